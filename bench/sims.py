@@ -1,5 +1,8 @@
 """What search buys a model of stated errors, beside closed forms: `python bench/sims.py DATA` (sim).
 
+`python bench/sims.py --coverage [NAME ...]` counts how often intervals hold the truth and gates err instead; see
+`interval_coverage.py`.
+
 The model is `providers/sim.py`, on the paper's 100 puzzles, ranks 901 to 1000, if DATA has them, else on generated ones.
 Every figure is a share of attempts; two lines under each other are one setting measured and in theory.
 """
@@ -13,6 +16,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
+
+import interval_coverage
+from interval_coverage import TABLES
 
 from firsthand.agent import Agent, Pattern
 from firsthand.benchmark import Benchmark
@@ -163,5 +169,12 @@ if __name__ == "__main__":
     parser.add_argument("data", nargs="?", default="", help="a folder with game24.csv")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--errors", type=float, nargs="*", default=(0.0, 0.05, 0.1, 0.2, 0.3, 0.4))
+    parser.add_argument("--coverage", nargs="*", help=f"only intervals and gates: all tables, or {', '.join(TABLES)}")
+    parser.add_argument(
+        "--runs", type=int, default=2000, help="simulations of the tables of --coverage, or a share of them"
+    )
     given = parser.parse_args()
+    if given.coverage is not None:
+        interval_coverage.main(given.coverage, given.runs)
+        raise SystemExit(0)
     main(given.data, given.seeds, given.errors)

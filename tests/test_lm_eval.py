@@ -336,8 +336,8 @@ def test_a_group_gives_its_aggregate_and_its_tasks(folder: Path) -> None:
     benchmark = catalog.benchmark(f"lm_eval:task={folder}/geography.yaml:limit=5")
     results = theirs("geography", include=folder, limit=5)
     mine = metrics(benchmark, ours(benchmark))
-    assert len(benchmark.tasks(0)) == 10 and {task.cluster for task in benchmark.tasks(0)} == {"choose", "complete"}
-    assert {task.cluster for task in catalog.benchmark(f"lm_eval:task={folder}/choose.yaml:limit=5").tasks(0)} == {None}
+    assert len(benchmark.tasks(0)) == 10 and {task.stratum for task in benchmark.tasks(0)} == {"choose", "complete"}
+    assert {task.stratum for task in catalog.benchmark(f"lm_eval:task={folder}/choose.yaml:limit=5").tasks(0)} == {None}
     same({key.removeprefix("geography "): value for key, value in mine.items()}, results["groups"]["geography"])
     same({key.removeprefix("choose "): value for key, value in mine.items()}, results["results"]["choose"])
     same({key.removeprefix("complete "): value for key, value in mine.items()}, results["results"]["complete"])

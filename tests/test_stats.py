@@ -223,6 +223,27 @@ def test_holm_gives_the_textbook_values():
     assert holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]
 
 
+def assert_agree(each, joint=True):
+    """The verdict is that of p; the interval leaves out 0 only with a verdict, and always where it is not a joint one."""
+    leaves_out_0 = not each.low <= 0 <= each.high
+    assert (each.p_value < 0.05) == (each.verdict != "inconclusive") and (
+        each.verdict != "inconclusive"
+    ) >= leaves_out_0
+    assert joint or leaves_out_0 == (each.verdict != "inconclusive")
+
+
+def test_intervals_under_holm_are_at_the_bonferroni_level_of_all_comparisons():
+    rng = np.random.default_rng(6)
+    found = [Differences(tuple(rng.normal(0.1 * k, 0.3, 40)), False, False) for k in range(4)]
+    for each, alone in zip(corrected(found), found, strict=True):
+        values = np.array(alone.values)
+        half = scipy_stats.t.ppf(1 - 0.05 / 4 / 2, 39) * values.std(ddof=1) / math.sqrt(40)
+        ends = (values.mean() - half, values.mean() + half)
+        expected = ends if each.verdict != "inconclusive" else (min(ends[0], 0), max(ends[1], 0))
+        assert (each.low, each.high) == pytest.approx(expected, abs=1e-9)
+    assert corrected(found[:1])[0] == paired_difference(by_task(found[0].values), by_task(np.zeros(40)))
+
+
 def test_corrected_comparisons_agree_with_their_intervals():
     rng = np.random.default_rng(5)
     baseline = by_task(rng.random(40) < 0.4)
@@ -231,7 +252,7 @@ def test_corrected_comparisons_agree_with_their_intervals():
         found = compare_to_baseline(others, baseline)
         assert list(found) == list(others)
         for each in found.values():
-            assert (each.p_value < 0.05) == (each.verdict != "inconclusive") == (not each.low <= 0 <= each.high)
+            assert_agree(each)
         alone = [paired_difference(values, baseline) for values in others.values()]
         assert all(c.p_value >= a.p_value for c, a in zip(found.values(), alone, strict=True))
         ordered = sorted(found.values(), key=lambda each: each.p_value)
@@ -262,7 +283,7 @@ def test_every_two_agents_are_compared_and_agree_with_their_intervals(correction
         assert len(found) == 10 and next(iter(found)) == ("0", "1")
         for (first, later), each in found.items():
             alone = paired_difference(agents[later], agents[first])
-            assert (each.p_value < 0.05) == (each.verdict != "inconclusive") == (not each.low <= 0 <= each.high)
+            assert_agree(each, joint=correction == "holm")
             assert each.p_value >= alone.p_value and each.difference == alone.difference
             assert each.high - each.low >= alone.high - alone.low - 1e-9 or correction == "none"
 

@@ -56,7 +56,7 @@ def train(recipe: str, folder: Path, out: Path, *, data: Path | None = None, **s
     config = build(module.Config, values)
     with opened(out, recipe, config) as run:
         getattr(module, recipe)(config, run)
-    return read_metrics(out / "metrics.jsonl")
+    return read_metrics(out)
 
 
 @pytest.mark.parametrize("recipe", ["dpo", "ipo", "orpo", "simpo"])

@@ -89,7 +89,7 @@ def train(recipe: str, folder: Path, out: Path, *, resume: bool = False, **setti
     config = config_of(recipe, folder, **settings)
     with opened(out, recipe, config, resume=resume) as run:
         getattr(importlib.import_module(f"firsthand.train.recipes.{recipe}"), recipe)(config, run)
-    return read_metrics(out / "metrics.jsonl")
+    return read_metrics(out)
 
 
 def same_weights(a: Path, b: Path) -> bool:

@@ -122,6 +122,8 @@ class Benchmark:
     environment: Callable[[Task], Environment] | None = None
     figures: Figures | None = None
     """Figures of all attempts together; None if the means of the scores are enough."""
+    reduce: str = ""
+    """The reducer of several attempts at a task, such as `max` or `pass_at_2` (`runs.epoch_reducer`); empty for the mean."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The options it was made with, such as the levels of a generated benchmark."""
 

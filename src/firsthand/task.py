@@ -58,6 +58,15 @@ class Task:
         return None if named is None else str(named)
 
     @property
+    def stratum(self) -> str | None:
+        """The fixed group that it belongs to, such as its subject: `metadata["stratum"]`, or None.
+
+        Another test set would have the same strata with other tasks, so differences between them are no uncertainty.
+        """
+        named = self.metadata.get("stratum")
+        return None if named is None else str(named)
+
+    @property
     def protected(self) -> str | None:
         """The reason why its text must not be published, `metadata["protected"]`, as its authors ask; or None.
 

@@ -1,7 +1,7 @@
 """BIG-Bench Hard: 27 tasks that need several steps, with three worked examples each (Suzgun et al., 2022).
 
 The examples are the authors' prompts, kept with their data (suzgunmirac/BIG-Bench-Hard: `bbh` and `cot-prompts`). They are
-not on the hub, so `data` must hold them. Each of the 27 tasks is a cluster.
+not on the hub, so `data` must hold them. Each of the 27 tasks is a stratum.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _items(name: str, raw: bytes, path: Path, worked: str) -> list[Item]:
             f"{name}-{index:03d}",
             {"question": text_field(row, "input", f"{path}, example {index}"), "worked": worked},
             secret={"answer": text_field(row, "target", f"{path}, example {index}")},
-            metadata={"task": name, "cluster": name},
+            metadata={"task": name, "stratum": name},
         )
         for index, row in enumerate(examples)
     ]

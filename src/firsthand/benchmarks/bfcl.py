@@ -279,7 +279,7 @@ def _task(
         str(row.get("id")),
         {"question": question},
         secret={"calls": {**expected, "functions": functions}},
-        metadata={"category": category, **shown},
+        metadata={"category": category, "stratum": category, **shown},
     )
     opening = (system(instruction),) if instruction else ()
     return make_task(item, protocol, conversation=opening, calls=native)

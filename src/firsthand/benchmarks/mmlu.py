@@ -1,7 +1,7 @@
 """MMLU: 57 subjects from school to profession, four choices (Hendrycks et al., 2021).
 
 The letters protocol shows the subject's five development questions; the cloze protocols score the text of each choice, which
-separates small models better. Averages are over items, as in lm-evaluation-harness. Subjects are clusters.
+separates small models better. Averages are over items, as in lm-evaluation-harness. Subjects are strata.
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ def mmlu(*, protocol: str = "", data: str = "", subject: str = "") -> Benchmark:
 
 
 def read_item(row: Json, id: str, where: str) -> Item:
-    """Return the Item of a row {subject, question, choices, gold}; the subject is its cluster."""
+    """Return the Item of a row {subject, question, choices, gold}; the subject is its stratum."""
     choices, gold = choices_of(row, where)
     subject = text_field(row, "subject", where).replace("_", " ")
     fields = {"question": text_field(row, "question", where).strip(), "subject": subject}
-    return Item(id, fields, choices, gold, metadata={"subject": subject, "cluster": subject})
+    return Item(id, fields, choices, gold, metadata={"subject": subject, "stratum": subject})
 
 
 def from_hub(row: Json) -> Json:

@@ -1,6 +1,6 @@
 """MMLU-Pro: 14 categories, up to ten options, answered with a chain of thought (Wang et al., 2024).
 
-The examples are the category's validation questions, whose `cot_content` is a worked answer. Categories are clusters.
+The examples are the category's validation questions, whose `cot_content` is a worked answer. Categories are strata.
 """
 
 from __future__ import annotations
@@ -94,4 +94,4 @@ def _item(row: Json, id: str, where: str) -> Item:
     worked = str(row.get("cot_content", "")).removeprefix(STEPS)
     fields = {"question": text_field(row, "question", where), "category": category, "worked": worked}
     secret = {"options": len(options)}
-    return Item(id, fields, tuple(options), gold, secret, {"category": category, "cluster": category})
+    return Item(id, fields, tuple(options), gold, secret, {"category": category, "stratum": category})

@@ -166,6 +166,7 @@ def _task(sizes: SampleSizes, protocol: Protocol, draw: SampleKey) -> Task:
         secret={"answers": list(sample.answers), "match": generator.match},
         metadata={
             "group": draw.task,
+            "stratum": f"{draw.task} {draw.length}",
             "length": draw.length,
             "tokens": tokens,
             "category": generator.category,

@@ -81,6 +81,8 @@ def compare_all(config: Config, run_a: Run, run_b: Run, having: Mapping[str, str
             benchmark=config.benchmark,
             score=next(iter(having.values()), None),
             error_value=0.0 if config.errors == "zero" else None,
+            strata=config.strata,
+            reduce=config.reduce,
         )
         for a, b in shared_agents(config.agent_a, config.agent_b, run_a, run_b)
     ]
@@ -95,7 +97,7 @@ def differences_of(
     for benchmark in dict.fromkeys(pair.benchmark for pair in comparison.pairs):
         pairs = [pair for pair in comparison.pairs if pair.benchmark == benchmark]
         ranked = config.score or first_score(benchmark, run_a, run_b)
-        values = {p.task_id: p.a.values for p in pairs}, {p.task_id: p.b.values for p in pairs}
+        values = {p.task_id: p.a.drawn for p in pairs}, {p.task_id: p.b.drawn for p in pairs}
         figures = paired_figures(comparison, benchmark, run_a, run_b, own, errors=config.errors == "zero")
         sides: dict[str, tuple[Scores | Figure, Scores | Figure]] = {ranked: values, **figures}
         for name, (a, b) in sides.items():

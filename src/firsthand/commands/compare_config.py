@@ -8,6 +8,7 @@ from typing import Literal
 
 from firsthand.config import confidence
 from firsthand.errors import ConfigError
+from firsthand.runs.epoch_reducer import epoch_reducer
 from firsthand.show.answer_diff import Only
 from firsthand.stats.multiple_comparisons import Correction
 
@@ -30,6 +31,10 @@ class Config:
     """Attempts without a score count as 0 (zero) or are left out (drop); their number is printed."""
     confidence: str = "95%"
     """Confidence level of intervals and verdicts."""
+    strata: str | None = None
+    """Key of the tasks' metadata, or column of own data, whose groups are fixed, such as subject: tests are stratified."""
+    reduce: str | None = None
+    """Reducer of the epochs of a task: mean, median, max, mode, pass_at_k, at_least_k; by default the run's own."""
     correct: Correction = "holm"
     """Correction of all-pairs comparisons: holm (family-wise), bh (false discovery rate), or none."""
     diff: bool = False
@@ -52,4 +57,5 @@ class Config:
             raise ConfigError(
                 f"runs is {' '.join(self.runs)}: agent-a, agent-b, diff, html and flaky are for two runs, A and B"
             )
+        epoch_reducer(self.reduce or "")
         confidence(self.confidence)

@@ -13,6 +13,7 @@ from firsthand.commands.sides import benchmarks_with, paired_figures, shared_age
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs import store
+from firsthand.runs.epoch_reducer import epoch_reducer
 from firsthand.runs.flaky import flaky
 from firsthand.runs.pairing import Comparison, compare
 from firsthand.runs.store import Run
@@ -57,6 +58,10 @@ class Config:
     """Only these benchmarks."""
     score: tuple[str, ...] = ()
     """Scores and figures by name, checked wherever they exist; by default each benchmark's first score."""
+    strata: str | None = None
+    """Key of the tasks' metadata, or column of own data, whose groups are fixed, such as subject: tests are stratified."""
+    reduce: str | None = None
+    """Reducer of the epochs of a task: mean, median, max, mode, pass_at_k, at_least_k; by default the run's own."""
     junit: Path | None = None
     """Write the checks as JUnit XML into this file."""
     markdown: Path | None = None
@@ -66,6 +71,7 @@ class Config:
 
     def __post_init__(self) -> None:
         confidence(self.confidence)
+        epoch_reducer(self.reduce or "")
         allowed_drops(self.max_drop)
 
 
@@ -121,6 +127,8 @@ def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]
                 agent_b=agent_b,
                 score=next(iter(having.values())),
                 error_value=0.0 if config.errors == "zero" else None,
+                strata=config.strata,
+                reduce=config.reduce,
             )
             for benchmark in having:
                 if not config.benchmark or benchmark in config.benchmark:
@@ -164,7 +172,7 @@ def make_check(
 ) -> Check:
     """The check of one benchmark of a comparison: of mean scores, or of a figure of both runs."""
     pairs = [pair for pair in found.pairs if pair.benchmark == benchmark]
-    values_a, values_b = ({p.task_id: p.a.values for p in pairs}, {p.task_id: p.b.values for p in pairs})
+    values_a, values_b = ({p.task_id: p.a.drawn for p in pairs}, {p.task_id: p.b.drawn for p in pairs})
     sides = figures or (values_a, values_b)
     mean_a, mean_b = (figure_value(each) for each in figures) if figures else map(mean, (values_a, values_b))
     by_task = (figures[0].values, figures[1].values) if figures else (values_a, values_b)

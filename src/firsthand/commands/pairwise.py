@@ -13,6 +13,7 @@ from firsthand.errors import ConfigError, unknown
 from firsthand.runs import store
 from firsthand.runs.pairing import scores_of
 from firsthand.runs.store import Run
+from firsthand.runs.task_groups import common_groups
 from firsthand.stats.intervals import Scores
 from firsthand.stats.multiple_comparisons import all_pairs
 from firsthand.stats.paired import PairedDifference
@@ -37,7 +38,7 @@ def compare_pairwise(config: Config) -> int:
     paired_by, error_value = next(iter(having.values()), None), 0.0 if config.errors == "zero" else None
     results = {
         place: pairs
-        for benchmark, agents in scores_of(runs, score=paired_by, error_value=error_value).items()
+        for benchmark, agents in scores_of(runs, score=paired_by, error_value=error_value, reduce=config.reduce).items()
         if benchmark in having and config.benchmark in (None, benchmark)
         for place, pairs in on_benchmark(config, runs, benchmark, agents, own)
     }
@@ -64,7 +65,7 @@ def on_benchmark(
     """Differences of all pairs of agents, by (benchmark, score or figure)."""
     named = {name if len(runs) == 1 else f"{run.id}/{name}": (run, name) for run in runs for name in run.agents()}
     sides = {name: named[name] for name in agents}
-    clusters = next((found[benchmark] for run in runs if benchmark in (found := run.clusters())), None)
+    clusters = common_groups(*(run.clusters(config.strata) for run in reversed(runs))).get(benchmark)
     figures = stored_figures(sides, benchmark, own, tasks=agents, errors=config.errors == "zero")
     ranked = config.score or first_score(benchmark, *runs)
     wanted: dict[str, Mapping[str, Scores | Figure]] = {ranked: agents, **figures}
@@ -79,4 +80,7 @@ def print_pairs(what: str, pairs: Pairs, config: Config) -> None:
     print_table(f"{what}: all pairs", ["agent", "vs.", "tasks", *difference_header(config.confidence)], rows)
     if config.correct != "none" and len(pairs) > 1:
         method = {"holm": "Holm", "bh": "Benjamini and Hochberg"}[config.correct]
-        console().print(f"Intervals and p-values are corrected for {len(pairs)} comparisons ({method}).", markup=False)
+        joint = {"holm": "hold jointly (Bonferroni)", "bh": "are wide enough for those found (Benjamini and Yekutieli)"}
+        told = f"p-values are corrected for {len(pairs)} comparisons ({method}); {config.confidence} CIs "
+        told += f"{joint[config.correct]}."
+        console().print(told, markup=False, soft_wrap=True)

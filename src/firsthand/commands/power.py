@@ -57,6 +57,8 @@ class Config:
     """Attempts per task to plan for."""
     confidence: str = "95%"
     """Confidence level of the comparison."""
+    strata: str | None = None
+    """Key of the tasks' metadata, or column of own data, whose groups are fixed, such as subject."""
     power: str = "80%"
     """Probability of detecting the effect if it is real."""
     json: bool = False
@@ -129,10 +131,10 @@ def plans(config: Config) -> Iterator[PowerPlan]:
 
 def run_plans(config: Config, run: Run, levels: dict[str, float]) -> Iterator[PowerPlan]:
     """The plans from a run's own scores. An attempt without a score counts as 0."""
-    found = scores_of([run], score=config.score, error_value=0.0)
+    found = scores_of([run], score=config.score, error_value=0.0, reduce="mean")
     if config.benchmark is not None and config.benchmark not in found:
         raise unknown("benchmark", config.benchmark, found, see=f"firsthand show {run.id}")
-    agents, clusters = {agent for each in found.values() for agent in each}, run.clusters()
+    agents, clusters = {agent for each in found.values() for agent in each}, run.clusters(config.strata)
     for name in (config.agent, config.against):
         if name is not None and name not in agents:
             raise unknown("agent", name, agents, see=f"firsthand show {run.id}")

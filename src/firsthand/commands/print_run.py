@@ -31,7 +31,7 @@ class Results(NamedTuple):
 
     def boards(self) -> list[Board]:
         """A leaderboard for each benchmark; none without a finished attempt."""
-        from firsthand.show.board import leaderboard
+        from firsthand.show.board import leaderboard, reducers_of
 
         if not self.attempts:
             return []
@@ -43,6 +43,7 @@ class Results(NamedTuple):
             figures=self.figures,
             order=self.run.agents(),
             protocols=self.protocols,
+            reducers=reducers_of(self.run),
         )
 
 

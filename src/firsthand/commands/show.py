@@ -10,8 +10,9 @@ from firsthand.commands.print_run import protocol_lines
 from firsthand.errors import ConfigError
 from firsthand.loop.protection import shareable
 from firsthand.runs import store
+from firsthand.runs.epoch_reducer import epoch_reducer
 from firsthand.runs.feed import Ended, follow
-from firsthand.show.board import attempts_of, leaderboard
+from firsthand.show.board import attempts_of, leaderboard, reducers_of
 from firsthand.show.board_table import render
 from firsthand.show.expected import expected_answer
 from firsthand.show.feed_lines import FeedLines
@@ -47,10 +48,15 @@ class Config:
     """Show the judge's own attempt behind the score of this name, instead of the attempt."""
     reveal: bool = False
     """Print the text of a protected benchmark too, such as GPQA: not to be published."""
+    strata: str | None = None
+    """Of a leaderboard: key of the tasks' metadata, or column of own data, whose groups are fixed, such as subject."""
+    reduce: str | None = None
+    """Of a leaderboard: reducer of the epochs of a task: mean, median, max, mode, pass_at_k, at_least_k."""
     json: bool = False
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
+        epoch_reducer(self.reduce or "")
         if self.follow and (self.trace is not None or self.json):
             raise ConfigError("follow prints the steps of a whole run as lines: leave out the attempt and json")
 
@@ -109,9 +115,10 @@ def main(config: Config) -> int:
         boards = leaderboard(
             attempts,
             budget=float(budget) if budget.isdecimal() else None,
-            clusters=run.clusters(),
+            clusters=run.clusters(config.strata),
             figures=figures,
             protocols=run.protocols,
+            reducers=reducers_of(run, config.reduce),
         )
         if config.json:
             print_as_json([board.to_json() for board in boards])

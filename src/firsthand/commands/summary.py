@@ -10,6 +10,7 @@ from firsthand.commands.print_run import protocol_lines
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
+from firsthand.runs.epoch_reducer import epoch_reducer
 from firsthand.show.board_words import amount, figure_text, seconds
 from firsthand.show.heatmap import heat, score_cells, shown
 from firsthand.stats.breakdown import cells, grids
@@ -49,14 +50,20 @@ class Config:
     """With --by and one key: print its last value that reaches this score, as in 85.6%."""
     score: str | None = None
     """Summarise a score given later, by its name (see firsthand score)."""
+    strata: str | None = None
+    """Key of the tasks' metadata, or column of own data, whose groups are fixed, such as subject: CIs are stratified."""
+    reduce: str | None = None
+    """Reducer of the epochs of a task: mean, median, max, mode, pass_at_k, at_least_k; by default the run's own."""
     json: bool = False
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and len(self.by) != 1:
             raise ConfigError("threshold needs exactly one key, as in --by length --threshold 85.6%")
-        if self.by and self.score is not None:
-            raise ConfigError("score and by do not go together: leave out one of them")
+        for name in ("score", "strata", "reduce"):
+            if self.by and getattr(self, name) is not None:
+                raise ConfigError(f"{name} and by do not go together: leave out one of them")
+        epoch_reducer(self.reduce or "")
 
 
 def main(config: Config) -> int:
@@ -65,7 +72,8 @@ def main(config: Config) -> int:
     if config.by:
         return print_cells(config, level)
     with store.open_run(config.run, data_home()) as run:
-        lines, protocols = summary(run, level, own_figures(complain, run), score=config.score), run.protocols
+        own, protocols = own_figures(complain, run), run.protocols
+        lines = summary(run, level, own, score=config.score, strata=config.strata, reduce=config.reduce)
     if config.json:
         body = [line.to_json() | {"protocol": protocols.get(line.benchmark, "")} for line in lines]
         print_as_json(body)
@@ -123,7 +131,12 @@ def print_lines(benchmark: str, lines: list[SummaryRow], level: str) -> None:
         if line.figures:
             told = ", ".join(figure_text(name, x) for name, x in line.figures.items())
             out.print(printable(f"{line.agent}: {told}"), soft_wrap=True, markup=False)
-        if line.score.clusters:
+        if line.score.method.startswith("stratified"):
+            told = (
+                f"{line.agent}: the standard error is the one within strata, {line.score.inflation:.2f} of that without"
+            )
+            out.print(told, markup=False, soft_wrap=True)
+        elif line.score.clusters:
             out.print(
                 f"{line.agent}: {line.score.n} tasks in {line.score.clusters} clusters: the standard error is multiplied by "
                 f"{line.score.inflation:.2f}",

@@ -34,6 +34,7 @@ from firsthand.message import Json
 from firsthand.model import Model
 from firsthand.rollout import Place
 from firsthand.runs import store
+from firsthand.runs.epoch_reducer import check_epochs
 from firsthand.runs.execute import execute
 from firsthand.runs.store import Run
 from firsthand.system.home import data_home
@@ -267,7 +268,12 @@ class Experiment:
         made = zip(self.made_benchmarks, texts, strict=True)
         figures = {benchmark.name: text for benchmark, text in made if benchmark.figures is not None}
         command = None if self.settings is None else [self.current_settings.command()]
-        return store.create(data_home(), config, hint, command=command, figures=figures, protocols=self.protocols)
+        reducers = {each.name: each.reduce for each in self.made_benchmarks if each.reduce}
+        for name in reducers.values():
+            check_epochs(name, self.epochs)
+        return store.create(
+            data_home(), config, hint, command=command, figures=figures, protocols=self.protocols, reducers=reducers
+        )
 
     def resume(self, run: Run | str, **options: Unpack[RunOptions]) -> Run:
         """Attempt what a run, open or named, is missing; returns it, open. Not for async code."""

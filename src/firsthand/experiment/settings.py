@@ -13,6 +13,7 @@ from firsthand.config import build
 from firsthand.errors import ConfigError
 from firsthand.loop.approval import parse_rules
 from firsthand.message import Json
+from firsthand.runs.epoch_reducer import check_epochs
 from firsthand.runs.store import Run
 
 DISPLAY_FLAGS = ("watch", "otel", "resume", "retry_errors", "json")
@@ -45,6 +46,8 @@ class RunSettings:
     """Only the first N tasks of each benchmark."""
     epochs: int = 1
     """Attempts of each agent at each task."""
+    reduce: str = ""
+    """Reducer of epochs in tables: mean, median, max, mode, pass_at_k, at_least_k; by default its own."""
     seed: int = 0
     """Seed of all randomness: the same seed gives the same tokens."""
     temperature: float = 0.0
@@ -93,6 +96,7 @@ class RunSettings:
                 raise ConfigError(f"{name} is empty: name one or more, as in --{name} {default}")
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ConfigError(f"{name} is {words_of(getattr(self, name))}: name each one once")
+        check_epochs(self.reduce, self.epochs)
         parse_rules(self.approve)
         if self.on is not None and self.on.split(":")[0] != "ray":
             raise ConfigError(f"on is {self.on!r}: give ray, or ray:HOST:PORT for a cluster elsewhere")

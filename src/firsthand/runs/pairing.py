@@ -6,13 +6,15 @@ The statistics of the paired values (intervals, tests) are in `stats/score_stati
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal, NamedTuple
 
 from firsthand.errors import ConfigError, unknown
+from firsthand.runs.epoch_reducer import Reduce, epoch_reducer
 from firsthand.runs.store import Run
+from firsthand.runs.task_groups import common_groups, same_problem
 from firsthand.task import Task
 
 Key = tuple[str, str]
@@ -32,11 +34,18 @@ class Attempted:
     """The epoch of each of the values."""
     places: tuple[str, ...] = ()
     """`Trace.place` of each attempt, shorter to type than its id."""
+    reduced: float | None = None
+    """The score that its epochs are reduced to, where that is not their mean."""
 
     @property
     def value(self) -> float:
-        """The mean score over the epochs."""
-        return fmean(self.values)
+        """The score over the epochs: their mean, or as they are reduced."""
+        return fmean(self.values) if self.reduced is None else self.reduced
+
+    @property
+    def drawn(self) -> tuple[float, ...]:
+        """The scores for statistics: of each epoch, or the one they are reduced to."""
+        return self.values if self.reduced is None else (self.reduced,)
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Comparison:
     unscored: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
     """Attempts of each side that have no score, by benchmark, whether or not their task is paired."""
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Benchmark -> task id -> cluster."""
+    """Benchmark -> task id -> cluster; `TaskGroups` where tasks have strata too."""
     repeated: bool = False
     """True if both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
 
@@ -102,6 +111,8 @@ def compare(
     benchmark: str | None = None,
     score: str | None = None,
     error_value: float | None = None,
+    strata: str | None = None,
+    reduce: str | None = None,
 ) -> Comparison:
     """The paired scores of two agents, or of one agent in two runs.
 
@@ -111,11 +122,14 @@ def compare(
         benchmark: Compare on this benchmark alone.
         score: The name of a score; the first of each trace, if left out.
         error_value: What an attempt without a score counts as, such as 0; None leaves it out.
+        strata: The key of the tasks' metadata that tells their stratum; see `Run.clusters`.
+        reduce: The name of a reducer of epochs; see `Run.reducer`.
     """
     name_a = _agent(run_a, agent_a)
     name_b = _agent(run_b, agent_b or (name_a if name_a in _agents(run_b) else None))
     tried_a, tried_b = (
-        _tried(run, name, benchmark, score, error_value) for run, name in ((run_a, name_a), (run_b, name_b))
+        _tried(run, name, benchmark, score, error_value, reduce or run_a.reducer)
+        for run, name in ((run_a, name_a), (run_b, name_b))
     )
     side_a, side_b = ({key: each for key, each in tried.items() if each.values} for tried in (tried_a, tried_b))
     changed = _changed(run_a, run_b)
@@ -129,27 +143,30 @@ def compare(
         changed=tuple(key for key in side_a if key in side_b and key in changed),
         missing=tuple(key for key in tried_a if key not in tried_b),
         unscored=(_unscored(tried_a), _unscored(tried_b)),
-        clusters=run_b.clusters() | run_a.clusters(),
+        clusters=common_groups(run_b.clusters(strata), run_a.clusters(strata)),
         repeated=_repeated(run_a, run_b, name_a, name_b),
     )
 
 
 def scores_of(
-    runs: Sequence[Run], *, score: str | None = None, error_value: float | None = None
+    runs: Sequence[Run], *, score: str | None = None, error_value: float | None = None, reduce: str | None = None
 ) -> dict[str, dict[str, dict[str, tuple[float, ...]]]]:
     """Benchmark -> agent -> task -> values of its attempts, of all agents of the runs, for comparisons of every two.
 
-    With several runs an agent is named `run/agent`. A task that a later run has changed is left out of that run.
+    Epochs are reduced as asked, else as in the first run. With several runs an agent is named `run/agent`. A task that a
+    later run has changed is left out of that run.
     """
     found: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
     tasks: dict[Key, Task] = {}
     for run in runs:
-        changed = {key for key, task in run.tasks().items() if tasks.setdefault(key, task) != task}
+        changed = {key for key, task in run.tasks().items() if not same_problem(tasks.setdefault(key, task), task)}
         for agent in _agents(run):
             name = agent if len(runs) == 1 else f"{run.id}/{agent}"
-            for (benchmark, task), each in _tried(run, agent, None, score, error_value).items():
+            for (benchmark, task), each in _tried(
+                run, agent, None, score, error_value, reduce or runs[0].reducer
+            ).items():
                 if each.values and (benchmark, task) not in changed:
-                    found.setdefault(benchmark, {}).setdefault(name, {})[task] = each.values
+                    found.setdefault(benchmark, {}).setdefault(name, {})[task] = each.drawn
     return found
 
 
@@ -170,7 +187,12 @@ def _agent(run: Run, name: str | None) -> str:
 
 
 def _tried(
-    run: Run, agent: str, benchmark: str | None, score: str | None, error_value: float | None
+    run: Run,
+    agent: str,
+    benchmark: str | None,
+    score: str | None,
+    error_value: float | None,
+    reduce: str | Callable[[str], str],
 ) -> Mapping[Key, Attempted]:
     """The agent's attempts at each task, of those too that have no value."""
     attempts: dict[Key, list[_Attempt]] = defaultdict(list)
@@ -181,7 +203,9 @@ def _tried(
         for each in run.summaries(benchmark=benchmark, agent=agent):
             made = _Attempt(each.epoch, each.place, each.id, each.value(score))
             attempts[each.benchmark, each.task_id].append(made)
-    return {key: _attempted(tries, error_value) for key, tries in sorted(attempts.items())}
+    names = {name: reduce if isinstance(reduce, str) else reduce(name) for name, _ in attempts}
+    reducers = {name: epoch_reducer(each) for name, each in names.items()}
+    return {key: _attempted(tries, error_value, reducers[key[0]]) for key, tries in sorted(attempts.items())}
 
 
 class _Attempt(NamedTuple):
@@ -191,15 +215,17 @@ class _Attempt(NamedTuple):
     value: float | None
 
 
-def _attempted(attempts: list[_Attempt], error_value: float | None) -> Attempted:
+def _attempted(attempts: list[_Attempt], error_value: float | None, reduce: Reduce | None) -> Attempted:
     attempts = sorted(attempts, key=lambda each: (each.epoch, each.place))
     valued = [(each.epoch, error_value if each.value is None else each.value) for each in attempts]
+    values = tuple(value for _, value in valued if value is not None)
     return Attempted(
-        values=tuple(value for _, value in valued if value is not None),
+        values=values,
         trace_ids=tuple(each.id for each in attempts),
         num_unscored=sum(each.value is None for each in attempts),
         epochs=tuple(epoch for epoch, value in valued if value is not None),
         places=tuple(each.place for each in attempts),
+        reduced=reduce(values) if reduce and values else None,
     )
 
 
@@ -220,4 +246,4 @@ def _changed(run_a: Run, run_b: Run) -> set[Key]:
     if run_a.path == run_b.path:
         return set()
     tasks_a, tasks_b = run_a.tasks(), run_b.tasks()
-    return {key for key, task in tasks_a.items() if key in tasks_b and tasks_b[key] != task}
+    return {key for key, task in tasks_a.items() if key in tasks_b and not same_problem(tasks_b[key], task)}

@@ -42,6 +42,7 @@ from firsthand.runs.integrity import SEALED, check_bodies, check_file, check_num
 from firsthand.runs.run_claims import claim_attempts, claim_scoring, expect_idle
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
+from firsthand.runs.task_groups import TaskGroups, same_problem, task_strata
 from firsthand.system.lock import is_held
 from firsthand.system.source_commit import source_commit
 from firsthand.task import Task
@@ -101,6 +102,11 @@ class Run:
         """The config, as it was given."""
         config: Json = self.about["config"]
         return config
+
+    def reducer(self, benchmark: str, asked: str | None = None) -> str:
+        """The reducer of epochs by name: as asked for now, else when the run was made, else as the benchmark declares."""
+        declared = self.about.get("reducers", {}).get(benchmark, "")
+        return str(asked or self.config.get("reduce") or declared or "mean")
 
     @property
     def protocols(self) -> dict[str, str]:
@@ -341,7 +347,7 @@ class Run:
                 kept = connection.execute("SELECT body FROM tasks WHERE benchmark = ? AND task = ?", key).fetchone()
                 if kept[0] != digest:  # versions differ in where they keep a field, so the bytes alone do not decide
                     old, new = (read_as(self.database, Task.from_json, each) for each in (kept[0], digest))
-                    if old != new:
+                    if not same_problem(old, new):
                         raise self._another(f"task {task.id!r} of {benchmark}")
             seal(connection, "tasks", "benchmark = ? AND digest IS NULL", (plain(benchmark),))
 
@@ -362,26 +368,31 @@ class Run:
         rows = self.database.read("SELECT benchmark FROM tasks GROUP BY benchmark ORDER BY min(rowid)")
         return [str(benchmark) for (benchmark,) in rows]
 
-    def metadata(self, benchmark: str) -> Iterator[tuple[str, Json]]:
-        """Id and metadata of each task of the benchmark, in their order; one task is in memory at a time.
+    def metadata(self, benchmark: str, limit: int | None = None) -> Iterator[tuple[str, Json]]:
+        """Id and metadata of each task of the benchmark, in their order, or of the first ones; one is in memory at a time.
 
         The columns of a user's own data count as metadata, though agents may not see them.
         """
-        sql = "SELECT task, body FROM tasks WHERE benchmark = ? ORDER BY rowid"
+        sql = f"SELECT task, body FROM tasks WHERE benchmark = ? ORDER BY rowid LIMIT {-1 if limit is None else limit}"
         for task, body in self.database.read(sql, (plain(benchmark),)):
             kept = body_of(self.database, body)
             found, secret = kept.get("metadata"), kept.get("secret")
             columns = secret.get("columns") if isinstance(secret, dict) else None
             yield str(task), (columns if isinstance(columns, dict) else {}) | (found if isinstance(found, dict) else {})
 
-    def clusters(self) -> dict[str, dict[str, str]]:
-        """Benchmark -> task id -> cluster, of those tasks that belong to one."""
+    def clusters(self, strata: str | None = None) -> dict[str, dict[str, str]]:
+        """Benchmark -> task id -> cluster, of those tasks that belong to one; `TaskGroups` where there are strata too.
+
+        `strata` names a key of the tasks' metadata, or a column of own data, that tells them; without it `Task.stratum`
+        does. ConfigError if no task has that key.
+        """
         found: dict[str, dict[str, str]] = {}
         for benchmark, task, cluster in self._sound.read(
             "SELECT benchmark, task, cluster FROM tasks WHERE cluster IS NOT NULL"
         ):
             found.setdefault(benchmark, {})[task] = cluster
-        return found
+        grouped = task_strata(self, strata)
+        return found | {name: TaskGroups(found.get(name, {}), each) for name, each in grouped.items()}
 
     def add_agent(self, name: str, agent: Json) -> None:
         """Keep an agent as data. One that differs from the one kept under its name is a StoreError."""
@@ -462,11 +473,13 @@ def create(
     figures: Mapping[str, str] | None = None,
     protocols: Mapping[str, str] | None = None,
     at: Path | None = None,
+    reducers: Mapping[str, str] | None = None,
 ) -> Run:
     """A new run under `home`, or in the folder `at`, which may hold other files.
 
     `command` is the command line that makes it, by default this process's. `figures` maps each benchmark that has figures of
-    its own to the spec that makes it, `protocols` each benchmark to how it is prompted and scored.
+    its own to the spec that makes it, `protocols` each benchmark to how it is prompted and scored, `reducers` each that has
+    one to the reducer of its epochs.
     """
     about = {
         "config": config,
@@ -476,6 +489,7 @@ def create(
         "machine": describe_machine(),
         "figures": dict(figures or {}),
         "protocols": dict(protocols or {}),
+        "reducers": dict(reducers or {}),
     }
     path = at or home / "runs" / new_run_id(datetime.now(UTC), name_hint)
     if at is not None and (at / DATABASE).exists():
@@ -484,7 +498,9 @@ def create(
         path.mkdir(parents=True, exist_ok=at is not None)
     except FileExistsError as error:
         if path.is_dir():  # the same four letters in the same minute
-            return create(home, config, name_hint, command=command, figures=figures, protocols=protocols)
+            return create(
+                home, config, name_hint, command=command, figures=figures, protocols=protocols, reducers=reducers
+            )
         raise _not_made(at or home / "runs", error) from None
     except OSError as error:
         raise _not_made(at or home / "runs", error) from None

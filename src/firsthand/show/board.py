@@ -16,6 +16,7 @@ from firsthand.benchmark import Figure, Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
+from firsthand.runs.epoch_reducer import reduced
 from firsthand.runs.store import Run
 from firsthand.show.board_words import p_text, value_text
 from firsthand.stats.figure_stats import figure_interval
@@ -103,6 +104,8 @@ class Board:
     """Tokens for each attempt of every agent, where they had equal budgets."""
     protocol: str = ""
     """Prompt and scoring of the benchmark, and warnings about its data; empty if not recorded."""
+    reduce: str = "mean"
+    """The reducer of the attempts at a task (`runs.epoch_reducer`)."""
 
     @property
     def frontier(self) -> tuple[str, ...]:
@@ -132,6 +135,7 @@ class Board:
             "findings": findings(self),
             "caveats": caveats(self),
             "protocol": self.protocol,
+            "reduce": self.reduce,
         }
 
 
@@ -144,6 +148,7 @@ def leaderboard(
     figures: Mapping[str, Figures] | None = None,
     order: Iterable[str] = (),
     protocols: Mapping[str, str] | None = None,
+    reducers: Mapping[str, str] | None = None,
 ) -> list[Board]:
     """A Board for each benchmark, in the order they came; agents are compared to `baseline`, by default the first.
 
@@ -157,6 +162,7 @@ def leaderboard(
             give traces for such a benchmark.
         order: The agents as they were named; others follow as they came.
         protocols: The protocol of each benchmark, as `Run.protocols` gives it.
+        reducers: The reducer of the epochs of each benchmark, as `reducers_of` gives it; the mean where there is none.
     """
     grouped: dict[str, dict[str, list[Trace | AttemptSummary]]] = {}
     for each in attempts:
@@ -169,12 +175,23 @@ def leaderboard(
     return [
         replace(
             _board(
-                benchmark, agents, baseline, budget, (clusters or {}).get(benchmark), (figures or {}).get(benchmark)
+                benchmark,
+                agents,
+                baseline,
+                budget,
+                (clusters or {}).get(benchmark),
+                (figures or {}).get(benchmark),
+                (reducers or {}).get(benchmark, "mean"),
             ),
             protocol=(protocols or {}).get(benchmark, ""),
         )
         for benchmark, agents in grouped.items()
     ]
+
+
+def reducers_of(run: Run, asked: str | None = None) -> dict[str, str]:
+    """The reducer of the epochs of each benchmark of a run for `leaderboard`; `asked` is one for all."""
+    return {benchmark: run.reducer(benchmark, asked) for benchmark in run.benchmarks()}
 
 
 def attempts_of(run: Run, figures: Mapping[str, Figures] | None = None) -> list[Trace | AttemptSummary]:
@@ -192,6 +209,7 @@ def _board(
     budget: float | None,
     clusters: Clusters | None,
     figures: Figures | None,
+    reduce: str,
 ) -> Board:
     agents = {agent: summaries_of(made) for agent, made in attempts.items()}
     everything = [each for made in agents.values() for each in made]
@@ -200,9 +218,13 @@ def _board(
     cheapest = min(agents, key=lambda agent: _cost(agents[agent]).tokens) if budget else next(iter(agents))
     first = baseline if baseline is not None and baseline in agents else cheapest
     found = figures_of(attempts if figures is not None else agents, figures)
-    measured: dict[str, Mapping[str, Scores | Figure]] = {name: scores_of(agents, name) for name in names}
+    single = {name: scores_of(agents, name) for name in names}
+    measured: dict[str, Mapping[str, Scores | Figure]] = {
+        name: {agent: reduced(each, reduce) for agent, each in by_agent.items()} for name, by_agent in single.items()
+    }
     measured |= found
     values = measured.pop(metric) if metric else scores_of(agents, "")
+    attempted = {} if metric in found else single.get(metric, {})
     others = {agent: each for agent, each in values.items() if agent != first}
     versus = compare_to_baseline(others, values[first], clusters=clusters) if metric else {}
     rows = [
@@ -212,6 +234,7 @@ def _board(
             values[agent],
             versus.get(agent),
             {name: each[agent] for name, each in measured.items() if agent in each},
+            _passes(attempted.get(agent, {}), clusters),
             clusters,
         )
         for agent, made in agents.items()
@@ -224,6 +247,7 @@ def _board(
         baseline=first,
         rows=tuple(sorted(rows, key=lambda row: _rank(row, versus.values()))),
         budget=budget,
+        reduce=reduce,
     )
 
 
@@ -242,13 +266,14 @@ def _interval(values: Scores | Figure, clusters: Clusters | None) -> Interval:
 
 
 def _values(attempts: Iterable[Trace | AttemptSummary], name: str) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {}
+    """Task -> the values of its attempts in the order of their epochs, tasks in the order they came."""
+    values: dict[str, list[tuple[int, float]]] = {}
     for each in attempts:
         found = each.score(name)
         if each.error is None and found is not None and found.unjudged:
             continue
-        values.setdefault(each.task_id, []).append(each.value(name) or 0.0)
-    return values
+        values.setdefault(each.task_id, []).append((each.epoch, each.value(name) or 0.0))
+    return {task: [value for _, value in sorted(made)] for task, made in values.items()}
 
 
 def _row(
@@ -257,6 +282,7 @@ def _row(
     values: Scores | Figure,
     versus: PairedDifference | None,
     others: Mapping[str, Scores | Figure],
+    passes: Mapping[str, Interval],
     clusters: Clusters | None,
 ) -> Row:
     return Row(
@@ -267,18 +293,18 @@ def _row(
         attempts=len(attempts),
         errors=sum(each.error is not None or any(score.failed for score in each.scores) for each in attempts),
         stopped=sum(each.error is None and each.stop_reason not in ("done", "error") for each in attempts),
-        secondary={name: _interval(each, clusters) for name, each in others.items()} | _passes(values, clusters),
+        secondary={name: _interval(each, clusters) for name, each in others.items()} | passes,
     )
 
 
-def _passes(values: Scores | Figure, clusters: Clusters | None) -> dict[str, Interval]:
+def _passes(values: Scores, clusters: Clusters | None) -> dict[str, Interval]:
     """pass@k and pass^k: the chance that any, and that all, of k attempts at a task are right, for k up to the attempts.
 
     Of more than EVERY_K attempts, k doubles up to their number.
     """
     from firsthand.scorers.code import pass_at_k, pass_hat_k
 
-    if isinstance(values, Figure) or not all(value in (0, 1) for each in values.values() for value in each):
+    if not all(value in (0, 1) for each in values.values() for value in each):
         return {}
     most = min(map(len, values.values()), default=0)
     doubling = sorted({*(2**power for power in range(1, most.bit_length()) if 2**power <= most), most})
@@ -322,6 +348,10 @@ def caveats(board: Board) -> list[str]:
         return ["Nothing was scored."]
     shared = max((row.score.clusters for row in board.rows), default=0)
     wider = [f"Its tasks fall into {shared} clusters, which CIs and tests account for."] if shared else []
+    if any(row.score.method.startswith("stratified") for row in board.rows):
+        wider.append("Its tasks are of fixed strata: CIs and tests have the variance within them.")
+    if board.reduce != "mean":
+        wider.append(f"The attempts at a task are reduced by {board.reduce}.")
     if any("bootstrap" in row.score.method for row in board.rows):
         wider.append(f"{board.metric} is a corpus-level figure, with bootstrap CIs.")
     if errors := sum(row.errors for row in board.rows):
@@ -340,7 +370,9 @@ def caveats(board: Board) -> list[str]:
     ]
     paired = f"Each agent is compared to the baseline {board.baseline} on the tasks both attempted, with 95% CIs"
     if len(versus) > 1:
-        lines.append(f"{paired}. Differences and p-values are Holm-corrected for {len(versus)} comparisons.")
+        lines.append(
+            f"{paired}, which hold jointly (Bonferroni). P-values are Holm-corrected for {len(versus)} comparisons."
+        )
     else:
         lines.append(f"{paired}.")
     return [*lines, *([spent] if spent else [])]

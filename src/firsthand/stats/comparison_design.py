@@ -6,7 +6,15 @@ import math
 from dataclasses import dataclass, replace
 
 from firsthand.errors import ConfigError
-from firsthand.stats.intervals import CONFIDENCE, Clusters, Scores, cluster_labels, moments, task_means
+from firsthand.stats.intervals import (
+    CONFIDENCE,
+    Clusters,
+    Scores,
+    cluster_labels,
+    moments,
+    stratum_labels,
+    task_means,
+)
 from firsthand.stats.paired import Differences
 from firsthand.stats.power_analysis import (
     POWER,
@@ -34,7 +42,7 @@ class Design:
     confidence: float = CONFIDENCE
     power: float = POWER
     design_effect: float = 1.0
-    """The factor by which clusters of dependent tasks multiply the variance of the mean difference."""
+    """The factor by which clusters of dependent tasks, or strata, multiply the variance of the mean difference."""
 
     def tasks(self, effect: float, epochs: int = 1) -> int | None:
         """The number of tasks that detects that effect with that many attempts per task; None if unknown."""
@@ -75,7 +83,7 @@ def from_pair(
     """The plan to repeat a comparison of two agents that were both measured, on tasks that are clustered alike."""
     differences = Differences.between(a, b)
     design = _from_pair(a, b, differences, confidence, power)
-    return _clustered(design, Differences.between(a, b, clusters).error, differences.error)
+    return _grouped(design, Differences.between(a, b, clusters).error, differences.error)
 
 
 def _from_pair(a: Scores, b: Scores, differences: Differences, confidence: float, power: float) -> Design:
@@ -94,12 +102,13 @@ def _from_pair(a: Scores, b: Scores, differences: Differences, confidence: float
     return Design(variance, None, None, f"{about}, one attempt each", confidence, power)
 
 
-def _clustered(design: Design, clustered: float, alone: float) -> Design:
-    """The design with the design effect that a clustered standard error shows beside that of independent tasks."""
-    if not (clustered > 0 and alone > 0) or clustered == alone:
+def _grouped(design: Design, grouped: float, alone: float) -> Design:
+    """The design with the design effect that the standard error with clusters or strata shows beside that without."""
+    if not (grouped > 0 and alone > 0) or grouped == alone:
         return design
-    effect = (clustered / alone) ** 2
-    basis = f"{design.basis}, clusters multiplying the variance by {effect:.1f}"
+    effect = (grouped / alone) ** 2
+    what = "clusters multiplying" if effect > 1 else "strata reducing"
+    basis = f"{design.basis}, {what} the variance {'by' if effect > 1 else 'to'} {effect:.{1 if effect > 1 else 2}f}"
     return replace(design, design_effect=effect, basis=basis)
 
 
@@ -118,8 +127,8 @@ def from_one(
     """
     means, named = task_means(scores), [task for task, each in scores.items() if each]
     design = _from_one(scores, correlation, confidence, power)
-    labels = cluster_labels(named, clusters)
-    return _clustered(design, moments(means, labels).error, moments(means).error) if labels else design
+    grouped = moments(means, cluster_labels(named, clusters), stratum_labels(named, clusters))
+    return _grouped(design, grouped.error, moments(means).error)
 
 
 def _from_one(scores: Scores, correlation: float, confidence: float, power: float) -> Design:

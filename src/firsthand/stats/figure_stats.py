@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from firsthand.benchmark import Figure
 from firsthand.errors import ConfigError
 from firsthand.stats.bootstrap import RESAMPLES, bootstrap, drawn, units
+from firsthand.stats.bounded_mean import lowest_mean, score_p_value
 from firsthand.stats.intervals import (
     CONFIDENCE,
     Bounds,
@@ -36,7 +37,27 @@ SLOW_DRAWS = 200
 """Of a figure that takes a while to compute: another library's BLEU over a corpus takes part of a second."""
 NO_INTERVAL = "none"
 """The method of an Interval that has none, for its figure is a measure of uncertainty."""
+MAX_INFLUENCES = 2000
+"""Up to so many tasks each one's influence on a figure is computed, for the tests of `bounded_mean`."""
+_STEP = 1e-4
 _TINY = 1e-12
+
+
+def influences(figure: Figure, tasks: Sequence[str] | None = None) -> Array:
+    """The figure as if each task alone made it, by its derivative; of a mean of scores, the scores. Their mean is it.
+
+    The infinitesimal jackknife (Jaeckel, 1972): each task's weight is raised a little, the figure's change divided by it.
+    """
+    import numpy as np
+
+    chosen = figure.tasks if tasks is None else tasks
+    n = len(chosen)
+    raised_DT = np.ones((n + 1, n))
+    raised_DT[1:] += _STEP * np.eye(n)
+    found = _of_tasks(figure, chosen, raised_DT)
+    changes = (found[1:] - found[0]) * n / _STEP
+    centred: Array = found[0] + changes - changes.mean()
+    return centred
 
 
 def figure_value(figure: Figure) -> float:
@@ -50,10 +71,11 @@ def figure_interval(figure: Figure, clusters: Clusters | None = None, confidence
     """The figure and its bootstrap interval, which has no bounds where some draw is not finite, as of a perplexity.
 
     Where all draws are equal, as of a perfect micro-F1, the bootstrap would claim certainty. A figure in 0..1 then gets the
-    interval of as many equal scores (`intervals.equal_bounds`), another none. The interval of an error that chance alone
-    makes as large (`Figure.by_chance`) reaches down to 0.
+    interval of as many equal scores (`intervals.equal_bounds`), another none. Where they differ a little, it would claim to
+    have seen every document that is lost: the interval of a figure in 0..1 reaches as far as such documents may take it
+    (`bounded_mean`). The interval of an error that chance alone makes as large (`Figure.by_chance`) reaches down to 0.
     """
-    found = _resampled(figure, clusters, confidence)
+    found = _with_unseen(_resampled(figure, clusters, confidence), figure, clusters, confidence)
     if figure.by_chance is None or not figure.tasks or not found.value > 0:
         return found
     import numpy as np
@@ -86,6 +108,28 @@ def _resampled(figure: Figure, clusters: Clusters | None, confidence: float) -> 
     return replace(found, low=bounds.low, high=bounds.high, method="equal draws")
 
 
+def _with_unseen(found: Interval, figure: Figure, clusters: Clusters | None, confidence: float) -> Interval:
+    """The interval of a figure in 0..1, widened to where tasks of the values 0 and 1 that nobody saw may take it."""
+    known = math.isfinite(found.low) and math.isfinite(found.high) and found.method != "equal draws"
+    if not known or not 0 < found.value < 1 or found.low == found.high:
+        return found
+    labels, level, n = cluster_labels(list(figure.tasks), clusters), (1 - confidence) / 2, len(figure.tasks)
+    if figure.slow or n > MAX_INFLUENCES:
+        low, high = equal_bounds(found.value, found.clusters or n, True, confidence)
+    else:
+        values = influences(figure)
+
+        def above(bar: float) -> float:
+            return score_p_value(values.tolist(), bar, 0.0, labels=labels)
+
+        def below(bar: float) -> float:
+            return score_p_value((1 - values).tolist(), bar, 0.0, labels=labels)
+
+        low = lowest_mean(above, found.low, 0.0, level)
+        high = 1 - lowest_mean(below, 1 - found.high, 0.0, level)
+    return replace(found, low=min(found.low, low), high=max(found.high, high))
+
+
 @dataclass(frozen=True)
 class FigureDifference:
     """The paired bootstrap difference of two agents' figures (Koehn, 2004); same interface as `paired.Differences`."""
@@ -101,6 +145,8 @@ class FigureDifference:
     lower_is_better: bool = False
     unit: bool = False
     """True if both figures are within 0 to 1."""
+    values: tuple[float, ...] = ()
+    """The difference as if each task alone made it; none if the figures take long or the tasks are many."""
 
     @staticmethod
     def between(a: Figure, b: Figure, clusters: Clusters | None = None, draws: int = DRAWS) -> FigureDifference:
@@ -129,12 +175,19 @@ class FigureDifference:
             tuple(labels) if labels else None,
             a.lower_is_better,
             all(0 <= each <= 1 for each in ends),
+            () if a.slow or b.slow or len(common) > MAX_INFLUENCES else _influence_differences(a, b, common),
         )
 
     @property
     def reversed(self) -> FigureDifference:
         """B - A."""
-        return replace(self, mean=-self.mean, draws=tuple(-each for each in self.draws[::-1]), counts=self.counts[::-1])
+        return replace(
+            self,
+            mean=-self.mean,
+            draws=tuple(-each for each in self.draws[::-1]),
+            counts=self.counts[::-1],
+            values=tuple(-each for each in self.values),
+        )
 
     @property
     def num_units(self) -> int:
@@ -183,6 +236,26 @@ class FigureDifference:
             return self.reversed.p_above(-bar)
         return (1 + len(self.draws) - bisect_left(self.draws, bar)) / (1 + len(self.draws))
 
+    def surely_above(self, bar: float) -> float:
+        """The same as `p_above` for a gate: in figures within 0 to 1, documents may be lost that nobody saw."""
+        found = self.p_above(bar)
+        if self.equal or not self.unit or not self.draws:
+            return found
+        if self.values:
+            return max(found, score_p_value(self.values, bar, -1.0, labels=self.labels))
+        if self.mean <= bar:
+            return 1.0
+        return max(found, (max(0.0, 1 + bar) / (1 + self.mean)) ** self.num_units)
+
+    def sure_bounds(self, confidence: float = CONFIDENCE) -> Bounds:
+        """The bounds at which `surely_above`, and for the upper one that of B - A, touches half of 1 - confidence."""
+        low, high = self.bounds(confidence)
+        if self.equal or not self.unit or not self.draws:
+            return Bounds(low, high)
+        level = (1 - confidence) / 2
+        down = lowest_mean(self.surely_above, low, -1.0, level)
+        return Bounds(min(low, down), max(high, -lowest_mean(self.reversed.surely_above, -high, -1.0, level)))
+
     @cached_property
     def p_value(self) -> float:
         """The two-sided p-value of no difference."""
@@ -197,6 +270,13 @@ def _of_tasks(figure: Figure, tasks: Sequence[str], counts_DT: Array) -> Array:
     own_DT = np.zeros((len(counts_DT), len(place)))
     own_DT[:, [place[task] for task in tasks]] = counts_DT
     return figure.of(own_DT)
+
+
+def _influence_differences(a: Figure, b: Figure, common: Sequence[str]) -> tuple[float, ...]:
+    import numpy as np
+
+    found = influences(a, common) - influences(b, common)
+    return tuple(found.tolist()) if np.isfinite(found).all() else ()
 
 
 def _compared(a: Figure, b: Figure, common: Sequence[str]) -> tuple[int, int]:

@@ -19,12 +19,15 @@ from typing import NamedTuple
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
+from firsthand.runs.task_groups import TaskGroups
+from firsthand.stats.strata import Strata, cluster_freedom, strata_units, stratified_error, stratified_freedom
 
 CONFIDENCE = 0.95
 Scores = Mapping[str, Sequence[float]]
 """Task -> the values of its attempts."""
 Clusters = Mapping[str, str]
-"""Task -> the cluster it belongs to; a task that is not named stands alone."""
+"""Task -> the cluster it belongs to; a task that is not named stands alone. `TaskGroups` holds strata too."""
+_TINY = 1e-12
 
 
 class Bounds(NamedTuple):
@@ -88,14 +91,15 @@ def mean_interval(
     Values that are all 0 or 1 get Wilson's interval; others Student's t, cut to 0..1 if all values lie there. If all n
     values are equal (n = 1 too) the spread is unknown, and t would claim certainty: for values in 0..1 the interval then
     allows a share 1 - (alpha/2)^(1/n) of tasks, the most that n equal draws leave possible, to score anything; for
-    others it is unbounded. With n = 0 everything is NaN. Where tasks share `clusters`, see `interval_of`.
+    others it is unbounded. With n = 0 everything is NaN. Where tasks share `clusters`, see `interval_of`. A `TaskGroups` as
+    clusters holds strata too, whose differences are no uncertainty.
     """
     if isinstance(values, Mapping):
-        means = task_means(values)
-        labels = cluster_labels([task for task, each in values.items() if each], clusters)
+        means, tasks = task_means(values), [task for task, each in values.items() if each]
+        labels, fixed = cluster_labels(tasks, clusters), stratum_labels(tasks, clusters)
     else:
-        means, labels = [_number(value) for value in values], None
-    found = moments(means, labels)
+        means, labels, fixed = [_number(value) for value in values], None, None
+    found = moments(means, labels, fixed)
     if isinstance(values, Mapping):
         found = replace(found, repeats=_repeats(values))
     return interval_of(found, confidence)
@@ -122,6 +126,8 @@ class Moments:
     """True if each is 0 or 1."""
     clusters: tuple[tuple[float, int], ...] = ()
     """Of each cluster its tasks' means added up, and their number; empty if no two tasks share one."""
+    strata: Strata = ()
+    """The same of each cluster, or task, by stratum; empty if there are not two strata."""
     repeats: int = 1
     """Attempts at each task, where each attempt is 0 or 1; 1 if they are not, or not equally many."""
 
@@ -133,6 +139,8 @@ class Moments:
     @property
     def error(self) -> float:
         """The standard error of the mean; NaN where one task or one cluster says nothing of the spread."""
+        if self.strata:
+            return stratified_error(self.strata)
         if not self.clusters:
             return math.sqrt(self.variance / self.n) if self.n > 1 else math.nan
         if len(self.clusters) < 2:
@@ -143,11 +151,15 @@ class Moments:
     @property
     def freedom(self) -> float:
         """The degrees of freedom of that error."""
+        if self.strata:
+            return stratified_freedom(self.strata)
         return cluster_freedom([size for _, size in self.clusters]) if self.clusters else self.n - 1
 
 
-def moments(means: Sequence[float], labels: Sequence[str] | None = None) -> Moments:
-    """The moments of task means; `labels` says which cluster each is of."""
+def moments(
+    means: Sequence[float], labels: Sequence[str] | None = None, strata: Sequence[str] | None = None
+) -> Moments:
+    """The moments of task means; `labels` says which cluster each is of, `strata` which stratum."""
     n = len(means)
     if n == 0:
         return Moments(0, math.nan, math.nan, math.nan, math.nan, False)
@@ -156,7 +168,16 @@ def moments(means: Sequence[float], labels: Sequence[str] | None = None) -> Mome
         total, size = sums.get(label, (0.0, 0))
         sums[label] = (total + mean, size + 1)
     variance = standard_deviation(means) ** 2 if n > 1 else 0.0
-    return Moments(n, math.fsum(means) / n, variance, min(means), max(means), all_binary(means), tuple(sums.values()))
+    return Moments(
+        n,
+        math.fsum(means) / n,
+        variance,
+        min(means),
+        max(means),
+        all_binary(means),
+        tuple(sums.values()),
+        strata_units(means, strata, labels) if strata else (),
+    )
 
 
 def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
@@ -165,22 +186,29 @@ def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
     With clusters it is Student's t over the clustered standard error, with `cluster_freedom` degrees of freedom. 0/1
     scores get Wilson's interval at the effective number of tasks, the one at which independent tasks would have that
     standard error, reduced by (z/t)^2 (Korn and Graubard, 1998, Survey Methodology 24:193): so it stays within 0 to 1
-    and is of use near either. Several 0/1 attempts at each task are such clusters too.
+    and is of use near either. Several 0/1 attempts at each task are such clusters too. With strata the standard error is
+    the one within them; they may make of n tasks up to twice as many.
     """
     if found.n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     count = len(found.clusters)
     units, named = count or found.n, "clustered " if count else ""
-    alone = math.sqrt(found.variance / found.n)
-    error, inflation = found.error, found.error / alone if count and alone else 1.0
-    if found.binary and not count:
+    alone, error = math.sqrt(found.variance / found.n), found.error
+    if found.strata and not error > _TINY:  # each stratum agrees in itself: they say nothing of the spread within
+        found = replace(found, strata=())
+        error = found.error
+    named = f"stratified {named}" if found.strata else named
+    inflation = error / alone if (count or found.strata) and alone else 1.0
+    if found.binary and not count and not found.strata:
         bounds, method = proportion_interval(round(found.mean * found.n), found.n, confidence), "Wilson"
-    elif found.lowest == found.highest or not error > 1e-12:
+    elif found.lowest == found.highest or not error > _TINY:
         bounds, method = equal_bounds(found.mean, units, found.unit, confidence), f"{named}equal values"
     elif found.binary or found.repeats > 1:
         shrunk = min(1.0, (z_value(confidence) / t_value(found.freedom, confidence)) ** 2)
-        effective = min(found.n * found.repeats, found.mean * (1 - found.mean) / error**2) * shrunk
-        bounds, method = proportion_interval(found.mean * effective, effective, confidence), "clustered Wilson"
+        most = found.n * found.repeats * (2 if found.strata else 1)
+        effective = min(most, found.mean * (1 - found.mean) / error**2) * shrunk
+        method = f"{named}Wilson" if found.strata else "clustered Wilson"
+        bounds = proportion_interval(found.mean * effective, effective, confidence)
     else:
         bounds, method = _cut(found.mean, t_value(found.freedom, confidence) * error, found.unit), f"{named}t"
     return Interval(found.mean, *bounds, found.n, method, error, count, inflation)
@@ -196,25 +224,20 @@ def clustered_error(values: Sequence[float], labels: Sequence[str]) -> float:
     return moments(values, labels).error
 
 
-def cluster_freedom(sizes: Sequence[int]) -> float:
-    """Satterthwaite's degrees of freedom of `clustered_error` (Bell and McCaffrey, 2002): C - 1 for C equal clusters.
-
-    A cluster with most of the tasks leaves few: the 12 repositories of SWE-bench Verified count as 3.3.
-    """
-    n = sum(sizes)
-    if len(sizes) < 2:
-        return 0.0
-    crossed = [size * size / (1 - size / n) / n for size in sizes]
-    off_diagonal = math.fsum(crossed) ** 2 - math.fsum(each * each for each in crossed)
-    return n * n / (math.fsum(size * size for size in sizes) + off_diagonal)
-
-
 def cluster_labels(tasks: Sequence[str], clusters: Clusters | None) -> list[str] | None:
     """The cluster of each task, or None if no two tasks share one."""
     if not clusters:
         return None
     labels = [f"in {clusters[task]}" if task in clusters else f"alone {task}" for task in tasks]
     return labels if len(set(labels)) < len(labels) else None
+
+
+def stratum_labels(tasks: Sequence[str], clusters: Clusters | None) -> list[str] | None:
+    """The stratum of each task, or None if the groups name none, or all are of one."""
+    if not isinstance(clusters, TaskGroups):
+        return None
+    labels = [f"in {clusters.strata[task]}" if task in clusters.strata else "in none" for task in tasks]
+    return labels if len(set(labels)) > 1 else None
 
 
 def task_means(values: Scores) -> list[float]:

@@ -74,20 +74,20 @@ def corrected(
 ) -> list[PairedDifference]:
     """The comparisons in the order given, with p-values, verdicts and intervals that allow for their number.
 
-    Under Holm's correction the comparison with the i-th smallest of k p-values gets its interval at the level Holm tests
-    it at, 1 - alpha/(k-i+1). Under Benjamini and Hochberg's all that were found to differ, R of k, get theirs at
-    1 - R*alpha/k (Benjamini and Yekutieli, 2005). An interval is stretched to 0 where no difference was found, so that each
-    still agrees with its corrected p-value.
+    Under Holm's correction the intervals of k comparisons hold jointly: each is at the level 1 - alpha/k (Bonferroni). Holm
+    finds a little more than they show, so a verdict may stand beside an interval that reaches 0. Under Benjamini and
+    Hochberg's all that were found to differ, R of k, get theirs at 1 - R*alpha/k (Benjamini and Yekutieli, 2005). An
+    interval is stretched to 0 where no difference was found.
     """
     raw, alpha, count = [each.p_value for each in found], 1 - confidence, len(found)
     adjusted = holm(raw) if correction == "holm" else benjamini_hochberg(raw) if correction == "bh" else raw
     discoveries = max(1, sum(p < alpha for p in adjusted))
-    results: dict[int, PairedDifference] = {}
-    for rank, index in enumerate(_ascending(raw)):
-        share = {"holm": 1 / (count - rank), "bh": discoveries / count, "none": 1.0}[correction]
-        result = replace(judged(found[index], 1 - alpha * share), p_value=adjusted[index])
-        results[index] = settled(result, adjusted[index] < alpha)
-    return [results[index] for index in range(count)]
+    results = []
+    share = {"holm": 1 / max(1, count), "bh": discoveries / max(1, count), "none": 1.0}[correction]
+    for each, p_value in zip(found, adjusted, strict=True):
+        result = replace(judged(each, 1 - alpha * share), p_value=p_value)
+        results.append(settled(result, p_value < alpha))
+    return results
 
 
 def _ascending(values: Sequence[float]) -> list[int]:

@@ -1,9 +1,10 @@
 """Tests whether a candidate may replace a baseline: non-inferiority of the paired difference, by benchmark and score.
 
 A check passes if the data exclude a drop larger than the one allowed, fails if they show one, and is inconclusive otherwise:
-absence of evidence is not a pass. Either error has a probability of at most 1 - confidence. A gate passes if every check
-does, so the error of passing a bad candidate needs no correction for their number; one check makes it fail, so the p-values
-of failing are Holm-corrected.
+absence of evidence is not a pass. Either error has a probability of at most 1 - confidence; scores within 0 to 1 may have
+losses that no task has shown yet (`bounded_mean.py`), so tests and bounds are wider than those of a comparison. A gate
+passes if every check does, so the error of passing a bad candidate needs no correction for their number; one check makes it
+fail, so the p-values of failing are Holm-corrected.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Check:
         """One-sided confidence bounds at the gate's confidence; infinite where nothing is paired."""
         if self.differences.n == 0:
             return Bounds(-math.inf, math.inf)
-        return self.differences.bounds(2 * self.confidence - 1)
+        return self.differences.sure_bounds(2 * self.confidence - 1)
 
     def to_json(self) -> Json:
         """The check as a JSON object."""
@@ -117,7 +118,7 @@ class Check:
 
 def rule(checks: Sequence[Check], *, gaps_fail: bool = True) -> list[Check]:
     """The checks with their rulings. With `gaps_fail`, one that misses attempts or tasks fails whatever its scores."""
-    failing = holm([each.gain.p_below(-each.max_drop) for each in checks])
+    failing = holm([each.gain.reversed.surely_above(each.max_drop) for each in checks])
     return [_ruled(each, p_fail, gaps_fail) for each, p_fail in zip(checks, failing, strict=True)]
 
 
@@ -135,7 +136,7 @@ def _ruled(check: Check, p_fail: float, gaps_fail: bool) -> Check:
         return replace(check, ruling="fail", reason=f"errors: {check.gaps}")
     if found.n == 0:
         return replace(check, ruling="inconclusive", reason="no task has a score on both sides")
-    if found.p_above(-check.max_drop) < alpha:
+    if found.surely_above(-check.max_drop) < alpha:
         return replace(check, ruling="pass", reason=f"a {check.drop} of more than {allowed} is excluded")
     if p_fail < alpha:
         verb = {"drop": "the score dropped", "rise": "the error rose"}[check.drop]

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Literal
 
 from firsthand.message import Json
+from firsthand.stats.bounded_mean import lowest_mean, score_p_value
 from firsthand.stats.figure_stats import FigureDifference
 from firsthand.stats.intervals import (
     CONFIDENCE,
@@ -22,18 +23,19 @@ from firsthand.stats.intervals import (
     Scores,
     all_binary,
     bisect,
-    cluster_freedom,
     cluster_labels,
     clustered_error,
     finite,
     in_unit,
     standard_deviation,
+    stratum_labels,
     t_value,
     task_means,
     unseen_share,
     z_value,
 )
 from firsthand.stats.power_analysis import smallest_detectable
+from firsthand.stats.strata import Strata, cluster_freedom, strata_units, stratified_error, stratified_freedom
 
 Verdict = Literal["better", "worse", "inconclusive"]
 
@@ -51,7 +53,8 @@ class PairedDifference:
     """The mean difference of A from B on the tasks both attempted.
 
     `verdict`, `p_value` and the interval agree by construction: `verdict` is `better` or `worse` exactly when
-    p_value < 1 - confidence, which is exactly when the interval leaves out 0. See `paired_difference`.
+    p_value < 1 - confidence, which is exactly when the interval leaves out 0. See `paired_difference`. Among several
+    comparisons under Holm's correction the interval is the wider: leaving out 0 still implies the verdict.
     """
 
     difference: float
@@ -102,18 +105,21 @@ class Differences:
     """True if they are all within 0 to 1."""
     labels: tuple[str, ...] | None = None
     """The cluster of each task; None if no two tasks share one."""
+    strata: tuple[str, ...] | None = None
+    """The stratum of each task; None if there are none, or one."""
 
     @staticmethod
     def between(a: Scores, b: Scores, clusters: Clusters | None = None) -> Differences:
         """The differences on the tasks that both attempted."""
         common = [task for task in a if a[task] and b.get(task)]
         means_a, means_b = task_means({t: a[t] for t in common}), task_means({t: b[t] for t in common})
-        labels = cluster_labels(common, clusters)
+        labels, strata = cluster_labels(common, clusters), stratum_labels(common, clusters)
         return Differences(
             tuple(x - y for x, y in zip(means_a, means_b, strict=True)),
             all_binary(means_a) and all_binary(means_b),
             in_unit(means_a) and in_unit(means_b),
             tuple(labels) if labels else None,
+            tuple(strata) if strata else None,
         )
 
     @property
@@ -137,8 +143,16 @@ class Differences:
         return len(set(self.labels)) if self.labels else self.n
 
     @cached_property
+    def units(self) -> Strata:
+        """The differences by stratum and cluster; empty if there are no strata, or each agrees in itself."""
+        found = strata_units(self.values, self.strata, self.labels) if self.strata else ()
+        return found if found and stratified_error(found) > _TINY else ()
+
+    @cached_property
     def freedom(self) -> float:
         """The degrees of freedom of the standard error."""
+        if self.units:
+            return stratified_freedom(self.units)
         return cluster_freedom(list(Counter(self.labels).values())) if self.labels else self.n - 1
 
     @cached_property
@@ -146,6 +160,10 @@ class Differences:
         """The standard error of the mean difference; 0 if it is unknown, for all differences are equal."""
         if self.num_units < 2:
             return 0.0
+        return stratified_error(self.units) if self.units else self._unstratified
+
+    @cached_property
+    def _unstratified(self) -> float:
         if self.labels:
             error = clustered_error(self.values, self.labels)
         else:
@@ -155,14 +173,26 @@ class Differences:
     @property
     def method(self) -> str:
         """The method of the bounds."""
+        named = "stratified " if self.units else ""
         if self.labels:
-            return "clustered t" if self.error else "clustered, equal differences"
-        return "Tango" if self.binary else "paired t" if self.error else "equal differences"
+            return f"{named}clustered t" if self.error else "clustered, equal differences"
+        if self.binary:
+            return f"{named}Tango" if self.units else "Tango"
+        return f"{named or 'paired '}t" if self.error else "equal differences"
+
+    @cached_property
+    def _tango(self) -> tuple[float, float, float]:
+        """Wins, losses and tasks for Tango's formula; with strata those of as many tasks as would have their error."""
+        better, worse = self.counts
+        if not self.units:
+            return better, worse, self.n
+        scale = (self._unstratified / self.error) ** 2 * (z_value(CONFIDENCE) / t_value(self.freedom, CONFIDENCE)) ** 2
+        return better * scale, worse * scale, self.n * scale
 
     def bounds(self, confidence: float = CONFIDENCE) -> Bounds:
         """The interval of the true mean difference: each end is wrong with half of 1 - confidence."""
-        if self.method == "Tango":
-            return tango_interval(*self.counts, self.n, confidence)
+        if self.method.endswith("Tango"):
+            return tango_interval(*self._tango, confidence)
         if self.error:
             half = t_value(self.freedom, confidence) * self.error
             low, high = self.mean - half, self.mean + half
@@ -176,8 +206,8 @@ class Differences:
         """The one-sided p-value against a true difference of `bar` or less: where the lower bound touches it."""
         if self.n == 0:
             return 1.0
-        if self.method == "Tango":
-            return math.erfc(tango_statistic(*self.counts, self.n, bar) / math.sqrt(2)) / 2
+        if self.method.endswith("Tango"):
+            return math.erfc(tango_statistic(*self._tango, bar) / math.sqrt(2)) / 2
         if self.error:
             from scipy.special import stdtr
 
@@ -189,6 +219,23 @@ class Differences:
     def p_below(self, bar: float) -> float:
         """The one-sided p-value against a true difference of `bar` or more."""
         return self.reversed.p_above(-bar)
+
+    def surely_above(self, bar: float) -> float:
+        """The same as `p_above` for a gate: scores within 0 to 1 may have losses that no task has shown (`bounded_mean`)."""
+        found = self.p_above(bar)
+        if self.method.endswith("Tango") or not self.error or not self.unit:
+            return found
+        gain = self._unstratified / self.error if self.units else 1.0
+        return max(found, score_p_value(self.values, bar, -1.0, labels=self.labels, gain=gain))
+
+    def sure_bounds(self, confidence: float = CONFIDENCE) -> Bounds:
+        """The bounds at which `surely_above`, and for the upper one that of B - A, touches half of 1 - confidence."""
+        low, high = self.bounds(confidence)
+        if self.n == 0 or not self.unit or not self.error or self.method.endswith("Tango"):
+            return Bounds(low, high)
+        level = (1 - confidence) / 2
+        down = lowest_mean(self.surely_above, low, -1.0, level)
+        return Bounds(down, -lowest_mean(self.reversed.surely_above, -high, -1.0, level))
 
     @cached_property
     def reversed(self) -> Differences:
@@ -208,7 +255,9 @@ class Differences:
     @cached_property
     def p_value(self) -> float:
         """The two-sided p-value of no difference: the larger of the exact test's and the interval's own."""
-        exact = mcnemar(*self.counts) if self.method == "Tango" else sign_flip(self.sums)
+        exact = 0.0
+        if not self.units:  # neither exact test knows strata
+            exact = mcnemar(*self.counts) if self.method == "Tango" else sign_flip(self.sums)
         return max(exact, min(1.0, 2 * min(self.p_above(0.0), self.p_below(0.0))))
 
 
@@ -265,7 +314,7 @@ def settled(found: PairedDifference, significant: bool) -> PairedDifference:
     return replace(found, verdict="better" if (found.difference > 0) != found.lower_is_better else "worse")
 
 
-def tango_interval(better: int, worse: int, n: int, confidence: float = CONFIDENCE) -> Bounds:
+def tango_interval(better: float, worse: float, n: float, confidence: float = CONFIDENCE) -> Bounds:
     """Tango's score interval for the difference of two paired proportions, (better - worse) / n."""
     z, centre = z_value(confidence), (better - worse) / n
     low = -1.0 if better - worse == -n else bisect(lambda d: z - tango_statistic(better, worse, n, d), -1.0, centre)
@@ -273,7 +322,7 @@ def tango_interval(better: int, worse: int, n: int, confidence: float = CONFIDEN
     return Bounds(low, high)
 
 
-def tango_statistic(better: int, worse: int, n: int, d: float) -> float:
+def tango_statistic(better: float, worse: float, n: float, d: float) -> float:
     """The score statistic of the null hypothesis that the difference of two paired proportions is d."""
     linear = -better - worse + (2 * n - better + worse) * d
     root = math.sqrt(max(0.0, linear * linear + 8 * n * worse * d * (1 - d)))

@@ -13,10 +13,12 @@ from firsthand._moved import old_names
 from firsthand.benchmark import Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
+from firsthand.runs.pairing import scores_of
 from firsthand.runs.score_totals import Totals
 from firsthand.runs.store import Run
+from firsthand.runs.task_groups import TaskGroups
 from firsthand.stats.figure_stats import figure_interval
-from firsthand.stats.intervals import CONFIDENCE, Interval, Moments, finite, interval_of
+from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, Moments, finite, interval_of, mean_interval
 from firsthand.stats.power_analysis import Spread, smallest_detectable
 from firsthand.stats.stored_figures import first_score, stored_figures
 
@@ -68,22 +70,31 @@ class SummaryRow:
 
 
 def summary(
-    run: Run, confidence: float = CONFIDENCE, own: Mapping[str, Figures] | None = None, *, score: str | None = None
+    run: Run,
+    confidence: float = CONFIDENCE,
+    own: Mapping[str, Figures] | None = None,
+    *,
+    score: str | None = None,
+    strata: str | None = None,
+    reduce: str | None = None,
 ) -> list[SummaryRow]:
     """A line for each agent on each benchmark, with the interval of its first score, and its figures.
 
     `own` are the figures that benchmarks have of their own, see `own_figures`. `score` names one that was given later
     (`firsthand score`), which stands in place of the first, without figures; ConfigError if there is none of that name.
+    `strata` is the key that tells the tasks' strata (`Run.clusters`), `reduce` the reducer of epochs (`Run.reducer`); where
+    there are strata or a reducer, each task's scores are read and not only their totals.
     """
     if score is not None and score not in run.score_names():
         raise unknown("score given later", score, run.score_names(), see="firsthand show")
+    clusters = run.clusters(strata)
     lines = [_line(each, confidence) for each in run.totals(score)]
+    lines = _by_task(lines, run, clusters, confidence, score, reduce)
     if score is not None:
         return lines
     agents: dict[str, list[str]] = {}
     for line in lines:
         agents.setdefault(line.benchmark, []).append(line.agent)
-    clusters = run.clusters()
     found: dict[tuple[str, str], dict[str, Interval]] = {}
     for benchmark, names in agents.items():
         sides = {name: (run, name) for name in names}
@@ -98,6 +109,32 @@ def _with_figures(line: SummaryRow, run: Run, found: dict[str, Interval]) -> Sum
     """The line with its figures, one of which may stand in place of its mean."""
     score = found.pop(first_score(line.benchmark, run), line.score) if found else line.score
     return replace(line, score=score, figures=found)
+
+
+def _by_task(
+    lines: list[SummaryRow],
+    run: Run,
+    clusters: Mapping[str, Clusters],
+    confidence: float,
+    score: str | None,
+    reduce: str | None,
+) -> list[SummaryRow]:
+    """The lines, with intervals from the tasks' scores where totals are not enough: for strata and reducers."""
+    fixed = {name for name, each in clusters.items() if isinstance(each, TaskGroups)}
+    wanted = fixed | {line.benchmark for line in lines if run.reducer(line.benchmark, reduce) != "mean"}
+    if not wanted:
+        return lines
+    later = [] if any(first_score(name, run) for name in wanted) else run.score_names()
+    scores = scores_of([run], score=score or next(iter(later), None), error_value=0.0, reduce=reduce)
+    return [
+        replace(
+            line,
+            score=mean_interval(scores[line.benchmark][line.agent], confidence, clusters=clusters.get(line.benchmark)),
+        )
+        if line.benchmark in wanted and line.agent in scores.get(line.benchmark, {})
+        else line
+        for line in lines
+    ]
 
 
 def _line(each: Totals, confidence: float) -> SummaryRow:

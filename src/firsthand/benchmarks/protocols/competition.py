@@ -60,6 +60,10 @@ def mathematics(
         where = rows.where(index)
         reference = (answer or stated)(row, where)
         about: Json = {key: row[key] for key in ("level", "subject", "type") if key in row}
+        if subject := row.get(
+            "subject", row.get("type")
+        ):  # seven fixed subjects; the level is a covariate, see --by level
+            about["stratum"] = str(subject)
         item = Item(
             f"{source.split}-{index:04d}",
             {"question": text_field(row, "problem", where)},

@@ -80,6 +80,10 @@ class BenchmarkDescription:
     """Template of a row's id; the default is the row number."""
     cluster: str = ""
     """Template of the key of dependent rows, such as {passage_id}: standard errors are clustered by it."""
+    stratum: str = ""
+    """Template of the key of fixed groups, such as {subject}: errors are those within them."""
+    reduce: str = ""
+    """Reducer of several attempts at a task: mean, median, max, mode, pass_at_k, at_least_k."""
     hint: str = ""
     """Expected form of an answer, such as `a number`."""
     encoding: str = ""
@@ -122,6 +126,7 @@ def read_benchmark(path: Path) -> Benchmark:
         description=about.description,
         protocol="; ".join([source, *leaks(tasks, rows)]),
         licence=about.licence,
+        reduce=about.reduce,
         options={"data": about.data},
     )
 
@@ -203,7 +208,8 @@ def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     question = _filled(about.prompt, row, "prompt", _placeholders(about, row)).strip()
     if not question:
         raise DataError(f"{row.where}: the prompt is empty here")
-    cluster = {"cluster": _filled(about.cluster, row, "cluster")} if about.cluster else {}
+    groups = {"cluster": about.cluster, "stratum": about.stratum}
+    grouped = {name: _filled(template, row, name) for name, template in groups.items() if template}
     id = _filled(about.id, row, "id") if about.id else id
     gold = _gold(answer, choices, row) if about.choices else 0
     secret: Json = {} if about.choices else {"answer": answer}
@@ -211,7 +217,7 @@ def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     # all columns are secret, as any may hold the answer: `summary --by` reads them there
     kept = {name: value for name, value in row.columns.items() if _is_short(value)}
     secret |= {"columns": kept} if kept else {}
-    return Item(id, _columns(row), choices, gold, secret, cluster, question, answer)
+    return Item(id, _columns(row), choices, gold, secret, grouped, question, answer)
 
 
 def _placeholders(about: BenchmarkDescription, row: TableRow) -> dict[str, str]:

@@ -22,7 +22,7 @@ _ROLES = ("system", "user", "assistant")
 
 
 def entries_of(name: str, task: Any, *, of_several: bool = False) -> Iterator[DocumentRequests]:
-    """Yield each document with its requests; of several tasks, each is a cluster, as the subjects of `mmlu` are."""
+    """Yield each document with its requests; of several tasks, each is a stratum, as the subjects of `mmlu` are."""
     by_doc: dict[int, list[Any]] = {}
     for instance in task.instances:
         by_doc.setdefault(instance.doc_id, []).append(instance)
@@ -31,7 +31,7 @@ def entries_of(name: str, task: Any, *, of_several: bool = False) -> Iterator[Do
         doc = instances[0].doc
         ours = _task(f"{name}-{doc_id:04d}", name, task, doc, instances)
         if of_several:
-            ours = replace(ours, metadata={**ours.metadata, "cluster": name})
+            ours = replace(ours, metadata={**ours.metadata, "stratum": name})
         yield DocumentRequests(name, task, doc, tuple(instances), ours)
 
 

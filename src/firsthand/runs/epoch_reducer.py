@@ -1,0 +1,76 @@
+"""Reduces the scores of several attempts at one task to one number, by the names Inspect has for it.
+
+`mean` is the default. `pass_at_k` estimates the chance that one of k attempts is right (Chen et al., 2021), `at_least_k` is
+1 where k or more are right, `mode` (or `majority`) is the most common score, the earliest of several. Right is a score of 1
+or more.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import TypeVar
+
+from firsthand.errors import ConfigError, nearest
+
+Reduce = Callable[[Sequence[float]], float]
+"""The scores of the attempts at one task, in the order of their epochs -> its score."""
+NAMES = ("mean", "median", "max", "mode", "majority", "pass_at_k", "at_least_k")
+_WITH_COUNT = re.compile(r"(pass_at|at_least)_([1-9][0-9]{0,5})")
+T = TypeVar("T")
+
+
+def epoch_reducer(name: str) -> Reduce | None:
+    """The reducer of that name; None for `mean` and nothing, which leave several attempts as they are.
+
+    ConfigError if there is none, or, when it is called, if a task has fewer attempts than k.
+    """
+    if name in ("", "mean"):
+        return None
+    simple: Mapping[str, Reduce] = {"median": median, "max": max, "mode": _mode, "majority": _mode}
+    if name in simple:
+        return simple[name]
+    if found := _WITH_COUNT.fullmatch(name):
+        formula, count = {"pass_at": _pass_at, "at_least": _at_least}[found[1]], int(found[2])
+
+        def reduce(values: Sequence[float]) -> float:
+            if len(values) < count:
+                raise ConfigError(
+                    f"reduce is {name}, and a task has {len(values)} scored attempts: give a k of at most that, "
+                    "or more --epochs"
+                )
+            return formula(values, count)
+
+        return reduce
+    close = nearest(name, NAMES)
+    hint = f" did you mean {close!r}?" if close else ""
+    raise ConfigError(f"reduce is {name!r};{hint} there are {', '.join(NAMES)}, with a number for k, as in pass_at_2")
+
+
+def check_epochs(name: str, epochs: int) -> None:
+    """ConfigError if no reducer has that name, or it needs more attempts at a task than there will be."""
+    epoch_reducer(name)
+    if (found := _WITH_COUNT.fullmatch(name)) and int(found[2]) > epochs:
+        raise ConfigError(f"reduce is {name}, and there are {epochs} epochs: give --epochs {found[2]} or more")
+
+
+def reduced(values: Mapping[T, Sequence[float]], name: str) -> dict[T, Sequence[float]]:
+    """Task -> the one score its attempts are reduced to; by the mean, the scores as they are. Tasks without one stay so."""
+    reduce = epoch_reducer(name)
+    return {task: [float(reduce(each))] if reduce and each else each for task, each in values.items()}
+
+
+def _mode(values: Sequence[float]) -> float:
+    return Counter(values).most_common(1)[0][0]
+
+
+def _pass_at(values: Sequence[float], count: int) -> float:
+    right = sum(value >= 1 for value in values)
+    return 1 - math.comb(len(values) - right, count) / math.comb(len(values), count)
+
+
+def _at_least(values: Sequence[float], count: int) -> float:
+    return float(sum(value >= 1 for value in values) >= count)

@@ -1,0 +1,186 @@
+"""The score test of a bounded mean, beside a direct maximisation of the likelihood, Tango's test and exact chances."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from interval_coverage import clustered_gate, figure_coverage, figure_gate, gate_rates, micro_f1_figure, true_f1
+from scipy import optimize
+from scipy import stats as scipy_stats
+
+from firsthand.benchmark import Figure
+from firsthand.stats.bounded_mean import lowest_mean, score_p_value
+from firsthand.stats.figure_stats import FigureDifference, figure_interval, influences
+from firsthand.stats.figures import slow_figure
+from firsthand.stats.intervals import equal_bounds
+from firsthand.stats.paired import Differences, tango_statistic
+
+
+def by_maximisation(values, bar, lowest):
+    """The p-value from weights found by a general optimiser, without multipliers; the unseen value is one more point."""
+    values = np.asarray(values)
+    points = np.append(values, lowest) - bar
+
+    def loss(weights):
+        return -np.sum(np.log(np.maximum(weights[:-1], 1e-12)))
+
+    found = optimize.minimize(
+        loss,
+        np.full(len(points), 1 / len(points)),
+        jac=lambda weights: np.append(-1 / np.maximum(weights[:-1], 1e-12), 0.0),
+        bounds=[(0, 1)] * len(points),
+        constraints=[
+            {"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": lambda weights: np.ones(len(points))},
+            {"type": "eq", "fun": lambda weights: weights @ points, "jac": lambda weights: points},
+        ],
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 2000},
+    )
+    statistic = (values.mean() - bar) * math.sqrt(len(values)) / math.sqrt(found.x @ points**2)
+    return float(scipy_stats.t.sf(statistic, len(values) - 1))
+
+
+@pytest.mark.parametrize("bar", [-0.3, -0.15, -0.07])
+def test_the_p_value_is_that_of_the_most_likely_distribution_with_the_mean_at_the_bar(bar):
+    seen = [-1.0, -0.5, *np.linspace(-0.1, 0.2, 14)]  # the loss of 1 was seen, so the floor is 0
+    assert score_p_value(seen, bar, -1.0) == pytest.approx(by_maximisation(seen, bar, -1.0), rel=1e-4)
+
+
+def test_losses_that_nobody_saw_get_the_weight_that_makes_them_most_likely():
+    small = list(np.linspace(-0.02, 0.03, 12))
+    expected = by_maximisation(small, -0.2, -1.0)
+    unseen = math.exp(
+        sum(math.log((1 + min(-0.2, scipy_stats.hmean([1 + x for x in small]) - 1)) / (1 + x)) for x in small)
+    )
+    assert score_p_value(small, -0.2, -1.0) == pytest.approx(max(expected, unseen), rel=1e-4)
+    assert unseen > expected > 0.01  # the chance that twelve tasks miss the loss decides
+
+
+def test_differences_of_0_1_scores_give_tangos_statistic():
+    better, worse, n = 4, 3, 60
+    values = [1.0] * better + [-1.0] * worse + [0.0] * (n - better - worse)
+    for bar in (-0.2, -0.05, 0.01):
+        expected = scipy_stats.t.sf(tango_statistic(better, worse, n, bar), n - 1)
+        assert score_p_value(values, bar, -1.0) == pytest.approx(expected, rel=1e-9)
+
+
+def test_equal_values_have_the_exact_chance_of_missing_every_loss():
+    assert score_p_value([0.0] * 20, -0.05, -1.0) == pytest.approx(0.95**20, rel=1e-9)
+    assert score_p_value([0.5] * 20, 0.47, 0.0) == pytest.approx(0.94**20, rel=1e-9)
+
+
+def test_a_bar_at_or_above_the_mean_or_below_the_lowest_value_needs_no_test():
+    assert score_p_value([0.1, 0.3], 0.2, -1.0) == 1.0 and score_p_value([0.4], 0.0, -1.0) == 1.0
+    assert score_p_value([0.1, 0.3], -1.5, -1.0) == 0.0
+    assert score_p_value([0.1, 0.3], 0.1, -1.0, labels=["one", "one"]) == 1.0
+
+
+def test_the_p_value_falls_with_the_bar_and_the_bound_is_where_it_touches_the_level():
+    values = list(np.random.default_rng(1).beta(6, 1, 30) - np.random.default_rng(2).beta(6, 1, 30))
+    mean = float(np.mean(values))
+    found = [score_p_value(values, bar, -1.0) for bar in np.linspace(-0.9, mean - 1e-6, 60)]
+    assert all(a <= b + 1e-12 for a, b in pairwise(found))
+    low = lowest_mean(lambda bar: score_p_value(values, bar, -1.0), mean - 1e-9, -1.0, 0.05)
+    assert score_p_value(values, low, -1.0) == pytest.approx(0.05, abs=1e-6)
+    assert lowest_mean(lambda bar: 0.01, 0.3, 0.0, 0.05) == 0.3  # rejected everywhere: the bound stays
+    assert lowest_mean(lambda bar: 0.9, 0.3, 0.0, 0.05) == 0.0
+
+
+def test_clusters_count_for_as_many_tasks_as_have_their_error_and_may_lose_half():
+    labels = [str(i // 5) for i in range(100)]
+    alone = list(np.tile([-0.4, -0.2, 0.0, 0.2, 0.5], 20))
+    together = list(np.repeat(alone[:5], 5)) * 4
+    assert score_p_value(together, -0.15, -1.0) < 0.001
+    assert score_p_value(together, -0.15, -1.0, labels=labels) > score_p_value(alone, -0.15, -1.0, labels=labels)
+    quiet = [0.001 * (i % 5) for i in range(100)]  # 20 clusters without a loss
+    unseen = scipy_stats.t.sf((0.002 + 0.07) * math.sqrt(20 / (0.07 * 0.43)), 19)
+    assert score_p_value(quiet, -0.07, -1.0, labels=labels) == pytest.approx(unseen, rel=0.1)
+
+
+def test_a_comparison_keeps_its_numbers_and_only_the_gate_is_wider():
+    values = tuple(np.random.default_rng(3).normal(0, 0.02, 20))
+    found = Differences(values, False, True)
+    half = scipy_stats.t.ppf(0.95, 19) * np.std(values, ddof=1) / math.sqrt(20)
+    assert found.bounds(0.9) == pytest.approx((np.mean(values) - half, np.mean(values) + half))
+    low, high = found.sure_bounds(0.9)
+    assert low < found.bounds(0.9).low - 0.05 and high > found.bounds(0.9).high + 0.05
+    assert found.surely_above(low) == pytest.approx(0.05, abs=1e-6)
+    assert found.reversed.sure_bounds(0.9) == pytest.approx((-high, -low), abs=1e-9)
+    for same in (Differences((1.0, 0.0, -1.0) * 9, True, True), Differences(values, False, False)):
+        assert same.sure_bounds(0.9) == same.bounds(0.9) and same.surely_above(-0.3) == same.p_above(-0.3)
+
+
+@pytest.mark.parametrize("name", ["partial credit", "quarters", "epochs"])
+def test_a_gate_passes_a_candidate_at_the_bar_at_most_one_time_in_twenty(name):
+    found = [gate_rates(name, n, 250) for n in (20, 100)]
+    for passed, by_t, failed in found:
+        assert max(passed, failed) <= 250 * 0.05 + 3 * math.sqrt(250 * 0.05 * 0.95)
+        assert passed <= by_t
+    assert max(by_t for _, by_t, _ in found) > 18  # of 250: Student's t errs more often than it says
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("by_cluster", [True, False])
+def test_a_gate_over_clusters_passes_a_candidate_at_the_bar_at_most_one_time_in_twenty(binary, by_cluster):
+    for sizes in ((10,) * 10, (5,) * 40, (3,) * 100):
+        assert clustered_gate(sizes, binary, by_cluster, 200)[0] <= 200 * 0.05 + 3 * math.sqrt(200 * 0.05 * 0.95)
+
+
+def test_influences_are_the_derivative_of_a_figure():
+    parts = np.array([[3.0, 1, 0], [2, 0, 2], [5, 1, 1], [0, 2, 1]])
+    right, wrong, missed = parts.sum(axis=0)
+    whole = 2 * right + wrong + missed
+    slopes = np.array([2 / whole - 4 * right / whole**2, -2 * right / whole**2, -2 * right / whole**2])
+    expected = 2 * right / whole + 4 * (parts - parts.mean(axis=0)) @ slopes
+    assert influences(micro_f1_figure(parts)) == pytest.approx(expected, abs=2e-4)
+    assert influences(micro_f1_figure(parts)).mean() == pytest.approx(2 * right / whole, abs=1e-12)
+    scores = np.array([0.2, 0.9, 0.4])
+    mean = Figure("mean", ("a", "b", "c"), lambda counts: counts @ scores / counts.sum(axis=1))
+    assert influences(mean) == pytest.approx(scores, abs=1e-4)
+    assert influences(mean, ["c", "a"]) == pytest.approx([0.4, 0.2], abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [5, 10, 20])
+@pytest.mark.parametrize(("lost", "noise"), [(0.0275, 0.0), (0.0, 0.0286)])
+def test_micro_f1_near_1_is_covered(n, lost, noise):
+    assert true_f1(lost, noise) == pytest.approx(0.986, abs=5e-4)
+    held, by_bca = figure_coverage(n, lost, noise, 40, beside=n == 5)
+    assert held >= 38 and by_bca <= 33  # by BCa alone .18 and .72 at n = 5
+
+
+@pytest.mark.parametrize("n", [10, 20, 50, 100])
+def test_a_gate_on_micro_f1_does_not_pass_the_loss_of_one_document_in_twenty(n):
+    passed, by_bootstrap = figure_gate(n, 0.02, 60, draws=300)
+    assert passed <= 60 * 0.05 + 3 * math.sqrt(60 * 0.05 * 0.95)
+    assert n > 20 or by_bootstrap > 10  # of 60, where nothing lost is seen
+
+
+def test_a_gate_over_many_or_slow_documents_still_knows_the_chance_of_missing_every_loss():
+    tasks = tuple(str(number) for number in range(30))
+    good, same = ([0.9 + 0.001 * (number % 7) for number in range(30)], [0.9] * 30)
+    sides = [
+        slow_figure("f", tasks, lambda at, each=each: float(np.mean([each[i] for i in at]))) for each in (good, same)
+    ]
+    found = FigureDifference.between(*sides)
+    assert found.p_above(-0.02) < 0.01 and not found.values
+    assert found.surely_above(-0.02) == pytest.approx((0.98 / (1 + found.mean)) ** 30)
+    assert found.surely_above(0.5) == 1.0
+    low, high = found.sure_bounds(0.9)
+    assert found.surely_above(low) == pytest.approx(0.05, abs=1e-6) and high > 0.05
+    interval = figure_interval(sides[0])
+    assert interval.low == pytest.approx(equal_bounds(interval.value, 30, True, 0.95).low)
+
+
+def test_a_figure_beyond_0_to_1_keeps_its_bootstrap():
+    logs = np.random.default_rng(4).normal(2, 0.1, 40)
+    figure = Figure("perplexity", tuple(map(str, range(40))), lambda counts: np.exp(counts @ logs / counts.sum(axis=1)))
+    from firsthand.stats.bootstrap import bootstrap
+
+    plain, found = bootstrap(figure.of, 40), figure_interval(figure)
+    assert (found.low, found.high) == (plain.low, plain.high)
+    difference = FigureDifference.between(figure, figure, draws=100)
+    assert difference.surely_above(-0.1) == difference.p_above(-0.1)

@@ -1,0 +1,190 @@
+"""Reducers of several attempts at a task, beside Inspect's own, and in every table that shows scores."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.benchmark import Benchmark
+from firsthand.cli import main
+from firsthand.errors import ConfigError
+from firsthand.experiment.settings import RunSettings
+from firsthand.runs.epoch_reducer import check_epochs, epoch_reducer, reduced
+from firsthand.runs.store import Run, create
+from firsthand.show.board import caveats, leaderboard, reducers_of
+from firsthand.stats.run_summary import summary
+from firsthand.task import Task
+from firsthand.trace import Failure, Score, Trace
+
+SCORES = [[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [0.5, 0.5, 1.0, 0.0]]
+
+
+def reduce(name: str, values: list[float]) -> float:
+    found = epoch_reducer(name)
+    assert found is not None
+    return found(values)
+
+
+def test_each_reducer_by_its_definition() -> None:
+    assert [reduce("max", each) for each in SCORES] == [1, 1, 1, 0, 1]
+    assert [reduce("median", each) for each in SCORES] == [0.5, 0, 1, 0, 0.5]
+    assert [reduce("mode", each) for each in SCORES] == [1, 0, 1, 0, 0.5]  # the earliest of several
+    assert [reduce("majority", each) for each in SCORES] == [reduce("mode", each) for each in SCORES]
+    assert [reduce("at_least_2", each) for each in SCORES] == [1, 0, 1, 0, 0]
+    assert [reduce("at_least_1", each) for each in SCORES] == [1, 1, 1, 0, 1]
+    assert [reduce("pass_at_2", each) for each in SCORES] == pytest.approx([5 / 6, 1 / 2, 1, 0, 1 / 2])
+    assert [reduce("pass_at_1", each) for each in SCORES] == pytest.approx([0.5, 0.25, 1, 0, 0.25])
+    assert epoch_reducer("mean") is None and epoch_reducer("") is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("inspect_ai") is None, reason="inspect_ai is not installed")
+@pytest.mark.parametrize("name", ["median", "max", "mode", "pass_at_1", "pass_at_3", "at_least_1", "at_least_3"])
+def test_reducers_are_inspects(name: str) -> None:
+    from inspect_ai.scorer import Score as Theirs
+    from inspect_ai.scorer._reducer.registry import create_reducers
+
+    (theirs,) = create_reducers(name) or []
+    for values in product((0.0, 1.0), repeat=4):
+        expected = theirs([Theirs(value=value) for value in values]).value
+        assert reduce(name, list(values)) == pytest.approx(expected), values
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pass_at_k", "a number for k"),
+        ("medain", "did you mean 'median'"),
+        ("at_least_0", "at_least_k"),
+        ("pass@2", "pass_at_2"),
+    ],
+)
+def test_an_unknown_reducer_is_refused_in_words(name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        epoch_reducer(name)
+
+
+def test_more_attempts_than_there_are_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a task has 2 scored attempts"):
+        reduce("pass_at_3", [1.0, 0.0])
+    assert reduce("pass_at_2", [1.0, 0.0]) == 1 and reduce("at_least_2", [1.0, 0.0]) == 0
+    with pytest.raises(ConfigError, match="give --epochs 3 or more"):
+        check_epochs("at_least_3", 2)
+    check_epochs("at_least_3", 3)
+    with pytest.raises(ConfigError, match="there are 1 epochs"):
+        RunSettings(reduce="pass_at_2")
+    assert reduced({"a": [1.0, 0.0], "b": []}, "max") == {"a": [1.0], "b": []}
+    assert reduced({"a": [1.0, 0.0]}, "mean") == {"a": [1.0, 0.0]}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    return tmp_path
+
+
+def made(home: Path, better: float = 0.0, **about: Any) -> Run:
+    """Five tasks with four attempts each by two agents, stored out of order, one of which failed."""
+    run = create(home, {"seed": 0, **about.pop("config", {})}, "sums", **about)
+    run.add_tasks("sums", [Task(f"t{n}", "?") for n in range(5)])
+    for agent in ("ada", "zoe"):
+        run.add_agent(agent, {"name": agent})
+        for epoch in (2, 0, 3, 1):
+            for task, values in enumerate(SCORES):
+                value = min(1.0, values[epoch] + (better if agent == "zoe" else 0.0))
+                failed = task == 3 and epoch == 1
+                scores = () if failed else (Score("part", value),)
+                error = Failure("ModelError", "gone") if failed else None
+                key = f"{agent}-{task}-{epoch}"
+                run.append(
+                    Trace(key, "sums", f"t{task}", {"name": agent}, epoch, 0, "", 1.0, scores=scores, error=error)
+                )
+    return run
+
+
+def test_tables_summary_comparison_and_gate_show_the_reduced_scores(home: Path, capsys: Any) -> None:
+    run = made(home, 0.5)
+    expected = {"mode": 2.5 / 5, "max": 4 / 5, "at_least_2": 2 / 5, "pass_at_2": (5 / 6 + 1 / 2 + 1 + 1 / 2) / 5}
+    for name, mean in expected.items():
+        (board,) = leaderboard(run.summaries(), reducers=reducers_of(run, name))
+        row = board.row("ada")
+        assert row is not None and row.score.value == pytest.approx(mean) and row.score.n == 5
+        assert any(f"reduced by {name}" in each for each in caveats(board)) and board.to_json()["reduce"] == name
+        line = next(each for each in summary(run, reduce=name) if each.agent == "ada")
+        assert (line.score.low, line.score.high) == pytest.approx((row.score.low, row.score.high))
+        for command, value in (
+            ("summary", lambda found: found[0]["score"]["value"]),
+            ("show", lambda found: next(each for each in found[0]["rows"] if each["agent"] == "ada")["score"]["value"]),
+        ):
+            assert main([command, run.id, "--reduce", name, "--json"]) == 0
+            assert value(json.loads(capsys.readouterr().out)) == pytest.approx(mean)
+    assert main(["compare", run.id, run.id, "--agent-a", "ada", "--agent-b", "zoe", "--reduce", "max", "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)[0]
+    assert compared["benchmarks"]["sums"]["difference"] == pytest.approx(0.1)  # the fifth task alone: 0 -> 0.5
+    assert {each["task"]: each["b"] for each in compared["tasks"]}["t3"] == 0.5
+    assert main(["compare", run.id, "--reduce", "max", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["difference"] == pytest.approx(0.1)
+    words = ["gate", run.id, run.id, "--agent-a", "zoe", "--agent-b", "ada", "--errors", "zero", "--json"]
+    main([*words, "--reduce", "max"])
+    (check,) = json.loads(capsys.readouterr().out)["checks"]
+    assert (check["baseline"], check["candidate"], check["tasks"]) == (pytest.approx(0.9), pytest.approx(0.8), 5)
+    assert check["worse_tasks"] == ["t3: 0.5 -> 0"] and check["flaky"]
+    assert main([*words, "--reduce", "maximum"]) == 2 and "did you mean 'max'" in capsys.readouterr().err
+
+
+def test_a_run_and_a_benchmark_name_their_own_reducer_and_the_flag_goes_first(home: Path, capsys: Any) -> None:
+    declared = made(home, reducers={"sums": "max"})
+    asked = made(home, reducers={"sums": "max"}, config={"reduce": "at_least_2"})
+    assert (declared.reducer("sums"), asked.reducer("sums"), asked.reducer("sums", "mean")) == (
+        "max",
+        "at_least_2",
+        "mean",
+    )
+    assert declared.reducer("other") == made(home).reducer("sums") == "mean"
+    for run, mean in ((declared, 0.8), (asked, 0.4)):
+        assert summary(run)[0].score.value == pytest.approx(mean)
+        assert main(["show", run.id, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["rows"][0]["score"]["value"] == pytest.approx(mean)
+    plain = summary(made(home))[0].score
+    assert summary(declared, reduce="mean")[0].score == plain and plain.value == pytest.approx(
+        (0.5 + 0.25 + 1 + 0.5) / 5
+    )
+
+
+def test_pass_at_k_is_still_shown_for_every_k_of_a_reduced_run(home: Path) -> None:
+    run = create(home, {}, "sums", reducers={"sums": "max"})
+    for epoch, value in enumerate((1.0, 0.0, 1.0, 0.0, 0.0)):
+        run.append(Trace(f"a{epoch}", "sums", "t", {"name": "a"}, epoch, 0, "", 1.0, scores=(Score("right", value),)))
+    (board,) = leaderboard(run.summaries(), reducers=reducers_of(run))
+    found = board.rows[0].secondary
+    assert {*found} == {f"pass{sign}{k}" for sign in "@^" for k in (2, 3, 4, 5)}
+    assert found["pass@2"].value == pytest.approx(1 - 3 / 10) and found["pass@5"].value == 1
+
+
+def test_a_benchmark_of_ones_own_declares_reducer_and_strata_in_its_file(
+    home: Path, tmp_path: Path, capsys: Any
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    rows = [{"q": f"What is {n}+1?", "a": str(n + 1), "subject": "odd" if n % 2 else "even"} for n in range(4)]
+    (folder / "rows.json").write_text(json.dumps(rows))
+    (folder / "own.toml").write_text(
+        'data = "rows.json"\nprompt = "{q}"\ntarget = "{a}"\nstratum = "{subject}"\nreduce = "at_least_2"\n'
+    )
+    (folder / "says.json").write_text(
+        json.dumps({"What is 0": "1", "What is 1": "2", "What is 2": "9", "What is 3": "9"})
+    )
+    words = ["run", str(folder / "own.toml"), "--model", f"scripted:{folder}/says.json", "--json"]
+    assert main(words) == 2 and "at_least_2, and there are 1 epochs" in capsys.readouterr().err
+    assert main([*words, "--epochs", "2"]) == 0
+    body = json.loads(capsys.readouterr().out)
+    (board,) = body["boards"]
+    assert board["reduce"] == "at_least_2" and board["rows"][0]["score"]["value"] == 0.5
+    assert board["rows"][0]["score"]["method"].startswith("stratified")
+    assert main(["run", str(folder / "own.toml"), "--model", "scripted:none", "--reduce", "max1"]) == 2
+    assert Benchmark("b", lambda seed: (), ()).reduce == ""
