@@ -13,13 +13,14 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.context import Context
 from firsthand.errors import ConfigError, ModelError
+from firsthand.loop.pattern_options import check_options
 from firsthand.model import Likelihood
 from firsthand.patterns.chain import chain
 from firsthand.patterns.code_act import parse_code
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.evaluator_optimizer import evaluator_optimizer
-from firsthand.patterns.judge import judge, settled, swapped, winner
+from firsthand.patterns.judge import _from_object, judge, settled, swapped, winner
 from firsthand.patterns.orchestrate import orchestrate
 from firsthand.patterns.parallel import paragraphs, parallel
 from firsthand.patterns.parts.actions import parse_action
@@ -262,6 +263,38 @@ def test_words_name_the_last_verdict_and_the_first_label() -> None:
         assert kept == [name] and trace.answer == "5"
 
 
+@pytest.mark.parametrize(
+    ("said", "labels", "chosen"),
+    [
+        ("route_ab then route_a", ("route_a", "route_ab"), "route_ab"),  # of two at one place the longer
+        ("route_a then route_ab", ("route_a", "route_ab"), "route_a"),
+        ("ROUTE_AB", ("route_ab", "route_a"), "route_ab"),
+        ("none of them", ("first", "second"), "first"),
+    ],
+)
+def test_a_label_that_begins_another_is_told_from_it(said: str, labels: tuple[str, str], chosen: str) -> None:
+    trace = attempt(route, Endpoint([said, "#### 5"]), patterns=dict.fromkeys(labels, direct))
+    branches = {
+        event.data["name"]: event.data for event in trace.events if event.kind == "branch" and "at" in event.data
+    }
+    statuses = {name: branches[name]["score"] for name in labels if branches[name]["score"] is not None}
+    assert chosen in {event.data["name"] for event in trace.events if event.data.get("status") == "done"}
+    assert all(score == float(name == chosen) for name, score in statuses.items())
+
+
+@pytest.mark.parametrize(
+    ("confidence", "told"),
+    [(0, 0.0), (37, 0.37), (100, 1.0), (101, 1.0), (-1, 1.0), (None, 1.0), ("80", 1.0), (True, 1.0), (50.0, 1.0)],
+)
+def test_a_confidence_that_is_no_percentage_is_100_as_the_published_prompt_says(
+    confidence: object, told: float
+) -> None:
+    body = {"extracted_final_answer": "7", "reasoning": "", "correct": "no", "confidence": confidence}
+    found = _from_object(judge_protocol("hle"), body, 2, 3)
+    assert found.extracted == {"answer": "7", "confidence": told} and (found.verdict, found.value) == ("no", 0.0)
+    assert (found.forged, found.cut, found.probabilities) == (2, 3, {"no": 1.0})
+
+
 def test_rules_settle_empty_and_equal_answers() -> None:
     pair = judge_protocol("pairwise")
     for a, b, verdict, value in (
@@ -366,6 +399,24 @@ def test_sub_agents_are_bounded_in_all() -> None:
         attempt(orchestrate, model, workers=16, depth=2)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4])
+@pytest.mark.parametrize("workers", [1, 2, 4, 16, 64])
+def test_the_sub_agents_that_options_allow_are_those_of_all_rounds_and_depths(
+    workers: int, rounds: int, depth: int
+) -> None:
+    def below(level: int) -> int:  # each worker of each round may lead as many again
+        return 0 if level == 0 else workers * rounds * (1 + below(level - 1))
+
+    def options() -> None:
+        check_options(orchestrate, {"workers": workers, "rounds": rounds, "depth": depth})
+
+    if below(depth) <= 256:
+        return options()
+    with pytest.raises(ConfigError, match=f"allow {below(depth)} sub-agents"):
+        options()
+
+
 def test_a_gate_is_passed_by_the_second_try_or_ends_the_chain() -> None:
     def gate(step: int, text: str) -> str | None:
         return "too short" if len(text) < 3 else None
@@ -407,6 +458,13 @@ def test_direct_takes_the_first_of_equally_probable_choices() -> None:
     model = Scripted([], score=lambda prompt, text: scores[text])
     trace = attempt(direct, model, task)
     assert trace.answer == "B" and [call.detail["prompt"] for call in trace.calls] == ["q", "A:"]
+
+
+@pytest.mark.parametrize(("baseline", "prompts"), [(None, ["q"]), ("A:", ["q", "A:"]), ("", ["q", ""])])
+def test_a_baseline_is_scored_if_there_is_one_however_short(baseline: str | None, prompts: list[str]) -> None:
+    task = Task("1", "?", choices=(" a", " b"), context="q", baseline=baseline)
+    trace = attempt(direct, Scripted([], score=lambda prompt, text: -1.0), task)
+    assert [call.detail["prompt"] for call in trace.calls] == prompts
 
 
 # -- texts --

@@ -12,12 +12,19 @@ import pytest
 import tokenizers
 
 from firsthand.errors import ModelFileError
+from firsthand.message import Message, Text, assistant, system, user
 from firsthand.tokens import gguf_vocab, spm
+from firsthand.tokens.calls.call_grammar import bare_argument
 from firsthand.tokens.gguf_vocab import adds_bos
 from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopStrings
+from firsthand.tokens.pretokenizers import IGNORE_MERGES, NFC, pre_tokenizer
 from firsthand.tokens.pretrained import from_metadata, load
+from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
+from firsthand.tokens.templates.template_messages import with_system_folded
+from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
+from firsthand.tokens.templates.untrusted_text import TextMasks
 from firsthand.tokens.token_bytes import byte_level_bytes, byte_reader, strips_leading_space
-from firsthand.tokens.tokenizer import TextRun, Tokenizer
+from firsthand.tokens.tokenizer import CONTROL, TextRun, Tokenizer
 
 PIECES = [
     "<unk>",
@@ -299,3 +306,149 @@ def test_the_tokenizers_own_config_goes_before_the_map_of_special_tokens(tmp_pat
         assert load(tmp_path).chat_template == chosen
     (tmp_path / "chat_template.jinja").write_text("from its own file")
     assert load(tmp_path).chat_template == "from its own file"
+
+
+SPLIT = "We'LL fooBar 12345 x_y\n\n 漢字 cafe\u0301! `1 <|+ 7890"
+"""Told apart by it: contractions in capitals, a capital inside a word, digits, signs before letters, CJK, marks."""
+PIECES_OF = {
+    "gpt-2": "We|'|LL| fooBar| 12345| x|_|y|\n\n| 漢字| cafe|\u0301!| `|1| <|+| 7890",
+    "smollm": "We|'|LL| fooBar| |1|2|3|4|5| x|_|y|\n\n| 漢字| cafe|\u0301!| `|1| <|+| |7|8|9|0",
+    "llama-bpe": "We|'LL| fooBar| |123|45| x|_y|\n\n| 漢字| cafe|\u0301!| `|1| <|+| |789|0",
+    "qwen2": "We|'LL| fooBar| |1|2|3|4|5| x|_y|\n\n| 漢字| cafe|\u0301!| `|1| <|+| |7|8|9|0",
+    "qwen35": "We|'LL| fooBar| |1|2|3|4|5| x|_y|\n\n| 漢字| cafe\u0301|!| `|1| <|+| |7|8|9|0",
+    "tekken": "We|'LL| foo|Bar| |1|2|3|4|5| x|_y|\n\n| 漢字| cafe\u0301|!| `|1| <|+| |7|8|9|0",
+    "gpt-4o": "We'LL| foo|Bar| |123|45| x|_y|\n\n| 漢字| cafe\u0301|!| `|1| <|+| |789|0",
+    "deepseek-v3": "We|'LL| fooBar| |123|45| x|_y|\n\n| |漢字| cafe\u0301|!| `|1| <|+| |789|0",
+    "falcon": "We|'|LL| fooBar| |123|45| x|_|y|\n\n| 漢字| cafe|\u0301|!| |`|1| |<|+| |789|0",
+    "default": "We|'|LL| fooBar| |123|45| x|_|y|\n\n| 漢字| cafe|\u0301|!| `|1| |<|+| |789|0",
+}
+
+
+@pytest.mark.parametrize("name", PIECES_OF)
+def test_each_pre_tokenizer_cuts_a_text_as_its_model_does(name: str) -> None:
+    body = description() | {"added_tokens": [], "pre_tokenizer": pre_tokenizer(name)}
+    body["model"] = {"type": "BPE", "vocab": {}, "merges": []}
+    library = tokenizers.Tokenizer.from_str(json.dumps(body))
+    found = [byte_level_bytes(piece).decode() for piece, _ in library.pre_tokenizer.pre_tokenize_str(SPLIT)]
+    assert "|".join(found) == PIECES_OF[name]
+
+
+def test_what_a_gguf_does_before_and_beside_its_merges_follows_its_pre_tokenizer() -> None:
+    assert {"qwen2", "qwen35"} <= NFC and not NFC & {"llama-bpe", "gpt-2", "gpt-4o", "smollm", "default"}
+    assert {"llama-bpe", "llama3", "tekken"} <= IGNORE_MERGES and not IGNORE_MERGES & {"qwen2", "gpt-2", "gpt-4o"}
+    body = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.merges": []}
+    for name in ("qwen2", "llama-bpe", "smollm"):
+        made = gguf_vocab.description(body | {"tokenizer.ggml.pre": name}, "here")
+        assert made["normalizer"] == ({"type": "NFC"} if name == "qwen2" else None)
+        assert made["model"]["ignore_merges"] is (name == "llama-bpe")
+        assert made["pre_tokenizer"] == pre_tokenizer(name)
+        assert adds_bos(body | {"tokenizer.ggml.pre": name}) is (name == "llama-bpe")
+    with pytest.raises(ModelFileError, match=r"'qwen3' is not known here|nearest known"):
+        pre_tokenizer("qwen3x")
+
+
+@pytest.mark.parametrize(
+    ("content", "special"),
+    [
+        ("<|x|>", True), ("<｜x｜>", True), ("<|x", False), ("x|>", False), ("<x>", False), ("<|x>", False), ("<x|>", False),
+        ("</s>", True), ("[INST]", True), ("[inst]", False),
+    ],
+)  # fmt: skip
+def test_a_token_is_special_by_its_name_only_if_it_is_a_known_one_or_marked_on_both_sides(
+    content: str, special: bool
+) -> None:
+    body = description(content=content, special=False)
+    body["model"]["vocab"] = {"a": 0, "b": 1, "Ġ": 2, content: 3, "ab": 4}
+    ours = Tokenizer(body)
+    assert ours.special_ids == ({3} if special else frozenset())
+    assert (3 in ours.encode(f"a{content}b")) is not special and 3 in ours.encode(f"a{content}b", special=True)
+    assert all(Tokenizer(description(content=each, special=True) | {"model": {
+        "type": "BPE", "vocab": {"a": 0, "b": 1, "Ġ": 2, each: 3}, "merges": [],
+    }}).special_ids == {3} for each in CONTROL)  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", [FOLDER, GGUF])
+@pytest.mark.parametrize("value", [True, False, None, "1", [1], float("nan"), float("inf"), -1])
+def test_what_is_no_number_or_no_setting_is_not_recommended(keys: dict[str, str], value: Any) -> None:
+    for key in keys:
+        assert recommended({key: value}, keys) == {}, key
+        assert recommended({key: 1}, keys) == {keys[key]: 1}
+
+
+# -- templates --
+
+
+def words(*messages: Message | None) -> list[tuple[str, str] | None]:
+    return [None if each is None else (each.role, each.text) for each in messages]
+
+
+def test_system_text_goes_into_the_next_user_turn_and_none_is_lost() -> None:
+    one, two, hi, yes = system("S1"), system("S2"), user("hi"), assistant("yes")
+    for given, folded in (
+        ([one, hi, yes], [None, user("S1\n\nhi"), yes]),
+        ([one, two, hi], [None, None, user("S1\n\nS2\n\nhi")]),
+        ([hi, one, yes, hi], [hi, None, yes, user("S1\n\nhi")]),
+        ([one, yes], [user("S1"), yes]),  # no user turn follows: it becomes one where it stood
+        ([hi, yes, one], [hi, yes, user("S1")]),
+        ([one, hi, yes, two], [None, user("S1\n\nhi"), yes, user("S2")]),
+        ([hi, yes], [hi, yes]),
+        ([], []),
+    ):
+        assert words(*with_system_folded(given)) == words(*folded)
+
+
+@pytest.mark.parametrize("times", range(5))
+@pytest.mark.parametrize("text", ['a "q" \\ b', "line\nline", "é\t/", '\\"'])
+def test_a_text_that_a_template_writes_as_json_any_number_of_times_comes_back_so(text: str, times: int) -> None:
+    masks = TextMasks([text], lambda text: False)
+    shown, wanted = masks.mask(f" {text} "), text.strip()
+    for _ in range(times):
+        shown, wanted = json.dumps(shown, ensure_ascii=False)[1:-1], json.dumps(wanted, ensure_ascii=False)[1:-1]
+    found = masks.runs(f"[{shown}]")
+    assert found is not None
+    assert [run.text for run in found if not run.trusted] == [wanted]
+    assert "".join(run.text for run in found) == f"[ {wanted} ]" and found[0] == TextRun("[ ", True)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ x | indent(2) }}", "{{ x | indent(2, true) }}", "{{ x | indent(2, false, true) }}", "{{ x | indent('>', true, true) }}",
+        "{{ x | replace('a', 'bb') }}", "{{ x | replace('a', 'bb', 1) }}", "{{ x | replace('', '-') }}", "{{ x | trim }}",
+        "{{ [1, 2.5] | sum }}", "{{ [1, 2] | sum(start=10) }}", "{{ [{'n': 1}, {'n': 4}] | sum('n') }}", "{{ 2.567 | round(1) }}",
+        "{{ [3, 'b'] | join('-') }}", "{{ [{'n': 1}, {'n': 4}] | join(',', 'n') }}", "{{ '%s-%s' | format(1, 'z') }}",
+        "{{ x.split('a', 1) | length }}", "{{ x.rsplit('a', 1)[0] }}", "{{ x.replace('a', 'c', 2) }}", "{{ x[2:] }}{{ x[::2] }}",
+        "{{ x[-3:-1] }}", "{{ 'a-{}-{b}'.format(1, b=2) }}", "{{ range(1, 9, 3) | list }}", "{{ dict([('k', 1)], z=2) }}",
+        "{{ [1, 2] * 2 }}{{ 'ab' * 3 }}{{ 7 % 4 }}{{ 'n=%d' % 3 }}", "{{ [2, 1] | sort }}{{ ['b', 'A'] | sort(case_sensitive=true) }}",
+    ],
+)  # fmt: skip
+def test_our_own_filters_and_functions_give_what_jinja_gives(source: str) -> None:
+    import jinja2
+
+    x = "  a\n\nb a\n  c a"
+    assert SandboxedTemplate(source).render({"x": x}) == jinja2.Environment(trim_blocks=True).from_string(
+        source
+    ).render(x=x)
+
+
+# -- tools --
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"),
+    [
+        ({"properties": {"x": {"type": "string"}}}, "x"),
+        ({"properties": {"x": {"type": "integer"}, "y": {"type": "string"}}}, "x"),  # nothing is required: the first
+        ({"properties": {"x": {"type": "integer"}, "y": {"type": "string"}}, "required": ["y"]}, "y"),
+        ({"properties": {"x": {"type": "string"}, "y": {"type": "string"}}, "required": ["x", "y"]}, None),
+        ({"properties": {"x": {"type": "number"}}, "required": ["x"]}, "x"),
+        ({"properties": {"x": {"type": "boolean"}}}, None), ({"properties": {"x": {"type": "array"}}}, None),
+        ({"properties": {"x": {"type": "string", "pattern": "a+"}}}, None),
+        ({"properties": {"x": {"type": "string", "format": "date"}}}, None),
+        ({"properties": {"x": True}}, None), ({"properties": {"x": {}}}, None), ({"required": ["z"]}, None), ({}, None),
+    ],
+)  # fmt: skip
+def test_a_tools_only_argument_is_written_bare_if_it_is_a_text_or_a_number(
+    schema: dict[str, Any], name: str | None
+) -> None:
+    assert bare_argument(schema) == name
