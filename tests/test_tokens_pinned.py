@@ -12,7 +12,7 @@ import pytest
 import tokenizers
 
 from firsthand.errors import ModelFileError
-from firsthand.message import Message, Text, assistant, system, user
+from firsthand.message import Message, assistant, system, user
 from firsthand.tokens import gguf_vocab, spm
 from firsthand.tokens.calls.call_grammar import bare_argument
 from firsthand.tokens.gguf_vocab import adds_bos
@@ -413,15 +413,33 @@ def test_a_text_that_a_template_writes_as_json_any_number_of_times_comes_back_so
 @pytest.mark.parametrize(
     "source",
     [
-        "{{ x | indent(2) }}", "{{ x | indent(2, true) }}", "{{ x | indent(2, false, true) }}", "{{ x | indent('>', true, true) }}",
-        "{{ x | replace('a', 'bb') }}", "{{ x | replace('a', 'bb', 1) }}", "{{ x | replace('', '-') }}", "{{ x | trim }}",
-        "{{ [1, 2.5] | sum }}", "{{ [1, 2] | sum(start=10) }}", "{{ [{'n': 1}, {'n': 4}] | sum('n') }}", "{{ 2.567 | round(1) }}",
-        "{{ [3, 'b'] | join('-') }}", "{{ [{'n': 1}, {'n': 4}] | join(',', 'n') }}", "{{ '%s-%s' | format(1, 'z') }}",
-        "{{ x.split('a', 1) | length }}", "{{ x.rsplit('a', 1)[0] }}", "{{ x.replace('a', 'c', 2) }}", "{{ x[2:] }}{{ x[::2] }}",
-        "{{ x[-3:-1] }}", "{{ 'a-{}-{b}'.format(1, b=2) }}", "{{ range(1, 9, 3) | list }}", "{{ dict([('k', 1)], z=2) }}",
-        "{{ [1, 2] * 2 }}{{ 'ab' * 3 }}{{ 7 % 4 }}{{ 'n=%d' % 3 }}", "{{ [2, 1] | sort }}{{ ['b', 'A'] | sort(case_sensitive=true) }}",
+        "{{ x | indent(2) }}",
+        "{{ x | indent(2, true) }}",
+        "{{ x | indent(2, false, true) }}",
+        "{{ x | indent('>', true, true) }}",
+        "{{ x | replace('a', 'bb') }}",
+        "{{ x | replace('a', 'bb', 1) }}",
+        "{{ x | replace('', '-') }}",
+        "{{ x | trim }}",
+        "{{ [1, 2.5] | sum }}",
+        "{{ [1, 2] | sum(start=10) }}",
+        "{{ [{'n': 1}, {'n': 4}] | sum('n') }}",
+        "{{ 2.567 | round(1) }}",
+        "{{ [3, 'b'] | join('-') }}",
+        "{{ [{'n': 1}, {'n': 4}] | join(',', 'n') }}",
+        "{{ '%s-%s' | format(1, 'z') }}",
+        "{{ x.split('a', 1) | length }}",
+        "{{ x.rsplit('a', 1)[0] }}",
+        "{{ x.replace('a', 'c', 2) }}",
+        "{{ x[2:] }}{{ x[::2] }}",
+        "{{ x[-3:-1] }}",
+        "{{ 'a-{}-{b}'.format(1, b=2) }}",
+        "{{ range(1, 9, 3) | list }}",
+        "{{ dict([('k', 1)], z=2) }}",
+        "{{ [1, 2] * 2 }}{{ 'ab' * 3 }}{{ 7 % 4 }}{{ 'n=%d' % 3 }}",
+        "{{ [2, 1] | sort }}{{ ['b', 'A'] | sort(case_sensitive=true) }}",
     ],
-)  # fmt: skip
+)
 def test_our_own_filters_and_functions_give_what_jinja_gives(source: str) -> None:
     import jinja2
 

@@ -1,0 +1,162 @@
+"""The loop's small rules, each against a second computation: what had ended, what is replayed, paid, quoted, waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firsthand.loop.attempt import cost_of
+from firsthand.loop.concurrency import Branch, Retry, current_branch, enter_branch, group, had_ended
+from firsthand.loop.protection import ANSWER_CHARS, SHORT_CHARS, shareable
+from firsthand.loop.reply_body import Continued, answered, from_body, shared, to_body
+from firsthand.message import Message, Sampled, Text, assistant
+from firsthand.model import Completion, Usage
+from firsthand.trace import Event, Failure, Node, Score, Trace
+
+# -- what had ended --
+
+
+async def grown(
+    random: Random, depth: int, log: list[tuple[str, frozenset[str]]], before: frozenset[str]
+) -> frozenset[str]:
+    """Runs a random tree of effects and groups; logs each effect with all that was awaited before it, and returns all."""
+    for _ in range(random.randint(1, 3)):
+        if depth and random.random() < 0.5:
+            seeds = [random.random() for _ in range(random.randint(1, 3))]
+            made = await group(grown(Random(seed), depth - 1, log, before) for seed in seeds)
+            before = before.union(*made)
+        else:
+            effect = current_branch().next_effect()
+            log.append((effect, before))
+            before |= {effect}
+    return before
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_an_effect_had_ended_if_it_was_awaited_before(seed: int) -> None:
+    log: list[tuple[str, frozenset[str]]] = []
+
+    async def main() -> None:
+        enter_branch(Branch())
+        await grown(Random(seed), 3, log, frozenset())
+
+    asyncio.run(main())
+    for place, (effect, before) in enumerate(log):  # siblings that were made first are recorded, and had not ended
+        assert {other for other, _ in log[: place + 1] if had_ended(other, effect)} == before, effect
+        assert had_ended(f"{effect} guard 0 prompt 0", f"{effect} guard 1 call 1") is False  # of one place: neither
+
+
+# -- replies as they are kept --
+
+IDS = st.lists(st.integers(0, 3), max_size=8).map(tuple)
+
+
+def completion(ids: tuple[int, ...] | None, text: str = "x") -> Completion:
+    message = replace(assistant(text), sampled=Sampled((7,), (-0.5,)))
+    return Completion(message, "stop", Usage(3, 0, 1), prompt_ids=ids)
+
+
+@given(IDS, IDS, st.booleans())
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_the_ids_of_a_prompt_come_back_from_what_they_add_to_an_earlier_one(
+    ids: tuple[int, ...], earlier: tuple[int, ...], continues: bool
+) -> None:
+    same = next(
+        (at for at, (a, b) in enumerate(zip(ids, earlier, strict=False)) if a != b), min(len(ids), len(earlier))
+    )
+    assert shared(ids, earlier) == same
+    made = [completion(ids, "one"), completion(ids, "two")]
+    body = to_body(made, Continued("key", 1, earlier) if continues else None)
+    assert len(body["prompt"]["ids"]) == len(ids) - (same if continues else 0)
+
+    def known(request: str, sample: int) -> tuple[int, ...]:
+        assert (request, sample) == ("key", 1)
+        return earlier
+
+    assert from_body(body, known) == made
+    if continues and same:  # the ids are not known where the earlier ones are not, or are not those of the time
+        unknown = [replace(each, prompt_ids=None) for each in made]
+        assert from_body(body, lambda request, sample: None) == unknown
+        assert from_body(body, lambda request, sample: tuple(id + 1 for id in earlier)) == unknown
+        assert from_body(body, lambda request, sample: earlier[: same - 1]) == unknown
+    assert answered(made[0]) == (*ids, 7) and answered(completion(None)) is None
+
+
+def test_a_reply_without_ids_is_kept_without_them() -> None:
+    made = [completion(None)]
+    body = to_body(made, Continued("key", 0, (1,)))
+    assert (
+        "prompt" not in body
+        and from_body(body, lambda request, sample: (1,)) == made
+        and to_body([])["completions"] == []
+    )
+
+
+def test_a_recorded_reply_costs_all_its_answers() -> None:
+    usages = [Usage(10, 2, 3, 0.5), Usage(0, 0, 4, 0.25), Usage(1, 0, 0)]
+    made = [replace(completion(None), usage=usage) for usage in usages]
+    for count in range(4):
+        assert cost_of(to_body(made[:count])) == sum(usages[:count], Usage())
+    assert cost_of({"likelihoods": [], "usage": Usage(5).to_json()}) == Usage(5)
+    assert cost_of({"content": "x"}) == cost_of({}) == Usage()
+
+
+# -- protected text --
+
+SECRET = "The question of a protected benchmark is never quoted anywhere."
+
+
+def protected(**changes: Any) -> Trace:
+    plain = Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 1.0, (Node(None, Message("user", (Text(SECRET),))),))
+    return replace(plain, events=(Event("protected", 0.0, {"why": "asked"}),), **changes)
+
+
+@pytest.mark.parametrize("start", [0, 1, 20, len(SECRET) - SHORT_CHARS])
+@pytest.mark.parametrize("before", ["", "no: "])
+@pytest.mark.parametrize("after", ["", " (sic)"])
+def test_an_error_that_quotes_a_short_piece_of_a_message_anywhere_is_withheld(
+    start: int, before: str, after: str
+) -> None:
+    for size, withheld in ((SHORT_CHARS, True), (SHORT_CHARS - 1, False)):
+        said = f"{before}{SECRET[start : start + size]}{after}"
+        if not withheld:
+            said = f"{before or '#'}{SECRET[start : start + size]}{after or '#'}"  # a letter less than a piece
+        error = shareable(protected(error=Failure("E", said, "trace"))).error
+        assert error is not None
+        assert (error.message, error.traceback) == (
+            (f"[withheld: {len(said)} characters]", None) if withheld else (said, "trace")
+        )
+
+
+def test_short_texts_are_kept_and_longer_ones_withheld_with_their_length() -> None:
+    for size in (0, 1, SHORT_CHARS, SHORT_CHARS + 1, 100):
+        text = "z" * size
+        shown = text if size <= SHORT_CHARS else f"[withheld: {size} characters]"
+        found = shareable(
+            protected(scores=(Score("s", 0.5, {"k": [text, 3], "trace": {}}, failure=text),), final_state={"x": text})
+        )
+        assert found.scores == (Score("s", 0.5, {"k": [shown, 3]}, failure=shown),) and found.final_state == {
+            "x": shown
+        }
+        answer = shareable(protected(answer=text)).answer
+        assert answer == (text if size <= ANSWER_CHARS else f"[withheld: {size} characters]")
+    assert shareable(protected()).nodes[0].message.text == f"[withheld: {len(SECRET)} characters]"
+    plain = replace(protected(answer="z" * 99), events=())
+    assert shareable(plain) is plain
+
+
+# -- retries --
+
+
+def test_waits_double_from_the_first_to_the_longest_and_are_half_to_whole() -> None:
+    retry = Retry(first_wait_s=2.0, max_wait_s=10.0)
+    for attempt, ceiling in ((1, 2.0), (2, 4.0), (3, 8.0), (4, 10.0), (9, 10.0)):
+        waits = [retry.wait_s(attempt, None, Random(seed)) for seed in range(200)]
+        assert ceiling / 2 <= min(waits) < 0.55 * ceiling and 0.95 * ceiling < max(waits) <= ceiling
+        assert [retry.wait_s(attempt, asked, Random(0)) for asked in (-1.0, 0.0, 3.0, 99.0)] == [0.0, 0.0, 3.0, 10.0]
