@@ -548,3 +548,11 @@ def test_a_named_choice_is_its_letter_its_text_or_a_stated_answer(answer: str, c
     task = Task("1", "?", choices=("red", "green"), secret={"gold": 1})
     score = familiar.choice(task, attempt(answer))
     assert (score.value, score.detail) == (float(chosen == "B"), {"chosen": chosen})
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "longer"), [(3, 3, None), (4, 3, "A"), (3, 4, "B"), (0, 1, "B"), (9, 0, "A"), (0, 0, None)]
+)
+def test_the_longer_answer_has_a_character_more(a: int, b: int, longer: str | None) -> None:
+    fields = {"answer_a": "x" * a, "answer_b": "y" * b}
+    assert longer_answer(Task("1", "?", metadata={"judge": {"fields": fields}})) == longer

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from firsthand.benchmark import Figure
 from firsthand.runs.store import create
 from firsthand.stats.bootstrap import MAX_LEFT_OUT, RESAMPLES, SEED, bootstrap, bootstrap_sums
-from firsthand.stats.breakdown import Cell
+from firsthand.stats.breakdown import Cell, cells
 from firsthand.stats.comparison_design import Design, from_one, from_pair
 from firsthand.stats.corpus_formulas import FORMULAS, rms_calibration_error
 from firsthand.stats.effective_length import effective
@@ -36,7 +38,8 @@ from firsthand.stats.power_analysis import (
 )
 from firsthand.stats.rater_agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha, majority
 from firsthand.stats.run_summary import summary
-from firsthand.trace import Score, Trace
+from firsthand.task import Task
+from firsthand.trace import Failure, Score, Trace
 
 LABELS = ["a", "a", "a", "b", "b", "c", "d", "d"]
 VALUES = [3.0, 2.5, 4.0, -1.0, 0.5, 2.0, 1.0, 0.0]
@@ -423,3 +426,75 @@ def test_a_figure_takes_the_place_of_a_score_only_if_every_agent_has_it() -> Non
 
     assert set(figures({"one": made("one"), "two": made("two")}, own)) == {"macro"}
     assert set(figures({"one": made("one")}, own)) == {"exact", "macro"}
+
+
+@pytest.mark.parametrize("kind", ["binary", "shares", "any", "clusters", "figure", "equal", "equal figure"])
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_a_bound_excludes_a_bar_exactly_where_the_one_sided_test_does(kind: str, confidence: float) -> None:
+    rng, alpha = np.random.default_rng(len(kind)), (1 - confidence) / 2
+    for n in (2, 3, 10, 41):
+        values = {
+            "binary": rng.choice([-1.0, 0.0, 0.0, 1.0], n), "shares": rng.uniform(-1, 1, n), "equal": np.full(n, 0.25),
+        }.get(kind, rng.normal(0.3, 1, n))  # fmt: skip
+        labels = tuple(str(index // 2) for index in range(n)) if kind == "clusters" else None
+        unit = kind in ("binary", "shares", "equal")
+        found: Differences | FigureDifference = Differences(tuple(values), kind == "binary", unit, labels)
+        if "figure" in kind:
+            draws = np.sort(np.full(200, 0.25) if kind == "equal figure" else rng.normal(0.1, 0.1, 199 + n))
+            found = FigureDifference(0.25, tuple(draws.tolist()), n, (0, 0), unit=True)
+        low, high = found.bounds(confidence)
+        for bar in np.linspace(-0.99, 0.99, 34):
+            if min(abs(bar - low), abs(bar - high)) > 1e-6:
+                assert bool(found.p_above(bar) < alpha) is bool(bar < low), (n, bar)
+                assert bool(found.p_below(bar) < alpha) is bool(bar > high), (n, bar)
+
+
+def test_a_cell_counts_every_attempt_without_a_score_and_a_task_by_its_mean(tmp_path: Any) -> None:
+    rng = np.random.default_rng(4)
+    run = create(tmp_path, {"benchmarks": ["b"]}, "cells")
+    tasks = [Task(str(index), "?", metadata={"length": index % 3}) for index in range(9)]
+    run.add_tasks("b", tasks)
+    run.add_agent("a", {"name": "a"})
+    values = {task.id: [None if rng.random() < 0.4 else float(rng.integers(0, 2)) for _ in range(3)] for task in tasks}
+    for task, made in values.items():
+        for epoch, value in enumerate(made):
+            scores, error = ((), Failure("E", "gone")) if value is None else ((Score("s", value),), None)
+            run.append(
+                Trace(f"{task}-{epoch}", "b", task, {"name": "a"}, epoch, 0, "", 1.0, scores=scores, error=error)
+            )
+    for cell in cells(run, ["length"]):
+        own = [values[task.id] for task in tasks if (task.metadata["length"],) == cell.values]
+        assert (cell.attempts, cell.errors) == (9, sum(value is None for made in own for value in made))
+        assert cell.score.value == pytest.approx(
+            float(np.mean([np.mean([value or 0.0 for value in made]) for made in own]))
+        )
+    run.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), max_size=6), st.integers(0, 4))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_the_effective_length_is_what_its_sentence_says(rows: list[tuple[int, int, int]], threshold: int) -> None:
+    made = [
+        Cell("b", "a", (place,), Interval(float(value), float(min(low, value)), float(max(high, value)), 5), 5, 0)
+        for place, (low, value, high) in enumerate(rows)
+    ]
+    if not made:
+        assert effective([], threshold) == []
+        return
+    (found,) = effective(made, threshold)
+    reached = [place for place, cell in enumerate(made) if cell.score.value >= threshold]
+    assert found.last == (max(reached) if reached else None) and found.is_end is (len(rows) - 1 in reached)
+    assert found.gaps == tuple(place for place in range(max(reached, default=0)) if place not in reached)
+    assert found.sure == max((place for place, cell in enumerate(made) if cell.score.low >= threshold), default=None)
+    assert found.failing == min((place for place, cell in enumerate(made) if cell.score.high < threshold), default=None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_the_frontier_is_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
+    def dominated(cost: int, score: int) -> bool:
+        return any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
+
+    found = frontier([(float(cost), float(score)) for cost, score in points])
+    assert sorted(found) == [index for index, point in enumerate(points) if not dominated(*point)]
+    assert [points[index][0] for index in found] == sorted(points[index][0] for index in found)
