@@ -114,6 +114,43 @@ def test_each_side_of_a_special_token_takes_its_blanks_alone(lstrip: bool, rstri
     assert 3 not in ours.encode("a<|end|>")  # text is not trusted unless it is said
 
 
+def test_a_space_is_put_before_a_text_and_not_after_another_token() -> None:
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    body = description() | {"pre_tokenizer": space, "decoder": space}
+    body["model"] = {"type": "BPE", "vocab": {"▁": 0, "a": 1, "▁a": 2, "<|end|>": 3, "b": 4}, "merges": [["▁", "a"]]}
+    ours, library = Tokenizer(body), tokenizers.Tokenizer.from_str(json.dumps(body))
+    for size in (1, 300, 20_000):  # short, remembered, and too long to be remembered
+        for text in ("a" * size, "<|end|>" + "a" * size, "a" * size + "<|end|>" + "a" * size, "b<|end|> a"):
+            for _ in range(2):
+                assert ours.encode(text, special=True) == library.encode(text, add_special_tokens=False).ids
+        goes_on = ours.encode_runs([TextRun("a" * size, False)], continuing=True)
+        assert goes_on == [1] * size != ours.encode("a" * size)
+    assert ours.decode([2, 3, 2]) == "a a" and ours.strips_leading_space
+
+
+def test_a_tokenizer_is_made_again_from_its_settings() -> None:
+    ours = Tokenizer(description(lstrip=True), bos_id=0, eos_ids=[4, 1], add_bos=True)
+    again = Tokenizer(**json.loads(json.dumps(ours.settings())))
+    assert (again.eos_id, again.eos_ids, again.bos_id, again.add_bos) == (4, {1, 3, 4}, 0, True)
+    for text in ("ab <|end|> ba", "b"):
+        assert again.encode(text, special=True) == ours.encode(text, special=True)
+        assert again.encode(text) == ours.encode(text) and again.decode([0, 3, 4]) == ours.decode([0, 3, 4])
+    bare = Tokenizer(**Tokenizer(description(content="x", special=False) | {"added_tokens": []}).settings())
+    assert (bare.eos_id, bare.eos_ids, bare.bos_id, bare.add_bos) == (None, frozenset(), None, False)
+
+
+def test_ends_and_beginnings_may_be_any_of_the_added_tokens(tmp_path: Path) -> None:
+    body = description()
+    for id, content in ((5, "<|bos|>"), (6, "<|fin|>")):
+        body["added_tokens"].append({**body["added_tokens"][0], "id": id, "content": content})
+        body["model"]["vocab"][content] = id
+    del body["model"]["vocab"]["<|fin|>"]  # an added token need not be in the vocabulary
+    (tmp_path / "tokenizer.json").write_text(json.dumps(body))
+    for bos, eos, ids in (("<|bos|>", "<|fin|>", (5, 6)), ("<|fin|>", "<|end|>", (6, 3)), ("none", "ab", (None, 4))):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": bos, "eos_token": {"content": eos}}))
+        assert (load(tmp_path).bos_id, load(tmp_path).eos_id) == ids
+
+
 def test_the_fingerprint_is_of_all_that_decides_encoding_and_decoding() -> None:
     def made(body: dict[str, Any] | None = None, **options: Any) -> str:
         return Tokenizer(body or description(), **{"bos_id": 0, "eos_ids": [1], **options}).fingerprint
