@@ -11,12 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from firsthand.agent import Agent
+from firsthand.context import Context
 from firsthand.loop.attempt import cost_of
 from firsthand.loop.concurrency import Branch, Retry, current_branch, enter_branch, group, had_ended
 from firsthand.loop.protection import ANSWER_CHARS, SHORT_CHARS, shareable
 from firsthand.loop.reply_body import Continued, answered, from_body, shared, to_body
 from firsthand.message import Message, Sampled, Text, assistant
 from firsthand.model import Completion, Usage
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.task import Task
 from firsthand.trace import Event, Failure, Node, Score, Trace
 
 # -- what had ended --
@@ -160,3 +165,34 @@ def test_waits_double_from_the_first_to_the_longest_and_are_half_to_whole() -> N
         waits = [retry.wait_s(attempt, None, Random(seed)) for seed in range(200)]
         assert ceiling / 2 <= min(waits) < 0.55 * ceiling and 0.95 * ceiling < max(waits) <= ceiling
         assert [retry.wait_s(attempt, asked, Random(0)) for asked in (-1.0, 0.0, 3.0, 99.0)] == [0.0, 0.0, 3.0, 10.0]
+
+
+# -- what a Context tells --
+
+
+class Considering(Scripted):
+    """A model that tells for each answer what it considered."""
+
+    async def complete(self, *args: Any, **options: Any) -> list[Completion]:
+        made = await super().complete(*args, **options)
+        return [
+            replace(each, top_logprobs=(((each.message.text, -0.5), ("no", -1.0)),) if options.get("n", 1) > 1 else ())
+            for each in made
+        ]
+
+
+def test_each_answer_has_alternatives_of_its_own() -> None:
+    async def pattern(task: Task, ctx: Context) -> str:
+        assert ctx.alternatives == []
+        asked = ctx.say("q")
+        answers = await asked.sample(3, top_logprobs=2)
+        assert asked.alternatives == []
+        for answer in answers:
+            assert answer.alternatives == [[(answer.text, -0.5), ("no", -1.0)]]
+        assert len({answer.text for answer in answers}) == 3
+        assert (await answers[0].say("more").generate()).alternatives == []
+        return "done"
+
+    model = Considering(lambda messages, sampling, index: f"answer {index}")
+    trace = asyncio.run(rollout(Agent("a", model, pattern), Task("1", "?")))
+    assert trace.error is None and trace.answer == "done"
