@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.context import Context
-from firsthand.errors import ConfigError, ModelError
+from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.loop.pattern_options import check_options
 from firsthand.model import Likelihood
 from firsthand.patterns.chain import chain
-from firsthand.patterns.code_act import parse_code
+from firsthand.patterns.code_act import code_act, parse_code
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.evaluator_optimizer import evaluator_optimizer
@@ -50,6 +51,7 @@ from firsthand.patterns.tot_dfs import tot_dfs
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
+from firsthand.tool import tool
 from firsthand.trace import Trace
 
 NUMBER = Task("1", "What is 3 * 4 + 2?", hint="a number")
@@ -62,6 +64,15 @@ def attempt(pattern: Any, model: Scripted, task: Task = NUMBER, /, **options: An
 def asked(reply: Callable[[str], str], **options: Any) -> Scripted:
     """A model that answers by the text of the last message."""
     return Scripted(lambda messages, sampling, index: reply(messages[-1].text), **options)
+
+
+@tool(effect="read")
+def run_python(code: str) -> str:
+    """Run Python."""
+    return "ran"
+
+
+run_python = replace(run_python, spec=replace(run_python.spec, name="python"))
 
 
 class Endpoint(Scripted):
@@ -458,6 +469,108 @@ def test_direct_takes_the_first_of_equally_probable_choices() -> None:
     model = Scripted([], score=lambda prompt, text: scores[text])
     trace = attempt(direct, model, task)
     assert trace.answer == "B" and [call.detail["prompt"] for call in trace.calls] == ["q", "A:"]
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [("12", "12"), ("12 apples", "12"), ("$1,200.", "1200"), ("x = 3/4", "3/4"), ("twelve", "twelve"), ("**7**", "7")],
+)
+def test_a_final_answer_is_taken_in_the_form_of_the_task(said: str, answer: str) -> None:
+    final = f"Thought: so.\nFinal Answer: {said}"
+    for pattern, tools in ((react, ()), (code_act, (run_python,))):
+        for replies, options in (
+            ([final], {}),
+            (["hm", final], {"max_steps": 1}),
+        ):  # at once, or when no steps are left
+            agent = Agent("a", Scripted(list(replies)), pattern, options, tools)
+            assert asyncio.run(rollout(agent, NUMBER)).answer == answer
+
+
+def test_the_examples_shown_are_those_of_the_tools_there_are_the_calculators_first() -> None:
+    for names, shown in (
+        ((), ["capital of France"]), (("calculator",), ["12 boxes", "75 - 18"]), (("search",), ["Ana Karel", "Boris Lund"]),
+        (("search", "calculator"), ["12 boxes", "75 - 18", "Ana Karel", "Boris Lund"]), (("other",), ["capital of France"]),
+    ):  # fmt: skip
+        tools = tuple(replace(run_python, spec=replace(run_python.spec, name=name)) for name in names)
+        model = Scripted(["Final Answer: 1"])
+        asyncio.run(rollout(Agent("a", model, react, tools=tools), NUMBER))
+        asked = [message.text for message in model.asked[0].prompt if message.role == "user"]  # type: ignore[union-attr]
+        assert [text for text in asked if text.rpartition("\n\n")[2].startswith("Question: ")][
+            -1
+        ] == "Question: What is 3 * 4 + 2?"
+        examples = [text for text in asked[:-1] if "Question: " in text]
+        assert len(examples) == len(shown) and all(words in text for words, text in zip(shown, examples, strict=True))
+        assert [text.startswith("Answer the question. Write a Thought") for text in examples] == [True] + [False] * (
+            len(shown) - 1
+        )
+        assert all(f"- {name}[" in examples[0] for name in names)
+
+
+@pytest.mark.parametrize("replans", [0, 1, 2])
+def test_the_planner_is_told_each_result_once(replans: int) -> None:
+    def reply(text: str) -> str:
+        if "this step only" in text:
+            return "" if text.endswith(("step two", "step four")) else f"done with {text[-9:]}"
+        if "new plan" in text:
+            return "1. step three\n2. step four\n3. step five"
+        return "1. step one\n2. step two\n3. step six" if "Write a plan" in text else "The answer is 3"
+
+    model = asked(reply)
+    trace = attempt(plan_execute, model, replans=replans, max_steps=5)
+    told = trace.messages(trace.calls[-1].nodes[0])
+    results = [
+        line
+        for message in told
+        for line in message.text.split("\n")
+        if message.role == "user" and line.startswith("step ")
+    ]
+    done = [
+        event.data["name"]
+        for event in trace.events
+        if event.kind == "branch" and event.data["status"] in ("done", "failed")
+    ]
+    assert [line.partition(":")[0] for line in results] == done and len(results) == (3, 5, 5)[replans]
+
+
+class Narrow(Scripted):
+    """A model whose context takes so many characters."""
+
+    def __init__(self, most: int, **options: Any):
+        super().__init__([], **options)
+        self.most, self.seen = most, 0
+
+    async def score(self, prompt: Any, continuations: Sequence[str]) -> Any:
+        text = prompt if isinstance(prompt, str) else "".join(message.text for message in prompt)
+        self.seen = max(self.seen, len(text))
+        if len(text) > self.most - 400 * (text.find("B" * 50) < text.find("A" * 50)):  # a little less for one order
+            raise PromptTooLong(f"{len(text)} characters")
+        return await super().score(prompt, continuations)
+
+
+@pytest.mark.parametrize("max_chars", [250, 499, 500, 1000, 1999, 2000])
+def test_judged_text_is_halved_until_it_fits_and_never_below_its_least(max_chars: int) -> None:
+    fields = {"question": "q", "answer_a": "A" * 2000, "answer_b": "B" * 2000}
+    task = Task("1", "?", metadata={"judge": {"protocol": "pairwise", "fields": fields}})
+    none = attempt(judge, Narrow(100), task, max_chars=max_chars, orders="first")
+    halves = [event.data["max_chars"] for event in none.events if event.kind == "shortened"]
+    expected, size = [], max_chars
+    while size // 2 >= 250:
+        size //= 2
+        expected.append(size)
+    assert halves == expected and none.error is not None and none.error.kind == "PromptTooLong"
+
+
+def test_what_is_told_of_a_pair_is_the_worse_of_its_orders() -> None:
+    fields = {"question": "q", "answer_a": "A" * 2000, "answer_b": "B" * 2000}
+    task = Task("1", "?", metadata={"judge": {"protocol": "pairwise", "fields": fields}})
+    wide = Narrow(10**9)
+    attempt(judge, wide, task, max_chars=2000)
+    for most, cuts in ((wide.seen + 1000, (0, 0)), (wide.seen + 200, (0, 2000))):
+        trace = attempt(judge, Narrow(most), task, max_chars=2000)
+        (found,) = [event.data for event in trace.events if event.kind == "judgement"]
+        assert found["cut"] == max(cuts), most
+        first = attempt(judge, Narrow(most), task, max_chars=2000, orders="first")
+        assert next(event.data["cut"] for event in first.events if event.kind == "judgement") == cuts[0]
 
 
 @pytest.mark.parametrize(("baseline", "prompts"), [(None, ["q"]), ("A:", ["q", "A:"]), ("", ["q", ""])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -12,7 +13,8 @@ import pytest
 import tokenizers
 
 from firsthand.errors import ModelFileError
-from firsthand.message import Message, assistant, system, user
+from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
+from firsthand.model import ToolSpec
 from firsthand.tokens import gguf_vocab, spm
 from firsthand.tokens.calls.call_grammar import bare_argument
 from firsthand.tokens.gguf_vocab import adds_bos
@@ -20,7 +22,8 @@ from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopSt
 from firsthand.tokens.pretokenizers import IGNORE_MERGES, NFC, pre_tokenizer
 from firsthand.tokens.pretrained import from_metadata, load
 from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
-from firsthand.tokens.templates.template_messages import with_system_folded
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.templates.template_messages import digests, to_dicts, with_system_folded
 from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
 from firsthand.tokens.templates.untrusted_text import TextMasks
 from firsthand.tokens.token_bytes import byte_level_bytes, byte_reader, strips_leading_space
@@ -112,6 +115,20 @@ def test_each_side_of_a_special_token_takes_its_blanks_alone(lstrip: bool, rstri
     runs = [TextRun("a ", False), TextRun("<|end|>", True), TextRun(" b", False)]
     assert ours.encode_runs(runs) == ours.encode("a <|end|> b", special=True)
     assert 3 not in ours.encode("a<|end|>")  # text is not trusted unless it is said
+
+
+def test_pieces_that_are_no_text_are_added_tokens_and_all_but_the_users_are_special() -> None:
+    kinds = (spm.UNKNOWN, spm.CONTROL, spm.USER_DEFINED, spm.NORMAL, spm.BYTE, spm.UNUSED, spm.CONTROL)
+    texts = ("<unk>", "<s>", "▁x y", "a", "<0x0A>", "z", "")
+    made = spm.added_tokens(texts, kinds)
+    assert [(each["id"], each["content"], each["special"]) for each in made] == [
+        (0, "<unk>", True),
+        (1, "<s>", True),
+        (2, "▁x y", False),
+    ]
+    whole = spm.description(spm.Pieces(texts, [0.0] * 7, kinds, False), "here")
+    assert whole["model"]["unk_token"] == "<unk>" and whole["model"]["byte_fallback"] is True
+    assert whole["added_tokens"][2]["content"] == " x y" and whole["model"]["vocab"][" x y"] == 2
 
 
 def test_a_space_is_put_before_a_text_and_not_after_another_token() -> None:
@@ -281,6 +298,9 @@ def test_stop_strings_hold_back_what_could_become_one_and_no_more() -> None:
     assert found[1:] == ("aabaaa ", True) and "".join(found[0]) == "aaba"
     assert fed(["", "b"], [A, B])[1] == "b" and fed([], [A, B]) == (["a", "b", ""], None, False)
     assert fed(["aab"], [A, A, A, B]) == (["", "", "a", ""], "aab", True)
+    stops = StopStrings(Tokenizer(description()), ["b"])
+    assert [stops.feed(token) for token in (A, B, A, A)] == [False, True, True, True] and stops.finish()
+    assert stops.take() == "a" and stops.take() == "" and stops.stopped == "b"  # what follows is not shown
 
 
 def test_a_leading_space_is_taken_off_once_and_not_where_text_goes_on() -> None:
@@ -484,6 +504,82 @@ def test_our_own_filters_and_functions_give_what_jinja_gives(source: str) -> Non
     assert SandboxedTemplate(source).render({"x": x}) == jinja2.Environment(trim_blocks=True).from_string(
         source
     ).render(x=x)
+
+
+CALL = ToolCall("call_0", "add", {"a": 1})
+RESULT = ToolResult("call_0", "add", "3")
+
+
+def test_a_message_is_one_entry_and_each_tool_result_one_of_its_own() -> None:
+    said = assistant("so:", CALL, ToolCall("call_1", "add", {}, "{broken"))
+    function = {"name": "add", "arguments": {"a": 1}}
+    broken = {"name": "add", "arguments": {"invalid": "{broken"}}
+    calls = [{"type": "function", "id": f"call_{n}", "function": each} for n, each in enumerate((function, broken))]
+    assert to_dicts(said) == [{"role": "assistant", "content": "so:", "tool_calls": calls}]
+    results = Message("tool", (RESULT, replace(RESULT, call_id="call_1", content="")))
+    entry = {"role": "tool", "content": "3", "name": "add", "tool_call_id": "call_0"}
+    assert to_dicts(results) == [entry, entry | {"content": "", "tool_call_id": "call_1"}]
+    assert to_dicts(user("")) == [{"role": "user", "content": ""}] and to_dicts(assistant("", CALL))[0]["content"] == ""
+    assert [each["role"] for each in to_dicts(Message("tool", (Text("x"), RESULT)))] == ["tool", "tool"]
+    short = [each["id"] for each in to_dicts(said, short_ids=True)[0]["tool_calls"]]
+    assert short == [each["tool_call_id"] for each in to_dicts(results, short_ids=True)]  # a result names its call
+    assert len(set(short)) == 2 and all(len(each) == 9 and each.isalnum() for each in short)
+
+
+def test_a_prefix_of_a_conversation_is_known_by_all_that_decides_its_ids() -> None:
+    def sampled(*ids: int, text: str = "x") -> Message:
+        return replace(assistant(text), sampled=Sampled(ids, (-0.5,) * len(ids)))
+
+    talk = [system("s"), user("q"), sampled(1, 2), user("more"), assistant("", CALL), Message("tool", (RESULT,))]
+    found = list(digests(talk, b"seed"))
+    assert len(set(found)) == len(talk) + 1
+    for size in range(len(talk) + 1):
+        assert list(digests(talk[:size], b"seed")) == found[: size + 1]
+    assert set(digests(talk, b"other")).isdisjoint(found)
+    for place, other in (
+        (0, user("s")), (1, user("Q")), (2, sampled(1, 3)), (2, sampled(1, 2, text="y")), (2, assistant("x")),
+        (4, assistant("", replace(CALL, arguments={"a": 2}))), (5, Message("tool", (replace(RESULT, is_error=True),))),
+    ):  # fmt: skip
+        changed = list(digests([*talk[:place], other, *talk[place + 1 :]], b"seed"))
+        assert changed[: place + 1] == found[: place + 1] and set(changed[place + 1 :]).isdisjoint(found)
+
+
+def byte_tokenizer() -> Tokenizer:
+    """A token for each byte, and ChatML's three."""
+    body = description() | {"added_tokens": []}
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    body["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    for id, content in ((256, "<|im_start|>"), (257, "<|im_end|>")):
+        body["added_tokens"].append({"id": id, "content": content, "special": True, "single_word": False,
+                                     "lstrip": False, "rstrip": False, "normalized": False})  # fmt: skip
+    body["model"] = {"type": "BPE", "vocab": {each: id for id, each in enumerate(alphabet)}, "merges": []}
+    return Tokenizer(body, eos_ids=[257])
+
+
+@pytest.mark.parametrize("opens", [[], [system("Be brief.")]])
+@pytest.mark.parametrize("tools", [(), (ToolSpec("add", "Adds.", {"type": "object"}),)])
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_was_sampled_stays_in_the_prompt_as_it_was_sampled(
+    opens: list[Message], tools: tuple[ToolSpec, ...], ends: bool
+) -> None:
+    ours = byte_tokenizer()
+    chat = ChatTemplate(ours, None)
+    talk = [*opens, user("1+2?")]
+    for text, calls in (("so", (CALL,)), ("3", ())):
+        prompt = chat.encode(talk, tools)
+        ids = (*ours.encode(f" {text}~"), *([257] if ends else []))  # not as the template would write it
+        talk += [replace(assistant(text, *calls), sampled=Sampled(ids, (-0.5,) * len(ids)))]
+        talk += [Message("tool", (RESULT,))] if calls else [user("and?")]
+        for again in (chat, ChatTemplate(ours, None)):  # remembered or not
+            later = again.encode(talk, tools)
+            assert later[: len(prompt) + len(ids)] == [*prompt, *ids]
+            rest = ours.decode(later[len(prompt) + len(ids) :], skip_special=False)
+            assert rest.startswith("\n<|im_start|>user\n" if ends else "<|im_end|>\n<|im_start|>user\n")
+            assert rest.count("<|im_end|>") == 2 - ends and rest.endswith("<|im_start|>assistant\n")
+    shown = ours.decode(chat.encode(talk, tools), skip_special=False)
+    assert ("<tools>" in shown) is bool(tools) and shown.count("Be brief.") == len(opens)
+    plain = [message.edited(*message.parts, Text("")) for message in talk]
+    assert ours.decode(chat.encode(plain, tools), skip_special=False).count("<|im_end|>") == shown.count("<|im_end|>")
 
 
 # -- tools --
