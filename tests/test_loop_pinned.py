@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from firsthand.agent import Agent
 from firsthand.context import Context
+from firsthand.errors import LimitExceeded
 from firsthand.loop.attempt import cost_of
+from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Branch, Retry, current_branch, enter_branch, group, had_ended
 from firsthand.loop.protection import ANSWER_CHARS, SHORT_CHARS, shareable
 from firsthand.loop.reply_body import Continued, answered, from_body, shared, to_body
@@ -196,3 +199,58 @@ def test_each_answer_has_alternatives_of_its_own() -> None:
     model = Considering(lambda messages, sampling, index: f"answer {index}")
     trace = asyncio.run(rollout(Agent("a", model, pattern), Task("1", "?")))
     assert trace.error is None and trace.answer == "done"
+
+
+# -- budgets --
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_groups_may_be_nested_as_deep_as_the_limit_and_no_deeper(depth: int) -> None:
+    budget = Budget(Limits(depth=depth))
+    for inner in range(depth + 1):
+        assert budget.reserve(0, inner, least=0) == 0
+    with pytest.raises(LimitExceeded, match=f"nested {depth + 1} deep, and the limit is {depth}"):
+        budget.reserve(0, depth + 1, least=0)
+    assert budget.hit == "depth" and budget.calls == depth + 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(0, 50), st.integers(1, 30)), max_size=12),
+    st.tuples(*[st.none() | st.integers(1, 120)] * 3),
+    st.tuples(*[st.none() | st.integers(1, 6)] * 3),
+)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_a_tree_of_budgets_counts_what_its_calls_used_in_each_scope(
+    asks: list[tuple[int, int, int, int]], tokens: tuple[int | None, ...], calls: tuple[int | None, ...]
+) -> None:
+    root = Budget(Limits(tokens=tokens[0], calls=calls[0]))
+    middle = Budget(Limits(tokens=tokens[1], calls=calls[1]), root)
+    chain = [root, middle, Budget(Limits(tokens=tokens[2], calls=calls[2]), middle)]
+    used, made, hit = [0] * 3, [0] * 3, [None] * 3
+    for scope, wanted, cost, least in asks:
+        above = range(scope + 1)  # this budget and its parents
+        left = [math.inf if (most := tokens[each]) is None else most - used[each] for each in above]
+        full = [(most := calls[each]) is not None and made[each] >= most for each in above]
+        refused = [each for each in reversed(above) if full[each] or left[each] < least]
+        assert chain[scope].counts_tokens is any(tokens[each] is not None for each in above)
+        if refused:
+            with pytest.raises(LimitExceeded) as limit:
+                chain[scope].reserve(wanted, least=least)
+            assert limit.value.limit == ("calls" if full[refused[0]] else "tokens")
+            for each in range(refused[0], scope + 1):  # all that it was refused for, up to the one that refused
+                hit[each] = hit[each] or limit.value.limit  # type: ignore[call-overload]
+        else:
+            granted = chain[scope].reserve(wanted, least=least)
+            assert granted == min([wanted, *left])
+            assert all(chain[each].reserved_tokens == granted for each in above)
+            chain[scope].pay(granted, Usage(cost))
+            for each in above:
+                used[each], made[each] = used[each] + cost, made[each] + 1
+    for place, budget in enumerate(chain):
+        assert (budget.spent.total_tokens, budget.calls, budget.reserved_tokens) == (used[place], made[place], 0)
+        most = tokens[place]
+        assert budget.hit == hit[place] and budget.overspent == (
+            "tokens" if most is not None and used[place] > most else None
+        )
+        rest = [math.inf if (limit_ := tokens[each]) is None else limit_ - used[each] for each in range(place, -1, -1)]
+        assert rest[budget.tightest()] == min(rest) and budget.tightest() == rest.index(min(rest))

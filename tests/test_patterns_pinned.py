@@ -14,7 +14,9 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.context import Context
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
+from firsthand.loop.concurrency import derive_seed
 from firsthand.loop.pattern_options import check_options
+from firsthand.message import Message, ToolCall, ToolResult, assistant, user
 from firsthand.model import Likelihood
 from firsthand.patterns.chain import chain
 from firsthand.patterns.code_act import code_act, parse_code
@@ -37,13 +39,14 @@ from firsthand.patterns.parts.evaluation import Feedback
 from firsthand.patterns.parts.feedback import evaluator_for
 from firsthand.patterns.parts.judge_protocols import delimiters, judge_protocol, shortened, show
 from firsthand.patterns.parts.self_tests import read_results, usable_tests
-from firsthand.patterns.parts.thoughts import GenericThoughts, count_votes
-from firsthand.patterns.parts.verdicts import normalised, weighed
+from firsthand.patterns.parts.thoughts import GenericThoughts, ThoughtRequest, count_votes
+from firsthand.patterns.parts.verdicts import distribution, normalised, weighed
 from firsthand.patterns.parts.voting import share, tallied
 from firsthand.patterns.plan_execute import plan_execute
 from firsthand.patterns.react import react
 from firsthand.patterns.react_cot import react_cot
 from firsthand.patterns.reflexion import reflexion
+from firsthand.patterns.reply import reply
 from firsthand.patterns.route import route
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import choose, expected, tot
@@ -141,6 +144,29 @@ def test_depth_first_stops_at_its_visits_and_its_children() -> None:
         assert len([event for event in trace.events if event.data.get("status") == "kept"]) == visits
     whole = attempt(tot_dfs, model, per_state=2)  # 2 at the first level, 2 below each, 1 answer below each of those
     assert len([event for event in whole.events if event.data.get("status") == "kept"]) == 2 + 4 + 4
+
+
+def test_each_step_of_a_sampled_search_draws_anew_and_asks_as_often_as_its_thoughts_want() -> None:
+    class Toy(GenericThoughts):
+        def propose(self, state: str) -> ThoughtRequest:
+            return replace(super().propose(state), samples=2)
+
+        def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
+            return 1.0 + len(replies[0])
+
+    def reply(messages: Any, sampling: Any, index: int) -> str:
+        return f"- a{index}\n- b{index}\n- c{index}" if "Possible" in messages[-1].text else "The answer is 1"
+
+    for seed in range(3):
+        agent = Agent("a", Scripted(reply), tot, {"select": "sample", "breadth": 2, "thoughts": lambda task: Toy(task)})
+        trace = asyncio.run(rollout(agent, NUMBER, seed=seed))
+        own = derive_seed(seed, "adhoc", NUMBER.id, 0)
+        for step in (1, 2):
+            states = [event.data for event in trace.events if event.data.get("name", "").startswith(f"{step}.")]
+            drawn = choose([each["score"] for each in states], 2, "sample", Random(derive_seed(own, "", step)))
+            assert [index for index, each in enumerate(states) if each["status"] == "kept"] == sorted(set(drawn))
+        proposals = [call for call in trace.calls if call.nodes and "Possible" in trace.messages(call.at)[-1].text]
+        assert proposals and all(len(call.nodes) == 2 for call in proposals)
 
 
 def test_votes_name_a_choice_from_one_to_the_last() -> None:
@@ -255,12 +281,32 @@ def test_a_pair_is_seen_from_the_first_order_and_position_is_told() -> None:
     assert second.answer == "B"
 
 
+async def worded(said: str, labels: Sequence[str]) -> str:
+    """The label that a judge names in words."""
+    found: list[str] = []
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        found.append((await distribution(ctx.say("?"), labels, "words")).top)
+        return ""
+
+    trace = await rollout(Agent("a", Scripted([said]), pattern), NUMBER)
+    if trace.error is not None:
+        raise ModelError(trace.error.message)
+    return found[0]
+
+
 def test_words_name_the_last_verdict_and_the_first_label() -> None:
     fields = {"question": "q", "answer_a": "one", "answer_b": "two"}
     task = Task("1", "?", metadata={"judge": {"protocol": "pairwise", "fields": fields}})
     first, second = (verdict.label for verdict in judge_protocol("pairwise").verdicts[:2])
     for said, answer in ((f"{first} or {second}, so {first}", "A"), (f"{second}? {first}? No, {second}", "B")):
         assert attempt(judge, Scripted([said]), task, how="words", orders="first").answer == answer
+    assert asyncio.run(worded("yes, but no", ("yes", "yes, but", "no"))) == "no"
+    assert (
+        asyncio.run(worded("so: yes, but", ("yes", "yes, but", "no"))) == "yes, but"
+    )  # of two at one place the longer
+    with pytest.raises(ModelError, match="holds none of"):
+        asyncio.run(worded("perhaps", ("yes", "no")))
     routes = {"sums": cot, "words": direct}
     for said, name in (
         ("sums, or words, or sums", "sums"),
@@ -461,6 +507,33 @@ def test_react_takes_its_steps_and_one_more_to_end() -> None:
     assert parse_action("Action: f[1]\nAction: g[2]") == ("f", "1")
     assert parse_action("Final Answer: 1\nAction: f[2]") == ("final answer", "1")
     assert parse_action("Action: f[a[0]]") == ("f", "a[0]") and parse_action("Action: f: x") == ("f", "x")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "offered"), [([], False), (["none"], False), (["a call"], True), (["a call", "none"], True)]
+)
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_reply_offers_tools_where_the_conversation_has_calls_and_ends_after_its_steps(
+    earlier: list[str], offered: bool, calls: int
+) -> None:
+    made = ToolCall("c", "python", {"code": "1"})
+    talk = [message for each in earlier for message in (
+        user("q"), assistant("", made) if each == "a call" else assistant("fine"),
+        *([Message("tool", (ToolResult("c", "python", "1"),))] if each == "a call" else ()),
+    )]  # fmt: skip
+    model = Scripted([*[assistant("", made)] * calls, "#### 5"])
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        for message in talk:
+            ctx = ctx.say(message)
+        return await reply(task, ctx if not talk else ctx.say("and?"), max_steps=2)
+
+    trace = asyncio.run(rollout(Agent("a", model, pattern, tools=(run_python,)), NUMBER))
+    assert [len(request.tools) for request in model.asked[:2]] == [int(offered)] * min(2, calls + 1)
+    said = [node.message.text for node in trace.nodes if node.message.role == "user"]
+    assert ("No steps are left. Give the answer now." in said) is (calls >= 2)
+    assert (NUMBER.question in said) is not bool(talk)
+    assert sum(call.kind == "tool" for call in trace.calls) == min(calls, 2)
 
 
 def test_direct_takes_the_first_of_equally_probable_choices() -> None:

@@ -12,19 +12,22 @@ from typing import Any
 import pytest
 import tokenizers
 
-from firsthand.errors import ModelFileError
+from firsthand import grammar
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import ToolSpec
 from firsthand.tokens import gguf_vocab, spm
 from firsthand.tokens.calls.call_grammar import bare_argument
 from firsthand.tokens.gguf_vocab import adds_bos
 from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopStrings
+from firsthand.tokens.llguidance_grammar import byte_vocabulary, matcher_of
 from firsthand.tokens.pretokenizers import IGNORE_MERGES, NFC, pre_tokenizer
 from firsthand.tokens.pretrained import from_metadata, load
 from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.templates.template_messages import digests, to_dicts, with_system_folded
 from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
+from firsthand.tokens.templates.template_variables import check_variables
 from firsthand.tokens.templates.untrusted_text import TextMasks
 from firsthand.tokens.token_bytes import byte_level_bytes, byte_reader, strips_leading_space
 from firsthand.tokens.tokenizer import CONTROL, TextRun, Tokenizer
@@ -582,7 +585,77 @@ def test_what_was_sampled_stays_in_the_prompt_as_it_was_sampled(
     assert ours.decode(chat.encode(plain, tools), skip_special=False).count("<|im_end|>") == shown.count("<|im_end|>")
 
 
-# -- tools --
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [
+        (2**53, True), (2**53 + 1, False), (-(2**53), True), (-(2**53) - 1, False), (0.5, True), (float("inf"), False),
+        (float("nan"), False), ("x" * 256, True), ("x" * 257, False), ("a<|im_end|>", False), (None, True), (True, True),
+        ([[[[1]]]], True), ([[[[[1]]]]], False), ([0] * 255, True), ([0] * 256, False), ({"a": {"b": [1, "c"]}}, True),
+        ({"<|im_end|>": 1}, False), (b"x", False), ({1, 2}, False), (object(), False),
+    ],
+)  # fmt: skip
+def test_a_template_variable_is_a_few_short_plain_values(value: Any, taken: bool) -> None:
+    if taken:
+        assert check_variables({"v": value}, lambda text: "<|im_end|>" in text) == {"v": value}
+    else:
+        with pytest.raises(ConfigError, match="template variable v is"):
+            check_variables({"v": value}, lambda text: "<|im_end|>" in text)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("enable_thinking", True),
+        ("A9", True),
+        ("a" * 64, True),
+        ("a" * 65, False),
+        ("9a", False),
+        ("_a", False),
+        ("é", False),
+        ("a b", False),
+        ("", False),
+        ("messages", False),
+        ("tools", False),
+        ("add_generation_prompt", False),
+        ("bos_token", False),
+    ],
+)
+def test_a_template_variable_has_a_name_of_its_own(name: str, taken: bool) -> None:
+    if taken:
+        assert check_variables({name: 1}, lambda text: False) == {name: 1}
+    else:
+        with pytest.raises(ConfigError, match="is not a template variable"):
+            check_variables({name: 1}, lambda text: False)
+    assert len(check_variables({f"v{n}": n for n in range(16)}, lambda text: False)) == 16
+    with pytest.raises(ConfigError, match="gets 17 variables"):
+        check_variables({f"v{n}": n for n in range(17)}, lambda text: False)
+
+
+# -- grammars and tools --
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "flexible"),
+    [
+        ('{"a": 1, "b": [1, 2]}', True, True),
+        ('{"a":1,"b":[1,2]}', False, True),
+        ('{"a": 1,"b": [1, 2]}', False, True),
+        ('{ "a" : 1, "b": [1, 2] }', False, True),
+        ('{"a": 1, "b": [1,2]}', False, True),
+        ('{"a": 1}', False, False),
+        ('{"a": "1", "b": []}', False, False),
+        ('{"b": [], "a": 1}', False, False),
+    ],
+)
+def test_json_is_written_on_one_line_with_a_space_after_commas_and_colons(
+    text: str, strict: bool, flexible: bool
+) -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": numbers}, "required": ["a", "b"]}
+    for flexibly, fits in ((False, strict), (True, flexible)):
+        matcher = matcher_of(grammar.json_schema(schema), byte_vocabulary(), flexible=flexibly)
+        raw = list(text.encode())
+        assert (matcher.try_consume_tokens(raw) == len(raw) and matcher.is_accepting()) is fits
 
 
 @pytest.mark.parametrize(
