@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -13,18 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firsthand.agent import Agent
-from firsthand.context import Context
+from firsthand.context import MAX_CALLS, Context
 from firsthand.errors import LimitExceeded
+from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.attempt import cost_of
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Branch, Retry, current_branch, enter_branch, group, had_ended
+from firsthand.loop.pattern_options import check_options, checked
 from firsthand.loop.protection import ANSWER_CHARS, SHORT_CHARS, shareable
 from firsthand.loop.reply_body import Continued, answered, from_body, shared, to_body
-from firsthand.message import Message, Sampled, Text, assistant
-from firsthand.model import Completion, Usage
+from firsthand.message import Message, Sampled, Text, ToolCall, assistant
+from firsthand.model import Completion, Sampling, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
+from firsthand.tool import tool
 from firsthand.trace import Event, Failure, Node, Score, Trace
 
 # -- what had ended --
@@ -254,3 +258,82 @@ def test_a_tree_of_budgets_counts_what_its_calls_used_in_each_scope(
         )
         rest = [math.inf if (limit_ := tokens[each]) is None else limit_ - used[each] for each in range(place, -1, -1)]
         assert rest[budget.tightest()] == min(rest) and budget.tightest() == rest.index(min(rest))
+
+
+@pytest.mark.parametrize("answers", [1, 3])
+@pytest.mark.parametrize("short", [0, 1, 2, 15])
+def test_an_answer_gets_the_tokens_that_are_left_and_what_cuts_it_is_told(answers: int, short: int) -> None:
+    async def pattern(task: Task, ctx: Context) -> str:
+        await ctx.say("one two three").sample(answers)
+        return "done"
+
+    model = Scripted(lambda messages, sampling, index: "word " * 50)  # as many as it may
+    limit = 3 + answers * (16 - short)
+    agent = Agent("a", model, pattern, sampling=Sampling(max_tokens=16), limits=Limits(tokens=limit))
+    trace = asyncio.run(rollout(agent, Task("1", "?")))
+    asked = model.asked[0].sampling
+    assert asked is not None and asked.max_tokens == 16 - short == trace.calls[0].detail["sampling"]["max_tokens"]
+    assert trace.stop_reason == ("tokens" if short else "done") and trace.usage.total_tokens == limit
+
+
+@pytest.mark.parametrize("surplus", [-1, 0, 1, 5])
+def test_calls_beyond_the_most_of_one_message_are_errors_and_are_not_run(surplus: int) -> None:
+    ran: list[str] = []
+
+    @tool(effect="read")
+    def note(text: str) -> str:
+        """Note a text."""
+        ran.append(text)
+        return text
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        calls = [ToolCall(str(n), "note", {"text": str(n)}) for n in range(MAX_CALLS + surplus)]
+        results = await ctx.call_all(calls)
+        assert [(each.call_id, each.name) for each in results] == [(call.id, "note") for call in calls]
+        assert [each.is_error for each in results] == [False] * min(len(calls), MAX_CALLS) + [True] * max(0, surplus)
+        assert all(f"made {len(calls)} calls: make at most" in each.content for each in results[MAX_CALLS:])
+        return "done"
+
+    trace = asyncio.run(rollout(Agent("a", Scripted([]), pattern, tools=(note,)), Task("1", "?")))
+    assert trace.error is None and sorted(ran, key=int) == [str(n) for n in range(min(MAX_CALLS, MAX_CALLS + surplus))]
+    noted = [event.data for event in trace.events if event.kind == "too_many_calls"]
+    assert noted == ([{"asked": MAX_CALLS + surplus, "run": MAX_CALLS}] if surplus > 0 else [])
+
+
+def test_an_agents_options_go_before_those_a_pattern_was_made_with() -> None:
+    def refuse(*, n: int, m: int) -> None:
+        seen.append((n, m))
+
+    @checked(refuse)
+    async def pattern(task: Task, ctx: Context, *, n: int = 1, m: int = 2) -> str:
+        return ""
+
+    seen: list[tuple[int, int]] = []
+    for made, options, found in (
+        (pattern, {}, (1, 2)), (partial(pattern, n=5), {}, (5, 2)), (partial(pattern, n=5), {"n": 7}, (7, 2)),
+        (partial(partial(pattern, n=5, m=6), n=8), {"m": 9}, (8, 9)),
+    ):  # fmt: skip
+        seen.clear()
+        check_options(made, options)
+        assert seen == [found]
+
+
+def test_the_last_message_of_an_attempt_is_one_outside_of_its_groups() -> None:
+    places: list[int | None] = []
+
+    class Watches:
+        def answer(self, view: AttemptView, answer: str) -> GuardVerdict:
+            places.append(view.node)
+            return GuardVerdict.passed("looks")
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        ctx = await ctx.say("q").generate()
+
+        async def aside(number: int) -> None:
+            await ctx.say(f"aside {number}").generate()
+
+        await ctx.group(map(aside, range(2)))
+        return ctx.text
+
+    trace = asyncio.run(rollout(Agent("a", Scripted(["a", "b", "c"]), pattern, guard=Watches()), Task("1", "?")))
+    assert trace.error is None and len(trace.nodes) == 6 and places == [1]
