@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -17,6 +18,7 @@ from firsthand.agent import Agent
 from firsthand.context import MAX_CALLS, Context
 from firsthand.errors import LimitExceeded
 from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.loop.approval import Approval
 from firsthand.loop.attempt import cost_of
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Branch, Retry, current_branch, enter_branch, group, had_ended
@@ -24,12 +26,12 @@ from firsthand.loop.pattern_options import check_options, checked
 from firsthand.loop.protection import ANSWER_CHARS, SHORT_CHARS, shareable
 from firsthand.loop.reply_body import Continued, answered, from_body, shared, to_body
 from firsthand.message import Message, Sampled, Text, ToolCall, assistant
-from firsthand.model import Completion, Sampling, Usage
+from firsthand.model import Completion, Sampling, ToolSpec, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
-from firsthand.tool import tool
-from firsthand.trace import Event, Failure, Node, Score, Trace
+from firsthand.tool import tool, tool_from_function
+from firsthand.trace import Call, Event, Failure, Node, PromptIds, Score, Trace, prompt_ids
 
 # -- what had ended --
 
@@ -337,3 +339,66 @@ def test_the_last_message_of_an_attempt_is_one_outside_of_its_groups() -> None:
 
     trace = asyncio.run(rollout(Agent("a", Scripted(["a", "b", "c"]), pattern, guard=Watches()), Task("1", "?")))
     assert trace.error is None and len(trace.nodes) == 6 and places == [1]
+
+
+@pytest.mark.parametrize("effects", ["rr", "re", "er", "ee", "rwr", "rrirr", "rxr", "rrr"])
+def test_calls_that_only_read_run_together_and_every_other_alone_and_in_order(effects: str) -> None:
+    """r read, w write, e external, i irreversible, x no tool of that name."""
+    running: list[str] = []
+    seen: list[tuple[str, ...]] = []
+
+    async def work(text: str) -> str:
+        """Work."""
+        running.append(text)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        seen.append(tuple(sorted(running)))
+        running.remove(text)
+        return text
+
+    kinds: dict[str, Any] = {"r": "read", "w": "write", "e": "external", "i": "irreversible"}
+    tools = [
+        replace(tool_from_function(work, effect=kind), spec=ToolSpec(name, "", {})) for name, kind in kinds.items()
+    ]
+    tools = [replace(each, validate=lambda arguments: dict(arguments)) for each in tools]
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        calls = [ToolCall(str(n), name, {"text": f"{n}{name}"}) for n, name in enumerate(effects)]
+        results = await ctx.call_all(calls)
+        assert [each.content for each in results if not each.is_error] == [
+            f"{n}{x}" for n, x in enumerate(effects) if x != "x"
+        ]
+        return "done"
+
+    approval = Approval(dict.fromkeys(("external", "irreversible"), "allow"))
+    trace = asyncio.run(
+        rollout(Agent("a", Scripted([]), pattern, tools=tuple(tools), approval=approval), Task("1", "?"))
+    )
+    assert trace.error is None and trace.answer == "done"
+    reads, together = [(n, x) for n, x in enumerate(effects) if x == "r"], []
+    for stretch in re.findall("[rx]+|[wei]", effects):
+        together.append(len([x for x in stretch if x != "x"]))
+    assert max(map(len, seen)) == max(together) and len(seen) == sum(together) and len(reads) == effects.count("r")
+    assert all(len(each) == 1 for each in seen if not all(text.endswith("r") for text in each))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), IDS, IDS), min_size=1, max_size=6))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_a_prompt_is_put_together_from_those_it_continues(
+    steps: list[tuple[int, tuple[int, ...], tuple[int, ...]]],
+) -> None:
+    calls: list[Call] = []
+    nodes: list[Node] = []
+    wholes: list[tuple[int, ...] | None] = []
+    before: tuple[int, ...] | None = ()
+    for index, (kept, added, answer) in enumerate(steps):
+        sampled = Sampled(answer, (-0.5,) * len(answer))
+        nodes.append(Node(index - 1 if index else None, replace(assistant(str(index)), sampled=sampled)))
+        prompt = PromptIds(added, index - 1, 0, kept) if index else PromptIds(added)
+        calls.append(Call(f":{index}", "generate", None, 0.0, 0.0, "", nodes=(index,), prompt=prompt))
+        whole = added if not index else None if before is None or kept > len(before) else (*before[:kept], *added)
+        wholes.append(whole)
+        before = None if whole is None else (*whole, *answer)
+        if index and kept <= len(wholes[index - 1] or ()):  # within the earlier prompt the answer does not count
+            assert whole is None or whole[:kept] == (wholes[index - 1] or ())[:kept]
+    assert [prompt_ids(calls, nodes, index) for index in range(len(calls))] == wholes

@@ -25,6 +25,7 @@ from firsthand.tools.files import MAX_CHARS, Files
 from firsthand.tools.folders.rooted import Rooted
 from firsthand.tools.python import shortened, unfenced
 from firsthand.tools.search import PASSAGE_CHARS, SearchIndex, split
+from firsthand.tools.sql import _table
 from firsthand.tools.web.addresses import read_host
 from firsthand.tools.web.html import to_text
 from firsthand.tools.web_search import SERVICES, _request, _shown
@@ -333,3 +334,16 @@ def test_as_many_rows_are_kept_as_are_wanted_and_fit(rows: int, most: int, chars
     found = fetched(cursor, {"max_rows": most, "max_chars": chars, "max_cell": 9})
     connection.close()
     assert found["rows"] == [["7"]] * kept and found["more"] is more and found["columns"] == ["value"]
+
+
+@pytest.mark.parametrize("width", [1, 99, 999])
+@pytest.mark.parametrize("more", [False, True])
+def test_a_table_holds_as_many_rows_as_fit_and_says_how_many(width: int, more: bool) -> None:
+    fit = (MAX_CHARS - len("c | d")) // (width + len(" | NULL") + 1)
+    for count in (0, 1, fit, fit + 1):
+        rows = [["x" * width, None]] * count
+        lines = _table({"columns": ["c", "d"], "rows": rows, "more": more}).split("\n")
+        shown = min(count, fit)
+        note = [f"[there are more than these {shown} rows: ask for fewer, or count them]"] * (more or count > fit)
+        assert lines == ["c | d", *["x" * width + " | NULL"] * shown, *(note or ["(no rows)"] * (not count))]
+    assert _table({"columns": ["a|b"], "rows": [["x\ny|z"]], "more": False}) == "a\\|b\nx\\ny\\|z"
