@@ -379,6 +379,14 @@ def test_a_file_changed_in_the_meantime_is_not_overwritten_by_an_edit(root: Path
         rooted.replace("a.txt", b"mine", unless_changed_from=before)
     assert (root / "a.txt").read_text() == "somebody else's work"
 
+    before = (root / "a.txt").stat()
+    (root / "a.txt").write_text("somebody else's play")  # as long, in the same file
+    os.utime(root / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(ToolError, match="changed by somebody else"):
+        rooted.replace("a.txt", b"mine", unless_changed_from=before)
+    rooted.replace("a.txt", b"mine", unless_changed_from=(root / "a.txt").stat())
+    assert (root / "a.txt").read_text() == "mine"
+
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open descriptors in /proc")
 def test_descriptors_are_closed(hostile: Path) -> None:
