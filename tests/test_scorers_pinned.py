@@ -34,7 +34,7 @@ from firsthand.scorers.human_votes import (
 )
 from firsthand.scorers.instructions import count_sentences, follows, versions
 from firsthand.scorers.match import exact, normalise, normalised, numeric, same_number, strict
-from firsthand.scorers.model_judge import JudgeScorer
+from firsthand.scorers.model_judge import JudgeScorer, about_judge
 from firsthand.scorers.patches.test_logs import kept, passed, read_log
 from firsthand.scorers.programs import oracle
 from firsthand.scorers.symbolic import boxed, minerva, same_answer
@@ -560,3 +560,22 @@ def test_a_named_choice_is_its_letter_its_text_or_a_stated_answer(answer: str, c
 def test_the_longer_answer_has_a_character_more(a: int, b: int, longer: str | None) -> None:
     fields = {"answer_a": "x" * a, "answer_b": "y" * b}
     assert longer_answer(Task("1", "?", metadata={"judge": {"fields": fields}})) == longer
+
+
+def test_the_words_about_judgements_count_each_kind_apart() -> None:
+    base = {"judge": "m", "protocol": "p", "calls": 2, "tokens": 1000, "cost_usd": 0.25}
+    details = [
+        {**base, "by": "verdict", "orders": ["A", "A"], "first": 0.5},
+        {**base, "by": "verdict", "orders": ["A", "B"], "first": 1.0, "forged": ["<end>"]},
+        {**base, "by": "", "orders": ["A", "A"], "first": 0.75},
+        {**base, "by": "verdict", "orders": ["A"], "first": 1.0},
+        {**base, "by": "rule: equal texts", "orders": ["tie", "tie"], "first": 1.0},
+        {**base, "by": "likelihood"},
+        {"found": "no judge"},
+    ]
+    about = about_judge([Score("s", 1.0, detail=detail) for detail in details])
+    assert about["judge"] == "m, protocol p" and about["judging"] == "12 calls, 6,000 tokens, $1.5000"
+    assert about["verdicts"] == "3 by verdict, 1 without, 1 by rule: equal texts, 1 by likelihood"
+    assert about["position"].endswith("with probability 0.75; same verdict in both orders: 67%")
+    assert about["forged"].startswith("1 answers")
+    assert "position" not in about_judge([Score("s", 1.0, detail=details[5])]) and not about_judge([Score("s", 1.0)])

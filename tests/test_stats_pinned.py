@@ -456,6 +456,7 @@ def test_a_cell_counts_every_attempt_without_a_score_and_a_task_by_its_mean(tmp_
     run.add_tasks("b", tasks)
     run.add_agent("a", {"name": "a"})
     values = {task.id: [None if rng.random() < 0.4 else float(rng.integers(0, 2)) for _ in range(3)] for task in tasks}
+    values |= {"3": [None, 1.0, None], "4": [None, None, None]}
     for task, made in values.items():
         for epoch, value in enumerate(made):
             scores, error = ((), Failure("E", "gone")) if value is None else ((Score("s", value),), None)
@@ -498,3 +499,22 @@ def test_the_frontier_is_what_nothing_dominates(points: list[tuple[int, int]]) -
     found = frontier([(float(cost), float(score)) for cost, score in points])
     assert sorted(found) == [index for index, point in enumerate(points) if not dominated(*point)]
     assert [points[index][0] for index in found] == sorted(points[index][0] for index in found)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_corrected_intervals_are_at_the_levels_the_corrections_test_at(confidence: float) -> None:
+    """Of seven comparisons four are below alpha alone, and fewer once corrected."""
+    wins = [(14, 1), (11, 1), (10, 2), (9, 2), (8, 5), (5, 5), (12, 3)]
+    values = [[1.0] * a + [-1.0] * b + [0.0] * (40 - a - b) for a, b in wins]
+    found = [Differences.between(by_task(each), by_task([0.0] * 40)) for each in values]
+    raw, alpha, k = [each.p_value for each in found], 1 - confidence, len(wins)
+    adjusted = list(scipy_stats.false_discovery_control(raw))
+    discoveries = sum(p < alpha for p in adjusted)
+    assert 0 < discoveries < sum(p < alpha for p in raw) or confidence == 0.9
+    shares = {"none": [1.0] * k, "bh": [discoveries / k] * k, "holm": [1 / (k - sorted(raw).index(p)) for p in raw]}
+    for correction, share in shares.items():
+        for each, made, part in zip(corrected(found, correction, confidence), found, share, strict=True):  # type: ignore[arg-type]
+            low, high = made.bounds(1 - alpha * part)
+            differs = each.verdict != "inconclusive"
+            assert (each.low, each.high) == pytest.approx((low, high) if differs else (min(low, 0.0), max(high, 0.0)))
+    assert [each.p_value for each in corrected(found, "bh", confidence)] == pytest.approx(adjusted)
