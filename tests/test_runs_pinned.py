@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from firsthand.commands.runs import _attempts, _is_old, _score
 from firsthand.loop.reply_body import from_body
 from firsthand.message import assistant, user
 from firsthand.model import Usage
@@ -21,7 +24,9 @@ from firsthand.runs.attempt_summary import (
 )
 from firsthand.runs.flaky import Flaky
 from firsthand.runs.forking import _reply, kept_calls
+from firsthand.runs.index import RunInfo
 from firsthand.runs.pairing import compare, scores_of
+from firsthand.runs.score_totals import ScoreMean
 from firsthand.runs.store import Run, create
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
@@ -104,9 +109,66 @@ def test_a_comparison_pairs_what_both_scored_and_tells_of_the_rest(tmp_path: Pat
     }  # fmt: skip
     assert zero.only_a == (("b", "x"), ("b", "y")) and zero.unscored == found.unscored
     assert [pair.task_id for pair in zero.tasks("better")] == ["r", "p"] and not zero.tasks("same")
+    less = compare(run_of(tmp_path, "less", [trace("x", 0.5)]), b)
+    assert less.missing == less.only_a == (("b", "x"),) and not less.pairs
     assert scores_of([a])["b"]["a"] == {"p": (0.0, 1.0), "q": (0.5,), "x": (1.0,)}
     a.close()
     b.close()
+
+
+def test_attempts_are_paired_in_the_order_of_their_epochs(tmp_path: Path) -> None:
+    epochs = (3, 0, 5, 1, 4, 2)
+    run = run_of(tmp_path, "epochs", [trace("p", float(epoch), epoch, id=f"i{epoch}") for epoch in epochs])
+    (pair,) = compare(run, run).pairs
+    assert pair.a.values == tuple(map(float, range(6))) and pair.a.epochs == tuple(range(6))
+    assert pair.a.trace_ids == tuple(f"i{epoch}" for epoch in range(6)) and pair.a.value == 2.5
+    assert pair.a.places == tuple(each.place for each in sorted(run.traces(), key=lambda each: each.epoch))
+    run.close()
+
+
+def test_later_scores_stand_in_only_where_no_attempt_has_its_own(tmp_path: Path) -> None:
+    made = [trace("p", 0.0), trace("q", 1.0), *(trace(task, scores=(), agent="bare") for task in ("p", "q"))]
+    run = run_of(tmp_path, "later", made, ("p", "q"))
+    for each in made:
+        run.add_score(each, 1, "first", "one", Score("first", 0.25))
+        run.add_score(each, 1, "second", "two", Score("second", 0.75))
+    assert {each.agent: each.sum_means for each in run.totals()} == {"a": 1.0, "bare": 0.5}
+    assert {each.agent: each.sum_means for each in run.totals("second")} == {"a": 1.5, "bare": 1.5}
+    assert set(run.scored("first").values()) == {True}
+    run.add_score(made[0], 1, "first", "one", Score("first", 0.0, failure="E: gone"))
+    assert run.scored("first") == {(each.place, 1): each is not made[0] for each in made}
+    assert {each.agent: (each.scored, each.sum_means) for each in run.totals("first")} == {
+        "a": (1, 0.25), "bare": (2, 0.5),
+    }  # fmt: skip
+    run.add_score(made[0], 1, "first", "one", Score("first", 1.0))  # of several the last one counts
+    assert {each.agent: (each.scored, each.sum_means) for each in run.totals("first")}["a"] == (2, 1.25)
+    found = {each.place: [score.value for score in each.scores] for each in run.traces()}
+    assert found == {each.place: [*(score.value for score in each.scores), 0.25, 0.75] for each in made[1:]} | {
+        made[0].place: [0.0, 1.0, 0.75]
+    }
+    run.close()
+
+
+def test_a_list_of_runs_shows_the_lowest_and_the_highest_mean() -> None:
+    def shown(*means: float) -> str:
+        scores = tuple(ScoreMean("b", str(place), mean, 2) for place, mean in enumerate(means))
+        return _score(RunInfo("id", Path(), scores=scores))
+
+    assert (shown(), shown(0.5), shown(0.5, 0.501)) == ("", "0.50", "0.50")
+    assert shown(0.5, 0.25, 1.0, 0.75) == "0.25 to 1.00"
+    numbers = [(0, None), (3, 3), (2, 7), (4, 3)]
+    assert [_attempts(RunInfo("id", Path(), num_traces=n, num_planned=k)) for n, k in numbers] == ["0", "3", "2/7", "4"]
+
+
+def test_runs_that_are_removed_unnamed_are_old_or_empty_and_can_be_read() -> None:
+    def info(**changes: Any) -> RunInfo:
+        made = (datetime.now(UTC) - timedelta(days=10)).isoformat()
+        return replace(RunInfo("id", Path(), created_at=made, status="stopped"), **changes)
+
+    assert _is_old(info(), None) and not _is_old(info(num_traces=1), None)
+    assert _is_old(info(num_traces=1), 9.9) and not _is_old(info(), 10.1)
+    for kept in (info(problem="gone"), info(status="running")):
+        assert not _is_old(kept, None) and not _is_old(kept, 0.0)
 
 
 def test_how_much_attempts_disagree_is_the_chance_of_two_that_differ() -> None:
