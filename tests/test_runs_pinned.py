@@ -118,10 +118,10 @@ def test_a_comparison_pairs_what_both_scored_and_tells_of_the_rest(tmp_path: Pat
 
 def test_attempts_are_paired_in_the_order_of_their_epochs(tmp_path: Path) -> None:
     epochs = (3, 0, 5, 1, 4, 2)
-    run = run_of(tmp_path, "epochs", [trace("p", float(epoch), epoch, id=f"i{epoch}") for epoch in epochs])
+    run = run_of(tmp_path, "epochs", [trace("p", float(epoch), epoch, id=f"i{9 - epoch}") for epoch in epochs])
     (pair,) = compare(run, run).pairs
     assert pair.a.values == tuple(map(float, range(6))) and pair.a.epochs == tuple(range(6))
-    assert pair.a.trace_ids == tuple(f"i{epoch}" for epoch in range(6)) and pair.a.value == 2.5
+    assert pair.a.trace_ids == tuple(f"i{9 - epoch}" for epoch in range(6)) and pair.a.value == 2.5
     assert pair.a.places == tuple(each.place for each in sorted(run.traces(), key=lambda each: each.epoch))
     run.close()
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from firsthand.benchmark import Figure
+from firsthand.commands.gate import got_worse
 from firsthand.runs.store import create
 from firsthand.stats.bootstrap import MAX_LEFT_OUT, RESAMPLES, SEED, bootstrap, bootstrap_sums
 from firsthand.stats.breakdown import Cell, cells
@@ -518,3 +519,29 @@ def test_corrected_intervals_are_at_the_levels_the_corrections_test_at(confidenc
             differs = each.verdict != "inconclusive"
             assert (each.low, each.high) == pytest.approx((low, high) if differs else (min(low, 0.0), max(high, 0.0)))
     assert [each.p_value for each in corrected(found, "bh", confidence)] == pytest.approx(adjusted)
+
+
+def test_repeated_attempts_count_as_no_more_than_they_are() -> None:
+    """Wilson's interval at the number of tasks with that standard error, and at most at the number of attempts."""
+    for values in ([[1.0, 0.0]] * 9 + [[1.0, 1.0]], [[1.0, 0.0]] * 5 + [[0.0, 0.0]] * 4 + [[1.0, 1.0]] * 3):
+        n, means = len(values), [sum(each) / 2 for each in values]
+        found, mean = mean_interval({str(place): each for place, each in enumerate(values)}), float(np.mean(means))
+        error = float(np.std(means, ddof=1)) / math.sqrt(n)
+        shrunk = float(scipy_stats.norm.ppf(0.975) / scipy_stats.t.ppf(0.975, n - 1)) ** 2
+        size = min(2 * n, mean * (1 - mean) / error**2) * shrunk
+        assert size > n * shrunk
+        assert (found.low, found.high) == pytest.approx(proportion_interval(mean * size, size), abs=1e-6)
+
+
+def test_a_task_without_values_on_one_side_is_left_out_of_a_difference() -> None:
+    a, b = {"p": [1.0], "q": [1.0], "r": [], "s": [0.5]}, {"p": [0.0, 1.0], "q": [], "r": [1.0]}
+    for one, other, difference in ((a, b, 0.5), (b, a, -0.5)):
+        found = Differences.between(one, other)
+        assert found.values == (difference,)
+
+
+def test_the_losses_of_a_check_are_the_tasks_that_got_worse_the_worst_first() -> None:
+    a = {"p": [1.0], "q": [0.5], "r": [0.0, 1.0], "s": [1.0], "only": [1.0]}
+    b = {"p": [0.75], "q": [0.5], "r": [1.0], "s": [0.0, 0.0]}
+    assert got_worse(a, b, lower_is_better=False) == ["s: 1 -> 0", "p: 1 -> 0.75"]
+    assert got_worse(a, b, lower_is_better=True) == ["r: 0.5 -> 1"]

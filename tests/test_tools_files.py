@@ -362,6 +362,11 @@ def test_folders_with_very_many_entries_and_finds_are_cut(root: Path) -> None:
     for n in range(module.MAX_ENTRIES + 5):
         (root / "many" / f"f{n:04}").write_text("two")
     assert call(root, "list_files", path="many").endswith("[and 5 more]")
+    for n in range(5):
+        (root / "many" / f"f{n:04}").unlink()
+    listed = call(root, "list_files", path="many").splitlines()
+    assert len(listed) == module.MAX_ENTRIES and listed[-1].startswith(f"f{module.MAX_ENTRIES + 4:04}")
+    (root / "many" / "f0000").write_text("two")
     found = call(root, "find_files", path="many", text="two").splitlines()
     assert len(found) == module.MAX_ENTRIES + 1 and found[-1].startswith("[stopped when 500 were found")
 
