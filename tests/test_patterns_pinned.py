@@ -17,7 +17,7 @@ from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.loop.concurrency import derive_seed
 from firsthand.loop.pattern_options import check_options
 from firsthand.message import Message, ToolCall, ToolResult, assistant, user
-from firsthand.model import Likelihood
+from firsthand.model import Likelihood, ToolSpec
 from firsthand.patterns.chain import chain
 from firsthand.patterns.code_act import code_act, parse_code
 from firsthand.patterns.cot import cot
@@ -26,7 +26,7 @@ from firsthand.patterns.evaluator_optimizer import evaluator_optimizer
 from firsthand.patterns.judge import _from_object, judge, settled, swapped, winner
 from firsthand.patterns.orchestrate import orchestrate
 from firsthand.patterns.parallel import paragraphs, parallel
-from firsthand.patterns.parts.actions import parse_action
+from firsthand.patterns.parts.actions import arguments_of, parse_action, usage
 from firsthand.patterns.parts.answers import (
     extract_answer,
     last_boxed,
@@ -38,7 +38,7 @@ from firsthand.patterns.parts.answers import (
 from firsthand.patterns.parts.evaluation import Feedback
 from firsthand.patterns.parts.feedback import evaluator_for
 from firsthand.patterns.parts.judge_protocols import delimiters, judge_protocol, shortened, show
-from firsthand.patterns.parts.self_tests import read_results, usable_tests
+from firsthand.patterns.parts.self_tests import program, read_results, usable_tests
 from firsthand.patterns.parts.thoughts import GenericThoughts, ThoughtRequest, count_votes
 from firsthand.patterns.parts.verdicts import distribution, normalised, weighed
 from firsthand.patterns.parts.voting import share, tallied
@@ -54,7 +54,7 @@ from firsthand.patterns.tot_dfs import tot_dfs
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
-from firsthand.tool import tool
+from firsthand.tool import Tool, tool
 from firsthand.trace import Trace
 
 NUMBER = Task("1", "What is 3 * 4 + 2?", hint="a number")
@@ -742,3 +742,34 @@ def test_an_answer_passes_its_evaluator_unless_it_is_called_wrong(said: str, pas
 
     attempt(evaluated, Scripted([said]))
     assert found == [passed]
+
+
+@pytest.mark.parametrize(
+    "body", ["return n * 2", "    return n * 2", "m = n\nreturn m * 2", "if n:\n    n *= 2\nreturn n"]
+)
+@pytest.mark.parametrize("doc", ["", '    """Twice n."""\n'])
+def test_a_completion_becomes_the_functions_body_whatever_indentation_it_lost(body: str, doc: str) -> None:
+    task = Task("1", f"def twice(n):\n{doc}", metadata={"entry_point": "twice"})
+    scope: dict[str, Any] = {}
+    exec(program(task, body, []).partition("\n_own_tests(")[0], scope)
+    assert scope["twice"](4) == 8 and scope["twice"](0) == 0
+
+
+def test_actions_name_their_arguments_where_there_are_several() -> None:
+    def noted(*names: str, needed: Sequence[str] = ()) -> Tool:
+        spec = ToolSpec("f", "", {"properties": {name: {} for name in names}, "required": list(needed)})
+        return replace(run_python, spec=spec)
+
+    none, one, two = noted(), noted("x", needed=["x"]), noted("x", "y", needed=["x"])
+    assert [usage(each) for each in (none, one, two)] == ["f[]", "f[x]", 'f[{"x": "...", "y": "..."}]']
+    assert usage(noted("x", "y")) == usage(two) and usage(noted("x")) == "f[x]"
+    assert [arguments_of(each, "'7'") for each in (none, one, two, noted("y", "x"))] == [
+        {},
+        {"x": "7"},
+        {"x": "7"},
+        {"y": "7"},
+    ]
+    both = noted("x", "y", needed=["x", "y"])
+    assert arguments_of(both, '{"y": 1}') == {"y": 1} and "takes 2 arguments" in str(arguments_of(both, "7"))
+    assert arguments_of(one, "x = 7") == {"x": "7"} and arguments_of(one, "y = 7") == {"x": "y = 7"}
+    assert "not valid JSON" in str(arguments_of(one, "{7")) and "no JSON" not in str(arguments_of(one, "{}"))
