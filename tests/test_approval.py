@@ -20,7 +20,7 @@ from firsthand import cli
 from firsthand.agent import Agent
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.loop.approval import Approval, AskPerson, Decision, check_rules, parse_rules, question
+from firsthand.loop.approval import Approval, AskPerson, Decision, _shortened, check_rules, parse_rules, question
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, ToolCall
 from firsthand.providers.scripted import Scripted
@@ -429,3 +429,26 @@ def test_the_command_line_takes_rules(
 def test_a_mistyped_rule_is_one_line(capsys: Any) -> None:
     assert cli.main(["run", "arithmetic", "--model", "scripted:echo", "--approve", "calculatr=deny"]) == 2
     assert "did you mean 'calculator'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "is_cut"),
+    [
+        ("x" * 4_000, False), ("x" * 4_001, True), ("\n".join("ab" * 20 for _ in range(60)), False),
+        ("\n".join(str(n) for n in range(61)), True), ("\n".join("y" * 99 for _ in range(200)), True),
+        ("z" * 3_000 + "\n" * 100 + "end", True),
+    ],
+)  # fmt: skip
+def test_what_is_shown_of_a_long_argument_and_what_is_left_out_add_up_to_it(text: str, is_cut: bool) -> None:
+    shown = _shortened(text)
+    if not is_cut:
+        assert shown == text
+        return
+    head, _, rest = shown.partition("\n")
+    begin, middle, end = re.split(r"\n(\[\.\.\. [\d,]+ characters are not shown here \.\.\.\])\n", rest)
+    left_out = len(text) - len(begin) - len(end)
+    lines = text.count("\n") + 1
+    assert head == f"[{len(text):,} characters in {lines:,} lines, of which {left_out:,} in the middle are not shown]"
+    assert middle == f"[... {left_out:,} characters are not shown here ...]" and left_out > 0
+    assert text.startswith(begin) and text.endswith(end) and max(len(begin), len(end)) <= 2_000
+    assert max(begin.count("\n"), end.count("\n")) < 30

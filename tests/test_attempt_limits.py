@@ -137,6 +137,18 @@ def test_an_estimate_counts_calls_results_and_tools() -> None:
     assert estimated_size("q", [ToolSpec("look", "z" * 40, {})]) >= 10
 
 
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 400])
+@pytest.mark.parametrize("turns", [1, 2, 5])
+def test_an_estimate_is_a_quarter_of_the_bytes_and_four_for_each_message_and_the_answer(size: int, turns: int) -> None:
+    for letter, in_bytes in (("a", 1), ("é", 2), ("\U0001f600", 4)):
+        texts = [letter * size, *["b" * 4] * (turns - 1)]
+        quarter = -(-(size * in_bytes + 4 * (turns - 1)) // 4)
+        assert estimated_size([user(text) for text in texts]) == quarter + 4 * (turns + 1)
+        assert estimated_size("".join(texts)) == quarter  # a text has no messages around it
+    call = ToolCall("1", "look", {"at": "x" * size})
+    assert estimated_size([assistant("", call)]) == -(-(len("look") + len('{"at":""}') + size) // 4) + 8
+
+
 def test_a_call_that_cost_more_money_than_was_left_is_marked() -> None:
     assert attempt(Endpoint(8, cost_usd=0.02), Limits(cost_usd=0.01)).stop_reason == "cost_usd"
     assert attempt(Endpoint(8, cost_usd=0.01), Limits(cost_usd=0.01)).stop_reason == "done"

@@ -1,10 +1,10 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from firsthand.config import build, make_parser, parse
+from firsthand.config import build, confidence, make_parser, parse, share, split_list
 from firsthand.errors import ConfigError
 
 
@@ -146,3 +146,79 @@ def test_a_part_of_a_config_has_its_fields_as_flags_and_as_keys_of_the_file(tmp_
         parse(WithBounds, ["--most", "many"], prog="x")
     shown = " ".join(make_parser(WithBounds, prog="x").format_help().split())
     assert "Most of them. [default: 3]" in shown and "--bounds" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("95%", 0.95), ("0.95", 0.95), ("50%", 0.5), ("0.5", 0.5), ("99.9%", 0.999),
+        ("49.9%", None), ("0.499", None), ("100%", None), ("1", None), ("95", None), ("-95%", None), ("nan", None),
+        ("inf%", None), ("", None), ("%", None), ("95%%", None), ("high", None),
+    ],
+)  # fmt: skip
+def test_a_confidence_is_a_share_from_a_half_to_below_one(text: str, value: float | None) -> None:
+    if value is not None:
+        assert confidence(text) == pytest.approx(value) and share(text, "x") == pytest.approx(value)
+    else:
+        with pytest.raises(ConfigError, match=r"^confidence is "):
+            confidence(text)
+    assert share("2%", "x") == 0.02 and share("-0.5", "x") == -0.5 and share("150%", "x") == 1.5
+    with pytest.raises(ConfigError, match=r"^effect is 'much': a fraction was expected"):
+        share("much", "effect")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", [""]), ("a", ["a"]), ("a,b", ["a", "b"]), ("a,,b", ["a", "", "b"]), ("f(a,b),c", ["f(a,b)", "c"]),
+        ("f(g(a,b),c),d", ["f(g(a,b),c)", "d"]), ("f(a,b", ["f(a", "b"]), ("a),b(c", ["a)", "b(c"]), ("a)b,c", ["a)b", "c"]),
+        ("f(a,b),g(c,d", ["f(a", "b)", "g(c", "d"]),
+    ],
+)  # fmt: skip
+def test_commas_part_words_outside_parentheses_that_are_closed(text: str, words: list[str]) -> None:
+    assert split_list(text) == words and ",".join(words) == text
+
+
+def test_flags_go_before_the_file_and_the_file_before_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('limit = 3\nmode = "slow"\nnames = ["x"]\nthings = ["f"]\njson = true\n')
+    from_file = Settings(("f",), 3, 0.0, ("x",), "slow", True)
+    assert read("--config", str(file)) == from_file
+    assert read("--config", str(file), "--limit", "5", "--no-json", "y") == replace(
+        from_file, limit=5, json=False, things=("y",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "made"),
+    [
+        ("limit", 5, 5),
+        ("limit", 5.0, 5),
+        ("limit", "5", 5),
+        ("limit", None, None),
+        ("limit", 5.5, ConfigError),
+        ("limit", "five", ConfigError),
+        ("temperature", 1, 1.0),
+        ("temperature", "0.5", 0.5),
+        ("temperature", "x", ConfigError),
+        ("temperature", None, ConfigError),
+        ("json", True, True),
+        ("json", "true", ConfigError),
+        ("json", 1, ConfigError),
+        ("mode", "slow", "slow"),
+        ("mode", "Slow", ConfigError),
+        ("names", "a, b", ("a", "b")),
+        ("names", ["a", " "], ("a",)),
+        ("names", 5, ConfigError),
+        ("names", [], ()),
+        ("nmaes", "a", ConfigError),
+        ("resume", None, None),
+    ],
+)
+def test_a_value_is_converted_to_its_fields_type_or_refused_by_name(key: str, value: object, made: object) -> None:
+    if made is ConfigError:
+        with pytest.raises(ConfigError, match=key):
+            build(Settings, {key: value})
+    else:
+        found = getattr(build(Settings, {key: value}), key)
+        assert found == made and type(found) is type(made)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 import firsthand
 from firsthand import Agent, Benchmark, Experiment, Limits, Task, catalog
 from firsthand.commands.run import Config
+from firsthand.config import parse
 from firsthand.errors import ConfigError, LimitExceeded, StoreError, UnknownName
 from firsthand.experiment.settings import RunSettings, stored_settings
 from firsthand.loop.approval import Approval
@@ -411,3 +413,46 @@ def test_the_package_gives_the_experiment_lazily() -> None:
     code = "import sys, firsthand; print('firsthand.experiment' in sys.modules, firsthand.Experiment.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False Experiment\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        *(
+            ({name: 0}, f"{name} is 0: give 1 or more")
+            for name in ("limit", "epochs", "concurrency", "max_tokens", "workers")
+        ),
+        ({"equal_budget": "0"}, "equal_budget is '0'"),
+        ({"equal_budget": "many"}, "equal_budget is 'many'"),
+        ({"equal_budget": "9", "model": ("a", "b")}, "name one model"),
+        ({"equal_budget": "auto", "model": ("a", "b")}, "name one"),
+        ({"model": ()}, "model is empty"),
+        ({"pattern": ()}, "pattern is empty"),
+        ({"model": ("a", "a")}, "name each one once"),
+        ({"pattern": ("cot", "cot")}, "name each one once"),
+        ({"approve": ("=ask",)}, "approve has"),
+        ({"on": "cloud"}, "on is 'cloud'"),
+        ({"workers": 2}, "workers are those of a cluster"),
+        ({"on": "ray", "replay": "r"}, "replay and on do not go together"),
+    ],
+)
+def test_settings_that_clash_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        RunSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"limit": 1, "epochs": 1, "concurrency": 1, "max_tokens": 1}, {"on": "ray", "workers": 1}, {"on": "ray:h:1"},
+        {"replay": "r"}, {"equal_budget": "1"}, {"equal_budget": "auto"}, {"model": ("a", "b")}, {"system": "-x y"},
+        {"pattern": ("cot", "self_consistency:samples=3"), "tools": (), "temperature": 0.7, "budget_usd": 0.5, "seed": 7},
+    ],
+)  # fmt: skip
+def test_settings_that_go_together_are_their_own_command_line(changes: dict[str, Any]) -> None:
+    made = RunSettings(benchmarks=("arithmetic",), **changes)
+    words = shlex.split(made.command())
+    assert words[:3] == ["firsthand", "run", "arithmetic"]
+    assert made.token_budget == (1.0 if changes.get("equal_budget") == "1" else None)
+    if made.tools:  # no tools are no word
+        assert parse(RunSettings, words[2:], prog="firsthand run") == made

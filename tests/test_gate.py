@@ -151,6 +151,10 @@ def test_each_benchmark_and_score_has_its_own_bar(home: Path, capsys: Any) -> No
     assert gate(base.id, candidate.id, "--max-drop", "2%") == 1
     assert gate(base.id, candidate.id, "--max-drop", "2%,sums=12%") == 0
     assert gate(base.id, candidate.id, "--max-drop", "2%", "--benchmark", "words") == 0
+    assert (
+        gate(base.id, candidate.id, "--max-drop", "0%,sums=2%,sums/exact=12%,words=2%") == 0
+    )  # the closest name counts
+    assert gate(base.id, candidate.id, "--max-drop", "12%,sums=12%,sums/exact=2%") == 1
     capsys.readouterr()
     assert gate(base.id, candidate.id, "--max-drop", "2%,sums/exact=12%", "--score", "exact,strict", "--json") == 0
     checks = json.loads(capsys.readouterr().out)["checks"]

@@ -417,3 +417,26 @@ def test_a_guard_of_ones_own_is_named_by_its_file(tmp_path: Path) -> None:
     )
     (guard,) = catalog.guards((f"{file}:word=key",))
     assert attempt(all_borders_without_rules, guard=guard).answer == ": hello"
+
+
+def test_a_guard_that_writes_into_what_it_is_shown_changes_no_call() -> None:
+    @tool(effect="external")
+    def keep(rows: list[dict[str, int]]) -> str:
+        """Keep rows."""
+        kept.append(json.dumps(rows))
+        return "kept"
+
+    class Scribbler:
+        def call(self, view: AttemptView, tool: Tool, arguments: Json) -> GuardVerdict:
+            arguments["rows"][0]["a"] = 99
+            arguments["rows"].append({})
+            arguments["more"] = True
+            return GuardVerdict.passed("looks")
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        return (await ctx.call(ToolCall("1", "keep", {"rows": [{"a": 1}]}))).content
+
+    kept: list[str] = []
+    trace = attempt(pattern, tools=(keep,), guard=(Scribbler(), Scribbler()))
+    assert (trace.answer, kept) == ("kept", ['[{"a": 1}]'])
+    assert trace.calls[0].detail["arguments"] == {"rows": [{"a": 1}]}

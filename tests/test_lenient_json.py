@@ -113,3 +113,15 @@ def test_the_first_name_and_the_first_arguments_are_the_calls(
 ) -> None:
     text, (call,) = parse(f"<tool_call>{body}</tool_call>")
     assert (text, call.name, call.arguments, call.invalid) == ("", name, arguments, None)
+
+
+@pytest.mark.parametrize("key", ["type", "id", "index", "tool_call_id"])
+@pytest.mark.parametrize("place", range(3))
+def test_a_call_may_have_keys_beside_its_name_and_arguments(key: str, place: int) -> None:
+    parts = ['"name": "f"', '"arguments": {"a": 1}']
+    parts.insert(place, f'"{key}": 0')
+    words, calls = parse("{" + ", ".join(parts) + "}")
+    assert words == "" and [(call.name, call.arguments) for call in calls] == [("f", {"a": 1})]
+    other = "{" + ", ".join(parts).replace(f'"{key}"', '"title"') + "}"
+    words, calls = parse(other)
+    assert (words, calls) == ((other, ()) if place < 2 else ("", calls)) and len(calls) == (place == 2)

@@ -63,6 +63,9 @@ def test_log_probs_and_versions_that_say_little_are_stored_as_little():
     bare = len(json.dumps(Sampled(ids, logprobs).to_json()))
     for behaviour in (logprobs, (0.0,) * 1000):
         assert len(json.dumps(Sampled(ids, logprobs, behaviour, (4,) * 1000).to_json())) < bare + 80
+    for behaviour in ((0.0, -1.0), (-1.0, 0.0), (-1.0, -1.0), (-0.5, -0.25), (0.0, 0.0)):
+        drawn = Sampled((1, 2), (-0.5, -0.25), behaviour)
+        assert Sampled.from_json(json.loads(json.dumps(drawn.to_json()))) == drawn
     assert Completion(
         Message("assistant", (), Sampled((1, 2, 3), (0.0,) * 3, None, (4, 4, 5))), "stop", Usage()
     ).versions == (4, 5)

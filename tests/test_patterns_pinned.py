@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -12,17 +13,20 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.context import Context
-from firsthand.errors import ConfigError, ModelError
-from firsthand.model import Likelihood
+from firsthand.errors import ConfigError, ModelError, PromptTooLong
+from firsthand.loop.concurrency import derive_seed
+from firsthand.loop.pattern_options import check_options
+from firsthand.message import Message, ToolCall, ToolResult, assistant, user
+from firsthand.model import Likelihood, ToolSpec
 from firsthand.patterns.chain import chain
-from firsthand.patterns.code_act import parse_code
+from firsthand.patterns.code_act import code_act, parse_code
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.evaluator_optimizer import evaluator_optimizer
-from firsthand.patterns.judge import judge, settled, swapped, winner
+from firsthand.patterns.judge import _from_object, judge, settled, swapped, winner
 from firsthand.patterns.orchestrate import orchestrate
 from firsthand.patterns.parallel import paragraphs, parallel
-from firsthand.patterns.parts.actions import parse_action
+from firsthand.patterns.parts.actions import arguments_of, parse_action, usage
 from firsthand.patterns.parts.answers import (
     extract_answer,
     last_boxed,
@@ -34,14 +38,15 @@ from firsthand.patterns.parts.answers import (
 from firsthand.patterns.parts.evaluation import Feedback
 from firsthand.patterns.parts.feedback import evaluator_for
 from firsthand.patterns.parts.judge_protocols import delimiters, judge_protocol, shortened, show
-from firsthand.patterns.parts.self_tests import read_results, usable_tests
-from firsthand.patterns.parts.thoughts import GenericThoughts, count_votes
-from firsthand.patterns.parts.verdicts import normalised, weighed
+from firsthand.patterns.parts.self_tests import program, read_results, usable_tests
+from firsthand.patterns.parts.thoughts import GenericThoughts, ThoughtRequest, count_votes
+from firsthand.patterns.parts.verdicts import distribution, normalised, weighed
 from firsthand.patterns.parts.voting import share, tallied
 from firsthand.patterns.plan_execute import plan_execute
 from firsthand.patterns.react import react
 from firsthand.patterns.react_cot import react_cot
 from firsthand.patterns.reflexion import reflexion
+from firsthand.patterns.reply import reply
 from firsthand.patterns.route import route
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import choose, expected, tot
@@ -49,6 +54,7 @@ from firsthand.patterns.tot_dfs import tot_dfs
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
+from firsthand.tool import Tool, tool
 from firsthand.trace import Trace
 
 NUMBER = Task("1", "What is 3 * 4 + 2?", hint="a number")
@@ -61,6 +67,15 @@ def attempt(pattern: Any, model: Scripted, task: Task = NUMBER, /, **options: An
 def asked(reply: Callable[[str], str], **options: Any) -> Scripted:
     """A model that answers by the text of the last message."""
     return Scripted(lambda messages, sampling, index: reply(messages[-1].text), **options)
+
+
+@tool(effect="read")
+def run_python(code: str) -> str:
+    """Run Python."""
+    return "ran"
+
+
+run_python = replace(run_python, spec=replace(run_python.spec, name="python"))
 
 
 class Endpoint(Scripted):
@@ -129,6 +144,29 @@ def test_depth_first_stops_at_its_visits_and_its_children() -> None:
         assert len([event for event in trace.events if event.data.get("status") == "kept"]) == visits
     whole = attempt(tot_dfs, model, per_state=2)  # 2 at the first level, 2 below each, 1 answer below each of those
     assert len([event for event in whole.events if event.data.get("status") == "kept"]) == 2 + 4 + 4
+
+
+def test_each_step_of_a_sampled_search_draws_anew_and_asks_as_often_as_its_thoughts_want() -> None:
+    class Toy(GenericThoughts):
+        def propose(self, state: str) -> ThoughtRequest:
+            return replace(super().propose(state), samples=2)
+
+        def valued(self, state: str, replies: Sequence[Sequence[str]]) -> float:
+            return 1.0 + len(replies[0])
+
+    def reply(messages: Any, sampling: Any, index: int) -> str:
+        return f"- a{index}\n- b{index}\n- c{index}" if "Possible" in messages[-1].text else "The answer is 1"
+
+    for seed in range(3):
+        agent = Agent("a", Scripted(reply), tot, {"select": "sample", "breadth": 2, "thoughts": lambda task: Toy(task)})
+        trace = asyncio.run(rollout(agent, NUMBER, seed=seed))
+        own = derive_seed(seed, "adhoc", NUMBER.id, 0)
+        for step in (1, 2):
+            states = [event.data for event in trace.events if event.data.get("name", "").startswith(f"{step}.")]
+            drawn = choose([each["score"] for each in states], 2, "sample", Random(derive_seed(own, "", step)))
+            assert [index for index, each in enumerate(states) if each["status"] == "kept"] == sorted(set(drawn))
+        proposals = [call for call in trace.calls if call.nodes and "Possible" in trace.messages(call.at)[-1].text]
+        assert proposals and all(len(call.nodes) == 2 for call in proposals)
 
 
 def test_votes_name_a_choice_from_one_to_the_last() -> None:
@@ -243,12 +281,32 @@ def test_a_pair_is_seen_from_the_first_order_and_position_is_told() -> None:
     assert second.answer == "B"
 
 
+async def worded(said: str, labels: Sequence[str]) -> str:
+    """The label that a judge names in words."""
+    found: list[str] = []
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        found.append((await distribution(ctx.say("?"), labels, "words")).top)
+        return ""
+
+    trace = await rollout(Agent("a", Scripted([said]), pattern), NUMBER)
+    if trace.error is not None:
+        raise ModelError(trace.error.message)
+    return found[0]
+
+
 def test_words_name_the_last_verdict_and_the_first_label() -> None:
     fields = {"question": "q", "answer_a": "one", "answer_b": "two"}
     task = Task("1", "?", metadata={"judge": {"protocol": "pairwise", "fields": fields}})
     first, second = (verdict.label for verdict in judge_protocol("pairwise").verdicts[:2])
     for said, answer in ((f"{first} or {second}, so {first}", "A"), (f"{second}? {first}? No, {second}", "B")):
         assert attempt(judge, Scripted([said]), task, how="words", orders="first").answer == answer
+    assert asyncio.run(worded("yes, but no", ("yes", "yes, but", "no"))) == "no"
+    assert (
+        asyncio.run(worded("so: yes, but", ("yes", "yes, but", "no"))) == "yes, but"
+    )  # of two at one place the longer
+    with pytest.raises(ModelError, match="holds none of"):
+        asyncio.run(worded("perhaps", ("yes", "no")))
     routes = {"sums": cot, "words": direct}
     for said, name in (
         ("sums, or words, or sums", "sums"),
@@ -260,6 +318,38 @@ def test_words_name_the_last_verdict_and_the_first_label() -> None:
             event.data["name"] for event in trace.events if event.kind == "branch" and event.data["status"] == "kept"
         ]
         assert kept == [name] and trace.answer == "5"
+
+
+@pytest.mark.parametrize(
+    ("said", "labels", "chosen"),
+    [
+        ("route_ab then route_a", ("route_a", "route_ab"), "route_ab"),  # of two at one place the longer
+        ("route_a then route_ab", ("route_a", "route_ab"), "route_a"),
+        ("ROUTE_AB", ("route_ab", "route_a"), "route_ab"),
+        ("none of them", ("first", "second"), "first"),
+    ],
+)
+def test_a_label_that_begins_another_is_told_from_it(said: str, labels: tuple[str, str], chosen: str) -> None:
+    trace = attempt(route, Endpoint([said, "#### 5"]), patterns=dict.fromkeys(labels, direct))
+    branches = {
+        event.data["name"]: event.data for event in trace.events if event.kind == "branch" and "at" in event.data
+    }
+    statuses = {name: branches[name]["score"] for name in labels if branches[name]["score"] is not None}
+    assert chosen in {event.data["name"] for event in trace.events if event.data.get("status") == "done"}
+    assert all(score == float(name == chosen) for name, score in statuses.items())
+
+
+@pytest.mark.parametrize(
+    ("confidence", "told"),
+    [(0, 0.0), (37, 0.37), (100, 1.0), (101, 1.0), (-1, 1.0), (None, 1.0), ("80", 1.0), (True, 1.0), (50.0, 1.0)],
+)
+def test_a_confidence_that_is_no_percentage_is_100_as_the_published_prompt_says(
+    confidence: object, told: float
+) -> None:
+    body = {"extracted_final_answer": "7", "reasoning": "", "correct": "no", "confidence": confidence}
+    found = _from_object(judge_protocol("hle"), body, 2, 3)
+    assert found.extracted == {"answer": "7", "confidence": told} and (found.verdict, found.value) == ("no", 0.0)
+    assert (found.forged, found.cut, found.probabilities) == (2, 3, {"no": 1.0})
 
 
 def test_rules_settle_empty_and_equal_answers() -> None:
@@ -366,6 +456,24 @@ def test_sub_agents_are_bounded_in_all() -> None:
         attempt(orchestrate, model, workers=16, depth=2)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4])
+@pytest.mark.parametrize("workers", [1, 2, 4, 16, 64])
+def test_the_sub_agents_that_options_allow_are_those_of_all_rounds_and_depths(
+    workers: int, rounds: int, depth: int
+) -> None:
+    def below(level: int) -> int:  # each worker of each round may lead as many again
+        return 0 if level == 0 else workers * rounds * (1 + below(level - 1))
+
+    def options() -> None:
+        check_options(orchestrate, {"workers": workers, "rounds": rounds, "depth": depth})
+
+    if below(depth) <= 256:
+        return options()
+    with pytest.raises(ConfigError, match=f"allow {below(depth)} sub-agents"):
+        options()
+
+
 def test_a_gate_is_passed_by_the_second_try_or_ends_the_chain() -> None:
     def gate(step: int, text: str) -> str | None:
         return "too short" if len(text) < 3 else None
@@ -401,12 +509,148 @@ def test_react_takes_its_steps_and_one_more_to_end() -> None:
     assert parse_action("Action: f[a[0]]") == ("f", "a[0]") and parse_action("Action: f: x") == ("f", "x")
 
 
+@pytest.mark.parametrize(
+    ("earlier", "offered"), [([], False), (["none"], False), (["a call"], True), (["a call", "none"], True)]
+)
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_reply_offers_tools_where_the_conversation_has_calls_and_ends_after_its_steps(
+    earlier: list[str], offered: bool, calls: int
+) -> None:
+    made = ToolCall("c", "python", {"code": "1"})
+    talk = [message for each in earlier for message in (
+        user("q"), assistant("", made) if each == "a call" else assistant("fine"),
+        *([Message("tool", (ToolResult("c", "python", "1"),))] if each == "a call" else ()),
+    )]  # fmt: skip
+    model = Scripted([*[assistant("", made)] * calls, "#### 5"])
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        for message in talk:
+            ctx = ctx.say(message)
+        return await reply(task, ctx if not talk else ctx.say("and?"), max_steps=2)
+
+    trace = asyncio.run(rollout(Agent("a", model, pattern, tools=(run_python,)), NUMBER))
+    assert [len(request.tools) for request in model.asked[:2]] == [int(offered)] * min(2, calls + 1)
+    said = [node.message.text for node in trace.nodes if node.message.role == "user"]
+    assert ("No steps are left. Give the answer now." in said) is (calls >= 2)
+    assert (NUMBER.question in said) is not bool(talk)
+    assert sum(call.kind == "tool" for call in trace.calls) == min(calls, 2)
+
+
 def test_direct_takes_the_first_of_equally_probable_choices() -> None:
     scores = {" a": -3.0, " b": -1.0, " c": -1.0}
     task = Task("1", "?", choices=tuple(scores), context="q", baseline="A:")
     model = Scripted([], score=lambda prompt, text: scores[text])
     trace = attempt(direct, model, task)
     assert trace.answer == "B" and [call.detail["prompt"] for call in trace.calls] == ["q", "A:"]
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [("12", "12"), ("12 apples", "12"), ("$1,200.", "1200"), ("x = 3/4", "3/4"), ("twelve", "twelve"), ("**7**", "7")],
+)
+def test_a_final_answer_is_taken_in_the_form_of_the_task(said: str, answer: str) -> None:
+    final = f"Thought: so.\nFinal Answer: {said}"
+    for pattern, tools in ((react, ()), (code_act, (run_python,))):
+        for replies, options in (
+            ([final], {}),
+            (["hm", final], {"max_steps": 1}),
+        ):  # at once, or when no steps are left
+            agent = Agent("a", Scripted(list(replies)), pattern, options, tools)
+            assert asyncio.run(rollout(agent, NUMBER)).answer == answer
+
+
+def test_the_examples_shown_are_those_of_the_tools_there_are_the_calculators_first() -> None:
+    for names, shown in (
+        ((), ["capital of France"]), (("calculator",), ["12 boxes", "75 - 18"]), (("search",), ["Ana Karel", "Boris Lund"]),
+        (("search", "calculator"), ["12 boxes", "75 - 18", "Ana Karel", "Boris Lund"]), (("other",), ["capital of France"]),
+    ):  # fmt: skip
+        tools = tuple(replace(run_python, spec=replace(run_python.spec, name=name)) for name in names)
+        model = Scripted(["Final Answer: 1"])
+        asyncio.run(rollout(Agent("a", model, react, tools=tools), NUMBER))
+        asked = [message.text for message in model.asked[0].prompt if message.role == "user"]  # type: ignore[union-attr]
+        assert [text for text in asked if text.rpartition("\n\n")[2].startswith("Question: ")][
+            -1
+        ] == "Question: What is 3 * 4 + 2?"
+        examples = [text for text in asked[:-1] if "Question: " in text]
+        assert len(examples) == len(shown) and all(words in text for words, text in zip(shown, examples, strict=True))
+        assert [text.startswith("Answer the question. Write a Thought") for text in examples] == [True] + [False] * (
+            len(shown) - 1
+        )
+        assert all(f"- {name}[" in examples[0] for name in names)
+
+
+@pytest.mark.parametrize("replans", [0, 1, 2])
+def test_the_planner_is_told_each_result_once(replans: int) -> None:
+    def reply(text: str) -> str:
+        if "this step only" in text:
+            return "" if text.endswith(("step two", "step four")) else f"done with {text[-9:]}"
+        if "new plan" in text:
+            return "1. step three\n2. step four\n3. step five"
+        return "1. step one\n2. step two\n3. step six" if "Write a plan" in text else "The answer is 3"
+
+    model = asked(reply)
+    trace = attempt(plan_execute, model, replans=replans, max_steps=5)
+    told = trace.messages(trace.calls[-1].nodes[0])
+    results = [
+        line
+        for message in told
+        for line in message.text.split("\n")
+        if message.role == "user" and line.startswith("step ")
+    ]
+    done = [
+        event.data["name"]
+        for event in trace.events
+        if event.kind == "branch" and event.data["status"] in ("done", "failed")
+    ]
+    assert [line.partition(":")[0] for line in results] == done and len(results) == (3, 5, 5)[replans]
+
+
+class Narrow(Scripted):
+    """A model whose context takes so many characters."""
+
+    def __init__(self, most: int, **options: Any):
+        super().__init__([], **options)
+        self.most, self.seen = most, 0
+
+    async def score(self, prompt: Any, continuations: Sequence[str]) -> Any:
+        text = prompt if isinstance(prompt, str) else "".join(message.text for message in prompt)
+        self.seen = max(self.seen, len(text))
+        if len(text) > self.most - 400 * (text.find("B" * 50) < text.find("A" * 50)):  # a little less for one order
+            raise PromptTooLong(f"{len(text)} characters")
+        return await super().score(prompt, continuations)
+
+
+@pytest.mark.parametrize("max_chars", [250, 499, 500, 1000, 1999, 2000])
+def test_judged_text_is_halved_until_it_fits_and_never_below_its_least(max_chars: int) -> None:
+    fields = {"question": "q", "answer_a": "A" * 2000, "answer_b": "B" * 2000}
+    task = Task("1", "?", metadata={"judge": {"protocol": "pairwise", "fields": fields}})
+    none = attempt(judge, Narrow(100), task, max_chars=max_chars, orders="first")
+    halves = [event.data["max_chars"] for event in none.events if event.kind == "shortened"]
+    expected, size = [], max_chars
+    while size // 2 >= 250:
+        size //= 2
+        expected.append(size)
+    assert halves == expected and none.error is not None and none.error.kind == "PromptTooLong"
+
+
+def test_what_is_told_of_a_pair_is_the_worse_of_its_orders() -> None:
+    fields = {"question": "q", "answer_a": "A" * 2000, "answer_b": "B" * 2000}
+    task = Task("1", "?", metadata={"judge": {"protocol": "pairwise", "fields": fields}})
+    wide = Narrow(10**9)
+    attempt(judge, wide, task, max_chars=2000)
+    for most, cuts in ((wide.seen + 1000, (0, 0)), (wide.seen + 200, (0, 2000))):
+        trace = attempt(judge, Narrow(most), task, max_chars=2000)
+        (found,) = [event.data for event in trace.events if event.kind == "judgement"]
+        assert found["cut"] == max(cuts), most
+        first = attempt(judge, Narrow(most), task, max_chars=2000, orders="first")
+        assert next(event.data["cut"] for event in first.events if event.kind == "judgement") == cuts[0]
+
+
+@pytest.mark.parametrize(("baseline", "prompts"), [(None, ["q"]), ("A:", ["q", "A:"]), ("", ["q", ""])])
+def test_a_baseline_is_scored_if_there_is_one_however_short(baseline: str | None, prompts: list[str]) -> None:
+    task = Task("1", "?", choices=(" a", " b"), context="q", baseline=baseline)
+    trace = attempt(direct, Scripted([], score=lambda prompt, text: -1.0), task)
+    assert [call.detail["prompt"] for call in trace.calls] == prompts
 
 
 # -- texts --
@@ -498,3 +742,34 @@ def test_an_answer_passes_its_evaluator_unless_it_is_called_wrong(said: str, pas
 
     attempt(evaluated, Scripted([said]))
     assert found == [passed]
+
+
+@pytest.mark.parametrize(
+    "body", ["return n * 2", "    return n * 2", "m = n\nreturn m * 2", "if n:\n    n *= 2\nreturn n"]
+)
+@pytest.mark.parametrize("doc", ["", '    """Twice n."""\n'])
+def test_a_completion_becomes_the_functions_body_whatever_indentation_it_lost(body: str, doc: str) -> None:
+    task = Task("1", f"def twice(n):\n{doc}", metadata={"entry_point": "twice"})
+    scope: dict[str, Any] = {}
+    exec(program(task, body, []).partition("\n_own_tests(")[0], scope)
+    assert scope["twice"](4) == 8 and scope["twice"](0) == 0
+
+
+def test_actions_name_their_arguments_where_there_are_several() -> None:
+    def noted(*names: str, needed: Sequence[str] = ()) -> Tool:
+        spec = ToolSpec("f", "", {"properties": {name: {} for name in names}, "required": list(needed)})
+        return replace(run_python, spec=spec)
+
+    none, one, two = noted(), noted("x", needed=["x"]), noted("x", "y", needed=["x"])
+    assert [usage(each) for each in (none, one, two)] == ["f[]", "f[x]", 'f[{"x": "...", "y": "..."}]']
+    assert usage(noted("x", "y")) == usage(two) and usage(noted("x")) == "f[x]"
+    assert [arguments_of(each, "'7'") for each in (none, one, two, noted("y", "x"))] == [
+        {},
+        {"x": "7"},
+        {"x": "7"},
+        {"y": "7"},
+    ]
+    both = noted("x", "y", needed=["x", "y"])
+    assert arguments_of(both, '{"y": 1}') == {"y": 1} and "takes 2 arguments" in str(arguments_of(both, "7"))
+    assert arguments_of(one, "x = 7") == {"x": "7"} and arguments_of(one, "y = 7") == {"x": "y = 7"}
+    assert "not valid JSON" in str(arguments_of(one, "{7")) and "no JSON" not in str(arguments_of(one, "{}"))

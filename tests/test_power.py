@@ -192,3 +192,33 @@ def test_a_plan_allows_for_clusters(binary: bool) -> None:
     one, clustered = from_one(a, 0.5), from_one(a, 0.5, clusters)
     assert clustered.design_effect > 2 and one.design_effect == 1
     assert from_pair(a, b, {task: task for task in a}) == alone  # each task its own cluster
+
+
+def test_a_plan_against_another_agent_is_for_the_tasks_that_both_attempted(home: Path, capsys: Any) -> None:
+    run = create(home, {}, "power")
+    for agent, tasks in (("direct", range(12)), ("cot", range(4, 20))):
+        run.add_agent(agent, {"name": agent})
+        for task in tasks:
+            for epoch in range(2):
+                score = Score("exact", float((task + epoch + len(agent)) % 3 == 0))
+                run.append(
+                    Trace(
+                        f"{agent}{task}-{epoch}",
+                        "sums",
+                        f"t{task}",
+                        {"name": agent},
+                        epoch,
+                        0,
+                        "",
+                        1.0,
+                        scores=(score,),
+                    )
+                )
+    (both,) = ask(capsys, run.id, "--agent", "cot", "--against", "direct")
+    assert both["tasks"] == 8 and "both measured on 8 tasks" in both["basis"]
+    alone = {plan["title"]: plan["tasks"] for plan in ask(capsys, run.id)}
+    assert sorted(alone.values()) == [12, 16]
+    (one,) = ask(capsys, run.id, "--agent", "cot", "--benchmark", "sums")
+    assert one["tasks"] == 16 and one["title"].endswith("cot")
+    (planned,) = ask(capsys, run.id, "--agent", "cot", "--tasks", "30")
+    assert planned["tasks"] == 30

@@ -14,6 +14,7 @@ from firsthand import Agent, Benchmark, Experiment, Task, catalog
 from firsthand.cli import main
 from firsthand.context import Context
 from firsthand.errors import ConfigError, SandboxError
+from firsthand.experiment.preflight import check_ready
 from firsthand.loop.pattern_options import checked, tools_needed
 from firsthand.message import ToolCall
 from firsthand.patterns.code_act import code_act
@@ -180,3 +181,21 @@ def test_a_tool_whose_sandbox_breaks_ends_the_attempt(blocking: bool) -> None:
 
     trace = asyncio.run(rollout(Agent("a", Scripted(), pattern, {}, (made,)), Task("1", "?")))
     assert trace.error is not None and trace.error.message == "gone"
+
+
+def test_of_several_tasks_that_cannot_be_attempted_the_first_is_told_and_one_that_can_is_enough() -> None:
+    async def pattern(task: Task, ctx: Context) -> str:
+        return task.id
+
+    def refuse(task: Task) -> None:
+        if task.id != "good":
+            raise ConfigError(f"{task.id} is refused")
+
+    agent = Agent("a", Scripted(), checked(task=refuse)(pattern))
+    for ids, told in ((("one", "two"), "one"), (("one", "good"), ""), (("good", "two"), ""), ((), "")):
+        benchmark = Benchmark("b", lambda seed, ids=ids: [Task(id, "?") for id in ids], ())  # type: ignore[misc]
+        if told:
+            with pytest.raises(ConfigError, match=f"^{told} is refused"):
+                check_ready([agent], [(benchmark, benchmark.tasks(0))])
+        else:
+            check_ready([agent], [(benchmark, benchmark.tasks(0))])

@@ -202,6 +202,10 @@ def test_the_command_prints_a_board_costs_and_bias_and_its_exit_code_tells(run: 
     assert cli.main(["score", "last", "--with", "reference:judge=scripted:script.json:how=words"]) == 3
     out = capsys.readouterr().out
     assert "8 failed" in out and "--retry-errors" in out
+    fails = "reference:judge=scripted:script.json:how=words"
+    for both in (f"{fails},flexible", f"flexible,{fails}"):
+        assert cli.main(["score", "last", "--with", both]) == 3
+    capsys.readouterr()
     assert cli.main(["score", "last"]) == 2 and "--with SCORER" in capsys.readouterr().err
     assert cli.main(["score", "last", "--with", "rubrik:judge=x"]) == 2
     assert "did you mean 'rubric'" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from firsthand.agent import Agent
 from firsthand.message import assistant
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
+from firsthand.scorers import familiar
 from firsthand.scorers.choice import acc, acc_bytes, acc_mutual_info, acc_norm, chosen_letter, mc1, mc2
 from firsthand.scorers.code import answered_code, pass_at_k, pass_hat_k, preamble
 from firsthand.scorers.contained import (
@@ -33,7 +34,8 @@ from firsthand.scorers.human_votes import (
 )
 from firsthand.scorers.instructions import count_sentences, follows, versions
 from firsthand.scorers.match import exact, normalise, normalised, numeric, same_number, strict
-from firsthand.scorers.model_judge import JudgeScorer
+from firsthand.scorers.model_judge import JudgeScorer, about_judge
+from firsthand.scorers.patches.test_logs import kept, passed, read_log
 from firsthand.scorers.programs import oracle
 from firsthand.scorers.symbolic import boxed, minerva, same_answer
 from firsthand.scorers.text import f1, token_f1
@@ -311,6 +313,8 @@ def test_expected_calls_are_matched_once_each_in_any_order() -> None:
     assert mismatch([two, one], [FUNCTION], both) == ""
     assert mismatch([one, one], [FUNCTION], both) and mismatch([one], [FUNCTION], both)
     assert mismatch([one, two, two], [FUNCTION], both)
+    assert mismatch([one, two], [FUNCTION], [both[0], both[0]])  # a call is one of the expected ones, and not two
+    assert mismatch([one, one], [FUNCTION], [both[0], both[0]]) == "" and mismatch([], [], []) == ""
     calls, why = read_calls("[a.f(n=-1, s='x'), g(l=[1, (2, 3)], z=2*3)]")
     assert why == "" and [call.name for call in calls] == ["a.f", "g"]
     assert calls[0].arguments == {"n": -1, "s": "x"} and calls[1].arguments == {"l": [1, (2, 3)], "z": 6}
@@ -371,3 +375,207 @@ def test_floats_get_a_tolerance_of_their_own_and_roots_only_the_problems() -> No
 
     assert held(0.5 + 5e-7, "[[1]]", 0, "equal") and not held(0.5 + 2e-6, "[[1]]", 0, "equal")
     assert held(0.0, "[[[0.0, 1.0]]]", 0, "root") and not held(1e-8, "[[[0.0, 1.0]]]", 0, "root")
+
+
+EQUALITIES = r"""
+36 \text{ km/h}  =  10 \text{ m/s}
+60 \text{ miles per hour}  =  1 \text{ mile per minute}
+60 \text{ miles per minute}  #  1 \text{ mile per hour}
+5 \text{ m/s}  #  5 \text{ m}
+1 \text{ m}^2  =  10000 \text{ cm}^2
+1 \text{ m}^2  #  100 \text{ cm}^2
+1 \text{ m}^3  =  1000000 \text{ cm}^3
+1 \text{ square foot}  =  144 \text{ square inches}
+1 \text{ hour}  =  60 \text{ minutes}
+2 \text{ dollars}  =  200 \text{ cents}
+\$2  =  2
+\$2  #  2 \text{ cents}
+12 \text{ cm}  =  12
+12 \text{ cm}  #  12 \text{ cm}^2
+3 \text{ pounds}  #  3 \text{ kg}
+1 \text{ week}  =  7 \text{ days}
+5 \text{ apples}  =  5
+5 \text{ apples}  #  5 \text{ pears}
+50\%  =  50
+50\%  =  0.5
+1\%  =  1
+0.5\%  #  0.5
+0.99\%  #  0.99
+50\%  =  \frac{1}{2}
+50\%  =  50\%
+0\%  =  0
+90^\circ  =  90
+90^\circ  =  \frac{\pi}{2}
+90^\circ  #  91
+x < 3  =  3 > x
+-x < -3  =  x > 3
+-2x \le 6  =  x \ge -3
+-2x \le 6  #  x \le -3
+x < 3  #  x \le 3
+1 < x \ge 1  =  x > 1
+1 \le x > 1  =  x > 1
+1 > x \le 1  =  x < 1
+1 < x \ge 1  #  x \ge 1
+1 < x \le 3  =  (1,3]
+1 < x \le 3  #  [1,3]
+|x| < 3  =  (-3,3)
+|x| \le 3  =  [-3,3]
+x \ne 2  =  (-\infty,2)\cup(2,\infty)
+(-\infty,2)\cup(1,\infty)  =  \mathbb{R}
+[1,2]\cup[2,3]  =  [1,3]
+[1,2)\cup(2,3]  #  [1,3]
+\mathbb{R}\setminus\{2\}  =  (-\infty,2)\cup(2,\infty)
+[1,3]\setminus\{2\}  =  [1,2)\cup(2,3]
+x=2  =  2
+x=2  #  y=2
+x=1, y=2  =  y=2, x=1
+x=1, x=2  =  x=2, x=1
+2x+4=0  =  x+2=0
+2x+4=0  #  x+3=0
+y = 2x+1  =  2x - y + 1 = 0
+\pm 2  =  2, -2
+1 \pm \sqrt{2}  =  1+\sqrt2, 1-\sqrt2
+\pm 2  #  2
+3, 1, 2  =  1, 2, 3
+3, 1  #  1, 1, 3
+(3,1)  #  (1,3)
+\{3,1\}  =  \{1,3\}
+2:3  =  4:6
+1:2:3  =  2:4:6
+1:2:3  #  2:4:5
+\begin{pmatrix}1&2\\3&4\end{pmatrix}  =  \begin{bmatrix}1&2\\3&4\end{bmatrix}
+\begin{pmatrix}1&2\\3&4\end{pmatrix}  #  \begin{pmatrix}1&3\\2&4\end{pmatrix}
+\frac{1}{\sqrt2}  =  \frac{\sqrt2}{2}
+\sqrt[3]{-8}  =  -2
+\sqrt{x^2}  #  x
+\log_2 8  =  3
+\ln e^2  =  2
+\log 100  =  2
+\lg 1000  =  3
+\sin^{-1} 1  =  \frac{\pi}{2}
+\sin^2 x + \cos^2 x  =  1
+\binom{5}{2}  =  10
+5!  =  120
+\lfloor -1.5 \rfloor  =  -2
+\lceil -1.5 \rceil  =  -1
+|{-3}|  =  3
+0.\overline{3}  =  \frac13
+0.1\overline{6}  =  \frac16
+0.333  #  \frac13
+1\frac12  =  1.5
+-1\frac12  =  -1.5
+1,234  =  1234
+12 345  =  12345
+1.5e3  =  1500
+(x+1)^2  =  x^2+2x+1
+(x+1)^2  #  x^2+1
+e^{i\pi}  =  -1
+2^{-3}  =  \frac18
+101_2  =  101_2
+101_2  #  101_3
+101_2  #  5
+\text{ACF}  =  ACF
+\text{yes}  =  Yes
+no solution  =  \emptyset
+all real numbers  =  \mathbb{R}
+seven  =  7
+\infty  #  -\infty
+x \in [1,2]  =  [1,2]
+5 7  #  57
+\frac{3}{4}  =  0.75
+2\sqrt{3}  =  \sqrt{12}
+"""
+"""Answers that are the same (=) or not (#): units, percent, sets, relations, lists, values."""
+
+
+@pytest.mark.parametrize("line", EQUALITIES.strip().split("\n"))
+def test_answers_are_equal_as_a_mathematician_reads_them_whichever_is_the_reference(line: str) -> None:
+    left, _, right = line.partition("  =  ") if "  =  " in line else line.partition("  #  ")
+    assert same_answer(left, right) is same_answer(right, left) is ("  =  " in line)
+
+
+STATUSES = ("PASSED", "XFAIL", "SKIPPED", "ERROR", "FAILED")
+
+
+@pytest.mark.parametrize("one", STATUSES)
+@pytest.mark.parametrize("two", STATUSES)
+@pytest.mark.parametrize("form", ["{0} a.py::t", "a.py::t {0}"])
+def test_a_test_with_two_results_passed_if_both_did_and_is_kept_if_none_failed(one: str, two: str, form: str) -> None:
+    results = read_log(f"{form.format(one)}\n{form.format(two)}\n", "pytest")
+    both = {one, two}
+    assert passed("a.py::t", results) is (both <= {"PASSED", "XFAIL"})
+    assert kept("a.py::t", results) is (both <= {"PASSED", "XFAIL", "SKIPPED"})
+    assert passed("a.py::t", results, fail_only=True) is ("FAILED" not in both)
+    assert not passed("a.py::other", results) and passed("a.py::other", results, fail_only=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "right"),
+    [
+        ("Answer: 1. Answer: 2.", "2", 1), ("Answer: 2. Answer: 1.", "1", 0), ("answer: 2", None, 0),
+        ("Answer: TWO", "TWO", 0), ("", None, 0),
+    ],
+)  # fmt: skip
+def test_an_own_expression_takes_its_last_match(text: str, found: str | None, right: int) -> None:
+    score = familiar.regex(pattern=r"Answer: (\w+)")(Task("1", "?", secret={"answer": "2"}), attempt(text))  # type: ignore[misc]
+    assert (score.value, score.detail) == (right, {"found": found})
+    whole = familiar.regex(pattern=r"[0-9]+")(Task("1", "?", secret={"answers": ["7", "2"]}), attempt("7 8 2"))  # type: ignore[misc]
+    assert whole.value == 1 and whole.detail == {"found": "2"}
+    as_reference = familiar.regex()
+    for reference, value in (("^a.c$", 1), ("b", 1), ("x|c", 1), ("d", 0), ("B", 0)):
+        assert as_reference(Task("1", "?", secret={"answer": reference}), attempt("abc")).value == value  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("answer", "included", "contained"),
+    [("The Cat sat", 1, 1), ("the cat sat", 1, 0), ("a dog", 0, 0), ("", 0, 0), ("Cat" + "x" * 20_000, 0, 0)],
+)
+def test_includes_ignores_case_and_contains_does_not(answer: str, included: int, contained: int) -> None:
+    task = Task("1", "?", secret={"answers": ["Cat", "Dogs", ""]})
+    assert familiar.includes(task, attempt(answer)).value == included
+    assert familiar.contains(task, attempt(answer)).value == contained
+
+
+@pytest.mark.parametrize(
+    ("answer", "chosen"),
+    [
+        ("B", "B"),
+        ("(b).", "B"),
+        ("green", "B"),
+        ("The answer is B", "B"),
+        ("Answer: (A)", "A"),
+        ("blue", None),
+        ("", None),
+    ],
+)
+def test_a_named_choice_is_its_letter_its_text_or_a_stated_answer(answer: str, chosen: str | None) -> None:
+    task = Task("1", "?", choices=("red", "green"), secret={"gold": 1})
+    score = familiar.choice(task, attempt(answer))
+    assert (score.value, score.detail) == (float(chosen == "B"), {"chosen": chosen})
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "longer"), [(3, 3, None), (4, 3, "A"), (3, 4, "B"), (0, 1, "B"), (9, 0, "A"), (0, 0, None)]
+)
+def test_the_longer_answer_has_a_character_more(a: int, b: int, longer: str | None) -> None:
+    fields = {"answer_a": "x" * a, "answer_b": "y" * b}
+    assert longer_answer(Task("1", "?", metadata={"judge": {"fields": fields}})) == longer
+
+
+def test_the_words_about_judgements_count_each_kind_apart() -> None:
+    base = {"judge": "m", "protocol": "p", "calls": 2, "tokens": 1000, "cost_usd": 0.25}
+    details = [
+        {**base, "by": "verdict", "orders": ["A", "A"], "first": 0.5},
+        {**base, "by": "verdict", "orders": ["A", "B"], "first": 1.0, "forged": ["<end>"]},
+        {**base, "by": "", "orders": ["A", "A"], "first": 0.75},
+        {**base, "by": "verdict", "orders": ["A"], "first": 1.0},
+        {**base, "by": "rule: equal texts", "orders": ["tie", "tie"], "first": 1.0},
+        {**base, "by": "likelihood"},
+        {"found": "no judge"},
+    ]
+    about = about_judge([Score("s", 1.0, detail=detail) for detail in details])
+    assert about["judge"] == "m, protocol p" and about["judging"] == "12 calls, 6,000 tokens, $1.5000"
+    assert about["verdicts"] == "3 by verdict, 1 without, 1 by rule: equal texts, 1 by likelihood"
+    assert about["position"].endswith("with probability 0.75; same verdict in both orders: 67%")
+    assert about["forged"].startswith("1 answers")
+    assert "position" not in about_judge([Score("s", 1.0, detail=details[5])]) and not about_judge([Score("s", 1.0)])

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from firsthand.benchmark import Figure
+from firsthand.commands.gate import got_worse
 from firsthand.runs.store import create
 from firsthand.stats.bootstrap import MAX_LEFT_OUT, RESAMPLES, SEED, bootstrap, bootstrap_sums
-from firsthand.stats.breakdown import Cell
+from firsthand.stats.breakdown import Cell, cells
 from firsthand.stats.comparison_design import Design, from_one, from_pair
 from firsthand.stats.corpus_formulas import FORMULAS, rms_calibration_error
 from firsthand.stats.effective_length import effective
@@ -36,7 +39,8 @@ from firsthand.stats.power_analysis import (
 )
 from firsthand.stats.rater_agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha, majority
 from firsthand.stats.run_summary import summary
-from firsthand.trace import Score, Trace
+from firsthand.task import Task
+from firsthand.trace import Failure, Score, Trace
 
 LABELS = ["a", "a", "a", "b", "b", "c", "d", "d"]
 VALUES = [3.0, 2.5, 4.0, -1.0, 0.5, 2.0, 1.0, 0.0]
@@ -423,3 +427,121 @@ def test_a_figure_takes_the_place_of_a_score_only_if_every_agent_has_it() -> Non
 
     assert set(figures({"one": made("one"), "two": made("two")}, own)) == {"macro"}
     assert set(figures({"one": made("one")}, own)) == {"exact", "macro"}
+
+
+@pytest.mark.parametrize("kind", ["binary", "shares", "any", "clusters", "figure", "equal", "equal figure"])
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_a_bound_excludes_a_bar_exactly_where_the_one_sided_test_does(kind: str, confidence: float) -> None:
+    rng, alpha = np.random.default_rng(len(kind)), (1 - confidence) / 2
+    for n in (2, 3, 10, 41):
+        values = {
+            "binary": rng.choice([-1.0, 0.0, 0.0, 1.0], n), "shares": rng.uniform(-1, 1, n), "equal": np.full(n, 0.25),
+        }.get(kind, rng.normal(0.3, 1, n))  # fmt: skip
+        labels = tuple(str(index // 2) for index in range(n)) if kind == "clusters" else None
+        unit = kind in ("binary", "shares", "equal")
+        found: Differences | FigureDifference = Differences(tuple(values), kind == "binary", unit, labels)
+        if "figure" in kind:
+            draws = np.sort(np.full(200, 0.25) if kind == "equal figure" else rng.normal(0.1, 0.1, 199 + n))
+            found = FigureDifference(0.25, tuple(draws.tolist()), n, (0, 0), unit=True)
+        low, high = found.bounds(confidence)
+        for bar in np.linspace(-0.99, 0.99, 34):
+            if min(abs(bar - low), abs(bar - high)) > 1e-6:
+                assert bool(found.p_above(bar) < alpha) is bool(bar < low), (n, bar)
+                assert bool(found.p_below(bar) < alpha) is bool(bar > high), (n, bar)
+
+
+def test_a_cell_counts_every_attempt_without_a_score_and_a_task_by_its_mean(tmp_path: Any) -> None:
+    rng = np.random.default_rng(4)
+    run = create(tmp_path, {"benchmarks": ["b"]}, "cells")
+    tasks = [Task(str(index), "?", metadata={"length": index % 3}) for index in range(9)]
+    run.add_tasks("b", tasks)
+    run.add_agent("a", {"name": "a"})
+    values = {task.id: [None if rng.random() < 0.4 else float(rng.integers(0, 2)) for _ in range(3)] for task in tasks}
+    values |= {"3": [None, 1.0, None], "4": [None, None, None]}
+    for task, made in values.items():
+        for epoch, value in enumerate(made):
+            scores, error = ((), Failure("E", "gone")) if value is None else ((Score("s", value),), None)
+            run.append(
+                Trace(f"{task}-{epoch}", "b", task, {"name": "a"}, epoch, 0, "", 1.0, scores=scores, error=error)
+            )
+    for cell in cells(run, ["length"]):
+        own = [values[task.id] for task in tasks if (task.metadata["length"],) == cell.values]
+        assert (cell.attempts, cell.errors) == (9, sum(value is None for made in own for value in made))
+        assert cell.score.value == pytest.approx(
+            float(np.mean([np.mean([value or 0.0 for value in made]) for made in own]))
+        )
+    run.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), max_size=6), st.integers(0, 4))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_the_effective_length_is_what_its_sentence_says(rows: list[tuple[int, int, int]], threshold: int) -> None:
+    made = [
+        Cell("b", "a", (place,), Interval(float(value), float(min(low, value)), float(max(high, value)), 5), 5, 0)
+        for place, (low, value, high) in enumerate(rows)
+    ]
+    if not made:
+        assert effective([], threshold) == []
+        return
+    (found,) = effective(made, threshold)
+    reached = [place for place, cell in enumerate(made) if cell.score.value >= threshold]
+    assert found.last == (max(reached) if reached else None) and found.is_end is (len(rows) - 1 in reached)
+    assert found.gaps == tuple(place for place in range(max(reached, default=0)) if place not in reached)
+    assert found.sure == max((place for place, cell in enumerate(made) if cell.score.low >= threshold), default=None)
+    assert found.failing == min((place for place, cell in enumerate(made) if cell.score.high < threshold), default=None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_the_frontier_is_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
+    def dominated(cost: int, score: int) -> bool:
+        return any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
+
+    found = frontier([(float(cost), float(score)) for cost, score in points])
+    assert sorted(found) == [index for index, point in enumerate(points) if not dominated(*point)]
+    assert [points[index][0] for index in found] == sorted(points[index][0] for index in found)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_corrected_intervals_are_at_the_levels_the_corrections_test_at(confidence: float) -> None:
+    """Of seven comparisons four are below alpha alone, and fewer once corrected."""
+    wins = [(14, 1), (11, 1), (10, 2), (9, 2), (8, 5), (5, 5), (12, 3)]
+    values = [[1.0] * a + [-1.0] * b + [0.0] * (40 - a - b) for a, b in wins]
+    found = [Differences.between(by_task(each), by_task([0.0] * 40)) for each in values]
+    raw, alpha, k = [each.p_value for each in found], 1 - confidence, len(wins)
+    adjusted = list(scipy_stats.false_discovery_control(raw))
+    discoveries = sum(p < alpha for p in adjusted)
+    assert 0 < discoveries < sum(p < alpha for p in raw) or confidence == 0.9
+    shares = {"none": [1.0] * k, "bh": [discoveries / k] * k, "holm": [1 / (k - sorted(raw).index(p)) for p in raw]}
+    for correction, share in shares.items():
+        for each, made, part in zip(corrected(found, correction, confidence), found, share, strict=True):  # type: ignore[arg-type]
+            low, high = made.bounds(1 - alpha * part)
+            differs = each.verdict != "inconclusive"
+            assert (each.low, each.high) == pytest.approx((low, high) if differs else (min(low, 0.0), max(high, 0.0)))
+    assert [each.p_value for each in corrected(found, "bh", confidence)] == pytest.approx(adjusted)
+
+
+def test_repeated_attempts_count_as_no_more_than_they_are() -> None:
+    """Wilson's interval at the number of tasks with that standard error, and at most at the number of attempts."""
+    for values in ([[1.0, 0.0]] * 9 + [[1.0, 1.0]], [[1.0, 0.0]] * 5 + [[0.0, 0.0]] * 4 + [[1.0, 1.0]] * 3):
+        n, means = len(values), [sum(each) / 2 for each in values]
+        found, mean = mean_interval({str(place): each for place, each in enumerate(values)}), float(np.mean(means))
+        error = float(np.std(means, ddof=1)) / math.sqrt(n)
+        shrunk = float(scipy_stats.norm.ppf(0.975) / scipy_stats.t.ppf(0.975, n - 1)) ** 2
+        size = min(2 * n, mean * (1 - mean) / error**2) * shrunk
+        assert size > n * shrunk
+        assert (found.low, found.high) == pytest.approx(proportion_interval(mean * size, size), abs=1e-6)
+
+
+def test_a_task_without_values_on_one_side_is_left_out_of_a_difference() -> None:
+    a, b = {"p": [1.0], "q": [1.0], "r": [], "s": [0.5]}, {"p": [0.0, 1.0], "q": [], "r": [1.0]}
+    for one, other, difference in ((a, b, 0.5), (b, a, -0.5)):
+        found = Differences.between(one, other)
+        assert found.values == (difference,)
+
+
+def test_the_losses_of_a_check_are_the_tasks_that_got_worse_the_worst_first() -> None:
+    a = {"p": [1.0], "q": [0.5], "r": [0.0, 1.0], "s": [1.0], "only": [1.0]}
+    b = {"p": [0.75], "q": [0.5], "r": [1.0], "s": [0.0, 0.0]}
+    assert got_worse(a, b, lower_is_better=False) == ["s: 1 -> 0", "p: 1 -> 0.75"]
+    assert got_worse(a, b, lower_is_better=True) == ["r: 0.5 -> 1"]

@@ -362,6 +362,11 @@ def test_folders_with_very_many_entries_and_finds_are_cut(root: Path) -> None:
     for n in range(module.MAX_ENTRIES + 5):
         (root / "many" / f"f{n:04}").write_text("two")
     assert call(root, "list_files", path="many").endswith("[and 5 more]")
+    for n in range(5):
+        (root / "many" / f"f{n:04}").unlink()
+    listed = call(root, "list_files", path="many").splitlines()
+    assert len(listed) == module.MAX_ENTRIES and listed[-1].startswith(f"f{module.MAX_ENTRIES + 4:04}")
+    (root / "many" / "f0000").write_text("two")
     found = call(root, "find_files", path="many", text="two").splitlines()
     assert len(found) == module.MAX_ENTRIES + 1 and found[-1].startswith("[stopped when 500 were found")
 
@@ -378,6 +383,14 @@ def test_a_file_changed_in_the_meantime_is_not_overwritten_by_an_edit(root: Path
     with pytest.raises(ToolError, match="changed by somebody else"):
         rooted.replace("a.txt", b"mine", unless_changed_from=before)
     assert (root / "a.txt").read_text() == "somebody else's work"
+
+    before = (root / "a.txt").stat()
+    (root / "a.txt").write_text("somebody else's play")  # as long, in the same file
+    os.utime(root / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(ToolError, match="changed by somebody else"):
+        rooted.replace("a.txt", b"mine", unless_changed_from=before)
+    rooted.replace("a.txt", b"mine", unless_changed_from=(root / "a.txt").stat())
+    assert (root / "a.txt").read_text() == "mine"
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open descriptors in /proc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, user
 from firsthand.model import ToolSpec, Usage
 from firsthand.preference import Preference, utc_now
+from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.trace import (
     TRACE_VERSION,
     Call,
@@ -209,3 +211,30 @@ def test_a_score_that_was_stored_with_its_failure_in_the_detail_is_read() -> Non
     assert score == Score("judge", 0.0, {"tokens": 3}, failure="no judge", unjudged=True)
     assert score.failed and score.unjudged and Score(**vars(score)) == score
     assert not Score("exact", 0.0, {}).failed
+
+
+@pytest.mark.parametrize(
+    ("scores", "error", "name", "value"),
+    [
+        ((Score("a", 0.5), Score("b", 1.0)), None, None, 0.5),
+        ((Score("a", 0.5), Score("b", 1.0)), None, "b", 1.0),
+        ((Score("a", 0.5),), None, "c", None),
+        ((), None, None, None),
+        ((Score("a", 0.5),), Failure("E", "x"), None, None),
+        ((Score("a", 1.0, failure="broke"), Score("b", 1.0)), None, None, None),
+        ((Score("a", 1.0, failure=""),), None, "a", None),
+        ((Score("a", math.nan),), None, None, None),
+        ((Score("a", math.inf),), None, None, None),
+        ((Score("a", -math.inf),), None, None, None),
+        ((Score("n", 0.1, node=0), Score("a", 0.5)), None, None, 0.5),
+        ((Score("n", 0.1, node=0),), None, "n", None),
+        ((Score("a", 0.0),), None, None, 0.0),
+        ((Score("a", -2.0),), None, None, -2.0),
+    ],
+)
+def test_an_attempts_value_is_of_its_first_or_named_score_unless_it_or_its_scorer_failed(
+    scores: tuple[Score, ...], error: Failure | None, name: str | None, value: float | None
+) -> None:
+    trace = Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 1.0, scores=scores, error=error)
+    assert trace.value(name) == value
+    assert AttemptSummary.of(trace).value(name) == value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ def recommended(values: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str,
     found: dict[str, float] = {}
     for key, name in keys.items():
         value = values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             continue
         if name in ("top_k", "max_tokens"):
             value = int(value)
