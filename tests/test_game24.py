@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -160,6 +160,16 @@ def test_the_simulated_model_is_found_by_name_and_repeats_itself():
     assert say(1) == say(1) != say(2)
     refused = asyncio.run(rollout(Agent("a", model, direct), BENCHMARK.tasks(0)[0].__class__("1", "Who wrote Faust?")))
     assert "plays the game of 24 only" in refused.error.message
+
+
+def test_one_rate_stands_for_every_step_and_a_chain_needs_all_four():
+    found = asdict(uniform(0.2))
+    rights = {"propose_winning", "sure_if_winnable", "impossible_if_lost"}
+    assert {name: found.pop(name) for name in rights} == dict.fromkeys(rights, (0.8, 0.8, 0.8))
+    assert found.pop("sure_if_lost") == (0.2, 0.2, 0.2) and found.pop("legal") == (1.0, 1.0, 1.0)
+    assert found.pop("answer") == 0.8
+    assert found.pop("direct") == found.pop("cot") == pytest.approx(0.8 * 0.8 * 0.8 * 0.8)
+    assert found == {"propose_losing": (0.3, 0.3, 0.3), "distractors": 5}
 
 
 def test_stated_rates_are_the_measured_rates():
