@@ -15,6 +15,7 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
+from firsthand.bridges.lm_eval.document_scores import answers
 from firsthand.bridges.lm_eval.task_files import code_in, read_yaml
 from firsthand.errors import ConfigError, DataError, MissingExtra
 from firsthand.message import Message, Text
@@ -24,6 +25,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.store import create
 from firsthand.show.board import leaderboard
+from firsthand.stats.figure_stats import figure_interval
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -363,12 +365,31 @@ def test_repeats_are_epochs_and_a_majority_filter_sees_all_of_them(folder: Path)
 
 
 @needs_harness
+def test_responses_come_in_the_order_of_their_epochs_whatever_order_attempts_ended_in(folder: Path) -> None:
+    benchmark = catalog.benchmark(f"lm_eval:task={folder}/vote.yaml:limit=3")
+    replies = iter(["Paris", "Rome", "Oslo", "Rome", "Lima", "Oslo", "Rome", "Oslo", "Mombasa"])
+    traces = ours(benchmark, Scripted(lambda *_: f" It is {next(replies)}"), epochs=3)
+    for order in (traces, traces[::-1], traces[1::2] + traces[::2]):
+        [majority] = benchmark.figures(order)
+        assert figure_interval(majority).value == pytest.approx(1 / 3)  # of a tie the first epoch's counts
+
+
+@needs_harness
 def test_other_patterns_answer_in_their_own_way_and_are_judged_by_the_same_rules(folder: Path) -> None:
     choosing = catalog.benchmark(f"lm_eval:task={folder}/choose.yaml")
     replies = Scripted(lambda messages, sampling, index: "It is clear. The answer is A.")
     plain = replace(choosing, tasks=lambda seed: [replace(task, baseline=None) for task in choosing.tasks(0)])
     traces = ours(plain, replies, cot)
     assert all(trace.answer == "A" for trace in traces)
+    for letter, place in (
+        ("A", 0),
+        ("C", 2),
+    ):  # the letter that was said has all of the probability, and alone is greedy
+        [first] = ours(
+            replace(plain, tasks=lambda seed: plain.tasks(seed)[:1]), Scripted([f"The answer is {letter}."]), cot
+        )
+        expected = [(0.0, True) if index == place else (-math.inf, False) for index in range(3)]
+        assert answers(plain.tasks(0)[0], first) == expected
     completing = catalog.benchmark(f"lm_eval:task={folder}/complete.yaml")
     scores = ours(completing, Scripted(lambda messages, sampling, index: "Paris"), cot)[0].scores
     assert scores[0].failed and "run it with the pattern direct" in (scores[0].failure or "")
