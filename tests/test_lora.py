@@ -94,6 +94,30 @@ def test_rank_stabilised_scales_and_patterns_are_peft_s(folder: Path, adapter: P
     assert scales["layers.0.attention.q_proj.weight"] == 10 / 2
 
 
+def test_a_pattern_names_whole_parts_of_a_module_and_the_first_that_fits_counts(folder: Path, adapter: Path) -> None:
+    patterns = {
+        "proj": 99,
+        "self_attn.v": 98,
+        "0.self_attn.q_proj": 7,
+        "q_proj": 5,
+        "model.layers.1.self_attn.q_proj": 6,
+    }
+    read = read_adapter(change(adapter, lora_alpha=10, alpha_pattern=patterns), weights.load(folder))
+    scales = {name: delta.scale * delta.a.shape[0] for name, delta in read.deltas.items()}
+    assert scales.pop("layers.0.attention.q_proj.weight") == 7 and scales.pop("layers.1.attention.q_proj.weight") == 5
+    assert scales and set(scales.values()) == {10.0}
+
+
+def test_an_adapter_may_have_the_largest_rank_and_size_that_are_allowed(folder: Path) -> None:
+    model, size = weights.load(folder), (GOLDEN / "adapter_model.safetensors").stat().st_size
+    most = max(delta.a.shape[0] for delta in read_adapter(GOLDEN, model, max_bytes=size).deltas.values())
+    assert read_adapter(GOLDEN, model, max_rank=most).deltas
+    with pytest.raises(ConfigError, match=f"has rank {most}: at most {most - 1} is allowed here"):
+        read_adapter(GOLDEN, model, max_rank=most - 1)
+    with pytest.raises(ConfigError, match=f"has {size} bytes: an adapter of at most {size - 1} is allowed here"):
+        read_adapter(GOLDEN, model, max_bytes=size - 1)
+
+
 def test_an_engine_changes_adapters_between_steps_and_caches_nothing_across(folder: Path) -> None:
     plain, adapted = weights.load(folder), weights.load(folder, adapter=GOLDEN)
     config = EngineConfig(kv_memory_bytes=1 << 21, kv_cache="float32", weights="float32")
