@@ -16,7 +16,7 @@ from firsthand.benchmarks.crosswords import EMPTY, CrosswordThoughts, board_in, 
 from firsthand.benchmarks.game24 import Game24Thoughts, game24, is_solution
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import assistant, user
-from firsthand.model import Sampling
+from firsthand.model import Sampling, Usage
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.providers.cassette import Cassette, CassetteMiss, recorded
@@ -39,6 +39,14 @@ def test_a_cassette_answers_in_the_order_of_the_recording():
     assert cassette.unplayed == 0
     with pytest.raises(CassetteMiss, match="holds 3 replies to this, 3 are played and 1 asked"):
         ask(cassette, "a")
+
+
+def test_a_prompt_is_counted_once_and_each_reply_by_its_words():
+    cassette = Cassette({"one two three": ["a", "b c", "d e f"]})
+    first, second = asyncio.run(cassette.complete([user("one two three")], Sampling(), n=2))
+    assert [each.usage for each in (first, second)] == [Usage(3, 0, 1), Usage(0, 0, 2)]
+    [third] = asyncio.run(cassette.complete("one two three", Sampling()))
+    assert third.usage == Usage(3, 0, 3) and asyncio.run(cassette.count_tokens("one two three")) == 3
 
 
 def test_a_miss_is_loud_and_shows_what_differs():

@@ -16,6 +16,7 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.bridges.lm_eval.document_scores import answers
+from firsthand.bridges.lm_eval.document_tasks import _sampling
 from firsthand.bridges.lm_eval.task_files import code_in, read_yaml
 from firsthand.errors import ConfigError, DataError, MissingExtra
 from firsthand.message import Message, Text
@@ -362,6 +363,32 @@ def test_repeats_are_epochs_and_a_majority_filter_sees_all_of_them(folder: Path)
     results = theirs(folder / "vote.yaml", lm=harness_lm(times=True))["results"]["vote"]
     same(metrics(benchmark, traces), results)
     assert 0 < results["exact_match,maj"] < 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, {"stop": (), "max_tokens": 256, "temperature": 0.0}),
+        ({"do_sample": True}, {"temperature": 1.0}),
+        ({"do_sample": True, "temperature": 0.7}, {"temperature": 0.7}),
+        ({"do_sample": True, "temperature": 0.0}, {"temperature": 0.0}),
+        ({"do_sample": False, "temperature": 0.7}, {"temperature": 0.0}),
+        ({"temperature": 0.7}, {"temperature": 0.7}),
+        ({"temperature": None}, {"temperature": 0.0}),
+        ({"until": "x"}, {"stop": ("x",)}),
+        ({"until": ["a", "", None, 3]}, {"stop": ("a", "3")}),
+        ({"max_gen_toks": 7, "max_tokens": 9}, {"max_tokens": 7}),
+        ({"max_gen_toks": None, "max_new_tokens": 8, "max_tokens": 9}, {"max_tokens": 8}),
+        ({"max_completion_tokens": 5}, {"max_tokens": 5}),
+        ({"top_p": 0.5, "top_k": 3, "min_p": 0.1, "repetition_penalty": 1.2, "num_beams": 1},
+         {"top_p": 0.5, "top_k": 3, "min_p": 0.1, "repetition_penalty": 1.2}),
+    ],
+)  # fmt: skip
+def test_generation_settings_are_read_by_the_harness_s_rules(settings: dict, found: dict) -> None:
+    plain = {"stop": (), "max_tokens": 256, "temperature": 0.0}
+    assert _sampling(settings) == plain | found
+    with pytest.raises(DataError, match="beam search with 2 beams"):
+        _sampling({**settings, "num_beams": 2})
 
 
 @needs_harness

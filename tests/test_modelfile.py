@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
 from firsthand.errors import ModelFileError
+from firsthand.formats import safetensors_file
 from firsthand.formats.fields import MAX_LAYERS, Fields
 from firsthand.formats.gguf_file import READABLE, read_gguf
 from firsthand.formats.model_files import read_json, refuse_pickle
@@ -363,6 +364,28 @@ def test_flipped_safetensors_bytes_give_a_model_file_error_or_a_file_the_package
             assert set(package.keys()) == names
 
     only_model_file_errors(read_both, tmp_path / "a.safetensors", bytes(raw))
+
+
+def test_a_safetensors_file_may_end_with_its_header_and_a_shape_may_have_16_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(safetensors({}, b""))
+    assert read_safetensors(path).tensors == {}
+    length = len(path.read_bytes()) - 8
+    monkeypatch.setattr(safetensors_file, "MAX_JSON_BYTES", length)
+    assert read_safetensors(path).metadata == {}
+    monkeypatch.setattr(safetensors_file, "MAX_JSON_BYTES", length - 1)
+    with pytest.raises(ModelFileError, match=f"header has {length} bytes: expected at most {length - 1}"):
+        read_safetensors(path)
+    monkeypatch.undo()
+    for sizes, is_read in ((16, True), (17, False)):
+        path.write_bytes(safetensors({"a": entry(shape=[1] * sizes, offsets=[0, 4])}, bytes(4)))
+        if is_read:
+            assert read_safetensors(path).tensors["a"].shape == (1,) * 16
+        else:
+            with pytest.raises(ModelFileError, match="needs a shape"):
+                read_safetensors(path)
 
 
 # fields

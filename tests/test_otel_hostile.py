@@ -14,6 +14,7 @@ from collector import collecting, values
 from firsthand.message import Message, Text, ToolCall, assistant, user
 from firsthand.model import Usage
 from firsthand.telemetry import genai, otlp_export
+from firsthand.telemetry.live_export import Sender
 from firsthand.telemetry.otlp_export import Telemetry
 from firsthand.telemetry.trace_spans import Span, spans_of
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
@@ -180,3 +181,44 @@ def test_an_attempt_of_thousands_of_calls_is_delivered_whole() -> None:
         telemetry = Telemetry(collector.url)
         assert telemetry.deliver(spans_of(trace)) and len(collector.spans) == 3001
         telemetry.close()
+
+
+class Listened:
+    """Stands where spans are sent from: it keeps them."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.problems: list[str] = []
+
+    def send(self, spans: list[Span]) -> None:
+        self.spans += spans
+
+    def note_problem(self, text: str) -> None:
+        self.problems.append(text)
+
+
+@pytest.mark.parametrize("content", [False, True])
+def test_a_sender_tells_messages_only_if_it_is_to(content: bool) -> None:
+    trace = replace(hostile("a word of the prompt"), started_at="2026-11-25T00:00:00")
+    listened: Any = Listened()
+    Sender(listened, "run-1", content=content).ended(trace)
+    told = [name for span in listened.spans for name in span.attributes if name.endswith(".messages")]
+    assert len(listened.spans) == 6 and bool(told) == content and not listened.problems
+    assert listened.spans[0].attributes["firsthand.run"] == "run-1"
+    Sender(None, "run-1").ended(trace)
+
+
+def test_a_listener_beside_the_sender_says_itself_whether_it_wants_streams() -> None:
+    def plain(step: Any) -> None: ...
+
+    class Quiet:
+        streams = False
+
+        def __call__(self, step: Any) -> None: ...
+
+    sender: Any = Sender(Listened(), "r")  # type: ignore[arg-type]
+    place: Any = type("At", (), {"id": "p"})()
+    found = [sender.listeners(lambda _, other=other: other)(place).streams for other in (None, plain, Quiet())]
+    assert found == [False, True, False]
+    others = lambda place: None  # noqa: E731
+    assert Sender(None, "r").listeners(others) is others

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firsthand import grammar
+from firsthand.cluster.outbox import Outbox
 from firsthand.cluster.replicas import replica_messages, router
 from firsthand.cluster.replicas.fleet import MAX_LOSSES, Fleet
 from firsthand.cluster.replicas.in_process import InProcessReplica, InProcessStarter
@@ -192,6 +193,22 @@ def test_the_numbers_of_all_engines_are_sums_and_the_longest_wait() -> None:
         "running": 3.0, "oldest_wait_s": 7.0, "steps": 35.0, "adapters": 1.0, "refused": 2.0,
     }  # fmt: skip
     assert total_counters([]) == {}
+
+
+def test_an_outbox_gives_each_message_once_and_waits_when_it_has_none() -> None:
+    async def used() -> None:
+        box = Outbox()
+        box.put({"n": 1})
+        box.put({"n": 2})
+        assert await box.take() == [{"n": 1}, {"n": 2}]
+        waiting = asyncio.create_task(box.take(60))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done(), "it is empty again, so whoever takes waits"
+        box.put({"n": 3})
+        assert await waiting == [{"n": 3}] and await box.take(0.001) == []
+
+    asyncio.run(used())
 
 
 # -- going on --
