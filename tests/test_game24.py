@@ -27,7 +27,7 @@ from firsthand.patterns.direct import direct
 from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import tot
-from firsthand.providers.game24_solver import moves, position, reachable, solution
+from firsthand.providers.game24_solver import makes_24, moves, position, reachable, solution
 from firsthand.providers.sim import Errors, Sim, open_model, uniform
 from firsthand.rollout import rollout
 
@@ -59,6 +59,19 @@ BENCHMARK = game24(data="generated")
 )
 def test_an_answer_is_checked_exactly(answer, holds):
     assert is_solution(answer, "4 5 9 10") is holds
+
+
+@pytest.mark.parametrize(
+    ("expression", "numbers", "holds"),
+    [
+        ("8 * 3", "3 3 8 8", False), ("8 * 3 * 8 / 8", "3 3 8 8", False), ("8 * 3 + 8 - 8", "3 3 8 8", False),
+        ("8 / (3 - 8 / 3)", "3 3 8 8", True), ("8 * 3", "3 8", True), ("3 * 8 * 8 / 8", "3 8 8 8", True),
+        ("24", "24", True), ("24", "24 24", False), ("12 + 12", "12 12", True), ("12 + 12", "12", False),
+        ("-(1 - 25)", "1 25", True), ("25 - 1 + 0 * 7", "1 25", False), ("2 ** 3 * 3", "2 3 3", False),
+    ],
+)  # fmt: skip
+def test_each_number_is_used_exactly_as_often_as_it_is_given(expression, numbers, holds):
+    assert makes_24(expression, position(numbers)) == holds
 
 
 def test_fractions_on_the_way_are_exact():
