@@ -170,6 +170,12 @@ def test_a_model_in_bfloat16_keeps_its_angles_in_float32() -> None:
         dict(kind="llama3", factor=8.0),
         dict(kind="llama3", factor=8.0, original_max_position=8192, high_freq_factor=1.0),
         dict(kind="yarn", factor=8.0, original_max_position=8192, beta_fast=0.5),
+        dict(kind="yarn", factor=8.0, original_max_position=8192, beta_slow=0.0),
+        dict(kind="yarn", factor=8.0, original_max_position=8192, beta_fast=2.0, beta_slow=2.0001),
+        dict(theta=1.0),
+        dict(attention_factor=0.0),
+        dict(kind="llama3", factor=8.0, original_max_position=8192, low_freq_factor=0.0),
+        dict(kind="llama3", factor=8.0, original_max_position=8192, low_freq_factor=4.0),
         dict(kind="divided"),
         dict(kind="divided", divisors=(1.0, 0.0)),
     ],
@@ -177,3 +183,16 @@ def test_a_model_in_bfloat16_keeps_its_angles_in_float32() -> None:
 def test_ropes_that_cannot_work_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="rope"):
         Rope(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(theta=1.0001),
+        dict(kind="yarn", factor=8.0, original_max_position=1, beta_fast=2.0, beta_slow=2.0),
+        dict(kind="llama3", factor=0.5, original_max_position=8192, low_freq_factor=3.999),
+        dict(kind="divided", divisors=(0.5,)),
+    ],
+)
+def test_ropes_at_the_edge_of_what_works_are_taken(settings: dict[str, Any]) -> None:
+    assert Rope(**settings).kind == settings.get("kind", "default")
