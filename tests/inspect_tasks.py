@@ -104,6 +104,27 @@ def tooled():
     return Task(dataset=samples(), solver=[use_tools(atlas()), ask_again()], scorer=[includes(), both()])
 
 
+@scorer(metrics=[mean()])
+def listed():
+    async def score(state, target):
+        return Score(value=[1.0, 0.0], metadata={"epoch": state.epoch, "said": state.output.completion})
+
+    return score
+
+
+@scorer(metrics={"*": [mean()]})
+def partly():
+    async def score(state, target):
+        return Score(value={"known": "C", "half": "P", "unknown": None}, answer=state.output.completion)
+
+    return score
+
+
+@task
+def witnessed():
+    return Task(dataset=samples()[:3], scorer=[listed(), partly()])
+
+
 @task
 def repeated():
     return Task(

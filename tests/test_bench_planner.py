@@ -13,7 +13,7 @@ from firsthand.commands.models import expectation
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.hub.inspection import inspect
-from firsthand.hub.planner import PROMPT, plan, prefill_gflop
+from firsthand.hub.planner import PROMPT, nearest, plan, prefill_gflop
 from firsthand.measure import machine_speeds
 from firsthand.measure.machine import describe
 from firsthand.measure.machine_speeds import Speeds, is_below
@@ -157,6 +157,22 @@ def test_without_one_the_model_nearest_in_size_tells_the_share(tmp_path: Path) -
     assert expectation(expected).startswith("Expect ") and "near, with weights in int8" in expectation(expected)
     floats = plan(facts, SPEEDS, 1 << 20, [far], "m").expected
     assert floats is not None and floats.decode == pytest.approx(0.5 * 20e9 / (2 * facts.decode_parameters))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "closest"),
+    [((2.0, 3.0), 2.0), ((0.25, 3.0), 3.0), ((0.4, 3.0), 0.4), ((3.0, 0.01), 3.0), ((100.0, 0.5), 0.5)],
+)
+def test_the_nearest_in_size_is_that_of_the_smallest_ratio_either_way(
+    tmp_path: Path, sizes: tuple[float, ...], closest: float
+) -> None:
+    weights.save(tiny_model(), tmp_path)
+    facts = inspect(tmp_path)
+    results = [result(model=str(size), parameters=int(size * facts.decode_parameters)) for size in sizes]
+    for order in (results, results[::-1]):
+        found, is_same = nearest(order, facts, "another")
+        assert found is not None and (found.model, is_same) == (str(closest), False)
+    assert nearest(results, facts, str(sizes[1])) == (results[1], True) and nearest([], facts, "m") == (None, False)
 
 
 def test_inspect_prints_the_plan_and_can_do_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

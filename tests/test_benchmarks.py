@@ -12,7 +12,7 @@ import pytest
 
 from firsthand import catalog
 from firsthand.benchmarks.arc_easy import arc_easy
-from firsthand.benchmarks.arithmetic import arithmetic
+from firsthand.benchmarks.arithmetic import MAX_TASKS, arithmetic, make_tasks, parse_levels
 from firsthand.benchmarks.gsm8k import gsm8k
 from firsthand.benchmarks.sources.arc_files import from_hub
 from firsthand.benchmarks.sources.datasets import Source, fetch, load, read
@@ -224,3 +224,25 @@ def test_full_data_gives_all_tasks_with_ids_of_their_own():
     for name, count in [("gsm8k", 1319), ("arc_easy", 2376), ("arc_challenge", 1172)]:
         tasks = catalog.benchmark(f"{name}:data={SHARED}").tasks(0)
         assert len({task.id for task in tasks}) == len(tasks) == count
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+def test_as_many_problems_of_a_level_as_may_be_asked_for_are_all_different_and_right(level):
+    tasks = make_tasks(3, (level,), MAX_TASKS)
+    assert len({task.prompt for task in tasks}) == MAX_TASKS
+    assert [task.prompt for task in tasks[:50]] == [task.prompt for task in make_tasks(3, (level,), 50)]
+    for task in tasks if level < 4 else []:
+        assert evaluate(task.prompt.removeprefix("What is ").removesuffix("?")) == float(task.secret["answer"])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("1-3", (1, 2, 3)), ("2", (2,)), ("4,1", (1, 4)), ("1-2, 2-4", (1, 2, 3, 4)), ("3-1,2", (2,)), ("0", None), ("5", None),
+     ("1-5", None), ("3-1", None), ("", None), ("1,,2", None)],
+)  # fmt: skip
+def test_levels_are_from_1_to_4(text, found):
+    if found is not None:
+        assert parse_levels(text) == found
+        return
+    with pytest.raises(ConfigError, match="levels is"):
+        parse_levels(text)

@@ -12,11 +12,11 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.creative import endings, passage
-from firsthand.benchmarks.crosswords import board_in, board_of, crosswords, place
+from firsthand.benchmarks.crosswords import EMPTY, CrosswordThoughts, board_in, board_of, crosswords, place
 from firsthand.benchmarks.game24 import Game24Thoughts, game24, is_solution
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import assistant, user
-from firsthand.model import Sampling
+from firsthand.model import Sampling, Usage
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.providers.cassette import Cassette, CassetteMiss, recorded
@@ -39,6 +39,14 @@ def test_a_cassette_answers_in_the_order_of_the_recording():
     assert cassette.unplayed == 0
     with pytest.raises(CassetteMiss, match="holds 3 replies to this, 3 are played and 1 asked"):
         ask(cassette, "a")
+
+
+def test_a_prompt_is_counted_once_and_each_reply_by_its_words():
+    cassette = Cassette({"one two three": ["a", "b c", "d e f"]})
+    first, second = asyncio.run(cassette.complete([user("one two three")], Sampling(), n=2))
+    assert [each.usage for each in (first, second)] == [Usage(3, 0, 1), Usage(0, 0, 2)]
+    [third] = asyncio.run(cassette.complete("one two three", Sampling()))
+    assert third.usage == Usage(3, 0, 3) and asyncio.run(cassette.count_tokens("one two three")) == 3
 
 
 def test_a_miss_is_loud_and_shows_what_differs():
@@ -181,6 +189,30 @@ def test_boards_are_read_from_any_text(monkeypatch, tmp_path):
     (tmp_path / "mini0505.json").write_text('[[["clue"], "A"]]')
     with pytest.raises(DataError, match="a list of clues and boards was expected"):
         crosswords(data=str(tmp_path))
+
+
+def test_a_state_of_a_crossword_is_asked_about_valued_and_shown_clue_by_clue():
+    thoughts = CrosswordThoughts(tuple(f"clue of {way}{number}" for way in "hv" for number in range(1, 6)))
+    state = "h1. abcde\nv1. afghi\n"  # h2 to h5 and v2 to v5 have one letter each
+    assert board_of(state) == "ABCDE" + "F____" + "G____" + "H____" + "I____"
+    asked = [request.prompt for request in thoughts.value(state)]
+    assert len(asked) == 2 and "clue of h1: a b c d e" in asked[0] and "clue of v1: a f g h i" in asked[1]
+    assert len(thoughts.value("h1. abcde\nh2. fghij\n")) == 7, "two letters of a clue are enough to judge it"
+    assert thoughts.value("") == ()
+    assert thoughts.valued(state, [["it is sure", "maybe"], ["Impossible"], ["who knows"]]) == 1.0 + 0.5 - 20.0
+    replies = [
+        "h2. fjklm (high)\nv2. bjxyz (low)\nh2. fjklm (low)",
+        "V3. cxxxx (certain)\nv2. bjxyz (certain)\nh2. xxxxx (certain)",
+    ]
+    assert thoughts.proposed(state, replies) == [f"{state}v2. bjxyz\n", f"{state}h2. fjklm\n"]
+    assert thoughts.sampled(state, replies[0]) == f"{state}h2. fjklm\n" and thoughts.sampled(state, "no") == state
+    shown = thoughts.shown(state)
+    unfilled, filled = shown.partition("Unfilled:\n")[2].split("\nFilled:\n")
+    assert shown.startswith("Current Board:\nABCDE\nF____\n") and unfilled.count("clue") == 8
+    assert filled == "h1. clue of h1: ABCDE\nv1. clue of v1: AFGHI\n\nChanged:\n"
+    assert thoughts.answer(state).splitlines()[1] == "F _ _ _ _" and not thoughts.is_done(state)
+    full = "".join(f"h{row}. abcde\n" for row in range(1, 6))
+    assert thoughts.is_done(full) and board_of("") == EMPTY
 
 
 # -- creative writing --

@@ -139,9 +139,19 @@ def test_shades_follow_the_score():
         return Cell("b", "a", (1,), Interval(value, 0, 1, 3), 3, 0)
 
     assert [shade(cell(value)) for value in (0.0, 0.5, 1.0)] == [0, 4, STEPS]
+    assert [shade(cell(value)) for value in (0.05, 0.06, 0.94, 0.95)] == [0, 1, 8, STEPS]  # to the nearest of 9
+    assert shade(cell(-0.01)) is shade(cell(1.01)) is None
     assert shade(None) is shade(cell(math.nan)) is shade(cell(7.0)) is None
     assert score_cells(None) == ("-", "")
     assert score_cells(Cell("b", "a", (1,), Interval(0.5, -math.inf, math.inf, 1), 1, 0)) == ("0.50", "unknown (1)")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bounds"),
+    [(0.07, 1.0, ".07-1"), (0.0, 0.999, "0-1"), (10.07, 20.5, "10.07-20.50"), (-0.25, 100.07, "-.25-100.07")],
+)
+def test_bounds_are_told_to_two_decimals_whatever_the_scale(low, high, bounds):
+    assert score_cells(Cell("b", "a", (1,), Interval(0.5, low, high, 4), 4, 2)) == ("0.50", f"{bounds} (4, 2 err)")
 
 
 def one(length, value, low, high):

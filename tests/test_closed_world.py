@@ -3,11 +3,12 @@
 import asyncio
 import math
 import re
+from itertools import pairwise
 
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.benchmarks.closed_world import WorldPages, closed_world, find_page, make_world
+from firsthand.benchmarks.closed_world import TWO_HOPS, WorldPages, closed_world, find_page, make_world
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.patterns.direct import direct
@@ -106,3 +107,25 @@ def test_backing_off_scores_what_theory_says(finishes, knows, guesses):
     expected = finishes * knows + (1 - finishes) * guesses
     scored = sum(trace.score("normalised").value for trace in traces) / len(traces)
     assert abs(scored - expected) < 3 * math.sqrt(expected * (1 - expected) / len(traces))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_name_of_a_world_begins_another_so_a_query_names_one_thing(seed):
+    world = make_world(seed)
+    words = sorted({word for name in world for word in name.removesuffix(" Works").split()})
+    assert not [(one, two) for one, two in pairwise(words) if two.startswith(one)]
+    assert all(find_page(world, f"who is {name}?") == facts["page"] for name, facts in world.items())
+
+
+def test_every_two_hop_answer_stands_on_the_page_that_the_first_one_leads_to():
+    world = make_world(5)
+    asked = {task.prompt: task.secret["answer"] for task in closed_world(hops="2", tasks=400).tasks(5)}
+    for question, (_, first, then) in TWO_HOPS.items():
+        before, after = question.split("{}")
+        mine = {
+            prompt: answer for prompt, answer in asked.items() if prompt.startswith(before) and prompt.endswith(after)
+        }
+        assert mine
+        for prompt, answer in mine.items():
+            there = world[world[prompt.removeprefix(before).removesuffix(after)][first]]
+            assert there[then] == answer and answer in there["page"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from firsthand.cli import main
 from firsthand.runs.pairing import compare
 from firsthand.runs.store import Run, create
-from firsthand.show.answer_diff import MAX_SAMPLES, samples, terminal_text, word_difference
+from firsthand.show.answer_diff import _WORD, MAX_CHARS, MAX_SAMPLES, samples, terminal_text, word_difference
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
 
@@ -145,6 +145,24 @@ def test_the_page_is_inert_whatever_was_answered(runs: tuple[Run, Run], tmp_path
     assert "unsafe" not in policy and "url(" not in style[1] and "@import" not in style[1]
     assert seen.text.count("What is") == 4 and next(a for t, a in seen.tags if t == "section") == {"class": "worse"}
     assert "3 worse, 1 better, 1 same" in " ".join(seen.text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "is_cut"),
+    [
+        ("a " * 1000, 2000, False), ("a " * 1000 + "b", 2000, True),  # words, of which each space is one
+        ("x" * MAX_CHARS, 1, False), ("x" * (MAX_CHARS + 1), 1, True), ("é", 1, False), (None, 0, False),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_cut_says_so_and_no_other(
+    text: str | None, words: int, is_cut: bool, runs: tuple[Run, Run]
+) -> None:
+    a, b = runs
+    answer(a, "cut", 1.0, text)
+    answer(b, "cut", 0.0, "other")
+    side = next(each.a for each in samples(compare(a, b), a, b) if each.task_id == "cut")
+    shown = side.text.removesuffix(" …")
+    assert (shown != side.text) == is_cut and len(_WORD.findall(shown)) == words and (text or "").startswith(shown)
 
 
 def test_the_page_is_bounded(runs: tuple[Run, Run], tmp_path: Path) -> None:

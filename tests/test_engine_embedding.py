@@ -96,6 +96,78 @@ def test_long_texts_are_cut_and_said_to_be(both: list[TextEmbedder]) -> None:
         assert embedder.embed(["red " * 30]).vectors.tobytes() == embedder.embed(["red " * 300_000]).vectors.tobytes()
 
 
+@pytest.mark.parametrize("gap", [" ", " " * 600])  # of a long text the beginning alone is encoded at first
+def test_a_text_of_exactly_the_most_tokens_is_whole(both: list[TextEmbedder], gap: str) -> None:
+    first, red, last = both[1].tokenise("red")[0]
+    for count, cut in ((29, False), (30, False), (31, True), (32, True)):
+        text = "red " * (count - 1) + gap + "red"
+        assert both[1].tokenise(text) == ([first, *[red] * min(count, 30), last], cut)
+        found = both[1].embed([text])
+        assert (found.num_tokens, found.truncated) == ((min(count, 30) + 2,), (cut,))
+
+
+def test_case_is_the_folders_and_another_pooling_changes_nothing_else(tmp_path: Path) -> None:
+    write_embedder(tmp_path)
+    said = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(said | {"normalizer": None}))  # it knows no capitals
+    embedders = []
+    for lower in ("true", "false"):
+        (tmp_path / "sentence_bert_config.json").write_text(f'{{"max_seq_length": 12, "do_lower_case": {lower}}}')
+        embedders += [load(tmp_path, compiled=False), load(tmp_path, pooling="cls", compiled=False)]
+    assert [each.config for each in embedders] == [
+        EmbeddingConfig(pooling, 12, (2,), (3,), lower) for lower in (True, False) for pooling in ("mean", "cls")
+    ]  # type: ignore[arg-type]
+    small, _, large, _ = ([each.tokenise("a RED Cat")[0], each.tokenise("a red cat")[0]] for each in embedders)
+    assert small[0] == small[1] == large[1] != large[0]
+    for each in embedders:
+        each.close()
+
+
+CLS, SEP = {"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}}
+TEMPLATE = {"type": "TemplateProcessing", "special_tokens": {"[CLS]": {"ids": [2]}, "[SEP]": {"ids": [3, 4]}}}
+BERT = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+TEXT: dict[str, Any] = {"Sequence": {"id": "A", "type_id": 0}}
+
+
+@pytest.mark.parametrize(
+    ("processor", "before", "after"),
+    [
+        (None, (), ()),
+        ({"type": "ByteLevel"}, (), ()),
+        (BERT, (2,), (3,)),
+        (BERT | {"type": "RobertaProcessing"}, (2,), (3,)),
+        (TEMPLATE | {"single": [CLS, CLS, TEXT, SEP]}, (2, 2), (3, 4)),
+        (TEMPLATE | {"single": [TEXT]}, (), ()),
+        ({"type": "Sequence", "processors": [{"type": "ByteLevel"}, TEMPLATE | {"single": [CLS, TEXT]}]}, (2,), ()),
+        ({"type": "Sequence", "processors": [BERT, TEMPLATE | {"single": [SEP, TEXT, CLS]}]}, (2, 3, 4), (3, 2)),
+    ],
+)
+def test_special_tokens_stand_where_the_post_processor_puts_them(
+    tmp_path: Path, folder: Path, processor: Any, before: tuple[int, ...], after: tuple[int, ...]
+) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": processor}))
+    found = read_embedding_config(tmp_path, pretrained.load(folder), 64, default="cls")
+    assert found == EmbeddingConfig("cls", 64, before, after)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "tokenizer", "most"),
+    [
+        ({}, {}, 64), ({"max_seq_length": 20}, {}, 20), ({"max_seq_length": 65}, {}, 64), ({"max_seq_length": 64}, {}, 64),
+        ({"max_seq_length": 20}, {"model_max_length": 10}, 20), ({}, {"model_max_length": 10}, 10),
+        ({}, {"model_max_length": 1e30}, 64), ({}, {"model_max_length": 10**30}, 64), ({}, {"model_max_length": 0}, 64),
+        ({"max_seq_length": None}, {"model_max_length": 63}, 63),
+    ],
+)  # fmt: skip
+def test_the_most_tokens_are_the_smallest_that_a_file_or_the_model_states(
+    tmp_path: Path, folder: Path, sentence: dict[str, Any], tokenizer: dict[str, Any], most: int
+) -> None:
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(sentence))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    assert read_embedding_config(tmp_path, pretrained.load(folder), 64, default="mean").max_tokens == most
+
+
 def test_a_text_names_no_control_token(both: list[TextEmbedder]) -> None:
     assert 3 not in both[0].tokenise("a [SEP] b")[0][1:-1]
 

@@ -229,6 +229,37 @@ def test_samples_leave_free_places_to_those_who_are_before_them() -> None:
     assert Counter(line.owner for line in b.s.running) == {"chat": 2, "samples": 2}
 
 
+def test_an_owners_only_answer_is_not_taken_for_another_owner_and_the_youngest_of_several_is() -> None:
+    b = Bench(sequences=1)
+    first = b.add("a", answer=30)
+    b.step(2)
+    b.add("b", answer=3)
+    b.step(5)
+    assert b.s.running == [first] and b.s.num_preemptions == 0
+    b = Bench(sequences=2)
+    old, young = b.add("a", answer=30), b.add("a", answer=30)
+    b.step(2)
+    other = b.add("b", answer=30)
+    b.step(5)
+    assert b.s.running == [old, other] and b.s.num_preemptions == 1 and young.state is SequenceState.WAITING
+
+
+def test_an_owner_is_charged_what_was_computed_for_it_and_shared_prompts_once() -> None:
+    b = Bench(sequences=4, tokens=32)
+    prompt = list(range(40))
+    b.add("one", prompt=prompt, answer=5, n=7)
+    b.add("one", prompt=[*prompt, 1, 2, 3], answer=4, n=2)  # which finds the first 40 in the cache
+    b.add("one", prompt=9, answer=2)
+    while b.s.has_work:
+        b.step()
+    assert b.s.num_preemptions == 0
+    assert b.s.waiting._flows[0, "one"].served == b.got["one"]
+    once, others = (40 + 7 * 4) + (3 + 2 * 3) + (9 + 1), 8
+    assert once <= b.got["one"] <= once + others, (
+        "an answer that had to wait computes the last token of its prompt again"
+    )
+
+
 def test_preempted_tokens_are_not_charged_twice() -> None:
     w = WaitingQueue()
     a, b = (Sequence(i, 0, [1] * 10, 10, owner=owner) for i, owner in enumerate("ab"))

@@ -1,3 +1,5 @@
+import pytest
+
 from firsthand.engine.core.scheduler import Scheduler
 from firsthand.engine.core.sequence import Sequence, SequenceState
 from firsthand.engine.core.step_plan import StepPlan
@@ -110,6 +112,24 @@ def test_followers_start_from_the_memory_of_the_first_and_those_without_room_wai
     assert len(plan.copies) == 1, "two write to one half-full block, so one of them gets a copy"
 
 
+@pytest.mark.parametrize(("num_blocks", "state"), [(3, SequenceState.WAITING), (4, SequenceState.RUNNING)])
+def test_a_follower_starts_only_if_every_running_answer_keeps_a_block_to_grow(
+    num_blocks: int, state: SequenceState
+) -> None:
+    s = scheduler(num_blocks)
+    lead = line(0, 8)  # two full blocks: each answer's next token takes a block of its own
+    lead.followers = [follower := Sequence(0, 1, list(lead.tokens), 8, max_tokens=9)]
+    s.add(lead)
+    compute(s, s.plan())
+    assert s.pool.num_available == num_blocks - 2
+    s.fork(lead)
+    assert follower.state is state
+    if state is SequenceState.RUNNING:
+        follower.append(8)
+    plan = s.plan()
+    assert len(plan.chunks) == len(s.running) and s.num_preemptions == 0, "nobody was started to be preempted at once"
+
+
 def test_a_dropped_first_answer_leaves_its_prompt_to_the_others() -> None:
     s = scheduler(tokens=5)
     lead = line(0, 9)
@@ -137,6 +157,20 @@ def test_requests_that_come_together_compute_what_they_share_once() -> None:
     assert sizes(first) == [(1, 65)]
     compute(s, first)
     assert sizes(s.plan()) == [(1, 1), (2, 5), (3, 5), (4, 5), (9, 8)]
+
+
+@pytest.mark.parametrize(("shared", "first_step"), [(32, [(1, 32)]), (31, [(1, 31), (2, 36)]), (33, [(1, 33)])])
+def test_a_prefix_of_32_tokens_that_a_step_computes_to_its_last_is_waited_for(
+    shared: int, first_step: list[tuple[int, int]]
+) -> None:
+    s = scheduler(200, tokens=500)
+    s.add(alike(1, shared, 0))
+    s.add(alike(2, shared, 5))
+    plan = s.plan()
+    assert sizes(plan) == first_step
+    compute(s, plan)
+    if len(first_step) == 1:
+        assert sizes(s.plan()) == [(1, 1), (2, 5)]
 
 
 def test_a_step_is_not_given_up_for_a_few_tokens_or_for_what_is_computed_later() -> None:

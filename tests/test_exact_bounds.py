@@ -10,7 +10,7 @@ import math
 import socket
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from typing import Any
 import httpx
 import pytest
 
-from engine_tiny import tiny_engine
+from engine_tiny import VOCAB, tiny_engine, tiny_model
 from firsthand import catalog
+from firsthand.engine.core.request_checks import check_request, check_room, check_score
 from firsthand.engine.core.sequence import Request
-from firsthand.errors import ToolError
+from firsthand.engine.memory.blocks import BlockPool
+from firsthand.errors import FirsthandError, PromptTooLong, ToolError
 from firsthand.model import Sampling
 from firsthand.providers.scripted import Scripted
 from firsthand.serve.admission.admission_settings import ClientLimits
@@ -289,3 +291,73 @@ def test_outputs_that_wait_for_an_aborted_answer_are_gone_and_others_stay(index:
     given = {(each.request_id, each.index) for each in engine.step()}
     dropped = {(gone, 0), (gone, 1)} if index is None else {(gone, index)}
     assert given == waiting - dropped
+
+
+# -- what an engine takes --
+
+SHAPE = tiny_model().architecture  # a context of 256 tokens, a vocabulary of 96
+LAST = VOCAB - 1
+
+
+def asked(prompt: int = 1, **fields: Any) -> Callable[[], None]:
+    return lambda: check_request(Request((1,) * prompt, **fields), SHAPE)
+
+
+def sampled(**fields: Any) -> Callable[[], None]:
+    return asked(sampling=Sampling(**fields))
+
+
+def rated(prefix: int = 1, continuations: Sequence[Sequence[int]] = ((1,),), priority: int = 0, owner: str = "",
+          **more: Any) -> Callable[[], None]:  # fmt: skip
+    return lambda: check_score((1,) * prefix, continuations, priority, owner, SHAPE, **more)
+
+
+@pytest.mark.parametrize(
+    ("fits", "over", "said"),
+    [
+        (asked(255), asked(256), "prompt has 256 tokens and at least 1 must follow"),
+        (asked(n=1), asked(n=0), "n is 0"), (asked(n=1024), asked(n=1025), "n is 1025"),
+        (asked(priority=1000), asked(priority=1001), "priority is 1001"),
+        (asked(priority=-1000), asked(priority=-1001), "priority is -1001"),
+        (asked(owner="x" * 256), asked(owner="x" * 257), "owner is"),
+        (asked(salt="x" * 256), asked(salt="x" * 257), "salt is"),
+        (sampled(seed=-(2**63)), sampled(seed=-(2**63) - 1), "seed is -9223372036854775809"),
+        (sampled(seed=2**64 - 1), sampled(seed=2**64), "seed is 18446744073709551616"),
+        (sampled(logit_bias=((LAST, 1.0),)), sampled(logit_bias=((VOCAB, 1.0),)), "token 0 of logit_bias is 96"),
+        (sampled(logit_bias=((0, 1.0), (1, 1.0))), sampled(logit_bias=((1, 1.0), (1, 1.0))), "names a token twice"),
+        (sampled(stop_ids=(LAST,)), sampled(stop_ids=(0, VOCAB)), "token 1 of stop_ids is 96"),
+        (sampled(allowed_token_ids=(LAST,)), sampled(allowed_token_ids=(VOCAB,)), "token 0 of allowed_token_ids"),
+        (asked(stop_ids=frozenset({0, LAST})), asked(stop_ids=frozenset({VOCAB})), "token 0 of stop_ids is 96"),
+        (asked(stop_ids=frozenset({0})), asked(stop_ids=frozenset({-1})), "token 0 of stop_ids is -1"),
+        (asked(stop_ids=frozenset()), asked(stop_ids=frozenset(range(1025))), "there are 1025 stop_ids"),
+        (asked(bad_sequences=((0, LAST),)), asked(bad_sequences=((0,), (0, VOCAB))), "token 1 of bad sequence 1 is 96"),
+        (asked(bad_sequences=((1,),) * 8192), asked(bad_sequences=((1,),) * 8193), "there are 8193 bad_sequences"),
+        (rated(200, [[1] * 56]), rated(200, [[1], [1] * 57]), "prompt has 200 tokens and at least 57"),
+        (rated(256, []), rated(257, []), "prompt has 257 tokens"), (rated(1, [[]]), rated(0), "prefix is empty"),
+        (rated(continuations=[[LAST]]), rated(continuations=[[1], [VOCAB]]), "token 0 of continuation 1 is 96"),
+        (rated(continuations=[()] * 65536), rated(continuations=[()] * 65537), "there are 65537 continuations"),
+        (rated(top=100), rated(top=101), "top is 101"), (rated(top=0), rated(top=-1), "top is -1"),
+        (rated(priority=1000), rated(priority=1001), "priority is 1001"),
+        (rated(salt="s"), rated(salt="s" * 257), "salt is"),
+    ],
+)  # fmt: skip
+def test_an_engine_takes_what_meets_each_limit_and_refuses_one_beyond(
+    fits: Callable[[], None], over: Callable[[], None], said: str
+) -> None:
+    fits()
+    with pytest.raises(FirsthandError, match=said):
+        over()
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_a_sequence_may_need_every_block_and_no_more(window: int | None) -> None:
+    pool = BlockPool(12, 4, window=window)
+    most = pool.num_usable * 4
+    if window is None:
+        check_room(most - 3, 3, pool, 64)
+        with pytest.raises(PromptTooLong, match=f"may need {most + 4} tokens of memory and there is room for {most}"):
+            check_room(most - 3, 4, pool, 64)
+        return
+    check_room(10_000, 10_000, pool, 28)  # behind a window blocks are released: 36 tokens in 9 of them, and 2 more
+    with pytest.raises(PromptTooLong):
+        check_room(10_000, 10_000, pool, 29)

@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -27,7 +27,7 @@ from firsthand.patterns.direct import direct
 from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import tot
-from firsthand.providers.game24_solver import moves, position, reachable, solution
+from firsthand.providers.game24_solver import makes_24, moves, position, reachable, solution
 from firsthand.providers.sim import Errors, Sim, open_model, uniform
 from firsthand.rollout import rollout
 
@@ -59,6 +59,19 @@ BENCHMARK = game24(data="generated")
 )
 def test_an_answer_is_checked_exactly(answer, holds):
     assert is_solution(answer, "4 5 9 10") is holds
+
+
+@pytest.mark.parametrize(
+    ("expression", "numbers", "holds"),
+    [
+        ("8 * 3", "3 3 8 8", False), ("8 * 3 * 8 / 8", "3 3 8 8", False), ("8 * 3 + 8 - 8", "3 3 8 8", False),
+        ("8 / (3 - 8 / 3)", "3 3 8 8", True), ("8 * 3", "3 8", True), ("3 * 8 * 8 / 8", "3 8 8 8", True),
+        ("24", "24", True), ("24", "24 24", False), ("12 + 12", "12 12", True), ("12 + 12", "12", False),
+        ("-(1 - 25)", "1 25", True), ("25 - 1 + 0 * 7", "1 25", False), ("2 ** 3 * 3", "2 3 3", False),
+    ],
+)  # fmt: skip
+def test_each_number_is_used_exactly_as_often_as_it_is_given(expression, numbers, holds):
+    assert makes_24(expression, position(numbers)) == holds
 
 
 def test_fractions_on_the_way_are_exact():
@@ -160,6 +173,16 @@ def test_the_simulated_model_is_found_by_name_and_repeats_itself():
     assert say(1) == say(1) != say(2)
     refused = asyncio.run(rollout(Agent("a", model, direct), BENCHMARK.tasks(0)[0].__class__("1", "Who wrote Faust?")))
     assert "plays the game of 24 only" in refused.error.message
+
+
+def test_one_rate_stands_for_every_step_and_a_chain_needs_all_four():
+    found = asdict(uniform(0.2))
+    rights = {"propose_winning", "sure_if_winnable", "impossible_if_lost"}
+    assert {name: found.pop(name) for name in rights} == dict.fromkeys(rights, (0.8, 0.8, 0.8))
+    assert found.pop("sure_if_lost") == (0.2, 0.2, 0.2) and found.pop("legal") == (1.0, 1.0, 1.0)
+    assert found.pop("answer") == 0.8
+    assert found.pop("direct") == found.pop("cot") == pytest.approx(0.8 * 0.8 * 0.8 * 0.8)
+    assert found == {"propose_losing": (0.3, 0.3, 0.3), "distractors": 5}
 
 
 def test_stated_rates_are_the_measured_rates():

@@ -14,13 +14,15 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.guard import BORDERS, AttemptView, GuardVerdict, check_guard
 from firsthand.loop.budget import Limits
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, Message, Text, ToolCall, ToolResult, user
+from firsthand.model import Sampling
 from firsthand.patterns.parts import sub_patterns
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.safety.redact import Redact
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 from firsthand.trace import Event, Trace
@@ -345,7 +347,74 @@ def test_what_is_no_guard_is_refused_when_the_agent_is_made() -> None:
             Agent("a", Scripted([]), all_borders, guard=guard)  # type: ignore[arg-type]
 
 
+def test_a_class_is_no_guard_even_if_its_methods_need_no_instance() -> None:
+    class Static:
+        @staticmethod
+        def answer(view: AttemptView, answer: str) -> GuardVerdict:
+            return GuardVerdict.passed("static")
+
+    check_guard(Static())
+    with pytest.raises(ConfigError, match="watches no border"):
+        check_guard(Static)
+
+
+def test_what_a_guard_asks_is_short_and_greedy_unless_it_says_otherwise() -> None:
+    asked: list[tuple[Any, Any, Any]] = []
+
+    async def ask_model(prompt: Any, model: Any, sampling: Any) -> Any:
+        asked.append((prompt, model, sampling))
+
+    async def journalled(request: Json, action: Any) -> Json:
+        return {"request": request, "given": await action()}
+
+    async def given() -> Json:
+        return {"a": 1}
+
+    view = AttemptView(TASK, "a", None, (), (), (), ask_model, journalled)
+    other, longer = Scripted([]), Sampling(max_tokens=7, temperature=0.5)
+    asyncio.run(view.ask("safe?"))
+    asyncio.run(view.ask("safe?", model=other, sampling=longer))
+    assert asked == [("safe?", None, Sampling(max_tokens=64)), ("safe?", other, longer)]
+    assert asked[0][2].temperature == 0.0
+    assert asyncio.run(view.once({"q": 2}, given)) == {"request": {"q": 2}, "given": {"a": 1}}
+
+
 # -- by name --
+
+
+SECRETS: list[tuple[str, Any, Any]] = [
+    ("prompt", (user("a KEY"), user("b")), (user("a *"), user("b"))),
+    ("prompt", (Message("assistant", (ToolCall("KEY", "KEY", {"KEY": ["KEY", 1, {"x": "my KEY"}]}),)),),
+     (Message("assistant", (ToolCall("KEY", "KEY", {"KEY": ["*", 1, {"x": "my *"}]}),)),)),
+    ("prompt", (Message("assistant", (ToolCall("1", "f", {}, '{"x": "KEY'),)),),
+     (Message("assistant", (ToolCall("1", "f", {}, '{"x": "*'),)),)),
+    ("prompt", (Message("tool", (ToolResult("1", "KEY", "KEYKEY", True),)),),
+     (Message("tool", (ToolResult("1", "KEY", "**", True),)),)),
+    ("call", {"a": "KEY", "b": [["KEY"]], "c": {"KEY": None, "d": 1.5, "e": True}},
+     {"a": "*", "b": [["*"]], "c": {"KEY": None, "d": 1.5, "e": True}}),
+    ("result", ToolResult("1", "KEY", "no KEY", True), ToolResult("1", "KEY", "no *", True)),
+    ("answer", "KEY and KEY", "* and *"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("put", ["*", "\\1\\g<0>"], ids=["a star", "no reference to a group"])
+@pytest.mark.parametrize(("border", "value", "redacted"), SECRETS)
+def test_redact_finds_a_secret_wherever_text_is_and_leaves_names(
+    border: str, value: Any, redacted: Any, put: str
+) -> None:
+    before = repr(value)
+    for watched in BORDERS:
+        guard, view = Redact("KEY", (watched,), put), AttemptView(TASK, "a", None, (), (), (), no_model, no_model)
+        between = () if border in ("prompt", "answer") else (echo,)
+        verdict = getattr(guard, border)(view, *between, value)
+        expected = GuardVerdict.replaced("redact", redacted) if watched == border else GuardVerdict.passed("redact")
+        assert repr(verdict) == repr(expected).replace("*", put.replace("\\", "\\\\"))
+        assert getattr(Redact("MISSING", (watched,)), border)(view, *between, value) == GuardVerdict.passed("redact")
+    assert repr(value) == before
+
+
+async def no_model(*given: Any) -> Any:
+    raise AssertionError("redact asks no model")
 
 
 def test_redact_is_found_by_name_and_reaches_prompts_and_results() -> None:

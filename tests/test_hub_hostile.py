@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import DownloadError
+from firsthand.errors import DownloadError, ModelFileError
 from firsthand.hub import hf_repository, model_lookup
-from firsthand.hub.content_hash import content_hash
+from firsthand.hub.content_hash import content_hash, model_files
 from firsthand.hub.download import download
 from loopback import CERTIFICATE, Site, serve
 from test_providers_hub import API, BODY, COMMIT, FOLDER, home, publish, visible
@@ -212,3 +212,29 @@ def test_a_file_written_again_has_another_hash(home: Path, tmp_path: Path) -> No
         file.write_bytes(body)
         os.utime(file, ns=(number, number))
         assert content_hash(file) == content_hash(file) == hashlib.sha256(body).hexdigest()
+
+
+def test_a_hash_is_of_the_content_and_known_again_only_while_the_file_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    file = tmp_path / "m.gguf"
+    for number, body in enumerate((b"one", b"two", b"three")):  # two of one size
+        file.write_bytes(body)
+        os.utime(file, ns=(number, 10**18 + number))
+        assert content_hash(file) == content_hash(file) == hashlib.sha256(body).hexdigest()
+    for kept in (tmp_path / "home" / "hashes").iterdir():
+        kept.write_text("cut short")  # by a full disk
+    assert content_hash(file) == hashlib.sha256(b"three").hexdigest()
+
+
+def test_a_models_files_are_all_that_decide_its_answers(tmp_path: Path) -> None:
+    names = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.model"]
+    for name in [*names, "README.md", "pytorch_model.bin", "notes.txt"]:
+        (tmp_path / name).write_text("x")
+    assert [file.name for file in model_files(tmp_path)] == names
+    assert model_files(tmp_path / "config.json") == [tmp_path / "config.json"]
+    (tmp_path / "empty").mkdir()
+    for nothing in (tmp_path / "empty", tmp_path / "gone"):
+        with pytest.raises(ModelFileError, match=r"neither a \.gguf file nor a folder with a model"):
+            model_files(nothing)

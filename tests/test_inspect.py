@@ -32,7 +32,7 @@ from firsthand.show.board import leaderboard
 from firsthand.show.board_words import figure_text
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.task import Task
-from firsthand.trace import Trace
+from firsthand.trace import Failure, Trace
 
 ROOT = Path(__file__).parent.parent
 TASKS = Path(__file__).parent / "inspect_tasks.py"
@@ -161,6 +161,31 @@ def test_choices_are_marked_by_the_letter_that_a_pattern_gives() -> None:
     assert first.choices == ("Lima", "Paris", "Nairobi") and first.secret["target"] == "B" and first.id == "1"
     traces = ours(benchmark, Scripted(["B", "The answer is A", "no idea", "B", "B", "B"]))
     assert [trace.score("choice").value for trace in traces] == [1, 0, 0, 1, 1, 1]
+
+
+@needs_inspect
+def test_a_scorer_sees_the_attempt_as_inspect_counts_it_and_any_value_is_the_number_its_metrics_use() -> None:
+    benchmark = catalog.benchmark(f"inspect:task={TASKS}@witnessed")
+    traces = ours(benchmark, Scripted(lambda *_: "Paris"), epochs=2)
+    told = [trace.score("listed").detail["inspect"]["metadata"] for trace in traces]
+    assert told == [{"epoch": trace.epoch + 1, "said": "Paris"} for trace in traces]
+    assert {trace.epoch for trace in traces} == {0, 1}
+    for trace in traces:
+        assert [(score.name, score.value) for score in trace.scores] == [
+            ("listed", 1.0), ("partly/known", 1.0), ("partly/half", 0.5),
+        ]  # fmt: skip
+        assert [bool(score.detail) for score in trace.scores] == [True, True, False]  # Inspect's own is kept once
+
+
+@needs_inspect
+def test_attempts_that_failed_are_in_no_metric_of_inspect() -> None:
+    benchmark = catalog.benchmark(f"inspect:task={TASKS}@clustered")
+    traces = ours(benchmark, Scripted(["yes", "no", "yes", "no", "yes"]))
+    lost = [replace(traces[0], error=Failure("ModelError", "gone")), *traces[1:]]
+    among = {figure.name: figure_interval(figure).value for figure in benchmark.figures(lost)}
+    without = {figure.name: figure_interval(figure).value for figure in benchmark.figures(traces[1:])}
+    assert among == without and among["includes accuracy"] == 0.5
+    assert benchmark.figures([lost[0]]) == [] == benchmark.figures([])
 
 
 @needs_inspect

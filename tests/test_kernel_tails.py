@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from engine_tiny import tiny_model
 from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_rows
-from firsthand.engine.decoding.sampler import TokenDraw, candidates, choose, draw
+from firsthand.engine.decoding.sampler import TokenDraw, candidates, choose, draw, is_on_policy
 from firsthand.model import Sampling
 from firsthand.nn.compiled_decoder import CompiledDecoder
 from firsthand.nn.quant import pack
@@ -120,6 +121,20 @@ def test_a_number_on_the_edge_between_two_tokens_draws_the_second() -> None:
         assert {drawn.token for drawn in by_all(torch.zeros(4096), Sampling(temperature=1.0), piece / 4)} == {
             1024 * piece
         }
+
+
+@pytest.mark.parametrize("settings", list(product([1.0, 0.5], [0, 3], [1.0, 0.9], [0.0, 0.1])))
+def test_a_draw_is_the_models_own_only_without_any_setting(settings: tuple[float, int, float, float]) -> None:
+    temperature, top_k, top_p, min_p = settings
+    row = DrawSettings(temperature, top_k, top_p, min_p, 0.5)
+    own = settings == (1.0, 0, 1.0, 0.0)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    assert row.is_on_policy == is_on_policy(sampling) == own
+    logits_V = logits_of(33)
+    tokens, logprobs = draw_rows(logits_V[None], [row], otherwise=torch.tensor([0]))
+    expected = draw(*candidates(logits_V, sampling), 0.5)
+    assert int(tokens[0]) == expected.token
+    assert float(logprobs[0]) == pytest.approx(0.0 if own else expected.logprob, abs=1e-6)
 
 
 @pytest.mark.parametrize("size", [17, 33, 95, 1025, 3001])

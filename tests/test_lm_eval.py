@@ -15,6 +15,8 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
+from firsthand.bridges.lm_eval.document_scores import answers
+from firsthand.bridges.lm_eval.document_tasks import _sampling
 from firsthand.bridges.lm_eval.task_files import code_in, read_yaml
 from firsthand.errors import ConfigError, DataError, MissingExtra
 from firsthand.message import Message, Text
@@ -24,6 +26,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.store import create
 from firsthand.show.board import leaderboard
+from firsthand.stats.figure_stats import figure_interval
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -362,6 +365,42 @@ def test_repeats_are_epochs_and_a_majority_filter_sees_all_of_them(folder: Path)
     assert 0 < results["exact_match,maj"] < 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, {"stop": (), "max_tokens": 256, "temperature": 0.0}),
+        ({"do_sample": True}, {"temperature": 1.0}),
+        ({"do_sample": True, "temperature": 0.7}, {"temperature": 0.7}),
+        ({"do_sample": True, "temperature": 0.0}, {"temperature": 0.0}),
+        ({"do_sample": False, "temperature": 0.7}, {"temperature": 0.0}),
+        ({"temperature": 0.7}, {"temperature": 0.7}),
+        ({"temperature": None}, {"temperature": 0.0}),
+        ({"until": "x"}, {"stop": ("x",)}),
+        ({"until": ["a", "", None, 3]}, {"stop": ("a", "3")}),
+        ({"max_gen_toks": 7, "max_tokens": 9}, {"max_tokens": 7}),
+        ({"max_gen_toks": None, "max_new_tokens": 8, "max_tokens": 9}, {"max_tokens": 8}),
+        ({"max_completion_tokens": 5}, {"max_tokens": 5}),
+        ({"top_p": 0.5, "top_k": 3, "min_p": 0.1, "repetition_penalty": 1.2, "num_beams": 1},
+         {"top_p": 0.5, "top_k": 3, "min_p": 0.1, "repetition_penalty": 1.2}),
+    ],
+)  # fmt: skip
+def test_generation_settings_are_read_by_the_harness_s_rules(settings: dict, found: dict) -> None:
+    plain = {"stop": (), "max_tokens": 256, "temperature": 0.0}
+    assert _sampling(settings) == plain | found
+    with pytest.raises(DataError, match="beam search with 2 beams"):
+        _sampling({**settings, "num_beams": 2})
+
+
+@needs_harness
+def test_responses_come_in_the_order_of_their_epochs_whatever_order_attempts_ended_in(folder: Path) -> None:
+    benchmark = catalog.benchmark(f"lm_eval:task={folder}/vote.yaml:limit=3")
+    replies = iter(["Paris", "Rome", "Oslo", "Rome", "Lima", "Oslo", "Rome", "Oslo", "Mombasa"])
+    traces = ours(benchmark, Scripted(lambda *_: f" It is {next(replies)}"), epochs=3)
+    for order in (traces, traces[::-1], traces[1::2] + traces[::2]):
+        [majority] = benchmark.figures(order)
+        assert figure_interval(majority).value == pytest.approx(1 / 3)  # of a tie the first epoch's counts
+
+
 @needs_harness
 def test_other_patterns_answer_in_their_own_way_and_are_judged_by_the_same_rules(folder: Path) -> None:
     choosing = catalog.benchmark(f"lm_eval:task={folder}/choose.yaml")
@@ -369,6 +408,15 @@ def test_other_patterns_answer_in_their_own_way_and_are_judged_by_the_same_rules
     plain = replace(choosing, tasks=lambda seed: [replace(task, baseline=None) for task in choosing.tasks(0)])
     traces = ours(plain, replies, cot)
     assert all(trace.answer == "A" for trace in traces)
+    for letter, place in (
+        ("A", 0),
+        ("C", 2),
+    ):  # the letter that was said has all of the probability, and alone is greedy
+        [first] = ours(
+            replace(plain, tasks=lambda seed: plain.tasks(seed)[:1]), Scripted([f"The answer is {letter}."]), cot
+        )
+        expected = [(0.0, True) if index == place else (-math.inf, False) for index in range(3)]
+        assert answers(plain.tasks(0)[0], first) == expected
     completing = catalog.benchmark(f"lm_eval:task={folder}/complete.yaml")
     scores = ours(completing, Scripted(lambda messages, sampling, index: "Paris"), cot)[0].scores
     assert scores[0].failed and "run it with the pattern direct" in (scores[0].failure or "")

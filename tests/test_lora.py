@@ -7,7 +7,7 @@ import json
 import shutil
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.model import Sampling
 from firsthand.nn import weights
+from firsthand.nn.batched_lora import PackedAdapter, spans_of
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import LoRALinear, attach, read_adapter
@@ -92,6 +93,38 @@ def test_rank_stabilised_scales_and_patterns_are_peft_s(folder: Path, adapter: P
     assert scales["layers.0.mlp.down_proj.weight"] == 10 / 2  # rank_pattern
     scales = {name: d.scale for name, d in read_adapter(change(adapter, use_rslora=True), model).deltas.items()}
     assert scales["layers.0.attention.q_proj.weight"] == 10 / 2
+
+
+def test_a_pattern_names_whole_parts_of_a_module_and_the_first_that_fits_counts(folder: Path, adapter: Path) -> None:
+    patterns = {
+        "proj": 99,
+        "self_attn.v": 98,
+        "0.self_attn.q_proj": 7,
+        "q_proj": 5,
+        "model.layers.1.self_attn.q_proj": 6,
+    }
+    read = read_adapter(change(adapter, lora_alpha=10, alpha_pattern=patterns), weights.load(folder))
+    scales = {name: delta.scale * delta.a.shape[0] for name, delta in read.deltas.items()}
+    assert scales.pop("layers.0.attention.q_proj.weight") == 7 and scales.pop("layers.1.attention.q_proj.weight") == 5
+    assert scales and set(scales.values()) == {10.0}
+
+
+def test_an_adapter_may_have_the_largest_rank_and_size_that_are_allowed(folder: Path) -> None:
+    model, size = weights.load(folder), (GOLDEN / "adapter_model.safetensors").stat().st_size
+    most = max(delta.a.shape[0] for delta in read_adapter(GOLDEN, model, max_bytes=size).deltas.values())
+    assert read_adapter(GOLDEN, model, max_rank=most).deltas
+    with pytest.raises(ConfigError, match=f"has rank {most}: at most {most - 1} is allowed here"):
+        read_adapter(GOLDEN, model, max_rank=most - 1)
+    with pytest.raises(ConfigError, match=f"has {size} bytes: an adapter of at most {size - 1} is allowed here"):
+        read_adapter(GOLDEN, model, max_bytes=size - 1)
+
+
+def test_rows_of_one_adapter_are_one_span_only_if_nothing_stands_between_them() -> None:
+    one, other = (cast(PackedAdapter, object()) for _ in range(2))
+    adapters = [None, one, one, None, one, other, other, one]
+    spans = spans_of(adapters, [1, 2, 3, 1, 4, 2, 0, 5])
+    assert spans == [(1, 6, one), (7, 11, one), (11, 13, other), (13, 18, one)]
+    assert spans_of([one, other, one], [2, 0, 3]) == [(0, 5, one)] and spans_of([None], [4]) == [] == spans_of([], [])
 
 
 def test_an_engine_changes_adapters_between_steps_and_caches_nothing_across(folder: Path) -> None:

@@ -226,6 +226,36 @@ def test_notes_are_found_by_shared_words_whatever_order_they_were_written_in() -
     assert asyncio.run(found(items)) == asyncio.run(found(items[::-1])) == ["green apples and pears", "red apples"]
 
 
+def test_equals_come_by_id_as_many_as_are_asked_for_and_none_without_a_shared_word() -> None:
+    items = [MemoryItem.of(f"apple {number}", {}) for number in range(8)]
+
+    async def ids(order: list[MemoryItem], query: str, k: int) -> list[str]:
+        notes = Notes()
+        for item in order:
+            await notes.write(item)
+        return [item.id for item in await notes.search(query, k)]
+
+    for order in (items, items[::-1], items[3:] + items[:3]):
+        assert asyncio.run(ids(order, "an APPLE", 5)) == sorted(item.id for item in items)[:5]
+        assert asyncio.run(ids(order, "apple 6, apple 6", 1)) == [items[6].id]
+        assert asyncio.run(ids(order, "pear", 5)) == asyncio.run(ids(order, "", 5)) == []
+
+
+@pytest.mark.parametrize("lifetime", ["attempt", "run", "agent"])
+def test_a_copy_of_a_memory_is_its_own_and_lives_as_long(lifetime: Lifetime) -> None:
+    async def copied() -> tuple[Notes, list[MemoryItem], list[MemoryItem]]:
+        first = Notes(lifetime)
+        await first.write(kept := MemoryItem.of("kept", {}))
+        second = first.snapshot()
+        await second.write(MemoryItem.of("later", {}))
+        await second.forget(kept.id)
+        await second.forget("unknown")
+        return second, await first.list(), await second.list()
+
+    second, first_items, second_items = asyncio.run(copied())
+    assert second.lifetime == lifetime and texts(first_items) == ["kept"] and texts(second_items) == ["later"]
+
+
 def test_a_memory_is_found_by_name_with_its_lifetime() -> None:
     memory = catalog.memory("notes:lifetime=run")
     assert isinstance(memory, Notes) and memory.lifetime == "run"

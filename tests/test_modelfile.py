@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
 from firsthand.errors import ModelFileError
+from firsthand.formats import safetensors_file
+from firsthand.formats.fields import MAX_LAYERS, Fields
 from firsthand.formats.gguf_file import READABLE, read_gguf
 from firsthand.formats.model_files import read_json, refuse_pickle
 from firsthand.formats.safetensors_file import read_safetensors
@@ -361,6 +364,86 @@ def test_flipped_safetensors_bytes_give_a_model_file_error_or_a_file_the_package
             assert set(package.keys()) == names
 
     only_model_file_errors(read_both, tmp_path / "a.safetensors", bytes(raw))
+
+
+def test_a_safetensors_file_may_end_with_its_header_and_a_shape_may_have_16_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(safetensors({}, b""))
+    assert read_safetensors(path).tensors == {}
+    length = len(path.read_bytes()) - 8
+    monkeypatch.setattr(safetensors_file, "MAX_JSON_BYTES", length)
+    assert read_safetensors(path).metadata == {}
+    monkeypatch.setattr(safetensors_file, "MAX_JSON_BYTES", length - 1)
+    with pytest.raises(ModelFileError, match=f"header has {length} bytes: expected at most {length - 1}"):
+        read_safetensors(path)
+    monkeypatch.undo()
+    for sizes, is_read in ((16, True), (17, False)):
+        path.write_bytes(safetensors({"a": entry(shape=[1] * sizes, offsets=[0, 4])}, bytes(4)))
+        if is_read:
+            assert read_safetensors(path).tensors["a"].shape == (1,) * 16
+        else:
+            with pytest.raises(ModelFileError, match="needs a shape"):
+                read_safetensors(path)
+
+
+# fields
+
+FIELDS = Fields(
+    {
+        "x.int": 7, "x.zero": 0, "x.top": 2**31 - 1, "x.over": 2**31, "x.minus": -1, "x.yes": True, "x.half": 0.5,
+        "x.huge": 1e30, "x.large": -9.9e29, "x.nan": math.nan, "x.inf": -math.inf, "x.text": "a", "x.null": None,
+        "x.names": ["a"] * MAX_LAYERS, "x.more": ["a"] * (MAX_LAYERS + 1), "x.mixed": ["a", 1],
+        "x.layers": MAX_LAYERS, "x.deep": MAX_LAYERS + 1, "x.inner": {"b": 3}, "bare": 1,
+    },
+    "config.json", "x.",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ask", "found"),
+    [
+        (lambda f: f.integer("int"), 7), (lambda f: f.integer("zero"), 0), (lambda f: f.integer("top"), 2**31 - 1),
+        (lambda f: f.integer("null", 3), 3), (lambda f: f.integer("absent", 3), 3),
+        (lambda f: f.number("int"), 7.0), (lambda f: f.number("half"), 0.5), (lambda f: f.number("large"), -9.9e29),
+        (lambda f: f.number("over"), 2.0**31), (lambda f: f.number("null", 1.5), 1.5),
+        (lambda f: f.flag("yes", False), True), (lambda f: f.flag("absent", True), True),
+        (lambda f: f.flag("null", False), False),
+        (lambda f: f.text("text"), "a"), (lambda f: f.choice("text", {"b": 1, "a": 2}), 2),
+        (lambda f: f.choice("absent", {"b": 1, "a": 2}, "b"), 1),
+        (lambda f: f.strings("names"), ["a"] * MAX_LAYERS), (lambda f: f.strings("absent"), None),
+        (lambda f: f.strings("null"), None),
+        (lambda f: f.num_layers("layers"), MAX_LAYERS),
+        (lambda f: f.section("inner").integer("b"), 3), (lambda f: dict(f.section("null").values), {}),
+        (lambda f: [f.has(key) for key in ("int", "zero", "null", "absent", "bare")], [True, True, False, False, False]),
+    ],
+)  # fmt: skip
+def test_a_field_is_taken_up_to_its_bounds_and_null_is_absent(ask: Callable[[Fields], Any], found: Any) -> None:
+    assert ask(FIELDS) == found and type(ask(FIELDS)) is type(found)
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda f: f.integer("over"), "x.over is '2147483648'"), (lambda f: f.integer("minus"), "x.minus is '-1'"),
+        (lambda f: f.integer("yes"), "x.yes is 'True'"), (lambda f: f.integer("half"), "x.half is '0.5'"),
+        (lambda f: f.integer("null"), "has no x.null"), (lambda f: f.integer("bare"), "has no x.bare"),
+        (lambda f: f.number("yes"), "x.yes is 'True'"), (lambda f: f.number("huge"), "x.huge is '1e\\+30'"),
+        (lambda f: f.number("nan"), "x.nan is 'nan'"), (lambda f: f.number("inf"), "x.inf is '-inf'"),
+        (lambda f: f.number("text"), "x.text is 'a'"), (lambda f: f.flag("int", False), "x.int is '7'"),
+        (lambda f: f.flag("zero", False), "x.zero is '0'"), (lambda f: f.text("int"), "x.int is '7'"),
+        (lambda f: f.choice("text", {"b": 1}), "x.text is 'a': expected one of b"),
+        (lambda f: f.strings("more"), "x.more is"), (lambda f: f.strings("mixed"), "x.mixed is"),
+        (lambda f: f.strings("text"), "x.text is 'a'"), (lambda f: f.num_layers("zero"), "x.zero is '0'"),
+        (lambda f: f.num_layers("deep"), "x.deep is '1025'"), (lambda f: f.section("int"), "x.int is '7'"),
+        (lambda f: f.section("inner").integer("c"), "config.json: x.inner has no c"),
+    ],
+)  # fmt: skip
+def test_a_field_beyond_them_is_a_sentence_with_its_name(ask: Callable[[Fields], Any], told: str) -> None:
+    with pytest.raises(ModelFileError, match=told) as caught:
+        ask(FIELDS)
+    assert "config.json" in str(caught.value) and len(str(caught.value)) < 250
 
 
 # JSON, pickles, paths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
 from typing import Any
@@ -89,6 +90,37 @@ def test_counted_parameters_are_those_built(changes: dict[str, Any]) -> None:
 def test_architectures_that_cannot_work_are_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         dataclasses.replace(SMOLLM2_135M, **changes)
+
+
+@pytest.mark.parametrize(
+    ("fits", "over", "sentence"),
+    [
+        (dict(vocab_size=2**24 - 1), dict(vocab_size=2**24), "a layer is 16777216 wide"),
+        (dict(hidden_size=2**24 - 1), dict(hidden_size=2**24), "a layer is 16777216 wide"),
+        (dict(intermediate_size=2**24 - 1), dict(intermediate_size=2**24), "a layer is 16777216 wide"),
+        (
+            dict(num_heads=3, head_dim=2**22, num_kv_heads=3),
+            dict(num_heads=3 * 2**7, head_dim=2**16),
+            "a layer is 25165824 wide",
+        ),
+        (dict(max_position=2**31 - 1), dict(max_position=2**31), "max_position is 2147483648"),
+        (dict(windows=(1,) * 30), dict(windows=(*(1,) * 29, 0)), "windows"),
+        (dict(norm_eps=0.999), dict(norm_eps=1.0), "norm_eps is 1.0"),
+        (dict(attention_scale=0.0), dict(attention_scale=-0.1), "attention_scale is -0.1"),
+        (dict(attention_softcap=0.1), dict(attention_softcap=0.0), "attention_softcap is 0.0"),
+        (dict(logit_softcap=None), dict(logit_softcap=math.inf), "logit_softcap is inf"),
+        (dict(embed_scale=1e-9), dict(embed_scale=math.nan), "embed_scale is nan"),
+    ],
+)
+def test_architectures_at_each_bound_are_taken_and_beyond_it_refused(
+    fits: dict[str, Any], over: dict[str, Any], sentence: str
+) -> None:
+    found = dataclasses.replace(SMOLLM2_135M, **fits)
+    assert found.attention_scale == (
+        found.head_dim**-0.5 if "attention_scale" in fits else SMOLLM2_135M.attention_scale
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        dataclasses.replace(SMOLLM2_135M, **over)
 
 
 def test_planning_needs_no_torch() -> None:

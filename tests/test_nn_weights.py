@@ -14,13 +14,14 @@ import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, FirsthandError, ModelFileError
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.blocks.rope import frequencies
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.matrices import num_parameters
+from firsthand.nn.quant import BlockLinear, best_mode
 from firsthand.nn.weights import architecture_of, load, save
 
 torch.set_num_threads(1)
@@ -172,6 +173,24 @@ def test_an_index_cannot_name_files_outside_its_folder(tmp_path: Path) -> None:
         index.write_text(json.dumps(placed))
         with pytest.raises(ModelFileError, match="this same folder"):
             load(tmp_path / "a")
+
+
+def test_an_index_and_its_files_must_name_the_same_tensors_in_the_same_files(tmp_path: Path) -> None:
+    reference("llama3_untied").save_pretrained(tmp_path, max_shard_size="100KB")
+    index = tmp_path / "model.safetensors.index.json"
+    placed = json.loads(index.read_text())
+    files = sorted(set(placed["weight_map"].values()))
+    name = "model.norm.weight"
+    elsewhere = next(file for file in files if file != placed["weight_map"][name])
+    left_out = {key: file for key, file in placed["weight_map"].items() if key != name}
+    for changed in (
+        left_out,
+        {**placed["weight_map"], name: elsewhere},
+        {**placed["weight_map"], "x.weight": files[0]},
+    ):
+        index.write_text(json.dumps({**placed, "weight_map": changed}))
+        with pytest.raises(ModelFileError, match="disagree about which tensors there are"):
+            load(tmp_path)
 
 
 def test_missing_surplus_and_misshapen_tensors_are_listed(tmp_path: Path) -> None:
@@ -496,6 +515,57 @@ def test_quantised_weights_are_the_source_within_their_error(quant: str, error: 
         assert (value - expected[key]).norm() <= error * expected[key].norm()
     exact = write_gguf(theirs, tmp_path / "again.gguf", quant)
     np.testing.assert_array_equal(ours["layers.1.mlp.up_proj.weight"], exact["model.layers.1.mlp.up_proj.weight"])
+
+
+def write_adapter(folder: Path, theirs: Any) -> Tensor:
+    """An adapter of the first layer's q_proj in a folder; returns what it adds."""
+    from safetensors.torch import save_file
+
+    outputs, inputs = theirs.model.layers[0].self_attn.q_proj.weight.shape
+    a_rD, b_Or = torch.randn(2, inputs), torch.randn(outputs, 2)
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+    folder.mkdir()
+    save_file({name.format("A"): a_rD, name.format("B"): b_Or}, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return 2.0 * b_Or @ a_rD
+
+
+@pytest.mark.skipif(best_mode() != "float16", reason="needs the compiled kernels")
+@pytest.mark.parametrize(
+    ("name", "quant"), [("llama_wide_heads", "Q8_0"), ("llama_wide_heads", "Q4_1"), ("qwen2", "Q5_0")]
+)
+def test_a_files_own_blocks_hold_the_values_that_plain_loading_gives(name: str, quant: str, tmp_path: Path) -> None:
+    theirs = reference(name)
+    write_gguf(theirs, tmp_path / "m.gguf", quant)
+    plain, kept = load(tmp_path / "m.gguf"), load(tmp_path / "m.gguf", keep_blocks=True)
+    linears = {place: module for place, module in plain.named_modules() if isinstance(module, nn.Linear)}
+    assert len(linears) == 7 * len(plain.layers) + 1
+    for place, module in linears.items():
+        packed = kept.get_submodule(place)
+        assert isinstance(packed, BlockLinear)
+        torch.testing.assert_close(packed.weight, module.weight, atol=1e-6, rtol=1e-6)
+        assert (packed.bias is None) == (module.bias is None)
+        assert packed.bias is None or torch.equal(packed.bias, module.bias)
+    assert torch.equal(kept.embed.weight, plain.embed.weight) and not kept.embed.weight.is_meta
+    agreed = torch.nn.functional.cosine_similarity(logprobs(kept, PROMPT), logprobs(plain, PROMPT))
+    assert agreed.min() > 0.999
+
+
+@pytest.mark.skipif(best_mode() != "float16", reason="needs the compiled kernels")
+def test_blocks_are_not_kept_where_something_else_was_asked_for_too(tmp_path: Path) -> None:
+    theirs = reference("llama_wide_heads")
+    write_gguf(theirs, tmp_path / "m.gguf", "Q8_0")
+    added = write_adapter(tmp_path / "adapter", theirs)
+    plain = load(tmp_path / "m.gguf")
+    adapted = load(tmp_path / "m.gguf", keep_blocks=True, adapter=tmp_path / "adapter")
+    halved = load(tmp_path / "m.gguf", keep_blocks=True, dtype=torch.bfloat16)
+    for model in (plain, adapted, halved):
+        assert not any(isinstance(module, BlockLinear) for module in model.modules())
+    expected = plain.state_dict()["layers.0.attention.q_proj.weight"] + added
+    torch.testing.assert_close(adapted.state_dict()["layers.0.attention.q_proj.weight"], expected)
+    write_gguf(theirs, tmp_path / "f.gguf", "F16")  # which has no blocks to keep
+    assert not any(isinstance(module, BlockLinear) for module in load(tmp_path / "f.gguf", keep_blocks=True).modules())
 
 
 def test_gguf_of_another_architecture_or_partial_rope_is_refused(tmp_path: Path) -> None:

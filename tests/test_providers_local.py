@@ -22,6 +22,7 @@ from firsthand.hub.content_hash import content_hash
 from firsthand.message import system, user
 from firsthand.model import Model, Sampling
 from firsthand.providers.local import Local
+from firsthand.providers.local_completions import encode_pair
 from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -252,6 +253,23 @@ def test_a_space_at_the_end_of_a_prompt_counts_to_the_continuation(model):
         return (await model.score(prompt, [text])).likelihoods[0].logprob
 
     assert asyncio.run(score("The answer is", " 42")) == asyncio.run(score("The answer is ", "42"))
+
+
+def test_scoring_is_charged_and_credited_for_every_prefix(model):
+    prompt, continuations = "The number is twenty " * 3 + "fo", [" and more", "ur", "rty", " or less"]
+
+    async def usages():
+        await model.score(prompt, continuations)
+        by_prefix = {}
+        for text in continuations:  # a text that merges with the prompt's last token has a prefix of its own
+            by_prefix.setdefault(encode_pair(model._shared.loaded, prompt, text)[0], []).append(text)
+        together = (await model.score(prompt, continuations)).usage
+        return together, [(await model.score(prompt, texts)).usage for texts in by_prefix.values()]
+
+    together, apart = asyncio.run(usages())
+    assert len(apart) > 1 and min(each.cached_tokens for each in apart) >= CONFIG.block_size
+    assert together.cached_tokens == sum(each.cached_tokens for each in apart)
+    assert together.prompt_tokens == sum(each.prompt_tokens for each in apart)
 
 
 def test_top_logprobs_are_texts_in_order(model):

@@ -1,14 +1,17 @@
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from engine_tiny import tiny_model
 from firsthand.errors import ConfigError
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder, initialise
-from firsthand.nn.quant import DenseLinear, best_mode, fits_float16, pack
+from firsthand.nn.quant import DenseLinear, Mode, best_mode, fits_float16, pack, weight_shapes
 
 torch.set_num_threads(1)
 needs_float16 = pytest.mark.skipif(best_mode() != "float16", reason="needs the compiled kernels")
@@ -132,6 +135,31 @@ def test_packed_weights_are_replaced_by_the_names_they_came_with() -> None:
     del state["layers.0.attention.q_proj.bias"]
     with pytest.raises(RuntimeError, match=r"q_proj\.bias"):
         decoder.load_state_dict(state)
+
+
+@needs_float16
+@pytest.mark.parametrize("mode", ["float32", "float16", "int8"])
+def test_a_packed_model_takes_the_same_names_and_shapes_and_misses_each(mode: Mode) -> None:
+    made = model(bias=True, tied=False) if mode != "int8" else tiny_model(tied=False)  # widths of whole blocks
+    plain = made.eval().requires_grad_(False)
+    shapes = {name: tuple(each.shape) for name, each in plain.named_parameters()}
+    assert any(len(shape) == 2 and shape[0] != shape[1] for shape in shapes.values())
+    state = {name: value.clone() for name, value in plain.state_dict().items()}
+    packed = pack(deepcopy(plain), mode)
+    assert weight_shapes(packed) == shapes
+    for name in {"layers.0.mlp.up_proj.weight", "layers.1.attention.k_proj.bias", "lm_head.weight"} & shapes.keys():
+        with pytest.raises(RuntimeError, match=f'Missing key.*"{name}"'):
+            packed.load_state_dict({key: value for key, value in state.items() if key != name})
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"layers.0.mlp.up_proj.scale"'):
+        packed.load_state_dict({**state, "layers.0.mlp.up_proj.scale": torch.zeros(1)})
+    packed.load_state_dict(state)
+    assert torch.equal(logits(packed), logits(pack(plain, mode)))
+
+
+def test_the_largest_numbers_of_float16_fit_and_the_next_float32_does_not() -> None:
+    for sign in (1.0, -1.0):
+        assert fits_float16(torch.tensor([0.0, sign * 65504.0]))
+        assert not fits_float16(torch.tensor([0.0, sign * 65504.01]))
 
 
 @pytest.mark.parametrize("value", [7e4, -7e4, float("inf"), float("nan")])

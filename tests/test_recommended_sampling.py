@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from firsthand.model import ModelFacts
 from firsthand.providers.local import Local
 from firsthand.sampling import Sampling
 from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.models.served_models import ServedModels
 from firsthand.serve.openai.request_parsing import sampling
 from firsthand.serve.openai.request_schema import ChatRequest, read
@@ -29,8 +31,8 @@ CONFIG = EngineConfig(kv_memory_bytes=8 << 20, threads=1)
 FACTS = ModelFacts(64, 100, None, False, "", {"temperature": 0.2, "top_p": 0.9, "top_k": 20, "max_tokens": 300})
 
 
-def parsed(facts: ModelFacts | None = FACTS, most: int = 4096, **fields: Any) -> Sampling:
-    body = read(ChatRequest, {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields})
+def parsed(facts: ModelFacts | None = FACTS, most: int = 4096, **stated: Any) -> Sampling:
+    body = read(ChatRequest, {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **stated})
     limits = ClientLimits(max_tokens=most)
     return sampling(body, limits, max_tokens=body.max_tokens, top_logprobs=0, grammar=None, facts=facts)
 
@@ -64,6 +66,64 @@ def test_a_request_that_states_something_gets_openais_defaults_for_the_rest() ->
     assert (greedy.temperature, greedy.top_p, greedy.top_k, greedy.max_tokens) == (0, 1.0, 0, 300)
     assert parsed(top_p=0.5).temperature == 1.0 and parsed(top_p=0.5).top_p == 0.5
     assert (parsed(None).temperature, parsed(None).max_tokens) == (1.0, 4096)
+
+
+STATED: list[tuple[str, Any, str, Any]] = [
+    ("max_tokens", 31, "max_tokens", 31), ("max_tokens", 0, "max_tokens", 1), ("temperature", 0.25, "temperature", 0.25),
+    ("top_p", 0.75, "top_p", 0.75), ("top_k", 12, "top_k", 12), ("top_k", -1, "top_k", 0), ("min_p", 0.125, "min_p", 0.125),
+    ("repetition_penalty", 1.5, "repetition_penalty", 1.5), ("presence_penalty", 0.5, "presence_penalty", 0.5),
+    ("frequency_penalty", -0.5, "frequency_penalty", -0.5), ("seed", -13, "seed", -13), ("stop", "end", "stop", ("end",)),
+    ("stop", ["a", "", "b"], "stop", ("a", "b")), ("logit_bias", {"14": -1.5, "3": 2}, "logit_bias", ((14, -1.5), (3, 2.0))),
+    ("stop_token_ids", [15, 16], "stop_ids", (15, 16)), ("ignore_eos", True, "ignore_eos", True),
+    ("min_tokens", 17, "min_tokens", 17), ("allowed_token_ids", [18, 19], "allowed_token_ids", (18, 19)),
+    ("bad_words", ["x", "y z"], "bad_words", ("x", "y z")), ("skip_special_tokens", False, "skip_special_tokens", False),
+    ("include_stop_str_in_output", True, "include_stop_str_in_output", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given", "field", "found"), STATED)
+def test_each_field_of_a_request_sets_its_own_setting_and_no_other(
+    name: str, given: Any, field: str, found: Any
+) -> None:
+    bare = parsed(None)
+    assert parsed(None, **{name: given}) == replace(bare, **{field: found})
+    assert parsed(None, **{name: None}) == bare
+
+
+def test_every_setting_of_a_sampling_can_be_asked_for() -> None:
+    reached = {field for _, _, field, _ in STATED} | {"top_logprobs", "grammar"}  # those two are arguments
+    assert reached == {each.name for each in fields(Sampling)}
+    first = {name: (given, field, found) for name, given, field, found in reversed(STATED)}
+    together = parsed(None, **{name: given for name, (given, _, _) in first.items()})
+    assert together == Sampling(**{field: found for _, field, found in first.values()})
+
+
+@pytest.mark.parametrize(
+    ("fits", "over", "field"),
+    [
+        ({"max_tokens": 50}, {"max_tokens": 51}, "max_tokens"),
+        ({"n": 3}, {"n": 4}, "n"),
+        ({"stop": ["x" * 1024]}, {"stop": ["a", "x" * 1025]}, "stop"),
+        ({"min_tokens": 50}, {"min_tokens": 51}, "min_tokens"),
+        ({"min_tokens": 20, "max_tokens": 20}, {"min_tokens": 21, "max_tokens": 20}, "min_tokens"),
+        ({"logit_bias": {"123456789": 1.0}}, {"logit_bias": {"1234567890": 1.0}}, "logit_bias"),
+        ({"logit_bias": {}}, {"logit_bias": {"-1": 1.0}}, "logit_bias"),
+        ({"stream": True, "stream_options": {}}, {"stream": False, "stream_options": {}}, "stream_options"),
+    ],
+)
+def test_a_request_is_taken_up_to_each_limit_and_refused_one_beyond(
+    fits: dict[str, Any], over: dict[str, Any], field: str
+) -> None:
+    def ask(facts: ModelFacts | None, body: ChatRequest) -> Sampling:
+        limits = ClientLimits(max_tokens=50, max_answers=3)
+        return sampling(body, limits, max_tokens=body.max_tokens, top_logprobs=0, grammar=None, facts=facts)
+
+    chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    for facts in (None, FACTS):  # a recommendation above the limit raises it for nobody
+        assert ask(facts, read(ChatRequest, {**chat, **fits})).max_tokens <= 50
+        with pytest.raises(Refusal) as caught:
+            ask(facts, read(ChatRequest, {**chat, **over}))
+        assert (caught.value.status, caught.value.param) == (400, field)
 
 
 def test_a_model_tells_its_recommendation_and_whether_it_has_a_template(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firsthand import grammar
+from firsthand.cluster.outbox import Outbox
 from firsthand.cluster.replicas import replica_messages, router
 from firsthand.cluster.replicas.fleet import MAX_LOSSES, Fleet
 from firsthand.cluster.replicas.in_process import InProcessReplica, InProcessStarter
-from firsthand.cluster.replicas.replica_slots import GAUGES
+from firsthand.cluster.replicas.replica_slots import GAUGES, Slot, total_counters
 from firsthand.cluster.replicas.replica_worker import Replica, open_replica
 from firsthand.cluster.replicas.replicated_model import ReplicatedEmbedder, ReplicatedModel
 from firsthand.cluster.replicas.resume import ShownAnswer
@@ -160,6 +161,54 @@ def test_what_is_remembered_has_bounds_and_goes_with_the_replica() -> None:
     found.close(0)
     found.note(0, first)
     assert found.num_known(0) == 0
+
+
+def test_the_end_of_a_prompt_is_forgotten_before_its_beginning() -> None:
+    found = opened(1, num_blocks=6)
+    first, second = prefix_hashes("a" * 64 * 4), prefix_hashes("b" * 64 * 4)
+    found.note(0, first)
+    found.note(0, second)
+    assert found.match(0, second) == 4 and found.match(0, first) == 2, "the two longest prefixes of the older are gone"
+    found.note(0, first[:2])
+    found.note(0, prefix_hashes("c" * 64 * 3))
+    assert found.match(0, first) == 2 and found.match(0, second) == 1, "what is sent again is the newest"
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, 4), (2, 7), (3, 8.5), (100, 154)])
+def test_a_replica_may_be_ahead_by_a_few_answers_and_half_of_the_least(least: int, most: float) -> None:
+    assert router.max_load({0: least + 50, 1: least, 2: least + 1}) == most
+    found = opened(2)
+    wanted = prefix_hashes("A known beginning. " * 20)
+    found.note(0, wanted)
+    assert found.choose(wanted, {0: int(most), 1: least}) == 0
+    assert found.choose(wanted, {0: int(most) + 1, 1: least}) == 1
+
+
+def test_the_numbers_of_all_engines_are_sums_and_the_longest_wait() -> None:
+    here = Slot(0, counters={"running": 2.0, "oldest_wait_s": 3.0, "steps": 10.0}, ended={"steps": 5.0})
+    there = Slot(
+        1, counters={"running": 1.0, "oldest_wait_s": 7.0, "steps": 20.0, "adapters": 1.0}, ended={"refused": 2.0}
+    )
+    assert total_counters([here, there]) == {
+        "running": 3.0, "oldest_wait_s": 7.0, "steps": 35.0, "adapters": 1.0, "refused": 2.0,
+    }  # fmt: skip
+    assert total_counters([]) == {}
+
+
+def test_an_outbox_gives_each_message_once_and_waits_when_it_has_none() -> None:
+    async def used() -> None:
+        box = Outbox()
+        box.put({"n": 1})
+        box.put({"n": 2})
+        assert await box.take() == [{"n": 1}, {"n": 2}]
+        waiting = asyncio.create_task(box.take(60))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done(), "it is empty again, so whoever takes waits"
+        box.put({"n": 3})
+        assert await waiting == [{"n": 3}] and await box.take(0.001) == []
+
+    asyncio.run(used())
 
 
 # -- going on --

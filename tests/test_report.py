@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from firsthand.message import Message, ToolCall, ToolResult, assistant, system, 
 from firsthand.show.board import leaderboard
 from firsthand.show.html_page import visible
 from firsthand.show.html_report import MAX_ATTEMPTS, report_html, turns
-from firsthand.show.scatter import HEIGHT, LINE, WIDTH, Rectangle, scatter
+from firsthand.show.scatter import HEIGHT, LEFT, LINE, RIGHT, WIDTH, Rectangle, scatter
 from firsthand.task import Task
 from firsthand.trace import Failure, Node, Score
 from test_leaderboard import attempt, two_agents
@@ -231,6 +232,35 @@ def test_the_cost_axis_is_logarithmic_only_when_it_spans_more_than_tenfold():
     assert not near.log and far.log and near.x_ticks[0].text == "0"
     assert [tick.text for tick in far.x_ticks][:2] == ["100", "200"]
     assert near.points[0].y < near.points[1].y, "the better score lies higher"
+
+
+@pytest.mark.parametrize(("most", "is_log"), [(1000, False), (1001, True), (999, False)])
+def test_the_cost_axis_turns_logarithmic_at_ten_times_the_cheapest_and_never_from_nothing(most, is_log):
+    costs = {"cheap": 100, "dear": most}
+    traces = [attempt(name, i, float(i % 2), tokens=(cost, 0)) for name, cost in costs.items() for i in range(4)]
+    picture = scatter(leaderboard(traces)[0])
+    cheap, dear = sorted(picture.points, key=lambda point: point.x)
+    assert picture.log == is_log and cheap.name == "cheap"
+    share = {True: math.log, False: lambda ratio: ratio}[is_log]
+    low, high = (100 / 1.5, most * 2.5) if is_log else (0.0, most * 1.25)
+    for point, cost in ((cheap, 100), (dear, most)):
+        along = share(cost / low) / share(high / low) if is_log else cost / high
+        assert point.x == pytest.approx(LEFT + along * (WIDTH - LEFT - RIGHT))
+    assert not scatter(leaderboard([*traces, attempt("free", 0, 1.0, tokens=(0, 0))])[0]).log
+
+
+def test_the_frontier_is_steps_level_until_the_next_agent_and_then_up():
+    costs = {"a": (100, 5), "b": (200, 10), "c": (400, 18), "worse": (500, 9)}
+    traces = [
+        attempt(name, i, float(i < right), tokens=(cost, 0)) for name, (cost, right) in costs.items() for i in range(20)
+    ]
+    board = leaderboard(traces)[0]
+    picture = scatter(board)
+    spots = {point.name: (point.x, point.y) for point in picture.points}
+    (ax, ay), (bx, by), (cx, cy) = (spots[name] for name in board.frontier)
+    assert board.frontier == ("a", "b", "c")
+    assert picture.frontier == ((ax, ay), (bx, ay), (bx, by), (cx, by), (cx, cy), (WIDTH - RIGHT, cy))
+    assert scatter(leaderboard([trace for trace in traces if trace.agent_name == "a"])[0]).frontier == ()
 
 
 @pytest.mark.parametrize("tokens", [(0, 0), (100, 0)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 
+import pytest
+
 from cpu_time import at_most_cpu_s
 from firsthand.agent import Agent
 from firsthand.context import Context
@@ -12,7 +14,7 @@ from firsthand.message import assistant, user
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.show.html_report import turns
-from firsthand.show.trace_shape import Mark, marks, tally
+from firsthand.show.trace_shape import SHOWN_BRANCHES, SHOWN_CHAIN, Mark, marks, outline, tally
 from firsthand.show.trace_tree import brief_lines, plain_lines, show
 from firsthand.task import Task
 from firsthand.trace import TRACE_VERSION, Event, Node, Origin, Trace
@@ -135,3 +137,39 @@ def test_a_fork_names_its_parent() -> None:
     assert Trace.from_json(trace.to_json()) == trace
     old = {key: value for key, value in trace.to_json().items() if key != "origin"} | {"version": 1}
     assert Trace.from_json(old).origin is None and Trace.from_json(old).version == TRACE_VERSION
+
+
+def tree(parents: list[int | None]) -> Trace:
+    nodes = tuple(Node(parent, user(f"message {index}")) for index, parent in enumerate(parents))
+    return Trace("i", "b", "t", {"name": "a"}, 0, 0, "2026-11-25T00:00:00", 1.0, nodes)
+
+
+@pytest.mark.parametrize(("branches", "is_whole"), [(SHOWN_BRANCHES, True), (SHOWN_BRANCHES + 1, False)])
+def test_a_fork_is_whole_up_to_its_bound(branches: int, is_whole: bool) -> None:
+    found = outline(tree([None, *[0] * branches]), {}, full=False)
+    shown, note = found.children(0)
+    assert list(shown) == list(range(1, SHOWN_BRANCHES + 1)) and (note == "") == is_whole
+    if not is_whole:
+        assert note == "… 1 more branches of 1 messages; --full shows them"
+    assert len(outline(tree([None, *[0] * branches]), {}, full=True).children(0)[0]) == branches
+
+
+@pytest.mark.parametrize(("messages", "left"), [(SHOWN_CHAIN, 0), (SHOWN_CHAIN + 1, 1), (SHOWN_CHAIN + 40, 40)])
+def test_a_conversation_is_whole_up_to_its_bound_and_then_has_both_its_ends(messages: int, left: int) -> None:
+    skips = outline(tree([None, *range(messages - 1)]), {}, full=False).skips
+    half = SHOWN_CHAIN // 2
+    said = f"… {left} more messages; --full shows them"
+    assert skips == ({half - 1: (messages - half, said)} if left else {})
+
+
+def test_large_living_branches_are_shown_before_small_and_dead_ones() -> None:
+    parents: list[int | None] = [
+        None,
+        *[0] * 14,
+        14,
+        15,
+        13,
+    ]  # the last branch has two more messages, the one before it one
+    marked = {1: [Mark(status="pruned")], 2: [Mark(status="failed")], 14: [Mark(status="kept")]}
+    shown, note = outline(tree(parents), marked, full=False).children(0)
+    assert list(shown) == list(range(3, 15)) and note.startswith("… 2 more branches (1 pruned, 1 failed) of 2 messages")

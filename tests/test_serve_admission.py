@@ -17,10 +17,14 @@ import httpx
 import pytest
 
 from firsthand.errors import ConfigError, QueueFull
-from firsthand.model import Completion
+from firsthand.message import assistant
+from firsthand.model import Completion, Delta, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.serve.admission.admission_settings import ClientLimits, check_binding
 from firsthand.serve.admission.api_keys import Client, Keys, read_keys
+from firsthand.serve.http.refusals import Refusal
+from firsthand.serve.openai.choices import WholeAnswer, total, usage_json
+from firsthand.serve.telemetry.metrics import Histogram, Metrics
 from served import Running, serving, until
 
 HTTP = httpx.Client(verify=False, timeout=60)
@@ -346,6 +350,83 @@ def test_a_digest_stands_for_a_key_and_the_environment_has_one_too(tmp_path: Pat
     known = read_keys(file, {"FIRSTHAND_API_KEY": BOB}, ClientLimits())
     assert known.find(f"Bearer {ALICE}").name == "a" and known.find(f"Bearer {BOB}").name == "env"  # type: ignore[union-attr]
     assert known.find("Bearer nobody") is None and known.find(None) is None
+
+
+@pytest.mark.parametrize("secret", ["x" * 16, "!~" * 8, "x" * 300])
+def test_a_key_of_16_signs_is_enough_and_one_less_is_not(tmp_path: Path, secret: str) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(f'[a]\nkey = "{secret}"\nmax_tokens = 7\nload_adapters = true\n[b]\nkey = "{ALICE}"\n')
+    first, second = read_keys(file, {}, ClientLimits(max_tokens=9, concurrency=2)).clients
+    assert (first.name, first.load_adapters, first.limits) == ("a", True, ClientLimits(max_tokens=7, concurrency=2))
+    assert (second.name, second.load_adapters, second.limits) == ("b", False, ClientLimits(max_tokens=9, concurrency=2))
+    known = read_keys(None, {"FIRSTHAND_API_KEY": f" {secret}\n"}, ClientLimits())
+    for header in (f"Bearer {secret}", f"bearer  {secret} "):
+        assert known.find(header) == known.clients[0] and known.clients[0].load_adapters
+    for header in (f"Basic {secret}", secret, f"Bearer {secret[:-1]}", f"Bearer {secret}x", "Bearer", ""):
+        assert known.find(header) is None
+    with pytest.raises(ConfigError, match="has 15 characters: give 16 or more"):
+        read_keys(None, {"FIRSTHAND_API_KEY": secret[:15]}, ClientLimits())
+
+
+def test_a_histogram_counts_a_value_on_a_bound_below_it_and_adds_up() -> None:
+    values = [0.0, 0.01, 0.0100001, 0.5, 0.5, 7.25, 1e9]
+    found = Histogram((0.01, 0.5, 10.0))
+    for value in values:
+        found.observe(value)
+    lines = dict(line.rsplit(" ", 1) for line in found.lines("h"))
+    for bound, label in ((0.01, "0.01"), (0.5, "0.5"), (10.0, "10"), (float("inf"), "+Inf")):
+        assert int(lines.pop(f'h_bucket{{le="{label}"}}')) == sum(value <= bound for value in values)
+    assert float(lines.pop("h_sum")) == pytest.approx(sum(values)) and lines.pop("h_count") == "7" and lines == {}
+    metrics = Metrics()
+    assert metrics.mean_request_s() == 1.0  # before the first has ended
+    for seconds in (0.5, 3.0, 700.0):
+        metrics.count_request("/v1/chat", 200, seconds)
+    assert metrics.mean_request_s() == pytest.approx(703.5 / 3)
+
+
+def test_every_number_of_an_engine_is_told_with_its_kind_and_shares_only_of_something() -> None:
+    metrics = Metrics()
+    metrics.count_request("/v1/chat", 200, 1.0)
+    metrics.count_request("/v1/chat", 200, 1.0)
+    metrics.count_request("/v1/chat", 429, 1.0)
+    metrics.tokens |= {"prompt": 7, "cached": 3}
+    engine = {"running": 2.0, "num_blocks": 8.0, "used_blocks": 2.0, "prompt_tokens": 40.0, "cached_tokens": 10.0}
+    told = metrics.text(engine, ready=True, in_flight=5).splitlines()
+    numbers = dict(line.rsplit(" ", 1) for line in told if not line.startswith("#"))
+    wanted = {
+        'requests_total{route="/v1/chat",code="200"}': "2", 'requests_total{route="/v1/chat",code="429"}': "1",
+        'tokens_total{kind="prompt"}': "7", 'tokens_total{kind="cached"}': "3", 'tokens_total{kind="completion"}': "0",
+        "requests_in_flight": "5", "ready": "1", "engine_running": "2", "engine_prompt_tokens_total": "40",
+        "engine_kv_usage_ratio": "0.25", "engine_cache_hit_ratio": "0.25", "request_seconds_count": "3",
+    }  # fmt: skip
+    assert {name: numbers.get(f"firsthand_{name}") for name in wanted} == wanted
+    assert (
+        "# TYPE firsthand_engine_prompt_tokens_total counter" in told
+        and "# TYPE firsthand_engine_running gauge" in told
+    )
+    assert "firsthand_engine_waiting" not in numbers  # which this engine does not tell
+    empty = metrics.text({"num_blocks": 0.0, "used_blocks": 0.0, "prompt_tokens": 0.0}, ready=False, in_flight=0)
+    assert "ratio" not in empty and "firsthand_ready 0" in empty
+
+
+def test_an_answer_put_together_from_pieces_has_all_of_each() -> None:
+    whole = Completion(assistant("ab c"), "stop", Usage(3, 1, 4))
+    pieces = [
+        Delta("a", None, None, 0, (1,), (-0.5,), ((("a", -0.5), ("b", -1.0)),)),
+        Delta("b ", None, None, 0, (2, 3), (-1.5, -2.0), ((("b", -1.5),), ((" ", -2.0),))),
+        Delta("c", whole, None, 0, (4,), (-2.5,), ((("c", -2.5),),)),
+        Delta("", None),
+    ]
+    found = WholeAnswer()
+    with pytest.raises(Refusal):
+        _ = found.whole
+    for piece in pieces:
+        found.add(piece)
+    assert (found.text, found.token_ids, found.logprobs) == ("ab c", [1, 2, 3, 4], [-0.5, -1.5, -2.0, -2.5])
+    assert found.top_logprobs == [top for piece in pieces for top in piece.top_logprobs] and found.whole is whole
+    assert usage_json(total([whole, whole])) == {
+        "prompt_tokens": 6, "completion_tokens": 8, "total_tokens": 14, "prompt_tokens_details": {"cached_tokens": 2},
+    }  # fmt: skip
 
 
 def test_headers_that_come_too_slowly_or_never_close_the_connection(without_keys: Running) -> None:

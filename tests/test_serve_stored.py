@@ -136,6 +136,24 @@ def store_of(**limits: int) -> tuple[ResponseStore, Any]:
     return store, lambda *args: asyncio.run(store.keep(*args))
 
 
+def test_a_response_is_kept_up_to_the_last_byte_and_the_last_place() -> None:
+    body = {"id": "resp_1", "text": "word " * 400}
+    size = len(json.dumps([body, []]).encode()) + ENTRY_BYTES
+    for limit, is_kept in ((size, True), (size - 1, False)):
+        store, keep = store_of(max_responses=3, max_bytes=limit)
+        assert keep("ann", body, ()) == is_kept and (store.size_bytes("ann") > 0) == is_kept
+    store, keep = store_of(max_responses=2, max_bytes=10**6)
+    for number in (1, 2, 1, 3):  # the first is stored again, so the second is the oldest
+        assert keep("ann", {"id": f"resp_{number}", "said": number}, ())
+    assert (
+        list(store._clients["ann"].by_id) == ["resp_1", "resp_3"] and store.find("ann", "resp_1").response["said"] == 1
+    )
+    with pytest.raises(Refusal):
+        store.find("bob", "resp_1")
+    none, keep_none = store_of(max_responses=0, max_bytes=10**6)
+    assert not keep_none("ann", body, ()) and none.size_bytes("ann") == 0
+
+
 def test_the_bytes_of_a_client_are_bounded_with_all_conversations() -> None:
     store, keep = store_of(max_responses=100, max_bytes=8000)
     rng = random.Random(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from firsthand import catalog, cli
 from firsthand.benchmarks import judge_judgebench, judge_llmbar, judge_mtbench
+from firsthand.benchmarks.protocols.vote_sets import read_list
 from firsthand.benchmarks.sources.datasets import Source, fetch
 from firsthand.errors import DataError
 
@@ -128,6 +130,26 @@ def test_hostile_rows_are_one_sentence(changes: dict[str, Any], why: str) -> Non
     fetched(judge_mtbench.SOURCE, {("lmsys/mt_bench_human_judgments", "default", "human"): rows})
     with pytest.raises(DataError, match=why):
         catalog.benchmark("judge_mtbench:data=hub")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[{"a": 1}, {"a": 2}]', '\n  [{"a": 1},\n {"a": 2}]\n', '\ufeff[{"a": 1}, {"a": 2}]', '{"a": 1}\n\n{"a": 2}\n',
+     '\ufeff{"a": 1}\r\n{"a": 2}', ' {"a": 1}\n {"a": 2} '],
+)  # fmt: skip
+def test_a_list_and_lines_are_read_alike_whatever_stands_before_them(text: str, tmp_path: Path) -> None:
+    (tmp_path / "votes.json").write_bytes(text.encode())
+    rows, file, digest = read_list(tmp_path / "votes.json")
+    assert rows == [{"a": 1}, {"a": 2}] and file == tmp_path / "votes.json"
+    assert digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[1]", '{"a": 1}\n2', "{", '[{"a": 1}', "[" * 100_000])
+def test_what_is_no_list_of_objects_is_one_sentence(text: str, tmp_path: Path) -> None:
+    (tmp_path / "votes.json").write_text(text)
+    with pytest.raises(DataError, match=r"votes\.json is n") as caught:
+        read_list(tmp_path / "votes.json")
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_not_there_is_said(home: Path) -> None:

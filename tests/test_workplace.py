@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -291,3 +292,78 @@ def test_the_container_goes_when_we_do(docker: Path, home: Path) -> None:
     place._process.stdin.close()  # as when this process is killed
     assert place._process.wait(10) == 0
     asyncio.run(place.close())
+
+
+# -- limits, and what is kept --
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(RunLimits)])
+def test_every_limit_of_a_run_is_above_zero(name: str) -> None:
+    for value in (0, -1, float("nan")):
+        with pytest.raises(ConfigError, match=f"{name} is {value}"):
+            RunLimits(**{name: value})
+    assert getattr(RunLimits(**{name: 2**26}), name) == 2**26  # of memory the least there may be: 64 MiB
+    with pytest.raises(ConfigError, match="memory_bytes is 67108863: Python itself needs 64 MiB"):
+        RunLimits(memory_bytes=2**26 - 1)
+
+
+@pytest.mark.parametrize("folder", ["/root", "/tmp", "/home/me", "/var/lib", "/basement"])
+def test_folders_of_ones_own_may_be_kept(folder: str) -> None:
+    assert Workspace(folders=(folder,)).folders == (folder,)
+
+
+@pytest.mark.parametrize(
+    "folder", ["/", "", "root", "/usr", "/usr/local", "/etc/x", "/base", "/packages/y", "/root/../etc", "/a/..", "/.."]
+)
+def test_folders_of_the_system_and_ways_out_are_not_kept(folder: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be kept"):
+        Workspace(folders=("/root", folder))
+
+
+@pytest.mark.parametrize("sizes", [{"size_bytes": 0}, {"files": 0}])
+def test_a_workspace_has_room(sizes: dict[str, int]) -> None:
+    Workspace(**{name: 1 for name in sizes})
+    with pytest.raises(ConfigError, match="give numbers above 0"):
+        Workspace(**sizes)
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [(600, ["a", "b", "c"]), (599, ["b", "c"]), (500, ["b", "c"]), (499, ["c"]), (300, ["c"]), (299, []), (0, [])],
+)
+def test_repositories_are_removed_from_the_longest_unused_until_the_rest_fits(
+    tmp_path: Path, limit: int, left: list[str]
+) -> None:
+    now = time.time()
+    for name, size, age in (
+        ("c", 300, 1000),
+        ("a", 100, 3000),
+        ("b", 200, 2000),
+        (".making-x", 50, 500),
+        ("new", 70, 0),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pack").write_bytes(b"x" * size)
+        os.utime(tmp_path / name, (now - age, now - age))
+    shutil.rmtree(tmp_path / "new")
+    freed = prune(tmp_path, limit + 50, spare_s=100)
+    # the half-made one is the last in time, so it still counts while the others are looked at
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    assert freed == 650 - sum({"a": 100, "b": 200, "c": 300}[name] for name in left)
+
+
+def test_a_repository_in_use_stays_whatever_it_takes(tmp_path: Path) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "pack").write_bytes(b"x" * 100)
+    assert prune(tmp_path, 0, spare_s=1000) == 0 and (tmp_path / "used" / "pack").exists()
+
+
+def test_a_file_of_exactly_the_most_bytes_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(tmp_path, "init", "--quiet")
+    for name, content in (("five", b"12345"), ("six", b"123456"), ("nul", b"1\0"), ("latin", b"\xe9"), ("none", b"")):
+        (tmp_path / name).write_bytes(content)
+    git(tmp_path, "add", "--all")
+    git(tmp_path, "commit", "--quiet", "--message", "x")
+    monkeypatch.setattr(git_repository, "MAX_BLOB_BYTES", 5)
+    found = {name: blob(tmp_path / ".git", "HEAD", name) for name in ("five", "six", "nul", "latin", "none", "gone")}
+    assert found == {"five": "12345", "six": None, "nul": None, "latin": None, "none": "", "gone": None}

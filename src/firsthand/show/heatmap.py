@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from firsthand.stats.breakdown import Cell, Grid, Value
@@ -73,4 +74,4 @@ def _drawn(cell: Cell | None) -> Text:
 def _short(value: float) -> str:
     """Two decimals without the leading nought: .07, 1."""
     text = f"{value:.2f}"
-    return "1" if text == "1.00" else "0" if text == "0.00" else text.replace("0.", ".", 1)
+    return "1" if text == "1.00" else "0" if text == "0.00" else re.sub(r"\b0\.", ".", text)

@@ -130,10 +130,6 @@ class BlockPool:
         """Returns how many blocks can be allocated once `blocks` are taken from the cache."""
         return self.num_available - sum(block in self._cached for block in blocks)
 
-    def num_private(self, table: abc.Sequence[int]) -> int:
-        """Returns how many blocks releasing a table makes available."""
-        return sum(block != self.null_block and self._references[block] == 1 for block in table)
-
     def take(self, blocks: abc.Sequence[int]) -> list[int]:
         """Returns a new table that references `blocks`."""
         for block in blocks:
