@@ -95,7 +95,9 @@ class SqlFile:
     ) -> Json:
         """Run the statement in a process; returns its reply. ToolError if it fails."""
         if (journal := forged_journal(self.path)) is not None:
-            raise ToolError(f"{journal.name} beside the database names another file, which SQLite would delete: remove it")
+            raise ToolError(
+                f"{journal.name} beside the database names another file, which SQLite would delete: remove it"
+            )
         request = {
             "path": self.path.as_uri(),
             "write": write,

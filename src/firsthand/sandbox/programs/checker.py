@@ -62,7 +62,11 @@ def main() -> None:
         sys.path.insert(0, os.getcwd())
         serve(theirs, answer)
     theirs.close()
-    os.environ |= {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "HOME": "/nonexistent"}  # nor do programs that tests start
+    os.environ |= {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+        "HOME": "/nonexistent",
+    }  # nor do programs that tests start
     given = json.load(sys.stdin)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(given["setup"], "<setup>", "exec"), namespace)
