@@ -1,4 +1,4 @@
-"""A run's folder may come from anyone: opening, listing and resuming it changes nothing outside, and nothing foreign runs."""
+"""A run's folder may come from anyone: opening, listing and resuming it changes nothing outside and runs nothing in it."""
 
 from __future__ import annotations
 
@@ -101,14 +101,17 @@ def test_a_journal_without_a_name_or_no_journal_at_all_is_no_forgery(tmp_path: P
     assert forged_journal(database) == journal
 
 
+TRIGGER = "AFTER INSERT ON traces BEGIN UPDATE traces SET score = 1 WHERE seq = NEW.seq; END"
+
+
 @pytest.mark.parametrize(
     "kind, name, table, statement",
     [
-        ("trigger", "sqlite_x", "traces", "AFTER INSERT ON traces BEGIN UPDATE traces SET score = 1 WHERE seq = NEW.seq; END"),
-        ("trigger", "raise", "traces", "AFTER INSERT ON traces BEGIN UPDATE traces SET score = 1 WHERE seq = NEW.seq; END"),
+        ("trigger", "sqlite_x", "traces", TRIGGER),
+        ("trigger", "raise", "traces", TRIGGER),
         ("view", "sqlite_v", "sqlite_v", "AS SELECT 1"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("version", [None, 1])
 def test_triggers_and_views_of_any_name_are_refused_before_anything_is_written(
     folder: Path, kind: str, name: str, table: str, statement: str, version: int | None
