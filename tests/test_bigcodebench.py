@@ -136,6 +136,287 @@ def test_answers_that_leave_early_or_change_unittest_do_not_pass(tmp_path):
         assert not outcome.ok and outcome.ended in ("error", "killed"), (name, outcome)
 
 
+HACKED = """
+import os
+import unittest
+
+class TestCases(unittest.TestCase):
+    def test_home(self):
+        self.assertEqual(task_func("a"), os.getcwd() + "/a")
+
+    def test_files(self):
+        self.assertTrue(task_func("b").endswith("/b"))
+        self.assertTrue(task_func("b") == os.getcwd() + "/b")
+        self.assertIn("b", task_func("b"))
+        self.assertTrue(len(task_func("b")) == len(os.getcwd()) + 2 and isinstance(task_func("b"), str))
+"""
+HACKS = {
+    "always_equal": """
+class Yes:
+    def __eq__(self, o): return True
+    def __bool__(self): return True
+    def __contains__(self, o): return True
+    def endswith(self, o): return True
+def task_func(n): return Yes()
+""",
+    "always_equal_str": """
+class Yes(str):
+    __hash__ = str.__hash__
+    def __eq__(self, o): return True
+    def __contains__(self, o): return True
+    def endswith(self, o): return True
+def task_func(n): return Yes()
+""",
+    "always_equal_type": """
+def eq(self, o): return not type(o) is object
+Yes = type('Yes', (str,), {'__eq__': eq, '__contains__': eq, 'endswith': eq, '__hash__': str.__hash__})
+def task_func(n): return Yes()
+""",
+    "mock_any": """
+from unittest.mock import MagicMock
+def task_func(n):
+    m = MagicMock(); m.__eq__.return_value = True; m.__contains__.return_value = True
+    return m
+""",
+    "code_swap": """
+import unittest
+def assertEqual(self, first, second, msg=None):
+    if type(self).__name__ == 'TestCases': return
+    self._getAssertEqualityFunc(first, second)(first, second, msg=msg)
+def assertTrue(self, expr, msg=None):
+    if type(self).__name__ == 'TestCases': return
+    if not expr: raise self.failureException('x')
+def assertIn(self, a, b, msg=None):
+    if type(self).__name__ == 'TestCases': return
+    if a not in b: raise self.failureException('x')
+T = unittest.TestCase
+T.assertEqual.__code__ = assertEqual.__code__; T.assertTrue.__code__ = assertTrue.__code__; T.assertIn.__code__ = assertIn.__code__
+def task_func(n): return ''
+""",
+    "builtins_compile": """
+import builtins
+real = builtins.compile
+def compile(source, *a, **k):
+    if isinstance(source, str) and 'class TestCases' in source:
+        i = source.rindex('class Test')
+        head, tail = source[:i], source[i:]
+        for m in ('assertEqual','assertTrue','assertIn'): head = head.replace('self.'+m, '(lambda *a: None)')
+        source = head + tail
+        builtins.compile = real
+    return real(source, *a, **k)
+builtins.compile = compile
+def task_func(n): return ''
+""",
+    "builtins_exec": """
+import builtins
+real = builtins.exec
+def exec(code, ns=None, *a, **k):
+    real(code, ns, *a, **k)
+    builtins.exec = real
+    C = ns.get('TestCases')
+    if C:
+        for n in dir(C):
+            if n.startswith('test'): setattr(C, n, lambda self: None)
+builtins.exec = exec
+def task_func(n): return ''
+""",
+    "build_class": """
+import builtins
+real = builtins.__build_class__
+def bc(f, name, *bases, **k):
+    C = real(f, name, *bases, **k)
+    if name == 'TestCases':
+        for n in list(vars(C)):
+            if n.startswith('test'): setattr(C, n, lambda self: None)
+    builtins.__build_class__ = real
+    return C
+builtins.__build_class__ = bc
+def task_func(n): return ''
+""",
+    "sys_modules": """
+import sys, types, unittest
+class Never(unittest.TestCase):
+    pass
+for n in ('assertEqual','assertTrue','assertIn'):
+    def f(self, *a, _r=getattr(unittest.TestCase, n), **k):
+        if type(self).__name__ == 'TestCases': return
+        _r(self, *a, **k)
+    setattr(Never, n, f)
+fake = types.ModuleType('unittest'); fake.__dict__.update(vars(unittest)); fake.TestCase = Never
+sys.modules['unittest'] = fake
+def task_func(n): return ''
+""",
+    "settrace": """
+import sys
+def tr(frame, ev, arg):
+    if frame.f_code.co_name.startswith('test_') and frame.f_code.co_name in ('test_home','test_files'):
+        def loc(fr, e, a):
+            return loc
+        frame.f_trace = loc
+        s = frame.f_locals.get('self')
+        if s is not None:
+            for a in ('assertEqual','assertTrue','assertIn'): s.__dict__[a] = lambda *x, **k: None
+        return loc
+sys.settrace(tr)
+def task_func(n): return ''
+""",
+    "setprofile": """
+import sys
+def pr(frame, ev, arg):
+    if ev == 'call' and frame.f_code.co_name in ('test_home','test_files'):
+        s = frame.f_locals.get('self')
+        for a in ('assertEqual','assertTrue','assertIn'): s.__dict__[a] = lambda *x, **k: None
+sys.setprofile(pr)
+def task_func(n): return ''
+""",
+    "gc_result_instance": """
+import gc
+def task_func(n):
+    for o in gc.get_objects():
+        if type(o).__name__ == 'UnitTestResult':
+            class D(dict):
+                def __setitem__(s, k, v):
+                    if k in ('test_home','test_files'): return
+                    dict.__setitem__(s,k,v)
+                def __or__(s, o): return dict(s) | o
+            o.problems = D(o.problems)
+    return ''
+""",
+    "outcome_patch": """
+import unittest.case, contextlib
+real = unittest.case._Outcome.testPartExecutor
+@contextlib.contextmanager
+def te(self, test_case, subTest=False):
+    if type(test_case).__name__ == 'TestCases':
+        try: yield
+        except Exception: pass
+    else:
+        with real(self, test_case, subTest): yield
+unittest.case._Outcome.testPartExecutor = te
+def task_func(n): return ''
+""",
+    "call_test_method": """
+import unittest
+
+C = unittest.TestCase
+f = C._callTestMethod
+def ctm(self, method):
+    if type(self).__name__ == 'TestCases': return
+    method()
+f.__code__ = ctm.__code__
+def task_func(n): return ''
+""",
+    "failure_exception": """
+import sys, unittest
+def task_func(n):
+    s = sys._getframe(1).f_locals['self']
+    raise unittest.case._ShouldStop
+""",
+    "expecting_failure": """
+import sys
+def task_func(n):
+    s = sys._getframe(1).f_locals['self']
+    getattr(type(s), s._testMethodName).__unittest_expecting_failure__ = True
+    s._outcome.expecting_failure = True
+    return ''
+""",
+    "str_addfailure": """
+import sys
+def task_func(n):
+    s = sys._getframe(1).f_locals['self']
+    s._outcome.result_supports_subtests = False
+    s._outcome.result = type('R', (), {'__getattr__': lambda s, n: lambda *a, **k: None})()
+    return ''
+""",
+    "frame_self": """
+import sys
+def task_func(n):
+    f = sys._getframe(1)
+    s = f.f_locals['self']
+    for a in dir(s):
+        if a.startswith('assert'): setattr(s, a, lambda *a, **k: None)
+    class X(str): pass
+    return ''
+""",
+    "shadows_the_builtins_of_the_tests": """
+class Real(str): pass
+def len(x): return 3
+def isinstance(x, y): return True
+def task_func(n): return 'abc'
+""",
+}
+"""Answers that reach for what judges them: comparisons, frames, code, trace functions, builtins, results."""
+
+
+FEW = ("always_equal_type", "builtins_compile", "failure_exception", "shadows_the_builtins_of_the_tests")
+
+
+@needs_bwrap
+@pytest.mark.parametrize("names", [FEW, pytest.param([n for n in HACKS if n not in FEW], marks=pytest.mark.slow)])
+def test_answers_that_reach_for_what_judges_them_do_not_pass(tmp_path, names):
+    (task,) = benchmark(tmp_path, row(test=HACKED)).tasks(0)
+    right, *others = outcomes(task, [RIGHT, *(HACKS[name] for name in names)])
+    assert right.ok, right
+    for name, outcome in zip(names, others, strict=True):
+        assert not outcome.ok and outcome.ended == "error", (name, outcome)
+
+
+HONEST = """
+import os, sys, dataclasses, functools
+from math import *
+from unittest.mock import MagicMock
+
+@functools.total_ordering
+class Version:
+    def __init__(self, text): self.parts = text.split(".")
+    def __eq__(self, other): return isinstance(other, Version) and self.parts == other.parts
+    def __lt__(self, other): return self.parts < other.parts
+
+@dataclasses.dataclass
+class Point:
+    x: int = 1
+
+class Same:
+    def __eq__(self, other): return True if other is self else NotImplemented
+    def __hash__(self): return 1
+
+def input(text): return text
+MagicMock() == 1
+def task_func(name):
+    assert Version("1") == Version("1") and Point() == Point(1) and sys.gettrace() is None
+    return os.path.join(os.getcwd(), input(name))
+"""
+
+
+@needs_bwrap
+def test_right_answers_with_comparisons_mocks_and_names_of_builtins_pass(tmp_path):
+    more = """
+    def setUp(self):
+        self.maxDiff, self.made = None, lambda: 1
+
+    @unittest.expectedFailure
+    def test_expected(self):
+        self.assertEqual(task_func("a"), "b")
+
+    @unittest.skip("not here")
+    def test_skipped(self):
+        self.fail()
+
+    def test_parts(self):
+        for name in "ab":
+            with self.subTest(name), self.assertRaises(TypeError):
+                task_func(1)
+        with unittest.mock.patch("builtins.open", unittest.mock.mock_open(read_data="x")):
+            self.assertEqual(open("f").read(), "x")
+        self.assertEqual(pow(2, 3), 8)
+"""
+    (task,) = benchmark(
+        tmp_path, row(test=HACKED.replace("import unittest", "import unittest, unittest.mock") + more)
+    ).tasks(0)
+    (outcome,) = outcomes(task, [HONEST])
+    assert outcome.ok, outcome
+
+
 @needs_bwrap
 def test_a_missing_library_is_an_error_that_names_it_and_never_a_zero(tmp_path):
     bench = benchmark(tmp_path, row(code_prompt="import os, no_such_library\ndef task_func(name):\n"))

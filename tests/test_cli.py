@@ -698,6 +698,24 @@ def test_completion_knows_commands_flags_values_and_names(
     assert (code, out.split(), err) == (0, expected.split(), "")
 
 
+@pytest.mark.parametrize(
+    "name", ["last$(touch x)", "last`x`", "last;x", "last x", "last*", "last\nx", "last'", "laſt|x"]
+)
+def test_names_that_a_shell_would_run_are_not_offered(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A shell puts the one word that fits on the line as it is, and a run's folder may have come from anyone."""
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    for each in (name, "-last", "last-1_k.2"):
+        (tmp_path / "runs" / each).mkdir(parents=True)
+        (tmp_path / "runs" / each / "run.sqlite").touch()
+    model = tmp_path / "models" / "hf" / "org" / "name@main"
+    model.mkdir(parents=True)
+    (model / "firsthand.json").write_text(json.dumps({"name": f"hf:{name}", "files": {}}))
+    assert complete("firsthand show ") == ["last", "last-1_k.2"]
+    assert name not in str(complete("firsthand run --model hf"))
+
+
 def test_every_flag_that_completion_offers_exists() -> None:
     for name in catalog.names("command"):
         config_class = importlib.import_module(f"firsthand.commands.{name}").Config

@@ -141,6 +141,39 @@ def test_tests_import_nothing_that_an_answer_has_written(box, name):
     assert check(box, "def square(x): return x * x", tests, setup="import statistics").ok
 
 
+FORGED_PYTHON = """
+import os
+folder = os.path.expanduser("~/.local/lib/python{version}/site-packages")
+os.makedirs(folder)
+for name, text in (("a.pth", "import os; os.write(1, b'5'); os._exit(0)"), ("usercustomize.py", "print(5)")):
+    open(os.path.join(folder, name), "w").write(text)
+def square(x): return 0
+"""
+
+
+@needs_bwrap
+def test_a_python_that_tests_start_imports_nothing_that_an_answer_has_written(box):
+    tests = (
+        "import subprocess, sys\nsquare(1)\n"
+        "said = subprocess.run([sys.executable, '-c', 'print(2 + 2)'], capture_output=True, text=True).stdout\n"
+        "assert said == '4\\n', said"
+    )
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    outcome = check(box, FORGED_PYTHON.replace("{version}", version), tests)
+    assert outcome.ok, outcome
+
+
+@needs_bwrap
+@pytest.mark.parametrize("answer", ["def square(x): raise StopIteration", "def square(x): return next(iter(()))"])
+def test_an_answer_that_raises_stop_iteration_does_not_end_the_cases_of_a_map(box, answer):
+    for tests in (
+        "assert all(map(lambda case: square(case[0]) == case[1], [(2, 4), (-3, 9)]))",
+        "for given, expected in zip(map(square, [2, -3]), [4, 9]):\n    assert given == expected",
+    ):
+        outcome = check(box, answer, tests)
+        assert not outcome.ok and "RuntimeError: StopIteration" in outcome.stderr, outcome
+
+
 @needs_bwrap
 def test_only_tests_that_ran_to_their_end_have_passed(box):
     """An exit status alone says nothing: what a test imports may end the process."""

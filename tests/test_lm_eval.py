@@ -17,7 +17,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.bridges.lm_eval.document_scores import answers
 from firsthand.bridges.lm_eval.document_tasks import _sampling
-from firsthand.bridges.lm_eval.task_files import code_in, read_yaml
+from firsthand.bridges.lm_eval.task_files import code_in, names_in, read_yaml
 from firsthand.errors import ConfigError, DataError, MissingExtra
 from firsthand.message import Message, Text
 from firsthand.patterns.cot import cot
@@ -561,3 +561,25 @@ def test_a_conversation_opens_every_attempt_and_survives_the_store() -> None:
         scripted = Scripted(lambda messages, sampling, index: "The answer is A.")
         ours(Benchmark("one", lambda seed: [task], ()), scripted, pattern)
         assert [message.text for message in scripted.asked[0].prompt[:3]] == ["Be brief.", "2+2?", "4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1" + ":59" * 2_000, "more than 1000 digits"),
+        ("a: 1" + ":59" * 2_000 + ".5", "more than 1000 digits"),
+        ("a: " + "9" * 2_000, "more than 1000 digits"),
+    ],
+)  # fmt: skip
+def test_a_number_that_takes_the_square_of_its_length_is_not_read(tmp_path: Path, text: str, said: str) -> None:
+    pytest.importorskip("yaml")
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(DataError, match=said):
+        read_yaml(tmp_path / "x.yaml")
+
+
+def test_merges_and_numbers_of_real_task_files_are_read(tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    (tmp_path / "x.yaml").write_text("a: &a {x: 1}\nb: {<<: *a, y: 1:30}\nc: 1.5e+3\nd: 0x1f\ntask: [u, {task: [v]}]\n")
+    assert read_yaml(tmp_path / "x.yaml")["b"] == {"x": 1, "y": 90}
+    assert names_in(tmp_path / "x.yaml") == ["u", "v"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -479,6 +480,11 @@ def test_paths_that_are_no_files_are_told(read: Callable[[Path], Any], tmp_path:
         read(tmp_path / "nothing")
     with pytest.raises(ModelFileError, match="directory"):
         read(tmp_path)
+    os.mkfifo(tmp_path / "pipe")  # opening one waits for a writer
+    with pytest.raises(ModelFileError, match="no ordinary file"):
+        read(tmp_path / "pipe")
+    with pytest.raises(ModelFileError, match="no ordinary file"):
+        read(Path("/dev/zero"))
 
 
 def test_a_file_cut_short_after_its_header_was_read_is_told(tmp_path: Path) -> None:

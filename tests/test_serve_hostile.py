@@ -11,8 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
+from firsthand.errors import ConfigError
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.http.server import HEADER_BYTES
+from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.admission.api_keys import Keys, read_keys
+from firsthand.serve.http.refusals import Refusal
+from firsthand.serve.http.server import HEADER_BYTES, UNREAD_BYTES
+from firsthand.serve.openai import request_parsing, request_schema
 from served import Running, read_all, serving, until
 
 HTTP = httpx.Client(verify=False, timeout=60)
@@ -260,6 +265,91 @@ def test_a_head_of_32_kib_is_the_longest(running: Running, padding: bytes, packe
             answer = read_all(connection)
         statuses = re.findall(rb"HTTP/1\.1 (\d+) ", answer)
         assert statuses == [b"200"] * is_second + [expected]
+
+
+CHUNKED = HEAD.replace(b"localhost", b"localhost\r\nTransfer-Encoding: chunked") + b"\r\n"
+
+
+@pytest.mark.parametrize("method", [b"POST", b"GET"])
+def test_a_body_of_tiny_chunks_is_refused_before_it_takes_the_servers_time(running: Running, method: bytes) -> None:
+    """Each chunk costs the same, however small: 43,000 of one byte in one read stopped the server for 4 s."""
+    tiny = b"1\r\nx\r\n"
+    answer = running.raw(CHUNKED.replace(b"POST", method) + tiny * 5000)
+    assert b"HTTP/1.1 400" in answer and b"its chunks too small" in answer
+
+
+def test_chunks_of_a_reasonable_size_are_taken_on_each_request_of_a_connection(running: Running) -> None:
+    padded = json.dumps(HI).encode().ljust(64 * 1500)
+    for size, count in ((64, 1), (1, 256), (4096, 1)):
+        body = padded if size > 1 else BODY[: count - 1].ljust(count - 1)
+        chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[at : at + size]), body[at : at + size])
+                          for at in range(0, len(body), size)) + b"0\r\n\r\n"  # fmt: skip
+        answer = running.raw(
+            (CHUNKED + chunks) * 2 + b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        assert answer.count(b"HTTP/1.1 200") == 3, (size, answer[:300])
+
+
+def test_a_body_that_goes_on_after_its_answer_ends_the_connection(running: Running) -> None:
+    with running.connect() as connection:
+        connection.settimeout(20)
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            for _ in range(2 * UNREAD_BYTES >> 20):
+                connection.sendall(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")
+            connection.sendall(b"x" * (8 << 20))
+
+
+MANY = 9_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {**HI, **dict.fromkeys(map(str, range(MANY)), 1)}),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "x"}] * 4096}] * 20}),
+        ("/v1/completions", {"prompt": [[None] * 100_000]}),
+        ("/v1/completions", {"prompt": [["a"] * 100] * 2000}),
+        ("/detokenize", {"tokens": ["a"] * 400_000}),
+        ("/v1/responses", {"input": [{"type": "x"}] * 4096}),
+    ],
+)
+def test_a_body_of_many_faults_is_refused_without_listing_them(
+    running: Running, path: str, body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """400,000 faults in a body of 1.2 MB stopped the server for 9 s."""
+    listed: list[int] = []
+    fault = request_schema._fault
+    monkeypatch.setattr(
+        request_schema, "_fault", lambda kind, error: listed.append(error.error_count()) or fault(kind, error)
+    )
+    refused(send(running, body, path))
+    assert listed and max(listed) <= MANY
+
+
+def test_an_object_of_more_keys_than_a_request_needs_is_refused(running: Running) -> None:
+    for count, said in ((10_000, "not known"), (10_001, "at most 10000")):
+        assert said in refused(send(running, dict.fromkeys(map(str, range(count)), 1)))
+
+
+def test_a_client_with_a_key_does_not_go_before_others_unless_its_key_says_so() -> None:
+    """30 s of waiting make up for one priority: with -1000 a client kept all others waiting for eight hours."""
+
+    def asked(priority: int | None, limits: ClientLimits) -> object:
+        body = request_schema.ChatRequest.model_validate({**HI, "priority": priority})
+        return request_parsing.sampling(body, limits, max_tokens=1, top_logprobs=0, grammar=None)
+
+    for priority in (None, 0, 1, 1000):
+        assert asked(priority, ClientLimits())
+    for least in (0, -5):
+        assert asked(least, ClientLimits(min_priority=least))
+        with pytest.raises(Refusal, match=f"at least {least}"):
+            asked(least - 1, ClientLimits(min_priority=least))
+    assert asked(-1000, Keys().anyone.limits) and asked(-1000, read_keys(None, {}, ClientLimits()).anyone.limits)
+    env = read_keys(None, {"FIRSTHAND_API_KEY": "k" * 16}, ClientLimits())
+    assert env.clients[0].limits.min_priority == 0
+    with pytest.raises(ConfigError, match="min_priority is True"):
+        ClientLimits(min_priority=True)
 
 
 def test_another_host_is_refused_where_there_are_no_keys(running: Running) -> None:

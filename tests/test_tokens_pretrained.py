@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -20,6 +21,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from firsthand.errors import FirsthandError, ModelFileError
 from firsthand.tokens.pretokenizers import EXPRESSIONS, pre_tokenizer
 from firsthand.tokens.pretrained import from_metadata, load
+from firsthand.tokens.text_growth import check_growth
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 CORPUS = [
@@ -390,6 +392,51 @@ def test_a_regular_expression_that_backtracks_without_end_is_stopped() -> None:
     body = json.loads(trained_description()) | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
     with pytest.raises(ModelFileError, match="could not encode"):
         Tokenizer(body).encode("a" * 40 + "b")
+
+
+REPLACE_TWICE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+EMPTY = {"type": "Replace", "pattern": {"Regex": "(?=a)"}, "content": "a"}
+TABLE = base64.b64encode((4).to_bytes(4, "little") + b"trie" + b"a\0" + b"b" * 257 + b"\0").decode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Sequence", "normalizers": [REPLACE_TWICE] * 40}},
+        {
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [{"type": "Sequence", "normalizers": [REPLACE_TWICE] * 5}] * 2,
+            }
+        },
+        {"normalizer": {"type": "Sequence", "normalizers": [EMPTY] * 8}},
+        {"normalizer": {"type": "Replace", "pattern": {"String": "ab"}, "content": "x" * 257}},
+        {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x" * 128}},
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": "a+"}, "content": "x" * 129}},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "a" * 5500}] * 3}},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "ByteLevel"}] * 8}},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": TABLE}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTES] * 40}},
+    ],
+)
+def test_a_tokenizer_whose_own_steps_fill_the_memory_is_refused_when_it_is_read(change: dict[str, Any]) -> None:
+    """Forty replacements of a letter by two made the library work without end on one letter, and 10 MB ended the process."""
+    with pytest.raises(ModelFileError, match=r"256 times as long"):
+        Tokenizer(json.loads(trained_description()) | change)
+
+
+def test_replacements_of_real_tokenizers_are_taken() -> None:
+    spaces = [{"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}] * 20
+    halves = [REPLACE_TWICE] * 7  # and the bytes double once more
+    for steps in (spaces, halves, [{"type": "NFKC"}, {"type": "Prepend", "prepend": "_" * 100}], [EMPTY] * 7):
+        whole = {"type": "Sequence", "normalizers": steps}
+        assert Tokenizer(json.loads(trained_description()) | {"normalizer": whole}).encode("b  b")
+    tables = [b"", b"\0\0\0\0" + b"c" * 256 + b"\0"]  # what a table maps to may have 256 bytes; NFKC's has 33
+    for table in tables:
+        text = base64.b64encode(table).decode()
+        check_growth({"normalizer": {"type": "Precompiled", "precompiled_charsmap": text}}, "x")
+    check_growth({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "no base64"}}, "x")
 
 
 @pytest.mark.weights

@@ -186,6 +186,24 @@ def test_a_write_through_a_link_stays_inside(hostile: Path) -> None:
     assert (hostile / "deep/er/target.txt").read_text() == "x" and (hostile / "inner").is_symlink()
 
 
+@pytest.mark.parametrize(
+    "path", [".git/config", "deep/.git/hooks/x", ".GIT/config", "linked/config", ".gitmodules", ".git"]
+)
+def test_gits_own_folder_is_read_and_not_written_to(root: Path, path: str) -> None:
+    """Its settings name programs that git runs at the next `git status` of whoever the repository belongs to."""
+    (root / ".git").mkdir()
+    (root / ".git" / "config").write_text("[core]")
+    (root / "linked").symlink_to(".git")
+    rooted = Rooted(root)
+    for write in (rooted.create, rooted.replace):
+        with pytest.raises(ToolError, match="belongs to git"):
+            write(path, b"[core]\nfsmonitor = ./evil")
+    with rooted.open(".git/config") as file:
+        assert file.read() == b"[core]"
+    rooted.create(".gitignore", b"x")
+    rooted.create("deep/my.git", b"x")
+
+
 def test_a_hard_link_to_a_file_outside_is_broken_by_a_write(root: Path) -> None:
     os.link(root.parent / "secret.txt", root / "hard.txt")
     call(root, "overwrite_file", path="hard.txt", text="mine")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import shlex
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -58,6 +59,11 @@ function __firsthand_complete
 end
 complete -c firsthand -f -a '(__firsthand_complete)'
 """
+
+
+_PLAIN = re.compile(r"[\w.@:=+/][\w.@:=+/-]*", re.ASCII)
+"""Names that a shell takes as they are. Folders and files of others may have names such as `$(...)`, which a shell would run
+once they stand on its line."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,7 @@ def _values(setting: ConfigField, typed: str) -> list[str]:
     found = [str(value) for kind in kinds if typing.get_origin(kind) is Literal for value in typing.get_args(kind)]
     name = setting.field.name
     if name in _NAMES:
-        found = list(_NAMES[name]())
+        found = [each for each in _NAMES[name]() if _PLAIN.fullmatch(each)]
     pieces = split_list(typed)
     here = pieces[-1]
     if name == "pattern" and ":" in here:

@@ -20,9 +20,11 @@ from firsthand.tool import Effect, Tool
 Permission = Literal["allow", "ask", "deny"]
 
 MAX_SHOWN = 4_000
-"""The most characters of one argument that are shown: half from its beginning, half from its end."""
+"""The most characters that are shown, shared by the arguments: half from the beginning of one, half from its end."""
 MAX_LINES = 60
-"""The most lines of it, so that the beginning of a question stays on the screen."""
+"""The most lines of them, so that the beginning of a question stays on the screen."""
+MIN_SHOWN, MIN_LINES = 400, 6
+"""What each argument may have, however many there are."""
 
 
 @dataclass(frozen=True)
@@ -117,18 +119,29 @@ def question(tool: Tool, arguments: Json) -> str:
     Of a long argument the beginning, the end, its length, and how much is left out between them.
     """
     lines = [f"{tool.name} ({tool.effect}): {tool.spec.description}"]
-    for name, value in arguments.items():
-        text = value if isinstance(value, str) else canonical(value)
-        lines.append(f"  {name}: {_shortened(text)}".replace("\n", "\n    "))
+    texts = {name: value if isinstance(value, str) else canonical(value) for name, value in arguments.items()}
+    most = max(MIN_SHOWN, _share([len(text) for text in texts.values()], MAX_SHOWN))
+    most_lines = max(MIN_LINES, _share([text.count("\n") + 1 for text in texts.values()], MAX_LINES))
+    for name, text in texts.items():
+        lines.append(f"  {name}: {_shortened(text, most, most_lines)}".replace("\n", "\n    "))
     return "\n".join([*(printable(line) for line in lines), "Run it?"])
 
 
-def _shortened(text: str) -> str:
+def _share(sizes: list[int], room: int) -> int:
+    """The most that one of these may have, so that all have room, and what small ones leave goes to the others."""
+    for left, size in zip(range(len(sizes), 0, -1), sorted(sizes), strict=True):
+        if size * left > room:
+            return room // left
+        room -= size
+    return max(sizes, default=0)
+
+
+def _shortened(text: str, most: int, most_lines: int) -> str:
     """The text, blanks in a row counted; of a long one its ends, with a note of its length before them and between."""
     lines = text.split("\n")
-    if len(text) <= MAX_SHOWN and len(lines) <= MAX_LINES:
+    if len(text) <= most and len(lines) <= most_lines:
         return _without_gaps(text)
-    half, few = MAX_SHOWN // 2, MAX_LINES // 2
+    half, few = most // 2, most_lines // 2
     begin = "\n".join(lines[:few])[:half]
     end = "\n".join(lines[-few:])[-half:]
     left_out = len(text) - len(begin) - len(end)
@@ -139,11 +152,14 @@ def _shortened(text: str) -> str:
 
 
 def _without_gaps(text: str) -> str:
-    """The text as it can be read; a long row of blanks, which would push what follows out of sight, as their number."""
-    return _GAP.sub(lambda found: f" [{len(found[0])} spaces] ", printable(text))
+    """The text as it can be read; rows of blanks and of blank lines, which push text out of sight, as their number."""
+    text = _EMPTY_LINES.sub(lambda found: f"\n[{found[0].count(chr(10)) - 1} blank lines]\n", printable(text))
+    return _GAP.sub(lambda found: f" [{len(found[0])} spaces] ", text)
 
 
-_GAP = re.compile(r"[ \t]{40,}")
+_GAP = re.compile(r"[ \t]{40,}|[ \t]*(?:\t[ ]*){5,}")
+"""Blanks that fill half of a line; a tab takes up to eight columns."""
+_EMPTY_LINES = re.compile(r"\n(?:[ \t]*\n){4,}")
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import StoreError
+from firsthand.system.sqlite_journal import forged_journal
 
 MAX_BODY_BYTES = 512 << 20
 _BUSY_TIMEOUT_S = 10.0
@@ -121,6 +122,11 @@ class Database:
         with self._sentences():
             if not create and not path.is_file():
                 raise StoreError(f"no run at {path}: `firsthand runs` shows all")
+            if (journal := forged_journal(path)) is not None:
+                raise StoreError(
+                    f"{journal} names a file that SQLite would delete, and firsthand writes no such journal: "
+                    "do not trust what came with it; delete the journal to read the run all the same"
+                )
             self._open(create)
 
     def read(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
@@ -240,13 +246,15 @@ class Database:
             if self.read("PRAGMA schema_version")[0][0] == 0 and version == 0:
                 raise never_begun(self.path.parent)
             raise StoreError(f"{self.path} is a SQLite file, but not {self.schema.noun}: give the folder of a run")
+        if self.read("SELECT 1 FROM sqlite_master WHERE type NOT IN ('table', 'index') LIMIT 1"):
+            raise self.damaged(f"it has triggers or views, and {self.schema.noun} has none")
         if version < len(migrations):
             with self.write() as connection:
                 for number in range(self._version(), len(migrations)):  # again, now that nobody else can migrate
                     _run_script(connection, migrations[number])
                 connection.execute(f"PRAGMA application_id = {self.schema.application_id}")
                 connection.execute(f"PRAGMA user_version = {len(migrations)}")
-        found = self.read("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
+        found = self.read(_MASTER)
         if tuple(sorted(found, key=repr)) != _master(migrations):
             raise self.damaged(f"its tables are not those of {self.schema.noun}")
 
@@ -360,6 +368,13 @@ def _run_script(connection: sqlite3.Connection, script: str) -> None:
             connection.execute(statement)
 
 
+_MASTER = """
+    SELECT type, name, sql FROM sqlite_master WHERE NOT (name LIKE 'sqlite\\_autoindex\\_%' ESCAPE '\\' AND type = 'index'
+        AND sql IS NULL OR name IN ('sqlite_stat1', 'sqlite_stat4') AND type = 'table')
+"""
+"""All that a schema holds but what SQLite adds itself. A name alone tells nothing: a trigger may be called `sqlite_x`."""
+
+
 @cache
 def _master(migrations: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
     """The rows of `sqlite_master` after all migrations."""
@@ -368,9 +383,6 @@ def _master(migrations: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
     try:
         for script in migrations:
             _run_script(connection, script)
-        found = connection.execute(
-            "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-        )
-        return tuple(sorted(found.fetchall(), key=repr))
+        return tuple(sorted(connection.execute(_MASTER).fetchall(), key=repr))
     finally:
         connection.close()

@@ -145,7 +145,7 @@ class Index:
             connection.executemany(sealed, [row[:1] for row in rows])
 
     def _remove(self) -> None:
-        for name in (INDEX, f"{INDEX}-wal", f"{INDEX}-shm"):
+        for name in (f"{INDEX}-journal", INDEX, f"{INDEX}-wal", f"{INDEX}-shm"):
             with suppress(OSError):
                 (self.folder / name).unlink()
 

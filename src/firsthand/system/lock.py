@@ -6,10 +6,12 @@ the note of a killed process means nothing.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -47,7 +49,9 @@ def claimed(lock: Path, busy: Callable[[str], FirsthandError]) -> Iterator[None]
         note = _note(lock)
         with suppress(OSError):  # a full disk: the lock holds without it
             written = note.with_name(f"{note.name}.new")
-            written.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}) + "\n")
+            written.unlink(missing_ok=True)  # what lies there may be a link to a file of somebody else
+            with written.open("x", encoding="utf-8") as made:
+                made.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}) + "\n")
             written.replace(note)
         try:
             yield
@@ -59,7 +63,7 @@ def claimed(lock: Path, busy: Callable[[str], FirsthandError]) -> Iterator[None]
 def is_held(lock: Path) -> bool:
     """True if a live process holds the lock."""
     try:
-        with lock.open("rb") as file:
+        with _ordinary(lock, os.O_RDONLY) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two that look do not see each other
     except BlockingIOError:
         return True
@@ -87,7 +91,7 @@ def holder(lock: Path) -> str:
 def _noted(lock: Path) -> tuple[int, str, str] | None:
     """Process, host and time of the note, or None."""
     try:
-        with _note(lock).open(encoding="utf-8") as file:
+        with _ordinary(_note(lock), os.O_RDONLY) as file:
             note = json.loads(file.read(_MAX_NOTE))
         return int(note["pid"]), str(note["host"]), str(note["since"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -98,9 +102,18 @@ def _note(lock: Path) -> Path:
     return lock.with_name(f"{lock.name}.holder")
 
 
+def _ordinary(path: Path, flags: int) -> IO[bytes]:
+    """The file, if it is an ordinary one and no link; OSError otherwise. A folder from others may hold anything."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    return os.fdopen(handle, "rb" if flags == os.O_RDONLY else "ab")
+
+
 def _opened(lock: Path) -> IO[bytes]:
     try:
-        return lock.open("ab")
+        return _ordinary(lock, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise StoreError(
             f"{lock.parent} cannot be written ({error.strerror}): make the folder writable, or copy it to a place that is"

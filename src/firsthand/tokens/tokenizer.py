@@ -21,6 +21,7 @@ import tokenizers
 from firsthand._moved import old_names
 from firsthand.errors import ModelFileError, PromptTooLong
 from firsthand.message import Json, canonical
+from firsthand.tokens.text_growth import check_growth
 from firsthand.tokens.token_bytes import byte_reader, steps, strips_leading_space
 
 END_OF_TURN = frozenset({
@@ -321,6 +322,7 @@ def _build(description: Json, source: str) -> Any:
         raise ModelFileError(
             f"{source}: the tokenizer's model is of type {kind!r}; BPE, Unigram and WordPiece are supported"
         )
+    check_growth(description, source)
     try:
         rust = tokenizers.Tokenizer.from_str(json.dumps(description))
     except (KeyboardInterrupt, SystemExit, MemoryError):

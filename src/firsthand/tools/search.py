@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ConfigError, ToolError
+from firsthand.system.sqlite_journal import forged_journal
 from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.html import to_text
@@ -188,8 +189,11 @@ def _kept(path: Path, fingerprint: str) -> sqlite3.Connection | None:
     """The index in that file, if it is of these documents as they are now."""
     if not path.exists():
         return None
+    if (journal := forged_journal(path)) is not None:
+        raise ConfigError(f"{str(journal)!r} names a file that SQLite would delete: remove it, or give another path")
     connection = sqlite3.connect(path, check_same_thread=False)
     with suppress(sqlite3.Error):
+        connection.execute("PRAGMA trusted_schema = OFF")
         if connection.execute("SELECT fingerprint FROM about").fetchone() == (fingerprint,):
             return connection
         connection.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from firsthand.errors import ConfigError, ToolError, nearest
 from firsthand.message import Json
+from firsthand.system.sqlite_journal import forged_journal
 from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
 
@@ -93,6 +94,10 @@ class SqlFile:
         max_cell: int = MAX_CELL,
     ) -> Json:
         """Run the statement in a process; returns its reply. ToolError if it fails."""
+        if (journal := forged_journal(self.path)) is not None:
+            raise ToolError(
+                f"{journal.name} beside the database names another file, which SQLite would delete: remove it"
+            )
         request = {
             "path": self.path.as_uri(),
             "write": write,

@@ -6,6 +6,7 @@ imported here. Templates are safe once they are rendered in jinja2's sandbox, wh
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from firsthand.errors import DataError
 
 MAX_FILE_BYTES = 1 << 20
 MAX_FILES = 2_000
+MAX_DIGITS = 1_000
 CODE_KEYS = {
     "class": "a Python class",
     "hf_evaluate": "a metric fetched from the hub",
@@ -45,9 +47,9 @@ def names_in(path: Path) -> list[str]:
     """Return the names of tasks and groups that a group file lists, subgroups included."""
     body = read_yaml(path)
     names: list[str] = []
-    pending: list[Any] = [body.get("task")]
+    pending: deque[Any] = deque([body.get("task")])
     while pending:
-        item = pending.pop(0)
+        item = pending.popleft()
         if isinstance(item, list):
             pending += item
         elif isinstance(item, dict):
@@ -77,12 +79,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        pass
+        """Refuses numbers that take the square of their length to be read: in base 60, 1 MiB of them takes hours."""
+
+        def construct_yaml_int(self, node: Any) -> Any:
+            if len(self.construct_scalar(node)) > MAX_DIGITS:
+                raise ValueError(f"a number has more than {MAX_DIGITS} digits")
+            return super().construct_yaml_int(node)
+
+        def construct_yaml_float(self, node: Any) -> Any:
+            if len(self.construct_scalar(node)) > MAX_DIGITS:
+                raise ValueError(f"a number has more than {MAX_DIGITS} digits")
+            return super().construct_yaml_float(node)
 
     def tagged(loader: Any, node: Any) -> Tagged:
         return Tagged(node.value if isinstance(node.value, str) else "?")
 
     Loader.add_constructor("!function", tagged)
+    for kind in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", getattr(Loader, f"construct_yaml_{kind}"))
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: is it the task's YAML file?")
@@ -116,10 +130,10 @@ def _runs(dataset: str) -> bool:
 
 def _leaves(body: Any) -> Iterator[tuple[str, Any]]:
     """Yield (key, value) for each value that is neither a mapping nor a list."""
-    pending: list[tuple[str, Any]] = [("", body)]
+    pending: deque[tuple[str, Any]] = deque([("", body)])
     seen: set[int] = set()
     while pending:
-        key, value = pending.pop(0)
+        key, value = pending.popleft()
         if isinstance(value, dict | list):
             if id(value) not in seen:  # an alias may name one list many times, or itself
                 seen.add(id(value))

@@ -62,7 +62,11 @@ def main() -> None:
         sys.path.insert(0, os.getcwd())
         serve(theirs, answer)
     theirs.close()
-    os.environ["PYTHONSAFEPATH"] = "1"  # a Python that tests start does not import from this folder either
+    os.environ |= {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+        "HOME": "/nonexistent",
+    }  # nor do programs that tests start
     given = json.load(sys.stdin)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(given["setup"], "<setup>", "exec"), namespace)
@@ -124,7 +128,8 @@ class AnswerProcess:
         if "error" in body:
             kind, text = map(str, body["error"])
             known = getattr(builtins, kind, None)
-            if isinstance(known, type) and issubclass(known, Exception):
+            # StopIteration would end a `map` or `zip` of the tests as if there were no more cases (PEP 479).
+            if isinstance(known, type) and issubclass(known, Exception) and known is not StopIteration:
                 raise known(text)
             raise RuntimeError(f"{kind}: {text}")
         return body

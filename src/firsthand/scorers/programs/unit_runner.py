@@ -4,9 +4,13 @@ Two processes: this one starts another, which loads the answer before any test i
 The cases patch the answer's own modules, so both must share an interpreter: unlike `checker.py`, this cannot keep an
 answer from looking at the tests while they call it. It keeps what it can:
 
-- what runs the cases (loader, suite, result, `TestCase`) is taken before the answer loads, and compared after it;
-- only a report on every test counts, so an answer that leaves early has failed, and a skipped test has failed unless the
-  file says that it is skipped;
+- what runs the cases (the classes of `unittest` with the code of their functions, `compile`, `exec`, Python's builtins) is
+  taken before the answer loads, compared before the tests are read, and around each of them but for builtins, which tests
+  patch; so are the test class and its instances, and there is no trace or profile function;
+- only a report on every test counts, so an answer that leaves early has failed, and a test that was skipped, or expected to
+  fail, has failed unless the file says so;
+- the tests use Python's own builtins, whatever the answer calls `len`;
+- a class of the answer's that equals everything is found by comparing it with objects that nothing equals;
 - for each assertion that the tests use, the file that the other process gets holds one that must fail, run between tests.
   A report in which one of them passed comes from a process whose assertions are not Python's.
 """
@@ -29,14 +33,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 MODULE = "__test__"
-WATCHED: tuple[type, ...] = (
-    unittest.TestCase,
-    unittest.TestResult,
-    unittest.TestSuite,
-    unittest.BaseTestSuite,
-    unittest.TestLoader,
-)
-MODULES = (unittest, unittest.case, unittest.result, unittest.suite, unittest.loader)
+MODULES = (unittest, unittest.case, unittest.result, unittest.suite, unittest.loader, json, json.encoder)
+WATCHED: tuple[type, ...] = tuple(
+    {each for module in MODULES for each in vars(module).values() if isinstance(each, type) and each.__module__ in
+     {module.__name__ for module in MODULES}}
+)  # fmt: skip
+ASSERTIONS = frozenset(name for name in dir(unittest.TestCase) if callable(getattr(unittest.TestCase, name)))
+MARKS = ("__unittest_expecting_failure__", "__unittest_skip__")
 FALSE = {
     "assertEqual": "self.assertEqual({0}, {1})",
     "assertEquals": "self.assertEqual({0}, {1})",
@@ -154,14 +157,29 @@ def _methods(tree: ast.Module) -> dict[str, ast.FunctionDef | ast.AsyncFunctionD
 
 
 def skipped_on_purpose(tests: str) -> set[str]:
-    """Return the tests that the file itself skips by a decorator; all of them where it skips the class."""
+    """Return the tests that the file itself skips, or expects to fail, by a decorator; all where it does so to the class."""
     tree = ast.parse(tests)
     everything = any(_skips(case.decorator_list) for case in _cases(tree))
     return {name for name, method in _methods(tree).items() if everything or _skips(method.decorator_list)}
 
 
 def _skips(decorators: Iterable[ast.expr]) -> bool:
-    return any("skip" in ast.unparse(each).lower() for each in decorators)
+    words = [ast.unparse(each).lower() for each in decorators]
+    return any("skip" in word or "expectedfailure" in word for word in words)
+
+
+def with_own_builtins(tests: str, names: Iterable[str]) -> tuple[ast.Module, dict[str, str]]:
+    """Return the file's tree, in which these builtins have other names unless the file defines them, and those names."""
+    tree = ast.parse(tests)
+    nodes = list(ast.walk(tree))
+    defined = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    defined |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    defined |= {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
+    renamed = {name: f"{name}_{secrets.token_hex(4)}" for name in names if name not in defined}
+    for node in nodes:
+        if isinstance(node, ast.Name) and node.id in renamed:
+            node.id = renamed[node.id]
+    return tree, {new: name for name, new in renamed.items()}
 
 
 class UnitTestResult(unittest.TestResult):
@@ -171,6 +189,7 @@ class UnitTestResult(unittest.TestResult):
         super().__init__()
         self.problems: dict[str, str] = {}
         self.skips: dict[str, str] = {}
+        self.passed: list[str] = []
 
     def addFailure(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802
         self.problems[_name(test)] = f"{err[0].__name__}: {err[1]}"
@@ -180,6 +199,12 @@ class UnitTestResult(unittest.TestResult):
     def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: Any) -> None:  # noqa: N802
         if err is not None:
             self.addFailure(test, err)
+
+    def addSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802
+        self.passed.append(_name(test))
+
+    def addExpectedFailure(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802
+        self.skips[_name(test)] = f"expected to fail: {err[1]}"
 
     def addSkip(self, test: unittest.TestCase, reason: str) -> None:  # noqa: N802
         self.skips[_name(test)] = f"skipped: {reason}"
@@ -192,7 +217,7 @@ def _name(test: unittest.TestCase) -> str:
     return test.id().rpartition(".")[2]
 
 
-def run(tests: list[Any], failing: list[Any], result: UnitTestResult) -> None:
+def run(tests: list[Any], failing: list[Any], result: UnitTestResult, watch: Watch) -> None:
     """Run the tests as one suite, so that their class is set up once, with the tests that must fail in between."""
     between = list(failing)
 
@@ -201,52 +226,151 @@ def run(tests: list[Any], failing: list[Any], result: UnitTestResult) -> None:
 
         def __iter__(self) -> Iterator[Any]:
             for test in tests:
+                watch.look()
                 yield test
+                watch.look(test)
                 if between:
                     between.pop()(result)
 
     Suite().run(result)
     for test in between:
         test(result)
+    watch.look()
+
+
+class Watch:
+    """Compares what runs the cases with what it was before the answer was loaded."""
+
+    def __init__(self) -> None:
+        self.changes: list[str] = []
+        self._state, self._builtins = _state(), dict(vars(builtins))
+        self._modules = {module.__name__: module for module in (*MODULES, builtins, unittest.mock, ast, sys)}
+        self._cases: dict[type, dict[str, Any]] = {}
+        self._compare, self._look_up = _state, sys.modules
+
+    def after_load(self) -> None:
+        """Note what the answer changed while it was loaded."""
+        for name, value in self._builtins.items():
+            if vars(builtins).get(name) is not value and name != "_":
+                self.changes.append(f"the answer changed {name}")
+        self.look()
+
+    def hold(self, tests: Iterable[Any]) -> None:
+        """Remember the classes of the tests as they are before any is run."""
+        self._cases = {type(test): _methods_of(type(test)) for test in tests}
+
+    def look(self, test: Any = None) -> None:
+        """Note what is not as it was; of a test that has run, too, whether its own assertions were replaced."""
+        changed = self._compare() != self._state
+        moved = any(self._look_up.get(name) is not module for name, module in self._modules.items())
+        if changed or moved or sys.gettrace() is not None or sys.getprofile() is not None:
+            self.changes.append("the answer changed unittest")
+        if any(_methods_of(case) != before for case, before in self._cases.items()):
+            self.changes.append("the answer changed the tests")
+        if test is not None and any(name in ASSERTIONS and callable(each) for name, each in vars(test).items()):
+            self.changes.append("the answer changed the assertions of a test")
+        self.changes += [f"{each.__name__} equals everything" for each in impostors()]
+
+
+def impostors() -> list[type]:
+    """Return the classes of the answer, and the mocks, whose objects say that they equal what nothing equals."""
+    found, pending, seen = [], [object], {object}
+    while pending:
+        for each in type.__subclasses__(pending.pop()):
+            if each not in seen:
+                seen.add(each)
+                pending.append(each)
+                own = each.__module__ == MODULE or issubclass(each, unittest.mock.NonCallableMock)
+                if own and _equals_everything(each):
+                    found.append(each)
+    return found
+
+
+def _equals_everything(kind: type) -> bool:
+    """True if `==` of a class says yes to a new object, or to two different values of every plain type."""
+    equal = vars(kind).get("__eq__")
+    if equal is None or isinstance(equal, unittest.mock.MagicProxy):
+        return False
+    this = equal.return_value if isinstance(equal, unittest.mock.NonCallableMock) else None
+    if this is not None:
+        return this is True
+    number = 2 + secrets.randbelow(10**9)
+    pairs = [(number, -number), (f"{number}", f"x{number}"), ([number], [number, 1]), ({number: 1}, {number: 2})]
+
+    def says(other: object) -> bool:
+        said = equal(one, other)
+        return said is not NotImplemented and bool(said)
+
+    try:
+        one = kind.__new__(kind)
+        return says(object()) or any(says(first) and says(second) for first, second in pairs)
+    except Exception:  # it needs what its `__init__` gives it
+        return False
+
+
+def _methods_of(case: type) -> dict[str, Any]:
+    """What decides how a test class runs: its functions with their code and marks, and assertions that are its own."""
+    return {
+        name: (each, getattr(each, "__code__", None), [getattr(each, mark, None) for mark in MARKS])
+        for name, each in vars(case).items()
+        if callable(each) or name in ASSERTIONS or name in MARKS
+    } | {"__bases__": case.__bases__}
 
 
 def serve(link: socket.socket, answer: str) -> NoReturn:
     """Load the answer, then the tests, and run them. Nothing here is trusted."""
-    dump, leave, stream = json.dumps, os._exit, link.makefile("rwb")
+    dump, leave, stream, read, execute = json.dumps, os._exit, link.makefile("rwb"), compile, exec
     result, load, cases = UnitTestResult(), unittest.TestLoader().loadTestsFromTestCase, unittest.TestCase
+    plain, parse, on_purpose = dict(vars(builtins)), with_own_builtins, skipped_on_purpose
 
     def tell(body: dict[str, Any]) -> None:
         stream.write(dump(body).encode() + b"\n")
         stream.flush()
 
+    vars(unittest.case)[
+        "_ShouldStop"
+    ] = ()  # it ends a test as if it had passed; only `failfast`, not used here, raises it
     module = types.ModuleType(MODULE)
     module.__dict__.update(__builtins__=builtins, __file__=f"{MODULE}.py", sys=sys, os=os, environ=os.environ)
     sys.modules[MODULE] = module
-    before = _state()
+    watch = Watch()
     try:
         exec(compile(answer, f"{MODULE}.py", "exec", dont_inherit=True), module.__dict__)
+        watch.after_load()
         tell({})
         tests, failing = json.loads(stream.readline())
-        exec(compile(tests, f"{MODULE}.py", "exec", dont_inherit=True), module.__dict__)
+        shadowed = {name for name in plain.keys() & module.__dict__.keys() if not name.startswith("__")}
+        tree, names = parse(tests, shadowed)
+        module.__dict__.update({new: plain[name] for new, name in names.items()})
+        execute(read(tree, f"{MODULE}.py", "exec", dont_inherit=True), module.__dict__)
         suites: list[list[Any]] = [list(load(module.__dict__[each])) for each in ("TestCases", failing)]
         if not all(isinstance(test, cases) for suite in suites for test in suite):
             raise TypeError("TestCases is no unittest.TestCase")
-        names = sorted(_name(test) for suite in suites for test in suite)
-        run(suites[0], suites[1], result)
-        expected = skipped_on_purpose(tests)
-        problems = result.problems | {name: why for name, why in result.skips.items() if name not in expected}
-        if _state() != before:
-            problems["unittest"] = "the answer changed unittest"
-        tell({"ran": names[: result.testsRun], "problems": problems})
+        names_of = sorted(_name(test) for suite in suites for test in suite)
+        watch.hold(suites[0])
+        run(suites[0], suites[1], result, watch)
+        expected = on_purpose(tests)
+        problems = dict(result.problems) | {name: why for name, why in result.skips.items() if name not in expected}
+        for test in suites[0]:
+            if (name := _name(test)) not in result.passed and name not in expected:
+                problems.setdefault(name, "it did not run to its end")
+        if watch.changes:
+            problems["unittest"] = watch.changes[0]
+        tell({"ran": names_of[: result.testsRun], "problems": problems})
     except BaseException as error:
         tell({"error": f"{type(error).__name__}: {str(error)[:300]}"})
     finally:
         leave(0)
 
 
-def _state() -> list[dict[str, Any]]:
-    """The content of what runs the cases, to see whether anything in it was replaced."""
-    return [dict(vars(each)) for each in (*WATCHED, *MODULES)]
+def _state() -> list[Any]:
+    """The content of what runs the cases, the code of its functions too, to see whether anything in it was replaced."""
+    held = [dict(vars(each)) for each in (*WATCHED, *MODULES)]
+    codes = [
+        [(getattr(each, "__code__", None), getattr(each, "__defaults__", None)) for each in content.values()]
+        for content in held
+    ]
+    return [held, codes]
 
 
 if __name__ == "__main__":

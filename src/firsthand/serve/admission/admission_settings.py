@@ -24,12 +24,16 @@ class ClientLimits:
     """Seconds from the whole request to the end of its answer."""
     tokens_per_minute: int = 0
     """Most tokens of prompts and answers in any minute; 0 is no limit."""
+    min_priority: int = 0
+    """Lowest `priority` that a request with a key may give: a lower one goes before all others."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.tokens_per_minute, int) or self.tokens_per_minute < 0:
             raise ConfigError(
                 f"tokens_per_minute is {self.tokens_per_minute!r}: give a whole number, or 0 for no limit"
             )
+        if not isinstance(self.min_priority, int) or isinstance(self.min_priority, bool):
+            raise ConfigError(f"min_priority is {self.min_priority!r}: give a whole number, such as -10")
         for name, number in self._whole().items():
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 raise ConfigError(f"{name} is {number!r}: give a whole number from 1")

@@ -29,6 +29,8 @@ from firsthand.serve.admission.admission_settings import ClientLimits
 
 MIN_LENGTH = 16
 _MAX_FILE_BYTES = 1 << 20
+_ANY_PRIORITY = -1000
+"""Without keys there is one client, and nobody before whom it could go."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Keys:
     """The clients of a server. Without any, no key is needed."""
 
     clients: tuple[Client, ...] = ()
-    anyone: Client = Client("anyone", ClientLimits(), load_adapters=True)
+    anyone: Client = Client("anyone", ClientLimits(min_priority=_ANY_PRIORITY), load_adapters=True)
     """The client of requests to a server without keys."""
 
     def find(self, authorization: str | None) -> Client | None:
@@ -71,7 +73,8 @@ def read_keys(path: Path | None, environment: Mapping[str, str], limits: ClientL
         clients.append(Client("env", limits, _digest(secret.strip(), "FIRSTHAND_API_KEY"), load_adapters=True))
     if len({client.digest for client in clients}) < len(clients):
         raise ConfigError("two clients have the same API key: give each its own")
-    return Keys(tuple(clients), Client("anyone", limits, load_adapters=True))
+    anyone = Client("anyone", replace(limits, min_priority=_ANY_PRIORITY), load_adapters=True)
+    return Keys(tuple(clients), anyone)
 
 
 def check_loaders(keys: Keys, adapter_root: Path | None) -> None:

@@ -18,6 +18,8 @@ from firsthand.serve.http.refusals import Refusal, bad
 MAX_DEPTH = 64
 MAX_VALUES = 500_000
 """Most values in one body; a list of token ids is long, but not that long."""
+MAX_KEYS = 10_000
+"""Most keys of one object. Each unknown key of a request is a fault of its own, and all are found before one is reported."""
 _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 """Strings, closed or not, and the brackets outside them."""
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -94,6 +96,8 @@ def _nests_deeper(text: str, most: int) -> bool:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Json:
+    if len(pairs) > MAX_KEYS:
+        raise ValueError(f"an object has {len(pairs)} keys, and at most {MAX_KEYS} are taken")
     body = dict(pairs)
     if len(body) < len(pairs):
         seen: set[str] = set()

@@ -245,6 +245,8 @@ def sampling(
         raise bad(f"{field} is {max_tokens}: at most {limits.max_tokens} are given", field, "invalid_value")
     if (body.n or 1) > limits.max_answers:
         raise bad(f"n is {body.n}: at most {limits.max_answers} answers are given", "n", "invalid_value")
+    if (body.priority or 0) < limits.min_priority:
+        raise bad(f"priority is {body.priority}: at least {limits.min_priority} is taken with this key", "priority")
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     if any(len(each) > 1024 for each in stop):
         raise bad("a stop string has more than 1024 characters", "stop")

@@ -26,14 +26,14 @@ class ResponseItem(Wire):
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: Content | Annotated[list[ReasoningPart], Field(max_length=64)] | None = None
+    content: Content | Annotated[list[ReasoningPart], Field(fail_fast=True, max_length=64)] | None = None
     id: str | None = None
     status: str | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
     output: str | None = None
-    summary: Annotated[list[Any], Field(max_length=0)] | None = None
+    summary: Annotated[list[Any], Field(fail_fast=True, max_length=0)] | None = None
     encrypted_content: None = None
     phase: None = None
 
@@ -76,13 +76,13 @@ class ResponsesRequest(Wire):
     """A turn to answer."""
 
     model: Annotated[str, Field(max_length=512)] | None = None
-    input: str | Annotated[list[ResponseItem], Field(min_length=1, max_length=MAX_MESSAGES)]
+    input: str | Annotated[list[ResponseItem], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     temperature: Annotated[float, Field(ge=0, lt=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stream: bool | None = None
-    tools: Annotated[list[Function], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[Function], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None

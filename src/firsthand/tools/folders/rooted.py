@@ -21,6 +21,7 @@ from typing import BinaryIO
 from firsthand.errors import ConfigError, ToolError
 
 MAX_LINKS = 40
+_GIT = (".git", ".gitmodules")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,7 +39,8 @@ class Rooted:
     def place(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
         """The open folder that `path` ends in, and the last name there, which is no link; `.` for the folder itself.
 
-        With `make`, folders on the way that are missing are made.
+        With `make`, for writing, folders on the way that are missing are made, and git's own folder is refused: its settings
+        name programs that git runs for whoever looks at the repository.
         """
         parts = deque(self._parts(path))
         held = [os.open(self.path, _FOLDER)]
@@ -47,6 +49,8 @@ class Rooted:
             with _told(path):
                 while parts:
                     part = parts.popleft()
+                    if make and part.casefold() in _GIT:
+                        raise ToolError(f"{path!r} belongs to git: it is not written to")
                     if part == "..":
                         if len(held) == 1:
                             raise ToolError(f"{path!r} leads out of the folder: give a path inside it")

@@ -1,0 +1,166 @@
+"""A run's folder may come from anyone: opening, listing and resuming it changes nothing outside and runs nothing in it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from pathlib import Path
+
+import pytest
+
+from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.runs.index import INDEX
+from firsthand.runs.run_names import DATABASE, LOCK
+from firsthand.runs.store import Run, create, list_runs, open_run
+from firsthand.system.lock import holder, is_held
+from firsthand.system.sqlite_journal import forged_journal
+from firsthand.tools.search import search
+from firsthand.tools.sql import sql
+from firsthand.trace import Score, Trace
+
+PAGE, SECTOR = 4096, 512
+MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A finished run that was closed."""
+    with create(tmp_path, {"seed": 1}, "given") as run:
+        run.append(Trace("a", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer="x", scores=(Score("s", 0.0),)))
+        run.finish("done")
+    return run.path
+
+
+def forge_journal(database: Path, victim: Path) -> Path:
+    """A rollback journal that SQLite rolls back, and then deletes the file whose name it holds."""
+    content = database.read_bytes()
+    page, nonce = content[:PAGE], 1234
+    header = MAGIC + struct.pack(">IIIII", 1, nonce, len(content) // PAGE, SECTOR, PAGE)
+    check = (nonce + sum(page[at] for at in range(PAGE - 200, 0, -200))) & 0xFFFFFFFF
+    record = struct.pack(">I", 1) + page + struct.pack(">I", check)
+    name = os.fsencode(victim)
+    named = struct.pack(">I", 0x40000000 // PAGE + 1) + name + struct.pack(">II", len(name), sum(name)) + MAGIC
+    journal = database.with_name(f"{database.name}-journal")
+    journal.write_bytes(header.ljust(SECTOR, b"\0") + record + named)
+    return journal
+
+
+def test_a_journal_that_names_a_file_to_be_deleted_is_not_read(folder: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "letters.txt"
+    victim.write_text("dear")
+    journal = forge_journal(folder / DATABASE, victim)
+    (tmp_path / "runs" / INDEX).unlink()
+    (info,) = list_runs(tmp_path)
+    assert info.problem is not None and "would delete" in info.problem
+    with pytest.raises(StoreError, match="delete the journal to read the run"):
+        open_run("last", tmp_path)
+    assert victim.read_text() == "dear"
+    journal.unlink()
+    with open_run("last", tmp_path) as run:
+        assert len(list(run.traces())) == 1
+    forge_journal(folder / DATABASE, victim)
+    linked = tmp_path / "linked.sqlite"  # SQLite looks for the journal where the link leads
+    linked.symlink_to(folder / DATABASE)
+    assert forged_journal(linked) == journal
+    with sqlite3.connect(folder / DATABASE) as raw:  # the forgery is real: SQLite itself deletes the file
+        raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    assert not victim.exists()
+
+
+def test_the_same_journal_beside_an_index_or_a_database_of_a_tool_deletes_nothing(folder: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "letters.txt"
+    victim.write_text("dear")
+    list_runs(tmp_path)
+    forge_journal(tmp_path / "runs" / INDEX, victim)
+    assert [info.problem for info in list_runs(tmp_path)] == [None] and victim.exists()
+    forge_journal(folder / DATABASE, victim)
+    for tool in sql(str(folder / DATABASE), write=True):
+        with pytest.raises(ToolError, match="would delete"):
+            tool.function(*["DELETE FROM run"][: tool.name != "sql_schema"])
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "a.txt").write_text("words")
+    search(str(documents), index=str(tmp_path / "kept"))
+    forge_journal(tmp_path / "kept", victim)
+    with pytest.raises(ConfigError, match="would delete"):
+        search(str(documents), index=str(tmp_path / "kept"))
+    assert victim.exists()
+
+
+def test_a_journal_without_a_name_or_no_journal_at_all_is_no_forgery(tmp_path: Path) -> None:
+    database, journal = tmp_path / "a.sqlite", tmp_path / "a.sqlite-journal"
+    assert forged_journal(database) is None
+    for content in (b"", b"short", MAGIC + b"\0" * 600):
+        journal.write_bytes(content)
+        assert forged_journal(database) is None
+    journal.write_bytes(b"x" + MAGIC)
+    assert forged_journal(database) == journal
+    journal.unlink()
+    os.mkfifo(journal)  # looking must not wait
+    assert forged_journal(database) == journal
+
+
+TRIGGER = "AFTER INSERT ON traces BEGIN UPDATE traces SET score = 1 WHERE seq = NEW.seq; END"
+
+
+@pytest.mark.parametrize(
+    "kind, name, table, statement",
+    [
+        ("trigger", "sqlite_x", "traces", TRIGGER),
+        ("trigger", "raise", "traces", TRIGGER),
+        ("view", "sqlite_v", "sqlite_v", "AS SELECT 1"),
+    ],
+)
+@pytest.mark.parametrize("version", [None, 1])
+def test_triggers_and_views_of_any_name_are_refused_before_anything_is_written(
+    folder: Path, kind: str, name: str, table: str, statement: str, version: int | None
+) -> None:
+    """Names that begin with `sqlite_` are SQLite's own, but a file may give them to a trigger, which then changes scores."""
+    with sqlite3.connect(folder / DATABASE) as raw:
+        raw.execute("PRAGMA writable_schema = ON")
+        words = f"CREATE {kind} {name} {statement}"
+        raw.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, 0, ?)", (kind, name, table, words))
+        if version is not None:
+            raw.execute(f"PRAGMA user_version = {version}")
+    raw.close()
+    before = (folder / DATABASE).read_bytes()
+    with pytest.raises(StoreError, match="triggers or views"):
+        open_run(str(folder), folder.parent.parent)
+    assert (folder / DATABASE).read_bytes() == before
+
+
+def test_a_table_of_a_name_that_sqlite_keeps_for_itself_is_refused(folder: Path) -> None:
+    with sqlite3.connect(folder / DATABASE) as raw:
+        raw.execute("PRAGMA writable_schema = ON")
+        words = "CREATE TABLE sqlite_x (a CHECK (length(a) > 1))"
+        page = raw.execute("SELECT rootpage FROM sqlite_master WHERE name = 'preferences'").fetchone()[0]
+        raw.execute("INSERT INTO sqlite_master VALUES ('table', 'sqlite_x', 'sqlite_x', ?, ?)", (page, words))
+    raw.close()
+    with pytest.raises(StoreError, match="tables are not those"):
+        open_run(str(folder), folder.parent.parent)
+
+
+def test_links_and_pipes_in_place_of_a_lock_and_its_notes_change_nothing_and_hold_nobody_up(folder: Path) -> None:
+    victim = folder.parent / "keys"
+    victim.write_text("mine")
+    note = folder / f"{LOCK}.holder"
+    note.with_name(f"{note.name}.new").symlink_to(victim)
+    with open_run(str(folder), folder.parent.parent) as run, run.claimed():
+        assert str(os.getpid()) in note.read_text()
+    assert victim.read_text() == "mine"
+    os.mkfifo(note)
+    assert holder(folder / LOCK) == "another process, which left no note of itself"
+    (folder / LOCK).unlink()
+    os.mkfifo(folder / LOCK)
+    assert is_held(folder / LOCK) is False
+    refused(run)
+    (folder / LOCK).unlink()
+    (folder / LOCK).symlink_to(folder.parent / "made")
+    refused(run)
+    assert not (folder.parent / "made").exists()
+
+
+def refused(run: Run) -> None:
+    with pytest.raises(StoreError, match="cannot be written"), run.claimed():
+        raise AssertionError("claimed")
