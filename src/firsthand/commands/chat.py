@@ -63,7 +63,7 @@ class Config:
     """The model, its tools and limits, and where the conversation is stored."""
 
     model: str = field(default="smollm2", metadata={"positional": True})
-    """A model: a known name, a .gguf file, a folder, hf:ORG/NAME, or openai:NAME@URL."""
+    """A model: a known name, a .gguf file, a folder, hf:ORG/NAME, openai:NAME@URL, anthropic:NAME or google:NAME."""
     question: str | None = field(default=None, metadata={"positional": True})
     """Ask this one question, print the answer, and exit."""
     device: str = "cpu"
