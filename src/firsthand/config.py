@@ -58,7 +58,7 @@ def parse(config_class: type[C], argv: Sequence[str], *, prog: str, description:
             given[each.field.name] = [word for text in given[each.field.name] for word in split_list(text)]
     path = given.pop("config", None)
     from_file = read_toml(config_class, path) if path else {}
-    return build(config_class, {**from_file, **given})
+    return build(config_class, {**from_file, **given}, source=path or "")
 
 
 def _plain(value: Any) -> Any:
@@ -109,8 +109,9 @@ def make_parser(config_class: type[Any], *, prog: str, description: str = "", ex
     return parser
 
 
-def build(config_class: type[C], values: Mapping[str, Any]) -> C:
-    """The dataclass with these values, converted to its fields' types. ConfigError for an unknown key."""
+def build(config_class: type[C], values: Mapping[str, Any], *, source: str = "") -> C:
+    """The dataclass with these values, converted to its fields' types. ConfigError for an unknown key, which names the
+    `source` of the values."""
     known = {each.field.name: each for each in settings_of(config_class)}
     own: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
@@ -118,7 +119,7 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
         if key not in known:
             close = nearest(key, known)
             hint = f" did you mean {close!r}?" if close else f" it takes {', '.join(known)}"
-            raise ConfigError(f"{config_class.__name__} has no setting {key!r};{hint}")
+            raise ConfigError(f"{source or config_class.__name__} has no setting {key!r};{hint}")
         part = known[key].part
         (own if part is None else parts.setdefault(part, {}))[key] = convert(value, known[key].hint, key)
     hints = typing.get_type_hints(config_class)
