@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from firsthand.cli import main
+from firsthand.errors import nearest
+from firsthand.providers.scripted import Scripted
 from firsthand.system.plurals import count_of
+from served import serving
 
 RUN = ["run", "arithmetic", "--model", "scripted:echo", "--limit", "1"]
 
@@ -121,3 +124,19 @@ def test_a_question_reaches_the_model_in_any_locale() -> None:
         env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8", "PYTHONCOERCECLOCALE": "0"},
     )
     assert done.stdout.decode().strip() == "héllo 世界", done.stderr
+
+
+def test_openais_client_retrieves_a_model_by_its_name() -> None:
+    openai = pytest.importorskip("openai", reason="openai is not installed")
+    for name in ("scripted:echo", "org/name"):
+        with serving(Scripted(["x"]), name=name) as running:
+            client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+            assert client.models.retrieve(name).id == name == client.models.list().data[0].id
+            with pytest.raises(openai.NotFoundError, match=f"there is no model 'nope' here: {name}"):
+                client.models.retrieve("nope")
+
+
+def test_what_is_far_from_every_known_name_gets_no_hint() -> None:
+    known = ["--limit", "--config", "--temperature", "tools"]
+    assert [nearest(word, known) for word in ("--min-p", "--json", "foo")] == [None] * 3
+    assert nearest("--tempreature", known) == "--temperature"
