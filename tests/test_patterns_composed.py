@@ -170,7 +170,7 @@ def test_patterns_that_return_no_text_are_named():
         return 12
 
     trace = run(self_consistency, Scripted(["x"]), pattern=number, samples=1)
-    assert trace.error.kind == "ConfigError" and "returned a int: its answer must be a str" in trace.error.message
+    assert trace.error.kind == "ConfigError" and "(int): its answer must be a str" in trace.error.message
 
 
 @pytest.mark.parametrize(

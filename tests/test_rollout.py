@@ -189,7 +189,7 @@ def test_an_answer_that_is_no_text_is_a_clear_failure(answer: Any) -> None:
     assert trace.error is not None and trace.answer is None
     assert (
         trace.error.message
-        == f"the pattern odd returned {answer!r}, a {type(answer).__name__}: its answer must be a str"
+        == f"the pattern odd returned {answer!r} ({type(answer).__name__}): its answer must be a str"
     )
     assert len(trace.calls) == 1 and trace.error.traceback is None
 

@@ -169,6 +169,18 @@ def benchmark(text: str) -> Benchmark:
         read = importlib.import_module("firsthand.benchmarks.sources.own").read_benchmark
         described: Benchmark = read(Path(spec.name), **bind_options(spec, read))
         return described
+    if (
+        at
+        and "protocol" in spec.options
+        and is_ours("benchmark", name)
+        and "protocol" not in options("benchmark", name)
+    ):
+        raise ConfigError(f"{name} has no protocols: leave @{protocol} out")
+    if Path(spec.name).suffix in (".csv", ".tsv", ".jsonl", ".json", ".parquet") and _exists(Path(spec.name)):
+        raise ConfigError(
+            f"{spec.name} is a table: describe it in a TOML file with data, prompt, target and scorer, and run that "
+            "(docs/benchmarks.md, a benchmark of your own)"
+        )
     factory = find("benchmark", spec.name)
     made = factory(**bind_options(spec, factory)) if callable(factory) else factory
     if not isinstance(made, Benchmark):

@@ -26,7 +26,8 @@ COMPLETE = "_FIRSTHAND_COMPLETE"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    _hold_standard_streams()
+    words = [_as_utf8(word) for word in sys.argv[1:]] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a model's text may not be encodable
@@ -48,7 +49,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         _drop_output()
-        return _complain(error, 1)
+        return _complain(OSError(f"{error.strerror or error}{_file_of(error)}"), 1)
+
+
+def _hold_standard_streams() -> None:
+    """Open those that were closed before the process started: else the next file that is opened takes their number, and
+    gets what is written to them."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+
+
+def _as_utf8(word: str) -> str:
+    """A word of the command line, which a locale other than UTF-8 does not decode."""
+    return word if word.isascii() or word.isprintable() else os.fsencode(word).decode("utf-8", "surrogateescape")
+
+
+def _file_of(error: OSError) -> str:
+    return f": {error.filename}" if isinstance(error.filename, str) else ""
 
 
 class _Notes(logging.Handler):

@@ -69,6 +69,7 @@ def given_values(
             given[each.field.name] = [word for text in given[each.field.name] for word in split_list(text)]
     path = given.pop("config", None)
     from_file = read_toml(config_class, path) if path else {}
+    _expect_known(config_class, from_file, path or "")
     return {**from_file, **given}
 
 
@@ -145,14 +146,11 @@ def make_parser(config_class: type[Any], *, prog: str, description: str = "", ex
 
 def build(config_class: type[C], values: Mapping[str, Any]) -> C:
     """The dataclass with these values, converted to its fields' types. ConfigError for an unknown key."""
+    _expect_known(config_class, values)
     known = {each.field.name: each for each in settings_of(config_class)}
     own: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        if key not in known:
-            close = nearest(key, known)
-            hint = f" did you mean {close!r}?" if close else f" it takes {', '.join(known)}"
-            raise ConfigError(f"{config_class.__name__} has no setting {key!r};{hint}")
         part = known[key].part
         (own if part is None else parts.setdefault(part, {}))[key] = convert(value, known[key].hint, key)
     hints, made = typing.get_type_hints(config_class), _default_parts(config_class)
@@ -161,6 +159,16 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
         for part, given in parts.items()
     }
     return config_class(**own, **built)
+
+
+def _expect_known(config_class: type[Any], values: Mapping[str, Any], source: str = "") -> None:
+    """ConfigError, which names the `source` of the values, for a name that the config does not have."""
+    known = [each.field.name for each in settings_of(config_class)]
+    for key in values:
+        if key not in known:
+            close = nearest(key, known)
+            hint = f" did you mean {close!r}?" if close else f" it takes {', '.join(known)}"
+            raise ConfigError(f"{source or config_class.__name__} has no setting {key!r};{hint}")
 
 
 def _default_parts(config_class: type[Any]) -> dict[str, Any]:

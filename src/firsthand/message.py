@@ -55,7 +55,19 @@ class ToolResult:
     origin: str | None = None
 
 
-Part = Text | ToolCall | ToolResult
+@dataclass(frozen=True)
+class Reasoning:
+    """A model's reasoning before its answer, as an endpoint returned it: no part of the answer's text.
+
+    `state` is the endpoint's own block, signatures included, which goes back to it unchanged in the next turn; other models
+    are not given it.
+    """
+
+    text: str
+    state: Json
+
+
+Part = Text | ToolCall | ToolResult | Reasoning
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,7 @@ class Message:
         return "".join(
             part.text if isinstance(part, Text) else part.content
             for part in self.parts
-            if not isinstance(part, ToolCall)
+            if isinstance(part, Text | ToolResult)
         )
 
     @property
@@ -204,6 +216,8 @@ def _part_to_json(part: Part) -> Json:
         case ToolResult(call_id, name, content, is_error, origin):
             body = {"type": "tool_result", "call_id": call_id, "name": name, "content": content, "is_error": is_error}
             return body if origin is None else body | {"origin": origin}
+        case Reasoning(text, state):
+            return {"type": "reasoning", "text": text, "state": state}
 
 
 def _part_from_json(body: Json) -> Part:
@@ -214,5 +228,9 @@ def _part_from_json(body: Json) -> Part:
             return ToolCall(body["id"], body["name"], body["arguments"], body.get("invalid"))
         case "tool_result":
             return ToolResult(body["call_id"], body["name"], body["content"], body["is_error"], body.get("origin"))
+        case "reasoning":
+            return Reasoning(body["text"], body["state"])
         case other:
-            raise ValueError(f"no message part of type {other!r}: text, tool_call or tool_result was expected")
+            raise ValueError(
+                f"no message part of type {other!r}: text, tool_call, tool_result or reasoning was expected"
+            )

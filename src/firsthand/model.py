@@ -28,6 +28,8 @@ class Usage:
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0
+    cache_write_tokens: int = 0
+    """Tokens of the prompt that an endpoint wrote to its cache, if it reports them: some charge more for these."""
 
     @property
     def total_tokens(self) -> int:
@@ -40,11 +42,15 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cost_usd + other.cost_usd,
+            self.cache_write_tokens + other.cache_write_tokens,
         )
 
     def to_json(self) -> Json:
-        """The counts as a JSON object."""
-        return dict(vars(self))
+        """The counts as a JSON object; written tokens have a key only where there are any."""
+        body = dict(vars(self))
+        if not self.cache_write_tokens:
+            del body["cache_write_tokens"]
+        return body
 
 
 @dataclass(frozen=True)
@@ -266,6 +272,14 @@ class TokenCounter(Protocol):
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
     ) -> int:
         """Tokens that a prompt costs, with its tools and the continuations that are scored after it."""
+
+
+@runtime_checkable
+class RequestChecker(Protocol):
+    """A Model that knows, before it is asked, what its endpoint has no field for."""
+
+    def check_request(self, sampling: Sampling, *, chats: bool = True, scores: bool = False) -> None:
+        """ConfigError for an agent's settings it cannot have, or for tasks of plain text (not `chats`) or log-probs."""
 
 
 @runtime_checkable

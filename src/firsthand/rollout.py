@@ -171,7 +171,12 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
         enter_branch(own := Branch())
         ctx = open_context(attempt, budget, task.conversation)
         with set_owner(agent.name):
-            answer = await agent.pattern(task.public(), ctx, **agent.options)
+            attempting = agent.pattern(task.public(), ctx, **agent.options)
+            if not inspect.isawaitable(attempting):
+                raise ConfigError(
+                    f"the pattern {agent.to_json()['pattern']} is no async function: write it as async def name(task, ctx)"
+                )
+            answer = await attempting
             if not (agent.guards and isinstance(answer, str)):
                 return answer
             return await Borders(attempt, own.next_effect(), attempt.last_of_root, budget).answer(answer)
@@ -195,7 +200,7 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
     if not isinstance(answer, str):
         name = agent.to_json()["pattern"]
         raise ConfigError(
-            f"the pattern {name} returned {answer!r:.80}, a {type(answer).__name__}: its answer must be a str"
+            f"the pattern {name} returned {answer!r:.80} ({type(answer).__name__}): its answer must be a str"
         )
     return answer
 

@@ -14,6 +14,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.scorers.match import exact, numeric
+from firsthand.system.plurals import count_of
 from firsthand.task import Task
 
 MAX_TASKS = 2_000
@@ -29,7 +30,8 @@ def arithmetic(*, levels: str = "1-3", tasks: int = 200) -> Benchmark:
         tasks=lambda seed: make_tasks(seed, chosen, tasks),
         scorers=(numeric, exact),
         description="Generated arithmetic in four levels, with whole-number answers.",
-        protocol=f"generated: levels {levels}, {tasks} tasks; 0-shot; the number of the answer must equal the result",
+        protocol=f"generated: levels {levels}, {count_of(tasks, 'task')}; 0-shot; "
+        "the number of the answer must equal the result",
         licence="none needed: generated",
         options={"levels": levels, "tasks": tasks},
     )

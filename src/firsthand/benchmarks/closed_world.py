@@ -18,6 +18,7 @@ from firsthand.errors import ConfigError, nearest
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 from firsthand.scorers.match import exact, normalised
+from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 
@@ -56,7 +57,8 @@ def closed_world(*, hops: str = "1-2", tasks: int = 200, search: bool = True) ->
         tasks=lambda seed: make_tasks(seed, chosen, tasks),
         scorers=(normalised, exact),
         description="Generated questions of one and two hops about a made-up world, with a search tool.",
-        protocol=f"generated: hops {hops}, {tasks} tasks, search {'on' if search else 'off'}; 0-shot; the name must match",
+        protocol=f"generated: hops {hops}, {count_of(tasks, 'task')}, search {'on' if search else 'off'}; 0-shot; "
+        "the name must match",
         licence="none needed: generated",
         environment=(lambda task: WorldPages(make_world(task.metadata["world"]))) if search else None,
         options={"hops": hops, "tasks": tasks, "search": search},

@@ -63,7 +63,7 @@ class Config:
     """The model, its tools and limits, and where the conversation is stored."""
 
     model: str = field(default="smollm2", metadata={"positional": True})
-    """A model: a known name, a .gguf file, a folder, hf:ORG/NAME, or openai:NAME@URL."""
+    """A model: a known name, a .gguf file, a folder, hf:ORG/NAME, openai:NAME@URL, anthropic:NAME or google:NAME."""
     question: str | None = field(default=None, metadata={"positional": True})
     """Ask this one question, print the answer, and exit."""
     device: str = "cpu"
@@ -115,6 +115,7 @@ class Chat:
         self.agent = agent
         self.screen = screen
         self.failed = False
+        self.was_asked = False
         self.is_saved = True
         self._loaded: object = None
         """The model whose recommended settings are in use."""
@@ -135,6 +136,9 @@ class Chat:
     def run(self, runner: asyncio.Runner) -> None:
         """Talk until the input ends."""
         for text in self.questions():
+            if not text.strip():
+                continue
+            self.was_asked = True
             try:
                 if text in ("/quit", "/exit"):
                     return
@@ -302,6 +306,8 @@ def main(config: Config) -> int:
     with asyncio.Runner() as runner:
         try:
             chat.run(runner)
+            if not (chat.was_asked or screen.is_terminal):
+                raise ConfigError(f"nothing was asked: give a question, as in `firsthand chat {config.model} QUESTION`")
         finally:
             if config.save is not None and not chat.is_saved:
                 chat.save(config.save)

@@ -29,6 +29,7 @@ from firsthand.stats.multiple_comparisons import difference
 from firsthand.stats.paired import PairedDifference, judged
 from firsthand.stats.stored_figures import first_score, own_figures
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, print_as_json, print_table
 
 EXAMPLES = """
@@ -135,17 +136,18 @@ def print_comparison(
             for p in changed[: config.limit]
         ]
         print_table(f"changed tasks ({len(changed)})", ["task", "a", "b", "trace in a", "trace in b"], cells)
-    treated = "count as 0" if config.errors == "zero" else "are left out"
+    treated = "counted as 0" if config.errors == "zero" else "left out"
     for side, counts in zip("ab", comparison.unscored, strict=True):
         if sum(counts.values()):
-            out.print(f"{sum(counts.values())} attempts of {side} have no score and {treated}", markup=False)
+            unscored = count_of(sum(counts.values()), "attempt")
+            out.print(f"{unscored} of {side} without a score, {treated}", markup=False)
     for what, keys in (
         ("only in a", comparison.only_a),
         ("only in b", comparison.only_b),
         ("not paired, because the task itself changed", comparison.changed),
     ):
         if keys:
-            out.print(f"{len(keys)} tasks {what}: {', '.join(task for _, task in keys[:5])}", markup=False)
+            out.print(f"{count_of(len(keys), 'task')} {what}: {', '.join(task for _, task in keys[:5])}", markup=False)
 
 
 def print_flaky(found: list[Flaky], limit: int) -> None:

@@ -177,7 +177,11 @@ def _runs() -> list[str]:
 def _models() -> list[str]:
     from firsthand.hub.model_lookup import installed
 
-    return [*dict.fromkeys([*(each.name for each in installed()), "smollm2", "hf:", "openai:", "ollama:"])]
+    return [
+        *dict.fromkeys(
+            [*(each.name for each in installed()), "smollm2", "hf:", "openai:", "anthropic:", "google:", "ollama:"]
+        )
+    ]
 
 
 def _known(kind: catalog.Kind) -> Callable[[], Iterable[str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from firsthand.errors import ConfigError
 from firsthand.runs import store
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import one_line
 from firsthand.telemetry import genai
 from firsthand.telemetry.otlp_export import Telemetry, check_collector, collector_url
@@ -52,7 +53,7 @@ def main(config: Config) -> int:
                 found = spans_of(trace, run.id, content=content)
                 if not telemetry.deliver(found):
                     raise ConfigError(
-                        f"the collector at {url} accepted {attempts} attempts and refused the next: "
+                        f"the collector at {url} accepted {count_of(attempts, 'attempt')} and refused the next: "
                         f"{one_line(telemetry.problem)}"
                     )
                 attempts, spans = attempts + 1, spans + len(found)

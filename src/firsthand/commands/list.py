@@ -148,6 +148,8 @@ def model_names() -> dict[str, str]:
         "FOLDER": "a Hugging Face folder: config.json, tokenizer.json, *.safetensors",
         "hf:ORG/NAME": "a repository on the Hugging Face hub, pulled on first use",
         "openai:NAME@URL": "any OpenAI-compatible endpoint; without @URL, OpenAI's own",
+        "anthropic:NAME": "a model of Anthropic's, by its own API",
+        "google:NAME": "a Gemini model of Google's, by its own API",
         "ollama:NAME": "a model that Ollama serves, here or at ollama:NAME@URL",
         "scripted:FILE.json": "a scripted model, for tests and demos",
         "cassette:FILE.jsonl": "recorded replies, played again; anything else is an error",

@@ -14,6 +14,7 @@ from firsthand.runs.pairing import scores_of
 from firsthand.runs.store import Run
 from firsthand.stats.comparison_design import Design, from_one, from_pair
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
 
 EXAMPLES = """
@@ -160,7 +161,7 @@ def print_plan(plan: PowerPlan, config: Config) -> None:
         tasks, mde = plan.design.tasks(effect, epochs), plan.tasks and plan.design.effect(plan.tasks, epochs)
         if tasks is not None:
             rows.append([str(epochs), f"{tasks:,}", "-" if mde is None else f"{mde:.2%}"])
-    known = f"min. detectable effect, {plan.tasks:,} tasks" if plan.tasks else "min. detectable effect"
+    known = f"min. detectable effect, {count_of(plan.tasks, 'task', ',')}" if plan.tasks else "min. detectable effect"
     print_table(plan.title, ["attempts per task", f"tasks for {effect:.2%}", known], rows)
     out = console()
     out.print(
@@ -205,8 +206,7 @@ def to_json(plan: PowerPlan, config: Config) -> Json:
 def _attempts_in_words(plan: PowerPlan, effect: float) -> str:
     assert plan.tasks is not None
     needed = plan.design.epochs(effect, plan.tasks)
+    tasks = f"On {count_of(plan.tasks, 'task', ',')}"
     if needed is None:
-        return (
-            f"On {plan.tasks:,} tasks no number of attempts detects {effect:.2%}: the tasks themselves vary too much."
-        )
-    return f"On {plan.tasks:,} tasks {needed} attempt{'s' if needed > 1 else ''} per task detect {effect:.2%}."
+        return f"{tasks} no number of attempts detects {effect:.2%}: the tasks themselves vary too much."
+    return f"{tasks} {count_of(needed, 'attempt')} per task detect{'s' if needed == 1 else ''} {effect:.2%}."

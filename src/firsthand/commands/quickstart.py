@@ -8,6 +8,7 @@ from firsthand import catalog
 from firsthand.commands import run
 from firsthand.errors import ConfigError
 from firsthand.hub.fetch_model import fetch_model
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console
 
 EXAMPLES = """
@@ -60,7 +61,8 @@ def main(config: Config) -> int:
     )
     if not config.json:
         console(stderr=True).print(
-            f"{len(PATTERNS)} agents x {config.limit} tasks x {len(BENCHMARKS)} benchmarks, as in\n  {settings.command()}",
+            f"{len(PATTERNS)} agents x {count_of(config.limit, 'task')} x {len(BENCHMARKS)} benchmarks, as in\n"
+            f"  {settings.command()}",
             markup=False,
             soft_wrap=True,
         )

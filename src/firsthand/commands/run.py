@@ -17,6 +17,7 @@ from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
 from firsthand.runs.store import Run
 from firsthand.show.board import attempts_of
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, one_line, progress
 from firsthand.telemetry.otlp_export import check_telemetry
 from firsthand.trace import Trace
@@ -105,7 +106,9 @@ def main(config: Config) -> int:
             return 3
         if interrupted:
             done = f"{len(attempts)} of {len(places)}"
-            complain(f"interrupted with {done} attempts done: `firsthand run --resume {run.id}` finishes them")
+            complain(
+                f"interrupted with {count_of(done, 'attempt')} done: `firsthand run --resume {run.id}` finishes them"
+            )
             return 130
     return 3 if failures else 0
 
@@ -144,7 +147,7 @@ async def equalised(experiment: Experiment, config: Config) -> Experiment:
     def print_fitted(run: Run, budget: float, fitted: Sequence[Fitted]) -> None:
         if not config.json:
             chosen = "; ".join(f"{each.pattern}{'' if each.knob else ' (unchanged)'}" for each in fitted)
-            where = f"measured on {run.config['limit']} tasks of each benchmark in {run.id}"
+            where = f"measured on {count_of(run.config['limit'], 'task')} of each benchmark in {run.id}"
             console().print(
                 f"budget    {budget:,.0f} tokens an attempt, {where}: {chosen}", soft_wrap=True, markup=False
             )
@@ -193,9 +196,9 @@ def report_failures(attempts: Sequence[Trace | AttemptSummary]) -> bool:
     made = summaries_of(attempts)
     failed = [each.error for each in made if each.error is not None]
     if failed:
-        complain(f"{len(failed)} of {len(made)} attempts failed, the first with {failed[0]}")
+        complain(f"{len(failed)} of {count_of(len(made), 'attempt')} failed, the first with {failed[0]}")
     unscored = [score for each in made for score in each.scores[:1] if score.failed]
     if unscored:
         why = f"the first by {unscored[0].name}: {unscored[0].failure}"
-        complain(f"{len(unscored)} of {len(made)} attempts could not be scored, {why}")
+        complain(f"{len(unscored)} of {count_of(len(made), 'attempt')} could not be scored, {why}")
     return bool(failed or unscored)

@@ -13,6 +13,7 @@ from firsthand.runs.index import RunInfo
 from firsthand.runs.removal import remove_run
 from firsthand.runs.run_names import run_ids
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import Terminal, complain, console, print_as_json, print_table
 
 EXAMPLES = """
@@ -88,6 +89,9 @@ def list_all(config: Config) -> int:
     if config.json:
         print_as_json([{**asdict(info), "path": str(info.path)} for info in infos])
         return 0
+    if not known:
+        print(f"no runs in {data_home() / 'runs'} yet: `firsthand run arithmetic` makes one")
+        return 0
     header = ["run", "made", "state", "score", "attempts", "errors", "command"]
     rows = [
         [
@@ -146,9 +150,11 @@ def _agreed(chosen: Sequence[RunInfo]) -> bool:
     terminal = Terminal()
     attempts = sum(info.num_traces for info in chosen)
     if not terminal.is_there():
-        raise ConfigError(f"this would remove {len(chosen)} runs with {attempts} attempts: add --yes")
+        raise ConfigError(
+            f"this would remove {count_of(len(chosen), 'run')} with {count_of(attempts, 'attempt')}: add --yes"
+        )
     for info in chosen[:10]:
-        print(f"{info.id}  {_attempts(info)} attempts")
+        print(f"{info.id}  {count_of(_attempts(info), 'attempt')}")
     if len(chosen) > 10:
         print(f"and {len(chosen) - 10} more")
     question = f"Remove {'this run' if len(chosen) == 1 else f'these {len(chosen)} runs'}?"

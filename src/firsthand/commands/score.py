@@ -10,6 +10,7 @@ from firsthand import catalog
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, one_line, print_as_json, progress
 from firsthand.trace import Score, Trace
 
@@ -122,7 +123,7 @@ def report(run: Run, found: Rescored, config: Config) -> int:
         out.print(f"{key:<10}{value}", markup=False, soft_wrap=True)
     out.print(
         f"scores    {found.name!r} of {run.id}: {found.scored} new, {found.kept} kept, {found.failed} failed, "
-        f"{found.skipped} attempts had ended in an error",
+        f"{count_of(found.skipped, 'attempt')} had ended in an error",
         markup=False,
         soft_wrap=True,
     )

@@ -221,8 +221,10 @@ def open_embedder(text: str) -> Embedder:
 def public_name(text: str) -> str:
     """The name that clients give for a model: without the folders of this machine, and without another one's address."""
     provider, colon, rest = text.partition(":")
-    if colon and provider in ("openai", "hf"):
-        return rest.partition("@")[0] if provider == "openai" else text
+    if colon and provider in ("openai", "anthropic", "google", "ollama"):
+        return rest.partition("@")[0]
+    if colon and provider == "hf":
+        return text
     base, *adapters = re.split(r"(?=\+(?:lora|adapter):)", text)
     names = [part.rstrip("/\\").replace("\\", "/").rpartition("/")[2] for part in (base, *adapters)]
     kinds = [part.partition(":")[0] + ":" for part in adapters]

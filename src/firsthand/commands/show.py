@@ -19,6 +19,7 @@ from firsthand.show.feed_lines import FeedLines
 from firsthand.show.trace_tree import show
 from firsthand.stats.stored_figures import own_figures
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, print_as_json
 from firsthand.trace import Trace
 
@@ -76,7 +77,9 @@ def judgement(trace: Trace, name: str) -> Trace:
 async def follow_run(run: store.Run) -> int:
     """Print the steps of a run until no process works on it; those of attempts that have ended are counted only."""
     out, lines, ended = console(), FeedLines(), len(run.done())
-    out.print(f"{run.id} is {run.status}, {ended} attempts done; Ctrl-C stops watching, not the run", markup=False)
+    out.print(
+        f"{run.id} is {run.status}, {count_of(ended, 'attempt')} done; Ctrl-C stops watching, not the run", markup=False
+    )
     last = run.feed.last()
     with suppress(BrokenPipeError):
         async for told in follow(run.path):

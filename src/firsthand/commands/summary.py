@@ -18,6 +18,7 @@ from firsthand.stats.effective_length import effective
 from firsthand.stats.run_summary import SummaryRow, summary
 from firsthand.stats.stored_figures import own_figures
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, print_as_json, print_table, printable
 
 EXAMPLES = """
@@ -138,7 +139,8 @@ def print_lines(benchmark: str, lines: list[SummaryRow], level: str) -> None:
             out.print(told, markup=False, soft_wrap=True)
         elif line.score.clusters:
             out.print(
-                f"{line.agent}: {line.score.n} tasks in {line.score.clusters} clusters: the standard error is multiplied by "
+                f"{line.agent}: {count_of(line.score.n, 'task')} in {count_of(line.score.clusters, 'cluster')}: "
+                "the standard error is multiplied by "
                 f"{line.score.inflation:.2f}",
                 markup=False,
                 soft_wrap=True,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, FirsthandError
-from firsthand.loop.pattern_options import check_task, tools_needed
+from firsthand.loop.pattern_options import check_task, follows_protocol, tools_needed
+from firsthand.model import RequestChecker
 from firsthand.task import Task
 
 
@@ -23,6 +24,7 @@ def check_ready(agents: Sequence[Agent], benchmarks: Sequence[tuple[Benchmark, S
                 ready()
         for agent in agents:
             _check_tools(agent, benchmark)
+            _check_model(agent, tasks)
             _check_tasks(agent, tasks)
 
 
@@ -37,6 +39,25 @@ def _check_tools(agent: Agent, benchmark: Benchmark) -> None:
             raise ConfigError(
                 f"{pattern} needs the tool {tool!r}, and the tools are {known}: give it, as in --tools {tool}"
             )
+
+
+def _check_model(agent: Agent, tasks: Sequence[Task]) -> None:
+    """ConfigError if the model's endpoint has no field for the agent's settings, or for what every task asks of it."""
+    if not isinstance(agent.model, RequestChecker):
+        return
+    agent.model.check_request(agent.sampling)
+    if not follows_protocol(agent.pattern, agent.options):
+        return
+    refused: FirsthandError | None = None
+    for task in tasks:
+        scores = bool(task.scored)
+        try:
+            agent.model.check_request(agent.sampling, chats=scores or task.context is None, scores=scores)
+            return
+        except FirsthandError as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
 
 
 def _check_tasks(agent: Agent, tasks: Sequence[Task]) -> None:

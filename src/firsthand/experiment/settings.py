@@ -27,7 +27,7 @@ class RunSettings:
     benchmarks: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """Benchmarks: names, or Python files of your own; `firsthand list benchmarks` shows the names."""
     model: tuple[str, ...] = ("smollm2",)
-    """Models: a known name, a .gguf file, a folder, hf:ORG/NAME, or openai:NAME@URL."""
+    """Models: a known name, a .gguf file, a folder, hf:ORG/NAME, openai:NAME@URL, anthropic:NAME or google:NAME."""
     device: str = "cpu"
     """Device for models that run here: cpu, cuda, cuda:N, or auto (CUDA if available)."""
     weights: Literal["auto", "int8", "float16", "float32"] = "auto"

@@ -281,9 +281,11 @@ def _known_path(name: str) -> Path:
 
 
 def _expect_readable(path: Path) -> Path:
-    """Returns the path, unless it cannot be a model."""
+    """Returns the path, unless its first bytes or its names say that it is no model."""
     if path.is_dir():
         if (path / "config.json").is_file():
+            if not any(each.suffix in (".safetensors", *PICKLES) for each in path.iterdir()):
+                raise ModelFileError(f"{path} has no .safetensors file: give a Hugging Face folder or a .gguf file")
             return path
         ggufs = sorted(path.glob("*.gguf"))
         hint = f": give the file, {str(ggufs[0])!r}" if ggufs else ": a Hugging Face folder has one beside the weights"
@@ -291,6 +293,10 @@ def _expect_readable(path: Path) -> Path:
     refuse_pickle(path)
     if path.suffix.lower() == ".safetensors":
         raise ModelFileError(f"{path} holds weights only: give its folder, with config.json and the tokenizer")
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise ModelFileError(f"{path} is no model: it starts with {magic!r}, where b'GGUF' was expected")
     return path
 
 

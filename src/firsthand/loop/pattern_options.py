@@ -31,6 +31,8 @@ class PatternChecks:
     """Given a task and all options: FirsthandError for a task that cannot be attempted with them."""
     tools: tuple[str, ...] = ()
     """Names of the tools that it calls."""
+    follows_protocol: bool = False
+    """True if it asks as a task's protocol says: for log-probs or by plain text, where the task has them."""
 
 
 def checked(
@@ -38,6 +40,7 @@ def checked(
     *,
     task: Callable[..., None] | None = None,
     tools: tuple[str, ...] = (),
+    follows_protocol: bool = False,
 ) -> Callable[[Callable[P, Awaitable[str]]], Callable[P, Awaitable[str]]]:
     """Decorator: gives a pattern its checks. Those of options are made by a direct call of the pattern too."""
 
@@ -50,7 +53,7 @@ def checked(
                 options(**defaults | given)
             return await pattern(*args, **given)
 
-        setattr(call, _NAME, PatternChecks(options, task, tools))
+        setattr(call, _NAME, PatternChecks(options, task, tools, follows_protocol))
         return call
 
     return mark
@@ -73,6 +76,11 @@ def check_task(pattern: Callable[..., Any], options: Mapping[str, Any], task: Ta
 def tools_needed(pattern: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, str]:
     """The tools that a pattern, and those that it leads, cannot do without -> the pattern that needs each."""
     return {tool: name for checks, name, _ in _checks(pattern, options) for tool in checks.tools}
+
+
+def follows_protocol(pattern: Callable[..., Any], options: Mapping[str, Any]) -> bool:
+    """True if a pattern, or one that it leads, asks for log-probs or by plain text where a task has them."""
+    return any(checks.follows_protocol for checks, _, _ in _checks(pattern, options))
 
 
 def at_least(least: int, **numbers: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from firsthand.message import ToolCall, ToolResult, canonical
+from firsthand.message import Reasoning, ToolCall, ToolResult, canonical
 from firsthand.model import Model, Prompt, TokenCapability, TokenCounter, ToolSpec, request_key
 
 BYTES_PER_TOKEN = 4
@@ -42,6 +42,7 @@ def estimated_size(prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> int:
             texts.append(message.text)
             texts += [part.content for part in message.parts if isinstance(part, ToolResult)]
             texts += [part.name + canonical(part.arguments) for part in message.parts if isinstance(part, ToolCall)]
+            texts += [canonical(part.state) for part in message.parts if isinstance(part, Reasoning)]
     return around + -(-sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) // BYTES_PER_TOKEN)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 from firsthand.context import Context
+from firsthand.loop.pattern_options import checked
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.task import Task
 
 
+@checked(follows_protocol=True)
 async def direct(task: Task, ctx: Context) -> str:
     """The model's answer to the bare question, prompted exactly as the benchmark's protocol says if it fixes the text.
 

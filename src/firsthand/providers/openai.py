@@ -13,47 +13,37 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from firsthand.errors import ConfigError, MissingExtra, ModelError, PromptTooLong, TransientError
-from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
 from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.providers import openai_request
 from firsthand.providers import openai_wire as wire
-from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address
+from firsthand.providers.endpoint_clients import (
+    CONNECT_TIMEOUT_S,
+    MAX_REPLY_BYTES,
+    LoopClients,
+    bounded_client,
+    together,
+)
+from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
 from firsthand.providers.output_validation import check
 from firsthand.system import trace_context
 
-T = TypeVar("T")
-
 _OPENAI = "https://api.openai.com/v1"
-_CONNECT_TIMEOUT_S = 10.0
-_MAX_REPLY_BYTES = 64 << 20
 
 
 def open_model(rest: str) -> OpenAIModel:
-    """Returns the model named `openai:MODEL@BASE_URL` or `openai:MODEL`. No request is made yet.
-
-    What follows the `@` is an address: ConfigError for anything else, which would be sent to another endpoint with the key.
-    """
-    at = max(rest.rfind("@http://"), rest.rfind("@https://"))
-    if at >= 0:
-        return OpenAIModel(rest[:at], rest[at + 1 :])
-    if "@" in rest:
-        name, _, address = rest.rpartition("@")
-        raise ConfigError(
-            f"openai:{wire.clip(rest, 120)} has {wire.clip(address, 80)!r} after the @, where an address was expected: "
-            f"write openai:{wire.clip(name, 80) or 'NAME'}@http://HOST:PORT/v1, with http:// or https://; a name with @ in "
-            "it needs its address too"
-        )
-    return OpenAIModel(rest)
+    """Returns the model named `openai:MODEL@BASE_URL` or `openai:MODEL`; ConfigError for any other form. No request is
+    made yet."""
+    return OpenAIModel(*split_address("openai", rest, "http://HOST:PORT/v1"))
 
 
 class OpenAIModel:
@@ -67,7 +57,7 @@ class OpenAIModel:
         api_key: str | None = None,
         timeout_s: float = 600.0,
         return_token_ids: bool = False,
-        max_reply_bytes: int = _MAX_REPLY_BYTES,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
     ):
         """`timeout_s` is for a whole answer, or for each piece of a stream. `return_token_ids` requests token ids from
         vLLM."""
@@ -89,7 +79,7 @@ class OpenAIModel:
         self._timeout_s = timeout_s
         self._token_ids = return_token_ids
         self._max_reply_bytes = max_reply_bytes
-        self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = {}
+        self._clients = LoopClients(self._open_client)
 
     @property
     def name(self) -> str:
@@ -110,7 +100,7 @@ class OpenAIModel:
         if missing > 0:
             seeds = [None if sampling.seed is None else sampling.seed + i for i in range(len(completions), n)]
             requests = [self._complete(prompt, replace(sampling, seed=seed), tools, 1) for seed in seeds]
-            completions += [more[0] for more in await _together(requests)]
+            completions += [more[0] for more in await together(requests)]
         await check(self.name, completions[:n], sampling)
         return completions[:n]
 
@@ -147,7 +137,7 @@ class OpenAIModel:
                 f"{self.name} cannot score after a conversation, whose template only the endpoint knows: give the prompt as "
                 "plain text, or use a local model"
             )
-        scored = await _together([self._score(wire.clean(prompt), wire.clean(each)) for each in continuations])
+        scored = await together([self._score(wire.clean(prompt), wire.clean(each)) for each in continuations])
         likelihoods = [replace(each, text=text) for (each, _), text in zip(scored, continuations, strict=True)]
         return Scored(tuple(likelihoods), sum((usage for _, usage in scored), Usage()))
 
@@ -236,7 +226,7 @@ class OpenAIModel:
 
     async def _send(self, path: str, body: Json | None, *, stream: bool) -> Any:
         """Returns the HTTP response, by way of the SDK. Any failure raises ModelError."""
-        client = await self._client()
+        client = await self._clients.current()
         try:
             if body is None:
                 return await client.get(path, cast_to=httpx.Response)
@@ -255,7 +245,7 @@ class OpenAIModel:
         """Returns the error for a 404, with the models that the endpoint lists, if any."""
         known: list[str] = []
         try:
-            async with asyncio.timeout(min(_CONNECT_TIMEOUT_S, self._timeout_s)):
+            async with asyncio.timeout(min(CONNECT_TIMEOUT_S, self._timeout_s)):
                 known = wire.read_model_names(wire.parse((await self._send("/models", None, stream=False)).content))
         except (ModelError, TimeoutError):
             pass  # the 404 is what matters
@@ -267,74 +257,17 @@ class OpenAIModel:
         except ModelError as error:
             raise self._faults.garbled(error) from None
 
-    async def _client(self) -> Any:
-        """Returns the SDK's client for the running loop: connections belong to one loop."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            for old in [old for old in self._clients if old.is_closed()]:
-                del self._clients[old]
-            lifetime = self._open_client(loop)
-            self._clients[loop] = await anext(lifetime), lifetime
-        return self._clients[loop][0]
-
-    async def _open_client(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[Any, None]:
-        """Yields a client, once. A loop that ends closes its async generators, and so the client's connections."""
-
-        async def bound(response: httpx.Response) -> None:
-            encoding = response.headers.get("content-encoding", "identity")
-            if encoding != "identity":  # a small compressed body could expand without limit
-                raise ModelError(
-                    f"it compressed its reply as {wire.clip(encoding, 40)!r}, unrequested: turn compression off"
-                )
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            response.stream = _Bounded(response.stream, self._max_reply_bytes)
-
-        connections = httpx.AsyncClient(
-            timeout=httpx.Timeout(self._timeout_s, connect=min(_CONNECT_TIMEOUT_S, self._timeout_s)),
-            limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
-            headers={"Accept-Encoding": "identity"},
-            event_hooks={"response": [bound]},
-            follow_redirects=True,
+    def _open_client(self) -> tuple[Any, Callable[[], Awaitable[None]]]:
+        """Returns a client and what closes it."""
+        connections = bounded_client(
+            httpx, timeout_s=self._timeout_s, max_reply_bytes=self._max_reply_bytes, follow_redirects=True
         )
         # The placeholder is for local servers, which accept any key.
         client = self._sdk.AsyncOpenAI(
             api_key=self._key or "none", base_url=self._base_url, max_retries=0, http_client=connections
         )
-        try:
-            yield client
-        finally:
-            self._clients.pop(loop, None)
-            await client.close()
+        return client, client.close
 
 
 def _path(prompt: Prompt) -> str:
     return "/completions" if isinstance(prompt, str) else "/chat/completions"
-
-
-async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Returns the results of requests sent together. They are one effect of the attempt, so they open no branches."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(coroutine) for coroutine in coroutines]
-    except BaseExceptionGroup as errors:
-        raise first_error(errors) from None
-    return [task.result() for task in running]
-
-
-class _Bounded(httpx.AsyncByteStream):
-    """Limits the bytes of a reply."""
-
-    def __init__(self, inner: httpx.AsyncByteStream, max_bytes: int):
-        self._inner = inner
-        self._max_bytes = max_bytes
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size_bytes = 0
-        async for chunk in self._inner:
-            size_bytes += len(chunk)
-            if size_bytes > self._max_bytes:
-                raise ModelError(f"it sent more than {self._max_bytes} bytes: ask for less, or raise max_reply_bytes")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()

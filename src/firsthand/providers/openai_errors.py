@@ -1,4 +1,4 @@
-"""Converts faults of an OpenAI-compatible endpoint to our errors: one sentence, and what to do.
+"""Converts faults of an endpoint, OpenAI-compatible or another, to our errors: one sentence, and what to do.
 
 Texts from outside are cut to one line, and keys and passwords in them are hidden. No network here.
 """
@@ -20,10 +20,12 @@ from firsthand.providers.openai_wire import clip
 
 _TOO_LONG = re.compile(
     r"context[ _]?(length|window|size)|maximum (context|input|sequence)|(prompt|input|request) is too long|"
-    r"too many (input |prompt )?tokens|max_model_len|longer than the (model|maximum)",
+    r"too many (input |prompt )?tokens|max_model_len|longer than the (model|maximum)|exceed context limit|"
+    r"exceeds the maximum number of tokens",
     re.IGNORECASE,
 )
-_NO_MONEY = ("insufficient_quota", "billing_not_active", "billing_hard_limit_reached")
+_NO_MONEY = ("insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "billing_error")
+_NO_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Endpoint:
     model: str
     secrets: tuple[str, ...]
     timeout_s: float
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that the key is read from."""
+    address_hint: str = "most end in /v1"
+    """What a right address looks like."""
 
     def too_slow(self) -> TransientError:
         """Returns the error for an answer that timed out."""
@@ -78,7 +84,7 @@ class Endpoint:
         overflow = {"context_length_exceeded", "exceed_context_size_error"} & marks or _TOO_LONG.search(message)
         if overflow and status in (400, 413, 422, 500):
             return PromptTooLong(f"{answered}: shorten the conversation, or ask for fewer tokens")
-        if marks & set(_NO_MONEY):
+        if marks & set(_NO_MONEY) or _NO_CREDIT.search(message):
             return ModelError(f"{answered}: the account has no credit left; top it up or use another key")
         if status in (408, 409, 425, 429) or status >= 500:
             return TransientError(f"{answered}: it may pass, try again", retry_after_s(headers))
@@ -93,7 +99,7 @@ class Endpoint:
 
     def _advice(self, status: int, known: Sequence[str]) -> str:
         if status == 401:
-            return "set OPENAI_API_KEY to a key that it takes"
+            return f"set {self.key_variable} to a key that it takes"
         if status == 403:
             return f"ask for access to {self.model!r}, or use another key or model"
         if status == 404 and known:
@@ -101,7 +107,7 @@ class Endpoint:
             more = f" and {len(known) - 10} more" if len(known) > 10 else ""
             return (f"did you mean {close!r}? " if close else "") + f"it has {', '.join(known[:10])}{more}"
         if status in (404, 405) or status < 400:
-            return "check the model's name and the address (most end in /v1)"
+            return f"check the model's name and the address ({self.address_hint})"
         return "change what it refuses, such as a sampling setting or a tool that it does not know"
 
 
@@ -136,15 +142,33 @@ def shown_address(base_url: str) -> str:
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
 
 
-def checked_key(key: str, *, required: bool) -> str:
+def checked_key(key: str, *, required: bool, variable: str = "OPENAI_API_KEY", provider: str = "openai") -> str:
     """Returns the API key; ConfigError if it is invalid, or empty where one is required."""
     if required and not key:
         raise ConfigError(
-            "OPENAI_API_KEY is not set: export it, or name an endpoint of your own, openai:MODEL@BASE_URL"
+            f"{variable} is not set: export it, or name an endpoint of your own, {provider}:MODEL@BASE_URL"
         )
     if not key.isascii() or not key.isprintable():
-        raise ConfigError("OPENAI_API_KEY has invalid characters: copy it again, without line breaks")
+        raise ConfigError(f"{variable} has invalid characters: copy it again, without line breaks")
     return key
+
+
+def split_address(provider: str, rest: str, example: str) -> tuple[str, str | None]:
+    """Returns model and address of `MODEL` or `MODEL@BASE_URL`; `example` is an address of the expected form.
+
+    What follows the `@` is an address: ConfigError for anything else, which would be sent to another endpoint with the key.
+    """
+    at = max(rest.rfind("@http://"), rest.rfind("@https://"))
+    if at >= 0:
+        return rest[:at], rest[at + 1 :]
+    if "@" in rest:
+        name, _, address = rest.rpartition("@")
+        raise ConfigError(
+            f"{provider}:{clip(rest, 120)} has {clip(address, 80)!r} after the @, where an address was expected: "
+            f"write {provider}:{clip(name, 80) or 'NAME'}@{example}, with http:// or https://; a name with @ in "
+            "it needs its address too"
+        )
+    return rest, None
 
 
 def _error_text(body: Any) -> str:

@@ -42,14 +42,14 @@ def clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def parse(raw: bytes | str) -> Json:
-    """Returns the JSON object of a reply; ModelError if it is not one."""
+def parse(raw: bytes | str, address_hint: str = "most end in /v1") -> Json:
+    """Returns the JSON object of a reply; ModelError if it is not one, with what a right address looks like."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
         text = raw if isinstance(raw, str) else raw[:200].decode("utf-8", "replace")
         what = "an HTML page" if text.lstrip()[:5].lower() in ("<!doc", "<html") else clip(text) or "nothing"
-        raise ModelError(f"it sent {what!r} where JSON was expected: check its address (most end in /v1)") from None
+        raise ModelError(f"it sent {what!r} where JSON was expected: check its address ({address_hint})") from None
     if not isinstance(body, dict):
         raise ModelError(f"it sent a JSON {type(body).__name__} where an object was expected: check its address")
     return body
@@ -79,25 +79,25 @@ def read_completions(body: Json) -> list[Completion]:
 
 def read_usage(body: Any) -> Usage:
     """Returns the token counts of a reply; missing or invalid ones are 0. `cost` is in USD if the endpoint reports it."""
-    body = _object(body)
-    prompt = _count(body.get("prompt_tokens"))
-    cached = _count(_object(body.get("prompt_tokens_details")).get("cached_tokens"))
+    body = json_object(body)
+    prompt = count(body.get("prompt_tokens"))
+    cached = count(json_object(body.get("prompt_tokens_details")).get("cached_tokens"))
     cost = _number(body.get("cost"))
-    return Usage(prompt, min(cached, prompt), _count(body.get("completion_tokens")), max(cost or 0.0, 0.0))
+    return Usage(prompt, min(cached, prompt), count(body.get("completion_tokens")), max(cost or 0.0, 0.0))
 
 
 def read_model_names(body: Json) -> list[str]:
     """Returns the names in a reply of `/models`."""
     listed = body.get("data")
-    names = [_object(each).get("id") for each in listed] if isinstance(listed, list) else []
+    names = [json_object(each).get("id") for each in listed] if isinstance(listed, list) else []
     return [clip(name, 80) for name in names if isinstance(name, str)]
 
 
 def read_likelihood(body: Json, prompt: str, continuation: str) -> Likelihood:
     """Returns the likelihood of the continuation, from a reply that echoes prompt and continuation with log-probs."""
     choices = body.get("choices")
-    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
-    given = _object(choice.get("logprobs"))
+    choice = json_object(choices[0]) if isinstance(choices, list) and choices else {}
+    given = json_object(choice.get("logprobs"))
     tokens, logprobs, offsets = given.get("tokens"), given.get("token_logprobs"), given.get("text_offset")
     if not isinstance(tokens, list) or not isinstance(logprobs, list) or len(tokens) != len(logprobs):
         raise ModelError("its reply holds no log-probs of the prompt")
@@ -136,15 +136,15 @@ class StreamedAnswer:
         if choice.get("finish_reason") is not None:
             self._choice["finish_reason"] = choice["finish_reason"]
             self.finished = True
-        for name, items in _object(choice.get("logprobs")).items():
+        for name, items in json_object(choice.get("logprobs")).items():
             if isinstance(items, list):
                 self._choice["logprobs"].setdefault(name, []).extend(items)
         self._prompt_ids = self._prompt_ids or choice.get("prompt_token_ids")
         if isinstance(choice.get("token_ids"), list):
             self._choice["token_ids"] += choice["token_ids"]
-        delta = _object(choice.get("delta"))
+        delta = json_object(choice.get("delta"))
         for call in delta.get("tool_calls") or () if isinstance(delta.get("tool_calls"), list) else ():
-            self._add_call(_object(call))
+            self._add_call(json_object(call))
         text = _text(delta) or _text(choice, "text")
         self._text.append(text)
         return text
@@ -164,7 +164,7 @@ class StreamedAnswer:
     def _add_call(self, piece: Json) -> None:
         """Add to the call of the same index; a new id under an old index is a new call, since some servers count
         wrongly."""
-        index, id, function = _count(piece.get("index")), piece.get("id"), _object(piece.get("function"))
+        index, id, function = count(piece.get("index")), piece.get("id"), json_object(piece.get("function"))
         call = self._open.get(index)
         if call is None or (id and call["id"] and id != call["id"]):
             call = self._open[index] = {"id": id, "name": "", "arguments": []}
@@ -218,8 +218,8 @@ def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) 
     if not isinstance(message, dict):
         raise ModelError("its reply holds a choice without a message: check that it speaks OpenAI's API")
     wired = message.get("tool_calls")
-    calls = [_read_call(call, i) for i, call in enumerate(wired)] if isinstance(wired, list) else []
-    logprobs = _object(choice.get("logprobs"))
+    calls = [read_call(call, i) for i, call in enumerate(wired)] if isinstance(wired, list) else []
+    logprobs = json_object(choice.get("logprobs"))
     given = choice.get("finish_reason")
     finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
     said = assistant(_text(message) or _text(message, "refusal"), *calls)
@@ -233,9 +233,10 @@ def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) 
     )
 
 
-def _read_call(call: Any, position: int) -> ToolCall:
-    call = _object(call)
-    function = _object(call.get("function"))
+def read_call(call: Any, position: int) -> ToolCall:
+    """Returns the tool call in a reply; arguments that are no object are kept as the text they came as."""
+    call = json_object(call)
+    function = json_object(call.get("function"))
     id, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
     id = clean(id) if isinstance(id, str) and id else f"call_{position}"
     name = clean(name) if isinstance(name, str) else ""
@@ -264,7 +265,7 @@ def _too_deep(value: Any) -> bool:
 def _sampled(token_ids: Any, logprobs: Json) -> Sampled | None:
     """The tokens as the endpoint chose them, if it gave every id and every log-prob."""
     content = logprobs.get("content")
-    given = [_object(token).get("logprob") for token in content] if isinstance(content, list) else None
+    given = [json_object(token).get("logprob") for token in content] if isinstance(content, list) else None
     given = given if given is not None else logprobs.get("token_logprobs")
     ids = _ids(token_ids)
     if ids is None or not isinstance(given, list) or len(ids) != len(given):
@@ -284,16 +285,16 @@ def _top_logprobs(logprobs: Json) -> tuple[tuple[tuple[str, float], ...], ...]:
     """Returns the alternatives for each token, from the chat format (a list of objects) or the older one (an object)."""
     content = logprobs.get("content")
     if isinstance(content, list):
-        per_token = [_object(token).get("top_logprobs") for token in content]
+        per_token = [json_object(token).get("top_logprobs") for token in content]
         listed = [
-            [(_object(each).get("token"), _object(each).get("logprob")) for each in token]
+            [(json_object(each).get("token"), json_object(each).get("logprob")) for each in token]
             if isinstance(token, list)
             else []
             for token in per_token
         ]
     else:
         older = logprobs.get("top_logprobs")
-        listed = [list(_object(token).items()) for token in older] if isinstance(older, list) else []
+        listed = [list(json_object(token).items()) for token in older] if isinstance(older, list) else []
     numbered = [[(text, _number(lp)) for text, lp in token if isinstance(text, str)] for token in listed]
     kept = tuple(tuple((clean(text), lp) for text, lp in token if lp is not None) for token in numbered)
     return kept if any(kept) else ()
@@ -336,19 +337,20 @@ def _spelled(tokens: list[Any], text: str, boundary: int) -> int | None:
 
 def _best(top: Any) -> float:
     """Returns the highest log-prob among alternatives; infinite without any, so that nothing counts as greedy."""
-    return max((number for number in map(_number, _object(top).values()) if number is not None), default=math.inf)
+    return max((number for number in map(_number, json_object(top).values()) if number is not None), default=math.inf)
 
 
 def _text(body: Json, field: str = "content") -> str:
     """Returns the text of a field: a string, or the text parts of a list."""
     value = body.get(field)
     if isinstance(value, list):
-        texts = [_object(part).get("text") for part in value]
+        texts = [json_object(part).get("text") for part in value]
         value = "".join(text for text in texts if isinstance(text, str))
     return clean(value) if isinstance(value, str) else ""
 
 
-def _object(value: Any) -> Json:
+def json_object(value: Any) -> Json:
+    """Returns the value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
@@ -359,5 +361,6 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _count(value: Any) -> int:
+def count(value: Any) -> int:
+    """Returns a count of tokens or a number of an item; 0 for anything else."""
     return value if type(value) is int and 0 <= value < 2**40 else 0

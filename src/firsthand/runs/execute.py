@@ -19,6 +19,7 @@ from firsthand.model import Usage
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.feed import Both
 from firsthand.runs.store import Run
+from firsthand.system.plurals import count_of
 from firsthand.system.request_owner import set_owner
 from firsthand.trace import Trace
 
@@ -197,8 +198,9 @@ class _FailuresInARow:
     def ends(self, run: Run, missing: Mapping[str, Place]) -> TooManyFailures:
         """The error that says why, and how to go on."""
         return TooManyFailures(
-            f"{self.count} attempts in a row failed, the last with: {self.last}; what is done is kept, and {len(missing)} "
-            f"attempts are to go: mend it, then `firsthand run --resume {run.id}` finishes them (--fail-fast 0 never stops)"
+            f"{self.count} attempts in a row failed, the last with: {self.last}; what is done is kept, and "
+            f"{count_of(len(missing), 'attempt')} to go: mend it, then `firsthand run --resume {run.id}` finishes them "
+            "(--fail-fast 0 never stops)"
         )
 
 
@@ -230,6 +232,6 @@ def _cut_by(budget: Budget, reason: str, own: Limits) -> bool:
 def _stopped(limit: str, run: Run, missing: dict[str, Place]) -> LimitExceeded:
     return LimitExceeded(
         limit,
-        f"the {limit} of the whole run are used up with {len(missing)} attempts to go; what is done is kept: "
+        f"the {limit} of the whole run are used up with {count_of(len(missing), 'attempt')} to go; what is done is kept: "
         f"resume run {run.id} with a larger limit to finish them",
     )

@@ -15,6 +15,7 @@ from firsthand.errors import ConfigError, unknown
 from firsthand.runs.epoch_reducer import Reduce, epoch_reducer
 from firsthand.runs.store import Run
 from firsthand.runs.task_groups import common_groups, same_problem
+from firsthand.system.plurals import count_of
 from firsthand.task import Task
 
 Key = tuple[str, str]
@@ -180,7 +181,7 @@ def _agent(run: Run, name: str | None) -> str:
         return agents[0]
     if name is None:
         known = ", ".join(agents) or "none yet"
-        raise ConfigError(f"run {run.id} has {len(agents)} agents ({known}): say which to compare")
+        raise ConfigError(f"run {run.id} has {count_of(len(agents), 'agent')} ({known}): say which to compare")
     if name not in agents:
         raise unknown("agent", name, agents, see=f"firsthand show {run.id}")
     return name

@@ -9,7 +9,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.guard import BORDERS, AttemptView, GuardVerdict
-from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult
+from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.tool import Tool
 
 
@@ -71,6 +71,9 @@ class Redact:
                 return replace(part, arguments=self._within(part.arguments), invalid=invalid)
             case ToolResult():
                 return replace(part, content=self._text(part.content))
+            case Reasoning():
+                kept = self._within(part.state)  # a signed block that is changed is no longer valid: it is not sent
+                return part if kept == part.state else Reasoning(self._text(part.text), {})
 
     def _within(self, data: Any) -> Any:
         if isinstance(data, str):

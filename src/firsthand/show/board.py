@@ -31,6 +31,7 @@ from firsthand.stats.score_statistics import (
     finite,
     mean_interval,
 )
+from firsthand.system.plurals import count_of
 from firsthand.trace import Trace
 
 EVERY_K = 8
@@ -356,7 +357,8 @@ def caveats(board: Board) -> list[str]:
         wider.append(f"{board.metric} is a corpus-level figure, with bootstrap CIs.")
     if errors := sum(row.errors for row in board.rows):
         wider.append(
-            f"Errors: {errors} attempts failed or could not be scored. Each counts as 0; one without a verdict of its judge "
+            f"Errors: {count_of(errors, 'attempt')} failed or could not be scored. Each counts as 0; "
+            "one without a verdict of its judge "
             "is left out."
         )
     if not versus:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from firsthand.show.board import Board, Row, caveats, findings
 from firsthand.show.board_words import amount, figure_text, money, p_text, seconds, span, value_text
 from firsthand.system.fitted_table import FittedTable
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import MAX_CELL_CHARS
 
 FULL_WIDTH = 100
@@ -53,7 +54,8 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
 
     epochs = f", {board.epochs} epochs" if board.epochs > 1 else ""
     budget = f", {board.budget:,.0f} tokens each" if board.budget else ""
-    what = f"{_plain(board.benchmark)}: {_plain(board.metric) or 'not scored'}, {board.tasks} tasks{epochs}{budget}"
+    what = f"{_plain(board.benchmark)}: {_plain(board.metric) or 'not scored'}, {count_of(board.tasks, 'task')}"
+    what += epochs + budget
     title = Text(what, "bold")
     names = [_plain(row.agent) for row in board.rows]
     names = [name if len(name) <= 20 else re.sub(r"(?=:)|(?<=[(,])", "\n", name) for name in names]

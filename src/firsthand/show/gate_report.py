@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from firsthand.stats.non_inferiority import Check, Ruling
+from firsthand.system.plurals import count_of
 
 MAX_TASKS = 50
 """Tasks listed of one check."""
@@ -62,7 +63,7 @@ def sentence(check: Check) -> str:
     """The check in words."""
     return (
         f"{check.benchmark}, {check.score}, {check.agent}: {rate(check.candidate)} vs. {rate(check.baseline)} on "
-        f"{check.differences.n} tasks, {difference_text(check)}. {check.ruling}: {check.reason}."
+        f"{count_of(check.differences.n, 'task')}, {difference_text(check)}. {check.ruling}: {check.reason}."
     )
 
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from firsthand.loop.protection import shareable
-from firsthand.message import Text, ToolCall
+from firsthand.message import Reasoning, Text, ToolCall
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.show import board as board_module
 from firsthand.show import board_words, heatmap
@@ -154,7 +154,7 @@ def turns(trace: Trace, most_chars: int = MAX_TRANSCRIPT_CHARS) -> tuple[tuple[T
     while waiting and len(shown) < MAX_MESSAGES and room > 0:
         index, depth, fork = waiting.pop()
         message = trace.nodes[index].message
-        text = clipped("\n".join(_part_text(part) for part in message.parts), min(MAX_MESSAGE_CHARS, room))
+        text = clipped("\n".join(filter(None, map(_part_text, message.parts))), min(MAX_MESSAGE_CHARS, room))
         room -= len(text)
         told = [clipped(str(mark), MAX_CELL_CHARS) for mark in marked.get(index, ())]
         shown.append(Turn(message.role, text, min(depth, 6), ", ".join([*([fork] if fork else []), *told])))
@@ -240,6 +240,8 @@ def _part_text(part: object) -> str:
     if isinstance(part, ToolCall):
         arguments = json.dumps(part.arguments, ensure_ascii=False, default=str)
         return f"→ {part.name}({part.invalid if part.invalid is not None else arguments})"
+    if isinstance(part, Reasoning):
+        return f"(reasoning) {part.text}" if part.text else ""
     return str(getattr(part, "content", part))
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TextIO
 
 from firsthand.loop.protection import shareable
-from firsthand.message import Message, Text, ToolCall, ToolResult
+from firsthand.message import Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.show.trace_shape import Mark, Outline, marks, outline, tally
 from firsthand.system.terminal import one_line, printable
 from firsthand.trace import Call, Event, Score, Trace
@@ -196,7 +196,7 @@ class _Writer:
         for part in message.parts:
             self.part(depth + 1, message, part)
 
-    def part(self, depth: int, message: Message, part: Text | ToolCall | ToolResult) -> None:
+    def part(self, depth: int, message: Message, part: Part) -> None:
         match part:
             case Text(text):
                 self.add(depth, "body", self.short(text) if text else "(no text)")
@@ -205,6 +205,8 @@ class _Writer:
                 self.add(depth, "tool" if invalid is None else "error", f"→ {name}({self.short(given)})")
             case ToolResult(name=name, content=content, is_error=is_error):
                 self.add(depth, "error" if is_error else "body", f"← {name}: {self.short(content)}")
+            case Reasoning(text):
+                self.add(depth, "note", f"reasoning: {self.short(text)}" if text else "reasoning (hidden)")
 
     def birth(self, index: int) -> str:
         """Cost and finish reason of a sampled message; the cost of a call is shown at its first sample."""

@@ -25,6 +25,7 @@ from firsthand.stats.power_analysis import (
     spread,
     tasks_needed,
 )
+from firsthand.system.plurals import count_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def from_pair(
 
 def _from_pair(a: Scores, b: Scores, differences: Differences, confidence: float, power: float) -> Design:
     if differences.n < 2:
-        raise ConfigError(f"the agents have {differences.n} tasks in common: a variance needs 2 or more")
+        raise ConfigError(f"the agents have {count_of(differences.n, 'task')} in common: a variance needs 2 or more")
     parts, about = paired_spread(a, b), f"both measured on {differences.n} tasks"
     if math.isfinite(parts.within):
         own = spread(a).within, spread(b).within
@@ -136,7 +137,7 @@ def _from_one(scores: Scores, correlation: float, confidence: float, power: floa
         raise ConfigError(f"correlation is {correlation}: give a number from -1 to 1, such as 0.5")
     values = [value for each in scores.values() for value in each]
     if len(scores) < 2:
-        raise ConfigError(f"there are scores on {len(scores)} tasks: a variance needs 2 or more")
+        raise ConfigError(f"there are scores on {count_of(len(scores), 'task')}: a variance needs 2 or more")
     parts, about = spread(scores), f"one agent on {len(scores)} tasks, and a correlation of {correlation:g} assumed"
     if math.isfinite(parts.within):
         between = 2 * (1 - correlation) * parts.between

@@ -35,7 +35,8 @@ class FittedTable:
         widths = self.widths(options.max_width)
         shown = list(widths)
         yield self._line([Text(self.header[column], "bold") for column in shown], widths)
-        yield Text("─" * min(options.max_width, sum(widths.values()) + GAP * (len(widths) - 1)), "dim")
+        rule = "-" if options.ascii_only else "─"
+        yield Text(rule * min(options.max_width, sum(widths.values()) + GAP * (len(widths) - 1)), "dim")
         for row in self.rows:
             folded = [row[column].wrap(console, widths[column]) for column in shown]
             height = max(map(len, folded))

@@ -1,6 +1,7 @@
 """Says how to reach a model that somebody else's server has: OpenAI's, Anthropic's, Google's and others.
 
-All of them speak OpenAI's protocol, so the name is `openai:NAME@URL`, and the key is in OPENAI_API_KEY.
+Anthropic and Google have providers of their own. The others speak OpenAI's protocol, so the name is `openai:NAME@URL`, and
+the key is in OPENAI_API_KEY.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ ADDRESSES = {
     "sglang": "http://localhost:30000/v1",
     "llamacpp": "http://localhost:8080/v1",
     "lmstudio": "http://localhost:1234/v1",
-    "anthropic": "https://api.anthropic.com/v1",
-    "google": "https://generativelanguage.googleapis.com/v1beta/openai",
-    "gemini": "https://generativelanguage.googleapis.com/v1beta/openai",
     "mistral": "https://api.mistral.ai/v1",
     "deepseek": "https://api.deepseek.com/v1",
     "groq": "https://api.groq.com/openai/v1",
@@ -22,6 +20,9 @@ ADDRESSES = {
     "openrouter": "https://openrouter.ai/api/v1",
 }
 """Base URLs of providers that people name, as their documentation gives them."""
+_OTHER_NAMES = {"claude": "anthropic", "gemini": "google", "googleai": "google", "vertex": "google"}
+_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "google": "GOOGLE_API_KEY"}
+"""Providers with a prefix of their own -> the variable that holds the key."""
 _OWNERS = (
     (re.compile(r"(gpt|chatgpt|o\d)(-|$)", re.IGNORECASE), "openai"),
     (re.compile(r"claude-", re.IGNORECASE), "anthropic"),
@@ -32,7 +33,10 @@ _OWNERS = (
 
 def provider_hint(provider: str, name: str) -> str:
     """A sentence on how to write a provider's model; empty for an unknown provider."""
-    address = ADDRESSES.get(provider.lower().replace("-", "").replace("_", "").replace(".", ""))
+    word = provider.lower().replace("-", "").replace("_", "").replace(".", "")
+    if word in _OTHER_NAMES:
+        return f"write {_OTHER_NAMES[word]}:{name or 'NAME'}"
+    address = ADDRESSES.get(word)
     if address is None:
         return ""
     key = "" if "localhost" in address else f", with {provider}'s key in OPENAI_API_KEY"
@@ -42,8 +46,9 @@ def provider_hint(provider: str, name: str) -> str:
 def name_hint(name: str) -> str:
     """A sentence on how to write a model that a known provider has; empty if its name says nothing."""
     owner = next((owner for pattern, owner in _OWNERS if pattern.match(name)), None)
-    if owner == "openai":
-        return f"if it is OpenAI's, write openai:{name}, with the key in OPENAI_API_KEY"
     if owner == "ollama":
         return f"if Ollama serves it here, write ollama:{name}"
-    return provider_hint(owner, name) if owner else ""
+    if owner is None:
+        return ""
+    maker = "OpenAI" if owner == "openai" else owner.capitalize()
+    return f"if it is {maker}'s, write {owner}:{name}, with the key in {_KEYS[owner]}"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from firsthand.message import Json, Message, Text, ToolCall, ToolResult
+from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import Usage
 
 Value = str | int | float | bool | list[str]
@@ -73,6 +73,8 @@ def usage(spent: Usage) -> Attributes:
         "gen_ai.usage.output_tokens": spent.completion_tokens,
         "gen_ai.usage.cache_read.input_tokens": spent.cached_tokens,
     }
+    if spent.cache_write_tokens:
+        found["gen_ai.usage.cache_creation.input_tokens"] = spent.cache_write_tokens
     return found | {"firsthand.usage.cost_usd": spent.cost_usd} if spent.cost_usd else found
 
 
@@ -128,7 +130,7 @@ def _message(message: Message) -> Json:
     return {"role": message.role, "parts": [_part(part) for part in message.parts]}
 
 
-def _part(part: Text | ToolCall | ToolResult) -> Json:
+def _part(part: Part) -> Json:
     match part:
         case Text(text):
             return {"type": "text", "content": text}
@@ -137,6 +139,8 @@ def _part(part: Text | ToolCall | ToolResult) -> Json:
             return {"type": "tool_call", "id": id, "name": name, "arguments": given}
         case ToolResult(call_id=id, content=content):
             return {"type": "tool_call_response", "id": id, "response": content}
+        case Reasoning(text):
+            return {"type": "reasoning", "content": text}
 
 
 def _json(value: object) -> str:

@@ -22,6 +22,7 @@ from firsthand.hub.hf_repository import headers
 from firsthand.hub.offline import expect_online
 from firsthand.message import Json
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 
 HUB_ROWS = "https://datasets-server.huggingface.co/rows"
 MAX_BYTES = 256 * 2**20
@@ -98,7 +99,7 @@ def read(path: Path, source: Source, origin: str) -> Rows:
     lines, rows = _documents(tuple(_rows(text, path)))
     if not rows:
         raise DataError(f"{path} has no rows: is it truncated?")
-    partial = f"{len(rows):,} of {source.rows:,} items" if len(rows) < source.rows else f"{len(rows):,} items"
+    partial = f"{len(rows):,} of {source.rows:,} items" if len(rows) < source.rows else count_of(len(rows), "item", ",")
     return Rows(rows, f"{origin}, {partial}", path, hashlib.sha256(raw).hexdigest(), lines)
 
 

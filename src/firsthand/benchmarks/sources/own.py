@@ -27,6 +27,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.scorers.match import normalise
 from firsthand.system.option_spec import parse_spec
+from firsthand.system.plurals import count_of
 from firsthand.task import Task
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -109,7 +110,7 @@ class BenchmarkDescription:
 
 def read_benchmark(path: Path) -> Benchmark:
     """Return the benchmark that a TOML file describes."""
-    about = build(BenchmarkDescription, read_toml(BenchmarkDescription, path))
+    about = build(BenchmarkDescription, read_toml(BenchmarkDescription, path), source=str(path))
     rows = read_table(path.parent / about.data, about.encoding)
     _check_scorers(about, rows)
     shown = read_table(path.parent / about.examples, about.encoding)[: about.shots] if about.shots else []
@@ -118,7 +119,7 @@ def read_benchmark(path: Path) -> Benchmark:
     items = [_item(row, about, f"row-{index:05d}") for index, row in enumerate(rows)]
     _check_ids(items, rows)
     tasks = [_task(item, about, protocol, examples) for item in items]
-    source = f"{about.data}, {len(rows):,} rows; {about.shots}-shot; {about.prompt!r}"
+    source = f"{about.data}, {count_of(len(rows), 'row', ',')}; {about.shots}-shot; {about.prompt!r}"
     return Benchmark(
         name=about.name or path.stem,
         tasks=lambda seed: tasks,
@@ -144,7 +145,10 @@ def leaks(tasks: Sequence[Task], rows: Sequence[TableRow]) -> list[str]:
     if not found:
         return []
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return [f"LEAK: the prompt contains the target in {len(found)} of {len(rows)} rows ({', '.join(found[:5])}{more})"]
+    return [
+        f"LEAK: the prompt contains the target in {len(found)} of {count_of(len(rows), 'row')} "
+        f"({', '.join(found[:5])}{more})"
+    ]
 
 
 def _protocol(about: BenchmarkDescription) -> Protocol:

@@ -102,9 +102,11 @@ def output_to(completions: Sequence[Completion], model: str) -> Any:
         )
         for each in completions
     ]
-    cost = {"total_cost": usage.cost_usd} if usage.cost_usd else {}
+    cost: dict[str, Any] = {"total_cost": usage.cost_usd} if usage.cost_usd else {}
+    if usage.cache_write_tokens:
+        cost["input_tokens_cache_write"] = usage.cache_write_tokens
     counted = ModelUsage(
-        input_tokens=usage.prompt_tokens - usage.cached_tokens,
+        input_tokens=usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens,
         input_tokens_cache_read=usage.cached_tokens,
         output_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,

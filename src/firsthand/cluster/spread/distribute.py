@@ -22,6 +22,7 @@ from firsthand.message import Json
 from firsthand.rollout import Place
 from firsthand.runs.execute import begin
 from firsthand.runs.store import Run
+from firsthand.system.plurals import count_of
 from firsthand.trace import Failure, Trace, new_trace_id
 
 SUSPECT = 2
@@ -173,7 +174,7 @@ class _Distribution:
 
     def _put_back(self, remote: RemoteWorker, held: dict[str, Place], how: str) -> None:
         """Return a lost worker's attempts to the queue, or make them errors."""
-        again = f": its {len(held)} attempts are given to others" if held and self.missing else ""
+        again = f": its {count_of(len(held), 'attempt')} go to others" if held and self.missing else ""
         self.on_lost(f"{how}{again}")
         for place in reversed(held.values()):
             self.losses[place.id] += 1

@@ -49,7 +49,9 @@ async def follow(name: str, pattern: Pattern, task: Task, ctx: Context) -> str:
     try:
         answer = await pattern(task, ctx)
         if not isinstance(answer, str):
-            raise ConfigError(f"the pattern of {name} returned a {type(answer).__name__}: its answer must be a str")
+            raise ConfigError(
+                f"the pattern of {name} returned {answer!r:.80} ({type(answer).__name__}): its answer must be a str"
+            )
     except BaseException as error:  # noted, never kept back: a cancelled branch ends here too
         _ended(ctx, began).branch(name, "failed", text=_reason(error))
         raise

@@ -38,15 +38,24 @@ Handler = Callable[[OpenAIState, ActiveRequest], Awaitable[Reply | Events]]
 
 async def list_models(state: OpenAIState, request: ActiveRequest) -> Reply:
     """The models that are served, and their adapters."""
-    models = state.models
-    data: list[Json] = []
-    for name, parent in sorted(models.names.items(), key=lambda each: each[1] is not None):
-        data.append({"id": name, "object": "model", "created": models.created, "owned_by": "firsthand"})
-        if parent is not None:
-            data[-1] |= {"parent": parent, "root": models.adapters[name].name}
-        if models.facts is not None and (parent or name == models.name):
-            data[-1]["max_model_len"] = models.facts.context
-    return reply({"object": "list", "data": data})
+    names = sorted(state.models.names.items(), key=lambda each: each[1] is not None)
+    return reply({"object": "list", "data": [_model(state.models, name, parent) for name, parent in names]})
+
+
+async def get_model(state: OpenAIState, request: ActiveRequest) -> Reply:
+    """A model that is served, or an adapter."""
+    name = request.path_params["id"]
+    state.models.check_name(name)
+    return reply(_model(state.models, name, state.models.names[name]))
+
+
+def _model(models: ServedModels, name: str, parent: str | None) -> Json:
+    body: Json = {"id": name, "object": "model", "created": models.created, "owned_by": "firsthand"}
+    if parent is not None:
+        body |= {"parent": parent, "root": models.adapters[name].name}
+    if models.facts is not None and (parent or name == models.name):
+        body["max_model_len"] = models.facts.context
+    return body
 
 
 async def openapi(state: OpenAIState, request: ActiveRequest) -> Reply:
@@ -54,8 +63,11 @@ async def openapi(state: OpenAIState, request: ActiveRequest) -> Reply:
     known = {
         path: (method, inspect.getdoc(handler) or "") for path, (method, handler) in routes(state.settings).items()
     }
-    by_id = {method: inspect.getdoc(handler) or "" for method, handler in RESPONSE_ROUTES.items()}
-    return reply(description(STATUS_ROUTES | known, {RESPONSE: by_id}, has_keys=bool(state.admission.keys.clients)))
+    by_id = {
+        path: {method: inspect.getdoc(handler) or "" for method, handler in handlers.items()}
+        for path, handlers in ROUTES_BY_ID.items()
+    }
+    return reply(description(STATUS_ROUTES | known, by_id, has_keys=bool(state.admission.keys.clients)))
 
 
 ROUTES: dict[str, tuple[str, Handler]] = {
@@ -69,8 +81,12 @@ ROUTES: dict[str, tuple[str, Handler]] = {
     "/detokenize": ("POST", detokenize),
 }
 RESPONSE = "/v1/responses/{id}"
-RESPONSE_ROUTES: dict[str, Handler] = {"GET": get_response, "DELETE": delete_response}
-"""The handlers of a stored response, by method."""
+MODEL = "/v1/models/{id}"
+ROUTES_BY_ID: dict[str, dict[str, Handler]] = {
+    RESPONSE: {"GET": get_response, "DELETE": delete_response},
+    MODEL: {"GET": get_model},
+}
+"""The handlers of a stored response and of a model, by method. A model's id may have slashes."""
 ADAPTER_ROUTES: dict[str, tuple[str, Handler]] = {
     "/v1/load_lora_adapter": ("POST", load_adapter),
     "/v1/unload_lora_adapter": ("POST", unload_adapter),
@@ -104,13 +120,19 @@ def openai_app(
         Route(path, _Endpoint(state, handler), methods=[method]) for path, (method, handler) in known.items()
     ]
     starlette_routes += [
-        Route(RESPONSE, _Endpoint(state, each), methods=[method]) for method, each in RESPONSE_ROUTES.items()
+        Route(path.replace("{id}", "{id:path}") if path == MODEL else path, _Endpoint(state, each), methods=[method])
+        for path, handlers in ROUTES_BY_ID.items()
+        for method, each in handlers.items()
     ]
     app = Starlette(routes=starlette_routes, exception_handlers={404: _not_found, 405: _wrong_method})
     app.router.redirect_slashes = False
 
     def route_of(path: str) -> str | None:
-        return path if path in known else RESPONSE if re.fullmatch("/v1/responses/[^/]+", path) else None
+        if path in known:
+            return path
+        if re.fullmatch("/v1/models/.+", path):
+            return MODEL
+        return RESPONSE if re.fullmatch("/v1/responses/[^/]+", path) else None
 
     return MountedApp(
         app,

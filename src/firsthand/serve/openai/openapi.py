@@ -89,7 +89,7 @@ def description(routes: dict[str, tuple[str, str]], by_id: dict[str, dict[str, s
     }
     paths = {path: {method.lower(): _operation(path, summary)} for path, (method, summary) in routes.items()}
     for path, methods in by_id.items():
-        paths[path] = {method.lower(): _of_one(method, summary) for method, summary in methods.items()}
+        paths[path] = {method.lower(): _of_one(path, method, summary) for method, summary in methods.items()}
     body: Json = {
         "openapi": "3.1.0",
         "info": {"title": "firsthand serve", "version": __version__},
@@ -120,9 +120,11 @@ def _operation(path: str, summary: str) -> Json:
     return operation
 
 
-def _of_one(method: str, summary: str) -> Json:
-    """The operation of a method on a stored response."""
+def _of_one(path: str, method: str, summary: str) -> Json:
+    """The operation of a method on a stored response, or on a model."""
     fields = ["id", "object", "deleted"] if method == "DELETE" else _RETURNS["/v1/responses"]
+    if path.startswith("/v1/models"):
+        fields = ["id", "object", "created", "owned_by"]
     shown = {"application/json": {"schema": _object(fields)}}
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     refusals = {

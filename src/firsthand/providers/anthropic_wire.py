@@ -1,0 +1,211 @@
+"""Converts requests to, and replies from, Anthropic's Messages API (version 2026-10-21).
+
+Plain data in and out, no network. A reply is untrusted: any content becomes a Completion or a ModelError. Reasoning is kept
+with its signature, and goes back unchanged. Not included: images, documents, citations, and tools that run on the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from typing import Any
+
+from firsthand.errors import ConfigError, ModelError
+from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
+from firsthand.model import CallDelta, Completion, FinishReason, Sampling, ToolSpec, Usage
+from firsthand.providers.openai_wire import clean, clip, count, json_object, read_call
+
+_FINISH: dict[str, FinishReason] = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_THINKING = ("thinking", "redacted_thinking")
+SUPPORTED = ("max_tokens", "temperature", "seed", "stop")
+"""Settings that a request may have. Temperature and seed have no field: the API samples as the model's makers set it."""
+
+
+def request(
+    model: str, conversation: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSpec], *, stream: bool
+) -> Json:
+    """Returns the body of a request for one answer."""
+    if blank := [stop for stop in sampling.stop if not stop.strip()]:
+        raise ConfigError(f"the stop string {blank[0]!r} is white space, which Anthropic's API refuses: leave it out")
+    opening = list(takewhile(lambda message: message.role == "system", conversation))
+    body: Json = {
+        "model": model,
+        "max_tokens": sampling.max_tokens,
+        "messages": messages(conversation[len(opening) :]),
+    }
+    if system := "\n\n".join(message.text for message in opening if message.text):
+        body["system"] = system
+    if tools:
+        body["tools"] = [
+            {"name": spec.name, "description": spec.description, "input_schema": spec.parameters} for spec in tools
+        ]
+    elif called := {call.name: None for message in conversation for call in message.tool_calls}:
+        # Calls in a conversation need their tools beside it, also where no more may follow.
+        body["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in called]
+        body["tool_choice"] = {"type": "none"}
+    if sampling.stop:
+        body["stop_sequences"] = list(sampling.stop)
+    if sampling.grammar is not None:
+        schema = sampling.grammar.parsed()
+        if isinstance(schema, bool):
+            schema = {} if schema else {"not": {}}
+        body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+    if stream:
+        body["stream"] = True
+    return body
+
+
+def messages(conversation: Iterable[Message]) -> list[Json]:
+    """Returns the `messages` field. Turns of one role in a row are one turn; an empty one is none."""
+    turns: list[Json] = []
+    for message in conversation:
+        role = "user" if message.role == "tool" else message.role
+        if not (blocks := [block for part in message.parts if (block := _block(part, role)) is not None]):
+            continue
+        if turns and turns[-1]["role"] == role and role != "system":
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": role, "content": blocks})
+    for turn in turns:  # results answer the calls before them, so they come first
+        turn["content"].sort(key=lambda block: turn["role"] == "user" and block["type"] != "tool_result")
+    if turns and turns[-1]["role"] == "assistant" and turns[-1]["content"][-1]["type"] == "text":
+        last = turns[-1]["content"][-1]
+        last["text"] = last["text"].rstrip()  # white space at the end of an answer to go on with is refused
+    return turns
+
+
+def _block(part: Part, role: str) -> Json | None:
+    match part:
+        case Text(text):
+            return {"type": "text", "text": text} if text.strip() else None
+        case ToolCall(id, name, arguments):  # broken arguments are sent as {}: the tool's result quotes them
+            return {"type": "tool_use", "id": id, "name": name, "input": arguments}
+        case ToolResult(call_id, _, content, is_error):
+            block: Json = {"type": "tool_result", "tool_use_id": call_id, "content": content}
+            return block | {"is_error": True} if is_error else block
+        case Reasoning(_, state):
+            return state if role == "assistant" and state.get("type") in _THINKING else None
+
+
+def read_completion(body: Json) -> Completion:
+    """Returns the answer in a reply."""
+    blocks = body.get("content")
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        held = clip(", ".join(body), 80) or "nothing"
+        raise ModelError(f"its reply holds no content but {held}: check that it speaks Anthropic's API")
+    parts = [part for i, block in enumerate(blocks) if (part := _part(block, i)) is not None]
+    calls = any(isinstance(part, ToolCall) for part in parts)
+    if not any(isinstance(part, Text | ToolCall) for part in parts):
+        parts.append(Text(""))
+    given = body.get("stop_reason")
+    finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
+    return Completion(
+        message=Message("assistant", tuple(parts)),
+        finish_reason="tool_calls" if calls and finish == "stop" else finish,
+        usage=read_usage(body.get("usage")),
+    )
+
+
+def read_usage(body: Any) -> Usage:
+    """Returns the token counts of a reply; missing or invalid ones are 0. What the cache read or took is of the prompt."""
+    body = json_object(body)
+    read, written = count(body.get("cache_read_input_tokens")), count(body.get("cache_creation_input_tokens"))
+    return Usage(
+        count(body.get("input_tokens")) + read + written,
+        read,
+        count(body.get("output_tokens")),
+        cache_write_tokens=written,
+    )
+
+
+def _part(block: Json, position: int) -> Part | None:
+    kind = block.get("type")
+    if kind == "text":
+        text = block.get("text")
+        return Text(clean(text)) if isinstance(text, str) and text else None
+    if kind == "tool_use":
+        return read_call(
+            {"id": block.get("id"), "function": {"name": block.get("name"), "arguments": block.get("input")}}, position
+        )
+    if kind in _THINKING:
+        text = block.get("thinking")
+        state = {key: clean(value) for key, value in block.items() if isinstance(value, str)}
+        return Reasoning(clean(text) if isinstance(text, str) else "", state)
+    return None  # a block of a tool that runs on the server, which was not asked for
+
+
+class MessageStream:
+    """Assembles an answer from the events of a stream."""
+
+    def __init__(self) -> None:
+        self.finished = False
+        self._blocks: dict[int, Json] = {}
+        self._usage: Json = {}
+        self._stop: Any = None
+        self._pieces: list[CallDelta] = []
+
+    def add(self, event: Json) -> str:
+        """Returns the text that an event adds."""
+        kind, index = event.get("type"), count(event.get("index"))
+        if kind == "message_start":
+            self._usage |= _counts(json_object(event.get("message")).get("usage"))
+        elif kind == "content_block_start":
+            block = dict(json_object(event.get("content_block")))
+            self._blocks[index] = block
+            if block.get("type") == "tool_use":
+                block["input"] = ""  # it comes as pieces of JSON
+                name = block.get("name")
+                if isinstance(name, str) and name:
+                    self._pieces.append(CallDelta(self._place(index), str(block.get("id") or f"call_{index}"), name))
+            text = block.get("text")
+            return clean(text) if block.get("type") == "text" and isinstance(text, str) else ""
+        elif kind == "content_block_delta":
+            return self._add_delta(index, json_object(event.get("delta")))
+        elif kind == "message_delta":
+            self._usage |= _counts(event.get("usage"))
+            self._stop = json_object(event.get("delta")).get("stop_reason") or self._stop
+        elif kind == "message_stop":
+            self.finished = True
+        return ""
+
+    def take_calls(self) -> list[CallDelta]:
+        """Returns the pieces of tool calls since the last call."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def completion(self) -> Completion:
+        """Returns the whole answer."""
+        blocks = [block for _, block in sorted(self._blocks.items())]
+        return read_completion({"content": blocks, "stop_reason": self._stop, "usage": self._usage})
+
+    def _add_delta(self, index: int, delta: Json) -> str:
+        block = self._blocks.setdefault(index, {"type": "text", "text": ""})
+        for kind, field, into in (
+            ("text_delta", "text", "text"),
+            ("input_json_delta", "partial_json", "input"),
+            ("thinking_delta", "thinking", "thinking"),
+            ("signature_delta", "signature", "signature"),
+        ):
+            piece = delta.get(field)
+            if delta.get("type") != kind or not isinstance(piece, str):
+                continue
+            so_far = block.get(into)
+            block[into] = (so_far if isinstance(so_far, str) else "") + piece
+            if kind == "input_json_delta" and block.get("type") == "tool_use" and piece:
+                self._pieces.append(CallDelta(self._place(index), arguments=piece))
+            return clean(piece) if kind == "text_delta" else ""
+        return ""
+
+    def _place(self, index: int) -> int:
+        """Returns the number of a call within the answer."""
+        return sum(block.get("type") == "tool_use" for at, block in self._blocks.items() if at < index)
+
+
+def _counts(usage: Any) -> Json:
+    """Returns the counts that an event states: those of the end are cumulative, and may leave some out."""
+    return {key: value for key, value in json_object(usage).items() if value is not None}

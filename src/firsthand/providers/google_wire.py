@@ -1,0 +1,206 @@
+"""Converts requests to, and replies from, Google's Gemini API (`generateContent`).
+
+Plain data in and out, no network. A reply is untrusted: any content becomes a Completion or a ModelError. Thoughts are kept,
+and so is each part's thought signature, which goes back with the part: Gemini refuses a function call without it. Not
+included: images, audio, code that runs on the server, and several candidates in one reply.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from typing import Any
+
+from firsthand.errors import ModelError
+from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
+from firsthand.model import CallDelta, Completion, FinishReason, Sampling, ToolSpec, Usage
+from firsthand.providers.openai_wire import clean, clip, count, json_object, read_call
+
+_FINISH: dict[str, FinishReason] = {"MAX_TOKENS": "length"} | dict.fromkeys(
+    ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"), "content_filter"
+)  # type: ignore[assignment]
+_SIGNATURE = "thoughtSignature"
+SUPPORTED = (
+    "max_tokens", "temperature", "top_k", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop",
+)  # fmt: skip
+"""Settings that a request may have."""
+
+
+def config(conversation: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSpec]) -> Json:
+    """Returns the SDK's config of a request for one answer: settings, tools and the opening system messages."""
+    body: Json = {
+        "max_output_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "automatic_function_calling": {"disable": True},
+        "automatic_continuation": False,
+    }
+    if sampling.temperature > 0:
+        body["top_p"] = sampling.top_p
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0, "top_k": 0}
+    body |= {name: getattr(sampling, name) for name, none in neutral.items() if getattr(sampling, name) != none}
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed % 2**31  # the field has 32 bits, signed
+    if sampling.stop:
+        body["stop_sequences"] = list(sampling.stop)
+    if system := "\n\n".join(message.text for message in _opening(conversation) if message.text):
+        body["system_instruction"] = system
+    if tools:
+        declared = [
+            {"name": spec.name, "description": spec.description, "parametersJsonSchema": spec.parameters}
+            for spec in tools
+        ]
+        body["tools"] = [{"function_declarations": declared}]
+    if sampling.grammar is not None:
+        schema = sampling.grammar.parsed()
+        body["response_mime_type"] = "application/json"
+        if schema is not True:
+            body["response_json_schema"] = {"not": {}} if schema is False else schema
+    return body
+
+
+def contents(conversation: Sequence[Message]) -> list[Json]:
+    """Returns the turns after the opening system messages. Turns of one role in a row are one turn; an empty one is none."""
+    turns: list[Json] = []
+    for message in conversation[len(_opening(conversation)) :]:
+        role = "model" if message.role == "assistant" else "user"
+        if not (parts := list(_parts(message.parts, is_model=role == "model"))):
+            continue
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["parts"] += parts
+        else:
+            turns.append({"role": role, "parts": parts})
+    return turns
+
+
+def _opening(conversation: Sequence[Message]) -> list[Message]:
+    return list(takewhile(lambda message: message.role == "system", conversation))
+
+
+def _parts(parts: Iterable[Part], *, is_model: bool) -> Iterable[Json]:
+    """Yields the parts of a turn, each with the signature that was kept before it."""
+    signature: Json = {}
+    for part in parts:
+        match part:
+            case Reasoning(_, state):
+                signature = {_SIGNATURE: state[_SIGNATURE]} if is_model and _SIGNATURE in state else {}
+                continue
+            case Text(text):
+                body: Json = {"text": text}
+            case ToolCall(id, name, arguments):  # broken arguments are sent as {}: the tool's result quotes them
+                body = {"functionCall": {"id": id, "name": name, "args": arguments}}
+            case ToolResult(call_id, name, content, is_error):
+                told = {"error" if is_error else "result": content}
+                body = {"functionResponse": {"id": call_id, "name": name, "response": told}}
+        if body != {"text": ""} or signature:
+            yield body | signature
+        signature = {}
+
+
+def read_completion(body: Json) -> Completion:
+    """Returns the answer in a reply, or in the joined chunks of a stream."""
+    candidates = body.get("candidates")
+    blocked = json_object(body.get("promptFeedback")).get("blockReason")
+    if blocked and not candidates:
+        return Completion(Message("assistant", (Text(""),)), "content_filter", read_usage(body.get("usageMetadata")))
+    if not isinstance(candidates, list) or not candidates or not isinstance(candidates[0], dict):
+        held = clip(", ".join(body), 80) or "nothing"
+        raise ModelError(f"its reply holds no candidates but {held}: check that it speaks the Gemini API")
+    wired = json_object(candidates[0].get("content")).get("parts")
+    parts: list[Part] = []
+    for part in map(json_object, wired if isinstance(wired, list) else []):
+        parts += _read_part(part, sum(isinstance(each, ToolCall) for each in parts))
+    calls = any(isinstance(part, ToolCall) for part in parts)
+    if not any(isinstance(part, Text | ToolCall) for part in parts):
+        parts.append(Text(""))
+    given = candidates[0].get("finishReason")
+    finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
+    return Completion(
+        message=Message("assistant", tuple(parts)),
+        finish_reason="tool_calls" if calls and finish == "stop" else finish,
+        usage=read_usage(body.get("usageMetadata")),
+    )
+
+
+def read_usage(body: Any) -> Usage:
+    """Returns the token counts of a reply; missing or invalid ones are 0. Thoughts are charged as tokens of the answer."""
+    body = json_object(body)
+    prompt = count(body.get("promptTokenCount")) + count(body.get("toolUsePromptTokenCount"))
+    answer = count(body.get("candidatesTokenCount")) + count(body.get("thoughtsTokenCount"))
+    return Usage(prompt, min(count(body.get("cachedContentTokenCount")), prompt), answer)
+
+
+def _read_part(part: Json, position: int) -> list[Part]:
+    text, call, signature = part.get("text"), part.get("functionCall"), part.get(_SIGNATURE)
+    kept: Json = {_SIGNATURE: clean(signature)} if isinstance(signature, str) and signature else {}
+    if part.get("thought") is True:
+        return [Reasoning(clean(text) if isinstance(text, str) else "", kept)]
+    found: list[Part] = [Reasoning("", kept)] if kept else []
+    if isinstance(call, dict):
+        found.append(_call(call, position))
+    elif isinstance(text, str) and (text or kept):
+        found.append(Text(clean(text)))
+    return found
+
+
+def _call(call: Json, position: int) -> ToolCall:
+    return read_call(
+        {"id": call.get("id"), "function": {"name": call.get("name"), "arguments": call.get("args")}}, position
+    )
+
+
+class CandidateStream:
+    """Assembles an answer from the chunks of a stream."""
+
+    def __init__(self) -> None:
+        self._parts: list[Json] = []
+        self._body: Json = {}
+        self._finish: Any = None
+        self._pieces: list[CallDelta] = []
+
+    @property
+    def finished(self) -> bool:
+        """True once a chunk has said why the answer ended, or that the prompt was refused."""
+        blocked = json_object(self._body.get("promptFeedback")).get("blockReason")
+        return self._finish is not None or bool(blocked)
+
+    def add(self, chunk: Json) -> str:
+        """Returns the text that a chunk adds."""
+        self._body |= {key: value for key, value in chunk.items() if key != "candidates" and value}
+        candidates = chunk.get("candidates")
+        candidate = json_object(candidates[0]) if isinstance(candidates, list) and candidates else {}
+        self._finish = candidate.get("finishReason") or self._finish
+        parts = json_object(candidate.get("content")).get("parts")
+        told = []
+        for part in map(json_object, parts if isinstance(parts, list) else []):
+            self._join(part)
+            if isinstance(part.get("functionCall"), dict):
+                number = sum("functionCall" in each for each in self._parts) - 1
+                call = _call(part["functionCall"], number)
+                self._pieces.append(
+                    CallDelta(number, call.id, call.name, json.dumps(call.arguments, ensure_ascii=False))
+                )
+            elif part.get("thought") is not True and isinstance(part.get("text"), str):
+                told.append(clean(part["text"]))
+        return "".join(told)
+
+    def take_calls(self) -> list[CallDelta]:
+        """Returns the tool calls since the last call."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def completion(self) -> Completion:
+        """Returns the whole answer."""
+        if not self._parts and self._finish is None:
+            return read_completion(self._body)
+        candidate = {"content": {"parts": self._parts}, "finishReason": self._finish}
+        return read_completion(self._body | {"candidates": [candidate]})
+
+    def _join(self, part: Json) -> None:
+        """Add a part; text goes on in the text before it, unless that has its signature already."""
+        last = self._parts[-1] if self._parts else {}
+        both = isinstance(part.get("text"), str) and isinstance(last.get("text"), str)
+        if both and last.get("thought") == part.get("thought") and _SIGNATURE not in last:
+            self._parts[-1] = {**last, **part, "text": last["text"] + part["text"]}
+        else:
+            self._parts.append(dict(part))

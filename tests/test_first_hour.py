@@ -1,0 +1,142 @@
+"""What a new user met who typed, piped and closed things at random, each as it failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from firsthand.cli import main
+from firsthand.errors import nearest
+from firsthand.providers.scripted import Scripted
+from firsthand.system.plurals import count_of
+from served import serving
+
+RUN = ["run", "arithmetic", "--model", "scripted:echo", "--limit", "1"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The sentence for a command that makes no sense; nothing is left of it."""
+    assert main(list(words)) in (1, 2)
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert not list(Path("home").glob("runs/2*"))
+    return said.err
+
+
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    script = command.replace("firsthand", f"{sys.executable} -m firsthand")
+    return subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=os.environ | environment, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 tasks"), (1, "1 task"), (2, "2 tasks")])
+def test_a_number_and_its_noun_agree(number: int, text: str) -> None:
+    assert count_of(number, "task") == text
+    assert count_of(12_345, "row", ",") == "12,345 rows"
+
+
+def test_one_task_is_no_plural_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(RUN) == 0
+    for words in (["show", "last"], ["summary", "last"], ["runs"], ["compare", "last", "last"]):
+        assert main(words) == 0
+    assert main(["power", "last", "--effect", "0.5"]) == 2
+    said = capsys.readouterr()
+    assert re.findall(r"\b1 (?:tasks|attempts|agents|runs|clusters|rows)\b", said.out + said.err) == []
+
+
+def test_a_file_that_is_no_model_is_refused_before_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("m.gguf").write_text("not a model")
+    Path("folder").mkdir()
+    Path("folder/config.json").write_text("{}")
+    says = {"m.gguf": "it starts with b'not '", "folder": "no .safetensors file"}
+    for name, said in says.items():
+        assert said in refused(capsys, "run", "arithmetic", "--model", name, "--limit", "3")
+
+
+def test_a_protocol_of_a_benchmark_without_protocols_is_refused_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "arithmetic has no protocols: leave @nope out" in refused(capsys, "run", "arithmetic@nope")
+
+
+def test_a_table_as_a_benchmark_says_how_to_run_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("ok.csv").write_text("question,answer\n1,1\n")
+    assert "describe it in a TOML file" in refused(capsys, "run", "ok.csv", "--model", "scripted:echo")
+
+
+def test_a_setting_that_a_file_has_wrong_is_named_with_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own.toml").write_text('data = "ok.csv"\nquestion = "x"\n')
+    assert "own.toml has no setting 'question'" in refused(capsys, "run", "own.toml", "--model", "scripted:echo")
+    assert "own.toml has no setting 'data'" in refused(capsys, "run", "arithmetic", "--config", "own.toml")
+
+
+def test_a_pattern_that_is_no_async_function_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("q.py").write_text("def q(task, ctx):\n    return 'x'\n")
+    assert main([*RUN, "--pattern", "q.py"]) == 3
+    assert "the pattern q is no async function: write it as async def" in capsys.readouterr().err
+
+
+def test_a_conversation_without_a_question_is_refused() -> None:
+    for command in (
+        "firsthand chat scripted:echo",
+        'firsthand chat scripted:echo ""',
+        'echo "" | firsthand chat scripted:echo',
+    ):
+        done = shell(command)
+        assert done.returncode == 2 and "nothing was asked: give a question" in done.stderr, command
+
+
+def test_no_runs_yet_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs"]) == 0
+    assert capsys.readouterr().out.startswith("no runs in ")
+
+
+def test_a_closed_stream_ends_no_run_and_no_file_takes_its_place() -> None:
+    """With standard error closed, the run's database had its number, and the run ended in silence with 1."""
+    done = shell(f"firsthand {' '.join(RUN)} 2>&-")
+    assert done.returncode == 0 and "numeric, 1 task" in done.stdout
+    assert shell(f"firsthand {' '.join(RUN)} <&- >&- 2>&-").returncode == 0
+    assert len(json.loads(shell("firsthand runs --json").stdout)) == 2
+    assert shell("firsthand runs --check").returncode == 0
+
+
+def test_tables_have_rules_that_the_encoding_has() -> None:
+    done = shell("firsthand list guards", PYTHONIOENCODING="latin-1")
+    assert "\\u2500" not in done.stdout and "\n----" in done.stdout
+
+
+def test_a_question_reaches_the_model_in_any_locale() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m firsthand chat scripted:echo 'héllo 世界'"],
+        capture_output=True,
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8", "PYTHONCOERCECLOCALE": "0"},
+    )
+    assert done.stdout.decode().strip() == "héllo 世界", done.stderr
+
+
+def test_openais_client_retrieves_a_model_by_its_name() -> None:
+    openai = pytest.importorskip("openai", reason="openai is not installed")
+    for name in ("scripted:echo", "org/name"):
+        with serving(Scripted(["x"]), name=name) as running:
+            client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+            assert client.models.retrieve(name).id == name == client.models.list().data[0].id
+            with pytest.raises(openai.NotFoundError, match=f"there is no model 'nope' here: {name}"):
+                client.models.retrieve("nope")
+
+
+def test_what_is_far_from_every_known_name_gets_no_hint() -> None:
+    known = ["--limit", "--config", "--temperature", "tools"]
+    assert [nearest(word, known) for word in ("--min-p", "--json", "foo")] == [None] * 3
+    assert nearest("--tempreature", known) == "--temperature"
