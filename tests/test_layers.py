@@ -99,7 +99,6 @@ TORCH_FREE = (
     "nn.model_config",
     "nn.sites",
     "nn.weight_names",
-
     "train.data_order",
     "train.live_line",
     "train.recipes.pretrain",

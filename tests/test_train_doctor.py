@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
-from firsthand.runs.track import Curve
+from firsthand.cli import main
+from firsthand.runs.track import Curve, start
 from firsthand.train.doctor import CHECKS, examine
 
 N = 50
@@ -32,7 +34,7 @@ def rl(**changed: Sequence[float] | Callable[[int], float]) -> dict[str, Curve]:
         "rollouts_cut": lambda s: 1,
         "answer_tokens": lambda s: 10 + 10 * s / N,
         "approx_kl": lambda s: 0.004,
-        "kl_to_reference": lambda s: 2 * s / N,
+        "ref_kl": lambda s: 0.1 * s / N,
         "surprisal": lambda s: 0.6 - 0.3 * s / N,
         "held_out_reward": lambda s: 0.2 + 0.45 * s / N,
         "importance_capped": lambda s: 0.001,
@@ -102,8 +104,8 @@ def test_each_check_has_its_planted_run() -> None:
         ({"rollouts_cut": lambda s: 13}, "truncation", True),
         ({"approx_kl": lambda s: 0.099}, "KL blow-up", False),
         ({"approx_kl": lambda s: 0.101}, "KL blow-up", True),
-        ({"kl_to_reference": lambda s: 9.9}, "KL blow-up", False),
-        ({"kl_to_reference": lambda s: 10.1}, "KL blow-up", True),
+        ({"ref_kl": lambda s: 0.49, "answer_tokens": lambda s: 20}, "KL blow-up", False),
+        ({"ref_kl": lambda s: 0.51, "answer_tokens": lambda s: 20}, "KL blow-up", True),
         (
             {"surprisal": lambda s: 0.6 * math.exp(-s / 8), "reward": lambda s: 0.2 + 0.78 * s / N},
             "entropy collapse",
@@ -123,6 +125,26 @@ def test_a_chosen_answer_may_lose_a_little() -> None:
 
 def test_a_spike_that_the_loss_survives_is_none() -> None:
     assert examine(supervised(grad_norm=lambda s: 50 if s == 25 else 0.5)) == []
+
+
+def test_the_command_says_what_it_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    for name, curves in (("ill", PLANTED["overfitting"]), ("well", supervised())):
+        with start(name) as track:
+            for each in curves.values():
+                for step, value in zip(each.steps, each.values, strict=True):
+                    track.log({each.name: value}, step=step)
+        code = main(["train", "doctor", "last"])
+        out = capsys.readouterr().out
+        assert (code, "overfitting: " in out, "finds nothing" in out) == (
+            (1, True, False) if name == "ill" else (0, False, True)
+        )
+    with start("empty"):
+        pass
+    assert main(["train", "doctor", "last"]) == 2
+    assert "has no metrics" in capsys.readouterr().err
 
 
 def test_a_run_of_four_steps_is_too_short() -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,13 +19,17 @@ from typing import Any
 from firsthand import catalog
 from firsthand.config import build, flat_settings, given_values, parse
 from firsthand.errors import ConfigError
+from firsthand.runs import store
 from firsthand.runs.run_names import new_run_id
+from firsthand.runs.track import Track
 from firsthand.system.home import data_home
+from firsthand.system.terminal import console, print_as_json
 
 EXAMPLES = """
 firsthand train pretrain book.txt --steps 500
 firsthand train sft chats.jsonl --model smollm2 --out my-run
 firsthand train --resume my-run
+firsthand train doctor my-run      # why does it not learn?
 firsthand chat my-run/model
 """
 
@@ -41,8 +46,20 @@ class Config:
     """Go on with the run in this folder, from its newest checkpoint; settings of its loop may be given anew."""
 
 
+@dataclass(frozen=True)
+class DoctorConfig:
+    """The run to examine."""
+
+    run: str = field(default="last", metadata={"positional": True})
+    """A training run: its id, the beginning of it, its folder, or last."""
+    json: bool = False
+    """Print JSON for programs."""
+
+
 def dispatch(words: Sequence[str]) -> int:
-    """Read the words of a recipe and run it; returns the exit code."""
+    """Read the words of a recipe and run it, or of the doctor; returns the exit code."""
+    if words and words[0] == "doctor":
+        return examine_run(parse(DoctorConfig, words[1:], prog="firsthand train doctor", description=_DOCTOR))
     rest, own = list(words), []
     if rest and (not rest[0].startswith("-") or rest[0] == "--resume"):
         own = [rest.pop(0)]
@@ -64,9 +81,34 @@ def dispatch(words: Sequence[str]) -> int:
     return _train(parse(Config, own, prog="firsthand train", description=_overview(), examples=EXAMPLES), rest)
 
 
+_DOCTOR = (
+    "Read the metrics of a training run and say in words why it does not learn. The exit status is 1 for a finding."
+)
+
+
 def main(config: Config) -> int:
     """Run a recipe with the settings that it has by default."""
     return _train(config, ())
+
+
+def examine_run(config: DoctorConfig) -> int:
+    """Print what the doctor finds in a run; 1 if it finds something."""
+    from firsthand.train.doctor import diagnose
+
+    with closing(store.open_run(config.run, data_home())) as run:
+        track = Track(run)
+        if not track.names():
+            raise ConfigError(f"{run.id} has no metrics: give a training run, such as the folder of `firsthand train`")
+        found = diagnose(track)
+    if config.json:
+        print_as_json([dataclasses.asdict(each) for each in found])
+    else:
+        out = console()
+        for each in found:
+            out.print(f"{each.name}: {each.evidence}.\n  Try: {each.advice}.\n", markup=False)
+        if not found:
+            out.print("The doctor finds nothing: its curves look like those of a run that learns.", markup=False)
+    return 1 if found else 0
 
 
 def _train(own: Config, words: Sequence[str]) -> int:

@@ -138,11 +138,11 @@ def kl_blow_up(curves: Curves) -> Finding | None:
             f"the policy moved {high[1]:.2g} nats per token away from the one that sampled, at step {high[0]}",
             "lower the learning rate, or take fewer updates and minibatches for each batch of rollouts",
         )
-    kl = curves.get("kl_to_reference")
-    if kl is not None and (late := _late(kl)) > KL_LIMIT:
+    kl, length = curves.get("ref_kl"), curves.get("answer_tokens")  # nats per token
+    if kl is not None and length is not None and (late := _late(kl) * _late(length)) > KL_LIMIT:
         return Finding(
             "KL blow-up",
-            f"answers are {late:.1f} nats away from the reference in late steps",
+            f"answers are about {late:.1f} nats away from the reference in late steps",
             "raise the weight of the KL, stop earlier, or check the reward for what is easy to please",
         )
     return None

@@ -90,6 +90,7 @@ def grade(traces: Sequence[Trace], *, score: str | None = None, label: str = "")
         "reward": float(np.mean(rewards)),
         "reward_std": float(np.std(rewards)),
         "answer_tokens": float(np.mean(lengths)),
+        "rollouts": float(len(rewards)),
         "groups": float(len(groups)),
         "groups_of_equal_rewards": float(flat),
         "rollouts_failed": float(failures["rollouts_failed"]),
