@@ -120,6 +120,8 @@ def test_constant_has_a_warm_up_alone():
     rate = ScheduleSettings("constant", warmup_steps=3).over(5)
     assert [rate(step) for step in range(1, 6)] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
     assert ScheduleSettings("constant").over(5)(1) == 1.0
+    twentieth = ScheduleSettings("constant", warmup_steps=-1).over(200)
+    assert (twentieth(5), twentieth(10)) == (0.5, 1.0) and ScheduleSettings(warmup_steps=-1).over(3)(1) > 0.7
 
 
 def test_a_schedule_longer_than_the_run_is_refused():
@@ -135,7 +137,7 @@ def test_a_schedule_longer_than_the_run_is_refused():
         (lambda: OptimizerSettings(beta2=1.0), "beta2 is 1.0"),
         (lambda: OptimizerSettings(weight_decay=float("nan")), "weight_decay is nan"),
         (lambda: ScheduleSettings(final_lr=1.5), "final_lr is 1.5"),
-        (lambda: ScheduleSettings(warmup_steps=-1), "warmup_steps is -1"),
+        (lambda: ScheduleSettings(warmup_steps=-2), "warmup_steps is -2"),
         (lambda: LoopSettings(micro_tokens=0), "micro_tokens is 0: expected 1 or more"),
         (
             lambda: ModelSettings(hidden_size=100, heads=6),

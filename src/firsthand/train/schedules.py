@@ -17,7 +17,7 @@ class ScheduleSettings:
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     """After the warm-up: a cosine, constant with a linear decay at the end (WSD), or constant."""
     warmup_steps: int = 0
-    """Steps in which the rate rises linearly to its peak."""
+    """Steps in which the rate rises linearly to its peak; -1 is a twentieth of the run."""
     decay_steps: int = 0
     """WSD: steps of the final decay; 0 is a fifth of the run."""
     final_lr: float = 0.1
@@ -25,7 +25,7 @@ class ScheduleSettings:
 
     def __post_init__(self) -> None:
         for name, good, expected in (
-            ("warmup_steps", self.warmup_steps >= 0, "0 or more"),
+            ("warmup_steps", self.warmup_steps >= -1, "0 or more, or -1"),
             ("decay_steps", self.decay_steps >= 0, "0 or more"),
             ("final_lr", 0 <= self.final_lr <= 1, "from 0 to 1"),
         ):
@@ -35,16 +35,17 @@ class ScheduleSettings:
     def over(self, steps: int) -> Callable[[int], float]:
         """The schedule of a run of so many steps. ConfigError if warm-up and decay take more."""
         decay = self.decay_steps or max(1, steps // 5)
-        needed = self.warmup_steps + (decay if self.schedule == "wsd" else 0)
+        rise = steps // 20 if self.warmup_steps < 0 else self.warmup_steps
+        needed = rise + (decay if self.schedule == "wsd" else 0)
         if needed > steps:
             raise ConfigError(
                 f"the schedule's warm-up and decay take {needed} of {steps} steps: give fewer, or more steps"
             )
         if self.schedule == "constant":
-            return lambda step: warmup(step, self.warmup_steps)
+            return lambda step: warmup(step, rise)
         if self.schedule == "wsd":
-            return lambda step: wsd(step, steps, warmup_steps=self.warmup_steps, decay_steps=decay, final=self.final_lr)
-        return lambda step: cosine(step, steps, warmup_steps=self.warmup_steps, final=self.final_lr)
+            return lambda step: wsd(step, steps, warmup_steps=rise, decay_steps=decay, final=self.final_lr)
+        return lambda step: cosine(step, steps, warmup_steps=rise, final=self.final_lr)
 
 
 def warmup(step: int, warmup_steps: int) -> float:

@@ -42,9 +42,10 @@ SETTINGS, METRICS = "recipe.json", "metrics.jsonl"
 class TrainingRun:
     """An open run. Recipes get one; `opened` makes it."""
 
-    def __init__(self, folder: Path, loop: LoopSettings):
+    def __init__(self, folder: Path, loop: LoopSettings, *, is_resumed: bool = False):
         self.folder = folder
         self.loop = loop
+        self.is_resumed = is_resumed
 
     @property
     def device(self) -> torch.device:
@@ -152,8 +153,8 @@ class _Several:
 def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> Iterator[TrainingRun]:
     """Open a run's folder for training, alone, and write its settings.
 
-    `config` is the recipe's, with a `loop`. ConfigError if the folder holds a run and `resume` is False, or if another
-    process trains there. torch's random state is that of the run's seed.
+    `config` is the recipe's, with a `loop`. ConfigError if the folder holds a run of a step or more and `resume` is False,
+    or if another process trains there. torch's random state is that of the run's seed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +163,7 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
     busy = "wait until it ends, or train into another folder with `--out`"
     with claimed(folder / "lock", lambda by: ConfigError(f"{folder} is being trained by {by}: {busy}")):
         path = folder / SETTINGS
-        if path.exists() and not resume:
+        if not resume and ((folder / METRICS).exists() or (folder / "checkpoints").exists()):
             raise ConfigError(
                 f"{folder} holds a run already: go on with `firsthand train --resume {folder}`, or give another `--out`"
             )
@@ -171,7 +172,7 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
         part.write_text(json.dumps(body, indent=2, default=str) + "\n", encoding="utf-8")
         part.replace(path)
         torch.manual_seed(config.loop.seed)
-        yield TrainingRun(folder, config.loop)
+        yield TrainingRun(folder, config.loop, is_resumed=resume)
 
 
 def stored_settings(folder: Path) -> tuple[str, Json]:

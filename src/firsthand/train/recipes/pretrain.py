@@ -43,7 +43,7 @@ class Config:
     """Steps between evaluations on the held-out documents; the last step has one."""
     model: ModelSettings = field(default_factory=ModelSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings(warmup_steps=20))
+    schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings(warmup_steps=-1))
     loop: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ def pretrain(config: Config, run: TrainingRun) -> Path:
     trained, held_out = documents.split_documents(texts, config.holdout, seed=config.loop.seed)
     own = run.folder / "tokenizer"
     source = model_lookup.resolve(config.tokenizer) if config.tokenizer else own
-    if source == own and not (own / "tokenizer_config.json").exists():  # written last
+    if source == own and not (run.is_resumed and (own / "tokenizer_config.json").exists()):  # written last
         bpe.train_tokenizer((each.text for each in trained), own, vocab_size=config.vocab_size)
     tokenizer = pretrained.load(source)
     corpus, unseen = (documents.encode_documents(each, tokenizer) for each in (trained, held_out))

@@ -46,7 +46,7 @@ class Config:
     show: int = 0
     """Print so many conversations first, the tokens that are trained on between ⟦ and ⟧."""
     optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(lr=1e-4, weight_decay=0.0))
-    schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings(warmup_steps=5))
+    schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings(warmup_steps=-1))
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=0))
 
     def __post_init__(self) -> None:
