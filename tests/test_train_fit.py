@@ -217,6 +217,10 @@ def test_comparisons_stay_in_one_forward_pass():
         numbers = {stream.pair for stream in group if stream.pair is not None}
         assert all(sum(stream.pair == number for stream in group) == 2 for number in numbers)
     assert [sum(map(len, group)) for group in groups] == [6, 6, 6, 50, 1]
+    lengths = {
+        most: [len(group) for group in micro_batches([Stream([1] * 3), Stream([1] * 4)], most)] for most in (6, 7)
+    }
+    assert lengths == {6: [1, 1], 7: [2]}
 
 
 def test_packing_keeps_every_array_at_its_tokens():
