@@ -59,10 +59,10 @@ def test_gae_by_hand_and_its_two_ends():
     middle = deltas[1] + 0.9 * 0.5 * last
     first = deltas[0] + 0.9 * 0.5 * middle
     found = gae(rewards, values, discount=0.9, trace_decay=0.5)
-    assert found.advantages_T == pytest.approx([first, middle, last])
-    assert found.returns_T == pytest.approx([first + 0.5, middle + 1.0, last - 1.0])
-    assert gae(rewards, values, trace_decay=1.0).returns_T == pytest.approx([3, 2, 2])  # the sum of what comes
-    assert gae(rewards, values, trace_decay=0.0).advantages_T == pytest.approx([1 + 1 - 0.5, 0 - 1 - 1, 2 + 1])  # TD(0)
+    assert found.advantages == pytest.approx([first, middle, last])
+    assert found.returns == pytest.approx([first + 0.5, middle + 1.0, last - 1.0])
+    assert gae(rewards, values, trace_decay=1.0).returns == pytest.approx([3, 2, 2])  # the sum of what comes
+    assert gae(rewards, values, trace_decay=0.0).advantages == pytest.approx([1 + 1 - 0.5, 0 - 1 - 1, 2 + 1])  # TD(0)
 
 
 def test_the_kl_is_paid_token_by_token_and_the_score_at_the_end():

@@ -50,7 +50,8 @@ def half(task, trace):
 
 def own(*, reward: str = "vowels"):
     scorer = {"vowels": vowels, "constant": constant, "broken": broken, "half": half}[reward]
-    return Benchmark("own", lambda seed: [Task(str(i), f"say {i}") for i in range(6)], (scorer,))
+    parts = (scorer, constant) if reward == "vowels" else (scorer,)
+    return Benchmark("own", lambda seed: [Task(str(i), f"say {i}") for i in range(6)], parts)
 
 @tool(effect="read")
 def add(a: int, b: int) -> int:
@@ -107,6 +108,7 @@ def test_every_algorithm_makes_steps_on_the_log_probs_that_were_sampled(
     assert not torch.equal(before.embed.weight, after.embed.weight)
     for row in rows:
         assert math.isfinite(row["loss"]) and 0 <= row["reward"] <= 1 and row["answer_tokens"] <= 5
+        assert row["score.constant"] == 1 and (row["score.vowels"] == pytest.approx(row["reward"]) or recipe == "dapo")
         assert recipe == "rejection" or row["sampler_gap"] < 1e-4
 
 

@@ -16,6 +16,7 @@ from firsthand.engine.decoding.sampler import candidates
 from firsthand.errors import ConfigError
 from firsthand.sampling import Sampling
 from firsthand.train.episodes import Episode, Graded
+from firsthand.train.live_line import line_of
 from firsthand.train.objective import Targets
 from firsthand.train.sampled_policy import sampled_policy
 
@@ -150,6 +151,11 @@ def test_a_token_outside_the_cut_stays_finite_and_keeps_its_gradient() -> None:
     found = policy(logits, Targets(tensor([2]), tensor([0]), *[torch.zeros(1)] * 9))
     found.sum().backward()
     assert found.item() == pytest.approx(-math.log1p(math.exp(3.0))) and logits.grad[0, 2] > 0 == logits.grad[0, 1]
+
+
+def test_the_live_line_shows_the_reward_and_the_gap_between_sampler_and_trainer() -> None:
+    metrics = {"loss": 0.0, "reward": 0.25, "answer_tokens": 2.5, "sampler_gap": 3e-6, "grad_norm": 1.0}
+    assert "reward 0.250  tokens/answer 2.5  sampler gap 3.0e-06" in line_of(metrics, 1, 2, None)
 
 
 def test_distributions_that_logits_alone_do_not_give_are_refused() -> None:

@@ -125,7 +125,7 @@ def whiten(values_N: Floats, *, shift_mean: bool = True, epsilon: float = 1e-8) 
     """
     if len(values_N) < 2:
         return values_N - values_N.mean() if shift_mean and len(values_N) else values_N
-    centred = (values_N - values_N.mean()) / np.sqrt(values_N.var(ddof=1) + epsilon)
+    centred: Floats = (values_N - values_N.mean()) / np.sqrt(values_N.var(ddof=1) + epsilon)
     return centred if shift_mean else centred + values_N.mean()
 
 

@@ -97,7 +97,17 @@ def grade(traces: Sequence[Trace], *, score: str | None = None, label: str = "")
         "rewards_failed": float(failures["rewards_failed"]),
         "rollouts_cut": float(sum(trace.stop_reason == "tokens" or _was_cut(trace) for trace in traces)),
     }
-    return Graded(tuple(episodes), metrics)
+    return Graded(tuple(episodes), metrics | _means_of_scores(traces))
+
+
+def _means_of_scores(traces: Sequence[Trace]) -> dict[str, float]:
+    """The mean of each score where attempts have several, such as the parts of a reward."""
+    found: dict[str, list[float]] = {}
+    for trace in traces:
+        for each in trace.attempt_scores if trace.error is None else ():
+            if not each.failed and np.isfinite(each.value):
+                found.setdefault(each.name, []).append(each.value)
+    return {f"score.{name}": float(np.mean(values)) for name, values in found.items()} if len(found) > 1 else {}
 
 
 def _reward(trace: Trace, name: str | None) -> tuple[float | None, str]:

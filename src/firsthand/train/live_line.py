@@ -42,6 +42,10 @@ def line_of(metrics: Mapping[str, float], step: int, steps: int, left_s: float |
     for name, label, form in (
         ("held_out_loss", "held-out loss", ".4f"),
         ("bits_per_byte", "bits per byte", ".4f"),
+        ("reward", "reward", ".3f"),
+        ("answer_tokens", "tokens/answer", ".1f"),
+        ("sampler_gap", "sampler gap", ".1e"),
+        ("pair_accuracy", "pairs in order", ".2f"),
         ("grad_norm", "gradient norm", ".2f"),
         ("lr", "lr", ".2e"),
         ("tokens_per_s", "tokens/s", ",.0f"),

@@ -67,26 +67,28 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    update = self._muon(weight, group) if group["orthogonal"] else self._adam(weight, group)
+                    direction = self._muon if group["orthogonal"] else self._adam
+                    update = direction(weight, weight.grad, group)
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
 
-    def _muon(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
+    def _muon(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].mul_(group["momentum"]).add_(weight.grad)
-        ahead = torch.add(weight.grad, state["momentum"], alpha=group["momentum"])
+        state["momentum"].mul_(group["momentum"]).add_(gradient)
+        ahead = torch.add(gradient, state["momentum"], alpha=group["momentum"])
         return newton_schulz(ahead) * (0.2 * math.sqrt(max(weight.shape)))
 
-    def _adam(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
+    def _adam(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state, (beta1, beta2) = self.state[weight], group["betas"]
         if not state:
             state |= {"step": 0, "mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
         state["step"] += 1
-        state["mean"].lerp_(weight.grad, 1 - beta1)
-        state["square"].mul_(beta2).addcmul_(weight.grad, weight.grad, value=1 - beta2)
+        state["mean"].lerp_(gradient, 1 - beta1)
+        state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         root = (state["square"] / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-        return state["mean"] / (1 - beta1 ** state["step"]) / root
+        update: Tensor = state["mean"] / (1 - beta1 ** state["step"]) / root
+        return update
 
 
 def newton_schulz(matrix_OK: Tensor, steps: int = 5) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from firsthand.train.objective import Objective, Targets
+from firsthand.train.objective import Objective, Targets, squared_error
 from firsthand.train.rollout_batches import MAX_GAP
 from firsthand.train.rollout_settings import RolloutSettings
 from firsthand.train.sampled_policy import sampled_policy
@@ -44,7 +44,6 @@ def policy_objective(
         assert loss is not None
         return loss(logprobs_M, targets.behaviour, targets.advantage)
 
-    more = {} if value_loss is None else {"value_loss": value_loss}
     return Objective(
         pg=1.0,
         ref_kl=kl,
@@ -54,7 +53,7 @@ def policy_objective(
         policy_logprobs=None if sampled.correct_to_model else sampled_policy(sampled.sampling),
         divisors={} if divisor is None else {"pg": divisor},
         watch=watched,
-        **more,
+        value_loss=squared_error if value_loss is None else value_loss,
     )
 
 

@@ -44,17 +44,18 @@ def policy_streams(
                 old[at], episode.behaviour[at], cap=sampled.importance_cap, mode=sampled.importance_mode
             )
         weight = episode.mask / episode.mask.sum() if mean_per_answer else episode.mask
-        penalty = {} if references is None else {"reference": references[index], "ref_kl": weight}
+        further: dict[str, Any] = {} if more is None else dict(more[index])
+        if references is not None:
+            further |= {"reference": references[index], "ref_kl": weight}
         made.append(
             Stream(
                 ids=episode.ids,
-                pg=weight,
-                advantage=advantage,
-                behaviour=old,
+                pg=weight.astype(np.float32),
+                advantage=advantage.astype(np.float32),
+                behaviour=old.astype(np.float32),
                 group=episode.group,
                 source=episode.source,
-                **penalty,
-                **({} if more is None else more[index]),
+                **further,
             )
         )
     return made

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from firsthand.errors import DataError
 from firsthand.message import Json
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -100,6 +102,6 @@ def mismatched(rows: Sequence[Stream]) -> list[Stream]:
     for row, other in zip(rows, [*rows[1:], *rows[:1]], strict=True):
         assert row.ce is not None and other.ce is not None
         start, begin = int(row.ce.argmax()), int(other.ce.argmax())
-        ids = [*row.ids[:start], *other.ids[begin:]]
-        found.append(Stream(ids, ce=[0.0] * start + [*other.ce[begin:]]))
+        ids = np.concatenate([row.ids[:start], other.ids[begin:]])
+        found.append(Stream(ids, ce=np.concatenate([np.zeros(start, np.float32), other.ce[begin:]])))
     return found

@@ -149,7 +149,9 @@ def with_references(model: Decoder, examples: Sequence[Sequence[Stream]], micro_
     numbers = iter(
         stream_logprobs(model, [each for example in examples for each in example], micro_tokens=micro_tokens)
     )
-    return [[replace(each, reference=next(numbers).logprobs) for each in example] for example in examples]
+    return [
+        [replace(each, reference=next(numbers).logprobs.astype(np.float32)) for each in example] for example in examples
+    ]
 
 
 @dataclass

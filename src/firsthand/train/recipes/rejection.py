@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from firsthand.train.episodes import Episode, Graded
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
@@ -48,7 +50,7 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
     for each in graded.episodes:
         least[each.group] = min(each.reward, least.get(each.group, each.reward))
     return [
-        Stream(each.ids, ce=each.mask, group=each.group, source=each.source)
+        Stream(each.ids, ce=each.mask.astype(np.float32), group=each.group, source=each.source)
         for each in best.values()
         if each.reward > least[each.group] and (config.least is None or each.reward >= config.least)
     ]

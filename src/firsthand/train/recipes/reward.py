@@ -36,10 +36,12 @@ class Config:
 
 def loss(answers: Comparisons, config: Config) -> Tensor:
     """Equation 1: -1 / C(K, 2) sum over pairs of log sigmoid(r_better - r_worse), for each prompt."""
+    from torch import unique
+
     from firsthand.train.losses.pair_losses import bradley_terry_loss
 
     assert answers.value is not None
-    groups = answers.pair.unique(return_inverse=True)[1]
+    groups = unique(answers.pair, return_inverse=True)[1]
     return bradley_terry_loss(answers.value, answers.label, groups, centering=config.centering)
 
 

@@ -18,6 +18,7 @@ from firsthand.message import Json
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 from firsthand.train.streams import Stream
+from firsthand.train.toy_tasks.answer_streams import answer_stream
 
 if TYPE_CHECKING:
     from firsthand.tokens.tokenizer import Tokenizer
@@ -67,7 +68,7 @@ class Rows:
         is_stepwise = rng.random() < (self.config.stepwise if is_late else self.config.stepwise_before)
         answer = solution(digits) if is_stepwise else states(digits)[-1]
         prompt, reply = self.tokenizer.encode(f"{digits}=?"), self.tokenizer.encode(answer)
-        return Stream([*prompt, *reply, self.tokenizer.eos_id], ce=[0] * len(prompt) + [1] * (len(reply) + 1))
+        return answer_stream(prompt, reply, self.tokenizer)
 
     def state(self) -> Json:
         """The number of batches so far."""

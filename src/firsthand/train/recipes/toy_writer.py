@@ -14,6 +14,7 @@ from firsthand.message import Json
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 from firsthand.train.streams import Stream
+from firsthand.train.toy_tasks.answer_streams import answer_stream
 
 if TYPE_CHECKING:
     from firsthand.tokens.tokenizer import Tokenizer
@@ -53,8 +54,8 @@ class Reviews:
 
     def _review(self, rng: Random) -> Stream:
         prompt = self.tokenizer.encode(f"the {rng.choice(SUBJECTS)} {rng.choice(VERBS)}")
-        reply = [*self.tokenizer.encode(random_review(rng)), self.tokenizer.eos_id]
-        return Stream([*prompt, *reply], ce=[0] * len(prompt) + [1] * len(reply))
+        reply = self.tokenizer.encode(random_review(rng))
+        return answer_stream(prompt, reply, self.tokenizer)
 
     def state(self) -> Json:
         """The number of batches so far."""
