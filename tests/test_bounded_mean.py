@@ -16,6 +16,7 @@ from firsthand.stats.bounded_mean import lowest_mean, score_p_value
 from firsthand.stats.figure_stats import FigureDifference, figure_interval, influences
 from firsthand.stats.figures import slow_figure
 from firsthand.stats.intervals import equal_bounds
+from firsthand.stats.non_inferiority import Check, rule
 from firsthand.stats.paired import Differences, tango_statistic
 
 
@@ -98,6 +99,34 @@ def test_clusters_count_for_as_many_tasks_as_have_their_error_and_may_lose_half(
     quiet = [0.001 * (i % 5) for i in range(100)]  # 20 clusters without a loss
     unseen = scipy_stats.t.sf((0.002 + 0.07) * math.sqrt(20 / (0.07 * 0.43)), 19)
     assert score_p_value(quiet, -0.07, -1.0, labels=labels) == pytest.approx(unseen, rel=0.1)
+
+
+def test_the_statistic_of_clustered_tasks_is_divided_by_the_factor_of_their_error():
+    rng, labels = np.random.default_rng(0), [str(i // 4) for i in range(120)]
+    values = (np.repeat(rng.exponential(0.1, 30) - 0.05, 4) + rng.normal(0, 0.02, 120)).round(3)
+    bar, sums = float(values.mean() - 0.03), values.reshape(30, 4).sum(axis=1)
+    weights = (1 + bar) / (120 * (1 + values))  # the multiplier is at its bound, so an unseen loss of 1 has a share
+    variance = weights @ (values - bar) ** 2 + (1 - weights.sum()) * (1 + bar) ** 2
+    error = math.sqrt(30 / 29 * np.sum((sums - 4 * values.mean()) ** 2)) / 120
+    effect = error / (values.std(ddof=1) / math.sqrt(120))
+    expected = scipy_stats.t.sf(0.03 * math.sqrt(120 / variance) / effect, 29)
+    assert effect > 1.5 and weights.sum() < 1
+    assert score_p_value(list(values), bar, -1.0, labels=labels) == pytest.approx(expected, rel=1e-6)
+
+
+def ruled(values: list[float], max_drop: float) -> Check:
+    check = Check("ada", "notes", "part", max_drop, Differences(tuple(values), False, True), 0.95, "inconclusive", "")
+    return rule([check])[0]
+
+
+def test_the_ruling_waits_for_enough_tasks_to_have_shown_a_loss_or_a_gain():
+    alike = [0.01 * (n % 3 - 1) for n in range(30)]
+    assert ruled(alike, 0.05).ruling == "inconclusive" and ruled(alike * 3, 0.05).ruling == "pass"
+    worse = [each - 0.05 for each in alike]
+    assert ruled(worse, 0.01).ruling == "inconclusive" and ruled(worse * 10, 0.01).ruling == "fail"
+    for each in (ruled(alike, 0.05), ruled(worse, 0.01)):
+        assert each.differences.p_above(-0.06) < 0.05 and each.bounds.low < -0.06  # Student's t is surer
+    assert ruled(alike, 0.05).bounds == pytest.approx(Differences(tuple(alike), False, True).sure_bounds(0.9))
 
 
 def test_a_comparison_keeps_its_numbers_and_only_the_gate_is_wider():
