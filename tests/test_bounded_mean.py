@@ -204,6 +204,15 @@ def test_a_gate_over_many_or_slow_documents_still_knows_the_chance_of_missing_ev
     assert interval.low == pytest.approx(equal_bounds(interval.value, 30, True, 0.95).low)
 
 
+def test_a_figure_near_0_reaches_as_far_up_as_its_complement_near_1_down():
+    right = micro_f1_figure(np.array([[9.0, 0, 0]] * 8 + [[9, 1, 0], [8, 0, 1]]))
+    wrong = Figure("missed", right.tasks, lambda counts: 1 - right.of(counts))
+    near_1, near_0 = figure_interval(right), figure_interval(wrong)
+    assert near_0.high == pytest.approx(1 - near_1.low, abs=1e-6) and near_1.low < 0.8 < 1 - near_0.value
+    level = score_p_value(influences(right).tolist(), near_1.low, 0.0)
+    assert level == pytest.approx(0.025, abs=1e-6)
+
+
 def test_a_figure_beyond_0_to_1_keeps_its_bootstrap():
     logs = np.random.default_rng(4).normal(2, 0.1, 40)
     figure = Figure("perplexity", tuple(map(str, range(40))), lambda counts: np.exp(counts @ logs / counts.sum(axis=1)))
