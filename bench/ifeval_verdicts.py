@@ -2,9 +2,9 @@
 
     python bench/ifeval_verdicts.py FOLDER          # FOLDER holds ifeval/input_data.jsonl, as docs/benchmarks.md says
 
-The rival needs `pip install 'lm-eval[ifeval]'`, and nltk's punkt_tab for the instruction on words in capitals; without it that
-one is left out, as are sentences, which our own rule counts. Answers are seeded: pieces that instructions ask for and near
-misses, put together at random.
+The rival needs `pip install 'lm-eval[ifeval]'`, and nltk's punkt_tab for the instruction on words in capitals; without it
+that one is left out, as are sentences, which our own rule counts. Answers are seeded: pieces that instructions ask for and
+near misses, put together at random.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ PIECES = (
     "<<A Title>>", "P.S. Do not forget.", "P.P.S. Nor this.", "Section 1\nfirst\nSECTION 2\nsecond\n", '{"key": "value"}',
     '```json\n{"a": 1}\n```', "******", "***", "\n\n***\n\n", "[address] [name] [date]", "My answer is yes.",
     "My answer is no.", "My answer is maybe.", '"quoted"', "Is there anything else I can help with?", "THIS IS LOUD.",
-    "this is quiet.", "Das ist ein deutscher Satz.", "Dies, das; jenes!", "no commas here", "with, commas, here", "\n\n", "\n",
-    "Paragraph one.\n\nParagraph two.\n\nParagraph three.",
+    "this is quiet.", "Das ist ein deutscher Satz.", "Dies, das; jenes!", "no commas here", "with, commas, here", "\n\n",
+    "\n", "Paragraph one.\n\nParagraph two.\n\nParagraph three.",
 )  # fmt: skip
 
 

@@ -4,8 +4,6 @@ Every table is seeded. A rate r of R simulations has a standard error of sqrt(r 
 tests call the same functions with fewer simulations.
 """
 
-# T tasks, C clusters
-
 from __future__ import annotations
 
 import csv
@@ -32,8 +30,6 @@ Array = Any
 SEED = 20261127
 SWE_BENCH = (231, 75, 44, 34, 32, 22, 22, 19, 10, 8, 2, 1)
 """Tasks of SWE-bench Verified by repository."""
-MMLU_PRO = (1351, 1299, 1132, 1101, 969, 924, 844, 818, 798, 789, 717, 499, 410, 381)
-"""Questions of MMLU-Pro by category."""
 LOST = 0.05
 """The share of tasks on which a candidate fails altogether."""
 
@@ -56,9 +52,9 @@ def rate_text(hits: int, runs: int) -> str:
 # -- corpus figures --
 
 
-def documents(rng: np.random.Generator, n: int, lost: float, noise: float) -> Array:
+def documents(rng: np.random.Generator, n: int, lost: float, noise: float, wanted: Array = None) -> Array:
     """Found rightly, found wrongly and missed in n documents of 2 and more labels (n, 3); `lost` of them found nothing."""
-    wanted = rng.poisson(8, n) + 2
+    wanted = rng.poisson(8, n) + 2 if wanted is None else wanted
     missed, wrong = rng.binomial(wanted, noise / 2), rng.binomial(wanted, noise / 2)
     kept = rng.random(n) >= lost
     right = np.where(kept, wanted - missed, 0)
@@ -105,13 +101,7 @@ def figure_gate(n: int, noise: float, runs: int, draws: int = 1000) -> tuple[int
     drop = true_f1(0, noise) - true_f1(LOST, noise)
     for _ in range(runs):
         wanted = rng.poisson(8, n) + 2
-        sides = []
-        for lost in (LOST, 0.0):
-            missed, wrong = rng.binomial(wanted, noise / 2), rng.binomial(wanted, noise / 2)
-            kept = rng.random(n) >= lost
-            right = np.where(kept, wanted - missed, 0)
-            parts = np.stack([right, np.where(kept, wrong, 0), wanted - right], axis=1).astype(float)
-            sides.append(micro_f1_figure(parts))
+        sides = [micro_f1_figure(documents(rng, n, lost, noise, wanted)) for lost in (LOST, 0.0)]
         found = FigureDifference.between(*sides, draws=draws)
         passed += found.surely_above(-drop) < 0.05
         before += found.p_above(-drop) < 0.05
@@ -124,9 +114,6 @@ def figure_gates(runs: int) -> Iterator[str]:
         for n in (10, 20, 50, 100):
             passed, before = figure_gate(n, noise, runs // 2)
             yield f"noise {noise:.0%} n={n:4d} {rate_text(passed, runs // 2)}   before {rate_text(before, runs // 2)}"
-
-
-# -- gates --
 
 
 def partial_credit(rng: np.random.Generator, n: int) -> tuple[Array, float]:
@@ -146,12 +133,6 @@ def epochs(rng: np.random.Generator, n: int) -> tuple[Array, float]:
     chance = rng.beta(3, 0.6, n)
     worse = np.where(rng.random(n) < LOST, 0.0, chance)
     return (rng.binomial(4, worse) - rng.binomial(4, chance)) / 4.0, -LOST * 3 / 3.6
-
-
-def worse_evenly(rng: np.random.Generator, n: int) -> tuple[Array, float]:
-    """The same where the candidate is a little worse on every task, which t always covered."""
-    base = rng.beta(4, 2, n)
-    return np.clip(base * 0.95 + rng.normal(0, 0.05, n), 0, 1) - np.clip(base + rng.normal(0, 0.05, n), 0, 1), math.nan
 
 
 GATES: dict[str, Callable[[np.random.Generator, int], tuple[Array, float]]] = {

@@ -16,6 +16,7 @@ from firsthand.stats.bounded_mean import lowest_mean, score_p_value
 from firsthand.stats.figure_stats import FigureDifference, figure_interval, influences
 from firsthand.stats.figures import slow_figure
 from firsthand.stats.intervals import equal_bounds
+from firsthand.stats.non_inferiority import Check, rule
 from firsthand.stats.paired import Differences, tango_statistic
 
 
@@ -100,6 +101,34 @@ def test_clusters_count_for_as_many_tasks_as_have_their_error_and_may_lose_half(
     assert score_p_value(quiet, -0.07, -1.0, labels=labels) == pytest.approx(unseen, rel=0.1)
 
 
+def test_the_statistic_of_clustered_tasks_is_divided_by_the_factor_of_their_error():
+    rng, labels = np.random.default_rng(0), [str(i // 4) for i in range(120)]
+    values = (np.repeat(rng.exponential(0.1, 30) - 0.05, 4) + rng.normal(0, 0.02, 120)).round(3)
+    bar, sums = float(values.mean() - 0.03), values.reshape(30, 4).sum(axis=1)
+    weights = (1 + bar) / (120 * (1 + values))  # the multiplier is at its bound, so an unseen loss of 1 has a share
+    variance = weights @ (values - bar) ** 2 + (1 - weights.sum()) * (1 + bar) ** 2
+    error = math.sqrt(30 / 29 * np.sum((sums - 4 * values.mean()) ** 2)) / 120
+    effect = error / (values.std(ddof=1) / math.sqrt(120))
+    expected = scipy_stats.t.sf(0.03 * math.sqrt(120 / variance) / effect, 29)
+    assert effect > 1.5 and weights.sum() < 1
+    assert score_p_value(list(values), bar, -1.0, labels=labels) == pytest.approx(expected, rel=1e-6)
+
+
+def ruled(values: list[float], max_drop: float) -> Check:
+    check = Check("ada", "notes", "part", max_drop, Differences(tuple(values), False, True), 0.95, "inconclusive", "")
+    return rule([check])[0]
+
+
+def test_the_ruling_waits_for_enough_tasks_to_have_shown_a_loss_or_a_gain():
+    alike = [0.01 * (n % 3 - 1) for n in range(30)]
+    assert ruled(alike, 0.05).ruling == "inconclusive" and ruled(alike * 3, 0.05).ruling == "pass"
+    worse = [each - 0.05 for each in alike]
+    assert ruled(worse, 0.01).ruling == "inconclusive" and ruled(worse * 10, 0.01).ruling == "fail"
+    for each in (ruled(alike, 0.05), ruled(worse, 0.01)):
+        assert each.differences.p_above(-0.06) < 0.05 and each.bounds.low < -0.06  # Student's t is surer
+    assert ruled(alike, 0.05).bounds == pytest.approx(Differences(tuple(alike), False, True).sure_bounds(0.9))
+
+
 def test_a_comparison_keeps_its_numbers_and_only_the_gate_is_wider():
     values = tuple(np.random.default_rng(3).normal(0, 0.02, 20))
     found = Differences(values, False, True)
@@ -173,6 +202,15 @@ def test_a_gate_over_many_or_slow_documents_still_knows_the_chance_of_missing_ev
     assert found.surely_above(low) == pytest.approx(0.05, abs=1e-6) and high > 0.05
     interval = figure_interval(sides[0])
     assert interval.low == pytest.approx(equal_bounds(interval.value, 30, True, 0.95).low)
+
+
+def test_a_figure_near_0_reaches_as_far_up_as_its_complement_near_1_down():
+    right = micro_f1_figure(np.array([[9.0, 0, 0]] * 8 + [[9, 1, 0], [8, 0, 1]]))
+    wrong = Figure("missed", right.tasks, lambda counts: 1 - right.of(counts))
+    near_1, near_0 = figure_interval(right), figure_interval(wrong)
+    assert near_0.high == pytest.approx(1 - near_1.low, abs=1e-6) and near_1.low < 0.8 < 1 - near_0.value
+    level = score_p_value(influences(right).tolist(), near_1.low, 0.0)
+    assert level == pytest.approx(0.025, abs=1e-6)
 
 
 def test_a_figure_beyond_0_to_1_keeps_its_bootstrap():

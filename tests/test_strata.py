@@ -86,6 +86,8 @@ def test_a_stratum_that_is_one_cluster_has_its_tasks_drawn_one_by_one():
     found = TaskGroups({"t0": "passage", **{t: s for t, s in named.items() if s == "law"}}, named)
     assert dict(found) == {"t0": "passage"} and found.strata["t7"] == "law"
     assert dict(TaskGroups(named, named)) == {}
+    two = {"t0": "p", "t1": "p", "t2": "q"}
+    assert dict(TaskGroups(two, dict.fromkeys(two, "s"))) == two
 
 
 def test_intervals_within_strata_leave_out_what_strata_differ_by():

@@ -294,7 +294,7 @@ def _row(
         attempts=len(attempts),
         errors=sum(each.error is not None or any(score.failed for score in each.scores) for each in attempts),
         stopped=sum(each.error is None and each.stop_reason not in ("done", "error") for each in attempts),
-        secondary={name: _interval(each, clusters) for name, each in others.items()} | passes,
+        secondary={name: _interval(each, clusters) for name, each in others.items()} | dict(passes),
     )
 
 

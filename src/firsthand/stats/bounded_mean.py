@@ -74,7 +74,7 @@ def lowest_mean(p_above: Callable[[float], float], start: float, lowest: float, 
         return lowest
     from scipy.optimize import brentq
 
-    return float(brentq(lambda bar: p_above(bar) - level, lowest, start, xtol=1e-12))
+    return float(brentq(lambda bar: p_above(bar) - level, lowest, start, xtol=1e-12))  # type: ignore[no-untyped-call]
 
 
 def _statistic(residuals_V: Array, counts_V: Array, depth: float) -> float:
@@ -95,7 +95,9 @@ def _statistic(residuals_V: Array, counts_V: Array, depth: float) -> float:
 
     if not math.isfinite(most):  # no value is below the bar, and none can be
         return math.inf
-    tilt = most if slope(most) >= 0 else float(brentq(slope, 0.0, most, xtol=1e-14, rtol=1e-12))
+    tilt = most
+    if slope(most) < 0:
+        tilt = float(brentq(slope, 0.0, most, xtol=1e-14, rtol=1e-12))  # type: ignore[no-untyped-call]
     weights_V = counts_V / (n * (1 + tilt * residuals_V))
     unseen = max(0.0, 1 - float(weights_V.sum()))
     variance = float(weights_V @ residuals_V**2) + unseen * depth * depth
