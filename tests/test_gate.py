@@ -82,8 +82,8 @@ def test_the_three_rulings_have_their_exit_codes(home: Path, capsys: Any) -> Non
     assert "gate: pass" in out and "gate: fail" in out and "gate: inconclusive" in out
     assert "a drop of more than 2.00% is excluded" in out and "the score dropped by more than 1.00%" in out
     assert "tasks decide with 80% power" in out
-    assert gate(few_base.id, few.id, "--cannot-tell", "pass") == 0
-    assert gate(few_base.id, few.id, "--cannot-tell", "fail") == 1
+    assert gate(few_base.id, few.id, "--inconclusive", "pass") == 0
+    assert gate(few_base.id, few.id, "--inconclusive", "fail") == 1
 
 
 @pytest.mark.parametrize(
