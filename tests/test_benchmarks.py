@@ -10,12 +10,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+import firsthand
 from firsthand import catalog
 from firsthand.benchmarks.arc_easy import arc_easy
 from firsthand.benchmarks.arithmetic import MAX_TASKS, arithmetic, make_tasks, parse_levels
 from firsthand.benchmarks.gsm8k import gsm8k
 from firsthand.benchmarks.sources.arc_files import from_hub
 from firsthand.benchmarks.sources.datasets import Source, fetch, load, read
+from firsthand.cli import main
 from firsthand.errors import ConfigError, DataError, DownloadError
 from firsthand.tools.calculator import evaluate
 
@@ -77,6 +79,39 @@ def test_a_slice_is_packaged_and_says_so():
         assert all(task.secret and not task.public().secret for task in tasks)
     assert len(gsm8k().tasks(0)[0].metadata["examples"]) == 8
     assert gsm8k().tasks(0)[0].secret["answer"] == "18"
+
+
+SLICES = {"gsm8k": "100 of 1,319", "arc_easy": "100 of 2,376", "arc_challenge": "100 of 1,172", "mmlu": "228 of 14,042",
+          "mbpp": "110 of 974"}  # fmt: skip
+"""Benchmark -> the share of it that is packaged."""
+
+
+@pytest.mark.parametrize("name", [*SLICES, "humaneval"])
+def test_a_packaged_item_is_the_one_of_the_whole_file(name: str) -> None:
+    made = catalog.benchmark(f"{name}:data=packaged")
+    assert (f"packaged slice, {SLICES[name]} items" if name in SLICES else "packaged, 164 items") in made.protocol
+    if not SHARED.is_dir():
+        pytest.skip("the shared data is not here")
+    whole = {task.id: task for task in catalog.benchmark(f"{name}:data={SHARED}").tasks(0)}
+    assert all(whole[task.id] == task for task in made.tasks(0)) and len(made.tasks(0)) >= 100
+
+
+def test_a_slice_says_how_to_get_the_whole(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FIRSTHAND_OFFLINE", "1")
+    monkeypatch.delenv("FIRSTHAND_DATA", raising=False)
+    assert main(["run", "gsm8k", "--limit", "2", "--model", "scripted:echo"]) == 0
+    out = capsys.readouterr().out
+    assert "packaged slice, 100 of 1,319 items" in out
+    assert "slice     gsm8k: 100 of 1,319 items ship with the package; for all of them run gsm8k:data=hub" in out
+
+
+def test_the_packaged_data_is_small_and_has_its_licences_beside_it():
+    folder = Path(firsthand.__file__).parent / "benchmarks" / "slices"
+    files = [path for path in folder.iterdir() if path.suffix == ".gz"]
+    text = (folder / "LICENSES.md").read_text()
+    assert [path.name for path in files if f"`{path.name}`" not in text] == []
+    assert sum(path.stat().st_size for path in files) < 2_000_000
 
 
 def test_a_folder_goes_before_the_environment_and_that_before_the_package(tmp_path, monkeypatch):

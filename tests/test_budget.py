@@ -63,7 +63,7 @@ def test_calls_money_and_depth_are_limits_too():
     with pytest.raises(LimitExceeded, match="nested 3 deep"):
         budget.reserve(1, depth=3)
     budget.charge(budget.reserve(1), Usage(cost_usd=0.6))
-    with pytest.raises(LimitExceeded, match="all 1 calls"):
+    with pytest.raises(LimitExceeded, match="call budget exhausted: 1 call made"):
         budget.reserve(1)
     paid = Budget(Limits(cost_usd=0.5))
     paid.charge(paid.reserve(1), Usage(cost_usd=0.6))

@@ -446,7 +446,7 @@ def test_when_the_time_is_up_an_answer_stays_as_far_as_it_came_and_no_other_is_a
     with pytest.raises(LimitExceeded, match=r"the 0.5 seconds for answers were up"):
         asyncio.run(dialogue.ask("a"))
     assert said(dialogue) == ["a", "one two "]
-    with pytest.raises(LimitExceeded, match=r"the 0.5 seconds for answers are used up"):
+    with pytest.raises(LimitExceeded, match=r"time budget exhausted: the 0.5 seconds"):
         asyncio.run(dialogue.ask("b"))
     assert said(dialogue) == ["a", "one two "]
 

@@ -28,7 +28,7 @@ def test_more_memory_than_is_free_is_refused_with_both_numbers_before_anything_i
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
 def test_an_allocator_that_gives_no_memory_is_an_error_of_the_model_in_words(dtype: torch.dtype) -> None:
-    with pytest.raises(ModelError, match=r"no memory for the keys and values of 1099511627776 blocks: .*allocate"):
+    with pytest.raises(ModelError, match=r"no memory for a KV cache of 1099511627776 blocks: .*allocate"):
         Runner(tiny_model(), num_blocks=1 << 40, block_size=16, kv_dtype=dtype)
 
 

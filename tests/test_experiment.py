@@ -295,7 +295,7 @@ def test_each_trace_is_kept_before_it_is_told_and_steps_are_heard(home: Path) ->
 def test_limits_are_of_the_whole_run_and_a_larger_one_finishes_it(home: Path) -> None:
     small = of(Scripted(SCRIPT), limits=Limits(calls=5), concurrency=1)
     run = small.create()
-    with pytest.raises(LimitExceeded, match="calls of the whole run are used up with 7 attempts to go"):
+    with pytest.raises(LimitExceeded, match="call budget of the whole run exhausted with 7 attempts to go"):
         small.resume(run)
     assert len(run.done()) == 5 and run.status == "interrupted"
     assert len(replace(small, limits=Limits(calls=12)).resume(run).done()) == 12

@@ -296,8 +296,8 @@ def test_a_scorer_that_raises_is_an_error_that_is_told(tmp_path: Path, monkeypat
     )
     assert main(["run", "./own.toml", "--model", "scripted:echo"]) == 3
     shown = capsys.readouterr()
-    assert "1 of 1 attempts could not be scored, the first by boom: ValueError: no such unit" in shown.err
-    assert "Errors: 1 attempts failed" in shown.out
+    assert "1 of 1 attempt could not be scored, the first by boom: ValueError: no such unit" in shown.err
+    assert "Errors: 1 attempt failed" in shown.out
 
 
 def figure_of(n: int, wrong: int = 0) -> Figure:

@@ -140,3 +140,43 @@ def test_what_is_far_from_every_known_name_gets_no_hint() -> None:
     known = ["--limit", "--config", "--temperature", "tools"]
     assert [nearest(word, known) for word in ("--min-p", "--json", "foo")] == [None] * 3
     assert nearest("--tempreature", known) == "--temperature"
+
+
+def test_other_separators_lines_and_rates_are_told_by_what_the_user_wrote(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("semi.csv").write_text("q;a\nx;y\n")
+    Path("own.toml").write_text('data = "semi.csv"\nprompt = "{q}"\ntarget = "{a}"\n')
+    assert "semi.csv has semicolons between its columns" in refused(
+        capsys, "run", "./own.toml", "--model", "scripted:echo"
+    )
+    Path("c.jsonl").write_text('{"question": "a"}\n')
+    assert "has a line without prompt and replies" in refused(
+        capsys, "run", "arithmetic", "--model", "cassette:c.jsonl"
+    )
+    assert "error is a number from 0 to 1" in refused(capsys, "run", "game24", "--model", "sim:game24:error=2")
+
+
+def test_the_list_of_commands_fits_its_terminal() -> None:
+    """At 40 columns each description is folded below itself."""
+    shown = on_terminal("--help", 40)
+    assert max(map(len, shown[:60])) <= 40 and any(line.startswith("              ") for line in shown)
+
+
+def on_terminal(words: str, columns: int) -> list[str]:
+    """What a command prints on a terminal of so many columns, without what its examples hold."""
+    import pty
+
+    parent, child = pty.openpty()
+    code = (
+        f"import os, sys; os.environ['COLUMNS'] = '{columns}'; from firsthand.cli import main; main({words.split()!r})"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=child, stdout=child, stderr=child) as running:
+        os.close(child)
+        raw = b""
+        try:
+            while piece := os.read(parent, 65536):
+                raw += piece
+        except OSError:  # the other side has closed
+            pass
+        running.wait(60)
+    os.close(parent)
+    return raw.decode().replace("\r", "").partition("\nexamples:")[0].split("\n")

@@ -82,8 +82,8 @@ def test_the_three_rulings_have_their_exit_codes(home: Path, capsys: Any) -> Non
     assert "gate: pass" in out and "gate: fail" in out and "gate: inconclusive" in out
     assert "a drop of more than 2.00% is excluded" in out and "the score dropped by more than 1.00%" in out
     assert "tasks decide with 80% power" in out
-    assert gate(few_base.id, few.id, "--cannot-tell", "pass") == 0
-    assert gate(few_base.id, few.id, "--cannot-tell", "fail") == 1
+    assert gate(few_base.id, few.id, "--inconclusive", "pass") == 0
+    assert gate(few_base.id, few.id, "--inconclusive", "fail") == 1
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_scorer_that_raised_is_an_error_and_no_zero(home: Path, capsys: Any) -
         Trace("x", "sums", "t49", {"name": "ada"}, 0, 0, "", 1.0, scores=(Score("exact", 0.0, failure="Bug"),))
     )
     assert gate(base.id, candidate.id) == 1
-    assert "1 attempts of the candidate without a score" in capsys.readouterr().out
+    assert "1 attempt of the candidate without a score" in capsys.readouterr().out
     assert gate(base.id, candidate.id, "--score", "exact") == 1
 
 
@@ -138,7 +138,7 @@ def test_missing_and_changed_tasks_are_not_passed_over(home: Path, capsys: Any) 
     base.add_tasks("sums", [Task("t0", "2 + 2")])
     shorter.add_tasks("sums", [Task("t0", "2 + 3")])
     assert gate(base.id, shorter.id) == 1
-    assert "1 tasks that are not the same in both runs" in capsys.readouterr().out
+    assert "1 task not the same in both runs" in capsys.readouterr().out
 
 
 def test_each_benchmark_and_score_has_its_own_bar(home: Path, capsys: Any) -> None:

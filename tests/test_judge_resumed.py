@@ -66,7 +66,7 @@ def test_a_budget_that_ends_in_a_judgement_ends_the_run_and_keeps_no_half_judged
     benchmark, judge = judged_quiz()
     places = [Place(Agent("a", Scripted(["4"] * 9), direct), benchmark, task) for task in TASKS]
     with create(tmp_path, {}, "quiz") as run:
-        with pytest.raises(LimitExceeded, match="calls of the whole run are used up with 3 attempts to go"):
+        with pytest.raises(LimitExceeded, match="call budget of the whole run exhausted with 3 attempts to go"):
             asyncio.run(execute(run, places, concurrency=1, budget=Budget(Limits(calls=5))))
         assert [len(trace.scores) for trace in run.traces()] == [2] and len(judge.asked) == 3
         assert run.spent()[1] == 3  # of the attempt that is finished: the agent's call and its judge's two

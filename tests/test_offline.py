@@ -62,9 +62,13 @@ def test_the_list_says_where_the_data_of_each_benchmark_is(cli: Cli, tmp_path: P
     body = json.loads(cli("list", "benchmarks", "--json")[1])
     states = {name: each["state"] for name, each in body["data"].items()}
     assert states["arithmetic"] == states["closed_world"] == "generated"
-    assert states["gsm8k"] == "packaged" and states["mmlu"] == "hub" and states["mbpp_plus"] == "missing"
+    assert (
+        states["gsm8k"] == states["mmlu"] == "packaged"
+        and states["ifeval"] == "hub"
+        and states["mbpp_plus"] == "missing"
+    )
     assert states["lm_eval"] == states["hle"] == "named by you"
-    assert "data=FOLDER" in body["data"]["mmlu"]["how"]
+    assert "data=FOLDER" in body["data"]["ifeval"]["how"]
     assert body["options"]["benchmarks"]["arithmetic"] == {"levels": "1-3", "tasks": "200"}
     table = cli("list", "benchmarks")[1]
     assert "levels=1-3, tasks=200" in table and "data=FOLDER" in table

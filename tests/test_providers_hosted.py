@@ -27,12 +27,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from firsthand import Benchmark, Experiment, catalog
 from firsthand.agent import Agent
 from firsthand.cli import main
+from firsthand.context import Context
 from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong, TransientError, Unreachable
 from firsthand.grammar import json_schema, regex
 from firsthand.loop.concurrency import Retry
 from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.patterns.direct import direct
+from firsthand.patterns.parts.label_choice import choose
+from firsthand.patterns.parts.verdicts import distribution
 from firsthand.patterns.react import react
 from firsthand.providers import anthropic_wire, google_wire
 from firsthand.providers.anthropic import AnthropicModel
@@ -410,9 +413,30 @@ def test_plain_text_and_log_probs_are_refused(vendor: Vendor, server: Server) ->
     model = vendor.model(server)
     with pytest.raises(ConfigError, match="continues no plain text"):
         ask(model, "The capital is")
-    with pytest.raises(ConfigError, match="gives no log-probs"):
+    with pytest.raises(ModelError, match="gives no log-probs"):
         asyncio.run(model.score("a", [" b"]))
     assert server.asked == []
+
+
+def test_a_choice_among_labels_is_asked_for_in_words(vendor: Vendor, server: Server) -> None:
+    server.reply(vendor.answer("It is incorrect."))
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        return (await choose(ctx.say(task.question), ("correct", "incorrect"))).label
+
+    trace = asyncio.run(rollout(Agent("a", vendor.model(server), pattern), Task("1", "?")))
+    assert (trace.answer, trace.error) == ("incorrect", None)
+
+
+def test_a_verdict_comes_by_schema_where_there_are_no_log_probs(vendor: Vendor, server: Server) -> None:
+    server.reply(vendor.answer('{"verdict": "B"}'))
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        found = await distribution(ctx.say(task.question), ("A", "B"))
+        return f"{found.by} {found.probabilities['B']}"
+
+    trace = asyncio.run(rollout(Agent("a", vendor.model(server), pattern), Task("1", "?")))
+    assert trace.error is None and trace.answer == "grammar 1.0"
 
 
 def test_anthropic_has_no_temperature_top_p_or_blank_stops(claude_server: Server) -> None:
@@ -671,18 +695,19 @@ def test_a_google_stream_puts_thoughts_and_calls_together(gemini_server: Server)
             chunk({"text": "Ra", "thought": True}),
             chunk({"text": "in?", "thought": True}),
             chunk({"text": "It "}, {"text": "is", "thoughtSignature": SIGNED}),
+            chunk({"text": " so"}),
             chunk({"functionCall": {"name": "weather", "args": {"city": "Rom"}}, "thoughtSignature": SIGNED}),
             chunk({"functionCall": {"id": "f2", "name": "now"}}, finishReason="STOP"),
         )
     )
     *pieces, last = collect(GOOGLE.model(gemini_server), tools=[WEATHER])
-    assert [delta.text for delta in pieces if delta.text] == ["It is"]
+    assert [delta.text for delta in pieces if delta.text] == ["It is", " so"]
     assert [delta.call for delta in pieces if delta.call] == [
         CallDelta(0, "call_0", "weather", '{"city": "Rom"}'), CallDelta(1, "f2", "now", "{}"),
     ]  # fmt: skip
     assert last.completion is not None and last.completion.finish_reason == "tool_calls"
-    thought, signed, said, *calls = last.completion.message.parts
-    assert (thought, said) == (Reasoning("Rain?", {}), Text("It is"))
+    thought, signed, said, more, *calls = last.completion.message.parts
+    assert (thought, said, more) == (Reasoning("Rain?", {}), Text("It is"), Text(" so"))
     assert isinstance(signed, Reasoning) and signed.state.keys() == {"thoughtSignature"}
     assert [each for each in calls if isinstance(each, ToolCall)] == [
         ToolCall("call_0", "weather", {"city": "Rom"}), ToolCall("f2", "now", {}),

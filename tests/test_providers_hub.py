@@ -207,6 +207,12 @@ def test_paths_and_unknown_names_are_told_apart(home: Path, tmp_path: Path) -> N
     (tmp_path / "m.safetensors").write_bytes(b"x")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(ModelFileError, match=r"no \.safetensors file"):
+        model_lookup.resolve(str(tmp_path / "model"))
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "text.txt").write_bytes(b"words")
+    with pytest.raises(ModelFileError, match="it starts with b'word', where b'GGUF' was expected"):
+        model_lookup.resolve(str(tmp_path / "text.txt"))
     assert model_lookup.resolve(str(tmp_path / "m.gguf")) == tmp_path / "m.gguf"
     assert model_lookup.resolve(str(tmp_path / "model")) == tmp_path / "model"
     wrong: list[tuple[str, type[FirsthandError], str]] = [

@@ -337,7 +337,7 @@ def test_a_budget_of_the_whole_run_stops_it_and_more_finishes_it(
 ) -> None:
     run = create(tmp_path, {}, "riddles")
     places = make_places(tmp_path / "log")
-    with pytest.raises(LimitExceeded, match=r"whole run are used up with [1-9] attempts to go"):
+    with pytest.raises(LimitExceeded, match=r"whole run exhausted with [1-9] attempts to go"):
         asyncio.run(execute(run, places, seed=9, concurrency=1, budget=Budget(limits)))
     assert run.status == "interrupted"
     assert all(trace.stop_reason == "done" for trace in run.traces())

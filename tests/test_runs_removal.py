@@ -62,7 +62,7 @@ def test_a_named_run_goes_with_its_attempts_and_from_the_list(home: Path, cli: C
 def test_nothing_is_removed_unasked(home: Path, cli: Cli) -> None:
     run = make(home, "named", attempts=3)
     code, _, err = cli("runs", run, "--prune")
-    assert code == 2 and "would remove 1 runs with 3 attempts: add --yes" in err
+    assert code == 2 and "would remove 1 run with 3 attempts: add --yes" in err
     assert run_ids(home) == [run]
 
 

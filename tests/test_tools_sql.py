@@ -119,7 +119,7 @@ def test_changing_reaches_nothing_else_either(shop: Path, query: str) -> None:
 
 
 def test_changes_happen_whole_or_not_at_all(shop: Path) -> None:
-    assert call(shop, "sql_change", statement="UPDATE books SET price = 1 WHERE id = 1") == "done: 1 rows changed"
+    assert call(shop, "sql_change", statement="UPDATE books SET price = 1 WHERE id = 1") == "done: 1 row changed"
     assert call(shop, "sql_query", query="SELECT price FROM books WHERE id = 1") == "price\n1.0"
     assert call(shop, "sql_change", statement="DELETE FROM books WHERE id = 2 RETURNING id") == "id\n2"
     before = shop.read_bytes()

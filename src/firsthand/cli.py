@@ -12,7 +12,9 @@ import importlib
 import io
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from firsthand import __version__, catalog
@@ -119,9 +121,17 @@ def overview() -> str:
     """The text of `firsthand --help`."""
     known = catalog.names("command")
     width = max(map(len, known))
-    listed = "\n".join(f"  {name:<{width}}  {line}" for name, line in known.items())
+    room = max(shutil.get_terminal_size((132, 24)).columns, 40) if sys.stdout.isatty() else 132
+    hanging = " " * (width + 4)
+    listed = "\n".join(
+        textwrap.fill(f"  {name:<{width}}  {line}", room, subsequent_indent=hanging) for name, line in known.items()
+    )
+    about = (
+        f"firsthand {__version__}: run any model with any reasoning pattern on any task, and see with error bars what it "
+        "buys."
+    )
     return f"""\
-firsthand {__version__}: run any model with any reasoning pattern on any task, and see with error bars what it buys.
+{textwrap.fill(about, room)}
 
 usage: firsthand COMMAND [--help]
 

@@ -72,7 +72,9 @@ def mmlu(*, protocol: str = "", data: str = "", subject: str = "") -> Benchmark:
         for index, (row, where) in enumerate(_split("dev", data).rows):
             item = read_item(row, f"dev-{index:03d}", where)
             by_subject.setdefault(item.fields["subject"], []).append(item)
-    items = [read_item(row, f"test-{index:05d}", where) for index, (row, where) in enumerate(test.rows)]
+    items = [  # a slice's rows keep their places in the whole, and so their ids
+        read_item(row, f"test-{row.get('row', index):05d}", where) for index, (row, where) in enumerate(test.rows)
+    ]
     wanted = subject.replace("_", " ")
     known = dict.fromkeys(item.fields["subject"] for item in items)
     if wanted and wanted not in known:
@@ -89,6 +91,11 @@ def mmlu(*, protocol: str = "", data: str = "", subject: str = "") -> Benchmark:
         licence="MIT",
         sha256=test.sha256,
     )
+
+
+def mmlu_rows(split: str, data: str) -> Sequence[tuple[Json, str]]:
+    """Return the rows of a split, each with its place for errors."""
+    return _split(split, data).rows
 
 
 def read_item(row: Json, id: str, where: str) -> Item:

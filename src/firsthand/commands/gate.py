@@ -29,7 +29,7 @@ from firsthand.system.terminal import complain, console, print_as_json, print_ta
 EXAMPLES = """
 firsthand gate BASELINE CANDIDATE --max-drop 1% --confidence 95%
 firsthand gate BASELINE last --max-drop 1%,gsm8k=2%,gsm8k/strict=5% --score numeric,strict --junit gate.xml
-firsthand gate last last --agent-a cot --agent-b my_prompt.py --cannot-tell fail
+firsthand gate last last --agent-a cot --agent-b my_prompt.py --inconclusive fail
 """
 CODES = {"pass": 0, "fail": 1, "inconclusive": 4}
 
@@ -46,8 +46,10 @@ class Config:
     """Allowed drop: for all scores, and for single ones as in 1%,gsm8k=2%,gsm8k/strict=5%."""
     confidence: str = "95%"
     """Confidence level of a pass or a fail."""
-    cannot_tell: Literal["report", "pass", "fail"] = "report"
+    inconclusive: Literal["report", "pass", "fail"] = "report"
     """Inconclusive data: exit code 4 (report), pass (laxer), or fail (stricter)."""
+    cannot_tell: Literal["report", "pass", "fail"] | None = None
+    """The old name of --inconclusive, until 0.9.0."""
     errors: Literal["fail", "drop", "zero"] = "fail"
     """Attempts without a score fail the check (fail), are left out (drop), or count as 0 (zero)."""
     agent_a: str | None = None
@@ -74,6 +76,11 @@ class Config:
         epoch_reducer(self.reduce or "")
         allowed_drops(self.max_drop)
 
+    @property
+    def treated(self) -> Literal["report", "pass", "fail"]:
+        """What inconclusive data count as."""
+        return self.cannot_tell or self.inconclusive
+
 
 def main(config: Config) -> int:
     """Check, print and write; returns the ruling's exit code."""
@@ -85,9 +92,9 @@ def main(config: Config) -> int:
         name = f"{candidate.id} vs. {baseline.id}"
     if not checks:
         raise ConfigError("nothing to check: the baseline has no finished attempt on those benchmarks")
-    ruling = verdict(checks, config.cannot_tell)
+    ruling = verdict(checks, config.treated)
     if config.junit:
-        write(config.junit, junit(name, checks, config.cannot_tell))
+        write(config.junit, junit(name, checks, config.treated))
     if config.markdown:
         write(config.markdown, markdown(name, checks, ruling))
     if config.json:

@@ -96,7 +96,7 @@ def data_of(name: str) -> DataState:
         return DataState("missing", str(error))
     except FirsthandError as error:
         return DataState("named by you", str(error))
-    return DataState("packaged" if "packaged slice" in (made.protocol or "") else "here")
+    return DataState("packaged" if "packaged" in (made.protocol or "") else "here")
 
 
 _ADAPTERS = ("inspect", "lm_eval")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,8 +72,17 @@ def print_results(results: Results) -> None:
 
 
 def protocol_lines(protocols: Mapping[str, str]) -> list[str]:
-    """A line for each benchmark: how it was prompted and scored, and what is wrong with its data."""
-    return [f"protocol  {name}: {protocol}".replace("\n", "\\n") for name, protocol in protocols.items()]
+    """A line for each benchmark: how it was prompted and scored, and what is wrong with its data; for a slice, one more."""
+    lines = []
+    for name, protocol in protocols.items():
+        lines.append(f"protocol  {name}: {protocol}".replace("\n", "\\n"))
+        if found := re.search(r"packaged slice, ([\d,]+) of ([\d,]+) items", protocol):
+            here, whole = found.groups()
+            lines.append(
+                f"slice     {name}: {here} of {whole} items ship with the package; for all of them run {name}:data=hub, or "
+                f"{name}:data=FOLDER with your copy"
+            )
+    return lines
 
 
 def judge_facts(attempts: Sequence[Trace | AttemptSummary]) -> dict[str, str]:

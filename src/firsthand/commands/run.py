@@ -105,10 +105,8 @@ def main(config: Config) -> int:
             complain(stopped)
             return 3
         if interrupted:
-            done = f"{len(attempts)} of {len(places)}"
-            complain(
-                f"interrupted with {count_of(done, 'attempt')} done: `firsthand run --resume {run.id}` finishes them"
-            )
+            done = f"{len(attempts)} of {count_of(len(places), 'attempt')}"
+            complain(f"interrupted with {done} done: `firsthand run --resume {run.id}` finishes them")
             return 130
     return 3 if failures else 0
 

@@ -154,7 +154,8 @@ def _agreed(chosen: Sequence[RunInfo]) -> bool:
             f"this would remove {count_of(len(chosen), 'run')} with {count_of(attempts, 'attempt')}: add --yes"
         )
     for info in chosen[:10]:
-        print(f"{info.id}  {count_of(_attempts(info), 'attempt')}")
+        done = _attempts(info)
+        print(f"{info.id}  {done} attempt{'' if done == '1' else 's'}")
     if len(chosen) > 10:
         print(f"and {len(chosen) - 10} more")
     question = f"Remove {'this run' if len(chosen) == 1 else f'these {len(chosen)} runs'}?"

@@ -61,7 +61,7 @@ def paired_figures(
 
 def difference_header(confidence: str) -> list[str]:
     """The columns of `difference_cells`."""
-    return [f"difference ({confidence.replace('%', ' %')} CI)", "p", "better / worse / same", "verdict"]
+    return [f"difference ({confidence} CI)", "p", "better / worse / same", "verdict"]
 
 
 def difference_cells(found: PairedDifference) -> list[str]:

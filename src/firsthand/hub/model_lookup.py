@@ -296,7 +296,8 @@ def _expect_readable(path: Path) -> Path:
     with path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
-        raise ModelFileError(f"{path} is no model: it starts with {magic!r}, where b'GGUF' was expected")
+        script = f"; for its replies write scripted:{path}" if path.suffix == ".json" else ""
+        raise ModelFileError(f"{path} is no model: it starts with {magic!r}, where b'GGUF' was expected{script}")
     return path
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from firsthand.errors import ConfigError, LimitExceeded
 from firsthand.message import Json
 from firsthand.model import Usage
+from firsthand.system.plurals import count_of
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Budget:
         if limits.depth is not None and depth > limits.depth:
             raise LimitExceeded("depth", f"groups are nested {depth} deep, and the limit is {limits.depth}")
         if limits.calls is not None and self.calls >= limits.calls:
-            raise LimitExceeded("calls", f"all {limits.calls} calls are used up")
+            raise LimitExceeded("calls", f"call budget exhausted: {count_of(limits.calls, 'call')} made")
         if limits.cost_usd is not None and self.spent.cost_usd >= limits.cost_usd:
             raise LimitExceeded("cost_usd", f"{self.spent.cost_usd:.4f} of {limits.cost_usd:.4f} USD are spent")
         left = self._tokens_left()

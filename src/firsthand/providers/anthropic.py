@@ -94,7 +94,7 @@ class AnthropicModel:
                 "makers set it, so leave --temperature out"
             )
         if scores:
-            raise no_scores(self.name)
+            raise ConfigError(no_scores(self.name))
         if not chats:
             check_conversation(self.name, "")
 
@@ -128,8 +128,8 @@ class AnthropicModel:
         yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
-        """ConfigError: the API gives no log-probs."""
-        raise no_scores(self.name)
+        """ModelError, at which patterns ask in words instead: the API gives no log-probs."""
+        raise ModelError(no_scores(self.name))
 
     # -- requests --
 

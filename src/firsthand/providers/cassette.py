@@ -36,6 +36,8 @@ def open_model(text: str) -> Cassette:
             raise ConfigError(f"{text} is larger than {_MAX_BYTES >> 20} MiB: record fewer attempts in one file")
         for line in path.read_text(encoding="utf-8").splitlines():
             body = json.loads(line)
+            if not isinstance(body, dict) or not {"prompt", "replies"} <= body.keys():
+                raise ConfigError(f"the cassette {text!r} has a line without prompt and replies: {line[:60]!r}")
             recordings.setdefault(str(body["prompt"]), []).extend(map(str, body["replies"]))
     except OSError as error:
         raise ConfigError(f"the cassette {text!r} cannot be read: {error.strerror or error}") from None

@@ -90,7 +90,7 @@ class GoogleModel:
         """ConfigError for an agent's settings, or a kind of task, that the API has no field for."""
         check_supported(self.name, sampling, wire.SUPPORTED)
         if scores:
-            raise no_scores(self.name)
+            raise ConfigError(no_scores(self.name))
         if not chats:
             check_conversation(self.name, "")
 
@@ -122,8 +122,8 @@ class GoogleModel:
         yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
-        """ConfigError: the API gives no log-probs of given continuations."""
-        raise no_scores(self.name)
+        """ModelError, at which patterns ask in words instead: the API gives no log-probs of given texts."""
+        raise ModelError(no_scores(self.name))
 
     # -- requests --
 

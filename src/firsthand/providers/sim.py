@@ -96,6 +96,8 @@ def open_model(text: str) -> Sim:
         )
     try:
         error, seed = spec.options.get("error"), int(spec.options.get("seed", "0"))
+        if error is not None and not 0 <= float(error) <= 1:
+            raise ValueError
         errors = Errors() if error is None else uniform(float(error))
     except ValueError:
         raise ConfigError(f"sim:{text}: error is a number from 0 to 1, and seed a whole number") from None

@@ -39,9 +39,9 @@ def check_conversation(name: str, prompt: Prompt) -> None:
         )
 
 
-def no_scores(name: str) -> ConfigError:
-    """Returns the error for log-probs of given continuations, which the endpoint does not report."""
-    return ConfigError(
+def no_scores(name: str) -> str:
+    """Returns the sentence on log-probs of given continuations, which the endpoint does not report."""
+    return (
         f"{name} gives no log-probs, which this task is scored by: use a pattern that generates, such as --pattern cot, a "
         "local model, or vLLM"
     )

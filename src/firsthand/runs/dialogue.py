@@ -107,7 +107,7 @@ class Dialogue:
         seconds, began = self.agent.limits.seconds, time.perf_counter()
         left_s = None if seconds is None else seconds - self._answering_s
         if left_s is not None and left_s <= 0:
-            raise LimitExceeded("seconds", f"the {seconds:g} seconds for answers are used up")
+            raise LimitExceeded("seconds", f"time budget exhausted: the {seconds:g} seconds for answers are over")
         try:
             async with asyncio.timeout(left_s) as timer:
                 with set_owner(f"conversation {self._task.id}"):
@@ -115,7 +115,8 @@ class Dialogue:
         except TimeoutError:
             if timer.expired():
                 raise LimitExceeded(
-                    "seconds", f"the {seconds:g} seconds for answers were up before this one ended"
+                    "seconds",
+                    f"time budget exhausted: the {seconds:g} seconds for answers were over before this one ended",
                 ) from None
             raise
         finally:

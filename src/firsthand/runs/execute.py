@@ -229,9 +229,13 @@ def _cut_by(budget: Budget, reason: str, own: Limits) -> bool:
             return False
 
 
+_BUDGETS = {"tokens": "token", "calls": "call", "cost_usd": "cost"}
+
+
 def _stopped(limit: str, run: Run, missing: dict[str, Place]) -> LimitExceeded:
     return LimitExceeded(
         limit,
-        f"the {limit} of the whole run are used up with {count_of(len(missing), 'attempt')} to go; what is done is kept: "
+        f"{_BUDGETS[limit]} budget of the whole run exhausted with {count_of(len(missing), 'attempt')} to go; "
+        "what is done is kept: "
         f"resume run {run.id} with a larger limit to finish them",
     )

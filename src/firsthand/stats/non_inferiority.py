@@ -21,6 +21,7 @@ from firsthand.stats.intervals import Bounds, finite
 from firsthand.stats.multiple_comparisons import holm
 from firsthand.stats.paired import Differences
 from firsthand.stats.power_analysis import margin_tasks_needed
+from firsthand.system.plurals import count_of
 
 Ruling = Literal["pass", "fail", "inconclusive"]
 
@@ -39,12 +40,12 @@ class Gaps:
 
     def __str__(self) -> str:
         parts = (
-            (self.baseline_errors, "attempts of the baseline without a score"),
-            (self.candidate_errors, "attempts of the candidate without a score"),
-            (self.missing, "tasks that the candidate did not attempt"),
-            (self.changed, "tasks that are not the same in both runs"),
+            (self.baseline_errors, "attempt", "of the baseline without a score"),
+            (self.candidate_errors, "attempt", "of the candidate without a score"),
+            (self.missing, "task", "that the candidate did not attempt"),
+            (self.changed, "task", "not the same in both runs"),
         )
-        return ", ".join(f"{count} {what}" for count, what in parts if count)
+        return ", ".join(f"{count_of(count, noun)} {which}" for count, noun, which in parts if count)
 
     def __bool__(self) -> bool:
         return any((self.baseline_errors, self.candidate_errors, self.missing, self.changed))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from firsthand.errors import ConfigError, ToolError, nearest
 from firsthand.message import Json
+from firsthand.system.plurals import count_of
 from firsthand.system.sqlite_journal import forged_journal
 from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
@@ -82,7 +83,7 @@ class SqlFile:
         reply = self._run(statement, write=True)
         if reply["columns"] is not None:
             return _table(reply)
-        return f"done: {reply['count']} rows changed" if reply["count"] >= 0 else "done"
+        return f"done: {count_of(reply['count'], 'row')} changed" if reply["count"] >= 0 else "done"
 
     def _run(
         self,

@@ -13,7 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,9 @@ def load(source: Source, data: str = "") -> Rows:
             return read(found, source, "$FIRSTHAND_DATA")
     packaged = Path(__file__).parent.parent / "slices" / f"{name}.gz"
     if data != "hub" and packaged.is_file():
-        return read(packaged, source, "packaged slice")
+        rows = read(packaged, source, "packaged slice")
+        is_whole = len(rows.rows) >= source.rows
+        return replace(rows, origin=rows.origin.replace("packaged slice", "packaged")) if is_whole else rows
     if data == "packaged":
         raise DataError(f"no slice of {name} is packaged: give data=FOLDER, or data=hub to fetch it")
     return read(fetch(source), source, f"Hugging Face hub, {source.dataset}")

@@ -42,7 +42,16 @@ def read_table(path: Path, encoding: str = "") -> list[TableRow]:
     rows = list(kinds[path.suffix](text, path))
     if not rows:
         raise DataError(f"{path} holds no rows: is it truncated, or only a header?")
+    _expect_commas(rows[0], path)
     return rows
+
+
+def _expect_commas(row: TableRow, path: Path) -> None:
+    """DataError for a .csv file of one column whose heading shows another separator."""
+    heading = next(iter(row.columns)) if len(row.columns) == 1 else ""
+    for mark, word in ((";", "semicolons"), ("\t", "tabs")):
+        if path.suffix == ".csv" and mark in heading:
+            raise DataError(f"{path} has {word} between its columns: save it with commas, or with tabs as .tsv")
 
 
 def decoded(raw: bytes, path: Path, encoding: str = "") -> str:

@@ -57,7 +57,7 @@ class Runner:
         fits = self.not_compiled is None
         pads_steps = not fits and (self.device.type == "cuda" if graphs is None else graphs)
         padding_blocks = [num_blocks, *([] if num_window_blocks is None else [num_window_blocks])] if pads_steps else []
-        with explain_out_of_memory(f"the keys and values of {num_blocks} blocks"):
+        with explain_out_of_memory(f"a KV cache of {num_blocks} blocks"):
             self.cache = Cache.empty(
                 model.architecture,
                 num_blocks + pads_steps,

@@ -128,9 +128,13 @@ async def _by_schema(ctx: Context, labels: Sequence[str]) -> Distribution:
         "required": ["verdict"],
         "additionalProperties": False,
     }
-    said = await ctx.generate(
-        grammar=json_schema(schema), max_tokens=2 * MAX_TOKENS, temperature=0.0, top_logprobs=TOP_LOGPROBS
-    )
+    settings: dict[str, Any] = {"grammar": json_schema(schema), "max_tokens": 2 * MAX_TOKENS, "temperature": 0.0}
+    try:
+        said = await ctx.generate(**settings, top_logprobs=TOP_LOGPROBS)
+    except (TransientError, PromptTooLong):
+        raise
+    except (ModelError, ConfigError):  # some endpoints take schemas and give no log-probs
+        said = await ctx.generate(**settings)
     text = said.text.strip()
     try:
         label = json.loads(text)["verdict"]
