@@ -32,10 +32,10 @@ def train_tokenizer(texts: Iterable[str], folder: Path, *, vocab_size: int = 409
     if vocab_size < 256 + len(SPECIAL):
         raise ConfigError(f"vocab_size is {vocab_size}: expected {256 + len(SPECIAL)} or more, for all bytes")
     rust = tokenizers.Tokenizer(models.BPE())
-    rust.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    rust.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    rust.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    rust.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=list(SPECIAL),
