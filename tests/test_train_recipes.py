@@ -246,8 +246,8 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path, text, cli, monkeypatch):
     assert code == 0 and told.startswith("mine 3\n")
 
 
-def test_a_gguf_files_tokenizer_is_written_as_a_folder(tmp_path):
-    """A tokenizer without a folder of files: what is written encodes, ends and renders the same."""
+def test_a_tokenizer_without_a_folder_of_files_is_written_as_one(tmp_path):
+    """As that of a GGUF file: what is written encodes, ends and renders the same."""
     base = write_model(tmp_path / "base")
     tokenizer, model = pretrained.load(base), weights.load(base)
     saved = pretrained.load(save_model(model, tokenizer, tmp_path / "saved"))
