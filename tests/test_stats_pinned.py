@@ -331,6 +331,9 @@ def test_powers_formulas_by_hand() -> None:
     assert rare.effect(200) == smallest_detectable(200, disagreement=0.05)
     one = from_one(by_task([1.0, 0.0, 0.0, 0.0]), 0.25)
     assert one.between == pytest.approx(2 * 0.75 * 0.25) and one.disagreement == pytest.approx(0.375)
+    for correlation in (-1.0, 0.0, 1.0):
+        plan = from_one(by_task([1.0, 0.0, 0.0, 0.0]), correlation)
+        assert plan.between == pytest.approx(2 * (1 - correlation) * 0.25)
     found = judged(Differences.between(by_task(VALUES), by_task([0.0] * 8)))
     sd = float(np.std(VALUES, ddof=1))
     assert found.detectable == pytest.approx(z * sd / math.sqrt(8))
