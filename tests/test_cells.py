@@ -226,3 +226,16 @@ def test_a_summary_has_four_digits_from_two_thousand_tasks_on() -> None:
         assert _cells(row)[1] == shown
     row = SummaryRow("b", "a", Interval(0.5, -math.inf, math.inf, 1), Spread(0.1, 0.1, 1, 1), 1, 0, 1.0, 1.0, 0.0)
     assert _cells(row)[1] == "0.500\nunknown"
+
+
+def test_a_cell_of_what_is_no_number_or_text_is_named_by_its_json(tmp_path):
+    kinds = [True, False, 1, 0.5, "x", None, [1, "é"], {"a": None}]
+    with create(tmp_path, {"benchmarks": ["b"]}, "kinds") as run:
+        run.add_tasks("b", [Task(str(n), "?", metadata={"kind": kind}) for n, kind in enumerate(kinds)])
+        run.add_agent("a", {"name": "a"})
+        for n in range(len(kinds)):
+            run.append(Trace(str(n), "b", str(n), {"name": "a"}, 0, 0, "", 1.0, scores=(Score("s", n / 10),)))
+        found = [(cell.values[0], cell.score.value) for cell in cells(run, ["kind"])]
+    assert found == [
+        (0.5, 0.3), (1, 0.2), ("", 0.5), ('[1, "é"]', 0.6), ("false", 0.1), ("true", 0.0), ("x", 0.4), ('{"a": null}', 0.7),
+    ]  # fmt: skip
