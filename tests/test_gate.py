@@ -309,3 +309,12 @@ def test_prompts_are_compared_by_the_benchmarks_figures_too_unless_a_score_is_na
         found = json.loads(capsys.readouterr().out)
         assert [each["score"] for each in found] == scores
         assert [each["difference"] for each in found] == pytest.approx([0.5, 0.25, -0.25] * (len(scores) // 3))
+
+
+def test_clusters_that_only_a_later_run_knows_are_allowed_for_in_pairs(home: Path, capsys: Any) -> None:
+    plain, other = made(home, rights(20), name="other"), made(home, rights(20, 4), agents=("ada", "bob"))
+    other.add_tasks("sums", [Task(f"t{n}", "?", metadata={"cluster": f"passage {n // 5}"}) for n in range(20)])
+    words = ["compare", plain.id, other.id, plain.id, "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 3 and {each["clusters"] for each in found} == {4}

@@ -780,3 +780,11 @@ def test_a_transcript_leaves_out_the_question_and_keeps_the_end() -> None:
     messages = [user("question"), called, user("more"), assistant(" done ")]
     assert transcript(messages) == "assistant: so\nf({'x': 1})\nuser: more\nassistant: done"
     assert transcript(messages[:1]) == "" and transcript([*messages[:2], user("z" * 100_000)])[-3:] == "zzz"
+
+
+@pytest.mark.parametrize("name", ["python", "Python", "PYTHON"])
+def test_react_finds_a_tool_whatever_the_case_of_its_name(name: str) -> None:
+    model = Scripted([f"Action: {name}[print(3)]", "Final Answer: 5"])
+    trace = asyncio.run(rollout(Agent("a", model, react, tools=(run_python,)), NUMBER))
+    (call,) = [each for each in trace.calls if each.kind == "tool"]
+    assert call.detail["name"] == "python" and trace.answer == "5"
