@@ -788,3 +788,11 @@ def test_react_finds_a_tool_whatever_the_case_of_its_name(name: str) -> None:
     trace = asyncio.run(rollout(Agent("a", model, react, tools=(run_python,)), NUMBER))
     (call,) = [each for each in trace.calls if each.kind == "tool"]
     assert call.detail["name"] == "python" and trace.answer == "5"
+
+
+def test_an_empty_reply_is_no_thought_whether_it_is_the_last_or_not() -> None:
+    generic = GenericThoughts(NUMBER)
+    last = "step\n" * (generic.steps - 1)
+    for state in ("", last):
+        assert generic.proposed(state, ["", " \n", "the end"]) == [f"{state}the end\n"]
+    assert generic.proposed(last, ["a\nb"]) == [f"{last}a b\n"] and generic.proposed("", ["a\nb"]) == ["a\n", "b\n"]

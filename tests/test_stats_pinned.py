@@ -374,6 +374,8 @@ def test_a_difference_of_figures_counts_its_draws() -> None:
     assert found.p_above(0.0123) == (1 + int(np.sum(draws <= 0.0123))) / (1 + DRAWS)
     assert found.p_below(0.0123) == (1 + int(np.sum(draws >= 0.0123))) / (1 + DRAWS)
     assert found.error == pytest.approx(float(np.std(draws, ddof=1)))
+    assert list(found.reversed.draws) == sorted(found.reversed.draws) and found.reversed.reversed == found
+    assert found.reversed.bounds() == pytest.approx([-each for each in found.bounds()][::-1])
     turned = FigureDifference.between(mean_figure(a, True), mean_figure(b, True))
     assert turned.counts == (1, 4) and judged(turned).lower_is_better
     assert found.reversed.mean == -found.mean and found.reversed.counts == (1, 4)
