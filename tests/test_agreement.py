@@ -138,3 +138,14 @@ def test_agreement_does_not_depend_on_the_order_of_completion():
         traces.append(replace(blank, task_id=f"{n}", answer=rng.choice(["A", "B", "tie"])))
     found = [agreement(judged_items(tasks, rng.sample(traces, 30))[0], 0.95).to_json() for _ in range(4)]
     assert found[0]["items"] == 30 and all(each == found[0] for each in found)
+
+
+def test_pairs_of_no_cluster_are_each_alone():
+    def found(clusters):
+        judged = [Judged(str(n), ("A", "A"), "AB"[n % 3 == 0], cluster, "A", 0.5, True) for n, cluster in clusters]
+        return agreement(judged).with_humans
+
+    alone = found([(n, None) for n in range(12)])
+    assert alone.clusters == 0 and alone == found([(n, f"c{n}") for n in range(12)])
+    some = found([(n, "q" if n < 4 else None) for n in range(12)])
+    assert some.clusters == 9 and some == found([(n, "q" if n < 4 else f"c{n}") for n in range(12)])

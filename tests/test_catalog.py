@@ -181,3 +181,9 @@ def test_what_is_listed_is_what_its_list_says() -> None:
         assert helper not in catalog.names("benchmark")
         with pytest.raises(UnknownName):
             catalog.benchmark(helper)
+
+
+def test_the_options_of_a_pattern_are_completed_after_its_name_and_of_nothing_else():
+    assert complete("firsthand run --pattern self_consistency:sam") == ["self_consistency:samples="]
+    assert complete("firsthand run --pattern direct,self_consistency:sam") == ["direct,self_consistency:samples="]
+    assert complete("firsthand run --model cot:") == complete("firsthand run --name cot:") == []

@@ -10,6 +10,7 @@ import pytest
 
 from firsthand.cli import main
 from firsthand.commands.print_run import write_report
+from firsthand.commands.summary import _cells
 from firsthand.errors import ConfigError
 from firsthand.experiment.settings import stored_settings
 from firsthand.runs.store import create, open_run
@@ -18,6 +19,8 @@ from firsthand.show.heatmap import STEPS, heat, score_cells, shade
 from firsthand.show.html_report import report_html
 from firsthand.stats.breakdown import Cell, cells, grids, own_grids
 from firsthand.stats.effective_length import effective
+from firsthand.stats.power_analysis import Spread
+from firsthand.stats.run_summary import SummaryRow
 from firsthand.stats.score_statistics import Interval, mean_interval
 from firsthand.system.terminal import console
 from firsthand.task import Task
@@ -224,3 +227,25 @@ def test_the_report_shows_the_grids_of_its_benchmarks(run):
         )
     assert html.count('<table class="heat">') == 2 and "cot by depth and length" in html
     assert len(re.findall(r'<td class="h\d">', html)) == 18 and not Tags(html).open
+
+
+def test_a_summary_has_four_digits_from_two_thousand_tasks_on() -> None:
+    for n, shown in ((1999, "0.250\n[0.231, 0.270]"), (2000, "0.2500\n[0.2310, 0.2700]")):
+        score = Interval(0.25, 0.231, 0.27, n, "Wilson")
+        row = SummaryRow("b", "a", score, Spread(0.1, 0.1, n, n), n, 0, 1.0, 1.0, 0.0)
+        assert _cells(row)[1] == shown
+    row = SummaryRow("b", "a", Interval(0.5, -math.inf, math.inf, 1), Spread(0.1, 0.1, 1, 1), 1, 0, 1.0, 1.0, 0.0)
+    assert _cells(row)[1] == "0.500\nunknown"
+
+
+def test_a_cell_of_what_is_no_number_or_text_is_named_by_its_json(tmp_path):
+    kinds = [True, False, 1, 0.5, "x", None, [1, "é"], {"a": None}]
+    with create(tmp_path, {"benchmarks": ["b"]}, "kinds") as run:
+        run.add_tasks("b", [Task(str(n), "?", metadata={"kind": kind}) for n, kind in enumerate(kinds)])
+        run.add_agent("a", {"name": "a"})
+        for n in range(len(kinds)):
+            run.append(Trace(str(n), "b", str(n), {"name": "a"}, 0, 0, "", 1.0, scores=(Score("s", n / 10),)))
+        found = [(cell.values[0], cell.score.value) for cell in cells(run, ["kind"])]
+    assert found == [
+        (0.5, 0.3), (1, 0.2), ("", 0.5), ('[1, "é"]', 0.6), ("false", 0.1), ("true", 0.0), ("x", 0.4), ('{"a": null}', 0.7),
+    ]  # fmt: skip

@@ -18,21 +18,21 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.commands.chat import MAX_INPUT
+from firsthand.commands.chat import MAX_INPUT, facts
 from firsthand.errors import ConfigError, GuardBlocked, LimitExceeded, ModelError, UnknownName
 from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Limits
 from firsthand.loop.listener import Piece, Step
 from firsthand.message import Message, ToolCall, assistant
-from firsthand.model import Delta, Prompt, Sampling, ToolSpec
+from firsthand.model import Delta, Prompt, Sampling, ToolSpec, Usage
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs.dialogue import Dialogue
 from firsthand.runs.run_names import find_run, run_ids
 from firsthand.show.trace_tree import plain_lines, trace_lines
 from firsthand.tool import tool
-from firsthand.trace import Trace
+from firsthand.trace import Call, Trace
 
 
 @tool(effect="read")
@@ -500,3 +500,14 @@ def test_an_answer_that_a_guard_watches_is_shown_once_it_has_passed() -> None:
     assert said(dialogue) == ["one", "a *** word", "two", "fine"]
     assert shown == ["a *** word", "fine"]
     assert [event.data["action"] for event in dialogue.trace().events if event.kind == "guard"] == ["replace", "block"]
+
+
+def test_the_facts_of_an_answer_are_sums_over_its_calls() -> None:
+    def made(kind: Any, seconds: float, *tokens: int) -> Call:
+        return Call("c", kind, None, 0.0, seconds, "r", usage=Usage(*tokens))
+
+    calls = [made("generate", 2.0, 10, 4, 6), made("tool", 9.0), made("generate", 1.0, 20, 8, 5)]
+    assert facts(calls, 1.5) == "11 tokens, 6.0 tokens/s, first after 1.50 s; 30 prompt tokens, 12 cached"
+    assert facts(calls, 3.5) == "11 tokens, 2.6 tokens/s, first after 0.00 s; 30 prompt tokens, 12 cached"
+    assert facts(calls, 0.0).startswith("11 tokens, first after 3.00 s;")
+    assert facts([made("generate", 1.0, 3, 0, 1)], 0.5) == "1 tokens, first after 0.50 s; 3 prompt tokens, 0 cached"

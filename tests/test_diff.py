@@ -179,6 +179,18 @@ def test_the_page_is_bounded(runs: tuple[Run, Run], tmp_path: Path) -> None:
     assert path.stat().st_size < 100_000
 
 
+@pytest.mark.parametrize(("most", "sections", "told"), [(3, 3, True), (4, 4, True), (5, 5, False)])
+def test_a_page_of_too_many_samples_says_that_some_are_left_out(
+    runs: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, sections: int, told: bool
+) -> None:
+    for module in ("firsthand.commands.compare", "firsthand.show.answer_diff"):
+        monkeypatch.setattr(f"{module}.MAX_SAMPLES", most)
+    path = tmp_path / "some.html"
+    assert main(["compare", runs[0].id, runs[1].id, "--html", str(path), "--only", "all", "--json"]) == 0
+    html = path.read_text(encoding="utf-8")
+    assert (html.count("<section"), "left out" in html) == (sections, told)
+
+
 def test_a_file_that_cannot_be_written_is_a_sentence(runs: tuple[Run, Run], tmp_path: Path, capsys: Any) -> None:
     assert main(["compare", runs[0].id, runs[1].id, "--html", str(tmp_path / "no" / "x.html"), "--json"]) == 2
     assert "cannot write" in capsys.readouterr().err

@@ -231,6 +231,17 @@ def test_a_budget_of_ones_own_needs_only_what_can_be_turned(cli: Any, tmp_path: 
         assert "direct" not in run.agents() or run.config["name"] != "calibration"
 
 
+def test_a_budget_is_measured_by_one_attempt_at_each_task(cli: Any, tmp_path: Path) -> None:
+    words = ["--pattern", "self_consistency", "--equal-budget", "300", "--epochs", "2", "--limit", "3"]
+    code, _, err = cli(*RUN, *words)
+    assert (code, err) == (0, "")
+    epochs = {}
+    for info in list_runs(tmp_path / "home"):
+        with open_run(info.path, tmp_path / "home") as run:
+            epochs["calibration" in info.id] = sorted({row.epoch for row in run.rows()})
+    assert epochs == {True: [0], False: [0, 1]}
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

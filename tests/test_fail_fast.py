@@ -107,3 +107,4 @@ def test_a_negative_number_of_failures_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="fail_fast is -1"):
         Config(benchmarks=("arithmetic",), fail_fast=-1)
+    assert Config(benchmarks=("arithmetic",), fail_fast=0).fail_fast == 0

@@ -16,6 +16,7 @@ from firsthand.runs.flaky import flaky
 from firsthand.runs.pairing import compare
 from firsthand.runs.store import Run, create
 from firsthand.show.gate_report import junit, markdown
+from firsthand.stats.figures import micro_f1
 from firsthand.stats.non_inferiority import Check, Gaps, rule, verdict
 from firsthand.stats.paired import Differences
 from firsthand.task import Task
@@ -294,3 +295,26 @@ def test_prompts_are_compared_two_by_two(home: Path, capsys: Any) -> None:
     assert main(["compare", lone.id, run.id, lone.id, "--correct", "bh", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 6
     assert main(["compare", run.id, "--diff"]) == 2
+
+
+def test_prompts_are_compared_by_the_benchmarks_figures_too_unless_a_score_is_named(home: Path, capsys: Any) -> None:
+    run = create(home, {}, "figures")
+    for agent, right in {"short": 2, "long": 6, "poem": 4}.items():
+        run.add_agent(agent, {"name": agent})
+        for number in range(8):
+            labels = micro_f1("labels", {"x"} if number < right else {"y"}, {"x"})
+            attempt(run, f"t{number}", float(number < right), agent=agent, extra=(labels,))
+    for words, scores in (((), ["exact"] * 3 + ["labels"] * 3), (("--score", "exact"), ["exact"] * 3)):
+        assert main(["compare", run.id, *words, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [each["score"] for each in found] == scores
+        assert [each["difference"] for each in found] == pytest.approx([0.5, 0.25, -0.25] * (len(scores) // 3))
+
+
+def test_clusters_that_only_a_later_run_knows_are_allowed_for_in_pairs(home: Path, capsys: Any) -> None:
+    plain, other = made(home, rights(20), name="other"), made(home, rights(20, 4), agents=("ada", "bob"))
+    other.add_tasks("sums", [Task(f"t{n}", "?", metadata={"cluster": f"passage {n // 5}"}) for n in range(20)])
+    words = ["compare", plain.id, other.id, plain.id, "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 3 and {each["clusters"] for each in found} == {4}

@@ -45,7 +45,7 @@ from firsthand.patterns.parts.voting import share, tallied
 from firsthand.patterns.plan_execute import plan_execute
 from firsthand.patterns.react import react
 from firsthand.patterns.react_cot import react_cot
-from firsthand.patterns.reflexion import reflexion
+from firsthand.patterns.reflexion import reflexion, transcript
 from firsthand.patterns.reply import reply
 from firsthand.patterns.route import route
 from firsthand.patterns.self_consistency import self_consistency
@@ -773,3 +773,26 @@ def test_actions_name_their_arguments_where_there_are_several() -> None:
     assert arguments_of(both, '{"y": 1}') == {"y": 1} and "takes 2 arguments" in str(arguments_of(both, "7"))
     assert arguments_of(one, "x = 7") == {"x": "7"} and arguments_of(one, "y = 7") == {"x": "y = 7"}
     assert "not valid JSON" in str(arguments_of(one, "{7")) and "no JSON" not in str(arguments_of(one, "{}"))
+
+
+def test_a_transcript_leaves_out_the_question_and_keeps_the_end() -> None:
+    called = assistant("so", ToolCall("1", "f", {"x": 1}))
+    messages = [user("question"), called, user("more"), assistant(" done ")]
+    assert transcript(messages) == "assistant: so\nf({'x': 1})\nuser: more\nassistant: done"
+    assert transcript(messages[:1]) == "" and transcript([*messages[:2], user("z" * 100_000)])[-3:] == "zzz"
+
+
+@pytest.mark.parametrize("name", ["python", "Python", "PYTHON"])
+def test_react_finds_a_tool_whatever_the_case_of_its_name(name: str) -> None:
+    model = Scripted([f"Action: {name}[print(3)]", "Final Answer: 5"])
+    trace = asyncio.run(rollout(Agent("a", model, react, tools=(run_python,)), NUMBER))
+    (call,) = [each for each in trace.calls if each.kind == "tool"]
+    assert call.detail["name"] == "python" and trace.answer == "5"
+
+
+def test_an_empty_reply_is_no_thought_whether_it_is_the_last_or_not() -> None:
+    generic = GenericThoughts(NUMBER)
+    last = "step\n" * (generic.steps - 1)
+    for state in ("", last):
+        assert generic.proposed(state, ["", " \n", "the end"]) == [f"{state}the end\n"]
+    assert generic.proposed(last, ["a\nb"]) == [f"{last}a b\n"] and generic.proposed("", ["a\nb"]) == ["a\n", "b\n"]

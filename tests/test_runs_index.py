@@ -141,6 +141,9 @@ def test_a_missing_index_is_made_and_a_run_copied_in_changed_or_deleted_is_notic
     assert infos.keys() == {two.id, three.id, four.id, "2020-01-01-0000-copied-aaaa"}
     assert infos[three.id].num_traces == 0 and infos["2020-01-01-0000-copied-aaaa"].num_traces == 1
     assert Index(tmp_path / "runs").entries().keys() == infos.keys()
+    shutil.rmtree(two.path)  # and none is new
+    assert {info.id for info in list_runs(tmp_path)} == infos.keys() - {two.id}
+    assert Index(tmp_path / "runs").entries().keys() == infos.keys() - {two.id}
 
 
 def ruin(path: Path, how: str) -> None:

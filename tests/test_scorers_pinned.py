@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
+from firsthand.errors import DataError
 from firsthand.message import assistant
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
@@ -37,6 +38,7 @@ from firsthand.scorers.match import exact, normalise, normalised, numeric, same_
 from firsthand.scorers.model_judge import JudgeScorer, about_judge
 from firsthand.scorers.patches.test_logs import kept, passed, read_log
 from firsthand.scorers.programs import oracle
+from firsthand.scorers.resolved import END, START, script_parts
 from firsthand.scorers.symbolic import boxed, minerva, same_answer
 from firsthand.scorers.text import f1, token_f1
 from firsthand.scorers.written import (
@@ -338,6 +340,7 @@ def test_expected_calls_are_matched_once_each_in_any_order() -> None:
         ("detectable_format:multiple_sections", {"section_spliter": "S", "num_sections": 2}, "S 1 a S 2 b S 3", "S 1"),
         ("detectable_format:title", {}, "<<a>>", "<<>>"),
         ("combination:two_responses", {}, "a\n******\nb", "a\n******\nb\n******\nc"),
+        ("combination:two_responses", {}, "******\na\n******\nb\n******\n", "a\n******\n******\nb"),
         ("startend:end_checker", {"end_phrase": "x"}, 'end X"', "x end"),
         ("startend:quotation", {}, ' "a" ', '"'),
         ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": "less than"}, "AA b", "AA BB"),
@@ -363,6 +366,8 @@ def test_mathematics_is_compared_by_structure() -> None:
     assert value(boxed, r"\boxed{1} then \boxed{2}", answer="2") == 1 and value(boxed, "2" + " " * 100, answer="2") == 0
     said = "Final Answer: The final answer is 2. I hope it is correct.\n3"
     assert value(minerva, said, answer="2") == 1 and value(minerva, said, answer="3") == 0
+    twice = f"{said}\nFinal Answer: The final answer is 5. I hope it is correct."
+    assert value(minerva, twice, answer="2") == 1 and value(minerva, twice, answer="5") == 0  # the first counts
 
 
 def test_floats_get_a_tolerance_of_their_own_and_roots_only_the_problems() -> None:
@@ -471,6 +476,9 @@ y = 2x+1  =  2x - y + 1 = 0
 (x+1)^2  #  x^2+1
 e^{i\pi}  =  -1
 2^{-3}  =  \frac18
+2^-3  =  \frac18
+x^-1  =  \frac{1}{x}
+2^-3  #  8
 101_2  =  101_2
 101_2  #  101_3
 101_2  #  5
@@ -579,3 +587,13 @@ def test_the_words_about_judgements_count_each_kind_apart() -> None:
     assert about["position"].endswith("with probability 0.75; same verdict in both orders: 67%")
     assert about["forged"].startswith("1 answers")
     assert "position" not in about_judge([Score("s", 1.0, detail=details[5])]) and not about_judge([Score("s", 1.0)])
+
+
+def test_a_test_command_stands_between_the_last_markers() -> None:
+    script = f"setup\n{START}\nold\n  {START}  \ntests\nmore\n{END}\nafter\n"
+    assert script_parts(script) == (f"setup\n{START}\nold", "tests\nmore")
+    again = f"{START}\none\n{END}\nbetween\n{START}\ntwo\n{END}\n{START}"
+    assert script_parts(again) == (f"{START}\none\n{END}\nbetween", "two")
+    for broken in ("", START, f"{START}\n \n{END}", f"{END}\n{START}\ntests", f"{START} x\ntests\n{END}"):
+        with pytest.raises(DataError, match="no test command"):
+            script_parts(broken)

@@ -331,6 +331,9 @@ def test_powers_formulas_by_hand() -> None:
     assert rare.effect(200) == smallest_detectable(200, disagreement=0.05)
     one = from_one(by_task([1.0, 0.0, 0.0, 0.0]), 0.25)
     assert one.between == pytest.approx(2 * 0.75 * 0.25) and one.disagreement == pytest.approx(0.375)
+    for correlation in (-1.0, 0.0, 1.0):
+        plan = from_one(by_task([1.0, 0.0, 0.0, 0.0]), correlation)
+        assert plan.between == pytest.approx(2 * (1 - correlation) * 0.25)
     found = judged(Differences.between(by_task(VALUES), by_task([0.0] * 8)))
     sd = float(np.std(VALUES, ddof=1))
     assert found.detectable == pytest.approx(z * sd / math.sqrt(8))
@@ -370,6 +373,8 @@ def test_a_difference_of_figures_counts_its_draws() -> None:
     assert found.p_above(0.0123) == (1 + int(np.sum(draws <= 0.0123))) / (1 + DRAWS)
     assert found.p_below(0.0123) == (1 + int(np.sum(draws >= 0.0123))) / (1 + DRAWS)
     assert found.error == pytest.approx(float(np.std(draws, ddof=1)))
+    assert list(found.reversed.draws) == sorted(found.reversed.draws) and found.reversed.reversed == found
+    assert found.reversed.bounds() == pytest.approx([-each for each in found.bounds()][::-1])
     turned = FigureDifference.between(mean_figure(a, True), mean_figure(b, True))
     assert turned.counts == (1, 4) and judged(turned).lower_is_better
     assert found.reversed.mean == -found.mean and found.reversed.counts == (1, 4)

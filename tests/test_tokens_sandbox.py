@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from datetime import datetime
 from typing import Any
 
@@ -140,6 +141,16 @@ def test_a_greedy_template_ends_soon_in_a_template_error(source: str) -> None:
     with pytest.raises(TemplateError):
         render(source)
     assert time.process_time() - start < 8.0
+
+
+def test_a_text_that_is_too_long_is_refused_before_it_is_joined() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(TemplateError):
+            render("{{ (['a'] * 50) | join('b' * 1000000) | length }}")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

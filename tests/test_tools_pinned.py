@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firsthand.errors import ToolError
+from firsthand.errors import ConfigError, ToolError
 from firsthand.tools.calculator import evaluate, show
 from firsthand.tools.databases.sql_process import cell, fetched
 from firsthand.tools.fetch import Page
@@ -25,7 +25,7 @@ from firsthand.tools.files import MAX_CHARS, Files
 from firsthand.tools.folders.rooted import Rooted
 from firsthand.tools.python import shortened, unfenced
 from firsthand.tools.search import PASSAGE_CHARS, SearchIndex, split
-from firsthand.tools.sql import _table
+from firsthand.tools.sql import SqlFile, _table
 from firsthand.tools.web.addresses import read_host
 from firsthand.tools.web.html import to_text
 from firsthand.tools.web_search import SERVICES, _request, _shown
@@ -347,3 +347,18 @@ def test_a_table_holds_as_many_rows_as_fit_and_says_how_many(width: int, more: b
         note = [f"[there are more than these {shown} rows: ask for fewer, or count them]"] * (more or count > fit)
         assert lines == ["c | d", *["x" * width + " | NULL"] * shown, *(note or ["(no rows)"] * (not count))]
     assert _table({"columns": ["a|b"], "rows": [["x\ny|z"]], "more": False}) == "a\\|b\nx\\ny\\|z"
+
+
+def test_a_database_is_a_file_that_says_so_or_is_empty(tmp_path: Path) -> None:
+    for head, fine in (
+        (b"", True),
+        (b"SQLite format 3\0" + bytes(84), True),
+        (b"SQLite format 4\0", False),
+        (b"S", False),
+    ):
+        (tmp_path / "d").write_bytes(head)
+        if fine:
+            assert SqlFile(tmp_path / "d").path == tmp_path / "d"
+        else:
+            with pytest.raises(ConfigError, match="no SQLite database"):
+                SqlFile(tmp_path / "d")

@@ -382,3 +382,17 @@ def test_a_replay_reads_what_was_read_then(tmp_path: Path, monkeypatch: pytest.M
     with store.open_run("last", data_home()) as run:
         [trace] = run.traces()
     assert trace.answer == '<untrusted from="files in notes">\nas it was\n</untrusted>'
+
+
+def test_a_lines_id_is_its_number_where_it_has_none_and_its_title_its_id(tmp_path: Path) -> None:
+    lines = [
+        {"text": "zebra"},
+        {"id": "i", "contents": "apple"},
+        {"title": "T", "body": "pear"},
+        {"title": "", "text": "fig"},
+    ]
+    (tmp_path / "x.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    index = SearchIndex(tmp_path / "x.jsonl")
+    words = ("zebra", "apple", "pear", "fig")
+    found = [(each.id, each.title) for word in words for each in index.find(word)]
+    assert found == [("1", "1"), ("i", "i"), ("5", "T"), ("7", "7")]
