@@ -11,10 +11,12 @@ import pytest
 
 from firsthand.errors import ConfigError, StoreError, ToolError
 from firsthand.runs.index import INDEX
+from firsthand.runs.integrity import SEALED, seal
 from firsthand.runs.run_names import DATABASE, LOCK
 from firsthand.runs.store import Run, create, list_runs, open_run
 from firsthand.system.lock import holder, is_held
 from firsthand.system.sqlite_journal import forged_journal
+from firsthand.task import Task
 from firsthand.tools.search import search
 from firsthand.tools.sql import sql
 from firsthand.trace import Score, Trace
@@ -128,6 +130,38 @@ def test_triggers_and_views_of_any_name_are_refused_before_anything_is_written(
     with pytest.raises(StoreError, match="triggers or views"):
         open_run(str(folder), folder.parent.parent)
     assert (folder / DATABASE).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "table, column, value",
+    [
+        ("traces", "score", "\x1b]0;x\x07"),
+        ("traces", "score", float("inf")),
+        ("traces", "agent", b"\xff"),
+        ("traces", "cost_usd", 1e308),
+        ("traces", "tokens", 1e308),
+        ("traces", "duration_s", "1 s"),
+        ("run", "planned", "many"),
+        ("tasks", "cluster", b"x"),
+        ("agents", "name", b"x"),
+    ],
+)
+def test_a_value_that_is_not_of_its_columns_type_spoils_no_list(
+    folder: Path, tmp_path: Path, table: str, column: str, value: object
+) -> None:
+    """A text among the scores ended `firsthand runs` with a TypeError, and with it the list of all other runs."""
+    with open_run(str(folder), tmp_path) as run:
+        run.add_tasks("b", [Task("t", "?")])
+        run.add_agent("a", {"name": "a"})
+        with run.database.write() as connection:
+            assert connection.execute(f"UPDATE {table} SET {column} = ?", (value,)).rowcount == 1
+            if table in SEALED:
+                seal(connection, table, "true")
+    (tmp_path / "runs" / INDEX).unlink(missing_ok=True)
+    (info,) = list_runs(tmp_path)
+    assert info.problem is not None and "of another type than their columns" in info.problem
+    with open_run(str(folder), tmp_path) as run, pytest.raises(StoreError, match=f"rows in its {table}"):
+        run.check()
 
 
 def test_a_table_of_a_name_that_sqlite_keeps_for_itself_is_refused(folder: Path) -> None:
