@@ -272,3 +272,14 @@ def test_an_index_that_holds_infinity_is_made_again(folder: Path, tmp_path: Path
         raw.execute(f"UPDATE runs SET digest = checksum({columns})")
     raw.close()
     assert [info.tokens for info in list_runs(tmp_path)] == [0]
+
+
+def test_a_score_whose_detail_is_a_text_is_damage_and_no_attribute_error(folder: Path, tmp_path: Path) -> None:
+    with open_run(str(folder), tmp_path) as run:
+        body = run.database.get(run.database.read("SELECT body FROM traces")[0][0])
+        body["scores"][0]["detail"] = "\x1b]0;x\x07"
+        with run.database.write() as connection:
+            connection.execute("UPDATE traces SET body = ?", (put(connection, body),))
+            seal(connection, "traces", "true")
+    with open_run(str(folder), tmp_path) as run, pytest.raises(StoreError, match="damaged"):
+        run.samples("b")
