@@ -338,17 +338,11 @@ def task_func(n):
     class X(str): pass
     return ''
 """,
-    "shadows_the_builtins_of_the_tests": """
-class Real(str): pass
-def len(x): return 3
-def isinstance(x, y): return True
-def task_func(n): return 'abc'
-""",
 }
 """Answers that reach for what judges them: comparisons, frames, code, trace functions, builtins, results."""
 
 
-FEW = ("always_equal_type", "builtins_compile", "failure_exception", "shadows_the_builtins_of_the_tests")
+FEW = ("always_equal_type", "builtins_compile", "failure_exception")
 
 
 @needs_bwrap
@@ -359,6 +353,18 @@ def test_answers_that_reach_for_what_judges_them_do_not_pass(tmp_path, names):
     assert right.ok, right
     for name, outcome in zip(names, others, strict=True):
         assert not outcome.ok and outcome.ended == "error", (name, outcome)
+
+
+@needs_bwrap
+def test_tests_use_pythons_own_builtins_whatever_the_answer_calls_len(tmp_path):
+    tests = (
+        HACKED[: HACKED.index("    def test_home")]
+        + "    def test_length(self):\n        self.assertEqual(len(task_func(1)), 3)\n"
+    )
+    (task,) = benchmark(tmp_path, row(test=tests)).tasks(0)
+    shadowing = "def len(x): return 3\ndef task_func(n): return {text!r}[: len(n)]"
+    wrong, right = outcomes(task, [shadowing.format(text="ab"), shadowing.format(text="abcd")])
+    assert not wrong.ok and "2 != 3" in wrong.stderr and right.ok, (wrong, right)
 
 
 HONEST = """

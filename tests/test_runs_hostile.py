@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.runs.database import checksum, put
 from firsthand.runs.index import INDEX
+from firsthand.runs.integrity import SEALED, seal
 from firsthand.runs.run_names import DATABASE, LOCK
 from firsthand.runs.store import Run, create, list_runs, open_run
+from firsthand.stats.stored_figures import own_figures
+from firsthand.system.home_seal import KEY
 from firsthand.system.lock import holder, is_held
 from firsthand.system.sqlite_journal import forged_journal
+from firsthand.task import Task
 from firsthand.tools.search import search
 from firsthand.tools.sql import sql
 from firsthand.trace import Score, Trace
@@ -130,6 +135,38 @@ def test_triggers_and_views_of_any_name_are_refused_before_anything_is_written(
     assert (folder / DATABASE).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "table, column, value",
+    [
+        ("traces", "score", "\x1b]0;x\x07"),
+        ("traces", "score", float("inf")),
+        ("traces", "agent", b"\xff"),
+        ("traces", "cost_usd", 1e308),
+        ("traces", "tokens", 1e308),
+        ("traces", "duration_s", "1 s"),
+        ("run", "planned", "many"),
+        ("tasks", "cluster", b"x"),
+        ("agents", "name", b"x"),
+    ],
+)
+def test_a_value_that_is_not_of_its_columns_type_spoils_no_list(
+    folder: Path, tmp_path: Path, table: str, column: str, value: object
+) -> None:
+    """A text among the scores ended `firsthand runs` with a TypeError, and with it the list of all other runs."""
+    with open_run(str(folder), tmp_path) as run:
+        run.add_tasks("b", [Task("t", "?")])
+        run.add_agent("a", {"name": "a"})
+        with run.database.write() as connection:
+            assert connection.execute(f"UPDATE {table} SET {column} = ?", (value,)).rowcount == 1
+            if table in SEALED:
+                seal(connection, table, "true")
+    (tmp_path / "runs" / INDEX).unlink(missing_ok=True)
+    (info,) = list_runs(tmp_path)
+    assert info.problem is not None and "of another type than their columns" in info.problem
+    with open_run(str(folder), tmp_path) as run, pytest.raises(StoreError, match=f"rows in its {table}"):
+        run.check()
+
+
 def test_a_table_of_a_name_that_sqlite_keeps_for_itself_is_refused(folder: Path) -> None:
     with sqlite3.connect(folder / DATABASE) as raw:
         raw.execute("PRAGMA writable_schema = ON")
@@ -164,3 +201,85 @@ def test_links_and_pipes_in_place_of_a_lock_and_its_notes_change_nothing_and_hol
 def refused(run: Run) -> None:
     with pytest.raises(StoreError, match="cannot be written"), run.claimed():
         raise AssertionError("claimed")
+
+
+EVIL = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "{file}",
+        "{file}:evil",
+        "inspect:task={file}",
+        "inspect:task={folder}",
+        "inspect:task={file}@evil",
+        "lm_eval:task=x:trust=true",
+        "lm_eval:task=x:include={folder}",
+        "{folder}/x.toml",
+        "./evil.py",
+        "arithmetic:data=../evil",
+    ],
+)
+def test_looking_at_a_run_of_somebody_else_loads_no_file_that_it_names(tmp_path: Path, spec: str) -> None:
+    """The figures of a run were computed by the benchmark that it names: a Python file ran when its summary was shown."""
+    (tmp_path / "evil.py").write_text(EVIL)
+    text = spec.format(file=tmp_path / "evil.py", folder=tmp_path)
+    with create(tmp_path / "theirs", {"seed": 1}, "given") as run:
+        foreign = run.about | {"figures": {"b": text}, "figures_seal": "0" * 64}
+    for about in (foreign, {key: foreign[key] for key in foreign if key != "figures_seal"}):
+        with open_run(str(run.path), tmp_path) as theirs:
+            replace_about(theirs, about)
+        with open_run(str(run.path), tmp_path) as theirs:
+            told: list[str] = []
+            assert own_figures(told.append, theirs) == {}
+            assert len(told) == 1 and "was not made in this data home" in told[0]
+    assert not (tmp_path / "evil.ran").exists()
+
+
+def test_a_run_made_here_loads_the_file_that_computes_its_figures_until_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    (tmp_path / "evil.py").write_text(EVIL + "from firsthand.benchmarks.arithmetic import arithmetic as evil\n")
+    (tmp_path / "other.py").write_text(EVIL)
+    with create(tmp_path, {}, "own", figures={"arithmetic": str(tmp_path / "evil.py")}) as run:
+        told: list[str] = []
+        own_figures(told.append, run)
+        assert told == [] and (tmp_path / "evil.ran").exists()
+        replace_about(run, run.about | {"figures": {"arithmetic": str(tmp_path / "other.py")}})
+    assert (tmp_path / KEY).stat().st_mode & 0o077 == 0
+    with open_run("last", tmp_path) as run:
+        own_figures(told.append, run)
+        assert len(told) == 1 and not (tmp_path / "other.ran").exists()
+        replace_about(run, run.about | {"figures": ["x"]})
+    with open_run("last", tmp_path) as run, pytest.raises(StoreError, match="figures are not specs"):
+        own_figures(told.append, run)
+
+
+def replace_about(run: Run, about: dict[str, object]) -> None:
+    with run.database.write() as connection:
+        connection.execute("UPDATE run SET about = ?", (put(connection, about),))
+        seal(connection, "run", "true")
+
+
+def test_an_index_that_holds_infinity_is_made_again(folder: Path, tmp_path: Path) -> None:
+    assert len(list_runs(tmp_path)) == 1
+    with sqlite3.connect(tmp_path / "runs" / INDEX) as raw:
+        raw.create_function("checksum", -1, checksum)
+        raw.execute("UPDATE runs SET tokens = 9e999")
+        columns = "id, files, updated_at, created_at, status, done, planned, errors, tokens, scores, about"
+        raw.execute(f"UPDATE runs SET digest = checksum({columns})")
+    raw.close()
+    assert [info.tokens for info in list_runs(tmp_path)] == [0]
+
+
+def test_a_score_whose_detail_is_a_text_is_damage_and_no_attribute_error(folder: Path, tmp_path: Path) -> None:
+    with open_run(str(folder), tmp_path) as run:
+        body = run.database.get(run.database.read("SELECT body FROM traces")[0][0])
+        body["scores"][0]["detail"] = "\x1b]0;x\x07"
+        with run.database.write() as connection:
+            connection.execute("UPDATE traces SET body = ?", (put(connection, body),))
+            seal(connection, "traces", "true")
+    with open_run(str(folder), tmp_path) as run, pytest.raises(StoreError, match="damaged"):
+        run.samples("b")

@@ -437,6 +437,13 @@ def test_replacements_of_real_tokenizers_are_taken() -> None:
         text = base64.b64encode(table).decode()
         check_growth({"normalizer": {"type": "Precompiled", "precompiled_charsmap": text}}, "x")
     check_growth({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "no base64"}}, "x")
+    more = [
+        {"type": "Prepend", "prepend": "a" * 82},
+        {"type": "Replace", "pattern": {"String": "a"}, "content": "x" * 200},
+    ]
+    with pytest.raises(ModelFileError, match="more than 16384 characters before it"):  # 82 x 200
+        check_growth({"normalizer": {"type": "Sequence", "normalizers": more}}, "x")
+    check_growth({"normalizer": {"type": "Sequence", "normalizers": more[::-1]}}, "x")
 
 
 @pytest.mark.weights

@@ -99,6 +99,8 @@ class Score:
     """True if it failed because the judge could not answer: an error in tables, and no part of a mean."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.detail, Mapping):
+            raise TypeError(f"the detail of a score is a {type(self.detail).__name__}: an object was expected")
         if "scorer_failed" in self.detail:  # stored before there were the two fields
             detail = dict(self.detail)
             object.__setattr__(self, "failure", self.failure or str(detail.pop("scorer_failed")))

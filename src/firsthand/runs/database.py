@@ -247,7 +247,7 @@ class Database:
                 raise never_begun(self.path.parent)
             raise StoreError(f"{self.path} is a SQLite file, but not {self.schema.noun}: give the folder of a run")
         if self.read("SELECT 1 FROM sqlite_master WHERE type NOT IN ('table', 'index') LIMIT 1"):
-            raise self.damaged(f"it has triggers or views, and {self.schema.noun} has none")
+            raise self.damaged(f"its tables are not those of {self.schema.noun}: it has triggers or views")
         if version < len(migrations):
             with self.write() as connection:
                 for number in range(self._version(), len(migrations)):  # again, now that nobody else can migrate

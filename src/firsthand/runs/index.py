@@ -122,7 +122,7 @@ class Index:
                 if database.read(f"SELECT count(*) FROM runs WHERE digest <> checksum({_COLUMNS})") != [(0,)]:
                     raise ValueError("an entry has been changed")
             return {entry.info.id: entry for entry in (_entry(self.folder, *row) for row in rows)}
-        except (StoreError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (StoreError, KeyError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
             on_problem(f"the index of runs {self.path} cannot be read and is made anew: {error}")
             self._remove()
             return {}

@@ -16,7 +16,13 @@ from typing import Any
 from firsthand.runs.database import Database
 
 EVERY_READ = 20_000
+<<<<<<< HEAD
 """Attempts, later scores and metrics up to which a run is checked whenever it is opened for its numbers."""
+=======
+"""Attempts and later scores up to which a run is checked whenever it is opened for its numbers."""
+MAX_REAL = 1e200
+"""The largest number in a column of numbers, so that sums of squares are finite."""
+>>>>>>> s4-attack
 SEALED = {
     "run": "id, created_at, status, about, planned",
     "tasks": "benchmark, task, body, cluster",
@@ -81,7 +87,22 @@ def _check_indexes(database: Database, of: str) -> None:
 
 
 def _check_rows(database: Database) -> None:
+    for table in (*SEALED, "agents"):
+        _check_types(database, table)
     for table, columns in SEALED.items():
         changed = f"SELECT count(*) FROM {table} WHERE digest IS NOT NULL AND digest <> checksum({columns})"
         if number := database.read(changed)[0][0]:
             raise database.damaged(f"{number} of the rows in its {table} have been changed")
+
+
+def _check_types(database: Database, table: str) -> None:
+    """What a column holds must be of its type: SQLite keeps a text in a column of numbers, and infinity among them."""
+    strange = []
+    for _, name, declared, is_needed, _, is_key in database.read(f"PRAGMA table_info({table})"):
+        kinds = {"REAL": "'real', 'integer'"}.get(declared, f"'{declared.lower()}'")
+        none = "" if is_needed or is_key else ", 'null'"
+        strange.append(f"typeof({name}) NOT IN ({kinds}{none})")
+        if declared == "REAL":
+            strange.append(f"abs({name}) > {MAX_REAL!r}")
+    if number := database.read(f"SELECT count(*) FROM {table} WHERE {' OR '.join(strange)}")[0][0]:
+        raise database.damaged(f"{number} of the rows in its {table} hold values of another type than their columns")

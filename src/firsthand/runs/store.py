@@ -29,7 +29,7 @@ from typing import Any, Literal
 from firsthand import __version__
 from firsthand.errors import StoreError
 from firsthand.loop.attempt import cost_of
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.model import Usage
 from firsthand.preference import Preference
 from firsthand.runs import attempts, later_scores, score_totals
@@ -42,7 +42,11 @@ from firsthand.runs.integrity import SEALED, check_bodies, check_file, check_num
 from firsthand.runs.run_claims import claim_attempts, claim_scoring, expect_idle
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
+<<<<<<< HEAD
 from firsthand.runs.task_groups import TaskGroups, same_problem, task_strata
+=======
+from firsthand.system.home_seal import seal_of
+>>>>>>> s4-attack
 from firsthand.system.lock import is_held
 from firsthand.system.source_commit import source_commit
 from firsthand.task import Task
@@ -488,6 +492,7 @@ def create(
         "commit": source_commit(),
         "machine": describe_machine(),
         "figures": dict(figures or {}),
+        "figures_seal": seal_of(canonical(dict(figures))) if figures else "",
         "protocols": dict(protocols or {}),
         "reducers": dict(reducers or {}),
     }

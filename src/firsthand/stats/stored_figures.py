@@ -6,15 +6,20 @@ the traces.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
+from pathlib import Path
 
 from firsthand import catalog
 from firsthand.benchmark import Benchmark, Figure, Figures
-from firsthand.errors import FirsthandError
+from firsthand.errors import DataError, FirsthandError
+from firsthand.message import canonical
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.store import Run
 from firsthand.stats.figures import figures, has_figures
+from firsthand.system.home_seal import is_ours
+from firsthand.system.option_spec import parse_spec
 from firsthand.trace import Trace
 
 Side = tuple[Run, str]
@@ -24,8 +29,13 @@ Side = tuple[Run, str]
 def own_figures(tell: Callable[[str], None], *runs: Run) -> dict[str, Figures]:
     """Benchmark -> its own figures. `tell` receives a sentence for a benchmark that cannot be made again."""
     found: dict[str, Figures] = {}
-    for name, text in {each for run in runs for each in run.about.get("figures", {}).items()}:
+    for name, text, is_own in {each for run in runs for each in _specs(run)}:
         try:
+            if not is_own and _names_files(text):
+                raise DataError(
+                    f"the run names {text!r} for them, and it was not made in this data home: a file may hold any program, "
+                    "so it is not loaded"
+                )
             made = _made(text)
         except FirsthandError as error:
             tell(f"{name} has figures of its own, which cannot be computed here: {error}")
@@ -63,6 +73,27 @@ def first_score(benchmark: str, *runs: Run) -> str:
     return next(
         (trace.attempt_scores[0].name for run in runs for trace in run.samples(benchmark) if trace.attempt_scores), ""
     )
+
+
+def _specs(run: Run) -> list[tuple[str, str, bool]]:
+    """Name and spec of each benchmark with figures of its own, and whether the run was made in this data home."""
+    given = run.about.get("figures", {})
+    if not isinstance(given, dict) or not all(isinstance(each, str) for each in given.values()):
+        raise run.database.damaged("its figures are not specs of benchmarks")
+    is_own = is_ours(canonical(given), run.about.get("figures_seal"))
+    return [(name, text, is_own) for name, text in given.items()]
+
+
+def _names_files(text: str) -> bool:
+    """True unless the spec is a benchmark of this package or of an installed one, with options that name no file."""
+    spec = parse_spec(text)
+    words = [spec.name, *(part for value in spec.options.values() for part in (value, value.partition("@")[0]))]
+    return bool({"trust", "include"} & spec.options.keys()) or any(
+        _FILE.search(word) or Path(word).exists() for word in words
+    )
+
+
+_FILE = re.compile(r"\.(py|toml|ya?ml|jsonl?)\b|^[/~.]|\.\.", re.IGNORECASE)
 
 
 @cache

@@ -62,11 +62,8 @@ def main() -> None:
         sys.path.insert(0, os.getcwd())
         serve(theirs, answer)
     theirs.close()
-    os.environ |= {
-        "PYTHONSAFEPATH": "1",
-        "PYTHONNOUSERSITE": "1",
-        "HOME": "/nonexistent",
-    }  # nor do programs that tests start
+    # Programs that the tests start import nothing from this folder either, nor from what an answer wrote below `~`.
+    os.environ |= {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "HOME": "/nonexistent"}
     given = json.load(sys.stdin)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(given["setup"], "<setup>", "exec"), namespace)

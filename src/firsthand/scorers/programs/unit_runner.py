@@ -302,7 +302,8 @@ def _equals_everything(kind: type) -> bool:
         return said is not NotImplemented and bool(said)
 
     try:
-        one = kind.__new__(kind)
+        new: Any = kind.__new__
+        one = new(kind)
         return says(object()) or any(says(first) and says(second) for first, second in pairs)
     except Exception:  # it needs what its `__init__` gives it
         return False
@@ -327,9 +328,8 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
         stream.write(dump(body).encode() + b"\n")
         stream.flush()
 
-    vars(unittest.case)[
-        "_ShouldStop"
-    ] = ()  # it ends a test as if it had passed; only `failfast`, not used here, raises it
+    # Raised, it ends a test as if it had passed. Only `failfast`, which is not used here, raises it.
+    vars(unittest.case)["_ShouldStop"] = ()
     module = types.ModuleType(MODULE)
     module.__dict__.update(__builtins__=builtins, __file__=f"{MODULE}.py", sys=sys, os=os, environ=os.environ)
     sys.modules[MODULE] = module

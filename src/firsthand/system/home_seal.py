@@ -1,0 +1,45 @@
+"""Seals texts with a key of this data home, to tell what was written here from what somebody else has written.
+
+A run's folder may come from anyone. What it names to be loaded, a Python file among it, is believed if its seal is ours.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from firsthand.system.home import data_home
+
+KEY = "seal.key"
+_BYTES = 32
+
+
+def seal_of(text: str) -> str:
+    """Return the text's seal: an HMAC-SHA-256 under the key of this data home, which is made at the first use."""
+    return hmac.new(_key(data_home() / KEY), text.encode("utf-8", "surrogatepass"), "sha256").hexdigest()
+
+
+def is_ours(text: str, seal: object) -> bool:
+    """Return whether the seal is that of the text under the key of this data home."""
+    return isinstance(seal, str) and hmac.compare_digest(seal_of(text).encode(), seal.encode("utf-8", "replace"))
+
+
+def _key(path: Path) -> bytes:
+    """The key, or one that nobody else has where none can be kept."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{KEY}.{os.getpid()}.{secrets.token_hex(4)}")
+        if not path.exists():
+            handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(secrets.token_bytes(_BYTES))
+            with suppress(FileExistsError):
+                os.link(beside, path)  # the first of several processes
+            beside.unlink()
+        key = path.read_bytes()
+        if len(key) == _BYTES:
+            return key
+    return secrets.token_bytes(_BYTES)
