@@ -42,11 +42,8 @@ from firsthand.runs.integrity import SEALED, check_bodies, check_file, check_num
 from firsthand.runs.run_claims import claim_attempts, claim_scoring, expect_idle
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import StoredJournal, now
-<<<<<<< HEAD
 from firsthand.runs.task_groups import TaskGroups, same_problem, task_strata
-=======
 from firsthand.system.home_seal import seal_of
->>>>>>> s4-attack
 from firsthand.system.lock import is_held
 from firsthand.system.source_commit import source_commit
 from firsthand.task import Task
