@@ -74,6 +74,11 @@ def test_each_number_is_used_exactly_as_often_as_it_is_given(expression, numbers
     assert makes_24(expression, position(numbers)) == holds
 
 
+def test_as_many_numbers_as_may_be_are_solved_and_no_more():
+    assert reachable(position("1 1 1 1 1 24")) and not reachable(position("1 1 1 1 1 1 24"))
+    assert solution(position("1 1 1 1 1 1 24")) is None and not reachable(()) and reachable(position("24"))
+
+
 def test_fractions_on_the_way_are_exact():
     assert is_solution("8 / (3 - 8 / 3)", "3 3 8 8") and solution(position("3 3 8 8"))
     assert not is_solution("8 / (3 - 8 / 3)", "3 3 8 9")

@@ -960,3 +960,20 @@ def test_no_more_of_a_prompt_is_cached_than_there_is(cached):
 
     body = {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": cached}}
     assert read_usage(body) == Usage(3, min(cached, 3), 1)
+
+
+@pytest.mark.parametrize(
+    ("ids", "found"),
+    [([0, 5], (0, 5)), ([2**31 - 1, 0], (2**31 - 1, 0)), ([2**31, 0], None), ([-1, 5], None), ([True, 5], None),
+     ([1.0, 5], None), ([5], None), ([], None), (None, None)],
+)  # fmt: skip
+def test_ids_of_sampled_tokens_are_taken_if_all_are_and_each_has_its_log_prob(ids: Any, found: Any) -> None:
+    from firsthand.providers.openai_wire import read_completions
+
+    content = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": 0.0}]
+    choice = {"message": {"content": "ab"}, "token_ids": ids, "logprobs": {"content": content}}
+    [completion] = read_completions({"choices": [choice], "prompt_token_ids": ids})
+    sampled = completion.message.sampled
+    assert sampled is None if found is None else sampled is not None and sampled.token_ids == found
+    assert sampled is None or sampled.logprobs == (-0.5, 0.0)
+    assert completion.prompt_ids == (found if ids != [5] else (5,))
