@@ -16,7 +16,7 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.bridges.lm_eval.document_scores import _turned, answers
-from firsthand.bridges.lm_eval.document_tasks import _sampling
+from firsthand.bridges.lm_eval.document_tasks import _read, _sampling, as_marker
 from firsthand.bridges.lm_eval.task_files import code_in, read_yaml
 from firsthand.errors import ConfigError, DataError, MissingExtra
 from firsthand.message import Message, Text
@@ -389,6 +389,18 @@ def test_generation_settings_are_read_by_the_harness_s_rules(settings: dict, fou
     assert _sampling(settings) == plain | found
     with pytest.raises(DataError, match="beam search with 2 beams"):
         _sampling({**settings, "num_beams": 2})
+
+
+def test_a_conversation_ends_with_what_a_user_says_and_has_no_roles_but_three() -> None:
+    def read(*roles: str) -> tuple:
+        return _read(as_marker([{"role": role, "content": f"{role} {place}"} for place, role in enumerate(roles)]))
+
+    before, last = read("system", "user", "assistant", "user")
+    assert [message.role for message in before] == ["system", "user", "assistant"] and last == "user 3"
+    assert read("user") == ((), "user 0") and _read("plain text") == _read(None) == ((), None)
+    for roles in (("user", "assistant"), ("system",), ("tool", "user"), ("user", "tool", "user")):
+        with pytest.raises(DataError, match="a user message was expected"):
+            read(*roles)
 
 
 @needs_harness

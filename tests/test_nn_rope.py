@@ -87,6 +87,13 @@ def test_yarn_without_a_factor_takes_the_ratio_of_lengths() -> None:
     assert rope_from_config(config).factor == 16
 
 
+def test_a_base_stands_in_only_where_the_file_has_none() -> None:
+    for config, theta in (({}, 5e5), ({"rope_theta": 3e4}, 3e4), ({"rope_parameters": {"rope_theta": 2e4}}, 2e4),
+                          ({"rope_theta": 3e4, "rope_scaling": {"rope_theta": 2e4}}, 2e4)):  # fmt: skip
+        assert rope_from_config(Fields(config, "config"), theta=5e5) == Rope(theta)
+    assert rope_from_config(Fields({}, "config")) == Rope(1e4)
+
+
 def gguf_rope(head_dim: int = 64, **metadata: Any) -> Rope:
     given = {f"llama.{name}": value for name, value in {"context_length": 8192, **metadata}.items()}
     return rope_from_gguf(GGUF(Path("m.gguf"), given, {}), Fields(given, "m.gguf", "llama."), head_dim)

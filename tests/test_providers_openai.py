@@ -977,3 +977,20 @@ def test_ids_of_sampled_tokens_are_taken_if_all_are_and_each_has_its_log_prob(id
     assert sampled is None if found is None else sampled is not None and sampled.token_ids == found
     assert sampled is None or sampled.logprobs == (-0.5, 0.0)
     assert completion.prompt_ids == (found if ids != [5] else (5,))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, PromptTooLong), (413, PromptTooLong), (422, PromptTooLong), (500, PromptTooLong), (404, ModelError),
+     (429, TransientError), (503, TransientError)],
+)  # fmt: skip
+def test_a_prompt_that_is_too_long_is_told_by_its_words_at_the_statuses_that_servers_use(
+    status: int, kind: type
+) -> None:
+    from firsthand.providers.openai_errors import Endpoint
+
+    endpoint = Endpoint("it", "m", (), 5.0)
+    told = ({"code": "context_length_exceeded"}, {"message": "This model's maximum context length is 4096 tokens"})
+    for body in told:
+        assert type(endpoint.status(status, body, {})) is kind
+    assert not isinstance(endpoint.status(status, {"message": "no"}, {}), PromptTooLong)
