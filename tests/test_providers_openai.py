@@ -994,3 +994,15 @@ def test_a_prompt_that_is_too_long_is_told_by_its_words_at_the_statuses_that_ser
     for body in told:
         assert type(endpoint.status(status, body, {})) is kind
     assert not isinstance(endpoint.status(status, {"message": "no"}, {}), PromptTooLong)
+
+
+def test_answers_come_by_their_index_and_share_the_tokens_that_were_counted() -> None:
+    from firsthand.providers.openai_wire import read_completions
+
+    choices = [{"index": place, "message": {"content": f"answer {place}"}} for place in (2, 0, 1)]
+    found = read_completions({"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 8}})
+    assert [each.message.text for each in found] == ["answer 0", "answer 1", "answer 2"]
+    assert [each.usage.completion_tokens for each in found] == [3, 3, 2]
+    assert [each.usage.prompt_tokens for each in found] == [5, 0, 0]
+    unnumbered = [{"message": {"content": text}} for text in "ba"]
+    assert [each.message.text for each in read_completions({"choices": unnumbered})] == ["b", "a"]
