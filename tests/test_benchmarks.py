@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -281,3 +282,23 @@ def test_levels_are_from_1_to_4(text, found):
         return
     with pytest.raises(ConfigError, match="levels is"):
         parse_levels(text)
+
+
+def test_the_answer_of_a_word_problem_follows_from_its_text():
+    kinds = {"gives away": 0, "for a bag": 0, "equally": 0, "a day for": 0}
+    for task in make_tasks(1, (4,), 200):
+        numbers = [int(word) for word in re.findall(r"\d+", task.prompt)]
+        [kind] = [each for each in kinds if each in task.prompt]
+        kinds[kind] += 1
+        match kind, numbers:
+            case "gives away", [boxes, in_each, given]:
+                expected = boxes * in_each - given
+            case "for a bag", [things, dollars, bag]:
+                expected = things * dollars + bag
+            case "equally", [whole, friends, had]:
+                assert whole % friends == 0
+                expected = whole // friends + had
+            case _, [a_day, days, lost]:
+                expected = a_day * days - lost
+        assert int(task.secret["answer"]) == expected
+    assert min(kinds.values()) > 20

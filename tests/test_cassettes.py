@@ -185,6 +185,9 @@ def test_the_crosswords_are_the_papers_twenty():
 def test_boards_are_read_from_any_text(monkeypatch, tmp_path):
     assert board_in("") == board_in("none") == "_" * 25
     assert board_in("A B C D E\nF G H I J") == "ABCDEFGHIJ" + "_" * 15
+    rows = [" ".join(letter * 5) for letter in "ABCDEFG"]
+    assert board_in("\n".join(rows)) == "".join(letter * 5 for letter in "CDEFG"), "the last five rows"
+    assert board_in("\n".join([*rows, "that is all", "A B C D E F"])) == "".join(letter * 5 for letter in "CDEFG")
     assert place("_" * 25, "v2. motor")[1::5] == "MOTOR"
     (tmp_path / "mini0505.json").write_text('[[["clue"], "A"]]')
     with pytest.raises(DataError, match="a list of clues and boards was expected"):

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.benchmarks.closed_world import TWO_HOPS, WorldPages, closed_world, find_page, make_world
+from firsthand.benchmarks.closed_world import TWO_HOPS, WorldPages, _names, closed_world, find_page, make_world
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.patterns.direct import direct
@@ -129,3 +129,20 @@ def test_every_two_hop_answer_stands_on_the_page_that_the_first_one_leads_to():
         for prompt, answer in mine.items():
             there = world[world[prompt.removeprefix(before).removesuffix(after)][first]]
             assert there[then] == answer and answer in there["page"]
+
+
+def test_a_name_that_begins_one_there_is_or_is_begun_by_one_is_not_taken():
+    class Given:
+        """Draws that were chosen beforehand."""
+
+        def __init__(self, names):
+            self.parts = [part for name in names for part in name.split("-")]
+
+        def choice(self, among):
+            assert self.parts[0] in among
+            return self.parts.pop(0)
+
+    taken = {"Toran"}
+    drawn = Given(["b-a-l-a-nd", "b-a-l-a-n", "b-a-l-a-nd", "t-o-r-a-n", "b-o-l-o-s", "b-o-l-o-st", "d-a-l-a-n"])
+    assert _names(drawn, 3, taken, " Works") == ["Baland Works", "Bolos Works", "Dalan Works"]
+    assert taken == {"Toran", "Baland", "Bolos", "Dalan"}

@@ -170,6 +170,8 @@ def test_what_stands_beside_an_installation_is_run(context: Path, packages: None
     [
         ("FROM --platform=linux/amd64 python:3.12", []),
         ("FROM other/image@sha256:1", ["is built from the image 'other/image'"]),
+        ("FROM debianx", ["is built from the image 'debianx'"]),
+        ("FROM my/debian", ["is built from the image 'my/debian'"]),
         ("FROM debian AS base", ["builds in several stages"]),
     ],
 )

@@ -151,6 +151,19 @@ def test_special_tokens_stand_where_the_post_processor_puts_them(
     assert found == EmbeddingConfig("cls", 64, before, after)
 
 
+@pytest.mark.parametrize(("before", "after"), [(16, 0), (8, 8), (0, 16), (17, 0), (9, 8), (0, 17)])
+def test_a_text_may_have_16_special_tokens_around_it(tmp_path: Path, folder: Path, before: int, after: int) -> None:
+    processor = TEMPLATE | {"single": [CLS] * before + [TEXT] + [CLS] * after}
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": processor}))
+    if before + after <= 16:
+        found = read_embedding_config(tmp_path, pretrained.load(folder), 64, default="cls")
+        assert (found.before, found.after, found.max_text_tokens) == ((2,) * before, (2,) * after, 48)
+    else:
+        with pytest.raises(ModelFileError, match="expected at most 16 ids"):
+            read_embedding_config(tmp_path, pretrained.load(folder), 64, default="cls")
+
+
 @pytest.mark.parametrize(
     ("sentence", "tokenizer", "most"),
     [

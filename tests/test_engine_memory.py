@@ -105,6 +105,19 @@ def test_the_oldest_holds_are_dropped_when_half_the_memory_is_held() -> None:
     assert not same.is_pinned and engine.pin_prefix(texts[2]).num_tokens == 0
 
 
+def test_exactly_half_of_the_blocks_may_be_held() -> None:
+    engine = tiny_engine(kv_memory_bytes=16 * 512 * 10)
+    holds = []
+    for start, length in ((0, 40), (50, 30), (20, 10)):  # 3, 2 and 1 blocks, of which 5 may be held
+        text = tuple((start + i) % VOCAB for i in range(length))
+        engine.add(Request(text, Sampling(max_tokens=1)))
+        drain(engine)
+        holds.append(engine.pin_prefix(text))
+        if length == 30:
+            assert [hold.is_pinned for hold in holds] == [True, True] and engine.stats().pinned_blocks == 5
+    assert [hold.is_pinned for hold in holds] == [False, True, True] and engine.stats().pinned_blocks == 3
+
+
 def test_a_text_longer_than_may_be_held_is_held_in_part() -> None:
     engine = tiny_engine(kv_memory_bytes=16 * 512 * 10)
     engine.add(Request(tuple(range(90)), Sampling(max_tokens=1)))

@@ -68,6 +68,25 @@ def test_a_greedy_continuation_is_known_as_greedy() -> None:
     ]
 
 
+def test_a_continuation_with_one_token_that_is_not_the_best_is_not_greedy_wherever_it_stands() -> None:
+    engine = tiny_engine()
+
+    def greedy(prompt: tuple[int, ...], count: int) -> list[int]:
+        engine.add(Request(prompt, Sampling(max_tokens=count)))
+        (outputs,) = drain(engine).values()
+        return list(tokens(outputs))
+
+    best = greedy(PROMPTS[1], 4)
+    for place in range(4):
+        start = [*best[:place], (best[place] + 1) % VOCAB]
+        strayed = [*start, *greedy((*PROMPTS[1], *start), 3 - place)] if place < 3 else start
+        assert [each.is_greedy for each in engine.score(PROMPTS[1], [best, strayed, best[:place]])] == [
+            True,
+            False,
+            True,
+        ]
+
+
 def test_scoring_keeps_the_outputs_of_other_requests() -> None:
     engine = tiny_engine()
     request_id = engine.add(Request(PROMPTS[1], Sampling(max_tokens=3)))

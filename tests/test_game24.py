@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from sims import majority
 from cpu_time import at_most_cpu_s
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.benchmarks.game24 import game24, generate, is_solution, thoughts
+from firsthand.benchmarks.game24 import _span, game24, generate, is_solution, thoughts
 from firsthand.benchmarks.sources.tot_data import prompts
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import user
@@ -72,6 +73,24 @@ def test_an_answer_is_checked_exactly(answer, holds):
 )  # fmt: skip
 def test_each_number_is_used_exactly_as_often_as_it_is_given(expression, numbers, holds):
     assert makes_24(expression, position(numbers)) == holds
+
+
+@pytest.mark.parametrize(
+    ("ranks", "span"),
+    [("1", (1, 1)), ("901-1000", (901, 1000)), ("7-7", (7, 7)), ("0", None), ("0-5", None), ("5-4", None), ("-5", None),
+     ("1-", None), ("", None), ("100000", None)],
+)  # fmt: skip
+def test_ranks_are_counted_from_one(ranks, span):
+    if span is not None:
+        assert _span(ranks) == span
+        return
+    with pytest.raises(ConfigError, match="ranks is"):
+        _span(ranks)
+
+
+def test_as_many_numbers_as_may_be_are_solved_and_no_more():
+    assert reachable(position("1 1 1 1 1 24")) and not reachable(position("1 1 1 1 1 1 24"))
+    assert solution(position("1 1 1 1 1 1 24")) is None and not reachable(()) and reachable(position("24"))
 
 
 def test_fractions_on_the_way_are_exact():
@@ -183,6 +202,27 @@ def test_one_rate_stands_for_every_step_and_a_chain_needs_all_four():
     assert found.pop("answer") == 0.8
     assert found.pop("direct") == found.pop("cot") == pytest.approx(0.8 * 0.8 * 0.8 * 0.8)
     assert found == {"propose_losing": (0.3, 0.3, 0.3), "distractors": 5}
+
+
+def test_a_verdict_goes_by_the_rates_of_the_operation_that_led_to_the_numbers():
+    def verdicts(numbers, **rates):
+        model = Sim(replace(uniform(0.0), **rates))
+        return {model._verdict(position(numbers), Random(seed)) for seed in range(40)}
+
+    half, never, always = (0.5,) * 3, (0.0,) * 3, (1.0,) * 3
+    lost, won = ("1 1 1", "1 1", "5"), ("8 3 1", "8 3", "24")
+    for step, numbers in enumerate(lost):
+        only = tuple(float(at == step) for at in range(3))
+        assert verdicts(numbers, sure_if_lost=only, impossible_if_lost=never) == {"sure"}
+        assert verdicts(numbers, sure_if_lost=never, impossible_if_lost=only) == {"impossible"}
+        assert verdicts(numbers, sure_if_lost=half, impossible_if_lost=half) == {"sure", "impossible"}
+        assert verdicts(numbers, sure_if_lost=never, impossible_if_lost=never) == {"likely"}
+    for step, numbers in enumerate(won):
+        only = tuple(float(at == step) for at in range(3))
+        assert verdicts(numbers, sure_if_winnable=only) == {"sure"} and verdicts(numbers, sure_if_winnable=never) == {
+            "likely"
+        }
+        assert verdicts(numbers, impossible_if_lost=always) == {"sure"}
 
 
 def test_stated_rates_are_the_measured_rates():

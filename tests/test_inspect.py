@@ -340,6 +340,9 @@ def test_requests_and_answers_keep_their_meaning_in_both_directions() -> None:
     assert (settings.temperature, settings.seed, settings.stop, settings.top_logprobs) == (0.5, 3, ("a",), 2)
     assert settings.grammar is not None and settings.max_tokens == 2048
     assert Sampling(**sampling_from(GenerateConfig(max_tokens=7))).max_tokens == 7
+    tops = [(None, None), (False, None), (True, None), (True, 0), (None, 3), (True, 3)]
+    asked = [sampling_from(GenerateConfig(logprobs=own, top_logprobs=top)).get("top_logprobs", 0) for own, top in tops]
+    assert asked == [0, 0, 1, 1, 3, 3], "log-probs of the tokens alone need the best of each, which holds its text"
     tools = [ToolInfo(name=name, description="d", parameters=ToolParams()) for name in ("add", "sub")]
     assert [spec.name for spec in specs_from(tools, "auto")] == ["add", "sub"] and specs_from(tools, "none") == ()
     assert [spec.name for spec in specs_from(tools, ToolFunction(name="sub"))] == ["sub"]

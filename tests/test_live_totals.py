@@ -1,7 +1,7 @@
 """The line under a running evaluation: score so far with its interval, tokens/s, errors, cost."""
 
 from firsthand.model import Usage
-from firsthand.show.live_totals import LiveTotals
+from firsthand.show.live_totals import EVERY_S, LiveTotals
 from firsthand.trace import Call, Failure, Score, Trace
 
 
@@ -53,5 +53,7 @@ def test_the_line_is_made_anew_only_now_and_then_and_loses_nothing() -> None:
     totals = LiveTotals(clock)
     first = totals.add(attempt("0", 1.0, tokens=0))
     assert all(totals.add(attempt(f"{n}", 0.0, tokens=0)) == first for n in range(1, 50))
-    clock.now += 1
+    clock.now += EVERY_S * 1.01
     assert totals.add(attempt("50", 0.0, tokens=0)).startswith("cot 0.02 ")
+    clock.now += EVERY_S * 0.99
+    assert totals.add(attempt("51", 1.0, tokens=0)).startswith("cot 0.02 ")

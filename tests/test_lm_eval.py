@@ -15,8 +15,8 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.bridges.lm_eval.document_scores import answers
-from firsthand.bridges.lm_eval.document_tasks import _sampling
+from firsthand.bridges.lm_eval.document_scores import _turned, answers
+from firsthand.bridges.lm_eval.document_tasks import _read, _sampling, as_marker
 from firsthand.bridges.lm_eval.task_files import code_in, names_in, read_yaml
 from firsthand.errors import ConfigError, DataError, MissingExtra
 from firsthand.message import Message, Text
@@ -389,6 +389,29 @@ def test_generation_settings_are_read_by_the_harness_s_rules(settings: dict, fou
     assert _sampling(settings) == plain | found
     with pytest.raises(DataError, match="beam search with 2 beams"):
         _sampling({**settings, "num_beams": 2})
+
+
+def test_a_conversation_ends_with_what_a_user_says_and_has_no_roles_but_three() -> None:
+    def read(*roles: str) -> tuple:
+        return _read(as_marker([{"role": role, "content": f"{role} {place}"} for place, role in enumerate(roles)]))
+
+    before, last = read("system", "user", "assistant", "user")
+    assert [message.role for message in before] == ["system", "user", "assistant"] and last == "user 3"
+    assert read("user") == ((), "user 0") and _read("plain text") == _read(None) == ((), None)
+    for roles in (("user", "assistant"), ("system",), ("tool", "user"), ("user", "tool", "user")):
+        with pytest.raises(DataError, match="a user message was expected"):
+            read(*roles)
+
+
+@needs_harness
+def test_where_less_is_better_agents_are_ranked_by_a_reciprocal(folder: Path) -> None:
+    benchmark = catalog.benchmark(f"lm_eval:task={folder}/rolling.yaml:limit=2")
+    for trace in ours(benchmark):
+        first, *others = [(score.name, score.value) for score in trace.scores]
+        byte_perplexity = dict(others)["byte_perplexity"]
+        assert first == ("1/byte_perplexity", pytest.approx(1 / byte_perplexity)) and byte_perplexity > 1
+        assert {name for name, _ in others} == {"word_perplexity", "byte_perplexity", "bits_per_byte"}
+    assert (_turned("word_perplexity"), _turned("brier_score")) == ("1/word_perplexity", "1/(1+brier_score)")
 
 
 @needs_harness

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
 from firsthand.errors import ModelFileError
-from firsthand.formats import safetensors_file
+from firsthand.formats import gguf_file, safetensors_file
 from firsthand.formats.fields import MAX_LAYERS, Fields
 from firsthand.formats.gguf_file import READABLE, read_gguf
 from firsthand.formats.model_files import read_json, refuse_pickle
@@ -389,6 +389,24 @@ def test_a_safetensors_file_may_end_with_its_header_and_a_shape_may_have_16_size
                 read_safetensors(path)
 
 
+@pytest.mark.parametrize(("name", "length"), [("_MAX_KEY_BYTES", 7), ("_MAX_STRING_BYTES", 11)])
+def test_a_string_may_have_the_most_bytes(
+    name: str, length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 7) + b"general"
+    (tmp_path / "a.gguf").write_bytes(head + struct.pack("<IQ", 8, 11) + b"eleven byte")
+    limits = gguf_file.HeaderReader.string.__defaults__
+    monkeypatch.setattr(gguf_file, name, length)
+    if name == "_MAX_STRING_BYTES":
+        monkeypatch.setattr(gguf_file.HeaderReader.string, "__defaults__", (length,))
+    assert read_gguf(tmp_path / "a.gguf").metadata == {"general": "eleven byte"} and limits == (1 << 24,)
+    monkeypatch.setattr(gguf_file, name, length - 1)
+    if name == "_MAX_STRING_BYTES":
+        monkeypatch.setattr(gguf_file.HeaderReader.string, "__defaults__", (length - 1,))
+    with pytest.raises(ModelFileError, match=f"a string has {length} bytes: expected at most {length - 1}"):
+        read_gguf(tmp_path / "a.gguf")
+
+
 # fields
 
 FIELDS = Fields(
@@ -454,6 +472,7 @@ def test_json_is_an_object_of_bounded_size(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"a": 1}')
     assert read_json(path) == {"a": 1}
+    assert read_json(path, max_bytes=8) == {"a": 1}, "eight bytes"
     with pytest.raises(ModelFileError, match="larger than 7 bytes"):
         read_json(path, max_bytes=7)
     path.write_text("[]")

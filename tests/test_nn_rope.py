@@ -87,6 +87,13 @@ def test_yarn_without_a_factor_takes_the_ratio_of_lengths() -> None:
     assert rope_from_config(config).factor == 16
 
 
+def test_a_base_stands_in_only_where_the_file_has_none() -> None:
+    for config, theta in (({}, 5e5), ({"rope_theta": 3e4}, 3e4), ({"rope_parameters": {"rope_theta": 2e4}}, 2e4),
+                          ({"rope_theta": 3e4, "rope_scaling": {"rope_theta": 2e4}}, 2e4)):  # fmt: skip
+        assert rope_from_config(Fields(config, "config"), theta=5e5) == Rope(theta)
+    assert rope_from_config(Fields({}, "config")) == Rope(1e4)
+
+
 def gguf_rope(head_dim: int = 64, **metadata: Any) -> Rope:
     given = {f"llama.{name}": value for name, value in {"context_length": 8192, **metadata}.items()}
     return rope_from_gguf(GGUF(Path("m.gguf"), given, {}), Fields(given, "m.gguf", "llama."), head_dim)
@@ -126,12 +133,12 @@ def test_a_rope_that_a_gguf_file_has_and_we_have_not_is_refused(metadata: dict[s
 
 def test_a_blend_that_reaches_beyond_the_last_pair_ends_where_yarns_code_ends_it() -> None:
     """Against YaRN's own rule written out: bounds from 0 to the head's dimensions less one."""
-    rope = Rope(theta=1.5, kind="yarn", factor=8.0, original_max_position=4096, beta_slow=1e-6)
+    rope = Rope(theta=400.0, kind="yarn", factor=8.0, original_max_position=4096, beta_slow=1e-6)
     dim = 16
-    turning = [dim * math.log(4096 / (beta * 2 * math.pi)) / (2 * math.log(1.5)) for beta in (32.0, 1e-6)]
+    turning = [dim * math.log(4096 / (beta * 2 * math.pi)) / (2 * math.log(400.0)) for beta in (32.0, 1e-6)]
     low, high = max(math.floor(turning[0]), 0), min(math.ceil(turning[1]), dim - 1)
-    assert turning[1] > dim and low > 0
-    plain = [1.5 ** (-2 * pair / dim) for pair in range(dim // 2)]
+    assert turning[1] > dim and 0 < low < high
+    plain = [400.0 ** (-2 * pair / dim) for pair in range(dim // 2)]
     ramp = [min(max((pair - low) / (high - low), 0.0), 1.0) for pair in range(dim // 2)]
     expected = [each / 8 * share + each * (1 - share) for each, share in zip(plain, ramp, strict=True)]
     assert frequencies(rope, dim).tolist() == pytest.approx(expected, rel=1e-5)

@@ -145,3 +145,18 @@ def test_distance_buckets_are_those_of_transformers(is_causal: bool) -> None:
     distance = torch.arange(-300, 300)
     expected = t5.T5Attention._relative_position_bucket(distance, not is_causal, 32, 128)
     assert bias.bucket(distance).tolist() == expected.tolist()
+
+
+def test_int8_keeps_the_largest_of_each_vector_and_is_half_a_step_off_at_most() -> None:
+    x_NGK = (
+        torch.randn(5, 3, 16, generator=torch.Generator().manual_seed(3)) * torch.tensor([1e-3, 1.0, 300.0])[:, None]
+    )
+    x_NGK[4, 2] = 0.0
+    codes, scales = gather.quantise(x_NGK)
+    top_NG = x_NGK.abs().amax(-1)
+    torch.testing.assert_close(scales * 127, top_NG)
+    assert codes.dtype == torch.int8 and int(codes.abs().max()) == 127 and codes[4, 2].eq(0).all()
+    assert ((codes * scales[..., None] - x_NGK).abs() <= scales[..., None] * 0.5001).all()
+    x_NGK[0, 0, 3] = torch.inf
+    codes, scales = gather.quantise(x_NGK)
+    assert scales[0, 0].isnan() and codes[0, 0].eq(0).all() and not scales[0, 1:].isnan().any()

@@ -96,6 +96,15 @@ def test_every_time_of_an_attempt_counts_from_its_start() -> None:
     assert whole.events[0].attributes == {"firsthand.n": 1}
 
 
+@pytest.mark.parametrize("fingerprint", ["local:abc", "openai:m@x", ""])
+def test_work_that_another_process_may_do_is_a_clients_span(fingerprint: str) -> None:
+    kinds: Any = ("generate", "score", "guard", "tool", "memory")
+    calls = tuple(Call(f":{kind}", kind, None, 0.0, 1.0, "r") for kind in kinds)
+    trace = Trace("i", "b", "t", {"name": "a", "fingerprint": fingerprint}, 0, 0, "2026-11-25T00:00:00", 1.0, (), calls)
+    asked = "internal" if fingerprint.startswith("local:") else "client"
+    assert [span.kind for span in spans_of(trace)] == ["internal", asked, asked, asked, "internal", "internal"]
+
+
 @pytest.mark.parametrize(
     ("number", "told"),
     [

@@ -960,3 +960,49 @@ def test_no_more_of_a_prompt_is_cached_than_there_is(cached):
 
     body = {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": cached}}
     assert read_usage(body) == Usage(3, min(cached, 3), 1)
+
+
+@pytest.mark.parametrize(
+    ("ids", "found"),
+    [([0, 5], (0, 5)), ([2**31 - 1, 0], (2**31 - 1, 0)), ([2**31, 0], None), ([-1, 5], None), ([True, 5], None),
+     ([1.0, 5], None), ([5], None), ([], None), (None, None)],
+)  # fmt: skip
+def test_ids_of_sampled_tokens_are_taken_if_all_are_and_each_has_its_log_prob(ids: Any, found: Any) -> None:
+    from firsthand.providers.openai_wire import read_completions
+
+    content = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": 0.0}]
+    choice = {"message": {"content": "ab"}, "token_ids": ids, "logprobs": {"content": content}}
+    [completion] = read_completions({"choices": [choice], "prompt_token_ids": ids})
+    sampled = completion.message.sampled
+    assert sampled is None if found is None else sampled is not None and sampled.token_ids == found
+    assert sampled is None or sampled.logprobs == (-0.5, 0.0)
+    assert completion.prompt_ids == (found if ids != [5] else (5,))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, PromptTooLong), (413, PromptTooLong), (422, PromptTooLong), (500, PromptTooLong), (404, ModelError),
+     (429, TransientError), (503, TransientError)],
+)  # fmt: skip
+def test_a_prompt_that_is_too_long_is_told_by_its_words_at_the_statuses_that_servers_use(
+    status: int, kind: type
+) -> None:
+    from firsthand.providers.openai_errors import Endpoint
+
+    endpoint = Endpoint("it", "m", (), 5.0)
+    told = ({"code": "context_length_exceeded"}, {"message": "This model's maximum context length is 4096 tokens"})
+    for body in told:
+        assert type(endpoint.status(status, body, {})) is kind
+    assert not isinstance(endpoint.status(status, {"message": "no"}, {}), PromptTooLong)
+
+
+def test_answers_come_by_their_index_and_share_the_tokens_that_were_counted() -> None:
+    from firsthand.providers.openai_wire import read_completions
+
+    choices = [{"index": place, "message": {"content": f"answer {place}"}} for place in (2, 0, 1)]
+    found = read_completions({"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 8}})
+    assert [each.message.text for each in found] == ["answer 0", "answer 1", "answer 2"]
+    assert [each.usage.completion_tokens for each in found] == [3, 3, 2]
+    assert [each.usage.prompt_tokens for each in found] == [5, 0, 0]
+    unnumbered = [{"message": {"content": text}} for text in "ba"]
+    assert [each.message.text for each in read_completions({"choices": unnumbered})] == ["b", "a"]

@@ -107,7 +107,8 @@ def test_texts_ids_and_tools_have_beginnings_too() -> None:
     assert prefix_hashes(tuple(range(100)))[:3] == prefix_hashes(tuple(range(50)))
     tool = ToolSpec("add", "Adds.", {"type": "object"})
     assert not set(prefix_hashes([user("Hi")], [tool])) & set(prefix_hashes([user("Hi")]))
-    assert prefix_hashes(()) == []
+    assert [len(prefix_hashes((1,) * count)) for count in (0, 1, 15, 16, 17, 31, 32, 33)] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert [len(prefix_hashes("x" * count)) for count in (0, 1, 64, 65, 128)] == [0, 1, 1, 2, 2]
     assert len(prefix_hashes("x" * (router.MAX_PROMPT + 10) * router.PIECE_CHARS)) == router.MAX_PROMPT
 
 

@@ -17,7 +17,7 @@ from firsthand.message import Message, ToolCall, ToolResult, assistant, system, 
 from firsthand.show.board import leaderboard
 from firsthand.show.html_page import visible
 from firsthand.show.html_report import MAX_ATTEMPTS, report_html, turns
-from firsthand.show.scatter import HEIGHT, LEFT, LINE, RIGHT, WIDTH, Rectangle, scatter
+from firsthand.show.scatter import BOTTOM, HEIGHT, LEFT, LINE, RIGHT, TOP, WIDTH, Rectangle, scatter
 from firsthand.task import Task
 from firsthand.trace import Failure, Node, Score
 from test_leaderboard import attempt, two_agents
@@ -247,6 +247,23 @@ def test_the_cost_axis_turns_logarithmic_at_ten_times_the_cheapest_and_never_fro
         along = share(cost / low) / share(high / low) if is_log else cost / high
         assert point.x == pytest.approx(LEFT + along * (WIDTH - LEFT - RIGHT))
     assert not scatter(leaderboard([*traces, attempt("free", 0, 1.0, tokens=(0, 0))])[0]).log
+
+
+@pytest.mark.parametrize(
+    ("values", "first", "last"),
+    [((1.0, 1.0), 0, 1), ((0.0, 1.0), 0, 1), ((0.0, 0.0), 0, 0.6), ((7.0, 9.0), None, None), ((-1.0, 1.0), None, None)],
+)
+def test_the_score_axis_is_nought_to_one_for_shares_and_else_holds_every_score(values, first, last):
+    traces = [attempt(name, i, value) for name, value in zip("ab", values, strict=True) for i in range(8)]
+    picture = scatter(leaderboard(traces)[0])
+    marks = [float(tick.text) for tick in picture.y_ticks]
+    assert marks == sorted(marks) and len(marks) > 2
+    assert all(TOP <= y <= HEIGHT - BOTTOM for point in picture.points for y in (point.y, point.top, point.bottom))
+    if first is not None:
+        assert marks[0] == first and marks[-1] <= 1 and (marks[-1] == 1 or last < 1)
+    else:
+        low, high = min(values), max(values)
+        assert marks[0] <= low + (high - low) / 2 and 0 not in marks[:1]
 
 
 def test_the_frontier_is_steps_level_until_the_next_agent_and_then_up():

@@ -20,8 +20,9 @@ from firsthand.errors import ConfigError, QueueFull
 from firsthand.message import assistant
 from firsthand.model import Completion, Delta, Usage
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.admission.admission_settings import ClientLimits, check_binding
+from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits, check_binding
 from firsthand.serve.admission.api_keys import Client, Keys, read_keys
+from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.openai.choices import WholeAnswer, total, usage_json
 from firsthand.serve.telemetry.metrics import Histogram, Metrics
@@ -366,6 +367,28 @@ def test_a_key_of_16_signs_is_enough_and_one_less_is_not(tmp_path: Path, secret:
         assert known.find(header) is None
     with pytest.raises(ConfigError, match="has 15 characters: give 16 or more"):
         read_keys(None, {"FIRSTHAND_API_KEY": secret[:15]}, ClientLimits())
+
+
+@pytest.mark.parametrize(
+    ("allowed", "has_keys", "host", "status"),
+    [
+        ((), False, "localhost:8000", 0), ((), False, "127.0.0.1", 0), ((), False, "[::1]:80", 0), ((), False, None, 0),
+        ((), False, "evil.example", 421), ((), False, "evil.example:80", 421), ((), True, "evil.example", 0),
+        (("my.host",), False, "my.host", 0), (("my.host",), False, "my.host:8000", 0), (("my.host",), True, "evil", 421),
+        (("my.host",), False, "localhost", 421), (("my.host",), False, None, 421), (("a", "b"), True, "b:1", 0),
+    ],
+)  # fmt: skip
+def test_a_host_header_is_checked_against_the_list_or_else_this_machine(
+    allowed: tuple[str, ...], has_keys: bool, host: str | None, status: int
+) -> None:
+    keys = Keys((Client("a", ClientLimits(), b"x"),)) if has_keys else Keys()
+    admission = Admission(keys, AdmissionSettings(allow_host=allowed))
+    if not status:
+        admission.check_host(host)
+        return
+    with pytest.raises(Refusal) as caught:
+        admission.check_host(host)
+    assert caught.value.status == status
 
 
 def test_a_histogram_counts_a_value_on_a_bound_below_it_and_adds_up() -> None:

@@ -50,3 +50,8 @@ def test_a_word_is_printed_as_soon_as_it_is_whole() -> None:
     wrap = WordWrap(20)
     assert [wrap.feed(piece) for piece in ("Par", "is is", " the", "\n")] == ["", "Paris", " is", " the\n"]
     assert wrap.feed("cap") == "" and wrap.flush() == "cap"
+
+
+def test_the_space_at_a_break_is_gone_and_does_not_stand_later() -> None:
+    wrap = WordWrap(6)
+    assert wrap.feed("aaaa bb cc d") + wrap.flush() == "aaaa\nbb cc\nd"
