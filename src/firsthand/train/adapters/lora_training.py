@@ -58,8 +58,8 @@ def with_adapter(model: Decoder, settings: AdapterSettings, *, seed: int) -> Dec
     has_blocks = any(isinstance(module, BlockLinear) for module in model.modules())
     if settings.base_weights == "blocks" and not (has_blocks and config):
         raise ConfigError(
-            "base_weights is 'blocks', which needs an adapter and a GGUF file with quantised blocks: give --adapter lora and "
-            "such a file, or --base-weights nf4"
+            "base_weights is 'blocks', which needs an adapter and a GGUF file with quantised blocks: give --adapter lora "
+            "and such a file, or --base-weights nf4"
         )
     if config is None:
         return model
