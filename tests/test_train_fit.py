@@ -151,6 +151,10 @@ def test_watched_metrics_are_means_over_the_step():
     streams = streams_of_all_kinds()
     objective = Objective(pg=1.0, divisors={"pg": 7.0}, watch=lambda of, logprobs: {"one": torch.ones_like(logprobs)})
     assert trained(streams, objective, micro_tokens=20)[1]["one"] == pytest.approx(1.0)
+    sizes: list[tuple[int, int]] = []
+    watching = Objective(ce=1.0, pg=1.0, watch=lambda of, logprobs: sizes.append((len(of.ids), len(logprobs))) or {})
+    trained([Stream([1, 2, 3, 4], ce=[0, 1, 1, 1], pg=[0, 0, 0, 1], advantage=[0] * 4, behaviour=[0] * 4)], watching)
+    assert sizes == [(1, 1)]  # the tokens that the policy sampled, no others
 
 
 @pytest.mark.parametrize("bad", ["advantage", "value"])
@@ -190,9 +194,9 @@ def test_the_schedule_scales_the_rates_of_each_group():
     optimizer = torch.optim.SGD([{"params": matrices, "lr": 0.1}, {"params": vectors, "lr": 0.01}])
     seen = []
     fit(decoder, Lists(*[[Stream([1, 2], ce=[0, 1])]] * 3), objective=Objective(ce=1.0), optimizer=optimizer,
-        schedule=lambda step: seen.append(step) or 1 / step, steps=2, track=kept)  # fmt: skip
-    assert seen == [1, 2] and [row["lr"] for row in kept.rows] == pytest.approx([0.1, 0.05])
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.005])
+        schedule=lambda step: seen.append(step) or 1 / (1 + step), steps=2, track=kept)  # fmt: skip
+    assert seen == [1, 2] and [row["lr"] for row in kept.rows] == pytest.approx([0.05, 0.1 / 3])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 / 3, 0.01 / 3])
 
 
 def test_gradients_are_clipped_to_the_norm():
@@ -213,6 +217,10 @@ def test_comparisons_stay_in_one_forward_pass():
         numbers = {stream.pair for stream in group if stream.pair is not None}
         assert all(sum(stream.pair == number for stream in group) == 2 for number in numbers)
     assert [sum(map(len, group)) for group in groups] == [6, 6, 6, 50, 1]
+    lengths = {
+        most: [len(group) for group in micro_batches([Stream([1] * 3), Stream([1] * 4)], most)] for most in (6, 7)
+    }
+    assert lengths == {6: [1, 1], 7: [2]}
 
 
 def test_packing_keeps_every_array_at_its_tokens():
