@@ -18,8 +18,8 @@ from firsthand.message import Json, Message, Text, ToolCall, ToolResult, canonic
 from firsthand.runs.store import Run
 from firsthand.trace import Trace
 
-Kind = Literal["sft", "pairs", "kto", "reward"]
-TRAINING_KINDS: tuple[Kind, ...] = get_args(Kind)
+DataKind = Literal["sft", "pairs", "kto", "reward"]
+TRAINING_KINDS: tuple[DataKind, ...] = get_args(DataKind)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Example:
         return {**body, **({"tools": self.tools} if self.tools else {})}
 
 
-def training_rows(runs: Sequence[Run], kind: Kind, chosen: DataFilter) -> TrainingRows:
+def training_rows(runs: Sequence[Run], kind: DataKind, chosen: DataFilter) -> TrainingRows:
     """Returns the rows of all attempts of the runs; ConfigError for a kind that is not known."""
     if kind not in TRAINING_KINDS:
         raise ConfigError(f"the kind of data is {kind!r}: expected one of {', '.join(TRAINING_KINDS)}")
