@@ -14,7 +14,7 @@ from firsthand.train.scaling.bootstrap_fit import bootstrap_chinchilla
 from firsthand.train.scaling.hidden_markov import random_source
 from firsthand.train.scaling.laws import Chinchilla
 from firsthand.train.scaling.scaling_points import ScalingPoints, read_points, write_points
-from firsthand.train.scaling.scaling_sweep import SourceTexts, run_sweep, sweep_architecture
+from firsthand.train.scaling.scaling_sweep import SourceTexts, _Falling, run_sweep, sweep_architecture
 from firsthand.train.scaling.sweep_config import SweepConfig
 
 LAW = Chinchilla(e=1.69, a=406.4, b=410.7, alpha=0.34, beta=0.28)
@@ -126,6 +126,11 @@ def test_equal_seeds_give_equal_points_and_sizes_see_equal_texts() -> None:
 def test_sweeps_that_cannot_be_are_refused(changes: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         SweepConfig(**{**vars(SMALL), **changes})  # type: ignore[arg-type]
+
+
+def test_the_rate_falls_from_its_peak_to_nearly_nothing() -> None:
+    falling = _Falling(8, 11)
+    assert [falling(step) for step in (9, 10, 11)] == [0.75, 0.5, 0.25]
 
 
 def test_a_sweep_s_decoders_have_the_width_asked_for() -> None:

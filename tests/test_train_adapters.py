@@ -7,6 +7,7 @@ import copy
 import importlib.util
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.model import Sampling
 from firsthand.nn import weights
 from firsthand.nn.blocks.attention import Packed
-from firsthand.nn.decoder import Decoder
+from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.lora import LoRALinear, LowRankUpdate, read_adapter
 from firsthand.nn.nf4 import NF4, FourBitLinear, four_bits
 from firsthand.nn.quant import BlockLinear, best_mode, pack
@@ -88,6 +89,22 @@ def test_an_adapter_begins_as_nothing_learns_alone_and_merges_exactly(kind: str)
     assert (logprobs(merged(wide)) - logprobs(wide)).abs().max() < 1e-6
     assert (logprobs(plain) - logprobs(model)).abs().max() < 2e-5  # of a log-prob, in float32 with logits of about 20
     assert (logprobs(plain) - before).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_biases_stay_outside_of_the_adapter(kind: str) -> None:
+    architecture = replace(base().architecture, qkv_bias=True, mlp_bias=True)
+    model = initialise(Decoder(architecture), seed=0, std=0.3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(len(name)))
+    before = logprobs(model)
+    add_lora(model, LoRAConfig(kind=kind, rank=4))  # type: ignore[arg-type]
+    assert (logprobs(model) - before).abs().max() < 1e-5
+    train(model)
+    wide = copy.deepcopy(model).double()
+    assert (logprobs(merged(wide)) - logprobs(wide)).abs().max() < 1e-6
 
 
 def test_the_first_gradient_is_that_of_the_whole_matrix_seen_through_a() -> None:

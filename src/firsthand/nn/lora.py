@@ -155,7 +155,8 @@ def attach(model: Decoder, adapter: Adapter, *, dropout: float = 0.0) -> Decoder
 
 def row_lengths(weight_OD: Tensor) -> Tensor:
     """Returns the length of each row: O. It is never 0, so that a row of zeros stays one when divided by it."""
-    return torch.linalg.vector_norm(weight_OD, dim=1).clamp_min(torch.finfo(weight_OD.dtype).tiny)
+    lengths_O: Tensor = torch.linalg.vector_norm(weight_OD, dim=1)
+    return lengths_O.clamp_min(torch.finfo(weight_OD.dtype).tiny)
 
 
 def has_magnitudes(adapter: Adapter) -> bool:

@@ -144,12 +144,12 @@ class _FrozenProduct(torch.autograd.Function):
     """x W, whose gradient reaches x alone: dequantised weights are made again in the backward pass, not kept for it."""
 
     @staticmethod
-    def forward(ctx: Any, x_NK: Tensor, module: FrozenWeights) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x_NK: Tensor, module: FrozenWeights) -> Tensor:
         ctx.module, ctx.dtype = module, x_NK.dtype
         return module.product(x_NK)
 
     @staticmethod
-    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, None]:
         weight_OK = ctx.module.weight
         return (grad_NO.to(weight_OK.dtype) @ weight_OK).to(ctx.dtype), None
 
@@ -158,7 +158,7 @@ def frozen_product(x_NK: Tensor, module: FrozenWeights) -> Tensor:
     """Returns x times a module's frozen weights, with a gradient to x if one is asked for: N O."""
     if not (torch.is_grad_enabled() and x_NK.requires_grad):
         return module.product(x_NK)
-    out_NO: Tensor = _FrozenProduct.apply(x_NK, module)
+    out_NO: Tensor = _FrozenProduct.apply(x_NK, module)  # type: ignore[no-untyped-call]
     return out_NO
 
 

@@ -230,7 +230,7 @@ def _looked_at(sweep: Sweep, trial: Trial) -> Trial:
 
 
 def _with(trial: Trial, **changed: object) -> Trial:
-    return Trial(**{**vars(trial), **changed})  # type: ignore[arg-type]
+    return Trial(**{**vars(trial), **changed})
 
 
 def _last_line(log: Path) -> str:

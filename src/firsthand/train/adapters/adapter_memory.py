@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from firsthand.nn.nf4 import FourBitLinear
 from firsthand.nn.quant import BlockLinear, DenseLinear
 
 ADAMW_BYTES = 8
@@ -59,8 +60,8 @@ def training_memory(model: nn.Module) -> TrainingMemory:
     for module in model.modules():
         if isinstance(module, BlockLinear | DenseLinear):
             weight_bytes += module.tiles.memory.nbytes + (0 if module.bias is None else module.bias.nbytes)
-        if not isinstance(module, nn.Linear) and hasattr(module, "in_features"):
-            frozen += int(module.in_features) * int(module.out_features)
+        if isinstance(module, BlockLinear | DenseLinear | FourBitLinear):
+            frozen += module.in_features * module.out_features
     return TrainingMemory(trainable, frozen, weight_bytes, gradient_bytes, trainable * ADAMW_BYTES)
 
 

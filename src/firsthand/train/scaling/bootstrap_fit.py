@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Generic
 
 import numpy as np
@@ -47,7 +48,7 @@ class Bootstrapped(Generic[LawT]):
     def parameters(self) -> dict[str, Range]:
         """The interval of each parameter, and of the exponent of N_opt in C."""
         names = [*self.fit.law.__dataclass_fields__, "parameters_exponent"]
-        return {name: self.interval(lambda law, name=name: float(getattr(law, name))) for name in names}  # type: ignore[misc]
+        return {name: self.interval(attrgetter(name)) for name in names}
 
 
 def bootstrap_chinchilla(

@@ -173,7 +173,7 @@ def _minimum(
         return float(huber(residual_SP, delta)[0]) / unit, gradient_K / unit
 
     def descend(x_K: Floats, options: dict[str, float]) -> tuple[float, Floats]:
-        found = minimize(objective, x_K, jac=True, method="L-BFGS-B", options={**options, "maxiter": 15_000})
+        found = minimize(objective, x_K, jac=True, method="L-BFGS-B", options={**options, "maxiter": 15_000})  # type: ignore[no-untyped-call]
         return float(np.nan_to_num(found.fun, nan=np.inf)), np.asarray(found.x)
 
     def best_first(found: Iterable[tuple[float, Floats]]) -> list[tuple[float, Floats]]:

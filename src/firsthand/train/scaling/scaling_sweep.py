@@ -64,7 +64,7 @@ class SourceTexts:
         while True:
             ids_BN = self.source.sample(self.config.texts, self.config.context, seed=_seed(self.seed, self.step))
             self.step += 1
-            yield [Stream(ids, ce=np.ones(len(ids))) for ids in ids_BN]
+            yield [Stream(ids, ce=np.ones(len(ids), dtype=np.float32)) for ids in ids_BN]
 
     def state(self) -> dict[str, int]:
         """The step after the last batch."""

@@ -1,0 +1,226 @@
+"""Turns stored attempts and preferences into training data with lineage: rows for JSONL files.
+
+`sft` has conversations; `pairs` a chosen and a rejected answer to one prompt; `kto` answers with a label; `reward` answers
+to one prompt from best to worst. Messages are in OpenAI's format, and an assistant's turn that no model sampled, such as a
+worked example, has the weight 0. What is left out is counted by its reason. Attempts of protected benchmarks never leave.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json, Message, Text, ToolCall, ToolResult, canonical
+from firsthand.runs.store import Run
+from firsthand.trace import Trace
+
+DataKind = Literal["sft", "pairs", "kto", "reward"]
+TRAINING_KINDS: tuple[DataKind, ...] = get_args(DataKind)
+
+
+@dataclass(frozen=True)
+class DataFilter:
+    """The attempts to take."""
+
+    score: str | None = None
+    """A score by name; the attempt's first one by default."""
+    min_score: float | None = None
+    """Least score of an `sft` attempt, of a chosen or best answer, or of a desirable `kto` answer (there 0.5 by default)."""
+    best_of: int = 0
+    """Take so many of the best attempts at each task; 0 is all."""
+    benchmark: str | None = None
+    agent: str | None = None
+    all_branches: bool = False
+    """Take every branch of attempts that have several; otherwise these are left out."""
+
+    def __post_init__(self) -> None:
+        if self.best_of < 0:
+            raise ConfigError(f"best_of is {self.best_of}: expected 0 (all) or more")
+
+
+@dataclass
+class TrainingRows:
+    """The rows, and how many attempts or answers were left out for which reason."""
+
+    rows: list[Json] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Example:
+    """One branch of an attempt, cut where the first sampled message begins."""
+
+    prompt: list[Json]
+    answer: list[Json]
+    tools: list[Json]
+    score: float | None
+    lineage: Json
+
+    @property
+    def key(self) -> str:
+        return canonical([self.lineage["benchmark"], self.lineage["task"], self.prompt, self.tools])
+
+    def row(self, body: Json) -> Json:
+        return {**body, **({"tools": self.tools} if self.tools else {})}
+
+
+def training_rows(runs: Sequence[Run], kind: DataKind, chosen: DataFilter) -> TrainingRows:
+    """Returns the rows of all attempts of the runs; ConfigError for a kind that is not known."""
+    if kind not in TRAINING_KINDS:
+        raise ConfigError(f"the kind of data is {kind!r}: expected one of {', '.join(TRAINING_KINDS)}")
+    found = TrainingRows()
+    examples = list(_examples(runs, chosen, found.left_out))
+    if kind == "pairs":
+        found.rows += _preferred(runs, examples, found.left_out)
+    scored = [each for each in examples if each.score is not None]
+    if len(scored) < len(examples):
+        found.left_out["no score"] += len(examples) - len(scored)
+    groups: dict[str, list[_Example]] = defaultdict(list)
+    for example in scored:
+        groups[example.key].append(example)
+    for group in groups.values():
+        ranked = sorted(group, key=lambda each: -(each.score or 0.0))
+        kept = ranked[: chosen.best_of] if chosen.best_of and kind in ("sft", "kto") else ranked
+        if len(kept) < len(ranked):
+            found.left_out["not among the best of their task"] += len(ranked) - len(kept)
+        found.rows += _MAKERS[kind](kept, chosen, found.left_out)
+    return found
+
+
+def _examples(runs: Sequence[Run], chosen: DataFilter, left_out: Counter[str]) -> Iterator[_Example]:
+    for run in runs:
+        for trace in run.traces(benchmark=chosen.benchmark, agent=chosen.agent):
+            if trace.protected is not None:
+                left_out["protected benchmark"] += 1
+            elif trace.error is not None:
+                left_out["error"] += 1
+            else:
+                yield from _of_trace(run.id, trace, chosen, left_out)
+
+
+def _of_trace(run: str, trace: Trace, chosen: DataFilter, left_out: Counter[str]) -> Iterator[_Example]:
+    sampled = {node for call in trace.calls if call.kind == "generate" for node in call.nodes}
+    inner = {node.parent for node in trace.nodes}
+    leaves = [index for index in range(len(trace.nodes)) if index not in inner]
+    branches = [path for path in dict.fromkeys(_to_last(trace, leaf, sampled) for leaf in leaves) if path]
+    if not branches:
+        left_out["no sampled message"] += 1
+        return
+    if len(branches) > 1 and not chosen.all_branches:
+        left_out["several branches"] += 1
+        return
+    for path in branches:
+        turns = [list(_open_ai(trace.nodes[node].message, counts=node in sampled)) for node in path]
+        first = next(place for place, node in enumerate(path) if node in sampled)
+        prompt, answer = ([each for turn in part for each in turn] for part in (turns[:first], turns[first:]))
+        tools = [
+            {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
+            for t in trace.tools
+        ]
+        value = trace.value(chosen.score)
+        lineage = {
+            "run": run, "trace": trace.id, "leaf": path[-1], "benchmark": trace.benchmark, "task": trace.task_id,
+            "agent": trace.agent_name, "epoch": trace.epoch, "score": value,
+        }  # fmt: skip
+        yield _Example(prompt, answer, tools, value, lineage)
+
+
+def _to_last(trace: Trace, leaf: int, sampled: set[int]) -> tuple[int, ...]:
+    """The branch up to its last sampled message."""
+    path = trace.path(leaf)
+    while path and path[-1] not in sampled:
+        path = path[:-1]
+    return path
+
+
+def _sft(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) -> Iterator[Json]:
+    for each in group:
+        if chosen.min_score is not None and (each.score or 0.0) < chosen.min_score:
+            left_out["below the least score"] += 1
+        else:
+            yield each.row({"messages": each.prompt + each.answer, "lineage": [each.lineage]})
+
+
+def _kto(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) -> Iterator[Json]:
+    least = 0.5 if chosen.min_score is None else chosen.min_score
+    for each in group:
+        label = (each.score or 0.0) >= least
+        yield each.row({"prompt": each.prompt, "completion": each.answer, "label": label, "lineage": [each.lineage]})
+
+
+def _pairs(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) -> Iterator[Json]:
+    """The best answer against the worst."""
+    for answers in _ranked(group, chosen, left_out):
+        left_out["neither best nor worst"] += len(answers) - 2
+        yield _pair(answers[0], answers[-1])
+
+
+def _reward(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) -> Iterator[Json]:
+    """All answers of unequal scores, the best first."""
+    for answers in _ranked(group, chosen, left_out):
+        body = {"prompt": answers[0].prompt, "answers": [each.answer for each in answers]}
+        yield answers[0].row({**body, "lineage": [each.lineage for each in answers]})
+
+
+def _ranked(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) -> Iterator[list[_Example]]:
+    """One answer of each score, the best first; nothing where no two differ."""
+    kept: list[_Example] = []
+    for each in group:
+        if kept and each.score == kept[-1].score:
+            left_out["equal score"] += 1
+        elif kept and any(each.answer == other.answer for other in kept):
+            left_out["equal answer"] += 1
+        else:
+            kept.append(each)
+    if len(kept) < 2:
+        left_out["nothing to compare with"] += len(kept)
+    elif chosen.min_score is not None and (kept[0].score or 0.0) < chosen.min_score:
+        left_out["below the least score"] += len(kept)
+    else:
+        yield kept
+
+
+def _preferred(runs: Sequence[Run], examples: Iterable[_Example], left_out: Counter[str]) -> Iterator[Json]:
+    """A pair for each stored preference whose two attempts are here and answer one prompt."""
+    by_trace: dict[str, list[_Example]] = defaultdict(list)
+    for example in examples:
+        by_trace[example.lineage["trace"]].append(example)
+    for run in runs:
+        for vote in run.preferences():
+            a, b = by_trace.get(vote.a, []), by_trace.get(vote.b, [])
+            if vote.winner not in ("a", "b"):
+                left_out["vote without a winner"] += 1
+            elif len(a) != 1 or len(b) != 1 or a[0].key != b[0].key or a[0].answer == b[0].answer:
+                left_out["vote on attempts that are not here, or not at one prompt"] += 1
+            else:
+                pair = _pair(a[0], b[0]) if vote.winner == "a" else _pair(b[0], a[0])
+                yield {**pair, "by": vote.by}
+
+
+def _pair(better: _Example, worse: _Example) -> Json:
+    body = {"prompt": better.prompt, "chosen": better.answer, "rejected": worse.answer}
+    return better.row({**body, "lineage": [better.lineage, worse.lineage]})
+
+
+_MAKERS = {"sft": _sft, "pairs": _pairs, "kto": _kto, "reward": _reward}
+
+
+def _open_ai(message: Message, *, counts: bool) -> Iterator[Json]:
+    """The message in OpenAI's format, or one for each tool result; `weight` is 0 for an assistant's turn not sampled."""
+    if message.role == "tool":
+        for part in message.parts:
+            if isinstance(part, ToolResult):
+                yield {"role": "tool", "tool_call_id": part.call_id, "name": part.name, "content": part.content}
+        return
+    text = "".join(part.text for part in message.parts if isinstance(part, Text))
+    calls = [
+        {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": json.dumps(part.arguments)}}
+        for part in message.parts
+        if isinstance(part, ToolCall)
+    ]
+    weight = {} if counts or message.role != "assistant" else {"weight": 0}
+    yield {"role": message.role, "content": text, **({"tool_calls": calls} if calls else {}), **weight}
