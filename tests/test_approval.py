@@ -457,11 +457,11 @@ def test_a_mistyped_rule_is_one_line(capsys: Any) -> None:
     [
         ("x" * 4_000, False), ("x" * 4_001, True), ("\n".join("ab" * 20 for _ in range(60)), False),
         ("\n".join(str(n) for n in range(61)), True), ("\n".join("y" * 99 for _ in range(200)), True),
-        ("z" * 3_000 + "\n" * 100 + "end", True),
+        ("z" * 3_000 + "\n-" * 100 + "end", True),
     ],
 )  # fmt: skip
 def test_what_is_shown_of_a_long_argument_and_what_is_left_out_add_up_to_it(text: str, is_cut: bool) -> None:
-    shown = _shortened(text)
+    shown = _shortened(text, 4_000, 60)
     if not is_cut:
         assert shown == text
         return

@@ -73,7 +73,7 @@ def test_a_run_of_ones_own_can_be_recorded_and_played(tmp_path):
         with pytest.raises(ConfigError, match="cannot be read"):
             catalog.model(f"cassette:{text}")
     (tmp_path / "bad.jsonl").write_text('{"prompt": 1}\n')
-    with pytest.raises(ConfigError, match="is not lines of prompt and replies"):
+    with pytest.raises(ConfigError, match="has a line without prompt and replies"):
         catalog.model(f"cassette:{tmp_path / 'bad.jsonl'}")
 
 

@@ -154,7 +154,7 @@ def test_a_helper_of_the_benchmarks_is_no_benchmark(name):
     ("name", "message"),
     [
         ("multiple_choice", "no benchmark 'multiple_choice'; `firsthand list benchmarks` shows all"),
-        ("swe_tasks", "no benchmark 'swe_tasks'; did you mean 'swe_records'? `firsthand list benchmarks` shows all"),
+        ("swe_tasks", "no benchmark 'swe_tasks'; `firsthand list benchmarks` shows all"),
         ("ruler_qa", "no benchmark 'ruler_qa'; did you mean 'ruler'? `firsthand list benchmarks` shows all"),
     ],
 )

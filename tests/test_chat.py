@@ -443,7 +443,7 @@ def test_a_new_beginning_leaves_the_old_branch_and_keeps_the_system_message() ->
 
 def test_when_the_time_is_up_an_answer_stays_as_far_as_it_came_and_no_other_is_asked() -> None:
     dialogue = talk(Slow(["one two three four five"]), limits=Limits(seconds=0.5))
-    with pytest.raises(LimitExceeded, match=r"the 0.5 seconds for answers were up"):
+    with pytest.raises(LimitExceeded, match=r"the 0.5 seconds for answers were over"):
         asyncio.run(dialogue.ask("a"))
     assert said(dialogue) == ["a", "one two "]
     with pytest.raises(LimitExceeded, match=r"time budget exhausted: the 0.5 seconds"):

@@ -589,7 +589,7 @@ def test_a_closed_or_full_output_is_no_traceback(cli: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("random.gguf", "expected b'GGUF'"),
+        ("random.gguf", "b'GGUF' was expected"),
         ("empty.gguf", "is empty"),
         ("truncated.gguf", "truncated.gguf"),
         ("untokenized", "holds no tokenizer.json"),

@@ -86,7 +86,7 @@ def test_the_default_protocol_has_the_bare_name_and_others_their_own():
 def test_an_unknown_protocol_is_refused_with_the_nearest_one():
     with pytest.raises(UnknownName, match="no protocol of arc_easy 'olmes_rc'; did you mean 'olmes-rc'"):
         catalog.benchmark("arc_easy@olmes_rc")
-    with pytest.raises(ConfigError, match="arithmetic has no option 'protocol'"):
+    with pytest.raises(ConfigError, match="arithmetic has no protocols: leave @x out"):
         catalog.benchmark("arithmetic@x")
 
 

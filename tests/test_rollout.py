@@ -196,7 +196,7 @@ def test_an_answer_that_is_no_text_is_a_clear_failure(answer: Any) -> None:
 
 def test_a_pattern_that_is_no_coroutine_is_a_failure() -> None:
     trace = attempt(lambda task, ctx: "12", correct)
-    assert trace.error is not None and trace.error.kind == "TypeError"
+    assert trace.error is not None and trace.error.kind == "ConfigError"
 
 
 def test_a_pattern_that_is_cancelled_from_inside_does_not_end_the_attempts_beside_it() -> None:

@@ -373,7 +373,7 @@ def test_two_tasks_or_agents_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_time_limit_of_the_whole_run_stops_it(tmp_path: Path) -> None:
     run = create(tmp_path, {}, "riddles")
-    with pytest.raises(LimitExceeded, match="seconds of the whole run"):
+    with pytest.raises(LimitExceeded, match="time budget of the whole run"):
         asyncio.run(
             execute(run, make_places(tmp_path / "log", wait_s=30.0), seed=9, budget=Budget(Limits(seconds=0.1)))
         )

@@ -52,7 +52,7 @@ def boards(run: Run, attempts: Sequence[Trace | AttemptSummary]) -> str:
 
 
 def test_boards_of_a_run_of_schema_3_are_those_that_its_firsthand_made(old: Path) -> None:
-    """But for the intervals that were wrong then: of figures whose draws are all equal, and of unequal clusters."""
+    """But for intervals that were wrong then: of figures with equal draws, of unequal clusters, of several at once."""
     with open_run(old, old.parent) as run:
         expected = json.loads((OLD / "boards.json").read_text())
         assert json.loads(boards(run, list(run.summaries()))) == expected == json.loads(boards(run, list(run.traces())))

@@ -134,9 +134,9 @@ def test_without_an_embedder_or_a_model_the_server_says_what_it_has() -> None:
 def test_the_description_names_every_route_and_resolves(running: Running) -> None:
     body = HTTP.get(f"{running.url}/openapi.json").json()
     from firsthand.serve.http.status_routes import STATUS_ROUTES
-    from firsthand.serve.openai.openai_app import RESPONSE, ROUTES
+    from firsthand.serve.openai.openai_app import ROUTES, ROUTES_BY_ID
 
-    assert set(body["paths"]) == {*STATUS_ROUTES, *ROUTES, RESPONSE} and body["openapi"] == "3.1.0"
+    assert set(body["paths"]) == {*STATUS_ROUTES, *ROUTES, *ROUTES_BY_ID} and body["openapi"] == "3.1.0"
     text = json.dumps(body)
     for part in text.split('"$ref": "#/components/schemas/')[1:]:
         assert part.partition('"')[0] in body["components"]["schemas"]

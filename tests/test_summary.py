@@ -107,6 +107,10 @@ def test_a_run_of_the_first_schema_is_brought_up_to_date(run: Run) -> None:
     with run.database.write() as connection:
         for statement in (
             "DROP TABLE steps",
+            "DROP TABLE metrics",
+            "DROP TABLE rewinds",
+            "DROP TABLE samples",
+            "DROP TABLE artifacts",
             "DROP INDEX traces_by_id",
             "DROP INDEX traces_by_name",
             "ALTER TABLE traces DROP COLUMN id",

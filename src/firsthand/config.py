@@ -144,9 +144,12 @@ def make_parser(config_class: type[Any], *, prog: str, description: str = "", ex
     return parser
 
 
-def build(config_class: type[C], values: Mapping[str, Any]) -> C:
-    """The dataclass with these values, converted to its fields' types. ConfigError for an unknown key."""
-    _expect_known(config_class, values)
+def build(config_class: type[C], values: Mapping[str, Any], *, source: str = "") -> C:
+    """The dataclass with these values, converted to its fields' types.
+
+    ConfigError for an unknown key, which names the `source` of the values.
+    """
+    _expect_known(config_class, values, source)
     known = {each.field.name: each for each in settings_of(config_class)}
     own: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}

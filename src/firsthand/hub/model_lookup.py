@@ -295,6 +295,8 @@ def _expect_readable(path: Path) -> Path:
         raise ModelFileError(f"{path} holds weights only: give its folder, with config.json and the tokenizer")
     with path.open("rb") as file:
         magic = file.read(4)
+    if not magic:
+        raise ModelFileError(f"{path} is empty: fetch it again, or give another file")
     if magic != b"GGUF":
         script = f"; for its replies write scripted:{path}" if path.suffix == ".json" else ""
         raise ModelFileError(f"{path} is no model: it starts with {magic!r}, where b'GGUF' was expected{script}")

@@ -229,7 +229,7 @@ def _cut_by(budget: Budget, reason: str, own: Limits) -> bool:
             return False
 
 
-_BUDGETS = {"tokens": "token", "calls": "call", "cost_usd": "cost"}
+_BUDGETS = {"tokens": "token", "calls": "call", "cost_usd": "cost", "seconds": "time", "depth": "depth"}
 
 
 def _stopped(limit: str, run: Run, missing: dict[str, Place]) -> LimitExceeded:

@@ -110,7 +110,7 @@ class BenchmarkDescription:
 
 def read_benchmark(path: Path) -> Benchmark:
     """Return the benchmark that a TOML file describes."""
-    about = build(BenchmarkDescription, read_toml(BenchmarkDescription, path))
+    about = build(BenchmarkDescription, read_toml(BenchmarkDescription, path), source=str(path))
     rows = read_table(path.parent / about.data, about.encoding)
     _check_scorers(about, rows)
     shown = read_table(path.parent / about.examples, about.encoding)[: about.shots] if about.shots else []
