@@ -32,7 +32,20 @@ def held_out_loss(
     dtype: torch.dtype = torch.float32,
 ) -> HeldOutLoss:
     """The model's loss on streams whose texts have so many bytes of UTF-8; its mode is left as it was."""
-    objective, divisors, was_training = Objective(ce=1.0), counts(streams), model.training
+    loss = mean_loss(model, streams, Objective(ce=1.0), micro_tokens=micro_tokens, dtype=dtype)
+    return HeldOutLoss(loss, loss * counts(streams)["ce"] / math.log(2) / num_bytes)
+
+
+def mean_loss(
+    model: Decoder,
+    streams: Sequence[Stream],
+    objective: Objective,
+    *,
+    micro_tokens: int = 4096,
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """The loss of a model on streams, without training on them; its mode is left as it was."""
+    divisors, was_training = counts(streams), model.training
     model.eval()
     with torch.no_grad():
         parts = [
@@ -40,5 +53,4 @@ def held_out_loss(
             for micro in micro_batches(streams, micro_tokens)
         ]
     model.train(was_training)
-    loss = math.fsum(parts)
-    return HeldOutLoss(loss, loss * divisors["ce"] / math.log(2) / num_bytes)
+    return math.fsum(parts)

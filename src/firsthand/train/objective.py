@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from firsthand.errors import ConfigError
+from firsthand.train.losses import kl_estimators
+from firsthand.train.streams import PackedStreams
 
-PARTS = ("ce", "pg", "ref_kl", "value", "pair")
+PARTS = ("ce", "pg", "ref_kl", "value", "pair", "soft")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,14 +73,17 @@ def policy_gradient(targets: Targets, logprobs_M: Tensor) -> Tensor:
 
 
 def k3(targets: Targets, logprobs_M: Tensor) -> Tensor:
-    """KL(pi || reference) by the estimator k3 = r - log r - 1, r = reference / pi (Schulman, 2020; GRPO, eq. 4)."""
-    log_ratio_M = targets.reference - logprobs_M
-    return torch.expm1(log_ratio_M) - log_ratio_M
+    """KL(pi || reference) of each token by the estimator k3 (GRPO, arXiv:2402.03300, equation 4)."""
+    return kl_estimators.k3(logprobs_M, targets.reference)
 
 
 def squared_error(targets: Targets, values_M: Tensor) -> Tensor:
     """Half the squared error of the values against the returns."""
     return 0.5 * (values_M - targets.returns).square()
+
+
+SoftLoss = Callable[[PackedStreams, Tensor, Tensor], Tensor]
+"""(packed streams, the places M of the tokens in them, the policy's logits M V) -> loss of each token M."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,15 @@ class Objective:
     """Weight of the value loss."""
     pair: float = 0.0
     """Weight of the loss of comparisons."""
+    soft: float = 0.0
+    """Weight of the divergence from a teacher's distribution, at the tokens that count for `ce` and with their weights."""
     policy_loss: PartLoss = policy_gradient
     kl_loss: PartLoss = k3
     value_loss: PartLoss = squared_error
     """Reads values in place of log-probs."""
     pair_loss: Callable[[Comparisons], Tensor] | None = None
     """Losses of any shape, which are summed and divided by the number of comparisons of the step."""
+    soft_loss: SoftLoss | None = None
     policy_logprobs: Callable[[Tensor, Targets], Tensor] | None = None
     """(logits M V, targets) -> log-probs M under the distribution that was sampled, for `pg` and `ref_kl`; None is the
     model's own distribution. Give it where rollouts are sampled with a temperature or cuts."""
@@ -117,6 +125,8 @@ class Objective:
             raise ConfigError(f"an objective without any weight trains nothing: give one of {', '.join(PARTS)}")
         if self.pair and self.pair_loss is None:
             raise ConfigError("an objective with a weight for pairs needs a pair_loss")
+        if self.soft and self.soft_loss is None:
+            raise ConfigError("an objective with a weight for soft targets needs a soft_loss")
         for part, divisor in self.divisors.items():
             if part not in PARTS or not (math.isfinite(divisor) and divisor > 0):
                 raise ConfigError(f"divisor {part}={divisor}: expected a number above 0 for one of {', '.join(PARTS)}")

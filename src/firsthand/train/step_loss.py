@@ -66,6 +66,10 @@ def step_loss(
         if getattr(objective, part) and chosen_M.any():
             losses_M = function(targets.of(chosen_M), given_M[chosen_M])
             sums[part] = (weights_M[chosen_M] * losses_M).sum() / divisors[part]
+    if objective.soft and objective.soft_loss is not None and (targets.ce > 0).any():
+        chosen_M = targets.ce > 0
+        soft_M = objective.soft_loss(batch, at_M[chosen_M], logits_MV[chosen_M])
+        sums["soft"] = (targets.ce[chosen_M] * soft_M).sum() / divisors["ce"]
     if objective.pair_loss is not None and (batch.pair >= 0).any():
         sums["pair"] = objective.pair_loss(_comparisons(batch, targets, logprobs_M, values_N)).sum() / divisors["pair"]
     for part, each in sums.items():
@@ -78,6 +82,14 @@ def step_loss(
         watched = {} if objective.watch is None else objective.watch(of, policy_M)
         metrics |= {name: (of.pg * each_M).sum() / divisors["watch"] for name, each_M in watched.items()}
     return loss, {name: float(number.detach()) for name, number in metrics.items()}
+
+
+def logits_of(model: Decoder, batch: PackedStreams, at_M: Tensor) -> Tensor:
+    """The scores of every token at these places of the packed streams, given the tokens before: M V, without gradient."""
+    device = model.embed.weight.device
+    with torch.no_grad():
+        hidden_ND = model(on(batch.ids, device), on(batch.positions, device), Packed(batch.lengths))
+        return model.logits(hidden_ND[at_M - 1])
 
 
 def on(array: Numbers, device: torch.device) -> Tensor:
