@@ -73,7 +73,7 @@ def trained(recipe: str, out: Path, **settings: Any) -> list[dict[str, float]]:
     config = build(module.Config, {"checkpoint_every": 0, **settings})
     with opened(out, recipe, config) as run:
         getattr(module, recipe)(config, run)
-    return read_metrics(out / "metrics.jsonl")
+    return read_metrics(out)
 
 
 @pytest.mark.slow
