@@ -217,7 +217,7 @@ def test_mmlu_pro_shows_its_category_and_drops_what_is_not_applicable(tmp_path):
 def test_mmlu_and_truthfulqa_read_the_authors_files():
     made = catalog.benchmark(f"mmlu@lm-eval-0shot:subject=anatomy:data={SHARED}")
     first = made.tasks(0)[0]
-    assert len(made.tasks(0)) == 135 and first.metadata["cluster"] == "anatomy"
+    assert len(made.tasks(0)) == 135 and first.metadata["stratum"] == "anatomy"
     assert first.scored[0][0].startswith(
         "The following are multiple choice questions (with answers) about anatomy.\n\n"
     )
