@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -81,7 +82,9 @@ def soft_loss(teacher: Decoder, config: Config) -> SoftLoss:
     from firsthand.train.losses.distillation import forward_kl, generalised_jsd, reverse_kl
     from firsthand.train.step_loss import logits_of
 
-    functions = {"forward": forward_kl, "reverse": reverse_kl, "jsd": partial(generalised_jsd, beta=config.beta)}
+    functions: dict[str, Callable[..., Tensor]] = {
+        "forward": forward_kl, "reverse": reverse_kl, "jsd": partial(generalised_jsd, beta=config.beta),
+    }  # fmt: skip
     function, size = functions[config.divergence], teacher.architecture.vocab_size
 
     def loss(batch: PackedStreams, rows_M: Tensor, logits_MV: Tensor) -> Tensor:
