@@ -100,6 +100,28 @@ def test_a_student_comes_near_its_teacher(models: Path, cli: Cli, divergence: st
     assert (out / "model" / "model.safetensors").is_file()
 
 
+def test_a_model_is_no_distance_from_itself(models: Path, cli: Cli) -> None:
+    same = str(models / "teacher" / "model")
+    out = models / "same"
+    words = (
+        "--teacher",
+        same,
+        "--model",
+        same,
+        "--out",
+        str(out),
+        "--steps",
+        "1",
+        "--holdout",
+        "0",
+        "--batch-size",
+        "4",
+    )
+    code, _, err = cli("train", "distill", str(models / "chats.jsonl"), *words)
+    assert code == 0, err
+    assert abs(read_metrics(out)[0]["soft"]) < 1e-6
+
+
 def test_a_teacher_with_another_tokenizer_is_a_sentence(models: Path, cli: Cli) -> None:
     other = ("--out", str(models / "other"), "--steps", "1", "--vocab-size", "300", "model.hidden_size=32")
     code, _, err = cli("train", "pretrain", str(models / "text.txt"), *other, *SHAPE)
