@@ -78,7 +78,7 @@ class Config:
 
     @property
     def treated(self) -> Literal["report", "pass", "fail"]:
-        """What inconclusive data count as."""
+        """The ruling for inconclusive data."""
         return self.cannot_tell or self.inconclusive
 
 

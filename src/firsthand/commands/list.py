@@ -80,7 +80,7 @@ class DataState:
     """`here`: on this machine, or generated where no file is given. `hub`: fetched when first run. `named by you`: it needs
     an option that says what to run."""
     how: str = ""
-    """The way to get missing data, or the option to name."""
+    """A command that fetches missing data, or the option that names it."""
 
 
 def data_of(name: str) -> DataState:

@@ -24,7 +24,7 @@ MAX_SHOWN = 4_000
 MAX_LINES = 60
 """The most lines of them, so that the beginning of a question stays on the screen."""
 MIN_SHOWN, MIN_LINES = 400, 6
-"""What each argument may have, however many there are."""
+"""Characters and lines that each argument may have at least."""
 
 
 @dataclass(frozen=True)

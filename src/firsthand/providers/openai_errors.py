@@ -39,7 +39,7 @@ class Endpoint:
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable that the key is read from."""
     address_hint: str = "most end in /v1"
-    """What a right address looks like."""
+    """An example of a right address."""
 
     def too_slow(self) -> TransientError:
         """Returns the error for an answer that timed out."""

@@ -92,7 +92,7 @@ def _check_rows(database: Database) -> None:
 
 
 def _check_types(database: Database, table: str) -> None:
-    """What a column holds must be of its type: SQLite keeps a text in a column of numbers, and infinity among them."""
+    """StoreError for a value of another type than its column: SQLite keeps text, and infinity, among numbers."""
     strange = []
     for _, name, declared, is_needed, _, is_key in database.read(f"PRAGMA table_info({table})"):
         kinds = {"REAL": "'real', 'integer'"}.get(declared, f"'{declared.lower()}'")

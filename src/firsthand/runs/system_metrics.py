@@ -60,7 +60,7 @@ class _Clock:
 
 
 def system_metrics(folder: Path, clock: _Clock) -> dict[str, float]:
-    """What this process uses now, and the free space on the disk of a folder."""
+    """Cores and memory in use by this process, and the free space, in GiB, on the disk of a folder."""
     found = {
         "system/cores": clock.cores(),
         "system/memory_gib": _resident_bytes() / GIB,

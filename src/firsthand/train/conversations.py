@@ -35,7 +35,7 @@ class Conversation:
     """File and line."""
     messages: tuple[Message, ...] = ()
     trained: tuple[bool, ...] = ()
-    """Whether each message counts; only an assistant's may."""
+    """True for each message that is trained on; only an assistant's may be."""
     tools: tuple[ToolSpec, ...] = ()
     prompt: str = ""
     """Without messages: text that does not count, and the text after it that does."""

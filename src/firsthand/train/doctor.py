@@ -39,9 +39,9 @@ class Finding:
     name: str
     """Such as `equal rewards`."""
     evidence: str
-    """What was seen, with numbers."""
+    """The observation, with numbers."""
     advice: str
-    """What to try."""
+    """A remedy to try."""
 
 
 Curves = Mapping[str, Curve]

@@ -147,7 +147,7 @@ class DocumentBatches:
 
     @property
     def epochs(self) -> float:
-        """How often the corpus was gone through."""
+        """Number of completed passes over the corpus."""
         return self.drawn / len(self._pieces)
 
     def state(self) -> Json:

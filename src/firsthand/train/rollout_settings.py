@@ -49,7 +49,7 @@ class PolicyConfig(Protocol):
 
 
 class PolicyView(Protocol):
-    """What an algorithm may ask of the models when it makes its streams. Every array is T of one episode."""
+    """Log-probs and values that an algorithm may ask for when it makes its streams. Every array is T of one episode."""
 
     def references(self, episodes: Sequence[Episode]) -> list[Floats]:
         """Log-probs under the policy before training, of the distribution that is trained."""
@@ -119,7 +119,7 @@ class RolloutSettings:
 
     @property
     def sampling(self) -> Sampling:
-        """How the rollouts are sampled."""
+        """The sampling settings of the rollouts."""
         return Sampling(max_tokens=self.max_tokens, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
     @property

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 class StreamNumbers(NamedTuple):
-    """What a model says about one stream: T each."""
+    """Log-probs and values of one stream under a model: T each."""
 
     logprobs: Floats
     """Log-prob of each token after those before it; 0 at the first."""

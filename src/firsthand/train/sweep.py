@@ -36,7 +36,7 @@ _STOP_S = 5.0
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep is."""
+    """The command, settings and metric of a sweep."""
 
     command: tuple[str, ...]
     """The words of the command; `{name}` in a word stands for a setting, `{out}` for the trial's folder."""

@@ -310,7 +310,7 @@ def _equals_everything(kind: type) -> bool:
 
 
 def _methods_of(case: type) -> dict[str, Any]:
-    """What decides how a test class runs: its functions with their code and marks, and assertions that are its own."""
+    """All that decides how a test class runs: its functions with their code and marks, and assertions that are its own."""
     return {
         name: (each, getattr(each, "__code__", None), [getattr(each, mark, None) for mark in MARKS])
         for name, each in vars(case).items()
