@@ -68,6 +68,7 @@ EDGES = {
     "patterns": "tokens",
     "safety": "",
     "memories": "",
+    "retrieval": "tools",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools",

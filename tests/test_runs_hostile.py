@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.retrieval.tools.search import search
 from firsthand.runs.database import checksum, put
 from firsthand.runs.index import INDEX
 from firsthand.runs.integrity import SEALED, seal
@@ -20,7 +21,6 @@ from firsthand.system.home_seal import KEY
 from firsthand.system.lock import holder, is_held
 from firsthand.system.sqlite_journal import forged_journal
 from firsthand.task import Task
-from firsthand.tools.search import search
 from firsthand.tools.sql import sql
 from firsthand.trace import Score, Trace
 

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, ToolError
+from firsthand.retrieval.tools.search import PASSAGE_CHARS, SearchIndex, split
 from firsthand.tools.calculator import evaluate, show
 from firsthand.tools.databases.sql_process import cell, fetched
 from firsthand.tools.fetch import Page
 from firsthand.tools.files import MAX_CHARS, Files
 from firsthand.tools.folders.rooted import Rooted
 from firsthand.tools.python import shortened, unfenced
-from firsthand.tools.search import PASSAGE_CHARS, SearchIndex, split
 from firsthand.tools.sql import SqlFile, _table
 from firsthand.tools.web.addresses import read_host
 from firsthand.tools.web.html import to_text

@@ -18,12 +18,12 @@ from firsthand.agent import Agent
 from firsthand.errors import ConfigError, ToolError
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
+from firsthand.retrieval.tools.search import SearchIndex, search, split
 from firsthand.rollout import rollout
 from firsthand.runs import store
 from firsthand.system.home import data_home
 from firsthand.task import Task
 from firsthand.tool import tool_from_function
-from firsthand.tools.search import SearchIndex, search, split
 from firsthand.tools.web_search import SERVICES, web_search
 
 PAGES = {

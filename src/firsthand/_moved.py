@@ -301,6 +301,7 @@ MOVED = {
     "tools.repository": "sandbox.git_repository",
     "tools.rooted": "tools.folders.rooted",
     "tools.sandbox": "sandbox.sandbox",
+    "tools.search": "retrieval.tools.search",
     "tools.seccomp": "sandbox.seccomp",
     "tools.worker": "sandbox.programs.worker",
     "tools.workplace": "sandbox.repository_workspace",

@@ -43,12 +43,13 @@ _ROOMS: dict[Kind, str] = {
     "command": "commands",
     "recipe": "train/recipes",
 }
+_FURTHER: dict[Kind, tuple[str, ...]] = {"pattern": ("retrieval/rag",), "tool": ("retrieval/tools",)}
+"""Folders of other rooms that hold things of that kind."""
 
 
 def names(kind: Kind) -> dict[str, str]:
     """Known names of a kind -> one-line description, read without importing anything."""
-    room = Path(__file__).parent / _ROOMS[kind]
-    ours = {path.stem: _description(kind, path) for path in sorted(room.glob("[a-z]*.py"))}
+    ours = {path.stem: _description(kind, path) for path in _files(kind)}
     found = {name: line for name, line in ours.items() if line is not None}
     for entry in _installed(kind):
         found.setdefault(entry.name, f"from {entry.value}")
@@ -57,8 +58,8 @@ def names(kind: Kind) -> dict[str, str]:
 
 def is_ours(kind: Kind, name: str) -> bool:
     """True if a file of this package defines that name; reads no other file."""
-    path = Path(__file__).parent / _ROOMS[kind] / f"{name}.py"
-    return name.isidentifier() and _exists(path) and _description(kind, path) is not None
+    path = _file(kind, name)
+    return path is not None and _description(kind, path) is not None
 
 
 @cache
@@ -71,14 +72,25 @@ def _description(kind: Kind, path: Path) -> str | None:
     return None
 
 
-def _package(kind: Kind) -> str:
-    """The dotted name of a kind's folder, within the package."""
-    return _ROOMS[kind].replace("/", ".")
+def _files(kind: Kind) -> list[Path]:
+    """The files that may define a thing of that kind, by name."""
+    folders = (_ROOMS[kind], *_FURTHER.get(kind, ()))
+    found = (path for folder in folders for path in (Path(__file__).parent / folder).glob("[a-z]*.py"))
+    return sorted(found, key=lambda path: path.stem)
+
+
+def _file(kind: Kind, name: str) -> Path | None:
+    """The file of this package that is named for that thing; None if there is none."""
+    if not name.isidentifier() or name.startswith("_"):
+        return None
+    places = (Path(__file__).parent / folder / f"{name}.py" for folder in (_ROOMS[kind], *_FURTHER.get(kind, ())))
+    return next((path for path in places if _exists(path)), None)
 
 
 def _installed(kind: Kind) -> EntryPoints:
     """Entry points of a kind in installed packages."""
-    found: EntryPoints = _entry_points(tuple(sys.path)).select(group=f"firsthand.{_package(kind)}")
+    group = f"firsthand.{_ROOMS[kind].replace('/', '.')}"
+    found: EntryPoints = _entry_points(tuple(sys.path)).select(group=group)
     return found
 
 
@@ -93,10 +105,9 @@ def find(kind: Kind, name: str) -> Any:
     """The object of that name from this package, an installed package, or a file; UnknownName if there is none."""
     if ".py" in name:
         return from_file(kind, name)
-    room = f"firsthand.{_package(kind)}"
-    file = Path(__file__).parent / _ROOMS[kind] / f"{name}.py"
-    if name.isidentifier() and not name.startswith("_") and _exists(file):
-        thing = getattr(importlib.import_module(f"{room}.{name}"), name, None)
+    if (file := _file(kind, name)) is not None:
+        module = ".".join(file.relative_to(Path(__file__).parent.parent).with_suffix("").parts)
+        thing = getattr(importlib.import_module(module), name, None)
         if thing is not None:
             return thing
     for entry in _installed(kind):
@@ -240,8 +251,8 @@ def tool(text: str) -> Tool:
 
 def options(kind: Literal["pattern", "benchmark"], name: str) -> dict[str, str]:
     """Option -> its default as text, `...` for one without. Nothing of ours is imported; what is installed is."""
-    path = Path(__file__).parent / _ROOMS[kind] / f"{name}.py"
-    if not is_ours(kind, name):
+    path = _file(kind, name)
+    if path is None or not is_ours(kind, name):
         keyed = [
             each for each in inspect.signature(find(kind, name)).parameters.values() if each.kind is each.KEYWORD_ONLY
         ]
@@ -288,7 +299,7 @@ def tools(text: str) -> tuple[Tool, ...]:
 def tool_forms() -> dict[str, tuple[str, str]]:
     """Tool -> how it is written, required arguments included, and its declared effects; nothing is imported."""
     found: dict[str, tuple[str, str]] = {}
-    for path in sorted((Path(__file__).parent / _ROOMS["tool"]).glob("[a-z]*.py")):
+    for path in _files("tool"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for made in tree.body:
             if isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef) and made.name == path.stem:

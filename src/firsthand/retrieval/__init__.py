@@ -1,0 +1,1 @@
+"""Retrieval: documents, chunks, one durable index, retrievers, and every RAG variant as a composition of them."""

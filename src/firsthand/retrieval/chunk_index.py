@@ -1,0 +1,112 @@
+"""ChunkIndex: what every store of chunks offers, whether one SQLite file or a server.
+
+A document is visible whole, with all its chunks, terms and vectors, or not at all. Methods block; async callers run them in
+a thread. Vectors are float32 of Euclidean length 1, so the dot product is the cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.document import Document
+from firsthand.retrieval.retriever import Filter, Hit
+
+Vectors = NDArray[np.float32]
+"""Shape (chunks, dimension), each row of Euclidean length 1."""
+
+
+@dataclass(frozen=True)
+class IndexHeader:
+    """What determines the vectors and chunks of an index; another header is refused."""
+
+    embedder: str
+    """The name the embedder was opened by, such as "minilm"; empty: no vectors, terms alone."""
+    fingerprint: str
+    """The embedder's `fingerprint`: a hash of weights, pooling and settings."""
+    dimension: int
+    chunker: str
+    """The chunker with its settings, such as "recursive(size=800,overlap=100)"."""
+    query_prefix: str = ""
+    """Put before a query when it is embedded, as E5 and BGE models want."""
+    document_prefix: str = ""
+
+
+@dataclass(frozen=True)
+class IndexedDocument:
+    """A document with its chunks and their vectors, ready to be stored."""
+
+    document: Document
+    chunks: Sequence[Chunk]
+    vectors: Vectors | None
+    """A row for each chunk; None in an index without vectors. Parents that are not searched have rows of zeros."""
+
+
+@dataclass(frozen=True)
+class IngestReceipt:
+    """What an ingest did, by document id."""
+
+    added: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+    """(id or path, reason) of each file that could not be read or stored."""
+    embedded: int = 0
+    """Chunks whose vectors were computed."""
+    reused: int = 0
+    """Chunks whose vectors were there already."""
+    notes: tuple[tuple[str, str], ...] = field(default=())
+    """(id or path, remark) of each file that was read with a remark, such as the encoding that was guessed."""
+
+
+class ChunkIndex(Protocol):
+    """A store of documents and their chunks that is searched by vector and by terms."""
+
+    @property
+    def header(self) -> IndexHeader:
+        """The header it was created with."""
+
+    def put(self, documents: Iterable[IndexedDocument]) -> IngestReceipt:
+        """Adds or replaces documents, each in one transaction; those with an equal hash are left as they are."""
+
+    def delete(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """Removes documents with all that belongs to them, and returns the ids that were there."""
+
+    def hashes(self) -> dict[str, str]:
+        """The text's SHA-256 of each document, by id."""
+
+    def document(self, id: str) -> Document:
+        """The document. UnknownName if it is not there."""
+
+    def chunks(self, document: str) -> list[Chunk]:
+        """The chunks of a document in order of start."""
+
+    def chunk(self, id: str) -> Chunk:
+        """The chunk. UnknownName if it is not there."""
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """The stored vectors of chunks, a row each in the order of `ids`."""
+
+    def known_vectors(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        """The vectors of those texts that are the `indexed_text` of a stored chunk, so that none is computed twice."""
+
+    def search_vectors(self, vector: Vectors, k: int, where: Filter) -> list[Hit]:
+        """The k chunks of highest cosine with a vector of shape (dimension,), best first, ties by chunk id."""
+
+    def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
+        """The k chunks of highest BM25, best first, ties by chunk id; none if no word of the text is indexed."""
+
+    def __len__(self) -> int:
+        """The number of searchable chunks."""
+
+    def verify(self) -> list[str]:
+        """Faults found by recounting everything, a sentence each; empty if there are none."""
+
+    def close(self) -> None:
+        """Releases files and connections."""

@@ -1,0 +1,1 @@
+"""RAG variants as patterns, a file each, found by name like those of `patterns/`."""

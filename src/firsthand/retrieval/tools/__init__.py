@@ -1,0 +1,1 @@
+"""Tools over an index, found by name like those of `tools/`."""
