@@ -1,0 +1,1 @@
+"""The arena: battles between agents, ratings with honest intervals, and leaderboards made of them."""

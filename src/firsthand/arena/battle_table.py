@@ -1,0 +1,149 @@
+"""BattleTable: battles between models as arrays, with what they are counted by: voter, category, covariates.
+
+Names become numbers once; everything after works on counts per pair, so two million votes over 200 models take as long as
+their strings do.
+"""
+
+# N battles, M models, V voters, F covariates
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firsthand.errors import ConfigError
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float64]
+A_WINS, TIE, B_WINS = 0, 1, 2
+_OUTCOMES = {
+    "a": A_WINS, "model_a": A_WINS,
+    "b": B_WINS, "model_b": B_WINS,
+    "tie": TIE, "both_bad": TIE, "tie (bothbad)": TIE, "bothbad": TIE,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BattleTable:
+    """Battles of pairs of models, in the order they were fought."""
+
+    models: tuple[str, ...]
+    """The names, in order of first appearance or as they were given."""
+    a: Ints
+    """Shape (N): the first model of each battle, as a place in `models`."""
+    b: Ints
+    outcome: Ints
+    """Shape (N): A_WINS, TIE or B_WINS. That both answers are bad counts as a tie."""
+    voters: Ints | None = None
+    """Shape (N): a number for each voter; battles of one voter are not independent."""
+    covariates: Floats | None = None
+    """Shape (N, F): what a battle differs in beside the models, such as the lengths of the answers; a's less b's."""
+    covariate_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    @staticmethod
+    def from_columns(
+        model_a: Sequence[str],
+        model_b: Sequence[str],
+        winner: Sequence[str],
+        *,
+        voters: Sequence[str] | None = None,
+        covariates: Mapping[str, Sequence[float]] | None = None,
+        models: Iterable[str] = (),
+    ) -> BattleTable:
+        """Builds a table from columns of equal length.
+
+        Args:
+            model_a: The first model of each battle.
+            model_b: The second.
+            winner: "a" or "model_a", "b" or "model_b", "tie", "both_bad" or "tie (bothbad)".
+            voters: Who decided each battle.
+            covariates: Name -> a value for each battle.
+            models: Names to put first, in this order, whether they have battles or not.
+
+        Raises:
+            ConfigError: Columns of unequal length, an unknown winner, a model against itself, a covariate that is no number.
+        """
+        size = len(model_a)
+        columns = {"model_b": model_b, "winner": winner, **({} if voters is None else {"voters": voters})}
+        for name, column in {**columns, **(covariates or {})}.items():
+            if len(column) != size:
+                raise ConfigError(f"the column {name} has {len(column)} battles and model_a has {size}: give equal lengths")
+        codes = {name: number for number, name in enumerate(dict.fromkeys(models))}
+        for name in dict.fromkeys([*dict.fromkeys(model_a), *dict.fromkeys(model_b)]):
+            codes.setdefault(name, len(codes))
+        a, b = _coded(model_a, codes), _coded(model_b, codes)
+        if (same := np.flatnonzero(a == b)).size:
+            raise ConfigError(
+                f"battle {same[0] + 1} is of {model_a[same[0]]!r} against itself: a battle needs two models"
+            )
+        try:
+            outcome = _coded(winner, _OUTCOMES)
+        except KeyError as unknown:
+            place = list(winner).index(unknown.args[0])
+            raise ConfigError(
+                f"the winner of battle {place + 1} is {unknown.args[0]!r:.60}: give {', '.join(map(repr, _OUTCOMES))}"
+            ) from None
+        people = None if voters is None else _coded(voters, {name: i for i, name in enumerate(dict.fromkeys(voters))})
+        names = tuple(covariates or ())
+        values = np.array([list((covariates or {})[name]) for name in names], np.float64).T if names else None
+        if values is not None and not np.isfinite(values).all():
+            row, column = (int(each[0]) for each in np.nonzero(~np.isfinite(values)))
+            raise ConfigError(f"the covariate {names[column]!r} of battle {row + 1} is {values[row, column]}: give a number")
+        return BattleTable(tuple(codes), a, b, outcome, people, values, names)
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Shape (3, M, M): battles by outcome, first and second model."""
+        size = len(self.models)
+        flat = (self.outcome.astype(np.int64) * size + self.a) * size + self.b
+        return np.bincount(flat, minlength=3 * size * size).reshape(3, size, size)
+
+    @cached_property
+    def wins(self) -> Floats:
+        """Shape (M, M): how often the row's model beat the column's; a tie is half a win for each."""
+        first, tied, second = self.counts.astype(np.float64)
+        return first + second.T + (tied + tied.T) / 2
+
+    @cached_property
+    def ties(self) -> Floats:
+        """Shape (M, M), symmetric: how often the two tied."""
+        tied = self.counts[TIE].astype(np.float64)
+        return tied + tied.T
+
+    @cached_property
+    def games(self) -> NDArray[np.int64]:
+        """Shape (M): the battles of each model."""
+        every = self.counts.sum(0)
+        return every.sum(0) + every.sum(1)
+
+    def where(self, chosen: NDArray[np.bool_]) -> BattleTable:
+        """The battles where `chosen`, of shape (N), is true; the models stay."""
+        return replace(
+            self,
+            a=self.a[chosen],
+            b=self.b[chosen],
+            outcome=self.outcome[chosen],
+            voters=None if self.voters is None else self.voters[chosen],
+            covariates=None if self.covariates is None else self.covariates[chosen],
+        )
+
+    def only(self, models: Iterable[str]) -> BattleTable:
+        """The battles among some models, and only those models, in the order given."""
+        kept = tuple(dict.fromkeys(models))
+        if missing := [name for name in kept if name not in self.models]:
+            raise ConfigError(f"no battle names the model {missing[0]!r}: the models are {', '.join(self.models)[:300]}")
+        places = np.full(len(self.models), -1, np.int32)
+        places[[self.models.index(name) for name in kept]] = np.arange(len(kept))
+        among = self.where((places[self.a] >= 0) & (places[self.b] >= 0))
+        return replace(among, models=kept, a=places[among.a], b=places[among.b])
+
+
+def _coded(column: Sequence[str], codes: Mapping[str, int]) -> Ints:
+    return np.fromiter(map(codes.__getitem__, column), np.int32, len(column))

@@ -1,0 +1,100 @@
+"""Ranks with simultaneous intervals: models that cannot be told apart share their ranks."""
+
+# M models, S draws
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as students_t
+
+from firsthand.arena.ratings import CENTRE, ELO, Ratings
+from firsthand.errors import ConfigError
+from firsthand.stats.intervals import CONFIDENCE
+
+DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class RatedModel:
+    """One row of an arena's leaderboard."""
+
+    model: str
+    rating: float
+    """Elo points."""
+    low: float
+    high: float
+    """The ends of the interval of this rating alone."""
+    rank_low: int
+    """The best rank that the battles allow: one more than the models that are better beyond doubt."""
+    rank_high: int
+    """The worst: all models but those that are worse beyond doubt."""
+    games: int
+
+
+def ranked(
+    ratings: Ratings, *, confidence: float = CONFIDENCE, anchor: str | None = None, at: float = CENTRE, seed: int = 0
+) -> list[RatedModel]:
+    """The models from best to worst, each with the interval of its rating and the range of its rank.
+
+    All rank ranges hold together with probability `confidence`: a pair is told apart if its difference is beyond the
+    quantile of the largest of all studentised differences, found by `DRAWS` draws from the ratings' covariance (Mogstad,
+    Romano, Shaikh and Wilhelm, 2024, "Inference for Ranks", one-step). Overlapping intervals of single ratings say nothing
+    of differences.
+
+    Args:
+        ratings: The fitted ratings.
+        confidence: Probability that the rank ranges hold together, and that each interval holds its rating.
+        anchor: The model whose rating is `at`; others' intervals are of their distance to it. None: the mean is `at`.
+        at: The rating of the anchor or of the mean.
+        seed: Of the draws.
+    """
+    if anchor is not None and anchor not in ratings.models:
+        raise ConfigError(f"the anchor {anchor!r} is not among the models: {', '.join(ratings.models)[:300]}")
+    size = len(ratings.models)
+    basis = np.eye(size)
+    if anchor is not None:
+        basis -= np.eye(size)[ratings.models.index(anchor)]
+    values = at + ELO * basis @ ratings.theta
+    errors = ELO * np.sqrt(np.clip(np.diag(basis @ ratings.covariance @ basis.T), 0, None))
+    reach = float(students_t.ppf((1 + confidence) / 2, ratings.degrees))
+    better = separated(ratings, confidence=confidence, seed=seed)
+    rows = [
+        RatedModel(
+            ratings.models[i],
+            float(values[i]),
+            float(values[i] - reach * errors[i]),
+            float(values[i] + reach * errors[i]),
+            1 + int(better[:, i].sum()),
+            size - int(better[i].sum()),
+            int(ratings.games[i]),
+        )
+        for i in range(size)
+    ]
+    return sorted(rows, key=lambda row: (-row.rating, row.model))
+
+
+def separated(ratings: Ratings, *, confidence: float = CONFIDENCE, seed: int = 0) -> np.ndarray:
+    """Shape (M, M): true where the row's model is better than the column's, all statements holding together."""
+    size = len(ratings.models)
+    if size < 2:
+        return np.zeros((size, size), bool)
+    variance = np.diag(ratings.covariance)
+    spread = variance[:, None] + variance[None, :] - 2 * ratings.covariance
+    errors = np.sqrt(np.clip(spread, 1e-300, None))
+    first, second = np.triu_indices(size, 1)
+    generator = np.random.default_rng(seed)
+    values, vectors = np.linalg.eigh(ratings.covariance)
+    root = vectors * np.sqrt(np.clip(values, 0, None))
+    largest = np.empty(DRAWS)
+    for start in range(0, DRAWS, 200):
+        draws = generator.standard_normal((200, size)) @ root.T
+        if np.isfinite(ratings.degrees):
+            draws /= np.sqrt(generator.chisquare(ratings.degrees, (200, 1)) / ratings.degrees)
+        studentised = np.abs(draws[:, first] - draws[:, second]) / errors[first, second]
+        largest[start : start + 200] = studentised.max(1)
+    critical = np.quantile(largest, confidence)
+    difference = ratings.theta[:, None] - ratings.theta[None, :]
+    told: np.ndarray = difference > critical * errors
+    return told

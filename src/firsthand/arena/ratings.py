@@ -1,0 +1,292 @@
+"""Ratings by maximum likelihood: Bradley-Terry and its tie models, with covariates, and sandwich intervals.
+
+Newton's method on counts per pair, under the constraint that strengths sum to zero: no ridge, which would shrink the
+intervals of models with few battles. The covariance is the sandwich estimate, clustered by voter where voters are known,
+because the votes of one person are not independent (Liang and Zeger, 1986). Arenas publish ratings of this kind (Chiang et
+al., 2024, arXiv 2403.04132), and style control is a covariate (length, headers, lists, bold) in the same likelihood.
+"""
+
+# N battles, R rows (pairs or battles), M models, K parameters: M strengths, F covariates, and one for ties
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+
+from firsthand.arena.battle_table import BattleTable, Ints
+from firsthand.arena.connectivity import comparable_groups
+from firsthand.arena.pair_likelihoods import PairLikelihood, bradley_terry_terms, davidson_terms, rao_kupper_terms
+from firsthand.errors import ConfigError
+
+Floats = NDArray[np.float64]
+Method = Literal["bradley-terry", "davidson", "rao-kupper"]
+ELO = 400 / math.log(10)
+"""Elo points for one unit of log-odds: 400 points are odds of ten to one."""
+CENTRE = 1000.0
+MAX_STEPS = 100
+_TERMS: dict[Method, PairLikelihood] = {
+    "bradley-terry": bradley_terry_terms,
+    "davidson": davidson_terms,
+    "rao-kupper": rao_kupper_terms,
+}
+_ROWS_AT_ONCE = 200_000
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Strengths of models with their covariance."""
+
+    models: tuple[str, ...]
+    theta: Floats
+    """Shape (M): log-odds strengths that sum to zero. `ELO * theta + CENTRE` are Elo points."""
+    covariance: Floats
+    """Shape (M, M), of `theta`."""
+    games: NDArray[np.int64]
+    """Shape (M): the battles of each model."""
+    method: Method
+    ties: float | None = None
+    """The parameter of ties: log nu of Davidson, eta of Rao and Kupper."""
+    covariates: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Covariate -> its coefficient in log-odds, and the standard error of that."""
+    degrees: float = math.inf
+    """Degrees of freedom of the intervals: voters less one where battles are clustered by voter."""
+    log_likelihood: float = math.nan
+
+
+class _Rows(NamedTuple):
+    """Battles to sum over: a row is a pair of models with its counts, or one battle with its covariates."""
+
+    a: Ints
+    b: Ints
+    weight: Floats
+    """Shape (3, R): battles by outcome."""
+    x: Floats
+    """Shape (R, F)."""
+
+
+def rate(battles: BattleTable, method: Method = "bradley-terry", *, prior: float = 0.0, clustered: bool = True) -> Ratings:
+    """Returns the maximum-likelihood ratings of all models.
+
+    Args:
+        battles: The battles.
+        method: "bradley-terry" counts a tie as half a win; "davidson" and "rao-kupper" model ties with a parameter.
+        prior: Precision of a normal prior on each strength, in log-odds; 0 for none. A prior makes ratings finite in a
+            disconnected arena, and shrinks them.
+        clustered: Cluster the covariance by voter where the table names voters and there are two or more.
+
+    Raises:
+        ConfigError: No battles, an arena that is not connected without a prior, a tie model without ties, or covariates
+            that separate wins from losses.
+    """
+    if not len(battles):
+        raise ConfigError("there are no battles: ratings need at least one between two models")
+    if prior < 0 or not math.isfinite(prior):
+        raise ConfigError(f"prior is {prior}: give a precision of 0 or more")
+    if not prior and len(groups := comparable_groups(battles)) > 1:
+        raise ConfigError(
+            f"the arena is not connected: {len(groups)} groups of models cannot be compared, such as {_named(groups[0])} and "
+            f"{_named(groups[1])}; rate the largest alone, let them battle, or give a prior"
+        )
+    if method != "bradley-terry" and not battles.ties.any():
+        raise ConfigError(f"no battle is a tie, and {method} has a parameter for ties: use bradley-terry")
+    rows = _rows(battles)
+    fitted, likelihood = _newton(rows, len(battles.models), method, prior)
+    information = _information(rows, fitted, method, prior)
+    bread = np.linalg.inv(_constrained(information, len(battles.models), prior))
+    voters = 0 if battles.voters is None or not clustered else len(np.unique(battles.voters))
+    meat = _meat(rows, fitted, method) if voters < 2 else _clustered_meat(battles, fitted, method) * voters / (voters - 1)
+    covariance = bread @ meat @ bread
+    size, names = len(battles.models), battles.covariate_names
+    errors = np.sqrt(np.diag(covariance))
+    coefficients = {
+        name: (float(fitted[size + i]), float(errors[size + i])) for i, name in enumerate(names)
+    }
+    return Ratings(
+        models=battles.models,
+        theta=fitted[:size],
+        covariance=covariance[:size, :size],
+        games=battles.games,
+        method=method,
+        ties=None if method == "bradley-terry" else float(fitted[-1]),
+        covariates=coefficients,
+        degrees=math.inf if voters < 2 else voters - 1,
+        log_likelihood=likelihood,
+    )
+
+
+def _named(group: tuple[str, ...]) -> str:
+    return ", ".join(group[:3]) + (f" and {len(group) - 3} more" if len(group) > 3 else "")
+
+
+def _rows(battles: BattleTable) -> _Rows:
+    if battles.covariates is not None:
+        weight = (battles.outcome == np.arange(3, dtype=np.int32)[:, None]).astype(np.float64)
+        return _Rows(battles.a, battles.b, weight, battles.covariates)
+    a, b = np.nonzero(battles.counts.sum(0))
+    weight = battles.counts[:, a, b].astype(np.float64)
+    return _Rows(a.astype(np.int32), b.astype(np.int32), weight, np.zeros((len(a), 0)))
+
+
+def _chunks(rows: _Rows) -> Iterator[_Rows]:
+    for start in range(0, len(rows.a), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        yield _Rows(rows.a[part], rows.b[part], rows.weight[:, part], rows.x[part])
+
+
+def _differences(rows: _Rows, fitted: Floats, size: int) -> Floats:
+    """Shape (R): the log-odds of a over b."""
+    d: Floats = fitted[rows.a] - fitted[rows.b] + rows.x @ fitted[size : size + rows.x.shape[1]]
+    return d
+
+
+def _newton(rows: _Rows, size: int, method: Method, prior: float) -> tuple[Floats, float]:
+    """The parameters of highest likelihood, and that log-likelihood without the prior's part."""
+    has_ties = method != "bradley-terry"
+    fitted = np.zeros(size + rows.x.shape[1] + has_ties)
+    if has_ties:
+        tied = rows.weight[1].sum() / rows.weight.sum()
+        fitted[-1] = math.log(2 * tied / max(1 - tied, 1e-3)) if method == "davidson" else math.atanh(min(tied, 0.99))
+    value = _value(rows, fitted, method, size, prior)
+    for _ in range(MAX_STEPS):
+        gradient = _gradient(rows, fitted, method, size, prior)
+        information = _constrained(_information(rows, fitted, method, prior), size, prior)
+        try:
+            step = np.linalg.solve(information, gradient)
+        except np.linalg.LinAlgError:
+            break
+        scale = 1.0
+        while not (reached := _value(rows, fitted + scale * step, method, size, prior)) >= value - 1e-9 * abs(value):
+            scale /= 2
+            if scale < 1e-6:
+                break
+        fitted = fitted + scale * step
+        fitted[:size] -= fitted[:size].mean() if not prior else 0.0
+        value = reached
+        if np.abs(step).max() < 1e-10 * max(1.0, np.abs(fitted).max()):
+            return fitted, value + prior * float(fitted[:size] @ fitted[:size]) / 2
+    raise ConfigError(
+        f"the ratings did not converge in {MAX_STEPS} steps: a covariate separates wins from losses, or is a sum of others; "
+        "leave it out"
+    )
+
+
+def _value(rows: _Rows, fitted: Floats, method: Method, size: int, prior: float) -> float:
+    if method == "rao-kupper" and fitted[-1] <= 0:
+        return -math.inf
+    eta = float(fitted[-1])
+    total = sum(
+        float((part.weight * _TERMS[method](_differences(part, fitted, size), eta).value).sum()) for part in _chunks(rows)
+    )
+    return total - prior * float(fitted[:size] @ fitted[:size]) / 2
+
+
+def _gradient(rows: _Rows, fitted: Floats, method: Method, size: int, prior: float) -> Floats:
+    gradient = np.zeros(len(fitted))
+    width = rows.x.shape[1]
+    for part in _chunks(rows):
+        terms = _TERMS[method](_differences(part, fitted, size), float(fitted[-1]))
+        slope = (part.weight * terms.by_d).sum(0)
+        gradient[:size] += np.bincount(part.a, slope, size) - np.bincount(part.b, slope, size)
+        gradient[size : size + width] += part.x.T @ slope
+        if method != "bradley-terry":
+            gradient[-1] += float((part.weight * terms.by_eta).sum())
+    gradient[:size] -= prior * fitted[:size]
+    return gradient
+
+
+def _information(rows: _Rows, fitted: Floats, method: Method, prior: float) -> Floats:
+    """Shape (K, K): the negative of the second derivatives."""
+    width, has_ties = rows.x.shape[1], method != "bradley-terry"
+    size = len(fitted) - width - has_ties
+    total = np.zeros((len(fitted), len(fitted)))
+    for part in _chunks(rows):
+        terms = _TERMS[method](_differences(part, fitted, size), float(fitted[-1]))
+        weight = -part.weight
+        total += _assembled(
+            part,
+            (weight * terms.by_dd).sum(0),
+            (weight * terms.by_d_eta).sum(0),
+            (weight * terms.by_eta_eta).sum(0),
+            size,
+            has_ties,
+        )
+    total[range(size), range(size)] += prior
+    return total
+
+
+def _meat(rows: _Rows, fitted: Floats, method: Method) -> Floats:
+    """Shape (K, K): the sum over battles of the outer product of their scores."""
+    width, has_ties = rows.x.shape[1], method != "bradley-terry"
+    size = len(fitted) - width - has_ties
+    total = np.zeros((len(fitted), len(fitted)))
+    for part in _chunks(rows):
+        terms = _TERMS[method](_differences(part, fitted, size), float(fitted[-1]))
+        total += _assembled(
+            part,
+            (part.weight * terms.by_d**2).sum(0),
+            (part.weight * terms.by_d * terms.by_eta).sum(0),
+            (part.weight * terms.by_eta**2).sum(0),
+            size,
+            has_ties,
+        )
+    return total
+
+
+def _assembled(rows: _Rows, dd: Floats, de: Floats, ee: Floats, size: int, has_ties: bool) -> Floats:
+    """The symmetric matrix sum_r dd_r v_r v_r' over rows, v_r = e_a - e_b and the covariates, bordered by the ties' part."""
+    width = rows.x.shape[1]
+    total = np.zeros((size + width + has_ties, size + width + has_ties))
+    pairs = np.bincount(rows.a.astype(np.int64) * size + rows.b, dd, size * size).reshape(size, size)
+    pairs = pairs + pairs.T
+    total[:size, :size] = np.diag(pairs.sum(1)) - pairs
+    for column in range(width):
+        weighted = dd * rows.x[:, column]
+        cross = np.bincount(rows.a, weighted, size) - np.bincount(rows.b, weighted, size)
+        total[:size, size + column] = total[size + column, :size] = cross
+        total[size : size + width, size + column] = rows.x.T @ weighted
+    if has_ties:
+        cross = np.bincount(rows.a, de, size) - np.bincount(rows.b, de, size)
+        total[:size, -1] = total[-1, :size] = cross
+        total[size : size + width, -1] = total[-1, size : size + width] = rows.x.T @ de
+        total[-1, -1] = ee.sum()
+    return total
+
+
+def _clustered_meat(battles: BattleTable, fitted: Floats, method: Method) -> Floats:
+    """Shape (K, K): the sum over voters of the outer product of the summed scores of their battles."""
+    assert battles.voters is not None
+    size, has_ties = len(battles.models), method != "bradley-terry"
+    x = battles.covariates if battles.covariates is not None else np.zeros((len(battles), 0))
+    width = x.shape[1]
+    d = fitted[battles.a] - fitted[battles.b] + x @ fitted[size : size + width]
+    terms = _TERMS[method](d, float(fitted[-1]))
+    each = np.arange(len(battles))
+    slope, by_ties = terms.by_d[battles.outcome, each], terms.by_eta[battles.outcome, each]
+    rows = [battles.voters, battles.voters]
+    columns, values = [battles.a, battles.b], [slope, -slope]
+    for column in range(width):
+        rows.append(battles.voters)
+        columns.append(np.full(len(battles), size + column, np.int32))
+        values.append(slope * x[:, column])
+    if has_ties:
+        rows.append(battles.voters)
+        columns.append(np.full(len(battles), len(fitted) - 1, np.int32))
+        values.append(by_ties)
+    shape = (int(battles.voters.max()) + 1, len(fitted))
+    scores = coo_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape).tocsr()
+    return np.asarray((scores.T @ scores).todense())
+
+
+def _constrained(information: Floats, size: int, prior: float) -> Floats:
+    """The information with the direction that no battle sees, equal strength for all, pinned; a prior sees it already."""
+    if prior:
+        return information
+    pinned = information.copy()
+    pinned[:size, :size] += 1 / size
+    return pinned
