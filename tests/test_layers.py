@@ -79,10 +79,12 @@ EDGES = {
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens",
+    # 7 questions
+    "arena": "benchmarks stats",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
-    "commands": "experiment train serve show stats scorers patterns cluster telemetry runs"
+    "commands": "arena experiment train serve show stats scorers patterns cluster telemetry runs"
     " providers hub measure embed engine",
     "cli": "",
     "__main__": "cli",

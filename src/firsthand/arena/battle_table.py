@@ -8,6 +8,7 @@ their strings do.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,6 +41,8 @@ class BattleTable:
     """Shape (N): A_WINS, TIE or B_WINS. That both answers are bad counts as a tie."""
     voters: Ints | None = None
     """Shape (N): a number for each voter; battles of one voter are not independent."""
+    questions: Ints | None = None
+    """Shape (N): a number for each question; battles about one question are not independent."""
     covariates: Floats | None = None
     """Shape (N, F): what a battle differs in beside the models, such as the lengths of the answers; a's less b's."""
     covariate_names: tuple[str, ...] = ()
@@ -54,6 +57,7 @@ class BattleTable:
         winner: Sequence[str],
         *,
         voters: Sequence[str] | None = None,
+        questions: Sequence[str] | None = None,
         covariates: Mapping[str, Sequence[float]] | None = None,
         models: Iterable[str] = (),
     ) -> BattleTable:
@@ -64,6 +68,7 @@ class BattleTable:
             model_b: The second.
             winner: "a" or "model_a", "b" or "model_b", "tie", "both_bad" or "tie (bothbad)".
             voters: Who decided each battle.
+            questions: The prompt or task of each battle.
             covariates: Name -> a value for each battle.
             models: Names to put first, in this order, whether they have battles or not.
 
@@ -71,13 +76,17 @@ class BattleTable:
             ConfigError: Columns of unequal length, an unknown winner, a model against itself, a covariate that is no number.
         """
         size = len(model_a)
-        columns = {"model_b": model_b, "winner": winner, **({} if voters is None else {"voters": voters})}
-        for name, column in {**columns, **(covariates or {})}.items():
+        columns: dict[str, Sequence[object]] = {"model_b": model_b, "winner": winner, **(covariates or {})}
+        columns.update({} if voters is None else {"voters": voters})
+        columns.update({} if questions is None else {"questions": questions})
+        for name, column in columns.items():
             if len(column) != size:
-                raise ConfigError(f"the column {name} has {len(column)} battles and model_a has {size}: give equal lengths")
-        codes = {name: number for number, name in enumerate(dict.fromkeys(models))}
-        for name in dict.fromkeys([*dict.fromkeys(model_a), *dict.fromkeys(model_b)]):
-            codes.setdefault(name, len(codes))
+                raise ConfigError(
+                    f"the column {name} has {len(column)} battles and model_a has {size}: give equal lengths"
+                )
+        codes: defaultdict[str, int] = defaultdict(
+            lambda: len(codes), {name: i for i, name in enumerate(dict.fromkeys(models))}
+        )
         a, b = _coded(model_a, codes), _coded(model_b, codes)
         if (same := np.flatnonzero(a == b)).size:
             raise ConfigError(
@@ -90,13 +99,15 @@ class BattleTable:
             raise ConfigError(
                 f"the winner of battle {place + 1} is {unknown.args[0]!r:.60}: give {', '.join(map(repr, _OUTCOMES))}"
             ) from None
-        people = None if voters is None else _coded(voters, {name: i for i, name in enumerate(dict.fromkeys(voters))})
+        people, asked = (None if column is None else _numbered(column) for column in (voters, questions))
         names = tuple(covariates or ())
-        values = np.array([list((covariates or {})[name]) for name in names], np.float64).T if names else None
+        values = np.array([list(column) for column in covariates.values()], np.float64).T if covariates else None
         if values is not None and not np.isfinite(values).all():
-            row, column = (int(each[0]) for each in np.nonzero(~np.isfinite(values)))
-            raise ConfigError(f"the covariate {names[column]!r} of battle {row + 1} is {values[row, column]}: give a number")
-        return BattleTable(tuple(codes), a, b, outcome, people, values, names)
+            row, place = (int(each[0]) for each in np.nonzero(~np.isfinite(values)))
+            raise ConfigError(
+                f"the covariate {names[place]!r} of battle {row + 1} is {values[row, place]}: give a number"
+            )
+        return BattleTable(tuple(codes), a, b, outcome, people, asked, values, names)
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -109,19 +120,22 @@ class BattleTable:
     def wins(self) -> Floats:
         """Shape (M, M): how often the row's model beat the column's; a tie is half a win for each."""
         first, tied, second = self.counts.astype(np.float64)
-        return first + second.T + (tied + tied.T) / 2
+        wins: Floats = first + second.T + (tied + tied.T) / 2
+        return wins
 
     @cached_property
     def ties(self) -> Floats:
         """Shape (M, M), symmetric: how often the two tied."""
         tied = self.counts[TIE].astype(np.float64)
-        return tied + tied.T
+        both: Floats = tied + tied.T
+        return both
 
     @cached_property
     def games(self) -> NDArray[np.int64]:
         """Shape (M): the battles of each model."""
         every = self.counts.sum(0)
-        return every.sum(0) + every.sum(1)
+        games: NDArray[np.int64] = every.sum(0) + every.sum(1)
+        return games
 
     def where(self, chosen: NDArray[np.bool_]) -> BattleTable:
         """The battles where `chosen`, of shape (N), is true; the models stay."""
@@ -131,6 +145,7 @@ class BattleTable:
             b=self.b[chosen],
             outcome=self.outcome[chosen],
             voters=None if self.voters is None else self.voters[chosen],
+            questions=None if self.questions is None else self.questions[chosen],
             covariates=None if self.covariates is None else self.covariates[chosen],
         )
 
@@ -138,11 +153,18 @@ class BattleTable:
         """The battles among some models, and only those models, in the order given."""
         kept = tuple(dict.fromkeys(models))
         if missing := [name for name in kept if name not in self.models]:
-            raise ConfigError(f"no battle names the model {missing[0]!r}: the models are {', '.join(self.models)[:300]}")
+            raise ConfigError(
+                f"no battle names the model {missing[0]!r}: the models are {', '.join(self.models)[:300]}"
+            )
         places = np.full(len(self.models), -1, np.int32)
         places[[self.models.index(name) for name in kept]] = np.arange(len(kept))
         among = self.where((places[self.a] >= 0) & (places[self.b] >= 0))
         return replace(among, models=kept, a=places[among.a], b=places[among.b])
+
+
+def _numbered(column: Sequence[str]) -> Ints:
+    codes: defaultdict[str, int] = defaultdict(lambda: len(codes))
+    return _coded(column, codes)
 
 
 def _coded(column: Sequence[str], codes: Mapping[str, int]) -> Ints:

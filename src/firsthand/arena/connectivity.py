@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from firsthand.arena.battle_table import BattleTable
@@ -15,7 +14,6 @@ def comparable_groups(battles: BattleTable) -> list[tuple[str, ...]]:
     A tie counts for both sides. Models without battles stand alone. More than one group means that no rating across
     groups is determined: some model has never lost, never won, or never met the others.
     """
-    beats = csr_matrix(battles.wins > 0)
-    number, labels = connected_components(beats, directed=True, connection="strong")
+    number, labels = connected_components(battles.wins > 0, directed=True, connection="strong")
     groups = [tuple(battles.models[i] for i in np.flatnonzero(labels == group)) for group in range(number)]
     return sorted(groups, key=lambda group: (-len(group), battles.models.index(group[0])))

@@ -7,7 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as students_t
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 from firsthand.arena.ratings import CENTRE, ELO, Ratings
 from firsthand.errors import ConfigError
@@ -58,7 +59,8 @@ def ranked(
         basis -= np.eye(size)[ratings.models.index(anchor)]
     values = at + ELO * basis @ ratings.theta
     errors = ELO * np.sqrt(np.clip(np.diag(basis @ ratings.covariance @ basis.T), 0, None))
-    reach = float(students_t.ppf((1 + confidence) / 2, ratings.degrees))
+    tail = (1 + confidence) / 2
+    reach = float(stdtrit(ratings.degrees, tail) if np.isfinite(ratings.degrees) else ndtri(tail))
     better = separated(ratings, confidence=confidence, seed=seed)
     rows = [
         RatedModel(
@@ -75,7 +77,7 @@ def ranked(
     return sorted(rows, key=lambda row: (-row.rating, row.model))
 
 
-def separated(ratings: Ratings, *, confidence: float = CONFIDENCE, seed: int = 0) -> np.ndarray:
+def separated(ratings: Ratings, *, confidence: float = CONFIDENCE, seed: int = 0) -> NDArray[np.bool_]:
     """Shape (M, M): true where the row's model is better than the column's, all statements holding together."""
     size = len(ratings.models)
     if size < 2:
@@ -96,5 +98,5 @@ def separated(ratings: Ratings, *, confidence: float = CONFIDENCE, seed: int = 0
         largest[start : start + 200] = studentised.max(1)
     critical = np.quantile(largest, confidence)
     difference = ratings.theta[:, None] - ratings.theta[None, :]
-    told: np.ndarray = difference > critical * errors
+    told: NDArray[np.bool_] = difference > critical * errors
     return told

@@ -1,9 +1,10 @@
 """Ratings by maximum likelihood: Bradley-Terry and its tie models, with covariates, and sandwich intervals.
 
 Newton's method on counts per pair, under the constraint that strengths sum to zero: no ridge, which would shrink the
-intervals of models with few battles. The covariance is the sandwich estimate, clustered by voter where voters are known,
-because the votes of one person are not independent (Liang and Zeger, 1986). Arenas publish ratings of this kind (Chiang et
-al., 2024, arXiv 2403.04132), and style control is a covariate (length, headers, lists, bold) in the same likelihood.
+intervals of models with few battles. The covariance is the sandwich estimate, clustered by voter and by question where they
+are known, because the votes of one person, and about one question, are not independent (Cameron, Gelbach and Miller, 2011).
+Arenas publish ratings of this kind (Chiang et al., 2024, arXiv 2403.04132), and style control is a covariate (length,
+headers, lists, bold) in the same likelihood.
 """
 
 # N battles, R rows (pairs or battles), M models, K parameters: M strengths, F covariates, and one for ties
@@ -13,11 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_array
 
 from firsthand.arena.battle_table import BattleTable, Ints
 from firsthand.arena.connectivity import comparable_groups
@@ -30,6 +31,8 @@ ELO = 400 / math.log(10)
 """Elo points for one unit of log-odds: 400 points are odds of ten to one."""
 CENTRE = 1000.0
 MAX_STEPS = 100
+MIN_CLUSTERS = 20
+"""Voters or questions below which the covariance is not clustered by them."""
 _TERMS: dict[Method, PairLikelihood] = {
     "bradley-terry": bradley_terry_terms,
     "davidson": davidson_terms,
@@ -55,7 +58,9 @@ class Ratings:
     covariates: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Covariate -> its coefficient in log-odds, and the standard error of that."""
     degrees: float = math.inf
-    """Degrees of freedom of the intervals: voters less one where battles are clustered by voter."""
+    """Degrees of freedom of the intervals: the fewest clusters less one where battles are clustered."""
+    clustered_by: tuple[str, ...] = ()
+    """Of "voter" and "question", those that the covariance is clustered by."""
     log_likelihood: float = math.nan
 
 
@@ -70,7 +75,20 @@ class _Rows(NamedTuple):
     """Shape (R, F)."""
 
 
-def rate(battles: BattleTable, method: Method = "bradley-terry", *, prior: float = 0.0, clustered: bool = True) -> Ratings:
+class _Scores(NamedTuple):
+    """The derivatives of the log-likelihood of each battle, sparse."""
+
+    columns: NDArray[np.int64]
+    """Shape (N, S): the parameters that a battle bears on."""
+    values: Floats
+    """Shape (N, S)."""
+    width: int
+    """K."""
+
+
+def rate(
+    battles: BattleTable, method: Method = "bradley-terry", *, prior: float = 0.0, clustered: bool = True
+) -> Ratings:
     """Returns the maximum-likelihood ratings of all models.
 
     Args:
@@ -78,7 +96,7 @@ def rate(battles: BattleTable, method: Method = "bradley-terry", *, prior: float
         method: "bradley-terry" counts a tie as half a win; "davidson" and "rao-kupper" model ties with a parameter.
         prior: Precision of a normal prior on each strength, in log-odds; 0 for none. A prior makes ratings finite in a
             disconnected arena, and shrinks them.
-        clustered: Cluster the covariance by voter where the table names voters and there are two or more.
+        clustered: Cluster the covariance by voter and by question, where the table names `MIN_CLUSTERS` of them or more.
 
     Raises:
         ConfigError: No battles, an arena that is not connected without a prior, a tie model without ties, or covariates
@@ -90,8 +108,8 @@ def rate(battles: BattleTable, method: Method = "bradley-terry", *, prior: float
         raise ConfigError(f"prior is {prior}: give a precision of 0 or more")
     if not prior and len(groups := comparable_groups(battles)) > 1:
         raise ConfigError(
-            f"the arena is not connected: {len(groups)} groups of models cannot be compared, such as {_named(groups[0])} and "
-            f"{_named(groups[1])}; rate the largest alone, let them battle, or give a prior"
+            f"the arena is not connected: {len(groups)} groups of models cannot be compared, {_named(groups[0])} "
+            f"and {_named(groups[1])} for example; rate the largest alone, let them battle, or give a prior"
         )
     if method != "bradley-terry" and not battles.ties.any():
         raise ConfigError(f"no battle is a tie, and {method} has a parameter for ties: use bradley-terry")
@@ -99,14 +117,12 @@ def rate(battles: BattleTable, method: Method = "bradley-terry", *, prior: float
     fitted, likelihood = _newton(rows, len(battles.models), method, prior)
     information = _information(rows, fitted, method, prior)
     bread = np.linalg.inv(_constrained(information, len(battles.models), prior))
-    voters = 0 if battles.voters is None or not clustered else len(np.unique(battles.voters))
-    meat = _meat(rows, fitted, method) if voters < 2 else _clustered_meat(battles, fitted, method) * voters / (voters - 1)
-    covariance = bread @ meat @ bread
+    clusters = [] if not clustered else [each for each in (battles.voters, battles.questions) if _enough(each)]
+    meat = _multiway_meat(battles, clusters, fitted, method) if clusters else _meat(rows, fitted, method)
+    covariance = _without_negative_variance(bread @ meat @ bread)
     size, names = len(battles.models), battles.covariate_names
     errors = np.sqrt(np.diag(covariance))
-    coefficients = {
-        name: (float(fitted[size + i]), float(errors[size + i])) for i, name in enumerate(names)
-    }
+    coefficients = {name: (float(fitted[size + i]), float(errors[size + i])) for i, name in enumerate(names)}
     return Ratings(
         models=battles.models,
         theta=fitted[:size],
@@ -115,8 +131,13 @@ def rate(battles: BattleTable, method: Method = "bradley-terry", *, prior: float
         method=method,
         ties=None if method == "bradley-terry" else float(fitted[-1]),
         covariates=coefficients,
-        degrees=math.inf if voters < 2 else voters - 1,
+        degrees=min((_number(each) - 1 for each in clusters), default=math.inf),
         log_likelihood=likelihood,
+        clustered_by=tuple(
+            name
+            for name, each in (("voter", battles.voters), ("question", battles.questions))
+            if clustered and _enough(each)
+        ),
     )
 
 
@@ -181,7 +202,8 @@ def _value(rows: _Rows, fitted: Floats, method: Method, size: int, prior: float)
         return -math.inf
     eta = float(fitted[-1])
     total = sum(
-        float((part.weight * _TERMS[method](_differences(part, fitted, size), eta).value).sum()) for part in _chunks(rows)
+        float((part.weight * _TERMS[method](_differences(part, fitted, size), eta).value).sum())
+        for part in _chunks(rows)
     )
     return total - prior * float(fitted[:size] @ fitted[:size]) / 2
 
@@ -258,9 +280,29 @@ def _assembled(rows: _Rows, dd: Floats, de: Floats, ee: Floats, size: int, has_t
     return total
 
 
-def _clustered_meat(battles: BattleTable, fitted: Floats, method: Method) -> Floats:
-    """Shape (K, K): the sum over voters of the outer product of the summed scores of their battles."""
-    assert battles.voters is not None
+def _enough(clusters: Ints | None) -> TypeGuard[Ints]:
+    """True for a numbering with enough clusters: with a handful, the clustered estimate is far too small."""
+    return clusters is not None and _number(clusters) >= MIN_CLUSTERS
+
+
+def _number(clusters: Ints) -> int:
+    return len(np.unique(clusters))
+
+
+def _multiway_meat(battles: BattleTable, clusters: list[Ints], fitted: Floats, method: Method) -> Floats:
+    """Shape (K, K): the meat clustered by each numbering, less that of both (Cameron, Gelbach and Miller, eq. 2.13)."""
+    scores = _scores(battles, fitted, method)
+    total = np.zeros((len(fitted), len(fitted)))
+    for each in clusters:
+        total += _cluster_sums(scores, each)
+    if len(clusters) == 2:
+        _, both = np.unique(np.stack(clusters), axis=1, return_inverse=True)
+        total -= _cluster_sums(scores, both.reshape(-1))
+    return total
+
+
+def _scores(battles: BattleTable, fitted: Floats, method: Method) -> _Scores:
+    """The derivative of each battle's log-likelihood by the parameters it bears on."""
     size, has_ties = len(battles.models), method != "bradley-terry"
     x = battles.covariates if battles.covariates is not None else np.zeros((len(battles), 0))
     width = x.shape[1]
@@ -268,19 +310,33 @@ def _clustered_meat(battles: BattleTable, fitted: Floats, method: Method) -> Flo
     terms = _TERMS[method](d, float(fitted[-1]))
     each = np.arange(len(battles))
     slope, by_ties = terms.by_d[battles.outcome, each], terms.by_eta[battles.outcome, each]
-    rows = [battles.voters, battles.voters]
-    columns, values = [battles.a, battles.b], [slope, -slope]
-    for column in range(width):
-        rows.append(battles.voters)
-        columns.append(np.full(len(battles), size + column, np.int32))
-        values.append(slope * x[:, column])
-    if has_ties:
-        rows.append(battles.voters)
-        columns.append(np.full(len(battles), len(fitted) - 1, np.int32))
-        values.append(by_ties)
-    shape = (int(battles.voters.max()) + 1, len(fitted))
-    scores = coo_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape).tocsr()
-    return np.asarray((scores.T @ scores).todense())
+    further = np.arange(size, size + width + has_ties)
+    columns = np.concatenate(
+        [np.stack([battles.a, battles.b], 1), np.broadcast_to(further, (len(battles), len(further)))], 1
+    ).astype(np.int64)
+    parts = [slope[:, None], -slope[:, None], slope[:, None] * x, *([by_ties[:, None]] if has_ties else [])]
+    return _Scores(columns, np.concatenate(parts, 1), len(fitted))
+
+
+def _cluster_sums(scores: _Scores, clusters: NDArray[Any]) -> Floats:
+    """Shape (K, K): the sum over clusters of the outer product of their summed scores, with the factor G / (G - 1)."""
+    columns, values, width = scores
+    groups = int(clusters.max()) + 1
+    rows = np.repeat(clusters, columns.shape[1])
+    sparse: Any = coo_array  # without types
+    summed = sparse((values.ravel(), (rows, columns.ravel())), (groups, width)).tocsr()
+    number = len(np.unique(clusters))
+    product: Floats = (summed.T @ summed).toarray() * (number / (number - 1))
+    return product
+
+
+def _without_negative_variance(covariance: Floats) -> Floats:
+    """The covariance with negative eigenvalues, which clustering two ways can give, set to zero."""
+    values, vectors = np.linalg.eigh(covariance)
+    if values[0] >= 0:
+        return covariance
+    kept: Floats = (vectors * np.clip(values, 0, None)) @ vectors.T
+    return kept
 
 
 def _constrained(information: Floats, size: int, prior: float) -> Floats:

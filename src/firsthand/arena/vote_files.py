@@ -1,0 +1,198 @@
+"""Reads votes from tables: public arenas' columns, pairwise judgements, and one's own CSV or JSONL.
+
+Known layouts: model_a, model_b and winner (Chatbot Arena's 33k and 140k, MT-Bench, PandaLM), winner_model_a, winner_model_b
+and winner_tie (the 55k competition), generator_1, generator_2 and preference (AlpacaEval). The voter is the first of the
+columns judge, voter, user_id, evaluation_session_id and annotator that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firsthand.arena.battle_table import BattleTable
+from firsthand.benchmarks.sources.tables import TableRow, read_table
+from firsthand.errors import ConfigError, DataError
+from firsthand.message import Json
+
+VOTERS = ("judge", "voter", "user_id", "evaluation_session_id", "annotator")
+STYLES = ("length", "headers", "lists", "bold")
+QUESTIONS = ("question_id", "instruction_idx", "question", "prompt")
+_IDS = ("id", *QUESTIONS)
+_HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
+_LIST = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s", re.MULTILINE)
+_BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+
+
+@dataclass(frozen=True)
+class VoteFile:
+    """The battles of a file, and what was left out."""
+
+    battles: BattleTable
+    duplicates: int
+    """Rows that repeat another row with its id, voter and verdict; each is counted once."""
+    filtered: int
+    """Rows that the conditions left out."""
+
+
+def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Sequence[str] = ()) -> VoteFile:
+    """Reads the votes of a table.
+
+    Args:
+        path: A .csv, .tsv, .jsonl or .json file.
+        where: Column -> the value that a row must have, compared as text.
+        style: Covariates to read, of `STYLES`: the difference (a - b) / (a + b) of the two answers' counts, divided by its
+            standard deviation over all battles.
+
+    Raises:
+        DataError: A file or row that cannot be read, with its line.
+        ConfigError: A column or style that is not there.
+    """
+    rows = read_table(path)
+    columns = rows[0].columns
+    for name in where or {}:
+        if name not in columns:
+            raise ConfigError(f"{path} has no column {name!r}: it has {', '.join(map(str, columns))[:300]}")
+    kept = [row for row in rows if all(str(row.columns.get(key)) == value for key, value in (where or {}).items())]
+    if not kept:
+        raise ConfigError(f"no row of {path} has {', '.join(f'{k}={v}' for k, v in (where or {}).items())}")
+    distinct = _distinct(kept)
+    first, second, verdict = _layout(columns, path)
+    voter = next((name for name in VOTERS if name in columns), None)
+    question = next((name for name in QUESTIONS if name in columns), None)
+    battles = BattleTable.from_columns(
+        [_name(row, first) for row in distinct],
+        [_name(row, second) for row in distinct],
+        [verdict(row) for row in distinct],
+        voters=None if voter is None else [str(row.columns.get(voter)) for row in distinct],
+        questions=None if question is None else [str(row.columns.get(question)) for row in distinct],
+        covariates={name: _style_differences(distinct, name, path).tolist() for name in style},
+    )
+    return VoteFile(battles, len(kept) - len(distinct), len(rows) - len(kept))
+
+
+def _distinct(rows: list[TableRow]) -> list[TableRow]:
+    """The rows without repetitions; rows of a table without any id cannot be told from each other and all stay."""
+    if not any(name in rows[0].columns for name in _IDS):
+        return rows
+    return list({json.dumps(row.columns, sort_keys=True, default=str): row for row in rows}.values())
+
+
+def _layout(columns: Json, path: Path) -> tuple[str, str, Callable[[TableRow], str]]:
+    """The columns of the two models, and the reader of a row's winner."""
+    if "generator_1" in columns and "generator_2" in columns and "preference" in columns:
+        return "generator_1", "generator_2", _from_preference
+    if "model_a" in columns and "model_b" in columns:
+        if "winner" in columns:
+            return "model_a", "model_b", _from_winner
+        if all(f"winner_{each}" in columns for each in ("model_a", "model_b", "tie")):
+            return "model_a", "model_b", _from_flags
+    raise DataError(
+        f"{path} holds no votes: it has the columns {', '.join(map(str, columns))[:200]}, and model_a, model_b and winner "
+        "or generator_1, generator_2 and preference, were expected"
+    )
+
+
+def _name(row: TableRow, column: str) -> str:
+    name = row.columns.get(column)
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"{row.where}: {column} is {name!r:.60}: give the model's name")
+    return name
+
+
+def _from_winner(row: TableRow) -> str:
+    winner = row.columns["winner"]
+    known = ("model_a", "model_b", "a", "b", "tie", "both_bad", "tie (bothbad)", "bothbad")
+    if winner not in known:
+        raise DataError(f"{row.where}: the winner is {winner!r:.60}: one of {', '.join(known)} was expected")
+    return str(winner)
+
+
+def _from_flags(row: TableRow) -> str:
+    flags = {each: str(row.columns.get(f"winner_{each}")) for each in ("model_a", "model_b", "tie")}
+    chosen = [each for each, flag in flags.items() if flag in ("1", "1.0", "True")]
+    if len(chosen) != 1 or not all(flag in ("0", "1", "0.0", "1.0", "True", "False") for flag in flags.values()):
+        raise DataError(
+            f"{row.where}: exactly one of winner_model_a, winner_model_b and winner_tie must be 1, not {flags}"
+        )
+    return chosen[0]
+
+
+def _from_preference(row: TableRow) -> str:
+    try:
+        value = float(row.columns["preference"])
+    except (TypeError, ValueError):
+        value = np.nan
+    if not 1 <= value <= 2:
+        raise DataError(
+            f"{row.where}: the preference is {row.columns['preference']!r:.60}: a number from 1 (first) to 2 (second)"
+        )
+    return "tie" if value == 1.5 else "a" if value < 1.5 else "b"
+
+
+def _style_differences(rows: list[TableRow], style: str, path: Path) -> NDArray[np.float64]:
+    """Shape (N): (a - b) / (a + b) of the two answers, 0 where neither has any, over its standard deviation."""
+    if style not in STYLES:
+        raise ConfigError(f"style is {style!r:.60}: give {', '.join(STYLES)}")
+    counts = np.array([_style_counts(row, style) for row in rows], np.float64)
+    total = counts.sum(1)
+    difference: NDArray[np.float64] = np.divide(
+        counts[:, 0] - counts[:, 1], total, out=np.zeros(len(rows)), where=total > 0
+    )
+    spread = float(difference.std())
+    if not spread:
+        raise ConfigError(f"the answers of {path} never differ in {style}: leave it out of style")
+    return difference / spread
+
+
+def _style_counts(row: TableRow, style: str) -> tuple[float, float]:
+    columns = row.columns
+    found: list[Any] = []
+    if style == "length":
+        pairs = (("len_a", "len_b"), ("len_1", "len_2"), ("length_a", "length_b"))
+        found = next(([columns[a], columns[b]] for a, b in pairs if a in columns and b in columns), [])
+    if not found and isinstance(about := columns.get("conv_metadata"), dict):
+        key = {"length": "sum_assistant_{}_tokens", "headers": "header_count_{}", "lists": "list_count_{}"}
+        found = [about.get(key.get(style, "bold_count_{}").format(side)) for side in "ab"]
+        found = [sum(each.values()) if isinstance(each, dict) else each for each in found]
+    if not found and "conversation_a" in columns and "conversation_b" in columns:
+        found = [style_count(_answers(columns[f"conversation_{side}"]), style) for side in "ab"]
+    try:
+        first, second = (float(each) for each in found)
+    except (TypeError, ValueError):
+        first = second = np.nan
+    if not (first >= 0 and second >= 0 and first + second < np.inf):
+        raise DataError(
+            f"{row.where}: nothing tells the {style} of both answers: len_a and len_b, conv_metadata, or conversation_a and "
+            "conversation_b were expected"
+        )
+    return first, second
+
+
+def _answers(conversation: Any) -> str:
+    if isinstance(conversation, str):
+        return conversation
+    if not isinstance(conversation, list):
+        return ""
+    texts = [turn.get("content") for turn in conversation if isinstance(turn, dict) and turn.get("role") == "assistant"]
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def style_count(text: str, style: str) -> int:
+    """How much of a style a text has: characters, Markdown headers, list items, or bold spans."""
+    if style == "length":
+        return len(text)
+    return len({"headers": _HEADER, "lists": _LIST, "bold": _BOLD}[style].findall(text))
+
+
+def voter_shares(battles: BattleTable) -> Counter[int]:
+    """Votes by voter's number; empty where no voters are named."""
+    return Counter() if battles.voters is None else Counter(battles.voters.tolist())
