@@ -14,7 +14,7 @@ from firsthand.arena.connectivity import comparable_groups
 from firsthand.arena.elo import elo
 from firsthand.arena.pair_likelihoods import bradley_terry_terms, davidson_terms, rao_kupper_terms
 from firsthand.arena.rank_intervals import ranked, separated
-from firsthand.arena.ratings import ELO, MIN_CLUSTERS, rate
+from firsthand.arena.ratings import ELO, MIN_CLUSTERS, Ratings, rate
 from firsthand.arena.vote_files import read_votes, style_count
 from firsthand.errors import ConfigError, DataError, FirsthandError
 
@@ -251,6 +251,25 @@ def test_ranks_count_who_is_better_beyond_doubt() -> None:
     assert any(row.rank_high > row.rank_low for row in vague)
     assert all(row.rank_low <= place <= row.rank_high for place, row in enumerate(vague, 1))
     assert rows[0].high - rows[0].rating == pytest.approx(1.959964 * ELO * math.sqrt(found.covariance[4, 4]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "degrees", "quantile"),
+    [(2, math.inf, 1.960), (5, math.inf, 3.858 / math.sqrt(2)), (5, 20, 4.232 / math.sqrt(2))],  # Tukey's tables
+)
+def test_two_models_are_told_apart_at_the_quantile_of_the_studentised_range(
+    size: int, degrees: float, quantile: float
+) -> None:
+    variance = 0.01
+    covariance = variance * (np.eye(size) - 1 / size)
+    for share, told in ((0.96, False), (1.04, True)):
+        theta = np.zeros(size)
+        theta[0] = share * quantile * math.sqrt(2 * variance)
+        found = Ratings(
+            tuple(map(str, range(size))), theta, covariance, np.ones(size, int), "bradley-terry", degrees=degrees
+        )
+        better = separated(found)
+        assert better[0, 1:].all() == told and not better[1:].any()
 
 
 def test_an_anchor_is_certain_and_differences_stay() -> None:
