@@ -80,7 +80,7 @@ EDGES = {
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens",
     # 7 questions
-    "arena": "benchmarks stats",
+    "arena": "benchmarks stats runs",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firsthand.arena.battle_table import BattleTable
+from firsthand.benchmarks.sources.tables import SUFFIXES as SUFFIXES
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
@@ -41,6 +42,8 @@ class VoteFile:
     """Rows that repeat another row with its id, voter and verdict; each is counted once."""
     filtered: int
     """Rows that the conditions left out."""
+    void: int = 0
+    """Votes that do not count, because an answer named its model."""
 
 
 def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Sequence[str] = ()) -> VoteFile:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from firsthand.arena.vote_files import VoteFile
 
 EXAMPLES = """
+firsthand board last
 firsthand board votes.csv
 firsthand board votes.jsonl --style length,headers,lists,bold --where language=English
 firsthand board votes.csv --method davidson --anchor gpt-4=1200 --json
@@ -29,7 +30,7 @@ class Config:
     """The votes to rate, and how."""
 
     votes: str = field(metadata={"positional": True})
-    """A .csv, .tsv, .jsonl or .json file with the columns model_a, model_b and winner, or another public layout."""
+    """A table with the columns model_a, model_b and winner (.csv, .tsv, .jsonl, .json), or a run of the arena, or last."""
     method: Literal["bradley-terry", "davidson", "rao-kupper"] = "bradley-terry"
     """The model of outcomes; bradley-terry counts a tie as half a win, the other two model ties."""
     style: tuple[str, ...] = ()
@@ -49,11 +50,10 @@ def main(config: Config) -> int:
     from firsthand.arena.connectivity import comparable_groups
     from firsthand.arena.rank_intervals import ranked
     from firsthand.arena.ratings import CENTRE, rate
-    from firsthand.arena.vote_files import read_votes
 
     level = confidence(config.confidence)
     anchor, at = _anchor(config.anchor, CENTRE)
-    votes = read_votes(Path(config.votes), where=_conditions(config.where), style=config.style)
+    votes = _votes(config)
     groups = comparable_groups(votes.battles)
     battles = votes.battles if len(groups) == 1 else votes.battles.only(groups[0])
     if len(groups[0]) < 2:
@@ -69,6 +69,24 @@ def main(config: Config) -> int:
         return 0
     _print(config, votes, ratings, rows, unrated)
     return 0
+
+
+def _votes(config: Config) -> VoteFile:
+    """The votes of a file or of a run."""
+    from firsthand.arena.blind_battles import battles_of
+    from firsthand.arena.vote_files import SUFFIXES, VoteFile, read_votes
+    from firsthand.runs import store
+    from firsthand.system.home import data_home
+
+    if Path(config.votes).suffix in SUFFIXES:
+        return read_votes(Path(config.votes), where=_conditions(config.where), style=config.style)
+    if config.where or config.style:
+        raise ConfigError("--where and --style are for files of votes: leave them out for a run")
+    with store.open_run(config.votes, data_home()) as run:
+        battles, void = battles_of(run)
+    if not len(battles):
+        raise ConfigError(f"run {run.id} holds no votes: `firsthand arena MODEL MODEL` makes some")
+    return VoteFile(battles, 0, 0, void)
 
 
 def _conditions(texts: tuple[str, ...]) -> dict[str, str]:
@@ -96,6 +114,7 @@ def _as_json(votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated:
         "battles": len(votes.battles),
         "duplicates": votes.duplicates,
         "filtered": votes.filtered,
+        "void": votes.void,
         "ties_parameter": ratings.ties,
         "covariates": {
             name: {"coefficient": value, "error": error} for name, (value, error) in ratings.covariates.items()
@@ -135,6 +154,8 @@ def _print(config: Config, votes: VoteFile, ratings: Ratings, rows: list[RatedMo
         )
     if votes.duplicates:
         remarks.append(f"{count_of(votes.duplicates, 'repeated row', ',')} counted once.")
+    if votes.void:
+        remarks.append(f"{count_of(votes.void, 'vote')} not counted, because an answer named its model.")
     if votes.filtered:
         remarks.append(f"{count_of(votes.filtered, 'row', ',')} left out by --where.")
     shares = voter_shares(battles)

@@ -1,0 +1,138 @@
+"""Blind battles: two agents answer one prompt, and a vote between them is kept as a Preference in a run.
+
+A vote does not count where an answer names its model, because the voter may have known it. Every vote stays in the run,
+with the reason why it is void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from firsthand.agent import Agent
+from firsthand.arena.battle_table import BattleTable
+from firsthand.benchmark import NamedSetting
+from firsthand.errors import ConfigError
+from firsthand.preference import Preference, Winner, utc_now
+from firsthand.rollout import rollout
+from firsthand.runs.store import Run
+from firsthand.task import Task
+from firsthand.trace import Trace
+
+ARENA = "arena"
+"""The benchmark name in the traces of battles."""
+_WORD = re.compile(r"[a-z]{4,}")
+_GENERIC = {
+    "instruct",
+    "chat",
+    "base",
+    "model",
+    "gguf",
+    "local",
+    "scripted",
+    "direct",
+    "reply",
+    "latest",
+    "preview",
+    "mini",
+}
+_MAKERS = {
+    "claude": "anthropic", "gemini": "google", "gemma": "google", "gpt": "openai", "llama": "meta ai", "qwen": "alibaba",
+    "smollm": "hugging face", "mistral": "mistral ai", "mixtral": "mistral ai", "deepseek": "deepseek", "phi": "microsoft",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BlindBattle:
+    """Two attempts at one prompt, in the order in which they are shown."""
+
+    task: Task
+    a: Trace
+    b: Trace
+
+    @property
+    def failure(self) -> str:
+        """The error of an attempt that gave no answer; empty if both did."""
+        for side, trace in (("A", self.a), ("B", self.b)):
+            if trace.error is not None:
+                return f"{side} failed: {trace.error.message}"
+        return ""
+
+
+def prompt_task(prompt: str) -> Task:
+    """The task of answering a prompt; its id is the prompt's hash, so equal prompts are one question."""
+    if not prompt.strip():
+        raise ConfigError("the prompt is empty: write a question")
+    return Task(hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16], prompt)
+
+
+async def fight(run: Run, first: Agent, second: Agent, task: Task, *, number: int, seed: int) -> BlindBattle:
+    """Both agents' attempts at a task, made at the same time and kept in the run before anyone votes.
+
+    `number` tells the battles of a run apart: a prompt that comes again is answered anew.
+    """
+    setting = NamedSetting(ARENA)
+    run.add_tasks(ARENA, [task])
+    traces = await asyncio.gather(
+        *(rollout(agent, task, benchmark=setting, epoch=number, seed=seed) for agent in (first, second))
+    )
+    for trace in traces:
+        run.append(trace)
+    return BlindBattle(task, *traces)
+
+
+def vote(run: Run, battle: BlindBattle, winner: Winner, *, by: str, dwell_s: float) -> Preference:
+    """Keeps a vote, with the seconds from showing to voting, and why it is void if it is."""
+    detail = {"prompt_sha256": hashlib.sha256(battle.task.prompt.encode("utf-8", "surrogatepass")).hexdigest()}
+    body = {**detail, "dwell_s": round(dwell_s, 3), "void": void_reason(battle)}
+    preference = Preference(battle.task.id, battle.a.id, battle.b.id, winner, by, utc_now(), body)
+    run.add_preference(preference)
+    return preference
+
+
+def void_reason(battle: BlindBattle) -> str:
+    """Why a vote on the battle does not count: an answer names its own model or its maker; empty if none does."""
+    prompt = battle.task.prompt.casefold()
+    for side, trace in (("A", battle.a), ("B", battle.b)):
+        answer = (trace.answer or "").casefold()
+        for name in identifying_names(str(trace.agent.get("model", trace.agent_name))):
+            if re.search(rf"(?<![a-z]){re.escape(name)}", answer) and name not in prompt:
+                return f"{side} names itself: {name}"
+    return ""
+
+
+def identifying_names(model: str) -> list[str]:
+    """Lower-case words that tell a reader which model answers: words of its name, and its maker."""
+    words = [word for word in _WORD.findall(model.casefold()) if word not in _GENERIC]
+    makers = [maker for family, maker in _MAKERS.items() if family in model.casefold()]
+    families = [family for family in _MAKERS if family in model.casefold()]
+    return list(dict.fromkeys([*words, *families, *makers]))
+
+
+def battles_of(run: Run, models: Sequence[str] = ()) -> tuple[BattleTable, int]:
+    """The votes of a run as battles between its agents, and how many votes were void.
+
+    Args:
+        run: A run with preferences, from the arena or from a pairwise judge.
+        models: Agents to put first, whether they have battles or not.
+    """
+    agents = {trace.id: trace.agent_name for trace in run.traces()}
+    counted = [each for each in run.preferences() if not (each.detail or {}).get("void")]
+    void = len(run.preferences()) - len(counted)
+    known = [each for each in counted if each.a in agents and each.b in agents and agents[each.a] != agents[each.b]]
+    if lost := len(counted) - len(known):
+        raise ConfigError(
+            f"{lost} votes of run {run.id} name attempts that it does not hold: is the run a part of another?"
+        )
+    table = BattleTable.from_columns(
+        [agents[each.a] for each in known],
+        [agents[each.b] for each in known],
+        [each.winner for each in known],
+        voters=[each.by for each in known],
+        questions=[each.task_id for each in known],
+        models=models,
+    )
+    return table, void

@@ -1,0 +1,201 @@
+"""Vote between two models that answer blind, and see the ratings move."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from firsthand import catalog
+from firsthand.agent import Agent
+from firsthand.errors import ConfigError
+from firsthand.hub.fetch_model import fetch_named
+from firsthand.model import Sampling
+from firsthand.patterns.reply import reply
+from firsthand.preference import Winner
+from firsthand.runs import store
+from firsthand.runs.store import Run
+from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
+from firsthand.system.terminal import console, printable
+
+if TYPE_CHECKING:
+    from firsthand.arena.blind_battles import BlindBattle
+
+EXAMPLES = """
+firsthand arena smollm2 qwen.gguf                          # type prompts, vote, see who it was
+firsthand arena smollm2 qwen.gguf --prompts questions.txt --battles 10
+firsthand arena smollm2 qwen.gguf --continue last          # go on with the votes of before
+firsthand board last                                       # the ratings, with intervals
+"""
+KEYS: dict[str, Winner | Literal["s", "q"]] = {"a": "a", "b": "b", "t": "tie", "n": "both_bad", "s": "s", "q": "q"}
+ASK = "a, b, t (tie), n (neither), s (skip) or q (quit)? "
+
+
+@dataclass(frozen=True)
+class Config:
+    """The models that battle, and the prompts."""
+
+    models: tuple[str, ...] = field(metadata={"positional": True})
+    """Two or more models, by name or path."""
+    prompts: str = ""
+    """A file with a prompt on each line; without, prompts are typed."""
+    battles: int = 0
+    """Stop after this many votes; 0 for no end."""
+    voter: str = ""
+    """The name that the votes are kept under; by default the user's."""
+    continue_: str = ""
+    """Continue the arena of this run: its id, or last."""
+    system: str | None = None
+    """A system message for all models."""
+    device: str = "cpu"
+    """Device for models that run here: cpu, cuda, cuda:N, or auto."""
+    temperature: float = 0.7
+    """Sampling temperature; 0 is greedy."""
+    max_tokens: int = 400
+    """At most this many new tokens in an answer."""
+    seed: int = 0
+    """Seed of pairs, sides and tokens."""
+
+    def __post_init__(self) -> None:
+        if len(self.models) < 2 or len(set(self.models)) < len(self.models):
+            raise ConfigError(f"models is {', '.join(self.models) or 'empty'}: name two or more different ones")
+        if self.battles < 0:
+            raise ConfigError(f"battles is {self.battles}: give 1 or more, or 0 for no end")
+
+
+def main(config: Config) -> int:
+    """Fight battles until the prompts or the voter's patience end."""
+    agents = {name: _agent(config, name) for name in config.models}
+    prompts = _prompts(config)
+    settings = {"models": list(config.models), "system": config.system, "seed": config.seed}
+    if config.continue_:
+        run = store.open_run(config.continue_, data_home())
+    else:
+        run = store.create(data_home(), {"arena": settings}, "arena")
+    with run, run.working():
+        for name, agent in agents.items():
+            run.add_agent(name, agent.to_json())
+        votes = asyncio.run(_session(config, run, agents, prompts))
+    console().print(f"{count_of(votes, 'vote')} kept in run {run.id}. `firsthand board {run.id}` shows the ratings.")
+    return 0
+
+
+def _agent(config: Config, name: str) -> Agent:
+    fetch_named(name)
+    sampling = Sampling(temperature=config.temperature, max_tokens=config.max_tokens)
+    return Agent(name, catalog.model(name, device=config.device), reply, {}, (), sampling, config.system)
+
+
+def _prompts(config: Config) -> Iterator[str]:
+    if not config.prompts:
+        return iter(lambda: _read("\nYour prompt (empty to end): "), "")
+    try:
+        lines = Path(config.prompts).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the prompts of {config.prompts!r} cannot be read: {error}") from None
+    if not (kept := [line for line in lines if line.strip()]):
+        raise ConfigError(f"{config.prompts!r} has no prompts: write one on each line")
+    return iter(kept)
+
+
+async def _session(config: Config, run: Run, agents: dict[str, Agent], prompts: Iterator[str]) -> int:
+    """The number of votes given."""
+    import numpy as np
+
+    from firsthand.arena.blind_battles import battles_of, fight, prompt_task, vote
+    from firsthand.arena.pair_choice import choose_pair
+
+    voter = f"human:{config.voter or _user()}"
+    votes, number = 0, sum(1 for _ in run.traces()) // 2
+    for prompt in prompts:
+        table, _ = battles_of(run, config.models)
+        first, second = choose_pair(table, np.random.default_rng([config.seed, number]))
+        names = table.models[first], table.models[second]
+        if missing := [name for name in names if name not in agents]:
+            raise ConfigError(f"run {run.id} has battles of {missing[0]!r}: name it among the models too")
+        task = prompt_task(prompt)
+        battle = await fight(run, agents[names[0]], agents[names[1]], task, number=number, seed=config.seed)
+        number += 1
+        if battle.failure:
+            console().print(f"{battle.failure} No vote is taken.", markup=False)
+            continue
+        _show(prompt, battle)
+        shown = time.monotonic()
+        winner = _ask()
+        if winner == "q":
+            break
+        if winner != "s":
+            kept = vote(run, battle, winner, by=voter, dwell_s=time.monotonic() - shown)
+            votes += 1
+            void = (kept.detail or {}).get("void")
+            if void:
+                console().print(f"This vote does not count, because {void}.", markup=False)
+        console().print(f"A was {names[0]}, B was {names[1]}.", markup=False)
+        _standings(run, config)
+        if config.battles and votes == config.battles:
+            break
+    return votes
+
+
+def _show(prompt: str, battle: BlindBattle) -> None:
+    """The two answers, side by side where the terminal is wide enough."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    answers = [printable(trace.answer or "(no answer)") for trace in (battle.a, battle.b)]
+    out.print(Text(f"\n{printable(prompt)}\n", style="bold"))
+    if out.width < 100:
+        for side, answer in zip("AB", answers, strict=True):
+            out.print(Text(side, style="bold"), Text(answer), "", sep="\n")
+        return
+    table = Table.grid(padding=(0, 3), expand=True)
+    table.add_column(ratio=1)
+    table.add_column(ratio=1)
+    table.add_row(Text("A", style="bold"), Text("B", style="bold"))
+    table.add_row(*map(Text, answers))
+    out.print(table)
+
+
+def _ask() -> Winner | Literal["s", "q"]:
+    """The verdict, or s to skip and q to quit."""
+    while True:
+        word = _read(ASK).strip().lower()[:1]
+        if word in KEYS:
+            return KEYS[word]
+
+
+def _read(question: str) -> str:
+    """A line of standard input; its end is an empty prompt, or q."""
+    console().print(question, end="", markup=False)
+    line = sys.stdin.readline()
+    return line.rstrip("\n") if line else ("" if "prompt" in question else "q")
+
+
+def _standings(run: Run, config: Config) -> None:
+    """The ratings so far in one line."""
+    from firsthand.arena.blind_battles import battles_of
+    from firsthand.arena.connectivity import comparable_groups
+    from firsthand.arena.rank_intervals import ranked
+    from firsthand.arena.ratings import rate
+
+    table, _ = battles_of(run, config.models)
+    if len(comparable_groups(table)) > 1:
+        console().print(f"{count_of(len(table), 'vote')}: too few to rate every model.", markup=False)
+        return
+    rows = ranked(rate(table))
+    line = "  ".join(f"{row.model} {row.rating:.0f} [{row.low:.0f}, {row.high:.0f}]" for row in rows)
+    console().print(f"{count_of(len(table), 'vote')}: {line}", markup=False)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "user"
