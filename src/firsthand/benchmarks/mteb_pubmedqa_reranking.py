@@ -1,0 +1,48 @@
+"""PubMedQA as MTEB's type reranking: the passages of a question's own abstract among those of others.
+
+No reranking set of MTEB's own is at hand (AskUbuntu, SciDocs, StackOverflow, MIND). The procedure is MTEB's.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.pubmedqa import contexts, read_rows
+from firsthand.benchmarks.sources.datasets import text_field
+from firsthand.errors import ConfigError
+from firsthand.scorers.embedded import reranked_average_precision
+from firsthand.task import Task
+
+SEED = 42
+
+
+def mteb_pubmedqa_reranking(*, data: str = "", others: int = 10) -> Benchmark:
+    """Return the 1,000 questions, each with its own passages and those of `others` abstracts drawn at random."""
+    if others < 1:
+        raise ConfigError(f"others is {others}: give 1 or more abstracts to rank among")
+    rows, draw, tasks = read_rows(data), Random(SEED), []
+    by_id = {id: contexts(row, f"question {id}") for id, row in rows.items()}
+    for id, row in rows.items():
+        drawn = draw.sample([each for each in by_id if each != id], min(others, len(by_id) - 1))
+        shown = [(f"{each}-{at}", text) for each in (id, *drawn) for at, text in enumerate(by_id[each])]
+        draw.shuffle(shown)
+        question = text_field(row, "QUESTION", f"question {id}")
+        tasks.append(
+            Task(
+                id=id,
+                prompt=question,
+                metadata={"embedding": {"type": "rerank", "query": question, "candidates": dict(shown)}},
+                secret={"positive": [f"{id}-{at}" for at in range(len(by_id[id]))]},
+            )
+        )
+    return Benchmark(
+        name="mteb_pubmedqa_reranking",
+        tasks=lambda seed: tasks,
+        scorers=(reranked_average_precision,),
+        description="Passages of a question's own abstract, ranked among others' (PubMedQA).",
+        protocol=f"own passages among those of {others} other abstracts (seed {SEED}); mean average precision by cosine, as "
+        "MTEB; no published number",
+        licence="MIT",
+        options={"others": others},
+    )
