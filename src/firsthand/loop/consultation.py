@@ -1,4 +1,4 @@
-"""Items that a source outside the attempt gives a pattern, such as search hits: approved, journalled, and guarded one by one.
+"""Items that a source outside the attempt gives a pattern, such as search hits: approved, journalled, guarded one by one.
 
 Unlike a tool call, it is the pattern that asks, and it gets data instead of a text for the model.
 """
