@@ -53,7 +53,7 @@ def pubmedqa(*, protocol: str = "", data: str = "") -> Benchmark:
             fields,
             LABELS,
             LABELS.index(label),
-            secret={"judgements": {id: 1}, "long_answer": row.get("LONG_ANSWER", "")},
+            secret={"judgements": {id: 1}, "reference": row.get("LONG_ANSWER", "")},
             metadata={"corpus": documents},
         )
         tasks.append(make_task(item, chosen))
