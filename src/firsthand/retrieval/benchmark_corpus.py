@@ -43,6 +43,11 @@ def corpus_spec(task: Task) -> str:
     return str(spec)
 
 
+async def task_index(task: Task, index: str, *, embedder: str) -> str:
+    """Returns the given index, or that of the corpus that the task names, which is made if it is not there."""
+    return index or str(await corpus_index(corpus_spec(task), embedder=embedder))
+
+
 def corpus_documents(spec: str) -> list[Document]:
     """Returns the documents of a benchmark's corpus. ConfigError if the benchmark has none."""
     parsed = parse_spec(spec)
@@ -110,4 +115,5 @@ def _put(index: SqliteIndex, indexed: Sequence[IndexedDocument]) -> None:
 
 
 def _whole(document: Document) -> Chunk:
-    return Chunk(document.id, 0, len(document.text), document.text, heading=document.title)
+    meta = {"source": document.source, **document.meta} if document.source else document.meta
+    return Chunk(document.id, 0, len(document.text), document.text, heading=document.title, meta=meta)

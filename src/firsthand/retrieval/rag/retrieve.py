@@ -13,7 +13,7 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Json
-from firsthand.retrieval.benchmark_corpus import corpus_index, corpus_spec
+from firsthand.retrieval.benchmark_corpus import task_index
 from firsthand.retrieval.corpus import Corpus, arguments_of
 from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Hit, Query, Retriever
@@ -42,10 +42,7 @@ async def retrieve(
         embedder: With a benchmark's index: the embedder of its vectors.
         k: Number of documents.
     """
-    if not index:
-        wanted = "" if variant == "lexical" else embedder
-        index = str(await corpus_index(corpus_spec(task), embedder=wanted))
-    corpus = corpus_in(ctx, index)
+    corpus = corpus_in(ctx, await task_index(task, index, embedder="" if variant == "lexical" else embedder))
     hits = await brief(corpus, variant, SEARCHES[variant](corpus))(Query(task.prompt), k)
     best: dict[str, float] = {}
     for hit in hits:
