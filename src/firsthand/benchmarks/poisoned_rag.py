@@ -1,6 +1,6 @@
 """PoisonedRAG: questions whose corpus holds passages planted for a wrong answer (Zou et al., USENIX Security 2025).
 
-    firsthand run poisoned_rag --model smollm2 --pattern isolated_rag:isolate=false,isolated_rag:per_source=1
+    firsthand run poisoned_rag --model smollm2 --pattern short_answer,isolated_rag:per_source=1
 
 The attack is the paper's, in the black-box setting: a planted text is the question followed by a passage that states the
 wrong answer. The paper's corpora hold millions of passages and are not at hand, so the honest passages are generated: each
