@@ -68,7 +68,7 @@ EDGES = {
     "patterns": "tokens",
     "safety": "",
     "memories": "",
-    "retrieval": "tools",
+    "retrieval": "tools kernels",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools",
