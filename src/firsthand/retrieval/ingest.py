@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +43,8 @@ class IngestProgress:
     bytes_done: int
     """Of files that are stored, unchanged or failed."""
     total_bytes: int
+    documents: int
+    """Documents that are in the index as their files are now."""
     chunks: int
     """Chunks that were stored."""
     name: str
@@ -80,14 +80,6 @@ class _Stored(NamedTuple):
     """The bytes it was read from: `sha256`, and `reader`, the format with its version and settings."""
 
 
-class Interrupted(Exception):
-    """The ingest was cancelled; the receipt tells what is in the index."""
-
-    def __init__(self, receipt: IngestReceipt):
-        super().__init__("the ingest was interrupted")
-        self.receipt = receipt
-
-
 async def ingest(
     sources: str | Path | Sequence[str | Path],
     index: ChunkIndex,
@@ -103,7 +95,7 @@ async def ingest(
     """Brings an index up to date with folders or files, and returns what was done.
 
     `embedder` is None in an index without vectors. `own_files` are left out, as the index's own. Documents whose files are gone
-    are removed, if they were below a folder of `sources`. Cancelling raises Interrupted after the batch at hand was dropped.
+    are removed, if they were below a folder of `sources`. A cancelled ingest leaves whole documents in the index.
     ConfigError if a folder is empty whose documents would all be removed.
     """
     settings = settings or ReadSettings()
@@ -111,8 +103,6 @@ async def ingest(
     work = _Ingest([Path(each).expanduser() for each in given], index, embedder, chunker, settings, on_progress)
     try:
         await work.run(chosen or FolderFilter(), frozenset(Path(each) for each in own_files), removes=removes)
-    except asyncio.CancelledError:
-        raise Interrupted(work.tally.receipt()) from None
     finally:
         work.parser.close()
     return work.tally.receipt()
@@ -130,6 +120,7 @@ class _Ingest:
     ):
         self.sources, self.index, self.embedder, self.chunker = sources, index, embedder, chunker
         self.settings, self.on_progress = settings, on_progress
+        self.header = index.header
         self.parser = BoundedParser(settings)
         self.tally = _Tally()
         self.stored: dict[str, _Stored] = {}
@@ -138,9 +129,12 @@ class _Ingest:
         """The first document of each text, to name copies."""
         self.waiting: list[tuple[Document, list[Chunk]]] = []
         self.waiting_chunks = self.waiting_chars = self.waiting_bytes = 0
+        self.index_folders: set[Path] = set()
         self.total_files = self.total_bytes = self.files = self.bytes = self.chunks = 0
 
     async def run(self, chosen: FolderFilter, own: frozenset[Path], *, removes: bool) -> None:
+        own = frozenset(each.parent.resolve() / each.name for each in own)
+        self.index_folders = {each.parent for each in own}
         found = await in_thread(lambda: self._found(chosen, own))
         files = [each for each in found if isinstance(each[1], FolderFile)]
         await in_thread(self._read_index)
@@ -203,10 +197,11 @@ class _Ingest:
         self.tally.failed += content.failed
         if not any(each.text.strip() for each in content.documents) and not content.failed:
             self.tally.notes.append((name, "it is empty: nothing to index"))
+        kept: Json = mark | ({"failed": len(content.failed)} if content.failed else {})  # so that it is read again
         for document in content.documents:
-            await self._take(replace(document, source=source, meta={**document.meta, FILE_META: mark}))
-        gone = set(before) - {each.id for each in content.documents if each.text.strip()} - {id for id, _ in content.failed}
-        if gone:
+            await self._take(replace(document, source=source, meta={**document.meta, FILE_META: kept}))
+        gone = set(before) - {each.id for each in content.documents if each.text.strip()}
+        if gone and not content.failed:
             self.tally.removed += await in_thread(lambda: self.index.delete(sorted(gone)))
 
     def _content(self, data: bytes, name: str, file: FolderFile) -> FileContent:
@@ -251,13 +246,24 @@ class _Ingest:
                 own = None if vectors is None else vectors[at : at + len(chunks)]
                 indexed.append(IndexedDocument(document, chunks, own))
                 at += len(chunks)
-            put = await in_thread(lambda: self.index.put(indexed))
-            self.tally.added += put.added
-            self.tally.updated += put.updated
-            self.tally.unchanged += put.unchanged
-            self.tally.failed += put.failed
-            self.tally.notes += put.notes
-            self.chunks += at
+            storing = asyncio.create_task(self._put(indexed, at, size))
+            try:
+                await asyncio.shield(storing)
+            except asyncio.CancelledError:
+                await storing  # the index is not closed under a thread that writes
+                raise
+        else:
+            self.bytes += size
+            self._tell("")
+
+    async def _put(self, indexed: Sequence[IndexedDocument], chunks: int, size: int) -> None:
+        put = await in_thread(lambda: self.index.put(indexed))
+        self.tally.added += put.added
+        self.tally.updated += put.updated
+        self.tally.unchanged += put.unchanged
+        self.tally.failed += put.failed
+        self.tally.notes += put.notes
+        self.chunks += chunks
         self.bytes += size
         self._tell("")
 
@@ -270,12 +276,12 @@ class _Ingest:
         known = dict(await in_thread(lambda: self.index.known_vectors(texts)))
         missing = [text for text in texts if text not in known]
         if missing:
-            prefix = self.index.header.document_prefix
+            prefix = self.header.document_prefix
             computed = np.asarray(await embedded(self.embedder, [prefix + text for text in missing]), np.float32)
             known |= dict(zip(missing, computed, strict=True))
         self.tally.embedded += len(missing)
         self.tally.reused += len(texts) - len(missing)
-        zeros = np.zeros(self.index.header.dimension, np.float32)
+        zeros = np.zeros(self.header.dimension, np.float32)
         rows = [zeros if each.id in held else known[each.indexed_text] for each in chunks]
         return np.stack(rows).astype(np.float32) if rows else np.zeros((0, len(zeros)), np.float32)
 
@@ -304,16 +310,32 @@ class _Ingest:
             )
 
     def _remove_gone(self) -> None:
-        gone = sorted(id for source, ids in self._below() if not Path(source).is_file() for id in ids)
+        """Remove documents whose files are gone, those of a folder that moved with its index among them."""
+        gone = {id for source, ids in self._below() if _is_gone(source) for id in ids}
+        if any(each.resolve() in self.index_folders for each in self.sources):
+            gone |= {id for source, ids in self.by_source.items() if source and _is_gone(source) for id in ids}
+        gone -= {*self.tally.added, *self.tally.updated, *self.tally.unchanged, *(id for id, _ in self.tally.failed)}
         if gone:
-            self.tally.removed += self.index.delete(gone)
+            self.tally.removed += self.index.delete(sorted(gone))
 
     def _tell(self, name: str) -> None:
         if name:
             self.files += 1
+        documents = len(self.tally.added) + len(self.tally.updated) + len(self.tally.unchanged)
         self.on_progress(
-            IngestProgress(self.files, self.total_files, self.bytes, self.total_bytes, self.chunks, name)
+            IngestProgress(self.files, self.total_files, self.bytes, self.total_bytes, documents, self.chunks, name)
         )
+
+
+def _is_gone(path: str) -> bool:
+    """True if nothing is at a path; False where that cannot be seen."""
+    try:
+        Path(path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 async def embedded(embedder: Embedder, texts: Sequence[str]) -> Any:
