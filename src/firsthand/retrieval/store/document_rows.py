@@ -81,8 +81,8 @@ def put_document(
             metas[form] = _meta_number(connection, form, chunk.meta)
         counts = np.array(words[place], dtype="<u4").reshape(-1, 2)
         row = connection.execute(
-            "INSERT INTO chunks (id, document, start, end, heading, parent, meta, text, text_hash, searchable, words, length) "
-            "VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO chunks (id, document, start, end, heading, parent, meta, text, text_hash, searchable, words, "
+            "length) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 chunk.id,
                 number,
@@ -184,13 +184,17 @@ def _check_chunks(document: Document, chunks: Sequence[Chunk]) -> None:
         raise ConfigError(f"two chunks of {document.id!r} have one span and text: give each span once")
     for chunk in chunks:
         if chunk.document != document.id:
-            raise ConfigError(f"a chunk of {chunk.document!r} was given with the document {document.id!r}: give its own")
+            raise ConfigError(
+                f"a chunk of {chunk.document!r} was given with the document {document.id!r}: give its own"
+            )
         if not 0 <= chunk.start <= chunk.end or document.text[chunk.start : chunk.end] != chunk.text:
             raise ConfigError(
                 f"the chunk {chunk.start}..{chunk.end} of {document.id!r} is not the document's text there: chunk it again"
             )
         if chunk.parent is not None and chunk.parent not in ids:
-            raise ConfigError(f"a chunk of {document.id!r} has a parent that is none of its chunks: give the parent too")
+            raise ConfigError(
+                f"a chunk of {document.id!r} has a parent that is none of its chunks: give the parent too"
+            )
 
 
 def _checked_vectors(
@@ -198,7 +202,9 @@ def _checked_vectors(
 ) -> NDArray[np.float32] | None:
     if not header.dimension:
         if vectors is not None:
-            raise ConfigError(f"vectors were given for {id!r}, and this index has terms alone: make one with an embedder")
+            raise ConfigError(
+                f"vectors were given for {id!r}, and this index has terms alone: make one with an embedder"
+            )
         return None
     shape = (len(chunks), header.dimension)
     if vectors is None or vectors.shape != shape:

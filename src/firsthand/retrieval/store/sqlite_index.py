@@ -13,7 +13,6 @@ what another process wrote is found by the next search.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -255,11 +254,9 @@ class SqliteIndex:
             words = self._known_words(connection, counts)
             if k < 1 or not len(rows) or not words:
                 return []
-            scores = self._rows.postings.scores(words, self._rows.alive)[rows]
-            least = np.partition(scores, -k)[-k] if len(scores) > k else 0.0
-            kept = np.flatnonzero((scores >= least) & (scores > 0))
-            numbers = self._rows.numbers[rows[kept]].tolist()
-            return self._hits(connection, "terms", list(zip(numbers, scores[kept].tolist(), strict=True)), k)
+            found, scores = self._rows.best_terms(words, k, rows)
+            numbers = self._rows.numbers[found].tolist()
+            return self._hits(connection, "terms", list(zip(numbers, scores.tolist(), strict=True)), k)
 
     def _query_vector(self, vector: Vectors) -> Vectors:
         dimension = self._header.dimension
@@ -277,16 +274,20 @@ class SqliteIndex:
 
     def _passing(self, connection: Any, where: Filter) -> Any:
         """The rows that are searchable and pass a filter. The arrays are brought up to date first."""
-        if self._rows.refresh(connection):
-            self._masks.clear()
+        try:
+            if self._rows.refresh(connection):
+                self._masks.clear()
+        except (ValueError, TypeError, OverflowError) as error:
+            raise self._file.damaged(str(error)) from None
         return self._masks.rows(connection, where, self._rows)
 
-    def _known_words(self, connection: Any, counts: Mapping[str, int]) -> dict[int, int]:
-        found: dict[int, int] = {}
-        for word, count in counts.items():
+    def _known_words(self, connection: Any, counts: Mapping[str, int]) -> list[tuple[int, int]]:
+        """Numbers and counts of a query's words that are stored, in the words' order."""
+        found = []
+        for word, count in sorted(counts.items()):
             row = connection.execute("SELECT number FROM words WHERE word = ?", (word,)).fetchone()
             if row is not None:
-                found[row[0]] = count
+                found.append((row[0], count))
         return found
 
     def _hits(self, connection: Any, retriever: str, scored: list[tuple[int, float]], k: int) -> list[Hit]:
