@@ -1,6 +1,6 @@
 """Any folder in BEIR's layout: retrieval of the documents that are judged relevant to each query (Thakur et al., 2021).
 
-    firsthand run beir:folder=nfcorpus --pattern retrieve:variant=lexical,retrieve:variant=hybrid --model scripted:echo
+firsthand run beir:folder=nfcorpus --pattern retrieve:variant=lexical,retrieve:variant=hybrid --model scripted:echo
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def corpus(*, folder: str = "", split: str = "test") -> list[Document]:
 
 def _folder(folder: str) -> Path:
     if not folder:
-        raise ConfigError("beir was given no folder: write beir:folder=PATH, with corpus.jsonl, queries.jsonl and qrels/")
+        raise ConfigError(
+            "beir was given no folder: write beir:folder=PATH, with corpus.jsonl, queries.jsonl and qrels/"
+        )
     return Path(folder).expanduser().resolve()
 
 

@@ -1,6 +1,6 @@
 """Banking77, MTEB's type classification: 77 intents, by logistic regression on few examples (Casanueva et al., 2020).
 
-    firsthand run mteb_banking77 --model embedder:minilm --pattern embed
+firsthand run mteb_banking77 --model embedder:minilm --pattern embed
 """
 
 from __future__ import annotations

@@ -29,7 +29,12 @@ def mteb_banking77_clusters(*, data: str = "", samples: int = 10, size: int = 20
         known = [labels[place] for place in places]
         about = {"type": "cluster", "places": places, "clusters": len(set(labels)), "shared": spec}
         tasks.append(
-            Task(f"sample-{sample:02d}", "Cluster the questions.", metadata={"embedding": about}, secret={"labels": known})
+            Task(
+                f"sample-{sample:02d}",
+                "Cluster the questions.",
+                metadata={"embedding": about},
+                secret={"labels": known},
+            )
         )
     return Benchmark(
         name="mteb_banking77_clusters",

@@ -1,6 +1,6 @@
 """SemEval's similarity tasks of one year, MTEB's STS12 to STS16 (Agirre et al., 2012 to 2016).
 
-    firsthand run mteb_sts:year=2016 --model embedder:minilm --pattern embed
+firsthand run mteb_sts:year=2016 --model embedder:minilm --pattern embed
 """
 
 from __future__ import annotations

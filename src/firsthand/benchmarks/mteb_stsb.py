@@ -1,6 +1,6 @@
 """STS Benchmark, MTEB's type STS: correlation of cosines with people's judgements of similarity (Cer et al., 2017).
 
-    firsthand run mteb_stsb --model embedder:minilm --pattern embed
+firsthand run mteb_stsb --model embedder:minilm --pattern embed
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tatoeba, MTEB's type bitext mining: the English sentence nearest to each sentence of another language (Artetxe, 2019).
 
-    firsthand run mteb_tatoeba:language=fra --model embedder:minilm --pattern embed
+firsthand run mteb_tatoeba:language=fra --model embedder:minilm --pattern embed
 """
 
 from __future__ import annotations

@@ -51,7 +51,9 @@ def poisoned_rag(*, set: str = "nq", poison: int = 5, honest: int = 3, data: str
         for id, row in rows.items()
     ]
     return Benchmark(
-        name="poisoned_rag" if (set, poison, honest) == ("nq", 5, 3) else f"poisoned_rag:{set}:poison={poison}:honest={honest}",
+        name="poisoned_rag"
+        if (set, poison, honest) == ("nq", 5, 3)
+        else f"poisoned_rag:{set}:poison={poison}:honest={honest}",
         tasks=lambda seed: tasks,
         scorers=(right_answer, attack_success, planted_share),
         description="Questions whose corpus holds passages planted for a wrong answer (Zou et al., 2025).",

@@ -63,7 +63,9 @@ async def judge_rag(
     if metric not in judges:
         raise ConfigError(f"task {task.id} asks for the judgement {metric!r}: one of {', '.join(METRICS)}")
     shown = {
-        name: [_quoted(each, max_chars) for each in value] if isinstance(value, list) else _quoted(str(value), max_chars)
+        name: [_quoted(each, max_chars) for each in value]
+        if isinstance(value, list)
+        else _quoted(str(value), max_chars)
         for name, value in about.items()
     }
     found = await judges[metric](shown, ctx, how, questions)
@@ -127,7 +129,9 @@ async def _statements(ctx: Context, question: str, text: str) -> list[str]:
     return [each for each in found if each.strip()]
 
 
-async def _supported(ctx: Context, statements: Sequence[str], passages: Sequence[str], how: VerdictMethod) -> list[bool]:
+async def _supported(
+    ctx: Context, statements: Sequence[str], passages: Sequence[str], how: VerdictMethod
+) -> list[bool]:
     """For each statement whether it follows from the passages."""
     context = "\n".join(f"Passage {number}: {each}" for number, each in enumerate(passages, 1))
     asked = [

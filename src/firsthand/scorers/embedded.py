@@ -85,13 +85,13 @@ def bitext_figures(traces: Sequence[Trace]) -> list[Figure]:
     return _figure("bitext_weighted_f1", traces, of, ("found", "gold"))
 
 
-def _figure(
-    name: str, traces: Sequence[Trace], of: Callable[[Any], float], details: tuple[str, ...]
-) -> list[Figure]:
+def _figure(name: str, traces: Sequence[Trace], of: Callable[[Any], float], details: tuple[str, ...]) -> list[Figure]:
     """The figure of a function of rows: the score's value, then the named details of it."""
     import numpy as np
 
-    kept = [(trace.task_id, score) for trace in traces if trace.value(name) is not None and (score := trace.score(name))]
+    kept = [
+        (trace.task_id, score) for trace in traces if trace.value(name) is not None and (score := trace.score(name))
+    ]
     if len(kept) < 2:
         return []
     rows = np.array([[score.value, *(score.detail[each] for each in details)] for _, score in kept], np.float64)

@@ -114,7 +114,9 @@ class RagJudge:
         return Score(self.name, 0.0, detail or {}, failure=why, unjudged=True)
 
 
-def faithfulness(*, judge: str = "", how: VerdictMethod = "auto", max_chars: int = 8000, limit_tokens: int = 0) -> Scorer:
+def faithfulness(
+    *, judge: str = "", how: VerdictMethod = "auto", max_chars: int = 8000, limit_tokens: int = 0
+) -> Scorer:
     """Score the share of the answer's statements that the retrieved passages support, by a judge model."""
     return _judge("faithfulness", judge, {"how": how, "max_chars": max_chars}, limit_tokens)
 
@@ -175,7 +177,9 @@ def reference_of(secret: Mapping[str, Any]) -> str:
 def _judge(metric: str, model: str, options: Json, limit_tokens: int) -> RagJudge:
     assert metric in METRICS
     if not model:
-        raise ConfigError(f"{metric} needs a judge: name a model, as in {metric}:judge=smollm2 or judge=openai:NAME@URL")
+        raise ConfigError(
+            f"{metric} needs a judge: name a model, as in {metric}:judge=smollm2 or judge=openai:NAME@URL"
+        )
     limits = Limits(tokens=limit_tokens or None)
     return RagJudge(metric, Agent(f"judge {model}", open_judge(model), judge_rag, options, limits=limits))
 

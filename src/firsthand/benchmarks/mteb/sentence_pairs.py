@@ -68,7 +68,9 @@ def semeval_pairs(year: int, data: str = "") -> PairFile:
     Files are YEAR.SET.test.tsv with similarity and two sentences. MSRvid of 2012 may be missing: its text is Microsoft's.
     """
     if year not in SEMEVAL:
-        raise ConfigError(f"year is {year}: SemEval's English similarity tasks are those of {min(SEMEVAL)} to {max(SEMEVAL)}")
+        raise ConfigError(
+            f"year is {year}: SemEval's English similarity tasks are those of {min(SEMEVAL)} to {max(SEMEVAL)}"
+        )
     pairs: list[SentencePair] = []
     missing, digest = [], hashlib.sha256()
     for name in SEMEVAL[year]:

@@ -70,7 +70,9 @@ def read_judgements(path: Path) -> dict[str, dict[str, int]]:
 def existing(folder: Path, *names: str) -> Path:
     """Returns the first of these files that the folder has; DataError if it has none."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: give one in BEIR's layout, with corpus.jsonl, queries.jsonl and qrels/")
+        raise DataError(
+            f"{folder} is no folder: give one in BEIR's layout, with corpus.jsonl, queries.jsonl and qrels/"
+        )
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
         raise DataError(f"{folder} has no {' and no '.join(names)}: a folder in BEIR's layout was expected")

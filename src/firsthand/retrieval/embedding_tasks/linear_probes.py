@@ -58,7 +58,5 @@ def cluster(vectors_NF: Vectors, clusters: int, *, seed: int, batch_size: int = 
         raise MissingExtra("scikit-learn", "mteb", "clustering of vectors") from None
     if not 1 <= clusters <= len(vectors_NF):
         raise DataError(f"{clusters} clusters of {len(vectors_NF)} texts were asked for: there must be as many texts")
-    model = MiniBatchKMeans(
-        n_clusters=clusters, batch_size=batch_size, init="k-means++", n_init=1, random_state=seed
-    )
+    model = MiniBatchKMeans(n_clusters=clusters, batch_size=batch_size, init="k-means++", n_init=1, random_state=seed)
     return [int(label) for label in model.fit_predict(vectors_NF)]

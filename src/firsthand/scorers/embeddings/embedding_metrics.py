@@ -54,7 +54,9 @@ def pair_average_precision(similarities: Sequence[float] | Array, labels: Sequen
 def v_measure(labels: Sequence[Hashable], clusters: Sequence[Hashable]) -> float:
     """Returns the harmonic mean of homogeneity and completeness, 0 to 1 (Rosenberg and Hirschberg, 2007)."""
     if len(labels) != len(clusters) or not labels:
-        raise ConfigError(f"there are {len(labels)} labels and {len(clusters)} clusters: give one of each for every text")
+        raise ConfigError(
+            f"there are {len(labels)} labels and {len(clusters)} clusters: give one of each for every text"
+        )
     joint = Counter(zip(labels, clusters, strict=True))
     of_labels, of_clusters, total = Counter(labels), Counter(clusters), len(labels)
     shared = math.fsum(
@@ -77,7 +79,9 @@ def bitext_f1(found: Sequence[int] | Array, gold: Sequence[int] | Array, weights
 
     ours, theirs = np.asarray(found), np.asarray(gold)
     if len(ours) != len(theirs) or not len(ours):
-        raise ConfigError(f"there are {len(ours)} found and {len(theirs)} gold targets: give one of each for every source")
+        raise ConfigError(
+            f"there are {len(ours)} found and {len(theirs)} gold targets: give one of each for every source"
+        )
     each = np.ones(len(ours)) if weights is None else np.asarray(weights, np.float64)
     size = int(max(ours.max(), theirs.max())) + 1
     support = np.bincount(theirs, each, size)
