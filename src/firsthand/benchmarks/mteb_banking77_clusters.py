@@ -42,8 +42,8 @@ def mteb_banking77_clusters(*, data: str = "", samples: int = 10, size: int = 20
         scorers=(cluster_v_measure,),
         description="Clusters of bank customers' questions, against their intents.",
         protocol=(
-            f"{samples} samples of {size} texts drawn with replacement (seed {SEED}), mini-batch k-means with k = the number "
-            "of labels and batches of 512, V-measure: MTEB's procedure since version 1.14; no published number"
+            f"{samples} samples of {size} texts drawn with replacement (seed {SEED}), mini-batch k-means with k = the "
+            "number of labels and batches of 512, V-measure: MTEB's procedure since version 1.14; no published number"
         ),
         licence="CC-BY-4.0",
         options={"samples": samples, "size": size},

@@ -2,7 +2,7 @@
 
     firsthand run mteb_summaries:data=summeval.jsonl --model embedder:minilm --pattern embed
 
-Each line has `human_summaries`, `machine_summaries` and their `relevance`, a rating each. SummEval itself (Fabbri et al., 2021)
+Each line has `human_summaries`, `machine_summaries` and their `relevance`, a rating each. SummEval (Fabbri et al., 2021)
 is fetched from the hub with data=hub.
 """
 
@@ -51,8 +51,8 @@ def mteb_summaries(*, data: str = "") -> Benchmark:
         tasks=lambda seed: tasks,
         scorers=(summary_spearman,),
         description="Machine summaries, by their nearness to human ones and by people's ratings.",
-        protocol=f"{rows.origin}; MTEB SummEval: the largest cosine with a human summary, Spearman with relevance, mean over "
-        "documents; MiniLM-L6-v2 .3081 on SummEval",
+        protocol=f"{rows.origin}; MTEB SummEval: the largest cosine with a human summary, Spearman with relevance, mean "
+        "over documents; MiniLM-L6-v2 .3081 on SummEval",
         licence=SOURCE.licence,
         options={"data": rows.origin, "sha256": rows.sha256},
     )

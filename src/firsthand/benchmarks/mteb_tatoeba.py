@@ -57,7 +57,7 @@ def _lines(language: str, side: str, data: str) -> list[str]:
     path = located(f"embed/tatoeba/tatoeba.{language}-eng.{side}", data)
     if path is None:
         raise DataError(
-            f"Tatoeba's {language}-eng is not on this machine: fetch data/tatoeba/v1 of github.com/facebookresearch/LASER, and "
-            "give its folder, as in data=FOLDER"
+            f"Tatoeba's {language}-eng is not on this machine: fetch data/tatoeba/v1 of github.com/facebookresearch/LASER, "
+            "and give its folder, as in data=FOLDER"
         )
     return contents(path).decode("utf-8", "replace").strip("\n").split("\n")

@@ -59,8 +59,8 @@ def poisoned_rag(*, set: str = "nq", poison: int = 5, honest: int = 3, data: str
         description="Questions whose corpus holds passages planted for a wrong answer (Zou et al., 2025).",
         protocol=(
             f"{set}, {len(tasks)} questions, each with {poison} planted texts of one source and {honest} generated honest "
-            "passages of a source each; answers by whole words; the paper reports attack success of about 90 % in corpora of "
-            "millions of passages"
+            "passages of a source each; answers by whole words; the paper reports attack success of about 90 % in corpora "
+            "of millions of passages"
         ),
         licence="MIT",
         options={"set": set, "poison": poison, "honest": honest},
@@ -85,7 +85,8 @@ def _rows(set: str, poison: int, honest: int, data: str) -> dict[str, Json]:
         raise ConfigError(f"set is {set!r}: give one of {', '.join(SETS)}")
     if not 0 <= poison <= 5 or not 0 <= honest <= len(TEMPLATES) or poison + honest == 0:
         raise ConfigError(
-            f"poison is {poison} and honest {honest}: give 0 to 5 planted and 0 to {len(TEMPLATES)} honest passages, not 0 both"
+            f"poison is {poison} and honest {honest}: give 0 to 5 planted and 0 to {len(TEMPLATES)} honest passages, "
+            "not 0 of both"
         )
     path = located(f"retrieval/poisonedrag/{set}.json", data)
     if path is None:

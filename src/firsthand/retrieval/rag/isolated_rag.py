@@ -26,10 +26,15 @@ SHARE, LEAST = 0.3, 3
 """A keyword is kept from so many answers on: this share of those that say anything, and no more than this number."""
 _WORD = re.compile(r"[^\W_]+(?:[.,'’-][^\W_]+)*")
 _STOP = frozenset(
-    "a an the and or but if of in on at to for from by with as is are was were be been being it its this that these those "
-    "he she they his her their there which who whom whose what when where how why not no yes do does did has have had will "
-    "would can could may might must shall should than then so such into about over under between according answer question "
-    "passage document documents information also".split()
+    re.findall(
+        r"\w+",
+        """
+    a an the and or but if of in on at to for from by with as is are was were be been being it its this that these
+    those he she they his her their there which who whom whose what when where how why not no yes do does did has
+    have had will would can could may might must shall should than then so such into about over under between
+    according answer question passage document documents information also
+""",
+    )
 )
 
 

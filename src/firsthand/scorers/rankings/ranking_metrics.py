@@ -1,4 +1,4 @@
-"""Metrics of a ranking against relevance judgements, as trec_eval computes them: nDCG, AP, reciprocal rank, recall, precision.
+"""Metrics of a ranking against relevance judgements, as trec_eval computes them: nDCG, AP, MRR, recall, precision.
 
 A ranking is document ids, best first, each once. Judgements map a document to its relevance; 1 and more is relevant, and an
 unjudged document is not. Pure functions of one query; means over queries, and their intervals, are `stats`'.
