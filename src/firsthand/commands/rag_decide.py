@@ -1,7 +1,7 @@
 """RAG, fine-tuning, long context, or none of them? Measure each on your own documents and questions.
 
-Each arm answers the same questions; the table has paired intervals, and says whether retrieval or reading holds you back. With
---change some facts are replaced in a copy of the index, to see which arm's answers follow, and what that costs.
+Each arm answers the same questions; the table has paired intervals, and says whether retrieval or reading holds you back.
+With --change some facts are replaced in a copy of the index, to see which arm's answers follow, and what that costs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from firsthand import catalog
 from firsthand.errors import ConfigError, DataError
+from firsthand.loop.concurrency import run_sync
 from firsthand.message import Json
 from firsthand.model import Model
-from firsthand.loop.concurrency import run_sync
 from firsthand.system.home import data_home
 from firsthand.system.terminal import console, print_as_json, print_table
 
@@ -320,10 +320,10 @@ def _print(results: Sequence[ArmResult], said: Sequence[str], about: Json, quest
     for sentence in said:
         out.print(sentence, markup=False)
     out.print(
-        f"\n{questions} questions, {about['changed']} facts changed. Quality: the answer holds the reference as whole words. "
-        "Freshness: quality on changed facts after the update; stale: answered by the old fact. Update: seconds to take the "
-        "change in. Style: token F1 with the references. Cited: right, and the reference stands in a passage that was given. "
-        "Found: the document was among those given. Brackets are 95% CIs, differences paired by question.",
+        f"\n{questions} questions, {about['changed']} facts changed. Quality: the answer holds the reference as whole "
+        "words. Freshness: quality on changed facts after the update; stale: answered by the old fact. Update: seconds to take the "
+        "change in. Style: token F1 with the references. Cited: right, and the reference stands in a passage that was "
+        "given. Found: the document was among those given. Brackets are 95% CIs, differences paired by question.",
         markup=False,
     )
     out.print(

@@ -30,8 +30,8 @@ def set_folder(name: str, data: str = "") -> Path:
     found = next((folder.resolve() for folder in tried if folder.is_dir()), None)
     if found is None:
         raise DataError(
-            f"{name} is not on this machine: unpack {PLACES.get(name, 'its files')} into {data_home() / 'data' / 'retrieval'}"
-            f"{os.sep}{name}, or give data=FOLDER"
+            f"{name} is not on this machine: unpack {PLACES.get(name, 'its files')} into "
+            f"{data_home() / 'data' / 'retrieval' / name}, or give data=FOLDER"
         )
     return found
 

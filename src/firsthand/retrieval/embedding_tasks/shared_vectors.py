@@ -35,14 +35,15 @@ _made: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Ta
 class FewShotClassifiers:
     """Logistic regressions, each fitted to a sample of few examples per label."""
 
-    weights_DLF: Vectors
+    weights: Vectors
     """Shape (draws, labels, features)."""
-    biases_DL: Vectors
+    biases: Vectors
+    """Shape (draws, labels)."""
     labels: tuple[str, ...]
 
     def predict(self, vector_F: Vectors) -> list[str]:
         """Returns the label that each classifier gives a vector."""
-        logits_DL = self.weights_DLF @ vector_F + self.biases_DL
+        logits_DL = self.weights @ vector_F + self.biases
         return [self.labels[int(place)] for place in logits_DL.argmax(axis=1)]
 
 

@@ -80,9 +80,9 @@ async def _pair(about: Json, model: Embedder, fingerprint: str, ctx: Context) ->
 
 async def _rerank(about: Json, model: Embedder, fingerprint: str, ctx: Context) -> str:
     """The candidates' ids by falling cosine with the query, ties by the order given."""
-    ids, texts = list(about["candidates"]), list(about["candidates"].values())
-    vectors = await vectors_of(model, [about["query"], *texts])
-    cosines = _cosines(vectors[:1], vectors[1:])[0]
+    ids, places = list(about["candidates"]), list(about["candidates"].values())
+    vectors = await shared_vectors(model, fingerprint, shared_data(about["shared"])["texts"])
+    cosines = _cosines(await vectors_of(model, [about["query"]]), vectors[places])[0]
     order = sorted(range(len(ids)), key=lambda place: (-cosines[place], place))
     documents = [ids[place] for place in order]
     ctx.note("ranking", documents=documents, scores=[float(cosines[place]) for place in order])
