@@ -72,18 +72,18 @@ EDGES = {
     "retrieval": "tools kernels providers",
     # 4 judging
     "stats": "runs",
-    "scorers": "stats patterns sandbox tools",
+    "scorers": "stats patterns sandbox tools providers",
     "show": "stats scorers runs",
     # 5 content
-    "experiment": "scorers runs providers hub cluster telemetry",
+    "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
     "bridges": "scorers stats sandbox tools runs",
-    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
+    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
-    "commands": "experiment train serve show stats scorers patterns cluster telemetry runs"
+    "commands": "experiment train serve show stats scorers patterns retrieval cluster telemetry runs"
     " providers hub measure embed engine",
     "cli": "",
     "__main__": "cli",
