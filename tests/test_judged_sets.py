@@ -91,7 +91,11 @@ def test_trec_judgements_and_packed_corpora_are_read_too(folder, tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("corpus.jsonl", '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n', "line 2: document 'a' is there twice"),
+        (
+            "corpus.jsonl",
+            '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n',
+            "line 2: document 'a' is there twice",
+        ),
         ("corpus.jsonl", '{"_id": 3, "text": "x"}\n', "'_id' holds '3'"),
         ("corpus.jsonl", "{\n", "line 1 is no JSON"),
         ("corpus.jsonl", "", "no documents"),
@@ -180,14 +184,24 @@ def test_cranfields_judgements_count_queries_by_their_place(tmp_path):
         ("what of heat .", {"2": 1, "1": 0}),
     ]
     documents = benchmark_corpus.corpus_documents(tasks[0].metadata["corpus"])
-    assert [(each.id, each.title, each.text) for each in documents] == [("1", "wings", "a wing in a slipstream"), ("2", "heat", "")]
+    assert [(each.id, each.title, each.text) for each in documents] == [
+        ("1", "wings", "a wing in a slipstream"),
+        ("2", "heat", ""),
+    ]
     (tmp_path / "cranqrel.trec.txt").write_text("1 0 1 1\n")
     with pytest.raises(DataError, match="2 queries, and 1 are judged"):
         catalog.benchmark(f"cranfield:data={tmp_path}")
 
 
 def test_pubmedqa_asks_with_the_gold_context_or_without(tmp_path):
-    rows = {"7": {"QUESTION": "Is it so?", "CONTEXTS": ["One.", "Two."], "LONG_ANSWER": "Yes, it is.", "final_decision": "yes"}}
+    rows = {
+        "7": {
+            "QUESTION": "Is it so?",
+            "CONTEXTS": ["One.", "Two."],
+            "LONG_ANSWER": "Yes, it is.",
+            "final_decision": "yes",
+        }
+    }
     (tmp_path / "ori_pqal.json").write_text(json.dumps(rows))
     (gold,) = catalog.benchmark(f"pubmedqa:data={tmp_path}").tasks(0)
     (closed,) = catalog.benchmark(f"pubmedqa@closed:data={tmp_path}").tasks(0)

@@ -14,7 +14,9 @@ from firsthand.trace import Call, Event, Trace
 
 
 def trace(calls=(), events=(), answer="a"):
-    return Trace("t", "b", "q", {"name": "a"}, 0, 0, "now", 1.0, calls=tuple(calls), events=tuple(events), answer=answer)
+    return Trace(
+        "t", "b", "q", {"name": "a"}, 0, 0, "now", 1.0, calls=tuple(calls), events=tuple(events), answer=answer
+    )
 
 
 def retrieved(*items, name="retrieve", error=None):
