@@ -69,7 +69,7 @@ EDGES = {
     "patterns": "tokens",
     "safety": "",
     "memories": "",
-    "retrieval": "tools kernels providers",
+    "retrieval": "tools kernels providers hub",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools providers",
@@ -83,8 +83,8 @@ EDGES = {
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
-    "commands": "experiment train serve show stats scorers patterns retrieval cluster telemetry runs"
-    " providers hub measure embed engine",
+    "commands": "experiment train serve show stats scorers patterns cluster telemetry runs"
+    " providers hub measure embed engine retrieval",
     "cli": "",
     "__main__": "cli",
 }

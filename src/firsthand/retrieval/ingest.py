@@ -12,9 +12,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from firsthand.errors import ConfigError, DataError, MissingExtra
 from firsthand.loop.concurrency import in_thread
@@ -22,7 +20,7 @@ from firsthand.message import Json
 from firsthand.model import Embedder
 from firsthand.retrieval.chunk import Chunk, Chunker
 from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IngestReceipt, Vectors
-from firsthand.retrieval.chunking.parent_chunks import parent_ids
+from firsthand.retrieval.chunk_vectors import chunk_vectors
 from firsthand.retrieval.chunking.text_spans import FILE_META
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.documents.bounded_parser import BoundedParser
@@ -268,22 +266,12 @@ class _Ingest:
         self._tell("")
 
     async def _vectors(self, chunks: Sequence[Chunk]) -> Vectors | None:
-        """A row for each chunk: one that is stored, or computed; zeros for parents."""
         if self.embedder is None:
             return None
-        held = parent_ids(list(chunks))
-        texts = list(dict.fromkeys(each.indexed_text for each in chunks if each.id not in held))
-        known = dict(await in_thread(lambda: self.index.known_vectors(texts)))
-        missing = [text for text in texts if text not in known]
-        if missing:
-            prefix = self.header.document_prefix
-            computed = np.asarray(await embedded(self.embedder, [prefix + text for text in missing]), np.float32)
-            known |= dict(zip(missing, computed, strict=True))
-        self.tally.embedded += len(missing)
-        self.tally.reused += len(texts) - len(missing)
-        zeros = np.zeros(self.header.dimension, np.float32)
-        rows = [zeros if each.id in held else known[each.indexed_text] for each in chunks]
-        return np.stack(rows).astype(np.float32) if rows else np.zeros((0, len(zeros)), np.float32)
+        made = await chunk_vectors(chunks, self.index, self.embedder, self.header)
+        self.tally.embedded += made.embedded
+        self.tally.reused += made.reused
+        return made.vectors
 
     # -- removing --
 
@@ -338,24 +326,7 @@ def _is_gone(path: str) -> bool:
     return False
 
 
-async def embedded(embedder: Embedder, texts: Sequence[str]) -> Any:
-    """The vectors of texts; without a detour over lists where the embedder gives an array."""
-    counted = getattr(embedder, "embed_counted", None)
-    if counted is not None:
-        return (await counted(texts)).vectors
-    return await embedder.embed(texts)
-
-
-def blocking_embed(embedder: Embedder) -> Callable[[Sequence[str]], Vectors]:
-    """The embedder as a function that blocks, for chunkers, which run in a thread."""
-
-    def embed(texts: Sequence[str]) -> Vectors:
-        return np.asarray(asyncio.run(embedded(embedder, texts)), np.float32)  # type: ignore[arg-type]
-
-    return embed
-
-
 def index_files(path: Path) -> list[Path]:
-    """The files of an index: SQLite's, the lock, and a new one that is being made."""
-    endings = ("", "-wal", "-shm", "-journal", ".lock", ".lock.holder", ".lock.holder.new", ".ann", ".terms", ".new")
-    return [path.with_name(path.name + ending) for ending in endings]
+    """The files of an index: SQLite's, the lock, side files, and those of a new one that is being made."""
+    endings = ("", "-wal", "-shm", "-journal", ".lock", ".lock.holder", ".lock.holder.new", ".ann", ".terms")
+    return [path.with_name(path.name + new + ending) for new in ("", ".new") for ending in endings]

@@ -91,11 +91,16 @@ def _legacy(data: bytes, error: UnicodeDecodeError) -> tuple[str, list[str]]:
     from charset_normalizer import from_bytes
 
     around = max(0, min(error.start - _SAMPLE // 4, len(data) - _SAMPLE))
-    best = from_bytes(data[around : around + _SAMPLE]).best()
+    guesses = from_bytes(data[around : around + _SAMPLE])
+    best = guesses.best()
+    usual = next((each for each in guesses if "cp1252" in (each.encoding, *each.could_be_from_charset)), None)
     if best is None:
         raise DataError(f"it is not UTF-8 (byte {error.start}) and of no charset that could be guessed: save it as UTF-8")
+    name = best.encoding
+    if usual is not None and usual.chaos <= best.chaos + 0.1 and usual.coherence >= best.coherence - 0.05:
+        name = "cp1252"  # as likely, and the charset of most such files
     try:
-        return data.decode(best.encoding), [f"decoded as {best.encoding}, which was guessed"]
+        return data.decode(name), [f"decoded as {name}, which was guessed"]
     except (UnicodeDecodeError, LookupError):
-        text = data.decode(best.encoding, "replace")
-        return text, [f"decoded as {best.encoding}, which was guessed, with {text.count(chr(0xFFFD))} bytes replaced"]
+        text = data.decode(name, "replace")
+        return text, [f"decoded as {name}, which was guessed, with {text.count(chr(0xFFFD))} bytes replaced"]
