@@ -370,7 +370,7 @@ def test_names_of_documents_cannot_break_the_prompt():
 
 
 def test_documents_never_stand_in_the_system_message():
-    made, model = asked("x [1]", [MILL])
+    _, model = asked("x [1]", [MILL])
     assert all(message.role == "user" for message in model.asked[0].prompt)
 
 
