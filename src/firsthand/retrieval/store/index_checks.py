@@ -144,7 +144,8 @@ def _vector_faults(connection: sqlite3.Connection, header: IndexHeader) -> Itera
         if len(blob) != 2 * header.dimension:
             sizes += 1
             continue
-        length = float(np.linalg.norm(np.frombuffer(blob, dtype="<f2").astype(np.float64)))
+        with np.errstate(invalid="ignore"):
+            length = float(np.linalg.norm(np.frombuffer(blob, dtype="<f2").astype(np.float64)))
         short += not (abs(length - 1) <= 2 * rows_of.NORM_TOLERANCE or length == 0)
         unequal += bool(searchable) and length == 0
     for count, words in (

@@ -182,7 +182,9 @@ class SqliteIndex:
         missing = [id for id in ids if rows_of.sql_text(id) not in found]
         if missing:
             raise UnknownName(f"no vector of the chunk {missing[0][:64]!r} in {self._file.name}")
-        return np.array([found[rows_of.sql_text(id)] for id in ids], dtype=np.float32).reshape(len(ids), -1)
+        return np.array([found[rows_of.sql_text(id)] for id in ids], dtype=np.float32).reshape(
+            -1, self._header.dimension
+        )
 
     def known_vectors(self, texts: Sequence[str]) -> dict[str, Vectors]:
         """The vectors of those texts that are the `indexed_text` of a stored chunk, so that none is computed twice."""
@@ -244,8 +246,8 @@ class SqliteIndex:
 
     def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
         """The k chunks of highest BM25, best first, ties by chunk id; none if no word of the text is indexed."""
-        [counts] = self._analyzer.counts([text])
         with self._file.reading() as connection:
+            [counts] = self._analyzer.counts([text])
             rows = self._passing(connection, where)
             words = self._known_words(connection, counts)
             if k < 1 or not len(rows) or not words:
@@ -353,7 +355,7 @@ class SqliteIndex:
 
     def _check_same(self, stored: IndexHeader, wanted: IndexHeader) -> None:
         differing = [
-            f"{name} {str(was)[:80]!r} (now {str(now)[:80]!r})"
+            f"{name} {repr(was)[:80]} (now {repr(now)[:80]})"
             for (name, was), now in zip(asdict(stored).items(), asdict(wanted).values(), strict=True)
             if was != now and name != "embedder"
         ]
@@ -386,3 +388,9 @@ class SqliteIndex:
         self._file.close()
         self._analyzer.close()
         self._rows = SearchRows(self._header.dimension)
+
+    def __enter__(self) -> SqliteIndex:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
