@@ -161,6 +161,12 @@ def test_the_overlap_is_the_share_of_content_words_in_all_cited_passages():
     assert checked(text, MILL, RIVER, overlap=0.76).citations == ()
 
 
+def test_of_several_named_passages_those_are_cited_that_add_words():
+    made = checked("The mill burned in 1902. [1][2][3]", RIVER, MILL, BURNED)
+    assert [each.quote for each in made.citations] == ["It burned down in 1902.", "The mill was built in 1871."]
+    assert len(checked("The mill was built. [1][2]", MILL, MILL).citations) == 1
+
+
 def test_a_quotation_must_stand_in_the_passage_it_names():
     good = checked('The mill is old. [1 "built in 1871"]', MILL, RIVER)
     assert (good.citations[0].quote, good.citations[0].match) == ("built in 1871", "exact")

@@ -157,8 +157,12 @@ def _spans(
     numbers = {word for word in wanted if any(letter.isdigit() for letter in word)}
     if not wanted or len(wanted & held) < overlap * len(wanted) or not numbers <= held:
         return [], forged
-    for hit in dict.fromkeys(named):
-        if (span := best_sentence(bare, hits[hit].chunk.text)) is not None:
+    shared = {hit: wanted & content_words(hits[hit].chunk.text) for hit in dict.fromkeys(named)}
+    told: set[str] = set()
+    for hit in sorted(shared, key=lambda hit: -len(shared[hit])):
+        span = best_sentence(bare, hits[hit].chunk.text)
+        if span is not None and not shared[hit] <= told:  # a passage that adds nothing is not cited
+            told |= shared[hit]
             found.append((hit, QuoteSpan(*span, "chosen")))
     return found, forged
 
