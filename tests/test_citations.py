@@ -161,6 +161,12 @@ def test_the_overlap_is_the_share_of_content_words_in_all_cited_passages():
     assert checked(text, MILL, RIVER, overlap=0.76).citations == ()
 
 
+def test_of_several_named_passages_those_are_cited_that_add_words():
+    made = checked("The mill burned in 1902. [1][2][3]", RIVER, MILL, BURNED)
+    assert [each.quote for each in made.citations] == ["It burned down in 1902.", "The mill was built in 1871."]
+    assert len(checked("The mill was built. [1][2]", MILL, MILL).citations) == 1
+
+
 def test_a_quotation_must_stand_in_the_passage_it_names():
     good = checked('The mill is old. [1 "built in 1871"]', MILL, RIVER)
     assert (good.citations[0].quote, good.citations[0].match) == ("built in 1871", "exact")
@@ -191,9 +197,16 @@ def test_broken_references_are_no_error(text):
     assert made.citations == ()
 
 
-def test_a_long_answer_is_checked_whole():
-    made = checked("The mill was built in 1871. [1] " * 3000, MILL)
-    assert made.text.count("[1]") == 3000 and len(made.citations) == 1
+def test_a_long_answer_is_checked_whole_and_a_repeated_claim_given_once():
+    made = checked("".join(f"Claim {n} of the mill. [1] " for n in range(1000)), MILL)
+    assert made.text.count(UNSUPPORTED) == 1000
+    made = checked("The mill was built in 1871. [1] The MILL  was built in 1871. [1] " * 500, MILL)
+    assert made.text == "The mill was built in 1871. [1]"
+
+
+def test_numbers_of_a_list_are_no_claims():
+    made = checked("1. The mill was built in 1871. [1]\n2. It burned down in 1902. [2]", MILL, BURNED)
+    assert made.text == "1. The mill was built in 1871. [1]\n2. It burned down in 1902. [2]" and made.unsupported == ()
 
 
 # -- places --
@@ -370,7 +383,7 @@ def test_names_of_documents_cannot_break_the_prompt():
 
 
 def test_documents_never_stand_in_the_system_message():
-    made, model = asked("x [1]", [MILL])
+    _, model = asked("x [1]", [MILL])
     assert all(message.role == "user" for message in model.asked[0].prompt)
 
 

@@ -187,8 +187,8 @@ def _opened(file: Path, given: Embedder | None) -> Corpus:
     if found != header.fingerprint:
         index.close()
         raise ConfigError(
-            f"the index {str(file)!r} was made with another version of {header.embedder} ({header.fingerprint}, here {found}): "
-            "make its vectors again with `firsthand rag reindex`"
+            f"the index {str(file)!r} was made with another version of {header.embedder} ({header.fingerprint}, here "
+            f"{found}): make its vectors again with `firsthand rag reindex`"
         )
     if isinstance(embedder, LocalEmbedder):
         _embedders[header.embedder] = embedder

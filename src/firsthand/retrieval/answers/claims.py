@@ -20,7 +20,7 @@ from firsthand.retrieval.retriever import Hit
 Unsupported = Literal["mark", "drop", "keep"]
 """`mark`: a claim without support is followed by UNSUPPORTED; `drop`: it is left out; `keep`: it stays as it is."""
 UNSUPPORTED = "[unsupported]"
-OVERLAP = 0.3
+OVERLAP = 0.5
 """The share of a claim's content words that the passages it cites must hold."""
 _REFERENCE = re.compile(
     r"\[\s*(?P<numbers>\d{1,4}(?:\s*[,;]\s*\d{1,4})*)(?:\s*[:,]?\s*[\"“](?P<quote>[^\"”\n]{1,2000})[\"”])?\s*\]"
@@ -30,6 +30,7 @@ _CLAIM = re.compile(
     rf"[^\n]*?(?:[.!?]+[\"'”)]*(?:\s*{_MARK}\d+{_MARK})*(?=\s+[\"'“(*A-Z0-9À-Þ]|\s*$)|(?=\n)|$)", re.MULTILINE
 )
 _WORD = re.compile(r"\w+")
+_LETTER = re.compile(r"[^\W\d_]")
 _STOP = frozenset(
     _WORD.findall(
         "a an and are as at be been but by can did do does for from had has have he her his how i if in into is it its may "
@@ -69,7 +70,7 @@ def check_claims(
     """Checks every sentence: it must cite a passage there is, whose quotation stands in it, or which holds its words.
 
     A claim is supported if a quotation of it was found, or if the passages that it cites hold `overlap` of its content words
-    and every number in it.
+    and every number in it. A claim that is repeated is given once.
     """
     references: list[_Reference] = []
 
@@ -83,15 +84,18 @@ def check_claims(
     lines: list[str] = []
     failed: list[str] = []
     forged = 0
+    told: set[str] = set()
     for line in plain.split("\n"):
         parts: list[str] = []
         for match in _CLAIM.finditer(line):
             claim = match.group().strip()
             bare = _bare(claim)
-            if not bare:
-                if claim:  # references alone: they belong to the sentence before, which has been read with its own
-                    parts.append("")
+            if not _LETTER.search(bare):  # the number of a list's item, or references that were read with their sentence
+                parts.append(bare)
                 continue
+            if (folded := " ".join(bare.casefold().split())) in told:
+                continue
+            told.add(folded)
             spans, bad = _spans(bare, claim, references, hits, overlap)
             forged += bad
             numbers = [_number(cited, place, span, hits, places) for place, span in spans]
@@ -127,8 +131,7 @@ def best_sentence(claim: str, text: str) -> tuple[int, int] | None:
 
 def _bare(claim: str) -> str:
     """The claim without its references."""
-    without = re.sub(rf"\s*{_MARK}\d+{_MARK}", "", claim).strip()
-    return without if _WORD.search(without) else ""
+    return re.sub(rf"\s*{_MARK}\d+{_MARK}", "", claim).strip()
 
 
 def _spans(
@@ -157,8 +160,12 @@ def _spans(
     numbers = {word for word in wanted if any(letter.isdigit() for letter in word)}
     if not wanted or len(wanted & held) < overlap * len(wanted) or not numbers <= held:
         return [], forged
-    for hit in dict.fromkeys(named):
-        if (span := best_sentence(bare, hits[hit].chunk.text)) is not None:
+    shared = {hit: wanted & content_words(hits[hit].chunk.text) for hit in dict.fromkeys(named)}
+    told: set[str] = set()
+    for hit in sorted(shared, key=lambda hit: -len(shared[hit])):
+        span = best_sentence(bare, hits[hit].chunk.text)
+        if span is not None and not shared[hit] <= told:  # a passage that adds nothing is not cited
+            told |= shared[hit]
             found.append((hit, QuoteSpan(*span, "chosen")))
     return found, forged
 

@@ -54,7 +54,7 @@ async def modular(
     unsupported: Unsupported = "mark",
     floor: float | None = None,
 ) -> str:
-    """The answer from the passages of a pipeline: rewrite the query, search, cap, order, widen; any stage may be left out."""
+    """The answer from passages of a pipeline: rewrite the query, search, cap, order, widen. Any stage may be left out."""
     corpus, writer = corpus_in(ctx, index), ContextWriter(ctx)
     found = SEARCHES[search](corpus)
     if rewrite == "hyde":

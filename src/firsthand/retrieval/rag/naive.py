@@ -24,7 +24,7 @@ async def naive(
     unsupported: Unsupported = "mark",
     floor: float | None = None,
 ) -> str:
-    """The answer from the `k` best passages of one search (Lewis et al., 2020, without training): dense, lexical or hybrid."""
+    """The answer from the `k` best passages of one search: dense, lexical or hybrid."""
     corpus = corpus_in(ctx, index)
     hits = await SEARCHES[search](corpus)(Query(task.question), k)
     return await answered(task, ctx, corpus, hits, form=form, unsupported=unsupported, floor=floor)

@@ -1,4 +1,4 @@
-"""A team of three agents: a coordinator plans and judges, a retrieval agent searches, a reasoning agent answers with citations.
+"""A team of three agents: a coordinator plans, a retrieval agent searches, a reasoning agent answers with citations.
 
 Each has its own conversation, a branch of the trace. The ways in which such teams fail are closed here: a coordinator that
 asks for the same again is cut off, a search that finds nothing is told and never answered from memory, and an answer that
@@ -10,6 +10,7 @@ from __future__ import annotations
 from firsthand.context import Context
 from firsthand.loop.pattern_options import checked
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS, Answer, AnswerSettings, answer
+from firsthand.retrieval.answers.evidence import escaped
 from firsthand.retrieval.answers.variant_parts import AnswerForm, answered, check_rag, record
 from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Hit, Query
@@ -24,8 +25,8 @@ _PLAN = (
     "that is to be run first, and nothing else.\n\nQuestion: {question}"
 )
 _REPORT = (
-    "The search for {query!r} found {new} new passages ({total} in all), from: {sources}. Write {ready} if this is enough to "
-    "answer, or else the next search query, and nothing else."
+    "The search for {query!r} found {new} new passages ({total} in all), from: {sources}. Write {ready} if this is enough "
+    "to answer, or else the next search query, and nothing else."
 )
 _AGAIN = "{question}\n\n(Every sentence must come from the passages; the last draft had sentences that do not.)"
 
@@ -44,8 +45,8 @@ async def team(
 ) -> str:
     """The reasoning agent's answer, after up to `rounds` searches that the coordinator asks for.
 
-    The coordinator sees counts and sources, never passages, so no document can instruct it. Claims without support are
-    dropped.
+    The coordinator sees counts and the names of documents, never a passage, so no text in one can instruct it. Claims
+    without support are dropped.
     """
     corpus = corpus_in(ctx, index)
     ctx.branch("coordinator")
@@ -66,7 +67,7 @@ async def team(
         found |= {hit.chunk.id: hit for hit in hits}
         if not left:
             break
-        sources = ", ".join(sorted({repr(hit.chunk.document[:80]) for hit in found.values()})[:8]) or "none"
+        sources = ", ".join(sorted({escaped(repr(hit.chunk.document[:80])) for hit in found.values()})[:8]) or "none"
         report = _REPORT.format(query=query, new=len(hits), total=len(found), sources=sources, ready=READY)
         planner = await planner.say(report).generate(temperature=0.0, max_tokens=64)
     ctx.branch("retrieval", "done", text=f"{len(queries)} searches, {len(found)} passages")

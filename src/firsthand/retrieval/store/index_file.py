@@ -101,6 +101,8 @@ class IndexFile:
         """Hold the right to write for several transactions. Leaving the block syncs what was committed."""
         if self._read_only:
             raise StoreError(f"{self.name} was opened to be read: open it again without read_only to write")
+        with self._sentences(), self._lock:
+            self._own_connection().execute("SELECT 1 FROM header")  # a closed index has no claim
         if self.path is None:
             yield
             return

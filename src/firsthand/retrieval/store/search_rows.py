@@ -42,14 +42,13 @@ class SearchRows:
         self.vectors = VectorRows(self.dimension)
         self.postings = TermPostings()
 
-    def refresh(self, connection: sqlite3.Connection) -> bool:
-        """Read what has changed since the last call; False if nothing has. ValueError if rows are not what we wrote.
+    def is_stale(self, connection: sqlite3.Connection) -> bool:
+        """True if the index has changed since the last `refresh`. The connection is in a transaction."""
+        return bool(connection.execute("SELECT revision FROM header").fetchone()[0] != self.revision)
 
-        The connection is in a transaction.
-        """
+    def refresh(self, connection: sqlite3.Connection) -> None:
+        """Read what has changed since the last call. ValueError if rows are not what we wrote."""
         revision, active, removals = connection.execute("SELECT revision, active, removals FROM header").fetchone()
-        if revision == self.revision:
-            return False
         if active != self._active:
             self._clear()
         if removals != self._removals and len(self.numbers):
@@ -60,7 +59,6 @@ class SearchRows:
                 self._clear()
         self._append(connection, active)
         self.revision, self._active, self._removals = revision, active, removals
-        return True
 
     def __len__(self) -> int:
         return self.count
