@@ -6,8 +6,10 @@ With --change some facts are replaced in a copy of the index, to see which arm's
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -257,7 +259,9 @@ def _tuned(config: Config, texts: dict[str, str], questions: Sequence[FactQuesti
     started = time.monotonic()
     words = ["sft", str(data), "--model", config.model, "--adapter", "lora", "--epochs", str(config.epochs)]
     words += ["--batch-size", "4", "--lr", "1e-3", "--too-long", "cut", "--holdout", "0", "--out", str(folder)]
-    if dispatch(words) != 0:
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is the table's, or the JSON's
+        code = dispatch(words)
+    if code != 0:
         raise ConfigError("the fine-tuning failed: see its messages above, or leave --lora out")
     return catalog.model(str(folder / "model")), time.monotonic() - started
 

@@ -25,6 +25,7 @@ from firsthand.message import Json
 from firsthand.model import Embedder, Model
 from firsthand.retrieval.chunk import Chunker
 from firsthand.retrieval.chunk_index import IndexedDocument
+from firsthand.retrieval.ingest import index_files
 from firsthand.retrieval.rag.short_answer import Given, short_answer
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from firsthand.runs.store import Run
@@ -222,6 +223,8 @@ async def changed_index(
     index: Path, target: Path, changes: Sequence[FactChange], embedder: Embedder | None, chunker: Chunker
 ) -> float:
     """Copies an index and takes the changes in; returns the seconds of the update, without the copy's."""
+    for old in index_files(target):  # a log of an earlier copy would be played into this one
+        old.unlink(missing_ok=True)
     for ending in ("", "-wal", "-shm"):
         source = index.with_name(index.name + ending)
         if source.is_file():
