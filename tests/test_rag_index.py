@@ -65,7 +65,9 @@ def test_what_fails_is_named_and_the_exit_code_tells(folder: Path, cli: Cli) -> 
 def test_without_a_model_at_hand_the_index_has_terms_alone_and_says_so(folder: Path, cli: Cli) -> None:
     code, out, err = cli("rag", "index", str(folder))
     assert code == 0 and "terms alone" in out
-    assert err.count("\n") == 1 and "no embedder is at hand, so the index has terms alone" in err and "rag reindex" in err
+    assert (
+        err.count("\n") == 1 and "no embedder is at hand, so the index has terms alone" in err and "rag reindex" in err
+    )
     code, _, err = cli("rag", "index", str(folder), "--model", "minilm", "--index", str(folder / "other"))
     assert code == 1 and "MiniLM" in err and "while offline" in err  # asked for by name, it is not left out
 
@@ -151,7 +153,9 @@ def test_commands_that_make_no_sense_say_why(folder: Path, cli: Cli, words: list
 
 def test_help_lists_the_subcommands_and_completion_knows_them(capsys: pytest.CaptureFixture[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "firsthand", "rag"], capture_output=True, text=True)
-    assert done.returncode == 0 and all(f"\n  {name}" in done.stdout for name in ("index", "status", "verify", "delete", "reindex"))
+    assert done.returncode == 0 and all(
+        f"\n  {name}" in done.stdout for name in ("index", "status", "verify", "delete", "reindex")
+    )
     assert {"index", "status", "--help"} <= set(complete("firsthand rag "))
     assert "--chunker" in complete("firsthand rag index --ch")
     assert {"auto", "recursive"} <= set(complete("firsthand rag index docs --chunker "))
@@ -160,7 +164,9 @@ def test_help_lists_the_subcommands_and_completion_knows_them(capsys: pytest.Cap
 
 def test_chunkers_are_listed(cli: Cli) -> None:
     body = json.loads(cli("list", "chunkers", "--json")[1])
-    assert "recursive:size=800:overlap=100" in body["chunkers"] and "semantic:size=1200:percentile=90" in body["chunkers"]
+    assert (
+        "recursive:size=800:overlap=100" in body["chunkers"] and "semantic:size=1200:percentile=90" in body["chunkers"]
+    )
 
 
 def test_an_index_that_another_process_writes_is_busy(folder: Path, cli: Cli) -> None:
@@ -172,6 +178,7 @@ def test_an_index_that_another_process_writes_is_busy(folder: Path, cli: Cli) ->
     assert "1 added, 2 unchanged" in cli("rag", "index", str(folder))[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(folder: Path) -> None:
     for number in range(4000):
         (folder / f"{number}.txt").write_text(f"The cat sat on the mat and then it ran {number}.")

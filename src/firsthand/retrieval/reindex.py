@@ -102,6 +102,8 @@ def _beside(path: Path, prepared: Prepared) -> SqliteIndex:
 def _swap(path: Path, new_path: Path) -> None:
     """Put the new file in the old one's place. A log that another process has open would be read into the new file."""
     if path.with_name(path.name + "-wal").exists():
-        raise StoreError(f"another process has {path} open: end it, and run this again, which goes on with {new_path.name}")
+        raise StoreError(
+            f"another process has {path} open: end it, and run this again, which goes on with {new_path.name}"
+        )
     new_path.replace(path)
     new_path.with_name(new_path.name + ".lock").unlink(missing_ok=True)
