@@ -67,12 +67,12 @@ class QuoteSpan(NamedTuple):
 
 async def locate(corpus: Corpus, hits: Sequence[Hit]) -> list[HitPlace]:
     """The place of each hit, in one read of the corpus."""
-    wanted = [[hit.chunk.document, hit.chunk.start, hit.chunk.end] for hit in hits]
+    wanted = [(hit.chunk.document, hit.chunk.start, hit.chunk.end) for hit in hits]
 
     async def act(passed: Json) -> Sequence[Json]:
         return await corpus.ask(lambda index: [_place(index, *each) for each in wanted])
 
-    items = await corpus.items("locate", {"query": "", "k": len(hits), "spans": wanted}, act)
+    items = await corpus.items("locate", {"query": "", "k": len(hits), "spans": [list(each) for each in wanted]}, act)
     return [
         HitPlace(
             item["sha256"],

@@ -165,10 +165,10 @@ def _spans(
     shared = {hit: wanted & content_words(hits[hit].chunk.text) for hit in dict.fromkeys(named)}
     told: set[str] = set()
     for hit in sorted(shared, key=lambda hit: -len(shared[hit])):
-        span = best_sentence(bare, hits[hit].chunk.text)
-        if span is not None and not shared[hit] <= told:  # a passage that adds nothing is not cited
+        best = best_sentence(bare, hits[hit].chunk.text)
+        if best is not None and not shared[hit] <= told:  # a passage that adds nothing is not cited
             told |= shared[hit]
-            found.append((hit, QuoteSpan(*span, "chosen")))
+            found.append((hit, QuoteSpan(best[0], best[1], "chosen")))
     return found, forged
 
 
