@@ -13,15 +13,16 @@ what another process wrote is found by the next search.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, nearest
+from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors
 from firsthand.retrieval.document import Document
@@ -29,10 +30,12 @@ from firsthand.retrieval.retriever import Filter, Hit, TrailStep
 from firsthand.retrieval.store import document_rows as rows_of
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.filter_masks import FilterMasks
+from firsthand.retrieval.store.header_row import agreed_header, refuse_stale_header
 from firsthand.retrieval.store.index_checks import faults
 from firsthand.retrieval.store.index_file import MEMORY, IndexFile
 from firsthand.retrieval.store.reembedding import Embed, reembed
 from firsthand.retrieval.store.search_rows import SearchRows
+from firsthand.retrieval.store.text_lookup import chunks_with, titled
 
 _AT_ONCE = 500
 
@@ -58,7 +61,7 @@ class SqliteIndex:
         self._analyzer = Analyzer()
         self._words: dict[str, int] = {}
         try:
-            self._header = self._agreed_header(header)
+            self._header = agreed_header(self._file, header)
         except BaseException:
             self._file.close()
             raise
@@ -98,7 +101,7 @@ class SqliteIndex:
         counts = self._analyzer.counts([chunk.indexed_text for chunk in indexed.chunks])
         new: dict[str, int] = {}
         with self._file.transaction() as connection:
-            self._check_current(connection)
+            refuse_stale_header(self._file, connection, self._header)
             found = connection.execute(
                 "SELECT number, digest FROM documents WHERE id = ?", (ready.columns[0],)
             ).fetchone()
@@ -221,6 +224,28 @@ class SqliteIndex:
         with self._file.reading() as connection:
             return int(connection.execute("SELECT count(*) FROM chunks WHERE searchable").fetchone()[0])
 
+    def metas(self) -> dict[str, dict[str, Json]]:
+        """The `meta` of each document, by id."""
+        with self._file.reading() as connection:
+            found = connection.execute("SELECT id, meta FROM documents ORDER BY id").fetchall()
+        return {rows_of.python_text(id): self._readable(json.loads, meta) for id, meta in found}
+
+    def title(self, id: str) -> str | None:
+        """The title of a document; None if it is not there."""
+        with self._file.reading() as connection:
+            found = connection.execute("SELECT title FROM documents WHERE id = ?", (rows_of.sql_text(id),)).fetchone()
+        return None if found is None else rows_of.python_text(found[0])
+
+    def titled(self, title: str) -> list[str]:
+        """The ids of the documents with a title, in ASCII's upper or lower case alike."""
+        with self._file.reading() as connection:
+            return titled(connection, title)
+
+    def chunks_with(self, words: Sequence[str], *, limit: int = 1000) -> list[Chunk]:
+        """The first chunks that hold the stems of all words, in the order they were indexed; of the last, any beginning."""
+        with self._file.reading() as connection:
+            return chunks_with(connection, self._analyzer, words, limit)
+
     # -- searching --
 
     def search_vectors(self, vector: Vectors, k: int, where: Filter) -> list[Hit]:
@@ -274,7 +299,7 @@ class SqliteIndex:
         """The rows that are searchable and pass a filter. The arrays are brought up to date first."""
         try:
             if self._rows.is_stale(connection):
-                self._check_current(connection)
+                refuse_stale_header(self._file, connection, self._header)
                 self._rows.refresh(connection)
                 self._masks.clear()
         except (ValueError, TypeError, OverflowError) as error:
@@ -319,51 +344,6 @@ class SqliteIndex:
             return read(row)
         except (ValueError, TypeError, zlib.error, RecursionError, FirsthandError) as error:
             raise self._file.damaged(f"a row cannot be read: {error}") from None
-
-    # -- the header --
-
-    def _stored_header(self, connection: Any) -> IndexHeader | None:
-        names = [each.name for each in fields(IndexHeader)]
-        row = connection.execute(f"SELECT {', '.join(names)} FROM header").fetchone()
-        return None if row is None else IndexHeader(*row)
-
-    def _check_current(self, connection: Any) -> None:
-        """StoreError if another process has re-embedded the index since it was opened."""
-        if self._stored_header(connection) != self._header:
-            raise StoreError(f"{self._file.name} was re-embedded by another process: open it again")
-
-    def _agreed_header(self, wanted: IndexHeader | None) -> IndexHeader:
-        """The stored header, which is written first if there is none. ConfigError if it is not the wanted one."""
-        with self._file.reading() as connection:
-            stored = self._stored_header(connection)
-        if stored is None and wanted is not None:
-            with self._file.writing(), self._file.transaction() as connection:
-                stored = self._stored_header(connection)  # again, now that nobody else can write it
-                if stored is None:
-                    values = asdict(wanted)
-                    connection.execute(
-                        f"INSERT INTO header (id, {', '.join(values)}, active, revision, removals) "
-                        f"VALUES (1, {', '.join('?' * len(values))}, 0, 0, 0)",
-                        list(values.values()),
-                    )
-                    stored = wanted
-        if stored is None:
-            raise self._file.damaged("it has no header")
-        if wanted is not None:
-            self._check_same(stored, wanted)
-        return stored
-
-    def _check_same(self, stored: IndexHeader, wanted: IndexHeader) -> None:
-        differing = [
-            f"{name} {repr(was)[:80]} (now {repr(now)[:80]})"
-            for (name, was), now in zip(asdict(stored).items(), asdict(wanted).values(), strict=True)
-            if was != now and name != "embedder"
-        ]
-        if differing:
-            raise ConfigError(
-                f"{self._file.name} was made with {', '.join(differing)}: use what it was made with, "
-                "or make it again with `firsthand rag reindex`"
-            )
 
     # -- care --
 
