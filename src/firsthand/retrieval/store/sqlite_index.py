@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from firsthand.retrieval.store.header_row import agreed_header, refuse_stale_hea
 from firsthand.retrieval.store.index_checks import faults
 from firsthand.retrieval.store.index_file import MEMORY, IndexFile
 from firsthand.retrieval.store.reembedding import Embed, reembed
-from firsthand.retrieval.store.search_rows import SearchRows
+from firsthand.retrieval.store.search_rows import Ints, Scores, SearchRows
 from firsthand.retrieval.store.text_lookup import chunks_with, titled
 
 _AT_ONCE = 500
@@ -252,34 +253,67 @@ class SqliteIndex:
         """The k chunks of highest cosine with a vector of shape (dimension,), best first, ties by chunk id."""
         query = self._query_vector(vector)
         with self._file.reading() as connection:
-            rows = self._passing(connection, where)
-            if k < 1 or not len(rows):
-                return []
-            candidates = self._rows.vectors.candidates(query, k, rows)
-            numbers = self._rows.numbers[candidates]
-            active = connection.execute("SELECT active FROM header").fetchone()[0]
-            scored: list[tuple[int, float]] = []
-            for first in range(0, len(numbers), _AT_ONCE):
-                some = numbers[first : first + _AT_ONCE].tolist()
-                found = connection.execute(
-                    f"SELECT chunk, vector FROM vectors_{active} WHERE chunk IN ({','.join('?' * len(some))})", some
-                ).fetchall()
-                halves = np.array([self._vector(blob) for _, blob in found], dtype=np.float64)
-                scores = (halves * query.astype(np.float64)).sum(axis=1)
-                scored += [(number, float(score)) for (number, _), score in zip(found, scores, strict=True)]
-            return self._hits(connection, "dense", scored, k)
+            return self._hits(connection, *self._best_vectors(connection, query, k, self._passing(connection, where)))
 
     def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
         """The k chunks of highest BM25, best first, ties by chunk id; none if no word of the text is indexed."""
         with self._file.reading() as connection:
-            [counts] = self._analyzer.counts([text])
-            rows = self._passing(connection, where)
-            words = self._known_words(connection, counts)
-            if k < 1 or not len(rows) or not words:
-                return []
-            found, scores = self._rows.best_terms(words, k, rows)
-            numbers = self._rows.numbers[found].tolist()
-            return self._hits(connection, "terms", list(zip(numbers, scores.tolist(), strict=True)), k)
+            return self._hits(connection, *self._best_terms(connection, text, k, self._passing(connection, where)))
+
+    def search_hybrid(
+        self,
+        vector: Vectors,
+        text: str,
+        k: int,
+        where: Filter,
+        *,
+        pool: int = 100,
+        constant: float = 60.0,
+        weights: Sequence[float] = (1.0, 1.0),
+    ) -> list[Hit]:
+        """The k best of both searches, `pool` hits each, by reciprocal rank fusion; trails say rank and score in each."""
+        query = self._query_vector(vector)
+        with self._file.reading() as connection:
+            passing = self._passing(connection, where)
+            dense = self._best_vectors(connection, query, max(pool, k), passing)
+            terms = self._best_terms(connection, text, max(pool, k), passing)
+            rows, scores, ranks = self._rows.fused([dense[0], terms[0]], max(k, 0), constant, weights)
+            hits = self._hits(connection, rows, scores)
+        trails: list[list[TrailStep]] = [[] for _ in hits]
+        for name, (_, found), rank in zip(("dense", "lexical"), (dense, terms), ranks, strict=True):
+            for trail, place in zip(trails, rank.tolist(), strict=True):
+                if place:
+                    trail.append(TrailStep(name, place, float(found[place - 1])))
+        return [
+            replace(hit, trail=(*trail, TrailStep("rrf", rank, hit.score)))
+            for rank, (hit, trail) in enumerate(zip(hits, trails, strict=True), 1)
+        ]
+
+    def _best_vectors(self, connection: Any, query: Vectors, k: int, passing: Ints) -> tuple[Ints, Scores]:
+        """The k rows of highest cosine, and their scores, from the vectors in the file."""
+        if k < 1 or not len(passing):
+            return np.empty(0, dtype=np.int64), np.empty(0)
+        candidates = self._rows.vectors.candidates(query, k, passing)
+        active = connection.execute("SELECT active FROM header").fetchone()[0]
+        numbers = self._rows.numbers[candidates].tolist()
+        found = connection.execute(  # CROSS JOIN keeps the order of the numbers without sorting
+            f"SELECT chunk, vector FROM json_each(?) CROSS JOIN vectors_{active} ON chunk = value",
+            (json.dumps(numbers),),
+        ).fetchall()
+        raw = b"".join([vector for _, vector in found])
+        if [number for number, _ in found] != numbers or len(raw) != 2 * len(query) * len(numbers):
+            raise self._file.damaged("a vector is missing or has another dimension than the header says")
+        halves = np.frombuffer(raw, dtype="<f2").reshape(len(candidates), len(query)).astype(np.float64)
+        # A sum along each row, for a product of matrices may round equal rows differently.
+        return self._rows.best(candidates, (halves * query.astype(np.float64)).sum(axis=1), k)
+
+    def _best_terms(self, connection: Any, text: str, k: int, passing: Ints) -> tuple[Ints, Scores]:
+        """The k rows of highest BM25, and their scores."""
+        [counts] = self._analyzer.counts([text])
+        words = self._known_words(connection, counts)
+        if k < 1 or not len(passing) or not words:
+            return np.empty(0, dtype=np.int64), np.empty(0)
+        return self._rows.best_terms(words, k, passing)
 
     def _query_vector(self, vector: Vectors) -> Vectors:
         dimension = self._header.dimension
@@ -295,7 +329,7 @@ class SqliteIndex:
             raise ConfigError("the vector has values that are not finite: check the embedder")
         return query
 
-    def _passing(self, connection: Any, where: Filter) -> Any:
+    def _passing(self, connection: Any, where: Filter) -> Ints:
         """The rows that are searchable and pass a filter. The arrays are brought up to date first."""
         try:
             if self._rows.is_stale(connection):
@@ -308,35 +342,25 @@ class SqliteIndex:
 
     def _known_words(self, connection: Any, counts: Mapping[str, int]) -> list[tuple[int, int]]:
         """Numbers and counts of a query's words that are stored, in the words' order."""
-        found: dict[str, int] = {}
-        words = sorted(counts)
-        for first in range(0, len(words), _AT_ONCE):
-            some = words[first : first + _AT_ONCE]
-            found |= connection.execute(
-                f"SELECT word, number FROM words WHERE word IN ({','.join('?' * len(some))})", some
+        found = dict(
+            connection.execute(
+                "SELECT word, number FROM json_each(?) JOIN words ON word = value", (json.dumps([*counts]),)
             ).fetchall()
-        return [(found[word], counts[word]) for word in words if word in found]
+        )
+        return [(found[word], counts[word]) for word in sorted(found)]
 
-    def _hits(self, connection: Any, retriever: str, scored: list[tuple[int, float]], k: int) -> list[Hit]:
-        """The best k of (chunk number, score), equal scores by chunk id."""
-        if len(scored) > k:
-            least = sorted((score for _, score in scored), reverse=True)[k - 1]
-            scored = [each for each in scored if each[1] >= least]
-        found = []
-        for first in range(0, len(scored), _AT_ONCE):
-            scores = dict(scored[first : first + _AT_ONCE])
-            rows = connection.execute(
-                f"SELECT c.number, {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} "
-                f"WHERE c.number IN ({','.join('?' * len(scores))})",
-                list(scores),
-            ).fetchall()
-            if len(rows) < len(scores):
-                raise self._file.damaged("a chunk has no document or no meta")
-            found += [(-scores[number], row[0], row) for number, *row in rows]
-        found.sort(key=lambda each: each[:2])
+    def _hits(self, connection: Any, rows: Ints, scores: Scores) -> list[Hit]:
+        """The chunks of rows, in their order."""
+        found = connection.execute(
+            f"SELECT {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} JOIN json_each(?) ON value = c.number "
+            "ORDER BY json_each.key",
+            (json.dumps(self._rows.numbers[rows].tolist()),),
+        ).fetchall()
+        if len(found) < len(rows):
+            raise self._file.damaged("a chunk has no document or no meta")
         return [
-            Hit(self._readable(rows_of.read_chunk, row), -score, (TrailStep(retriever, rank, -score),))
-            for rank, (score, _, row) in enumerate(found[:k], 1)
+            Hit(self._readable(rows_of.read_chunk, row), score)
+            for row, score in zip(found, scores.tolist(), strict=True)
         ]
 
     def _readable(self, read: Any, row: Any) -> Any:
