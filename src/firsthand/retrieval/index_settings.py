@@ -125,10 +125,10 @@ def expect_same(path: Path, stored: IndexHeader, wanted: IndexHeader) -> None:
     for name, told in words.items():
         was, now = getattr(stored, name), getattr(wanted, name)
         if was != now:
-            named = stored.embedder if name == "fingerprint" else was
+            before = f"{stored.embedder} ({was})" if name == "fingerprint" and was else was or "none"
             raise ConfigError(
-                f"{told} is another one than that of {path} ({named or 'none'!s}, {was or 'none'!s}, and now {now or 'none'!s}): "
-                f"leave it out, or change the index by `firsthand rag reindex {path}`"
+                f"{told} of {path} is {before}, and {now or 'none'} was given: leave it out, or change the index by "
+                f"`firsthand rag reindex {path}`"
             )
 
 

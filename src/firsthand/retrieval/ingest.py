@@ -327,6 +327,6 @@ def _is_gone(path: str) -> bool:
 
 
 def index_files(path: Path) -> list[Path]:
-    """The files of an index: SQLite's, the lock, and a new one that is being made."""
-    endings = ("", "-wal", "-shm", "-journal", ".lock", ".lock.holder", ".lock.holder.new", ".ann", ".terms", ".new")
-    return [path.with_name(path.name + ending) for ending in endings]
+    """The files of an index: SQLite's, the lock, side files, and those of a new one that is being made."""
+    endings = ("", "-wal", "-shm", "-journal", ".lock", ".lock.holder", ".lock.holder.new", ".ann", ".terms")
+    return [path.with_name(path.name + new + ending) for new in ("", ".new") for ending in endings]

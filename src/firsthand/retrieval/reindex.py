@@ -45,7 +45,7 @@ async def reindex(
         return StoreError(f"{path} is being written by {holder}: wait until it has ended")
 
     with claimed(path.with_name(path.name + ".lock"), busy):
-        with closing(open_index(path, read_only=True)) as old:
+        with closing(open_index(path)) as old:
             same = old.header.fingerprint == prepared.header.fingerprint
             reusable = same and old.header.document_prefix == prepared.header.document_prefix
             new = _beside(new_path, prepared)

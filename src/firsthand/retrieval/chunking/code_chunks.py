@@ -29,8 +29,8 @@ _DEFINES = re.compile(
     rf"\s*(?:{_WORDS}\s+){{0,6}}(?:def|class|function\*?|func|fun|fn|sub|proc|impl(?:<[^>]*>)?|struct|enum|union|interface|trait|type|"
     r"module|namespace|package|object|record|protocol|extension|macro_rules!|contract)\s+(?:\([^)]{0,100}\)\s*)?([\w.$:<>]{1,80})"
 )
-_CALLABLE = re.compile(r"\s*(?:[\w<>\[\],:*&~.]{1,60}[ \t*&]+){1,5}~?([\w:]{1,80})\s*\([^;]{0,300}$")
-"""A function of C or Java: types, a name, a parenthesis, and no semicolon."""
+_CALLABLE = re.compile(r"\s*(?:[\w<>\[\],:*&~.]{1,60}[ \t*&]+){1,5}~?([\w:]{1,80})\s*\([^;{]{0,300}(?:\{.*)?$")
+"""A function of C or Java: types, a name, a parenthesis, and no semicolon before the body."""
 _ASSIGNED = re.compile(r"\s*(?:export\s+)?(?:const|let|var)\s+(\w{1,80})\s*=\s*(?:async\s*)?(?:function\b|\([^)]{0,200}\)\s*=>|\w{1,40}\s*=>)")
 _NOT_NAMES = frozenset("if for while switch return else catch do case new throw delete sizeof in of and or not".split())
 _STRINGS = re.compile(r"\"(?:[^\"\\]|\\.){0,300}\"|'(?:[^'\\]|\\.){0,40}'|//.*|#.*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from firsthand.retrieval.chunk import Chunk, Chunker
-from firsthand.retrieval.chunking.text_spans import Span, check_sizes, chunks_of, packed, pieces, sentences
+from firsthand.retrieval.chunking.text_spans import check_sizes, chunks_of, packed, sentence_pieces
 from firsthand.retrieval.document import Document
 
 
@@ -18,9 +18,7 @@ def by_sentences(*, size: int = 800, overlap: int = 100) -> Chunker:
 
     def chunk(document: Document) -> list[Chunk]:
         text, room = document.text, size - overlap
-        whole: list[Span] = []
-        for each in sentences(text, 0, len(text)):
-            whole += pieces(text, *each, room, level=3)
+        whole = sentence_pieces(text, room)
         spans = packed(whole, room)
         starts = [start for start, _ in whole]
         made = spans[:1]

@@ -93,6 +93,15 @@ def pieces(text: str, start: int, end: int, size: int, *, level: int = 0) -> Ite
                 yield from pieces(text, *bare, size, level=level + 1)
 
 
+def sentence_pieces(text: str, size: int) -> list[Span]:
+    """The sentences of a text without white space around them; those longer than `size` are cut."""
+    whole: list[Span] = []
+    for each in sentences(text, 0, len(text)):
+        if (bare := trimmed(text, *each)) is not None:
+            whole += pieces(text, *bare, size, level=3)
+    return whole
+
+
 def packed(spans: Iterable[Span], size: int) -> list[Span]:
     """Neighbours joined up to `size`."""
     joined: list[Span] = []

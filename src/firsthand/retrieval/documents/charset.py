@@ -25,6 +25,7 @@ _TEXTUAL = frozenset("utf-8 ascii cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp12
                      "big5 iso2022_jp tis-620".split())  # fmt: skip
 """Codecs that a file may name; others, such as zlib or idna, are no charsets."""
 _CONTROLS = bytes([*range(0, 7), *range(14, 27), *range(28, 32)])
+_CONTROL = re.compile(r"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
 _SAMPLE = 100_000
 MAGIC = {
     b"%PDF-": "a PDF", b"PK\x03\x04": "a ZIP archive", b"\x7fELF": "a program", b"\x89PNG": "a PNG image",
@@ -66,10 +67,10 @@ def _wide(data: bytes) -> str:
     for name, zeros, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
         if zeros > 0.35 * (len(sample) // 2) and others <= 0.02 * (len(sample) // 2):
             try:
-                data.decode(name)
+                text = data.decode(name)
             except UnicodeDecodeError:
                 return ""
-            return name
+            return name if len(_CONTROL.findall(text[:2048])) <= len(text[:2048]) // 100 else ""
     return ""
 
 
@@ -91,11 +92,16 @@ def _legacy(data: bytes, error: UnicodeDecodeError) -> tuple[str, list[str]]:
     from charset_normalizer import from_bytes
 
     around = max(0, min(error.start - _SAMPLE // 4, len(data) - _SAMPLE))
-    best = from_bytes(data[around : around + _SAMPLE]).best()
+    guesses = from_bytes(data[around : around + _SAMPLE])
+    best = guesses.best()
+    usual = next((each for each in guesses if "cp1252" in (each.encoding, *each.could_be_from_charset)), None)
     if best is None:
         raise DataError(f"it is not UTF-8 (byte {error.start}) and of no charset that could be guessed: save it as UTF-8")
+    name = best.encoding
+    if usual is not None and usual.chaos <= best.chaos + 0.1 and usual.coherence >= best.coherence - 0.05:
+        name = "cp1252"  # as likely, and the charset of most such files
     try:
-        return data.decode(best.encoding), [f"decoded as {best.encoding}, which was guessed"]
+        return data.decode(name), [f"decoded as {name}, which was guessed"]
     except (UnicodeDecodeError, LookupError):
-        text = data.decode(best.encoding, "replace")
-        return text, [f"decoded as {best.encoding}, which was guessed, with {text.count(chr(0xFFFD))} bytes replaced"]
+        text = data.decode(name, "replace")
+        return text, [f"decoded as {name}, which was guessed, with {text.count(chr(0xFFFD))} bytes replaced"]
