@@ -54,7 +54,7 @@ def prepared(indexed: IndexedDocument, header: IndexHeader) -> PreparedDocument:
         sql_text(document.title),
         sql_text(document.source),
         document.sha256,
-        _digest(document, chunks, searchable),
+        digest_of(document, chunks, searchable),
         json.dumps(_object(document.meta, document.id)),
         json.dumps([[place.start, place.kind, place.label] for place in document.locations]),
         zlib.compress(text, 3),
@@ -108,7 +108,7 @@ def remove_document(connection: sqlite3.Connection, number: int) -> None:
     rows = connection.execute("SELECT number, heading, text, meta FROM chunks WHERE document = ?", (number,)).fetchall()
     connection.executemany(
         "INSERT INTO terms (terms, rowid, text) VALUES ('delete', ?, ?)",
-        ((row, plain_indexed(_indexed_text(heading, text))) for row, heading, text, _ in rows),
+        ((row, plain_indexed(indexed_text_of(heading, text))) for row, heading, text, _ in rows),
     )
     for table in ("vectors_0", "vectors_1"):
         connection.executemany(f"DELETE FROM {table} WHERE chunk = ?", ((row[0],) for row in rows))
@@ -174,7 +174,8 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def _indexed_text(heading: str | bytes, text: str | bytes) -> str:
+def indexed_text_of(heading: str | bytes, text: str | bytes) -> str:
+    """The `indexed_text` of a chunk's columns."""
     return Chunk("-", 0, 0, python_text(text), python_text(heading)).indexed_text
 
 
@@ -210,16 +211,21 @@ def _checked_vectors(
     if vectors is None or vectors.shape != shape:
         given = "no vectors" if vectors is None else f"vectors of shape {vectors.shape}"
         raise ConfigError(f"{id!r} comes with {given}, and its chunks need {shape}: embed each chunk's indexed_text")
-    lengths = np.linalg.norm(vectors, axis=1)
-    wrong = ~((np.abs(lengths - 1) <= NORM_TOLERANCE) | (lengths == 0))
-    if wrong.any():
-        raise ConfigError(
-            f"a vector of {id!r} has the length {lengths[wrong][0]:.4g}: divide vectors by their Euclidean length"
-        )
+    checked_lengths(vectors, repr(id), zeros=True)
     return vectors
 
 
-def _digest(document: Document, chunks: Sequence[Chunk], searchable: Sequence[bool]) -> bytes:
+def checked_lengths(vectors: NDArray[np.float32], owner: str, *, zeros: bool) -> None:
+    """ConfigError if a vector's length is not 1, nor 0 where `zeros` allows it."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    wrong = ~((np.abs(lengths - 1) <= NORM_TOLERANCE) | ((lengths == 0) & zeros))
+    if wrong.any():
+        raise ConfigError(
+            f"a vector of {owner} has the length {lengths[wrong][0]:.4g}: divide vectors by their Euclidean length"
+        )
+
+
+def digest_of(document: Document, chunks: Sequence[Chunk], searchable: Sequence[bool]) -> bytes:
     """A hash of all that is stored of a document but its vectors."""
     form = [document.title, document.source, document.meta, [[p.start, p.kind, p.label] for p in document.locations]]
     rows = [[c.id, c.heading, c.parent, c.meta, s] for c, s in zip(chunks, searchable, strict=True)]

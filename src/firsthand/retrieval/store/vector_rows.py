@@ -34,11 +34,13 @@ class VectorRows:
         self._radii: Floats = np.empty(0, dtype=np.float32)
 
     def append(self, blobs: Sequence[bytes | None]) -> None:
-        """Add rows of f16. ValueError if one is not of the dimension."""
+        """Add rows of f16. ValueError if one is not of the dimension, or not finite."""
         if any(blob is None or len(blob) != 2 * self.dimension for blob in blobs):
             raise ValueError("a chunk's vector is missing, or has another dimension than the header says")
         halves = np.frombuffer(b"".join(blob or b"" for blob in blobs), dtype="<f2")
         rows_RD = halves.reshape(len(blobs), self.dimension).astype(np.float32)
+        if not np.isfinite(rows_RD).all():
+            raise ValueError("a chunk's vector has values that are not finite")
         scales = np.abs(rows_RD).max(axis=1) / np.float32(_LARGEST)
         scales[~(scales > 0)] = 1
         whole_RD = np.rint(rows_RD / scales[:, None])
