@@ -18,6 +18,7 @@ import pytest
 
 from embedder_tiny import write_embedder
 from firsthand.commands.completion import complete
+from firsthand.errors import StoreError
 from firsthand.hub import model_lookup
 from firsthand.providers.local_embedder import LocalEmbedder
 from firsthand.retrieval.store.sqlite_index import open_index
@@ -91,7 +92,7 @@ def test_another_model_or_chunker_is_refused_and_reindex_changes_it(folder: Path
     code, out, _ = cli("rag", "reindex", str(folder), "--model", str(embedder))
     assert code == 0 and "vectors: 2 computed, 0 there already" in out
     code, out, _ = cli("rag", "reindex", str(folder), "--chunker", "sentences:size=500")
-    assert code == 0 and "computed" in out
+    assert code == 0 and "2 chunks; vectors: 1 computed, 1 there already" in out
     code, out, _ = cli("rag", "index", str(folder))
     assert code == 0 and "2 unchanged" in out and "sentences:size=500:overlap=100" in out and "64 dimensions" in out
     assert not list(folder.glob("*.new*"))
@@ -99,11 +100,25 @@ def test_another_model_or_chunker_is_refused_and_reindex_changes_it(folder: Path
 
 def test_reindex_goes_on_with_what_an_interrupted_one_left(folder: Path, embedder: Path, cli: Cli) -> None:
     cli("rag", "index", str(folder), "--model", "none")
-    cli("rag", "index", str(folder), "--model", str(embedder), "--index", str(folder / ".firsthand-index.new"))
+    new = ["--chunker", "recursive", "--model", str(embedder)]
+    cli("rag", "index", str(folder), *new, "--index", str(folder / ".firsthand-index.new"))
     with closing(open_index(folder / ".firsthand-index.new")) as index:
         index.delete(["cats.md"])
-    code, out, _ = cli("rag", "reindex", str(folder), "--model", str(embedder))
+    code, out, _ = cli("rag", "reindex", str(folder), *new)
     assert code == 0 and "2 documents, 2 chunks; vectors: 1 computed" in out
+    assert cli("rag", "verify", str(folder))[0] == 0
+
+
+def test_an_open_index_takes_another_model_and_no_other_chunker(folder: Path, embedder: Path, cli: Cli) -> None:
+    cli("rag", "index", str(folder), "--model", "none")
+    with closing(open_index(folder / ".firsthand-index", read_only=True)) as reader:
+        assert reader.search_terms("cat", 1, {})
+        assert cli("rag", "reindex", str(folder), "--model", str(embedder))[0] == 0
+        code, _, err = cli("rag", "reindex", str(folder), "--chunker", "recursive")
+        assert code == 1 and "open: end it, and run this again" in err
+        with pytest.raises(StoreError, match="open it again"):
+            reader.search_terms("cat", 1, {})
+    assert cli("rag", "reindex", str(folder), "--chunker", "recursive")[0] == 0
 
 
 def test_status_verify_and_delete(folder: Path, cli: Cli) -> None:
