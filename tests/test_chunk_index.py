@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, FirsthandError, UnknownName
 from firsthand.retrieval.chunk import Chunk
-from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IndexHeader
+from firsthand.retrieval.chunk_index import ChunkIndex, HybridSearch, IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document, Location
+from firsthand.retrieval.retrievers.fusion import reciprocal_rank_fusion
+from firsthand.retrieval.retrievers.searches import traced
 from firsthand.retrieval.store.filter_conditions import matches
 from firsthand.retrieval.store.sqlite_index import open_index
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
@@ -173,7 +175,6 @@ def test_vectors_are_ranked_by_cosine_and_equal_ones_by_id(index: ChunkIndex) ->
             found = index.search_vectors(query, k, {})
             assert [hit.chunk.document for hit in found] == [f"d{n}" for n in expected[:k]]
             assert [hit.score for hit in found] == pytest.approx([scores[n] for n in expected[:k]], abs=1e-5)
-            assert [hit.trail[0].rank for hit in found] == list(range(1, len(found) + 1))
 
 
 def bm25(texts: list[str], query: str) -> list[float]:
@@ -258,6 +259,30 @@ def test_a_query_may_be_of_any_length_and_hold_anything(index: ChunkIndex) -> No
         index.search_vectors(unit(1, 0, 7)[0], 3, {})
     with pytest.raises(ConfigError, match="finite"):
         index.search_vectors(unit(1, 0)[0] * np.float32("nan"), 3, {})
+
+
+def test_both_searches_fused_are_the_fusion_of_both(index: ChunkIndex) -> None:
+    if not isinstance(index, HybridSearch):
+        pytest.skip("this engine has no fused search")
+    rng = np.random.default_rng(5)
+    texts = [" ".join(f"w{n}" for n in rng.integers(1, 12, size=6)) + "\n" for _ in range(150)]
+    index.put([lines(f"d{n}", [text], seed=n % 120, meta={"even": n % 2 == 0}) for n, text in enumerate(texts)])
+    for where in ({}, {"even": True}, {"even": 5}):
+        for k, pool, weights, constant in (
+            (10, 30, (1.0, 1.0), 60.0),
+            (50, 20, (0.5, 2.0), 1.0),
+            (0, 20, (1.0, 1.0), 60.0),
+        ):
+            query, text = unit(1, 77)[0], "w3 w5 w5"
+            dense, terms = (
+                index.search_vectors(query, max(pool, k), where),
+                index.search_terms(text, max(pool, k), where),
+            )
+            expected = reciprocal_rank_fusion(
+                [traced(dense, "dense"), traced(terms, "lexical")], constant=constant, weights=weights
+            )[:k]
+            found = index.search_hybrid(query, text, k, where, pool=pool, constant=constant, weights=weights)
+            assert [(hit.chunk, hit.trail) for hit in found] == [(hit.chunk, hit.trail) for hit in expected]
 
 
 # -- filters --

@@ -321,7 +321,7 @@ def test_an_extract_quotes_the_sentence_that_fits_each_passage():
     assert asyncio.run(extract("x", [], CORPUS)).text == NOT_IN_DOCUMENTS
 
 
-@pytest.mark.parametrize("bad", [{"unsupported": "hide"}, {"grammar": "yes"}, {"overlap": 1.1}, {"max_tokens": 0}])
+@pytest.mark.parametrize("bad", [{"unsupported": "hide"}, {"grammar": "yes"}, {"overlap": 1.1}])
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ConfigError):
         AnswerSettings(**bad)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,8 +12,9 @@ from firsthand.message import Json
 
 if TYPE_CHECKING:
     from firsthand.agent import Pattern
+    from firsthand.model import Sampling
+    from firsthand.retrieval.answers.rag_model import RagModel
     from firsthand.retrieval.corpus import Corpus
-    from firsthand.trace import Trace
 
 EXAMPLES = """
 firsthand rag ask "How do I resume a run?" --index docs
@@ -42,16 +43,26 @@ class AnswerFlags:
     """Leave out passages whose cosine with the question is lower."""
     device: str = "cpu"
     """Device for a model that runs here: cpu, cuda, cuda:N, or auto (CUDA if available)."""
+
+    def __post_init__(self) -> None:
+        if self.k is not None and self.k < 1:
+            raise ConfigError(f"k is {self.k}: read 1 passage or more")
+
+
+@dataclass(frozen=True)
+class RagSampling:
+    """The sampling of answers."""
+
     max_tokens: int = 400
     """At most this many tokens in an answer."""
     temperature: float = 0.0
     """Sampling temperature; 0 is greedy."""
 
     def __post_init__(self) -> None:
-        if self.k is not None and self.k < 1:
-            raise ConfigError(f"k is {self.k}: read 1 passage or more")
         if self.max_tokens < 1:
             raise ConfigError(f"max_tokens is {self.max_tokens}: give 1 or more")
+        if not self.temperature >= 0:
+            raise ConfigError(f"temperature is {self.temperature}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,7 @@ class Config:
     index: Path = field(default=Path())
     """The folder that was indexed, or the index's file."""
     answer: AnswerFlags = field(default_factory=AnswerFlags)
+    sampling: RagSampling = field(default_factory=RagSampling)
     show: bool = False
     """Print the passages too, with their scores."""
     json: bool = False
@@ -77,10 +89,9 @@ def run(config: Config) -> int:
     """Print the answer with its citations. Returns 1 if it failed, and 0 if the documents do not answer, too."""
     from firsthand.retrieval.corpus import check_index, close_corpora
 
-    assert config.question is not None
     check_index(config.index)
     try:
-        body = asyncio.run(answer_body(config.question, config.index, config.answer))
+        body = asyncio.run(answer_body(config))
     finally:
         close_corpora()
     if config.json:
@@ -100,8 +111,16 @@ def variant_of(flags: AnswerFlags, index: Path) -> tuple[Pattern, dict[str, Any]
     pattern, options = catalog.pattern(flags.variant)
     keywords = keywords_of(pattern)
     if "index" not in keywords:
-        raise ConfigError(f"the pattern {flags.variant!r} reads no index: name a variant, such as naive, advanced or team")
-    given = {"k": flags.k, "form": flags.form, "unsupported": flags.unsupported, "floor": flags.floor, "index": str(index)}
+        raise ConfigError(
+            f"the pattern {flags.variant!r} reads no index: name a variant, such as naive, advanced or team"
+        )
+    given = {
+        "k": flags.k,
+        "form": flags.form,
+        "unsupported": flags.unsupported,
+        "floor": flags.floor,
+        "index": str(index),
+    }
     defaults = AnswerFlags()
     for name, value in given.items():
         if name in keywords and value is not None:
@@ -111,52 +130,34 @@ def variant_of(flags: AnswerFlags, index: Path) -> tuple[Pattern, dict[str, Any]
     return pattern, options
 
 
-async def answer_body(question: str, index: Path, flags: AnswerFlags) -> Json:
-    """The answer as JSON: text, citations, passages and what it cost. An attempt that failed is a ConfigError or its error."""
-    from firsthand.agent import Agent
-    from firsthand.model import Sampling, close
+async def answer_body(config: Config) -> Json:
+    """The answer as JSON: text, citations, passages and what it cost."""
     from firsthand.retrieval.corpus import open_corpus
-    from firsthand.rollout import rollout
-    from firsthand.task import Task
 
-    if flags.model == NONE:
-        return await _extracted(question, open_corpus(index), flags)
+    assert config.question is not None
+    if config.answer.model == NONE:
+        return await _extracted(config.question, open_corpus(config.index), config.answer)
+    model = rag_model(config.answer, config.index)
+    try:
+        return await model.ask(config.question, sampling=sampling_of(config.sampling))
+    finally:
+        model.close()
+
+
+def rag_model(flags: AnswerFlags, index: Path) -> RagModel:
+    """The variant of the flags over an index, with the model that answers."""
     from firsthand.commands.chat import open_model
+    from firsthand.retrieval.answers.rag_model import RagModel
 
     pattern, options = variant_of(flags, index)
-    model = open_model(flags.model, flags.device)
-    sampling = Sampling(max_tokens=flags.max_tokens, temperature=flags.temperature)
-    try:
-        trace = await rollout(Agent("rag", model, pattern, options, sampling=sampling), Task("question", question))
-    finally:
-        close(model)
-    return body_of(trace)
+    return RagModel(open_model(flags.model, flags.device), pattern, options)
 
 
-def body_of(trace: Trace) -> Json:
-    """The answer of an attempt as JSON, with the passages it was made from. ModelError if it failed."""
-    from firsthand.errors import ModelError
-    from firsthand.model import Usage
-    from firsthand.retrieval.answers.variant_parts import recorded_answer
-    from firsthand.retrieval.hit_json import hit_to_json
-    from firsthand.retrieval.rag_effect import retrievals
+def sampling_of(flags: RagSampling) -> Sampling:
+    """The sampling settings of the flags."""
+    from firsthand.model import Sampling
 
-    if trace.error is not None:
-        raise ModelError(trace.error.message)
-    if trace.answer is None:
-        raise ModelError(f"there is no answer: the attempt was ended by {trace.stop_reason}")
-    found = recorded_answer(trace) or {"text": trace.answer, "in_documents": True, "citations": [], "unsupported": []}
-    read = {hit.chunk.id: hit for _, hits in retrievals(trace) for hit in hits}
-    wanted = found.get("passages", [])
-    usage = sum((call.usage for call in trace.calls), Usage())
-    return {
-        **{name: value for name, value in found.items() if name != "passages"},
-        "text": trace.answer,
-        "hits": [hit_to_json(read[id]) for id in wanted if id in read],
-        "usage": usage.to_json(),
-        "calls": sum(call.kind != "tool" for call in trace.calls),
-        "model": trace.agent.get("model"),
-    }
+    return Sampling(max_tokens=flags.max_tokens, temperature=flags.temperature)
 
 
 async def _extracted(question: str, corpus: Corpus, flags: AnswerFlags) -> Json:
@@ -165,7 +166,7 @@ async def _extracted(question: str, corpus: Corpus, flags: AnswerFlags) -> Json:
     from firsthand.retrieval.retrievers.searches import hybrid
 
     hits = await hybrid(corpus)(Query(question), flags.k or 3)
-    made = await extract(question, hits, replace(corpus, effect=None), floor=flags.floor)
+    made = await extract(question, hits, corpus, floor=flags.floor)
     return made.to_json() | {"calls": 0}
 
 
@@ -185,6 +186,14 @@ def print_answer(body: Json, *, passages: bool = False) -> None:
         quote = "" if body["model"] is None else f" “{one_line(each['quote'])}”"
         say(f"[{each['number']}] {one_line(each['label'])}{quote}")
     if passages:
-        for number, hit in enumerate(body["hits"], 1):
-            trail = ", ".join(f"{who} {rank} ({score:.4g})" for who, rank, score in hit["trail"])
-            say(f"\npassage {number}: {one_line(hit['document'])} {hit['start']}-{hit['end']}: {trail}\n{printable(hit['text'])}")
+        print_passages(body)
+
+
+def print_passages(body: Json) -> None:
+    """Print the passages of an answer, each with the rank and score that every retriever gave it."""
+    from firsthand.system.terminal import console, one_line, printable
+
+    for number, hit in enumerate(body["hits"], 1):
+        trail = ", ".join(f"{who} {rank} ({score:.4g})" for who, rank, score in hit["trail"])
+        head = f"passage {number}: {one_line(hit['document'])} {hit['start']}-{hit['end']}: {trail}"
+        console().print(f"\n{head}\n{printable(hit['text'])}", markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from firsthand.retrieval.answers.citations import (
     Citation,
-    Place,
+    HitPlace,
     QuoteSpan,
     find_quote,
     label_of,
@@ -62,7 +62,7 @@ class _Reference:
 def check_claims(
     text: str,
     hits: Sequence[Hit],
-    places: Sequence[Place],
+    places: Sequence[HitPlace],
     *,
     unsupported: Unsupported = "mark",
     overlap: float = OVERLAP,
@@ -87,24 +87,26 @@ def check_claims(
     told: set[str] = set()
     for line in plain.split("\n"):
         parts: list[str] = []
+        item = ""
         for match in _CLAIM.finditer(line):
             claim = match.group().strip()
             bare = _bare(claim)
-            if not _LETTER.search(bare):  # the number of a list's item, or references that were read with their sentence
-                parts.append(bare)
+            if not _LETTER.search(bare):  # the number of a list's item, or references read with their sentence
+                item = f"{bare} " if bare else ""
                 continue
             if (folded := " ".join(bare.casefold().split())) in told:
                 continue
             told.add(folded)
             spans, bad = _spans(bare, claim, references, hits, overlap)
             forged += bad
-            numbers = [_number(cited, place, span, hits, places) for place, span in spans]
             if spans:
-                parts.append(f"{bare} {''.join(f'[{number}]' for number in dict.fromkeys(numbers))}")
-                continue
-            failed.append(bare)
-            if unsupported != "drop":
-                parts.append(f"{bare} {UNSUPPORTED}" if unsupported == "mark" else bare)
+                numbers = dict.fromkeys(_number(cited, place, span, hits, places) for place, span in spans)
+                parts.append(f"{item}{bare} {''.join(f'[{number}]' for number in numbers)}")
+            else:
+                failed.append(bare)
+                if unsupported != "drop":
+                    parts.append(f"{item}{bare}" + (f" {UNSUPPORTED}" if unsupported == "mark" else ""))
+            item = ""
         lines.append(" ".join(part for part in parts if part))
     whole = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
     return CheckedClaims(whole, tuple(cited.values()), tuple(failed), forged)
@@ -163,15 +165,19 @@ def _spans(
     shared = {hit: wanted & content_words(hits[hit].chunk.text) for hit in dict.fromkeys(named)}
     told: set[str] = set()
     for hit in sorted(shared, key=lambda hit: -len(shared[hit])):
-        span = best_sentence(bare, hits[hit].chunk.text)
-        if span is not None and not shared[hit] <= told:  # a passage that adds nothing is not cited
+        best = best_sentence(bare, hits[hit].chunk.text)
+        if best is not None and not shared[hit] <= told:  # a passage that adds nothing is not cited
             told |= shared[hit]
-            found.append((hit, QuoteSpan(*span, "chosen")))
+            found.append((hit, QuoteSpan(best[0], best[1], "chosen")))
     return found, forged
 
 
 def _number(
-    cited: dict[tuple[int, int, int], Citation], hit: int, span: QuoteSpan, hits: Sequence[Hit], places: Sequence[Place]
+    cited: dict[tuple[int, int, int], Citation],
+    hit: int,
+    span: QuoteSpan,
+    hits: Sequence[Hit],
+    places: Sequence[HitPlace],
 ) -> int:
     """The number of a citation, which is made if it is new."""
     key = (hit, span.start, span.end)

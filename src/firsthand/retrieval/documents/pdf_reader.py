@@ -46,7 +46,9 @@ def read_pdf(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     empty = [number for number, page in enumerate(pages, 1) if not page.strip()]
     notes = [f"without text, perhaps scanned: {_numbers(empty)}"] if empty else []
     text, moved, dropped = clean("".join(written), places)
-    return FileContent((Document(name, text, title, meta={"kind": "pdf"}, locations=moved),), tuple(notes + problems + dropped))
+    return FileContent(
+        (Document(name, text, title, meta={"kind": "pdf"}, locations=moved),), tuple(notes + problems + dropped)
+    )
 
 
 def _pages(pdf: object, pdfium: object) -> tuple[list[str], list[str]]:
