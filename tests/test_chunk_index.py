@@ -8,8 +8,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -24,24 +26,64 @@ from firsthand.retrieval.retrievers.fusion import reciprocal_rank_fusion
 from firsthand.retrieval.retrievers.searches import traced
 from firsthand.retrieval.store.filter_conditions import matches
 from firsthand.retrieval.store.sqlite_index import open_index
+from index_postgres import postgres  # noqa: F401
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
 
 Make = Callable[[IndexHeader], ChunkIndex]
-ENGINES = ["sqlite", "memory"]
+ENGINES = ["sqlite", "memory", "postgres", "qdrant", "chroma"]
 
 
 @pytest.fixture(params=ENGINES)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Opens the one index of the test, again with each call."""
     made: list[ChunkIndex] = []
+    opens = OPENERS[request.param](request, tmp_path)
 
     def opened(header: IndexHeader = HEADER) -> ChunkIndex:
-        made.append(open_index(tmp_path / "x.index" if request.param == "sqlite" else ":memory:", header))
+        made.append(opens(header))
         return made[-1]
 
     yield opened
     for each in made:
         each.close()
+
+
+def _sqlite(request: pytest.FixtureRequest, folder: Path) -> Make:
+    return lambda header: open_index(folder / "x.index", header)
+
+
+def _memory(request: pytest.FixtureRequest, folder: Path) -> Make:
+    return lambda header: open_index(":memory:", header)
+
+
+def _qdrant(request: pytest.FixtureRequest, folder: Path) -> Make:
+    if find_spec("qdrant_client") is None:
+        pytest.skip("qdrant-client is not installed")
+    from qdrant_client import QdrantClient
+
+    from firsthand.retrieval.store.qdrant_index import open_qdrant_index
+
+    client = QdrantClient(":memory:")
+    return lambda header: open_qdrant_index(client, "chunks", header)
+
+
+def _chroma(request: pytest.FixtureRequest, folder: Path) -> Make:
+    if find_spec("chromadb") is None:
+        pytest.skip("chromadb is not installed")
+    from firsthand.retrieval.store.chroma_index import open_chroma_index
+
+    return lambda header: open_chroma_index(folder / "chroma", "chunks", header)
+
+
+def _postgres(request: pytest.FixtureRequest, folder: Path) -> Make:
+    from firsthand.retrieval.store.postgres_index import open_postgres_index
+
+    address = request.getfixturevalue("postgres")
+    name = f"test_{uuid4().hex}"
+    return lambda header: open_postgres_index(address, name, header)
+
+
+OPENERS = {"sqlite": _sqlite, "memory": _memory, "postgres": _postgres, "qdrant": _qdrant, "chroma": _chroma}
 
 
 @pytest.fixture
