@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,18 +17,14 @@ NOBODY = 65534
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a server that no other process uses."""
     found = sorted(VERSIONS.glob("*/bin/pg_ctl"), key=lambda path: path.parts[4])
     vector = Path("/usr/share/postgresql")
     if not found or not [*vector.glob("*/extension/vector.control")] or find_spec("psycopg") is None:
         pytest.skip("PostgreSQL with pgvector and psycopg are not installed")
-    bin, folder = found[-1].parent, tmp_path_factory.mktemp("pg")
+    bin, folder = found[-1].parent, Path(tempfile.mkdtemp(prefix="pg"))  # below /tmp: the server does not run as root
     data, options = folder / "data", {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
-    for each in (folder, *folder.parents):  # the server does not run as root, and must reach its folder
-        if each == Path("/tmp") or os.stat(each).st_uid != os.getuid():
-            break
-        each.chmod(0o755)
     if options:
         shutil.chown(folder, NOBODY, NOBODY)
 
@@ -56,3 +53,4 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"host={folder} user=tests dbname=postgres"
     finally:
         ran(str(bin / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder)

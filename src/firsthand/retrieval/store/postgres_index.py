@@ -106,8 +106,8 @@ class PostgresRecords:
         """The ids and dot products of the k records of highest dot product for which the condition holds, best first."""
         sql, values = _where(condition)
         rows = self._rows(
-            f"SELECT id, -(vector <#> %s::halfvec) FROM {self._table} WHERE {sql} ORDER BY vector <#> %s::halfvec, id LIMIT %s",
-            [_text(vector), *values, _text(vector), k],
+            f"SELECT id, -(vector <#> %s::halfvec) AS score FROM {self._table} WHERE {sql} ORDER BY score DESC, id LIMIT %s",
+            [_text(vector), *values, k],
         )
         return [(id, float(score)) for id, score in rows]
 

@@ -1,9 +1,9 @@
 """RecordIndex: a ChunkIndex in a collection of records, whatever the engine.
 
-A record for each chunk, one for each document and one for the header. A document's record names the version of its chunks, and
-a hit whose chunk has another version is dropped, so that a document shows whole or not at all also where the engine has no
-transactions. Filters are exact: equality by hashes of values, ranges of numbers by the engine (in float64), ranges of strings
-here. BM25 is computed here from the chunks that hold a word of the query, so words that most chunks have are costly.
+A record for each chunk, one for each document and one for the header. A document's record names the version of its chunks,
+and a hit whose chunk has another version is dropped, so that a document shows whole or not at all also where the engine has
+no transactions. Filters are exact: equality by hashes of values, ranges of numbers by the engine (in float64), ranges of
+strings here. BM25 is computed here from all searchable chunks, so it suits collections of thousands of chunks.
 """
 
 from __future__ import annotations
