@@ -1,14 +1,27 @@
 """`firsthand rag decide`: arms on a user's documents, changed facts, and what the table says."""
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from firsthand.commands.rag_decide import Config, read_questions
 from firsthand.errors import ConfigError, DataError
-from firsthand.experiment.rag_decision import FactQuestion, choose_changes
+from firsthand.experiment.rag_decision import (
+    FactQuestion,
+    answer_all,
+    arm_agents,
+    choose_changes,
+    diagnosis,
+    measured,
+    question_benchmark,
+)
+from firsthand.providers.scripted import Scripted
+from firsthand.retrieval.benchmark_corpus import build_index
 from firsthand.retrieval.corpus import close_corpora
+from firsthand.retrieval.document import Document
 from firsthand.retrieval.store.sqlite_index import open_index
 
 FACTS = {
@@ -166,3 +179,33 @@ def test_settings_that_cannot_be_are_refused(cli, files, tmp_path):
     files[1].write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, _, err = decide(cli, files)
     assert code == 1 and "'gone.md', which was not indexed" in err
+
+
+def reading(messages, sampling, index):
+    """A reader that copies the first passage whole, and nothing else."""
+    text = messages[-1].text
+    return text.split("<passage 1", 1)[1].split("</passage 1", 1)[0] if "<passage 1" in text else "I do not know."
+
+
+def test_a_document_that_is_found_and_not_read_is_no_fault_of_retrieval(files, tmp_path):
+    """With decoys before it, the right document is among five passages, and the reader takes the first one."""
+    folder, _ = files
+    questions = [FactQuestion(name, q, a, (f"{name}.md",)) for name, (q, a) in FACTS.items()]
+    for found, says in ((True, "Reading among other passages holds you back"), (False, "Retrieval holds you back")):
+        index = tmp_path / f"{found}.sqlite"
+        documents = [Document(f"{name}.md", (folder / f"{name}.md").read_text()) for name in FACTS]
+        documents += [Document(f"decoy{n}", q) for n, (q, _) in enumerate(FACTS.values())]
+        asyncio.run(build_index(index, documents, embedder=""))
+        agents = arm_agents(ARMS[:2] + ARMS[3:4], Scripted(reading), None, index, k=2 if found else 1, max_chars=1000)
+        agents = [replace(each, options={**each.options, "search": "lexical"}) for each in agents]
+        run = asyncio.run(answer_all(agents, question_benchmark(questions, "b"), seed=0, concurrency=2))
+        with run:
+            results = measured(ARMS[:2] + ARMS[3:4], run, None, [], {})
+            said = diagnosis(results, run, confidence=0.9)
+        assert {each.arm: each.quality.value for each in results} == {"closed book": 0, "RAG": 0, "oracle context": 1}
+        assert results[1].retrieved == float(found)
+        assert said[0].startswith(says)
+        close_corpora()
+
+
+ARMS = ["closed book", "RAG", "long context", "oracle context"]
