@@ -88,7 +88,7 @@ def test_the_table_and_the_diagnosis_are_printed(cli, files):
 
 
 def test_retrieval_that_fails_is_named(cli, files, tmp_path):
-    folder, questions = files
+    folder, _ = files
     for number in range(8):  # decoys that share every word of the questions
         asked = " ".join(question for question, _ in FACTS.values())
         (folder / f"decoy{number}.md").write_text(f"{asked}\n{asked}\n")
@@ -101,7 +101,7 @@ def test_retrieval_that_fails_is_named(cli, files, tmp_path):
 
 
 def test_without_documents_there_is_no_oracle(cli, files):
-    folder, questions = files
+    _, questions = files
     rows = [{"question": q, "answer": a} for q, a in FACTS.values()]
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, out, err = decide(cli, files, "--json", "--change", "0")

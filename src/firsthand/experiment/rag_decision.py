@@ -316,7 +316,7 @@ def diagnosis(results: Sequence[ArmResult], run: Run, *, confidence: float = 0.9
         oracle, rag = by_arm["oracle context"].quality.value, by_arm["RAG"].quality.value
         gap = paired_difference(scores["oracle context"], scores["RAG"], confidence)
         unread = 1 - oracle
-        shown = f"retrieval loses {gap.difference:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}], reading {unread:.2f}"
+        shown = f"RAG loses {gap.difference:.2f} [{gap.low:.2f}, {gap.high:.2f}] against it, and it loses {unread:.2f}"
         missed = 1 - (by_arm["RAG"].retrieved or 0.0)
         if gap.verdict == "better" and gap.difference >= unread and missed >= gap.difference / 2:
             said.append(
@@ -325,9 +325,9 @@ def diagnosis(results: Sequence[ArmResult], run: Run, *, confidence: float = 0.9
             )
         elif gap.verdict == "better" and gap.difference >= unread:
             said.append(
-                f"Reading among other passages holds you back: the document is found for {1 - missed:.0%} of the questions, yet "
-                f"quality is {rag:.2f} and with that document alone {oracle:.2f} ({shown}); give fewer passages (--k), rerank "
-                "them, or take a larger model."
+                f"Reading among other passages holds you back: the document is found for {1 - missed:.0%} of the questions, "
+                f"yet quality is {rag:.2f} and with that document alone {oracle:.2f} ({shown}); give fewer passages (--k), "
+                "rerank them, or take a larger model."
             )
         elif unread > max(gap.difference, 0.0) and mean_interval(_flat(scores["oracle context"])).high < 0.9:
             said.append(
