@@ -144,6 +144,12 @@ def test_changed_facts_get_another_answer_in_one_document_each():
     assert choose_changes(asked, texts, 0.5, seed=1) == choose_changes(asked, texts, 0.5, seed=1)
 
 
+def test_no_two_facts_of_one_document_are_changed():
+    asked = questions_of(("Oslo", ("a",)), ("Bern", ("a",)), ("Rome", ("b",)))
+    changes = choose_changes(asked, {"a": "Oslo, Bern", "b": "Rome"}, 1.0, seed=0)
+    assert sorted(change.document for change in changes) == ["a", "b"]
+
+
 def test_a_fact_in_a_longer_word_is_not_changed():
     with pytest.raises(DataError, match="no fact can be changed"):
         choose_changes(questions_of(("24", ("a",)), ("7", ("b",))), {"a": "240", "b": "77"}, 1.0, seed=0)
