@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from embedder_tiny import write_embedder
 
+from embedder_tiny import write_embedder
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, DataError

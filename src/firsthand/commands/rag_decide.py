@@ -173,15 +173,14 @@ def read_questions(path: Path) -> list[FactQuestion]:
             row = None
         if not isinstance(row, dict):
             raise DataError(f"{where}: a JSON object was expected, not {line[:60]!r}")
-        texts = {name: row.get(name) for name in ("question", "answer")}
-        for name, text in texts.items():
-            if not isinstance(text, str) or not text.strip():
+        for name in ("question", "answer"):
+            if not isinstance(text := row.get(name), str) or not text.strip():
                 raise DataError(f"{where}: the field {name!r} holds {str(text)[:60]!r}, and text was expected")
         given = row.get("document", [])
         documents = [given] if isinstance(given, str) else given
         if not isinstance(documents, list) or not all(isinstance(each, str) for each in documents):
             raise DataError(f"{where}: 'document' is {str(given)[:60]!r}, and a path or a list of paths was expected")
-        found.append(FactQuestion(f"line-{number:04d}", texts["question"], texts["answer"], tuple(documents)))
+        found.append(FactQuestion(f"line-{number:04d}", row["question"], row["answer"], tuple(documents)))
     if len(found) < 2:
         raise DataError(f"{path} has {len(found)} questions: intervals need two or more")
     return found

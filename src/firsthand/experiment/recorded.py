@@ -34,7 +34,10 @@ def with_recorded_judges(benchmark: Benchmark, ref: str) -> Benchmark:
             return scorer
         model = scorer.agent.model
         source = store.open_run(ref, data_home())
-        return judged_by(scorer, Replay(source, name=model.name, fingerprint=model.fingerprint))
+        replayed = Replay(source, name=model.name, fingerprint=model.fingerprint)
+        if isinstance(scorer, RagJudge):
+            return replace(scorer, agent=replace(scorer.agent, model=replayed))
+        return judged_by(scorer, replayed)
 
     return replace(benchmark, scorers=tuple(map(recorded, benchmark.scorers)))
 

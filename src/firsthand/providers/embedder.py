@@ -44,12 +44,9 @@ class EmbeddingModel:
         """Raises ModelError."""
         raise self._refusal()
 
-    async def stream(
-        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
-    ) -> AsyncIterator[Delta]:
+    def stream(self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Delta]:
         """Raises ModelError."""
         raise self._refusal()
-        yield Delta("")
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """Raises ModelError."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -115,5 +116,5 @@ def _put(index: SqliteIndex, indexed: Sequence[IndexedDocument]) -> None:
 
 
 def _whole(document: Document) -> Chunk:
-    meta = {"source": document.source, **document.meta} if document.source else document.meta
+    meta: Mapping[str, Any] = {"source": document.source, **document.meta} if document.source else document.meta
     return Chunk(document.id, 0, len(document.text), document.text, heading=document.title, meta=meta)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from firsthand import catalog
 from firsthand.agent import Agent
@@ -36,13 +36,6 @@ RUBRIC = (
     "follow. The worst is wrong, beside the point, or empty."
 )
 MAX_RUBRIC_CHARS = 20_000
-
-
-class _HasAgent(Protocol):
-    agent: Agent
-
-
-J = TypeVar("J", bound=_HasAgent)
 
 
 @dataclass(frozen=True)
@@ -220,7 +213,7 @@ def pairwise(
     return JudgeScorer("pairwise", agent, _of_kind(protocol, "pairwise"), against=against)
 
 
-def judged_by(scorer: J, model: Model, *, retry: Retry | None = None) -> J:
+def judged_by(scorer: JudgeScorer, model: Model, *, retry: Retry | None = None) -> JudgeScorer:
     """Return the scorer with another judge, such as a model that is open already."""
     return replace(scorer, agent=replace(scorer.agent, model=model, retry=retry or scorer.agent.retry))
 
