@@ -325,8 +325,8 @@ def _print(results: Sequence[ArmResult], said: Sequence[str], about: Json, quest
     out.print(
         f"\n{questions} questions, {about['changed']} facts changed. Quality: the answer holds the reference as whole "
         "words. Freshness: quality on changed facts after the update; stale: answered by the old fact. Update: seconds to "
-        "take the change in. Style: token F1 with the references. Cited: right, and the reference stands in a passage that was "
-        "given. Found: the document was among those given. Brackets are 95% CIs, differences paired by question.",
+        "take the change in. Style: token F1 with the references. Cited: right, and the reference stands in a passage that "
+        "was given. Found: the document was among those given. Brackets are 95% CIs, differences paired by question.",
         markup=False,
     )
     out.print(

@@ -119,8 +119,8 @@ async def _statements(ctx: Context, question: str, text: str) -> list[str]:
     """The separate statements of a text, each understandable alone."""
     asked = (
         f"{_QUOTED}\nQuestion: {question}\nAnswer: {text}\nBreak the answer down into its statements: short sentences of "
-        'one fact each, without pronouns. Reply with a JSON object with the list "statements"; it is empty if the answer states '
-        "nothing."
+        'one fact each, without pronouns. Reply with a JSON object with the list "statements"; it is empty if the answer '
+        "states nothing."
     )
     said = await ctx.say(asked).generate(grammar=json_schema(_LIST), max_tokens=STATEMENT_TOKENS, temperature=0.0)
     found = _object(said.text).get("statements")
