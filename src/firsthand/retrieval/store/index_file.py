@@ -86,7 +86,8 @@ class IndexFile:
         """A connection that sees the file as of one commit."""
         with self._sentences(), self._lock:
             connection = self._own_connection()
-            if connection.in_transaction:
+            nested = connection.in_transaction
+            if nested:
                 yield connection
                 return
             connection.execute("BEGIN")
@@ -309,7 +310,7 @@ def _master() -> tuple[Any, ...]:
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
     found = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return found == 0 and connection.execute("PRAGMA user_version").fetchone()[0] == 0
+    return bool(found == 0 and connection.execute("PRAGMA user_version").fetchone()[0] == 0)
 
 
 def _run_script(connection: sqlite3.Connection, script: str) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, nearest
-from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors
 from firsthand.retrieval.document import Document, Location
@@ -234,7 +233,7 @@ class RecordIndex:
         check_filter(where)
         return Every((_SEARCHED, *(self._one(name, condition) for name, condition in where.items())))
 
-    def _one(self, name: str, condition: Json) -> Condition:
+    def _one(self, name: str, condition: Any) -> Condition:
         inner = excluded(condition)
         if inner is not None:
             return Not(self._one(name, inner[0]))
@@ -282,7 +281,7 @@ def _key(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _value(value: Json) -> str:
+def _value(value: Any) -> str:
     kind, body = field_of(value)
     return f"{kind}:{hashlib.sha256(repr(body).encode()).hexdigest()[:32]}"
 
