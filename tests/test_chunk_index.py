@@ -374,18 +374,20 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+METAS: dict[str, dict[str, Any]] = {
+    "a": {"year": 2020, "name": "a", "flag": True, "list": ["x", 1]},
+    "b": {"year": 2021, "name": "b", "flag": 1},
+    "c": {"year": 2022, "name": "c", "flag": None},
+    "d": {"name": "ca", "k\"'$.[*]": "v", "": "empty", "\ud800": "\ud801", "document": "b"},
+}
+
+
 @pytest.fixture
 def filtered(index: ChunkIndex) -> ChunkIndex:
-    metas: dict[str, dict[str, Any]] = {
-        "a": {"year": 2020, "name": "a", "flag": True, "list": ["x", 1]},
-        "b": {"year": 2021, "name": "b", "flag": 1},
-        "c": {"year": 2022, "name": "c", "flag": None},
-        "d": {"name": "ca", "k\"'$.[*]": "v", "": "empty", "\ud800": "\ud801", "document": "b"},
-    }
     index.put(
         [
             lines(id, [f"fox {id}\n"], meta=meta, seed=ord(id), title=f"T{id}", source=f"/{id}")
-            for id, meta in metas.items()
+            for id, meta in METAS.items()
         ]
     )
     return index
@@ -395,6 +397,8 @@ def filtered(index: ChunkIndex) -> ChunkIndex:
 def test_filters_are_exact(filtered: ChunkIndex, where: dict[str, Any], expected: str) -> None:
     assert sorted(ids(filtered.search_vectors(unit(1, 1)[0], 9, where))) == list(expected)
     assert sorted(ids(filtered.search_terms("fox", 9, where))) == list(expected)
+    held = [id for id in METAS if matches(where, METAS[id], {"document": id, "title": f"T{id}", "source": f"/{id}"})]
+    assert held == list(expected), "the predicate that defines filters"
 
 
 @pytest.mark.parametrize(

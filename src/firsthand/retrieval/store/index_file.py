@@ -86,16 +86,14 @@ class IndexFile:
         """A connection that sees the file as of one commit."""
         with self._sentences(), self._lock:
             connection = self._own_connection()
-            nested = connection.in_transaction
-            if nested:
+            if connection.in_transaction:
                 yield connection
                 return
             connection.execute("BEGIN")
             try:
                 yield connection
             finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                _roll_back(connection)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -327,6 +325,12 @@ def _name(error: sqlite3.Error) -> str:
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogatepass")
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """End the transaction, if an error has not ended it already."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _has_content(path: str) -> bool:

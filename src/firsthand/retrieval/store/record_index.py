@@ -63,16 +63,19 @@ class RecordIndex:
 
     def put(self, documents: Iterable[IndexedDocument]) -> IngestReceipt:
         """Adds or replaces documents; those that are stored just so are left as they are, those that do not fit reported."""
-        done: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": []}
+        added: list[str] = []
+        updated: list[str] = []
+        unchanged: list[str] = []
+        into = {"added": added, "updated": updated, "unchanged": unchanged}
         failed: list[tuple[str, str]] = []
         for each in documents:
             try:
-                done[self._put_one(prepared(each, self.header))].append(each.document.id)
+                into[self._put_one(prepared(each, self.header))].append(each.document.id)
             except StoreError:
                 raise
             except FirsthandError as error:
                 failed.append((each.document.id, str(error)))
-        return IngestReceipt(*(tuple(done[name]) for name in done), failed=tuple(failed))
+        return IngestReceipt(tuple(added), tuple(updated), tuple(unchanged), failed=tuple(failed))
 
     def _put_one(self, ready: PreparedDocument) -> str:
         document, chunks = ready.indexed.document, ready.indexed.chunks

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from firsthand.retrieval.store.index_search import IndexSearch
 from firsthand.retrieval.store.reembedding import Embed, reembed
 from firsthand.retrieval.store.text_lookup import chunks_with, titled
 
+T = TypeVar("T")
 _AT_ONCE = 500
 
 
@@ -276,7 +277,7 @@ class SqliteIndex:
         """
         return self._search.build_ann()
 
-    def _readable(self, read: Any, row: Any) -> Any:
+    def _readable(self, read: Callable[[Any], T], row: Any) -> T:
         try:
             return read(row)
         except (ValueError, TypeError, zlib.error, RecursionError, FirsthandError) as error:

@@ -71,8 +71,8 @@ class VectorRows:
 
     def add_to(self, summed: hashlib._Hash, count: int) -> None:
         """Add the first rows to a hash."""
-        summed.update(self._codes_RW[:count])
-        summed.update(self._scales[:count])
+        summed.update(self._codes_RW[:count].tobytes())
+        summed.update(self._scales[:count].tobytes())
 
     def candidates(self, query: Floats, k: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the given rows that can be among the k of highest dot product with the query."""
