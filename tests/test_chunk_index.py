@@ -28,9 +28,10 @@ from firsthand.retrieval.store.filter_conditions import matches
 from firsthand.retrieval.store.sqlite_index import open_index
 from index_postgres import postgres  # noqa: F401
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
+from pinecone_wire import pinecone_server
 
 Make = Callable[[IndexHeader], ChunkIndex]
-SERVERS = ["postgres", "qdrant", "chroma"]
+SERVERS = ["postgres", "qdrant", "chroma", "pinecone"]
 ENGINES = ["sqlite", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in SERVERS)]
 
 
@@ -84,7 +85,28 @@ def _postgres(request: pytest.FixtureRequest, folder: Path) -> Make:
     return lambda header: open_postgres_index(address, name, header)
 
 
-OPENERS = {"sqlite": _sqlite, "memory": _memory, "postgres": _postgres, "qdrant": _qdrant, "chroma": _chroma}
+def _pinecone(request: pytest.FixtureRequest, folder: Path) -> Make:
+    """Through Pinecone's client and wire, to a server of our own: the service itself is not tested."""
+    if find_spec("pinecone") is None:
+        pytest.skip("this engine has no client here")
+    from pinecone import Pinecone
+
+    from firsthand.retrieval.store.pinecone_index import open_pinecone_index
+
+    running = pinecone_server()
+    client = Pinecone(api_key="none").Index(host=running.__enter__())
+    request.addfinalizer(lambda: running.__exit__(None, None, None))
+    return lambda header: open_pinecone_index(client, "chunks", header)
+
+
+OPENERS = {
+    "pinecone": _pinecone,
+    "sqlite": _sqlite,
+    "memory": _memory,
+    "postgres": _postgres,
+    "qdrant": _qdrant,
+    "chroma": _chroma,
+}
 
 
 @pytest.fixture

@@ -101,8 +101,8 @@ class RecordIndex:
                 records.append(Record(chunk.id, fields, json.dumps(asdict(chunk) | {"meta": dict(chunk.meta)}), vector))
             body = {"digest": digest, "version": version, "sha256": document.sha256, "chunks": len(chunks)}
             body |= {"document": asdict(document) | {"meta": dict(document.meta)}}
-            self._store.upsert(records)
-            self._store.upsert([Record(id, {"kind": "document"}, json.dumps(body), _some_vector(self.header))])
+            records.append(Record(id, {"kind": "document"}, json.dumps(body), _some_vector(self.header)))
+            self._store.upsert(records)  # the document last: until then its chunks have another version
             self._store.remove([each for each in stale if each not in {record.id for record in records}])
         return "added" if found is None else "updated"
 
