@@ -139,6 +139,7 @@ def test_wrong_words_are_refused_in_one_sentence(words, told, index, capsys):
 def test_a_flag_of_the_command_fills_the_option_of_the_variant(index):
     _, options = variant_of(AnswerFlags(variant="naive:k=7", form="quoted", floor=0.25), index)
     assert options == {"k": 7, "form": "quoted", "unsupported": "mark", "floor": 0.25, "index": str(index)}
+    assert variant_of(AnswerFlags(variant="naive:k=7", k=3), index)[1]["k"] == 7
     _, options = variant_of(AnswerFlags(variant="team"), index)
     assert options == {"form": "cited", "index": str(index)}
 
