@@ -1,4 +1,4 @@
-"""Parsers in a process of their own: what they read, and that a file which hangs, swells or crashes one is its own failure."""
+"""Parsers in a process of their own: what they read; a file that hangs, swells or crashes one is its own failure."""
 
 from __future__ import annotations
 
@@ -148,6 +148,11 @@ def test_a_reply_is_checked(body: object) -> None:
 
 
 def test_bounds_that_cannot_work_are_refused() -> None:
-    for wrong in ({"max_file_bytes": 0}, {"parse_seconds": 0}, {"parse_seconds": float("nan")}, {"parse_memory_bytes": 1000}):
+    for wrong in (
+        {"max_file_bytes": 0},
+        {"parse_seconds": 0},
+        {"parse_seconds": float("nan")},
+        {"parse_memory_bytes": 1000},
+    ):
         with pytest.raises(ConfigError):
             ReadSettings(**wrong)  # type: ignore[arg-type]

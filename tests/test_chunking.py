@@ -30,9 +30,9 @@ SMALL = (
     "semantic:size=30:percentile=50",
 )
 PARTS = st.sampled_from(
-    ["word", "a", "Dr. No. ", "the end. ", "Wait! ", "\n", "\n\n", "# Head\n", "## Sub\n", "```\n", "| a | b |\n", "|---|---|\n", "===\n",
-     "---\n", " ", "\t", "    ", "def f():\n", "class A:\n", "{\n", "}\n", "…", "。", "日本語", "\u2028", "\x85", "\u00a0", "e\u0301", "\U0001f600",
-     "x" * 50, "\r", "@dec\n", "~~~", "- item\n", "\ud800"]
+    ["word", "a", "Dr. No. ", "the end. ", "Wait! ", "\n", "\n\n", "# Head\n", "## Sub\n", "```\n", "| a | b |\n",
+     "|---|---|\n", "===\n", "---\n", " ", "\t", "    ", "def f():\n", "class A:\n", "{\n", "}\n", "…", "。", "日本語",
+     "\u2028", "\x85", "\u00a0", "e\u0301", "\U0001f600", "x" * 50, "\r", "@dec\n", "~~~", "- item\n", "\ud800"]
 )  # fmt: skip
 TEXTS = st.lists(PARTS | st.text(max_size=5), max_size=40).map("".join)
 
@@ -82,7 +82,9 @@ def expect_sound(text: str, chunks: Sequence[Chunk], chunker: str) -> None:
 @example(text="word " * 30, kind="code", language="python")
 @example(text="x. " * 30 + "y" * 70 + " z", kind="markdown", language="")
 @settings(max_examples=60)
-def test_spans_are_in_order_cover_all_but_white_space_and_hold_the_size(chunker: str, text: str, kind: str, language: str) -> None:
+def test_spans_are_in_order_cover_all_but_white_space_and_hold_the_size(
+    chunker: str, text: str, kind: str, language: str
+) -> None:
     chunks = chunked(text, chunker, kind=kind, language=language)
     expect_sound(text, chunks, chunker)
     assert chunks == chunked(text, chunker, kind=kind, language=language)
@@ -94,7 +96,7 @@ HOSTILE = {
     "lines": "x\n" * 500_000,
     "dots": "." * 1_000_000,
     "marks": "!?" * 500_000 + "x",
-    "quotes": ".\"" * 400_000,
+    "quotes": '."' * 400_000,
     "headings": "# a\n" * 60_000,
     "tables": "|a|\n|-|\n" * 60_000,
     "fences": "```\n" * 100_000,
@@ -105,19 +107,27 @@ HOSTILE = {
     "calls": "a b c d e f(" * 80_000,
     "links": "# " + "[" * 500_000,
     "parentheses": "(" * 300_000,
+    "pointers": ("a" + "*&" * 190 + "\n") * 2_000,
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("chunker", ["recursive", "sentences", "markdown", "fixed", "fixed:unit=tokens", "code", "parents"])
+@pytest.mark.parametrize(
+    "chunker", ["recursive", "sentences", "markdown", "fixed", "fixed:unit=tokens", "code", "parents"]
+)
 def test_long_texts_of_one_kind_take_linear_time(name: str, chunker: str) -> None:
     text = HOSTILE[name][:400_000]  # in quadratic time each of these would take hours
     expect_sound(text, chunked(text, open_chunker(chunker).text, language="python"), open_chunker(chunker).text)
 
 
 def test_a_word_of_a_megabyte_is_cut_at_the_size() -> None:
-    for chunker in ("recursive:size=800:overlap=100", "sentences:size=800:overlap=100", "markdown:size=800:overlap=100", "code:size=1200"):
+    for chunker in (
+        "recursive:size=800:overlap=100",
+        "sentences:size=800:overlap=100",
+        "markdown:size=800:overlap=100",
+        "code:size=1200",
+    ):
         text = "a" * 1_000_000
         expect_sound(text, chunked(text, chunker), chunker)
 
@@ -282,10 +292,22 @@ int main(void) { return add(1, 2); }
 
 def test_braces_and_definition_words_divide_other_languages() -> None:
     found = {c.heading: c.text for c in chunked(C, "code:size=110", language="c")}
-    assert "add" in found and found["add"].startswith("/* Adds. */\nstatic int add") and found["add"].endswith("return b;\n}")
+    assert (
+        "add" in found
+        and found["add"].startswith("/* Adds. */\nstatic int add")
+        and found["add"].endswith("return b;\n}")
+    )
     assert any("main" in heading for heading in found)
-    java = "public class Shop {\n  private int n;\n\n  public void sell(int k) {\n    n -= k;\n  }\n\n  int left() {\n    return n;\n  }\n}\n"
+    java = (
+        "public class Shop {\n  private int n;\n\n  public void sell(int k) {\n    n -= k;\n  }\n\n"
+        "  int left() {\n    return n;\n  }\n}\n"
+    )
     assert [c.heading for c in chunked(java, "code:size=60", language="java")] == ["Shop", "Shop > sell", "Shop > left"]
+
+
+def test_a_line_of_pointers_does_not_take_exponential_time() -> None:
+    text = ("a" + "*&" * 190 + "\n") * 20 + ("a<b " * 90 + "\n") * 20
+    expect_sound(text, chunked(text, "code:size=1200", language="c"), "code:size=1200")
 
 
 def test_small_symbols_share_a_chunk_and_its_heading_names_them() -> None:
@@ -296,7 +318,12 @@ def test_small_symbols_share_a_chunk_and_its_heading_names_them() -> None:
 
 def test_fixed_windows_step_by_size_less_overlap() -> None:
     text = "abcdefghij" * 3
-    assert [(c.start, c.end) for c in chunked(text, "fixed:size=12:overlap=4")] == [(0, 12), (8, 20), (16, 28), (24, 30)]
+    assert [(c.start, c.end) for c in chunked(text, "fixed:size=12:overlap=4")] == [
+        (0, 12),
+        (8, 20),
+        (16, 28),
+        (24, 30),
+    ]
     words = "a b c d e f g"
     assert [c.text for c in chunked(words, "fixed:size=3:overlap=1:unit=tokens")] == ["a b c", "c d e", "e f g"]
     assert [c.text for c in chunked("one, two", "fixed:size=2:overlap=0:unit=tokens")] == ["one,", "two"]

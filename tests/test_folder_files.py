@@ -85,7 +85,7 @@ def test_pipes_sockets_and_devices_fail_and_do_not_block(tmp_path: Path, monkeyp
     assert [each for each in walk(Path("/dev/null"), FolderFilter()) if isinstance(each, LeftOut) and each.failed]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+@pytest.mark.skipif(os.geteuid() == 0, reason="run by root, who reads every file")
 def test_what_cannot_be_accessed_fails(tmp_path: Path) -> None:
     put(tmp_path, "a.md", "closed/b.md")
     (tmp_path / "a.md").chmod(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,23 @@ class WordEmbedder:
 class Folder:
     """A folder with an index in memory or beside it."""
 
-    def __init__(self, root: Path, *, chunker: str = CHUNKER, vectors: bool = True, path: str | Path = ":memory:", prefix: str = ""):
+    def __init__(
+        self,
+        root: Path,
+        *,
+        chunker: str = CHUNKER,
+        vectors: bool = True,
+        path: str | Path = ":memory:",
+        prefix: str = "",
+    ):
         self.root = root
         self.root.mkdir(exist_ok=True)
         self.embedder = WordEmbedder() if vectors else None
         self.chunker = open_chunker(chunker)
         self.path = path
-        header = IndexHeader("words" if vectors else "", "f", 32 if vectors else 0, self.chunker.text, document_prefix=prefix)
+        header = IndexHeader(
+            "words" if vectors else "", "f", 32 if vectors else 0, self.chunker.text, document_prefix=prefix
+        )
         self.index: SqliteIndex = open_index(path, header)
 
     def write(self, **files: str | bytes) -> None:
@@ -65,9 +75,7 @@ class Folder:
             path.write_bytes(body.encode() if isinstance(body, str) else body)
 
     def ingest(self, *sources: Path, **options: Any) -> IngestReceipt:
-        return asyncio.run(
-            ingest([*sources] or self.root, self.index, self.embedder, self.chunker.chunk, **options)
-        )
+        return asyncio.run(ingest([*sources] or self.root, self.index, self.embedder, self.chunker.chunk, **options))
 
 
 @pytest.fixture
@@ -83,7 +91,10 @@ def test_a_folder_is_indexed_and_found(folder: Folder) -> None:
     (hit, *_) = folder.index.search_terms("purr", 3, {})
     assert hit.chunk.document == "a.md" and hit.chunk.heading == "Cats" and hit.chunk.meta == {"kind": "markdown"}
     document = folder.index.document("a.md")
-    assert document.source == str(folder.root / "a.md") and document.text[hit.chunk.start : hit.chunk.end] == hit.chunk.text
+    assert (
+        document.source == str(folder.root / "a.md")
+        and document.text[hit.chunk.start : hit.chunk.end] == hit.chunk.text
+    )
     assert folder.embedder is not None
     vector = np.array(asyncio.run(folder.embedder.embed(["Cats\n# Cats\n\nCats purr softly."]))[0], np.float32)
     assert folder.index.search_vectors(vector, 1, {})[0].score == pytest.approx(1, abs=1e-3)
@@ -168,7 +179,8 @@ def test_a_file_that_fails_now_keeps_what_was_read_before(folder: Folder) -> Non
 
 def test_one_bad_file_of_each_kind_is_named_and_the_rest_goes_on(folder: Folder) -> None:
     folder.write(
-        a_md="Good.", binary_txt=b"\0\1\2\3" * 1000, broken_docx=b"PK", bomb_docx=written.zipped({"word/document.xml": b" " * 12_000_000}),
+        a_md="Good.", binary_txt=b"\0\1\2\3" * 1000, broken_docx=b"PK",
+        bomb_docx=written.zipped({"word/document.xml": b" " * 12_000_000}),
         table_csv=b"a\n" + b'"' + b"x" * 11_000_000, z_md="Also good.", photo_png=b"",
     )  # fmt: skip
     with (folder.root / "huge.txt").open("wb") as file:
@@ -176,7 +188,14 @@ def test_one_bad_file_of_each_kind_is_named_and_the_rest_goes_on(folder: Folder)
     (folder.root / "leaves.md").symlink_to("/etc/hostname")
     receipt = folder.ingest()
     assert receipt.added == ("a.md", "z.md")
-    assert sorted(name for name, _ in receipt.failed) == ["binary.txt", "bomb.docx", "broken.docx", "huge.txt", "leaves.md", "table.csv"]
+    assert sorted(name for name, _ in receipt.failed) == [
+        "binary.txt",
+        "bomb.docx",
+        "broken.docx",
+        "huge.txt",
+        "leaves.md",
+        "table.csv",
+    ]
     assert ("photo.png", ".png: not a kind that is read") in receipt.notes
 
 
@@ -203,6 +222,24 @@ def test_lines_of_jsonl_come_and_go(folder: Folder) -> None:
     (folder.root / "c.jsonl").unlink()
     folder.write(a_md="x")
     assert folder.ingest().removed == ("c.jsonl:y", "c.jsonl:z")
+
+
+def test_a_file_of_many_documents_that_was_stored_in_part_is_completed(folder: Folder) -> None:
+    folder.write(c_jsonl="".join(f'{{"id": {n}, "text": "Text {n}."}}\n' for n in range(3)))
+    folder.ingest()
+    folder.index.delete(["c.jsonl:1"])  # as if an ingest had been killed before it
+    receipt = folder.ingest()
+    assert receipt.added == ("c.jsonl:1",) and receipt.unchanged == ("c.jsonl:0", "c.jsonl:2")
+    assert folder.ingest().unchanged == ("c.jsonl:0", "c.jsonl:1", "c.jsonl:2")
+
+
+def test_documents_of_one_file_are_stored_in_batches(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from firsthand.retrieval import ingest as module
+
+    monkeypatch.setattr(module, "BATCH_CHUNKS", 2)
+    folder.write(c_jsonl="".join(f'{{"id": {n}, "text": "Text {n}."}}\n' for n in range(5)))
+    assert len(folder.ingest().added) == 5
+    assert folder.embedder is not None and folder.embedder.calls == 3
 
 
 def test_other_fields_are_another_text(folder: Folder) -> None:
@@ -256,7 +293,7 @@ def test_texts_are_embedded_in_batches_across_documents(folder: Folder) -> None:
         (folder.root / f"{number}.txt").write_text(f"Document {number} is short.")
     told: list[IngestProgress] = []
     folder.ingest(on_progress=told.append)
-    assert folder.embedder is not None and folder.embedder.calls == 1
+    assert folder.embedder is not None and folder.embedder.calls <= 4  # one a moment, on a slow machine
     assert (told[-1].files, told[-1].total_files, told[-1].documents, told[-1].chunks) == (40, 40, 40, 40)
     assert told[-1].bytes_done == told[-1].total_bytes > 0
     assert [each.bytes_done for each in told] == sorted(each.bytes_done for each in told)
@@ -338,6 +375,3 @@ def test_a_cancelled_ingest_leaves_whole_documents_and_goes_on(folder: Folder, m
 def test_the_files_of_an_index_are_its_own() -> None:
     names = {path.name for path in index_files(Path("d/.firsthand-index"))}
     assert {".firsthand-index", ".firsthand-index-wal", ".firsthand-index.lock", ".firsthand-index.new-shm"} <= names
-
-
-Check = Callable[[], None]

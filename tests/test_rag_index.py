@@ -18,6 +18,7 @@ import pytest
 
 from embedder_tiny import write_embedder
 from firsthand.commands.completion import complete
+from firsthand.errors import StoreError
 from firsthand.hub import model_lookup
 from firsthand.providers.local_embedder import LocalEmbedder
 from firsthand.retrieval.store.sqlite_index import open_index
@@ -65,7 +66,9 @@ def test_what_fails_is_named_and_the_exit_code_tells(folder: Path, cli: Cli) -> 
 def test_without_a_model_at_hand_the_index_has_terms_alone_and_says_so(folder: Path, cli: Cli) -> None:
     code, out, err = cli("rag", "index", str(folder))
     assert code == 0 and "terms alone" in out
-    assert err.count("\n") == 1 and "no embedder is at hand, so the index has terms alone" in err and "rag reindex" in err
+    assert (
+        err.count("\n") == 1 and "no embedder is at hand, so the index has terms alone" in err and "rag reindex" in err
+    )
     code, _, err = cli("rag", "index", str(folder), "--model", "minilm", "--index", str(folder / "other"))
     assert code == 1 and "MiniLM" in err and "while offline" in err  # asked for by name, it is not left out
 
@@ -80,6 +83,12 @@ def test_vectors_are_those_of_the_embedder(folder: Path, embedder: Path, cli: Cl
         assert np.dot(vector, np.array(expected, np.float32)) == pytest.approx(1, abs=1e-3)
 
 
+def test_chunks_longer_than_the_model_reads_are_counted(folder: Path, embedder: Path, cli: Cli) -> None:
+    (folder / "long.txt").write_text("the cat sat on the mat " * 30)  # the tiny model reads 32 tokens
+    out = cli("rag", "index", str(folder), "--model", str(embedder))[1]
+    assert "notes: vectors: 1 chunk longer than the model reads" in out
+
+
 def test_another_model_or_chunker_is_refused_and_reindex_changes_it(folder: Path, embedder: Path, cli: Cli) -> None:
     cli("rag", "index", str(folder), "--model", "none")
     code, _, err = cli("rag", "index", str(folder), "--chunker", "fixed")
@@ -89,7 +98,7 @@ def test_another_model_or_chunker_is_refused_and_reindex_changes_it(folder: Path
     code, out, _ = cli("rag", "reindex", str(folder), "--model", str(embedder))
     assert code == 0 and "vectors: 2 computed, 0 there already" in out
     code, out, _ = cli("rag", "reindex", str(folder), "--chunker", "sentences:size=500")
-    assert code == 0 and "computed" in out
+    assert code == 0 and "2 chunks; vectors: 1 computed, 1 there already" in out
     code, out, _ = cli("rag", "index", str(folder))
     assert code == 0 and "2 unchanged" in out and "sentences:size=500:overlap=100" in out and "64 dimensions" in out
     assert not list(folder.glob("*.new*"))
@@ -97,11 +106,25 @@ def test_another_model_or_chunker_is_refused_and_reindex_changes_it(folder: Path
 
 def test_reindex_goes_on_with_what_an_interrupted_one_left(folder: Path, embedder: Path, cli: Cli) -> None:
     cli("rag", "index", str(folder), "--model", "none")
-    cli("rag", "index", str(folder), "--model", str(embedder), "--index", str(folder / ".firsthand-index.new"))
+    new = ["--chunker", "recursive", "--model", str(embedder)]
+    cli("rag", "index", str(folder), *new, "--index", str(folder / ".firsthand-index.new"))
     with closing(open_index(folder / ".firsthand-index.new")) as index:
         index.delete(["cats.md"])
-    code, out, _ = cli("rag", "reindex", str(folder), "--model", str(embedder))
+    code, out, _ = cli("rag", "reindex", str(folder), *new)
     assert code == 0 and "2 documents, 2 chunks; vectors: 1 computed" in out
+    assert cli("rag", "verify", str(folder))[0] == 0
+
+
+def test_an_open_index_takes_another_model_and_no_other_chunker(folder: Path, embedder: Path, cli: Cli) -> None:
+    cli("rag", "index", str(folder), "--model", "none")
+    with closing(open_index(folder / ".firsthand-index", read_only=True)) as reader:
+        assert reader.search_terms("cat", 1, {})
+        assert cli("rag", "reindex", str(folder), "--model", str(embedder))[0] == 0
+        code, _, err = cli("rag", "reindex", str(folder), "--chunker", "recursive")
+        assert code == 1 and "open: end it, and run this again" in err
+        with pytest.raises(StoreError, match="open it again"):
+            reader.search_terms("cat", 1, {})
+    assert cli("rag", "reindex", str(folder), "--chunker", "recursive")[0] == 0
 
 
 def test_status_verify_and_delete(folder: Path, cli: Cli) -> None:
@@ -151,7 +174,9 @@ def test_commands_that_make_no_sense_say_why(folder: Path, cli: Cli, words: list
 
 def test_help_lists_the_subcommands_and_completion_knows_them(capsys: pytest.CaptureFixture[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "firsthand", "rag"], capture_output=True, text=True)
-    assert done.returncode == 0 and all(f"\n  {name}" in done.stdout for name in ("index", "status", "verify", "delete", "reindex"))
+    assert done.returncode == 0 and all(
+        f"\n  {name}" in done.stdout for name in ("index", "status", "verify", "delete", "reindex")
+    )
     assert {"index", "status", "--help"} <= set(complete("firsthand rag "))
     assert "--chunker" in complete("firsthand rag index --ch")
     assert {"auto", "recursive"} <= set(complete("firsthand rag index docs --chunker "))
@@ -160,7 +185,9 @@ def test_help_lists_the_subcommands_and_completion_knows_them(capsys: pytest.Cap
 
 def test_chunkers_are_listed(cli: Cli) -> None:
     body = json.loads(cli("list", "chunkers", "--json")[1])
-    assert "recursive:size=800:overlap=100" in body["chunkers"] and "semantic:size=1200:percentile=90" in body["chunkers"]
+    assert (
+        "recursive:size=800:overlap=100" in body["chunkers"] and "semantic:size=1200:percentile=90" in body["chunkers"]
+    )
 
 
 def test_an_index_that_another_process_writes_is_busy(folder: Path, cli: Cli) -> None:
@@ -172,6 +199,7 @@ def test_an_index_that_another_process_writes_is_busy(folder: Path, cli: Cli) ->
     assert "1 added, 2 unchanged" in cli("rag", "index", str(folder))[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(folder: Path) -> None:
     for number in range(4000):
         (folder / f"{number}.txt").write_text(f"The cat sat on the mat and then it ran {number}.")

@@ -107,7 +107,9 @@ def zipped(parts: dict[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) ->
 
 def epub(chapters: dict[str, str], title: str = "A Book") -> bytes:
     """An EPUB with these chapters, in order."""
-    items = "".join(f'<item id="c{at}" href="{name}" media-type="application/xhtml+xml"/>' for at, name in enumerate(chapters))
+    items = "".join(
+        f'<item id="c{at}" href="{name}" media-type="application/xhtml+xml"/>' for at, name in enumerate(chapters)
+    )
     spine = "".join(f'<itemref idref="c{at}"/>' for at in range(len(chapters)))
     package = (
         f'<package xmlns="http://www.idpf.org/2007/opf" xmlns:dc="http://purl.org/dc/elements/1.1/"><metadata>'

@@ -143,10 +143,7 @@ def chunker_names() -> dict[str, str]:
     """The chunkers of documents, each with its options and their defaults."""
     from firsthand.retrieval.chunking.chunkers import CHUNKERS, default_text
 
-    return {
-        default_text(name): (make.__doc__ or "").split("\n")[0]
-        for name, make in CHUNKERS.items()
-    }
+    return {default_text(name): (make.__doc__ or "").split("\n")[0] for name, make in CHUNKERS.items()}
 
 
 def model_names() -> dict[str, str]:

@@ -173,7 +173,11 @@ def _spans(
 
 
 def _number(
-    cited: dict[tuple[int, int, int], Citation], hit: int, span: QuoteSpan, hits: Sequence[Hit], places: Sequence[HitPlace]
+    cited: dict[tuple[int, int, int], Citation],
+    hit: int,
+    span: QuoteSpan,
+    hits: Sequence[Hit],
+    places: Sequence[HitPlace],
 ) -> int:
     """The number of a citation, which is made if it is new."""
     key = (hit, span.start, span.end)

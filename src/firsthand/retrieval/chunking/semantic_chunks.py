@@ -7,6 +7,7 @@ exceeds a percentile of all such distances in the document (Kamradt, "5 Levels o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,4 +61,4 @@ def _groups(parts: Sequence[Span], distances: NDArray[np.float32], percentile: f
         return [list(parts)]
     breaks = np.flatnonzero(distances > np.percentile(distances, percentile)) + 1
     ends = [0, *breaks.tolist(), len(parts)]
-    return [list(parts[start:end]) for start, end in zip(ends, ends[1:], strict=False) if end > start]
+    return [list(parts[start:end]) for start, end in pairwise(ends) if end > start]

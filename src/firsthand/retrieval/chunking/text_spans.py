@@ -19,8 +19,8 @@ _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LINE = re.compile(r"\n")
 _WORD = re.compile(r"\s+")
 _CLOSING = "\"'”’»)\\]"
-_SENTENCE = re.compile(
-    rf"(?<![.!?…])[.!?…]++[{_CLOSING}]*+\s+|(?<![。！？])[。！？]++[」』”’）]*+\s*|\n[ \t]*\n\s*"  # no run is looked at twice
+_SENTENCE = re.compile(  # possessive, so that no run is looked at twice
+    rf"(?<![.!?…])[.!?…]++[{_CLOSING}]*+\s+|(?<![。！？])[。！？]++[」』”’）]*+\s*|\n[ \t]*\n\s*"
 )
 _ABBREVIATION = re.compile(
     r"(?:(?:^|[^\w.])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Fig|Figs|Eq|Eqs|Sec|No|Nos|vs|etc|cf|al|approx|ca|Inc|Ltd|Co|Jan|Feb|Mar|"

@@ -32,7 +32,9 @@ class ReadSettings:
         if not 0 < self.parse_seconds <= 3600:
             raise ConfigError(f"parse_seconds is {self.parse_seconds:g}: give more than 0, and at most 3600")
         if self.parse_memory_bytes < 100_000_000:
-            raise ConfigError(f"parse_memory_bytes is {self.parse_memory_bytes}: give at least 100000000, for the parser itself")
+            raise ConfigError(
+                f"parse_memory_bytes is {self.parse_memory_bytes}: give at least 100000000, for the parser itself"
+            )
 
     @property
     def fields(self) -> str:
