@@ -28,9 +28,10 @@ from firsthand.retrieval.store.filter_conditions import matches
 from firsthand.retrieval.store.sqlite_index import open_index
 from index_postgres import postgres  # noqa: F401
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
+from pinecone_wire import pinecone_server
 
 Make = Callable[[IndexHeader], ChunkIndex]
-SERVERS = ["postgres", "qdrant", "chroma"]
+SERVERS = ["postgres", "qdrant", "chroma", "pinecone"]
 ENGINES = ["sqlite", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in SERVERS)]
 
 
@@ -84,7 +85,28 @@ def _postgres(request: pytest.FixtureRequest, folder: Path) -> Make:
     return lambda header: open_postgres_index(address, name, header)
 
 
-OPENERS = {"sqlite": _sqlite, "memory": _memory, "postgres": _postgres, "qdrant": _qdrant, "chroma": _chroma}
+def _pinecone(request: pytest.FixtureRequest, folder: Path) -> Make:
+    """Through Pinecone's client and wire, to a server of our own: the service itself is not tested."""
+    if find_spec("pinecone") is None:
+        pytest.skip("this engine has no client here")
+    from pinecone import Pinecone
+
+    from firsthand.retrieval.store.pinecone_index import open_pinecone_index
+
+    running = pinecone_server()
+    client = Pinecone(api_key="none").Index(host=running.__enter__())
+    request.addfinalizer(lambda: running.__exit__(None, None, None))
+    return lambda header: open_pinecone_index(client, "chunks", header)
+
+
+OPENERS = {
+    "pinecone": _pinecone,
+    "sqlite": _sqlite,
+    "memory": _memory,
+    "postgres": _postgres,
+    "qdrant": _qdrant,
+    "chroma": _chroma,
+}
 
 
 @pytest.fixture
@@ -374,18 +396,20 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+METAS: dict[str, dict[str, Any]] = {
+    "a": {"year": 2020, "name": "a", "flag": True, "list": ["x", 1]},
+    "b": {"year": 2021, "name": "b", "flag": 1},
+    "c": {"year": 2022, "name": "c", "flag": None},
+    "d": {"name": "ca", "k\"'$.[*]": "v", "": "empty", "\ud800": "\ud801", "document": "b"},
+}
+
+
 @pytest.fixture
 def filtered(index: ChunkIndex) -> ChunkIndex:
-    metas: dict[str, dict[str, Any]] = {
-        "a": {"year": 2020, "name": "a", "flag": True, "list": ["x", 1]},
-        "b": {"year": 2021, "name": "b", "flag": 1},
-        "c": {"year": 2022, "name": "c", "flag": None},
-        "d": {"name": "ca", "k\"'$.[*]": "v", "": "empty", "\ud800": "\ud801", "document": "b"},
-    }
     index.put(
         [
             lines(id, [f"fox {id}\n"], meta=meta, seed=ord(id), title=f"T{id}", source=f"/{id}")
-            for id, meta in metas.items()
+            for id, meta in METAS.items()
         ]
     )
     return index
@@ -395,6 +419,8 @@ def filtered(index: ChunkIndex) -> ChunkIndex:
 def test_filters_are_exact(filtered: ChunkIndex, where: dict[str, Any], expected: str) -> None:
     assert sorted(ids(filtered.search_vectors(unit(1, 1)[0], 9, where))) == list(expected)
     assert sorted(ids(filtered.search_terms("fox", 9, where))) == list(expected)
+    held = [id for id in METAS if matches(where, METAS[id], {"document": id, "title": f"T{id}", "source": f"/{id}"})]
+    assert held == list(expected), "the predicate that defines filters"
 
 
 @pytest.mark.parametrize(

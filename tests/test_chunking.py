@@ -30,9 +30,9 @@ SMALL = (
     "semantic:size=30:percentile=50",
 )
 PARTS = st.sampled_from(
-    ["word", "a", "Dr. No. ", "the end. ", "Wait! ", "\n", "\n\n", "# Head\n", "## Sub\n", "```\n", "| a | b |\n", "|---|---|\n",
-     "===\n", "---\n", " ", "\t", "    ", "def f():\n", "class A:\n", "{\n", "}\n", "…", "。", "日本語", "\u2028", "\x85", "\u00a0",
-     "e\u0301", "\U0001f600", "x" * 50, "\r", "@dec\n", "~~~", "- item\n", "\ud800"]
+    ["word", "a", "Dr. No. ", "the end. ", "Wait! ", "\n", "\n\n", "# Head\n", "## Sub\n", "```\n", "| a | b |\n",
+     "|---|---|\n", "===\n", "---\n", " ", "\t", "    ", "def f():\n", "class A:\n", "{\n", "}\n", "…", "。", "日本語",
+     "\u2028", "\x85", "\u00a0", "e\u0301", "\U0001f600", "x" * 50, "\r", "@dec\n", "~~~", "- item\n", "\ud800"]
 )  # fmt: skip
 TEXTS = st.lists(PARTS | st.text(max_size=5), max_size=40).map("".join)
 

@@ -91,10 +91,16 @@ def test_a_quotation_of_an_escaped_passage_is_found_in_the_original():
     assert find_quote(text, escaped(text)).match == "exact"
 
 
-def test_sentences_end_at_marks_and_line_breaks_and_keep_numbers_whole():
-    text = "It is 3.5 m. Is it? (Yes.) Done\nNext"
-    assert [text[a:b] for a, b in sentences(text)] == ["It is 3.5 m.", "Is it?", "(Yes.)", "Done", "Next"]
-    assert sentences("") == [] and sentences(" \n ") == []
+def test_sentences_end_at_marks_rows_and_paragraphs_and_keep_numbers_and_wrapped_lines_whole():
+    def found(text: str) -> list[str]:
+        return [text[a:b] for a, b in sentences(text)]
+
+    assert found("It is 3.5 m. Is it? (Yes.) Done\n\nNext") == ["It is 3.5 m.", "Is it?", "(Yes.)", "Done", "Next"]
+    assert found("One sentence\nover two lines. And\nmore") == ["One sentence\nover two lines.", "And\nmore"]
+    assert found("# Head\n- a row\n- b\n1. c\n| x | y |\n| 1 | 2 |\nend") == [
+        "# Head", "- a row", "- b", "1. c", "| x | y |", "| 1 | 2 |", "end",
+    ]  # fmt: skip
+    assert found("") == [] and found(" \n ") == []
 
 
 def test_the_best_sentence_shares_most_words_and_the_first_of_equals_wins():

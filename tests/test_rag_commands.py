@@ -139,6 +139,7 @@ def test_wrong_words_are_refused_in_one_sentence(words, told, index, capsys):
 def test_a_flag_of_the_command_fills_the_option_of_the_variant(index):
     _, options = variant_of(AnswerFlags(variant="naive:k=7", form="quoted", floor=0.25), index)
     assert options == {"k": 7, "form": "quoted", "unsupported": "mark", "floor": 0.25, "index": str(index)}
+    assert variant_of(AnswerFlags(variant="naive:k=7", k=3), index)[1]["k"] == 7
     _, options = variant_of(AnswerFlags(variant="team"), index)
     assert options == {"form": "cited", "index": str(index)}
 
@@ -292,3 +293,19 @@ def test_keys_guard_search_as_they_guard_chats(index):
         assert status == 200 and len(body["data"]) == 1
         status, body = post(f"{running.url}/answer", {"question": "q"}, authorization=f"Bearer {'k' * 32}")
         assert status == 404 and "use /search" in body["error"]["message"]
+
+
+@pytest.mark.weights
+def test_real_models_answer_from_an_index_with_citations_that_hold(smollm2, minilm, tmp_path, capsys):
+    from firsthand.retrieval.answers.citations import Citation, holds
+
+    for name, text in TEXTS.items():
+        (tmp_path / name).write_text(text)
+    assert rag(capsys, "index", tmp_path, "--model", minilm)[0] == 0
+    for variant in ("naive", "advanced:pool=2", "hyde:n=1"):
+        words = ("When was the mill built?", "--index", tmp_path, "--model", smollm2, "--max-tokens", 40, "--json")
+        code, out, _ = rag(capsys, "ask", *words, "--variant", variant, "--k", 2)
+        body = json.loads(out)
+        assert code == 0 and body["hits"] and body["usage"]["completion_tokens"] > 0
+        index = open_corpus(tmp_path).index
+        assert all(holds(Citation(**each), index.document(each["document"])) for each in body["citations"])

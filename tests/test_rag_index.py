@@ -83,6 +83,12 @@ def test_vectors_are_those_of_the_embedder(folder: Path, embedder: Path, cli: Cl
         assert np.dot(vector, np.array(expected, np.float32)) == pytest.approx(1, abs=1e-3)
 
 
+def test_chunks_longer_than_the_model_reads_are_counted(folder: Path, embedder: Path, cli: Cli) -> None:
+    (folder / "long.txt").write_text("the cat sat on the mat " * 30)  # the tiny model reads 32 tokens
+    out = cli("rag", "index", str(folder), "--model", str(embedder))[1]
+    assert "notes: vectors: 1 chunk longer than the model reads" in out
+
+
 def test_another_model_or_chunker_is_refused_and_reindex_changes_it(folder: Path, embedder: Path, cli: Cli) -> None:
     cli("rag", "index", str(folder), "--model", "none")
     code, _, err = cli("rag", "index", str(folder), "--chunker", "fixed")

@@ -24,6 +24,8 @@ class ChunkVectors(NamedTuple):
     """Texts whose vectors were computed."""
     reused: int
     """Texts whose vectors were there."""
+    truncated: int
+    """Texts that are longer than the model reads, so that their ends have no part in their vectors."""
 
 
 async def chunk_vectors(
@@ -40,8 +42,10 @@ async def chunk_vectors(
         index = known_by
         known |= await in_thread(lambda: index.known_vectors(texts))
     missing = [text for text in texts if text not in known]
+    truncated = 0
     if missing:
-        computed = np.asarray(await embedded(embedder, [header.document_prefix + text for text in missing]), np.float32)
+        made = await embedded(embedder, [header.document_prefix + text for text in missing])
+        computed, truncated = np.asarray(made.vectors, np.float32), sum(made.truncated)
         if computed.shape != (len(missing), header.dimension):
             raise ModelError(
                 f"{embedder.name} gave vectors of shape {computed.shape}, and {len(missing), header.dimension} was expected"
@@ -50,21 +54,29 @@ async def chunk_vectors(
     zeros = np.zeros(header.dimension, np.float32)
     rows = [zeros if each.id in parents else known[each.indexed_text] for each in chunks]
     vectors = np.stack(rows).astype(np.float32) if rows else np.zeros((0, header.dimension), np.float32)
-    return ChunkVectors(vectors, len(missing), len(texts) - len(missing))
+    return ChunkVectors(vectors, len(missing), len(texts) - len(missing), truncated)
 
 
-async def embedded(embedder: Embedder, texts: Sequence[str]) -> Any:
+class TextVectors(NamedTuple):
+    """The vectors of texts, and which of them were cut."""
+
+    vectors: Any
+    truncated: Sequence[bool]
+
+
+async def embedded(embedder: Embedder, texts: Sequence[str]) -> TextVectors:
     """The vectors of texts; without a detour over lists where the embedder gives an array."""
     counted = getattr(embedder, "embed_counted", None)
     if counted is not None:
-        return (await counted(texts)).vectors
-    return await embedder.embed(texts)
+        made = await counted(texts)
+        return TextVectors(made.vectors, made.truncated)
+    return TextVectors(await embedder.embed(texts), ())
 
 
 def blocking_embed(embedder: Embedder) -> Callable[[Sequence[str]], Vectors]:
     """The embedder as a function that blocks, for chunkers, which run in a thread."""
 
     async def vectors(texts: Sequence[str]) -> Vectors:
-        return np.asarray(await embedded(embedder, texts), np.float32)
+        return np.asarray((await embedded(embedder, texts)).vectors, np.float32)
 
     return lambda texts: asyncio.run(vectors(texts))

@@ -27,6 +27,7 @@ from firsthand.retrieval.document import Document
 from firsthand.retrieval.documents.bounded_parser import BoundedParser
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, read_bytes, walk
+from firsthand.system.plurals import count_of
 
 BATCH_CHUNKS = 1024
 """Chunks that are embedded and stored together."""
@@ -132,6 +133,7 @@ class _Ingest:
         self.waiting_chunks = self.waiting_chars = self.waiting_bytes = 0
         self.index_folders: set[Path] = set()
         self.stopped = False
+        self.truncated = 0
         self.at = ""
         """The file at hand."""
         self.total_files = self.total_bytes = self.files = self.bytes = self.chunks = 0
@@ -154,6 +156,12 @@ class _Ingest:
             if self.waiting_chunks >= BATCH_CHUNKS or self.waiting_chars >= BATCH_CHARS or not self.waiting:
                 await self._flush()
         await self._flush()
+        if self.truncated:
+            counted = count_of(self.truncated, "chunk")
+            told = f"{counted} longer than the model reads, whose ends have no part in their vectors"
+            self.tally.notes.append(
+                ("vectors", f"{told}: reindex with a smaller size, such as --chunker auto:size=500")
+            )
         if removes:
             await in_thread(self._remove_gone)
 
@@ -315,6 +323,7 @@ class _Ingest:
         made = await chunk_vectors(chunks, self.index, self.embedder, self.header)
         self.tally.embedded += made.embedded
         self.tally.reused += made.reused
+        self.truncated += made.truncated
         return made.vectors
 
     # -- removing --

@@ -147,18 +147,25 @@ def holds(citation: Citation, document: Document) -> bool:
     return citation.sha256 == document.sha256 and document.text[citation.start : citation.end] == citation.quote != ""
 
 
-_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?![\s\"')\]]|$)[^.!?\n]*)*[.!?]*[\"')\]]*")
+_BOUNDARY = re.compile(
+    r"(?<=[.!?])[\"')\]”]*(?=\s)"  # a sentence's end
+    r"|\n(?=[ \t]*(?:\n|[-*+#|>] ?|\d{1,3}[.)] |```))"  # before an empty line, a heading, or a row of a list or table
+    r"|(?<=\|)[ \t]*\n"
+)
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """The spans of the sentences of a text, without the white space around them; a line break ends one."""
+    """The spans of the sentences of a text, without the white space around them. A wrapped line goes on; rows of lists and
+    tables, headings and paragraphs end."""
     found = []
-    for match in _SENTENCE.finditer(text):
-        start, end = match.span()
-        while start < end and text[start].isspace():
-            start += 1
-        while end > start and text[end - 1].isspace():
-            end -= 1
-        if start < end:
-            found.append((start, end))
+    start = 0
+    for end in [*(match.end() for match in _BOUNDARY.finditer(text)), len(text)]:
+        first, last = start, end
+        while first < last and text[first].isspace():
+            first += 1
+        while last > first and text[last - 1].isspace():
+            last -= 1
+        if first < last:
+            found.append((first, last))
+        start = end
     return found

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from firsthand.errors import ConfigError, DataError
-from firsthand.retrieval.documents.formats import Format, format_of
+from firsthand.retrieval.documents.formats import FileFormat, format_of
 
 LEFT_OUT_FOLDERS = frozenset(("node_modules", "__pycache__", "venv", "site-packages"))
 """Folders of installed and generated files. Hidden ones are left out too."""
@@ -28,7 +28,7 @@ class FolderFile:
     name: str
     """The path below the folder, with slashes: the id of its document."""
     size_bytes: int
-    format: Format
+    format: FileFormat
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from firsthand.retrieval.documents.text_reader import read_markdown, read_text
 LARGE_HTML_BYTES = 2_000_000
 
 
-class Format(NamedTuple):
+class FileFormat(NamedTuple):
     """A kind of file and its reader."""
 
     name: str
@@ -58,17 +58,17 @@ def _lazily(name: str) -> Reader:
 FORMATS = {
     each.name: each
     for each in (
-        Format("text", read_text, 1, _never),
-        Format("markdown", read_markdown, 1, _never),
-        Format("html", read_html, 1, _if_large),
-        Format("pdf", _lazily("pdf"), 1, _always),
-        Format("docx", _lazily("docx"), 1, _always),
-        Format("epub", _lazily("epub"), 1, _always),
-        Format("code", read_code, 1, _never),
-        Format("table", read_table, 1, _never),
-        Format("jsonl", read_jsonl, 1, _never),
-        Format("json", read_json, 1, _never),
-        Format("notebook", read_notebook, 1, _never),
+        FileFormat("text", read_text, 1, _never),
+        FileFormat("markdown", read_markdown, 1, _never),
+        FileFormat("html", read_html, 1, _if_large),
+        FileFormat("pdf", _lazily("pdf"), 1, _always),
+        FileFormat("docx", _lazily("docx"), 1, _always),
+        FileFormat("epub", _lazily("epub"), 1, _always),
+        FileFormat("code", read_code, 1, _never),
+        FileFormat("table", read_table, 1, _never),
+        FileFormat("jsonl", read_jsonl, 1, _never),
+        FileFormat("json", read_json, 1, _never),
+        FileFormat("notebook", read_notebook, 1, _never),
     )
 }
 SUFFIXES = {
@@ -84,7 +84,7 @@ _NAMES = {"readme": "text", "license": "text", "copying": "text", "notice": "tex
           "makefile": "code", "dockerfile": "code"}  # fmt: skip
 
 
-def format_of(name: str) -> Format | None:
+def format_of(name: str) -> FileFormat | None:
     """The format of a file by its name; None if it is none that is read."""
     path = PurePosixPath(name)
     known = SUFFIXES.get(path.suffix.lower()) or (_NAMES.get(path.name.lower()) if not path.suffix else None)

@@ -93,8 +93,7 @@ class IndexFile:
             try:
                 yield connection
             finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                _roll_back(connection)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -309,7 +308,7 @@ def _master() -> tuple[Any, ...]:
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
     found = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return found == 0 and connection.execute("PRAGMA user_version").fetchone()[0] == 0
+    return bool(found == 0 and connection.execute("PRAGMA user_version").fetchone()[0] == 0)
 
 
 def _run_script(connection: sqlite3.Connection, script: str) -> None:
@@ -326,6 +325,12 @@ def _name(error: sqlite3.Error) -> str:
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogatepass")
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """End the transaction, if an error has not ended it already."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _has_content(path: str) -> bool:

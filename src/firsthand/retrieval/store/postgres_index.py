@@ -117,7 +117,7 @@ class PostgresRecords:
 
     def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._sentences():
-            cursor = self._connection.execute(statement, values or None)  # type: ignore[call-overload]
+            cursor = self._connection.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
 
     @contextmanager

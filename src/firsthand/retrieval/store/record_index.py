@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, nearest
-from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors
 from firsthand.retrieval.document import Document, Location
@@ -64,16 +63,19 @@ class RecordIndex:
 
     def put(self, documents: Iterable[IndexedDocument]) -> IngestReceipt:
         """Adds or replaces documents; those that are stored just so are left as they are, those that do not fit reported."""
-        done: dict[str, list[str]] = {"added": [], "updated": [], "unchanged": []}
+        added: list[str] = []
+        updated: list[str] = []
+        unchanged: list[str] = []
+        into = {"added": added, "updated": updated, "unchanged": unchanged}
         failed: list[tuple[str, str]] = []
         for each in documents:
             try:
-                done[self._put_one(prepared(each, self.header))].append(each.document.id)
+                into[self._put_one(prepared(each, self.header))].append(each.document.id)
             except StoreError:
                 raise
             except FirsthandError as error:
                 failed.append((each.document.id, str(error)))
-        return IngestReceipt(*(tuple(done[name]) for name in done), failed=tuple(failed))
+        return IngestReceipt(tuple(added), tuple(updated), tuple(unchanged), failed=tuple(failed))
 
     def _put_one(self, ready: PreparedDocument) -> str:
         document, chunks = ready.indexed.document, ready.indexed.chunks
@@ -99,8 +101,8 @@ class RecordIndex:
                 records.append(Record(chunk.id, fields, json.dumps(asdict(chunk) | {"meta": dict(chunk.meta)}), vector))
             body = {"digest": digest, "version": version, "sha256": document.sha256, "chunks": len(chunks)}
             body |= {"document": asdict(document) | {"meta": dict(document.meta)}}
-            self._store.upsert(records)
-            self._store.upsert([Record(id, {"kind": "document"}, json.dumps(body), _some_vector(self.header))])
+            records.append(Record(id, {"kind": "document"}, json.dumps(body), _some_vector(self.header)))
+            self._store.upsert(records)  # the document last: until then its chunks have another version
             self._store.remove([each for each in stale if each not in {record.id for record in records}])
         return "added" if found is None else "updated"
 
@@ -234,7 +236,7 @@ class RecordIndex:
         check_filter(where)
         return Every((_SEARCHED, *(self._one(name, condition) for name, condition in where.items())))
 
-    def _one(self, name: str, condition: Json) -> Condition:
+    def _one(self, name: str, condition: Any) -> Condition:
         inner = excluded(condition)
         if inner is not None:
             return Not(self._one(name, inner[0]))
@@ -282,7 +284,7 @@ def _key(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _value(value: Json) -> str:
+def _value(value: Any) -> str:
     kind, body = field_of(value)
     return f"{kind}:{hashlib.sha256(repr(body).encode()).hexdigest()[:32]}"
 

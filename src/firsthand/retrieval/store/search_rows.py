@@ -8,6 +8,7 @@ ones are marked until a quarter of all rows is.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -65,6 +66,12 @@ class SearchRows:
 
     def __len__(self) -> int:
         return self.count
+
+    def digest(self, count: int) -> str:
+        """A checksum of the numbers and vectors of the first rows."""
+        summed = hashlib.sha256(self.numbers[:count].tobytes())
+        self.vectors.add_to(summed, count)
+        return summed.hexdigest()
 
     def best(self, rows: Ints, scores: Scores, k: int) -> tuple[Ints, Scores]:
         """The k rows of highest score with their scores, best first, ties by chunk id."""
