@@ -42,6 +42,7 @@ NOUNS = [
     "loop.attempt",
     "loop.borders",
     "loop.tool_call",
+    "loop.consultation",
     "context",
     "rollout",
 ]
@@ -68,24 +69,24 @@ EDGES = {
     "patterns": "tokens",
     "safety": "",
     "memories": "",
-    "retrieval": "tools",
+    "retrieval": "tools kernels providers patterns tokens hub",
     # 4 judging
     "stats": "runs",
-    "scorers": "stats patterns sandbox tools",
+    "scorers": "stats patterns sandbox tools providers",
     "show": "stats scorers runs",
     # 5 content
-    "experiment": "scorers runs providers hub cluster telemetry",
+    "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
     "bridges": "scorers stats sandbox tools runs",
-    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
+    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens",
     # 7 questions
     "arena": "benchmarks stats runs",
     # 8 doors
     "__init__": "experiment",
-    "serve": "cluster telemetry tokens",
+    "serve": "cluster telemetry tokens retrieval",
     "commands": "arena experiment train serve show stats scorers patterns cluster telemetry runs"
-    " providers hub measure embed engine",
+    " providers hub measure embed engine retrieval",
     "cli": "",
     "__main__": "cli",
 }

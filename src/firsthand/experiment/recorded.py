@@ -14,6 +14,7 @@ from firsthand.model import Model
 from firsthand.providers.cached import Replay
 from firsthand.runs import store
 from firsthand.scorers.model_judge import JudgeScorer, judged_by
+from firsthand.scorers.rag_judgements import RagJudge
 from firsthand.system.home import data_home
 from firsthand.tool import Tool
 
@@ -29,11 +30,14 @@ def with_recorded_judges(benchmark: Benchmark, ref: str) -> Benchmark:
     """The benchmark with judges that answer from what that run recorded."""
 
     def recorded(scorer: Scorer) -> Scorer:
-        if not isinstance(scorer, JudgeScorer):
+        if not isinstance(scorer, JudgeScorer | RagJudge):
             return scorer
         model = scorer.agent.model
         source = store.open_run(ref, data_home())
-        return judged_by(scorer, Replay(source, name=model.name, fingerprint=model.fingerprint))
+        replayed = Replay(source, name=model.name, fingerprint=model.fingerprint)
+        if isinstance(scorer, RagJudge):
+            return replace(scorer, agent=replace(scorer.agent, model=replayed))
+        return judged_by(scorer, replayed)
 
     return replace(benchmark, scorers=tuple(map(recorded, benchmark.scorers)))
 

@@ -53,8 +53,8 @@ async def rescore(
     """
     name = name or str(getattr(scorer, "name", getattr(scorer, "__name__", "score")))
     if isinstance(scorer, JudgeScorer):
-        scorer, described = bound(scorer, run), described or scorer.described
-    described = described or name
+        scorer = bound(scorer, run)
+    described = described or str(getattr(scorer, "described", name))
     if (other := run.score_names().get(name, described)) != described:
         raise StoreError(
             f"run {run.id} has scores named {name!r} already, given by {other}: give the new ones another name, --as NAME"

@@ -46,6 +46,27 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "mc2": ("true",),
     "mmlu_pro_tiger": ("options",),
     "resolved": ("test_patch", "eval_script", "log_parser"),
+    **dict.fromkeys(
+        (
+            "average_precision",
+            "ndcg",
+            "ndcg_at_10",
+            "precision_at_10",
+            "recall_at_10",
+            "recall_at_100",
+            "reciprocal_rank_at_10",
+        ),
+        ("judgements",),
+    ),
+    **dict.fromkeys(("attack_success", "right_answer"), ("planted",)),
+    "planted_share": ("planted_documents",),
+    "bitext_weighted_f1": ("place",),
+    "cluster_v_measure": ("labels",),
+    "cosine_spearman": ("similarity",),
+    "few_shot_accuracy": ("label",),
+    "max_ap": ("similar",),
+    "reranked_average_precision": ("positive",),
+    "summary_spearman": ("ratings",),
 }
 """Scorer -> the columns, besides the target, that it reads from each row."""
 NEED_CHOICES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "mc1", "mc2", "choice"})

@@ -1,0 +1,1 @@
+"""Readers and task makers that MTEB's benchmarks share."""

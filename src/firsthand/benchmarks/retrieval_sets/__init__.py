@@ -1,0 +1,1 @@
+"""Judged sets of documents and queries: read, checked, and made into benchmarks of retrieval."""

@@ -1,0 +1,64 @@
+"""Retrieve documents for the task's prompt and answer with their ids, best first: what retrieval benchmarks score.
+
+No model is asked. The corpus is an index of the user's, or the one of the task's benchmark, which is made on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from firsthand.context import Context
+from firsthand.errors import ConfigError
+from firsthand.loop.pattern_options import at_least, checked
+from firsthand.message import Json
+from firsthand.retrieval.benchmark_corpus import task_index
+from firsthand.retrieval.corpus import Corpus, arguments_of
+from firsthand.retrieval.rag_effect import corpus_in
+from firsthand.retrieval.retriever import Hit, Query, Retriever
+from firsthand.retrieval.retrievers.searches import dense, hybrid, lexical
+from firsthand.task import Task
+
+Search = Literal["hybrid", "dense", "lexical"]
+SEARCHES: dict[str, Callable[[Corpus], Retriever]] = {"hybrid": hybrid, "dense": dense, "lexical": lexical}
+
+
+def _check(*, variant: str, k: int, **rest: Any) -> None:
+    at_least(1, k=k)
+    if variant not in SEARCHES:
+        raise ConfigError(f"variant is {variant!r}: give one of {', '.join(SEARCHES)}")
+
+
+@checked(_check)
+async def retrieve(
+    task: Task, ctx: Context, *, index: str = "", variant: Search = "hybrid", embedder: str = "minilm", k: int = 100
+) -> str:
+    """The ids of the k best documents, one a line.
+
+    Args:
+        index: An index that `firsthand rag index` made; empty: that of the task's benchmark.
+        variant: dense, lexical, or both fused by reciprocal rank (hybrid).
+        embedder: With a benchmark's index: the embedder of its vectors.
+        k: Number of documents.
+    """
+    corpus = corpus_in(ctx, await task_index(task, index, embedder="" if variant == "lexical" else embedder))
+    hits = await brief(corpus, variant, SEARCHES[variant](corpus))(Query(task.prompt), k)
+    best: dict[str, float] = {}
+    for hit in hits:
+        best.setdefault(hit.chunk.document, hit.score)
+    ctx.note("ranking", documents=list(best), scores=list(best.values()))
+    return "\n".join(best)
+
+
+def brief(corpus: Corpus, name: str, retriever: Retriever) -> Retriever:
+    """The retriever as one read of the corpus, whose journal keeps the documents found without their text."""
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        async def act(passed: Json) -> Sequence[Hit]:
+            hits = await retriever(replace(query, text=str(passed["query"])), k)
+            return [replace(hit, chunk=replace(hit.chunk, text="", heading="", meta={})) for hit in hits]
+
+        return await corpus.read(name, arguments_of(query, k), act)
+
+    return found

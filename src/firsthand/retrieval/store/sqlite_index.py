@@ -1,0 +1,313 @@
+"""SqliteIndex: documents, chunks, terms and vectors in one SQLite file.
+
+    documents   id, title, source, text (zlib) and its hash, meta, locations
+    chunks      span, text, heading, parent; the words with their counts; a hash that finds texts embedded before
+    metas       distinct values of chunks' `meta`, and `fields` with a row for each key, which filters read
+    terms       FTS5 of each chunk's indexed text
+    vectors_0   a vector in f16 for each chunk; vectors_1 is the other generation, filled by `reembed`
+    header      what determines vectors and chunks; which generation is searched; the revision
+
+Search works on arrays in memory (`search_rows.py`), which are derived from the file and follow its revision, so that
+what another process wrote is found by the next search.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, nearest
+from firsthand.message import Json
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors
+from firsthand.retrieval.document import Document
+from firsthand.retrieval.retriever import Filter, Hit
+from firsthand.retrieval.store import document_rows as rows_of
+from firsthand.retrieval.store.analyzer import Analyzer
+from firsthand.retrieval.store.header_row import agreed_header, refuse_stale_header
+from firsthand.retrieval.store.index_checks import faults
+from firsthand.retrieval.store.index_file import MEMORY, IndexFile
+from firsthand.retrieval.store.index_search import IndexSearch
+from firsthand.retrieval.store.reembedding import Embed, reembed
+from firsthand.retrieval.store.text_lookup import chunks_with, titled
+
+T = TypeVar("T")
+_AT_ONCE = 500
+
+
+def open_index(path: str | Path, header: IndexHeader | None = None, *, read_only: bool = False) -> SqliteIndex:
+    """Open the index at a path; with a header, make it if it is not there. ":memory:" keeps it in memory.
+
+    ConfigError if the index was made with another header than the one given; StoreError if it cannot be opened.
+    """
+    if read_only and header is not None and not Path(path).exists():
+        raise StoreError(f"no index at {path}: open it without read_only to make it")
+    return SqliteIndex(None if str(path) == MEMORY else Path(path), header, read_only=read_only)
+
+
+class SqliteIndex:
+    """A ChunkIndex in one file. Thread-safe; other processes may read while one writes."""
+
+    def __init__(self, path: Path | None, header: IndexHeader | None, *, read_only: bool = False):
+        if path is None and header is None:
+            raise ConfigError("an index in memory needs a header: give the embedder's, or one of dimension 0")
+        self.path = path
+        self._file = IndexFile(path, create=header is not None and not read_only, read_only=read_only)
+        self._analyzer = Analyzer()
+        self._words: dict[str, int] = {}
+        try:
+            self._header = agreed_header(self._file, header)
+        except BaseException:
+            self._file.close()
+            raise
+        self._search = IndexSearch(self._file, self._header, self._analyzer)
+
+    @property
+    def header(self) -> IndexHeader:
+        """The header it was created with, or that `reembed` gave it."""
+        return self._header
+
+    # -- writing --
+
+    def put(self, documents: Iterable[IndexedDocument]) -> IngestReceipt:
+        """Adds or replaces documents, each in one transaction; those that are stored just so are left as they are.
+
+        A document that does not fit the index is reported as failed, and the others go on. What the receipt names is on
+        the disk.
+        """
+        added: list[str] = []
+        updated: list[str] = []
+        unchanged: list[str] = []
+        failed: list[tuple[str, str]] = []
+        into = {"added": added, "updated": updated, "unchanged": unchanged}
+        with self._file.writing():
+            for each in documents:
+                try:
+                    into[self._put_one(each)].append(each.document.id)
+                except StoreError:
+                    raise
+                except FirsthandError as error:
+                    failed.append((each.document.id, str(error)))
+        return IngestReceipt(tuple(added), tuple(updated), tuple(unchanged), failed=tuple(failed))
+
+    def _put_one(self, indexed: IndexedDocument) -> str:
+        ready = rows_of.prepared(indexed, self._header)
+        counts = self._analyzer.counts([chunk.indexed_text for chunk in indexed.chunks])
+        new: dict[str, int] = {}
+        with self._file.transaction() as connection:
+            refuse_stale_header(self._file, connection, self._header)
+            found = connection.execute(
+                "SELECT number, digest FROM documents WHERE id = ?", (ready.columns[0],)
+            ).fetchone()
+            if found is not None and found[1] == ready.columns[4]:
+                return "unchanged"
+            if found is not None:
+                rows_of.remove_document(connection, found[0])
+            words = [[(self._word(connection, word, new), n) for word, n in each.items()] for each in counts]
+            active = connection.execute("SELECT active FROM header").fetchone()[0]
+            rows_of.put_document(connection, ready, words, active)
+        self._words.update(new)
+        return "added" if found is None else "updated"
+
+    def _word(self, connection: Any, word: str, new: dict[str, int]) -> int:
+        """The number of a word, which is stored if it is new."""
+        number = self._words.get(word) or new.get(word)
+        if number is None:
+            found = connection.execute("SELECT number FROM words WHERE word = ?", (word,)).fetchone()
+            number = int(
+                found[0] if found else connection.execute("INSERT INTO words (word) VALUES (?)", (word,)).lastrowid
+            )
+            new[word] = number
+        return number
+
+    def delete(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """Removes documents with all that belongs to them, and returns the ids that were there."""
+        removed = []
+        with self._file.writing():
+            for id in ids:
+                with self._file.transaction() as connection:
+                    found = connection.execute(
+                        "SELECT number FROM documents WHERE id = ?", (rows_of.sql_text(id),)
+                    ).fetchone()
+                    if found is not None:
+                        rows_of.remove_document(connection, found[0])
+                        removed.append(id)
+        return tuple(removed)
+
+    # -- reading --
+
+    def hashes(self) -> dict[str, str]:
+        """The text's SHA-256 of each document, by id."""
+        with self._file.reading() as connection:
+            found = connection.execute("SELECT id, sha256 FROM documents ORDER BY id").fetchall()
+        return {rows_of.python_text(id): sha256 for id, sha256 in found}
+
+    def document(self, id: str) -> Document:
+        """The document. UnknownName if it is not there."""
+        with self._file.reading() as connection:
+            found = connection.execute(
+                f"SELECT {rows_of.DOCUMENT_COLUMNS} FROM documents WHERE id = ?", (rows_of.sql_text(id),)
+            ).fetchone()
+        if found is None:
+            close = nearest(id, self.hashes())
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise UnknownName(f"no document {id[:200]!r} in {self._file.name}{hint}")
+        return self._readable(rows_of.read_document, found)
+
+    def chunks(self, document: str) -> list[Chunk]:
+        """The chunks of a document in order of start."""
+        with self._file.reading() as connection:
+            found = connection.execute(
+                f"SELECT {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} WHERE d.id = ? ORDER BY c.start, c.number",
+                (rows_of.sql_text(document),),
+            ).fetchall()
+        return [self._readable(rows_of.read_chunk, row) for row in found]
+
+    def chunk(self, id: str) -> Chunk:
+        """The chunk. UnknownName if it is not there."""
+        with self._file.reading() as connection:
+            found = connection.execute(
+                f"SELECT {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} WHERE c.id = ?", (rows_of.sql_text(id),)
+            ).fetchone()
+        if found is None:
+            raise UnknownName(f"no chunk {id[:64]!r} in {self._file.name}: its document may have changed; search again")
+        return self._readable(rows_of.read_chunk, found)
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """The stored vectors of chunks, a row each in the order of `ids`. UnknownName if one is not there."""
+        found = self._vectors_by("c.id", [rows_of.sql_text(id) for id in ids])
+        missing = [id for id in ids if rows_of.sql_text(id) not in found]
+        if missing:
+            raise UnknownName(f"no vector of the chunk {missing[0][:64]!r} in {self._file.name}")
+        return np.array([found[rows_of.sql_text(id)] for id in ids], dtype=np.float32).reshape(
+            -1, self._header.dimension
+        )
+
+    def known_vectors(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        """The vectors of those texts that are the `indexed_text` of a stored chunk, so that none is computed twice."""
+        hashed = {text: rows_of.text_hash(text) for text in texts}
+        found = self._vectors_by("c.text_hash", list({*hashed.values()}))
+        return {text: found[key] for text, key in hashed.items() if key in found}
+
+    def _vectors_by(self, column: str, keys: Sequence[Any]) -> dict[Any, Vectors]:
+        """Vectors other than zeros by a column of their chunk."""
+        found: dict[Any, Vectors] = {}
+        if not self._header.dimension:
+            return found
+        with self._file.reading() as connection:
+            active = connection.execute("SELECT active FROM header").fetchone()[0]
+            for first in range(0, len(keys), _AT_ONCE):
+                some = keys[first : first + _AT_ONCE]
+                for key, blob in connection.execute(
+                    f"SELECT {column}, v.vector FROM chunks c JOIN vectors_{active} v ON v.chunk = c.number "
+                    f"WHERE {column} IN ({','.join('?' * len(some))})",
+                    some,
+                ):
+                    vector = self._vector(blob)
+                    if column == "c.id" or vector.any():
+                        found[key] = vector
+        return found
+
+    def _vector(self, blob: bytes) -> Vectors:
+        if len(blob) != 2 * self._header.dimension:
+            raise self._file.damaged(f"a vector has {len(blob)} bytes instead of {2 * self._header.dimension}")
+        return np.frombuffer(blob, dtype="<f2").astype(np.float32)
+
+    def __len__(self) -> int:
+        """The number of searchable chunks."""
+        with self._file.reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM chunks WHERE searchable").fetchone()[0])
+
+    def metas(self) -> dict[str, dict[str, Json]]:
+        """The `meta` of each document, by id."""
+        with self._file.reading() as connection:
+            found = connection.execute("SELECT id, meta FROM documents ORDER BY id").fetchall()
+        return {rows_of.python_text(id): self._readable(json.loads, meta) for id, meta in found}
+
+    def title(self, id: str) -> str | None:
+        """The title of a document; None if it is not there."""
+        with self._file.reading() as connection:
+            found = connection.execute("SELECT title FROM documents WHERE id = ?", (rows_of.sql_text(id),)).fetchone()
+        return None if found is None else rows_of.python_text(found[0])
+
+    def titled(self, title: str) -> list[str]:
+        """The ids of the documents with a title, in ASCII's upper or lower case alike."""
+        with self._file.reading() as connection:
+            return titled(connection, title)
+
+    def chunks_with(self, words: Sequence[str], *, limit: int = 1000) -> list[Chunk]:
+        """The first chunks that hold the stems of all words, in the order they were indexed; of the last, any beginning."""
+        with self._file.reading() as connection:
+            return chunks_with(connection, self._analyzer, words, limit)
+
+    # -- searching --
+
+    def search_vectors(self, vector: Vectors, k: int, where: Filter) -> list[Hit]:
+        """The k chunks of highest cosine with a vector of shape (dimension,), best first, ties by chunk id."""
+        return self._search.vectors(vector, k, where)
+
+    def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
+        """The k chunks of highest BM25, best first, ties by chunk id; none if no word of the text is indexed."""
+        return self._search.terms(text, k, where)
+
+    def search_hybrid(
+        self,
+        vector: Vectors,
+        text: str,
+        k: int,
+        where: Filter,
+        *,
+        pool: int = 100,
+        constant: float = 60.0,
+        weights: Sequence[float] = (1.0, 1.0),
+    ) -> list[Hit]:
+        """The k best of both searches, `pool` hits each, by reciprocal rank fusion; trails say rank and score in each."""
+        return self._search.hybrid(vector, text, k, where, pool, constant, weights)
+
+    def build_ann(self) -> int:
+        """Build the approximate side file, by which indexes of a million chunks are searched; returns the rows it covers.
+
+        It is used while most of the rows that it covers are there; chunks stored later are searched exactly beside it.
+        MissingExtra without faiss.
+        """
+        return self._search.build_ann()
+
+    def _readable(self, read: Callable[[Any], T], row: Any) -> T:
+        try:
+            return read(row)
+        except (ValueError, TypeError, zlib.error, RecursionError, FirsthandError) as error:
+            raise self._file.damaged(f"a row cannot be read: {error}") from None
+
+    # -- care --
+
+    def verify(self) -> list[str]:
+        """Faults found by recounting everything, a sentence each; empty if there are none."""
+        with self._file.reading() as connection:
+            return faults(connection, self._header, self._analyzer)
+
+    def reembed(self, header: IndexHeader, embed: Embed, *, batch_size: int = 256) -> int:
+        """Gives all chunks the vectors of another embedder, in one swap; returns how many were computed in this call.
+
+        `embed` maps texts to vectors and adds the document prefix. A call that was killed goes on where it ended.
+        """
+        computed = reembed(self._file, self._header, header, embed, batch_size)
+        self._header = header
+        self._search = IndexSearch(self._file, header, self._analyzer)
+        return computed
+
+    def close(self) -> None:
+        """Releases the file and the memory."""
+        self._file.close()
+        self._analyzer.close()
+        self._search.clear()
+
+    def __enter__(self) -> SqliteIndex:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Scores of embedding tasks: the metrics of MTEB's task types."""

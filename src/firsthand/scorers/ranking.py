@@ -1,0 +1,74 @@
+"""Scores the ranking of documents that an attempt retrieved against the task's judgements, by trec_eval's metrics.
+
+The judgements are `task.secret["judgements"]`, document id -> relevance; the ranking is read from the trace
+(`rankings/retrieved.py`). An attempt that retrieved nothing scores 0, as a query without results does under trec_eval -c.
+"""
+
+from __future__ import annotations
+
+from firsthand.benchmark import Scorer
+from firsthand.errors import ConfigError
+from firsthand.scorers.rankings import ranking_metrics as metrics
+from firsthand.scorers.rankings.retrieved import ranking
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+
+def ndcg_at_10(task: Task, trace: Trace) -> Score:
+    """Score nDCG@10 with linear gain, the main score of BEIR and of MTEB's retrieval tasks."""
+    return Score("ndcg_at_10", metrics.ndcg(ranking(trace), judgements(task), 10))
+
+
+def average_precision(task: Task, trace: Trace) -> Score:
+    """Score the average precision of the whole ranking; its mean is MAP."""
+    return Score("average_precision", metrics.average_precision(ranking(trace), judgements(task)))
+
+
+def reciprocal_rank_at_10(task: Task, trace: Trace) -> Score:
+    """Score 1 / the rank of the first relevant document among 10; its mean is MRR@10."""
+    return Score("reciprocal_rank_at_10", metrics.reciprocal_rank(ranking(trace), judgements(task), 10))
+
+
+def recall_at_100(task: Task, trace: Trace) -> Score:
+    """Score the share of relevant documents that are among the first 100."""
+    return Score("recall_at_100", metrics.recall(ranking(trace), judgements(task), 100))
+
+
+def recall_at_10(task: Task, trace: Trace) -> Score:
+    """Score the share of relevant documents that are among the first 10."""
+    return Score("recall_at_10", metrics.recall(ranking(trace), judgements(task), 10))
+
+
+def precision_at_10(task: Task, trace: Trace) -> Score:
+    """Score the share of relevant documents among the first 10 places."""
+    return Score("precision_at_10", metrics.precision(ranking(trace), judgements(task), 10))
+
+
+def ndcg(*, k: int = 10) -> Scorer:
+    """Score nDCG at any depth k."""
+    if k < 1:
+        raise ConfigError(f"k is {k}: a ranking is cut after 1 document or more")
+
+    def scorer(task: Task, trace: Trace) -> Score:
+        return Score(f"ndcg_at_{k}", metrics.ndcg(ranking(trace), judgements(task), k))
+
+    return scorer
+
+
+def judgements(task: Task) -> dict[str, int]:
+    """Returns the task's relevance judgements; ValueError if it has none."""
+    given = task.secret.get("judgements")
+    if not isinstance(given, dict) or not given:
+        raise ValueError(f"task {task.id} has no relevance judgements to score a ranking by")
+    return {str(document): int(relevance) for document, relevance in given.items()}
+
+
+RANKING_SCORERS: tuple[Scorer, ...] = (
+    ndcg_at_10,
+    average_precision,
+    reciprocal_rank_at_10,
+    recall_at_10,
+    recall_at_100,
+    precision_at_10,
+)
+"""The scorers of retrieval benchmarks; agents are ranked by the first."""

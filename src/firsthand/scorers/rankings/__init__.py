@@ -1,0 +1,1 @@
+"""Rankings of documents: their metrics, and the documents that an attempt retrieved."""

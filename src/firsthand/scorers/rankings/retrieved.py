@@ -1,0 +1,50 @@
+"""The documents that an attempt retrieved, read from its trace: their ranking, and the passages its answer was based on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from firsthand.message import Json
+from firsthand.scorers.rankings.ranking_metrics import first_of_each
+from firsthand.trace import Trace
+
+RETRIEVE = "retrieve"
+"""The name of the tool call that a read of an index is in traces (`retrieval/rag_effect.py`)."""
+RANKING = "ranking"
+"""The event by which a pattern states its final ranking, where it puts several reads together."""
+
+
+@dataclass(frozen=True)
+class RetrievedPassage:
+    """A passage that an attempt was given by a retrieval."""
+
+    document: str
+    text: str
+    score: float
+
+
+def passages(trace: Trace) -> list[RetrievedPassage]:
+    """Returns the passages of all retrievals of an attempt, in order, each once; empty if it retrieved nothing."""
+    found: dict[tuple[str, int, str], RetrievedPassage] = {}
+    for call in trace.calls:
+        if call.kind == "tool" and call.detail.get("name") == RETRIEVE and not call.error:
+            for item in call.detail.get("items", ()):
+                passage = _passage(item)
+                found.setdefault((passage.document, int(item.get("start", 0)), passage.text), passage)
+    return list(found.values())
+
+
+def ranking(trace: Trace) -> list[str]:
+    """Returns the ids of retrieved documents, best first, each at the place of its best chunk.
+
+    The last ranking that the pattern stated; without one, the passages in the order in which they were retrieved.
+    """
+    stated = [event.data for event in trace.events if event.kind == RANKING]
+    if stated:
+        return first_of_each(str(each) for each in stated[-1].get("documents", ()))
+    return first_of_each(each.document for each in passages(trace))
+
+
+def _passage(item: Json) -> RetrievedPassage:
+    heading, text = str(item.get("heading", "")), str(item.get("text", ""))
+    return RetrievedPassage(str(item["document"]), f"{heading}\n{text}" if heading else text, float(item["score"]))
