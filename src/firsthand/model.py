@@ -11,10 +11,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from firsthand.message import Json, Message, canonical
 from firsthand.sampling import Sampling as Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Prompt = str | Sequence[Message]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -260,8 +264,24 @@ class TokenCapability(Protocol):
         """The engine's counters and present load, by name."""
 
 
+@runtime_checkable
+class DistributionCapability(Protocol):
+    """The part of a TokenModel in this process that gives whole distributions, for decoders outside the engine."""
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end a turn. The model must be loaded."""
+
+    async def next_logprobs(self, ids: Sequence[int], *, run: str = "") -> NDArray[np.float64]:
+        """The log-prob of every token after `ids`, shape (vocabulary,). The model's own: no temperature, no cuts."""
+
+
 class TokenModel(Model, TokenCapability, Protocol):
     """A Model that knows its tokens: one that runs in this process, or in replicas of it."""
+
+
+class DistributionModel(TokenModel, DistributionCapability, Protocol):
+    """A TokenModel that gives whole distributions."""
 
 
 @runtime_checkable

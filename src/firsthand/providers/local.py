@@ -20,6 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from firsthand import __version__
@@ -293,6 +295,19 @@ class Local:
         )
         tops = found.top_logprobs or ((),) * len(found.logprobs)
         return [TokenRating(*each) for each in zip(ids[1:], found.logprobs, tops, strict=True)]
+
+    async def next_logprobs(self, ids: Sequence[int], *, run: str = "") -> NDArray[np.float64]:
+        """Returns the log-prob of every token after `ids`, shape (vocabulary,), as the model gives it."""
+        loaded, run = await self._ready(), run or request_owner.current()
+        (found,) = await loaded.worker.score(ids, [ids[:1]], owner=run, adapter=self.chosen, distribution=True)
+        assert found.distribution is not None
+        return found.distribution
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end a turn. The model must be loaded."""
+        assert self._loaded is not None
+        return frozenset(self._loaded.tokenizer.eos_ids)
 
     async def counters(self) -> Mapping[str, float]:
         """Returns the numbers of the engine's Stats by name. ModelError if the engine has stopped."""
