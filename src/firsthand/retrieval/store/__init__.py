@@ -1,0 +1,1 @@
+"""Stores of chunks behind the protocol ChunkIndex: one SQLite file, or a server."""

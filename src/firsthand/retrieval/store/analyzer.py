@@ -1,0 +1,45 @@
+"""Splits text into index words with SQLite's own tokenizer, so that words counted here are those that FTS5 indexes."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Sequence
+
+from firsthand.retrieval.store.index_file import MEMORY, TOKENIZE
+
+
+class Analyzer:
+    """Counts the words of texts. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._base = sqlite3.connect(MEMORY, check_same_thread=False, isolation_level=None)
+        self._base.execute(f"CREATE VIRTUAL TABLE texts USING fts5 (text, tokenize = '{TOKENIZE}')")
+        self._base.execute("CREATE VIRTUAL TABLE seen USING fts5vocab (texts, instance)")
+
+    def counts(self, texts: Sequence[str]) -> list[dict[str, int]]:
+        """How often each word occurs in each text: lower case, without marks, stemmed."""
+        found: list[dict[str, int]] = [{} for _ in texts]
+        with self._lock:
+            self._base.execute("BEGIN")
+            try:
+                self._base.executemany(
+                    "INSERT INTO texts (rowid, text) VALUES (?, ?)",
+                    ((number, plain_text(text)) for number, text in enumerate(texts)),
+                )
+                rows = self._base.execute("SELECT doc, term, count(*) FROM seen GROUP BY doc, term")
+                for number, word, count in rows:
+                    found[number][word] = count
+            finally:
+                self._base.execute("ROLLBACK")
+        return found
+
+    def close(self) -> None:
+        """Releases the memory."""
+        self._base.close()
+
+
+def plain_text(text: str) -> str:
+    """The text as SQLite can hold it: lone surrogates, which UTF-8 has no bytes for, become question marks."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,250 @@
+"""Documents and chunks as rows of an index's tables: what is written for one document, and what is read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
+from firsthand.retrieval.document import Document, Location
+from firsthand.retrieval.store.filter_conditions import canonical, field_of
+
+MAX_TEXT_BYTES = 500_000_000
+NORM_TOLERANCE = 5e-3
+"""A vector's length may be off 1 by so much: f16 rounds, and so do embedders."""
+
+
+@dataclass(frozen=True)
+class PreparedDocument:
+    """A document that was checked, with its columns."""
+
+    indexed: IndexedDocument
+    columns: tuple[Any, ...]
+    """id, title, source, sha256, digest, meta, locations, text."""
+    searchable: tuple[bool, ...]
+    blobs: tuple[bytes, ...]
+    """The vector of each chunk in f16; empty in an index without vectors."""
+
+
+def prepared(indexed: IndexedDocument, header: IndexHeader) -> PreparedDocument:
+    """Check that a document fits the index, and build its columns. ConfigError if it does not fit."""
+    document, chunks = indexed.document, list(indexed.chunks)
+    text = document.text.encode("utf-8", "surrogatepass")
+    if len(text) > MAX_TEXT_BYTES:
+        raise ConfigError(f"{document.id!r} has {len(text)} bytes of text: split it into parts below {MAX_TEXT_BYTES}")
+    _check_chunks(document, chunks)
+    vectors = _checked_vectors(document.id, chunks, indexed.vectors, header)
+    parents = {chunk.parent for chunk in chunks}
+    searchable = (
+        tuple(chunk.id not in parents for chunk in chunks) if vectors is None else tuple(map(bool, vectors.any(axis=1)))
+    )
+    columns: tuple[Any, ...] = (
+        sql_text(document.id),
+        sql_text(document.title),
+        sql_text(document.source),
+        document.sha256,
+        _digest(document, chunks, searchable),
+        json.dumps(_object(document.meta, document.id)),
+        json.dumps([[place.start, place.kind, place.label] for place in document.locations]),
+        zlib.compress(text, 3),
+    )
+    blobs = () if vectors is None else tuple(row.tobytes() for row in vectors.astype("<f2"))
+    return PreparedDocument(indexed, columns, searchable, blobs)
+
+
+def put_document(
+    connection: sqlite3.Connection,
+    ready: PreparedDocument,
+    words: Sequence[Sequence[tuple[int, int]]],
+    active: int,
+) -> None:
+    """Insert a document that is not there, with its chunks, their words (number, count) and their vectors."""
+    number = connection.execute(
+        "INSERT INTO documents (id, title, source, sha256, digest, meta, locations, text) VALUES (?,?,?,?,?,?,?,?)",
+        ready.columns,
+    ).lastrowid
+    metas: dict[str, int] = {}
+    for place, chunk in enumerate(ready.indexed.chunks):
+        form = json.dumps(_object(chunk.meta, chunk.document))
+        if form not in metas:
+            metas[form] = _meta_number(connection, form, chunk.meta)
+        counts = np.array(words[place], dtype="<u4").reshape(-1, 2)
+        row = connection.execute(
+            "INSERT INTO chunks (id, document, start, end, heading, parent, meta, text, text_hash, searchable, words, length) "
+            "VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                chunk.id,
+                number,
+                chunk.start,
+                chunk.end,
+                sql_text(chunk.heading),
+                chunk.parent,
+                metas[form],
+                sql_text(chunk.text),
+                text_hash(chunk.indexed_text),
+                ready.searchable[place],
+                counts.tobytes(),
+                int(counts[:, 1].sum()),
+            ),
+        ).lastrowid
+        connection.execute("INSERT INTO terms (rowid, text) VALUES (?, ?)", (row, plain_indexed(chunk.indexed_text)))
+        if ready.blobs:
+            connection.execute(f"INSERT INTO vectors_{active} (chunk, vector) VALUES (?, ?)", (row, ready.blobs[place]))
+
+
+def remove_document(connection: sqlite3.Connection, number: int) -> None:
+    """Delete a document with its chunks, terms, vectors, and metas that nothing else has."""
+    rows = connection.execute("SELECT number, heading, text, meta FROM chunks WHERE document = ?", (number,)).fetchall()
+    connection.executemany(
+        "INSERT INTO terms (terms, rowid, text) VALUES ('delete', ?, ?)",
+        ((row, plain_indexed(_indexed_text(heading, text))) for row, heading, text, _ in rows),
+    )
+    for table in ("vectors_0", "vectors_1"):
+        connection.executemany(f"DELETE FROM {table} WHERE chunk = ?", ((row[0],) for row in rows))
+    connection.execute("DELETE FROM chunks WHERE document = ?", (number,))
+    for meta in {row[3] for row in rows}:
+        if connection.execute("SELECT 1 FROM chunks WHERE meta = ? LIMIT 1", (meta,)).fetchone() is None:
+            connection.execute("DELETE FROM fields WHERE meta = ?", (meta,))
+            connection.execute("DELETE FROM metas WHERE number = ?", (meta,))
+    connection.execute("DELETE FROM documents WHERE number = ?", (number,))
+    connection.execute("UPDATE header SET removals = removals + 1")
+
+
+CHUNK_COLUMNS = "c.id, d.id, c.start, c.end, c.text, c.heading, c.parent, m.json"
+CHUNK_TABLES = "chunks c JOIN documents d ON d.number = c.document JOIN metas m ON m.number = c.meta"
+
+
+def read_chunk(row: Sequence[Any]) -> Chunk:
+    """The chunk of a row of CHUNK_COLUMNS."""
+    _, document, start, end, text, heading, parent, meta = row
+    return Chunk(python_text(document), start, end, python_text(text), python_text(heading), parent, json.loads(meta))
+
+
+DOCUMENT_COLUMNS = "id, text, title, source, meta, locations, sha256"
+
+
+def read_document(row: Sequence[Any]) -> Document:
+    """The document of a row of DOCUMENT_COLUMNS. ValueError if its text has another hash."""
+    id, packed, title, source, meta, locations, sha256 = row
+    document = Document(
+        python_text(id),
+        _inflated(packed).decode("utf-8", "surrogatepass"),
+        python_text(title),
+        python_text(source),
+        json.loads(meta),
+        tuple(Location(*place) for place in json.loads(locations)),
+    )
+    if document.sha256 != sha256:
+        raise ValueError("its text has another hash than it was stored under")
+    return document
+
+
+def sql_text(text: str) -> str | bytes:
+    """The text, or its bytes where it holds lone surrogates, which SQLite's text cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def python_text(value: str | bytes) -> str:
+    """The text that `sql_text` was given."""
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogatepass")
+
+
+def plain_indexed(text: str) -> str:
+    """The text as FTS5 takes it."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def text_hash(text: str) -> bytes:
+    """The hash that finds a text that was embedded before."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def _indexed_text(heading: str | bytes, text: str | bytes) -> str:
+    return Chunk("-", 0, 0, python_text(text), python_text(heading)).indexed_text
+
+
+def _check_chunks(document: Document, chunks: Sequence[Chunk]) -> None:
+    ids = {chunk.id for chunk in chunks}
+    if len(ids) < len(chunks):
+        raise ConfigError(f"two chunks of {document.id!r} have one span and text: give each span once")
+    for chunk in chunks:
+        if chunk.document != document.id:
+            raise ConfigError(f"a chunk of {chunk.document!r} was given with the document {document.id!r}: give its own")
+        if not 0 <= chunk.start <= chunk.end or document.text[chunk.start : chunk.end] != chunk.text:
+            raise ConfigError(
+                f"the chunk {chunk.start}..{chunk.end} of {document.id!r} is not the document's text there: chunk it again"
+            )
+        if chunk.parent is not None and chunk.parent not in ids:
+            raise ConfigError(f"a chunk of {document.id!r} has a parent that is none of its chunks: give the parent too")
+
+
+def _checked_vectors(
+    id: str, chunks: Sequence[Chunk], vectors: NDArray[np.float32] | None, header: IndexHeader
+) -> NDArray[np.float32] | None:
+    if not header.dimension:
+        if vectors is not None:
+            raise ConfigError(f"vectors were given for {id!r}, and this index has terms alone: make one with an embedder")
+        return None
+    shape = (len(chunks), header.dimension)
+    if vectors is None or vectors.shape != shape:
+        given = "no vectors" if vectors is None else f"vectors of shape {vectors.shape}"
+        raise ConfigError(f"{id!r} comes with {given}, and its chunks need {shape}: embed each chunk's indexed_text")
+    lengths = np.linalg.norm(vectors, axis=1)
+    wrong = ~((np.abs(lengths - 1) <= NORM_TOLERANCE) | (lengths == 0))
+    if wrong.any():
+        raise ConfigError(
+            f"a vector of {id!r} has the length {lengths[wrong][0]:.4g}: divide vectors by their Euclidean length"
+        )
+    return vectors
+
+
+def _digest(document: Document, chunks: Sequence[Chunk], searchable: Sequence[bool]) -> bytes:
+    """A hash of all that is stored of a document but its vectors."""
+    form = [document.title, document.source, document.meta, [[p.start, p.kind, p.label] for p in document.locations]]
+    rows = [[c.id, c.heading, c.parent, c.meta, s] for c, s in zip(chunks, searchable, strict=True)]
+    text = json.dumps([document.sha256, form, rows], sort_keys=True, default=dict)
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _object(meta: Mapping[str, Json], id: str) -> dict[str, Json]:
+    """The meta as a dict that JSON can hold. ConfigError if it is none."""
+    try:
+        canonical(dict(meta))
+    except ConfigError as error:
+        raise ConfigError(f"the meta of {id!r}: {error}") from None
+    return dict(meta)
+
+
+def _meta_number(connection: sqlite3.Connection, form: str, meta: Mapping[str, Json]) -> int:
+    found = connection.execute("SELECT number FROM metas WHERE json = ?", (form,)).fetchone()
+    if found is not None:
+        return int(found[0])
+    number = connection.execute("INSERT INTO metas (json) VALUES (?)", (form,)).lastrowid
+    connection.executemany(
+        "INSERT INTO fields (key, kind, value, meta) VALUES (?, ?, ?, ?)",
+        ((key.encode("utf-8", "surrogatepass"), *field_of(value), number) for key, value in meta.items()),
+    )
+    return int(number or 0)
+
+
+def _inflated(packed: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    raw = inflater.decompress(packed, MAX_TEXT_BYTES)
+    if not inflater.eof:
+        raise ValueError("its text is cut short, or too large")
+    return raw

@@ -1,0 +1,142 @@
+"""Filters in two forms: as a predicate on one chunk, which defines them, and as SQL over the stored fields.
+
+Values compare as JSON does: true is not 1, 1 is 1.0, lists and objects are equal if all in them is. A whole number beyond
+64 bits compares as the nearest float. Text is ordered by code points. Reserved names ("document", "source", "title") mean the
+document's own, whatever the chunk's `meta` holds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.retrieval.retriever import Filter
+
+RESERVED = ("document", "source", "title")
+NULL, BOOLEAN, NUMBER, TEXT, NESTED = range(5)
+"""Kinds of values; equal values are of one kind."""
+Field = tuple[int, Any]
+"""The kind of a value, and what is compared: 0 or 1, a number, UTF-8, or the canonical JSON of a list or object."""
+
+
+def field_of(value: Json) -> Field:
+    """The kind of a JSON value and its comparable form. ConfigError if it is no JSON."""
+    if value is None:
+        return NULL, 0
+    if isinstance(value, bool):
+        return BOOLEAN, int(value)
+    if isinstance(value, int | float):
+        return NUMBER, _number(value)
+    if isinstance(value, str):
+        return TEXT, value.encode("utf-8", "surrogatepass")
+    return NESTED, canonical(value).encode()
+
+
+def canonical(value: Json) -> str:
+    """JSON with sorted keys and equal numbers written alike. ConfigError if the value is no JSON."""
+    try:
+        return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{str(value)[:80]!r} is no JSON ({error}): use strings, numbers, lists and objects") from None
+
+
+def matches(where: Filter, meta: Mapping[str, Json], reserved: Mapping[str, str]) -> bool:
+    """True if a chunk passes a filter: its meta, and its document's id, source and title under the reserved names."""
+    for key, condition in where.items():
+        values: Mapping[str, Json] = reserved if key in RESERVED else meta
+        found = field_of(values[key]) if key in values else None
+        if not _holds(condition, found):
+            return False
+    return True
+
+
+def condition_sql(condition: Json) -> tuple[str, list[Any]]:
+    """SQL on the columns `kind` and `value`, with its values, for what is not {"not": ...}."""
+    if isinstance(condition, list | tuple):
+        parts = [_equal_sql(item) for item in condition]
+        return " OR ".join(f"({sql})" for sql, _ in parts) or "0", [value for _, values in parts for value in values]
+    if isinstance(condition, Mapping):
+        low, high = ends(condition)
+        pairs = [(sign, end) for sign, end in ((">=", low), ("<=", high)) if end is not None]
+        sql = " AND ".join(["kind = ?", *(f"value {sign} ?" for sign, _ in pairs)])
+        return sql, [pairs[0][1][0], *(end[1] for _, end in pairs)]
+    return _equal_sql(condition)
+
+
+def excluded(condition: Json) -> tuple[Json] | None:
+    """The condition within {"not": condition}, in a tuple; None if it is no exclusion."""
+    if isinstance(condition, Mapping) and "not" in condition:
+        if len(condition) > 1:
+            raise ConfigError(f'the condition {dict(condition)!r} has more than "not": give one of them a filter of its own')
+        return (condition["not"],)
+    return None
+
+
+def ends(condition: Mapping[str, Json]) -> tuple[Field | None, Field | None]:
+    """The ends of {"min": a, "max": b}, of one kind. ConfigError if it is something else."""
+    if not condition or condition.keys() - {"min", "max"}:
+        raise ConfigError(f'the condition {dict(condition)!r} is not known: give a value, a list, "min" and "max", or "not"')
+    low, high = (field_of(condition[key]) if key in condition else None for key in ("min", "max"))
+    kinds = {end[0] for end in (low, high) if end is not None}
+    if len(kinds) != 1 or not kinds <= {NUMBER, TEXT}:
+        raise ConfigError(f"the range {dict(condition)!r} has no order: give two numbers or two strings")
+    return low, high
+
+
+def check_filter(where: Filter) -> None:
+    """ConfigError if a filter cannot be understood."""
+    for key, condition in where.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"the filter's key {key!r} is no string: give the name of a field")
+        _holds(condition, None)
+
+
+def _holds(condition: Json, found: Field | None) -> bool:
+    inner = excluded(condition)
+    if inner is not None:
+        return not _holds(inner[0], found)
+    if isinstance(condition, list | tuple):
+        items = [field_of(item) for item in condition]
+        return found in items if found is not None else False
+    if isinstance(condition, Mapping):
+        low, high = ends(condition)
+        kind = (low or high or (NULL, 0))[0]
+        if found is None or found[0] != kind:
+            return False
+        return (low is None or found[1] >= low[1]) and (high is None or found[1] <= high[1])
+    return field_of(condition) == found
+
+
+def _equal_sql(value: Json) -> tuple[str, list[Any]]:
+    return "kind = ? AND value = ?", list(field_of(value))
+
+
+def _number(value: int | float) -> int | float:
+    if isinstance(value, int):
+        if -(2**63) <= value < 2**63:
+            return value
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"the number {str(value)[:40]}... is too large: give it as a string") from None
+    if not math.isfinite(value):
+        raise ConfigError(f"the number {value} is no JSON: give a finite one")
+    return int(value) if value.is_integer() and -(2.0**63) <= value < 2.0**63 else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return _number(value)
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise ConfigError(f"an object of the keys {[*value][:5]!r} is no JSON: keys must be strings")
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    raise TypeError(f"a {type(value).__name__}")
