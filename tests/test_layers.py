@@ -42,6 +42,7 @@ NOUNS = [
     "loop.attempt",
     "loop.borders",
     "loop.tool_call",
+    "loop.consultation",
     "context",
     "rollout",
 ]
@@ -68,7 +69,7 @@ EDGES = {
     "patterns": "tokens",
     "safety": "",
     "memories": "",
-    "retrieval": "tools",
+    "retrieval": "tools providers",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools",

@@ -22,6 +22,7 @@ from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import current_branch, derive_seed
+from firsthand.loop.consultation import Ask, run_consultation
 from firsthand.loop.listener import Began
 from firsthand.loop.prompt_size import prompt_size, size_key
 from firsthand.loop.tool_call import run_call
@@ -350,6 +351,37 @@ class Context:
             text = f"Error: not run, for the message made {len(calls)} calls: make at most {MAX_CALLS} at a time"
             results += [ToolResult(call.id, call.name, text, is_error=True) for call in calls[MAX_CALLS:]]
         return results
+
+    async def consult(self, tool: Tool, arguments: Json, ask: Ask) -> list[Json]:
+        """The items that a source outside the attempt gives for `arguments`: JSON objects, each with a "text".
+
+        One effect, recorded as a call of `tool`, which describes the source and need not be among the agent's tools. `ask`
+        runs once: a resumed, replayed or forked attempt finds the items in its journal. Each text passes the guards as a
+        result of `tool`; one that is withheld is left out. A refused call gives no items.
+        """
+        attempt, effect = self.attempt, current_branch().next_effect()
+        started_s = attempt.elapsed_s()
+        request = tool_request(ToolCall("", tool.name, arguments))
+        recorded = attempt.journal.find(effect, request)
+        granted = self.budget.reserve(1, current_branch().depth) if recorded is None else None
+        attempt.has_begun = True
+        detail: Json = {"name": tool.name, "arguments": arguments}
+        error: str | None = "it was broken off before it had a result"
+        attempt.tell(Began(effect, "tool", self.node, dict(detail)))
+        try:
+            async with self._in_time():
+                found = await run_consultation(
+                    attempt, tool, arguments, ask, borders=self._borders(effect), request=request, recorded=recorded
+                )
+            shown = found.refusal or "\n\n".join(str(item["text"]) for item in found.items)
+            detail |= {"arguments": found.arguments, "result": shown, "is_error": found.refusal is not None}
+            detail |= {"items": found.items} | ({"origin": tool.origin} if tool.origin is not None else {})
+            error = found.refusal
+        finally:
+            self._pay(granted, Usage())
+            replayed = recorded is not None
+            attempt.record("tool", effect, self.node, started_s, request, detail=detail, error=error, replayed=replayed)
+        return found.items
 
     async def remember(self, text: str, **provenance: Any) -> str:
         """Write a text to the agent's memory; returns its id. What branches beside this one write is not seen here.

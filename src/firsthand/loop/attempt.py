@@ -254,7 +254,7 @@ class Attempt:
         await self.journal.settled()
 
 
-_CALLS = frozenset({"completions", "likelihoods", "started", "content", "memory"})
+_CALLS = frozenset({"completions", "likelihoods", "started", "content", "memory", "items"})
 """The keys of a call's records in the journal, which holds other records too."""
 
 

@@ -99,7 +99,7 @@ async def _run_approved(
 ) -> ToolResult:
     """The tool's result, if the approval lets the call run."""
     tool.validate(arguments)  # nobody is asked about a call that cannot be
-    await _approve(attempt, tool, arguments, effect)
+    await approve(attempt, tool, arguments, effect)
     if tool.effect in ("external", "irreversible"):
         await attempt.keep(effect, request, {"started": True})
     try:
@@ -108,7 +108,7 @@ async def _run_approved(
         return replace(_refused(call, str(error)), origin=tool.origin)
 
 
-async def _approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) -> None:
+async def approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) -> None:
     """Raises ToolError if the call is not approved. The decision is journalled, so that resuming does not ask again."""
     approval = attempt.agent.approval
     verdict = approval.verdict(tool)

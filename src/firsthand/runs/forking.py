@@ -150,6 +150,9 @@ def _reply(trace: Trace, call: Call, index: int) -> Json:
         detail = call.detail
         if "result" not in detail:
             return {"started": True}
+        if "items" in detail:
+            refusal = {"refusal": detail["result"]} if detail["is_error"] else {}
+            return {"items": detail["items"], "shown": True} | refusal
         return {"content": detail["result"], "is_error": detail["is_error"], "shown": True}
     if call.kind == "memory":
         return {"memory": call.detail["reply"]}

@@ -1,0 +1,185 @@
+"""Corpus: an open index with the embedder of its vectors, the one thing that retrievers read.
+
+Every read of a corpus goes through its `effect`. Inside an attempt that is `rag_effect.effect_of(ctx)`, so that searches are
+journalled, budgeted and guarded without a retriever knowing of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from firsthand.errors import ConfigError
+from firsthand.loop.concurrency import in_thread
+from firsthand.message import Json
+from firsthand.model import Embedder
+from firsthand.providers.local_embedder import LocalEmbedder, open_embedder
+from firsthand.retrieval.chunk_index import ChunkIndex, Vectors
+from firsthand.retrieval.hit_json import hit_from_json, hit_to_json
+from firsthand.retrieval.retriever import Hit, Query, Retriever
+
+T = TypeVar("T")
+INDEX_NAME = ".firsthand-index"
+"""The file name of the index of a folder."""
+Act = Callable[[Json], Awaitable[Sequence[Json]]]
+"""Reads the index for the arguments of a read, which a guard may have changed."""
+Effect = Callable[[str, Json, Act], Awaitable[Sequence[Json]]]
+"""Runs one read: its name, its arguments and the act. The text to search for is the argument "query"; each item of the
+result has a "text"."""
+
+_reading: ContextVar[bool] = ContextVar("firsthand_reading", default=False)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """An open index, the embedder of its vectors, and the effect that its reads are."""
+
+    index: ChunkIndex
+    embedder: Embedder | None = None
+    """None: the index has no vectors, or none are to be searched."""
+    name: str = "documents"
+    """Told as the source of what is found, such as the name of the index's folder."""
+    effect: Effect | None = field(default=None, repr=False)
+    """None: the index is read directly."""
+
+    def through(self, effect: Effect | None) -> Corpus:
+        """The same corpus, read through another effect."""
+        return replace(self, effect=effect)
+
+    async def read(self, name: str, arguments: Json, act: Callable[[Json], Awaitable[Sequence[Hit]]]) -> list[Hit]:
+        """The hits of one read. Reads within it are part of it."""
+        if self.effect is None or _reading.get():
+            return list(await act(arguments))
+
+        async def items(passed: Json) -> Sequence[Json]:
+            return [hit_to_json(hit) for hit in await act(passed)]
+
+        return [hit_from_json(item) for item in await self.items(name, arguments, items)]
+
+    async def items(self, name: str, arguments: Json, act: Act) -> Sequence[Json]:
+        """The JSON objects of one read, each with a "text" that guards judge. Reads within it are part of it."""
+        if self.effect is None or _reading.get():
+            return await act(arguments)
+
+        async def within(passed: Json) -> Sequence[Json]:
+            with _read():
+                return await act(passed)
+
+        return await self.effect(name, arguments, within)
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of queries, a row each, with the index's prefix for queries."""
+        if self.embedder is None:
+            raise ConfigError(
+                f"the index of {self.name} has no vectors: search its terms (variant lexical), or index it with an embedder"
+            )
+        prefix = self.index.header.query_prefix
+        return np.asarray(await self.embedder.embed([prefix + text for text in texts]), dtype=np.float32)
+
+    async def ask(self, question: Callable[[ChunkIndex], T]) -> T:
+        """The reply of the index, which is asked in a thread."""
+        return await in_thread(lambda: question(self.index))
+
+
+def as_one(corpus: Corpus, name: str, retriever: Retriever) -> Retriever:
+    """The retriever with all its reads of the corpus as one effect, which journals only the hits that come out.
+
+    It must not ask a model: what is asked within a read is not found again when the attempt is resumed.
+    """
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        async def act(passed: Json) -> Sequence[Hit]:
+            return await retriever(replace(query, text=str(passed["query"])), k)
+
+        return await corpus.read(name, arguments_of(query, k), act)
+
+    return found
+
+
+def arguments_of(query: Query, k: int, **more: object) -> Json:
+    """The arguments of a read that a query makes."""
+    body: Json = {"query": query.text, "k": k}
+    body |= {"where": dict(query.where)} if query.where else {}
+    body |= {"vectors": len(query.vectors)} if query.vectors else {}
+    return body | more
+
+
+def refuse_within_read() -> None:
+    """AssertionError where a model is asked within a read of a corpus."""
+    assert not _reading.get(), "a model is asked within as_one(...): put as_one around the retrievers inside"
+
+
+@contextmanager
+def _read() -> Iterator[None]:
+    mark = _reading.set(True)
+    try:
+        yield
+    finally:
+        _reading.reset(mark)
+
+
+_corpora: dict[str, Corpus] = {}
+_embedders: dict[str, LocalEmbedder] = {}
+_lock = threading.Lock()
+
+
+def index_file(path: str | Path) -> Path:
+    """The file of the index that a path names: the file itself, or that of an indexed folder."""
+    given = Path(path).expanduser()
+    return given / INDEX_NAME if given.is_dir() else given
+
+
+def check_index(path: str | Path) -> None:
+    """ConfigError if there is no index at a path."""
+    if not str(path) or not index_file(path).is_file():
+        raise ConfigError(f"no index at {str(path)!r}: make one with `firsthand rag index DIR`, and give its path")
+
+
+def open_corpus(path: str | Path) -> Corpus:
+    """The corpus at a path: one open index and one loaded embedder for a path in a process.
+
+    ConfigError if there is none, or if the embedder is another one than the index was made with.
+    """
+    check_index(path)
+    file = index_file(path).resolve()
+    with _lock:
+        if (found := _corpora.get(str(file))) is None:
+            found = _corpora[str(file)] = _opened(file)
+        return found
+
+
+def close_corpora() -> None:
+    """Closes every index that `open_corpus` opened, and unloads their embedders."""
+    with _lock:
+        for corpus in _corpora.values():
+            corpus.index.close()
+        for embedder in _embedders.values():
+            embedder.close()
+        _corpora.clear()
+        _embedders.clear()
+
+
+def _opened(file: Path) -> Corpus:
+    from firsthand.retrieval.store.sqlite_index import open_index
+
+    index = open_index(file, read_only=True)
+    header = index.header
+    name = file.parent.name if file.name == INDEX_NAME else file.stem
+    if not header.embedder:
+        return Corpus(index, None, name)
+    embedder = _embedders.get(header.embedder) or open_embedder(header.embedder)
+    if embedder.fingerprint != header.fingerprint:
+        index.close()
+        raise ConfigError(
+            f"the index {str(file)!r} was made with another version of {header.embedder} ({header.fingerprint}, here "
+            f"{embedder.fingerprint}): make its vectors again with `firsthand rag reindex`"
+        )
+    _embedders[header.embedder] = embedder
+    return Corpus(index, embedder, name)

@@ -1,0 +1,88 @@
+"""The three searches that everything else is made of: dense (vectors), lexical (BM25) and hybrid (both, fused by rank)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.retrieval.corpus import Corpus, arguments_of, as_one
+from firsthand.retrieval.retriever import Hit, Query, Retriever, TrailStep
+from firsthand.retrieval.retrievers.fusion import fuse
+
+POOL = 100
+"""Hits of each search that are fused; deeper ranks add less than 1/160 to a score."""
+
+
+def dense(corpus: Corpus) -> Retriever:
+    """Finds the chunks whose vectors have the highest cosine with the query's; the score is the cosine.
+
+    A query with several vectors gives each chunk its best cosine with any of them.
+    """
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        _check_k(k)
+
+        async def act(passed: Json) -> Sequence[Hit]:
+            if query.vectors:
+                vectors = np.asarray(query.vectors, dtype=np.float32)
+            else:
+                vectors = await corpus.embed([str(passed["query"])])
+            lists = await corpus.ask(lambda index: [index.search_vectors(row, k, query.where) for row in vectors])
+            return traced(_best(lists)[:k], "dense")
+
+        return await corpus.read("dense", arguments_of(query, k), act)
+
+    return found
+
+
+def lexical(corpus: Corpus) -> Retriever:
+    """Finds the chunks with the highest BM25 for the query's words; the score is BM25."""
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        _check_k(k)
+
+        async def act(passed: Json) -> Sequence[Hit]:
+            text = str(passed["query"])
+            return traced(await corpus.ask(lambda index: index.search_terms(text, k, query.where)), "lexical")
+
+        return await corpus.read("lexical", arguments_of(query, k), act)
+
+    return found
+
+
+def hybrid(
+    corpus: Corpus, *, constant: float = 60.0, weights: Sequence[float] = (1.0, 1.0), pool: int = POOL
+) -> Retriever:
+    """Fuses `dense` and `lexical` by reciprocal rank. An index without vectors is searched by its terms alone."""
+    if corpus.embedder is None:
+        return lexical(corpus)
+    both = fuse(dense(corpus), lexical(corpus), constant=constant, weights=weights, pool=pool)
+    return as_one(corpus, "hybrid", both)
+
+
+def traced(hits: Sequence[Hit], retriever: str) -> list[Hit]:
+    """The hits with a step added to each trail: their rank and score here."""
+    return [
+        replace(hit, trail=(*hit.trail, TrailStep(retriever, rank, float(hit.score))))
+        for rank, hit in enumerate(hits, 1)
+    ]
+
+
+def _best(lists: Sequence[Sequence[Hit]]) -> list[Hit]:
+    """Each chunk once with its best score, best first, ties by chunk id."""
+    if len(lists) == 1:
+        return list(lists[0])
+    best: dict[str, Hit] = {}
+    for hit in (hit for hits in lists for hit in hits):
+        if (known := best.get(hit.chunk.id)) is None or hit.score > known.score:
+            best[hit.chunk.id] = hit
+    return sorted(best.values(), key=lambda hit: (-hit.score, hit.chunk.id))
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise ConfigError(f"k is {k}: ask for 1 hit or more")
