@@ -1,0 +1,1 @@
+"""Chunkers: a document as spans, by size, sentences, headings, symbols or meaning."""
