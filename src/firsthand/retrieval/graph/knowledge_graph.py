@@ -1,7 +1,7 @@
 """Entities and relations: extracted from chunks, merged into one graph.
 
-A graph is derived: it is merged from the extractions of the chunks that exist now, so that what came from a deleted chunk alone
-is gone with it. Entities are merged by name and type; nodes are names. Relations are merged by their pair of names in
+A graph is derived: it is merged from the extractions of the chunks that exist now, so that what came from a deleted chunk
+alone is gone with it. Entities are merged by name and type; nodes are names. Relations are merged by their pair of names in
 either direction, their weights summed (the reference keeps the last weight of a reversed pair).
 """
 

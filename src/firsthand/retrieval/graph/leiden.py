@@ -1,6 +1,6 @@
 """Communities of a graph by hierarchical Leiden (Traag et al., 2019), through graspologic-native.
 
-Communities with more than `max_cluster_size` members are divided again, level by level. The whole graph is divided; the
+Communities with `max_cluster_size` members or more are divided again, level by level. The whole graph is divided; the
 reference takes its largest connected component alone, so that entities outside of it are in no report (an option here).
 """
 
@@ -70,7 +70,7 @@ def communities(
     try:
         import graspologic_native
     except ImportError:
-        raise MissingExtra("communities of a graph need graspologic-native: pip install 'firsthand[rag]'") from None
+        raise MissingExtra("graspologic-native", "rag", "dividing a graph into communities") from None
     found = graspologic_native.hierarchical_leiden(
         [(*pair, weight) for pair, weight in sorted(weights.items())],
         starting_communities=_started(start, sorted({name for pair in weights for name in pair})),
