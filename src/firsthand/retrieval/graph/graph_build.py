@@ -192,9 +192,7 @@ class _Build:
         summary_keys, summaries_made = await self._summarise(graph)
         author, size = self._author, self.settings.summary_tokens
         graph = summarised(graph, self.file.texts(summary_keys), author, size)
-        before = (self.file.meta("built") or {}).get("communities", ())
-        start = {str(name): int(id) for id, level, _, members in before if level == 0 for name in members}
-        found = communities(graph.edges, self.settings.leiden, start=start)
+        found = communities(graph.edges, self.settings.leiden)
         report_keys, made, failed_reports = await self._report(graph, found, {chunk.id: chunk for chunk in chunks})
         vector_keys = await self._embed(graph)
         self.file.put_meta("built", self._built(found, report_keys))
@@ -202,6 +200,7 @@ class _Build:
         levels: dict[int, int] = {}
         for each in found:
             levels[each.level] = levels.get(each.level, 0) + 1
+        stored = self.file.states()
         return GraphReceipt(
             extracted=sum(
                 state == "done" for chunk, state in self.file.states().items() if chunk in {c.id for c in new}

@@ -6,7 +6,7 @@ reference takes its largest connected component alone, so that entities outside 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from firsthand.errors import ConfigError, MissingExtra
@@ -48,13 +48,10 @@ class Community:
     """In alphabetical order."""
 
 
-def communities(
-    edges: Iterable[Edge], settings: LeidenSettings | None = None, *, start: Mapping[str, int] | None = None
-) -> list[Community]:
+def communities(edges: Iterable[Edge], settings: LeidenSettings | None = None) -> list[Community]:
     """The communities of all levels, by id; none for no edges. Names without an edge are in none.
 
-    Equal edges give equal communities, in whatever order they come. `start` is an earlier division into level 0, by name,
-    which a changed graph is divided from, so that what did not change stays together; names that it lacks begin alone.
+    Equal edges give equal communities, in whatever order they come.
     """
     settings = settings or LeidenSettings()
     weights: dict[tuple[str, str], float] = {}
@@ -73,7 +70,7 @@ def communities(
         raise MissingExtra("graspologic-native", "rag", "dividing a graph into communities") from None
     found = graspologic_native.hierarchical_leiden(
         [(*pair, weight) for pair, weight in sorted(weights.items())],
-        starting_communities=_started(start, sorted({name for pair in weights for name in pair})),
+        starting_communities=None,
         resolution=settings.resolution,
         randomness=settings.randomness,
         iterations=settings.iterations,
@@ -117,11 +114,3 @@ def at_level(found: Sequence[Community], level: int) -> list[Community]:
         if community.level <= level:
             finest |= dict.fromkeys(community.members, community)
     return sorted(set(finest.values()), key=lambda each: each.id)
-
-
-def _started(start: Mapping[str, int] | None, names: Sequence[str]) -> dict[str, int] | None:
-    """The starting communities of exactly these names, numbered from 0 without gaps."""
-    if not start or not any(name in start for name in names):
-        return None
-    numbers: dict[object, int] = {}
-    return {name: numbers.setdefault(start.get(name, ("new", name)), len(numbers)) for name in names}

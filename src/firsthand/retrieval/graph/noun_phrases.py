@@ -105,14 +105,14 @@ def _phrases_of(text: str, begins_sentence: bool, max_words: int) -> list[tuple[
     return found
 
 
-def _name_end(words: Sequence[str], place: int) -> int:
+def _name_end(words: Sequence[str], first: int) -> int:
     """The end of the run of capitalised words at a place, with small words such as "of" between two of them."""
-    end = place
+    end = place = first
     while place < len(words):
-        if words[place][0].isupper() and not (words[place].lower() in _STOP and end == place):
+        if words[place][0].isupper() and not (end == first and words[place].lower() in _STOP):
             place += 1
             end = place
-        elif end == place > 0 and words[place] in _LINKS and place + 1 < len(words) and words[place + 1][0].isupper():
+        elif end == place > first and words[place] in _LINKS:
             place += 1
         else:
             break
