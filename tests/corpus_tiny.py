@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import numpy as np
 from firsthand.errors import UnknownName
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt
-from firsthand.retrieval.corpus import Corpus
+from firsthand.retrieval.corpus import Corpus, open_corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Hit
+from firsthand.retrieval.store.sqlite_index import open_index
 
 DIMENSION = 64
 
@@ -123,3 +125,18 @@ def tiny_corpus(texts: Mapping[str, str], *, vectors: bool = True, **meta: Any) 
     documents = [Document(id, text, source=f"/data/{id}", meta=meta) for id, text in texts.items()]
     index = MemoryIndex(documents, [chunk for each in documents for chunk in sentences_of(each)], vectors=vectors)
     return Corpus(index, WordEmbedder() if vectors else None, "notes")  # type: ignore[arg-type]
+
+
+def write_index(path: Path, texts: Mapping[str, str], *, vectors: bool = True, **meta: Any) -> Path:
+    """An index file of one document for each name, with a chunk for each line, open in this process with its embedder."""
+    header = IndexHeader("words" if vectors else "", "words" if vectors else "", DIMENSION if vectors else 0, "lines")
+    index = open_index(path, header)
+    documents = [Document(id, text, source=f"/data/{id}", meta=meta) for id, text in texts.items()]
+    for document in documents:
+        chunks = sentences_of(document)
+        rows = np.stack([embedded(chunk.indexed_text) for chunk in chunks]) if vectors and chunks else None
+        receipt = index.put([IndexedDocument(document, chunks, rows)])
+        assert not receipt.failed, receipt.failed
+    index.close()
+    open_corpus(path, embedder=WordEmbedder() if vectors else None)  # type: ignore[arg-type]
+    return path

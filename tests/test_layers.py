@@ -69,7 +69,7 @@ EDGES = {
     "patterns": "tokens",
     "safety": "",
     "memories": "",
-    "retrieval": "tools providers",
+    "retrieval": "tools kernels providers patterns tokens",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools",

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import Embedder
@@ -48,6 +48,8 @@ class Corpus:
     """Told as the source of what is found, such as the name of the index's folder."""
     effect: Effect | None = field(default=None, repr=False)
     """None: the index is read directly."""
+    fingerprint: str = ""
+    """The embedder's; an index that has another one by now is not searched. Empty: not checked."""
 
     def through(self, effect: Effect | None) -> Corpus:
         """The same corpus, read through another effect."""
@@ -74,14 +76,19 @@ class Corpus:
 
         return await self.effect(name, arguments, within)
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        """The vectors of queries, a row each, with the index's prefix for queries."""
+    async def embed(self, texts: Sequence[str], *, documents: bool = False) -> Vectors:
+        """The vectors of queries, or of texts like `documents`, a row each, with the index's prefix for them."""
         if self.embedder is None:
             raise ConfigError(
                 f"the index of {self.name} has no vectors: search its terms (variant lexical), or index it with an embedder"
             )
-        prefix = self.index.header.query_prefix
-        return np.asarray(await self.embedder.embed([prefix + text for text in texts]), dtype=np.float32)
+        header = await self.ask(lambda index: index.header)
+        if self.fingerprint and header.fingerprint != self.fingerprint:
+            raise StoreError(
+                f"the index of {self.name} was embedded again by another process: start again to search it"
+            )
+        texts = [(header.document_prefix if documents else header.query_prefix) + text for text in texts]
+        return np.asarray(await self.embedder.embed(texts), dtype=np.float32)
 
     async def ask(self, question: Callable[[ChunkIndex], T]) -> T:
         """The reply of the index, which is asked in a thread."""
@@ -142,16 +149,17 @@ def check_index(path: str | Path) -> None:
         raise ConfigError(f"no index at {str(path)!r}: make one with `firsthand rag index DIR`, and give its path")
 
 
-def open_corpus(path: str | Path) -> Corpus:
+def open_corpus(path: str | Path, *, embedder: Embedder | None = None) -> Corpus:
     """The corpus at a path: one open index and one loaded embedder for a path in a process.
 
-    ConfigError if there is none, or if the embedder is another one than the index was made with.
+    The first call may give an embedder that is no local model. ConfigError if there is no index, or if the embedder is
+    another one than the index was made with.
     """
     check_index(path)
     file = index_file(path).resolve()
     with _lock:
         if (found := _corpora.get(str(file))) is None:
-            found = _corpora[str(file)] = _opened(file)
+            found = _corpora[str(file)] = _opened(file, embedder)
         return found
 
 
@@ -166,7 +174,7 @@ def close_corpora() -> None:
         _embedders.clear()
 
 
-def _opened(file: Path) -> Corpus:
+def _opened(file: Path, given: Embedder | None) -> Corpus:
     from firsthand.retrieval.store.sqlite_index import open_index
 
     index = open_index(file, read_only=True)
@@ -174,12 +182,14 @@ def _opened(file: Path) -> Corpus:
     name = file.parent.name if file.name == INDEX_NAME else file.stem
     if not header.embedder:
         return Corpus(index, None, name)
-    embedder = _embedders.get(header.embedder) or open_embedder(header.embedder)
-    if embedder.fingerprint != header.fingerprint:
+    embedder = given or _embedders.get(header.embedder) or open_embedder(header.embedder)
+    found = getattr(embedder, "fingerprint", header.fingerprint)
+    if found != header.fingerprint:
         index.close()
         raise ConfigError(
             f"the index {str(file)!r} was made with another version of {header.embedder} ({header.fingerprint}, here "
-            f"{embedder.fingerprint}): make its vectors again with `firsthand rag reindex`"
+            f"{found}): make its vectors again with `firsthand rag reindex`"
         )
-    _embedders[header.embedder] = embedder
-    return Corpus(index, embedder, name)
+    if isinstance(embedder, LocalEmbedder):
+        _embedders[header.embedder] = embedder
+    return Corpus(index, embedder, name, fingerprint=header.fingerprint)

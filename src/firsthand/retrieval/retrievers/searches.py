@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +62,10 @@ def hybrid(
         return lexical(corpus)
     both = fuse(dense(corpus), lexical(corpus), constant=constant, weights=weights, pool=pool)
     return as_one(corpus, "hybrid", both)
+
+
+SEARCHES: dict[str, Callable[[Corpus], Retriever]] = {"dense": dense, "lexical": lexical, "hybrid": hybrid}
+"""The searches by name."""
 
 
 def traced(hits: Sequence[Hit], retriever: str) -> list[Hit]:

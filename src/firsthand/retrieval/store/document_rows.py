@@ -54,7 +54,7 @@ def prepared(indexed: IndexedDocument, header: IndexHeader) -> PreparedDocument:
         sql_text(document.title),
         sql_text(document.source),
         document.sha256,
-        _digest(document, chunks, searchable),
+        digest_of(document, chunks, searchable),
         json.dumps(_object(document.meta, document.id)),
         json.dumps([[place.start, place.kind, place.label] for place in document.locations]),
         zlib.compress(text, 3),
@@ -81,8 +81,8 @@ def put_document(
             metas[form] = _meta_number(connection, form, chunk.meta)
         counts = np.array(words[place], dtype="<u4").reshape(-1, 2)
         row = connection.execute(
-            "INSERT INTO chunks (id, document, start, end, heading, parent, meta, text, text_hash, searchable, words, length) "
-            "VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO chunks (id, document, start, end, heading, parent, meta, text, text_hash, searchable, words, "
+            "length) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 chunk.id,
                 number,
@@ -108,7 +108,7 @@ def remove_document(connection: sqlite3.Connection, number: int) -> None:
     rows = connection.execute("SELECT number, heading, text, meta FROM chunks WHERE document = ?", (number,)).fetchall()
     connection.executemany(
         "INSERT INTO terms (terms, rowid, text) VALUES ('delete', ?, ?)",
-        ((row, plain_indexed(_indexed_text(heading, text))) for row, heading, text, _ in rows),
+        ((row, plain_indexed(indexed_text_of(heading, text))) for row, heading, text, _ in rows),
     )
     for table in ("vectors_0", "vectors_1"):
         connection.executemany(f"DELETE FROM {table} WHERE chunk = ?", ((row[0],) for row in rows))
@@ -174,7 +174,8 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def _indexed_text(heading: str | bytes, text: str | bytes) -> str:
+def indexed_text_of(heading: str | bytes, text: str | bytes) -> str:
+    """The `indexed_text` of a chunk's columns."""
     return Chunk("-", 0, 0, python_text(text), python_text(heading)).indexed_text
 
 
@@ -184,13 +185,17 @@ def _check_chunks(document: Document, chunks: Sequence[Chunk]) -> None:
         raise ConfigError(f"two chunks of {document.id!r} have one span and text: give each span once")
     for chunk in chunks:
         if chunk.document != document.id:
-            raise ConfigError(f"a chunk of {chunk.document!r} was given with the document {document.id!r}: give its own")
+            raise ConfigError(
+                f"a chunk of {chunk.document!r} was given with the document {document.id!r}: give its own"
+            )
         if not 0 <= chunk.start <= chunk.end or document.text[chunk.start : chunk.end] != chunk.text:
             raise ConfigError(
                 f"the chunk {chunk.start}..{chunk.end} of {document.id!r} is not the document's text there: chunk it again"
             )
         if chunk.parent is not None and chunk.parent not in ids:
-            raise ConfigError(f"a chunk of {document.id!r} has a parent that is none of its chunks: give the parent too")
+            raise ConfigError(
+                f"a chunk of {document.id!r} has a parent that is none of its chunks: give the parent too"
+            )
 
 
 def _checked_vectors(
@@ -198,22 +203,29 @@ def _checked_vectors(
 ) -> NDArray[np.float32] | None:
     if not header.dimension:
         if vectors is not None:
-            raise ConfigError(f"vectors were given for {id!r}, and this index has terms alone: make one with an embedder")
+            raise ConfigError(
+                f"vectors were given for {id!r}, and this index has terms alone: make one with an embedder"
+            )
         return None
     shape = (len(chunks), header.dimension)
     if vectors is None or vectors.shape != shape:
         given = "no vectors" if vectors is None else f"vectors of shape {vectors.shape}"
         raise ConfigError(f"{id!r} comes with {given}, and its chunks need {shape}: embed each chunk's indexed_text")
-    lengths = np.linalg.norm(vectors, axis=1)
-    wrong = ~((np.abs(lengths - 1) <= NORM_TOLERANCE) | (lengths == 0))
-    if wrong.any():
-        raise ConfigError(
-            f"a vector of {id!r} has the length {lengths[wrong][0]:.4g}: divide vectors by their Euclidean length"
-        )
+    checked_lengths(vectors, repr(id), zeros=True)
     return vectors
 
 
-def _digest(document: Document, chunks: Sequence[Chunk], searchable: Sequence[bool]) -> bytes:
+def checked_lengths(vectors: NDArray[np.float32], owner: str, *, zeros: bool) -> None:
+    """ConfigError if a vector's length is not 1, nor 0 where `zeros` allows it."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    wrong = ~((np.abs(lengths - 1) <= NORM_TOLERANCE) | ((lengths == 0) & zeros))
+    if wrong.any():
+        raise ConfigError(
+            f"a vector of {owner} has the length {lengths[wrong][0]:.4g}: divide vectors by their Euclidean length"
+        )
+
+
+def digest_of(document: Document, chunks: Sequence[Chunk], searchable: Sequence[bool]) -> bytes:
     """A hash of all that is stored of a document but its vectors."""
     form = [document.title, document.source, document.meta, [[p.start, p.kind, p.label] for p in document.locations]]
     rows = [[c.id, c.heading, c.parent, c.meta, s] for c, s in zip(chunks, searchable, strict=True)]

@@ -1,7 +1,7 @@
 """Filters in two forms: as a predicate on one chunk, which defines them, and as SQL over the stored fields.
 
 Values compare as JSON does: true is not 1, 1 is 1.0, lists and objects are equal if all in them is. A whole number beyond
-64 bits compares as the nearest float. Text is ordered by code points. Reserved names ("document", "source", "title") mean the
+64 bits compares as the nearest float. Text is ordered by code points. The names "document", "source" and "title" mean the
 document's own, whatever the chunk's `meta` holds.
 """
 
@@ -41,7 +41,9 @@ def canonical(value: Json) -> str:
     try:
         return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{str(value)[:80]!r} is no JSON ({error}): use strings, numbers, lists and objects") from None
+        raise ConfigError(
+            f"{str(value)[:80]!r} is no JSON ({error}): use strings, numbers, lists and objects"
+        ) from None
 
 
 def matches(where: Filter, meta: Mapping[str, Json], reserved: Mapping[str, str]) -> bool:
@@ -71,7 +73,9 @@ def excluded(condition: Json) -> tuple[Json] | None:
     """The condition within {"not": condition}, in a tuple; None if it is no exclusion."""
     if isinstance(condition, Mapping) and "not" in condition:
         if len(condition) > 1:
-            raise ConfigError(f'the condition {dict(condition)!r} has more than "not": give one of them a filter of its own')
+            raise ConfigError(
+                f'the condition {dict(condition)!r} has more than "not": give one of them a filter of its own'
+            )
         return (condition["not"],)
     return None
 
@@ -79,7 +83,9 @@ def excluded(condition: Json) -> tuple[Json] | None:
 def ends(condition: Mapping[str, Json]) -> tuple[Field | None, Field | None]:
     """The ends of {"min": a, "max": b}, of one kind. ConfigError if it is something else."""
     if not condition or condition.keys() - {"min", "max"}:
-        raise ConfigError(f'the condition {dict(condition)!r} is not known: give a value, a list, "min" and "max", or "not"')
+        raise ConfigError(
+            f'the condition {dict(condition)!r} is not known: give a value, a list, "min" and "max", or "not"'
+        )
     low, high = (field_of(condition[key]) if key in condition else None for key in ("min", "max"))
     kinds = {end[0] for end in (low, high) if end is not None}
     if len(kinds) != 1 or not kinds <= {NUMBER, TEXT}:

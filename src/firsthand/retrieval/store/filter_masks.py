@@ -56,9 +56,8 @@ def _passing(connection: sqlite3.Connection, name: str, condition: Json, searche
     if name in RESERVED:
         column = _COLUMNS[name]
         sql, values = condition_sql(condition)
-        statement = (
-            f"SELECT number FROM (SELECT number, {TEXT} AS kind, CAST({column} AS BLOB) AS value FROM documents) WHERE {sql}"
-        )
+        typed = f"SELECT number, {TEXT} AS kind, CAST({column} AS BLOB) AS value FROM documents"
+        statement = f"SELECT number FROM ({typed}) WHERE {sql}"
         return _among(connection, statement, values, searched.documents)
     sql, values = condition_sql(condition)
     key = name.encode("utf-8", "surrogatepass")

@@ -1,8 +1,8 @@
 """Opens an index's SQLite file: schema, transactions, the right to write, errors as sentences.
 
-SQLite in WAL mode. A reader sees the file as of one commit. A writer holds a lock beside the file, so a second one is told who
-holds it. Commits within `writing` reach the operating system, which keeps them when the process is killed; leaving the block
-syncs them to the disk. A file may come from anyone: its schema must be ours, and no foreign trigger or view runs.
+SQLite in WAL mode. A reader sees the file as of one commit. A writer holds a lock beside the file, so a second one is told
+who holds it. Commits within `writing` reach the operating system, which keeps them when the process is killed; leaving the
+block syncs them to the disk. A file may come from anyone: its schema must be ours, and no foreign trigger or view runs.
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ class IndexFile:
         """Hold the right to write for several transactions. Leaving the block syncs what was committed."""
         if self._read_only:
             raise StoreError(f"{self.name} was opened to be read: open it again without read_only to write")
+        with self._sentences(), self._lock:
+            self._own_connection().execute("SELECT 1 FROM header")  # a closed index has no claim
         if self.path is None:
             yield
             return

@@ -1,6 +1,6 @@
 """Searchable chunks as arrays in memory, derived from an index's file and brought up to date when its revision changes.
 
-A row is a chunk. Rows are in the order of chunk numbers, which are never used twice, so that new chunks are appended; removed
+A row is a chunk. Rows are in the order of chunk numbers, which are never used twice, so new chunks are appended; removed
 ones are marked until a quarter of all rows is.
 """
 
@@ -9,11 +9,13 @@ ones are marked until a quarter of all rows is.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from firsthand.kernels.search.best_rows import possible_best
 from firsthand.retrieval.store.term_postings import TermPostings
 from firsthand.retrieval.store.vector_rows import VectorRows
 
@@ -36,14 +38,17 @@ class SearchRows:
         self.documents: Ints = np.empty(0, dtype=np.int64)
         self.metas: Ints = np.empty(0, dtype=np.int64)
         self.alive: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
+        self.count = 0
         self.vectors = VectorRows(self.dimension)
         self.postings = TermPostings()
 
-    def refresh(self, connection: sqlite3.Connection) -> bool:
-        """Read what has changed since the last call; False if nothing has. The connection is in a transaction."""
+    def is_stale(self, connection: sqlite3.Connection) -> bool:
+        """True if the index has changed since the last `refresh`. The connection is in a transaction."""
+        return bool(connection.execute("SELECT revision FROM header").fetchone()[0] != self.revision)
+
+    def refresh(self, connection: sqlite3.Connection) -> None:
+        """Read what has changed since the last call. ValueError if rows are not what we wrote."""
         revision, active, removals = connection.execute("SELECT revision, active, removals FROM header").fetchone()
-        if revision == self.revision:
-            return False
         if active != self._active:
             self._clear()
         if removals != self._removals and len(self.numbers):
@@ -54,10 +59,22 @@ class SearchRows:
                 self._clear()
         self._append(connection, active)
         self.revision, self._active, self._removals = revision, active, removals
-        return True
 
     def __len__(self) -> int:
-        return int(self.alive.sum())
+        return self.count
+
+    def best_terms(self, words: Sequence[tuple[int, int]], k: int, rows: Ints) -> tuple[Ints, NDArray[np.float64]]:
+        """Those of the given rows whose BM25 is among the k best and above 0, with ties, and their scores."""
+        scores = self.postings.scores(words, self.alive, self.count)
+        if len(rows) < len(scores):
+            scores = scores[rows]
+        found = np.empty(len(rows), dtype=np.int64)
+        heap = np.empty(min(k, len(rows)), dtype=np.float64)
+        exact = np.zeros(len(self.numbers), dtype=np.float32)
+        count = possible_best(scores, exact, 0.0, 0.0, rows, heap, found)
+        found = found[:count]
+        found = found[scores[found] > 0]
+        return rows[found], scores[found]
 
     def _append(self, connection: sqlite3.Connection, active: int) -> None:
         last = int(self.numbers[-1]) if len(self.numbers) else 0
@@ -68,11 +85,12 @@ class SearchRows:
             "WHERE c.searchable AND c.number > ? ORDER BY c.number",
             (last,),
         )
+        num_words = connection.execute("SELECT coalesce(max(number), 0) FROM words").fetchone()[0]
         columns: list[list[Any]] = [[], [], []]
         while batch := rows.fetchmany(_BATCH):
             for column, values in zip(columns, zip(*(row[:3] for row in batch), strict=True), strict=True):
                 column.append(np.array(values, dtype=np.int64))
-            self.postings.append([row[3] for row in batch], [row[4] for row in batch])
+            self.postings.append([row[3] for row in batch], [row[4] for row in batch], num_words)
             if self.dimension:
                 self.vectors.append([row[5] for row in batch])
         if columns[0]:
@@ -80,5 +98,5 @@ class SearchRows:
             self.documents = np.concatenate([self.documents, *columns[1]])
             self.metas = np.concatenate([self.metas, *columns[2]])
             self.alive = np.concatenate([self.alive, np.ones(len(self.numbers) - len(self.alive), dtype=np.bool_)])
-            self.vectors.join()
             self.postings.join()
+        self.count = int(self.alive.sum())

@@ -13,7 +13,6 @@ what another process wrote is found by the next search.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -30,7 +29,9 @@ from firsthand.retrieval.retriever import Filter, Hit, TrailStep
 from firsthand.retrieval.store import document_rows as rows_of
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.filter_masks import FilterMasks
+from firsthand.retrieval.store.index_checks import faults
 from firsthand.retrieval.store.index_file import MEMORY, IndexFile
+from firsthand.retrieval.store.reembedding import Embed, reembed
 from firsthand.retrieval.store.search_rows import SearchRows
 
 _AT_ONCE = 500
@@ -67,11 +68,7 @@ class SqliteIndex:
     @property
     def header(self) -> IndexHeader:
         """The header it was created with, or that `reembed` gave it."""
-        with self._file.reading() as connection:
-            stored = self._stored_header(connection)
-        if stored is None:
-            raise self._file.damaged("it has no header")
-        return stored
+        return self._header
 
     # -- writing --
 
@@ -101,9 +98,7 @@ class SqliteIndex:
         counts = self._analyzer.counts([chunk.indexed_text for chunk in indexed.chunks])
         new: dict[str, int] = {}
         with self._file.transaction() as connection:
-            stored = self._stored_header(connection)
-            if stored != self._header:
-                raise StoreError(f"{self._file.name} was re-embedded by another process: open it again")
+            self._check_current(connection)
             found = connection.execute(
                 "SELECT number, digest FROM documents WHERE id = ?", (ready.columns[0],)
             ).fetchone()
@@ -187,7 +182,9 @@ class SqliteIndex:
         missing = [id for id in ids if rows_of.sql_text(id) not in found]
         if missing:
             raise UnknownName(f"no vector of the chunk {missing[0][:64]!r} in {self._file.name}")
-        return np.array([found[rows_of.sql_text(id)] for id in ids], dtype=np.float32).reshape(len(ids), -1)
+        return np.array([found[rows_of.sql_text(id)] for id in ids], dtype=np.float32).reshape(
+            -1, self._header.dimension
+        )
 
     def known_vectors(self, texts: Sequence[str]) -> dict[str, Vectors]:
         """The vectors of those texts that are the `indexed_text` of a stored chunk, so that none is computed twice."""
@@ -249,17 +246,15 @@ class SqliteIndex:
 
     def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
         """The k chunks of highest BM25, best first, ties by chunk id; none if no word of the text is indexed."""
-        [counts] = self._analyzer.counts([text])
         with self._file.reading() as connection:
+            [counts] = self._analyzer.counts([text])
             rows = self._passing(connection, where)
             words = self._known_words(connection, counts)
             if k < 1 or not len(rows) or not words:
                 return []
-            scores = self._rows.postings.scores(words, self._rows.alive)[rows]
-            least = np.partition(scores, -k)[-k] if len(scores) > k else 0.0
-            kept = np.flatnonzero((scores >= least) & (scores > 0))
-            numbers = self._rows.numbers[rows[kept]].tolist()
-            return self._hits(connection, "terms", list(zip(numbers, scores[kept].tolist(), strict=True)), k)
+            found, scores = self._rows.best_terms(words, k, rows)
+            numbers = self._rows.numbers[found].tolist()
+            return self._hits(connection, "terms", list(zip(numbers, scores.tolist(), strict=True)), k)
 
     def _query_vector(self, vector: Vectors) -> Vectors:
         dimension = self._header.dimension
@@ -277,17 +272,25 @@ class SqliteIndex:
 
     def _passing(self, connection: Any, where: Filter) -> Any:
         """The rows that are searchable and pass a filter. The arrays are brought up to date first."""
-        if self._rows.refresh(connection):
-            self._masks.clear()
+        try:
+            if self._rows.is_stale(connection):
+                self._check_current(connection)
+                self._rows.refresh(connection)
+                self._masks.clear()
+        except (ValueError, TypeError, OverflowError) as error:
+            raise self._file.damaged(str(error)) from None
         return self._masks.rows(connection, where, self._rows)
 
-    def _known_words(self, connection: Any, counts: Mapping[str, int]) -> dict[int, int]:
-        found: dict[int, int] = {}
-        for word, count in counts.items():
-            row = connection.execute("SELECT number FROM words WHERE word = ?", (word,)).fetchone()
-            if row is not None:
-                found[row[0]] = count
-        return found
+    def _known_words(self, connection: Any, counts: Mapping[str, int]) -> list[tuple[int, int]]:
+        """Numbers and counts of a query's words that are stored, in the words' order."""
+        found: dict[str, int] = {}
+        words = sorted(counts)
+        for first in range(0, len(words), _AT_ONCE):
+            some = words[first : first + _AT_ONCE]
+            found |= connection.execute(
+                f"SELECT word, number FROM words WHERE word IN ({','.join('?' * len(some))})", some
+            ).fetchall()
+        return [(found[word], counts[word]) for word in words if word in found]
 
     def _hits(self, connection: Any, retriever: str, scored: list[tuple[int, float]], k: int) -> list[Hit]:
         """The best k of (chunk number, score), equal scores by chunk id."""
@@ -295,13 +298,16 @@ class SqliteIndex:
             least = sorted((score for _, score in scored), reverse=True)[k - 1]
             scored = [each for each in scored if each[1] >= least]
         found = []
-        for number, score in scored:
-            row = connection.execute(
-                f"SELECT {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} WHERE c.number = ?", (number,)
-            ).fetchone()
-            if row is None:
+        for first in range(0, len(scored), _AT_ONCE):
+            scores = dict(scored[first : first + _AT_ONCE])
+            rows = connection.execute(
+                f"SELECT c.number, {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} "
+                f"WHERE c.number IN ({','.join('?' * len(scores))})",
+                list(scores),
+            ).fetchall()
+            if len(rows) < len(scores):
                 raise self._file.damaged("a chunk has no document or no meta")
-            found.append((-score, row[0], row))
+            found += [(-scores[number], row[0], row) for number, *row in rows]
         found.sort(key=lambda each: each[:2])
         return [
             Hit(self._readable(rows_of.read_chunk, row), -score, (TrailStep(retriever, rank, -score),))
@@ -320,6 +326,11 @@ class SqliteIndex:
         names = [each.name for each in fields(IndexHeader)]
         row = connection.execute(f"SELECT {', '.join(names)} FROM header").fetchone()
         return None if row is None else IndexHeader(*row)
+
+    def _check_current(self, connection: Any) -> None:
+        """StoreError if another process has re-embedded the index since it was opened."""
+        if self._stored_header(connection) != self._header:
+            raise StoreError(f"{self._file.name} was re-embedded by another process: open it again")
 
     def _agreed_header(self, wanted: IndexHeader | None) -> IndexHeader:
         """The stored header, which is written first if there is none. ConfigError if it is not the wanted one."""
@@ -344,7 +355,7 @@ class SqliteIndex:
 
     def _check_same(self, stored: IndexHeader, wanted: IndexHeader) -> None:
         differing = [
-            f"{name} {str(was)[:80]!r} (now {str(now)[:80]!r})"
+            f"{name} {repr(was)[:80]} (now {repr(now)[:80]})"
             for (name, was), now in zip(asdict(stored).items(), asdict(wanted).values(), strict=True)
             if was != now and name != "embedder"
         ]
@@ -359,11 +370,27 @@ class SqliteIndex:
     def verify(self) -> list[str]:
         """Faults found by recounting everything, a sentence each; empty if there are none."""
         with self._file.reading() as connection:
-            found = connection.execute("PRAGMA integrity_check").fetchall()
-        return [] if found == [("ok",)] else [str(row[0]) for row in found]
+            return faults(connection, self._header, self._analyzer)
+
+    def reembed(self, header: IndexHeader, embed: Embed, *, batch_size: int = 256) -> int:
+        """Gives all chunks the vectors of another embedder, in one swap; returns how many were computed in this call.
+
+        `embed` maps texts to vectors and adds the document prefix. A call that was killed goes on where it ended.
+        """
+        computed = reembed(self._file, self._header, header, embed, batch_size)
+        self._header = header
+        self._rows = SearchRows(header.dimension)
+        self._masks.clear()
+        return computed
 
     def close(self) -> None:
         """Releases the file and the memory."""
         self._file.close()
         self._analyzer.close()
         self._rows = SearchRows(self._header.dimension)
+
+    def __enter__(self) -> SqliteIndex:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,164 @@
+"""Citation: a quotation found word for word in a document, with the hash, the span and the place that prove it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple
+
+from firsthand.errors import UnknownName
+from firsthand.message import Json
+from firsthand.retrieval.answers.evidence import unescaped
+from firsthand.retrieval.chunk_index import ChunkIndex
+from firsthand.retrieval.corpus import Corpus
+from firsthand.retrieval.document import Document
+from firsthand.retrieval.retriever import Hit
+
+QuoteMatch = Literal["exact", "normalised", "chosen"]
+"""`exact`: the model's quotation stands in the passage letter for letter; `normalised`: but for case and white space;
+`chosen`: the model named the passage, and the quotation is the passage's sentence that shares most words with the claim."""
+MIN_QUOTE_CHARS = 8
+"""A shorter quotation is found anywhere and proves nothing."""
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A span of a document that an answer rests on: `quote` is exactly `document.text[start:end]`."""
+
+    number: int
+    """Its number in the answer, from 1."""
+    document: str
+    """The id of the document."""
+    sha256: str
+    """The hash of the document's text; empty if the document is no longer in the index."""
+    start: int
+    end: int
+    quote: str
+    source: str
+    """The path or URL that the document was read from."""
+    label: str
+    """The place as a reader looks it up: `guide.md:12` or `paper.pdf, page 3`."""
+    match: QuoteMatch
+
+    def to_json(self) -> Json:
+        """The citation as a JSON object."""
+        return asdict(self)
+
+
+class Place(NamedTuple):
+    """Where a hit stands in its document."""
+
+    sha256: str
+    source: str
+    line: int
+    """The line of the hit's first character, from 1."""
+    marks: tuple[tuple[int, str, str], ...]
+    """(start, kind, label) of the document's places up to the hit's end, from the one that holds its start."""
+
+
+class QuoteSpan(NamedTuple):
+    """A quotation found in a text."""
+
+    start: int
+    end: int
+    match: QuoteMatch
+
+
+async def locate(corpus: Corpus, hits: Sequence[Hit]) -> list[Place]:
+    """The place of each hit, in one read of the corpus."""
+    wanted = [[hit.chunk.document, hit.chunk.start, hit.chunk.end] for hit in hits]
+
+    async def act(passed: Json) -> Sequence[Json]:
+        return await corpus.ask(lambda index: [_place(index, *each) for each in wanted])
+
+    items = await corpus.items("locate", {"query": "", "k": len(hits), "spans": wanted}, act)
+    return [
+        Place(
+            item["sha256"],
+            item["source"],
+            item["line"],
+            tuple((start, kind, label) for start, kind, label in item["marks"]),
+        )
+        for item in items
+    ]
+
+
+def _place(index: ChunkIndex, id: str, start: int, end: int) -> Json:
+    try:
+        document = index.document(id)
+    except UnknownName:  # it was removed after it was found
+        return {"text": "", "sha256": "", "source": "", "line": 0, "marks": []}
+    first = document.location(start)
+    marks = [place for place in document.locations if first.start <= place.start < end] if document.locations else []
+    line = document.text.count("\n", 0, start) + 1
+    listed = [[mark.start, mark.kind, mark.label] for mark in marks]
+    return {"text": "", "sha256": document.sha256, "source": document.source, "line": line, "marks": listed}
+
+
+def label_of(hit: Hit, place: Place, start: int) -> str:
+    """The place of a character of the hit's document, as a reader looks it up."""
+    id = hit.chunk.document
+    marks = [mark for mark in place.marks if mark[0] <= start]
+    if marks and marks[-1][1] != "line":
+        _, kind, label = marks[-1]
+        return f"{id}, {label}" if kind == "heading" else f"{id}, {kind} {label}"
+    if marks:
+        return f"{id}:{marks[-1][2]}"
+    if not place.line:
+        return id
+    return f"{id}:{place.line + hit.chunk.text.count(chr(10), 0, max(0, start - hit.chunk.start))}"
+
+
+def find_quote(text: str, quote: str) -> QuoteSpan | None:
+    """The span of a quotation in a text: letter for letter, else but for case and white space; never by likeness.
+
+    None if it is not there, or has fewer than 8 characters.
+    """
+    quote = quote.strip()
+    if len(quote) < MIN_QUOTE_CHARS:
+        return None
+    for form in dict.fromkeys((quote, unescaped(quote))):
+        if (start := text.find(form)) >= 0:
+            return QuoteSpan(start, start + len(form), "exact")
+    folded, places = _folded(text)
+    wanted = _folded(unescaped(quote))[0].strip()
+    start = folded.find(wanted) if wanted else -1
+    if start < 0:
+        return None
+    return QuoteSpan(places[start], places[start + len(wanted) - 1] + 1, "normalised")
+
+
+def _folded(text: str) -> tuple[str, list[int]]:
+    """The text in lower case with single spaces, and for each of its characters the one it comes from."""
+    letters: list[str] = []
+    places: list[int] = []
+    for place, letter in enumerate(text):
+        forms = " " if letter.isspace() else letter.casefold()
+        if forms == " " and letters and letters[-1] == " ":
+            continue
+        letters += forms
+        places += [place] * len(forms)
+    return "".join(letters), places
+
+
+def holds(citation: Citation, document: Document) -> bool:
+    """True if the citation's quotation stands in the document at its span, and the document is the one that was cited."""
+    return citation.sha256 == document.sha256 and document.text[citation.start : citation.end] == citation.quote != ""
+
+
+_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?![\s\"')\]]|$)[^.!?\n]*)*[.!?]*[\"')\]]*")
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """The spans of the sentences of a text, without the white space around them; a line break ends one."""
+    found = []
+    for match in _SENTENCE.finditer(text):
+        start, end = match.span()
+        while start < end and text[start].isspace():
+            start += 1
+        while end > start and text[end - 1].isspace():
+            end -= 1
+        if start < end:
+            found.append((start, end))
+    return found

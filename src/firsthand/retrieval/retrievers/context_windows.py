@@ -1,0 +1,100 @@
+"""Small to big: what is found by small chunks is read with its neighbours, or as the larger chunk that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import ChunkIndex
+from firsthand.retrieval.corpus import Corpus, arguments_of
+from firsthand.retrieval.retriever import Hit, Query, Retriever, TrailStep
+
+
+def neighbours(retriever: Retriever, corpus: Corpus, *, around: int = 1) -> Retriever:
+    """Widens each hit by `around` chunks before and after it in its document; windows that touch become one hit.
+
+    The hit keeps the score and the place of the best of its parts.
+    """
+    if around < 1:
+        raise ConfigError(f"around is {around}: give 1 chunk or more on each side")
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        hits = await retriever(query, k)
+
+        async def act(passed: Json) -> Sequence[Hit]:
+            return await corpus.ask(lambda index: _widened(index, hits, around))
+
+        return await corpus.read("neighbours", arguments_of(query, k, hits=[hit.chunk.id for hit in hits]), act)
+
+    return found
+
+
+def parents(retriever: Retriever, corpus: Corpus) -> Retriever:
+    """Replaces each hit by the larger chunk that holds it, once for all hits within; a hit without a parent stays."""
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        hits = await retriever(query, k)
+
+        async def act(passed: Json) -> Sequence[Hit]:
+            return await corpus.ask(lambda index: _parents(index, hits))
+
+        return await corpus.read("parents", arguments_of(query, k, hits=[hit.chunk.id for hit in hits]), act)
+
+    return found
+
+
+def _parents(index: ChunkIndex, hits: Sequence[Hit]) -> list[Hit]:
+    whole: dict[str, Hit] = {}
+    for hit in hits:
+        chunk = hit.chunk if hit.chunk.parent is None else index.chunk(hit.chunk.parent)
+        whole.setdefault(chunk.id, replace(hit, chunk=chunk))
+    return _stepped(list(whole.values()), "parents")
+
+
+def _widened(index: ChunkIndex, hits: Sequence[Hit], around: int) -> list[Hit]:
+    windows: dict[str, list[tuple[int, int, int]]] = {}
+    """For each document its windows as (start, end, place of the hit)."""
+    for place, hit in enumerate(hits):
+        spans = [(each.start, each.end) for each in _level_of(index, hit.chunk)]
+        here = next((i for i, span in enumerate(spans) if span == (hit.chunk.start, hit.chunk.end)), None)
+        first, last = (here, here) if here is not None else _covering(spans, hit.chunk)
+        near = spans[max(0, first - around) : last + around + 1] or [(hit.chunk.start, hit.chunk.end)]
+        start, end = min(hit.chunk.start, near[0][0]), max(hit.chunk.end, *(stop for _, stop in near))
+        windows.setdefault(hit.chunk.document, []).append((start, end, place))
+    merged: list[tuple[int, int, int, str]] = []
+    for document, spans_of in windows.items():
+        joined: list[tuple[int, int, int]] = []
+        for start, end, place in sorted(spans_of):
+            if joined and start <= joined[-1][1]:
+                last_start, last_end, best = joined[-1]
+                joined[-1] = (last_start, max(last_end, end), min(best, place))
+            else:
+                joined.append((start, end, place))
+        merged += [(start, end, place, document) for start, end, place in joined]
+    found = []
+    for start, end, place, document in sorted(merged, key=lambda each: each[2]):
+        hit, text = hits[place], index.document(document).text
+        found.append(replace(hit, chunk=replace(hit.chunk, start=start, end=end, text=text[start:end])))
+    return _stepped(found, "neighbours")
+
+
+def _level_of(index: ChunkIndex, chunk: Chunk) -> list[Chunk]:
+    """The chunks of the document that are beside this one: the children of its parent's level, and not parents of any."""
+    chunks = index.chunks(chunk.document)
+    holders = {each.parent for each in chunks if each.parent is not None}
+    return [each for each in chunks if each.id not in holders]
+
+
+def _covering(spans: Sequence[tuple[int, int]], chunk: Chunk) -> tuple[int, int]:
+    """The first and last span that a chunk overlaps, for one that is no chunk of the index."""
+    inside = [i for i, (start, end) in enumerate(spans) if start < chunk.end and end > chunk.start]
+    return (inside[0], inside[-1]) if inside else (0, -1)
+
+
+def _stepped(hits: Sequence[Hit], name: str) -> list[Hit]:
+    return [
+        replace(hit, trail=(*hit.trail, TrailStep(name, rank, float(hit.score)))) for rank, hit in enumerate(hits, 1)
+    ]

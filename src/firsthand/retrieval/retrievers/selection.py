@@ -1,0 +1,144 @@
+"""Which hits of a longer list are kept: varied ones, few of each source, no near-duplicates, those of a filter."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.retrieval.chunk_index import Vectors
+from firsthand.retrieval.corpus import Corpus, arguments_of
+from firsthand.retrieval.retriever import Filter, Hit, Query, Retriever, TrailStep
+
+SHINGLE_WORDS = 5
+
+
+def mmr(retriever: Retriever, corpus: Corpus, *, balance: float = 0.5, pool: int = 50) -> Retriever:
+    """Maximal marginal relevance (Carbonell and Goldstein, 1998): the next hit is the one with the highest
+    balance * cos(query, hit) - (1 - balance) * max cos(hit, chosen).
+
+    The score is that value when it was chosen. Ties go to the hit that was ranked higher.
+    """
+    if not 0 <= balance <= 1:
+        raise ConfigError(f"balance is {balance}: give 0 (variety alone) to 1 (relevance alone)")
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        hits = list(await retriever(query, max(pool, k)))
+
+        async def act(passed: Json) -> Sequence[Hit]:
+            if not hits:
+                return []
+            asked = (
+                np.asarray(query.vectors, np.float32) if query.vectors else await corpus.embed([str(passed["query"])])
+            )
+            vectors = await corpus.ask(lambda index: index.vectors([hit.chunk.id for hit in hits]))
+            order = marginal_relevance((vectors @ asked.T).max(axis=1), vectors, balance, k)
+            return _kept([replace(hits[place], score=score) for place, score in order], "mmr")
+
+        return await corpus.read("mmr", arguments_of(query, k, hits=[hit.chunk.id for hit in hits]), act)
+
+    return found
+
+
+def marginal_relevance(relevance: Vectors, vectors: Vectors, balance: float, k: int) -> list[tuple[int, float]]:
+    """At most k (place, marginal relevance), in the order of choice. `relevance` has an entry for each row of `vectors`."""
+    chosen: list[tuple[int, float]] = []
+    nearest = np.zeros(len(relevance), np.float32)
+    free = np.ones(len(relevance), bool)
+    for _ in range(min(k, len(relevance))):
+        marginal = np.where(free, balance * relevance - (1 - balance) * nearest, -np.inf)
+        best = int(np.argmax(marginal))
+        nearest = vectors @ vectors[best] if not chosen else np.maximum(nearest, vectors @ vectors[best])
+        chosen.append((best, float(marginal[best])))
+        free[best] = False
+    return chosen
+
+
+def per_source(retriever: Retriever, *, most: int = 2, by: str = "document", pool: int = 50) -> Retriever:
+    """At most `most` hits of each document, or of each value of another field (`source`, or a key of `meta`).
+
+    One source that floods the index, planted or not, then fills no more than its share. A hit without the field is a
+    source of its own.
+    """
+    if most < 1:
+        raise ConfigError(f"most is {most}: keep 1 hit of each {by} or more")
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        counts: Counter[str] = Counter()
+        kept = []
+        for hit in await retriever(query, max(pool, k)):
+            value = hit.chunk.document if by == "document" else hit.chunk.meta.get(by)
+            key = f"hit {hit.chunk.id}" if value is None else f"value {value!r}"
+            counts[key] += 1
+            if counts[key] <= most:
+                kept.append(hit)
+        return _kept(kept[:k], "per_source")
+
+    return found
+
+
+def distinct(retriever: Retriever, *, similarity: float = 0.8, pool: int = 50) -> Retriever:
+    """Leaves out hits whose five-word shingles overlap with those of a better one: Jaccard index of `similarity` or more."""
+    if not 0 < similarity <= 1:
+        raise ConfigError(f"similarity is {similarity}: give a number above 0, up to 1 (equal texts alone)")
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        kept: list[Hit] = []
+        seen: list[frozenset[str]] = []
+        for hit in await retriever(query, max(pool, k)):
+            shingles = _shingles(hit.chunk.text)
+            if all(_jaccard(shingles, other) < similarity for other in seen):
+                kept.append(hit)
+                seen.append(shingles)
+        return _kept(kept[:k], "distinct")
+
+    return found
+
+
+def where(retriever: Retriever, conditions: Filter) -> Retriever:
+    """Searches only chunks that fulfil the conditions, besides the query's own.
+
+    ConfigError for a query with another condition on the same field: neither may undo the other.
+    """
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        for field, condition in conditions.items():
+            if field in query.where and query.where[field] != condition:
+                raise ConfigError(
+                    f"the filter wants {field} {condition!r} and the query {query.where[field]!r}: leave it out of the query"
+                )
+        return await retriever(replace(query, where={**query.where, **conditions}), k)
+
+    return found
+
+
+def above(hits: Sequence[Hit], floor: float | None) -> list[Hit]:
+    """The hits whose cosine is `floor` or more; those that no vector search found are kept. None keeps all."""
+    if floor is None:
+        return list(hits)
+
+    def fits(hit: Hit) -> bool:
+        cosines = [step.score for step in hit.trail if step.retriever == "dense"]
+        return not cosines or max(cosines) >= floor
+
+    return [hit for hit in hits if fits(hit)]
+
+
+def _kept(hits: Sequence[Hit], name: str) -> list[Hit]:
+    return [
+        replace(hit, trail=(*hit.trail, TrailStep(name, rank, float(hit.score)))) for rank, hit in enumerate(hits, 1)
+    ]
+
+
+def _shingles(text: str) -> frozenset[str]:
+    words = re.findall(r"\w+", text.casefold())
+    return frozenset(" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1)))
+
+
+def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    return len(one & other) / len(one | other)
