@@ -69,7 +69,7 @@ EDGES = {
     "patterns": "tokens",
     "safety": "",
     "memories": "",
-    "retrieval": "tools kernels providers patterns tokens",
+    "retrieval": "tools kernels providers patterns tokens hub",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools",
@@ -84,7 +84,7 @@ EDGES = {
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
     "commands": "experiment train serve show stats scorers patterns cluster telemetry runs"
-    " providers hub measure embed engine",
+    " providers hub measure embed engine retrieval",
     "cli": "",
     "__main__": "cli",
 }
