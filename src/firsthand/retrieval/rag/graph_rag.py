@@ -49,7 +49,7 @@ async def graph_rag(
     """
     shares = LocalShares(tokens=context_tokens, entities=entities, level=level)
     search = GraphSearch(ctx, corpus_in(ctx, index), index, shares, level, context_tokens)
-    question = task.prompt
+    question = task.question
     if mode == "global":
         return await search.global_(question, dynamic=dynamic, threshold=threshold)
     if mode == "drift":
