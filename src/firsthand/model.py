@@ -7,7 +7,7 @@ which reaches the model as it is, for base models and for evaluations whose prot
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,6 +271,12 @@ class DistributionCapability(Protocol):
     @property
     def end_ids(self) -> frozenset[int]:
         """The tokens that end a turn. The model must be loaded."""
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the added token that is spelled so; None if there is none. The model must be loaded."""
+
+    async def tokenize_marked(self, text: str, marks: Collection[str]) -> list[int]:
+        """The ids of a raw text in which `marks`, and no other texts, become the special tokens of their name."""
 
     async def next_logprobs(self, ids: Sequence[int], *, run: str = "") -> NDArray[np.float64]:
         """The log-prob of every token after `ids`, shape (vocabulary,). The model's own: no temperature, no cuts."""

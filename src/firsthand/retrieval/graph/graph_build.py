@@ -202,9 +202,7 @@ class _Build:
             levels[each.level] = levels.get(each.level, 0) + 1
         stored = self.file.states()
         return GraphReceipt(
-            extracted=sum(
-                state == "done" for chunk, state in self.file.states().items() if chunk in {c.id for c in new}
-            ),
+            extracted=sum(stored.get(chunk.id) == "done" for chunk in new),
             reused=len(chunks) - len(new),
             removed=len(gone),
             failed=tuple(self.file.failed()),
