@@ -368,8 +368,9 @@ def test_the_cost_is_estimated_before_and_capped(place: Place) -> None:
     with pytest.raises(ConfigError, match=r"would take about \d+ tokens in \d+ calls, and the cap is 10"):
         place.build(max_tokens=10)
     assert place.model.asked == []
+    assert place.read(lambda file: file.meta("reader")) is None, "a refused build leaves nothing behind"
     cost = place.read(lambda file: estimate(file, place.index, GraphSettings()))
-    assert cost.chunks == 4 and cost.calls == 4 * 2 + 2 * 4 and cost.tokens > 4 * 3000
+    assert cost.chunks == 4 and cost.calls == 4 * 2 + 2 * 4 and cost.tokens > 4 * 2200
     more = place.read(
         lambda file: estimate(file, place.index, GraphSettings(extraction=ExtractionSettings(gleanings=2)))
     )
@@ -395,6 +396,8 @@ def test_another_extractor_is_refused_until_the_graph_is_made_again(place: Place
     place.build()
     with pytest.raises(ConfigError, match="--rebuild"):
         place.build(GraphSettings(extractor="noun_phrases"))
+    cost = place.read(lambda file: estimate(file, place.index, GraphSettings(extractor="noun_phrases")))
+    assert cost.chunks == 4, "what another extractor read does not count"
     with pytest.raises(ConfigError, match="needs one"):
         place.build(model=None)
 
@@ -601,15 +604,22 @@ def test_global_search_makes_the_points_of_all_reports_one_answer(facts: Place) 
     assert len(trace.calls[0].detail["items"]) == 2 and [call.kind for call in trace.calls].count("generate") == 3
 
 
-def test_global_search_without_a_point_says_so_and_counts_what_it_could_not_read(facts: Place) -> None:
-    class Loose(Scripted):
-        async def complete(self, prompt: Any, sampling: Sampling, **more: Any) -> Any:
-            return await super().complete(prompt, replace(sampling, grammar=None), **more)
-
-    trace = ask(facts, "?", Loose(lambda m, s, i: "no JSON"), mode="global", context_tokens=25)
+def test_global_search_without_a_point_says_that_it_does_not_know(facts: Place) -> None:
+    trace = ask(facts, "?", lambda m, s, i: '{"points": []}', mode="global", context_tokens=25)
     assert trace.answer == UNKNOWN, trace.error
+    assert not any(event.kind == "graph_unreadable" for event in trace.events)
+
+
+def test_answers_that_cannot_be_read_are_counted_and_are_an_error_if_all_are(facts: Place) -> None:
+    def some(messages: Sequence[Message], sampling: Sampling, index: int) -> str:
+        return "no JSON" if "LOVELACE" in messages[-1].text else answering(messages, sampling, index)
+
+    trace = ask(facts, "?", some, mode="global", context_tokens=25)
+    assert trace.answer == "from points: 80] point of 80", trace.error
     (event,) = [event for event in trace.events if event.kind == "graph_unreadable"]
-    assert event.data == {"answers": 2, "of": 2}
+    assert event.data == {"answers": 1, "of": 2}
+    none = ask(facts, "?", lambda m, s, i: "no JSON", mode="global", context_tokens=25)
+    assert none.error is not None and none.answer is None and "no JSON" in none.error.message
 
 
 def test_dynamic_search_reads_only_reports_that_are_rated_fit(facts: Place) -> None:

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,21 @@ from firsthand.loop.journal import MemoryJournal
 from firsthand.message import user
 from firsthand.providers.local import Local
 from firsthand.providers.scripted import Scripted
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
+from firsthand.retrieval.corpus import close_corpora
+from firsthand.retrieval.document import Document
 from firsthand.retrieval.marginal.beam_search import Floats, beam_search, top_tokens
 from firsthand.retrieval.marginal.document_prior import document_logprobs, log_sum
 from firsthand.retrieval.marginal.marginal_answer import MarginalSettings, decode_marginal
 from firsthand.retrieval.marginal.marginal_decoding import mixture, rag_sequence_decoding, rag_token_decoding
+from firsthand.retrieval.rag.rag_sequence import rag_sequence
+from firsthand.retrieval.rag.rag_token import rag_token
+from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.rollout import rollout
 from firsthand.sampling import Sampling
 from firsthand.task import Task
+from firsthand.trace import Trace
 from tiny import write_model
 
 VOCAB, LENGTH, END = 7, 3, 2
@@ -257,3 +266,49 @@ def test_a_model_without_distributions_is_refused_and_a_budget_holds(local: Loca
     assert refused.error is not None and "use a local model" in refused.error.message
     spent = asyncio.run(rollout(Agent("a", local, marginal, limits=Limits(tokens=20)), Task("1", "sum")))
     assert spent.stop_reason == "tokens" and spent.calls == ()
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[str]:
+    made = open_index(tmp_path / "i", IndexHeader("", "", 0, "whole"))
+    texts = {"a": "The sum of 12 and 30 is 42.", "b": "The sum is small.", "c": "It rains."}
+    made.put([IndexedDocument(Document(id, text), [Chunk(id, 0, len(text), text)], None) for id, text in texts.items()])
+    made.close()
+    yield str(tmp_path / "i")
+    close_corpora()
+
+
+def asked_of(local: Local, pattern: Any, question: str, **options: Any) -> Trace:
+    async def run(task: Task, ctx: Context) -> str:
+        return str(await pattern(task, ctx, search="lexical", max_tokens=6, **options))
+
+    return asyncio.run(rollout(Agent("a", local, run), Task("1", question)))
+
+
+@pytest.mark.parametrize("pattern", [rag_token, rag_sequence])
+def test_the_patterns_marginalise_over_the_passages_of_a_search(local: Local, index: str, pattern: Any) -> None:
+    trace = asked_of(local, pattern, "What is the sum of 12 and 30?", index=index, beams=2)
+    assert trace.error is None, trace.error
+    (probabilities,) = [event.data for event in trace.events if event.kind == "document_probabilities"]
+    search, *_, decoded = trace.calls
+    scores = [item["score"] for item in search.detail["items"]]
+    expected = np.exp(scores) / np.exp(scores).sum()
+    assert probabilities["probabilities"] == pytest.approx(expected.tolist(), abs=1e-6) and len(scores) == 2
+    prompts = [node.message for node in trace.nodes if "Use the passage" in node.message.text]
+    assert len(prompts) == 2 and all(message.role == "user" and "<passage 1 " in message.text for message in prompts)
+    assert decoded.detail["decoding"]["decoder"] == pattern.__name__
+    assert decoded.detail["decoding"]["document_logprobs"] == pytest.approx(np.log(expected).tolist())
+    sharp = asked_of(local, pattern, "What is the sum of 12 and 30?", index=index, scale=100.0)
+    (event,) = [event.data for event in sharp.events if event.kind == "document_probabilities"]
+    assert event["probabilities"][0] > 0.99
+
+
+def test_nothing_found_is_not_decoded(local: Local, index: str) -> None:
+    trace = asked_of(local, rag_token, "xyzzy", index=index)
+    assert trace.answer == "Not in the documents." and [call.kind for call in trace.calls] == ["tool"]
+
+
+def test_options_that_cannot_be_are_refused(local: Local, index: str) -> None:
+    for pattern, options in ((rag_sequence, {"decoding": "quick"}), (rag_token, {"beams": 0}), (rag_token, {"k": 0})):
+        trace = asked_of(local, pattern, "q", **({"index": index} | options))
+        assert trace.error is not None and trace.error.kind == "ConfigError"

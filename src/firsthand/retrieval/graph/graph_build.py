@@ -101,25 +101,26 @@ class GraphReceipt:
 def estimate(file: GraphFile | None, index: ChunkIndex, settings: GraphSettings) -> GraphEstimate:
     """About what a build would cost.
 
-    Prompts are counted. Answers are taken to have 1.5 times the tokens of their chunk, and every 400 tokens of text to
-    need one report of 2,700 tokens and one summary of 300, as on the GraphRAG fixture (LOG.md).
+    Prompts are counted. Answers are taken to have twice the tokens of their chunk, and every 400 tokens of text to need a
+    report of 1,900 tokens and a summary of 300, as the GraphRAG fixture has it (LOG.md).
     """
-    done = {} if file is None else {chunk: state for chunk, state in file.states().items() if state == "done"}
-    chunks = [chunk for chunk in leaf_chunks(index) if chunk.id not in done]
+    reader = None if file is None else file.meta("reader")
+    states = file.states() if file is not None and reader and reader["extractor"] == settings.extractor else {}
+    chunks = [chunk for chunk in leaf_chunks(index) if states.get(chunk.id) != "done"]
     if settings.extractor != "model":
         return GraphEstimate(len(chunks), 0, 0)
     gleanings, types = settings.extraction.gleanings, settings.extraction.types
     calls = tokens = 0
     for chunk in chunks:
         prompt = count_tokens(extraction_prompt(types, chunk.indexed_text))
-        answer = min(settings.extraction.max_answer_tokens, round(1.5 * count_tokens(chunk.indexed_text)))
+        answer = min(settings.extraction.max_answer_tokens, 2 * count_tokens(chunk.indexed_text))
         calls += 1 + gleanings + max(0, gleanings - 1)
         tokens += prompt + answer
         for gleaning in range(1, gleanings + 1):
             before = prompt + gleaning * (answer + count_tokens(CONTINUE))
             tokens += before + answer + (before + answer if gleaning < gleanings else 0)
     parts = sum(-(-count_tokens(chunk.indexed_text) // 400) for chunk in chunks)
-    return GraphEstimate(len(chunks), calls + 2 * parts, tokens + 3000 * parts)
+    return GraphEstimate(len(chunks), calls + 2 * parts, tokens + 2200 * parts)
 
 
 async def build_graph(
@@ -143,7 +144,7 @@ async def build_graph(
         raise ConfigError(
             "extraction by a model needs one: give --model, or --extractor noun_phrases, which needs none"
         )
-    _check_reader(file, settings, model)
+    reader = _checked_reader(file, settings, model)
     if max_tokens is not None and (cost := estimate(file, index, settings)).tokens > max_tokens:
         raise ConfigError(
             f"building the graph would take about {cost.tokens} tokens in {cost.calls} calls, and the cap is {max_tokens}: "
@@ -151,11 +152,12 @@ async def build_graph(
         )
     asked = None if model is None or settings.extractor != "model" else GraphModel(model, max_tokens, concurrency)
     with file.writing():
+        file.put_meta("reader", reader)
         return await _Build(index, file, settings, asked, embedder).run(retry_failed)
 
 
-def _check_reader(file: GraphFile, settings: GraphSettings, model: Model | None) -> None:
-    """ConfigError if the stored extractions were made otherwise."""
+def _checked_reader(file: GraphFile, settings: GraphSettings, model: Model | None) -> Json:
+    """What reads the chunks. ConfigError if the stored extractions were made otherwise."""
     reader: Json = {"extractor": settings.extractor, "model": "", "types": [], "gleanings": 0}
     if settings.extractor == "model" and model is not None:
         reader |= {
@@ -164,12 +166,12 @@ def _check_reader(file: GraphFile, settings: GraphSettings, model: Model | None)
             "gleanings": settings.extraction.gleanings,
         }
     known = file.meta("reader")
-    if known is not None and known != reader:
+    if known is not None and known != reader and file.states():
         was = ", ".join(
             f"{key} {known[key]!r} (now {reader[key]!r})" for key in reader if known.get(key) != reader[key]
         )
         raise ConfigError(f"the graph {file.path} was made with {was}: use what it was made with, or give --rebuild")
-    file.put_meta("reader", reader)
+    return reader
 
 
 @dataclass

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from firsthand.context import Context
-from firsthand.errors import ModelError
+from firsthand.errors import ModelError, PromptTooLong, TransientError
 from firsthand.grammar import json_schema
 from firsthand.message import Json
 from firsthand.patterns.parts.label_choice import choose
@@ -62,7 +62,9 @@ class GraphSearch:
     answer_tokens: int = 2000
     """The most tokens of an answer in JSON."""
     unreadable: int = 0
-    """Answers of the map step or of DRIFT that could not be read."""
+    """Answers of the map step or of DRIFT that could not be read, of those `asked`."""
+    asked: int = 0
+    _fault: ModelError | None = None
 
     # -- what is read --
 
@@ -150,8 +152,7 @@ class GraphSearch:
         batches = await self._chosen(question, threshold) if dynamic else await self.batches(question)
         found = await self.ctx.group(self._points(question, batch) for batch in batches)
         points = [point for each in found for point in each]
-        if self.unreadable:
-            self.ctx.note("graph_unreadable", answers=self.unreadable, of=len(batches))
+        self._noted()
         lines = best_points(points, self.batch_tokens)
         if not lines:
             return UNKNOWN
@@ -182,8 +183,7 @@ class GraphSearch:
             steps = await self.ctx.group(self._follow(text, question) for text in chosen)
             waiting = [(step.score, text) for step in steps if step for text in step.follow_ups]
             answers += [(step.score, step.answer) for step in steps if step]
-        if self.unreadable:
-            self.ctx.note("graph_unreadable", answers=self.unreadable, of=len(asked))
+        self._noted()
         lines = best_points(answers, self.batch_tokens)
         if not lines:
             return UNKNOWN
@@ -194,8 +194,8 @@ class GraphSearch:
         body = await self._json(map_prompt(question, fenced(question, [batch])), POINTS_SCHEMA)
         try:
             return [] if body is None else [(int(each["score"]), str(each["description"])) for each in body["points"]]
-        except (KeyError, TypeError, ValueError):
-            self.unreadable += 1
+        except (KeyError, TypeError, ValueError) as error:
+            self._unread(ModelError(f"a map answer is not of the schema: {type(error).__name__}: {str(error)[:80]}"))
             return []
 
     async def _follow(self, question: str, whole: str) -> _DriftStep | None:
@@ -210,8 +210,8 @@ class GraphSearch:
             if body is None:
                 return None
             return _DriftStep(str(body["answer"]), int(body["score"]), tuple(map(str, body["follow_ups"])))
-        except (KeyError, TypeError, ValueError):
-            self.unreadable += 1
+        except (KeyError, TypeError, ValueError) as error:
+            self._unread(ModelError(f"a step of DRIFT is not of the schema: {type(error).__name__}: {str(error)[:80]}"))
             return None
 
     async def _chosen(self, question: str, threshold: int) -> list[Section]:
@@ -235,12 +235,26 @@ class GraphSearch:
 
     async def _json(self, prompt: str, schema: Json) -> Json | None:
         """The object of an answer; None, and counted, if it cannot be read."""
-        answer = await self.ctx.say(prompt).generate(grammar=json_schema(schema), max_tokens=self.answer_tokens)
+        self.asked += 1
         try:
+            answer = await self.ctx.say(prompt).generate(grammar=json_schema(schema), max_tokens=self.answer_tokens)
             return parsed_object(answer.text)
-        except ModelError:
-            self.unreadable += 1
+        except (TransientError, PromptTooLong):
+            raise
+        except ModelError as error:
+            self._unread(error)
             return None
+
+    def _unread(self, error: ModelError) -> None:
+        self.unreadable += 1
+        self._fault = error
+
+    def _noted(self) -> None:
+        """Notes how many answers could not be read; raises the fault if none could, for then nobody knows what is known."""
+        if self._fault is not None:
+            self.ctx.note("graph_unreadable", answers=self.unreadable, of=self.asked)
+            if self.unreadable == self.asked:
+                raise self._fault
 
 
 @dataclass(frozen=True)
