@@ -441,6 +441,7 @@ def test_names_and_terms_are_found_by_spelling() -> None:
     assert phrases(STORY["s3"]) == {"France", "Bank of England", "gold standard"}
     assert {"Bob Cratchit", "Ebenezer Scrooge", "counting house"} <= phrases(STORY["s1"])
     assert phrases("The. It was. However, nobody") == set() == phrases("")
+    assert phrases("Then Joan Clarke and Alan Turing met.") == {"Joan Clarke", "Alan Turing"}
     assert "Marley" in phrases("He saw Marley.") and "Saw" not in phrases("Saw he Marley?")
 
 
@@ -514,7 +515,7 @@ def test_entities_are_matched_by_vector_or_by_words() -> None:
     )
     assert [each.name for each in matched_entities(graph, "who is ada", 5)] == ["ADA", "BOB"]
     vectors = {0: np.array([1.0, 0.0]), 1: np.array([0.0, 1.0]), 2: np.array([0.6, 0.8])}
-    found = matched_entities(graph, "ada", 2, vectors=vectors, query=np.array([0.0, 1.0]))  # type: ignore[arg-type]
+    found = matched_entities(graph, "ada", 2, vectors=vectors, query=np.array([0.0, 1.0]))
     assert [each.name for each in found] == ["BOB", "EVE"]
 
 

@@ -89,6 +89,7 @@ def by_engine(work: Callable[[Callable[..., Any], Callable[..., Any]], Any]) -> 
 
             async def next_of(z: int, ids: tuple[int, ...]) -> Floats:
                 (found,) = await worker.score([*PROMPTS[z], *ids], [[0]], distribution=True)
+                assert found.distribution is not None
                 return found.distribution
 
             async def answer(z: int, ids: tuple[int, ...]) -> float:
@@ -229,7 +230,7 @@ def test_one_prompt_decodes_as_the_model_itself_does(local: Local) -> None:
     prompt = [user("What is 12 + 30?")]
     plain_answer = asyncio.run(local.complete(prompt, Sampling(max_tokens=12)))[0]
     for kind in ("rag_token", "rag_sequence"):
-        settings = MarginalSettings(kind, (0.0,), max_tokens=12)  # type: ignore[arg-type]
+        settings = MarginalSettings(kind, (0.0,), max_tokens=12)
         found = asyncio.run(decode_marginal(settings, local, [prompt]))
         assert found.message.text == plain_answer.message.text and found.finish_reason == plain_answer.finish_reason
         assert plain_answer.message.sampled is not None

@@ -119,7 +119,7 @@ async def all_of(waiting: Sequence[Any]) -> list[Any]:
     return [await each for each in waiting]
 
 
-def search(tree: dict[str, list[tuple[str, float, bool]]], **options: Any) -> list[tuple[str, float]]:
+def search(tree: dict[str, list[tuple[str, float, bool]]], **options: Any) -> list[tuple[str, Any]]:
     async def expand(path: SegmentPath) -> Sequence[Segment]:
         return [Segment(text, score, is_last=is_last) for text, score, is_last in tree.get(path.text, [])]
 

@@ -91,8 +91,8 @@ def run(config: Config) -> int:
             console().print(told, markup=False, soft_wrap=True)
         return 0
     if config.rebuild:
-        for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
-            each.unlink(missing_ok=True)
+        for old in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+            old.unlink(missing_ok=True)
     model = _opened(config)
     with closing(GraphFile(path, create=True)) as file:
         receipt = asyncio.run(

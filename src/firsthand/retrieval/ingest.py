@@ -329,5 +329,5 @@ def _is_gone(path: str) -> bool:
 def index_files(path: Path) -> list[Path]:
     """The files of an index: SQLite's, the lock, a new one that is being made, and those of its graph."""
     endings = ("", "-wal", "-shm", "-journal", ".lock", ".lock.holder", ".lock.holder.new", ".ann", ".terms", ".new")
-    endings += (".graph", ".graph-wal", ".graph-shm", ".graph-journal", ".graph.lock", ".graph.lock.holder")
-    return [path.with_name(path.name + ending) for ending in endings]
+    graph = (".graph", ".graph-wal", ".graph-shm", ".graph-journal", ".graph.lock", ".graph.lock.holder")
+    return [path.with_name(path.name + ending) for ending in (*endings, *graph)]

@@ -248,7 +248,7 @@ class _Build:
         model, size = self.model, self.settings.summary_tokens
         if model is None:
             return [], 0
-        several = [each for each in (*graph.entities, *graph.relations) if len(each.descriptions) > 1]
+        several = [each for each in graph.items if len(each.descriptions) > 1]
         keys = {summary_key(each, self._author, size): each for each in several}
         missing = keys.keys() - self.file.texts(list(keys)).keys()
 

@@ -115,9 +115,7 @@ def load_state(file: GraphFile, index: ChunkIndex) -> GraphState:
 def _state(file: GraphFile, built: Json, unread: int) -> GraphState:
     graph = merged(file, built["extractor"], built.get("phrases"))
     author, size = built["author"], built["summary_tokens"]
-    wanted = [
-        summary_key(each, author, size) for each in (*graph.entities, *graph.relations) if len(each.descriptions) > 1
-    ]
+    wanted = [summary_key(each, author, size) for each in graph.items if len(each.descriptions) > 1]
     graph = summarised(graph, file.texts(wanted), author, size)
     found = tuple(
         Community(int(id), int(level), None if parent is None else int(parent), tuple(map(str, members)))

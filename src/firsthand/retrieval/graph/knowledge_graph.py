@@ -107,6 +107,11 @@ class KnowledgeGraph:
     orphans: int = 0
     """Extracted relations that were left out because one of their names was extracted as no entity."""
 
+    @property
+    def items(self) -> list[Entity | Relation]:
+        """All entities, then all relations."""
+        return [*self.entities, *self.relations]
+
     @cached_property
     def degrees(self) -> Mapping[str, int]:
         """The number of relations of each name; 0 for names without any."""

@@ -32,7 +32,7 @@ MAX_PHRASES = 200
 _WORD = re.compile(r"[^\W\d_][\w’'-]*[\w]|[^\W\d_]")
 _BREAK = re.compile(r"[^\w\s’'-]|\n\s*\n")
 _SENTENCE_END = re.compile(r"[.!?:;\n\"“”(]\s*$")
-_LINKS = frozenset(["of", "the", "de", "la", "von", "van", "and"])
+_LINKS = frozenset(["of", "the", "de", "la", "von", "van"])
 _STOP = frozenset(
     """a about above after again against all almost also although always am among an and another any anything are around as
     at away back be became because become been before began behind being below between both but by called came can
