@@ -72,7 +72,7 @@ def has_reflection_tokens(model: Any) -> bool:
 
 
 def raw_prompt(question: str, written: str, passage: str | None = None) -> str:
-    """The prompt of the paper's models: the instruction, what is written with its marks, and a passage for the next segment."""
+    """The prompt of the paper's models: the instruction, what is written with its marks, and the next passage."""
     question = marked_off(question)
     shown = "" if passage is None else f"[Retrieval]{PARAGRAPH}{marked_off(passage)}{END_PARAGRAPH}"
     return f"### Instruction:\n{question}\n\n### Response:\n{written}{shown}"
