@@ -36,6 +36,8 @@ MACHINE = [
     r"FIRSTHAND_(ENDPOINT|FOLDER) .*",
     "found out while it was read",
     "(zsh|fish|chromium) is not installed",
+    "PostgreSQL with pgvector and psycopg are not installed",
+    "this engine .*",
 ]
 """What the machine may lack, or not be."""
 DATA = [".*(is|are) not (here|on this machine)", "needs the item results of .*"]

@@ -8,8 +8,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -18,28 +20,77 @@ from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, FirsthandError, UnknownName
 from firsthand.retrieval.chunk import Chunk
-from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IndexHeader
+from firsthand.retrieval.chunk_index import ChunkIndex, HybridSearch, IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document, Location
+from firsthand.retrieval.retrievers.fusion import reciprocal_rank_fusion
+from firsthand.retrieval.retrievers.searches import traced
 from firsthand.retrieval.store.filter_conditions import matches
 from firsthand.retrieval.store.sqlite_index import open_index
+from index_postgres import postgres  # noqa: F401
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
 
 Make = Callable[[IndexHeader], ChunkIndex]
-ENGINES = ["sqlite", "memory"]
+SERVERS = ["postgres", "qdrant", "chroma"]
+ENGINES = ["sqlite", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in SERVERS)]
 
 
 @pytest.fixture(params=ENGINES)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Opens the one index of the test, again with each call."""
     made: list[ChunkIndex] = []
+    opens = OPENERS[request.param](request, tmp_path)
 
     def opened(header: IndexHeader = HEADER) -> ChunkIndex:
-        made.append(open_index(tmp_path / "x.index" if request.param == "sqlite" else ":memory:", header))
+        made.append(opens(header))
         return made[-1]
 
     yield opened
     for each in made:
         each.close()
+
+
+def _sqlite(request: pytest.FixtureRequest, folder: Path) -> Make:
+    return lambda header: open_index(folder / "x.index", header)
+
+
+def _memory(request: pytest.FixtureRequest, folder: Path) -> Make:
+    return lambda header: open_index(":memory:", header)
+
+
+def _qdrant(request: pytest.FixtureRequest, folder: Path) -> Make:
+    if find_spec("qdrant_client") is None:
+        pytest.skip("qdrant-client is not installed")
+    from qdrant_client import QdrantClient
+
+    from firsthand.retrieval.store.qdrant_index import open_qdrant_index
+
+    client = QdrantClient(":memory:")
+    return lambda header: open_qdrant_index(client, "chunks", header)
+
+
+def _chroma(request: pytest.FixtureRequest, folder: Path) -> Make:
+    if find_spec("chromadb") is None:
+        pytest.skip("chromadb is not installed")
+    from firsthand.retrieval.store.chroma_index import open_chroma_index
+
+    return lambda header: open_chroma_index(folder / "chroma", "chunks", header)
+
+
+def _postgres(request: pytest.FixtureRequest, folder: Path) -> Make:
+    from firsthand.retrieval.store.postgres_index import open_postgres_index
+
+    address = request.getfixturevalue("postgres")
+    name = f"test_{uuid4().hex}"
+    return lambda header: open_postgres_index(address, name, header)
+
+
+OPENERS = {"sqlite": _sqlite, "memory": _memory, "postgres": _postgres, "qdrant": _qdrant, "chroma": _chroma}
+
+
+@pytest.fixture
+def many(request: pytest.FixtureRequest) -> int:
+    """Documents of a test about many: fewer for the engines that are asked one by one."""
+    return 60 if request.node.callspec.params["make"] in SERVERS else 600
 
 
 @pytest.fixture
@@ -160,20 +211,20 @@ def test_empty_documents_and_many_chunks_are_documents_too(index: ChunkIndex) ->
 # -- searching --
 
 
-def test_vectors_are_ranked_by_cosine_and_equal_ones_by_id(index: ChunkIndex) -> None:
-    vectors = unit(300, 7)
-    vectors[100:140] = vectors[100]
-    index.put([lines(f"d{n}", [f"text {n}\n"], vectors=vectors[n : n + 1]) for n in range(300)])
+def test_vectors_are_ranked_by_cosine_and_equal_ones_by_id(index: ChunkIndex, many: int) -> None:
+    count, tied = many // 2, slice(many // 6, many // 6 + many // 15)
+    vectors = unit(count, 7)
+    vectors[tied] = vectors[tied.start]
+    index.put([lines(f"d{n}", [f"text {n}\n"], vectors=vectors[n : n + 1]) for n in range(count)])
     stored = vectors.astype(np.float16).astype(np.float64)
-    chunks = {n: lines(f"d{n}", [f"text {n}\n"]).chunks[0].id for n in range(300)}
-    for query in (vectors[100], *unit(5, 8)):
+    chunks = {n: lines(f"d{n}", [f"text {n}\n"]).chunks[0].id for n in range(count)}
+    for query in (vectors[tied.start], *unit(5, 8)):
         scores = stored @ query.astype(np.float64)
-        expected = sorted(range(300), key=lambda n: (-round(float(scores[n]), 12), chunks[n]))
+        expected = sorted(range(count), key=lambda n: (-round(float(scores[n]), 12), chunks[n]))
         for k in (1, 7, 20, 1000):
             found = index.search_vectors(query, k, {})
             assert [hit.chunk.document for hit in found] == [f"d{n}" for n in expected[:k]]
             assert [hit.score for hit in found] == pytest.approx([scores[n] for n in expected[:k]], abs=1e-5)
-            assert [hit.trail[0].rank for hit in found] == list(range(1, len(found) + 1))
 
 
 def bm25(texts: list[str], query: str) -> list[float]:
@@ -260,6 +311,30 @@ def test_a_query_may_be_of_any_length_and_hold_anything(index: ChunkIndex) -> No
         index.search_vectors(unit(1, 0)[0] * np.float32("nan"), 3, {})
 
 
+def test_both_searches_fused_are_the_fusion_of_both(index: ChunkIndex) -> None:
+    if not isinstance(index, HybridSearch):
+        pytest.skip("this engine has no fused search")
+    rng = np.random.default_rng(5)
+    texts = [" ".join(f"w{n}" for n in rng.integers(1, 12, size=6)) + "\n" for _ in range(150)]
+    index.put([lines(f"d{n}", [text], seed=n % 120, meta={"even": n % 2 == 0}) for n, text in enumerate(texts)])
+    for where in ({}, {"even": True}, {"even": 5}):
+        for k, pool, weights, constant in (
+            (10, 30, (1.0, 1.0), 60.0),
+            (50, 20, (0.5, 2.0), 1.0),
+            (0, 20, (1.0, 1.0), 60.0),
+        ):
+            query, text = unit(1, 77)[0], "w3 w5 w5"
+            dense, terms = (
+                index.search_vectors(query, max(pool, k), where),
+                index.search_terms(text, max(pool, k), where),
+            )
+            expected = reciprocal_rank_fusion(
+                [traced(dense, "dense"), traced(terms, "lexical")], constant=constant, weights=weights
+            )[:k]
+            found = index.search_hybrid(query, text, k, where, pool=pool, constant=constant, weights=weights)
+            assert [(hit.chunk, hit.trail) for hit in found] == [(hit.chunk, hit.trail) for hit in expected]
+
+
 # -- filters --
 
 FILTERS: list[tuple[dict[str, Any], str]] = [
@@ -299,18 +374,20 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+METAS: dict[str, dict[str, Any]] = {
+    "a": {"year": 2020, "name": "a", "flag": True, "list": ["x", 1]},
+    "b": {"year": 2021, "name": "b", "flag": 1},
+    "c": {"year": 2022, "name": "c", "flag": None},
+    "d": {"name": "ca", "k\"'$.[*]": "v", "": "empty", "\ud800": "\ud801", "document": "b"},
+}
+
+
 @pytest.fixture
 def filtered(index: ChunkIndex) -> ChunkIndex:
-    metas: dict[str, dict[str, Any]] = {
-        "a": {"year": 2020, "name": "a", "flag": True, "list": ["x", 1]},
-        "b": {"year": 2021, "name": "b", "flag": 1},
-        "c": {"year": 2022, "name": "c", "flag": None},
-        "d": {"name": "ca", "k\"'$.[*]": "v", "": "empty", "\ud800": "\ud801", "document": "b"},
-    }
     index.put(
         [
             lines(id, [f"fox {id}\n"], meta=meta, seed=ord(id), title=f"T{id}", source=f"/{id}")
-            for id, meta in metas.items()
+            for id, meta in METAS.items()
         ]
     )
     return index
@@ -320,6 +397,8 @@ def filtered(index: ChunkIndex) -> ChunkIndex:
 def test_filters_are_exact(filtered: ChunkIndex, where: dict[str, Any], expected: str) -> None:
     assert sorted(ids(filtered.search_vectors(unit(1, 1)[0], 9, where))) == list(expected)
     assert sorted(ids(filtered.search_terms("fox", 9, where))) == list(expected)
+    held = [id for id in METAS if matches(where, METAS[id], {"document": id, "title": f"T{id}", "source": f"/{id}"})]
+    assert held == list(expected), "the predicate that defines filters"
 
 
 @pytest.mark.parametrize(
@@ -346,17 +425,17 @@ def test_a_filter_that_cannot_be_understood_is_refused(filtered: ChunkIndex, whe
             search()
 
 
-def test_a_filter_with_a_few_of_many_rows_finds_the_best_of_those(index: ChunkIndex) -> None:
-    vectors = unit(600, 4)
+def test_a_filter_with_a_few_of_many_rows_finds_the_best_of_those(index: ChunkIndex, many: int) -> None:
+    vectors = unit(many, 4)
     index.put([
-        lines(f"d{n}", [f"common {n}\n"], vectors=vectors[n : n + 1], meta={"n": n, "half": n % 2}) for n in range(600)
+        lines(f"d{n}", [f"common {n}\n"], vectors=vectors[n : n + 1], meta={"n": n, "half": n % 2}) for n in range(many)
     ])  # fmt: skip
     query = unit(1, 5)[0].astype(np.float64)
     scores = vectors.astype(np.float16).astype(np.float64) @ query
     for where, passing in (
-        ({"half": 1}, [n for n in range(600) if n % 2]),
-        ({"n": {"min": 100, "max": 119}}, [*range(100, 120)]),
-        ({"n": [3, 599]}, [3, 599]),
+        ({"half": 1}, [n for n in range(many) if n % 2]),
+        ({"n": {"min": 30, "max": 49}}, [*range(30, 50)]),
+        ({"n": [3, many - 1]}, [3, many - 1]),
     ):
         found = index.search_vectors(query.astype(np.float32), 10, where)
         assert ids(found) == [f"d{n}" for n in sorted(passing, key=lambda n: -scores[n])[:10]]

@@ -337,7 +337,7 @@ def test_a_flipped_byte_is_an_answer_or_a_sentence(tmp_path: Path) -> None:
         ("DROP TABLE words", "tables are not those"),
         ("DROP INDEX chunks_by_meta", "tables are not those"),
         ("PRAGMA user_version = 9", "schema version 9"),
-        ("PRAGMA application_id = 1", "is a SQLite file, but not an index"),
+        ("PRAGMA application_id = 1", "is a SQLite file and is no index"),
         ("DELETE FROM header", "no header"),
     ],
 )
@@ -359,7 +359,7 @@ def test_what_is_no_index_is_refused_and_left_alone(tmp_path: Path) -> None:
     base.execute("CREATE TABLE mine (x)")
     base.commit()
     base.close()
-    for path, said in ((notes, "not a SQLite file"), (folder, "is a folder"), (foreign, "not an index")):
+    for path, said in ((notes, "is no index"), (folder, "is a folder"), (foreign, "is no index")):
         for header in (None, HEADER):
             with pytest.raises(StoreError, match=said):
                 open_index(path, header)

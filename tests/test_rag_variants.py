@@ -59,7 +59,9 @@ def answering(*others: tuple[str, str], answer: str | Callable[[str], str] = CIT
     return Scripted(reply, score=lambda prompt, word: math.log(0.9 if ("1871" in prompt) == (word == "yes") else 0.1))
 
 
-def run(pattern: str, index: Path, model: Scripted, task: Task = TASK, *, journal=None, limits=None, **options) -> Trace:
+def run(
+    pattern: str, index: Path, model: Scripted, task: Task = TASK, *, journal=None, limits=None, **options
+) -> Trace:
     function, _ = catalog.pattern(pattern)
     agent = Agent("a", model, function, {"index": str(index), **options}, limits=limits or Limits())
     return asyncio.run(rollout(agent, task, journal=journal))
@@ -92,7 +94,9 @@ def model_of(variant: str, **more) -> Scripted:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_is_found_by_name_and_answers_with_a_checked_citation(variant, index):
-    citing = lambda said: "The mill was built in 1871. " + "".join(f"[{n}]" for n in range(1, 9) if f"<passage {n} " in said)  # noqa: E731
+    citing = lambda said: (
+        "The mill was built in 1871. " + "".join(f"[{n}]" for n in range(1, 9) if f"<passage {n} " in said)
+    )  # noqa: E731
     trace = run(variant, index, model_of(variant, answer=citing), unsupported="mark") if variant != "team" else run(
         variant, index, model_of(variant, answer=citing)
     )  # fmt: skip
@@ -125,7 +129,11 @@ def test_a_bad_path_and_bad_options_are_refused_when_the_agent_is_made(variant, 
     with pytest.raises(ConfigError, match="no index"):
         made()
     good = {"index": str(index)}
-    for bad, match in (({"k": 0}, "k is 0"), ({"form": "long"}, "form is 'long'"), ({"search": "magic"}, "search is 'magic'")):
+    for bad, match in (
+        ({"k": 0}, "k is 0"),
+        ({"form": "long"}, "form is 'long'"),
+        ({"search": "magic"}, "search is 'magic'"),
+    ):
         if set(bad) <= set(catalog.options("pattern", variant)):
             with pytest.raises(ConfigError, match=match):
                 made(**good, **bad)
@@ -200,18 +208,23 @@ def test_modular_composes_its_stages(rewrite, order, cap, index):
 
 def test_modular_refuses_stages_that_are_not_there_or_do_not_fit(index):
     function, _ = catalog.pattern("modular")
-    for bad, match in (({"order": "best"}, "order is 'best'"), ({"rewrite": "hyde", "search": "lexical"}, "HyDE searches by vectors")):
+    for bad, match in (
+        ({"order": "best"}, "order is 'best'"),
+        ({"rewrite": "hyde", "search": "lexical"}, "HyDE searches by vectors"),
+    ):
         with pytest.raises(ConfigError, match=match):
             Agent("a", Scripted(), function, {"index": str(index), **bad})
 
 
 def test_recursive_follows_from_one_document_to_the_next(index):
-    steps = iter(["Where was Ana Karel born?", "Where does Tesk lie?", "DONE"])
-    model = answering(answer=lambda said: next(steps) if "one search query" in said else "Tesk lies in Norland. [1][2][3][4][5]")
+    steps = iter(["Where was Ana Karel born?", "What lies where Tesk is?", "DONE"])
+    model = answering(
+        answer=lambda said: next(steps) if "one search query" in said else "Tesk lies in Norland. [1][2][3][4][5]"
+    )
     task = Task("t", "In which country was the owner of the mill born?")
     trace = run("recursive", index, model, task, k=1, search="lexical", rounds=3)
     (queries,) = [event.data["queries"] for event in trace.events if event.kind == "queries"]
-    assert queries == [task.question, "Where was Ana Karel born?", "Where does Tesk lie?"]
+    assert queries == [task.question, "Where was Ana Karel born?", "What lies where Tesk is?"]
     assert [each["quote"] for each in recorded_answer(trace)["citations"]] == ["Tesk lies in Norland."]
 
 
@@ -236,7 +249,9 @@ def test_agentic_decides_when_to_search(index):
 
 
 def test_agentic_is_told_that_nothing_new_was_found_and_ends_after_its_steps(index):
-    model = answering(("You may search", "Thought: a.\nAction: search[mill]"), ("Observation:", "Thought: a.\nAction: search[mill]"))
+    model = answering(
+        ("You may search", "Thought: a.\nAction: search[mill]"), ("Observation:", "Thought: a.\nAction: search[mill]")
+    )
     trace = run("agentic", index, model, max_steps=3, search="lexical")
     told = [node.message.text for node in trace.nodes if node.message.text.startswith("Observation")]
     assert len(told) == 3 and "Nothing new" in told[-1] and "<passage 1 " in told[0]
@@ -246,7 +261,11 @@ def test_agentic_is_told_that_nothing_new_was_found_and_ends_after_its_steps(ind
 
 def test_the_team_plans_searches_and_reasons_in_three_branches(index):
     trace = run("team", index, model_of("team"))
-    assert [event.data["name"] for event in trace.events if event.kind == "branch"] == ["coordinator", "retrieval", "reasoning"]
+    assert [event.data["name"] for event in trace.events if event.kind == "branch"] == [
+        "coordinator",
+        "retrieval",
+        "reasoning",
+    ]
     assert trace.answer == CITED
 
 
@@ -276,7 +295,9 @@ def test_retrieval_that_finds_nothing_ends_without_reasoning(index):
     model = answering(answer=lambda said: next(queries))
     trace = run("team", index, model, search="lexical")
     assert trace.answer == NOT_IN_DOCUMENTS and not recorded_answer(trace)["in_documents"]
-    assert [event.data["queries"] for event in trace.events if event.kind == "nothing_found"] == [["xyzzy", "plugh", "frotz"]]
+    assert [event.data["queries"] for event in trace.events if event.kind == "nothing_found"] == [
+        ["xyzzy", "plugh", "frotz"]
+    ]
     assert not any("Answer the question from the passages" in node.message.text for node in trace.nodes)
     assert "found 0 new passages (0 in all), from: none" in "".join(node.message.text for node in trace.nodes)
 
@@ -286,7 +307,9 @@ def test_reasoning_that_ignores_the_evidence_is_asked_again_and_then_stripped(in
     better = answering(*SCRIPTS["team"], answer=lambda said: next(drafts))
     trace = run("team", index, better)
     assert trace.answer == CITED
-    assert [event.data["claims"] for event in trace.events if event.kind == "reasoning_ignores"] == [["Ghosts live there."]]
+    assert [event.data["claims"] for event in trace.events if event.kind == "reasoning_ignores"] == [
+        ["Ghosts live there."]
+    ]
     stubborn = answering(*SCRIPTS["team"], answer=f"{CITED} Ghosts live there. [1]")
     assert run("team", index, stubborn).answer == CITED
     empty = answering(*SCRIPTS["team"], answer="Ghosts live there. [1]")

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,11 @@ from firsthand.agent import Agent
 from firsthand.errors import ConfigError, ToolError
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
+from firsthand.retrieval.corpus import close_corpora, open_corpus
+from firsthand.retrieval.document import Document
+from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.retrieval.tools.search import SearchIndex, search, split
 from firsthand.rollout import rollout
 from firsthand.runs import store
@@ -66,9 +72,9 @@ def test_the_ranking_is_bm25_by_hand(tmp_path: Path) -> None:
         total = 0.0
         for word in ("red", "fox"):
             holding = sum(word in each for each in documents)
-            idf = max(1e-6, math.log((len(documents) - holding + 0.5) / (holding + 0.5)))
+            idf = math.log(1 + (len(documents) - holding + 0.5) / (holding + 0.5))
             count = words.count(word)
-            total += idf * count * 2.2 / (count + 1.2 * (0.25 + 0.75 * len(words) / average))
+            total += idf * count / (count + 1.2 * (0.25 + 0.75 * len(words) / average))
         return total
 
     expected = {str(n): score(words) for n, words in enumerate(documents) if score(words) > 0}
@@ -120,11 +126,58 @@ def test_an_index_in_a_file_is_kept_until_the_documents_change(tmp_path: Path) -
     assert kept.stat().st_mtime_ns == first.st_mtime_ns and kept.stat().st_ino == first.st_ino
     jsonl(documents, {"new": ("New", "zebra")})
     assert SearchIndex(documents, kept).find("zebra") and not SearchIndex(documents, kept).find("apple")
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["p.index", "p.jsonl"]
-    kept.write_text("somebody else's notes")
+    names = {each.name for each in tmp_path.iterdir()}
+    assert names - {f"p.index{more}" for more in ("-wal", "-shm", ".lock", ".lock.holder")} == {"p.index", "p.jsonl"}
+    notes = tmp_path / "notes.txt"
+    notes.write_text("somebody else's notes")
     with pytest.raises(ConfigError, match="is no index"):
-        SearchIndex(documents, kept)
-    assert kept.read_text() == "somebody else's notes"
+        SearchIndex(documents, notes)
+    assert notes.read_text() == "somebody else's notes"
+
+
+def test_only_the_documents_that_changed_are_stored_again(tmp_path: Path) -> None:
+    documents, kept = tmp_path / "docs", tmp_path / "p.index"
+    documents.mkdir()
+    for name in "abc":
+        (documents / f"{name}.txt").write_text(f"About lions, by {name}.")
+    assert len(SearchIndex(documents, kept).find("lions")) == 3
+    (documents / "b.txt").write_text("About zebras.")
+    (documents / "c.txt").unlink()
+    index = SearchIndex(documents, kept)
+    assert [each.id for each in index.find("lions")] == ["a.txt"] and index.find("zebra")[0].id == "b.txt"
+    with open_index(kept) as stored:
+        assert [*stored.hashes()] == ["a.txt", "b.txt"] and stored.verify() == []
+
+
+class CountsLetters:
+    """An embedder whose vectors are letter counts."""
+
+    name, fingerprint = "letters", "letters-1"
+
+    async def embed(self, texts: Any) -> list[list[float]]:
+        rows = np.array([[text.lower().count(letter) + 1e-3 for letter in "abcdefghijklmnop"] for text in texts])
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).tolist()
+
+
+def test_an_index_that_was_made_before_is_searched_by_vectors_and_terms(tmp_path: Path) -> None:
+    embedder, path = CountsLetters(), tmp_path / "made.index"
+    with open_index(path, IndexHeader("letters", "letters-1", 16, "lines")) as made:
+        for id, text in (("one", "aaaa bbbb. And more."), ("two", "cccc dddd"), ("three", "eeee zebra")):
+            vectors = np.array(asyncio.run(embedder.embed([text])), dtype=np.float32)
+            made.put([IndexedDocument(Document(id, text, f"Title {id}"), [Chunk(id, 0, len(text), text)], vectors)])
+    try:
+        open_corpus(path, embedder=embedder)
+        found, lookup = search(index=str(path))
+        assert asyncio.run(found({"query": "aabb", "k": 1})).startswith("[one] Title one\naaaa")  # no word in common
+        assert asyncio.run(found({"query": "zebra", "k": 2})).startswith("[three]")
+        assert asyncio.run(found({"query": "title two", "k": 1})).startswith("[two]")
+        assert "And more." in asyncio.run(lookup({"text": "and more"}))
+    finally:
+        close_corpora()
+    with pytest.raises(ConfigError, match="no index at"):
+        search(index=str(tmp_path / "missing"))
+    with pytest.raises(ConfigError, match="give a folder"):
+        search()
 
 
 HOSTILE = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,10 @@ class ChunkIndex(Protocol):
         """The header it was created with."""
 
     def put(self, documents: Iterable[IndexedDocument]) -> IngestReceipt:
-        """Adds or replaces documents, each in one transaction; those with an equal hash are left as they are."""
+        """Adds or replaces documents, each in one transaction; those that are stored just so are left as they are.
+
+        A document that does not fit the index is reported as failed, and the others go on.
+        """
 
     def delete(self, ids: Iterable[str]) -> tuple[str, ...]:
         """Removes documents with all that belongs to them, and returns the ids that were there."""
@@ -110,3 +113,21 @@ class ChunkIndex(Protocol):
 
     def close(self) -> None:
         """Releases files and connections."""
+
+
+@runtime_checkable
+class HybridSearch(Protocol):
+    """An index that fuses both searches itself, and reads only the chunks that come out."""
+
+    def search_hybrid(
+        self,
+        vector: Vectors,
+        text: str,
+        k: int,
+        where: Filter,
+        *,
+        pool: int = 100,
+        constant: float = 60.0,
+        weights: Sequence[float] = (1.0, 1.0),
+    ) -> list[Hit]:
+        """The k best of both searches, `pool` hits each, by reciprocal rank fusion; trails say rank and score in each."""

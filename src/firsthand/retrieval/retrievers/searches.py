@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from firsthand.errors import ConfigError
+from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
+from firsthand.retrieval.chunk_index import HybridSearch
 from firsthand.retrieval.corpus import Corpus, arguments_of, as_one
 from firsthand.retrieval.retriever import Hit, Query, Retriever, TrailStep
 from firsthand.retrieval.retrievers.fusion import fuse
@@ -60,8 +62,25 @@ def hybrid(
     """Fuses `dense` and `lexical` by reciprocal rank. An index without vectors is searched by its terms alone."""
     if corpus.embedder is None:
         return lexical(corpus)
-    both = fuse(dense(corpus), lexical(corpus), constant=constant, weights=weights, pool=pool)
-    return as_one(corpus, "hybrid", both)
+    both = as_one(corpus, "hybrid", fuse(dense(corpus), lexical(corpus), constant=constant, weights=weights, pool=pool))
+    if not isinstance(index := corpus.index, HybridSearch):
+        return both
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        _check_k(k)
+        if len(query.vectors) > 1:
+            return await both(query, k)
+
+        async def act(passed: Json) -> Sequence[Hit]:
+            text = str(passed["query"])
+            [vector] = np.asarray(query.vectors, dtype=np.float32) if query.vectors else await corpus.embed([text])
+            return await in_thread(
+                lambda: index.search_hybrid(vector, text, k, query.where, pool=pool, constant=constant, weights=weights)
+            )
+
+        return await corpus.read("hybrid", arguments_of(query, k), act)
+
+    return found
 
 
 SEARCHES: dict[str, Callable[[Corpus], Retriever]] = {"dense": dense, "lexical": lexical, "hybrid": hybrid}

@@ -47,7 +47,9 @@ def prepared(indexed: IndexedDocument, header: IndexHeader) -> PreparedDocument:
     vectors = _checked_vectors(document.id, chunks, indexed.vectors, header)
     parents = {chunk.parent for chunk in chunks}
     searchable = (
-        tuple(chunk.id not in parents for chunk in chunks) if vectors is None else tuple(map(bool, vectors.any(axis=1)))
+        tuple(chunk.id not in parents for chunk in chunks)
+        if vectors is None
+        else tuple(np.any(vectors, axis=1).tolist())
     )
     columns: tuple[Any, ...] = (
         sql_text(document.id),

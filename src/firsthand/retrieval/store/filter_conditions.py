@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from firsthand.errors import ConfigError
-from firsthand.message import Json
 from firsthand.retrieval.retriever import Filter
 
+JsonValue = Any
+"""null, a boolean, a number, a string, a list or an object."""
 RESERVED = ("document", "source", "title")
 NULL, BOOLEAN, NUMBER, TEXT, NESTED = range(5)
 """Kinds of values; equal values are of one kind."""
@@ -23,7 +24,7 @@ Field = tuple[int, Any]
 """The kind of a value, and what is compared: 0 or 1, a number, UTF-8, or the canonical JSON of a list or object."""
 
 
-def field_of(value: Json) -> Field:
+def field_of(value: JsonValue) -> Field:
     """The kind of a JSON value and its comparable form. ConfigError if it is no JSON."""
     if value is None:
         return NULL, 0
@@ -36,7 +37,7 @@ def field_of(value: Json) -> Field:
     return NESTED, canonical(value).encode()
 
 
-def canonical(value: Json) -> str:
+def canonical(value: JsonValue) -> str:
     """JSON with sorted keys and equal numbers written alike. ConfigError if the value is no JSON."""
     try:
         return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -46,17 +47,17 @@ def canonical(value: Json) -> str:
         ) from None
 
 
-def matches(where: Filter, meta: Mapping[str, Json], reserved: Mapping[str, str]) -> bool:
+def matches(where: Filter, meta: Mapping[str, JsonValue], reserved: Mapping[str, str]) -> bool:
     """True if a chunk passes a filter: its meta, and its document's id, source and title under the reserved names."""
     for key, condition in where.items():
-        values: Mapping[str, Json] = reserved if key in RESERVED else meta
+        values: Mapping[str, JsonValue] = reserved if key in RESERVED else meta
         found = field_of(values[key]) if key in values else None
         if not _holds(condition, found):
             return False
     return True
 
 
-def condition_sql(condition: Json) -> tuple[str, list[Any]]:
+def condition_sql(condition: JsonValue) -> tuple[str, list[Any]]:
     """SQL on the columns `kind` and `value`, with its values, for what is not {"not": ...}."""
     if isinstance(condition, list | tuple):
         parts = [_equal_sql(item) for item in condition]
@@ -69,7 +70,7 @@ def condition_sql(condition: Json) -> tuple[str, list[Any]]:
     return _equal_sql(condition)
 
 
-def excluded(condition: Json) -> tuple[Json] | None:
+def excluded(condition: JsonValue) -> tuple[JsonValue] | None:
     """The condition within {"not": condition}, in a tuple; None if it is no exclusion."""
     if isinstance(condition, Mapping) and "not" in condition:
         if len(condition) > 1:
@@ -80,7 +81,7 @@ def excluded(condition: Json) -> tuple[Json] | None:
     return None
 
 
-def ends(condition: Mapping[str, Json]) -> tuple[Field | None, Field | None]:
+def ends(condition: Mapping[str, JsonValue]) -> tuple[Field | None, Field | None]:
     """The ends of {"min": a, "max": b}, of one kind. ConfigError if it is something else."""
     if not condition or condition.keys() - {"min", "max"}:
         raise ConfigError(
@@ -101,7 +102,7 @@ def check_filter(where: Filter) -> None:
         _holds(condition, None)
 
 
-def _holds(condition: Json, found: Field | None) -> bool:
+def _holds(condition: JsonValue, found: Field | None) -> bool:
     inner = excluded(condition)
     if inner is not None:
         return not _holds(inner[0], found)
@@ -117,7 +118,7 @@ def _holds(condition: Json, found: Field | None) -> bool:
     return field_of(condition) == found
 
 
-def _equal_sql(value: Json) -> tuple[str, list[Any]]:
+def _equal_sql(value: JsonValue) -> tuple[str, list[Any]]:
     return "kind = ? AND value = ?", list(field_of(value))
 
 

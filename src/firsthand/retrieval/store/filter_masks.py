@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firsthand.message import Json
 from firsthand.retrieval.retriever import Filter
 from firsthand.retrieval.store.filter_conditions import (
     RESERVED,
@@ -49,7 +48,7 @@ class FilterMasks:
         return self._rows[key]
 
 
-def _passing(connection: sqlite3.Connection, name: str, condition: Json, searched: SearchRows) -> Mask:
+def _passing(connection: sqlite3.Connection, name: str, condition: Any, searched: SearchRows) -> Mask:
     inner = excluded(condition)
     if inner is not None:
         return ~_passing(connection, name, inner[0], searched)

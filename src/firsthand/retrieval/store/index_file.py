@@ -38,7 +38,7 @@ _TABLES = f"""
     CREATE TABLE documents (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL,
         source TEXT NOT NULL, sha256 TEXT NOT NULL, digest BLOB NOT NULL, meta TEXT NOT NULL, locations TEXT NOT NULL,
         text BLOB NOT NULL);
-    CREATE INDEX documents_by_title ON documents (title);
+    CREATE INDEX documents_by_title ON documents (title COLLATE NOCASE);
     CREATE INDEX documents_by_source ON documents (source);
     CREATE TABLE metas (number INTEGER PRIMARY KEY AUTOINCREMENT, json TEXT NOT NULL UNIQUE);
     CREATE TABLE fields (key TEXT NOT NULL, kind INTEGER NOT NULL, value NOT NULL, meta INTEGER NOT NULL,
@@ -93,8 +93,7 @@ class IndexFile:
             try:
                 yield connection
             finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                _roll_back(connection)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -220,7 +219,7 @@ class IndexFile:
                     connection.execute("ROLLBACK")
                 raise
         if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-            raise StoreError(f"{self.name} is a SQLite file, but not an index: give another path")
+            raise StoreError(f"{self.name} is a SQLite file and is no index: give another path, or remove it")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version != _SCHEMA_VERSION:
             raise StoreError(
@@ -280,7 +279,7 @@ class IndexFile:
                 "wait for it or end it, then try again"
             )
         if name == "SQLITE_NOTADB":
-            return StoreError(f"{self.name} is not a SQLite file, or its beginning is damaged: give another path")
+            return StoreError(f"{self.name} is no index, or its beginning is damaged: give another path, or remove it")
         if name.startswith("SQLITE_IOERR"):
             return StoreError(f"{self.name} cannot be read or written ({error}): check the disk, then try again")
         if "fts5" in str(error):
@@ -309,7 +308,7 @@ def _master() -> tuple[Any, ...]:
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
     found = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return found == 0 and connection.execute("PRAGMA user_version").fetchone()[0] == 0
+    return bool(found == 0 and connection.execute("PRAGMA user_version").fetchone()[0] == 0)
 
 
 def _run_script(connection: sqlite3.Connection, script: str) -> None:
@@ -326,6 +325,12 @@ def _name(error: sqlite3.Error) -> str:
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogatepass")
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """End the transaction, if an error has not ended it already."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _has_content(path: str) -> bool:

@@ -8,6 +8,7 @@ ones are marked until a quarter of all rows is.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,9 @@ from firsthand.retrieval.store.term_postings import TermPostings
 from firsthand.retrieval.store.vector_rows import VectorRows
 
 Ints = NDArray[np.int64]
+Scores = NDArray[np.float64]
 _BATCH = 4096
+_ID = "S32"
 
 
 class SearchRows:
@@ -35,6 +38,7 @@ class SearchRows:
         self._active = -1
         self._removals = -1
         self.numbers: Ints = np.empty(0, dtype=np.int64)
+        self.ids: NDArray[np.bytes_] = np.empty(0, dtype=_ID)
         self.documents: Ints = np.empty(0, dtype=np.int64)
         self.metas: Ints = np.empty(0, dtype=np.int64)
         self.alive: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
@@ -63,8 +67,40 @@ class SearchRows:
     def __len__(self) -> int:
         return self.count
 
-    def best_terms(self, words: Sequence[tuple[int, int]], k: int, rows: Ints) -> tuple[Ints, NDArray[np.float64]]:
-        """Those of the given rows whose BM25 is among the k best and above 0, with ties, and their scores."""
+    def digest(self, count: int) -> str:
+        """A checksum of the numbers and vectors of the first rows."""
+        summed = hashlib.sha256(self.numbers[:count].tobytes())
+        self.vectors.add_to(summed, count)
+        return summed.hexdigest()
+
+    def best(self, rows: Ints, scores: Scores, k: int) -> tuple[Ints, Scores]:
+        """The k rows of highest score with their scores, best first, ties by chunk id."""
+        order = np.lexsort((self.ids[rows], -scores))[:k]
+        return rows[order], scores[order]
+
+    def fused(
+        self, rankings: Sequence[Ints], k: int, constant: float, weights: Sequence[float]
+    ) -> tuple[Ints, Scores, list[Ints]]:
+        """Reciprocal rank fusion: the k best rows, their scores, and for each ranking their ranks in it, 0 if they are not.
+
+        Equal scores are ordered by the best single rank, then by chunk id (Cormack, Clarke and Büttcher, 2009).
+        """
+        rows = np.unique(np.concatenate(rankings))
+        ranks = []
+        scores = np.zeros(len(rows))
+        best = np.full(len(rows), np.iinfo(np.int64).max)
+        for ranking, weight in zip(rankings, weights, strict=True):
+            places = np.searchsorted(rows, ranking)
+            rank = np.zeros(len(rows), dtype=np.int64)
+            rank[places] = np.arange(1, len(ranking) + 1)
+            scores[places] += weight / (constant + rank[places])
+            best[places] = np.minimum(best[places], rank[places])
+            ranks.append(rank)
+        order = np.lexsort((self.ids[rows], best, -scores))[:k]
+        return rows[order], scores[order], [rank[order] for rank in ranks]
+
+    def best_terms(self, words: Sequence[tuple[int, int]], k: int, rows: Ints) -> tuple[Ints, Scores]:
+        """The k of the given rows of highest BM25 above 0, with their scores, best first, ties by chunk id."""
         scores = self.postings.scores(words, self.alive, self.count)
         if len(rows) < len(scores):
             scores = scores[rows]
@@ -74,27 +110,30 @@ class SearchRows:
         count = possible_best(scores, exact, 0.0, 0.0, rows, heap, found)
         found = found[:count]
         found = found[scores[found] > 0]
-        return rows[found], scores[found]
+        return self.best(rows[found], scores[found], k)
 
     def _append(self, connection: sqlite3.Connection, active: int) -> None:
         last = int(self.numbers[-1]) if len(self.numbers) else 0
         vector = "v.vector" if self.dimension else "NULL"
         join = f"LEFT JOIN vectors_{active} v ON v.chunk = c.number" if self.dimension else ""
         rows = connection.execute(
-            f"SELECT c.number, c.document, c.meta, c.length, c.words, {vector} FROM chunks c {join} "
+            f"SELECT c.number, c.document, c.meta, c.length, c.words, c.id, {vector} FROM chunks c {join} "
             "WHERE c.searchable AND c.number > ? ORDER BY c.number",
             (last,),
         )
         num_words = connection.execute("SELECT coalesce(max(number), 0) FROM words").fetchone()[0]
         columns: list[list[Any]] = [[], [], []]
+        ids: list[NDArray[np.bytes_]] = []
         while batch := rows.fetchmany(_BATCH):
             for column, values in zip(columns, zip(*(row[:3] for row in batch), strict=True), strict=True):
                 column.append(np.array(values, dtype=np.int64))
+            ids.append(np.array([row[5].encode("utf-8", "replace") for row in batch], dtype=_ID))
             self.postings.append([row[3] for row in batch], [row[4] for row in batch], num_words)
             if self.dimension:
-                self.vectors.append([row[5] for row in batch])
+                self.vectors.append([row[6] for row in batch])
         if columns[0]:
             self.numbers = np.concatenate([self.numbers, *columns[0]])
+            self.ids = np.concatenate([self.ids, *ids])
             self.documents = np.concatenate([self.documents, *columns[1]])
             self.metas = np.concatenate([self.metas, *columns[2]])
             self.alive = np.concatenate([self.alive, np.ones(len(self.numbers) - len(self.alive), dtype=np.bool_)])

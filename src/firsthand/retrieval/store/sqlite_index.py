@@ -13,27 +13,30 @@ what another process wrote is found by the next search.
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, nearest
+from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors
 from firsthand.retrieval.document import Document
-from firsthand.retrieval.retriever import Filter, Hit, TrailStep
+from firsthand.retrieval.retriever import Filter, Hit
 from firsthand.retrieval.store import document_rows as rows_of
 from firsthand.retrieval.store.analyzer import Analyzer
-from firsthand.retrieval.store.filter_masks import FilterMasks
+from firsthand.retrieval.store.header_row import agreed_header, refuse_stale_header
 from firsthand.retrieval.store.index_checks import faults
 from firsthand.retrieval.store.index_file import MEMORY, IndexFile
+from firsthand.retrieval.store.index_search import IndexSearch
 from firsthand.retrieval.store.reembedding import Embed, reembed
-from firsthand.retrieval.store.search_rows import SearchRows
+from firsthand.retrieval.store.text_lookup import chunks_with, titled
 
+T = TypeVar("T")
 _AT_ONCE = 500
 
 
@@ -58,12 +61,11 @@ class SqliteIndex:
         self._analyzer = Analyzer()
         self._words: dict[str, int] = {}
         try:
-            self._header = self._agreed_header(header)
+            self._header = agreed_header(self._file, header)
         except BaseException:
             self._file.close()
             raise
-        self._rows = SearchRows(self._header.dimension)
-        self._masks = FilterMasks()
+        self._search = IndexSearch(self._file, self._header, self._analyzer)
 
     @property
     def header(self) -> IndexHeader:
@@ -98,7 +100,7 @@ class SqliteIndex:
         counts = self._analyzer.counts([chunk.indexed_text for chunk in indexed.chunks])
         new: dict[str, int] = {}
         with self._file.transaction() as connection:
-            self._check_current(connection)
+            refuse_stale_header(self._file, connection, self._header)
             found = connection.execute(
                 "SELECT number, digest FROM documents WHERE id = ?", (ready.columns[0],)
             ).fetchone()
@@ -221,149 +223,65 @@ class SqliteIndex:
         with self._file.reading() as connection:
             return int(connection.execute("SELECT count(*) FROM chunks WHERE searchable").fetchone()[0])
 
+    def metas(self) -> dict[str, dict[str, Json]]:
+        """The `meta` of each document, by id."""
+        with self._file.reading() as connection:
+            found = connection.execute("SELECT id, meta FROM documents ORDER BY id").fetchall()
+        return {rows_of.python_text(id): self._readable(json.loads, meta) for id, meta in found}
+
+    def title(self, id: str) -> str | None:
+        """The title of a document; None if it is not there."""
+        with self._file.reading() as connection:
+            found = connection.execute("SELECT title FROM documents WHERE id = ?", (rows_of.sql_text(id),)).fetchone()
+        return None if found is None else rows_of.python_text(found[0])
+
+    def titled(self, title: str) -> list[str]:
+        """The ids of the documents with a title, in ASCII's upper or lower case alike."""
+        with self._file.reading() as connection:
+            return titled(connection, title)
+
+    def chunks_with(self, words: Sequence[str], *, limit: int = 1000) -> list[Chunk]:
+        """The first chunks that hold the stems of all words, in the order they were indexed; of the last, any beginning."""
+        with self._file.reading() as connection:
+            return chunks_with(connection, self._analyzer, words, limit)
+
     # -- searching --
 
     def search_vectors(self, vector: Vectors, k: int, where: Filter) -> list[Hit]:
         """The k chunks of highest cosine with a vector of shape (dimension,), best first, ties by chunk id."""
-        query = self._query_vector(vector)
-        with self._file.reading() as connection:
-            rows = self._passing(connection, where)
-            if k < 1 or not len(rows):
-                return []
-            candidates = self._rows.vectors.candidates(query, k, rows)
-            numbers = self._rows.numbers[candidates]
-            active = connection.execute("SELECT active FROM header").fetchone()[0]
-            scored: list[tuple[int, float]] = []
-            for first in range(0, len(numbers), _AT_ONCE):
-                some = numbers[first : first + _AT_ONCE].tolist()
-                found = connection.execute(
-                    f"SELECT chunk, vector FROM vectors_{active} WHERE chunk IN ({','.join('?' * len(some))})", some
-                ).fetchall()
-                halves = np.array([self._vector(blob) for _, blob in found], dtype=np.float64)
-                scores = (halves * query.astype(np.float64)).sum(axis=1)
-                scored += [(number, float(score)) for (number, _), score in zip(found, scores, strict=True)]
-            return self._hits(connection, "dense", scored, k)
+        return self._search.vectors(vector, k, where)
 
     def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
         """The k chunks of highest BM25, best first, ties by chunk id; none if no word of the text is indexed."""
-        with self._file.reading() as connection:
-            [counts] = self._analyzer.counts([text])
-            rows = self._passing(connection, where)
-            words = self._known_words(connection, counts)
-            if k < 1 or not len(rows) or not words:
-                return []
-            found, scores = self._rows.best_terms(words, k, rows)
-            numbers = self._rows.numbers[found].tolist()
-            return self._hits(connection, "terms", list(zip(numbers, scores.tolist(), strict=True)), k)
+        return self._search.terms(text, k, where)
 
-    def _query_vector(self, vector: Vectors) -> Vectors:
-        dimension = self._header.dimension
-        if not dimension:
-            raise ConfigError(f"{self._file.name} has terms alone: search by terms, or index with an embedder")
-        query = np.asarray(vector, dtype=np.float32)
-        if query.shape != (dimension,):
-            raise ConfigError(
-                f"the vector has the shape {query.shape}, and {self._file.name} has ({dimension},): "
-                f"embed the query with {self._header.embedder!r}"
-            )
-        if not np.isfinite(query).all():
-            raise ConfigError("the vector has values that are not finite: check the embedder")
-        return query
+    def search_hybrid(
+        self,
+        vector: Vectors,
+        text: str,
+        k: int,
+        where: Filter,
+        *,
+        pool: int = 100,
+        constant: float = 60.0,
+        weights: Sequence[float] = (1.0, 1.0),
+    ) -> list[Hit]:
+        """The k best of both searches, `pool` hits each, by reciprocal rank fusion; trails say rank and score in each."""
+        return self._search.hybrid(vector, text, k, where, pool, constant, weights)
 
-    def _passing(self, connection: Any, where: Filter) -> Any:
-        """The rows that are searchable and pass a filter. The arrays are brought up to date first."""
-        try:
-            if self._rows.is_stale(connection):
-                self._check_current(connection)
-                self._rows.refresh(connection)
-                self._masks.clear()
-        except (ValueError, TypeError, OverflowError) as error:
-            raise self._file.damaged(str(error)) from None
-        return self._masks.rows(connection, where, self._rows)
+    def build_ann(self) -> int:
+        """Build the approximate side file, by which indexes of a million chunks are searched; returns the rows it covers.
 
-    def _known_words(self, connection: Any, counts: Mapping[str, int]) -> list[tuple[int, int]]:
-        """Numbers and counts of a query's words that are stored, in the words' order."""
-        found: dict[str, int] = {}
-        words = sorted(counts)
-        for first in range(0, len(words), _AT_ONCE):
-            some = words[first : first + _AT_ONCE]
-            found |= connection.execute(
-                f"SELECT word, number FROM words WHERE word IN ({','.join('?' * len(some))})", some
-            ).fetchall()
-        return [(found[word], counts[word]) for word in words if word in found]
+        It is used while most of the rows that it covers are there; chunks stored later are searched exactly beside it.
+        MissingExtra without faiss.
+        """
+        return self._search.build_ann()
 
-    def _hits(self, connection: Any, retriever: str, scored: list[tuple[int, float]], k: int) -> list[Hit]:
-        """The best k of (chunk number, score), equal scores by chunk id."""
-        if len(scored) > k:
-            least = sorted((score for _, score in scored), reverse=True)[k - 1]
-            scored = [each for each in scored if each[1] >= least]
-        found = []
-        for first in range(0, len(scored), _AT_ONCE):
-            scores = dict(scored[first : first + _AT_ONCE])
-            rows = connection.execute(
-                f"SELECT c.number, {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} "
-                f"WHERE c.number IN ({','.join('?' * len(scores))})",
-                list(scores),
-            ).fetchall()
-            if len(rows) < len(scores):
-                raise self._file.damaged("a chunk has no document or no meta")
-            found += [(-scores[number], row[0], row) for number, *row in rows]
-        found.sort(key=lambda each: each[:2])
-        return [
-            Hit(self._readable(rows_of.read_chunk, row), -score, (TrailStep(retriever, rank, -score),))
-            for rank, (score, _, row) in enumerate(found[:k], 1)
-        ]
-
-    def _readable(self, read: Any, row: Any) -> Any:
+    def _readable(self, read: Callable[[Any], T], row: Any) -> T:
         try:
             return read(row)
         except (ValueError, TypeError, zlib.error, RecursionError, FirsthandError) as error:
             raise self._file.damaged(f"a row cannot be read: {error}") from None
-
-    # -- the header --
-
-    def _stored_header(self, connection: Any) -> IndexHeader | None:
-        names = [each.name for each in fields(IndexHeader)]
-        row = connection.execute(f"SELECT {', '.join(names)} FROM header").fetchone()
-        return None if row is None else IndexHeader(*row)
-
-    def _check_current(self, connection: Any) -> None:
-        """StoreError if another process has re-embedded the index since it was opened."""
-        if self._stored_header(connection) != self._header:
-            raise StoreError(f"{self._file.name} was re-embedded by another process: open it again")
-
-    def _agreed_header(self, wanted: IndexHeader | None) -> IndexHeader:
-        """The stored header, which is written first if there is none. ConfigError if it is not the wanted one."""
-        with self._file.reading() as connection:
-            stored = self._stored_header(connection)
-        if stored is None and wanted is not None:
-            with self._file.writing(), self._file.transaction() as connection:
-                stored = self._stored_header(connection)  # again, now that nobody else can write it
-                if stored is None:
-                    values = asdict(wanted)
-                    connection.execute(
-                        f"INSERT INTO header (id, {', '.join(values)}, active, revision, removals) "
-                        f"VALUES (1, {', '.join('?' * len(values))}, 0, 0, 0)",
-                        list(values.values()),
-                    )
-                    stored = wanted
-        if stored is None:
-            raise self._file.damaged("it has no header")
-        if wanted is not None:
-            self._check_same(stored, wanted)
-        return stored
-
-    def _check_same(self, stored: IndexHeader, wanted: IndexHeader) -> None:
-        differing = [
-            f"{name} {repr(was)[:80]} (now {repr(now)[:80]})"
-            for (name, was), now in zip(asdict(stored).items(), asdict(wanted).values(), strict=True)
-            if was != now and name != "embedder"
-        ]
-        if differing:
-            raise ConfigError(
-                f"{self._file.name} was made with {', '.join(differing)}: use what it was made with, "
-                "or make it again with `firsthand rag reindex`"
-            )
 
     # -- care --
 
@@ -379,15 +297,14 @@ class SqliteIndex:
         """
         computed = reembed(self._file, self._header, header, embed, batch_size)
         self._header = header
-        self._rows = SearchRows(header.dimension)
-        self._masks.clear()
+        self._search = IndexSearch(self._file, header, self._analyzer)
         return computed
 
     def close(self) -> None:
         """Releases the file and the memory."""
         self._file.close()
         self._analyzer.close()
-        self._rows = SearchRows(self._header.dimension)
+        self._search.clear()
 
     def __enter__(self) -> SqliteIndex:
         return self

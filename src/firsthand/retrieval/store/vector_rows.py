@@ -8,6 +8,7 @@ certain; their f16 vectors decide.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,6 +63,16 @@ class VectorRows:
             self._scales, self._radii = (
                 np.concatenate([each, np.empty(room - have, dtype=np.float32)]) for each in (self._scales, self._radii)
             )
+
+    def approximate(self, rows: NDArray[np.int64]) -> Floats:
+        """The vectors of rows as their codes have them, shape (rows, dimension)."""
+        codes = self._codes_RW[rows, : self.dimension].astype(np.float32) - OFFSET
+        return codes * self._scales[rows, None]
+
+    def add_to(self, summed: hashlib._Hash, count: int) -> None:
+        """Add the first rows to a hash."""
+        summed.update(self._codes_RW[:count].tobytes())
+        summed.update(self._scales[:count].tobytes())
 
     def candidates(self, query: Floats, k: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the given rows that can be among the k of highest dot product with the query."""

@@ -1,27 +1,34 @@
-"""Search documents of your own: a folder of texts, or a JSONL file with a document a line, ranked by BM25.
+"""Search documents of your own: a folder of texts, a JSONL file with a document a line, or an index that was made before.
 
-The index is SQLite's FTS5 (BM25 of Robertson and Zaragoza, 2009, with k1 = 1.2 and b = 0.75), in memory, or in a file that
-is made again when the documents have changed. `search` finds passages; `lookup` gives, one after the other, the sentences of
-a document that hold some words. Together they are the actions of ReAct (Yao et al., 2022): Search[entity] puts the document
-of that very title first, and Lookup[string] is `lookup`, which holds no state: how far it has come is an argument.
+A folder or file is indexed by its terms (BM25), in memory, or in an index file that follows the documents: what has changed
+is read again. An index from `firsthand rag index` that has vectors is searched by both, fused by rank. `search` finds
+passages; `lookup` gives, one after the other, the sentences of a document that hold some words. Together they are the
+actions of ReAct (Yao et al., 2022): Search[entity] puts the document of that very title first, and Lookup[string] is
+`lookup`, which holds no state: how far it has come is an argument.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import json
 import os
 import re
-import sqlite3
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from firsthand.errors import ConfigError, ToolError
-from firsthand.system.sqlite_journal import forged_journal
+from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.message import Json
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
+from firsthand.retrieval.corpus import Corpus, open_corpus
+from firsthand.retrieval.document import Document
+from firsthand.retrieval.retriever import Hit, Query
+from firsthand.retrieval.retrievers.searches import hybrid
+from firsthand.retrieval.store.index_file import MEMORY
+from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.html import to_text
@@ -32,23 +39,7 @@ MAX_K = 20
 PASSAGE_CHARS = 800
 """The approximate length of a passage, which ends with a sentence."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n{2,}")
-_SCHEMA = """
-CREATE TABLE about (fingerprint TEXT);
-CREATE TABLE documents (number INTEGER PRIMARY KEY, id TEXT UNIQUE, title TEXT);
-CREATE TABLE places (passage INTEGER PRIMARY KEY, document INTEGER);
-CREATE INDEX places_document ON places (document);
-CREATE INDEX documents_title ON documents (title COLLATE NOCASE);
-CREATE VIRTUAL TABLE passages USING fts5(title, text, tokenize = 'porter unicode61 remove_diacritics 2');
-"""
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text with its title and id."""
-
-    id: str
-    title: str
-    text: str
+_HEADER = IndexHeader("", "", 0, f"passages:size={PASSAGE_CHARS}")
 
 
 @dataclass(frozen=True)
@@ -62,19 +53,35 @@ class PassageHit:
     """BM25, higher is better."""
 
 
-def search(documents: str, *, index: str | None = None) -> tuple[Tool, ...]:
-    """The tools search and lookup over a folder or a JSONL file; `index` is a file to keep the index in."""
-    made = SearchIndex(documents, index)
-    origin = f"documents in {Path(documents).name}"
+def search(documents: str = "", *, index: str | None = None) -> tuple[Tool, ...]:
+    """The tools search and lookup over a folder or a JSONL file, whose index is kept in the file `index`, if that is given.
+
+    Without `documents`, over the index of that path, or of that indexed folder.
+    """
+    made = SearchIndex(documents or None, index)
+    origin = f"documents in {Path(documents or index or '').name}"
     return tuple(tool_from_function(each, effect="read", origin=origin) for each in (made.search, made.lookup))
 
 
 class SearchIndex:
-    """An index of documents. Thread-safe."""
+    """Documents that are searched. Thread-safe."""
 
-    def __init__(self, documents: str | Path, index: str | Path | None = None):
-        self._lock = threading.Lock()
-        self._base = _opened(Path(documents), None if index is None else Path(index))
+    def __init__(self, documents: str | Path | None, index: str | Path | None = None):
+        if documents is None and index is None:
+            raise ConfigError(
+                "search has no documents: give a folder, a .jsonl file, or index= with the path of an index"
+            )
+        try:
+            if documents is None:
+                self._corpus = open_corpus(str(index))
+                assert isinstance(self._corpus.index, SqliteIndex)
+                self._index = self._corpus.index
+            else:
+                self._index = _opened(Path(documents), None if index is None else Path(index))
+                self._corpus = Corpus(self._index)
+        except StoreError as error:
+            raise ConfigError(str(error)) from None
+        self._retriever = hybrid(self._corpus)
 
     def search(self, query: str, k: int = 5) -> str:
         """The passages that fit a query best, each with the id and title of its document.
@@ -117,122 +124,101 @@ class SearchIndex:
         words = re.findall(r"\w+", query)[:64]
         if not words:
             raise ToolError(f"the query {query[:100]!r} holds no words: give some")
-        titled = self._ask(
-            "SELECT d.id, d.title, p.text, 0.0 FROM documents d JOIN places ON document = number "
-            "JOIN passages p ON p.rowid = passage WHERE d.title = ? COLLATE NOCASE ORDER BY passage LIMIT 1",
-            " ".join(query.split()),
-        )
-        ranked = self._ask(
-            "SELECT d.id, d.title, p.text, -bm25(passages, 2.0, 1.0) AS score FROM passages p "
-            "JOIN places ON passage = p.rowid JOIN documents d ON number = document "
-            "WHERE passages MATCH ? ORDER BY score DESC, p.rowid LIMIT ?",
-            " OR ".join(f'"{word}"' for word in words),
-            k,
-        )
-        found = [PassageHit(*row) for row in (*titled, *ranked)]
-        return list({(each.id, each.text): each for each in found}.values())[:k]
+        first = [self._index.chunks(id)[:1] for id in self._index.titled(" ".join(query.split()))[:1]]
+        ranked = self._ranked(" ".join(words), k)
+        found = [*(Hit(chunk, 0.0) for chunks in first for chunk in chunks), *ranked]
+        unique = list({hit.chunk.id: hit for hit in found}.values())[:k]
+        return [
+            PassageHit(hit.chunk.document, self._title(hit.chunk), hit.chunk.text.strip(), hit.score) for hit in unique
+        ]
 
-    def _passages(self, document: str, wanted: str) -> list[tuple[Any, ...]]:
+    def _ranked(self, text: str, k: int) -> list[Hit]:
+        """The best chunks by terms, and by vectors too where there are any."""
+        if self._corpus.embedder is None:
+            return self._index.search_terms(text, k, {})
+
+        async def found() -> list[Hit]:
+            return list(await self._retriever(Query(text), k))
+
+        with ThreadPoolExecutor(1) as pool:  # an event loop of its own, as the caller may be within one
+            return pool.submit(lambda: asyncio.run(found())).result()
+
+    def _title(self, chunk: Chunk) -> str:
+        return self._index.title(chunk.document) or chunk.document
+
+    def _passages(self, document: str, wanted: str) -> list[tuple[str, str]]:
         """Title and text of the passages to look in."""
-        joined = "FROM documents d JOIN places ON document = number JOIN passages p ON p.rowid = passage"
         if document:
-            rows = self._ask(
-                f"SELECT d.title, p.text {joined} WHERE d.id = ?1 OR d.title = ?1 COLLATE NOCASE ORDER BY passage",
-                document,
-            )
-            if not rows:
+            known = [document] if self._index.title(document) is not None else self._index.titled(document)
+            if not known:
                 raise ToolError(f"no document has the id or title {document[:100]!r}: search for it first")
-            return rows
-        words = re.findall(r"\w+", wanted)[:64]
-        if not words:
-            return []
-        match = " AND ".join(f'"{word}"' for word in words[:-1]) + (" AND " if words[1:] else "") + f'"{words[-1]}"*'
-        return self._ask(f"SELECT d.title, p.text {joined} WHERE passages MATCH ? ORDER BY passage LIMIT 1000", match)
-
-    def _ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        try:
-            with self._lock:
-                return self._base.execute(statement, values).fetchall()
-        except (sqlite3.Error, UnicodeEncodeError) as error:
-            raise ToolError(f"the documents cannot be searched for this: {error}") from None
+            chunks = [chunk for id in known for chunk in self._index.chunks(id)]
+        else:
+            words = re.findall(r"[^\W_]+", wanted)[:64]
+            chunks = self._index.chunks_with(words) if words else []
+        titles = {id: self._index.title(id) or id for id, _ in groupby(chunk.document for chunk in chunks)}
+        return [(titles[chunk.document], chunk.text) for chunk in chunks]
 
 
-def _opened(source: Path, kept: Path | None) -> sqlite3.Connection:
-    """The index of the documents: the stored one if it is up to date, or a new one."""
+def _opened(source: Path, kept: Path | None) -> SqliteIndex:
+    """The index of the documents as they are now: in memory, or the kept one, brought up to date."""
     if not source.exists():
         raise ConfigError(f"no documents at {str(source)!r}: give a folder of texts, or a .jsonl file")
     files = sorted(_files(source))
-    fingerprint = hashlib.sha256(repr([(str(file), *_stamp(file)) for file in files]).encode()).hexdigest()
-    if kept is not None and (connection := _kept(kept, fingerprint)) is not None:
-        return connection
-    beside = None if kept is None else kept.with_name(f"{kept.name}.{os.getpid()}.new")
+    stamps = {_name(source, file): _stamp(file) for file in files}
+    index = open_index(MEMORY if kept is None else kept, _HEADER)
     try:
-        connection = sqlite3.connect(":memory:" if beside is None else beside, check_same_thread=False)
-        _fill(connection, source, files, fingerprint)
-        if beside is None or kept is None:
-            return connection
-        connection.close()
-        beside.replace(kept)
-        return sqlite3.connect(kept, check_same_thread=False)
-    except (sqlite3.Error, OSError) as error:
-        if "fts5" in str(error):
-            raise ConfigError(
-                f"this Python's SQLite ({sqlite3.sqlite_version}) was built without FTS5: use another"
-            ) from None
-        raise ConfigError(f"the index of {str(source)!r} cannot be made: {error}") from None
-    finally:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
+        known = {id: (meta.get("file"), meta.get("stamp")) for id, meta in index.metas().items()}
+        if not known or {*known.values()} != {*stamps.items()}:
+            seen: set[str] = set()
+            failed = index.put(_indexed(source, files, stamps, seen)).failed
+            if failed:
+                raise ConfigError(f"{failed[0][0]!r} cannot be indexed: {failed[0][1]}")
+            index.delete(known.keys() - seen)
+        if not len(index):
+            raise ConfigError(f"{str(source)!r} holds no texts: {', '.join(SUFFIXES)} are read")
+    except BaseException:
+        index.close()
+        raise
+    return index
 
 
-def _kept(path: Path, fingerprint: str) -> sqlite3.Connection | None:
-    """The index in that file, if it is of these documents as they are now."""
-    if not path.exists():
-        return None
-    if (journal := forged_journal(path)) is not None:
-        raise ConfigError(f"{str(journal)!r} names a file that SQLite would delete: remove it, or give another path")
-    connection = sqlite3.connect(path, check_same_thread=False)
-    with suppress(sqlite3.Error):
-        connection.execute("PRAGMA trusted_schema = OFF")
-        if connection.execute("SELECT fingerprint FROM about").fetchone() == (fingerprint,):
-            return connection
-        connection.close()
-        return None
-    connection.close()
-    raise ConfigError(f"{str(path)!r} is there and is no index: give another path, or remove it")
-
-
-def _fill(connection: sqlite3.Connection, source: Path, files: list[Path], fingerprint: str) -> None:
-    connection.executescript(_SCHEMA)
-    passage = 0
-    with connection:
-        connection.execute("INSERT INTO about VALUES (?)", (fingerprint,))
-        for number, document in enumerate(_documents(source, files)):
-            try:
-                connection.execute("INSERT INTO documents VALUES (?, ?, ?)", (number, document.id, document.title))
-            except sqlite3.IntegrityError:
-                raise ConfigError(f"two documents have the id {document.id!r}: give each its own") from None
-            for text in split(document.text):
-                passage += 1
-                connection.execute(
-                    "INSERT INTO passages (rowid, title, text) VALUES (?, ?, ?)", (passage, document.title, text)
-                )
-                connection.execute("INSERT INTO places VALUES (?, ?)", (passage, number))
-    if not passage:
-        raise ConfigError(f"{str(source)!r} holds no texts: {', '.join(SUFFIXES)} are read")
+def _indexed(source: Path, files: list[Path], stamps: dict[str, str], seen: set[str]) -> Iterator[IndexedDocument]:
+    """The documents with their passages; their ids are added to `seen`."""
+    for file in files:
+        name = _name(source, file)
+        meta: dict[str, Json] = {"file": name, "stamp": stamps[name]}
+        for id, title, text in _texts(source, file):
+            if id in seen:
+                raise ConfigError(f"two documents have the id {id!r}: give each its own")
+            seen.add(id)
+            document = Document(id or "-", text, title, str(file), meta)
+            chunks = [Chunk(document.id, start, end, text[start:end], title, meta=meta) for start, end in spans(text)]
+            yield IndexedDocument(document, chunks, None)
 
 
 def split(text: str) -> list[str]:
     """The text in passages of about PASSAGE_CHARS, each ending with a sentence where there are any."""
-    passages, held = [], ""
-    for sentence in _SENTENCE.split(text):
-        for start in range(0, len(sentence), 2 * PASSAGE_CHARS):
-            piece = sentence[start : start + 2 * PASSAGE_CHARS].strip()
-            if held and len(held) + len(piece) > PASSAGE_CHARS:
-                passages.append(held)
-                held = ""
-            held = f"{held} {piece}" if held and piece else held or piece
-    return [*passages, held] if held else passages
+    return [text[start:end] for start, end in spans(text)]
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    """The spans of passages of about PASSAGE_CHARS, each ending with a sentence where there are any; none is blank."""
+    found: list[tuple[int, int]] = []
+    first = 0
+    for last in [*(match.start() for match in _SENTENCE.finditer(text)), len(text)]:
+        for start in range(first, last, 2 * PASSAGE_CHARS):
+            piece = text[start : min(last, start + 2 * PASSAGE_CHARS)]
+            begin = start + len(piece) - len(piece.lstrip())
+            end = start + len(piece.rstrip())
+            if begin >= end:
+                continue
+            if found and end - found[-1][0] <= PASSAGE_CHARS:
+                found[-1] = (found[-1][0], end)
+            else:
+                found.append((begin, end))
+        first = max(first, last)
+    return found
 
 
 def _files(source: Path) -> Iterator[Path]:
@@ -247,26 +233,30 @@ def _files(source: Path) -> Iterator[Path]:
                 yield path
 
 
-def _stamp(file: Path) -> tuple[int, int]:
+def _stamp(file: Path) -> str:
     status = file.stat()
-    return status.st_size, status.st_mtime_ns
+    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 
-def _documents(source: Path, files: list[Path]) -> Iterator[Document]:
-    for path in files:
-        if path.stat().st_size > MAX_FILE_BYTES and path.suffix.lower() != ".jsonl":
-            raise ConfigError(f"{str(path)!r} has more than {MAX_FILE_BYTES} bytes: split it, or give it as .jsonl")
-        name = path.name if path == source else str(path.relative_to(source))
-        if path.suffix.lower() == ".jsonl":
-            yield from _lines(path, "" if path == source else f"{name}:")
-            continue
-        text = path.read_text(encoding="utf-8", errors="replace").replace("\0", " ")
-        text = to_text(text) if path.suffix.lower() in (".html", ".htm") else text
-        heading = re.match(r"\s*#\s+(.+)", text)
-        yield Document(_clean(name), _clean(heading.group(1).strip()[:200] if heading else path.stem), text)
+def _name(source: Path, file: Path) -> str:
+    return _clean(file.name if file == source else str(file.relative_to(source)))
 
 
-def _lines(path: Path, prefix: str) -> Iterator[Document]:
+def _texts(source: Path, path: Path) -> Iterator[tuple[str, str, str]]:
+    """Id, title and text of each document of a file."""
+    if path.stat().st_size > MAX_FILE_BYTES and path.suffix.lower() != ".jsonl":
+        raise ConfigError(f"{str(path)!r} has more than {MAX_FILE_BYTES} bytes: split it, or give it as .jsonl")
+    name = _name(source, path)
+    if path.suffix.lower() == ".jsonl":
+        yield from _lines(path, "" if path == source else f"{name}:")
+        return
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\0", " ")
+    text = to_text(text) if path.suffix.lower() in (".html", ".htm") else text
+    heading = re.match(r"\s*#\s+(.+)", text)
+    yield name, _clean(heading.group(1).strip()[:200] if heading else path.stem), _clean(text)
+
+
+def _lines(path: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -285,7 +275,7 @@ def _lines(path: Path, prefix: str) -> Iterator[Document]:
                     f'line {number} of {str(path)!r} is no JSON object with a "text": every line must be one'
                 )
             id = str(body.get("id", number))
-            yield Document(_clean(prefix + id), _clean(str(body.get("title", "")) or id), _clean(text))
+            yield _clean(prefix + id), _clean(str(body.get("title", "")) or id), _clean(text)
 
 
 def _clean(text: str) -> str:

@@ -1,0 +1,134 @@
+"""An index in a Chroma collection in a folder, or on a server through its HTTP client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firsthand.errors import MissingExtra, StoreError
+from firsthand.retrieval.chunk_index import IndexHeader, Vectors
+from firsthand.retrieval.store.record_index import RecordIndex
+from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record
+
+_PAGE = 500
+
+
+def open_chroma_index(client: Any, name: str, header: IndexHeader | None = None) -> RecordIndex:
+    """Open the index in the collection of that name; with a header, make it if it is not there.
+
+    `client` is a Chroma client, or the path of the folder that an embedded one keeps its files in.
+    """
+    return RecordIndex(ChromaRecords(client, name, header), f"Chroma's collection {name!r}", header)
+
+
+class ChromaRecords:
+    """A RecordStore in a collection. A condition is first resolved to ids, as Chroma's filters cannot negate all of ours."""
+
+    transactional = False
+
+    def __init__(self, client: Any, name: str, header: IndexHeader | None):
+        try:
+            import chromadb
+        except ImportError:
+            raise MissingExtra("chromadb", "chroma", "an index in Chroma") from None
+        if isinstance(client, str | Path):
+            settings = chromadb.Settings(anonymized_telemetry=False)
+            client = chromadb.PersistentClient(str(client), settings)
+        self._name = name
+        try:
+            if header is None:
+                self._collection = client.get_collection(name, embedding_function=None)
+            else:
+                configuration = {"hnsw": {"space": "ip", "ef_search": 500, "ef_construction": 200}}
+                self._collection = client.get_or_create_collection(
+                    name, embedding_function=None, configuration=configuration
+                )
+        except Exception as error:
+            raise StoreError(f"Chroma has no collection {name!r} ({error}): give a header to make one") from error
+
+    def atomically(self) -> AbstractContextManager[None]:
+        """No transaction: each write is one."""
+        return nullcontext()
+
+    def upsert(self, records: Sequence[Record]) -> None:
+        """Store records, in place of those with their ids; Chroma keeps fields that are not given, so they go first."""
+        self.remove([each.id for each in records])
+        for first in range(0, len(records), _PAGE):
+            some = records[first : first + _PAGE]
+            self._called(
+                "add",
+                ids=[each.id for each in some],
+                embeddings=[[1.0] if each.vector is None else each.vector.tolist() for each in some],
+                metadatas=[dict(each.fields) for each in some],
+                documents=[each.payload for each in some],
+            )
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Delete the records with these ids, as far as there are any."""
+        there = [
+            id for first in range(0, len(ids), _PAGE) for id in self._got(ids=list(ids[first : first + _PAGE]))["ids"]
+        ]
+        for first in range(0, len(there), _PAGE):
+            self._called("delete", ids=there[first : first + _PAGE])
+
+    def get(self, ids: Sequence[str], *, vectors: bool = False) -> dict[str, Record]:
+        """The records that are there, by id."""
+        found: dict[str, Record] = {}
+        include = ["metadatas", "documents", *(["embeddings"] if vectors else [])]
+        for first in range(0, len(ids), _PAGE):
+            body = self._got(ids=list(ids[first : first + _PAGE]), include=include)
+            for place, id in enumerate(body["ids"]):
+                vector = np.array(body["embeddings"][place], dtype=np.float32) if vectors else None
+                found[id] = Record(id, body["metadatas"][place], body["documents"][place], vector)
+        return found
+
+    def select(self, condition: Condition, *, vectors: bool = False) -> list[Record]:
+        """All records for which the condition holds."""
+        return [*self.get(sorted(self._ids(condition)), vectors=vectors).values()]
+
+    def nearest(self, vector: Vectors, k: int, condition: Condition) -> list[tuple[str, float]]:
+        """The ids and dot products of the k records of highest dot product for which the condition holds, best first."""
+        ids = sorted(self._ids(condition))
+        if not ids:
+            return []
+        found = self._called(
+            "query", query_embeddings=[vector.tolist()], n_results=min(k, len(ids)), ids=ids, include=["distances"]
+        )
+        return [(id, 1.0 - float(far)) for id, far in zip(found["ids"][0], found["distances"][0], strict=True)]
+
+    def close(self) -> None:
+        """Leave the client to its owner."""
+
+    def _ids(self, condition: Condition) -> set[str]:
+        if isinstance(condition, Every):
+            found = [self._ids(each) for each in condition.conditions]
+            return set.intersection(*found) if found else self._all()
+        if isinstance(condition, Not):
+            return self._all() - self._ids(condition.condition)
+        if isinstance(condition, Among):
+            return set(condition.ids)
+        if isinstance(condition, Match):
+            if not condition.values:
+                return set()
+            return set(self._got(where={condition.field: {"$in": list(condition.values)}})["ids"])
+        if isinstance(condition, Range):
+            ends = [(sign, end) for sign, end in (("$gte", condition.low), ("$lte", condition.high)) if end is not None]
+            found = [set(self._got(where={condition.field: {sign: end}})["ids"]) for sign, end in ends]
+            return set.intersection(*found)
+        return set().union(*(self._ids(each) for each in condition.conditions))
+
+    def _all(self) -> set[str]:
+        return set(self._got()["ids"])
+
+    def _got(self, *, include: Sequence[str] = (), **options: Any) -> Any:
+        return self._called("get", include=list(include), **options)
+
+    def _called(self, method: str, **options: Any) -> Any:
+        try:
+            return getattr(self._collection, method)(**options)
+        except Exception as error:  # Chroma's, and those of its transports
+            raise StoreError(f"Chroma cannot {method} in {self._name!r}: {str(error)[:300]}") from error

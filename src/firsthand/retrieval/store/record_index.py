@@ -1,0 +1,333 @@
+"""RecordIndex: a ChunkIndex in a collection of records, whatever the engine.
+
+A record for each chunk, one for each document and one for the header. A document's record names the version of its chunks,
+and a hit whose chunk has another version is dropped, so that a document shows whole or not at all also where the engine has
+no transactions. Filters are exact: equality by hashes of values, ranges of numbers by the engine (in float64), ranges of
+strings here. BM25 is computed here from all searchable chunks, so it suits collections of thousands of chunks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, nearest
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors
+from firsthand.retrieval.document import Document, Location
+from firsthand.retrieval.retriever import Filter, Hit
+from firsthand.retrieval.store.analyzer import Analyzer
+from firsthand.retrieval.store.document_rows import PreparedDocument, prepared, text_hash
+from firsthand.retrieval.store.filter_conditions import NUMBER, RESERVED, TEXT, check_filter, ends, excluded, field_of
+from firsthand.retrieval.store.header_row import refuse_other_header
+from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, RecordStore, Value
+from firsthand.retrieval.store.term_postings import K1, B
+
+_CLOSE = 1e-4
+"""An engine's sums may be off by so much; candidates so close to the k-th are scored again here."""
+_CHUNKS = Match("kind", ("chunk",))
+_SEARCHED = Every((_CHUNKS, Match("searchable", ("1",))))
+
+
+class RecordIndex:
+    """A ChunkIndex over a RecordStore. One writer at a time; the engine decides about more."""
+
+    def __init__(self, store: RecordStore, name: str, header: IndexHeader | None):
+        self._store, self._name = store, name
+        self._analyzer = Analyzer()
+        found = store.get([_HEADER_ID]).get(_HEADER_ID)
+        if found is None and header is None:
+            raise StoreError(f"no index at {name}: give a header to make one")
+        if found is None and header is not None:
+            store.upsert([Record(_HEADER_ID, {"kind": "header"}, json.dumps(asdict(header)), _some_vector(header))])
+        self._header = header if found is None or header is None else IndexHeader(**json.loads(found.payload))
+        if found is not None:
+            stored = IndexHeader(**json.loads(found.payload))
+            if header is not None:
+                refuse_other_header(name, stored, header)
+            self._header = stored
+
+    @property
+    def header(self) -> IndexHeader:
+        """The header it was created with."""
+        assert self._header is not None
+        return self._header
+
+    # -- writing --
+
+    def put(self, documents: Iterable[IndexedDocument]) -> IngestReceipt:
+        """Adds or replaces documents; those that are stored just so are left as they are, those that do not fit reported."""
+        added: list[str] = []
+        updated: list[str] = []
+        unchanged: list[str] = []
+        into = {"added": added, "updated": updated, "unchanged": unchanged}
+        failed: list[tuple[str, str]] = []
+        for each in documents:
+            try:
+                into[self._put_one(prepared(each, self.header))].append(each.document.id)
+            except StoreError:
+                raise
+            except FirsthandError as error:
+                failed.append((each.document.id, str(error)))
+        return IngestReceipt(tuple(added), tuple(updated), tuple(unchanged), failed=tuple(failed))
+
+    def _put_one(self, ready: PreparedDocument) -> str:
+        document, chunks = ready.indexed.document, ready.indexed.chunks
+        id, digest = _document_id(document.id), ready.columns[4].hex()
+        version = hashlib.sha256(f"{digest}{[blob.hex() for blob in ready.blobs]}".encode()).hexdigest()[:32]
+        with self._store.atomically():
+            stale = [each.id for each in self._store.select(Every((_CHUNKS, Match("of", (id,)))))]
+            found = self._store.get([id]).get(id)
+            if found is not None and json.loads(found.payload)["digest"] == digest:
+                return "unchanged"
+            counts = self._analyzer.counts([chunk.indexed_text for chunk in chunks])
+            records = []
+            for place, chunk in enumerate(chunks):
+                vector = np.frombuffer(ready.blobs[place], dtype="<f2").astype(np.float32) if ready.blobs else None
+                fields = _chunk_fields(document, chunk, counts[place])
+                fields |= {
+                    "kind": "chunk",
+                    "of": id,
+                    "version": version,
+                    "searchable": str(int(ready.searchable[place])),
+                }
+                vector = _some_vector(self.header) if vector is not None and not vector.any() else vector
+                records.append(Record(chunk.id, fields, json.dumps(asdict(chunk) | {"meta": dict(chunk.meta)}), vector))
+            body = {"digest": digest, "version": version, "sha256": document.sha256, "chunks": len(chunks)}
+            body |= {"document": asdict(document) | {"meta": dict(document.meta)}}
+            self._store.upsert(records)
+            self._store.upsert([Record(id, {"kind": "document"}, json.dumps(body), _some_vector(self.header))])
+            self._store.remove([each for each in stale if each not in {record.id for record in records}])
+        return "added" if found is None else "updated"
+
+    def delete(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """Removes documents with all that belongs to them, and returns the ids that were there."""
+        removed = []
+        for name in ids:
+            id = _document_id(name)
+            with self._store.atomically():
+                found = self._store.get([id])
+                self._store.remove([id])  # first: without it no chunk of it is found
+                self._store.remove([each.id for each in self._store.select(Every((_CHUNKS, Match("of", (id,)))))])
+            removed += [name] if found else []
+        return tuple(removed)
+
+    # -- reading --
+
+    def hashes(self) -> dict[str, str]:
+        """The text's SHA-256 of each document, by id."""
+        bodies = [json.loads(each.payload) for each in self._store.select(Match("kind", ("document",)))]
+        return dict(sorted((body["document"]["id"], body["sha256"]) for body in bodies))
+
+    def document(self, id: str) -> Document:
+        """The document. UnknownName if it is not there."""
+        found = self._store.get([_document_id(id)])
+        if not found:
+            close = nearest(id, self.hashes())
+            raise UnknownName(
+                f"no document {id[:200]!r} in {self._name}" + (f"; did you mean {close!r}?" if close else "")
+            )
+        body = json.loads(found[_document_id(id)].payload)["document"]
+        places = tuple(Location(**place) for place in body.pop("locations"))
+        return Document(**body, locations=places)
+
+    def chunks(self, document: str) -> list[Chunk]:
+        """The chunks of a document in order of start."""
+        found = self._current(self._store.select(Every((_CHUNKS, Match("of", (_document_id(document),))))))
+        return sorted((_chunk(each) for each in found), key=lambda chunk: (chunk.start, -chunk.end))
+
+    def chunk(self, id: str) -> Chunk:
+        """The chunk. UnknownName if it is not there."""
+        found = self._current([*self._store.get([id]).values()]) if _is_id(id) else []
+        if not found:
+            raise UnknownName(f"no chunk {id[:64]!r} in {self._name}: its document may have changed; search again")
+        return _chunk(found[0])
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """The stored vectors of chunks, a row each in the order of `ids`. UnknownName if one is not there."""
+        found = self._store.get([id for id in ids if _is_id(id)], vectors=True)
+        rows = []
+        for id in ids:
+            if id not in found or found[id].vector is None:
+                raise UnknownName(f"no vector of the chunk {id[:64]!r} in {self._name}")
+            rows.append(_vector(found[id]))
+        return np.array(rows, dtype=np.float32).reshape(-1, self.header.dimension)
+
+    def known_vectors(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        """The vectors of those texts that are the `indexed_text` of a stored chunk, so that none is computed twice."""
+        hashed = {text_hash(text).hex(): text for text in texts}
+        if not self.header.dimension or not hashed:
+            return {}
+        found = self._store.select(Every((_SEARCHED, Match("text", tuple(hashed)))), vectors=True)
+        return {hashed[str(each.fields["text"])]: _vector(each) for each in found}
+
+    def __len__(self) -> int:
+        """The number of searchable chunks."""
+        return len(self._store.select(_SEARCHED))
+
+    # -- searching --
+
+    def search_vectors(self, vector: Vectors, k: int, where: Filter) -> list[Hit]:
+        """The k chunks of highest cosine with a vector of shape (dimension,), best first, ties by chunk id."""
+        query = self._query(vector)
+        condition = self._condition(where)
+        if k < 1:
+            return []
+        wanted = k + 50
+        while True:
+            found = self._store.nearest(query, wanted, condition)
+            held = self._current([*self._store.get([id for id, _ in found], vectors=True).values()])
+            scored = [
+                (float((_vector(each).astype(np.float64) * query.astype(np.float64)).sum()), each) for each in held
+            ]
+            scored.sort(key=lambda pair: (-pair[0], pair[1].id))
+            if len(found) < wanted or (len(scored) >= k and found[-1][1] < scored[k - 1][0] - _CLOSE):
+                return [Hit(_chunk(each), score) for score, each in scored[:k]]
+            wanted *= 4
+
+    def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
+        """The k chunks of highest BM25, best first, ties by chunk id; none if no word of the text is indexed."""
+        [counts] = self._analyzer.counts([text])
+        condition = self._condition(where)
+        if k < 1 or not counts:
+            return []
+        searched = self._store.select(_SEARCHED)
+        mean = max(sum(float(each.fields["length"]) for each in searched) / max(len(searched), 1), 1e-9)
+        passing = {each.id for each in self._store.select(condition)} if where else {each.id for each in searched}
+        scores: dict[str, float] = {}
+        by_id = {each.id: each for each in searched}
+        for word, times in sorted(counts.items()):
+            name = _word_field(word)
+            holding = [each for each in searched if name in each.fields]
+            idf = math.log(1 + (len(searched) - len(holding) + 0.5) / (len(holding) + 0.5))
+            for each in holding:
+                n, length = float(each.fields[name]), float(each.fields["length"])
+                score = times * idf * n / (n + K1 * (1 - B + B * length / mean))
+                scores[each.id] = scores.get(each.id, 0.0) + score
+        ranked = sorted((id for id in scores if id in passing), key=lambda id: (-scores[id], id))
+        best = self._current([by_id[id] for id in ranked[: 2 * k + 50]])
+        return [Hit(_chunk(each), scores[each.id]) for each in best[:k]]
+
+    def _query(self, vector: Vectors) -> Vectors:
+        if not self.header.dimension:
+            raise ConfigError(f"{self._name} has terms alone: search by terms, or index with an embedder")
+        query = np.asarray(vector, dtype=np.float32)
+        if query.shape != (self.header.dimension,):
+            raise ConfigError(
+                f"the vector has the shape {query.shape}, and {self._name} has ({self.header.dimension},)"
+            )
+        if not np.isfinite(query).all():
+            raise ConfigError("the vector has values that are not finite: check the embedder")
+        return query
+
+    def _current(self, records: Sequence[Record]) -> list[Record]:
+        """Those chunks whose document is there in that version."""
+        owners = self._store.get(sorted({str(each.fields.get("of", "")) for each in records} - {""}))
+        versions = {id: json.loads(each.payload)["version"] for id, each in owners.items()}
+        return [each for each in records if versions.get(str(each.fields.get("of"))) == each.fields.get("version")]
+
+    def _condition(self, where: Filter) -> Condition:
+        check_filter(where)
+        return Every((_SEARCHED, *(self._one(name, condition) for name, condition in where.items())))
+
+    def _one(self, name: str, condition: Any) -> Condition:
+        inner = excluded(condition)
+        if inner is not None:
+            return Not(self._one(name, inner[0]))
+        key = _key(name)
+        if isinstance(condition, list | tuple):
+            return Match(f"v_{key}", tuple(_value(item) for item in condition))
+        if not isinstance(condition, Mapping):
+            return Match(f"v_{key}", (_value(condition),))
+        low, high = ends(condition)
+        if (low or high or (TEXT, ""))[0] == NUMBER:
+            return Range(f"n_{key}", *(None if end is None else float(end[1]) for end in (low, high)))
+        held = [each for each in self._store.select(_SEARCHED) if f"t_{key}" in each.fields]
+        texts = ((each.id, bytes.fromhex(str(each.fields[f"t_{key}"]))) for each in held)
+        least, most = (None if end is None else end[1] for end in (low, high))
+        return Among(tuple(id for id, t in texts if (least is None or t >= least) and (most is None or t <= most)))
+
+    # -- care --
+
+    def verify(self) -> list[str]:
+        """Faults found by recounting everything, a sentence each; empty if there are none."""
+        found: list[str] = []
+        owners = {each.id: json.loads(each.payload) for each in self._store.select(Match("kind", ("document",)))}
+        counts = dict.fromkeys(owners, 0)
+        for each in self._store.select(_CHUNKS, vectors=bool(self.header.dimension)):
+            owner = owners.get(str(each.fields["of"]))
+            if owner is None or owner["version"] != each.fields["version"]:
+                found.append(f"The chunk {each.id} belongs to no document as it is now.")
+                continue
+            counts[str(each.fields["of"])] += 1
+            chunk = _chunk(each)
+            if owner["document"]["text"][chunk.start : chunk.end] != chunk.text or chunk.id != each.id:
+                found.append(f"The chunk {each.id} is not its document's text.")
+            if self.header.dimension and abs(float(np.linalg.norm(each.vector)) - 1) > 0.01:  # type: ignore[arg-type]
+                found.append(f"The vector of the chunk {each.id} does not have the length 1.")
+        found += [f"The document {body['document']['id']!r} has {counts[id]} of {body['chunks']} chunks."
+                  for id, body in owners.items() if counts[id] != body["chunks"]]  # fmt: skip
+        return found
+
+    def close(self) -> None:
+        """Releases the connection."""
+        self._store.close()
+
+
+def _key(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _value(value: Any) -> str:
+    kind, body = field_of(value)
+    return f"{kind}:{hashlib.sha256(repr(body).encode()).hexdigest()[:32]}"
+
+
+def _word_field(word: str) -> str:
+    return f"w_{_key(word)}"
+
+
+def _chunk_fields(document: Document, chunk: Chunk, counts: Mapping[str, int]) -> dict[str, Value]:
+    fields: dict[str, Value] = {"text": text_hash(chunk.indexed_text).hex(), "length": float(sum(counts.values()))}
+    reserved = {"document": document.id, "source": document.source, "title": document.title}
+    for name, value in ({key: v for key, v in chunk.meta.items() if key not in RESERVED} | reserved).items():
+        kind, body = field_of(value)
+        fields[f"v_{_key(name)}"] = _value(value)
+        if kind == NUMBER:
+            fields[f"n_{_key(name)}"] = float(body)
+        if kind == TEXT:
+            fields[f"t_{_key(name)}"] = body.hex()
+    return fields | {_word_field(word): float(count) for word, count in counts.items()}
+
+
+def _document_id(name: str) -> str:
+    return hashlib.sha256(b"document\0" + name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+_HEADER_ID = hashlib.sha256(b"header").hexdigest()[:32]
+
+
+def _is_id(id: str) -> bool:
+    return len(id) == 32 and set(id) <= set("0123456789abcdef")
+
+
+def _chunk(record: Record) -> Chunk:
+    body: dict[str, Any] = json.loads(record.payload)
+    return Chunk(**body)
+
+
+def _vector(record: Record) -> Vectors:
+    """The vector of a chunk: zeros, which engines do not take, for one that is not searched."""
+    assert record.vector is not None
+    return record.vector if record.fields.get("searchable") == "1" else np.zeros_like(record.vector)
+
+
+def _some_vector(header: IndexHeader) -> Vectors | None:
+    """A vector for records that are not searched, as engines want one in each."""
+    return np.eye(1, header.dimension, dtype=np.float32)[0] if header.dimension else None
