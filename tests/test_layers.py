@@ -82,7 +82,7 @@ EDGES = {
     "train": "nn runs benchmarks engine hub providers retrieval tokens",
     # 8 doors
     "__init__": "experiment",
-    "serve": "cluster telemetry tokens",
+    "serve": "cluster telemetry tokens retrieval",
     "commands": "experiment train serve show stats scorers patterns cluster telemetry runs"
     " providers hub measure embed engine retrieval",
     "cli": "",

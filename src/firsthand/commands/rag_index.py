@@ -94,7 +94,9 @@ def run(config: Config) -> int:
 _MODEL = "minilm"
 
 
-async def _index(config: Config, sources: list[Path], path: Path, done: list[str]) -> tuple[IndexHeader, IngestReceipt, int, str]:  # fmt: skip
+async def _index(
+    config: Config, sources: list[Path], path: Path, done: list[str]
+) -> tuple[IndexHeader, IngestReceipt, int, str]:
     """The header, the receipt, the number of chunks, and a note; `done` gets what an interruption would say."""
     from firsthand.retrieval.documents.file_content import ReadSettings
     from firsthand.retrieval.documents.folder_files import FolderFilter
@@ -117,7 +119,9 @@ async def _index(config: Config, sources: list[Path], path: Path, done: list[str
     ):
 
         def tell(state: IngestProgress) -> None:
-            update(state.bytes_done, state.total_bytes, f"{state.files}/{state.total_files} files, {state.chunks} chunks")
+            update(
+                state.bytes_done, state.total_bytes, f"{state.files}/{state.total_files} files, {state.chunks} chunks"
+            )
             told = count_of(state.documents, "document")
             done[:] = [f" with {told} of {count_of(state.total_files, 'file')} in {path}"]
 

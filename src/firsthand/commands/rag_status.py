@@ -44,13 +44,24 @@ def run(config: Config) -> int:
     if config.json:
         listed = [{"id": each.id, "title": each.title, "source": each.source} for each in documents]
         print_as_json(
-            {"index": str(path), "bytes": size, "documents": listed, "chunks": chunks, "kinds": kinds, "header": asdict(header)}
+            {
+                "index": str(path),
+                "bytes": size,
+                "documents": listed,
+                "chunks": chunks,
+                "kinds": kinds,
+                "header": asdict(header),
+            }
         )
         return 0
     if config.documents:
         rows = [[each.id, each.title, each.source] for each in documents]
         print_table(f"documents in {path}", ["id", "title", "source"], rows)
-    embedder = f"{header.embedder}, {header.dimension} dimensions ({header.fingerprint})" if header.embedder else "none: terms alone"
+    embedder = (
+        f"{header.embedder}, {header.dimension} dimensions ({header.fingerprint})"
+        if header.embedder
+        else "none: terms alone"
+    )
     rows = [
         ["documents", f"{len(documents)} ({', '.join(f'{count} {kind}' for kind, count in kinds.most_common())})"],
         ["chunks", str(chunks)],

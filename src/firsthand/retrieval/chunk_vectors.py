@@ -44,7 +44,7 @@ async def chunk_vectors(
         computed = np.asarray(await embedded(embedder, [header.document_prefix + text for text in missing]), np.float32)
         if computed.shape != (len(missing), header.dimension):
             raise ModelError(
-                f"{embedder.name} gave vectors of shape {computed.shape}, and the index expects {len(missing), header.dimension}"
+                f"{embedder.name} gave vectors of shape {computed.shape}, and {len(missing), header.dimension} was expected"
             )
         known |= dict(zip(missing, computed, strict=True))
     zeros = np.zeros(header.dimension, np.float32)

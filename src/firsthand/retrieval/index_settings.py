@@ -1,7 +1,7 @@
 """Opens the index, the embedder and the chunker of an ingest: those of an index that is there, or new ones.
 
-What is not given is taken from the index; what differs from it is refused, since vectors and chunks of two kinds in one index
-would be compared as if they were of one.
+What is not given is taken from the index; what differs from it is refused, since vectors and chunks of two kinds in one
+index would be compared as if they were of one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from firsthand.retrieval.chunking.chunkers import DEFAULT, open_chunker
 from firsthand.retrieval.corpus import INDEX_NAME
 from firsthand.retrieval.store.sqlite_index import open_index
 
+OnProgress = Callable[[int, int | None], None]
+"""Takes bytes of a download, done and in all."""
 DEFAULT_MODEL = "minilm"
 NONE = "none"
 """In place of a model's name: no vectors, terms alone."""
@@ -55,6 +57,10 @@ class Asked:
     document_prefix: str | None = None
 
 
+def _silent(done: int, total: int | None) -> None:
+    """Tell nobody."""
+
+
 def index_path(sources: list[Path], given: Path | None) -> Path:
     """The file of the index: the one given, or that of the folder. ConfigError if there is no telling which."""
     if given is not None:
@@ -67,7 +73,7 @@ def index_path(sources: list[Path], given: Path | None) -> Path:
     raise ConfigError("an index lies in the one folder it was made of: of files or several folders, give --index PATH")
 
 
-async def prepare(path: Path, asked: Asked, on_progress: Callable[[int, int | None], None] = lambda done, total: None) -> Prepared:  # fmt: skip
+async def prepare(path: Path, asked: Asked, on_progress: OnProgress = _silent) -> Prepared:
     """The header, embedder and chunker for the index at a path, which need not be there yet."""
     if not path.exists():
         return await fresh(asked, on_progress)
@@ -87,7 +93,7 @@ async def prepare(path: Path, asked: Asked, on_progress: Callable[[int, int | No
     return Prepared(stored, embedder, chosen.chunk)
 
 
-async def fresh(asked: Asked, on_progress: Callable[[int, int | None], None] = lambda done, total: None) -> Prepared:
+async def fresh(asked: Asked, on_progress: OnProgress = _silent) -> Prepared:
     """The header, embedder and chunker of a new index.
 
     Without a model asked for, it is minilm; where that cannot be had, the index has terms alone, and `note` says so.
@@ -104,7 +110,9 @@ async def fresh(asked: Asked, on_progress: Callable[[int, int | None], None] = l
     if embedder is None:
         return Prepared(IndexHeader("", "", 0, chosen.text), None, chosen.chunk, note)
     dimension = len((await embedder.embed(["dimension"]))[0])
-    family = next((pair for word, pair in PREFIXES.items() if word in model.lower().replace("-", "/").split("/")), ("", ""))
+    family = next(
+        (pair for word, pair in PREFIXES.items() if word in model.lower().replace("-", "/").split("/")), ("", "")
+    )
     header = IndexHeader(
         model,
         embedder.fingerprint,
@@ -125,13 +133,13 @@ def expect_same(path: Path, stored: IndexHeader, wanted: IndexHeader) -> None:
     for name, told in words.items():
         was, now = getattr(stored, name), getattr(wanted, name)
         if was != now:
-            named = stored.embedder if name == "fingerprint" else was
+            before = f"{stored.embedder} ({was})" if name == "fingerprint" and was else was or "none"
             raise ConfigError(
-                f"{told} is another one than that of {path} ({named or 'none'!s}, {was or 'none'!s}, and now {now or 'none'!s}): "
-                f"leave it out, or change the index by `firsthand rag reindex {path}`"
+                f"{told} of {path} is {before}, and {now or 'none'} was given: leave it out, or change the index by "
+                f"`firsthand rag reindex {path}`"
             )
 
 
-def _opened(model: str, on_progress: Callable[[int, int | None], None]) -> LocalEmbedder:
+def _opened(model: str, on_progress: OnProgress) -> LocalEmbedder:
     path = model_lookup.resolve(model, on_progress=on_progress)  # downloads it if it is not there
     return open_embedder(model) if model in model_lookup.KNOWN else LocalEmbedder(path, name=model)

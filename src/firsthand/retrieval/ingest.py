@@ -1,20 +1,21 @@
 """Ingest: a folder into an index, only what has changed, in bounded memory, and nothing in silence.
 
 Files are read one by one, chunked, and embedded in batches across documents; each document is then stored whole, so whatever
-ends an ingest leaves finished documents behind, and the next one goes on from there. A file is unchanged if its bytes have the
-hash under which it was read; unchanged chunks of changed documents keep their vectors.
+ends an ingest leaves finished documents behind, and the next one goes on from there. A file is unchanged if its bytes have
+the hash under which it was read; unchanged chunks of changed documents keep their vectors.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from firsthand.errors import ConfigError, DataError, MissingExtra
+from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import Embedder
@@ -30,11 +31,13 @@ from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter,
 BATCH_CHUNKS = 1024
 """Chunks that are embedded and stored together."""
 BATCH_CHARS = 4_000_000
+MOMENT_S = 0.2
+"""The longest between two looks at what was read."""
 
 
 @dataclass(frozen=True)
 class IngestProgress:
-    """The state of an ingest, told after each file and batch."""
+    """The state of an ingest, told after each batch."""
 
     files: int
     total_files: int
@@ -92,8 +95,8 @@ async def ingest(
 ) -> IngestReceipt:
     """Brings an index up to date with folders or files, and returns what was done.
 
-    `embedder` is None in an index without vectors. `own_files` are left out, as the index's own. Documents whose files are gone
-    are removed, if they were below a folder of `sources`. A cancelled ingest leaves whole documents in the index.
+    `embedder` is None in an index without vectors. `own_files` are left out, as the index's own. Documents whose files are
+    gone are removed, if they were below a folder of `sources`. A cancelled ingest leaves whole documents in the index.
     ConfigError if a folder is empty whose documents would all be removed.
     """
     settings = settings or ReadSettings()
@@ -128,6 +131,9 @@ class _Ingest:
         self.waiting: list[tuple[Document, list[Chunk]]] = []
         self.waiting_chunks = self.waiting_chars = self.waiting_bytes = 0
         self.index_folders: set[Path] = set()
+        self.stopped = False
+        self.at = ""
+        """The file at hand."""
         self.total_files = self.total_bytes = self.files = self.bytes = self.chunks = 0
 
     async def run(self, chosen: FolderFilter, own: frozenset[Path], *, removes: bool) -> None:
@@ -142,8 +148,9 @@ class _Ingest:
         for name, each in found:
             if isinstance(each, LeftOut):
                 (self.tally.failed if each.failed else self.tally.notes).append((name, each.reason))
-        async for size in self._read_all([(name, each) for name, each in files if isinstance(each, FolderFile)]):
-            self.waiting_bytes += size
+        reading = self._reading([(name, each) for name, each in files if isinstance(each, FolderFile)])
+        while await self._ended(lambda: self._read_some(reading)):
+            self._tell()
             if self.waiting_chunks >= BATCH_CHUNKS or self.waiting_chars >= BATCH_CHARS or not self.waiting:
                 await self._flush()
         await self._flush()
@@ -163,64 +170,101 @@ class _Ingest:
         seen: set[str] = set()
         for name, _ in made:
             if name in seen:
-                raise ConfigError(f"two files would have the id {name!r}: index their folders one by one, each in its own")
+                raise ConfigError(
+                    f"two files would have the id {name!r}: index their folders one by one, each in its own"
+                )
             seen.add(name)
         return made
 
-    async def _read_all(self, files: Sequence[tuple[str, FolderFile]]) -> AsyncIterator[int]:
-        """Read the files into `waiting`; yields the size of each."""
-        for name, file in files:
-            self._tell(name)
+    async def _ended(self, work: Callable[[], bool]) -> bool:
+        """The result of work in a thread, which is waited for when the ingest is cancelled: it uses the index."""
+        running = asyncio.ensure_future(in_thread(work))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.stopped = True
+            self.parser.close()
+            await asyncio.wait([running])
+            raise
+
+    def _read_some(self, reading: Iterator[None]) -> bool:
+        """Read until a batch is full or a moment has passed; False at the end."""
+        until = time.monotonic() + MOMENT_S
+        while self.waiting_chunks < BATCH_CHUNKS and self.waiting_chars < BATCH_CHARS and time.monotonic() < until:
+            if self.stopped:
+                return False
             try:
-                await self._read(name, file)
+                next(reading)
+            except StopIteration:
+                return False
+        return True
+
+    def _reading(self, files: Sequence[tuple[str, FolderFile]]) -> Iterator[None]:
+        """Read the files into `waiting`; stops after each document."""
+        for name, file in files:
+            self.at, self.files = name, self.files + 1
+            try:
+                yield from self._read(name, file)
             except (DataError, MissingExtra) as error:
                 kept = len(self.by_source.get(str(file.path), ()))
                 still = "; what was read from it before stays in the index" if kept else ""
                 self.tally.failed.append((name, f"{error}{still}"))
-            yield file.size_bytes
+            self.waiting_bytes += file.size_bytes
+            yield
 
-    async def _read(self, name: str, file: FolderFile) -> None:
-        data, _ = await in_thread(lambda: read_bytes(file.path, self.settings.max_file_bytes))
+    def _read(self, name: str, file: FolderFile) -> Iterator[None]:
+        data, _ = read_bytes(file.path, self.settings.max_file_bytes)
         source = str(file.path)
         mark: Json = {
             "sha256": hashlib.sha256(data).hexdigest(),
             "reader": f"{file.format.name}:{file.format.version}:{self.settings.fields}",
         }
         before = [id for id in self.by_source.get(source, ()) if id == name or id.startswith(f"{name}:")]
-        if before and all(self.stored[id].file == mark for id in before):
+        whole = {**mark, "documents": len(before)}  # a file of many documents may have been stored in part
+        if before and all(self.stored[id].file == whole for id in before):
             self._unchanged(before)
             return
-        content = await in_thread(lambda: self._content(data, name, file))
+        content = self._content(data, name, file)
+        del data
         self.tally.notes += [(name, note) for note in content.notes]
         self.tally.failed += content.failed
-        if not any(each.text.strip() for each in content.documents) and not content.failed:
+        documents = [each for each in content.documents if each.text.strip()]
+        if not documents and not content.failed:
             self.tally.notes.append((name, "it is empty: nothing to index"))
-        kept: Json = mark | ({"failed": len(content.failed)} if content.failed else {})  # so that it is read again
-        for document in content.documents:
-            await self._take(replace(document, source=source, meta={**document.meta, FILE_META: kept}))
-        gone = set(before) - {each.id for each in content.documents if each.text.strip()}
+        failed = {"failed": len(content.failed)} if content.failed else {}  # it is read again, and they are named again
+        for document in documents:
+            meta = {**document.meta, FILE_META: {**mark, "documents": len(documents), **failed}}
+            self._take(replace(document, source=source, meta=meta))
+            yield
+        gone = set(before) - {each.id for each in documents}
         if gone and not content.failed:
-            self.tally.removed += await in_thread(lambda: self.index.delete(sorted(gone)))
+            self.tally.removed += self.index.delete(sorted(gone))
 
     def _content(self, data: bytes, name: str, file: FolderFile) -> FileContent:
         if file.format.isolated(len(data)):
             return self.parser.parse(file.format.name, data, name)
-        return file.format.read(data, name, self.settings)
+        try:
+            return file.format.read(data, name, self.settings)
+        except FirsthandError:
+            raise
+        except Exception as error:  # one file of a hundred thousand does not end the ingest
+            raise DataError(f"its reader failed, which is a fault of ours: {type(error).__name__}: {error}") from error
 
-    async def _take(self, document: Document) -> None:
+    def _take(self, document: Document) -> None:
         """Chunk a document and let it wait for its batch."""
-        if not document.text.strip():
-            return
         known = self.stored.get(document.id)
         if known is not None and known.source != document.source and Path(known.source).exists():
             self.tally.failed.append(
-                (document.id, f"the index has a document of this id from {known.source}: give this folder an index of its own")
+                (
+                    document.id,
+                    f"the index has a document of this id from {known.source}: give this folder an index of its own",
+                )
             )
             return
         first = self.texts.setdefault(document.sha256, document.id)
         if first != document.id:
             self.tally.notes.append((document.id, f"it has the same text as {first}"))
-        chunks = await in_thread(lambda: self.chunker(document))
+        chunks = self.chunker(document)
         self.waiting.append((document, chunks))
         self.waiting_chunks += len(chunks)
         self.waiting_chars += sum(len(each.text) for each in chunks)
@@ -252,7 +296,7 @@ class _Ingest:
                 raise
         else:
             self.bytes += size
-            self._tell("")
+            self._tell()
 
     async def _put(self, indexed: Sequence[IndexedDocument], chunks: int, size: int) -> None:
         put = await in_thread(lambda: self.index.put(indexed))
@@ -263,7 +307,7 @@ class _Ingest:
         self.tally.notes += put.notes
         self.chunks += chunks
         self.bytes += size
-        self._tell("")
+        self._tell()
 
     async def _vectors(self, chunks: Sequence[Chunk]) -> Vectors | None:
         if self.embedder is None:
@@ -306,12 +350,10 @@ class _Ingest:
         if gone:
             self.tally.removed += self.index.delete(sorted(gone))
 
-    def _tell(self, name: str) -> None:
-        if name:
-            self.files += 1
+    def _tell(self) -> None:
         documents = len(self.tally.added) + len(self.tally.updated) + len(self.tally.unchanged)
         self.on_progress(
-            IngestProgress(self.files, self.total_files, self.bytes, self.total_bytes, documents, self.chunks, name)
+            IngestProgress(self.files, self.total_files, self.bytes, self.total_bytes, documents, self.chunks, self.at)
         )
 
 
@@ -327,7 +369,13 @@ def _is_gone(path: str) -> bool:
 
 
 def index_files(path: Path) -> list[Path]:
+<<<<<<< HEAD
     """The files of an index: SQLite's, the lock, a new one that is being made, and those of its graph."""
     endings = ("", "-wal", "-shm", "-journal", ".lock", ".lock.holder", ".lock.holder.new", ".ann", ".terms", ".new")
     graph = (".graph", ".graph-wal", ".graph-shm", ".graph-journal", ".graph.lock", ".graph.lock.holder")
     return [path.with_name(path.name + ending) for ending in (*endings, *graph)]
+=======
+    """The files of an index: SQLite's, the lock, side files, and those of a new one that is being made."""
+    endings = ("", "-wal", "-shm", "-journal", ".lock", ".lock.holder", ".lock.holder.new", ".ann", ".terms")
+    return [path.with_name(path.name + new + ending) for new in ("", ".new") for ending in endings]
+>>>>>>> s5-documents

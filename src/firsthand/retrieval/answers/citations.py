@@ -46,7 +46,7 @@ class Citation:
         return asdict(self)
 
 
-class Place(NamedTuple):
+class HitPlace(NamedTuple):
     """Where a hit stands in its document."""
 
     sha256: str
@@ -65,16 +65,16 @@ class QuoteSpan(NamedTuple):
     match: QuoteMatch
 
 
-async def locate(corpus: Corpus, hits: Sequence[Hit]) -> list[Place]:
+async def locate(corpus: Corpus, hits: Sequence[Hit]) -> list[HitPlace]:
     """The place of each hit, in one read of the corpus."""
-    wanted = [[hit.chunk.document, hit.chunk.start, hit.chunk.end] for hit in hits]
+    wanted = [(hit.chunk.document, hit.chunk.start, hit.chunk.end) for hit in hits]
 
     async def act(passed: Json) -> Sequence[Json]:
         return await corpus.ask(lambda index: [_place(index, *each) for each in wanted])
 
-    items = await corpus.items("locate", {"query": "", "k": len(hits), "spans": wanted}, act)
+    items = await corpus.items("locate", {"query": "", "k": len(hits), "spans": [list(each) for each in wanted]}, act)
     return [
-        Place(
+        HitPlace(
             item["sha256"],
             item["source"],
             item["line"],
@@ -96,7 +96,7 @@ def _place(index: ChunkIndex, id: str, start: int, end: int) -> Json:
     return {"text": "", "sha256": document.sha256, "source": document.source, "line": line, "marks": listed}
 
 
-def label_of(hit: Hit, place: Place, start: int) -> str:
+def label_of(hit: Hit, place: HitPlace, start: int) -> str:
     """The place of a character of the hit's document, as a reader looks it up."""
     id = hit.chunk.document
     marks = [mark for mark in place.marks if mark[0] <= start]

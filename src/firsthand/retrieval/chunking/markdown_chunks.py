@@ -52,7 +52,9 @@ def markdown(*, size: int = 800, overlap: int = 100) -> Chunker:
     def chunk(document: Document) -> list[Chunk]:
         made: list[Chunk] = []
         for section in sections(document.text):
-            made += chunks_of(document, _packed(document.text, section.blocks, size, overlap), heading(section.headings))
+            made += chunks_of(
+                document, _packed(document.text, section.blocks, size, overlap), heading(section.headings)
+            )
         return made
 
     return chunk
@@ -87,10 +89,7 @@ def sections(text: str) -> Iterator[Section]:
     held: list[Block] = []
     for block in blocks(text):
         if block.kind == "heading":
-            if any(each.kind != "heading" for each in held):
-                yield Section(tuple(title for _, title in above), held)
-                held = []
-            elif held and above and above[-1][0] >= block.level:  # an empty section beside this one
+            if any(each.kind != "heading" for each in held) or (held and above and above[-1][0] >= block.level):
                 yield Section(tuple(title for _, title in above), held)
                 held = []
             above = [each for each in above if each[0] < block.level]

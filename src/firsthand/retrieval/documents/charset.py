@@ -19,12 +19,13 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _DECLARED = re.compile(rb"(?:charset|encoding|coding)\s{0,3}[=:]\s{0,3}[\"']?([A-Za-z][\w.:-]{1,30})")
-_TEXTUAL = frozenset("utf-8 ascii cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 cp437 cp850 cp866 cp932 cp949 cp950 "
-                     "iso8859-1 iso8859-2 iso8859-3 iso8859-4 iso8859-5 iso8859-6 iso8859-7 iso8859-8 iso8859-9 iso8859-10 iso8859-13 "
-                     "iso8859-14 iso8859-15 iso8859-16 koi8-r koi8-u mac-roman mac-cyrillic shift_jis euc_jp euc_kr gbk gb2312 gb18030 "
-                     "big5 iso2022_jp tis-620".split())  # fmt: skip
+_TEXTUAL = re.compile(
+    r"ascii|cp125[0-8]|cp437|cp850|cp866|cp932|cp949|cp950|iso8859-\d{1,2}|koi8-[ru]|mac-(roman|cyrillic)|shift_jis|euc_(jp|kr)|"
+    r"gbk|gb2312|gb18030|big5|iso2022_jp|tis-620"
+)
 """Codecs that a file may name; others, such as zlib or idna, are no charsets."""
 _CONTROLS = bytes([*range(0, 7), *range(14, 27), *range(28, 32)])
+_CONTROL = re.compile(r"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
 _SAMPLE = 100_000
 MAGIC = {
     b"%PDF-": "a PDF", b"PK\x03\x04": "a ZIP archive", b"\x7fELF": "a program", b"\x89PNG": "a PNG image",
@@ -44,7 +45,9 @@ def decode(data: bytes) -> tuple[str, list[str]]:
             try:
                 text = data.decode(name)
             except UnicodeDecodeError as error:
-                raise DataError(f"it begins as {name.upper()} and is not valid at byte {error.start}: save it again") from None
+                raise DataError(
+                    f"it begins as {name.upper()} and is not valid at byte {error.start}: save it again"
+                ) from None
             return text, [] if name == "utf-8-sig" else [f"decoded as {name.upper()}, by its byte order mark"]
     if wide := _wide(data):
         return data.decode(wide), [f"decoded as {wide.upper()}, which was guessed"]
@@ -66,10 +69,10 @@ def _wide(data: bytes) -> str:
     for name, zeros, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
         if zeros > 0.35 * (len(sample) // 2) and others <= 0.02 * (len(sample) // 2):
             try:
-                data.decode(name)
+                text = data.decode(name)
             except UnicodeDecodeError:
                 return ""
-            return name
+            return name if len(_CONTROL.findall(text[:2048])) <= len(text[:2048]) // 100 else ""
     return ""
 
 
@@ -78,7 +81,7 @@ def _legacy(data: bytes, error: UnicodeDecodeError) -> tuple[str, list[str]]:
     if found := _DECLARED.search(data[:2048]):
         try:
             name = codecs.lookup(found[1].decode("ascii")).name
-            if name in _TEXTUAL and name != "utf-8":
+            if _TEXTUAL.fullmatch(name):
                 return data.decode(name), [f"decoded as {name}, which it declares"]
         except (LookupError, UnicodeDecodeError):
             pass
@@ -91,11 +94,18 @@ def _legacy(data: bytes, error: UnicodeDecodeError) -> tuple[str, list[str]]:
     from charset_normalizer import from_bytes
 
     around = max(0, min(error.start - _SAMPLE // 4, len(data) - _SAMPLE))
-    best = from_bytes(data[around : around + _SAMPLE]).best()
+    guesses = from_bytes(data[around : around + _SAMPLE])
+    best = guesses.best()
+    usual = next((each for each in guesses if "cp1252" in (each.encoding, *each.could_be_from_charset)), None)
     if best is None:
-        raise DataError(f"it is not UTF-8 (byte {error.start}) and of no charset that could be guessed: save it as UTF-8")
+        raise DataError(
+            f"it is not UTF-8 (byte {error.start}) and of no charset that could be guessed: save it as UTF-8"
+        )
+    name = best.encoding
+    if usual is not None and usual.chaos <= best.chaos + 0.1 and usual.coherence >= best.coherence - 0.05:
+        name = "cp1252"  # as likely, and the charset of most such files
     try:
-        return data.decode(best.encoding), [f"decoded as {best.encoding}, which was guessed"]
+        return data.decode(name), [f"decoded as {name}, which was guessed"]
     except (UnicodeDecodeError, LookupError):
-        text = data.decode(best.encoding, "replace")
-        return text, [f"decoded as {best.encoding}, which was guessed, with {text.count(chr(0xFFFD))} bytes replaced"]
+        text = data.decode(name, "replace")
+        return text, [f"decoded as {name}, which was guessed, with {text.count(chr(0xFFFD))} bytes replaced"]

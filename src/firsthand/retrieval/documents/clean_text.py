@@ -17,7 +17,7 @@ from firsthand.retrieval.document import Location
 _KINDS = {
     "control": "\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f",
     "bidirectional": "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069",
-    "zero-width": "\u034f\u115f\u1160\u180e\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\uffff",
+    "zero-width": "\u034f\u115f\u1160\u180e\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff",
     "tag": "\U000e0000-\U000e0fff",
 }
 _DROPPED = re.compile("|".join(f"(?P<{name.replace('-', '_')}>[{chars}])" for name, chars in _KINDS.items()))

@@ -10,13 +10,14 @@ from firsthand.retrieval.documents.clean_text import clean
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
 
 LANGUAGES = {
-    ".py": "python", ".pyi": "python", ".js": "javascript", ".mjs": "javascript", ".jsx": "javascript", ".ts": "typescript",
-    ".tsx": "typescript", ".java": "java", ".kt": "kotlin", ".scala": "scala", ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp",
-    ".hpp": "cpp", ".cu": "cuda", ".cs": "csharp", ".go": "go", ".rs": "rust", ".rb": "ruby", ".php": "php", ".swift": "swift",
-    ".m": "objective-c", ".r": "r", ".jl": "julia", ".lua": "lua", ".pl": "perl", ".sh": "shell", ".bash": "shell", ".sql": "sql",
-    ".hs": "haskell", ".ml": "ocaml", ".ex": "elixir", ".erl": "erlang", ".clj": "clojure", ".dart": "dart", ".zig": "zig",
-    ".proto": "protobuf", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".ini": "ini", ".cfg": "ini", ".css": "css",
-    ".tf": "terraform", ".sol": "solidity", ".f90": "fortran", ".vue": "vue", ".svelte": "svelte",
+    ".py": "python", ".pyi": "python", ".js": "javascript", ".mjs": "javascript", ".jsx": "javascript",
+    ".ts": "typescript", ".tsx": "typescript", ".java": "java", ".kt": "kotlin", ".scala": "scala", ".c": "c",
+    ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".hpp": "cpp", ".cu": "cuda", ".cs": "csharp", ".go": "go",
+    ".rs": "rust", ".rb": "ruby", ".php": "php", ".swift": "swift", ".m": "objective-c", ".r": "r", ".jl": "julia",
+    ".lua": "lua", ".pl": "perl", ".sh": "shell", ".bash": "shell", ".sql": "sql", ".hs": "haskell",
+    ".ml": "ocaml", ".ex": "elixir", ".erl": "erlang", ".clj": "clojure", ".dart": "dart", ".zig": "zig",
+    ".proto": "protobuf", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".ini": "ini", ".cfg": "ini",
+    ".css": "css", ".tf": "terraform", ".sol": "solidity", ".f90": "fortran", ".vue": "vue", ".svelte": "svelte",
 }  # fmt: skip
 
 

@@ -31,8 +31,10 @@ class ReadSettings:
             raise ConfigError(f"max_file_bytes is {self.max_file_bytes}: give 1 or more")
         if not 0 < self.parse_seconds <= 3600:
             raise ConfigError(f"parse_seconds is {self.parse_seconds:g}: give more than 0, and at most 3600")
-        if self.parse_memory_bytes < 300_000_000:
-            raise ConfigError(f"parse_memory_bytes is {self.parse_memory_bytes}: a parser needs 300000000 to start")
+        if self.parse_memory_bytes < 100_000_000:
+            raise ConfigError(
+                f"parse_memory_bytes is {self.parse_memory_bytes}: give at least 100000000, for the parser itself"
+            )
 
     @property
     def fields(self) -> str:

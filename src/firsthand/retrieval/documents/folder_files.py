@@ -1,7 +1,7 @@
 """Walks a folder: the files to read in a fixed order, and what is left out, with the reason.
 
-Links are not followed. One that leads out of the folder is a failure, as are devices, pipes and what cannot be accessed; links
-inside the folder, hidden folders and kinds that are not read are remarks.
+Links are not followed. One that leads out of the folder is a failure, as are devices, pipes and what cannot be accessed;
+links inside the folder, hidden folders and kinds that are not read are remarks.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ def _file(path: Path, name: str, status: os.stat_result, chosen: FolderFilter) -
         return LeftOut(name, f"it is {kinds.get(stat.S_IFMT(status.st_mode), 'no ordinary file')}", True)
     found = format_of(name)
     if found is None:
-        return LeftOut(name, f"{Path(name).suffix.lower() or 'files without an ending'}: not a kind that is read", False)
+        return LeftOut(
+            name, f"{Path(name).suffix.lower() or 'files without an ending'}: not a kind that is read", False
+        )
     return FolderFile(path, name, status.st_size, found)
 
 
@@ -159,7 +161,9 @@ def _link(path: Path, name: str, real: Path, chosen: FolderFilter) -> LeftOut | 
     except (OSError, RuntimeError):
         return LeftOut(name, "it is a link to nothing", True)
     if target.is_relative_to(real):
-        return LeftOut(name, f"it is a link to {shown(str(target.relative_to(real)))}, which is read by that name", False)
+        return LeftOut(
+            name, f"it is a link to {shown(str(target.relative_to(real)))}, which is read by that name", False
+        )
     return LeftOut(name, "it is a link that leaves the folder: index its target, or copy it here", True)
 
 

@@ -72,9 +72,10 @@ def _document(body: dict[str, Any], number: int, name: str, settings: ReadSettin
     found = next((body[key] for key in id_fields if isinstance(body.get(key), str | int)), number)
     title = body.get(settings.title_field or "title")
     used = {*TEXT_FIELDS, *ID_FIELDS, settings.text_field, settings.id_field, "title"}
-    meta: dict[str, Json] = {"kind": "record"}
+    meta: Json = {"kind": "record"}
     for key, value in list(body.items())[:_MAX_META]:
-        if key not in used and isinstance(value, str | int | float | bool) and len(str(value)[: _MAX_META_CHARS + 1]) <= _MAX_META_CHARS:  # fmt: skip
+        is_short = isinstance(value, float | bool) or (isinstance(value, str) and len(value) <= _MAX_META_CHARS)
+        if key not in used and (is_short or (isinstance(value, int) and abs(value) < 1 << 63)):
             meta.setdefault(clean_line(str(key))[:100], clean(value)[0] if isinstance(value, str) else value)
     return Document(
         name if alone else f"{name}:{clean_line(str(found))[:MAX_ID_CHARS] or number}",

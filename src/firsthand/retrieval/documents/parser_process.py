@@ -1,8 +1,8 @@
 """Parses files of strangers in a process of its own, whose memory, processor time and files the kernel bounds.
 
 Requests come on standard input: 8 bytes with the length of a JSON object, the object, 8 bytes with the length of the file,
-and the file. Each gets one reply, 8 bytes and a JSON object: `documents`, `notes` and `failed`, or `error`. It opens no file,
-gets no path, and whoever started it kills it when its time is up.
+and the file. Each gets one reply, 8 bytes and a JSON object: `documents`, `notes` and `failed`, or `error`. It opens no
+file, gets no path, and whoever started it kills it when its time is up.
 """
 
 from __future__ import annotations

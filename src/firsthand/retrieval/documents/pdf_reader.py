@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
+from typing import Any
 
 from firsthand.errors import DataError, MissingExtra
 from firsthand.retrieval.document import Document, Location
@@ -21,9 +22,10 @@ _HYPHEN = re.compile("[\x02\ufffe]\\r?\\n?")
 def read_pdf(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     """The text of all pages, each a place. DataError if there is a password, or no text at all."""
     try:
-        import pypdfium2 as pdfium
+        import pypdfium2
     except ImportError:
         raise MissingExtra("pypdfium2", "rag", "reading PDF") from None
+    pdfium: Any = pypdfium2  # it has no types
     try:
         opened = pdfium.PdfDocument(data)
     except pdfium.PdfiumError as error:
@@ -46,16 +48,18 @@ def read_pdf(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     empty = [number for number, page in enumerate(pages, 1) if not page.strip()]
     notes = [f"without text, perhaps scanned: {_numbers(empty)}"] if empty else []
     text, moved, dropped = clean("".join(written), places)
-    return FileContent((Document(name, text, title, meta={"kind": "pdf"}, locations=moved),), tuple(notes + problems + dropped))
+    return FileContent(
+        (Document(name, text, title, meta={"kind": "pdf"}, locations=moved),), tuple(notes + problems + dropped)
+    )
 
 
-def _pages(pdf: object, pdfium: object) -> tuple[list[str], list[str]]:
+def _pages(pdf: Any, pdfium: Any) -> tuple[list[str], list[str]]:
     pages, broken = [], []
-    for number in range(len(pdf)):  # type: ignore[arg-type]
+    for number in range(len(pdf)):
         try:
-            with closing(pdf[number]) as page, closing(page.get_textpage()) as shown:  # type: ignore[index]
+            with closing(pdf[number]) as page, closing(page.get_textpage()) as shown:
                 pages.append(_HYPHEN.sub("", shown.get_text_bounded()).replace("\r\n", "\n").rstrip() + "\n\n")
-        except pdfium.PdfiumError:  # type: ignore[attr-defined]
+        except pdfium.PdfiumError:
             pages.append("")
             broken.append(number + 1)
     return pages, [f"cannot be read: {_numbers(broken)}"] if broken else []

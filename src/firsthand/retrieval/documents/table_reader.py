@@ -11,6 +11,7 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.charset import decode
 from firsthand.retrieval.documents.clean_text import clean
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
+from firsthand.system.plurals import count_of
 
 _DELIMITERS = ",;\t|"
 MAX_COLUMNS = 10_000
@@ -48,7 +49,7 @@ def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
         written.append(paragraph)
         length += len(paragraph)
     if ragged:
-        notes.append(f"{ragged} rows have another number of cells than the header's {len(header)}")
+        notes.append(f"{count_of(ragged, 'row')} with another number of cells than the header's {len(header)}")
     document = Document(name, "".join(written), "", meta={"kind": "table"}, locations=tuple(places))
     return FileContent((document,), tuple(notes))
 

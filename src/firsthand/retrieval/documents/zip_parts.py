@@ -34,7 +34,9 @@ class ZipParts:
             self.names = {each.filename: each for each in self.archive.infolist()}
         except (zipfile.BadZipFile, zipfile.LargeZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
             if data.startswith(b"\xd0\xcf\x11\xe0"):
-                raise DataError(f"it is encrypted or of an old format, and no {kind}: save it anew without a password") from None
+                raise DataError(
+                    f"it is encrypted or of an old format, and no {kind}: save it anew without a password"
+                ) from None
             raise DataError(f"it is no {kind}: {error}") from None
         if len(self.archive.infolist()) > MAX_PARTS:
             raise DataError(f"it has {len(self.archive.infolist())} parts, and at most {MAX_PARTS} are read")
@@ -47,17 +49,30 @@ class ZipParts:
         try:
             with self.archive.open(info) as part:
                 data = part.read(self.left + 1)
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError, ValueError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            RuntimeError,
+            NotImplementedError,
+            OSError,
+            EOFError,
+            ValueError,
+        ) as error:
             raise DataError(f"its part {name[:100]!r} cannot be read: {error}") from None
-        if len(data) > self.left or (len(data) > RATIO_FROM_BYTES and len(data) > MAX_RATIO * max(info.compress_size, 1)):
+        if len(data) > self.left or (
+            len(data) > RATIO_FROM_BYTES and len(data) > MAX_RATIO * max(info.compress_size, 1)
+        ):
             raise DataError(
-                f"its part {name[:100]!r} expands from {info.compress_size:,} to {len(data):,} bytes or more: a ZIP bomb is not read"
+                f"its part {name[:100]!r} expands from {info.compress_size:,} to {len(data):,} bytes or more: "
+                "a ZIP bomb is not read"
             )
         self.left -= len(data)
         return data
 
 
-def parse_xml(data: bytes, start: Callable[[str, dict[str, str]], Any], end: Callable[[str], Any], words: Callable[[str], Any]) -> None:  # fmt: skip
+def parse_xml(
+    data: bytes, start: Callable[[str, dict[str, str]], Any], end: Callable[[str], Any], words: Callable[[str], Any]
+) -> None:
     """Calls the functions as elements and words come; names are without their namespace. DataError if it is no XML."""
     depth = 0
 

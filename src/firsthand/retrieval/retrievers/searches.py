@@ -88,11 +88,8 @@ SEARCHES: dict[str, Callable[[Corpus], Retriever]] = {"dense": dense, "lexical":
 
 
 def traced(hits: Sequence[Hit], retriever: str) -> list[Hit]:
-    """The hits with a step added to each trail: their rank and score here."""
-    return [
-        replace(hit, trail=(*hit.trail, TrailStep(retriever, rank, float(hit.score))))
-        for rank, hit in enumerate(hits, 1)
-    ]
+    """The hits with one step as their trail: their rank and score here."""
+    return [replace(hit, trail=(TrailStep(retriever, rank, float(hit.score)),)) for rank, hit in enumerate(hits, 1)]
 
 
 def _best(lists: Sequence[Sequence[Hit]]) -> list[Hit]:
