@@ -75,7 +75,7 @@ def hybrid(
             text = str(passed["query"])
             [vector] = np.asarray(query.vectors, dtype=np.float32) if query.vectors else await corpus.embed([text])
             return await in_thread(
-                lambda: index.search_hybrid(vector, text, k, query.where, pool=pool, constant=constant, weights=weights)
+                lambda: index.search_hybrid(vector, text, k, query.where, pool=max(pool, k), constant=constant, weights=weights)
             )
 
         return await corpus.read("hybrid", arguments_of(query, k), act)
