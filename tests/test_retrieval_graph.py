@@ -332,6 +332,27 @@ def test_a_deleted_document_takes_its_entities_and_only_its_communities_report(p
     assert place.faults() == []
 
 
+def test_rag_verify_names_what_the_graph_still_tells(place: Place, cli: Any) -> None:
+    put(place.index, **FACTS)
+    place.build()
+    assert cli("rag", "verify", str(place.path))[0] == 0
+    place.index.delete(["clarke"])
+    code, _, told = cli("rag", "verify", str(place.path))
+    assert code == 1 and "which the index lacks" in " ".join(told.split())
+
+
+def test_rag_graph_builds_estimates_and_verifies(place: Place, cli: Any) -> None:
+    put(place.index, **STORY)
+    code, told, _ = cli("rag", "graph", str(place.path), "--model", "scripted:echo", "--estimate")
+    assert code == 0 and "for 6 chunks" in told and not graph_path(place.path).exists()
+    code, told, _ = cli("rag", "graph", str(place.path), "--extractor", "noun_phrases")
+    assert code == 0 and "6 read, 0 unchanged, 0 removed, 0 failed" in told
+    code, told, _ = cli("rag", "graph", str(place.path), "--verify")
+    assert code == 0 and "is sound" in told
+    code, _, told = cli("rag", "graph", str(place.path))
+    assert code != 0 and "--extractor noun_phrases" in " ".join(told.split())
+
+
 def test_a_changed_document_replaces_what_it_told(place: Place) -> None:
     put(place.index, **FACTS)
     place.build()

@@ -369,13 +369,6 @@ def _is_gone(path: str) -> bool:
 
 
 def index_files(path: Path) -> list[Path]:
-<<<<<<< HEAD
-    """The files of an index: SQLite's, the lock, a new one that is being made, and those of its graph."""
-    endings = ("", "-wal", "-shm", "-journal", ".lock", ".lock.holder", ".lock.holder.new", ".ann", ".terms", ".new")
-    graph = (".graph", ".graph-wal", ".graph-shm", ".graph-journal", ".graph.lock", ".graph.lock.holder")
-    return [path.with_name(path.name + ending) for ending in (*endings, *graph)]
-=======
-    """The files of an index: SQLite's, the lock, side files, and those of a new one that is being made."""
+    """The files of an index: SQLite's, the lock, side files, those of a new one that is being made, and of its graph."""
     endings = ("", "-wal", "-shm", "-journal", ".lock", ".lock.holder", ".lock.holder.new", ".ann", ".terms")
-    return [path.with_name(path.name + new + ending) for new in ("", ".new") for ending in endings]
->>>>>>> s5-documents
+    return [path.with_name(path.name + new + ending) for new in ("", ".new", ".graph") for ending in endings]
