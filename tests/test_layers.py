@@ -79,7 +79,7 @@ EDGES = {
     "bridges": "scorers stats sandbox tools runs",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval",
     # 6 learning
-    "train": "nn runs benchmarks engine hub providers tokens",
+    "train": "nn runs benchmarks engine hub providers tokens retrieval",
     # 7 questions
     "arena": "benchmarks stats runs",
     # 8 doors
@@ -132,6 +132,7 @@ TORCH_FREE = (
     "train.recipes.rejection",
     "train.recipes.reward",
     "train.recipes.rloo",
+    "train.recipes.selfrag",
     "train.recipes.sft",
     "train.recipes.simpo",
     "train.recipes.toy_reasoner",

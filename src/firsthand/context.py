@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded
 from firsthand.loop import concurrency
@@ -29,13 +29,26 @@ from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
-from firsthand.model import Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
+from firsthand.model import (
+    Completion,
+    DistributionCapability,
+    DistributionModel,
+    Likelihood,
+    Prompt,
+    Sampling,
+    Scored,
+    ToolSpec,
+    Usage,
+    request_key,
+)
 from firsthand.tool import Tool
 from firsthand.trace import as_json
 
 T = TypeVar("T")
 BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]
 
+Decoding = Callable[[DistributionModel, Sequence[Prompt]], Awaitable[Completion]]
+"""Computes one answer to several prompts together, step by step, from whole distributions of the model."""
 MAX_CALLS = 128
 """The most tool calls of one message that are run."""
 _GRANTED = "granted"
@@ -236,6 +249,77 @@ class Context:
         replayed = recorded is not None
         attempt.record("score", effect, self.node, started_s, request, usage=usage, detail=detail, replayed=replayed)
         return list(scored.likelihoods)
+
+    async def decode(
+        self,
+        decoding: Decoding,
+        positions: Sequence[Context],
+        settings: Json,
+        *,
+        max_tokens: int,
+        prompts: Sequence[str] | None = None,
+    ) -> Context:
+        """The Context after one answer that `decoding` computes from the prompts of several positions together.
+
+        Used by decoders outside the engine, such as RAG-Token, which mixes distributions given several prompts.
+        `settings` name the decoder and all that decides its answer besides the prompts. With `prompts`, the positions'
+        conversations are replaced by raw texts. ConfigError if the model gives no distributions.
+        """
+        attempt, effect = self.attempt, current_branch().next_effect()
+        started_s = attempt.elapsed_s()
+        model = attempt.agent.model
+        texts = [None] * len(positions) if prompts is None else list(prompts)
+        sent = [
+            await replace(self, node=each.node)._borders(effect).prompt(text)
+            for each, text in zip(positions, texts, strict=True)
+        ]
+        asked = [each.prompt for each in sent]
+        keys = [request_key(model.fingerprint, each) for each in asked]
+        request = request_key(model.fingerprint, canonical([settings | {"max_tokens": max_tokens}, keys]))
+        recorded = attempt.journal.find(effect, request)
+        if recorded is None and not isinstance(model, DistributionCapability):
+            raise ConfigError(
+                f"{model.name} gives no log-probs of the whole vocabulary, which {settings.get('decoder')} mixes: "
+                "use a local model, such as smollm2"
+            )
+        granted = None
+        if recorded is None:
+            async with self._turn():
+                size = sum([await self._size(effect, each) for each in asked])
+                most = max(1, size + len(asked) * max_tokens)
+                granted = self.budget.reserve(most, current_branch().depth, least=most)
+        usage = Usage()
+
+        async def ask() -> Json:
+            attempt.has_begun = True
+            attempt.tell(Began(effect, "generate", self.node, {"n": 1}))
+            return attempt.to_reply([await decoding(cast(DistributionModel, model), asked)], self.node)
+
+        try:
+            async with self._in_time():
+                body = await attempt.reply(effect, request, ask, recorded)
+            (completion,) = attempt.from_reply(body, self.node)
+            usage = completion.usage
+        except FirsthandError as error:
+            attempt.record("generate", effect, self.node, started_s, request, error=str(error))
+            raise
+        finally:
+            self._pay(granted, usage)
+        node = attempt.add_node(self.node, completion.message)
+        places = [each.node for each in positions]
+        detail: Json = {
+            "finish_reasons": [completion.finish_reason],
+            "sampling": self.sampling.to_json(),
+            "tools": [],
+            "decoding": settings,
+            "positions": places,
+            "prompts": [each.detail for each in sent],
+        }
+        if completion.top_logprobs:
+            detail["top_logprobs"] = [[[list(pair) for pair in token] for token in completion.top_logprobs]]
+        attempt.record("generate", effect, self.node, started_s, request, usage=usage, nodes=(node,),
+                       detail=detail, replayed=recorded is not None)  # fmt: skip
+        return replace(self, node=node)
 
     async def call(self, call: ToolCall) -> ToolResult:
         """The result of a tool call, to be added with `ctx.say(result)`. A failure is a result with `is_error`."""

@@ -7,14 +7,18 @@ which reaches the model as it is, for base models and for evaluations whose prot
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from firsthand.message import Json, Message, canonical
 from firsthand.sampling import Sampling as Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Prompt = str | Sequence[Message]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -260,8 +264,30 @@ class TokenCapability(Protocol):
         """The engine's counters and present load, by name."""
 
 
+@runtime_checkable
+class DistributionCapability(Protocol):
+    """The part of a TokenModel in this process that gives whole distributions, for decoders outside the engine."""
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end a turn. The model must be loaded."""
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the added token that is spelled so; None if there is none. The model must be loaded."""
+
+    async def tokenize_marked(self, text: str, marks: Collection[str]) -> list[int]:
+        """The ids of a raw text in which `marks`, and no other texts, become the special tokens of their name."""
+
+    async def next_logprobs(self, ids: Sequence[int], *, run: str = "") -> NDArray[np.float64]:
+        """The log-prob of every token after `ids`, shape (vocabulary,). The model's own: no temperature, no cuts."""
+
+
 class TokenModel(Model, TokenCapability, Protocol):
     """A Model that knows its tokens: one that runs in this process, or in replicas of it."""
+
+
+class DistributionModel(TokenModel, DistributionCapability, Protocol):
+    """A TokenModel that gives whole distributions."""
 
 
 @runtime_checkable

@@ -25,12 +25,17 @@ class Config:
 def run(config: Config) -> int:
     """Print a sentence for each fault."""
     from firsthand.retrieval.corpus import check_index, index_file
+    from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
+    from firsthand.retrieval.graph.graph_state import verify_graph
     from firsthand.retrieval.store.sqlite_index import open_index
 
     check_index(config.index)
     path = index_file(config.index)
     with closing(open_index(path, read_only=True)) as index:
         faults = index.verify()
+        if graph_path(path).is_file():
+            with closing(GraphFile(graph_path(path))) as graph:
+                faults += verify_graph(graph, index)
         documents, chunks = len(index.hashes()), len(index)
     for fault in faults:
         complain(fault)

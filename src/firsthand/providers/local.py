@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from functools import partial
@@ -20,6 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from firsthand import __version__
@@ -53,6 +55,7 @@ from firsthand.system import request_owner
 from firsthand.tokens import pretrained
 from firsthand.tokens.calls.call_parser import CallStream
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.tokenizer import TextRun
 
 LORA_MARK, ADAPTER_MARK = "+lora:", "+adapter:"
 """Separate a model's name from its adapter's folder: merged into the weights, or kept beside them."""
@@ -293,6 +296,33 @@ class Local:
         )
         tops = found.top_logprobs or ((),) * len(found.logprobs)
         return [TokenRating(*each) for each in zip(ids[1:], found.logprobs, tops, strict=True)]
+
+    async def next_logprobs(self, ids: Sequence[int], *, run: str = "") -> NDArray[np.float64]:
+        """Returns the log-prob of every token after `ids`, shape (vocabulary,), as the model gives it."""
+        loaded, run = await self._ready(), run or request_owner.current()
+        (found,) = await loaded.worker.score(ids, [ids[:1]], owner=run, adapter=self.chosen, distribution=True)
+        assert found.distribution is not None
+        return found.distribution
+
+    def token_id(self, text: str) -> int | None:
+        """Returns the id of the added token that is spelled so; None if there is none. The model must be loaded."""
+        assert self._loaded is not None
+        return self._loaded.tokenizer.token_id(text)
+
+    async def tokenize_marked(self, text: str, marks: Collection[str]) -> list[int]:
+        """Returns the ids of a raw text in which `marks`, and no other texts, become the special tokens of their name."""
+        loaded = await self._ready()
+        parts = re.split("(" + "|".join(map(re.escape, sorted(marks, key=len, reverse=True))) + ")", text)
+        runs = [TextRun(part, part in marks) for part in parts if part]
+        ids = loaded.tokenizer.encode_runs(runs, most=loaded.context)
+        start = loaded.tokenizer.bos_id if loaded.tokenizer.add_bos else None
+        return ids if start is None else [start, *ids]
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end a turn. The model must be loaded."""
+        assert self._loaded is not None
+        return frozenset(self._loaded.tokenizer.eos_ids)
 
     async def counters(self) -> Mapping[str, float]:
         """Returns the numbers of the engine's Stats by name. ModelError if the engine has stopped."""

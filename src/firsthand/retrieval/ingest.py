@@ -378,6 +378,6 @@ def _is_gone(path: str) -> bool:
 
 
 def index_files(path: Path) -> list[Path]:
-    """The files of an index: SQLite's, the lock, side files, and those of a new one that is being made."""
+    """The files of an index: SQLite's, the lock, side files, those of a new one that is being made, and of its graph."""
     endings = ("", "-wal", "-shm", "-journal", ".lock", ".lock.holder", ".lock.holder.new", ".ann", ".terms")
-    return [path.with_name(path.name + new + ending) for new in ("", ".new") for ending in endings]
+    return [path.with_name(path.name + new + ending) for new in ("", ".new", ".graph") for ending in endings]

@@ -134,6 +134,11 @@ class Tokenizer:
         """
         return self.encode_runs([TextRun(text, special)], most=most)
 
+    def token_id(self, text: str) -> int | None:
+        """Returns the id of the added token that is spelled so, such as `<|im_end|>`; None if there is none."""
+        added = self._added.get(text)
+        return None if added is None else added.id
+
     def check_length(self, text: str, most: int) -> None:
         """Raise PromptTooLong if a text has more than `most` tokens, without encoding much more than so many.
 

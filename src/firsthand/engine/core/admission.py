@@ -66,6 +66,7 @@ def score_sequences(
     owner: str,
     adapter: LoadedAdapter | None,
     salt: str = "",
+    distribution: bool = False,
 ) -> list[Sequence]:
     """Returns the sequence that computes the prefix, then its followers: one for each continuation to score."""
     sampling = Sampling(top_logprobs=top)
@@ -88,6 +89,7 @@ def score_sequences(
             len(prefix),
             goal="score",
             sampling=sampling,
+            keeps_distribution=distribution,
             priority=priority,
             owner=owner,
             adapter=adapter,

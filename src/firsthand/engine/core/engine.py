@@ -108,11 +108,13 @@ class Engine:
         owner: str = "",
         adapter: str | None = None,
         salt: str = "",
+        distribution: bool = False,
     ) -> int:
         """Queue continuations to score after a prefix, which is computed once, and return the request's id.
 
         Each continuation gives one Output with its tokens, their log-probs, the `top` most probable tokens at each
-        position, and finish reason `stop`. Raises what `add` raises.
+        position, and finish reason `stop`; with `distribution` also the log-prob of every token in place of the first.
+        Raises what `add` raises.
         """
         check_score(prefix, continuations, priority, owner, self.architecture, top=top, salt=salt)
         loaded_adapter = self._adapter(adapter)
@@ -130,6 +132,7 @@ class Engine:
                 owner=owner,
                 adapter=loaded_adapter,
                 salt=salt,
+                distribution=distribution,
             )
         )
 

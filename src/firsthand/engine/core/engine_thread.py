@@ -83,6 +83,7 @@ class EngineWorker:
         owner: str = "",
         adapter: str | None = None,
         salt: str = "",
+        distribution: bool = False,
     ) -> list[ScoreOutput]:
         """Returns the log-probs of each continuation's tokens after the prefix; see `Engine.score`."""
         outputs: dict[int, Output] = {}
@@ -95,6 +96,7 @@ class EngineWorker:
             owner=owner,
             adapter=adapter,
             salt=salt,
+            distribution=distribution,
         )
         async for output in self._outputs(add, len(continuations)):
             outputs[output.index] = output

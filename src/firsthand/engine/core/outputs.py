@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from firsthand._moved import old_names
 from firsthand.errors import FirsthandError
 
@@ -42,6 +45,8 @@ class Output:
     """Name of the adapter that computed them; None for the base model."""
     adapter_version: int = 0
     """Version of that adapter, the same for a whole answer."""
+    distribution: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    """The log-prob of every token in place of a continuation's first one, shape (vocabulary,), if requested."""
 
     @property
     def is_last(self) -> bool:
@@ -63,6 +68,8 @@ class ScoreOutput:
     """At each token's position the most probable tokens as (id, log-prob), if requested."""
     version: int = field(default=0, compare=False)
     """Version of the weights that computed the last of them."""
+    distribution: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    """The log-prob of every token in place of the first one, if requested."""
 
 
 def score_output(output: Output) -> ScoreOutput:
@@ -76,6 +83,7 @@ def score_output(output: Output) -> ScoreOutput:
         output.cached_tokens,
         output.top_logprobs,
         output.version,
+        output.distribution,
     )
 
 

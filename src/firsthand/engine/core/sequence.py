@@ -8,6 +8,9 @@ from dataclasses import InitVar, dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from firsthand._moved import warn_renamed
 from firsthand.engine.decoding.constraint import CompiledGrammar, Guide
 from firsthand.engine.decoding.token_filter import TokenFilter
@@ -119,6 +122,9 @@ class Sequence:
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     """At each position of a scored continuation the most probable tokens, if requested."""
+    keeps_distribution: bool = False
+    """True if a scored continuation reports the log-prob of every token in place of its first one."""
+    distribution: NDArray[np.float64] | None = None
     is_greedy: bool = True
     counts: Counter[int] = field(default_factory=Counter)
     """Number of times each token occurs in the answer."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Sequence
 from firsthand.engine.decoding.constraint import has
@@ -57,6 +59,8 @@ def rate(sequence: Sequence, position: int, row: LogitRow, version: int) -> list
         _check_usable(logprob)
         sequence.logprobs.append(logprob)
         sequence.is_greedy &= target == row.best
+        if sequence.keeps_distribution and not sequence.logprobs[1:]:
+            sequence.distribution = row.values.numpy().astype(np.float64) - row.normaliser
         if sequence.sampling.top_logprobs:
             sequence.top_logprobs.append(most_probable(row, sequence.sampling.top_logprobs))
     if len(sequence.logprobs) < len(answer):
@@ -98,6 +102,7 @@ def output(
         version=version,
         adapter=None if sequence.adapter is None else sequence.adapter.name,
         adapter_version=0 if sequence.adapter is None else sequence.adapter.version,
+        distribution=sequence.distribution,
     )
 
 

@@ -1,0 +1,224 @@
+"""The SQLite file of a graph, beside its index: what was extracted from each chunk, and each text that a model wrote.
+
+Extractions are stored by chunk with their state, done or failed, so that what is missing or left over is found by comparing
+ids with the index. Texts (descriptions, reports) and vectors are stored by a hash of all that decides them: after an
+update only those are made again whose sources changed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from firsthand.errors import StoreError
+from firsthand.message import Json
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import Vectors
+from firsthand.retrieval.graph.graph_extraction import FailedChunk
+from firsthand.retrieval.graph.knowledge_graph import Extraction
+from firsthand.system.lock import claimed
+from firsthand.system.sqlite_journal import forged_journal
+
+SUFFIX = ".graph"
+_APPLICATION_ID = 0x66736772  # "fsgr"
+_SCHEMA_VERSION = 1
+_AT_ONCE = 500
+_TABLES = """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, body TEXT NOT NULL);
+    CREATE TABLE extractions (chunk TEXT PRIMARY KEY, document TEXT NOT NULL, start INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('done', 'failed')), reason TEXT NOT NULL, body TEXT NOT NULL);
+    CREATE TABLE texts (key TEXT PRIMARY KEY, body TEXT NOT NULL);
+    CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL);
+"""
+
+
+def graph_path(index: Path) -> Path:
+    """The file of the graph of an index's file."""
+    return index.with_name(index.name + SUFFIX)
+
+
+class GraphFile:
+    """An open graph file. Use it from one thread at a time, and close it."""
+
+    def __init__(self, path: Path, *, create: bool = False):
+        """StoreError if there is none and it is not to be created, or if it is no graph."""
+        self.path = path
+        if not create and not path.is_file():
+            raise StoreError(f"no graph at {path}: make one with `firsthand rag graph INDEX`")
+        if (journal := forged_journal(path)) is not None:
+            raise StoreError(f"{journal} names a file that SQLite would delete: do not trust what came with it")
+        with self._sentences():
+            mode = "rwc" if create else "rw"
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(create)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _prepare(self, create: bool) -> None:
+        connection = self._connection
+        connection.execute("PRAGMA trusted_schema = OFF")
+        is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if create and is_empty:
+            connection.execute("PRAGMA journal_mode = WAL")
+            for statement in _TABLES.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+            raise StoreError(f"{self.path} is not the file of a graph: delete it and build the graph again")
+        if (version := connection.execute("PRAGMA user_version").fetchone()[0]) != _SCHEMA_VERSION:
+            raise StoreError(f"{self.path} has schema version {version}, and this firsthand knows {_SCHEMA_VERSION}")
+        strange = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone()
+        if strange is not None:
+            raise StoreError(f"{self.path} has a trigger or view that firsthand did not make: do not trust it")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the right to write. StoreError if another process has it."""
+        lock = self.path.with_name(self.path.name + ".lock")
+        with claimed(
+            lock, lambda holder: StoreError(f"{self.path} is being written by {holder}: wait, then try again")
+        ):
+            yield
+
+    # -- extractions --
+
+    def states(self) -> dict[str, str]:
+        """`done` or `failed` for each chunk that was read."""
+        return dict(self._rows("SELECT chunk, state FROM extractions"))
+
+    def keep(self, chunk: Chunk, found: Extraction | FailedChunk) -> None:
+        """Store the result of a chunk; it survives `kill -9` once this returns."""
+        is_done = isinstance(found, Extraction)
+        row = (
+            chunk.id,
+            chunk.document,
+            chunk.start,
+            "done" if is_done else "failed",
+            "" if isinstance(found, Extraction) else found.reason,
+            _written(found.to_json()) if isinstance(found, Extraction) else "{}",
+        )
+        self._execute("INSERT OR REPLACE INTO extractions VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def extractions(self) -> list[Extraction]:
+        """The results of all chunks that were read, in the order of documents and chunks."""
+        rows = self._rows("SELECT chunk, body FROM extractions WHERE state = 'done' ORDER BY document, start, chunk")
+        try:
+            return [Extraction.from_json(chunk, json.loads(body)) for chunk, body in rows]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise self._damaged(f"an extraction cannot be read: {error}") from None
+
+    def failed(self) -> list[FailedChunk]:
+        """The chunks that could not be read, with reasons."""
+        rows = self._rows(
+            "SELECT chunk, document, reason FROM extractions WHERE state = 'failed' ORDER BY document, start"
+        )
+        return [FailedChunk(*row) for row in rows]
+
+    def forget(self, chunks: Iterable[str]) -> None:
+        """Remove the results of chunks, all or none."""
+        with self._transaction():
+            for chunk in chunks:
+                self._execute("DELETE FROM extractions WHERE chunk = ?", (chunk,))
+
+    # -- texts and vectors, by the hash of what decides them --
+
+    def texts(self, keys: Sequence[str]) -> dict[str, str]:
+        """The stored ones of these texts."""
+        return {key: str(body) for key, body in self._by_key("SELECT key, body FROM texts WHERE key IN", keys)}
+
+    def put_text(self, key: str, body: str) -> None:
+        """Store a text."""
+        self._execute("INSERT OR REPLACE INTO texts VALUES (?, ?)", (key, body))
+
+    def vectors(self, keys: Sequence[str]) -> dict[str, Vectors]:
+        """The stored ones of these vectors."""
+        rows = self._by_key("SELECT key, vector FROM vectors WHERE key IN", keys)
+        return {key: np.frombuffer(blob, dtype="<f4").astype(np.float32) for key, blob in rows}
+
+    def put_vectors(self, vectors: Mapping[str, Vectors]) -> None:
+        """Store vectors, all or none."""
+        with self._transaction():
+            for key, vector in vectors.items():
+                row = (key, np.asarray(vector, dtype="<f4").tobytes())
+                self._execute("INSERT OR REPLACE INTO vectors VALUES (?, ?)", row)
+
+    def drop_others(self, texts: Iterable[str], vectors: Iterable[str]) -> None:
+        """Remove texts and vectors that are not among these keys."""
+        with self._transaction():
+            for table, kept in (("texts", set(texts)), ("vectors", set(vectors))):
+                stored = [key for (key,) in self._rows(f"SELECT key FROM {table}")]
+                for key in stored:
+                    if key not in kept:
+                        self._execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+
+    # -- meta --
+
+    def meta(self, key: str) -> Json | None:
+        """A stored object, None if there is none."""
+        rows = self._rows("SELECT body FROM meta WHERE key = ?", (key,))
+        try:
+            found: Json | None = json.loads(rows[0][0]) if rows else None
+        except (ValueError, RecursionError):
+            raise self._damaged(f"{key} is not JSON") from None
+        return found
+
+    def put_meta(self, key: str, body: Json) -> None:
+        """Store an object."""
+        self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _written(body)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _by_key(self, query: str, keys: Sequence[str]) -> list[tuple[str, bytes]]:
+        found: list[tuple[str, bytes]] = []
+        for first in range(0, len(keys), _AT_ONCE):
+            some = list(keys[first : first + _AT_ONCE])
+            found += self._rows(f"{query} ({','.join('?' * len(some))})", some)
+        return found
+
+    def _rows(self, query: str, values: Sequence[object] = ()) -> list[tuple]:  # type: ignore[type-arg]
+        with self._sentences():
+            return self._connection.execute(query, values).fetchall()
+
+    def _execute(self, statement: str, values: Sequence[object] = ()) -> None:
+        with self._sentences():
+            self._connection.execute(statement, values)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+                raise StoreError(f"{self.path} cannot be written ({error}): make room, then run it again") from error
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, fault: str) -> StoreError:
+        return StoreError(f"{self.path} cannot be used: {fault}. Delete it and build the graph again")
+
+
+def _written(body: Json) -> str:
+    return json.dumps(body, ensure_ascii=True, sort_keys=True)
