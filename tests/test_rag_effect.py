@@ -109,6 +109,26 @@ class Redacts:
         return GuardVerdict.replaced("words", replace(result, content=result.content.replace("cat", "[animal]")))
 
 
+class Adds:
+    def result(self, view, tool, result):
+        from dataclasses import replace
+
+        return GuardVerdict.replaced("adds", replace(result, content=result.content + "!"))
+
+
+def test_a_fork_does_not_guard_again_what_its_parents_pattern_read():
+    corpus = tiny_corpus(TEXTS)
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        hits = await lexical(corpus.through(effect_of(ctx)))(Query(task.question), 1)
+        return (await ctx.say(hits[0].chunk.text).generate()).text
+
+    parent = run(agent_of(pattern, guard=Adds()))
+    kept = kept_calls(parent, len(parent.nodes) - 1)
+    again = run(agent_of(pattern, guard=Adds()), journal=Kept(MemoryJournal(), parent, kept))
+    assert [trace.nodes[0].message.text for trace in (parent, again)] == ["the cat sat on the mat!"] * 2
+
+
 class NoSearch:
     def call(self, view, tool, arguments):
         return GuardVerdict.blocked("no_search", f"no search for {arguments['query']}")

@@ -1,4 +1,4 @@
-"""Every variant as a pattern: what it asks and searches, its options refused before the run, its budget, its failures handled."""
+"""Every variant as a pattern: what it asks and searches, options refused before the run, its budget, failures handled."""
 
 from __future__ import annotations
 
@@ -80,7 +80,10 @@ SCRIPTS: dict[str, tuple[tuple[str, str], ...]] = {
     "hyde": (("Write a short passage", "It was built in 1871."),),
     "multi_query": (("different search queries", "mill built\nyear of the mill"),),
     "recursive": (("If not, write the one search query", "DONE"),),
-    "agentic": (("You may search", "Thought: look.\nAction: search[mill built]"), ("Observation:", "Thought: ok.\nFinal Answer: 1871")),
+    "agentic": (
+        ("You may search", "Thought: look.\nAction: search[mill built]"),
+        ("Observation:", "Thought: ok.\nFinal Answer: 1871"),
+    ),
     "team": (("You coordinate", "mill built"), ("Write READY", "READY")),
 }  # fmt: skip
 
@@ -94,12 +97,10 @@ def model_of(variant: str, **more) -> Scripted:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_is_found_by_name_and_answers_with_a_checked_citation(variant, index):
-    citing = lambda said: (
-        "The mill was built in 1871. " + "".join(f"[{n}]" for n in range(1, 9) if f"<passage {n} " in said)
-    )  # noqa: E731
-    trace = run(variant, index, model_of(variant, answer=citing), unsupported="mark") if variant != "team" else run(
-        variant, index, model_of(variant, answer=citing)
-    )  # fmt: skip
+    def citing(said: str) -> str:
+        return "The mill was built in 1871. " + "".join(f"[{n}]" for n in range(1, 9) if f"<passage {n} " in said)
+
+    trace = run(variant, index, model_of(variant, answer=citing))
     assert trace.error is None, trace.error
     body = recorded_answer(trace)
     assert "The mill was built in 1871." in [each["quote"] for each in body["citations"]]

@@ -112,9 +112,10 @@ def test_ties_go_to_the_best_single_rank_and_then_to_the_id():
     a, b, c = hit("a"), hit("b"), hit("c")
     order = sorted([a, b], key=lambda each: each.chunk.id)
     assert texts(reciprocal_rank_fusion([[a], [b]])) == texts(order) == texts(reciprocal_rank_fusion([[b], [a]]))
-    # c: 1/(0+2) + 1/(0+2) = 1 = a: 1/(0+1); a's best single rank is 1
-    fused = reciprocal_rank_fusion([[a, c], [b, c]], constant=0)
-    assert [each.score for each in fused] == [1.0, 1.0, 1.0] and fused[2].chunk.text == "c"
+    early = next(each for each in map(hit, map(str, range(200))) if each.chunk.id < min(a.chunk.id, b.chunk.id))
+    fused = reciprocal_rank_fusion([[a, early], [b, early]], constant=0)  # each of them has 1/1, or 1/2 + 1/2
+    assert [each.score for each in fused] == [1.0, 1.0, 1.0]
+    assert texts(fused) == [*texts(order), early.chunk.text]
 
 
 def test_a_chunk_that_a_ranking_holds_twice_counts_once():
@@ -184,8 +185,8 @@ def test_parents_replace_their_children_once_at_the_best_place():
 
 def test_neighbours_of_a_child_are_children():
     corpus = corpus_with_parents()
-    hits = run(neighbours(lexical(corpus), corpus), "six")
-    assert texts(hits) == ["four five six"]
+    assert texts(run(neighbours(lexical(corpus), corpus), "six")) == ["four five six"]
+    assert texts(run(neighbours(lexical(corpus), corpus, around=2), "six")) == ["three four five six"]
 
 
 # -- selection --

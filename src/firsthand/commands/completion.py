@@ -111,7 +111,12 @@ def _candidates(words: Sequence[str]) -> Iterable[str]:
         return [*catalog.names("command"), "--help", "--version"]
     if not catalog.is_ours("command", command):
         return []
-    settings = settings_of(importlib.import_module(f"firsthand.commands.{command}").Config)
+    module = importlib.import_module(f"firsthand.commands.{command}")
+    if hasattr(module, "subcommands"):
+        if not before:
+            return [*module.subcommands(), "--help"]
+        module, before = module.subcommand(before[0]), before[1:]
+    settings = settings_of(module.Config)
     flags = {flag_of(each.field): each for each in settings if not each.field.metadata.get("positional")}
     last = words[-1]
     flag, equals, value = last.partition("=")
@@ -184,6 +189,12 @@ def _models() -> list[str]:
     ]
 
 
+def _chunkers() -> list[str]:
+    from firsthand.retrieval.chunking.chunkers import CHUNKERS
+
+    return list(CHUNKERS)
+
+
 def _known(kind: catalog.Kind) -> Callable[[], Iterable[str]]:
     return lambda: catalog.names(kind)
 
@@ -197,6 +208,7 @@ _NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "memory": _known("memory"),
     "with_": lambda: catalog.scorers(),
     "action": lambda: ["list", "pull", "inspect", "remove"],
+    "chunker": _chunkers,
     **dict.fromkeys(("model", "embedder"), _models),
     **dict.fromkeys(("run", "runs", "baseline", "candidate", "resume", "load", "replay"), _runs),
 }

@@ -1,4 +1,4 @@
-"""List the known patterns, benchmarks with their protocols, scorers, tools, guards, memories or models."""
+"""List the known patterns, benchmarks with their protocols, scorers, tools, guards, memories, models or chunkers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ firsthand list patterns
 firsthand list benchmarks --json
 """
 
-What = Literal["all", "patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models"]
+What = Literal["all", "patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models", "chunkers"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Config:
     """The kind to list."""
 
     what: What = field(default="all", metadata={"positional": True})
-    """patterns, benchmarks, scorers, tools, guards, memories, models or all"""
+    """patterns, benchmarks, scorers, tools, guards, memories, models, chunkers or all"""
     json: bool = False
     """Print JSON for programs."""
 
@@ -39,6 +39,7 @@ def main(config: Config) -> int:
         "guards": catalog.names("guard"),
         "memories": catalog.names("memory"),
         "models": model_names(),
+        "chunkers": chunker_names(),
     }
     chosen: dict[str, dict[str, str]] = kinds if config.what == "all" else {config.what: kinds[config.what]}
     if config.json:
@@ -136,6 +137,13 @@ def benchmark_names() -> dict[str, str]:
         found[name] = line
         found |= {f"{name}@{protocol}": reproduces for protocol, reproduces in catalog.protocols(name).items()}
     return found
+
+
+def chunker_names() -> dict[str, str]:
+    """The chunkers of documents, each with its options and their defaults."""
+    from firsthand.retrieval.chunking.chunkers import CHUNKERS, default_text
+
+    return {default_text(name): (make.__doc__ or "").split("\n")[0] for name, make in CHUNKERS.items()}
 
 
 def model_names() -> dict[str, str]:

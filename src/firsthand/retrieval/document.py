@@ -10,10 +10,9 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from firsthand.errors import ConfigError
-from firsthand.message import Json
 
 LocationKind = Literal["line", "page", "row", "heading", "paragraph"]
 
@@ -39,7 +38,7 @@ class Document:
     title: str = ""
     source: str = ""
     """The path or URL that the text was read from."""
-    meta: Mapping[str, Json] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
     """Values that filters can name."""
     locations: tuple[Location, ...] = ()
     """Places in order of `start`. Documents without any are located by line."""

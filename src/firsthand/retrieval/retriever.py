@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
 
-Filter = Mapping[str, Json]
+Filter = Mapping[str, Any]
 """Conditions that all hold, on a chunk's `meta`, or on "document", "source" or "title".
 
 A value is compared with ==; a list matches any of its items; {"min": a, "max": b} is a closed range, of which either end may

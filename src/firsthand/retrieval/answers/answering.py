@@ -16,7 +16,7 @@ from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientEr
 from firsthand.grammar import Grammar, lark
 from firsthand.message import Json
 from firsthand.model import Usage
-from firsthand.retrieval.answers.citations import Citation, Place, label_of, locate
+from firsthand.retrieval.answers.citations import Citation, HitPlace, label_of, locate
 from firsthand.retrieval.answers.claims import OVERLAP, Unsupported, best_sentence, check_claims
 from firsthand.retrieval.answers.evidence import rendered
 from firsthand.retrieval.corpus import Corpus
@@ -51,8 +51,6 @@ class AnswerSettings:
     """Hold the answer to its form where the model takes a grammar."""
     overlap: float = OVERLAP
     """The share of a claim's content words that the passages it names must hold."""
-    max_tokens: int = 400
-    """At most this many tokens in an answer."""
 
     def __post_init__(self) -> None:
         if self.unsupported not in ("mark", "drop", "keep"):
@@ -61,8 +59,6 @@ class AnswerSettings:
             raise ConfigError(f"grammar is {self.grammar!r}: auto or never was expected")
         if not 0 <= self.overlap <= 1:
             raise ConfigError(f"overlap is {self.overlap}: give 0 to 1")
-        if self.max_tokens < 1:
-            raise ConfigError(f"max_tokens is {self.max_tokens}: give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -144,7 +140,7 @@ async def extract(question: str, hits: Sequence[Hit], corpus: Corpus, *, floor: 
 
 
 def evidence_prompt(
-    question: str, hits: Sequence[Hit], places: Sequence[Place], settings: AnswerSettings | None = None
+    question: str, hits: Sequence[Hit], places: Sequence[HitPlace], settings: AnswerSettings | None = None
 ) -> str:
     """The user's message that asks for an answer from the hits: instructions, passages between fences, the question."""
     form = _QUOTE_FORM if settings is not None and settings.quotes else _PLAIN_FORM
@@ -157,7 +153,7 @@ def answer_grammar(texts: Sequence[str], *, quotes: bool = False) -> Grammar:
     """The form of an answer: up to six sentences, each followed by passages that there are, or NOT_IN_DOCUMENTS."""
     no = json.dumps(NOT_IN_DOCUMENTS)
     lines = [f"start: {no} | claim" + ' (" " claim)?' * (MAX_CLAIMS - 1), "claim: WORDS reference"]
-    lines.append(r"WORDS: /[A-Za-z0-9\"'(À-ž][^\[\]\n]{1,300} /")
+    lines.append(r"WORDS: /[A-Za-z0-9\"'(À-ž][^\[\]\n]{1,200} /")
     if quotes:
         lines.append("reference: " + " | ".join(f"quoted_{number}" for number in range(1, len(texts) + 1)))
         for number, text in enumerate(texts, 1):
@@ -173,9 +169,9 @@ async def _written(prompt: str, hits: Sequence[Hit], writer: Writer, settings: A
     if settings.grammar == "auto":
         form = answer_grammar([hit.chunk.text for hit in hits], quotes=settings.quotes)
         try:
-            return (await writer.write(prompt, grammar=form, max_tokens=settings.max_tokens))[0]
+            return (await writer.write(prompt, grammar=form))[0]
         except (TransientError, PromptTooLong):
             raise
         except (ModelError, ConfigError):  # it takes no grammar: the check afterwards is the same
             pass
-    return (await writer.write(prompt, max_tokens=settings.max_tokens))[0]
+    return (await writer.write(prompt))[0]

@@ -46,7 +46,7 @@ class Citation:
         return asdict(self)
 
 
-class Place(NamedTuple):
+class HitPlace(NamedTuple):
     """Where a hit stands in its document."""
 
     sha256: str
@@ -65,16 +65,16 @@ class QuoteSpan(NamedTuple):
     match: QuoteMatch
 
 
-async def locate(corpus: Corpus, hits: Sequence[Hit]) -> list[Place]:
+async def locate(corpus: Corpus, hits: Sequence[Hit]) -> list[HitPlace]:
     """The place of each hit, in one read of the corpus."""
-    wanted = [[hit.chunk.document, hit.chunk.start, hit.chunk.end] for hit in hits]
+    wanted = [(hit.chunk.document, hit.chunk.start, hit.chunk.end) for hit in hits]
 
     async def act(passed: Json) -> Sequence[Json]:
         return await corpus.ask(lambda index: [_place(index, *each) for each in wanted])
 
-    items = await corpus.items("locate", {"query": "", "k": len(hits), "spans": wanted}, act)
+    items = await corpus.items("locate", {"query": "", "k": len(hits), "spans": [list(each) for each in wanted]}, act)
     return [
-        Place(
+        HitPlace(
             item["sha256"],
             item["source"],
             item["line"],
@@ -96,7 +96,7 @@ def _place(index: ChunkIndex, id: str, start: int, end: int) -> Json:
     return {"text": "", "sha256": document.sha256, "source": document.source, "line": line, "marks": listed}
 
 
-def label_of(hit: Hit, place: Place, start: int) -> str:
+def label_of(hit: Hit, place: HitPlace, start: int) -> str:
     """The place of a character of the hit's document, as a reader looks it up."""
     id = hit.chunk.document
     marks = [mark for mark in place.marks if mark[0] <= start]
@@ -147,18 +147,25 @@ def holds(citation: Citation, document: Document) -> bool:
     return citation.sha256 == document.sha256 and document.text[citation.start : citation.end] == citation.quote != ""
 
 
-_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?![\s\"')\]]|$)[^.!?\n]*)*[.!?]*[\"')\]]*")
+_BOUNDARY = re.compile(
+    r"(?<=[.!?])[\"')\]”]*(?=\s)"  # a sentence's end
+    r"|\n(?=[ \t]*(?:\n|[-*+#|>] ?|\d{1,3}[.)] |```))"  # before an empty line, a heading, or a row of a list or table
+    r"|(?<=\|)[ \t]*\n"
+)
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """The spans of the sentences of a text, without the white space around them; a line break ends one."""
+    """The spans of the sentences of a text, without the white space around them. A wrapped line goes on; rows of lists and
+    tables, headings and paragraphs end."""
     found = []
-    for match in _SENTENCE.finditer(text):
-        start, end = match.span()
-        while start < end and text[start].isspace():
-            start += 1
-        while end > start and text[end - 1].isspace():
-            end -= 1
-        if start < end:
-            found.append((start, end))
+    start = 0
+    for end in [*(match.end() for match in _BOUNDARY.finditer(text)), len(text)]:
+        first, last = start, end
+        while first < last and text[first].isspace():
+            first += 1
+        while last > first and text[last - 1].isspace():
+            last -= 1
+        if first < last:
+            found.append((first, last))
+        start = end
     return found

@@ -9,7 +9,7 @@ from typing import Literal
 
 from firsthand.retrieval.answers.citations import (
     Citation,
-    Place,
+    HitPlace,
     QuoteSpan,
     find_quote,
     label_of,
@@ -20,7 +20,7 @@ from firsthand.retrieval.retriever import Hit
 Unsupported = Literal["mark", "drop", "keep"]
 """`mark`: a claim without support is followed by UNSUPPORTED; `drop`: it is left out; `keep`: it stays as it is."""
 UNSUPPORTED = "[unsupported]"
-OVERLAP = 0.3
+OVERLAP = 0.5
 """The share of a claim's content words that the passages it cites must hold."""
 _REFERENCE = re.compile(
     r"\[\s*(?P<numbers>\d{1,4}(?:\s*[,;]\s*\d{1,4})*)(?:\s*[:,]?\s*[\"“](?P<quote>[^\"”\n]{1,2000})[\"”])?\s*\]"
@@ -30,6 +30,7 @@ _CLAIM = re.compile(
     rf"[^\n]*?(?:[.!?]+[\"'”)]*(?:\s*{_MARK}\d+{_MARK})*(?=\s+[\"'“(*A-Z0-9À-Þ]|\s*$)|(?=\n)|$)", re.MULTILINE
 )
 _WORD = re.compile(r"\w+")
+_LETTER = re.compile(r"[^\W\d_]")
 _STOP = frozenset(
     _WORD.findall(
         "a an and are as at be been but by can did do does for from had has have he her his how i if in into is it its may "
@@ -61,7 +62,7 @@ class _Reference:
 def check_claims(
     text: str,
     hits: Sequence[Hit],
-    places: Sequence[Place],
+    places: Sequence[HitPlace],
     *,
     unsupported: Unsupported = "mark",
     overlap: float = OVERLAP,
@@ -69,7 +70,7 @@ def check_claims(
     """Checks every sentence: it must cite a passage there is, whose quotation stands in it, or which holds its words.
 
     A claim is supported if a quotation of it was found, or if the passages that it cites hold `overlap` of its content words
-    and every number in it.
+    and every number in it. A claim that is repeated is given once.
     """
     references: list[_Reference] = []
 
@@ -83,24 +84,29 @@ def check_claims(
     lines: list[str] = []
     failed: list[str] = []
     forged = 0
+    told: set[str] = set()
     for line in plain.split("\n"):
         parts: list[str] = []
+        item = ""
         for match in _CLAIM.finditer(line):
             claim = match.group().strip()
             bare = _bare(claim)
-            if not bare:
-                if claim:  # references alone: they belong to the sentence before, which has been read with its own
-                    parts.append("")
+            if not _LETTER.search(bare):  # the number of a list's item, or references read with their sentence
+                item = f"{bare} " if bare else ""
                 continue
+            if (folded := " ".join(bare.casefold().split())) in told:
+                continue
+            told.add(folded)
             spans, bad = _spans(bare, claim, references, hits, overlap)
             forged += bad
-            numbers = [_number(cited, place, span, hits, places) for place, span in spans]
             if spans:
-                parts.append(f"{bare} {''.join(f'[{number}]' for number in dict.fromkeys(numbers))}")
-                continue
-            failed.append(bare)
-            if unsupported != "drop":
-                parts.append(f"{bare} {UNSUPPORTED}" if unsupported == "mark" else bare)
+                numbers = dict.fromkeys(_number(cited, place, span, hits, places) for place, span in spans)
+                parts.append(f"{item}{bare} {''.join(f'[{number}]' for number in numbers)}")
+            else:
+                failed.append(bare)
+                if unsupported != "drop":
+                    parts.append(f"{item}{bare}" + (f" {UNSUPPORTED}" if unsupported == "mark" else ""))
+            item = ""
         lines.append(" ".join(part for part in parts if part))
     whole = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
     return CheckedClaims(whole, tuple(cited.values()), tuple(failed), forged)
@@ -127,8 +133,7 @@ def best_sentence(claim: str, text: str) -> tuple[int, int] | None:
 
 def _bare(claim: str) -> str:
     """The claim without its references."""
-    without = re.sub(rf"\s*{_MARK}\d+{_MARK}", "", claim).strip()
-    return without if _WORD.search(without) else ""
+    return re.sub(rf"\s*{_MARK}\d+{_MARK}", "", claim).strip()
 
 
 def _spans(
@@ -160,15 +165,19 @@ def _spans(
     shared = {hit: wanted & content_words(hits[hit].chunk.text) for hit in dict.fromkeys(named)}
     told: set[str] = set()
     for hit in sorted(shared, key=lambda hit: -len(shared[hit])):
-        span = best_sentence(bare, hits[hit].chunk.text)
-        if span is not None and not shared[hit] <= told:  # a passage that adds nothing is not cited
+        best = best_sentence(bare, hits[hit].chunk.text)
+        if best is not None and not shared[hit] <= told:  # a passage that adds nothing is not cited
             told |= shared[hit]
-            found.append((hit, QuoteSpan(*span, "chosen")))
+            found.append((hit, QuoteSpan(best[0], best[1], "chosen")))
     return found, forged
 
 
 def _number(
-    cited: dict[tuple[int, int, int], Citation], hit: int, span: QuoteSpan, hits: Sequence[Hit], places: Sequence[Place]
+    cited: dict[tuple[int, int, int], Citation],
+    hit: int,
+    span: QuoteSpan,
+    hits: Sequence[Hit],
+    places: Sequence[HitPlace],
 ) -> int:
     """The number of a citation, which is made if it is new."""
     key = (hit, span.start, span.end)

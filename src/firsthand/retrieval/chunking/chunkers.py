@@ -6,7 +6,7 @@ The text with every option, in the order of the signature, is what an index's he
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from firsthand.errors import ConfigError, unknown
@@ -55,16 +55,23 @@ def open_chunker(text: str = DEFAULT, embed: Embed | None = None) -> NamedChunke
     if "embed" in spec.options:
         raise ConfigError(f"{text!r} gives embed, which is the index's own model: leave it out")
     given = bind_options(spec, make)
-    defaults = options(spec.name)
-    full = [spec.name, *(f"{key}={_shown(given.get(key, value))}" for key, value in defaults.items())]
     needed = {"embed": embed} if "embed" in inspect.signature(make).parameters else {}
-    return NamedChunker(":".join(full), make(**given, **needed))
+    return NamedChunker(_text(spec.name, given), make(**given, **needed))
 
 
 def options(name: str) -> dict[str, object]:
     """The options of a chunker and their defaults."""
     parameters = inspect.signature(CHUNKERS[name]).parameters
     return {key: each.default for key, each in parameters.items() if key != "embed"}
+
+
+def default_text(name: str) -> str:
+    """The name of a chunker with its options and their defaults."""
+    return _text(name, {})
+
+
+def _text(name: str, given: Mapping[str, object]) -> str:
+    return ":".join([name, *(f"{key}={_shown(given.get(key, value))}" for key, value in options(name).items())])
 
 
 def _shown(value: object) -> str:

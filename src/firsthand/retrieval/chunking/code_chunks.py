@@ -24,15 +24,23 @@ MAX_DEPTH = 8
 _MAX_LINE = 400
 """The characters of a line that are looked at for a definition."""
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
-_WORDS = r"(?:export|default|public|private|protected|internal|static|final|abstract|async|pub(?:\([a-z]+\))?|unsafe|extern|open|override|sealed|data|inline|virtual)"
+_WORDS = (
+    r"(?:export|default|public|private|protected|internal|static|final|abstract|async|pub(?:\([a-z]+\))?|unsafe|extern|open|"
+    r"override|sealed|data|inline|virtual)"
+)
 _DEFINES = re.compile(
     rf"\s*(?:{_WORDS}\s+){{0,6}}(?:def|class|function\*?|func|fun|fn|sub|proc|impl(?:<[^>]*>)?|struct|enum|union|interface|trait|type|"
     r"module|namespace|package|object|record|protocol|extension|macro_rules!|contract)\s+(?:\([^)]{0,100}\)\s*)?([\w.$:<>]{1,80})"
 )
-_CALLABLE = re.compile(r"\s*(?:[\w<>\[\],:*&~.]{1,60}[ \t*&]+){1,5}~?([\w:]{1,80})\s*\([^;]{0,300}$")
-"""A function of C or Java: types, a name, a parenthesis, and no semicolon."""
-_ASSIGNED = re.compile(r"\s*(?:export\s+)?(?:const|let|var)\s+(\w{1,80})\s*=\s*(?:async\s*)?(?:function\b|\([^)]{0,200}\)\s*=>|\w{1,40}\s*=>)")
-_NOT_NAMES = frozenset("if for while switch return else catch do case new throw delete sizeof in of and or not".split())
+_CALLABLE = re.compile(r"\s*(?:[\w<>\[\],:.]{1,60}[ \t*&]+){1,5}~?([\w:]{1,80})\s*\([^;{]{0,300}(?:\{.*)?$")
+"""A function of C or Java: types, a name, a parenthesis, and no semicolon before the body."""
+_ASSIGNED = re.compile(
+    r"\s*(?:export\s+)?(?:const|let|var)\s+(\w{1,80})\s*=\s*(?:async\s*)?(?:function\b|\([^)]{0,200}\)\s*=>|\w{1,40}\s*=>)"
+)
+_NOT_NAMES = frozenset(
+    ("if", "for", "while", "switch", "return", "else", "catch", "do", "case", "new", "throw", "delete", "sizeof", "in", "of",
+     "and", "or", "not")
+)  # fmt: skip
 _STRINGS = re.compile(r"\"(?:[^\"\\]|\\.){0,300}\"|'(?:[^'\\]|\\.){0,40}'|//.*|#.*")
 _BESIDE = re.compile(r"\s*(?:@|#\[|//|#|/\*|\*|--|\[\w)")
 """A line that belongs to the definition below it: a decorator, attribute or comment."""
@@ -108,7 +116,9 @@ def _python(text: str) -> list[Symbol] | None:
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-def _collect(tree: ast.Module | ast.ClassDef, path: tuple[str, ...], starts: list[int], marks: list[tuple[int, tuple[str, ...]]]) -> None:  # fmt: skip
+def _collect(
+    tree: ast.Module | ast.ClassDef, path: tuple[str, ...], starts: list[int], marks: list[tuple[int, tuple[str, ...]]]
+) -> None:
     """Where each function and class begins, decorators included, and where the text around them goes on."""
     ends = 0
     for node in tree.body:

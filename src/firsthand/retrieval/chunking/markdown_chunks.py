@@ -23,7 +23,7 @@ _DELIMITER = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t:-]*)+$")
 _LINK = re.compile(r"!?\[([^\[\]]{0,200})\]\([^()\s]{0,500}\)")
 
 
-class Block(NamedTuple):
+class MarkdownBlock(NamedTuple):
     """Lines that belong together."""
 
     start: int
@@ -39,7 +39,7 @@ class Section(NamedTuple):
     """The blocks below one heading, which is the first of them."""
 
     headings: tuple[str, ...]
-    blocks: list[Block]
+    blocks: list[MarkdownBlock]
 
 
 def markdown(*, size: int = 800, overlap: int = 100) -> Chunker:
@@ -52,7 +52,9 @@ def markdown(*, size: int = 800, overlap: int = 100) -> Chunker:
     def chunk(document: Document) -> list[Chunk]:
         made: list[Chunk] = []
         for section in sections(document.text):
-            made += chunks_of(document, _packed(document.text, section.blocks, size, overlap), heading(section.headings))
+            made += chunks_of(
+                document, _packed(document.text, section.blocks, size, overlap), heading(section.headings)
+            )
         return made
 
     return chunk
@@ -63,7 +65,7 @@ def heading(parts: tuple[str, ...]) -> str:
     return " > ".join(parts)
 
 
-def _packed(text: str, blocks: list[Block], size: int, overlap: int) -> list[Span]:
+def _packed(text: str, blocks: list[MarkdownBlock], size: int, overlap: int) -> list[Span]:
     room = size - overlap
     parts: list[Span] = []
     ends_of_whole = [0]
@@ -84,13 +86,10 @@ def _packed(text: str, blocks: list[Block], size: int, overlap: int) -> list[Spa
 def sections(text: str) -> Iterator[Section]:
     """The sections in order. A heading without text of its own goes with the section below it."""
     above: list[tuple[int, str]] = []
-    held: list[Block] = []
+    held: list[MarkdownBlock] = []
     for block in blocks(text):
         if block.kind == "heading":
-            if any(each.kind != "heading" for each in held):
-                yield Section(tuple(title for _, title in above), held)
-                held = []
-            elif held and above and above[-1][0] >= block.level:  # an empty section beside this one
+            if any(each.kind != "heading" for each in held) or (held and above and above[-1][0] >= block.level):
                 yield Section(tuple(title for _, title in above), held)
                 held = []
             above = [each for each in above if each[0] < block.level]
@@ -100,39 +99,41 @@ def sections(text: str) -> Iterator[Section]:
         yield Section(tuple(title for _, title in above), held)
 
 
-def blocks(text: str) -> Iterator[Block]:
+def blocks(text: str) -> Iterator[MarkdownBlock]:
     """The blocks in order, which together cover the text but for blank lines."""
     lines = [found.span() for found in _LINES.finditer(text)]
     at = _front_matter(text, lines)
     if at:
-        yield Block(0, lines[at - 1][1], "prose")
+        yield MarkdownBlock(0, lines[at - 1][1], "prose")
     prose: int | None = None
     while at < len(lines):
         start, end = lines[at]
         line = text[start:end].rstrip("\n")
         found, after = _block_at(text, lines, at, line)
         if prose is not None and (found is not None or not line.strip()):
-            yield Block(prose, start, "prose")
+            yield MarkdownBlock(prose, start, "prose")
             prose = None
         if found is not None:
             yield found
         elif line.strip():
             underlined = _UNDERLINE.match(text[slice(*lines[at + 1])].rstrip("\n")) if at + 1 < len(lines) else None
             if prose is None and underlined:
-                yield Block(start, lines[at + 1][1], "heading", 1 if underlined[1][0] == "=" else 2, _title(line))
+                yield MarkdownBlock(
+                    start, lines[at + 1][1], "heading", 1 if underlined[1][0] == "=" else 2, _title(line)
+                )
                 after = at + 2
             elif prose is None:
                 prose = start
         at = after
     if prose is not None:
-        yield Block(prose, len(text), "prose")
+        yield MarkdownBlock(prose, len(text), "prose")
 
 
-def _block_at(text: str, lines: list[Span], at: int, line: str) -> tuple[Block | None, int]:
+def _block_at(text: str, lines: list[Span], at: int, line: str) -> tuple[MarkdownBlock | None, int]:
     """The heading, code or table that begins in a line, and the number of the line after it."""
     start, end = lines[at]
     if found := _HEADING.match(line[:1000]):
-        return Block(start, end, "heading", len(found[1]), _title(found[2] or "")), at + 1
+        return MarkdownBlock(start, end, "heading", len(found[1]), _title(found[2] or "")), at + 1
     if found := _FENCE.match(line):
         after = at + 1
         while after < len(lines):
@@ -140,12 +141,12 @@ def _block_at(text: str, lines: list[Span], at: int, line: str) -> tuple[Block |
             after += 1
             if closing.startswith(found[1]) and not closing.strip(found[1][0]):
                 break
-        return Block(start, lines[after - 1][1], "code"), after
+        return MarkdownBlock(start, lines[after - 1][1], "code"), after
     if "|" in line and at + 1 < len(lines) and _DELIMITER.match(text[slice(*lines[at + 1])].rstrip("\n")[:5000]):
         after = at + 2
         while after < len(lines) and "|" in text[slice(*lines[after])]:
             after += 1
-        return Block(start, lines[after - 1][1], "table"), after
+        return MarkdownBlock(start, lines[after - 1][1], "table"), after
     return None, at + 1
 
 

@@ -33,10 +33,9 @@ def parents(*, size: int = 400, overlap: int = 50, parent_size: int = 2400) -> C
                 made.append(parent)
                 continue
             made.append(parent)
-            made += [
-                replace(parent, start=parent.start + child.start, end=parent.start + child.end, text=child.text, parent=parent.id)
-                for child in inside
-            ]  # fmt: skip
+            for child in inside:
+                start, end = parent.start + child.start, parent.start + child.end
+                made.append(replace(parent, start=start, end=end, text=child.text, parent=parent.id))
         return made
 
     return chunk

@@ -7,13 +7,14 @@ exceeds a percentile of all such distances in the document (Kamradt, "5 Levels o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firsthand.errors import ConfigError
 from firsthand.retrieval.chunk import Chunk, Chunker
-from firsthand.retrieval.chunking.text_spans import Span, check_sizes, chunks_of, packed, pieces, sentences
+from firsthand.retrieval.chunking.text_spans import Span, check_sizes, chunks_of, packed, sentence_pieces
 from firsthand.retrieval.document import Document
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -31,9 +32,7 @@ def semantic(*, size: int = 1200, percentile: float = 90.0, embed: Embed | None 
 
     def chunk(document: Document) -> list[Chunk]:
         text = document.text
-        parts: list[Span] = []
-        for each in sentences(text, 0, len(text)):
-            parts += pieces(text, *each, size, level=3)
+        parts = sentence_pieces(text, size)
         made: list[Span] = []
         for group in _groups(parts, _distances(text, parts, embed), percentile):
             made += packed(group, size)
@@ -62,4 +61,4 @@ def _groups(parts: Sequence[Span], distances: NDArray[np.float32], percentile: f
         return [list(parts)]
     breaks = np.flatnonzero(distances > np.percentile(distances, percentile)) + 1
     ends = [0, *breaks.tolist(), len(parts)]
-    return [list(parts[start:end]) for start, end in zip(ends, ends[1:], strict=False) if end > start]
+    return [list(parts[start:end]) for start, end in pairwise(ends) if end > start]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import pairwise
 
 from firsthand.retrieval.chunk import Chunk, Chunker
-from firsthand.retrieval.chunking.text_spans import Span, check_sizes, chunks_of, packed, pieces, sentences
+from firsthand.retrieval.chunking.text_spans import check_sizes, chunks_of, packed, sentence_pieces
 from firsthand.retrieval.document import Document
 
 
@@ -18,13 +19,11 @@ def by_sentences(*, size: int = 800, overlap: int = 100) -> Chunker:
 
     def chunk(document: Document) -> list[Chunk]:
         text, room = document.text, size - overlap
-        whole: list[Span] = []
-        for each in sentences(text, 0, len(text)):
-            whole += pieces(text, *each, room, level=3)
+        whole = sentence_pieces(text, room)
         spans = packed(whole, room)
         starts = [start for start, _ in whole]
         made = spans[:1]
-        for before, (start, end) in zip(spans, spans[1:], strict=False):
+        for before, (start, end) in pairwise(spans):
             lowest = max(start - overlap, before[0] + 1)
             made.append((min(starts[bisect_left(starts, lowest)], start), end))
         return chunks_of(document, made)

@@ -19,8 +19,8 @@ _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LINE = re.compile(r"\n")
 _WORD = re.compile(r"\s+")
 _CLOSING = "\"'”’»)\\]"
-_SENTENCE = re.compile(
-    rf"(?<![.!?…])[.!?…]++[{_CLOSING}]*+\s+|(?<![。！？])[。！？]++[」』”’）]*+\s*|\n[ \t]*\n\s*"  # no run is looked at twice
+_SENTENCE = re.compile(  # possessive, so that no run is looked at twice
+    rf"(?<![.!?…])[.!?…]++[{_CLOSING}]*+\s+|(?<![。！？])[。！？]++[」』”’）]*+\s*|\n[ \t]*\n\s*"
 )
 _ABBREVIATION = re.compile(
     r"(?:(?:^|[^\w.])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Fig|Figs|Eq|Eqs|Sec|No|Nos|vs|etc|cf|al|approx|ca|Inc|Ltd|Co|Jan|Feb|Mar|"
@@ -91,6 +91,15 @@ def pieces(text: str, start: int, end: int, size: int, *, level: int = 0) -> Ite
             bare = trimmed(text, *part)  # white space alone does not make a piece too long
             if bare is not None:
                 yield from pieces(text, *bare, size, level=level + 1)
+
+
+def sentence_pieces(text: str, size: int) -> list[Span]:
+    """The sentences of a text without white space around them; those longer than `size` are cut."""
+    whole: list[Span] = []
+    for each in sentences(text, 0, len(text)):
+        if (bare := trimmed(text, *each)) is not None:
+            whole += pieces(text, *bare, size, level=3)
+    return whole
 
 
 def packed(spans: Iterable[Span], size: int) -> list[Span]:

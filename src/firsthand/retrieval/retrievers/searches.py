@@ -75,7 +75,7 @@ def hybrid(
             text = str(passed["query"])
             [vector] = np.asarray(query.vectors, dtype=np.float32) if query.vectors else await corpus.embed([text])
             return await in_thread(
-                lambda: index.search_hybrid(vector, text, k, query.where, pool=pool, constant=constant, weights=weights)
+                lambda: index.search_hybrid(vector, text, k, query.where, pool=max(pool, k), constant=constant, weights=weights)
             )
 
         return await corpus.read("hybrid", arguments_of(query, k), act)
@@ -88,11 +88,8 @@ SEARCHES: dict[str, Callable[[Corpus], Retriever]] = {"dense": dense, "lexical":
 
 
 def traced(hits: Sequence[Hit], retriever: str) -> list[Hit]:
-    """The hits with a step added to each trail: their rank and score here."""
-    return [
-        replace(hit, trail=(*hit.trail, TrailStep(retriever, rank, float(hit.score))))
-        for rank, hit in enumerate(hits, 1)
-    ]
+    """The hits with one step as their trail: their rank and score here."""
+    return [replace(hit, trail=(TrailStep(retriever, rank, float(hit.score)),)) for rank, hit in enumerate(hits, 1)]
 
 
 def _best(lists: Sequence[Sequence[Hit]]) -> list[Hit]:

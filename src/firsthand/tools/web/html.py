@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import html
 import re
+from bisect import bisect_right
+from itertools import accumulate
 from urllib.parse import urljoin
 
 _BLOCKS = re.compile(
@@ -31,6 +33,13 @@ def to_text(source: str, base: str = "") -> str:
     return _Reader(source[:_MAX_CHARS], base).read()
 
 
+def to_placed_text(source: str) -> tuple[str, list[tuple[int, int]]]:
+    """The readable text of a whole page, and where its lines come from: (offset in the text, offset in the source)."""
+    reader = _Reader(source, "")
+    reader.collect()
+    return reader.placed()
+
+
 class _Reader:
     def __init__(self, source: str, base: str):
         self.source = source
@@ -40,15 +49,52 @@ class _Reader:
         self.href = ""
         self.in_pre = 0
         self.had_head = False
+        self.origins: list[tuple[int, int, bool]] = []
+        """(number of the piece, offset in the source, in a `pre` or not) where words and marks begin."""
 
     def read(self) -> str:
-        at = 0
-        while (opens := self.source.find("<", at)) >= 0:
-            self.words(self.source[at:opens])
-            at = self.markup(opens)
-        self.words(self.source[at:])
+        self.collect()
         lines = (line.strip() for line in "".join(self.pieces).split("\n"))
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+    def collect(self) -> None:
+        at = 0
+        while (opens := self.source.find("<", at)) >= 0:
+            self.origins.append((len(self.pieces), at, self.in_pre > 0))
+            self.words(self.source[at:opens])
+            self.origins.append((len(self.pieces), opens, False))
+            at = self.markup(opens)
+        self.origins.append((len(self.pieces), at, self.in_pre > 0))
+        self.words(self.source[at:])
+
+    def placed(self) -> tuple[str, list[tuple[int, int]]]:
+        """The text that `read` gives, and the origin of each line."""
+        starts = [0, *accumulate(map(len, self.pieces))]
+        raw_starts = [starts[piece] for piece, _, _ in self.origins]
+        lines: list[str] = []
+        places: list[tuple[int, int]] = []
+        raw_at = length = 0
+        for raw in "".join(self.pieces).split("\n"):
+            line = raw.strip()
+            if line or (lines and lines[-1]):
+                if line:
+                    begins = raw_at + len(raw) - len(raw.lstrip())
+                    number = bisect_right(raw_starts, begins) - 1
+                    places.append((length, self._origin(number, begins - raw_starts[number])))
+                lines.append(line)
+                length += len(line) + 1
+            raw_at += len(raw) + 1
+        return "\n".join(lines).strip(), places
+
+    def _origin(self, number: int, into: int) -> int:
+        """The offset in the source of a character that lies `into` the words that begin at an origin.
+
+        Outside `pre` a line begins with words, whatever white space is before them.
+        """
+        _, start, in_pre = self.origins[number]
+        end = self.origins[number + 1][1] if number + 1 < len(self.origins) else len(self.source)
+        blank = len(self.source[start:end]) - len(self.source[start:end].lstrip())
+        return min(start + (into if in_pre else blank), end)
 
     def markup(self, at: int) -> int:
         """The index after the markup that begins with `<` here."""

@@ -1,0 +1,78 @@
+"""Show what an index holds: documents by kind, chunks, the model and the chunker it was made with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from firsthand.system.terminal import console, print_as_json, print_table
+
+EXAMPLES = """
+firsthand rag status docs
+firsthand rag status docs --documents
+firsthand rag status library.index --json
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The index."""
+
+    index: Path = field(default=Path(), metadata={"positional": True})
+    """The folder that was indexed, or the index's file."""
+    documents: bool = False
+    """List every document with its title and source."""
+    json: bool = False
+    """Print JSON for programs."""
+
+
+def run(config: Config) -> int:
+    """Print the counts and the header."""
+    from firsthand.retrieval.corpus import check_index, index_file
+    from firsthand.retrieval.store.sqlite_index import open_index
+
+    check_index(config.index)
+    path = index_file(config.index)
+    with closing(open_index(path, read_only=True)) as index:
+        header = index.header
+        documents = [index.document(id) for id in index.hashes()]
+        chunks = len(index)
+    kinds = Counter(str(each.meta.get("kind", "")) for each in documents)
+    size = path.stat().st_size
+    if config.json:
+        listed = [{"id": each.id, "title": each.title, "source": each.source} for each in documents]
+        print_as_json(
+            {
+                "index": str(path),
+                "bytes": size,
+                "documents": listed,
+                "chunks": chunks,
+                "kinds": kinds,
+                "header": asdict(header),
+            }
+        )
+        return 0
+    if config.documents:
+        rows = [[each.id, each.title, each.source] for each in documents]
+        print_table(f"documents in {path}", ["id", "title", "source"], rows)
+    embedder = (
+        f"{header.embedder}, {header.dimension} dimensions ({header.fingerprint})"
+        if header.embedder
+        else "none: terms alone"
+    )
+    rows = [
+        ["documents", f"{len(documents)} ({', '.join(f'{count} {kind}' for kind, count in kinds.most_common())})"],
+        ["chunks", str(chunks)],
+        ["size", f"{size / 1e6:.1f} MB"],
+        ["model", embedder],
+        ["chunker", header.chunker],
+    ]
+    for name in ("query_prefix", "document_prefix"):
+        if value := getattr(header, name):
+            rows.append([name.replace("_", " "), repr(value)])
+    out = console()
+    for name, value in rows:
+        out.print(f"{name:<10} {value}", markup=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,1 @@
+"""Documents: files of many formats as text with the places that citations name."""

@@ -1,0 +1,170 @@
+"""Reads DOCX: paragraphs, headings as `#` lines, lists, tables, footnotes and endnotes. Deleted text is left out.
+
+A place is a paragraph, counted from 1, because pages exist only once Word has laid the text out.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+from firsthand.errors import DataError
+from firsthand.retrieval.document import Document, Location
+from firsthand.retrieval.documents.clean_text import clean, clean_line
+from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings, first_heading
+from firsthand.retrieval.documents.zip_parts import ZipParts, parse_xml
+
+_HEADING = re.compile(r"(?:heading|titre|überschrift|título|titolo)\s*([1-9])", re.IGNORECASE)
+
+
+def read_docx(data: bytes, name: str, settings: ReadSettings) -> FileContent:
+    """The text of the body and the notes. DataError for bombs, encrypted files and damaged ones."""
+    parts = ZipParts(data, "DOCX")
+    levels: dict[str, int] = {}
+    if "word/styles.xml" in parts.names:
+        levels = _Styles(parts.read("word/styles.xml")).levels
+    body = _Body(levels)
+    body.read(parts.read("word/document.xml"))
+    notes: list[str] = []
+    for part in ("word/footnotes.xml", "word/endnotes.xml"):
+        if part in parts.names:
+            try:
+                body.read(parts.read(part))
+            except DataError as error:
+                notes.append(str(error))
+    text, places, dropped = clean("".join(body.written), body.places)
+    title = ""
+    if "docProps/core.xml" in parts.names:
+        with suppress(DataError):
+            title = _Properties(parts.read("docProps/core.xml")).title
+    document = Document(name, text, title or first_heading(text), meta={"kind": "docx"}, locations=places)
+    return FileContent((document,), tuple(notes + dropped))
+
+
+class _Styles:
+    """The heading level of each paragraph style."""
+
+    def __init__(self, data: bytes):
+        self.levels: dict[str, int] = {}
+        self._style = ""
+        parse_xml(data, self._start, lambda name: None, lambda words: None)
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if name == "style":
+            self._style = attributes.get("styleId", "")
+        elif name == "name" and self._style:
+            value = attributes.get("val", "")
+            if found := _HEADING.match(value):
+                self.levels[self._style] = int(found[1])
+            elif value.lower() == "title":
+                self.levels[self._style] = 1
+        elif name == "outlineLvl" and self._style and (level := attributes.get("val", "")) in tuple("012345678"):
+            self.levels.setdefault(self._style, int(level) + 1)
+
+
+class _Properties:
+    """The title among the document's properties."""
+
+    def __init__(self, data: bytes):
+        self._inside, self._words = False, ""
+        parse_xml(data, self._start, self._end, self._add)
+        self.title = clean_line(self._words)[:MAX_TITLE_CHARS]
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._inside = name == "title"
+
+    def _end(self, name: str) -> None:
+        self._inside = False
+
+    def _add(self, words: str) -> None:
+        if self._inside:
+            self._words += words[: 10 * MAX_TITLE_CHARS]
+
+
+class _Body:
+    """The paragraphs of parts that are read one after the other."""
+
+    def __init__(self, levels: dict[str, int]):
+        self.levels = levels
+        self.written: list[str] = []
+        self.places: list[Location] = []
+        self._length = self._paragraphs = 0
+        self._begin()
+        self._cells: list[list[str]] = []
+        """The cells of the open rows, innermost last."""
+        self._in_text = self._deleted = 0
+
+    def read(self, data: bytes) -> None:
+        self._cells, self._in_text, self._deleted = [], 0, 0
+        self._begin()
+        parse_xml(data, self._start, self._end, self._add)
+
+    def _begin(self) -> None:
+        self._runs: list[str] = []
+        self._level = 0
+        self._is_item = False
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if name == "t":
+            self._in_text += 1
+        elif name == "p":
+            self._begin()
+        elif name == "pStyle":
+            style = attributes.get("val", "")
+            found = re.fullmatch(r"[Hh]eading\s?([1-9])", style)
+            self._level = self.levels.get(style) or (int(found[1]) if found else 0)
+        elif name == "outlineLvl" and (level := attributes.get("val", "")) in tuple("012345678"):
+            self._level = int(level) + 1
+        elif name == "numPr":
+            self._is_item = True
+        elif name in ("tab", "br", "cr"):
+            self._runs.append("\t" if name == "tab" and self._runs else "\n" if name != "tab" and self._runs else "")
+        elif name == "noBreakHyphen":
+            self._runs.append("-")
+        elif name in ("del", "moveFrom"):
+            self._deleted += 1
+        elif name == "tr":
+            self._cells.append([])
+        elif name == "tc" and self._cells:
+            self._cells[-1].append("")
+
+    def _end(self, name: str) -> None:
+        if name == "t":
+            self._in_text -= 1
+        elif name in ("del", "moveFrom"):
+            self._deleted -= 1
+        elif name == "p":
+            self._paragraph()
+        elif name == "tr" and self._cells:
+            row = " | ".join(" ".join(cell.split()) for cell in self._cells.pop())
+            if row.replace("|", "").strip():
+                if self._cells and self._cells[-1]:
+                    self._cells[-1][-1] += f" {row}"
+                else:
+                    self._write(f"| {row} |\n")
+        elif name == "tbl" and not self._cells:
+            self._write("\n")
+
+    def _add(self, words: str) -> None:
+        if self._in_text and not self._deleted:
+            self._runs.append(words)
+
+    def _paragraph(self) -> None:
+        self._paragraphs += 1
+        text = "".join(self._runs).strip()
+        level, is_item = self._level, self._is_item
+        self._begin()
+        if not text:
+            return
+        if self._cells and self._cells[-1]:
+            self._cells[-1][-1] += f" {text}"
+            return
+        self.places.append(Location(self._length, "paragraph", str(self._paragraphs)))
+        if level:
+            self._write(f"{'#' * min(level, 6)} {' '.join(text.split())}\n\n")
+        else:
+            self._write(f"- {text}\n" if is_item else f"{text}\n\n")
+
+    def _write(self, text: str) -> None:
+        self.written.append(text)
+        self._length += len(text)

@@ -1,0 +1,41 @@
+"""Reads HTML as a reader sees it, headings as `#` lines; citations name the lines of the source."""
+
+from __future__ import annotations
+
+from firsthand.retrieval.document import Document, Location
+from firsthand.retrieval.documents.charset import decode
+from firsthand.retrieval.documents.clean_text import clean, clean_line
+from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings, first_heading
+from firsthand.tools.web.html import to_placed_text, to_text
+
+
+def read_html(data: bytes, name: str, settings: ReadSettings) -> FileContent:
+    """The readable text; its title is the page's, or the first heading."""
+    source, notes = decode(data)
+    source, _, dropped = clean(source)
+    text, places, hidden = page_text(source)
+    document = Document(name, text, page_title(source) or first_heading(text), meta={"kind": "html"}, locations=places)
+    return FileContent((document,), tuple(notes + dropped + hidden))
+
+
+def page_text(source: str) -> tuple[str, tuple[Location, ...], list[str]]:
+    """The readable text, its places by lines of the source, and a remark if its entities hid characters."""
+    text, origins = to_placed_text(source)
+    places: list[Location] = []
+    line, seen = 1, 0
+    for offset, origin in origins:
+        if origin > seen:
+            line += source.count("\n", seen, origin)
+            seen = origin
+        if not places or places[-1].label != str(line):
+            places.append(Location(offset, "line", str(line)))
+    return clean(text, places)
+
+
+def page_title(source: str) -> str:
+    """The content of the title element."""
+    lower = source[:100_000].lower()
+    start = lower.find("<title")
+    opened = lower.find(">", start) if start >= 0 else -1
+    closed = lower.find("</title", opened) if opened >= 0 else -1
+    return clean_line(to_text(source[opened + 1 : closed]))[:MAX_TITLE_CHARS] if 0 <= opened < closed else ""

@@ -1,0 +1,1 @@
+"""Search and cited answers over HTTP, beside OpenAI's interface."""

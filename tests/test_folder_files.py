@@ -1,0 +1,135 @@
+"""Walking a folder: the order, what is left out and why, and files that are no ordinary ones."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, read_bytes, walk
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("words")
+
+
+def names_of(root: Path, **filters: Sequence[str]) -> list[str]:
+    return [each.name for each in walk(root, FolderFilter(**filters)) if isinstance(each, FolderFile)]
+
+
+def left_out(root: Path) -> dict[str, tuple[str, bool]]:
+    return {each.name: (each.reason, each.failed) for each in walk(root, FolderFilter()) if isinstance(each, LeftOut)}
+
+
+def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    put(tmp_path, "b.md", "a/z.md", "a/b/c.md", "a.md", "Z.md")
+    assert names_of(tmp_path) == ["Z.md", "a.md", "b.md", "a/z.md", "a/b/c.md"]
+    assert names_of(tmp_path) == names_of(tmp_path)
+
+
+def test_globs_choose_by_path_or_name(tmp_path: Path) -> None:
+    put(tmp_path, "a.md", "b.txt", "x/a.md", "x/y/c.md", "x/y/d.txt")
+    assert names_of(tmp_path, include=["*.md"]) == ["a.md", "x/a.md", "x/y/c.md"]
+    assert names_of(tmp_path, include=["x/*"]) == ["x/a.md", "x/y/c.md", "x/y/d.txt"]
+    assert names_of(tmp_path, exclude=["a.md"]) == ["b.txt", "x/y/c.md", "x/y/d.txt"]
+    assert names_of(tmp_path, include=["*.md"], exclude=["x/y/*"]) == ["a.md", "x/a.md"]
+    with pytest.raises(ConfigError, match="below the folder"):
+        FolderFilter(include=["/abs/*"])
+
+
+def test_what_is_left_out_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "a.md", ".git/x.md", "node_modules/x.md", "env/x.md", "photo.png", "noending", ".hidden.md")
+    (tmp_path / "env/pyvenv.cfg").touch()
+    found = left_out(tmp_path)
+    assert found[".git/"] == ("hidden folders are left out", False)
+    assert found["node_modules/"] == ("generated folders are left out", False)
+    assert found["env/"][0] == "Python environments are left out"
+    assert found["photo.png"] == (".png: not a kind that is read", False)
+    assert found["noending"][0] == "files without an ending: not a kind that is read"
+    assert names_of(tmp_path) == [".hidden.md", "a.md"]
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    put(root, "good.md", "sub/inner.md")
+    put(tmp_path, "secret.md", "outside/other.md")
+    (root / "leaves.md").symlink_to(tmp_path / "secret.md")
+    (root / "away").symlink_to(tmp_path / "outside")
+    (root / "inside.md").symlink_to("good.md")
+    (root / "nowhere.md").symlink_to("missing")
+    (root / "loop").symlink_to(root)
+    (root / "self.md").symlink_to("self.md")
+    assert names_of(root) == ["good.md", "sub/inner.md"]
+    found = left_out(root)
+    assert all("leaves the folder" in found[name][0] and found[name][1] for name in ("leaves.md", "away"))
+    assert found["inside.md"] == ("it is a link to good.md, which is read by that name", False)
+    assert found["nowhere.md"] == found["self.md"] == ("it is a link to nothing", True)
+    assert not found["loop"][1]
+
+
+def test_pipes_sockets_and_devices_fail_and_do_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket.txt")
+        found = left_out(tmp_path)
+    assert found == {"pipe.txt": ("it is a pipe", True), "socket.txt": ("it is a socket", True)}
+    with pytest.raises(DataError, match="no ordinary file"):
+        read_bytes(tmp_path / "pipe.txt", 100)
+    assert [each for each in walk(Path("/dev/null"), FolderFilter()) if isinstance(each, LeftOut) and each.failed]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="run by root, who reads every file")
+def test_what_cannot_be_accessed_fails(tmp_path: Path) -> None:
+    put(tmp_path, "a.md", "closed/b.md")
+    (tmp_path / "a.md").chmod(0)
+    (tmp_path / "closed").chmod(0)
+    try:
+        assert left_out(tmp_path)["closed"] == ("the folder cannot be read: Permission denied", True)
+        with pytest.raises(DataError, match="Permission denied"):
+            read_bytes(tmp_path / "a.md", 100)
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+
+
+def test_files_above_the_bound_are_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.txt").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(DataError, match="1,073,741,824 bytes, and at most 1,000 are read"):
+        read_bytes(tmp_path / "huge.txt", 1000)
+    (tmp_path / "exact.txt").write_bytes(b"x" * 1000)
+    assert len(read_bytes(tmp_path / "exact.txt", 1000)[0]) == 1000
+
+
+def test_a_link_that_replaces_a_file_is_not_read(tmp_path: Path) -> None:
+    put(tmp_path, "secret.md")
+    (tmp_path / "a.md").symlink_to("secret.md")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_bytes(tmp_path / "a.md", 100)
+
+
+def test_names_that_are_no_utf_8_are_shown_by_escapes(tmp_path: Path) -> None:
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.md")).write_text("words")
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 alone")
+    assert names_of(tmp_path) == ["caf\\xe9.md"]
+
+
+def test_the_files_of_the_index_are_not_documents(tmp_path: Path) -> None:
+    put(tmp_path, "a.md", "my.index.md")
+    found = list(walk(tmp_path, FolderFilter(), frozenset([tmp_path / "my.index.md"])))
+    assert [each.name for each in found] == ["a.md"]
+
+
+def test_a_single_file_is_its_own_folder(tmp_path: Path) -> None:
+    put(tmp_path, "a.md")
+    assert names_of(tmp_path / "a.md") == ["a.md"]
+    with pytest.raises(ConfigError, match="No such file"):
+        names_of(tmp_path / "missing")
