@@ -37,7 +37,7 @@ MACHINE = [
     "found out while it was read",
     "(zsh|fish|chromium) is not installed",
     "PostgreSQL with pgvector and psycopg are not installed",
-    "this engine .*",
+    "this engine has no fused search",
 ]
 """What the machine may lack, or not be."""
 DATA = [".*(is|are) not (here|on this machine)", "needs the item results of .*"]
