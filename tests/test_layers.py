@@ -78,7 +78,7 @@ EDGES = {
     "bridges": "scorers stats sandbox tools runs",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens",
     # 6 learning
-    "train": "nn runs benchmarks engine hub providers tokens",
+    "train": "nn runs benchmarks engine hub patterns providers tokens",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens",
@@ -242,7 +242,9 @@ def test_no_edge_hides_in_a_string():
     assert hidden == []
 
 
-SAME_NAME: dict[str, str] = {}
+SAME_NAME: dict[str, str] = {
+    "toolformer.py": "the recipe, and the pattern that decodes with its models; both are typed by the paper's name",
+}
 """File names that may occur twice, each with the reason; a command's file is named after what is typed."""
 
 
