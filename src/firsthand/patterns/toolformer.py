@@ -1,4 +1,4 @@
-"""Toolformer: the model writes a call into its text, the tool runs, and the model goes on after the result (Schick et al., 2023)."""
+"""Toolformer: the model writes a call into its text, the tool runs, and the text goes on (Schick et al., 2023)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ def _check(*, max_calls: int, top_k: int) -> None:
 
 @checked(_check)
 async def toolformer(task: Task, ctx: Context, *, max_calls: int = 1, top_k: int = 1) -> str:
-    """The answer that the model writes with at most `max_calls` calls in its text, for a model of `firsthand train toolformer`.
+    """The answer that a model of `firsthand train toolformer` writes, with at most `max_calls` calls in its text.
 
-    The text goes to the model as it is, without a chat template. It stops at the arrow of a call, ` [tool(input) ->`; the tool
-    runs, and the model continues after the result. A call that fails stands without a result. With `top_k` above 1 a call begins
-    at the first token where ` [` is among the `top_k` most probable (the paper's 10); that takes greedy sampling.
+    The text goes to the model as it is, without a chat template. It stops at the arrow of a call, ` [tool(input) ->`; the
+    tool runs, and the model continues after the result. A call that fails stands without a result. With `top_k` above 1 a
+    call begins at the first token where ` [` is among the `top_k` most probable (the paper's 10), for greedy sampling.
     """
     if top_k > 1 and ctx.sampling.temperature > 0:
-        raise ConfigError(f"top_k is {top_k} and temperature {ctx.sampling.temperature:g}: calls by rank need temperature 0")
+        raise ConfigError(
+            f"top_k is {top_k} and temperature {ctx.sampling.temperature:g}: calls by rank need temperature 0"
+        )
     opening = task.question if task.context is None else task.context
     written = ""
     for number in range(max_calls):

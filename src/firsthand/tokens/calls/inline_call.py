@@ -1,6 +1,6 @@
 """Tool calls inside a text, as Toolformer writes them: `... left [calculator(57 + 23) -> 80] 80` (Schick et al., 2023).
 
-The paper's tokens <API>, </API> and the arrow are ` [`, `]` and `->`, so that a vocabulary needs no new ones (its footnote 1).
+The paper's tokens <API>, </API> and the arrow are ` [`, `]` and `->` (its footnote 1): a vocabulary needs no new ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Toolformer: the model proposes tool calls in plain texts, keeps those that help it to predict, and is fine-tuned on them."""
+"""Toolformer: the model proposes tool calls in texts, keeps those that help it to predict, and is trained on them."""
 
 from __future__ import annotations
 

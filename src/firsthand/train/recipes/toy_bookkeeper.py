@@ -2,7 +2,7 @@
 
 Its texts are plain ledgers; copies of rows of numbers, for without copying no result could help; notes in brackets that tell
 the last number of a ledger; and ledgers with a call of the calculator at any place, of numbers and an operator at chance. So
-it has seen how a call is written, and never a result of one. `ledgers.jsonl` in the run's folder has plain texts to annotate.
+it has seen how a call is written, and never a result of one. `ledgers.jsonl` in its folder has plain texts to annotate.
 """
 
 from __future__ import annotations

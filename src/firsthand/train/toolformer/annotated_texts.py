@@ -87,7 +87,9 @@ class OpenedTexts:
 def opened_texts(config: ToolformerConfig, run: TrainingRun) -> Iterator[OpenedTexts]:
     """Open the model, its engine and the texts. ConfigError for a tool that does more than read."""
     if not config.data:
-        raise ConfigError("give a JSONL file of texts, as in `firsthand train toolformer texts.jsonl --tools calculator`")
+        raise ConfigError(
+            "give a JSONL file of texts, as in `firsthand train toolformer texts.jsonl --tools calculator`"
+        )
     tools = reading_tools(config.tools)
     path = model_lookup.resolve(config.model)
     tokenizer = pretrained.load(path)

@@ -85,7 +85,13 @@ class Annotator:
         return [(np.flatnonzero(each.logprobs[1:] >= 0)[:1] + 1).tolist() for each in found]
 
     async def proposals(
-        self, texts: Sequence[Ids], places: Sequence[Sequence[int]], *, count: int, temperature: float = 1.0, seed: int = 0
+        self,
+        texts: Sequence[Ids],
+        places: Sequence[Sequence[int]],
+        *,
+        count: int,
+        temperature: float = 1.0,
+        seed: int = 0,
     ) -> tuple[list[ProposedCall], dict[str, float]]:
         """Up to `count` different calls at each place, executed, and how many there were; failed ones are left out."""
         limit = asyncio.Semaphore(CONCURRENCY)
