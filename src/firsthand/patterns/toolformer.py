@@ -23,8 +23,9 @@ async def toolformer(task: Task, ctx: Context, *, max_calls: int = 1, top_k: int
     """The answer that a model of `firsthand train toolformer` writes, with at most `max_calls` calls in its text.
 
     The text goes to the model as it is, without a chat template. It stops at the arrow of a call, ` [tool(input) ->`; the
-    tool runs, and the model continues after the result. A call that fails stands without a result. With `top_k` above 1 a
-    call begins at the first token where ` [` is among the `top_k` most probable (the paper's 10), for greedy sampling.
+    tool runs, and the model continues after the result. An arrow without a call ends the text. A call that fails stands
+    without a result. With `top_k` above 1 a call begins at the first token where ` [` is among the `top_k` most probable
+    (the paper's 10), for greedy sampling.
     """
     if top_k > 1 and ctx.sampling.temperature > 0:
         raise ConfigError(

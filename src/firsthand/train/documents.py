@@ -6,7 +6,9 @@ one token, so that every token but a document's first is predicted once an epoch
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -41,7 +43,7 @@ def read_documents(
     documents: list[SourceText] = []
     for path in paths:
         for file in _files(path, suffixes, exclude):
-            documents += _from_jsonl(file) if file.suffix == ".jsonl" else [SourceText(_text_of(file), str(file))]
+            documents += _from_jsonl(file) if file.name.removesuffix(".gz").endswith(".jsonl") else [SourceText(_text_of(file), str(file))]
     documents = [document for document in documents if document.text]
     if not documents:
         raise DataError(f"there is no text in {', '.join(map(str, paths))}: give a file, a folder, or other suffixes")
@@ -185,8 +187,12 @@ def _files(path: Path, suffixes: Sequence[str], exclude: Sequence[str]) -> list[
 
 
 def _text_of(file: Path) -> str:
+    """The text of a file, unpacked if its name ends with .gz."""
     try:
-        return file.read_bytes().decode("utf-8")
+        raw = file.read_bytes()
+        return (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode("utf-8")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{file} is no whole gzip file ({error}): download it again, or unpack it") from None
     except UnicodeDecodeError as error:
         raise DataError(
             f"{file} is not UTF-8 text (byte {error.start}): convert it, or leave it out with `--exclude`"

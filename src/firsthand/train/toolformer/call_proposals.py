@@ -129,13 +129,13 @@ class Annotator:
             include_stop_str_in_output=True,
         )  # fmt: skip
         prompt = [*before.tolist(), *self.encoded(START)]
-        found: list[InlineCall | None] = []
+        found: list[InlineCall | None] = [None] * count
         async with aclosing(self.local.stream_many(prompt, settings, n=count)) as deltas:
             async for delta in deltas:
                 if delta.completion is not None:
                     text = delta.completion.message.text
                     end = next((mark for mark in (ARROW, END) if text.endswith(mark)), None)
-                    found.append(None if end is None else parse_inline_call(text.removesuffix(end)))
+                    found[delta.index] = None if end is None else parse_inline_call(text.removesuffix(end))
         return found
 
     async def _results(self, calls: set[InlineCall]) -> dict[InlineCall, str | None]:
