@@ -43,7 +43,11 @@ def read_documents(
     documents: list[SourceText] = []
     for path in paths:
         for file in _files(path, suffixes, exclude):
-            documents += _from_jsonl(file) if file.name.removesuffix(".gz").endswith(".jsonl") else [SourceText(_text_of(file), str(file))]
+            documents += (
+                _from_jsonl(file)
+                if file.name.removesuffix(".gz").endswith(".jsonl")
+                else [SourceText(_text_of(file), str(file))]
+            )
     documents = [document for document in documents if document.text]
     if not documents:
         raise DataError(f"there is no text in {', '.join(map(str, paths))}: give a file, a folder, or other suffixes")

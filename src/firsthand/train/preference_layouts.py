@@ -2,7 +2,7 @@
 
 | data | a line has | becomes |
 |---|---|---|
-| hh-rlhf (Bai et al., 2022, arXiv:2204.05862) | `chosen` and `rejected`, whole dialogues as text | messages, of which the last answers differ |
+| hh-rlhf (Bai et al., 2022, arXiv:2204.05862) | `chosen` and `rejected`, dialogues as text | messages |
 | UltraFeedback, binarised | `prompt` as text, `chosen` and `rejected` as messages with the prompt | messages |
 | UltraFeedback (Cui et al., 2023, arXiv:2310.01377) | `instruction`, `completions` with `overall_score` | ranked answers |
 
@@ -31,6 +31,23 @@ def as_comparison(body: Json, where: str) -> Json | None:
     if isinstance(chosen, list) and isinstance(rejected, list) and not isinstance(body.get("prompt"), list):
         return _of_whole_messages(body, chosen, rejected)
     return body
+
+
+def preferred(body: Json, where: str) -> Json | None:
+    """The prompt and the chosen answer of a comparison, as a line for fine-tuning; other lines as they are.
+
+    None for a dialogue of hh-rlhf that does not end with an answer.
+    """
+    if "chosen" not in body or "rejected" not in body:
+        return body
+    chosen = body["chosen"]
+    if isinstance(chosen, str) and "prompt" not in body:
+        chosen = dialogue(chosen, f"{where}, chosen")
+        if chosen[-1]["role"] != "assistant" or not chosen[-1]["content"]:
+            return None
+    if isinstance(chosen, list) and not isinstance(body.get("prompt"), list):
+        return {"prompt": chosen[:-1], "completion": chosen[-1:]}
+    return {"prompt": body.get("prompt"), "completion": chosen}
 
 
 def dialogue(text: str, where: str) -> list[Json]:
