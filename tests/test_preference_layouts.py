@@ -119,7 +119,7 @@ def test_a_gzipped_file_is_read_for_comparisons_and_for_fine_tuning(folder: Path
 def test_the_published_file_of_hh_is_read_whole() -> None:
     file = SHARED / "hh_harmless_base_test.jsonl.gz"
     if not file.exists():
-        pytest.skip("FIRSTHAND_DATA has no training/hh_harmless_base_test.jsonl.gz")
+        pytest.skip("hh-rlhf is not here")
     found = [as_comparison(body, where) for body, where in json_lines(file)]
     assert len(found) == 2312
     decided = [each for each in found if each is not None]
