@@ -263,6 +263,7 @@ def test_every_judged_call_is_written_down_with_losses_that_a_forward_pass_gives
         )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_calls_and_the_same_bits(base: Path, tmp_path: Path) -> None:
     given = {"data": str(base / "ledgers.jsonl"), "model": str(base / "model"), "threshold": 1e-3, **SETTINGS}
     trained("toolformer", tmp_path / "whole", steps=4, **given)
