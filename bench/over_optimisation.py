@@ -150,7 +150,9 @@ def picture(points: Sequence[Point]) -> str:
         (x, y), (_, other) = at(kl, gold), at(kl, proxy)
         parts.append(f'<circle cx="{x:.1f}" cy="{other:.1f}" r="4" fill="none" stroke="{colour}"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{name}</title></circle>')
-        parts.append(f'<text x="{x + 6:.1f}" y="{y - 6:.1f}" fill="{colour}" font-size="10">{name}</text>')
+        place = f'x="{x + 6:.1f}"' if x < right - 60 else f'x="{x - 6:.1f}" text-anchor="end"'
+        below = 14 if name.startswith("PPO") else -6
+        parts.append(f'<text {place} y="{y + below:.1f}" fill="{colour}" font-size="10">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
