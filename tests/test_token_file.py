@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
@@ -89,6 +90,19 @@ def test_batches_have_an_exact_size_and_go_on_exactly_from_any_step(tokenizer: A
     for bad in ({"context": 1}, {"batch_tokens": 0}, {"block": 0}):
         with pytest.raises(ConfigError):
             batches(tmp_path, tokenizer, **bad)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 3])
+def test_a_piece_longer_than_several_batches_is_predicted_once(
+    batch_tokens: int, tokenizer: Any, tmp_path: Path
+) -> None:
+    corpus = write_token_file(TEXTS, tokenizer, tmp_path)
+    found = batches(tmp_path, tokenizer, batch_tokens=batch_tokens)
+    steps = corpus.num_targets // batch_tokens
+    pairs = [pair for batch in islice(found, steps) for each in batch for pair in pairwise(each.ids.tolist())]
+    pieces = [pairwise(corpus.ids[start:stop].tolist()) for start, stop in corpus.pieces(8)]
+    whole = Counter(pair for piece in pieces for pair in piece)
+    assert len(pairs) == steps * batch_tokens and not Counter(pairs) - whole
 
 
 def test_a_broken_file_is_one_sentence(tokenizer: Any, tmp_path: Path) -> None:
