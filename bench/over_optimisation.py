@@ -1,6 +1,6 @@
 """Reward against KL on a known gold reward: best-of-n, DPO and PPO from one reward model, on reviews in a tiny language.
 
-    python bench/over_optimisation.py --pairs 800 --steps 60 --seeds 0
+    python bench/over_optimisation.py --pairs 800 --steps 60 --seeds 0 --svg over-optimisation.svg
 
 The writer of `toy_reviews` (100,000 parameters) answers each opening twice; which answer is preferred is drawn by
 Bradley-Terry from the gold rewards. A reward model and DPO learn from these pairs; PPO and best-of-n follow the reward
@@ -16,6 +16,7 @@ import importlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -110,14 +111,63 @@ def best_of(writer: Path, judge: RewardModel, sizes: list[int], seed: int) -> li
     return rows
 
 
+Point = tuple[str, float, float, float]
+"""Policy, gold, proxy, KL."""
+COLOURS = {"best": "#4477aa", "DPO": "#cc6677", "PPO": "#228833", "writer": "#555555"}
+
+
+def picture(points: Sequence[Point]) -> str:
+    """Gold (discs) and proxy (circles) over the square root of the KL, the axis of Gao et al. (2022), as an SVG."""
+    width, height, left, top = 640, 380, 56, 24
+    right, bottom = width - 24, height - 48
+    most = max(math.sqrt(kl) for *_, kl in points) * 1.05
+    values = [value for _, gold, proxy, _ in points for value in (gold, proxy)]
+    low, high = math.floor(min(values)), math.ceil(max(values))
+
+    def at(kl: float, value: float) -> tuple[float, float]:
+        share = (value - low) / (high - low)
+        return left + (right - left) * math.sqrt(max(kl, 0.0)) / most, bottom - (bottom - top) * share
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
+    ]
+    parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
+    for tick in range(low, high + 1):
+        _, y = at(0, tick)
+        parts.append(
+            f'<path d="M{left} {y:.1f}H{right}" stroke="#ddd"/><text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">'
+        )
+        parts.append(f"{tick}</text>")
+    for tick in (0, 1, 4, 9, 25, 49, 100):
+        if math.sqrt(tick) <= most:
+            parts.append(f'<text x="{at(tick, low)[0]:.1f}" y="{bottom + 18}" text-anchor="middle">{tick}</text>')
+    parts.append(
+        f'<text x="{(left + right) / 2}" y="{height - 8}" text-anchor="middle">KL to the writer, nats (root scale)</text>'
+    )
+    parts.append(f'<text x="{left}" y="14">reward: discs gold, circles proxy</text>')
+    for name, gold, proxy, kl in points:
+        colour = COLOURS[name.split(" ")[0].strip(",")]
+        (x, y), (_, other) = at(kl, gold), at(kl, proxy)
+        parts.append(f'<circle cx="{x:.1f}" cy="{other:.1f}" r="4" fill="none" stroke="{colour}"/>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{name}</title></circle>')
+        place = f'x="{x + 6:.1f}"' if x < right - 60 else f'x="{x - 6:.1f}" text-anchor="end"'
+        below = 14 if name.startswith("PPO") else -6
+        parts.append(f'<text {place} y="{y + below:.1f}" fill="{colour}" font-size="10">{name}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
 def main() -> None:
-    """Print a table for each seed."""
+    """Print a table for each seed, and draw the means over seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=800)
     parser.add_argument("--steps", type=int, default=60, help="of PPO")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument(
+        "--svg", type=Path, help="draw gold and proxy over the KL, the means of the seeds, into this file"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
+    every: dict[str, list[tuple[float, float, float]]] = {}
     for seed in args.seeds:
         began = time.process_time()
         with TemporaryDirectory() as name:
@@ -141,6 +191,9 @@ def main() -> None:
         print("| policy | gold | proxy | KL to the writer |\n|---|---|---|---|")
         for row in rows:
             print(f"| {row['policy']} | {row['gold']:.2f} | {row['proxy']:.2f} | {row['kl']:.2f} |", flush=True)
+            every.setdefault(row["policy"], []).append((row["gold"], row["proxy"], row["kl"]))
+    if args.svg is not None:
+        args.svg.write_text(picture([(name, *map(float, np.mean(rows, axis=0))) for name, rows in every.items()]))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,20 @@
-"""Speed of a training step beside Hugging Face's Trainer and TRL's SFTTrainer: one model, the same batches, in turn.
+"""Speed of a training step beside Hugging Face's Trainer and TRL's SFTTrainer and GRPOTrainer, in turn.
+
+One model and the same data for all.
 
     python bench/train.py --steps 12 --rounds 3                 # 13.8M parameters, float32 and bfloat16
     python bench/train.py --steps 4 --rounds 1 --quick          # a small model: does it run?
 
 Each measurement is a process of its own. The model is written once as a folder and read by all. The figure is tokens per
-second of the median step after two warm-up steps, by the clock and by processor time, the median over rounds; MFU divides
-its FLOPs (6 for each weight of a matrix, and 12 L H K T for attention) by a matrix product of 2048 x 2048 x 2048 in the same
-dtype and process. TRL is asked as it comes (it checkpoints activations and logs entropy) and with checkpointing off. Needs
-`pip install transformers accelerate datasets trl` in this environment.
+second of the median step after two warm-up steps, by the clock and by processor time, the median over rounds, of which every
+second one goes in the opposite order. MFU divides its FLOPs (6 for each weight of a matrix, and 12 L H K T for attention,
+without the half that a causal mask saves) by a matrix product of 2048 x 2048 x 2048 in the same dtype and process. TRL is
+asked as it comes (it checkpoints activations and logs entropy) and with checkpointing off.
+
+A GRPO step is that of 32 prompts of `recurrence` with 8 answers of at most 14 tokens from the model of `toy_reasoner`:
+rollouts, rewards and update together, no KL, one update, float32. TRL generates with transformers, for vLLM needs a GPU.
+
+Needs `pip install transformers accelerate datasets trl` in this environment.
 """
 
 from __future__ import annotations
@@ -42,6 +49,8 @@ WHO = {
     "sft": "SFTTrainer (TRL), as it comes",
     "sft-plain": "SFTTrainer (TRL), checkpointing off",
 }
+GRPO = {"grpo": "firsthand", "grpo-trl": "GRPOTrainer (TRL)"}
+PROMPTS, GROUP, MAX_TOKENS = 32, 8, 14
 WARM_UP = 2
 
 
@@ -113,7 +122,8 @@ def theirs(who: str, folder: Path, batches: list[torch.Tensor], dtype: str, cloc
     more = {
         "output_dir": tempfile.mkdtemp(), "max_steps": len(batches), "report_to": [], "bf16": dtype == "bfloat16",
         "per_device_train_batch_size": len(batches[0]), "learning_rate": 1e-4, "save_strategy": "no", "use_cpu": True,
-        "lr_scheduler_type": "constant", "logging_strategy": "no", "dataloader_num_workers": 0, "disable_tqdm": True,
+        "lr_scheduler_type": "constant", "train_sampling_strategy": "sequential",
+        "logging_strategy": "no", "dataloader_num_workers": 0, "disable_tqdm": True,
     }  # fmt: skip
     if who == "trainer":
         data = datasets.Dataset.from_dict({"input_ids": ids, "labels": ids})
@@ -133,6 +143,83 @@ def theirs(who: str, folder: Path, batches: list[torch.Tensor], dtype: str, cloc
     trainer.train()
 
 
+class Watched:
+    """A Track that marks the clock at every step."""
+
+    def __init__(self, track: Any, clock: Clock):
+        self.track, self.clock = track, clock
+
+    def log(self, metrics: Any, *, step: int) -> None:
+        """Log, and mark the end of the step."""
+        self.track.log(metrics, step=step)
+        self.clock.mark()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.track, name)
+
+
+def our_grpo(folder: Path, steps: int, clock: Clock) -> None:
+    """Steps of our recipe, rollouts included."""
+    from firsthand.config import build
+    from firsthand.train.recipes import grpo
+    from firsthand.train.training_run import opened
+
+    config = build(grpo.Config, {
+        "benchmark": "recurrence", "model": str(folder), "prompts": PROMPTS, "group_size": GROUP, "kl": 0.0, "steps": steps,
+        "max_tokens": MAX_TOKENS, "lr": 1e-6, "checkpoint_every": 0,
+    })  # fmt: skip
+    with opened(Path(tempfile.mkdtemp()) / "run", "grpo", config) as run:
+        run.track = Watched(run.track, clock)  # type: ignore[assignment]
+        grpo.grpo(config, run)
+
+
+def their_grpo(folder: Path, steps: int, clock: Clock) -> None:
+    """Steps of TRL's GRPOTrainer on the same tasks, with the same reward."""
+    import datasets
+    import transformers
+    import trl
+
+    from firsthand.benchmarks.recurrence import recurrence
+
+    class Marks(transformers.TrainerCallback):
+        def on_step_end(self, *arguments: Any, **more: Any) -> None:
+            clock.mark()
+
+    def last_state(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+        return [
+            float(text.rpartition(":")[2].strip() == right) for text, right in zip(completions, answer, strict=True)
+        ]
+
+    tasks = recurrence().tasks(0)[: PROMPTS * steps]
+    data = datasets.Dataset.from_dict(
+        {"prompt": [task.prompt for task in tasks], "answer": [task.secret["answer"] for task in tasks]}
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.eos_token
+    arguments = trl.GRPOConfig(
+        output_dir=tempfile.mkdtemp(), max_steps=steps, report_to=[], use_cpu=True, bf16=False, learning_rate=1e-6,
+        per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP, max_completion_length=MAX_TOKENS, beta=0.0,
+        loss_type="grpo", temperature=1.0, top_k=0, top_p=1.0, gradient_checkpointing=False, save_strategy="no",
+        logging_strategy="no", disable_tqdm=True, lr_scheduler_type="constant",
+    )  # fmt: skip
+    trainer = trl.GRPOTrainer(
+        model=transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), reward_funcs=last_state,
+        args=arguments, train_dataset=data, processing_class=tokenizer, callbacks=[Marks()],
+    )  # fmt: skip
+    trainer.train()
+
+
+def toy_reasoner(folder: Path) -> Path:
+    """The model of the recipe after a few steps: what it answers is of any length up to the limit."""
+    from firsthand.config import build
+    from firsthand.train.recipes import toy_reasoner as recipe
+    from firsthand.train.training_run import opened
+
+    config = build(recipe.Config, {"steps": 60})
+    with opened(folder, "toy_reasoner", config) as run:
+        return recipe.toy_reasoner(config, run)
+
+
 def gemm_flops(dtype: str) -> float:
     """FLOP/s of a matrix product, by the clock: the best of several."""
     a, b = (torch.randn(2048, 2048).to(getattr(torch, dtype)) for _ in range(2))
@@ -148,6 +235,10 @@ def worker(spec: dict[str, Any]) -> dict[str, float]:
     """One measurement, in a process of its own."""
     torch.set_num_threads(spec["threads"])
     folder, clock = Path(spec["folder"]), Clock()
+    if spec["who"] in GRPO:
+        (our_grpo if spec["who"] == "grpo" else their_grpo)(folder, spec["steps"], clock)
+        wall, cpu = clock.seconds()
+        return {"wall": wall, "cpu": cpu}
     batches = rows(spec["vocab_size"], spec["steps"], spec["batch"], spec["length"])
     if spec["who"] == "firsthand":
         ours(folder, batches, spec["dtype"], clock)
@@ -180,12 +271,14 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dtypes", default="float32,bfloat16")
-    parser.add_argument("--who", default=",".join(WHO), help=f"of {', '.join(WHO)}")
+    parser.add_argument("--who", default=",".join([*WHO, *GRPO]), help=f"of {', '.join([*WHO, *GRPO])}")
     parser.add_argument("--quick", action="store_true", help="a model of 0.9M parameters")
     args = parser.parse_args()
     if args.worker:
         print(json.dumps(worker(json.loads(args.worker))))
         return
+    if args.steps < WARM_UP + 2:
+        raise SystemExit(f"--steps is {args.steps}: give {WARM_UP + 2} or more, of which {WARM_UP} are warm-up")
     shape = ModelSettings(layers=4, hidden_size=128, heads=4) if args.quick else ModelSettings(
         layers=6, hidden_size=384, heads=6, context=1024, tie_embeddings=False, intermediate_size=1088
     )  # fmt: skip
@@ -199,21 +292,41 @@ def main() -> None:
         flops = 6 * matrices + 12 * a.num_layers * a.num_heads * a.head_dim * args.length
         print(f"{num_parameters(a) / 1e6:.1f}M parameters, batch {args.batch} x {args.length}, {args.threads} threads, "
               f"torch {torch.__version__}, {platform.processor() or platform.machine()}")  # fmt: skip
-        for dtype in args.dtypes.split(","):
-            found: dict[str, list[dict[str, float]]] = {who: [] for who in args.who.split(",")}
-            for _ in range(args.rounds):
-                for who in found:
-                    found[who].append(measure({
-                        "who": who, "folder": str(folder), "dtype": dtype, "steps": args.steps, "batch": args.batch,
-                        "length": args.length, "threads": args.threads, "vocab_size": a.vocab_size,
-                    }))  # fmt: skip
-            print(f"\n| {dtype} | tokens/s | tokens/s of processor time | ours over it | MFU |\n|---|---|---|---|---|")
-            base = statistics.median(each["cpu"] for each in found[next(iter(found))])
-            peak = max(each["gemm"] for rows_ in found.values() for each in rows_)
-            for who, each in found.items():
-                wall, cpu = (statistics.median(one[kind] for one in each) for kind in ("wall", "cpu"))
-                print(f"| {WHO[who]} | {wall:,.0f} | {cpu:,.0f} | {base / cpu:.2f} | {wall * flops / peak:.2f} |")
-            print(f"\nGEMM {peak / 1e9:.0f} GFLOP/s")
+        common = {"steps": args.steps, "threads": args.threads}
+        steps_of = [who for who in args.who.split(",") if who in WHO]
+        for dtype in args.dtypes.split(",") if steps_of else []:
+            more = {"batch": args.batch, "length": args.length, "vocab_size": a.vocab_size, "dtype": dtype}
+            found = in_turn(steps_of, args.rounds, {**common, **more, "folder": str(folder)})
+            print(f"\n| {dtype} | tokens/s | tokens/s of processor time | ours over it | MFU | GEMM, GFLOP/s |")
+            print("|---|---|---|---|---|---|")
+            for who, rounds in found.items():
+                wall, cpu, gemm = (statistics.median(one[kind] for one in rounds) for kind in ("wall", "cpu", "gemm"))
+                mfu = statistics.median(one["wall"] * flops / one["gemm"] for one in rounds)
+                ours_over = over(found, who, "firsthand", "cpu")
+                print(f"| {WHO[who]} | {wall:,.0f} | {cpu:,.0f} | {ours_over} | {mfu:.2f} | {gemm / 1e9:.0f} |")
+        if policies := [who for who in args.who.split(",") if who in GRPO]:
+            reasoner = toy_reasoner(Path(temporary) / "reasoner")
+            found = in_turn(policies, args.rounds, {**common, "folder": str(reasoner)})
+            print("\n| GRPO step | seconds | seconds of processor time | its time over ours |\n|---|---|---|---|")
+            for who, rounds in found.items():
+                wall, cpu = (statistics.median(one[kind] for one in rounds) for kind in ("wall", "cpu"))
+                print(f"| {GRPO[who]} | {wall:.3f} | {cpu:.3f} | {over(found, 'grpo', who, 'cpu')} |")
+
+
+def in_turn(who: list[str], rounds: int, spec: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
+    """Measurements of each, in turn; every second round in the opposite order, so that none always comes first."""
+    found: dict[str, list[dict[str, float]]] = {each: [] for each in who}
+    for number in range(rounds):
+        for each in who if number % 2 == 0 else reversed(who):
+            found[each].append(measure({**spec, "who": each}))
+    return found
+
+
+def over(found: dict[str, list[dict[str, float]]], who: str, base: str, kind: str) -> str:
+    """The median of `base` over that of `who`; a dash if one was not measured."""
+    if who not in found or base not in found:
+        return "-"
+    return f"{statistics.median(e[kind] for e in found[base]) / statistics.median(e[kind] for e in found[who]):.2f}"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glos
 LONG = dict.fromkeys(
     (
         "docs/adapters.md", "docs/benchmarks.md", "docs/gate.md", "docs/judges.md", "docs/long-context.md",
-        "docs/records.md", "docs/reinforcement.md", "docs/running.md", "docs/statistics.md", "docs/training.md",
+        "docs/records.md", "docs/reinforcement.md", "docs/running.md", "docs/statistics.md", "docs/toolformer.md",
+        "docs/training.md",
     ),
     pytest.mark.slow,
 )  # fmt: skip

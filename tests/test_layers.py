@@ -79,7 +79,7 @@ EDGES = {
     "bridges": "scorers stats sandbox tools runs",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval",
     # 6 learning
-    "train": "nn runs benchmarks engine hub providers tokens retrieval",
+    "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",
     # 7 questions
     "arena": "benchmarks stats runs",
     # 8 doors
@@ -246,7 +246,9 @@ def test_no_edge_hides_in_a_string():
     assert hidden == []
 
 
-SAME_NAME: dict[str, str] = {}
+SAME_NAME: dict[str, str] = {
+    "toolformer.py": "the recipe, and the pattern that decodes with its models; both are typed by the paper's name",
+}
 """File names that may occur twice, each with the reason; a command's file is named after what is typed."""
 
 

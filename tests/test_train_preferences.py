@@ -181,8 +181,8 @@ def test_long_comparisons_are_counted_cut_or_refused(folder: Path, tmp_path: Pat
     path = write(tmp_path / "long.jsonl", [PAIRS[0], long])
     tokenizer = pretrained.load(folder)
     chat = ChatTemplate(tokenizer, tokenizer.chat_template)
-    found, num_skipped = read_comparisons(path, tokenizer, chat, context=48)
-    assert len(found) == 1 and num_skipped == 1
+    found, num_skipped, num_undecided = read_comparisons(path, tokenizer, chat, context=48)
+    assert (len(found), num_skipped, num_undecided) == (1, 1, 0)
     cut = comparisons(folder, path, context=48, too_long="cut")
     assert len(cut) == 2 and len(cut[1][0]) == 48
     with pytest.raises(DataError, match="the context is 48"):

@@ -2,7 +2,8 @@
 
 A conversation is encoded turn by turn as the engine would encode it: the prompt up to an assistant turn, then the turn's own
 tokens up to and including its end, which are spliced into all later prompts. So the trained ids are the ids of serving, and
-the mask is exact. Lines have `messages` (OpenAI's format, tools included), `prompt` and `completion`, or `text`.
+the mask is exact. Lines have `messages` (OpenAI's format, tools included), `prompt` and `completion`, or `text`; of a
+comparison the chosen answer is trained on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from firsthand.model import ToolSpec
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 from firsthand.train.documents import json_lines, text_field
+from firsthand.train.preference_layouts import preferred
 from firsthand.train.streams import Stream
 
 TooLong = Literal["skip", "cut", "refuse"]
@@ -69,9 +71,11 @@ class Encoded:
 def read_conversations(path: Path) -> list[Conversation]:
     """The conversations of a JSONL file. DataError that names file and line for the first bad one, and counts the others."""
     found, errors = [], []
-    for body, where in json_lines(path):
+    for given, where in json_lines(path):
         try:
-            found.append(conversation_of(body, where))
+            body = preferred(given, where)
+            if body is not None:
+                found.append(conversation_of(body, where))
         except DataError as error:
             errors.append(str(error))
     if errors:

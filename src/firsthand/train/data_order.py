@@ -19,12 +19,13 @@ _HELD_OUT = 1 << 40
 """Stands for the epoch in the permutation whose first items are held out."""
 
 
-def order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    """The permutation of so many items in an epoch; a function of its arguments alone, on every machine and version.
+def order(seed: int, epoch: int, count: int, *, block: int | None = None) -> npt.NDArray[np.int64]:
+    """The permutation of so many items in an epoch, or in a block of it: a function of its arguments, on every machine.
 
     It sorts raw 64-bit draws of PCG64, whose stream numpy guarantees, unlike that of `permutation`.
     """
-    draws = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(count)
+    words = [seed, epoch] if block is None else [seed, epoch, 1 + block]
+    draws = np.random.PCG64(np.random.SeedSequence(words)).random_raw(count)
     return np.argsort(draws, kind="stable")
 
 

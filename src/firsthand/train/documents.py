@@ -6,7 +6,9 @@ one token, so that every token but a document's first is predicted once an epoch
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -38,14 +40,22 @@ def read_documents(
     In folders, `suffixes` keeps files with these endings (none: all), and `exclude` leaves out paths and folder names that
     match a pattern such as `test*`. Empty texts are left out. DataError for what is missing, is no UTF-8, or has no `text`.
     """
-    documents: list[SourceText] = []
-    for path in paths:
-        for file in _files(path, suffixes, exclude):
-            documents += _from_jsonl(file) if file.suffix == ".jsonl" else [SourceText(_text_of(file), str(file))]
-    documents = [document for document in documents if document.text]
+    documents = list(stream_documents(paths, suffixes=suffixes, exclude=exclude))
     if not documents:
         raise DataError(f"there is no text in {', '.join(map(str, paths))}: give a file, a folder, or other suffixes")
     return documents
+
+
+def stream_documents(
+    paths: Sequence[Path], *, suffixes: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> Iterator[SourceText]:
+    """Yields what `read_documents` returns, one text at a time; of a .jsonl file one line is in memory."""
+    for path in paths:
+        for file in _files(path, suffixes, exclude):
+            is_jsonl = file.name.removesuffix(".gz").endswith(".jsonl")
+            for document in _from_jsonl(file) if is_jsonl else [SourceText(_text_of(file), str(file))]:
+                if document.text:
+                    yield document
 
 
 def split_documents(
@@ -185,23 +195,38 @@ def _files(path: Path, suffixes: Sequence[str], exclude: Sequence[str]) -> list[
 
 
 def _text_of(file: Path) -> str:
+    """The text of a file, unpacked if its name ends with .gz."""
+    return "".join(_lines_of(file))
+
+
+def _lines_of(file: Path) -> Iterator[str]:
+    """Yields the lines of a file of UTF-8 with their ends."""
+    place = 0
     try:
-        return file.read_bytes().decode("utf-8")
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+            for line in opened:
+                yield line.decode("utf-8")
+                place += len(line)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{file} is not UTF-8 text (byte {error.start}): convert it, or leave it out with `--exclude`"
+            f"{file} is not UTF-8 text (byte {place + error.start}): convert it, or leave it out with `--exclude`"
         ) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{file} is no whole gzip file ({error}): download it again, or unpack it") from None
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
 
 
-def _from_jsonl(file: Path) -> list[SourceText]:
-    return [SourceText(text_field(body, where), where) for body, where in json_lines(file)]
+def _from_jsonl(file: Path) -> Iterator[SourceText]:
+    return (SourceText(text_field(body, where), where) for body, where in json_lines(file))
 
 
 def json_lines(file: Path) -> Iterator[tuple[Json, str]]:
-    """Yields each object of a JSONL file, with file and line; blank lines are passed. DataError for a line that is none."""
-    for number, line in enumerate(_text_of(file).split("\n"), 1):
+    """Yields each object of a JSONL file, with file and line; blank lines are passed. DataError for a line that is none.
+
+    One line is in memory at a time. A file whose name ends with .gz is unpacked.
+    """
+    for number, line in enumerate(_lines_of(file), 1):
         if not line.strip():
             continue
         where = f"{file}:{number}"

@@ -1,7 +1,9 @@
 """Comparisons of answers as training data: JSONL lines to streams, chosen and rejected, ranked, or judged alone.
 
 Lines have `prompt`, `chosen` and `rejected`; or `prompt` and `answers`, the best first; or `prompt`, `completion` and
-`label` (true or false). Prompt and answers are all texts, or all lists of messages in OpenAI's format.
+`label` (true or false). Prompt and answers are all texts, or all lists of messages in OpenAI's format. Two published layouts
+are read as they come, gzipped or not: hh-rlhf's whole dialogues ("Human: ... Assistant: ..."), and UltraFeedback's lists of
+messages that include the prompt, binarised or with scored completions (`preference_layouts.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,15 +21,26 @@ from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.conversations import TooLong, conversation_of, encode_conversation
 from firsthand.train.documents import json_lines
+from firsthand.train.preference_layouts import as_comparison
 from firsthand.train.streams import Stream
 
 Encode = Callable[[Json, str], Stream]
 
 
+class ReadComparisons(NamedTuple):
+    """The comparisons of a file."""
+
+    comparisons: list[list[Stream]]
+    num_skipped: int
+    """Lines left out because an answer is longer than the context."""
+    num_undecided: int
+    """Lines of a published layout in which no answer is preferred to another, or the dialogues part before the end."""
+
+
 def read_comparisons(
     path: Path, tokenizer: Tokenizer, chat: ChatTemplate, *, context: int, too_long: TooLong = "skip"
-) -> tuple[list[list[Stream]], int]:
-    """The comparisons of a JSONL file, each a list of streams with `pair` and `label`, and how many were too long.
+) -> ReadComparisons:
+    """The comparisons of a JSONL file, each a list of streams with `pair` and `label`, and how many lines were left out.
 
     Labels are 1 for chosen or desirable, -1 for rejected or undesirable, and for K ranked answers K for the best to 1. The
     weights `ce` are 1 for the tokens of answers. DataError, with file and line, for a bad line, or if nothing is left.
@@ -37,8 +50,12 @@ def read_comparisons(
         return encode_conversation(conversation_of(body, where), tokenizer, chat, last_only=True)
 
     found: list[list[Stream]] = []
-    num_skipped = 0
-    for body, where in json_lines(path):
+    num_skipped = num_undecided = 0
+    for given, where in json_lines(path):
+        body = as_comparison(given, where)
+        if body is None:
+            num_undecided += 1
+            continue
         streams = [_cut(stream, context, too_long, where) for stream in _comparison(body, where, encode)]
         if any(stream is None for stream in streams):
             num_skipped += 1
@@ -46,7 +63,7 @@ def read_comparisons(
         found.append([replace(stream, pair=len(found)) for stream in streams if stream is not None])
     if not found:
         raise DataError(f"{path} has no comparison within a context of {context} tokens ({num_skipped} are longer)")
-    return found, num_skipped
+    return ReadComparisons(found, num_skipped, num_undecided)
 
 
 def _comparison(body: Json, where: str, encode: Encode) -> list[Stream]:

@@ -134,11 +134,13 @@ def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
     model = weights.load(path, device=str(run.device))
     tokenizer, context = pretrained.load(path), model.architecture.max_position
     chat = ChatTemplate(tokenizer, tokenizer.chat_template)
-    found, num_skipped = read_comparisons(
+    found, num_skipped, num_undecided = read_comparisons(
         Path(config.data), tokenizer, chat, context=context, too_long=config.comparisons.too_long
     )
     print(
-        f"{len(found)} comparisons" + (f"; {num_skipped} longer than the context and left out" if num_skipped else "")
+        f"{len(found)} comparisons"
+        + (f"; {num_skipped} longer than the context and left out" if num_skipped else "")
+        + (f"; {num_undecided} without a preference and left out" if num_undecided else "")
     )
     places, held = split(range(len(found)), config.comparisons.holdout, seed=run.loop.seed)
     return OpenedComparisons(path, model, [found[at] for at in places], [found[at] for at in held])

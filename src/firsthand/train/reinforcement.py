@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -73,6 +74,7 @@ def train_policy(
     objective: Objective,
     *,
     has_values: bool = False,
+    values_from: Path | None = None,
     needs_reference: bool = False,
     dynamic: bool = False,
     mixed_in: Path | None = None,
@@ -81,8 +83,9 @@ def train_policy(
     """Train the policy on rollouts of a benchmark's tasks; returns the folder of the trained model.
 
     `streams` makes those of a batch from its graded episodes. With `has_values` a linear value head is trained beside the
-    policy, and with `needs_reference` a copy of the policy before training is kept. `mixed_batch` conversations of the JSONL
-    file `mixed_in` are added to each batch, for their cross-entropy.
+    policy, which begins at 0 or as that of the reward model in `values_from`; with `needs_reference` a copy of the policy
+    before training is kept. `mixed_batch` conversations of the JSONL file `mixed_in` are added to each
+    batch, for their cross-entropy.
     """
     sampled, seed = config.rollouts, run.loop.seed
     if not config.benchmark:
@@ -93,7 +96,7 @@ def train_policy(
     named, tasks, held_out = _tasks(config.benchmark, sampled, seed)
     model = weights.load(path, device=str(run.device))
     policy = Policy(model, objective, run.loop.micro_tokens)
-    policy.value_head = value_head(model) if has_values else None
+    policy.value_head = value_head(model, values_from) if has_values else None
     if needs_reference or objective.ref_kl:
         policy.before = copy.deepcopy(model).eval()
     local, agent = open_agent(path, sampled)
@@ -130,11 +133,24 @@ def _tasks(benchmark: str, sampled: RolloutSettings, seed: int) -> tuple[Benchma
     return named, tasks[:kept], tasks[kept:]
 
 
-def value_head(model: Decoder) -> nn.Linear:
-    """A linear value head that begins at 0, on the model's device."""
+def value_head(model: Decoder, reward_model: Path | None = None) -> nn.Linear:
+    """A linear value head on the model's device, which begins at 0, or as the reward model's head less its mean.
+
+    ConfigError if the reward model has another hidden size.
+    """
     head = nn.Linear(model.architecture.hidden_size, 1, device=model.embed.weight.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
+    if reward_model is not None:
+        given = RewardModel.load(reward_model)
+        if given.head.weight.shape != head.weight.shape:
+            raise ConfigError(
+                f"the reward model in {reward_model} has the hidden size {given.head.in_features}, and the policy "
+                f"{head.in_features}: train the reward model from the policy, or take value_init zero"
+            )
+        with torch.no_grad():
+            head.weight.copy_(given.head.weight)
+            head.bias.copy_(given.head.bias - given.mean)
     return head
 
 

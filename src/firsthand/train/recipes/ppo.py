@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from firsthand.errors import ConfigError
 from firsthand.train.advantages import gae, kl_penalised_rewards, whiten
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
@@ -43,6 +44,9 @@ class Config:
     """GAE's lambda."""
     value: float = 0.1
     """Weight of the value loss."""
+    value_init: Literal["zero", "reward"] = "zero"
+    """The value head begins at 0, or as the head of `--reward-model` (InstructGPT, appendix C.4, whose value function begins
+    as the reward model)."""
     value_clip: float = 0.2
     """The value is clipped to its old one plus or minus this."""
     ptx: Path | None = None
@@ -55,6 +59,12 @@ class Config:
     optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
     schedule: ScheduleSettings = field(default_factory=policy_schedule)
     loop: LoopSettings = field(default_factory=policy_loop)
+
+    def __post_init__(self) -> None:
+        if self.value_init == "reward" and self.rollouts.reward_model is None:
+            raise ConfigError(
+                "value_init is reward, and there is no reward model: give one with `--reward-model FOLDER`"
+            )
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
@@ -103,6 +113,7 @@ def ppo(config: Config, run: TrainingRun) -> Path:
         partial(streams, config=config),
         objective(config),
         has_values=True,
+        values_from=config.rollouts.reward_model if config.value_init == "reward" else None,
         needs_reference=True,
         mixed_in=config.ptx,
         mixed_batch=config.ptx_batch,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
-from firsthand.hub import model_lookup
 from firsthand.train.recipe_settings import LoopSettings, ModelSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 
@@ -35,6 +34,9 @@ class Config:
     """The model whose tokenizer to take; by default one is trained on the text."""
     vocab_size: int = 4096
     """Tokens of a tokenizer that is trained."""
+    tokens: Path | None = None
+    """Folder of a token file, written once from the texts, which are read one by one, and memory-mapped: for a corpus larger
+    than memory. A folder that holds one already is read in place of the texts."""
     batch_tokens: int = 8192
     """Tokens that are predicted in a step."""
     holdout: float = 0.02
@@ -57,36 +59,26 @@ class Config:
 def pretrain(config: Config, run: TrainingRun) -> Path:
     """Train on the documents; returns the folder of the model."""
     from firsthand.nn.decoder import Decoder, initialise
-    from firsthand.tokens import pretrained
-    from firsthand.train import bpe, documents
+    from firsthand.train import documents
     from firsthand.train.bits_per_byte import held_out_loss
     from firsthand.train.objective import Objective
+    from firsthand.train.pretraining_texts import in_memory, in_token_file
 
-    texts = documents.read_documents(list(map(Path, config.data)), suffixes=config.suffixes, exclude=config.exclude)
-    trained, held_out = documents.split_documents(texts, config.holdout, seed=config.loop.seed)
-    own = run.folder / "tokenizer"
-    source = model_lookup.resolve(config.tokenizer) if config.tokenizer else own
-    if source == own and not (run.is_resumed and (own / "tokenizer_config.json").exists()):  # written last
-        bpe.train_tokenizer((each.text for each in trained), own, vocab_size=config.vocab_size)
-    tokenizer = pretrained.load(source)
-    corpus, unseen = (documents.encode_documents(each, tokenizer) for each in (trained, held_out))
-    print(f"{len(trained)} documents, {corpus.num_targets:,} tokens; {len(held_out)} documents held out")
-
-    model = initialise(Decoder(config.model.architecture(tokenizer.vocab_size)), seed=config.loop.seed).to(run.device)
     context = config.model.context
-    pieces = documents.whole_pieces(unseen, context)
+    texts = (in_memory if config.tokens is None else in_token_file)(config, run)
+    print(texts)
+    model = initialise(Decoder(config.model.architecture(texts.tokenizer.vocab_size)), seed=config.loop.seed)
+    model = model.to(run.device)
+    pieces = documents.whole_pieces(texts.unseen, context)
 
     def evaluate(step: int) -> dict[str, float]:
         if not pieces or (step % config.eval_every and step != config.loop.steps):
             return {}
-        found = held_out_loss(model, pieces, unseen.num_bytes, micro_tokens=config.loop.micro_tokens)
+        found = held_out_loss(model, pieces, texts.unseen.num_bytes, micro_tokens=config.loop.micro_tokens)
         return {"held_out_loss": found.loss, "bits_per_byte": found.bits_per_byte}
 
-    batches = documents.DocumentBatches(
-        corpus, batch_tokens=config.batch_tokens, context=context, seed=config.loop.seed
-    )
     run.fit(
-        model, batches, objective=Objective(ce=1.0), optimizer=config.optimizer, schedule=config.schedule,
-        evaluate=evaluate,
+        model, texts.batches(config.batch_tokens, context, config.loop.seed), objective=Objective(ce=1.0),
+        optimizer=config.optimizer, schedule=config.schedule, evaluate=evaluate,
     )  # fmt: skip
-    return run.save(model, tokenizer, base=source)
+    return run.save(model, texts.tokenizer, base=texts.source)

@@ -1,0 +1,109 @@
+"""Published layouts of preference data as lines of `prompt`, `chosen` and `rejected`, or of `prompt` and `answers`.
+
+| data | a line has | becomes |
+|---|---|---|
+| hh-rlhf (Bai et al., 2022, arXiv:2204.05862) | `chosen` and `rejected`, dialogues as text | messages |
+| UltraFeedback, binarised | `prompt` as text, `chosen` and `rejected` as messages with the prompt | messages |
+| UltraFeedback (Cui et al., 2023, arXiv:2310.01377) | `instruction`, `completions` with `overall_score` | ranked answers |
+
+Every other line is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from firsthand.errors import DataError
+from firsthand.message import Json
+
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def as_comparison(body: Json, where: str) -> Json | None:
+    """The line in our own layout; None for a line in which no answer is preferred. DataError for a broken dialogue."""
+    chosen, rejected = body.get("chosen"), body.get("rejected")
+    if "completions" in body and "instruction" in body:
+        return _of_scores(body, where)
+    if isinstance(chosen, str) and isinstance(rejected, str) and "prompt" not in body:
+        return _of_dialogues(chosen, rejected, where)
+    if isinstance(chosen, list) and isinstance(rejected, list) and not isinstance(body.get("prompt"), list):
+        return _of_whole_messages(body, chosen, rejected)
+    return body
+
+
+def preferred(body: Json, where: str) -> Json | None:
+    """The prompt and the chosen answer of a comparison, as a line for fine-tuning; other lines as they are.
+
+    None for a dialogue of hh-rlhf that does not end with an answer.
+    """
+    if "chosen" not in body or "rejected" not in body:
+        return body
+    chosen = body["chosen"]
+    if isinstance(chosen, str) and "prompt" not in body:
+        chosen = dialogue(chosen, f"{where}, chosen")
+        if chosen[-1]["role"] != "assistant" or not chosen[-1]["content"]:
+            return None
+    if isinstance(chosen, list) and not isinstance(body.get("prompt"), list):
+        return {"prompt": chosen[:-1], "completion": chosen[-1:]}
+    return {"prompt": body.get("prompt"), "completion": chosen}
+
+
+def dialogue(text: str, where: str) -> list[Json]:
+    """The messages of a dialogue of hh-rlhf, turns of one side joined. DataError for a text without turns."""
+    found = list(_TURN.finditer(text))
+    if not found or text[: found[0].start()].strip():
+        raise DataError(
+            f"{where} is no dialogue: expected turns that begin with `Human:` and `Assistant:` after a blank line, or a "
+            "field `prompt`"
+        )
+    ends = [each.start() for each in found[1:]] + [len(text)]
+    messages: list[Json] = []
+    for turn, end in zip(found, ends, strict=True):
+        content = text[turn.end() : end].strip()
+        if messages and messages[-1]["role"] == _ROLES[turn[1]]:
+            messages[-1]["content"] += f"\n\n{content}"
+        else:
+            messages.append({"role": _ROLES[turn[1]], "content": content})
+    return messages
+
+
+def _of_dialogues(chosen: str, rejected: str, where: str) -> Json | None:
+    """The prompt is what both dialogues begin with; each must then have one answer, which is not empty."""
+    sides = [dialogue(text, f"{where}, {name}") for name, text in (("chosen", chosen), ("rejected", rejected))]
+    if any(side[-1]["role"] != "assistant" or not side[-1]["content"] for side in sides) or sides[0] == sides[1]:
+        return None
+    if sides[0][:-1] != sides[1][:-1]:
+        return None  # the dialogues part before the last answer, so the two answer different questions
+    return {"prompt": sides[0][:-1], "chosen": sides[0][-1:], "rejected": sides[1][-1:]}
+
+
+def _of_whole_messages(body: Json, chosen: list[Any], rejected: list[Any]) -> Json | None:
+    """Messages that include the prompt: what both begin with, up to the last message, is the prompt."""
+    if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
+        return body
+    if chosen == rejected:
+        return body  # refused with a sentence, as everywhere
+    rest = {key: value for key, value in body.items() if key == "tools"}
+    return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:], **rest}
+
+
+def _of_scores(body: Json, where: str) -> Json | None:
+    """The completions ordered by their scores; of equal ones the first. None if all have one score."""
+    instruction, completions = body["instruction"], body["completions"]
+    try:
+        scored = [(float(each["overall_score"]), str(each["response"])) for each in completions]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: a completion has no `response` or no number as `overall_score` ({type(error).__name__}: {error})"
+        ) from None
+    best: dict[float, str] = {}
+    for score, response in scored:
+        if response.strip():
+            best.setdefault(score, response)
+    if len(best) < 2:
+        return None
+    ranked = [best[score] for score in sorted(best, reverse=True)]
+    prompt = [{"role": "user", "content": instruction}]
+    return {"prompt": prompt, "answers": [[{"role": "assistant", "content": each}] for each in ranked]}

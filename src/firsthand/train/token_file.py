@@ -1,0 +1,237 @@
+"""Token files: a corpus larger than memory, encoded once, memory-mapped, and read in an order that is shuffled by blocks.
+
+tokens.bin      the ids of all documents one after another, int32, little-endian
+starts.bin      the place of each document's first token, and the number of all tokens, int64
+tokens.json     counts, the SHA-256 of tokens.bin and starts.bin, the tokenizer's fingerprint; written last
+
+Texts are read one at a time. A folder without tokens.json was not finished and is built again.
+"""
+
+# D documents, P pieces
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from firsthand.errors import ConfigError, DataError, StoreError
+from firsthand.message import Json
+from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.train.data_order import expect_same_data, order
+from firsthand.train.documents import Corpus, SourceText, encode_documents
+from firsthand.train.streams import Stream
+
+TOKENS, STARTS, META = "tokens.bin", "starts.bin", "tokens.json"
+BLOCK_PIECES = 4096
+"""Pieces of a block: at a context of 256, a million tokens, so 4 MB are near each other on the disk."""
+
+
+def write_token_file(documents: Iterable[SourceText], tokenizer: Tokenizer, folder: Path) -> Corpus:
+    """Encode the documents one by one into a token file; returns it memory-mapped.
+
+    DataError if there is no text, StoreError if the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / META).unlink(missing_ok=True)
+    digests, starts, num_bytes, total = {name: hashlib.sha256() for name in (TOKENS, STARTS)}, [0], 0, 0
+    try:
+        with (folder / TOKENS).open("wb") as tokens:
+            for document in documents:
+                encoded = encode_documents([document], tokenizer)
+                raw = encoded.ids.astype("<i4").tobytes()
+                tokens.write(raw)
+                digests[TOKENS].update(raw)
+                total += len(encoded.ids)
+                num_bytes += encoded.num_bytes
+                starts.append(total)
+        raw = np.array(starts, dtype="<i8").tobytes()
+        (folder / STARTS).write_bytes(raw)
+        digests[STARTS].update(raw)
+        meta = {
+            "documents": len(starts) - 1, "tokens": total, "bytes": num_bytes, "tokenizer": tokenizer.fingerprint,
+            "sha256": {name: each.hexdigest() for name, each in digests.items()},
+        }  # fmt: skip
+        part = folder / f"{META}.part"
+        part.write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        part.replace(folder / META)
+    except OSError as error:
+        raise StoreError(
+            f"the token file in {folder} cannot be written ({error.strerror or error}): make room, then try again"
+        ) from None
+    if not total:
+        (folder / META).unlink()
+        raise DataError(f"there is no text for the token file in {folder}: give a file or a folder with texts")
+    return open_token_file(folder, tokenizer)
+
+
+def is_written(folder: Path) -> bool:
+    """True if a whole token file is in the folder."""
+    return (folder / META).exists()
+
+
+def open_token_file(folder: Path, tokenizer: Tokenizer, *, check: bool = False) -> Corpus:
+    """The corpus of a token file, memory-mapped; with `check` every byte is read and compared with its hash.
+
+    DataError if a file is missing, has another size or hash, or was encoded by another tokenizer.
+    """
+    meta = _meta(folder)
+    if meta["tokenizer"] != tokenizer.fingerprint:
+        raise DataError(
+            f"the token file in {folder} was encoded by another tokenizer: give another folder to write one"
+        )
+    sizes = {TOKENS: 4 * meta["tokens"], STARTS: 8 * (meta["documents"] + 1)}
+    for name, size in sizes.items():
+        path = folder / name
+        found = path.stat().st_size if path.exists() else 0
+        if found != size:
+            raise DataError(f"{path} has {found} bytes of {size}: delete {folder} to have it written again")
+        if check and _sha256(path) != meta["sha256"][name]:
+            raise DataError(f"{path} is not what was written (its SHA-256 differs): delete {folder} to have it again")
+    ids = np.memmap(folder / TOKENS, dtype="<i4", mode="r")
+    starts = np.memmap(folder / STARTS, dtype="<i8", mode="r")
+    return Corpus(ids, starts, meta["bytes"])
+
+
+def token_digest(folder: Path) -> str:
+    """The hash of a token file, by which a resumed run knows its data again without reading it."""
+    return str(_meta(folder)["sha256"][TOKENS])
+
+
+def _meta(folder: Path) -> Json:
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        return {
+            **meta,
+            "sha256": dict(meta["sha256"]),
+            "tokens": int(meta["tokens"]),
+            "documents": int(meta["documents"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder} holds no token file ({type(error).__name__}: {error}): give a folder that was written as one"
+        ) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_held_out(number: int, fraction: float, *, seed: int) -> bool:
+    """True for about this fraction of the documents, by their number alone, so that none need be counted first."""
+    drawn = hashlib.sha256(f"held out {seed} {number}".encode()).digest()
+    return int.from_bytes(drawn[:8], "little") < fraction * 2.0**64
+
+
+def part_of(documents: Iterable[SourceText], fraction: float, *, seed: int, held_out: bool) -> Iterator[SourceText]:
+    """Yields the documents that are held out, or the others."""
+    for number, document in enumerate(documents):
+        if is_held_out(number, fraction, seed=seed) == held_out:
+            yield document
+
+
+@dataclass(frozen=True, eq=False)
+class PieceIndex:
+    """The pieces of at most `context` tokens of a corpus, by number, without a list of them."""
+
+    starts: npt.NDArray[np.int64]
+    context: int
+    before: npt.NDArray[np.int64]
+    """D + 1: the pieces of the documents before each, and of all."""
+
+    @staticmethod
+    def of(corpus: Corpus, context: int) -> PieceIndex:
+        """The index of a corpus; a piece begins with the last token of the one before, as in `Corpus.pieces`."""
+        targets = np.diff(corpus.starts) - 1
+        counts = -(-np.maximum(targets, 0) // (context - 1))
+        return PieceIndex(corpus.starts, context, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+    def __len__(self) -> int:
+        return int(self.before[-1])
+
+    def __getitem__(self, number: int) -> tuple[int, int]:
+        """Start and stop of a piece."""
+        document = int(np.searchsorted(self.before, number, side="right")) - 1
+        start = int(self.starts[document]) + (number - int(self.before[document])) * (self.context - 1)
+        return start, min(start + self.context, int(self.starts[document + 1]))
+
+
+class BlockBatches:
+    """Batches of exactly `batch_tokens` predicted tokens of a token file, without end.
+
+    Every epoch has its own order of blocks, and of the pieces within each; so all are read once an epoch, near each other on
+    the disk. The last piece of a batch is cut where the batch is full, and the rest of it begins the next one.
+    """
+
+    def __init__(
+        self, corpus: Corpus, digest: str, *, batch_tokens: int, context: int, seed: int = 0, block: int = BLOCK_PIECES
+    ):
+        """ConfigError for a context below 2, a batch below 1 token, a block below 1 piece, or a corpus without a piece."""
+        if context < 2 or batch_tokens < 1 or block < 1:
+            raise ConfigError(
+                f"context is {context}, batch_tokens {batch_tokens} and block {block}: expected 2, 1 and 1 or more"
+            )
+        self.corpus, self.batch_tokens, self.seed, self.block = corpus, batch_tokens, seed, block
+        self.pieces = PieceIndex.of(corpus, context)
+        self.drawn = 0
+        """Pieces that were begun, over all epochs."""
+        self.offset = 0
+        """Tokens of the piece under way that were predicted; 0 if none is."""
+        self._digest = f"{digest}:{context}:{block}"
+        if not len(self.pieces):
+            raise ConfigError("the texts have no token to predict: give more text")
+
+    def __iter__(self) -> Iterator[list[Stream]]:
+        """Yields the streams of one step at a time."""
+        numbers = self._numbers()
+        number = next(numbers)
+        while True:
+            batch, missing = [], self.batch_tokens
+            while missing:
+                start, stop = self.pieces[number]
+                start += self.offset
+                taken = min(missing, stop - start - 1)
+                ids = np.asarray(self.corpus.ids[start : start + taken + 1], dtype=np.int32)
+                batch.append(Stream(ids, ce=np.ones(len(ids), np.float32)))
+                missing -= taken
+                self.offset += taken
+                if start + taken + 1 == stop:
+                    self.drawn, self.offset = self.drawn + 1, 0
+                    number = next(numbers)
+            yield batch
+
+    def _numbers(self) -> Iterator[int]:
+        """Yields the pieces by number from the position on."""
+        total = len(self.pieces)
+        epoch, skipped = divmod(self.drawn, total)
+        while True:
+            for block in order(self.seed, epoch, -(-total // self.block)).tolist():
+                first = block * self.block
+                size = min(self.block, total - first)
+                if skipped >= size:
+                    skipped -= size
+                    continue
+                within = order(self.seed, epoch, size, block=block)
+                yield from (first + within[skipped:]).tolist()
+                skipped = 0
+            epoch += 1
+
+    @property
+    def epochs(self) -> float:
+        """Number of completed passes over the corpus."""
+        return self.drawn / len(self.pieces)
+
+    def state(self) -> Json:
+        """The position, that within a piece included, and the hash of the data."""
+        return {"drawn": self.drawn, "offset": self.offset, "data": self._digest}
+
+    def load(self, state: Json) -> None:
+        """Continue from a position. DataError if the data is not what it was."""
+        expect_same_data(self._digest, state)
+        self.drawn, self.offset = int(state["drawn"]), int(state["offset"])
