@@ -296,12 +296,12 @@ def test_keys_guard_search_as_they_guard_chats(index):
 
 
 @pytest.mark.weights
-def test_real_models_answer_from_an_index_with_citations_that_hold(smollm2, minilm, tmp_path, capsys):
+def test_real_models_answer_from_an_index_with_citations_that_hold(smollm2, tmp_path, capsys):
     from firsthand.retrieval.answers.citations import Citation, holds
 
     for name, text in TEXTS.items():
         (tmp_path / name).write_text(text)
-    assert rag(capsys, "index", tmp_path, "--model", minilm)[0] == 0
+    assert rag(capsys, "index", tmp_path, "--model", "minilm")[0] == 0
     for variant in ("naive", "advanced:pool=2", "hyde:n=1"):
         words = ("When was the mill built?", "--index", tmp_path, "--model", smollm2, "--max-tokens", 40, "--json")
         code, out, _ = rag(capsys, "ask", *words, "--variant", variant, "--k", 2)

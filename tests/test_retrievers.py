@@ -109,7 +109,7 @@ def test_weights_and_the_constant_enter_the_formula():
 
 
 def test_ties_go_to_the_best_single_rank_and_then_to_the_id():
-    a, b, c = hit("a"), hit("b"), hit("c")
+    a, b = hit("a"), hit("b")
     order = sorted([a, b], key=lambda each: each.chunk.id)
     assert texts(reciprocal_rank_fusion([[a], [b]])) == texts(order) == texts(reciprocal_rank_fusion([[b], [a]]))
     early = next(each for each in map(hit, map(str, range(200))) if each.chunk.id < min(a.chunk.id, b.chunk.id))

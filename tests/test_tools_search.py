@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import sqlite3
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -167,17 +168,20 @@ def test_an_index_that_was_made_before_is_searched_by_vectors_and_terms(tmp_path
             made.put([IndexedDocument(Document(id, text, f"Title {id}"), [Chunk(id, 0, len(text), text)], vectors)])
     try:
         open_corpus(path, embedder=embedder)
-        found, lookup = search(index=str(path))
+        found, lookup = search(str(path))
         assert asyncio.run(found({"query": "aabb", "k": 1})).startswith("[one] Title one\naaaa")  # no word in common
         assert asyncio.run(found({"query": "zebra", "k": 2})).startswith("[three]")
         assert asyncio.run(found({"query": "title two", "k": 1})).startswith("[two]")
         assert "And more." in asyncio.run(lookup({"text": "and more"}))
     finally:
         close_corpora()
-    with pytest.raises(ConfigError, match="no index at"):
-        search(index=str(tmp_path / "missing"))
-    with pytest.raises(ConfigError, match="give a folder"):
-        search()
+    with pytest.raises(ConfigError, match="leave out index="):
+        search(str(path), index=str(tmp_path / "other"))
+    foreign = sqlite3.connect(tmp_path / "foreign.sqlite")
+    foreign.execute("CREATE TABLE mine (x)")
+    foreign.close()
+    with pytest.raises(ConfigError, match="is no index"):
+        search(str(tmp_path / "foreign.sqlite"))
 
 
 HOSTILE = [

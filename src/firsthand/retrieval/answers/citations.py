@@ -148,7 +148,7 @@ def holds(citation: Citation, document: Document) -> bool:
 
 
 _BOUNDARY = re.compile(
-    r"(?<=[.!?])[\"')\]”]*(?=\s)"  # a sentence's end
+    r"(?<=[.!?])(?<!^\d\.)(?<!\n\d\.)(?<!\n\d\d\.)[\"')\]”]*(?=\s)"  # a sentence's end, not the number of a row
     r"|\n(?=[ \t]*(?:\n|[-*+#|>] ?|\d{1,3}[.)] |```))"  # before an empty line, a heading, or a row of a list or table
     r"|(?<=\|)[ \t]*\n"
 )

@@ -74,8 +74,9 @@ def hybrid(
         async def act(passed: Json) -> Sequence[Hit]:
             text = str(passed["query"])
             [vector] = np.asarray(query.vectors, dtype=np.float32) if query.vectors else await corpus.embed([text])
+            most = max(pool, k)
             return await in_thread(
-                lambda: index.search_hybrid(vector, text, k, query.where, pool=max(pool, k), constant=constant, weights=weights)
+                lambda: index.search_hybrid(vector, text, k, query.where, pool=most, constant=constant, weights=weights)
             )
 
         return await corpus.read("hybrid", arguments_of(query, k), act)

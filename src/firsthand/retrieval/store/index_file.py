@@ -69,7 +69,8 @@ class IndexFile:
         self._lock = threading.RLock()
         self._pid = -1
         self._inherited: list[sqlite3.Connection] = []
-        self._writing = 0
+        self._writer = threading.RLock()
+        self._writing = False
         with self._sentences():
             if path is not None:
                 self._look_at(path, create)
@@ -106,16 +107,16 @@ class IndexFile:
             yield
             return
         lock = self.path.with_name(f"{self.path.name}.lock")
-        with self._lock:
+        with self._writer:  # not the connection's lock: other threads search between two transactions
             if self._writing:
                 yield
                 return
             with claimed(lock, self._busy):
-                self._writing += 1
+                self._writing = True
                 try:
                     yield
                 finally:
-                    self._writing -= 1
+                    self._writing = False
                     self._sync()
 
     @contextmanager

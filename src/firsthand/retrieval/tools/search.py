@@ -38,6 +38,7 @@ MAX_FILE_BYTES = 50_000_000
 MAX_K = 20
 PASSAGE_CHARS = 800
 """The approximate length of a passage, which ends with a sentence."""
+_MAGIC = b"SQLite format 3\0"
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n{2,}")
 _HEADER = IndexHeader("", "", 0, f"passages:size={PASSAGE_CHARS}")
 
@@ -53,27 +54,25 @@ class PassageHit:
     """BM25, higher is better."""
 
 
-def search(documents: str = "", *, index: str | None = None) -> tuple[Tool, ...]:
+def search(documents: str, *, index: str | None = None) -> tuple[Tool, ...]:
     """The tools search and lookup over a folder or a JSONL file, whose index is kept in the file `index`, if that is given.
 
-    Without `documents`, over the index of that path, or of that indexed folder.
+    `documents` may be the file of an index, such as that of `firsthand rag index`, which is searched as it is.
     """
-    made = SearchIndex(documents or None, index)
-    origin = f"documents in {Path(documents or index or '').name}"
+    made = SearchIndex(documents, index)
+    origin = f"documents in {Path(documents).name}"
     return tuple(tool_from_function(each, effect="read", origin=origin) for each in (made.search, made.lookup))
 
 
 class SearchIndex:
     """Documents that are searched. Thread-safe."""
 
-    def __init__(self, documents: str | Path | None, index: str | Path | None = None):
-        if documents is None and index is None:
-            raise ConfigError(
-                "search has no documents: give a folder, a .jsonl file, or index= with the path of an index"
-            )
+    def __init__(self, documents: str | Path, index: str | Path | None = None):
         try:
-            if documents is None:
-                self._corpus = open_corpus(str(index))
+            if _is_index(Path(documents)):
+                if index is not None:
+                    raise ConfigError(f"{str(documents)!r} is an index: leave out index={str(index)!r}")
+                self._corpus = open_corpus(documents)
                 assert isinstance(self._corpus.index, SqliteIndex)
                 self._index = self._corpus.index
             else:
@@ -158,6 +157,15 @@ class SearchIndex:
             chunks = self._index.chunks_with(words) if words else []
         titles = {id: self._index.title(id) or id for id, _ in groupby(chunk.document for chunk in chunks)}
         return [(titles[chunk.document], chunk.text) for chunk in chunks]
+
+
+def _is_index(path: Path) -> bool:
+    """True if the file is a SQLite database."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
 
 
 def _opened(source: Path, kept: Path | None) -> SqliteIndex:
