@@ -508,6 +508,38 @@ def test_sql_agrees_with_the_predicate_that_defines_filters(metas: Any, wheres: 
     index.close()
 
 
+def test_a_writer_that_ends_between_records_leaves_the_old_document_whole() -> None:
+    """On an engine without transactions."""
+    if find_spec("qdrant_client") is None:
+        pytest.skip("this engine has no client here")
+    from qdrant_client import QdrantClient
+
+    from firsthand.retrieval.store.qdrant_index import QdrantRecords
+    from firsthand.retrieval.store.record_index import RecordIndex
+
+    class Ends(QdrantRecords):
+        at: int | None = None
+
+        def upsert(self, records: Any) -> None:
+            super().upsert(records[: self.at])
+            if self.at is not None:
+                raise KeyboardInterrupt
+
+    records = Ends(QdrantClient(":memory:"), "chunks", HEADER)
+    index = RecordIndex(records, "chunks", HEADER)
+    index.put([lines("a", ["fox one\n", "hen\n"])])
+    for at in (1, 2, 3):
+        records.at = at
+        with pytest.raises(KeyboardInterrupt):
+            index.put([lines("a", ["fox one\n", "fox owl\n", "goose\n"], seed=3)])
+        for found in (index.search_terms("fox hen owl goose", 9, {}), index.search_vectors(unit(1, 0)[0], 9, {})):
+            assert sorted(hit.chunk.text for hit in found) == ["fox one\n", "hen\n"]
+    assert len(index.verify()) == 2, "what is left over is named"
+    records.at = None
+    assert index.put([lines("a", ["fox one\n", "fox owl\n", "goose\n"], seed=3)]).updated == ("a",)
+    assert index.verify() == [] and len(index.search_terms("fox owl goose", 9, {})) == 3
+
+
 # -- headers and terms alone --
 
 

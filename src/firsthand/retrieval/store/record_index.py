@@ -1,9 +1,9 @@
 """RecordIndex: a ChunkIndex in a collection of records, whatever the engine.
 
-A record for each chunk, one for each document and one for the header. A document's record names the version of its chunks,
-and a hit whose chunk has another version is dropped, so that a document shows whole or not at all also where the engine has
-no transactions. Filters are exact: equality by hashes of values, ranges of numbers by the engine (in float64), ranges of
-strings here. BM25 is computed here from all searchable chunks, so it suits collections of thousands of chunks.
+A record for each chunk, one for each document and one for the header. A document's record names its chunks, and a hit that
+it does not name is dropped, so that a document shows whole or not at all also where the engine has no transactions. Filters
+are exact: equality by hashes of values, ranges of numbers by the engine (in float64), ranges of strings here. BM25 is
+computed here from all searchable chunks, so it suits collections of thousands of chunks.
 """
 
 from __future__ import annotations
@@ -80,7 +80,6 @@ class RecordIndex:
     def _put_one(self, ready: PreparedDocument) -> str:
         document, chunks = ready.indexed.document, ready.indexed.chunks
         id, digest = _document_id(document.id), ready.columns[4].hex()
-        version = hashlib.sha256(f"{digest}{[blob.hex() for blob in ready.blobs]}".encode()).hexdigest()[:32]
         with self._store.atomically():
             stale = [each.id for each in self._store.select(Every((_CHUNKS, Match("of", (id,)))))]
             found = self._store.get([id]).get(id)
@@ -94,15 +93,14 @@ class RecordIndex:
                 fields |= {
                     "kind": "chunk",
                     "of": id,
-                    "version": version,
                     "searchable": str(int(ready.searchable[place])),
                 }
                 vector = _some_vector(self.header) if vector is not None and not vector.any() else vector
                 records.append(Record(chunk.id, fields, json.dumps(asdict(chunk) | {"meta": dict(chunk.meta)}), vector))
-            body = {"digest": digest, "version": version, "sha256": document.sha256, "chunks": len(chunks)}
+            body = {"digest": digest, "sha256": document.sha256, "chunks": [chunk.id for chunk in chunks]}
             body |= {"document": asdict(document) | {"meta": dict(document.meta)}}
             records.append(Record(id, {"kind": "document"}, json.dumps(body), _some_vector(self.header)))
-            self._store.upsert(records)  # the document last: until then its chunks have another version
+            self._store.upsert(records)  # the document last: until then none of its new chunks is found
             self._store.remove([each for each in stale if each not in {record.id for record in records}])
         return "added" if found is None else "updated"
 
@@ -227,10 +225,10 @@ class RecordIndex:
         return query
 
     def _current(self, records: Sequence[Record]) -> list[Record]:
-        """Those chunks whose document is there in that version."""
+        """Those chunks that their document's record names."""
         owners = self._store.get(sorted({str(each.fields.get("of", "")) for each in records} - {""}))
-        versions = {id: json.loads(each.payload)["version"] for id, each in owners.items()}
-        return [each for each in records if versions.get(str(each.fields.get("of"))) == each.fields.get("version")]
+        named = {id: set(json.loads(each.payload)["chunks"]) for id, each in owners.items()}
+        return [each for each in records if each.id in named.get(str(each.fields.get("of")), ())]
 
     def _condition(self, where: Filter) -> Condition:
         check_filter(where)
@@ -262,7 +260,7 @@ class RecordIndex:
         counts = dict.fromkeys(owners, 0)
         for each in self._store.select(_CHUNKS, vectors=bool(self.header.dimension)):
             owner = owners.get(str(each.fields["of"]))
-            if owner is None or owner["version"] != each.fields["version"]:
+            if owner is None or each.id not in owner["chunks"]:
                 found.append(f"The chunk {each.id} belongs to no document as it is now.")
                 continue
             counts[str(each.fields["of"])] += 1
@@ -271,8 +269,8 @@ class RecordIndex:
                 found.append(f"The chunk {each.id} is not its document's text.")
             if self.header.dimension and abs(float(np.linalg.norm(each.vector)) - 1) > 0.01:  # type: ignore[arg-type]
                 found.append(f"The vector of the chunk {each.id} does not have the length 1.")
-        found += [f"The document {body['document']['id']!r} has {counts[id]} of {body['chunks']} chunks."
-                  for id, body in owners.items() if counts[id] != body["chunks"]]  # fmt: skip
+        found += [f"The document {body['document']['id']!r} has {counts[id]} of {len(body['chunks'])} chunks."
+                  for id, body in owners.items() if counts[id] != len(body["chunks"])]  # fmt: skip
         return found
 
     def close(self) -> None:

@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from firsthand.errors import ConfigError, StoreError, ToolError
-from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.corpus import Corpus, open_corpus
@@ -176,7 +176,7 @@ def _opened(source: Path, kept: Path | None) -> SqliteIndex:
     stamps = {_name(source, file): _stamp(file) for file in files}
     index = open_index(MEMORY if kept is None else kept, _HEADER)
     try:
-        known = {id: (meta.get("file"), meta.get("stamp")) for id, meta in index.metas().items()}
+        known: dict[str, Any] = {id: (meta.get("file"), meta.get("stamp")) for id, meta in index.metas().items()}
         if not known or {*known.values()} != {*stamps.items()}:
             seen: set[str] = set()
             failed = index.put(_indexed(source, files, stamps, seen)).failed
@@ -195,7 +195,7 @@ def _indexed(source: Path, files: list[Path], stamps: dict[str, str], seen: set[
     """The documents with their passages; their ids are added to `seen`."""
     for file in files:
         name = _name(source, file)
-        meta: dict[str, Json] = {"file": name, "stamp": stamps[name]}
+        meta: dict[str, Any] = {"file": name, "stamp": stamps[name]}
         for id, title, text in _texts(source, file):
             if id in seen:
                 raise ConfigError(f"two documents have the id {id!r}: give each its own")
