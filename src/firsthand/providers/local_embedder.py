@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from firsthand import __version__
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
 from firsthand.hub.content_hash import content_hash
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from firsthand.embed.embedding_config import Pooling
 
 T = TypeVar("T")
+VECTORS_VERSION = "1"
+"""Raised when the same files give other vectors: indexes made before are then refused, and made again."""
 
 
 def open_embedder(text: str) -> LocalEmbedder:
@@ -53,12 +54,12 @@ class LocalEmbedder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that determines the vectors, 16 hex digits: the model's files, the pooling, and our version."""
+        """Hash of all that determines the vectors, 16 hex digits: the model's files, the pooling, and `VECTORS_VERSION`."""
         files = [self.path] if self.path.is_file() else sorted(
             file for pattern in ("*.json", "*/config.json", "*.safetensors", "*.model") for file in self.path.glob(pattern)
         )  # fmt: skip
         parts = [content_hash(file) for file in files]
-        digest = hashlib.sha256("|".join([*parts, *map(str, self._settings[:2]), __version__]).encode())
+        digest = hashlib.sha256("|".join([*parts, *map(str, self._settings[:2]), VECTORS_VERSION]).encode())
         return f"embedder:{digest.hexdigest()[:16]}"
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
