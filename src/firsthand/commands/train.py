@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -126,9 +127,17 @@ def _train(own: Config, words: Sequence[str]) -> int:
         raise ConfigError("a recipe is needed; `firsthand train --help` shows all")
     from firsthand.train.training_run import opened
 
-    with opened(folder, name, config, resume=own.resume is not None) as run:
-        print(f"run {folder}", file=sys.stderr)
-        model = recipe(config, run)
+    try:
+        with opened(folder, name, config, resume=own.resume is not None) as run:
+            print(f"run {folder}", file=sys.stderr)
+            model = recipe(config, run)
+    except KeyboardInterrupt:
+        print(
+            f"\nfirsthand: interrupted: `firsthand train --resume {shlex.quote(str(folder))}` goes on from the newest "
+            "checkpoint",
+            file=sys.stderr,
+        )
+        return 130
     print(f"the model is in {model}: try `firsthand chat {model}` or `firsthand serve {model}`")
     return 0
 
