@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,7 +20,7 @@ from typing import Any
 
 from firsthand import catalog
 from firsthand.config import build, flat_settings, given_values, parse
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, FirsthandError
 from firsthand.runs import store
 from firsthand.runs.run_names import new_run_id
 from firsthand.runs.track import Track
@@ -125,12 +126,17 @@ def _train(own: Config, words: Sequence[str]) -> int:
         folder = own.out or data_home() / "runs" / new_run_id(datetime.now(), Path(name).stem)
     else:
         raise ConfigError("a recipe is needed; `firsthand train --help` shows all")
-    from firsthand.train.training_run import opened
+    from firsthand.train.training_run import opened, read_metrics
 
+    is_new = own.resume is None and not folder.exists()
     try:
         with opened(folder, name, config, resume=own.resume is not None) as run:
             print(f"run {folder}", file=sys.stderr)
             model = recipe(config, run)
+    except FirsthandError:
+        if is_new and folder.exists() and not (folder / "checkpoints").exists() and not read_metrics(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # a mistyped name leaves no run behind
+        raise
     except KeyboardInterrupt:
         print(
             f"\nfirsthand: interrupted: `firsthand train --resume {shlex.quote(str(folder))}` goes on from the newest "
