@@ -320,6 +320,7 @@ def _opened(count: int) -> Router:
         ("```python\n1\n```\nFinal Answer: 2", "1\n", None),
         ("Final Answer: 2\n```python\n1\n```", None, "2"),
         ("so\nFinal Answer: 3", None, "3"),
+        ("so\nFinal Answer: 2\n```python\n1\n```", None, "2"),
         ("```python\n1", "", None),
         ("nothing", None, None),
     ],

@@ -72,7 +72,9 @@ def dispatch(words: Sequence[str]) -> int:
         raise ConfigError(
             f"{rest[0]!r} came before a recipe: the recipe is the first word, as in `firsthand train sft`"
         )
-    if not own or (own[0] == "--resume" and len(own) < 2):
+    if own == ["--resume"]:
+        raise ConfigError("--resume needs the folder of a training run, as in `firsthand train --resume my-run`")
+    if not own:
         parse(Config, ["--help"], prog="firsthand train", description=_overview(), examples=EXAMPLES)
     for at, word in enumerate(rest):
         if word == "--out" or word.startswith("--out="):
