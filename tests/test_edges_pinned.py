@@ -18,7 +18,7 @@ from firsthand.cluster.replicas.router import Router
 from firsthand.errors import ConfigError, ModelFileError, PromptTooLong, TransientError
 from firsthand.formats.fields import MAX_LAYERS, Fields
 from firsthand.formats.safetensors_file import read_safetensors
-from firsthand.patterns.code_act import parse_code
+from firsthand.patterns.code_act import _observe, parse_code
 from firsthand.providers.cassette import open_model
 from firsthand.providers.openai_errors import Endpoint
 from firsthand.sampling import Sampling
@@ -328,3 +328,12 @@ def _opened(count: int) -> Router:
 def test_code_or_an_answer_whichever_comes_first(text: str, code: str | None, final: str | None) -> None:
     found, answer = parse_code(text)
     assert answer == final and (found if found is None else found.strip()) == (code if code is None else code.strip())
+
+
+def test_code_of_blanks_is_no_code() -> None:
+    for code, said in (
+        (None, "There was no code."),
+        ("", "was empty or not closed"),
+        ("  \n", "was empty or not closed"),
+    ):
+        assert said in asyncio.run(_observe(None, code, 1))  # type: ignore[arg-type]

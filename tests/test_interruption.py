@@ -121,3 +121,16 @@ assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is si
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not interruption.terminated()
+
+
+def test_a_mistyped_name_leaves_no_training_run_behind(tmp_path: Path) -> None:
+    for words in (("train", "pretrain", "nowhere.txt"), ("train", "--resume")):
+        child = process(tmp_path, *words)
+        _, told = child.communicate(timeout=120)
+        assert child.returncode in (1, 2) and "Traceback" not in told
+        assert (
+            told.strip()
+            .splitlines()[-1]
+            .startswith(("firsthand: there is no file or folder nowhere.txt", "firsthand: --resume needs"))
+        )
+    assert not list((tmp_path / "home").glob("runs/*/run.sqlite"))

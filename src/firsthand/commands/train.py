@@ -130,7 +130,7 @@ def _train(own: Config, words: Sequence[str]) -> int:
         raise ConfigError("a recipe is needed; `firsthand train --help` shows all")
     from firsthand.train.training_run import opened, read_metrics
 
-    is_new = own.resume is None and not folder.exists()
+    is_new = own.resume is None and own.out is None  # a folder that was chosen is kept for another try
     try:
         with opened(folder, name, config, resume=own.resume is not None) as run:
             print(f"run {folder}", file=sys.stderr)
