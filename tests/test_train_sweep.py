@@ -232,3 +232,10 @@ def test_a_trial_that_keeps_no_metrics_fails_and_the_others_go_on(tmp_path: Path
     silent, kept = run_sweep(folder)
     assert (silent.state, kept.state, kept.value) == ("failed", "done", 2.0)
     assert silent.why.startswith("it kept no metrics in its folder: let it log with `firsthand.runs.track`")
+
+
+def test_a_folder_without_a_sweep_is_named_with_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"holds no sweep \(\S+: No such file or directory\): give the folder of one$"
+    ):
+        load_spec(tmp_path / "nowhere")

@@ -89,7 +89,11 @@ def load_spec(folder: Path) -> Sweep:
         body = json.loads((folder / SPEC).read_text(encoding="utf-8"))
         body |= {"command": tuple(body["command"]), "trials": tuple(body["trials"]), "rungs": tuple(body["rungs"])}
         return Sweep(**body)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} holds no sweep ({SPEC}: {error.strerror or error}): give the folder of one"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder} holds no sweep ({type(error).__name__}): give the folder of one") from None
 
 
