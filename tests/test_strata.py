@@ -307,3 +307,18 @@ def test_a_run_with_strata_draws_its_figures_within_them(tmp_path: Path) -> None
                 run.append(Trace(place, "labels", f"t{number}", about, 0, 0, "", 1.0, scores=(score,)))
         plain, within = (summary(run, strata=each)[0].score for each in (None, "subject"))
         assert within.value == plain.value and within.high - within.low < 0.7 * (plain.high - plain.low)
+
+
+def test_a_difference_of_figures_is_drawn_within_strata() -> None:
+    from interval_coverage import micro_f1_figure
+
+    from firsthand.stats.figure_stats import FigureDifference
+
+    rng = np.random.default_rng(3)
+    easy = np.tile([9.0, 1.0, 1.0], (30, 1)) + rng.integers(0, 2, (30, 3))
+    hard = np.tile([2.0, 8.0, 8.0], (30, 1)) + rng.integers(0, 2, (30, 3))
+    better = micro_f1_figure(np.concatenate([easy, hard]))
+    worse = micro_f1_figure(np.concatenate([np.tile([2.0, 8.0, 8.0], (30, 1)), hard]))
+    strata = TaskGroups({}, {name: "easy" if number < 30 else "hard" for number, name in enumerate(better.tasks)})
+    within, plain = (FigureDifference.between(better, worse, groups, draws=1000) for groups in (strata, None))
+    assert within.mean == plain.mean and within.error < 0.4 * plain.error and within.gain > 2 and plain.gain == 1
