@@ -322,3 +322,13 @@ def test_a_difference_of_figures_is_drawn_within_strata() -> None:
     strata = TaskGroups({}, {name: "easy" if number < 30 else "hard" for number, name in enumerate(better.tasks)})
     within, plain = (FigureDifference.between(better, worse, groups, draws=1000) for groups in (strata, None))
     assert within.mean == plain.mean and within.error < 0.4 * plain.error and within.gain > 2 and plain.gain == 1
+
+
+def test_benchmarks_come_in_their_order_and_keep_their_clusters_beside_others_strata(tmp_path: Path) -> None:
+    with create(tmp_path, {}, "order") as run:
+        run.add_tasks("first", [Task("1", "q", metadata={"cluster": "p"}), Task("2", "q", metadata={"cluster": "p"})])
+        run.add_tasks("second", [Task("1", "q", metadata={"stratum": "x"}), Task("2", "q", metadata={"stratum": "y"})])
+        run.add_tasks("first", [Task("3", "q")])
+        assert run.benchmarks() == ["first", "second"]
+        found = run.clusters()
+        assert found["first"] == {"1": "p", "2": "p"} and isinstance(found["second"], TaskGroups)
