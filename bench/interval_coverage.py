@@ -286,6 +286,115 @@ def strata(runs: int) -> Iterator[str]:
         yield f"{name + ', pairs':30s} {rate_text(found, runs // 2)}   without {rate_text(plain, runs // 2)}"
 
 
+# -- partial credit --
+
+
+def partial_scores(rng: np.random.Generator, name: str, shape: tuple[int, int]) -> tuple[Array, float]:
+    """Scores within 0 to 1 of that kind, and their true mean."""
+    if name == "5 % lost":
+        return np.where(rng.random(shape) < LOST, 0.0, rng.beta(8, 1, shape)), (1 - LOST) * 8 / 9
+    if name == "1 % lost":
+        return np.where(rng.random(shape) < 0.01, 0.0, rng.beta(30, 1, shape)), 0.99 * 30 / 31
+    if name in PARTIAL_SHARES:
+        values, shares = PARTIAL_SHARES[name]
+        return rng.choice(values, shape, p=shares), float(np.dot(values, shares))
+    a, b = {"beta(5, 5)": (5.0, 5.0), "beta(.5, .5)": (0.5, 0.5), "beta(2, 5)": (2.0, 5.0)}[name]
+    return rng.beta(a, b, shape), a / (a + b)
+
+
+PARTIAL_SHARES = {
+    "quarters, mostly 1": ([0, 0.25, 0.5, 0.75, 1], [0.02, 0.03, 0.05, 0.1, 0.8]),
+    "thirds, mostly 0": ([0, 0.3, 0.6, 1], [0.9, 0.05, 0.03, 0.02]),
+}
+PARTIAL = ("5 % lost", "1 % lost", *PARTIAL_SHARES, "beta(5, 5)", "beta(.5, .5)", "beta(2, 5)")
+
+
+def partial_coverage(name: str, n: int, runs: int) -> tuple[int, int, float]:
+    """Coverage of means of partial credit, that of t alone, and the width in % of that of t."""
+    rng = np.random.default_rng([SEED, 8, n, *name.encode()])
+    scores, truth = partial_scores(rng, name, (runs, n))
+    held = alone = 0
+    widths = [0.0, 0.0]
+    for each in scores:
+        found = mean_interval(each.tolist())
+        half = stats.t.ppf(0.975, n - 1) * found.error if found.method == "t" else found.high - found.value
+        low, high = (found.value - half, found.value + half) if found.method == "t" else (found.low, found.high)
+        held += found.low <= truth <= found.high
+        alone += low <= truth <= high
+        widths[0] += found.high - found.low
+        widths[1] += min(1.0, high) - max(0.0, low)
+    return held, alone, 100 * widths[0] / widths[1]
+
+
+def partial(runs: int) -> Iterator[str]:
+    """coverage of 95 % intervals of mean partial credit, of t alone, and the width in % of that of t"""
+    for name in PARTIAL:
+        for n in (5, 10, 20, 50, 100, 300):
+            held, alone, width = partial_coverage(name, n, runs)
+            yield f"{name:20s} n={n:4d} {rate_text(held, runs)}   t {rate_text(alone, runs)}   width {width:.0f} %"
+
+
+def partial_pair_power(n: int, effect: float, runs: int) -> tuple[int, int]:
+    """How often two agents that differ by `effect` in partial credit are told apart: ours, and the gate's two-sided test."""
+    rng = np.random.default_rng([SEED, 9, n, int(1000 * effect)])
+    found = strict = 0
+    for _ in range(runs):
+        ease = rng.beta(4, 3, n)
+        a, b = (np.clip(ease + rng.normal(more, 0.15, n), 0, 1) for more in (effect, 0.0))
+        differences = Differences(tuple((a - b).tolist()), False, True)
+        found += judged(differences).verdict != "inconclusive"
+        strict += min(differences.surely_above(0.0), differences.reversed.surely_above(0.0)) < 0.025
+    return found, strict
+
+
+def pairs(runs: int) -> Iterator[str]:
+    """partial credit of two agents: shares told apart by a comparison, and by the gate's test in its place"""
+    for effect in (0.0, 0.05, 0.1):
+        for n in (20, 50, 100):
+            found, strict = partial_pair_power(n, effect, runs // 4)
+            yield f"effect {effect:.2f} n={n:4d} {rate_text(found, runs // 4)}   gate's {rate_text(strict, runs // 4)}"
+
+
+# -- corpus figures over strata --
+
+
+def stratified_figure(sizes: tuple[int, ...], runs: int) -> tuple[int, int, int, float]:
+    """Coverage of micro-F1 over strata of unlike noise, without them, false verdicts of pairs, and the width in %."""
+    rng = np.random.default_rng([SEED, 10, *sizes])
+    noises = np.linspace(0.02, 0.9, len(sizes))
+    stratum = np.repeat(np.arange(len(sizes)), sizes)
+    names = tuple(f"{number:05d}" for number in range(len(stratum)))
+    groups = TaskGroups({}, {name: str(each) for name, each in zip(names, stratum, strict=True)})
+    right = 10 * (1 - noises / 2) * np.array(sizes)
+    truth = float(2 * right.sum() / (2 * right.sum() + (10 * noises * np.array(sizes)).sum()))
+    held = alone = false = 0
+    widths = [0.0, 0.0]
+    for _ in range(runs):
+        sides = []
+        for _ in range(2):
+            wanted = rng.poisson(8, len(stratum)) + 2
+            missed, wrong = (rng.binomial(wanted, noises[stratum] / 2) for _ in range(2))
+            sides.append(micro_f1_figure(np.stack([wanted - missed, wrong, missed], axis=1).astype(float)))
+        found, plain = figure_interval(sides[0], groups), figure_interval(sides[0])
+        held += found.low <= truth <= found.high
+        alone += plain.low <= truth <= plain.high
+        widths[0] += found.high - found.low
+        widths[1] += plain.high - plain.low
+        false += judged(FigureDifference.between(sides[0], sides[1], groups, draws=1000)).verdict != "inconclusive"
+    return held, alone, false, 100 * widths[0] / widths[1]
+
+
+def figure_strata(runs: int) -> Iterator[str]:
+    """coverage of micro-F1 over fixed strata, without them, the width in % of that, and false verdicts of pairs (.05)"""
+    for sizes in ((50, 50), (40,) * 5, (3,) * 20, (100, 30, 12, 4, 1)):
+        held, alone, false, width = stratified_figure(sizes, runs // 8)
+        told = f"{len(sizes)} strata of {min(sizes)} to {max(sizes)}"
+        yield (
+            f"{told:24s} {rate_text(held, runs // 8)}   without {rate_text(alone, runs // 8)}   width {width:.0f} %   "
+            f"pairs {rate_text(false, runs // 8)}"
+        )
+
+
 # -- several effects, and proportions --
 
 
@@ -336,27 +445,37 @@ def wilson(runs: int) -> Iterator[str]:
         yield f"n={n:5d} mean {mean:.3f}   least {least:.3f} at {where:.4f}   within .1 to .9 {middle:.3f}"
 
 
-def tango_gate(n: int, bar: float, won: float) -> float:
-    """The exact chance that a gate passes 0/1 scores whose true difference is `bar`, where `won` of the tasks are won."""
+def tango_gate(n: int, bar: float, won: float, *, corrected: bool = True) -> float:
+    """The exact chance that a gate takes 0/1 scores whose true difference is `bar` for more, where `won` of tasks are won.
+
+    `bar` is below 0 for a false pass and above 0, with the candidate in the baseline's place, for a false failure. Without
+    `corrected` it is that of Tango's test alone.
+    """
     lost, passing = won - bar, 0.0
     for better in range(n + 1):
         if stats.binom.pmf(better, n, won) < 1e-9:
             continue
         most = n - better  # passing falls with the losses, so the first that does not pass ends it
         for worse in range(most + 1):
-            values = (1.0,) * better + (-1.0,) * worse + (0.0,) * (most - worse)
-            if Differences(values, True, True).surely_above(bar) >= 0.05:
+            found = Differences((1.0,) * better + (-1.0,) * worse + (0.0,) * (most - worse), True, True)
+            if (found.surely_above(bar) if corrected else found.p_above(bar)) >= 0.05:
                 break
             passing += stats.binom.pmf(better, n, won) * stats.binom.pmf(worse, most, lost / (1 - won))
     return float(passing)
 
 
 def tango(runs: int) -> Iterator[str]:
-    """0/1 scores exactly at the bar: the exact chance of a false pass, by the share of tasks that are won (at most .05)"""
-    for bar, sizes in ((-0.05, (52, 100, 200)), (-0.02, (132, 300))):
+    """0/1 scores exactly at the bar: the exact chance of a false pass (of Tango's test alone), by the share of tasks won"""
+    for bar, sizes in ((-0.1, (8, 20)), (-0.05, (52, 100)), (-0.02, (132,)), (0.03, (100,)), (0.05, (40,))):
         for n in sizes:
-            told = "   ".join(f"{won:.0%} {tango_gate(n, bar, won):.3f}" for won in (0.0, 0.02, 0.05, 0.1))
-            yield f"bar {-bar:.0%} n={n:4d} won: {told}"
+            told = []
+            for won in (max(each, bar + each) for each in TANGO_WON):
+                ours, alone = (tango_gate(n, bar, won, corrected=each) for each in (True, False))
+                told.append(f"{won:.0%} {ours:.3f} ({alone:.3f})")
+            yield f"bar {bar:+.0%} n={n:4d} won: {'   '.join(told)}"
+
+
+TANGO_WON = (0.0, 0.02, 0.1, 0.45)
 
 
 def mmlu_pro(runs: int) -> Iterator[str]:
@@ -390,6 +509,9 @@ TABLES: dict[str, Callable[[int], Iterator[str]]] = {
     "clustered-gates": clustered_gates,
     "clusters": clusters,
     "strata": strata,
+    "partial": partial,
+    "pairs": pairs,
+    "figure-strata": figure_strata,
     "joint": joint,
     "wilson": wilson,
     "tango": tango,

@@ -230,3 +230,13 @@ def test_functions_of_a_factory_must_be_named() -> None:
         with pytest.raises(AssertionError, match="needs a name of its own"):
             make(nameless)
     jit.called(jit.named("a_name_of_its_own")(nameless))
+
+
+def test_a_kernel_that_cannot_be_cached_is_compiled_all_the_same(caplog):
+    from firsthand.kernels.jit import kernel
+
+    there: dict = {}
+    exec(compile("def doubled_without_a_file(x):\n    return 2 * x\n", "<no file>", "exec"), there)
+    with caplog.at_level("INFO", logger="firsthand"):
+        assert kernel(there["doubled_without_a_file"])(21) == 42
+    assert "set NUMBA_CACHE_DIR" in caplog.text

@@ -1,7 +1,8 @@
-"""Modules that moved keep their old names for one version, with a warning."""
+"""Modules that moved keep their old names until 0.9.0, with a warning."""
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import warnings
@@ -33,6 +34,20 @@ def test_an_old_name_gives_the_module_at_its_new_place_and_warns(old: str, new: 
     with pytest.warns(DeprecationWarning, match=f"{old} has moved to {new}"):
         assert importlib.import_module(old) is here
     assert (here.__spec__, here.__loader__, here.__name__) == (spec, loader, name)
+
+
+def test_old_names_go_in_a_version_that_is_still_to_come() -> None:
+    promised = set()
+    for file in ROOT.rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        promised |= set(re.findall(r"(?:goe?s? in|until) (\d+\.\d+\.\d+)", text))
+    assert promised == {"0.9.0"}
+    assert tuple(map(int, firsthand.__version__.split(".")[:3])) < (0, 9, 0), "remove the old names"
+    with pytest.warns(DeprecationWarning, match="the old name goes in 0.9.0"):
+        _moved.warn_renamed("a", "b")
+    sys.modules.pop("firsthand.budget", None)
+    with pytest.warns(DeprecationWarning, match="the old name goes in 0.9.0"):
+        importlib.import_module("firsthand.budget")
 
 
 def test_every_moved_module_is_there() -> None:

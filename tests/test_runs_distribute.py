@@ -13,7 +13,7 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.cluster.spread.distribute import GIVEN_UP, distribute
+from firsthand.cluster.spread.distribute import GIVEN_UP, SUSPECT, _Distribution, distribute
 from firsthand.cluster.spread.run_worker import InProcess, Lost, Worker, about, difference, pack, unpack
 from firsthand.context import Context
 from firsthand.errors import ConfigError, SandboxError
@@ -274,6 +274,45 @@ def test_what_ends_workers_is_given_up_and_its_neighbours_are_not(tmp_path: Path
         assert failed[0].error is not None and failed[0].error.kind == "WorkerLost"
         assert f"{GIVEN_UP} workers were lost" in failed[0].error.message
         assert run.done(errors=False) == {place.id for place in every} - {poison}  # which --retry-errors tries again
+
+
+def test_an_attempt_that_two_lost_workers_had_is_alone_on_its_worker(tmp_path: Path) -> None:
+    world, every = World(), places(World())
+    suspects: list[set[str]] = []
+    losses: Counter[str] = Counter()
+
+    class Watched(InProcess):
+        held: frozenset[str] = frozenset()
+
+        async def exchange(self, messages: Sequence[Json]) -> list[Json]:
+            self.held |= {message["id"] for message in messages if message["kind"] == "attempt"}
+            suspects.extend([set(self.held)] if any(losses[id] >= SUSPECT for id in self.held) else [])
+            if poison in self.held and losses[poison] < GIVEN_UP - 1:
+                losses.update(self.held)
+                await self.kill()
+            said = await super().exchange(messages)
+            self.held -= {message["id"] for message in said if message["kind"] == "trace"}
+            return said
+
+    poison = every[3].id
+    with create(tmp_path, {}, "spread") as run:
+        fleet = Crew(lambda number: Watched(world.worker()), 2)
+        asyncio.run(distribute(run, every, fleet, concurrency=4))
+        assert losses[poison] == GIVEN_UP - 1 and run.done(errors=False) == {place.id for place in every}
+    assert {poison} in suspects and {len(held) for held in suspects} == {1}
+
+
+@pytest.mark.parametrize("losses", [SUSPECT - 1, SUSPECT])
+def test_nothing_joins_a_suspect_and_a_suspect_joins_nothing(tmp_path: Path, losses: int) -> None:
+    every = places(World())
+    suspect, others = every[0], every[1:]
+    with create(tmp_path, {}, "spread") as run:
+        for waits, holds, alone in ((others, suspect, 1), ([suspect, *others], others[0], 1), (others, others[0], 4)):
+            work = _Distribution(run, {place.id: place for place in waits}, 0, 4, lambda trace: None, lambda text: None)
+            work.losses[suspect.id] = losses
+            held = {holds.id: holds}
+            work._deal(held)
+            assert len(held) == (alone if losses == SUSPECT else 4)
 
 
 def test_a_run_goes_from_one_machine_to_many_and_back(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interval_coverage import partial_coverage
 from scipy import stats as scipy_stats
 
 from firsthand.stats.intervals import cluster_freedom
@@ -62,7 +63,36 @@ def test_student_and_the_central_limit(n):
     scores = np.random.default_rng(2).beta(2, 3, (RUNS, n))
     found = [mean_interval([float(x) for x in each]) for each in scores]
     assert found[0].method == "t"
-    assert_nominal([holds(each, 0.4) for each in found])
+    assert_nominal([holds(each, 0.4) for each in found], over=0.01)
+    points = [mean_interval([float(x) for x in each]) for each in 100 * scores]  # nothing is known of their ends
+    assert_nominal([holds(each, 40) for each in points])
+    assert points[0].error == pytest.approx(100 * found[0].error) and points[0].low >= 100 * found[0].low - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "by_t"),
+    [("5 % lost", 10, 0.85), ("1 % lost", 50, 0.72), ("quarters, mostly 1", 20, 0.92), ("thirds, mostly 0", 20, 0.9),
+     ("5 % lost", 50, 0.95), ("thirds, mostly 0", 100, 0.95), ("beta(5, 5)", 50, 0.98)],
+)  # fmt: skip
+def test_partial_credit_is_covered_where_few_tasks_fail_altogether(name, n, by_t):
+    held, alone, width = partial_coverage(name, n, RUNS)
+    assert held >= (0.95 - 3 * math.sqrt(0.95 * 0.05 / RUNS)) * RUNS and alone <= by_t * RUNS
+    assert width < (170 if name == "1 % lost" else 145 if n == 10 else 130)
+
+
+def test_the_interval_of_partial_credit_is_that_of_one_more_task_half_at_either_end():
+    scores = [0.9, 1.0, 0.95, 0.8, 1.0, 0.85, 0.99, 0.97]
+    weights, values = np.array([1.0] * 8 + [0.5, 0.5]), np.array([*scores, 0.0, 1.0])
+    centre = np.average(values, weights=weights)
+    variance = np.sum(weights * (values - centre) ** 2) / 8
+    half = scipy_stats.t.ppf(0.975, 8) * math.sqrt(variance / 9)
+    found = mean_interval(scores)
+    assert found.value == pytest.approx(np.mean(scores)) and found.low == pytest.approx(centre - half)
+    assert found.high == 1.0 and mean_interval([1 - each for each in scores]).high == pytest.approx(1 - found.low)
+    labels = {str(task): str(task // 2) for task in range(8)}
+    twice = {str(task): [each] for task, each in enumerate(np.repeat(scores[:4], 2))}
+    alone = mean_interval(scores[:4])
+    assert mean_interval(twice, clusters=labels).low == pytest.approx(alone.low)  # a cluster of equal tasks is one
 
 
 def test_repeated_samples():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from interval_coverage import paired_strata, strata_coverage
+from interval_coverage import paired_strata, strata_coverage, stratified_figure
 
 from firsthand.cli import main
 from firsthand.errors import ConfigError
@@ -17,6 +17,7 @@ from firsthand.runs.pairing import compare
 from firsthand.runs.store import Run, create
 from firsthand.runs.task_groups import TaskGroups, same_problem
 from firsthand.show.board import caveats, leaderboard
+from firsthand.stats.bootstrap import MIN_STRATUM, bootstrap, drawn, unit_strata, units
 from firsthand.stats.comparison_design import from_one, from_pair
 from firsthand.stats.intervals import mean_interval
 from firsthand.stats.paired import Differences, paired_difference, tango_interval
@@ -96,8 +97,14 @@ def test_intervals_within_strata_leave_out_what_strata_differ_by():
     units = strata_units(VALUES, SUBJECTS)
     from scipy import stats
 
-    half = stats.t.ppf(0.975, stratified_freedom(units)) * stratified_error(units)
-    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
+    freedom, error = stratified_freedom(units), stratified_error(units)
+    points = mean_interval(by_task([10 * each for each in VALUES]), clusters=groups(SUBJECTS))  # of no known ends
+    half = 10 * stats.t.ppf(0.975, freedom) * error
+    assert (points.low, points.high) == pytest.approx((points.value - half, points.value + half))
+    centre = ((freedom + 1) * found.value + 0.5) / (freedom + 2)  # of one task more, half at 0 and half at 1
+    squares = (freedom + 1) * (freedom * error**2 + (found.value - centre) ** 2) + (centre**2 + (1 - centre) ** 2) / 2
+    wider = stats.t.ppf(0.975, freedom + 1) * math.sqrt(squares / (freedom + 1) / (freedom + 2))
+    assert found.low == pytest.approx(min(centre - wider, found.value - half / 10))
     binary = [1.0] * 9 + [0.0] + [1.0] + [0.0] * 9
     both = mean_interval(by_task(binary)), mean_interval(by_task(binary), clusters=groups(["x"] * 10 + ["y"] * 10))
     assert both[1].method == "stratified Wilson" and both[1].high - both[1].low < both[0].high - both[0].low
@@ -228,3 +235,100 @@ def test_a_subject_of_mmlu_is_a_stratum() -> None:
     row = {"subject": "high_school_physics", "question": "?", "choices": ["a", "b", "c", "d"], "gold": 1}
     found = read_item(row, "test-00000", "here").metadata
     assert found == {"subject": "high school physics", "stratum": "high school physics"}
+
+
+def test_a_bootstrap_draws_as_many_units_of_each_stratum_as_it_has():
+    strata = ["a"] * 12 + ["b"] * 20
+    labels = [f"{number // 2}" for number in range(12)] + [f"{number}" for number in range(100, 120)]
+    unit_T = units(32, None)
+    (counts,) = drawn(unit_T, 500, stratum_U=unit_strata(unit_T, strata))
+    assert set(counts[:, :12].sum(axis=1)) == {12} and set(counts[:, 12:].sum(axis=1)) == {20}
+    assert counts.max() > 2 and counts.mean(axis=0) == pytest.approx(np.ones(32), abs=0.25)
+    assert unit_strata(unit_T, None) is None and unit_strata(unit_T, ["x"] * 32) is None
+    assert unit_strata(units(32, labels), strata) is None  # 6 clusters are too few, and join the other stratum
+    (plain,) = drawn(unit_T, 500)
+    assert len(set(plain[:, :12].sum(axis=1))) > 5
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({"a": MIN_STRATUM, "b": MIN_STRATUM}, [["a"], ["b"]]),
+        ({"a": MIN_STRATUM - 1, "b": MIN_STRATUM, "c": 30}, [["a", "b"], ["c"]]),  # joins the smallest that is enough
+        ({"a": 6, "b": 6, "c": 30}, [["a", "b"], ["c"]]),
+        ({"a": 6, "b": 2, "c": 30, "d": 20}, [["a", "b", "d"], ["c"]]),
+        ({"a": 2, "b": 3, "c": 4}, None),
+    ],
+)
+def test_strata_of_few_units_are_drawn_together(sizes, expected):
+    strata = [name for name, size in sizes.items() for _ in range(size)]
+    found = unit_strata(np.arange(len(strata)), strata)
+    if expected is None:
+        assert found is None
+        return
+    together: dict[int, set[str]] = {}
+    for name, number in zip(strata, found, strict=True):
+        together.setdefault(int(number), set()).add(name)
+    assert sorted(map(sorted, together.values())) == expected
+
+
+def test_figures_over_strata_have_the_error_within_them():
+    scores = np.concatenate([np.random.default_rng(1).normal(0, 0.1, 60), np.random.default_rng(2).normal(5, 0.3, 30)])
+    strata = ["a"] * 60 + ["b"] * 30
+    found = bootstrap(lambda counts: counts @ scores / 90, 90, strata=strata)
+    units_H = strata_units(scores.tolist(), strata)
+    assert found.error == pytest.approx(stratified_error(units_H), rel=0.05)
+    half = 1.96 * stratified_error(units_H)
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.1 * half)
+    assert bootstrap(lambda counts: counts @ scores / 90, 90).error > 5 * found.error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sizes", "width"), [((50, 50), 55), ((100, 30, 12, 4, 1), 95)])
+def test_micro_f1_over_strata_is_covered_by_narrower_intervals(sizes, width):
+    held, alone, false, percent = stratified_figure(sizes, 40)
+    assert held >= 35 and alone >= held and percent < width and false <= 6
+
+
+def test_a_run_with_strata_draws_its_figures_within_them(tmp_path: Path) -> None:
+    from firsthand.stats.figures import micro_f1
+
+    rng = np.random.default_rng(5)
+    with create(tmp_path, {}, "figures") as run:
+        tasks = [
+            Task(f"t{number}", "q", metadata={"subject": "easy" if number < 40 else "hard"}) for number in range(80)
+        ]
+        run.add_tasks("labels", tasks)
+        for agent in ("one", "two"):
+            for number in range(80):
+                found = {each for each in "abcdefgh" if rng.random() < (0.98 if number < 40 else 0.3)}
+                score = micro_f1("f1", found, set("abcdefgh"))
+                place, about = f"{agent}-{number}", {"name": agent}
+                run.append(Trace(place, "labels", f"t{number}", about, 0, 0, "", 1.0, scores=(score,)))
+        plain, within = (summary(run, strata=each)[0].score for each in (None, "subject"))
+        assert within.value == plain.value and within.high - within.low < 0.7 * (plain.high - plain.low)
+
+
+def test_a_difference_of_figures_is_drawn_within_strata() -> None:
+    from interval_coverage import micro_f1_figure
+
+    from firsthand.stats.figure_stats import FigureDifference
+
+    rng = np.random.default_rng(3)
+    easy = np.tile([9.0, 1.0, 1.0], (30, 1)) + rng.integers(0, 2, (30, 3))
+    hard = np.tile([2.0, 8.0, 8.0], (30, 1)) + rng.integers(0, 2, (30, 3))
+    better = micro_f1_figure(np.concatenate([easy, hard]))
+    worse = micro_f1_figure(np.concatenate([np.tile([2.0, 8.0, 8.0], (30, 1)), hard]))
+    strata = TaskGroups({}, {name: "easy" if number < 30 else "hard" for number, name in enumerate(better.tasks)})
+    within, plain = (FigureDifference.between(better, worse, groups, draws=1000) for groups in (strata, None))
+    assert within.mean == plain.mean and within.error < 0.4 * plain.error and within.gain > 2 and plain.gain == 1
+
+
+def test_benchmarks_come_in_their_order_and_keep_their_clusters_beside_others_strata(tmp_path: Path) -> None:
+    with create(tmp_path, {}, "order") as run:
+        run.add_tasks("first", [Task("1", "q", metadata={"cluster": "p"}), Task("2", "q", metadata={"cluster": "p"})])
+        run.add_tasks("second", [Task("1", "q", metadata={"stratum": "x"}), Task("2", "q", metadata={"stratum": "y"})])
+        run.add_tasks("first", [Task("3", "q")])
+        assert run.benchmarks() == ["first", "second"]
+        found = run.clusters()
+        assert found["first"] == {"1": "p", "2": "p"} and isinstance(found["second"], TaskGroups)

@@ -424,3 +424,20 @@ def test_descriptors_are_closed(hostile: Path) -> None:
 
 def test_results_are_text_for_json_too(root: Path) -> None:
     assert json.loads(json.dumps(call(root, "read_file", path="a.txt"))) == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize("links", [1, 40, 41, 200])
+def test_a_path_goes_through_40_links_at_most(tmp_path: Path, links: int) -> None:
+    (tmp_path / "link-0").write_text("x")
+    for number in range(1, links + 1):
+        (tmp_path / f"link-{number}").symlink_to(f"link-{number - 1}")
+    rooted = Rooted(tmp_path)
+    if links <= 40:
+        with rooted.open(f"link-{links}") as file:
+            assert file.read() == b"x"
+        return
+    with (
+        pytest.raises(ToolError, match="a link that leads out of the folder, or in a circle"),
+        rooted.open(f"link-{links}"),
+    ):
+        pass

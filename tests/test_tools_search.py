@@ -453,3 +453,16 @@ def test_a_lines_id_is_its_number_where_it_has_none_and_its_title_its_id(tmp_pat
     words = ("zebra", "apple", "pear", "fig")
     found = [(each.id, each.title) for word in words for each in index.find(word)]
     assert found == [("1", "1"), ("i", "i"), ("5", "T"), ("7", "7")]
+
+
+@pytest.mark.parametrize("k", [-1, 0, 1, 20, 21])
+def test_a_search_asks_for_1_to_20_pages(service: Service, monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+    monkeypatch.setenv("TAVILY_API_KEY", KEY)
+    tool = web_search(url=f"{service.url}/search")
+    if 1 <= k <= 20:
+        asyncio.run(tool({"query": "x", "k": k}))
+        assert json.loads(service.asked.pop()[3])["max_results"] == k
+        return
+    with pytest.raises(ToolError, match=f"k is {k}: give words, and 1 to 20"):
+        asyncio.run(tool({"query": "x", "k": k}))
+    assert service.asked == []

@@ -164,21 +164,25 @@ with start("t") as track:
 """
 
 
-def test_a_sweep_that_was_killed_goes_on_and_runs_nothing_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_that_was_killed_goes_on_and_runs_nothing_twice(tmp_path: Path, number: int, code: int) -> None:
     script, marks, folder = tmp_path / "stopped.py", tmp_path / "marks", tmp_path / "sweep"
     script.write_text(STOPPED)
     marks.mkdir()
     save_spec(Sweep((sys.executable, str(script), str(marks)), ({"lr": "1"}, {"lr": "2"}, {"lr": "3"}), "loss"), folder)
     words = [sys.executable, "-m", "firsthand", "sweep", "--resume", str(folder)]
-    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, env={**os.environ, "FIRSTHAND_HOME": str(tmp_path)})
+    environment = {**os.environ, "FIRSTHAND_HOME": str(tmp_path)}
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     until = time.monotonic() + 120
     while not (marks / "begun-2").exists():
         assert time.monotonic() < until and child.poll() is None
         time.sleep(0.05)
     with pytest.raises(ConfigError, match="is being run by process"):
         run_sweep(folder)
-    child.send_signal(signal.SIGINT)
-    assert child.wait(60) == 130
+    child.send_signal(number)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == code
+    assert told.strip() == f"firsthand: interrupted: `firsthand sweep --resume {folder}` runs what is left"
     assert not _alive(str(marks))  # the trial's process went with it
     (marks / "begun-1").unlink()
     (marks / "go").touch()
@@ -218,3 +222,20 @@ def test_a_damaged_spec_is_one_sentence(tmp_path: Path, body: str) -> None:
 def test_wrong_words_are_refused_before_anything_runs(cli: Cli, words: tuple[str, ...]) -> None:
     code, _, err = cli("sweep", *words)
     assert code == 2 and "Traceback" not in err
+
+
+def test_a_trial_that_keeps_no_metrics_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    script, folder = tmp_path / "silent.py", tmp_path / "sweep"
+    script.write_text("import sys\nif sys.argv[2] == '2':\n    from firsthand.runs.track import start\n"
+                      "    with start('t') as track:\n        track.log({'loss': 2.0}, step=1)\n")  # fmt: skip
+    save_spec(Sweep((sys.executable, str(script)), ({"lr": "1"}, {"lr": "2"}), "loss"), folder)
+    silent, kept = run_sweep(folder)
+    assert (silent.state, kept.state, kept.value) == ("failed", "done", 2.0)
+    assert silent.why.startswith("it kept no metrics in its folder: let it log with `firsthand.runs.track`")
+
+
+def test_a_folder_without_a_sweep_is_named_with_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"holds no sweep \(\S+: No such file or directory\): give the folder of one$"
+    ):
+        load_spec(tmp_path / "nowhere")

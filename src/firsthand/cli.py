@@ -2,8 +2,8 @@
 
 A command module has a docstring (its help), a frozen dataclass `Config` (its flags), `EXAMPLES`, and `main(config) -> int`,
 the exit code: 0 success, 1 an error with one sentence, 2 a command that makes no sense, 3 a finished run with failed
-attempts, 4 an inconclusive gate, 130 interrupted. A command is imported only when it is called. One whose flags depend on
-its first word reads its words itself, in a function `dispatch(words) -> int`.
+attempts, 4 an inconclusive gate, 130 interrupted, 143 terminated. A command is imported only when it is called. One whose
+flags depend on its first word reads its words itself, in a function `dispatch(words) -> int`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from firsthand import __version__, catalog
 from firsthand.config import parse
 from firsthand.errors import ConfigError, FirsthandError, UnknownName, unknown
+from firsthand.system import interruption
 from firsthand.system.terminal import one_line
 
 COMPLETE = "_FIRSTHAND_COMPLETE"
@@ -34,18 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a model's text may not be encodable
     _show_notes()
+    if argv is None:
+        interruption.install()
     try:
         line = os.environ.get(COMPLETE)
         code = dispatch(words) if line is None else _complete(line)
         print(end="", flush=True)
-        return code
+        return 143 if code == 130 and interruption.terminated() else code
     except (ConfigError, UnknownName) as error:
         return _complain(error, 2)
     except FirsthandError as error:
         return _complain(error, 1)
     except KeyboardInterrupt:
-        print("\nfirsthand: interrupted", file=sys.stderr)
-        return 130
+        if argv is None:
+            interruption.exit_at_once()
+        told, code = ("terminated", 143) if interruption.terminated() else ("interrupted", 130)
+        print(f"\nfirsthand: {told}", file=sys.stderr, flush=True)
+        return code
     except BrokenPipeError:  # the reader of our output has exited, as `| head` does
         _drop_output()
         return 0

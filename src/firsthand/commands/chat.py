@@ -24,6 +24,7 @@ from firsthand.runs.dialogue import Dialogue
 from firsthand.runs.run_names import KEPT
 from firsthand.show.chat_screen import Screen
 from firsthand.system.home import data_home
+from firsthand.system.interruption import terminated
 from firsthand.system.terminal import one_line, printable
 from firsthand.tool import Tool
 from firsthand.trace import Call
@@ -155,7 +156,7 @@ class Chat:
                 self.failed = True
                 self.screen.complain(error)
             except KeyboardInterrupt:
-                if not self.screen.is_terminal:
+                if not self.screen.is_terminal or terminated():
                     raise
                 self.screen.fact("stopped; what had arrived of the answer is kept")
 
@@ -413,6 +414,8 @@ def _typed(prompt: Callable[[], str]) -> Iterator[str]:
         try:
             yield input(prompt())
         except KeyboardInterrupt:
+            if terminated():
+                raise
             print()
         except EOFError:
             print()

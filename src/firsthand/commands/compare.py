@@ -22,7 +22,7 @@ from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.flaky import Flaky, flaky
 from firsthand.runs.pairing import Comparison, compare
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.show.answer_diff import MAX_SAMPLES, Sample, page, samples, terminal_text
 from firsthand.stats.intervals import Scores
 from firsthand.stats.multiple_comparisons import difference

@@ -25,7 +25,7 @@ from firsthand.system.terminal import complain, console, one_line, print_as_json
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
-    from firsthand.runs.store import Run
+    from firsthand.runs.run_folder import Run
 
 EXAMPLES = """
 firsthand show last 3fa9                               # numbers the steps of an attempt

@@ -16,7 +16,7 @@ from firsthand.runs import store
 from firsthand.runs.epoch_reducer import epoch_reducer
 from firsthand.runs.flaky import flaky
 from firsthand.runs.pairing import Comparison, compare
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.show.gate_report import details, difference_text, junit, markdown, rate
 from firsthand.stats.figure_stats import figure_value
 from firsthand.stats.intervals import Scores, task_means
@@ -49,7 +49,7 @@ class Config:
     inconclusive: Literal["report", "pass", "fail"] = "report"
     """Inconclusive data: exit code 4 (report), pass (laxer), or fail (stricter)."""
     cannot_tell: Literal["report", "pass", "fail"] | None = None
-    """The old name of --inconclusive, until 0.8.0."""
+    """The old name of --inconclusive, until 0.9.0."""
     errors: Literal["fail", "drop", "zero"] = "fail"
     """Attempts without a score fail the check (fail), are left out (drop), or count as 0 (zero)."""
     agent_a: str | None = None

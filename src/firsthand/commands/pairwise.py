@@ -12,7 +12,7 @@ from firsthand.config import confidence
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs import store
 from firsthand.runs.pairing import scores_of
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.runs.task_groups import common_groups
 from firsthand.stats.intervals import Scores
 from firsthand.stats.multiple_comparisons import all_pairs

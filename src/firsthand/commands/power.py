@@ -11,7 +11,7 @@ from firsthand.errors import ConfigError, unknown
 from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.pairing import scores_of
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.stats.comparison_design import Design, from_one, from_pair
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of

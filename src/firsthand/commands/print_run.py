@@ -11,7 +11,7 @@ from firsthand.errors import StoreError
 from firsthand.experiment.settings import RunSettings
 from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.system.terminal import console, print_as_json
 from firsthand.trace import Trace
 

@@ -14,7 +14,7 @@ from firsthand.experiment.settings import RunSettings, stored_settings
 from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.show.board import attempts_of
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of

@@ -16,7 +16,7 @@ from firsthand.trace import Score, Trace
 
 if TYPE_CHECKING:
     from firsthand.experiment.rescore import Rescored
-    from firsthand.runs.store import Run
+    from firsthand.runs.run_folder import Run
 
 EXAMPLES = """
 firsthand score last --with exact,token_f1

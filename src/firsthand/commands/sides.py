@@ -8,7 +8,7 @@ from pathlib import Path
 from firsthand.benchmark import Figure, Figures
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs.pairing import Comparison
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.stored_figures import stored_figures
 

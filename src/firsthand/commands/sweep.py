@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -78,7 +79,14 @@ def main(config: Config) -> int:
         save_spec(new_sweep(config, config.command), folder)
     if not config.json:
         console().print(f"sweep     {folder}", soft_wrap=True, markup=False)
-    trials = run_sweep(folder, jobs=config.jobs, on_change=lambda trial: None if config.json else tell(trial))
+    try:
+        trials = run_sweep(folder, jobs=config.jobs, on_change=lambda trial: None if config.json else tell(trial))
+    except KeyboardInterrupt:
+        print(
+            f"\nfirsthand: interrupted: `firsthand sweep --resume {shlex.quote(str(folder))}` runs what is left",
+            file=sys.stderr,
+        )
+        return 130
     return report(folder, trials, config)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,7 +20,7 @@ from typing import Any
 
 from firsthand import catalog
 from firsthand.config import build, flat_settings, given_values, parse
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, FirsthandError
 from firsthand.runs import store
 from firsthand.runs.run_names import new_run_id
 from firsthand.runs.track import Track
@@ -70,7 +72,9 @@ def dispatch(words: Sequence[str]) -> int:
         raise ConfigError(
             f"{rest[0]!r} came before a recipe: the recipe is the first word, as in `firsthand train sft`"
         )
-    if not own or (own[0] == "--resume" and len(own) < 2):
+    if own == ["--resume"]:
+        raise ConfigError("--resume needs the folder of a training run, as in `firsthand train --resume my-run`")
+    if not own:
         parse(Config, ["--help"], prog="firsthand train", description=_overview(), examples=EXAMPLES)
     for at, word in enumerate(rest):
         if word == "--out" or word.startswith("--out="):
@@ -124,11 +128,24 @@ def _train(own: Config, words: Sequence[str]) -> int:
         folder = own.out or data_home() / "runs" / new_run_id(datetime.now(), Path(name).stem)
     else:
         raise ConfigError("a recipe is needed; `firsthand train --help` shows all")
-    from firsthand.train.training_run import opened
+    from firsthand.train.training_run import opened, read_metrics
 
-    with opened(folder, name, config, resume=own.resume is not None) as run:
-        print(f"run {folder}", file=sys.stderr)
-        model = recipe(config, run)
+    is_new = own.resume is None and own.out is None  # a folder that was chosen is kept for another try
+    try:
+        with opened(folder, name, config, resume=own.resume is not None) as run:
+            print(f"run {folder}", file=sys.stderr)
+            model = recipe(config, run)
+    except FirsthandError:
+        if is_new and folder.exists() and not (folder / "checkpoints").exists() and not read_metrics(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # a mistyped name leaves no run behind
+        raise
+    except KeyboardInterrupt:
+        print(
+            f"\nfirsthand: interrupted: `firsthand train --resume {shlex.quote(str(folder))}` goes on from the newest "
+            "checkpoint",
+            file=sys.stderr,
+        )
+        return 130
     print(f"the model is in {model}: try `firsthand chat {model}` or `firsthand serve {model}`")
     return 0
 

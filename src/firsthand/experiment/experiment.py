@@ -36,7 +36,7 @@ from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.epoch_reducer import check_epochs
 from firsthand.runs.execute import execute
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.system.home import data_home
 from firsthand.system.option_spec import parse_spec
 from firsthand.telemetry.live_export import sending

@@ -17,7 +17,7 @@ from firsthand.experiment.named_agents import make_agents, may_ask
 from firsthand.experiment.settings import RunSettings, settings_from_json
 from firsthand.message import Json
 from firsthand.rollout import Place
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.system.home import data_home
 from firsthand.trace import Trace
 

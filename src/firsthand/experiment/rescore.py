@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from firsthand.benchmark import Scorer
 from firsthand.errors import ConfigError, StoreError
 from firsthand.rollout import verdict
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.scorers.model_judge import JudgeScorer
 from firsthand.trace import Score, Trace
 

@@ -14,7 +14,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.approval import parse_rules
 from firsthand.message import Json
 from firsthand.runs.epoch_reducer import check_epochs
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 
 DISPLAY_FLAGS = ("watch", "otel", "resume", "retry_errors", "json")
 """Flags of `firsthand run` that runs of version 0.6 stored beside their settings."""

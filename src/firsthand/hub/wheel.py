@@ -6,6 +6,7 @@ pip downloads the wheel with the user's settings (index, proxy, certificates). N
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from firsthand.errors import DownloadError
 from firsthand.hub.download import OnProgress, disk_errors, move_into_place, verify
 from firsthand.system.terminal import printable
 
+_ERROR = re.compile(r"ERROR|\w*Error: ")
 _PIP_TIMEOUT_S = 1800.0
 
 
@@ -109,8 +111,13 @@ def _pip_download(requirement: str, folder: Path, size_bytes: int, on_progress: 
         raise DownloadError(f"pip download {requirement} took more than {_PIP_TIMEOUT_S:g} s: check the package index")
     if any("No module named pip" in line for line in output):
         raise DownloadError(f"{sys.executable} has no pip: install it with `python -m ensurepip`")
-    errors = [line for line in output if line.startswith("ERROR")] or output or [f"it ended with {process.returncode}"]
-    raise DownloadError(f"pip download {requirement} failed: {errors[-1][:300]}")
+    raise DownloadError(f"pip download {requirement} failed: {reason(output, process.returncode)}")
+
+
+def reason(output: Sequence[str], code: int) -> str:
+    """The last line of pip's output that tells of an error, else the last line, else its exit status."""
+    errors = [line for line in output if _ERROR.match(line)] or output or [f"it ended with {code}"]
+    return errors[-1][:300]
 
 
 def _unpack(wheel: Path, member: str, size_bytes: int, part: Path) -> Path:

@@ -69,11 +69,31 @@ def _tell_once() -> None:
 def kernel(function: Any) -> Any:
     """Compiles a function; it runs without the GIL, and integer division by zero does not raise."""
     _check_name(function)
-    compiled = _njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=True)(function)
+    compiled = _compiled(function, cache=True)
     kept: Any = getattr(compiled, "_cache", None)
     if hasattr(kept, "_cache_file"):  # private to numba; without it the cache only notices less
         kept._cache_file = CodeFiles(kept._cache_path, kept._impl.filename_base, _stamp())
     return _for_any_number(compiled)
+
+
+def _compiled(function: Any, cache: bool) -> Any:
+    """numba's dispatcher; without a disk cache if no folder for one can be written, as for a user without a home."""
+    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": True}
+    try:
+        return _njit(cache=cache, **options)(function)
+    except RuntimeError as error:
+        if not cache or "no locator available" not in str(error):
+            raise
+    _tell_of_no_cache()
+    return _compiled(function, cache=False)
+
+
+@cache
+def _tell_of_no_cache() -> None:
+    logger.info(
+        "compiled kernels cannot be kept, so every start compiles them for about half a minute: set NUMBA_CACHE_DIR to a "
+        "folder of yours"
+    )
 
 
 def named(name: str) -> Any:

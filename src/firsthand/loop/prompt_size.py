@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from firsthand.message import Reasoning, ToolCall, ToolResult, canonical
+from firsthand.message import Reasoning, ToolCall, canonical
 from firsthand.model import Model, Prompt, TokenCapability, TokenCounter, ToolSpec, request_key
 
 BYTES_PER_TOKEN = 4
@@ -39,8 +39,7 @@ def estimated_size(prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> int:
     else:
         around = TOKENS_PER_MESSAGE * (len(prompt) + 1)  # the answer is begun too
         for message in prompt:
-            texts.append(message.text)
-            texts += [part.content for part in message.parts if isinstance(part, ToolResult)]
+            texts.append(message.text)  # tool results are a part of it
             texts += [part.name + canonical(part.arguments) for part in message.parts if isinstance(part, ToolCall)]
             texts += [canonical(part.state) for part in message.parts if isinstance(part, Reasoning)]
     return around + -(-sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) // BYTES_PER_TOKEN)

@@ -475,7 +475,7 @@ def _angles(rope: Rope, head_dim: int, positions: int) -> tuple[Floats, Floats]:
 
 
 def __getattr__(name: str) -> Any:
-    """The old names, until 0.8.0."""
+    """The old names, until 0.9.0."""
     renamed = {"Fused": "CompiledDecoder", "can_fuse": "why_not_compiled"}
     if name not in renamed:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

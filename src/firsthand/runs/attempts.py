@@ -1,4 +1,4 @@
-"""Reads and writes the attempts in a run's file: rows, summaries and traces. `Run` in `store.py` is what others use.
+"""Reads and writes the attempts in a run's file: rows, summaries and traces. `Run` in `run_folder.py` is what others use.
 
 Rows are read page by page, so that a run of any size can be gone through and a slow reader holds no transaction open.
 """
@@ -6,7 +6,7 @@ Rows are read page by page, so that a run of any size can be gone through and a 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -233,3 +233,14 @@ def _trace_from_json(body: Json) -> Trace:
     if not is_tree(trace):
         raise ValueError("a message's parent does not come before it")
     return trace
+
+
+def samples(database: Database, benchmark: str, score_names: Iterable[str]) -> list[str]:
+    """The places of an attempt at the benchmark that has a score of its own, and of one with each score given later."""
+    own = "SELECT attempt FROM traces WHERE benchmark = ? AND score IS NOT NULL LIMIT 1"
+    later = (
+        "SELECT traces.attempt FROM scores JOIN traces ON traces.attempt = scores.attempt"
+        " WHERE benchmark = ? AND name = ? AND value IS NOT NULL LIMIT 1"
+    )
+    queries = [(own, (plain(benchmark),)), *((later, (plain(benchmark), plain(name))) for name in score_names)]
+    return list(dict.fromkeys(str(place) for sql, values in queries for (place,) in database.read(sql, values)))

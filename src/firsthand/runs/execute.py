@@ -18,7 +18,7 @@ from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.feed import Both
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.system.plurals import count_of
 from firsthand.system.request_owner import set_owner
 from firsthand.trace import Trace

@@ -1,4 +1,4 @@
-"""Scores that attempts of a run were given after they had ended, by name. `Run` in `store.py` is what others use."""
+"""Scores that attempts of a run were given after they had ended, by name. `Run` in `run_folder.py` is what others use."""
 
 from __future__ import annotations
 

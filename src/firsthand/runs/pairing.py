@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs.epoch_reducer import Reduce, epoch_reducer
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.runs.task_groups import common_groups, same_problem
 from firsthand.system.plurals import count_of
 from firsthand.task import Task

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from firsthand.loop.attempt import cost_of
+from firsthand.model import Usage
+from firsthand.runs.attempts import body_of
 from firsthand.runs.database import Database
 
 _SUPERSEDED = (
@@ -167,3 +170,19 @@ def _agents(database: Database) -> list[tuple[str, str]]:
 
 def _clusters(rows: list[tuple[Any, ...]]) -> tuple[tuple[float, int], ...]:
     return tuple((float(total), int(count)) for total, count in rows) if any(count > 1 for _, count in rows) else ()
+
+
+def spent(database: Database) -> tuple[Usage, int]:
+    """The cost of finished attempts and their judges, every try: tokens (as prompt tokens), money, number of calls."""
+    sql = "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_usd), 0.0), coalesce(sum(calls), 0) FROM traces"
+    tokens, cost_usd, num_calls = database.read(sql)[0]
+    judges = (
+        "SELECT reply FROM effects WHERE effect LIKE 'scorer %|%' AND attempt IN (SELECT attempt FROM traces)"
+        " GROUP BY attempt, effect, request"
+    )
+    replies = [body_of(database, digest) for (digest,) in database.read(judges)]
+    usage = Usage(prompt_tokens=tokens, cost_usd=cost_usd)
+    for reply in replies:
+        judged = cost_of(reply)
+        usage += Usage(prompt_tokens=judged.total_tokens, cost_usd=judged.cost_usd)
+    return usage, num_calls + len(replies)

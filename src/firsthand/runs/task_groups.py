@@ -39,6 +39,12 @@ class _Tasks(Protocol):
     def metadata(self, benchmark: str, limit: int | None = None) -> Iterator[tuple[str, Json]]: ...
 
 
+def task_groups(clusters: Mapping[str, dict[str, str]], run: _Tasks, strata: str | None) -> dict[str, dict[str, str]]:
+    """The clusters by benchmark, as `TaskGroups` of those benchmarks that have strata; `strata` as in `task_strata`."""
+    grouped = task_strata(run, strata)
+    return {**clusters, **{name: TaskGroups(clusters.get(name, {}), each) for name, each in grouped.items()}}
+
+
 def task_strata(run: _Tasks, key: str | None) -> dict[str, dict[str, str]]:
     """Benchmark -> task -> stratum, of the benchmarks whose first task has one: by `key`, or by what the tasks say.
 

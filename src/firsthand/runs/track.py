@@ -30,7 +30,7 @@ from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.database import put
 from firsthand.runs.integrity import SEALED
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.system.home import data_home
 
 FOLDER_VARIABLE = "FIRSTHAND_TRACK_AT"

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json, Message, Text, ToolCall, ToolResult, canonical
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.trace import Trace
 
 DataKind = Literal["sft", "pairs", "kto", "reward"]

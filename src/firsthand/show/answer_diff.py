@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from firsthand.loop.protection import shareable
 from firsthand.runs.pairing import Comparison, Pair
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
 from firsthand.show.html_page import page_html
 from firsthand.show.html_report import clipped

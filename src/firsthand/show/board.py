@@ -17,7 +17,7 @@ from firsthand.errors import unknown
 from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
 from firsthand.runs.epoch_reducer import reduced
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.show.board_words import p_text, value_text
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.figures import figures as figures_of

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from firsthand.errors import ConfigError
 from firsthand.stats.intervals import CONFIDENCE, Bounds, Interval
+from firsthand.stats.strata import joined_strata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +27,8 @@ RESAMPLES = 2000
 SEED = 20241101
 MAX_LEFT_OUT = 500
 """The jackknife leaves out one of so many groups of units at most: its skewness is the same, and there are fewer of them."""
+MIN_STRATUM = 10
+"""Strata of fewer units are drawn together: n draws of n units have 1 - 1/n of the variance."""
 _CHUNK = 4_000_000
 
 
@@ -34,6 +37,7 @@ def bootstrap(
     n: int,
     *,
     labels: Sequence[str] | None = None,
+    strata: Sequence[str] | None = None,
     method: Method = "bca",
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
@@ -41,20 +45,26 @@ def bootstrap(
 ) -> Interval:
     """The figure of n tasks and its interval; `of` takes counts (D, T) and gives the figure of each draw (D,).
 
-    `labels` names the cluster of each task. BCa corrects the percentiles for bias and skew (Efron, 1987).
+    `labels` names the cluster of each task, `strata` the stratum: as many units are drawn of each as it has. BCa corrects
+    the percentiles for bias and skew (Efron, 1987).
     """
     import numpy as np
 
     unit_T = units(n, labels)
+    stratum_U = unit_strata(unit_T, strata)
     value = float(of(np.ones((1, n)))[0])
     clusters = int(unit_T.max()) + 1 if labels else 0
     if unit_T.max() == 0:
         return Interval(value, -math.inf, math.inf, n, _name(method), clusters=clusters)
-    draws = np.concatenate([of(counts_DT) for counts_DT in drawn(unit_T, resamples, seed)])
+    draws = np.concatenate([of(counts_DT) for counts_DT in drawn(unit_T, resamples, seed, stratum_U)])
 
     def without() -> Array:
         group_T = unit_T % MAX_LEFT_OUT
-        return of((group_T != np.arange(group_T.max() + 1)[:, None]).astype(np.float64))
+        found = of((group_T != np.arange(group_T.max() + 1)[:, None]).astype(np.float64))
+        if stratum_U is not None and len(stratum_U) <= MAX_LEFT_OUT:  # what strata differ by is no skew of the draws
+            for stratum in np.unique(stratum_U):
+                found[stratum_U == stratum] -= found[stratum_U == stratum].mean()
+        return found
 
     bounds = _bounds(value, draws, without, method, confidence)
     return Interval(value, *bounds, n, _name(method), float(draws.std(ddof=1)), clusters)
@@ -110,15 +120,49 @@ def units(n: int, labels: Sequence[str] | None) -> Array:
     return np.array([found.setdefault(label, len(found)) for label in labels])
 
 
-def drawn(unit_T: Array, resamples: int, seed: int = SEED) -> Iterator[Array]:
-    """Counts (D, T) of so many draws, some of them at a time: the tasks of a unit are drawn together."""
+def unit_strata(unit_T: Array, strata: Sequence[str] | None) -> Array | None:
+    """The stratum of each unit (U,) from the stratum of each task; None if there are not two.
+
+    Strata that share a cluster are one, and those of fewer than MIN_STRATUM units are drawn together: draws of so few
+    vary too little, and too much across strata errs on the side of a wider interval.
+    """
+    import numpy as np
+
+    if strata is None:
+        return None
+    joined = joined_strata(strata, [str(unit) for unit in unit_T])
+    named = [""] * (int(unit_T.max()) + 1)
+    for unit, stratum in zip(unit_T, joined, strict=True):
+        named[unit] = stratum
+    _, stratum_U, sizes = np.unique(named, return_inverse=True, return_counts=True)
+    small = sizes < MIN_STRATUM
+    if small.any():
+        if sizes[small].sum() < MIN_STRATUM and not small.all():  # they join the smallest that is large enough
+            small[np.argmin(np.where(small, sizes.max() + 1, sizes))] = True
+        stratum_U = np.where(small[stratum_U], np.flatnonzero(small)[0], stratum_U)
+    return stratum_U if len(np.unique(stratum_U)) > 1 else None
+
+
+def drawn(unit_T: Array, resamples: int, seed: int = SEED, stratum_U: Array | None = None) -> Iterator[Array]:
+    """Counts (D, T) of so many draws, some of them at a time: the tasks of a unit are drawn together.
+
+    With strata, as many units are drawn of each stratum as it has.
+    """
     import numpy as np
 
     rng, num_units = np.random.default_rng(seed), int(unit_T.max()) + 1
     step = max(1, _CHUNK // len(unit_T))
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        yield rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=size)[:, unit_T].astype(np.float64)
+        if stratum_U is None:
+            counts_DU = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=size)
+        else:
+            counts_DU = np.zeros((size, num_units), dtype=np.int64)
+            for stratum in np.unique(stratum_U):
+                places = np.flatnonzero(stratum_U == stratum)
+                shares = np.full(len(places), 1 / len(places))
+                counts_DU[:, places] = rng.multinomial(len(places), shares, size=size)
+        yield counts_DU[:, unit_T].astype(np.float64)
 
 
 def _bounds(value: float, draws: Array, without: Callable[[], Array], method: Method, confidence: float) -> Bounds:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.message import Json
+from firsthand.runs.run_folder import Run
 from firsthand.runs.score_totals import TaskMean
-from firsthand.runs.store import Run
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, mean_interval
 
 Value = str | float | int

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from firsthand.benchmark import Figure
 from firsthand.errors import ConfigError
-from firsthand.stats.bootstrap import RESAMPLES, bootstrap, drawn, units
+from firsthand.stats.bootstrap import RESAMPLES, bootstrap, drawn, unit_strata, units
 from firsthand.stats.bounded_mean import lowest_mean, score_p_value
 from firsthand.stats.intervals import (
     CONFIDENCE,
@@ -22,6 +22,8 @@ from firsthand.stats.intervals import (
     Interval,
     cluster_labels,
     equal_bounds,
+    moments,
+    stratum_labels,
     task_means,
     unseen_share,
 )
@@ -60,6 +62,14 @@ def influences(figure: Figure, tasks: Sequence[str] | None = None) -> Array:
     return centred
 
 
+def strata_gain(values: Sequence[float] | Array, labels: Sequence[str] | None, strata: Sequence[str] | None) -> float:
+    """The standard error of a mean of these values without their strata over that with them; 1 if there are none."""
+    stratified = moments([float(each) for each in values], labels, strata)
+    if not stratified.strata or not stratified.error > _TINY:
+        return 1.0
+    return replace(stratified, strata=()).error / stratified.error
+
+
 def figure_value(figure: Figure) -> float:
     """The figure of all its tasks; NaN of none."""
     import numpy as np
@@ -90,12 +100,13 @@ def _resampled(figure: Figure, clusters: Clusters | None, confidence: float) -> 
         return Interval(math.nan, -math.inf, math.inf, 0)
     if figure.uncertainty:
         return Interval(figure_value(figure), math.nan, math.nan, n, NO_INTERVAL)
-    labels = cluster_labels(list(figure.tasks), clusters)
+    labels, strata = cluster_labels(list(figure.tasks), clusters), stratum_labels(list(figure.tasks), clusters)
     try:
         found = bootstrap(
             figure.of,
             n,
             labels=labels,
+            strata=strata,
             method=figure.method,
             confidence=confidence,
             resamples=SLOW_DRAWS if figure.slow else RESAMPLES,
@@ -118,12 +129,13 @@ def _with_unseen(found: Interval, figure: Figure, clusters: Clusters | None, con
         low, high = equal_bounds(found.value, found.clusters or n, True, confidence)
     else:
         values = influences(figure)
+        gain = strata_gain(values, labels, stratum_labels(list(figure.tasks), clusters))
 
         def above(bar: float) -> float:
-            return score_p_value(values.tolist(), bar, 0.0, labels=labels)
+            return score_p_value(values.tolist(), bar, 0.0, labels=labels, gain=gain)
 
         def below(bar: float) -> float:
-            return score_p_value((1 - values).tolist(), bar, 0.0, labels=labels)
+            return score_p_value((1 - values).tolist(), bar, 0.0, labels=labels, gain=gain)
 
         low = lowest_mean(above, found.low, 0.0, level)
         high = 1 - lowest_mean(below, 1 - found.high, 0.0, level)
@@ -147,6 +159,8 @@ class FigureDifference:
     """True if both figures are within 0 to 1."""
     values: tuple[float, ...] = ()
     """The difference as if each task alone made it; none if the figures take long or the tasks are many."""
+    gain: float = 1.0
+    """The factor by which strata reduce the standard error."""
 
     @staticmethod
     def between(a: Figure, b: Figure, clusters: Clusters | None = None, draws: int = DRAWS) -> FigureDifference:
@@ -156,14 +170,15 @@ class FigureDifference:
         common = sorted({*a.tasks} & {*b.tasks})
         if not common:
             return FigureDifference(math.nan, (), 0, (0, 0))
-        labels = cluster_labels(common, clusters)
+        labels, strata = cluster_labels(common, clusters), stratum_labels(common, clusters)
         unit_T = units(len(common), labels)
+        stratum_U = unit_strata(unit_T, strata)
 
         def difference(counts_DT: Array) -> Array:
             return _of_tasks(a, common, counts_DT) - _of_tasks(b, common, counts_DT)
 
         resamples = (min(draws, SLOW_DRAWS) if a.slow or b.slow else draws) if unit_T.max() else 0
-        found = [np.zeros(0), *(difference(counts_DT) for counts_DT in drawn(unit_T, resamples))]
+        found = [np.zeros(0), *(difference(counts_DT) for counts_DT in drawn(unit_T, resamples, stratum_U=stratum_U))]
         all_draws = np.sort(np.concatenate(found))
         once = np.ones((1, len(common)))
         ends = [float(_of_tasks(each, common, once)[0]) for each in (a, b)]
@@ -175,7 +190,8 @@ class FigureDifference:
             tuple(labels) if labels else None,
             a.lower_is_better,
             all(0 <= each <= 1 for each in ends),
-            () if a.slow or b.slow or len(common) > MAX_INFLUENCES else _influence_differences(a, b, common),
+            values := () if a.slow or b.slow or len(common) > MAX_INFLUENCES else _influence_differences(a, b, common),
+            strata_gain(values, labels, strata) if values else 1.0,
         )
 
     @property
@@ -242,7 +258,7 @@ class FigureDifference:
         if self.equal or not self.unit or not self.draws:
             return found
         if self.values:
-            return max(found, score_p_value(self.values, bar, -1.0, labels=self.labels))
+            return max(found, score_p_value(self.values, bar, -1.0, labels=self.labels, gain=self.gain))
         if self.mean <= bar:
             return 1.0
         return max(found, (max(0.0, 1 + bar) / (1 + self.mean)) ** self.num_units)

@@ -88,7 +88,8 @@ def mean_interval(
 ) -> Interval:
     """The mean score and its interval. Give one value per task, or task -> the values of its attempts.
 
-    Values that are all 0 or 1 get Wilson's interval; others Student's t, cut to 0..1 if all values lie there. If all n
+    Values that are all 0 or 1 get Wilson's interval; others Student's t, if all lie within 0 to 1 that of one task more
+    (`_with_one_more`). If all n
     values are equal (n = 1 too) the spread is unknown, and t would claim certainty: for values in 0..1 the interval then
     allows a share 1 - (alpha/2)^(1/n) of tasks, the most that n equal draws leave possible, to score anything; for
     others it is unbounded. With n = 0 everything is NaN. Where tasks share `clusters`, see `interval_of`. A `TaskGroups` as
@@ -210,7 +211,10 @@ def interval_of(found: Moments, confidence: float = CONFIDENCE) -> Interval:
         method = f"{named}Wilson" if found.strata else "clustered Wilson"
         bounds = proportion_interval(found.mean * effective, effective, confidence)
     else:
-        bounds, method = _cut(found.mean, t_value(found.freedom, confidence) * error, found.unit), f"{named}t"
+        half = t_value(found.freedom, confidence) * error
+        bounds, method = Bounds(found.mean - half, found.mean + half), f"{named}t"
+        if found.unit:
+            bounds = _with_one_more(found.mean, error, found.freedom, bounds, confidence)
     return Interval(found.mean, *bounds, found.n, method, error, count, inflation)
 
 
@@ -299,8 +303,18 @@ def equal_bounds(mean: float, n: int, unit: bool, confidence: float) -> Bounds:
     return Bounds(mean * (1 - unseen), mean * (1 - unseen) + unseen)
 
 
-def _cut(mean: float, half: float, unit: bool) -> Bounds:
-    return Bounds(max(0.0, mean - half), min(1.0, mean + half)) if unit else Bounds(mean - half, mean + half)
+def _with_one_more(mean: float, error: float, freedom: float, bounds: Bounds, confidence: float) -> Bounds:
+    """The t bounds of scores within 0 to 1, stretched to those with one more unit, half of it at 0 and half at 1.
+
+    t knows only the losses that were seen: where few tasks fail altogether it covers the truth in 66 to 90 % of samples of
+    10 to 50 tasks. One more unit is what Jeffreys's prior adds to proportions (Brown, Cai and DasGupta, 2001): with it no
+    case of `python bench/sims.py --coverage partial` is below 94 %, and at 100 tasks most are 0 to 10 % wider.
+    """
+    units = freedom + 1
+    centre = (units * mean + 0.5) / (units + 1)
+    squares = units * freedom * error**2 + units * (mean - centre) ** 2 + (centre**2 + (1 - centre) ** 2) / 2
+    half = t_value(units, confidence) * math.sqrt(squares / units / (units + 1))
+    return Bounds(max(0.0, min(bounds.low, centre - half)), min(1.0, max(bounds.high, centre + half)))
 
 
 def _number(value: float) -> float:

@@ -223,7 +223,9 @@ class Differences:
     def surely_above(self, bar: float) -> float:
         """The same as `p_above` for a gate: scores within 0 to 1 may have losses that no task has shown (`bounded_mean`)."""
         found = self.p_above(bar)
-        if self.method.endswith("Tango") or not self.error or not self.unit:
+        if self.n and self.method.endswith("Tango"):
+            return max(found, self._corrected_tango(bar))
+        if not self.error or not self.unit:
             return found
         gain = self._unstratified / self.error if self.units else 1.0
         return max(found, score_p_value(self.values, bar, -1.0, labels=self.labels, gain=gain))
@@ -231,11 +233,22 @@ class Differences:
     def sure_bounds(self, confidence: float = CONFIDENCE) -> Bounds:
         """The bounds at which `surely_above`, and for the upper one that of B - A, touches half of 1 - confidence."""
         low, high = self.bounds(confidence)
-        if self.n == 0 or not self.unit or not self.error or self.method.endswith("Tango"):
+        if self.n == 0 or not self.unit or not (self.error or self.method.endswith("Tango")):
             return Bounds(low, high)
         level = (1 - confidence) / 2
         down = lowest_mean(self.surely_above, low, -1.0, level)
         return Bounds(down, -lowest_mean(self.reversed.surely_above, -high, -1.0, level))
+
+    def _corrected_tango(self, bar: float) -> float:
+        """The p-value of Tango's statistic with Yates's continuity correction (1934), against Student's t.
+
+        Tango's own is too small where few tasks are won or lost: it passes up to 8.9 % at a bar of up to 10 %.
+        """
+        from scipy.special import stdtr
+
+        better, worse, n = self._tango
+        statistic = tango_statistic(better, worse, n, bar, correction=n / self.n / 2)
+        return float(stdtr(self.freedom, -statistic)) if self.freedom > 0 else 1.0
 
     @cached_property
     def reversed(self) -> Differences:
@@ -322,13 +335,16 @@ def tango_interval(better: float, worse: float, n: float, confidence: float = CO
     return Bounds(low, high)
 
 
-def tango_statistic(better: float, worse: float, n: float, d: float) -> float:
-    """The score statistic of the null hypothesis that the difference of two paired proportions is d."""
+def tango_statistic(better: float, worse: float, n: float, d: float, correction: float = 0.0) -> float:
+    """The score statistic of the null hypothesis that the difference of two paired proportions is d.
+
+    A `correction` of a half takes half a task from the wins, as whole tasks are counted.
+    """
     linear = -better - worse + (2 * n - better + worse) * d
     root = math.sqrt(max(0.0, linear * linear + 8 * n * worse * d * (1 - d)))
     losses = max(0.0, (root - linear) / (4 * n))
     variance = n * (2 * losses + d * (1 - d))
-    distance = better - worse - n * d
+    distance = better - worse - n * d - correction
     return 0.0 if abs(distance) < _TINY else distance / math.sqrt(max(variance, 1e-300))
 
 

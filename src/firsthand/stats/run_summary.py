@@ -14,8 +14,8 @@ from firsthand.benchmark import Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
 from firsthand.runs.pairing import scores_of
+from firsthand.runs.run_folder import Run
 from firsthand.runs.score_totals import Totals
-from firsthand.runs.store import Run
 from firsthand.runs.task_groups import TaskGroups
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, Moments, finite, interval_of, mean_interval

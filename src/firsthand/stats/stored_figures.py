@@ -16,7 +16,7 @@ from firsthand.benchmark import Benchmark, Figure, Figures
 from firsthand.errors import DataError, FirsthandError
 from firsthand.message import canonical
 from firsthand.runs.attempt_summary import AttemptSummary
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.stats.figures import figures, has_figures
 from firsthand.system.home_seal import is_ours
 from firsthand.system.option_spec import parse_spec

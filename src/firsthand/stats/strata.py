@@ -25,7 +25,7 @@ def strata_units(means: Sequence[float], strata: Sequence[str], clusters: Sequen
     of a larger variance.
     """
     named = clusters if clusters is not None else [str(place) for place in range(len(means))]
-    joined = _joined(strata, named)
+    joined = joined_strata(strata, named)
     sums: dict[str, dict[str, tuple[float, int]]] = {}
     for mean, stratum, unit in zip(means, joined, named, strict=True):
         own = sums.setdefault(stratum, {})
@@ -75,7 +75,7 @@ def _size(units: Units) -> int:
     return sum(count for _, count in units)
 
 
-def _joined(strata: Sequence[str], clusters: Sequence[str]) -> list[str]:
+def joined_strata(strata: Sequence[str], clusters: Sequence[str]) -> list[str]:
     """The stratum of each task, with those that share a cluster under one name."""
     leader: dict[str, str] = {}
 

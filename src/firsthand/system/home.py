@@ -6,9 +6,18 @@ import os
 import sys
 from pathlib import Path
 
+from firsthand.errors import ConfigError
+
 
 def data_home() -> Path:
-    """`$FIRSTHAND_HOME`, or `firsthand` in the platform's data folder."""
+    """`$FIRSTHAND_HOME`, or `firsthand` in the platform's data folder; ConfigError if the user has no home folder."""
+    try:
+        return _data_home()
+    except RuntimeError as error:  # of pathlib: no HOME and no such user, as in some containers
+        raise ConfigError(f"the data home is unknown ({error}): set FIRSTHAND_HOME to a folder") from None
+
+
+def _data_home() -> Path:
     if chosen := os.environ.get("FIRSTHAND_HOME"):
         return Path(chosen).expanduser()
     if sys.platform == "darwin":

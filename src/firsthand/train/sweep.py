@@ -22,7 +22,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from firsthand.errors import ConfigError, StoreError
+from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.runs import store
 from firsthand.runs.track import FOLDER_VARIABLE, Track
 from firsthand.system.lock import claimed
@@ -89,7 +89,11 @@ def load_spec(folder: Path) -> Sweep:
         body = json.loads((folder / SPEC).read_text(encoding="utf-8"))
         body |= {"command": tuple(body["command"]), "trials": tuple(body["trials"]), "rungs": tuple(body["rungs"])}
         return Sweep(**body)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} holds no sweep ({SPEC}: {error.strerror or error}): give the folder of one"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder} holds no sweep ({type(error).__name__}): give the folder of one") from None
 
 
@@ -220,6 +224,9 @@ def _looked_at(sweep: Sweep, trial: Trial) -> Trial:
         with closing(store.open_run(trial.folder, trial.folder)) as run:
             values = [value for value in Track(run).curve(sweep.metric).values if not math.isnan(value)]
             names = Track(run).names()
+    except UnknownName:
+        hint = f"let it log with `firsthand.runs.track`, which reads ${FOLDER_VARIABLE}"
+        return _with(trial, state="failed", why=f"it kept no metrics in its folder: {hint}")
     except StoreError as error:
         return _with(trial, state="failed", why=str(error))
     if not values:
@@ -244,11 +251,20 @@ def _last_line(log: Path) -> str:
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """End processes and their children: first asked, after _STOP_S seconds made to."""
-    for signalled in (signal.SIGINT, signal.SIGKILL):
-        left = [process for process in processes if process.poll() is None]
-        for process in left:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signalled)
+    left = [process for process in processes if process.poll() is None]
+    try:
+        _signal(left, signal.SIGINT)
         until = time.monotonic() + _STOP_S
         while any(process.poll() is None for process in left) and time.monotonic() < until:
             time.sleep(_POLL_S)
+    finally:  # at once if Ctrl-C is pressed again
+        _signal(left, signal.SIGKILL)
+        for process in left:
+            process.wait()
+
+
+def _signal(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    for process in processes:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)

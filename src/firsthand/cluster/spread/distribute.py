@@ -21,7 +21,7 @@ from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
 from firsthand.rollout import Place
 from firsthand.runs.execute import begin
-from firsthand.runs.store import Run
+from firsthand.runs.run_folder import Run
 from firsthand.system.plurals import count_of
 from firsthand.trace import Failure, Trace, new_trace_id
 

@@ -1,0 +1,136 @@
+"""Ctrl-C and SIGTERM, in real processes: one sentence, an exit code of its own, nothing left running, and a way on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from firsthand.runs.store import open_run
+from firsthand.system import interruption
+
+SLOW = """
+import asyncio, pathlib
+
+async def slow(task, ctx):
+    pathlib.Path("begun").touch()
+    await asyncio.sleep(600)
+"""
+BOTH = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+
+
+def process(folder: Path, *words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "FIRSTHAND_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "firsthand", *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_for(file: Path, child: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 120
+    while not file.exists():
+        assert time.monotonic() < until and child.poll() is None, child.communicate()
+        time.sleep(0.02)
+
+
+@BOTH
+def test_a_run_says_how_to_go_on_and_is_marked_as_interrupted(tmp_path: Path, number: int, code: int) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "none.json").write_text("[]")
+    words = (
+        "arithmetic",
+        "--model",
+        "scripted:none.json",
+        "--pattern",
+        "slow.py",
+        "--limit",
+        "3",
+        "--concurrency",
+        "1",
+    )
+    child = process(tmp_path, "run", *words)
+    wait_for(tmp_path / "begun", child)
+    child.send_signal(number)
+    _, told = child.communicate(timeout=60)
+    with open_run("last", tmp_path / "home") as run:
+        assert run.status == "interrupted" and run.database.read("SELECT status FROM run") == [("interrupted",)]
+        assert told.strip().splitlines()[-1].endswith(f"attempts done: `firsthand run --resume {run.id}` finishes them")
+    assert child.returncode == code and "Traceback" not in told
+
+
+@pytest.mark.slow
+@BOTH
+def test_a_training_run_says_how_to_go_on_and_does(tmp_path: Path, number: int, code: int) -> None:
+    folder = tmp_path / "run"
+    child = process(
+        tmp_path, "train", "toy_reasoner", "--steps", "100000", "--checkpoint-every", "1", "--out", str(folder)
+    )
+    until = time.monotonic() + 300
+    while not list(folder.glob("checkpoints/*")):
+        assert time.monotonic() < until and child.poll() is None
+        time.sleep(0.1)
+    child.send_signal(number)
+    _, told = child.communicate(timeout=120)
+    assert child.returncode == code and "Traceback" not in told
+    assert told.strip().splitlines()[-1] == (
+        f"firsthand: interrupted: `firsthand train --resume {folder}` goes on from the newest checkpoint"
+    )
+    steps = max(int("".join(filter(str.isdigit, each.name))) for each in folder.glob("checkpoints/*"))
+    again = process(tmp_path, "train", "--resume", str(folder), "--steps", str(steps + 5))
+    _, told = again.communicate(timeout=300)
+    assert again.returncode == 0, told
+
+
+def test_ctrl_c_while_python_imports_is_no_traceback(tmp_path: Path) -> None:
+    code = """
+import sys
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == "firsthand.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Pressed())
+from firsthand.__main__ import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.strip(), done.stdout) == (130, "firsthand: interrupted", "")
+
+
+def test_sigterm_is_left_to_whoever_handles_it() -> None:
+    code = """
+import signal
+from firsthand.system import interruption
+signal.signal(signal.SIGTERM, mine := lambda number, frame: None)
+interruption.install()
+assert signal.getsignal(signal.SIGTERM) is mine
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+interruption.install()
+try:
+    signal.raise_signal(signal.SIGTERM)
+    raise SystemExit("nothing came")
+except KeyboardInterrupt:
+    assert interruption.terminated()
+interruption.exit_at_once()
+assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not interruption.terminated()
+
+
+def test_a_mistyped_name_leaves_no_training_run_behind(tmp_path: Path) -> None:
+    for words in (("train", "pretrain", "nowhere.txt"), ("train", "--resume")):
+        child = process(tmp_path, *words)
+        _, told = child.communicate(timeout=120)
+        assert child.returncode in (1, 2) and "Traceback" not in told
+        assert (
+            told.strip()
+            .splitlines()[-1]
+            .startswith(("firsthand: there is no file or folder nowhere.txt", "firsthand: --resume needs"))
+        )
+    assert not list((tmp_path / "home").glob("runs/*/run.sqlite"))
