@@ -10,9 +10,10 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +125,30 @@ def _train(own: Config, words: Sequence[str]) -> int:
         folder = own.out or data_home() / "runs" / new_run_id(datetime.now(), Path(name).stem)
     else:
         raise ConfigError("a recipe is needed; `firsthand train --help` shows all")
+    from firsthand.train import processes
     from firsthand.train.training_run import opened
 
-    with opened(folder, name, config, resume=own.resume is not None) as run:
+    with ExitStack() as stack:
+        stack.enter_context(processes.joined())
+        folder = processes.from_first(folder)
+        if not processes.is_first():
+            stack.enter_context(redirect_stdout(StringIO()))  # what the first process says is enough
+        run = stack.enter_context(opened(folder, name, config, resume=own.resume is not None))
         print(f"run {folder}", file=sys.stderr)
         model = recipe(config, run)
-    print(f"the model is in {model}: try `firsthand chat {model}` or `firsthand serve {model}`")
+        print(_outcome(model, folder))
     return 0
+
+
+def _outcome(model: Path, folder: Path) -> str:
+    """What to do with a trained model, or with the adapters of agents."""
+    agents = sorted(each.name for each in model.iterdir() if each.is_dir()) if model.name == "adapters" else []
+    if agents:
+        return (
+            f"the adapters of {', '.join(agents)} are in {model}: try `firsthand run BENCHMARK --model "
+            f"agents:BASE@{folder}` with the pattern they were trained in"
+        )
+    return f"the model is in {model}: try `firsthand chat {model}` or `firsthand serve {model}`"
 
 
 def _recipe(name: str) -> tuple[Any, type[Any]]:

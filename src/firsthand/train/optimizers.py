@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from firsthand.nn.lora import whole_tensor
 from firsthand.train.recipe_settings import OptimizerSettings
+from firsthand.train.sharding import like
 
 
 def optimizer_for(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -77,7 +79,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(weight)
         state["momentum"].mul_(group["momentum"]).add_(gradient)
         ahead = torch.add(gradient, state["momentum"], alpha=group["momentum"])
-        return newton_schulz(ahead) * (0.2 * math.sqrt(max(weight.shape)))
+        return like(newton_schulz(whole_tensor(ahead)), weight) * (0.2 * math.sqrt(max(weight.shape)))
 
     def _adam(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state, (beta1, beta2) = self.state[weight], group["betas"]

@@ -61,13 +61,17 @@ def pretrain(config: Config, run: TrainingRun) -> Path:
     from firsthand.train import bpe, documents
     from firsthand.train.bits_per_byte import held_out_loss
     from firsthand.train.objective import Objective
+    from firsthand.train.processes import is_first, together
 
     texts = documents.read_documents(list(map(Path, config.data)), suffixes=config.suffixes, exclude=config.exclude)
     trained, held_out = documents.split_documents(texts, config.holdout, seed=config.loop.seed)
     own = run.folder / "tokenizer"
     source = model_lookup.resolve(config.tokenizer) if config.tokenizer else own
-    if source == own and not (run.is_resumed and (own / "tokenizer_config.json").exists()):  # written last
+    if (
+        is_first() and source == own and not (run.is_resumed and (own / "tokenizer_config.json").exists())
+    ):  # written last
         bpe.train_tokenizer((each.text for each in trained), own, vocab_size=config.vocab_size)
+    together()
     tokenizer = pretrained.load(source)
     corpus, unseen = (documents.encode_documents(each, tokenizer) for each in (trained, held_out))
     print(f"{len(trained)} documents, {corpus.num_targets:,} tokens; {len(held_out)} documents held out")
