@@ -75,9 +75,9 @@ def grade(
 
     `label` is added to the name of each task's group. `agents` have an adapter each, and the name of the score that is
     their reward: at the messages of the branch if it is there, else of the attempt; None is `score`. Each then has episodes
-    and groups of its own, and tokens that no agent sampled count nothing. A rollout that failed, or whose reward raised or is not a number,
-    gives no episode and is counted. TrainingError, with the first reason, if none is left; ModelError if the model reports
-    no tokens, or not the distribution that it sampled from.
+    and groups of its own, and tokens that no agent sampled count nothing. A rollout that failed, or whose reward raised or
+    is not a number, gives no episode and is counted. TrainingError, with the first reason, if none is left; ModelError if
+    the model reports no tokens, or not the distribution that it sampled from.
     """
     episodes: list[Episode] = []
     failures: Counter[str] = Counter()

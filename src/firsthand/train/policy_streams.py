@@ -32,8 +32,9 @@ def policy_streams(
 
     With `mean_per_answer` each answer counts as one (1 / |o| per token), else each token. The old log-probs are those of the
     distribution that was sampled; with `sampled.correct_to_model` they are the model's own, and the advantages are
-    multiplied by the importance weights between the two. Episodes with importance weights of their own have them too. `references` are T log-probs of the reference policy, and give
-    `ref_kl` the weights of `pg`. `more` are further fields of each stream.
+    multiplied by the importance weights between the two. Episodes with importance weights of their own have them too.
+    `references` are T log-probs of the reference policy, and give `ref_kl` the weights of `pg`. `more` are further fields
+    of each stream.
     """
     made = []
     for index, episode in enumerate(episodes):
