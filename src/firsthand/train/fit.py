@@ -89,11 +89,8 @@ def fit(
             _add(sums, shares)
         norm = _join(parameters, sums, clip_norm, in_parts=in_parts)
         if not (math.isfinite(sums.get("loss", 0.0)) and math.isfinite(norm)):
-            where = (
-                ""
-                if folder is None or not is_first()
-                else f", and its streams are in {save_streams(streams, folder, step)}"
-            )
+            saved = save_streams(streams, folder, step) if folder is not None and is_first() else None
+            where = "" if saved is None else f", and its streams are in {saved}"
             raise TrainingError(
                 f"step {step} has the loss {sums['loss']:g} and a gradient of norm {norm:g}: the weights are those of step "
                 f"{step - 1}{where}; lower the learning rate, or look at what these streams hold"
