@@ -160,7 +160,11 @@ def attach(model: Decoder, adapter: Adapter, *, dropout: float = 0.0) -> Decoder
 def whole_tensor(tensor: Tensor) -> Tensor:
     """Returns the tensor without its gradient, gathered from all processes if it is sharded over them (a DTensor)."""
     gather = getattr(tensor, "full_tensor", None)
-    return tensor.detach() if gather is None else gather().detach()  # type: ignore[no-any-return]
+    if gather is None:
+        return tensor.detach()
+    whole = gather()
+    wait = getattr(whole, "wait", None)  # a collective may still be under way
+    return (whole if wait is None else wait()).detach()  # type: ignore[no-any-return]
 
 
 def row_lengths(weight_OD: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from firsthand.errors import TrainingError
 from firsthand.nn.decoder import Decoder
 from firsthand.train.objective import Objective
 from firsthand.train.processes import from_all, is_first, ranks
-from firsthand.train.sharding import clip_sharded, is_sharded, passes_of_rank
+from firsthand.train.sharding import clip_sharded, forget_gathered, is_sharded, passes_of_rank
 from firsthand.train.step_loss import step_loss
 from firsthand.train.streams import Batches, counts, micro_batches, packed, save_streams
 
@@ -102,6 +102,8 @@ def fit(
             optimizer.step()
         done, tokens, seconds = step, sum(map(len, streams)), time.perf_counter() - began
         further = evaluate(step) if evaluate is not None and track is not None else {}
+        if in_parts:
+            forget_gathered(model)
         if track is not None and is_first():
             told = {"grad_norm": norm, "lr": rates[0] * scale, "tokens": tokens, "tokens_per_s": tokens / seconds}
             track.log({**sums, **told, **further}, step=step)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from firsthand.nn.lora import whole_tensor
 from firsthand.train.recipe_settings import OptimizerSettings
@@ -34,6 +35,8 @@ def optimizer_for(model: nn.Module, settings: OptimizerSettings) -> torch.optim.
     groups = [{"params": blocks + others, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     fused = all(weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in weights.values())
     kept = [group for group in groups if group["params"]]
+    if len({isinstance(weight, DTensor) for weight in weights.values()}) > 1:  # a sharded model and a whole value head
+        return torch.optim.AdamW(kept, lr=settings.lr, betas=betas, eps=settings.eps, foreach=False)
     return torch.optim.AdamW(kept, lr=settings.lr, betas=betas, eps=settings.eps, fused=fused)
 
 

@@ -30,9 +30,10 @@ def sharded(model: Decoder) -> Decoder:
     """The model with its weights spread over all processes: a unit for each block, and one for the rest.
 
     Gradients are summed over processes and not averaged, since each part of a loss is divided by its count over all of them.
-    A model in one process stays as it is.
+    A model in one process stays as it is; one that is sharded already has nothing gathered any more.
     """
     if ranks() == 1 or is_sharded(model):
+        forget_gathered(model)
         return model
     mesh = init_device_mesh(model.embed.weight.device.type, (ranks(),))
     for layer in model.layers:
@@ -56,7 +57,7 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def forget_gathered(model: nn.Module) -> None:
-    """Drop what forward passes without a backward pass have gathered, before the weights change."""
+    """Drop what forward passes without a backward pass have gathered, before weights are read or changed."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

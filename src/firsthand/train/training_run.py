@@ -130,6 +130,7 @@ class TrainingRun:
         An adapter is written by itself too, and merged; `named` is the base for its settings. Those of agents are written
         alone, and their folder is returned. Processes that train together all call it, and the first one writes.
         """
+        self.spread(model)
         config = None if adapter is None else adapter.config(self.loop.seed)
         agents = agents_of(model)
         if config is not None:
