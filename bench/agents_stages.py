@@ -173,7 +173,7 @@ def rewarded(recipe: str, work: Path, base: Path, before: Path, seed: int, **set
     own = Path(__file__)
     trained(
         recipe, work / recipe, benchmark=str(own), pattern=f"{own}:team", model=str(base), begin_with=str(before),
-        agents="lead=lead_right,worker=worker_right", prompts=16, group_size=8, max_tokens=3, held_out=HELD_OUT,
+        agents="lead=lead_right,worker=worker_right", prompts=32, group_size=8, max_tokens=3, held_out=HELD_OUT,
         eval_every=10_000, kl=0.01, seed=seed, **settings,
     )  # fmt: skip
     return work / recipe / "adapters"
@@ -265,7 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shown", type=int, default=12, help="pairs of 25 whose answers SFT sees")
-    parser.add_argument("--steps", type=int, default=60, help="steps of PPO and of GRPO")
+    parser.add_argument("--steps", type=int, default=40, help="steps of PPO and of GRPO")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with TemporaryDirectory() as place:
@@ -287,7 +287,7 @@ def main() -> None:
                 adapters = dpo(work, base, adapters, given.seed, attempts(base, adapters, trainable, 2, given.seed + 1))
             else:
                 assert adapters is not None
-                adapters = rewarded(stage, work, base, adapters, given.seed, lr=5e-3, steps=given.steps)
+                adapters = rewarded(stage, work, base, adapters, given.seed, lr=1e-3, steps=given.steps)
             seconds = time.process_time() - began
             now = outcome(attempts(base, adapters, held_out, 2, given.seed), seconds)
             print(row(stage.upper(), now, before), flush=True)

@@ -28,6 +28,7 @@ from firsthand.providers.openai import OpenAIModel
 from firsthand.rollout import Place, rollouts
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import adapter_of, with_adapter
+from firsthand.train.agent_heads import AgentHeads, choose_head, value_head
 from firsthand.train.endpoint_sampler import EndpointPolicy
 from firsthand.train.episodes import grade
 from firsthand.train.fit import fit
@@ -324,6 +325,20 @@ def test_one_agent_at_a_time_is_on_and_none_within_adapters_off(folder: Path) ->
         choose(model, "c")
 
 
+def test_each_agent_s_values_are_learned_by_its_own_head(folder: Path) -> None:
+    model = with_adapter(weights.load(folder), AdapterSettings(adapter="lora"), seed=0, agents=("lead", "worker"))
+    heads = AgentHeads({agent: value_head(model) for agent in ("lead", "worker")})
+    choose_head(heads, "worker")
+    streams = [Stream([5, 6, 7, 8], value=[0, 1, 1, 1], returns=np.ones(4), adapter="lead") for _ in range(2)]
+    optimizer = optimizer_for(torch.nn.ModuleDict({"m": model, "h": heads}), OptimizerSettings(lr=1e-2))
+    fit(
+        model, Lists(streams), objective=Objective(value=1.0), optimizer=optimizer, schedule=lambda step: 1.0, steps=1,
+        values=heads,
+    )  # fmt: skip
+    changed = [bool(head.bias.abs().max() > 0) for head in heads.heads]  # type: ignore[union-attr, operator]
+    assert changed == [True, False]
+
+
 # -- an endpoint as the sampler --
 
 
@@ -431,3 +446,20 @@ def test_a_run_that_ended_within_a_batch_goes_on_with_its_finished_rollouts(fold
     one, other = (weights.load(tmp_path / each / "model").state_dict() for each in ("whole", "cut"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not (tmp_path / "cut" / "rollouts").exists()
+
+
+# -- a file's own blocks --
+
+
+@pytest.mark.weights
+def test_over_smollm2_s_own_blocks_the_difference_is_corrected_and_shown(smollm2: Path, tmp_path: Path) -> None:
+    settings = {"steps": 2, "group_size": 2, "max_tokens": 12, "lr": 1e-4, "rank": 8}
+    module = importlib.import_module("firsthand.train.recipes.grpo")
+    values = {"benchmark": "arithmetic", "model": str(smollm2), "prompts": 2, "checkpoint_every": 0, "adapter": "lora"}
+    config = build(module.Config, values | settings | {"base_weights": "blocks", "weights": "auto"})
+    with opened(tmp_path / "run", "grpo", config) as run:
+        module.grpo(config, run)
+    for row in read_metrics(tmp_path / "run"):
+        assert 0 < row["sampler_gap"] < 1 and row["importance_ratio"] == pytest.approx(1, abs=0.2)
+        assert 0 <= row["importance_capped"] <= 1 and row["ratio"] == pytest.approx(1, abs=1e-6)  # to the trainer's own
+    assert (tmp_path / "run" / "adapter").is_dir()

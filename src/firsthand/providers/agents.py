@@ -15,8 +15,6 @@ from pathlib import Path
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.loop.concurrency import current_branch
 from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, close
-from firsthand.providers.local import Local
-from firsthand.providers.local import open_model as open_local
 
 LEAD = "lead"
 """The agent outside of any named branch."""
@@ -25,6 +23,8 @@ CONFIG_FILE = "adapter_config.json"
 
 def open_model(rest: str) -> AgentsModel:
     """Returns the model named `agents:MODEL@FOLDER`; nothing is loaded yet."""
+    from firsthand.providers.local import open_model as open_local
+
     model, at, folder = rest.rpartition("@")
     if not at:
         raise ConfigError(f"agents:{rest!r:.80} has no folder of adapters: write agents:MODEL@FOLDER")
@@ -101,20 +101,17 @@ class AgentsModel:
 
     def put_on(self, device: str) -> None:
         """As `Local.put_on`."""
-        for model in self._local():
-            model.put_on(device)
+        for model in (self.base, *self.views.values()):
+            model.put_on(device)  # type: ignore[attr-defined]
 
     def hold_weights_in(self, format: str) -> None:
         """As `Local.hold_weights_in`."""
-        for model in self._local():
-            model.hold_weights_in(format)
+        for model in (self.base, *self.views.values()):
+            model.hold_weights_in(format)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Unload the model."""
         close(self.base)
-
-    def _local(self) -> list[Local]:
-        return [model for model in (self.base, *self.views.values()) if isinstance(model, Local)]
 
     def _agent(self) -> str | None:
         return agent_of(current_branch().name, tuple(self.views))

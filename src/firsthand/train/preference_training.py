@@ -19,13 +19,13 @@ from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train.agent_heads import value_head
 from firsthand.train.data_order import StreamBatches, split
 from firsthand.train.objective import Comparisons, Objective
 from firsthand.train.preference_data import mismatched, read_comparisons
 from firsthand.train.preference_settings import PreferenceConfig
 from firsthand.train.processes import from_all, is_first
 from firsthand.train.reference_policy import ReferencePolicy
-from firsthand.train.reinforcement import value_head
 from firsthand.train.reward_scores import RewardModel
 from firsthand.train.stream_logprobs import stream_logprobs
 from firsthand.train.streams import Stream

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from firsthand import catalog
 from firsthand.agent import Agent
@@ -23,6 +23,7 @@ from firsthand.providers.local import Local
 from firsthand.task import Task
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train.agent_heads import choose_head, value_heads
 from firsthand.train.conversations import encode_conversations, read_conversations
 from firsthand.train.data_order import order
 from firsthand.train.endpoint_sampler import EndpointSampler
@@ -77,7 +78,7 @@ class Policy:
             rows = [row for row, each in enumerate(episodes) if each.adapter == agent]
             if agent and chosen:
                 choose(model, agent)
-            if agent and values is not None:
+            if agent:
                 choose_head(values, agent)
             numbers = stream_logprobs(
                 model, [episodes[row].ids for row in rows], values=values, micro_tokens=self.micro_tokens,
@@ -170,40 +171,6 @@ def _tasks(benchmark: str, sampled: RolloutSettings, seed: int) -> tuple[Benchma
         )
     kept = len(tasks) - sampled.held_out
     return named, tasks[:kept], tasks[kept:]
-
-
-def value_head(model: Decoder) -> nn.Linear:
-    """A linear value head that begins at 0, on the model's device."""
-    head = nn.Linear(model.architecture.hidden_size, 1, device=model.embed.weight.device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head
-
-
-class AgentHeads(nn.Module):
-    """A value head for each agent; `chosen` is the one that counts."""
-
-    def __init__(self, heads: Mapping[str, nn.Linear]):
-        super().__init__()
-        self.heads = nn.ModuleList(heads.values())
-        self.agents = tuple(heads)
-        self.chosen = 0
-
-    def forward(self, hidden_ND: Tensor) -> Tensor:
-        """The chosen agent's values: N 1."""
-        values_N1: Tensor = self.heads[self.chosen](hidden_ND)
-        return values_N1
-
-
-def choose_head(values: nn.Module, agent: str) -> None:
-    """Turn on an agent's value head, if agents have heads of their own."""
-    if isinstance(values, AgentHeads):
-        values.chosen = values.agents.index(agent)
-
-
-def value_heads(model: Decoder, agents: Sequence[str]) -> nn.Module:
-    """A value head, or one for each agent."""
-    return AgentHeads({agent: value_head(model) for agent in agents}) if agents else value_head(model)
 
 
 def open_agent(path: Path, sampled: RolloutSettings) -> tuple[Local, Agent]:

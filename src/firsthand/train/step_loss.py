@@ -15,6 +15,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.routed_lora import choose
+from firsthand.train.agent_heads import choose_head
 from firsthand.train.objective import Comparisons, Objective, PartLoss, Targets, token_logprobs
 from firsthand.train.sharding import PassPart, anchor
 from firsthand.train.streams import WEIGHTS, PackedStreams
@@ -40,6 +41,7 @@ def step_loss(
     device = model.embed.weight.device
     if batch.adapter:
         choose(model, batch.adapter)
+        choose_head(values, batch.adapter)
     if batch.ids.max() >= model.architecture.vocab_size:
         raise DataError(
             f"token id {batch.ids.max()} came, and the model has {model.architecture.vocab_size} tokens: encode the data "
