@@ -1,10 +1,11 @@
 """LoRA beside full fine-tuning: a new operator token for a new function, after a base that was trained on six others.
 
-`python bench/lora_training.py [--seeds 3] [--base-steps 1000] [--steps 250] [--keep 0.3]`. The model (1.1M parameters in matrices) reads
-an operator and six digits and writes six digits. The base learns copy, reverse, sort up and down, rotate and add one;
-each method then learns `reverse, then add one` under an unseen token, from the same base and in as many steps. Reported:
-greedy whole-answer accuracy on held-out rows of the new task and of the base's, parameters and bytes that are trained,
-and CPU seconds of one thread. With `--keep` that share of the rows is of the base's tasks, which are to be kept.
+`python bench/lora_training.py [--seeds 3] [--base-steps 1000] [--steps 250] [--keep 0.3]`. The model (1.1M parameters in
+matrices) reads an operator and six digits and writes six digits. The base learns copy, reverse, sort up and down, rotate
+and add one; each method then learns `reverse, then add one` under an unseen token, from the same base and in as many
+steps. Reported: greedy whole-answer accuracy on held-out rows of the new task and of the base's, parameters and bytes that
+are trained, and CPU seconds of one thread. With `--keep` that share of the rows is of the base's tasks, which are to be
+kept.
 """
 
 from __future__ import annotations
