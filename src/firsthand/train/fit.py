@@ -82,8 +82,8 @@ def fit(
         divisors = found | dict(objective.divisors) | {"watch": found["pg"]}
         optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
-        for micro, part in passes_of_rank(micro_batches(streams, micro_tokens), in_parts=in_parts):
-            loss, shares = step_loss(model, packed(micro), objective, divisors, values=values, dtype=dtype, part=part)
+        for micro, kind in passes_of_rank(micro_batches(streams, micro_tokens), in_parts=in_parts):
+            loss, shares = step_loss(model, packed(micro), objective, divisors, values=values, dtype=dtype, kind=kind)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
             _add(sums, shares)

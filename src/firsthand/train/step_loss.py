@@ -31,12 +31,12 @@ def step_loss(
     *,
     values: nn.Module | None = None,
     dtype: torch.dtype = torch.float32,
-    part: PassPart = "whole",
+    kind: PassPart = "whole",
 ) -> tuple[Tensor, dict[str, float]]:
     """This micro-batch's share of the loss of a step, without gradient if nothing counts, and its shares of the metrics.
 
     `divisors` are those of the whole step: `streams.counts`, and under `watch` the divisor of watched metrics. The
-    `part` of a sharded model's pass is told by `sharding.passes_of_rank`. DataError for an id outside the vocabulary.
+    `kind` of a sharded model's pass is told by `sharding.passes_of_rank`. DataError for an id outside the vocabulary.
     """
     device = model.embed.weight.device
     if batch.adapter:
@@ -49,8 +49,8 @@ def step_loss(
         )
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         hidden_ND = model(on(batch.ids, device), on(batch.positions, device), Packed(batch.lengths))
-        loss = torch.zeros((), device=device) if part == "whole" else anchor(model, hidden_ND)
-        if part == "idle":
+        loss = torch.zeros((), device=device) if kind == "whole" else anchor(model, hidden_ND)
+        if kind == "idle":
             return loss, {}
         values_N = None if values is None else values(hidden_ND).float().reshape(-1)
         at_M = on(np.flatnonzero(sum(batch.arrays[name] for name in WEIGHTS)), device)
