@@ -103,7 +103,7 @@ class TrainingRun:
             self.folder / "checkpoints", every=every, keep=self.loop.keep, last_step=steps if every else None
         )
         checkpoints.track = self.track
-        told = [self.track, LiveLine(steps)] if self.track is not None else []
+        told: list[MetricSink] = [] if self.track is None else [self.track, LiveLine(steps)]
         return fit(
             model,
             batches,
