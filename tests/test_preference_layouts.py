@@ -19,11 +19,12 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train.agent_heads import value_head
 from firsthand.train.conversations import read_conversations
 from firsthand.train.documents import json_lines
 from firsthand.train.preference_data import read_comparisons
 from firsthand.train.preference_layouts import as_comparison, dialogue, preferred
-from firsthand.train.reinforcement import value_head
+from firsthand.train.reinforcement import reward_head
 from firsthand.train.reward_scores import RewardModel
 from firsthand.train.toy_tasks.toy_models import toy_model
 
@@ -142,12 +143,12 @@ def test_values_begin_as_the_reward_model(folder: Path, tmp_path: Path) -> None:
     data = str(write(tmp_path / "pairs.jsonl", lines))
     run_recipe("reward", tmp_path / "judge", data=data, model=str(folder), batch_size=8, steps=3, lr=3e-3)
     judge = tmp_path / "judge" / "model"
-    trained, head = RewardModel.load(judge), value_head(weights.load(folder), judge)
+    trained, head = RewardModel.load(judge), value_head(weights.load(folder), reward_head(weights.load(folder), judge))
     hidden = torch.randn(3, head.in_features)
     assert torch.allclose(head(hidden), trained.head(hidden) - trained.mean, atol=1e-6) and head.weight.any()
     assert not value_head(weights.load(folder)).weight.any()
     with pytest.raises(ConfigError, match="hidden size"):
-        value_head(toy_model(["a"], seed=0, context=8)[0], judge)
+        reward_head(toy_model(["a"], seed=0, context=8)[0], judge)
     given = {"benchmark": "toy_reviews", "model": str(folder), "value_init": "reward"}
     with pytest.raises(ConfigError, match="there is no reward model"):
         run_recipe("ppo", tmp_path / "none", **given)

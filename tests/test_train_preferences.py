@@ -23,6 +23,7 @@ from firsthand.train.episodes import Episode, Graded
 from firsthand.train.objective import Comparisons
 from firsthand.train.preference_data import mismatched, read_comparisons
 from firsthand.train.preference_training import KtoBatches, in_pairs, ordered_right, with_references
+from firsthand.train.reference_policy import ReferencePolicy
 from firsthand.train.reward_scores import RewardModel
 from firsthand.train.stream_logprobs import stream_logprobs
 from firsthand.train.streams import Stream
@@ -92,7 +93,7 @@ def test_kto_takes_each_answer_alone_and_its_baseline_is_the_kl_of_mismatched_an
     ]
     found = comparisons(folder, write(tmp_path / "single.jsonl", answers))
     examples = with_references(before, found, 4096)
-    batches = KtoBatches(StreamBatches(examples, 2), model, before, 4096)
+    batches = KtoBatches(StreamBatches(examples, 2), model, ReferencePolicy(before), 4096)
     (rows_a, rows_b) = next(iter(batches))
     others = mismatched([rows_a, rows_b])
     ratios = [

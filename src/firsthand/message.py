@@ -85,6 +85,8 @@ class Sampled:
     the grammar. 0 for greedy decoding and for tokens that a grammar forces, which had no alternative. None if not known."""
     versions: tuple[int, ...] | None = None
     """The version of the weights that computed each token. None if not known."""
+    adapter: str = field(default="", kw_only=True)
+    """The agent whose own adapter sampled them, where agents of one attempt have an adapter each."""
     born_as: str = field(default="", kw_only=True, compare=False, repr=False)
     """A digest of the message they were sampled as, which the first Message that holds them sets."""
 
@@ -96,6 +98,8 @@ class Sampled:
             body["behaviour_logprobs"] = _short(self.behaviour_logprobs, self.logprobs)
         if self.versions is not None:
             body["versions"] = [[version, len(list(run))] for version, run in groupby(self.versions)]
+        if self.adapter:
+            body["adapter"] = self.adapter
         return body
 
     @staticmethod
@@ -111,6 +115,7 @@ class Sampled:
             logprobs,
             None if behaviour is None else tuple(behaviour),
             None if runs is None else tuple(version for version, count in runs for _ in range(count)),
+            adapter=body.get("adapter", ""),
         )
 
 

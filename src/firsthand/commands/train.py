@@ -12,9 +12,10 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -128,26 +129,44 @@ def _train(own: Config, words: Sequence[str]) -> int:
         folder = own.out or data_home() / "runs" / new_run_id(datetime.now(), Path(name).stem)
     else:
         raise ConfigError("a recipe is needed; `firsthand train --help` shows all")
+    from firsthand.train import processes
     from firsthand.train.training_run import opened, read_metrics
 
     is_new = own.resume is None and own.out is None  # a folder that was chosen is kept for another try
-    try:
-        with opened(folder, name, config, resume=own.resume is not None) as run:
-            print(f"run {folder}", file=sys.stderr)
-            model = recipe(config, run)
-    except FirsthandError:
-        if is_new and folder.exists() and not (folder / "checkpoints").exists() and not read_metrics(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # a mistyped name leaves no run behind
-        raise
-    except KeyboardInterrupt:
-        print(
-            f"\nfirsthand: interrupted: `firsthand train --resume {shlex.quote(str(folder))}` goes on from the newest "
-            "checkpoint",
-            file=sys.stderr,
-        )
-        return 130
-    print(f"the model is in {model}: try `firsthand chat {model}` or `firsthand serve {model}`")
+    with ExitStack() as stack:
+        stack.enter_context(processes.joined())
+        folder = processes.from_first(folder)
+        if not processes.is_first():
+            stack.enter_context(redirect_stdout(StringIO()))  # what the first process says is enough
+        try:
+            with opened(folder, name, config, resume=own.resume is not None) as run:
+                print(f"run {folder}", file=sys.stderr)
+                model = recipe(config, run)
+        except FirsthandError:
+            is_empty = folder.exists() and not (folder / "checkpoints").exists() and not read_metrics(folder)
+            if is_new and processes.is_first() and is_empty:
+                shutil.rmtree(folder, ignore_errors=True)  # a mistyped name leaves no run behind
+            raise
+        except KeyboardInterrupt:
+            print(
+                f"\nfirsthand: interrupted: `firsthand train --resume {shlex.quote(str(folder))}` goes on from the newest "
+                "checkpoint",
+                file=sys.stderr,
+            )
+            return 130
+        print(_outcome(model, folder))
     return 0
+
+
+def _outcome(model: Path, folder: Path) -> str:
+    """What to do with a trained model, or with the adapters of agents."""
+    agents = sorted(each.name for each in model.iterdir() if each.is_dir()) if model.name == "adapters" else []
+    if agents:
+        return (
+            f"the adapters of {', '.join(agents)} are in {model}: try `firsthand run BENCHMARK --model "
+            f"agents:BASE@{folder}` with the pattern they were trained in"
+        )
+    return f"the model is in {model}: try `firsthand chat {model}` or `firsthand serve {model}`"
 
 
 def _recipe(name: str) -> tuple[Any, type[Any]]:

@@ -33,6 +33,8 @@ class Branch:
     groups: int = 0
     place: tuple[int, ...] = ()
     """Its start among the effects of the branches above it, as a sort key; see `order`."""
+    name: str = ""
+    """The name of the sub-agent that runs here, such as `worker 2`; empty outside of any."""
 
     def next_effect(self) -> str:
         """The name of the next effect here, such as `0.3:1`: second effect of child 3 of the first group."""
@@ -87,7 +89,7 @@ async def group(coroutines: Iterable[Awaitable[T]]) -> list[T]:
 
     async def run_in_branch(index: int, coroutine: Awaitable[T]) -> T:
         began = (*parent.place, effects, 0, group, index)
-        enter_branch(Branch(f"{place}.{index}", parent.depth + 1, place=began))
+        enter_branch(Branch(f"{place}.{index}", parent.depth + 1, place=began, name=parent.name))
         return await coroutine
 
     try:

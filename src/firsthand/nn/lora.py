@@ -111,16 +111,20 @@ class LoRALinear(nn.Module):
         self.b = nn.Parameter(delta.b.to(dtype))
         self.scale = delta.scale
         self.dropout = dropout
+        self.is_on = True
+        """False leaves the adapter out: the product is the base's."""
         magnitude = None if delta.magnitude is None else nn.Parameter(delta.magnitude.to(dtype))
         self.register_parameter("magnitude", magnitude)
 
     def update(self) -> LowRankUpdate:
-        """Returns a copy of the update as it stands."""
-        magnitude = None if self.magnitude is None else self.magnitude.detach().clone()
-        return LowRankUpdate(self.a.detach().clone(), self.b.detach().clone(), self.scale, magnitude)
+        """Returns a copy of the update as it stands, whole where it is sharded."""
+        magnitude = None if self.magnitude is None else whole_tensor(self.magnitude).clone()
+        return LowRankUpdate(whole_tensor(self.a).clone(), whole_tensor(self.b).clone(), self.scale, magnitude)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Each token on its own: N O."""
+        if not self.is_on:
+            return self.base(x_ND)  # type: ignore[no-any-return]
         seen_ND = nn.functional.dropout(x_ND, self.dropout, self.training) if self.dropout else x_ND
         low_NO = self.scale * nn.functional.linear(nn.functional.linear(seen_ND, self.a), self.b)
         out_NO: Tensor = self.base(x_ND)
@@ -151,6 +155,16 @@ def attach(model: Decoder, adapter: Adapter, *, dropout: float = 0.0) -> Decoder
             raise ConfigError(f"{name} is a {type(module).__name__}: attach adapters to a model that has none")
         setattr(model.get_submodule(parent), leaf, LoRALinear(module, delta, dropout=dropout))
     return model
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """Returns the tensor without its gradient, gathered from all processes if it is sharded over them (a DTensor)."""
+    gather = getattr(tensor, "full_tensor", None)
+    if gather is None:
+        return tensor.detach()
+    whole = gather()
+    wait = getattr(whole, "wait", None)  # a collective may still be under way
+    return (whole if wait is None else wait()).detach()  # type: ignore[no-any-return]
 
 
 def row_lengths(weight_OD: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from firsthand.errors import ConfigError, ModelFileError, PromptTooLong
 from firsthand.hub import model_lookup
 from firsthand.hub.content_hash import content_hash, model_files
 from firsthand.model import Completion, Delta, ModelFacts, Prompt, Sampling, Scored, TokenRating, ToolSpec, shown_pieces
-from firsthand.nn.lora import adapter_files
+from firsthand.nn.lora import Adapter, adapter_files
 from firsthand.nn.quant import best_mode
 from firsthand.providers.local_completions import (
     Loaded,
@@ -165,7 +165,9 @@ class Local:
         parts = [content_hash(file) for file in model_files(self.path)]
         if self.adapter is not None:
             parts += ["lora", *map(content_hash, adapter_files(self.adapter))]
-        if beside is not None:
+        if beside is not None and self.chosen in self._shared.from_memory:
+            parts += ["beside", self._shared.from_memory[self.chosen]]
+        elif beside is not None:
             parts += ["beside", *map(content_hash, adapter_files(beside))]
         config = self.config
         arithmetic = [
@@ -375,6 +377,19 @@ class Local:
         loaded = await self._ready()
         await loaded.worker.load(state, version, recompute=recompute)
         self._shared.weights = secrets.token_hex(16)
+
+    def expect_adapter(self, name: str) -> Local:
+        """Returns the model with an adapter that `update_adapter` will load before it is asked."""
+        check_adapter_name(name)
+        self._shared.adapters.setdefault(name, Path(name))
+        return self.with_adapter(name)
+
+    async def update_adapter(self, name: str, adapter: Adapter, version: int) -> None:
+        """Load an adapter from memory under a name, in place of the one there, without dropping requests.
+
+        As with `update`, the fingerprint of the model with it changes to a random one.
+        """
+        await self._shared.update_adapter(await self._ready(), name, adapter, version)
 
     def close(self) -> None:
         """Unload the model, for all that share it. Running requests get an error."""

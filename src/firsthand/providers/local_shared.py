@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,7 @@ from firsthand.providers.local_completions import Loaded
 
 if TYPE_CHECKING:
     from firsthand.engine.compute.adapter_slots import LoadedAdapter
+    from firsthand.nn.lora import Adapter
 
 
 class SavedAdapter(NamedTuple):
@@ -36,6 +38,8 @@ class SharedModel:
         """Times each adapter was loaded while the model ran: the same folder may hold another adapter the next time."""
         self.weights = ""
         """Identifies weights that were loaded while the model ran; empty for those of the file."""
+        self.from_memory: dict[str, str] = {}
+        """Identifies adapters that came from memory and not from a folder, by name."""
         self.lock = threading.Lock()
         self.loaded: Loaded | None = None
 
@@ -59,6 +63,13 @@ class SharedModel:
         """Load an adapter beside the weights while the engine runs."""
         await loaded.worker.load_adapter(name, folder, version=version, replace=replace)
         self._came_in(name, folder)
+
+    async def update_adapter(self, loaded: Loaded, name: str, adapter: Adapter, version: int) -> None:
+        """Load an adapter from memory, in place of one of that name; running answers keep the old one to their end."""
+        packed = await asyncio.to_thread(loaded.worker.engine.adapters.read, adapter)
+        await asyncio.wrap_future(loaded.worker.add_adapter(name, packed, version=version, replace=True))
+        self._came_in(name, adapter.path)
+        self.from_memory[name] = secrets.token_hex(16)
 
     async def unload_adapter(self, loaded: Loaded, name: str) -> None:
         """Refuse an adapter to new requests."""
@@ -85,6 +96,7 @@ class SharedModel:
 
     def _came_in(self, name: str, folder: Path) -> None:
         self.adapters[name] = folder
+        self.from_memory.pop(name, None)
         self.loadings[name] += 1
         self.present.add(name)
 

@@ -24,6 +24,9 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, StoreError, TrainingError
 from firsthand.message import Json
+from firsthand.nn.lora import whole_tensor
+from firsthand.train.processes import is_first
+from firsthand.train.sharding import load_whole, spread_state
 from firsthand.train.streams import Batches
 
 FORMAT = 1
@@ -55,7 +58,10 @@ class Checkpoints:
         """Write the checkpoint of a step. StoreError if the disk is full: nothing of it is left, the older ones stay."""
         path, part = self._path(step), self.folder / f"{_UNFINISHED}{step}"
         tensors, numbers = _split(optimizer.state_dict())
-        weights = {name: weight.detach().contiguous() for name, weight in trained_weights(model).items()}
+        weights = {name: whole_tensor(weight).contiguous() for name, weight in trained_weights(model).items()}
+        position = batches.state()
+        if not is_first():  # it has sent its parts of sharded tensors
+            return path
         try:
             for left in self.folder.glob(f"{_UNFINISHED}*"):  # of a process that was killed
                 shutil.rmtree(left)
@@ -65,7 +71,7 @@ class Checkpoints:
             state = {
                 "format": FORMAT,
                 "step": step,
-                "batches": batches.state(),
+                "batches": position,
                 "optimizer": numbers,
                 "random": _random_numbers(),
                 "sha256": {name: _sha256(part / name) for name in _FILES},
@@ -145,9 +151,10 @@ class Checkpoints:
                 f"{self._path(step)} is of another model or optimizer ({', '.join(sorted(wrong)[:3]) or 'other groups'}): "
                 "resume with the settings of the run, or begin anew in another folder"
             )
-        model.load_state_dict(weights, strict=False)
+        load_whole(model, weights)
         merged = _merged(state["optimizer"], tensors)
-        optimizer.load_state_dict(merged)
+        parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+        optimizer.load_state_dict(spread_state(merged, parameters))
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
@@ -160,7 +167,7 @@ def _split(state: dict[str, Any]) -> tuple[dict[str, Tensor], Json]:
     for index, entries in state["state"].items():
         for name, value in entries.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().contiguous()
+                tensors[f"{index}.{name}"] = whole_tensor(value).contiguous()
             else:
                 numbers["state"].setdefault(str(index), {})[name] = value
     return tensors, numbers

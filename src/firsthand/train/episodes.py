@@ -9,8 +9,9 @@ again, and tokens of prompts, tool results and observations have the mask 0.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,10 @@ class Episode:
     """Id of the trace."""
     shaped: Floats | None = None
     """A reward of each token in place of the one at the end, as PPO's with its KL term."""
+    importance: Floats | None = None
+    """Factors of the advantages that correct for a sampler of other arithmetic; None if there is nothing to correct."""
+    adapter: str = ""
+    """The agent whose adapter sampled the tokens that count, where agents have one each."""
 
     @property
     def sampled(self) -> NDArray[np.int64]:
@@ -59,12 +64,20 @@ class Graded:
     metrics: dict[str, float]
 
 
-def grade(traces: Sequence[Trace], *, score: str | None = None, label: str = "") -> Graded:
+def grade(
+    traces: Sequence[Trace],
+    *,
+    score: str | None = None,
+    label: str = "",
+    agents: Mapping[str, str | None] = MappingProxyType({}),
+) -> Graded:
     """Returns the episodes of traces with their rewards, `score` or the first score of each attempt.
 
-    `label` is added to the name of each task's group. A rollout that failed, or whose reward raised or is not a number,
-    gives no episode and is counted. TrainingError, with the first reason, if none is left; ModelError if the model reports
-    no tokens, or not the distribution that it sampled from.
+    `label` is added to the name of each task's group. `agents` have an adapter each, and the name of the score that is
+    their reward: at the messages of the branch if it is there, else of the attempt; None is `score`. Each then has episodes
+    and groups of its own, and tokens that no agent sampled count nothing. A rollout that failed, or whose reward raised or
+    is not a number, gives no episode and is counted. TrainingError, with the first reason, if none is left; ModelError if
+    the model reports no tokens, or not the distribution that it sampled from.
     """
     episodes: list[Episode] = []
     failures: Counter[str] = Counter()
@@ -76,7 +89,12 @@ def grade(traces: Sequence[Trace], *, score: str | None = None, label: str = "")
             failures["rollouts_failed" if trace.error else "rewards_failed"] += 1
             reason = reason or why
             continue
-        made = _episodes(trace, reward, trace.task_id + label)
+        try:
+            made = _episodes(trace, reward, trace.task_id + label, agents)
+        except _NoReward as error:
+            failures["rewards_failed"] += 1
+            reason = reason or str(error)
+            continue
         episodes += made
         rewards.append(reward)
         lengths.append(sum(float(each.mask.sum()) for each in made))
@@ -97,7 +115,26 @@ def grade(traces: Sequence[Trace], *, score: str | None = None, label: str = "")
         "rewards_failed": float(failures["rewards_failed"]),
         "rollouts_cut": float(sum(trace.stop_reason == "tokens" or _was_cut(trace) for trace in traces)),
     }
-    return Graded(tuple(episodes), metrics | _means_of_scores(traces))
+    return Graded(tuple(episodes), metrics | _means_of_scores(traces) | _means_of_agents(episodes, agents))
+
+
+class _NoReward(Exception):
+    """A rollout has no reward for one of its agents; the message says why."""
+
+
+def _means_of_agents(episodes: Sequence[Episode], agents: Mapping[str, str | None]) -> dict[str, float]:
+    """The mean reward and length of each agent's episodes. TrainingError for an agent that never sampled."""
+    found: dict[str, float] = {}
+    for agent in agents:
+        own = [each for each in episodes if each.adapter == agent]
+        if not own:
+            raise TrainingError(
+                f"no branch of the rollouts belongs to the agent {agent!r}: name agents as the pattern names its branches, "
+                "such as worker in orchestrate, or lead for what is outside of them"
+            )
+        found[f"agent.{agent}.reward"] = float(np.mean([each.reward for each in own]))
+        found[f"agent.{agent}.tokens"] = float(np.mean([each.mask.sum() for each in own]))
+    return found
 
 
 def _means_of_scores(traces: Sequence[Trace]) -> dict[str, float]:
@@ -130,10 +167,38 @@ def _was_cut(trace: Trace) -> bool:
     return any("length" in call.detail.get("finish_reasons", ()) for call in trace.calls if call.kind == "generate")
 
 
-def _episodes(trace: Trace, reward: float, group: str) -> list[Episode]:
+def _episodes(trace: Trace, reward: float, group: str, agents: Mapping[str, str | None]) -> list[Episode]:
     samples = list(trace.samples())
     times = Counter(node for sample in samples for node, _, _ in sample.spans)
-    return [_episode(trace, sample, times, reward, group) for sample in samples]
+    if not agents:
+        return [_episode(trace, sample, times, reward, group) for sample in samples]
+    made = []
+    for sample in samples:
+        for agent, score in agents.items():
+            spans = tuple(span for span in sample.spans if _adapter(trace, span[0]) == agent)
+            if spans:
+                own = _reward_of_part(trace, sample, score, reward)
+                episode = _episode(trace, replace(sample, spans=spans), times, own, f"{group}/{agent}")
+                made.append(replace(episode, adapter=agent))
+    return made
+
+
+def _adapter(trace: Trace, node: int) -> str:
+    sampled = trace.nodes[node].message.sampled
+    return "" if sampled is None else sampled.adapter
+
+
+def _reward_of_part(trace: Trace, sample: TrainingSample, name: str | None, whole: float) -> float:
+    """An agent's reward in a branch: the mean of the named scores at its messages, else the attempt's score of that name."""
+    if name is None:
+        return whole
+    at_nodes = [each.value for each in sample.scores if each.name == name and not each.failed]
+    if at_nodes and np.isfinite(at_nodes).all():
+        return float(np.mean(at_nodes))
+    reward, why = _reward(trace, name)
+    if reward is None:
+        raise _NoReward(why)
+    return reward
 
 
 def _episode(trace: Trace, sample: TrainingSample, times: Counter[int], reward: float, group: str) -> Episode:

@@ -20,6 +20,8 @@ from torch import Tensor, distributed, nn
 from firsthand.errors import TrainingError
 from firsthand.nn.decoder import Decoder
 from firsthand.train.objective import Objective
+from firsthand.train.processes import from_all, is_first, ranks
+from firsthand.train.sharding import clip_sharded, forget_gathered, is_sharded, passes_of_rank
 from firsthand.train.step_loss import step_loss
 from firsthand.train.streams import Batches, counts, micro_batches, packed, save_streams
 
@@ -71,6 +73,7 @@ def fit(
     whole = model if values is None else nn.ModuleDict({"model": model, "value_head": values})
     parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
     done = 0 if checkpoint is None else checkpoint.restore(whole, optimizer, batches)
+    in_parts = ranks() > 1 and is_sharded(model)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     whole.train()
     for step, streams in zip(range(done + 1, steps + 1), batches, strict=False):
@@ -79,14 +82,15 @@ def fit(
         divisors = found | dict(objective.divisors) | {"watch": found["pg"]}
         optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
-        for micro in micro_batches(streams, micro_tokens)[_rank() :: _ranks()]:
-            loss, shares = step_loss(model, packed(micro), objective, divisors, values=values, dtype=dtype)
+        for micro, kind in passes_of_rank(micro_batches(streams, micro_tokens), in_parts=in_parts):
+            loss, shares = step_loss(model, packed(micro), objective, divisors, values=values, dtype=dtype, kind=kind)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
             _add(sums, shares)
-        norm = _join(parameters, sums, clip_norm)
+        norm = _join(parameters, sums, clip_norm, in_parts=in_parts)
         if not (math.isfinite(sums.get("loss", 0.0)) and math.isfinite(norm)):
-            where = "" if folder is None else f", and its streams are in {save_streams(streams, folder, step)}"
+            saved = save_streams(streams, folder, step) if folder is not None and is_first() else None
+            where = "" if saved is None else f", and its streams are in {saved}"
             raise TrainingError(
                 f"step {step} has the loss {sums['loss']:g} and a gradient of norm {norm:g}: the weights are those of step "
                 f"{step - 1}{where}; lower the learning rate, or look at what these streams hold"
@@ -97,28 +101,38 @@ def fit(
         if any(weight.grad is not None for weight in parameters):  # a batch in which nothing counts changes nothing
             optimizer.step()
         done, tokens, seconds = step, sum(map(len, streams)), time.perf_counter() - began
-        if track is not None and _rank() == 0:
+        further = evaluate(step) if evaluate is not None and track is not None else {}
+        if in_parts:
+            forget_gathered(model)
+        if track is not None and is_first():
             told = {"grad_norm": norm, "lr": rates[0] * scale, "tokens": tokens, "tokens_per_s": tokens / seconds}
-            track.log({**sums, **told, **(evaluate(step) if evaluate is not None else {})}, step=step)
+            track.log({**sums, **told, **further}, step=step)
         if checkpoint is not None:
             checkpoint.after(step, whole, optimizer, batches)
     return done
 
 
-def _join(parameters: Sequence[Tensor], sums: dict[str, float], clip_norm: float) -> float:
-    """Adds up gradients and metrics over ranks, and clips the gradients; returns their norm before that."""
-    if _ranks() > 1:
-        every: list[dict[str, float]] = [{} for _ in range(_ranks())]
-        distributed.all_gather_object(every, dict(sums))
+def _join(parameters: Sequence[Tensor], sums: dict[str, float], clip_norm: float, *, in_parts: bool) -> float:
+    """Adds up gradients and metrics over ranks, and clips the gradients; returns their norm before that.
+
+    Sharded gradients (`in_parts`) were added up by the backward pass.
+    """
+    every_parameter = parameters
+    if ranks() > 1:
+        every = from_all([dict(sums)])
         sums.clear()
         for each in every:
             _add(sums, each)
+        if in_parts:
+            parameters = [weight for weight in parameters if not hasattr(weight, "full_tensor")]
         has_gradient = torch.tensor([weight.grad is not None for weight in parameters], dtype=torch.int32)
         distributed.all_reduce(has_gradient, distributed.ReduceOp.MAX)
         for weight, has in zip(parameters, has_gradient.tolist(), strict=True):
             if has:
                 weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
                 distributed.all_reduce(weight.grad)
+    if in_parts:
+        return clip_sharded(every_parameter, clip_norm)
     return float(nn.utils.clip_grad_norm_(parameters, clip_norm or math.inf))
 
 
@@ -126,11 +140,3 @@ def _add(sums: dict[str, float], shares: Mapping[str, float]) -> None:
     """Adds one micro-batch's shares of the metrics; `sampler_gap` is a maximum."""
     for name, share in shares.items():
         sums[name] = max(share, sums.get(name, 0.0)) if name == "sampler_gap" else share + sums.get(name, 0.0)
-
-
-def _ranks() -> int:
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def _rank() -> int:
-    return distributed.get_rank() if _ranks() > 1 else 0

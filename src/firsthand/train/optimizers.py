@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from firsthand.nn.lora import whole_tensor
 from firsthand.train.recipe_settings import OptimizerSettings
+from firsthand.train.sharding import like
 
 
 def optimizer_for(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -32,6 +35,8 @@ def optimizer_for(model: nn.Module, settings: OptimizerSettings) -> torch.optim.
     groups = [{"params": blocks + others, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     fused = all(weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in weights.values())
     kept = [group for group in groups if group["params"]]
+    if len({isinstance(weight, DTensor) for weight in weights.values()}) > 1:  # a sharded model and a whole value head
+        return torch.optim.AdamW(kept, lr=settings.lr, betas=betas, eps=settings.eps, foreach=False)
     return torch.optim.AdamW(kept, lr=settings.lr, betas=betas, eps=settings.eps, fused=fused)
 
 
@@ -77,7 +82,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(weight)
         state["momentum"].mul_(group["momentum"]).add_(gradient)
         ahead = torch.add(gradient, state["momentum"], alpha=group["momentum"])
-        return newton_schulz(ahead) * (0.2 * math.sqrt(max(weight.shape)))
+        return like(newton_schulz(whole_tensor(ahead)), weight) * (0.2 * math.sqrt(max(weight.shape)))
 
     def _adam(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state, (beta1, beta2) = self.state[weight], group["betas"]

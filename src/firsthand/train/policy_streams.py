@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firsthand.train.episodes import Episode
+from firsthand.train.episodes import Episode, Graded
 from firsthand.train.importance import importance_weights
 from firsthand.train.rollout_settings import RolloutSettings
 from firsthand.train.streams import Stream
@@ -31,8 +32,9 @@ def policy_streams(
 
     With `mean_per_answer` each answer counts as one (1 / |o| per token), else each token. The old log-probs are those of the
     distribution that was sampled; with `sampled.correct_to_model` they are the model's own, and the advantages are
-    multiplied by the importance weights between the two. `references` are T log-probs of the reference policy, and give
-    `ref_kl` the weights of `pg`. `more` are further fields of each stream.
+    multiplied by the importance weights between the two. Episodes with importance weights of their own have them too.
+    `references` are T log-probs of the reference policy, and give `ref_kl` the weights of `pg`. `more` are further fields
+    of each stream.
     """
     made = []
     for index, episode in enumerate(episodes):
@@ -43,6 +45,8 @@ def policy_streams(
             advantage[at] *= importance_weights(
                 old[at], episode.behaviour[at], cap=sampled.importance_cap, mode=sampled.importance_mode
             )
+        if episode.importance is not None:
+            advantage *= episode.importance
         weight = episode.mask / episode.mask.sum() if mean_per_answer else episode.mask
         further: dict[str, Any] = {} if more is None else dict(more[index])
         if references is not None:
@@ -55,10 +59,34 @@ def policy_streams(
                 behaviour=old.astype(np.float32),
                 group=episode.group,
                 source=episode.source,
+                adapter=episode.adapter,
                 **further,
             )
         )
     return made
+
+
+def corrected(graded: Graded, trainer: Sequence[Floats], sampled: RolloutSettings) -> Graded:
+    """The episodes of a sampler with other arithmetic than the trainer's, corrected by truncated importance sampling.
+
+    `trainer` are the trainer's T log-probs of each episode, under the distribution that was sampled. They take the place of
+    the sampler's as the old log-probs, and each token's advantage will be multiplied by exp(trainer - sampler), cut at
+    `sampled.importance_cap` (Ionides, 2008). `sampler_gap` is the largest difference of the two.
+    """
+    episodes, gap = [], 0.0
+    for episode, logprobs in zip(graded.episodes, trainer, strict=True):
+        at, importance = episode.sampled, np.ones(len(episode.ids))
+        new, old = logprobs[at], episode.behaviour[at]
+        importance[at] = importance_weights(new, old, cap=sampled.importance_cap, mode=sampled.importance_mode)
+        behaviour = episode.behaviour.copy()
+        behaviour[at] = new
+        gap = max(gap, float(np.abs(new - old).max(initial=0.0)))
+        episodes.append(replace(episode, own=behaviour, behaviour=behaviour, importance=importance))
+    ratio = np.exp(np.concatenate([(now.behaviour - was.behaviour)[was.sampled]
+                                   for now, was in zip(episodes, graded.episodes, strict=True)]))  # fmt: skip
+    found = {"sampler_gap": gap, "importance_ratio": float(ratio.mean())}
+    found["importance_capped"] = float((ratio > sampled.importance_cap).mean())
+    return Graded(tuple(episodes), graded.metrics | found)
 
 
 def importance_metrics(episodes: Sequence[Episode], cap: float) -> dict[str, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from firsthand.errors import ConfigError
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 
@@ -47,6 +48,8 @@ class PreferenceConfig(Protocol):
     def data(self) -> str: ...
     @property
     def comparisons(self) -> PreferenceSettings: ...
+    @property
+    def adapter(self) -> AdapterSettings: ...
     @property
     def optimizer(self) -> OptimizerSettings: ...
     @property

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,15 +16,16 @@ from torch import Tensor
 from firsthand.errors import ConfigError, DataError
 from firsthand.hub import model_lookup
 from firsthand.message import Json
-from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train.agent_heads import value_head
 from firsthand.train.data_order import StreamBatches, split
 from firsthand.train.objective import Comparisons, Objective
 from firsthand.train.preference_data import mismatched, read_comparisons
 from firsthand.train.preference_settings import PreferenceConfig
-from firsthand.train.reinforcement import value_head
+from firsthand.train.processes import from_all, is_first
+from firsthand.train.reference_policy import ReferencePolicy
 from firsthand.train.reward_scores import RewardModel
 from firsthand.train.stream_logprobs import stream_logprobs
 from firsthand.train.streams import Stream
@@ -93,7 +93,8 @@ class WatchedPairLoss:
     def metrics(self, step: int) -> dict[str, float]:
         """Mean log-ratios to the reference of chosen and rejected answers, the share of pairs in order, and more."""
         names = ("chosen_log_ratio", "rejected_log_ratio", "pair_accuracy", "chosen_logprob")
-        means = torch.cat(self._rows).mean(0).tolist() if self._rows else []
+        rows = from_all(self._rows)  # a process has seen its own pairs alone
+        means = torch.cat(rows).mean(0).tolist() if rows else []
         self._rows.clear()
         return dict(zip(names, means, strict=False))
 
@@ -114,7 +115,7 @@ def train_preferences(
         model, batches, objective=Objective(pair=1.0, pair_loss=watched), optimizer=config.optimizer,
         schedule=config.schedule, evaluate=watched.metrics,
     )  # fmt: skip
-    return run.save(model, pretrained.load(path), base=path)
+    return run.save(model, pretrained.load(path), base=path, adapter=config.adapter, named=config.comparisons.model)
 
 
 class OpenedComparisons(NamedTuple):
@@ -131,7 +132,7 @@ def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
     if not config.data:
         raise ConfigError("give a JSONL file of comparisons, as in `firsthand train dpo pairs.jsonl --model MODEL`")
     path = model_lookup.resolve(config.comparisons.model)
-    model = weights.load(path, device=str(run.device))
+    model = run.prepared(path, config.adapter)
     tokenizer, context = pretrained.load(path), model.architecture.max_position
     chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     found, num_skipped, num_undecided = read_comparisons(
@@ -166,7 +167,7 @@ class KtoBatches:
 
     batches: StreamBatches
     model: Decoder
-    before: Decoder
+    before: ReferencePolicy
     micro_tokens: int
     baseline: float = 0.0
     """z0 of the last batch."""
@@ -175,9 +176,9 @@ class KtoBatches:
         """Yields the streams of each step."""
         for rows in self.batches:
             others = mismatched(rows)
-            now, before = (
-                stream_logprobs(each, others, micro_tokens=self.micro_tokens) for each in (self.model, self.before)
-            )
+            now = stream_logprobs(self.model, others, micro_tokens=self.micro_tokens)
+            with self.before.there() as reference:
+                before = stream_logprobs(reference, others, micro_tokens=self.micro_tokens)
             ratios = [
                 float(((a.logprobs - b.logprobs) * other.ce).sum())
                 for a, b, other in zip(now, before, others, strict=True)
@@ -208,16 +209,16 @@ def train_kto(run: TrainingRun, config: PreferenceConfig, loss: Callable[[Compar
     path, model, examples, _ = opened(run, config)
     if any(len(example) > 1 for example in examples):  # a pair is one desirable and one undesirable answer
         examples = [[each] for example in examples for each in example]
-    before = copy.deepcopy(model).eval()
-    inner = StreamBatches(
-        with_references(before, examples, run.loop.micro_tokens), config.comparisons.batch_size, seed=run.loop.seed
-    )
+    before = ReferencePolicy(model, is_fresh=config.adapter.begin_with is None)
+    with before.there() as reference:
+        examples = with_references(reference, examples, run.loop.micro_tokens)
+    inner = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
     batches = KtoBatches(inner, model, before, run.loop.micro_tokens)
     run.fit(
         model, batches, objective=Objective(pair=1.0, pair_loss=loss), optimizer=config.optimizer,
         schedule=config.schedule, evaluate=lambda step: {"kto_baseline": batches.baseline},
     )  # fmt: skip
-    return run.save(model, pretrained.load(path), base=path)
+    return run.save(model, pretrained.load(path), base=path, adapter=config.adapter, named=config.comparisons.model)
 
 
 def train_reward_model(
@@ -236,8 +237,9 @@ def train_reward_model(
     )  # fmt: skip
     trained = RewardModel(model.eval(), head)
     trained.mean = float(np.mean(trained.scores([example[0].ids for example in examples])))
-    folder = run.save(model, pretrained.load(path), base=path)
-    trained.save_head(folder)
+    folder = run.save(model, pretrained.load(path), base=path, adapter=config.adapter, named=config.comparisons.model)
+    if is_first():
+        trained.save_head(folder)
     return folder, ordered_right(trained, held_out) if held_out else None
 
 

@@ -12,6 +12,7 @@ from firsthand.hub import model_lookup
 from firsthand.tokens import pretrained
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train import bpe, documents, token_file
+from firsthand.train.processes import is_first, together
 from firsthand.train.streams import Batches
 from firsthand.train.training_run import TrainingRun
 
@@ -67,8 +68,9 @@ def in_memory(config: PretrainingConfig, run: TrainingRun) -> PretrainingTexts:
     trained, held_out = documents.split_documents(texts, config.holdout, seed=run.loop.seed)
     own = run.folder / "tokenizer"
     source = model_lookup.resolve(config.tokenizer) if config.tokenizer else own
-    if source == own and not (run.is_resumed and _is_tokenizer(own)):
+    if is_first() and source == own and not (run.is_resumed and _is_tokenizer(own)):
         bpe.train_tokenizer((each.text for each in trained), own, vocab_size=config.vocab_size)
+    together()
     tokenizer = pretrained.load(source)
     corpus, unseen = (documents.encode_documents(each, tokenizer) for each in (trained, held_out))
     return PretrainingTexts(corpus, unseen, tokenizer, source)
@@ -89,11 +91,12 @@ def in_token_file(config: PretrainingConfig, run: TrainingRun) -> PretrainingTex
         return token_file.part_of(read, config.holdout, seed=run.loop.seed, held_out=held_out)
 
     source = model_lookup.resolve(config.tokenizer) if config.tokenizer else own
-    if source == own and not _is_tokenizer(own):
+    if is_first() and source == own and not _is_tokenizer(own):
         bpe.train_tokenizer((each.text for each in texts(held_out=False)), own, vocab_size=config.vocab_size)
+    together()
     tokenizer = pretrained.load(source)
     parts = {name: folder / name for name in ("trained", *(["held_out"] if config.holdout else []))}
-    if not all(map(token_file.is_written, parts.values())):
+    if is_first() and not all(map(token_file.is_written, parts.values())):
         if config.holdout and next(texts(held_out=True), None) is None:
             raise ConfigError(
                 f"no document falls into the {config.holdout:g} that are held out: give more documents, a larger "
@@ -102,6 +105,7 @@ def in_token_file(config: PretrainingConfig, run: TrainingRun) -> PretrainingTex
         token_file.write_token_file(texts(held_out=False), tokenizer, parts["trained"])
         if config.holdout:
             token_file.write_token_file(texts(held_out=True), tokenizer, parts["held_out"])
+    together()
     corpus = token_file.open_token_file(parts["trained"], tokenizer)
     if config.holdout:
         unseen = token_file.open_token_file(parts["held_out"], tokenizer)

@@ -29,6 +29,8 @@ class LoopSettings:
     """Steps between checkpoints; 0 saves none."""
     keep: int = 2
     """Checkpoints that are kept."""
+    shard: bool = True
+    """Under torchrun: spread weights, gradients and optimizer over the processes (FSDP2); false keeps a copy in each."""
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("micro_tokens", 1), ("clip_norm", 0), ("checkpoint_every", 0), ("keep", 1)):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +18,26 @@ from firsthand.benchmark import Benchmark
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
-from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.routed_lora import choose
 from firsthand.providers.local import Local
 from firsthand.task import Task
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train.agent_heads import choose_head, value_heads
 from firsthand.train.conversations import encode_conversations, read_conversations
 from firsthand.train.data_order import order
+from firsthand.train.endpoint_sampler import EndpointSampler
 from firsthand.train.episodes import Episode, Graded
+from firsthand.train.kept_rollouts import KeptRollouts
 from firsthand.train.objective import Objective
-from firsthand.train.policy_streams import importance_metrics
+from firsthand.train.policy_streams import corrected, importance_metrics
+from firsthand.train.reference_policy import ReferencePolicy
 from firsthand.train.reward_scores import RewardModel
 from firsthand.train.rollout_batches import GapCheck, RolloutBatches
 from firsthand.train.rollout_settings import PolicyConfig, PolicyView, RolloutSettings
-from firsthand.train.stream_logprobs import stream_logprobs
+from firsthand.train.samplers import EngineSampler, Sampler
+from firsthand.train.stream_logprobs import StreamNumbers, stream_logprobs
 from firsthand.train.streams import Stream
 from firsthand.train.training_run import TrainingRun
 
@@ -42,29 +47,46 @@ StreamsOf = Callable[[Graded, PolicyView], Sequence[Stream]]
 
 @dataclass
 class Policy:
-    """The model in training, its value head, and a copy from before: a `PolicyView`."""
+    """The model in training, its value head, and the policy from before: a `PolicyView`."""
 
     model: Decoder
     objective: Objective
     micro_tokens: int = 4096
     value_head: nn.Module | None = None
-    before: Decoder | None = field(default=None, repr=False)
+    before: ReferencePolicy | None = field(default=None, repr=False)
 
     def references(self, episodes: Sequence[Episode]) -> list[Floats]:
-        """Log-probs under the policy before training."""
+        """Log-probs under the policy before training, each episode's under the agent that made it."""
         assert self.before is not None, "the recipe did not ask for a reference"
-        found = stream_logprobs(
-            self.before, [each.ids for each in episodes], policy_logprobs=self.objective.policy_logprobs,
-            micro_tokens=self.micro_tokens,
-        )  # fmt: skip
-        return [each.logprobs for each in found]
+        with self.before.there() as model:
+            return [each.logprobs for each in self._numbers(model, episodes, chosen=bool(self.before.beginning))]
+
+    def own(self, episodes: Sequence[Episode]) -> list[Floats]:
+        """Log-probs under the policy as it is."""
+        return [each.logprobs for each in self._numbers(self.model, episodes)]
 
     def values(self, episodes: Sequence[Episode]) -> list[Floats]:
         """The value before each token."""
-        found = stream_logprobs(
-            self.model, [each.ids for each in episodes], values=self.value_head, micro_tokens=self.micro_tokens
-        )
+        found = self._numbers(self.model, episodes, values=self.value_head)
         return [each.values for each in found if each.values is not None]
+
+    def _numbers(
+        self, model: Decoder, episodes: Sequence[Episode], *, values: nn.Module | None = None, chosen: bool = True
+    ) -> list[StreamNumbers]:
+        """The numbers of each episode, with the adapter of its agent if agents have their own and they are `chosen`."""
+        found: dict[int, StreamNumbers] = {}
+        for agent in dict.fromkeys(each.adapter for each in episodes):
+            rows = [row for row, each in enumerate(episodes) if each.adapter == agent]
+            if agent and chosen:
+                choose(model, agent)
+            if agent:
+                choose_head(values, agent)
+            numbers = stream_logprobs(
+                model, [episodes[row].ids for row in rows], values=values, micro_tokens=self.micro_tokens,
+                policy_logprobs=None if values is not None else self.objective.policy_logprobs,
+            )  # fmt: skip
+            found |= dict(zip(rows, numbers, strict=True))
+        return [found[row] for row in range(len(episodes))]
 
 
 def train_policy(
@@ -94,22 +116,43 @@ def train_policy(
         )
     path = model_lookup.resolve(sampled.model)
     named, tasks, held_out = _tasks(config.benchmark, sampled, seed)
-    model = weights.load(path, device=str(run.device))
+    agents = tuple(sampled.agent_scores)
+    if config.adapter.dropout:
+        raise ConfigError(
+            f"dropout is {config.adapter.dropout:g}: the trainer's log-probs would not be the sampler's, so leave it at 0"
+        )
+    model = run.prepared(path, config.adapter, agents=agents)
     policy = Policy(model, objective, run.loop.micro_tokens)
-    policy.value_head = value_head(model, values_from) if has_values else None
+    begun = None if values_from is None else reward_head(model, values_from)
+    policy.value_head = value_heads(model, agents, begun) if has_values else None
     if needs_reference or objective.ref_kl:
-        policy.before = copy.deepcopy(model).eval()
+        policy.before = ReferencePolicy(model, is_fresh=config.adapter.begin_with is None)
     local, agent = open_agent(path, sampled)
+    sampler: Sampler = EngineSampler(local, model)
+    if sampled.sampler != "local":
+        sampler = EndpointSampler(sampled.sampler, model, run.folder, config.adapter)
+    agent = replace(agent, model=sampler.model)
+    is_corrected = sampled.correct_to_trainer == "on" or (
+        sampled.correct_to_trainer == "auto" and not sampled.correct_to_model
+        and (sampled.sampler != "local" or config.adapter.base_weights == "blocks")
+    )  # fmt: skip
     mixed = [] if mixed_in is None else encoded_file(mixed_in, path, model)
 
     def make(graded: Graded) -> tuple[list[Stream], dict[str, float]]:
         found = importance_metrics(graded.episodes, sampled.importance_cap) if sampled.correct_to_model else {}
+        if is_corrected:
+            graded, before = corrected(graded, policy.own(graded.episodes), sampled), graded
+            found = {name: value for name, value in graded.metrics.items() if name not in before.metrics}
         return [*streams(graded, policy), *_drawn(mixed, mixed_batch, seed, batches.rounds)], found
 
-    batches = RolloutBatches(model, agent, named, tasks, sampled, make, seed=seed, dynamic=dynamic, held_out=held_out)
+    kept = KeptRollouts(run.folder / "rollouts") if run.loop.checkpoint_every else None
+    batches = RolloutBatches(
+        model, agent, named, tasks, sampled, make, seed=seed, dynamic=dynamic, held_out=held_out, sampler=sampler, kept=kept
+    )  # fmt: skip
     if sampled.reward_model is not None:
         batches.rescore = RewardModel.load(sampled.reward_model).rescored
-    is_exact = sampled.weights == "float32" and run.loop.dtype == "float32" and not path.is_file()
+    is_exact = sampled.weights == "float32" and run.loop.dtype == "float32" and not is_corrected
+    is_exact = is_exact and (not path.is_file() or config.adapter.base_weights in ("nf4", "int4"))
     try:
         run.fit(
             model, batches, objective=objective, optimizer=config.optimizer, schedule=config.schedule,
@@ -118,7 +161,8 @@ def train_policy(
         )  # fmt: skip
     finally:
         local.close()
-    return run.save(model, pretrained.load(path), base=path)
+    shutil.rmtree(run.folder / "rollouts", ignore_errors=True)
+    return run.save(model, pretrained.load(path), base=path, adapter=config.adapter, named=sampled.model)
 
 
 def _tasks(benchmark: str, sampled: RolloutSettings, seed: int) -> tuple[Benchmark, list[Task], list[Task]]:
@@ -133,25 +177,17 @@ def _tasks(benchmark: str, sampled: RolloutSettings, seed: int) -> tuple[Benchma
     return named, tasks[:kept], tasks[kept:]
 
 
-def value_head(model: Decoder, reward_model: Path | None = None) -> nn.Linear:
-    """A linear value head on the model's device, which begins at 0, or as the reward model's head less its mean.
-
-    ConfigError if the reward model has another hidden size.
-    """
-    head = nn.Linear(model.architecture.hidden_size, 1, device=model.embed.weight.device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    if reward_model is not None:
-        given = RewardModel.load(reward_model)
-        if given.head.weight.shape != head.weight.shape:
-            raise ConfigError(
-                f"the reward model in {reward_model} has the hidden size {given.head.in_features}, and the policy "
-                f"{head.in_features}: train the reward model from the policy, or take value_init zero"
-            )
-        with torch.no_grad():
-            head.weight.copy_(given.head.weight)
-            head.bias.copy_(given.head.bias - given.mean)
-    return head
+def reward_head(model: Decoder, reward_model: Path) -> nn.Linear:
+    """The head of a reward model less its mean, for values to begin as. ConfigError if it has another hidden size."""
+    given = RewardModel.load(reward_model)
+    if given.head.in_features != model.architecture.hidden_size:
+        raise ConfigError(
+            f"the reward model in {reward_model} has the hidden size {given.head.in_features}, and the policy "
+            f"{model.architecture.hidden_size}: train the reward model from the policy, or take value_init zero"
+        )
+    with torch.no_grad():
+        given.head.bias.sub_(given.mean)
+    return given.head
 
 
 def open_agent(path: Path, sampled: RolloutSettings) -> tuple[Local, Agent]:

@@ -23,7 +23,10 @@ from firsthand.rollout import Place, rollouts
 from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.train.episodes import Graded, grade
+from firsthand.train.kept_rollouts import KeptRollouts
+from firsthand.train.processes import from_all, rank, ranks
 from firsthand.train.rollout_settings import RolloutSettings
+from firsthand.train.samplers import EngineSampler, Sampler, weights_digest
 from firsthand.train.streams import Stream
 
 MAX_GAP = 1e-4
@@ -44,16 +47,24 @@ class RolloutBatches:
     def __init__(
         self, policy: Decoder, agent: Agent, benchmark: Benchmark, tasks: Sequence[Task], sampled: RolloutSettings,
         make_streams: MakeStreams, *, seed: int = 0, dynamic: bool = False, held_out: Sequence[Task] = (),
+        sampler: Sampler | None = None, kept: KeptRollouts | None = None,
     ):  # fmt: skip
-        """`dynamic` makes further rollouts until a batch has its number of tasks whose rewards differ (DAPO)."""
-        if not isinstance(agent.model, Local):
-            raise ConfigError(f"the policy is {agent.model.name}: rollouts to train on need a local model")
+        """`dynamic` makes further rollouts until a batch has its number of tasks whose rewards differ (DAPO).
+
+        The agent's model takes the policy's weights by `sampler`, by default as a local model does. Finished rollouts are
+        `kept` until a checkpoint covers them. Processes that train together share the rollouts of each round.
+        """
+        if sampler is None and not isinstance(agent.model, Local):
+            raise ConfigError(f"the policy is {agent.model.name}: rollouts to train on need a local model or a sampler")
+        if sampler is None:
+            assert isinstance(agent.model, Local)
+            sampler = EngineSampler(agent.model, policy)
         if not tasks:
             raise ConfigError(f"the benchmark {benchmark.name} has no tasks to train on")
         self.policy, self.agent, self.benchmark, self.plan = policy, agent, benchmark, sampled
         self.tasks, self.make_streams = tuple(tasks), make_streams
         self.seed, self.dynamic, self.held_out = seed, dynamic, tuple(held_out)
-        self.model: Local = agent.model
+        self.sampler, self.kept = sampler, kept
         self.metrics: dict[str, float] = {}
         self.on_policy = True
         """True if the batch that was yielded last is the first of its rollouts, before any update by them."""
@@ -63,6 +74,9 @@ class RolloutBatches:
         """Batches of rollouts so far; with dynamic sampling a batch takes several rounds."""
         self.rescore: Callable[[Graded], Graded] | None = None
         """Replaces the rewards of episodes, as a reward model does."""
+        self._digest = ""
+        self._covered = 0
+        """Rounds before the last state that was asked for, as a checkpoint does."""
         self._pending: list[list[Stream]] = []
 
     def __iter__(self) -> Iterator[list[Stream]]:
@@ -77,7 +91,9 @@ class RolloutBatches:
     def _fresh(self, runner: asyncio.Runner) -> list[Stream]:
         """The streams of new rollouts, none of them if no group's rewards differ."""
         began = time.perf_counter()
-        runner.run(self.model.update(self.policy.state_dict(), self.rounds + 1))
+        runner.run(self.sampler.send(self.rounds + 1))
+        if self.kept is not None:
+            self._digest = weights_digest(self.policy)
         held_out = self.evaluate(runner)
         graded = self._round(runner)
         if self.dynamic:
@@ -92,7 +108,7 @@ class RolloutBatches:
         if not self.held_out or self.batches_made % self.plan.eval_every:
             return {}
         places = [Place(self.agent, self.benchmark, task, self.rounds) for task in self.held_out]
-        metrics = grade(runner.run(self._made(places)), score=self.plan.score).metrics
+        metrics = grade(runner.run(self._made(places, "held-out")), score=self.plan.score).metrics
         return {f"held_out_{name}": metrics[name] for name in ("reward", "answer_tokens")}
 
     def _round(self, runner: asyncio.Runner) -> Graded:
@@ -102,7 +118,8 @@ class RolloutBatches:
         places = [Place(self.agent, self.benchmark, task, epoch) for task in unique for epoch in epochs]
         self.rounds += 1
         label = f"#{self.rounds}" if self.dynamic else ""
-        graded = grade(runner.run(self._made(places)), score=self.plan.score, label=label)
+        traces = runner.run(self._made(places, "round"))
+        graded = grade(traces, score=self.plan.score, label=label, agents=self.plan.agent_scores)
         return graded if self.rescore is None else self.rescore(graded)
 
     def _varied(self, runner: asyncio.Runner, graded: Graded) -> Graded:
@@ -130,9 +147,19 @@ class RolloutBatches:
         metrics = graded.metrics | {"sampled_rounds": float(rounds)}
         return Graded(tuple(episodes[row] for row in rows), metrics)
 
-    async def _made(self, places: Sequence[Place]) -> list[Trace]:
-        found = rollouts(places, seed=self.seed, concurrency=self.plan.concurrency)
-        return [trace async for trace in found]
+    async def _made(self, places: Sequence[Place], label: str) -> list[Trace]:
+        """The attempts at places, those of this process made here and the others by the others."""
+        done: dict[str, Trace] = {}
+        if self.kept is not None:
+            self.kept.drop_before(label, self._covered)
+            done = self.kept.begin(label, self.rounds, self._digest)
+        own = places[rank() :: ranks()]
+        traces = [done[place.id] for place in own if place.id in done]
+        async for trace in rollouts(own, seed=self.seed, concurrency=self.plan.concurrency, done=done):
+            if self.kept is not None:
+                self.kept.add(trace)
+            traces.append(trace)
+        return from_all(traces)
 
     def _task(self, index: int) -> Task:
         """The task at a place of the endless order: a new permutation of all tasks in each pass."""
@@ -155,6 +182,7 @@ class RolloutBatches:
 
     def state(self) -> Json:
         """The number of rounds, and the streams of rollouts that are not used up."""
+        self._covered = self.rounds
         made = {"rounds": self.rounds, "batches": self.batches_made}
         return {**made, "pending": [[_to_json(each) for each in batch] for batch in self._pending]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from firsthand.errors import ConfigError
 from firsthand.sampling import Sampling
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.episodes import Episode
 from firsthand.train.importance import ImportanceMode
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
@@ -42,6 +44,8 @@ class PolicyConfig(Protocol):
     def benchmark(self) -> str: ...
     @property
     def rollouts(self) -> RolloutSettings: ...
+    @property
+    def adapter(self) -> AdapterSettings: ...
     @property
     def optimizer(self) -> OptimizerSettings: ...
     @property
@@ -104,6 +108,15 @@ class RolloutSettings:
     """Weights of the sampling engine. `float32` is the reference mode: log-probs must equal the trainer's."""
     concurrency: int = 256
     """Rollouts at a time."""
+    sampler: str = "local"
+    """Where rollouts are sampled: `local`, the engine of this process, or `openai:NAME@URL`, an endpoint that returns token
+    ids and log-probs and takes adapters (`firsthand serve MODEL --adapter-root FOLDER`, vLLM)."""
+    correct_to_trainer: Literal["auto", "on", "off"] = "auto"
+    """Correct for a sampler of other arithmetic by importance weights between the trainer's log-probs and its own. `auto`
+    does so where the sampler is an endpoint, or the base keeps a GGUF file's blocks."""
+    agents: tuple[str, ...] = ()
+    """Agents of a rollout that have an adapter each, called as the pattern names its branches, such as `lead,worker` for
+    orchestrate; `worker=SCORE` makes a score of the benchmark the reward of that agent alone."""
 
     def __post_init__(self) -> None:
         for name in ("prompts", "group_size", "updates", "minibatches", "eval_every", "concurrency"):
@@ -116,6 +129,28 @@ class RolloutSettings:
         if self.temperature == 0:
             raise ConfigError("temperature is 0: all rollouts of a task would be equal; give one above 0, such as 1")
         _ = self.sampling
+        named = list(self.agent_scores)
+        if len(named) < len(self.agents) or not all(
+            re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_ -]*", each) for each in named
+        ):
+            raise ConfigError(
+                f"agents are {', '.join(self.agents)}: give each name once, in letters, digits, spaces and - _"
+            )
+        if self.sampler != "local" and (self.temperature != 1 or self.has_cuts or self.correct_to_model):
+            raise ConfigError(
+                f"sampler is {self.sampler}, whose log-probs are the model's own: leave temperature at 1, without top_k, "
+                "top_p and correct_to_model"
+            )
+        if not (self.sampler == "local" or re.fullmatch(r"openai:.+@https?://.+", self.sampler)):
+            raise ConfigError(f"sampler is {self.sampler!r:.100}: give local, or openai:NAME@http://HOST:PORT/v1")
+        if self.correct_to_trainer == "on" and self.correct_to_model:
+            raise ConfigError("correct_to_model and correct_to_trainer are both given: give one of them")
+
+    @property
+    def agent_scores(self) -> dict[str, str | None]:
+        """The agents with an adapter each, and the score that is the reward of each; None is that of the run."""
+        parts = (each.partition("=") for each in self.agents)
+        return {name.strip(): score or None for name, _, score in parts}
 
     @property
     def sampling(self) -> Sampling:

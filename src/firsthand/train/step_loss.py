@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from firsthand.errors import ConfigError, DataError
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.routed_lora import choose
+from firsthand.train.agent_heads import choose_head
 from firsthand.train.objective import Comparisons, Objective, PartLoss, Targets, token_logprobs
+from firsthand.train.sharding import PassPart, anchor
 from firsthand.train.streams import WEIGHTS, PackedStreams
 
 Numbers = np.ndarray[Any, Any]
@@ -28,13 +31,17 @@ def step_loss(
     *,
     values: nn.Module | None = None,
     dtype: torch.dtype = torch.float32,
+    kind: PassPart = "whole",
 ) -> tuple[Tensor, dict[str, float]]:
     """This micro-batch's share of the loss of a step, without gradient if nothing counts, and its shares of the metrics.
 
-    `divisors` are those of the whole step: `streams.counts`, and under `watch` the divisor of watched metrics. DataError for
-    an id outside the vocabulary.
+    `divisors` are those of the whole step: `streams.counts`, and under `watch` the divisor of watched metrics. The
+    `kind` of a sharded model's pass is told by `sharding.passes_of_rank`. DataError for an id outside the vocabulary.
     """
     device = model.embed.weight.device
+    if batch.adapter:
+        choose(model, batch.adapter)
+        choose_head(values, batch.adapter)
     if batch.ids.max() >= model.architecture.vocab_size:
         raise DataError(
             f"token id {batch.ids.max()} came, and the model has {model.architecture.vocab_size} tokens: encode the data "
@@ -42,6 +49,9 @@ def step_loss(
         )
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         hidden_ND = model(on(batch.ids, device), on(batch.positions, device), Packed(batch.lengths))
+        loss = torch.zeros((), device=device) if kind == "whole" else anchor(model, hidden_ND)
+        if kind == "idle":
+            return loss, {}
         values_N = None if values is None else values(hidden_ND).float().reshape(-1)
         at_M = on(np.flatnonzero(sum(batch.arrays[name] for name in WEIGHTS)), device)
         logits_MV = model.logits(hidden_ND[at_M - 1])
@@ -59,7 +69,7 @@ def step_loss(
         parts["value"] = (objective.value_loss, values_N[at_M - 1])
     elif objective.value:
         raise ConfigError("the objective has a weight for values: give `fit` the value head as `values`")
-    loss, sums = torch.zeros((), device=device), dict[str, Tensor]()
+    sums = dict[str, Tensor]()
     for part, (function, given_M) in parts.items():
         weights_M = getattr(targets, part)
         chosen_M = weights_M > 0  # a function sees the tokens of its own part alone: others may overflow in it

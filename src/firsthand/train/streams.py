@@ -68,6 +68,8 @@ class Stream:
     """Prompt or task, for metrics and lineage."""
     source: str = ""
     """Trace id, or file and line."""
+    adapter: str = ""
+    """The agent whose adapter it trains, where agents have one each."""
 
     def __post_init__(self) -> None:
         ids = np.asarray(self.ids)
@@ -158,6 +160,8 @@ class PackedStreams:
     """S: the comparison, -1 for none."""
     label: Floats
     """S"""
+    adapter: str = ""
+    """The agent whose adapter they train."""
 
     @property
     def ends(self) -> npt.NDArray[np.int64]:
@@ -179,6 +183,7 @@ def packed(streams: Sequence[Stream]) -> PackedStreams:
         has={name: np.array([getattr(stream, name) is not None for stream in ordered]) for name in names},
         pair=np.array([-1 if stream.pair is None else stream.pair for stream in ordered], dtype=np.int32),
         label=np.array([stream.label or 0.0 for stream in ordered], dtype=np.float32),
+        adapter=ordered[0].adapter,
     )
 
 
@@ -190,16 +195,16 @@ def _array(stream: Stream, name: str) -> Floats:
 def micro_batches(streams: Iterable[Stream], max_tokens: int) -> list[list[Stream]]:
     """Groups the streams of a step into forward passes of at most `max_tokens` tokens, comparisons whole, order kept.
 
-    A stream or comparison that is longer goes alone.
+    A stream or comparison that is longer goes alone, and streams of different agents' adapters never share a pass.
     """
     units: dict[Any, list[Stream]] = defaultdict(list)
     for index, stream in enumerate(streams):
         units[("alone", index) if stream.pair is None else ("pair", stream.pair)].append(stream)
     groups: list[list[Stream]] = []
     size = 0
-    for unit in units.values():
+    for unit in sorted(units.values(), key=lambda unit: unit[0].adapter):
         length = sum(map(len, unit))
-        if not groups or size + length > max_tokens:
+        if not groups or size + length > max_tokens or groups[-1][0].adapter != unit[0].adapter:
             groups.append([])
             size = 0
         groups[-1] += unit

@@ -24,7 +24,9 @@ from torch import nn
 from firsthand import __version__
 from firsthand.errors import ConfigError, StoreError
 from firsthand.message import Json
+from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.routed_lora import agents_of
 from firsthand.runs import store
 from firsthand.runs.run_claims import expect_idle
 from firsthand.runs.run_names import DATABASE
@@ -32,14 +34,19 @@ from firsthand.runs.system_metrics import watch_system
 from firsthand.runs.track import Track, start
 from firsthand.system.home import data_home
 from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.train.adapters.adapter_settings import AdapterSettings
+from firsthand.train.adapters.lora_training import adapter_of, merged, with_adapter
+from firsthand.train.adapters.save_adapter import write_adapter
 from firsthand.train.checkpoints import Checkpoints
 from firsthand.train.fit import MetricSink, fit
 from firsthand.train.live_line import LiveLine
 from firsthand.train.model_folder import save_model
 from firsthand.train.objective import Objective
 from firsthand.train.optimizers import optimizer_for
+from firsthand.train.processes import is_first, local_rank, ranks, together
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.sharding import is_sharded, sharded
 from firsthand.train.streams import Batches
 
 SETTINGS = "recipe.json"
@@ -48,16 +55,27 @@ SETTINGS = "recipe.json"
 class TrainingRun:
     """An open run. Recipes get one; `opened` makes it."""
 
-    def __init__(self, folder: Path, loop: LoopSettings, track: Track, *, is_resumed: bool = False):
+    def __init__(self, folder: Path, loop: LoopSettings, track: Track | None, *, is_resumed: bool = False):
+        """`track` is None in the processes that do not write."""
         self.folder = folder
         self.loop = loop
         self.track = track
         self.is_resumed = is_resumed
 
+    def prepared(self, path: Path, adapter: AdapterSettings, *, agents: Sequence[str] = ()) -> Decoder:
+        """The model at a path, ready to be trained: on the run's device, with its adapter or those of agents, sharded."""
+        model = weights.load(path, device=str(self.device), keep_blocks=adapter.base_weights == "blocks")
+        return self.spread(with_adapter(model, adapter, seed=self.loop.seed, agents=agents, verbose=is_first()))
+
+    def spread(self, model: Decoder) -> Decoder:
+        """The model sharded over the processes that train together, if the settings say so; in one process as it is."""
+        return sharded(model) if self.loop.shard else model
+
     @property
     def device(self) -> torch.device:
         """The device that the run computes on. ConfigError if it is missing."""
         name = ("cuda" if torch.cuda.is_available() else "cpu") if self.loop.device == "auto" else self.loop.device
+        name = f"cuda:{local_rank()}" if name == "cuda" and ranks() > 1 else name
         try:
             return torch.empty(0, device=name).device
         except (RuntimeError, AssertionError) as error:
@@ -78,12 +96,14 @@ class TrainingRun:
     ) -> int:
         """Train as the run's settings say, from its newest checkpoint on; returns the number of the last step."""
         steps = self.loop.steps if steps is None else steps
+        self.spread(model)
         whole = model if values is None else nn.ModuleDict({"model": model, "value_head": values})
         every = self.loop.checkpoint_every
         checkpoints = _TrackedCheckpoints(
             self.folder / "checkpoints", every=every, keep=self.loop.keep, last_step=steps if every else None
         )
         checkpoints.track = self.track
+        told: list[MetricSink] = [] if self.track is None else [self.track, LiveLine(steps)]
         return fit(
             model,
             batches,
@@ -91,7 +111,7 @@ class TrainingRun:
             optimizer=optimizer_for(whole, optimizer),
             schedule=schedule.over(steps),
             steps=steps,
-            track=_Several([self.track, LiveLine(steps), *sinks]),
+            track=_Several([*told, *sinks]),
             checkpoint=checkpoints,
             values=values,
             micro_tokens=self.loop.micro_tokens,
@@ -101,8 +121,32 @@ class TrainingRun:
             evaluate=evaluate,
         )
 
-    def save(self, model: Decoder, tokenizer: Tokenizer, *, base: Path | None = None) -> Path:
-        """Write the model into the run's folder; returns that of the model. StoreError if the disk is full."""
+    def save(
+        self, model: Decoder, tokenizer: Tokenizer, *, base: Path | None = None, adapter: AdapterSettings | None = None,
+        named: str = "",
+    ) -> Path:  # fmt: skip
+        """Write the model into the run's folder; returns that of the model. StoreError if the disk is full.
+
+        An adapter is written by itself too, and merged; `named` is the base for its settings. Those of agents are written
+        alone, and their folder is returned. Processes that train together all call it, and the first one writes.
+        """
+        self.spread(model)
+        config = None if adapter is None else adapter.config(self.loop.seed)
+        agents = agents_of(model)
+        if config is not None:
+            for agent in agents or ("",):
+                place = self.folder / ("adapters" if agent else "adapter") / agent
+                trained = adapter_of(model, place, agent=agent)
+                if is_first():
+                    write_adapter(trained, model, place, base=named or str(base), config=config)
+        if not agents:
+            whole = merged(model) if config is not None or is_sharded(model) else model
+            if is_first():
+                self._save(whole, tokenizer, base)
+        together()
+        return self.folder / ("adapters" if agents else "model")
+
+    def _save(self, model: Decoder, tokenizer: Tokenizer, base: Path | None) -> None:
         try:
             saved = save_model(model, tokenizer, self.folder / "model", base=base)
         except (OSError, SafetensorError) as error:
@@ -110,26 +154,26 @@ class TrainingRun:
                 f"the model could not be written to {self.folder} ({error}): its last checkpoint is "
                 "whole, so make room and resume"
             ) from None
+        assert self.track is not None
         for file in sorted(saved.glob("*.safetensors")):
             self.track.artifact(file)
-        return saved
 
 
 class _TrackedCheckpoints(Checkpoints):
     """Checkpoints beside a Track: metrics are written before a checkpoint is, and rewound to the one that is restored."""
 
-    track: Track
+    track: Track | None
 
     def after(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> None:
         """Save a checkpoint if one is due after this step."""
-        if self.every and (step % self.every == 0 or step == self.last_step):
+        if self.track is not None and self.every and (step % self.every == 0 or step == self.last_step):
             self.track.flush()
         super().after(step, model, optimizer, batches)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> int:
         """Load the newest whole checkpoint, and rewind the metrics to it; returns its step."""
         step = super().restore(model, optimizer, batches)
-        if self.track.last_step() is not None:
+        if self.track is not None and self.track.last_step() is not None:
             self.track.rewind(step)
         return step
 
@@ -164,8 +208,14 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
     """Open a run's folder for training, alone, and write its settings.
 
     `config` is the recipe's, with a `loop`. ConfigError if the folder holds a run of a step or more and `resume` is False,
-    or if another process trains there. torch's random state is that of the run's seed.
+    or if another process trains there. torch's random state is that of the run's seed. Of processes that train together
+    (`processes.joined`) the first one opens and writes, and the others wait for it.
     """
+    if not is_first():
+        torch.manual_seed(config.loop.seed)
+        together()
+        yield TrainingRun(folder, config.loop, None, is_resumed=resume)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -187,6 +237,7 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
     with start(recipe, resume=folder) as track:
         _write(settings, path)
         torch.manual_seed(config.loop.seed)
+        together()
         with watch_system(track):
             yield TrainingRun(folder, config.loop, track, is_resumed=resume)
 

@@ -46,6 +46,8 @@ async def follow(name: str, pattern: Pattern, task: Task, ctx: Context) -> str:
     """The answer of `pattern`, whose start and end are noted in the trace under `name`."""
     ctx.branch(name, text=task.prompt)
     began = len(ctx.attempt.calls)
+    branch = current_branch()
+    outer, branch.name = branch.name, name
     try:
         answer = await pattern(task, ctx)
         if not isinstance(answer, str):
@@ -55,6 +57,8 @@ async def follow(name: str, pattern: Pattern, task: Task, ctx: Context) -> str:
     except BaseException as error:  # noted, never kept back: a cancelled branch ends here too
         _ended(ctx, began).branch(name, "failed", text=_reason(error))
         raise
+    finally:
+        branch.name = outer
     _ended(ctx, began).branch(name, "done", text=answer)
     return answer
 

@@ -58,6 +58,8 @@ async def chat_completions(state: OpenAIState, request: ActiveRequest) -> Reply 
     choices = [_choice(job, index, answer) for index, answer in enumerate(answers)]
     reply_body = {**_head(request, job, "chat.completion"), "choices": choices}
     reply_body["usage"] = usage_json(total([each.whole for each in answers]))
+    if job.body.return_token_ids:
+        reply_body["prompt_token_ids"] = list(answers[0].whole.prompt_ids or ())
     if job.body.prompt_logprobs is not None:
         reply_body["prompt_logprobs"] = await prompt_logprobs(state, request, job)
     return reply(reply_body)

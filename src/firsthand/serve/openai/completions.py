@@ -130,7 +130,11 @@ async def _answer(
                     [*echo.tokens, *_tokens(job, each)],
                     each.whole.finish_reason,
                 ),
-                **({"token_ids": each.token_ids} if body.return_token_ids else {}),
+                **(
+                    {"token_ids": each.token_ids, "prompt_token_ids": list(each.whole.prompt_ids or ())}
+                    if body.return_token_ids
+                    else {}
+                ),
             }
             for each in answers
         ]

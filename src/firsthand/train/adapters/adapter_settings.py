@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from firsthand.errors import ConfigError
 from firsthand.train.adapters.lora_config import LoRAConfig
 
 
@@ -24,9 +26,16 @@ class AdapterSettings:
     """Matrices to adapt: all of the layers, or names such as q_proj,v_proj."""
     base_weights: Literal["kept", "nf4", "int4", "blocks"] = "kept"
     """The frozen weights: as floats, rounded to 4 bits (QLoRA), or in a GGUF file's own blocks."""
+    begin_with: Path | None = None
+    """Go on from the adapter of a run, or in a folder, in place of a fresh one; rank and scale are its own. With agents the
+    folder holds one for each, by their names."""
 
     def __post_init__(self) -> None:
         self.config(0)
+        if self.adapter == "none" and self.begin_with is not None:
+            raise ConfigError(
+                f"begin_with is {self.begin_with}, and adapter is none: give --adapter lora, rslora or dora too"
+            )
 
     def config(self, seed: int) -> LoRAConfig | None:
         """The adapter to put beside the model, None to train all weights."""

@@ -10,6 +10,8 @@ gradients. `adapter_of` is the adapter by itself, for `Engine.load_adapter` and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,9 +19,10 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.lora import Adapter, Base, LoRALinear, LowRankUpdate, attach, row_lengths
+from firsthand.nn.lora import Adapter, Base, LoRALinear, LowRankUpdate, attach, read_adapter, row_lengths, whole_tensor
 from firsthand.nn.nf4 import FourBitLinear, to_four_bits
 from firsthand.nn.quant import BlockLinear, DenseLinear
+from firsthand.nn.routed_lora import RoutedLinear, agents_of, attach_agents
 from firsthand.train.adapters.adapter_memory import training_memory
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_config import LoRAConfig
@@ -31,8 +34,16 @@ def add_lora(model: Decoder, config: LoRAConfig) -> Decoder:
     The weights may be floats or stay in a GGUF file's blocks (`weights.load(path, keep_blocks=True)`). ConfigError for a
     target that the model does not have, or a model that has an adapter.
     """
-    targets = adapted(model, config.targets)
-    for name in targets:
+    frozen(model, config)
+    return attach(model, fresh_adapter(model, config), dropout=config.dropout)
+
+
+def frozen(model: Decoder, config: LoRAConfig) -> Decoder:
+    """Freezes the model in place, with its weights as the configuration keeps them; returns it.
+
+    ConfigError for a target that the model does not have, or a model that has an adapter.
+    """
+    for name in adapted(model, config.targets):
         module = model.get_submodule(name)
         if not isinstance(module, Base):
             raise ConfigError(f"{name} is a {type(module).__name__}: merge the model's adapter before you add another")
@@ -44,15 +55,24 @@ def add_lora(model: Decoder, config: LoRAConfig) -> Decoder:
                 f"{packed[0]} is quantised already: base={config.base!r} needs a model with float weights"
             )
         to_four_bits(model, model.matrices(), levels=config.base)
+    return model
+
+
+def fresh_adapter(model: Decoder, config: LoRAConfig) -> Adapter:
+    """Returns an adapter that changes nothing yet."""
     generator = torch.Generator().manual_seed(config.seed)
+    targets = adapted(model, config.targets)
     updates = {f"{name}.weight": _fresh(model.get_submodule(name), config, generator) for name in targets}
-    return attach(model, Adapter(Path("fresh"), updates), dropout=config.dropout)
+    return Adapter(Path("fresh"), updates)
 
 
-def with_adapter(model: Decoder, settings: AdapterSettings, *, seed: int) -> Decoder:
-    """The model as a recipe's settings ask: as it is, or with a fresh adapter, whose memory is printed.
+def with_adapter(
+    model: Decoder, settings: AdapterSettings, *, seed: int, agents: Sequence[str] = (), verbose: bool = True
+) -> Decoder:
+    """The model as a recipe's settings ask: as it is, or with an adapter, or one for each agent; memory is printed.
 
-    ConfigError for blocks that the model's file does not have.
+    An adapter is fresh, or the one to begin with. ConfigError for blocks that the model's file does not have, and for
+    agents without adapters.
     """
     config = settings.config(seed)
     has_blocks = any(isinstance(module, BlockLinear) for module in model.modules())
@@ -61,11 +81,32 @@ def with_adapter(model: Decoder, settings: AdapterSettings, *, seed: int) -> Dec
             "base_weights is 'blocks', which needs an adapter and a GGUF file with quantised blocks: give --adapter lora "
             "and such a file, or --base-weights nf4"
         )
+    if agents and not (config is not None and config.kind == "lora" and not config.dropout):
+        raise ConfigError(
+            f"agents are {', '.join(agents)}, and each has an adapter beside shared weights: give --adapter lora or rslora, "
+            "without dropout"
+        )
     if config is None:
         return model
-    add_lora(model, config)
-    print(training_memory(model))
+    frozen(model, config)
+    if agents:
+        attach_agents(model, {name: _first(model, settings, replace(config, seed=seed + at), name)
+                              for at, name in enumerate(agents)})  # fmt: skip
+    else:
+        attach(model, _first(model, settings, config), dropout=config.dropout)
+    if verbose:
+        print(training_memory(model))
     return model
+
+
+def _first(model: Decoder, settings: AdapterSettings, config: LoRAConfig, agent: str = "") -> Adapter:
+    """The adapter that training begins with."""
+    if settings.begin_with is None:
+        return fresh_adapter(model, config)
+    folder = settings.begin_with
+    if agent:
+        folder = next((each for each in (folder / "adapters" / agent, folder / agent) if each.is_dir()), folder / agent)
+    return read_adapter(folder, model)
 
 
 def adapted(model: Decoder, targets: tuple[str, ...]) -> list[str]:
@@ -104,8 +145,15 @@ def _fresh(module: nn.Module, config: LoRAConfig, generator: torch.Generator) ->
     return LowRankUpdate(a_rD.to(device, dtype), b_Or, config.scale, magnitude)
 
 
-def adapter_of(model: Decoder, path: Path | str = "trained") -> Adapter:
-    """Returns a copy of the model's adapter as it stands; ConfigError if it has none."""
+def adapter_of(model: Decoder, path: Path | str = "trained", *, agent: str = "") -> Adapter:
+    """Returns a copy of the model's adapter, or of an agent's, as it stands; ConfigError if it has none."""
+    known = agents_of(model)
+    if known and agent not in known:
+        raise ConfigError(f"no agent {agent!r} has an adapter: there are {', '.join(known)}")
+    if known:
+        routed = {name: each for name, each in model.named_modules() if isinstance(each, RoutedLinear)}
+        updates = {f"{name}.weight": each.adapter(agent).update() for name, each in routed.items()}
+        return Adapter(Path(path), updates)
     updates = {
         f"{name}.weight": module.update() for name, module in model.named_modules() if isinstance(module, LoRALinear)
     }
@@ -115,24 +163,31 @@ def adapter_of(model: Decoder, path: Path | str = "trained") -> Adapter:
 
 
 @torch.no_grad()
-def merged_state(model: Decoder) -> dict[str, Tensor]:
-    """Returns the state of a plain model with the adapter in its weights; the model keeps its own."""
+def merged_state(model: Decoder, *, adapted: bool = True) -> dict[str, Tensor]:
+    """Returns the state of a plain model with the adapter in its weights; the model keeps its own.
+
+    With `adapted` False the adapter stays out; so do those of several agents, none of which is the model's.
+    """
     state: dict[str, Tensor] = {}
     beneath = {f"{name}.base" for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+    routed = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, RoutedLinear))
     for name, module in model.named_modules():
-        if name in beneath:
+        if name in beneath or name.startswith(routed):
             continue
-        if isinstance(module, LoRALinear):
-            state[f"{name}.weight"] = module.update().applied(module.base.weight)
+        if isinstance(module, LoRALinear | RoutedLinear):
+            weight_OD = whole_tensor(module.base.weight)
+            state[f"{name}.weight"] = (
+                module.update().applied(weight_OD) if adapted and isinstance(module, LoRALinear) else weight_OD
+            )
             if module.base.bias is not None:
-                state[f"{name}.bias"] = module.base.bias.detach().clone()
+                state[f"{name}.bias"] = whole_tensor(module.base.bias).clone()
         elif isinstance(module, FourBitLinear | BlockLinear | DenseLinear):
             state[f"{name}.weight"] = module.weight
             if module.bias is not None:
                 state[f"{name}.bias"] = module.bias.detach().clone()
         else:
             own = module.named_parameters(prefix=name, recurse=False)
-            state |= {place: parameter.detach().clone() for place, parameter in own}
+            state |= {place: whole_tensor(parameter).clone() for place, parameter in own}
     return state
 
 

@@ -22,16 +22,26 @@ from firsthand.train.adapters.lora_config import LoRAConfig
 from firsthand.train.adapters.lora_training import adapter_of
 
 
-def save_adapter(model: Decoder, folder: Path | str, *, base: str = "", config: LoRAConfig | None = None) -> Adapter:
+def save_adapter(
+    model: Decoder, folder: Path | str, *, base: str = "", config: LoRAConfig | None = None, agent: str = ""
+) -> Adapter:
     """Writes the model's adapter and returns it. Existing files are replaced atomically, the weights first.
 
-    `base` is the name or path of the model that it was trained on, for the settings; `config` the one it was made with.
+    `base` is the name or path of the model that it was trained on, for the settings; `config` the one it was made with;
+    `agent` the one whose adapter it is, where each agent has its own.
     ConfigError if a value is not finite.
     """
+    folder = Path(folder)
+    adapter = adapter_of(model, folder, agent=agent)
+    return write_adapter(adapter, model, folder, base=base, config=config)
+
+
+def write_adapter(
+    adapter: Adapter, model: Decoder, folder: Path, *, base: str = "", config: LoRAConfig | None = None
+) -> Adapter:
+    """Writes an adapter of a model as `save_adapter` does."""
     from safetensors.torch import save_file
 
-    folder = Path(folder)
-    adapter = adapter_of(model, folder)
     names = {ours: huggingface_name(ours, model.architecture).removesuffix(".weight") for ours in adapter.deltas}
     tensors = {}
     for ours, update in adapter.deltas.items():

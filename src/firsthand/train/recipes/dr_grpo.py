@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.advantages import group_advantages
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
@@ -34,6 +35,7 @@ class Config:
     kl: float = 0.0
     """Weight of the KL to the policy before training (the paper has none)."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
     optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
     schedule: ScheduleSettings = field(default_factory=policy_schedule)
     loop: LoopSettings = field(default_factory=policy_loop)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.advantages import group_advantages
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
@@ -36,6 +37,7 @@ class Config:
     epsilon: float = 1e-4
     """Added to the standard deviation of a group's rewards."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
     optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
     schedule: ScheduleSettings = field(default_factory=policy_schedule)
     loop: LoopSettings = field(default_factory=policy_loop)

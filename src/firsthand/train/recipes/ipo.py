@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
@@ -30,6 +31,7 @@ class Config:
     per_token: bool = False
     """Divide each log-ratio by its answer's length first, as TRL does; the paper sums."""
     comparisons: PreferenceSettings = field(default_factory=PreferenceSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
     optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loop: LoopSettings = field(default_factory=preference_loop)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
@@ -28,6 +29,7 @@ class Config:
     weight: float = 0.1
     """The paper's lambda: weight of the odds ratio."""
     comparisons: PreferenceSettings = field(default_factory=PreferenceSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
     optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loop: LoopSettings = field(default_factory=preference_loop)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from firsthand.errors import ConfigError
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.advantages import gae, kl_penalised_rewards, whiten
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
@@ -56,6 +57,7 @@ class Config:
     ptx_batch: int = 32
     """Its sequences for each batch of rollouts."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
     optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
     schedule: ScheduleSettings = field(default_factory=policy_schedule)
     loop: LoopSettings = field(default_factory=policy_loop)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.advantages import batch_advantages, whiten
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
@@ -32,6 +33,7 @@ class Config:
     whiten: bool = False
     """Divide the advantages by their standard deviation over the batch (REINFORCE++, arXiv:2501.03262)."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
     optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
     schedule: ScheduleSettings = field(default_factory=policy_schedule)
     loop: LoopSettings = field(default_factory=policy_loop)

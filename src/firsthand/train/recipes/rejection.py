@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.episodes import Episode, Graded
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
@@ -32,6 +33,7 @@ class Config:
     least: float | None = None
     """Only answers with at least this reward are learned."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
     optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
     schedule: ScheduleSettings = field(default_factory=policy_schedule)
     loop: LoopSettings = field(default_factory=policy_loop)
@@ -50,7 +52,7 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
     for each in graded.episodes:
         least[each.group] = min(each.reward, least.get(each.group, each.reward))
     return [
-        Stream(each.ids, ce=each.mask.astype(np.float32), group=each.group, source=each.source)
+        Stream(each.ids, ce=each.mask.astype(np.float32), group=each.group, source=each.source, adapter=each.adapter)
         for each in best.values()
         if each.reward > least[each.group] and (config.least is None or each.reward >= config.least)
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.system.terminal import console
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
@@ -29,6 +30,7 @@ class Config:
     centering: float = 0.0
     """Weight of the squared sum of a pair's rewards, which keeps them near 0 (arXiv:2312.09244)."""
     comparisons: PreferenceSettings = field(default_factory=PreferenceSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
     optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loop: LoopSettings = field(default_factory=preference_loop)

@@ -66,20 +66,16 @@ class Config:
 
 def sft(config: Config, run: TrainingRun) -> Path:
     """Train on the assistant's tokens; returns the folder of the model, with an adapter merged and also saved by itself."""
-    from firsthand.nn import weights
     from firsthand.tokens import pretrained
     from firsthand.tokens.templates.chat_template import ChatTemplate
     from firsthand.train import conversations
-    from firsthand.train.adapters.lora_training import merged, with_adapter
-    from firsthand.train.adapters.save_adapter import save_adapter
     from firsthand.train.bits_per_byte import held_out_loss
     from firsthand.train.data_order import StreamBatches, split
     from firsthand.train.objective import Objective
 
     base = model_lookup.resolve(config.model)
     tokenizer = pretrained.load(base)
-    model = weights.load(base, device=str(run.device), keep_blocks=config.adapter.base_weights == "blocks")
-    model = with_adapter(model, config.adapter, seed=config.loop.seed)
+    model = run.prepared(base, config.adapter)
     chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     encoded = conversations.encode_conversations(
         conversations.read_conversations(Path(config.data)), tokenizer, chat,
@@ -101,8 +97,4 @@ def sft(config: Config, run: TrainingRun) -> Path:
         model, StreamBatches([[stream] for stream in trained], config.batch_size, seed=config.loop.seed),
         objective=Objective(ce=1.0), optimizer=config.optimizer, schedule=config.schedule, steps=steps, evaluate=evaluate,
     )  # fmt: skip
-    adapter = config.adapter.config(config.loop.seed)
-    if adapter is not None:
-        save_adapter(model, run.folder / "adapter", base=config.model, config=adapter)
-        model = merged(model)
-    return run.save(model, tokenizer, base=base)
+    return run.save(model, tokenizer, base=base, adapter=config.adapter, named=config.model)

@@ -29,6 +29,7 @@ from firsthand.tool import Tool
 from firsthand.train.conversations import Conversation, encode_conversations
 from firsthand.train.data_order import digest, split
 from firsthand.train.documents import json_lines, text_field
+from firsthand.train.processes import together
 from firsthand.train.streams import Stream
 from firsthand.train.toolformer.call_evaluation import held_out_calls
 from firsthand.train.toolformer.call_filter import kept_calls, shuffled_results, with_calls
@@ -131,11 +132,14 @@ def annotated(opened: OpenedTexts, config: ToolformerConfig, run: TrainingRun) -
     texts = [each.ids for each in opened.texts]
     data = digest(texts)
     rows = _read(file, data) if run.is_resumed else None
-    if rows is None:
+    if rows is None and run.track is not None:  # of several processes, the first
         rows, counts = _judged(opened, config, run.loop.seed)
         _write([{"data": data}, *rows], file)
         run.track.log({**opened.evaluated(), **counts}, step=0)
         print("; ".join(f"{name.replace('_', ' ')} {number:,.0f}" for name, number in counts.items()))
+    together()
+    rows = _read(file, data) if rows is None else rows
+    assert rows is not None
     calls: dict[int, dict[int, list[int]]] = defaultdict(dict)
     for row in rows:
         if row["kept"]:
