@@ -31,6 +31,17 @@ def documents(count: int, **options: Any) -> list[Any]:
     return [lines(f"d{n}", [f"fox {n}\n", f"hen {n}\n"], seed=n, meta={"n": n}, **options) for n in range(count)]
 
 
+def test_the_folder_of_an_index_is_made_and_a_file_in_its_place_is_a_sentence(tmp_path: Path) -> None:
+    with open_index(tmp_path / "new" / "deep" / "a.index", HEADER) as index:
+        assert len(index) == 0
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="the folder of .* cannot be made"):
+        open_index(tmp_path / "file" / "a.index", HEADER)
+    with pytest.raises(StoreError, match="no index at"):
+        open_index(tmp_path / "none" / "a.index")
+    assert not (tmp_path / "none").exists()
+
+
 # -- kills --
 
 

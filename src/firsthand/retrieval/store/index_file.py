@@ -151,7 +151,12 @@ class IndexFile:
     def _look_at(self, path: Path, create: bool) -> None:
         if path.is_dir():
             raise StoreError(f"{path} is a folder: give the path of an index's file in it")
-        if not create and not path.is_file():
+        if create:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"the folder of {path} cannot be made ({error}): give another path") from None
+        elif not path.is_file():
             raise StoreError(f"no index at {path}: make one with `firsthand rag index`, or give another path")
         if (journal := forged_journal(path)) is not None:
             raise StoreError(
