@@ -104,7 +104,7 @@ def test_json_is_one_document_with_its_fields(cli: Any, home: Path) -> None:
     fields = {"a", "b", "benchmarks", "tasks", "only_a", "only_b", "changed", "unscored", "flaky"}
     assert fields == comparison.keys()
     assert json.loads(cli("list", "--json")[1]).keys() == {
-        "patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models", "data", "options",
+        "patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models", "data", "chunkers", "options",
     }  # fmt: skip
     assert "gsm8k" in json.loads(cli("list", "benchmarks", "--json")[1])["benchmarks"]
 
@@ -668,9 +668,9 @@ def test_an_endpoint_that_is_not_there_is_one_line(cli: Any) -> None:
     [
         ("firsthand ru", "run runs"),
         ("firsthand run --patt", "--pattern"),
-        ("firsthand run --pattern se", "self_consistency"),
-        ("firsthand run --pattern cot,se", "cot,self_consistency"),
-        ("firsthand run --pattern=cot,se", "--pattern=cot,self_consistency"),
+        ("firsthand run --pattern self_c", "self_consistency"),
+        ("firsthand run --pattern cot,self_c", "cot,self_consistency"),
+        ("firsthand run --pattern=cot,self_c", "--pattern=cot,self_consistency"),
         ("firsthand run --pattern self_consistency:sa", "self_consistency:samples="),
         ("firsthand run gsm", "gsm8k"),
         ("firsthand run gsm8k --watch arit", "arithmetic"),
@@ -738,12 +738,12 @@ compdef() { echo "compdef $@" }; compadd() { shift $(( ${@[(i)--]} )); (( $# )) 
 source <(firsthand completion zsh)
 words=(firsthand ru); CURRENT=2; _firsthand
 words=(firsthand run --pattern self_consistency:sa); CURRENT=4; _firsthand
-words=(firsthand run --pattern cot,se gsm8k); CURRENT=4; _firsthand
+words=(firsthand run --pattern cot,self_c gsm8k); CURRENT=4; _firsthand
 words=(firsthand x y); CURRENT=3; _firsthand
 """
 FISH = """
 firsthand completion fish | source
-for line in "firsthand ru" "firsthand run --pattern self_consistency:sa" "firsthand run --pattern cot,se"
+for line in "firsthand ru" "firsthand run --pattern self_consistency:sa" "firsthand run --pattern cot,self_c"
     complete -C $line | string join ' '
 end
 """

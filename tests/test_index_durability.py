@@ -35,7 +35,7 @@ def test_the_folder_of_an_index_is_made_and_a_file_in_its_place_is_a_sentence(tm
     with open_index(tmp_path / "new" / "deep" / "a.index", HEADER) as index:
         assert len(index) == 0
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="the folder of .* cannot be made"):
+    with pytest.raises(StoreError, match=r"the folder of .* cannot be made"):
         open_index(tmp_path / "file" / "a.index", HEADER)
     with pytest.raises(StoreError, match="no index at"):
         open_index(tmp_path / "none" / "a.index")

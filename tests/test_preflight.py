@@ -102,9 +102,10 @@ def test_every_number_that_a_pattern_takes_is_checked() -> None:
         function = catalog.find("pattern", name)
         parameters = inspect.signature(function).parameters.values()
         numbers = [p.name for p in parameters if type(p.default) is int and p.name != "shots"]
+        needed = {p.name: "nowhere" for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
         for option in numbers:
             with pytest.raises(ConfigError, match=option):
-                Agent("a", Scripted(), function, {option: -5})
+                Agent("a", Scripted(), function, {**needed, option: -5})
 
 
 def test_an_agent_made_in_python_is_refused_when_it_is_made_and_so_is_a_direct_call() -> None:

