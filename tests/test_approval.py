@@ -387,6 +387,7 @@ def test_a_question_shows_what_is_not_seen(hidden: str) -> None:
     assert hidden not in shown and re.search(r"rm\\[xuU][0-9a-f]+-rf", shown)
 
 
+@pytest.mark.slow
 def test_every_character_is_seen_or_escaped() -> None:
     unseen = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
     words = (

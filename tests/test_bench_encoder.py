@@ -39,6 +39,7 @@ def embedded(**changes: object) -> BenchResult:
     return result(**{"model": "e", "weights": "int16", "prefill_gflop": 0.01, "figures": figures, **changes})
 
 
+@pytest.mark.slow
 def test_an_encoder_is_measured_by_documents_of_mixed_length(
     encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +114,7 @@ def test_kinds_of_weights_have_products_of_their_own() -> None:
     assert math.isclose(embedded().products_gop_s, 20.0) and embedded().read_gb_s == 0
 
 
+@pytest.mark.slow
 def test_inspect_prints_an_encoders_prospects(encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "inspect", str(encoder)]) == 0
     printed = capsys.readouterr().out

@@ -123,6 +123,7 @@ def test_a_small_models_reading_says_nothing_of_a_larger_one() -> None:
     assert most.read_gb_s(1_000) == 1_000 and most.read_gb_s(1_001) == SPEEDS.read_gb_s
 
 
+@pytest.mark.slow
 def test_inspect_measures_again_what_a_kept_figure_disproves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +176,7 @@ def test_the_nearest_in_size_is_that_of_the_smallest_ratio_either_way(
     assert nearest(results, facts, str(sizes[1])) == (results[1], True) and nearest([], facts, "m") == (None, False)
 
 
+@pytest.mark.slow
 def test_inspect_prints_the_plan_and_can_do_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_model(tmp_path / "model")
     assert main(["models", "inspect", str(folder), "--no-plan", "--json"]) == 0

@@ -129,6 +129,7 @@ for fd in range(3, 30):
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_answers_that_leave_early_or_change_unittest_do_not_pass(tmp_path):
     (task,) = benchmark(tmp_path, row()).tasks(0)

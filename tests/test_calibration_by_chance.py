@@ -29,6 +29,7 @@ def figure(confidences: np.ndarray, right: np.ndarray, kind: str) -> Figure:
     return figures({"a": attempts(confidences, right, kind)})[name]["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ece", "rms"])
 def test_calibrated_agents_reach_0_and_overconfident_ones_do_not(kind: str) -> None:
     rng = np.random.default_rng(3)

@@ -133,6 +133,7 @@ OLD_NAMES = [old.partition(".")[2] for old in MOVED if old.startswith("benchmark
 HELPERS = sorted({path.stem for path in ROOM.glob("*/*.py")} | {path.name for path in ROOM.iterdir()} | {*OLD_NAMES})
 
 
+@pytest.mark.slow
 def test_only_benchmarks_are_listed_and_completed(capsys):
     listed = catalog.names("benchmark")
     assert {"multiple_choice", "votes", "own", "protocol", "protocols"} <= set(HELPERS)

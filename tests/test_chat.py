@@ -332,6 +332,7 @@ def test_at_a_terminal_it_prompts_streams_and_leaves_with_ctrl_d(tmp_path: Path)
     assert os.waitpid(pid, 0)[1] == 0
 
 
+@pytest.mark.slow
 def test_a_conversation_is_kept_and_continued(tmp_path: Path) -> None:
     chat(tmp_path, "one\n", "scripted:echo")
     chat(tmp_path, "two\n", "scripted:echo")
@@ -343,6 +344,7 @@ def test_a_conversation_is_kept_and_continued(tmp_path: Path) -> None:
     assert "conversation" in run_ids(tmp_path)[0]
 
 
+@pytest.mark.slow
 def test_last_is_the_last_run_and_no_conversation_that_was_kept_unasked(tmp_path: Path) -> None:
     chat(tmp_path, "one\n", "scripted:echo", "--save", "trip")
     chat(tmp_path, "two\n", "scripted:echo")
@@ -356,12 +358,14 @@ def test_there_may_be_nothing_to_continue(tmp_path: Path) -> None:
     assert done.returncode == 2 and "there is no conversation" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_piped_in_comes_before_the_question(tmp_path: Path) -> None:
     done = chat(tmp_path, "line one\nline two\n\n", "scripted:echo", "Summarise this.")
     assert done.stdout == "line one\nline two\n\nSummarise this.\n"
     assert chat(tmp_path, " \n", "scripted:echo", "Hello?").stdout == "Hello?\n"
 
 
+@pytest.mark.slow
 def test_piped_input_has_a_limit(tmp_path: Path) -> None:
     most = "x" * MAX_INPUT
     assert len(chat(tmp_path, most, "scripted:echo", "Q?").stdout) == MAX_INPUT + 5

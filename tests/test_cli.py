@@ -78,6 +78,7 @@ def test_a_run_is_printed_listed_shown_and_compared(cli: Any, home: Path) -> Non
     assert code == 0 and "arithmetic" in out and "inconclusive" in out
 
 
+@pytest.mark.slow
 def test_json_is_one_document_with_its_fields(cli: Any, home: Path) -> None:
     code, out, err = cli(*scripted("--pattern", "direct,cot", "--json"))
     body = json.loads(out)
@@ -302,6 +303,7 @@ async def slow(task, ctx, *, steps: int = 2) -> str:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_names_the_way_on_and_resume_finishes(cli: Any, home: Path) -> None:
     Path("slow.py").write_text(SLOW)
     Path("hold").touch()
@@ -348,6 +350,7 @@ def finished(home: Path) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_replay_can_be_finished(cli: Any, home: Path) -> None:
     Path("slow.py").write_text(SLOW)
     assert cli(*scripted("--pattern", "slow.py"))[0] == 0
@@ -519,6 +522,7 @@ def test_a_report_that_cannot_be_written_loses_nothing(cli: Any, home: Path) -> 
     assert len(last(home).done()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_full_disk_is_one_line_and_what_was_recorded_stays(home: Path, tmp_path: Path) -> None:
     home.mkdir()
@@ -546,6 +550,7 @@ def test_a_full_disk_is_one_line_and_what_was_recorded_stays(home: Path, tmp_pat
         subprocess.run(["umount", "-l", str(home)], check=False)
 
 
+@pytest.mark.slow
 def test_text_that_no_encoding_knows_is_printed_all_the_same(cli: Any, home: Path) -> None:
     Path("odd.json").write_text('["lone \\ud800 and \\u001b[31m red"]')
     words = [*FIRSTHAND.split(), "run", "arithmetic:tasks=1", "--model", "scripted:odd.json"]
@@ -569,7 +574,7 @@ def test_brackets_are_printed_as_they_are(cli: Any, monkeypatch: pytest.MonkeyPa
         assert (code, err) == (0, "") and ("[red]x" in out or "[bold]" in out or "[green]" in out), words
 
 
-@pytest.mark.parametrize("words", ["--help", "list --json", "show last"])
+@pytest.mark.parametrize("words", ["--help", pytest.param("list --json", marks=pytest.mark.slow), "show last"])
 def test_a_reader_that_leaves_early_is_no_error(cli: Any, words: str) -> None:
     cli(*scripted("--limit", "1"))
     for reader in ("head -1", "true"):
@@ -577,6 +582,7 @@ def test_a_reader_that_leaves_early_is_no_error(cli: Any, words: str) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_closed_or_full_output_is_no_traceback(cli: Any) -> None:
     assert shell(f"{FIRSTHAND} list >&-").stderr == ""
     done = shell(f"{FIRSTHAND} list > /dev/full")
@@ -749,6 +755,7 @@ end
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "script", "expected"),
     [
@@ -787,6 +794,7 @@ names = st.lists(
 ).map(tuple)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.builds(

@@ -59,6 +59,7 @@ def result(**changes: Any) -> BenchResult:
     return replace(made, **changes)
 
 
+@pytest.mark.slow
 def test_a_quick_run_measures_everything_and_writes_both_files(
     tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_quick_run_measures_everything_and_writes_both_files(
     assert saved_results(describe().key) == []  # a quick run is nothing to plan with
 
 
+@pytest.mark.slow
 def test_json_alone_is_all_that_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_model(tmp_path / "model")
     assert main(["bench", str(model), "--quick", "--threads", "1", "--only", "second turn", "--json"]) == 0
@@ -97,6 +99,7 @@ def test_json_alone_is_all_that_is_printed(tmp_path: Path, capsys: pytest.Captur
     ]
 
 
+@pytest.mark.slow
 def test_what_a_model_is_too_short_for_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_model(tmp_path / "model", max_position=96)
     assert main(["bench", str(model), "--quick", "--threads", "1", "--only", "prefill,decode 1"]) == 0
@@ -226,6 +229,7 @@ def test_only_a_whole_run_of_the_engine_as_it_is_used_is_planned_with() -> None:
         assert not part.is_whole
 
 
+@pytest.mark.slow
 def test_inspect_tells_of_what_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_model(tmp_path / "model")
     measured = result(machine=describe().to_json(), path=str(model.resolve()), weights="float16")

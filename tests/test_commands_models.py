@@ -170,6 +170,7 @@ def test_models_are_listed_whether_here_or_not(capsys: pytest.CaptureFixture[str
     assert "pulled on first use" in out and "hf:org/name" in out and "hf:ORG/NAME[@REVISION][:FILE.gguf]" in out
 
 
+@pytest.mark.slow
 def test_a_file_is_inspected_by_its_path(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf")
     assert fetch_model(str(path)) == path

@@ -69,6 +69,7 @@ class Bench:
         return plan
 
 
+@pytest.mark.slow
 def test_a_single_request_does_not_wait_behind_ten_thousand_of_another_run() -> None:
     b = Bench()
     for _ in range(10_000):
@@ -81,6 +82,7 @@ def test_a_single_request_does_not_wait_behind_ten_thousand_of_another_run() -> 
     assert one.request_id in b.ended
 
 
+@pytest.mark.slow
 def test_runs_get_equal_shares_however_much_they_queue_and_however_long_their_prompts_are() -> None:
     b = Bench()
     shapes = {"many short": (8, 4), "long prompts": (200, 2), "long answers": (4, 60)}
@@ -323,6 +325,7 @@ def calls_of(work: Callable[[], Any]) -> tuple[int, Any]:
     return count, found
 
 
+@pytest.mark.slow
 def test_planning_and_aborting_do_not_depend_on_the_length_of_the_queue() -> None:
     def calls(waiting: int) -> tuple[int, float]:
         b = Bench(blocks=20_000, tokens=512, sequences=64)

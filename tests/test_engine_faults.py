@@ -192,6 +192,7 @@ async def collect(worker: EngineWorker, request: Request) -> list[Output]:
     return [output async for output in worker.submit(request)]
 
 
+@pytest.mark.slow
 def test_hundreds_of_callers_who_leave_at_random_moments_leave_nothing_behind() -> None:
     rng = random.Random(4)
     shared = tuple(rng.randrange(VOCAB) for _ in range(40))
@@ -268,6 +269,7 @@ def test_loops_that_close_in_the_middle_do_not_disturb_the_others() -> None:
         assert (stats.running, stats.waiting, stats.used_blocks) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_flood_of_requests_does_not_stop_the_answers_under_way() -> None:
     async def main(worker: EngineWorker) -> tuple[float, int]:
         stream = worker.submit(Request(PROMPT, Sampling(max_tokens=250), owner="first"))

@@ -62,6 +62,7 @@ def check_corpus(seeds: range) -> None:
     assert finished > 0.9 * len(work)
 
 
+@pytest.mark.slow
 def test_a_random_model_says_only_what_a_schema_allows():
     assert len(SCHEMAS) >= 60
     check_corpus(range(1))

@@ -59,6 +59,7 @@ def test_each_number_of_threads_has_its_try() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_is_below_a_benchmarks_figure_is_measured_again(tmp_path: Path) -> None:
     here = machine.describe()
     path = tmp_path / "machine" / f"{here.key}-1.json"
@@ -85,6 +86,7 @@ def test_the_best_trial_counts_and_the_first_does_not() -> None:
     assert machine_speeds.best_of(lambda: calls.append(1), 4) >= 0 and len(calls) == 5
 
 
+@pytest.mark.slow
 def test_speeds_are_measured_once_and_damage_is_measured_again(tmp_path: Path) -> None:
     first = machine_speeds.speeds(1, home=tmp_path)
     [path] = (tmp_path / "machine").glob("*.json")
@@ -97,6 +99,7 @@ def test_speeds_are_measured_once_and_damage_is_measured_again(tmp_path: Path) -
     assert machine_speeds.speeds(1, home=tmp_path).read_gb_s < 100_000
 
 
+@pytest.mark.slow
 def test_what_was_measured_beside_other_work_is_measured_again_and_the_better_kept(tmp_path: Path) -> None:
     here = machine.describe()
     path = tmp_path / "machine" / f"{here.key}-1.json"

@@ -73,6 +73,7 @@ def check(asked: Request, found: list[tuple[int, ...]]) -> None:
         assert len(answer) >= sampling.min_tokens and not set(answer[: sampling.min_tokens]) & asked.stop_ids
 
 
+@pytest.mark.slow
 def test_no_answer_holds_what_its_request_forbids_and_without_the_limit_it_would() -> None:
     freely_bad = 0
     for each, found in zip(limited(), alone(), strict=True):

@@ -407,6 +407,7 @@ def windowed(window: int) -> Decoder:
     return model
 
 
+@pytest.mark.slow
 @needs_equal_rows
 @pytest.mark.parametrize("seed", range(3))
 def test_a_thousand_random_operations_leave_every_answer_as_it_would_be_alone(seed: int) -> None:

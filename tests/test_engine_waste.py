@@ -13,6 +13,7 @@ from firsthand.model import Sampling
 DOCS = Path(__file__).parent.parent / "docs" / "engine.md"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mix", [MIXES[0], MIXES[3]], ids=["long and short, samples", "32 chats"])
 def test_less_than_4_percent_of_allocated_memory_is_wasted(mix: Mix) -> None:
     found = waste(mix, 16)

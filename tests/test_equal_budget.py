@@ -195,6 +195,7 @@ def cli(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 RUN = ["run", "arithmetic:levels=1", "--limit", "10", "--model", "scripted:script.json"]
 
 
+@pytest.mark.slow
 def test_a_run_at_equal_budgets_says_what_it_chose_and_can_be_repeated(cli: Any, tmp_path: Path) -> None:
     patterns = "direct,self_consistency,react"
     code, out, err = cli(*RUN, "--pattern", patterns, "--equal-budget")
@@ -231,6 +232,7 @@ def test_a_budget_of_ones_own_needs_only_what_can_be_turned(cli: Any, tmp_path: 
         assert "direct" not in run.agents() or run.config["name"] != "calibration"
 
 
+@pytest.mark.slow
 def test_a_budget_is_measured_by_one_attempt_at_each_task(cli: Any, tmp_path: Path) -> None:
     words = ["--pattern", "self_consistency", "--equal-budget", "300", "--epochs", "2", "--limit", "3"]
     code, _, err = cli(*RUN, *words)

@@ -88,6 +88,7 @@ def test_a_pattern_that_is_no_async_function_says_so(capsys: pytest.CaptureFixtu
     assert "the pattern q is no async function: write it as async def" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_conversation_without_a_question_is_refused() -> None:
     for command in (
         "firsthand chat scripted:echo",
@@ -103,6 +104,7 @@ def test_no_runs_yet_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("no runs in ")
 
 
+@pytest.mark.slow
 def test_a_closed_stream_ends_no_run_and_no_file_takes_its_place() -> None:
     """With standard error closed, the run's database had its number, and the run ended in silence with 1."""
     done = shell(f"firsthand {' '.join(RUN)} 2>&-")

@@ -265,6 +265,7 @@ def cli(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return cli
 
 
+@pytest.mark.slow
 def test_the_command_forks_shows_compares_and_forks_again(cli: Any, tmp_path: Path) -> None:
     with open_run("last", tmp_path / "home") as run:
         parent = run.trace("arithmetic/seed0-level1-0000/react")

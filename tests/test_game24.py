@@ -113,6 +113,7 @@ def test_what_can_be_reached_has_a_solution_and_the_reverse(numbers):
     assert reachable(given_numbers) == any(reachable(move.left) for move in moves(given_numbers))
 
 
+@pytest.mark.slow
 def test_generated_puzzles_are_solvable_different_and_the_same_everywhere():
     tasks = BENCHMARK.tasks(0)
     assert tasks == game24(data="generated").tasks(0) != BENCHMARK.tasks(1)
@@ -122,6 +123,7 @@ def test_generated_puzzles_are_solvable_different_and_the_same_everywhere():
     assert len(tasks[0].metadata["examples"]) == 5
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_papers_puzzles_are_ranks_901_to_1000():
     benchmark = game24(data=str(DATA))
@@ -261,6 +263,7 @@ def test_without_errors_search_finds_everything_and_answers_only_with_what_is_ri
     assert rate(tot, Sim(uniform(0.0)), BENCHMARK.tasks(0)[:10], breadth=1) == 1.0
 
 
+@pytest.mark.slow
 def test_more_breadth_and_a_better_evaluator_help():
     tasks = BENCHMARK.tasks(0)[:14]
     by_breadth = [rate(tot, Sim(uniform(0.2)), tasks, breadth=breadth) for breadth in (1, 2, 4)]
@@ -272,6 +275,7 @@ def test_more_breadth_and_a_better_evaluator_help():
     assert by_quality[0] < by_quality[1] < by_quality[2]
 
 
+@pytest.mark.slow
 def test_a_blind_evaluator_is_no_better_than_sampling():
     half = (0.5,) * 3
     errors = replace(

@@ -142,6 +142,7 @@ def test_missing_and_changed_tasks_are_not_passed_over(home: Path, capsys: Any) 
     assert "1 task not the same in both runs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_each_benchmark_and_score_has_its_own_bar(home: Path, capsys: Any) -> None:
     base, candidate = create(home, {}, "two"), create(home, {}, "two")
     for run, wrong in ((base, 0), (candidate, 12)):

@@ -120,6 +120,7 @@ def test_a_model_that_is_a_link_is_not_removed(site: Site, home: Path) -> None:
     assert (elsewhere / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_part_that_nobody_asked_for_is_no_whole_file(tmp_path: Path) -> None:
     with serve() as site:
         site.files["/f"] = BODY
@@ -129,6 +130,7 @@ def test_a_part_that_nobody_asked_for_is_no_whole_file(tmp_path: Path) -> None:
     assert not (tmp_path / "f").exists()
 
 
+@pytest.mark.slow
 def test_halves_of_two_versions_are_never_joined(tmp_path: Path) -> None:
     with serve() as site:
         site.files["/f"] = bytes(len(BODY))

@@ -129,6 +129,7 @@ def test_a_full_disk_keeps_what_was_stored_and_goes_on_when_there_is_room(tmp_pa
             assert index.verify() == []
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_told_who_writes_and_readers_go_on(tmp_path: Path) -> None:
     path = tmp_path / "x.index"
     first, second = open_index(path, HEADER), open_index(path, HEADER)

@@ -103,6 +103,7 @@ def adding(name: str):
 acting = partial(react, native=True)
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_patterns_tools_solvers_tools_and_scorers_see_the_same_files() -> None:
     for kind in ("firsthand", "docker", "local"):
@@ -228,6 +229,7 @@ def test_a_command_of_a_dockerfile_that_fails_is_told_with_its_words(tmp_path) -
 # -- attacks --
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_what_attackers_do_in_a_sandbox_stays_there(tmp_path) -> None:
     (secret := tmp_path / "secret").write_text("of the host")
@@ -295,6 +297,7 @@ def test_what_attackers_do_in_a_sandbox_stays_there(tmp_path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_snapshot_holds_what_changed_and_no_more_than_is_allowed() -> None:
     async def main() -> None:

@@ -123,6 +123,7 @@ assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is si
     assert not interruption.terminated()
 
 
+@pytest.mark.slow
 def test_a_mistyped_name_leaves_no_training_run_behind(tmp_path: Path) -> None:
     for words in (("train", "pretrain", "nowhere.txt"), ("train", "--resume")):
         child = process(tmp_path, *words)

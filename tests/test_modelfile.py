@@ -266,6 +266,7 @@ def test_any_header_gives_a_model_file_error_or_a_sound_file(
     only_model_file_errors(read_gguf_and_its_tensors, tmp_path / "a.gguf", raw)
 
 
+@pytest.mark.slow
 def test_a_vocabulary_of_a_quarter_million_is_quick(tmp_path: Path) -> None:
     words = [f"token{i}" for i in range(262_144)]
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "gemma3")

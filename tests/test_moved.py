@@ -76,6 +76,7 @@ def test_from_imports_of_a_moved_module_work_too() -> None:
     assert [warning.category for warning in seen] == [DeprecationWarning]
 
 
+@pytest.mark.slow
 def test_renamed_names_are_found_with_a_warning() -> None:
     olds = [
         (path, node.args[1])

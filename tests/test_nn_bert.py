@@ -216,6 +216,7 @@ VALUES = (
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(reference().config.to_dict())), VALUES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_in_a_config_loads_or_is_a_sentence(tmp_path: Path, key: str, value: Any) -> None:

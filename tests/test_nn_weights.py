@@ -258,6 +258,7 @@ ROPE_KEYS = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["qwen2_window", "mistral_window", "llama_yarn", "gemma3"]), st.data())
 def test_any_config_gives_an_architecture_or_a_model_file_error(tmp_path: Path, name: str, data: st.DataObject) -> None:
@@ -287,6 +288,7 @@ def test_any_config_gives_an_architecture_or_a_model_file_error(tmp_path: Path, 
             assert len(frequencies(rope, architecture.head_dim)) == architecture.head_dim // 2
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["llama3_untied", "llama_yarn", "qwen3", "gemma3"]), st.data())
 def test_any_flipped_gguf_gives_a_model_or_a_model_file_error(tmp_path: Path, name: str, data: st.DataObject) -> None:

@@ -183,6 +183,7 @@ def test_many_large_spans_are_sent_in_requests_that_a_collector_takes(monkeypatc
     assert max(collector.sizes) < 1 << 20 and len(collector.sizes) < 8
 
 
+@pytest.mark.slow
 def test_an_attempt_of_thousands_of_calls_is_delivered_whole() -> None:
     calls = tuple(Call(f":{n}", "tool", None, 0.0, 0.1, "r", detail={"name": "t"}) for n in range(3000))
     trace = Trace("i", "b", "t", {"name": "a"}, 0, 0, "2026-11-25T00:00:00", 1.0, (), calls)

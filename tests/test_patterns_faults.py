@@ -107,6 +107,7 @@ def test_a_model_that_misbehaves_ends_in_a_trace(pattern, fault):
     assert len(trace.calls) <= 60 and trace.stop_reason in ("done", "calls")
 
 
+@pytest.mark.slow
 def test_of_ten_thousand_calls_in_a_turn_few_are_run_and_all_are_answered():
     replies = iter([flood_of_calls(10_000), "The answer is 12"])
     trace = asyncio.run(attempt("react:native=true", Scripted(lambda *_: next(replies))))

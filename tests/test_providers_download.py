@@ -94,6 +94,7 @@ def test_wrong_content_leaves_nothing(tmp_path: Path) -> None:
         assert download(f"{site.url}/f", tmp_path / "f", git_sha1=GIT_SHA1).read_bytes() == BODY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [{"stall_after": 1000}, {"drip": True}])
 def test_a_server_that_stalls_or_drips_is_given_up(tmp_path: Path, setting: dict[str, int]) -> None:
     with serve() as site:

@@ -116,6 +116,7 @@ def test_what_is_no_embedder_is_a_sentence(home: Path, tmp_path: Path, folder: P
         asyncio.run(LocalEmbedder(tmp_path / "nowhere").embed(["a"]))
 
 
+@pytest.mark.slow
 def test_inspect_says_that_it_is_an_encoder(folder: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = inspect(folder)
     assert facts.architecture == "bert" and facts.context == 64 and facts.is_encoder and facts.kv_bytes == {}

@@ -177,6 +177,7 @@ GOOGLE = Vendor(
 )
 
 
+@pytest.mark.slow
 def test_the_sdks_are_installed_where_all_extras_are() -> None:
     pytest.importorskip("anthropic", reason="anthropic is not installed")
     pytest.importorskip("google.genai", reason="google-genai is not installed")
@@ -943,6 +944,7 @@ JSONS = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(JSONS, JSONS, st.sampled_from(["text", "thinking", "tool_use", "redacted_thinking"]))
 def test_whatever_a_reply_holds_comes_out_as_data_or_a_model_error(first: Any, second: Any, kind: str) -> None:

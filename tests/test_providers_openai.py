@@ -179,6 +179,7 @@ def test_what_follows_the_at_is_an_address_or_refused(monkeypatch, rest):
     assert "@http://HOST:PORT/v1" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_openai_itself_needs_a_key_and_an_own_endpoint_does_not(tmp_path):
     code = (
         "from firsthand.providers.openai import open_model\n"
@@ -192,6 +193,7 @@ def test_openai_itself_needs_a_key_and_an_own_endpoint_does_not(tmp_path):
     assert "OPENAI_API_KEY is not set" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_an_address_the_environment_decides(tmp_path):
     code = (
         "from firsthand.providers.openai import open_model\n"
@@ -403,6 +405,7 @@ def test_one_model_serves_one_event_loop_after_another_and_several_at_once(serve
     assert model._clients.open == {}, "a loop that ended took its client with it"
 
 
+@pytest.mark.slow
 def test_no_socket_is_left_open_when_a_loop_ends(server):
     server.reply(chat("ok"))
     code = (

@@ -380,6 +380,7 @@ async def test_a_second_turn_goes_to_the_replica_of_the_first_and_computes_its_n
             assert second.usage.cached_tokens >= before - 1
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_killed_replicas_answers_go_on_elsewhere_to_the_bit(folder: Path) -> None:
     alone, chat = local(folder), [user("What is 12 + 30? The answer is")]
@@ -494,6 +495,7 @@ class Deaf(Replica):
         return []
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_replica_without_a_sign_of_life_is_started_again(folder: Path) -> None:
     async with fleet_of(lambda: Deaf(None), 1, silent_s=0.05) as (model, starter):

@@ -93,6 +93,7 @@ def test_of_processes_that_resume_one_run_at_once_one_does_and_the_others_are_to
         assert run.status == "done" and sorted(path.name for path in run.path.glob("lock*")) == [LOCK]
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_looked_up_by_the_holder_only(home: Path) -> None:
     """One that looked before the holder's last attempt was kept would make it once more."""
     run, bench = create(home, {}, "claims"), Benchmark("b", lambda seed: TASKS[:1], scorers=())
@@ -141,6 +142,7 @@ def test_a_killed_holder_holds_nothing(home: Path) -> None:
         assert f"process {os.getpid()} on" in holder(run.path / LOCK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", '{"pid": []}', "[" * 4000 + "\xff"])
 def test_a_note_that_cannot_be_read_is_a_holder_without_a_name(home: Path, text: str) -> None:
     with create(home, {}, "note") as run, run.claimed():
@@ -149,6 +151,7 @@ def test_a_note_that_cannot_be_read_is_a_holder_without_a_name(home: Path, text:
             other.expect_idle()
 
 
+@pytest.mark.slow
 def test_a_lock_kept_by_the_child_of_a_process_that_ended_says_so(home: Path) -> None:
     run = create(home, {}, "child")
     ended = subprocess.Popen([sys.executable, "-c", ""])
@@ -177,6 +180,7 @@ def test_a_lock_that_cannot_be_had_is_a_sentence(home: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_two_scorings_under_one_name_are_one_and_under_two_names_two(home: Path) -> None:
     run = experiment(home).create()
     note(home / "refused", "\n\n")

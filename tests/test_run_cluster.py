@@ -99,6 +99,7 @@ def test_no_cluster_and_no_ray_are_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1 and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_one_line_at_once() -> None:
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 "):

@@ -68,6 +68,7 @@ def left_after(home: Path, limit_bytes: int) -> int | None:
     return runs[0].num_traces if runs else None
 
 
+@pytest.mark.slow
 def test_a_run_that_met_a_full_disk_is_resumed_or_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
     for limit_bytes in [0, 4096, 97_000, 112_000, 150_000, 200_000, 260_000, 330_000, 400_000]:

@@ -195,6 +195,7 @@ def test_lost_workers_lose_and_double_nothing(tmp_path: Path, seed: int) -> None
         assert all(count == 1 or (effect == ":1" and count == 2) for _, effect, _, count in rows(run))
 
 
+@pytest.mark.slow
 def test_calls_that_a_lost_worker_had_finished_are_not_made_again(tmp_path: Path) -> None:
     world = World()
 

@@ -61,6 +61,7 @@ def kinds(steps: list[FeedStep], place: str) -> list[str]:
     return [type(each.step).__name__ for each in steps if each.place == place]
 
 
+@pytest.mark.slow
 def test_steps_are_told_in_order_while_an_attempt_runs_and_one_row_is_left_of_it(tmp_path: Path) -> None:
     every = places(0.7)
 
@@ -217,6 +218,7 @@ def test_a_damaged_step_is_one_sentence(tmp_path: Path, change: str) -> None:
             run.feed.after()
 
 
+@pytest.mark.slow
 def test_a_feed_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     with create(tmp_path, {}, "feed") as run:
         blocker = sqlite3.connect(run.path / DATABASE, isolation_level=None)
@@ -232,6 +234,7 @@ def work(path: Path, seconds: float) -> None:
         asyncio.run(execute(run, places(seconds, 4), concurrency=2))
 
 
+@pytest.mark.slow
 def test_another_process_is_followed_live_to_its_end(tmp_path: Path) -> None:
     path = create(tmp_path, {}, "feed").path
     child = multiprocessing.get_context("spawn").Process(target=work, args=(path, 0.3))
@@ -259,6 +262,7 @@ def work_until_killed(path: Path) -> None:
         asyncio.run(execute(run, places(0.4, 400), concurrency=8))
 
 
+@pytest.mark.slow
 def test_after_kill_9_each_ended_call_of_the_feed_is_in_the_journal(tmp_path: Path) -> None:
     checked = 0
     for _ in range(3):
@@ -290,6 +294,7 @@ def test_a_run_that_nobody_works_on_is_read_to_its_end(tmp_path: Path) -> None:
         assert len(asyncio.run(read(run.path))) == 2
 
 
+@pytest.mark.slow
 def test_show_follow_prints_the_steps_of_another_process(tmp_path: Path) -> None:
     run = create(tmp_path, {}, "feed")
     child = multiprocessing.get_context("spawn").Process(target=work, args=(run.path, 2.0))

@@ -73,6 +73,7 @@ def test_a_journal_that_names_a_file_to_be_deleted_is_not_read(folder: Path, tmp
     assert not victim.exists()
 
 
+@pytest.mark.slow
 def test_the_same_journal_beside_an_index_or_a_database_of_a_tool_deletes_nothing(folder: Path, tmp_path: Path) -> None:
     victim = tmp_path / "letters.txt"
     victim.write_text("dear")
@@ -178,6 +179,7 @@ def test_a_table_of_a_name_that_sqlite_keeps_for_itself_is_refused(folder: Path)
         open_run(str(folder), folder.parent.parent)
 
 
+@pytest.mark.slow
 def test_links_and_pipes_in_place_of_a_lock_and_its_notes_change_nothing_and_hold_nobody_up(folder: Path) -> None:
     victim = folder.parent / "keys"
     victim.write_text("mine")

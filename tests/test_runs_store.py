@@ -126,6 +126,7 @@ def open_file(run: Run) -> sqlite3.Connection:
 # -- what comes back --
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trace=traces)
 def test_a_trace_comes_back_as_it_was(shared_run: Run, trace: Trace) -> None:
@@ -254,6 +255,7 @@ def test_a_trace_is_found_by_id_prefix_or_by_its_place(run: Run) -> None:
         run.trace("")
 
 
+@pytest.mark.slow
 def test_many_traces_take_time_in_proportion(run: Run) -> None:
     def seconds_for(first: int, count: int) -> float:
         began = time.thread_time()
@@ -341,6 +343,7 @@ def write_replies(path: str, writer: int, count: int, acknowledged: str) -> None
             file.write(f"{writer} {number}\n")
 
 
+@pytest.mark.slow
 def test_many_processes_write_one_run_and_all_they_were_told_is_stored(run: Run, tmp_path: Path) -> None:
     run.close()  # and is opened again in each child
     context = multiprocessing.get_context("spawn")

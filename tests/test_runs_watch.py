@@ -203,6 +203,7 @@ def test_in_a_pipe_there_is_a_line_a_step(place_to_run: Path, capsys: pytest.Cap
     assert main([*RUN, "--json"]) == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_terminal_leaves_it_as_it_was_and_keeps_the_record(place_to_run: Path) -> None:
     parent, child = pty.openpty()
     process = subprocess.Popen(

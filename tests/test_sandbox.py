@@ -531,6 +531,7 @@ def descendants(pid: int) -> list[int]:
     return [each for child in children for each in (child, *descendants(child))]
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_many_mappings_in_many_processes_are_the_failure_of_the_code_alone():
     """The supervisor counts shared pages by reading every mapping: that took longer than the run may, and the run stopped."""

@@ -65,6 +65,7 @@ def test_kaplan_s_law_is_recovered_from_its_own_points() -> None:
     assert law.parameters_exponent == pytest.approx(0.103 / 0.179)
 
 
+@pytest.mark.slow
 def test_an_outlier_moves_the_fit_little() -> None:
     points = grid(LAW, noise=1e-3)
     losses = points.loss.copy()
@@ -75,6 +76,7 @@ def test_an_outlier_moves_the_fit_little() -> None:
     assert abs(squares.alpha - LAW.alpha) > 2 * abs(found.alpha - LAW.alpha), "least squares follow it"
 
 
+@pytest.mark.slow
 @public
 def test_the_public_points_give_the_published_refit() -> None:
     """Besiroglu et al. (2024): E 1.8172, A 482, B 2085, alpha .3478, beta .3658, without the five highest losses."""
@@ -88,6 +90,7 @@ def test_the_public_points_give_the_published_refit() -> None:
     assert found.objective == pytest.approx(1.0183e-3, abs=2e-7)
 
 
+@pytest.mark.slow
 @public
 def test_the_mean_with_default_tolerances_stops_early() -> None:
     """The reported cause of Chinchilla's own a = .46: each number is a 240th, and so below the optimizer's tolerance."""
@@ -110,6 +113,7 @@ def test_too_few_points_or_one_size_are_refused() -> None:
 # -- intervals and plans --
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_law_that_made_the_points_and_narrow_with_less_noise() -> None:
     wide = bootstrap_chinchilla(grid(LAW, noise=0.01, seed=3), resamples=60)
     narrow = bootstrap_chinchilla(grid(LAW, noise=0.001, seed=3), resamples=60)
@@ -141,6 +145,7 @@ def test_the_optimum_is_the_lowest_loss_of_its_budget() -> None:
             law.optimum(-1)
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_to_train_and_how_far_it_reaches() -> None:
     points = grid(LAW, noise=0.002)
     fitted = bootstrap_chinchilla(points, resamples=40)

@@ -33,6 +33,7 @@ def points(tmp_path: Path) -> Path:
     return tmp_path / "p.csv"
 
 
+@pytest.mark.slow
 def test_a_fit_is_printed_with_intervals_and_all_approaches(points: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scaling", "fit", str(points), "--resamples", "20"]) == 0
     shown = capsys.readouterr().out
@@ -53,6 +54,7 @@ def test_a_fit_is_printed_with_intervals_and_all_approaches(points: Path, capsys
     assert body["chinchilla"]["parameters"]["e"]["value"] == pytest.approx(LAW.e, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_plan_is_for_a_compute_for_hours_or_for_one_run(points: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bodies = []
     for given in (["--flops", "1e22"], ["--hours", "1"], ["--parameters", "1e9", "--tokens", "2e10"]):

@@ -163,6 +163,7 @@ def test_a_full_disk_under_the_log_stops_nothing() -> None:
         assert running.telemetry.metrics.log_failures >= 3
 
 
+@pytest.mark.slow
 def test_more_requests_than_there_is_room_for_get_429_with_retry_after() -> None:
     with serving(Scripted(echo, name="scripted", delay_s=0.3), max_requests=4) as running:
         answers: list[httpx.Response] = []
@@ -196,6 +197,7 @@ def test_a_client_that_leaves_ends_its_request() -> None:
         assert 'code="499"' in HTTP.get(f"{running.url}/metrics").text
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_too_long_is_cut_before_and_in_the_stream(tmp_path: Path) -> None:
     known = keys(tmp_path, f'[bob]\nkey = "{BOB}"\nrequest_s = 0.3\n')
     with serving(Scripted(echo, name="scripted", delay_s=30), keys=known) as running:
@@ -452,6 +454,7 @@ def test_an_answer_put_together_from_pieces_has_all_of_each() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_headers_that_come_too_slowly_or_never_close_the_connection(without_keys: Running) -> None:
     for begun in (b"", b"GET /health HTTP/1.1\r\nHost: loc"):
         with without_keys.connect() as connection:
@@ -463,10 +466,12 @@ def test_headers_that_come_too_slowly_or_never_close_the_connection(without_keys
             assert time.monotonic() - start > 0.5
 
 
+@pytest.mark.slow
 def test_a_body_that_never_comes_is_408(without_keys: Running) -> None:
     assert without_keys.raw(head(50) + b"{").startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.slow
 def test_a_reader_that_reads_nothing_is_dropped() -> None:
     much = Keys((), Client("anyone", ClientLimits(max_tokens=10**6)))
     with serving(Scripted(["word " * 40_000], name="scripted"), keys=much, stall_s=0.5) as running:

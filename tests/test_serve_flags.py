@@ -65,6 +65,7 @@ def test_every_setting_of_the_server_is_a_flag_with_the_default_of_its_dataclass
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_flags_reach_the_settings_that_they_are_of(tmp_path: Path) -> None:
     config = config_of(
         "m", "--port", "0", "--drain-s", "2", "--max-tokens", "9", "--tokens-per-minute", "60", "--log", "none"

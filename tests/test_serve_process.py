@@ -42,6 +42,7 @@ def process(*words: str, cwd: Path, port: int = 0, **environment: str) -> Iterat
         running.wait()
 
 
+@pytest.mark.slow
 def test_told_to_stop_under_load_it_answers_what_it_took_and_ends_with_0(tmp_path: Path) -> None:
     config = tmp_path / "serve.toml"
     config.write_text('model = "scripted:echo"\ndrain-s = 10\nlog = "log.jsonl"\n')

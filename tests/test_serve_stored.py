@@ -173,6 +173,7 @@ def test_the_bytes_of_a_client_are_bounded_with_all_conversations() -> None:
         store.find("ann", "resp_49")
 
 
+@pytest.mark.slow
 def test_what_is_kept_costs_no_more_memory_than_is_counted() -> None:
     words = ["the", "model", "answers", "a", "question", "about", "weather", "tokens", "and", "prefixes", "today"]
     rng = random.Random(4)

@@ -182,6 +182,7 @@ def test_a_bad_tool_schema_as_in_cve_2025_48944(running: Running, parameters: An
         assert answer.status_code in (200, 400), answer.text
 
 
+@pytest.mark.slow
 def test_a_slow_parser_of_tool_calls_as_in_cve_2025_48887(running: Running) -> None:
     """What a model says is parsed in linear time: here it says what it was told to, by a grammar."""
     from firsthand.serve.openai.reasoning_split import ReasoningSplitter

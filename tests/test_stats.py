@@ -288,6 +288,7 @@ def test_every_two_agents_are_compared_and_agree_with_their_intervals(correction
             assert each.high - each.low >= alone.high - alone.low - 1e-9 or correction == "none"
 
 
+@pytest.mark.slow
 def test_benjamini_and_hochberg_find_more_and_keep_the_share_of_false_ones():
     rng = np.random.default_rng(9)
     false_share, more = [], 0

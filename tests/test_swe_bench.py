@@ -64,6 +64,7 @@ def attempted(benchmark: Benchmark, pattern: Callable[..., Any], **options: Any)
 # -- judging --
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_the_reference_patch_resolves_and_one_that_breaks_another_test_does_not(place: Path) -> None:
     good, breaks = judged(place, GOOD), judged(place, swe_local.BREAKS)
@@ -176,6 +177,7 @@ def test_a_test_patch_that_does_not_fit_is_an_error_and_no_zero(place: Path) -> 
 # -- working in the repository --
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_an_agents_tools_work_on_a_copy_of_one_commit_and_the_diff_is_what_it_leaves(place: Path) -> None:
     said: dict[str, str] = {}

@@ -23,6 +23,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "calc"
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_commit_becomes_a_record_that_a_benchmark_reads(repo: Path, tmp_path: Path) -> None:
     record = from_commit(repo, "HEAD", test_cmd=COMMAND, repeats=1, problem="half is wrong for odd numbers")

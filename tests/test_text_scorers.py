@@ -36,6 +36,7 @@ def value(scorer, answer, *references):
     return scorer(task, dataclasses.replace(EMPTY, answer=answer)).value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "reference"), PAIRS)
 def test_bleu_chrf_and_rouge_are_those_of_the_packages(answer, reference):
     sacrebleu = pytest.importorskip("sacrebleu")

@@ -99,6 +99,7 @@ def test_looking_for_special_tokens_takes_one_pass(text: str) -> None:
     assert calls <= 4 * len(found) + 10, "places that begin like a token cost no call"
 
 
+@pytest.mark.slow
 def test_special_tokens_that_begin_with_each_other_are_found_or_refused_with_a_sentence() -> None:
     def with_names(names: list[str]) -> Tokenizer:
         added = [{"id": 256 + place, "content": name, "special": True, "lstrip": False, "rstrip": False,

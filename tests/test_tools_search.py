@@ -411,6 +411,7 @@ def test_react_plays_its_actions_and_the_trace_says_what_came_from_outside(tmp_p
     assert [call.detail["origin"] for call in trace.calls if call.kind == "tool"] == ["documents in pages.jsonl"] * 2
 
 
+@pytest.mark.slow
 def test_a_replay_reads_what_was_read_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))

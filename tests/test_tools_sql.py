@@ -197,6 +197,7 @@ def test_a_damaged_database_is_a_result_that_says_so(shop: Path) -> None:
     refused(shop, "sql_query", query="SELECT * FROM books")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [

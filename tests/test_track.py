@@ -128,6 +128,7 @@ def test_what_is_pending_is_written_without_another_call(track: Track, monkeypat
     assert track.run.database.read("SELECT count(*) FROM metrics") == [(2,)]
 
 
+@pytest.mark.slow
 def test_another_process_reads_while_it_is_written_and_cannot_take_it_over(track: Track, home: Path) -> None:
     track.log({"a": 1.0}, step=0)
     track.flush()

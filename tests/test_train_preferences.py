@@ -73,6 +73,7 @@ def test_pairs_make_the_chosen_answer_more_probable_than_the_rejected_one(
         assert rows[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_micro_batches(folder: Path, tmp_path: Path) -> None:
     for recipe in ("dpo", "kto", "reward"):
         whole = train(recipe, folder, tmp_path / f"{recipe}-1", steps=3)
@@ -121,6 +122,7 @@ def test_mismatched_answers_follow_the_prompt_of_another_row() -> None:
     assert [each.ce.tolist() for each in mismatched(rows)] == [[0, 0, 1, 1], [0, 1], [0, 1, 1]]
 
 
+@pytest.mark.slow
 def test_a_reward_model_learns_the_order_of_ranked_answers_and_is_opened_again(folder: Path, tmp_path: Path) -> None:
     lines = [{"prompt": f"say {n}", "answers": ["sum", "sum!", "no", "no no no"]} for n in range(12)]
     rows = train(

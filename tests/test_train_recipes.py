@@ -70,6 +70,7 @@ def test_a_model_is_trained_from_nothing_and_answers(tmp_path, text, cli):
     model.close()
 
 
+@pytest.mark.slow
 def test_the_saved_model_computes_what_the_trained_one_did(tmp_path, text, cli):
     out = tmp_path / "run"
     cli("train", "pretrain", str(text), "--steps", "4", "--out", str(out), *SMALL)
@@ -84,6 +85,7 @@ def test_the_saved_model_computes_what_the_trained_one_did(tmp_path, text, cli):
     assert json.loads((out / "model" / "generation_config.json").read_text())["eos_token_id"][0] == tokenizer.eos_id
 
 
+@pytest.mark.slow
 def test_fine_tuning_shows_its_masks_and_teaches_the_answers(tmp_path, cli):
     base = write_model(tmp_path / "base")
     code, told, _ = cli(
@@ -100,6 +102,7 @@ def test_fine_tuning_shows_its_masks_and_teaches_the_answers(tmp_path, cli):
     model.close()
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_models_and_other_seeds_others(tmp_path, text, cli):
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         cli("train", "pretrain", str(text), "--steps", "2", "--seed", seed, "--out", str(tmp_path / name), *SMALL)
@@ -146,6 +149,7 @@ def test_a_recipes_own_defaults_stay_where_one_setting_of_a_part_is_given(tmp_pa
     assert (found["lr"], found["weight_decay"], found["beta1"]) == (1e-4, 0.0, 0.8)
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_resumed_and_never_begun_anew(tmp_path, text, cli):
     out, whole = tmp_path / "run", tmp_path / "whole"
     words = ("train", "pretrain", str(text), "--schedule", "constant", *SMALL)

@@ -98,6 +98,7 @@ def same_weights(a: Path, b: Path) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ALGORITHMS)
 def test_every_algorithm_makes_steps_on_the_log_probs_that_were_sampled(
     recipe: str, folder: Path, tmp_path: Path

@@ -99,6 +99,7 @@ def test_survivors_are_the_best_and_nan_is_the_worst() -> None:
     assert survivors(values, 5, minimise=False)[-1] == 1
 
 
+@pytest.mark.slow
 def test_a_grid_runs_and_the_best_is_named(program: Path, tmp_path: Path, cli: Cli) -> None:
     command = f"{sys.executable} {program}"
     out = str(tmp_path / "sweep")
@@ -115,6 +116,7 @@ def test_a_grid_runs_and_the_best_is_named(program: Path, tmp_path: Path, cli: C
     assert code == 2 and "holds a sweep already" in err
 
 
+@pytest.mark.slow
 def test_halving_gives_more_steps_to_the_best_third(program: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     sweep = sweep_of(program, "0.1", "0.9", "0.3", "0.5", "0.35", "0.7", budget="steps", rungs=("1", "4", "8"))
@@ -127,6 +129,7 @@ def test_halving_gives_more_steps_to_the_best_third(program: Path, tmp_path: Pat
     assert [each.state for each in trials_of(folder)] == ["done"] * 9
 
 
+@pytest.mark.slow
 def test_the_value_is_the_last_of_the_curve_or_its_best(program: Path, tmp_path: Path) -> None:
     program.write_text(
         "from firsthand.runs.track import start\nwith start('t') as track:\n"
@@ -164,6 +167,7 @@ with start("t") as track:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_sweep_that_was_killed_goes_on_and_runs_nothing_twice(tmp_path: Path, number: int, code: int) -> None:
     script, marks, folder = tmp_path / "stopped.py", tmp_path / "marks", tmp_path / "sweep"

@@ -163,6 +163,7 @@ def test_tool_calls_are_in_the_format_that_training_reads(run: Run) -> None:
     assert [tool.name for tool in read.tools] == ["add"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_lines_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:
     for each in (trace("a", "4", 1.0), trace("b", "5", 0.0)):
         run.append(each)

@@ -79,6 +79,7 @@ def fetched(source: Source, sets: Sets) -> Path:
         return fetch(source, url=url)
 
 
+@pytest.mark.slow
 def test_judgebench_and_llmbar_are_fetched_under_their_names_and_agreement_reads_the_run(capsys: Any) -> None:
     fetched(judge_judgebench.SOURCE, {("ScalerLab/JudgeBench", "default", "claude"): [JUDGEBENCH] * 3})
     (task, *_) = catalog.benchmark("judge_judgebench:data=hub").tasks(0)
@@ -152,6 +153,7 @@ def test_what_is_no_list_of_objects_is_one_sentence(text: str, tmp_path: Path) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_said(home: Path) -> None:
     with pytest.raises(DataError, match=r"humans\.json is neither on this machine nor on the hub"):
         catalog.benchmark("judge_pandalm:data=hub")

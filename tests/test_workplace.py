@@ -219,6 +219,7 @@ def docker(home: Path) -> Path:
     return program
 
 
+@pytest.mark.slow
 def test_a_task_with_an_image_is_worked_on_and_judged_in_containers_of_it(docker: Path, home: Path) -> None:
     async def working(task: Task, ctx: Context) -> str:
         for name, arguments in (
@@ -260,6 +261,7 @@ def test_a_container_has_a_network_only_if_asked_and_one_that_does_not_start_is_
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_commands_in_a_container_are_bounded(docker: Path) -> None:
     async def main() -> None:
         place = ContainerPlace("calc-image", engine=str(docker), limits=RunLimits(wall_s=1, output_bytes=10_000))

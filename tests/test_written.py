@@ -213,6 +213,7 @@ def test_mmlu_pro_shows_its_category_and_drops_what_is_not_applicable(tmp_path):
         catalog.benchmark(f"mmlu_pro:data={tmp_path}")
 
 
+@pytest.mark.slow
 @needs_data
 def test_mmlu_and_truthfulqa_read_the_authors_files():
     made = catalog.benchmark(f"mmlu@lm-eval-0shot:subject=anatomy:data={SHARED}")
