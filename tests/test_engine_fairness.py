@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pytest
+
 from engine_tiny import tiny_model
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
