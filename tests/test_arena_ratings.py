@@ -499,3 +499,9 @@ def test_one_voter_with_most_votes_is_said(tmp_path: Path, cli) -> None:
         row["judge"] = "keen"
     code, out, _ = cli("board", str(written(tmp_path / "v.jsonl", rows)))
     assert code == 0 and "One voter cast 6" in out
+
+
+def test_a_file_of_another_kind_is_no_run(tmp_path: Path, cli) -> None:
+    (tmp_path / "notes.md").write_text("# votes")
+    code, _, err = cli("board", str(tmp_path / "notes.md"))
+    assert code != 0 and "no table of votes: give a file .csv" in err

@@ -190,7 +190,7 @@ def _answers(conversation: Any) -> str:
 
 
 def style_count(text: str, style: str) -> int:
-    """How much of a style a text has: characters, Markdown headers, list items, or bold spans."""
+    """The amount of a style in a text: characters, Markdown headers, list items, or bold spans."""
     if style == "length":
         return len(text)
     return len({"headers": _HEADER, "lists": _LIST, "bold": _BOLD}[style].findall(text))

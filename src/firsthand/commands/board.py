@@ -82,6 +82,8 @@ def _votes(config: Config) -> VoteFile:
         return read_votes(Path(config.votes), where=_conditions(config.where), style=config.style)
     if config.where or config.style:
         raise ConfigError("--where and --style are for files of votes: leave them out for a run")
+    if Path(config.votes).is_file():
+        raise ConfigError(f"{config.votes} is no table of votes: give a file {', '.join(SUFFIXES)}, or a run")
     with store.open_run(config.votes, data_home()) as run:
         battles, void = battles_of(run)
     if not len(battles):

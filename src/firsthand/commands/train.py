@@ -159,7 +159,7 @@ def _train(own: Config, words: Sequence[str]) -> int:
 
 
 def _outcome(model: Path, folder: Path) -> str:
-    """What to do with a trained model, or with the adapters of agents."""
+    """Advice on using a trained model, or the adapters of agents."""
     agents = sorted(each.name for each in model.iterdir() if each.is_dir()) if model.name == "adapters" else []
     if agents:
         return (

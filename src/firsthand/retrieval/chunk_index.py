@@ -23,7 +23,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class IndexHeader:
-    """What determines the vectors and chunks of an index; another header is refused."""
+    """The settings that determine the vectors and chunks of an index; another header is refused."""
 
     embedder: str
     """The name the embedder was opened by, such as "minilm"; empty: no vectors, terms alone."""
@@ -49,7 +49,7 @@ class IndexedDocument:
 
 @dataclass(frozen=True)
 class IngestReceipt:
-    """What an ingest did, by document id."""
+    """The outcome of an ingest, by document id."""
 
     added: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()

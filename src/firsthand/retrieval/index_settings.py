@@ -33,7 +33,7 @@ PREFIXES = {"e5": ("query: ", "passage: "), "bge": ("Represent this sentence for
 
 @dataclass(frozen=True)
 class Prepared:
-    """What an ingest works with."""
+    """The index, embedder and settings of an ingest."""
 
     header: IndexHeader
     embedder: Embedder | None
@@ -49,7 +49,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person asked for; None is left to the index, or to the defaults of a new one."""
+    """The settings that a person gave; None is left to the index, or to the defaults of a new one."""
 
     model: str | None = None
     chunker: str | None = None

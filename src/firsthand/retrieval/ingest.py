@@ -74,7 +74,7 @@ class _Tally:
 
 
 class _Stored(NamedTuple):
-    """What the index knows of a document."""
+    """The stored facts of a document."""
 
     sha256: str
     source: str

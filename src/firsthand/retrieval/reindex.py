@@ -26,7 +26,7 @@ from firsthand.system.lock import claimed
 
 @dataclass(frozen=True)
 class Reindexed:
-    """What making an index anew took."""
+    """The cost of making an index anew."""
 
     documents: int
     chunks: int

@@ -87,7 +87,7 @@ class RagJudge:
         return Score(self.name, value, detail)
 
     def _asked(self, task: Task, trace: Trace) -> Json | str:
-        """What the judge is shown; a text says why there is nothing to judge."""
+        """The text shown to the judge; a string says why there is nothing to judge."""
         found: Json = {"metric": self.name, "question": task.question, "answer": trace.answer or ""}
         if self.name in ("faithfulness", "answer_relevance") and not found["answer"].strip():
             return "the attempt gave no answer"

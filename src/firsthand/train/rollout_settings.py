@@ -109,7 +109,7 @@ class RolloutSettings:
     concurrency: int = 256
     """Rollouts at a time."""
     sampler: str = "local"
-    """Where rollouts are sampled: `local`, the engine of this process, or `openai:NAME@URL`, an endpoint that returns token
+    """The sampler of rollouts: `local`, the engine of this process, or `openai:NAME@URL`, an endpoint that returns token
     ids and log-probs and takes adapters (`firsthand serve MODEL --adapter-root FOLDER`, vLLM)."""
     correct_to_trainer: Literal["auto", "on", "off"] = "auto"
     """Correct for a sampler of other arithmetic by importance weights between the trainer's log-probs and its own. `auto`

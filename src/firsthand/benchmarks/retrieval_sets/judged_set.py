@@ -25,7 +25,7 @@ class JudgedSet:
     judgements: Mapping[str, Mapping[str, int]]
     """Query id -> document id -> relevance."""
     origin: str
-    """Where it was read from, for the protocol."""
+    """The source it was read from, for the protocol."""
 
 
 def check_judged(found: JudgedSet, documents: Sequence[Document] | None = None) -> None:

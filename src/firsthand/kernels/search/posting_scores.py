@@ -31,7 +31,7 @@ def sort_postings(words: Any, rows: Any, counts: Any, starts: Any, sorted_rows: 
 
 @kernel
 def count_alive(rows: Any, first: int, last: int, alive: Any) -> int:
-    """How many of the rows from first to last are alive."""
+    """The number of live rows from first to last."""
     count = 0
     for i in range(first, last):
         count += alive[rows[i]]

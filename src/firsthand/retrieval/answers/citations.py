@@ -47,7 +47,7 @@ class Citation:
 
 
 class HitPlace(NamedTuple):
-    """Where a hit stands in its document."""
+    """The place of a hit in its document."""
 
     sha256: str
     source: str

@@ -119,7 +119,7 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 def _collect(
     tree: ast.Module | ast.ClassDef, path: tuple[str, ...], starts: list[int], marks: list[tuple[int, tuple[str, ...]]]
 ) -> None:
-    """Where each function and class begins, decorators included, and where the text around them goes on."""
+    """The starts of functions and classes, decorators included, and of the text between them."""
     ends = 0
     for node in tree.body:
         if isinstance(node, _Definition):
@@ -176,5 +176,5 @@ def _between(marks: list[tuple[int, tuple[str, ...]]], length: int) -> list[Symb
 
 
 def _line_starts(text: str) -> list[int]:
-    """Where each line begins as Python counts lines: after a line feed, carriage return, or both."""
+    """The start of each line as Python counts lines: after a line feed, carriage return, or both."""
     return [0, *(found.end() for found in re.finditer(r"\r\n|\r|\n", text))]

@@ -153,7 +153,7 @@ def _file(path: Path, name: str, status: os.stat_result, chosen: FolderFilter) -
 
 
 def _link(path: Path, name: str, real: Path, chosen: FolderFilter) -> LeftOut | None:
-    """What is said of a link; nothing of one that the filter leaves out."""
+    """The note on a link; nothing of one that the filter leaves out."""
     if not chosen.takes(name):
         return None
     try:

@@ -49,7 +49,7 @@ Extractor = Literal["model", "noun_phrases"]
 
 @dataclass(frozen=True)
 class GraphSettings:
-    """How a graph is built; the defaults are GraphRAG's (3.x)."""
+    """Settings of a graph's construction; the defaults are GraphRAG's (3.x)."""
 
     extractor: Extractor = "model"
     """`noun_phrases` needs no model: phrases that occur together, and reports of the documents' own sentences."""
@@ -65,7 +65,7 @@ class GraphSettings:
 
 @dataclass(frozen=True)
 class GraphEstimate:
-    """What building would cost, before anything is asked."""
+    """The estimated cost of building, before any model is called."""
 
     chunks: int
     """Chunks that are to be read."""
@@ -76,7 +76,7 @@ class GraphEstimate:
 
 @dataclass(frozen=True)
 class GraphReceipt:
-    """What a build did."""
+    """The outcome of a build."""
 
     extracted: int
     reused: int
@@ -90,7 +90,7 @@ class GraphReceipt:
     orphans: int
     """Extracted relations left out because one of their names is no entity."""
     communities: dict[int, int]
-    """How many there are at each level."""
+    """The number at each level."""
     summaries_made: int
     reports_made: int
     reports_reused: int
@@ -157,7 +157,7 @@ async def build_graph(
 
 
 def _checked_reader(file: GraphFile, settings: GraphSettings, model: Model | None) -> Json:
-    """What reads the chunks. ConfigError if the stored extractions were made otherwise."""
+    """The extractor of the chunks. ConfigError if the stored extractions were made otherwise."""
     reader: Json = {"extractor": settings.extractor, "model": "", "types": [], "gleanings": 0}
     if settings.extractor == "model" and model is not None:
         reader |= {

@@ -35,7 +35,7 @@ class LocalShares:
     tokens: int = 12_000
     reports: float = 0.15
     passages: float = 0.5
-    """What is left of the whole is for entities and relations: 0.35."""
+    """The rest, 0.35, is for entities and relations."""
     entities: int = 10
     """Entities that a question is matched with."""
     relations: int = 10

@@ -27,7 +27,7 @@ from firsthand.retrieval.graph.knowledge_graph import ExtractedEntity, Extracted
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """How chunks are read."""
+    """The extractor of chunks."""
 
     types: tuple[str, ...] = ENTITY_TYPES
     """The types of entities that are looked for."""
@@ -50,7 +50,7 @@ class FailedChunk:
 
 
 async def extract(model: GraphModel, chunk: Chunk, settings: ExtractionSettings, fenced: str) -> Extraction:
-    """What a chunk tells. ModelError if an answer cannot be read: the chunk is then failed as a whole."""
+    """The entities and relations of a chunk. ModelError if an answer cannot be read: the chunk is then failed as a whole."""
     schema = extraction_schema(settings.types)
     messages: list[Message] = [user(extraction_prompt(settings.types, fenced))]
     body, message = await model.ask_json(messages, schema, settings.max_answer_tokens)

@@ -37,7 +37,7 @@ class ExtractedRelation:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one chunk tells."""
+    """The entities and relations of one chunk."""
 
     chunk: str
     """The chunk's id."""
@@ -70,7 +70,7 @@ class Entity:
     chunks: tuple[str, ...]
     """Ids of the chunks that name it, in order."""
     summary: str | None = None
-    """What a model made of several descriptions."""
+    """A model's summary of several descriptions."""
 
     @property
     def description(self) -> str:

@@ -112,7 +112,7 @@ async def self_rag(
 
 
 async def _reads_tokens(ctx: Context, reflection: ReflectionKind) -> bool:
-    """Whether reflection tokens are read. The model is loaded to see, where it can be."""
+    """True if reflection tokens are read. The model is loaded to see, where it can be."""
     if reflection != "auto":
         return reflection == "tokens"
     model = ctx.attempt.agent.model
@@ -153,7 +153,7 @@ class _Common:
     segment_tokens: int
 
     def wants(self, probability: float) -> bool:
-        """Whether passages are retrieved at a probability that they are wanted."""
+        """True if passages are retrieved at a probability that they are wanted."""
         if self.retrieval != "adaptive":
             return self.retrieval == "always"
         return probability > self.threshold

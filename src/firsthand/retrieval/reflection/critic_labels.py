@@ -42,7 +42,7 @@ _UTILITY = dict(zip("12345", UTILITIES, strict=True))
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How answers are labelled."""
+    """Settings of labelling."""
 
     k: int = 5
     """Passages that are judged for a sentence."""

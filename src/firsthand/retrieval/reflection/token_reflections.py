@@ -43,7 +43,7 @@ GROUPS: Mapping[str, Mapping[str, float]] = {
 
 @dataclass(frozen=True)
 class SegmentSettings:
-    """What decides a segment besides model and prompt."""
+    """Settings that decide a segment besides model and prompt."""
 
     max_tokens: int
     """0: only whether to retrieve is read."""

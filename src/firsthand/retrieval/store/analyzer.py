@@ -19,7 +19,7 @@ class Analyzer:
         self._base.execute("CREATE VIRTUAL TABLE seen USING fts5vocab (texts, instance)")
 
     def counts(self, texts: Sequence[str]) -> list[dict[str, int]]:
-        """How often each word occurs in each text: lower case, without marks, stemmed."""
+        """The counts of each word in each text: lower case, without marks, stemmed."""
         found: list[dict[str, int]] = [{} for _ in texts]
         with self._lock:
             self._base.execute("BEGIN")

@@ -18,7 +18,7 @@ Value = str | float
 
 @dataclass(frozen=True)
 class Record:
-    """What is stored under an id."""
+    """The record stored under an id."""
 
     id: str
     fields: Mapping[str, Value]

@@ -19,7 +19,7 @@ class InlineCall(NamedTuple):
 
     name: str
     input: str
-    """What stands between the parentheses, spaces included."""
+    """The text between the parentheses, spaces included."""
 
     def written(self, result: str | None = None) -> str:
         """The call as text, with its result if there is one: e(c, r), or e(c) of the paper's section 2."""
