@@ -21,6 +21,7 @@ from firsthand.scorers.programs.unit_runner import FALSE, UnitTestResult, wanted
 from firsthand.scorers.unit_tests import check_reference, lacking, passes_unit_tests, run_unit_tests
 from firsthand.task import Task
 from namespaces import WHY_NOT
+from thorough import part
 
 CODE = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "code"
 needs_data = pytest.mark.skipif(not (CODE / "bigcodebench_hard.json").is_file(), reason="BigCodeBench is not here")
@@ -601,7 +602,7 @@ def test_the_prompts_are_what_bigcodebench_sends():
 def test_every_reference_solution_of_the_standard_library_passes_and_an_empty_one_does_not():
     """A minute and more: one of them waits for a server that closes."""
     tasks = catalog.benchmark(f"bigcodebench:data={CODE}").tasks(0)
-    tasks = [task for task in tasks if set(task.secret["needs"]) <= sys.stdlib_module_names]
+    tasks = part([task for task in tasks if set(task.secret["needs"]) <= sys.stdlib_module_names], 4)
 
     async def run():
         async with Sandbox(workers=2) as box:

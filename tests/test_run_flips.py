@@ -26,6 +26,7 @@ from firsthand.runs.run_names import DATABASE
 from firsthand.runs.store import Run, create, list_runs, open_run
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace, new_trace_id
+from thorough import repetitions
 
 NUM_TASKS, NUM_EPOCHS = 24, 3
 KINDS = {2: "index interior", 5: "table interior", 10: "index leaf", 13: "table leaf"}
@@ -129,7 +130,7 @@ def check_flips(sound: Path, tmp_path: Path, seed: int, each_kind: int, use: Cal
     return refused
 
 
-@pytest.mark.parametrize("each_kind", [3, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("each_kind", [3, pytest.param(repetitions(400, 120), marks=pytest.mark.slow)])
 def test_a_flipped_bit_never_gives_another_number(sound: Path, tmp_path: Path, each_kind: int) -> None:
     refused = check_flips(sound, tmp_path, 3, each_kind, numbers_of)
     assert sum(refused.values()) > each_kind and (each_kind < 100 or all(refused[kind] for kind in KINDS.values())), (
@@ -154,7 +155,7 @@ def test_a_number_changed_in_place_is_noticed(sound: Path, tmp_path: Path, table
         numbers_of(run)
 
 
-@pytest.mark.parametrize("each_kind", [2, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("each_kind", [2, pytest.param(repetitions(150, 50), marks=pytest.mark.slow)])
 def test_what_passes_the_check_before_a_resume_has_every_reply(sound: Path, tmp_path: Path, each_kind: int) -> None:
     def replies(run: Run) -> list[Any]:
         run.check()
@@ -213,7 +214,7 @@ def test_a_large_run_is_checked_when_asked(
     assert cli.main(["runs", str(path), "--check"]) == 2
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [12, pytest.param(repetitions(1500, 500), marks=pytest.mark.slow)])
 def test_a_flipped_bit_in_the_index_of_runs_changes_no_list(tmp_path: Path, count: int) -> None:
     for number in range(4):
         with create(tmp_path, {"n": number}, f"run{number}") as run:

@@ -13,6 +13,7 @@ import pytest
 import tiny
 from firsthand.runs.store import Run, open_run
 from run_process import held, results, start
+from thorough import repetitions
 
 PATTERNS = ("direct", "cot", "self_consistency:samples=3", "react:max-steps=3", "steps.py")
 STEPS = """
@@ -212,7 +213,7 @@ def test_log_prob_scoring_killed_many_times_scores_nothing_twice(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "num_kills"), [("scripted", 20), ("local", 8)])
+@pytest.mark.parametrize(("model", "num_kills"), [("scripted", repetitions(20, 8)), ("local", repetitions(8, 3))])
 def test_a_run_killed_many_times_gives_the_results_of_an_undisturbed_one(
     tmp_path: Path, model: str, num_kills: int
 ) -> None:

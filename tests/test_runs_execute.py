@@ -35,6 +35,7 @@ from firsthand.task import Task
 from firsthand.tool import tool
 from firsthand.trace import Score, Trace
 from run_process import results
+from thorough import repetitions
 
 
 class Oracle:
@@ -198,7 +199,7 @@ def test_a_killed_run_goes_on_and_asks_only_for_what_was_missing(tmp_path: Path,
     assert any(call.replayed for trace in run.traces() for call in trace.calls)
 
 
-@pytest.mark.parametrize("num_kills", [8, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [8, pytest.param(repetitions(150, 50), marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_gives_the_results_of_an_undisturbed_one(
     tmp_path: Path, undisturbed: dict[str, Any], num_kills: int
 ) -> None:

@@ -15,6 +15,7 @@ from firsthand.runs.database import Database
 from firsthand.runs.run_names import DATABASE
 from firsthand.runs.store import Run, create, open_run
 from firsthand.trace import Trace
+from thorough import repetitions
 
 
 def work_forever(path: Path, acknowledged: Path, round_number: int) -> None:
@@ -33,7 +34,7 @@ def reply_to(attempt: str) -> dict[str, Any]:
     return {"attempt": attempt, "text": attempt * 200}
 
 
-@pytest.mark.parametrize("num_kills", [12, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [12, pytest.param(repetitions(150, 50), marks=pytest.mark.slow)])
 def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path, num_kills: int) -> None:
     rng = random.Random(7)
     path = create(tmp_path, {}, "kill").path
