@@ -85,7 +85,8 @@ EDGES = {
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens retrieval",
-    "commands": "arena experiment train serve show stats scorers patterns cluster telemetry runs"
+    "studio": "stats show runs",
+    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs"
     " providers hub measure embed engine retrieval",
     "cli": "",
     "__main__": "cli",

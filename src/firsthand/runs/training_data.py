@@ -91,6 +91,14 @@ def training_rows(runs: Sequence[Run], kind: DataKind, chosen: DataFilter) -> Tr
     return found
 
 
+def attempt_rows(run: str, trace: Trace) -> list[Json]:
+    """The `sft` rows of one attempt of the run of that id, one for each branch; none for an attempt that is left out."""
+    if trace.protected is not None or trace.error is not None:
+        return []
+    examples = _of_trace(run, trace, DataFilter(all_branches=True), Counter())
+    return [each.row({"messages": each.prompt + each.answer, "lineage": [each.lineage]}) for each in examples]
+
+
 def _examples(runs: Sequence[Run], chosen: DataFilter, left_out: Counter[str]) -> Iterator[_Example]:
     for run in runs:
         for trace in run.traces(benchmark=chosen.benchmark, agent=chosen.agent):

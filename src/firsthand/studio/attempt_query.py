@@ -1,0 +1,169 @@
+"""Lists attempts of a run by a typed filter, sorted and page by page, inside SQLite: no trace is decoded.
+
+The latest try of each attempt counts, as everywhere. Numbers are those that the run keeps beside each trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from firsthand.errors import ConfigError
+from firsthand.runs.attempts import TraceRow
+from firsthand.runs.database import Database, plain
+from firsthand.studio.typed_filter import Kind, Term, parse_filter
+
+PAGE = 100
+FIELDS: dict[str, Kind] = {
+    "benchmark": "text",
+    "task": "text",
+    "agent": "text",
+    "error": "text",
+    "stop": "text",
+    "id": "text",
+    "score": "number",
+    "score.": "number",
+    "tokens": "number",
+    "calls": "number",
+    "seconds": "number",
+    "cost": "number",
+    "epoch": "number",
+}
+FLAGS = {"has": ("error", "score", "limit", "note"), "is": ("right", "wrong", "failed")}
+_COLUMNS = {
+    "benchmark": "benchmark",
+    "task": "task",
+    "agent": "agent",
+    "error": "error",
+    "stop": "stop_reason",
+    "score": "score",
+    "tokens": "tokens",
+    "calls": "calls",
+    "seconds": "duration_s",
+    "cost": "cost_usd",
+    "epoch": "epoch",
+}
+SORTABLE = ("finished", *(name for name in _COLUMNS if name != "error"))
+NOTE = "note:"
+"""Scores that a person gives in the Studio have names that begin so."""
+_LATEST = "NOT EXISTS (SELECT 1 FROM traces later WHERE later.attempt = traces.attempt AND later.try > traces.try)"
+_LATER_SCORE = (
+    "(SELECT value FROM scores WHERE scores.attempt = traces.attempt AND scores.try = traces.try AND name = ?"
+    " ORDER BY seq DESC LIMIT 1)"
+)
+_FLAG_SQL = {
+    "has:error": "error IS NOT NULL",
+    "has:score": "score IS NOT NULL",
+    "has:limit": "stop_reason NOT IN ('done', 'error')",
+    "has:note": "EXISTS (SELECT 1 FROM scores WHERE scores.attempt = traces.attempt AND name >= 'note:' AND name < 'note;')",
+    "is:right": "(score >= 1 AND error IS NULL)",
+    "is:wrong": "(score < 1 AND error IS NULL)",
+    "is:failed": "error IS NOT NULL",
+}
+
+
+@dataclass(frozen=True)
+class AttemptPage:
+    """A part of the attempts that a filter finds."""
+
+    rows: tuple[TraceRow, ...]
+    total: int
+    """The number that the filter finds."""
+    start: int
+    """The place of the first row among them."""
+
+    @property
+    def next_start(self) -> int | None:
+        """The start of the next page; None after the last."""
+        after = self.start + len(self.rows)
+        return after if self.rows and after < self.total else None
+
+
+@dataclass(frozen=True)
+class AttemptQuery:
+    """The attempts to list: a filter, and a column to sort by, with a minus for the highest first."""
+
+    terms: tuple[Term, ...] = ()
+    sort: str = "finished"
+
+    @staticmethod
+    def parse(text: str, sort: str = "") -> AttemptQuery:
+        """The query of a filter as typed and a column; ConfigError if either is not understood."""
+        if sort and sort.removeprefix("-") not in SORTABLE:
+            raise ConfigError(f"attempts cannot be sorted by {sort[:40]!r}: they can by {', '.join(SORTABLE)}")
+        return AttemptQuery(parse_filter(text, FIELDS, FLAGS), sort or "finished")
+
+    def page(self, database: Database, start: int = 0, limit: int = PAGE) -> AttemptPage:
+        """A page of the attempts that are found."""
+        where, values = self._where()
+        columns = (
+            "id, attempt, benchmark, task, agent, epoch, score, stop_reason, error, calls, tokens, cost_usd, duration_s"
+        )
+        total = database.read(f"SELECT count(*) FROM traces WHERE {where}", values)[0][0]
+        sql = f"SELECT {columns} FROM traces WHERE {where} ORDER BY {self._order()} LIMIT ? OFFSET ?"
+        rows = database.read(sql, (*values, limit, max(0, start)))
+        return AttemptPage(tuple(TraceRow(*row) for row in rows), total, max(0, start))
+
+    def beside(self, database: Database, place: str) -> tuple[str | None, str | None]:
+        """The places of the attempts before and after one of those that are found, as they are sorted."""
+        where, values = self._where()
+        sql = (
+            f"SELECT before, after FROM (SELECT attempt, lag(attempt) OVER w AS before, lead(attempt) OVER w AS after"
+            f" FROM traces WHERE {where} WINDOW w AS (ORDER BY {self._order()})) WHERE attempt = ?"
+        )
+        found = database.read(sql, (*values, plain(place)))
+        return (found[0][0], found[0][1]) if found else (None, None)
+
+    def facets(self, database: Database, most: int = 30) -> dict[str, list[tuple[str, int]]]:
+        """Field -> its values with the number of attempts of each, of all that are found, the most frequent first."""
+        where, values = self._where()
+        found = {}
+        for field, column in (("benchmark", "benchmark"), ("agent", "agent"), ("stop", "stop_reason")):
+            sql = f"SELECT {column}, count(*) AS n FROM traces WHERE {where} GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?"
+            found[field] = [(str(value), int(count)) for value, count in database.read(sql, (*values, most))]
+        return found
+
+    def _order(self) -> str:
+        name, descending = self.sort.removeprefix("-"), self.sort.startswith("-")
+        if name == "finished":
+            return "seq DESC" if descending else "seq"
+        column = _COLUMNS[name]
+        return f"{column} IS NULL, {column}{' DESC' if descending else ''}, seq"
+
+    def _where(self) -> tuple[str, tuple[Any, ...]]:
+        clauses, values = [_LATEST], []
+        for term in self.terms:
+            clause, its = _condition(term)
+            clauses.append(f"NOT ({clause})" if term.is_negated else clause)
+            values += its
+        return " AND ".join(clauses), tuple(values)
+
+
+def _condition(term: Term) -> tuple[str, Sequence[Any]]:
+    word = plain(term.value.lower())
+    if not term.field:
+        parts = " OR ".join(
+            f"instr(lower(coalesce({name}, '')), ?)" for name in ("benchmark", "task", "agent", "error")
+        )
+        return f"({parts})", [word] * 4
+    if term.field in FLAGS:
+        return _FLAG_SQL[f"{term.field}:{term.value}"], []
+    if term.field == "id":
+        end = plain(term.value) + "\U0010ffff"
+        return "((id >= ? AND id < ?) OR (attempt >= ? AND attempt < ?))", [plain(term.value), end] * 2
+    if term.field.startswith("score."):
+        operator = "=" if term.operator == ":" else term.operator
+        return f"coalesce({_LATER_SCORE} {operator} ?, 0)", [plain(term.field.removeprefix("score.")), term.number]
+    column = _COLUMNS[term.field]
+    if FIELDS[term.field] == "number":
+        operator = "=" if term.operator == ":" else term.operator
+        return f"coalesce({column} {operator} ?, 0)", [term.number]
+    if term.operator == "=":
+        return f"coalesce(lower({column}) = ?, 0)", [word]
+    return f"instr(lower(coalesce({column}, '')), ?)", [word]
+
+
+def shown_filter(terms: Mapping[str, str]) -> str:
+    """A filter of `field=value` terms, each value quoted where it needs to be."""
+    return " ".join(f'{field}="{value}"' if " " in value else f"{field}={value}" for field, value in terms.items())

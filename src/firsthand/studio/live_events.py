@@ -1,0 +1,71 @@
+"""One stream of events for each tab: it tells that runs, or a run, have changed, and the page asks for what it shows.
+
+A topic is `runs`, or `run:ID`. Its version is a short text that changes with what it stands for; it is read from the files a
+few times a second, so that runs of any process are followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+
+from firsthand.errors import FirsthandError
+from firsthand.runs.index import INDEX, files_of
+from firsthand.studio.open_runs import OpenRuns
+
+POLL_S = 0.4
+PING_S = 15.0
+MOST_TOPICS = 20
+
+
+def version_of(topic: str, runs: OpenRuns) -> str:
+    """The version of a topic; empty if there is no such run."""
+    if topic == "runs":
+        folder = runs.home / "runs"
+        try:
+            return f"{files_of_index(folder)} {folder.stat().st_mtime_ns}"
+        except OSError:
+            return ""
+    kind, _, id = topic.partition(":")
+    if kind != "run":
+        return ""
+    try:
+        run = runs.get(id)
+        return f"{files_of(run.path)} {run.status}"
+    except FirsthandError:
+        return ""
+
+
+def files_of_index(folder: Path) -> str:
+    """Sizes and times of the index of runs."""
+    found = []
+    for name in (INDEX, f"{INDEX}-wal"):
+        try:
+            stat = (folder / name).stat()
+        except OSError:
+            continue
+        found.append(f"{stat.st_size}@{stat.st_mtime_ns}")
+    return " ".join(found)
+
+
+async def changes(topics: Sequence[str], runs: OpenRuns, *, poll_s: float = POLL_S) -> AsyncIterator[str]:
+    """The text of an event stream: an event `changed` for each topic whose version is another than before."""
+    watched = list(dict.fromkeys(topics))[:MOST_TOPICS]
+    known = {topic: await run_in_threadpool(version_of, topic, runs) for topic in watched}
+    yield "retry: 2000\n: the Studio tells what changes\n\n"
+    quiet_s = 0.0
+    while True:
+        await asyncio.sleep(poll_s)
+        quiet_s += poll_s
+        for topic in watched:
+            version = await run_in_threadpool(version_of, topic, runs)
+            if version != known[topic]:
+                known[topic], quiet_s = version, 0.0
+                yield f"event: changed\ndata: {json.dumps({'topic': topic})}\n\n"
+        if quiet_s >= PING_S:
+            quiet_s = 0.0
+            yield ": still here\n\n"

@@ -1,0 +1,123 @@
+// Curves of one or several runs: a plot for each metric, with a shared cursor; settings are kept in the address.
+const place = document.getElementById("plots");
+const form = document.getElementById("plot-settings");
+const names = JSON.parse(place.dataset.names);
+const runs = JSON.parse(place.dataset.runs);
+const COLOURS = ["#0b74c4", "#c4452d", "#118a5f", "#a05ec0", "#b07d12", "#4b7f8c", "#c2417f", "#6b7a1e", "#7a6cf0", "#8d5a3b"];
+const cursor = uPlot.sync("curves");
+let data = [];
+let plots = [];
+
+const query = new URLSearchParams(location.search);
+for (const field of form.elements) {
+  const kept = query.get(field.name);
+  if (kept === null) continue;
+  if (field.type === "checkbox") field.checked = kept === "1";
+  else field.value = kept;
+}
+
+function settings() {
+  const f = form.elements;
+  return { metric: f.metric.value, smooth: Number(f.smooth.value), logx: f.logx.checked, logy: f.logy.checked, x: f.x.value, clip: f.clip.checked };
+}
+
+function keep() {
+  const next = new URLSearchParams(runs.map((run) => ["run", run]));
+  for (const [name, value] of Object.entries(settings())) {
+    if (value && value !== "step") next.set(name, value === true ? "1" : value);
+  }
+  history.replaceState(history.state, "", `?${next}`);
+}
+
+function smoothed(values, weight) {
+  if (!weight) return values;
+  let last = null, seen = 0; // an exponential mean whose beginning is corrected for its bias
+  return values.map((value) => {
+    if (value === null) return null;
+    last = (last ?? 0) * weight + (1 - weight) * value;
+    seen += 1;
+    return last / (1 - weight ** seen);
+  });
+}
+
+function series(curve, x) {
+  if (x !== "time") return curve.steps;
+  const start = Math.min(...data.filter((each) => each.run === curve.run).map((each) => each.at[0] ?? Infinity));
+  return curve.at.map((at) => at - start);
+}
+
+function range(values) {
+  const sorted = values.filter((value) => value !== null).sort((a, b) => a - b);
+  if (!sorted.length) return null;
+  const low = sorted[Math.floor(0.02 * (sorted.length - 1))], high = sorted[Math.ceil(0.98 * (sorted.length - 1))];
+  const rest = (high - low || Math.abs(high) || 1) * 0.05;
+  return [low - rest, high + rest];
+}
+
+function draw() {
+  const chosen = settings();
+  let matches;
+  try {
+    matches = new RegExp(chosen.metric || ".", "i");
+  } catch {
+    matches = { test: (name) => name.includes(chosen.metric) };
+  }
+  for (const plot of plots) plot.destroy();
+  plots = [];
+  place.replaceChildren();
+  const style = getComputedStyle(document.documentElement);
+  const soft = style.getPropertyValue("--soft"), line = style.getPropertyValue("--line");
+  for (const name of names.filter((each) => matches.test(each)).slice(0, 60)) {
+    const curves = data.filter((curve) => curve.name === name);
+    if (!curves.length) continue;
+    const tables = [], options = [{}], all = [];
+    for (const curve of curves) {
+      const values = chosen.logy ? curve.values.map((value) => (value > 0 ? value : null)) : curve.values;
+      const xs = series(curve, chosen.x);
+      const colour = COLOURS[runs.indexOf(curve.run) % COLOURS.length];
+      const kept = xs.map((x, index) => [x, values[index]]).filter(([x]) => !chosen.logx || x > 0);
+      const x = kept.map((each) => each[0]), y = kept.map((each) => each[1]);
+      all.push(...y);
+      if (chosen.smooth) {
+        tables.push([x, y]);
+        options.push({ label: `${curve.run} as logged`, stroke: `${colour}40`, width: 1, spanGaps: true, points: { show: false } });
+      }
+      tables.push([x, smoothed(y, chosen.smooth)]);
+      options.push({ label: curve.run, stroke: colour, width: 2, spanGaps: true, points: { show: x.length < 40, size: 5 } });
+    }
+    const card = document.createElement("section");
+    card.className = "plot";
+    const title = document.createElement("h3");
+    title.textContent = name;
+    card.append(title);
+    place.append(card);
+    const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
+    const bounds = chosen.clip ? range(all) : null;
+    const plot = new uPlot(
+      {
+        width: card.clientWidth - 20, height: 240, cursor: { sync: { key: cursor.key }, drag: { x: true, y: false } },
+        scales: { x: { time: false, distr: chosen.logx ? 3 : 1 }, y: { distr: chosen.logy ? 3 : 1, ...(bounds ? { range: bounds } : {}) } },
+        axes: [axis, { ...axis, size: 60 }], series: options,
+      },
+      tables.length === 1 ? [tables[0][0], tables[0][1]] : uPlot.join(tables), card,
+    );
+    plots.push(plot);
+  }
+}
+
+async function load() {
+  const answer = await fetch(`/curves.json?${new URLSearchParams([...runs.map((run) => ["run", run]), ["points", "1500"]])}`);
+  if (!answer.ok) {
+    place.textContent = await answer.text();
+    return;
+  }
+  data = (await answer.json()).curves;
+  draw();
+}
+
+form.addEventListener("submit", (event) => event.preventDefault());
+form.addEventListener("input", () => { keep(); draw(); });
+addEventListener("resize", () => plots.forEach((plot) => plot.setSize({ width: plot.root.parentElement.clientWidth - 20, height: 240 })));
+let soon = null;
+addEventListener("firsthand:changed", () => { soon ??= setTimeout(() => { soon = null; load(); }, 1000); });
+load();

@@ -1,0 +1,163 @@
+// The tree of an attempt with its waterfall: all rows are known, those in view are drawn.
+const ROW = 24;
+const tree = document.getElementById("tree");
+const detail = document.getElementById("span");
+const search = document.getElementById("tree-search");
+const kind = document.getElementById("tree-kind");
+const count = document.getElementById("tree-count");
+const room = document.createElement("div");
+room.className = "room";
+tree.append(room);
+
+let columns = null;
+let duration = 1;
+let shown = []; // indices of the rows that are unfolded and fulfil the search, in order
+let folded = new Set();
+let hasChildren = [];
+let chosen = Number(new URLSearchParams(location.search).get("span") ?? -1);
+
+function number(value) {
+  return value >= 1e6 ? `${(value / 1e6).toFixed(1)}M` : value >= 1e3 ? `${(value / 1e3).toFixed(1)}k` : String(value);
+}
+
+function time(milliseconds) {
+  return milliseconds < 1000 ? `${milliseconds.toFixed(0)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
+}
+
+function choose() {
+  const { parent, label, kind: kinds } = columns;
+  const words = search.value.trim().toLowerCase(), wanted = kind.value;
+  const size = parent.length;
+  if (words || wanted) {
+    const keep = new Uint8Array(size);
+    let found = 0;
+    for (let row = 0; row < size; row++) {
+      if ((!wanted || kinds[row] === wanted) && (!words || label[row].toLowerCase().includes(words))) {
+        found++;
+        for (let up = row; up >= 0 && !keep[up]; up = parent[up]) keep[up] = 1;
+      }
+    }
+    shown = [];
+    for (let row = 0; row < size; row++) if (keep[row]) shown.push(row);
+    count.textContent = `${found.toLocaleString("en")} of ${size.toLocaleString("en")} spans`;
+  } else {
+    const hidden = new Uint8Array(size);
+    shown = [];
+    for (let row = 0; row < size; row++) {
+      const up = parent[row];
+      hidden[row] = up >= 0 && (hidden[up] || folded.has(up)) ? 1 : 0;
+      if (!hidden[row]) shown.push(row);
+    }
+    count.textContent = `${size.toLocaleString("en")} spans`;
+  }
+  room.style.height = `${shown.length * ROW}px`;
+  draw();
+}
+
+function draw() {
+  const first = Math.max(0, Math.floor(tree.scrollTop / ROW) - 10);
+  const last = Math.min(shown.length, first + Math.ceil(tree.clientHeight / ROW) + 20);
+  room.replaceChildren(...shown.slice(first, last).map((row, place) => drawn(row, first + place)));
+}
+
+function drawn(row, place) {
+  const c = columns, element = document.createElement("div");
+  element.className = `span ${c.kind[row]}${c.trouble[row] ? " trouble" : ""}`;
+  element.style.top = `${place * ROW}px`;
+  element.dataset.row = row;
+  element.setAttribute("role", "treeitem");
+  element.setAttribute("aria-level", c.depth[row] + 1);
+  element.setAttribute("aria-setsize", shown.length);
+  element.setAttribute("aria-posinset", place + 1);
+  element.setAttribute("aria-selected", row === chosen);
+  if (hasChildren[row]) element.setAttribute("aria-expanded", !folded.has(row));
+  const what = document.createElement("span");
+  what.className = "what";
+  what.style.paddingLeft = `${c.depth[row] * 16}px`;
+  const fold = document.createElement("span");
+  fold.className = "fold";
+  fold.textContent = hasChildren[row] ? (folded.has(row) ? "▸" : "▾") : "";
+  what.append(fold, c.kind[row] === c.label[row] ? c.kind[row] : `${c.kind[row]} ${c.label[row]}`);
+  const nums = document.createElement("span");
+  nums.className = "nums";
+  const tokens = c.prompt[row] + c.answer[row];
+  nums.textContent = `${tokens ? `${number(tokens)} tok ` : ""}${c.duration[row] ? time(c.duration[row]) : ""}`;
+  const bar = document.createElement("span");
+  bar.className = "time";
+  const part = document.createElement("i");
+  part.style.left = `${Math.min(99.5, (100 * c.start[row]) / duration)}%`;
+  part.style.width = `${Math.min(100, (100 * c.duration[row]) / duration)}%`;
+  bar.append(part);
+  element.append(what, nums, bar);
+  return element;
+}
+
+async function open(row, keep = true) {
+  chosen = row;
+  draw();
+  const ref = columns.ref[row];
+  if (keep) {
+    const query = new URLSearchParams(location.search);
+    query.set("span", row);
+    history.replaceState(history.state, "", `?${query}`);
+  }
+  if (!ref) {
+    detail.textContent = "";
+    return;
+  }
+  const answer = await fetch(`${tree.dataset.span}?${new URLSearchParams({ ref })}`);
+  const text = await answer.text();
+  if (chosen === row) detail.innerHTML = text; // escaped by the server, and the page's policy runs no script in it
+}
+
+function move(step) {
+  const place = shown.indexOf(chosen);
+  const next = Math.min(Math.max(place + step, 0), shown.length - 1);
+  const top = next * ROW;
+  if (top < tree.scrollTop) tree.scrollTop = top;
+  if (top + ROW > tree.scrollTop + tree.clientHeight) tree.scrollTop = top + ROW - tree.clientHeight;
+  open(shown[next]);
+}
+
+function fold(row, folds) {
+  if (!hasChildren[row]) return;
+  folds ? folded.add(row) : folded.delete(row);
+  choose();
+}
+
+tree.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
+addEventListener("resize", draw);
+search.addEventListener("input", choose);
+kind.addEventListener("change", choose);
+tree.addEventListener("click", (event) => {
+  const element = event.target.closest(".span");
+  if (!element) return;
+  const row = Number(element.dataset.row);
+  event.target.closest(".fold") && hasChildren[row] ? fold(row, !folded.has(row)) : open(row);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea") || !columns) return;
+  const acts = {
+    j: () => move(1), ArrowDown: () => move(1), k: () => move(-1), ArrowUp: () => move(-1),
+    ArrowLeft: () => fold(chosen, true), ArrowRight: () => fold(chosen, false),
+    "[": () => { folded = new Set(hasChildren.flatMap((has, row) => (has && row ? [row] : []))); choose(); },
+    "]": () => { folded = new Set(); choose(); },
+  };
+  if (acts[event.key]) {
+    event.preventDefault();
+    acts[event.key]();
+  }
+});
+
+const answer = await fetch(tree.dataset.spans);
+if (answer.ok) {
+  const body = await answer.json();
+  columns = body.columns;
+  duration = Math.max(body.duration, columns.start.reduce((most, start, row) => Math.max(most, start + columns.duration[row]), 1));
+  hasChildren = new Array(columns.parent.length).fill(false);
+  for (const up of columns.parent) if (up >= 0) hasChildren[up] = true;
+  choose();
+  if (chosen >= 0 && chosen < columns.parent.length) open(chosen, false);
+} else {
+  detail.textContent = await answer.text();
+}

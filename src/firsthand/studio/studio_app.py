@@ -1,0 +1,69 @@
+"""The Studio as an ASGI app over a data home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from firsthand.errors import FirsthandError, UnknownName
+from firsthand.studio.access import Access, AccessMiddleware
+from firsthand.studio.live_events import changes
+from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.rendering import STATIC, is_part, page
+from firsthand.studio.views import attempt_views, comparison_views, curve_views, run_list_views, run_views
+
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+def create_app(home: Path, access: Access) -> Starlette:
+    """The app that shows the runs under `home` to whom `access` lets in."""
+    runs = OpenRuns(home)
+
+    async def events(request: Request) -> Response:
+        topics = request.query_params.getlist("topic")
+        return StreamingResponse(changes(topics, runs), media_type="text/event-stream")
+
+    def static(request: Request) -> Response:
+        name = request.path_params["name"]
+        file = STATIC / name
+        if "/" in name or name.startswith(".") or file.suffix not in _TYPES or not file.is_file():
+            return PlainTextResponse("There is no such file.\n", 404)
+        kept = {"cache-control": "public, max-age=31536000, immutable"}
+        return FileResponse(file, media_type=_TYPES[file.suffix], headers=kept)
+
+    app = Starlette(
+        routes=[
+            *run_list_views.routes(runs),
+            *run_views.routes(runs),
+            *attempt_views.routes(runs),
+            *comparison_views.routes(runs),
+            *curve_views.routes(runs),
+            Route("/events", events),
+            Route("/static/{digest}/{name}", static),
+        ],
+        middleware=[Middleware(AccessMiddleware, access=access)],
+        exception_handlers={FirsthandError: _told, 404: _not_found, 500: _broken},
+    )
+    app.state.runs = runs
+    return app
+
+
+def _told(request: Request, error: Exception) -> Response:
+    """An error of ours is its sentence, and 404 if something was not found; htmx gets the sentence alone."""
+    status = 404 if isinstance(error, UnknownName) else 400
+    if is_part(request):
+        return page(request, "parts/problem", problem=str(error), status=200)
+    return page(request, "problem", problem=str(error), status=status, title="Problem")
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    return page(request, "problem", problem=f"There is no page {request.url.path!r}.", status=404, title="Not found")
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    return PlainTextResponse("The Studio failed at this page; its terminal says more.\n", 500)

@@ -1,0 +1,135 @@
+"""One attempt: as a conversation, as a tree with its waterfall, and as JSON; notes of people; a test or an example of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.loop.protection import shareable
+from firsthand.runs.run_folder import Run
+from firsthand.show.expected import expected_answer
+from firsthand.studio.attempt_query import NOTE, AttemptQuery
+from firsthand.studio.attempt_spans import spans_json
+from firsthand.studio.conversation import conversation
+from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.rendering import address, page, part
+from firsthand.studio.span_detail import span_detail
+from firsthand.studio.trace_copies import as_examples, as_test
+from firsthand.studio.views.query_values import number_of, text_of
+from firsthand.trace import Score, Trace
+
+VIEWS = ("conversation", "tree", "raw")
+MAX_RAW_CHARS = 2_000_000
+MAX_BODY = 64 << 10
+MAX_NOTE_CHARS = 4000
+
+
+def routes(runs: OpenRuns) -> list[Route]:
+    """The page, its spans, its copies, and the notes that are sent."""
+
+    def found(request: Request) -> tuple[Run, Trace]:
+        run = runs.get(request.path_params["run"])
+        return run, shareable(run.trace(request.path_params["attempt"]))
+
+    def show(request: Request) -> Response:
+        run, trace = found(request)
+        view = text_of(request, "view") or "conversation"
+        if view not in VIEWS:
+            raise ConfigError(f"view is {view[:40]!r}: it is one of {', '.join(VIEWS)}")
+        filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
+        query = AttemptQuery.parse(filter_text, sort)
+        before, after = query.beside(run.database, trace.place)
+        task = run.task(trace.benchmark, trace.task_id)
+        raw = json.dumps(trace.to_json(), ensure_ascii=False, indent=1, default=str) if view == "raw" else ""
+        leaf = number_of(request, "leaf", -1, least=-1)
+        return page(
+            request,
+            "attempt",
+            title=f"{trace.benchmark} / {trace.task_id}",
+            run=run,
+            trace=trace,
+            view=view,
+            views=VIEWS,
+            said=conversation(trace, None if leaf < 0 else leaf),
+            question="" if task is None or task.protected is not None else task.question,
+            expected=expected_answer(task),
+            before=before,
+            after=after,
+            filter=filter_text,
+            sort=sort,
+            raw=raw[:MAX_RAW_CHARS],
+            raw_left_out=max(0, len(raw) - MAX_RAW_CHARS),
+            notes=[score for score in trace.attempt_scores if score.name.startswith(NOTE)],
+            scores=[score for score in trace.attempt_scores if not score.name.startswith(NOTE)],
+            num_tries=len(run.tries(trace.place)),
+        )
+
+    def spans(request: Request) -> Response:
+        _, trace = found(request)
+        return JSONResponse(spans_json(trace))
+
+    def span(request: Request) -> Response:
+        _, trace = found(request)
+        return page(request, "parts/span", detail=span_detail(trace, text_of(request, "ref")))
+
+    def copy(request: Request) -> Response:
+        run, trace = found(request)
+        kind = request.path_params["kind"]
+        if kind not in ("test.py", "example.jsonl"):
+            raise UnknownName(f"an attempt is copied as test.py or example.jsonl, not as {kind[:40]!r}")
+        text = as_test(run.id, trace) if kind == "test.py" else as_examples(run.id, trace)
+        return PlainTextResponse(text, headers={"content-disposition": f'attachment; filename="{kind}"'})
+
+    async def note(request: Request) -> Response:
+        form = await _form(request)
+        run, trace = found(request)
+        name, value, text = form.get("name", "").strip(), form.get("value", ""), form.get("text", "")
+        add_note(run, trace, name, value, text)
+        here = f"/runs/{part(run.id)}/attempts/{part(trace.place)}"
+        return RedirectResponse(address(here, view=form.get("view", "")), 303)
+
+    base = "/runs/{run}/attempts/{attempt}"
+    return [
+        Route(base, show),
+        Route(f"{base}/spans.json", spans),
+        Route(f"{base}/span", span),
+        Route(f"{base}/copy/{{kind:str}}", copy),
+        Route(f"{base}/notes", note, methods=["POST"]),
+    ]
+
+
+def add_note(run: Run, trace: Trace, name: str, value: str, text: str) -> None:
+    """Keep a person's score of an attempt under `note:NAME`; ConfigError if name or value is not what it should be."""
+    if not name or len(name) > 60 or not name.isprintable() or not all(c.isalnum() or c in "-_." for c in name):
+        raise ConfigError(f"a note's name is {name[:60]!r}: use letters, digits and -_. (up to 60)")
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ConfigError(f"a note's score is {value[:40]!r}: a number from 0 to 1 was expected")
+    if len(text) > MAX_NOTE_CHARS:
+        raise ConfigError(f"the note has {len(text):,} characters: at most {MAX_NOTE_CHARS:,} are kept")
+    number_of_try = len(run.tries(trace.place))
+    detail: dict[str, Any] = {"by": "person"} | ({"text": text} if text else {})
+    score = Score(NOTE + name, number, detail)
+    run.add_score(trace, number_of_try, score.name, "a person in the Studio", score)
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of an urlencoded form of at most MAX_BODY bytes."""
+    from urllib.parse import parse_qsl
+
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+        raise ConfigError("the Studio expects the fields of a form")
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise ConfigError(f"the form has more than {MAX_BODY >> 10} KiB")
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20))

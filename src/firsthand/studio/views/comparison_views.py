@@ -1,0 +1,175 @@
+"""Runs beside each other: paired statistics, then task by task, what got worse first; two attempts with their difference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from firsthand.errors import ConfigError
+from firsthand.loop.protection import shareable
+from firsthand.runs.pairing import Comparison, Pair, compare
+from firsthand.runs.run_folder import Run
+from firsthand.show import heatmap
+from firsthand.show.answer_diff import word_difference
+from firsthand.show.expected import expected_answer
+from firsthand.stats.multiple_comparisons import difference
+from firsthand.stats.paired import PairedDifference, judged
+from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.rendering import is_part, page
+from firsthand.studio.trace_difference import trace_difference
+from firsthand.studio.views.query_values import number_of, text_of
+
+CHANGES = ("changed", "worse", "better", "same", "all")
+PAGE = 100
+MAX_AGENTS = 24
+MAX_TASKS = 2000
+MAX_DIFF_CHARS = 20_000
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A comparison, and its paired statistics by benchmark."""
+
+    comparison: Comparison
+    differences: dict[str, PairedDifference]
+
+
+def routes(runs: OpenRuns) -> list[Route]:
+    """The comparison of two sides, the difference of two attempts, and the grid of tasks by agents."""
+
+    def show(request: Request) -> Response:
+        chosen = request.query_params.getlist("run")[:MAX_AGENTS]
+        sides = sides_of(runs.several(chosen))
+        if len(sides) < 2:
+            return page(request, "compare", title="Compare", sides=sides, contest=None, chosen=chosen)
+        a = _side(sides, text_of(request, "a"), 0)
+        b = _side(sides, text_of(request, "b"), 1)
+        only = text_of(request, "only") or "changed"
+        if only not in CHANGES:
+            raise ConfigError(f"only is {only[:40]!r}: it is one of {', '.join(CHANGES)}")
+        contest = contest_of(sides[a], sides[b])
+        pairs = chosen_pairs(contest.comparison, only)
+        start = number_of(request, "start", 0)
+        values = {
+            "chosen": chosen,
+            "sides": sides,
+            "a": a,
+            "b": b,
+            "only": only,
+            "changes": CHANGES,
+            "contest": contest,
+            "pairs": pairs[start : start + PAGE],
+            "num_pairs": len(pairs),
+            "next_start": start + PAGE if start + PAGE < len(pairs) else None,
+        }
+        if is_part(request) and start:
+            return page(request, "parts/pair_rows", **values)
+        return page(request, "compare", title="Compare", **values)
+
+    def attempts(request: Request) -> Response:
+        (run_a, a), (run_b, b) = (
+            (run := runs.get(text_of(request, f"run_{side}")), shareable(run.trace(text_of(request, side))))
+            for side in ("a", "b")
+        )
+        task = run_a.task(a.benchmark, a.task_id)
+        return page(
+            request,
+            "attempt_pair",
+            title=f"{a.benchmark} / {a.task_id}",
+            run_a=run_a,
+            run_b=run_b,
+            trace_a=a,
+            trace_b=b,
+            question="" if task is None or task.protected is not None else task.question,
+            expected=expected_answer(task),
+            pieces=word_difference((a.answer or "")[:MAX_DIFF_CHARS], (b.answer or "")[:MAX_DIFF_CHARS]),
+            steps=trace_difference(a, b),
+            diff=word_difference,
+        )
+
+    def grid(request: Request) -> Response:
+        chosen = request.query_params.getlist("run")[:MAX_AGENTS]
+        sides = sides_of(runs.several(chosen))[:MAX_AGENTS]
+        return page(
+            request, "grid", title="Tasks by agents", chosen=chosen, sides=sides, rows=grid_rows(sides), heat=heatmap
+        )
+
+    return [Route("/compare", show), Route("/compare/attempts", attempts), Route("/compare/grid", grid)]
+
+
+@dataclass(frozen=True)
+class Side:
+    """An agent of a run."""
+
+    run: Run
+    agent: str
+
+    @property
+    def key(self) -> str:
+        """Its name in an address."""
+        return f"{self.run.id}/{self.agent}"
+
+
+def sides_of(runs: list[Run]) -> list[Side]:
+    """All agents of the runs, in their order."""
+    return [Side(run, agent) for run in dict.fromkeys(runs) for agent in run.agents()]
+
+
+def _side(sides: list[Side], key: str, default: int) -> int:
+    if not key:
+        first = sides[0]
+        same = [n for n, each in enumerate(sides) if n and each.agent == first.agent]
+        return default if default == 0 else (same[0] if same else 1)
+    for number, side in enumerate(sides):
+        if side.key == key:
+            return number
+    raise ConfigError(f"no agent {key[:80]!r} in the runs that are compared")
+
+
+def contest_of(a: Side, b: Side) -> Contest:
+    """Side `b` against side `a`, errors counting 0, with a paired difference for each benchmark."""
+    comparison = compare(a.run, b.run, agent_a=a.agent, agent_b=b.agent, error_value=0.0)
+    found = {}
+    for benchmark in dict.fromkeys(pair.benchmark for pair in comparison.pairs):
+        pairs = [pair for pair in comparison.pairs if pair.benchmark == benchmark]
+        values = {p.task_id: p.b.drawn for p in pairs}, {p.task_id: p.a.drawn for p in pairs}
+        found[benchmark] = judged(difference(*values, comparison.clusters.get(benchmark)), 0.95)
+    return Contest(comparison, found)
+
+
+def chosen_pairs(comparison: Comparison, only: str) -> list[Pair]:
+    """The tasks of a kind of change, those that got worse first, the largest difference first."""
+    wanted = {"changed": ("worse", "better"), "all": ("worse", "better", "same")}.get(only, (only,))
+    return [pair for change in ("worse", "better", "same") if change in wanted for pair in comparison.tasks(change)]
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """A task with the mean score of each side, None where it has none."""
+
+    benchmark: str
+    task: str
+    values: tuple[float | None, ...]
+
+    @property
+    def spread(self) -> float:
+        """The largest difference of two scores."""
+        known = [each for each in self.values if each is not None]
+        return max(known) - min(known) if known else 0.0
+
+
+def grid_rows(sides: list[Side]) -> list[GridRow]:
+    """A row for each task, those that tell agents apart first, at most MAX_TASKS."""
+    means: dict[tuple[str, str], dict[int, float | None]] = {}
+    for number, side in enumerate(sides):
+        for each in side.run.task_means():
+            if each.agent == side.agent:
+                means.setdefault((each.benchmark, each.task), {})[number] = each.mean
+    rows = [
+        GridRow(benchmark, task, tuple(found.get(number) for number in range(len(sides))))
+        for (benchmark, task), found in means.items()
+    ]
+    return sorted(rows, key=lambda row: -row.spread)[:MAX_TASKS]

@@ -1,0 +1,29 @@
+"""The first page: all runs, with facets, a typed filter and a choice of columns."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.rendering import is_part, page
+from firsthand.studio.run_list import SORTABLE, run_page
+from firsthand.studio.views.query_values import number_of, text_of
+
+
+def routes(runs: OpenRuns) -> list[Route]:
+    """The list, and its rows alone for htmx."""
+
+    def show(request: Request) -> Response:
+        filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
+        start = number_of(request, "start", 0)
+        infos = runs.infos()
+        found = run_page(infos, filter_text, sort, start)
+        values = {"found": found, "filter": filter_text, "sort": sort, "num_runs": len(infos), "sortable": SORTABLE}
+        if is_part(request):
+            name = "parts/run_rows" if start else "parts/run_table"
+            return page(request, name, **values)
+        return page(request, "runs", title="Runs", home=str(runs.home), **values)
+
+    return [Route("/", show)]

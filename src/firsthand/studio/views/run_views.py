@@ -1,0 +1,95 @@
+"""One run: its boards with intervals and verdicts, and its attempts in a filtered, sorted table."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from firsthand.runs.run_folder import Run
+from firsthand.show import board as board_module
+from firsthand.show import heatmap
+from firsthand.show.board import Board, attempts_of, leaderboard, reducers_of
+from firsthand.show.scatter import scatter
+from firsthand.stats.stored_figures import own_figures
+from firsthand.studio.attempt_query import SORTABLE, AttemptQuery
+from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.rendering import is_part, page
+from firsthand.studio.views.query_values import number_of, text_of
+
+
+def routes(runs: OpenRuns) -> list[Route]:
+    """The page, its boards and its rows."""
+    boards = KeptBoards()
+
+    def show(request: Request) -> Response:
+        run = runs.get(request.path_params["run"])
+        filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
+        start = number_of(request, "start", 0)
+        query = AttemptQuery.parse(filter_text, sort)
+        found = query.page(run.database, start)
+        values = {"run": run, "found": found, "filter": filter_text, "sort": sort, "sortable": SORTABLE}
+        if is_part(request):
+            if start:
+                return page(request, "parts/attempt_rows", **values)
+            return page(request, "parts/attempt_table", facets=query.facets(run.database), **values)
+        return page(
+            request,
+            "run",
+            title=run.id,
+            info=run.info,
+            agents=run.agents(),
+            facets=query.facets(run.database),
+            **values,
+        )
+
+    def board(request: Request) -> Response:
+        run = runs.get(request.path_params["run"])
+        found, problems = boards.of(run)
+        sections = [(each, scatter(each), ()) for each in found]
+        return page(
+            request, "parts/boards", sections=sections, problems=problems, boards_module=board_module, heat=heatmap
+        )
+
+    return [Route("/runs/{run}", show), Route("/runs/{run}/board", board)]
+
+
+class KeptBoards:
+    """The boards of the runs that were asked for last, made again when a run has changed."""
+
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
+        self._kept: dict[str, tuple[object, tuple[list[Board], list[str]]]] = {}
+
+    def of(self, run: Run) -> tuple[list[Board], list[str]]:
+        """The boards of a run, and sentences about figures that could not be computed."""
+        state = run.database.read(
+            "SELECT (SELECT coalesce(max(seq), 0) FROM traces), (SELECT coalesce(max(seq), 0) FROM scores)"
+        )
+        kept = self._kept.get(run.id)
+        if kept is None or kept[0] != state:
+            self._kept.pop(run.id, None)
+            kept = self._kept[run.id] = (state, boards_of(run))
+            while len(self._kept) > self._most:
+                self._kept.pop(next(iter(self._kept)), None)
+        return kept[1]
+
+
+def boards_of(run: Run) -> tuple[list[Board], list[str]]:
+    """The boards of a run as `firsthand show RUN` prints them, and sentences about figures that could not be computed."""
+    problems: list[str] = []
+    figures = own_figures(problems.append, run)
+    attempts = attempts_of(run, figures)
+    if not attempts:
+        return [], problems
+    budget = str(run.config.get("equal_budget"))
+    found = leaderboard(
+        attempts,
+        budget=float(budget) if budget.isdecimal() else None,
+        clusters=run.clusters(),
+        figures=figures,
+        order=run.agents(),
+        protocols=run.protocols,
+        reducers=reducers_of(run),
+    )
+    return found, problems
