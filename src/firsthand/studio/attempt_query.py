@@ -45,7 +45,7 @@ _COLUMNS = {
     "epoch": "epoch",
 }
 SORTABLE = ("finished", *(name for name in _COLUMNS if name != "error"))
-NOTE = "note:"
+NOTE = "note."
 """Scores that a person gives in the Studio have names that begin so."""
 _LATEST = "NOT EXISTS (SELECT 1 FROM traces later WHERE later.attempt = traces.attempt AND later.try > traces.try)"
 _LATER_SCORE = (
@@ -56,7 +56,7 @@ _FLAG_SQL = {
     "has:error": "error IS NOT NULL",
     "has:score": "score IS NOT NULL",
     "has:limit": "stop_reason NOT IN ('done', 'error')",
-    "has:note": "EXISTS (SELECT 1 FROM scores WHERE scores.attempt = traces.attempt AND name >= 'note:' AND name < 'note;')",
+    "has:note": "EXISTS (SELECT 1 FROM scores WHERE scores.attempt = traces.attempt AND name >= 'note.' AND name < 'note/')",
     "is:right": "(score >= 1 AND error IS NULL)",
     "is:wrong": "(score < 1 AND error IS NULL)",
     "is:failed": "error IS NOT NULL",

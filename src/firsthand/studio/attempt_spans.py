@@ -59,8 +59,8 @@ def spans_of(trace: Trace) -> list[Span]:
         items = sorted(groups[branch])
         under = {each: min((at for at, _, _ in groups[each]), default=0.0) for each in children.get(branch, ())}
         if branch != root:
-            begin = min((at for at, _, _ in items), default=0.0)
-            end = max((at + _length(trace, what, number) for at, number, what in items), default=begin)
+            begin = min((_finite(at) for at, _, _ in items), default=0.0)
+            end = max((_finite(at) + _length(trace, what, number) for at, number, what in items), default=begin)
             rows.append(Span("branch", branch, 1000 * begin, 1000 * (end - begin), depth - 1, parent))
             parent = len(rows) - 1
         for at, number, what in items:
@@ -82,7 +82,9 @@ def _row(trace: Trace, what: str, number: int, at: float, depth: int, parent: in
     if what == "event":
         event = trace.events[number]
         trouble = event.kind in ("error", "limit", "failed")
-        return Span("event", _event_label(event), 1000 * at, 0.0, depth, parent, trouble=trouble, ref=f"event:{number}")
+        return Span(
+            "event", _event_label(event), 1000 * _finite(at), 0.0, depth, parent, trouble=trouble, ref=f"event:{number}"
+        )
     call = trace.calls[number]
     usage = call.usage
     return Span(

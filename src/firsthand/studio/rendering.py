@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,8 @@ from urllib.parse import quote, urlencode
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
-from firsthand import __version__
 from firsthand.show import board_words
 from firsthand.show.html_page import visible
 from firsthand.system.plurals import count_of
@@ -30,6 +30,11 @@ def is_part(request: Request) -> bool:
 def page(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """The page of a template of this room."""
     return HTMLResponse(render(name, request=request, **values), status)
+
+
+def json_answer(body: Any) -> Response:
+    """The answer of a script's question: JSON in ASCII, for texts may hold lone surrogates, which UTF-8 has no bytes for."""
+    return Response(json.dumps(body, ensure_ascii=True, allow_nan=False), media_type="application/json")
 
 
 def render(name: str, **values: Any) -> str:
@@ -66,9 +71,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.globals.update(
-        asset=asset, address=address, part=part, words=board_words, count_of=count_of, version=__version__
-    )
+    environment.globals.update(asset=asset, address=address, part=part, words=board_words, count_of=count_of)
     return environment
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from firsthand.errors import UnknownName
 from firsthand.message import Json
-from firsthand.studio.conversation import Block, message_blocks
+from firsthand.studio.branch_conversation import Block, message_blocks
 from firsthand.trace import Call, Event, Trace
 
 MAX_JSON_CHARS = 20_000

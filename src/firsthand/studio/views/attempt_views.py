@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError, UnknownName
@@ -15,9 +15,9 @@ from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
 from firsthand.studio.attempt_query import NOTE, AttemptQuery
 from firsthand.studio.attempt_spans import spans_json
-from firsthand.studio.conversation import conversation
+from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.open_runs import OpenRuns
-from firsthand.studio.rendering import address, page, part
+from firsthand.studio.rendering import address, json_answer, page, part
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.trace_copies import as_examples, as_test
 from firsthand.studio.views.query_values import number_of, text_of
@@ -71,7 +71,7 @@ def routes(runs: OpenRuns) -> list[Route]:
 
     def spans(request: Request) -> Response:
         _, trace = found(request)
-        return JSONResponse(spans_json(trace))
+        return json_answer(spans_json(trace))
 
     def span(request: Request) -> Response:
         _, trace = found(request)
@@ -104,7 +104,7 @@ def routes(runs: OpenRuns) -> list[Route]:
 
 
 def add_note(run: Run, trace: Trace, name: str, value: str, text: str) -> None:
-    """Keep a person's score of an attempt under `note:NAME`; ConfigError if name or value is not what it should be."""
+    """Keep a person's score of an attempt under `note.NAME`; ConfigError if name or value is not what it should be."""
     if not name or len(name) > 60 or not name.isprintable() or not all(c.isalnum() or c in "-_." for c in name):
         raise ConfigError(f"a note's name is {name[:60]!r}: use letters, digits and -_. (up to 60)")
     try:

@@ -6,14 +6,14 @@ import math
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError
 from firsthand.runs.run_folder import Run
 from firsthand.runs.track import Curve, Track
 from firsthand.studio.open_runs import OpenRuns
-from firsthand.studio.rendering import page
+from firsthand.studio.rendering import json_answer, page
 from firsthand.studio.views.query_values import number_of
 
 MAX_RUNS = 40
@@ -58,7 +58,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             for name in track.names():
                 if not wanted or name in wanted:
                     found.append({"run": run.id, "name": name} | curve_json(track.curve(name).thinned(points)))
-        return JSONResponse({"curves": found})
+        return json_answer({"curves": found})
 
     return [Route("/curves", show), Route("/curves.json", numbers)]
 

@@ -1,0 +1,520 @@
+"""The Studio's pages over HTTP: who gets in, what is shown of hostile traces, notes, copies, comparisons, live changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+import make_run
+from firsthand.message import Message, Reasoning, Sampled, Text, ToolCall, ToolResult, assistant, user
+from firsthand.model import ToolSpec, Usage
+from firsthand.runs import store
+from firsthand.runs.track import Track
+from firsthand.studio.access import CODE_LIVES_S, WRONG_CODES, Access
+from firsthand.studio.attempt_spans import spans_of
+from firsthand.studio.branch_conversation import conversation, logprob_step
+from firsthand.studio.live_events import changes, version_of
+from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.rendering import STATIC
+from firsthand.studio.span_detail import span_detail
+from firsthand.studio.studio_app import create_app
+from firsthand.studio.trace_difference import trace_difference
+from firsthand.task import Task
+from firsthand.trace import Call, Event, Failure, Node, Score, Trace
+
+PORT = 8123
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202egnp.exe\ud800\x1b[31m\"'{{ 7*7 }}</pre>"
+PLACE = {"benchmark": "quiz", "epoch": 0, "seed": 0, "started_at": "2026-11-27T00:00:00+00:00"}
+
+
+def generation(
+    id: str, at: int | None, nodes: tuple[int, ...], began: float = 0.0, took: float = 1.0, **rest: object
+) -> Call:
+    return Call(id, "generate", at, began, took, "0" * 64, Usage(10, 4, 3), nodes, **rest)  # type: ignore[arg-type]
+
+
+def tool_call(id: str, at: int, name: str, arguments: object, began: float, **rest: object) -> Call:
+    detail = {"name": name, "arguments": arguments, "result": "42", "is_error": False}
+    return Call(id, "tool", at, began, 0.5, "1" * 64, detail=detail, **rest)  # type: ignore[arg-type]
+
+
+def hostile_trace(name: str = "evil") -> Trace:
+    nodes = (
+        Node(None, user(HOSTILE)),
+        Node(0, assistant(HOSTILE, ToolCall("c1", HOSTILE[:60], {HOSTILE: [HOSTILE]}))),
+        Node(1, Message("tool", (ToolResult("c1", HOSTILE[:60], HOSTILE, is_error=True, origin=HOSTILE),))),
+        Node(2, Message("assistant", (Reasoning(HOSTILE, {}), Text(HOSTILE)))),
+    )
+    return Trace(
+        id=f"hostile-{name}", task_id=HOSTILE, agent={"name": HOSTILE}, duration_s=1.0, nodes=nodes, answer=HOSTILE,
+        calls=(generation(":0", 0, (1,)), tool_call(":1", 1, HOSTILE, {HOSTILE: HOSTILE}, 1.0, error=HOSTILE)),
+        events=(Event(HOSTILE, float("nan"), {HOSTILE: HOSTILE}),), error=Failure(HOSTILE, HOSTILE),
+        scores=(Score(HOSTILE, 0.5, failure=HOSTILE),), **PLACE,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studio")
+    make_run.make(folder)
+    with store.create(folder, {"model": HOSTILE, "benchmarks": [HOSTILE]}, "evil", command=[HOSTILE]) as run:
+        run.add_tasks("quiz", [Task(HOSTILE, HOSTILE, secret={"answer": HOSTILE})])
+        run.add_agent(HOSTILE, {"name": HOSTILE})
+        run.append(hostile_trace())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def access() -> Access:
+    made = Access()
+    made.port = PORT
+    return made
+
+
+@pytest.fixture(scope="module")
+def client(home: Path, access: Access) -> Iterator[TestClient]:
+    with TestClient(create_app(home, access), base_url=f"http://127.0.0.1:{PORT}") as made:
+        assert made.get("/enter", params={"code": access.new_code()}, follow_redirects=False).status_code == 303
+        yield made
+
+
+def run_id(home: Path, name: str) -> str:
+    return next(info.id for info in store.list_runs(home) if name in info.id)
+
+
+def tags(html: str) -> set[str]:
+    return {name.lower() for name in re.findall(r"<([a-zA-Z][a-zA-Z0-9]*)", html)}
+
+
+# -- who gets in --
+
+
+def test_without_a_session_there_is_one_sentence_and_no_page(home: Path, access: Access) -> None:
+    stranger = TestClient(create_app(home, access), base_url=f"http://127.0.0.1:{PORT}")
+    for path in ("/", "/runs/last", "/events", "/curves.json", "/nothing"):
+        answer = stranger.get(path)
+        assert answer.status_code == 401 and "code works once" in answer.text and "quiz" not in answer.text
+    assert stranger.get("/enter?code=wrong").status_code == 403
+    stranger.cookies.set(access.cookie, "guess")
+    assert stranger.get("/").status_code == 401
+
+
+def test_a_code_works_once_and_not_for_ever(home: Path, access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(home, access)
+    code = access.new_code()
+    first, second = (TestClient(app, base_url=f"http://127.0.0.1:{PORT}") for _ in range(2))
+    answer = first.get("/enter", params={"code": code}, follow_redirects=False)
+    cookie = answer.headers["set-cookie"].lower()
+    assert answer.headers["location"] == "/" and "httponly" in cookie and "samesite=strict" in cookie
+    assert first.get("/").status_code == 200
+    assert second.get("/enter", params={"code": code}).status_code == 403
+    late, now = access.new_code(), time.monotonic()
+    monkeypatch.setattr("firsthand.studio.access.time.monotonic", lambda: now + CODE_LIVES_S + 1)
+    assert second.get("/enter", params={"code": late}).status_code == 403
+
+
+def test_after_many_wrong_codes_even_a_right_one_is_refused_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    access = Access()
+    code = access.new_code()
+    for _ in range(WRONG_CODES - 1):
+        assert access.exchange("no") is None
+    right = access.new_code()
+    assert access.exchange(right) is not None  # one below the bound
+    assert access.exchange("no") is None
+    assert access.exchange(code) is None
+    now = time.monotonic()
+    monkeypatch.setattr("firsthand.studio.access.time.monotonic", lambda: now + 61)
+    assert access.exchange(code) is not None
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1:1", f"evil.example:{PORT}", f"127.0.0.1.evil.example:{PORT}", ""]
+)
+def test_a_foreign_host_is_refused_before_the_session_is_looked_at(client: TestClient, host: str) -> None:
+    assert client.get("/", headers={"host": host}).status_code == 421
+
+
+@pytest.mark.parametrize("host", [f"127.0.0.1:{PORT}", f"localhost:{PORT}", f"LOCALHOST:{PORT}", f"[::1]:{PORT}"])
+def test_the_names_of_this_machine_are_its_own(access: Access, host: str) -> None:
+    assert access.is_own_host(host)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({}, 403),
+        ({"origin": f"http://127.0.0.1:{PORT}"}, 303),
+        ({"sec-fetch-site": "same-origin"}, 303),
+    ],
+)
+def test_only_own_pages_may_change_anything(
+    client: TestClient, home: Path, headers: dict[str, str], status: int
+) -> None:
+    run = run_id(home, "fixture")
+    path = f"/runs/{run}/attempts/{attempts(client, run)[0]}/notes"
+    answer = client.post(path, data={"name": "x", "value": "1"}, headers=headers, follow_redirects=False)
+    assert answer.status_code == status
+
+
+def test_every_answer_has_the_policy(client: TestClient) -> None:
+    for path in ("/", "/nothing", "/static/x/studio.css", "/static/x/../access.py", "/runs/nosuch"):
+        policy = client.get(path).headers["content-security-policy"]
+        assert "script-src 'self'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+
+
+# -- pages --
+
+
+def attempts(client: TestClient, run: str) -> list[str]:
+    return re.findall(rf"/runs/{run}/attempts/([^\"?]+)", client.get(f"/runs/{run}").text)
+
+
+def test_the_list_shows_runs_and_filters_them(client: TestClient, home: Path) -> None:
+    page = client.get("/")
+    assert page.status_code == 200 and run_id(home, "fixture") in page.text and "2 of 2 runs" in page.text
+    some = client.get("/", params={"filter": "-model:script"}, headers={"hx-request": "true"})
+    assert run_id(home, "fixture") in some.text and "<html" not in some.text and run_id(home, "evil") not in some.text
+    assert "did you mean" in client.get("/", params={"filter": "modle:x"}, headers={"hx-request": "true"}).text
+
+
+def test_an_empty_home_says_the_lines_that_fill_it(tmp_path: Path, access: Access) -> None:
+    with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        assert "firsthand quickstart" in client.get("/").text
+        assert client.get("/runs/last").status_code == 404
+        assert client.get("/compare").status_code == 200 and client.get("/curves").status_code == 200
+
+
+def test_a_run_shows_its_board_with_intervals_and_its_attempts(client: TestClient, home: Path) -> None:
+    run = run_id(home, "fixture")
+    page = client.get(f"/runs/{run}").text
+    assert "80 attempts" in page and page.count("data-row") == 80
+    board = client.get(f"/runs/{run}/board").text
+    assert (
+        "sums" in board and "vs. direct" in board and "baseline" in board and re.search(r"\[0\.\d\d, 0\.\d\d\]", board)
+    )
+
+
+def test_attempts_come_page_by_page(client: TestClient, home: Path) -> None:
+    run = run_id(home, "fixture")
+    rows = client.get(f"/runs/{run}", params={"start": "70", "sort": "task"}, headers={"hx-request": "true"}).text
+    assert rows.count("data-row") == 10 and "<table" not in rows
+    for start in ("x", "1e9", "٣x"):
+        assert client.get(f"/runs/{run}", params={"start": start}).status_code == 400
+
+
+def test_each_view_of_each_attempt_opens(client: TestClient, home: Path) -> None:
+    run = run_id(home, "fixture")
+    for place in attempts(client, run)[::7]:
+        base = f"/runs/{run}/attempts/{place}"
+        for view in ("", "tree", "raw"):
+            page = client.get(base, params={"view": view})
+            assert page.status_code == 200 and "expected" in page.text
+        columns = client.get(f"{base}/spans.json").json()["columns"]
+        for ref in filter(None, columns["ref"]):
+            assert client.get(f"{base}/span", params={"ref": ref}).status_code == 200
+    assert client.get(f"{base}/span", params={"ref": "call:99999"}).status_code == 404
+    assert client.get(base, params={"view": "nosuch"}).status_code == 400
+
+
+def test_neighbours_are_those_of_the_filtered_list(client: TestClient, home: Path) -> None:
+    run = run_id(home, "fixture")
+    query = {"filter": "agent=react benchmark=plain", "sort": "-task"}
+    places = re.findall(rf"/runs/{run}/attempts/([^\"?]+)", client.get(f"/runs/{run}", params=query).text)
+    assert len(places) == 4
+    page = client.get(f"/runs/{run}/attempts/{places[1]}", params=query).text
+    before, after = (re.search(rf'rel="{rel}"[^>]*attempts/([^?"]+)', page) for rel in ("prev", "next"))
+    assert before and after and (before[1], after[1]) == (places[0], places[2])
+
+
+def test_hostile_text_is_text_on_every_page(client: TestClient, home: Path) -> None:
+    run = run_id(home, "evil")
+    base = f"/runs/{run}/attempts/hostile-evil"
+    pages = ["/", f"/runs/{run}", f"/runs/{run}/board", f"/compare?run={run}", f"/compare/grid?run={run}"]
+    pages += [f"/curves?run={run}", base, f"{base}?view=tree", f"{base}?view=raw"]
+    pages += [f"{base}/span?ref=call:1", f"{base}/span?ref=event:0"]
+    pages += [f"/compare/attempts?run_a={run}&a=hostile-evil&run_b={run}&b=hostile-evil"]
+    for path in pages:
+        answer = client.get(path)
+        assert answer.status_code == 200, (path, re.findall("problem.*", answer.text))
+        assert "img" not in tags(answer.text), path
+        assert "alert(1)</script" not in answer.text and "\u202e" not in answer.text and "\x1b" not in answer.text, path
+        assert not re.search(r"\son\w+=", re.sub(r'="[^"]*"', "=''", answer.text.replace("onerror=alert", ""))), path
+        assert "\nstyle=" not in answer.text and "49" not in answer.text.split("{{ 7*7 }}")[0][-3:], path
+    assert "\\u202egnp.exe\\ud800" in client.get(base).text
+    spans = client.get(f"{base}/spans.json")
+    assert spans.headers["content-type"] == "application/json" and spans.json()["duration"] == 1000
+
+
+def test_runs_are_named_and_never_paths(client: TestClient, home: Path, tmp_path: Path) -> None:
+    for name in ("%2e%2e%2f%2e%2e%2fetc", "%2e%2e%2fruns", ".hidden", "a%00b", str(home).replace("/", "%2f")):
+        assert client.get(f"/runs/{name}").status_code in (400, 404)
+    for name in ("x/../../access.py", "../access.py", "LICENSES.txt/..", ".", "%2e%2e%2faccess.py", "nosuch.js"):
+        assert client.get(f"/static/0/{name}").status_code == 404
+    assert client.get("/static/0/LICENSES.txt").status_code == 404  # a type that no page needs
+
+
+def test_static_files_are_kept_by_browsers_and_known_by_their_hash(client: TestClient) -> None:
+    page = client.get("/").text
+    for path in re.findall(r"/static/[0-9a-f]{12}/[\w.]+", page):
+        answer = client.get(path)
+        assert answer.status_code == 200 and "immutable" in answer.headers["cache-control"]
+    assert "no-store" in client.get("/").headers["cache-control"]
+    assert sum(file.stat().st_size for file in STATIC.iterdir()) < 400_000
+
+
+# -- notes and copies --
+
+
+def test_a_note_is_a_score_of_the_run(client: TestClient, home: Path) -> None:
+    run, own = run_id(home, "fixture"), {"sec-fetch-site": "same-origin"}
+    place = attempts(client, run)[3]
+    path = f"/runs/{run}/attempts/{place}"
+    answer = client.post(f"{path}/notes", data={"name": "clear", "value": "0.25", "text": "so <b>so</b>"}, headers=own)
+    assert answer.status_code == 200 and "so &lt;b&gt;so&lt;/b&gt;" in answer.text and "note.clear" in answer.text
+    with store.open_run(run, home) as again:
+        score = again.trace(place).score("note.clear")
+        assert score is not None and score.value == 0.25 and score.detail["text"] == "so <b>so</b>"
+    assert client.get(f"/runs/{run}", params={"filter": "score.note.clear<0.5"}).text.count("data-row") == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"name": "", "value": "1"}, "name is"),
+        ({"name": "a b", "value": "1"}, "name is"),
+        ({"name": "x" * 61, "value": "1"}, "name is"),
+        ({"name": "x", "value": "1.01"}, "from 0 to 1"),
+        ({"name": "x", "value": "nan"}, "from 0 to 1"),
+        ({"name": "x", "value": "-0.1"}, "from 0 to 1"),
+        ({"name": "x", "value": "1", "text": "y" * 4001}, "4,001 characters"),
+        ({"name": "x", "value": "1", "text": "y" * 70_000}, "more than 64 KiB"),
+    ],
+)
+def test_a_bad_note_is_one_sentence(client: TestClient, home: Path, data: dict[str, str], says: str) -> None:
+    run = run_id(home, "fixture")
+    path = f"/runs/{run}/attempts/{attempts(client, run)[0]}/notes"
+    answer = client.post(path, data=data, headers={"sec-fetch-site": "same-origin"})
+    assert answer.status_code == 400 and says in answer.text
+    assert client.post(path, content=b"{}", headers={"sec-fetch-site": "same-origin"}).status_code == 400
+
+
+def test_an_attempt_is_copied_as_a_test_that_python_reads_and_as_training_data(client: TestClient, home: Path) -> None:
+    run = run_id(home, "fixture")
+    direct = client.get(f"/runs/{run}", params={"filter": "agent=direct -has:error"}).text
+    place = re.findall(rf"/runs/{run}/attempts/([^\"?]+)", direct)[0]
+    base = f"/runs/{run}/attempts/{place}/copy"
+    made = client.get(f"{base}/test.py")
+    assert "attachment" in made.headers["content-disposition"]
+    compile(made.text, "test.py", "exec")
+    evil = client.get(f"/runs/{run_id(home, 'evil')}/attempts/hostile-evil/copy/test.py").text
+    names: dict[str, object] = {}
+    exec(compile(evil.split("def test")[0], "test.py", "exec"), names)
+    assert names["ATTEMPT"] == f"quiz/{HOSTILE}/{HOSTILE}/0" and names["BAR"] == 0.0
+    (row,) = [json.loads(line) for line in client.get(f"{base}/example.jsonl").text.splitlines()]
+    assert [each["role"] for each in row["messages"]] == ["user", "assistant"] and row["lineage"][0]["run"] == run
+    assert client.get(f"/runs/{run_id(home, 'evil')}/attempts/hostile-evil/copy/example.jsonl").status_code == 400
+    assert client.get(f"{base}/other").status_code == 404
+
+
+# -- comparisons --
+
+
+def test_two_agents_are_compared_with_what_got_worse_first(client: TestClient, home: Path) -> None:
+    run = run_id(home, "fixture")
+    page = client.get("/compare", params={"run": run, "a": f"{run}/direct", "b": f"{run}/cot", "only": "all"})
+    changes = re.findall(r'class="verdict (worse|better|same)">[▲▼●] (?:worse|better|same)', page.text)
+    order = {"worse": 0, "better": 1, "same": 2}
+    assert len(changes) == 12 and changes == sorted(changes, key=order.__getitem__)
+    assert "inconclusive" in page.text or "better" in page.text
+    assert client.get("/compare", params={"run": run, "a": "nosuch"}).status_code == 400
+    assert client.get("/compare", params={"run": run, "only": "some"}).status_code == 400
+    assert client.get("/compare", params={"run": "nosuch"}).status_code == 404
+    pair = re.search(r'href="(/compare/attempts[^"]+)"', page.text)
+    assert pair is not None
+    shown = client.get(pair[1].replace("&amp;", "&"))
+    assert shown.status_code == 200 and "steps are the same" in shown.text
+
+
+def test_the_grid_has_a_row_for_each_task_the_most_telling_first(client: TestClient, home: Path) -> None:
+    run = run_id(home, "fixture")
+    page = client.get("/compare/grid", params={"run": run}).text
+    rows = [[float(x) for x in re.findall(r">(\d\.\d\d)</td>", row)] for row in page.split("<tr>")[2:]]
+    spreads = [max(row) - min(row) for row in rows]
+    assert len(rows) == 12 and spreads == sorted(spreads, reverse=True)
+
+
+def test_attempts_part_at_their_first_difference() -> None:
+    def trace(*texts: str) -> Trace:
+        nodes = tuple(Node(None if n == 0 else n - 1, assistant(text)) for n, text in enumerate(texts))
+        calls = tuple(generation(f":{n}", n - 1 if n else None, (n,)) for n in range(len(texts)))
+        return Trace(id="x", task_id="t", agent={"name": "a"}, duration_s=1.0, nodes=nodes, calls=calls, **PLACE)  # type: ignore[arg-type]
+
+    found = trace_difference(trace("a", "b", "c"), trace("a", "x", "c", "d"))
+    assert [step.change for step in found.steps] == ["same", "changed", "same", "added"]
+    assert found.first == 1 and found.num_same == 2
+    assert trace_difference(trace("a"), trace("a")).first is None
+    assert [s.change for s in trace_difference(trace("a", "b"), trace("b")).steps] == ["removed", "same"]
+
+
+# -- spans and conversations --
+
+
+def forked() -> Trace:
+    nodes = (
+        Node(None, user("q")), Node(0, assistant("one")), Node(0, assistant("two")), Node(1, user("more")),
+        Node(3, Message("assistant", (Text("end"),), Sampled((1, 2, 3), (0.0, -0.5, -5.0)))),
+    )  # fmt: skip
+    calls = (
+        generation("0:0", 0, (1, 2)), generation("0.1:0", 3, (4,), 2.0),
+        tool_call("0.1.4:0", 4, "search", {"q": 1}, 3.0, error="gone"), generation("0.0:0", 2, (), 1.5),
+    )  # fmt: skip
+    return Trace(
+        id="forked", task_id="t", agent={"name": "a"}, duration_s=4.0, nodes=nodes, calls=calls,
+        events=(Event("vote", 2.5, {"path": "0.1", "n": 1}),), **PLACE,
+    )  # fmt: skip  # type: ignore[arg-type]
+
+
+def test_spans_lie_under_their_branch_and_a_failure_shows_at_all_above_it() -> None:
+    rows = spans_of(forked())
+    shown = [(row.kind, row.label, row.depth, row.parent, row.trouble) for row in rows]
+    assert shown == [
+        ("attempt", "t", 0, -1, True),
+        ("generate", "2 answers", 1, 0, False),
+        ("branch", "0.0", 1, 0, False),
+        ("generate", "generate", 2, 2, False),
+        ("branch", "0.1", 1, 0, True),
+        ("generate", "generate", 2, 4, False),
+        ("event", "vote path=0.1 n=1", 2, 4, False),
+        ("branch", "0.1.4", 2, 4, True),
+        ("tool", "search", 3, 7, True),
+    ]
+    assert (rows[4].start, rows[4].duration) == (2000.0, 1000.0)
+    assert all(row.parent < number for number, row in enumerate(rows))
+
+
+def test_tens_of_thousands_of_calls_are_rows_without_deep_recursion() -> None:
+    calls = tuple(generation("0" + ".1" * (n % 400) + f":{n}", None, (), n) for n in range(30_000))
+    rows = spans_of(Trace(id="x", task_id="t", agent={"name": "a"}, duration_s=1.0, calls=calls, **PLACE))  # type: ignore[arg-type]
+    assert len(rows) == 1 + 30_000 + 399 and max(row.depth for row in rows) == 400
+
+
+def test_a_conversation_follows_the_branch_that_was_made_last_or_the_one_asked_for() -> None:
+    said = conversation(forked())
+    assert [each.node for each in said.said] == [0, 1, 3, 4] and said.leaf == 4 and said.num_leaves == 2
+    assert said.said[1].siblings == (1, 2) and said.leaf_of == {1: 4, 2: 2}
+    assert [each.node for each in conversation(forked(), 2).said] == [0, 2]
+    assert conversation(forked(), 99).leaf == 4
+    last = said.said[-1]
+    assert last.num_tokens == 3 and [bar.step for bar in last.bars] == [0, 1, 4]
+    assert last.mean_logprob == pytest.approx(-5.5 / 3)
+
+
+@pytest.mark.parametrize(
+    ("probability", "step"),
+    [(1.0, 0), (0.91, 0), (0.89, 1), (0.51, 1), (0.49, 2), (0.11, 2), (0.09, 3), (0.011, 3), (0.009, 4)],
+)
+def test_tokens_are_shaded_by_their_probability(probability: float, step: int) -> None:
+    import math
+
+    assert logprob_step(math.log(probability)) == step
+    assert logprob_step(float("-inf")) == logprob_step(float("nan")) == 4
+
+
+def test_a_span_shows_the_messages_that_are_new_since_the_generation_before() -> None:
+    nodes = (Node(None, user("a")), Node(0, assistant("b")), Node(1, user("c")), Node(2, assistant("d")))
+    calls = (generation(":0", 0, (1,)), generation(":1", 2, (3,)))
+    trace = Trace(id="x", task_id="t", agent={"name": "a"}, duration_s=1.0, nodes=nodes, calls=calls, **PLACE)  # type: ignore[arg-type]
+    first, second = span_detail(trace, "call:0"), span_detail(trace, "call:1")
+    assert [each.node for each in first.new] == [0] and [each.node for each in first.answers] == [1]
+    assert [each.node for each in second.new] == [2] and second.num_before == 2
+    assert [each.node for each in second.answers] == [3]
+
+
+def test_a_protected_attempt_shows_none_of_its_text(tmp_path: Path, access: Access) -> None:
+    secret = "the-withheld-words"
+    trace = Trace(
+        id="guarded", task_id="t", agent={"name": "a"}, duration_s=1.0, nodes=(Node(None, user(secret)),), answer=secret,
+        events=(Event("protected", 0.0, {"why": "canary"}),), tools=(ToolSpec("x", "y", {}),), **PLACE,
+    )  # fmt: skip  # type: ignore[arg-type]
+    with store.create(tmp_path, {}, "guarded") as run:
+        run.add_tasks("quiz", [Task("t", secret, metadata={"protected": "canary"}, secret={"answer": secret})])
+        run.append(trace)
+    with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        base = f"/runs/{run.id}/attempts/guarded"
+        for path in (base, f"{base}?view=tree", f"{base}?view=raw", f"/runs/{run.id}", f"{base}/spans.json"):
+            assert secret not in client.get(path).text
+
+
+# -- curves and live changes --
+
+
+def test_curves_of_several_runs_come_as_numbers_with_gaps(tmp_path: Path, access: Access) -> None:
+    ids = []
+    for lr in (1, 2):
+        with store.create(tmp_path, {"lr": lr, "data": {"seed": 3}}, f"fit{lr}") as run:
+            track = Track(run)
+            for step in range(40):
+                track.log({"loss": float("nan") if step == 3 else lr / (step + 1)}, step=step)
+            track.text("sample", HOSTILE, step=3)
+            track.flush()
+            ids.append(run.id)
+    with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        page = client.get("/curves", params={"run": ids}).text
+        assert (
+            "What differs" in page and ">lr<" in page and ">data.seed<" not in page and "alert(1)</script" not in page
+        )
+        curves = client.get("/curves.json", params={"run": ids}).json()["curves"]
+        assert [(each["run"], each["name"], len(each["steps"])) for each in curves] == [(id, "loss", 40) for id in ids]
+        assert curves[0]["values"][3] is None and curves[1]["values"][1] == 1.0
+        assert len(client.get("/curves.json", params={"run": ids, "points": "10"}).json()["curves"][0]["steps"]) == 10
+        assert client.get("/curves", params={"run": [ids[0]] * 2}).status_code == 200
+
+
+def test_a_change_of_a_run_is_told_once(home: Path) -> None:
+    runs = OpenRuns(home)
+    run = runs.get(run_id(home, "fixture"))
+    topic = f"run:{run.id}"
+
+    async def told() -> list[str]:
+        stream = changes([topic, "run:nosuch", "other"], runs, poll_s=0.01)
+        found = [await anext(stream)]
+        with store.open_run(run.id, home) as other:
+            trace = other.trace(next(iter(other.done())))
+            other.add_score(trace, 1, "later", "x", Score("later", 1.0))
+        found.append(await asyncio.wait_for(anext(stream), 10))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.2)
+        return found
+
+    first, second = asyncio.run(told())
+    assert first.startswith("retry:") and second.startswith("event: changed\ndata: ")
+    assert version_of("run:nosuch", runs) == version_of("other", runs) == ""
+
+
+def test_a_run_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
+    import shutil
+
+    with store.create(tmp_path, {}, "one") as run:
+        pass
+    runs = OpenRuns(tmp_path)
+    first = runs.get(run.id)
+    assert runs.get(run.id) is first
+    shutil.copytree(run.path, tmp_path / "copy")
+    shutil.rmtree(run.path)
+    shutil.copytree(tmp_path / "copy", run.path)
+    assert runs.get(run.id) is not first
+    runs.close()
