@@ -36,6 +36,7 @@ MACHINE = [
     r"FIRSTHAND_(ENDPOINT|FOLDER) .*",
     "found out while it was read",
     "(zsh|fish|chromium) is not installed",
+    "the npm registry cannot be reached",
     "PostgreSQL with pgvector and psycopg are not installed",
     "this engine has no fused search",
 ]

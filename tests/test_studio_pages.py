@@ -377,12 +377,12 @@ def forked() -> Trace:
         Node(3, Message("assistant", (Text("end"),), Sampled((1, 2, 3), (0.0, -0.5, -5.0)))),
     )  # fmt: skip
     calls = (
-        generation("0:0", 0, (1, 2)), generation("0.1:0", 3, (4,), 2.0),
-        tool_call("0.1.4:0", 4, "search", {"q": 1}, 3.0, error="gone"), generation("0.0:0", 2, (), 1.5),
+        generation(":0", 0, (1, 2)), generation("1:0", 3, (4,), 2.0),
+        tool_call("1.0.4:0", 4, "search", {"q": 1}, 3.0, error="gone"), generation("0:0", 2, (), 1.5),
     )  # fmt: skip
     return Trace(
         id="forked", task_id="t", agent={"name": "a"}, duration_s=4.0, nodes=nodes, calls=calls,
-        events=(Event("vote", 2.5, {"path": "0.1", "n": 1}),), **PLACE,
+        events=(Event("vote", 2.5, {"path": "1", "n": 1}),), **PLACE,
     )  # fmt: skip  # type: ignore[arg-type]
 
 
@@ -392,12 +392,12 @@ def test_spans_lie_under_their_branch_and_a_failure_shows_at_all_above_it() -> N
     assert shown == [
         ("attempt", "t", 0, -1, True),
         ("generate", "2 answers", 1, 0, False),
-        ("branch", "0.0", 1, 0, False),
+        ("branch", "0", 1, 0, False),
         ("generate", "generate", 2, 2, False),
-        ("branch", "0.1", 1, 0, True),
+        ("branch", "1", 1, 0, True),
         ("generate", "generate", 2, 4, False),
-        ("event", "vote path=0.1 n=1", 2, 4, False),
-        ("branch", "0.1.4", 2, 4, True),
+        ("event", "vote path=1 n=1", 2, 4, False),
+        ("branch", "1.0.4", 2, 4, True),
         ("tool", "search", 3, 7, True),
     ]
     assert (rows[4].start, rows[4].duration) == (2000.0, 1000.0)
@@ -405,9 +405,9 @@ def test_spans_lie_under_their_branch_and_a_failure_shows_at_all_above_it() -> N
 
 
 def test_tens_of_thousands_of_calls_are_rows_without_deep_recursion() -> None:
-    calls = tuple(generation("0" + ".1" * (n % 400) + f":{n}", None, (), n) for n in range(30_000))
+    calls = tuple(generation(("1" + ".1" * (n % 400) if n else "") + f":{n}", None, (), n) for n in range(30_000))
     rows = spans_of(Trace(id="x", task_id="t", agent={"name": "a"}, duration_s=1.0, calls=calls, **PLACE))  # type: ignore[arg-type]
-    assert len(rows) == 1 + 30_000 + 399 and max(row.depth for row in rows) == 400
+    assert len(rows) == 1 + 30_000 + 400 and max(row.depth for row in rows) == 401
 
 
 def test_a_conversation_follows_the_branch_that_was_made_last_or_the_one_asked_for() -> None:

@@ -42,7 +42,7 @@ def spans_of(trace: Trace) -> list[Span]:
     groups: dict[str, list[tuple[float, int, str]]] = {}
     for number, call in enumerate(trace.calls):
         groups.setdefault(_branch(call.id), []).append((call.started_s, number, "call"))
-    root = _root(groups)
+    root = ""
     groups.setdefault(root, [])
     for number, event in enumerate(trace.events):
         path = event.data.get("path")
@@ -51,7 +51,7 @@ def spans_of(trace: Trace) -> list[Span]:
     children: dict[str, list[str]] = {}
     for branch in sorted(groups, key=_numbers):
         if branch != root:
-            children.setdefault(_nearest(branch, groups, root), []).append(branch)
+            children.setdefault(_nearest(branch, groups), []).append(branch)
     rows: list[Span] = [Span("attempt", _label(trace.task_id), 0.0, 1000 * _finite(trace.duration_s), 0, -1)]
     waiting: list[tuple[str, int, int]] = [(root, 0, 1)]
     while waiting:
@@ -128,17 +128,13 @@ def _branch(id: str) -> str:
     return id.rpartition(":")[0]
 
 
-def _root(groups: dict[str, Any]) -> str:
-    return min(groups, key=lambda each: (each.count("."), _numbers(each)), default="0")
-
-
-def _nearest(branch: str, groups: dict[str, Any], root: str) -> str:
+def _nearest(branch: str, groups: dict[str, Any]) -> str:
     """The closest branch above that has calls of its own."""
     while "." in branch:
         branch = branch.rpartition(".")[0]
         if branch in groups:
             return branch
-    return root
+    return ""
 
 
 def _numbers(branch: str) -> tuple[tuple[int, str], ...]:
