@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,14 @@ import pytest
 from starlette.testclient import TestClient
 
 import make_run
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
 from firsthand.message import Message, Reasoning, Sampled, Text, ToolCall, ToolResult, assistant, user
 from firsthand.model import ToolSpec, Usage
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import Place
 from firsthand.runs import store
+from firsthand.runs.execute import execute
 from firsthand.runs.track import Track
 from firsthand.studio.access import CODE_LIVES_S, WRONG_CODES, Access
 from firsthand.studio.attempt_spans import spans_of
@@ -518,3 +524,33 @@ def test_a_run_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "copy", run.path)
     assert runs.get(run.id) is not first
     runs.close()
+
+
+def test_attempts_under_way_are_told_step_by_step(tmp_path: Path, access: Access) -> None:
+    async def slow(task: Task, ctx: object) -> str:
+        ctx = await ctx.say(task.question).generate()  # type: ignore[attr-defined]
+        began.set()
+        await asyncio.to_thread(go.wait, 30)
+        return "done"
+
+    began, go = threading.Event(), threading.Event()
+    agent = Agent("slow", Scripted({"": "a first answer"}), slow)
+    place = Place(agent, Benchmark("quiz", lambda seed: [], ()), Task("t", "?"), 0)
+    with store.create(tmp_path, {}, "going") as run:
+        thread = threading.Thread(target=lambda: asyncio.run(execute(run, [place])))
+        thread.start()
+        try:
+            assert began.wait(30)
+            with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as client:
+                client.get("/enter", params={"code": access.new_code()})
+                end = time.monotonic() + 30
+                while "a first answer" not in (page := client.get(f"/runs/{run.id}/under-way").text):
+                    assert time.monotonic() < end, page
+                    time.sleep(0.05)
+                assert "quiz / t / slow / epoch 0" in page and "running" in client.get(f"/runs/{run.id}").text
+                go.set()
+                thread.join()
+                assert client.get(f"/runs/{run.id}/under-way").text.strip() == ""
+        finally:
+            go.set()
+            thread.join()

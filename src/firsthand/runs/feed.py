@@ -200,13 +200,24 @@ class Feed:
         )
         return [self._step(*row) for row in rows]
 
+    def under_way(self, limit: int = 20 * PAGE) -> list[FeedStep]:
+        """The steps of attempts that have not ended, in order; the last `limit` of them."""
+        rows = self.database.read(
+            "SELECT seq, attempt, kind, at, body FROM steps WHERE kind <> 'ended' ORDER BY seq DESC LIMIT ?", (limit,)
+        )
+        return [self._step(*row) for row in reversed(rows)]
+
     def last(self) -> int:
         """The highest sequence number so far, 0 before the first step."""
         return int(self.database.read("SELECT coalesce(max(seq), 0) FROM steps")[0][0])
 
     def _step(self, sequence: int, place: str, kind: str, at: float, body: str, *ended: Any) -> FeedStep:
         try:
-            step = Ended(*ended) if kind == "ended" and ended[0] is not None else _from_json(kind, json.loads(body))
+            step = (
+                Ended(*ended)
+                if kind == "ended" and ended and ended[0] is not None
+                else _from_json(kind, json.loads(body))
+            )
             return FeedStep(int(sequence), str(place), float(at), step)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError, StoreError) as error:
             raise self.database.damaged(f"a step of its feed is not what was expected: {error!r:.200}") from None

@@ -105,17 +105,18 @@ document.addEventListener("keydown", (event) => {
 // -- live: one stream for the tab, closed while it is hidden --
 const topics = (document.body.dataset.topics ?? "").trim().split(/\s+/).filter(Boolean);
 let stream = null;
-let waiting = false;
+const waiting = new Set();
 function refresh(topic) {
-  const shown = $(`[data-live="${CSS.escape(topic)}"]`);
   dispatchEvent(new CustomEvent("firsthand:changed", { detail: topic }));
-  if (!shown || waiting || $$("input:checked", shown).length) return;
-  waiting = true; // several changes in a moment are one request
-  setTimeout(() => {
-    waiting = false;
-    if (scrollY > 600) return;
-    htmx.ajax("GET", location.pathname + location.search, { target: shown, swap: "innerHTML" });
-  }, 300);
+  for (const shown of $$(`[data-live="${CSS.escape(topic)}"]`)) {
+    const path = shown.dataset.livePath ?? location.pathname + location.search;
+    if (waiting.has(path) || $$("input:checked, details.under-way[open] :focus", shown).length) continue;
+    waiting.add(path); // several changes in a moment are one request
+    setTimeout(() => {
+      waiting.delete(path);
+      if (shown.dataset.livePath || scrollY < 600) htmx.ajax("GET", path, { target: shown, swap: "innerHTML" });
+    }, 300);
+  }
 }
 function listen() {
   if (stream || !topics.length) return;

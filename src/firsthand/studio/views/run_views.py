@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from firsthand.runs.feed import Started
 from firsthand.runs.run_folder import Run
 from firsthand.show import board as board_module
 from firsthand.show import heatmap
 from firsthand.show.board import Board, attempts_of, leaderboard, reducers_of
+from firsthand.show.feed_lines import FeedLines
 from firsthand.show.scatter import scatter
 from firsthand.stats.stored_figures import own_figures
 from firsthand.studio.attempt_query import SORTABLE, AttemptQuery
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
 from firsthand.studio.views.query_values import number_of, text_of
+
+MAX_LINES = 200
+"""Steps of an attempt under way that are shown, the last ones."""
 
 
 def routes(runs: OpenRuns) -> list[Route]:
@@ -51,7 +58,40 @@ def routes(runs: OpenRuns) -> list[Route]:
             request, "parts/boards", sections=sections, problems=problems, boards_module=board_module, heat=heatmap
         )
 
-    return [Route("/runs/{run}", show), Route("/runs/{run}/board", board)]
+    def under_way(request: Request) -> Response:
+        run = runs.get(request.path_params["run"])
+        return page(request, "parts/under_way", run=run, attempts=under_way_of(run), most=MAX_LINES)
+
+    base = "/runs/{run}"
+    return [Route(base, show), Route(f"{base}/board", board), Route(f"{base}/under-way", under_way)]
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """An attempt that goes on."""
+
+    place: str
+    title: str
+    began: float
+    """When it began: seconds since 1970."""
+    lines: tuple[str, ...]
+    """Its steps so far, a line each."""
+
+
+def under_way_of(run: Run) -> list[UnderWay]:
+    """The attempts of a run that go on, the oldest first; none if no process works on it."""
+    if run.status != "running":
+        return []
+    told, steps = FeedLines(), run.feed.under_way()
+    lines: dict[str, list[str]] = {}
+    began: dict[str, float] = {}
+    for step in steps:
+        began.setdefault(step.place, step.at)
+        found = lines.setdefault(step.place, [])
+        if isinstance(step.step, Started):
+            found.clear()
+        found += [line.partition("  ")[2] for line in told.of(step)]
+    return [UnderWay(place, each[0], began[place], tuple(each[1:])) for place, each in lines.items() if each]
 
 
 class KeptBoards:
