@@ -58,7 +58,7 @@ def main(config: Config) -> int:
             loop="asyncio",
             http="h11",
             access_log=False,
-            log_level="warning",
+            log_level="critical",
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=1,

@@ -13,6 +13,7 @@ from firsthand.runs import store
 from firsthand.runs.index import RunInfo
 from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE
+from firsthand.studio.kept_traces import KeptTraces
 
 MOST_OPEN = 24
 
@@ -24,6 +25,8 @@ class OpenRuns:
         self.home = home
         self._open: OrderedDict[str, tuple[tuple[int, int], Run]] = OrderedDict()
         self._lock = threading.Lock()
+        self.traces = KeptTraces()
+        """The attempts that were looked at."""
 
     def infos(self) -> list[RunInfo]:
         """All runs of the data home."""

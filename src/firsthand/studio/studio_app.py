@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -66,4 +68,5 @@ def _not_found(request: Request, error: Exception) -> Response:
 
 
 def _broken(request: Request, error: Exception) -> Response:
+    print("".join(traceback.format_exception(error)), file=sys.stderr)
     return PlainTextResponse("The Studio failed at this page; its terminal says more.\n", 500)

@@ -10,14 +10,13 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.loop.protection import shareable
 from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
 from firsthand.studio.attempt_query import NOTE, AttemptQuery
-from firsthand.studio.attempt_spans import spans_json
 from firsthand.studio.branch_conversation import conversation
+from firsthand.studio.kept_traces import KeptTrace
 from firsthand.studio.open_runs import OpenRuns
-from firsthand.studio.rendering import address, json_answer, page, part
+from firsthand.studio.rendering import address, page, part
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.trace_copies import as_examples, as_test
 from firsthand.studio.views.query_values import number_of, text_of
@@ -32,12 +31,17 @@ MAX_NOTE_CHARS = 4000
 def routes(runs: OpenRuns) -> list[Route]:
     """The page, its spans, its copies, and the notes that are sent."""
 
-    def found(request: Request) -> tuple[Run, Trace]:
+    def kept(request: Request) -> tuple[Run, KeptTrace]:
         run = runs.get(request.path_params["run"])
-        return run, shareable(run.trace(request.path_params["attempt"]))
+        return run, runs.traces.get(run, request.path_params["attempt"])
+
+    def found(request: Request) -> tuple[Run, Trace]:
+        run, each = kept(request)
+        return run, each.trace
 
     def show(request: Request) -> Response:
-        run, trace = found(request)
+        run, each = kept(request)
+        trace = each.trace
         view = text_of(request, "view") or "conversation"
         if view not in VIEWS:
             raise ConfigError(f"view is {view[:40]!r}: it is one of {', '.join(VIEWS)}")
@@ -55,7 +59,8 @@ def routes(runs: OpenRuns) -> list[Route]:
             trace=trace,
             view=view,
             views=VIEWS,
-            said=conversation(trace, None if leaf < 0 else leaf),
+            said=conversation(trace, None if leaf < 0 else leaf) if view == "conversation" else None,
+            usage=each.usage,
             question="" if task is None or task.protected is not None else task.question,
             expected=expected_answer(task),
             before=before,
@@ -66,12 +71,12 @@ def routes(runs: OpenRuns) -> list[Route]:
             raw_left_out=max(0, len(raw) - MAX_RAW_CHARS),
             notes=[score for score in trace.attempt_scores if score.name.startswith(NOTE)],
             scores=[score for score in trace.attempt_scores if not score.name.startswith(NOTE)],
-            num_tries=len(run.tries(trace.place)),
+            num_tries=each.number,
         )
 
     def spans(request: Request) -> Response:
-        _, trace = found(request)
-        return json_answer(spans_json(trace))
+        _, each = kept(request)
+        return Response(each.spans, media_type="application/json")
 
     def span(request: Request) -> Response:
         _, trace = found(request)
@@ -87,9 +92,10 @@ def routes(runs: OpenRuns) -> list[Route]:
 
     async def note(request: Request) -> Response:
         form = await _form(request)
-        run, trace = found(request)
+        run, each = kept(request)
+        trace = each.trace
         name, value, text = form.get("name", "").strip(), form.get("value", ""), form.get("text", "")
-        add_note(run, trace, name, value, text)
+        add_note(run, trace, each.number, name, value, text)
         here = f"/runs/{part(run.id)}/attempts/{part(trace.place)}"
         return RedirectResponse(address(here, view=form.get("view", "")), 303)
 
@@ -103,8 +109,8 @@ def routes(runs: OpenRuns) -> list[Route]:
     ]
 
 
-def add_note(run: Run, trace: Trace, name: str, value: str, text: str) -> None:
-    """Keep a person's score of an attempt under `note.NAME`; ConfigError if name or value is not what it should be."""
+def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, text: str) -> None:
+    """Keep a person's score of a try under `note.NAME`; ConfigError if name or value is not what it should be."""
     if not name or len(name) > 60 or not name.isprintable() or not all(c.isalnum() or c in "-_." for c in name):
         raise ConfigError(f"a note's name is {name[:60]!r}: use letters, digits and -_. (up to 60)")
     try:
@@ -115,7 +121,6 @@ def add_note(run: Run, trace: Trace, name: str, value: str, text: str) -> None:
         raise ConfigError(f"a note's score is {value[:40]!r}: a number from 0 to 1 was expected")
     if len(text) > MAX_NOTE_CHARS:
         raise ConfigError(f"the note has {len(text):,} characters: at most {MAX_NOTE_CHARS:,} are kept")
-    number_of_try = len(run.tries(trace.place))
     detail: dict[str, Any] = {"by": "person"} | ({"text": text} if text else {})
     score = Score(NOTE + name, number, detail)
     run.add_score(trace, number_of_try, score.name, "a person in the Studio", score)

@@ -9,7 +9,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError
-from firsthand.loop.protection import shareable
 from firsthand.runs.pairing import Comparison, Pair, compare
 from firsthand.runs.run_folder import Run
 from firsthand.show import heatmap
@@ -71,7 +70,7 @@ def routes(runs: OpenRuns) -> list[Route]:
 
     def attempts(request: Request) -> Response:
         (run_a, a), (run_b, b) = (
-            (run := runs.get(text_of(request, f"run_{side}")), shareable(run.trace(text_of(request, side))))
+            (run := runs.get(text_of(request, f"run_{side}")), runs.traces.get(run, text_of(request, side)).trace)
             for side in ("a", "b")
         )
         task = run_a.task(a.benchmark, a.task_id)

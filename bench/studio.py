@@ -1,0 +1,261 @@
+"""The Studio: from the command to the first page, its memory, and its pages over large runs; beside Phoenix and MLflow.
+
+    python bench/studio.py start [--rival-python VENV/bin/python]     # pip install arize-phoenix mlflow in that one
+    python bench/studio.py pages [--attempts 100000] [--calls 10]     # a run of a million calls
+    python bench/studio.py trace [--calls 100000]
+    python bench/studio.py curves [--runs 20] [--steps 50000]
+
+`start` is by the clock, from the start of a process in an empty folder to the first page that is answered, the median of
+rounds in turn; memory is the resident set of the process and its children then. The others are medians over requests of a
+client on this machine, by the clock and by the server's processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from firsthand.model import Usage
+from firsthand.runs import store
+from firsthand.runs.track import Track
+from firsthand.trace import Call, Score, Trace
+
+STARTED_AT = "2026-11-27T00:00:00+00:00"
+
+
+def main() -> None:
+    """Run one of the measurements."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("start", "pages", "trace", "curves"))
+    parser.add_argument("--rival-python", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--attempts", type=int, default=100_000)
+    parser.add_argument("--calls", type=int)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=50_000)
+    args = parser.parse_args()
+    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}: {' '.join(sys.argv)}\n")
+    if args.what == "start":
+        measure_start(args.rival_python, args.rounds)
+    elif args.what == "pages":
+        measure_pages(args.attempts, args.calls or 10, args.rounds)
+    elif args.what == "trace":
+        measure_trace(args.calls or 100_000, args.rounds)
+    else:
+        measure_curves(args.runs, args.steps, args.rounds)
+
+
+class Started:
+    """The Studio in a process of its own over a folder."""
+
+    def __init__(self, home: Path):
+        command = [sys.executable, "-m", "firsthand", "studio", "--no-open", "--port", "0"]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+            env={**os.environ, "FIRSTHAND_HOME": str(home)},
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        found = re.search(r"http://\S+", self.process.stdout.readline())
+        assert found is not None
+        self.client = httpx.Client(base_url=found[0].partition("/enter")[0], timeout=300)
+        while True:
+            try:
+                self.client.get(found[0], follow_redirects=True).raise_for_status()
+                return
+            except httpx.ConnectError:
+                time.sleep(0.01)
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def cpu_s(self) -> float:
+        """The seconds of processor time that the server has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def ask(self, name: str, path: str, rounds: int, **query: str) -> None:
+        """Print the time of a page: the first request, then the median."""
+        times, size, before = [], 0, 0.0
+        for number in range(rounds + 1):
+            if number == 1:
+                before = self.cpu_s()
+            began = time.perf_counter()
+            answer = self.client.get(path, params=query)
+            times.append(1000 * (time.perf_counter() - began))
+            answer.raise_for_status()
+            size = len(answer.content)
+        cpu_ms = 1000 * (self.cpu_s() - before) / rounds
+        print(f"| {name} | {times[0]:.0f} | {statistics.median(times[1:]):.0f} | {cpu_ms:.0f} | {size / 1024:.0f} |")
+
+
+def table() -> None:
+    """Print the head of a table of pages."""
+    print("| page | first, ms | then, ms | processor, ms | KiB |")
+    print("|---|---|---|---|---|")
+
+
+def measure_start(rival: Path | None, rounds: int) -> None:
+    """Print the time to the first page, and the memory, of each product."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(rounds):
+        for name, start in products(rival).items():
+            with tempfile.TemporaryDirectory() as folder:
+                found.setdefault(name, []).append(start(Path(folder)))
+    print("| | first page, s | memory, MB |")
+    print("|---|---|---|")
+    for name, each in found.items():
+        print(f"| {name} | {statistics.median(s for s, _ in each):.2f} | {statistics.median(m for _, m in each):.0f} |")
+
+
+def products(rival: Path | None) -> dict[str, Callable[[Path], tuple[float, float]]]:
+    """Name -> a function that starts the product in a folder and returns seconds and MB."""
+    made: dict[str, Callable[[Path], tuple[float, float]]] = {"firsthand studio": start_own}
+    if rival is not None:
+        here = rival.parent
+        made["Phoenix"] = lambda folder: start_other(
+            [str(here / "phoenix"), "serve"],
+            folder,
+            6006,
+            {"PHOENIX_WORKING_DIR": str(folder), "PHOENIX_GRPC_PORT": "14317"},
+        )
+        made["MLflow"] = lambda folder: start_other(
+            [str(here / "mlflow"), "server", "--port", "15000", "--backend-store-uri", f"sqlite:///{folder}/m.db"],
+            folder,
+            15000,
+            {},
+        )
+    return made
+
+
+def start_own(folder: Path) -> tuple[float, float]:
+    """Start the Studio."""
+    began = time.perf_counter()
+    with Started(folder) as studio:
+        return time.perf_counter() - began, resident_mb(studio.process.pid)
+
+
+def start_other(command: list[str], folder: Path, port: int, environment: dict[str, str]) -> tuple[float, float]:
+    """Start another product and wait for its page."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        while True:
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/", timeout=5).status_code < 500:
+                    return time.perf_counter() - began, resident_mb(process.pid)
+            except httpx.HTTPError:
+                assert process.poll() is None, f"{command[0]} ended"
+                time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+def resident_mb(pid: int) -> float:
+    """The resident memory of a process and its descendants."""
+    children: dict[int, list[int]] = {}
+    sizes: dict[int, int] = {}
+    for each in Path("/proc").iterdir():
+        if each.name.isdigit():
+            try:
+                fields = (each / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), []).append(int(each.name))
+            sizes[int(each.name)] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    waiting, total = [pid], 0
+    while waiting:
+        each_pid = waiting.pop()
+        total += sizes.get(each_pid, 0)
+        waiting += children.get(each_pid, [])
+    return total / 1e6
+
+
+def trace(number: int, calls: int) -> Trace:
+    """An attempt with so many calls."""
+    made = tuple(
+        Call(f"{n % 40}.{n % 7}:{n}", "generate" if n % 3 else "tool", None, n / 100, 0.01, "0" * 64, Usage(400, 100, 50),
+             detail={} if n % 3 else {"name": f"tool{n % 5}", "arguments": {"q": n}, "result": "x" * 200})
+        for n in range(calls)
+    )  # fmt: skip
+    return Trace(
+        f"id{number:08d}", f"bench{number % 3}", f"task{number // 12}", {"name": f"agent{number % 4}"}, number % 12 // 4, 0,
+        STARTED_AT, calls / 100, calls=made, answer=str(number), scores=(Score("exact", float(number % 5 > 1)),),
+    )  # fmt: skip
+
+
+def measure_pages(attempts: int, calls: int, rounds: int) -> None:
+    """Print the times of the pages of a run with many attempts."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        with store.create(Path(folder), {"model": "m"}, "large") as run:
+            for number in range(attempts):
+                run.append(trace(number, calls))
+            run.finish("done")
+            id, place = run.id, f"id{attempts // 2:08d}"
+        print(f"{attempts:,} attempts of {calls} calls each, written in {time.perf_counter() - began:.0f} s\n")
+        table()
+        with Started(Path(folder)) as studio:
+            studio.ask("runs", "/", rounds)
+            studio.ask("attempts, first page with facets", f"/runs/{id}", rounds)
+            studio.ask("filter score<0.5 agent=agent1", f"/runs/{id}", rounds, filter="score<0.5 agent=agent1")
+            studio.ask("filter by a word", f"/runs/{id}", rounds, filter="task77")
+            studio.ask("sorted by tokens", f"/runs/{id}", rounds, sort="-tokens")
+            studio.ask("leaderboard", f"/runs/{id}/board", rounds)
+            studio.ask("one attempt", f"/runs/{id}/attempts/{place}", rounds)
+            studio.ask("two agents compared", "/compare", rounds, run=id)
+
+
+def measure_trace(calls: int, rounds: int) -> None:
+    """Print the times of the pages of one attempt with many calls."""
+    with tempfile.TemporaryDirectory() as folder:
+        with store.create(Path(folder), {}, "long") as run:
+            run.append(trace(0, calls))
+            id = run.id
+        print(f"one attempt of {calls:,} calls\n")
+        table()
+        with Started(Path(folder)) as studio:
+            base = f"/runs/{id}/attempts/id00000000"
+            studio.ask("tree", base, rounds, view="tree")
+            studio.ask("its spans", f"{base}/spans.json", rounds)
+            studio.ask("one span", f"{base}/span", rounds, ref=f"call:{calls // 2}")
+
+
+def measure_curves(runs: int, steps: int, rounds: int) -> None:
+    """Print the times of the numbers of many curves."""
+    with tempfile.TemporaryDirectory() as folder:
+        ids = []
+        for number in range(runs):
+            with store.create(Path(folder), {"lr": number}, f"fit{number}") as run:
+                track = Track(run)
+                for step in range(steps):
+                    track.log({"loss": number + 1 / (step + 1)}, step=step)
+                track.flush()
+                ids.append(run.id)
+        print(f"{runs} curves of {steps:,} points\n")
+        table()
+        with Started(Path(folder)) as studio:
+            query = "&".join(f"run={id}" for id in ids)
+            studio.ask("page", f"/curves?{query}", rounds)
+            studio.ask("numbers, 1,500 points each", f"/curves.json?{query}&points=1500", rounds)
+
+
+if __name__ == "__main__":
+    main()
