@@ -147,7 +147,7 @@ def run(tmp_path: Path) -> Run:
     made.add_tasks("quiz", [Task(f"t{n}", f"{n}?") for n in range(12)])
     for number in range(12):
         error = "the disk is 100%_full" if number == 7 else ""
-        made.append(attempt(number, "cot" if number % 2 else "direct", None if error else (number % 3) / 2, error))
+        made.append(attempt(number, "cot" if number % 2 else "direct", None if error else 0.75 if number == 4 else (number % 3) / 2, error))
     return made
 
 
@@ -163,6 +163,10 @@ def found(run: Run, text: str, sort: str = "") -> list[int]:
         ("agent=cot score>=0.5", [1, 5, 11]),
         ("-agent=cot score<0.5", [0, 6]),
         ("has:error", [7]),
+        ("-score>=0.5", [0, 3, 6, 9]),
+        ("-error:disk task:t7", []),
+        ("-error:disk task=t6", [6]),
+        ("-score.kept>0", []),
         ("is:failed", [7]),
         ("is:right", [2, 5, 8, 11]),
         ("is:wrong", [0, 1, 3, 4, 6, 9, 10]),

@@ -154,11 +154,11 @@ def _condition(term: Term) -> tuple[str, Sequence[Any]]:
         return "((id >= ? AND id < ?) OR (attempt >= ? AND attempt < ?))", [plain(term.value), end] * 2
     if term.field.startswith("score."):
         operator = "=" if term.operator == ":" else term.operator
-        return f"coalesce({_LATER_SCORE} {operator} ?, 0)", [plain(term.field.removeprefix("score.")), term.number]
+        return f"{_LATER_SCORE} {operator} ?", [plain(term.field.removeprefix("score.")), term.number]
     column = _COLUMNS[term.field]
     if FIELDS[term.field] == "number":
         operator = "=" if term.operator == ":" else term.operator
-        return f"coalesce({column} {operator} ?, 0)", [term.number]
+        return f"{column} {operator} ?", [term.number]  # NULL fulfils nothing, negated or not
     if term.operator == "=":
         return f"coalesce(lower({column}) = ?, 0)", [word]
     return f"instr(lower(coalesce({column}, '')), ?)", [word]
