@@ -266,6 +266,12 @@ def test_hostile_text_is_text_on_every_page(client: TestClient, home: Path) -> N
 def test_runs_are_named_and_never_paths(client: TestClient, home: Path, tmp_path: Path) -> None:
     for name in ("%2e%2e%2f%2e%2e%2fetc", "%2e%2e%2fruns", ".hidden", "a%00b", str(home).replace("/", "%2f")):
         assert client.get(f"/runs/{name}").status_code in (400, 404)
+    outside = tmp_path / "outside"
+    with store.create(outside, {}, "foreign") as foreign:
+        pass
+    for name in (str(foreign.path), f"../../outside/runs/{foreign.id}", "..", "./" + run_id(home, "evil"), "a\\b", ".x"):
+        for page in ("/compare", "/compare/grid", "/curves", "/curves.json"):
+            assert client.get(page, params={"run": name}).status_code == 404, (page, name)
     for name in ("x/../../access.py", "../access.py", "LICENSES.txt/..", ".", "%2e%2e%2faccess.py", "nosuch.js"):
         assert client.get(f"/static/0/{name}").status_code == 404
     assert client.get("/static/0/LICENSES.txt").status_code == 404  # a type that no page needs
@@ -421,7 +427,7 @@ def test_a_conversation_follows_the_branch_that_was_made_last_or_the_one_asked_f
     assert [each.node for each in said.said] == [0, 1, 3, 4] and said.leaf == 4 and said.num_leaves == 2
     assert said.said[1].siblings == (1, 2) and said.leaf_of == {1: 4, 2: 2}
     assert [each.node for each in conversation(forked(), 2).said] == [0, 2]
-    assert conversation(forked(), 99).leaf == 4
+    assert conversation(forked(), 99).leaf == 4 and conversation(forked(), 0).leaf == 2
     last = said.said[-1]
     assert last.num_tokens == 3 and [bar.step for bar in last.bars] == [0, 1, 4]
     assert last.mean_logprob == pytest.approx(-5.5 / 3)
