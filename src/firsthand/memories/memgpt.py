@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.memories.keeping.conversation_window import (
-    Unit,
     entries_of,
     fitted_tail,
     is_shown,
@@ -21,6 +20,7 @@ from firsthand.memories.keeping.conversation_window import (
     shown_items,
     summarised,
     text_of,
+    units_of,
 )
 from firsthand.memories.keeping.core_blocks import BLOCKS, blocks_note, core_tools, edits_core
 from firsthand.memories.keeping.fenced_items import joined_origins
@@ -28,7 +28,6 @@ from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.opened_file import bounds_of, opened_file
 from firsthand.memories.keeping.paging_tools import paging_tools
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
-from firsthand.memories.working import parts_of
 from firsthand.memory import Lifetime, MemoryItem
 from firsthand.message import Json, Message, user
 from firsthand.task import Task
@@ -44,6 +43,9 @@ LEAST_WINDOW = 256
 
 class MemGPTMemory(StoredMemory):
     """The paged memory. Its snapshots are plain StoredMemories of blocks, messages, passages and summaries."""
+
+    acts = True
+    """The model moves data itself, so that listeners ask it after each session."""
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class MemGPTMemory(StoredMemory):
         if used > self.window:
             ctx = await self._evicted(ctx, tools)
             used = await ctx.tokens(tools)
-        warned = any(message.text.startswith(WARNING[:30]) for message in ctx.messages)
+        warned = any(map(is_alert, ctx.messages))
         if used * 100 > self.window * self.warn_percent and not warned:
             warning = WARNING.replace("{used}", str(used)).replace("{window}", str(self.window))
             warned_ctx = ctx.say(user(warning))
@@ -108,29 +110,25 @@ class MemGPTMemory(StoredMemory):
 
     async def _evicted(self, ctx: Context, tools: Sequence[Tool]) -> Context:
         """The Context after half of the queue, and more while that is not enough, went to recall store and summary."""
-        parts, note = parts_of(ctx, NOTE), blocks_note(self.block_chars)
-        heads = [message for message in parts.pinned if message.role == "system" or is_shown(message, note)]
-        asked = [message for message in parts.pinned if message not in heads]
-        if parts.shown is None and await ctx.restarted(parts.pinned).tokens() > self.window // 2:
-            parts = parts_of(ctx, NOTE)
-            units: list[Unit] = [(message,) for message in asked] + parts.units
-            asked = []
-        else:
-            units = parts.units
+        note = blocks_note(self.block_chars)
+        heads = [message for message in ctx.messages if message.role == "system" or is_shown(message, note)]
+        shown = next((message for message in ctx.messages if is_shown(message, NOTE)), None)
+        queue = [m for m in ctx.messages if m is not shown and m not in heads and not is_alert(m)]
+        units = units_of(queue)
         sizes = [await ctx.restarted(unit).tokens() for unit in units]
-        room = self.window - await ctx.restarted([*heads, *asked]).tokens(tools) - 2 * self.summary
-        goal = min(sum(sizes) // 2, room)
-        out = 0
+        room = self.window - await ctx.restarted(heads).tokens(tools) - 2 * self.summary
+        goal, out = min(sum(sizes) // 2, room), 0
         while len(units) - out > self.keep and sum(sizes[out:]) > goal:
             out += 1
         while out < len(units) - 1 and sum(sizes[out:]) > max(1, room):
             out += 1  # the last messages alone do not fit
-        gone = [message for unit in units[:out] for message in unit if not message.text.startswith(WARNING[:30])]
-        shown = parts.shown if not gone else await self._summary(ctx, parts.shown, gone)
-        head = [*heads, *asked, *([shown] if shown is not None else [])]
+        gone, stay = [m for unit in units[:out] for m in unit], [m for unit in units[out:] for m in unit]
+        asked = next((m for m in reversed(queue) if m.role == "user" and not m.text.startswith("Observation:")), None)
+        if asked is not None and asked in gone:
+            stay.insert(0, asked)  # what the user said last is not summarised before it is answered
+        head = [*heads, *([await self._summary(ctx, shown, gone)] if gone else [shown] if shown is not None else [])]
         left = max(1, self.window - await ctx.restarted(head).tokens(tools))
-        queue = [m for unit in units[out:] for m in unit if not m.text.startswith(WARNING[:30])]
-        tail = await fitted_tail(ctx, queue, left)
+        tail = await fitted_tail(ctx, stay, left)
         ctx.note("evicted", messages=len(gone), kept=len(tail), window=self.window)
         return ctx.restarted([*head, *tail])
 
@@ -145,6 +143,11 @@ class MemGPTMemory(StoredMemory):
         if origin := joined_origins([*(item.provenance for item in before), *(each for _, each in entries)]):
             given["origin"] = origin
         return shown_items([MemoryItem(await ctx.remember(text, **given), text, given)], NOTE)
+
+
+def is_alert(message: Message) -> bool:
+    """True if the message is the warning of memory pressure."""
+    return message.role == "user" and message.text.startswith(WARNING.partition(".")[0])
 
 
 def _block_key(item: MemoryItem) -> str | None:

@@ -26,7 +26,7 @@ async def attend(task: Task, ctx: Context, *, how: How = "auto", window: int = 0
 
     `hear` gives each message to the agent's memory and says none of it; `say` has every session in the conversation, which a
     memory may shorten, or the last ones that take at most `window` tokens; `turns` has the model act by tools after each
-    session, as MemGPT does; `none` skips them. `auto` hears if the memory has a way of its own to do so, and says otherwise.
+    session, as MemGPT does; `none` skips them. `auto` is what the memory is made for: facts are heard, `memgpt` acts in turns.
     """
     sessions = task.metadata.get("sessions")
     if not isinstance(sessions, list | tuple):
@@ -34,7 +34,8 @@ async def attend(task: Task, ctx: Context, *, how: How = "auto", window: int = 0
             f"the task {task.id} brings no sessions: attend is for benchmarks such as sessions and longmemeval"
         )
     if how == "auto":
-        how = "hear" if hook(ctx.attempt.agent.memory, "hear") is not None else "say"
+        memory = ctx.attempt.agent.memory
+        how = "hear" if hook(memory, "hear") else "turns" if getattr(memory, "acts", False) else "say"
     said = ctx
     for session in sessions if how != "none" else ():
         said = await _attended(said, session, how)
@@ -54,7 +55,9 @@ async def _attended(ctx: Context, session: Json, how: How) -> Context:
     time = str(session["time"])
     if how == "hear":
         for message in session["messages"]:
-            await ctx.hear(str(message["content"]), role=str(message["role"]), time=time)
+            ids = {"session": session.get("id"), "turn": message.get("id")}
+            named = {key: str(id) for key, id in ids.items() if id is not None}
+            await ctx.hear(str(message["content"]), role=str(message["role"]), time=time, **named)
         return ctx
     lines = [f"{message['role']}: {message['content']}" for message in session["messages"]]
     ctx = ctx.say(user("\n".join([f"[{time}]", *lines])))

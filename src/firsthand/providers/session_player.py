@@ -75,7 +75,8 @@ def _reply(messages: Sequence[Message], sampling: Sampling, index: int) -> str |
         return _saved(messages)
     shown = "\n".join(message.text for message in messages if message is not asked)
     known = answer_to(asked.text, facts_seen(shown))
-    searched = any(isinstance(part, ToolResult) for part in messages[-1].parts)
+    later = messages[max(place for place, message in enumerate(messages) if message is asked) :]
+    searched = any(isinstance(part, ToolResult) for message in later for part in message.parts)
     if not searched and _offers_search(messages):
         found = QUESTION.search(asked.text)
         assert found is not None
@@ -91,9 +92,10 @@ def _offers_search(messages: Sequence[Message]) -> bool:
 
 def _saved(messages: Sequence[Message]) -> str | Message:
     """Calls that archive the facts of the last session, each with its date; then a word that ends the turn."""
-    if any(isinstance(part, ToolResult) for part in messages[-1].parts):
+    places = [place for place, each in enumerate(messages) if each.role == "user" and each.text.startswith("[")]
+    if not places or any(isinstance(part, ToolResult) for each in messages[places[-1] :] for part in each.parts):
         return "Noted."
-    contents = [f"{each.date}: {sentence(each)}" for each in facts_seen(messages[-1].text)]
+    contents = [f"{each.date}: {sentence(each)}" for each in facts_seen(messages[places[-1]].text)]
     calls = [
         ToolCall(f"save{number}", "archival_memory_insert", {"content": content, "request_heartbeat": True})
         for number, content in enumerate(contents)

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 from firsthand.context import Context
-from firsthand.memories.keeping.fenced_items import fenced, origins_of
-from firsthand.memories.keeping.reading_tools import ORIGIN, here
+from firsthand.memories.keeping.fenced_items import ORIGIN, fenced, origins_of
+from firsthand.memories.keeping.reading_tools import here
 from firsthand.message import Json
 from firsthand.tool import Tool, tool
 

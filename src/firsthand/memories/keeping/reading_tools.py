@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from firsthand.context import Context, calling
-from firsthand.memories.keeping.fenced_items import fenced
+from firsthand.memories.keeping.fenced_items import ORIGIN, fenced
 from firsthand.tool import Tool, tool
-
-ORIGIN = "memory"
 
 
 def here(ctx: Context) -> Context:
