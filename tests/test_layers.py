@@ -68,8 +68,8 @@ EDGES = {
     # 3 thinking
     "patterns": "tokens",
     "safety": "",
-    "memories": "",
     "retrieval": "tools kernels providers patterns tokens hub",
+    "memories": "runs retrieval",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools providers",
@@ -86,7 +86,7 @@ EDGES = {
     "__init__": "experiment",
     "serve": "cluster telemetry tokens retrieval",
     "commands": "arena experiment train serve show stats scorers patterns cluster telemetry runs"
-    " providers hub measure embed engine retrieval",
+    " providers hub measure embed engine retrieval memories",
     "cli": "",
     "__main__": "cli",
 }

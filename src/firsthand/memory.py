@@ -78,7 +78,8 @@ class MemoryHooks(Protocol):
     """Methods that a memory may have besides, each by itself. `ctx` is the attempt's Context, and a Context comes back."""
 
     def tools(self, ctx: Any) -> Sequence[Tool]:
-        """Tools by which the model itself reads and writes; their effect is `write`, so that a resumed attempt repeats them."""
+        """Tools by which the model itself reads and writes; their effect is `write`, so that a resumed attempt repeats
+        them."""
 
     async def brief(self, ctx: Any, task: Task) -> Any:
         """The Context in which the attempt begins: after what the memory has to say about the task."""

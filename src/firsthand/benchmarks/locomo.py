@@ -1,7 +1,8 @@
 """LoCoMo: questions about very long conversations of two people, from the authors' file (Maharana et al., ACL 2024).
 
-Put `locomo10.json` in a folder and name it: `locomo:data=FOLDER`. Scores are the authors': F1 of stemmed words, the mean over
-the parts of an answer in category 1, and for adversarial questions (category 5) whether the model says that it is not mentioned.
+Put `locomo10.json` in a folder and name it: `locomo:data=FOLDER`. Scores are the authors': F1 of stemmed words, the mean
+over the parts of an answer in category 1, and for adversarial questions (category 5) whether the model says that it is not
+mentioned.
 """
 
 from __future__ import annotations

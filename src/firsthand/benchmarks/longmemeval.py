@@ -1,8 +1,9 @@
 """LongMemEval: questions about long chat histories, from the authors' files (Wu et al., ICLR 2025).
 
-Put `longmemeval_oracle.json`, `longmemeval_s.json` or `longmemeval_m.json` in a folder and name it: `longmemeval:data=FOLDER`.
-The paper's accuracy is a judgement by GPT-4o; `contains_words` is a lower bound that needs no judge, and does not compare with
-it. `evidence_recall` is the paper's recall of evidence sessions, of what the memory found for the question.
+Put `longmemeval_oracle.json`, `longmemeval_s.json` or `longmemeval_m.json` in a folder and name it:
+`longmemeval:data=FOLDER`. The paper's accuracy is a judgement by GPT-4o; `contains_words` is a lower bound that needs no
+judge, and does not compare with it. `evidence_recall` is the paper's recall of evidence sessions, of what the memory found
+for the question.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def longmemeval(*, data: str = ".", split: str = "s") -> Benchmark:
         tasks=lambda seed: LazyTasks(range(len(records)), partial(_task, records, path)),
         scorers=(contains_words, evidence_recall, evidence_all),
         description="Questions about long chat histories: extraction, updates, time, several sessions, abstention.",
-        protocol=f"{path.name}, {len(records)} questions; the pattern attend; contains_words is a lower bound of the paper's "
+        protocol=f"{path.name}, {len(records)} questions; the pattern attend; contains_words is a lower bound of "
+        f"the paper's "
         "judged accuracy, and abstention questions need a judge",
         licence="MIT",
         options={"split": split},

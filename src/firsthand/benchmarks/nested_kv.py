@@ -1,8 +1,8 @@
 """MemGPT's nested key-value task: follow a key to its value, and on while the value is a key (Packer et al., 2023).
 
-140 pairs of UUIDs, about 8k tokens. With `paging` they lie behind the tool `archival_memory_search`, whose results come in pages
-of ten, as in the authors' code; without it the prompt shows the first `shown` pairs, all of them by default. With m of n pairs
-shown in random order, a reader who makes no mistake answers h hops with `no_paging_accuracy(n, m, h)`.
+140 pairs of UUIDs, about 8k tokens. With `paging` they lie behind the tool `archival_memory_search`, whose results come in
+pages of ten, as in the authors' code; without it the prompt shows the first `shown` pairs, all of them by default. With m
+of n pairs shown in random order, a reader who makes no mistake answers h hops with `no_paging_accuracy(n, m, h)`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from uuid import UUID
@@ -29,7 +30,8 @@ from firsthand.tool import Tool, tool
 
 KEYS, PAGE, MAX_HOPS = 140, 10, 6
 RULE = (
-    "If a value itself is also a key, return the value of that key (do a nested lookup). For example, if the value of 'x' is "
+    "If a value itself is also a key, return the value of that key (do a nested lookup). For "
+    "example, if the value of 'x' is "
     "'y', but 'y' is also a key, return the value of key 'y'."
 )
 Pairs = Mapping[str, str]
@@ -48,7 +50,8 @@ def nested_kv(
         raise ConfigError(f"hops is {hops!r}: give numbers from 0 to {MAX_HOPS}, such as 2 or 0-4")
     if not (MAX_HOPS < keys <= 10_000 and 1 <= examples <= 1_000 and 0 <= shown <= keys):
         raise ConfigError(
-            f"keys is {keys}, examples {examples} and shown {shown}: give {MAX_HOPS + 1} to 10,000 keys, 1 to 1,000 examples "
+            f"keys is {keys}, examples {examples} and shown {shown}: give {MAX_HOPS + 1} to 10,000 keys, 1 "
+            f"to 1,000 examples "
             "and no more keys shown than there are"
         )
     if paging and shown:
@@ -64,7 +67,8 @@ def nested_kv(
         tasks=lambda seed: LazyTasks(slots, partial(_task, keys, paging, shown, authors, seed)),
         scorers=(contains_value,),
         description="Follow a key through pairs of random identifiers until the value is no key (Packer et al., 2023).",
-        protocol=f"{origin}: {keys} pairs, {reach}; {examples} questions for each of {hops} hops; the answer contains the value",
+        protocol=f"{origin}: {keys} pairs, {reach}; {examples} questions for each of {hops} hops; the answer "
+        f"contains the value",
         licence="Apache-2.0" if authors else "none needed: generated",
         environment=(lambda task: PairPages(task.metadata["pairs"])) if paging else None,
         options={"hops": hops, "keys": keys, "examples": examples, "paging": paging, "shown": shown},
@@ -72,7 +76,8 @@ def nested_kv(
 
 
 def no_paging_accuracy(keys: int, shown: int, hops: int) -> float:
-    """Return the chance that all `hops` + 1 pairs of a question are among `shown` of `keys` pairs: C(n-h-1, m-h-1) / C(n, m)."""
+    """Return the chance that all `hops` + 1 pairs of a question are among `shown` of `keys` pairs: C(n-h-1, m-h-1) / C(n,
+    m)."""
     needed = hops + 1
     return math.comb(keys - needed, shown - needed) / math.comb(keys, shown) if shown >= needed else 0.0
 
@@ -182,7 +187,7 @@ def _task(keys: int, paging: bool, shown: int, authors: AuthorsPairs | None, see
     else:
         pairs = list(authors.pairs)
         chain = authors.orderings[hops][index % len(authors.orderings[hops])] if hops else (rng.randrange(len(pairs)),)
-    for here, after in zip(chain, chain[1:], strict=False):
+    for here, after in pairwise(chain):
         pairs[here] = (pairs[here][0], pairs[after][0])
     asked, value = pairs[chain[0]][0], pairs[chain[-1]][1]
     question = (
@@ -197,7 +202,8 @@ def _task(keys: int, paging: bool, shown: int, authors: AuthorsPairs | None, see
         rng.shuffle(pairs)
         listed = ",\n".join(f'"{key}": "{value}"' for key, value in pairs[: shown or keys])
         prompt = (
-            "Below is a JSON object containing key-value pairings, all keys and values are 128-bit UUIDs, and your task is to "
+            "Below is a JSON object containing key-value pairings, all keys and values are 128-bit UUIDs, "
+            "and your task is to "
             f"return the value associated with the specified key. {RULE}\n\nJSON data: {{\n{listed}\n}}\n\n{question}"
         )
     metadata = {"hops": hops, "stratum": f"{hops} hops"} | ({"pairs": dict(pairs)} if paging else {})

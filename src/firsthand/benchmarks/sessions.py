@@ -1,7 +1,7 @@
 """Facts told, changed and withdrawn over many sessions, with distractors; questions about now and about then.
 
-Everything is generated from a seed. People have attributes; a session tells some facts, changes or withdraws others, and says
-much besides. A question asks for a value as of the last session, or as of an earlier day; one about something that was
+Everything is generated from a seed. People have attributes; a session tells some facts, changes or withdraws others, and
+says much besides. A question asks for a value as of the last session, or as of an earlier day; one about something that was
 withdrawn, or was not told yet, is answered `unknown`. The pattern `attend` goes through the sessions:
 
     firsthand run sessions --model sim:sessions --pattern attend --memory semantic:extract=true
@@ -73,13 +73,15 @@ class SessionSettings(NamedTuple):
 def sessions(
     *, sessions: int = 20, facts: int = 4, distractors: int = 6, people: int = 6, questions: int = 40, then: int = 50
 ) -> Benchmark:
-    """Return the benchmark: `questions` about `sessions` sessions, each with `facts` facts and `distractors` other sentences.
+    """Return the benchmark: `questions` about `sessions` sessions, each with `facts` facts and `distractors` other
+    sentences.
 
     `then` percent of the questions ask about an earlier day.
     """
     if not (1 <= sessions <= 5_000 and 1 <= facts <= 50 and 0 <= distractors <= 500 and 1 <= people <= len(_FIRST)):
         raise ConfigError(
-            f"sessions is {sessions}, facts {facts}, distractors {distractors} and people {people}: give 1 to 5,000 sessions, "
+            f"sessions is {sessions}, facts {facts}, distractors {distractors} and people {people}: give 1 "
+            f"to 5,000 sessions, "
             f"1 to 50 facts, 0 to 500 distractors and 1 to {len(_FIRST)} people"
         )
     if not (1 <= questions <= 10_000 and 0 <= then <= 100):
@@ -91,7 +93,8 @@ def sessions(
         scorers=(held_value, normalised),
         description="Facts told, changed and withdrawn over many sessions; questions about now and about then.",
         protocol=f"version {VERSION}, generated: {count_of(sessions, 'session')} of {facts} facts and {distractors} "
-        f"distractors about {people} people; {then} % of {count_of(questions, 'question')} about an earlier day; the pattern "
+        f"distractors about {people} people; {then} % of {count_of(questions, 'question')} about an "
+        f"earlier day; the pattern "
         "attend; the value must be named, and no other value of the same attribute",
         licence="none needed: generated",
         options={"version": VERSION, **settings._asdict(), "questions": questions, "then": then},

@@ -1,7 +1,7 @@
 """Episodic memory: past attempts, made from their Traces, found by likeness to the task and by time.
 
-An episode is the task as it was asked, what was called, the answer and the first score. The score of an old episode counts for
-less: likeness is halved for each `half_life_days` that it is older than the newest one.
+An episode is the task as it was asked, what was called, the answer and the first score. The score of an old episode counts
+for less: likeness is halved for each `half_life_days` that it is older than the newest one.
 """
 
 from __future__ import annotations

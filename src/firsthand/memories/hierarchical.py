@@ -1,9 +1,9 @@
 """Hierarchical memory: summaries of chunks, and summaries of summaries, with drill-down (after RAPTOR, Sarthi et al., 2024).
 
-For histories: what leaves the window becomes a chunk, and each chunk a summary of level 1. When `fanout` summaries of one level
-stand in the window they become one of the next level, so that the window holds fewer than `fanout` summaries of each level
-whatever the length of the history. For documents: `await memory.build(ctx, text)` makes the same tree of a text, in one go.
-`memory_read` shows what a summary was made of, down to the chunks.
+For histories: what leaves the window becomes a chunk, and each chunk a summary of level 1. When `fanout` summaries of one
+level stand in the window they become one of the next level, so that the window holds fewer than `fanout` summaries of each
+level whatever the length of the history. For documents: `await memory.build(ctx, text)` makes the same tree of a text, in
+one go. `memory_read` shows what a summary was made of, down to the chunks.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def hierarchical(
     max_items: int = 100_000,
     max_mb: int = 256,
 ) -> HierarchicalMemory:
-    """Summaries of `summary` tokens, each of `fanout` below it, over chunks of about `chunk` tokens; a window of `window` tokens.
+    """Summaries of `summary` tokens, each of `fanout` below it, over chunks of about `chunk` tokens; a window of `window`
+    tokens.
 
     Kept for one `owner`, in a `file` or in this process.
     """

@@ -1,9 +1,10 @@
 """MemGPT's paging: core blocks, recall and archival stores, a queue that is evicted, tools by which the model moves data.
 
-After Packer et al. (2023): the main context is the core blocks, a recursive summary and a queue of messages. At `warn_percent` of
-the window the model is told once to save what matters; when the window is full half of the queue is evicted: its messages go to
-the recall store and into the summary, with the summary before. The last `keep` messages stay. Core blocks have limits, and
-every version of a block is kept. The pattern `heartbeats` chains calls as the paper does; other patterns work as well.
+After Packer et al. (2023): the main context is the core blocks, a recursive summary and a queue of messages. At
+`warn_percent` of the window the model is told once to save what matters; when the window is full half of the queue is
+evicted: its messages go to the recall store and into the summary, with the summary before. The last `keep` messages stay.
+Core blocks have limits, and every version of a block is kept. The pattern `heartbeats` chains calls as the paper does;
+other patterns work as well.
 """
 
 from __future__ import annotations
@@ -175,7 +176,8 @@ def memgpt(
     """
     if window < LEAST_WINDOW or not 8 <= summary <= window // 8 or not 16 <= block_chars <= window:
         raise ConfigError(
-            f"window is {window}, summary {summary} and block_chars {block_chars}: give a window of {LEAST_WINDOW} tokens or "
+            f"window is {window}, summary {summary} and block_chars {block_chars}: give a window of "
+            f"{LEAST_WINDOW} tokens or "
             "more, 8 to an eighth of it for the summary, and blocks of 16 to as many characters as the window has tokens"
         )
     if not 1 <= warn_percent <= 100 or keep < 1:

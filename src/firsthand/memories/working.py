@@ -1,9 +1,9 @@
 """Working memory: a window of tokens. What no longer fits is summarised by the model, and stays reachable by id.
 
-When a conversation takes more than `window` tokens, its oldest messages become one summary, until the newest ones take at most
-half the window. A tool call stays with its result. System messages, and the messages before the first answer if they take at
-most half the window, are never summarised. Every summarised message is an item of the memory, and the summary names them: the
-tools `memory_search` and `memory_read` show them again.
+When a conversation takes more than `window` tokens, its oldest messages become one summary, until the newest ones take at
+most half the window. A tool call stays with its result. System messages, and the messages before the first answer if they
+take at most half the window, are never summarised. Every summarised message is an item of the memory, and the summary names
+them: the tools `memory_search` and `memory_read` show them again.
 """
 
 from __future__ import annotations
@@ -147,7 +147,8 @@ def working(
     """
     if window < LEAST_WINDOW or not 8 <= summary <= window // 4:
         raise ConfigError(
-            f"window is {window} and summary {summary}: give a window of {LEAST_WINDOW} tokens or more, and 8 to a quarter of "
+            f"window is {window} and summary {summary}: give a window of {LEAST_WINDOW} tokens or more, and "
+            f"8 to a quarter of "
             "it for the summary"
         )
     policy = KeepingPolicy("working", bounds=bounds_of(max_items, max_mb))

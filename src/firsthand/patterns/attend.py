@@ -24,9 +24,10 @@ MAX_STEPS = 12
 async def attend(task: Task, ctx: Context, *, how: How = "auto", window: int = 0) -> str:
     """The answer after all sessions.
 
-    `hear` gives each message to the agent's memory and says none of it; `say` has every session in the conversation, which a
-    memory may shorten, or the last ones that take at most `window` tokens; `turns` has the model act by tools after each
-    session, as MemGPT does; `none` skips them. `auto` is what the memory is made for: facts are heard, `memgpt` acts in turns.
+    `hear` gives each message to the agent's memory and says none of it; `say` has every session in the conversation, which
+    a memory may shorten, or the last ones that take at most `window` tokens; `turns` has the model act by tools after each
+    session, as MemGPT does; `none` skips them. `auto` is what the memory is made for: facts are heard, `memgpt` acts in
+    turns.
     """
     sessions = task.metadata.get("sessions")
     if not isinstance(sessions, list | tuple):

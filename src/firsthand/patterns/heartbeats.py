@@ -1,7 +1,7 @@
 """MemGPT's control flow: the model acts by calls alone, and is called again at once if a call asks for a heartbeat.
 
-After Packer et al. (2023): a call that fails, or whose `request_heartbeat` is true, is followed by the next turn; any other call
-yields. Text without a call, and a call of `send_message`, is the answer. The memory `memgpt` brings the tools.
+After Packer et al. (2023): a call that fails, or whose `request_heartbeat` is true, is followed by the next turn; any other
+call yields. Text without a call, and a call of `send_message`, is the answer. The memory `memgpt` brings the tools.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from firsthand.task import Task
 from firsthand.tool import Tool, tool
 
 INSTRUCTIONS = (
-    "Your memory is limited: what leaves the conversation is found again with your tools only. Save what matters, search what "
+    "Your memory is limited: what leaves the conversation is found again with your tools only. Save "
+    "what matters, search what "
     "you no longer see, and answer with send_message."
 )
 YIELDED = "System: heartbeat. Go on, or answer with send_message."

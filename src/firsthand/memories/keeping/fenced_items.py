@@ -34,7 +34,8 @@ def label_of(item: MemoryItem) -> str:
 
 
 def origins_of(messages: Sequence[Message]) -> list[str]:
-    """The sources outside the attempt that messages hold content of, each once, in order; of what a memory showed, its own."""
+    """The sources outside the attempt that messages hold content of, each once, in order; of what a memory showed, its
+    own."""
     found: list[str] = []
     for message in messages:
         for part in message.parts:

@@ -143,8 +143,10 @@ class ItemFile:
             many = max(1, items - most[0])
             found = (
                 connection.execute(
-                    "SELECT number, length(body) FROM items AS old WHERE scope = ? AND key IS NOT NULL AND EXISTS (SELECT 1 FROM "
-                    "items WHERE scope = old.scope AND key = old.key AND valid_s > old.valid_s) ORDER BY valid_s, id LIMIT ?",
+                    "SELECT number, length(body) FROM items AS old WHERE scope = ? AND key IS NOT NULL AND EXISTS "
+                    "(SELECT 1 FROM "
+                    "items WHERE scope = old.scope AND key = old.key AND valid_s > old.valid_s) ORDER BY valid_s, "
+                    "id LIMIT ?",
                     (scope, many),
                 ).fetchall()
                 or connection.execute(
@@ -316,6 +318,7 @@ def _refuse_cut_short(path: Path) -> None:
         pages = int.from_bytes(head[28:32], "big")
         if size < (65536 if page == 1 else page) * pages:
             raise StoreError(
-                f"{path} is cut short: it has {size:,} bytes and needs {(65536 if page == 1 else page) * pages:,}. Restore it "
+                f"{path} is cut short: it has {size:,} bytes and needs "
+                f"{(65536 if page == 1 else page) * pages:,}. Restore it "
                 f"from a copy, or save what can be read with `firsthand memory export {path} --salvage`"
             )

@@ -1,7 +1,7 @@
 """A MemoryItem with what searches read: its words, its times and the key of the fact that it states.
 
-Two times are kept (Snodgrass and Ahn, 1985). Valid time is when the text holds: `time` of the provenance, or else when it was
-stored. Transaction time is when the store learnt it.
+Two times are kept (Snodgrass and Ahn, 1985). Valid time is when the text holds: `time` of the provenance, or else when it
+was stored. Transaction time is when the store learnt it.
 """
 
 from __future__ import annotations

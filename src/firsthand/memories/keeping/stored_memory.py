@@ -102,7 +102,8 @@ class StoredMemory:
     async def search(self, query: str, k: int, **how: Any) -> builtins.list[MemoryItem]:
         """At most `k` items, best first, ties by id; the newest first if the query has no words. `how`: see RecallRequest.
 
-        Items that a newer one of their key has replaced, or that were withdrawn, or are `hidden`, are not found unless `history` is set.
+        Items that a newer one of their key has replaced, or that were withdrawn, or are `hidden`, are not found unless
+        `history` is set.
         """
         return [kept.item for kept in self.found(RecallRequest.of(query, k, how))]
 
@@ -174,7 +175,8 @@ class StoredMemory:
         return kept
 
     def _holds(self, kept: KeptItem, asked: RecallRequest) -> bool:
-        """True if no newer item of its key counts for the request, and it is neither a withdrawal nor for reading by id only."""
+        """True if no newer item of its key counts for the request, and it is neither a withdrawal nor for reading by id
+        only."""
         if kept.item.provenance.get("hidden"):
             return False
         if kept.key is None:
