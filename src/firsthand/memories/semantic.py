@@ -116,7 +116,7 @@ class SemanticMemory(StoredMemory):
         if not self.shown:
             return ctx
         day = day_in(task.prompt)
-        items = await ctx.recall(task.prompt, k=self.shown, **({} if day is None else {"at": day}))
+        items = await ctx.recall(task.prompt, k=self.shown, **({} if day is None else {"at": f"{day}T23:59:59"}))
         return ctx.say(shown_items(items, NOTE)) if items else ctx
 
     async def hear(self, ctx: Context, text: str, provenance: Json) -> None:

@@ -12,6 +12,9 @@ overwritten (`secure_delete`).
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -77,14 +80,16 @@ class ItemFile:
     """The file, for use from any thread and process."""
 
     def __init__(self, path: Path, *, create: bool = True, salvage: bool = False):
-        """`salvage` opens a file that is cut short too, for `salvage` to read."""
+        """With `salvage` a copy is opened, filled up with zeros if the file is cut short, for the method `salvage` to read."""
         if create and path.is_dir():
             raise ConfigError(f"{path} is a folder: give the file of a memory, such as {path / 'memory.db'}")
         if create and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-        if not salvage:
-            _refuse_cut_short(path)
         self.path = path
+        self._copies = tempfile.TemporaryDirectory() if salvage else None
+        if self._copies is not None:
+            path = _padded_copy(path, Path(self._copies.name))
+        _refuse_cut_short(path)
         self._database = Database(path, create=create, schema=MEMORY_SCHEMA)
         self._secured: object = None
 
@@ -273,6 +278,8 @@ class ItemFile:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+        if self._copies is not None:
+            self._copies.cleanup()
 
 
 def _word_number(connection: Connection, scope: int, word: str) -> int:
@@ -304,21 +311,40 @@ def _delete(connection: Connection, scope: int, number: int) -> None:
     )
 
 
-def _refuse_cut_short(path: Path) -> None:
-    """StoreError if a file has fewer pages than its header says, and no log beside it that would hold the rest."""
+def _size_in_header(path: Path) -> int:
+    """The bytes that a SQLite file has by its header; 0 if it has none."""
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(100)
     except OSError:
-        return
-    log = path.with_name(f"{path.name}-wal")
-    if len(head) == 100 and head.startswith(b"SQLite format 3\x00") and not (log.exists() and log.stat().st_size):
-        page = int.from_bytes(head[16:18], "big")
-        pages = int.from_bytes(head[28:32], "big")
-        if size < (65536 if page == 1 else page) * pages:
-            raise StoreError(
-                f"{path} is cut short: it has {size:,} bytes and needs "
-                f"{(65536 if page == 1 else page) * pages:,}. Restore it "
-                f"from a copy, or save what can be read with `firsthand memory export {path} --salvage`"
-            )
+        return 0
+    if len(head) < 100 or not head.startswith(b"SQLite format 3\x00"):
+        return 0
+    page = int.from_bytes(head[16:18], "big")
+    return (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
+
+
+def _refuse_cut_short(path: Path) -> None:
+    """StoreError if a file has fewer pages than its header says, and no log beside it that would hold the rest."""
+    needed, log = _size_in_header(path), path.with_name(f"{path.name}-wal")
+    if needed and path.stat().st_size < needed and not (log.exists() and log.stat().st_size):
+        raise StoreError(
+            f"{path} is cut short: it has {path.stat().st_size:,} bytes and needs {needed:,}. Restore it from a copy, or save "
+            f"what can be read with `firsthand memory export {path} --salvage`"
+        )
+
+
+def _padded_copy(path: Path, folder: Path) -> Path:
+    """A copy of a file and its log, as long as its header says. StoreError if the file is not there or its disk is full."""
+    copy = folder / path.name
+    try:
+        shutil.copyfile(path, copy)
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists():
+            shutil.copyfile(log, copy.with_name(log.name))
+        needed = _size_in_header(copy)
+        if copy.stat().st_size < needed <= 64 * (path.stat().st_size + (1 << 20)):
+            os.truncate(copy, needed)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be copied to be read: {error.strerror or error}") from None
+    return copy

@@ -37,9 +37,10 @@ class Junk(NamedTuple):
 def junk_in(items: Iterable[MemoryItem], told: Iterable[Mapping[str, Any]]) -> Junk:
     """The figures of items, in the order in which they were written, against the facts that were told.
 
-    A told fact has `subject`, `attribute`, `value` and perhaps `withdrawn`, or a `text`.
+    A told fact has `subject`, `attribute`, `value` and perhaps `withdrawn`, or a `text`; lines of
+    `firsthand memory export` are told facts too.
     """
-    facts = {_stated(fact, str(fact.get("text", ""))) for fact in told}
+    facts = {_stated(fact.get("provenance", fact), str(fact.get("text", ""))) for fact in told}
     kept = [item for item in items if not item.provenance.get("hidden") and item.provenance.get("store") != "recall"]
     kept.sort(key=lambda item: _is_own(item))  # what was told comes before the model's repetition of it
     seen: set[tuple[str, ...]] = set()
