@@ -95,7 +95,24 @@ def test_of_facts_of_one_time_the_more_confident_holds_and_both_are_a_contradict
 
 def test_searches_give_the_same_in_a_file_a_process_and_a_snapshot_whatever_the_order(tmp_path: Path) -> None:
     rng = random.Random(3)
-    words = "red green blue tea home town car oslo bergen rome ann bo carl likes has sold".split()
+    words = [
+        "red",
+        "green",
+        "blue",
+        "tea",
+        "home",
+        "town",
+        "car",
+        "oslo",
+        "bergen",
+        "rome",
+        "ann",
+        "bo",
+        "carl",
+        "likes",
+        "has",
+        "sold",
+    ]
     items = [
         MemoryItem.of(" ".join(rng.choices(words, k=rng.randint(2, 9))), {"time": rng.randint(0, 9), "n": n})
         for n in range(60)
@@ -241,7 +258,7 @@ def test_a_file_cut_short_is_a_sentence_and_can_be_salvaged(tmp_path: Path) -> N
     for each in tmp_path.glob("m.db-*"):
         each.unlink()
     path.write_bytes(whole[: len(whole) * 3 // 4])
-    with pytest.raises(StoreError, match="is cut short: it has .*firsthand memory export .* --salvage"):
+    with pytest.raises(StoreError, match=r"is cut short: it has .*firsthand memory export .* --salvage"):
         semantic(str(path))
     lost: list[int] = []
     saved = list(ItemFile(path, create=False, salvage=True).salvage("", "semantic", lost.append))

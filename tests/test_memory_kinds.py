@@ -1,4 +1,4 @@
-"""What each kind of memory does in an attempt: opens it, holds it to a window, offers tools, learns; resumed without a new call."""
+"""What each kind of memory does in an attempt: opens it, holds it to a window, offers tools, learns; resumed at no cost."""
 
 from __future__ import annotations
 

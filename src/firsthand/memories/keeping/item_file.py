@@ -80,7 +80,7 @@ class ItemFile:
     """The file, for use from any thread and process."""
 
     def __init__(self, path: Path, *, create: bool = True, salvage: bool = False):
-        """With `salvage` a copy is opened, filled up with zeros if the file is cut short, for the method `salvage` to read."""
+        """With `salvage` a copy is opened, filled up with zeros if the file is cut short, for `salvage` to read."""
         if create and path.is_dir():
             raise ConfigError(f"{path} is a folder: give the file of a memory, such as {path / 'memory.db'}")
         if create and not path.exists():
@@ -329,8 +329,8 @@ def _refuse_cut_short(path: Path) -> None:
     needed, log = _size_in_header(path), path.with_name(f"{path.name}-wal")
     if needed and path.stat().st_size < needed and not (log.exists() and log.stat().st_size):
         raise StoreError(
-            f"{path} is cut short: it has {path.stat().st_size:,} bytes and needs {needed:,}. Restore it from a copy, or save "
-            f"what can be read with `firsthand memory export {path} --salvage`"
+            f"{path} is cut short: it has {path.stat().st_size:,} bytes and needs {needed:,}. Restore it from a copy, or "
+            f"save what can be read with `firsthand memory export {path} --salvage`"
         )
 
 
