@@ -212,6 +212,26 @@ class ItemFile:
             "SELECT item, count, length FROM postings WHERE word = ? AND item <= ?", (word, last)
         )
 
+    def postings_of(self, word: int, items: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(item, count, length) of a word, of those items that have it."""
+        found: list[tuple[int, int, int]] = []
+        for first in range(0, len(items), _AT_ONCE):
+            some = items[first : first + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            found += self._database.read(
+                f"SELECT item, count, length FROM postings WHERE word = ? AND item IN ({marks})", (word, *some)
+            )
+        return found
+
+    def ids(self, numbers: Sequence[int]) -> dict[int, str]:
+        """The ids of the items of those numbers that are there."""
+        found: dict[int, str] = {}
+        for first in range(0, len(numbers), _AT_ONCE):
+            some = numbers[first : first + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            found.update(self._database.read(f"SELECT number, id FROM items WHERE number IN ({marks})", some))
+        return found
+
     def numbered(self, numbers: Sequence[int]) -> dict[int, KeptItem]:
         """The items of those numbers that are there."""
         found: dict[int, KeptItem] = {}

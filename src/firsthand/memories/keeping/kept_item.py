@@ -21,7 +21,8 @@ from firsthand.retrieval.store.analyzer import Analyzer
 
 MAX_ITEM_BYTES = 64 << 10
 """The most that an item's text and provenance take as JSON."""
-_OVERLAY = 1 << 62
+FIRST_UNSTORED = 1 << 62
+"""Numbers from here on are of items that no file has."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class KeptItem:
 def unstored(item: MemoryItem, count: int, key: str | None) -> KeptItem:
     """An item that the store does not have, the `count`th of its attempt."""
     given = time_of(item)
-    return KeptItem(item, _OVERLAY + count, key, math.inf if given is None else given, math.inf)
+    return KeptItem(item, FIRST_UNSTORED + count, key, math.inf if given is None else given, math.inf)
 
 
 def time_of(item: MemoryItem) -> float | None:

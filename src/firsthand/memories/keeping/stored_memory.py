@@ -3,30 +3,31 @@
 A snapshot keeps the number of the last item it may see and its own changes, so that it costs nothing however large the file
 is. What other processes write meanwhile is not seen; what they delete is gone from snapshots too.
 
-BM25 (Robertson and Zaragoza, 2009): k1 1.2, b 0.75. A query's rare words are looked up first, and common ones only while at
-most POSTINGS items are read; a query of nothing but common words reads them all.
+BM25 (Robertson and Zaragoza, 2009): k1 1.2, b 0.75. The candidates are the items that have one of the query's rarest words,
+of which so many are looked up that POSTINGS items are read, and one at least; the other words count for candidates only.
 """
 
 from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import in_thread
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize, WordRow
-from firsthand.memories.keeping.kept_item import KeptItem, body_of, time_of, unstored, words_of
+from firsthand.memories.keeping.kept_item import FIRST_UNSTORED, KeptItem, body_of, time_of, unstored, words_of
 from firsthand.memories.keeping.recall_request import RecallRequest
 from firsthand.memory import Lifetime, MemoryItem
 
-POSTINGS = 4_000
+POSTINGS = 1_000
 K1, B = 1.2, 0.75
 DAY_S = 86_400.0
 _PAGE = 32
-_EVERYTHING = (1 << 62) - 1
+_EVERYTHING = FIRST_UNSTORED - 1
 _NOBODY = ScopeSize(0, 0, 0)
 
 
@@ -197,15 +198,22 @@ class StoredMemory:
             newest = max((each.valid_s for each in kept.values() if math.isfinite(each.valid_s)), default=0.0)
             half_s = self.policy.half_life_days * DAY_S
             scores = {n: scores[n] * 0.5 ** (max(0.0, newest - each.valid_s) / half_s) for n, each in kept.items()}
+        ordered = self._ordered(scores)
+        while page := list(islice(ordered, _PAGE)):
+            kept = self._numbered(page)
+            yield from (kept[number] for number in page if number in kept)
+
+    def _ordered(self, scores: Mapping[int, float]) -> Iterator[int]:
+        """The numbers by score, ties by id."""
         order = sorted(scores, key=lambda number: -scores[number])
-        first = 0
-        while first < len(order):
-            last = min(len(order), first + _PAGE)
-            while last < len(order) and scores[order[last]] == scores[order[last - 1]]:
-                last += 1  # equals come together, so that ids decide among all of them
-            page = self._numbered(order[first:last])
-            yield from sorted(page.values(), key=lambda kept: (-scores[kept.number], kept.item.id))
-            first = last
+        for _, equals in groupby(order, key=lambda number: scores[number]):
+            group = list(equals)
+            if len(group) > 1:
+                ids = {kept.number: kept.item.id for kept in self._changes.values()}
+                if self.file is not None:
+                    ids |= self.file.ids([number for number in group if number not in ids])
+                group = sorted((number for number in group if number in ids), key=ids.__getitem__)
+            yield from group
 
     def _numbered(self, numbers: Sequence[int]) -> dict[int, KeptItem]:
         """The visible items of those numbers."""
@@ -217,7 +225,7 @@ class StoredMemory:
         return wanted
 
     def _scores(self, query: str) -> dict[int, float]:
-        """BM25 of each item that has a word of the query, by number."""
+        """BM25 of each candidate for the query, by number."""
         words = sorted(words_of(query))
         own = [(kept.number, words_of(kept.item.text)) for kept in self._changes.values()]
         lengths = {number: sum(counts.values()) for number, counts in own}
@@ -227,17 +235,22 @@ class StoredMemory:
             size, rows = self._size or self.file.size(scope), self.file.words(scope, words)
         total = size.items + len(own)
         mean = max(1.0, (size.words + sum(lengths.values())) / max(1, total))
-        numbers = {word: rows.get(word, WordRow(0, 0)).items for word in words}
+        stored = {word: rows.get(word, WordRow(0, 0)).items for word in words}
         scores: dict[int, float] = {}
         read = 0
-        for word in sorted(words, key=lambda word: (numbers[word], word)):
-            if read and read + numbers[word] > POSTINGS:
-                break
-            read += numbers[word]
+        for word in sorted(words, key=lambda word: (stored[word], word)):
+            rare = not read or read + stored[word] <= POSTINGS
             found = [(number, counts[word], lengths[number]) for number, counts in own if word in counts]
-            if self.file is not None and word in rows:
+            count_all = len(found) + stored[word]
+            if self.file is not None and word in rows and rare:
                 found += self.file.postings(rows[word].number, self._last)
-            idf = math.log1p((total - len(found) + 0.5) / (len(found) + 0.5)) if total >= len(found) else 0.0
+                count_all = len(found)
+                read += stored[word]
+            elif self.file is not None and word in rows:
+                found += self.file.postings_of(
+                    rows[word].number, [number for number in scores if number < FIRST_UNSTORED]
+                )
+            idf = math.log1p(max(0.0, total - count_all + 0.5) / (count_all + 0.5))
             for number, count, length in found:
                 gain = idf * count * (K1 + 1) / (count + K1 * (1 - B + B * length / mean))
                 scores[number] = scores.get(number, 0.0) + gain
