@@ -87,7 +87,7 @@ class HierarchicalMemory(StoredMemory):
             height += 1
             groups = [level[first : first + self.fanout] for first in range(0, len(level), self.fanout)]
             last = len(groups) == 1
-            level = [await self._merged(ctx, group, height, root=last, **provenance) for group in groups]
+            level = [await self._merged(ctx, group, height, rest={"root": last, **provenance}) for group in groups]
         return level[0].id
 
     async def fit(self, ctx: Context, tools: Sequence[Tool]) -> Context:
@@ -131,7 +131,7 @@ class HierarchicalMemory(StoredMemory):
             live = [*live[:first], merged, *(item for item in live[first:] if item not in group)]
 
     async def _merged(
-        self, ctx: Context, parts: Sequence[MemoryItem], level: int, *, text: str = "", **provenance: object
+        self, ctx: Context, parts: Sequence[MemoryItem], level: int, *, text: str = "", rest: Json | None = None
     ) -> MemoryItem:
         """The remembered summary of some items."""
         said = text or "\n".join(item.text for item in parts)
@@ -142,6 +142,7 @@ class HierarchicalMemory(StoredMemory):
             "of": [*dict.fromkeys(item.id for item in parts)],
             **provenance,
         }
+        given |= rest or {}
         if origin := joined_origins(item.provenance for item in parts):
             given["origin"] = origin
         return MemoryItem(await ctx.remember(summary, **given), summary, given)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from firsthand.context import Context
 from firsthand.memories.keeping.fenced_items import LEAD, fenced, origins_of
 from firsthand.memory import MemoryItem
-from firsthand.message import Json, Message, Text, ToolCall, ToolResult, canonical, user
+from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult, canonical, user
 
 Unit = tuple[Message, ...]
 SUMMARISE = (
@@ -120,7 +120,7 @@ def _words_of(part: object) -> str:
 
 def _cut(message: Message, most: int) -> Message:
     """The message with each text and result cut to `most` characters."""
-    parts = []
+    parts: list[Part] = []
     for part in message.parts:
         if isinstance(part, Text):
             parts.append(Text(shortened(part.text, most)))
