@@ -136,12 +136,7 @@ class HierarchicalMemory(StoredMemory):
         """The remembered summary of some items."""
         said = text or "\n".join(item.text for item in parts)
         summary = await summarised(ctx, said, tokens=self.summary, window=self.window) or "(nothing)"
-        given: Json = {
-            "store": "summary",
-            "level": level,
-            "of": [*dict.fromkeys(item.id for item in parts)],
-            **provenance,
-        }
+        given: Json = {"store": "summary", "level": level, "of": [*dict.fromkeys(item.id for item in parts)]}
         given |= rest or {}
         if origin := joined_origins(item.provenance for item in parts):
             given["origin"] = origin
