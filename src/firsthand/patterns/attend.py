@@ -9,7 +9,7 @@ from typing import Literal
 
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.loop.pattern_options import checked
+from firsthand.loop.pattern_options import at_least, checked
 from firsthand.memory import hook
 from firsthand.message import Json, assistant, user
 from firsthand.patterns.heartbeats import turns
@@ -20,7 +20,11 @@ How = Literal["auto", "hear", "say", "turns", "none"]
 MAX_STEPS = 12
 
 
-@checked(follows_protocol=True)
+def _check(*, window: int, **_: object) -> None:
+    at_least(0, window=window)
+
+
+@checked(_check, follows_protocol=True)
 async def attend(task: Task, ctx: Context, *, how: How = "auto", window: int = 0) -> str:
     """The answer after all sessions.
 
