@@ -306,6 +306,10 @@ def test_a_window_keeps_calls_with_their_results_and_what_was_summarised_is_read
         assert asked == answered, "a call and its result part"
         if not messages[-1].text.endswith("Summary:"):
             assert any("What do the pages say?" in message.text for message in messages), "the task is pinned"
+    asked_from = {
+        node for call in trace.calls for at in (call.at, *call.nodes) if at is not None for node in trace.path(at)
+    }
+    assert len(asked_from) == len(trace.nodes), "counting tokens leaves messages in the trace"
     items = {item["id"]: item for call in trace.calls for item in call.detail.get("items", ())}
     summaries = [c.detail["item"] for c in trace.calls if c.kind == "memory" and c.detail.get("item")]
     assert all(item["provenance"]["origin"] == ["the web"] for item in summaries)

@@ -148,14 +148,15 @@ class Context:
         else:
             await self.remember(text, **provenance)
 
-    async def tokens(self, tools: Sequence[Tool] = ()) -> int:
-        """The tokens of the conversation so far, with the schemas of these tools, as the model counts them."""
+    async def tokens(self, tools: Sequence[Tool] = (), *, messages: Sequence[Message] | None = None) -> int:
+        """The tokens of the conversation so far, or of `messages`, with these tools' schemas, as the model counts them."""
         model, journal = self.attempt.agent.model, self.attempt.journal
         specs = [tool.spec for tool in sorted(tools, key=lambda tool: tool.name)]
-        key = size_key(model.fingerprint, self.messages, specs, ())
+        counted = self.messages if messages is None else tuple(messages)
+        key = size_key(model.fingerprint, counted, specs, ())
         if (known := journal.find("size", key)) is not None:
             return int(known["size"])
-        size = await prompt_size(model, self.messages, specs, ())
+        size = await prompt_size(model, counted, specs, ())
         journal.record("size", key, {"size": size})
         return size
 

@@ -19,6 +19,7 @@ from firsthand.memories.keeping.conversation_window import (
     newest_units,
     shown_ids,
     shown_items,
+    size_of,
     summarised,
     text_of,
 )
@@ -109,11 +110,11 @@ class HierarchicalMemory(StoredMemory):
             live.append(await self._merged(ctx, chunks, 1, text="\n".join(map(text_of, gone))))
         live = await self._within(ctx, live)
         head = [*parts.pinned, *([shown_items(live, NOTE)] if live else [])]
-        while len(live) > 1 and await ctx.restarted(head).tokens(tools) > self.window * 2 // 3:
+        while len(live) > 1 and await size_of(ctx, head, tools) > self.window * 2 // 3:
             first = live[0].provenance["level"]
             live = [await self._merged(ctx, live[:2], first + 1), *live[2:]]
             head = [*parts.pinned, shown_items(live, NOTE)]
-        left = max(1, self.window - await ctx.restarted(head).tokens(tools))
+        left = max(1, self.window - await size_of(ctx, head, tools))
         tail = await fitted_tail(ctx, [message for unit in stay for message in unit], left)
         ctx.note("compacted", messages=sum(map(len, out)), kept=len(tail), summaries=len(live), window=self.window)
         return ctx.restarted([*head, *tail])

@@ -19,6 +19,7 @@ from firsthand.memories.keeping.conversation_window import (
     is_shown,
     shown_ids,
     shown_items,
+    size_of,
     summarised,
     text_of,
     units_of,
@@ -116,8 +117,8 @@ class MemGPTMemory(StoredMemory):
         shown = next((message for message in ctx.messages if is_shown(message, NOTE)), None)
         queue = [m for m in ctx.messages if m is not shown and m not in heads and not is_alert(m)]
         units = units_of(queue)
-        sizes = [await ctx.restarted(unit).tokens() for unit in units]
-        room = self.window - await ctx.restarted(heads).tokens(tools) - 2 * self.summary
+        sizes = [await size_of(ctx, unit) for unit in units]
+        room = self.window - await size_of(ctx, heads, tools) - 2 * self.summary
         goal, out = min(sum(sizes) // 2, room), 0
         while len(units) - out > self.keep and sum(sizes[out:]) > goal:
             out += 1
@@ -128,7 +129,7 @@ class MemGPTMemory(StoredMemory):
         if asked is not None and asked in gone:
             stay.insert(0, asked)  # what the user said last is not summarised before it is answered
         head = [*heads, *([await self._summary(ctx, shown, gone)] if gone else [shown] if shown is not None else [])]
-        left = max(1, self.window - await ctx.restarted(head).tokens(tools))
+        left = max(1, self.window - await size_of(ctx, head, tools))
         tail = await fitted_tail(ctx, stay, left)
         ctx.note("evicted", messages=len(gone), kept=len(tail), window=self.window)
         return ctx.restarted([*head, *tail])

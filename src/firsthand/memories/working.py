@@ -21,6 +21,7 @@ from firsthand.memories.keeping.conversation_window import (
     newest_units,
     shown_ids,
     shown_items,
+    size_of,
     summarised,
     text_of,
     units_of,
@@ -63,7 +64,7 @@ def parts_of(ctx: Context, note: str) -> WindowParts:
 
 async def pinned_within(ctx: Context, parts: WindowParts, most: int) -> WindowParts:
     """The parts, of whose opening only the system messages are pinned if it takes more than `most` tokens."""
-    if parts.shown is not None or not parts.pinned or await ctx.restarted(parts.pinned).tokens() <= most:
+    if parts.shown is not None or not parts.pinned or await size_of(ctx, parts.pinned) <= most:
         return parts
     heads = sum(1 for message in parts.pinned if message.role == "system")
     return WindowParts(
@@ -104,13 +105,13 @@ class WorkingMemory(StoredMemory):
         if await ctx.tokens(tools) <= self.window:
             return ctx
         parts = await pinned_within(ctx, parts_of(ctx, NOTE), self.window // 2)
-        fixed = await ctx.restarted(parts.pinned).tokens(tools)
+        fixed = await size_of(ctx, parts.pinned, tools)
         room = max(1, min(self.window // 2, self.window - fixed - 2 * self.summary))
         kept = await newest_units(ctx, parts.units, room)
         out, stay = parts.units[: len(parts.units) - kept], parts.units[len(parts.units) - kept :]
         shown = parts.shown if not out else await self._summary(ctx, parts.shown, out)
         head = [*parts.pinned, *([shown] if shown is not None else [])]
-        left = max(1, self.window - await ctx.restarted(head).tokens(tools))
+        left = max(1, self.window - await size_of(ctx, head, tools))
         tail = await fitted_tail(ctx, [message for unit in stay for message in unit], left)
         ctx.note("compacted", messages=sum(map(len, out)), kept=len(tail), window=self.window)
         return ctx.restarted([*head, *tail])

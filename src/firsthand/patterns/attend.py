@@ -74,6 +74,6 @@ async def _attended(ctx: Context, session: Json, how: How) -> Context:
 async def _last(empty: Context, said: Context, window: int) -> Context:
     """The conversation's last messages that take at most `window` tokens, after what came before the sessions."""
     opening, messages = empty.messages, list(said.messages[len(empty.messages) :])
-    while messages and await empty.restarted([*opening, *messages]).tokens() > window:
+    while messages and await empty.tokens(messages=[*opening, *messages]) > window:
         messages = messages[2:]
     return empty.restarted([*opening, *messages])

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from firsthand.context import Context
+from firsthand.errors import TemplateError
 from firsthand.memories.keeping.fenced_items import LEAD, fenced, origins_of
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult, canonical, user
+from firsthand.tool import Tool
 
 Unit = tuple[Message, ...]
 SUMMARISE = (
@@ -82,12 +84,20 @@ def shortened(text: str, most: int) -> str:
     return f"{text[: most // 2]} [{len(text) - most:,} characters cut] {text[-(most - most // 2) :]}"
 
 
+async def size_of(ctx: Context, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+    """The tokens of messages by themselves; of their text where the model's template takes no such conversation."""
+    try:
+        return await ctx.tokens(tools, messages=messages or [user("")])
+    except TemplateError:
+        return await ctx.tokens(tools, messages=[user("\n".join(map(text_of, messages)))])
+
+
 async def newest_units(ctx: Context, units: Sequence[Unit], most: int, *, least: int = 1) -> int:
     """The number of units at the end that take at most `most` tokens together, and no fewer than `least` if there are so
     many."""
     count, taken = 0, 0
     for unit in reversed(units):
-        taken += await ctx.restarted(unit).tokens()
+        taken += await size_of(ctx, unit)
         if taken > most:
             break
         count += 1
@@ -104,7 +114,7 @@ async def fitted_tail(ctx: Context, messages: Sequence[Message], most: int) -> l
 
 async def _fitted(ctx: Context, messages: Sequence[Message], most: int) -> list[Message]:
     kept = list(messages)
-    while (size := await ctx.restarted(kept).tokens()) > most:
+    while (size := await size_of(ctx, kept)) > most:
         sizes = [max((len(_words_of(part)) for part in each.parts), default=0) for each in kept]
         longest = max(range(len(kept)), key=sizes.__getitem__)
         if sizes[longest] <= _LEAST_CHARS:
@@ -139,7 +149,7 @@ async def summarised(ctx: Context, text: str, *, tokens: int, window: int) -> st
     that no prompt of a summary outgrows the window itself.
     """
     aside = replace(ctx.restarted(), fitted=True)
-    room = max(64, window - tokens - await aside.say(_asked("", tokens)).tokens())
+    room = max(64, window - tokens - await size_of(ctx, [user(_asked("", tokens))]))
     pieces = await _pieces(aside, text, max(32, room - tokens))
     summary = ""
     for piece in pieces:
@@ -155,7 +165,7 @@ def _asked(text: str, tokens: int) -> str:
 
 async def _pieces(aside: Context, text: str, most: int) -> list[str]:
     """The text in pieces of at most about `most` tokens, cut at line ends where there are any."""
-    size = await aside.say(text).tokens()
+    size = await size_of(aside, [user(text)])
     if size <= most:
         return [text]
     step = max(_LEAST_CHARS, int(len(text) * most / size * 0.8))
