@@ -13,7 +13,7 @@ import pytest
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.benchmark import NamedSetting
+from firsthand.benchmark import Benchmark, NamedSetting
 from firsthand.context import Context
 from firsthand.errors import ConfigError, ModelError
 from firsthand.loop.journal import MemoryJournal
@@ -25,13 +25,13 @@ from firsthand.memories.procedural import procedural, skill_of
 from firsthand.memories.semantic import SemanticMemory, facts_in, semantic
 from firsthand.memories.working import working
 from firsthand.memory import MemoryItem
-from firsthand.message import Message, ToolCall, assistant, user
+from firsthand.message import Message, ToolCall, ToolResult, assistant, user
 from firsthand.model import Sampling
 from firsthand.patterns.direct import direct
 from firsthand.patterns.heartbeats import heartbeats
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
-from firsthand.rollout import rollout
+from firsthand.rollout import Place, rollout, rollouts
 from firsthand.task import Task
 from firsthand.tool import tool
 from firsthand.trace import Score, Trace
@@ -352,6 +352,11 @@ def test_a_conversation_that_fits_is_left_alone() -> None:
 def test_observations_stay_with_their_actions_and_results_with_their_calls() -> None:
     said = [user("q"), assistant("Action: a[1]"), user("Observation: 1"), assistant("done"), user("more")]
     assert [len(unit) for unit in units_of(said)] == [1, 2, 1, 1]
+    result = Message("tool", (ToolResult("1", "f", "x"),))
+    assert [len(unit) for unit in units_of([assistant("", ToolCall("1", "f", {})), result, result, user("more")])] == [
+        3,
+        1,
+    ]
     assert without_thoughts("<think>a</think>b<thinking>c") == "b"
     assert text_of(assistant("hm", ToolCall("1", "f", {"x": 1}))) == 'assistant: hm [calls f {"x":1}]'
 
@@ -562,6 +567,25 @@ def test_several_texts_are_one_effect_and_keep_their_order(tmp_path: Path) -> No
     trace = attempt(agent(memory, pattern))
     assert trace.answer == "12 11" and [call.id for call in trace.calls] == [":0", ":1"]
     assert asyncio.run(memory.search("fact", 1))[0].provenance["value"] == 11 and len(listed(memory)) == 12
+
+
+def test_runs_of_any_concurrency_leave_the_same_facts_and_traces(tmp_path: Path) -> None:
+    async def learns(task: Task, ctx: Context) -> str:
+        await asyncio.sleep(int(task.id) * 7 % 5 / 500)
+        await ctx.remember(f"home of {task.id}", subject=task.id, attribute="home", value=task.id)
+        await ctx.remember("best home", subject="all", attribute="best", value=task.id)
+        return str([item.provenance["value"] for item in await ctx.recall("home best", k=9)])
+
+    async def traces(concurrency: int) -> list[Any]:
+        made = agent(semantic(str(tmp_path / f"{concurrency}.db"), shown=2), learns)
+        benchmark = Benchmark("b", lambda seed: [], ())
+        places = [Place(made, benchmark, Task(str(n), "home?"), epoch) for epoch in range(2) for n in range(4)]
+        found = [trace async for trace in rollouts(places, concurrency=concurrency)]
+        told = sorted((trace.epoch, trace.task_id, trace.answer) for trace in found)
+        return [told, [item.to_json() for item in await made.memory.list()]] if made.memory else []
+
+    one, eight = (asyncio.run(traces(concurrency)) for concurrency in (1, 8))
+    assert one == eight and len(one[1]) == 16 and one[0][0][2] != one[0][4][2]
 
 
 def test_a_model_that_fails_while_it_summarises_ends_the_attempt_with_its_error() -> None:
