@@ -272,6 +272,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         semantic(str(tmp_path / "m.db"))
     with pytest.raises(ConfigError, match="is a folder"):
         semantic(str(tmp_path))
+    with pytest.raises(StoreError, match="cannot be made"):
+        semantic(str(tmp_path / "text.db" / "m.db"))
+    with pytest.raises(StoreError, match="cannot be made"):
+        semantic(str(tmp_path / ("x" * 300)))
     with pytest.raises(StoreError, match="no memory at"):
         ItemFile(tmp_path / "none.db", create=False)
 

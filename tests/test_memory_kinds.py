@@ -471,7 +471,7 @@ def test_core_blocks_are_edited_by_tools_within_their_limits_and_stand_in_the_ne
         assistant(
             "", ToolCall("3", "core_memory_replace", {"name": "human", "old_content": "Zoe", "new_content": "Bo"})
         ),
-        assistant("", ToolCall("4", "core_memory_append", {"name": "human", "content": "x" * 50})),
+        assistant("", ToolCall("4", "core_memory_append", {"name": "human", "content": "x" * 32})),
         assistant("", ToolCall("5", "core_memory_append", {"name": "soul", "content": "x"})),
         assistant("", ToolCall("6", "archival_memory_insert", {"content": "Ann was her old name"})),
         assistant("", ToolCall("7", "archival_memory_search", {"query": "old name"})),

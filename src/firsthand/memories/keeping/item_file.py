@@ -81,10 +81,13 @@ class ItemFile:
 
     def __init__(self, path: Path, *, create: bool = True, salvage: bool = False):
         """With `salvage` a copy is opened, filled up with zeros if the file is cut short, for `salvage` to read."""
-        if create and path.is_dir():
-            raise ConfigError(f"{path} is a folder: give the file of a memory, such as {path / 'memory.db'}")
-        if create and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if path.is_dir():
+                raise ConfigError(f"{path} is a folder: give the file of a memory, such as {path / 'memory.db'}")
+            if create and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{str(path)[:200]} cannot be made: {error.strerror or error}") from None
         self.path = path
         self._copies = tempfile.TemporaryDirectory() if salvage else None
         if self._copies is not None:
