@@ -169,10 +169,14 @@ def test_the_model_stores_facts_by_a_tool_and_what_it_read_outside_stays_their_o
     def reply(messages: Sequence[Message], sampling: Sampling, index: int) -> Message:
         return turns[sum(message.role == "assistant" for message in messages)]
 
-    memory = semantic(tools=True)
-    made = agent(memory, lambda task, ctx: react(task, ctx, native=True), reply, tools=(page,))
-    trace = attempt(made)
-    (item,) = listed(memory)
+    memories = []
+
+    def made() -> Agent:
+        memories.append(semantic(tools=True))
+        return agent(memories[-1], native(8), reply, tools=(page,))
+
+    trace = is_resumed_anywhere(made, Task("t", "Where does Ann live?"))
+    (item,) = listed(memories[0])
     assert item.provenance["origin"] == ["the web"] and item.text == "The home of Ann is Rome."
     searched = [call.detail for call in trace.calls if call.kind == "tool"][-1]
     assert searched["origin"] == "memory" and "origin: the web" in searched["result"]

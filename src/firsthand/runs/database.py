@@ -134,7 +134,7 @@ class Database:
             if (journal := forged_journal(path)) is not None:
                 raise StoreError(
                     f"{journal} names a file that SQLite would delete, and firsthand writes no such journal: "
-                    f"do not trust what came with it; delete the journal to read {self.schema.noun} all the same"
+                    f"do not trust what came with it; delete the journal to read the {schema.noun.removeprefix('a ')} all the same"
                 )
             self._open(create)
 
