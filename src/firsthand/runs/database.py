@@ -128,13 +128,13 @@ class Database:
         self._inherited: list[sqlite3.Connection] = []
         self._pid = -1
         with self._sentences():
+            noun = schema.noun.removeprefix("a ")
             if not create and not path.is_file():
-                noun = self.schema.noun.removeprefix("a ")
-                raise StoreError(f"no {noun} at {path}: {self.schema.missing}")
+                raise StoreError(f"no {noun} at {path}: {schema.missing}")
             if (journal := forged_journal(path)) is not None:
                 raise StoreError(
                     f"{journal} names a file that SQLite would delete, and firsthand writes no such journal: "
-                    f"do not trust what came with it; delete the journal to read the {schema.noun.removeprefix('a ')} all the same"
+                    f"do not trust what came with it; delete the journal to read the {noun} all the same"
                 )
             self._open(create)
 
