@@ -158,6 +158,7 @@ def _forget(config: Config, file: ItemFile) -> int:
 
 def _export(config: Config, file: ItemFile) -> int:
     lost: list[int] = []
+    found: Iterator[tuple[str, str, KeptItem]]
     if config.salvage:
         found = ((o, k, kept) for o, k in _scopes(config, file) for kept in file.salvage(o, k, lost.append))
     else:
