@@ -68,8 +68,8 @@ EDGES = {
     # 3 thinking
     "patterns": "tokens",
     "safety": "",
-    "memories": "",
     "retrieval": "tools kernels providers patterns tokens hub",
+    "memories": "runs retrieval",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools providers",
@@ -87,7 +87,7 @@ EDGES = {
     "serve": "cluster telemetry tokens retrieval",
     "studio": "stats show runs",
     "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs"
-    " providers hub measure embed engine retrieval",
+    " providers hub measure embed engine retrieval memories",
     "cli": "",
     "__main__": "cli",
 }

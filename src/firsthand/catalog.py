@@ -221,8 +221,19 @@ def _guard(text: str) -> Guard:
 
 
 def memory(text: str) -> Memory:
-    """The memory that a text names, such as `notes` or `notes:lifetime=run`: a new one each time."""
-    made = _made("memory", text)
+    """The memory that a text names, such as `notes`, `notes:lifetime=run` or `semantic:facts.db:owner=ann`: a new one."""
+    spec = parse_spec(text)
+    parts = re.fullmatch(r"(.*?\.py(?::\w+)?|[^:]*)(?::(.*))?", spec.name, re.DOTALL)
+    assert parts is not None
+    made = find("memory", parts[1])
+    given = [parts[2]] if parts[2] else []
+    if callable(made):
+        keyed = [p for p in inspect.signature(made).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        if len(given) > len(keyed):
+            raise ConfigError(f"{text!r} gives {parts[1]} a file, and it keeps none: write {parts[1]}")
+        made = made(*given, **bind_options(spec, made, led=()))
+    elif given or spec.options:
+        raise ConfigError(f"{text!r} gives {parts[1]} options, and it takes none: write {parts[1]}")
     check_memory(made)
     found: Memory = made
     return found

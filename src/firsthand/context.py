@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Literal, TypeVar, cast
@@ -27,7 +28,7 @@ from firsthand.loop.listener import Began
 from firsthand.loop.prompt_size import prompt_size, size_key
 from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
-from firsthand.memory import MemoryItem
+from firsthand.memory import MemoryItem, hook
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
 from firsthand.model import (
     Completion,
@@ -41,6 +42,7 @@ from firsthand.model import (
     Usage,
     request_key,
 )
+from firsthand.task import Task
 from firsthand.tool import Tool
 from firsthand.trace import as_json
 
@@ -55,6 +57,14 @@ _GRANTED = "granted"
 """Key of the journal's record of a grant that was smaller than the request."""
 
 
+_calling: ContextVar[Context | None] = ContextVar("firsthand_calling", default=None)
+
+
+def calling() -> Context | None:
+    """The Context whose tool call the running code serves, for tools that read the conversation; None outside of any."""
+    return _calling.get()
+
+
 @dataclass(frozen=True)
 class Context:
     """A position in a conversation. Every method that adds a message returns a new Context."""
@@ -67,6 +77,8 @@ class Context:
     """The end of the time that `within` allows, in seconds since the attempt began."""
     lease: object = field(default=None, compare=False, repr=False)
     """Pins the conversation up to the last answer in the model's prefix cache, for as long as this Context lives."""
+    fitted: bool = field(default=False, compare=False, repr=False)
+    """True if the agent's memory must not shorten the conversation, for it has done so or is doing it."""
 
     # -- the conversation --
 
@@ -112,6 +124,42 @@ class Context:
                 message = content
         return replace(self, node=self.attempt.add_node(self.node, message))
 
+    def restarted(self, messages: Iterable[Message] = ()) -> Context:
+        """A Context that begins anew with these messages, in the same trace and under the same limits."""
+        ctx = replace(self, node=None, lease=None)
+        for message in messages:
+            ctx = ctx.say(message)
+        return ctx
+
+    async def within_window(self, tools: Sequence[Tool] = ()) -> Context:
+        """The Context after the agent's memory shortened the conversation, if it keeps a window; `sample` begins with it."""
+        fit = hook(self.attempt.agent.memory, "fit")
+        return self if fit is None else cast(Context, await fit(self, tools))
+
+    async def briefed(self, task: Task) -> Context:
+        """The Context after what the agent's memory says about a task; every attempt begins with it."""
+        brief = hook(self.attempt.agent.memory, "brief")
+        return self if brief is None else cast(Context, await brief(self, task))
+
+    async def hear(self, text: str, **provenance: Any) -> None:
+        """Have the agent's memory take in something that was said: as its kind does, or else as it is."""
+        if (hear := hook(self.attempt.agent.memory, "hear")) is not None:
+            await hear(self, text, provenance)
+        else:
+            await self.remember(text, **provenance)
+
+    async def tokens(self, tools: Sequence[Tool] = (), *, messages: Sequence[Message] | None = None) -> int:
+        """The tokens of the conversation so far, or of `messages`, with these tools' schemas, as the model counts them."""
+        model, journal = self.attempt.agent.model, self.attempt.journal
+        specs = [tool.spec for tool in sorted(tools, key=lambda tool: tool.name)]
+        counted = self.messages if messages is None else tuple(messages)
+        key = size_key(model.fingerprint, counted, specs, ())
+        if (known := journal.find("size", key)) is not None:
+            return int(known["size"])
+        size = await prompt_size(model, counted, specs, ())
+        journal.record("size", key, {"size": size})
+        return size
+
     def note(self, kind: str, /, **data: Any) -> None:
         """Records an event in the trace: a pruned branch, a vote, anything worth showing."""
         if kind == "branch":  # names repeat where a pattern leads several of a kind, and their places do not
@@ -152,6 +200,9 @@ class Context:
         """
         if n < 1:
             raise ConfigError(f"n is {n}: ask for 1 answer or more")
+        if prompt is None and not self.fitted and hook(self.attempt.agent.memory, "fit") is not None:
+            shorter = replace(await self.within_window(tools), fitted=True)
+            return [replace(each, fitted=False) for each in await shorter.sample(n, tools=tools, **changes)]
         attempt, effect = self.attempt, current_branch().next_effect()
         started_s = attempt.elapsed_s()
         sent = await self._borders(effect).prompt(prompt)
@@ -395,20 +446,51 @@ class Context:
         detail: Json = {"operation": "remember", "item": item.to_json(), "order": list(change.order)}
 
         async def write(memory: AttemptMemory) -> str:
+            memory.admit(item)
             return item.id
 
         return str(await self._remembered(effect, detail, write, change))
 
-    async def recall(self, query: str, *, k: int = 5) -> list[MemoryItem]:
-        """At most `k` items of the agent's memory that fit a query, best first."""
+    async def remember_all(self, entries: Sequence[tuple[str, Json]]) -> list[str]:
+        """Write several texts, each with its provenance, as one effect; returns their ids in order."""
+        if not entries:
+            return []
+        effect = current_branch().next_effect()
+        origin = {} if self.attempt.memory is None else self.attempt.memory.origin
+        items = [MemoryItem.of(text, as_json({**given, **origin, "effect": effect})) for text, given in entries]
+        order = current_branch().order(effect)
+        changes = [MemoryChange(effect, (*order, place), item) for place, item in enumerate(items)]
+        detail: Json = {"operation": "remember", "items": [item.to_json() for item in items], "order": list(order)}
+
+        async def write(memory: AttemptMemory) -> list[str]:
+            for item in items:
+                memory.admit(item)
+            return [item.id for item in items]
+
+        return list(await self._remembered(effect, detail, write, *changes))
+
+    async def recall(self, query: str, *, k: int = 5, **how: Any) -> list[MemoryItem]:
+        """At most `k` items of the agent's memory that fit a query, best first.
+
+        `how` are further keywords (JSON values) of the memory's search, such as `at="2026-03-01"` of the kinds in
+        `memories/`: the answer as of that day. ConfigError if the memory does not take them.
+        """
         if k < 1:
             raise ConfigError(f"recall was asked for k={k} items: ask for 1 or more")
         effect = current_branch().next_effect()
+        filters = {"how": as_json(how)} if how else {}
 
         async def search(memory: AttemptMemory) -> list[Json]:
-            return [item.to_json() for item in await (await memory.as_of(effect)).search(query, k)]
+            seen = await memory.as_of(effect)
+            try:
+                found = await seen.search(query, k, **how)
+            except TypeError as error:
+                if not how:
+                    raise
+                raise ConfigError(f"this memory's search takes no {', '.join(how)}: {error}") from None
+            return [item.to_json() for item in found]
 
-        found = await self._remembered(effect, {"operation": "recall", "query": query, "k": k}, search)
+        found = await self._remembered(effect, {"operation": "recall", "query": query, "k": k} | filters, search)
         return [MemoryItem(**item) for item in found]
 
     async def forget(self, id: str) -> None:
@@ -426,7 +508,7 @@ class Context:
         effect: str,
         detail: Json,
         act: Callable[[AttemptMemory], Awaitable[Any]],
-        change: MemoryChange | None = None,
+        *changes: MemoryChange,
     ) -> Any:
         """The reply of a memory operation, from the journal if it is there. A change is then made again, in the snapshot."""
         attempt, memory = self.attempt, self.attempt.memory
@@ -442,8 +524,7 @@ class Context:
                 if recorded is None:
                     await attempt.keep(effect, request, recorded_now := {"memory": await act(memory)})
                 reply = (recorded_now if recorded is None else recorded)["memory"]
-            if change is not None:
-                memory.changes.append(change)
+            memory.changes += changes
             detail, error = detail | {"reply": reply}, None
         finally:
             self._pay(granted, Usage())
@@ -469,7 +550,13 @@ class Context:
         try:
             async with self._in_time():
                 borders = self._borders(effect, depth, as_of)
-                result, arguments = await run_call(attempt, call, borders=borders, request=request, recorded=recorded)
+                token = _calling.set(self)
+                try:
+                    result, arguments = await run_call(
+                        attempt, call, borders=borders, request=request, recorded=recorded
+                    )
+                finally:
+                    _calling.reset(token)
             detail |= {"arguments": arguments, "result": result.content, "is_error": result.is_error}
             detail |= {"origin": result.origin} if result.origin is not None else {}
             error = result.content if result.is_error else None

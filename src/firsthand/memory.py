@@ -7,18 +7,22 @@ sees must not depend on timing, so it works on a snapshot and its own writes, wh
     run       when its round (one benchmark, one epoch) is over, until the run ends
     agent     when its round is over, and for as long as the memory lasts
 
-`loop/attempt_memory.py` does this; a Memory only stores and searches.
+`loop/attempt_memory.py` does this; a Memory only stores and searches. A memory may also have methods of `MemoryHooks`, by
+which it takes part in an attempt: it opens the conversation, holds it to a window, offers tools, learns from the trace.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json, canonical
+from firsthand.task import Task
+from firsthand.tool import Tool
+from firsthand.trace import Trace
 
 Lifetime = Literal["attempt", "run", "agent"]
 
@@ -55,7 +59,10 @@ class Memory(Protocol):
         """Keep an item, in place of one of the same id; returns its id."""
 
     async def search(self, query: str, k: int) -> Sequence[MemoryItem]:
-        """At most `k` items, best first. The same items give the same result, whatever order they were written in."""
+        """At most `k` items, best first. The same items give the same result, whatever order they were written in.
+
+        One that takes further keywords is given those of `ctx.recall`, such as `at` for an answer as of a time.
+        """
 
     async def forget(self, id: str) -> None:
         """Drop an item; an id that is not there is no error."""
@@ -65,6 +72,32 @@ class Memory(Protocol):
 
     def snapshot(self) -> Memory:
         """An independent memory with the same items: changes to one are not seen in the other."""
+
+
+class MemoryHooks(Protocol):
+    """Methods that a memory may have besides, each by itself. `ctx` is the attempt's Context, and a Context comes back."""
+
+    def tools(self, ctx: Any) -> Sequence[Tool]:
+        """Tools by which the model itself reads and writes; their effect is `write`, so that a resumed attempt repeats
+        them."""
+
+    async def brief(self, ctx: Any, task: Task) -> Any:
+        """The Context in which the attempt begins: after what the memory has to say about the task."""
+
+    async def fit(self, ctx: Any, tools: Sequence[Tool]) -> Any:
+        """The Context from which the model answers: the same, or one whose conversation is shorter."""
+
+    async def hear(self, ctx: Any, text: str, provenance: Json) -> None:
+        """Take in something that was said: as it is, or as the facts in it."""
+
+    def learn(self, trace: Trace) -> Iterable[MemoryItem]:
+        """Items that a finished attempt leaves: the same for the same trace."""
+
+
+def hook(memory: object, name: str) -> Any:
+    """The method of MemoryHooks of that name, or None."""
+    found = getattr(memory, name, None)
+    return found if callable(found) else None
 
 
 def memory_name(memory: Memory) -> str:

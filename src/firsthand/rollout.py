@@ -20,10 +20,10 @@ from typing import Any, TypeGuard
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Environment, Judge, NamedSetting, Scorer, Setting
-from firsthand.context import open_context
+from firsthand.context import Context, open_context
 from firsthand.errors import ConfigError, FirsthandError, GuardBlocked, LimitExceeded, SandboxError, StoreError
 from firsthand.loop.attempt import Attempt
-from firsthand.loop.attempt_memory import AttemptMemory, commit
+from firsthand.loop.attempt_memory import AttemptMemory, commit, learn
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
@@ -31,7 +31,7 @@ from firsthand.loop.journal import Journal, JournalPart, MemoryJournal
 from firsthand.loop.listener import Listener
 from firsthand.loop.open_sources import SourceKeeper, opened
 from firsthand.loop.warm_up import warm_up
-from firsthand.memory import Memory
+from firsthand.memory import Memory, hook
 from firsthand.message import Json, canonical
 from firsthand.system.request_owner import set_owner
 from firsthand.task import Task
@@ -133,9 +133,15 @@ async def rollout(
         final_state=final_state,
         error=failure,
     )
-    if agent.memory is not None and memory is None and agent.memory.lifetime == "agent":
-        await commit(agent.memory, trace)
-    return trace if failure else await score_trace(benchmark, task, trace, attempt.journal, budget)
+    own_memory = (
+        agent.memory if memory is None and agent.memory is not None and agent.memory.lifetime == "agent" else None
+    )
+    if own_memory is not None:
+        await commit(own_memory, trace)
+    trace = trace if failure else await score_trace(benchmark, task, trace, attempt.journal, budget)
+    if own_memory is not None:
+        await learn(own_memory, trace, own_memory)
+    return trace
 
 
 def _limit_met(attempt: Attempt, budget: Budget) -> str | None:
@@ -171,6 +177,7 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
         enter_branch(own := Branch())
         ctx = open_context(attempt, budget, task.conversation)
         with set_owner(agent.name):
+            ctx = await _briefed(ctx, task)
             attempting = agent.pattern(task.public(), ctx, **agent.options)
             if not inspect.isawaitable(attempting):
                 raise ConfigError(
@@ -203,6 +210,14 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
             f"the pattern {name} returned {answer!r:.80} ({type(answer).__name__}): its answer must be a str"
         )
     return answer
+
+
+async def _briefed(ctx: Context, task: Task) -> Context:
+    """The Context after what the agent's memory says about the task, with the memory's tools at hand."""
+    memory = ctx.attempt.agent.memory
+    if (tools := hook(memory, "tools")) is not None:
+        ctx.attempt.offer(tools(ctx))
+    return await ctx.briefed(task.public())
 
 
 async def score_trace(
@@ -313,6 +328,7 @@ async def rollouts(
             for place in together:
                 if place.agent.name in memories and place.id in finished:
                     await commit(memories[place.agent.name], finished[place.id])
+                    await learn(memories[place.agent.name], finished[place.id], place.agent.memory)
     finally:
         await keeper.close()
 

@@ -162,4 +162,5 @@ def model_names() -> dict[str, str]:
         "scripted:FILE.json": "a scripted model, for tests and demos",
         "cassette:FILE.jsonl": "recorded replies, played again; anything else is an error",
         "sim:game24": "plays the game of 24 with stated error rates: sim:game24:error=0.2:seed=1",
+        "sim:sessions": "reads the benchmark sessions without a mistake: measures what a memory shows it",
     }

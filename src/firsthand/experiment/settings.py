@@ -41,7 +41,7 @@ class RunSettings:
     guard: tuple[str, ...] = ()
     """Guards on prompts, tool calls, results and answers, in order, such as redact:pattern=SECRET, or your own FILE.py."""
     memory: str | None = None
-    """Memory of each agent, such as notes or notes:lifetime=run; patterns use it."""
+    """Memory of each agent, such as notes:lifetime=run or semantic:facts.db:owner=ann; `list memories` names them."""
     limit: int | None = None
     """Only the first N tasks of each benchmark."""
     epochs: int = 1

@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from firsthand.agent import Agent
-from firsthand.errors import ModelError, TransientError
+from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.loop import concurrency
 from firsthand.loop.attempt_memory import AttemptMemory
 from firsthand.loop.journal import Journal
@@ -85,6 +85,16 @@ class Attempt:
         self._versions = self._seen_versions()
         self.tools = tools_at_hand(self.own_tools, environment, self._sources)
 
+    def offer(self, tools: Iterable[Tool]) -> None:
+        """Offer further tools of the agent's own. ConfigError if a name is taken."""
+        for tool in tools:
+            if tool.name in self.tools:
+                raise ConfigError(
+                    f"the memory of {self.agent.name} has a tool {tool.name!r}, and there is one: leave one out"
+                )
+            self.own_tools[tool.name] = tool
+        self.tools = tools_at_hand(self.own_tools, self._environment, self._sources)
+
     def refresh_tools(self) -> None:
         """Take in what sources changed since the last look, and record it as an event `tools_changed`."""
         if (versions := self._seen_versions()) == self._versions:
@@ -117,6 +127,10 @@ class Attempt:
             indices.append(node)
             node = self.nodes[node].parent
         return tuple(reversed(indices))
+
+    def generated(self, node: int | None) -> tuple[bool, ...]:
+        """For each message up to `node`, True if a model generated it in this attempt."""
+        return tuple(index in self._made_by for index in self.path(node))
 
     def note(self, kind: str, /, **data: Any) -> None:
         """Record an event with a copy of its data."""

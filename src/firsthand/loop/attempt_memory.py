@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from firsthand.loop.concurrency import had_ended
-from firsthand.memory import Memory, MemoryItem
+from firsthand.memory import Memory, MemoryItem, hook
 from firsthand.message import Json
 from firsthand.trace import Trace
 
@@ -35,6 +35,11 @@ class AttemptMemory:
         """Goes into the provenance of every item: benchmark, task, epoch."""
         self.changes: list[MemoryChange] = []
 
+    def admit(self, item: MemoryItem) -> None:
+        """ConfigError if the memory does not take such an item."""
+        if (admit := hook(self.base, "admit")) is not None:
+            admit(item)
+
     async def as_of(self, effect: str) -> Memory:
         """The memory as the branch of this effect sees it."""
         memory = self.base.snapshot()
@@ -57,13 +62,23 @@ async def commit(memory: Memory, trace: Trace) -> None:
     await apply(memory, changes_of(trace))
 
 
+async def learn(memory: Memory, trace: Trace, kind: object) -> None:
+    """Write what a finished attempt leaves in a memory of that kind, if it learns from traces. Twice is the same as once."""
+    if (learnt := hook(kind, "learn")) is not None:
+        for item in learnt(trace):
+            await memory.write(item)
+
+
 def changes_of(trace: Trace) -> list[MemoryChange]:
     """The changes that an attempt made in its memory, read from its trace."""
     found = []
     for call in trace.calls:
         if call.kind != "memory" or call.error is not None or "order" not in call.detail:
             continue
-        item = call.detail.get("item")
-        whole = None if item is None else MemoryItem(**item)
-        found.append(MemoryChange(call.id, tuple(call.detail["order"]), whole, str(call.detail.get("id", ""))))
+        order = tuple(call.detail["order"])
+        items = call.detail.get("items") or [call.detail.get("item")]
+        for place, item in enumerate(items):
+            whole = None if item is None else MemoryItem(**item)
+            within = (*order, place) if "items" in call.detail else order
+            found.append(MemoryChange(call.id, within, whole, str(call.detail.get("id", ""))))
     return found

@@ -28,6 +28,8 @@ from firsthand.providers.game24_solver import (
     solution,
     written,
 )
+from firsthand.providers.scripted import Scripted
+from firsthand.providers.session_player import session_player
 from firsthand.system.option_spec import parse_spec
 
 _QUESTION = re.compile(r"(Question: )?Use numbers and basic arithmetic operations[^\n]*\nNumbers: ([\d ]+)")
@@ -87,12 +89,17 @@ def uniform(error: float) -> Errors:
     )
 
 
-def open_model(text: str) -> Sim:
-    """Returns the model named `sim:game24` (GPT-4's rates), `sim:game24:error=0.2` (one rate for all) or `...:seed=1`."""
+def open_model(text: str) -> Sim | Scripted:
+    """Returns the model named `sim:game24` (GPT-4's rates), `sim:game24:error=0.2` (one rate for all) or `...:seed=1`.
+
+    `sim:sessions` is the reader of the benchmark `sessions` that makes no mistake.
+    """
+    if text == "sessions":
+        return session_player()
     spec = parse_spec(text)
     if spec.name != "game24" or set(spec.options) - {"error", "seed"}:
         raise ConfigError(
-            f"sim:{text} names no simulated model: give sim:game24, sim:game24:error=0.2 or sim:game24:seed=1"
+            f"sim:{text} names no simulated model: give sim:game24, sim:game24:error=0.2, sim:game24:seed=1 or sim:sessions"
         )
     try:
         error, seed = spec.options.get("error"), int(spec.options.get("seed", "0"))

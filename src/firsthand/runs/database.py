@@ -105,6 +105,14 @@ class Schema:
     application_id: int
     """Tells the file from any other SQLite file."""
     migrations: tuple[str, ...]
+    place: str = "the folder of a run"
+    """What a user gives to name such a file."""
+    missing: str = "`firsthand runs` shows all"
+    """The end of the sentence on a file that is not there."""
+    resume: str = "then resume the run"
+    """The end of a sentence on a fault that passes."""
+    copied: str = "the run's folder"
+    """What is restored from a copy."""
 
 
 RUN_SCHEMA = Schema("a run", 0x66737468, MIGRATIONS)  # "fsth"
@@ -120,12 +128,13 @@ class Database:
         self._inherited: list[sqlite3.Connection] = []
         self._pid = -1
         with self._sentences():
+            noun = schema.noun.removeprefix("a ")
             if not create and not path.is_file():
-                raise StoreError(f"no run at {path}: `firsthand runs` shows all")
+                raise StoreError(f"no {noun} at {path}: {schema.missing}")
             if (journal := forged_journal(path)) is not None:
                 raise StoreError(
                     f"{journal} names a file that SQLite would delete, and firsthand writes no such journal: "
-                    "do not trust what came with it; delete the journal to read the run all the same"
+                    f"do not trust what came with it; delete the journal to read the {noun} all the same"
                 )
             self._open(create)
 
@@ -168,7 +177,7 @@ class Database:
     def damaged(self, what: str) -> StoreError:
         """The error of a file whose content is not what we wrote."""
         return StoreError(
-            f"{self.path} is damaged: {what}. Restore the run's folder from a copy, or rescue what can be read with "
+            f"{self.path} is damaged: {what}. Restore {self.schema.copied} from a copy, or rescue what can be read with "
             f"`sqlite3 {self.path} .recover`"
         )
 
@@ -245,7 +254,7 @@ class Database:
         if not create and not ours:
             if self.read("PRAGMA schema_version")[0][0] == 0 and version == 0:
                 raise never_begun(self.path.parent)
-            raise StoreError(f"{self.path} is a SQLite file, but not {self.schema.noun}: give the folder of a run")
+            raise StoreError(f"{self.path} is a SQLite file, but not {self.schema.noun}: give {self.schema.place}")
         if self.read("SELECT 1 FROM sqlite_master WHERE type NOT IN ('table', 'index') LIMIT 1"):
             raise self.damaged(f"its tables are not those of {self.schema.noun}: it has triggers or views")
         if version < len(migrations):
@@ -287,7 +296,7 @@ class Database:
         if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and self._disk_is_full()):
             return StoreError(
                 f"the disk of {self.path.parent} is full ({error}). What is recorded is kept: "
-                "make room, then resume the run"
+                f"make room, {self.schema.resume}"
             )
         if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
             return StoreError(
@@ -296,12 +305,12 @@ class Database:
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return StoreError(
                 f"{self.path} is in use by another process and stayed so for {_BUSY_TIMEOUT_S:g} s: "
-                "wait for it or end it, then resume the run"
+                f"wait for it or end it, {self.schema.resume}"
             )
         if name == "SQLITE_NOTADB":
             return StoreError(f"{self.path} is not a SQLite file, or its beginning is damaged: restore it from a copy")
         if name.startswith("SQLITE_IOERR"):
-            return StoreError(f"{self.path} cannot be read or written ({error}): check the disk, then resume the run")
+            return StoreError(f"{self.path} cannot be read or written ({error}): check the disk, {self.schema.resume}")
         return self.damaged(str(error))
 
     def _disk_is_full(self) -> bool:

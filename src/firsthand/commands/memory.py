@@ -1,0 +1,238 @@
+"""Look at the file of a memory, forget items, move them, and count how much of it is junk."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from firsthand.errors import ConfigError, DataError, UnknownName
+from firsthand.message import Json
+from firsthand.system.plurals import count_of
+from firsthand.system.terminal import print_as_json, print_table
+
+if TYPE_CHECKING:
+    from firsthand.memories.keeping.item_file import ItemFile
+    from firsthand.memories.keeping.kept_item import KeptItem
+
+EXAMPLES = """
+firsthand memory list facts.db                            # owners and kinds, then the newest items
+firsthand memory list facts.db --owner ann --query "where does Ann live"
+firsthand memory show facts.db 1f0c9a2b7d3e4f50           # one item, with its provenance
+firsthand memory forget facts.db 1f0c9a2b7d3e4f50         # deleted for good
+firsthand memory export facts.db --out facts.jsonl        # and `import` reads it again, edited or not
+firsthand memory junk facts.db told.jsonl                 # precision, recall, duplicates, self-fed copies
+"""
+Action = Literal["list", "show", "forget", "export", "import", "junk"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to do, and with which items."""
+
+    action: str = field(default="", metadata={"positional": True})
+    """list, show, forget, export, import or junk."""
+    words: tuple[str, ...] = field(default=(), metadata={"positional": True})
+    """The file of the memory; then the ids to show or forget, or the .jsonl file to import or to compare with."""
+    owner: str | None = None
+    """Only this owner's items; all owners by default, and nobody in particular for import."""
+    kind: str | None = None
+    """Only items of this kind, such as semantic; import needs it where the file does not say it."""
+    query: str = ""
+    """With list: the items that fit these words, best first, instead of the newest."""
+    limit: int = 50
+    """With list: the most items of an owner and kind."""
+    out: str | None = None
+    """With export: the .jsonl file to write; without it, lines are printed."""
+    salvage: bool = False
+    """With export: read what can be read of a damaged file."""
+    json: bool = False
+    """Print JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if self.action not in get_args(Action):
+            raise ConfigError(f"action is {self.action!r}: give one of {', '.join(get_args(Action))}, then the file")
+        if not self.words:
+            raise ConfigError(
+                f"memory {self.action} needs the file of a memory, as in: firsthand memory {self.action} facts.db"
+            )
+        wanted = {"show": (2, 1_000), "forget": (2, 1_000), "import": (2, 2), "junk": (2, 2)}.get(self.action, (1, 1))
+        if not wanted[0] <= len(self.words) <= wanted[1]:
+            more = {"show": " ID", "forget": " ID...", "import": " ITEMS.jsonl", "junk": " FACTS.jsonl"}.get(
+                self.action, ""
+            )
+            raise ConfigError(f"memory {self.action} takes other words: firsthand memory {self.action} FILE{more}")
+        if self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}: give 1 or more")
+
+
+def main(config: Config) -> int:
+    """Do the action."""
+    from firsthand.memories.keeping.item_file import ItemFile
+
+    file = ItemFile(Path(config.words[0]), create=config.action == "import", salvage=config.salvage)
+    try:
+        act = {"list": _list, "show": _show, "forget": _forget, "export": _export, "import": _import, "junk": _junk}
+        return act[config.action](config, file)
+    finally:
+        file.close()
+
+
+def _scopes(config: Config, file: ItemFile) -> list[tuple[str, str]]:
+    """The owners and kinds that the flags leave."""
+    found = [(owner, kind) for owner, kind, _ in file.scopes()]
+    return [(o, k) for o, k in found if config.owner in (None, o) and config.kind in (None, k)]
+
+
+def _items(config: Config, file: ItemFile) -> Iterator[tuple[str, str, KeptItem]]:
+    """Every item of these owners and kinds."""
+    from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
+
+    for owner, kind in _scopes(config, file):
+        for kept in StoredMemory(KeepingPolicy(kind), file, owner=owner).all():
+            yield owner, kind, kept
+
+
+def _row(owner: str, kind: str, kept: KeptItem) -> Json:
+    from firsthand.memories.keeping.kept_item import shown_time
+
+    times = {"valid": shown_time(kept.valid_s), "stored": shown_time(kept.stored_s)}
+    return {"owner": owner, "kind": kind, **kept.item.to_json(), **times}
+
+
+def _list(config: Config, file: ItemFile) -> int:
+    from firsthand.memories.keeping.recall_request import RecallRequest
+    from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
+
+    sizes = {(owner, kind): size for owner, kind, size in file.scopes()}
+    rows = []
+    for owner, kind in _scopes(config, file):
+        asked = RecallRequest(config.query, config.limit, history=True)
+        found = StoredMemory(KeepingPolicy(kind), file, owner=owner).found(asked)
+        rows += [_row(owner, kind, kept) for kept in found]
+    if config.json:
+        scopes = [{"owner": o, "kind": k, "items": s.items, "bytes": s.size_bytes} for (o, k), s in sizes.items()]
+        print_as_json({"scopes": scopes, "items": rows})
+        return 0
+    name = Path(config.words[0]).name
+    table = [[owner or "-", kind, f"{s.items:,}", f"{s.size_bytes:,}"] for (owner, kind), s in sizes.items()]
+    print_table(name, ["owner", "kind", "items", "bytes"], table, right=("items", "bytes"))
+    shown = [[row["id"], row["owner"] or "-", row["valid"], row["text"].replace("\n", " ")[:160]] for row in rows]
+    print_table(count_of(len(rows), "item", ","), ["id", "owner", "time", "text"], shown)
+    return 0
+
+
+def _named(config: Config, file: ItemFile) -> list[tuple[str, str, KeptItem]]:
+    """The items of the ids that were given. UnknownName for one that is not there."""
+    found = []
+    for id in config.words[1:]:
+        here = []
+        for owner, kind in _scopes(config, file):
+            kept = file.with_id(file.scope(owner, kind), id)
+            here += [(owner, kind, kept)] if kept is not None else []
+        if not here:
+            raise UnknownName(
+                f"no item {id!r} in {config.words[0]}: `firsthand memory list {config.words[0]}` shows all"
+            )
+        found += here
+    return found
+
+
+def _show(config: Config, file: ItemFile) -> int:
+    for each in _named(config, file):
+        print_as_json(_row(*each))
+    return 0
+
+
+def _forget(config: Config, file: ItemFile) -> int:
+    named = _named(config, file)
+    for owner, kind, kept in named:
+        file.remove(owner, kind, kept.item.id)
+    file.checkpoint()
+    print(f"forgot {count_of(len(named), 'item')}")
+    return 0
+
+
+def _export(config: Config, file: ItemFile) -> int:
+    lost: list[int] = []
+    found: Iterator[tuple[str, str, KeptItem]]
+    if config.salvage:
+        found = ((o, k, kept) for o, k in _scopes(config, file) for kept in file.salvage(o, k, lost.append))
+    else:
+        found = _items(config, file)
+    lines = "".join(f"{json.dumps(_row(*each), ensure_ascii=True)}\n" for each in found)
+    if config.out is None:
+        sys.stdout.write(lines)
+    else:
+        part = Path(f"{config.out}.part")
+        part.write_text(lines, encoding="utf-8")
+        part.replace(config.out)
+    told = count_of(lines.count("\n"), "item", ",")
+    misses = f"; {count_of(len(set(lost)), 'place')} could not be read" if lost else ""
+    print(f"exported {told}{misses}", file=sys.stderr)
+    return 0
+
+
+def _import(config: Config, file: ItemFile) -> int:
+    from firsthand import catalog
+    from firsthand.memories.keeping.stored_memory import StoredMemory
+    from firsthand.memory import MemoryItem
+
+    added = 0
+    made: dict[tuple[str, str], StoredMemory] = {}
+    for number, row in _lines(Path(config.words[1])):
+        owner = config.owner if config.owner is not None else str(row.get("owner", ""))
+        kind, where = str(config.kind or row.get("kind") or ""), f"{config.words[1]}, line {number}"
+        text, provenance = row.get("text"), row.get("provenance", {})
+        if not isinstance(text, str) or not isinstance(provenance, dict) or not kind:
+            raise DataError(
+                f"{where}: text, provenance (an object) and kind were expected; --kind gives the kind of all"
+            )
+        if (owner, kind) not in made:
+            memory = catalog.find("memory", kind)(owner=owner)
+            if not isinstance(memory, StoredMemory):
+                raise ConfigError(
+                    f"{where}: the kind {kind} keeps no file: give semantic, episodic or another one that does"
+                )
+            made[owner, kind] = memory
+        item = MemoryItem.of(text, provenance)
+        made[owner, kind].admit(item)
+        added += file.put(owner, kind, item, made[owner, kind].policy.key_of(item), made[owner, kind].policy.bounds)
+    print(f"imported {count_of(added, 'item', ',')} that {'was' if added == 1 else 'were'} not there")
+    return 0
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Json]]:
+    """The objects of a .jsonl file with their line numbers."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: a JSON object was expected")
+            yield number, row
+
+
+def _junk(config: Config, file: ItemFile) -> int:
+    from firsthand.memories.keeping.junk import junk_in
+
+    told = [row for _, row in _lines(Path(config.words[1]))]
+    found = junk_in([kept.item for _, _, kept in _items(config, file)], told)
+    if config.json:
+        print_as_json(found._asdict())
+        return 0
+    rows = [
+        [name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.1%}"]
+        for name, value in found._asdict().items()
+    ]
+    print_table(f"{Path(config.words[0]).name} vs. {count_of(len(told), 'told fact', ',')}", ["figure", "value"], rows)
+    return 0

@@ -1,0 +1,1 @@
+"""Storage and search that every kind of memory shares: items, one SQLite file, ranking, fences."""

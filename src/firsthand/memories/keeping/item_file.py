@@ -1,0 +1,373 @@
+"""ItemFile: memory items in one SQLite file, which many processes may write.
+
+    scopes     an owner and a kind: everything else belongs to one, and no search crosses it
+    items      text and provenance (JSON), key, both times, a checksum
+    words      the number of items of a scope that have a word
+    postings   the items of a word, with its count there and the item's length in words
+
+WAL: a write that returned survives `kill -9` of every process; a power cut may take the last ones. Deleted bytes are
+overwritten (`secure_delete`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any, NamedTuple
+
+from firsthand.errors import ConfigError, StoreError
+from firsthand.memories.keeping.kept_item import KeptItem, body_of, time_of, words_of
+from firsthand.memory import MemoryItem
+from firsthand.runs.database import Database, Schema, checksum, plain
+
+MEMORY_SCHEMA = Schema(
+    "a memory",
+    0x66736D65,  # "fsme"
+    (
+        """
+        CREATE TABLE scopes (number INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT NOT NULL, kind TEXT NOT NULL,
+            items INTEGER NOT NULL, words INTEGER NOT NULL, bytes INTEGER NOT NULL, UNIQUE (owner, kind));
+        CREATE TABLE items (number INTEGER PRIMARY KEY AUTOINCREMENT, scope INTEGER NOT NULL, id TEXT NOT NULL,
+            body BLOB NOT NULL, key TEXT, valid_s REAL NOT NULL, stored_s REAL NOT NULL, length INTEGER NOT NULL,
+            digest INTEGER NOT NULL, UNIQUE (scope, id));
+        CREATE INDEX items_by_key ON items (scope, key, valid_s);
+        CREATE INDEX items_by_time ON items (scope, valid_s);
+        CREATE TABLE words (number INTEGER PRIMARY KEY AUTOINCREMENT, scope INTEGER NOT NULL, word TEXT NOT NULL,
+            items INTEGER NOT NULL, UNIQUE (scope, word));
+        CREATE TABLE postings (word INTEGER NOT NULL, item INTEGER NOT NULL, count INTEGER NOT NULL,
+            length INTEGER NOT NULL, PRIMARY KEY (word, item)) WITHOUT ROWID;
+        """,
+    ),
+    place="the file of a memory",
+    missing="`firsthand run --memory KIND:FILE` makes one",
+    resume="then try again",
+    copied="it",
+)
+COLUMNS = "number, id, body, key, valid_s, stored_s, length, digest"
+_AT_ONCE = 500
+
+
+class KeepingBounds(NamedTuple):
+    """The most that a scope holds. Beyond it, replaced items go first, oldest first, then the oldest of all."""
+
+    items: int = 100_000
+    size_bytes: int = 256 << 20
+
+
+class ScopeSize(NamedTuple):
+    """Items of a scope, their words together, and the bytes of their bodies."""
+
+    items: int
+    words: int
+    size_bytes: int
+
+
+class WordRow(NamedTuple):
+    """A word of a scope: its number, and how many items have it."""
+
+    number: int
+    items: int
+
+
+class ItemFile:
+    """The file, for use from any thread and process."""
+
+    def __init__(self, path: Path, *, create: bool = True, salvage: bool = False):
+        """With `salvage` a copy is opened, filled up with zeros if the file is cut short, for `salvage` to read."""
+        try:
+            if path.is_dir():
+                raise ConfigError(f"{path} is a folder: give the file of a memory, such as {path / 'memory.db'}")
+            if create and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{str(path)[:200]} cannot be made: {error.strerror or error}") from None
+        self.path = path
+        self._copies = tempfile.TemporaryDirectory() if salvage else None
+        if self._copies is not None:
+            path = _padded_copy(path, Path(self._copies.name))
+        _refuse_cut_short(path)
+        self._database = Database(path, create=create, schema=MEMORY_SCHEMA)
+        self._secured: object = None
+
+    # -- writing --
+
+    def put(self, owner: str, kind: str, item: MemoryItem, key: str | None, bounds: KeepingBounds) -> bool:
+        """Store an item unless its id is there; True if it was new. On the disk when this returns."""
+        body, counts, given = body_of(item), words_of(item.text), time_of(item)
+        length = sum(counts.values())
+        with self._database.write() as connection:
+            self._secure(connection)
+            scope = self._scope(connection, owner, kind, make=True)
+            stored_s = time.time()
+            valid_s = stored_s if given is None else given
+            digest = checksum(scope, item.id, body, key, valid_s, stored_s, length)
+            added = connection.execute(
+                "INSERT OR IGNORE INTO items (scope, id, body, key, valid_s, stored_s, length, digest) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (scope, item.id, body, key, valid_s, stored_s, length, digest),
+            )
+            if not added.rowcount:
+                return False
+            number = added.lastrowid
+            rows = [
+                (_word_number(connection, scope, plain(word)), number, count, length)
+                for word, count in sorted(counts.items())
+            ]
+            connection.executemany("INSERT INTO postings VALUES (?, ?, ?, ?)", rows)
+            connection.execute(
+                "UPDATE scopes SET items = items + 1, words = words + ?, bytes = bytes + ? WHERE number = ?",
+                (length, len(body), scope),
+            )
+            self._bound(connection, scope, bounds)
+        return True
+
+    def remove(self, owner: str, kind: str, id: str) -> bool:
+        """Delete an item for good; False if it is not there."""
+        with self._database.write() as connection:
+            self._secure(connection)
+            scope = self._scope(connection, owner, kind)
+            found = connection.execute(
+                "SELECT number FROM items WHERE scope = ? AND id = ?", (scope, plain(id))
+            ).fetchone()
+            if found is None:
+                return False
+            _delete(connection, scope, found[0])
+        return True
+
+    def _bound(self, connection: Connection, scope: int, bounds: KeepingBounds) -> None:
+        """Delete what is beyond the bounds, and a hundredth more, so that a full memory looks for victims rarely."""
+        items, size = connection.execute("SELECT items, bytes FROM scopes WHERE number = ?", (scope,)).fetchone()
+        if items <= bounds.items and size <= bounds.size_bytes:
+            return
+        most = bounds.items - bounds.items // 100, bounds.size_bytes - bounds.size_bytes // 100
+        while items > most[0] or size > most[1]:
+            many = max(1, items - most[0])
+            found = (
+                connection.execute(
+                    "SELECT number, length(body) FROM items AS old WHERE scope = ? AND key IS NOT NULL AND EXISTS "
+                    "(SELECT 1 FROM "
+                    "items WHERE scope = old.scope AND key = old.key AND valid_s > old.valid_s) ORDER BY valid_s, "
+                    "id LIMIT ?",
+                    (scope, many),
+                ).fetchall()
+                or connection.execute(
+                    "SELECT number, length(body) FROM items WHERE scope = ? ORDER BY valid_s, id LIMIT ?", (scope, many)
+                ).fetchall()
+            )
+            for number, bytes_ in found:
+                if items > most[0] or size > most[1]:
+                    _delete(connection, scope, number)
+                    items, size = items - 1, size - bytes_
+
+    def _secure(self, connection: Connection) -> None:
+        """Have deleted bytes overwritten, on a connection that was not told yet."""
+        if self._secured is not connection:
+            connection.execute("PRAGMA secure_delete = ON")
+            self._secured = connection
+
+    def _scope(self, connection: Connection, owner: str, kind: str, *, make: bool = False) -> int:
+        """The number of a scope; 0 if there is none and none is made."""
+        named = (plain(owner), kind)
+        found = connection.execute("SELECT number FROM scopes WHERE owner = ? AND kind = ?", named).fetchone()
+        if found is not None or not make:
+            return int(found[0]) if found is not None else 0
+        return int(connection.execute("INSERT INTO scopes VALUES (NULL, ?, ?, 0, 0, 0)", named).lastrowid or 0)
+
+    # -- reading --
+
+    def scopes(self) -> list[tuple[str, str, ScopeSize]]:
+        """Owner, kind and size of everything that is kept."""
+        rows = self._database.read("SELECT owner, kind, items, words, bytes FROM scopes ORDER BY owner, kind")
+        return [(row[0], row[1], ScopeSize(*row[2:])) for row in rows]
+
+    def scope(self, owner: str, kind: str) -> int:
+        """The number of a scope, which `size`, `matching` and the other readers take; 0 before its first item."""
+        found = self._database.read("SELECT number FROM scopes WHERE owner = ? AND kind = ?", (plain(owner), kind))
+        return int(found[0][0]) if found else 0
+
+    def size(self, scope: int) -> ScopeSize:
+        """The size of a scope."""
+        found = self._database.read("SELECT items, words, bytes FROM scopes WHERE number = ?", (scope,))
+        return ScopeSize(*found[0]) if found else ScopeSize(0, 0, 0)
+
+    def last_number(self) -> int:
+        """The number of the last item that was written."""
+        return int(self._database.read("SELECT coalesce(max(number), 0) FROM items")[0][0])
+
+    def words(self, scope: int, words: Sequence[str]) -> dict[str, WordRow]:
+        """Those of the words that items of the scope have."""
+        marks = ",".join("?" * len(words))
+        rows = self._database.read(
+            f"SELECT word, number, items FROM words WHERE scope = ? AND word IN ({marks})", (scope, *map(plain, words))
+        )
+        return {word: WordRow(number, items) for word, number, items in rows}
+
+    def postings(self, word: int, last: int) -> list[tuple[int, int, int]]:
+        """(item, count, length) of a word, of items up to number `last`."""
+        return self._database.read(
+            "SELECT item, count, length FROM postings WHERE word = ? AND item <= ?", (word, last)
+        )
+
+    def postings_of(self, word: int, items: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(item, count, length) of a word, of those items that have it."""
+        found: list[tuple[int, int, int]] = []
+        for first in range(0, len(items), _AT_ONCE):
+            some = items[first : first + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            found += self._database.read(
+                f"SELECT item, count, length FROM postings WHERE word = ? AND item IN ({marks})", (word, *some)
+            )
+        return found
+
+    def ids(self, numbers: Sequence[int]) -> dict[int, str]:
+        """The ids of the items of those numbers that are there."""
+        found: dict[int, str] = {}
+        for first in range(0, len(numbers), _AT_ONCE):
+            some = numbers[first : first + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            found.update(self._database.read(f"SELECT number, id FROM items WHERE number IN ({marks})", some))
+        return found
+
+    def numbered(self, numbers: Sequence[int]) -> dict[int, KeptItem]:
+        """The items of those numbers that are there."""
+        found: dict[int, KeptItem] = {}
+        for first in range(0, len(numbers), _AT_ONCE):
+            some = numbers[first : first + _AT_ONCE]
+            for kept in self._kept(f"number IN ({','.join('?' * len(some))})", some):
+                found[kept.number] = kept
+        return found
+
+    def with_key(self, scope: int, key: str, last: int) -> list[KeptItem]:
+        """The items of a key, up to number `last`."""
+        return list(self._kept("scope = ? AND key = ? AND number <= ?", (scope, key, last)))
+
+    def with_id(self, scope: int, id: str) -> KeptItem | None:
+        """The item of an id."""
+        return next(iter(self._kept("scope = ? AND id = ?", (scope, plain(id)))), None)
+
+    def newest_first(self, scope: int, last: int, before: tuple[float, str] | None, limit: int) -> list[KeptItem]:
+        """Items of a scope by valid time, the newest first, ties by id: a page that begins after (time, id) `before`."""
+        after = "" if before is None else " AND (valid_s < ? OR valid_s = ? AND id > ?)"
+        values = () if before is None else (before[0], before[0], before[1])
+        order = " ORDER BY valid_s DESC, id LIMIT ?"
+        return list(self._kept(f"scope = ? AND number <= ?{after}{order}", (scope, last, *values, limit)))
+
+    def latest_s(self, scope: int, last: int) -> float | None:
+        """The latest valid time of a scope."""
+        found = self._database.read("SELECT max(valid_s) FROM items WHERE scope = ? AND number <= ?", (scope, last))
+        return None if found[0][0] is None else float(found[0][0])
+
+    def _kept(self, where: str, values: Sequence[Any]) -> Iterator[KeptItem]:
+        for row in self._database.read(f"SELECT scope, {COLUMNS} FROM items WHERE {where}", values):
+            yield self._read(row)
+
+    def _read(self, row: Sequence[Any]) -> KeptItem:
+        """An item of a row. StoreError if the row was changed by anything but this code."""
+        scope, number, id, body, key, valid_s, stored_s, length, digest = row
+        if checksum(scope, id, body, key, valid_s, stored_s, length) != digest:
+            raise self._database.damaged(f"item {number} does not have the checksum it was stored with")
+        text, provenance = json.loads(body.decode("utf-8", "surrogatepass"))
+        return KeptItem(MemoryItem(id, text, provenance), number, key, valid_s, stored_s)
+
+    def salvage(self, owner: str, kind: str, lost: Callable[[int], None]) -> Iterator[KeptItem]:
+        """The items of a scope that can still be read, one at a time; `lost` is told the number of each that cannot."""
+        last = 1 << 40
+        with suppress(StoreError):
+            last = self.last_number()
+        scope = self.scope(owner, kind)
+        number, misses = 0, 0
+        while number < last and misses < 10_000:
+            number += 1
+            try:
+                found = self._database.read(f"SELECT scope, {COLUMNS} FROM items WHERE number = ?", (number,))
+                misses = 0 if found else misses + 1
+                if found and found[0][0] == scope:
+                    yield self._read(found[0])
+            except StoreError:
+                misses += 1
+                lost(number)
+
+    def checkpoint(self) -> None:
+        """Move what was written into the file itself, so that nothing of a deleted item stays beside it."""
+        self._database.read("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+        if self._copies is not None:
+            self._copies.cleanup()
+
+
+def _word_number(connection: Connection, scope: int, word: str) -> int:
+    """The number of a word, which one more item has."""
+    found = connection.execute(
+        "INSERT INTO words (scope, word, items) VALUES (?, ?, 1) "
+        "ON CONFLICT (scope, word) DO UPDATE SET items = items + 1 RETURNING number",
+        (scope, word),
+    ).fetchone()
+    return int(found[0])
+
+
+def _delete(connection: Connection, scope: int, number: int) -> None:
+    """Delete an item with its postings, and the words that no other item has."""
+    row = connection.execute("SELECT body, length FROM items WHERE number = ?", (number,)).fetchone()
+    counts: Mapping[str, int] = words_of(json.loads(row[0].decode("utf-8", "surrogatepass"))[0])
+    for word in counts:
+        found = connection.execute(
+            "SELECT number FROM words WHERE scope = ? AND word = ?", (scope, plain(word))
+        ).fetchone()
+        if found is not None:
+            connection.execute("DELETE FROM postings WHERE word = ? AND item = ?", (found[0], number))
+            connection.execute("UPDATE words SET items = items - 1 WHERE number = ?", found)
+            connection.execute("DELETE FROM words WHERE number = ? AND items <= 0", found)
+    connection.execute("DELETE FROM items WHERE number = ?", (number,))
+    connection.execute(
+        "UPDATE scopes SET items = items - 1, words = words - ?, bytes = bytes - ? WHERE number = ?",
+        (row[1], len(row[0]), scope),
+    )
+
+
+def _size_in_header(path: Path) -> int:
+    """The bytes that a SQLite file has by its header; 0 if it has none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except OSError:
+        return 0
+    if len(head) < 100 or not head.startswith(b"SQLite format 3\x00"):
+        return 0
+    page = int.from_bytes(head[16:18], "big")
+    return (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
+
+
+def _refuse_cut_short(path: Path) -> None:
+    """StoreError if a file has fewer pages than its header says, and no log beside it that would hold the rest."""
+    needed, log = _size_in_header(path), path.with_name(f"{path.name}-wal")
+    if needed and path.stat().st_size < needed and not (log.exists() and log.stat().st_size):
+        raise StoreError(
+            f"{path} is cut short: it has {path.stat().st_size:,} bytes and needs {needed:,}. Restore it from a copy, or "
+            f"save what can be read with `firsthand memory export {path} --salvage`"
+        )
+
+
+def _padded_copy(path: Path, folder: Path) -> Path:
+    """A copy of a file and its log, as long as its header says. StoreError if the file is not there or its disk is full."""
+    copy = folder / path.name
+    try:
+        shutil.copyfile(path, copy)
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists():
+            shutil.copyfile(log, copy.with_name(log.name))
+        needed = _size_in_header(copy)
+        if copy.stat().st_size < needed <= 64 * (path.stat().st_size + (1 << 20)):
+            os.truncate(copy, needed)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be copied to be read: {error.strerror or error}") from None
+    return copy

@@ -1,0 +1,108 @@
+"""A MemoryItem with what searches read: its words, its times and the key of the fact that it states.
+
+Two times are kept (Snodgrass and Ahn, 1985). Valid time is when the text holds: `time` of the provenance, or else when it
+was stored. Transaction time is when the store learnt it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from firsthand.errors import ConfigError
+from firsthand.memory import MemoryItem
+from firsthand.message import canonical
+from firsthand.retrieval.store.analyzer import Analyzer
+
+MAX_ITEM_BYTES = 64 << 10
+"""The most that an item's text and provenance take as JSON."""
+FIRST_UNSTORED = 1 << 62
+"""Numbers from here on are of items that no file has."""
+
+
+@dataclass(frozen=True)
+class KeptItem:
+    """An item in a store, or in the changes of an attempt that the store does not have yet."""
+
+    item: MemoryItem
+    number: int
+    """Its place in the order of writing."""
+    key: str | None
+    """The same for items of which a newer one replaces an older one."""
+    valid_s: float
+    """Valid time, in seconds since 1970; infinite for what an attempt wrote without a time."""
+    stored_s: float
+    """Transaction time; infinite for what is not stored yet."""
+
+    @property
+    def confidence(self) -> float:
+        """The writer's confidence in it, 0 to 1; 1 unless it was given."""
+        return float(self.item.provenance.get("confidence", 1.0))
+
+    @property
+    def newness(self) -> tuple[float, float, int]:
+        """A sort key: of two items of one key the greater one holds. Valid time, then confidence, then order of writing."""
+        return self.valid_s, self.confidence, self.number
+
+
+def unstored(item: MemoryItem, count: int, key: str | None) -> KeptItem:
+    """An item that the store does not have, the `count`th of its attempt."""
+    given = time_of(item)
+    return KeptItem(item, FIRST_UNSTORED + count, key, math.inf if given is None else given, math.inf)
+
+
+def time_of(item: MemoryItem) -> float | None:
+    """The valid time that the writer gave an item, if any. ConfigError if it is no time."""
+    given = item.provenance.get("time")
+    return None if given is None else seconds_of(given)
+
+
+def seconds_of(given: Any) -> float:
+    """Seconds since 1970 of a number or an ISO 8601 text, UTC unless it names a zone. ConfigError for anything else."""
+    if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
+        return float(given)
+    try:
+        read = datetime.fromisoformat(given)
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"a time is {given!r:.80}: give seconds since 1970 or ISO 8601, such as 2026-03-01") from None
+
+
+def shown_time(seconds: float) -> str:
+    """A time as text, to the second and without a part of the day that is 0; empty if it is not finite or out of range."""
+    if not -62_000_000_000 < seconds < 253_000_000_000:
+        return ""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)).removesuffix("T00:00:00Z")
+
+
+def body_of(item: MemoryItem) -> bytes:
+    """The item's text and provenance as a store keeps them. ConfigError if they are too large, or are no JSON."""
+    try:
+        body = canonical([item.text, item.provenance]).encode("utf-8", "surrogatepass")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"the provenance of {item.text[:40]!r} is no JSON ({error}): give texts and numbers"
+        ) from None
+    if len(body) > MAX_ITEM_BYTES:
+        raise ConfigError(
+            f"{item.text[:40]!r}... takes {len(body):,} bytes and an item at most {MAX_ITEM_BYTES:,}: split it"
+        )
+    if not (item.id.isascii() and item.id.isprintable() and 0 < len(item.id) <= 64):
+        raise ConfigError(f"an item has the id {item.id!r:.80}: 1 to 64 printable ASCII characters were expected")
+    return body
+
+
+@lru_cache(maxsize=1)
+def _analyzer() -> Analyzer:
+    return Analyzer()
+
+
+@lru_cache(maxsize=4096)
+def words_of(text: str) -> Mapping[str, int]:
+    """The words of a text and their counts, as the retrieval index counts them: lower case, stemmed. Do not change it."""
+    return _analyzer().counts([text])[0]

@@ -1,0 +1,279 @@
+"""StoredMemory: items of one owner and kind, in a file or in this process, ranked by BM25 and by time.
+
+A snapshot keeps the number of the last item it may see and its own changes, so that it costs nothing however large the file
+is. What other processes write meanwhile is not seen; what they delete is gone from snapshots too.
+
+BM25 (Robertson and Zaragoza, 2009): k1 1.2, b 0.75. The candidates are the items that have one of the query's rarest words,
+of which so many are looked up that POSTINGS items are read, and one at least; the other words count for candidates only.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import Any
+
+from firsthand.errors import ConfigError
+from firsthand.loop.concurrency import in_thread
+from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize, WordRow
+from firsthand.memories.keeping.kept_item import FIRST_UNSTORED, KeptItem, body_of, time_of, unstored, words_of
+from firsthand.memories.keeping.recall_request import RecallRequest
+from firsthand.memory import Lifetime, MemoryItem
+
+POSTINGS = 1_000
+K1, B = 1.2, 0.75
+DAY_S = 86_400.0
+_PAGE = 32
+_EVERYTHING = FIRST_UNSTORED - 1
+_NOBODY = ScopeSize(0, 0, 0)
+
+
+def no_key(item: MemoryItem) -> str | None:
+    """No key: no item replaces another."""
+    return None
+
+
+def any_item(item: MemoryItem) -> None:
+    """Check nothing."""
+
+
+@dataclass(frozen=True)
+class KeepingPolicy:
+    """The rules by which kinds of memory differ in what they store and find."""
+
+    kind: str
+    key_of: Callable[[MemoryItem], str | None] = no_key
+    """The key of an item: of those with one key only the newest is found."""
+    check: Callable[[MemoryItem], None] = any_item
+    """ConfigError for an item that does not belong here."""
+    half_life_days: float | None = None
+    """Halve the score for each so many days that an item is older than the newest one. None: time breaks no tie."""
+    bounds: KeepingBounds = field(default_factory=KeepingBounds)
+
+
+class StoredMemory:
+    """The memory. With no file it is gone with the process."""
+
+    def __init__(
+        self, policy: KeepingPolicy, file: ItemFile | None = None, *, owner: str = "", lifetime: Lifetime = "agent"
+    ):
+        self.policy = policy
+        self.name = policy.kind
+        self.file = file
+        self.owner = owner
+        self.lifetime = lifetime
+        self._is_snapshot = False
+        self._last = _EVERYTHING
+        self._size: ScopeSize | None = None
+        """The size of a snapshot's scope when it was taken."""
+        self._changes: dict[str, KeptItem] = {}
+        """Items that are not in the file: by id."""
+        self._hidden: set[str] = set()
+        """Ids whose items in the file are not seen."""
+        self._count = 0
+
+    # -- the protocol --
+
+    def admit(self, item: MemoryItem) -> None:
+        """ConfigError if the item cannot be kept: too large, a time that is none, or not of this kind."""
+        body_of(item)
+        time_of(item)
+        confidence = item.provenance.get("confidence", 1.0)
+        if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
+            raise ConfigError(f"confidence is {confidence!r:.80}: give a number from 0 to 1")
+        self.policy.check(item)
+
+    async def write(self, item: MemoryItem) -> str:
+        """Keep an item; one whose id is there already is left as it is. In a file it is on the disk when this returns."""
+        self.admit(item)
+        key = self.policy.key_of(item)
+        if self.file is not None and not self._is_snapshot:
+            file = self.file
+            await in_thread(lambda: file.put(self.owner, self.name, item, key, self.policy.bounds))
+        elif item.id not in self._changes and not self._is_in_file(item.id):
+            self._count += 1
+            self._changes[item.id] = unstored(item, self._count, key)
+            if self.file is None and not self._is_snapshot:
+                self._bound()
+        return item.id
+
+    async def search(self, query: str, k: int, **how: Any) -> builtins.list[MemoryItem]:
+        """At most `k` items, best first, ties by id; the newest first if the query has no words. `how`: see RecallRequest.
+
+        Items that a newer one of their key has replaced, or that were withdrawn, or are `hidden`, are not found unless
+        `history` is set.
+        """
+        return [kept.item for kept in self.found(RecallRequest.of(query, k, how))]
+
+    async def forget(self, id: str) -> None:
+        """Delete an item for good; an id that is not there is no error."""
+        if self.file is not None and not self._is_snapshot:
+            file = self.file
+            await in_thread(lambda: file.remove(self.owner, self.name, id))
+            return
+        self._changes.pop(id, None)
+        self._hidden.add(id)
+
+    async def list(self) -> builtins.list[MemoryItem]:
+        """All items, by id, replaced and withdrawn ones included."""
+        return sorted((kept.item for kept in self.all()), key=lambda item: item.id)
+
+    def snapshot(self) -> StoredMemory:
+        """A copy that sees what this one sees now; changes to it stay in this process."""
+        copy = StoredMemory(self.policy, self.file, owner=self.owner, lifetime=self.lifetime)
+        copy._is_snapshot = True
+        copy._last = self._last if self._is_snapshot or self.file is None else self.file.last_number()
+        copy._size = self._size if self._is_snapshot else self._size_now()
+        copy._changes, copy._hidden, copy._count = dict(self._changes), set(self._hidden), self._count
+        return copy
+
+    def of_owner(self, owner: str) -> StoredMemory:
+        """The same memory for another user, who sees nothing of this one's."""
+        return StoredMemory(self.policy, self.file, owner=owner, lifetime=self.lifetime)
+
+    # -- reading --
+
+    def all(self) -> Iterator[KeptItem]:
+        """All items, the newest first, replaced and withdrawn ones included."""
+        yield from sorted(self._changes.values(), key=_newest)
+        if self.file is None:
+            return
+        scope, before = self.file.scope(self.owner, self.name), None
+        while page := self.file.newest_first(scope, self._last, before, _PAGE * 8):
+            yield from (kept for kept in page if kept.item.id not in self._hidden)
+            before = page[-1].valid_s, page[-1].item.id
+
+    def get(self, id: str) -> KeptItem | None:
+        """The item of an id."""
+        if id in self._changes or self.file is None or id in self._hidden:
+            return self._changes.get(id)
+        kept = self.file.with_id(self.file.scope(self.owner, self.name), id)
+        return kept if kept is not None and kept.number <= self._last else None
+
+    def with_key(self, key: str) -> builtins.list[KeptItem]:
+        """The items of a key, the newest last."""
+        found = [kept for kept in self._changes.values() if kept.key == key]
+        if self.file is not None:
+            stored = self.file.with_key(self.file.scope(self.owner, self.name), key, self._last)
+            found += [kept for kept in stored if kept.item.id not in self._hidden]
+        return sorted(found, key=lambda kept: kept.newness)
+
+    def found(self, asked: RecallRequest) -> builtins.list[KeptItem]:
+        """The items of a request, best first."""
+        if asked.ids:
+            named = (self.get(id) for id in asked.ids[: asked.k])
+            return [kept for kept in named if kept is not None and asked.fits(kept)]
+        candidates = self._ranked(asked) if words_of(asked.query) else self._by_time(asked)
+        kept: builtins.list[KeptItem] = []
+        for each in candidates:
+            if len(kept) == asked.k:
+                break
+            if asked.fits(each) and (asked.history or self._holds(each, asked)):
+                kept.append(each)
+        return kept
+
+    def _holds(self, kept: KeptItem, asked: RecallRequest) -> bool:
+        """True if no newer item of its key counts for the request, and it is neither a withdrawal nor for reading by id
+        only."""
+        if kept.item.provenance.get("hidden"):
+            return False
+        if kept.key is None:
+            return True
+        newest = [each for each in self.with_key(kept.key) if asked.is_past(each)][-1:]
+        return bool(newest) and newest[0].item.id == kept.item.id and not kept.item.provenance.get("withdrawn")
+
+    def _by_time(self, asked: RecallRequest) -> Iterator[KeptItem]:
+        return (kept for kept in self.all() if kept.valid_s >= asked.since_s)
+
+    # -- ranking --
+
+    def _ranked(self, asked: RecallRequest) -> Iterator[KeptItem]:
+        """The items that share a word with the query, by score, ties by id."""
+        scores = self._scores(asked.query)
+        if self.policy.half_life_days is not None:
+            kept = self._numbered([*scores])
+            newest = max((each.valid_s for each in kept.values() if math.isfinite(each.valid_s)), default=0.0)
+            half_s = self.policy.half_life_days * DAY_S
+            scores = {n: scores[n] * 0.5 ** (max(0.0, newest - each.valid_s) / half_s) for n, each in kept.items()}
+        ordered = self._ordered(scores)
+        while page := list(islice(ordered, _PAGE)):
+            kept = self._numbered(page)
+            yield from (kept[number] for number in page if number in kept)
+
+    def _ordered(self, scores: Mapping[int, float]) -> Iterator[int]:
+        """The numbers by score, ties by id."""
+        order = sorted(scores, key=lambda number: -scores[number])
+        for _, equals in groupby(order, key=lambda number: scores[number]):
+            group = list(equals)
+            if len(group) > 1:
+                ids = {kept.number: kept.item.id for kept in self._changes.values()}
+                if self.file is not None:
+                    ids |= self.file.ids([number for number in group if number not in ids])
+                group = sorted((number for number in group if number in ids), key=ids.__getitem__)
+            yield from group
+
+    def _numbered(self, numbers: Sequence[int]) -> dict[int, KeptItem]:
+        """The visible items of those numbers."""
+        own = {kept.number: kept for kept in self._changes.values()}
+        wanted = {number: own[number] for number in numbers if number in own}
+        if self.file is not None:
+            stored = self.file.numbered([number for number in numbers if number not in own])
+            wanted |= {number: kept for number, kept in stored.items() if kept.item.id not in self._hidden}
+        return wanted
+
+    def _scores(self, query: str) -> dict[int, float]:
+        """BM25 of each candidate for the query, by number."""
+        words = sorted(words_of(query))
+        own = [(kept.number, words_of(kept.item.text)) for kept in self._changes.values()]
+        lengths = {number: sum(counts.values()) for number, counts in own}
+        size, rows = _NOBODY, {}
+        if self.file is not None:
+            scope = self.file.scope(self.owner, self.name)
+            size, rows = self._size or self.file.size(scope), self.file.words(scope, words)
+        total = size.items + len(own)
+        mean = max(1.0, (size.words + sum(lengths.values())) / max(1, total))
+        stored = {word: rows.get(word, WordRow(0, 0)).items for word in words}
+        scores: dict[int, float] = {}
+        read = 0
+        for word in sorted(words, key=lambda word: (stored[word], word)):
+            rare = not read or read + stored[word] <= POSTINGS
+            found = [(number, counts[word], lengths[number]) for number, counts in own if word in counts]
+            count_all = len(found) + stored[word]
+            if self.file is not None and word in rows and rare:
+                found += self.file.postings(rows[word].number, self._last)
+                count_all = len(found)
+                read += stored[word]
+            elif self.file is not None and word in rows:
+                found += self.file.postings_of(
+                    rows[word].number, [number for number in scores if number < FIRST_UNSTORED]
+                )
+            idf = math.log1p(max(0.0, total - count_all + 0.5) / (count_all + 0.5))
+            for number, count, length in found:
+                gain = idf * count * (K1 + 1) / (count + K1 * (1 - B + B * length / mean))
+                scores[number] = scores.get(number, 0.0) + gain
+        return scores
+
+    def _size_now(self) -> ScopeSize | None:
+        return None if self.file is None else self.file.size(self.file.scope(self.owner, self.name))
+
+    def _is_in_file(self, id: str) -> bool:
+        """True if the snapshot sees an item of that id in the file."""
+        if self.file is None or id in self._hidden:
+            return False
+        kept = self.file.with_id(self.file.scope(self.owner, self.name), id)
+        return kept is not None and kept.number <= self._last
+
+    def _bound(self) -> None:
+        """Drop what is beyond the bound on items, as a file does."""
+        while len(self._changes) > self.policy.bounds.items:
+            oldest = sorted(self._changes.values(), key=lambda kept: (kept.valid_s, kept.number))
+            replaced = (kept for kept in oldest if kept.key and self.with_key(kept.key)[-1].item.id != kept.item.id)
+            self._changes.pop(next(replaced, oldest[0]).item.id)
+
+
+def _newest(kept: KeptItem) -> tuple[float, int]:
+    """A sort key: the newest first; of those without a time the last written."""
+    return -kept.valid_s, -kept.number
