@@ -31,7 +31,7 @@ from index_tiny import HEADER, TERMS_ONLY, lines, unit
 from pinecone_wire import pinecone_server
 
 Make = Callable[[IndexHeader], ChunkIndex]
-SERVERS = ["postgres", "qdrant", "chroma", "pinecone"]
+SERVERS = ["postgres", "qdrant", "chroma", "lance", "pinecone"]
 ENGINES = ["sqlite", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in SERVERS)]
 
 
@@ -77,6 +77,14 @@ def _chroma(request: pytest.FixtureRequest, folder: Path) -> Make:
     return lambda header: open_chroma_index(folder / "chroma", "chunks", header)
 
 
+def _lance(request: pytest.FixtureRequest, folder: Path) -> Make:
+    if find_spec("lancedb") is None:
+        pytest.skip("lancedb is not installed")
+    from firsthand.retrieval.store.lance_index import open_lance_index
+
+    return lambda header: open_lance_index(folder / "lance", "chunks", header)
+
+
 def _postgres(request: pytest.FixtureRequest, folder: Path) -> Make:
     from firsthand.retrieval.store.postgres_index import open_postgres_index
 
@@ -106,6 +114,7 @@ OPENERS = {
     "postgres": _postgres,
     "qdrant": _qdrant,
     "chroma": _chroma,
+    "lance": _lance,
 }
 
 

@@ -28,7 +28,7 @@ async def naive(
     unsupported: Unsupported = "mark",
     floor: float | None = None,
 ) -> str:
-    """The answer from the `k` best passages of one search: dense, lexical or hybrid; of `pool`, if reranked."""
+    """The answer from the `k` best passages of one search: dense, lexical, hybrid or convex; of `pool`, if reranked."""
     corpus = corpus_in(ctx, index)
     found = reranked(SEARCHES[search](corpus), rerank, corpus, ContextWriter(ctx), pool=pool)
     hits = await found(Query(task.question), k)

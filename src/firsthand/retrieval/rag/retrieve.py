@@ -6,7 +6,7 @@ made on first use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,12 +19,11 @@ from firsthand.retrieval.corpus import Corpus, arguments_of
 from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Hit, Query, Retriever
 from firsthand.retrieval.retrievers.reranker_names import asks_model, check_reranker, reranked
-from firsthand.retrieval.retrievers.searches import dense, hybrid, lexical
+from firsthand.retrieval.retrievers.searches import SEARCHES
 from firsthand.retrieval.writer import ContextWriter, Writer
 from firsthand.task import Task
 
-Search = Literal["hybrid", "dense", "lexical"]
-SEARCHES: dict[str, Callable[[Corpus], Retriever]] = {"hybrid": hybrid, "dense": dense, "lexical": lexical}
+Search = Literal["hybrid", "dense", "lexical", "convex"]
 
 
 def _check(*, variant: str, k: int, pool: int, rerank: str, **rest: Any) -> None:
@@ -50,7 +49,7 @@ async def retrieve(
 
     Args:
         index: An index that `firsthand rag index` made; empty: that of the task's benchmark.
-        variant: dense, lexical, or both fused by reciprocal rank (hybrid).
+        variant: dense, lexical, both fused by reciprocal rank (hybrid), or by scaled scores (convex).
         embedder: With a benchmark's index: the embedder of its vectors.
         rerank: logprob or listwise, which ask the agent's model, or cross_encoder:MODEL; empty: none.
         pool: Documents that are reranked; those behind them keep their order.
