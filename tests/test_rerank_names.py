@@ -161,6 +161,12 @@ def test_a_passage_cannot_end_its_fence_or_forge_a_turn() -> None:
     assert "<\\/passage" in prompts[0] and "<|im_start|>" not in prompts[0] and "y" * 41 not in prompts[0]
 
 
+def test_a_path_and_a_hub_name_stand_among_the_options_of_a_pattern() -> None:
+    for model in ("/models/reranker", "hf:org/name"):
+        _, options = catalog.pattern(f"retrieve:variant=lexical:rerank=cross_encoder:{model}:pool=3")
+        assert options == {"variant": "lexical", "rerank": f"cross_encoder:{model}", "pool": 3}
+
+
 @pytest.mark.parametrize("variant", ["naive", "advanced", "modular", "hyde", "multi_query", "retrieve"])
 def test_an_unknown_reranker_is_refused_before_the_run(variant: str, index: Path, tmp_path: Path) -> None:
     function, _ = catalog.pattern(variant)

@@ -94,7 +94,8 @@ def run(config: Config) -> int:
         print_as_json(body)
     else:
         if note:
-            complain(note)
+            later = "" if header.embedder else f"; `firsthand rag reindex {path} --model {_MODEL}` adds vectors later"
+            complain(f"{note}{later}")
         _print(receipt, header, chunks, path)
     return 3 if receipt.failed else 0
 
@@ -137,9 +138,8 @@ async def _index(
             [*sources], index, prepared.embedder, prepared.chunk, settings=settings, chosen=chosen,
             own_files=index_files(path), on_progress=tell, removes=not config.keep_removed,
         )  # fmt: skip
-        note = f"{prepared.note}; `firsthand rag reindex {path} --model {_MODEL}` adds vectors later"
-        slow = await asyncio.to_thread(_build_ann, index, config.ann)
-        return prepared.header, receipt, len(index), note if prepared.note else slow
+        note = await asyncio.to_thread(_build_ann, index, config.ann)
+        return prepared.header, receipt, len(index), prepared.note or note
 
 
 def _build_ann(index: SqliteIndex, wanted: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from firsthand.retrieval.store.ann_file import AnnReport
@@ -55,6 +56,8 @@ def run(config: Config) -> int:
 
 def _told(ann: AnnReport) -> str:
     """The approximate side file in a sentence."""
+    if find_spec("faiss") is None:
+        return "approximate side file: not used, as faiss is not installed; pip install 'firsthand[ann]' adds it"
     if ann.recall is None:
         return (
             "approximate side file: not used, as it is of other chunks; `firsthand rag index DIR --ann yes` renews it"

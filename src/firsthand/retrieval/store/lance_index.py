@@ -79,7 +79,7 @@ class LanceRecords:
         """Delete the records with these ids, as far as there are any."""
         for first in range(0, len(ids), _PAGE):
             where = _sql_among("id", ids[first : first + _PAGE])
-            self._called("delete", lambda where=where: self._table.delete(where))  # type: ignore[misc]
+            self._called("delete", lambda where=where: self._table.delete(where))
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> dict[str, Record]:
         """The records that are there, by id."""
