@@ -128,6 +128,12 @@ def test_recall_falls_where_the_lists_are_searched_less(index: SqliteIndex, monk
     fewer = index.ann_report(queries=30)
     assert full is not None and fewer is not None and full.recall is not None and fewer.recall is not None
     assert fewer.recall < 0.6 < full.recall
+    index._search.ann_rows = 1000  # searches use it: recall is still told against exact ones
+    assert index.ann_report(queries=30) == fewer
+    codes = index._search._rows.vectors.approximate(np.arange(4000))
+    monkeypatch.setattr(AnnFile, "nearest", lambda self, query, k: np.array([int((codes @ query).argmax())]))
+    itself = index.ann_report(queries=30)
+    assert itself is not None and itself.recall == 0, "a vector that finds itself alone finds no neighbour"
 
 
 def test_a_side_file_is_needed_by_a_large_index_that_has_grown(index: SqliteIndex) -> None:
