@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, FirsthandError, UnknownName
 from firsthand.retrieval.chunk import Chunk
-from firsthand.retrieval.chunk_index import ChunkIndex, HybridSearch, IndexedDocument, IndexHeader
+from firsthand.retrieval.chunk_index import ChunkIndex, HybridSearch, IndexedDocument, IndexHeader, outlines
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.retrievers.fusion import reciprocal_rank_fusion
 from firsthand.retrieval.retrievers.searches import traced
@@ -31,7 +31,7 @@ from index_tiny import HEADER, TERMS_ONLY, lines, unit
 from pinecone_wire import pinecone_server
 
 Make = Callable[[IndexHeader], ChunkIndex]
-SERVERS = ["postgres", "qdrant", "chroma", "pinecone"]
+SERVERS = ["postgres", "qdrant", "chroma", "lance", "pinecone"]
 ENGINES = ["sqlite", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in SERVERS)]
 
 
@@ -77,6 +77,14 @@ def _chroma(request: pytest.FixtureRequest, folder: Path) -> Make:
     return lambda header: open_chroma_index(folder / "chroma", "chunks", header)
 
 
+def _lance(request: pytest.FixtureRequest, folder: Path) -> Make:
+    if find_spec("lancedb") is None:
+        pytest.skip("lancedb is not installed")
+    from firsthand.retrieval.store.lance_index import open_lance_index
+
+    return lambda header: open_lance_index(folder / "lance", "chunks", header)
+
+
 def _postgres(request: pytest.FixtureRequest, folder: Path) -> Make:
     from firsthand.retrieval.store.postgres_index import open_postgres_index
 
@@ -106,6 +114,7 @@ OPENERS = {
     "postgres": _postgres,
     "qdrant": _qdrant,
     "chroma": _chroma,
+    "lance": _lance,
 }
 
 
@@ -592,3 +601,11 @@ def test_threads_search_while_one_writes(index: ChunkIndex) -> None:
     for thread in threads:
         thread.join()
     assert faults == [] and len(index) == 21
+
+
+def test_outlines_name_every_document_in_order_without_its_text(index: ChunkIndex, many: int) -> None:
+    index.put([lines(f"d{n:04}", [f"word{n}\n"], meta={"n": n}, title=f"T{n}") for n in reversed(range(many))])
+    found = list(outlines(index))
+    assert [each.id for each in found] == [f"d{n:04}" for n in range(many)] == [*index.hashes()]
+    assert [(each.title, each.meta["n"]) for each in found] == [(f"T{n}", n) for n in range(many)]
+    assert {each.id: each.sha256 for each in found} == index.hashes() and not hasattr(found[0], "text")

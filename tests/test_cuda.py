@@ -20,7 +20,7 @@ from firsthand.engine.compute.static_step import SIZES, StaticAttend, StaticStep
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.outputs import Output
-from firsthand.engine.core.sequence import Chunk, Request, Sequence
+from firsthand.engine.core.sequence import Request, Sequence, SequenceChunk
 from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_rows
 from firsthand.engine.decoding.sampler import choose
 from firsthand.errors import ConfigError
@@ -83,9 +83,9 @@ def assert_same(one: dict[tuple[int, int], list[Output]], other: dict[tuple[int,
         assert logprobs(one[key]) == pytest.approx(logprobs(other[key]), abs=1e-4)
 
 
-def chunk_of(runner: Runner, table: list[int], position: int, token: int = 1) -> Chunk:
+def chunk_of(runner: Runner, table: list[int], position: int, token: int = 1) -> SequenceChunk:
     line = Sequence(0, 0, [token] * (position + 1), 1, table=table, num_computed=position)
-    return Chunk(line, position, position + 1)
+    return SequenceChunk(line, position, position + 1)
 
 
 # The padded step on the CPU

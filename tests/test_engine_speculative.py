@@ -21,7 +21,7 @@ from engine_tiny import VOCAB, drain, logprobs, plain_logprobs, tiny_model, toke
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.outputs import Output
-from firsthand.engine.core.sequence import Chunk, Request
+from firsthand.engine.core.sequence import Request, SequenceChunk
 from firsthand.engine.core.sequence import Sequence as Line
 from firsthand.engine.decoding.drafts import MAX_CANDIDATES, MAX_MATCH, DraftModel, PromptLookup
 from firsthand.engine.decoding.speculative import MAX_REST, Drafter, DraftRequest, Pace
@@ -684,7 +684,7 @@ def test_a_draft_model_computes_a_prompt_once_for_all_answers_and_leaves_aborted
     class Counting:
         model, copy, logits = drafter.runner.model, drafter.runner.copy, drafter.runner.logits
 
-        def hidden(self, chunks: list[Chunk]) -> torch.Tensor:
+        def hidden(self, chunks: list[SequenceChunk]) -> torch.Tensor:
             computed.append(sum(chunk.end - chunk.start for chunk in chunks))
             return hidden(chunks)
 

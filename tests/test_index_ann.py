@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedder_tiny import write_embedder
+from firsthand.cli import main
 from firsthand.errors import ConfigError
+from firsthand.retrieval.store.ann_file import AnnFile
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
 
@@ -96,3 +99,75 @@ def test_terms_alone_have_no_side_file(tmp_path: Path) -> None:
     for index in (open_index(tmp_path / "t.index", TERMS_ONLY), open_index(":memory:", HEADER)):
         with pytest.raises(ConfigError, match="no vectors in a file"):
             index.build_ann()
+
+
+def test_the_report_measures_recall_and_says_what_is_covered(index: SqliteIndex, tmp_path: Path) -> None:
+    assert index.ann_report() is None
+    index.build_ann()
+    report = index.ann_report(queries=50)
+    assert report is not None and report.recall is not None
+    assert (report.covered, report.chunks, report.queries, report.k) == (4000, 4000, 50, 10)
+    assert 0.85 <= report.recall <= 1
+    index._search._ann._lists.nprobe = 1  # the file's own lists are measured, not those in memory
+    assert index.ann_report(queries=50) == report
+    index.put([lines("later", ["new\n"])])
+    index.delete(["d0"])
+    later = index.ann_report(queries=5)
+    assert later is not None and (later.covered, later.chunks) == (3800, 3801)
+    path = tmp_path / "x.index.ann"
+    path.write_bytes(path.read_bytes()[:-1])
+    broken = index.ann_report()
+    assert broken is not None and (broken.covered, broken.recall) == (0, None)
+
+
+def test_recall_falls_where_the_lists_are_searched_less(index: SqliteIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.build_ann()
+    full = index.ann_report(queries=30)
+    exact = AnnFile.nearest
+    monkeypatch.setattr(AnnFile, "nearest", lambda self, query, k: exact(self, query, k)[::3])
+    fewer = index.ann_report(queries=30)
+    assert full is not None and fewer is not None and full.recall is not None and fewer.recall is not None
+    assert fewer.recall < 0.6 < full.recall
+    index._search.ann_rows = 1000  # searches use it: recall is still told against exact ones
+    assert index.ann_report(queries=30) == fewer
+    codes = index._search._rows.vectors.approximate(np.arange(4000))
+    monkeypatch.setattr(AnnFile, "nearest", lambda self, query, k: np.array([int((codes @ query).argmax())]))
+    itself = index.ann_report(queries=30)
+    assert itself is not None and itself.recall == 0, "a vector that finds itself alone finds no neighbour"
+
+
+def test_a_side_file_is_needed_by_a_large_index_that_has_grown(index: SqliteIndex) -> None:
+    assert not index.needs_ann(), "4,000 chunks are searched exactly"
+    index._search.ann_rows = 4000
+    assert index.needs_ann()
+    index.build_ann()
+    assert not index.needs_ann()
+    index.put([lines("some", [f"new {n}\n" for n in range(999)])])
+    assert not index.needs_ann()
+    index.put([lines("more", [f"newer {n}\n" for n in range(2)])])
+    assert index.needs_ann(), "more than a fifth was stored later"
+
+
+@pytest.mark.slow
+def test_the_commands_build_and_measure_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_embedder(tmp_path / "model")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for n in range(60):
+        (docs / f"{n}.txt").write_text(f"the cat sat on log {'a' * n}\n")
+    assert main(["rag", "index", str(docs), "--model", str(folder)]) == 0
+    assert not (docs / ".firsthand-index.ann").exists(), "a small index needs none"
+    assert main(["rag", "index", str(docs), "--ann", "yes"]) == 0
+    assert (docs / ".firsthand-index.ann").is_file()
+    capsys.readouterr()
+    assert main(["rag", "verify", str(docs)]) == 0
+    told = capsys.readouterr().out
+    assert "approximate side file: 60 of 60 chunks, recall@10 " in told and "do not use it" in told
+    (docs / ".firsthand-index.ann").write_bytes(b"x")
+    assert main(["rag", "verify", str(docs)]) == 0
+    assert "side file: not used" in capsys.readouterr().out
+    words = tmp_path / "words"
+    words.mkdir()
+    (words / "a.txt").write_text("a cat\n")
+    assert main(["rag", "index", str(words), "--model", "none", "--ann", "yes"]) == 2
+    assert "no vectors in a file" in capsys.readouterr().err

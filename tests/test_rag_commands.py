@@ -89,6 +89,14 @@ def test_ask_without_a_model_quotes_the_best_passages(index, capsys):
     assert out.strip() == NOT_IN_DOCUMENTS
 
 
+def test_a_question_of_a_hundred_thousand_characters_is_answered(index, script, capsys):
+    question = "When was the mill built? " + "why " * 25_000
+    for model in ("none", script):
+        code, out, _ = rag(capsys, "ask", question, "--index", index, "--model", model, "--json")
+        body = json.loads(out)
+        assert code == 0 and body["hits"][0]["document"] == "mill.md" and "1871" in body["text"]
+
+
 def test_ask_says_that_it_is_not_in_the_documents(index, script, capsys):
     code, out, _ = rag(capsys, "ask", "How many bridges?", "--index", index, "--model", script)
     assert (code, out.strip()) == (0, NOT_IN_DOCUMENTS)

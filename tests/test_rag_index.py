@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -138,6 +139,18 @@ def test_status_verify_and_delete(folder: Path, cli: Cli) -> None:
     assert code == 2 and "did you mean 'cats.md'" in err
     assert cli("rag", "delete", "cats.md", "--index", str(folder))[:2] == (0, "removed cats.md\n")
     assert "1 added, 1 unchanged" in cli("rag", "index", str(folder))[1]  # its file is still there
+
+
+def test_status_and_an_ingest_without_changes_read_no_text_of_a_document(folder: Path, cli: Cli) -> None:
+    cli("rag", "index", str(folder), "--model", "none")
+    with closing(sqlite3.connect(folder / ".firsthand-index")) as connection:
+        connection.execute("UPDATE documents SET text = x'00'")
+        connection.commit()
+    code, out, _ = cli("rag", "status", str(folder), "--documents")
+    assert code == 0 and "2 (1 markdown, 1 text)" in out and "cats.md" in out
+    assert "2 unchanged" in cli("rag", "index", str(folder))[1]
+    code, _, err = cli("rag", "verify", str(folder))
+    assert code == 1 and "cats.md" in err, "only verify reads texts again"
 
 
 def test_the_receipt_is_json_on_request(folder: Path, cli: Cli) -> None:

@@ -29,7 +29,8 @@ from firsthand.retrieval.retrievers.rewriting import (
     routed,
     step_back,
 )
-from firsthand.retrieval.retrievers.searches import dense, hybrid, lexical
+from firsthand.retrieval.retrievers.score_fusion import convex_combination, fuse_scores
+from firsthand.retrieval.retrievers.searches import SEARCHES, dense, hybrid, lexical
 from firsthand.retrieval.retrievers.selection import above, distinct, marginal_relevance, mmr, per_source, where
 from firsthand.retrieval.writer import ModelWriter, writer_of
 
@@ -360,3 +361,42 @@ def test_a_writer_outside_an_attempt_counts_what_it_used():
     assert writer.usage.total_tokens == 5
     assert asyncio.run(writer.logprobs("a", ["b"]))[0] < 0 and writer.usage.total_tokens > 5
     assert writer.model.asked[0].prompt == (user("one two three"),)
+
+
+# -- fusion by scores --
+
+
+def test_scaled_scores_are_weighted_sums_by_hand():
+    dense_hits = [hit("a", 0.9), hit("b", 0.7), hit("c", 0.5)]
+    term_hits = [hit("c", 12.0), hit("d", 8.0), hit("a", 4.0)]
+    found = convex_combination([dense_hits, term_hits], (0.4, 0.6))
+    assert [(texts([each])[0], each.score) for each in found] == [
+        ("c", pytest.approx(0.6)),
+        ("a", pytest.approx(0.4)),
+        ("d", pytest.approx(0.3)),
+        ("b", pytest.approx(0.2)),
+    ]
+    assert [step.retriever for step in found[0].trail][-1] == "convex" and found[0].trail[-1].rank == 1
+
+
+def test_equal_scores_count_whole_ties_go_to_the_best_rank_and_empty_rankings_count_nothing():
+    alone = convex_combination([[hit("a", 0.3)], []], (0.5, 0.5))
+    assert [each.score for each in alone] == [0.5] and convex_combination([[], []], (1, 1)) == []
+    tied = convex_combination([[hit("b", 2.0), hit("a", 2.0)]], (1.0,))
+    assert texts(tied) == ["b", "a"] and [each.score for each in tied] == [1.0, 1.0]
+    twice = convex_combination([[hit("a", 4.0), hit("a", 2.0), hit("b", 0.0)]], (1.0,))
+    assert [each.score for each in twice] == [1.0, 0.0]
+    with pytest.raises(ConfigError, match="0 or more"):
+        convex_combination([[hit("a")]], (-0.1,))
+    with pytest.raises(ConfigError, match="one weight for each"):
+        fuse_scores(fixed(hit("a")), weights=(0.5, 0.5))
+
+
+def test_the_convex_search_asks_both_for_the_pool_and_terms_alone_without_vectors():
+    corpus = tiny_corpus(TEXTS)
+    found = run(SEARCHES["convex"](corpus), "dogs", k=3)
+    assert {step.retriever for each in found for step in each.trail} == {"dense", "lexical", "convex"}
+    both = [run(SEARCHES[name](corpus), "dogs", k=100) for name in ("dense", "lexical")]
+    assert [each.chunk.id for each in found] == [each.chunk.id for each in convex_combination(both, (0.4, 0.6))][:3]
+    bare = tiny_corpus(TEXTS, vectors=False)
+    assert [each.trail[-1].retriever for each in run(SEARCHES["convex"](bare), "dogs")][:1] == ["lexical"]

@@ -20,6 +20,7 @@ EXAMPLES = """
 firsthand rag ask "How do I resume a run?" --index docs
 firsthand rag ask "How do I resume a run?" --index docs --model none     # the best passages, no model
 firsthand rag ask "How do I resume a run?" --index docs --variant advanced:pool=10 --show
+firsthand rag ask "How do I resume a run?" --index docs --rerank cross_encoder:models/reranker
 firsthand rag ask "How do I resume a run?" --index docs --form quoted --unsupported drop --json
 """
 NONE = "none"
@@ -35,6 +36,9 @@ class AnswerFlags:
     """The pattern that retrieves and answers, with its options, such as advanced:pool=10. `firsthand list patterns`."""
     k: int | None = None
     """Passages that are read; by default as many as the variant takes."""
+    rerank: str | None = None
+    """Rerank the passages that are found: cross_encoder:MODEL (a folder or hf:org/name), or the answering model's logprob or
+    listwise order."""
     form: Literal["cited", "quoted", "plain"] = "cited"
     """cited: sentences name passages; quoted: they copy words of passages; plain: no citations."""
     unsupported: Literal["mark", "drop", "keep"] = "mark"
@@ -88,12 +92,14 @@ class Config:
 def run(config: Config) -> int:
     """Print the answer with its citations. Returns 1 if it failed, and 0 if the documents do not answer, too."""
     from firsthand.retrieval.corpus import check_index, close_corpora
+    from firsthand.retrieval.retrievers.cross_encoder import close_cross_encoders
 
     check_index(config.index)
     try:
         body = asyncio.run(answer_body(config))
     finally:
         close_corpora()
+        close_cross_encoders()
     if config.json:
         from firsthand.system.terminal import print_as_json
 
@@ -116,6 +122,7 @@ def variant_of(flags: AnswerFlags, index: Path) -> tuple[Pattern, dict[str, Any]
         )
     given = {
         "k": flags.k,
+        "rerank": flags.rerank,
         "form": flags.form,
         "unsupported": flags.unsupported,
         "floor": flags.floor,
@@ -163,9 +170,11 @@ def sampling_of(flags: RagSampling) -> Sampling:
 async def _extracted(question: str, corpus: Corpus, flags: AnswerFlags) -> Json:
     from firsthand.retrieval.answers.answering import extract
     from firsthand.retrieval.retriever import Query
+    from firsthand.retrieval.retrievers.reranker_names import reranked
     from firsthand.retrieval.retrievers.searches import hybrid
 
-    hits = await hybrid(corpus)(Query(question), flags.k or 3)
+    found = reranked(hybrid(corpus), flags.rerank or "", corpus, None)
+    hits = await found(Query(question), flags.k or 3)
     made = await extract(question, hits, corpus, floor=flags.floor)
     return made.to_json() | {"calls": 0}
 

@@ -12,11 +12,15 @@ from collections import defaultdict
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from firsthand.errors import ConfigError
 from firsthand.retrieval.chunk_index import IndexHeader, IngestReceipt
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, print_as_json, progress
+
+if TYPE_CHECKING:
+    from firsthand.retrieval.store.sqlite_index import SqliteIndex
 
 EXAMPLES = """
 firsthand rag index docs                                # then: firsthand rag ask "..." --index docs
@@ -24,6 +28,7 @@ firsthand rag index docs --model none                   # terms alone: no model 
 firsthand rag index papers notes --index library.index  # several folders
 firsthand rag index docs --include '*.md' --exclude 'drafts/*'
 firsthand rag index docs --chunker recursive:size=600:overlap=60
+firsthand rag index docs --ann yes                      # the approximate side file at any size
 firsthand rag index corpus.jsonl --index corpus.index --text-field abstract
 """
 
@@ -58,6 +63,9 @@ class Config:
     """Put before a query when it is embedded; E5 and BGE models have theirs by default."""
     document_prefix: str | None = None
     """Put before a chunk when it is embedded."""
+    ann: Literal["auto", "yes", "no"] = "auto"
+    """The approximate side file, which searches use from a million chunks on: made where it is needed and faiss is installed
+    (auto), made now, or not made."""
     keep_removed: bool = False
     """Keep documents whose files are gone."""
     json: bool = False
@@ -86,7 +94,8 @@ def run(config: Config) -> int:
         print_as_json(body)
     else:
         if note:
-            complain(f"{note}; `firsthand rag reindex {path} --model {_MODEL}` adds vectors later")
+            later = "" if header.embedder else f"; `firsthand rag reindex {path} --model {_MODEL}` adds vectors later"
+            complain(f"{note}{later}")
         _print(receipt, header, chunks, path)
     return 3 if receipt.failed else 0
 
@@ -129,7 +138,22 @@ async def _index(
             [*sources], index, prepared.embedder, prepared.chunk, settings=settings, chosen=chosen,
             own_files=index_files(path), on_progress=tell, removes=not config.keep_removed,
         )  # fmt: skip
-        return prepared.header, receipt, len(index), prepared.note
+        note = await asyncio.to_thread(_build_ann, index, config.ann)
+        return prepared.header, receipt, len(index), prepared.note or note
+
+
+def _build_ann(index: SqliteIndex, wanted: str) -> str:
+    """Make the approximate side file where it is wanted; returns what a person should know, or nothing."""
+    from firsthand.errors import MissingExtra
+
+    if wanted == "yes":
+        index.build_ann()
+    elif wanted == "auto" and index.needs_ann():
+        try:
+            index.build_ann()
+        except MissingExtra as error:
+            return f"searches are exact and take time with so many chunks: {error}"
+    return ""
 
 
 def _print(receipt: IngestReceipt, header: IndexHeader, chunks: int, path: Path) -> None:

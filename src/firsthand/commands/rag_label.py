@@ -38,7 +38,7 @@ class Config:
     """Passages that are judged for a sentence."""
     threshold: float = 0.5
     """Passages are looked up where the critic's probability that they are wanted exceeds this."""
-    search: Literal["dense", "lexical", "hybrid"] = "hybrid"
+    search: Literal["dense", "lexical", "hybrid", "convex"] = "hybrid"
     """The search for passages."""
 
     def __post_init__(self) -> None:

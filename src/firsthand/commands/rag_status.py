@@ -30,6 +30,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Print the counts and the header."""
+    from firsthand.retrieval.chunk_index import outlines
     from firsthand.retrieval.corpus import check_index, index_file
     from firsthand.retrieval.store.sqlite_index import open_index
 
@@ -37,17 +38,20 @@ def run(config: Config) -> int:
     path = index_file(config.index)
     with closing(open_index(path, read_only=True)) as index:
         header = index.header
-        documents = [index.document(id) for id in index.hashes()]
+        kinds: Counter[str] = Counter()
+        listed: list[tuple[str, str, str]] = []  # texts are not read
+        for each in outlines(index):
+            kinds[str(each.meta.get("kind", ""))] += 1
+            if config.documents or config.json:
+                listed.append((each.id, each.title, each.source))
         chunks = len(index)
-    kinds = Counter(str(each.meta.get("kind", "")) for each in documents)
     size = path.stat().st_size
     if config.json:
-        listed = [{"id": each.id, "title": each.title, "source": each.source} for each in documents]
         print_as_json(
             {
                 "index": str(path),
                 "bytes": size,
-                "documents": listed,
+                "documents": [dict(zip(("id", "title", "source"), each, strict=True)) for each in listed],
                 "chunks": chunks,
                 "kinds": kinds,
                 "header": asdict(header),
@@ -55,15 +59,14 @@ def run(config: Config) -> int:
         )
         return 0
     if config.documents:
-        rows = [[each.id, each.title, each.source] for each in documents]
-        print_table(f"documents in {path}", ["id", "title", "source"], rows)
+        print_table(f"documents in {path}", ["id", "title", "source"], [list(each) for each in listed])
     embedder = (
         f"{header.embedder}, {header.dimension} dimensions ({header.fingerprint})"
         if header.embedder
         else "none: terms alone"
     )
     rows = [
-        ["documents", f"{len(documents)} ({', '.join(f'{count} {kind}' for kind, count in kinds.most_common())})"],
+        ["documents", f"{kinds.total()} ({', '.join(f'{count} {kind}' for kind, count in kinds.most_common())})"],
         ["chunks", str(chunks)],
         ["size", f"{size / 1e6:.1f} MB"],
         ["model", embedder],

@@ -1,1 +1,1 @@
-"""Embeddings: texts to vectors, packed without padding, batch-invariant."""
+"""Embeddings and relevance: texts to vectors, and pairs of texts to scores; packed without padding, batch-invariant."""

@@ -1,8 +1,8 @@
 """Text embeddings: tokenised, sorted by length, and packed without padding; each text attends to itself alone.
 
 An encoder (BERT family) runs in compiled kernels where they fit and are faster, one pack of texts per core, else in
-torch. A decoder runs in torch with causal attention. Not included: caching, prompts for queries and documents,
-reranking.
+torch. A decoder runs in torch with causal attention. Not included: caching, prompts for queries and documents;
+reranking is in `relevance.py`.
 """
 
 # N packed tokens, D hidden, B texts
@@ -145,7 +145,7 @@ class TextEmbedder:
         if not isinstance(text, str):
             raise ConfigError(f"a text to embed is {type(text).__name__} {str(text)[:80]!r}: give a str")
         config = self.config
-        ids = self._encode(text.lower() if config.lower else text)
+        ids = encode_start(self.tokenizer, text.lower() if config.lower else text, config.max_text_tokens)
         cut = len(ids) > config.max_text_tokens
         whole = [*config.before, *ids[: config.max_text_tokens], *config.after]
         if not whole:  # an empty text and no special tokens
@@ -159,20 +159,10 @@ class TextEmbedder:
         """End the threads and drop work that has not started."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _encode(self, text: str) -> list[int]:
-        """Returns a text's ids. A very long text is encoded only as far as needed, cut before a space."""
-        end = 16 * self.config.max_text_tokens
-        while end < len(text) and (space := _SPACE.search(text, end)):
-            ids = self.tokenizer.encode_runs([TextRun(text[: space.start()], False)])
-            if len(ids) > self.config.max_text_tokens:
-                return ids
-            end = 4 * space.start()
-        return self.tokenizer.encode_runs([TextRun(text, False)])
-
     def _start(self, texts: Sequence[str], stopped: Callable[[], bool]) -> _Window:
         tokenised = [self.tokenise(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(tokenised[i][0]), reverse=True)
-        packs = _packs([len(tokenised[i][0]) for i in order], self._workers)
+        packs = packs_of([len(tokenised[i][0]) for i in order], self._workers)
         futures, first = [], 0
         for count in packs:
             mine = order[first : first + count]
@@ -247,6 +237,17 @@ def pool(hidden_TD: Floats, pooling: Pooling) -> Floats:
     return token
 
 
+def encode_start(tokenizer: Tokenizer, text: str, most: int) -> list[int]:
+    """Returns a text's ids. A very long text is encoded only as far as its first `most` tokens need, cut before a space."""
+    end = 16 * most
+    while end < len(text) and (space := _SPACE.search(text, end)):
+        ids = tokenizer.encode_runs([TextRun(text[: space.start()], False)])
+        if len(ids) > most:
+            return ids
+        end = 4 * space.start()
+    return tokenizer.encode_runs([TextRun(text, False)])
+
+
 def _load_model(folder: Path) -> Encoder | Decoder:
     if folder.is_dir() and read_json(folder / "config.json").get("model_type") in bert.MODEL_TYPES:
         return weights.load_encoder(folder)
@@ -266,7 +267,7 @@ def _torch_forward(model: Encoder | Decoder) -> Forward:
     return forward
 
 
-def _packs(lengths: Sequence[int], workers: int) -> list[int]:
+def packs_of(lengths: Sequence[int], workers: int) -> list[int]:
     """Returns how many of the sorted texts go into each pack: up to PACK_TOKENS, or an equal share per worker if fewer."""
     most = min(PACK_TOKENS, max(64, -(-sum(lengths) // workers)))
     counts: list[int] = []

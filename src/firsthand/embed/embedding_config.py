@@ -30,7 +30,7 @@ _OLD_POOLINGS: dict[str, Pooling | None] = {
     "pooling_mode_weightedmean_tokens": None,
 }
 _MAX_MODULES_BYTES = 1 << 16
-_MAX_TOKENIZER_BYTES = 1 << 27
+MAX_TOKENIZER_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ def read_embedding_config(folder: Path, tokenizer: Tokenizer, most: int, *, defa
     pooling = (
         default if pooled is None else _pooling(Fields(read_json(pooled / "config.json"), str(pooled / "config.json")))
     )
-    settings = _optional(inside / "sentence_bert_config.json")
+    settings = optional_fields(inside / "sentence_bert_config.json")
     before, after = _around(inside, tokenizer)
     config = EmbeddingConfig(
-        pooling, _max_tokens(inside, settings, most), before, after, settings.flag("do_lower_case", False)
+        pooling, max_tokens_of(inside, settings, most), before, after, settings.flag("do_lower_case", False)
     )
     if config.max_text_tokens < 1:
         raise ModelFileError(
@@ -131,10 +131,11 @@ def _pooling(config: Fields) -> Pooling:
     return found
 
 
-def _max_tokens(folder: Path, settings: Fields, most: int) -> int:
+def max_tokens_of(folder: Path, settings: Fields, most: int) -> int:
+    """The most tokens of a text that a folder's files allow; `most` is the most that the model takes."""
     if settings.has("max_seq_length"):
         return min(settings.integer("max_seq_length"), most)
-    stated = _optional(folder / "tokenizer_config.json").values.get(
+    stated = optional_fields(folder / "tokenizer_config.json").values.get(
         "model_max_length"
     )  # absent, or 1e30 for "no limit"
     return min(stated, most) if type(stated) is int and stated > 0 else most
@@ -145,7 +146,7 @@ def _around(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[
     path = folder / "tokenizer.json"
     if not path.is_file():
         return default_embedding_config(tokenizer, 1, pooling="mean").before, ()
-    before, after = _from_processor(read_json(path, max_bytes=_MAX_TOKENIZER_BYTES).get("post_processor"), path)
+    before, after = _from_processor(read_json(path, max_bytes=MAX_TOKENIZER_BYTES).get("post_processor"), path)
     wrong = [each for each in (*before, *after) if not (type(each) is int and 0 <= each < tokenizer.vocab_size)]
     if wrong or len(before) + len(after) > 16:
         raise ModelFileError(
@@ -184,7 +185,8 @@ def _from_template(pieces: list[Any], tokens: Mapping[str, Any], path: Path) -> 
     return tuple(sides[0]), tuple(sides[1])
 
 
-def _optional(path: Path) -> Fields:
+def optional_fields(path: Path) -> Fields:
+    """The fields of a JSON file; none if there is no such file."""
     return Fields(read_json(path) if path.is_file() else {}, str(path))
 
 

@@ -81,15 +81,21 @@ class CompiledEncoder:
     def __init__(self, encoder: Encoder):
         self.architecture = encoder.architecture
         assert can_compile(self.architecture)
-        self.words, self.positions = _flat(encoder.words.weight), _flat(encoder.positions.weight)
+        self.words = _flat(encoder.words.weight)
         self.kind = _flat(encoder.types.weight[0])
+        # The kernel adds the first type to every token, so another type is a second table of positions with the difference.
+        further = [encoder.positions.weight + kind - encoder.types.weight[0] for kind in encoder.types.weight[1:2]]
+        self.positions = _flat(torch.cat([encoder.positions.weight, *further]))
         self.norm = _norm(encoder.norm)
         self.layers = [_layer(layer) for layer in encoder.layers if isinstance(layer, EncoderBlock)]
 
-    def forward(self, ids_N: NDArray[np.int64], lengths: Sequence[int]) -> Floats:
+    def forward(
+        self, ids_N: NDArray[np.int64], lengths: Sequence[int], types_N: NDArray[np.int64] | None = None
+    ) -> Floats:
         """The hidden state of each token after the last layer: N D. Texts are packed one after another.
 
-        Ids must be in the vocabulary and lengths from 1 to the number of positions.
+        Ids must be in the vocabulary, lengths from 1 to the number of positions, and token types 0 or 1; without them
+        every token is of type 0.
         """
         from firsthand.kernels.products import int16_products
         from firsthand.kernels.step import encoder_ops
@@ -100,6 +106,9 @@ class CompiledEncoder:
         assert len(ids_N) == counts.sum() and counts.min() > 0 and counts.max() <= a.max_tokens
         assert ids_N.min() >= 0 and ids_N.max() < a.vocab_size
         places = np.arange(len(ids_N)) - np.repeat(starts, counts) + a.first_position
+        if types_N is not None:
+            assert len(types_N) == len(ids_N) and types_N.min() >= 0 and types_N.max() < min(2, a.num_types)
+            places += types_N * a.max_position
         rows = -(-len(ids_N) // int16_products.ROWS) * int16_products.ROWS
         x, change, mixed = (np.zeros(rows * a.hidden_size, np.float32) for _ in range(3))
         qkv = np.empty(rows * 3 * a.hidden_size, np.float32)

@@ -1,7 +1,8 @@
 """The BERT encoder (Devlin et al., 2019), which turns texts into vectors.
 
 LayerNorm after each sum, learned positions, token types, attention in both directions. Tokens come packed, as in `decoder`,
-and an `Attend` says what each of them sees. Left out: the pooler, the heads (masked words, classes), relative positions.
+and an `Attend` says what each of them sees. The pooler and the head of classes are in `pair_classifier.py`. Left out: the
+head of masked words, relative positions.
 """
 
 # N packed tokens, D hidden, F intermediate, H heads, K head_dim, B equally long texts, T their length
@@ -100,10 +101,12 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(a.hidden_size, a.norm_eps)
         self.layers = nn.ModuleList(EncoderBlock(a, layer) for layer in range(a.num_layers))
 
-    def forward(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
-        """The hidden state of each token after the last layer: N D. Positions count from 0 in each text."""
+    def forward(self, ids_N: Tensor, positions_N: Tensor, attend: Attend, types_N: Tensor | None = None) -> Tensor:
+        """The hidden state of each token after the last layer: N D. Positions count from 0 in each text; without token
+        types every token is of type 0."""
         places_N = positions_N + self.architecture.first_position
-        x_ND: Tensor = self.norm(self.words(ids_N) + self.types.weight[0] + self.positions(places_N))
+        kinds = self.types.weight[0] if types_N is None else self.types(types_N)
+        x_ND: Tensor = self.norm(self.words(ids_N) + kinds + self.positions(places_N))
         for layer in self.layers:
             x_ND = layer(x_ND, attend)
         return x_ND

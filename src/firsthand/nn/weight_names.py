@@ -31,6 +31,12 @@ BERT = {
     "mlp_norm": "output.LayerNorm",
 }
 
+CLASSIFIER_HEADS = {
+    "bert": {"dense": "pooler.dense", "out": "classifier"},
+    "roberta": {"dense": "classifier.dense", "out": "classifier.out_proj"},
+}
+"""The names of a PairClassifier's head; a BERT's pooler stands with its encoder, below the same prefix."""
+
 
 def huggingface_name(ours: str, architecture: Architecture) -> str:
     """Returns the Hugging Face name of one of our parameters."""

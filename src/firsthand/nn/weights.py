@@ -38,8 +38,9 @@ from firsthand.nn.model_config import (
     is_gguf,
     to_config,
 )
+from firsthand.nn.pair_classifier import PairClassifier
 from firsthand.nn.quant import BlockLinear
-from firsthand.nn.weight_names import bert_name, gguf_name, huggingface_name
+from firsthand.nn.weight_names import CLASSIFIER_HEADS, bert_name, gguf_name, huggingface_name
 
 # Written by some converters, and worked out anew by us.
 _DERIVED = (".rotary_emb.inv_freq", "rope_freqs.weight")
@@ -116,23 +117,71 @@ def _put_blocks(model: Decoder, checkpoint: Checkpoint) -> set[str]:
 
 def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Encoder:
     """Loads the encoder in a folder with config.json and safetensors; ModelFileError if it is invalid or no encoder."""
+    folder, architecture, holder, prefix = _opened_encoder(path)
+    with torch.device("meta"):
+        model = Encoder(architecture)
+    state = _encoder_state(model, folder, holder, lambda ours: bert_name(ours, prefix), prefix)
+    model.load_state_dict({ours: values.to(device=device, dtype=dtype) for ours, values in state.items()}, assign=True)
+    return model.eval()
+
+
+def load_pair_classifier(
+    path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> PairClassifier:
+    """Loads a cross-encoder: an encoder with a head of one class, as BertForSequenceClassification, RoBERTa and
+    XLM-RoBERTa write it. ModelFileError if it is invalid, or has no head, or one of several classes."""
+    folder, architecture, holder, prefix = _opened_encoder(path)
+    table = CLASSIFIER_HEADS["bert" if architecture.family == "bert" else "roberta"]
+    last = f"{table['out']}.weight"
+    if last not in holder:
+        raise ModelFileError(
+            f"{folder} has no {last}: a reranker is an encoder with a head of one class, not an embedder"
+        )
+    classes = holder[last].tensors[last].shape[0]
+    if classes != 1:
+        raise ModelFileError(
+            f"{folder} has a head of {classes} classes: expected 1, the relevance of a text to a query"
+        )
+    with torch.device("meta"):
+        model = PairClassifier(architecture)
+
+    def name_of(ours: str) -> str:
+        module, parameter = ours.rsplit(".", 1)
+        if module in table:
+            return f"{prefix if table[module].startswith('pooler.') else ''}{table[module]}.{parameter}"
+        return bert_name(ours.removeprefix("encoder."), prefix)
+
+    state = _encoder_state(model, folder, holder, name_of, prefix)
+    model.load_state_dict({ours: values.to(device=device, dtype=dtype) for ours, values in state.items()}, assign=True)
+    return model.eval()
+
+
+def _opened_encoder(path: Path | str) -> tuple[Path, bert.BertArchitecture, dict[str, Safetensors], str]:
+    """The folder of an encoder, its architecture, the file that holds each tensor, and the prefix of its names."""
     folder = Path(path)
     if is_gguf(folder):
         raise ModelFileError(f"{folder} is a file: an encoder is read from a folder with config.json and safetensors")
     config = Fields(read_json(folder / "config.json"), str(folder / "config.json"))
     config.choice("model_type", dict.fromkeys(bert.MODEL_TYPES))
     architecture = built(lambda: bert.from_config(config), folder / "config.json")
-    with torch.device("meta"):
-        model = Encoder(architecture)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
     prefix = next((each for each in ("bert.", "roberta.") if f"{each}embeddings.LayerNorm.weight" in holder), "")
-    wanted = {bert_name(ours, prefix): tuple(parameter.shape) for ours, parameter in model.named_parameters()}
-    body = [name for name in holder if not name.removeprefix(prefix).startswith(_HEADS)]
+    return folder, architecture, holder, prefix
+
+
+def _encoder_state(
+    model: Encoder | PairClassifier,
+    folder: Path,
+    holder: dict[str, Safetensors],
+    name_of: Callable[[str], str],
+    prefix: str,
+) -> dict[str, Tensor]:
+    """The values of a model's parameters; ModelFileError unless the file holds exactly these and heads that are not read."""
+    wanted = {name_of(ours): tuple(parameter.shape) for ours, parameter in model.named_parameters()}
+    body = [name for name in holder if name in wanted or not name.removeprefix(prefix).startswith(_HEADS)]
     found = {name: holder[name].tensors[name].shape for name in body}
-    _check_names(folder, architecture.family, found, wanted, set())
-    state = {ours: _values(holder, bert_name(ours, prefix)) for ours, _ in model.named_parameters()}
-    model.load_state_dict({ours: values.to(device=device, dtype=dtype) for ours, values in state.items()}, assign=True)
-    return model.eval()
+    _check_names(folder, model.architecture.family, found, wanted, set())
+    return {ours: _values(holder, name_of(ours)) for ours, _ in model.named_parameters()}
 
 
 def save(model: Decoder, folder: Path | str) -> None:

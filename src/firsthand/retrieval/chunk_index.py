@@ -6,9 +6,9 @@ a thread. Vectors are float32 of Euclidean length 1, so the dot product is the c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,35 @@ class ChunkIndex(Protocol):
 
     def close(self) -> None:
         """Releases files and connections."""
+
+
+@dataclass(frozen=True)
+class DocumentOutline:
+    """A stored document without its text."""
+
+    id: str
+    sha256: str
+    title: str
+    source: str
+    meta: Mapping[str, Any]
+
+
+def outlines(index: ChunkIndex) -> Iterator[DocumentOutline]:
+    """Yields every document without its text, by id; an index that cannot read them so is asked for one at a time."""
+    if isinstance(index, OutlinedIndex):
+        yield from index.outlines()
+        return
+    for id, sha256 in index.hashes().items():
+        document = index.document(id)
+        yield DocumentOutline(id, sha256, document.title, document.source, document.meta)
+
+
+@runtime_checkable
+class OutlinedIndex(Protocol):
+    """An index that reads documents without their texts."""
+
+    def outlines(self) -> Iterator[DocumentOutline]:
+        """Yields every document without its text, by id, in constant memory."""
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import Embedder
 from firsthand.retrieval.chunk import Chunk, Chunker
-from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IngestReceipt, Vectors
+from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IngestReceipt, Vectors, outlines
 from firsthand.retrieval.chunk_vectors import chunk_vectors
 from firsthand.retrieval.chunking.text_spans import FILE_META
 from firsthand.retrieval.document import Document
@@ -329,11 +329,13 @@ class _Ingest:
     # -- removing --
 
     def _read_index(self) -> None:
-        for id, sha256 in self.index.hashes().items():
-            document = self.index.document(id)
-            file = document.meta.get(FILE_META)
-            self.stored[id] = _Stored(sha256, document.source, dict(file) if isinstance(file, dict) else {})
-            self.by_source.setdefault(document.source, []).append(id)
+        files: dict[str, Json] = {}
+        for each in outlines(self.index):
+            file = each.meta.get(FILE_META)
+            mark = dict(file) if isinstance(file, dict) else {}
+            mark = files.setdefault(f"{each.source}\0{mark}", mark)  # one for all documents of a file
+            self.stored[each.id] = _Stored(each.sha256, each.source, mark)
+            self.by_source.setdefault(each.source, []).append(each.id)
 
     def _below(self) -> Iterator[tuple[str, list[str]]]:
         """The stored files below the folders of this ingest, with their documents."""

@@ -34,7 +34,8 @@ def parse_spec(text: str) -> Spec:
     """`name(part,part):key=value:key=value` as a Spec; each part is a spec too, and the parentheses are optional.
 
     A colon without `=` after it belongs to the name, as in `file.py:function`, or to a value that names a model by its
-    provider, as in `judge=openai:llama3@http://localhost:11434/v1`. In any other value, write a colon as `\\:`.
+    provider or kind, as in `judge=openai:llama3@http://localhost:11434/v1` and `rerank=cross_encoder:models/reranker`. In
+    any other value, write a colon as `\\:`.
     """
     text, inside = _unfold(text)
     parts = () if inside is None else tuple(parse_spec(each.strip()) for each in split_list(inside))
@@ -56,9 +57,9 @@ def parse_spec(text: str) -> Spec:
 
 
 def _goes_on(value: str) -> bool:
-    """True if a value starts with a model provider, so that its colons are its own."""
+    """True if a value starts with a model provider or kind of model, so that its colons are its own."""
     prefix = value.partition(":")[0]
-    return prefix == "hf" or (Path(__file__).parent.parent / "providers" / f"{prefix}.py").is_file()
+    return prefix in ("hf", "cross_encoder") or (Path(__file__).parent.parent / "providers" / f"{prefix}.py").is_file()
 
 
 def _unfold(text: str) -> tuple[str, str | None]:

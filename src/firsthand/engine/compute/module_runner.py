@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from firsthand.engine.compute.static_step import GraphCapture, StaticStep, StaticSteps, is_static, without_capture
-from firsthand.engine.core.sequence import Chunk
+from firsthand.engine.core.sequence import SequenceChunk
 from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_rows
 from firsthand.kernels.attention import gather
 from firsthand.kernels.attention.kv_pages import Layout, Pages
@@ -90,7 +90,7 @@ class ModuleRunner:
 
     def hidden(
         self,
-        chunks: abc.Sequence[Chunk],
+        chunks: abc.Sequence[SequenceChunk],
         layouts: abc.Sequence[Layout],
         rows: abc.Sequence[int],
         *,
@@ -120,7 +120,7 @@ class ModuleRunner:
         hidden_ND: Tensor = self.model(ids_N, positions_N, attend, **more)
         return hidden_ND[rows_M]
 
-    def _static(self, steps: StaticSteps, chunks: abc.Sequence[Chunk]) -> Tensor | None:
+    def _static(self, steps: StaticSteps, chunks: abc.Sequence[SequenceChunk]) -> Tensor | None:
         """Run the step with fixed shapes. If the GPU cannot capture it, returns None, and never tries again."""
         made = len(steps)
         try:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from firsthand.engine.compute.devices import explain_out_of_memory, on_device_of, torch_name
 from firsthand.engine.compute.module_runner import ModuleRunner
-from firsthand.engine.core.sequence import Chunk
+from firsthand.engine.core.sequence import SequenceChunk
 from firsthand.engine.decoding.batched_sampler import DrawSettings
 from firsthand.engine.memory.blocks import BlockCopy
 from firsthand.engine.memory.window_pool import window_blocks_of
@@ -130,12 +130,12 @@ class Runner:
                     pages.copy(source, target)
 
     @torch.inference_mode()
-    def hidden(self, chunks: abc.Sequence[Chunk]) -> Tensor:
+    def hidden(self, chunks: abc.Sequence[SequenceChunk]) -> Tensor:
         """Compute the chunks together; returns the hidden states of their `logit_positions`, in order, shape (M, D)."""
         ids: list[int] = []
         rows: list[int] = []
         requested, chunks = chunks, by_adapter(chunks)
-        first_rows: dict[Chunk, int] = {}
+        first_rows: dict[SequenceChunk, int] = {}
         for chunk in chunks:
             first_rows[chunk] = len(ids)
             ids += chunk.tokens
@@ -171,7 +171,7 @@ class Runner:
         with on_device_of(self.model.embed.weight), self.adapted.over(spans):
             return self.modules.logits(hidden_MD, draws)
 
-    def _layout(self, chunks: abc.Sequence[Chunk], tables: abc.Sequence[list[int]]) -> Layout:
+    def _layout(self, chunks: abc.Sequence[SequenceChunk], tables: abc.Sequence[list[int]]) -> Layout:
         spans = [PackedChunk(chunk.start, chunk.end, table) for chunk, table in zip(chunks, tables, strict=True)]
         return Layout(spans, block_size=self.block_size, threads=self.threads)
 
@@ -188,13 +188,13 @@ class Runner:
             self.modules.refresh()
 
 
-def packed_adapter(chunk: Chunk) -> PackedAdapter | None:
+def packed_adapter(chunk: SequenceChunk) -> PackedAdapter | None:
     """Returns the packed adapter of a chunk's sequence, or None."""
     adapter = chunk.sequence.adapter
     return None if adapter is None else adapter.packed
 
 
-def by_adapter(chunks: abc.Sequence[Chunk]) -> abc.Sequence[Chunk]:
+def by_adapter(chunks: abc.Sequence[SequenceChunk]) -> abc.Sequence[SequenceChunk]:
     """Returns the chunks grouped by adapter, those of the base model first."""
     if all(chunk.sequence.adapter is None for chunk in chunks):
         return chunks

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from firsthand.engine.core.sequence import Chunk
+from firsthand.engine.core.sequence import SequenceChunk
 from firsthand.engine.memory.window_pool import window_blocks_of
 from firsthand.errors import ConfigError
 from firsthand.kernels.attention.gather import Decode, decode_with, is_pinned, store
@@ -89,7 +89,7 @@ class StaticStep:
         self._inputs = torch.zeros(size, dtype=torch.long, device=device)
         self._arrived = torch.cuda.Event() if is_pinned(device) else None  # type: ignore[no-untyped-call]
 
-    def fill(self, chunks: abc.Sequence[Chunk]) -> None:
+    def fill(self, chunks: abc.Sequence[SequenceChunk]) -> None:
         """Put chunks of one token each into the buffers, with one copy to the device."""
         if self._arrived is not None:
             self._arrived.synchronize()  # the copy of an earlier step may still be read from
@@ -168,7 +168,7 @@ class StaticSteps:
     def __len__(self) -> int:
         return len(self._steps)
 
-    def hidden(self, chunks: abc.Sequence[Chunk], block_size: int) -> Tensor:
+    def hidden(self, chunks: abc.Sequence[SequenceChunk], block_size: int) -> Tensor:
         """Returns the hidden states of chunks of one token each, in order, shape (rows, D); overwritten by the next
         call."""
         blocks = max(chunk.start for chunk in chunks) // block_size + 1
@@ -186,7 +186,7 @@ class StaticSteps:
         self._steps.clear()
 
 
-def is_static(chunks: abc.Sequence[Chunk]) -> bool:
+def is_static(chunks: abc.Sequence[SequenceChunk]) -> bool:
     """True if these chunks are a decode step of a supported size."""
     return 0 < len(chunks) <= SIZES[-1] and all(chunk.end - chunk.start == 1 for chunk in chunks)
 

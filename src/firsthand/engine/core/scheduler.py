@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from firsthand.engine.core.prompt_shares import PromptShares
 from firsthand.engine.core.request_queue import WaitingQueue, rank
-from firsthand.engine.core.sequence import Chunk, Sequence, SequenceState
+from firsthand.engine.core.sequence import Sequence, SequenceChunk, SequenceState
 from firsthand.engine.core.step_plan import StepPlan
 from firsthand.engine.memory.blocks import BlockPool, PrefixMatch
 from firsthand.engine.memory.pinned_prefixes import PinnedPrefixes
@@ -157,7 +157,7 @@ class Scheduler:
             self.waiting.add(remaining[0])
         remaining[0].followers, lead.followers = remaining[1:], []
 
-    def advance(self, chunk: Chunk) -> None:
+    def advance(self, chunk: SequenceChunk) -> None:
         """Record that a chunk was computed, and add its full blocks and the end of the prompt to the prefix cache."""
         sequence = chunk.sequence
         self._set_computed(sequence, chunk.draft_start)
@@ -309,7 +309,7 @@ class Scheduler:
             plan.is_out_of_blocks = True
             if victim is sequence:
                 return
-        plan.add(Chunk(sequence, start, end), copies)
+        plan.add(SequenceChunk(sequence, start, end), copies)
 
     def _schedule_with_draft(self, sequence: Sequence, plan: StepPlan, start: int, end: int) -> bool:
         """Put a sequence's draft tokens into the step too, if that takes no block that a running sequence may need."""
@@ -320,7 +320,7 @@ class Scheduler:
         copies = self.pool.extend(sequence.table, start, end + len(draft))
         if copies is None:
             return False
-        plan.add(Chunk(sequence, start, end + len(draft), draft, sequence.is_forced), copies)
+        plan.add(SequenceChunk(sequence, start, end + len(draft), draft, sequence.is_forced), copies)
         return True
 
     def _set_computed(self, sequence: Sequence, num_computed: int) -> None:

@@ -179,7 +179,7 @@ class Sequence:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class SequenceChunk:
     """Positions `start` to `end` of a sequence, computed in one step."""
 
     sequence: Sequence
@@ -205,9 +205,9 @@ class Chunk:
         """The positions whose logits are needed."""
         return range(max(self.start, self.sequence.first_logit_position), self.end)
 
-    def without_draft(self) -> Chunk:
+    def without_draft(self) -> SequenceChunk:
         """Returns the chunk without its draft tokens."""
-        return Chunk(self.sequence, self.start, self.draft_start)
+        return SequenceChunk(self.sequence, self.start, self.draft_start)
 
     def is_draft_accepted(self, position: int) -> bool:
         """True if the draft token at a position is what the sequence chose there, or if there is no draft token.

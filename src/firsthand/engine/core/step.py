@@ -18,7 +18,7 @@ from firsthand.engine.compute.runner import Runner, packed_adapter
 from firsthand.engine.core.engine_stats import StepCounts
 from firsthand.engine.core.outputs import Output, join_outputs
 from firsthand.engine.core.scheduler import Scheduler
-from firsthand.engine.core.sequence import Chunk, Sequence, SequenceState
+from firsthand.engine.core.sequence import Sequence, SequenceChunk, SequenceState
 from firsthand.engine.decoding.batched_sampler import draw_after
 from firsthand.engine.decoding.constraint import Guide, Masks
 from firsthand.engine.decoding.speculative import Speculator
@@ -47,7 +47,7 @@ class SteppedEngine(Protocol):
 class LogitPosition(NamedTuple):
     """A position that needs logits, and the chunk that computes it."""
 
-    chunk: Chunk
+    chunk: SequenceChunk
     position: int
 
 
@@ -77,7 +77,7 @@ def jump_ahead(scheduler: Scheduler) -> None:
         sequence.draft = tuple(islice(sequence.guide.forced, min(share, sequence.max_tokens - sequence.num_answer - 1)))
 
 
-def _compute(engine: SteppedEngine, chunks: list[Chunk]) -> list[Output]:
+def _compute(engine: SteppedEngine, chunks: list[SequenceChunk]) -> list[Output]:
     """Run chunks together; if that raises, each alone and without draft tokens, so that only the failing one ends."""
     wanted = [LogitPosition(chunk, position) for chunk in chunks for position in chunk.logit_positions]
     try:
@@ -150,7 +150,7 @@ def _apply_row(engine: SteppedEngine, sequence: Sequence, position: int, row: Lo
     return brought
 
 
-def _count(counts: StepCounts, chunk: Chunk) -> None:
+def _count(counts: StepCounts, chunk: SequenceChunk) -> None:
     known = chunk.draft_start - chunk.start
     if chunk.sequence.num_answer and known == 1 and chunk.sequence.goal == "generate":
         counts.decode_tokens += 1
@@ -158,7 +158,7 @@ def _count(counts: StepCounts, chunk: Chunk) -> None:
         counts.prefill_tokens += known
 
 
-def _report_draft(engine: SteppedEngine, chunk: Chunk) -> None:
+def _report_draft(engine: SteppedEngine, chunk: SequenceChunk) -> None:
     """Tell the speculator how many draft tokens were accepted."""
     accepted = max(len(chunk.sequence.tokens) - chunk.draft_start - 1, 0)
     engine.counts.decode_tokens += accepted
@@ -179,7 +179,7 @@ def _fail(engine: SteppedEngine, sequence: Sequence, error: Exception) -> list[O
     return [failed(member, engine.version, error) for member in sequences]
 
 
-def _guides(chunks: list[Chunk]) -> Iterator[Guide]:
+def _guides(chunks: list[SequenceChunk]) -> Iterator[Guide]:
     """Yields the guides of the answers that get tokens in this step."""
     for chunk in chunks:
         for sequence in (chunk.sequence, *chunk.sequence.followers) if chunk.logit_positions else ():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from firsthand.engine.core.sequence import Chunk, Sequence
+from firsthand.engine.core.sequence import Sequence, SequenceChunk
 from firsthand.engine.memory.blocks import BlockCopy
 
 
@@ -12,14 +12,14 @@ from firsthand.engine.memory.blocks import BlockCopy
 class StepPlan:
     """The block copies of a step, to be made first and in order, and the chunks to compute."""
 
-    chunks: list[Chunk] = field(default_factory=list)
+    chunks: list[SequenceChunk] = field(default_factory=list)
     copies: list[BlockCopy] = field(default_factory=list)
     num_tokens: int = 0
     """Rows of the packed batch."""
     is_out_of_blocks: bool = False
     """True if a sequence was preempted for lack of blocks."""
 
-    def add(self, chunk: Chunk, copies: list[BlockCopy]) -> None:
+    def add(self, chunk: SequenceChunk, copies: list[BlockCopy]) -> None:
         """Add a chunk to the step."""
         self.chunks.append(chunk)
         self.copies += copies

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from firsthand.engine.core.sequence import Chunk
+from firsthand.engine.core.sequence import SequenceChunk
 from firsthand.engine.decoding.sampler import is_plain, uniform
 from firsthand.kernels.attention.gather import is_pinned
 
@@ -51,7 +51,7 @@ class DrawnTokens(NamedTuple):
     """M, float64; 0 where no token was drawn, or it was drawn from the model's own distribution."""
 
 
-def draw_after(chunk: Chunk, position: int) -> DrawSettings | None:
+def draw_after(chunk: SequenceChunk, position: int) -> DrawSettings | None:
     """The settings to draw the token after a position of a chunk; None if the host chooses it, or decoding is greedy."""
     sequence = chunk.sequence
     s = sequence.sampling

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from firsthand.engine.compute.runner import Runner
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.engine.core.sequence import Chunk, Sequence
+from firsthand.engine.core.sequence import Sequence, SequenceChunk
 from firsthand.engine.decoding.sampler import choose, uniform
 from firsthand.engine.decoding.speculative import Drafter, DraftRequest, Speculator
 from firsthand.engine.memory.blocks import BlockPool
@@ -206,13 +206,13 @@ class DraftModel:
         shadow.follow()
         return shadow
 
-    def _catch_up(self, shadows: abc.Sequence[Shadow]) -> list[tuple[Shadow, Chunk]]:
+    def _catch_up(self, shadows: abc.Sequence[Shadow]) -> list[tuple[Shadow, SequenceChunk]]:
         """The chunks of the sequences' own tokens to compute, within one step.
 
         Of several answers to one prompt only the first starts, so that the others find the prompt in the cache.
         """
         budget, starting = self.max_batch_tokens, set[int]()
-        pieces: list[tuple[Shadow, Chunk]] = []
+        pieces: list[tuple[Shadow, SequenceChunk]] = []
         for shadow in shadows:
             own = shadow.own
             if budget == 0 or len(own.tokens) > self.runner.model.architecture.max_position:
@@ -234,7 +234,7 @@ class DraftModel:
         own.num_committed = len(own.table)
         own.num_computed = own.num_committed * self.pool.block_size
 
-    def _chunk(self, shadow: Shadow, end: int) -> Chunk | None:
+    def _chunk(self, shadow: Shadow, end: int) -> SequenceChunk | None:
         """A chunk up to `end`; None if there is no memory for it or the model has no such positions."""
         own = shadow.own
         if end > self.runner.model.architecture.max_position:
@@ -243,7 +243,7 @@ class DraftModel:
         if copies is None:
             return None
         self.runner.copy(copies)
-        return Chunk(own, own.num_computed, end)
+        return SequenceChunk(own, own.num_computed, end)
 
     def _make_room(self, asked: abc.Sequence[Shadow]) -> bool:
         """Free the memory of sequences without a request; returns whether there were any."""
@@ -252,7 +252,7 @@ class DraftModel:
             self.forget(sequence)
         return bool(others)
 
-    def _run(self, pieces: abc.Sequence[tuple[Shadow, Chunk]]) -> None:
+    def _run(self, pieces: abc.Sequence[tuple[Shadow, SequenceChunk]]) -> None:
         """Compute, and add a draft token to each sequence that was computed to its end."""
         hidden_MD = self.runner.hidden([chunk for _, chunk in pieces])
         ended = [shadow for shadow, chunk in pieces if chunk.end == len(shadow.own.tokens)]

@@ -28,7 +28,7 @@ class BertArchitecture:
     first_position: int
     """The row of a text's first token: 0, and in RoBERTa one more than the id of its padding."""
     num_types: int
-    """Rows of the table of token types; every token here is of type 0."""
+    """Rows of the table of token types."""
     norm_eps: float
     activation: Activation = "gelu"
 

@@ -16,6 +16,7 @@ from firsthand.retrieval.answers.claims import Unsupported
 from firsthand.retrieval.answers.evidence import rendered
 from firsthand.retrieval.corpus import Corpus, check_index
 from firsthand.retrieval.retriever import Hit
+from firsthand.retrieval.retrievers.reranker_names import check_reranker
 from firsthand.retrieval.retrievers.searches import SEARCHES
 from firsthand.retrieval.retrievers.selection import above
 from firsthand.retrieval.writer import ContextWriter
@@ -36,15 +37,18 @@ def check_rag(
     form: str = "cited",
     unsupported: Any = "mark",
     floor: float | None = None,
+    rerank: str = "",
     **further: Any,
 ) -> None:
-    """ConfigError for options of a variant that cannot be: no index at the path, an unknown search or form, k below 1."""
+    """ConfigError for options of a variant that cannot be: no index at the path, an unknown search, form or
+    reranker, k below 1."""
     at_least(1, k=k, **{name: value for name, value in further.items() if type(value) is int})
     for name, value, known in (("search", search, tuple(SEARCHES)), ("form", form, get_args(AnswerForm))):
         if value not in known:
             raise ConfigError(f"{name} is {value!r}: {', '.join(known)} was expected")
     AnswerSettings(unsupported=unsupported)
     check_index(index)
+    check_reranker(rerank)
 
 
 async def answered(

@@ -1,4 +1,4 @@
-"""Advanced RAG: hybrid search, reranking by the model, and each passage read with its neighbours."""
+"""Advanced RAG: hybrid search, reranking, and each passage read with its neighbours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from firsthand.retrieval.answers.variant_parts import AnswerForm, answered, chec
 from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Query
 from firsthand.retrieval.retrievers.context_windows import neighbours
-from firsthand.retrieval.retrievers.reranking import by_logprob, rerank
+from firsthand.retrieval.retrievers.reranker_names import reranked
 from firsthand.retrieval.retrievers.searches import hybrid
 from firsthand.retrieval.writer import ContextWriter
 from firsthand.task import Task
@@ -22,17 +22,18 @@ async def advanced(
     *,
     index: str,
     k: int = 5,
+    rerank: str = "logprob",
     pool: int = 20,
     around: int = 1,
     form: AnswerForm = "cited",
     unsupported: Unsupported = "mark",
     floor: float | None = None,
 ) -> str:
-    """The answer from the best `k` of `pool` passages, scored by the model's log-prob of "yes", with `around` neighbours.
+    """The answer from the best `k` of `pool` reranked passages, with `around` neighbours.
 
-    The model must score (a local one, or an endpoint that echoes log-probs).
+    `rerank` is logprob (the model's log-prob of "yes": it must score), listwise, or cross_encoder:MODEL.
     """
     corpus = corpus_in(ctx, index)
-    best = rerank(hybrid(corpus), by_logprob(ContextWriter(ctx)), pool=pool)
+    best = reranked(hybrid(corpus), rerank, corpus, ContextWriter(ctx), pool=pool)
     hits = await neighbours(best, corpus, around=around)(Query(task.question), k)
     return await answered(task, ctx, corpus, hits, form=form, unsupported=unsupported, floor=floor)

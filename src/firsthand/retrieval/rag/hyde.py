@@ -9,6 +9,7 @@ from firsthand.retrieval.answers.variant_parts import AnswerForm, answered, chec
 from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Query
 from firsthand.retrieval.retrievers import rewriting
+from firsthand.retrieval.retrievers.reranker_names import reranked
 from firsthand.retrieval.retrievers.searches import dense
 from firsthand.retrieval.writer import ContextWriter
 from firsthand.task import Task
@@ -22,12 +23,14 @@ async def hyde(
     index: str,
     k: int = 5,
     n: int = 8,
+    rerank: str = "",
     form: AnswerForm = "cited",
     unsupported: Unsupported = "mark",
     floor: float | None = None,
 ) -> str:
     """The answer from the `k` passages nearest to the mean vector of the question and `n` made-up passages."""
     corpus = corpus_in(ctx, index)
-    found = rewriting.hyde(dense(corpus), corpus, ContextWriter(ctx), n=n)
-    hits = await found(Query(task.question), k)
+    writer = ContextWriter(ctx)
+    found = rewriting.hyde(dense(corpus), corpus, writer, n=n)
+    hits = await reranked(found, rerank, corpus, writer)(Query(task.question), k)
     return await answered(task, ctx, corpus, hits, form=form, unsupported=unsupported, floor=floor)

@@ -15,10 +15,11 @@ from firsthand.context import Context
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS
 from firsthand.retrieval.benchmark_corpus import task_index
-from firsthand.retrieval.rag.retrieve import SEARCHES, Search
+from firsthand.retrieval.rag.retrieve import Search
 from firsthand.retrieval.rag.short_answer import short_prompt
 from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Query
+from firsthand.retrieval.retrievers.searches import SEARCHES
 from firsthand.retrieval.retrievers.selection import per_source as capped
 from firsthand.task import Task
 
@@ -59,7 +60,7 @@ async def isolated_rag(
 
     Args:
         index: An index that `firsthand rag index` made; empty: that of the task's benchmark.
-        search: hybrid, dense or lexical.
+        search: hybrid, dense, lexical or convex.
         embedder: With a benchmark's index: the embedder of its vectors.
         k: Passages.
         per_source: At most so many of one source (the `source` of a passage's values); 0 is no limit.

@@ -13,7 +13,7 @@ from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Query
 from firsthand.retrieval.retrievers import rewriting
 from firsthand.retrieval.retrievers.context_windows import neighbours, parents
-from firsthand.retrieval.retrievers.reranking import by_logprob, rerank
+from firsthand.retrieval.retrievers.reranker_names import reranked
 from firsthand.retrieval.retrievers.searches import SEARCHES
 from firsthand.retrieval.retrievers.selection import distinct, mmr, per_source
 from firsthand.retrieval.writer import ContextWriter
@@ -47,6 +47,7 @@ async def modular(
     search: str = "hybrid",
     rewrite: Rewrite = "none",
     order: Order = "none",
+    rerank: str = "logprob",
     cap: Cap = "none",
     widen: Widen = "none",
     pool: int = 20,
@@ -54,7 +55,10 @@ async def modular(
     unsupported: Unsupported = "mark",
     floor: float | None = None,
 ) -> str:
-    """The answer from passages of a pipeline: rewrite the query, search, cap, order, widen. Any stage may be left out."""
+    """The answer from passages of a pipeline: rewrite the query, search, cap, order, widen. Any stage may be left out.
+
+    `rerank` is the reranker of order=rerank: logprob, listwise or cross_encoder:MODEL.
+    """
     corpus, writer = corpus_in(ctx, index), ContextWriter(ctx)
     found = SEARCHES[search](corpus)
     if rewrite == "hyde":
@@ -65,7 +69,7 @@ async def modular(
         found = rewriting.step_back(found, writer)
     found = {"none": found, "per_source": per_source(found), "distinct": distinct(found)}[cap]
     if order == "rerank":
-        found = rerank(found, by_logprob(writer), pool=pool)
+        found = reranked(found, rerank, corpus, writer, pool=pool)
     elif order == "mmr":
         found = mmr(found, corpus, pool=pool)
     found = {"none": found, "neighbours": neighbours(found, corpus), "parents": parents(found, corpus)}[widen]

@@ -9,6 +9,7 @@ from firsthand.retrieval.answers.variant_parts import AnswerForm, answered, chec
 from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Query
 from firsthand.retrieval.retrievers import rewriting
+from firsthand.retrieval.retrievers.reranker_names import reranked
 from firsthand.retrieval.retrievers.searches import SEARCHES
 from firsthand.retrieval.writer import ContextWriter
 from firsthand.task import Task
@@ -24,12 +25,14 @@ async def multi_query(
     n: int = 4,
     pool: int = 50,
     search: str = "hybrid",
+    rerank: str = "",
     form: AnswerForm = "cited",
     unsupported: Unsupported = "mark",
     floor: float | None = None,
 ) -> str:
     """The answer from the `k` best passages of the question and up to `n` rewritings together, fused by reciprocal rank."""
     corpus = corpus_in(ctx, index)
-    found = rewriting.multi_query(SEARCHES[search](corpus), ContextWriter(ctx), n=n, pool=pool)
-    hits = await found(Query(task.question), k)
+    writer = ContextWriter(ctx)
+    found = rewriting.multi_query(SEARCHES[search](corpus), writer, n=n, pool=pool)
+    hits = await reranked(found, rerank, corpus, writer)(Query(task.question), k)
     return await answered(task, ctx, corpus, hits, form=form, unsupported=unsupported, floor=floor)

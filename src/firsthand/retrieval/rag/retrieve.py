@@ -1,11 +1,12 @@
 """Retrieve documents for the task's prompt and answer with their ids, best first: what retrieval benchmarks score.
 
-No model is asked. The corpus is an index of the user's, or the one of the task's benchmark, which is made on first use.
+No model is asked, unless it reranks. The corpus is an index of the user's, or the one of the task's benchmark, which is
+made on first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,38 +18,72 @@ from firsthand.retrieval.benchmark_corpus import task_index
 from firsthand.retrieval.corpus import Corpus, arguments_of
 from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Hit, Query, Retriever
-from firsthand.retrieval.retrievers.searches import dense, hybrid, lexical
+from firsthand.retrieval.retrievers.reranker_names import asks_model, check_reranker, reranked
+from firsthand.retrieval.retrievers.searches import SEARCHES
+from firsthand.retrieval.writer import ContextWriter, Writer
 from firsthand.task import Task
 
-Search = Literal["hybrid", "dense", "lexical"]
-SEARCHES: dict[str, Callable[[Corpus], Retriever]] = {"hybrid": hybrid, "dense": dense, "lexical": lexical}
+Search = Literal["hybrid", "dense", "lexical", "convex"]
 
 
-def _check(*, variant: str, k: int, **rest: Any) -> None:
-    at_least(1, k=k)
+def _check(*, variant: str, k: int, pool: int, rerank: str, **rest: Any) -> None:
+    at_least(1, k=k, pool=pool)
+    check_reranker(rerank)
     if variant not in SEARCHES:
         raise ConfigError(f"variant is {variant!r}: give one of {', '.join(SEARCHES)}")
 
 
 @checked(_check)
 async def retrieve(
-    task: Task, ctx: Context, *, index: str = "", variant: Search = "hybrid", embedder: str = "minilm", k: int = 100
+    task: Task,
+    ctx: Context,
+    *,
+    index: str = "",
+    variant: Search = "hybrid",
+    embedder: str = "minilm",
+    rerank: str = "",
+    pool: int = 20,
+    k: int = 100,
 ) -> str:
     """The ids of the k best documents, one a line.
 
     Args:
         index: An index that `firsthand rag index` made; empty: that of the task's benchmark.
-        variant: dense, lexical, or both fused by reciprocal rank (hybrid).
+        variant: dense, lexical, both fused by reciprocal rank (hybrid), or by scaled scores (convex).
         embedder: With a benchmark's index: the embedder of its vectors.
+        rerank: logprob or listwise, which ask the agent's model, or cross_encoder:MODEL; empty: none.
+        pool: Documents that are reranked; those behind them keep their order.
         k: Number of documents.
     """
     corpus = corpus_in(ctx, await task_index(task, index, embedder="" if variant == "lexical" else embedder))
-    hits = await brief(corpus, variant, SEARCHES[variant](corpus))(Query(task.prompt), k)
+    found = SEARCHES[variant](corpus)
+    if not asks_model(rerank):
+        found = brief(corpus, variant, top_reranked(found, rerank, corpus, None, pool=pool))
+    else:
+        found = top_reranked(found, rerank, corpus, ContextWriter(ctx), pool=pool)
+    hits = await found(Query(task.prompt), k)
     best: dict[str, float] = {}
     for hit in hits:
         best.setdefault(hit.chunk.document, hit.score)
     ctx.note("ranking", documents=list(best), scores=list(best.values()))
     return "\n".join(best)
+
+
+def top_reranked(retriever: Retriever, name: str, corpus: Corpus, writer: Writer | None, *, pool: int) -> Retriever:
+    """The retriever with its first `pool` hits reranked and the others behind them; scores are places, counted from k."""
+    if not name:
+        return retriever
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        hits = list(await retriever(query, max(pool, k)))
+
+        async def given(query: Query, k: int) -> Sequence[Hit]:
+            return hits[:pool]
+
+        best = await reranked(given, name, corpus, writer, pool=pool)(query, pool)
+        return [replace(hit, score=float(k - place)) for place, hit in enumerate([*best, *hits[pool:]][:k])]
+
+    return found
 
 
 def brief(corpus: Corpus, name: str, retriever: Retriever) -> Retriever:

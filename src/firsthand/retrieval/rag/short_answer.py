@@ -18,9 +18,10 @@ from firsthand.retrieval.benchmark_corpus import task_index
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import ChunkIndex
 from firsthand.retrieval.corpus import Corpus
-from firsthand.retrieval.rag.retrieve import SEARCHES, Search
+from firsthand.retrieval.rag.retrieve import Search
 from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Hit, Query
+from firsthand.retrieval.retrievers.searches import SEARCHES
 from firsthand.retrieval.retrievers.selection import per_source as capped
 from firsthand.task import Task
 
@@ -54,7 +55,7 @@ async def short_answer(
         given: nothing (closed book), retrieved passages, all documents (long context), or oracle: the documents that
             `task.metadata["documents"]` names.
         index: An index that `firsthand rag index` made; empty: that of the task's benchmark.
-        search: hybrid, dense or lexical.
+        search: hybrid, dense, lexical or convex.
         embedder: With a benchmark's index: the embedder of its vectors.
         k: Retrieved passages.
         per_source: At most so many of one source (the `source` of a passage's values); 0 is no limit.

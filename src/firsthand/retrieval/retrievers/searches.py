@@ -1,4 +1,5 @@
-"""The three searches that everything else is made of: dense (vectors), lexical (BM25) and hybrid (both, fused by rank)."""
+"""The searches that everything else is made of: dense (vectors), lexical (BM25), hybrid (both, fused by rank) and convex
+(both, fused by score)."""
 
 from __future__ import annotations
 
@@ -14,9 +15,12 @@ from firsthand.retrieval.chunk_index import HybridSearch
 from firsthand.retrieval.corpus import Corpus, arguments_of, as_one
 from firsthand.retrieval.retriever import Hit, Query, Retriever, TrailStep
 from firsthand.retrieval.retrievers.fusion import fuse
+from firsthand.retrieval.retrievers.score_fusion import fuse_scores
 
 POOL = 100
 """Hits of each search that are fused; deeper ranks add less than 1/160 to a score."""
+CONVEX_WEIGHTS = (0.4, 0.6)
+"""Of vectors and terms; chosen on half of SciFact's train claims (docs/retrieval-evaluation.md)."""
 
 
 def dense(corpus: Corpus) -> Retriever:
@@ -84,7 +88,19 @@ def hybrid(
     return found
 
 
-SEARCHES: dict[str, Callable[[Corpus], Retriever]] = {"dense": dense, "lexical": lexical, "hybrid": hybrid}
+def convex(corpus: Corpus, *, weights: Sequence[float] = CONVEX_WEIGHTS, pool: int = POOL) -> Retriever:
+    """Combines the scaled scores of `dense` and `lexical`. An index without vectors is searched by its terms alone."""
+    if corpus.embedder is None:
+        return lexical(corpus)
+    return as_one(corpus, "convex", fuse_scores(dense(corpus), lexical(corpus), weights=weights, pool=pool))
+
+
+SEARCHES: dict[str, Callable[[Corpus], Retriever]] = {
+    "dense": dense,
+    "lexical": lexical,
+    "hybrid": hybrid,
+    "convex": convex,
+}
 """The searches by name."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,23 @@ from firsthand.retrieval.store.search_rows import Ints, SearchRows
 
 _BATCH = 20_000
 _LEAST_ALIVE = 0.75
+_FRESH = 0.8
 PROBED = 1 / 32
 """The share of lists that a search looks into; 16 lists at least."""
+
+
+@dataclass(frozen=True)
+class AnnReport:
+    """The approximate side file of an index, as it is now."""
+
+    covered: int
+    """Chunks in it; 0 if it is damaged, or of other chunks than the index has."""
+    chunks: int
+    """Searchable chunks of the index; those that are not covered are searched exactly."""
+    recall: float | None
+    """Share of the true nearest chunks that its candidates hold; None if it covers none, or too few."""
+    queries: int
+    k: int
 
 
 class AnnFile:
@@ -48,14 +64,14 @@ class AnnFile:
         for first in range(0, count, _BATCH):
             made.add(rows.vectors.approximate(np.arange(first, min(first + _BATCH, count))))
         digest = rows.digest(count)
-        beside = _path(index).with_name(f"{_path(index).name}.{os.getpid()}.new")
+        beside = ann_path(index).with_name(f"{ann_path(index).name}.{os.getpid()}.new")
         body = faiss.serialize_index(made).tobytes()
         try:
             beside.write_bytes(_head(count, digest, hashlib.sha256(body).hexdigest()) + body)
-            beside.replace(_path(index))
+            beside.replace(ann_path(index))
         except OSError as error:
             raise StoreError(
-                f"{_path(index)} cannot be written ({error.strerror}): make room, then build again"
+                f"{ann_path(index)} cannot be written ({error.strerror}): make room, then build again"
             ) from None
         finally:
             beside.unlink(missing_ok=True)
@@ -67,7 +83,7 @@ class AnnFile:
         try:
             import faiss
 
-            raw = _path(index).read_bytes()
+            raw = ann_path(index).read_bytes()
             name, count, digest, checksum = raw[: _HEAD - 1].decode().split()
             body = raw[_HEAD:]
             if name != _NAME or hashlib.sha256(body).hexdigest() != checksum:
@@ -83,6 +99,10 @@ class AnnFile:
         if self._checked[0] is not rows.numbers:  # a changed index has other arrays
             self._checked = (rows.numbers, rows.digest(self.count) == self._digest)
         return self._checked[1] and float(rows.alive[: self.count].mean()) >= _LEAST_ALIVE
+
+    def fresh_for(self, rows: SearchRows) -> bool:
+        """True if it covers these rows but for a fifth of them at most, which were stored later."""
+        return self.covers(rows) and self.count >= _FRESH * len(rows.numbers)
 
     def nearest(self, query: Vectors, k: int) -> Ints:
         """The rows of some 4 k highest approximate scores (50 at least), ascending."""
@@ -102,5 +122,6 @@ def _head(count: int, digest: str, checksum: str) -> bytes:
     return f"{_NAME} {count} {digest} {checksum}".ljust(_HEAD - 1).encode() + b"\n"
 
 
-def _path(index: Path) -> Path:
+def ann_path(index: Path) -> Path:
+    """The side file of an index."""
     return index.with_name(f"{index.name}.ann")

@@ -18,7 +18,7 @@ from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.retriever import Filter, Hit, TrailStep
 from firsthand.retrieval.store import document_rows as rows_of
 from firsthand.retrieval.store.analyzer import Analyzer
-from firsthand.retrieval.store.ann_file import AnnFile
+from firsthand.retrieval.store.ann_file import AnnFile, AnnReport, ann_path
 from firsthand.retrieval.store.filter_masks import FilterMasks
 from firsthand.retrieval.store.header_row import refuse_stale_header
 from firsthand.retrieval.store.index_file import IndexFile
@@ -52,6 +52,36 @@ class IndexSearch:
             self._passing(connection, {})
             self._ann = AnnFile.built(self._file.path, self._rows)
         return self._ann.count
+
+    def needs_ann(self) -> bool:
+        """True if there are so many chunks that a side file is used, and none that covers most of them."""
+        if not self._header.dimension or self._file.path is None:
+            return False
+        with self._file.reading() as connection:
+            count = connection.execute("SELECT count(*) FROM chunks WHERE searchable").fetchone()[0]
+            if count < self.ann_rows:
+                return False
+            self._passing(connection, {})
+            ann = self._ann or AnnFile.opened(self._file.path, self._rows)
+            return not ann.fresh_for(self._rows)
+
+    def ann_report(self, queries: int, k: int) -> AnnReport | None:
+        """The side file's coverage, and its candidates' recall for the k nearest of stored vectors; None without one."""
+        if not self._header.dimension or self._file.path is None or not ann_path(self._file.path).is_file():
+            return None
+        with self._file.reading() as connection:
+            passing = self._passing(connection, {})
+            ann, rows = AnnFile.opened(self._file.path, self._rows), self._rows
+            if not ann.covers(rows) or len(passing) <= k:
+                return AnnReport(0, len(passing), None, 0, k)
+            covered = passing[passing < ann.count]
+            asked = np.random.default_rng(0).choice(covered, size=min(queries, len(covered)), replace=False)
+            held = 0
+            for row, query in zip(asked, rows.vectors.approximate(asked), strict=True):
+                near, _ = self._best_vectors(connection, query, k + 1, covered, exact=True)
+                near = near[near != row][:k]
+                held += len(np.intersect1d(ann.nearest(query, k + 1), near))
+            return AnnReport(len(covered), len(passing), held / (k * len(asked)), len(asked), k)
 
     def _candidates(self, query: Vectors, k: int, passing: Ints) -> Ints:
         """The rows whose vectors are compared exactly: all that can be among the best, or an approximation of them."""
@@ -98,11 +128,13 @@ class IndexSearch:
             for rank, (hit, trail) in enumerate(zip(hits, trails, strict=True), 1)
         ]
 
-    def _best_vectors(self, connection: Any, query: Vectors, k: int, passing: Ints) -> tuple[Ints, Scores]:
+    def _best_vectors(
+        self, connection: Any, query: Vectors, k: int, passing: Ints, *, exact: bool = False
+    ) -> tuple[Ints, Scores]:
         """The k rows of highest cosine, and their scores, from the vectors in the file."""
         if k < 1 or not len(passing):
             return np.empty(0, dtype=np.int64), np.empty(0)
-        candidates = self._candidates(query, k, passing)
+        candidates = self._rows.vectors.candidates(query, k, passing) if exact else self._candidates(query, k, passing)
         active = connection.execute("SELECT active FROM header").fetchone()[0]
         numbers = self._rows.numbers[candidates].tolist()
         found = connection.execute(  # CROSS JOIN keeps the order of the numbers without sorting

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,11 +24,12 @@ import numpy as np
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, nearest
 from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
-from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors
+from firsthand.retrieval.chunk_index import DocumentOutline, IndexedDocument, IndexHeader, IngestReceipt, Vectors
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Filter, Hit
 from firsthand.retrieval.store import document_rows as rows_of
 from firsthand.retrieval.store.analyzer import Analyzer
+from firsthand.retrieval.store.ann_file import AnnReport
 from firsthand.retrieval.store.header_row import agreed_header, refuse_stale_header
 from firsthand.retrieval.store.index_checks import faults
 from firsthand.retrieval.store.index_file import MEMORY, IndexFile
@@ -223,6 +224,24 @@ class SqliteIndex:
         with self._file.reading() as connection:
             return int(connection.execute("SELECT count(*) FROM chunks WHERE searchable").fetchone()[0])
 
+    def outlines(self) -> Iterator[DocumentOutline]:
+        """Yields every document without its text, by id, in constant memory. One that is put or deleted meanwhile may be
+        missing."""
+        after: tuple[Any, ...] = ()
+        while True:
+            where = "WHERE id > ?" if after else ""
+            with self._file.reading() as connection:
+                found = connection.execute(
+                    f"SELECT id, sha256, title, source, meta FROM documents {where} ORDER BY id LIMIT {_AT_ONCE}", after
+                ).fetchall()
+            for id, sha256, title, source, meta in found:
+                body: dict[str, Json] = self._readable(json.loads, meta)
+                title, source = rows_of.python_text(title), rows_of.python_text(source)
+                yield DocumentOutline(rows_of.python_text(id), sha256, title, source, body)
+            if len(found) < _AT_ONCE:
+                return
+            after = found[-1][:1]
+
     def metas(self) -> dict[str, dict[str, Json]]:
         """The `meta` of each document, by id."""
         with self._file.reading() as connection:
@@ -276,6 +295,17 @@ class SqliteIndex:
         MissingExtra without faiss.
         """
         return self._search.build_ann()
+
+    def needs_ann(self) -> bool:
+        """True if the index is so large that searches use a side file, and has none that covers four fifths of it."""
+        return self._search.needs_ann()
+
+    def ann_report(self, *, queries: int = 100, k: int = 10) -> AnnReport | None:
+        """The state of the approximate side file and its measured recall; None if there is none beside the index.
+
+        Each of `queries` stored vectors, drawn with a fixed seed, is searched for its k nearest others.
+        """
+        return self._search.ann_report(queries, k)
 
     def _readable(self, read: Callable[[Any], T], row: Any) -> T:
         try:

@@ -36,7 +36,7 @@ class SearchRequest(Wire):
 
     query: Text
     k: Annotated[int, Field(ge=1, le=MAX_HITS)] = 5
-    search: Literal["dense", "lexical", "hybrid"] = "hybrid"
+    search: Literal["dense", "lexical", "hybrid", "convex"] = "hybrid"
     where: Annotated[dict[str, Any], Field(max_length=16)] | None = None
 
 
