@@ -108,7 +108,7 @@ def test_a_crash_is_that_files_failure() -> None:
         parser.parse("pdf", written.pdf(["warm"]), "p.pdf")
         assert parser._process is not None
         pid = parser._process.pid
-        timer = threading.Timer(0.3, os.kill, [pid, signal.SIGSEGV])
+        timer = threading.Timer(0.3, os.killpg, [pid, signal.SIGSEGV])
         timer.start()
         with pytest.raises(DataError, match=r"its parser crashed \(SIGSEGV\)"):
             parser.parse("pdf", written.nested_pdf(), "crashes.pdf")

@@ -69,7 +69,7 @@ EDGES = {
     "patterns": "tokens",
     "safety": "",
     "memories": "",
-    "retrieval": "tools kernels providers patterns tokens hub",
+    "retrieval": "sandbox tools kernels providers patterns tokens hub",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools providers",
