@@ -91,6 +91,21 @@ def test_a_value_of_another_type_is_damage(whole: Path, tmp_path: Path, statemen
         used(changed(whole, tmp_path, statement))
 
 
+@pytest.mark.parametrize("column", ["id", "title"])
+def test_names_of_documents_that_are_no_text_are_damage(whole: Path, tmp_path: Path, column: str) -> None:
+    with (
+        open_index(changed(whole, tmp_path, f"UPDATE documents SET {column} = x'ff00'"), read_only=True) as index,
+        pytest.raises(StoreError, match="is damaged"),
+    ):
+        index.title("a") if column == "title" else index.hashes()
+
+
+def test_words_that_are_no_text_are_found_by_a_recount(whole: Path, tmp_path: Path) -> None:
+    path = changed(whole, tmp_path, "UPDATE words SET word = x'ff00' WHERE number = 1")
+    with open_index(path, read_only=True) as index:
+        assert any("FTS5 and the chunks differ" in fault for fault in index.verify())
+
+
 def test_numbers_that_we_did_not_give_take_no_memory(whole: Path, tmp_path: Path) -> None:
     """A word of the number 4e9 had places made for all numbers below it: 32 GB for an index of 100 kB."""
     far = 4_000_000_000
