@@ -1,0 +1,188 @@
+"""Rules of single lines in which planted changes lived: each test is a property, or a table of both sides of a limit."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import re
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from firsthand.benchmarks.arithmetic import make_tasks
+from firsthand.benchmarks.sources.tables import read_table
+from firsthand.cluster.replicas.replica_adapters import SharedAdapters
+from firsthand.embed.embedding_config import _from_processor
+from firsthand.errors import ConfigError, DataError, ModelError, ModelFileError
+from firsthand.hub.inspection import _ratio
+from firsthand.patterns.parts import label_choice
+from firsthand.retrieval.rag.modular import _check
+from firsthand.sandbox.programs import box_inside
+from firsthand.train.losses.distillation import generalised_jsd
+from firsthand.train.recipes import distill
+
+
+def numbers_of(level: int) -> dict[str, list[int]]:
+    """The operands of many problems of a level, by their operators."""
+    found: dict[str, list[int]] = {}
+    for seed in range(40):
+        for task in make_tasks(seed, (level,), 60):
+            assert isinstance(task.prompt, str)
+            told = task.prompt.removeprefix("What is ").removesuffix("?")
+            found.setdefault("".join(re.findall(r"[-+*]", told)), []).extend(map(int, re.findall(r"\d+", told)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("level", "ranges"),
+    [
+        (1, {"+": (10, 99), "-": (10, 99)}),
+        (2, {"*": (3, 99), "++": (10, 99), "+-": (10, 99)}),
+    ],
+)
+def test_the_operands_of_a_level_fill_its_range(level: int, ranges: dict[str, tuple[int, int]]) -> None:
+    found = numbers_of(level)
+    assert {form: (min(each), max(each)) for form, each in found.items()} == ranges
+
+
+def test_blank_lines_of_a_table_are_no_rows_and_count_as_lines(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('\n{"a": 1}\n   \n{"a": 2}\n\n')
+    assert [(row.columns["a"], row.where) for row in read_table(path)] == [
+        (1, f"{path}, line 2"),
+        (2, f"{path}, line 4"),
+    ]
+    path.write_text('{"a": 1}\n\n{"a":')
+    with pytest.raises(DataError, match=r"line 3 \(the last line: is the file cut short\?\)"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(("whole", "parts", "expected"), [(None, 4, None), (4, None, None), (0, 4, None), (9, 2, 4)])
+def test_a_ratio_with_an_unknown_side_is_unknown(whole: int | None, parts: int | None, expected: int | None) -> None:
+    assert _ratio(whole, parts) == expected
+
+
+@pytest.mark.parametrize(("texts", "is_sound"), [(0, False), (1, True), (2, False)])
+def test_an_embedders_template_has_one_text(texts: int, is_sound: bool) -> None:
+    pieces = [
+        {"SpecialToken": {"id": "[CLS]"}},
+        *[{"Sequence": {"id": "A"}}] * texts,
+        {"SpecialToken": {"id": "[SEP]"}},
+    ]
+    processor = {
+        "type": "TemplateProcessing",
+        "single": pieces,
+        "special_tokens": {"[CLS]": {"ids": [7]}, "[SEP]": {"ids": [8, 9]}},
+    }
+    if is_sound:
+        assert _from_processor(processor, Path("t.json")) == ((7,), (8, 9))
+    else:
+        with pytest.raises(ModelFileError, match=f"has {texts} texts: expected 1"):
+            _from_processor(processor, Path("t.json"))
+
+
+def test_a_replica_that_refuses_an_adapter_does_not_hide_what_the_others_did() -> None:
+    ended: list[int] = []
+
+    class Fleet:
+        prepare: Any = None
+
+        async def call(self, body: dict[str, Any], *, slot: int) -> str:
+            if slot == 0:
+                raise ModelError("no")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            ended.append(slot)
+            return f"fingerprint {slot}"
+
+    adapters = SharedAdapters(Fleet())  # type: ignore[arg-type]
+    refused, *others = asyncio.run(adapters._call([0, 1, 2], {}))  # type: ignore[list-item]
+    assert isinstance(refused, ModelError) and others == ["fingerprint 1", "fingerprint 2"]
+    assert ended == [1, 2]
+
+
+def test_a_snapshot_leaves_out_what_is_no_file_folder_or_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("words")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+
+    def snapshot(since: dict[str, Any]) -> dict[str, Any]:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(json.dumps(since).encode())))
+        kind, _, raw = box_inside.do_snapshot([str(tmp_path)], 1 << 20).partition(":")
+        assert kind == "whole"
+        found: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(raw)))
+        return found
+
+    changed = {path: found for path, found, _ in snapshot({})["changed"]}
+    assert sorted(Path(path).name for path in changed) == ["file", "folder", "link"]
+    assert snapshot(changed) == {"gone": [], "changed": []}
+    again = {
+        path: found for path, found, _ in snapshot(changed | {str(tmp_path / "old"): ["file", 420, ""]})["changed"]
+    }
+    assert again == {}
+
+
+@pytest.mark.parametrize("beta", [0.2, 0.5, 0.9])
+def test_distillation_passes_its_settings_to_the_divergence(beta: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, taught = (torch.randn(3, 8, generator=generator) for _ in range(2))
+    monkeypatch.setattr("firsthand.train.step_loss.logits_of", lambda teacher, batch, rows: taught)
+    teacher: Any = SimpleNamespace(architecture=SimpleNamespace(vocab_size=8))
+    config = distill.Config("data", teacher="t", model="m", divergence="jsd", beta=beta, temperature=1.7)
+    found = distill.soft_loss(teacher, config)(None, torch.arange(3), student)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, generalised_jsd(student, taught, beta=beta, temperature=1.7))
+
+
+class Saying:
+    """A Context of a model that cannot score, and says one text."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    async def score(self, labels: object) -> Any:
+        raise ModelError("no log-probs")
+
+    def say(self, asked: str) -> Saying:
+        return self
+
+    async def generate(self) -> Saying:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("said", "chosen"),
+    [
+        ("Wrong, not right.", "wrong"),
+        ("It is RIGHT", "right"),
+        ("rightful", "rightful"),
+        ("neither", "right"),
+        ("", "right"),
+    ],
+)
+def test_a_model_that_cannot_score_has_chosen_the_label_that_it_names_first(said: str, chosen: str) -> None:
+    found = asyncio.run(label_choice.choose(Saying(said), ("right", "wrong", "rightful")))  # type: ignore[arg-type]
+    assert found.label == chosen
+    assert found.probabilities == {label: float(label == chosen) for label in ("right", "wrong", "rightful")}
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "search", "is_sound"),
+    [
+        ("hyde", "lexical", False),
+        ("hyde", "dense", True),
+        ("hyde", "hybrid", True),
+        ("none", "lexical", True),
+        ("multi_query", "lexical", True),
+    ],
+)
+def test_hyde_alone_needs_vectors(rewrite: str, search: str, is_sound: bool) -> None:
+    with pytest.raises(ConfigError, match="no index at" if is_sound else "HyDE searches by vectors"):
+        _check(rewrite=rewrite, search=search, index="/nowhere", k=5)
