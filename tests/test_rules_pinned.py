@@ -20,11 +20,23 @@ from firsthand.benchmarks.arithmetic import make_tasks
 from firsthand.benchmarks.sources.tables import read_table
 from firsthand.cluster.replicas.replica_adapters import SharedAdapters
 from firsthand.embed.embedding_config import _from_processor
-from firsthand.errors import ConfigError, DataError, ModelError, ModelFileError
+from firsthand.errors import (
+    ConfigError,
+    DataError,
+    LimitExceeded,
+    ModelError,
+    ModelFileError,
+    PromptTooLong,
+    QueueFull,
+    StoreError,
+    TransientError,
+    UnknownName,
+)
 from firsthand.hub.inspection import _ratio
 from firsthand.patterns.parts import label_choice
 from firsthand.retrieval.rag.modular import _check
 from firsthand.sandbox.programs import box_inside
+from firsthand.serve.http.refusals import refusal_of
 from firsthand.train.losses.distillation import generalised_jsd
 from firsthand.train.recipes import distill
 
@@ -186,3 +198,27 @@ def test_a_model_that_cannot_score_has_chosen_the_label_that_it_names_first(said
 def test_hyde_alone_needs_vectors(rewrite: str, search: str, is_sound: bool) -> None:
     with pytest.raises(ConfigError, match="no index at" if is_sound else "HyDE searches by vectors"):
         _check(rewrite=rewrite, search=search, index="/nowhere", k=5)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "wait"),
+    [
+        (PromptTooLong("x"), 400, "context_length_exceeded", None),
+        (ConfigError("x"), 400, None, None),
+        (LimitExceeded("tokens", "x"), 400, None, None),
+        (QueueFull("x"), 429, "queue_full", "1"),
+        (TransientError("x"), 503, "try_again", "1"),
+        (TransientError("x", 0.4), 503, "try_again", "1"),
+        (TransientError("x", 2.6), 503, "try_again", "3"),
+        (UnknownName("x"), 404, None, None),
+        (DataError("x"), 501, None, None),
+        (StoreError("x"), 500, None, None),
+        (ValueError("secret"), 500, "internal_error", None),
+    ],
+)
+def test_each_error_has_its_status_its_code_and_its_wait(
+    error: Exception, status: int, code: str | None, wait: str | None
+) -> None:
+    found = refusal_of(error)
+    assert (found.status, found.code, (found.headers or {}).get("retry-after")) == (status, code, wait)
+    assert "secret" not in found.body().decode()
