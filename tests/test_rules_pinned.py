@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib.util
 import io
 import json
 import os
 import re
+import sqlite3
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +39,9 @@ from firsthand.patterns.parts import label_choice
 from firsthand.retrieval.rag.modular import _check
 from firsthand.sandbox.programs import box_inside
 from firsthand.serve.http.refusals import refusal_of
+from firsthand.telemetry import genai
+from firsthand.telemetry.genai import MAX_CONTENT_CHARS
+from firsthand.tools.sql import MAX_ROWS, SqlFile
 from firsthand.train.losses.distillation import generalised_jsd
 from firsthand.train.recipes import distill
 
@@ -222,3 +227,47 @@ def test_each_error_has_its_status_its_code_and_its_wait(
     found = refusal_of(error)
     assert (found.status, found.code, (found.headers or {}).get("retry-after")) == (status, code, wait)
     assert "secret" not in found.body().decode()
+
+
+def test_the_schema_of_a_database_names_more_tables_than_a_query_has_rows(tmp_path: Path) -> None:
+    path = tmp_path / "d.sqlite"
+    connection = sqlite3.connect(path)
+    for number in range(MAX_ROWS + 5):
+        connection.execute(f"CREATE TABLE t{number:04d} (a)")
+    connection.commit()
+    connection.close()
+    told = SqlFile(path).sql_schema()
+    assert told.count("CREATE TABLE") == MAX_ROWS + 5 and "there is more" not in told
+
+
+@pytest.mark.parametrize("length", [MAX_CONTENT_CHARS - 40, MAX_CONTENT_CHARS + 40, 3 * MAX_CONTENT_CHARS])
+def test_exported_json_is_whole_or_cut_and_stays_json(length: int) -> None:
+    for value in ({"a": "x" * length}, [{"role": "user", "parts": [{"type": "text", "content": "x" * length}]}]):
+        text = genai._json(value)
+        assert len(text) <= MAX_CONTENT_CHARS
+        found = json.loads(text)
+        if length < MAX_CONTENT_CHARS - 100 or len(json.dumps(value)) <= MAX_CONTENT_CHARS:
+            assert found == value
+        elif isinstance(value, dict):
+            assert isinstance(found, str) and found.startswith('{"a": "xxx') and found.endswith("…")
+        else:
+            assert found[0]["role"] == "user" and found[0]["parts"][0]["content"].endswith("…")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("inspect_ai") is None, reason="needs pip install 'firsthand[inspect]'")
+@pytest.mark.parametrize(
+    ("roles", "is_sound"), [(["user"], True), (["user", "assistant"], False), (["system"], False), ([], False)]
+)
+def test_a_sample_that_ends_with_no_question_is_refused(roles: list[str], is_sound: bool) -> None:
+    from inspect_ai.dataset import Sample
+    from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
+
+    from firsthand.bridges.inspect.task_samples import task_of
+
+    kinds = {"user": ChatMessageUser, "assistant": ChatMessageAssistant, "system": ChatMessageSystem}
+    sample = Sample(input=[kinds[role](content=f"the {role}") for role in roles], id="s1")
+    if is_sound:
+        assert task_of(sample, "t", "", "").prompt == "the user"
+    else:
+        with pytest.raises(DataError, match="does not end with a user message"):
+            task_of(sample, "t", "", "")
