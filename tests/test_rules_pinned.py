@@ -21,7 +21,9 @@ import torch
 from firsthand.benchmarks.arithmetic import make_tasks
 from firsthand.benchmarks.sources.tables import read_table
 from firsthand.cluster.replicas.replica_adapters import SharedAdapters
+from firsthand.cluster.spread.run_worker import error_of
 from firsthand.embed.embedding_config import _from_processor
+from firsthand.engine.memory.blocks import BlockPool
 from firsthand.errors import (
     ConfigError,
     DataError,
@@ -35,6 +37,7 @@ from firsthand.errors import (
     UnknownName,
 )
 from firsthand.hub.inspection import _ratio
+from firsthand.hub.model_lookup import _expect_readable
 from firsthand.patterns.parts import label_choice
 from firsthand.retrieval.rag.modular import _check
 from firsthand.sandbox.programs import box_inside
@@ -271,3 +274,36 @@ def test_a_sample_that_ends_with_no_question_is_refused(roles: list[str], is_sou
     else:
         with pytest.raises(DataError, match="does not end with a user message"):
             task_of(sample, "t", "", "")
+
+
+def test_a_table_whose_beginning_is_behind_the_window_enters_nothing_into_the_cache() -> None:
+    pool, tokens = BlockPool(12, 4, window=4), list(range(16))
+    table: list[int] = []
+    assert pool.extend(table, 0, 16) == []
+    assert pool.commit(tokens[:8], table, 0, 8) == 2
+    pool.trim(table, 16)
+    assert table[0] == pool.null_block and table[3] != pool.null_block
+    cached = pool.num_cached
+    assert pool.commit(tokens, table, 0, 16) == 4
+    assert pool.num_cached == cached and pool.match([9] * 16) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "is empty: fetch it again"), (b"GGU", "it starts with b'GGU'"), (b"\0\0\0\0more", "it starts with")],
+)
+def test_a_file_that_is_no_model_says_how_it_begins(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=re.escape(told)):
+        _expect_readable(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("ConfigError", ConfigError), ("TransientError", TransientError), ("Iterable", RuntimeError), ("difflib", RuntimeError),
+     ("KeyError", RuntimeError), ("nearest", RuntimeError), ("__doc__", RuntimeError)],
+)  # fmt: skip
+def test_a_worker_reports_errors_of_ours_alone(name: str, kind: type[Exception]) -> None:
+    found = error_of(name, "told")
+    assert type(found) is kind and "told" in str(found)
