@@ -7,10 +7,12 @@ import base64
 import importlib.util
 import io
 import json
+import math
 import os
 import re
 import sqlite3
 import zlib
+from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,10 +40,16 @@ from firsthand.errors import (
 )
 from firsthand.hub.inspection import _ratio
 from firsthand.hub.model_lookup import _expect_readable
+from firsthand.loop.attempt_memory import MemoryChange, apply
+from firsthand.memory import MemoryItem
 from firsthand.patterns.parts import label_choice
+from firsthand.retrieval.documents.file_content import ReadSettings
+from firsthand.retrieval.documents.table_reader import read_table as read_table_file
 from firsthand.retrieval.rag.modular import _check
 from firsthand.sandbox.programs import box_inside
+from firsthand.scorers.patches.test_logs import read_log
 from firsthand.serve.http.refusals import refusal_of
+from firsthand.show.gate_report import difference_text
 from firsthand.telemetry import genai
 from firsthand.telemetry.genai import MAX_CONTENT_CHARS
 from firsthand.tools.sql import MAX_ROWS, SqlFile
@@ -307,3 +315,52 @@ def test_a_file_that_is_no_model_says_how_it_begins(tmp_path: Path, content: byt
 def test_a_worker_reports_errors_of_ours_alone(name: str, kind: type[Exception]) -> None:
     found = error_of(name, "told")
     assert type(found) is kind and "told" in str(found)
+
+
+def test_changes_of_a_memory_are_made_in_the_order_of_their_branches_whatever_came_first() -> None:
+    made: list[str] = []
+
+    class Told:
+        async def write(self, item: MemoryItem) -> None:
+            made.append(item.text)
+
+        async def forget(self, id: str) -> None:
+            made.append(f"forget {id}")
+
+    orders = [(0, 2), (0, 10), (1,), (1, 0)]
+    changes = [MemoryChange("e", order, MemoryItem.of(str(order), {})) for order in orders]
+    changes += [MemoryChange("e", (0, 5), None, "x")]
+    expected = ["(0, 2)", "forget x", "(0, 10)", "(1,)", "(1, 0)"]
+    for given in permutations(changes):
+        made.clear()
+        asyncio.run(apply(Told(), given))  # type: ignore[arg-type]
+        assert made == expected
+
+
+def test_rows_of_a_table_are_named_by_their_title_where_they_have_one() -> None:
+    data = b"name,age\nAna,3\n,4\nBo\n"
+    titled = read_table_file(data, "t.csv", ReadSettings(title_field="name")).documents[0]
+    assert [place.label for place in titled.locations] == ["1 (Ana)", "2", "3 (Bo)"]
+    plain = read_table_file(data, "t.csv", ReadSettings()).documents[0]
+    assert [place.label for place in plain.locations] == ["1", "2", "3"]
+    second = read_table_file(data, "t.csv", ReadSettings(title_field="age")).documents[0]
+    assert [place.label for place in second.locations] == ["1 (3)", "2 (4)", "3"]
+
+
+def test_a_test_of_django_that_a_migration_precedes_has_its_own_name() -> None:
+    line = "Applying sites.0002_alter_domain_unique...  test_a (app.tests.Case) ... ok"
+    assert read_log(line, "django") == {"test_a (app.tests.Case)": "PASSED"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (-0.1, 0.2, "+5.00% [-10.00%, +20.00%]"),
+        (-math.inf, 0.2, "+5.00% [unknown]"),
+        (-0.1, math.inf, "+5.00% [unknown]"),
+        (math.nan, math.nan, "+5.00% [unknown]"),
+    ],
+)
+def test_bounds_that_are_unknown_on_a_side_are_not_printed(low: float, high: float, told: str) -> None:
+    check: Any = SimpleNamespace(differences=SimpleNamespace(n=3, mean=0.05), bounds=(low, high))
+    assert difference_text(check) == told
