@@ -897,6 +897,13 @@ def test_a_redirect_to_another_service_is_not_followed_with_the_prompt(server):
         assert other.asked == []
 
 
+def test_a_redirect_to_another_name_is_not_followed(server):
+    away = server.url.replace("127.0.0.1", "localhost")
+    server.reply(Response(status_code=307, headers={"Location": f"{away}/moved"}), chat("elsewhere"))
+    assert "redirects to" in failure(server.model())
+    assert len(server.asked) == 1
+
+
 def test_a_redirect_on_the_same_server_is_followed(server):
     server.reply(Response(status_code=307, headers={"Location": f"{server.url}/moved"}))
     server.reply(chat("moved"))

@@ -364,3 +364,16 @@ def test_a_test_of_django_that_a_migration_precedes_has_its_own_name() -> None:
 def test_bounds_that_are_unknown_on_a_side_are_not_printed(low: float, high: float, told: str) -> None:
     check: Any = SimpleNamespace(differences=SimpleNamespace(n=3, mean=0.05), bounds=(low, high))
     assert difference_text(check) == told
+
+
+@pytest.mark.parametrize(
+    ("heading", "told"), [("a,b", None), ("a,b,a", "not a"), ("a,a,a,b", "not a"), ("a,,b", "not an empty one")]
+)
+def test_each_column_of_a_table_has_its_own_name(tmp_path: Path, heading: str, told: str | None) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"{heading}\n{','.join('1' for _ in heading.split(','))}\n")
+    if told is None:
+        assert list(read_table(path)[0].columns) == ["a", "b"]
+    else:
+        with pytest.raises(DataError, match=told):
+            read_table(path)
