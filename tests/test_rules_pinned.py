@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from firsthand.benchmarks.arithmetic import make_tasks
+from firsthand.benchmarks.mteb.labelled_texts import read_labelled
 from firsthand.benchmarks.sources.tables import read_table
 from firsthand.cluster.replicas.replica_adapters import SharedAdapters
 from firsthand.cluster.spread.run_worker import error_of
@@ -46,12 +47,14 @@ from firsthand.patterns.parts import label_choice
 from firsthand.retrieval.documents.file_content import ReadSettings
 from firsthand.retrieval.documents.table_reader import read_table as read_table_file
 from firsthand.retrieval.rag.modular import _check
+from firsthand.runs.forking import Kept
 from firsthand.sandbox.programs import box_inside
 from firsthand.scorers.patches.test_logs import read_log
 from firsthand.serve.http.refusals import refusal_of
 from firsthand.show.gate_report import difference_text
 from firsthand.telemetry import genai
 from firsthand.telemetry.genai import MAX_CONTENT_CHARS
+from firsthand.tokens.calls.call_source import CallSink
 from firsthand.tools.sql import MAX_ROWS, SqlFile
 from firsthand.train.losses.distillation import generalised_jsd
 from firsthand.train.recipes import distill
@@ -377,3 +380,64 @@ def test_each_column_of_a_table_has_its_own_name(tmp_path: Path, heading: str, t
     else:
         with pytest.raises(DataError, match=told):
             read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [("hi,greeting", None), ("hi,", "line 2"), (",greeting", "line 2"), ("hi", "line 2"), ("", "holds no rows")],
+)
+def test_a_labelled_text_has_both_a_text_and_a_category(tmp_path: Path, rows: str, told: str | None) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"text,category\n{rows}\n")
+    if told is None:
+        assert read_labelled(path) == (["hi"], ["greeting"])
+    else:
+        with pytest.raises(DataError, match=told):
+            read_labelled(path)
+
+
+def test_white_space_around_calls_is_dropped_and_within_a_text_kept() -> None:
+    for pieces, expected in (
+        (["a ", " b", "  "], "a  b"),
+        (["a\n", "\n", "b"], "a\n\nb"),
+        ([" a"], " a"),
+        (["  ", "\n"], ""),
+    ):
+        source = CallSink()
+        for piece in pieces:
+            source.add_text(piece)
+        assert "".join(map(str, source.take())) == expected
+    source = CallSink()
+    source.begin_call("f")
+    source.end_call("f", {}, None)
+    source.take()
+    for piece in ("\n\n", " b ", "c"):
+        source.add_text(piece)
+    assert source.take() == ["b c"]
+
+
+def test_a_forks_own_reply_comes_before_its_parents() -> None:
+    class Own:
+        def __init__(self, reply: Any):
+            self.reply = reply
+
+        def find(self, effect: str, request: str) -> Any:
+            return self.reply
+
+    calls: Any = {
+        "e": SimpleNamespace(kind="generate", request="r"),
+        "t": SimpleNamespace(kind="tool", request="r"),
+    }
+    kept = Kept.__new__(Kept)
+    kept.calls, kept.kept = calls, {"e": {"parent": 1}, "t": {"parent": 2}}
+    for own, effect, request, expected in (
+        ({"own": 1}, "e", "r", {"own": 1}),
+        (None, "e", "r", {"parent": 1}),
+        (None, "e", "another", {"parent": 1}),
+        (None, "t", "r", {"parent": 2}),
+        (None, "t", "another", None),
+        ({"own": 1}, "t", "another", {"own": 1}),
+        (None, "new", "r", None),
+    ):
+        kept.own = Own(own)  # type: ignore[assignment]
+        assert kept.find(effect, request) == expected
