@@ -246,9 +246,8 @@ def test_each_error_has_its_status_its_code_and_its_wait(
 def test_the_schema_of_a_database_names_more_tables_than_a_query_has_rows(tmp_path: Path) -> None:
     path = tmp_path / "d.sqlite"
     connection = sqlite3.connect(path)
-    for number in range(MAX_ROWS + 5):
-        connection.execute(f"CREATE TABLE t{number:04d} (a)")
-    connection.commit()
+    made = [f"CREATE TABLE t{number:04d} (a);" for number in range(MAX_ROWS + 5)]
+    connection.executescript("\n".join(["BEGIN;", *made, "COMMIT;"]))
     connection.close()
     told = SqlFile(path).sql_schema()
     assert told.count("CREATE TABLE") == MAX_ROWS + 5 and "there is more" not in told
