@@ -10,6 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,20 @@ def parser() -> Iterator[BoundedParser]:
     made = BoundedParser(ReadSettings())
     yield made
     made.close()
+
+
+def innermost(pid: int) -> int:
+    """The parser itself, which bubblewrap may have started."""
+    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(children[0])
+    return pid
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @needs_pdfium
@@ -107,14 +122,14 @@ def test_a_crash_is_that_files_failure() -> None:
     try:
         parser.parse("pdf", written.pdf(["warm"]), "p.pdf")
         assert parser._process is not None
-        pid = parser._process.pid
+        pid = innermost(parser._process.pid)
         timer = threading.Timer(0.3, os.kill, [pid, signal.SIGSEGV])
         timer.start()
         with pytest.raises(DataError, match=r"its parser crashed \(SIGSEGV\)"):
             parser.parse("pdf", written.nested_pdf(), "crashes.pdf")
         timer.join()
         assert parser.parse("pdf", written.pdf(["words"]), "p.pdf").documents
-        assert parser._process.pid != pid
+        assert innermost(parser._process.pid) != pid
     finally:
         parser.close()
 
@@ -123,11 +138,17 @@ def test_a_crash_is_that_files_failure() -> None:
 def test_closing_ends_a_parse_that_runs() -> None:
     parser = BoundedParser(ReadSettings())
     parser.parse("pdf", written.pdf(["warm"]), "p.pdf")
+    assert parser._process is not None
+    pid = innermost(parser._process.pid)
     timer = threading.Timer(0.3, parser.close)
     timer.start()
     with pytest.raises(DataError, match="the parser was closed"):
         parser.parse("pdf", written.nested_pdf(), "hangs.pdf")
     timer.join()
+    deadline = time.monotonic() + 20
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_running(pid)  # nor does what bubblewrap started
     with pytest.raises(DataError, match="the parser was closed"):
         parser.parse("pdf", written.pdf(["words"]), "p.pdf")
 

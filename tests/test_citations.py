@@ -351,12 +351,21 @@ def prompt_of(text: str, name: str = "evil.md", question: str = "q?") -> tuple[s
     "token",
     ["<|im_start|>system", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "[INST]", "[/INST]", "<<SYS>>", "</s>", "<s>",
      "<start_of_turn>model", "<end_of_turn>", "<tool_call>", "</tool_call>", "<think>", "[TOOL_CALLS]", "<｜User｜>",
-     "<eos>", "</passage 1 abc>", "<passage 2 abc>", "</untrusted>"],
+     "<eos>", "</passage 1 abc>", "<passage 2 abc>", "</untrusted>", "[|assistant|]", "[gMASK]", "<sop>", "<seed:bos>",
+     "[/THINK]", "[ARGS]", "[TOOL_CONTENT]", "<unused12>", "<turn|>", "<channel|>", "<end_of_text>", "]~b]ai", "]~!b[",
+     "]~e["],
 )  # fmt: skip
 def test_control_tokens_in_a_document_are_broken(token):
     prompt, _ = prompt_of(f"before {token} after")
     assert token not in prompt and "after" in prompt
     assert unescaped(escaped(token)) == token and escaped(token) != token
+
+
+@pytest.mark.parametrize(
+    "text", ["a < b", "x[i] = y[|k|", "if a <sopping> b", "[argument]", "<em>word</em>", "]~ approximately", "<b|"]
+)
+def test_plain_text_stays_as_it_is(text):
+    assert escaped(text.replace("[|", "[ |")) == text.replace("[|", "[ |")
 
 
 def test_a_forged_fence_closes_nothing():

@@ -171,3 +171,26 @@ def test_the_commands_build_and_measure_it(tmp_path: Path, capsys: pytest.Captur
     (words / "a.txt").write_text("a cat\n")
     assert main(["rag", "index", str(words), "--model", "none", "--ann", "yes"]) == 2
     assert "no vectors in a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["Flat", "IVF4,Flat", "IVF4,SQ8"])
+def test_a_side_file_of_another_kind_or_size_is_not_used(index: SqliteIndex, tmp_path: Path, kind: str) -> None:
+    """A side file may come from anybody, with the right checksums: faiss would read any kind of index of its own."""
+    import hashlib
+
+    import faiss
+
+    from firsthand.retrieval.store import ann_file
+
+    query = clustered(1, 9)[0]
+    exact = ids(index, query)
+    rows = index._search._rows
+    made = faiss.index_factory(24 if kind != "IVF4,SQ8" else 8, kind, faiss.METRIC_INNER_PRODUCT)
+    points = np.random.default_rng(0).normal(size=(4000, made.d)).astype(np.float32)
+    made.train(points)
+    made.add(points)
+    body = faiss.serialize_index(made).tobytes()
+    head = ann_file._head(4000, rows.digest(4000), hashlib.sha256(body).hexdigest())
+    (tmp_path / "x.index.ann").write_bytes(head + body)
+    index._search.ann_rows = 1000
+    assert ids(index, query) == exact and not used(index)

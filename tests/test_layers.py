@@ -68,7 +68,7 @@ EDGES = {
     # 3 thinking
     "patterns": "tokens",
     "safety": "",
-    "retrieval": "tools kernels providers patterns tokens hub",
+    "retrieval": "tools kernels providers patterns tokens hub sandbox",
     "memories": "runs retrieval",
     # 4 judging
     "stats": "runs",

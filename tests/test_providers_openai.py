@@ -888,6 +888,28 @@ def test_a_strange_charset_is_no_traceback(server, charset):
         ask(server.model())
 
 
+def test_a_redirect_to_another_service_is_not_followed_with_the_prompt(server):
+    with serving(Server()) as other:
+        other.reply(chat("internal"))
+        for status in (307, 308):
+            server.reply(Response(status_code=status, headers={"Location": f"{other.url}/v1/chat/completions"}))
+            assert "redirects" in failure(server.model())
+        assert other.asked == []
+
+
+def test_a_redirect_to_another_name_is_not_followed(server):
+    away = server.url.replace("127.0.0.1", "localhost")
+    server.reply(Response(status_code=307, headers={"Location": f"{away}/moved"}), chat("elsewhere"))
+    assert "redirects to" in failure(server.model())
+    assert len(server.asked) == 1
+
+
+def test_a_redirect_on_the_same_server_is_followed(server):
+    server.reply(Response(status_code=307, headers={"Location": f"{server.url}/moved"}))
+    server.reply(chat("moved"))
+    assert ask(server.model())[0].message.text == "moved"
+
+
 def test_a_redirect_without_end_is_one_of_our_errors(server):
     server.reply(Response(status_code=307, headers={"Location": server.url}))
     with pytest.raises(ModelError):

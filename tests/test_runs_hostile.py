@@ -285,3 +285,18 @@ def test_a_score_whose_detail_is_a_text_is_damage_and_no_attribute_error(folder:
             seal(connection, "traces", "true")
     with open_run(str(folder), tmp_path) as run, pytest.raises(StoreError, match="damaged"):
         run.samples("b")
+
+
+@pytest.mark.parametrize("part", ["config", "protocols", "reducers", "command"])
+@pytest.mark.parametrize("value", [None, "text", 5, [["a"]], {"a": 1}])
+def test_a_part_of_the_description_that_is_another_value_is_damage(folder: Path, part: str, value: object) -> None:
+    """`protocols` as a text ended `firsthand show` with an AttributeError."""
+    right = list if part == "command" else dict
+    with open_run(folder, folder.parent) as run:
+        replace_about(run, run.about | {part: value})
+    with open_run(folder, folder.parent) as run:
+        if isinstance(value, right):
+            assert run.about[part] == value and run.reducer("b")
+        else:
+            with pytest.raises(StoreError, match="a part of it is another value"):
+                run.protocols  # noqa: B018

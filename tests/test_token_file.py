@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
@@ -192,3 +193,48 @@ def test_pretraining_reads_a_token_file_that_is_written_once(tmp_path: Path) -> 
     data.write_text('{"text": "one document"}\n')
     with pytest.raises(ConfigError, match="no document falls into"):
         pretrain(tmp_path / "one", steps=1, data=(str(data),), tokens=tmp_path / "other", holdout=1e-9)
+
+
+def rewritten(folder, *, starts=None, **fields):
+    """The meta with other fields, and the file of starts with other numbers, whose hash is right."""
+    meta = json.loads((folder / "tokens.json").read_text())
+    if starts is not None:
+        (folder / "starts.bin").write_bytes(np.array(starts, dtype="<i8").tobytes())
+        meta["documents"] = len(starts) - 1
+    (folder / "tokens.json").write_text(json.dumps({k: v for k, v in {**meta, **fields}.items() if v is not None}))
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [
+        lambda n: [0, 2**50, n],
+        lambda n: [-5, 3, n],
+        lambda n: [0, n - 1],
+        lambda n: [0, 9, 3, n],
+        lambda n: [-(2**62), 2**62, n],
+    ],
+)
+def test_starts_that_do_not_divide_the_tokens_are_refused(tokenizer, tmp_path, starts):
+    corpus = write_token_file(TEXTS, tokenizer, tmp_path)
+    rewritten(tmp_path, starts=starts(len(corpus.ids)))
+    with pytest.raises(DataError, match="does not divide the tokens"):
+        open_token_file(tmp_path, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"tokens": math.inf}, {"bytes": None}, {"bytes": "x"}, {"tokenizer": None}, {"sha256": {}}, {"documents": [1]}],
+)
+def test_a_meta_that_is_none_is_refused(tokenizer, tmp_path, fields):
+    write_token_file(TEXTS, tokenizer, tmp_path)
+    rewritten(tmp_path, **fields)
+    with pytest.raises(DataError, match="holds no token file"):
+        open_token_file(tmp_path, tokenizer)
+
+
+def test_a_token_file_of_nothing_is_refused(tokenizer, tmp_path):
+    write_token_file(TEXTS, tokenizer, tmp_path)
+    (tmp_path / "tokens.bin").write_bytes(b"")
+    rewritten(tmp_path, starts=[0, 0], tokens=0)
+    with pytest.raises(DataError, match="has no tokens"):
+        open_token_file(tmp_path, tokenizer)

@@ -186,3 +186,33 @@ def test_a_disk_that_fills_leaves_the_older_checkpoints_and_the_run_can_be_resum
     assert sorted(path.name for path in folder.iterdir()) == ["step-000002", "step-000004"]
     resumed, told = run(folder, steps=8, seed=5)
     assert told[0]["step"] == 5 and all(torch.equal(resumed[name], weight) for name, weight in weights.items())
+
+
+def forged(folder, change):
+    """The newest checkpoint with another state; its hashes are those of its files."""
+    newest = sorted(folder.glob("step-*"))[-1]
+    state = json.loads((newest / "state.json").read_text())
+    told = change(state)
+    (newest / "state.json").write_text(told if isinstance(told, str) else json.dumps(state))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: "[" * 100_000,
+        lambda state: state.update(batches=None),
+        lambda state: state["batches"].update(drawn=-1),
+        lambda state: state.update(optimizer={}),
+        lambda state: state["optimizer"]["state"].update({"x": {"a": 1}}),
+        lambda state: state.update(random={}),
+        lambda state: state["random"].update(python=[3, [1], None]),
+        lambda state: state["random"].update(numpy=["MT19937", [1], 0, 0, 0.0]),
+    ],
+)
+def test_a_checkpoint_that_holds_something_else_is_passed_over(tmp_path, change):
+    whole, _ = run(tmp_path, steps=4)
+    assert len(list(tmp_path.glob("step-*"))) == 2
+    forged(tmp_path, change)
+    again, rows = run(tmp_path, steps=4, seed=99)
+    assert [row["step"] for row in rows] == [3, 4]  # from the one before
+    assert all(torch.equal(again[name], whole[name]) for name in whole)

@@ -112,7 +112,7 @@ def _name(row: TableRow, column: str) -> str:
 
 
 def _from_winner(row: TableRow) -> str:
-    winner = row.columns["winner"]
+    winner = row.columns.get("winner")
     known = ("model_a", "model_b", "a", "b", "tie", "both_bad", "tie (bothbad)", "bothbad")
     if winner not in known:
         raise DataError(f"{row.where}: the winner is {winner!r:.60}: one of {', '.join(known)} was expected")
@@ -131,13 +131,11 @@ def _from_flags(row: TableRow) -> str:
 
 def _from_preference(row: TableRow) -> str:
     try:
-        value = float(row.columns["preference"])
-    except (TypeError, ValueError):
+        value = float(given := row.columns.get("preference"))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         value = np.nan
     if not 1 <= value <= 2:
-        raise DataError(
-            f"{row.where}: the preference is {row.columns['preference']!r:.60}: a number from 1 (first) to 2 (second)"
-        )
+        raise DataError(f"{row.where}: the preference is {given!r:.60}: a number from 1 (first) to 2 (second)")
     return "tie" if value == 1.5 else "a" if value < 1.5 else "b"
 
 
@@ -159,18 +157,18 @@ def _style_differences(rows: list[TableRow], style: str, path: Path) -> NDArray[
 def _style_counts(row: TableRow, style: str) -> tuple[float, float]:
     columns = row.columns
     found: list[Any] = []
-    if style == "length":
-        pairs = (("len_a", "len_b"), ("len_1", "len_2"), ("length_a", "length_b"))
-        found = next(([columns[a], columns[b]] for a, b in pairs if a in columns and b in columns), [])
-    if not found and isinstance(about := columns.get("conv_metadata"), dict):
-        key = {"length": "sum_assistant_{}_tokens", "headers": "header_count_{}", "lists": "list_count_{}"}
-        found = [about.get(key.get(style, "bold_count_{}").format(side)) for side in "ab"]
-        found = [sum(each.values()) if isinstance(each, dict) else each for each in found]
-    if not found and "conversation_a" in columns and "conversation_b" in columns:
-        found = [style_count(_answers(columns[f"conversation_{side}"]), style) for side in "ab"]
     try:
+        if style == "length":
+            pairs = (("len_a", "len_b"), ("len_1", "len_2"), ("length_a", "length_b"))
+            found = next(([columns[a], columns[b]] for a, b in pairs if a in columns and b in columns), [])
+        if not found and isinstance(about := columns.get("conv_metadata"), dict):
+            key = {"length": "sum_assistant_{}_tokens", "headers": "header_count_{}", "lists": "list_count_{}"}
+            found = [about.get(key.get(style, "bold_count_{}").format(side)) for side in "ab"]
+            found = [sum(each.values()) if isinstance(each, dict) else each for each in found]
+        if not found and "conversation_a" in columns and "conversation_b" in columns:
+            found = [style_count(_answers(columns[f"conversation_{side}"]), style) for side in "ab"]
         first, second = (float(each) for each in found)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         first = second = np.nan
     if not (first >= 0 and second >= 0 and first + second < np.inf):
         raise DataError(

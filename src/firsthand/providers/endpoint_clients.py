@@ -52,11 +52,18 @@ class LoopClients:
 
 
 def bounded_client(
-    library: Any, *, timeout_s: float, max_reply_bytes: int, follow_redirects: bool, unsent_headers: Sequence[str] = ()
+    library: Any,
+    *,
+    timeout_s: float,
+    max_reply_bytes: int,
+    follow_redirects: bool,
+    unsent_headers: Sequence[str] = (),
+    only_origin: str = "",
 ) -> Any:
     """Returns an AsyncClient of `library` (httpx or httpx2) whose replies are uncompressed and bounded.
 
-    `unsent_headers` are taken from every request, whoever put them there.
+    `unsent_headers` are taken from every request, whoever put them there. With `only_origin`, a URL, no request leaves its
+    host and port but for https, so that a redirect takes no prompt to a service that only this machine reaches.
     """
 
     class BoundedReply(library.AsyncByteStream):  # type: ignore[misc]
@@ -87,6 +94,10 @@ def bounded_client(
             opened.append(response)
 
     async def strip(request: Any) -> None:
+        url, own = request.url, library.URL(only_origin)
+        is_own = (url.scheme, url.port) in ((own.scheme, own.port), ("https", None)) and url.host == own.host
+        if only_origin and not is_own:
+            raise ModelError(f"it redirects to {clip(str(url), 80)!r}: give that address, if you trust it")
         for name in unsent_headers:
             request.headers.pop(name, None)
 

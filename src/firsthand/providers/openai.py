@@ -260,7 +260,11 @@ class OpenAIModel:
     def _open_client(self) -> tuple[Any, Callable[[], Awaitable[None]]]:
         """Returns a client and what closes it."""
         connections = bounded_client(
-            httpx, timeout_s=self._timeout_s, max_reply_bytes=self._max_reply_bytes, follow_redirects=True
+            httpx,
+            timeout_s=self._timeout_s,
+            max_reply_bytes=self._max_reply_bytes,
+            follow_redirects=True,
+            only_origin=self._base_url,
         )
         # The placeholder is for local servers, which accept any key.
         client = self._sdk.AsyncOpenAI(

@@ -42,6 +42,7 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
 Status = Literal["running", "done", "interrupted"]
+_PARTS = (("config", dict), ("protocols", dict), ("reducers", dict), ("command", list))
 INDEX_S = 2.0
 """The index of runs is told of a run that goes on at most this often, or less often where that takes long."""
 INDEX_SHARE = 0.005
@@ -86,8 +87,8 @@ class Run:
     def about(self) -> Json:
         """The origin of the run: config, command, firsthand's version, the machine."""
         about = self.database.get(self._row()[2])
-        if not isinstance(about, dict):
-            raise self.database.damaged("the description of the run is not an object")
+        if not isinstance(about, dict) or any(not isinstance(about.get(part, kind()), kind) for part, kind in _PARTS):
+            raise self.database.damaged("the description of the run is not an object, or a part of it is another value")
         return about
 
     @property
@@ -98,8 +99,7 @@ class Run:
 
     def reducer(self, benchmark: str, asked: str | None = None) -> str:
         """The reducer of epochs by name: as asked for now, else when the run was made, else as the benchmark declares."""
-        declared = self.about.get("reducers", {}).get(benchmark, "")
-        return str(asked or self.config.get("reduce") or declared or "mean")
+        return str(asked or self.config.get("reduce") or self.about.get("reducers", {}).get(benchmark) or "mean")
 
     @property
     def protocols(self) -> dict[str, str]:

@@ -45,12 +45,12 @@ def bwrap_command(packages: Sequence[Path], workspace: Workspace | None, given: 
     command += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv"]
     for name, value in _environment().items():
         command += ["--setenv", name, value]
-    shown = {**_system(), **_python()}
+    shown = {**system_folders(), **python_folders()}
     shown |= {Path(f"/packages/{number}"): package.resolve() for number, package in enumerate(packages)}
     if workspace is not None and workspace.base is not None:
         shown[Path("/base")] = workspace.base.resolve()
     for place, folder in shown.items():
-        command += [*_made(place), "--ro-bind", str(folder), str(place)]
+        command += [*parents_of(place), "--ro-bind", str(folder), str(place)]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if (path := Path("/", name)).is_symlink():
             command += ["--symlink", str(path.readlink()), str(path)]
@@ -59,11 +59,11 @@ def bwrap_command(packages: Sequence[Path], workspace: Workspace | None, given: 
     if workspace is not None:
         command += ["--perms", "1777", "--size", str(workspace.size_bytes), "--tmpfs", WORKSPACE]
         for name in kept(workspace):
-            command += [*_made(Path(name)), "--dir", name]
+            command += [*parents_of(Path(name)), "--dir", name]
     for name, content in _copies().items():
-        given.append(_holding(content))
+        given.append(held_open(content))
         command += ["--perms", "0644", "--file", str(given[-1]), name]
-    command += ["--dir", "/tmp", "--proc", "/proc", *_devices(), "--remount-ro", "/", "--chdir", "/"]
+    command += ["--dir", "/tmp", "--proc", "/proc", *devices(), "--remount-ro", "/", "--chdir", "/"]
     return [*command, "--", *_worker(user, packages, workspace, list(map(str, shown)))]
 
 
@@ -117,14 +117,14 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _system() -> dict[Path, Path]:
+def system_folders() -> dict[Path, Path]:
     """Folders of the system's programs and libraries, each by the place where it is shown."""
     names = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc/alternatives")
     places = [Path("/", name) for name in names]
     return {place: place for place in places if place.is_dir() and not place.is_symlink()}
 
 
-def _python() -> dict[Path, Path]:
+def python_folders() -> dict[Path, Path]:
     """This Python's own installation, where it is not part of the system. A virtual environment stays outside."""
     prefix = Path(sys.base_prefix).resolve()
     if prefix == Path("/usr") or Path("/usr") in prefix.parents:
@@ -143,7 +143,7 @@ def _prefixes() -> list[str]:
     return sorted(place for place in places if Path("/usr") not in (Path(place), *Path(place).parents))
 
 
-def _made(place: Path) -> list[str]:
+def parents_of(place: Path) -> list[str]:
     """The bwrap options that make the folders above a path; those that bwrap makes by itself are closed to other users."""
     return [part for parent in reversed(place.parents[:-1]) for part in ("--dir", str(parent))]
 
@@ -157,7 +157,7 @@ def _copies() -> dict[str, bytes]:
     return copies | {f"/{name}": (_PROGRAMS / name).read_bytes() for name in names}
 
 
-def _holding(content: bytes) -> int:
+def held_open(content: bytes) -> int:
     """A descriptor from which the content is read."""
     memory = os.memfd_create("given", os.MFD_CLOEXEC)
     with open(memory, "wb", closefd=False) as file:
@@ -166,7 +166,7 @@ def _holding(content: bytes) -> int:
     return memory
 
 
-def _devices() -> list[str]:
+def devices() -> list[str]:
     """No terminal, no disks, no shared memory but the run's own."""
     binds = ["--tmpfs", "/dev"]
     for name in ("null", "zero", "full", "random", "urandom"):

@@ -13,6 +13,8 @@ import logging
 import os
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,20 +109,20 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 weights, tensors, state = self._read(step)
+                with self._whole(step):
+                    self._load(step, weights, tensors, state, model, optimizer)
+                    batches.load(state["batches"])
+                    _restore_random(tensors, state["random"])
+                return step
             except StoreError as error:
                 _LOG.warning("%s: the checkpoint before it is used", error)
-                continue
-            self._load(step, weights, tensors, state, model, optimizer)
-            batches.load(state["batches"])
-            _restore_random(tensors, state["random"])
-            return step
         if self.steps():
             raise TrainingError(f"no checkpoint in {self.folder} is whole: begin the run anew in another folder")
         return 0
 
     def _read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor], Json]:
         path = self._path(step)
-        try:
+        with self._whole(step):
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             for name in _FILES:
                 if _sha256(path / name) != state["sha256"][name]:
@@ -128,9 +130,17 @@ class Checkpoints:
             if state["format"] != FORMAT:
                 raise ValueError(f"its format is {state['format']}, and this version reads {FORMAT}")
             weights, tensors = (load_file(path / name) for name in _FILES)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise StoreError(f"{path} is not whole ({type(error).__name__}: {error})") from None
         return weights, tensors, state
+
+    @contextmanager
+    def _whole(self, step: int) -> Iterator[None]:
+        """Faults of what a checkpoint holds as a StoreError: whatever wrote it, it was not this version."""
+        try:
+            yield
+        except (
+            OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError,
+        ) as error:  # fmt: skip
+            raise StoreError(f"{self._path(step)} is not whole ({type(error).__name__}: {error})") from None
 
     def _load(
         self,
@@ -211,7 +221,10 @@ def _random_numbers() -> Json:
 
 
 def _restore_random(tensors: dict[str, Tensor], numbers: Json) -> None:
-    torch.set_rng_state(tensors["random.cpu"])
+    try:
+        torch.set_rng_state(tensors["random.cpu"])
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
     cuda = [tensors[name] for name in sorted(tensors) if name.startswith("random.cuda")]
     if cuda and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(cuda)

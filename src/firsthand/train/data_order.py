@@ -104,7 +104,9 @@ def digest(arrays: Iterator[npt.NDArray[np.int32]] | Sequence[npt.NDArray[np.int
 
 
 def expect_same_data(own: str, state: Json) -> None:
-    """DataError if a checkpoint was made on other data."""
+    """DataError if a checkpoint was made on other data. ValueError if its position cannot be one."""
+    if any(int(state.get(name, 0)) < 0 for name in ("drawn", "offset")):
+        raise ValueError(f"its position in the data is {state}")
     if state.get("data") != own:
         raise DataError(
             "the data is not what the run began with (other texts, or another tokenizer): give the same data, or begin "

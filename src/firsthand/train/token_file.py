@@ -85,6 +85,8 @@ def open_token_file(folder: Path, tokenizer: Tokenizer, *, check: bool = False) 
         raise DataError(
             f"the token file in {folder} was encoded by another tokenizer: give another folder to write one"
         )
+    if meta["tokens"] < 1 or meta["documents"] < 1:
+        raise DataError(f"the token file in {folder} has no tokens: delete {folder} to have it written again")
     sizes = {TOKENS: 4 * meta["tokens"], STARTS: 8 * (meta["documents"] + 1)}
     for name, size in sizes.items():
         path = folder / name
@@ -95,6 +97,10 @@ def open_token_file(folder: Path, tokenizer: Tokenizer, *, check: bool = False) 
             raise DataError(f"{path} is not what was written (its SHA-256 differs): delete {folder} to have it again")
     ids = np.memmap(folder / TOKENS, dtype="<i4", mode="r")
     starts = np.memmap(folder / STARTS, dtype="<i8", mode="r")
+    if starts[0] != 0 or starts[-1] != meta["tokens"] or bool((np.diff(starts) < 0).any()):
+        raise DataError(
+            f"{folder / STARTS} does not divide the tokens into documents: delete {folder} to have it written again"
+        )
     return Corpus(ids, starts, meta["bytes"])
 
 
@@ -108,11 +114,11 @@ def _meta(folder: Path) -> Json:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         return {
             **meta,
-            "sha256": dict(meta["sha256"]),
-            "tokens": int(meta["tokens"]),
-            "documents": int(meta["documents"]),
+            "sha256": {name: str(meta["sha256"][name]) for name in (TOKENS, STARTS)},
+            "tokenizer": str(meta["tokenizer"]),
+            **{name: int(meta[name]) for name in ("tokens", "documents", "bytes")},
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{folder} holds no token file ({type(error).__name__}: {error}): give a folder that was written as one"
         ) from None

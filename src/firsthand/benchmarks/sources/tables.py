@@ -10,6 +10,7 @@ import codecs
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def _csv(text: str, path: Path, delimiter: str = ",") -> Iterator[TableRow]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        twice = sorted({name for name in header if header.count(name) > 1})
+        twice = sorted(name for name, count in Counter(header).items() if count > 1)
         if twice or not all(header):
             raise DataError(f"{path}, line 1: each column needs its own name, not {', '.join(twice) or 'an empty one'}")
         for cells in reader:

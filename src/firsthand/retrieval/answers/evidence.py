@@ -17,11 +17,14 @@ from firsthand.system.terminal import printable
 FENCE_DIGITS = 16
 _CONTROL = re.compile(
     r"<(?=\||｜|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|tool_call|tool_response|tools|think|im_start|im_end|"
-    r"passages?|untrusted|system|SYS|INST)\b)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])",
+    r"passages?|untrusted|system|SYS|INST|sop|eop|seed:\w+|start_of_image|end_of_image|end_of_utterance|unused\d+|"
+    r"begin_of_text|end_of_text|endoftext)\b|\w{1,30}\|>)"
+    r"|\[(?=\||/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|THINK|gMASK|IMG)\])"
+    r"|\](?=~(?:!?b|e)[\[\]])",
     re.IGNORECASE,
 )
-"""The first character of a control token of Llama, Mistral, Gemma, Qwen, DeepSeek and ChatML templates, or our marks."""
+"""The first character of a control token of Llama, Mistral, Gemma, Qwen, DeepSeek, ChatML, GLM, EXAONE, Seed and MiniMax
+templates, or of our marks."""
 
 
 def escaped(text: str, fence: str = "") -> str:
@@ -32,7 +35,7 @@ def escaped(text: str, fence: str = "") -> str:
 
 def unescaped(text: str) -> str:
     """The text without the backslashes that `escaped` put in, for quotations that a model copied with them."""
-    return re.sub(r"(?<=[<\[])\\", "", text)
+    return re.sub(r"(?<=[<\[\]])\\", "", text)
 
 
 def fence_of(question: str, texts: Sequence[str]) -> str:

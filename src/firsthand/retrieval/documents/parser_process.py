@@ -73,7 +73,7 @@ def content_from_json(body: Any, name: str) -> FileContent:
         )  # fmt: skip
         notes = tuple(str(each) for each in body["notes"])
         failed = tuple((str(id), str(reason)) for id, reason in body["failed"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(str(error)) from None
     for each in documents:
         if each.id != name and not each.id.startswith(f"{name}:"):

@@ -8,6 +8,7 @@ entities.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -80,9 +81,12 @@ def joined(chunk: str, bodies: Sequence[Json], types: Sequence[str]) -> Extracti
                     entities.setdefault((entity.name, entity.type), entity)
             for each in body["relations"]:
                 source, target, described = (_text(each, key) for key in ("source", "target", "description"))
-                weight = min(max(float(each["strength"]), 1.0), 10.0)
+                weight = float(each["strength"])
+                if math.isnan(weight):
+                    raise ValueError("strength is no number")
+                weight = min(max(weight, 1.0), 10.0)
                 relations.setdefault((source, target, described), ExtractedRelation(source, target, described, weight))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"the answer is not of the schema: {type(error).__name__}: {str(error)[:100]}") from None
     return Extraction(chunk, tuple(entities.values()), tuple(relations.values()))
 

@@ -37,6 +37,11 @@ _TABLES = """
 """
 
 
+def _tables() -> set[tuple[str]]:
+    """The statements that made the tables of a graph, as SQLite keeps them."""
+    return {(statement.strip(),) for statement in _TABLES.split(";") if statement.strip()}
+
+
 def graph_path(index: Path) -> Path:
     """The file of the graph of an index's file."""
     return index.with_name(index.name + SUFFIX)
@@ -77,9 +82,11 @@ class GraphFile:
             raise StoreError(f"{self.path} is not the file of a graph: delete it and build the graph again")
         if (version := connection.execute("PRAGMA user_version").fetchone()[0]) != _SCHEMA_VERSION:
             raise StoreError(f"{self.path} has schema version {version}, and this firsthand knows {_SCHEMA_VERSION}")
-        strange = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone()
-        if strange is not None:
-            raise StoreError(f"{self.path} has a trigger or view that firsthand did not make: do not trust it")
+        if set(connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")) != _tables():
+            raise StoreError(
+                f"{self.path} has a table, trigger or view that firsthand did not make: do not trust it, delete it and "
+                "build the graph again"
+            )
         connection.execute("PRAGMA synchronous = FULL")
 
     @contextmanager
@@ -144,7 +151,10 @@ class GraphFile:
     def vectors(self, keys: Sequence[str]) -> dict[str, Vectors]:
         """The stored ones of these vectors."""
         rows = self._by_key("SELECT key, vector FROM vectors WHERE key IN", keys)
-        return {key: np.frombuffer(blob, dtype="<f4").astype(np.float32) for key, blob in rows}
+        try:
+            return {key: np.frombuffer(blob, dtype="<f4").astype(np.float32) for key, blob in rows}
+        except (ValueError, TypeError) as error:
+            raise self._damaged(f"a vector cannot be read: {error}") from None
 
     def put_vectors(self, vectors: Mapping[str, Vectors]) -> None:
         """Store vectors, all or none."""

@@ -7,6 +7,7 @@ either direction, their weights summed (the reference keeps the last weight of a
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,6 +57,8 @@ class Extraction:
         """The extraction that `to_json` wrote."""
         entities = tuple(ExtractedEntity(str(n), str(t), str(d)) for n, t, d in body["entities"])
         relations = tuple(ExtractedRelation(str(s), str(t), str(d), float(w)) for s, t, d, w in body["relations"])
+        if not all(math.isfinite(each.weight) for each in relations):
+            raise ValueError("the weight of a relation is no number")
         return Extraction(chunk, entities, relations)
 
 

@@ -88,8 +88,11 @@ class AnnFile:
             body = raw[_HEAD:]
             if name != _NAME or hashlib.sha256(body).hexdigest() != checksum:
                 return cls(None, 0, "")
-            return cls(faiss.deserialize_index(np.frombuffer(body, dtype=np.uint8)), int(count), digest)
-        except (ImportError, OSError, ValueError, RuntimeError):
+            lists = faiss.deserialize_index(np.frombuffer(body, dtype=np.uint8))
+            if not isinstance(lists, faiss.IndexIVFScalarQuantizer) or lists.d != rows.dimension:
+                return cls(None, 0, "")
+            return cls(lists if lists.ntotal == int(count) else None, int(count), digest)
+        except (ImportError, OSError, ValueError, RuntimeError, MemoryError):
             return cls(None, 0, "")
 
     def covers(self, rows: SearchRows) -> bool:

@@ -96,6 +96,8 @@ def ends(condition: Mapping[str, JsonValue]) -> tuple[Field | None, Field | None
 
 def check_filter(where: Filter) -> None:
     """ConfigError if a filter cannot be understood."""
+    if not isinstance(where, Mapping):
+        raise ConfigError(f"the filter is {str(where)[:80]!r}: an object of fields and conditions was expected")
     for key, condition in where.items():
         if not isinstance(key, str):
             raise ConfigError(f"the filter's key {key!r} is no string: give the name of a field")

@@ -20,6 +20,7 @@ from firsthand.retrieval.store.filter_conditions import (
 from firsthand.retrieval.store.search_rows import Ints, SearchRows
 
 _KEPT = 64
+_DENSE = 1 << 24
 _COLUMNS = {"document": "id", "source": "source", "title": "title"}
 Mask = NDArray[np.bool_]
 
@@ -69,6 +70,8 @@ def _among(connection: sqlite3.Connection, statement: str, values: list[Any], he
     found = np.fromiter((row[0] for row in connection.execute(statement, values)), dtype=np.int64)
     if not len(held):
         return np.zeros(0, dtype=np.bool_)
+    if int(held.min()) < 0 or int(held.max()) > _DENSE + 64 * len(held):  # numbers that we did not give
+        return np.isin(held, found)
     chosen = np.zeros(int(held.max()) + 1, dtype=np.bool_)
     chosen[found[found < len(chosen)]] = True
     return chosen[held]

@@ -9,12 +9,27 @@ from firsthand.errors import ConfigError, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader
 from firsthand.retrieval.store.index_file import IndexFile
 
+MAX_DIMENSION = 65_536
+MAX_SETTING_CHARS = 10_000
+"""The longest embedder, chunker or prefix that is believed: a foreign header goes into prompts of the embedder."""
+
 
 def stored_header(connection: sqlite3.Connection) -> IndexHeader | None:
-    """The header in the file; None if there is none yet."""
+    """The header in the file; None if there is none yet. StoreError if it holds what we do not write: it names a table."""
     names = [each.name for each in fields(IndexHeader)]
-    row = connection.execute(f"SELECT {', '.join(names)} FROM header").fetchone()
-    return None if row is None else IndexHeader(*row)
+    row = connection.execute(f"SELECT {', '.join(names)}, active, revision, removals FROM header").fetchone()
+    if row is None:
+        return None
+    header, (active, revision, removals) = IndexHeader(*row[:-3]), row[-3:]
+    texts = [value for name, value in asdict(header).items() if name != "dimension"]
+    is_sound = all(isinstance(each, str) and len(each) <= MAX_SETTING_CHARS for each in texts)
+    is_sound &= isinstance(header.dimension, int) and 0 <= header.dimension <= MAX_DIMENSION
+    if not (is_sound and active in (0, 1) and all(isinstance(each, int) for each in (active, revision, removals))):
+        raise StoreError(
+            "the index is damaged: its header has a value that no index has. Restore it from a copy, or delete it and index "
+            "the documents again"
+        )
+    return header
 
 
 def agreed_header(file: IndexFile, wanted: IndexHeader | None) -> IndexHeader:
@@ -22,7 +37,7 @@ def agreed_header(file: IndexFile, wanted: IndexHeader | None) -> IndexHeader:
     with file.reading() as connection:
         stored = stored_header(connection)
     if stored is None and wanted is not None:
-        if not 0 <= wanted.dimension <= 65_536:
+        if not 0 <= wanted.dimension <= MAX_DIMENSION:
             raise ConfigError(f"the dimension is {wanted.dimension}: give that of the embedder, or 0 for terms alone")
         with file.writing(), file.transaction() as connection:
             stored = stored_header(connection)  # again, now that nobody else can write it

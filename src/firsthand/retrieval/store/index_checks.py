@@ -113,7 +113,7 @@ def _term_faults(connection: sqlite3.Connection) -> Iterator[str]:
         word: held[number] for word, number in connection.execute("SELECT word, number FROM words") if held[number]
     }
     if indexed != expected:
-        wrong = sorted(word for word in indexed.keys() | expected.keys() if indexed.get(word) != expected.get(word))
+        wrong = sorted(str(word) for word in {*indexed, *expected} if indexed.get(word) != expected.get(word))
         yield f"FTS5 and the chunks differ in {len(wrong)} words, the first of which is {wrong[0][:50]!r}."
 
 

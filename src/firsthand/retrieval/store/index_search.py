@@ -177,9 +177,9 @@ class IndexSearch:
                 refuse_stale_header(self._file, connection, self._header)
                 self._rows.refresh(connection)
                 self._masks.clear()
-        except (ValueError, TypeError, OverflowError) as error:
+            return self._masks.rows(connection, where, self._rows)
+        except (ValueError, TypeError, OverflowError, AttributeError) as error:
             raise self._file.damaged(str(error)) from None
-        return self._masks.rows(connection, where, self._rows)
 
     def _known_words(self, connection: Any, counts: Mapping[str, int]) -> list[tuple[int, int]]:
         """Numbers and counts of a query's words that are stored, in the words' order."""

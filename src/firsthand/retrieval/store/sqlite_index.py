@@ -146,7 +146,7 @@ class SqliteIndex:
         """The text's SHA-256 of each document, by id."""
         with self._file.reading() as connection:
             found = connection.execute("SELECT id, sha256 FROM documents ORDER BY id").fetchall()
-        return {rows_of.python_text(id): sha256 for id, sha256 in found}
+        return {self._readable(rows_of.python_text, id): str(sha256) for id, sha256 in found}
 
     def document(self, id: str) -> Document:
         """The document. UnknownName if it is not there."""
@@ -246,13 +246,13 @@ class SqliteIndex:
         """The `meta` of each document, by id."""
         with self._file.reading() as connection:
             found = connection.execute("SELECT id, meta FROM documents ORDER BY id").fetchall()
-        return {rows_of.python_text(id): self._readable(json.loads, meta) for id, meta in found}
+        return {self._readable(rows_of.python_text, id): self._readable(json.loads, meta) for id, meta in found}
 
     def title(self, id: str) -> str | None:
         """The title of a document; None if it is not there."""
         with self._file.reading() as connection:
             found = connection.execute("SELECT title FROM documents WHERE id = ?", (rows_of.sql_text(id),)).fetchone()
-        return None if found is None else rows_of.python_text(found[0])
+        return None if found is None else self._readable(rows_of.python_text, found[0])
 
     def titled(self, title: str) -> list[str]:
         """The ids of the documents with a title, in ASCII's upper or lower case alike."""
@@ -310,7 +310,7 @@ class SqliteIndex:
     def _readable(self, read: Callable[[Any], T], row: Any) -> T:
         try:
             return read(row)
-        except (ValueError, TypeError, zlib.error, RecursionError, FirsthandError) as error:
+        except (ValueError, TypeError, AttributeError, zlib.error, RecursionError, FirsthandError) as error:
             raise self._file.damaged(f"a row cannot be read: {error}") from None
 
     # -- care --

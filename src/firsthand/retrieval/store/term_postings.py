@@ -18,6 +18,8 @@ from firsthand.kernels.search.posting_scores import add_scores, count_alive, sor
 K1 = 1.2
 B = 0.75
 _MAX_SEGMENTS = 8
+_DENSE = 64
+"""Word numbers up to so many times the postings are counted in an array; a foreign file may hold larger ones."""
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint32]
 
@@ -99,6 +101,10 @@ class TermPostings:
 
 
 def _segment(words: Ints, rows: NDArray[np.int32], counts: NDArray[np.int32]) -> Segment:
+    if len(words) and int(words.max()) > _DENSE * len(words):  # a place for each number would be mostly empty
+        known, words = np.unique(words, return_inverse=True)
+        made = _segment(words, rows, counts)
+        return Segment(known[made.words], made.starts, made.rows, made.counts)
     starts = np.zeros(int(words.max()) + 2 if len(words) else 1, dtype=np.int64)
     sorted_rows, sorted_counts = np.empty_like(rows), np.empty_like(counts)
     sort_postings(words, rows, counts, starts, sorted_rows, sorted_counts)
