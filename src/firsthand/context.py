@@ -21,6 +21,7 @@ from firsthand.loop.attempt import Attempt as Attempt
 from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.calling import calling
 from firsthand.loop.concurrency import current_branch, derive_seed
 from firsthand.loop.consultation import Ask, run_consultation
 from firsthand.loop.listener import Began
@@ -469,7 +470,9 @@ class Context:
         try:
             async with self._in_time():
                 borders = self._borders(effect, depth, as_of)
-                result, arguments = await run_call(attempt, call, borders=borders, request=request, recorded=recorded)
+                with calling(self, effect):
+                    ran = await run_call(attempt, call, borders=borders, request=request, recorded=recorded)
+            result, arguments = ran
             detail |= {"arguments": arguments, "result": result.content, "is_error": result.is_error}
             detail |= {"origin": result.origin} if result.origin is not None else {}
             error = result.content if result.is_error else None

@@ -16,7 +16,8 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, unknown
 from firsthand.hub.fetch_model import fetch_named
-from firsthand.loop.approval import Approval, check_rules, parse_rules
+from firsthand.experiment.named_agents import open_tools
+from firsthand.loop.approval import Approval, parse_rules
 from firsthand.loop.budget import Limits
 from firsthand.model import BASE_MODEL, Model, Sampling, TokenCapability, Usage
 from firsthand.patterns.reply import reply
@@ -26,7 +27,6 @@ from firsthand.show.chat_screen import Screen
 from firsthand.system.home import data_home
 from firsthand.system.interruption import terminated
 from firsthand.system.terminal import one_line, printable
-from firsthand.tool import Tool
 from firsthand.trace import Call
 
 EXAMPLES = """
@@ -352,9 +352,8 @@ def with_input(question: str) -> str:
 
 def make_agent(config: Config) -> Agent:
     """The agent that answers."""
-    tools: tuple[Tool, ...] = tuple(tool for text in config.tools for tool in catalog.tools(text))
+    tools = open_tools(config.tools, config.approve)
     rules = parse_rules(config.approve)
-    check_rules(rules, tools)
     limits = Limits(config.budget_tokens, config.budget_calls, config.budget_seconds, config.budget_usd)
     model = open_model(config.model, config.device)
     return Agent(
