@@ -15,8 +15,8 @@ from typing import Any
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, unknown
-from firsthand.hub.fetch_model import fetch_named
 from firsthand.experiment.named_agents import open_tools
+from firsthand.hub.fetch_model import fetch_named
 from firsthand.loop.approval import Approval, parse_rules
 from firsthand.loop.budget import Limits
 from firsthand.model import BASE_MODEL, Model, Sampling, TokenCapability, Usage

@@ -30,7 +30,7 @@ class CallBranch(Branch):
 
 
 @dataclass(frozen=True)
-class Caller:
+class CallPosition:
     """The position from which a tool was called."""
 
     context: Any
@@ -43,10 +43,10 @@ class Caller:
         enter_branch(self.branch)
 
 
-_caller: ContextVar[Caller | None] = ContextVar("firsthand_caller", default=None)
+_caller: ContextVar[CallPosition | None] = ContextVar("firsthand_caller", default=None)
 
 
-def caller() -> Caller | None:
+def caller() -> CallPosition | None:
     """The call that the running code belongs to; None outside of one."""
     return _caller.get()
 
@@ -58,7 +58,7 @@ def calling(context: Any, effect: str) -> Iterator[None]:
     # groups of a call are numbered far above those of the pattern, which they share the path with
     first_group = 1_000_000 + 1_000 * int(effect.partition(" ")[0].rpartition(":")[2])
     branch = CallBranch(here.path, here.depth, 0, first_group, here.place, here.name, effect)
-    mark = _caller.set(Caller(replace(context, node=None), effect, branch))
+    mark = _caller.set(CallPosition(replace(context, node=None), effect, branch))
     try:
         yield
     finally:

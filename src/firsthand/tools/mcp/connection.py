@@ -1,7 +1,7 @@
 """A connection with one MCP server, in a task of its own: opened and closed from anywhere, and its end is known.
 
-The SDK's client lives in that task, so a server that breaks the connection ends the task and not the attempt. Requests of the
-server are answered from the position of the call that is running (`server_requests.py`).
+The SDK's client lives in that task, so a server that breaks the connection ends the task and not the attempt. Requests of
+the server are answered from the position of the call that is running (`server_requests.py`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import httpx2
 import mcp_types as types
 from mcp import Client, MCPError
-from mcp.client.subscriptions import ListenNotSupportedError
 from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import ListenNotSupportedError
 
 from firsthand.errors import FirsthandError, StoreError, ToolError
-from firsthand.loop.calling import Caller, caller
+from firsthand.loop.calling import CallPosition, caller
 from firsthand.loop.concurrency import first_error
 from firsthand.system.terminal import one_line
 from firsthand.tools.mcp.http_endpoint import http_client
@@ -40,7 +40,7 @@ class McpConnection:
 
     def __init__(self, declaration: ServerDeclaration):
         self.declaration = declaration
-        self.calls: list[Caller] = []
+        self.calls: list[CallPosition] = []
         """The calls that are running, the oldest first."""
         self.changed: set[str] = set()
         """The lists, such as `tools`, that the server said had changed since they were read."""
@@ -154,7 +154,7 @@ class McpConnection:
             return f"{self.declaration.origin} cannot be reached: {said}"
         return f"{self.declaration.origin} broke the protocol: {said}"
 
-    def _current(self) -> Caller | None:
+    def _current(self) -> CallPosition | None:
         """The call that a request of the server belongs to: our own task's, or the oldest that is running."""
         at = caller()
         return at if at is not None else self.calls[0] if self.calls else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -303,11 +304,9 @@ class RemoteTools:
         send = lambda client, cursor: client.list_resources(cursor=cursor)  # noqa: E731
         found = await self._pages(send, "resources", MAX_TOOLS)
         send = lambda client, cursor: client.list_resource_templates(cursor=cursor)  # noqa: E731
-        templates = []
-        try:
+        templates: list[Any] = []
+        with suppress(ToolError):  # a server may have none, and say so with an error
             templates = await self._pages(send, "resource_templates", MAX_TOOLS)
-        except ToolError:  # a server may have none, and say so with an error
-            pass
         lines = [f"{each.uri}: {each.title or each.name}. {each.description or ''}".strip() for each in found]
         lines += [f"{each.uri_template} (a template): {each.description or each.name}" for each in templates]
         return "\n".join(lines) or "There are none."

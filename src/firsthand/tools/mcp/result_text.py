@@ -1,4 +1,4 @@
-"""Writes what an MCP server returned as text for a model: texts as they are, structured results as JSON, the rest by its kind."""
+"""Writes what an MCP server returned as text for a model: texts as they are, the rest as JSON or by its kind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Answers what an MCP server asks for during a call: a completion of the agent's model, an answer of the user, the roots.
 
-A completion is an effect of the attempt: guarded, paid from its budget, journalled and traced under the tool call. A question
-to the user goes through the agent's approval. Outside of a call nothing is answered.
+A completion is an effect of the attempt: guarded, paid from its budget, journalled and traced under the tool call. A
+question to the user goes through the agent's approval. Outside of a call nothing is answered.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import mcp_types as types
 
-from firsthand.errors import FirsthandError, ToolError
+from firsthand.errors import FirsthandError
 from firsthand.loop.approval import Decision
-from firsthand.loop.calling import Caller
+from firsthand.loop.calling import CallPosition
 from firsthand.loop.form import form_fields
 from firsthand.message import Json, Message, Text
 from firsthand.model import ToolSpec
@@ -33,7 +33,7 @@ _REFUSED = -1
 class RequestAnswers:
     """The callbacks that the SDK's client calls for the requests of one server."""
 
-    def __init__(self, server: ServerDeclaration, current: Callable[[], Caller | None]):
+    def __init__(self, server: ServerDeclaration, current: Callable[[], CallPosition | None]):
         self.server = server
         self._current = current
         self._counts: dict[str, int] = {}
@@ -131,7 +131,7 @@ class RequestAnswers:
         if not task.cancelled():
             task.exception()  # taken note of: the server may be gone
 
-    def _admit(self, what: str) -> Caller | types.ErrorData:
+    def _admit(self, what: str) -> CallPosition | types.ErrorData:
         """The call that the request belongs to, if it may be answered."""
         at = self._current()
         if at is None:
@@ -147,7 +147,7 @@ class RequestAnswers:
         spec = ToolSpec(f"{self.server.name}__{what}", text, {"type": "object", "properties": {}})
         return Tool(spec, "external", _none, dict, origin=self.server.origin)
 
-    async def _decide(self, at: Caller, tool: Tool, arguments: Json) -> Decision:
+    async def _decide(self, at: CallPosition, tool: Tool, arguments: Json) -> Decision:
         attempt = at.context.attempt
         verdict = attempt.agent.approval.verdict(tool)
         if verdict == "allow" and tool.name.endswith("__elicitation"):  # a question is asked, whatever is allowed
