@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,7 +67,7 @@ class ServedPrompt:
 
     name: str
     description: str
-    get: Callable[[dict[str, str], Exchange], Awaitable[types.GetPromptResult]]
+    get: Callable[[dict[str, str], Exchange], Coroutine[Any, Any, types.GetPromptResult]]
     arguments: tuple[types.PromptArgument, ...] = ()
     complete: Callable[[str, str], Sequence[str]] | None = None
     """Values for an argument that begin with a text."""
@@ -126,6 +126,10 @@ class McpServer:
     async def _lifespan(self, _: Server[Any]) -> AsyncIterator[dict[str, Any]]:
         yield {}
 
+    def add(self, *tools: ServedTool) -> None:
+        """Offer more tools. Clients that listen hear of it once a `ToolsListChanged` is published on `bus`."""
+        self._tools = {name: tool for name, tool in sorted([*self._tools.items(), *((t.name, t) for t in tools)])}
+
     async def close(self) -> None:
         """End every call and task that is under way."""
         self._listening.close()
@@ -153,20 +157,20 @@ class McpServer:
 
     async def _begin_task(self, tool: ServedTool, ctx: Context, params: types.CallToolRequestParams) -> Any:
         arguments = params.arguments or {}
-        if (wrong := _problem(tool, arguments)) is not None:
+        if (wrong := tool.problem(arguments)) is not None:
             return wrong
         exchange = ParkedExchange(None, capabilities_of(ctx), params.input_responses or {})
-        return await self.tasks.create(RunningCall(tool, arguments, exchange), ctx)
+        return await self.tasks.create(RunningCall(tool.name, tool.result(arguments, exchange), exchange), ctx)
 
-    async def _after_input(self, call: RunningCall, ctx: Context) -> Any:
+    async def _after_input(self, tool: ServedTool, call: RunningCall, ctx: Context) -> Any:
         """What becomes of a call once it has all it asked for before: a task, or its result."""
-        if call.tool.as_task != "never" and declares_tasks(ctx):
+        if tool.as_task != "never" and declares_tasks(ctx):
             return await self.tasks.create(call, ctx)
         await call.settled()
         return await call.task
 
     async def _call_directly(self, tool: ServedTool, ctx: Context, arguments: Json) -> types.CallToolResult:
-        if (wrong := _problem(tool, arguments)) is not None:
+        if (wrong := tool.problem(arguments)) is not None:
             return wrong
         exchange = DirectExchange(ctx)
         try:
@@ -243,11 +247,7 @@ class McpServer:
             return await prompt.get(params.arguments or {}, DirectExchange(ctx))
         # a prompt is quick: it is asked anew with the answers, and keeps no state
         exchange = ParkedExchange(ctx, capabilities_of(ctx), params.input_responses or {})
-
-        async def run(arguments: Json, asked: Exchange) -> Any:
-            return await prompt.get(arguments, asked)
-
-        call = RunningCall(ServedTool(prompt.name, "", {}, run), params.arguments or {}, exchange)
+        call = RunningCall(prompt.name, prompt.get(params.arguments or {}, exchange), exchange)
         try:
             await call.settled()
             if call.task.done():
@@ -287,16 +287,6 @@ class McpServer:
 def _sealing() -> RequestStateSecurity:
     """State that travels through the client is encrypted with a key of this process, and bound to the client's key."""
     return RequestStateSecurity(keys=[secrets.token_bytes(32)], bind_principal=client_of)
-
-
-def _problem(tool: ServedTool, arguments: Json) -> types.CallToolResult | None:
-    if tool.check is None:
-        return None
-    try:
-        tool.check(arguments)
-    except ToolError as error:
-        return failed(str(error))
-    return None
 
 
 async def _set_level(ctx: Context, params: types.SetLevelRequestParams) -> types.EmptyResult:

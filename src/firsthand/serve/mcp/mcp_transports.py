@@ -45,4 +45,4 @@ def mcp_app(made: McpServer, host: str) -> MountedApp:
             finally:
                 await made.close()
 
-    return MountedApp(app, PREFIX, limited_methods=frozenset(), lifespan=lifespan)
+    return MountedApp(app, PREFIX, limited_methods=frozenset({"POST"}), lifespan=lifespan)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import mcp_types as types
 from mcp import MCPError
 from mcp.server.context import ServerRequestContext
 
-from firsthand.errors import ToolError
-from firsthand.message import Json
 from firsthand.serve.mcp.exchange import ParkedExchange, capabilities_of
-from firsthand.serve.mcp.served_tool import ServedTool, failed
+from firsthand.serve.mcp.served_tool import ServedTool
 
 MAX_PARKED = 256
 """The most calls that wait for input at a time; the oldest is given up for another."""
@@ -26,17 +24,13 @@ SETTLE_S = 0.005
 
 
 class RunningCall:
-    """A call of a tool, in a task of its own."""
+    """The work of a call, in a task of its own."""
 
-    def __init__(self, tool: ServedTool, arguments: Json, exchange: ParkedExchange, *, prepared: bool = False):
+    def __init__(self, name: str, work: Coroutine[Any, Any, Any], exchange: ParkedExchange):
         self.id = secrets.token_urlsafe(18)
-        self.tool = tool
-        self.arguments = arguments
         self.exchange = exchange
         self.since = time.monotonic()
-        work = tool.prepare if tool.prepare is not None and not prepared else None
-        running: Any = tool.result(arguments, exchange) if work is None else work(arguments, exchange)
-        self.task: asyncio.Task[Any] = asyncio.create_task(running, name=f"firsthand-mcp-{tool.name}")
+        self.task: asyncio.Task[Any] = asyncio.create_task(work, name=f"firsthand-mcp-{name}")
         self.task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
@@ -67,7 +61,7 @@ class RunningCall:
 class ParkedCalls:
     """The calls that wait for their client to call again with input."""
 
-    def __init__(self, escalate: Callable[[RunningCall, ServerRequestContext[Any, Any]], Any]):
+    def __init__(self, escalate: Callable[[ServedTool, RunningCall, ServerRequestContext[Any, Any]], Any]):
         self._calls: dict[str, RunningCall] = {}
         self._escalate = escalate
 
@@ -84,12 +78,11 @@ class ParkedCalls:
             call.exchange.ctx = ctx
             call.exchange.bring(params.input_responses or {})
         else:
-            if tool.check is not None:
-                try:
-                    tool.check(arguments)
-                except ToolError as error:
-                    return failed(str(error))
-            call = RunningCall(tool, arguments, ParkedExchange(ctx, capabilities_of(ctx), params.input_responses or {}))
+            if (wrong := tool.problem(arguments)) is not None:
+                return wrong
+            exchange = ParkedExchange(ctx, capabilities_of(ctx), params.input_responses or {})
+            first = tool.result if tool.prepare is None else tool.prepare
+            call = RunningCall(tool.name, first(arguments, exchange), exchange)
         try:
             await call.settled()
         except BaseException:  # the client has gone
@@ -99,7 +92,8 @@ class ParkedCalls:
             return self._park(call)
         outcome = call.task.result()
         if tool.prepare is not None:  # what was missing is there: now the work itself
-            return await self._escalate(RunningCall(tool, outcome, call.exchange, prepared=True), ctx)
+            call = RunningCall(tool.name, tool.result(outcome, call.exchange), call.exchange)
+            return await self._escalate(tool, call, ctx)
         return outcome
 
     def _park(self, call: RunningCall) -> types.InputRequiredResult:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import mcp_types as types
@@ -28,13 +29,13 @@ class ServedTool:
     run: Callable[[Json, Exchange], Awaitable[Outcome]]
     as_task: AsTask = "never"
     """`may`: a client that knows the Tasks extension gets a task at once. `must`: any other client is refused."""
-    prepare: Callable[[Json, Exchange], Awaitable[Json]] | None = None
+    prepare: Callable[[Json, Exchange], Coroutine[Any, Any, Json]] | None = None
     """Asks for what is missing before a task is made of the call; returns the arguments to run with."""
     annotations: types.ToolAnnotations | None = None
     title: str | None = None
     output_schema: Json | None = None
     check: Callable[[Json], Any] | None = None
-    """Raises ToolError for arguments that do not fit, before anything runs."""
+    """Raises ToolError for arguments that do not fit, before anything runs; without it the schema is applied."""
 
     def described(self) -> types.Tool:
         """The tool as `tools/list` gives it."""
@@ -46,6 +47,25 @@ class ServedTool:
             output_schema=self.output_schema,
             annotations=self.annotations,
         )
+
+    def problem(self, arguments: Json) -> types.CallToolResult | None:
+        """The result that says why the arguments do not fit; None if they do."""
+        try:
+            if self.check is not None:
+                self.check(arguments)
+            elif (wrong := next(self._validator.iter_errors(arguments), None)) is not None:
+                place = ".".join(map(str, wrong.absolute_path)) or "arguments"
+                return failed(f"{self.name} cannot take these arguments: {place}: {wrong.message[:300]}")
+        except ToolError as error:
+            return failed(str(error))
+        return None
+
+    @cached_property
+    def _validator(self) -> Any:
+        from jsonschema import Draft202012Validator
+        from referencing import Registry
+
+        return Draft202012Validator(self.schema, registry=Registry())
 
     async def result(self, arguments: Json, exchange: Exchange) -> types.CallToolResult:
         """The result of a run; errors that are no bugs become results."""
@@ -83,17 +103,5 @@ def served(tool: Tool) -> ServedTool:
             idempotent_hint=tool.effect == "read",
             open_world_hint=tool.effect in ("external", "irreversible") or tool.origin is not None,
         ),
-        check=_checked(tool),
+        check=tool.validate,
     )
-
-
-def _checked(tool: Tool) -> Callable[[Json], Any]:
-    def check(arguments: Json) -> None:
-        try:
-            tool.validate(arguments)
-        except ToolError:
-            raise
-        except Exception as error:
-            raise ToolError(f"{tool.name} cannot take these arguments: {type(error).__name__}") from None
-
-    return check
