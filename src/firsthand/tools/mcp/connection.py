@@ -23,7 +23,7 @@ from firsthand.loop.calling import CallPosition, caller
 from firsthand.loop.concurrency import first_error
 from firsthand.system.terminal import one_line
 from firsthand.tools.mcp.http_endpoint import http_client
-from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, oauth
+from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, SignIn, oauth
 from firsthand.tools.mcp.remote_tasks import TasksOfServer
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.mcp.server_requests import RequestAnswers
@@ -38,8 +38,9 @@ _LISTS = ("tools", "resources", "prompts")
 class McpConnection:
     """The open connection with a server."""
 
-    def __init__(self, declaration: ServerDeclaration):
+    def __init__(self, declaration: ServerDeclaration, sign_in: Callable[[], SignIn] | None = None):
         self.declaration = declaration
+        self._sign_in = sign_in or (lambda: BrowserSignIn(declaration))
         self.calls: list[CallPosition] = []
         """The calls that are running, the oldest first."""
         self.changed: set[str] = set()
@@ -186,7 +187,7 @@ class McpConnection:
             return transport
         auth = None
         if self.declaration.oauth:
-            sign_in = BrowserSignIn(self.declaration)
+            sign_in = self._sign_in()
             stack.callback(sign_in.close)
             auth = oauth(self.declaration, sign_in)
         http = await stack.enter_async_context(http_client(self.declaration, auth))

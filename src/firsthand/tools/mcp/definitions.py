@@ -151,10 +151,17 @@ class ArgumentChecker:
             Draft202012Validator.check_schema(checked)
         except SchemaError as error:
             raise UnusableDefinition(f"its schema is no JSON schema: {error.message[:120]}") from None
+        required = spec.parameters.get("required", ())
+        self._optional = {
+            name
+            for name, schema in spec.parameters["properties"].items()
+            if name not in required and schema.get("type", "null") not in ("null", None) and "null" not in schema["type"]
+        }
         self._validator = Draft202012Validator(checked, registry=Registry())
 
     def __call__(self, arguments: Json) -> Json:
-        """The arguments, if they fit. ToolError names the first problem."""
+        """The arguments, if they fit, without nulls for what may be left out. ToolError names the first problem."""
+        arguments = {key: value for key, value in arguments.items() if value is not None or key not in self._optional}
         try:
             problem = next(iter(self._validator.iter_errors(arguments)), None)
         except Exception as error:  # a reference that leads nowhere or in a circle

@@ -7,6 +7,7 @@ the authorization server of OAuth) is the server's choice, and passes the addres
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ import httpx2
 
 from firsthand.errors import ToolError
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
-from firsthand.tools.web.addresses import Resolver, checked_addresses, parse_rules, resolve
+from firsthand.tools.web.addresses import Resolver, checked_addresses, parse_rules, read_host, resolve
 
 MAX_BODY = 16_000_000
 """The most bytes of one JSON response."""
@@ -44,8 +45,8 @@ class EndpointBackend(httpcore2.AsyncNetworkBackend):
         if (host.strip("[]").lower(), port) == (self._endpoint[0].lower(), self._endpoint[1]):
             return await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
         rules = self._rules
-        if host in rules.hosts:  # a host that is allowed by name is allowed on every port
-            rules = type(rules)(rules.networks, rules.hosts, rules.ports | {port})
+        if self._is_allowed(host):  # what is allowed by name or address is allowed on every port
+            rules = replace(rules, ports=rules.ports | {port})
         failure: Exception | None = None
         for address in (await checked_addresses(host, port, rules, self._resolver))[:4]:
             try:
@@ -54,6 +55,12 @@ class EndpointBackend(httpcore2.AsyncNetworkBackend):
                 failure = error
         assert failure is not None
         raise failure
+
+    def _is_allowed(self, host: str) -> bool:
+        read = read_host(host)
+        if isinstance(read, str):
+            return read in self._rules.hosts
+        return any(read.version == each.version and read in each for each in self._rules.networks)
 
     async def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
         """Always a ToolError."""

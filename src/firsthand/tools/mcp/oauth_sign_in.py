@@ -13,7 +13,7 @@ import socket
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from mcp.client.auth import OAuthClientProvider
@@ -39,7 +39,8 @@ MAX_REQUEST = 16_384
 class StoredTokens:
     """The tokens and the registration of one endpoint, in a file that only its owner may read."""
 
-    def __init__(self, declaration: ServerDeclaration, home: Path | None = None):
+    def __init__(self, declaration: ServerDeclaration, redirect_uri: str, home: Path | None = None):
+        self._declaration, self._redirect_uri = declaration, redirect_uri
         key = hashlib.sha256(declaration.url.encode()).hexdigest()[:16]
         self.path = (home or data_home()) / "mcp" / "tokens" / f"{declaration.name}-{key}.json"
 
@@ -52,8 +53,20 @@ class StoredTokens:
         self._set("tokens", tokens)
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
-        """The registration of this client, if there is one."""
-        return self._get("client", OAuthClientInformationFull)
+        """The registration of this client: the declared one, or that which was kept, if there is one."""
+        if self._declaration.client_id:
+            secret = self._declaration.client_secret or None
+            return OAuthClientInformationFull(
+                client_id=self._declaration.client_id,
+                client_secret=secret,
+                redirect_uris=[AnyUrl(self._redirect_uri)],
+                token_endpoint_auth_method="client_secret_basic" if secret else "none",
+            )
+        kept: OAuthClientInformationFull | None = self._get("client", OAuthClientInformationFull)
+        uris = [] if kept is None else [str(each) for each in kept.redirect_uris or ()]
+        if kept is not None and self._redirect_uri not in uris and not _same_but_port(self._redirect_uri, uris):
+            return None  # it was registered for another address: register anew
+        return kept
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
         """Keep the registration."""
@@ -84,6 +97,22 @@ class StoredTokens:
             return body if isinstance(body, dict) else {}
         except (OSError, ValueError):
             return {}
+
+
+class SignIn(Protocol):
+    """Takes a person through the authorization of this client."""
+
+    redirect_uri: str
+    """The address that the authorization server sends the answer to."""
+
+    async def redirect(self, url: str) -> None:
+        """Show the authorization server's page."""
+
+    async def answer(self) -> AuthorizationCodeResult:
+        """The code that comes back."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
 
 
 class BrowserSignIn:
@@ -147,7 +176,14 @@ class BrowserSignIn:
         self._listener.close()
 
 
-def oauth(declaration: ServerDeclaration, sign_in: BrowserSignIn) -> OAuthClientProvider:
+def _same_but_port(uri: str, registered: list[str]) -> bool:
+    """True if an address on loopback was registered with any port, which authorization servers must let differ (RFC 8252)."""
+    parts = urlsplit(uri)
+    known = [urlsplit(each) for each in registered]
+    return any((each.scheme, each.hostname, each.path) == (parts.scheme, parts.hostname, parts.path) for each in known)
+
+
+def oauth(declaration: ServerDeclaration, sign_in: SignIn) -> OAuthClientProvider:
     """The OAuth flow of an endpoint, for its HTTP client."""
     return OAuthClientProvider(
         declaration.url,
@@ -156,7 +192,8 @@ def oauth(declaration: ServerDeclaration, sign_in: BrowserSignIn) -> OAuthClient
             redirect_uris=[AnyUrl(sign_in.redirect_uri)],
             scope=" ".join(declaration.scopes) or None,
         ),
-        StoredTokens(declaration),
+        StoredTokens(declaration, sign_in.redirect_uri),
         sign_in.redirect,
         sign_in.answer,
+        client_metadata_url=declaration.client_metadata_url or None,
     )

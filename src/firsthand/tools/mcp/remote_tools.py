@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,7 @@ from firsthand.tool import Tool, as_text, marked, tool_from_function, usage
 from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
 from firsthand.tools.mcp.connection import McpConnection
 from firsthand.tools.mcp.definitions import ArgumentChecker, ToolDefinition, UnusableDefinition, spec_of, tool_name
+from firsthand.tools.mcp.oauth_sign_in import SignIn
 from firsthand.tools.mcp.result_text import contents_text, messages_text, result_text
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
@@ -37,7 +38,12 @@ MAX_PROGRESS = 50
 class RemoteTools:
     """The tools of one server, for one attempt or, if it is declared shared, for all of a run."""
 
-    def __init__(self, declaration: ServerDeclaration, approved: ApprovedDefinitions | None = None):
+    def __init__(
+        self,
+        declaration: ServerDeclaration,
+        approved: ApprovedDefinitions | None = None,
+        sign_in: Callable[[], SignIn] | None = None,
+    ):
         self.declaration = declaration
         self.name = f"mcp:{declaration.name}"
         self.server = declaration.name
@@ -48,6 +54,7 @@ class RemoteTools:
         """Tools of the server that cannot be offered, and why."""
         self.changes: dict[str, Json] = {}
         """Tools whose definition is not the approved one, and what changed."""
+        self._sign_in = sign_in
         self._approved = approved or ApprovedDefinitions(declaration)
         self._connection: McpConnection | None = None
         self._definitions: dict[str, ToolDefinition] = {}
@@ -65,6 +72,11 @@ class RemoteTools:
         return self._connection
 
     @property
+    def definitions(self) -> Mapping[str, ToolDefinition]:
+        """The tools as the server defines them, by its own names."""
+        return self._definitions
+
+    @property
     def tools(self) -> tuple[Tool, ...]:
         """The tools by name: all of a small server; a search, and what was found, of a large one."""
         offered = [self._all[name] for name in sorted(self._all) if not self.is_large or name in self._chosen]
@@ -77,7 +89,7 @@ class RemoteTools:
 
     async def open(self) -> None:
         """Connect, and read the definitions of the tools. ToolError if that fails."""
-        self._connection = McpConnection(self.declaration)
+        self._connection = McpConnection(self.declaration, self._sign_in)
         await self._connection.open()
         await self._read_tools()
         if self.is_large and self.shared:

@@ -59,6 +59,12 @@ class ServerDeclaration:
     """Sign in with OAuth where the URL asks for it: the browser opens, and tokens are kept in the data home."""
     scopes: tuple[str, ...] = ()
     """OAuth scopes to ask for; none leaves it to the server."""
+    client_id: str = ""
+    """The id of a client that was registered by hand; empty to register on the way."""
+    client_secret: str = ""
+    """The secret of that client; `${NAME}` stands for a variable of the environment."""
+    client_metadata_url: str = ""
+    """The https address of a document that describes the client, which servers may take for its id."""
     trusted: bool = False
     """Show its descriptions and results to the model as they are, and not as data between marks."""
     effects: Mapping[str, str] = field(default_factory=dict)
@@ -180,6 +186,9 @@ def _declared(name: str, table: object, path: Path) -> ServerDeclaration:
             hint = f" did you mean {close!r}?" if close else ""
             raise ConfigError(f"{path}: servers.{name} has no setting {key!r};{hint} there are {', '.join(kinds)}")
         given[key] = _value(str(kinds[key].type), value, f"{path}: servers.{name}.{key}")
+    for key in ("client_id", "client_secret"):
+        if key in given:
+            given[key] = _filled(given[key], f"{path}: servers.{name}.{key}")
     for key in ("env", "headers"):
         if key in given:
             given[key] = {each: _filled(text, f"{path}: servers.{name}.{key}") for each, text in given[key].items()}
