@@ -85,7 +85,9 @@ def calls_of(source: RemoteTools) -> list[tuple[str, Json]]:
     for name in source.definitions:
         schema = source.definitions[name].schema
         required = schema.get("required", ())
-        found.append((name, {key: value_of(each) for key, each in schema.get("properties", {}).items() if key in required}))
+        found.append(
+            (name, {key: value_of(each) for key, each in schema.get("properties", {}).items() if key in required})
+        )
     return found
 
 
@@ -105,7 +107,9 @@ async def main(url: str) -> None:
             client_secret=GIVEN.get("client_secret", ""),
             client_metadata_url=CIMD,
         )
-    source = RemoteTools(declaration, ApprovedDefinitions(declaration, Path(os.environ["FIRSTHAND_HOME"])), HeadlessSignIn)
+    source = RemoteTools(
+        declaration, ApprovedDefinitions(declaration, Path(os.environ["FIRSTHAND_HOME"])), HeadlessSignIn
+    )
 
     async def call_each(task: Task, ctx: Context) -> str:
         results = []

@@ -164,7 +164,7 @@ async def _end(server: ServerProcess, words: asyncio.Task[None]) -> None:
     if process.stdin is not None:
         process.stdin.close()
     for sent in (signal.SIGTERM, signal.SIGKILL):
-        if await _ended(process):
+        if not server.reason and await _ended(process):  # one that broke a limit gets no time to end on its own
             break
         _signal_group(process.pid, sent)
     _signal_group(process.pid, signal.SIGKILL)  # children that outlived it
