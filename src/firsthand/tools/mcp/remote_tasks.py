@@ -63,6 +63,14 @@ class TaskRequest(types.Request[TaskParams, str]):
     name_param = "taskId"
 
 
+class UpdateRequest(types.Request[UpdateParams, str]):
+    """A request with answers for a task."""
+
+    method: str = "tasks/update"
+    params: UpdateParams
+    name_param = "taskId"
+
+
 class TasksOfServer(ClientExtension):
     """Follows tasks to their results, and answers what they ask for in between."""
 
@@ -109,7 +117,8 @@ class TasksOfServer(ClientExtension):
             if isinstance(reply, types.ErrorData):
                 raise MCPError.from_error_data(reply)
             replies[key] = reply.model_dump(by_alias=True, mode="json", exclude_none=True)
-        await self._send(context, "tasks/update", UpdateParams(taskId=task, inputResponses=replies), types.EmptyResult)
+        update = UpdateRequest(params=UpdateParams(taskId=task, inputResponses=replies))
+        await context.session.send_request(update, types.EmptyResult)
 
     async def _send(self, context: ClaimContext, method: str, params: TaskParams, kind: type[Any]) -> Any:
         return await context.session.send_request(TaskRequest(method=method, params=params), kind)
