@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -16,6 +17,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
+from pydantic import ValidationError
 
 from firsthand.errors import FirsthandError, ToolError
 from firsthand.message import Json
@@ -120,6 +122,7 @@ class McpServer:
         handlers.add_request_handler("tasks/cancel", TaskIdParams, self._modern(self.tasks.cancel))
         handlers.add_request_handler("logging/setLevel", types.SetLevelRequestParams, _set_level)
         self.server.extensions = {EXTENSION: {}}
+        self.server.middleware.append(_hide_bugs)
         self.server.middleware.append(RequestStateBoundary(_sealing(), default_audience=offer.name))
 
     @asynccontextmanager
@@ -287,6 +290,17 @@ class McpServer:
 def _sealing() -> RequestStateSecurity:
     """State that travels through the client is encrypted with a key of this process, and bound to the client's key."""
     return RequestStateSecurity(keys=[secrets.token_bytes(32)], bind_principal=client_of)
+
+
+async def _hide_bugs(ctx: Context, call_next: Any) -> Any:
+    """Tells the client of a bug that there is one, and the log the rest: an exception may hold anything."""
+    try:
+        return await call_next(ctx)
+    except (MCPError, ValidationError):
+        raise
+    except Exception:
+        logging.getLogger("firsthand").exception("a bug in the answer to %s", ctx.method)
+        raise MCPError(types.INTERNAL_ERROR, "the server failed for a reason of its own") from None
 
 
 async def _set_level(ctx: Context, params: types.SetLevelRequestParams) -> types.EmptyResult:

@@ -155,7 +155,9 @@ class ArgumentChecker:
         self._optional = {
             name
             for name, schema in spec.parameters["properties"].items()
-            if name not in required and schema.get("type", "null") not in ("null", None) and "null" not in schema["type"]
+            if name not in required
+            and schema.get("type", "null") not in ("null", None)
+            and "null" not in schema["type"]
         }
         self._validator = Draft202012Validator(checked, registry=Registry())
 

@@ -177,7 +177,7 @@ class BrowserSignIn:
 
 
 def _same_but_port(uri: str, registered: list[str]) -> bool:
-    """True if an address on loopback was registered with any port, which authorization servers must let differ (RFC 8252)."""
+    """True if an address was registered with another port, which authorization servers let differ on loopback (RFC 8252)."""
     parts = urlsplit(uri)
     known = [urlsplit(each) for each in registered]
     return any((each.scheme, each.hostname, each.path) == (parts.scheme, parts.hostname, parts.path) for each in known)
