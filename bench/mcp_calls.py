@@ -1,10 +1,11 @@
 """Tool calls over MCP: an agent's call beside the SDK's bare client, and 1,000 tools listed without a longer prompt.
 
-    python bench/mcp.py --calls 300 --rounds 5
+    python bench/mcp_calls.py --calls 300 --rounds 5
 
-One server, started over stdio, answers `echo` at once. The bare client is the SDK's `Client` over its own stdio transport; ours
-is `ctx.call` of an attempt: validated, approved, journalled, recorded, and the same call on the wire. Rounds alternate, and the
-table holds the median of the rounds with their range. The bar is 1.5 times the bare client.
+One server, started over stdio, answers `echo` at once. The bare client is the SDK's `Client` over its own stdio transport;
+ours is `ctx.call` of an attempt: validated, approved, journalled, recorded, and the same call on the wire. Rounds alternate,
+and the table holds the median of the rounds with their range. The bar is 1.5 times the bare client. (The file is not called
+mcp.py, which would stand in the way of the SDK's package.)
 """
 
 from __future__ import annotations
