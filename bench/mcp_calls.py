@@ -38,12 +38,14 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 import mcp_types as types
 
-SCHEMA = {"type": "object", "properties": {"text": {"type": "string", "description": "What to repeat."}}, "required": ["text"]}
+TEXT = {"type": "string", "description": "What to repeat."}
+SCHEMA = {"type": "object", "properties": {"text": TEXT}, "required": ["text"]}
 COUNT = int(sys.argv[1])
 
 async def tools(ctx, params):
     names = ["echo", *(f"tool_{i:04}" for i in range(COUNT - 1))]
-    return types.ListToolsResult(tools=[types.Tool(name=n, description=f"Repeats, as {n}.", input_schema=SCHEMA) for n in names])
+    found = [types.Tool(name=name, description=f"Repeats, as {name}.", input_schema=SCHEMA) for name in names]
+    return types.ListToolsResult(tools=found)
 
 async def call(ctx, params):
     return types.CallToolResult(content=[types.TextContent(type="text", text=params.arguments["text"])])

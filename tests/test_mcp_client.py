@@ -18,9 +18,11 @@ from firsthand.loop.approval import Approval, Decision
 from firsthand.loop.budget import Limits
 from firsthand.loop.form import form_fields
 from firsthand.loop.journal import MemoryJournal
-from firsthand.message import ToolCall
+from firsthand.message import Message, ToolCall
+from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.runs.dialogue import Dialogue
 from firsthand.task import Task
 from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
 from firsthand.tools.mcp.definitions import (
@@ -516,3 +518,19 @@ def test_credentials_are_kept_from_others(tmp_path):
     asyncio.run(stored.set_tokens(OAuthToken(access_token="secret", token_type="Bearer")))
     assert oct(stored.path.stat().st_mode & 0o777) == "0o600"
     assert asyncio.run(stored.get_tokens()).access_token == "secret"
+
+
+def test_a_conversation_opens_the_servers_of_its_agent_and_closes_them():
+    asked = Message("assistant", (ToolCall("c", "peer__echo", {"text": "hello"}),))
+    source = RemoteTools(declared(trusted=True))
+    dialogue = Dialogue(Agent("chat", Scripted([asked, "done"]), reply, tools=(source,)))
+
+    async def main():
+        answer = await dialogue.ask("say hello")
+        process = source.connection._process.process
+        await dialogue.close()
+        return answer, process.returncode
+
+    answer, code = asyncio.run(main())
+    assert answer == "done" and code is not None
+    assert [message.parts[0].content for message in dialogue.context.messages if message.role == "tool"] == ["hello"]

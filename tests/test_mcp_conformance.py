@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PEERS = Path(__file__).parent / "mcp_peers"
 CLIENT_SCENARIOS = (
     "tools_call", "request-metadata", "sep-2322-client-request-state", "http-custom-headers", "http-invalid-tool-headers",
-    "json-schema-ref-no-deref", "auth/metadata-default", "auth/scope-step-up", "auth/pre-registration", "auth/iss-wrong-issuer",
+    "json-schema-ref-no-deref", "auth/metadata-default", "auth/scope-step-up",
+    "auth/pre-registration", "auth/iss-wrong-issuer",
 )  # fmt: skip
 """The scenarios that run here, of the 32 in docs/mcp.md: each starts a Python."""
 
