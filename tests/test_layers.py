@@ -88,7 +88,7 @@ EDGES = {
     "__init__": "experiment",
     "serve": "cluster telemetry tokens retrieval experiment runs stats",
     "commands": "arena experiment train serve show stats scorers patterns cluster telemetry runs"
-    " providers hub measure embed engine retrieval",
+    " providers hub measure embed engine retrieval tools",
     "cli": "",
     "__main__": "cli",
 }

@@ -48,7 +48,7 @@ class HeadlessSignIn:
         self._answer: AuthorizationCodeResult | None = None
 
     async def redirect(self, url: str) -> None:
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=120.0) as http:
             response = await http.get(url, follow_redirects=False)
         asked = {key: value[0] for key, value in parse_qs(urlsplit(response.headers["location"]).query).items()}
         self._answer = AuthorizationCodeResult(code=asked["code"], state=asked.get("state"), iss=asked.get("iss"))
@@ -97,7 +97,8 @@ async def main(url: str) -> None:
         url=url,
         allow="127.0.0.0/8+localhost",
         revision="2025-11-25" if VERSION and VERSION < "2026" else "auto",
-        timeout_s=20.0,
+        timeout_s=120.0,
+        opening_s=120.0,
     )
     if SCENARIO.startswith("auth/"):
         declaration = replace(

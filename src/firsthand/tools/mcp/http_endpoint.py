@@ -20,7 +20,6 @@ from firsthand.tools.web.addresses import Resolver, checked_addresses, parse_rul
 
 MAX_BODY = 16_000_000
 """The most bytes of one JSON response."""
-CONNECT_S = 10.0
 
 
 class EndpointBackend(httpcore2.AsyncNetworkBackend):
@@ -115,5 +114,5 @@ def http_client(declaration: ServerDeclaration, auth: httpx2.Auth | None = None)
         auth=auth,
         trust_env=False,
         follow_redirects=False,
-        timeout=httpx2.Timeout(CONNECT_S, read=max(CONNECT_S, declaration.timeout_s)),
+        timeout=httpx2.Timeout(declaration.opening_s, read=max(declaration.opening_s, declaration.timeout_s)),
     )
