@@ -13,7 +13,7 @@ import socket
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from mcp.client.auth import OAuthClientProvider
@@ -30,6 +30,7 @@ from firsthand.system.home import data_home
 from firsthand.system.terminal import printable
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
+M = TypeVar("M", bound=BaseModel)
 SIGN_IN_S = 300.0
 """Seconds that a person has to sign in."""
 MAX_REQUEST = 16_384
@@ -62,7 +63,7 @@ class StoredTokens:
                 redirect_uris=[AnyUrl(self._redirect_uri)],
                 token_endpoint_auth_method="client_secret_basic" if secret else "none",
             )
-        kept: OAuthClientInformationFull | None = self._get("client", OAuthClientInformationFull)
+        kept = self._get("client", OAuthClientInformationFull)
         uris = [] if kept is None else [str(each) for each in kept.redirect_uris or ()]
         if kept is not None and self._redirect_uri not in uris and not _same_but_port(self._redirect_uri, uris):
             return None  # it was registered for another address: register anew
@@ -72,7 +73,7 @@ class StoredTokens:
         """Keep the registration."""
         self._set("client", client_info)
 
-    def _get(self, part: str, kind: type[Any]) -> Any:
+    def _get(self, part: str, kind: type[M]) -> M | None:
         body = self._body().get(part)
         try:
             return None if body is None else kind.model_validate(body)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mcp_types as types
+from pydantic import FileUrl
 
 from firsthand.errors import FirsthandError
 from firsthand.loop.approval import Decision
@@ -106,7 +107,7 @@ class RequestAnswers:
 
     async def roots(self, context: Any) -> types.ListRootsResult | types.ErrorData:
         """The declared folders."""
-        found = [types.Root(uri=Path(each).as_uri(), name=Path(each).name) for each in self.server.roots]
+        found = [types.Root(uri=FileUrl(Path(each).as_uri()), name=Path(each).name) for each in self.server.roots]
         return types.ListRootsResult(roots=found)
 
     async def dispatch(self, request: Any) -> Any:
