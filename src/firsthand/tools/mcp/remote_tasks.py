@@ -124,7 +124,7 @@ class TasksOfServer(ClientExtension):
         return await context.session.send_request(TaskRequest(method=method, params=params), kind)
 
 
-_UNTOLD = {"code": types.INTERNAL_ERROR, "message": "the task failed without a reason"}
+_UNTOLD: dict[str, Any] = {"code": types.INTERNAL_ERROR, "message": "the task failed without a reason"}
 _REQUESTS: TypeAdapter[Any] = TypeAdapter(types.InputRequest)
 
 
