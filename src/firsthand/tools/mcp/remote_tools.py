@@ -25,7 +25,7 @@ from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
 from firsthand.tools.mcp.connection import McpConnection
 from firsthand.tools.mcp.definitions import ArgumentChecker, ToolDefinition, UnusableDefinition, spec_of, tool_name
 from firsthand.tools.mcp.oauth_sign_in import SignIn
-from firsthand.tools.mcp.result_text import contents_text, messages_text, result_text
+from firsthand.tools.mcp.result_text import contents_text, messages_text, text_of_result
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
 MAX_TOOLS = 5_000
@@ -194,7 +194,7 @@ class RemoteTools:
             result = await self.connection.request(send)
         except ToolError as error:
             raise ToolError(self._fenced(str(error))) from None
-        text = result_text(result)
+        text = text_of_result(result)
         await self.refresh()
         if result.is_error:
             raise ToolError(self._fenced(text or f"{name} failed without a message"))

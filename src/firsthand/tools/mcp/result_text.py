@@ -10,7 +10,7 @@ import mcp_types as types
 from firsthand.system.terminal import printable
 
 
-def result_text(result: types.CallToolResult) -> str:
+def text_of_result(result: types.CallToolResult) -> str:
     """The text of a tool's result; its structured content, if it has no text."""
     text = "\n".join(filter(None, (block_text(block) for block in result.content)))
     if not text and result.structured_content is not None:
