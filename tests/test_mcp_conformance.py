@@ -95,7 +95,7 @@ def test_the_inspector_lists_and_calls_the_tools_of_firsthand_mcp(node, home):
     ]
 
     def inspect(*flags):
-        words = [*node("mcp-inspector"), "--cli", *environment, *ours, *flags]
+        words = [*node("mcp-inspector"), "--cli", *environment, *ours, *flags, "--connect-timeout", "120000"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)

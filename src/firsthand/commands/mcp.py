@@ -104,9 +104,6 @@ def main(config: Config) -> int:
 def make_server(config: Config, record: CallRecord) -> McpServer:
     """The server of what the flags name."""
     from firsthand.experiment.named_agents import open_tools
-    from firsthand.serve.mcp.agent_offer import offer_agents
-    from firsthand.serve.mcp.benchmark_offer import offer_benchmarks
-    from firsthand.serve.mcp.index_offer import offer_index
     from firsthand.serve.mcp.mcp_server import McpServer, Offer
     from firsthand.serve.mcp.served_tool import served
 
@@ -118,10 +115,19 @@ def make_server(config: Config, record: CallRecord) -> McpServer:
                 "firsthand mcp passes no other MCP server on: leave mcp: out of --tools, or give a --model"
             )
         offer.tools.append(served(tool))
-    for path in config.index:
-        offer_index(offer, path, only=len(config.index) == 1)
-    offer_agents(offer, agents, record)
-    offer_benchmarks(offer, config.benchmark, agents)
+    if config.index:  # what is not served is not imported: a client waits for the server to start
+        from firsthand.serve.mcp.index_offer import offer_index
+
+        for path in config.index:
+            offer_index(offer, path, only=len(config.index) == 1)
+    if agents:
+        from firsthand.serve.mcp.agent_offer import offer_agents
+
+        offer_agents(offer, agents, record)
+    if config.benchmark:
+        from firsthand.serve.mcp.benchmark_offer import offer_benchmarks
+
+        offer_benchmarks(offer, config.benchmark, agents)
     names = [tool.name for tool in offer.tools]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two of what is served are tools named {twice[0]!r}: leave one out")
