@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import mcp_types as types
@@ -135,10 +136,8 @@ class RemoteTools:
         found: list[Any] = []
         cursor: str | None = None
         for _ in range(MAX_PAGES):
-            at = cursor
-            page = await self.connection.request(
-                lambda client, at=at: send(client, at), timeout_s=self.declaration.opening_s
-            )
+            asking = partial(send, cursor=cursor)
+            page: Any = await self.connection.request(asking, timeout_s=self.declaration.opening_s)
             found += getattr(page, part)
             cursor = page.next_cursor
             if cursor is None:
@@ -179,16 +178,16 @@ class RemoteTools:
         self._note_server()
         count = 0
 
-        async def progress(done: float, total: float | None, message: str | None) -> None:
+        async def heard(progress: float, total: float | None, message: str | None) -> None:
             nonlocal count
             count += 1
-            if at is not None and (count <= MAX_PROGRESS or (total is not None and done >= total)):
-                at.context.note("mcp_progress", server=self.server, tool=name, done=done, total=total,
+            if at is not None and (count <= MAX_PROGRESS or (total is not None and progress >= total)):
+                at.context.note("mcp_progress", server=self.server, tool=name, done=progress, total=total,
                                 message=(message or "")[:200])  # fmt: skip
 
         async def send(client: Client) -> types.CallToolResult:
             # by 2025-11-25 progress is sent only to who asked for it
-            return await client.call_tool(name, arguments, progress_callback=progress if at is not None else None)
+            return await client.call_tool(name, arguments, progress_callback=heard if at is not None else None)
 
         try:
             result = await self.connection.request(send)
@@ -276,9 +275,8 @@ class RemoteTools:
         names = ("list_resources", "list_resource_templates") if part == "resources" else ("list_prompts",)
         for name in names:
             try:
-                page: Any = await self.connection.request(
-                    lambda client, name=name: getattr(client, name)(), timeout_s=self.declaration.opening_s
-                )
+                asking = partial(_first_page, name)
+                page: Any = await self.connection.request(asking, timeout_s=self.declaration.opening_s)
             except ToolError:
                 continue
             if getattr(page, name.removeprefix("list_")):
@@ -361,6 +359,11 @@ class EachAttempt:
     def __call__(self) -> RemoteTools:
         """A source for one attempt."""
         return RemoteTools(self.declaration)
+
+
+async def _first_page(name: str, client: Client) -> Any:
+    """The first page of a list, by the name of the client's method."""
+    return await getattr(client, name)()
 
 
 def ranked(query: str, tools: Mapping[str, Tool], most: int) -> list[str]:
