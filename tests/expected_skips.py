@@ -39,6 +39,7 @@ MACHINE = [
     "the npm registry cannot be reached",
     "PostgreSQL with pgvector and psycopg are not installed",
     "this engine has no fused search",
+    "Node 22 is not installed",
 ]
 """What the machine may lack, or not be."""
 DATA = [".*(is|are) not (here|on this machine)", "needs the item results of .*"]

@@ -34,6 +34,7 @@ NOUNS = [
     "benchmark",
     "guard",
     "memory",
+    "loop.form",
     "loop.approval",
     "loop.pattern_options",
     "agent",
@@ -42,6 +43,7 @@ NOUNS = [
     "loop.attempt",
     "loop.borders",
     "loop.tool_call",
+    "loop.calling",
     "loop.consultation",
     "context",
     "rollout",
@@ -84,10 +86,10 @@ EDGES = {
     "arena": "benchmarks stats runs",
     # 8 doors
     "__init__": "experiment",
-    "serve": "cluster telemetry tokens retrieval",
+    "serve": "cluster telemetry tokens retrieval experiment runs stats",
     "studio": "stats show runs",
-    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs"
-    " providers hub measure embed engine retrieval memories",
+    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers"
+    " hub measure embed engine retrieval memories tools",
     "cli": "",
     "__main__": "cli",
 }

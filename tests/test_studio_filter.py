@@ -147,7 +147,14 @@ def run(tmp_path: Path) -> Run:
     made.add_tasks("quiz", [Task(f"t{n}", f"{n}?") for n in range(12)])
     for number in range(12):
         error = "the disk is 100%_full" if number == 7 else ""
-        made.append(attempt(number, "cot" if number % 2 else "direct", None if error else 0.75 if number == 4 else (number % 3) / 2, error))
+        made.append(
+            attempt(
+                number,
+                "cot" if number % 2 else "direct",
+                None if error else 0.75 if number == 4 else (number % 3) / 2,
+                error,
+            )
+        )
     return made
 
 

@@ -269,7 +269,14 @@ def test_runs_are_named_and_never_paths(client: TestClient, home: Path, tmp_path
     outside = tmp_path / "outside"
     with store.create(outside, {}, "foreign") as foreign:
         pass
-    for name in (str(foreign.path), f"../../outside/runs/{foreign.id}", "..", "./" + run_id(home, "evil"), "a\\b", ".x"):
+    for name in (
+        str(foreign.path),
+        f"../../outside/runs/{foreign.id}",
+        "..",
+        "./" + run_id(home, "evil"),
+        "a\\b",
+        ".x",
+    ):
         for page in ("/compare", "/compare/grid", "/curves", "/curves.json"):
             assert client.get(page, params={"run": name}).status_code == 404, (page, name)
     for name in ("x/../../access.py", "../access.py", "LICENSES.txt/..", ".", "%2e%2e%2faccess.py", "nosuch.js"):

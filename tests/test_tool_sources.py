@@ -18,7 +18,6 @@ from firsthand.errors import ConfigError, ToolError
 from firsthand.message import Json, ToolCall, ToolResult
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout, rollouts
-from firsthand.runs.dialogue import Dialogue
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 from firsthand.tool_source import ToolSource, is_source
@@ -292,5 +291,3 @@ def test_a_worker_opens_shared_sources_once_and_closes_them() -> None:
 def test_what_is_neither_tool_nor_source_is_refused() -> None:
     with pytest.raises(ConfigError, match="'calculator' among its tools"):
         agent("calculator")
-    with pytest.raises(ConfigError, match="a conversation opens none"):
-        Dialogue(agent(Server()))

@@ -31,6 +31,7 @@ from firsthand.model import Model
 from firsthand.system.hosted_models import name_hint, provider_hint
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.tool import Effect, Tool
+from firsthand.tool_source import ToolLike
 
 Kind = Literal["pattern", "benchmark", "tool", "guard", "memory", "provider", "command", "recipe"]
 _ROOMS: dict[Kind, str] = {
@@ -43,7 +44,7 @@ _ROOMS: dict[Kind, str] = {
     "command": "commands",
     "recipe": "train/recipes",
 }
-_FURTHER: dict[Kind, tuple[str, ...]] = {"pattern": ("retrieval/rag",), "tool": ("retrieval/tools",)}
+_FURTHER: dict[Kind, tuple[str, ...]] = {"pattern": ("retrieval/rag",), "tool": ("retrieval/tools", "tools/mcp")}
 """Folders of other rooms that hold things of that kind."""
 
 
@@ -305,6 +306,15 @@ def tools(text: str) -> tuple[Tool, ...]:
         kind = type(found if made is None else made).__name__
         raise ConfigError(f"{text!r} is a {kind}: decorate a function with @tool(effect=...), or return such tools")
     return made
+
+
+def tools_and_sources(text: str) -> tuple[ToolLike, ...]:
+    """What a text names that an agent may hold among its tools: tools, or the sources of the servers of `mcp:SERVER`."""
+    name, _, server = text.partition(":")
+    if name != "mcp":
+        return tools(text)
+    found: tuple[ToolLike, ...] = find("tool", name)(server)
+    return found
 
 
 def tool_forms() -> dict[str, tuple[str, str]]:

@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Literal, TypeVar, cast
@@ -22,6 +21,7 @@ from firsthand.loop.attempt import Attempt as Attempt
 from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.calling import calling
 from firsthand.loop.concurrency import current_branch, derive_seed
 from firsthand.loop.consultation import Ask, run_consultation
 from firsthand.loop.listener import Began
@@ -55,14 +55,6 @@ MAX_CALLS = 128
 """The most tool calls of one message that are run."""
 _GRANTED = "granted"
 """Key of the journal's record of a grant that was smaller than the request."""
-
-
-_calling: ContextVar[Context | None] = ContextVar("firsthand_calling", default=None)
-
-
-def calling() -> Context | None:
-    """The Context whose tool call the running code serves, for tools that read the conversation; None outside of any."""
-    return _calling.get()
 
 
 @dataclass(frozen=True)
@@ -550,13 +542,9 @@ class Context:
         try:
             async with self._in_time():
                 borders = self._borders(effect, depth, as_of)
-                token = _calling.set(self)
-                try:
-                    result, arguments = await run_call(
-                        attempt, call, borders=borders, request=request, recorded=recorded
-                    )
-                finally:
-                    _calling.reset(token)
+                with calling(self, effect):
+                    ran = await run_call(attempt, call, borders=borders, request=request, recorded=recorded)
+            result, arguments = ran
             detail |= {"arguments": arguments, "result": result.content, "is_error": result.is_error}
             detail |= {"origin": result.origin} if result.origin is not None else {}
             error = result.content if result.is_error else None

@@ -15,8 +15,9 @@ from typing import Any
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, unknown
+from firsthand.experiment.named_agents import open_tools
 from firsthand.hub.fetch_model import fetch_named
-from firsthand.loop.approval import Approval, check_rules, parse_rules
+from firsthand.loop.approval import Approval, parse_rules
 from firsthand.loop.budget import Limits
 from firsthand.model import BASE_MODEL, Model, Sampling, TokenCapability, Usage
 from firsthand.patterns.reply import reply
@@ -26,7 +27,6 @@ from firsthand.show.chat_screen import Screen
 from firsthand.system.home import data_home
 from firsthand.system.interruption import terminated
 from firsthand.system.terminal import one_line, printable
-from firsthand.tool import Tool
 from firsthand.trace import Call
 
 EXAMPLES = """
@@ -121,6 +121,8 @@ class Chat:
         self._loaded: object = None
         """The model whose recommended settings are in use."""
         self.dialogue = Dialogue(agent, seed=config.seed, listener=screen.listen)
+        self._left: list[Dialogue] = []
+        """Conversations before another one was loaded."""
         self.commands: dict[str, Callable[[str], object]] = {
             "help": lambda rest: self.screen.say(HELP),
             "fork": self.fork,
@@ -248,6 +250,11 @@ class Chat:
         counts = f"{used.prompt_tokens} tokens in ({used.cached_tokens} cached), {used.completion_tokens} out"
         return f"{calls} calls, {counts}{cost}"
 
+    def close(self, runner: asyncio.Runner) -> None:
+        """Close what tools hold open, such as MCP servers."""
+        for dialogue in (*self._left, self.dialogue):
+            runner.run(dialogue.close())
+
     def keep(self) -> None:
         """Keep the conversation at its end, if it has a new answer. That it cannot be is said, and is no failure."""
         answered = any(call.kind == "generate" and call.error is None for call in self.dialogue.calls)
@@ -286,6 +293,7 @@ class Chat:
             traces = [run.trace(which.strip())] if which.strip() else list(run.traces())
             if len(traces) != 1:
                 raise StoreError(f"{run.id} holds {len(traces)} attempts: name one, as in /load {run.id} ID")
+            self._left.append(self.dialogue)
             self.dialogue = Dialogue(
                 self.agent, seed=self.config.seed, listener=self.screen.listen, origin=traces[0], run=run.id
             )
@@ -313,6 +321,7 @@ def main(config: Config) -> int:
             if config.save is not None and not chat.is_saved:
                 chat.save(config.save)
             chat.keep()
+            chat.close(runner)
     return 1 if chat.failed and not screen.is_terminal else 0
 
 
@@ -352,9 +361,8 @@ def with_input(question: str) -> str:
 
 def make_agent(config: Config) -> Agent:
     """The agent that answers."""
-    tools: tuple[Tool, ...] = tuple(tool for text in config.tools for tool in catalog.tools(text))
+    tools = open_tools(config.tools, config.approve)
     rules = parse_rules(config.approve)
-    check_rules(rules, tools)
     limits = Limits(config.budget_tokens, config.budget_calls, config.budget_seconds, config.budget_usd)
     model = open_model(config.model, config.device)
     return Agent(

@@ -15,6 +15,7 @@ from firsthand.loop.approval import Approval, check_rules, parse_rules
 from firsthand.loop.budget import Limits
 from firsthand.model import Model, Sampling
 from firsthand.tool import Effect, Tool
+from firsthand.tool_source import ToolLike, source_name
 
 
 def make_agents(
@@ -31,9 +32,10 @@ def make_agents(
         seconds=settings.budget_seconds,
         cost_usd=settings.budget_usd,
     )
-    tools, approval = open_tools(settings), Approval(parse_rules(settings.approve))
+    tools, approval = open_tools(settings.tools, settings.approve), Approval(parse_rules(settings.approve))
     if settings.replay:
-        tools = tuple(as_recorded(tool, settings.replay) for tool in tools)
+        _expect_replayable(tools)
+        tools = tuple(as_recorded(tool, settings.replay) for tool in tools if isinstance(tool, Tool))
         approval = ALLOW_ALL
     patterns = {text: catalog.pattern(text) for text in settings.pattern}
     guard = catalog.guards(settings.guard)
@@ -70,17 +72,33 @@ def open_models(settings: RunSettings, *, show_progress: bool = False) -> list[M
     return [catalog.model(name, device=settings.device, weights=settings.weights) for name in settings.model]
 
 
-def open_tools(settings: RunSettings) -> tuple[Tool, ...]:
-    """The tools by name; ConfigError for two of one name, or an approval rule that names no tool and no effect."""
-    tools = tuple(tool for text in settings.tools for tool in catalog.tools(text))
-    names = [tool.name for tool in tools]
+def open_tools(texts: Sequence[str], approve: Sequence[str] = ()) -> tuple[ToolLike, ...]:
+    """The tools and sources by name; ConfigError for two of one name, or an approval rule that names no tool and no effect.
+
+    The tools of a source are known when it opens: a rule for one, such as `time__now=ask`, begins with the source's name.
+    """
+    tools = tuple(tool for text in texts for tool in catalog.tools_and_sources(text))
+    names = [source_name(tool) for tool in tools]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(
-                f"tools is {','.join(settings.tools)}, which gives two tools named {name!r}: leave one out"
-            )
-    check_rules(parse_rules(settings.approve), tools)
+            raise ConfigError(f"tools is {','.join(texts)}, which gives two tools named {name!r}: leave one out")
+    sources = [source_name(tool).removeprefix("mcp:") for tool in tools if not isinstance(tool, Tool)]
+    rules = {
+        name: rule
+        for name, rule in parse_rules(approve).items()
+        if not any(name.startswith(f"{source}__") for source in sources)
+    }
+    check_rules(rules, [tool for tool in tools if isinstance(tool, Tool)])
     return tools
+
+
+def _expect_replayable(tools: Sequence[ToolLike]) -> None:
+    """ConfigError for a source: a replay opens nothing, so what it would offer is unknown."""
+    for tool in tools:
+        if not isinstance(tool, Tool):
+            raise ConfigError(
+                f"a replay opens nothing, and {source_name(tool)} is opened for each attempt: leave it out"
+            )
 
 
 def may_ask(agents: Sequence[Agent]) -> bool:

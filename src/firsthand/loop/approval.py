@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from firsthand.errors import ConfigError, nearest
+from firsthand.loop.form import FormField
 from firsthand.message import Json, canonical
 from firsthand.system.terminal import Terminal, printable
 from firsthand.tool import Effect, Tool
@@ -61,6 +62,32 @@ class AskPerson:
         reason = "" if answer in ("yes", "always") else f"the person asked did not approve this call of {tool.name}"
         return Decision(not reason, "terminal", reason)
 
+    async def fill(self, tool: Tool, message: str, fields: Sequence[FormField]) -> Json | None:
+        """The person's answers to the fields of a form; None if they declined, or if there is no terminal."""
+        async with self.terminal.turn():
+            if not self.terminal.is_there():
+                return None
+            self.terminal.sink.write(f"{tool.spec.description}\n  {_shortened(message, MAX_SHOWN, MAX_LINES)}\n")
+            if await self.terminal.choose("Answer it?", ("yes", "no")) != "yes":
+                return None
+            answers: Json = {}
+            for field_ in fields:
+                for _ in range(3):
+                    line = await self.terminal.ask(f"  {printable(field_.shown())}:")
+                    if line is None:
+                        return None
+                    try:
+                        value = field_.parse(line)
+                    except ValueError as error:
+                        self.terminal.sink.write(f"  {printable(str(error))}\n")
+                        continue
+                    if value is not None:
+                        answers[field_.name] = value
+                    break
+                else:
+                    return None
+            return answers
+
 
 @dataclass(frozen=True)
 class Approval:
@@ -89,6 +116,23 @@ class Approval:
         if verdict == "ask":
             return await self.ask(tool, arguments)
         return Decision(verdict == "allow", "rule", "" if verdict == "allow" else f"{tool.name} is not allowed here")
+
+    async def fill(self, tool: Tool, message: str, fields: Sequence[FormField]) -> Json | None:
+        """The user's answers to the fields of a form that a tool's server sent; None if they are not given.
+
+        An `ask` with a method `fill`, as `AskPerson` has, is asked for them. Any other is asked for leave to send the
+        defaults, where each field that must be given has one.
+        """
+        if self.verdict(tool) == "deny":
+            return None
+        if (fill := getattr(self.ask, "fill", None)) is not None:
+            answers: Json | None = await fill(tool, message, fields)
+            return answers
+        if any(each.required and each.default is None for each in fields):
+            return None
+        defaults = {each.name: each.default for each in fields if each.default is not None}
+        decision = await self.ask(tool, {"message": message, "answers": defaults})
+        return defaults if decision.allowed else None
 
 
 def parse_rules(words: Iterable[str]) -> dict[str, Permission]:

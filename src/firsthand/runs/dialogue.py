@@ -22,6 +22,7 @@ from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, enter_branch
 from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.listener import Began, Listener, Piece, Step
+from firsthand.loop.open_sources import SourceKeeper
 from firsthand.message import Message, Text, ToolCall, ToolResult, canonical
 from firsthand.model import Usage
 from firsthand.rollout import Place
@@ -38,7 +39,8 @@ BENCHMARK = "chat"
 class Dialogue:
     """A conversation of an agent with a person. `listener` receives each step of an answer.
 
-    With `origin`, it goes on where that trace stood, under the branches that it had.
+    With `origin`, it goes on where that trace stood, under the branches that it had. The agent's tool sources are opened by
+    the first question, and closed by `close`.
     """
 
     def __init__(
@@ -50,13 +52,13 @@ class Dialogue:
         origin: Trace | None = None,
         run: str = "",
     ):
-        if len(agent.own_tools) < len(agent.tools):
-            raise ConfigError(f"the agent {agent.name} has tool sources, and a conversation opens none: leave them out")
         self.agent = agent
+        self._sources = SourceKeeper(agent.make_sources())
         self.seed = seed
         self.branches: dict[str, Context] = {}
         self.current = MAIN
         self._listener = listener
+        self._has_sources = False
         self._streamed: dict[str, list[str]] = {}
         self._answering_s = 0.0
         self._attempt = Attempt(agent, agent.own_tools, MemoryJournal(), seed, self._hear)
@@ -122,7 +124,15 @@ class Dialogue:
         finally:
             self._answering_s += time.perf_counter() - began
 
+    async def close(self) -> None:
+        """Close the tool sources that a question opened; a later question cannot be asked."""
+        await self._sources.close()
+
     async def _ask(self, text: str, max_steps: int) -> str:
+        await self._sources.open()
+        if self._sources.sources and not self._has_sources:
+            self._attempt.use(self._sources.sources)
+            self._has_sources = True
         enter_branch(self._effects)
         before = self.context
         ctx = self._stand(before.say(text))

@@ -114,6 +114,16 @@ class Terminal:
             question = f"{printable(answer)!r} is none of them."
         return None
 
+    async def ask(self, question: str) -> str | None:
+        """The line that is typed after the question; None at end of input."""
+        import termios
+
+        termios.tcflush(self.source.fileno(), termios.TCIFLUSH)
+        self.sink.write(f"{question} ")
+        self.sink.flush()
+        line = await self._line()
+        return line.rstrip("\r\n") if line else None
+
     async def _line(self) -> str:
         descriptor, line = self.source.fileno(), b""
         while not line.endswith(b"\n"):

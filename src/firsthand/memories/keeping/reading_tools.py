@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
-from firsthand.context import Context, calling
+from firsthand.context import Context
+from firsthand.loop.calling import caller
 from firsthand.memories.keeping.fenced_items import ORIGIN, fenced
 from firsthand.tool import Tool, tool
 
 
 def here(ctx: Context) -> Context:
     """The Context whose tool call is being run, or else the one that the tools were made for."""
-    return calling() or ctx
+    position = caller()
+    return ctx if position is None else cast(Context, position.conversation)
 
 
 def reading_tools(ctx: Context) -> Sequence[Tool]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, StoreError, ToolError
 from firsthand.retrieval.chunk import Chunk
-from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
+from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IndexHeader
 from firsthand.retrieval.corpus import Corpus, open_corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Hit, Query
@@ -81,6 +81,11 @@ class SearchIndex:
         except StoreError as error:
             raise ConfigError(str(error)) from None
         self._retriever = hybrid(self._corpus)
+
+    @property
+    def index(self) -> ChunkIndex:
+        """The index that is searched."""
+        return self._index
 
     def search(self, query: str, k: int = 5) -> str:
         """The passages that fit a query best, each with the id and title of its document.

@@ -1,0 +1,67 @@
+"""Gives a running tool call its position in the attempt, so that what the tool asks for is recorded under the call.
+
+A tool that is a client of another program may be asked by it for a completion, or for a decision of the user. It answers
+from `caller()`: completions then spend the attempt's budget, and are journalled and traced like those of the pattern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from firsthand.loop.concurrency import Branch, current_branch, enter_branch
+
+
+@dataclass
+class CallBranch(Branch):
+    """The effects of one tool call. Their names start with the call's own, so that those of the pattern do not shift."""
+
+    call: str = ""
+    """The name of the call's effect."""
+
+    def next_effect(self) -> str:
+        """The name of the next effect of the call, such as `0.3:1 request 0`."""
+        name = f"{self.call} request {self.effects}"
+        self.effects += 1
+        return name
+
+
+@dataclass(frozen=True)
+class CallPosition:
+    """The position from which a tool was called."""
+
+    context: Any
+    """The Context, without a conversation: what a tool asks the model begins with an empty one."""
+    effect: str
+    branch: CallBranch
+    conversation: Any
+    """The Context with its conversation, for tools that read it."""
+
+    def enter(self) -> None:
+        """Record what the running task does from here on under the call."""
+        enter_branch(self.branch)
+
+
+_caller: ContextVar[CallPosition | None] = ContextVar("firsthand_caller", default=None)
+
+
+def caller() -> CallPosition | None:
+    """The call that the running code belongs to; None outside of one."""
+    return _caller.get()
+
+
+@contextmanager
+def calling(context: Any, effect: str) -> Iterator[None]:
+    """Marks the block as the call `effect` of an attempt."""
+    here = current_branch()
+    # groups of a call are numbered far above those of the pattern, which they share the path with
+    first_group = 1_000_000 + 1_000 * int(effect.partition(" ")[0].rpartition(":")[2])
+    branch = CallBranch(here.path, here.depth, 0, first_group, here.place, here.name, effect)
+    mark = _caller.set(CallPosition(replace(context, node=None), effect, branch, context))
+    try:
+        yield
+    finally:
+        _caller.reset(mark)

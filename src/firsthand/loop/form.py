@@ -1,0 +1,124 @@
+"""Fields of a form that a program asks the user to fill in: flat values of JSON, each described by a small schema.
+
+MCP's elicitation and A2A's input requests give such forms. A schema is untrusted input: what is no field is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from firsthand.message import Json
+
+MAX_FIELDS = 24
+MAX_ANSWER = 4_000
+"""The most characters of an answer."""
+
+
+@dataclass(frozen=True)
+class FormField:
+    """One field: its name, its kind, and the values that it may have."""
+
+    name: str
+    kind: str
+    """`string`, `integer`, `number`, `boolean`, or `array` for several of `choices`."""
+    title: str = ""
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    default: Any = None
+    least: float | None = None
+    """The smallest number, the fewest characters, or the fewest choices."""
+    most: float | None = None
+
+    def shown(self) -> str:
+        """The field as a person reads it."""
+        hint = {"boolean": "yes or no", "array": "several, with commas between"}.get(self.kind, self.kind)
+        hint = f"{hint}: {', '.join(self.choices)}" if self.choices else hint
+        default = "" if self.default is None else f"; empty for {self.default!r}"
+        return f"{self.title or self.name} ({hint}{default}{'' if self.required else '; may be left empty'})"
+
+    def parse(self, text: str) -> Any:
+        """The value of a typed text; the default, or None, of an empty one. ValueError says what is wrong."""
+        text = text.strip()[:MAX_ANSWER]
+        if not text:
+            if self.default is None and self.required:
+                raise ValueError("it must be given")
+            return self.default
+        if self.kind == "boolean":
+            if text.lower() not in ("yes", "y", "true", "no", "n", "false"):
+                raise ValueError(f"{text!r} is neither yes nor no")
+            return text.lower() in ("yes", "y", "true")
+        if self.kind == "array":
+            return self._checked([each.strip() for each in text.split(",") if each.strip()])
+        if self.kind == "integer":
+            return self._checked(int(text))
+        if self.kind == "number":
+            return self._checked(float(text))
+        return self._checked(text)
+
+    def _checked(self, value: Any) -> Any:
+        given = value if isinstance(value, list) else [value]
+        if self.choices and (bad := [each for each in given if each not in self.choices]):
+            raise ValueError(f"{bad[0]!r} is none of {', '.join(self.choices)}")
+        size = value if isinstance(value, int | float) else len(value)
+        if not math.isfinite(size):
+            raise ValueError(f"{value} is no number")
+        if self.least is not None and size < self.least:
+            raise ValueError(f"{self.least:g} or more was expected")
+        if self.most is not None and size > self.most:
+            raise ValueError(f"{self.most:g} or less was expected")
+        return value
+
+
+def form_fields(schema: Json) -> tuple[FormField, ...]:
+    """The fields of a form's schema, in its order; at most `MAX_FIELDS`."""
+    properties = schema.get("properties")
+    required = schema.get("required")
+    names = required if isinstance(required, list) else []
+    found = [
+        _field(str(name), each, name in names)
+        for name, each in (properties if isinstance(properties, dict) else {}).items()
+        if isinstance(each, dict)
+    ]
+    return tuple(each for each in found if each is not None)[:MAX_FIELDS]
+
+
+def _field(name: str, schema: Json, required: bool) -> FormField | None:
+    kind = schema.get("type")
+    if kind not in ("string", "integer", "number", "boolean", "array"):
+        return None
+    inner = schema.get("items") if kind == "array" else schema
+    bounds = {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}
+    least, most = (schema.get(key) for key in bounds.get(kind, ("minimum", "maximum")))
+    default = schema.get("default")
+    title = schema.get("description") or schema.get("title")
+    return FormField(
+        name,
+        kind,
+        title if isinstance(title, str) else "",
+        required,
+        _choices(inner if isinstance(inner, dict) else {}),
+        default if isinstance(default, _TYPES[kind]) else None,
+        least if isinstance(least, int | float) else None,
+        most if isinstance(most, int | float) else None,
+    )
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+}
+
+
+def _choices(schema: Json) -> tuple[str, ...]:
+    """The values of `enum`, or of the constants of `oneOf` and `anyOf`."""
+    if isinstance(values := schema.get("enum"), list):
+        return tuple(each for each in values if isinstance(each, str))
+    for key in ("oneOf", "anyOf"):
+        if isinstance(options := schema.get(key), list):
+            return tuple(str(each["const"]) for each in options if isinstance(each, dict) and "const" in each)
+    return ()

@@ -1,0 +1,118 @@
+"""An HTTP client for one MCP endpoint: the endpoint itself and public addresses may be reached, and nothing else.
+
+The user named the endpoint, so it may be on this machine. Where a server sends the client on to (redirects, the metadata and
+the authorization server of OAuth) is the server's choice, and passes the address rules of `tools/web/addresses.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore2
+import httpx2
+
+from firsthand.errors import ToolError
+from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from firsthand.tools.web.addresses import Resolver, checked_addresses, parse_rules, read_host, resolve
+
+MAX_BODY = 16_000_000
+"""The most bytes of one JSON response."""
+
+
+class EndpointBackend(httpcore2.AsyncNetworkBackend):
+    """Opens connections to the endpoint, and to addresses that the rules let pass, each checked in the same step."""
+
+    def __init__(self, declaration: ServerDeclaration, resolver: Resolver = resolve):
+        parts = urlsplit(declaration.url)
+        self._endpoint = (str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80))
+        self._rules = parse_rules(declaration.allow, "80+443")
+        self._resolver = resolver
+        self._inner = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """A connection to the host."""
+        if (host.strip("[]").lower(), port) == (self._endpoint[0].lower(), self._endpoint[1]):
+            return await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        rules = self._rules
+        if self._is_allowed(host):  # what is allowed by name or address is allowed on every port
+            rules = replace(rules, ports=rules.ports | {port})
+        failure: Exception | None = None
+        for address in (await checked_addresses(host, port, rules, self._resolver))[:4]:
+            try:
+                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failure = error
+        assert failure is not None
+        raise failure
+
+    def _is_allowed(self, host: str) -> bool:
+        read = read_host(host)
+        if isinstance(read, str):
+            return read in self._rules.hosts
+        return any(read.version == each.version and read in each for each in self._rules.networks)
+
+    async def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
+        """Always a ToolError."""
+        raise ToolError("a socket file may not be reached")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await self._inner.sleep(seconds)
+
+
+class BoundedTransport(httpx2.AsyncHTTPTransport):
+    """Sends requests over an `EndpointBackend`; JSON bodies end at `MAX_BODY` with an error."""
+
+    def __init__(self, declaration: ServerDeclaration, resolver: Resolver = resolve):
+        super().__init__(trust_env=False)
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=httpx2.create_ssl_context(),
+            network_backend=EndpointBackend(declaration, resolver),
+            max_connections=64,
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The response, its body counted while it is read."""
+        response = await super().handle_async_request(request)
+        if "text/event-stream" not in response.headers.get("content-type", ""):  # the SDK limits each event
+            assert isinstance(response.stream, httpx2.AsyncByteStream)
+            response.stream = _Counted(response.stream)
+        return response
+
+
+class _Counted(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream):
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        count = 0
+        async for piece in self._inner:
+            count += len(piece)
+            if count > MAX_BODY:
+                raise httpx2.ReadError(f"the response has more than {MAX_BODY:,} bytes, which is the limit")
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def http_client(declaration: ServerDeclaration, auth: httpx2.Auth | None = None) -> httpx2.AsyncClient:
+    """The client of a declared endpoint; it reads no proxy and no password from the environment."""
+    return httpx2.AsyncClient(
+        transport=BoundedTransport(declaration),
+        headers=dict(declaration.headers),
+        auth=auth,
+        trust_env=False,
+        follow_redirects=False,
+        timeout=httpx2.Timeout(declaration.opening_s, read=max(declaration.opening_s, declaration.timeout_s)),
+    )

@@ -1,0 +1,200 @@
+"""Signs in to an MCP server with OAuth: tokens in the data home, the browser's answer on a port that closes after it.
+
+The SDK runs the flow (discovery, registration, PKCE, refresh); this file keeps its tokens and talks to the person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import socket
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+from mcp.client.auth import OAuthClientProvider
+from mcp.shared.auth import (
+    AuthorizationCodeResult,
+    OAuthClientInformationFull,
+    OAuthClientMetadata,
+    OAuthToken,
+)
+from pydantic import AnyUrl, BaseModel
+
+from firsthand.errors import StoreError, ToolError
+from firsthand.system.home import data_home
+from firsthand.system.terminal import printable
+from firsthand.tools.mcp.server_declaration import ServerDeclaration
+
+M = TypeVar("M", bound=BaseModel)
+SIGN_IN_S = 300.0
+"""Seconds that a person has to sign in."""
+MAX_REQUEST = 16_384
+"""The most bytes of the browser's request."""
+
+
+class StoredTokens:
+    """The tokens and the registration of one endpoint, in a file that only its owner may read."""
+
+    def __init__(self, declaration: ServerDeclaration, redirect_uri: str, home: Path | None = None):
+        self._declaration, self._redirect_uri = declaration, redirect_uri
+        key = hashlib.sha256(declaration.url.encode()).hexdigest()[:16]
+        self.path = (home or data_home()) / "mcp" / "tokens" / f"{declaration.name}-{key}.json"
+
+    async def get_tokens(self) -> OAuthToken | None:
+        """The tokens, if there are any."""
+        return self._get("tokens", OAuthToken)
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        """Keep the tokens."""
+        self._set("tokens", tokens)
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        """The registration of this client: the declared one, or that which was kept, if there is one."""
+        if self._declaration.client_id:
+            secret = self._declaration.client_secret or None
+            return OAuthClientInformationFull(
+                client_id=self._declaration.client_id,
+                client_secret=secret,
+                redirect_uris=[AnyUrl(self._redirect_uri)],
+                token_endpoint_auth_method="client_secret_basic" if secret else "none",
+            )
+        kept = self._get("client", OAuthClientInformationFull)
+        uris = [] if kept is None else [str(each) for each in kept.redirect_uris or ()]
+        if kept is not None and self._redirect_uri not in uris and not _same_but_port(self._redirect_uri, uris):
+            return None  # it was registered for another address: register anew
+        return kept
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        """Keep the registration."""
+        self._set("client", client_info)
+
+    def _get(self, part: str, kind: type[M]) -> M | None:
+        body = self._body().get(part)
+        try:
+            return None if body is None else kind.model_validate(body)
+        except ValueError:
+            return None  # written by another version: sign in anew
+
+    def _set(self, part: str, value: BaseModel) -> None:
+        body = self._body() | {part: value.model_dump(mode="json", exclude_none=True)}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            written = self.path.with_suffix(f".{os.getpid()}.new")
+            written.unlink(missing_ok=True)
+            with os.fdopen(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                json.dump(body, file)
+            written.replace(self.path)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    def _body(self) -> dict[str, Any]:
+        try:
+            body = json.loads(self.path.read_text(encoding="utf-8"))
+            return body if isinstance(body, dict) else {}
+        except (OSError, ValueError):
+            return {}
+
+
+class SignIn(Protocol):
+    """Takes a person through the authorization of this client."""
+
+    redirect_uri: str
+    """The address that the authorization server sends the answer to."""
+
+    async def redirect(self, url: str) -> None:
+        """Show the authorization server's page."""
+
+    async def answer(self) -> AuthorizationCodeResult:
+        """The code that comes back."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+class BrowserSignIn:
+    """Sends the person to the authorization server, and hears the answer on a loopback port of its own."""
+
+    def __init__(self, declaration: ServerDeclaration):
+        self.declaration = declaration
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.redirect_uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}/callback"
+
+    async def redirect(self, url: str) -> None:
+        """Open the browser, and show the address for a person without one. ToolError if nobody is there."""
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ToolError(f"{self.declaration.origin} asks to sign in at {url[:80]!r}, which is no web address")
+        if not sys.stderr.isatty():
+            raise ToolError(
+                f"{self.declaration.origin} asks to sign in, and there is no terminal: run `firsthand mcp "
+                f"--sign-in {self.declaration.url}` once at a terminal"
+            )
+        print(f"firsthand: {self.declaration.origin} asks you to sign in at\n  {printable(url)}", file=sys.stderr)
+        webbrowser.open(url)
+
+    async def answer(self) -> AuthorizationCodeResult:
+        """The code that the browser brings back. ToolError if none comes in time."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(SIGN_IN_S):
+                while True:
+                    connection, _ = await loop.sock_accept(self._listener)
+                    with connection:
+                        asked = parse_qs(urlsplit(await self._request(connection)).query)
+                        text = "Signed in: you may close this page." if "code" in asked else "No code came."
+                        page = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n{text}\n"
+                        await loop.sock_sendall(connection, page.encode())
+                    if "error" in asked:
+                        raise ToolError(
+                            f"signing in to {self.declaration.origin} was refused: {asked['error'][0][:80]}"
+                        )
+                    if "code" in asked:
+                        state, iss = asked.get("state"), asked.get("iss")
+                        return AuthorizationCodeResult(
+                            code=asked["code"][0], state=state[0] if state else None, iss=iss[0] if iss else None
+                        )
+        except TimeoutError:
+            raise ToolError(f"nobody signed in to {self.declaration.origin} within {SIGN_IN_S:g} s") from None
+
+    async def _request(self, connection: socket.socket) -> str:
+        """The path of the browser's request."""
+        loop, head = asyncio.get_running_loop(), b""
+        connection.setblocking(False)
+        while b"\r\n\r\n" not in head and len(head) < MAX_REQUEST:
+            if not (piece := await loop.sock_recv(connection, 4_096)):
+                break
+            head += piece
+        words = head.split(b"\r\n", 1)[0].split(b" ")
+        return words[1].decode("latin-1") if len(words) > 1 else ""
+
+    def close(self) -> None:
+        """Close the port."""
+        self._listener.close()
+
+
+def _same_but_port(uri: str, registered: list[str]) -> bool:
+    """True if an address was registered with another port, which authorization servers let differ on loopback (RFC 8252)."""
+    parts = urlsplit(uri)
+    known = [urlsplit(each) for each in registered]
+    return any((each.scheme, each.hostname, each.path) == (parts.scheme, parts.hostname, parts.path) for each in known)
+
+
+def oauth(declaration: ServerDeclaration, sign_in: SignIn) -> OAuthClientProvider:
+    """The OAuth flow of an endpoint, for its HTTP client."""
+    return OAuthClientProvider(
+        declaration.url,
+        OAuthClientMetadata(
+            client_name="firsthand",
+            redirect_uris=[AnyUrl(sign_in.redirect_uri)],
+            scope=" ".join(declaration.scopes) or None,
+        ),
+        StoredTokens(declaration, sign_in.redirect_uri),
+        sign_in.redirect,
+        sign_in.answer,
+        client_metadata_url=declaration.client_metadata_url or None,
+    )

@@ -1,0 +1,254 @@
+"""Declares an MCP server: how it is reached, and what its tools may do.
+
+    [servers.time]
+    command = "uvx"                       # or: url = "https://mcp.example.org/mcp"
+    args = ["mcp-server-time"]
+    [servers.time.effects]
+    get_current_time = "read"
+    "convert_*" = "read"
+
+A tool that no line of `effects` names is `external`, and a server is untrusted unless it says `trusted = true`: its words
+then reach the model as data between marks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from firsthand.errors import ConfigError, nearest
+from firsthand.message import Json
+from firsthand.tool import Effect
+
+Revision = Literal["auto", "2025-11-25", "2026-07-28"]
+MAX_NAME = 24
+"""The most characters of a server's name, which the names of its tools begin with."""
+_WRAPPERS = {"npx", "uvx", "uv", "node", "python", "python3", "docker", "run", "exec", "tool", "bunx", "deno", "env"}
+"""Words of a command that do not say which server it starts."""
+
+
+@dataclass(frozen=True)
+class ServerDeclaration:
+    """An MCP server, and what is allowed to it."""
+
+    name: str
+    """Begins the names of its tools: the tool `now` of `time` is `time__now`."""
+    command: str = ""
+    """The program to start, which speaks MCP over its standard input and output."""
+    args: tuple[str, ...] = ()
+    """Arguments of the program."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables for the program besides HOME, PATH and the like; `${NAME}` stands for one of our own."""
+    cwd: str = ""
+    """The program's folder; empty for ours."""
+    url: str = ""
+    """The address of a server that is reached by streamable HTTP."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of each request to the URL; `${NAME}` stands for a variable of the environment."""
+    allow: str = ""
+    """Networks and hosts that may be reached besides the URL's own and public ones, as in `10.0.0.0/8+auth.local`."""
+    oauth: bool = False
+    """Sign in with OAuth where the URL asks for it: the browser opens, and tokens are kept in the data home."""
+    scopes: tuple[str, ...] = ()
+    """OAuth scopes to ask for; none leaves it to the server."""
+    client_id: str = ""
+    """The id of a client that was registered by hand; empty to register on the way."""
+    client_secret: str = ""
+    """The secret of that client; `${NAME}` stands for a variable of the environment."""
+    client_metadata_url: str = ""
+    """The https address of a document that describes the client, which servers may take for its id."""
+    trusted: bool = False
+    """Show its descriptions and results to the model as they are, and not as data between marks."""
+    effects: Mapping[str, str] = field(default_factory=dict)
+    """Effects by the tool's own name or a pattern such as `get_*`; the first that fits counts, `external` without."""
+    only: tuple[str, ...] = ()
+    """Patterns of the tools to offer; none offers all."""
+    resources: bool = True
+    """Offer its resources, by a tool that lists and one that reads them."""
+    prompts: bool = True
+    """Offer its prompts, by a tool that lists and one that gets them."""
+    sampling: bool = True
+    """Answer its requests for completions with the agent's model, under the attempt's budget."""
+    elicitation: bool = True
+    """Put its questions to the person who approves tool calls."""
+    roots: tuple[str, ...] = ()
+    """Folders that it is told of."""
+    timeout_s: float = 60.0
+    """Seconds that one call may take."""
+    opening_s: float = 30.0
+    """Seconds to start and list the tools."""
+    lazy_above: int = 40
+    """With more tools than this, only a tool that searches them is offered, and those that it found."""
+    shared: bool = False
+    """One connection for all attempts of a run, instead of one for each."""
+    revision: Revision = "auto"
+    """The revision of the protocol to speak; auto takes the newest that both know."""
+
+    def __post_init__(self) -> None:
+        where = f"the MCP server {self.name!r}"
+        if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}", self.name):
+            raise ConfigError(f"{where}: a name of 1 to {MAX_NAME} letters, digits, _ or - was expected")
+        if bool(self.command) == bool(self.url):
+            raise ConfigError(f"{where} has {'both' if self.url else 'neither'} a command and a url: give one of them")
+        if self.url and (urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname):
+            raise ConfigError(f"{where} has the url {self.url!r}: an address with http:// or https:// was expected")
+        if urlsplit(self.url).username is not None:
+            raise ConfigError(f"{where} has a password in its url: give it as a header, from the environment")
+        for tool, effect in self.effects.items():
+            if effect not in get_args(Effect):
+                close = nearest(str(effect), get_args(Effect))
+                hint = f" did you mean {close!r}?" if close else ""
+                raise ConfigError(f"{where}: the effect of {tool!r} is {effect!r};{hint} one of {get_args(Effect)}")
+        if self.revision not in get_args(Revision):
+            raise ConfigError(f"{where} has the revision {self.revision!r}: one of {get_args(Revision)} was expected")
+        for number in ("timeout_s", "opening_s"):
+            if not 0 < getattr(self, number) <= 86_400:
+                raise ConfigError(f"{where} has {number} = {getattr(self, number)}: seconds above 0 were expected")
+        if self.lazy_above < 1:
+            raise ConfigError(f"{where} has lazy_above = {self.lazy_above}: a number of tools above 0 was expected")
+
+    @property
+    def origin(self) -> str:
+        """The name under which its words are marked as untrusted."""
+        return f"MCP server {self.name}"
+
+    @property
+    def target(self) -> str:
+        """The endpoint, without secrets: equal for two declarations of one server."""
+        return self.url.partition("?")[0] or shlex.join([self.command, *self.args])
+
+    def effect_of(self, tool: str) -> Effect:
+        """The declared effect of a tool, by its own name."""
+        for pattern, effect in self.effects.items():
+            if fnmatchcase(tool, pattern):
+                return effect  # type: ignore[return-value]
+        return "external"
+
+    def offers(self, tool: str) -> bool:
+        """True if a tool is to be offered."""
+        return not self.only or any(fnmatchcase(tool, pattern) for pattern in self.only)
+
+
+def declarations(text: str) -> tuple[ServerDeclaration, ...]:
+    """The servers that a text names: a URL, a TOML file of servers, `FILE.toml#NAME` for one of them, or a command."""
+    text = text.strip()
+    if not text:
+        raise ConfigError("mcp: names no server: write mcp:COMMAND, mcp:https://HOST/mcp or mcp:FILE.toml")
+    if re.match(r"https?://", text, re.IGNORECASE):
+        return (ServerDeclaration(_short(urlsplit(text).hostname or "server"), url=text),)
+    path, _, chosen = text.partition("#")
+    if path.endswith(".toml"):
+        servers = read_declarations(Path(path))
+        if not chosen:
+            return tuple(servers.values())
+        if chosen not in servers:
+            close = nearest(chosen, servers)
+            hint = f" did you mean {close!r}?" if close else ""
+            raise ConfigError(f"{path} declares no server {chosen!r};{hint} there are {', '.join(servers) or 'none'}")
+        return (servers[chosen],)
+    try:
+        command, *args = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no command: {error}") from None
+    return (ServerDeclaration(_name_of([command, *args]), command=command, args=tuple(args)),)
+
+
+def read_declarations(path: Path) -> dict[str, ServerDeclaration]:
+    """The servers of a TOML file, by name; relative folders are those of the file."""
+    try:
+        body = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is no TOML: {str(error)[:200]}") from None
+    servers = body.pop("servers", None)
+    if body or not isinstance(servers, dict) or not servers:
+        raise ConfigError(f"{path} declares no servers: tables [servers.NAME] were expected, and nothing else")
+    return {name: _declared(name, table, path) for name, table in servers.items()}
+
+
+def _declared(name: str, table: object, path: Path) -> ServerDeclaration:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: servers.{name} is {table!r:.60}: a table was expected")
+    kinds = {each.name: each for each in fields(ServerDeclaration) if each.name != "name"}
+    given: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in kinds:
+            close = nearest(key, kinds)
+            hint = f" did you mean {close!r}?" if close else ""
+            raise ConfigError(f"{path}: servers.{name} has no setting {key!r};{hint} there are {', '.join(kinds)}")
+        given[key] = _value(str(kinds[key].type), value, f"{path}: servers.{name}.{key}")
+    for key in ("client_id", "client_secret"):
+        if key in given:
+            given[key] = _filled(given[key], f"{path}: servers.{name}.{key}")
+    for key in ("env", "headers"):
+        if key in given:
+            given[key] = {each: _filled(text, f"{path}: servers.{name}.{key}") for each, text in given[key].items()}
+    if given.get("cwd"):
+        given["cwd"] = str(path.parent / Path(given["cwd"]).expanduser())
+    if given.get("roots"):
+        given["roots"] = tuple(str((path.parent / Path(each).expanduser()).resolve()) for each in given["roots"])
+    return ServerDeclaration(name, **given)
+
+
+def _value(kind: str, value: Any, where: str) -> Any:
+    """The value of a setting; ConfigError if it is of another type."""
+    if kind.startswith("tuple") and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    if kind.startswith("Mapping") and isinstance(value, dict) and all(isinstance(x, str) for x in value.values()):
+        return dict(value)
+    if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if {"bool": bool, "int": int, "str": str, "Revision": str}.get(kind) is type(value):
+        return value
+    wanted = {"tuple[str, ...]": "a list of texts", "Mapping[str, str]": "a table of texts", "bool": "true or false"}
+    raise ConfigError(f"{where} is {value!r:.80}: {wanted.get(kind, f'a {kind}')} was expected")
+
+
+def _filled(text: str, where: str) -> str:
+    """The text with `${NAME}` replaced by the variables of the environment."""
+
+    def value(found: re.Match[str]) -> str:
+        if (known := os.environ.get(found[1])) is None:
+            raise ConfigError(f"{where} needs the variable {found[1]} of the environment, and it is not set")
+        return known
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
+
+
+def _name_of(words: list[str]) -> str:
+    """The name of the server that a command starts: its first word that is no wrapper and no flag."""
+    for word in words:
+        stem = re.split(r"[/\\]", word)[-1].partition("@")[0].removesuffix(".py").removesuffix(".js")
+        if (
+            stem
+            and not word.startswith("-")
+            and "=" not in word
+            and stem not in _WRAPPERS
+            and not re.match(r"python[\d.]*$", stem)
+        ):
+            return _short(re.sub(r"^(?:mcp[-_])?server[-_]|^mcp[-_]|[-_]mcp(?:[-_]server)?$", "", stem) or stem)
+    return _short(re.split(r"[/\\]", words[0])[-1])
+
+
+def _short(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:MAX_NAME].strip("-") or "server"
+
+
+def to_json(declaration: ServerDeclaration) -> Json:
+    """The declaration as data for a trace, without what may be a secret."""
+    return {
+        "name": declaration.name,
+        "target": declaration.target,
+        "trusted": declaration.trusted,
+        "effects": dict(declaration.effects),
+        "revision": declaration.revision,
+    }

@@ -1,0 +1,190 @@
+"""Starts an MCP server and exchanges lines of JSON with it, within limits.
+
+The SDK's own transport keeps a line for as long as it grows. Here a frame has a largest size, lines that are no message are
+counted, the last words on standard error are kept for the error message, and the whole process group ends with the block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import mcp_types
+from mcp.client.stdio import get_default_environment
+from mcp.shared.message import SessionMessage
+
+from firsthand.errors import ToolError
+from firsthand.system.terminal import one_line
+from firsthand.tools.mcp.server_declaration import ServerDeclaration
+
+MAX_FRAME = 8_000_000
+"""The most bytes of one message."""
+MAX_NOISE = 1_000
+"""The most lines that are no messages, after which the connection ends."""
+KEPT_STDERR = 2_000
+"""The last bytes of standard error, which stand in the error message when the server dies."""
+GRACE_S = 1.0
+"""Seconds to end on its own after its input closes; the group is then terminated, and killed after as long again."""
+_CHUNK = 65_536
+
+
+class ServerProcess:
+    """A running server, and why the connection with it ended."""
+
+    def __init__(self, process: asyncio.subprocess.Process):
+        self.process = process
+        self.reason = ""
+        """The reason why we ended the connection."""
+        self.noise = 0
+        """The number of lines that were no messages."""
+        self.stderr = bytearray()
+
+    def epitaph(self) -> str:
+        """The sentence on how it ended, with the last line that it wrote on standard error."""
+        said = one_line(self.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2])[:300]
+        last = f"; its last words were: {said}" if said else ""
+        if self.reason:
+            return f"{self.reason}{last}"
+        code = self.process.returncode
+        ended = "closed its output" if code is None else f"ended with exit code {code}" if code >= 0 else ""
+        return f"{ended or f'was ended by signal {-(code or 0)}'}{last}"
+
+
+@asynccontextmanager
+async def started(declaration: ServerDeclaration) -> AsyncGenerator[tuple[ServerProcess, Any]]:
+    """The process and its transport: a context manager of the two streams that the SDK's client takes."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            declaration.command,
+            *declaration.args,
+            env={**get_default_environment(), **declaration.env},
+            cwd=declaration.cwd or None,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            limit=_CHUNK,
+        )
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise ToolError(f"the MCP server {declaration.name} cannot be started: {declaration.command}: {said}") from None
+    server = ServerProcess(process)
+    words = asyncio.create_task(_keep_stderr(server))
+    try:
+        yield server, _streams(server)
+    finally:
+        try:
+            await asyncio.shield(asyncio.ensure_future(_end(server, words)))
+        finally:
+            if process.returncode is None:  # cancelled while it ended: nothing of it may be left
+                _signal_group(process.pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def _streams(server: ServerProcess) -> AsyncGenerator[tuple[Any, Any]]:
+    inbound, read = anyio.create_memory_object_stream[SessionMessage | Exception](64)
+    write, outbound = anyio.create_memory_object_stream[SessionMessage](64)
+    reader = asyncio.create_task(_read(server, inbound))
+    writer = asyncio.create_task(_write(server, outbound, inbound))
+    try:
+        yield read, write
+    finally:
+        for each in (reader, writer):
+            each.cancel()
+        await asyncio.wait({reader, writer})
+        for stream in (inbound, read, write, outbound):
+            stream.close()
+
+
+async def _read(server: ServerProcess, inbound: Any) -> None:
+    """Passes messages on until the server closes its output or breaks a limit."""
+    stdout = server.process.stdout
+    assert stdout is not None
+    kept = bytearray()
+    with inbound, suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        while piece := await stdout.read(_CHUNK):
+            if b"\n" in piece:
+                first, *lines = piece.split(b"\n")
+                kept += first
+                for line in (bytes(kept), *lines[:-1]):
+                    await _pass_on(server, line, inbound)
+                    if server.reason:
+                        return
+                kept = bytearray(lines[-1])
+            else:
+                kept += piece
+            if len(kept) > MAX_FRAME:
+                server.reason = f"sent a message of more than {MAX_FRAME:,} bytes, which is the limit"
+                return
+
+
+async def _pass_on(server: ServerProcess, line: bytes, inbound: Any) -> None:
+    if not line.strip():
+        return
+    if len(line) > MAX_FRAME:
+        server.reason = f"sent a message of more than {MAX_FRAME:,} bytes, which is the limit"
+        return
+    try:
+        message = mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except (ValueError, RecursionError):
+        server.noise += 1
+        if server.noise > MAX_NOISE:
+            server.reason = f"wrote more than {MAX_NOISE:,} lines that are no messages of MCP"
+        return
+    await inbound.send(SessionMessage(message))
+
+
+async def _write(server: ServerProcess, outbound: Any, inbound: Any) -> None:
+    stdin = server.process.stdin
+    assert stdin is not None
+    try:
+        async for sent in outbound:
+            stdin.write(sent.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+            await stdin.drain()
+    except (OSError, anyio.ClosedResourceError):
+        inbound.close()  # the session sees the end of the connection
+
+
+async def _keep_stderr(server: ServerProcess) -> None:
+    stderr = server.process.stderr
+    assert stderr is not None
+    while piece := await stderr.read(_CHUNK):
+        server.stderr += piece
+        del server.stderr[:-KEPT_STDERR]
+
+
+async def _end(server: ServerProcess, words: asyncio.Task[None]) -> None:
+    """Closes the server's input, waits for it, and ends whatever is left of its process group."""
+    process = server.process
+    if process.stdin is not None:
+        process.stdin.close()
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        if not server.reason and await _ended(process):  # one that broke a limit gets no time to end on its own
+            break
+        _signal_group(process.pid, sent)
+    _signal_group(process.pid, signal.SIGKILL)  # children that outlived it
+    await _ended(process)
+    words.cancel()
+    await asyncio.wait({words})
+    transport = getattr(process, "_transport", None)  # a child that left the group may still hold a pipe
+    if transport is not None:
+        transport.close()
+
+
+async def _ended(process: asyncio.subprocess.Process) -> bool:
+    """True once the process has ended; `Process.wait` would also wait for children that hold its pipes."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + GRACE_S
+    while process.returncode is None and loop.time() < until:
+        await asyncio.sleep(0.005)
+    return process.returncode is not None
+
+
+def _signal_group(group: int, sent: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, sent)
