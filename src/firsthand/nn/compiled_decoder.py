@@ -165,6 +165,8 @@ def _unknown_parts(model: Decoder) -> Iterator[str]:
     for setting in fields(a):
         if setting.name not in KNOWN_SETTINGS and getattr(a, setting.name) != setting.default:
             yield f"its {setting.name} is {getattr(a, setting.name)!r}"
+    if any(rope.kind == "none" for rope in a.ropes):
+        yield "it has layers without positions"
     if a.activation not in ACTIVATIONS or a.norm_placement not in ("pre", "sandwich"):
         yield f"its activation is {a.activation} and its norm_placement {a.norm_placement}"
     for layer, block in enumerate(model.layers):
@@ -333,7 +335,7 @@ class CompiledDecoder:
             self._rounded, self._buffers = memory.rounded, tuple(memory[:-1])
         if positions > self._angles:
             self._angles = max(-(-positions // ANGLES_AT_ONCE) * ANGLES_AT_ONCE, 2 * self._angles)
-            tables = [_angles(rope, a.head_dim, self._angles) for rope in self._ropes]
+            tables = [_angles(rope, a.head_dim, self._angles, a.max_position) for rope in self._ropes]
             cos, sin = (np.concatenate(parts) for parts in zip(*tables, strict=True))
             each = self._angles * (a.head_dim // 2)
             layers = [
@@ -461,9 +463,9 @@ def _norm_weights(norm: nn.Module | None) -> Tensor | None:
     return 1.0 + norm.weight.float() if norm.unit_offset else norm.weight
 
 
-def _angles(rope: Rope, head_dim: int, positions: int) -> tuple[Floats, Floats]:
+def _angles(rope: Rope, head_dim: int, positions: int, length: int) -> tuple[Floats, Floats]:
     """Cosines and sines, flat: positions P. Computed in equal pieces, so a longer table begins with the same bits."""
-    each = frequencies(rope, head_dim)
+    each = frequencies(rope, head_dim, length=length)
     parts = [
         rotation(each, torch.arange(start, start + ANGLES_AT_ONCE), scale=rope.attention_factor, dtype=torch.float32)
         for start in range(0, positions, ANGLES_AT_ONCE)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
-from firsthand.formats.gguf_file import read_gguf
+from firsthand.formats.gguf_file import GGUF, read_gguf
 from firsthand.formats.model_files import PICKLES, TensorInfo, read_json
 from firsthand.formats.safetensors_file import Safetensors, read_safetensors
 from firsthand.kernels.products.blockwise import GGUF_TYPES, Blockwise, from_gguf
@@ -28,6 +28,7 @@ from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.encoder import Encoder
 from firsthand.nn.families import bert
+from firsthand.nn.layout_reader import LayoutReader, gguf_layout, huggingface_layout, laid_out
 from firsthand.nn.model_config import (
     architecture_of as architecture_of,
 )
@@ -64,6 +65,8 @@ class Checkpoint:
     """True if a matrix of ours has a block format that can be kept."""
     blocks: Callable[[str], Blockwise]
     """Returns such a matrix in its blocks."""
+    layout: LayoutReader | None = None
+    """Reads the parameters, if the family's files do not hold one a tensor."""
 
 
 def load(
@@ -151,7 +154,9 @@ def save(model: Decoder, folder: Path | str) -> None:
     parameters = dict(model.named_parameters())
     config = {**to_config(a), "dtype": str(model.embed.weight.dtype).removeprefix("torch.")}
     folder.mkdir(parents=True, exist_ok=True)
-    state = {huggingface_name(name, a): p.detach().cpu().contiguous() for name, p in parameters.items()}
+    layout = huggingface_layout(a)
+    named = laid_out(layout, parameters) if layout else ((huggingface_name(n, a), p) for n, p in parameters.items())
+    state = {name: values.detach().cpu().contiguous() for name, values in named}
     # Replaced by renaming: a model that was loaded from here may still have the old file mapped.
     save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
     (folder / "config.json.part").write_text(json.dumps(config, indent=2) + "\n")
@@ -167,6 +172,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
 def _open_gguf(path: Path) -> Checkpoint:
     file = read_gguf(path)
     family, architecture = gguf_architecture(file)
+    layout = gguf_layout(architecture)
+    if layout is not None:
+        reader = LayoutReader(layout, file.tensors, lambda name: torch.from_numpy(file.dequantise(name)))
+        return _laid_out_gguf(file, architecture, reader)
 
     def read(ours: str) -> Tensor:
         values = torch.from_numpy(file.dequantise(gguf_name(ours)))
@@ -185,10 +194,27 @@ def _open_gguf(path: Path) -> Checkpoint:
     return Checkpoint(path, architecture, file.tensors, gguf_name, read, has_blocks, blocks)
 
 
+def _laid_out_gguf(file: GGUF, architecture: Architecture, reader: LayoutReader) -> Checkpoint:
+    def has_blocks(ours: str) -> bool:
+        rows = reader.rows(ours)
+        return rows is not None and file.tensors[rows[0]].dtype in GGUF_TYPES and not file.shape(rows[0])[-1] % 32
+
+    def blocks(ours: str) -> Blockwise:
+        rows = reader.rows(ours)
+        assert rows is not None, "asked of has_blocks first"
+        name, first, last = rows
+        raw = file.raw(name).reshape(-1, file.raw(name).shape[-1])[first:last]
+        return from_gguf(file.tensors[name].dtype, raw, (last - first, file.shape(name)[-1]))
+
+    return Checkpoint(file.path, architecture, file.tensors, reader.name_of, reader.read, has_blocks, blocks, reader)
+
+
 def _open_folder(folder: Path) -> Checkpoint:
     architecture = folder_architecture(folder)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
     tensors = {name: shard.tensors[name] for name, shard in holder.items()}
+    layout = huggingface_layout(architecture)
+    reader = None if layout is None else LayoutReader(layout, holder, lambda name: _values(holder, name))
 
     def name_of(ours: str) -> str:
         return huggingface_name(ours, architecture)
@@ -199,6 +225,10 @@ def _open_folder(folder: Path) -> Checkpoint:
     def blocks(ours: str) -> Blockwise:
         raise AssertionError(f"{ours} has no blocks in safetensors")
 
+    if reader is not None:
+        return Checkpoint(
+            folder, architecture, tensors, reader.name_of, reader.read, lambda ours: False, blocks, reader
+        )
     return Checkpoint(folder, architecture, tensors, name_of, read, lambda ours: False, blocks)
 
 
@@ -248,7 +278,11 @@ def _shapes(model: Decoder) -> dict[str, tuple[int, ...]]:
 def _check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -> None:
     """Raise ModelFileError unless the file holds exactly the expected tensors, in their shapes."""
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if not name.endswith(_DERIVED)}
-    expected = {checkpoint.name_of(ours): shape for ours, shape in wanted.items()}
+    if checkpoint.layout is None:
+        expected = {checkpoint.name_of(ours): shape for ours, shape in wanted.items()}
+    else:
+        expected = checkpoint.layout.needed(wanted)
+        found = {name: shape for name, shape in found.items() if not checkpoint.layout.is_ignored(name)}
     allowed = {checkpoint.name_of("lm_head.weight")} if checkpoint.architecture.tie_embeddings else set()
     _check_names(checkpoint.path, checkpoint.architecture.family, found, expected, allowed)
 
