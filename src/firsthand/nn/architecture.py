@@ -162,7 +162,9 @@ class LatentSettings:
     def __post_init__(self) -> None:
         for field in ("rank", "nope_dim", "rope_dim", "value_dim"):
             if not 1 <= getattr(self, field) < 2**20:
-                raise ConfigError(f"latent attention's {field} is {getattr(self, field)}: expected 1 or more, below 2**20")
+                raise ConfigError(
+                    f"latent attention's {field} is {getattr(self, field)}: expected 1 or more, below 2**20"
+                )
         if not 0 <= self.query_rank < 2**24:
             raise ConfigError(f"latent attention's query_rank is {self.query_rank}: expected 0 or more, below 2**24")
 
@@ -299,8 +301,7 @@ class Architecture:
             ),
             (
                 "latent",
-                latent is None
-                or (self.num_kv_heads == 1 and self.head_dim == latent.rank + latent.rope_dim),
+                latent is None or (self.num_kv_heads == 1 and self.head_dim == latent.rank + latent.rope_dim),
                 "one KV head of rank + rope_dim values",
             ),
             ("latent", latent is None or self.rotary_dim == latent.rope_dim, "rope_dim values that are rotated"),

@@ -19,7 +19,7 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.gguf_file import read_gguf
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.families.rope_config import rope_divisors
+from firsthand.nn.families.rope_config import rope_tensors
 from firsthand.nn.layout_reader import gguf_layout, laid_out
 from firsthand.nn.model_config import Family, family_of, gguf_architecture
 from firsthand.nn.weight_names import gguf_name
@@ -69,9 +69,8 @@ def _write(path: Path, model: Decoder, family: Family, dtype: GGUFType, vocabula
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for key, value in {**{f"{kind}.{key}": value for key, value in metadata.items()}, **vocabulary}.items():
         _add(writer, key, value)
-    divisors = rope_divisors(a.ropes[0], a.head_dim)
-    if divisors is not None:
-        writer.add_tensor("rope_freqs.weight", np.array(divisors, dtype=np.float32))
+    for name, divisors in rope_tensors(a.ropes[0], a.rotated).items():
+        writer.add_tensor(name, np.array(divisors, dtype=np.float32))
     for name, tensor in _tensors(model, family):
         values = tensor.contiguous().numpy()
         if not np.isfinite(values).all():

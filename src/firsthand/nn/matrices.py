@@ -146,7 +146,7 @@ def num_parameters(a: Architecture) -> int:
 
 
 def num_active_parameters(a: Architecture) -> int:
-    """Numbers that computing one token reads: all but the experts that it is not sent to. The embedding table counts whole."""
+    """Numbers that computing one token reads: all but experts that it is not sent to. Embeddings count whole."""
     return _count(a, is_active=True)
 
 

@@ -15,7 +15,21 @@ from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF, read_gguf
 from firsthand.formats.model_files import read_json, refuse_pickle
 from firsthand.nn.architecture import Architecture
-from firsthand.nn.families import gemma, llama, qwen
+from firsthand.nn.families import (
+    bloom,
+    deepseek,
+    gemma,
+    gemma2,
+    gpt2,
+    gpt_oss,
+    llama,
+    mixtral,
+    mpt,
+    olmo2,
+    phi3,
+    qwen,
+    qwen_moe,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +38,11 @@ A = TypeVar("A")
 
 
 class Family(Protocol):
-    """The interface of a family file; the module itself is the value."""
+    """The interface of a family file; the module itself is the value.
+
+    A family whose folders or GGUF files hold several parameters in one tensor, or under other names, also has
+    `huggingface_layout(a)` or `gguf_layout(a)`, which return a `FileLayout` (`weight_layout`).
+    """
 
     @property
     def MODEL_TYPES(self) -> tuple[str, ...]: ...  # noqa: N802
@@ -40,7 +58,7 @@ class Family(Protocol):
 
 def families() -> tuple[Family, ...]:
     """The families that can be loaded."""
-    return (llama, qwen, gemma)
+    return (llama, qwen, gemma, gemma2, gpt2, phi3, olmo2, bloom, mpt, mixtral, qwen_moe, deepseek, gpt_oss)
 
 
 def architecture_of(path: Path | str) -> Architecture:

@@ -1,8 +1,8 @@
 """The tensors of a model file as tables: which of our parameters each holds, and how they lie in it.
 
-Most files hold one parameter a tensor (`weight_names`). A family whose files differ gives a `FileLayout`: GPT-2 lays queries,
-keys and values side by side and transposed, GGUF stacks the experts of a layer. A `Fold` turns parameters into the file's
-tensor and back. Imports torch only when a fold is applied.
+Most files hold one parameter a tensor (`weight_names`). A family whose files differ gives a `FileLayout`: GPT-2 lays
+queries, keys and values side by side and transposed, GGUF stacks the experts of a layer. A `Fold` turns parameters into
+the file's tensor and back. Imports torch only when a fold is applied.
 """
 
 from __future__ import annotations
@@ -107,16 +107,6 @@ def gguf_rows() -> tuple[LayoutRow, ...]:
     return tuple(row(each.gguf, each.name) for each in (*BLOCK, *BLOCK_NORMS))
 
 
-OUTER = (row("model.embed_tokens", "embed"), row("model.norm", "norm"), row("lm_head", "lm_head"))
-GGUF_OUTER = (
-    row("token_embd", "embed"),
-    row("output_norm", "norm"),
-    row("output", "lm_head"),
-    row("position_embd", "positions"),
-    row("token_embd_norm", "embed_norm"),
-)
-QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
-GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 
@@ -139,7 +129,9 @@ def _of_row(each: LayoutRow, ours: str, theirs: str, parameters: Mapping[str, Sh
             for expert, names in enumerate(groups):
                 yield FileTensor(f"{theirs}{each.file}{suffix}".replace("{e}", str(expert)), names, each.fold)
         elif groups:
-            yield FileTensor(f"{theirs}{each.file}{suffix}", tuple(name for names in groups for name in names), each.fold)
+            yield FileTensor(
+                f"{theirs}{each.file}{suffix}", tuple(name for names in groups for name in names), each.fold
+            )
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:
@@ -173,14 +165,14 @@ STACK = Fold(_stack, lambda values, shapes: values.unbind(), keeps_rows=True)
 """A new first dimension for the parts."""
 
 
-def pairs_stacked(fold: Fold) -> Fold:
-    """A stack of pairs, each pair by the fold: the gates and ups of all experts."""
+def stacked(fold: Fold, each: int) -> Fold:
+    """A stack of groups of parts, `each` to a group, each group by the fold."""
 
     def join(parts: Sequence[Tensor]) -> Tensor:
-        return _stack([fold.join(parts[at : at + 2]) for at in range(0, len(parts), 2)])
+        return _stack([fold.join(parts[at : at + each]) for at in range(0, len(parts), each)])
 
     def split(values: Tensor, shapes: Sequence[Shape]) -> Sequence[Tensor]:
-        return [part for at, each in enumerate(values) for part in fold.split(each, shapes[2 * at : 2 * at + 2])]
+        return [part for at, one in enumerate(values) for part in fold.split(one, shapes[each * at : each * (at + 1)])]
 
     return Fold(join, split)
 
@@ -193,9 +185,9 @@ def _alternate(parts: Sequence[Tensor]) -> Tensor:
 
 ALTERNATING = Fold(_alternate, lambda values, shapes: values.unflatten(0, (-1, len(shapes))).unbind(1))
 """Rows of the parts by turns."""
-EXPERT_PAIRS = pairs_stacked(_transposed(ALTERNATING))
-"""gpt-oss's gates and ups."""
-TRANSPOSED_STACK = pairs_stacked(COLUMNS)
+EXPERT_PAIRS = stacked(_transposed(ALTERNATING), 2)
+"""The gates and ups of all experts, inputs x outputs (gpt-oss)."""
+TRANSPOSED_STACK = stacked(COLUMNS, 1)
 
 
 def _one_by_one(join_one: Callable[[Tensor], Tensor], split_one: Callable[[Tensor], Tensor]) -> Fold:
@@ -215,7 +207,7 @@ def by_head(num_heads: int) -> Fold:
 
 
 def interleaved(first: int, num_heads: int) -> Fold:
-    """Rotated pairs lie side by side in the file, and in ours one half after the other; `first` values of each head are kept.
+    """Rotated pairs side by side, in ours one half after the other; `first` values of each head are kept.
 
     GGUF files of Llama have it for whole heads, DeepSeek's folders for the rotated part of queries and keys.
     """
@@ -259,3 +251,14 @@ AS_ROW = _one_by_one(lambda values: values[0], lambda values: values[None])
 """A matrix of one row that the file has as a vector."""
 SWAPPED = _one_by_one(lambda values: values.transpose(-1, -2), lambda values: values.transpose(-1, -2))
 """The last two dimensions are exchanged."""
+
+OUTER = (row("model.embed_tokens", "embed"), row("model.norm", "norm"), row("lm_head", "lm_head"))
+GGUF_OUTER = (
+    row("token_embd", "embed"),
+    row("output_norm", "norm"),
+    row("output", "lm_head"),
+    row("position_embd", "positions"),
+    row("token_embd_norm", "embed_norm"),
+)
+QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
+GATE_UP = ("mlp.gate_proj", "mlp.up_proj")

@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation (Zhang and Sennrich, 2019), in the two forms that checkpoints use, and the norm of a family."""
+"""Root-mean-square normalisation (Zhang and Sennrich, 2019)"""
 
 # ... any leading dimensions, D normalised dimension
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from firsthand.nn.architecture import Architecture
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) * weight, or with `unit_offset` x / rms(x) * (1 + weight) with the product in float32 (Gemma)."""
