@@ -25,7 +25,7 @@ _BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "4-bit": 0.5}
 _CONTEXTS = (2048, 8192)
 KV_VALUE_BYTES = 2
 """Bytes of a KV cache value; the engine's default is float16."""
-_ENCODERS = ("bert", "roberta", "xlm-roberta")
+_ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
 _BLOCK_BITS = {"Q4_0": 4.5, "Q4_1": 5, "Q4_K": 6, "Q5_0": 5.5, "Q8_0": 8.5, "Q5_1": 6, "Q5_K": 7, "Q6_K": 8}
 _EMBEDDINGS = ("token_embd", "embed_tokens", "wte")
 _HEADS = ("output", "lm_head")

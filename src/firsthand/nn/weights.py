@@ -45,7 +45,15 @@ from firsthand.nn.weight_names import bert_name, gguf_name, huggingface_name
 # Written by some converters, and worked out anew by us.
 _DERIVED = (".rotary_emb.inv_freq", "rope_freqs.weight")
 # What an encoder's file may hold beside the encoder.
-_HEADS = ("pooler.", "cls.", "lm_head.", "classifier.", "embeddings.position_ids", "embeddings.token_type_ids")
+_HEADS = (
+    "pooler.",
+    "cls.",
+    "lm_head.",
+    "classifier.",
+    "vocab_",
+    "embeddings.position_ids",
+    "embeddings.token_type_ids",
+)
 _MAX_NAMED = 8
 
 
@@ -128,12 +136,14 @@ def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device
     with torch.device("meta"):
         model = Encoder(architecture)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
-    prefix = next((each for each in ("bert.", "roberta.") if f"{each}embeddings.LayerNorm.weight" in holder), "")
-    wanted = {bert_name(ours, prefix): tuple(parameter.shape) for ours, parameter in model.named_parameters()}
+    family = architecture.family
+    prefixes = ("bert.", "roberta.", "distilbert.", "mpnet.")
+    prefix = next((each for each in prefixes if f"{each}embeddings.LayerNorm.weight" in holder), "")
+    wanted = {bert_name(ours, prefix, family): tuple(parameter.shape) for ours, parameter in model.named_parameters()}
     body = [name for name in holder if not name.removeprefix(prefix).startswith(_HEADS)]
     found = {name: holder[name].tensors[name].shape for name in body}
     _check_names(folder, architecture.family, found, wanted, set())
-    state = {ours: _values(holder, bert_name(ours, prefix)) for ours, _ in model.named_parameters()}
+    state = {ours: _values(holder, bert_name(ours, prefix, family)) for ours, _ in model.named_parameters()}
     model.load_state_dict({ours: values.to(device=device, dtype=dtype) for ours, values in state.items()}, assign=True)
     return model.eval()
 
