@@ -1,4 +1,4 @@
-"""Every family is served by the engine with the log-probs of its whole pass: compiled where the step knows it, else by modules."""
+"""Every family is served by the engine with the log-probs of its whole pass, by the compiled step where it can."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_each_family_is_served_with_the_log_probs_of_its_whole_pass(family: str)
         PROMPT,
         PROMPT[:5],
         PROMPT,
-    ):  # in chunks and one token at a time, beside each other, and after a cached prefix
+    ):  # in chunks, beside each other, and with a shared prefix
         engine.add(Request(prompt, Sampling(max_tokens=6)))
     found = drain(engine)
     assert len(found) == 3

@@ -46,6 +46,7 @@ KNOWN_SETTINGS = frozenset((
     "family", "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim",
     "max_position", "norm_eps", "windows", "ropes", "tie_embeddings", "qkv_bias", "o_bias", "mlp_bias",
     "qk_norm", "activation", "norm_placement", "norm_unit_offset", "embed_scale", "attention_scale", "logit_softcap",
+    "experts", "latent",  # their blocks are parts of other types, which are named
 ))  # fmt: skip
 """Settings of an `Architecture` that the compiled step implements; a model that sets any other runs by its modules."""
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.model_config import family_of
 from firsthand.nn.weight_layout import FileLayout, FileTensor, file_tensors, shape_in_file
@@ -31,7 +31,10 @@ class LayoutReader:
     def needed(self, parameters: Mapping[str, Shape]) -> dict[str, Shape]:
         """The names and shapes of the tensors that hold these parameters of ours."""
         self._shapes = parameters
-        found = file_tensors(self.layout, parameters)
+        try:
+            found = file_tensors(self.layout, parameters)
+        except KeyError as error:
+            raise ModelFileError(f"files of this family cannot hold this model: {error.args[0]}") from None
         self._tensors = {ours: tensor for tensor in found for ours in tensor.ours}
         return {self.in_file(tensor.name): shape_in_file(tensor, parameters) for tensor in found}
 

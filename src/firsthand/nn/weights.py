@@ -8,6 +8,7 @@ quantised in any way but GGUF's.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ from firsthand.nn.decoder import Decoder
 from firsthand.nn.encoder import Encoder
 from firsthand.nn.families import bert
 from firsthand.nn.layout_reader import LayoutReader, gguf_layout, huggingface_layout, laid_out
+from firsthand.nn.matrices import num_parameters
 from firsthand.nn.model_config import (
     architecture_of as architecture_of,
 )
@@ -91,6 +93,7 @@ def load(
     them can. The LoRA `adapter` in a folder is merged into the weights, which then cannot stay in blocks.
     """
     checkpoint = open_checkpoint(Path(path))
+    _check_size(checkpoint)
     with torch.device("meta"):
         model = Decoder(checkpoint.architecture)
     wanted = _shapes(model)
@@ -107,6 +110,17 @@ def load(
     model.load_state_dict(state, strict=False, assign=True)
     model.tie()
     return model.eval()
+
+
+def _check_size(checkpoint: Checkpoint) -> None:
+    """Raise ModelFileError for far more experts than the file holds: their modules alone would take memory without bound."""
+    needed = num_parameters(checkpoint.architecture)
+    held = sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values())
+    if checkpoint.architecture.experts is not None and needed > 2 * held:
+        raise ModelFileError(
+            f"{checkpoint.path} describes {needed:,} parameters with all experts, and its tensors hold {held:,}: "
+            "files are missing, or its configuration is another model's"
+        )
 
 
 def _put_blocks(model: Decoder, checkpoint: Checkpoint) -> set[str]:
