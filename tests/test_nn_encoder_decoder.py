@@ -11,6 +11,7 @@ import torch
 from encoder_decoders import MODELS, SOURCES, logprobs, reference, reference_logprobs
 
 from firsthand.errors import ConfigError, ModelFileError
+from firsthand.hub.inspection import inspect
 from firsthand.nn.blocks.positions import sinusoidal
 from firsthand.nn.encoder_decoder_weights import load_encoder_decoder, save_encoder_decoder
 
@@ -45,6 +46,13 @@ def test_greedy_output_with_caches_is_that_of_computing_all_again(name: str, tmp
     for bad in ([], [61], [5] * (ours.architecture.max_position + 1)):
         with pytest.raises(ConfigError, match="the source has"):
             ours.generate(bad, max_tokens=1)
+
+
+def test_inspect_states_the_cache_of_the_decoder(tmp_path: Path) -> None:
+    reference("bart").save_pretrained(tmp_path)
+    facts = inspect(tmp_path)
+    assert (facts.architecture, facts.context, facts.vocabulary) == ("bart", 64, 61)
+    assert facts.kv_bytes_per_token == 3 * 2 * 32 * 2
 
 
 def test_sines_and_cosines_are_the_papers() -> None:

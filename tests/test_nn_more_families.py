@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from firsthand.errors import ModelFileError
+from firsthand.hub.inspection import inspect
 from firsthand.nn.blocks.rope import frequencies
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.gguf_writer import save_gguf
@@ -164,6 +165,18 @@ def test_names_in_gguf_are_those_of_llama_cpps_converter(family: str) -> None:
     for each in ours:
         stem = re.sub(r"^blk\.\d+\.", "blk.{bid}.", each)
         assert stem.removesuffix(".weight").removesuffix(".bias") in names, each
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bloom", "mpt", "qwen2_moe", "deepseek_v3", "gpt_oss"])
+def test_inspect_knows_the_family_from_its_header(name: str, tmp_path: Path) -> None:
+    reference(name).save_pretrained(tmp_path)
+    facts, a = inspect(tmp_path), architecture_of(tmp_path)
+    assert (facts.architecture, facts.vocabulary, facts.context) == (a.family, 97, a.max_position)
+    assert facts.parameters == num_parameters(a) and facts.active_parameters == num_active_parameters(a)
+    assert (facts.active_parameters < facts.parameters) is (a.experts is not None)
+    assert facts.kv_bytes_per_token == a.num_layers * 2 * a.num_kv_heads * a.head_dim * 2
+    table = 0 if a.tie_embeddings else 97 * a.hidden_size
+    assert facts.decode_parameters == num_active_parameters(a) - table
 
 
 VALUES = st.one_of(

@@ -7,37 +7,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from firsthand.errors import ModelFileError
-from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import read_json
 from firsthand.nn.encoder_decoder import EncoderDecoder
 from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
-from firsthand.nn.families import bart, t5
-from firsthand.nn.model_config import built
+from firsthand.nn.model_config import ENCODER_DECODERS, encoder_decoder_architecture
 from firsthand.nn.weights import _check_names, _shards, _values
 
-FAMILIES: tuple[ModuleType, ...] = (t5, bart)
 # Copies of the shared embedding, and tables that are worked out anew.
 _DERIVED = (
     "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "model.encoder.embed_tokens.weight",
     "model.decoder.embed_tokens.weight", "lm_head.weight",
 )  # fmt: skip
 _SINUSOIDAL = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
-
-
-def encoder_decoder_architecture(folder: Path) -> EncoderDecoderArchitecture:
-    """The architecture of a folder's config.json; ModelFileError for a family that is no encoder-decoder of ours."""
-    path = folder / "config.json"
-    config = Fields(read_json(path), str(path))
-    kinds = {kind: family for family in FAMILIES for kind in family.MODEL_TYPES}
-    family = config.choice("model_type", kinds)
-    found: EncoderDecoderArchitecture = built(lambda: family.from_config(config), path)
-    return found
 
 
 def load_encoder_decoder(
@@ -47,7 +33,7 @@ def load_encoder_decoder(
     folder = Path(path)
     if not folder.is_dir():
         raise ModelFileError(f"{folder} is no folder: an encoder-decoder is read from config.json and safetensors")
-    a = encoder_decoder_architecture(folder)
+    a = encoder_decoder_architecture(read_json(folder / "config.json"), folder / "config.json")
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
     if (
         a.family == "t5" and "lm_head.weight" in holder
@@ -80,7 +66,7 @@ def save_encoder_decoder(model: EncoderDecoder, folder: Path | str) -> None:
     from safetensors.torch import save_file
 
     a, folder = model.architecture, Path(folder)
-    family = next(each for each in FAMILIES if a.family in each.MODEL_TYPES)
+    family = next(each for each in ENCODER_DECODERS if a.family in each.MODEL_TYPES)
     shared = {"vocab_size": a.vocab_size, "decoder_start_token_id": a.decoder_start, "eos_token_id": a.end}
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
     config = {"is_encoder_decoder": True, **shared, **family.to_config(a), "dtype": dtype}
@@ -97,7 +83,7 @@ def save_encoder_decoder(model: EncoderDecoder, folder: Path | str) -> None:
 
 def file_name(ours: str, a: EncoderDecoderArchitecture) -> str:
     """Returns the Hugging Face name of one of our parameters."""
-    family = next(each for each in FAMILIES if a.family in each.MODEL_TYPES)
+    family = next(each for each in ENCODER_DECODERS if a.family in each.MODEL_TYPES)
     table: dict[str, str] = family.names(a)
     if ours in table:  # a parameter without a module
         return table[ours]

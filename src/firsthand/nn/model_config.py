@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from firsthand.errors import ConfigError, ModelFileError
@@ -15,7 +16,9 @@ from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF, read_gguf
 from firsthand.formats.model_files import read_json, refuse_pickle
 from firsthand.nn.architecture import Architecture
+from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
 from firsthand.nn.families import (
+    bart,
     bloom,
     deepseek,
     gemma,
@@ -29,12 +32,15 @@ from firsthand.nn.families import (
     phi3,
     qwen,
     qwen_moe,
+    t5,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 A = TypeVar("A")
+ENCODER_DECODERS: tuple[ModuleType, ...] = (t5, bart)
+"""The families of encoder-decoders."""
 
 
 class Family(Protocol):
@@ -102,6 +108,15 @@ def config_architecture(values: dict[str, Any], path: Path) -> Architecture:
     if config.has("quantization_config"):
         raise config.error("quantization_config", "there", "none; take the unquantised model or a GGUF file")
     return built(lambda: family.from_config(config), path)
+
+
+def encoder_decoder_architecture(values: dict[str, Any], path: Path) -> EncoderDecoderArchitecture:
+    """The architecture of an encoder-decoder's config.json; ModelFileError for any other family."""
+    kinds = {kind: family for family in ENCODER_DECODERS for kind in family.MODEL_TYPES}
+    config = Fields(values, str(path))
+    family = config.choice("model_type", kinds)
+    found: EncoderDecoderArchitecture = built(lambda: family.from_config(config), path)
+    return found
 
 
 def built(make: Callable[[], A], path: Path) -> A:
