@@ -76,6 +76,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         rope_parameters=YARN | dict(mscale=1.0, mscale_all_dim=1.0))),
     "gpt_oss": ("GptOssForCausal", dict(num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=8,
         intermediate_size=32)),
+    "smollm3": ("SmolLM3ForCausal", dict(num_hidden_layers=5)),
     "llama_dynamic": ("LlamaForCausal", dict(max_position_embeddings=32, rope_parameters=dict(
         rope_type="dynamic", rope_theta=1e4, factor=2.0))),
 }  # fmt: skip

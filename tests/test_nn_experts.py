@@ -18,7 +18,6 @@ from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.blocks.experts import ExpertRouter, MixtureOfExperts, load_balancing_loss, router_z_loss
 from firsthand.nn.blocks.mlp import activate, clamped_silu
 from firsthand.nn.blocks.rope import frequencies
-from firsthand.nn.compiled_decoder import why_not_compiled
 from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.matrices import num_active_parameters, num_parameters
 
@@ -136,14 +135,14 @@ def test_parameters_and_active_parameters_of_mixtral_and_deepseek_v3_are_the_pub
     assert num_active_parameters(third) == pytest.approx(37.6e9, rel=0.01)
 
 
-def test_layers_without_positions_do_not_know_them_and_are_not_compiled() -> None:
+def test_layers_without_positions_do_not_know_them() -> None:
     a = replace(tiny_model().architecture, ropes=(Rope(kind="none"),) * 2)
     model = initialise(Decoder(a), seed=1, std=0.3)
     ids = torch.tensor([5, 9, 9, 30])
     with torch.no_grad():
         first, moved = (model(ids, torch.arange(4) + shift, Packed([4])) for shift in (0, 50))
     assert torch.equal(first, moved)
-    assert why_not_compiled(model) == "it has layers without positions"
+    assert not frequencies(a.ropes[0], 16).any(), "the compiled step turns by angles of 0"
 
 
 def test_ntk_keeps_the_shortest_wavelength_and_stretches_the_longest_by_the_factor() -> None:

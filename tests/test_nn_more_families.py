@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from firsthand.errors import ModelFileError
+from firsthand.formats.gguf_file import GGUF, read_gguf
 from firsthand.hub.inspection import inspect
 from firsthand.nn.blocks.rope import frequencies
 from firsthand.nn.decoder import Decoder
@@ -135,6 +136,18 @@ def test_older_names_and_left_over_tensors_are_understood(tmp_path: Path) -> Non
     save_file(state, file)
     ids = text("gpt2")
     torch.testing.assert_close(logprobs(load(tmp_path), ids), reference_logprobs(theirs, ids), atol=1e-4, rtol=0)
+
+
+def test_each_tensor_of_a_file_is_read_once_whatever_number_of_experts_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference("qwen3_moe").save_pretrained(tmp_path / "theirs")
+    save_gguf(load(tmp_path / "theirs"), tmp_path / "m.gguf", dtype="F16")
+    read: list[str] = []
+    whole = GGUF.dequantise
+    monkeypatch.setattr(GGUF, "dequantise", lambda file, name: (read.append(name), whole(file, name))[1])
+    load(tmp_path / "m.gguf")
+    assert len(read) == len(set(read)) == len(read_gguf(tmp_path / "m.gguf").tensors)
 
 
 @pytest.mark.parametrize("name", ["qwen3_moe", "phi3"])

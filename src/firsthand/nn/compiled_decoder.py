@@ -166,8 +166,6 @@ def _unknown_parts(model: Decoder) -> Iterator[str]:
     for setting in fields(a):
         if setting.name not in KNOWN_SETTINGS and getattr(a, setting.name) != setting.default:
             yield f"its {setting.name} is {getattr(a, setting.name)!r}"
-    if any(rope.kind == "none" for rope in a.ropes):
-        yield "it has layers without positions"
     if a.activation not in ACTIVATIONS or a.norm_placement not in ("pre", "sandwich"):
         yield f"its activation is {a.activation} and its norm_placement {a.norm_placement}"
     for layer, block in enumerate(model.layers):

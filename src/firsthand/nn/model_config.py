@@ -32,6 +32,7 @@ from firsthand.nn.families import (
     phi3,
     qwen,
     qwen_moe,
+    smollm3,
     t5,
 )
 
@@ -64,7 +65,7 @@ class Family(Protocol):
 
 def families() -> tuple[Family, ...]:
     """The families that can be loaded."""
-    return (llama, qwen, gemma, gemma2, gpt2, phi3, olmo2, bloom, mpt, mixtral, qwen_moe, deepseek, gpt_oss)
+    return (llama, qwen, gemma, gemma2, gpt2, phi3, olmo2, bloom, mpt, mixtral, qwen_moe, deepseek, gpt_oss, smollm3)
 
 
 def architecture_of(path: Path | str) -> Architecture:

@@ -106,7 +106,9 @@ def load(
         values = checkpoint.read(name)
         return values if added is None else added.merged(name, values)
 
-    state = {name: read(name).to(device=device, dtype=dtype) for name in wanted if name not in kept}
+    # Parts of one tensor one after another, so that each tensor is read once.
+    names = wanted if checkpoint.layout is None else sorted(wanted, key=checkpoint.name_of)
+    state = {name: read(name).to(device=device, dtype=dtype) for name in names if name not in kept}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie()
     return model.eval()

@@ -33,6 +33,8 @@ def frequencies(rope: Rope, head_dim: int, *, length: int = 0) -> Tensor:
     """
     exponents_P = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
     plain_P = 1.0 / (rope.theta**exponents_P)
+    if rope.kind == "none":
+        return torch.zeros_like(plain_P)
     if rope.kind == "linear":
         return plain_P / rope.factor
     if rope.kind == "ntk":

@@ -1,7 +1,7 @@
 """The Llama family: Llama 2 and 3, SmolLM2, Mistral, and others of the model types `llama` and `mistral`.
 
 Pre-norm, SwiGLU, grouped-query attention, plain or llama3-stretched rope; Mistral adds a sliding window. GGUF files call
-Mixtral `llama` too (`mixtral.py` has its folders). Left out: SmolLM3's layers without positions.
+Mixtral `llama` too (`mixtral.py` has its folders).
 """
 
 from __future__ import annotations
