@@ -1,6 +1,7 @@
 """gpt-oss (OpenAI, 2025): experts with biases and a clamped SwiGLU, attention with sinks, a window in every second layer.
 
-The router takes a softmax over the logits of the chosen experts alone. Left out: files in MXFP4, which are refused.
+The router takes a softmax over the logits of the chosen experts alone. Left out: folders in MXFP4, which are
+refused; GGUF files may have it.
 """
 
 from __future__ import annotations
