@@ -74,7 +74,8 @@ def row(file: str, *ours: str, fold: Fold | None = None, suffixes: tuple[str, st
 
 def file_tensors(layout: FileLayout, parameters: Mapping[str, Shape]) -> list[FileTensor]:
     """Returns the tensors that a file with these parameters holds; KeyError for a parameter without a row."""
-    num_layers = 1 + max((int(found[1]) for name in parameters if (found := _LAYER.match(name))), default=-1)
+    numbers = [int(match[1]) for name in parameters if (match := _LAYER.match(name))]
+    num_layers = 1 + max(numbers, default=-1)
     found = [tensor for each in layout.outer for tensor in _of_row(each, "", "", parameters)]
     for layer in range(num_layers):
         ours, theirs = f"layers.{layer}.", f"{layout.layers}.{layer}."
@@ -134,6 +135,11 @@ def _of_row(each: LayoutRow, ours: str, theirs: str, parameters: Mapping[str, Sh
             )
 
 
+def _divided(values: Tensor, *sizes: int) -> Tensor:
+    """The values with their first dimension divided into these."""
+    return values.reshape(*sizes, *values.shape[1:])
+
+
 def _cat(parts: Sequence[Tensor]) -> Tensor:
     import torch
 
@@ -141,7 +147,9 @@ def _cat(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _cut(values: Tensor, shapes: Sequence[Shape]) -> Sequence[Tensor]:
-    return values.split([shape[0] for shape in shapes])
+    import torch
+
+    return torch.split(values, [shape[0] for shape in shapes])
 
 
 def _transposed(fold: Fold) -> Fold:
@@ -183,7 +191,7 @@ def _alternate(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(parts), dim=1).flatten(0, 1)
 
 
-ALTERNATING = Fold(_alternate, lambda values, shapes: values.unflatten(0, (-1, len(shapes))).unbind(1))
+ALTERNATING = Fold(_alternate, lambda values, shapes: _divided(values, -1, len(shapes)).unbind(1))
 """Rows of the parts by turns."""
 EXPERT_PAIRS = stacked(_transposed(ALTERNATING), 2)
 """The gates and ups of all experts, inputs x outputs (gpt-oss)."""
@@ -198,10 +206,10 @@ def by_head(num_heads: int) -> Fold:
     """Queries, keys and values of one head after another (BLOOM)."""
 
     def join(parts: Sequence[Tensor]) -> Tensor:
-        return _stack([each.unflatten(0, (num_heads, -1)) for each in parts]).transpose(0, 1).flatten(0, 2)
+        return _stack([_divided(each, num_heads, -1) for each in parts]).transpose(0, 1).flatten(0, 2)
 
     def split(values: Tensor, shapes: Sequence[Shape]) -> Sequence[Tensor]:
-        return [each.flatten(0, 1) for each in values.unflatten(0, (num_heads, len(shapes), -1)).unbind(1)]
+        return [each.flatten(0, 1) for each in _divided(values, num_heads, len(shapes), -1).unbind(1)]
 
     return Fold(join, split)
 
@@ -213,13 +221,13 @@ def interleaved(first: int, num_heads: int) -> Fold:
     """
 
     def join_one(values: Tensor) -> Tensor:
-        heads = values.unflatten(0, (num_heads, -1))
-        kept, turned = heads[:, :first], heads[:, first:].unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        heads = _divided(values, num_heads, -1)
+        kept, turned = heads[:, :first], _turned(heads[:, first:], 2, -1)
         return _beside(kept, turned).flatten(0, 1)
 
     def split_one(values: Tensor) -> Tensor:
-        heads = values.unflatten(0, (num_heads, -1))
-        kept, turned = heads[:, :first], heads[:, first:].unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
+        heads = _divided(values, num_heads, -1)
+        kept, turned = heads[:, :first], _turned(heads[:, first:], -1, 2)
         return _beside(kept, turned).flatten(0, 1)
 
     return _one_by_one(join_one, split_one)
@@ -234,9 +242,17 @@ def heads_beside(num_heads: int) -> Fold:
         return torch.cat(list(parts), dim=1).flatten(0, 1)
 
     def split(values: Tensor, shapes: Sequence[Shape]) -> Sequence[Tensor]:
-        return values.unflatten(0, (num_heads, -1)).split([shape[1] for shape in shapes], dim=1)
+        import torch
+
+        return torch.split(_divided(values, num_heads, -1), [shape[1] for shape in shapes], dim=1)
 
     return Fold(join, split)
+
+
+def _turned(heads: Tensor, outer: int, inner: int) -> Tensor:
+    """The values of each head as a table of these sizes, read by columns."""
+    table = heads.reshape(len(heads), outer, inner, *heads.shape[2:])
+    return table.transpose(1, 2).flatten(1, 2)
 
 
 def _beside(kept: Tensor, turned: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def within_groups(scores_NE: Tensor, s: ExpertSettings) -> Tensor:
     """The scores, with minus infinity for experts outside a token's best groups (DeepSeek-V2, section 2.1.2)."""
     if s.groups_per_token == s.num_groups:
         return scores_NE
-    scores_NGE = scores_NE.unflatten(-1, (s.num_groups, -1))
+    scores_NGE = scores_NE.reshape(len(scores_NE), s.num_groups, -1)
     kept = 2 if s.group_score == "top2" else 1
     best_NG = scores_NGE.topk(kept, dim=-1).values.sum(-1)
     groups_NG = best_NG.topk(s.groups_per_token, dim=-1).indices

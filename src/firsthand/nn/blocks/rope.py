@@ -66,8 +66,8 @@ def rotate(x_NHK: Tensor, by: Rotation | None) -> Tensor:
     if by is None:
         return x_NHK
     if by.cos.shape[-1] < x_NHK.shape[-1]:
-        turned, kept = x_NHK.split([by.cos.shape[-1], x_NHK.shape[-1] - by.cos.shape[-1]], dim=-1)
-        return torch.cat([rotate(turned, by), kept], dim=-1)
+        turned = by.cos.shape[-1]
+        return torch.cat([rotate(x_NHK[..., :turned], by), x_NHK[..., turned:]], dim=-1)
     first, second = x_NHK.chunk(2, dim=-1)
     turned_NHK = torch.cat((-second, first), dim=-1)
     return x_NHK * by.cos[:, None] + turned_NHK * by.sin[:, None]
