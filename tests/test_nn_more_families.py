@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from firsthand.errors import ModelFileError
 from firsthand.formats.gguf_file import GGUF, read_gguf
 from firsthand.hub.inspection import inspect
+from firsthand.nn import weight_layout
 from firsthand.nn.blocks.rope import frequencies
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.gguf_writer import save_gguf
@@ -136,6 +137,31 @@ def test_older_names_and_left_over_tensors_are_understood(tmp_path: Path) -> Non
     save_file(state, file)
     ids = text("gpt2")
     torch.testing.assert_close(logprobs(load(tmp_path), ids), reference_logprobs(theirs, ids), atol=1e-4, rtol=0)
+
+
+FOLDS: dict[str, tuple[weight_layout.Fold, list[tuple[int, ...]]]] = {
+    "rows": (weight_layout.ROWS, [(4, 3), (2, 3)]),
+    "columns": (weight_layout.COLUMNS, [(4, 3), (2, 3)]),
+    "columns of biases": (weight_layout.COLUMNS, [(4,), (2,)]),
+    "stack": (weight_layout.STACK, [(4, 3)] * 2),
+    "turns": (weight_layout.ALTERNATING, [(4, 3)] * 2),
+    "pairs of experts": (weight_layout.EXPERT_PAIRS, [(4, 3)] * 6),
+    "transposed stack": (weight_layout.TRANSPOSED_STACK, [(4, 3)] * 3),
+    "by head": (weight_layout.by_head(2), [(4, 3)] * 3),
+    "interleaved": (weight_layout.interleaved(2, 2), [(12, 5)]),
+    "heads beside": (weight_layout.heads_beside(2), [(2, 3, 4), (2, 5, 4)]),
+    "row": (weight_layout.AS_ROW, [(1, 4)]),
+    "swapped": (weight_layout.SWAPPED, [(2, 3, 4)]),
+}
+
+
+@pytest.mark.parametrize("name", FOLDS)
+def test_every_fold_splits_what_it_joined(name: str) -> None:
+    fold, shapes = FOLDS[name]
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(shape, generator=generator) for shape in shapes]
+    back = fold.split(fold.join(parts), shapes)
+    assert all(torch.equal(one, other) for one, other in zip(parts, back, strict=True))
 
 
 def test_each_tensor_of_a_file_is_read_once_whatever_number_of_experts_is_in_it(
