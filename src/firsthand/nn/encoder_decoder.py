@@ -107,10 +107,12 @@ class StackBlock(nn.Module):
         return self._after(self.mlp_norm, x_ND + self.mlp(self._before(self.mlp_norm, x_ND)))
 
     def _before(self, norm: nn.Module, x_ND: Tensor) -> Tensor:
-        return norm(x_ND) if self.is_pre_norm else x_ND  # type: ignore[no-any-return]
+        out_ND: Tensor = norm(x_ND) if self.is_pre_norm else x_ND
+        return out_ND
 
     def _after(self, norm: nn.Module, x_ND: Tensor) -> Tensor:
-        return x_ND if self.is_pre_norm else norm(x_ND)  # type: ignore[no-any-return]
+        out_ND: Tensor = x_ND if self.is_pre_norm else norm(x_ND)
+        return out_ND
 
 
 class LayerStack(nn.Module):

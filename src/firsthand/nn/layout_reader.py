@@ -75,13 +75,15 @@ class LayoutReader:
 def huggingface_layout(a: Architecture) -> FileLayout | None:
     """The layout of the family's folders, if it is not one parameter a tensor under the usual names."""
     own = getattr(family_of(a), "huggingface_layout", None)
-    return None if own is None else own(a)
+    found: FileLayout | None = None if own is None else own(a)
+    return found
 
 
 def gguf_layout(a: Architecture) -> FileLayout | None:
     """The layout of the family's GGUF files, if it is not one parameter a tensor under the usual names."""
     own = getattr(family_of(a), "gguf_layout", None)
-    return None if own is None else own(a)
+    found: FileLayout | None = None if own is None else own(a)
+    return found
 
 
 def laid_out(layout: FileLayout, parameters: Mapping[str, torch.nn.Parameter]) -> Iterator[tuple[str, Tensor]]:

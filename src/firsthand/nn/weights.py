@@ -107,7 +107,7 @@ def load(
         return values if added is None else added.merged(name, values)
 
     # Parts of one tensor one after another, so that each tensor is read once.
-    names = wanted if checkpoint.layout is None else sorted(wanted, key=checkpoint.name_of)
+    names = list(wanted) if checkpoint.layout is None else sorted(wanted, key=checkpoint.name_of)
     state = {name: read(name).to(device=device, dtype=dtype) for name in names if name not in kept}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie()
@@ -181,8 +181,12 @@ def save(model: Decoder, folder: Path | str) -> None:
     config = {**to_config(a), "dtype": str(model.embed.weight.dtype).removeprefix("torch.")}
     folder.mkdir(parents=True, exist_ok=True)
     layout = huggingface_layout(a)
-    named = laid_out(layout, parameters) if layout else ((huggingface_name(n, a), p) for n, p in parameters.items())
-    state = {name: values.detach().cpu().contiguous() for name, values in named}
+    named: dict[str, Tensor] = (
+        {huggingface_name(name, a): each for name, each in parameters.items()} if layout is None else {}
+    )
+    if layout is not None:
+        named = dict(laid_out(layout, parameters))
+    state = {name: values.detach().cpu().contiguous() for name, values in named.items()}
     # Replaced by renaming: a model that was loaded from here may still have the old file mapped.
     save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
     (folder / "config.json.part").write_text(json.dumps(config, indent=2) + "\n")

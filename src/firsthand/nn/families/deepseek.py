@@ -91,7 +91,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
     stretched = math.sqrt(a.attention_scale * math.sqrt(m.nope_dim + m.rope_dim))
     if rope.kind == "yarn" and rope.factor > 1:  # the scale of attention is stated as a term of rope's
         parameters["mscale_all_dim"] = (stretched - 1) / (0.1 * math.log(rope.factor))
-    experts = {} if e is None else {
+    experts: dict[str, Any] = {} if e is None else {
         "n_routed_experts": e.num_experts, "num_experts_per_tok": e.per_token, "moe_intermediate_size": e.width,
         "norm_topk_prob": e.renormalise, "routed_scaling_factor": e.scale, "n_group": e.num_groups,
         "topk_group": e.groups_per_token, "n_shared_experts": e.shared_width // e.width,

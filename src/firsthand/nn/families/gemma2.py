@@ -34,7 +34,7 @@ def from_config(config: Fields) -> Architecture:
     kept = Fields({key: each for key, each in config.values.items() if key != "hidden_act"}, config.where)
     sizes = config_sizes(kept, max_position=8192)
     bias, layers = config.flag("attention_bias", False), sizes["num_layers"]
-    of_gemma = {
+    of_gemma: dict[str, Any] = {
         "head_dim": config.integer("head_dim", 256),
         "tie_embeddings": config.flag("tie_word_embeddings", True),
         "activation": config.choice(
@@ -118,7 +118,7 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
 def to_gguf(a: Architecture) -> dict[str, Any]:
     """The GGUF metadata that `from_gguf` reads back as this architecture; keys without the architecture's prefix."""
     window = next((window for window in a.windows if window is not None), None)
-    second = {} if window is None else {"attention.sliding_window": window}
+    second: dict[str, Any] = {} if window is None else {"attention.sliding_window": window}
     if a.family == "gemma2":
         second |= {
             "attn_logit_softcapping": a.attention_softcap or 0.0,

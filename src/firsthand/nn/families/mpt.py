@@ -67,7 +67,7 @@ def from_config(config: Fields) -> Architecture:
 
 def to_config(a: Architecture) -> dict[str, Any]:
     """The config.json that transformers reads back as this architecture."""
-    attention = {"clip_qkv": a.clip_qkv, "softmax_scale": a.attention_scale, "alibi": True}
+    attention: dict[str, Any] = {"clip_qkv": a.clip_qkv, "softmax_scale": a.attention_scale, "alibi": True}
     return {
         "architectures": ["MptForCausalLM"],
         "model_type": "mpt",

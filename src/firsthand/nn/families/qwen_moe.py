@@ -62,7 +62,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
     e = a.experts
     assert e is not None
     is_second = a.family == "qwen2_moe"
-    own = {"qkv_bias": a.qkv_bias, "shared_expert_intermediate_size": e.shared_width}
+    own: dict[str, Any] = {"qkv_bias": a.qkv_bias, "shared_expert_intermediate_size": e.shared_width}
     return {
         **qwen.to_config(a),
         "architectures": ["Qwen2MoeForCausalLM" if is_second else "Qwen3MoeForCausalLM"],

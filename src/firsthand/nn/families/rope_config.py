@@ -62,10 +62,10 @@ def rope_from_parameters(parameters: Fields, config: Fields, *, theta: float, ma
     share = parameters.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
     if share != 1.0 and not may_be_partial:
         raise parameters.error("partial_rotary_factor", share, "1 (all of each head is turned)")
-    kinds = (
-        KINDS | {"su": "longrope"} | ({"yarn": "longrope"} if parameters.has("long_factor") else {})
-    )  # Phi-3's old names
-    kind = parameters.choice("rope_type", kinds, parameters.text("type", "default"))
+    renamed: dict[str, RopeKind] = {"su": "longrope"}  # Phi-3's old names
+    if parameters.has("long_factor"):
+        renamed["yarn"] = "longrope"
+    kind = parameters.choice("rope_type", KINDS | renamed, parameters.text("type", "default"))
     theta = parameters.number("rope_theta", theta)
     if kind == "default":
         return Rope(theta)

@@ -70,11 +70,12 @@ def sizes_to_gguf(a: Architecture) -> dict[str, Any]:
 def experts_from_gguf(fields: Fields, num_layers: int, **more: Any) -> ExpertSettings:
     """The experts in GGUF metadata; the first layers may have none."""
     dense = fields.integer("leading_dense_block_count", 0)
+    settings: dict[str, Any] = {"width": fields.integer("expert_feed_forward_length", 0)} | more
     return ExpertSettings(
         num_experts=fields.integer("expert_count"),
         per_token=fields.integer("expert_used_count"),
         layers=tuple(layer >= dense for layer in range(num_layers)),
-        **{"width": fields.integer("expert_feed_forward_length", 0)} | more,
+        **settings,
     )
 
 
