@@ -240,3 +240,30 @@ def test_an_encoder_is_no_decoder_and_a_file_no_encoder(tmp_path: Path) -> None:
         load_encoder(tmp_path / "m.gguf")
     with pytest.raises(ConfigError, match="1 token or more"):
         Together([3, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("DistilBert", dict(dim=64, hidden_dim=96, n_layers=3, n_heads=2)),
+        ("MPNet", dict(relative_attention_num_buckets=32, pad_token_id=1)),
+    ],
+)
+def test_distilbert_and_mpnet_are_transformers(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    sizes = dict(vocab_size=131, max_position_embeddings=80) if kind == "DistilBert" else SIZES
+    config = getattr(transformers, f"{kind}Config")(**{**sizes, **changes})
+    torch.manual_seed(0)
+    theirs = getattr(transformers, f"{kind}Model")(config).eval()
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            parameter.normal_(1.0 if "orm.weight" in name else 0.0, 0.2)
+    theirs.save_pretrained(tmp_path)
+    ours, lengths = load_encoder(tmp_path), [5, 40, 1]
+    ids, positions = packed(lengths)
+    with torch.no_grad():
+        found = ours(ids, positions, Together(lengths))
+    torch.testing.assert_close(found, one_by_one(theirs, ids, lengths), atol=1e-4, rtol=0)
+    assert can_compile(ours.architecture) is (kind == "DistilBert")
+    if kind == "DistilBert":
+        compiled = CompiledEncoder(ours).forward(ids.numpy(), lengths)
+        np.testing.assert_allclose(compiled, found.numpy(), atol=0.02)

@@ -121,11 +121,11 @@ def test_each_part_of_another_kind_is_named() -> None:
 def test_a_setting_that_the_compiled_step_does_not_know_is_not_ignored() -> None:
     @dataclass(frozen=True)
     class Newer(Architecture):
-        clip_qkv: float | None = None
+        newest: float | None = None
 
     a = tiny_model().architecture
     assert why_not_compiled(Decoder(Newer(**vars(a)))) is None
-    assert why_not_compiled(Decoder(Newer(**vars(a), clip_qkv=6.0))) == "its clip_qkv is 6.0"
+    assert why_not_compiled(Decoder(Newer(**vars(a), newest=6.0))) == "its newest is 6.0"
     other = replace(a, activation="relu")  # type: ignore[arg-type]
     assert why_not_compiled(Decoder(other)) == "its activation is relu and its norm_placement pre"
 

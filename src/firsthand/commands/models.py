@@ -144,6 +144,12 @@ def plan_here(model: str, facts: Inspection) -> ModelPlan | EncoderPlan:
     return make_plan(facts, here, kv_memory_bytes, results, model)
 
 
+def _active(facts: Inspection) -> str:
+    """What one token uses of a mixture of experts."""
+    is_sparse = facts.active_parameters < facts.parameters
+    return f", {facts.active_parameters / 1e6:,.1f} million for each token" if is_sparse else ""
+
+
 def print_inspection(model: str, facts: Inspection, plan: ModelPlan | EncoderPlan | None, *, as_json: bool) -> None:
     """Print the facts and the plan as tables, or as JSON."""
     if as_json:
@@ -153,7 +159,7 @@ def print_inspection(model: str, facts: Inspection, plan: ModelPlan | EncoderPla
     rows = [
         ["file" if facts.path.is_file() else "folder", str(facts.path)],
         ["architecture", (facts.architecture or "not stated") + " (an encoder: texts to vectors)" * facts.is_encoder],
-        ["parameters", f"{facts.parameters / 1e6:,.1f} million"],
+        ["parameters", f"{facts.parameters / 1e6:,.1f} million{_active(facts)}"],
         ["size on disk", size(facts.file_bytes)],
         ["tensors", ", ".join(f"{count} {name}" for name, count in facts.tensor_types.items())],
         ["context", f"{facts.context:,} tokens" if facts.context else "not stated"],

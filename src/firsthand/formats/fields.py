@@ -10,6 +10,7 @@ from typing import Any
 from firsthand.errors import ModelFileError
 
 MAX_LAYERS = 1024
+MAX_NUMBERS = 4096
 _MISSING: Any = object()
 
 
@@ -33,7 +34,7 @@ class Fields:
     def number(self, key: str, default: Any = _MISSING) -> float:
         """A finite number; null counts as absent."""
         value = self._get(key, default)
-        if type(value) not in (int, float) or not abs(value) < 1e30 or not math.isfinite(value):
+        if not _is_finite(value):
             raise self.error(key, value, "a finite number")
         return float(value)
 
@@ -74,6 +75,15 @@ class Fields:
             raise self.error(key, value, f"a list of at most {MAX_LAYERS} strings")
         return value
 
+    def numbers(self, key: str) -> list[float] | None:
+        """A list of at most MAX_NUMBERS finite numbers; None when absent or null."""
+        value = self._get(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) > MAX_NUMBERS or not all(map(_is_finite, value)):
+            raise self.error(key, value, f"a list of at most {MAX_NUMBERS} finite numbers")
+        return [float(each) for each in value]
+
     def num_layers(self, key: str) -> int:
         """A number of layers, bounded since tuples of that length are built from it."""
         value = self.integer(key)
@@ -96,3 +106,7 @@ class Fields:
         if value is None:
             return None if default is _MISSING else default
         return value
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e30 and math.isfinite(value)

@@ -19,15 +19,16 @@ from firsthand.formats.model_files import TensorInfo, read_json, refuse_pickle
 from firsthand.formats.safetensors_file import read_safetensors
 from firsthand.message import Json
 from firsthand.nn.architecture import Architecture
-from firsthand.nn.model_config import config_architecture, gguf_architecture
+from firsthand.nn.matrices import num_active_parameters, num_parameters
+from firsthand.nn.model_config import config_architecture, encoder_decoder_architecture, gguf_architecture
 
 _BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "4-bit": 0.5}
 _CONTEXTS = (2048, 8192)
 KV_VALUE_BYTES = 2
 """Bytes of a KV cache value; the engine's default is float16."""
-_ENCODERS = ("bert", "roberta", "xlm-roberta")
+_ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
 _BLOCK_BITS = {"Q4_0": 4.5, "Q4_1": 5, "Q4_K": 6, "Q5_0": 5.5, "Q8_0": 8.5, "Q5_1": 6, "Q5_K": 7, "Q6_K": 8}
-_EMBEDDINGS = ("token_embd", "embed_tokens", "wte")
+_EMBEDDINGS = ("token_embd", "embed_tokens", "wte", "word_embeddings", "shared")
 _HEADS = ("output", "lm_head")
 
 
@@ -41,6 +42,8 @@ class Inspection:
     """True for a text encoder (BERT family), which generates nothing and has no KV cache."""
     parameters: int
     """Numbers in the tensors, as stored: a file that packs several into one integer (GPTQ) has more."""
+    active_parameters: int
+    """Those that computing one token uses: all but the experts that it is not sent to."""
     file_bytes: int
     """Size of all weight files."""
     tensor_types: Mapping[str, int]
@@ -57,8 +60,8 @@ class Inspection:
     window_share: float
     """Share of the KV cache that belongs to sliding-window layers."""
     decode_parameters: int
-    """Weights that each decode step uses: all but an embedding table that is not also the head. For an encoder, the
-    matrices of its layers."""
+    """Weights that each decode step uses: all but an embedding table that is not also the head, and experts that a token is
+    not sent to. For an encoder, the matrices of its layers."""
     block_bytes: int | None
     """Bytes of those weights in our engine, if the file's quantised blocks are used as they are."""
     head_parameters: int | None
@@ -133,7 +136,7 @@ def _folder(path: Path) -> Inspection:
     try:
         form = _known(config_architecture(inner, path / "config.json"))
     except ModelFileError:
-        form = _form_of_config(inner)
+        form = _encoder_decoder(inner, path / "config.json") or _form_of_config(inner)
     shards = _shards(path)
     return _inspection(
         path,
@@ -158,6 +161,8 @@ class _Form(NamedTuple):
     value_dim: int | None
     window: int | None = None
     window_share: float = 0.0
+    idle: int = 0
+    """Parameters of experts that a token is not sent to."""
 
 
 def _known(a: Architecture) -> _Form:
@@ -172,7 +177,19 @@ def _known(a: Architecture) -> _Form:
         value_dim=a.head_dim,
         window=max(windows, default=None),
         window_share=len(windows) / a.num_layers,
+        idle=num_parameters(a) - num_active_parameters(a),
     )
+
+
+def _encoder_decoder(config: dict[str, Any], path: Path) -> _Form | None:
+    """The sizes of an encoder-decoder; its KV cache is that of the decoder's own text, and the source's is as large."""
+    try:
+        a = encoder_decoder_architecture(config, path)
+    except ModelFileError:
+        return None
+    layers = a.num_decoder_layers
+    return _Form(a.max_position, a.vocab_size, a.decoder_heads * layers, a.decoder_heads * layers,
+                 a.attention_width // a.decoder_heads, a.attention_width // a.decoder_heads)  # fmt: skip
 
 
 def _form_of_gguf(metadata: Mapping[str, Any]) -> _Form:
@@ -237,6 +254,7 @@ def _inspection(
         architecture=kind[:80] if isinstance(kind, str) else None,
         is_encoder=is_encoder,
         parameters=parameters,
+        active_parameters=parameters - form.idle,
         file_bytes=file_bytes,
         tensor_types=dict(Counter(tensor.dtype for tensor in tensors).most_common()),
         weight_bytes={name: math.ceil(parameters * size) for name, size in _BYTES.items()},
@@ -246,7 +264,7 @@ def _inspection(
         window_share=form.window_share,
         decode_parameters=_layer_weights(tensors)
         if is_encoder
-        else parameters - (math.prod(table.shape) if table else 0),
+        else parameters - form.idle - (math.prod(table.shape) if table else 0),
         block_bytes=_block_bytes([tensor for tensor in tensors if tensor is not table and len(tensor.shape) > 1]),
         head_parameters=math.prod(head.shape) if head else None,
         attention_width=_product(form.query_heads, form.key_dim),

@@ -46,6 +46,7 @@ KNOWN_SETTINGS = frozenset((
     "family", "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim",
     "max_position", "norm_eps", "windows", "ropes", "tie_embeddings", "qkv_bias", "o_bias", "mlp_bias",
     "qk_norm", "activation", "norm_placement", "norm_unit_offset", "embed_scale", "attention_scale", "logit_softcap",
+    "experts", "latent",  # their blocks are parts of other types, which are named
 ))  # fmt: skip
 """Settings of an `Architecture` that the compiled step implements; a model that sets any other runs by its modules."""
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
@@ -333,7 +334,7 @@ class CompiledDecoder:
             self._rounded, self._buffers = memory.rounded, tuple(memory[:-1])
         if positions > self._angles:
             self._angles = max(-(-positions // ANGLES_AT_ONCE) * ANGLES_AT_ONCE, 2 * self._angles)
-            tables = [_angles(rope, a.head_dim, self._angles) for rope in self._ropes]
+            tables = [_angles(rope, a.head_dim, self._angles, a.max_position) for rope in self._ropes]
             cos, sin = (np.concatenate(parts) for parts in zip(*tables, strict=True))
             each = self._angles * (a.head_dim // 2)
             layers = [
@@ -461,9 +462,9 @@ def _norm_weights(norm: nn.Module | None) -> Tensor | None:
     return 1.0 + norm.weight.float() if norm.unit_offset else norm.weight
 
 
-def _angles(rope: Rope, head_dim: int, positions: int) -> tuple[Floats, Floats]:
+def _angles(rope: Rope, head_dim: int, positions: int, length: int) -> tuple[Floats, Floats]:
     """Cosines and sines, flat: positions P. Computed in equal pieces, so a longer table begins with the same bits."""
-    each = frequencies(rope, head_dim)
+    each = frequencies(rope, head_dim, length=length)
     parts = [
         rotation(each, torch.arange(start, start + ANGLES_AT_ONCE), scale=rope.attention_factor, dtype=torch.float32)
         for start in range(0, positions, ANGLES_AT_ONCE)

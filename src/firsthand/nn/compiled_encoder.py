@@ -63,6 +63,7 @@ def can_compile(architecture: BertArchitecture) -> bool:
     """True if the kernels support this shape and numba is installed."""
     a = architecture
     fits = a.hidden_size % 32 == 0 and a.intermediate_size % 32 == 0 and a.head_dim % 32 == 0 and a.activation == "gelu"
+    fits = fits and a.num_buckets == 0
     return fits and find_spec("numba") is not None
 
 
@@ -82,10 +83,13 @@ class CompiledEncoder:
         self.architecture = encoder.architecture
         assert can_compile(self.architecture)
         self.words = _flat(encoder.words.weight)
-        self.kind = _flat(encoder.types.weight[0])
+        types = encoder.types
+        self.kind = np.zeros(self.architecture.hidden_size, np.float32) if types is None else _flat(types.weight[0])
         # The kernel adds the first type to every token, so another type is a second table of positions with the difference.
-        further = [encoder.positions.weight + kind - encoder.types.weight[0] for kind in encoder.types.weight[1:2]]
-        self.positions = _flat(torch.cat([encoder.positions.weight, *further]))
+        others = (
+            [] if types is None else [encoder.positions.weight + kind - types.weight[0] for kind in types.weight[1:2]]
+        )
+        self.positions = _flat(torch.cat([encoder.positions.weight, *others]))
         self.norm = _norm(encoder.norm)
         self.layers = [_layer(layer) for layer in encoder.layers if isinstance(layer, EncoderBlock)]
 

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Attend, Attention
-from firsthand.nn.blocks.mlp import MLP
-from firsthand.nn.blocks.norm import RMSNorm
+from firsthand.nn.blocks.experts import MixtureOfExperts
+from firsthand.nn.blocks.latent_attention import LatentAttention
+from firsthand.nn.blocks.mlp import mlp_of
+from firsthand.nn.blocks.norm import norm_of
 from firsthand.nn.blocks.rope import Rotation, frequencies, rotation
 from firsthand.nn.matrices import BLOCK, Matrix
 from firsthand.nn.sites import BLOCK_SITES, Tap, TapFunction, Taps
@@ -28,13 +30,14 @@ class Block(nn.Module):
 
     def __init__(self, architecture: Architecture, layer: int):
         super().__init__()
-        self.attention_norm = _norm(architecture)
-        self.attention = Attention(architecture, layer)
-        self.mlp_norm = _norm(architecture)
-        self.mlp = MLP(architecture)
-        sandwich = architecture.norm_placement == "sandwich"
-        self.attention_out_norm = _norm(architecture) if sandwich else nn.Identity()
-        self.mlp_out_norm = _norm(architecture) if sandwich else nn.Identity()
+        a = architecture
+        has_in, has_out = a.norm_placement != "post", a.norm_placement != "pre"
+        self.attention_norm = norm_of(a) if has_in else nn.Identity()
+        self.attention = LatentAttention(a, layer) if a.latent else Attention(a, layer)
+        self.mlp_norm = norm_of(a) if has_in else nn.Identity()
+        self.mlp = MixtureOfExperts(a) if a.has_experts(layer) else mlp_of(a)
+        self.attention_out_norm = norm_of(a) if has_out else nn.Identity()
+        self.mlp_out_norm = norm_of(a) if has_out else nn.Identity()
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -42,7 +45,7 @@ class Block(nn.Module):
         inner = [("attn", self.attention), ("mlp", self.mlp)]
         return (*BLOCK_SITES, *(f"{part}.{site}" for part, module in inner for site in getattr(module, "SITES", ())))
 
-    def forward(self, x_ND: Tensor, by: Rotation, attend: Attend, tap: TapFunction | None = None) -> Tensor:
+    def forward(self, x_ND: Tensor, by: Rotation | None, attend: Attend, tap: TapFunction | None = None) -> Tensor:
         """Returns the residual stream after this layer: N D."""
         if tap is not None:
             return self._tapped(x_ND, by, attend, tap)
@@ -50,7 +53,7 @@ class Block(nn.Module):
         out_ND: Tensor = x_ND + self.mlp_out_norm(self.mlp(self.mlp_norm(x_ND)))
         return out_ND
 
-    def _tapped(self, x_ND: Tensor, by: Rotation, attend: Attend, tap: TapFunction) -> Tensor:
+    def _tapped(self, x_ND: Tensor, by: Rotation | None, attend: Attend, tap: TapFunction) -> Tensor:
         """As `forward`, with a call of `tap` at each site; a part without sites of its own is called as ever."""
         in_ND = tap("attn.in", self.attention_norm(x_ND))
         out_ND = self.attention(in_ND, by, attend, *_inside(tap, "attn", self.attention))
@@ -68,7 +71,10 @@ class Decoder(nn.Module):
         self.architecture = architecture
         self.embed = nn.Embedding(architecture.vocab_size, architecture.hidden_size)
         self.layers = nn.ModuleList(Block(architecture, layer) for layer in range(architecture.num_layers))
-        self.norm = _norm(architecture)
+        self.norm = norm_of(architecture)
+        self.embed_norm = norm_of(architecture) if architecture.embed_norm else nn.Identity()
+        learned = architecture.learned_positions
+        self.positions = nn.Embedding(learned, architecture.hidden_size) if learned else None
         self.lm_head = nn.Linear(architecture.hidden_size, architecture.vocab_size, bias=False)
         self.tie()
         self._frequencies: dict[tuple[Rope, torch.device], Tensor] = {}
@@ -112,6 +118,9 @@ class Decoder(nn.Module):
         x_ND = self.embed(ids_N)
         if self.architecture.embed_scale != 1.0:  # rounded to the dtype first, as Gemma was trained
             x_ND = x_ND * torch.tensor(self.architecture.embed_scale, dtype=x_ND.dtype).item()
+        if self.positions is not None:
+            x_ND = x_ND + self.positions(positions_N)
+        x_ND = self.embed_norm(x_ND)
         rotations = self.rotations(positions_N, x_ND.dtype)
         if tap is not None:
             return self._tapped(x_ND, rotations, attend, tap)
@@ -120,7 +129,7 @@ class Decoder(nn.Module):
         hidden_ND: Tensor = self.norm(x_ND)
         return hidden_ND
 
-    def _tapped(self, x_ND: Tensor, rotations: Mapping[Rope, Rotation], attend: Attend, tap: Taps) -> Tensor:
+    def _tapped(self, x_ND: Tensor, rotations: Mapping[Rope, Rotation | None], attend: Attend, tap: Taps) -> Tensor:
         x_ND = tap("embed", x_ND)
         for index, (layer, rope) in enumerate(zip(self.layers, self.architecture.ropes, strict=True)):
             inside = tap.within(f"blocks.{index}.")
@@ -142,10 +151,12 @@ class Decoder(nn.Module):
             logits_MV = cap * torch.tanh(logits_MV / cap)
         return logits_MV if taps is None else self.checked(taps)("logits", logits_MV)
 
-    def rotations(self, positions_N: Tensor, dtype: torch.dtype) -> dict[Rope, Rotation]:
-        """Returns cosines and sines at these positions for each of the architecture's ropes."""
+    def rotations(self, positions_N: Tensor, dtype: torch.dtype) -> dict[Rope, Rotation | None]:
+        """Returns cosines and sines at these positions for each of the architecture's ropes; None for one without angles."""
         return {
-            rope: rotation(
+            rope: None
+            if rope.kind == "none"
+            else rotation(
                 self._frequencies_on(rope, positions_N.device), positions_N, scale=rope.attention_factor, dtype=dtype
             )
             for rope in dict.fromkeys(self.architecture.ropes)
@@ -154,7 +165,8 @@ class Decoder(nn.Module):
     def _frequencies_on(self, rope: Rope, device: torch.device) -> Tensor:
         """A rope's frequencies on a device, in float32: not a buffer, since `model.to(bfloat16)` would round it."""
         if (rope, device) not in self._frequencies:
-            self._frequencies[rope, device] = frequencies(rope, self.architecture.head_dim).to(device)
+            a = self.architecture
+            self._frequencies[rope, device] = frequencies(rope, a.rotated, length=a.max_position).to(device)
         return self._frequencies[rope, device]
 
 
@@ -165,7 +177,8 @@ def initialise(model: Decoder, *, seed: int = 0, std: float = 0.02) -> Decoder:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() < 2:
-                parameter.fill_(1.0 if "norm" in name and not model.architecture.norm_unit_offset else 0.0)
+                is_scale = "norm" in name and not name.endswith(".bias")
+                parameter.fill_(1.0 if is_scale and not model.architecture.norm_unit_offset else 0.0)
                 continue
             deviation = residual_std if name.removesuffix(".weight").endswith(_RESIDUAL) else std
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
@@ -178,7 +191,3 @@ _RESIDUAL = tuple(f".{matrix.leaf}" for matrix in BLOCK if matrix.writes_residua
 def _inside(tap: TapFunction, part: str, module: nn.Module) -> list[TapFunction]:
     """The further argument of a part that has sites of its own."""
     return [lambda site, values: tap(f"{part}.{site}", values)] if getattr(module, "SITES", ()) else []
-
-
-def _norm(a: Architecture) -> RMSNorm:
-    return RMSNorm(a.hidden_size, a.norm_eps, unit_offset=a.norm_unit_offset)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firsthand.errors import ConfigError
-from firsthand.kernels.attention.score_terms import ScoreTerms, attend_plainly
+from firsthand.kernels.attention.score_terms import BucketBias, ScoreTerms, attend_plainly
 from firsthand.nn.blocks.attention import Attend
 from firsthand.nn.blocks.mlp import activate
 from firsthand.nn.families.bert import BertArchitecture
@@ -76,13 +76,14 @@ class EncoderBlock(nn.Module):
         self.down_proj = nn.Linear(a.intermediate_size, a.hidden_size)
         self.mlp_norm = nn.LayerNorm(a.hidden_size, a.norm_eps)
 
-    def forward(self, x_ND: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x_ND: Tensor, attend: Attend, terms: ScoreTerms | None = None) -> Tensor:
         """The hidden states after this layer: N D."""
         q, k, v = (
             proj(x_ND).unflatten(-1, (self.num_heads, self.head_dim))
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        mixed_NHK = attend(self.layer, q, k, v, scale=self.head_dim**-0.5, window=None)
+        more = {} if terms is None else {"terms": terms}
+        mixed_NHK = attend(self.layer, q, k, v, scale=self.head_dim**-0.5, window=None, **more)
         x_ND = self.attention_norm(x_ND + self.o_proj(mixed_NHK.flatten(1)))
         out_ND: Tensor = self.mlp_norm(x_ND + self.down_proj(activate(self.up_proj(x_ND), self.activation)))
         return out_ND
@@ -97,7 +98,8 @@ class Encoder(nn.Module):
         self.architecture = a
         self.words = nn.Embedding(a.vocab_size, a.hidden_size)
         self.positions = nn.Embedding(a.max_position, a.hidden_size)
-        self.types = nn.Embedding(a.num_types, a.hidden_size)
+        self.types = nn.Embedding(a.num_types, a.hidden_size) if a.num_types else None
+        self.buckets = nn.Embedding(a.num_buckets, a.num_heads) if a.num_buckets else None
         self.norm = nn.LayerNorm(a.hidden_size, a.norm_eps)
         self.layers = nn.ModuleList(EncoderBlock(a, layer) for layer in range(a.num_layers))
 
@@ -105,8 +107,13 @@ class Encoder(nn.Module):
         """The hidden state of each token after the last layer: N D. Positions count from 0 in each text; without token
         types every token is of type 0."""
         places_N = positions_N + self.architecture.first_position
-        kinds = self.types.weight[0] if types_N is None else self.types(types_N)
-        x_ND: Tensor = self.norm(self.words(ids_N) + kinds + self.positions(places_N))
+        embedded_ND = self.words(ids_N)
+        if self.types is not None:
+            embedded_ND = embedded_ND + (self.types.weight[0] if types_N is None else self.types(types_N))
+        x_ND: Tensor = self.norm(embedded_ND + self.positions(places_N))
+        terms = None
+        if self.buckets is not None:
+            terms = ScoreTerms(bias=BucketBias(self.buckets.weight, is_causal=False))
         for layer in self.layers:
-            x_ND = layer(x_ND, attend)
+            x_ND = layer(x_ND, attend, terms)
         return x_ND

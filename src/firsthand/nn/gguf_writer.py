@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.gguf_file import read_gguf
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.families.rope_config import rope_divisors
+from firsthand.nn.families.rope_config import rope_tensors
+from firsthand.nn.layout_reader import gguf_layout, laid_out
 from firsthand.nn.model_config import Family, family_of, gguf_architecture
 from firsthand.nn.weight_names import gguf_name
 
@@ -68,22 +69,31 @@ def _write(path: Path, model: Decoder, family: Family, dtype: GGUFType, vocabula
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for key, value in {**{f"{kind}.{key}": value for key, value in metadata.items()}, **vocabulary}.items():
         _add(writer, key, value)
-    divisors = rope_divisors(a.ropes[0], a.head_dim)
-    if divisors is not None:
-        writer.add_tensor("rope_freqs.weight", np.array(divisors, dtype=np.float32))
-    for ours, parameter in model.named_parameters():
-        values = family.to_gguf_values(ours, parameter.detach().float().cpu(), a).contiguous().numpy()
+    for name, divisors in rope_tensors(a.ropes[0], a.rotated).items():
+        writer.add_tensor(name, np.array(divisors, dtype=np.float32))
+    for name, tensor in _tensors(model, family):
+        values = tensor.contiguous().numpy()
         if not np.isfinite(values).all():
-            raise ConfigError(f"{ours} holds values that are no finite numbers: the model is not saved")
+            raise ConfigError(f"{name} holds values that are no finite numbers: the model is not saved")
         of = _type_of(values, dtype)
         if of == "F16" and np.abs(values).max() > FLOAT16_MAX:
-            raise ConfigError(f"{ours} holds {np.abs(values).max():g}, and F16 ends at {FLOAT16_MAX:g}: save F32")
+            raise ConfigError(f"{name} holds {np.abs(values).max():g}, and F16 ends at {FLOAT16_MAX:g}: save F32")
         each = gguf.GGMLQuantizationType[of]
-        writer.add_tensor(gguf_name(ours), gguf.quants.quantize(values, each), raw_dtype=each)
+        writer.add_tensor(name, gguf.quants.quantize(values, each), raw_dtype=each)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _tensors(model: Decoder, family: Family) -> Iterator[tuple[str, torch.Tensor]]:
+    """The file's tensors: names, and values in float32 and in its layout."""
+    a, layout = model.architecture, gguf_layout(model.architecture)
+    if layout is not None:
+        yield from ((name, values.float().cpu()) for name, values in laid_out(layout, dict(model.named_parameters())))
+        return
+    for ours, parameter in model.named_parameters():
+        yield gguf_name(ours), family.to_gguf_values(ours, parameter.detach().float().cpu(), a)
 
 
 def _add(writer: Any, key: str, value: Any) -> None:

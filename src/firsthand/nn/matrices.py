@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from firsthand.nn.architecture import Architecture
+from firsthand.nn.architecture import Architecture, ExpertSettings, LatentSettings
 
 Rule = Callable[[Architecture], int]
 
@@ -84,12 +84,17 @@ def _mlp_bias(a: Architecture) -> bool:
     return a.mlp_bias
 
 
-def _always(a: Architecture) -> bool:
-    return True
+def _has_in_norms(a: Architecture) -> bool:
+    return a.norm_placement != "post"
 
 
-def _is_sandwich(a: Architecture) -> bool:
-    return a.norm_placement == "sandwich"
+def _has_out_norms(a: Architecture) -> bool:
+    return a.norm_placement != "pre"
+
+
+def _norm_of(heads: Rule) -> Rule:
+    """The width that a norm of queries or keys covers."""
+    return lambda a: a.head_dim if a.qk_norm_over == "head" else heads(a)
 
 
 ATTENTION = (
@@ -106,22 +111,23 @@ GATED_MLP = (
     Matrix("mlp.up_proj", _inner, _hidden, _mlp_bias, "mlp.up_proj", "ffn_up", "gate_up"),
     Matrix("mlp.down_proj", _hidden, _inner, _mlp_bias, "mlp.down_proj", "ffn_down", "down", writes_residual=True),
 )
+PLAIN_MLP = GATED_MLP[1:]
 BLOCK = ATTENTION + GATED_MLP
-"""The matrices of a decoder's block."""
+"""The matrices of a decoder's block with plain attention and a gated MLP: those that adapters and the compiled step know."""
 BLOCK_NORMS = (
-    NormWeight("attention_norm", _hidden, _always, "input_layernorm", "attn_norm"),
-    NormWeight("attention_out_norm", _hidden, _is_sandwich, "post_attention_layernorm", "post_attention_norm"),
+    NormWeight("attention_norm", _hidden, _has_in_norms, "input_layernorm", "attn_norm"),
+    NormWeight("attention_out_norm", _hidden, _has_out_norms, "post_attention_layernorm", "post_attention_norm"),
     NormWeight(
         "mlp_norm",
         _hidden,
-        _always,
+        _has_in_norms,
         "post_attention_layernorm",
         "ffn_norm",
         huggingface_sandwich="pre_feedforward_layernorm",
     ),
-    NormWeight("mlp_out_norm", _hidden, _is_sandwich, "post_feedforward_layernorm", "post_ffw_norm"),
-    NormWeight("attention.q_norm", lambda a: a.head_dim, lambda a: a.qk_norm, "self_attn.q_norm", "attn_q_norm"),
-    NormWeight("attention.k_norm", lambda a: a.head_dim, lambda a: a.qk_norm, "self_attn.k_norm", "attn_k_norm"),
+    NormWeight("mlp_out_norm", _hidden, _has_out_norms, "post_feedforward_layernorm", "post_ffw_norm"),
+    NormWeight("attention.q_norm", _norm_of(_query_width), lambda a: a.qk_norm, "self_attn.q_norm", "attn_q_norm"),
+    NormWeight("attention.k_norm", _norm_of(_kv_width), lambda a: a.qk_norm, "self_attn.k_norm", "attn_k_norm"),
 )
 """The norms of a decoder's block."""
 
@@ -135,8 +141,54 @@ def columns(a: Architecture, matrices: Sequence[Matrix] = BLOCK) -> Iterator[int
 
 
 def num_parameters(a: Architecture) -> int:
-    """Numbers in the weights of a model of plain decoder blocks; a tied head counts once."""
-    block = sum(matrix.num_parameters(a) for matrix in BLOCK)
-    block += sum(norm.size(a) for norm in BLOCK_NORMS if norm.exists(a))
-    embeddings = a.vocab_size * a.hidden_size * (1 if a.tie_embeddings else 2)
-    return a.num_layers * block + embeddings + a.hidden_size
+    """Numbers in the weights; a tied head counts once."""
+    return _count(a, is_active=False)
+
+
+def num_active_parameters(a: Architecture) -> int:
+    """Numbers that computing one token reads: all but experts that it is not sent to. Embeddings count whole."""
+    return _count(a, is_active=True)
+
+
+def _count(a: Architecture, *, is_active: bool) -> int:
+    norm = a.hidden_size * _per_value(a)
+    whole = a.vocab_size * a.hidden_size * (1 if a.tie_embeddings else 2)
+    whole += a.learned_positions * a.hidden_size + norm * (1 + a.embed_norm)
+    attention = _latent(a, a.latent) if a.latent else sum(matrix.num_parameters(a) for matrix in ATTENTION)
+    attention += a.num_heads * a.has_sinks
+    for each in BLOCK_NORMS:
+        if each.exists(a):
+            is_inside = each.name.startswith("attention.")
+            attention += each.size(a) * (1 if is_inside else _per_value(a))
+    for layer in range(a.num_layers):
+        experts = a.experts if a.has_experts(layer) else None
+        whole += attention + (_experts(a, experts, is_active) if experts else _mlp(a))
+    return whole
+
+
+def _per_value(a: Architecture) -> int:
+    return 2 if a.norm == "layer" else 1
+
+
+def _rows(a: Architecture) -> tuple[Matrix, ...]:
+    return GATED_MLP if a.is_gated else PLAIN_MLP
+
+
+def _mlp(a: Architecture) -> int:
+    return sum(matrix.num_parameters(a) for matrix in _rows(a))
+
+
+def _experts(a: Architecture, e: ExpertSettings, is_active: bool) -> int:
+    each = len(_rows(a)) * a.hidden_size * e.width
+    each += (2 * e.width + a.hidden_size) * e.has_bias
+    router = e.num_experts * (a.hidden_size + e.has_bias + e.has_correction)
+    shared = len(_rows(a)) * a.hidden_size * e.shared_width + a.hidden_size * e.has_shared_gate
+    return (e.per_token if is_active else e.num_experts) * each + router + shared
+
+
+def _latent(a: Architecture, m: LatentSettings) -> int:
+    query = a.num_heads * (m.nope_dim + m.rope_dim)
+    width = m.query_rank or a.hidden_size
+    queries = query * width + m.query_rank * (a.hidden_size + 1)
+    keys = a.hidden_size * (m.rank + m.rope_dim) + m.rank + a.num_heads * m.rank * (m.nope_dim + m.value_dim)
+    return queries + keys + a.num_heads * m.value_dim * a.hidden_size

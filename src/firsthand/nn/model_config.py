@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from firsthand.errors import ConfigError, ModelFileError
@@ -15,16 +16,40 @@ from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF, read_gguf
 from firsthand.formats.model_files import read_json, refuse_pickle
 from firsthand.nn.architecture import Architecture
-from firsthand.nn.families import gemma, llama, qwen
+from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
+from firsthand.nn.families import (
+    bart,
+    bloom,
+    deepseek,
+    gemma,
+    gemma2,
+    gpt2,
+    gpt_oss,
+    llama,
+    mixtral,
+    mpt,
+    olmo2,
+    phi3,
+    qwen,
+    qwen_moe,
+    smollm3,
+    t5,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 A = TypeVar("A")
+ENCODER_DECODERS: tuple[ModuleType, ...] = (t5, bart)
+"""The families of encoder-decoders."""
 
 
 class Family(Protocol):
-    """The interface of a family file; the module itself is the value."""
+    """The interface of a family file; the module itself is the value.
+
+    A family whose folders or GGUF files hold several parameters in one tensor, or under other names, also has
+    `huggingface_layout(a)` or `gguf_layout(a)`, which return a `FileLayout` (`weight_layout`).
+    """
 
     @property
     def MODEL_TYPES(self) -> tuple[str, ...]: ...  # noqa: N802
@@ -40,7 +65,7 @@ class Family(Protocol):
 
 def families() -> tuple[Family, ...]:
     """The families that can be loaded."""
-    return (llama, qwen, gemma)
+    return (llama, qwen, gemma, gemma2, gpt2, phi3, olmo2, bloom, mpt, mixtral, qwen_moe, deepseek, gpt_oss, smollm3)
 
 
 def architecture_of(path: Path | str) -> Architecture:
@@ -84,6 +109,15 @@ def config_architecture(values: dict[str, Any], path: Path) -> Architecture:
     if config.has("quantization_config"):
         raise config.error("quantization_config", "there", "none; take the unquantised model or a GGUF file")
     return built(lambda: family.from_config(config), path)
+
+
+def encoder_decoder_architecture(values: dict[str, Any], path: Path) -> EncoderDecoderArchitecture:
+    """The architecture of an encoder-decoder's config.json; ModelFileError for any other family."""
+    kinds = {kind: family for family in ENCODER_DECODERS for kind in family.MODEL_TYPES}
+    config = Fields(values, str(path))
+    family = config.choice("model_type", kinds)
+    found: EncoderDecoderArchitecture = built(lambda: family.from_config(config), path)
+    return found
 
 
 def built(make: Callable[[], A], path: Path) -> A:

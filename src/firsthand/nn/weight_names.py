@@ -38,6 +38,26 @@ CLASSIFIER_HEADS = {
 """The names of a PairClassifier's head; a BERT's pooler stands with its encoder, below the same prefix."""
 
 
+DISTILBERT = BERT | {
+    "q_proj": "attention.q_lin",
+    "k_proj": "attention.k_lin",
+    "v_proj": "attention.v_lin",
+    "o_proj": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "up_proj": "ffn.lin1",
+    "down_proj": "ffn.lin2",
+    "mlp_norm": "output_layer_norm",
+}
+MPNET = BERT | {
+    "buckets": "encoder.relative_attention_bias",
+    "q_proj": "attention.attn.q",
+    "k_proj": "attention.attn.k",
+    "v_proj": "attention.attn.v",
+    "o_proj": "attention.attn.o",
+    "attention_norm": "attention.LayerNorm",
+}
+
+
 def huggingface_name(ours: str, architecture: Architecture) -> str:
     """Returns the Hugging Face name of one of our parameters."""
     table = HUGGINGFACE_SANDWICH if architecture.norm_placement == "sandwich" else HUGGINGFACE
@@ -49,9 +69,10 @@ def gguf_name(ours: str) -> str:
     return _translate(ours, GGUF, "blk")
 
 
-def bert_name(ours: str, prefix: str = "") -> str:
+def bert_name(ours: str, prefix: str = "", family: str = "bert") -> str:
     """Returns the Hugging Face name of an Encoder's parameter; some files prefix all of them with `bert.` or `roberta.`."""
-    return prefix + _translate(ours, BERT, "encoder.layer")
+    table = {"distilbert": DISTILBERT, "mpnet": MPNET}.get(family, BERT)
+    return prefix + _translate(ours, table, "transformer.layer" if family == "distilbert" else "encoder.layer")
 
 
 def _translate(ours: str, table: dict[str, str], layers: str) -> str:

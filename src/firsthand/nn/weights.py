@@ -8,6 +8,7 @@ quantised in any way but GGUF's.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
-from firsthand.formats.gguf_file import read_gguf
+from firsthand.formats.gguf_file import GGUF, read_gguf
 from firsthand.formats.model_files import PICKLES, TensorInfo, read_json
 from firsthand.formats.safetensors_file import Safetensors, read_safetensors
 from firsthand.kernels.products.blockwise import GGUF_TYPES, Blockwise, from_gguf
@@ -28,6 +29,8 @@ from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.encoder import Encoder
 from firsthand.nn.families import bert
+from firsthand.nn.layout_reader import LayoutReader, gguf_layout, huggingface_layout, laid_out
+from firsthand.nn.matrices import num_parameters
 from firsthand.nn.model_config import (
     architecture_of as architecture_of,
 )
@@ -45,7 +48,16 @@ from firsthand.nn.weight_names import CLASSIFIER_HEADS, bert_name, gguf_name, hu
 # Written by some converters, and worked out anew by us.
 _DERIVED = (".rotary_emb.inv_freq", "rope_freqs.weight")
 # What an encoder's file may hold beside the encoder.
-_HEADS = ("pooler.", "cls.", "lm_head.", "classifier.", "embeddings.position_ids", "embeddings.token_type_ids")
+PREFIXES = ("bert.", "roberta.", "distilbert.", "mpnet.")
+_HEADS = (
+    "pooler.",
+    "cls.",
+    "lm_head.",
+    "classifier.",
+    "vocab_",
+    "embeddings.position_ids",
+    "embeddings.token_type_ids",
+)
 _MAX_NAMED = 8
 
 
@@ -65,6 +77,8 @@ class Checkpoint:
     """True if a matrix of ours has a block format that can be kept."""
     blocks: Callable[[str], Blockwise]
     """Returns such a matrix in its blocks."""
+    layout: LayoutReader | None = None
+    """Reads the parameters, if the family's files do not hold one a tensor."""
 
 
 def load(
@@ -81,6 +95,7 @@ def load(
     them can. The LoRA `adapter` in a folder is merged into the weights, which then cannot stay in blocks.
     """
     checkpoint = open_checkpoint(Path(path))
+    _check_size(checkpoint)
     with torch.device("meta"):
         model = Decoder(checkpoint.architecture)
     wanted = _shapes(model)
@@ -93,10 +108,23 @@ def load(
         values = checkpoint.read(name)
         return values if added is None else added.merged(name, values)
 
-    state = {name: read(name).to(device=device, dtype=dtype) for name in wanted if name not in kept}
+    # Parts of one tensor one after another, so that each tensor is read once.
+    names = list(wanted) if checkpoint.layout is None else sorted(wanted, key=checkpoint.name_of)
+    state = {name: read(name).to(device=device, dtype=dtype) for name in names if name not in kept}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie()
     return model.eval()
+
+
+def _check_size(checkpoint: Checkpoint) -> None:
+    """Raise ModelFileError for far more experts than the file holds: their modules alone would take memory without bound."""
+    needed = num_parameters(checkpoint.architecture)
+    held = sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values())
+    if checkpoint.architecture.experts is not None and needed > 2 * held:
+        raise ModelFileError(
+            f"{checkpoint.path} describes {needed:,} parameters with all experts, and its tensors hold {held:,}: "
+            "files are missing, or its configuration is another model's"
+        )
 
 
 def _put_blocks(model: Decoder, checkpoint: Checkpoint) -> set[str]:
@@ -120,7 +148,7 @@ def load_encoder(path: Path | str, *, dtype: torch.dtype = torch.float32, device
     folder, architecture, holder, prefix = _opened_encoder(path)
     with torch.device("meta"):
         model = Encoder(architecture)
-    state = _encoder_state(model, folder, holder, lambda ours: bert_name(ours, prefix), prefix)
+    state = _encoder_state(model, folder, holder, lambda ours: bert_name(ours, prefix, architecture.family), prefix)
     model.load_state_dict({ours: values.to(device=device, dtype=dtype) for ours, values in state.items()}, assign=True)
     return model.eval()
 
@@ -131,6 +159,10 @@ def load_pair_classifier(
     """Loads a cross-encoder: an encoder with a head of one class, as BertForSequenceClassification, RoBERTa and
     XLM-RoBERTa write it. ModelFileError if it is invalid, or has no head, or one of several classes."""
     folder, architecture, holder, prefix = _opened_encoder(path)
+    if architecture.family == "distilbert":
+        raise ModelFileError(
+            f"{folder} is a DistilBERT, whose head has another form: give a BERT, RoBERTa or XLM-RoBERTa"
+        )
     table = CLASSIFIER_HEADS["bert" if architecture.family == "bert" else "roberta"]
     last = f"{table['out']}.weight"
     if last not in holder:
@@ -149,7 +181,7 @@ def load_pair_classifier(
         module, parameter = ours.rsplit(".", 1)
         if module in table:
             return f"{prefix if table[module].startswith('pooler.') else ''}{table[module]}.{parameter}"
-        return bert_name(ours.removeprefix("encoder."), prefix)
+        return bert_name(ours.removeprefix("encoder."), prefix, architecture.family)
 
     state = _encoder_state(model, folder, holder, name_of, prefix)
     model.load_state_dict({ours: values.to(device=device, dtype=dtype) for ours, values in state.items()}, assign=True)
@@ -165,7 +197,7 @@ def _opened_encoder(path: Path | str) -> tuple[Path, bert.BertArchitecture, dict
     config.choice("model_type", dict.fromkeys(bert.MODEL_TYPES))
     architecture = built(lambda: bert.from_config(config), folder / "config.json")
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
-    prefix = next((each for each in ("bert.", "roberta.") if f"{each}embeddings.LayerNorm.weight" in holder), "")
+    prefix = next((each for each in PREFIXES if f"{each}embeddings.LayerNorm.weight" in holder), "")
     return folder, architecture, holder, prefix
 
 
@@ -200,7 +232,13 @@ def save(model: Decoder, folder: Path | str) -> None:
     parameters = dict(model.named_parameters())
     config = {**to_config(a), "dtype": str(model.embed.weight.dtype).removeprefix("torch.")}
     folder.mkdir(parents=True, exist_ok=True)
-    state = {huggingface_name(name, a): p.detach().cpu().contiguous() for name, p in parameters.items()}
+    layout = huggingface_layout(a)
+    named: dict[str, Tensor] = (
+        {huggingface_name(name, a): each for name, each in parameters.items()} if layout is None else {}
+    )
+    if layout is not None:
+        named = dict(laid_out(layout, parameters))
+    state = {name: values.detach().cpu().contiguous() for name, values in named.items()}
     # Replaced by renaming: a model that was loaded from here may still have the old file mapped.
     save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
     (folder / "config.json.part").write_text(json.dumps(config, indent=2) + "\n")
@@ -216,6 +254,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
 def _open_gguf(path: Path) -> Checkpoint:
     file = read_gguf(path)
     family, architecture = gguf_architecture(file)
+    layout = gguf_layout(architecture)
+    if layout is not None:
+        reader = LayoutReader(layout, file.tensors, lambda name: torch.from_numpy(file.dequantise(name)))
+        return _laid_out_gguf(file, architecture, reader)
 
     def read(ours: str) -> Tensor:
         values = torch.from_numpy(file.dequantise(gguf_name(ours)))
@@ -234,10 +276,27 @@ def _open_gguf(path: Path) -> Checkpoint:
     return Checkpoint(path, architecture, file.tensors, gguf_name, read, has_blocks, blocks)
 
 
+def _laid_out_gguf(file: GGUF, architecture: Architecture, reader: LayoutReader) -> Checkpoint:
+    def has_blocks(ours: str) -> bool:
+        rows = reader.rows(ours)
+        return rows is not None and file.tensors[rows[0]].dtype in GGUF_TYPES and not file.shape(rows[0])[-1] % 32
+
+    def blocks(ours: str) -> Blockwise:
+        rows = reader.rows(ours)
+        assert rows is not None, "asked of has_blocks first"
+        name, first, last = rows
+        raw = file.raw(name).reshape(-1, file.raw(name).shape[-1])[first:last]
+        return from_gguf(file.tensors[name].dtype, raw, (last - first, file.shape(name)[-1]))
+
+    return Checkpoint(file.path, architecture, file.tensors, reader.name_of, reader.read, has_blocks, blocks, reader)
+
+
 def _open_folder(folder: Path) -> Checkpoint:
     architecture = folder_architecture(folder)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
     tensors = {name: shard.tensors[name] for name, shard in holder.items()}
+    layout = huggingface_layout(architecture)
+    reader = None if layout is None else LayoutReader(layout, holder, lambda name: _values(holder, name))
 
     def name_of(ours: str) -> str:
         return huggingface_name(ours, architecture)
@@ -248,6 +307,10 @@ def _open_folder(folder: Path) -> Checkpoint:
     def blocks(ours: str) -> Blockwise:
         raise AssertionError(f"{ours} has no blocks in safetensors")
 
+    if reader is not None:
+        return Checkpoint(
+            folder, architecture, tensors, reader.name_of, reader.read, lambda ours: False, blocks, reader
+        )
     return Checkpoint(folder, architecture, tensors, name_of, read, lambda ours: False, blocks)
 
 
@@ -297,7 +360,11 @@ def _shapes(model: Decoder) -> dict[str, tuple[int, ...]]:
 def _check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -> None:
     """Raise ModelFileError unless the file holds exactly the expected tensors, in their shapes."""
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if not name.endswith(_DERIVED)}
-    expected = {checkpoint.name_of(ours): shape for ours, shape in wanted.items()}
+    if checkpoint.layout is None:
+        expected = {checkpoint.name_of(ours): shape for ours, shape in wanted.items()}
+    else:
+        expected = checkpoint.layout.needed(wanted)
+        found = {name: shape for name, shape in found.items() if not checkpoint.layout.is_ignored(name)}
     allowed = {checkpoint.name_of("lm_head.weight")} if checkpoint.architecture.tie_embeddings else set()
     _check_names(checkpoint.path, checkpoint.architecture.family, found, expected, allowed)
 

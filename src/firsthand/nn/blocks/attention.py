@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firsthand.errors import ConfigError
-from firsthand.kernels.attention.score_terms import ScoreTerms, attend_plainly, cross_attention
+from firsthand.kernels.attention.score_terms import AlibiBias, ScoreTerms, attend_plainly, cross_attention
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.blocks.projections import add_projections
@@ -99,22 +99,47 @@ class Attention(nn.Module):
         self.layer = layer
         self.num_heads, self.num_kv_heads, self.head_dim = a.num_heads, a.num_kv_heads, a.head_dim
         self.scale, self.window = a.attention_scale, a.windows[layer]
-        self.terms = None if a.attention_softcap is None else ScoreTerms(softcap=a.attention_softcap)
+        self.softcap, self.slopes, self.clip = a.attention_softcap, a.alibi_slopes, a.clip_qkv
+        self.sinks = nn.Parameter(torch.empty(a.num_heads)) if a.has_sinks else None
+        self._alibi: AlibiBias | None = None
         add_projections(self, self.MATRICES, a)
-        self.q_norm = _head_norm(a)
-        self.k_norm = _head_norm(a)
+        self.norms_heads = a.qk_norm_over == "head"
+        self.q_norm = _query_norm(a, a.num_heads)
+        self.k_norm = _query_norm(a, a.num_kv_heads)
 
-    def forward(self, x_ND: Tensor, by: Rotation, attend: Attend, tap: TapFunction | None = None) -> Tensor:
+    @property
+    def terms(self) -> ScoreTerms | None:
+        """The terms of the scores besides scale and window; None if there are none."""
+        if self.softcap is None and self.sinks is None and not self.slopes:
+            return None
+        return ScoreTerms(softcap=self.softcap, bias=self._slopes_on(self.o_proj), sinks=self.sinks)
+
+    def _slopes_on(self, neighbour: nn.Module) -> AlibiBias | None:
+        """ALiBi's slopes on the device of a projection; no buffer, since `model.to(bfloat16)` would round them."""
+        if not self.slopes:
+            return None
+        device = next((each.device for each in neighbour.parameters()), torch.device("cpu"))
+        if self._alibi is None or self._alibi.slopes.device != device:
+            self._alibi = AlibiBias(torch.tensor(self.slopes, dtype=torch.float32, device=device))
+        return self._alibi
+
+    def forward(self, x_ND: Tensor, by: Rotation | None, attend: Attend, tap: TapFunction | None = None) -> Tensor:
         """Returns the attention output of each token: N D."""
-        q_NHK = self.q_proj(x_ND).unflatten(-1, (self.num_heads, self.head_dim))
-        k_NGK = self.k_proj(x_ND).unflatten(-1, (self.num_kv_heads, self.head_dim))
-        v_NGK = self.v_proj(x_ND).unflatten(-1, (self.num_kv_heads, self.head_dim))
-        if self.q_norm is not None and self.k_norm is not None:
+        q_ND, k_ND, v_ND = self.q_proj(x_ND), self.k_proj(x_ND), self.v_proj(x_ND)
+        if self.clip is not None:
+            q_ND, k_ND, v_ND = (each.clamp(-self.clip, self.clip) for each in (q_ND, k_ND, v_ND))
+        if self.q_norm is not None and self.k_norm is not None and not self.norms_heads:
+            q_ND, k_ND = self.q_norm(q_ND), self.k_norm(k_ND)
+        q_NHK = q_ND.unflatten(-1, (self.num_heads, self.head_dim))
+        k_NGK = k_ND.unflatten(-1, (self.num_kv_heads, self.head_dim))
+        v_NGK = v_ND.unflatten(-1, (self.num_kv_heads, self.head_dim))
+        if self.q_norm is not None and self.k_norm is not None and self.norms_heads:
             q_NHK, k_NGK = self.q_norm(q_NHK), self.k_norm(k_NGK)
         q_NHK, k_NGK = rotate(q_NHK, by), rotate(k_NGK, by)
         if tap is not None:
             q_NHK, k_NGK, v_NGK = tap("q", q_NHK), tap("k", k_NGK), tap("v", v_NGK)
-        more = {} if self.terms is None else {"terms": self.terms}
+        terms = self.terms
+        more = {} if terms is None else {"terms": terms}
         mixed_NHK = attend(self.layer, q_NHK, k_NGK, v_NGK, scale=self.scale, window=self.window, **more)
         if tap is not None:
             mixed_NHK = tap("mixed", mixed_NHK)
@@ -122,8 +147,10 @@ class Attention(nn.Module):
         return out_ND
 
 
-def _head_norm(a: Architecture) -> RMSNorm | None:
-    return RMSNorm(a.head_dim, a.norm_eps, unit_offset=a.norm_unit_offset) if a.qk_norm else None
+def _query_norm(a: Architecture, heads: int) -> RMSNorm | None:
+    """The norm of queries or keys: of one head's width, or of all of them."""
+    width = a.head_dim if a.qk_norm_over == "head" else heads * a.head_dim
+    return RMSNorm(width, a.norm_eps, unit_offset=a.norm_unit_offset) if a.qk_norm else None
 
 
 def _causal(

@@ -1,7 +1,4 @@
-"""Root-mean-square normalisation (Zhang and Sennrich, 2019), in the two forms that checkpoints use.
-
-Left out: LayerNorm, which no decoder family here uses.
-"""
+"""Root-mean-square normalisation (Zhang and Sennrich, 2019)"""
 
 # ... any leading dimensions, D normalised dimension
 
@@ -9,6 +6,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from firsthand.nn.architecture import Architecture
 
 
 class RMSNorm(nn.Module):
@@ -27,3 +26,10 @@ class RMSNorm(nn.Module):
         if self.unit_offset:
             return (wide_D * (1.0 + self.weight.float())).to(x_D.dtype)
         return self.weight * wide_D.to(x_D.dtype)  # Llama casts before it multiplies; in bfloat16 the order shows
+
+
+def norm_of(a: Architecture) -> RMSNorm | nn.LayerNorm:
+    """A norm of hidden states, of the kind that the architecture has."""
+    if a.norm == "rms":
+        return RMSNorm(a.hidden_size, a.norm_eps, unit_offset=a.norm_unit_offset)
+    return nn.LayerNorm(a.hidden_size, a.norm_eps, bias=a.norm == "layer")

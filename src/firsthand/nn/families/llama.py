@@ -1,7 +1,7 @@
 """The Llama family: Llama 2 and 3, SmolLM2, Mistral, and others of the model types `llama` and `mistral`.
 
-Pre-norm, SwiGLU, grouped-query attention, plain or llama3-stretched rope; Mistral adds a sliding window.
-Left out: mixtures of experts (Mixtral), and SmolLM3's layers without positions.
+Pre-norm, SwiGLU, grouped-query attention, plain or llama3-stretched rope; Mistral adds a sliding window. GGUF files call
+Mixtral `llama` too (`mixtral.py` has its folders).
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF
-from firsthand.nn.architecture import Activation, Architecture
+from firsthand.nn.architecture import Activation, Architecture, ExpertSettings
 from firsthand.nn.families.rope_config import (
+    config_length,
+    longest_text,
     rope_from_config,
     rope_from_gguf,
     rope_to_gguf,
@@ -39,7 +41,7 @@ def from_config(config: Fields) -> Architecture:
     family = config.text("model_type")
     num_layers, num_heads = config.num_layers("num_hidden_layers"), config.integer("num_attention_heads")
     hidden_size = config.integer("hidden_size")
-    bias = config.flag("attention_bias", False)
+    bias, rope = config.flag("attention_bias", False), rope_from_config(config)
     return Architecture(
         family=family,
         vocab_size=config.integer("vocab_size"),
@@ -49,10 +51,10 @@ def from_config(config: Fields) -> Architecture:
         num_heads=num_heads,
         num_kv_heads=config.integer("num_key_value_heads", 8 if family == "mistral" else num_heads),
         head_dim=config.integer("head_dim", hidden_size // max(num_heads, 1)),
-        max_position=config.integer("max_position_embeddings", 131_072 if family == "mistral" else 2048),
+        max_position=longest_text(config, rope, 131_072 if family == "mistral" else 2048),
         norm_eps=config.number("rms_norm_eps", 1e-6),
         windows=(_window(config) if family == "mistral" else None,) * num_layers,
-        ropes=(rope_from_config(config),) * num_layers,
+        ropes=(rope,) * num_layers,
         tie_embeddings=config.flag("tie_word_embeddings", False),
         qkv_bias=bias,
         o_bias=bias,
@@ -73,6 +75,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
         "attention_bias": a.qkv_bias,
         "mlp_bias": a.mlp_bias,
         "hidden_act": ACTIVATION_NAMES[a.activation],
+        **config_length(a),
         **window,
     }
 
@@ -82,8 +85,14 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
     num_layers, num_heads = fields.num_layers("block_count"), fields.integer("attention.head_count")
     hidden_size = fields.integer("embedding_length")
     head_dim = fields.integer("attention.key_length", hidden_size // max(num_heads, 1))
+    experts = None
+    if fields.integer("expert_count", 0):
+        width = fields.integer("feed_forward_length")
+        experts = ExpertSettings(
+            fields.integer("expert_count"), fields.integer("expert_used_count"), width, (True,) * num_layers
+        )
     return Architecture(
-        family="llama",
+        family="mixtral" if experts else "llama",
         vocab_size=file.shape("token_embd.weight")[0],
         hidden_size=hidden_size,
         intermediate_size=fields.integer("feed_forward_length"),
@@ -99,6 +108,7 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
         qkv_bias="blk.0.attn_q.bias" in file.tensors,
         o_bias="blk.0.attn_output.bias" in file.tensors,
         mlp_bias="blk.0.ffn_down.bias" in file.tensors,
+        experts=experts,
     )
 
 

@@ -12,6 +12,8 @@ from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
 from firsthand.nn.families.rope_config import (
+    config_length,
+    longest_text,
     rope_from_config,
     rope_from_gguf,
     rope_to_gguf,
@@ -32,6 +34,7 @@ def from_config(config: Fields) -> Architecture:
     num_layers, num_heads = config.num_layers("num_hidden_layers"), config.integer("num_attention_heads")
     hidden_size = config.integer("hidden_size")
     bias = config.flag("attention_bias", False) if family == "qwen3" else False
+    rope = rope_from_config(config)
     return Architecture(
         family=family,
         vocab_size=config.integer("vocab_size"),
@@ -41,10 +44,10 @@ def from_config(config: Fields) -> Architecture:
         num_heads=num_heads,
         num_kv_heads=config.integer("num_key_value_heads", num_heads),
         head_dim=config.integer("head_dim", 128 if family == "qwen3" else hidden_size // max(num_heads, 1)),
-        max_position=config.integer("max_position_embeddings", 32_768),
+        max_position=longest_text(config, rope, 32_768),
         norm_eps=config.number("rms_norm_eps", 1e-6),
         windows=_windows(config, num_layers),
-        ropes=(rope_from_config(config),) * num_layers,
+        ropes=(rope,) * num_layers,
         tie_embeddings=config.flag("tie_word_embeddings", False),
         qkv_bias=bias or family == "qwen2",
         o_bias=bias,
@@ -66,6 +69,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
         "use_sliding_window": bool(windows),
         "sliding_window": windows[0] if windows else None,
         "layer_types": ["full_attention" if window is None else "sliding_attention" for window in a.windows],
+        **config_length(a),
         **({"attention_bias": a.qkv_bias} if a.family == "qwen3" else {}),
     }
 

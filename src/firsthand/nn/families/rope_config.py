@@ -12,24 +12,60 @@ from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Architecture, Rope, RopeKind
 
-KINDS: dict[str, RopeKind] = {"default": "default", "linear": "linear", "llama3": "llama3", "yarn": "yarn"}
+KINDS: dict[str, RopeKind] = {
+    "default": "default",
+    "linear": "linear",
+    "llama3": "llama3",
+    "yarn": "yarn",
+    "dynamic": "dynamic",
+    "longrope": "longrope",
+    "ntk": "ntk",
+}
 
 
-def rope_from_config(config: Fields, *, theta: float = 10_000.0) -> Rope:
+def rope_from_config(config: Fields, *, theta: float = 10_000.0, may_be_partial: bool = False) -> Rope:
     """The rope of a config whose layers all share one; `theta` stands in when the file has none."""
-    parameters = config.section("rope_parameters" if config.has("rope_parameters") else "rope_scaling")
-    return rope_from_parameters(parameters, config, theta=config.number("rope_theta", theta))
+    return rope_from_parameters(
+        _shared_parameters(config), config, theta=config.number("rope_theta", theta), may_be_partial=may_be_partial
+    )
 
 
-def rope_from_parameters(parameters: Fields, config: Fields, *, theta: float) -> Rope:
+def _shared_parameters(config: Fields) -> Fields:
+    return config.section("rope_parameters" if config.has("rope_parameters") else "rope_scaling")
+
+
+def rotated_values(config: Fields, head_dim: int) -> int:
+    """Values of a head that are rotated, where a config may give a share of them."""
+    share = _shared_parameters(config).number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
+    if not 0 < share <= 1:
+        raise config.error("partial_rotary_factor", share, "above 0, and 1 at most")
+    return int(head_dim * share)
+
+
+def longest_text(config: Fields, rope: Rope, default: int) -> int:
+    """The context of a model with this rope; dynamic scaling stretches what the config states."""
+    stated = config.integer("max_position_embeddings", default)
+    return round(min(stated * rope.factor, 2**31 - 1)) if rope.kind == "dynamic" else stated
+
+
+def config_length(a: Architecture) -> dict[str, int]:
+    """What `longest_text` reads back as this context, where it is not what the config would state anyway."""
+    rope = a.ropes[0]
+    return {"max_position_embeddings": rope.original_max_position} if rope.kind == "dynamic" else {}
+
+
+def rope_from_parameters(parameters: Fields, config: Fields, *, theta: float, may_be_partial: bool = False) -> Rope:
     """The rope in one set of parameters; `config` supplies the lengths that it leaves out."""
     for name, value in parameters.values.items():
         if isinstance(value, dict):
             raise parameters.error(name, value, "one set of parameters for all layers in this family")
     share = parameters.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
-    if share != 1.0:
+    if share != 1.0 and not may_be_partial:
         raise parameters.error("partial_rotary_factor", share, "1 (all of each head is turned)")
-    kind = parameters.choice("rope_type", KINDS, parameters.text("type", "default"))
+    renamed: dict[str, RopeKind] = {"su": "longrope"}  # Phi-3's old names
+    if parameters.has("long_factor"):
+        renamed["yarn"] = "longrope"
+    kind = parameters.choice("rope_type", KINDS | renamed, parameters.text("type", "default"))
     theta = parameters.number("rope_theta", theta)
     if kind == "default":
         return Rope(theta)
@@ -37,8 +73,12 @@ def rope_from_parameters(parameters: Fields, config: Fields, *, theta: float) ->
     trained = parameters.integer(
         "original_max_position_embeddings", config.integer("original_max_position_embeddings", longest)
     )
-    if kind == "linear":
+    if kind in ("linear", "ntk"):
         return Rope(theta, kind, factor=parameters.number("factor"))
+    if kind == "dynamic":
+        return Rope(theta, kind, parameters.number("factor"), longest)
+    if kind == "longrope":
+        return _longrope(parameters, theta, trained, longest)
     if kind == "llama3":
         low, high = parameters.number("low_freq_factor"), parameters.number("high_freq_factor")
         return Rope(theta, kind, parameters.number("factor"), trained, low_freq_factor=low, high_freq_factor=high)
@@ -55,10 +95,27 @@ def rope_from_parameters(parameters: Fields, config: Fields, *, theta: float) ->
     )
 
 
+def _longrope(parameters: Fields, theta: float, trained: int, longest: int) -> Rope:
+    """LongRoPE (Ding et al., 2024): divisors for texts within and beyond the trained length."""
+    factor = parameters.number("factor", longest / max(trained, 1))
+    stretched = math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 and trained > 1 else 1.0
+    return Rope(
+        theta,
+        "longrope",
+        factor,
+        trained,
+        attention_factor=parameters.number("attention_factor", stretched),
+        divisors=tuple(parameters.numbers("long_factor") or ()),
+        short_divisors=tuple(parameters.numbers("short_factor") or ()),
+    )
+
+
 def rope_to_parameters(rope: Rope) -> dict[str, Any]:
     """The `rope_parameters` that transformers 5 reads back as this rope."""
     if rope.kind == "divided":
         raise ConfigError("this rope divides each frequency by a number of its own, which config.json cannot express")
+    if rope.kind in ("ntk", "none"):
+        raise ConfigError(f"this rope is {rope.kind!r}, which config.json cannot express")
     parameters: dict[str, Any] = {"rope_theta": rope.theta, "rope_type": rope.kind}
     if rope.kind != "default":
         parameters["factor"] = rope.factor
@@ -68,16 +125,20 @@ def rope_to_parameters(rope: Rope) -> dict[str, Any]:
     if rope.kind == "yarn":
         parameters["beta_fast"], parameters["beta_slow"] = rope.beta_fast, rope.beta_slow
         parameters["attention_factor"], parameters["truncate"] = rope.attention_factor, rope.truncate
-    if rope.kind in ("llama3", "yarn"):
+    if rope.kind == "longrope":
+        parameters["short_factor"], parameters["long_factor"] = list(rope.short_divisors), list(rope.divisors)
+        parameters["attention_factor"] = rope.attention_factor
+    if rope.kind in ("llama3", "yarn", "longrope"):
         parameters["original_max_position_embeddings"] = rope.original_max_position
     return parameters
 
 
-def rope_from_gguf(file: GGUF, fields: Fields, head_dim: int) -> Rope:
+def rope_from_gguf(file: GGUF, fields: Fields, head_dim: int, *, may_be_partial: bool = False) -> Rope:
     """The rope of a GGUF file; llama3 is recognised by the divisors that the file has instead."""
     turned = fields.integer("rope.dimension_count", head_dim)
-    if turned != head_dim:
+    if turned != head_dim and not may_be_partial:
         raise fields.error("rope.dimension_count", turned, f"{head_dim} (all of each head is turned)")
+    head_dim = turned
     theta = fields.number("rope.freq_base", 10_000.0)
     if "rope_freqs.weight" in file.tensors:
         if file.shape("rope_freqs.weight") != (head_dim // 2,):  # asked before reading: the file chose its size
@@ -90,7 +151,7 @@ def rope_from_gguf(file: GGUF, fields: Fields, head_dim: int) -> Rope:
         return Rope(theta)
     if kind == "linear":
         return Rope(theta, kind, factor)
-    attention_factor = fields.number("rope.scaling.attn_factor", 1.0) * _mscale(factor)
+    attention_factor = fields.number("rope.scaling.attn_factor", 1.0) * mscale(factor)
     return Rope(
         theta,
         kind,
@@ -110,7 +171,7 @@ def rope_to_gguf(rope: Rope) -> dict[str, Any]:
     if rope.kind == "yarn":
         found |= {
             "rope.scaling.original_context_length": rope.original_max_position,
-            "rope.scaling.attn_factor": rope.attention_factor / _mscale(rope.factor),
+            "rope.scaling.attn_factor": rope.attention_factor / mscale(rope.factor),
             "rope.scaling.yarn_beta_fast": float(rope.beta_fast),
             "rope.scaling.yarn_beta_slow": float(rope.beta_slow),
         }
@@ -122,6 +183,14 @@ def rope_divisors(rope: Rope, head_dim: int) -> tuple[float, ...] | None:
     if rope.kind == "llama3":
         return tuple(llama3_divisors(rope, head_dim))
     return rope.divisors if rope.kind == "divided" else None
+
+
+def rope_tensors(rope: Rope, rotated: int) -> dict[str, tuple[float, ...]]:
+    """The tensors that a GGUF file has for this rope."""
+    if rope.kind == "longrope":
+        return {"rope_factors_long.weight": rope.divisors, "rope_factors_short.weight": rope.short_divisors}
+    divisors = rope_divisors(rope, rotated)
+    return {} if divisors is None else {"rope_freqs.weight": divisors}
 
 
 def shared_gguf(a: Architecture) -> dict[str, Any]:
@@ -143,12 +212,13 @@ def shared_gguf(a: Architecture) -> dict[str, Any]:
 
 def _yarn_attention_factor(parameters: Fields, factor: float) -> float:
     """The default factor of cosines and sines (Peng et al., 2023; DeepSeek's mscale)."""
-    mscale, all_dim = parameters.number("mscale", 0.0), parameters.number("mscale_all_dim", 0.0)
-    return _mscale(factor, mscale) / _mscale(factor, all_dim) if mscale > 0 and all_dim > 0 else _mscale(factor)
+    of_pairs, of_all = parameters.number("mscale", 0.0), parameters.number("mscale_all_dim", 0.0)
+    return mscale(factor, of_pairs) / mscale(factor, of_all) if of_pairs > 0 and of_all > 0 else mscale(factor)
 
 
-def _mscale(factor: float, mscale: float = 1.0) -> float:
-    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+def mscale(factor: float, weight: float = 1.0) -> float:
+    """YaRN's growth of attention with the factor, and DeepSeek's with a weight."""
+    return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
 
 def _from_divisors(divisors: tuple[float, ...], theta: float, head_dim: int) -> Rope:

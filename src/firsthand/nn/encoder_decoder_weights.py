@@ -1,0 +1,99 @@
+"""Loads encoder-decoders from folders of config.json and safetensors, and saves them for transformers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from firsthand.errors import ModelFileError
+from firsthand.formats.model_files import read_json
+from firsthand.nn.encoder_decoder import EncoderDecoder
+from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
+from firsthand.nn.model_config import ENCODER_DECODERS, encoder_decoder_architecture
+from firsthand.nn.weights import _check_names, _shards, _values
+
+# Copies of the shared embedding, and tables that are worked out anew.
+_DERIVED = (
+    "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "model.encoder.embed_tokens.weight",
+    "model.decoder.embed_tokens.weight", "lm_head.weight",
+)  # fmt: skip
+_SINUSOIDAL = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
+
+
+def load_encoder_decoder(
+    path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> EncoderDecoder:
+    """Loads the model in a folder; ModelFileError if it is invalid, before any values are read."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ModelFileError(f"{folder} is no folder: an encoder-decoder is read from config.json and safetensors")
+    a = encoder_decoder_architecture(read_json(folder / "config.json"), folder / "config.json")
+    holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
+    if (
+        a.family == "t5" and "lm_head.weight" in holder
+    ):  # T5 v1.1: the file has a head of its own, whatever config.json says
+        a = replace(a, tie_embeddings=False)
+    with torch.device("meta"):
+        model = EncoderDecoder(a)
+    named = {ours: file_name(ours, a) for ours, _ in model.named_parameters()}
+    wanted = {named[ours]: _file_shape(ours, tuple(each.shape)) for ours, each in model.named_parameters()}
+    allowed = {*_DERIVED, *(_SINUSOIDAL if a.positions == "sinusoidal" else ())}
+    found = {name: shard.tensors[name].shape for name, shard in holder.items()}
+    missing_bias = "final_logits_bias" not in found and "final_logits_bias" in wanted
+    if missing_bias:  # a buffer that some files leave out: zeros
+        del wanted["final_logits_bias"]
+    _check_names(folder, a.family, found, wanted, allowed)
+    shapes = {ours: each.shape for ours, each in model.named_parameters()}
+    state: Mapping[str, Tensor] = {
+        ours: torch.zeros(shapes[ours]) if missing_bias and ours == "logit_bias" else _values(holder, name)
+        for ours, name in named.items()
+    }
+    model.load_state_dict(
+        {ours: values.reshape(shapes[ours]).to(device=device, dtype=dtype) for ours, values in state.items()},
+        assign=True,
+    )
+    return model.eval()
+
+
+def save_encoder_decoder(model: EncoderDecoder, folder: Path | str) -> None:
+    """Writes config.json and model.safetensors for transformers. Existing ones are replaced atomically."""
+    from safetensors.torch import save_file
+
+    a, folder = model.architecture, Path(folder)
+    family = next(each for each in ENCODER_DECODERS if a.family in each.MODEL_TYPES)
+    shared = {"vocab_size": a.vocab_size, "decoder_start_token_id": a.decoder_start, "eos_token_id": a.end}
+    dtype = str(model.embed.weight.dtype).removeprefix("torch.")
+    config = {"is_encoder_decoder": True, **shared, **family.to_config(a), "dtype": dtype}
+    state = {
+        file_name(ours, a): each.detach().cpu().reshape(_file_shape(ours, tuple(each.shape))).contiguous()
+        for ours, each in model.named_parameters()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
+    (folder / "config.json.part").write_text(json.dumps(config, indent=2) + "\n")
+    for name in ("model.safetensors", "config.json"):
+        (folder / f"{name}.part").replace(folder / name)
+
+
+def file_name(ours: str, a: EncoderDecoderArchitecture) -> str:
+    """Returns the Hugging Face name of one of our parameters."""
+    family = next(each for each in ENCODER_DECODERS if a.family in each.MODEL_TYPES)
+    table: dict[str, str] = family.names(a)
+    if ours in table:  # a parameter without a module
+        return table[ours]
+    module, _, leaf = ours.rpartition(".")
+    layer = re.match(r"(encoder|decoder)\.layers\.(\d+)\.", module)
+    if layer is None:
+        return f"{table[module]}.{leaf}"
+    return f"{table[module.replace(f'.{layer[2]}.', '.{}.', 1)]}.{leaf}".replace("{}", layer[2])
+
+
+def _file_shape(ours: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The bias of the logits has a dimension more in files."""
+    return (1, *shape) if ours == "logit_bias" else shape
