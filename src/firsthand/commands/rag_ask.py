@@ -47,6 +47,11 @@ class AnswerFlags:
     def __post_init__(self) -> None:
         if self.k is not None and self.k < 1:
             raise ConfigError(f"k is {self.k}: read 1 passage or more")
+        if self.floor is not None and not -1 <= self.floor <= 1:
+            raise ConfigError(f"floor is {self.floor}: give a cosine, from -1 to 1")
+        for name in ("variant", "form", "unsupported", "device") if self.model == NONE else ():
+            if getattr(self, name) != getattr(AnswerFlags, name):
+                raise ConfigError(f"--{name} is for a model's answers, and --model none quotes passages: leave one out")
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def run(config: Config) -> int:
     """Print the answer with its citations. Returns 1 if it failed, and 0 if the documents do not answer, too."""
     from firsthand.retrieval.corpus import check_index, close_corpora
 
-    check_index(config.index)
+    check_index(config.index, opens=True)
     try:
         body = asyncio.run(answer_body(config))
     finally:

@@ -22,7 +22,7 @@ from firsthand.hub.hf_repository import parse_repo
 from firsthand.hub.offline import expect_online
 from firsthand.hub.wheel import WheelMember, members_from_wheel
 from firsthand.system.home import data_home
-from firsthand.system.hosted_models import name_hint
+from firsthand.system.hosted_models import elsewhere, name_hint
 from firsthand.system.lock import held
 
 
@@ -142,6 +142,8 @@ def resolve(text: str, *, on_progress: OnProgress = lambda done, total: None) ->
         return _expect_readable(path)
     if os.sep in text or path.suffix.lower() in (".gguf", ".safetensors", *PICKLES):
         raise UnknownName(f"there is no file or folder {text[:200]!r}{_hub_hint(text)}")
+    if told := elsewhere(text[:200]):
+        raise UnknownName(told)
     if hint := name_hint(text[:200]):
         raise UnknownName(f"no model {text[:200]!r} runs here; {hint}; `firsthand models` shows those that do")
     raise unknown("model", text[:200], KNOWN, see="firsthand models")

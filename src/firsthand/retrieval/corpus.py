@@ -143,10 +143,14 @@ def index_file(path: str | Path) -> Path:
     return given / INDEX_NAME if given.is_dir() else given
 
 
-def check_index(path: str | Path) -> None:
-    """ConfigError if there is no index at a path."""
+def check_index(path: str | Path, *, opens: bool = False) -> None:
+    """ConfigError if there is no index at a path; with `opens`, StoreError if the file there is none."""
     if not str(path) or not index_file(path).is_file():
         raise ConfigError(f"no index at {str(path)!r}: make one with `firsthand rag index DIR`, and give its path")
+    if opens:
+        from firsthand.retrieval.store.sqlite_index import open_index
+
+        open_index(index_file(path), read_only=True).close()
 
 
 def open_corpus(path: str | Path, *, embedder: Embedder | None = None) -> Corpus:

@@ -11,7 +11,7 @@ import sys
 import threading
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, TextIO
 
 from firsthand.system.fitted_table import FittedTable
@@ -185,11 +185,16 @@ def print_table(
     out.print()
 
 
+WIDE_BAR = 72
+"""Columns of a terminal in which a bar with speed and times stays on one line."""
+
+
 @contextmanager
 def progress(label: str, total: float | None, *, unit: str = "", shown: bool = True) -> Iterator[Callable[..., None]]:
     """A live progress bar on standard error; yields a function of `completed`, and optionally `total` and `note`.
 
-    There is no bar without a terminal.
+    It appears with the first call, so that a name that is refused leaves none behind. There is no bar without a terminal,
+    and a narrow one leaves out speed and times.
     """
     if not (shown and sys.stderr.isatty()):
         yield lambda completed, total=None, note="": None
@@ -205,14 +210,20 @@ def progress(label: str, total: float | None, *, unit: str = "", shown: bool = T
         TransferSpeedColumn,
     )
 
-    counts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
+    out = console(stderr=True)
+    is_wide = out.width >= WIDE_BAR
+    counts = [DownloadColumn()] if unit == "bytes" else [MofNCompleteColumn()]
     told = TextColumn("{task.description}", markup=False)  # a task's name may hold what rich reads as markup
-    columns = [told, BarColumn(), *counts, TimeElapsedColumn(), TimeRemainingColumn()]
+    speeds = [TransferSpeedColumn()] if unit == "bytes" else []
+    timed = [*speeds, TimeElapsedColumn(), TimeRemainingColumn()] if is_wide else []
     noted = TextColumn("{task.fields[note]}", markup=False)
-    with Progress(*columns, noted, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(one_line(label), total=total, note="")
+    bar = Progress(told, BarColumn(None if not is_wide else 40), *counts, *timed, noted, console=out, transient=True)
+    task = bar.add_task(one_line(label), total=total, note="")
+    with ExitStack() as started:
 
         def update(completed: float, total: float | None = None, note: str = "") -> None:
+            if not bar.live.is_started:
+                started.enter_context(bar)
             bar.update(
                 task,
                 completed=completed,
