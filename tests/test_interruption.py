@@ -63,6 +63,43 @@ def test_a_run_says_how_to_go_on_and_is_marked_as_interrupted(tmp_path: Path, nu
     assert child.returncode == code and "Traceback" not in told
 
 
+STUCK = """
+import asyncio, pathlib, time
+
+async def stuck(task, ctx):
+    pathlib.Path("begun").touch()
+    await asyncio.to_thread(time.sleep, 600)  # as a model that loads: no cancellation ends a thread
+"""
+
+
+@pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, (130, -2)), (signal.SIGTERM, (143, -15))])
+def test_a_second_signal_ends_at_once_what_waits_for_a_thread(
+    tmp_path: Path, number: int, codes: tuple[int, ...]
+) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    child = process(tmp_path, "run", "arithmetic", "--model", "scripted:echo", "--pattern", "stuck.py", "--limit", "1")
+    wait_for(tmp_path / "begun", child)
+    until = time.monotonic() + 60
+    while child.poll() is None and time.monotonic() < until:
+        child.send_signal(number)
+        time.sleep(0.2)
+    alive = child.poll() is None
+    child.kill()
+    _, told = child.communicate(timeout=60)
+    assert not alive and child.returncode in codes and "Traceback" not in told and "Exception ignored" not in told
+
+
+def test_sigterm_twice_at_once_is_one(tmp_path: Path) -> None:
+    """`timeout` sends it to the process and to its group: what is done is kept all the same."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    child = process(tmp_path, "run", "arithmetic", "--model", "scripted:echo", "--pattern", "slow.py", "--limit", "1")
+    wait_for(tmp_path / "begun", child)
+    for _ in range(2):
+        child.send_signal(signal.SIGTERM)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 143 and "firsthand run --resume" in told
+
+
 @pytest.mark.slow
 @BOTH
 def test_a_training_run_says_how_to_go_on_and_does(tmp_path: Path, number: int, code: int) -> None:

@@ -1,11 +1,19 @@
-"""SIGTERM ends a command as Ctrl-C does: what is done is kept, child processes end, and the command says how to go on."""
+"""SIGTERM ends a command as Ctrl-C does: what is done is kept, child processes end, and the command says how to go on.
+
+A second signal ends it at once, whatever it still waits for, such as a thread that loads a model.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 
-_received: list[int] = []
+SAME_SIGNAL_S = 0.5
+"""`timeout` and service managers send one SIGTERM twice, to the process and to its group."""
+_received: list[float] = []
+"""When SIGTERM came."""
 
 
 def install() -> None:
@@ -26,6 +34,21 @@ def exit_at_once() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def is_second(error: KeyboardInterrupt) -> bool:
+    """True for an interrupt that came while an earlier one was still ending what was under way."""
+    before = error.__context__
+    while before is not None and not isinstance(before, KeyboardInterrupt):
+        before = before.__context__
+    return before is not None
+
+
 def _terminate(number: int, frame: object) -> None:
-    _received.append(number)
-    signal.raise_signal(signal.SIGINT)  # for whoever handles that now: Python, or asyncio, which cancels the main task
+    now = time.monotonic()
+    _received.append(now)
+    if len(_received) == 1:
+        signal.raise_signal(
+            signal.SIGINT
+        )  # for whoever handles that now: Python, or asyncio, which cancels the main task
+    elif now - _received[0] >= SAME_SIGNAL_S:  # it will not wait any longer
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

@@ -31,8 +31,8 @@ class LeidenSettings:
     def __post_init__(self) -> None:
         if self.max_cluster_size < 1 or self.iterations < 1 or not (self.resolution > 0 and self.randomness > 0):
             raise ConfigError(
-                f"max_cluster_size is {self.max_cluster_size}, iterations {self.iterations}, resolution {self.resolution} and "
-                f"randomness {self.randomness}: give 1 or more of the first two, and more than 0 of the others"
+                f"max_cluster_size is {self.max_cluster_size}, iterations {self.iterations}, resolution "
+                f"{self.resolution} and randomness {self.randomness}: give the first two from 1, the others above 0"
             )
 
 
