@@ -1,14 +1,18 @@
 """SIGTERM ends a command as Ctrl-C does: what is done is kept, child processes end, and the command says how to go on.
 
-A second signal ends it at once, whatever it still waits for, such as a thread that loads a model.
+Neither waits for threads in the end, such as one that loads a model, and a second signal does not wait for anything.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 import time
+from contextlib import suppress
+from typing import NoReturn
 
 SAME_SIGNAL_S = 0.5
 """`timeout` and service managers send one SIGTERM twice, to the process and to its group."""
@@ -34,12 +38,17 @@ def exit_at_once() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def is_second(error: KeyboardInterrupt) -> bool:
-    """True for an interrupt that came while an earlier one was still ending what was under way."""
-    before = error.__context__
-    while before is not None and not isinstance(before, KeyboardInterrupt):
-        before = before.__context__
-    return before is not None
+def leave(code: int) -> NoReturn:
+    """End the process of an interrupted command, without waiting for threads, whose work nobody wants any more.
+
+    What the command had to keep is kept by now. A signal that comes while exit handlers run ends it at once.
+    """
+    exit_at_once()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _terminate(number: int, frame: object) -> None:
