@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from firsthand.errors import DownloadError
+from firsthand.hub import model_lookup
 from firsthand.runs.store import open_run
 from firsthand.system import interruption
+from loopback import serve
+from test_providers_hub import publish
 
 SLOW = """
 import asyncio, pathlib
@@ -176,3 +180,51 @@ def test_a_mistyped_name_leaves_no_training_run_behind(tmp_path: Path) -> None:
             .startswith(("firsthand: there is no file or folder nowhere.txt", "firsthand: --resume needs"))
         )
     assert not list((tmp_path / "home").glob("runs/*/run.sqlite"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (signal.SIGTERM, 143, "0.5 MB of hf:org/name are kept: `firsthand models pull` goes on from there"),
+        pytest.param(signal.SIGINT, 130, "0.5 MB of hf:org/name are kept", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, "", marks=pytest.mark.slow),
+    ],
+)
+def test_a_pull_that_is_interrupted_says_what_is_kept_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, told: str
+) -> None:
+    body = b"GGUF" + os.urandom(1_000_000)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        publish(site, {"config.json": b"{}", "model.safetensors": body})
+        site.stall_after = 500_000
+        child = process(tmp_path, "models", "pull", "hf:org/name")
+        until = time.monotonic() + 60
+        while model_lookup.partial_bytes("hf:org/name") < 500_000:
+            assert time.monotonic() < until and child.poll() is None, child.communicate()
+            time.sleep(0.02)
+        child.send_signal(number)
+        out, err = child.communicate(timeout=60)
+        assert (child.returncode, out) == (code, "") and told in err and "Traceback" not in err
+        assert model_lookup.installed() == [] and model_lookup.partial_bytes("hf:org/name") == 500_002
+        site.stall_after = None
+        folder = model_lookup.pull("hf:org/name")
+        assert site.asked[-1][1] == "bytes=500000-"
+    assert (folder / "model.safetensors").read_bytes() == body and model_lookup.partial_bytes("hf:org/name") == 0
+
+
+def test_a_part_that_was_damaged_is_noticed_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b"GGUF" + os.urandom(100_000)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        publish(site, {"config.json": b"{}", "model.safetensors": body})
+        site.cut_after = [10**6, 10**6, *[10_000] * 4]
+        with pytest.raises(DownloadError, match="broke off"):
+            model_lookup.pull("hf:org/name")
+        [part] = (tmp_path / "home").rglob("model.safetensors.part")
+        part.write_bytes(bytes([part.read_bytes()[0] ^ 255]) + part.read_bytes()[1:])
+        site.cut_after.clear()
+        folder = model_lookup.pull("hf:org/name")
+    assert (folder / "model.safetensors").read_bytes() == body

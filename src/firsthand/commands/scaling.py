@@ -201,15 +201,15 @@ def plan(config: Config, points: ScalingPoints) -> Json:
 
 def sweep(config: Config, path: Path) -> int:
     """Train the sweep, write its points, and print the source's floor."""
+    if path.exists():
+        raise ConfigError(f"{path} is there already: give another file, or remove it")
+    if not path.expanduser().absolute().parent.is_dir():
+        raise ConfigError(f"the folder of {str(path)!r} does not exist: make it, or name another file")
     from firsthand.train.scaling.hidden_markov import random_source
     from firsthand.train.scaling.scaling_points import write_points
     from firsthand.train.scaling.scaling_sweep import run_sweep
     from firsthand.train.scaling.sweep_config import SweepConfig
 
-    if path.exists():
-        raise ConfigError(f"{path} is there already: give another file, or remove it")
-    if not path.expanduser().absolute().parent.is_dir():
-        raise ConfigError(f"the folder of {str(path)!r} does not exist: make it, or name another file")
     chosen = {
         name: tuple(map(int, each)) for name, each in (("widths", config.widths), ("tokens", config.lengths)) if each
     }

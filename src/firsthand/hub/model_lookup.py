@@ -186,6 +186,22 @@ def locate(name: str) -> Path | None:
     return hf_repository.model_in(folder) if hf_repository.read_marker(folder) else None
 
 
+def partial_bytes(name: str) -> int:
+    """Bytes of a model that an unfinished pull left, and the next one goes on from; 0 for any other model."""
+    if name in KNOWN:
+        target = _known_path(name)
+        parts = [target.with_name(target.name + ".part")]
+    elif name.startswith("hf:"):
+        parts = [
+            each
+            for folder in hf_repository.partial_folders(parse_repo(name).folder(models_home()))
+            for each in folder.iterdir()
+        ]
+    else:
+        return 0
+    return sum(each.stat().st_size for each in parts if each.is_file())
+
+
 def installed() -> list[Installed]:
     """Returns the complete models in our folder, by name."""
     found = [Installed(name, path, KNOWN[name].all_bytes) for name in KNOWN if (path := locate(name)) is not None]

@@ -209,14 +209,17 @@ def progress(label: str, total: float | None, *, unit: str = "", shown: bool = T
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
 
     out = console(stderr=True)
     is_wide = out.width >= WIDE_BAR
-    counts = [DownloadColumn()] if unit == "bytes" else [MofNCompleteColumn()]
-    told = TextColumn("{task.description}", markup=False)  # a task's name may hold what rich reads as markup
+    whole = Column(no_wrap=True)
+    counts = [DownloadColumn(table_column=whole) if unit == "bytes" else MofNCompleteColumn(table_column=whole)]
+    shortened = Column(no_wrap=True, overflow="ellipsis", max_width=out.width // 2)
+    told = TextColumn("{task.description}", markup=False, table_column=shortened)  # rich may find markup in it
     speeds = [TransferSpeedColumn()] if unit == "bytes" else []
     timed = [*speeds, TimeElapsedColumn(), TimeRemainingColumn()] if is_wide else []
-    noted = TextColumn("{task.fields[note]}", markup=False)
+    noted = TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
     bar = Progress(told, BarColumn(None if not is_wide else 40), *counts, *timed, noted, console=out, transient=True)
     task = bar.add_task(one_line(label), total=total, note="")
     with ExitStack() as started:
