@@ -210,6 +210,19 @@ def test_an_index_elsewhere_does_not_name_the_folders_own(here: Path, capsys: py
     assert body["added"] == ["a.md"] and body["notes"] == []
 
 
+@pytest.mark.parametrize("pattern", ["naive", "naive:search=dense", "self_rag", "rag_token"])
+def test_a_search_for_vectors_that_an_index_lacks_is_refused_before_the_run(
+    pattern: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rag", "index", "notes", "--model", "none"]) == 0
+    capsys.readouterr()
+    name, _, options = pattern.partition(":")
+    words = ["run", "arithmetic", "--limit", "1", "--model", "scripted:echo", "--pattern"]
+    assert main([*words, ":".join(filter(None, (name, "index=notes", options)))]) == 2
+    assert "the index of notes has no vectors: search its terms" in capsys.readouterr().err
+    assert not (here / "home" / "runs").exists()
+
+
 def test_settings_of_a_graph_are_named_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rag", "index", "notes", "--model", "none"]) == 0
     capsys.readouterr()
