@@ -94,10 +94,14 @@ def training_rows(runs: Sequence[Run], kind: DataKind, chosen: DataFilter) -> Tr
 
 def _expect_there(runs: Sequence[Run], chosen: DataFilter) -> None:
     """UnknownName for a benchmark, an agent or a score that no run has."""
+    if (chosen.benchmark, chosen.agent, chosen.score) == (None, None, None):
+        return
     agents = {name for run in runs for name in run.agents()}
-    traces = [trace for run in runs for trace in run.traces()]
-    benchmarks = {trace.benchmark for trace in traces}
-    scores = {score.name for trace in traces for score in trace.scores}
+    benchmarks, scores = set[str](), set[str]()
+    for trace in (trace for run in runs for trace in run.traces()):
+        agents.add(trace.agent_name)
+        benchmarks.add(trace.benchmark)
+        scores |= {score.name for score in trace.scores}
     for what, name, known in (
         ("benchmark", chosen.benchmark, benchmarks), ("agent", chosen.agent, agents), ("score", chosen.score, scores),
     ):  # fmt: skip
