@@ -135,7 +135,7 @@ def test_a_name_that_is_refused_leaves_no_bar_on_the_terminal(name: str, monkeyp
 def test_a_bar_stays_on_one_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", str(columns))
-    with progress("fetching smollm2", None, unit="bytes") as update:
+    with progress("fetching hf:HuggingFaceTB/SmolLM2-360M-Instruct", None, unit="bytes") as update:
         update(0, 98_000_000)
         update(49_000_000, 98_000_000)
     rows = re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()))
