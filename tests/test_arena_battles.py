@@ -185,8 +185,11 @@ def test_a_session_on_a_file_ends_with_its_battles_or_its_prompts(session, tmp_p
         assert [each.winner for each in run.preferences()] == ["tie"]
 
 
-def test_an_empty_session_keeps_nothing_that_can_be_rated(session, cli) -> None:
-    assert "0 votes kept" in session("")[1]
+def test_an_empty_session_keeps_no_run_and_one_without_votes_nothing_that_can_be_rated(session, cli) -> None:
+    assert "Nothing was asked, so nothing is kept." in session("")[1]
+    code, _, err = cli("board", "last")
+    assert code != 0 and "no runs" in err
+    assert "No vote was given" in session("one?\ns\n")[1]
     code, _, err = cli("board", "last")
     assert code != 0 and "holds no votes" in err
 

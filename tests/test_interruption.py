@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from firsthand.errors import DownloadError
+from firsthand.hub import model_lookup
 from firsthand.runs.store import open_run
 from firsthand.system import interruption
+from loopback import serve
+from test_providers_hub import publish
 
 SLOW = """
 import asyncio, pathlib
@@ -61,6 +65,47 @@ def test_a_run_says_how_to_go_on_and_is_marked_as_interrupted(tmp_path: Path, nu
         assert run.status == "interrupted" and run.database.read("SELECT status FROM run") == [("interrupted",)]
         assert told.strip().splitlines()[-1].endswith(f"attempts done: `firsthand run --resume {run.id}` finishes them")
     assert child.returncode == code and "Traceback" not in told
+
+
+STUCK = """
+import asyncio, pathlib, time
+
+async def stuck(task, ctx):
+    pathlib.Path("begun").touch()
+    try:
+        await asyncio.to_thread(time.sleep, 600)  # as a model that loads: no cancellation ends a thread
+    finally:
+        pathlib.Path("cancelled").touch()
+"""
+
+
+@pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, (130, -2)), (signal.SIGTERM, (143, -15))])
+def test_a_second_signal_ends_at_once_what_waits_for_a_thread(
+    tmp_path: Path, number: int, codes: tuple[int, ...]
+) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    child = process(tmp_path, "run", "arithmetic", "--model", "scripted:echo", "--pattern", "stuck.py", "--limit", "1")
+    wait_for(tmp_path / "begun", child)
+    child.send_signal(number)
+    wait_for(tmp_path / "cancelled", child)
+    time.sleep(interruption.SAME_SIGNAL_S)
+    child.send_signal(number)
+    try:
+        _, told = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert child.returncode in codes and "Traceback" not in told and "Exception ignored" not in told
+
+
+def test_sigterm_twice_at_once_is_one(tmp_path: Path) -> None:
+    """`timeout` sends it to the process and to its group: what is done is kept all the same."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    child = process(tmp_path, "run", "arithmetic", "--model", "scripted:echo", "--pattern", "slow.py", "--limit", "1")
+    wait_for(tmp_path / "begun", child)
+    for _ in range(2):
+        child.send_signal(signal.SIGTERM)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 143 and "firsthand run --resume" in told
 
 
 @pytest.mark.slow
@@ -135,3 +180,51 @@ def test_a_mistyped_name_leaves_no_training_run_behind(tmp_path: Path) -> None:
             .startswith(("firsthand: there is no file or folder nowhere.txt", "firsthand: --resume needs"))
         )
     assert not list((tmp_path / "home").glob("runs/*/run.sqlite"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (signal.SIGTERM, 143, "0.5 MB of hf:org/name are kept: `firsthand models pull` goes on from there"),
+        pytest.param(signal.SIGINT, 130, "0.5 MB of hf:org/name are kept", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, "", marks=pytest.mark.slow),
+    ],
+)
+def test_a_pull_that_is_interrupted_says_what_is_kept_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, told: str
+) -> None:
+    body = b"GGUF" + os.urandom(1_000_000)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        publish(site, {"config.json": b"{}", "model.safetensors": body})
+        site.stall_after = 500_000
+        child = process(tmp_path, "models", "pull", "hf:org/name")
+        until = time.monotonic() + 60
+        while model_lookup.partial_bytes("hf:org/name") < 500_000:
+            assert time.monotonic() < until and child.poll() is None, child.communicate()
+            time.sleep(0.02)
+        child.send_signal(number)
+        out, err = child.communicate(timeout=60)
+        assert (child.returncode, out) == (code, "") and told in err and "Traceback" not in err
+        assert model_lookup.installed() == [] and model_lookup.partial_bytes("hf:org/name") == 500_002
+        site.stall_after = None
+        folder = model_lookup.pull("hf:org/name")
+        assert site.asked[-1][1] == "bytes=500000-"
+    assert (folder / "model.safetensors").read_bytes() == body and model_lookup.partial_bytes("hf:org/name") == 0
+
+
+def test_a_part_that_was_damaged_is_noticed_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b"GGUF" + os.urandom(100_000)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        publish(site, {"config.json": b"{}", "model.safetensors": body})
+        site.cut_after = [10**6, 10**6, *[10_000] * 4]
+        with pytest.raises(DownloadError, match="broke off"):
+            model_lookup.pull("hf:org/name")
+        [part] = (tmp_path / "home").rglob("model.safetensors.part")
+        part.write_bytes(bytes([part.read_bytes()[0] ^ 255]) + part.read_bytes()[1:])
+        site.cut_after.clear()
+        folder = model_lookup.pull("hf:org/name")
+    assert (folder / "model.safetensors").read_bytes() == body

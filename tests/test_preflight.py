@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from firsthand import Agent, Benchmark, Experiment, Task, catalog
+from firsthand.benchmarks.swe.swe_environment import Checkout
 from firsthand.cli import main
 from firsthand.context import Context
 from firsthand.errors import ConfigError, SandboxError
@@ -23,6 +24,7 @@ from firsthand.patterns.tot import tot
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.scorers.code import passes_tests
+from firsthand.scorers.resolved import TaskWorkplaces
 from firsthand.tool import tool
 from firsthand.tools.python import python
 
@@ -200,3 +202,18 @@ def test_of_several_tasks_that_cannot_be_attempted_the_first_is_told_and_one_tha
                 check_ready([agent], [(benchmark, benchmark.tasks(0))])
         else:
             check_ready([agent], [(benchmark, benchmark.tasks(0))])
+
+
+def test_a_task_whose_image_nothing_here_runs_is_refused_before_the_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    places = TaskWorkplaces()
+    with_image = Task("1", "?", metadata={"image": "x/y:latest"})
+    benchmark = Benchmark("b", lambda seed: [with_image], (), environment=lambda task: Checkout(task, places))
+    with pytest.raises(SandboxError, match="neither docker nor podman"):
+        Experiment([Agent("a", Scripted(lambda *_: "x"), tot)], benchmark).run()
+    assert not (home / "runs").exists()
+    in_sandbox = Task("2", "?", metadata={"repo": "r", "base_commit": "c"})
+    check_ready([], [(benchmark, [with_image, in_sandbox])])  # one that can be opened is enough
+    TaskWorkplaces(engine="/usr/bin/podman").ready(with_image)

@@ -174,7 +174,8 @@ def test_naive_searches_once_and_asks_once(index):
 
 
 def test_naive_without_vectors_says_what_to_do_or_searches_terms(words_only):
-    assert "search its terms" in run("naive", words_only, answering()).error.message
+    with pytest.raises(ConfigError, match="search its terms"):
+        run("naive", words_only, answering())
     assert run("naive", words_only, answering(), search="lexical").error is None
     assert run("naive", words_only, answering(), search="hybrid").error is None
 

@@ -41,16 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = os.environ.get(COMPLETE)
         code = dispatch(words) if line is None else _complete(line)
         print(end="", flush=True)
-        return 143 if code == 130 and interruption.terminated() else code
+        if code == 130 and interruption.terminated():
+            code = 143
+        if code in (130, 143) and argv is None:
+            interruption.leave(code)
+        return code
     except (ConfigError, UnknownName) as error:
         return _complain(error, 2)
     except FirsthandError as error:
         return _complain(error, 1)
     except KeyboardInterrupt:
-        if argv is None:
-            interruption.exit_at_once()
         told, code = ("terminated", 143) if interruption.terminated() else ("interrupted", 130)
         print(f"\nfirsthand: {told}", file=sys.stderr, flush=True)
+        if argv is None:
+            interruption.leave(code)
         return code
     except BrokenPipeError:  # the reader of our output has exited, as `| head` does
         _drop_output()

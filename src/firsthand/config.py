@@ -235,6 +235,7 @@ def flat_settings(config_class: type[Any], body: Mapping[str, Any]) -> dict[str,
 def convert(value: Any, hint: Any, name: str) -> Any:
     """`value` converted to `hint`: str, int, float, bool, Path, a Literal, a tuple of str, or any of those or None."""
     options = [each for each in typing.get_args(hint) if each is not type(None)] if _is_union(hint) else [hint]
+    name = name.rstrip("_")  # of a field that is named like a keyword
     if value is None and len(options) < len(typing.get_args(hint)):
         return None
     kind = options[0]

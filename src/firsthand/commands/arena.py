@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -82,7 +83,16 @@ def main(config: Config) -> int:
         for name, agent in agents.items():
             run.add_agent(name, agent.to_json())
         votes = asyncio.run(_session(config, run, agents, prompts))
-    console().print(f"{count_of(votes, 'vote')} kept in run {run.id}. `firsthand board {run.id}` shows the ratings.")
+        is_empty = next(run.traces(), None) is None
+    if is_empty and not config.continue_:
+        shutil.rmtree(run.path, ignore_errors=True)  # nothing was asked: it would only become `last`
+        console().print("Nothing was asked, so nothing is kept.", markup=False)
+    elif votes:
+        told = f"{count_of(votes, 'vote')} kept in run {run.id}. `firsthand board {run.id}` shows the ratings."
+        console().print(told, markup=False, soft_wrap=True)
+    else:
+        told = f"No vote was given; the answers are kept in run {run.id}."
+        console().print(told, markup=False, soft_wrap=True)
     return 0
 
 
@@ -98,7 +108,8 @@ def _prompts(config: Config) -> Iterator[str]:
     try:
         lines = Path(config.prompts).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the prompts of {config.prompts!r} cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"the prompts of {config.prompts!r} cannot be read: {reason}") from None
     if not (kept := [line for line in lines if line.strip()]):
         raise ConfigError(f"{config.prompts!r} has no prompts: write one on each line")
     return iter(kept)
@@ -175,6 +186,8 @@ def _read(question: str) -> str:
     """A line of standard input; its end is an empty prompt, or q."""
     console().print(question, end="", markup=False)
     line = sys.stdin.readline()
+    if not line:
+        console().print()
     return line.rstrip("\n") if line else ("" if "prompt" in question else "q")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.runs import store
 from firsthand.runs.training_data import DataFilter, training_rows
 from firsthand.system.home import data_home
@@ -65,8 +65,11 @@ def main(config: Config) -> int:
         sys.stdout.write(lines)
     elif found.rows:
         part = Path(f"{config.out}.part")
-        part.write_text(lines, encoding="utf-8")
-        part.replace(config.out)
+        try:
+            part.write_text(lines, encoding="utf-8")
+            part.replace(config.out)
+        except OSError as error:
+            raise StoreError(f"{config.out} cannot be written: {error.strerror or error}") from None
     reasons = ", ".join(f"{count} {why}" for why, count in found.left_out.most_common() if count)
     told = f"{len(found.rows)} line{'s' * (len(found.rows) != 1)} of {config.as_} data"
     print(f"{told}{f'; left out: {reasons}' if reasons else ''}", file=sys.stderr)

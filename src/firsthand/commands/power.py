@@ -68,7 +68,7 @@ class Config:
     def __post_init__(self) -> None:
         stated = self.disagreement is not None or self.between_sd is not None
         if (self.run is None) != stated:
-            raise ConfigError("give exactly one of run, disagreement and between_sd")
+            raise ConfigError("give a run to plan from, or --disagreement or --between-sd without one")
         if self.disagreement is not None and self.between_sd is not None:
             raise ConfigError("disagreement and between_sd do not go together: one follows from the other")
         if min(self.between_sd or 0.0, self.within_sd) < 0:

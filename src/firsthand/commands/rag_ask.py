@@ -51,6 +51,11 @@ class AnswerFlags:
     def __post_init__(self) -> None:
         if self.k is not None and self.k < 1:
             raise ConfigError(f"k is {self.k}: read 1 passage or more")
+        if self.floor is not None and not -1 <= self.floor <= 1:
+            raise ConfigError(f"floor is {self.floor}: give a cosine, from -1 to 1")
+        for name in ("variant", "form", "unsupported", "device") if self.model == NONE else ():
+            if getattr(self, name) != getattr(AnswerFlags, name):
+                raise ConfigError(f"--{name} is for a model's answers, and --model none quotes passages: leave one out")
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def run(config: Config) -> int:
     from firsthand.retrieval.corpus import check_index, close_corpora
     from firsthand.retrieval.retrievers.cross_encoder import close_cross_encoders
 
-    check_index(config.index)
+    check_index(config.index, opens=True)
     try:
         body = asyncio.run(answer_body(config))
     finally:

@@ -22,6 +22,7 @@ from firsthand.loop.concurrency import run_sync
 from firsthand.message import Json
 from firsthand.model import Model
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
 
 if TYPE_CHECKING:
@@ -175,14 +176,15 @@ def read_questions(path: Path) -> list[FactQuestion]:
             raise DataError(f"{where}: a JSON object was expected, not {line[:60]!r}")
         for name in ("question", "answer"):
             if not isinstance(text := row.get(name), str) or not text.strip():
-                raise DataError(f"{where}: the field {name!r} holds {str(text)[:60]!r}, and text was expected")
+                held = f"holds {str(text)[:60]!r}" if name in row else "is missing"
+                raise DataError(f"{where}: the field {name!r} {held}, and text was expected")
         given = row.get("document", [])
         documents = [given] if isinstance(given, str) else given
         if not isinstance(documents, list) or not all(isinstance(each, str) for each in documents):
             raise DataError(f"{where}: 'document' is {str(given)[:60]!r}, and a path or a list of paths was expected")
         found.append(FactQuestion(f"line-{number:04d}", row["question"], row["answer"], tuple(documents)))
     if len(found) < 2:
-        raise DataError(f"{path} has {len(found)} questions: intervals need two or more")
+        raise DataError(f"{path} has {count_of(len(found), 'question')}: intervals need two or more")
     return found
 
 

@@ -107,8 +107,9 @@ async def _index(
     config: Config, sources: list[Path], path: Path, done: list[str]
 ) -> tuple[IndexHeader, IngestReceipt, int, str]:
     """The header, the receipt, the number of chunks, and a note; `done` gets what an interruption would say."""
+    from firsthand.retrieval.corpus import INDEX_NAME
     from firsthand.retrieval.documents.file_content import ReadSettings
-    from firsthand.retrieval.documents.folder_files import FolderFilter
+    from firsthand.retrieval.documents.folder_files import FolderFilter, expect_files
     from firsthand.retrieval.index_settings import Asked, prepare
     from firsthand.retrieval.ingest import IngestProgress, index_files, ingest
     from firsthand.retrieval.store.sqlite_index import open_index
@@ -119,6 +120,9 @@ async def _index(
         config.max_file_bytes, config.parse_seconds, text_field=config.text_field, title_field=config.title_field,
         id_field=config.id_field,
     )  # fmt: skip
+    own_files = [each for at in (path, *(source / INDEX_NAME for source in sources)) for each in index_files(at)]
+    if not path.exists():
+        expect_files(sources, chosen, own_files)
     with progress("the embedder", None, unit="bytes", shown=not config.json) as fetched:
         prepared = await prepare(path, asked, fetched)
     with (
@@ -136,7 +140,7 @@ async def _index(
 
         receipt = await ingest(
             [*sources], index, prepared.embedder, prepared.chunk, settings=settings, chosen=chosen,
-            own_files=index_files(path), on_progress=tell, removes=not config.keep_removed,
+            own_files=own_files, on_progress=tell, removes=not config.keep_removed,
         )  # fmt: skip
         note = await asyncio.to_thread(_build_ann, index, config.ann)
         return prepared.header, receipt, len(index), prepared.note or note

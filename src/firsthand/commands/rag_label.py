@@ -53,7 +53,10 @@ def run(config: Config) -> int:
     labelled, failed = asyncio.run(_label(config))
     for where, reason in failed:
         complain(f"failed: {where}: {reason}")
-    told = f"{count_of(labelled, 'answer')} labelled, {len(failed)} failed: {config.out}"
+    assert config.out is not None
+    if not labelled:  # an empty file would be refused by the next try, and by training
+        config.out.unlink(missing_ok=True)
+    told = f"{count_of(labelled, 'answer')} labelled, {len(failed)} failed{f': {config.out}' if labelled else ''}"
     console().print(told, markup=False, soft_wrap=True)
     return 3 if failed else 0
 

@@ -75,6 +75,13 @@ class Config:
             raise ConfigError(
                 "plan takes one of --flops, --hours, or --parameters with --tokens; fit and sweep take none"
             )
+        for name in ("flops", "hours", "parameters", "tokens"):
+            if (value := getattr(self, name)) is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{name} is {value:g}: expected a number above 0")
+        if not 0 < self.utilisation <= 1:
+            raise ConfigError(f"utilisation is {self.utilisation:g}: expected a share above 0 and at most 1")
+        if self.drop < 0 or self.resamples < 1:
+            raise ConfigError(f"drop is {self.drop} and resamples {self.resamples}: expected 0 or more, and 1 or more")
         if self.action != "sweep" and (self.widths or self.lengths):
             raise ConfigError(f"widths and lengths are for a sweep, not for {self.action}")
         for name in ("widths", "lengths"):
@@ -194,13 +201,15 @@ def plan(config: Config, points: ScalingPoints) -> Json:
 
 def sweep(config: Config, path: Path) -> int:
     """Train the sweep, write its points, and print the source's floor."""
+    if path.exists():
+        raise ConfigError(f"{path} is there already: give another file, or remove it")
+    if not path.expanduser().absolute().parent.is_dir():
+        raise ConfigError(f"the folder of {str(path)!r} does not exist: make it, or name another file")
     from firsthand.train.scaling.hidden_markov import random_source
     from firsthand.train.scaling.scaling_points import write_points
     from firsthand.train.scaling.scaling_sweep import run_sweep
     from firsthand.train.scaling.sweep_config import SweepConfig
 
-    if path.exists():
-        raise ConfigError(f"{path} is there already: give another file, or remove it")
     chosen = {
         name: tuple(map(int, each)) for name, each in (("widths", config.widths), ("tokens", config.lengths)) if each
     }

@@ -120,6 +120,8 @@ def compare(config: Config) -> int:
                 found.setdefault(name, {})[run.id] = number(curve.values[-1])
     if config.json:
         print_as_json(found)
+    elif not found:
+        console().print(f"{' and '.join(dict.fromkeys(ids))} have no metrics.", soft_wrap=True, markup=False)
     else:
         rows = [[name, *(values.get(id, "") for id in ids)] for name, values in sorted(found.items())]
         print_table("last values", ["metric", *ids], rows, right=ids)

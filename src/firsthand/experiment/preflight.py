@@ -22,10 +22,28 @@ def check_ready(agents: Sequence[Agent], benchmarks: Sequence[tuple[Benchmark, S
         for scorer in benchmark.scorers:
             if (ready := getattr(scorer, "ready", None)) is not None:
                 ready()
+        _check_environments(benchmark, tasks)
         for agent in agents:
             _check_tools(agent, benchmark)
             _check_model(agent, tasks)
             _check_tasks(agent, tasks)
+
+
+def _check_environments(benchmark: Benchmark, tasks: Sequence[Task]) -> None:
+    """The error of the first task if the environment of none can be opened on this machine."""
+    refused: FirsthandError | None = None
+    for task in tasks if benchmark.environment is not None else ():
+        assert benchmark.environment is not None
+        ready = getattr(benchmark.environment(task), "ready", None)
+        if ready is None:
+            return
+        try:
+            ready()
+            return
+        except FirsthandError as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
 
 
 def _check_tools(agent: Agent, benchmark: Benchmark) -> None:

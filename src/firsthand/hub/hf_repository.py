@@ -120,11 +120,16 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
 
 def discard_partial(folder: Path) -> bool:
     """Delete partial downloads of the folder; returns whether there were any."""
-    mine = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{12}}\.part")
-    left = [each for each in folder.parent.glob(".*.part") if mine.fullmatch(each.name)]
+    left = partial_folders(folder)
     for each in left:
         delete(each)
     return bool(left)
+
+
+def partial_folders(folder: Path) -> list[Path]:
+    """What unfinished downloads of the folder left, each of its commit."""
+    mine = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{12}}\.part")
+    return [each for each in folder.parent.glob(".*.part") if mine.fullmatch(each.name)]
 
 
 def listing(repo: Repo) -> tuple[str, list[HubFile]]:

@@ -22,7 +22,7 @@ from firsthand.hub.hf_repository import parse_repo
 from firsthand.hub.offline import expect_online
 from firsthand.hub.wheel import WheelMember, members_from_wheel
 from firsthand.system.home import data_home
-from firsthand.system.hosted_models import name_hint
+from firsthand.system.hosted_models import elsewhere, name_hint
 from firsthand.system.lock import held
 
 
@@ -142,6 +142,8 @@ def resolve(text: str, *, on_progress: OnProgress = lambda done, total: None) ->
         return _expect_readable(path)
     if os.sep in text or path.suffix.lower() in (".gguf", ".safetensors", *PICKLES):
         raise UnknownName(f"there is no file or folder {text[:200]!r}{_hub_hint(text)}")
+    if told := elsewhere(text[:200]):
+        raise UnknownName(told)
     if hint := name_hint(text[:200]):
         raise UnknownName(f"no model {text[:200]!r} runs here; {hint}; `firsthand models` shows those that do")
     raise unknown("model", text[:200], KNOWN, see="firsthand models")
@@ -182,6 +184,22 @@ def locate(name: str) -> Path | None:
         raise unknown("model", name[:200], KNOWN, see="firsthand models")
     folder = parse_repo(name).folder(models_home())
     return hf_repository.model_in(folder) if hf_repository.read_marker(folder) else None
+
+
+def partial_bytes(name: str) -> int:
+    """Bytes of a model that an unfinished pull left, and the next one goes on from; 0 for any other model."""
+    if name in KNOWN:
+        target = _known_path(name)
+        parts = [target.with_name(target.name + ".part")]
+    elif name.startswith("hf:"):
+        parts = [
+            each
+            for folder in hf_repository.partial_folders(parse_repo(name).folder(models_home()))
+            for each in folder.iterdir()
+        ]
+    else:
+        return 0
+    return sum(each.stat().st_size for each in parts if each.is_file())
 
 
 def installed() -> list[Installed]:

@@ -28,6 +28,9 @@ from firsthand.retrieval.retriever import Hit, Query, Retriever
 T = TypeVar("T")
 INDEX_NAME = ".firsthand-index"
 """The file name of the index of a folder."""
+NO_VECTORS = (
+    "the index of {name} has no vectors: search its terms, as with search=lexical, or index it with an embedder"
+)
 Act = Callable[[Json], Awaitable[Sequence[Json]]]
 """Reads the index for the arguments of a read, which a guard may have changed."""
 Effect = Callable[[str, Json, Act], Awaitable[Sequence[Json]]]
@@ -79,9 +82,7 @@ class Corpus:
     async def embed(self, texts: Sequence[str], *, documents: bool = False) -> Vectors:
         """The vectors of queries, or of texts like `documents`, a row each, with the index's prefix for them."""
         if self.embedder is None:
-            raise ConfigError(
-                f"the index of {self.name} has no vectors: search its terms (variant lexical), or index it with an embedder"
-            )
+            raise ConfigError(NO_VECTORS.format(name=self.name))
         header = await self.ask(lambda index: index.header)
         if self.fingerprint and header.fingerprint != self.fingerprint:
             raise StoreError(
@@ -143,10 +144,25 @@ def index_file(path: str | Path) -> Path:
     return given / INDEX_NAME if given.is_dir() else given
 
 
-def check_index(path: str | Path) -> None:
-    """ConfigError if there is no index at a path."""
+def check_index(path: str | Path, *, opens: bool = False) -> None:
+    """ConfigError if there is no index at a path; with `opens`, StoreError if the file there is none."""
     if not str(path) or not index_file(path).is_file():
         raise ConfigError(f"no index at {str(path)!r}: make one with `firsthand rag index DIR`, and give its path")
+    if opens:
+        from firsthand.retrieval.store.sqlite_index import open_index
+
+        open_index(index_file(path), read_only=True).close()
+
+
+def expect_vectors(path: str | Path) -> None:
+    """ConfigError if the index at a path has no vectors."""
+    from firsthand.retrieval.store.sqlite_index import open_index
+
+    index = open_index(index_file(path), read_only=True)
+    has_vectors = bool(index.header.fingerprint)
+    index.close()
+    if not has_vectors:
+        raise ConfigError(NO_VECTORS.format(name=path))
 
 
 def open_corpus(path: str | Path, *, embedder: Embedder | None = None) -> Corpus:

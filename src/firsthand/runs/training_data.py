@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json, Message, Text, ToolCall, ToolResult, canonical
 from firsthand.runs.run_folder import Run
 from firsthand.trace import Trace
@@ -72,6 +72,7 @@ def training_rows(runs: Sequence[Run], kind: DataKind, chosen: DataFilter) -> Tr
     """Returns the rows of all attempts of the runs; ConfigError for a kind that is not known."""
     if kind not in TRAINING_KINDS:
         raise ConfigError(f"the kind of data is {kind!r}: expected one of {', '.join(TRAINING_KINDS)}")
+    _expect_there(runs, chosen)
     found = TrainingRows()
     examples = list(_examples(runs, chosen, found.left_out))
     if kind == "pairs":
@@ -97,6 +98,24 @@ def attempt_rows(run: str, trace: Trace) -> list[Json]:
         return []
     examples = _of_trace(run, trace, DataFilter(all_branches=True), Counter())
     return [each.row({"messages": each.prompt + each.answer, "lineage": [each.lineage]}) for each in examples]
+
+
+def _expect_there(runs: Sequence[Run], chosen: DataFilter) -> None:
+    """UnknownName for a benchmark, an agent or a score that no run has."""
+    if (chosen.benchmark, chosen.agent, chosen.score) == (None, None, None):
+        return
+    agents = {name for run in runs for name in run.agents()}
+    benchmarks, scores = set[str](), set[str]()
+    for trace in (trace for run in runs for trace in run.traces()):
+        agents.add(trace.agent_name)
+        benchmarks.add(trace.benchmark)
+        scores |= {score.name for score in trace.scores}
+    for what, name, known in (
+        ("benchmark", chosen.benchmark, benchmarks), ("agent", chosen.agent, agents), ("score", chosen.score, scores),
+    ):  # fmt: skip
+        if name is not None and name not in known:
+            have = ", ".join(sorted(known)) or "none"
+            raise UnknownName(f"no run has the {what} {name!r}: expected one of {have}")
 
 
 def _examples(runs: Sequence[Run], chosen: DataFilter, left_out: Counter[str]) -> Iterator[_Example]:

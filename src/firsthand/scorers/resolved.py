@@ -27,7 +27,7 @@ from firsthand._moved import old_names
 from firsthand.benchmark import Scorer
 from firsthand.errors import DataError, SandboxError
 from firsthand.sandbox.git_repository import commit_alone
-from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace, SandboxPlace, Workplace
+from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace, SandboxPlace, Workplace, container_engine
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.patches.patch import find_patch, read_patch
 from firsthand.scorers.patches.test_logs import GOOD, Results, kept, passed, read_log
@@ -61,6 +61,11 @@ class TaskWorkplaces:
     """Time limit of one task's tests, in seconds."""
     engine: str = ""
     """Program that runs containers; empty means docker or podman, whichever is found."""
+
+    def ready(self, task: Task) -> None:
+        """SandboxError if the task needs a container, and nothing here runs one."""
+        if task.metadata.get("image") and not self.engine:
+            container_engine()
 
     async def open(self, task: Task) -> Workplace:
         """Open a workplace at the task's commit: a container of its image if it names one, otherwise the sandbox."""

@@ -43,6 +43,16 @@ def provider_hint(provider: str, name: str) -> str:
     return f"it is reached by OpenAI's protocol: write openai:{name or 'NAME'}@{address}{key}"
 
 
+def elsewhere(name: str) -> str:
+    """A sentence for a model that is asked elsewhere, or made up, where one with files here is wanted; else empty."""
+    provider, _, model = name.partition(":")
+    if provider == "ollama" and model:
+        return f"{name!r} is Ollama's to fetch: `ollama pull {model}`"
+    if provider in (*_KEYS, "scripted", "cassette", "sim", "agents") and model:
+        return f"{name!r} has no files here: give a known name, a .gguf file, a folder, or hf:ORG/NAME"
+    return ""
+
+
 def name_hint(name: str) -> str:
     """A sentence on how to write a model that a known provider has; empty if its name says nothing."""
     owner = next((owner for pattern, owner in _OWNERS if pattern.match(name)), None)

@@ -11,7 +11,7 @@ import sys
 import threading
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, TextIO
 
 from firsthand.system.fitted_table import FittedTable
@@ -195,11 +195,16 @@ def print_table(
     out.print()
 
 
+WIDE_BAR = 72
+"""Columns of a terminal in which a bar with speed and times stays on one line."""
+
+
 @contextmanager
 def progress(label: str, total: float | None, *, unit: str = "", shown: bool = True) -> Iterator[Callable[..., None]]:
     """A live progress bar on standard error; yields a function of `completed`, and optionally `total` and `note`.
 
-    There is no bar without a terminal.
+    It appears with the first call, so that a name that is refused leaves none behind. There is no bar without a terminal,
+    and a narrow one leaves out speed and times.
     """
     if not (shown and sys.stderr.isatty()):
         yield lambda completed, total=None, note="": None
@@ -214,15 +219,24 @@ def progress(label: str, total: float | None, *, unit: str = "", shown: bool = T
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
 
-    counts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
-    told = TextColumn("{task.description}", markup=False)  # a task's name may hold what rich reads as markup
-    columns = [told, BarColumn(), *counts, TimeElapsedColumn(), TimeRemainingColumn()]
-    noted = TextColumn("{task.fields[note]}", markup=False)
-    with Progress(*columns, noted, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(one_line(label), total=total, note="")
+    out = console(stderr=True)
+    is_wide = out.width >= WIDE_BAR
+    whole = Column(no_wrap=True)
+    counts = [DownloadColumn(table_column=whole) if unit == "bytes" else MofNCompleteColumn(table_column=whole)]
+    shortened = Column(no_wrap=True, overflow="ellipsis", max_width=out.width // 2)
+    told = TextColumn("{task.description}", markup=False, table_column=shortened)  # rich may find markup in it
+    speeds = [TransferSpeedColumn()] if unit == "bytes" else []
+    timed = [*speeds, TimeElapsedColumn(), TimeRemainingColumn()] if is_wide else []
+    noted = TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    bar = Progress(told, BarColumn(None if not is_wide else 40), *counts, *timed, noted, console=out, transient=True)
+    task = bar.add_task(one_line(label), total=total, note="")
+    with ExitStack() as started:
 
         def update(completed: float, total: float | None = None, note: str = "") -> None:
+            if not bar.live.is_started:
+                started.enter_context(bar)
             bar.update(
                 task,
                 completed=completed,

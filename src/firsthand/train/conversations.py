@@ -19,6 +19,7 @@ import numpy as np
 from firsthand.errors import ConfigError, DataError, FirsthandError, TemplateError
 from firsthand.message import Json, Message, Part, Role, Sampled, Text, ToolCall, ToolResult
 from firsthand.model import ToolSpec
+from firsthand.system.plurals import count_of
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 from firsthand.train.documents import json_lines, text_field
@@ -58,7 +59,8 @@ class Encoded:
     def __str__(self) -> str:
         """The counts in words."""
         counted = sum(int((stream.ce > 0).sum()) for stream in self.streams if stream.ce is not None)
-        words = f"{len(self.streams)} conversations, {sum(map(len, self.streams))} tokens, {counted} of them trained on"
+        came, tokens = count_of(len(self.streams), "conversation"), count_of(sum(map(len, self.streams)), "token")
+        words = f"{came}, {tokens}, {counted} of them trained on"
         for count, what in (
             (self.num_skipped, "longer than the context and left out (`--too-long cut` keeps their beginning)"),
             (self.num_cut, "longer than the context and cut"),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
+from firsthand.system.plurals import count_of
 from firsthand.train.streams import Stream
 
 T = TypeVar("T")
@@ -38,7 +39,9 @@ def split(items: Sequence[T], fraction: float, *, seed: int = 0) -> tuple[list[T
         return list(items), []
     count = max(1, round(fraction * len(items)))
     if count >= len(items):
-        raise ConfigError(f"{len(items)} items came, and {count} are to be held out: give more data, or holdout 0")
+        raise ConfigError(
+            f"the data has {count_of(len(items), 'item')}, and {count} would be held out: give more data, or holdout 0"
+        )
     held = set(order(seed, _HELD_OUT, len(items))[:count].tolist())
     return (
         [item for index, item in enumerate(items) if index not in held],

@@ -208,9 +208,7 @@ def _lines_of(file: Path) -> Iterator[str]:
                 yield line.decode("utf-8")
                 place += len(line)
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file} is not UTF-8 text (byte {place + error.start}): convert it, or leave it out with `--exclude`"
-        ) from None
+        raise DataError(f"{file} is not UTF-8 text (byte {place + error.start}): convert it, or leave it out") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{file} is no whole gzip file ({error}): download it again, or unpack it") from None
     except OSError as error:

@@ -114,8 +114,11 @@ def train_policy(
         raise ConfigError(
             "name the benchmark whose tasks are asked, as in `firsthand train grpo arithmetic --model MODEL`"
         )
-    path = model_lookup.resolve(sampled.model)
     named, tasks, held_out = _tasks(config.benchmark, sampled, seed)
+    catalog.pattern(sampled.pattern)
+    for text in sampled.tools:
+        catalog.tools(text)
+    path = model_lookup.resolve(sampled.model)
     agents = tuple(sampled.agent_scores)
     if config.adapter.dropout:
         raise ConfigError(

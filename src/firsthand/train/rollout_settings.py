@@ -161,3 +161,9 @@ class RolloutSettings:
     def has_cuts(self) -> bool:
         """True if some tokens cannot be sampled."""
         return self.top_k > 0 or self.top_p < 1
+
+
+def expect_groups(settings: RolloutSettings) -> None:
+    """ConfigError for groups of one rollout, whose advantages within the group would all be 0."""
+    if settings.group_size < 2:
+        raise ConfigError(f"group_size is {settings.group_size}: rollouts of a task are compared, so give 2 or more")

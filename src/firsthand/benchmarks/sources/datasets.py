@@ -138,7 +138,8 @@ def text_field(row: Json, key: str, where: str) -> str:
     """Return the text under `key`; DataError with `where` if there is none."""
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: the field {key!r} holds {str(value)[:60]!r}, and text was expected")
+        held = f"holds {str(value)[:60]!r}" if key in row else "is missing"
+        raise DataError(f"{where}: the field {key!r} {held}, and text was expected")
     return value
 
 

@@ -29,6 +29,10 @@ class Checkout:
         self.place: Workplace | None = None
         self.submitted: Json | None = None
 
+    def ready(self) -> None:
+        """SandboxError if the task cannot be opened on this machine."""
+        self.places.ready(self.task)
+
     async def open(self) -> None:
         """Check out the commit."""
         self.place = await self.places.open(self.task)

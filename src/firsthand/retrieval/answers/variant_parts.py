@@ -14,7 +14,7 @@ from firsthand.retrieval.answers.answering import Answer, AnswerSettings, answer
 from firsthand.retrieval.answers.citations import label_of, locate
 from firsthand.retrieval.answers.claims import Unsupported
 from firsthand.retrieval.answers.evidence import rendered
-from firsthand.retrieval.corpus import Corpus, check_index
+from firsthand.retrieval.corpus import Corpus, check_index, expect_vectors
 from firsthand.retrieval.retriever import Hit
 from firsthand.retrieval.retrievers.reranker_names import check_reranker
 from firsthand.retrieval.retrievers.searches import SEARCHES
@@ -33,7 +33,7 @@ def check_rag(
     *,
     index: str = "",
     k: int = 1,
-    search: str = "dense",
+    search: str | None = None,
     form: str = "cited",
     unsupported: Any = "mark",
     floor: float | None = None,
@@ -41,14 +41,16 @@ def check_rag(
     **further: Any,
 ) -> None:
     """ConfigError for options of a variant that cannot be: no index at the path, an unknown search, form or
-    reranker, k below 1."""
+    reranker, a dense search of an index without vectors, k below 1."""
     at_least(1, k=k, **{name: value for name, value in further.items() if type(value) is int})
     for name, value, known in (("search", search, tuple(SEARCHES)), ("form", form, get_args(AnswerForm))):
-        if value not in known:
+        if value is not None and value not in known:
             raise ConfigError(f"{name} is {value!r}: {', '.join(known)} was expected")
     AnswerSettings(unsupported=unsupported)
     check_index(index)
     check_reranker(rerank)
+    if search == "dense":
+        expect_vectors(index)
 
 
 async def answered(

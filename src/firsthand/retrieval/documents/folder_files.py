@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -108,6 +108,18 @@ def walk(root: Path, chosen: FolderFilter, own: frozenset[Path] = frozenset()) -
             elif chosen.takes(name):
                 yield _file(path, name, status, chosen)
         waiting += reversed(folders)
+
+
+def expect_files(roots: Sequence[Path], chosen: FolderFilter, own: Iterable[Path] = ()) -> None:
+    """ConfigError if none of the folders or files has one that is read: before an embedder is loaded for nothing."""
+    ours = frozenset(each.parent.resolve() / each.name for each in own)
+    found = [each for root in roots for each in walk(root.expanduser().resolve(), chosen, ours)]
+    if any(isinstance(each, FolderFile) for each in found):
+        return
+    reasons = [f"{each.name}: {each.reason}" for each in found if isinstance(each, LeftOut)]
+    places = ", ".join(map(str, roots))
+    more = f" ({'; '.join(reasons[:3])}{'; ...' if len(reasons) > 3 else ''})" if reasons else ""
+    raise ConfigError(f"{places}: no file there can be indexed{more}: give a folder of documents, or other patterns")
 
 
 def read_bytes(path: Path, most: int) -> tuple[bytes, os.stat_result]:

@@ -47,7 +47,9 @@ class LocalShares:
         shares_fit = min(self.reports, self.passages) >= 0 and self.reports + self.passages <= 1
         if self.tokens < 1 or not shares_fit or self.entities < 1 or self.relations < 0 or self.level < 0:
             raise ConfigError(
-                f"{self} cannot be: give tokens and entities of 1 or more, and shares from 0 whose sum is at most 1"
+                f"tokens is {self.tokens}, entities {self.entities}, relations {self.relations}, level {self.level}, "
+                f"reports {self.reports} and passages {self.passages}: give tokens and entities from 1, the others from 0, "
+                "and shares (reports, passages) whose sum is at most 1"
             )
 
 

@@ -38,7 +38,10 @@ class ExtractionSettings:
 
     def __post_init__(self) -> None:
         if not self.types or not all(self.types) or self.gleanings < 0 or self.max_answer_tokens < 1:
-            raise ConfigError(f"{self} cannot be: give one type or more, gleanings from 0, max_answer_tokens from 1")
+            raise ConfigError(
+                f"types is {','.join(self.types)!r}, gleanings {self.gleanings} and max_answer_tokens "
+                f"{self.max_answer_tokens}: give one type or more, 0 or more, and 1 or more"
+            )
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class LeidenSettings:
     def __post_init__(self) -> None:
         if self.max_cluster_size < 1 or self.iterations < 1 or not (self.resolution > 0 and self.randomness > 0):
             raise ConfigError(
-                f"{self} cannot be: give max_cluster_size and iterations of 1 or more, resolution and randomness above 0"
+                f"max_cluster_size is {self.max_cluster_size}, iterations {self.iterations}, resolution "
+                f"{self.resolution} and randomness {self.randomness}: give the first two from 1, the others above 0"
             )
 
 

@@ -63,7 +63,8 @@ class NounPhraseSettings:
     def __post_init__(self) -> None:
         if self.min_frequency < 1 or not 0 <= self.min_edge_percentile <= 100 or self.max_words < 2:
             raise ConfigError(
-                f"{self} cannot be: give min_frequency from 1, min_edge_percentile from 0 to 100, max_words from 2"
+                f"min_frequency is {self.min_frequency}, min_edge_percentile {self.min_edge_percentile} and max_words "
+                f"{self.max_words}: give from 1, from 0 to 100, and from 2"
             )
 
 

@@ -62,8 +62,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, good, expected in (
-            ("teacher", bool(self.teacher), "a model"),
-            ("model", bool(self.model), "a model"),
+            ("teacher", bool(self.teacher), "the model to learn from, as in --teacher MODEL"),
+            ("model", bool(self.model), "the student to begin with, as in --model MODEL"),
             ("beta", 0 < self.beta < 1, "above 0 and below 1"),
             ("temperature", 0 < self.temperature < 1e3, "above 0"),
             ("hard", 0 <= self.hard < 1, "from 0 to below 1"),

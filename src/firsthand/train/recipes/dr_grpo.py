@@ -13,7 +13,14 @@ from firsthand.train.advantages import group_advantages
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
-from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
+from firsthand.train.rollout_settings import (
+    PolicyView,
+    RolloutSettings,
+    expect_groups,
+    policy_loop,
+    policy_optimizer,
+    policy_schedule,
+)
 from firsthand.train.schedules import ScheduleSettings
 from firsthand.train.streams import Stream
 
@@ -39,6 +46,9 @@ class Config:
     optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
     schedule: ScheduleSettings = field(default_factory=policy_schedule)
     loop: LoopSettings = field(default_factory=policy_loop)
+
+    def __post_init__(self) -> None:
+        expect_groups(self.rollouts)
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:

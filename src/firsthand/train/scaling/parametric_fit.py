@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from firsthand.errors import ConfigError, DataError
+from firsthand.system.plurals import count_of
 from firsthand.train.scaling.laws import Chinchilla, Kaplan
 from firsthand.train.scaling.scaling_points import Floats, ScalingPoints
 
@@ -145,7 +146,7 @@ def fit_kaplan(
 def _check(points: ScalingPoints, least: int) -> None:
     if len(points) < least:
         raise DataError(
-            f"{len(points)} points came: the law has {least} parameters, so give more points, a dozen or so"
+            f"{count_of(len(points), 'point')} came: the law has {least} parameters, so give more points, a dozen or so"
         )
     for name, values in (("parameters", points.parameters), ("tokens", points.tokens)):
         if np.ptp(values) == 0:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firsthand.errors import DataError
+from firsthand.system.plurals import count_of
 
 Floats = npt.NDArray[np.float64]
 COLUMNS = {
@@ -66,7 +67,9 @@ class ScalingPoints:
     def without_highest(self, count: int) -> ScalingPoints:
         """All but the points of the highest losses, as Besiroglu et al. (2024) leave out five."""
         if not 0 <= count < len(self):
-            raise DataError(f"{count} of {len(self)} points cannot be left out")
+            raise DataError(
+                f"drop is {count} and there are {count_of(len(self), 'point')}: leave some to fit, as with 0"
+            )
         return self.take(np.sort(np.argsort(self.loss, kind="stable")[: len(self) - count]))
 
 

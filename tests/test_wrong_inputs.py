@@ -1,0 +1,235 @@
+"""Wrong command lines over all commands: one sentence, the right exit code, no run left, and nothing loaded before.
+
+Each row was tried by hand at 40, 80 and 120 columns, and stands for a class: the words of a sentence are those of the flag
+that was typed, and what can be refused is refused before a model is loaded or fetched.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from firsthand.cli import main
+from firsthand.hub import model_lookup
+from firsthand.runs import store
+from firsthand.system.terminal import progress
+
+FILES = {
+    "chats.jsonl": '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}\n',
+    "latin.jsonl": "\udcff",
+    "text.txt": "hello\n",
+    "points.csv": "parameters,tokens,loss\n100,1000,3.0\n",
+    "bad.csv": "parameters,tokens,loss\n100,1000,x\n",
+    "votes.csv": "model_a,model_b,winner\na,b,model_a\nb,a,model_a\n",
+    "notes/a.md": "# A\nResume a run with --resume.\n",
+    "empty/none": "",
+}
+ROWS: tuple[tuple[str, int, str], ...] = (
+    ("train", 0, "usage"),
+    ("train nope", 2, "no recipe 'nope'"),
+    ("train grpo arithmetic --group-size 1", 2, "group_size is 1: rollouts of a task are compared, so give 2 or more"),
+    ("train rloo arithmetic --group-size 1", 2, "group_size is 1"),
+    ("train distill chats.jsonl", 2, "--teacher MODEL"),
+    ("train distill chats.jsonl --teacher smollm2", 2, "--model MODEL"),
+    ("train sft chats.jsonl --lr fast", 2, "lr is 'fast': a number was expected"),
+    ("scaling fit points.csv", 1, "1 point came: the law has 5 parameters"),
+    ("scaling fit points.csv --drop -1", 2, "drop is -1"),
+    ("scaling fit bad.csv", 1, "bad.csv:2: loss is 'x'"),
+    ("scaling plan points.csv --flops -1", 2, "flops is -1: expected a number above 0"),
+    ("scaling plan points.csv --hours nan", 2, "hours is nan"),
+    ("scaling plan points.csv --hours 1 --utilisation 2", 2, "utilisation is 2"),
+    ("scaling sweep nowhere/p.csv --widths 8,16", 2, "the folder of 'nowhere/p.csv' does not exist"),
+    ("sweep", 2, "give a command for a new sweep"),
+    ("sweep true --set lr=log:0:1", 2, "two numbers above 0"),
+    ("data last --as foo", 2, "as is 'foo': one of sft, pairs, kto, reward was expected"),
+    ("data nope", 2, "no run 'nope'"),
+    ("track nope", 2, "no run 'nope'"),
+    ("models pull nope", 2, "no model 'nope'"),
+    ("models pull ollama:llama3.2", 2, "`ollama pull llama3.2`"),
+    ("models pull openai:gpt-4", 2, "'openai:gpt-4' has no files here"),
+    ("bench scripted:echo", 2, "'scripted:echo' has no files here"),
+    ("models pull hf:a/b/c", 2, "is not a repository"),
+    ("models inspect text.txt", 1, "text.txt is no model"),
+    ("models quantize", 2, "action is 'quantize'"),
+    ("rag index empty", 2, "empty: no file there can be indexed (none: "),
+    ("rag index notes --include *.pdf", 2, "no file there can be indexed"),
+    ("rag index nowhere", 2, "no folder or file 'nowhere'"),
+    ("rag ask q --index text.txt", 1, "text.txt is no index"),
+    ("rag ask q --index notes --model none --variant nope", 2, "--variant is for a model's answers"),
+    ("rag ask q --index notes --model none --device tpu", 2, "--device is for a model's answers"),
+    ("rag serve --index notes --model none --form quoted", 2, "--form is for a model's answers"),
+    ("rag ask q --index notes --floor 2", 2, "floor is 2.0: give a cosine, from -1 to 1"),
+    ("rag decide notes chats.jsonl", 1, "the field 'question' is missing, and text was expected"),
+    ("rag decide notes empty/none", 1, "has 0 questions"),
+    ("rag label chats.jsonl --index notes", 2, "label needs two files"),
+    ("arena scripted:echo sim:game24 --prompts nope.txt", 2, "'nope.txt' cannot be read: No such file or directory"),
+    ("board votes.csv --anchor z=1000", 2, "the anchor 'z' is not among the models"),
+    ("board votes.csv --confidence 95", 2, "confidence is '95'"),
+    ("board text.txt", 2, "text.txt is no table of votes"),
+    ("power", 2, "give a run to plan from, or --disagreement or --between-sd without one"),
+    ("run arithmetic --model openai:x@localhost:1/v1", 2, "where an address was expected"),
+    ("serve scripted:echo --port 70000", 2, "port is 70000"),
+    ("bench smollm2 --out nowhere/x.md", 2, "the folder of 'nowhere/x.md' does not exist"),
+    ("quickstart --limit 0", 2, "limit is 0"),
+    ("Run", 2, "did you mean 'run'?"),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FIRSTHAND_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("line", "code", "expected"), ROWS)
+def test_a_wrong_line_is_one_sentence(
+    line: str, code: int, expected: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        ended = main(line.split(" "))
+    except SystemExit as exit_:  # --help
+        ended = exit_.code if isinstance(exit_.code, int) else 99
+    said = capsys.readouterr()
+    assert ended == code
+    if code:
+        assert said.out == "" and said.err.startswith("firsthand: ") and said.err.count("\n") == 1
+        assert expected in said.err and "Traceback" not in said.err and "Errno" not in said.err
+        assert not re.search(r"\b1 (points|items|conversations|questions)\b", said.err)
+    else:
+        assert expected in said.out
+    assert not (here / "home" / "runs").exists()
+    assert not list(here.rglob(".firsthand-index*"))
+
+
+class Terminal(io.StringIO):
+    """Standard error of a person; put there in the test itself, as pytest's capture would replace a fixture's."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", stream := Terminal())
+    return stream
+
+
+@pytest.mark.parametrize("name", sorted(model_lookup.KNOWN))
+def test_a_name_that_is_refused_leaves_no_bar_on_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(monkeypatch)
+    assert main(["models", "inspect", "--pull", f"{name}x"]) == 2
+    assert stream.getvalue().startswith("firsthand: no model") and stream.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_a_bar_stays_on_one_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with progress("fetching hf:HuggingFaceTB/SmolLM2-360M-Instruct", None, unit="bytes") as update:
+        update(0, 98_000_000)
+        update(49_000_000, 98_000_000)
+    rows = re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()))
+    drawn = [row for row in rows if "fetching" in row]
+    assert drawn and "49.0/98.0 MB" in drawn[-1] and [row for row in rows if row.strip() and row not in drawn] == []
+    assert all(len(row) <= columns for row in rows)
+
+
+def run_of_arithmetic() -> None:
+    assert main(["run", "arithmetic", "--model", "scripted:echo", "--limit", "2"]) == 0
+
+
+def test_training_data_of_what_no_run_has_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    run_of_arithmetic()
+    capsys.readouterr()
+    for flag, expected in (
+        ("--benchmark", "no run has the benchmark 'nope': expected one of arithmetic"),
+        ("--agent", "no run has the agent 'nope': expected one of direct"),
+        ("--score", "no run has the score 'nope': expected one of exact, numeric"),
+    ):
+        assert main(["data", "last", flag, "nope"]) == 2
+        assert expected in capsys.readouterr().err
+    assert main(["data", "last", "--out", "nowhere/x.jsonl"]) == 1
+    assert capsys.readouterr().err.endswith("firsthand: nowhere/x.jsonl cannot be written: No such file or directory\n")
+
+
+def test_runs_without_metrics_are_compared_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    run_of_arithmetic()
+    capsys.readouterr()
+    assert main(["track", "last", "last"]) == 0
+    assert capsys.readouterr().out.endswith(" have no metrics.\n")
+
+
+def test_a_run_of_another_command_says_which_goes_on_with_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for config, expected in (
+        ({"arena": {"models": ["a", "b"]}}, "is an arena: `firsthand arena a b --continue "),
+        ({"kind": "train"}, "is a training run: `firsthand train --resume "),
+        ({"kind": "track"}, "holds metrics that a program logged"),
+    ):
+        store.create(here / "home", config, "other").close()
+        for flag in ("--resume", "--replay"):
+            assert main(["run", flag, "last"]) == 2
+            assert expected in capsys.readouterr().err
+
+
+def test_an_arena_in_which_nothing_was_asked_keeps_no_run(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "prompts.txt").write_text("Hello\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert main(["arena", "scripted:echo", "sim:game24"]) == 0
+    assert "Nothing was asked, so nothing is kept." in capsys.readouterr().out
+    assert main(["run", "--resume", "last"]) == 2 and "no runs" in capsys.readouterr().err
+    assert main(["arena", "scripted:echo", "sim:game24", "--prompts", "prompts.txt"]) == 0
+    assert "No vote was given; the answers are kept in run " in capsys.readouterr().out
+
+
+def test_labels_of_which_none_came_leave_no_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rag", "index", "notes", "--model", "none"]) == 0
+    words = ["rag", "label", "chats.jsonl", "--index", "notes", "--model", "scripted:echo", "--out", "out.jsonl"]
+    for _ in range(2):  # the second try is not refused for what the first left
+        assert main(words) == 3
+        assert "0 answers labelled, 1 failed" in capsys.readouterr().out
+    assert not (here / "out.jsonl").exists()
+
+
+def test_an_index_elsewhere_does_not_name_the_folders_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rag", "index", "notes", "--model", "none"]) == 0
+    capsys.readouterr()
+    assert main(["rag", "index", "notes", "--model", "none", "--index", "other.index", "--json"]) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert body["added"] == ["a.md"] and body["notes"] == []
+
+
+@pytest.mark.parametrize("pattern", ["naive", "naive:search=dense", "self_rag", "rag_token"])
+def test_a_search_for_vectors_that_an_index_lacks_is_refused_before_the_run(
+    pattern: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rag", "index", "notes", "--model", "none"]) == 0
+    capsys.readouterr()
+    name, _, options = pattern.partition(":")
+    words = ["run", "arithmetic", "--limit", "1", "--model", "scripted:echo", "--pattern"]
+    assert main([*words, ":".join(filter(None, (name, "index=notes", options)))]) == 2
+    assert "the index of notes has no vectors: search its terms" in capsys.readouterr().err
+    assert not (here / "home" / "runs").exists()
+
+
+def test_settings_of_a_graph_are_named_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rag", "index", "notes", "--model", "none"]) == 0
+    capsys.readouterr()
+    for words, expected in (
+        (["--gleanings", "-1"], "gleanings -1"),
+        (["--max-cluster-size", "0"], "max_cluster_size is 0"),
+    ):
+        assert main(["rag", "graph", "notes", "--extractor", "noun_phrases", *words]) == 2
+        said = capsys.readouterr().err
+        assert expected in said and "Settings(" not in said
