@@ -84,7 +84,7 @@ EDGES = {
     "arena": "benchmarks stats runs",
     # 8 doors
     "__init__": "experiment",
-    "serve": "cluster telemetry tokens retrieval",
+    "serve": "cluster telemetry tokens retrieval runs tools",
     "commands": "arena experiment train serve show stats scorers patterns cluster telemetry runs"
     " providers hub measure embed engine retrieval",
     "cli": "",
