@@ -14,13 +14,15 @@ from email.utils import formatdate
 
 from a2a.extensions.common import HTTP_EXTENSION_HEADER, get_requested_extensions
 from a2a.server.context import ServerCallContext
-from a2a.server.request_handlers.response_helpers import agent_card_to_dict
+from a2a.server.request_handlers.response_helpers import agent_card_to_dict, build_error_response
 from a2a.server.routes.agent_card_routes import create_agent_card_routes
 from a2a.server.routes.common import ServerCallContextBuilder
 from a2a.server.routes.jsonrpc_routes import create_jsonrpc_routes
 from a2a.server.routes.rest_routes import create_rest_routes
 from a2a.types.a2a_pb2 import AgentCard
 from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
+from a2a.utils.error_handlers import build_rest_error_payload
+from a2a.utils.errors import A2AError, ContentTypeNotSupportedError, InvalidRequestError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
@@ -30,8 +32,7 @@ from firsthand.serve.a2a.agent_card import JSONRPC_PATH, REST_PATH
 from firsthand.serve.a2a.grpc_door import GrpcDoor
 from firsthand.serve.admission.active_request import request_of
 from firsthand.serve.http.mounted_app import MountedApp
-from firsthand.serve.http.refusals import Refusal
-from firsthand.serve.http.replies import refused
+from firsthand.serve.http.replies import Reply, reply
 from firsthand.serve.http.request_body import MAX_DEPTH
 
 CARD_AGE_S = 300
@@ -65,6 +66,7 @@ def a2a_app(handler: A2AHandler, card: AgentCard, *, grpc: GrpcDoor | None = Non
     routes = [
         *create_agent_card_routes(card, card_modifier=plain, cache_control=f"public, max-age={CARD_AGE_S}"),
         *create_jsonrpc_routes(handler, JSONRPC_PATH, context_builder=_Contexts()),
+        *create_jsonrpc_routes(handler, f"{JSONRPC_PATH}/", context_builder=_Contexts()),
         *create_rest_routes(handler, context_builder=_Contexts(), path_prefix=REST_PATH),
     ]
     app = Starlette(routes=[route for route in routes if not _is_tenant(route)])
@@ -99,25 +101,41 @@ class _Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the SDK answer, unless the body is none that it should read."""
-        if scope["path"] != AGENT_CARD_WELL_KNOWN_PATH and scope["method"] == "POST":
+        path = scope["path"]
+        if path != AGENT_CARD_WELL_KNOWN_PATH and scope["method"] == "POST":
             request = request_of(scope)
             kind = (request.content_type or "").split(";")[0].strip().lower()
-            if kind not in _JSON and not (request.body == b"" and not kind):
-                await refused(Refusal(415, f"Content-Type is {kind[:60] or 'missing'!r}: send application/json"))(
-                    scope, receive, send
-                )
+            if kind not in _JSON and (request.body or kind):
+                why = f"Content-Type is {kind[:60] or 'missing'!r}: send application/json"
+                await _refused(path, ContentTypeNotSupportedError(why), 415)(scope, receive, send)
                 return
             if _is_deep(request.body):
-                text = f"the body nests lists and objects more than {MAX_DEPTH} deep"
-                await refused(Refusal(400, text))(scope, receive, send)
+                why = f"the body nests lists and objects more than {MAX_DEPTH} deep"
+                await _refused(path, InvalidRequestError(why), 400)(scope, receive, send)
                 return
+        wants_a2a = b"application/a2a+json" in dict(scope["headers"]).get(b"accept", b"")
 
         async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start" and scope["path"] == AGENT_CARD_WELL_KNOWN_PATH:
-                message["headers"] = [*message["headers"], (b"last-modified", self._modified.encode())]
+            if message["type"] == "http.response.start":
+                if path == AGENT_CARD_WELL_KNOWN_PATH:
+                    message["headers"] = [*message["headers"], (b"last-modified", self._modified.encode())]
+                elif not wants_a2a:  # section 11.1 says application/json, and the SDK sends the newer type
+                    message["headers"] = [
+                        (name, b"application/json" if value == b"application/a2a+json" else value)
+                        for name, value in message["headers"]
+                    ]
             await send(message)
 
         await self._app(scope, receive, sent)
+
+
+def _refused(path: str, error: A2AError, status: int) -> Reply:
+    """The refusal of a body in the form of the binding that the path belongs to."""
+    if path.startswith(REST_PATH):
+        body = build_rest_error_payload(error)
+        body["error"]["code"] = status
+        return reply(body, status=status)
+    return reply(build_error_response(None, error), status=200 if status == 400 else status)
 
 
 def _is_deep(body: bytes) -> bool:
@@ -137,8 +155,8 @@ def _is_tenant(route: object) -> bool:
 
 def _route_of(path: str) -> str | None:
     """The pattern of a path, as few as there are routes."""
-    if path in (AGENT_CARD_WELL_KNOWN_PATH, JSONRPC_PATH):
-        return path
+    if path in (AGENT_CARD_WELL_KNOWN_PATH, JSONRPC_PATH, f"{JSONRPC_PATH}/"):
+        return path.rstrip("/")
     if (found := _REST.fullmatch(path)) is None:
         return None
     if found[3] is None:

@@ -107,14 +107,14 @@ class A2AHandler(DefaultRequestHandlerV2):
 
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Message | Task:
         """As the SDK, after a check of what the client sent."""
-        await self._check(params)
+        await self._check(params, context)
         return await super().on_message_send(params, context)
 
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
         """As the SDK, after a check of what the client sent."""
-        await self._check(params)
+        await self._check(params, context)
         async for event in super().on_message_send_stream(params, context):
             yield event
 
@@ -140,7 +140,8 @@ class A2AHandler(DefaultRequestHandlerV2):
         await check_webhook(params, self._rules, self._resolver)
         return await super().on_create_task_push_notification_config(params, context)
 
-    async def _check(self, params: SendMessageRequest) -> None:
+    async def _check(self, params: SendMessageRequest, context: ServerCallContext) -> None:
+        """InvalidParamsError for what no client should send. A message to a task belongs to the task's context."""
         message = params.message
         if len(message.parts) > MAX_PARTS:
             raise InvalidParamsError(f"the message has {len(message.parts)} parts: at most {MAX_PARTS} are taken")
@@ -149,6 +150,9 @@ class A2AHandler(DefaultRequestHandlerV2):
                 raise InvalidParamsError(f"{name} has more than {MAX_ID_CHARS} characters")
         if params.configuration.HasField("task_push_notification_config"):
             await check_webhook(params.configuration.task_push_notification_config, self._rules, self._resolver)
+        if message.task_id and not message.context_id:  # the SDK would make up another one
+            task = await self.tasks.get(message.task_id, context)
+            message.context_id = "" if task is None else task.context_id
 
 
 async def go_on_all(handler: A2AHandler) -> None:

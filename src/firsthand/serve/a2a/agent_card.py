@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,22 +102,3 @@ def sign(card: AgentCard, pem: bytes, *, key_id: str) -> None:
     from a2a.utils.signing import create_agent_card_signer
 
     create_agent_card_signer(pem, {"kid": key_id, "alg": "ES256", "jku": None, "typ": "JOSE"})(card)
-
-
-def verify(card: AgentCard, keys: Mapping[str, str | bytes]) -> None:
-    """ConfigError unless a signature of the card is of one of these public keys, by key id.
-
-    Keys come from the caller alone: a card that names where its own key is proves nothing.
-    """
-    from a2a.utils.signing import SignatureVerificationError, create_signature_verifier
-    from jwt.exceptions import InvalidKeyError
-
-    def key_of(key_id: str | None, jku: str | None) -> str | bytes:
-        if key_id not in keys:
-            raise InvalidKeyError(f"no key {key_id!r}")
-        return keys[key_id]
-
-    try:
-        create_signature_verifier(key_of, ["ES256"])(card)
-    except SignatureVerificationError as error:
-        raise ConfigError(f"the card of {card.name[:80]!r} is not signed by a key that you trust: {error}") from None

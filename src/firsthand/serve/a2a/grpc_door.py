@@ -73,7 +73,7 @@ class GrpcDoor:
 
 
 class _Keys(grpc.aio.ServerInterceptor):
-    """Refuses calls without a key, and all calls while the server stops."""
+    """Refuses calls without a key or of another version, and all calls while the server stops."""
 
     def __init__(self, admission: Admission):
         self._admission = admission
@@ -86,6 +86,9 @@ class _Keys(grpc.aio.ServerInterceptor):
             return _refusing(
                 grpc.StatusCode.UNAUTHENTICATED, "the API key is missing or not known: send it as a Bearer token"
             )
+        version = next((value for name, value in details.invocation_metadata if name.lower() == "a2a-version"), "1.0")
+        if str(version).partition(".")[0] != "1":
+            return _refusing(grpc.StatusCode.UNIMPLEMENTED, f"A2A {str(version)[:40]!r} is not spoken here: use 1.0")
         return await continuation(details)
 
 

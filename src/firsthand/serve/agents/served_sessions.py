@@ -192,7 +192,8 @@ class ServedSessions:
         def hear(step: Step) -> None:
             heard.hear(step)
             ask.hear(step)
-            if isinstance(step, Began | Piece | Call):
+            parked = isinstance(step, Call) and (step.replayed or step.id in ask.waiting)
+            if isinstance(step, Began | Piece | Call) and not parked:
                 self._tell(turn.id, step)
 
         agent = replace(self.agent, approval=replace(self.agent.approval, ask=ask))

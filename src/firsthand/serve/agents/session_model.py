@@ -96,7 +96,7 @@ class SessionModel:
             return
         if found.state != "completed" or found.answer is None:
             raise ModelError(f"the turn {found.state}: {found.error or 'somebody cancelled it'}")
-        self._sessions.store.keep_transcript(turn.session, self._digest(found))
+        self._sessions.store.keep_transcript(turn.session, self._digest(found), found.number)
         yield Delta(found.answer)
         yield Delta("", Completion(assistant(found.answer), "stop", usage))
 
@@ -116,25 +116,21 @@ class SessionModel:
         if last.role != "user":
             raise ConfigError("the last message is neither a user's nor the result of an approval: ask a question")
         before = _transcript(messages[:-1])
-        store = self._sessions.store
+        if (left := self._left(who, before, last.text)) is not None:
+            return left
         if before and any(role == "assistant" for role, _ in before):
-            session = store.by_transcript(who.name, _hash(before))
+            session = self._sessions.store.by_transcript(who.name, _hash(before))
             if session is not None:
                 return self._sessions.submit(who.name, last.text, context=session.context)
-        left = self._left(who, before, last.text)
-        if left is not None:
-            return left
         context = f"chat-{secrets.token_hex(8)}"
         opening = tuple(each for each in messages[:-1] if each.role != "tool" and not _asks(each))
         return self._sessions.submit(who.name, last.text, context=context, conversation=opening)
 
     def _left(self, who: Caller, before: Sequence[tuple[str, str]], text: str) -> SessionTurn | None:
-        """A turn under way that asks the same after the same messages, and whose client has left: a retry finds it."""
-        for turn in self._sessions.store.unfinished():
-            if turn.owner != who.name or turn.prompt != text or self._sessions.is_followed(turn.id):
-                continue
-            history = self._sessions.history(turn)
-            if turn.context.startswith("chat-") and _transcript(history) == list(before):
+        """A turn that asks the same after the same messages, and whose client left without its answer: a retry finds it."""
+        for turn in self._sessions.store.undelivered(who.name, text):
+            is_chat = turn.context.startswith("chat-") and not self._sessions.is_followed(turn.id)
+            if is_chat and _transcript(self._sessions.history(turn)) == list(before):
                 return turn
         return None
 

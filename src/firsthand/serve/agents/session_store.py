@@ -30,7 +30,8 @@ SCHEMA = Schema(
     (
         """
         CREATE TABLE sessions (id TEXT PRIMARY KEY NOT NULL, owner TEXT NOT NULL, context TEXT NOT NULL,
-            transcript TEXT NOT NULL, conversation TEXT NOT NULL, created_at TEXT NOT NULL, UNIQUE (owner, context));
+            transcript TEXT NOT NULL, conversation TEXT NOT NULL, created_at TEXT NOT NULL,
+            delivered INTEGER NOT NULL DEFAULT 0, UNIQUE (owner, context));
         CREATE INDEX sessions_by_transcript ON sessions (owner, transcript);
         CREATE TABLE turns (id TEXT PRIMARY KEY NOT NULL, session TEXT NOT NULL, number INTEGER NOT NULL,
             state TEXT NOT NULL, prompt TEXT NOT NULL, answer TEXT, error TEXT, created_at TEXT NOT NULL,
@@ -132,7 +133,8 @@ class SessionStore:
         id, body = secrets.token_hex(8), json.dumps([each.to_json() for each in conversation])
         with self.database.write() as connection:
             connection.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?, '', ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO sessions (id, owner, context, transcript, conversation, created_at) VALUES (?, ?, ?, '', ?, ?)"
+                " ON CONFLICT DO NOTHING",
                 (id, owner, context, body, now()),
             )
         return self._session("owner = ? AND context = ?", (owner, context))
@@ -163,10 +165,21 @@ class SessionStore:
         )
         return _session(*rows[0]) if rows else None
 
-    def keep_transcript(self, session: str, digest: str) -> None:
-        """Keep the digest of a session's messages so far."""
+    def keep_transcript(self, session: str, digest: str, delivered: int) -> None:
+        """Keep the digest of a session's messages up to a turn whose answer its client was given."""
         with self.database.write() as connection:
-            connection.execute("UPDATE sessions SET transcript = ? WHERE id = ?", (digest, session))
+            connection.execute(
+                "UPDATE sessions SET transcript = ?, delivered = ? WHERE id = ?", (digest, delivered, session)
+            )
+
+    def undelivered(self, owner: str, prompt: str) -> list[SessionTurn]:
+        """Turns of a client that ask this, and whose answer it was not given yet, the oldest first."""
+        rows = self.database.read(
+            f"{_TURNS} WHERE s.owner = ? AND t.prompt = ? AND t.number > s.delivered"
+            " AND t.state NOT IN ('failed', 'canceled') ORDER BY t.rowid",
+            (owner, prompt),
+        )
+        return [SessionTurn(*row) for row in rows]
 
     def _session(self, where: str, values: Sequence[Any]) -> SessionRow:
         rows = self.database.read(f"SELECT id, owner, context, conversation FROM sessions WHERE {where}", values)
