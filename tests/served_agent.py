@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from firsthand.agent import Agent
 from firsthand.commands.agent_server import url_of, with_port
+from firsthand.message import Message, ToolCall, assistant
+from firsthand.model import Sampling
+from firsthand.patterns.react import react
+from firsthand.providers.scripted import Scripted
 from firsthand.serve.a2a.a2a_settings import A2ASettings
 from firsthand.serve.admission.admission_settings import AdmissionSettings
 from firsthand.serve.admission.api_keys import Keys
@@ -23,7 +27,51 @@ from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.server import Server
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
+from firsthand.tool import Tool, tool_from_function
 from served import Running, until
+
+
+def scripted(messages: Sequence[Message], sampling: Sampling, index: int) -> str | Message:
+    """Pays where it is asked to, and says what came of it."""
+    last = messages[-1]
+    if last.role == "tool":
+        return f"Done: {last.parts[-1].content}"  # type: ignore[union-attr]
+    asked = last.text.split("\n")[0]
+    if asked.startswith("pay"):
+        amounts = [int(word) for word in asked.split() if word.isdigit()]
+        return assistant("", *(ToolCall(f"c{at}", "pay", {"amount": each}) for at, each in enumerate(amounts)))
+    if asked.startswith("wait"):
+        return assistant("", ToolCall("c0", "wait", {}))
+    return f"You said {asked}, after {sum(each.role == 'user' for each in messages) - 1} others."
+
+
+class Desk:
+    """The tools of the agent, and what they did."""
+
+    def __init__(self) -> None:
+        self.paid: list[int] = []
+        self.waited = 0
+        self.waiting, self.go = threading.Event(), threading.Event()
+
+    def tools(self) -> tuple[Tool, ...]:
+        def pay(amount: int) -> str:
+            """Pay an amount."""
+            self.paid.append(amount)
+            return f"paid {amount}"
+
+        async def wait() -> str:
+            """Wait until somebody says go."""
+            self.waited += 1
+            self.waiting.set()
+            while not self.go.is_set():
+                await asyncio.sleep(0.005)
+            return "it is over"
+
+        return tool_from_function(pay, effect="irreversible"), tool_from_function(wait, effect="read")
+
+
+def clerk(desk: Desk, **more: Any) -> Agent:
+    return Agent("clerk", Scripted(scripted, name="scripted:clerk"), react, {"native": True}, desk.tools(), **more)
 
 
 class RunningAgent(Running):

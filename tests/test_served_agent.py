@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -29,55 +28,12 @@ from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionStore
-from firsthand.tool import Tool, tool_from_function
+from firsthand.tool import tool_from_function
 from served import until
-from served_agent import RunningAgent, serving_agent
+from served_agent import Desk, RunningAgent, clerk, serving_agent
 
 CHAT = "/v1/chat/completions"
 QUICK = SessionSettings(poll_s=0.01)
-
-
-def scripted(messages: Sequence[Message], sampling: Sampling, index: int) -> str | Message:
-    """Pays where it is asked to, and says what came of it."""
-    last = messages[-1]
-    if last.role == "tool":
-        return f"Done: {last.parts[-1].content}"  # type: ignore[union-attr]
-    asked = last.text.split("\n")[0]
-    if asked.startswith("pay"):
-        amounts = [int(word) for word in asked.split() if word.isdigit()]
-        return assistant("", *(ToolCall(f"c{at}", "pay", {"amount": each}) for at, each in enumerate(amounts)))
-    if asked.startswith("wait"):
-        return assistant("", ToolCall("c0", "wait", {}))
-    return f"You said {asked}, after {sum(each.role == 'user' for each in messages) - 1} others."
-
-
-class Desk:
-    """The tools of the agent, and what they did."""
-
-    def __init__(self) -> None:
-        self.paid: list[int] = []
-        self.waited = 0
-        self.waiting, self.go = threading.Event(), threading.Event()
-
-    def tools(self) -> tuple[Tool, ...]:
-        def pay(amount: int) -> str:
-            """Pay an amount."""
-            self.paid.append(amount)
-            return f"paid {amount}"
-
-        async def wait() -> str:
-            """Wait until somebody says go."""
-            self.waited += 1
-            self.waiting.set()
-            while not self.go.is_set():
-                await asyncio.sleep(0.005)
-            return "it is over"
-
-        return tool_from_function(pay, effect="irreversible"), tool_from_function(wait, effect="read")
-
-
-def clerk(desk: Desk, **more: Any) -> Agent:
-    return Agent("clerk", Scripted(scripted, name="scripted:clerk"), react, {"native": True}, desk.tools(), **more)
 
 
 @pytest.fixture

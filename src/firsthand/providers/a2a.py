@@ -27,7 +27,7 @@ from firsthand.providers.supported_settings import check_supported, no_scores
 if TYPE_CHECKING:
     import httpx
     from a2a.client import Client
-    from a2a.types.a2a_pb2 import AgentCard, StreamResponse, Task
+    from a2a.types.a2a_pb2 import AgentCard, SendMessageRequest, StreamResponse, Task
 
 KEY_VARIABLE = "FIRSTHAND_A2A_KEY"
 MAX_BYTES = 8 << 20
@@ -176,24 +176,38 @@ class RemoteAgent:
             message = WireMessage(message_id=secrets.token_hex(12), role=Role.ROLE_USER, parts=[Part(text=text)])
             message.context_id, message.task_id = thread.context, thread.task
             answer.context = thread.context
+            came = asyncio.Event()
+            reading = asyncio.create_task(self._read(client, SendMessageRequest(message=message), answer, came))
             try:
-                try:
-                    async for event in client.send_message(SendMessageRequest(message=message)):
-                        self._take(event, answer)
-                        yield
-                        if answer.is_settled:
-                            return
-                except (asyncio.CancelledError, GeneratorExit, FirsthandError):
-                    raise
-                except Exception as error:
-                    if not answer.task:
-                        was_sent = not any(isinstance(each, httpx.ConnectError) for each in _causes(error))
-                        raise self._fault(error, was_sent=was_sent) from None
+                while not reading.done() and not answer.is_settled:
+                    came.clear()
+                    waking = asyncio.create_task(came.wait())
+                    await asyncio.wait({reading, waking}, return_when=asyncio.FIRST_COMPLETED)
+                    waking.cancel()
+                    yield
+                error = reading.exception() if reading.done() else None
+                if isinstance(error, FirsthandError):
+                    raise error
+                if error is not None and not answer.task:
+                    was_sent = not any(isinstance(each, httpx.ConnectError) for each in _causes(error))
+                    raise self._fault(error, was_sent=was_sent) from None
                 async for _ in self._looked_up(client, answer):
                     yield
             except (asyncio.CancelledError, GeneratorExit, FirsthandError):
-                await self._canceled(client, answer)
+                await self._canceled(client, answer, reading)
                 raise
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, client: Client, request: SendMessageRequest, answer: _Answer, came: asyncio.Event) -> None:
+        """Take the events of an answer until it is settled or they end."""
+        async with aclosing(client.send_message(request)) as events:  # type: ignore[type-var]
+            async for event in events:
+                self._take(event, answer)
+                came.set()
+                if answer.is_settled:
+                    return
 
     async def _looked_up(self, client: Client, answer: _Answer) -> AsyncGenerator[None, None]:
         """Follow a task whose stream broke off. ModelError if the agent does not come back."""
@@ -216,15 +230,16 @@ class RemoteAgent:
             yield
             await asyncio.sleep(_POLL_S)
 
-    async def _canceled(self, client: Client, answer: _Answer) -> None:
-        """Cancel the remote task of an answer that nobody waits for any more."""
+    async def _canceled(self, client: Client, answer: _Answer, reading: asyncio.Task[None]) -> None:
+        """Cancel the remote task of an answer that nobody waits for any more, once its id has come."""
         from a2a.types.a2a_pb2 import CancelTaskRequest
 
-        if not answer.task or answer.is_settled:
-            return
         with suppress(Exception, asyncio.CancelledError):
             async with asyncio.timeout(_CANCEL_S):
-                await asyncio.shield(client.cancel_task(CancelTaskRequest(id=answer.task)))
+                while not answer.task and not reading.done():
+                    await asyncio.sleep(0.01)
+                if answer.task and not answer.is_settled:
+                    await client.cancel_task(CancelTaskRequest(id=answer.task))
 
     async def _connected(self, http: httpx.AsyncClient) -> Client:
         """A client of the agent, by its card."""

@@ -14,6 +14,7 @@ from email.utils import formatdate
 
 from a2a.extensions.common import HTTP_EXTENSION_HEADER, get_requested_extensions
 from a2a.server.context import ServerCallContext
+from a2a.server.jsonrpc_models import JSONParseError
 from a2a.server.request_handlers.response_helpers import agent_card_to_dict, build_error_response
 from a2a.server.routes.agent_card_routes import create_agent_card_routes
 from a2a.server.routes.common import ServerCallContextBuilder
@@ -109,6 +110,9 @@ class _Guarded:
                 why = f"Content-Type is {kind[:60] or 'missing'!r}: send application/json"
                 await _refused(path, ContentTypeNotSupportedError(why), 415)(scope, receive, send)
                 return
+            if not _is_utf8(request.body):
+                await _refused(path, JSONParseError(message="the body is not valid UTF-8"), 400)(scope, receive, send)
+                return
             if _is_deep(request.body):
                 why = f"the body nests lists and objects more than {MAX_DEPTH} deep"
                 await _refused(path, InvalidRequestError(why), 400)(scope, receive, send)
@@ -129,13 +133,21 @@ class _Guarded:
         await self._app(scope, receive, sent)
 
 
-def _refused(path: str, error: A2AError, status: int) -> Reply:
+def _refused(path: str, error: A2AError | JSONParseError, status: int) -> Reply:
     """The refusal of a body in the form of the binding that the path belongs to."""
     if path.startswith(REST_PATH):
-        body = build_rest_error_payload(error)
+        body = build_rest_error_payload(error if isinstance(error, A2AError) else InvalidRequestError(error.message))
         body["error"]["code"] = status
         return reply(body, status=status)
     return reply(build_error_response(None, error), status=200 if status == 400 else status)
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_deep(body: bytes) -> bool:
