@@ -38,6 +38,7 @@ MACHINE = [
     "(zsh|fish|chromium) is not installed",
     "PostgreSQL with pgvector and psycopg are not installed",
     "this engine has no fused search",
+    "the A2A TCK is not installed",
 ]
 """What the machine may lack, or not be."""
 DATA = [".*(is|are) not (here|on this machine)", "needs the item results of .*"]

@@ -99,7 +99,7 @@ def print_sessions(store: SessionStore) -> None:
         for row in store.sessions()
         for turn in store.turns(row.id)
     ]
-    print_table(["client", "session", "turn", "state", "question", "answer"], rows)
+    print_table("", ["client", "session", "turn", "state", "question", "answer"], rows)
     pending = store.pending()
     console().print(f"{count_of(len(pending), 'approval')} waiting", markup=False)
     for each in pending:
