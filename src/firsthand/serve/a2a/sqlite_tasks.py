@@ -60,7 +60,8 @@ class SqliteTaskStore(TaskStore):
 
     async def list(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """The client's tasks, the last changed first, a page of them."""
-        where, values = ["owner = ?"], [_owner(context)]
+        where: list[str] = ["owner = ?"]
+        values: list[str | int] = [_owner(context)]
         if params.context_id:
             where, values = [*where, "context = ?"], [*values, params.context_id]
         if params.status:
@@ -149,7 +150,7 @@ def _owner(context: ServerCallContext) -> str:
 
 
 def _bytes(message: Task | TaskPushNotificationConfig) -> bytes:
-    return message.SerializeToString(deterministic=True)
+    return bytes(message.SerializeToString(deterministic=True))
 
 
 def _stamp(task: Task) -> int:
