@@ -34,6 +34,7 @@ from a2a.types.a2a_pb2 import (
     TaskPushNotificationConfig,
     TaskState,
 )
+from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from a2a.utils.errors import (
     A2AError,
     ContentTypeNotSupportedError,
@@ -298,6 +299,21 @@ def test_clients_see_only_their_own_tasks_contexts_and_webhooks(tmp_path: Path, 
             owners[row.context].add(row.owner)
         assert all(found == {"alice", "bob"} for found in owners.values())
         assert httpx.post(running.url + "/a2a", json={}).status_code == 401
+        card = httpx.get(running.url + "/.well-known/agent-card.json").json()
+        address = next(each["url"] for each in card["supportedInterfaces"] if each["protocolBinding"] == "GRPC")
+        right = ("authorization", f"Bearer {keys['alice']}")
+        with grpc.insecure_channel(address) as channel:
+            call = A2AServiceStub(channel).ListTasks
+            assert not call(ListTasksRequest(context_id="x"), metadata=[right]).tasks
+            for metadata, code in (
+                ([], grpc.StatusCode.UNAUTHENTICATED),
+                ([("authorization", "Bearer wrong-key-0123456789")], grpc.StatusCode.UNAUTHENTICATED),
+                ([right, right], grpc.StatusCode.UNAUTHENTICATED),
+                ([right, ("a2a-version", "9.0")], grpc.StatusCode.UNIMPLEMENTED),
+            ):
+                with pytest.raises(grpc.RpcError) as refused:
+                    call(ListTasksRequest(), metadata=metadata)
+                assert refused.value.code() == code
         card = httpx.get(running.url + "/.well-known/agent-card.json")
         assert card.status_code == 200 and "bearer" in card.json()["securitySchemes"]
 

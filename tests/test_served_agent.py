@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from firsthand.agent import Agent
+from firsthand.context import Context
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Limits
@@ -28,6 +29,7 @@ from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionStore
+from firsthand.task import Task
 from firsthand.tool import tool_from_function
 from served import until
 from served_agent import Desk, RunningAgent, clerk, serving_agent
@@ -396,3 +398,44 @@ def test_a_folder_without_sessions_is_refused(tmp_path: Path) -> None:
         SessionStore(tmp_path)
     with pytest.raises(UnknownName):
         SessionStore(tmp_path, create=True).turn("nobody")
+
+
+def test_a_question_waits_until_what_runs_beside_it_is_done(tmp_path: Path, desk: Desk) -> None:
+    """A call with an effect outside is not cut off because another one needs an answer."""
+    posted: list[str] = []
+
+    async def post() -> str:
+        """Post a letter."""
+        posted.append("began")
+        await asyncio.sleep(0.05)
+        posted.append("done")
+        return "posted"
+
+    async def both(task: Task, ctx: Context) -> str:
+        async def one(name: str, arguments: dict[str, Any]) -> str:
+            return (await ctx.call(ToolCall(name, name, arguments))).content
+
+        return "; ".join(await ctx.group([one("pay", {"amount": 1}), one("post", {})]))
+
+    tools = (desk.tools()[0], tool_from_function(post, effect="external"))
+    agent = Agent("two", Scripted([]), both, tools=tools)
+
+    async def main() -> str | None:
+        with opened_sessions(agent, tmp_path, tmp_path / "s", QUICK) as sessions:
+            async with sessions.running():
+                turn = sessions.submit("anyone", "do both", context="c")
+                assert (await sessions.settled(turn.id)).state == "input_required"
+                assert posted == ["began", "done"] and desk.paid == []
+                sessions.answer(sessions.store.pending(turn.id)[0].id, True, by="anyone")
+                return (await sessions.settled(turn.id)).answer
+
+    assert asyncio.run(main()) == "paid 1; posted"
+    assert posted == ["began", "done"], "it is not posted again when the turn goes on"
+
+
+def test_a_turn_that_is_over_takes_no_other_state(tmp_path: Path) -> None:
+    store = SessionStore(tmp_path, create=True)
+    turn = store.add_turn(store.open_session("anyone", "c").id, "hello")
+    assert store.move(turn.id, "canceled")
+    assert not store.move(turn.id, "completed", answer="late") and store.turn(turn.id).answer is None
+    assert store.turn(turn.id).state == "canceled" and store.unfinished() == []

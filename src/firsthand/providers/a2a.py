@@ -185,12 +185,12 @@ class RemoteAgent:
                     await asyncio.wait({reading, waking}, return_when=asyncio.FIRST_COMPLETED)
                     waking.cancel()
                     yield
-                error = reading.exception() if reading.done() else None
-                if isinstance(error, FirsthandError):
-                    raise error
-                if error is not None and not answer.task:
-                    was_sent = not any(isinstance(each, httpx.ConnectError) for each in _causes(error))
-                    raise self._fault(error, was_sent=was_sent) from None
+                broke = reading.exception() if reading.done() else None
+                if isinstance(broke, FirsthandError):
+                    raise broke
+                if broke is not None and not answer.task:
+                    was_sent = not any(isinstance(each, httpx.ConnectError) for each in _causes(broke))
+                    raise self._fault(broke, was_sent=was_sent) from None
                 async for _ in self._looked_up(client, answer):
                     yield
             except (asyncio.CancelledError, GeneratorExit, FirsthandError):
@@ -306,7 +306,7 @@ class RemoteAgent:
             if answer.state == "TASK_STATE_INPUT_REQUIRED":
                 answer.artifacts.clear()
 
-    def _fault(self, error: Exception, *, was_sent: bool) -> ModelError:
+    def _fault(self, error: BaseException, *, was_sent: bool) -> ModelError:
         """The error for a request that failed: Unreachable only where nothing was asked yet, so that a retry is safe."""
         ours = next((each for each in _causes(error) if isinstance(each, ModelError)), None)
         if ours is not None:

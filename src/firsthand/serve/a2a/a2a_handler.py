@@ -108,7 +108,8 @@ class A2AHandler(DefaultRequestHandlerV2):
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Message | Task:
         """As the SDK, after a check of what the client sent."""
         await self._check(params, context)
-        return await super().on_message_send(params, context)
+        found: Message | Task = await super().on_message_send(params, context)
+        return found
 
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
@@ -120,7 +121,7 @@ class A2AHandler(DefaultRequestHandlerV2):
 
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task | None:
         """As the SDK, but a task that ended before it could be cancelled is said to be so."""
-        task = await super().on_cancel_task(params, context)
+        task: Task | None = await super().on_cancel_task(params, context)
         if task is None:
             raise TaskNotFoundError
         if task.status.state != TaskState.TASK_STATE_CANCELED:
@@ -138,7 +139,8 @@ class A2AHandler(DefaultRequestHandlerV2):
         if await self.tasks.get(params.task_id, context) is None:
             raise TaskNotFoundError
         await check_webhook(params, self._rules, self._resolver)
-        return await super().on_create_task_push_notification_config(params, context)
+        kept: TaskPushNotificationConfig = await super().on_create_task_push_notification_config(params, context)
+        return kept
 
     async def _check(self, params: SendMessageRequest, context: ServerCallContext) -> None:
         """InvalidParamsError for what no client should send. A message to a task belongs to the task's context."""

@@ -19,6 +19,8 @@ from firsthand.tool import Tool
 
 PARKED = "approval"
 """The limit that ends an attempt which waits for an answer."""
+_STILL_S = 0.02
+"""Seconds in which a branch that was started together with the question may begin."""
 _YES = frozenset(("yes", "y", "approve", "approved", "allow", "allowed", "ok", "true"))
 _NO = frozenset(("no", "n", "deny", "denied", "reject", "rejected", "refuse", "false"))
 _calling: ContextVar[str] = ContextVar("firsthand_calling", default="")
@@ -55,10 +57,16 @@ class ParkedApproval:
         return Decision(asked.state == "allowed", asked.answered_by, asked.reason or _reason(asked))
 
     async def _stand_still(self) -> None:
-        """Wait until every effect under way waits for an answer too: what runs meanwhile is not cut off."""
-        while len(self._heard.open) > len(self.waiting):
+        """Wait until every effect under way waits for an answer too, and none begins for a moment: none is cut off."""
+        while True:
+            while len(self._heard.open) > len(self.waiting):
+                self._moved.clear()
+                await self._moved.wait()
             self._moved.clear()
-            await self._moved.wait()
+            try:
+                await asyncio.wait_for(self._moved.wait(), _STILL_S)
+            except TimeoutError:
+                return
 
 
 def _reason(asked: AskedApproval) -> str:
