@@ -52,7 +52,8 @@ class GrpcDoor:
             ],
             maximum_concurrent_rpcs=self._admission.settings.max_requests,
         )
-        a2a_grpc.add_A2AServiceServicer_to_server(GrpcHandler(handler, _Users(self._admission.keys)), server)
+        service = GrpcHandler(handler, _Users(self._admission.keys))
+        a2a_grpc.add_A2AServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         where = f"{self._address.host}:{self.port}"
         cert, key = self._address.tls_cert, self._address.tls_key
         try:
@@ -72,7 +73,7 @@ class GrpcDoor:
             await self._server.stop(_STOP_S)
 
 
-class _Keys(grpc.aio.ServerInterceptor):
+class _Keys(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Refuses calls without a key or of another version, and all calls while the server stops."""
 
     def __init__(self, admission: Admission):
