@@ -40,6 +40,7 @@ MACHINE = [
     "PostgreSQL with pgvector and psycopg are not installed",
     "this engine has no fused search",
     "Node 22 is not installed",
+    "the A2A TCK is not installed",
 ]
 """What the machine may lack, or not be."""
 DATA = [".*(is|are) not (here|on this machine)", "needs the item results of .*"]

@@ -37,13 +37,13 @@ PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS 
 PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md")
 LONG = dict.fromkeys(
     (
-        "docs/adapters.md", "docs/benchmarks.md", "docs/cassettes.md", "docs/chat.md", "docs/gate.md",
+        "docs/a2a.md", "docs/adapters.md", "docs/benchmarks.md", "docs/cassettes.md", "docs/chat.md", "docs/gate.md",
         "docs/graph-rag.md", "docs/guards.md", "docs/judges.md", "docs/long-context.md", "docs/mcp.md", "docs/memory.md",
         "docs/patterns/index.md",
         "docs/patterns/tree-of-thoughts.md", "docs/rag-variants.md", "docs/records.md", "docs/reinforcement.md",
         "docs/retrieval-evaluation.md", "docs/retrieval.md", "docs/running.md", "docs/scaling-laws.md",
-        "docs/serve.md", "docs/statistics.md", "docs/swe-bench.md", "docs/toolformer.md", "docs/tracing.md",
-        "docs/tracking.md", "docs/training.md", "docs/tutorial.md",
+        "docs/serve.md", "docs/served-agents.md", "docs/statistics.md", "docs/swe-bench.md", "docs/toolformer.md",
+        "docs/tracing.md", "docs/tracking.md", "docs/training.md", "docs/tutorial.md",
     ),
     pytest.mark.slow,
 )  # fmt: skip

@@ -86,7 +86,7 @@ EDGES = {
     "arena": "benchmarks stats runs",
     # 8 doors
     "__init__": "experiment",
-    "serve": "cluster telemetry tokens retrieval experiment runs stats",
+    "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs",
     "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers"
     " hub measure embed engine retrieval memories tools",

@@ -10,10 +10,13 @@ from typing import Any, Literal, overload
 
 from firsthand import catalog
 from firsthand.cluster.replicas.replica_settings import ReplicaSettings
+from firsthand.commands.agent_server import serve_agent
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, MissingExtra
 from firsthand.model import BASE_MODEL, AdapterCapability, Embedder, Model, ModelFacts, close
+from firsthand.serve.a2a.a2a_settings import A2ASettings
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
+from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.openai.openai_settings import OpenAISettings
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
@@ -27,6 +30,7 @@ firsthand serve smollm2 --adapter sql=adapters/sql --adapter poems=adapters/poem
 firsthand serve smollm2 --host 0.0.0.0 --keys keys.toml --tls-cert cert.pem --tls-key key.pem
 firsthand serve smollm2 --replicas 2 --threads 1 --adapter sql=adapters/sql
 firsthand serve --config serve.toml
+firsthand serve --agent agent.toml --sessions my-sessions       # an agent, by OpenAI's interface and A2A
 """
 
 
@@ -64,14 +68,37 @@ class Config:
     max_adapters: int = EngineConfig.max_adapters
     """Most adapters in memory at the same time."""
     replication: ReplicaSettings = field(default_factory=ReplicaSettings)
+    agent: Path | None = None
+    """Serve an agent instead: a TOML file with its model, pattern, tools and limits (see docs/served-agents.md)."""
+    sessions: Path | None = None
+    """With --agent: the folder of its sessions, which are gone on with; by default a new run."""
+    session_limits: SessionSettings = field(default_factory=SessionSettings)
+    a2a: A2ASettings = field(default_factory=A2ASettings)
 
     def __post_init__(self) -> None:
-        if self.model is None and self.embedder is None:
+        if self.sessions is not None and self.agent is None:
+            raise ConfigError("sessions goes with agent: give --agent FILE.toml")
+        if self.agent is not None and (self.model is not None or self.embedder is not None):
+            raise ConfigError("agent and a model do not go together: the agent's file names its model")
+        if self.model is None and self.embedder is None and self.agent is None:
             raise ConfigError("serve what? For example: firsthand serve smollm2")
 
 
 def main(config: Config) -> int:
     """Serve until a signal comes."""
+    if config.agent is not None:
+        return serve_agent(
+            config.agent,
+            folder=config.sessions,
+            listen=config.listen,
+            key_file=config.keys,
+            limits=config.limits,
+            admitted=config.admission,
+            openai=config.openai,
+            recorded=config.telemetry,
+            session_limits=config.session_limits,
+            a2a=config.a2a,
+        )
     try:
         from firsthand.serve.http.app import ServerApp
         from firsthand.serve.http.server import serve

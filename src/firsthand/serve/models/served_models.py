@@ -56,8 +56,8 @@ class ServedModel:
 
     @property
     def thinks(self) -> bool:
-        """True if the model's template knows thoughts."""
-        return self.facts is not None and self.facts.thinks
+        """True if the model's template knows thoughts, or if it is no model of tokens and says that it has some."""
+        return self.facts.thinks if self.facts is not None else bool(getattr(self.model, "thinks", False))
 
     def token_model(self, field: str) -> TokenModel:
         """The model, if it runs here; else a Refusal that names the request's field."""

@@ -96,7 +96,9 @@ async def chat_job(state: OpenAIState, request: ActiveRequest, body: ChatRequest
     request.notes |= {"stream": bool(body.stream), "messages": len(messages)}
     if state.log_texts:
         request.notes["prompt"] = [message.to_json() for message in messages]
-    starts_in_thought = served.thinks and await _ends_in_thought(served, messages, tools, body)
+    starts_in_thought = (
+        served.thinks and served.tokens is not None and await _ends_in_thought(served, messages, tools, body)
+    )
     return ChatJob(body, served, messages, sampling, tools, starts_in_thought)
 
 

@@ -1,0 +1,111 @@
+"""Show the sessions of a served agent, and approve or deny what waits for an answer; the server may run or not."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from firsthand.errors import ConfigError
+from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
+from firsthand.system.terminal import console, print_as_json, print_table
+
+if TYPE_CHECKING:
+    from firsthand.serve.agents.session_store import SessionStore
+
+EXAMPLES = """
+firsthand sessions my-sessions
+firsthand sessions my-sessions --approve apr_0123456789abcdef
+firsthand sessions last --deny apr_0123456789abcdef --reason "not without an order number"
+firsthand show last                                      # the traces, as of any other run
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The folder, and an answer."""
+
+    folder: str = field(default="last", metadata={"positional": True})
+    """The folder that `firsthand serve --agent` printed, a run's id, or last."""
+    approve: str | None = None
+    """Approve the call that this id asks about."""
+    deny: str | None = None
+    """Deny the call that this id asks about."""
+    reason: str = ""
+    """The reason of the answer, which the model reads."""
+    json: bool = False
+    """Print JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if self.approve is not None and self.deny is not None:
+            raise ConfigError("approve and deny do not go together: answer one call at a time")
+        if self.reason and self.approve is None and self.deny is None:
+            raise ConfigError("reason goes with approve or deny: name the call")
+
+
+def main(config: Config) -> int:
+    """Answer an approval, or list the sessions."""
+    from firsthand.runs.run_names import find_run
+    from firsthand.serve.agents.session_store import SessionStore
+
+    store = SessionStore(find_run(config.folder, data_home()))
+    try:
+        asked = config.approve or config.deny
+        if asked is not None:
+            answer(store, asked, config)
+        elif config.json:
+            print_as_json(as_json(store))
+        else:
+            print_sessions(store)
+    finally:
+        store.close()
+    return 0
+
+
+def answer(store: SessionStore, id: str, config: Config) -> None:
+    """Keep the answer to an approval; a server that runs goes on with the turn at once, any other when it starts."""
+    allowed, asked = config.approve is not None, store.approval(id)
+    if not store.answer(id, allowed, by=f"{getpass.getuser()} at a terminal", reason=config.reason):
+        raise ConfigError(f"{id} was {asked.state}, or its turn is over: it is answered once")
+    console().print(f"{asked.tool} is {'approved' if allowed else 'denied'}", markup=False)
+
+
+def as_json(store: SessionStore) -> dict[str, object]:
+    """Sessions with their turns, and what waits for an answer."""
+    sessions = [
+        {
+            "id": row.id,
+            "owner": row.owner,
+            "context": row.context,
+            "turns": [asdict(each) for each in store.turns(row.id)],
+        }
+        for row in store.sessions()
+    ]
+    return {"sessions": sessions, "approvals": [asdict(each) for each in store.pending()]}
+
+
+def print_sessions(store: SessionStore) -> None:
+    """A line for each turn, then the questions."""
+    rows = [
+        [
+            row.owner,
+            row.context,
+            str(turn.number),
+            turn.state,
+            _short(turn.prompt),
+            _short(turn.answer or turn.error or ""),
+        ]
+        for row in store.sessions()
+        for turn in store.turns(row.id)
+    ]
+    print_table("", ["client", "session", "turn", "state", "question", "answer"], rows)
+    pending = store.pending()
+    console().print(f"{count_of(len(pending), 'approval')} waiting", markup=False)
+    for each in pending:
+        console().print(f"\n{each.id}  {each.owner}\n{each.question}", markup=False)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:59]}…"

@@ -1,0 +1,440 @@
+"""A remote agent as a Model, over A2A 1.0: `a2a:URL`, where URL serves a card at /.well-known/agent-card.json.
+
+A conversation that goes on stays in the remote agent's context. What it asks back (input-required) is an answer like any
+other, and the next message of the conversation goes to the task that asked. The key in FIRSTHAND_A2A_KEY is sent to the
+card's own host and no other: a card that names another one is refused. Bytes, events and time of an answer are bounded, and
+an answer that breaks off is looked up by its task rather than asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from firsthand.errors import ConfigError, FirsthandError, MissingExtra, ModelError, Unreachable
+from firsthand.message import Message, assistant, canonical
+from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.providers.openai_wire import clip
+from firsthand.providers.supported_settings import check_supported, no_scores
+
+if TYPE_CHECKING:
+    import httpx
+    from a2a.client import Client
+    from a2a.types.a2a_pb2 import AgentCard, SendMessageRequest, StreamResponse, Task
+
+KEY_VARIABLE = "FIRSTHAND_A2A_KEY"
+MAX_BYTES = 8 << 20
+"""Most bytes of one response, streamed or not."""
+MAX_EVENTS = 100_000
+_SUPPORTED = ("max_tokens", "temperature", "seed")
+"""Settings that every agent has and a remote one decides itself."""
+_MOST_THREADS = 10_000
+_POLL_S, _LOST_S, _CANCEL_S = 0.2, 10.0, 3.0
+_STUCK = ("TASK_STATE_FAILED", "TASK_STATE_REJECTED", "TASK_STATE_CANCELED", "TASK_STATE_AUTH_REQUIRED")
+
+
+def open_model(rest: str) -> RemoteAgent:
+    """Returns the remote agent named `a2a:URL`; no request is made. ConfigError for any other form."""
+    return RemoteAgent(rest)
+
+
+class _Thread(NamedTuple):
+    """The remote side of a conversation."""
+
+    context: str = ""
+    task: str = ""
+    """The task that waits for input; empty if none does."""
+
+
+class _Answer:
+    """An answer as far as it has come."""
+
+    def __init__(self) -> None:
+        self.context = self.task = ""
+        self.artifacts: dict[str, str] = {}
+        self.said = self.state = ""
+        self.events = 0
+
+    @property
+    def text(self) -> str:
+        """The artifacts, or what the agent said where there are none."""
+        return "\n\n".join(self.artifacts.values()) or self.said
+
+    @property
+    def is_settled(self) -> bool:
+        """True if no more of it will come."""
+        return self.state in ("message", "TASK_STATE_COMPLETED", "TASK_STATE_INPUT_REQUIRED", *_STUCK)
+
+
+class RemoteAgent:
+    """A Model whose answers are a remote agent's.
+
+    `trusted` are public keys in PEM by key id: the agent's card must be signed by one of them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        trusted: Mapping[str, str | bytes] | None = None,
+        timeout_s: float = 600.0,
+        idle_s: float = 120.0,
+    ):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+            raise ConfigError(f"a2a:{clip(url, 120)} has no address: write a2a:http://HOST:PORT")
+        self._url = url.rstrip("/")
+        self._key = os.environ.get(KEY_VARIABLE, "") if key is None else key
+        self._trusted = trusted
+        self._timeout_s, self._idle_s = timeout_s, idle_s
+        self._threads: OrderedDict[str, _Thread] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        """The name it was opened by."""
+        return f"a2a:{self._url}"
+
+    @property
+    def fingerprint(self) -> str:
+        """The address: no agent says what decides its answers."""
+        return f"a2a:{hashlib.sha256(self._url.encode()).hexdigest()[:16]}"
+
+    def check_request(self, sampling: Sampling, *, chats: bool = True, scores: bool = False) -> None:
+        """ConfigError for settings that A2A has no field for."""
+        if scores:
+            raise ConfigError(no_scores(self.name))
+        check_supported(self.name, sampling, _SUPPORTED)
+
+    async def complete(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
+    ) -> list[Completion]:
+        """`n` answers, each a task of its own."""
+
+        async def one() -> Completion:
+            found = [delta.completion async for delta in self.stream(prompt, sampling, tools=tools)][-1]
+            assert found is not None
+            return found
+
+        return list(await asyncio.gather(*(one() for _ in range(n))))
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
+    ) -> AsyncIterator[Delta]:
+        """The answer, a piece for each artifact chunk as it comes. A closed iterator cancels the remote task.
+
+        Unreachable if the agent could not be asked; ModelError if it failed, broke the protocol, or gave no answer in time.
+        """
+        self.check_request(sampling)
+        if tools:
+            raise ConfigError(f"{self.name} is an agent with tools of its own and takes none: leave out tools")
+        messages = [] if isinstance(prompt, str) else list(prompt)
+        thread, text = self._message(prompt if isinstance(prompt, str) else "", messages)
+        answer, shown = _Answer(), ""
+        try:
+            async with asyncio.timeout(self._timeout_s), aclosing(self._asked(thread, text, answer)) as pieces:
+                async for _ in pieces:
+                    if (whole := answer.text) != shown and whole.startswith(shown):
+                        yield Delta(whole[len(shown) :])
+                        shown = whole
+        except TimeoutError:
+            raise ModelError(f"{self.name} gave no answer within {self._timeout_s:g} s: {_where(answer)}") from None
+        if answer.state in _STUCK:
+            state = answer.state.removeprefix("TASK_STATE_").lower().replace("_", " ")
+            raise ModelError(f"{self.name} ended with {state}: {clip(answer.said or 'it gives no reason', 500)}")
+        if answer.text != shown and not shown:
+            yield Delta(answer.text)
+        waits = answer.state == "TASK_STATE_INPUT_REQUIRED"
+        self._keep(messages, answer.text, _Thread(answer.context, answer.task if waits else ""))
+        yield Delta("", Completion(assistant(answer.text), "stop", Usage()))
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
+        """ConfigError: agents give no log-probs."""
+        raise ConfigError(no_scores(self.name))
+
+    # -- one answer --
+
+    async def _asked(self, thread: _Thread, text: str, answer: _Answer) -> AsyncGenerator[None, None]:
+        """Yields whenever more of the answer has come, until it is settled."""
+        try:
+            import a2a.client
+            import httpx
+            from a2a.types.a2a_pb2 import Message as WireMessage
+            from a2a.types.a2a_pb2 import Part, Role, SendMessageRequest
+        except ModuleNotFoundError as error:
+            raise MissingExtra(str(error.name), "a2a", self.name) from None
+        del a2a
+        async with _bounded_client(self._key, self._idle_s, self._url) as http:
+            client = await self._connected(http)
+            message = WireMessage(message_id=secrets.token_hex(12), role=Role.ROLE_USER, parts=[Part(text=text)])
+            message.context_id, message.task_id = thread.context, thread.task
+            answer.context = thread.context
+            came = asyncio.Event()
+            reading = asyncio.create_task(self._read(client, SendMessageRequest(message=message), answer, came))
+            try:
+                while not reading.done() and not answer.is_settled:
+                    came.clear()
+                    waking = asyncio.create_task(came.wait())
+                    await asyncio.wait({reading, waking}, return_when=asyncio.FIRST_COMPLETED)
+                    waking.cancel()
+                    yield
+                broke = reading.exception() if reading.done() else None
+                if isinstance(broke, FirsthandError):
+                    raise broke
+                if broke is not None and not answer.task:
+                    was_sent = not any(isinstance(each, httpx.ConnectError) for each in _causes(broke))
+                    raise self._fault(broke, was_sent=was_sent) from None
+                async for _ in self._looked_up(client, answer):
+                    yield
+            except (asyncio.CancelledError, GeneratorExit, FirsthandError):
+                await self._canceled(client, answer, reading)
+                raise
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, client: Client, request: SendMessageRequest, answer: _Answer, came: asyncio.Event) -> None:
+        """Take the events of an answer until it is settled or they end."""
+        async with aclosing(client.send_message(request)) as events:  # type: ignore[type-var]
+            async for event in events:
+                self._take(event, answer)
+                came.set()
+                if answer.is_settled:
+                    return
+
+    async def _looked_up(self, client: Client, answer: _Answer) -> AsyncGenerator[None, None]:
+        """Follow a task whose stream broke off. ModelError if the agent does not come back."""
+        from a2a.types.a2a_pb2 import GetTaskRequest
+
+        lost_s = 0.0
+        while not answer.is_settled:
+            if not answer.task:
+                raise ModelError(f"{self.name} ended its answer without saying anything: ask it again")
+            try:
+                task = await client.get_task(GetTaskRequest(id=answer.task))
+                self._take_task(task, answer)
+                lost_s = 0.0
+            except Exception as error:
+                if lost_s >= _LOST_S:
+                    raise ModelError(
+                        f"{self.name} broke off and did not come back ({_reason(error)}): {_where(answer)}"
+                    ) from None
+                lost_s += _POLL_S
+            yield
+            await asyncio.sleep(_POLL_S)
+
+    async def _canceled(self, client: Client, answer: _Answer, reading: asyncio.Task[None]) -> None:
+        """Cancel the remote task of an answer that nobody waits for any more, once its id has come."""
+        from a2a.types.a2a_pb2 import CancelTaskRequest
+
+        with suppress(Exception, asyncio.CancelledError):
+            async with asyncio.timeout(_CANCEL_S):
+                while not answer.task and not reading.done():
+                    await asyncio.sleep(0.01)
+                if answer.task and not answer.is_settled:
+                    await client.cancel_task(CancelTaskRequest(id=answer.task))
+
+    async def _connected(self, http: httpx.AsyncClient) -> Client:
+        """A client of the agent, by its card."""
+        from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
+
+        config = ClientConfig(httpx_client=http, supported_protocol_bindings=["JSONRPC", "HTTP+JSON"])
+        try:
+            card = await A2ACardResolver(http, self._url).get_agent_card()
+            self._check(card)
+            return ClientFactory(config).create(card)
+        except (asyncio.CancelledError, FirsthandError):
+            raise
+        except Exception as error:
+            raise self._fault(error, was_sent=False) from None
+
+    def _check(self, card: AgentCard) -> None:
+        """Refuse a card that sends its readers, and their key, to another host, or that nobody trusted has signed."""
+        home = urlsplit(self._url)
+        for interface in card.supported_interfaces:
+            there = urlsplit(interface.url)
+            if interface.protocol_binding == "GRPC":
+                continue
+            if (there.scheme, there.hostname, there.port) != (home.scheme, home.hostname, home.port):
+                raise ModelError(
+                    f"the card of {self.name} sends its clients to {clip(interface.url, 120)!r}, another address: "
+                    "give that one if you trust it"
+                )
+        if self._trusted is not None:
+            verify_card(card, self._trusted)
+
+    def _take(self, event: StreamResponse, answer: _Answer) -> None:
+        answer.events += 1
+        if answer.events > MAX_EVENTS:
+            raise ModelError(f"{self.name} sent more than {MAX_EVENTS:,} events and no answer: {_where(answer)}")
+        match event.WhichOneof("payload"):
+            case "task":
+                self._take_task(event.task, answer)
+            case "message":
+                answer.said, answer.state = _text(event.message.parts), "message"
+                answer.context = event.message.context_id or answer.context
+            case "status_update":
+                update = event.status_update
+                answer.task, answer.context = update.task_id or answer.task, update.context_id or answer.context
+                self._take_status(update.status, answer)
+            case "artifact_update":
+                update_of = event.artifact_update
+                artifact, text = update_of.artifact, _text(update_of.artifact.parts)
+                before = answer.artifacts.get(artifact.artifact_id, "") if update_of.append else ""
+                answer.artifacts[artifact.artifact_id] = before + text
+
+    def _take_task(self, task: Task, answer: _Answer) -> None:
+        answer.task, answer.context = task.id, task.context_id
+        for artifact in task.artifacts:
+            answer.artifacts[artifact.artifact_id] = _text(artifact.parts)
+        self._take_status(task.status, answer)
+
+    def _take_status(self, status: Any, answer: _Answer) -> None:
+        from a2a.types.a2a_pb2 import TaskState
+
+        known = status.state in TaskState.values()
+        answer.state = TaskState.Name(status.state) if known else f"state {status.state}"
+        if answer.is_settled:
+            answer.said = _text(status.message.parts) or answer.said
+            if answer.state == "TASK_STATE_INPUT_REQUIRED":
+                answer.artifacts.clear()
+
+    def _fault(self, error: BaseException, *, was_sent: bool) -> ModelError:
+        """The error for a request that failed: Unreachable only where nothing was asked yet, so that a retry is safe."""
+        ours = next((each for each in _causes(error) if isinstance(each, ModelError)), None)
+        if ours is not None:
+            return ours
+        status = getattr(error, "status_code", None)
+        said = f"{self.name} could not be asked ({_reason(error)})"
+        if was_sent:
+            return ModelError(
+                f"{self.name} broke off or broke the protocol ({_reason(error)}): see on its side what was done"
+            )
+        if status in (401, 403):
+            return ModelError(f"{said}: put its key into {KEY_VARIABLE}")
+        if status is not None and 400 <= status < 500:
+            return ModelError(f"{said}: give the address of an A2A agent")
+        kinds = {kind.__name__ for each in _causes(error) for kind in type(each).__mro__}
+        network = bool(kinds & {"TransportError", "OSError"})
+        if network or (status is not None and status >= 500):
+            return Unreachable(f"{said}: check that it runs, and its address")
+        return ModelError(f"{said}: its card is not one of A2A 1.0")
+
+    # -- conversations --
+
+    def _message(self, text: str, messages: Sequence[Message]) -> tuple[_Thread, str]:
+        """The remote side of a conversation and the text to send: all of it, where the agent does not know the beginning."""
+        if not messages:
+            return _Thread(), text
+        last, before = messages[-1], messages[:-1]
+        if (thread := self._threads.get(_digest(before))) is not None and before:
+            return thread, last.text
+        if not before:
+            return _Thread(), last.text
+        lines = [f"{each.role}: {each.text}" for each in before if each.text]
+        return _Thread(), "\n\n".join(["The conversation so far:", *lines, "The message to answer:", last.text])
+
+    def _keep(self, messages: Sequence[Message], text: str, thread: _Thread) -> None:
+        self._threads[_digest([*messages, assistant(text)])] = thread
+        if len(self._threads) > _MOST_THREADS:
+            self._threads.popitem(last=False)
+
+
+def verify_card(card: AgentCard, trusted: Mapping[str, str | bytes]) -> None:
+    """ModelError unless a signature of the card is of one of these public keys, by key id.
+
+    Keys come from the caller alone: a card that names where its own key is proves nothing.
+    """
+    from a2a.utils.signing import SignatureVerificationError, create_signature_verifier
+    from jwt.exceptions import InvalidKeyError
+
+    def key_of(key_id: str | None, jku: str | None) -> str | bytes:
+        if key_id is None or key_id not in trusted:
+            raise InvalidKeyError(f"no key {key_id!r}")
+        return trusted[key_id]
+
+    try:
+        create_signature_verifier(key_of, ["ES256"])(card)
+    except (SignatureVerificationError, ValueError, TypeError) as error:
+        raise ModelError(f"the card of {card.name[:80]!r} is not signed by a key that you trust: {error}") from None
+
+
+def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
+    """An HTTP client that follows no redirect, and reads no more than MAX_BYTES of a response."""
+    import httpx
+
+    class _Bounded(httpx.AsyncByteStream):
+        def __init__(self, inner: httpx.AsyncByteStream):
+            self._inner = inner
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for piece in self._inner:
+                size += len(piece)
+                if size > MAX_BYTES:
+                    raise ModelError(
+                        f"a2a:{url} sent more than {MAX_BYTES >> 20} MiB in one response, so it is not read"
+                    )
+                yield piece
+
+        async def aclose(self) -> None:
+            await self._inner.aclose()
+
+    class _Transport(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            response = await super().handle_async_request(request)
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            response.stream = _Bounded(response.stream)
+            return response
+
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return httpx.AsyncClient(
+        transport=_Transport(), headers=headers, timeout=httpx.Timeout(idle_s, connect=10.0), follow_redirects=False
+    )
+
+
+def _text(parts: Any) -> str:
+    """The text of a message's parts, data as JSON; of a file its name."""
+    from google.protobuf.json_format import MessageToDict
+
+    pieces = []
+    for part in parts:
+        match part.WhichOneof("content"):
+            case "text":
+                pieces.append(part.text)
+            case "data":
+                pieces.append(canonical(MessageToDict(part.data)))
+            case "url" | "raw":
+                pieces.append(f"[file {part.filename or part.url or part.media_type}]")
+    return "\n".join(pieces)
+
+
+def _digest(messages: Sequence[Message]) -> str:
+    body = canonical([[each.role, each.text.strip()] for each in messages])
+    return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and what it came from."""
+    found: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in found:
+        found.append(cause)
+        cause = cause.__cause__
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    return clip(f"{type(error).__name__}: {error}", 200)
+
+
+def _where(answer: _Answer) -> str:
+    """Where a broken answer can be looked for."""
+    return f"its task is {answer.task}" if answer.task else "it gave no task"

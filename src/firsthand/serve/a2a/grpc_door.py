@@ -1,0 +1,119 @@
+"""The gRPC binding of A2A on a port of its own, with the server's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import a2a.types.a2a_pb2_grpc as a2a_grpc
+import grpc
+import grpc.aio
+from a2a.auth.user import User
+from a2a.server.request_handlers.grpc_handler import DefaultGrpcServerCallContextBuilder, GrpcHandler
+from a2a.server.request_handlers.request_handler import RequestHandler
+
+from firsthand.errors import ConfigError
+from firsthand.serve.a2a.a2a_handler import ClientUser
+from firsthand.serve.admission.api_keys import Client, Keys
+from firsthand.serve.admission.server_admission import Admission
+from firsthand.serve.http.listen_address import ListenAddress
+
+MAX_MESSAGE_BYTES = 4 << 20
+_STOP_S = 2.0
+
+
+class GrpcDoor:
+    """A gRPC server that runs as long as the server that it belongs to."""
+
+    def __init__(self, address: ListenAddress, port: int, admission: Admission):
+        self._address, self._wanted, self._admission = address, port, admission
+        self._server: grpc.aio.Server | None = None
+        self.port = port
+        """The port, once it is open."""
+
+    def open_port(self) -> int:
+        """Choose the port, so that the card can name it before the server starts."""
+        if not self._wanted:
+            import socket
+
+            with socket.socket() as probe:
+                probe.bind((self._address.host, 0))
+                self.port = probe.getsockname()[1]
+        return self.port
+
+    async def start(self, handler: RequestHandler) -> None:
+        """Take requests."""
+        server = grpc.aio.server(
+            interceptors=[_Keys(self._admission)],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_concurrent_streams", 256),
+            ],
+            maximum_concurrent_rpcs=self._admission.settings.max_requests,
+        )
+        service = GrpcHandler(handler, _Users(self._admission.keys))
+        a2a_grpc.add_A2AServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        where = f"{self._address.host}:{self.port}"
+        cert, key = self._address.tls_cert, self._address.tls_key
+        try:
+            if cert is not None and key is not None:
+                pair = (key.read_bytes(), cert.read_bytes())
+                server.add_secure_port(where, grpc.ssl_server_credentials([pair]))
+            else:
+                server.add_insecure_port(where)
+        except (RuntimeError, OSError) as error:
+            raise ConfigError(f"{where} cannot be opened for gRPC: {error}") from None
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """Close the port; calls under way have a moment to end."""
+        if self._server is not None:
+            await self._server.stop(_STOP_S)
+
+
+class _Keys(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Refuses calls without a key or of another version, and all calls while the server stops."""
+
+    def __init__(self, admission: Admission):
+        self._admission = admission
+
+    async def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
+        """The handler of a call, or one that refuses it."""
+        if self._admission.is_draining:
+            return _refusing(grpc.StatusCode.UNAVAILABLE, "the server is stopping: ask another one")
+        if _client(self._admission.keys, details.invocation_metadata) is None:
+            return _refusing(
+                grpc.StatusCode.UNAUTHENTICATED, "the API key is missing or not known: send it as a Bearer token"
+            )
+        version = next((value for name, value in details.invocation_metadata if name.lower() == "a2a-version"), "1.0")
+        if str(version).partition(".")[0] != "1":
+            return _refusing(grpc.StatusCode.UNIMPLEMENTED, f"A2A {str(version)[:40]!r} is not spoken here: use 1.0")
+        return await continuation(details)
+
+
+class _Users(DefaultGrpcServerCallContextBuilder):
+    """Makes the SDK's user of a call."""
+
+    def __init__(self, keys: Keys):
+        self._keys = keys
+
+    def build_user(self, context: grpc.aio.ServicerContext) -> User:
+        """The client of a call, which has passed the interceptor."""
+        client = _client(self._keys, context.invocation_metadata() or ())
+        assert client is not None, "the interceptor refuses calls without a key"
+        return ClientUser(client.name)
+
+
+def _client(keys: Keys, metadata: Any) -> Client | None:
+    given = [value for name, value in metadata if name.lower() == "authorization"]
+    text = given[0] if len(given) == 1 and isinstance(given[0], str) else None
+    return keys.find(text) if len(given) < 2 else None
+
+
+def _refusing(code: grpc.StatusCode, text: str) -> Any:
+    async def refuse(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        await context.abort(code, text)
+
+    return grpc.unary_unary_rpc_method_handler(refuse)

@@ -1,0 +1,204 @@
+"""TurnExecutor: what the A2A SDK calls an executor, made of the sessions' turns.
+
+A task is a turn, a context is a session. `input-required` is an approval: the message that answers it says yes or no, or
+carries data such as {"approval": "apr_...", "allowed": true}. Steps are status updates, the answer is an artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from a2a.server.agent_execution.agent_executor import AgentExecutor
+from a2a.server.agent_execution.context import RequestContext
+from a2a.server.events.event_queue import EventQueue
+from a2a.server.tasks.task_updater import TaskUpdater
+from a2a.types.a2a_pb2 import Message as WireMessage
+from a2a.types.a2a_pb2 import Part, Task, TaskState, TaskStatus
+from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Value
+
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.loop.listener import Began
+from firsthand.message import Json, canonical
+from firsthand.serve.agents.parked_approval import read_decision
+from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
+from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.trace import Call
+
+_SHOWN = 500
+_MOST_TOLD = 10_000
+"""Ends that are remembered, so that a cancel that raced an answer does not tell another one."""
+ANSWER = "answer"
+"""Name and id of the artifact that holds the answer."""
+
+
+class TurnExecutor(AgentExecutor):
+    """Runs a task as a turn of a session."""
+
+    def __init__(self, sessions: ServedSessions):
+        self._sessions = sessions
+        self.following: set[str] = set()
+        """Turns whose events go to their tasks now."""
+        self._told: dict[str, None] = {}
+
+    async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
+        """Begin a turn, answer what it waits for, or go on telling of it; returns when it is settled."""
+        task_id, context_id = _ids(context)
+        owner, updater = context.call_context.user.user_name, TaskUpdater(event_queue, task_id, context_id)
+        self.following.add(task_id)
+        try:
+            if context.current_task is None:
+                await self._begin(context, event_queue, owner, task_id, context_id)
+            elif context.message is not None and not await self._answer(context.message, updater, owner, task_id):
+                return
+            await self._follow(updater, owner, task_id)
+        finally:
+            self.following.discard(task_id)
+
+    async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
+        """Cancel the turn of a task."""
+        task_id, context_id = _ids(context)
+        updater = TaskUpdater(event_queue, task_id, context_id)
+        try:
+            await self._sessions.cancel(task_id, context.call_context.user.user_name)
+        except TurnOver:
+            pass  # it ended first, and that is what the task will say
+        except UnknownName:  # the server died between the task and its turn
+            await updater.cancel()
+            return
+        await self._settle(updater, self._sessions.store.turn(task_id))
+
+    async def _begin(
+        self, context: RequestContext, queue: EventQueue, owner: str, task_id: str, context_id: str
+    ) -> None:
+        message = context.message
+        assert message is not None, "a task begins with a message"
+        text = text_of(message)
+        task = Task(
+            id=task_id,
+            context_id=context_id,
+            status=TaskStatus(state=TaskState.TASK_STATE_SUBMITTED),
+            history=[message],
+        )
+        task.status.timestamp.GetCurrentTime()
+        try:
+            self._sessions.submit(owner, text, context=context_id, id=task_id)
+        except ConfigError as error:
+            raise InvalidParamsError(str(error)) from None
+        await queue.enqueue_event(task)
+
+    async def _answer(self, message: WireMessage, updater: TaskUpdater, owner: str, task_id: str) -> bool:
+        """Answer the approvals that a message is about. False if it answers none, and the question is asked again."""
+        try:
+            pending = self._sessions.store.pending(self._sessions.store.turn(task_id, owner).id)
+        except UnknownName:
+            return True
+        answers = decisions(message, pending)
+        for approval, allowed in answers.items():
+            try:
+                self._sessions.answer(approval, allowed, owner=owner, by=owner)
+            except (TurnOver, UnknownName):
+                continue
+        if answers or not pending:
+            return True
+        again = "; ".join(f"{each.id}: {each.tool}" for each in pending)
+        text = f"say yes or no, or send data with approval and allowed; this waits for an answer: {again}"
+        await updater.requires_input(updater.new_agent_message([Part(text=text), *_questions(pending)]))
+        return False
+
+    async def _follow(self, updater: TaskUpdater, owner: str, task_id: str) -> None:
+        """Tell of a turn until it is settled."""
+        working = False
+        try:
+            async for news in self._sessions.follow(task_id, owner):
+                if isinstance(news, SessionTurn) and news.state == "working" and not working:
+                    working = True
+                    await updater.start_work()
+                elif (line := _line(news)) and working:
+                    await updater.start_work(updater.new_agent_message([Part(text=line)]))
+            turn = self._sessions.store.turn(task_id)
+        except UnknownName:  # the server died before the turn was kept
+            await updater.failed(updater.new_agent_message([Part(text="the server was stopped before this began")]))
+            return
+        await self._settle(updater, turn)
+
+    async def _settle(self, updater: TaskUpdater, turn: SessionTurn) -> None:
+        """Tell a settled turn's state, once."""
+        if turn.id in self._told:
+            return
+        if turn.is_over:
+            self._told[turn.id] = None
+            if len(self._told) > _MOST_TOLD:
+                del self._told[next(iter(self._told))]
+        match turn.state:
+            case "completed":
+                parts = [Part(text=turn.answer or "", media_type="text/plain")]
+                await updater.add_artifact(parts, artifact_id=ANSWER, name=ANSWER, last_chunk=True)
+                await updater.complete()
+            case "failed":
+                await updater.failed(updater.new_agent_message([Part(text=turn.error or "it failed")]))
+            case "canceled":
+                await updater.cancel()
+            case "input_required":
+                pending = self._sessions.store.pending(turn.id)
+                text = "\n\n".join(each.question for each in pending)
+                await updater.requires_input(updater.new_agent_message([Part(text=text), *_questions(pending)]))
+
+
+def text_of(message: WireMessage) -> str:
+    """The text of a message, data as JSON; ContentTypeNotSupportedError for files, and for nothing at all."""
+    pieces: list[str] = []
+    for part in message.parts:
+        match part.WhichOneof("content"):
+            case "text":
+                pieces.append(part.text)
+            case "data":
+                pieces.append(canonical(MessageToDict(part.data)))
+            case kind:
+                raise ContentTypeNotSupportedError(
+                    f"a part of the message is {kind or 'empty'} ({part.media_type[:80]}): send text or data"
+                )
+    text = "\n".join(pieces)
+    if not text.strip():
+        raise InvalidParamsError("the message says nothing: send text")
+    return text
+
+
+def decisions(message: WireMessage, pending: Sequence[AskedApproval]) -> dict[str, bool]:
+    """The answers that a message gives: approval -> allowed. A bare yes or no counts only where one thing is asked."""
+    known = {each.id for each in pending}
+    found: dict[str, bool] = {}
+    for part in message.parts:
+        kind = part.WhichOneof("content")
+        if kind == "data":
+            body = MessageToDict(part.data)
+            if isinstance(body, dict) and isinstance(allowed := body.get("allowed"), bool):
+                approval = body.get("approval", next(iter(known)) if len(known) == 1 else "")
+                if approval in known:
+                    found[approval] = allowed
+        elif kind == "text" and len(known) == 1 and (said := read_decision(part.text)) is not None:
+            found[next(iter(known))] = said
+    return found
+
+
+def _ids(context: RequestContext) -> tuple[str, str]:
+    assert context.task_id is not None and context.context_id is not None, "the SDK gives every task both ids"
+    return context.task_id, context.context_id
+
+
+def _questions(pending: Sequence[AskedApproval]) -> list[Part]:
+    bodies: list[Json] = [
+        {"approval": each.id, "tool": each.tool, "effect": each.effect, "arguments": each.arguments} for each in pending
+    ]
+    return [Part(data=ParseDict(body, Value()), media_type="application/json") for body in bodies]
+
+
+def _line(news: object) -> str:
+    """A tool call or its result, as a person may read it."""
+    match news:
+        case Began(kind="tool", detail=detail):
+            return f"{detail.get('name')}({canonical(detail.get('arguments', {}))[:_SHOWN]})"
+        case Call(kind="tool", detail=detail, error=error):
+            return f"-> {str(detail.get('result', error or ''))[:_SHOWN]}"
+    return ""

@@ -1,0 +1,135 @@
+"""Push notifications: to public addresses only, or to those the operator allows, and to no other that a name turns into.
+
+A webhook's URL is a client's, and the server is inside a network that the client is not. So the address is checked when the
+webhook is set, and once more when a connection is opened, which goes to the checked address; redirects are not followed, an
+answer is not read, and whatever fails is tried again a few times and then given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import httpcore
+from a2a.server.tasks.push_notification_sender import PushNotificationEvent, PushNotificationSender
+from a2a.types.a2a_pb2 import TaskPushNotificationConfig
+from a2a.utils.errors import InvalidParamsError
+from a2a.utils.proto_utils import to_stream_response
+from google.protobuf.json_format import MessageToDict
+
+from firsthand.errors import ToolError
+from firsthand.serve.a2a.sqlite_tasks import SqlitePushConfigs
+from firsthand.tools.fetch import read_url, trusted
+from firsthand.tools.web.addresses import PinnedBackend, Resolver, Rules, checked_addresses, read_host, resolve
+
+MAX_HEADER_CHARS = 4096
+_TRIES, _FIRST_WAIT_S, _TIMEOUT_S = 3, 0.2, 5.0
+
+
+async def check_webhook(config: TaskPushNotificationConfig, rules: Rules, resolver: Resolver = resolve) -> None:
+    """InvalidParamsError for a webhook that may not be called, or whose headers could not be sent.
+
+    A name that is not known now is taken: it is checked again before each call.
+    """
+    try:
+        url = read_url(config.url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        if port not in rules.ports:
+            raise ToolError(f"port {port} may not be used: {', '.join(map(str, sorted(rules.ports)))} may")
+        read_host(url.host)
+        await checked_addresses(url.host, port, rules, resolver)
+    except ToolError as error:
+        if " is not known: " not in str(error):
+            raise InvalidParamsError(f"the push notification URL was refused: {error}") from None
+    for value in (config.token, config.authentication.scheme, config.authentication.credentials):
+        if len(value) > MAX_HEADER_CHARS or not value.isascii() or not value.isprintable():
+            raise InvalidParamsError("token, scheme and credentials are printable ASCII of at most 4,096 characters")
+
+
+class WebhookSender(PushNotificationSender):
+    """Calls the webhooks of a task with each of its events, in order, without holding up the task."""
+
+    def __init__(
+        self,
+        configs: SqlitePushConfigs,
+        rules: Rules,
+        *,
+        resolver: Resolver = resolve,
+        on_failure: Callable[[str, str], None] = lambda task, why: None,
+    ):
+        self._configs, self._rules, self._resolver, self.on_failure = configs, rules, resolver, on_failure
+        self._queues: dict[str, asyncio.Queue[bytes]] = {}
+        self._workers: dict[str, asyncio.Task[None]] = {}
+
+    async def send_notification(self, task_id: str, event: PushNotificationEvent) -> None:
+        """Queue an event for the task's webhooks."""
+        if not await self._configs.get_info_for_dispatch(task_id):
+            return
+        queue = self._queues.setdefault(task_id, asyncio.Queue())
+        queue.put_nowait(json.dumps(MessageToDict(to_stream_response(event))).encode())
+        if task_id not in self._workers:
+            self._workers[task_id] = asyncio.create_task(self._work(task_id, queue))
+
+    async def aclose(self) -> None:
+        """Give up what is queued."""
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(self, task_id: str, queue: asyncio.Queue[bytes]) -> None:
+        try:
+            while not queue.empty():
+                body = queue.get_nowait()
+                configs = await self._configs.get_info_for_dispatch(task_id)
+                await asyncio.gather(*(self._call(config, body) for config in configs))
+        finally:
+            self._workers.pop(task_id, None)
+            self._queues.pop(task_id, None)
+
+    async def _call(self, config: TaskPushNotificationConfig, body: bytes) -> None:
+        """Call one webhook, a few times if need be."""
+        why = ""
+        for number in range(_TRIES):
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    status = await self._post(config, body)
+                if status < 300:
+                    return
+                why = f"it answers with status {status}"
+            except ToolError as error:  # it may not be called, now or later
+                self.on_failure(config.task_id, str(error))
+                return
+            except (
+                TimeoutError,
+                OSError,
+                httpcore.NetworkError,
+                httpcore.ProtocolError,
+                httpcore.TimeoutException,
+            ) as error:
+                why = f"{type(error).__name__}: {error}"[:200]
+            await asyncio.sleep(_FIRST_WAIT_S * 4**number)
+        self.on_failure(config.task_id, why)
+
+    async def _post(self, config: TaskPushNotificationConfig, body: bytes) -> int:
+        url = read_url(config.url)
+        headers = [
+            (b"host", url.netloc),
+            (b"user-agent", b"firsthand"),
+            (b"content-type", b"application/a2a+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        if config.token:
+            headers.append((b"x-a2a-notification-token", config.token.encode()))
+        if config.authentication.scheme and config.authentication.credentials:
+            value = f"{config.authentication.scheme} {config.authentication.credentials}"
+            headers.append((b"authorization", value.encode()))
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        backend = PinnedBackend(self._rules, self._resolver)
+        async with (
+            httpcore.AsyncConnectionPool(ssl_context=trusted(), network_backend=backend) as pool,
+            pool.stream("POST", target, headers=headers, content=body) as response,
+        ):
+            return int(response.status)

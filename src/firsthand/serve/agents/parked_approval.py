@@ -1,0 +1,79 @@
+"""Approvals that are asked over the wire: a question is a row in the store, and may be answered days later.
+
+An attempt whose call needs an answer is ended, once nothing else of it runs, with the stop reason `input_required`. When the
+answer is there the turn is attempted again: its journal holds all it had done, so it goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+
+from firsthand.errors import LimitExceeded
+from firsthand.loop.approval import Decision, question
+from firsthand.loop.listener import Began, Step
+from firsthand.message import Json
+from firsthand.serve.agents.session_store import AskedApproval, SessionStore, SessionTurn
+from firsthand.serve.agents.session_trace import HeardSteps
+from firsthand.tool import Tool
+
+PARKED = "approval"
+"""The limit that ends an attempt which waits for an answer."""
+_STILL_S = 0.02
+"""Seconds in which a branch that was started together with the question may begin."""
+_YES = frozenset(("yes", "y", "approve", "approved", "allow", "allowed", "ok", "true"))
+_NO = frozenset(("no", "n", "deny", "denied", "reject", "rejected", "refuse", "false"))
+_calling: ContextVar[str] = ContextVar("firsthand_calling", default="")
+"""The effect of the tool call that the running code makes."""
+
+
+class ParkedApproval:
+    """Answers from the store; without an answer it ends the attempt as soon as the rest of it stands still."""
+
+    def __init__(self, store: SessionStore, turn: SessionTurn, heard: HeardSteps):
+        self._store, self._turn, self._heard = store, turn, heard
+        self.waiting: dict[str, AskedApproval] = {}
+        """The questions without an answer, by effect."""
+        self._moved = asyncio.Event()
+
+    def hear(self, step: Step) -> None:
+        """Follow the attempt's steps."""
+        if isinstance(step, Began) and step.kind == "tool":
+            _calling.set(step.id)
+        self._moved.set()
+
+    async def __call__(self, tool: Tool, arguments: Json) -> Decision:
+        """The answer to this call's question. LimitExceeded, when nothing else runs, where there is none yet."""
+        call = _calling.get()
+        asked = self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, question(tool, arguments))
+        if asked.state == "pending":
+            self.waiting[call] = asked
+            self._moved.set()
+            await self._stand_still()
+            asked = self._store.approval(asked.id)
+            if asked.state == "pending":
+                raise LimitExceeded(PARKED, f"{tool.name} waits for an answer to {asked.id}")
+            del self.waiting[call]
+        return Decision(asked.state == "allowed", asked.answered_by, asked.reason or _reason(asked))
+
+    async def _stand_still(self) -> None:
+        """Wait until every effect under way waits for an answer too, and none begins for a moment: none is cut off."""
+        while True:
+            while len(self._heard.open) > len(self.waiting):
+                self._moved.clear()
+                await self._moved.wait()
+            self._moved.clear()
+            try:
+                await asyncio.wait_for(self._moved.wait(), _STILL_S)
+            except TimeoutError:
+                return
+
+
+def _reason(asked: AskedApproval) -> str:
+    return "" if asked.state == "allowed" else f"{asked.answered_by} did not approve this call of {asked.tool}"
+
+
+def read_decision(text: str) -> bool | None:
+    """True for a text that says yes, False for one that says no, None for any other."""
+    word = text.strip().strip(".!").lower()
+    return True if word in _YES else False if word in _NO else None

@@ -1,0 +1,313 @@
+"""ServedSessions: runs the turns of a served agent's sessions, each an attempt in a run, and lets others follow them.
+
+A turn is kept before it is begun, its effects before they are acknowledged, and its trace before it is over. So a server
+that is killed goes on with every open turn when it starts again, and repeats nothing that was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from firsthand.agent import Agent
+from firsthand.benchmark import NamedSetting
+from firsthand.errors import ConfigError, FirsthandError, StoreError
+from firsthand.loop.listener import Began, Piece, Step
+from firsthand.message import Message, assistant, user
+from firsthand.rollout import Place, rollout
+from firsthand.runs.run_folder import Run
+from firsthand.serve.agents.parked_approval import ParkedApproval
+from firsthand.serve.agents.session_settings import SessionSettings
+from firsthand.serve.agents.session_store import SessionRow, SessionStore, SessionTurn, TurnState
+from firsthand.serve.agents.session_trace import HeardSteps, joined
+from firsthand.task import Task
+from firsthand.trace import Call, Failure, Trace, new_trace_id
+
+SETTING = NamedSetting("served")
+"""The benchmark name in the traces of sessions."""
+MAX_PROMPT_CHARS = 1_000_000
+_MOST_NEWS = 1000
+"""Steps that a slow follower may lag behind; of what comes after it misses steps, and no state."""
+
+News = SessionTurn | Step
+"""What a follower of a turn is told: a new state, or a step of the attempt."""
+
+
+class TurnOver(FirsthandError):
+    """A turn that is over can be neither cancelled nor answered."""
+
+
+class ServedSessions:
+    """The sessions of one agent in one run. Use it inside `running()`."""
+
+    def __init__(
+        self, agent: Agent, run: Run, store: SessionStore, settings: SessionSettings | None = None, *, seed: int = 0
+    ):
+        self.agent, self.run, self.store = agent, run, store
+        self.settings = settings or SessionSettings()
+        self._seed = seed
+        self.on_bug: Callable[[str], None] = lambda text: None
+        """Told the traceback of a bug that ended a turn."""
+        self.on_begin: list[Callable[[SessionTurn], None]] = []
+        """Each is told when a turn begins or goes on."""
+        self._driving: dict[str, asyncio.Task[None]] = {}
+        self._attempts: dict[str, asyncio.Task[Trace]] = {}
+        self._canceled: set[str] = set()
+        self._followers: dict[str, set[asyncio.Queue[News]]] = {}
+        self._slots = asyncio.Semaphore(self.settings.max_turns)
+        self._closing = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """Go on with all open turns, and take new ones while the block lasts. Open turns stay open after it."""
+        with self.run.working():
+            for session in dict.fromkeys(turn.session for turn in self.store.unfinished()):
+                self._wake(session)
+            poll = asyncio.create_task(self._poll())
+            try:
+                yield
+            finally:
+                self._closing = True
+                poll.cancel()
+                tasks = [poll, *self._driving.values()]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- for the doors --
+
+    def submit(
+        self, owner: str, prompt: str, *, context: str, conversation: Sequence[Message] = (), id: str = ""
+    ) -> SessionTurn:
+        """A new turn of the client's session `context`; it waits for the turns before it. `conversation` opens a new one."""
+        if len(prompt) > MAX_PROMPT_CHARS:
+            raise ConfigError(f"the message has {len(prompt):,} characters: at most {MAX_PROMPT_CHARS:,} are taken")
+        mine = sum(turn.owner == owner for turn in self.store.unfinished())
+        if mine >= self.settings.open_turns:
+            raise ConfigError(f"{mine} turns are open already: answer or cancel some of them first")
+        session = self.store.open_session(owner, context, conversation)
+        turn = self.store.add_turn(session.id, prompt, id=id)
+        self._wake(session.id)
+        return turn
+
+    def answer(
+        self, approval: str, allowed: bool, *, owner: str | None = None, by: str, reason: str = ""
+    ) -> SessionTurn:
+        """Answer an approval; its turn goes on. TurnOver if it has an answer, UnknownName if it is another client's."""
+        asked = self.store.approval(approval, owner)
+        if not self.store.answer(approval, allowed, by=by, reason=reason):
+            raise TurnOver(f"{approval} was {self.store.approval(approval).state} before: it is answered once")
+        turn = self.store.turn(asked.turn)
+        self._wake(turn.session)
+        return turn
+
+    async def cancel(self, id: str, owner: str | None = None) -> SessionTurn:
+        """Cancel a turn; what it had done is in the session's trace. TurnOver if it is over already."""
+        turn = self.store.turn(id, owner)
+        if turn.is_over:
+            raise TurnOver(f"the turn {id} is {turn.state}: only an open one can be cancelled")
+        if (attempt := self._attempts.get(id)) is not None:
+            self._canceled.add(id)
+            attempt.cancel()
+            async for news in self.follow(id, owner):
+                if isinstance(news, SessionTurn) and news.is_over:
+                    break
+        else:
+            self._end(self.store.turn(id), "canceled", None, None, self._empty(turn, "it was cancelled"))
+            self._wake(turn.session)
+        found = self.store.turn(id)
+        if found.state != "canceled":
+            raise TurnOver(f"the turn {id} is {found.state}: it ended before it could be cancelled")
+        return found
+
+    async def follow(self, id: str, owner: str | None = None) -> AsyncGenerator[News, None]:
+        """The turn's state now, and all news of it until it is settled: over, or waiting for an answer."""
+        queue: asyncio.Queue[News] = asyncio.Queue()
+        followers = self._followers.setdefault(id, set())
+        followers.add(queue)
+        try:
+            turn = self.store.turn(id, owner)
+            yield turn
+            while not (turn.is_over or (turn.state == "input_required" and self.store.pending(id))):
+                news = await queue.get()
+                yield news
+                turn = news if isinstance(news, SessionTurn) else turn
+        finally:
+            followers.discard(queue)
+            if not followers:
+                self._followers.pop(id, None)
+
+    async def settled(self, id: str) -> SessionTurn:
+        """The turn, once it is over or waits for an answer."""
+        async for _ in self.follow(id):
+            pass
+        return self.store.turn(id)
+
+    def is_followed(self, id: str) -> bool:
+        """True if somebody follows the turn."""
+        return id in self._followers
+
+    def trace(self, session: str) -> Trace | None:
+        """The trace of a session as it stands; None before its first turn was attempted."""
+        tries = self.run.tries(self._place(session).id)
+        return tries[-1] if tries else None
+
+    # -- turns --
+
+    def _wake(self, session: str) -> None:
+        if session not in self._driving and not self._closing:
+            self._driving[session] = asyncio.create_task(self._drive(session), name=f"session {session}")
+
+    async def _poll(self) -> None:
+        """Wake sessions whose questions were answered by another process."""
+        while True:
+            await asyncio.sleep(self.settings.poll_s)
+            with suppress(StoreError):
+                for session in self.store.answered_elsewhere():
+                    self._wake(session)
+
+    async def _drive(self, session: str) -> None:
+        """Attempt the session's turns, one after the other, until one has to wait."""
+        try:
+            while (turn := self.store.next_turn(session)) is not None:
+                async with self._slots:
+                    await self._attempt(self.store.session(session), turn)
+        except StoreError as error:  # what cannot be recorded must not go on
+            self.on_bug(str(error))
+        finally:
+            del self._driving[session]
+
+    async def _attempt(self, session: SessionRow, turn: SessionTurn) -> None:
+        if not self._move(turn, "working"):
+            return
+        for told in self.on_begin:
+            told(turn)
+        heard = HeardSteps()
+        ask = ParkedApproval(self.store, turn, heard)
+
+        def hear(step: Step) -> None:
+            heard.hear(step)
+            ask.hear(step)
+            parked = isinstance(step, Call) and (step.replayed or step.id in ask.waiting)
+            if isinstance(step, Began | Piece | Call) and not parked:
+                self._tell(turn.id, step)
+
+        agent = replace(self.agent, approval=replace(self.agent.approval, ask=ask))
+        history = self.history(turn)
+        task = Task(
+            session.id, turn.prompt, conversation=history, metadata={"owner": session.owner, "turn": turn.number}
+        )
+        place = self._place(session.id)
+        began = datetime.now(UTC)
+        work = self._attempts[turn.id] = asyncio.create_task(
+            rollout(
+                agent,
+                task,
+                benchmark=SETTING,
+                seed=self._seed + turn.number,
+                journal=self.run.journal(f"{place.id}.{turn.number}"),
+                listener=hear,
+            )
+        )
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError:  # the server stops: the journal has what was done, and the turn stays open
+            work.cancel()
+            await asyncio.wait({work})
+            raise
+        finally:
+            del self._attempts[turn.id]
+        seconds = (datetime.now(UTC) - began).total_seconds()
+        if work.cancelled():
+            partial = replace(self._empty(turn, "it was cancelled"), duration_s=seconds)
+            self._end(turn, "canceled", None, None, heard.trace(partial), history)
+            self._canceled.discard(turn.id)
+            return
+        if (error := work.exception()) is not None:
+            self._fail(turn, error, heard.trace(replace(self._empty(turn, ""), duration_s=seconds)), history)
+            return
+        trace = work.result()
+        canceled = turn.id in self._canceled
+        self._canceled.discard(turn.id)
+        if trace.error is not None and trace.error.traceback:
+            self.on_bug(trace.error.traceback)
+        if canceled:
+            self._end(turn, "canceled", None, None, trace, history)
+        elif ask.waiting and self.store.pending(turn.id):
+            self._end(turn, "input_required", None, None, trace, history)
+        elif ask.waiting:  # answered by somebody while the attempt was being ended: the next look goes on with it
+            self._move(turn, "submitted")
+        elif trace.error is not None:
+            self._end(turn, "failed", None, _public(trace.error), trace, history)
+        elif trace.answer is None:
+            self._end(turn, "failed", None, f"the attempt was ended by {trace.stop_reason}", trace, history)
+        else:
+            self._end(turn, "completed", trace.answer, None, trace, history)
+
+    def _fail(self, turn: SessionTurn, error: BaseException, trace: Trace, history: Sequence[Message]) -> None:
+        """End a turn whose attempt could not be made, such as for a full disk."""
+        if not isinstance(error, FirsthandError):
+            self.on_bug("".join(traceback.format_exception(error))[-8000:])
+        failure = Failure(type(error).__name__, str(error))
+        self._end(turn, "failed", None, str(error), replace(trace, error=failure, stop_reason="error"), history)
+
+    def _end(
+        self,
+        turn: SessionTurn,
+        state: TurnState,
+        answer: str | None,
+        error: str | None,
+        attempt: Trace,
+        history: Sequence[Message] = (),
+    ) -> None:
+        """Keep the session's trace, then the turn's state: a crash between them repeats the first, from the journal."""
+        settled = replace(turn, state=state, answer=answer, error=error)
+        self.run.append(joined(self.trace(turn.session), attempt, settled, history))
+        self._move(settled, state)
+
+    def _move(self, turn: SessionTurn, state: TurnState) -> bool:
+        moved = self.store.move(turn.id, state, answer=turn.answer, error=turn.error)
+        if moved:
+            self._tell(turn.id, self.store.turn(turn.id))
+        return moved
+
+    def _tell(self, id: str, news: News) -> None:
+        for queue in self._followers.get(id, ()):
+            if isinstance(news, SessionTurn) or queue.qsize() < _MOST_NEWS:
+                queue.put_nowait(news)
+
+    def history(self, turn: SessionTurn) -> tuple[Message, ...]:
+        """The messages before a turn. Turns that failed or were cancelled have left none."""
+        session = self.store.session(turn.session)
+        messages = list(session.conversation)
+        for each in self.store.turns(session.id):
+            if each.number < turn.number and each.state == "completed":
+                messages += [user(each.prompt), assistant(each.answer or "")]
+        return tuple(messages)
+
+    def _place(self, session: str) -> Place:
+        return Place(self.agent, SETTING, Task(session, "a session"))
+
+    def _empty(self, turn: SessionTurn, why: str) -> Trace:
+        """The trace of an attempt in which nothing happened."""
+        return Trace(
+            id=new_trace_id(),
+            place=self._place(turn.session).id,
+            benchmark=SETTING.name,
+            task_id=turn.session,
+            agent=self.agent.to_json(),
+            epoch=0,
+            seed=self._seed + turn.number,
+            started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            duration_s=0.0,
+            stop_reason=why or "error",
+        )
+
+
+def _public(error: Failure) -> str:
+    """The error as a client may read it: the text of a bug may hold anything."""
+    return error.message if error.traceback is None else "the agent met a bug of its own; the server's log has it"

@@ -1,0 +1,225 @@
+"""SessionModel: a served agent as a Model, so that OpenAI's routes answer with its sessions and stream its steps.
+
+A chat belongs to the session whose messages are those before the last one: clients send no id, and a conversation that goes
+on elsewhere begins a session of its own. What a person has to approve comes as a call of the function `approval`, whose
+result, `yes` or `no`, is the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from firsthand.errors import ConfigError, ModelError
+from firsthand.loop.listener import Began, Piece
+from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, canonical, user
+from firsthand.model import CallDelta, Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.serve.agents.parked_approval import read_decision
+from firsthand.serve.agents.served_sessions import News, ServedSessions
+from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.trace import Call, Trace
+
+ASK = "approval"
+"""The function that a client is asked to call in place of a person."""
+_SHOWN = 500
+_CLOSE = "</think>"
+
+
+@dataclass
+class Caller:
+    """The client of the request under way, and the session that answers it."""
+
+    name: str = "anyone"
+    session: str = ""
+
+
+caller: ContextVar[Caller | None] = ContextVar("firsthand_caller", default=None)
+
+
+class SessionModel:
+    """A Model whose answers are turns of sessions. Its steps are streamed as reasoning, the answer as text."""
+
+    thinks = True
+
+    def __init__(self, sessions: ServedSessions):
+        self._sessions = sessions
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        return self._sessions.agent.name
+
+    @property
+    def fingerprint(self) -> str:
+        """The agent as data, and its model."""
+        body = canonical(self._sessions.agent.to_json()).encode("utf-8", "surrogatepass")
+        return f"served:{hashlib.sha256(body).hexdigest()[:16]}"
+
+    async def complete(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
+    ) -> list[Completion]:
+        """One answer; ConfigError for more, since each would be a turn."""
+        if n != 1:
+            raise ConfigError(f"n is {n}: an agent gives one answer; ask again for another")
+        last = [delta.completion async for delta in self.stream(prompt, sampling, tools=tools)][-1]
+        assert last is not None
+        return [last]
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
+    ) -> AsyncIterator[Delta]:
+        """The steps of a turn as they happen, then its answer, or the call of `approval` that it waits for."""
+        if tools or sampling.grammar is not None:
+            raise ConfigError(f"{self.name} is an agent with tools and a form of its own: leave out tools and formats")
+        who = caller.get() or Caller()
+        messages = [] if isinstance(prompt, str) else list(prompt)
+        turn = self._turn(who, prompt if isinstance(prompt, str) else "", messages)
+        who.session = self._sessions.store.session(turn.session).context
+        yield Delta("<think>")
+        async for news in self._sessions.follow(turn.id, who.name):
+            for line in _lines(news):
+                yield Delta(line.replace(_CLOSE, "< /think>"))
+        yield Delta(_CLOSE)
+        found = self._sessions.store.turn(turn.id)
+        trace = self._sessions.trace(turn.session)
+        usage = _usage(trace, found.number)
+        if found.state == "input_required":
+            calls = [_call(each) for each in self._sessions.store.pending(turn.id)]
+            for index, call in enumerate(calls):
+                yield Delta("", call=CallDelta(index, call.id, call.name))
+                yield Delta("", call=CallDelta(index, arguments=json.dumps(call.arguments, ensure_ascii=False)))
+            yield Delta("", Completion(assistant("", *calls), "tool_calls", usage))
+            return
+        if found.state != "completed" or found.answer is None:
+            raise ModelError(f"the turn {found.state}: {found.error or 'somebody cancelled it'}")
+        self._sessions.store.keep_transcript(turn.session, self._digest(found), found.number)
+        yield Delta(found.answer)
+        yield Delta("", Completion(assistant(found.answer), "stop", usage))
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
+        """ConfigError: it has no likelihoods."""
+        raise ConfigError(f"{self.name} is an agent and has no log-probs: ask its model for them")
+
+    # -- which turn a request is about --
+
+    def _turn(self, who: Caller, text: str, messages: Sequence[Message]) -> SessionTurn:
+        """The turn that a conversation asks for: an answer to an approval, one under way, or a new one."""
+        if not messages:
+            return self._sessions.submit(who.name, text, context=f"chat-{secrets.token_hex(8)}")
+        last = messages[-1]
+        if last.role == "tool":
+            return self._answered(who, messages)
+        if last.role != "user":
+            raise ConfigError("the last message is neither a user's nor the result of an approval: ask a question")
+        before = _transcript(messages[:-1])
+        if (left := self._left(who, before, last.text)) is not None:
+            return left
+        if before and any(role == "assistant" for role, _ in before):
+            session = self._sessions.store.by_transcript(who.name, _hash(before))
+            if session is not None:
+                return self._sessions.submit(who.name, last.text, context=session.context)
+        context = f"chat-{secrets.token_hex(8)}"
+        opening = tuple(each for each in messages[:-1] if each.role != "tool" and not _asks(each))
+        return self._sessions.submit(who.name, last.text, context=context, conversation=opening)
+
+    def _left(self, who: Caller, before: Sequence[tuple[str, str]], text: str) -> SessionTurn | None:
+        """A turn that asks the same after the same messages, and whose client left without its answer: a retry finds it."""
+        for turn in self._sessions.store.undelivered(who.name, text):
+            is_chat = turn.context.startswith("chat-") and not self._sessions.is_followed(turn.id)
+            if is_chat and _transcript(self._sessions.history(turn)) == list(before):
+                return turn
+        return None
+
+    def _answered(self, who: Caller, messages: Sequence[Message]) -> SessionTurn:
+        """The turn of the approvals that the last messages answer."""
+        asked = {call.id: call for message in messages for call in message.tool_calls if call.name == ASK}
+        turn: SessionTurn | None = None
+        results = [part for message in _tail(messages) for part in message.parts if isinstance(part, ToolResult)]
+        for result in results:
+            call = asked.get(result.call_id)
+            id = "" if call is None else str(call.arguments.get("approval", ""))
+            decision = read_decision(_said(result.content))
+            if decision is None:
+                raise ConfigError(f"the result of {ASK} is {result.content[:40]!r}: send yes or no")
+            approval = self._sessions.store.approval(id, who.name)
+            if approval.state == "pending":
+                turn = self._sessions.answer(id, decision, owner=who.name, by=who.name)
+            else:  # a retry of an answer that was kept
+                turn = self._sessions.store.turn(approval.turn, who.name)
+        if turn is None:
+            raise ConfigError(f"the last message answers no call of {ASK}: send its result, yes or no")
+        return turn
+
+    def _digest(self, turn: SessionTurn) -> str:
+        said = _transcript([*self._sessions.history(turn), user(turn.prompt), assistant(turn.answer or "")])
+        return _hash(said)
+
+
+def _tail(messages: Sequence[Message]) -> list[Message]:
+    """The tool results that end a conversation."""
+    count = next((at for at, each in enumerate(reversed(messages)) if each.role != "tool"), len(messages))
+    return list(messages[len(messages) - count :])
+
+
+def _said(content: str) -> str:
+    """The word of a decision: the text, or `allowed` of a JSON object."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+    return str(body.get("allowed", "")) if isinstance(body, dict) else str(body)
+
+
+def _asks(message: Message) -> bool:
+    return any(call.name == ASK for call in message.tool_calls)
+
+
+def _transcript(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Who said what, without reasoning, approvals and blanks at the ends: what a client sends back unchanged."""
+    said: list[tuple[str, str]] = []
+    for message in messages:
+        if message.role == "tool" or _asks(message):
+            continue
+        text = message.text.rpartition(_CLOSE)[2] if message.role == "assistant" else message.text
+        said.append((message.role, text.strip()))
+    return said
+
+
+def _hash(transcript: Sequence[tuple[str, str]]) -> str:
+    body = canonical([list(each) for each in transcript]).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(body).hexdigest()
+
+
+def _call(asked: AskedApproval) -> ToolCall:
+    arguments: Json = {
+        "approval": asked.id,
+        "tool": asked.tool,
+        "effect": asked.effect,
+        "arguments": asked.arguments,
+        "question": asked.question,
+    }
+    return ToolCall(asked.id, ASK, arguments)
+
+
+def _lines(news: News) -> list[str]:
+    """A step as a person may read it, in no more than a few hundred characters."""
+    match news:
+        case Began(kind="tool"):
+            return [f"\n{news.detail.get('name')}({canonical(news.detail.get('arguments', {}))[:_SHOWN]})\n"]
+        case Piece():
+            return [news.text]
+        case Call(kind="tool"):
+            return [f"-> {str(news.detail.get('result', news.error or ''))[:_SHOWN]}\n"]
+    return []
+
+
+def _usage(trace: Trace | None, number: int) -> Usage:
+    """The tokens of one turn."""
+    if trace is None:
+        return Usage()
+    mine = (call.usage for call in trace.calls if call.id.startswith((f"{number}.0:", f"{number}.0/")))
+    return sum(mine, Usage())

@@ -1,0 +1,294 @@
+"""SessionStore: sessions, turns and approvals of a served agent in one SQLite file, beside the run that holds the traces.
+
+    <run>/sessions.sqlite    sessions, their turns, what a person was asked, and the tasks and webhooks of A2A
+
+What a method has written survives `kill -9` once it returns. Several processes may use one store: one of them runs the
+turns, any of them may answer an approval. A state changes by compare-and-set, so a cancel and an answer cannot both win.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.message import Json, Message
+from firsthand.runs.database import Database, Schema
+from firsthand.runs.stored_journal import now
+
+TurnState = Literal["submitted", "working", "input_required", "completed", "failed", "canceled"]
+OVER: frozenset[str] = frozenset(("completed", "failed", "canceled"))
+"""States that no turn leaves."""
+SESSIONS_FILE = "sessions.sqlite"
+SCHEMA = Schema(
+    "a store of sessions",
+    0x66737373,  # "fsss"
+    (
+        """
+        CREATE TABLE sessions (id TEXT PRIMARY KEY NOT NULL, owner TEXT NOT NULL, context TEXT NOT NULL,
+            transcript TEXT NOT NULL, conversation TEXT NOT NULL, created_at TEXT NOT NULL,
+            delivered INTEGER NOT NULL DEFAULT 0, UNIQUE (owner, context));
+        CREATE INDEX sessions_by_transcript ON sessions (owner, transcript);
+        CREATE TABLE turns (id TEXT PRIMARY KEY NOT NULL, session TEXT NOT NULL, number INTEGER NOT NULL,
+            state TEXT NOT NULL, prompt TEXT NOT NULL, answer TEXT, error TEXT, created_at TEXT NOT NULL,
+            updated_at TEXT NOT NULL, UNIQUE (session, number));
+        CREATE INDEX turns_by_state ON turns (state);
+        CREATE TABLE approvals (id TEXT PRIMARY KEY NOT NULL, turn TEXT NOT NULL, call TEXT NOT NULL, tool TEXT NOT NULL,
+            effect TEXT NOT NULL, arguments TEXT NOT NULL, question TEXT NOT NULL, state TEXT NOT NULL,
+            answered_by TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', created_at TEXT NOT NULL,
+            answered_at TEXT, UNIQUE (turn, call));
+        CREATE INDEX approvals_by_state ON approvals (state);
+        CREATE TABLE wire_tasks (id TEXT PRIMARY KEY NOT NULL, owner TEXT NOT NULL, context TEXT NOT NULL,
+            state INTEGER NOT NULL, stamp INTEGER NOT NULL, body BLOB NOT NULL);
+        CREATE INDEX wire_tasks_by_owner ON wire_tasks (owner, stamp DESC, id DESC);
+        CREATE TABLE push_configs (task TEXT NOT NULL, id TEXT NOT NULL, owner TEXT NOT NULL, body BLOB NOT NULL,
+            PRIMARY KEY (task, id, owner));
+        """,
+    ),
+)
+_TURN = "t.id, t.session, t.number, t.state, t.prompt, t.answer, t.error, s.owner, s.context"
+_TURNS = f"SELECT {_TURN} FROM turns t JOIN sessions s ON s.id = t.session"
+_APPROVAL = "a.id, a.turn, a.call, a.tool, a.effect, a.arguments, a.question, a.state, a.answered_by, a.reason, s.owner"
+_APPROVALS = f"SELECT {_APPROVAL} FROM approvals a JOIN turns t ON t.id = a.turn JOIN sessions s ON s.id = t.session"
+
+
+@dataclass(frozen=True)
+class SessionRow:
+    """A conversation with one client."""
+
+    id: str
+    owner: str
+    """The client that it belongs to; no other one is told that it exists."""
+    context: str
+    """The client's own name for it, unique for the client."""
+    conversation: tuple[Message, ...] = ()
+    """Messages before the first turn, which the client brought along."""
+
+
+@dataclass(frozen=True)
+class SessionTurn:
+    """A question of a session and its answer."""
+
+    id: str
+    session: str
+    number: int
+    """From 1."""
+    state: TurnState
+    prompt: str
+    answer: str | None
+    error: str | None
+    owner: str
+    context: str
+
+    @property
+    def is_over(self) -> bool:
+        """True if its state will not change any more."""
+        return self.state in OVER
+
+    @property
+    def is_settled(self) -> bool:
+        """True if nothing happens until somebody acts."""
+        return self.is_over or self.state == "input_required"
+
+
+@dataclass(frozen=True)
+class AskedApproval:
+    """A tool call that a person is asked about, or was."""
+
+    id: str
+    turn: str
+    call: str
+    """The effect of the call in its attempt."""
+    tool: str
+    effect: str
+    arguments: Json
+    question: str
+    state: Literal["pending", "allowed", "denied"]
+    answered_by: str
+    reason: str
+    owner: str
+
+
+class SessionStore:
+    """The sessions of one served agent."""
+
+    def __init__(self, folder: Path, *, create: bool = False):
+        path = folder / SESSIONS_FILE
+        if not create and not path.is_file():
+            raise ConfigError(f"{folder} holds no sessions: give the folder that `firsthand serve --agent` printed")
+        self.database = Database(path, create=create, schema=SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+    # -- sessions --
+
+    def open_session(self, owner: str, context: str, conversation: Sequence[Message] = ()) -> SessionRow:
+        """The session of a client under its own name; made if it is new."""
+        id, body = secrets.token_hex(8), json.dumps([each.to_json() for each in conversation])
+        with self.database.write() as connection:
+            connection.execute(
+                "INSERT INTO sessions (id, owner, context, transcript, conversation, created_at) VALUES (?, ?, ?, '', ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                (id, owner, context, body, now()),
+            )
+        return self._session("owner = ? AND context = ?", (owner, context))
+
+    def session(self, id: str) -> SessionRow:
+        """The session with this id; UnknownName if there is none."""
+        return self._session("id = ?", (id,))
+
+    def find_session(self, owner: str, context: str) -> SessionRow | None:
+        """The client's session under its own name, or None, whoever else has one of that name."""
+        rows = self.database.read(
+            "SELECT id, owner, context, conversation FROM sessions WHERE owner = ? AND context = ?", (owner, context)
+        )
+        return _session(*rows[0]) if rows else None
+
+    def sessions(self) -> list[SessionRow]:
+        """All sessions, the oldest first."""
+        rows = self.database.read("SELECT id, owner, context, conversation FROM sessions ORDER BY created_at, rowid")
+        return [_session(*row) for row in rows]
+
+    def by_transcript(self, owner: str, transcript: str) -> SessionRow | None:
+        """The client's newest session whose messages so far have this digest, and no turn of which is under way."""
+        rows = self.database.read(
+            "SELECT id, owner, context, conversation FROM sessions s WHERE owner = ? AND transcript = ? AND NOT EXISTS"
+            " (SELECT 1 FROM turns WHERE session = s.id AND state IN ('submitted', 'working', 'input_required'))"
+            " ORDER BY rowid DESC LIMIT 1",
+            (owner, transcript),
+        )
+        return _session(*rows[0]) if rows else None
+
+    def keep_transcript(self, session: str, digest: str, delivered: int) -> None:
+        """Keep the digest of a session's messages up to a turn whose answer its client was given."""
+        with self.database.write() as connection:
+            connection.execute(
+                "UPDATE sessions SET transcript = ?, delivered = ? WHERE id = ?", (digest, delivered, session)
+            )
+
+    def undelivered(self, owner: str, prompt: str) -> list[SessionTurn]:
+        """Turns of a client that ask this, and whose answer it was not given yet, the oldest first."""
+        rows = self.database.read(
+            f"{_TURNS} WHERE s.owner = ? AND t.prompt = ? AND t.number > s.delivered"
+            " AND t.state NOT IN ('failed', 'canceled') ORDER BY t.rowid",
+            (owner, prompt),
+        )
+        return [SessionTurn(*row) for row in rows]
+
+    def _session(self, where: str, values: Sequence[Any]) -> SessionRow:
+        rows = self.database.read(f"SELECT id, owner, context, conversation FROM sessions WHERE {where}", values)
+        if not rows:
+            raise UnknownName(f"no session {values[-1]!r:.80}: `firsthand sessions FOLDER` lists them")
+        return _session(*rows[0])
+
+    # -- turns --
+
+    def add_turn(self, session: str, prompt: str, *, id: str = "") -> SessionTurn:
+        """A new turn, the last of its session. ConfigError if there is a turn with this id."""
+        id, at = id or secrets.token_hex(12), now()
+        with self.database.write() as connection:
+            if connection.execute("SELECT 1 FROM turns WHERE id = ?", (id,)).fetchone():
+                raise ConfigError(f"there is a turn {id!r:.80} already: give a new one another id")
+            connection.execute(
+                "INSERT INTO turns SELECT ?, ?, coalesce(max(number), 0) + 1, 'submitted', ?, NULL, NULL, ?, ?"
+                " FROM turns WHERE session = ?",
+                (id, session, prompt, at, at, session),
+            )
+        return self.turn(id)
+
+    def turn(self, id: str, owner: str | None = None) -> SessionTurn:
+        """The turn with this id, if it is the client's; UnknownName otherwise, whoever else has such a turn."""
+        rows = self.database.read(f"{_TURNS} WHERE t.id = ? AND (? IS NULL OR s.owner = ?)", (id, owner, owner))
+        if not rows:
+            raise UnknownName(f"no turn {id!r:.80}")
+        return SessionTurn(*rows[0])
+
+    def turns(self, session: str) -> list[SessionTurn]:
+        """The turns of a session, in order."""
+        return [
+            SessionTurn(*row) for row in self.database.read(f"{_TURNS} WHERE session = ? ORDER BY number", (session,))
+        ]
+
+    def unfinished(self) -> list[SessionTurn]:
+        """All turns that are not over, in order."""
+        rows = self.database.read(
+            f"{_TURNS} WHERE state IN ('submitted', 'working', 'input_required') ORDER BY t.rowid"
+        )
+        return [SessionTurn(*row) for row in rows]
+
+    def next_turn(self, session: str) -> SessionTurn | None:
+        """The first turn of a session that is not over, if it can go on: nobody has to answer anything first."""
+        turn = next((each for each in self.turns(session) if not each.is_over), None)
+        return None if turn is None or self.pending(turn.id) else turn
+
+    def move(self, id: str, state: TurnState, *, answer: str | None = None, error: str | None = None) -> bool:
+        """Put a turn into a state; False if it is over already, and nothing was changed."""
+        with self.database.write() as connection:
+            done = connection.execute(
+                "UPDATE turns SET state = ?, answer = ?, error = ?, updated_at = ? WHERE id = ?"
+                " AND state NOT IN ('completed', 'failed', 'canceled')",
+                (state, answer, error, now(), id),
+            )
+            return done.rowcount == 1
+
+    # -- approvals --
+
+    def asked(self, turn: str, call: str, tool: str, effect: str, arguments: Json, question: str) -> AskedApproval:
+        """The question about a call; asked now if it was not before."""
+        with self.database.write() as connection:
+            connection.execute(
+                "INSERT INTO approvals (id, turn, call, tool, effect, arguments, question, state, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?) ON CONFLICT DO NOTHING",
+                (f"apr_{secrets.token_hex(8)}", turn, call, tool, effect, json.dumps(arguments), question, now()),
+            )
+        rows = self.database.read(f"{_APPROVALS} WHERE a.turn = ? AND a.call = ?", (turn, call))
+        return _approval(*rows[0])
+
+    def approval(self, id: str, owner: str | None = None) -> AskedApproval:
+        """The approval with this id, if it is the client's; UnknownName otherwise."""
+        rows = self.database.read(f"{_APPROVALS} WHERE a.id = ? AND (? IS NULL OR s.owner = ?)", (id, owner, owner))
+        if not rows:
+            raise UnknownName(f"no approval {id!r:.80}")
+        return _approval(*rows[0])
+
+    def pending(self, turn: str | None = None) -> list[AskedApproval]:
+        """What waits for an answer, the oldest first: of one turn, or of all that are not over."""
+        rows = self.database.read(
+            f"{_APPROVALS} WHERE a.state = 'pending' AND (? IS NULL OR a.turn = ?)"
+            " AND t.state NOT IN ('completed', 'failed', 'canceled') ORDER BY a.rowid",
+            (turn, turn),
+        )
+        return [_approval(*row) for row in rows]
+
+    def answer(self, id: str, allowed: bool, *, by: str, reason: str = "") -> bool:
+        """Keep the answer to an approval; False if it was answered before, or its turn is over."""
+        with self.database.write() as connection:
+            done = connection.execute(
+                "UPDATE approvals SET state = ?, answered_by = ?, reason = ?, answered_at = ? WHERE id = ?"
+                " AND state = 'pending' AND EXISTS (SELECT 1 FROM turns WHERE id = approvals.turn"
+                " AND state NOT IN ('completed', 'failed', 'canceled'))",
+                ("allowed" if allowed else "denied", by, reason, now(), id),
+            )
+            return done.rowcount == 1
+
+    def answered_elsewhere(self) -> list[str]:
+        """Sessions with a turn that waits for input, all questions of which have an answer."""
+        rows = self.database.read(
+            "SELECT DISTINCT session FROM turns t WHERE state = 'input_required' AND NOT EXISTS"
+            " (SELECT 1 FROM approvals WHERE turn = t.id AND state = 'pending')"
+        )
+        return [str(session) for (session,) in rows]
+
+
+def _session(id: str, owner: str, context: str, conversation: str) -> SessionRow:
+    return SessionRow(id, owner, context, tuple(Message.from_json(each) for each in json.loads(conversation)))
+
+
+def _approval(id: str, turn: str, call: str, tool: str, effect: str, arguments: str, *rest: Any) -> AskedApproval:
+    return AskedApproval(id, turn, call, tool, effect, json.loads(arguments), *rest)
