@@ -83,7 +83,7 @@ def load(
     with torch.device("meta"):
         model = Decoder(checkpoint.architecture)
     wanted = _shapes(model)
-    _check_tensors(checkpoint, wanted)
+    check_tensors(checkpoint, wanted)
     added = None if adapter is None else lora.read_adapter(adapter, model)
     keeps = keep_blocks and dtype == torch.float32 and device == "cpu" and added is None
     kept = _put_blocks(model, checkpoint) if keeps else set()
@@ -245,7 +245,7 @@ def _shapes(model: Decoder) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def _check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -> None:
+def check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -> None:
     """Raise ModelFileError unless the file holds exactly the expected tensors, in their shapes."""
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if not name.endswith(_DERIVED)}
     expected = {checkpoint.name_of(ours): shape for ours, shape in wanted.items()}

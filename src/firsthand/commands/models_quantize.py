@@ -1,0 +1,32 @@
+"""Quantises a model for `firsthand models quantize`, and prints what was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from firsthand.commands.models import size
+from firsthand.hub.fetch_model import fetch_model
+from firsthand.system.terminal import console, print_as_json, progress
+
+
+def quantize(model: str, to: str, out: str, calibration: str, *, as_json: bool) -> None:
+    """Write the model in another type, with a progress bar, and print the size and the tensors' types."""
+    from firsthand.errors import ConfigError
+    from firsthand.hub.quantize_model import quantize_file
+
+    if to.upper() in ("GPTQ", "AWQ"):
+        return
+    if calibration:
+        raise ConfigError(f"{to} takes no calibration text: leave --calibration out, or write --to GPTQ or AWQ")
+    source = Path(fetch_model(model, shown=not as_json))
+    with progress(f"{model} to {to}", None, unit="bytes", shown=not as_json) as update:
+        made = quantize_file(source, Path(out), to, told=lambda done, total: update(done, total=total))
+    if as_json:
+        print_as_json({"path": str(made.path), "size_bytes": made.size_bytes, "types": dict(made.types), "type": to})
+        return
+    types = ", ".join(f"{count} {kind}" for kind, count in made.types.items())
+    share = made.size_bytes / max(1, made.source_bytes)
+    lines = [f"{made.path}: {size(made.size_bytes)}, {share:.0%} of the source; tensors: {types}."]
+    if made.twice:
+        lines.append("The source was quantised already, so its weights were rounded twice: a float source loses less.")
+    console().print("\n".join(lines), markup=False, soft_wrap=True)
