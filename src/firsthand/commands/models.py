@@ -34,10 +34,12 @@ firsthand models remove hf:HuggingFaceTB/SmolLM2-360M-Instruct
 class Config:
     """The action, and the model."""
 
-    action: Literal["list", "pull", "inspect", "plan", "quantize", "remove"] = field(default="list", metadata={"positional": True})
+    action: Literal["list", "pull", "inspect", "plan", "quantize", "remove"] = field(
+        default="list", metadata={"positional": True}
+    )
     """list, pull, inspect, plan, quantize or remove"""
     model: str | None = field(default=None, metadata={"positional": True})
-    """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; for inspect, plan and quantize also a file or folder."""
+    """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; a file or folder, too, but for pull and remove."""
     plan: bool = True
     """With inspect: estimate speed on this machine. The first time, its speeds are measured in a few seconds."""
     pull: bool = False
@@ -65,7 +67,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.action == "quantize" and not (self.to and self.out):
-            raise ConfigError("quantize needs a type and a file: firsthand models quantize MODEL --to Q4_K_M --out FILE")
+            raise ConfigError(
+                "quantize needs a type and a file: firsthand models quantize MODEL --to Q4_K_M --out FILE"
+            )
         if self.action != "quantize" and (self.to or self.out or self.calibration):
             raise ConfigError("--to, --out and --calibration belong to quantize: leave them out")
         if self.action != "plan" and (self.machine or self.train):

@@ -1,8 +1,8 @@
 """Writes GGUF files a tensor at a time, so that a model of any size takes the memory of its largest tensor.
 
-The header comes first, with every tensor's type and place, then the data in the same order. The file has no name before it is
-whole: it grows as an anonymous file of its folder where the system has those (O_TMPFILE), so that a killed process leaves
-nothing behind. Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, version 3.
+The header comes first, with every tensor's type and place, then the data in the same order. The file has no name before it
+is whole: it grows as an anonymous file of its folder where the system has those (O_TMPFILE), so that a killed process
+leaves nothing behind. Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, version 3.
 """
 
 from __future__ import annotations
@@ -91,13 +91,16 @@ def write_tensors(
     """Writes a GGUF file with these key-value pairs (`packed_pair`) and tensors; returns its bytes.
 
     `data` gives a tensor's bytes when its turn comes; `told` gets the bytes written so far and in all; `check` may read the
-    whole file and raise. Then the file takes its name, in place of any other. ConfigError if the disk has no room or the data is not as planned.
+    whole file and raise. Then the file takes its name, in place of any other. ConfigError if the disk has no room or the
+    data is not as planned.
     """
     header = _header(pairs, tensors)
     total = len(header) + sum(each.nbytes + -each.nbytes % ALIGNMENT for each in tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < total:
-        raise ConfigError(f"{path} takes {total:,} bytes, and the disk has less room: free some, or choose another folder")
+        raise ConfigError(
+            f"{path} takes {total:,} bytes, and the disk has less room: free some, or choose another folder"
+        )
     with whole_file(path) as file:
         file.write(header)
         written = len(header)
@@ -153,7 +156,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                 own = file.fileno()  # with a folder's handle Python calls linkat, which alone follows the link
                 os.link(f"/proc/self/fd/{own}", part, src_dir_fd=own, follow_symlinks=True)
                 named = True
-        os.replace(part, path)
+        part.replace(path)
     finally:
         if named:
             part.unlink(missing_ok=True)
@@ -167,7 +170,7 @@ def _path_of(file: BinaryIO, path: Path) -> Path:
 
 def _anonymous(folder: Path) -> int | None:
     """A handle of a file without a name in a folder; None where the system has no such files."""
-    if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
+    if not hasattr(os, "O_TMPFILE") or not Path("/proc/self/fd").is_dir():
         return None
     try:
         return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)

@@ -50,8 +50,8 @@ def quantise_model(
 ) -> Quantised:
     """Writes the model at `source`, a .gguf file or a folder, to a .gguf file of type `file_type`, such as `Q4_K_M`.
 
-    `vocabulary` reads a folder's vocabulary as GGUF metadata. `told` gets the bytes written so far and in all. ConfigError if
-    the type is unknown, the file exists, or the model does not fit.
+    `vocabulary` reads a folder's vocabulary as GGUF metadata. `told` gets the bytes written so far and in all. ConfigError
+    if the type is unknown, the file exists, or the model does not fit.
     """
     check_file_type(file_type)
     if path.exists():

@@ -20,7 +20,20 @@ from typing import Any
 import numpy as np
 
 from firsthand.kernels.jit import inlined, kernel
-from firsthand.kernels.vectors import LANES, absolute, add, divide, fma, larger, load, mul, splat, store, sub, where_less
+from firsthand.kernels.vectors import (
+    LANES,
+    absolute,
+    add,
+    divide,
+    fma,
+    larger,
+    load,
+    mul,
+    splat,
+    store,
+    sub,
+    where_less,
+)
 
 _MAGIC = np.float32(12582912.0)
 """1.5 * 2**23: added and taken away again, it leaves the nearest whole number, half to even."""
@@ -67,7 +80,7 @@ def fit_affine(x: Any, size: int, most: int, tops: Any, scales: Any, minimums: A
                 y = sub(load(x, at + i * LANES), low)
                 q = _code(mul(y, stretch), zero, top_code)
                 sum_q, sum_qq, sum_yq = add(sum_q, q), fma(q, q, sum_qq), fma(y, q, sum_yq)
-            # two unknowns; where the minimum would become negative, or all codes are one, it is 0 and the scale alone is left
+            # two unknowns; where the minimum would be negative, or all codes are one, it is 0 and the scale alone is left
             over = _inverse(sub(mul(n, sum_qq), mul(sum_q, sum_q)))
             scale = mul(sub(mul(n, sum_yq), mul(sum_y, sum_q)), over)
             offset = add(mul(sub(mul(sum_qq, sum_y), mul(sum_q, sum_yq)), over), low)
@@ -121,8 +134,8 @@ def round_affine(
 ) -> None:
     """Chooses for each block the whole scale and minimum (0 to `last`) near the given ones, and the codes, of least error.
 
-    A weight is units * scale * code - minimum_units * minimum. `scales` and `minimums` come rounded and are replaced; `codes`
-    is int8, T B 16.
+    A weight is units * scale * code - minimum_units * minimum. `scales` and `minimums` come rounded and are replaced;
+    `codes` is int8, T B 16.
     """
     zero, top_code = splat(np.float32(0)), splat(np.float32(most))
     for tile in range(len(scales) // LANES):
@@ -154,9 +167,10 @@ def round_affine(
 def round_symmetric(
     x: Any, size: int, least: int, most: int, units: Any, first_scale: int, last_scale: int, scales: Any, codes: Any
 ) -> None:
-    """Chooses for each block the whole scale (`first_scale` to `last_scale`) near the given one, and the codes, of least error.
+    """Chooses for each block the whole scale near the given one, and the codes, of least error.
 
-    A weight is units * scale * code. `scales` come rounded and are replaced; `codes` is int8, T B 16.
+    A weight is units * scale * code; scales are `first_scale` to `last_scale`. `scales` come rounded and are replaced;
+    `codes` is int8, T B 16.
     """
     low_code, top_code = splat(np.float32(least)), splat(np.float32(most))
     for tile in range(len(scales) // LANES):

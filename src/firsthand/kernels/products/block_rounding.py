@@ -101,7 +101,9 @@ def _chunk(rows_OK: Floats, kind: str) -> Bytes:
     if not np.isfinite(largest):
         raise ConfigError("the weights hold values that are no finite numbers: they cannot be quantised")
     if kind != "F32" and largest > FLOAT16_MAX:
-        raise ConfigError(f"the weights hold {largest:g}, and scales are float16, which ends at {FLOAT16_MAX:g}: keep F32")
+        raise ConfigError(
+            f"the weights hold {largest:g}, and scales are float16, which ends at {FLOAT16_MAX:g}: keep F32"
+        )
     if kind in FLOATS:
         with np.errstate(all="ignore"):
             raw: Bytes = gguf.quants.quantize(rows_OK, gguf.GGMLQuantizationType[kind]).view(np.uint8)

@@ -1,6 +1,7 @@
-"""Rounds blocks of 32 weights to Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0, compiled; bit for bit as the `gguf` package does in numpy.
+"""Rounds blocks of 32 weights to Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0, compiled; bit for bit as the `gguf` package does.
 
-Each block is rounded once, by its weight of largest magnitude or by its smallest and largest. Importing this file imports numba.
+Each block is rounded once, by its weight of largest magnitude or by its smallest and largest. Importing this file imports
+numba.
 """
 
 # mypy: disallow-untyped-decorators=False

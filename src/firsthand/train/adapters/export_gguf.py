@@ -11,9 +11,7 @@ from firsthand.tokens.vocab_export import vocabulary_metadata
 from firsthand.train.adapters.lora_training import merged
 
 
-def export_gguf(
-    model: Decoder, path: Path | str, *, dtype: str = "F16", tokenizer: Path | str | None = None
-) -> None:
+def export_gguf(model: Decoder, path: Path | str, *, dtype: str = "F16", tokenizer: Path | str | None = None) -> None:
     """Writes the model, merged, to a .gguf file; `tokenizer` is a .gguf file or a folder with tokenizer.json.
 
     Without a tokenizer the file serves `weights.load` and the engine, but neither `firsthand serve` nor llama.cpp.
