@@ -58,7 +58,7 @@ EDGES = {
     "embed": "nn tokens formats",
     "measure": "engine embed nn kernels",
     # 2 hands
-    "hub": "formats measure nn",
+    "hub": "formats measure nn tokens",
     "providers": "hub engine embed nn tokens",
     "sandbox": "",
     "tools": "sandbox",
@@ -86,7 +86,7 @@ EDGES = {
     "__init__": "experiment",
     "serve": "cluster telemetry tokens retrieval",
     "commands": "arena experiment train serve show stats scorers patterns cluster telemetry runs"
-    " providers hub measure embed engine retrieval",
+    " providers hub measure embed engine retrieval tokens",
     "cli": "",
     "__main__": "cli",
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from firsthand.commands.models import size
 from firsthand.hub.fetch_model import fetch_model
 from firsthand.system.terminal import console, print_as_json, progress
 
 
 def quantize(model: str, to: str, out: str, calibration: str, *, as_json: bool) -> None:
     """Write the model in another type, with a progress bar, and print the size and the tensors' types."""
+    from rich import filesize
+
     from firsthand.errors import ConfigError
     from firsthand.hub.quantize_model import quantize_file
 
@@ -26,7 +27,7 @@ def quantize(model: str, to: str, out: str, calibration: str, *, as_json: bool) 
         return
     types = ", ".join(f"{count} {kind}" for kind, count in made.types.items())
     share = made.size_bytes / max(1, made.source_bytes)
-    lines = [f"{made.path}: {size(made.size_bytes)}, {share:.0%} of the source; tensors: {types}."]
+    lines = [f"{made.path}: {filesize.decimal(made.size_bytes)}, {share:.0%} of the source; tensors: {types}."]
     if made.twice:
         lines.append("The source was quantised already, so its weights were rounded twice: a float source loses less.")
     console().print("\n".join(lines), markup=False, soft_wrap=True)
