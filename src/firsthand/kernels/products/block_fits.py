@@ -72,7 +72,11 @@ def fit_affine(x: Any, size: int, most: int, tops: Any, scales: Any, minimums: A
         for i in range(size):
             sum_y = add(sum_y, sub(load(x, at + i * LANES), low))
         inverse = _inverse(sub(high, low))
-        best, best_scale, best_offset = splat(_HUGE), zero, zero
+        # the error, less the sum of squares, of no scale at all: the mean, or 0 where that is above
+        mean = add(divide(sum_y, n), low)
+        best_scale, best_offset = zero, where_less(mean, zero, mean, zero)
+        o = sub(best_offset, low)
+        best = mul(o, sub(mul(n, o), add(sum_y, sum_y)))
         for index in range(len(tops)):
             stretch = mul(inverse, splat(tops[index]))
             sum_q, sum_qq, sum_yq = zero, zero, zero
