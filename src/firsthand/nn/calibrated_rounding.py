@@ -1,16 +1,18 @@
 """GPTQ and AWQ: rounds a Decoder's matrices to 4 bits with a text that shows what passes through them.
 
-GPTQ (Frantar et al., 2023, arXiv:2210.17323) rounds one input after another and moves each error to the inputs not yet rounded, by
-the inverse of H = X^T X. AWQ (Lin et al., 2024, arXiv:2306.00978) rounds once, after it has scaled up the inputs that
-matter: s = mean|x|^a, with a from a search; the layer before is divided by s, so the model computes the same. Blocks go
-first to last, each with the inputs that the rounded ones before it give.
+GPTQ (Frantar et al., 2023, arXiv:2210.17323) rounds one input after another and moves each error to the inputs not yet
+rounded, by the inverse of H = X^T X. AWQ (Lin et al., 2024, arXiv:2306.00978) rounds once, after it has scaled up the
+inputs that matter: s = mean|x|^a, with a from a search; the layer before is divided by s, so the model computes the same.
+Blocks go first to last, each with the inputs that the rounded ones before it give.
 """
 
 # N tokens, D hidden, O outputs, K inputs, G groups of inputs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +22,10 @@ from firsthand.errors import ConfigError
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.decoder import Block, Decoder
-from firsthand.nn.packed_linears import Method, RoundedMatrix, group_grid, round_groups
+from firsthand.nn.model_config import to_config
+from firsthand.nn.packed_format import Method, PackedFormat
+from firsthand.nn.packed_linears import RoundedMatrix, group_grid, round_groups
+from firsthand.nn.weight_names import huggingface_name
 
 BITS = 4
 _DAMP = 0.01
@@ -41,7 +46,9 @@ def round_model(
     """
     texts = [torch.tensor(list(each)) for each in sequences if len(each) > 1]
     if not texts:
-        raise ConfigError("the calibration text is empty: give one of some thousand words that is like what the model reads")
+        raise ConfigError(
+            "the calibration text is empty: give one of some thousand words that is like what the model reads"
+        )
     blocks = [block for block in model.layers if isinstance(block, Block)]
     linears = [_linear(block, name) for block in blocks for names in _SITES.values() for name in names]
     if len(blocks) < len(model.layers) or len(linears) != len(model.matrices()):
@@ -60,13 +67,44 @@ def round_model(
                 for name in names:
                     linear = _linear(block, name)
                     weight = linear.weight.float()
-                    made = gptq(weight, hessians[site][0], group) if method == "gptq" else round_groups(weight, BITS, group)
+                    made = (
+                        gptq(weight, hessians[site][0], group)
+                        if method == "gptq"
+                        else round_groups(weight, BITS, group)
+                    )
                     linear.weight.data = made.values().to(linear.weight.dtype)
                     found[_place(index, name)] = made
             hidden = _hessians(model, index, block, hidden, keep=True)[1]
             if told is not None:
                 told(index + 1, len(blocks))
     return found, group
+
+
+def save_rounded(
+    model: Decoder, rounded: Mapping[str, RoundedMatrix], group: int, method: Method, folder: Path
+) -> None:
+    """Writes a rounded model as a folder of safetensors in the layout of AutoGPTQ or AWQ, the rest in float16."""
+    from safetensors.torch import save_file
+
+    of = PackedFormat(method, BITS, group, zero_offset=int(method == "gptq"))
+    a = model.architecture
+    state: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        theirs, place = huggingface_name(name, a), name.removesuffix(".weight")
+        if place in rounded and name.endswith(".weight"):
+            stem = theirs.removesuffix("weight")
+            state |= {stem + part: values for part, values in rounded[place].tensors(of).items()}
+        else:
+            state[theirs] = parameter.detach().half().contiguous()
+    settings: dict[str, Any] = {"quant_method": method, "bits": BITS, "group_size": group}
+    settings |= {"desc_act": False, "sym": False, "checkpoint_format": "gptq"} if method == "gptq" else {
+        "zero_point": True, "version": "gemm"}  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
+    config = {**to_config(a), "dtype": "float16", "quantization_config": settings}
+    (folder / "config.json.part").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name in ("model.safetensors", "config.json"):
+        (folder / f"{name}.part").replace(folder / name)
 
 
 def gptq(weight_OK: Tensor, hessian_KK: Tensor, group: int, *, bits: int = BITS) -> RoundedMatrix:

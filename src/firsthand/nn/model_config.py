@@ -16,6 +16,7 @@ from firsthand.formats.gguf_file import GGUF, read_gguf
 from firsthand.formats.model_files import read_json, refuse_pickle
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.families import gemma, llama, qwen
+from firsthand.nn.packed_format import packed_format
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,8 +82,7 @@ def config_architecture(values: dict[str, Any], path: Path) -> Architecture:
     kinds = {kind: family for family in families() for kind in family.MODEL_TYPES}
     config = Fields(values, str(path))
     family: Family = config.choice("model_type", kinds)
-    if config.has("quantization_config"):
-        raise config.error("quantization_config", "there", "none; take the unquantised model or a GGUF file")
+    packed_format(config)
     return built(lambda: family.from_config(config), path)
 
 

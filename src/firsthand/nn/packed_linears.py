@@ -16,58 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from firsthand.errors import ModelFileError
-from firsthand.formats.fields import Fields
+from firsthand.nn.packed_format import PackedFormat, packed_shape
 
-Method = Literal["gptq", "awq"]
-METHODS = ("gptq", "awq")
-PARTS = ("qweight", "qzeros", "scales", "g_idx")
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-
-
-@dataclass(frozen=True)
-class PackedFormat:
-    """The settings that a config.json states under `quantization_config`."""
-
-    method: Method
-    bits: int
-    group: int
-    """Inputs that share a scale; -1 is all."""
-    zero_offset: int = 0
-    """Added to zeros as they are saved: 1 in GPTQ's format v1."""
-
-
-def packed_format(config: Fields) -> PackedFormat | None:
-    """The format of a model folder; None if its weights are not packed, ModelFileError for one that is not read."""
-    if not config.has("quantization_config"):
-        return None
-    stated = config.section("quantization_config")
-    method: Any = stated.text("quant_method", "")
-    if method not in METHODS:
-        raise config.error("quantization_config", method, "gptq or awq; take the unquantised model or a GGUF file")
-    bits, group = stated.integer("bits"), stated.values.get("group_size", 128)
-    if bits not in ((2, 4, 8) if method == "gptq" else (4,)):
-        raise stated.error("bits", bits, "2, 4 or 8 for gptq, 4 for awq")
-    if type(group) is not int or (group != -1 and not 1 <= group < 1 << 20):
-        raise stated.error("group_size", group, "-1 or a whole number above 0")
-    if method == "awq" and stated.text("version", "gemm").lower() != "gemm":
-        raise stated.error("version", stated.values["version"], "gemm")
-    first = method == "gptq" and stated.text("checkpoint_format", "gptq") == "gptq"
-    return PackedFormat(method, bits, group, zero_offset=int(first))
-
-
-def packed_shape(shape: tuple[int, ...], of: PackedFormat) -> tuple[int, int]:
-    """Outputs and inputs of a matrix, from the shape of its `qweight`."""
-    if len(shape) != 2:
-        raise ModelFileError(f"a packed matrix has {len(shape)} dimensions: expected 2")
-    each = 32 // of.bits
-    return (shape[1], shape[0] * each) if of.method == "gptq" else (shape[1] * each, shape[0])
 
 
 def unpack(read: Callable[[str], Tensor | None], of: PackedFormat, name: str) -> Tensor:
@@ -90,7 +47,9 @@ def unpack(read: Callable[[str], Tensor | None], of: PackedFormat, name: str) ->
     if index_K is None:
         index_K = torch.arange(inputs) // group
     if tuple(index_K.shape) != (inputs,) or int(index_K.min()) < 0 or int(index_K.max()) >= groups:
-        raise ModelFileError(f"{name} has a g_idx that names groups outside 0 to {groups - 1}, or not one for each input")
+        raise ModelFileError(
+            f"{name} has a g_idx that names groups outside 0 to {groups - 1}, or not one for each input"
+        )
     chosen = index_K.long()
     return ((codes_KO - zeros_GO[chosen]).float() * scales_GO.float()[chosen]).T.contiguous()
 
