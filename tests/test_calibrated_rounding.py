@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,12 +113,35 @@ def test_a_rounded_model_is_saved_and_read_back_with_its_numbers(tmp_path: Path,
     )
     assert len(rounded) == 14 and group == 64 and told == [(1, 2), (2, 2)]
     after = logits(model)
-    assert 0 < (after - before).norm() < 0.6 * before.norm()
+    assert (
+        0 < (after - before).norm() < 0.7 * before.norm()
+    )  # plain rounding gives 0.65, of a random model without outliers
     save_rounded(model, rounded, group, method, tmp_path)  # type: ignore[arg-type]
     loaded = weights.load(tmp_path)
     assert torch.allclose(logits(loaded), after, atol=0.05 * float(after.abs().max()))
     for name, matrix in rounded.items():
         assert torch.allclose(loaded.get_parameter(f"{name}.weight"), matrix.values(), atol=1e-6), name
+
+
+@pytest.mark.parametrize("unit_offset", [False, True])
+def test_awq_s_scales_alone_change_no_number(monkeypatch: pytest.MonkeyPatch, unit_offset: bool) -> None:
+    def exact(weight_OK: torch.Tensor, bits: int, group: int) -> RoundedMatrix:
+        made = round_groups(weight_OK, bits, group)
+        monkeypatch.setattr(made.__class__, "values", lambda self: self.kept, raising=True)
+        object.__setattr__(made, "kept", weight_OK)
+        return made
+
+    model = initialise(Decoder(replace(SMALL, norm_unit_offset=unit_offset, mlp_bias=True)), seed=0, std=0.3)
+    ids, places = torch.arange(50) % 96, torch.arange(50)
+    with torch.no_grad():
+        before = model.logits(model(ids, places, Packed([50])))
+        weight_before = model.layers[0].mlp.up_proj.weight.clone()  # type: ignore[union-attr,operator]
+        monkeypatch.setattr("firsthand.nn.calibrated_rounding.awq_scales", lambda w, h, mean, g: mean.clamp(0.1, 9))
+        monkeypatch.setattr("firsthand.nn.calibrated_rounding.round_groups", exact)
+        round_model(model, [list(range(90))], "awq")
+        after = model.logits(model(ids, places, Packed([50])))
+        assert not torch.allclose(model.layers[0].mlp.up_proj.weight, weight_before)  # type: ignore[union-attr,arg-type]
+    assert torch.allclose(before, after, atol=1e-3)
 
 
 def test_the_command_calibrates_on_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

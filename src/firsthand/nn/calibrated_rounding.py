@@ -61,17 +61,15 @@ def round_model(
         hidden = [model.embed(ids) * model.architecture.embed_scale for ids in texts]
         for index, block in enumerate(blocks):
             hessians = _hessians(model, index, block, hidden, keep=False)[0]
+            if method == "awq":  # all scales come before any rounding: one matrix is scaled by its rows and columns
+                for site, names in _SITES.items():
+                    _scale(block, site, [_linear(block, name) for name in names], hessians[site], group)
             for site, names in _SITES.items():
-                if method == "awq":
-                    _scale(model, block, site, [_linear(block, name) for name in names], hessians[site], group)
                 for name in names:
                     linear = _linear(block, name)
                     weight = linear.weight.float()
-                    made = (
-                        gptq(weight, hessians[site][0], group)
-                        if method == "gptq"
-                        else round_groups(weight, BITS, group)
-                    )
+                    rounds = method == "gptq"
+                    made = gptq(weight, hessians[site][0], group) if rounds else round_groups(weight, BITS, group)
                     linear.weight.data = made.values().to(linear.weight.dtype)
                     found[_place(index, name)] = made
             hidden = _hessians(model, index, block, hidden, keep=True)[1]
@@ -150,9 +148,7 @@ def awq_scales(weights_OK: Sequence[Tensor], hessian_KK: Tensor, mean_K: Tensor,
     return best_K
 
 
-def _scale(
-    model: Decoder, block: Block, site: str, linears: list[nn.Linear], seen: tuple[Tensor, Tensor], group: int
-) -> None:
+def _scale(block: Block, site: str, linears: list[nn.Linear], seen: tuple[Tensor, Tensor], group: int) -> None:
     """Scale the inputs of some matrices, and divide what makes these inputs by the same numbers."""
     before: Any = {"attn.in": block.attention_norm, "mlp.in": block.mlp_norm, "mlp.act": _linear(block, "up_proj"),
                    "attn.mixed": _linear(block, "v_proj")}[site]  # fmt: skip

@@ -1,10 +1,10 @@
 """Matrices packed in 32-bit integers, as AutoGPTQ and AWQ save them in safetensors: read to floats, and written.
 
-A weight is scale * (code - zero), with a scale and a zero for each output and group of inputs. Transposed, K inputs by O outputs:
+A weight is scale * (code - zero), with a scale and a zero for each output and group of inputs. Matrices lie transposed:
 
 | tensor | GPTQ | AWQ |
 |---|---|---|
-| `qweight` | K * bits / 32, O: inputs share an integer, the first lowest | K, O / 8: outputs share one, in the order 0 2 4 6 1 3 5 7 |
+| `qweight` | K * bits / 32, O: inputs share an integer, the first lowest | K, O / 8: outputs share one, in `_ORDER` |
 | `qzeros` | G, O * bits / 32, less one in format v1 | G, O / 8, in the same order |
 | `scales` | G, O | G, O |
 | `g_idx` | K: each input's group, if inputs were reordered | |
