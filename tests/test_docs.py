@@ -36,9 +36,11 @@ LONG = dict.fromkeys(
     (
         "docs/adapters.md", "docs/benchmarks.md", "docs/cassettes.md", "docs/chat.md", "docs/gate.md",
         "docs/graph-rag.md", "docs/guards.md", "docs/judges.md", "docs/long-context.md", "docs/patterns/index.md",
-        "docs/patterns/tree-of-thoughts.md", "docs/quantization.md", "docs/rag-variants.md", "docs/records.md", "docs/reinforcement.md",
+        "docs/patterns/tree-of-thoughts.md", "docs/quantization.md",
+        "docs/rag-variants.md", "docs/records.md", "docs/reinforcement.md",
         "docs/retrieval-evaluation.md", "docs/retrieval.md", "docs/running.md", "docs/scaling-laws.md",
-        "docs/serve.md", "docs/statistics.md", "docs/swe-bench.md", "docs/tokenization.md", "docs/toolformer.md", "docs/tracing.md",
+        "docs/serve.md", "docs/statistics.md", "docs/swe-bench.md", "docs/tokenization.md",
+        "docs/toolformer.md", "docs/tracing.md",
         "docs/tracking.md", "docs/training.md", "docs/tutorial.md",
     ),
     pytest.mark.slow,

@@ -241,6 +241,14 @@ def test_a_tensor_that_fails_leaves_no_file(tmp_path: Path) -> None:
         write_tensors(tmp_path / "n.gguf", {}, [PlannedTensor("a", (1 << 40, 1 << 10), "F32")], fail)
 
 
+def test_every_tensor_begins_where_the_header_says(tmp_path: Path) -> None:
+    tensors = [PlannedTensor("a", (3,), "F32"), PlannedTensor("b", (2, 32), "Q8_0"), PlannedTensor("c", (1, 5), "F32")]
+    write_tensors(tmp_path / "m.gguf", {}, tensors, lambda tensor: tensor.name.encode() * tensor.nbytes)
+    file = read_gguf(tmp_path / "m.gguf")
+    for tensor in tensors:
+        assert bytes(file.raw(tensor.name)) == tensor.name.encode() * tensor.nbytes
+
+
 def test_pairs_of_every_kind_are_read_back(tmp_path: Path) -> None:
     values = {
         "a": True,
