@@ -26,7 +26,7 @@ from firsthand.kernels.products.block_rounding import K_TYPES, PLAIN, WRITABLE, 
 from firsthand.kernels.products.blockwise import GGUF_TYPES, from_gguf
 from firsthand.nn import weights
 from firsthand.nn.gguf_quantizer import quantise_model
-from firsthand.nn.gguf_recipes import FILE_TYPES, Shape, shape_of, tensor_types
+from firsthand.nn.gguf_recipes import FILE_TYPES, RecipeShape, shape_of, tensor_types
 from firsthand.nn.gguf_writer import save_gguf
 from firsthand.tokens.pretrained import load as load_tokenizer
 from tiny import write_model
@@ -121,7 +121,7 @@ def smollm2() -> dict[str, tuple[int, ...]]:
 
 
 def test_smollm2_gets_llama_cpp_s_types() -> None:
-    found = Counter(tensor_types(smollm2(), "Q4_K_M", Shape(30, 3)).values())
+    found = Counter(tensor_types(smollm2(), "Q4_K_M", RecipeShape(30, 3)).values())
     assert found == {"Q8_0": 15, "F32": 61, "Q6_K": 14, "Q5_0": 166, "Q4_K": 16}  # as llama-quantize writes it
 
 
@@ -136,33 +136,33 @@ def even(layers: int = 16, tied: bool = False) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize(
     ("file_type", "shape", "expected"),
     [
-        ("Q2_K", Shape(16, 4), {"Q2_K": 65, "Q3_K": 32, "Q4_K": 16, "Q6_K": 1}),
-        ("Q2_K", Shape(16, 1), {"Q2_K": 65, "Q3_K": 48, "Q6_K": 1}),
-        ("Q3_K_M", Shape(16, 4), {"Q3_K": 65, "Q4_K": 45, "Q5_K": 3, "Q6_K": 1}),
-        ("Q3_K_L", Shape(16, 4), {"Q3_K": 65, "Q5_K": 48, "Q6_K": 1}),
-        ("Q4_K_S", Shape(16, 4), {"Q4_K": 107, "Q5_K": 6, "Q6_K": 1}),
-        ("Q4_K_M", Shape(16, 4), {"Q4_K": 97, "Q6_K": 17}),
-        ("Q5_K_M", Shape(16, 4), {"Q5_K": 97, "Q6_K": 17}),
-        ("Q6_K", Shape(16, 4), {"Q6_K": 114}),
-        ("Q4_0", Shape(16, 4), {"Q4_0": 113, "Q6_K": 1}),
-        ("Q8_0", Shape(16, 4), {"Q8_0": 114}),
-        ("Q4_K_M", Shape(16, 4, num_experts=8), {"Q4_K": 57, "Q8_0": 32, "Q5_K": 16, "Q6_K": 9}),
+        ("Q2_K", RecipeShape(16, 4), {"Q2_K": 65, "Q3_K": 32, "Q4_K": 16, "Q6_K": 1}),
+        ("Q2_K", RecipeShape(16, 1), {"Q2_K": 65, "Q3_K": 48, "Q6_K": 1}),
+        ("Q3_K_M", RecipeShape(16, 4), {"Q3_K": 65, "Q4_K": 45, "Q5_K": 3, "Q6_K": 1}),
+        ("Q3_K_L", RecipeShape(16, 4), {"Q3_K": 65, "Q5_K": 48, "Q6_K": 1}),
+        ("Q4_K_S", RecipeShape(16, 4), {"Q4_K": 107, "Q5_K": 6, "Q6_K": 1}),
+        ("Q4_K_M", RecipeShape(16, 4), {"Q4_K": 97, "Q6_K": 17}),
+        ("Q5_K_M", RecipeShape(16, 4), {"Q5_K": 97, "Q6_K": 17}),
+        ("Q6_K", RecipeShape(16, 4), {"Q6_K": 114}),
+        ("Q4_0", RecipeShape(16, 4), {"Q4_0": 113, "Q6_K": 1}),
+        ("Q8_0", RecipeShape(16, 4), {"Q8_0": 114}),
+        ("Q4_K_M", RecipeShape(16, 4, num_experts=8), {"Q4_K": 57, "Q8_0": 32, "Q5_K": 16, "Q6_K": 9}),
     ],
 )
-def test_each_mixture_is_llama_cpp_s(file_type: str, shape: Shape, expected: dict[str, int]) -> None:
+def test_each_mixture_is_llama_cpp_s(file_type: str, shape: RecipeShape, expected: dict[str, int]) -> None:
     assert Counter(tensor_types(even(), file_type, shape).values()) == expected
 
 
 def test_more_bits_go_to_the_first_and_last_eighth_and_every_third_layer() -> None:
-    found = tensor_types(even(), "Q4_K_M", Shape(16, 4))
+    found = tensor_types(even(), "Q4_K_M", RecipeShape(16, 4))
     raised = [layer for layer in range(16) if found[f"blk.{layer}.ffn_down.weight"] == "Q6_K"]
     assert raised == [0, 1, 4, 7, 10, 13, 14, 15]
-    assert tensor_types(even(tied=True), "Q4_0", Shape(16))["token_embd.weight"] == "Q6_K"
-    assert tensor_types(even(80), "Q3_K_S", Shape(80, 8))["blk.3.attn_v.weight"] == "Q5_K"  # Llama of 70B
+    assert tensor_types(even(tied=True), "Q4_0", RecipeShape(16))["token_embd.weight"] == "Q6_K"
+    assert tensor_types(even(80), "Q3_K_S", RecipeShape(80, 8))["blk.3.attn_v.weight"] == "Q5_K"  # Llama of 70B
     odd = {"blk.0.ffn_up.weight": (8, 40), "blk.0.ffn_gate_inp.weight": (8, 256), "blk.0.attn_norm.weight": (256,)}
-    assert list(tensor_types(odd, "Q4_K_M", Shape(1)).values()) == ["F16", "F32", "F32"]
+    assert list(tensor_types(odd, "Q4_K_M", RecipeShape(1)).values()) == ["F16", "F32", "F32"]
     with pytest.raises(ConfigError, match="no GGUF file type 'q4_k_m'; did you mean Q4_K_M"):
-        tensor_types(odd, "q4_k_m", Shape(1))
+        tensor_types(odd, "q4_k_m", RecipeShape(1))
 
 
 def float_file(folder: Path) -> Path:
@@ -291,6 +291,6 @@ def test_every_type_that_is_written_is_read() -> None:
     from firsthand.formats.gguf_file import READABLE
 
     assert set(WRITABLE) <= set(READABLE)
-    assert shape_of({"general.architecture": "x", "x.block_count": 4, "x.attention.head_count": 8}) == Shape(
+    assert shape_of({"general.architecture": "x", "x.block_count": 4, "x.attention.head_count": 8}) == RecipeShape(
         4, 1, 0, "x"
     )

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from engine_tiny import tiny_engine, tiny_model
 from firsthand.cli import main
 from firsthand.errors import ConfigError, FirsthandError, ModelFileError
-from firsthand.hub.model_shapes import KNOWN_SHAPES, ModelShape, find_shape, shape_from_architecture, shape_from_config
+from firsthand.hub.model_shapes import (
+    KNOWN_SHAPES,
+    DecoderShape,
+    find_shape,
+    shape_from_architecture,
+    shape_from_config,
+)
 from firsthand.hub.resource_plan import (
     MachineSpec,
     adapter_parameters,
@@ -197,4 +203,4 @@ def test_no_configuration_ends_in_anything_but_a_plan_or_a_clear_error(changes: 
     except FirsthandError as error:
         assert "\n" not in str(error)
     else:
-        assert isinstance(shape, ModelShape) and plan.parameters > 0
+        assert isinstance(shape, DecoderShape) and plan.parameters > 0

@@ -97,6 +97,16 @@ def test_a_rank_file_encodes_as_tiktoken_does(tmp_path: Path, name: str) -> None
         assert ours.encode(text) == theirs.encode_ordinary(text)
 
 
+def test_a_piece_that_is_a_token_is_used_whole_though_no_merge_makes_it(tmp_path: Path) -> None:
+    own = {**ranks(LLAMA3), b"zqxj": 9000, b" zqxj": 9001}
+    path = tmp_path / "cl100k_base.tiktoken"
+    path.write_bytes(b"\n".join(b"%s %d" % (base64.b64encode(token), rank) for token, rank in own.items()))
+    theirs = tiktoken.Encoding("own", pat_str=LLAMA3, mergeable_ranks=own, special_tokens={})
+    for text in ("zqxj", "a zqxj", "zqxjz", "zqxj zqxj1"):
+        assert load(path).encode(text) == theirs.encode_ordinary(text)
+    assert load(path).encode("zqxj") == [9000]
+
+
 @pytest.mark.slow
 def test_a_million_letters_are_encoded_as_tiktoken_does(tmp_path: Path) -> None:
     ours = load(rank_file(tmp_path / "cl100k_base.tiktoken", LLAMA3))

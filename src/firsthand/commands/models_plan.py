@@ -6,12 +6,12 @@ from typing import Literal, cast
 
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
-from firsthand.hub.model_shapes import ModelShape, find_shape
+from firsthand.hub.model_shapes import DecoderShape, find_shape
 from firsthand.hub.resource_plan import (
     MachineSpec,
     ServingPlan,
     Training,
-    TrainingMemory,
+    TrainingNeeds,
     as_json,
     machine_of,
     plan_serving,
@@ -39,7 +39,7 @@ def print_plan_of(
     length = context or (4096 if isinstance(shape, int) else min(shape.max_position, 4096))
     serving = plan_serving(shape, dtype, context=length, batch=batch, machine=spec)
     training = None
-    if train and isinstance(shape, ModelShape):
+    if train and isinstance(shape, DecoderShape):
         training = plan_training_memory(
             shape, cast(Training, train), dtype, context=length, batch=batch, rank=rank, machine=spec
         )  # fmt: skip
@@ -73,7 +73,7 @@ def _path_or_name(model: str) -> str:
 
 
 def _print_json(
-    model: str, spec: MachineSpec, context: int, batch: int, serving: ServingPlan, training: TrainingMemory | None
+    model: str, spec: MachineSpec, context: int, batch: int, serving: ServingPlan, training: TrainingNeeds | None
 ) -> None:
     print_as_json({
         "model": model, "machine": vars(spec), "context": context, "batch": batch, "serving": as_json(serving),
@@ -104,7 +104,7 @@ def _print_serving(model: str, dtype: str, spec: MachineSpec, context: int, batc
     console().print("\n".join(lines), markup=False, soft_wrap=True)
 
 
-def _print_training(spec: MachineSpec, context: int, batch: int, plan: TrainingMemory) -> None:
+def _print_training(spec: MachineSpec, context: int, batch: int, plan: TrainingNeeds) -> None:
     rows = [
         ["trained parameters", f"{plan.trained_parameters / 1e6:,.1f} million"],
         ["weights", _gb(plan.weight_bytes)],

@@ -22,7 +22,7 @@ _MAX = 1 << 31
 
 
 @dataclass(frozen=True)
-class ModelShape:
+class DecoderShape:
     """A decoder's sizes."""
 
     vocab_size: int
@@ -159,17 +159,17 @@ class ModelShape:
         return self.num_layers * self.num_heads * (key + value) // 2
 
 
-def shape_from_architecture(a: Architecture) -> ModelShape:
+def shape_from_architecture(a: Architecture) -> DecoderShape:
     """The shape of a model that our engine loads."""
     windows = [window for window in a.windows if window is not None]
-    return ModelShape(
+    return DecoderShape(
         a.vocab_size, a.hidden_size, a.num_layers, a.num_heads, a.num_kv_heads, a.head_dim, a.intermediate_size,
         max_position=a.max_position, tied=a.tie_embeddings, qkv_bias=a.qkv_bias, qk_norm=a.qk_norm,
         window=max(windows, default=None), windowed_layers=len(windows),
     )  # fmt: skip
 
 
-def shape_from_config(values: Mapping[str, Any], source: str) -> ModelShape:
+def shape_from_config(values: Mapping[str, Any], source: str) -> DecoderShape:
     """The shape that a config.json states; ModelFileError if it leaves out what planning needs."""
     inner = values.get("text_config")
     config = Fields(inner if isinstance(inner, dict) else values, source)
@@ -188,7 +188,7 @@ def shape_from_config(values: Mapping[str, Any], source: str) -> ModelShape:
     rank = whole("kv_lora_rank", default=0)
     window = whole("sliding_window", default=0) if config.values.get("use_sliding_window", True) else 0
     try:
-        return ModelShape(
+        return DecoderShape(
             whole("vocab_size"), hidden, layers, heads, whole("num_key_value_heads", default=heads),
             whole("qk_nope_head_dim") if rank else whole("head_dim", default=max(1, hidden // max(1, heads))), width,
             max_position=whole("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", default=4096),
@@ -207,31 +207,31 @@ def shape_from_config(values: Mapping[str, Any], source: str) -> ModelShape:
         raise ModelFileError(f"{source}: {error}") from None
 
 
-_LLAMA_70B = ModelShape(32000, 8192, 80, 64, 8, 128, 28672)
-KNOWN_SHAPES: dict[str, ModelShape] = {
-    "gpt-2": ModelShape(
+_LLAMA_70B = DecoderShape(32000, 8192, 80, 64, 8, 128, 28672)
+KNOWN_SHAPES: dict[str, DecoderShape] = {
+    "gpt-2": DecoderShape(
         50257, 768, 12, 12, 12, 64, 3072, max_position=1024, tied=True, gated=False, qkv_bias=True, other_bias=True,
         learned_positions=True,
     ),
-    "smollm2-135m": ModelShape(49152, 576, 30, 9, 3, 64, 1536, max_position=8192, tied=True),
-    "llama-65b": ModelShape(32000, 8192, 80, 64, 64, 128, 22016, max_position=2048),
-    "llama-2-7b": ModelShape(32000, 4096, 32, 32, 32, 128, 11008),
+    "smollm2-135m": DecoderShape(49152, 576, 30, 9, 3, 64, 1536, max_position=8192, tied=True),
+    "llama-65b": DecoderShape(32000, 8192, 80, 64, 64, 128, 22016, max_position=2048),
+    "llama-2-7b": DecoderShape(32000, 4096, 32, 32, 32, 128, 11008),
     "llama-2-70b": _LLAMA_70B,
-    "llama-3-8b": ModelShape(128256, 4096, 32, 32, 8, 128, 14336, max_position=8192),
-    "llama-3-70b": ModelShape(128256, 8192, 80, 64, 8, 128, 28672, max_position=8192),
-    "llama-3.1-405b": ModelShape(128256, 16384, 126, 128, 8, 128, 53248, max_position=131072),
-    "mistral-7b": ModelShape(
+    "llama-3-8b": DecoderShape(128256, 4096, 32, 32, 8, 128, 14336, max_position=8192),
+    "llama-3-70b": DecoderShape(128256, 8192, 80, 64, 8, 128, 28672, max_position=8192),
+    "llama-3.1-405b": DecoderShape(128256, 16384, 126, 128, 8, 128, 53248, max_position=131072),
+    "mistral-7b": DecoderShape(
         32000, 4096, 32, 32, 8, 128, 14336, max_position=32768, window=4096, windowed_layers=32
     ),
-    "mixtral-8x7b": ModelShape(
+    "mixtral-8x7b": DecoderShape(
         32000, 4096, 32, 32, 8, 128, 14336, max_position=32768, num_experts=8, experts_per_token=2, expert_size=14336
     ),
-    "qwen2.5-7b": ModelShape(152064, 3584, 28, 28, 4, 128, 18944, max_position=32768, qkv_bias=True),
-    "qwen3-30b-a3b": ModelShape(
+    "qwen2.5-7b": DecoderShape(152064, 3584, 28, 28, 4, 128, 18944, max_position=32768, qkv_bias=True),
+    "qwen3-30b-a3b": DecoderShape(
         151936, 2048, 48, 32, 4, 128, 6144, max_position=40960, qk_norm=True, num_experts=128, experts_per_token=8,
         expert_size=768,
     ),
-    "deepseek-v3": ModelShape(
+    "deepseek-v3": DecoderShape(
         129280, 7168, 61, 128, 128, 128, 18432, max_position=163840, num_experts=256, experts_per_token=8,
         expert_size=2048, shared_size=2048, dense_layers=3, kv_rank=512, q_rank=1536, rope_dim=64, value_dim=128,
     ),
@@ -239,7 +239,7 @@ KNOWN_SHAPES: dict[str, ModelShape] = {
 """Published configurations by name; any other is read from its config.json."""
 
 
-def find_shape(text: str) -> ModelShape | int:
+def find_shape(text: str) -> DecoderShape | int:
     """The shape of a known name, a config.json, a folder or a .gguf file; or the number in a plain size such as `70B`."""
     size = re.fullmatch(r"(\d+(?:\.\d+)?)([MBT])", text, re.IGNORECASE)
     if size and len(size[1]) < 16:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from firsthand.errors import ConfigError, nearest
-from firsthand.hub.model_shapes import ModelShape
+from firsthand.hub.model_shapes import DecoderShape
 from firsthand.message import Json
 
 BITS = {
@@ -79,7 +79,7 @@ class ServingPlan:
 
 
 @dataclass(frozen=True)
-class TrainingMemory:
+class TrainingNeeds:
     """Memory and compute of training; bytes."""
 
     method: Training
@@ -102,7 +102,7 @@ class TrainingMemory:
 
 
 def plan_serving(
-    shape: ModelShape | int,
+    shape: DecoderShape | int,
     dtype: str = "bfloat16",
     *,
     context: int = 4096,
@@ -136,7 +136,7 @@ def plan_serving(
 
 
 def plan_training_memory(
-    shape: ModelShape,
+    shape: DecoderShape,
     method: Training,
     dtype: str = "bfloat16",
     *,
@@ -144,7 +144,7 @@ def plan_training_memory(
     batch: int = 1,
     rank: int = 16,
     machine: MachineSpec | None = None,
-) -> TrainingMemory:
+) -> TrainingNeeds:
     """Returns what training takes with sequences of `context` tokens; QLoRA's base is nf4 whatever `dtype` is.
 
     Adapters are on all seven matrices of a dense layer. Their weights, gradients and moments are float32.
@@ -174,13 +174,13 @@ def plan_training_memory(
     flops = passes * forward_flops(shape, context / 2)
     fixed = weights + gradients + optimizer
     fits = None if machine is None else fixed + checkpointed <= machine.memory_gb * 1e9
-    return TrainingMemory(
+    return TrainingNeeds(
         method, trained, weights, gradients, optimizer, activations, checkpointed, flops, fixed + activations,
         fixed + checkpointed, fits, None if machine is None else machine.tflop_s * 1e12 / flops,
     )  # fmt: skip
 
 
-def forward_flops(shape: ModelShape, context: float) -> float:
+def forward_flops(shape: DecoderShape, context: float) -> float:
     """Operations of one token's forward pass: two for each weight it meets, four for each position and unit of attention."""
     seen = context
     if shape.window is not None:
@@ -189,7 +189,7 @@ def forward_flops(shape: ModelShape, context: float) -> float:
     return 2.0 * shape.matrix_parameters + 4.0 * shape.attention_width * seen
 
 
-def adapter_parameters(shape: ModelShape, rank: int) -> int:
+def adapter_parameters(shape: DecoderShape, rank: int) -> int:
     """Weights of LoRA adapters of a rank on all matrices of attention and MLP: rank (inputs + outputs) each."""
     if not 1 <= rank < 1 << 16:
         raise ConfigError(f"rank is {rank}: expected 1 or more")
@@ -200,7 +200,7 @@ def adapter_parameters(shape: ModelShape, rank: int) -> int:
     return shape.num_layers * rank * (attention + experts * (2 + shape.gated) * (h + width))
 
 
-def layer_activations(shape: ModelShape) -> int:
+def layer_activations(shape: DecoderShape) -> int:
     """Numbers that one layer keeps of a token for the backward pass, if attention keeps no scores.
 
     Residual stream, normalised and scaled, before attention and before the MLP (3 hidden each); queries and keys before and
@@ -235,7 +235,7 @@ def machine_of(text: str) -> MachineSpec:
     return MachineSpec(text, read, products, memory)
 
 
-def as_json(plan: ServingPlan | TrainingMemory) -> Json:
+def as_json(plan: ServingPlan | TrainingNeeds) -> Json:
     """Returns a plan as a JSON object."""
     return asdict(plan)
 

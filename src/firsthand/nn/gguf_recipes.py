@@ -32,7 +32,7 @@ _EMBEDDING = re.compile(r"^(token_embd|per_layer_token_embd)\.weight$")
 
 
 @dataclass(frozen=True)
-class Shape:
+class RecipeShape:
     """What a recipe asks of a model besides its tensors."""
 
     num_layers: int
@@ -46,7 +46,7 @@ class Shape:
         return self.family == "llama" and self.num_layers == 80 and self.heads_per_kv > 1
 
 
-def shape_of(metadata: Mapping[str, Any]) -> Shape:
+def shape_of(metadata: Mapping[str, Any]) -> RecipeShape:
     """The shape that a GGUF's metadata states; 1 head per KV head and no experts where it does not say."""
 
     def whole(key: str, default: int) -> int:
@@ -55,7 +55,7 @@ def shape_of(metadata: Mapping[str, Any]) -> Shape:
         return value if type(value) is int and value > 0 else default
 
     heads = whole("attention.head_count", 1)
-    return Shape(
+    return RecipeShape(
         num_layers=whole("block_count", 1),
         heads_per_kv=max(1, heads // whole("attention.head_count_kv", heads)),
         num_experts=whole("expert_count", 0),
@@ -64,7 +64,7 @@ def shape_of(metadata: Mapping[str, Any]) -> Shape:
 
 
 def tensor_types(
-    tensors: Mapping[str, tuple[int, ...]], file_type: str, shape: Shape, kept: Mapping[str, str] | None = None
+    tensors: Mapping[str, tuple[int, ...]], file_type: str, shape: RecipeShape, kept: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Returns the ggml type of each tensor of a file of that type.
 
@@ -104,7 +104,7 @@ def is_quantised(name: str, dims: tuple[int, ...]) -> bool:
     return len(dims) >= 2 and name.endswith("weight") and not keeps
 
 
-def _of_block(name: str, file_type: str, base: str, shape: Shape, value_rank: int, num_values: int) -> str:
+def _of_block(name: str, file_type: str, base: str, shape: RecipeShape, value_rank: int, num_values: int) -> str:
     """The type of a matrix inside a block, or of an embedding that is not the head."""
     layer, layers, eight = _layer(name), shape.num_layers, shape.num_experts == 8
     if _is_value(name):
