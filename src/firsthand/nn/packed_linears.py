@@ -105,13 +105,13 @@ class RoundedMatrix:
 def round_groups(weight_OK: Tensor, bits: int, group: int) -> RoundedMatrix:
     """Rounds each group of a row between its smallest and largest weight, 0 included."""
     scales, zeros = group_grid(weight_OK, bits, group)
-    spread = weight_OK.unflatten(1, (-1, group)) / scales[:, :, None] + zeros[:, :, None]
+    spread = weight_OK.reshape(len(weight_OK), -1, group) / scales[:, :, None] + zeros[:, :, None]
     return RoundedMatrix(spread.round().clamp(0, 2**bits - 1).flatten(1).to(torch.uint8), scales, zeros)
 
 
 def group_grid(weight_OK: Tensor, bits: int, group: int) -> tuple[Tensor, Tensor]:
     """The scale and zero of each group: O G."""
-    parts = weight_OK.unflatten(1, (-1, group))
+    parts = weight_OK.reshape(len(weight_OK), -1, group)
     low, high = parts.amin(2).clamp(max=0), parts.amax(2).clamp(min=0)
     scales = ((high - low) / (2**bits - 1)).clamp(min=2.0**-14).half().float()
     return scales, (-low / scales).round().clamp(0, 2**bits - 1)
