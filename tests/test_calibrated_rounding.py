@@ -108,8 +108,8 @@ def test_a_rounded_model_is_saved_and_read_back_with_its_numbers(tmp_path: Path,
     rounded, group = round_model(
         model,
         [list(range(5, 90)), list(range(90, 3, -1))],
-        method,
-        told=lambda *at: told.append(at),  # type: ignore[arg-type]
+        method,  # type: ignore[arg-type]
+        told=lambda *at: told.append(at),
     )
     assert len(rounded) == 14 and group == 64 and told == [(1, 2), (2, 2)]
     after = logits(model)
@@ -228,8 +228,8 @@ def test_a_model_in_8_bits_with_outliers_scores_as_before_and_passes_gradients()
     assert isinstance(model.layers[0].mlp.up_proj, OutlierLinear)  # type: ignore[union-attr]
     x = torch.randn(3, 64, requires_grad=True)
     layer = model.layers[0].mlp.up_proj  # type: ignore[union-attr]
-    layer(x).sum().backward()  # type: ignore[operator]
-    assert torch.allclose(x.grad, layer.weight.sum(0).expand(3, -1), atol=1e-4)  # type: ignore[arg-type,union-attr]
+    layer(x).sum().backward()
+    assert torch.allclose(x.grad, layer.weight.sum(0).expand(3, -1), atol=1e-4)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no finite numbers"):
         OutlierLinear(torch.full((4, 4), torch.nan), None)
 

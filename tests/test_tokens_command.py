@@ -23,7 +23,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for kind in ("bpe", "unigram", "wordpiece"):
         found[kind] = tmp_path_factory.mktemp(kind)
-        train_vocabulary(TEXTS, found[kind], kind=kind, vocab_size=600)  # type: ignore[arg-type]
+        train_vocabulary(TEXTS, found[kind], kind=kind, vocab_size=600)
     return found
 
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
 from firsthand.errors import FirsthandError, ModelFileError
-from firsthand.tokens import tiktoken_ranks
 from firsthand.tokens.charsmap import read_table, replacer
 from firsthand.tokens.pretokenizers import GPT2, GPT4O, LLAMA3
 from firsthand.tokens.pretrained import load
+from firsthand.tokens.token_bytes import character_of_byte
 from firsthand.tokens.tokenizer import Tokenizer
 
 CORPUS = [
@@ -46,9 +46,8 @@ EXPRESSIONS = {"gpt2": GPT2, "cl100k_base": LLAMA3, "o200k_base": GPT4O}
 @cache
 def ranks(expression: str) -> dict[bytes, int]:
     """A vocabulary trained by tiktoken's own teaching code: the most frequent pair, again and again."""
-    import regex
-
-    words = [[bytes([byte]) for byte in word.encode()] for text in CORPUS for word in regex.findall(expression, text)]
+    cutter = pre_tokenizers.Split(tokenizers.Regex(expression), "isolated")
+    words = [[bytes([byte]) for byte in word.encode()] for text in CORPUS for word, _ in cutter.pre_tokenize_str(text)]
     found = {bytes([byte]): byte for byte in range(256)}
     while len(found) < 420:
         counts: dict[tuple[bytes, bytes], int] = {}
@@ -257,4 +256,4 @@ def test_the_longest_replacement_wins_and_replaced_text_is_not_read_again() -> N
 
 
 def test_character_tables_name_every_byte_once() -> None:
-    assert tiktoken_ranks.character_of_byte()[ord("a")] == "a" and len(set(tiktoken_ranks.character_of_byte())) == 256
+    assert character_of_byte()[ord("a")] == "a" and len(set(character_of_byte())) == 256

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
@@ -10,7 +10,6 @@ from firsthand.hub.model_shapes import DecoderShape, find_shape
 from firsthand.hub.resource_plan import (
     MachineSpec,
     ServingPlan,
-    Training,
     TrainingNeeds,
     as_json,
     machine_of,
@@ -41,7 +40,7 @@ def print_plan_of(
     training = None
     if train and isinstance(shape, DecoderShape):
         training = plan_training_memory(
-            shape, cast(Training, train), dtype, context=length, batch=batch, rank=rank, machine=spec
+            shape, train, dtype, context=length, batch=batch, rank=rank, machine=spec
         )  # fmt: skip
     if as_json:
         _print_json(model, spec, length, batch, serving, training)

@@ -227,7 +227,7 @@ def _pack_symmetric(x: Floats, of: KType, kind: str, supers: int) -> Bytes:
         return np.concatenate([*_six_bit_codes(q), ls.view(np.uint8), _bytes_of(units_U)], axis=1)
     lines = (q >> 2).reshape(supers, 8, 32) << np.arange(8, dtype=np.uint8)[None, :, None]
     high = np.bitwise_or.reduce(lines, axis=1)
-    return np.concatenate([high, _two_bits(q & 3), _signed_six_bits(ls), _bytes_of(units_U)], axis=1)
+    return np.concatenate([high, _two_bits(q & np.uint8(3)), _signed_six_bits(ls), _bytes_of(units_U)], axis=1)
 
 
 def _bytes_of(halves_U: NDArray[np.float16]) -> Bytes:
@@ -237,7 +237,8 @@ def _bytes_of(halves_U: NDArray[np.float16]) -> Bytes:
 def _two_bits(q: Bytes) -> Bytes:
     """Codes of two bits: four lines of 32 weights share 32 bytes."""
     lines = q.reshape(len(q), 2, 4, 32) << np.array([0, 2, 4, 6], dtype=np.uint8)[:, None]
-    return np.bitwise_or.reduce(lines, axis=2).reshape(len(q), 64)
+    packed: Bytes = np.bitwise_or.reduce(lines, axis=2).reshape(len(q), 64)
+    return packed
 
 
 def _six_bit_codes(q: Bytes) -> list[Bytes]:
