@@ -60,7 +60,7 @@ EDGES = {
     "embed": "nn tokens formats",
     "measure": "engine embed nn kernels",
     # 2 hands
-    "hub": "formats measure nn",
+    "hub": "formats measure nn tokens",
     "providers": "hub engine embed nn tokens",
     "sandbox": "",
     "tools": "sandbox",
@@ -88,8 +88,8 @@ EDGES = {
     "__init__": "experiment",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs",
-    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers"
-    " hub measure embed engine retrieval memories tools",
+    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
+    " measure embed engine retrieval memories tools tokens",
     "cli": "",
     "__main__": "cli",
 }
@@ -119,7 +119,9 @@ TORCH_FREE = (
     "nn.families.smollm3",
     "nn.families.t5",
     "nn.matrices",
+    "nn.gguf_recipes",
     "nn.model_config",
+    "nn.packed_format",
     "nn.sites",
     "nn.weight_layout",
     "nn.weight_names",

@@ -233,7 +233,7 @@ def test_missing_surplus_and_misshapen_tensors_are_listed(tmp_path: Path) -> Non
         ({"rope_parameters": {"rope_type": "linear", "factor": 0}}, "factor"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"rope_parameters": []}, "an object"),
-        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantization_config"),
     ],
 )
 def test_configs_that_cannot_work_say_why(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""List, pull, inspect or remove models."""
+"""List, pull, inspect, plan, quantize or remove models."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ firsthand models pull smollm2
 firsthand models inspect smollm2
 firsthand models inspect path/to/model.gguf --json
 firsthand models pull hf:HuggingFaceTB/SmolLM2-360M-Instruct
+firsthand models quantize smollm2 --to Q4_K_M --out smollm2-q4.gguf
+firsthand models plan llama-3-70b --machine h100 --dtype int4
+firsthand models plan smollm2 --train qlora
 firsthand models remove hf:HuggingFaceTB/SmolLM2-360M-Instruct
 """
 
@@ -31,18 +34,46 @@ firsthand models remove hf:HuggingFaceTB/SmolLM2-360M-Instruct
 class Config:
     """The action, and the model."""
 
-    action: Literal["list", "pull", "inspect", "remove"] = field(default="list", metadata={"positional": True})
-    """list, pull, inspect or remove"""
+    action: Literal["list", "pull", "inspect", "plan", "quantize", "remove"] = field(
+        default="list", metadata={"positional": True}
+    )
+    """list, pull, inspect, plan, quantize or remove"""
     model: str | None = field(default=None, metadata={"positional": True})
-    """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; for inspect also a file or folder."""
+    """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; a file or folder, too, but for pull and remove."""
     plan: bool = True
     """With inspect: estimate speed on this machine. The first time, its speeds are measured in a few seconds."""
     pull: bool = False
     """With inspect: download a model that is not on disk without asking."""
+    to: str = ""
+    """With quantize: the type of the file, such as Q4_K_M, Q8_0 or F16; GPTQ or AWQ for a folder of 4-bit safetensors."""
+    out: str = ""
+    """With quantize: the file (.gguf), or the folder, to write."""
+    calibration: str = ""
+    """With quantize --to GPTQ or AWQ: a text file that shows what the model reads."""
+    machine: str = ""
+    """With plan: a machine, such as h100, or GB/s and TFLOP/s and GB of memory, such as 3350:990:80; without, this one."""
+    dtype: str = "bfloat16"
+    """With plan: the type of the weights: float32, bfloat16, int8, int4 or nf4."""
+    train: Literal["", "full", "lora", "qlora"] = ""
+    """With plan: the memory and compute of training, too."""
+    context: int = 0
+    """With plan: tokens of a conversation or training sequence; 0 is the model's own, at most 4,096."""
+    batch: int = 1
+    """With plan: conversations or training sequences at a time."""
+    rank: int = 16
+    """With plan --train lora or qlora: the adapter's rank."""
     json: bool = False
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
+        if self.action == "quantize" and not (self.to and self.out):
+            raise ConfigError(
+                "quantize needs a type and a file: firsthand models quantize MODEL --to Q4_K_M --out FILE"
+            )
+        if self.action != "quantize" and (self.to or self.out or self.calibration):
+            raise ConfigError("--to, --out and --calibration belong to quantize: leave them out")
+        if self.action != "plan" and (self.machine or self.train):
+            raise ConfigError("--machine and --train belong to plan: leave them out")
         if self.action != "list" and self.model is None:
             raise ConfigError(f"{self.action} needs a model, as in: firsthand models {self.action} smollm2")
 
@@ -59,6 +90,17 @@ def main(config: Config) -> int:
             facts = inspect(fetch_model(model, shown=not config.json))
             planned = plan_here(model, facts) if config.plan else None
             print_inspection(model, facts, planned, as_json=config.json)
+        case "quantize", str(model):
+            from firsthand.commands.models_quantize import quantize
+
+            quantize(model, config.to, config.out, config.calibration, as_json=config.json)
+        case "plan", str(model):
+            from firsthand.commands.models_plan import print_plan_of
+
+            print_plan_of(
+                model, machine=config.machine, dtype=config.dtype, train=config.train, context=config.context,
+                batch=config.batch, rank=config.rank, as_json=config.json,
+            )  # fmt: skip
         case "remove", str(model):
             path = str(model_lookup.remove(model))
             print(json.dumps({"model": model, "removed": path}) if config.json else f"removed {path}")

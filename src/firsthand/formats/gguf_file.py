@@ -112,6 +112,21 @@ def read_gguf(path: Path | str) -> GGUF:
     return GGUF(path, metadata, tensors)
 
 
+def raw_pairs(path: Path | str) -> dict[str, bytes]:
+    """The key-value pairs of a GGUF file as their bytes, type first, so that a copy keeps the width of every number."""
+    path = Path(path)
+    read_gguf(path)  # all is checked before anything is copied
+    with map_file(path) as data:
+        header = HeaderReader(path, data)
+        header.position = 16
+        pairs = {}
+        for _ in range(header.number("Q")):
+            key, start = header.string(_MAX_KEY_BYTES), header.position
+            header.value(header.number("I"))
+            pairs[key] = data[start : header.position]
+    return pairs
+
+
 class HeaderReader:
     """Reads a header from front to back, each step checked against what is left of the file."""
 

@@ -205,6 +205,16 @@ def larger(typing: Any, a: Any, b: Any) -> Any:
 
 
 @_intrinsic
+def where_less(typing: Any, a: Any, b: Any, less: Any, otherwise: Any) -> Any:
+    """`less` in the lanes where a < b, `otherwise` in the others and where either is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[2], args[3])
+
+    return LANES_TYPE(LANES_TYPE, LANES_TYPE, LANES_TYPE, LANES_TYPE), generate
+
+
+@_intrinsic
 def absolute(typing: Any, a: Any) -> Any:
     """|a| in each lane."""
 

@@ -1,4 +1,4 @@
-"""Writes a Decoder as a GGUF file, as llama.cpp's converter does: matrices in F32, F16 or Q8_0, norms and biases in F32.
+"""Writes a Decoder as a GGUF file, as llama.cpp's converter does: matrices in floats or quantised, norms and biases in F32.
 
 The file is read back before it takes its name: what GGUF cannot express of an architecture is an error, not another model.
 The vocabulary comes as metadata (`tokens.vocab_export`); a file without one serves the engine alone.
@@ -8,38 +8,41 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.gguf_file import read_gguf
+from firsthand.formats.gguf_output import PlannedTensor, packed_pair, write_tensors
+from firsthand.kernels.products.block_rounding import quantise
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.families.rope_config import rope_tensors
-from firsthand.nn.layout_reader import gguf_layout, laid_out
+from firsthand.nn.gguf_recipes import FILE_TYPES, check_file_type, shape_of, tensor_types
+from firsthand.nn.layout_reader import gguf_layout, tensors_of
 from firsthand.nn.model_config import Family, family_of, gguf_architecture
+from firsthand.nn.weight_layout import FileTensor, shape_in_file
 from firsthand.nn.weight_names import gguf_name
 
-GGUFType = Literal["F32", "F16", "Q8_0"]
-FILE_TYPES: dict[str, int] = {"F32": 0, "F16": 1, "Q8_0": 7}
-"""llama.cpp's numbers of whole files."""
 FLOAT16_MAX = 65504.0
 
 
 def save_gguf(
-    model: Decoder, path: Path | str, *, dtype: GGUFType = "F16", vocabulary: Mapping[str, Any] | None = None
+    model: Decoder, path: Path | str, *, dtype: str = "F16", vocabulary: Mapping[str, Any] | None = None
 ) -> None:
     """Writes the model to a .gguf file; an existing one is replaced atomically.
 
-    A matrix whose rows are no multiple of 32 stays F16 in a Q8_0 file. ConfigError for projections that were replaced
-    (quantised, LoRA: merge them first), weights that do not fit, or an architecture that GGUF cannot express.
+    `dtype` is a float type, or a mixture of block types such as `Q4_K_M` (`gguf_recipes`), in which a matrix whose rows are
+    no multiple of 32 stays F16. ConfigError for projections that were replaced (quantised, LoRA: merge them first), weights
+    that do not fit, or an architecture that GGUF cannot express.
     """
-    if dtype not in FILE_TYPES:
-        raise ConfigError(f"dtype of the GGUF file is {dtype!r}: expected one of {', '.join(FILE_TYPES)}")
+    check_file_type(dtype)
     a, path = model.architecture, Path(path)
     with torch.device("meta"):
         expected = {name: tuple(each.shape) for name, each in Decoder(a).named_parameters()}
@@ -47,72 +50,83 @@ def save_gguf(
         raise ConfigError(
             "the model's projections were replaced (quantised, LoRA): merge or dequantise them, then save"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
+    shapes = {name: tuple(each.shape) for name, each in model.named_parameters()}
+    parameters = dict(model.named_parameters())
+    write_decoder(a, shapes, lambda ours: parameters[ours].detach(), path, dtype=dtype, vocabulary=vocabulary or {})
+
+
+def write_decoder(
+    a: Architecture,
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], Tensor],
+    path: Path,
+    *,
+    dtype: str,
+    vocabulary: Mapping[str, Any],
+    threads: int = 1,
+    told: Callable[[int, int], None] | None = None,
+) -> int:
+    """Writes a Decoder's parameters, read one at a time by our names; returns the bytes of the file.
+
+    `told` gets the bytes written so far and in all. ConfigError as from `save_gguf`.
+    """
     family = family_of(a)
-    try:
-        _write(part, model, family, dtype, vocabulary or {})
-        _check(part, a)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    pairs = _pairs(a, family, dtype, vocabulary)
+    sources = _sources(a, family, shapes, read)
+    kinds = tensor_types({name: shape for name, (shape, _) in sources.items()}, dtype, shape_of(pairs))
+    ropes = rope_tensors(a.ropes[0], a.rotated)
+    tensors = [PlannedTensor(name, (len(divisors),), "F32") for name, divisors in ropes.items()]
+    tensors += [PlannedTensor(name, shape, kinds[name]) for name, (shape, _) in sources.items()]
+
+    def data(tensor: PlannedTensor) -> Any:
+        if tensor.name in ropes:
+            return np.array(ropes[tensor.name], dtype=np.float32)
+        values = sources[tensor.name][1]().contiguous().numpy()
+        if not np.isfinite(values).all():
+            raise ConfigError(f"{tensor.name} holds values that are no finite numbers: the model is not saved")
+        if tensor.kind not in ("F32", "BF16") and np.abs(values).max() > FLOAT16_MAX:
+            raise ConfigError(
+                f"{tensor.name} holds {np.abs(values).max():g}, and F16 ends at {FLOAT16_MAX:g}: save F32"
+            )
+        return quantise(values, tensor.kind, threads=threads)
+
+    packed = {key: packed_pair(value) for key, value in pairs.items()}
+    return write_tensors(path, packed, tensors, data, told=told, check=lambda part: _check(part, a))
 
 
-def _write(path: Path, model: Decoder, family: Family, dtype: GGUFType, vocabulary: Mapping[str, Any]) -> None:
+def _sources(
+    a: Architecture, family: Family, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor]
+) -> dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]]:
+    """The file's tensors by name: the shape, and what gives the values in float32 and in the file's layout."""
+    layout = gguf_layout(a)
+    if layout is None:
+
+        def one(ours: str) -> Tensor:
+            return family.to_gguf_values(ours, read(ours).float().cpu(), a)
+
+        return {gguf_name(ours): (shape, partial(one, ours)) for ours, shape in shapes.items()}
+
+    def joined(tensor: FileTensor) -> Tensor:
+        return tensor.fold.join([read(ours).float().cpu() for ours in tensor.ours])
+
+    return {
+        tensor.name: (shape_in_file(tensor, shapes), partial(joined, tensor)) for tensor in tensors_of(layout, shapes)
+    }
+
+
+def _pairs(a: Architecture, family: Family, dtype: str, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's metadata."""
     import gguf
 
-    a = model.architecture
     metadata = family.to_gguf(a)
     kind = metadata.pop("general.architecture")
-    writer = gguf.GGUFWriter(path, kind)
-    writer.add_file_type(FILE_TYPES[dtype])
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    for key, value in {**{f"{kind}.{key}": value for key, value in metadata.items()}, **vocabulary}.items():
-        _add(writer, key, value)
-    for name, divisors in rope_tensors(a.ropes[0], a.rotated).items():
-        writer.add_tensor(name, np.array(divisors, dtype=np.float32))
-    for name, tensor in _tensors(model, family):
-        values = tensor.contiguous().numpy()
-        if not np.isfinite(values).all():
-            raise ConfigError(f"{name} holds values that are no finite numbers: the model is not saved")
-        of = _type_of(values, dtype)
-        if of == "F16" and np.abs(values).max() > FLOAT16_MAX:
-            raise ConfigError(f"{name} holds {np.abs(values).max():g}, and F16 ends at {FLOAT16_MAX:g}: save F32")
-        each = gguf.GGMLQuantizationType[of]
-        writer.add_tensor(name, gguf.quants.quantize(values, each), raw_dtype=each)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _tensors(model: Decoder, family: Family) -> Iterator[tuple[str, torch.Tensor]]:
-    """The file's tensors: names, and values in float32 and in its layout."""
-    a, layout = model.architecture, gguf_layout(model.architecture)
-    if layout is not None:
-        yield from ((name, values.float().cpu()) for name, values in laid_out(layout, dict(model.named_parameters())))
-        return
-    for ours, parameter in model.named_parameters():
-        yield gguf_name(ours), family.to_gguf_values(ours, parameter.detach().float().cpu(), a)
-
-
-def _add(writer: Any, key: str, value: Any) -> None:
-    """Adds a pair; whole numbers are 32 bits wide and unsigned, those of an array signed, as llama.cpp has them."""
-    import gguf
-
-    kinds = gguf.GGUFValueType
-    if isinstance(value, list):
-        writer.add_array(key, value)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        writer.add_key_value(key, value, kinds.UINT32 if value >= 0 else kinds.INT32)
-    else:
-        writer.add_key_value(key, value, kinds.get_type(value))
-
-
-def _type_of(values: np.ndarray[Any, Any], dtype: GGUFType) -> str:
-    if values.ndim == 1:
-        return "F32"
-    return "F16" if dtype == "Q8_0" and values.shape[-1] % 32 else dtype
+    return {
+        "general.architecture": kind,
+        "general.file_type": FILE_TYPES[dtype],
+        "general.quantization_version": gguf.GGML_QUANT_VERSION,
+        **{f"{kind}.{key}": value for key, value in metadata.items()},
+        **vocabulary,
+    }
 
 
 def _check(path: Path, a: Architecture) -> None:

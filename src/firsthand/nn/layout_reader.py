@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError, ModelFileError
@@ -89,9 +89,13 @@ def gguf_layout(a: Architecture) -> FileLayout | None:
 def laid_out(layout: FileLayout, parameters: Mapping[str, torch.nn.Parameter]) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a file with these parameters: names and values."""
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    for tensor in tensors_of(layout, shapes):
+        yield tensor.name, tensor.fold.join([parameters[name].detach() for name in tensor.ours])
+
+
+def tensors_of(layout: FileLayout, shapes: Mapping[str, Shape]) -> Sequence[FileTensor]:
+    """The tensors of a file with parameters of these shapes; ConfigError if the layout has no place for one."""
     try:
-        tensors = file_tensors(layout, shapes)
+        return list(file_tensors(layout, shapes))
     except KeyError as error:
         raise ConfigError(f"files of this family cannot hold this model: {error.args[0]}") from None
-    for tensor in tensors:
-        yield tensor.name, tensor.fold.join([parameters[name].detach() for name in tensor.ours])

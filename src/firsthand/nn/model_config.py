@@ -35,6 +35,7 @@ from firsthand.nn.families import (
     smollm3,
     t5,
 )
+from firsthand.nn.packed_format import packed_format
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,8 +107,7 @@ def config_architecture(values: dict[str, Any], path: Path) -> Architecture:
     kinds = {kind: family for family in families() for kind in family.MODEL_TYPES}
     config = Fields(values, str(path))
     family: Family = config.choice("model_type", kinds)
-    if config.has("quantization_config"):
-        raise config.error("quantization_config", "there", "none; take the unquantised model or a GGUF file")
+    packed_format(config)
     return built(lambda: family.from_config(config), path)
 
 

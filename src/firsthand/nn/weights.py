@@ -1,8 +1,8 @@
 """Loads weights into a Decoder and saves them: GGUF files and Hugging Face folders of safetensors.
 
 Headers are validated before any data is read: the architecture is built on the meta device, and the file must hold exactly
-the tensors it needs, in their shapes. Left out: pickles (refused), tokenizers, and checkpoints that are
-quantised in any way but GGUF's.
+the tensors it needs, in their shapes. GPTQ and AWQ matrices are dequantised. Left out: pickles (refused), tokenizers, and
+checkpoints that are quantised in other ways.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ from firsthand.nn.model_config import (
     is_gguf,
     to_config,
 )
+from firsthand.nn.packed_format import PARTS, PackedFormat, packed_format, packed_shape
+from firsthand.nn.packed_linears import unpack
 from firsthand.nn.pair_classifier import PairClassifier
 from firsthand.nn.quant import BlockLinear
 from firsthand.nn.weight_names import CLASSIFIER_HEADS, bert_name, gguf_name, huggingface_name
@@ -99,7 +101,7 @@ def load(
     with torch.device("meta"):
         model = Decoder(checkpoint.architecture)
     wanted = _shapes(model)
-    _check_tensors(checkpoint, wanted)
+    check_tensors(checkpoint, wanted)
     added = None if adapter is None else lora.read_adapter(adapter, model)
     keeps = keep_blocks and dtype == torch.float32 and device == "cpu" and added is None
     kept = _put_blocks(model, checkpoint) if keeps else set()
@@ -295,14 +297,24 @@ def _open_folder(folder: Path) -> Checkpoint:
     architecture = folder_architecture(folder)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
     tensors = {name: shard.tensors[name] for name, shard in holder.items()}
-    layout = huggingface_layout(architecture)
-    reader = None if layout is None else LayoutReader(layout, holder, lambda name: _values(holder, name))
+    packed = packed_format(Fields(read_json(folder / "config.json"), str(folder / "config.json")))
+    if packed is not None:
+        tensors = _as_matrices(tensors, packed)
+
+    def in_file(name: str) -> Tensor:
+        stem = name.removesuffix("weight")
+        if packed is not None and f"{stem}qweight" in holder:
+            return unpack(lambda part: _stored(holder, stem + part), packed, name)
+        return _values(holder, name)
 
     def name_of(ours: str) -> str:
         return huggingface_name(ours, architecture)
 
     def read(ours: str) -> Tensor:
-        return _values(holder, name_of(ours))
+        return in_file(name_of(ours))
+
+    layout = huggingface_layout(architecture)
+    reader = None if layout is None else LayoutReader(layout, tensors, in_file)
 
     def blocks(ours: str) -> Blockwise:
         raise AssertionError(f"{ours} has no blocks in safetensors")
@@ -312,6 +324,35 @@ def _open_folder(folder: Path) -> Checkpoint:
             folder, architecture, tensors, reader.name_of, reader.read, lambda ours: False, blocks, reader
         )
     return Checkpoint(folder, architecture, tensors, name_of, read, lambda ours: False, blocks)
+
+
+def _as_matrices(tensors: dict[str, TensorInfo], packed: PackedFormat) -> dict[str, TensorInfo]:
+    """The tensors of a packed checkpoint as if they were not: one `weight` in place of each matrix's parts."""
+    found = {}
+    for name, tensor in tensors.items():
+        stem, _, part = name.rpartition(".")
+        if part == "qweight":
+            shape = packed_shape(tensor.shape, packed)
+            found[f"{stem}.weight"] = TensorInfo(f"{stem}.weight", shape, packed.method, tensor.offset, tensor.nbytes)
+        elif part not in PARTS or f"{stem}.qweight" not in tensors:
+            found[name] = tensor
+    return found
+
+
+def _stored(holder: dict[str, Safetensors], name: str) -> Tensor | None:
+    """The values of a tensor of any type, None if there is none."""
+    from safetensors import safe_open
+
+    if name not in holder:
+        return None
+    file = holder[name]
+    if file.tensors[name].dtype not in ("I32", "I64", "F16", "BF16", "F32"):
+        raise ModelFileError(
+            f"{file.path}: tensor {name!r} is {file.tensors[name].dtype}: packed matrices are I32 and F16"
+        )
+    with safe_open(file.path, framework="pt") as opened:
+        values: Tensor = opened.get_tensor(name)
+    return values
 
 
 def _values(holder: dict[str, Safetensors], name: str) -> Tensor:
@@ -357,7 +398,7 @@ def _shapes(model: Decoder) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def _check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -> None:
+def check_tensors(checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]]) -> None:
     """Raise ModelFileError unless the file holds exactly the expected tensors, in their shapes."""
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if not name.endswith(_DERIVED)}
     if checkpoint.layout is None:

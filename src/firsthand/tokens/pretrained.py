@@ -1,12 +1,13 @@
 """`load`: the Tokenizer of a model, from a Hugging Face folder or from the vocabulary inside a GGUF file.
 
-A folder is read from tokenizer.json (or a SentencePiece tokenizer.model), tokenizer_config.json,
-special_tokens_map.json, generation_config.json and chat_template.jinja. No code from the folder runs. Not supported:
-vocab.json with merges.txt alone, and tiktoken files; save such a tokenizer once with transformers.
+A folder is read from tokenizer.json (or a tokenizer.model of SentencePiece or Llama 3, or a rank file of tiktoken),
+tokenizer_config.json, special_tokens_map.json, generation_config.json and chat_template.jinja. No code from the folder runs.
+Not supported: vocab.json with merges.txt alone; save such a tokenizer once with transformers.
 """
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from firsthand.errors import ModelFileError
 from firsthand.formats.gguf_file import read_gguf
 from firsthand.formats.model_files import read_json
 from firsthand.message import Json
-from firsthand.tokens import gguf_vocab, spm
+from firsthand.tokens import gguf_vocab, spm, tiktoken_ranks
 from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
@@ -37,7 +38,21 @@ def load(path: Path | str) -> Tokenizer:
         return from_metadata(read_gguf(path).metadata, source=str(path))
     if path.name in ("tokenizer.json", "tokenizer.model") and path.is_file():
         return _from_folder(path.parent)
-    raise ModelFileError(f"{path} holds no tokenizer: give a folder with tokenizer.json, or a .gguf file")
+    if path.suffix == ".tiktoken" and path.is_file():
+        return _from_ranks(path)
+    raise ModelFileError(
+        f"{path} holds no tokenizer: give a folder with tokenizer.json, a .gguf file, or a .tiktoken file of ranks"
+    )
+
+
+def _from_ranks(path: Path) -> Tokenizer:
+    """The Tokenizer of a rank file alone, with the special tokens of its name."""
+    encoding = tiktoken_ranks.encoding_of(path)
+    made = tiktoken_ranks.description(tiktoken_ranks.read_ranks(path), encoding, str(path))
+    ids = {entry["content"]: entry["id"] for entry in made["added_tokens"]}
+    ends = [ids[name] for name in encoding.ends if name in ids]
+    bos = ids.get(encoding.bos) if encoding.bos is not None else None
+    return Tokenizer(made, bos_id=bos, eos_ids=ends, add_bos=bos is not None, source=str(path))
 
 
 def from_metadata(metadata: dict[str, Any], *, source: str = "GGUF") -> Tokenizer:
@@ -55,7 +70,10 @@ def from_metadata(metadata: dict[str, Any], *, source: str = "GGUF") -> Tokenize
 
 
 def _from_folder(folder: Path) -> Tokenizer:
-    description = read_description(folder)
+    ranks = _rank_file(folder)
+    if ranks is not None and not (folder / "tokenizer_config.json").is_file():
+        return _from_ranks(ranks)
+    description, table = _read(folder)
     config = _optional(folder / "tokenizer_config.json")
     names = _optional(folder / "special_tokens_map.json") | config
     generation = _optional(folder / "generation_config.json")
@@ -71,20 +89,41 @@ def _from_folder(folder: Path) -> Tokenizer:
         add_bos=stated if isinstance(stated, bool) else bos is not None and _begins_with(description, bos),
         chat_template=_folder_template(folder, config),
         recommended=recommended(generation, FOLDER),
+        table=table,
         source=str(folder),
     )
 
 
 def read_description(folder: Path) -> Json:
     """Returns the content of a folder's tokenizer.json, or of what its tokenizer.model converts to."""
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[Json, str]:
+    """The description, and the table of a SentencePiece normaliser in base64, or nothing."""
     if (folder / "tokenizer.json").is_file():
-        return read_json(folder / "tokenizer.json", max_bytes=_MAX_TOKENIZER_BYTES)
-    if (folder / "tokenizer.model").is_file():
-        return spm.description(spm.read_model(folder / "tokenizer.model"), str(folder / "tokenizer.model"))
+        return read_json(folder / "tokenizer.json", max_bytes=_MAX_TOKENIZER_BYTES), ""
+    ranks = _rank_file(folder)
+    if ranks is not None:
+        found = tiktoken_ranks.read_ranks(ranks)
+        return tiktoken_ranks.description(found, tiktoken_ranks.encoding_of(ranks), str(ranks)), ""
+    path = folder / "tokenizer.model"
+    if path.is_file():
+        pieces = spm.read_model(path)
+        return spm.description(pieces, str(path)), base64.b64encode(pieces.table).decode()
     raise ModelFileError(
         f"{folder} holds no tokenizer.json and no tokenizer.model: copy the model's tokenizer files "
         "there, or save them with transformers' AutoTokenizer.save_pretrained"
     )
+
+
+def _rank_file(folder: Path) -> Path | None:
+    """The file of tiktoken's ranks in a folder without tokenizer.json: tokenizer.model, or one that ends in .tiktoken."""
+    if (folder / "tokenizer.json").is_file():
+        return None
+    if tiktoken_ranks.is_rank_file(folder / "tokenizer.model"):
+        return folder / "tokenizer.model"
+    return next(iter(sorted(folder.glob("*.tiktoken"))), None)
 
 
 def _optional(path: Path) -> Json:

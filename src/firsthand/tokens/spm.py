@@ -1,8 +1,9 @@
-"""SentencePiece vocabularies (Llama 2, Gemma, Mistral 7B), converted to the merges of a tokenizer.json.
+"""SentencePiece vocabularies (Llama 2, Gemma, Mistral 7B, T5), converted to the content of a tokenizer.json.
 
-Pieces come from a GGUF (`gguf_vocab.py`) or from a tokenizer.model, whose protobuf is parsed here. SentencePiece merges
-greedily by score, which equals BPE with merges ranked by the score of their result. Not supported: unigram models (T5)
-and normalisation tables; a folder with tokenizer.json has both.
+Pieces come from a GGUF (`gguf_vocab.py`) or from a tokenizer.model, whose protobuf is parsed here. SentencePiece's BPE
+merges greedily by score, which equals BPE with merges ranked by the score of their result; its Unigram takes the
+segmentation of the highest sum of scores (Kudo, 2018). The normaliser's table (NFKC and others) is for `charsmap`. Not
+supported: word and character models, and whitespace as a suffix.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ class Pieces:
     kinds: Sequence[int]
     add_prefix: bool
     """True if a space is put before a text."""
+    unigram: bool = False
+    """True for a Unigram vocabulary, whose scores are log-probabilities; else BPE."""
+    table: bytes = b""
+    """The normaliser's table of replacements; empty for none."""
+    collapses: bool = False
+    """True if spaces at both ends are removed and several in a row are one."""
 
 
 def description(pieces: Pieces, source: str) -> Json:
@@ -42,16 +49,10 @@ def description(pieces: Pieces, source: str) -> Json:
     vocab = {text: id for id, text in enumerate(texts)}
     if len(vocab) < len(texts):
         raise ModelFileError(f"{source}: a token occurs twice in the vocabulary")
-    unknown = next((text for text, kind in zip(texts, pieces.kinds, strict=True) if kind == UNKNOWN), None)
-    prefix: list[Json] = [{"type": "Prepend", "prepend": "▁"}] if pieces.add_prefix else []
-    strip: list[Json] = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if pieces.add_prefix else []
     return {
         "version": "1.0",
         "added_tokens": added_tokens(texts, pieces.kinds),
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [*prefix, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}],
-        },
+        "normalizer": {"type": "Sequence", "normalizers": _normalizers(pieces)},
         "pre_tokenizer": None,
         "decoder": {
             "type": "Sequence",
@@ -59,13 +60,49 @@ def description(pieces: Pieces, source: str) -> Json:
                 {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
                 {"type": "ByteFallback"},
                 {"type": "Fuse"},
-                *strip,
+                *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if pieces.add_prefix else []),
             ],
         },
-        "model": {
-            "type": "BPE", "unk_token": unknown, "fuse_unk": True, "byte_fallback": BYTE in pieces.kinds,
-            "vocab": vocab, "merges": _merges(pieces, vocab, source),
-        },
+        "model": _unigram(pieces, texts, source) if pieces.unigram else _bpe(pieces, texts, vocab, source),
+    }
+
+
+def _normalizers(pieces: Pieces) -> list[Json]:
+    """The steps before a text is cut, after the table: spaces, and the mark for a space."""
+    made: list[Json] = []
+    if pieces.collapses:
+        made += [
+            {"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""},
+            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+        ]
+    if pieces.add_prefix:
+        made.append({"type": "Prepend", "prepend": "▁"})
+    return [*made, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+
+
+def _bpe(pieces: Pieces, texts: Sequence[str], vocab: dict[str, int], source: str) -> Json:
+    unknown = next((text for text, kind in zip(texts, pieces.kinds, strict=True) if kind == UNKNOWN), None)
+    return {
+        "type": "BPE", "unk_token": unknown, "fuse_unk": True, "byte_fallback": BYTE in pieces.kinds,
+        "vocab": vocab, "merges": _merges(pieces, vocab, source),
+    }  # fmt: skip
+
+
+def _unigram(pieces: Pieces, texts: Sequence[str], source: str) -> Json:
+    """Pieces for bytes and unused ones, which no text is cut into, get a score below that of any other way to cut."""
+    unknown = next((id for id, kind in enumerate(pieces.kinds) if kind == UNKNOWN), None)
+    if unknown is None:
+        raise ModelFileError(f"{source}: a Unigram vocabulary needs a piece for unknown text, and has none")
+    if not all(isinstance(score, int | float) and math.isfinite(score) for score in pieces.scores):
+        raise ModelFileError(f"{source}: a token score is not a number")
+    normal = [score for score, kind in zip(pieces.scores, pieces.kinds, strict=True) if kind == NORMAL]
+    never = 10 * min([*normal, 0.0]) - 100
+    scores = [
+        never if kind in (BYTE, UNUSED) else score for score, kind in zip(pieces.scores, pieces.kinds, strict=True)
+    ]
+    return {
+        "type": "Unigram", "unk_id": unknown, "byte_fallback": BYTE in pieces.kinds,
+        "vocab": [[text, score] for text, score in zip(texts, scores, strict=True)],
     }  # fmt: skip
 
 
@@ -101,12 +138,18 @@ def read_model(path: Path) -> Pieces:
             trainer = dict(_fields(value, path))
         elif field == 3 and isinstance(value, bytes):
             normalizer = dict(_fields(value, path))
-    if trainer.get(3, 1) != 2 or normalizer.get(2) or normalizer.get(4, 1):
+    if not texts:
+        raise ModelFileError(f"{path} holds no pieces: it is no SentencePiece model, or cut short")
+    kind, table = trainer.get(3, 1), normalizer.get(2, b"")
+    if kind not in (1, 2) or trainer.get(24, 0) or not normalizer.get(5, 1) or not isinstance(table, bytes):
         raise ModelFileError(
-            f"{path} is not a BPE model without normalisation, the only SentencePiece kind supported directly: "
-            "convert it once with transformers' AutoTokenizer.save_pretrained, which writes tokenizer.json"
+            f"{path} is a SentencePiece model of kind {kind!r}, or marks spaces in its own way: BPE (2) and Unigram (1) are "
+            "read; convert it once with transformers' AutoTokenizer.save_pretrained, which writes tokenizer.json"
         )
-    return Pieces(texts, scores, kinds, add_prefix=bool(normalizer.get(3, 1)))
+    return Pieces(
+        texts, scores, kinds, add_prefix=bool(normalizer.get(3, 1)), unigram=kind == 1, table=table,
+        collapses=bool(normalizer.get(4, 1)),
+    )  # fmt: skip
 
 
 def _merges(pieces: Pieces, vocab: dict[str, int], source: str) -> list[list[str]]:

@@ -72,6 +72,11 @@ def _byte_of_character() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
+def character_of_byte() -> list[str]:
+    """Returns GPT-2's character for each byte."""
+    return [character for character, _ in sorted(_byte_of_character().items(), key=lambda item: item[1])]
+
+
 def byte_level_bytes(token: str) -> bytes:
     """Returns the bytes of a token written in GPT-2's characters."""
     table = _byte_of_character()

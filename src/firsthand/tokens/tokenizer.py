@@ -7,6 +7,7 @@ chat templates are in `templates/chat_template.py`.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ import tokenizers
 from firsthand._moved import old_names
 from firsthand.errors import ModelFileError, PromptTooLong
 from firsthand.message import Json, canonical
+from firsthand.tokens.charsmap import read_table, replacer
+from firsthand.tokens.plain_encoder import can_forge, without_special
 from firsthand.tokens.text_growth import check_growth
 from firsthand.tokens.token_bytes import byte_reader, steps, strips_leading_space
 
@@ -61,7 +64,8 @@ class AddedToken(NamedTuple):
 class Tokenizer:
     """Encodes text to ids and back.
 
-    `description` is the content of a tokenizer.json; ModelFileError if it is invalid.
+    `description` is the content of a tokenizer.json; `table`, in base64, is that of a SentencePiece normaliser, applied
+    first. ModelFileError if one of them is invalid.
     """
 
     bos_id: int | None
@@ -92,12 +96,18 @@ class Tokenizer:
         add_bos: bool = False,
         chat_template: str | None = None,
         recommended: Mapping[str, float] | None = None,
+        table: str = "",
         source: str = "tokenizer",
     ) -> None:
+        self._table = table
+        self._normalise = replacer(read_table(base64.b64decode(table), source)) if table else None
         self._added = {token.content: token for token in _added_tokens(description, source)}
         prepared = _prepare(description, self._added.values())
         self._rust = _build(prepared, source)
-        self._continuing = _without_prefix(self._rust, prepared, source)
+        special = [token.content for token in self._added.values() if token.special and token.content]
+        plain = without_special(prepared, special) if can_forge(prepared, special, self._rust) else None
+        self._plain = self._rust if plain is None else _build(plain, source)
+        self._continuing = _without_prefix(self._plain, plain or prepared, source)
         self._read_bytes = byte_reader(prepared, source)
         self._strips_space = strips_leading_space(prepared.get("decoder"))
         self._added_text = {token.id: token.content for token in self._added.values()}
@@ -123,7 +133,9 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {}
         self._remembered = lru_cache(_MAX_TEXTS)(self._encode_plain)
         self.fingerprint = hashlib.sha256(
-            canonical([prepared, self.bos_id, sorted(self.eos_ids), self.add_bos]).encode("utf-8", "surrogatepass")
+            canonical([prepared, self.bos_id, sorted(self.eos_ids), self.add_bos, *([table] if table else [])]).encode(
+                "utf-8", "surrogatepass"
+            )
         ).hexdigest()
 
     def encode(self, text: str, *, special: bool = False, most: int | None = None) -> list[int]:
@@ -229,6 +241,7 @@ class Tokenizer:
             "bos_id": self.bos_id,
             "eos_ids": list(dict.fromkeys(ends)),
             "add_bos": self.add_bos,
+            **({"table": self._table} if self._table else {}),
         }
 
     def text_of(self, id: int | None) -> str:
@@ -254,7 +267,9 @@ class Tokenizer:
             text
         ):  # half a surrogate pair, which JSON allows and UTF-8 does not
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        rust = self._continuing if continuing else self._rust
+        if self._normalise is not None:
+            text = self._normalise(text)
+        rust = self._continuing if continuing else self._plain
         try:
             if len(text) > _SHARED:
                 (encoded,) = rust.encode_batch_fast([text], add_special_tokens=False)

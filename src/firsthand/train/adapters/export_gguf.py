@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.gguf_writer import GGUFType, save_gguf
+from firsthand.nn.gguf_writer import save_gguf
 from firsthand.tokens.spm import UNUSED
 from firsthand.tokens.vocab_export import vocabulary_metadata
 from firsthand.train.adapters.lora_training import merged
 
 
-def export_gguf(
-    model: Decoder, path: Path | str, *, dtype: GGUFType = "F16", tokenizer: Path | str | None = None
-) -> None:
+def export_gguf(model: Decoder, path: Path | str, *, dtype: str = "F16", tokenizer: Path | str | None = None) -> None:
     """Writes the model, merged, to a .gguf file; `tokenizer` is a .gguf file or a folder with tokenizer.json.
 
     Without a tokenizer the file serves `weights.load` and the engine, but neither `firsthand serve` nor llama.cpp.

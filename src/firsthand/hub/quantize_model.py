@@ -1,0 +1,54 @@
+"""Quantises a model on disk, with its vocabulary, to a GGUF file, or with a calibration text to a GPTQ or AWQ folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from firsthand.errors import ConfigError
+from firsthand.nn.gguf_quantizer import Quantised, quantise_model
+from firsthand.nn.packed_format import Method
+from firsthand.tokens.vocab_export import vocabulary_metadata
+
+
+def quantize_file(
+    source: Path, path: Path, file_type: str, *, told: Callable[[int, int], None] | None = None
+) -> Quantised:
+    """Writes the model at `source` (a .gguf file or a folder) to `path` in a type such as `Q4_K_M`; see `quantise_model`."""
+    return quantise_model(source, path, file_type, vocabulary=vocabulary_metadata, told=told)
+
+
+_SEQUENCE, _SEQUENCES = 512, 128
+_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+    "chat_template.jinja",
+)  # fmt: skip
+
+
+def quantize_folder(
+    source: Path, folder: Path, method: str, text: str, *, told: Callable[[int, int], None] | None = None
+) -> int:
+    """Writes the model folder at `source` in GPTQ's or AWQ's 4 bits, calibrated on a text; returns the bytes of its weights.
+
+    At most 128 sequences of 512 tokens of the text are used. ConfigError for an empty text, a GGUF file, or a folder that
+    holds a model.
+    """
+    from firsthand.nn.calibrated_rounding import round_model, save_rounded
+    from firsthand.nn.weights import load
+    from firsthand.tokens.pretrained import load as load_tokenizer
+
+    if not source.is_dir():
+        raise ConfigError(f"{source} is a file: {method} takes a folder with config.json and safetensors")
+    if (folder / "config.json").exists():
+        raise ConfigError(f"{folder} holds a model: give another name, or remove it first")
+    ids = load_tokenizer(source).encode(text)[: _SEQUENCE * _SEQUENCES]
+    sequences = [ids[start : start + _SEQUENCE] for start in range(0, len(ids), _SEQUENCE)]
+    chosen = cast(Method, method.lower())
+    model = load(source)
+    rounded, group = round_model(model, sequences, chosen, told=told)
+    save_rounded(model, rounded, group, chosen, folder)
+    for name in _FILES:
+        if (source / name).is_file():
+            (folder / name).write_bytes((source / name).read_bytes())
+    return (folder / "model.safetensors").stat().st_size

@@ -1,0 +1,69 @@
+"""The description of a tokenizer that cannot produce a special token, for texts that nobody vouches for.
+
+The Rust library leaves special tokens out of a text when asked, but the model behind it may still make them: a Unigram
+vocabulary takes any piece that it holds, WordPiece any whole word, and byte-level BPE with `ignore_merges` any whole
+piece. There the special tokens get names that no text can have; their ids stay.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from firsthand.message import Json
+
+
+def can_forge(description: Json, special: Iterable[str], rust: Any) -> bool:
+    """True if plain text may be cut into one of the special tokens by the model itself."""
+    model = description.get("model")
+    vocab = model.get("vocab") if isinstance(model, Mapping) else None
+    kind = model.get("type", "BPE") if isinstance(model, Mapping) else None
+    held = set(special) & (vocab.keys() if isinstance(vocab, dict) else {entry[0] for entry in vocab or ()})
+    if not held or not isinstance(model, Mapping):
+        return False
+    if kind != "BPE":
+        return True
+    if any(_joined(merge) in held for merge in model.get("merges") or ()):
+        return True
+    if any(len(text) == 1 for text in held):
+        return True
+    return bool(model.get("ignore_merges")) and any(_stays_whole(text, rust) for text in held)
+
+
+def without_special(description: Json, special: Iterable[str]) -> Json:
+    """The same tokenizer with names for the special tokens that no text holds."""
+    nonce = secrets.token_hex(16)  # drawn in this process: a text would have to guess it
+    names = {text: f"\U0010fffe{nonce}{index}" for index, text in enumerate(special)}
+    model = dict(description["model"])
+    vocab = model["vocab"]
+    if isinstance(vocab, dict):
+        model["vocab"] = {names.get(text, text): id for text, id in vocab.items()}
+    else:
+        model["vocab"] = [[names.get(text, text), score] for text, score in vocab]
+    if model.get("merges"):
+        model["merges"] = [merge for merge in model["merges"] if not _touches(merge, names)]
+    if model.get("unk_token") is not None:
+        model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+    added = [
+        entry | {"content": names.get(entry["content"], entry["content"])} for entry in description["added_tokens"]
+    ]
+    return description | {"model": model, "added_tokens": added}
+
+
+def _parts(merge: Any) -> list[str]:
+    return merge.split(" ", 1) if isinstance(merge, str) else list(merge)
+
+
+def _joined(merge: Any) -> str:
+    return "".join(_parts(merge))
+
+
+def _touches(merge: Any, names: Mapping[str, str]) -> bool:
+    return _joined(merge) in names or any(part in names for part in _parts(merge))
+
+
+def _stays_whole(text: str, rust: Any) -> bool:
+    """True if the pre-tokenizer leaves the text in one piece."""
+    cutter = rust.pre_tokenizer
+    return cutter is None or len(cutter.pre_tokenize_str(text)) <= 1

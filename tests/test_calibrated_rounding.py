@@ -1,0 +1,241 @@
+"""GPTQ and AWQ lose less than plain rounding, and their files are read as the packages that write them pack."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from firsthand.cli import main
+from firsthand.errors import ConfigError, ModelFileError
+from firsthand.nn import weights
+from firsthand.nn.architecture import Architecture, Rope
+from firsthand.nn.blocks.attention import Packed
+from firsthand.nn.calibrated_rounding import awq_scales, gptq, round_model, save_rounded
+from firsthand.nn.decoder import Decoder, initialise
+from firsthand.nn.int8_outliers import OutlierLinear, to_int8_outliers
+from firsthand.nn.packed_format import PackedFormat
+from firsthand.nn.packed_linears import RoundedMatrix, round_groups, unpack
+from tiny import write_model
+
+SMALL = Architecture(
+    family="llama", vocab_size=96, hidden_size=64, intermediate_size=128, num_layers=2, num_heads=4, num_kv_heads=4,
+    head_dim=16, max_position=128, norm_eps=1e-5, windows=(None, None), ropes=(Rope(), Rope()), tie_embeddings=False,
+)  # fmt: skip
+
+
+def inputs(tokens: int = 256, width: int = 64) -> torch.Tensor:
+    """Correlated inputs with a few large features, as in real models."""
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(tokens, width, generator=generator) @ torch.randn(width, width, generator=generator) / 8
+    mixed[:, :3] *= 20
+    return mixed
+
+
+def weight(outputs: int = 48, width: int = 64) -> torch.Tensor:
+    return torch.randn(outputs, width, generator=torch.Generator().manual_seed(1))
+
+
+def product_error(made: torch.Tensor, real: torch.Tensor, x: torch.Tensor) -> float:
+    return float((x @ (made - real).T).square().mean())
+
+
+def test_gptq_and_awq_lose_less_of_the_products_than_rounding() -> None:
+    x, w = inputs(), weight()
+    hessian = x.T @ x
+    plain = product_error(round_groups(w, 4, 32).values(), w, x)
+    assert product_error(gptq(w, hessian, 32).values(), w, x) < 0.5 * plain
+    scale = awq_scales([w], hessian, x.abs().mean(0), 32)
+    assert product_error(round_groups(w * scale, 4, 32).values() / scale, w, x) < 0.9 * plain
+
+
+def test_gptq_of_inputs_without_correlation_is_rounding() -> None:
+    w = weight()
+    made = gptq(w, torch.eye(64) * 5, 32)
+    assert torch.equal(made.codes, round_groups(w, 4, 32).codes)
+    dead = torch.eye(64)
+    dead[7, 7] = 0  # an input that is always 0
+    assert (gptq(w, dead, 32).values()[:, 7] == 0).all()
+
+
+def by_hand(packed: np.ndarray, scales: np.ndarray, zeros: np.ndarray, method: str, group: int) -> np.ndarray:
+    """Unpacks one number at a time, from the layouts that AutoGPTQ and AutoAWQ document."""
+    order = [0, 2, 4, 6, 1, 3, 5, 7]
+    outputs = scales.shape[1]
+    inputs_ = packed.shape[0] * 8 if method == "gptq" else packed.shape[0]
+    made = np.zeros((outputs, inputs_))
+    for k in range(inputs_):
+        for o in range(outputs):
+            g = k // group
+            if method == "gptq":
+                code = (int(packed[k // 8, o]) >> 4 * (k % 8)) & 15
+                zero = ((int(zeros[g, o // 8]) >> 4 * (o % 8)) & 15) + 1 & 15
+            else:
+                nibble = order.index(o % 8)
+                code = (int(packed[k, o // 8]) >> 4 * nibble) & 15
+                zero = (int(zeros[g, o // 8]) >> 4 * nibble) & 15
+            made[o, k] = (code - zero) * scales[g, o]
+    return made
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_packed_matrices_have_the_packages_layout(method: str) -> None:
+    rounded = round_groups(weight(16, 64), 4, 32)
+    of = PackedFormat(method, 4, 32, zero_offset=int(method == "gptq"))  # type: ignore[arg-type]
+    parts = rounded.tensors(of)
+    assert torch.allclose(unpack(parts.get, of, "w"), rounded.values(), atol=1e-6)
+    found = by_hand(parts["qweight"].numpy(), parts["scales"].float().numpy(), parts["qzeros"].numpy(), method, 32)
+    assert np.allclose(found, rounded.values().numpy(), atol=1e-6)
+    shuffled = {**parts, "g_idx": torch.arange(64) % 2}  # activation order: inputs of a group lie apart
+    assert not torch.allclose(unpack(shuffled.get, of, "w"), rounded.values(), atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_a_rounded_model_is_saved_and_read_back_with_its_numbers(tmp_path: Path, method: str) -> None:
+    model = initialise(Decoder(SMALL), seed=0, std=0.3)
+    ids = torch.arange(60) % 96
+
+    def logits(of: Decoder) -> torch.Tensor:
+        with torch.no_grad():
+            return of.logits(of(ids, torch.arange(60), Packed([60])))
+
+    before, told = logits(model), []
+    rounded, group = round_model(
+        model,
+        [list(range(5, 90)), list(range(90, 3, -1))],
+        method,  # type: ignore[arg-type]
+        told=lambda *at: told.append(at),
+    )
+    assert len(rounded) == 14 and group == 64 and told == [(1, 2), (2, 2)]
+    after = logits(model)
+    assert (
+        0 < (after - before).norm() < 0.7 * before.norm()
+    )  # plain rounding gives 0.65, of a random model without outliers
+    save_rounded(model, rounded, group, method, tmp_path)  # type: ignore[arg-type]
+    loaded = weights.load(tmp_path)
+    assert torch.allclose(logits(loaded), after, atol=0.05 * float(after.abs().max()))
+    for name, matrix in rounded.items():
+        assert torch.allclose(loaded.get_parameter(f"{name}.weight"), matrix.values(), atol=1e-6), name
+
+
+@pytest.mark.parametrize("unit_offset", [False, True])
+def test_awq_s_scales_alone_change_no_number(monkeypatch: pytest.MonkeyPatch, unit_offset: bool) -> None:
+    def exact(weight_OK: torch.Tensor, bits: int, group: int) -> RoundedMatrix:
+        made = round_groups(weight_OK, bits, group)
+        monkeypatch.setattr(made.__class__, "values", lambda self: self.kept, raising=True)
+        object.__setattr__(made, "kept", weight_OK)
+        return made
+
+    model = initialise(Decoder(replace(SMALL, norm_unit_offset=unit_offset, mlp_bias=True)), seed=0, std=0.3)
+    ids, places = torch.arange(50) % 96, torch.arange(50)
+    with torch.no_grad():
+        before = model.logits(model(ids, places, Packed([50])))
+        weight_before = model.layers[0].mlp.up_proj.weight.clone()  # type: ignore[union-attr,operator]
+        monkeypatch.setattr("firsthand.nn.calibrated_rounding.awq_scales", lambda w, h, mean, g: mean.clamp(0.1, 9))
+        monkeypatch.setattr("firsthand.nn.calibrated_rounding.round_groups", exact)
+        round_model(model, [list(range(90))], "awq")
+        after = model.logits(model(ids, places, Packed([50])))
+        assert not torch.allclose(model.layers[0].mlp.up_proj.weight, weight_before)  # type: ignore[union-attr,arg-type]
+    assert torch.allclose(before, after, atol=1e-3)
+
+
+def test_the_command_calibrates_on_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, text = write_model(tmp_path / "model"), tmp_path / "text.txt"
+    text.write_text("The answer is 42. " * 40)
+    arguments = ["models", "quantize", str(source), "--to", "GPTQ", "--out", str(tmp_path / "out")]
+    for extra, message in (
+        ([], "add --calibration FILE"),
+        (["--calibration", str(tmp_path / "none.txt")], "cannot be read"),
+        (["--calibration", "/dev/null"], "is empty"),
+    ):
+        assert main([*arguments, *extra]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*arguments, "--calibration", str(text), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["type"] == "GPTQ"
+    assert weights.load(tmp_path / "out") and (tmp_path / "out" / "tokenizer.json").exists()
+    assert main([*arguments, "--calibration", str(text)]) == 2
+    assert "holds a model" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="calibration text is empty"):
+        round_model(initialise(Decoder(SMALL), seed=0), [], "awq")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bits": 3}, "bits is '3'"),
+        ({"group_size": 0}, "group_size is '0'"),
+        ({"group_size": 32}, "expected"),
+        ({"quant_method": "awq", "version": "gemv"}, "version is 'gemv'"),
+        ({"quant_method": "aqlm"}, "gptq or awq"),
+    ],
+)
+def test_packed_files_that_contradict_themselves_are_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    model = initialise(Decoder(SMALL), seed=0, std=0.3)
+    rounded, group = round_model(model, [list(range(50))], "gptq")
+    save_rounded(model, rounded, group, "gptq", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFileError, match=message):
+        weights.load(tmp_path)
+
+
+def test_groups_outside_the_scales_and_missing_parts_are_refused(tmp_path: Path) -> None:
+    model = initialise(Decoder(SMALL), seed=0, std=0.3)
+    save_rounded(model, *round_model(model, [list(range(50))], "gptq"), "gptq", tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj."
+    for changed, message in (
+        ({**state, f"{name}g_idx": torch.full((64,), 9)}, "g_idx that names groups outside"),
+        ({key: value for key, value in state.items() if key != f"{name}scales"}, "lacks its qweight"),
+        ({**state, f"{name}scales": state[f"{name}scales"].to(torch.float64)}, "packed matrices are I32"),
+    ):
+        save_file(changed, tmp_path / "model.safetensors")
+        with pytest.raises(ModelFileError, match=message):
+            weights.load(tmp_path)
+
+
+def test_outliers_are_multiplied_in_floats_and_the_rest_in_8_bits() -> None:
+    x, w = inputs(40), weight()
+    layer = OutlierLinear(w, torch.ones(48), threshold=6.0)
+    exact = x @ w.T + 1
+    worst = (x / (x.abs().amax(1, keepdim=True) / 127)).round() * (
+        x.abs().amax(1, keepdim=True) / 127
+    ) @ layer.weight.T + 1
+    found = layer(x)
+    assert (found - exact).norm() < 0.02 * exact.norm()
+    assert (found - exact).norm() < 0.5 * (worst - exact).norm()  # 8 bits for all would be ruled by the outliers
+    assert layer.codes.dtype == torch.int8 and layer.size_bytes < 0.3 * w.nbytes
+    none = OutlierLinear(w, None, threshold=1e9)
+    whole = (none(x) * 127 * 127 / none.scales / x.abs().amax(1, keepdim=True)).double()
+    assert torch.allclose(whole, whole.round(), atol=0.05)  # whole numbers before the scales
+
+
+def test_a_model_in_8_bits_with_outliers_scores_as_before_and_passes_gradients() -> None:
+    model = initialise(Decoder(SMALL), seed=0, std=0.3)
+    ids, places = torch.arange(50) % 96, torch.arange(50)
+    with torch.no_grad():
+        before = model.logits(model(ids, places, Packed([50])))
+        after = to_int8_outliers(model).logits(model(ids, places, Packed([50])))  # type: ignore[operator]
+    assert (after - before).norm() < 0.1 * before.norm()
+    assert isinstance(model.layers[0].mlp.up_proj, OutlierLinear)  # type: ignore[union-attr]
+    x = torch.randn(3, 64, requires_grad=True)
+    layer = model.layers[0].mlp.up_proj  # type: ignore[union-attr]
+    layer(x).sum().backward()
+    assert torch.allclose(x.grad, layer.weight.sum(0).expand(3, -1), atol=1e-4)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no finite numbers"):
+        OutlierLinear(torch.full((4, 4), torch.nan), None)
+
+
+def test_a_rounded_matrix_says_what_it_holds() -> None:
+    matrix = RoundedMatrix(
+        torch.tensor([[0, 15, 8, 8]], dtype=torch.uint8), torch.tensor([[0.5, 2.0]]), torch.tensor([[8.0, 8.0]])
+    )
+    assert matrix.values().tolist() == [[-4.0, 3.5, 0.0, 0.0]]
