@@ -1,4 +1,4 @@
-"""Modules that moved keep their old names until 0.9.0, with a warning."""
+"""Modules that moved keep their old names until 0.10.0, with a warning."""
 
 import ast
 import importlib
@@ -41,12 +41,12 @@ def test_old_names_go_in_a_version_that_is_still_to_come() -> None:
     for file in ROOT.rglob("*.py"):
         text = file.read_text(encoding="utf-8")
         promised |= set(re.findall(r"(?:goe?s? in|until) (\d+\.\d+\.\d+)", text))
-    assert promised == {"0.9.0"}
+    assert promised == {"0.10.0"}
     assert tuple(map(int, firsthand.__version__.split(".")[:3])) < (0, 9, 0), "remove the old names"
-    with pytest.warns(DeprecationWarning, match="the old name goes in 0.9.0"):
+    with pytest.warns(DeprecationWarning, match="the old name goes in 0.10.0"):
         _moved.warn_renamed("a", "b")
     sys.modules.pop("firsthand.budget", None)
-    with pytest.warns(DeprecationWarning, match="the old name goes in 0.9.0"):
+    with pytest.warns(DeprecationWarning, match="the old name goes in 0.10.0"):
         importlib.import_module("firsthand.budget")
 
 

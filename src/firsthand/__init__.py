@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from firsthand import _moved
 
-__version__ = "0.8.0"
+__version__ = "0.9.0"
 
 if TYPE_CHECKING:
     from firsthand.agent import Agent as Agent

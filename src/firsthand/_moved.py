@@ -1,4 +1,4 @@
-"""Modules that moved in 0.7.0: the old names are imported from their new places, with a DeprecationWarning, until 0.9.0."""
+"""Modules that moved in 0.7.0: the old names are imported from their new places, with a DeprecationWarning, until 0.10.0."""
 
 from __future__ import annotations
 
@@ -352,7 +352,7 @@ class MovedModules(MetaPathFinder):
         if old not in MOVED:
             return None
         new = f"firsthand.{MOVED[old]}"
-        warnings.warn(f"{fullname} has moved to {new}; the old name goes in 0.9.0", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{fullname} has moved to {new}; the old name goes in 0.10.0", DeprecationWarning, stacklevel=2)
         return ModuleSpec(fullname, _Alias(new))
 
 
@@ -374,7 +374,7 @@ def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
 def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
     """Warn the caller of a deprecated name; `stacklevel` as in `warnings.warn`, counted from here."""
-    warnings.warn(f"{old} is now {new}; the old name goes in 0.9.0", DeprecationWarning, stacklevel=stacklevel)
+    warnings.warn(f"{old} is now {new}; the old name goes in 0.10.0", DeprecationWarning, stacklevel=stacklevel)
 
 
 def install() -> None:

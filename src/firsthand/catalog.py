@@ -452,7 +452,7 @@ def from_file(kind: str, name: str) -> Any:
 def __getattr__(name: str) -> Any:
     if name == "beside":  # its name before 0.7.0
         warnings.warn(
-            "catalog.beside is catalog.module_attribute now; the old name goes in 0.9.0", DeprecationWarning, 2
+            "catalog.beside is catalog.module_attribute now; the old name goes in 0.10.0", DeprecationWarning, 2
         )
         return module_attribute
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,7 +49,7 @@ class Config:
     inconclusive: Literal["report", "pass", "fail"] = "report"
     """Inconclusive data: exit code 4 (report), pass (laxer), or fail (stricter)."""
     cannot_tell: Literal["report", "pass", "fail"] | None = None
-    """The old name of --inconclusive, until 0.9.0."""
+    """The old name of --inconclusive, until 0.10.0."""
     errors: Literal["fail", "drop", "zero"] = "fail"
     """Attempts without a score fail the check (fail), are left out (drop), or count as 0 (zero)."""
     agent_a: str | None = None

@@ -476,7 +476,7 @@ def _angles(rope: Rope, head_dim: int, positions: int, length: int) -> tuple[Flo
 
 
 def __getattr__(name: str) -> Any:
-    """The old names, until 0.9.0."""
+    """The old names, until 0.10.0."""
     renamed = {"Fused": "CompiledDecoder", "can_fuse": "why_not_compiled"}
     if name not in renamed:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

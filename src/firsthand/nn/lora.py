@@ -348,7 +348,7 @@ def _what_is(name: str, matrices: Mapping[str, object]) -> str:
 
 
 def __getattr__(name: str) -> type[LowRankUpdate]:
-    """The old name, until 0.9.0."""
+    """The old name, until 0.10.0."""
     if name != "Delta":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(f"{__name__}.Delta is now LowRankUpdate", DeprecationWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""The server's Python interface of firsthand 0.6: `serve.door`, `.settings`, `.server` and `.app` lead here until 0.9.0.
+"""The server's Python interface of firsthand 0.6: `serve.door`, `.settings`, `.server` and `.app` lead here until 0.10.0.
 
 New code uses ServerApp, AdmissionSettings, OpenAISettings, TelemetrySettings, ClientLimits and ListenAddress.
 """

@@ -196,7 +196,7 @@ class ReplicatedModel:
 
 
 Replicated = ReplicatedModel
-"""Its name in 0.6; goes in 0.9.0."""
+"""Its name in 0.6; goes in 0.10.0."""
 
 
 class EmbeddedTexts(NamedTuple):

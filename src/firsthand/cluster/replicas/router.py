@@ -56,7 +56,7 @@ def next_turn_hashes(before: PrefixHashes, answer: Message, *, space: object = N
 
 
 pieces, followed = prefix_hashes, next_turn_hashes
-"""Their names in 0.6; go in 0.9.0."""
+"""Their names in 0.6; go in 0.10.0."""
 
 
 def message_text(message: Message) -> str:
