@@ -171,7 +171,7 @@ def command(folder: Path, home: Path) -> Iterator[tuple[str, subprocess.Popen[st
     try:
         assert server.stdout is not None
         line = server.stdout.readline()
-        assert "/v1 and as an A2A agent at " in line, line
+        assert "/v1, as an A2A agent at " in line, line
         yield line.split("A2A agent at ")[1].split()[0], server
     finally:
         server.kill()

@@ -42,7 +42,7 @@ def test_old_names_go_in_a_version_that_is_still_to_come() -> None:
         text = file.read_text(encoding="utf-8")
         promised |= set(re.findall(r"(?:goe?s? in|until) (\d+\.\d+\.\d+)", text))
     assert promised == {"0.10.0"}
-    assert tuple(map(int, firsthand.__version__.split(".")[:3])) < (0, 9, 0), "remove the old names"
+    assert tuple(map(int, firsthand.__version__.split(".")[:3])) < (0, 10, 0), "remove the old names"
     with pytest.warns(DeprecationWarning, match="the old name goes in 0.10.0"):
         _moved.warn_renamed("a", "b")
     sys.modules.pop("firsthand.budget", None)

@@ -44,7 +44,14 @@ def serve_agent(
     from firsthand.serve.admission.admission_settings import check_binding
     from firsthand.serve.admission.api_keys import read_keys
     from firsthand.serve.admission.server_admission import Admission
-    from firsthand.serve.agents.agent_doors import ServedAgent, agent_models, open_doors, opened_sessions, speaks_a2a
+    from firsthand.serve.agents.agent_doors import (
+        ServedAgent,
+        agent_models,
+        open_doors,
+        opened_sessions,
+        speaks_a2a,
+        speaks_mcp,
+    )
     from firsthand.serve.agents.agent_file import open_agent, read_agent_file
     from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 
@@ -76,7 +83,8 @@ def serve_agent(
             app = ServerApp(served.models, admission, telemetry, open_doors(served))
 
             def announce(url: str) -> None:
-                also = f" and as an A2A agent at {url}" if speaks_a2a() else ""
+                also = f", as an A2A agent at {url}" if speaks_a2a() else ""
+                also += f", to MCP clients at {url}/mcp" if speaks_mcp() else ""
                 print(f"{agent.name} is served at {url}/v1{also} (Ctrl-C ends it)", flush=True)
                 print(f"sessions  {sessions.run.path}", flush=True)
 

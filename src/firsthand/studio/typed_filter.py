@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from firsthand.errors import ConfigError, nearest
 
@@ -71,7 +71,7 @@ def parse_filter(text: str, fields: Mapping[str, Kind], flags: Mapping[str, tupl
 
 def _checked(found: re.Match[str], fields: Mapping[str, Kind], flags: Mapping[str, tuple[str, ...]]) -> Term:
     value, name = found["value"].strip('"'), found["field"] or ""
-    operator: Operator = found["operator"] or ":"
+    operator = cast(Operator, found["operator"] or ":")
     term = Term(name, operator, value, found["minus"] == "-")
     if not name:
         if not value:

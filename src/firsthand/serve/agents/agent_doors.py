@@ -1,7 +1,7 @@
 """The doors of a served agent: the apps of one server through which clients of different protocols reach its sessions.
 
-A door is an app over `ServedSessions`: OpenAI's interface, A2A, and plain routes for sessions and approvals. `open_doors`
-lists them; another protocol is another line there.
+A door is an app over `ServedSessions`: OpenAI's interface, A2A, MCP, and plain routes for sessions and approvals.
+`open_doors` lists them; another protocol is another line there.
 """
 
 from __future__ import annotations
@@ -73,7 +73,16 @@ def open_doors(served: ServedAgent) -> list[MountedApp]:
                 examples=served.examples,
             )
         )
+    if speaks_mcp():
+        from firsthand.serve.mcp.session_door import session_door
+
+        doors.append(session_door(served.sessions, served.address.host, served.description))
     return doors
+
+
+def speaks_mcp() -> bool:
+    """True if the MCP SDK is installed."""
+    return importlib.util.find_spec("mcp") is not None
 
 
 def speaks_a2a() -> bool:

@@ -141,6 +141,25 @@ class ProgressOfSteps:
                 await self._exchange.progress(self._count, None, said)
 
 
+def approval_request(tool: str, text: str) -> types.ElicitRequest:
+    """The request to the client's user to approve a call of a tool."""
+    return types.ElicitRequest(
+        params=types.ElicitRequestFormParams(
+            message=text,
+            requested_schema={
+                "type": "object",
+                "properties": {"approve": {"type": "boolean", "title": f"Run {tool}?", "default": False}},
+                "required": ["approve"],
+            },
+        )
+    )
+
+
+def is_approved(answer: types.ElicitResult) -> bool:
+    """True if the user approved; anything but an explicit yes is a no."""
+    return answer.action == "accept" and (answer.content or {}).get("approve") is True
+
+
 def ask_client(exchange: Exchange) -> Ask:
     """Asks the client's user to approve a call; a client without elicitation leaves it denied."""
     count = 0
@@ -150,21 +169,12 @@ def ask_client(exchange: Exchange) -> Ask:
         if not exchange.can("elicitation"):
             return Decision(False, "nobody", f"{tool.name} needs approval, and the client cannot ask its user")
         count += 1
-        request = types.ElicitRequest(
-            params=types.ElicitRequestFormParams(
-                message=question(tool, arguments),
-                requested_schema={
-                    "type": "object",
-                    "properties": {"approve": {"type": "boolean", "title": f"Run {tool.name}?", "default": False}},
-                    "required": ["approve"],
-                },
-            )
-        )
+        request = approval_request(tool.name, question(tool, arguments))
         try:
             answer = await exchange.ask(f"approval-{count}", request)
         except MCPError as error:
             return Decision(False, "client", f"the client did not answer: {error.message}")
-        allowed = answer.action == "accept" and (answer.content or {}).get("approve") is True
+        allowed = is_approved(answer)
         return Decision(allowed, "client", "" if allowed else f"the user did not approve this call of {tool.name}")
 
     return ask

@@ -35,6 +35,10 @@ _NEEDED = {types.ElicitRequest: "elicitation", types.CreateMessageRequest: "samp
 class Exchange(Protocol):
     """The connection of a running tool with its client."""
 
+    @property
+    def client(self) -> str | None:
+        """The name of the client whose key the call carried; None over standard input, and without keys."""
+
     def can(self, capability: str) -> bool:
         """True if the client answers `elicitation`, `sampling` or `roots`."""
 
@@ -89,6 +93,7 @@ class DirectExchange:
     def __init__(self, ctx: ServerRequestContext[Any, Any]):
         self._ctx = ctx
         self._declared = capabilities_of(ctx)
+        self.client = client_of(ctx)
 
     def can(self, capability: str) -> bool:
         """True if the client declared it."""
@@ -136,8 +141,16 @@ class ParkedExchange:
     `ctx` is the request that is being answered now; None where the call goes on as a task.
     """
 
-    def __init__(self, ctx: ServerRequestContext[Any, Any] | None, declared: Json, seeds: Mapping[str, Any]):
+    def __init__(
+        self,
+        ctx: ServerRequestContext[Any, Any] | None,
+        declared: Json,
+        seeds: Mapping[str, Any],
+        *,
+        client: str | None = None,
+    ):
         self.ctx = ctx
+        self.client = client if ctx is None else client_of(ctx)
         self.status = ""
         """The last message about the progress."""
         self.pending: dict[str, _Asked] = {}

@@ -162,7 +162,7 @@ class McpServer:
         arguments = params.arguments or {}
         if (wrong := tool.problem(arguments)) is not None:
             return wrong
-        exchange = ParkedExchange(None, capabilities_of(ctx), params.input_responses or {})
+        exchange = ParkedExchange(None, capabilities_of(ctx), params.input_responses or {}, client=client_of(ctx))
         return await self.tasks.create(RunningCall(tool.name, tool.result(arguments, exchange), exchange), ctx)
 
     async def _after_input(self, tool: ServedTool, call: RunningCall, ctx: Context) -> Any:

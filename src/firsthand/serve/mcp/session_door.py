@@ -1,0 +1,112 @@
+"""A served agent over MCP: a tool that takes the next turn of a session, with its steps as progress.
+
+Sessions are those of the other doors: durable, one Trace each, and a client sees its own alone. A call that needs approval
+is asked of the client's user; where the client cannot, it stays open, and any process may answer it later.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+
+import mcp_types as types
+from mcp import MCPError
+
+from firsthand import __version__
+from firsthand.errors import FirsthandError
+from firsthand.loop.listener import Began
+from firsthand.message import Json
+from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
+from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.serve.http.mounted_app import MountedApp
+from firsthand.serve.mcp.agent_offer import approval_request, is_approved
+from firsthand.serve.mcp.exchange import Exchange
+from firsthand.serve.mcp.mcp_server import McpServer, Offer
+from firsthand.serve.mcp.mcp_transports import mcp_app
+from firsthand.serve.mcp.served_tool import ServedTool, failed, text_result
+from firsthand.tool import tool_from_function
+
+
+def session_door(sessions: ServedSessions, host: str, description: str = "") -> MountedApp:
+    """The app at /mcp of a server that listens on `host`."""
+    offer = Offer([session_tool(sessions, description)], name=sessions.agent.name, version=__version__)
+    return mcp_app(McpServer(offer), host)
+
+
+def session_tool(sessions: ServedSessions, description: str = "") -> ServedTool:
+    """The tool `ask`: a turn of a session."""
+
+    async def ask(question: str, session: str = "") -> None:
+        """Asks the agent.
+
+        Args:
+            question: The question or task.
+            session: The session to go on with, as an earlier result named it; empty for a new one.
+        """
+
+    shape = tool_from_function(ask, effect="external", name="ask")
+
+    async def run(arguments: Json, exchange: Exchange) -> types.CallToolResult:
+        given = shape.validate(arguments)
+        owner = exchange.client or ""
+        context = str(given.get("session") or secrets.token_hex(8))
+        try:
+            turn = sessions.submit(owner, str(given["question"]), context=context)
+            turn = await _taken(sessions, turn, owner, exchange)
+        except FirsthandError as error:
+            return failed(str(error))
+        return _result(sessions, turn, context)
+
+    agent = sessions.agent
+    words = description or f"Asks the agent {agent.name} ({agent.model.name}), and returns its answer."
+    notes = types.ToolAnnotations(read_only_hint=False, open_world_hint=True)
+    return ServedTool("ask", words, shape.spec.parameters, run, as_task="may", annotations=notes, check=shape.validate)
+
+
+async def _taken(sessions: ServedSessions, turn: SessionTurn, owner: str, exchange: Exchange) -> SessionTurn:
+    """The turn once it is over, or waits for somebody whom the client cannot ask."""
+    count = 0
+    while True:
+        async for news in sessions.follow(turn.id, owner):
+            if isinstance(news, Began):
+                count += 1
+                with suppress(Exception):  # a client that hears nothing more gets its result all the same
+                    said = f"calls {news.detail.get('name', '')}" if news.kind == "tool" else "asks the model"
+                    await exchange.progress(count, None, said)
+        turn = sessions.store.turn(turn.id, owner)
+        pending = sessions.store.pending(turn.id)
+        if turn.is_over or not exchange.can("elicitation"):
+            return turn
+        for asked in pending:
+            if not await _answered(sessions, asked, owner, exchange):
+                return turn
+
+
+async def _answered(sessions: ServedSessions, asked: AskedApproval, owner: str, exchange: Exchange) -> bool:
+    """Ask the client's user; False if the client gave no answer, which leaves the question open."""
+    try:
+        answer = await exchange.ask(f"approval {asked.id}", approval_request(asked.tool, asked.question))
+    except MCPError:
+        return False
+    if answer.action == "cancel":
+        return False
+    with suppress(TurnOver):  # answered by another process meanwhile
+        sessions.answer(asked.id, is_approved(answer), owner=owner, by="client")
+    return True
+
+
+def _result(sessions: ServedSessions, turn: SessionTurn, context: str) -> types.CallToolResult:
+    about = {"session": context, "turn": turn.id, "state": turn.state}
+    if turn.state == "completed":
+        result = text_result(turn.answer or "")
+    elif turn.is_over:
+        result = failed(f"{sessions.agent.name} gave no answer: {turn.error or turn.state}")
+    else:
+        waiting = [asked.id for asked in sessions.store.pending(turn.id)]
+        about["approvals"] = ", ".join(waiting)
+        result = text_result(
+            f"The turn waits for approval ({', '.join(waiting)}): `firsthand sessions` or POST /approvals/ID answers it, "
+            f"and a call with session={context!r} goes on after it."
+        )
+    result.meta = {"org.firsthand/session": about}
+    return result
