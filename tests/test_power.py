@@ -148,7 +148,7 @@ def test_stated_variances_are_planned_from(capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "give exactly one of run, disagreement and between_sd"),
+        ("", "give a run to plan from, or --disagreement or --between-sd without one"),
         ("--disagreement 10% --between-sd 1", "do not go together"),
         ("--disagreement 0", "a share above 0"),
         ("--disagreement 3% --effect 5%", "a smaller effect or a larger disagreement"),

@@ -161,7 +161,7 @@ def test_a_fact_in_a_longer_word_is_not_changed():
         ('{"question": "a?", "answer": ""}\n', "line 1: the field 'answer' holds ''"),
         ("[]\n", "line 1: a JSON object was expected"),
         ('{"question": "a?", "answer": "b", "document": 3}\n', "line 1: 'document' is '3'"),
-        ('{"question": "a?", "answer": "b"}\n', "1 questions: intervals need two"),
+        ('{"question": "a?", "answer": "b"}\n', "1 question: intervals need two"),
     ],
 )
 def test_malformed_questions_are_named_with_their_line(tmp_path, text, message):

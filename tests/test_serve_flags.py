@@ -13,7 +13,9 @@ from firsthand.commands import serve as command
 from firsthand.config import field_docs, make_parser, parse
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError
+from firsthand.serve.a2a.a2a_settings import A2ASettings
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
+from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.openai.openai_settings import OpenAISettings
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
@@ -52,7 +54,10 @@ def test_memory_that_cannot_be_and_unknown_ways_to_keep_it_are_refused(tmp_path:
 
 def test_every_setting_of_the_server_is_a_flag_with_the_default_of_its_dataclass() -> None:
     config = config_of("m")
-    parts = {AdmissionSettings, ClientLimits, ListenAddress, OpenAISettings, TelemetrySettings, ReplicaSettings}
+    parts = {
+        A2ASettings, AdmissionSettings, ClientLimits, ListenAddress, OpenAISettings, ReplicaSettings, SessionSettings,
+        TelemetrySettings,
+    }  # fmt: skip
     held = [getattr(config, each.name) for each in fields(config)]
     assert {type(part) for part in held if is_dataclass(part)} == parts
     assert all(part == type(part)() for part in held if is_dataclass(part))

@@ -133,7 +133,7 @@ def test_items_are_held_out_once_and_reproducibly():
     assert len(held) == 4 and sorted(kept + held) == list(range(40)) and split(list(range(40)), 0.1, seed=4)[1] == held
     assert split([1, 2, 3], 0) == ([1, 2, 3], [])
     assert len(split([1, 2, 3], 0.01)[1]) == 1
-    with pytest.raises(ConfigError, match="1 items came, and 1 are to be held out"):
+    with pytest.raises(ConfigError, match="the data has 1 item, and 1 would be held out"):
         split([1], 0.5)
 
 

@@ -55,7 +55,6 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("bench scripted:echo", 2, "'scripted:echo' has no files here"),
     ("models pull hf:a/b/c", 2, "is not a repository"),
     ("models inspect text.txt", 1, "text.txt is no model"),
-    ("models quantize", 2, "action is 'quantize'"),
     ("rag index empty", 2, "empty: no file there can be indexed (none: "),
     ("rag index notes --include *.pdf", 2, "no file there can be indexed"),
     ("rag index nowhere", 2, "no folder or file 'nowhere'"),

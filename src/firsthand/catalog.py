@@ -327,7 +327,7 @@ def tool_forms() -> dict[str, tuple[str, str]]:
                 is_tool = bool(made.decorator_list)
                 needed = made.args.args[: len(made.args.args) - len(made.args.defaults)]
                 form = made.name if is_tool else ":".join([made.name, *(each.arg.upper() for each in needed)])
-                found[path.stem] = (form, ", ".join(_effects(tree)))
+                found[path.stem] = (form, ", ".join(_effects(tree)) or "as declared")
     return found
 
 

@@ -31,6 +31,7 @@ from firsthand.system.plurals import count_of
 from firsthand.task import Task
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
+    "locomo_f1": ("category",),
     "assertion_holds": ("code", "output", "predict"),
     "passes_tests": ("tests",),
     "passes_unit_tests": ("tests",),
