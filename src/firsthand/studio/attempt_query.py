@@ -132,7 +132,8 @@ class AttemptQuery:
         return f"{column} IS NULL, {column}{' DESC' if descending else ''}, seq"
 
     def _where(self) -> tuple[str, tuple[Any, ...]]:
-        clauses, values = [_LATEST], []
+        clauses: list[str] = [_LATEST]
+        values: list[Any] = []
         for term in self.terms:
             clause, its = _condition(term)
             clauses.append(f"NOT ({clause})" if term.is_negated else clause)

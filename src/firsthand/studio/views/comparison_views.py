@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -52,7 +53,7 @@ def routes(runs: OpenRuns) -> list[Route]:
         contest = contest_of(sides[a], sides[b])
         pairs = chosen_pairs(contest.comparison, only)
         start = number_of(request, "start", 0)
-        values = {
+        values: dict[str, Any] = {
             "chosen": chosen,
             "sides": sides,
             "a": a,

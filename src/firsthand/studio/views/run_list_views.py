@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,7 +22,13 @@ def routes(runs: OpenRuns) -> list[Route]:
         start = number_of(request, "start", 0)
         infos = runs.infos()
         found = run_page(infos, filter_text, sort, start)
-        values = {"found": found, "filter": filter_text, "sort": sort, "num_runs": len(infos), "sortable": SORTABLE}
+        values: dict[str, Any] = {
+            "found": found,
+            "filter": filter_text,
+            "sort": sort,
+            "num_runs": len(infos),
+            "sortable": SORTABLE,
+        }
         if is_part(request):
             name = "parts/run_rows" if start else "parts/run_table"
             return page(request, name, **values)

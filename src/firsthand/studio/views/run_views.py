@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,7 +36,7 @@ def routes(runs: OpenRuns) -> list[Route]:
         start = number_of(request, "start", 0)
         query = AttemptQuery.parse(filter_text, sort)
         found = query.page(run.database, start)
-        values = {"run": run, "found": found, "filter": filter_text, "sort": sort, "sortable": SORTABLE}
+        values: dict[str, Any] = {"run": run, "found": found, "filter": filter_text, "sort": sort, "sortable": SORTABLE}
         if is_part(request):
             if start:
                 return page(request, "parts/attempt_rows", **values)
