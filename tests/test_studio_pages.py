@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 import threading
@@ -459,6 +460,9 @@ def test_a_span_shows_the_messages_that_are_new_since_the_generation_before() ->
     assert [each.node for each in first.new] == [0] and [each.node for each in first.answers] == [1]
     assert [each.node for each in second.new] == [2] and second.num_before == 2
     assert [each.node for each in second.answers] == [3]
+    asked = Call(":s", "score", 2, 0.0, 1.0, "2" * 64)
+    with_score = dataclasses.replace(trace, calls=(calls[0], asked, calls[1]))
+    assert [each.node for each in span_detail(with_score, "call:2").new] == [2], "a scoring is no turn before it"
 
 
 def test_a_protected_attempt_shows_none_of_its_text(tmp_path: Path, access: Access) -> None:
