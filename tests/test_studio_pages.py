@@ -33,6 +33,7 @@ from firsthand.studio.rendering import STATIC
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.trace_difference import trace_difference
+from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, sides_of
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
@@ -571,3 +572,30 @@ def test_attempts_under_way_are_told_step_by_step(tmp_path: Path, access: Access
         finally:
             go.set()
             thread.join()
+
+
+def test_a_difference_is_the_second_side_minus_the_first_and_what_got_worse_comes_first(tmp_path: Path) -> None:
+    def scored(agent: str, task: int, value: float | None) -> Trace:
+        error = Failure("ModelError", "gone") if value is None else None
+        scores = () if value is None else (Score("exact", value),)
+        return Trace(
+            id=f"{agent}{task}", task_id=f"t{task}", agent={"name": agent}, duration_s=1.0, scores=scores, error=error, **PLACE
+        )  # fmt: skip  # type: ignore[arg-type]
+
+    before, after = (0.0, 0.0, 1.0, 0.0, 0.5), (1.0, 0.5, 0.0, 0.0, None)
+    with store.create(tmp_path, {}, "two") as run:
+        for name, values in (("a", before), ("b", after)):
+            run.add_agent(name, {"name": name})
+            for number, value in enumerate(values):
+                run.append(scored(name, number, value))
+        contest = contest_of(*sides_of([run]))
+    assert contest.differences["quiz"].difference == pytest.approx(0.0)  # an error counts 0: (1 + .5 - 1 + 0 - .5) / 5
+    assert [p.task_id for p in chosen_pairs(contest.comparison, "all")] == ["t2", "t4", "t0", "t1", "t3"]
+    assert [p.task_id for p in chosen_pairs(contest.comparison, "better")] == ["t0", "t1"]
+    with store.create(tmp_path, {}, "up") as run:
+        for name, value in (("a", 0.25), ("b", 0.75)):
+            run.add_agent(name, {"name": name})
+            for number in range(3):
+                run.append(scored(name, number, value))
+        found = contest_of(*sides_of([run])).differences["quiz"]
+    assert found.difference == pytest.approx(0.5) and (found.better, found.worse) == (3, 0)
