@@ -578,9 +578,8 @@ def test_a_difference_is_the_second_side_minus_the_first_and_what_got_worse_come
     def scored(agent: str, task: int, value: float | None) -> Trace:
         error = Failure("ModelError", "gone") if value is None else None
         scores = () if value is None else (Score("exact", value),)
-        return Trace(
-            id=f"{agent}{task}", task_id=f"t{task}", agent={"name": agent}, duration_s=1.0, scores=scores, error=error, **PLACE
-        )  # fmt: skip  # type: ignore[arg-type]
+        named = {"id": f"{agent}{task}", "task_id": f"t{task}", "agent": {"name": agent}, "duration_s": 1.0}
+        return Trace(**named, scores=scores, error=error, **PLACE)  # type: ignore[arg-type]
 
     before, after = (0.0, 0.0, 1.0, 0.0, 0.5), (1.0, 0.5, 0.0, 0.0, None)
     with store.create(tmp_path, {}, "two") as run:
