@@ -309,7 +309,7 @@ def tools(text: str) -> tuple[Tool, ...]:
 
 
 def tools_and_sources(text: str) -> tuple[ToolLike, ...]:
-    """What a text names that an agent may hold among its tools: tools, or the sources of the servers of `mcp:SERVER`."""
+    """The tools that a text names, or the sources of tools of the servers of `mcp:SERVER`."""
     name, _, server = text.partition(":")
     if name != "mcp":
         return tools(text)

@@ -34,7 +34,7 @@ firsthand mcp --sign-in https://mcp.example.org/mcp
 
 @dataclass(frozen=True)
 class Config:
-    """What is served, and how."""
+    """The things to serve, and the way."""
 
     tools: tuple[str, ...] = ()
     """Tools by name: calculator,files:notes,sql:shop.db. With a model they are the agents' as well."""

@@ -31,7 +31,7 @@ Action = Literal["list", "show", "forget", "export", "import", "junk"]
 
 @dataclass(frozen=True)
 class Config:
-    """What to do, and with which items."""
+    """The action, and its items."""
 
     action: str = field(default="", metadata={"positional": True})
     """list, show, forget, export, import or junk."""

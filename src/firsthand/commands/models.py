@@ -187,7 +187,7 @@ def plan_here(model: str, facts: Inspection) -> ModelPlan | EncoderPlan:
 
 
 def _active(facts: Inspection) -> str:
-    """What one token uses of a mixture of experts."""
+    """The parameters that one token of a mixture of experts uses."""
     is_sparse = facts.active_parameters < facts.parameters
     return f", {facts.active_parameters / 1e6:,.1f} million for each token" if is_sparse else ""
 

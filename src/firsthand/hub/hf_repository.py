@@ -127,7 +127,7 @@ def discard_partial(folder: Path) -> bool:
 
 
 def partial_folders(folder: Path) -> list[Path]:
-    """What unfinished downloads of the folder left, each of its commit."""
+    """The parts that unfinished downloads of the folder left, each of its commit."""
     mine = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{12}}\.part")
     return [each for each in folder.parent.glob(".*.part") if mine.fullmatch(each.name)]
 

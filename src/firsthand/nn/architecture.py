@@ -273,7 +273,7 @@ class Architecture:
         return self.rotary_dim or self.head_dim
 
     def _checks_of_parts(self) -> list[tuple[str, bool, str]]:
-        """What other parts than plain attention and MLP need: field, whether it holds, what is expected."""
+        """The needs of parts other than plain attention and MLP: field, whether it holds, what is expected."""
         slopes, latent, experts = self.alibi_slopes, self.latent, self.experts
         return [
             (

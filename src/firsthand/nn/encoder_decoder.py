@@ -27,7 +27,7 @@ from firsthand.nn.textbook_cache import TextbookCache
 
 
 class Sources(NamedTuple):
-    """What the decoder needs of the encoded texts: the cross-attention cache."""
+    """The cross-attention cache: all that the decoder needs of the encoded texts."""
 
     keys: tuple[Tensor, ...]
     """S H K for each layer."""

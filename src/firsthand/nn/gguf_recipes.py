@@ -33,7 +33,7 @@ _EMBEDDING = re.compile(r"^(token_embd|per_layer_token_embd)\.weight$")
 
 @dataclass(frozen=True)
 class RecipeShape:
-    """What a recipe asks of a model besides its tensors."""
+    """The facts that a recipe asks of a model besides its tensors."""
 
     num_layers: int
     heads_per_kv: int = 1

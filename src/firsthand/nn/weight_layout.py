@@ -41,7 +41,7 @@ class LayoutRow:
     """Our modules, or whole parameters such as `attention.sinks`; for each expert in turn if they contain `{e}`."""
     fold: Fold
     suffixes: tuple[str, str] = (".weight", ".bias")
-    """What the file calls a weight and a bias."""
+    """The names of a weight and a bias in the file."""
 
 
 @dataclass(frozen=True)

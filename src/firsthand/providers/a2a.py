@@ -436,5 +436,5 @@ def _reason(error: BaseException) -> str:
 
 
 def _where(answer: _Answer) -> str:
-    """Where a broken answer can be looked for."""
+    """The places where a broken answer can be looked for."""
     return f"its task is {answer.task}" if answer.task else "it gave no task"

@@ -106,13 +106,13 @@ class Schema:
     """Tells the file from any other SQLite file."""
     migrations: tuple[str, ...]
     place: str = "the folder of a run"
-    """What a user gives to name such a file."""
+    """The word by which a user names such a file."""
     missing: str = "`firsthand runs` shows all"
     """The end of the sentence on a file that is not there."""
     resume: str = "then resume the run"
     """The end of a sentence on a fault that passes."""
     copied: str = "the run's folder"
-    """What is restored from a copy."""
+    """The files that are restored from a copy."""
 
 
 RUN_SCHEMA = Schema("a run", 0x66737468, MIGRATIONS)  # "fsth"

@@ -1,4 +1,4 @@
-"""Who may use the Studio: people at this machine who hold a code that works once, and their browser afterwards.
+"""Access to the Studio: people at this machine who hold a code that works once, and their browser afterwards.
 
 The command prints an address with a code. The first request that brings it gets a cookie (HttpOnly, SameSite=Strict, of this
 port only); the code is then void. Every request is checked for its Host (DNS rebinding), and one that changes something for

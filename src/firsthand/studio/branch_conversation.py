@@ -28,7 +28,7 @@ class Block:
     title: str = ""
     """The tool's name."""
     origin: str = ""
-    """Where an untrusted result came from."""
+    """The source of an untrusted result."""
     is_error: bool = False
     left_out: int = 0
     """Characters that are not sent."""
@@ -50,7 +50,7 @@ class Said:
     role: str
     blocks: tuple[Block, ...]
     marks: tuple[str, ...] = ()
-    """What the pattern noted of it: kept, pruned, a value."""
+    """The notes of the pattern on it: kept, pruned, a value."""
     num_tokens: int = 0
     mean_logprob: float | None = None
     bars: tuple[Bar, ...] = ()

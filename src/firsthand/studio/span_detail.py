@@ -30,7 +30,7 @@ class SpanDetail:
 
     title: str
     facts: tuple[tuple[str, str], ...]
-    """What is known of it, as names and values."""
+    """Facts about it, as names and values."""
     new: tuple[SpanMessage, ...] = ()
     """The messages of the prompt that were not in the prompt of the call before it."""
     num_before: int = 0

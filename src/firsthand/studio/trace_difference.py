@@ -22,7 +22,7 @@ class Step:
     kind: str
     name: str
     text: str
-    """What was asked of a tool, or what the model answered."""
+    """The arguments of a tool, or the answer of the model."""
     ref: str
 
 

@@ -26,7 +26,7 @@ _MAX_SPLITS = 1 << 24
 
 @dataclass(frozen=True)
 class Encoding:
-    """What a rank file leaves out."""
+    """The facts that a rank file leaves out."""
 
     expression: str
     """Cuts a text into pieces."""
@@ -145,7 +145,7 @@ def description(ranks: Mapping[bytes, int], encoding: Encoding, source: str) -> 
 
 
 def encoding_of(path: Path) -> Encoding:
-    """What a rank file of that name leaves out; ModelFileError for an unknown name."""
+    """The facts that a rank file of that name leaves out; ModelFileError for an unknown name."""
     found = ENCODINGS.get(path.stem)
     if found is None:
         raise ModelFileError(

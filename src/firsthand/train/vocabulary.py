@@ -119,7 +119,7 @@ class _Counted:
     def __init__(self, texts: Iterable[str]):
         self.texts, self.characters = texts, 0
         self.error: FirsthandError | None = None
-        """What a reader of the texts raised, which the library would report in its own words."""
+        """The error that a reader of the texts raised, which the library would report in its own words."""
 
     def __iter__(self) -> Iterator[str]:
         try:

@@ -49,7 +49,7 @@ def longest_text(config: Fields, rope: Rope, default: int) -> int:
 
 
 def config_length(a: Architecture) -> dict[str, int]:
-    """What `longest_text` reads back as this context, where it is not what the config would state anyway."""
+    """The fields that `longest_text` reads back as this context, where the config would not state it anyway."""
     rope = a.ropes[0]
     return {"max_position_embeddings": rope.original_max_position} if rope.kind == "dynamic" else {}
 

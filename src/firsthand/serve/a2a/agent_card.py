@@ -27,7 +27,7 @@ TEXT_MODES = ("text/plain", "application/json")
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beyond the agent itself."""
+    """The words of a card beyond the agent itself."""
 
     description: str = ""
     examples: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ _MOST_NEWS = 1000
 """Steps that a slow follower may lag behind; of what comes after it misses steps, and no state."""
 
 News = SessionTurn | Step
-"""What a follower of a turn is told: a new state, or a step of the attempt."""
+"""News for a follower of a turn: a new state, or a step of the attempt."""
 
 
 class TurnOver(FirsthandError):

@@ -179,7 +179,7 @@ def _asks(message: Message) -> bool:
 
 
 def _transcript(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """Who said what, without reasoning, approvals and blanks at the ends: what a client sends back unchanged."""
+    """Roles and texts, without reasoning, approvals and blanks at the ends: the part that a client sends back unchanged."""
     said: list[tuple[str, str]] = []
     for message in messages:
         if message.role == "tool" or _asks(message):

@@ -258,7 +258,7 @@ class SessionStore:
         return _approval(*rows[0])
 
     def pending(self, turn: str | None = None) -> list[AskedApproval]:
-        """What waits for an answer, the oldest first: of one turn, or of all that are not over."""
+        """The approvals that wait for an answer, the oldest first: of one turn, or of all that are not over."""
         rows = self.database.read(
             f"{_APPROVALS} WHERE a.state = 'pending' AND (? IS NULL OR a.turn = ?)"
             " AND t.state NOT IN ('completed', 'failed', 'canceled') ORDER BY a.rowid",

@@ -108,7 +108,7 @@ def joined(before: Trace | None, attempt: Trace, turn: SessionTurn, history: Seq
 
 
 def _parts(before: Trace | None, number: int) -> list[Json]:
-    """What the trace says of the turns before this one."""
+    """The record in the trace of the turns before this one."""
     return [] if before is None else list(before.final_state.get("turns", ()))[: number - 1]
 
 

@@ -23,7 +23,7 @@ from firsthand.message import Json
 from firsthand.serve.admission.active_request import request_of
 
 ClientRequest = types.ElicitRequest | types.CreateMessageRequest | types.ListRootsRequest
-"""What a tool may ask the client for."""
+"""The requests that a tool may make of the client."""
 _RESULTS: dict[type[Any], type[Any]] = {
     types.ElicitRequest: types.ElicitResult,
     types.CreateMessageRequest: types.CreateMessageResult,

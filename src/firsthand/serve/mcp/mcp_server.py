@@ -166,7 +166,7 @@ class McpServer:
         return await self.tasks.create(RunningCall(tool.name, tool.result(arguments, exchange), exchange), ctx)
 
     async def _after_input(self, tool: ServedTool, call: RunningCall, ctx: Context) -> Any:
-        """What becomes of a call once it has all it asked for before: a task, or its result."""
+        """The outcome of a call once it has all it asked for before: a task, or its result."""
         if tool.as_task != "never" and declares_tasks(ctx):
             return await self.tasks.create(call, ctx)
         await call.settled()

@@ -15,7 +15,7 @@ from firsthand.serve.mcp.exchange import Exchange
 from firsthand.tool import Tool
 
 Outcome = types.CallToolResult | str
-"""What a served tool returns; a text becomes one block of text."""
+"""The outcome of a served tool; a text becomes one block of text."""
 AsTask = Literal["never", "may", "must"]
 
 

@@ -70,7 +70,7 @@ def tool_name(server: str, tool: str) -> str:
 
 
 def spec_of(definition: ToolDefinition, server: ServerDeclaration, *, fenced: bool | None = None) -> ToolSpec:
-    """What the model is offered. UnusableDefinition if the schema is none for an object of arguments."""
+    """The definition that the model is offered. UnusableDefinition if the schema is none for an object of arguments."""
     schema = definition.schema
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         raise UnusableDefinition("its schema is none for an object")
