@@ -172,7 +172,7 @@ def command(folder: Path, home: Path) -> Iterator[tuple[str, subprocess.Popen[st
         assert server.stdout is not None
         line = server.stdout.readline()
         assert "/v1, as an A2A agent at " in line, line
-        yield line.split("A2A agent at ")[1].split()[0], server
+        yield line.split("A2A agent at ")[1].split()[0].rstrip(","), server
     finally:
         server.kill()
         server.wait()
