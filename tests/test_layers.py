@@ -70,6 +70,7 @@ EDGES = {
     # 3 thinking
     "patterns": "tokens",
     "safety": "",
+    "messaging": "runs",
     "retrieval": "tools kernels providers patterns tokens hub sandbox",
     "memories": "runs retrieval",
     # 4 judging

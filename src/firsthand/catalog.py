@@ -44,7 +44,10 @@ _ROOMS: dict[Kind, str] = {
     "command": "commands",
     "recipe": "train/recipes",
 }
-_FURTHER: dict[Kind, tuple[str, ...]] = {"pattern": ("retrieval/rag",), "tool": ("retrieval/tools", "tools/mcp")}
+_FURTHER: dict[Kind, tuple[str, ...]] = {
+    "pattern": ("retrieval/rag",),
+    "tool": ("retrieval/tools", "tools/mcp", "messaging/tools"),
+}
 """Folders of other rooms that hold things of that kind."""
 
 

@@ -1,0 +1,1 @@
+"""State and messages that agents share: a blackboard of versioned keys, and publish/subscribe over topics."""

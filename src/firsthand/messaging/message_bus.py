@@ -1,0 +1,96 @@
+"""MessageBus: publish/subscribe over topics, each message delivered to every group at least once.
+
+A group is one subscriber, or several that share the work. A message that was fetched is leased: if it is not acknowledged in
+time it is delivered again, and after `max_deliveries` it becomes a dead letter, which is kept apart with its reason. A group
+that lags too far behind holds publishers back, instead of growing the file without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from firsthand.errors import FirsthandError
+
+MAX_PAYLOAD_CHARS = 1_000_000
+
+
+class BusFull(FirsthandError):
+    """A message that was not taken, because a group of subscribers lags too far behind."""
+
+
+@dataclass(frozen=True)
+class BusMessage:
+    """A message as it was published."""
+
+    offset: int
+    """Its place among all messages: growing, never used twice."""
+    topic: str
+    payload: str
+    sender: str
+    at: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message for a group, which has to acknowledge it."""
+
+    message: BusMessage
+    count: int
+    """How often it was delivered, this time included: 2 and more after a subscriber died or let go of it."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that a group could not handle."""
+
+    message: BusMessage
+    group: str
+    count: int
+    reason: str
+
+
+class MessageBus(Protocol):
+    """A bus. Its methods may be called by many threads and processes at a time."""
+
+    def publish(self, topic: str, payloads: Sequence[str], *, sender: str = "", once: str | None = None) -> list[int]:
+        """Keep messages in order, all or none; returns their offsets.
+
+        `once` names the publication: a second one of the name adds nothing and returns the first one's offsets. BusFull if a
+        group that wants the topic lags behind by more than the bus allows.
+        """
+        ...
+
+    def subscribe(self, group: str, pattern: str, *, after: int | None = None) -> None:
+        """Make a group for the topics of a pattern; one that exists keeps its place.
+
+        `after` is the offset to begin behind, 0 for all that is kept; None begins with what is published from now on. With a
+        number, a group that exists goes back or forward to it, and what it was delivered before is delivered again.
+        """
+        ...
+
+    def fetch(self, group: str, limit: int = 100, *, lease_s: float = 30.0) -> list[Delivery]:
+        """The next messages for a group, the oldest first: new ones, and those whose lease ran out."""
+        ...
+
+    def acknowledge(self, group: str, offsets: Sequence[int]) -> int:
+        """Say that messages were handled; returns how many of them were still waiting for that."""
+        ...
+
+    def let_go(self, group: str, offset: int, reason: str = "") -> None:
+        """Give a message back, to be delivered again at once, or to become a dead letter."""
+        ...
+
+    def replay(self, pattern: str, after: int = 0, limit: int = 1000) -> list[BusMessage]:
+        """The messages of a pattern behind an offset, in order, whatever any group has done."""
+        ...
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        """The messages that the group could not handle, the oldest first."""
+        ...
+
+    def lag(self, group: str) -> int:
+        """The messages that the group has not acknowledged."""
+        ...

@@ -1,0 +1,1 @@
+"""Tools over shared state, found by name like those of `tools/`."""

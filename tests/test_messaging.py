@@ -1,0 +1,389 @@
+"""A blackboard and a message bus in a file: races, leases, replays, back-pressure, dead letters, kills and hostile names."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firsthand import catalog
+from firsthand.agent import Agent
+from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName
+from firsthand.loop.journal import MemoryJournal
+from firsthand.message import ToolCall
+from firsthand.messaging.blackboard import MAX_VALUE_CHARS, BoardConflict
+from firsthand.messaging.message_bus import MAX_PAYLOAD_CHARS, BusFull
+from firsthand.messaging.sqlite_messaging import SqliteMessaging
+from firsthand.messaging.topic_names import check_topic, topic_pattern
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.task import Task
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[SqliteMessaging]:
+    with SqliteMessaging(tmp_path / "shared.db", max_lag=50, max_deliveries=3, kept_versions=5) as made:
+        yield made
+
+
+# -- the blackboard --
+
+
+def test_a_key_has_versions_writers_and_a_history(shared: SqliteMessaging) -> None:
+    first = shared.write("plan", "a", writer="ann", expected=0)
+    second = shared.write("plan", "b", writer="bob", expected=1)
+    assert (first.version, second.version, second.writer) == (1, 2, "bob")
+    assert shared.read("plan") == second and shared.read("nothing") is None
+    assert [(each.version, each.value) for each in shared.history("plan")] == [(1, "a"), (2, "b")]
+    shared.write("plain", "c", writer="ann")
+    shared.write("%", "d", writer="ann")
+    assert [each.key for each in shared.entries()] == ["%", "plain", "plan"]
+    assert [each.key for each in shared.entries("plan")] == ["plan"] and [each.key for each in shared.entries("%")] == [
+        "%"
+    ]
+
+
+@pytest.mark.parametrize("expected", [0, 2, 3])
+def test_a_write_that_expected_another_version_changes_nothing(shared: SqliteMessaging, expected: int) -> None:
+    entry = shared.write("k", "a", writer="ann")
+    with pytest.raises(BoardConflict, match="it is at version 1, written by 'ann'") as told:
+        shared.write("k", "b", writer="bob", expected=expected)
+    assert told.value.entry == entry == shared.read("k")
+    with pytest.raises(BoardConflict, match="it is not there"):
+        shared.write("new", "b", writer="bob", expected=1)
+
+
+def test_a_named_write_is_made_once(shared: SqliteMessaging) -> None:
+    first = shared.write("k", "a", writer="ann", once="w1")
+    shared.write("k", "b", writer="bob")
+    assert shared.write("k", "again", writer="ann", expected=99, once="w1") == first
+    assert [each.value for each in shared.history("k")] == ["a", "b"]
+
+
+def test_watchers_see_every_write_once_and_in_order(shared: SqliteMessaging) -> None:
+    seen, last = [], 0
+    for number in range(12):
+        shared.write(f"k{number % 3}", str(number), writer="w")
+        if number % 4 == 3:
+            new = shared.changes(last)
+            seen += [each.value for each in new]
+            last = new[-1].sequence
+    assert seen == [str(number) for number in range(12)] and list(shared.changes(last)) == []
+    assert [each.value for each in shared.changes(0, limit=2)] == ["0", "1"]
+
+
+def test_a_history_is_bounded_and_the_latest_stays(shared: SqliteMessaging) -> None:
+    for number in range(20):
+        shared.write("k", str(number), writer="w")
+    assert [each.version for each in shared.history("k")] == [16, 17, 18, 19, 20]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [("", "v", "the key is"), ("a\n", "v", "the key is"), ("k" * 201, "v", "the key is"),
+     ("k", "v" * (MAX_VALUE_CHARS + 1), "1,000,001 characters")],
+)  # fmt: skip
+def test_what_a_board_cannot_hold_is_refused(shared: SqliteMessaging, key: str, value: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        shared.write(key, value, writer="w")
+    assert shared.entries() == []
+
+
+def count_up(path: Path, times: int) -> None:
+    with SqliteMessaging(path) as board:
+        for _ in range(times):
+            while True:
+                entry = board.read("count")
+                try:
+                    board.write(
+                        "count", str(int(entry.value) + 1 if entry else 1), writer=str(os.getpid()),
+                        expected=entry.version if entry else 0,
+                    )  # fmt: skip
+                    break
+                except BoardConflict:
+                    continue
+
+
+def test_of_many_writers_none_overwrites_another(tmp_path: Path) -> None:
+    path = tmp_path / "count.db"
+    threads = [threading.Thread(target=count_up, args=(path, 25)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with SqliteMessaging(path) as board:
+        entry = board.read("count")
+    assert entry is not None and (entry.value, entry.version) == ("100", 100)
+
+
+# -- the bus --
+
+
+def test_each_group_gets_every_message_of_its_topics_in_order(shared: SqliteMessaging) -> None:
+    shared.subscribe("all", ">")
+    shared.subscribe("eu", "orders.*.eu")
+    offsets = [*shared.publish("orders.paid.eu", ["1"]), *shared.publish("orders.paid.us", ["2"]),
+               *shared.publish("orders.sent.eu", ["3", "4"], sender="shop")]  # fmt: skip
+    assert offsets == [1, 2, 3, 4]
+    assert [each.message.payload for each in shared.fetch("all")] == ["1", "2", "3", "4"]
+    found = shared.fetch("eu")
+    assert [(each.message.payload, each.message.sender, each.count) for each in found] == [
+        ("1", "", 1), ("3", "shop", 1), ("4", "shop", 1),
+    ]  # fmt: skip
+    assert shared.fetch("all") == [] and shared.fetch("eu") == []
+    assert (shared.lag("all"), shared.lag("eu")) == (4, 3)
+    assert shared.acknowledge("all", [1, 2, 99]) == 2 and shared.lag("all") == 2
+    assert shared.acknowledge("all", [1]) == 0
+
+
+def test_what_is_not_acknowledged_in_time_comes_again_and_then_is_a_dead_letter(shared: SqliteMessaging) -> None:
+    shared.subscribe("g", ">")
+    shared.publish("t", ["poison", "fine"])
+    for count in (1, 2, 3):
+        found = shared.fetch("g", lease_s=0)
+        assert [(each.message.payload, each.count) for each in found] == (
+            [("poison", count), ("fine", 1)] if count == 1 else [("poison", count)]
+        )
+        shared.acknowledge("g", [2])
+    assert shared.fetch("g") == [] and shared.lag("g") == 0
+    (letter,) = shared.dead_letters("g")
+    assert (letter.message.payload, letter.count, letter.reason) == ("poison", 3, "it was not acknowledged in time")
+
+
+def test_what_is_let_go_of_comes_again_at_once(shared: SqliteMessaging) -> None:
+    shared.subscribe("g", ">")
+    (offset,) = shared.publish("t", ["x"])
+    for count in (1, 2):
+        assert [each.count for each in shared.fetch("g", lease_s=600)] == [count]
+        shared.let_go("g", offset, "busy")
+    assert [each.count for each in shared.fetch("g", lease_s=600)] == [3] and shared.fetch("g") == []
+    shared.let_go("g", offset, "it has no price")
+    assert [each.reason for each in shared.dead_letters("g")] == ["it has no price"] and shared.fetch("g") == []
+    with pytest.raises(UnknownName, match="holds no message 1"):
+        shared.let_go("g", offset)
+
+
+def test_a_group_that_never_reads_holds_publishers_of_its_topics_back_and_no_others(shared: SqliteMessaging) -> None:
+    shared.subscribe("lazy", "slow.>")
+    shared.publish("slow.a", ["x"] * 49)
+    shared.publish("slow.a", ["x"])
+    with pytest.raises(BusFull, match="the group 'lazy' is 50 behind"):
+        shared.publish("slow.b", ["y"])
+    assert shared.publish("fast.a", ["z"]) == [51], "what was refused has left nothing"
+    shared.acknowledge("lazy", [each.message.offset for each in shared.fetch("lazy", limit=1)])
+    assert shared.publish("slow.b", ["y"]) == [52]
+    shared.unsubscribe("lazy")
+    shared.publish("slow.b", ["y"] * 100)
+    with pytest.raises(UnknownName, match="no group 'lazy'"):
+        shared.fetch("lazy")
+
+
+def test_a_group_begins_now_at_the_beginning_or_behind_an_offset_and_can_be_moved(shared: SqliteMessaging) -> None:
+    shared.publish("t", list("abcde"))
+    for name, after in (("now", None), ("all", 0), ("late", 3)):
+        shared.subscribe(name, ">", after=after)
+    shared.publish("t", ["f"])
+
+    def payloads(group: str) -> str:
+        return "".join(each.message.payload for each in shared.fetch(group))
+
+    assert (payloads("now"), payloads("all"), payloads("late")) == ("f", "abcdef", "def")
+    shared.subscribe("now", ">")
+    assert payloads("now") == "", "subscribing again keeps its place"
+    shared.subscribe("now", ">", after=4)
+    assert payloads("now") == "ef"
+    with pytest.raises(ConfigError, match="give another name"):
+        shared.subscribe("now", "other")
+    assert "".join(each.payload for each in shared.replay("t", after=2, limit=3)) == "cde"
+    assert shared.replay("nothing.*") == []
+
+
+def test_a_named_publication_is_made_once(shared: SqliteMessaging) -> None:
+    assert shared.publish("t", ["a", "b"], once="p") == shared.publish("t", ["a", "b"], once="p") == [1, 2]
+    assert shared.publish("t", ["c"]) == [3]
+
+
+def test_members_of_a_group_share_the_work_and_get_no_message_twice(tmp_path: Path) -> None:
+    path = tmp_path / "work.db"
+    with SqliteMessaging(path) as bus:
+        bus.subscribe("workers", "jobs.>")
+        bus.publish("jobs.new", [str(n) for n in range(300)])
+    done: list[str] = []
+
+    def work() -> None:
+        with SqliteMessaging(path) as mine:
+            while found := mine.fetch("workers", limit=7):
+                done.extend(each.message.payload for each in found)
+                mine.acknowledge("workers", [each.message.offset for each in found])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(done) == Counter(str(n) for n in range(300))
+
+
+def test_many_messages_of_other_topics_are_passed_over(shared: SqliteMessaging) -> None:
+    shared.subscribe("rare", "rare")
+    shared.publish("common", ["x"] * 2500)
+    shared.publish("rare", ["y"])
+    assert [each.message.payload for each in shared.fetch("rare", limit=1)] == ["y"]
+    assert shared.lag("rare") == 1
+
+
+@pytest.mark.parametrize("topic", ["", ".", "a.", ".a", "a..b", "a b", "a.*", ">", "a/b", "ü ", "a" * 201])
+def test_what_is_no_topic_is_refused(shared: SqliteMessaging, topic: str) -> None:
+    with pytest.raises(ConfigError, match="the topic is"):
+        shared.publish(topic, ["x"])
+
+
+@pytest.mark.parametrize("pattern", ["", "a.", ">.a", "a*", "**", "a.>b", "a b"])
+def test_what_is_no_pattern_is_refused(shared: SqliteMessaging, pattern: str) -> None:
+    with pytest.raises(ConfigError, match="the pattern of topics"):
+        shared.subscribe("g", pattern)
+
+
+def test_a_message_that_is_too_long_is_refused_with_all_of_its_publication(shared: SqliteMessaging) -> None:
+    with pytest.raises(ConfigError, match="1,000,001 characters"):
+        shared.publish("t", ["short", "x" * (MAX_PAYLOAD_CHARS + 1)])
+    assert shared.replay(">") == []
+
+
+words = st.text(alphabet="ab-_1", min_size=1, max_size=3)
+
+
+@given(
+    st.lists(words, min_size=1, max_size=4),
+    st.lists(st.one_of(words, st.just("*")), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_patterns_match_as_they_are_defined(topic: list[str], parts: list[str], is_open: bool) -> None:
+    check_topic(".".join(topic))
+    pattern = ".".join([*parts, *([">"] if is_open else [])])
+    fits = len(topic) > len(parts) if is_open else len(topic) == len(parts)
+    fits = fits and all(part in ("*", word) for part, word in zip(parts, topic, strict=False))
+    assert (topic_pattern(pattern).fullmatch(".".join(topic)) is not None) == fits
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_topic_or_one_error(text: str) -> None:
+    for check in (check_topic, topic_pattern):
+        try:
+            check(text)
+        except FirsthandError as error:
+            assert "is expected" in str(error) or "are expected" in str(error)
+
+
+# -- files --
+
+PUBLISHER = """
+import sys
+from firsthand.messaging.sqlite_messaging import SqliteMessaging
+with SqliteMessaging(sys.argv[1]) as bus:
+    for number in range(10**9):
+        bus.publish("t", [str(number), "again"])
+        bus.write("k", str(number), writer="w")
+        print(number, flush=True)
+"""
+
+
+def test_a_publisher_that_is_killed_loses_nothing_that_was_told_and_half_of_nothing(tmp_path: Path) -> None:
+    path, rng = tmp_path / "killed.db", random.Random(3)
+    told = 0
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", PUBLISHER, str(path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        lines = list(itertools.islice(process.stdout, rng.randrange(5, 60)))
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.readlines()
+        process.wait()
+        told += sum(line.endswith("\n") for line in lines)
+        with SqliteMessaging(path) as bus:
+            messages = bus.replay(">", limit=10**6)
+            assert [each.offset for each in messages] == list(range(1, len(messages) + 1))
+            assert len(messages) >= 2 * told and len(messages) % 2 == 0
+            entry = bus.read("k")
+            assert entry is not None and entry.version >= told
+
+
+def test_a_file_of_something_else_or_cut_short_is_one_sentence(tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    other.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError):
+        SqliteMessaging(other)
+    cut = tmp_path / "cut.db"
+    with SqliteMessaging(cut) as bus:
+        bus.publish("t", ["x" * 1000] * 200)
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StoreError), SqliteMessaging(cut) as bus:
+        bus.replay(">", limit=10**6)
+    for bounds in ({"max_lag": 0}, {"max_deliveries": 0}, {"kept_versions": 0}):
+        with pytest.raises(ConfigError, match="give 1 or more"):
+            SqliteMessaging(tmp_path / "new.db", **bounds)
+
+
+# -- agents --
+
+
+def test_agents_write_a_board_by_tools_and_the_loser_of_a_race_sees_the_winners_entry(tmp_path: Path) -> None:
+    tools = catalog.tools(f"shared_board:{tmp_path / 'team.db'}")
+    assert [tool.name for tool in tools] == ["board_read", "board_list", "board_write"]
+
+    async def act(task: Task, ctx: object) -> str:
+        said = []
+        for name, arguments in task.metadata["calls"]:
+            said.append((await ctx.call(ToolCall("c", name, arguments))).content)  # type: ignore[attr-defined]
+        assert all(each.startswith('<untrusted from="the blackboard">') for each in said)
+        return "\n".join(line for each in said for line in each.splitlines()[1:-1])
+
+    def attempt(name: str, *calls: tuple[str, dict[str, object]], journal: MemoryJournal | None = None) -> object:
+        agent = Agent(name, Scripted([]), act, tools=tools)
+        return asyncio.run(
+            rollout(agent, Task("t", "?", metadata={"calls": calls}), journal=journal or MemoryJournal())
+        )
+
+    write = ("board_write", {"key": "plan", "value": "ann's plan", "version": 0})
+    journal = MemoryJournal()
+    assert attempt("ann", ("board_list", {}), write, journal=journal).answer == (  # type: ignore[attr-defined]
+        "The board is empty.\nplan is at version 1."
+    )
+    late = attempt("bob", ("board_write", {"key": "plan", "value": "bob's", "version": 0}), ("board_list", {}))
+    assert "it is at version 1, written by 'ann'" in late.answer and "ann's plan" in late.answer  # type: ignore[attr-defined]
+    assert late.answer.endswith("plan (version 1, by ann)")  # type: ignore[attr-defined]
+    again = attempt("ann", ("board_list", {}), write, journal=journal)
+    assert again.answer.endswith("plan is at version 1."), "a resumed attempt finds its write in its journal"  # type: ignore[attr-defined]
+    assert [call.replayed for call in again.calls] == [True, True]  # type: ignore[attr-defined]
+    results = [call.detail.get("origin") for call in late.calls]  # type: ignore[attr-defined]
+    assert results[1] == "the blackboard", "a model reads what others wrote between marks"
+    with SqliteMessaging(tmp_path / "team.db") as board:
+        assert [each.writer for each in board.history("plan")] == ["ann"]
+
+
+def test_processes_share_a_board(tmp_path: Path) -> None:
+    path = tmp_path / "two.db"
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=count_up, args=(path, 10)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    with SqliteMessaging(path) as board:
+        entry = board.read("count")
+        assert entry is not None and entry.value == "20"
+        assert time.time() - entry.at < 60
