@@ -1,8 +1,8 @@
 """The tools through which an agent reads and writes a blackboard: `shared_board:FILE` in a list of tools.
 
-An entry was written by another agent, so it is data: it comes with its writer, between marks. A write names the version that it
-follows; one that lost the race writes nothing and shows the entry as it is, for the model to look again. A write that was made
-but not recorded, as its attempt was killed in between, is told to the resumed attempt as an entry of its own.
+An entry was written by another agent, so it is data: it comes with its writer, between marks. A write names the version that
+it follows; one that lost the race writes nothing and shows the entry as it is, for the model to look again. A write that was
+made but not recorded, as its attempt was killed in between, is told to the resumed attempt as an entry of its own.
 """
 
 from __future__ import annotations
