@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -180,7 +181,8 @@ TORCH_FREE = (
 TENSOR_ROOMS = ("nn", "kernels", "tokens", "engine", "embed", "measure", "train")
 
 
-def imports_of(file: Path) -> set[str]:
+@cache
+def imports_of(file: Path) -> frozenset[str]:
     """The firsthand modules that a file imports, wherever in the file."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -188,7 +190,7 @@ def imports_of(file: Path) -> set[str]:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "firsthand" and "." in name}
+    return frozenset(name for name in found if name.split(".")[0] == "firsthand" and "." in name)
 
 
 def room_of(module: str) -> str:
