@@ -94,7 +94,7 @@ class Started:
             if number == 1:
                 before = self.cpu_s()
             began = time.perf_counter()
-            answer = self.client.get(path, params=query)
+            answer = self.client.get(path, params=query or None)
             times.append(1000 * (time.perf_counter() - began))
             answer.raise_for_status()
             size = len(answer.content)
@@ -206,6 +206,8 @@ def measure_pages(attempts: int, calls: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         with store.create(Path(folder), {"model": "m"}, "large") as run:
+            for number in range(4):
+                run.add_agent(f"agent{number}", {"name": f"agent{number}"})
             for number in range(attempts):
                 run.append(trace(number, calls))
             run.finish("done")

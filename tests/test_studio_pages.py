@@ -598,3 +598,17 @@ def test_a_difference_is_the_second_side_minus_the_first_and_what_got_worse_come
                 run.append(scored(name, number, value))
         found = contest_of(*sides_of([run])).differences["quiz"]
     assert found.difference == pytest.approx(0.5) and (found.better, found.worse) == (3, 0)
+
+
+def test_the_address_is_loopback_and_sends_at_once() -> None:
+    import socket
+
+    from firsthand.commands.studio import _listen
+    from firsthand.errors import ConfigError
+
+    with _listen(0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP, "else asyncio leaves Nagle's algorithm on: 40 ms a page"
+        assert listening.getsockname()[0] == "127.0.0.1"
+        listening.listen()
+        with pytest.raises(ConfigError, match="cannot be opened"):
+            _listen(listening.getsockname()[1])
