@@ -387,3 +387,10 @@ def test_processes_share_a_board(tmp_path: Path) -> None:
         entry = board.read("count")
         assert entry is not None and entry.value == "20"
         assert time.time() - entry.at < 60
+
+
+def test_a_fetch_gives_no_more_than_was_asked_for_and_the_next_goes_on(shared: SqliteMessaging) -> None:
+    shared.subscribe("g", ">")
+    shared.publish("t", [*"abcde", "\ud800"])
+    found = ["".join(each.message.payload for each in shared.fetch("g", limit=2)) for _ in range(4)]
+    assert found == ["ab", "cd", "e\\ud800", ""]

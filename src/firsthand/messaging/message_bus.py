@@ -39,7 +39,7 @@ class Delivery:
 
     message: BusMessage
     count: int
-    """How often it was delivered, this time included: 2 and more after a subscriber died or let go of it."""
+    """Number of deliveries so far, this one included: above 1 once a lease has expired or a subscriber returned it."""
 
 
 @dataclass(frozen=True)
