@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import tot
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.sandbox import sandbox
 from firsthand.scorers.code import passes_tests
 from firsthand.scorers.resolved import TaskWorkplaces
 from firsthand.tool import tool
@@ -40,6 +42,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    # another test's warm workers, which need no bwrap any more, stay out
+    monkeypatch.setattr(sandbox, "_shared", functools.cache(sandbox._shared.__wrapped__))
 
 
 def refused(*words: str) -> str:
