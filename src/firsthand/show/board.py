@@ -224,7 +224,8 @@ def _board(
         name: {agent: reduced(each, reduce) for agent, each in by_agent.items()} for name, by_agent in single.items()
     }
     measured |= found
-    values = measured.pop(metric) if metric else scores_of(agents, "")
+    unscored: dict[str, Scores | Figure] = {agent: {} for agent in agents}  # nothing was scored: no figure, and not 0
+    values = measured.pop(metric) if metric else unscored
     attempted = {} if metric in found else single.get(metric, {})
     others = {agent: each for agent, each in values.items() if agent != first}
     versus = compare_to_baseline(others, values[first], clusters=clusters) if metric else {}

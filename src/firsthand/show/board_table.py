@@ -109,7 +109,7 @@ def _cells(row: Row, board: Board) -> dict[str, str]:
     path = "" if share is None else f"\npath {seconds(cost.seconds_path)}"
     difference = f"{found.difference:+.2f}\n{span(found.low, found.high, signed=True)}" if found else ""
     return {
-        "score": f"{value_text(row.score.value)}\n{span(row.score.low, row.score.high)}",
+        "score": f"{value_text(row.score.value)}\n{span(row.score.low, row.score.high)}" if board.metric else "-",
         "vs. baseline": difference or "(baseline)",
         "vs. cheapest": difference or "(cheapest)",
         "verdict": f"{found.verdict}\n{p_text(found.p_value)}" if found else "",
