@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.commands.chat import MAX_INPUT, facts
+from firsthand.commands.chat import MAX_INPUT, Config, facts
 from firsthand.errors import ConfigError, GuardBlocked, LimitExceeded, ModelError, UnknownName
 from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.approval import Approval
@@ -458,6 +458,17 @@ def test_when_the_time_is_up_an_answer_stays_as_far_as_it_came_and_no_other_is_a
 def test_a_question_on_the_command_line_is_answered_and_that_is_all(tmp_path: Path) -> None:
     done = chat(tmp_path, "", "scripted:echo", "What now?")
     assert (done.stdout, done.stderr, done.returncode) == ("What now?\n", "", 0)
+
+
+def test_a_text_in_place_of_the_model_is_a_question(tmp_path: Path) -> None:
+    asked = Config("And after that?", continue_=True)
+    assert (asked.model, asked.question) == ("smollm2", "And after that?")
+    assert Config("One: two?").question == "One: two?"
+    for model in ("smollm2", "openai:my model@http://127.0.0.1:1/v1", str(tmp_path)):
+        assert (Config(model).model, Config(model).question) == (model, None)
+    (tmp_path / "a model.gguf").touch()
+    assert Config(str(tmp_path / "a model.gguf")).question is None
+    assert (Config("two words", "Why?").model, Config("two words", "Why?").question) == ("two words", "Why?")
 
 
 def test_retry_model_and_clear_through_a_pipe(tmp_path: Path) -> None:

@@ -379,6 +379,8 @@ def test_a_run_that_another_process_works_on_is_left_alone(cli: Any, home: Path)
     [
         ("rnu arithmetic", "no command 'rnu'; did you mean 'run'?"),
         ("run arithmetic --modle x", "did you mean --model?"),
+        ("run arithmetic --scorer f1", "a scorer belongs to the data: write it in its TOML file"),
+        ("run arithmetic --prompt=Why?", "a prompt belongs to the data: write it in its TOML file"),
         ("run arithmetic --pattern reakt", "no pattern 'reakt'; did you mean 'react'?"),
         ("run arithmetik", "no benchmark 'arithmetik'; did you mean 'arithmetic'?"),
         ("run arithmetic --tools calculater", "no tool 'calculater'; did you mean 'calculator'?"),

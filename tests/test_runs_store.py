@@ -563,3 +563,18 @@ def test_scores_that_have_no_sum_give_no_mean(run: Run) -> None:
         changes = {"id": str(number), "place": str(number), "task_id": f"t{number // 2}", "epoch": number % 2}
         run.append(make_trace(number, scores=(Score("correct", value),), **changes))
     assert all(each.mean == each.mean for each in run.info.scores)
+
+
+def test_a_benchmark_of_which_nothing_was_scored_has_no_mean_and_one_failed_agent_beside_a_scored_one_has_0(
+    run: Run,
+) -> None:
+    run.append(make_trace(0, scores=(), benchmark="talk", id="0", place="0"))
+    assert run.info.scores == ()
+    run.append(make_trace(1, scores=(), benchmark="sums", agent={"name": "fails"}, id="1", place="1"))
+    run.append(
+        make_trace(2, scores=(Score("right", 1.0),), benchmark="sums", agent={"name": "works"}, id="2", place="2")
+    )
+    assert [(each.benchmark, each.agent, each.mean) for each in run.info.scores] == [
+        ("sums", "fails", 0.0),
+        ("sums", "works", 1.0),
+    ]

@@ -60,7 +60,10 @@ def given_values(
     known, surplus = parser.parse_known_intermixed_args(words)
     if surplus:
         surplus = [word.removeprefix("\0") for word in surplus]
-        close = nearest(surplus[0].split("=")[0], flags)
+        flag = surplus[0].split("=")[0]
+        if elsewhere := getattr(config_class, "ELSEWHERE", {}).get(flag):
+            raise ConfigError(f"{prog} does not take {flag}: {elsewhere}")
+        close = nearest(flag, flags)
         hint = f" did you mean {close}?" if close and surplus[0].startswith("-") else ""
         raise ConfigError(f"{prog} does not take {surplus[0]!r};{hint} `{prog} --help` shows what it takes")
     given = {name: _plain(value) for name, value in vars(known).items() if value not in (None, [])}

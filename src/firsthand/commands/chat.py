@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import io
 import itertools
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from firsthand import catalog
@@ -58,15 +60,17 @@ _NOT_SETTINGS = ("load", "save", "continue_", "keep")
 MAX_INPUT = 4_000_000
 """Characters that may be piped in before a question."""
 
+DEFAULT_MODEL = "smollm2"
+
 
 @dataclass(frozen=True)
 class Config:
     """The model, its tools and limits, and where the conversation is stored."""
 
-    model: str = field(default="smollm2", metadata={"positional": True})
+    model: str = field(default=DEFAULT_MODEL, metadata={"positional": True})
     """A model: a known name, a .gguf file, a folder, hf:ORG/NAME, openai:NAME@URL, anthropic:NAME or google:NAME."""
     question: str | None = field(default=None, metadata={"positional": True})
-    """Ask this one question, print the answer, and exit."""
+    """Ask this one question, print the answer, and exit; several words in place of the model are a question too."""
     device: str = "cpu"
     """Device for a model that runs here: cpu, cuda, cuda:N, or auto (CUDA if available)."""
     system: str | None = None
@@ -103,9 +107,17 @@ class Config:
             raise ConfigError(f"max_tokens is {self.max_tokens}: give 1 or more")
         if self.continue_ and self.load is not None:
             raise ConfigError("--continue and --load both name a conversation: leave one out")
+        if self.question is None and _is_question(self.model):
+            object.__setattr__(self, "question", self.model)
+            object.__setattr__(self, "model", DEFAULT_MODEL)
         if self.save is not None and not self.keep:
             raise ConfigError("--save keeps the conversation and --no-keep does not: leave one out")
         parse_rules(self.approve)
+
+
+def _is_question(text: str) -> bool:
+    """True for a text of several words that names no model: no file, nothing like `openai:NAME`."""
+    return len(text.split()) > 1 and not re.match(r"[a-z]+:\S", text) and not Path(text).exists()
 
 
 class Chat:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from firsthand.commands.print_run import Results, print_json, print_results
 from firsthand.errors import ConfigError, TooManyFailures
@@ -36,11 +37,20 @@ firsthand run gsm8k --model openai:llama3.2@http://gpu1:8000/v1 --on ray --worke
 firsthand run --replay last                              # the same run from its recorded replies, without the model
 """
 
+_SCORER = (
+    'a scorer belongs to the data: write it in its TOML file, as in scorer = "f1" (`firsthand list scorers` shows all);'
+    " `firsthand score` scores a stored run again"
+)
+_PROMPT = 'a prompt belongs to the data: write it in its TOML file, as in prompt = "{question}"'
+ELSEWHERE = {"--scorer": _SCORER, "--score": _SCORER, "--metric": _SCORER, "--prompt": _PROMPT, "--template": _PROMPT}
+"""Flags of other tools, and where their setting is here."""
+
 
 @dataclass(frozen=True)
 class Config(RunSettings):
     """Settings of the run, and what to show of it. The flag is the field name."""
 
+    ELSEWHERE: ClassVar[Mapping[str, str]] = ELSEWHERE
     watch: bool = False
     """Show each attempt as a tree while it runs, one at a time."""
     otel: bool = False

@@ -119,11 +119,13 @@ def task_means(database: Database) -> list[TaskMean]:
 
 
 def score_means(database: Database) -> tuple[ScoreMean, ...]:
-    """The mean first score of each agent on each benchmark; none where the scores have no sum, such as inf and -inf."""
+    """The mean first score of each agent on each benchmark that was scored; none where they have no sum (inf and -inf)."""
+    found = totals(database)
+    scored = {each.benchmark for each in found if each.scored}
     return tuple(
         ScoreMean(each.benchmark, each.agent, each.sum_means / each.tasks, each.tasks)
-        for each in totals(database)
-        if each.sum_means is not None
+        for each in found
+        if each.sum_means is not None and each.benchmark in scored
     )
 
 
