@@ -70,7 +70,7 @@ def test_the_list_says_where_the_data_of_each_benchmark_is(cli: Cli, tmp_path: P
         and states["ifeval"] == "hub"
         and states["mbpp_plus"] == "missing"
     )
-    assert states["lm_eval"] == states["hle"] == "named by you"
+    assert states["lm_eval"] == states["hle"] == states["beir"] == "named by you"
     assert "data=FOLDER" in body["data"]["ifeval"]["how"]
     assert body["options"]["benchmarks"]["arithmetic"] == {"levels": "1-3", "tasks": "200"}
     table = cli("list", "benchmarks")[1]

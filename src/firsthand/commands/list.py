@@ -86,7 +86,7 @@ class DataState:
 
 def data_of(name: str) -> DataState:
     """The location of a benchmark's data, found by making the benchmark without a network."""
-    if "data" not in catalog.options("benchmark", name) and name not in _ADAPTERS:
+    if name not in _ADAPTERS and not {"data", "folder"} & catalog.options("benchmark", name).keys():
         return DataState("generated")
     try:
         with offline():

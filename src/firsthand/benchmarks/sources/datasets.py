@@ -242,8 +242,9 @@ def in_folder(folder: Path, option: str, *paths: str) -> Path:
         return folder
     found = find(folder, *paths)
     if found is None:
-        names = " nor ".join([*paths, Path(paths[0]).name])
-        raise DataError(f"{option} is {str(folder)!r}, which has neither {names}: put the file there")
+        names = dict.fromkeys([*paths, Path(paths[0]).name])
+        has = f"neither {' nor '.join(names)}" if len(names) > 1 else f"no {paths[0]}"
+        raise DataError(f"{option} is {str(folder)!r}, which has {has}: put the file there")
     return found
 
 
