@@ -69,9 +69,9 @@ EDGES = {
     "telemetry": "",
     "cluster": "runs providers engine hub",
     # 3 thinking
-    "patterns": "tokens",
     "safety": "",
     "messaging": "runs",
+    "patterns": "tokens messaging",
     "retrieval": "tools kernels providers patterns tokens hub sandbox",
     "memories": "runs retrieval",
     # 4 judging

@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -25,25 +27,67 @@ from firsthand.agent import Agent
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import ToolCall
-from firsthand.messaging.blackboard import MAX_VALUE_CHARS, BoardConflict
-from firsthand.messaging.message_bus import MAX_PAYLOAD_CHARS, BusFull
+from firsthand.messaging.blackboard import MAX_VALUE_CHARS, Blackboard, BoardConflict
+from firsthand.messaging.memory_board import MemoryBoard
+from firsthand.messaging.message_bus import MAX_PAYLOAD_CHARS, BusFull, Delivery, MessageBus
+from firsthand.messaging.nats_messaging import NatsMessaging
+from firsthand.messaging.open_messaging import open_messaging
+from firsthand.messaging.redis_messaging import RedisMessaging
 from firsthand.messaging.sqlite_messaging import SqliteMessaging
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
+from messaging_servers import nats_address, nats_server, redis_address, redis_server  # noqa: F401
+
+BOUNDS = {"max_lag": 50, "max_deliveries": 3, "kept_versions": 5}
+STORES = ["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("redis", "nats"))]
+
+
+class Shared(Blackboard, MessageBus, Protocol):
+    """What every store is: a blackboard and a message bus."""
+
+    def unsubscribe(self, group: str) -> None: ...
+
+
+@pytest.fixture(params=STORES)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens the one store of the test, again with each call, as other processes would."""
+    name, made = f"t{uuid4().hex}", list[Any]()
+
+    def open_store(**bounds: int) -> Any:
+        if request.param == "sqlite":
+            made.append(SqliteMessaging(tmp_path / "shared.db", **bounds))
+        elif request.param == "redis":
+            made.append(RedisMessaging(request.getfixturevalue("redis_address"), name=name, **bounds))
+        else:
+            made.append(NatsMessaging(request.getfixturevalue("nats_address"), name=name, **bounds))
+        return made[-1]
+
+    yield open_store
+    for each in made:
+        each.close()
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[SqliteMessaging]:
-    with SqliteMessaging(tmp_path / "shared.db", max_lag=50, max_deliveries=3, kept_versions=5) as made:
-        yield made
+def shared(opened: Callable[..., Any]) -> Shared:
+    store: Shared = opened(**BOUNDS)
+    return store
+
+
+def fetched(shared: Shared, group: str, **options: Any) -> list[Delivery]:
+    """What a group gets, once there is something: a server needs a moment to see that a lease is over."""
+    for _ in range(300):
+        if found := list(shared.fetch(group, **options)):
+            return found
+        time.sleep(0.02)
+    return []
 
 
 # -- the blackboard --
 
 
-def test_a_key_has_versions_writers_and_a_history(shared: SqliteMessaging) -> None:
+def test_a_key_has_versions_writers_and_a_history(shared: Shared) -> None:
     first = shared.write("plan", "a", writer="ann", expected=0)
     second = shared.write("plan", "b", writer="bob", expected=1)
     assert (first.version, second.version, second.writer) == (1, 2, "bob")
@@ -58,7 +102,7 @@ def test_a_key_has_versions_writers_and_a_history(shared: SqliteMessaging) -> No
 
 
 @pytest.mark.parametrize("expected", [0, 2, 3])
-def test_a_write_that_expected_another_version_changes_nothing(shared: SqliteMessaging, expected: int) -> None:
+def test_a_write_that_expected_another_version_changes_nothing(shared: Shared, expected: int) -> None:
     entry = shared.write("k", "a", writer="ann")
     with pytest.raises(BoardConflict, match="it is at version 1, written by 'ann'") as told:
         shared.write("k", "b", writer="bob", expected=expected)
@@ -67,14 +111,14 @@ def test_a_write_that_expected_another_version_changes_nothing(shared: SqliteMes
         shared.write("new", "b", writer="bob", expected=1)
 
 
-def test_a_named_write_is_made_once(shared: SqliteMessaging) -> None:
+def test_a_named_write_is_made_once(shared: Shared) -> None:
     first = shared.write("k", "a", writer="ann", once="w1")
     shared.write("k", "b", writer="bob")
     assert shared.write("k", "again", writer="ann", expected=99, once="w1") == first
     assert [each.value for each in shared.history("k")] == ["a", "b"]
 
 
-def test_watchers_see_every_write_once_and_in_order(shared: SqliteMessaging) -> None:
+def test_watchers_see_every_write_once_and_in_order(shared: Shared) -> None:
     seen, last = [], 0
     for number in range(12):
         shared.write(f"k{number % 3}", str(number), writer="w")
@@ -86,7 +130,7 @@ def test_watchers_see_every_write_once_and_in_order(shared: SqliteMessaging) -> 
     assert [each.value for each in shared.changes(0, limit=2)] == ["0", "1"]
 
 
-def test_a_history_is_bounded_and_the_latest_stays(shared: SqliteMessaging) -> None:
+def test_a_history_is_bounded_and_the_latest_stays(shared: Shared) -> None:
     for number in range(20):
         shared.write("k", str(number), writer="w")
     assert [each.version for each in shared.history("k")] == [16, 17, 18, 19, 20]
@@ -97,43 +141,46 @@ def test_a_history_is_bounded_and_the_latest_stays(shared: SqliteMessaging) -> N
     [("", "v", "the key is"), ("a\n", "v", "the key is"), ("k" * 201, "v", "the key is"),
      ("k", "v" * (MAX_VALUE_CHARS + 1), "1,000,001 characters")],
 )  # fmt: skip
-def test_what_a_board_cannot_hold_is_refused(shared: SqliteMessaging, key: str, value: str, says: str) -> None:
+def test_what_a_board_cannot_hold_is_refused(shared: Shared, key: str, value: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         shared.write(key, value, writer="w")
     assert shared.entries() == []
 
 
-def count_up(path: Path, times: int) -> None:
+def count_up(board: Any, times: int) -> None:
+    for _ in range(times):
+        while True:
+            entry = board.read("count")
+            try:
+                board.write(
+                    "count", str(int(entry.value) + 1 if entry else 1), writer=str(os.getpid()),
+                    expected=entry.version if entry else 0,
+                )  # fmt: skip
+                break
+            except BoardConflict:
+                continue
+
+
+def count_up_in_file(path: Path, times: int) -> None:
     with SqliteMessaging(path) as board:
-        for _ in range(times):
-            while True:
-                entry = board.read("count")
-                try:
-                    board.write(
-                        "count", str(int(entry.value) + 1 if entry else 1), writer=str(os.getpid()),
-                        expected=entry.version if entry else 0,
-                    )  # fmt: skip
-                    break
-                except BoardConflict:
-                    continue
+        count_up(board, times)
 
 
-def test_of_many_writers_none_overwrites_another(tmp_path: Path) -> None:
-    path = tmp_path / "count.db"
-    threads = [threading.Thread(target=count_up, args=(path, 25)) for _ in range(4)]
+def test_of_many_writers_none_overwrites_another(opened: Callable[..., Any]) -> None:
+    boards = [opened() for _ in range(4)]
+    threads = [threading.Thread(target=count_up, args=(board, 25)) for board in boards]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    with SqliteMessaging(path) as board:
-        entry = board.read("count")
+    entry = boards[0].read("count")
     assert entry is not None and (entry.value, entry.version) == ("100", 100)
 
 
 # -- the bus --
 
 
-def test_each_group_gets_every_message_of_its_topics_in_order(shared: SqliteMessaging) -> None:
+def test_each_group_gets_every_message_of_its_topics_in_order(shared: Shared) -> None:
     shared.subscribe("all", ">")
     shared.subscribe("eu", "orders.*.eu")
     offsets = [*shared.publish("orders.paid.eu", ["1"]), *shared.publish("orders.paid.us", ["2"]),
@@ -150,34 +197,39 @@ def test_each_group_gets_every_message_of_its_topics_in_order(shared: SqliteMess
     assert shared.acknowledge("all", [1]) == 0
 
 
-def test_what_is_not_acknowledged_in_time_comes_again_and_then_is_a_dead_letter(shared: SqliteMessaging) -> None:
+def test_what_is_not_acknowledged_in_time_comes_again_and_then_is_a_dead_letter(shared: Shared) -> None:
     shared.subscribe("g", ">")
     shared.publish("t", ["poison", "fine"])
     for count in (1, 2, 3):
-        found = shared.fetch("g", lease_s=0)
+        found = fetched(shared, "g", lease_s=0)
         assert [(each.message.payload, each.count) for each in found] == (
             [("poison", count), ("fine", 1)] if count == 1 else [("poison", count)]
         )
         shared.acknowledge("g", [2])
-    assert shared.fetch("g") == [] and shared.lag("g") == 0
-    (letter,) = shared.dead_letters("g")
+    for _ in range(300):
+        assert shared.fetch("g") == []
+        if letters := shared.dead_letters("g"):
+            break
+        time.sleep(0.02)
+    (letter,) = letters
+    assert shared.lag("g") == 0
     assert (letter.message.payload, letter.count, letter.reason) == ("poison", 3, "it was not acknowledged in time")
 
 
-def test_what_is_let_go_of_comes_again_at_once(shared: SqliteMessaging) -> None:
+def test_what_is_let_go_of_comes_again_at_once(shared: Shared) -> None:
     shared.subscribe("g", ">")
     (offset,) = shared.publish("t", ["x"])
     for count in (1, 2):
-        assert [each.count for each in shared.fetch("g", lease_s=600)] == [count]
+        assert [each.count for each in fetched(shared, "g", lease_s=600)] == [count]
         shared.let_go("g", offset, "busy")
-    assert [each.count for each in shared.fetch("g", lease_s=600)] == [3] and shared.fetch("g") == []
+    assert [each.count for each in fetched(shared, "g", lease_s=600)] == [3] and shared.fetch("g") == []
     shared.let_go("g", offset, "it has no price")
     assert [each.reason for each in shared.dead_letters("g")] == ["it has no price"] and shared.fetch("g") == []
     with pytest.raises(UnknownName, match="holds no message 1"):
         shared.let_go("g", offset)
 
 
-def test_a_group_that_never_reads_holds_publishers_of_its_topics_back_and_no_others(shared: SqliteMessaging) -> None:
+def test_a_group_that_never_reads_holds_publishers_of_its_topics_back_and_no_others(shared: Shared) -> None:
     shared.subscribe("lazy", "slow.>")
     shared.publish("slow.a", ["x"] * 49)
     shared.publish("slow.a", ["x"])
@@ -192,7 +244,7 @@ def test_a_group_that_never_reads_holds_publishers_of_its_topics_back_and_no_oth
         shared.fetch("lazy")
 
 
-def test_a_group_begins_now_at_the_beginning_or_behind_an_offset_and_can_be_moved(shared: SqliteMessaging) -> None:
+def test_a_group_begins_now_at_the_beginning_or_behind_an_offset_and_can_be_moved(shared: Shared) -> None:
     shared.publish("t", list("abcde"))
     for name, after in (("now", None), ("all", 0), ("late", 3)):
         shared.subscribe(name, ">", after=after)
@@ -212,25 +264,23 @@ def test_a_group_begins_now_at_the_beginning_or_behind_an_offset_and_can_be_move
     assert shared.replay("nothing.*") == []
 
 
-def test_a_named_publication_is_made_once(shared: SqliteMessaging) -> None:
+def test_a_named_publication_is_made_once(shared: Shared) -> None:
     assert shared.publish("t", ["a", "b"], once="p") == shared.publish("t", ["a", "b"], once="p") == [1, 2]
     assert shared.publish("t", ["c"]) == [3]
 
 
-def test_members_of_a_group_share_the_work_and_get_no_message_twice(tmp_path: Path) -> None:
-    path = tmp_path / "work.db"
-    with SqliteMessaging(path) as bus:
-        bus.subscribe("workers", "jobs.>")
-        bus.publish("jobs.new", [str(n) for n in range(300)])
+def test_members_of_a_group_share_the_work_and_get_no_message_twice(opened: Callable[..., Any]) -> None:
+    bus = opened()
+    bus.subscribe("workers", "jobs.>")
+    bus.publish("jobs.new", [str(n) for n in range(300)])
     done: list[str] = []
 
-    def work() -> None:
-        with SqliteMessaging(path) as mine:
-            while found := mine.fetch("workers", limit=7):
-                done.extend(each.message.payload for each in found)
-                mine.acknowledge("workers", [each.message.offset for each in found])
+    def work(mine: Any) -> None:
+        while found := mine.fetch("workers", limit=7):
+            done.extend(each.message.payload for each in found)
+            mine.acknowledge("workers", [each.message.offset for each in found])
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work, args=(opened(),)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -238,7 +288,7 @@ def test_members_of_a_group_share_the_work_and_get_no_message_twice(tmp_path: Pa
     assert Counter(done) == Counter(str(n) for n in range(300))
 
 
-def test_many_messages_of_other_topics_are_passed_over(shared: SqliteMessaging) -> None:
+def test_many_messages_of_other_topics_are_passed_over(shared: Shared) -> None:
     shared.subscribe("rare", "rare")
     shared.publish("common", ["x"] * 2500)
     shared.publish("rare", ["y"])
@@ -247,18 +297,18 @@ def test_many_messages_of_other_topics_are_passed_over(shared: SqliteMessaging) 
 
 
 @pytest.mark.parametrize("topic", ["", ".", "a.", ".a", "a..b", "a b", "a.*", ">", "a/b", "ü ", "a" * 201])
-def test_what_is_no_topic_is_refused(shared: SqliteMessaging, topic: str) -> None:
+def test_what_is_no_topic_is_refused(shared: Shared, topic: str) -> None:
     with pytest.raises(ConfigError, match="the topic is"):
         shared.publish(topic, ["x"])
 
 
 @pytest.mark.parametrize("pattern", ["", "a.", ">.a", "a*", "**", "a.>b", "a b"])
-def test_what_is_no_pattern_is_refused(shared: SqliteMessaging, pattern: str) -> None:
+def test_what_is_no_pattern_is_refused(shared: Shared, pattern: str) -> None:
     with pytest.raises(ConfigError, match="the pattern of topics"):
         shared.subscribe("g", pattern)
 
 
-def test_a_message_that_is_too_long_is_refused_with_all_of_its_publication(shared: SqliteMessaging) -> None:
+def test_a_message_that_is_too_long_is_refused_with_all_of_its_publication(shared: Shared) -> None:
     with pytest.raises(ConfigError, match="1,000,001 characters"):
         shared.publish("t", ["short", "x" * (MAX_PAYLOAD_CHARS + 1)])
     assert shared.replay(">") == []
@@ -378,7 +428,7 @@ def test_agents_write_a_board_by_tools_and_the_loser_of_a_race_sees_the_winners_
 def test_processes_share_a_board(tmp_path: Path) -> None:
     path = tmp_path / "two.db"
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=count_up, args=(path, 10)) for _ in range(2)]
+    processes = [context.Process(target=count_up_in_file, args=(path, 10)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -389,8 +439,111 @@ def test_processes_share_a_board(tmp_path: Path) -> None:
         assert time.time() - entry.at < 60
 
 
-def test_a_fetch_gives_no_more_than_was_asked_for_and_the_next_goes_on(shared: SqliteMessaging) -> None:
+def test_a_fetch_gives_no_more_than_was_asked_for_and_the_next_goes_on(shared: Shared) -> None:
     shared.subscribe("g", ">")
     shared.publish("t", [*"abcde", "\ud800"])
     found = ["".join(each.message.payload for each in shared.fetch("g", limit=2)) for _ in range(4)]
     assert found == ["ab", "cd", "e\\ud800", ""]
+
+
+# -- a board in memory --
+
+
+def test_a_board_in_memory_is_a_blackboard_too() -> None:
+    board = MemoryBoard(clock=lambda: 7.0)
+    first = board.write("plan", "a", writer="ann", expected=0, once="w")
+    assert board.write("plan", "other", writer="ann", once="w") == first == board.read("plan")
+    with pytest.raises(BoardConflict, match="it is at version 1"):
+        board.write("plan", "b", writer="bob", expected=0)
+    second = board.write("plan", "b", writer="bob", expected=1)
+    board.write("fact", "c", writer="ann")
+    assert board.history("plan") == [first, second] and (second.version, second.sequence, second.at) == (2, 2, 7.0)
+    assert [each.key for each in board.entries()] == ["fact", "plan"] and board.entries("p") == [second]
+    assert [each.value for each in board.changes(after=1)] == ["b", "c"] and len(board.changes(limit=1)) == 1
+    with pytest.raises(ConfigError):
+        board.write("", "x", writer="ann")
+
+
+# -- servers --
+
+NAMES = {"redis": "Redis", "nats": "NATS"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["redis", "nats"])
+def test_what_a_server_acknowledged_is_there_when_it_was_killed(server: str, tmp_path: Path) -> None:
+    serve = redis_server(tmp_path, "--appendfsync", "always") if server == "redis" else nats_server(tmp_path, "always")
+    with serve as address, open_messaging(address) as shared:
+        shared.subscribe("g", "t.>")
+        shared.publish("t.a", ["1", "2"], once="first")
+        shared.acknowledge("g", [each.message.offset for each in shared.fetch("g", limit=1)])
+        shared.write("k", "v", writer="w", once="w1")
+    with (
+        redis_server(tmp_path) if server == "redis" else nats_server(tmp_path) as address,
+        open_messaging(address) as shared,
+    ):
+        assert shared.publish("t.a", ["1", "2"], once="first") == [1, 2]
+        assert shared.write("k", "other", writer="w", once="w1").value == "v" and len(shared.history("k")) == 1
+        assert [each.payload for each in shared.replay("t.>")] == ["1", "2"]
+        assert [each.message.payload for each in shared.fetch("g")] == ["2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["redis", "nats"])
+def test_a_server_that_goes_away_is_one_sentence(server: str, tmp_path: Path) -> None:
+    with redis_server(tmp_path) if server == "redis" else nats_server(tmp_path) as address:
+        shared = (RedisMessaging if server == "redis" else NatsMessaging)(address, timeout_s=0.5)
+        shared.write("k", "v", writer="w")
+    with pytest.raises(StoreError, match=f"the {NAMES[server]} server at .* failed"):
+        shared.write("k", "v", writer="w")
+    shared.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("redis://user:secret@127.0.0.1:9/0", "the Redis server at 127.0.0.1:9/0 failed"),
+        ("nats://user:secret@127.0.0.1:9", "the NATS server at 127.0.0.1:9 failed"),
+        ("redis://127.0.0.1:port/0", "is no address of a Redis server"),
+        ("amqp://127.0.0.1", "amqp:// is no store of messages"),
+    ],
+)
+def test_an_address_where_nothing_answers_is_one_sentence_without_the_password(address: str, says: str) -> None:
+    with pytest.raises(FirsthandError, match=says) as told:
+        open_messaging(address)
+    assert "secret" not in str(told.value)
+
+
+def test_bounds_and_names_that_a_server_cannot_keep_are_refused_before_it_is_asked() -> None:
+    for made in (RedisMessaging, NatsMessaging):
+        with pytest.raises(ConfigError, match="max_lag is 0"):
+            made("redis://127.0.0.1:9", max_lag=0)
+        with pytest.raises(ConfigError, match="the topic is"):
+            made("redis://127.0.0.1:9", name="a b")
+    with pytest.raises(ConfigError, match="at most 64 versions"):
+        NatsMessaging("nats://127.0.0.1:9", kept_versions=65)
+    with pytest.raises(ConfigError, match="without dots"):
+        NatsMessaging("nats://127.0.0.1:9", name="a.b")
+
+
+@pytest.mark.parametrize("text", ["\n", "\x00", "%d^$.-", "}{", "=", "\u202e", "'\"]]", "ü", "a" * 100_000])
+def test_any_text_is_kept_as_it_is(shared: Shared, text: str) -> None:
+    shared.subscribe("g-1", "t_1.>")
+    shared.publish("t_1.a-b", [text], sender=text, once=text)
+    (found,) = shared.fetch("g-1")
+    assert (found.message.payload, found.message.sender) == (text, text)
+    shared.let_go("g-1", found.message.offset, text)
+    entry = shared.write("k", text, writer=text, once=text)
+    assert shared.read("k") == entry and (entry.value, entry.writer) == (text, text)
+    if text.isprintable() and len(text) < 200:
+        shared.write(text, "v", writer="w")
+        assert [each.key for each in shared.entries(text)] == [text]
+
+
+def test_a_pattern_of_topics_is_no_pattern_of_the_store(shared: Shared) -> None:
+    shared.subscribe("g", "a-b.*")
+    shared.publish("axb.c", ["no"])
+    shared.publish("a-b.c", ["yes"])
+    shared.publish("a-b.c.d", ["no"])
+    shared.publish("a-b", ["no"])
+    assert [each.message.payload for each in shared.fetch("g")] == ["yes"] and shared.lag("g") == 1

@@ -95,6 +95,10 @@ TYPICAL = [
     ("plan_execute", TWO_PARTS, {"pattern": LED}, {"S": 2, "A": 0}, 0),
     ("plan_execute", ALL_FAIL, {"pattern": LED, "max_steps": 3}, {"S": 3, "A": 1}, 0),
     ("code_act", ONE_ACTION, {}, {"T": 2}, 0),
+    ("debate", DONE, {"agents": 4, "rounds": 3}, {}, 0),
+    ("swarm", DONE, {}, {"H": 1}, 0),
+    ("swarm", Scripted(["Hand over to solver", DONE[""]]), {}, {"H": 2}, 0),
+    ("blackboard_team", {"": "DONE: 12"}, {"members": 2}, {"N": 1}, 0),
 ]
 MOST = [
     ("direct", DONE, {}, {}, 0),
@@ -110,6 +114,9 @@ MOST = [
     ("route", Unscoring(DONE), {"patterns": {"answer": LED}}, {}, 1),
     ("plan_execute", ALL_FAIL, {"pattern": LED, "max_steps": 5, "replans": 2}, {}, 0),
     ("code_act", NEVER_DONE, {"max_steps": 3}, {}, 0),
+    ("debate", DONE, {"agents": 3, "rounds": 2}, {}, 0),
+    ("swarm", {"": "Hand over to nobody"}, {"max_steps": 3}, {}, 0),
+    ("blackboard_team", {"": "hm"}, {"members": 2, "rounds": 3}, {}, 0),
 ]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from firsthand.errors import FirsthandError
+from firsthand.errors import ConfigError, FirsthandError
 
 MAX_PAYLOAD_CHARS = 1_000_000
 
@@ -94,3 +94,9 @@ class MessageBus(Protocol):
     def lag(self, group: str) -> int:
         """The messages that the group has not acknowledged."""
         ...
+
+
+def check_payloads(payloads: Sequence[str]) -> None:
+    """ConfigError for a message that is too long; none of its publication is kept then."""
+    if too_long := next((each for each in payloads if len(each) > MAX_PAYLOAD_CHARS), None):
+        raise ConfigError(f"a message has {len(too_long):,} characters: at most {MAX_PAYLOAD_CHARS:,} are kept")

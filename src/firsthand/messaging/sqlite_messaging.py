@@ -14,7 +14,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.messaging.blackboard import BoardEntry, check_entry, conflict
-from firsthand.messaging.message_bus import MAX_PAYLOAD_CHARS, BusFull, BusMessage, DeadLetter, Delivery
+from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery, check_payloads
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.runs.database import Database, Schema, plain
 
@@ -142,8 +142,7 @@ class SqliteMessaging:
     def publish(self, topic: str, payloads: Sequence[str], *, sender: str = "", once: str | None = None) -> list[int]:
         """Keep messages in order, all or none; returns their offsets; see `MessageBus.publish`."""
         check_topic(topic)
-        if too_long := next((each for each in payloads if len(each) > MAX_PAYLOAD_CHARS), None):
-            raise ConfigError(f"a message has {len(too_long):,} characters: at most {MAX_PAYLOAD_CHARS:,} are kept")
+        check_payloads(payloads)
         with self._database.write() as connection:
             if once is not None:
                 sql = "SELECT first, count FROM publications WHERE once = ?"

@@ -1,0 +1,147 @@
+"""Agents together: debate, hand-offs and a team around a board, on scripted models whose every turn is known."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from firsthand import Agent, Task, catalog
+from firsthand.errors import ConfigError
+from firsthand.loop.journal import MemoryJournal
+from firsthand.patterns.blackboard_team import blackboard_team
+from firsthand.patterns.debate import debate
+from firsthand.patterns.swarm import swarm
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.trace import Trace
+
+TASK = Task("1", "What is 31 * 47?", hint="a number")
+DESK = {"Front": "You ask.", "Back": "You answer.", "Third": "You wait."}
+
+
+def run(pattern: Any, options: dict[str, Any], script: Any, **more: Any) -> tuple[Trace, Scripted]:
+    model = script if isinstance(script, Scripted) else Scripted(script)
+    trace = asyncio.run(rollout(Agent("a", model, pattern, options), TASK, **more))
+    assert trace.error is None
+    return trace, model
+
+
+def last_prompts(model: Scripted, number: int) -> list[str]:
+    return [asked.prompt[-1].text for asked in model.asked[-number:]]
+
+
+# -- debate --
+
+
+def test_debaters_read_the_others_and_never_themselves_and_the_most_common_last_answer_wins() -> None:
+    first, second = (
+        ["The answer is 1", "The answer is 2", "The answer is 3"],
+        ["It is 5.", "The answer is 7", "The answer is 7"],
+    )
+    trace, model = run(debate, {"agents": 3}, [*first, *second])
+    assert trace.answer == "7"
+    for index, prompt in enumerate(last_prompts(model, 3)):
+        assert [text in prompt for text in first] == [place != index for place in range(3)]
+    events = [(event.kind, event.data) for event in trace.events]
+    assert events == [("debate", {"round": 2, "changed": 3}), ("vote", {"5": 1, "7": 2})]
+
+
+def test_debaters_that_answer_nothing_have_the_first_ones_text() -> None:
+    assert run(debate, {"agents": 2, "rounds": 1}, ["who knows", "not me"])[0].answer == "who knows"
+
+
+def test_each_round_adds_to_each_debaters_own_conversation() -> None:
+    _, model = run(debate, {"agents": 2, "rounds": 3}, [f"The answer is {n}" for n in range(6)])
+    assert [len(asked.prompt) for asked in model.asked] == [1, 3, 3, 5, 5]
+    assert model.asked[-1].prompt[1].text == "The answer is 1" and model.asked[-1].prompt[3].text == "The answer is 3"
+
+
+# -- swarm --
+
+
+def test_specialists_hand_over_by_name_in_any_case_and_the_last_one_answers() -> None:
+    trace, model = run(swarm, {"agents": DESK}, ["Let me see.\n**Hand over to the `back`**.", "The answer is 1457"])
+    assert trace.answer == "1457"
+    assert [event.data for event in trace.events] == [{"source": "Front", "target": "Back", "known": True}]
+    (second,) = last_prompts(model, 1)
+    assert second.startswith("You are the Back. You answer. The others are: Front, Third.")
+
+
+def test_a_name_of_nobody_is_told_and_takes_a_turn() -> None:
+    trace, model = run(swarm, {"agents": DESK, "max_steps": 2}, ["Hand over to Bob", "hand over to Front\nmy best: 12"])
+    assert last_prompts(model, 1)[0].startswith("There is no agent 'Bob'.\n\nYou are the Front.")
+    assert trace.answer == "12" and [event.data["known"] for event in trace.events] == [False, True]
+
+
+# -- team --
+
+
+def test_members_see_the_board_of_the_round_before_and_one_of_them_ends() -> None:
+    script = ["WRITE a: one\nWRITE b: two", "thinking aloud", "nothing", "DONE: 1457"]
+    trace, model = run(blackboard_team, {"members": 2}, script)
+    assert trace.answer == "1457" and trace.events[-1].data == {"by": "agent 2", "round": 2}
+    assert all("(empty)" in asked.prompt[-1].text for asked in model.asked[:2])
+    for prompt in last_prompts(model, 2):
+        assert "a (agent 1): one\nagent 2 (agent 2): thinking aloud\nb (agent 1): two" in prompt
+
+
+def test_of_two_writes_to_one_key_the_first_is_taken_and_the_other_is_told() -> None:
+    script = ["WRITE sum: 5", "WRITE sum: 6\nWRITE mine: x", "WRITE sum: 7\nWRITE sum: 8", "DONE: 8"]
+    trace, model = run(blackboard_team, {"members": 2}, script)
+    ours, theirs = last_prompts(model, 2)
+    assert "sum (agent 1): 5" in ours and "was not taken" not in ours
+    assert "Your text under 'sum' was not taken" in theirs and "mine (agent 2): x" in theirs
+    written = [(e.data["key"], e.data["writer"], e.data.get("version")) for e in trace.events if e.kind == "board"]
+    assert written == [
+        ("sum", "agent 1", 1), ("sum", "agent 2", None), ("mine", "agent 2", 1), ("sum", "agent 1", 2), ("sum", "agent 1", 3)
+    ]  # fmt: skip
+
+
+def test_without_an_end_the_answer_is_made_of_the_board() -> None:
+    trace, model = run(blackboard_team, {"members": 1, "rounds": 2}, ["WRITE a: x", "WRITE a: y", "The answer is 3"])
+    assert trace.answer == "3" and "Notes of a team:\n\na (agent 1): y" in last_prompts(model, 1)[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["WRITE : x", "WRITE \u202e: x", f"WRITE {'k' * 90}: x", "write a: x", "DONE", "\x00", "WRITE a:", "*" * 50_000],
+)
+def test_what_is_no_write_loses_no_text_and_ends_no_attempt(text: str) -> None:
+    trace, model = run(blackboard_team, {"members": 1, "rounds": 1}, [text, "The answer is 3"])
+    assert trace.answer == "3" and len(model.asked) == 2
+
+
+# -- all --
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options"), [(debate, {"agents": 2}), (swarm, {}), (blackboard_team, {"members": 2})]
+)
+def test_a_resumed_attempt_repeats_no_call_and_ends_the_same(pattern: Any, options: dict[str, Any]) -> None:
+    journal, script = (
+        MemoryJournal(),
+        ["WRITE a: 1\nHand over to solver", "The answer is 2", "DONE: 4", "The answer is 4"] * 3,
+    )
+    first, _ = run(pattern, options, list(script), journal=journal)
+    again, model = run(pattern, options, list(script), journal=journal)
+    assert again.answer == first.answer and model.asked == []
+    assert [(e.kind, e.data) for e in again.events] == [(e.kind, e.data) for e in first.events]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "debate:agents=1",
+        "debate:rounds=0",
+        "debate:temperature=-1",
+        "swarm:max_steps=0",
+        "blackboard_team:members=0",
+        "blackboard_team:rounds=0",
+    ],
+)
+def test_options_that_cannot_work_are_refused(named: str) -> None:
+    pattern, options = catalog.pattern(named)
+    with pytest.raises(ConfigError, match=r"give|temperature"):
+        Agent("a", Scripted([]), pattern, options)
