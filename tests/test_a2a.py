@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,6 +18,7 @@ import httpx
 import pytest
 from a2a.client import A2ACardResolver, Client, ClientConfig, ClientFactory
 from a2a.client.client import ClientCallContext
+from a2a.server.context import ServerCallContext
 from a2a.types.a2a_pb2 import (
     CancelTaskRequest,
     DeleteTaskPushNotificationConfigRequest,
@@ -34,6 +36,7 @@ from a2a.types.a2a_pb2 import (
     TaskPushNotificationConfig,
     TaskState,
 )
+from a2a.types.a2a_pb2 import Task as A2ATask
 from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from a2a.utils.errors import (
     A2AError,
@@ -47,18 +50,30 @@ from google.protobuf.struct_pb2 import Value
 
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError
+from firsthand.guard import GuardVerdict
+from firsthand.loop.calling import caller
 from firsthand.loop.concurrency import Retry
+from firsthand.message import ToolCall
+from firsthand.message import assistant as called
+from firsthand.model import ToolSpec
 from firsthand.patterns.direct import direct
 from firsthand.patterns.orchestrate import orchestrate
+from firsthand.patterns.react import react
 from firsthand.providers.a2a import RemoteAgent
 from firsthand.providers.agents import AgentsModel
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs.dialogue import Dialogue
+from firsthand.serve.a2a.a2a_handler import ClientUser
+from firsthand.serve.a2a.sqlite_tasks import SqlitePushConfigs
+from firsthand.serve.a2a.webhooks import WebhookSender
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client as KeyedClient
 from firsthand.serve.admission.api_keys import Keys
+from firsthand.serve.agents.session_store import SessionStore
 from firsthand.task import Task as Problem
+from firsthand.tool import Tool, tool_from_function
+from firsthand.tools.web.addresses import parse_rules
 from served import until
 from served_agent import Desk, RunningAgent, clerk, serving_agent
 
@@ -368,6 +383,121 @@ def _hooks() -> Iterator[tuple[str, list[tuple[dict[str, str], str]]]]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_what_a_killed_server_had_not_sent_is_sent_by_the_next_in_order(tmp_path: Path) -> None:
+    failures: list[str] = []
+    with _hooks() as (url, calls):
+        rules = parse_rules("127.0.0.0/8", PORTS)
+
+        context = ServerCallContext(user=ClientUser("anyone"))
+
+        async def main() -> None:
+            store = SessionStore(tmp_path, create=True)
+            configs = SqlitePushConfigs(store.database)
+            await configs.set_info("t", TaskPushNotificationConfig(id="h", url=url), context)
+            killed = WebhookSender(configs, rules)
+            for number in range(3):
+                await killed.send_notification("t", A2ATask(id="t", context_id=f"c{number}"))
+            await killed.aclose()
+            await asyncio.sleep(0)
+            assert configs.queued_tasks() == ["t"]
+            store.close()
+            store = SessionStore(tmp_path)
+            configs = SqlitePushConfigs(store.database)
+            sender = WebhookSender(configs, rules)
+            sender.on_failure = lambda task, why: failures.append(why)
+            sender.go_on()
+            while configs.queued_tasks():
+                await asyncio.sleep(0.005)
+            await sender.aclose()
+
+        asyncio.run(main())
+        told = [json.loads(body)["task"]["contextId"] for _, body in calls]
+        assert list(dict.fromkeys(told)) == ["c0", "c1", "c2"] and told == sorted(told) and failures == []
+
+
+PAGE = "https://portal.example/sign-in?id=7"
+
+
+def portal() -> Tool:
+    """A tool whose server asks the user to sign in on a page, as an MCP server does, each time that it is called."""
+
+    def none() -> None:
+        return None
+
+    async def order() -> str:
+        """Order what is asked for."""
+        position = caller()
+        assert position is not None
+        spec = ToolSpec("portal__elicitation", "The portal asks you.", {"type": "object", "properties": {}})
+        page = Tool(spec, "external", none, dict, origin="the portal")
+        asked = {"message": "Sign in to the portal.", "open": PAGE}
+        decision = await position.context.attempt.agent.approval.ask(page, asked)
+        return "ordered" if decision.allowed else "not signed in"
+
+    return tool_from_function(order, effect="irreversible")
+
+
+def orders(messages: Any, sampling: Any, index: int) -> Any:
+    last = messages[-1]
+    return last.parts[-1].content if last.role == "tool" else called("", ToolCall("c0", "order", {}))
+
+
+@pytest.mark.parametrize(("said", "answer"), [("yes", "ordered"), ("no", "not signed in")])
+def test_leave_to_make_a_call_is_no_leave_to_sign_in_which_is_auth_required(
+    tmp_path: Path, said: str, answer: str
+) -> None:
+    agent = Agent("buyer", Scripted(orders), react, {"native": True}, (portal(),))
+    with serving_agent(agent, tmp_path) as running:
+
+        async def work(client: Client) -> None:
+            events = await sent(client, message("order one"))
+            assert states(events)[-1] == "input_required"
+            task = next(event.task for event in events if event.HasField("task"))
+            events = await sent(client, message("yes", task_id=task.id))
+            assert states(events)[-1] == "auth_required"
+            status = (await client.get_task(GetTaskRequest(id=task.id))).status
+            assert PAGE in status.message.parts[0].text and "Sign in to the portal." in status.message.parts[0].text
+            again = await sent(client, message("hm", task_id=task.id))
+            assert states(again)[-1] == "auth_required"
+            events = await sent(client, message(said, task_id=task.id))
+            assert states(events)[-1] == "completed"
+            (artifact,) = (await client.get_task(GetTaskRequest(id=task.id))).artifacts
+            assert artifact.parts[0].text == answer
+
+        with_client(running, work)
+        rows = running.sessions.store.database.read("SELECT tool, state FROM approvals ORDER BY rowid")
+        assert rows == [("order", "allowed"), ("portal__elicitation", "allowed" if said == "yes" else "denied")]
+
+
+def test_a_question_that_a_guard_blocks_is_rejected_and_later_ones_are_not(tmp_path: Path) -> None:
+    class NoSecrets:
+        def prompt(self, view: Any, messages: Any) -> GuardVerdict:
+            secret = "secret" in messages[-1].text
+            return (
+                GuardVerdict.blocked("no_secrets", "secrets are off limits")
+                if secret
+                else GuardVerdict.passed("no_secrets")
+            )
+
+        def answer(self, view: Any, text: str) -> GuardVerdict:
+            bad = "forbidden" in text
+            return GuardVerdict.blocked("no_words", "that is not said") if bad else GuardVerdict.passed("no_words")
+
+    model = Scripted(lambda messages, *_: f"heard {messages[-1].text}")
+    with serving_agent(Agent("careful", model, direct, guard=NoSecrets()), tmp_path) as running:
+
+        async def work(client: Client) -> None:
+            for text, state in (("a secret", "rejected"), ("hello", "completed"), ("forbidden", "failed")):
+                events = await sent(client, message(text))
+                assert states(events)[-1] == state
+            assert "a guard of the agent refused the question" in str((await sent(client, message("secret")))[-1])
+
+        with_client(running, work)
+        found = running.sessions.store
+        assert [turn.state for row in found.sessions() for turn in found.turns(row.id)].count("rejected") == 2
+        assert found.unfinished() == [] and len(model.asked) == 2
 
 
 def test_files_and_empty_messages_are_refused_before_a_task_begins(running: RunningAgent) -> None:

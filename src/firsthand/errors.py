@@ -18,6 +18,7 @@
     ├── SandboxError         no sandbox can be opened here, or it broke: untrusted code is not run without one
     ├── GuardBlocked         a guard blocked a prompt or an answer: it ends the attempt
     ├── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
+    │   └── AnswerPending    somebody has to answer a question first: it ends the attempt until the answer is there
     ├── TooManyFailures      attempts failed one after the other: it ends the run
     └── TrainingError        a training run cannot go on: its loss is not finite, or its checkpoints do not fit
 
@@ -111,6 +112,10 @@ class LimitExceeded(FirsthandError):
     def __init__(self, limit: str, message: str):
         super().__init__(message)
         self.limit = limit
+
+
+class AnswerPending(LimitExceeded):
+    """Somebody has to answer a question first. The attempt ends, and goes on with the same call once the answer is there."""
 
 
 class TooManyFailures(FirsthandError):

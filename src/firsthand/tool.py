@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from firsthand.errors import ConfigError, SandboxError, StoreError, ToolError, nearest
+from firsthand.errors import AnswerPending, ConfigError, SandboxError, StoreError, ToolError, nearest
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import ToolSpec
@@ -78,7 +78,12 @@ class Tool:
             return await call(checked)
         except TimeoutError:
             raise ToolError(f"{self.name} did not finish within {self.timeout_s:g} s") from None
-        except (ToolError, StoreError, SandboxError):  # a missing sandbox is nothing that a model can mend
+        except (
+            ToolError,
+            StoreError,
+            SandboxError,
+            AnswerPending,
+        ):  # a missing sandbox is nothing that a model can mend
             raise
         except Exception as error:
             self._failed(error)
@@ -90,7 +95,7 @@ class Tool:
             try:
                 result = self.function(**checked)
                 return result if inspect.isawaitable(result) else as_text(result, self.max_chars)
-            except (ToolError, SandboxError):
+            except (ToolError, SandboxError, AnswerPending):
                 raise
             except BaseException as error:
                 self._failed(error)
@@ -126,7 +131,7 @@ class Tool:
     async def _settled(self, result: Awaitable[Any]) -> str:
         try:
             return as_text(await result, self.max_chars)
-        except (ToolError, StoreError, SandboxError, KeyboardInterrupt):
+        except (ToolError, StoreError, SandboxError, AnswerPending, KeyboardInterrupt):
             raise
         except BaseException as error:
             here = asyncio.current_task()

@@ -40,6 +40,15 @@ class CallPosition:
     conversation: Any
     """The Context with its conversation, for tools that read it."""
 
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Makes this the `caller()` of the running task, which may be one that the tool's connection started."""
+        mark = _caller.set(self)
+        try:
+            yield
+        finally:
+            _caller.reset(mark)
+
     def enter(self) -> None:
         """Record what the running task does from here on under the call."""
         enter_branch(self.branch)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
-from firsthand.errors import ToolError, nearest
+from firsthand.errors import AnswerPending, ToolError, nearest
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
 from firsthand.message import Json, ToolCall, ToolResult, canonical
@@ -53,7 +53,8 @@ async def run_call(attempt: Attempt, call: ToolCall, *, borders: Borders, reques
     finished = recorded is not None and "content" in recorded
     if recorded is not None and finished and tool.effect != "write":
         return Ran(await _read(borders, tool, call, _replayed(call, recorded), recorded), arguments)
-    if recorded is not None and tool.effect in ("external", "irreversible"):
+    began = recorded is not None and not recorded.get("waiting")
+    if began and tool.effect in ("external", "irreversible"):
         # The journal holds the intent but no result: the process died in between, so it may have happened.
         text = f"{call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
         return Ran(_refused(call, text), arguments)
@@ -104,6 +105,9 @@ async def _run_approved(
         await attempt.keep(effect, request, {"started": True})
     try:
         return ToolResult(call.id, call.name, await tool(arguments), origin=tool.origin)
+    except AnswerPending:  # the tool says that it has not acted yet: it is called again with the answer
+        await attempt.keep(effect, request, {"waiting": True})
+        raise
     except ToolError as error:
         return replace(_refused(call, str(error)), origin=tool.origin)
 

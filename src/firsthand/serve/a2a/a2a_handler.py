@@ -158,7 +158,8 @@ class A2AHandler(DefaultRequestHandlerV2):
 
 
 async def go_on_all(handler: A2AHandler) -> None:
-    """Tell of every task that was under way when the server was stopped."""
+    """Tell of every task that was under way when the server was stopped, and of what its webhooks were not told."""
+    handler.sender.go_on()
     waiting = (TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED)
     for task_id, (_, task) in handler.tasks.open_tasks().items():
         if task.status.state not in waiting:

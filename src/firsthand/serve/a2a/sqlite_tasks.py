@@ -139,6 +139,27 @@ class SqlitePushConfigs(PushNotificationConfigStore):
                 (task_id, _owner(context), config_id, config_id),
             )
 
+    def queue(self, task_id: str, body: bytes) -> None:
+        """Keep an event that the task's webhooks are to be told of."""
+        with self._database.write() as connection:
+            connection.execute("INSERT INTO push_outbox (task, body) VALUES (?, ?)", (task_id, body))
+
+    def queued_tasks(self) -> list[str]:
+        """The tasks with events that were not sent."""
+        return [
+            str(id) for (id,) in self._database.read("SELECT task FROM push_outbox GROUP BY task ORDER BY min(seq)")
+        ]
+
+    def first_queued(self, task_id: str) -> tuple[int, bytes] | None:
+        """The place and the body of the oldest event of a task that was not sent."""
+        rows = self._database.read("SELECT seq, body FROM push_outbox WHERE task = ? ORDER BY seq LIMIT 1", (task_id,))
+        return (int(rows[0][0]), bytes(rows[0][1])) if rows else None
+
+    def sent(self, place: int) -> None:
+        """Forget an event that was sent, or given up."""
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM push_outbox WHERE seq = ?", (place,))
+
     def _read(self, where: str, *values: str) -> list[TaskPushNotificationConfig]:
         rows = self._database.read(f"SELECT body FROM push_configs WHERE {where} ORDER BY rowid", values)
         parse: Callable[[Any], TaskPushNotificationConfig] = TaskPushNotificationConfig.FromString

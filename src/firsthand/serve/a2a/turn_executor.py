@@ -1,7 +1,9 @@
 """TurnExecutor: what the A2A SDK calls an executor, made of the sessions' turns.
 
 A task is a turn, a context is a session. `input-required` is an approval: the message that answers it says yes or no, or
-carries data such as {"approval": "apr_...", "allowed": true}. Steps are status updates, the answer is an artifact.
+carries data such as {"approval": "apr_...", "allowed": true}. `auth-required` is one that waits until the user has opened a
+web page, as to sign in there, and is answered the same way. A question that a guard blocks is `rejected`. Steps are status
+updates, the answer is an artifact.
 """
 
 from __future__ import annotations
@@ -104,7 +106,8 @@ class TurnExecutor(AgentExecutor):
             return True
         again = "; ".join(f"{each.id}: {each.tool}" for each in pending)
         text = f"say yes or no, or send data with approval and allowed; this waits for an answer: {again}"
-        await updater.requires_input(updater.new_agent_message([Part(text=text), *_questions(pending)]))
+        asked = updater.new_agent_message([Part(text=text), *_questions(pending)])
+        await (updater.requires_auth(asked) if _signs_in(pending) else updater.requires_input(asked))
         return False
 
     async def _follow(self, updater: TaskUpdater, owner: str, task_id: str) -> None:
@@ -138,12 +141,14 @@ class TurnExecutor(AgentExecutor):
                 await updater.complete()
             case "failed":
                 await updater.failed(updater.new_agent_message([Part(text=turn.error or "it failed")]))
+            case "rejected":
+                await updater.reject(updater.new_agent_message([Part(text=turn.error or "it was refused")]))
             case "canceled":
                 await updater.cancel()
             case "input_required":
                 pending = self._sessions.store.pending(turn.id)
-                text = "\n\n".join(each.question for each in pending)
-                await updater.requires_input(updater.new_agent_message([Part(text=text), *_questions(pending)]))
+                asked = updater.new_agent_message([Part(text="\n\n".join(map(_asked, pending))), *_questions(pending)])
+                await (updater.requires_auth(asked) if _signs_in(pending) else updater.requires_input(asked))
 
 
 def text_of(message: WireMessage) -> str:
@@ -192,6 +197,19 @@ def _questions(pending: Sequence[AskedApproval]) -> list[Part]:
         {"approval": each.id, "tool": each.tool, "effect": each.effect, "arguments": each.arguments} for each in pending
     ]
     return [Part(data=ParseDict(body, Value()), media_type="application/json") for body in bodies]
+
+
+def _signs_in(pending: Sequence[AskedApproval]) -> bool:
+    """True if all that a task waits for is a web page that the user opens."""
+    return bool(pending) and all(each.opens is not None for each in pending)
+
+
+def _asked(approval: AskedApproval) -> str:
+    """A question as the user reads it."""
+    message = approval.arguments.get("message")
+    if approval.opens is None:
+        return approval.question
+    return f"{message or approval.tool}\n\nOpen {approval.opens} there, then say yes; say no to decline."
 
 
 def _line(news: object) -> str:

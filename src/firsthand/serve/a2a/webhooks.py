@@ -1,8 +1,9 @@
-"""Push notifications: to public addresses only, or to those the operator allows, and to no other that a name turns into.
+"""Push notifications, to public addresses only or those the operator allows, and to no other that a name turns into.
 
 A webhook's URL is a client's, and the server is inside a network that the client is not. So the address is checked when the
 webhook is set, and once more when a connection is opened, which goes to the checked address; redirects are not followed, an
-answer is not read, and whatever fails is tried again a few times and then given up.
+answer is not read, and whatever fails is tried again a few times and then given up. Events are kept until they were sent, in
+order: the next server sends what a killed one had not, and what that was sending may arrive twice.
 """
 
 from __future__ import annotations
@@ -59,34 +60,40 @@ class WebhookSender(PushNotificationSender):
         on_failure: Callable[[str, str], None] = lambda task, why: None,
     ):
         self._configs, self._rules, self._resolver, self.on_failure = configs, rules, resolver, on_failure
-        self._queues: dict[str, asyncio.Queue[bytes]] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
 
     async def send_notification(self, task_id: str, event: PushNotificationEvent) -> None:
         """Queue an event for the task's webhooks."""
         if not await self._configs.get_info_for_dispatch(task_id):
             return
-        queue = self._queues.setdefault(task_id, asyncio.Queue())
-        queue.put_nowait(json.dumps(MessageToDict(to_stream_response(event))).encode())
+        self._configs.queue(task_id, json.dumps(MessageToDict(to_stream_response(event))).encode())
+        self._begin(task_id)
+
+    def go_on(self) -> None:
+        """Send what an earlier server had not sent."""
+        for task_id in self._configs.queued_tasks():
+            self._begin(task_id)
+
+    def _begin(self, task_id: str) -> None:
         if task_id not in self._workers:
-            self._workers[task_id] = asyncio.create_task(self._work(task_id, queue))
+            self._workers[task_id] = asyncio.create_task(self._work(task_id))
 
     async def aclose(self) -> None:
-        """Give up what is queued."""
+        """Stop sending; what is queued stays for the next server."""
         workers = list(self._workers.values())
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _work(self, task_id: str, queue: asyncio.Queue[bytes]) -> None:
+    async def _work(self, task_id: str) -> None:
         try:
-            while not queue.empty():
-                body = queue.get_nowait()
+            while (first := self._configs.first_queued(task_id)) is not None:
+                place, body = first
                 configs = await self._configs.get_info_for_dispatch(task_id)
                 await asyncio.gather(*(self._call(config, body) for config in configs))
+                self._configs.sent(place)
         finally:
             self._workers.pop(task_id, None)
-            self._queues.pop(task_id, None)
 
     async def _call(self, config: TaskPushNotificationConfig, body: bytes) -> None:
         """Call one webhook, a few times if need be."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 
-from firsthand.errors import LimitExceeded
+from firsthand.errors import AnswerPending
 from firsthand.loop.approval import Decision, question
+from firsthand.loop.calling import caller
 from firsthand.loop.listener import Began, Step
 from firsthand.message import Json
 from firsthand.serve.agents.session_store import AskedApproval, SessionStore, SessionTurn
@@ -23,8 +24,8 @@ _STILL_S = 0.02
 """Seconds in which a branch that was started together with the question may begin."""
 _YES = frozenset(("yes", "y", "approve", "approved", "allow", "allowed", "ok", "true"))
 _NO = frozenset(("no", "n", "deny", "denied", "reject", "rejected", "refuse", "false"))
-_calling: ContextVar[str] = ContextVar("firsthand_calling", default="")
-"""The effect of the tool call that the running code makes."""
+_calling: ContextVar[tuple[str, str]] = ContextVar("firsthand_calling", default=("", ""))
+"""The effect of the tool call that the running code makes, and the name of its tool."""
 
 
 class ParkedApproval:
@@ -33,18 +34,19 @@ class ParkedApproval:
     def __init__(self, store: SessionStore, turn: SessionTurn, heard: HeardSteps):
         self._store, self._turn, self._heard = store, turn, heard
         self.waiting: dict[str, AskedApproval] = {}
-        """The questions without an answer, by effect."""
+        """The questions without an answer, by what they are about."""
+        self._asked: dict[tuple[str, str], int] = {}
         self._moved = asyncio.Event()
 
     def hear(self, step: Step) -> None:
         """Follow the attempt's steps."""
         if isinstance(step, Began) and step.kind == "tool":
-            _calling.set(step.id)
+            _calling.set((step.id, str(step.detail.get("name", ""))))
         self._moved.set()
 
     async def __call__(self, tool: Tool, arguments: Json) -> Decision:
-        """The answer to this call's question. LimitExceeded, when nothing else runs, where there is none yet."""
-        call = _calling.get()
+        """The answer to this question. AnswerPending, when nothing else runs, where there is none yet."""
+        call = self._subject(tool)
         asked = self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, question(tool, arguments))
         if asked.state == "pending":
             self.waiting[call] = asked
@@ -52,9 +54,22 @@ class ParkedApproval:
             await self._stand_still()
             asked = self._store.approval(asked.id)
             if asked.state == "pending":
-                raise LimitExceeded(PARKED, f"{tool.name} waits for an answer to {asked.id}")
+                raise AnswerPending(PARKED, f"{tool.name} waits for an answer to {asked.id}")
             del self.waiting[call]
         return Decision(asked.state == "allowed", asked.answered_by, asked.reason or _reason(asked))
+
+    def _subject(self, tool: Tool) -> str:
+        """The effect of the running call; for a question that comes up during it, with the question's own name and number.
+
+        So leave to make a call is no leave to do what its server asks for while it runs.
+        """
+        effect, running = _calling.get()
+        if not effect and (position := caller()) is not None:  # a connection of the tool asks, in a task of its own
+            effect = position.effect
+        if tool.name == running:
+            return effect
+        number = self._asked[effect, tool.name] = self._asked.get((effect, tool.name), 0) + 1
+        return f"{effect} {tool.name} {number}"
 
     async def _stand_still(self) -> None:
         """Wait until every effect under way waits for an answer too, and none begins for a moment: none is cut off."""

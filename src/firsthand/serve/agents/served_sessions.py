@@ -243,6 +243,8 @@ class ServedSessions:
             self._move(turn, "submitted")
         elif trace.error is not None:
             self._end(turn, "failed", None, _public(trace.error), trace, history)
+        elif trace.stop_reason == "guard" and not trace.calls:  # before the agent had done anything
+            self._end(turn, "rejected", None, "a guard of the agent refused the question", trace, history)
         elif trace.answer is None:
             self._end(turn, "failed", None, f"the attempt was ended by {trace.stop_reason}", trace, history)
         else:

@@ -20,8 +20,8 @@ from firsthand.message import Json, Message
 from firsthand.runs.database import Database, Schema
 from firsthand.runs.stored_journal import now
 
-TurnState = Literal["submitted", "working", "input_required", "completed", "failed", "canceled"]
-OVER: frozenset[str] = frozenset(("completed", "failed", "canceled"))
+TurnState = Literal["submitted", "working", "input_required", "completed", "failed", "rejected", "canceled"]
+OVER: frozenset[str] = frozenset(("completed", "failed", "rejected", "canceled"))
 """States that no turn leaves."""
 SESSIONS_FILE = "sessions.sqlite"
 SCHEMA = Schema(
@@ -47,6 +47,9 @@ SCHEMA = Schema(
         CREATE INDEX wire_tasks_by_owner ON wire_tasks (owner, stamp DESC, id DESC);
         CREATE TABLE push_configs (task TEXT NOT NULL, id TEXT NOT NULL, owner TEXT NOT NULL, body BLOB NOT NULL,
             PRIMARY KEY (task, id, owner));
+        """,
+        """
+        CREATE TABLE push_outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, body BLOB NOT NULL);
         """,
     ),
 )
@@ -102,7 +105,7 @@ class AskedApproval:
     id: str
     turn: str
     call: str
-    """The effect of the call in its attempt."""
+    """The effect of the call in its attempt; of a question that came up during the call, with its name and number."""
     tool: str
     effect: str
     arguments: Json
@@ -111,6 +114,12 @@ class AskedApproval:
     answered_by: str
     reason: str
     owner: str
+
+    @property
+    def opens(self) -> str | None:
+        """The web page that the user is asked to open, such as to sign in there; None for another question."""
+        page = self.arguments.get("open")
+        return page if self.tool.endswith("__elicitation") and isinstance(page, str) else None
 
 
 class SessionStore:
@@ -232,7 +241,7 @@ class SessionStore:
         with self.database.write() as connection:
             done = connection.execute(
                 "UPDATE turns SET state = ?, answer = ?, error = ?, updated_at = ? WHERE id = ?"
-                " AND state NOT IN ('completed', 'failed', 'canceled')",
+                " AND state NOT IN ('completed', 'failed', 'rejected', 'canceled')",
                 (state, answer, error, now(), id),
             )
             return done.rowcount == 1
@@ -261,7 +270,7 @@ class SessionStore:
         """The approvals that wait for an answer, the oldest first: of one turn, or of all that are not over."""
         rows = self.database.read(
             f"{_APPROVALS} WHERE a.state = 'pending' AND (? IS NULL OR a.turn = ?)"
-            " AND t.state NOT IN ('completed', 'failed', 'canceled') ORDER BY a.rowid",
+            " AND t.state NOT IN ('completed', 'failed', 'rejected', 'canceled') ORDER BY a.rowid",
             (turn, turn),
         )
         return [_approval(*row) for row in rows]
@@ -272,7 +281,7 @@ class SessionStore:
             done = connection.execute(
                 "UPDATE approvals SET state = ?, answered_by = ?, reason = ?, answered_at = ? WHERE id = ?"
                 " AND state = 'pending' AND EXISTS (SELECT 1 FROM turns WHERE id = approvals.turn"
-                " AND state NOT IN ('completed', 'failed', 'canceled'))",
+                " AND state NOT IN ('completed', 'failed', 'rejected', 'canceled'))",
                 ("allowed" if allowed else "denied", by, reason, now(), id),
             )
             return done.rowcount == 1

@@ -52,7 +52,7 @@ class McpConnection:
         self._stop = asyncio.Event()
         self._dead = asyncio.Event()
         self._failure: BaseException | None = None
-        self._answers = RequestAnswers(declaration, self._current)
+        self.answers = RequestAnswers(declaration, self._current)
 
     @property
     def client(self) -> Client:
@@ -201,11 +201,11 @@ class McpConnection:
             transport,
             mode=wanted,
             client_info=types.Implementation(name="firsthand", version=__version__),
-            sampling_callback=self._answers.sample if self.declaration.sampling else None,
-            elicitation_callback=self._answers.elicit if self.declaration.elicitation else None,
-            list_roots_callback=self._answers.roots if self.declaration.roots else None,
+            sampling_callback=self.answers.sample if self.declaration.sampling else None,
+            elicitation_callback=self.answers.elicit if self.declaration.elicitation else None,
+            list_roots_callback=self.answers.roots if self.declaration.roots else None,
             message_handler=self._heard,
-            extensions=[TasksOfServer(self._answers)],
+            extensions=[TasksOfServer(self.answers)],
             cache=None,
         )
 

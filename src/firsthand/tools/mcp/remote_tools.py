@@ -18,7 +18,7 @@ import mcp_types as types
 from mcp import Client
 
 from firsthand.errors import ConfigError, ToolError
-from firsthand.loop.calling import caller
+from firsthand.loop.calling import CallPosition, caller
 from firsthand.message import Json
 from firsthand.model import ToolSpec
 from firsthand.tool import Tool, as_text, marked, tool_from_function, usage
@@ -192,12 +192,18 @@ class RemoteTools:
         try:
             result = await self.connection.request(send)
         except ToolError as error:
+            self._check_answered(at)
             raise ToolError(self._fenced(str(error))) from None
+        self._check_answered(at)
         text = text_of_result(result)
         await self.refresh()
         if result.is_error:
             raise ToolError(self._fenced(text or f"{name} failed without a message"))
         return text
+
+    def _check_answered(self, at: CallPosition | None) -> None:
+        if at is not None:
+            self.connection.answers.check_answered(at.effect)
 
     def _note_server(self) -> None:
         """Record once in each attempt which server answers, and what of it cannot be offered."""

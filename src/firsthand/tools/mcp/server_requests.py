@@ -14,7 +14,7 @@ from typing import Any
 import mcp_types as types
 from pydantic import FileUrl
 
-from firsthand.errors import FirsthandError
+from firsthand.errors import AnswerPending, FirsthandError
 from firsthand.loop.approval import Decision
 from firsthand.loop.calling import CallPosition
 from firsthand.loop.form import form_fields
@@ -38,8 +38,16 @@ class RequestAnswers:
         self.server = server
         self._current = current
         self._counts: dict[str, int] = {}
+        self._pending: dict[str, AnswerPending] = {}
+        """The calls that cannot go on before somebody has answered, by effect."""
         self._turn = asyncio.Lock()
         self._sending: set[asyncio.Future[Any]] = set()
+
+    def check_answered(self, effect: str) -> None:
+        """AnswerPending if a question of this call waits for its answer: the call is made again once it is there."""
+        if (pending := self._pending.pop(effect, None)) is not None:
+            self._counts.pop(effect, None)
+            raise pending
 
     async def sample(
         self, context: Any, params: types.CreateMessageRequestParams
@@ -55,7 +63,8 @@ class RequestAnswers:
         tool = self._asking("sampling", f"{self.server.origin} asks the model for a completion.")
         shown = {"messages": [_shown(each) for each in params.messages], "system": params.system_prompt or ""}
         try:
-            decision = await self._decide(at, tool, shown)
+            with at.active():
+                decision = await self._decide(at, tool, shown)
             if not decision.allowed:
                 return types.ErrorData(code=_REFUSED, message=decision.reason or "refused")
             at.enter()
@@ -70,6 +79,9 @@ class RequestAnswers:
             if params.stop_sequences:
                 wanted["stop"] = tuple(params.stop_sequences[:8])
             ctx = await ctx.generate(**wanted)
+        except AnswerPending as pending:
+            self._pending[at.effect] = pending
+            return types.ErrorData(code=_REFUSED, message="nobody has answered yet")
         except FirsthandError as error:
             at.context.note("mcp_sampling", server=self.server.name, error=str(error))
             return types.ErrorData(code=_REFUSED, message=str(error))
@@ -86,6 +98,16 @@ class RequestAnswers:
         at = self._admit("elicitation")
         if isinstance(at, types.ErrorData):
             return at
+        try:
+            with at.active():
+                return await self._elicit(at, params)
+        except AnswerPending as pending:
+            self._pending[at.effect] = pending
+            return types.ElicitResult(action="cancel")
+
+    async def _elicit(
+        self, at: CallPosition, params: types.ElicitRequestParams
+    ) -> types.ElicitResult | types.ErrorData:
         tool = self._asking("elicitation", f"{self.server.origin} asks you.")
         approval = at.context.attempt.agent.approval
         if approval.verdict(tool) == "deny":
@@ -98,6 +120,8 @@ class RequestAnswers:
         schema = schema if isinstance(schema, dict) else schema.model_dump(by_alias=True, exclude_none=True)
         try:
             answered = await approval.fill(tool, params.message, form_fields(schema))
+        except AnswerPending:
+            raise
         except FirsthandError as error:
             return types.ErrorData(code=_REFUSED, message=str(error))
         at.context.note("mcp_elicitation", server=self.server.name, message=params.message, answer=answered)
