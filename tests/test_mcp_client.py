@@ -13,9 +13,10 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, ToolError
+from firsthand.errors import AnswerPending, ConfigError, ToolError
 from firsthand.loop.approval import Approval, Decision
 from firsthand.loop.budget import Limits
+from firsthand.loop.calling import caller
 from firsthand.loop.form import form_fields
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Message, ToolCall
@@ -217,6 +218,37 @@ def test_elicitation_goes_to_the_person_who_approves_calls():
     assert json.loads(trace.answer) == {"action": "accept", "content": {"seat": "aisle", "bags": 2}}
     assert person.asked == [("peer__elicitation", "Which seat?", ["seat", "bags"])]
     assert events(trace, "mcp_elicitation")[0]["answer"] == {"seat": "aisle", "bags": 2}
+
+
+def test_a_call_whose_question_waits_for_its_answer_ends_the_attempt_and_is_made_again_with_it():
+    class Later:
+        """Answers from the second time on, and notes the call that it was asked about."""
+
+        def __init__(self):
+            self.asked = []
+
+        async def __call__(self, tool, arguments):
+            raise AssertionError("the call itself is allowed")
+
+        async def fill(self, tool, message, fields):
+            self.asked.append((tool.name, caller().effect))
+            if len(self.asked) == 1:
+                raise AnswerPending("approval", "nobody has answered yet")
+            return {"seat": "aisle"}
+
+    async def pattern(task, ctx):
+        return (await ctx.call(ToolCall("call", "peer__echo", {"text": "hello"}))).content
+
+    later, journal = Later(), MemoryJournal()
+    source = EachAttempt(declared("elicitation", trusted=True))
+    agent = Agent("caller", Scripted([]), pattern, tools=(source,), approval=Approval(ask=later))
+    first = asyncio.run(rollout(agent, Task("task", "question"), journal=journal))
+    assert (first.stop_reason, first.answer, first.error) == ("approval", None, None)
+    again = asyncio.run(rollout(agent, Task("task", "question"), journal=journal))
+    assert json.loads(again.answer)["content"] == {"seat": "aisle"}, "external, and not taken for interrupted"
+    assert later.asked == [("peer__elicitation", ":0")] * 2
+    assert asyncio.run(rollout(agent, Task("task", "question"), journal=journal)).answer == again.answer
+    assert len(later.asked) == 2
 
 
 def test_a_form_that_nobody_answers_is_declined():
