@@ -73,7 +73,7 @@ EDGES = {
     "messaging": "runs",
     "patterns": "tokens messaging",
     "retrieval": "tools kernels providers patterns tokens hub sandbox",
-    "memories": "runs retrieval",
+    "memories": "runs retrieval providers",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools providers",

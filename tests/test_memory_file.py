@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from firsthand import catalog
 from firsthand.errors import ConfigError, StoreError
 from firsthand.memories.keeping.fenced_items import fenced, joined_origins, label_of, origins_of
 from firsthand.memories.keeping.item_file import ItemFile
+from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.junk import junk_in
 from firsthand.memories.keeping.stored_memory import StoredMemory
 from firsthand.memories.notes import Notes
@@ -236,7 +238,7 @@ def filled(path: Path, count: int = 40) -> ItemFile:
 
 def test_a_file_cut_short_is_a_sentence_and_can_be_salvaged(tmp_path: Path) -> None:
     path = tmp_path / "m.db"
-    filled(path)
+    filled(path, 120)
     whole = path.read_bytes()
     for each in tmp_path.glob("m.db-*"):
         each.unlink()
@@ -245,7 +247,7 @@ def test_a_file_cut_short_is_a_sentence_and_can_be_salvaged(tmp_path: Path) -> N
         semantic(str(path))
     lost: list[int] = []
     saved = list(ItemFile(path, create=False, salvage=True).salvage("", "semantic", lost.append))
-    assert 0 < len(saved) < 40 and all(kept.item.text.startswith("item ") for kept in saved) and lost
+    assert 0 < len(saved) < 120 and all(kept.item.text.startswith("item ") for kept in saved) and lost
 
 
 def test_a_row_that_was_changed_is_found_out(tmp_path: Path) -> None:
@@ -369,3 +371,103 @@ def test_kinds_are_found_by_name_with_a_file_and_options(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="did you mean 'owner'"):
         catalog.memory("semantic:ownr=ann")
     assert isinstance(catalog.memory("notes:lifetime=run"), Notes)
+
+
+# -- vectors --
+
+
+SENSE = {"automobile": 0, "car": 0, "cat": 1, "kitten": 1, "ship": 2}
+
+
+class Meanings:
+    """An embedder that knows what a few words mean; it counts the texts that it embeds."""
+
+    fingerprint = "meanings"
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        self.seen += texts
+        return [self._vector(text) for text in texts]
+
+    def _vector(self, text: str) -> list[float]:
+        found = [0.0] * 4
+        for word in text.lower().split():
+            found[SENSE.get(word, 3)] += 1.0 if word in SENSE else 0.01
+        return found
+
+
+def by_meaning(path: str, embedder: Meanings | None = None, **more: Any) -> StoredMemory:
+    made = semantic(path, **more)
+    made.vectors = ItemVectors(embedder or Meanings())
+    return made
+
+
+def texts(memory: StoredMemory, query: str, k: int = 9) -> list[str]:
+    return [item.text for item in asyncio.run(memory.search(query, k))]
+
+
+@pytest.mark.parametrize("kept_in", ["file", "process", "snapshot"])
+def test_with_vectors_items_are_found_that_share_no_word_with_the_query(tmp_path: Path, kept_in: str) -> None:
+    made = by_meaning("" if kept_in == "process" else str(tmp_path / "m.db"))
+    made = made.snapshot() if kept_in == "snapshot" else made
+    write(made, *(MemoryItem.of(text, {}) for text in ("a red car", "a small cat", "an old ship")))
+    assert texts(made, "automobile") == ["a red car"] and texts(made, "kitten") == ["a small cat"]
+    assert texts(made, "old kitten", 1) in (["a small cat"], ["an old ship"]) and len(texts(made, "old kitten")) == 2
+    made.vectors = None
+    assert texts(made, "automobile") == []
+
+
+def test_an_item_is_embedded_once_and_by_each_model_alone(tmp_path: Path) -> None:
+    first, path = Meanings(), str(tmp_path / "m.db")
+    made = by_meaning(path, first)
+    write(made, MemoryItem.of("a red car", {}))
+    assert first.seen == [], "a write waits for no model"
+    assert texts(made, "automobile") == texts(made, "automobile") == ["a red car"]
+    assert first.seen.count("a red car") == 1
+    write(made, MemoryItem.of("a blue car", {}))
+    assert sorted(texts(made, "automobile")) == ["a blue car", "a red car"] and first.seen.count("a red car") == 1
+    again = Meanings()
+    assert len(texts(by_meaning(path, again), "automobile")) == 2 and again.seen == ["automobile"]
+    other = Meanings()
+    other.fingerprint = "other"
+    assert len(texts(by_meaning(path, other), "automobile")) == 2 and "a red car" in other.seen
+
+
+def test_owners_and_forgotten_items_stay_out_of_what_is_found_by_meaning(tmp_path: Path) -> None:
+    path = str(tmp_path / "m.db")
+    ann, bob = by_meaning(path, owner="ann"), by_meaning(path, owner="bob")
+    car = MemoryItem.of("a red car", {})
+    write(ann, car)
+    assert texts(ann, "automobile") == ["a red car"] and texts(bob, "automobile") == []
+    assert texts(ann.of_owner("bob"), "automobile") == [] and texts(ann.of_owner("ann"), "automobile") == ["a red car"]
+    before = ann.snapshot()
+    write(ann, MemoryItem.of("a blue car", {}))
+    assert len(texts(ann, "automobile")) == 2 and texts(before, "automobile") == ["a red car"]
+    asyncio.run(ann.forget(car.id))
+    assert texts(ann, "automobile") == ["a blue car"] and texts(before, "automobile") == []
+    assert ann.file is not None
+    ann.file.checkpoint()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM vectors").fetchone() == (1,)
+
+
+def test_vectors_of_two_lengths_are_damage_and_no_crash(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    made = by_meaning(str(path))
+    write(made, *(MemoryItem.of(f"car {n}", {}) for n in range(3)))
+    assert len(texts(made, "automobile")) == 3 and made.file is not None
+    made.file.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE vectors SET body = x'0102' WHERE item = 2")
+    with pytest.raises(StoreError, match="not all of one length"):
+        texts(by_meaning(str(path)), "automobile")
+
+
+@pytest.mark.weights
+def test_minilm_finds_a_fact_by_what_it_means(tmp_path: Path) -> None:
+    made = catalog.memory(f"semantic:{tmp_path / 'm.db'}:vectors=minilm")
+    assert isinstance(made, StoredMemory)
+    write(made, *(MemoryItem.of(text, {}) for text in ("Ann drives an automobile.", "Bob keeps bees.", "It rained.")))
+    assert texts(made, "Which vehicle does she own?", 1) == ["Ann drives an automobile."]

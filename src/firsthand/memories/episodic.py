@@ -12,7 +12,8 @@ from firsthand.context import Context
 from firsthand.memories.keeping.conversation_window import shortened, shown_items, without_thoughts
 from firsthand.memories.keeping.fenced_items import origins_of
 from firsthand.memories.keeping.item_file import ItemFile
-from firsthand.memories.keeping.opened_file import bounds_of, opened_file
+from firsthand.memories.keeping.item_vectors import ItemVectors
+from firsthand.memories.keeping.opened_file import bounds_of, opened_file, vectors_of
 from firsthand.memories.keeping.reading_tools import reading_tools
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
 from firsthand.memory import Lifetime, MemoryItem
@@ -81,16 +82,12 @@ class EpisodicMemory(StoredMemory):
         *,
         owner: str = "",
         lifetime: Lifetime = "agent",
+        vectors: ItemVectors | None = None,
         shown: int = 2,
         offer_tools: bool = False,
     ):
-        super().__init__(policy, file, owner=owner, lifetime=lifetime)
+        super().__init__(policy, file, owner=owner, lifetime=lifetime, vectors=vectors)
         self.shown, self.offer_tools = shown, offer_tools
-
-    def of_owner(self, owner: str) -> EpisodicMemory:
-        """The same memory for another user."""
-        given = {"shown": self.shown, "offer_tools": self.offer_tools}
-        return EpisodicMemory(self.policy, self.file, owner=owner, lifetime=self.lifetime, **given)  # type: ignore[arg-type]
 
     async def brief(self, ctx: Context, task: Task) -> Context:
         """The Context after the episodes that fit the task, if there are any."""
@@ -121,6 +118,7 @@ def episodic(
     shown: int = 2,
     half_life_days: float = 30.0,
     tools: bool = False,
+    vectors: str = "",
     max_items: int = 10_000,
     max_mb: int = 256,
 ) -> EpisodicMemory:
@@ -128,8 +126,17 @@ def episodic(
 
     Likeness is halved for each `half_life_days` of age. Beyond `max_items` or `max_mb`, episodes of attempts that were
     repeated are deleted first, then the oldest.
+    `vectors` names an embedding model, such as `minilm`: items are then found by their meaning too.
     """
     policy = KeepingPolicy(
         "episodic", _one_for_each_place, half_life_days=max(half_life_days, 1e-6), bounds=bounds_of(max_items, max_mb)
     )
-    return EpisodicMemory(policy, opened_file(file), owner=owner, lifetime=lifetime, shown=shown, offer_tools=tools)
+    return EpisodicMemory(
+        policy,
+        opened_file(file),
+        owner=owner,
+        lifetime=lifetime,
+        vectors=vectors_of(vectors),
+        shown=shown,
+        offer_tools=tools,
+    )

@@ -57,13 +57,6 @@ class HierarchicalMemory(StoredMemory):
         super().__init__(policy, file, owner=owner, lifetime=lifetime)
         self.window, self.summary, self.fanout, self.chunk = window, summary, fanout, chunk
 
-    def of_owner(self, owner: str) -> HierarchicalMemory:
-        """The same memory for another user."""
-        return HierarchicalMemory(
-            self.policy, self.file, owner=owner, lifetime=self.lifetime, window=self.window, summary=self.summary,
-            fanout=self.fanout, chunk=self.chunk,
-        )  # fmt: skip
-
     def tools(self, ctx: Context) -> Sequence[Tool]:
         """`memory_search` and `memory_read`."""
         return reading_tools(ctx)

@@ -66,13 +66,6 @@ class MemGPTMemory(StoredMemory):
         self.window, self.summary, self.block_chars = window, summary, block_chars
         self.warn_percent, self.keep = warn_percent, keep
 
-    def of_owner(self, owner: str) -> MemGPTMemory:
-        """The same memory for another user."""
-        return MemGPTMemory(
-            self.policy, self.file, owner=owner, lifetime=self.lifetime, window=self.window, summary=self.summary,
-            block_chars=self.block_chars, warn_percent=self.warn_percent, keep=self.keep,
-        )  # fmt: skip
-
     async def brief(self, ctx: Context, task: Task) -> Context:
         """The Context after the core blocks."""
         return ctx.say(await self._core(ctx))

@@ -14,7 +14,8 @@ from firsthand.memories.episodic import question_of, steps_of
 from firsthand.memories.keeping.conversation_window import shortened, shown_items, without_thoughts
 from firsthand.memories.keeping.fenced_items import origins_of
 from firsthand.memories.keeping.item_file import ItemFile
-from firsthand.memories.keeping.opened_file import bounds_of, opened_file
+from firsthand.memories.keeping.item_vectors import ItemVectors
+from firsthand.memories.keeping.opened_file import bounds_of, opened_file, vectors_of
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
 from firsthand.memory import Lifetime, MemoryItem
 from firsthand.message import Json
@@ -66,17 +67,12 @@ class ProceduralMemory(StoredMemory):
         *,
         owner: str = "",
         lifetime: Lifetime = "agent",
+        vectors: ItemVectors | None = None,
         shown: int = 2,
         threshold: float = 1.0,
     ):
-        super().__init__(policy, file, owner=owner, lifetime=lifetime)
+        super().__init__(policy, file, owner=owner, lifetime=lifetime, vectors=vectors)
         self.shown, self.threshold = shown, threshold
-
-    def of_owner(self, owner: str) -> ProceduralMemory:
-        """The same memory for another user."""
-        return ProceduralMemory(
-            self.policy, self.file, owner=owner, lifetime=self.lifetime, shown=self.shown, threshold=self.threshold
-        )
 
     async def brief(self, ctx: Context, task: Task) -> Context:
         """The Context after the skills that fit the task, if there are any."""
@@ -96,12 +92,22 @@ def procedural(
     lifetime: Lifetime = "agent",
     shown: int = 2,
     threshold: float = 1.0,
+    vectors: str = "",
     max_items: int = 10_000,
     max_mb: int = 256,
 ) -> ProceduralMemory:
     """Skills of one `owner`, in a `file` or in this process; the `shown` most like the task open each attempt.
 
     An attempt teaches one if its first score reaches the `threshold`. Beyond `max_items` or `max_mb` the oldest are deleted.
+    `vectors` names an embedding model, such as `minilm`: items are then found by their meaning too.
     """
     policy = KeepingPolicy("procedural", _skill_key, bounds=bounds_of(max_items, max_mb))
-    return ProceduralMemory(policy, opened_file(file), owner=owner, lifetime=lifetime, shown=shown, threshold=threshold)
+    return ProceduralMemory(
+        policy,
+        opened_file(file),
+        owner=owner,
+        lifetime=lifetime,
+        vectors=vectors_of(vectors),
+        shown=shown,
+        threshold=threshold,
+    )

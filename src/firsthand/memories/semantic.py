@@ -25,8 +25,9 @@ from firsthand.grammar import json_schema
 from firsthand.memories.keeping.conversation_window import shown_items, without_thoughts
 from firsthand.memories.keeping.fenced_items import origins_of
 from firsthand.memories.keeping.item_file import ItemFile
+from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.kept_item import KeptItem, seconds_of
-from firsthand.memories.keeping.opened_file import bounds_of, opened_file
+from firsthand.memories.keeping.opened_file import bounds_of, opened_file, vectors_of
 from firsthand.memories.keeping.reading_tools import here, reading_tools
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
 from firsthand.memory import Lifetime, MemoryItem
@@ -79,21 +80,14 @@ class SemanticMemory(StoredMemory):
         *,
         owner: str = "",
         lifetime: Lifetime = "agent",
+        vectors: ItemVectors | None = None,
         shown: int = 5,
         extract: bool = False,
         constrained: bool = True,
         offer_tools: bool = False,
     ):
-        super().__init__(policy, file, owner=owner, lifetime=lifetime)
+        super().__init__(policy, file, owner=owner, lifetime=lifetime, vectors=vectors)
         self.shown, self.extract, self.constrained, self.offer_tools = shown, extract, constrained, offer_tools
-
-    def of_owner(self, owner: str) -> SemanticMemory:
-        """The same memory for another user."""
-        return SemanticMemory(
-            self.policy, self.file, owner=owner, lifetime=self.lifetime, shown=self.shown, extract=self.extract,
-            constrained=self.constrained,
-            offer_tools=self.offer_tools,
-        )  # fmt: skip
 
     def contradictions(self) -> list[tuple[MemoryItem, ...]]:
         """Facts of one subject and attribute that hold at the same time with different values, each group the holding one
@@ -206,6 +200,7 @@ def semantic(
     extract: bool = False,
     constrained: bool = True,
     tools: bool = False,
+    vectors: str = "",
     max_items: int = 100_000,
     max_mb: int = 256,
 ) -> SemanticMemory:
@@ -213,6 +208,7 @@ def semantic(
 
     `extract` has the model find the facts in what is heard, `constrained` to JSON by a grammar; `tools` lets the model
     store and search. Beyond `max_items` or `max_mb`, replaced facts are deleted first, then the oldest.
+    `vectors` names an embedding model, such as `minilm`: items are then found by their meaning too.
     """
     policy = KeepingPolicy("semantic", fact_key, _check, bounds=bounds_of(max_items, max_mb))
     return SemanticMemory(
@@ -220,6 +216,7 @@ def semantic(
         opened_file(file),
         owner=owner,
         lifetime=lifetime,
+        vectors=vectors_of(vectors),
         shown=shown,
         extract=extract,
         constrained=constrained,

@@ -89,13 +89,6 @@ class WorkingMemory(StoredMemory):
         super().__init__(policy, file, owner=owner, lifetime=lifetime)
         self.window, self.summary, self.offer_tools = window, summary, offer_tools
 
-    def of_owner(self, owner: str) -> WorkingMemory:
-        """The same memory for another user."""
-        return WorkingMemory(
-            self.policy, self.file, owner=owner, lifetime=self.lifetime, window=self.window, summary=self.summary,
-            offer_tools=self.offer_tools,
-        )  # fmt: skip
-
     def tools(self, ctx: Context) -> Sequence[Tool]:
         """`memory_search` and `memory_read`."""
         return reading_tools(ctx) if self.offer_tools else ()

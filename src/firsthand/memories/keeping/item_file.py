@@ -4,6 +4,7 @@
     items      text and provenance (JSON), key, both times, a checksum
     words      the number of items of a scope that have a word
     postings   the items of a word, with its count there and the item's length in words
+    vectors    float16 embeddings of items, by the fingerprint of their model; there once a search wanted them
 
 WAL: a write that returned survives `kill -9` of every process; a power cut may take the last ones. Deleted bytes are
 overwritten (`secure_delete`).
@@ -12,8 +13,6 @@ overwritten (`secure_delete`).
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from sqlite3 import Connection
 from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError, StoreError
+from firsthand.memories.keeping.cut_file import padded_copy, refuse_cut_short
 from firsthand.memories.keeping.kept_item import KeptItem, body_of, time_of, words_of
 from firsthand.memory import MemoryItem
 from firsthand.runs.database import Database, Schema, checksum, plain
@@ -43,6 +43,10 @@ MEMORY_SCHEMA = Schema(
             items INTEGER NOT NULL, UNIQUE (scope, word));
         CREATE TABLE postings (word INTEGER NOT NULL, item INTEGER NOT NULL, count INTEGER NOT NULL,
             length INTEGER NOT NULL, PRIMARY KEY (word, item)) WITHOUT ROWID;
+        """,
+        """
+        CREATE TABLE vectors (item INTEGER NOT NULL, model TEXT NOT NULL, body BLOB NOT NULL,
+            PRIMARY KEY (item, model)) WITHOUT ROWID;
         """,
     ),
     place="the file of a memory",
@@ -91,8 +95,8 @@ class ItemFile:
         self.path = path
         self._copies = tempfile.TemporaryDirectory() if salvage else None
         if self._copies is not None:
-            path = _padded_copy(path, Path(self._copies.name))
-        _refuse_cut_short(path)
+            path = padded_copy(path, Path(self._copies.name))
+        refuse_cut_short(path)
         self._database = Database(path, create=create, schema=MEMORY_SCHEMA)
         self._secured: object = None
 
@@ -259,6 +263,32 @@ class ItemFile:
         order = " ORDER BY valid_s DESC, id LIMIT ?"
         return list(self._kept(f"scope = ? AND number <= ?{after}{order}", (scope, last, *values, limit)))
 
+    def without_vector(self, scope: int, model: str, limit: int) -> list[tuple[int, str]]:
+        """Numbers and texts of the first items of a scope that have no vector of a model."""
+        missing = "NOT EXISTS (SELECT 1 FROM vectors WHERE item = items.number AND model = ?)"
+        found = self._kept(f"scope = ? AND {missing} ORDER BY number LIMIT ?", (scope, model, limit))
+        return [(kept.number, kept.item.text) for kept in found]
+
+    def put_vectors(self, scope: int, model: str, vectors: Mapping[int, bytes]) -> None:
+        """Keep the vectors of items, by number; those of items that are gone by now are dropped."""
+        with self._database.write() as connection:
+            self._secure(connection)
+            connection.executemany(
+                "INSERT OR REPLACE INTO vectors SELECT number, ?, ? FROM items WHERE number = ? AND scope = ?",
+                ((model, body, number, scope) for number, body in vectors.items()),
+            )
+
+    def vectors(self, scope: int, model: str, after: int) -> list[tuple[int, bytes]]:
+        """The vectors of a scope's items behind a number, in order. StoreError if they are not of one length."""
+        rows = self._database.read(
+            "SELECT items.number, vectors.body FROM items JOIN vectors ON vectors.item = items.number"
+            " WHERE items.scope = ? AND vectors.model = ? AND items.number > ? ORDER BY items.number",
+            (scope, model, after),
+        )
+        if len({len(body) for _, body in rows}) > 1:
+            raise self._database.damaged("its vectors are not all of one length")
+        return [(int(number), bytes(body)) for number, body in rows]
+
     def latest_s(self, scope: int, last: int) -> float | None:
         """The latest valid time of a scope."""
         found = self._database.read("SELECT max(valid_s) FROM items WHERE scope = ? AND number <= ?", (scope, last))
@@ -327,47 +357,9 @@ def _delete(connection: Connection, scope: int, number: int) -> None:
             connection.execute("DELETE FROM postings WHERE word = ? AND item = ?", (found[0], number))
             connection.execute("UPDATE words SET items = items - 1 WHERE number = ?", found)
             connection.execute("DELETE FROM words WHERE number = ? AND items <= 0", found)
+    connection.execute("DELETE FROM vectors WHERE item = ?", (number,))
     connection.execute("DELETE FROM items WHERE number = ?", (number,))
     connection.execute(
         "UPDATE scopes SET items = items - 1, words = words - ?, bytes = bytes - ? WHERE number = ?",
         (row[1], len(row[0]), scope),
     )
-
-
-def _size_in_header(path: Path) -> int:
-    """The bytes that a SQLite file has by its header; 0 if it has none."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(100)
-    except OSError:
-        return 0
-    if len(head) < 100 or not head.startswith(b"SQLite format 3\x00"):
-        return 0
-    page = int.from_bytes(head[16:18], "big")
-    return (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
-
-
-def _refuse_cut_short(path: Path) -> None:
-    """StoreError if a file has fewer pages than its header says, and no log beside it that would hold the rest."""
-    needed, log = _size_in_header(path), path.with_name(f"{path.name}-wal")
-    if needed and path.stat().st_size < needed and not (log.exists() and log.stat().st_size):
-        raise StoreError(
-            f"{path} is cut short: it has {path.stat().st_size:,} bytes and needs {needed:,}. Restore it from a copy, or "
-            f"save what can be read with `firsthand memory export {path} --salvage`"
-        )
-
-
-def _padded_copy(path: Path, folder: Path) -> Path:
-    """A copy of a file and its log, as long as its header says. StoreError if the file is not there or its disk is full."""
-    copy = folder / path.name
-    try:
-        shutil.copyfile(path, copy)
-        log = path.with_name(f"{path.name}-wal")
-        if log.exists():
-            shutil.copyfile(log, copy.with_name(log.name))
-        needed = _size_in_header(copy)
-        if copy.stat().st_size < needed <= 64 * (path.stat().st_size + (1 << 20)):
-            os.truncate(copy, needed)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be copied to be read: {error.strerror or error}") from None
-    return copy

@@ -6,11 +6,21 @@ from pathlib import Path
 
 from firsthand.errors import ConfigError
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds
+from firsthand.memories.keeping.item_vectors import ItemVectors
 
 
 def opened_file(path: str) -> ItemFile | None:
     """The file at a path, made if it is not there; None for no path: a memory of this process."""
     return ItemFile(Path(path).expanduser()) if path else None
+
+
+def vectors_of(embedder: str) -> ItemVectors | None:
+    """Vectors by an embedding model of that name, such as `minilm`; None for no name."""
+    if not embedder:
+        return None
+    from firsthand.providers.local_embedder import open_embedder  # torch, where it is wanted
+
+    return ItemVectors(open_embedder(embedder))
 
 
 def bounds_of(max_items: int, max_mb: int) -> KeepingBounds:

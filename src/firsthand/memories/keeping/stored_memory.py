@@ -12,13 +12,15 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, Self
 
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import in_thread
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize, WordRow
+from firsthand.memories.keeping.item_vectors import CANDIDATES, ItemVectors, fused
 from firsthand.memories.keeping.kept_item import FIRST_UNSTORED, KeptItem, body_of, time_of, unstored, words_of
 from firsthand.memories.keeping.recall_request import RecallRequest
 from firsthand.memory import Lifetime, MemoryItem
@@ -58,13 +60,21 @@ class StoredMemory:
     """The memory. With no file it is gone with the process."""
 
     def __init__(
-        self, policy: KeepingPolicy, file: ItemFile | None = None, *, owner: str = "", lifetime: Lifetime = "agent"
+        self,
+        policy: KeepingPolicy,
+        file: ItemFile | None = None,
+        *,
+        owner: str = "",
+        lifetime: Lifetime = "agent",
+        vectors: ItemVectors | None = None,
     ):
         self.policy = policy
         self.name = policy.kind
         self.file = file
         self.owner = owner
         self.lifetime = lifetime
+        self.vectors = vectors
+        """Searches find items by their meaning too; None: by their words alone."""
         self._is_snapshot = False
         self._last = _EVERYTHING
         self._size: ScopeSize | None = None
@@ -106,7 +116,13 @@ class StoredMemory:
         Items that a newer one of their key has replaced, or that were withdrawn, or are `hidden`, are not found unless
         `history` is set.
         """
-        return [kept.item for kept in self.found(RecallRequest.of(query, k, how))]
+        asked = RecallRequest.of(query, k, how)
+        meaning: Sequence[int] = ()
+        if self.vectors is not None and not asked.ids and asked.query.strip():
+            scope = 0 if self.file is None else self.file.scope(self.owner, self.name)
+            own = {kept.number: kept.item.text for kept in self._changes.values()}
+            meaning = await self.vectors.nearest(asked.query, self.file, scope, self._last, own)
+        return [kept.item for kept in self.found(asked, meaning)]
 
     async def forget(self, id: str) -> None:
         """Delete an item for good; an id that is not there is no error."""
@@ -123,16 +139,19 @@ class StoredMemory:
 
     def snapshot(self) -> StoredMemory:
         """A copy that sees what this one sees now; changes to it stay in this process."""
-        copy = StoredMemory(self.policy, self.file, owner=self.owner, lifetime=self.lifetime)
-        copy._is_snapshot = True
-        copy._last = self._last if self._is_snapshot or self.file is None else self.file.last_number()
-        copy._size = self._size if self._is_snapshot else self._size_now()
-        copy._changes, copy._hidden, copy._count = dict(self._changes), set(self._hidden), self._count
-        return copy
+        taken = StoredMemory(self.policy, self.file, owner=self.owner, lifetime=self.lifetime, vectors=self.vectors)
+        taken._is_snapshot = True
+        taken._last = self._last if self._is_snapshot or self.file is None else self.file.last_number()
+        taken._size = self._size if self._is_snapshot else self._size_now()
+        taken._changes, taken._hidden, taken._count = dict(self._changes), set(self._hidden), self._count
+        return taken
 
-    def of_owner(self, owner: str) -> StoredMemory:
+    def of_owner(self, owner: str) -> Self:
         """The same memory for another user, who sees nothing of this one's."""
-        return StoredMemory(self.policy, self.file, owner=owner, lifetime=self.lifetime)
+        other = copy(self)
+        other.owner, other._is_snapshot, other._last, other._size = owner, False, _EVERYTHING, None
+        other._changes, other._hidden, other._count = {}, set(), 0
+        return other
 
     # -- reading --
 
@@ -161,12 +180,12 @@ class StoredMemory:
             found += [kept for kept in stored if kept.item.id not in self._hidden]
         return sorted(found, key=lambda kept: kept.newness)
 
-    def found(self, asked: RecallRequest) -> builtins.list[KeptItem]:
-        """The items of a request, best first."""
+    def found(self, asked: RecallRequest, meaning: Sequence[int] = ()) -> builtins.list[KeptItem]:
+        """The items of a request, best first; `meaning` are numbers of items near to it, the nearest first."""
         if asked.ids:
             named = (self.get(id) for id in asked.ids[: asked.k])
             return [kept for kept in named if kept is not None and asked.fits(kept)]
-        candidates = self._ranked(asked) if words_of(asked.query) else self._by_time(asked)
+        candidates = self._ranked(asked, meaning) if meaning or words_of(asked.query) else self._by_time(asked)
         kept: builtins.list[KeptItem] = []
         for each in candidates:
             if len(kept) == asked.k:
@@ -190,9 +209,11 @@ class StoredMemory:
 
     # -- ranking --
 
-    def _ranked(self, asked: RecallRequest) -> Iterator[KeptItem]:
-        """The items that share a word with the query, by score, ties by id."""
+    def _ranked(self, asked: RecallRequest, meaning: Sequence[int] = ()) -> Iterator[KeptItem]:
+        """The items that share a word with the query, or are near to it, by score, ties by id."""
         scores = self._scores(asked.query)
+        if meaning:
+            scores = fused(list(islice(self._ordered(scores), CANDIDATES)), meaning)
         if self.policy.half_life_days is not None:
             kept = self._numbered([*scores])
             newest = max((each.valid_s for each in kept.values() if math.isfinite(each.valid_s)), default=0.0)
