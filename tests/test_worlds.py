@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from world_of_doors import doors
 
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError
@@ -13,6 +12,7 @@ from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.players import play
 from firsthand.worlds.world import failure_reason
+from world_of_doors import doors
 
 
 def attempt(*replies: str, task: int = 2, constrained: bool = False, **options: object) -> Trace:

@@ -1,8 +1,8 @@
 """A thought and a text action in turn, in a world that offers the tool `act` (the Thought/Action turns of AgentBench).
 
-The model's text is read as `Thought: ...` and `Action: ...`; the action may have several lines. Where the tool's schema lists
-the admissible actions, or has a pattern, a grammar holds the model to it. What is no action is passed on all the same: the world
-answers what it expects, and counts it as invalid.
+The model's text is read as `Thought: ...` and `Action: ...`; the action may have several lines. Where the tool's schema
+lists the admissible actions, or has a pattern, a grammar holds the model to it. What is no action is passed on all the same:
+the world says what it expects, and counts it as invalid.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ async def thought_action(
     """
     if not any(tool.name == ACT for tool in ctx.tools):
         raise ConfigError(
-            "thought_action acts by the tool `act`, and there is none: run it on a world, such as agentbench_db, with text actions"
+            "thought_action acts by the tool `act`, and there is none: run it on a world, such as agentbench_db, with "
+            "text actions"
         )
     ctx = ctx.say(task.question)
     stop = (*ctx.sampling.stop, "\nObservation")[-64:]

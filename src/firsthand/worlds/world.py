@@ -1,10 +1,10 @@
 """A world: state that an agent acts on, by text actions or by native tool calls, for a limited number of rounds.
 
-A world file writes a class that fits `World`; `WorldEnvironment` is the `benchmark.Environment` around it, which counts rounds
-and invalid actions and says why the attempt ended. An agent gets either the one tool `act(action)`, whose argument is an
-action in the paper's grammar, or a native tool for each of the world's moves. Where the world lists its admissible actions,
-they are the `enum` of that argument; where it has a regular expression, that is its `pattern`. Once it is over, a world offers
-no tools.
+A world file writes a class that fits `World`; `WorldEnvironment` is the `benchmark.Environment` around it, which counts
+rounds and invalid actions and says why the attempt ended. An agent gets either the one tool `act(action)`, whose argument is
+an action in the paper's grammar, or a native tool for each of the world's moves. Where the world lists its admissible
+actions, they are the `enum` of that argument; where it has a regular expression, that is its `pattern`. Once it is over, a
+world offers no tools.
 """
 
 from __future__ import annotations
