@@ -43,17 +43,35 @@ NEEDED_STATE: Mapping[GoalKind, str] = {
 }
 MAX_ACTION_CHARS = 200
 """Longer actions are no action of this game."""
-_ACTIONS = {
-    "go": re.compile(r"go to (.+)"),
-    "open": re.compile(r"open (.+)"),
-    "close": re.compile(r"close (.+)"),
-    "take": re.compile(r"take (.+) from (.+)"),
-    "put": re.compile(r"(?:put|move) (.+?) (?:in/on|in|on|into|to) (.+)"),
-    "use": re.compile(r"use (.+)"),
-    "change": re.compile(r"(clean|heat|cool) (.+) with (.+)"),
-    "slice": re.compile(r"slice (.+) with (.+)"),
-    "examine": re.compile(r"examine (.+)"),
-}
+_ACTIONS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
+    ("go_to", ("receptacle",), re.compile(r"go to (.+)")),
+    ("open_receptacle", ("receptacle",), re.compile(r"open (.+)")),
+    ("close_receptacle", ("receptacle",), re.compile(r"close (.+)")),
+    ("take", ("thing", "receptacle"), re.compile(r"take (.+) from (.+)")),
+    ("put", ("thing", "receptacle"), re.compile(r"(?:put|move) (.+?) (?:in/on|in|on|into|to) (.+)")),
+    ("use", ("thing",), re.compile(r"use (.+)")),
+    ("clean", ("thing", "receptacle"), re.compile(r"clean (.+) with (.+)")),
+    ("heat", ("thing", "receptacle"), re.compile(r"heat (.+) with (.+)")),
+    ("cool", ("thing", "receptacle"), re.compile(r"cool (.+) with (.+)")),
+    ("slice", ("thing", "knife"), re.compile(r"slice (.+) with (.+)")),
+    ("examine", ("name",), re.compile(r"examine (.+)")),
+    ("look", (), re.compile(r"look")),
+    ("inventory", (), re.compile(r"inventory")),
+)
+"""Name of an action, its arguments, and its text."""
+
+
+def parse_household(action: str) -> tuple[str, dict[str, str]] | None:
+    """The name and the arguments of a text action; None if it is outside the grammar."""
+    action = " ".join(action[: MAX_ACTION_CHARS + 1].split())
+    if len(action) > MAX_ACTION_CHARS:
+        return None
+    if action.lower().startswith("think:"):
+        return "think", {"thought": action[len("think:") :].strip()}
+    for name, arguments, form in _ACTIONS:
+        if found := form.fullmatch(action.lower().rstrip(".")):
+            return name, dict(zip(arguments, found.groups(), strict=True))
+    return None
 
 
 @dataclass(frozen=True)
@@ -147,18 +165,13 @@ class HouseGame:
     def act(self, action: str) -> str:
         """The observation after an action; one that cannot be done changes nothing."""
         self.steps += 1
-        action = " ".join(action[: MAX_ACTION_CHARS + 1].split())
-        if len(action) > MAX_ACTION_CHARS:
-            return self._refuse("an action is one short line")
-        if action.lower().startswith("think:"):
-            return "OK."
-        action = action.lower().rstrip(".")
-        if action in ("look", "inventory"):
-            return self._look() if action == "look" else self._inventory()
-        for verb, form in _ACTIONS.items():
-            if found := form.fullmatch(action):
-                return str(getattr(self, f"_{verb}")(*found.groups()))
-        return self._refuse("it is none of: go to, open, close, take, put, use, clean, heat, cool, slice, examine, look, inventory")
+        found = parse_household(action)
+        if found is None:
+            return self._refuse("that is no action of this game")
+        name, given = found
+        if name in ("clean", "heat", "cool"):
+            return self._change(name, *given.values())
+        return str(getattr(self, f"_{name}")(*given.values()))
 
     def admissible(self) -> list[str]:
         """The actions that are possible now, in a fixed order."""
@@ -222,20 +235,20 @@ class HouseGame:
         cuts = knife is not None and "cut" in self._things[knife].abilities
         return cuts and "slice" in self._things[name].abilities and "sliced" not in self.states[name]
 
-    def _go(self, name: str) -> str:
+    def _go_to(self, name: str) -> str:
         if name not in self._receptacles or name == self.at:
             return self._refuse(f"you are at {name}" if name == self.at else f"there is no {name} to go to")
         self.at = name
         return f"You arrive at {name}. {self._contents(self._receptacles[name])}"
 
-    def _open(self, name: str) -> str:
+    def _open_receptacle(self, name: str) -> str:
         here = self._here(name)
         if here is None or not self._is_shut(here):
             return self._refuse(f"you cannot open {name} from here" if here is None else f"{name} cannot be opened further")
         self.opened.add(name)
         return f"You open the {name}. {self._contents(here)}"
 
-    def _close(self, name: str) -> str:
+    def _close_receptacle(self, name: str) -> str:
         here = self._here(name)
         if here is None or not here.openable or name not in self.opened:
             return self._refuse(f"{name} is not an open receptacle where you are")
@@ -294,6 +307,9 @@ class HouseGame:
         words = ["cold"] if words == ["cool"] and "sliced" not in states else words
         described = " ".join([" and ".join(words), *(["sliced"] if "sliced" in states else [])]).strip()
         return f"This is a {described} {name}." if described else f"There's nothing special about {name}."
+
+    def _think(self, thought: str) -> str:
+        return "OK."
 
     def _here(self, name: str) -> Receptacle | None:
         return self._receptacles.get(name) if name == self.at else None

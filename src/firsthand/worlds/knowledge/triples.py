@@ -83,6 +83,10 @@ class TripleStore:
         query = "SELECT DISTINCT o FROM triple WHERE literal = 0 AND p = ? AND s IN"
         return frozenset(row[0] for row in self._each(query, entities, relation))
 
+    def subjects(self, relation: str) -> frozenset[str]:
+        """The entities that have a relation."""
+        return frozenset(row[0] for row in self._ask("SELECT DISTINCT s FROM triple WHERE p = ?", (relation,)))
+
     def attributes(self, entities: Collection[str]) -> list[str]:
         """The relations from any of the entities to a number or a date, sorted."""
         rows = self._each("SELECT DISTINCT p, o FROM triple WHERE literal = 1 AND s IN", entities)
