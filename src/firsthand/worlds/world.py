@@ -31,6 +31,12 @@ class InvalidAction(ToolError):
     """An action outside the world's grammar or not possible now. The message helps: it says what is expected."""
 
 
+class Refusal(str):
+    """The observation of an action that was not possible, in the paper's own words: it counts as invalid and is no error."""
+
+    __slots__ = ()
+
+
 class WorldCall(NamedTuple):
     """A text action as a call of one of the world's moves."""
 
@@ -161,6 +167,7 @@ class WorldEnvironment:
             self.invalid_actions += 1
             self._count_repeats(action, str(error))
             raise InvalidAction(f"{error}{self._told_end()}") from None
+        self.invalid_actions += isinstance(observation, Refusal)
         self._count_repeats(action, observation)
         return observation + self._told_end()
 

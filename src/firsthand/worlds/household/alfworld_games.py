@@ -103,22 +103,26 @@ def _facts(problem: Expression, where: str) -> dict[str, list[tuple[str, ...]]]:
 
 
 def _house(id: str, task: str, facts: Mapping[str, list[tuple[str, ...]]], goal: HouseGoal) -> House:
-    kinds = {name: _kind(kind) for name, kind in facts.get("receptacletype", ())}
-    thing_kinds = {name: _kind(kind) for name, kind in facts.get("objecttype", ())}
-    places = {thing: place for thing, place in facts.get("inreceptacle", ()) if place in kinds and thing in thing_kinds}
-    openable, opened, movable = ({each[0] for each in facts.get(p, ())} for p in ("openable", "opened", "pickupable"))
+    kinds = {name: _kind(kind) for name, kind in _pairs(facts, "receptacletype")}
+    thing_kinds = {name: _kind(kind) for name, kind in _pairs(facts, "objecttype")}
+    places = {thing: place for thing, place in _pairs(facts, "inreceptacle") if place in kinds and thing in thing_kinds}
+    openable, opened, movable = ({each[0] for each in facts.get(p, ()) if each} for p in ("openable", "opened", "pickupable"))
     names, thing_names = _numbered(kinds), _numbered({name: thing_kinds[name] for name in places})
     able = {name: {_ABILITIES[p] for p in _ABILITIES if (name,) in facts.get(p, ())} for name in places}
     for name in places:
         able[name] |= {"fixed"} if name not in movable else set()
         able[name] |= {"cut"} if thing_kinds[name] in ("knife", "butterknife") else set()
+    spots = dict(_pairs(facts, "receptacleatlocation"))
     accepts: dict[str, set[str]] = {}
-    for receptacle, thing in facts.get("cancontain", ()):
+    for receptacle, thing in _pairs(facts, "cancontain"):
         accepts.setdefault(_kind(receptacle), set()).add(_kind(thing))
     house = House(
         id,
         task,
-        tuple(Receptacle(names[name], kind, name in openable, name in opened) for name, kind in sorted(kinds.items())),
+        tuple(
+            Receptacle(names[name], kind, name in openable, name in opened, "", spots.get(name, ""))
+            for name, kind in sorted(kinds.items())
+        ),
         tuple(
             Thing(thing_names[name], thing_kinds[name], names[place], frozenset(able[name]))
             for name, place in sorted(places.items())
@@ -129,6 +133,11 @@ def _house(id: str, task: str, facts: Mapping[str, list[tuple[str, ...]]], goal:
     if not any(thing.kind == goal.thing for thing in house.things):
         raise DataError(f"{id}: there is no {goal.thing} in a receptacle, so the task cannot be done")
     return house
+
+
+def _pairs(facts: Mapping[str, list[tuple[str, ...]]], predicate: str) -> list[tuple[str, str]]:
+    """The facts of a predicate of two arguments."""
+    return [(fact[0], fact[1]) for fact in facts.get(predicate, ()) if len(fact) == 2]
 
 
 def _kind(type_name: str) -> str:

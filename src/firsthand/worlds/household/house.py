@@ -84,6 +84,13 @@ class Receptacle:
     opened: bool = False
     room: str = ""
     """The room it stands in, for people; the agent walks between any two receptacles in one action, as in ALFWorld."""
+    spot: str = ""
+    """The location to stand at, which close receptacles share; empty for one of its own."""
+
+    @property
+    def location(self) -> str:
+        """The location to stand at."""
+        return self.spot or self.name
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,7 @@ class HouseGame:
         """Begin in the middle of the room. With `explain` a refused action is followed by its reason in parentheses."""
         self.house, self.explain = house, explain
         self.at = ""
+        """The location where the agent stands; empty in the middle of the room."""
         self.steps = self.refused = 0
         self.places = {thing.name: thing.place for thing in house.things}
         self.states: dict[str, set[str]] = {thing.name: set() for thing in house.things}
@@ -142,6 +150,11 @@ class HouseGame:
         return f"{self._look()}\nYour task is to: {self.house.task}"
 
     @property
+    def reached(self) -> list[Receptacle]:
+        """The receptacles at the agent's location."""
+        return [each for each in self.house.receptacles if each.location == self.at]
+
+    @property
     def held(self) -> str | None:
         """The object in hand."""
         return next((name for name, place in self.places.items() if place == "hand"), None)
@@ -153,7 +166,7 @@ class HouseGame:
         mine = [each.name for each in self.house.things if each.kind == goal.thing]
         if goal.kind == "look_at_obj":
             lamps = [e.name for e in self.house.things if e.kind == goal.receptacle and "used" in self.states[e.name]]
-            return self.held in mine and any(self.places[lamp] == self.at for lamp in lamps)
+            return self.held in mine and any(each.name == self.places[lamp] for each in self.reached for lamp in lamps)
         needed = NEEDED_STATE.get(goal.kind)
         for receptacle in self.house.receptacles:
             here = [name for name in mine if self.places[name] == receptacle.name]
@@ -175,12 +188,11 @@ class HouseGame:
 
     def admissible(self) -> list[str]:
         """The actions that are possible now, in a fixed order."""
-        found = [f"go to {each.name}" for each in self.house.receptacles if each.name != self.at]
-        here = self._receptacles.get(self.at)
-        if here is not None:
+        found = [f"go to {each.name}" for each in self.house.receptacles if each.location != self.at]
+        for here in self.reached:
             if here.openable:
                 found.append(f"close {here.name}" if here.name in self.opened else f"open {here.name}")
-            for name in self._visible():
+            for name in self._seen_in(here):
                 if self.held is None and "fixed" not in self._things[name].abilities:
                     found.append(f"take {name} from {here.name}")
                 found += [f"use {name}"] * ("use" in self._things[name].abilities)
@@ -203,7 +215,7 @@ class HouseGame:
             if each.room != room:
                 room = each.room
                 lines.append(f"[{room or 'room'}]")
-            mark = "*" if each.name == self.at else " "
+            mark = "*" if each.location == self.at else " "
             shut = " (closed)" if each.openable and each.name not in self.opened else ""
             inside = ", ".join(self._described(name) for name in self._in(each.name)) or "-"
             lines.append(f" {mark}{each.name}{shut}: {inside}")
@@ -223,9 +235,11 @@ class HouseGame:
     def _is_shut(self, receptacle: Receptacle) -> bool:
         return receptacle.openable and receptacle.name not in self.opened
 
+    def _seen_in(self, receptacle: Receptacle) -> list[str]:
+        return [] if self._is_shut(receptacle) else self._in(receptacle.name)
+
     def _visible(self) -> list[str]:
-        here = self._receptacles.get(self.at)
-        return [] if here is None or self._is_shut(here) else self._in(self.at)
+        return [name for each in self.reached for name in self._seen_in(each)]
 
     def _can_put(self, name: str, receptacle: Receptacle) -> bool:
         accepted = self.house.accepts.get(receptacle.kind)
@@ -236,10 +250,11 @@ class HouseGame:
         return cuts and "slice" in self._things[name].abilities and "sliced" not in self.states[name]
 
     def _go_to(self, name: str) -> str:
-        if name not in self._receptacles or name == self.at:
-            return self._refuse(f"you are at {name}" if name == self.at else f"there is no {name} to go to")
-        self.at = name
-        return f"You arrive at {name}. {self._contents(self._receptacles[name])}"
+        there = self._receptacles.get(name)
+        if there is None or there.location == self.at:
+            return self._refuse(f"there is no {name} to go to" if there is None else f"you stand at {name}")
+        self.at = there.location
+        return f"You arrive at {name}. {self._contents(there)}"
 
     def _open_receptacle(self, name: str) -> str:
         here = self._here(name)
@@ -256,7 +271,8 @@ class HouseGame:
         return f"You close the {name}."
 
     def _take(self, name: str, receptacle: str) -> str:
-        if receptacle != self.at or name not in self._visible():
+        here = self._here(receptacle)
+        if here is None or name not in self._seen_in(here):
             return self._refuse(f"you see no {name} at {receptacle}")
         if self.held is not None or "fixed" in self._things[name].abilities:
             return self._refuse(f"you hold {self.held}" if self.held else f"{name} cannot be taken")
@@ -312,7 +328,8 @@ class HouseGame:
         return "OK."
 
     def _here(self, name: str) -> Receptacle | None:
-        return self._receptacles.get(name) if name == self.at else None
+        found = self._receptacles.get(name)
+        return found if found is not None and found.location == self.at else None
 
     def _contents(self, receptacle: Receptacle) -> str:
         if self._is_shut(receptacle):
@@ -324,7 +341,8 @@ class HouseGame:
 
     def _look(self) -> str:
         if self.at:
-            return f"You are facing the {self.at}. Next to it, you see nothing."
+            facing = listed((each.name for each in self.reached), "")
+            return f"You are facing the {facing}. Next to it, you see nothing."
         seen = listed(each.name for each in self.house.receptacles)
         return f"You are in the middle of a room. Looking quickly around you, you see {seen}."
 
@@ -332,9 +350,9 @@ class HouseGame:
         return f"You are carrying: a {self.held}." if self.held else "You are not carrying anything."
 
 
-def listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str], article: str = "a ") -> str:
     """`a mug 1, and a plate 2`, as ALFWorld lists things; `nothing` if there are none."""
-    each: Sequence[str] = [f"a {name}" for name in names]
+    each: Sequence[str] = [f"{article}{name}" for name in names]
     if not each:
         return "nothing"
     return each[0] if len(each) == 1 else ", ".join(each[:-1]) + f", and {each[-1]}"

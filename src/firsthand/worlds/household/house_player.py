@@ -44,9 +44,10 @@ class _Walk:
         self.opened = {name for name, each in receptacles.items() if each.opened}
 
     def go(self, name: str) -> None:
-        if name != self.at:
+        location = self.receptacles[name].location
+        if location != self.at:
             self.actions.append(f"go to {name}")
-            self.at = name
+            self.at = location
 
     def reach(self, name: str) -> None:
         """Go there, and open it if it is closed."""
