@@ -82,7 +82,9 @@ def test_receptacles_at_one_place_are_reached_together():
 
 def test_a_refusal_is_explained_if_asked_for():
     played = game(explain=True)
-    assert after(played, "go to cabinet 1", "put mug 1 in/on cabinet 1")[1] == "Nothing happens. (you do not hold mug 1)"
+    assert (
+        after(played, "go to cabinet 1", "put mug 1 in/on cabinet 1")[1] == "Nothing happens. (you do not hold mug 1)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,10 @@ def test_a_knife_in_hand_slices_and_a_receptacle_refuses_what_it_cannot_hold():
     assert seen[1] == "Nothing happens."
     seen = after(played, "slice apple 1 with knife 1", "slice apple 1 with knife 1", "examine apple 1")
     assert seen == ["You sliced the apple 1 with the knife 1.", "Nothing happens.", "This is a sliced apple 1."]
-    assert after(played, "go to microwave 1", "open microwave 1", "put knife 1 in/on microwave 1")[-1] == "Nothing happens."
+    assert (
+        after(played, "go to microwave 1", "open microwave 1", "put knife 1 in/on microwave 1")[-1]
+        == "Nothing happens."
+    )
 
 
 @pytest.mark.parametrize("level", [1, 2, 3])

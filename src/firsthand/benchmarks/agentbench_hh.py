@@ -44,7 +44,11 @@ def agentbench_hh(
             f"level is {level}, tasks {tasks} and lists {lists!r}: give level 1 to 3, 1 to 100,000 tasks, and data with lists"
         )
     paths = _games(Path(data).expanduser(), lists, split) if data else []
-    source = f"ALFWorld's games, {len(paths)} of {lists or split}" if data else f"generated, version {HOUSE_VERSION}, level {level}"
+    source = (
+        f"ALFWorld's games, {len(paths)} of {lists or split}"
+        if data
+        else f"generated, version {HOUSE_VERSION}, level {level}"
+    )
     return Benchmark(
         name="agentbench_hh",
         tasks=lambda seed: LazyTasks(range(len(paths) or tasks), partial(_task, paths, seed, level)),
@@ -56,7 +60,13 @@ def agentbench_hh(
         environment=lambda task: WorldEnvironment(
             HouseholdWorld(_house(task), explain=explain), rounds=rounds, actions=actions
         ),
-        options={"level": level, "tasks": len(paths) or tasks, "rounds": rounds, "actions": actions, "version": HOUSE_VERSION},
+        options={
+            "level": level,
+            "tasks": len(paths) or tasks,
+            "rounds": rounds,
+            "actions": actions,
+            "version": HOUSE_VERSION,
+        },
     )
 
 

@@ -21,7 +21,7 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from firsthand.worlds.knowledge.graph_generator import GRAPH_LEVELS, GRAPH_VERSION, make_graph, make_question
 from firsthand.worlds.knowledge.graph_world import GraphWorld, answer_f1
-from firsthand.worlds.knowledge.triples import TripleStore, open_graph
+from firsthand.worlds.knowledge.triples import open_graph
 from firsthand.worlds.world import Actions, WorldEnvironment
 from firsthand.worlds.world_scores import world_result, world_score
 
@@ -58,7 +58,11 @@ def agentbench_kg(
     if split == "generated" and graph:
         raise ConfigError("graph is for the paper's questions: give split=std or split=dev with it")
     records = [] if split == "generated" else _records(split, graph, data)
-    source = f"generated, version {GRAPH_VERSION}, level {level}" if not records else f"AgentBench's {split}.json over {graph}"
+    source = (
+        f"generated, version {GRAPH_VERSION}, level {level}"
+        if not records
+        else f"AgentBench's {split}.json over {graph}"
+    )
     return Benchmark(
         name="agentbench_kg",
         tasks=lambda seed: LazyTasks(range(len(records) or tasks), partial(_task, records, seed, level)),
@@ -67,7 +71,9 @@ def agentbench_kg(
         protocol=f"{source}; {count_of(rounds, 'round')}; F1 of the answer's entities; {actions} actions",
         licence="Apache-2.0" if records else "none needed: generated",
         environment=lambda task: WorldEnvironment(
-            GraphWorld(_graph(graph) if graph else make_graph(task.metadata["graph"]), task), rounds=rounds, actions=actions
+            GraphWorld(_graph(graph) if graph else make_graph(task.metadata["graph"]), task),
+            rounds=rounds,
+            actions=actions,
         ),
         options={"split": split, "level": level, "tasks": len(records) or tasks, "rounds": rounds, "actions": actions},
     )

@@ -106,7 +106,9 @@ def _house(id: str, task: str, facts: Mapping[str, list[tuple[str, ...]]], goal:
     kinds = {name: _kind(kind) for name, kind in _pairs(facts, "receptacletype")}
     thing_kinds = {name: _kind(kind) for name, kind in _pairs(facts, "objecttype")}
     places = {thing: place for thing, place in _pairs(facts, "inreceptacle") if place in kinds and thing in thing_kinds}
-    openable, opened, movable = ({each[0] for each in facts.get(p, ()) if each} for p in ("openable", "opened", "pickupable"))
+    openable, opened, movable = (
+        {each[0] for each in facts.get(p, ()) if each} for p in ("openable", "opened", "pickupable")
+    )
     names, thing_names = _numbered(kinds), _numbered({name: thing_kinds[name] for name in places})
     able = {name: {_ABILITIES[p] for p in _ABILITIES if (name,) in facts.get(p, ())} for name in places}
     for name in places:

@@ -259,7 +259,9 @@ class HouseGame:
     def _open_receptacle(self, name: str) -> str:
         here = self._here(name)
         if here is None or not self._is_shut(here):
-            return self._refuse(f"you cannot open {name} from here" if here is None else f"{name} cannot be opened further")
+            return self._refuse(
+                f"you cannot open {name} from here" if here is None else f"{name} cannot be opened further"
+            )
         self.opened.add(name)
         return f"You open the {name}. {self._contents(here)}"
 
@@ -284,7 +286,9 @@ class HouseGame:
         if self.held != name or here is None:
             return self._refuse(f"you do not hold {name}" if self.held != name else f"you are not at {receptacle}")
         if not self._can_put(name, here):
-            return self._refuse(f"{receptacle} is closed" if self._is_shut(here) else f"{receptacle} cannot hold {name}")
+            return self._refuse(
+                f"{receptacle} is closed" if self._is_shut(here) else f"{receptacle} cannot hold {name}"
+            )
         del self.places[name]
         self.places[name] = receptacle
         return f"You put the {name} in/on the {receptacle}."

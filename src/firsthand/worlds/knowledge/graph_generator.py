@@ -79,7 +79,19 @@ ATTRIBUTES: Mapping[str, Mapping[str, tuple[str, str, int, int]]] = {
 """Type -> attribute -> words for its largest and smallest, and its range; dates have years as their range."""
 _SYLLABLES = ("ba", "bel", "cor", "da", "den", "fa", "gor", "hal", "ila", "jo", "kar", "lin", "mo", "nor", "ola", "pe")
 _MORE = ("ra", "ros", "sa", "ster", "ti", "tor", "ula", "va", "ven", "wil", "xan", "yor", "za", "zin")
-_NOUNS = ("Harbour", "Winter", "Lantern", "Orchard", "Mirror", "Voyage", "Garden", "Silence", "Letter", "River", "Clock")
+_NOUNS = (
+    "Harbour",
+    "Winter",
+    "Lantern",
+    "Orchard",
+    "Mirror",
+    "Voyage",
+    "Garden",
+    "Silence",
+    "Letter",
+    "River",
+    "Clock",
+)
 
 
 class GraphQuestion(NamedTuple):
@@ -198,7 +210,9 @@ def _try(graph: TripleStore, rng: Random, shape: str) -> GraphQuestion | None:
             return None
         end = start + second.variables
         actions = (*first.actions, *second.actions, f"intersection(#{start - 1}, #{end - 1})")
-        part = _Part(f"{first.words} that are also among {second.words}", actions, first.kind, both, first.entity, end + 1)
+        part = _Part(
+            f"{first.words} that are also among {second.words}", actions, first.kind, both, first.entity, end + 1
+        )
         entities.append(second.entity)
     if len(part.members) > 12 and shape in ("hop", "chain", "both", "chain and hop"):
         return None
@@ -232,9 +246,7 @@ def _superlative(
     return GraphQuestion(question, named, (*part.actions, *more), tuple(best), shape)
 
 
-def _part(
-    graph: TripleStore, rng: Random, hops: int, first: int, into: str = "", holding: str = ""
-) -> _Part | None:
+def _part(graph: TripleStore, rng: Random, hops: int, first: int, into: str = "", holding: str = "") -> _Part | None:
     """A set reached by `hops` relations from an entity; `into` a type, and with a member, if they are given."""
     last = rng.choice([hop for hop in _HOPS if not into or hop.object == into])
     chain: Sequence[_Hop] = [last]

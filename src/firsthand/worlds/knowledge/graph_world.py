@@ -96,12 +96,16 @@ class GraphWorld:
         wanted = names.get(call[1], ("variable",))
         given = [each.strip() for each in call[2].split(",")]
         if len(given) != len(wanted) or not all(given):
-            raise InvalidAction(f"{call[1]} takes {len(wanted)} arguments, {' and '.join(wanted)}: {call[2][:60]!r} came")
+            raise InvalidAction(
+                f"{call[1]} takes {len(wanted)} arguments, {' and '.join(wanted)}: {call[2][:60]!r} came"
+            )
         return WorldCall(call[1], dict(zip(wanted, given, strict=True)))
 
     def admissible(self) -> Sequence[str]:
         """The calls that are possible now: what was listed can be followed, and each variable can be the answer."""
-        found = [f"get_relations({each})" for each in [*sorted(self._given), *self._names()] if each not in self._relations]
+        found = [
+            f"get_relations({each})" for each in [*sorted(self._given), *self._names()] if each not in self._relations
+        ]
         for name, relations in self._relations.items():
             found += [f"get_neighbors({name}, {relation})" for relation in relations]
         for first, one in enumerate(self.variables):
@@ -121,7 +125,9 @@ class GraphWorld:
         for number, variable in enumerate(self.variables):
             names = ", ".join(self.graph.name(each) for each in sorted(variable.members)[:10])
             size = "" if variable.number is not None else f" ({len(variable.members)})"
-            lines.append(f"#{number} {variable.kind}{size}: {variable.number if variable.number is not None else names}")
+            lines.append(
+                f"#{number} {variable.kind}{size}: {variable.number if variable.number is not None else names}"
+            )
         return "\n".join(lines)
 
     async def result(self) -> Json:
@@ -176,7 +182,9 @@ class GraphWorld:
         """
         one, two = self._variable(first), self._variable(second)
         if one.kind != two.kind and "common.topic" not in (one.kind, two.kind):
-            raise InvalidAction(f"{first} is of type {one.kind} and {second} of {two.kind}: they must have the same type")
+            raise InvalidAction(
+                f"{first} is of type {one.kind} and {second} of {two.kind}: they must have the same type"
+            )
         return self._add(GraphVariable(one.kind, one.members & two.members))
 
     async def get_attributes(self, variable: str) -> str:
@@ -230,7 +238,9 @@ class GraphWorld:
     def _extreme(self, variable: str, attribute: str, *, largest: bool) -> str:
         held, name = self._variable(variable), _normal(variable)
         if attribute not in self._attributes.get(name, ()):
-            listed = _shown(self._attributes[name]) if name in self._attributes else "not listed yet: get_attributes first"
+            listed = (
+                _shown(self._attributes[name]) if name in self._attributes else "not listed yet: get_attributes first"
+            )
             raise InvalidAction(f"{attribute[:80]} is no listed attribute of {name}; its attributes are {listed}")
         found = extreme(self.graph.values(held.members, attribute), largest=largest)
         return self._add(GraphVariable(held.kind, found))

@@ -134,7 +134,9 @@ def extreme(values: Mapping[str, list[str]], *, largest: bool) -> frozenset[str]
         if keys := [key for text in texts if (key := sort_key(text)) is not None]:
             keyed[entity] = keys
     if any(key[0] == 1 for keys in keyed.values() for key in keys):  # a year alone stands for its first day
-        keyed = {e: [k if k[0] == 1 else (1, f"{int(float(k[1])):04d}-00-00") for k in keys] for e, keys in keyed.items()}
+        keyed = {
+            e: [k if k[0] == 1 else (1, f"{int(float(k[1])):04d}-00-00") for k in keys] for e, keys in keyed.items()
+        }
     if not keyed:
         return frozenset()
     best = max if largest else min
