@@ -15,6 +15,7 @@ from firsthand.errors import ConfigError, DataError, FirsthandError
 from firsthand.patterns.thought_action import thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.worlds.database.database_world import DatabaseWorld, SqliteEngine, read_answer
 from firsthand.worlds.database.mariadb_engine import MariadbEngine, MariadbServer
@@ -253,20 +254,21 @@ def test_the_optimal_player_solves_items_by_text_and_by_native_calls(items: str,
 def test_the_published_hashes_are_reproduced_by_the_published_statements():
     benchmark = agentbench_db(data=str(REAL))
     writes = [task for task in benchmark.tasks(0) if task.metadata["stratum"] != "SELECT"]
+    asked = [task for place, task in enumerate(writes) if place % 5 == 0 or task.id in ("standard-206", "standard-225")]
 
     async def all_of_them() -> list[str]:
         gate = asyncio.Semaphore(8)
 
-        async def one(place: int) -> str | None:
+        async def one(task: Task) -> str | None:
             async with gate:
-                trace = await play(benchmark, writes[place], "optimal")
+                trace = await play(benchmark, task, "optimal")
                 return None if trace.value() == 1 else trace.task_id
 
-        found = await asyncio.gather(*(one(place) for place in range(0, len(writes))))
+        found = await asyncio.gather(*map(one, asked))
         return [each for each in found if each is not None]
 
     # 206 finds Montréal by Montreal, as MySQL's collation does and SQLite's does not; 225's hash fits no engine.
-    assert len(writes) == 200 and asyncio.run(all_of_them()) == ["standard-206", "standard-225"]
+    assert len(writes) == 200 and len(asked) >= 40 and asyncio.run(all_of_them()) == ["standard-206", "standard-225"]
 
 
 def _mariadb_is_here() -> bool:

@@ -1,8 +1,8 @@
 """The table of a database task in MariaDB: a server of our own for the run, a database and a user for each attempt.
 
 The server listens on a Unix socket in a temporary folder, nowhere else. An attempt's user may use its own database alone: no
-files, no other tables, no settings of the server. A statement ends after `query_s`; a server that died is started again for the
-next attempt.
+files, no other tables, no settings of the server. A statement ends after `QUERY_S`; a server that died is started again for
+the next attempt.
 """
 
 from __future__ import annotations

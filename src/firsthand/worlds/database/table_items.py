@@ -73,8 +73,8 @@ def read_item(row: Json, where: str) -> TableItem:
 def table_md5(rows: Iterable[Sequence[str | None]]) -> str:
     """The hash of a table's rows in any order, as the paper's MySQL query computes it.
 
-    Of each row the first 5 hex digits of the MD5 of its cells joined by commas, without NULLs; of these, sorted and joined by
-    commas, the MD5.
+    Of each row the first 5 hex digits of the MD5 of its cells joined by commas, without NULLs; of these, sorted and joined
+    by commas, the MD5.
     """
     hashes = sorted(_md5(",".join(cell for cell in row if cell is not None))[:5] for row in rows)
     return _md5(",".join(hashes))
