@@ -82,7 +82,7 @@ EDGES = {
     "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
     "bridges": "scorers stats sandbox tools runs",
     "worlds": "patterns providers tools",
-    "benchmarks": "worlds bridges scorers patterns providers hub tools sandbox tokens retrieval",
+    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",
     # 7 questions

@@ -299,7 +299,7 @@ def test_what_is_no_call_is_told(shop: Path):
             '{"name": "get_order_details", "arguments": {"id": 1}}', "x" * 5000, '{"name": "get_order_details", "arguments": {"order_id": "W1"}}',
         )
     )  # fmt: skip
-    assert "begins as JSON and is none" in seen[0] and "there is no tool 'rm': there are find_user" in seen[1]
+    assert "is no JSON" in seen[0] and "there is no tool 'rm': there are find_user" in seen[1]
     assert "no tool 'None'" in seen[2] and "do not fit get_order_details" in seen[3]
     assert "5000 characters" in seen[4] and seen[5].startswith("Error: order not found")
 

@@ -19,8 +19,8 @@ from firsthand.worlds.household.alfworld_games import GAME_FILE, listed_games, r
 from firsthand.worlds.household.house import House, HouseGame
 from firsthand.worlds.household.house_generator import HOUSE_LEVELS, HOUSE_VERSION, make_house
 from firsthand.worlds.household.household_world import INSTRUCTIONS, HouseholdWorld
+from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.world import Actions, WorldEnvironment
-from firsthand.worlds.world_scores import world_result, world_score
 
 
 def agentbench_hh(

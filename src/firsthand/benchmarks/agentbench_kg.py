@@ -22,8 +22,8 @@ from firsthand.trace import Score, Trace
 from firsthand.worlds.knowledge.graph_generator import GRAPH_LEVELS, GRAPH_VERSION, make_graph, make_question
 from firsthand.worlds.knowledge.graph_world import GraphWorld, answer_f1
 from firsthand.worlds.knowledge.triples import open_graph
+from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.world import Actions, WorldEnvironment
-from firsthand.worlds.world_scores import world_result, world_score
 
 SPLITS = ("generated", "dev", "std")
 FOLDER = "agents/agentbench/knowledgegraph"

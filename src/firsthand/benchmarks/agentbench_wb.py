@@ -19,8 +19,8 @@ from firsthand.worlds.browsing.browse_world import BrowseWorld
 from firsthand.worlds.browsing.chromium import BrowserPool, ready
 from firsthand.worlds.browsing.errands import ERRAND_LEVELS, ERRAND_VERSION, make_errand
 from firsthand.worlds.browsing.mind2web import CHOICES, ChoiceStep, operation_f1, parse_choice, question, read_steps
+from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.world import Actions, WorldEnvironment
-from firsthand.worlds.world_scores import world_result, world_score
 
 INSTRUCTIONS = """You use a web site in a browser, one action in a turn. The page is shown as text with numbered elements:
 click[n]: click link, button or check box n

@@ -10,10 +10,10 @@ from firsthand.errors import ConfigError
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
+from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.shop.shop_generator import SHOP_LEVELS, SHOP_VERSION, make_shop, make_shopping_goal
 from firsthand.worlds.shop.shop_world import ShopWorld
 from firsthand.worlds.world import Actions, WorldEnvironment
-from firsthand.worlds.world_scores import world_result, world_score
 
 INSTRUCTIONS = """You shop on a web site by text actions, one in a turn:
 search[words]: search for products; only at the search page

@@ -7,7 +7,6 @@ Amounts are compared to a millionth of a dollar, so that the order of additions 
 from __future__ import annotations
 
 import os
-from collections.abc import Coroutine
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.tool import tool_from_function
 from firsthand.trace import Score, Trace
+from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.tau.airline_desk import AirlineDesk
 from firsthand.worlds.tau.customers import Customer, ModelCustomer, RuleCustomer, first_person
 from firsthand.worlds.tau.ledger import Tables
@@ -29,7 +29,6 @@ from firsthand.worlds.tau.service_desk import ServiceDesk
 from firsthand.worlds.tau.service_world import ServiceWorld
 from firsthand.worlds.tau.tau_tasks import TauTask, domain_folder, read_policy, read_tables, read_tasks
 from firsthand.worlds.world import Actions, WorldEnvironment
-from firsthand.worlds.world_scores import world_result, world_score
 
 DESKS: dict[str, type[ServiceDesk]] = {"retail": RetailDesk, "airline": AirlineDesk}
 SPLITS = {"retail": ("test", "dev"), "airline": ("test",)}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
 from firsthand.message import Json
+from firsthand.worlds.json_calls import EXAMPLE, read_call, unfenced
 from firsthand.worlds.tau.customers import GREETING, STOP, Customer
 from firsthand.worlds.tau.service_desk import ServiceDesk
 from firsthand.worlds.world import InvalidAction, WorldCall
@@ -21,7 +21,6 @@ from firsthand.worlds.world import InvalidAction, WorldCall
 RESPOND = "respond"
 MAX_SAID = 4_000
 """Characters of a message to the customer."""
-_FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
 
 
 class ServiceWorld:
@@ -73,30 +72,12 @@ class ServiceWorld:
 
     def read(self, action: str) -> WorldCall:
         """The tool call that a JSON object means, or what is said to the customer."""
-        text = action.strip()
-        text = found[1] if (found := _FENCE.match(text)) else text
-        if not text.startswith("{"):
-            if not text:
-                raise InvalidAction(
-                    'nothing was said: write {"name": ..., "arguments": {...}} or a message to the customer'
-                )
-            return WorldCall(RESPOND, {"content": text})
-        try:
-            body = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InvalidAction(
-                f"the action begins as JSON and is none ({str(error)[:80]}): write one object"
-            ) from None
-        name, arguments = body.get("name"), body.get("arguments", body.get("kwargs", {}))
-        move = next((each for each in self.moves if each.__name__ == name), None)
-        if move is None:
-            known = ", ".join(each.__name__ for each in self.moves)
-            raise InvalidAction(f"there is no tool {str(name)[:60]!r}: there are {known}")
-        try:
-            inspect.signature(move).bind(**arguments)
-        except TypeError as error:
-            raise InvalidAction(f"the arguments do not fit {name}: {str(error)[:120]}") from None
-        return WorldCall(move.__name__, dict(arguments))
+        text = unfenced(action)
+        if text.startswith("{"):
+            return read_call(text, self.moves)
+        if not text:
+            raise InvalidAction(f"nothing was said: write {EXAMPLE} or a message to the customer")
+        return WorldCall(RESPOND, {"content": text})
 
     def admissible(self) -> Sequence[str] | None:
         """None: what is said is free."""
