@@ -41,7 +41,8 @@ def agentbench_hh(
     """
     if level not in HOUSE_LEVELS or not 1 <= tasks <= 100_000 or (lists and not data):
         raise ConfigError(
-            f"level is {level}, tasks {tasks} and lists {lists!r}: give level 1 to 3, 1 to 100,000 tasks, and data with lists"
+            f"level is {level}, tasks {tasks} and lists {lists!r}: give level 1 to 3, 1 to 100,000 tasks, and "
+            "data with lists"
         )
     paths = _games(Path(data).expanduser(), lists, split) if data else []
     source = (
@@ -89,7 +90,8 @@ def _games(folder: Path, lists: str, split: str) -> list[Path]:
     found = sorted((folder / "json_2.1.1" / split).glob(f"*/*/{GAME_FILE}"))
     if not found:
         raise DataError(
-            f"there is no {GAME_FILE} in {folder / 'json_2.1.1' / split}: fill {folder} by alfworld-download, or leave data out"
+            f"there is no {GAME_FILE} in {folder / 'json_2.1.1' / split}: fill {folder} by alfworld-download, "
+            "or leave data out"
         )
     return found
 

@@ -34,7 +34,7 @@ intersection(#a, #b): a new variable, the entities in both of two variables of o
 get_attributes(#a): the numbers and dates that the entities of a variable have
 argmax(#a, attribute) and argmin(#a, attribute): a new variable, the entities with the largest or smallest value
 count(#a): a new variable, the number of entities
-Variables are numbered from #0. When a variable holds the answer, write Final Answer: and the variable, such as Final Answer: #2.
+Variables are numbered from #0. When one holds the answer, write Final Answer: and its name, such as Final Answer: #2.
 
 """
 
@@ -100,14 +100,14 @@ def _records(split: str, graph: str, data: str) -> list[Json]:
     path = next((p for p in (root / f"{split}.json", root / FOLDER / f"{split}.json") if p.is_file()), None)
     if path is None:
         raise DataError(
-            f"there is no {split}.json in {root} or its {FOLDER}: get it from AgentBench's repository (data/knowledgegraph), "
-            "and give data=FOLDER"
+            f"there is no {split}.json in {root} or its {FOLDER}: get it from AgentBench's repository "
+            "(data/knowledgegraph), and give data=FOLDER"
         )
     records = read_records(path)
     if not graph:
         raise DataError(
-            f"the {len(records)} questions of {path} are about Freebase: give graph=FILE with its triples (N-Triples, .nt or "
-            ".nt.gz), or split=generated"
+            f"the {len(records)} questions of {path} are about Freebase: give graph=FILE with its triples "
+            "(N-Triples, .nt or .nt.gz), or split=generated"
         )
     return records
 

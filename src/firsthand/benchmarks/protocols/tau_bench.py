@@ -1,7 +1,7 @@
 """The protocol of tau-bench's two domains: policy in the system message, a simulated customer, changes compared.
 
-An attempt is right if it changed the database as the task's own calls do, and said all that the task wants said, as in tau-bench.
-Amounts are compared to a millionth of a dollar, so that the order of additions does not matter.
+An attempt is right if it changed the database as the task's own calls do, and said all that the task wants said, as in
+tau-bench. Amounts are compared to a millionth of a dollar, so that the order of additions does not matter.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ DESKS: dict[str, type[ServiceDesk]] = {"retail": RetailDesk, "airline": AirlineD
 SPLITS = {"retail": ("test", "dev"), "airline": ("test",)}
 FORM = """
 
-To use a tool write one JSON object, {"name": NAME, "arguments": {...}}, and nothing else. All other text is said to the customer.
+To use a tool write one JSON object, {"name": NAME, "arguments": {...}}, and nothing else. All other text is said to the
+customer.
 The tools are:
 """
 SPOKEN = "\n\nSpeak to the customer by the tool respond."
@@ -162,7 +163,7 @@ def _customer_model(name: str) -> Any:
     return catalog.model(name)
 
 
-def _settled(call: Awaitable[str]) -> str:
+def _settled(call: Coroutine[Any, Any, str]) -> str:
     """The result of a tool that waits for nothing."""
     try:
         call.send(None)

@@ -1,7 +1,7 @@
 """Headless Chromium, driven by selenium, with no way out but the proxy that it is given.
 
-Browsers are kept between attempts, because one takes a second to start; each attempt has its own browser for as long as it lasts,
-and finds it without cookies, storage or further windows. One that crashed or hangs is thrown away.
+Browsers are kept between attempts, because one takes a second to start; each attempt has its own browser for as long as
+it lasts, and finds it without cookies, storage or further windows. One that crashed or hangs is thrown away.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ for (const e of document.querySelectorAll('a[href], button, input:not([type=hidd
   const kind = e.tagName === 'INPUT' ? (e.type === 'checkbox' ? 'check box' : 'text field')
     : {A: 'link', BUTTON: 'button', SELECT: 'choice', TEXTAREA: 'text field'}[e.tagName];
   const label = e.getAttribute('aria-label') || e.innerText || e.name || '';
-  const value = e.type === 'checkbox' ? (e.checked ? 'yes' : 'no') : (e.tagName === 'BUTTON' || e.tagName === 'A') ? '' : e.value;
+  const bare = e.tagName === 'BUTTON' || e.tagName === 'A';
+  const value = e.type === 'checkbox' ? (e.checked ? 'yes' : 'no') : bare ? '' : e.value;
   const options = e.tagName === 'SELECT' ? [...e.options].map(o => o.text) : [];
   const leads = e.tagName === 'A' || (e.tagName === 'BUTTON' && e.form !== null);
   found.push([e, kind, label.trim(), value || '', options, leads]);

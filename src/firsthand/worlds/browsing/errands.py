@@ -7,7 +7,8 @@
 | cart | 1 of 6 products | 2 of 24 | 3 of 60, with quantities |
 | calendar | this month | next months | next months, in the first free hour |
 
-An errand ends with the first form that is sent, order that is placed, row that is archived or appointment that is booked: right or wrong.
+An errand ends with the first form that is sent, order that is placed, row that is archived or appointment that is booked:
+right or wrong.
 """
 
 from __future__ import annotations

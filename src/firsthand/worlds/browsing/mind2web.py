@@ -1,8 +1,9 @@
 """Reads Mind2Web's files (Deng et al., NeurIPS 2023) from a user's folder, each step as a choice among elements.
 
-A file such as `data/test_task/test_task_0.json` is a list of sessions; a step has the page's `cleaned_html`, the operation, and
-candidates: the right elements (`pos_candidates`) and others. AgentBench asks about the 50 best candidates of a trained ranker, five at
-a time; here one question has the right element and others drawn by the seed, so its figures are higher than the paper's.
+A file such as `data/test_task/test_task_0.json` is a list of sessions; a step has the page's `cleaned_html`, the
+operation, and candidates: the right elements (`pos_candidates`) and others. AgentBench asks about the 50 best candidates
+of a trained ranker, five at a time; here one question has the right element and others drawn by the seed, so its figures
+are higher than the paper's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The pages of an errand's site as HTML, and what their forms and buttons do. Pure but for the state of one visit.
 
-Pages work without JavaScript but for two things that real pages do: the table sorts on a click, and a row asks before it is archived.
+Pages work without JavaScript but for two things that real pages do: the table sorts on a click, and a row asks before it
+is archived.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ CHOICES = {
     "Department": ("", "Sales", "Support", "Billing", "Press"),
     "Topic": ("", "An invoice", "A delivery", "A visit", "A job", "A return"),
 }
-_STYLE = "body{font:16px sans-serif;margin:2em}td,th{padding:.3em .8em;border:1px solid #999}label{display:block;margin:.5em 0}"
+_STYLE = "body{font:16px sans-serif;margin:2em}label{display:block;margin:.5em 0}td,th{padding:.3em .8em;border:1px solid #999}"
 _SORT = """
 function sortBy(n, numeric) {
   const body = document.querySelector('tbody'), rows = [...body.rows];
-  rows.sort((a, b) => { const x = a.cells[n].innerText, y = b.cells[n].innerText; return numeric ? x - y : x.localeCompare(y); });
+  const text = row => row.cells[n].innerText;
+  rows.sort((a, b) => numeric ? text(a) - text(b) : text(a).localeCompare(text(b)));
   rows.forEach(row => body.appendChild(row));
 }"""
 
@@ -78,9 +80,11 @@ class SiteVisit:
         value = self.entered.get(name, "")
         if name == "Subscribe":
             mark = " checked" if value == "yes" else ""
-            return f'<label><input type="checkbox" name="Subscribe" value="yes" aria-label="Subscribe"{mark}> Subscribe</label>'
+            box = f'<input type="checkbox" name="Subscribe" value="yes" aria-label="Subscribe"{mark}>'
+            return f"<label>{box} Subscribe</label>"
         if name in CHOICES:
-            return f'<label>{name} <select name="{name}" aria-label="{name}">{_options(CHOICES[name], value)}</select></label>'
+            options = _options(CHOICES[name], value)
+            return f'<label>{name} <select name="{name}" aria-label="{name}">{options}</select></label>'
         return f'<label>{name} <input name="{name}" aria-label="{name}" value="{escape(value)}"></label>'
 
     def _send(self, path: str, form: Mapping[str, str]) -> str:
@@ -104,7 +108,8 @@ class SiteVisit:
             for row in page_of(rows, number)
         )
         heads = "".join(
-            f'<th><button onclick="sortBy({n}, {"true" if n in (0, 3) else "false"})" aria-label="Sort by {head}">{head}</button></th>'
+            f'<th><button onclick="sortBy({n}, {"true" if n in (0, 3) else "false"})" '
+            f'aria-label="Sort by {head}">{head}</button></th>'
             for n, head in enumerate(("Number", "Customer", "Town", "Amount"))
         )
         table = f"<table><thead><tr>{heads}<th></th></tr></thead><tbody>{body}</tbody></table>"
@@ -120,7 +125,8 @@ class SiteVisit:
             f"<tr><td>{escape(str(each['name']))}</td><td>${each['price']}</td><td>"
             f'<form method="post" action="/add"><input type="hidden" name="page" value="{number}">'
             f'<input name="quantity" value="1" size="3" aria-label="Quantity of {escape(str(each["name"]))}">'
-            f'<button name="name" value="{escape(str(each["name"]))}" aria-label="Add {escape(str(each["name"]))}">Add</button>'
+            f'<button name="name" value="{escape(str(each["name"]))}" '
+            f'aria-label="Add {escape(str(each["name"]))}">Add</button>'
             "</form></td></tr>"
             for each in page_of(goods, number)
         )

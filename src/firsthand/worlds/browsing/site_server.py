@@ -1,8 +1,8 @@
 """Serves the sites of errands on loopback, as the only proxy that the browser may use.
 
-The browser sends every request to this proxy, whatever the address. The proxy answers those to `http://HOST.site.test/` whose
-host is a visit that is open now; anything else, tunnels included, gets 403. So the browser reaches no other address, not
-even another port of this machine.
+The browser sends every request to this proxy, whatever the address. The proxy answers those to `http://HOST.site.test/`
+whose host is a visit that is open now; anything else, tunnels included, gets 403. So the browser reaches no other
+address, not even another port of this machine.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Generates a knowledge graph in Freebase's terms and questions about it, the same for a seed on any machine.
 
-Films, people, cities, countries, teams and books with their relations in both directions, numbers and dates. A question is a
-program over AgentBench's functions whose words are put together from those of its relations. Level 1 follows one relation; level 2
-follows two, or intersects two sets; level 3 does both, or ends in the largest, the smallest, or a count.
+Films, people, cities, countries, teams and books with their relations in both directions, numbers and dates. A question
+is a program over AgentBench's functions whose words are put together from those of its relations. Level 1 follows one
+relation; level 2 follows two, or intersects two sets; level 3 does both, or ends in the largest, the smallest, or a
+count.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Questions to a knowledge graph by AgentBench's seven functions (Liu et al., ICLR 2024, knowledge graph).
 
-A function over a set of entities gives a variable `#n`, numbered from 0, or lists what can be followed. `get_neighbors` needs a
-relation that `get_relations` listed, `argmax` and `argmin` an attribute that `get_attributes` listed, and `intersection` two
-variables of one type, as in the paper's code. The answer is a variable; its entities are scored by F1.
+A function over a set of entities gives a variable `#n`, numbered from 0, or lists what can be followed. `get_neighbors`
+needs a relation that `get_relations` listed, `argmax` and `argmin` an attribute that `get_attributes` listed, and
+`intersection` two variables of one type, as in the paper's code. The answer is a variable; its entities are scored by F1.
 """
 
 from __future__ import annotations

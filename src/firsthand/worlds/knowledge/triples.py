@@ -2,7 +2,8 @@
 
 A user's graph is a file of N-Triples as in Freebase's dumps, plain or gzip, one triple in a line:
 
-    <http://rdf.freebase.com/ns/m.0hcr> <http://rdf.freebase.com/ns/film.film.directed_by> <http://rdf.freebase.com/ns/m.01f8> .
+<http://rdf.freebase.com/ns/m.0hcr> <http://rdf.freebase.com/ns/film.film.directed_by> <http://rdf.freebase.com/ns/m.01f8>
+.
 
 Its index is built once, beside nothing of the user's: in the cache folder of firsthand, under the file's size and date.
 """

@@ -2,9 +2,9 @@
 
 reward = type * (attributes found + options chosen + price kept) / (attributes wanted + options wanted + 1)
 
-The type is 1 for the wanted kind of product; 0.5 if neither the kind, nor two levels of the category, nor more than a fifth of the
-title's nouns agree; 0.1 if less than a tenth of the nouns do, and 0 if none does. WebShop finds nouns by spaCy, and compares by fuzzy
-matching at 85 %; here products know their nouns, and words are compared after lower-casing.
+The type is 1 for the wanted kind of product; 0.5 if neither the kind, nor two levels of the category, nor more than a
+fifth of the title's nouns agree; 0.1 if less than a tenth of the nouns do, and 0 if none does. WebShop finds nouns by
+spaCy, and compares by fuzzy matching at 85 %; here products know their nouns, and words are compared after lower-casing.
 """
 
 from __future__ import annotations

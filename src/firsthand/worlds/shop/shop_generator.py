@@ -6,8 +6,9 @@
 | 2 | 1,000 | 2 | 1 or 2 |
 | 3 | 4,000 | 3 | 2 or 3, one of which may cost more than the limit leaves |
 
-Each wanted product has near twins that lack an attribute or an option. The openings of the instructions are the most frequent of
-WebShop's 12,087 human goals (MIT licence), with their counts; the catalogue of WebShop is not published with them.
+Each wanted product has near twins that lack an attribute or an option. The openings of the instructions are the most
+frequent of WebShop's 12,087 human goals (MIT licence), with their counts; the catalogue of WebShop is not published with
+them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """WebShop's pages and its two actions, `search[words]` and `click[text]` (Yao et al., NeurIPS 2022).
 
-Pages are WebShop's text pages, parts separated by [SEP]: search, results of ten products, a product with its options, and its
-description, features and reviews. `click[Buy Now]` ends the attempt and gives the reward of `products.py`.
+Pages are WebShop's text pages, parts separated by [SEP]: search, results of ten products, a product with its options, and
+its description, features and reviews. `click[Buy Now]` ends the attempt and gives the reward of `products.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Simulated customers: one by rules, and one played by a model.
 
-The customer of rules tells the whole instruction in the first message, in the first person, gives name, zip code, email or id when it
-is asked for, says yes to other questions, and ends the conversation when nothing is asked. It is the same on every machine, and easier
-than tau-bench's customer, who tells things bit by bit: that one is played by a model.
+The customer of rules tells the whole instruction in the first message, in the first person, gives name, zip code, email
+or id when it is asked for, says yes to other questions, and ends the conversation when nothing is asked. It is the same
+on every machine, and easier than tau-bench's customer, who tells things bit by bit: that one is played by a model.
 """
 
 from __future__ import annotations

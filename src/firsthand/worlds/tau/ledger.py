@@ -1,7 +1,7 @@
 """A database of JSON records that an attempt changes without copying it: records are copied when they are first written.
 
-The final state is what differs from the beginning, so that two attempts are compared by their changes alone, as tau-bench compares
-hashes of the whole database.
+The final state is what differs from the beginning, so that two attempts are compared by their changes alone, as tau-bench
+compares hashes of the whole database.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A conversation with a customer as a World: tools of the domain, and `respond`, which speaks to the customer.
 
-A text action is a JSON object, {"name": ..., "arguments": {...}}; any other text is said to the customer, as in tau-bench. The
-conversation ends when the customer stops, or is transferred to a human agent.
+A text action is a JSON object, {"name": ..., "arguments": {...}}; any other text is said to the customer, as in tau-
+bench. The conversation ends when the customer stops, or is transferred to a human agent.
 """
 
 from __future__ import annotations
