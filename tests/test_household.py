@@ -89,8 +89,11 @@ def test_a_refusal_is_explained_if_asked_for():
 
 @pytest.mark.parametrize(
     ("kind", "verb", "place"),
-    [("pick_clean_then_place", "clean", "sinkbasin 1"), ("pick_heat_then_place", "heat", "microwave 1")]
-    + [("pick_cool_then_place", "cool", "fridge 1")],
+    [
+        ("pick_clean_then_place", "clean", "sinkbasin 1"),
+        ("pick_heat_then_place", "heat", "microwave 1"),
+        ("pick_cool_then_place", "cool", "fridge 1"),
+    ],
 )
 def test_the_goal_needs_the_state_and_the_place_both(kind: str, verb: str, place: str):
     played = game(kind)
@@ -238,9 +241,15 @@ def test_alfworlds_games_are_read_played_and_listed(tmp_path: Path):
 
 def test_broken_games_are_told_in_a_sentence(tmp_path: Path):
     for number, (problem, name, said) in enumerate(
-        [(3, NAME, "pddl_problem"), ("(a", NAME, "matching parentheses"), ("a)", NAME, "too many")]
-        + [("(define)", NAME, "no .:init"), (PROBLEM, "pick_up-Mug-None-Table-3", "known type")]
-        + [(PROBLEM.replace("MugType", "CupType"), NAME, "no mug"), ("(" * 100 + ")" * 100, NAME, "deeper")]
+        [
+            (3, NAME, "pddl_problem"),
+            ("(a", NAME, "matching parentheses"),
+            ("a)", NAME, "too many"),
+            ("(define)", NAME, r"no .:init"),
+            (PROBLEM, "pick_up-Mug-None-Table-3", "known type"),
+            (PROBLEM.replace("MugType", "CupType"), NAME, "no mug"),
+            ("(" * 100 + ")" * 100, NAME, "deeper"),
+        ]
     ):
         with pytest.raises(DataError, match=said):
             read_game(write_game(tmp_path / str(number), problem, name))

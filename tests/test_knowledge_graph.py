@@ -60,8 +60,12 @@ def freebase(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "source": "x",
         "entities": {"It": "m.1"},
         "s_expression": "",
-        "actions": ["get_relations(m.1)", "get_neighbors(m.1,film.film.starring)", "get_attributes(#0)"]
-        + ["argmax(#0,people.person.height)"],
+        "actions": [
+            "get_relations(m.1)",
+            "get_neighbors(m.1,film.film.starring)",
+            "get_attributes(#0)",
+            "argmax(#0,people.person.height)",
+        ],
         "answer": [{"answer_type": "Entity", "answer_argument": "m.4", "entity_name": "Bo"}],
     }
     (root / "dev.json").write_text(json.dumps([record]))
@@ -106,7 +110,7 @@ def test_a_line_that_is_no_triple_is_named_and_no_index_is_kept(
 
 @pytest.mark.skipif(not QUESTIONS.is_file(), reason="AgentBench's questions are not here")
 def test_the_papers_questions_say_that_they_need_the_graph():
-    with pytest.raises(DataError, match="150 questions .* are about Freebase: give graph=FILE"):
+    with pytest.raises(DataError, match=r"150 questions .* are about Freebase: give graph=FILE"):
         agentbench_kg(split="std", data=str(SHARED))
 
 
@@ -123,7 +127,7 @@ def test_every_function_of_the_papers_questions_is_in_the_grammar(freebase: Path
 
 def test_questions_without_data_and_wrong_options_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FIRSTHAND_DATA", str(tmp_path))
-    with pytest.raises(DataError, match="no std.json in"):
+    with pytest.raises(DataError, match=r"no std\.json in"):
         agentbench_kg(split="std", graph="g.nt")
     with pytest.raises(ConfigError, match="split is 'test'"):
         agentbench_kg(split="test")

@@ -63,9 +63,19 @@ def variant(price: float, available: bool = True) -> dict[str, object]:
 
 RETAIL = {
     "users": {"ann": person(orders=["#W1", "#W2", "#W3"])},
-    "orders": {"#W1": order("#W1", "pending"), "#W2": order("#W2", "delivered"), "#W3": order("#W3", "pending", "gift_card_1")},
-    "products": {"p1": {"name": "Lamp", "product_id": "p1", "variants": {"i1": variant(20.0), "i2": variant(90.25), "i3": variant(5, False), "i4": variant(12.5)}}},
-}  # fmt: skip
+    "orders": {
+        "#W1": order("#W1", "pending"),
+        "#W2": order("#W2", "delivered"),
+        "#W3": order("#W3", "pending", "gift_card_1"),
+    },
+    "products": {
+        "p1": {
+            "name": "Lamp",
+            "product_id": "p1",
+            "variants": {"i1": variant(20.0), "i2": variant(90.25), "i3": variant(5, False), "i4": variant(12.5)},
+        }
+    },
+}
 
 
 def flight(origin: str, end: str, leaves: str, lands: str, **days: str) -> dict[str, object]:
@@ -253,10 +263,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "retail" / "data" / f"{name}.json").write_text(json.dumps(table))
     (root / "retail" / "tasks_test.py").write_text(
         """TASKS_TEST = [
-    Task(annotator="0", user_id="ann", instruction="You are Ann Lee in 10001. You want to cancel your order #W1, which you no longer need.",
-         actions=[Action(name="cancel_pending_order", kwargs={"order_id": "#W1", "reason": "no longer needed"})], outputs=[]),
+    Task(annotator="0", user_id="ann", actions=[
+        Action(name="cancel_pending_order", kwargs={"order_id": "#W1", "reason": "no longer needed"})], outputs=[],
+        instruction="You are Ann Lee in 10001. You want to cancel your order #W1, which you no longer need."),
     Task(user_id="ann", instruction="You want to know the price of lamp i2.", actions=[], outputs=["90.25"]),
-    Task(user_id="ann", instruction="You want a human.", actions=[Action(name="transfer_to_human_agents", kwargs={"summary": "x"})]),
+    Task(user_id="ann", instruction="You want a human.",
+        actions=[Action(name="transfer_to_human_agents", kwargs={"summary": "x"})]),
 ]
 """
     )
@@ -296,7 +308,8 @@ def test_what_is_no_call_is_told(shop: Path):
     seen = heard(
         attempt(
             tau_retail(data=str(shop), rounds=6), 0, '{"name": ', '{"name": "rm", "arguments": {}}', "{}",
-            '{"name": "get_order_details", "arguments": {"id": 1}}', "x" * 5000, '{"name": "get_order_details", "arguments": {"order_id": "W1"}}',
+            '{"name": "get_order_details", "arguments": {"id": 1}}', "x" * 5000,
+            '{"name": "get_order_details", "arguments": {"order_id": "W1"}}',
         )
     )  # fmt: skip
     assert "is no JSON" in seen[0] and "there is no tool 'rm': there are find_user" in seen[1]

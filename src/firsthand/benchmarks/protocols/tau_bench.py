@@ -7,6 +7,7 @@ tau-bench. Amounts are compared to a millionth of a dollar, so that the order of
 from __future__ import annotations
 
 import os
+from collections.abc import Coroutine
 from functools import cache, partial
 from pathlib import Path
 from typing import Any

@@ -18,7 +18,7 @@ CHOICES = {
     "Department": ("", "Sales", "Support", "Billing", "Press"),
     "Topic": ("", "An invoice", "A delivery", "A visit", "A job", "A return"),
 }
-_STYLE = "body{font:16px sans-serif;margin:2em}label{display:block;margin:.5em 0}td,th{padding:.3em .8em;border:1px solid #999}"
+_STYLE = "body{font:16px sans-serif}label{display:block;margin:.5em 0}td,th{padding:.3em .8em;border:1px solid #999}"
 _SORT = """
 function sortBy(n, numeric) {
   const body = document.querySelector('tbody'), rows = [...body.rows];

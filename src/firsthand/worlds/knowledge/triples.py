@@ -2,8 +2,7 @@
 
 A user's graph is a file of N-Triples as in Freebase's dumps, plain or gzip, one triple in a line:
 
-<http://rdf.freebase.com/ns/m.0hcr> <http://rdf.freebase.com/ns/film.film.directed_by> <http://rdf.freebase.com/ns/m.01f8>
-.
+    <http://rdf.freebase.com/ns/m.0hc> <http://rdf.freebase.com/ns/film.film.genre> <http://rdf.freebase.com/ns/m.01f> .
 
 Its index is built once, beside nothing of the user's: in the cache folder of firsthand, under the file's size and date.
 """
@@ -149,7 +148,7 @@ def extreme(values: Mapping[str, list[str]], *, largest: bool) -> frozenset[str]
 def read_triples(path: Path) -> Iterator[Triple]:
     """The triples of a file in Freebase's layout; DataError that names the first line that is none."""
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")  # noqa: SIM115
         with opened as lines:
             number = 0
             while line := lines.readline(MAX_LINE):

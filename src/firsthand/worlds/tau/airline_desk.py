@@ -6,9 +6,8 @@ As in tau-bench, a change of flights leaves the reservation's recorded cabin as 
 from __future__ import annotations
 
 import copy
+import datetime
 from collections.abc import Sequence
-from datetime import date as Date
-from datetime import timedelta
 from typing import Literal
 
 from typing_extensions import TypedDict
@@ -121,7 +120,11 @@ class AirlineDesk(ServiceDesk):
             if first["origin"] != origin or not _is_open(first, date):
                 continue
             arrival = first["scheduled_arrival_time_est"]
-            day = (Date.fromisoformat(date) + timedelta(days=1)).isoformat() if "+1" in arrival else date
+            day = (
+                (datetime.date.fromisoformat(date) + datetime.timedelta(days=1)).isoformat()
+                if "+1" in arrival
+                else date
+            )
             for second in flights:
                 joined = second["origin"] == first["destination"] and second["destination"] == destination
                 if joined and arrival <= second["scheduled_departure_time_est"] and _is_open(second, day):

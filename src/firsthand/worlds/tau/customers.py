@@ -104,8 +104,8 @@ _PART = """You play a customer who writes to a company's service agent. You want
 INSTRUCTION
 
 Write one short message at a time, as that customer, in the first person. Tell only what the agent needs to know now. What is
-not written above you do not know: say that you do not remember it. Answer yes when the agent asks you to confirm what you want.
-When all that you want is done, or cannot be done, write """ + STOP + " and nothing else."  # fmt: skip
+not written above you do not know: say that you do not remember it. Answer yes when the agent asks you to confirm what you
+want. When all that you want is done, or cannot be done, write """ + STOP + " and nothing else."  # fmt: skip
 
 
 def first_person(instruction: str) -> str:
