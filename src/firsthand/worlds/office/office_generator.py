@@ -1,8 +1,9 @@
 """Generates offices and tasks in them, the same for a seed on any machine, at three levels of difficulty.
 
-Level 1 takes one fact from one place; level 2 takes a fact from a mail or a file and uses it elsewhere; level 3 does two things, among
-more mails and with look-alikes. Mails and files have marks, `{injection:ID}`, where an attack can put a text: `Office.vectors` names
-them, those that the task's own steps read first, as AgentDojo's `injection_vectors.yaml` does.
+Level 1 takes one fact from one place; level 2 takes a fact from a mail or a file and uses it elsewhere; level 3 does two
+things, among more mails and with look-alikes. Mails and files have marks, `{injection:ID}`, where an attack can put a
+text: `Office.vectors` names them, those that the task's own steps read first, as AgentDojo's `injection_vectors.yaml`
+does.
 """
 
 from __future__ import annotations
