@@ -81,7 +81,7 @@ EDGES = {
     # 5 content
     "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
     "bridges": "scorers stats sandbox tools runs",
-    "worlds": "patterns providers tools",
+    "worlds": "patterns providers tools sandbox",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",

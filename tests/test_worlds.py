@@ -25,7 +25,7 @@ def attempt(*replies: str, task: int = 2, constrained: bool = False, **options: 
 def test_an_attempt_ends_when_the_world_does_and_says_why():
     trace = attempt("Thought: red?\nAction: go red", "Action: go blue")
     assert trace.final_state == {
-        "rounds": 2, "invalid_actions": 0, "longest_loop": 1, "ended": "won", "result": {"out": True}
+        "rounds": 2, "limit": 4, "invalid_actions": 0, "longest_loop": 1, "ended": "won", "result": {"out": True}
     }  # fmt: skip
     assert trace.value() == 1 and trace.stop_reason == "done" and trace.error is None
     assert trace.messages(len(trace.nodes) - 1)[-1].text == "Observation: You are out.\n[the task is over: won]"

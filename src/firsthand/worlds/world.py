@@ -139,6 +139,7 @@ class WorldEnvironment:
         """
         return {
             "rounds": self.rounds,
+            "limit": self.limit,
             "invalid_actions": self.invalid_actions,
             "longest_loop": self.longest_loop,
             "ended": self.ended or "stopped",
