@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import time
 from pathlib import Path
 from random import Random
 
@@ -172,13 +171,11 @@ def test_houses_are_equal_for_a_seed_to_the_byte():
     assert hashlib.sha256(rendered.encode()).hexdigest()[:16] == "69e3ae10d88f4554"
 
 
-def test_the_optimal_player_wins_every_house_and_a_reset_is_fast():
+def test_the_optimal_player_wins_every_house():
     for level in (1, 2, 3):
         for index in range(60):
             house = make_house(index, index, level)
-            started = time.process_time()
             played = HouseGame(house)
-            assert time.process_time() - started < 1
             for action in house_solution(house):
                 assert not played.is_won and action in played.admissible()
                 played.act(action)
