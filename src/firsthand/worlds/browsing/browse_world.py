@@ -32,8 +32,8 @@ class BrowseWorld:
     async def open(self) -> None:
         """Take a browser, and open the first page of the site."""
         self.site = SiteVisit(self.errand)
-        self._steps, self._crashed, self._dialog = 0, False, None
-        self._page = PageView("", "", ())
+        self._steps, self._crashed, self._page = 0, False, PageView("", "", ())
+        self._dialog: str | None = None
         await in_thread(self._begin)
 
     def _begin(self) -> None:

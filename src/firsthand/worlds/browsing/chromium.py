@@ -126,7 +126,9 @@ class Chromium:
     def view(self) -> PageView:
         """The page as it is now."""
         title, text, found = self.driver.execute_script(_ELEMENTS)
-        return PageView(title, text, tuple(PageElement(*each[:4], tuple(each[4]), each[5]) for each in found))
+        return PageView(
+            title, text, tuple(PageElement(e, k, label, v, tuple(o), leads) for e, k, label, v, o, leads in found)
+        )
 
     def seen(self, before: PageView) -> tuple[PageView, str | None]:
         """The page now and no dialog, or the page `before` and the text of the dialog that is open."""

@@ -323,7 +323,7 @@ class HouseGame:
         able, states = self._things[name].abilities, self.states[name]
         if "use" in able:
             return f"This {name} is {'on' if 'on' in states else 'off'}."
-        words = [word for word in ("hot", "cool", "clean") if word in states]
+        words: list[str] = [word for word in ("hot", "cool", "clean") if word in states]
         words = ["cold"] if words == ["cool"] and "sliced" not in states else words
         described = " ".join([" and ".join(words), *(["sliced"] if "sliced" in states else [])]).strip()
         return f"This is a {described} {name}." if described else f"There's nothing special about {name}."

@@ -8,8 +8,8 @@ count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from random import Random
 from typing import NamedTuple
 
@@ -123,8 +123,7 @@ def _triples(rng: Random) -> list[Triple]:
     for kind, count in SIZES.items():
         ids[kind] = []
         for _ in range(count):
-            id = _new(taken, lambda: "m.0" + "".join(rng.choice("bcdfghjklmnpqrstvwxyz0123456789_") for _ in range(5)))
-            name = _new(taken, lambda kind=kind: _name(rng, kind))  # type: ignore[misc]
+            id, name = _new(taken, partial(_machine_id, rng)), _new(taken, partial(_name, rng, kind))
             ids[kind].append(id)
             found += [Triple(id, NAME, name, True), Triple(id, "type.object.type", kind)]
     for relation in RELATIONS:
@@ -143,16 +142,23 @@ def _triples(rng: Random) -> list[Triple]:
     return found
 
 
-def _new(taken: set[str], make: object) -> str:
+def _new(taken: set[str], make: Callable[[], str]) -> str:
     while True:
-        made = str(make())  # type: ignore[operator]
+        made = make()
         if made.casefold() not in taken:
             taken.add(made.casefold())
             return made
 
 
+def _machine_id(rng: Random) -> str:
+    return "m.0" + "".join(rng.choice("bcdfghjklmnpqrstvwxyz0123456789_") for _ in range(5))
+
+
 def _name(rng: Random, kind: str) -> str:
-    word = lambda: (rng.choice(_SYLLABLES) + rng.choice(_MORE) + rng.choice(("", "", rng.choice(_MORE)))).capitalize()  # noqa: E731
+    def word() -> str:
+        parts = (rng.choice(_SYLLABLES), rng.choice(_MORE), rng.choice(("", "", rng.choice(_MORE))))
+        return "".join(parts).capitalize()
+
     if kind == "people.person":
         return f"{word()} {word()}"
     if kind in ("film.film", "book.book"):
