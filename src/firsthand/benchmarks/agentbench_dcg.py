@@ -27,8 +27,8 @@ team has one of each kind, in an order of its own.
 
 In each round of yours you first guess the kind of one living hidden enemy fish. If you guess right, it is revealed, and \
 each of the enemy's fish loses 50 health; the enemy guesses likewise. Then you choose a live fish to use its active ability \
-or a normal attack, which causes half of its attack power as damage to one enemy fish. Passive abilities trigger by themselves. \
-Who has no fish alive loses; at the end of a long game, who has fewer alive.
+or a normal attack, which causes half of its attack power as damage to one enemy fish. Passive abilities trigger by \
+themselves. Who has no fish alive loses; at the end of a long game, who has fewer alive.
 
 - spray. Passive, Counter: deals 30 damage to the attacker when a teammate's health falls below 30%. Active, AOE: 70 damage \
 to all enemies.

@@ -37,6 +37,9 @@ _FINAL = re.compile(r"Final Answer:(.*)", re.IGNORECASE | re.DOTALL)
 class TableEngine(Protocol):
     """A database with the table of one attempt."""
 
+    def ready(self) -> None:
+        """FirsthandError if it is not installed."""
+
     async def open(self) -> None:
         """Make the table."""
 
@@ -57,6 +60,9 @@ class SqliteEngine:
         self.item, self.query_s = item, query_s
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._file: SqlFile | None = None
+
+    def ready(self) -> None:
+        """Do nothing: SQLite comes with Python."""
 
     async def open(self) -> None:
         """Make the file."""
@@ -140,6 +146,10 @@ class DatabaseWorld:
         """
         self.answer, self.ending = list(answers), "answered"
         return "The answer is taken."
+
+    def ready(self) -> None:
+        """FirsthandError if the engine is not installed."""
+        self.engine.ready()
 
     async def open(self) -> None:
         """Make the table."""

@@ -15,7 +15,7 @@ from random import Random
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.message import Json
 from firsthand.sandbox.box import Box
-from firsthand.sandbox.sandbox import Outcome
+from firsthand.sandbox.sandbox import Outcome, available
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.worlds.shell.os_items import OsItem, Script
 from firsthand.worlds.world import InvalidAction, WorldCall
@@ -105,6 +105,10 @@ class ShellWorld:
         """End the task, where something was to be done and not to be answered."""
         self.ending = "finished"
         return "It is finished."
+
+    def ready(self) -> None:
+        """SandboxError if there is no sandbox."""
+        available()
 
     async def open(self) -> None:
         """Open the sandbox and run the item's scripts; SandboxError if one of them fails."""
