@@ -34,7 +34,7 @@ def agentbench(
     actions: Actions = "text",
     data: str = "",
 ) -> Benchmark:
-    """Return the benchmark: the tasks of `agentbench_os`, `_db`, `_kg`, `_dcg`, `_ltp`, `_hh`, `_ws` and `_wb` that are there.
+    """Return the benchmark: the tasks of `agentbench_os`, `_db`, `_kg`, `_dcg`, `_ltp`, `_hh`, `_ws`, `_wb` that are there.
 
     `worlds` names some of them, such as `os+db`; one that is named must be there. `each` is the number of tasks of each,
     spread evenly over it; 0 takes all. `data` is a folder with AgentBench's files.

@@ -68,7 +68,7 @@ class AquawarWorld:
             )
         right = self.game.guess(target_position, guess_type)
         told = (
-            f"right: each enemy fish loses 50 health, and position {target_position} is a {guess_type}"
+            f"right: position {target_position} holds the {guess_type}, and each enemy fish loses 50 health"
             if right
             else "wrong"
         )
@@ -194,7 +194,7 @@ class AquawarWorld:
         if game.hidden(US):
             place, kind = self.enemy.guess(game)
             right = game.guess(place, kind)
-            self.log.append(f"The enemy guessed that your fish {place} is a {kind}: {'right' if right else 'wrong'}.")
+            self.log.append(f"The enemy guessed {kind} for your fish {place}: {'right' if right else 'wrong'}.")
         else:
             game.no_guess()
         if game.winner is None:

@@ -195,6 +195,14 @@ class DatabaseWorld:
             md5 = None if rows is None else table_md5(rows)
         return {"answer": self.answer, "md5": md5, "statements": len(self.statements)}
 
+    def typed(self, line: str) -> str:
+        """The action that a person means: a statement, or `answer:` and values with commas between them."""
+        if line.lower().startswith(("operation", "answer\n", "final")):
+            return line
+        if line.lower().startswith("answer"):
+            return final_answer([value.strip() for value in line[6:].lstrip(" :").split(",")])
+        return operation(line)
+
     def optimal(self) -> str:
         """The published statement, if something is to be written, and then the published answer."""
         if self.item.is_write and not self.statements:

@@ -158,6 +158,10 @@ class ShellWorld:
         passed, why = (False, "it did not end") if self.ending is None else await self._judge()
         return {"answer": self.answer, "passed": passed, "why": why, "commands": len(self.commands)}
 
+    def typed(self, line: str) -> str:
+        """The action that a person means: a command, `answer(...)` or `finish`."""
+        return line if line.lower().startswith(("bash\n", "finish", "answer")) else command(line)
+
     def optimal(self) -> str:
         """The published solution as one command, and then its output as the answer."""
         item = self.item
