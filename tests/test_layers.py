@@ -92,7 +92,7 @@ EDGES = {
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs",
     "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
-    " measure embed engine retrieval memories tools tokens",
+    " measure embed engine retrieval memories tools tokens worlds",
     "cli": "",
     "__main__": "cli",
 }

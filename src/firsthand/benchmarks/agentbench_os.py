@@ -10,7 +10,6 @@ from typing import Literal
 from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Message, assistant, user
-from firsthand.sandbox.sandbox import available
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -131,7 +130,6 @@ def passed(task: Task, trace: Trace) -> Score:
 
 def _folder(data: str) -> Path:
     """AgentBench's folder `os_interaction`: `data`, or in `$FIRSTHAND_DATA`."""
-    available()
     places = [Path(data).expanduser()] if data else []
     places += [Path(os.environ["FIRSTHAND_DATA"]).expanduser()] if not data and "FIRSTHAND_DATA" in os.environ else []
     for place in places:

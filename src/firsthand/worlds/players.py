@@ -69,6 +69,8 @@ async def play(
     model = Scripted(reply, name=f"scripted:{name}", fingerprint=f"scripted:{name}:{seed}")
     sampling = Sampling(max_tokens=100_000)
     options = {"native": True, "max_steps": made.limit + 1} if native else {"max_steps": made.limit}
+    if not native and name == "person":  # who may write what they like, and is told what is wrong
+        options["constrained"] = False
     pattern = react if native else thought_action
     agent = Agent(name, model, pattern, options, sampling=sampling, limits=limits or Limits())
     setting = NamedSetting(benchmark.name, benchmark.scorers, lambda _: cast(WorldEnvironment, made))

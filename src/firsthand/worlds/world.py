@@ -99,6 +99,11 @@ class WorldEnvironment:
         self._last: tuple[str, str] | None = None
         self._made: tuple[Tool, ...] | None = None
 
+    def ready(self) -> None:
+        """FirsthandError if the world cannot be opened on this machine; a world says so by a `ready` of its own."""
+        if (ready := getattr(self.world, "ready", None)) is not None:
+            ready()
+
     @property
     def ended(self) -> str | None:
         """The reason why no further action is taken: the world's ending, or `rounds`; None while it goes on."""

@@ -37,6 +37,9 @@ _FINAL = re.compile(r"Final Answer:(.*)", re.IGNORECASE | re.DOTALL)
 class TableEngine(Protocol):
     """A database with the table of one attempt."""
 
+    def ready(self) -> None:
+        """FirsthandError if it is not installed."""
+
     async def open(self) -> None:
         """Make the table."""
 
@@ -57,6 +60,9 @@ class SqliteEngine:
         self.item, self.query_s = item, query_s
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._file: SqlFile | None = None
+
+    def ready(self) -> None:
+        """Do nothing: SQLite comes with Python."""
 
     async def open(self) -> None:
         """Make the file."""
@@ -141,6 +147,10 @@ class DatabaseWorld:
         self.answer, self.ending = list(answers), "answered"
         return "The answer is taken."
 
+    def ready(self) -> None:
+        """FirsthandError if the engine is not installed."""
+        self.engine.ready()
+
     async def open(self) -> None:
         """Make the table."""
         await self.engine.open()
@@ -184,6 +194,14 @@ class DatabaseWorld:
             rows = await self.engine.cells()
             md5 = None if rows is None else table_md5(rows)
         return {"answer": self.answer, "md5": md5, "statements": len(self.statements)}
+
+    def typed(self, line: str) -> str:
+        """The action that a person means: a statement, or `answer:` and values with commas between them."""
+        if line.lower().startswith(("operation", "answer\n", "final")):
+            return line
+        if line.lower().startswith("answer"):
+            return final_answer([value.strip() for value in line[6:].lstrip(" :").split(",")])
+        return operation(line)
 
     def optimal(self) -> str:
         """The published statement, if something is to be written, and then the published answer."""

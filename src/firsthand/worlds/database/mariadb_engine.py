@@ -118,6 +118,10 @@ class MariadbEngine:
         self._password = secrets.token_hex(16)
         self._agent: Any = None
 
+    def ready(self) -> None:
+        """SandboxError or MissingExtra if the server or its driver is not installed."""
+        self.server.ready()
+
     async def open(self) -> None:
         """Make the database, its user and the table."""
         await asyncio.to_thread(self._open)

@@ -15,7 +15,7 @@ from random import Random
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.message import Json
 from firsthand.sandbox.box import Box
-from firsthand.sandbox.sandbox import Outcome
+from firsthand.sandbox.sandbox import Outcome, available
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.worlds.shell.os_items import OsItem, Script
 from firsthand.worlds.world import InvalidAction, WorldCall
@@ -106,6 +106,10 @@ class ShellWorld:
         self.ending = "finished"
         return "It is finished."
 
+    def ready(self) -> None:
+        """SandboxError if there is no sandbox."""
+        available()
+
     async def open(self) -> None:
         """Open the sandbox and run the item's scripts; SandboxError if one of them fails."""
         self._box = Box(folder=HOME, environment={"PATH": _PATH, "USER": "root"}, limits=self.limits, size_bytes=2**28)
@@ -153,6 +157,10 @@ class ShellWorld:
         """The answer, and whether it and the state pass the item's checks; an attempt that did not end does not."""
         passed, why = (False, "it did not end") if self.ending is None else await self._judge()
         return {"answer": self.answer, "passed": passed, "why": why, "commands": len(self.commands)}
+
+    def typed(self, line: str) -> str:
+        """The action that a person means: a command, `answer(...)` or `finish`."""
+        return line if line.lower().startswith(("bash\n", "finish", "answer")) else command(line)
 
     def optimal(self) -> str:
         """The published solution as one command, and then its output as the answer."""
