@@ -21,7 +21,7 @@ from firsthand.trace import Trace
 from firsthand.worlds.players import play
 from firsthand.worlds.tau.airline_desk import AirlineDesk
 from firsthand.worlds.tau.customers import STOP, ModelCustomer, RuleCustomer, first_person
-from firsthand.worlds.tau.ledger import Ledger
+from firsthand.worlds.tau.ledger import RecordLedger
 from firsthand.worlds.tau.retail_desk import RetailDesk
 from firsthand.worlds.tau.service_desk import ServiceDesk
 from firsthand.worlds.tau.tau_tasks import read_tasks
@@ -113,7 +113,7 @@ def called(desk: ServiceDesk, name: str, **arguments: object) -> str:
 
 
 def test_a_ledger_copies_on_writing_and_tells_only_what_differs():
-    ledger = Ledger(RETAIL)  # type: ignore[arg-type]
+    ledger = RecordLedger(RETAIL)  # type: ignore[arg-type]
     ledger.edit("orders", "#W1")["status"] = "cancelled"
     ledger.edit("orders", "#W2")["status"] = "delivered"
     ledger.add("orders", "#W9", {"status": "new"})

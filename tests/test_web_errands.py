@@ -22,7 +22,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.worlds.browsing.browse_world import BrowseWorld
 from firsthand.worlds.browsing.chromium import BrowserPool, PageElement, PageView
-from firsthand.worlds.browsing.errands import SITE_KINDS, Errand, Step, make_errand
+from firsthand.worlds.browsing.errands import SITE_KINDS, Errand, ErrandStep, make_errand
 from firsthand.worlds.browsing.mind2web import element_snippets, operation_f1, parse_choice, read_steps
 from firsthand.worlds.browsing.pages import SiteVisit
 from firsthand.worlds.browsing.site_server import SiteServer
@@ -51,7 +51,7 @@ class Walk:
         self.page = self.visit.get(asked.path, dict(parse_qsl(asked.query)))
         self.filled = {}
 
-    def do(self, step: Step) -> None:
+    def do(self, step: ErrandStep) -> None:
         if step.verb != "click":
             assert f'aria-label="{step.label}"' in self.page
             self.filled[step.label] = step.value

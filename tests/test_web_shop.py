@@ -13,14 +13,14 @@ from firsthand.patterns.thought_action import thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.worlds.players import play
-from firsthand.worlds.shop.products import Product, ShoppingGoal, shopping_reward, type_reward
+from firsthand.worlds.shop.products import ShoppingGoal, ShopProduct, shopping_reward, type_reward
 from firsthand.worlds.shop.shop_generator import Shop, make_shop, make_shopping_goal
 from firsthand.worlds.shop.shop_search import ShopSearch, stemmed
 from firsthand.worlds.shop.shop_world import ShopWorld
 from firsthand.worlds.world import InvalidAction
 
 
-def product(id: str = "B0AAAAAAAA", **more: object) -> Product:
+def product(id: str = "B0AAAAAAAA", **more: object) -> ShopProduct:
     given = {
         "title": "Arvo trail running shoes, slim fit",
         "kind": "running shoes",
@@ -32,7 +32,7 @@ def product(id: str = "B0AAAAAAAA", **more: object) -> Product:
         "features": ("Slim fit", "Arch support"),
         "nouns": frozenset({"running", "shoes"}),
     }
-    return Product(id, **{**given, **more})  # type: ignore[arg-type]
+    return ShopProduct(id, **{**given, **more})  # type: ignore[arg-type]
 
 
 GOAL = ShoppingGoal(product(), "buy", ("slim fit", "arch support"), {"color": "red", "size": "large"}, 40.0)

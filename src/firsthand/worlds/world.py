@@ -31,7 +31,7 @@ class InvalidAction(ToolError):
     """An action outside the world's grammar or not possible now. The message helps: it says what is expected."""
 
 
-class Refusal(str):
+class RefusedAction(str):
     """The observation of an action that was not possible, in the paper's own words: it counts as invalid and is no error."""
 
     __slots__ = ()
@@ -173,7 +173,7 @@ class WorldEnvironment:
             self.invalid_actions += 1
             self._count_repeats(action, str(error))
             raise InvalidAction(f"{error}{self._told_end()}") from None
-        self.invalid_actions += isinstance(observation, Refusal)
+        self.invalid_actions += isinstance(observation, RefusedAction)
         self._count_repeats(action, observation)
         return observation + self._told_end()
 

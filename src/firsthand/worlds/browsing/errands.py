@@ -40,7 +40,7 @@ SHIPPING = ("Standard", "Express", "Pick-up")
 _MEETINGS = ("Dentist", "Haircut", "Review", "Piano lesson", "Inspection")
 
 
-class Step(NamedTuple):
+class ErrandStep(NamedTuple):
     """What the optimal player does: to the element of that label."""
 
     verb: Literal["click", "type", "select"]
@@ -58,7 +58,7 @@ class Errand(NamedTuple):
     """The site's content; see `pages.py`."""
     goal: Json
     """What must have been sent."""
-    steps: tuple[Step, ...]
+    steps: tuple[ErrandStep, ...]
 
 
 def make_errand(seed: int, index: int, level: int) -> Errand:
@@ -84,16 +84,16 @@ def _form(rng: Random, level: int) -> Errand:
     also = "Subscribe to the newsletter." if told["Subscribe"] == "yes" else "Do not subscribe to the newsletter."
     steps = [_fill(name, value) for name, value in told.items()]
     if level == 3:
-        steps.insert(3, Step("click", "Continue"))
-    done = tuple([step for step in steps if step is not None] + [Step("click", "Send")])
+        steps.insert(3, ErrandStep("click", "Continue"))
+    done = tuple([step for step in steps if step is not None] + [ErrandStep("click", "Send")])
     data = {"fields": names, "pages": 2 if level == 3 else 1}
     return Errand("form", level, f"Send the form with {words}. {also}", data, told, done)
 
 
-def _fill(name: str, value: str) -> Step | None:
+def _fill(name: str, value: str) -> ErrandStep | None:
     if name == "Subscribe":
-        return Step("click", name) if value == "yes" else None
-    return Step("select", name, value) if name in ("Department", "Topic") else Step("type", name, value)
+        return ErrandStep("click", name) if value == "yes" else None
+    return ErrandStep("select", name, value) if name in ("Department", "Topic") else ErrandStep("type", name, value)
 
 
 def _table(rng: Random, level: int) -> Errand:
@@ -117,7 +117,7 @@ def _table(rng: Random, level: int) -> Errand:
         best = rng.choice(rows)
         task = f"Archive the order {best['number']}."
     place = rows.index(best) // ROWS_PER_PAGE
-    steps = (*[Step("click", "Next page")] * place, Step("click", f"Archive order {best['number']}"))
+    steps = (*[ErrandStep("click", "Next page")] * place, ErrandStep("click", f"Archive order {best['number']}"))
     return Errand("table", level, task, {"rows": rows}, {"archived": best["number"]}, steps)
 
 
@@ -128,15 +128,19 @@ def _cart(rng: Random, level: int) -> Errand:
     chosen = sorted(rng.sample(range(count), wanted))
     amounts = {names[number]: rng.randint(2, 5) if level == 3 else 1 for number in chosen}
     shipping = rng.choice(SHIPPING)
-    steps: list[Step] = []
+    steps: list[ErrandStep] = []
     page = 0
     for number in chosen:
-        steps += [Step("click", "Next page")] * (number // ROWS_PER_PAGE - page)
+        steps += [ErrandStep("click", "Next page")] * (number // ROWS_PER_PAGE - page)
         page = number // ROWS_PER_PAGE
         if amounts[names[number]] != 1:
-            steps.append(Step("type", f"Quantity of {names[number]}", str(amounts[names[number]])))
-        steps.append(Step("click", f"Add {names[number]}"))
-    steps += [Step("click", "Cart"), Step("select", "Shipping", shipping), Step("click", "Place order")]
+            steps.append(ErrandStep("type", f"Quantity of {names[number]}", str(amounts[names[number]])))
+        steps.append(ErrandStep("click", f"Add {names[number]}"))
+    steps += [
+        ErrandStep("click", "Cart"),
+        ErrandStep("select", "Shipping", shipping),
+        ErrandStep("click", "Place order"),
+    ]
     words = ", ".join(f"{amount} x {name}" for name, amount in amounts.items())
     task = f"Order {words}, and nothing else, with {shipping} shipping."
     return Errand("cart", level, task, {"goods": goods}, {"items": amounts, "shipping": shipping}, tuple(steps))
@@ -153,8 +157,8 @@ def _calendar(rng: Random, level: int) -> Errand:
     title = rng.choice(_MEETINGS)
     when = "in the first free hour" if level == 3 else f"at {hour}"
     told = f"{day.day} {calendar.month_name[day.month]} {day.year}"
-    steps = [Step("click", "Next month")] * ahead + [Step("click", told)]
-    steps += [Step("select", "Hour", hour), Step("type", "Title", title), Step("click", "Book")]
+    steps = [ErrandStep("click", "Next month")] * ahead + [ErrandStep("click", told)]
+    steps += [ErrandStep("select", "Hour", hour), ErrandStep("type", "Title", title), ErrandStep("click", "Book")]
     data = {"start": start.isoformat(), "taken": {day.isoformat(): taken}}
     goal = {"date": day.isoformat(), "hour": hour, "title": title}
     return Errand("calendar", level, f'Book "{title}" on {told} {when}.', data, goal, tuple(steps))

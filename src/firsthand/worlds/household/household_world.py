@@ -8,7 +8,7 @@ from random import Random
 from firsthand.message import Json
 from firsthand.worlds.household.house import NOTHING, House, HouseGame, parse_household
 from firsthand.worlds.household.house_player import house_solution
-from firsthand.worlds.world import InvalidAction, Refusal, WorldCall
+from firsthand.worlds.world import InvalidAction, RefusedAction, WorldCall
 
 INSTRUCTIONS = """You are in a house and do a task by short text commands, one in a turn. The commands are:
 go to RECEPTACLE | open RECEPTACLE | close RECEPTACLE | take OBJECT from RECEPTACLE | put OBJECT in/on RECEPTACLE |
@@ -98,7 +98,7 @@ class HouseholdWorld:
 
     def _act(self, action: str) -> str:
         observed = self.game.act(action)
-        return Refusal(observed) if observed.startswith(NOTHING) else observed
+        return RefusedAction(observed) if observed.startswith(NOTHING) else observed
 
     async def go_to(self, receptacle: str) -> str:
         """Walk to a receptacle; says what is seen there.

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 
 from firsthand.message import Json
-from firsthand.worlds.world import Refusal
+from firsthand.worlds.world import RefusedAction
 
 MAX_FOUND = 20
 MAX_TEXT = 4_000
@@ -96,7 +96,7 @@ class OfficeDesk:
             body: The text.
         """
         if "@" not in recipient:
-            return Refusal(f"{recipient[:60]!r} is no address: it has no @")
+            return RefusedAction(f"{recipient[:60]!r} is no address: it has no @")
         sent = {"recipient": recipient, "subject": subject[:MAX_TEXT], "body": body[:MAX_TEXT]}
         self.state["sent"].append(sent)
         return f"The mail to {recipient} was sent."
@@ -119,7 +119,7 @@ class OfficeDesk:
             participants: Addresses; may be empty.
         """
         if not start < end:
-            return Refusal(f"the event ends at {end[:20]}, which is not after {start[:20]}")
+            return RefusedAction(f"the event ends at {end[:20]}, which is not after {start[:20]}")
         id = f"event-{1 + max((int(each['id'].partition('-')[2]) for each in self.state['events']), default=0)}"
         made = {"id": id, "title": title[:MAX_TEXT], "start": start, "end": end, "place": ""}
         self.state["events"].append({**made, "participants": sorted(set(map(str, participants)))})
@@ -135,7 +135,9 @@ class OfficeDesk:
         """
         event = self._find("events", event_id)
         if event is None or not start < end:
-            return Refusal(f"there is no {event_id[:40]}" if event is None else f"{end[:20]} is not after {start[:20]}")
+            return RefusedAction(
+                f"there is no {event_id[:40]}" if event is None else f"{end[:20]} is not after {start[:20]}"
+            )
         event |= {"start": start, "end": end}
         return f"{event_id} was moved to {start}."
 
@@ -156,7 +158,7 @@ class OfficeDesk:
         """
         event = self._find("events", event_id)
         if event is None:
-            return Refusal(f"there is no {event_id[:40]}")
+            return RefusedAction(f"there is no {event_id[:40]}")
         event["participants"] = sorted({*event["participants"], *map(str, participants)})
         return f"{event_id} has the participants {', '.join(event['participants'])}."
 
@@ -180,7 +182,7 @@ class OfficeDesk:
         """
         file = self._find("files", file_id)
         if file is None:
-            return Refusal(f"there is no {file_id[:40]}")
+            return RefusedAction(f"there is no {file_id[:40]}")
         file["content"] = f"{file['content']}\n{content[:MAX_TEXT]}"
         return f"{file_id} was extended."
 
@@ -193,7 +195,7 @@ class OfficeDesk:
         """
         file = self._find("files", file_id)
         if file is None or "@" not in address:
-            return Refusal(f"there is no {file_id[:40]}" if file is None else f"{address[:60]!r} is no address")
+            return RefusedAction(f"there is no {file_id[:40]}" if file is None else f"{address[:60]!r} is no address")
         file["shared_with"] = sorted({*file["shared_with"], address})
         return f"{file_id} is shared with {address}."
 
@@ -210,12 +212,12 @@ class OfficeDesk:
 
     def _shown(self, table: str, id: str) -> str:
         found = self._find(table, id)
-        return Refusal(f"there is no {str(id)[:40]}") if found is None else json.dumps(found, ensure_ascii=False)
+        return RefusedAction(f"there is no {str(id)[:40]}") if found is None else json.dumps(found, ensure_ascii=False)
 
     def _remove(self, table: str, id: str) -> str:
         found = self._find(table, id)
         if found is None:
-            return Refusal(f"there is no {str(id)[:40]}")
+            return RefusedAction(f"there is no {str(id)[:40]}")
         self.state[table].remove(found)
         return f"{id} was removed."
 

@@ -106,7 +106,7 @@ class OfficeWorld:
 
 def state_matches(state: Json, wanted: Json, facts: Sequence[Sequence[str]]) -> bool:
     """True if nothing differs but the wording of sent mails, whose bodies have their facts."""
-    if len(state["sent"]) != len(wanted["sent"]) or len(facts) != len(state["sent"]):
+    if not len(state["sent"]) == len(wanted["sent"]) == len(facts):
         return False
     same = all({**state, "sent": 0}[key] == {**wanted, "sent": 0}[key] for key in wanted)
     mails = zip(state["sent"], wanted["sent"], facts, strict=True)

@@ -18,7 +18,7 @@ TITLE_AGREES, TITLE_DIFFERS = 0.2, 0.1
 
 
 @dataclass(frozen=True)
-class Product:
+class ShopProduct:
     """One product of the shop."""
 
     id: str
@@ -49,7 +49,7 @@ class Product:
 class ShoppingGoal:
     """What is to be bought: the product that the goal was made from, and what of it is asked for."""
 
-    product: Product
+    product: ShopProduct
     instruction: str
     attributes: tuple[str, ...]
     options: Mapping[str, str]
@@ -67,7 +67,7 @@ class ShoppingReward(NamedTuple):
     price: float
 
 
-def shopping_reward(goal: ShoppingGoal, bought: Product, chosen: Mapping[str, str]) -> ShoppingReward:
+def shopping_reward(goal: ShoppingGoal, bought: ShopProduct, chosen: Mapping[str, str]) -> ShoppingReward:
     """The reward of a purchase: WebShop's `get_reward`."""
     kind = type_reward(goal.product, bought)
     text = words_of(" ".join([bought.title, bought.description, *bought.features]))
@@ -85,7 +85,7 @@ def shopping_reward(goal: ShoppingGoal, bought: Product, chosen: Mapping[str, st
     )
 
 
-def type_reward(wanted: Product, bought: Product) -> float:
+def type_reward(wanted: ShopProduct, bought: ShopProduct) -> float:
     """How far the product is of the wanted type: 1, 0.5, 0.1 or 0."""
     title = len(wanted.nouns & bought.nouns) / len(wanted.nouns) if wanted.nouns else TITLE_AGREES
     alike = wanted.kind == bought.kind or len(set(wanted.category) & set(bought.category)) >= 2

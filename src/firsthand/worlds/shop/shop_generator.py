@@ -19,7 +19,7 @@ from random import Random
 from typing import NamedTuple
 
 from firsthand.loop.concurrency import derive_seed
-from firsthand.worlds.shop.products import Product, ShoppingGoal, shopping_reward
+from firsthand.worlds.shop.products import ShoppingGoal, ShopProduct, shopping_reward
 from firsthand.worlds.shop.shop_search import ShopSearch
 
 SHOP_VERSION = 1
@@ -175,8 +175,8 @@ _ADJECTIVES = (
 class Shop(NamedTuple):
     """All products, by id too, and the search engine."""
 
-    products: tuple[Product, ...]
-    by_id: Mapping[str, Product]
+    products: tuple[ShopProduct, ...]
+    by_id: Mapping[str, ShopProduct]
     engine: ShopSearch
 
 
@@ -184,7 +184,7 @@ class Shop(NamedTuple):
 def make_shop(seed: int, level: int) -> Shop:
     """The shop of a seed, which must not be changed."""
     rng = Random(derive_seed("web shop", SHOP_VERSION, seed, level))
-    ids: dict[str, Product] = {}
+    ids: dict[str, ShopProduct] = {}
     while len(ids) < SHOP_SIZES[level - 1]:
         product = _product(rng, rng.choice(DEPARTMENTS), ids, level)
         ids[product.id] = product
@@ -195,7 +195,7 @@ def make_shop(seed: int, level: int) -> Shop:
     return Shop(products, ids, ShopSearch(products))
 
 
-def _product(rng: Random, department: _Department, taken: Mapping[str, Product], level: int) -> Product:
+def _product(rng: Random, department: _Department, taken: Mapping[str, ShopProduct], level: int) -> ShopProduct:
     kind = rng.choice(sorted(department.kinds))
     attributes = rng.sample(department.attributes, rng.randint(level + 1, level + 3))
     names = [name for name in department.options if rng.random() < (0.6, 0.9, 1.0)[level - 1]]
@@ -206,7 +206,7 @@ def _product(rng: Random, department: _Department, taken: Mapping[str, Product],
     surcharge = {v: round(rng.uniform(1, 15), 2) for name in names for v in options[name][1:] if rng.random() < 0.3}
     shown = rng.sample(attributes, rng.randint(1, 2))
     title = f"{rng.choice(_MAKERS)} {rng.choice(_ADJECTIVES)} {kind}, {', '.join(shown)}"
-    return Product(
+    return ShopProduct(
         id=_new_id(rng, taken),
         title=title,
         kind=kind,
@@ -226,7 +226,7 @@ def _product(rng: Random, department: _Department, taken: Mapping[str, Product],
     )
 
 
-def _twin(rng: Random, product: Product, taken: Mapping[str, Product]) -> Product:
+def _twin(rng: Random, product: ShopProduct, taken: Mapping[str, ShopProduct]) -> ShopProduct:
     """A product that is like another but for an attribute, its makers, its price, and an option's values."""
     department = next(each for each in DEPARTMENTS if each.category == product.category[0])
     kept = sorted(product.attributes)
@@ -238,7 +238,7 @@ def _twin(rng: Random, product: Product, taken: Mapping[str, Product]) -> Produc
         name = rng.choice(sorted(options))
         options[name] = options[name][: max(1, len(options[name]) // 2)]
     title = f"{rng.choice(_MAKERS)} {rng.choice(_ADJECTIVES)} {product.kind}, {', '.join(rng.sample(attributes, 2))}"
-    return Product(
+    return ShopProduct(
         _new_id(rng, taken),
         title,
         product.kind,
@@ -255,7 +255,7 @@ def _twin(rng: Random, product: Product, taken: Mapping[str, Product]) -> Produc
     )
 
 
-def _new_id(rng: Random, taken: Mapping[str, Product]) -> str:
+def _new_id(rng: Random, taken: Mapping[str, ShopProduct]) -> str:
     while True:
         made = "B0" + "".join(rng.choice("ABCDEFGHJKLMNPQRSTVWXYZ0123456789") for _ in range(8))
         if made not in taken:
@@ -280,7 +280,7 @@ def make_shopping_goal(seed: int, index: int, level: int) -> ShoppingGoal:
 
 
 def _instruction(
-    rng: Random, product: Product, attributes: Sequence[str], options: Mapping[str, str], limit: float
+    rng: Random, product: ShopProduct, attributes: Sequence[str], options: Mapping[str, str], limit: float
 ) -> str:
     opening = rng.choices(list(OPENINGS), list(OPENINGS.values()))[0]
     asked = " and ".join(value if value.startswith(name) else f"{name} {value}" for name, value in options.items())

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
-from firsthand.worlds.shop.products import Product
+from firsthand.worlds.shop.products import ShopProduct
 
 K1, B = 1.2, 0.75
 MAX_WORDS = 60
@@ -18,7 +18,7 @@ MAX_WORDS = 60
 class ShopSearch:
     """An index of products; `search` gives those that match best."""
 
-    def __init__(self, products: Sequence[Product]) -> None:
+    def __init__(self, products: Sequence[ShopProduct]) -> None:
         """Index the products, titles twice."""
         self.products = products
         self._postings: dict[str, list[tuple[int, int]]] = {}
@@ -30,7 +30,7 @@ class ShopSearch:
                 self._postings.setdefault(word, []).append((number, count))
         self._mean = sum(self._lengths) / max(1, len(self._lengths))
 
-    def search(self, query: str, limit: int = 50) -> list[Product]:
+    def search(self, query: str, limit: int = 50) -> list[ShopProduct]:
         """The products that match best, best first; equal ones in the shop's order."""
         scores: dict[int, float] = {}
         for word in dict.fromkeys(stemmed(query)[:MAX_WORDS]):
@@ -49,5 +49,5 @@ def stemmed(text: str) -> list[str]:
     return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words]
 
 
-def _texts(product: Product) -> chain[str]:
+def _texts(product: ShopProduct) -> chain[str]:
     return chain(product.category, chain(*product.options.values()), product.features, [product.description])

@@ -12,7 +12,7 @@ from random import Random
 from typing import Literal
 
 from firsthand.message import Json
-from firsthand.worlds.shop.products import Product, ShoppingGoal, ShoppingReward, shopping_reward
+from firsthand.worlds.shop.products import ShoppingGoal, ShoppingReward, ShopProduct, shopping_reward
 from firsthand.worlds.shop.shop_generator import Shop
 from firsthand.worlds.world import InvalidAction, WorldCall
 
@@ -35,9 +35,9 @@ class ShopWorld:
     async def open(self) -> None:
         """Begin at the search page."""
         self.page: Page = "search"
-        self.results: list[Product] = []
+        self.results: list[ShopProduct] = []
         self.number = 0
-        self.product: Product | None = None
+        self.product: ShopProduct | None = None
         self.chosen: dict[str, str] = {}
         self.reward: ShoppingReward | None = None
 
@@ -167,7 +167,7 @@ class ShopWorld:
             option = next(key for key, values in self.product.options.items() if name in values)
             self.chosen[option] = name
 
-    def _shown(self) -> list[Product]:
+    def _shown(self) -> list[ShopProduct]:
         return self.results[self.number * PAGE_SIZE : (self.number + 1) * PAGE_SIZE]
 
     def _best_query(self) -> str:
@@ -200,6 +200,6 @@ class ShopWorld:
         return [SEARCH, PREVIOUS, *options, product.title, price, f"Rating: {product.rating}", *SUB_PAGES, BUY]
 
 
-def _dollars(product: Product) -> str:
+def _dollars(product: ShopProduct) -> str:
     extra = max((product.surcharge.get(v, 0.0) for values in product.options.values() for v in values), default=0.0)
     return f"${product.price:.2f}" + (f" to ${product.price + extra:.2f}" if extra else "")

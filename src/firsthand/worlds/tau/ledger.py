@@ -15,7 +15,7 @@ Tables = Mapping[str, Mapping[str, Json]]
 """Name of a table -> key -> record."""
 
 
-class Ledger:
+class RecordLedger:
     """The records of some tables, and the changes of one attempt."""
 
     def __init__(self, tables: Tables) -> None:

@@ -9,8 +9,8 @@ from functools import wraps
 from firsthand.errors import ToolError
 from firsthand.message import Json
 from firsthand.tools.calculator import evaluate
-from firsthand.worlds.tau.ledger import Ledger, Tables
-from firsthand.worlds.world import Refusal
+from firsthand.worlds.tau.ledger import RecordLedger, Tables
+from firsthand.worlds.world import RefusedAction
 
 ToolFunction = Callable[..., Awaitable[str]]
 
@@ -24,7 +24,7 @@ class ServiceDesk:
 
     def __init__(self, tables: Tables) -> None:
         """A fresh ledger over the tables, which are shared and not changed."""
-        self.ledger = Ledger(tables)
+        self.ledger = RecordLedger(tables)
         self.transferred = False
 
     @property
@@ -35,7 +35,7 @@ class ServiceDesk:
     async def call(self, name: str, arguments: Json) -> str:
         """The result of a tool by name; a wrong name is refused in words."""
         function = next((each for each in self.functions if each.__name__ == name), None)
-        return Refusal(f"Error: unknown action {name[:60]}") if function is None else await function(**arguments)
+        return RefusedAction(f"Error: unknown action {name[:60]}") if function is None else await function(**arguments)
 
     async def calculate(self, expression: str) -> str:
         """Calculate the result of an expression.
@@ -46,7 +46,7 @@ class ServiceDesk:
         try:
             return f"{round(float(evaluate(expression)), 2)}"
         except (ToolError, OverflowError) as error:
-            return Refusal(f"Error: {error}")
+            return RefusedAction(f"Error: {error}")
 
     async def think(self, thought: str) -> str:
         """Think, which changes nothing.
@@ -88,9 +88,9 @@ def refusing(tool: ToolFunction) -> ToolFunction:
         try:
             return await tool(*args, **arguments)
         except Refused as error:
-            return Refusal(f"Error: {error}")
+            return RefusedAction(f"Error: {error}")
         except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
-            return Refusal(
+            return RefusedAction(
                 f"Error: the arguments do not fit {tool.__name__}: {type(error).__name__} {str(error)[:120]}"
             )
 
