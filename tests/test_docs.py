@@ -38,14 +38,13 @@ PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glos
 LONG = dict.fromkeys(
     (
         "docs/a2a.md", "docs/adapters.md", "docs/benchmarks.md", "docs/cassettes.md", "docs/chat.md", "docs/gate.md",
-        "docs/generated-worlds.md",
         "docs/graph-rag.md", "docs/guards.md", "docs/judges.md", "docs/long-context.md", "docs/mcp.md", "docs/memory.md",
         "docs/patterns/index.md",
         "docs/patterns/tree-of-thoughts.md", "docs/quantization.md", "docs/rag-variants.md", "docs/records.md",
         "docs/reinforcement.md",
         "docs/retrieval-evaluation.md", "docs/retrieval.md", "docs/running.md", "docs/scaling-laws.md",
         "docs/serve.md", "docs/served-agents.md", "docs/statistics.md", "docs/swe-bench.md", "docs/tokenization.md",
-        "docs/toolformer.md",
+        "docs/toolformer.md", "docs/generated-worlds.md",
         "docs/tracing.md", "docs/tracking.md", "docs/training.md", "docs/tutorial.md",
     ),
     pytest.mark.slow,
