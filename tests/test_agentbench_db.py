@@ -238,6 +238,12 @@ def test_a_bad_item_is_named_by_line_and_field(tmp_path: Path, field: str, value
     assert "line 1" in str(error.value)
 
 
+def test_the_hash_is_that_of_mysqls_query_computed_by_hand():
+    # printf a,b | md5sum | cut -c1-5; the same of c; both sorted and joined by a comma, through md5sum
+    assert table_md5([("c",), ("a", None, "b")]) == "735a884f6654b59bf5392f2135e1065d"
+    assert table_md5([("a", "b"), ("c",)]) == table_md5([("c",), ("a", "b")]) != table_md5([("b", "a"), ("c",)])
+
+
 def test_options_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match="give dev or standard"):
         agentbench_db(split="test")  # type: ignore[arg-type]

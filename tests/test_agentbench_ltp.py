@@ -168,7 +168,7 @@ def test_a_workbook_that_is_damaged_hostile_or_short_is_refused_by_name(tmp_path
         "text.xlsx": "no XLSX workbook",
         workbook(tmp_path / "b.xlsx", [("x",)], strings=bomb).name: "document type",
         workbook(
-            tmp_path / "c.xlsx", [("x",)], sheet='<w><row><c t="s"><v>9</v></c></row></w>'
+            tmp_path / "c.xlsx", [("x",)], sheet='<w><row><c t="s"><v>1</v></c></row></w>'
         ).name: "refers to string",
         workbook(tmp_path / "d.xlsx", [("x",)], sheet='<w><row><c r="ZZZ1"><v>9</v></c></row></w>').name: "columns",
         workbook(tmp_path / "e.xlsx", [("x",)], sheet="<w><row>").name: "damaged",

@@ -95,7 +95,9 @@ def overall(traces: Sequence[Trace]) -> Figure:
     def of(counts_DT: NDArray[Any]) -> NDArray[Any]:
         sums_DW = (counts_DT * mean_T) @ member_WT.T
         counts_DW = counts_DT @ member_WT.T
-        return (np.divide(sums_DW, counts_DW, out=np.zeros_like(sums_DW), where=counts_DW > 0) * weight_W).mean(axis=1)
+        shares_DW = np.divide(sums_DW, counts_DW, out=np.zeros_like(sums_DW), where=counts_DW > 0)
+        scores_D: NDArray[Any] = (shares_DW * weight_W).mean(axis=1)
+        return scores_D
 
     return Figure("overall", tasks, of, method="percentile")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Literal, cast
+from typing import Literal
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark, NamedSetting
@@ -73,7 +73,7 @@ async def play(
         options["constrained"] = False
     pattern = react if native else thought_action
     agent = Agent(name, model, pattern, options, sampling=sampling, limits=limits or Limits())
-    setting = NamedSetting(benchmark.name, benchmark.scorers, lambda _: cast(WorldEnvironment, made))
+    setting = NamedSetting(benchmark.name, benchmark.scorers, lambda _: made)
     return await rollout(agent, task, benchmark=setting, seed=seed)
 
 

@@ -53,7 +53,7 @@ def read_item(row: Json, where: str) -> TableItem:
         row, "table", where, lambda value: isinstance(value, dict) and isinstance(value.get("table_name"), str)
     )
     info = table.get("table_info")
-    columns = [each.get("name") for each in _listed(info, "columns", where) if isinstance(each, dict)]
+    columns: list[Any] = [each.get("name") for each in _listed(info, "columns", where) if isinstance(each, dict)]
     rows = _listed(info, "rows", where)
     if not columns or not all(isinstance(name, str) for name in columns) or len(set(columns)) < len(columns):
         raise DataError(f"{where}: the columns are {columns!r:.100}, and different names were expected")

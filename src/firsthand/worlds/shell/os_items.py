@@ -117,7 +117,7 @@ def _item(row: Any, id: str, scripts: Path, where: str) -> OsItem:
     evaluation = row.get("evaluation")
     if not isinstance(evaluation, dict) or not ("match" in evaluation or "check" in evaluation):
         raise DataError(f"{where}: the evaluation holds neither match nor check: {str(evaluation)[:60]!r}")
-    create = row["create"] if isinstance(row.get("create"), dict) else {}
+    create: Json = row["create"] if isinstance(row.get("create"), dict) else {}
     init = tuple(_script(each, scripts, where) for each in _as_list(create.get("init")))
     match, regex = evaluation.get("match"), None
     if isinstance(match, dict):
