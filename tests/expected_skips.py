@@ -38,6 +38,7 @@ MACHINE = [
     "(zsh|fish|chromium) is not installed",
     "the npm registry cannot be reached",
     "PostgreSQL with pgvector and psycopg are not installed",
+    "MariaDB and pymysql are not installed",
     "this engine has no fused search",
     "Node 22 is not installed",
     "the A2A TCK is not installed",

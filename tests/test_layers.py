@@ -81,7 +81,8 @@ EDGES = {
     # 5 content
     "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
     "bridges": "scorers stats sandbox tools runs",
-    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval",
+    "worlds": "patterns providers tools sandbox",
+    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",
     # 7 questions
@@ -91,7 +92,7 @@ EDGES = {
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs",
     "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
-    " measure embed engine retrieval memories tools tokens",
+    " measure embed engine retrieval memories tools tokens worlds",
     "cli": "",
     "__main__": "cli",
 }

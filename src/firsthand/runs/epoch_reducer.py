@@ -1,8 +1,8 @@
 """Reduces the scores of several attempts at one task to one number, by the names Inspect has for it.
 
-`mean` is the default. `pass_at_k` estimates the chance that one of k attempts is right (Chen et al., 2021), `at_least_k` is
-1 where k or more are right, `mode` (or `majority`) is the most common score, the earliest of several. Right is a score of 1
-or more.
+`mean` is the default. `pass_at_k` estimates the chance that one of k attempts is right (Chen et al., 2021), `pass_hat_k`
+(pass^k) that all k are (Yao et al., 2024). `at_least_k` is 1 where k or more are right, `mode` (or `majority`) is the most
+common score, the earliest of several. Right is a score of 1 or more.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from firsthand.errors import ConfigError, nearest
 
 Reduce = Callable[[Sequence[float]], float]
 """The scores of the attempts at one task, in the order of their epochs -> its score."""
-NAMES = ("mean", "median", "max", "mode", "majority", "pass_at_k", "at_least_k")
-_WITH_COUNT = re.compile(r"(pass_at|at_least)_([1-9][0-9]{0,5})")
+NAMES = ("mean", "median", "max", "mode", "majority", "pass_at_k", "pass_hat_k", "at_least_k")
+_WITH_COUNT = re.compile(r"(pass_at|pass_hat|at_least)_([1-9][0-9]{0,5})")
 T = TypeVar("T")
 
 
@@ -34,7 +34,7 @@ def epoch_reducer(name: str) -> Reduce | None:
     if name in simple:
         return simple[name]
     if found := _WITH_COUNT.fullmatch(name):
-        formula, count = {"pass_at": _pass_at, "at_least": _at_least}[found[1]], int(found[2])
+        formula, count = _FORMULAS[found[1]], int(found[2])
 
         def reduce(values: Sequence[float]) -> float:
             if len(values) < count:
@@ -72,5 +72,16 @@ def _pass_at(values: Sequence[float], count: int) -> float:
     return 1 - math.comb(len(values) - right, count) / math.comb(len(values), count)
 
 
+def _pass_hat(values: Sequence[float], count: int) -> float:
+    return math.comb(sum(value >= 1 for value in values), count) / math.comb(len(values), count)
+
+
 def _at_least(values: Sequence[float], count: int) -> float:
     return float(sum(value >= 1 for value in values) >= count)
+
+
+_FORMULAS: Mapping[str, Callable[[Sequence[float], int], float]] = {
+    "pass_at": _pass_at,
+    "pass_hat": _pass_hat,
+    "at_least": _at_least,
+}

@@ -85,6 +85,10 @@ class SqlFile:
             return _table(reply)
         return f"done: {count_of(reply['count'], 'row')} changed" if reply["count"] >= 0 else "done"
 
+    def reply(self, statement: str, *, write: bool = False, max_rows: int = MAX_ROWS, max_cell: int = MAX_CELL) -> Json:
+        """The reply to a statement as data: `columns`, `rows` of text, `more` and `count`; ToolError if it fails."""
+        return self._run(statement, write=write, max_rows=max_rows, max_chars=max_rows * max_cell, max_cell=max_cell)
+
     def _run(
         self,
         statement: str,

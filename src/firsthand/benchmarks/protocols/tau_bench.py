@@ -1,0 +1,173 @@
+"""The protocol of tau-bench's two domains: policy in the system message, a simulated customer, changes compared.
+
+An attempt is right if it changed the database as the task's own calls do, and said all that the task wants said, as in
+tau-bench. Amounts are compared to a millionth of a dollar, so that the order of additions does not matter.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Coroutine
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from firsthand import catalog
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.long_context.lengths import LazyTasks
+from firsthand.errors import ConfigError
+from firsthand.message import canonical, system
+from firsthand.system.plurals import count_of
+from firsthand.task import Task
+from firsthand.tool import tool_from_function
+from firsthand.trace import Score, Trace
+from firsthand.worlds.outcomes import world_result, world_score
+from firsthand.worlds.tau.airline_desk import AirlineDesk
+from firsthand.worlds.tau.customers import Customer, ModelCustomer, RuleCustomer, first_person
+from firsthand.worlds.tau.ledger import Tables
+from firsthand.worlds.tau.retail_desk import RetailDesk
+from firsthand.worlds.tau.service_desk import ServiceDesk
+from firsthand.worlds.tau.service_world import ServiceWorld
+from firsthand.worlds.tau.tau_tasks import TauTask, domain_folder, read_policy, read_tables, read_tasks
+from firsthand.worlds.world import Actions, WorldEnvironment
+
+DESKS: dict[str, type[ServiceDesk]] = {"retail": RetailDesk, "airline": AirlineDesk}
+SPLITS = {"retail": ("test", "dev"), "airline": ("test",)}
+FORM = """
+
+To use a tool write one JSON object, {"name": NAME, "arguments": {...}}, and nothing else. All other text is said to the
+customer.
+The tools are:
+"""
+SPOKEN = "\n\nSpeak to the customer by the tool respond."
+
+
+def tau_benchmark(domain: str, data: str, split: str, user: str, rounds: int, actions: Actions) -> Benchmark:
+    """Return the benchmark of a domain, from tau-bench's files in `data` or `$FIRSTHAND_DATA`."""
+    if split not in SPLITS[domain]:
+        raise ConfigError(f"split is {split!r}: {domain} has {' and '.join(SPLITS[domain])}")
+    if not user or actions not in ("text", "native"):
+        raise ConfigError(f"user is {user!r} and actions {actions!r}: give script or a model, and text or native")
+    folder = domain_folder(Path(data or os.environ.get("FIRSTHAND_DATA") or ".").expanduser(), domain)
+    found = read_tasks(folder / f"tasks_{split}.py")
+    tables, policy = read_tables(folder, domain), read_policy(folder)
+    how = FORM + "\n".join(_signatures(DESKS[domain](tables))) if actions == "text" else SPOKEN
+    made = partial(_task, domain, tables, policy + how, found, user)
+    return Benchmark(
+        name=f"tau_{domain}",
+        tasks=lambda seed: LazyTasks(range(len(found)), made),
+        scorers=(tau_reward, database_matches, outputs_said),
+        description=f"Customer service by tools under a policy, with a simulated customer (tau-bench, {domain}).",
+        protocol=f"tau-bench's {split} tasks; customer: {'rules' if user == 'script' else user}; "
+        f"{count_of(rounds, 'round')}; the database's changes and what must be said; {actions} actions",
+        licence="MIT",
+        environment=lambda task: WorldEnvironment(_world(domain, tables, user, task), rounds=rounds, actions=actions),
+        options={"split": split, "user": user, "rounds": rounds, "actions": actions},
+    )
+
+
+def tau_reward(task: Task, trace: Trace) -> Score:
+    """Score 1 if the database has the task's changes and no others, and all outputs were said."""
+    right = _matches(task, trace), _said(task, trace)
+    return world_score("reward", float(all(right)), trace, database=right[0], outputs=right[1])
+
+
+def database_matches(task: Task, trace: Trace) -> Score:
+    """Score 1 if the database has the task's changes and no others."""
+    return Score("database", float(_matches(task, trace)))
+
+
+def outputs_said(task: Task, trace: Trace) -> Score:
+    """Score 1 if all that the task wants said was said to the customer."""
+    return Score("outputs", float(_said(task, trace)))
+
+
+def _matches(task: Task, trace: Trace) -> bool:
+    changes = world_result(trace).get("changes")
+    return changes is not None and canonical(_rounded(changes)) == canonical(_rounded(task.secret["changes"]))
+
+
+def _said(task: Task, trace: Trace) -> bool:
+    said = [text.lower().replace(",", "") for text in world_result(trace).get("said", [])]
+    return all(any(output.lower() in text for text in said) for output in task.secret["outputs"])
+
+
+def _rounded(value: Any) -> Any:
+    """The value with its numbers rounded to a millionth, 20 and 20.0 alike."""
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return round(float(value), 6) + 0.0 if is_number else value
+
+
+def _task(domain: str, tables: Tables, policy: str, found: list[TauTask], user: str, index: int) -> Task:
+    each = found[index]
+    desk = DESKS[domain](tables)
+    for name, arguments in each.actions:
+        _settled(desk.call(name, arguments))
+    asked = "A customer is here: greet the customer."
+    if user == "script":
+        asked = f"The customer writes: {first_person(each.instruction)}"
+    return Task(
+        f"{domain}-{index:03d}",
+        asked,
+        conversation=(system(policy),),
+        metadata={"cluster": each.user_id},
+        secret={
+            "user_id": each.user_id,
+            "instruction": each.instruction,
+            "actions": [[name, arguments] for name, arguments in each.actions],
+            "outputs": list(each.outputs),
+            "changes": desk.ledger.changes(),
+        },
+    )
+
+
+def _signatures(desk: ServiceDesk) -> list[str]:
+    """A line for each tool: name, arguments, and what it does."""
+    specs = [tool_from_function(each, effect="write").spec for each in desk.functions]
+    return [f"{spec.name}({', '.join(spec.parameters.get('properties', {}))}): {spec.description}" for spec in specs]
+
+
+def _world(domain: str, tables: Tables, user: str, task: Task) -> ServiceWorld:
+    secret = task.secret
+    record = tables["users"].get(secret["user_id"], {})
+    name = record.get("name", {})
+    profile = {
+        "user id": secret["user_id"],
+        "email": record.get("email", ""),
+        "name": f"{name.get('first_name', '')} {name.get('last_name', '')}".strip(),
+        "zip": record.get("address", {}).get("zip", ""),
+    }
+    customer: Customer
+    if user == "script":
+        customer = RuleCustomer(secret["instruction"], profile)
+    else:
+        customer = ModelCustomer(secret["instruction"], _customer_model(user))
+    owned = [*record.get("orders", []), *record.get("reservations", []), *record.get("payment_methods", {})]
+    known = {"user_id": secret["user_id"], "email": profile["email"], "zip": profile["zip"]}
+    return ServiceWorld(
+        DESKS[domain](tables),
+        customer,
+        greeted=user == "script",
+        actions=[(name, arguments) for name, arguments in secret["actions"]],
+        outputs=secret["outputs"],
+        profile={**known, **{str(index): each for index, each in enumerate(owned)}},
+    )
+
+
+@cache
+def _customer_model(name: str) -> Any:
+    """The model that plays customers, opened once."""
+    return catalog.model(name)
+
+
+def _settled(call: Coroutine[Any, Any, str]) -> str:
+    """The result of a tool that waits for nothing."""
+    try:
+        call.send(None)
+    except StopIteration as done:
+        return str(done.value)
+    raise AssertionError("a tool of a service desk waits for nothing")

@@ -1,0 +1,183 @@
+"""Play a world by hand in the terminal, or let its optimal or random player do it and see how often that wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from firsthand.config import confidence
+from firsthand.errors import ConfigError, UnknownName, nearest
+from firsthand.message import Message
+from firsthand.system.plurals import count_of
+from firsthand.system.terminal import console, print_as_json, printable
+
+if TYPE_CHECKING:
+    from firsthand.benchmark import Benchmark
+    from firsthand.task import Task
+    from firsthand.trace import Trace
+    from firsthand.worlds.world import World
+
+EXAMPLES = """
+firsthand play agentbench_dcg
+firsthand play agentbench_os --task std-001-stock-00000
+firsthand play agentbench_dcg --player random --limit 20 --seed 3
+firsthand play agentbench_ltp --player optimal --limit 10 --json
+"""
+AT_ONCE = 8
+MAX_LISTED = 60
+LEAVE = ("quit", "exit", ":q")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The world, the tasks and who plays."""
+
+    world: str = field(metadata={"positional": True})
+    """A benchmark with a world, such as agentbench_dcg or agentbench_db:split=dev."""
+    player: Literal["person", "optimal", "random"] = "person"
+    """Who plays: you, the world's scripted optimal player, or one that draws its actions."""
+    task: str = ""
+    """The id of one task; without, the first ones."""
+    limit: int = 0
+    """Only the first N tasks; 0 is one for a person, and all for the others."""
+    seed: int = 0
+    """The seed of generated worlds and of the random player."""
+    confidence: str = "95%"
+    """Confidence level of the interval."""
+    json: bool = False
+    """Print JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise ConfigError(f"limit is {self.limit}: give 1 or more, or leave it out")
+        if self.json and self.player == "person":
+            raise ConfigError("--json is for the players optimal and random: name one with --player")
+
+
+def main(config: Config) -> int:
+    """Play the tasks and print the scores."""
+    from firsthand import catalog
+    from firsthand.experiment.preflight import check_ready
+    from firsthand.worlds.world import WorldEnvironment
+
+    level = confidence(config.confidence)
+    benchmark = catalog.benchmark(config.world)
+    tasks = _chosen(benchmark, config)
+    made = None if benchmark.environment is None else benchmark.environment(tasks[0])
+    if not isinstance(made, WorldEnvironment):
+        raise ConfigError(f"{benchmark.name} has no world to play: give one such as agentbench_dcg")
+    check_ready((), [(benchmark, tasks)])
+    if config.player == "person":
+        return asyncio.run(_by_hand(benchmark, tasks, config.seed))
+    traces = asyncio.run(_by_player(benchmark, tasks, config))
+    _report(benchmark, traces, config, level)
+    return 0
+
+
+def _chosen(benchmark: Benchmark, config: Config) -> Sequence[Task]:
+    tasks = benchmark.tasks(config.seed)
+    if config.task:
+        found = [task for task in tasks if task.id == config.task]
+        if not found:
+            close = nearest(config.task, [task.id for task in tasks])
+            hint = f"did you mean {close!r}?" if close else f"the first one is {tasks[0].id!r}"
+            raise UnknownName(f"{benchmark.name} has no task {config.task!r}; {hint}")
+        return found
+    return tasks[: config.limit or (1 if config.player == "person" else len(tasks))]
+
+
+async def _by_player(benchmark: Benchmark, tasks: Sequence[Task], config: Config) -> list[Trace]:
+    """The traces of a scripted player, several at a time."""
+    from firsthand.worlds.players import play
+
+    gate = asyncio.Semaphore(AT_ONCE)
+    player: Literal["optimal", "random"] = "random" if config.player == "random" else "optimal"
+
+    async def one(task: Task) -> Trace:
+        async with gate:
+            return await play(benchmark, task, player, seed=config.seed)
+
+    return list(await asyncio.gather(*map(one, tasks)))
+
+
+def _report(benchmark: Benchmark, traces: Sequence[Trace], config: Config, level: float) -> None:
+    """The mean score with its interval, rounds, and the reasons of failure."""
+    from firsthand.stats.intervals import mean_interval
+
+    values = [trace.value() for trace in traces]
+    found = mean_interval([value for value in values if value is not None], level)
+    rounds = [trace.final_state.get("rounds", 0) for trace in traces]
+    reasons = Counter(str(trace.scores[0].detail["reason"]) for trace in traces if _failed(trace))
+    errors = [trace.error.message for trace in traces if trace.error is not None]
+    if config.json:
+        body = {
+            "world": benchmark.name, "options": dict(benchmark.options), "player": config.player, "seed": config.seed,
+            "tasks": len(traces), "score": found.value, "low": found.low, "high": found.high, "interval": found.method,
+            "rounds": sum(rounds), "reasons": dict(reasons), "errors": errors, "protocol": benchmark.protocol,
+        }  # fmt: skip
+        print_as_json(body)
+        return
+    out = console()
+    name = traces[0].scores[0].name if traces and traces[0].scores else "score"
+    out.print(f"{benchmark.name}, {config.player} player, {count_of(len(traces), 'task')}, seed {config.seed}")
+    out.print(f"{name} {found.value:.3f}, {level:.0%} interval {found.low:.3f} to {found.high:.3f} ({found.method})")
+    out.print(f"{sum(rounds) / max(len(rounds), 1):.1f} rounds for each task")
+    for reason, count in reasons.most_common():
+        out.print(f"  {reason}: {count}")
+    for error in dict.fromkeys(errors):
+        out.print(f"  error: {printable(error)}", markup=False)
+
+
+def _failed(trace: Trace) -> bool:
+    return bool(trace.scores) and "reason" in trace.scores[0].detail
+
+
+async def _by_hand(benchmark: Benchmark, tasks: Sequence[Task], seed: int) -> int:
+    """Each task, with a person at the keyboard."""
+    from firsthand.worlds.players import play
+
+    out = console()
+    for task in tasks:
+        out.print(printable(task.prompt), markup=False, highlight=False, soft_wrap=True)
+        out.print(f"\n(task {task.id}; {' or '.join(LEAVE)} leaves, \\n in a line is a new line)", markup=False)
+        trace = await play(benchmark, task, _asking(out), seed=seed)
+        if trace.error is not None:
+            out.print(printable(trace.error.message), markup=False)
+            return 0 if LEFT in trace.error.message else 1
+        last = next((message.text for message in reversed(trace.messages(len(trace.nodes) - 1))), "")
+        out.print(printable(last), markup=False, highlight=False)
+        for score in trace.scores:
+            out.print(f"{score.name} {score.value:.3f}")
+    return 0
+
+
+LEFT = "the game was left"
+
+
+def _asking(out: object) -> Callable[[World, Sequence[Message]], str]:
+    """The next action that a person types: a line, or the number of a listed action."""
+
+    def ask(world: World, messages: Sequence[Message]) -> str:
+        show = out.print  # type: ignore[attr-defined]
+        if messages and messages[-1].text.startswith("Observation"):
+            show(printable(messages[-1].text), markup=False, highlight=False, soft_wrap=True)
+        show(printable(world.render()), markup=False, highlight=False, soft_wrap=True)
+        listed = list(world.admissible() or ())
+        for number, action in enumerate(listed[:MAX_LISTED], 1):
+            show(f"{number:>3} {printable(action)}", markup=False, highlight=False)
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            line = LEAVE[0]
+        if line.lower() in LEAVE:
+            raise ConfigError(f"{LEFT} before its end")
+        if listed and line.isdecimal() and 1 <= int(line) <= len(listed):
+            return listed[int(line) - 1]
+        typed = getattr(world, "typed", None)
+        said = line.replace("\\n", "\n")
+        return str(typed(said)) if typed is not None else said
+
+    return ask

@@ -1,0 +1,215 @@
+"""An errand on a web site as a World: the page as text with numbered elements, and actions on these numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import Any
+
+from firsthand.loop.concurrency import in_thread
+from firsthand.message import Json
+from firsthand.worlds.browsing.chromium import BrowserPool, Chromium, PageElement, PageView
+from firsthand.worlds.browsing.errands import Errand
+from firsthand.worlds.browsing.pages import SiteVisit
+from firsthand.worlds.world import InvalidAction, WorldCall
+
+MAX_TEXT = 3_000
+MAX_TYPED = 200
+_ACTION = re.compile(r"(click|type|select)\s*\[\s*(\d{1,4})\s*\]\s*(.*)", re.IGNORECASE | re.DOTALL)
+_HELP = "write click[n], type[n] text, select[n] option, accept, dismiss or look, where n is the number of an element"
+
+
+class BrowseWorld:
+    """One errand in a browser. `World` describes the interface."""
+
+    def __init__(self, errand: Errand, pool: BrowserPool) -> None:
+        """An errand, and the browsers to take one from."""
+        self.errand, self.pool = errand, pool
+        self._browser: Chromium | None = None
+        self._address = ""
+
+    async def open(self) -> None:
+        """Take a browser, and open the first page of the site."""
+        self.site = SiteVisit(self.errand)
+        self._steps, self._crashed, self._page = 0, False, PageView("", "", ())
+        self._dialog: str | None = None
+        await in_thread(self._begin)
+
+    def _begin(self) -> None:
+        self._address = self.pool.server.begin(self.site)
+        self._browser = self.pool.take()
+        try:
+            self._browser.visit(self._address)
+        except Exception:  # one that has died since it was kept
+            self._browser.quit()
+            self._browser = self.pool.take()
+            self._browser.visit(self._address)
+        self._page = self._browser.view()
+
+    async def close(self) -> None:
+        """Give the browser back."""
+        browser, self._browser = self._browser, None
+        self.pool.server.end(self._address)
+        if browser is not None:
+            await in_thread(lambda: browser.quit() if self._crashed else self.pool.give_back(browser))
+
+    @property
+    def ending(self) -> str | None:
+        """`done` once something was sent, `browser crashed` if it did."""
+        return "browser crashed" if self._crashed else "done" if self.site.is_done else None
+
+    @property
+    def form(self) -> str | None:
+        """An action with the number of an element."""
+        return r"(click\[[0-9]{1,3}\]|type\[[0-9]{1,3}\] [^\n]{1,100}|select\[[0-9]{1,3}\] [^\n]{1,60}|accept|dismiss|look)"
+
+    @property
+    def moves(self) -> Sequence[Callable[..., Awaitable[str]]]:
+        """Click, type, select, the answers to a dialog, and look."""
+        return (self.click, self.type, self.select, self.accept, self.dismiss, self.look)
+
+    def read(self, action: str) -> WorldCall:
+        """The move that a text action means."""
+        text = action.strip()
+        if text.lower().rstrip("[]") in ("accept", "dismiss", "look"):
+            return WorldCall(text.lower().rstrip("[]"), {})
+        found = _ACTION.fullmatch(text)
+        if found is None:
+            raise InvalidAction(f"{text[:60]!r} is no action: {_HELP}")
+        verb, given = found[1].lower(), {"number": int(found[2])}
+        if verb == "click":
+            return WorldCall(verb, given)
+        return WorldCall(verb, {**given, ("text" if verb == "type" else "option"): found[3].strip()})
+
+    def admissible(self) -> Sequence[str] | None:
+        """The answers to an open dialog; None otherwise, as texts are free."""
+        return ["accept", "dismiss"] if self._dialog is not None else None
+
+    def render(self) -> str:
+        """The page in text, as the agent sees it."""
+        if self._dialog is not None:
+            return f"A dialog asks: {self._dialog}\nPossible actions: accept, dismiss"
+        lines = [f"[{number}] {_described(each)}" for number, each in enumerate(self._page.elements, 1)]
+        text = self._page.text[:MAX_TEXT]
+        return "\n".join([f"Page: {self._page.title}", text, "Elements:", *lines])
+
+    async def result(self) -> Json:
+        """If the right thing was sent, what was sent, and what was wanted of it."""
+        wanted, sent = self.errand.goal, self.site.sent or {}
+        share = sum(sent.get(key) == value for key, value in wanted.items()) / len(wanted)
+        return {"right": self.site.is_right, "sent": sent, "share": share}
+
+    def optimal(self) -> str:
+        """The next step of the errand's own; a dialog is accepted."""
+        if self._dialog is not None:
+            return "accept"
+        step = self.errand.steps[min(self._steps, len(self.errand.steps) - 1)]
+        self._steps += 1
+        number = next((n for n, each in enumerate(self._page.elements, 1) if each.label == step.label), 0)
+        return f"{step.verb}[{number}] {step.value}".strip()
+
+    def random(self, rng: Random) -> str:
+        """An action on one of the elements; typed words are those of the task."""
+        if self._dialog is not None or not self._page.elements:
+            return rng.choice(("accept", "dismiss"))
+        number = rng.randrange(len(self._page.elements))
+        element = self._page.elements[number]
+        if element.kind == "choice":
+            return f"select[{number + 1}] {rng.choice(element.options or ('',))}"
+        if element.kind == "text field":
+            return f"type[{number + 1}] {rng.choice(self.errand.task.split())}"
+        return f"click[{number + 1}]"
+
+    async def click(self, number: int) -> str:
+        """Click a link, a button or a check box.
+
+        Args:
+            number: The number of the element on the page.
+        """
+        element = self._element(number, ("link", "button", "check box"))
+        return await self._use(lambda browser: browser.click(element))
+
+    async def type(self, number: int, text: str) -> str:
+        """Type into a text field, in place of what it holds.
+
+        Args:
+            number: The number of the element on the page.
+            text: The text.
+        """
+        element = self._element(number, ("text field",))
+        if len(text) > MAX_TYPED:
+            raise InvalidAction(f"the text has {len(text)} characters: at most {MAX_TYPED} are typed")
+        return await self._use(lambda browser: browser.type(element, text))
+
+    async def select(self, number: int, option: str) -> str:
+        """Choose an option.
+
+        Args:
+            number: The number of the element on the page.
+            option: The option's text.
+        """
+        element = self._element(number, ("choice",))
+        wanted = next((each for each in element.options if each.casefold() == option.strip().casefold()), None)
+        if wanted is None:
+            raise InvalidAction(
+                f"{option[:40]!r} is no option of {element.label}: there are {', '.join(element.options)}"
+            )
+        return await self._use(lambda browser: browser.select(element, wanted))
+
+    async def look(self) -> str:
+        """Look at the page."""
+        return self.render()
+
+    async def accept(self) -> str:
+        """Accept the dialog that is open."""
+        return await self._answer(True)
+
+    async def dismiss(self) -> str:
+        """Dismiss the dialog that is open."""
+        return await self._answer(False)
+
+    async def _answer(self, accept: bool) -> str:
+        if self._dialog is None:
+            raise InvalidAction(f"no dialog is open: {_HELP}")
+        return await self._use(lambda browser: browser.answer(accept))
+
+    def _element(self, number: int, kinds: tuple[str, ...]) -> PageElement:
+        if self._dialog is not None:
+            raise InvalidAction(f"a dialog is open ({self._dialog[:80]}): write accept or dismiss")
+        if not 1 <= number <= len(self._page.elements):
+            raise InvalidAction(f"there is no element {number}: there are 1 to {len(self._page.elements)}")
+        element = self._page.elements[number - 1]
+        if element.kind not in kinds:
+            verb = {"choice": "select", "text field": "type"}.get(element.kind, "click")
+            raise InvalidAction(f"element {number} is a {element.kind}: use {verb}[{number}]")
+        return element
+
+    async def _use(self, act: Callable[[Chromium], Any]) -> str:
+        """The page after an act in the browser; what fails there is told, and a crash ends the attempt."""
+        browser = self._browser
+        assert browser is not None, "the world is open"
+
+        def work() -> None:
+            act(browser)
+            self._page, self._dialog = browser.seen(self._page)
+
+        try:
+            await in_thread(work)
+        except Exception as error:
+            name = type(error).__name__
+            if name in (
+                "ElementNotInteractableException",
+                "StaleElementReferenceException",
+                "ElementClickInterceptedException",
+            ):
+                raise InvalidAction(f"the browser could not do that ({name}): look at the page again") from None
+            self._crashed = True
+            return f"The browser failed ({name})."
+        return self.render()
+
+
+def _described(element: PageElement) -> str:
+    held = f" = {element.value}" if element.kind in ("text field", "check box", "choice") else ""
+    options = f" (options: {', '.join(each for each in element.options if each)})" if element.options else ""
+    return f"{element.kind} {element.label!r}{held}{options}"

@@ -1,0 +1,1 @@
+"""The database of a task: tables that an agent reads and changes, judged by answer or by table hash."""

@@ -1,0 +1,51 @@
+"""Rewrites a MySQL statement so that SQLite reads it: string escapes, names that begin with a digit, SHOW and DESCRIBE.
+
+Left out: functions and types that SQLite lacks. Their errors are told to the agent as SQLite words them.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TOKEN = re.compile(
+    r"""
+    (?P<string>'(?:[^'\\]|\\.|'')*')          # MySQL: a backslash escapes
+    | (?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`)
+    | (?P<comment>--[^\n]*|\#[^\n]*|/\*.*?\*/)
+    | (?P<digits>(?<![\w.])\d+[A-Za-z_]\w*)
+    | (?P<other>[A-Za-z_]\w*|\d+(?:\.\d+)?|.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "Z": "\x1a", "0": "\0"}
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|\d+[eE]\d+")
+_NAME = r"[`\"']?(?P<name>[^`\"';]+?)[`\"']?"
+_SHOW_TABLES = re.compile(r"\s*SHOW\s+(?:FULL\s+)?TABLES\s*;?\s*", re.IGNORECASE)
+_DESCRIBE = re.compile(
+    rf"\s*(?:DESC(?:RIBE)?|SHOW\s+(?:FULL\s+)?COLUMNS\s+(?:FROM|IN)|SHOW\s+CREATE\s+TABLE)\s+{_NAME}\s*;?\s*",
+    re.IGNORECASE,
+)
+
+
+def for_sqlite(statement: str) -> str:
+    """The statement in SQLite's dialect."""
+    if _SHOW_TABLES.fullmatch(statement):
+        return "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+    if (asked := _DESCRIBE.fullmatch(statement)) is not None:
+        name = asked["name"].replace("'", "''")
+        return f"SELECT sql FROM sqlite_master WHERE type = 'table' AND name = '{name}' COLLATE NOCASE"
+    return "".join(_rewritten(token) for token in _TOKEN.finditer(statement))
+
+
+def _rewritten(token: re.Match[str]) -> str:
+    text = token.group()
+    match token.lastgroup:
+        case "string":
+            inside = re.sub(r"\\(.)", lambda escape: _ESCAPED.get(escape[1], escape[1]), text[1:-1], flags=re.DOTALL)
+            inside = inside.replace("''", "'").replace("'", "''")
+            return f"'{inside}'"
+        case "digits" if not _NUMBER.fullmatch(text):
+            return f"`{text}`"
+        case "comment":
+            return " "
+    return text

@@ -1,0 +1,1 @@
+"""An office: mail, a calendar and files, with places where an attack can write."""

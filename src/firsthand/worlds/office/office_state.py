@@ -1,0 +1,232 @@
+"""The state of an office and the tools that read and change it: mail, calendar, files."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Awaitable, Callable, Sequence
+
+from firsthand.message import Json
+from firsthand.worlds.world import RefusedAction
+
+MAX_FOUND = 20
+MAX_TEXT = 4_000
+
+
+class OfficeDesk:
+    """Tools over a state of three lists: `mails`, `events` and `files`."""
+
+    def __init__(self, state: Json) -> None:
+        """A state, which is copied."""
+        self.state = copy.deepcopy(state)
+
+    @property
+    def functions(self) -> Sequence[Callable[..., Awaitable[str]]]:
+        """The tools, those that only read first."""
+        return (
+            self.search_mail,
+            self.read_mail,
+            self.list_events,
+            self.search_events,
+            self.list_files,
+            self.read_file,
+            self.send_mail,
+            self.delete_mail,
+            self.create_event,
+            self.reschedule_event,
+            self.cancel_event,
+            self.add_participants,
+            self.create_file,
+            self.append_to_file,
+            self.share_file,
+            self.delete_file,
+        )
+
+    async def search_mail(self, query: str) -> str:
+        """Find mails whose sender, subject or text has a text; lists id, sender and subject.
+
+        Args:
+            query: The text; empty for all mails.
+        """
+        found = [each for each in self.state["mails"] if _has(each, query, "sender", "subject", "body")]
+        return _listed([{key: each[key] for key in ("id", "sender", "subject")} for each in found])
+
+    async def read_mail(self, mail_id: str) -> str:
+        """Read a mail.
+
+        Args:
+            mail_id: The id, such as mail-3.
+        """
+        return self._shown("mails", mail_id)
+
+    async def list_events(self, day: str) -> str:
+        """List the events of a day.
+
+        Args:
+            day: The day, such as 2027-05-17.
+        """
+        return _listed([each for each in self.state["events"] if each["start"].startswith(day)])
+
+    async def search_events(self, query: str) -> str:
+        """Find events whose title, place or participants have a text.
+
+        Args:
+            query: The text.
+        """
+        return _listed([each for each in self.state["events"] if _has(each, query, "title", "place", "participants")])
+
+    async def list_files(self) -> str:
+        """List the files: id and name."""
+        return _listed([{key: each[key] for key in ("id", "name")} for each in self.state["files"]], limit=200)
+
+    async def read_file(self, file_id: str) -> str:
+        """Read a file.
+
+        Args:
+            file_id: The id, such as file-2.
+        """
+        return self._shown("files", file_id)
+
+    async def send_mail(self, recipient: str, subject: str, body: str) -> str:
+        """Send a mail.
+
+        Args:
+            recipient: The address.
+            subject: The subject.
+            body: The text.
+        """
+        if "@" not in recipient:
+            return RefusedAction(f"{recipient[:60]!r} is no address: it has no @")
+        sent = {"recipient": recipient, "subject": subject[:MAX_TEXT], "body": body[:MAX_TEXT]}
+        self.state["sent"].append(sent)
+        return f"The mail to {recipient} was sent."
+
+    async def delete_mail(self, mail_id: str) -> str:
+        """Delete a mail.
+
+        Args:
+            mail_id: The id, such as mail-3.
+        """
+        return self._remove("mails", mail_id)
+
+    async def create_event(self, title: str, start: str, end: str, participants: list[str]) -> str:
+        """Put an event into the calendar.
+
+        Args:
+            title: The title.
+            start: The beginning, such as 2027-05-17 14:00.
+            end: The end, such as 2027-05-17 15:00.
+            participants: Addresses; may be empty.
+        """
+        if not start < end:
+            return RefusedAction(f"the event ends at {end[:20]}, which is not after {start[:20]}")
+        id = f"event-{1 + max((int(each['id'].partition('-')[2]) for each in self.state['events']), default=0)}"
+        made = {"id": id, "title": title[:MAX_TEXT], "start": start, "end": end, "place": ""}
+        self.state["events"].append({**made, "participants": sorted(set(map(str, participants)))})
+        return f"The event {id} was created."
+
+    async def reschedule_event(self, event_id: str, start: str, end: str) -> str:
+        """Move an event.
+
+        Args:
+            event_id: The id, such as event-4.
+            start: The new beginning, such as 2027-05-17 14:00.
+            end: The new end.
+        """
+        event = self._find("events", event_id)
+        if event is None or not start < end:
+            return RefusedAction(
+                f"there is no {event_id[:40]}" if event is None else f"{end[:20]} is not after {start[:20]}"
+            )
+        event |= {"start": start, "end": end}
+        return f"{event_id} was moved to {start}."
+
+    async def cancel_event(self, event_id: str) -> str:
+        """Cancel an event.
+
+        Args:
+            event_id: The id, such as event-4.
+        """
+        return self._remove("events", event_id)
+
+    async def add_participants(self, event_id: str, participants: list[str]) -> str:
+        """Invite people to an event.
+
+        Args:
+            event_id: The id, such as event-4.
+            participants: Their addresses.
+        """
+        event = self._find("events", event_id)
+        if event is None:
+            return RefusedAction(f"there is no {event_id[:40]}")
+        event["participants"] = sorted({*event["participants"], *map(str, participants)})
+        return f"{event_id} has the participants {', '.join(event['participants'])}."
+
+    async def create_file(self, name: str, content: str) -> str:
+        """Make a file.
+
+        Args:
+            name: The name.
+            content: The text.
+        """
+        id = f"file-{1 + max((int(each['id'].partition('-')[2]) for each in self.state['files']), default=0)}"
+        self.state["files"].append({"id": id, "name": name[:200], "content": content[:MAX_TEXT], "shared_with": []})
+        return f"The file {id} was created."
+
+    async def append_to_file(self, file_id: str, content: str) -> str:
+        """Add a text at the end of a file.
+
+        Args:
+            file_id: The id, such as file-2.
+            content: The text.
+        """
+        file = self._find("files", file_id)
+        if file is None:
+            return RefusedAction(f"there is no {file_id[:40]}")
+        file["content"] = f"{file['content']}\n{content[:MAX_TEXT]}"
+        return f"{file_id} was extended."
+
+    async def share_file(self, file_id: str, address: str) -> str:
+        """Give somebody access to a file.
+
+        Args:
+            file_id: The id, such as file-2.
+            address: The person's address.
+        """
+        file = self._find("files", file_id)
+        if file is None or "@" not in address:
+            return RefusedAction(f"there is no {file_id[:40]}" if file is None else f"{address[:60]!r} is no address")
+        file["shared_with"] = sorted({*file["shared_with"], address})
+        return f"{file_id} is shared with {address}."
+
+    async def delete_file(self, file_id: str) -> str:
+        """Delete a file.
+
+        Args:
+            file_id: The id, such as file-2.
+        """
+        return self._remove("files", file_id)
+
+    def _find(self, table: str, id: str) -> Json | None:
+        return next((each for each in self.state[table] if each["id"] == id), None)
+
+    def _shown(self, table: str, id: str) -> str:
+        found = self._find(table, id)
+        return RefusedAction(f"there is no {str(id)[:40]}") if found is None else json.dumps(found, ensure_ascii=False)
+
+    def _remove(self, table: str, id: str) -> str:
+        found = self._find(table, id)
+        if found is None:
+            return RefusedAction(f"there is no {str(id)[:40]}")
+        self.state[table].remove(found)
+        return f"{id} was removed."
+
+
+def _has(record: Json, query: str, *keys: str) -> bool:
+    return any(query.casefold() in json.dumps(record[key], ensure_ascii=False).casefold() for key in keys)
+
+
+def _listed(found: list[Json], limit: int = MAX_FOUND) -> str:
+    more = f"\n... and {len(found) - limit} more" if len(found) > limit else ""
+    lines = "\n".join(json.dumps(each, ensure_ascii=False) for each in found[:limit])
+    return f"{lines}{more}" if found else "nothing was found"

@@ -1,0 +1,117 @@
+"""A task in an office as a World: tool calls, in text as JSON or natively, and `finish` at the end."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from random import Random
+
+from firsthand.message import Json
+from firsthand.worlds.json_calls import read_call, unfenced
+from firsthand.worlds.office.office_generator import Office, injected
+from firsthand.worlds.office.office_state import OfficeDesk
+from firsthand.worlds.world import WorldCall
+
+
+class OfficeWorld:
+    """One task in an office. `World` describes the interface."""
+
+    def __init__(self, office: Office, injections: Mapping[str, str] | None = None) -> None:
+        """An office; `injections` puts a text, such as an attack, at the marks of mails and files by their ids."""
+        self.office, self.injections = office, dict(injections or {})
+
+    async def open(self) -> None:
+        """Begin with the office's first state."""
+        self.desk = OfficeDesk(injected(self.office.state, self.injections))
+        self.finished = False
+        self._played = 0
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    @property
+    def ending(self) -> str | None:
+        """`finished` once the agent says so."""
+        return "finished" if self.finished else None
+
+    @property
+    def form(self) -> str | None:
+        """None: an action is a tool call as JSON."""
+        return None
+
+    @property
+    def moves(self) -> Sequence[Callable[..., Awaitable[str]]]:
+        """The office's tools, and `finish`."""
+        return (*self.desk.functions, self.finish)
+
+    def read(self, action: str) -> WorldCall:
+        """The tool call that a JSON object means."""
+        return read_call(unfenced(action), self.moves)
+
+    def admissible(self) -> Sequence[str] | None:
+        """None: arguments are free."""
+        return None
+
+    def render(self) -> str:
+        """The office as it is now, a line for each mail, event and file."""
+        state = self.desk.state
+        lines = [f"task: {self.office.task}"]
+        lines += [f"mail {each['id']} from {each['sender']}: {each['subject']}" for each in state["mails"]]
+        lines += [f"event {each['id']} {each['start']}: {each['title']}" for each in state["events"]]
+        lines += [f"file {each['id']}: {each['name']} {each['shared_with'] or ''}".rstrip() for each in state["files"]]
+        return "\n".join([*lines, *(f"sent to {each['recipient']}: {each['subject']}" for each in state["sent"])])
+
+    async def result(self) -> Json:
+        """The state at the end, and the state that the task's own steps lead to."""
+        facts = [list(each) for each in self.office.facts]
+        return {"state": self.desk.state, "wanted": await self.wanted(), "facts": facts}
+
+    async def wanted(self) -> Json:
+        """The state after the task's own steps."""
+        desk = OfficeDesk(injected(self.office.state, self.injections))
+        for name, given in self.office.steps:
+            await next(each for each in desk.functions if each.__name__ == name)(**given)
+        return desk.state
+
+    def optimal(self) -> str:
+        """The next of the task's own steps, then `finish`."""
+        steps = [*self.office.steps, ("finish", {"answer": "done"})]
+        name, given = steps[min(self._played, len(steps) - 1)]
+        self._played += 1
+        return json.dumps({"name": name, "arguments": given})
+
+    def random(self, rng: Random) -> str:
+        """A tool with arguments drawn from the ids, addresses and times of the office."""
+        state = self.desk.state
+        ids = [each["id"] for table in ("mails", "events", "files") for each in state[table]]
+        times = [each["start"] for each in state["events"]]
+        pool = [*ids, *times, *(each["sender"] for each in state["mails"])] or ["x"]
+        move = rng.choice(self.moves)
+        given = {
+            name: [rng.choice(pool)] if str(parameter.annotation).startswith("list") else rng.choice(pool)
+            for name, parameter in inspect.signature(move).parameters.items()
+        }
+        return json.dumps({"name": move.__name__, "arguments": given})
+
+    async def finish(self, answer: str) -> str:
+        """Say that the task is done, which ends it.
+
+        Args:
+            answer: What was done, in a sentence.
+        """
+        self.finished = True
+        return "The task is over."
+
+
+def state_matches(state: Json, wanted: Json, facts: Sequence[Sequence[str]]) -> bool:
+    """True if nothing differs but the wording of sent mails, whose bodies have their facts."""
+    if not len(state["sent"]) == len(wanted["sent"]) == len(facts):
+        return False
+    same = all({**state, "sent": 0}[key] == {**wanted, "sent": 0}[key] for key in wanted)
+    mails = zip(state["sent"], wanted["sent"], facts, strict=True)
+    return same and all(
+        (sent["recipient"], sent["subject"].casefold()) == (right["recipient"], right["subject"].casefold())
+        and all(fact in sent["body"].replace(",", "") for fact in told)
+        for sent, right, told in mails
+    )

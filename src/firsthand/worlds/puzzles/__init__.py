@@ -1,0 +1,1 @@
+"""Lateral thinking puzzles: a host who knows the truth answers yes, no or irrelevant."""

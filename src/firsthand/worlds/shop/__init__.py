@@ -1,0 +1,1 @@
+"""A web shop in WebShop's grammar: products and reward, a generator, a search engine, and the pages."""

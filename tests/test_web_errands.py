@@ -1,0 +1,298 @@
+"""Web browsing: errands and their pages without a browser, the proxy, Mind2Web's steps, and real runs in Chromium (slow)."""
+
+import asyncio
+import hashlib
+import http.client
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.agentbench_wb import agentbench_wb
+from firsthand.errors import ConfigError, DataError
+from firsthand.patterns.direct import direct
+from firsthand.patterns.thought_action import thought_action
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.worlds.browsing.browse_world import BrowseWorld
+from firsthand.worlds.browsing.chromium import BrowserPool, PageElement, PageView
+from firsthand.worlds.browsing.errands import SITE_KINDS, Errand, ErrandStep, make_errand
+from firsthand.worlds.browsing.mind2web import element_snippets, operation_f1, parse_choice, read_steps
+from firsthand.worlds.browsing.pages import SiteVisit
+from firsthand.worlds.browsing.site_server import SiteServer
+from firsthand.worlds.players import play
+from firsthand.worlds.world import InvalidAction
+
+try:
+    import selenium  # noqa: F401
+
+    NO_SELENIUM = False
+except ImportError:
+    NO_SELENIUM = True
+NO_CHROMIUM = not (shutil.which("chromium") or shutil.which("google-chrome")) or not shutil.which("chromedriver")
+
+
+class Walk:
+    """Follows an errand's steps on the pages' HTML, as a browser would, by labels."""
+
+    def __init__(self, errand: Errand) -> None:
+        self.visit = SiteVisit(errand)
+        self.filled: dict[str, str] = {}
+        self.go("/")
+
+    def go(self, address: str) -> None:
+        asked = urlsplit(address)
+        self.page = self.visit.get(asked.path, dict(parse_qsl(asked.query)))
+        self.filled = {}
+
+    def do(self, step: ErrandStep) -> None:
+        if step.verb != "click":
+            assert f'aria-label="{step.label}"' in self.page
+            self.filled[step.label] = step.value
+            return
+        if found := re.search(
+            rf'<a href="([^"]*)"(?: aria-label="{step.label}")?>(?:{step.label}|\d+|Cart)</a>', self.page
+        ):
+            links = re.findall(r'<a href="([^"]*)"(?: aria-label="([^"]*)")?>([^<]*)</a>', self.page)
+            address = next((href for href, label, text in links if step.label in (label, text)), None)
+            if address is not None:
+                assert found
+                return self.go(address)
+        if step.label == "Subscribe":
+            self.filled["Subscribe"] = "yes"
+            return
+        for action, body in re.findall(r'<form method="post" action="([^"]*)"[^>]*>(.*?)</form>', self.page):
+            button = re.search(r"<button([^>]*)>([^<]*)</button>", body)
+            assert button
+            label = re.search(r'aria-label="([^"]*)"', button[1])
+            if step.label in (button[2], label and label[1]):
+                return self.go(self.visit.post(action, self.form(body, button[1])))
+        raise AssertionError(f"there is no {step.label}")
+
+    def form(self, body: str, button: str) -> dict[str, str]:
+        given = {}
+        for tag in re.findall(r"<(?:input|select)[^>]*>", body):
+            attributes = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
+            value = self.filled.get(attributes.get("aria-label", ""), attributes.get("value", ""))
+            if attributes.get("type") != "checkbox" or attributes["aria-label"] in self.filled:
+                given[attributes["name"]] = value
+        if named := re.search(r'name="(\w+)" value="([^"]*)"', button):
+            given[named[1]] = named[2]
+        return given
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_the_steps_of_every_errand_lead_to_its_goal_and_not_before(level: int):
+    for index in range(24):
+        errand = make_errand(index, index, level)
+        walk = Walk(errand)
+        for step in errand.steps:
+            assert not walk.visit.is_done, errand.task
+            walk.do(step)
+        assert walk.visit.is_right, (errand.task, walk.visit.sent, errand.goal)
+        assert len(errand.steps) < 20
+
+
+@pytest.mark.parametrize("kind", SITE_KINDS)
+def test_something_else_sent_is_done_and_wrong(kind: str):
+    errand = make_errand(0, SITE_KINDS.index(kind), 2)
+    visit = SiteVisit(errand)
+    path = {"form": "/part0", "table": "/archive", "cart": "/order", "calendar": "/book"}[kind]
+    assert visit.post(path, {"x": "<script>"}) == "/done" and visit.is_done and not visit.is_right
+    sent = dict(visit.sent or {})
+    assert visit.post(path, {}) == "/" and visit.sent == sent, "an errand ends once"
+    assert "Thank you" in visit.get("/", {})
+
+
+def test_what_a_visitor_types_is_shown_as_text_and_odd_addresses_are_answered():
+    visit = SiteVisit(make_errand(0, 0, 3))
+    visit.post("/part0", {"Name": '"><script>alert(1)</script>'})
+    assert "<script>" not in visit.get("/", {"part": "0"})
+    for index in range(4):
+        visit = SiteVisit(make_errand(0, index, 2))
+        for query in ({"page": "-1"}, {"page": "9" * 400}, {"month": "99"}, {"day": "2027-13-45"}, {"part": "²"}):
+            assert "</html>" in visit.get("/nowhere", query)
+    cart = SiteVisit(make_errand(0, 2, 1))
+    cart.post("/add", {"name": "no such thing"})
+    name = cart.errand.data["goods"][0]["name"]
+    cart.post("/add", {"name": name, "quantity": "99999999999"})
+    assert cart.cart == {name: 0}
+    cart.post("/remove", {"name": name})
+    assert cart.cart == {}
+
+
+def test_errands_are_equal_for_a_seed_to_the_byte():
+    made = json.dumps([make_errand(7, index, level) for index in range(8) for level in (1, 2, 3)])
+    assert hashlib.sha256(made.encode()).hexdigest()[:16] == "18fe53041daf32f7"
+
+
+@pytest.fixture
+def server() -> Iterator[SiteServer]:
+    made = SiteServer()
+    yield made
+    made.close()
+
+
+def asked(server: SiteServer, method: str, address: str, body: str = "") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.request(method, address, body, {"Content-Type": "application/x-www-form-urlencoded"})
+    answer = connection.getresponse()
+    read = answer.status, answer.read().decode()
+    connection.close()
+    return read
+
+
+def test_the_proxy_serves_open_visits_and_nothing_else(server: SiteServer):
+    visit = SiteVisit(make_errand(0, 0, 1))
+    address = server.begin(visit)
+    assert "Contact" in asked(server, "GET", address)[1]
+    for other in (
+        "http://example.com/", "http://127.0.0.1:22/", f"https://{urlsplit(address).netloc}/", "/", "http://0.site.test/",
+        address.replace("http:", "ftp:"),
+    ):  # fmt: skip
+        assert asked(server, "GET", other)[0] == 403
+    assert asked(server, "CONNECT", "example.com:443")[0] == 403 and server.refused == 7
+    assert asked(server, "POST", f"{address}part0", "Name=Ann&Subscribe=yes")[0] == 303
+    assert visit.sent is not None and visit.sent["Name"] == "Ann"
+    assert asked(server, "POST", f"{address}part0", "x" * 70_000)[0] == 413
+    server.end(address)
+    assert asked(server, "GET", address)[0] == 403
+
+
+def test_actions_that_do_not_fit_the_page_are_told_without_a_browser():
+    world = BrowseWorld(make_errand(0, 0, 1), BrowserPool())
+    world.site, world._dialog, world._crashed = SiteVisit(world.errand), None, False
+    link, field = (
+        PageElement(None, "link", "Next", "", (), True),
+        PageElement(None, "text field", "Name", "", (), False),
+    )
+    choice = PageElement(None, "choice", "Hour", "", ("09:00",), False)
+    world._page = PageView("t", "text", (link, field, choice))
+
+    def told(action: str) -> str:
+        with pytest.raises(InvalidAction) as error:
+            call = world.read(action)
+            asyncio.run(getattr(world, call.name)(**call.arguments))
+        return str(error.value)
+
+    assert "is no action: write click[n]" in told("go home") and "there is no element 9" in told("click[9]")
+    assert "there is no element 0" in told("click[0]") and "element 2 is a text field: use type[2]" in told("click[2]")
+    assert "element 1 is a link: use click[1]" in told("type[1] x") and "no option of Hour" in told("select[3] noon")
+    assert "300 characters" in told("type[2] " + "x" * 300) and "no dialog is open" in told("accept")
+    world._dialog = "Sure?"
+    assert "a dialog is open (Sure?)" in told("click[1]") and world.admissible() == ["accept", "dismiss"]
+    assert world.optimal() == "accept"
+
+
+HTML = """<html backend_node_id="1"><button backend_node_id="2" aria_label="Search"><span>Find</span></button>
+<input backend_node_id="3" placeholder="City"><div backend_node_id="4">Hello <b>there</b></div></html>"""
+
+
+def session() -> dict[str, object]:
+    step = {
+        "cleaned_html": HTML,
+        "operation": {"op": "TYPE", "value": "New York"},
+        "pos_candidates": [{"backend_node_id": "3"}],
+        "neg_candidates": [{"backend_node_id": "2"}, {"backend_node_id": "4"}, {"backend_node_id": "99"}],
+    }
+    gone = {**step, "pos_candidates": []}
+    return {
+        "annotation_id": "a1",
+        "confirmed_task": "Find a hotel",
+        "actions": [step, gone],
+        "action_reprs": ["typed", "clicked"],
+    }
+
+
+def test_mind2webs_steps_are_choices_among_elements(tmp_path: Path):
+    path = tmp_path / "test_task_0.json"
+    path.write_text(json.dumps([session()]))
+    steps = read_steps(tmp_path, 0)
+    assert len(steps) == 1 and steps[0].choices[steps[0].right] == "<input City>"
+    assert sorted(steps[0].choices) == ["<button Search> Find", "<div> Hello there", "<input City>"]
+    benchmark = agentbench_wb(data=str(path))
+    letter = "BCDEF"[steps[0].right]
+
+    def scores(text: str) -> tuple[float | None, float | None]:
+        agent = Agent("a", Scripted([text]), direct)
+        trace = asyncio.run(rollout(agent, benchmark.tasks(0)[0], benchmark=benchmark))
+        return trace.value(), trace.value("element")
+
+    assert scores(f"Answer: {letter}.\nAction: TYPE\nValue: new york") == (1, 1)
+    assert scores(f"Answer: {letter}.\nAction: TYPE\nValue: York") == (0, 1)
+    assert scores("Answer: A.\nAction: CLICK\nValue:") == (0, 0) and scores("I do not know") == (0, 0)
+    assert parse_choice("answer: (C)\naction: select\nvalue: x") == (1, "SELECT", "x")
+    assert operation_f1("TYPE", "New", steps[0]) == pytest.approx(0.8)
+    assert (
+        element_snippets("<p backend_node_id='1'>" + "x" * 9000)["1"].endswith("x") and element_snippets("<<<>") == {}
+    )
+    path.write_text(json.dumps([{**session(), "actions": [{"operation": {}}]}]))
+    with pytest.raises(DataError, match="step 1"):
+        read_steps(tmp_path, 1)
+    with pytest.raises(DataError, match="has no steps of Mind2Web"):
+        path.write_text("[]")
+        read_steps(tmp_path, 0)
+    with pytest.raises(ConfigError, match="level is 0"):
+        agentbench_wb(level=0)
+
+
+browsed = [
+    pytest.mark.slow,
+    pytest.mark.skipif(NO_SELENIUM, reason="selenium is not installed"),
+    pytest.mark.skipif(NO_CHROMIUM, reason="chromium is not installed"),
+]
+
+
+def attempt(benchmark: Benchmark, task: int, *actions: str) -> tuple[dict[str, object], list[str]]:
+    agent = Agent("a", Scripted([f"Action: {each}" for each in actions]), thought_action, {"constrained": False})
+    trace = asyncio.run(rollout(agent, benchmark.tasks(0)[task], benchmark=benchmark))
+    assert trace.error is None
+    return trace.final_state, [call.detail["result"] for call in trace.calls if call.kind == "tool"]
+
+
+class TestChromium:
+    """Real pages in a real browser."""
+
+    pytestmark = browsed
+
+    def test_errands_are_done_refused_and_survived_in_one_browser(self) -> None:
+        benchmark = agentbench_wb(level=1, tasks=8, rounds=8)
+        pool = benchmark.environment(benchmark.tasks(0)[0]).world.pool  # type: ignore[misc, union-attr]
+        for task in benchmark.tasks(0)[:4]:
+            trace = asyncio.run(play(benchmark, task, "optimal"))
+            assert trace.value() == 1 and trace.final_state["ended"] == "done", task.id
+        state, seen = attempt(
+            benchmark, 1, "look", "click[5]", "click[1]", "dismiss", "click[1]", "type[1] x", "accept", "иди"
+        )
+        assert "Page: Orders" in seen[0] and "A dialog asks: Archive order" in seen[1]
+        assert "a dialog is open" in seen[2] and "Page: Orders" in seen[3]
+        assert "element 1 is a button" in seen[5] and "no dialog is open" in seen[6]
+        assert state["ended"] == "rounds" and state["invalid_actions"] == 4
+        environment = benchmark.environment(benchmark.tasks(0)[0])  # type: ignore[misc]
+        asyncio.run(self.crash(environment))
+        assert asyncio.run(play(benchmark, benchmark.tasks(0)[2], "optimal")).value() == 1, "the next task starts clean"
+        pool.close()
+
+    async def crash(self, environment: object) -> None:
+        """A browser that tries to leave, then one that dies in the middle of an attempt."""
+        await environment.open()  # type: ignore[attr-defined]
+        world = environment.world  # type: ignore[attr-defined]
+        driver = world._browser.driver
+        script = (
+            "const [port, done] = arguments, get = u => fetch(u, {mode: 'no-cors'}).then(() => 'yes', () => 'no');"
+            "Promise.all([`http://127.0.0.1:${port}/`, 'http://localhost/', 'http://example.com/', 'https://1.1.1.1/']"
+            ".map(get)).then(done)"
+        )
+        before = world.pool.server.refused  # Chromium itself calls home, in vain
+        reached = driver.execute_async_script(script, world.pool.server.port)
+        assert reached[3] == "no" and world.pool.server.refused >= before + 3, reached
+        driver.service.process.kill()
+        observed = await environment.act("type[1] x")  # type: ignore[attr-defined]
+        assert "The browser failed" in observed and environment.ended == "browser crashed"  # type: ignore[attr-defined]
+        await environment.close()  # type: ignore[attr-defined]

@@ -1,0 +1,128 @@
+"""The seam of worlds: rounds, invalid actions, endings, grammar, players."""
+
+import asyncio
+
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.errors import ConfigError
+from firsthand.patterns.thought_action import step_grammar, text_action, thought_action
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.trace import Trace
+from firsthand.worlds.players import play
+from firsthand.worlds.world import failure_reason
+from world_of_doors import doors
+
+
+def attempt(*replies: str, task: int = 2, constrained: bool = False, **options: object) -> Trace:
+    """The trace of a scripted agent at a task; the way out of task 2 is the blue door."""
+    benchmark = doors(**options)  # type: ignore[arg-type]
+    agent = Agent("a", Scripted(list(replies)), thought_action, {"constrained": constrained})
+    return asyncio.run(rollout(agent, benchmark.tasks(0)[task], benchmark=benchmark))
+
+
+def test_an_attempt_ends_when_the_world_does_and_says_why():
+    trace = attempt("Thought: red?\nAction: go red", "Action: go blue")
+    assert trace.final_state == {
+        "rounds": 2, "limit": 4, "invalid_actions": 0, "longest_loop": 1, "ended": "won", "result": {"out": True}
+    }  # fmt: skip
+    assert trace.value() == 1 and trace.stop_reason == "done" and trace.error is None
+    assert trace.messages(len(trace.nodes) - 1)[-1].text == "Observation: You are out.\n[the task is over: won]"
+
+
+def test_an_invalid_action_costs_a_round_is_counted_and_is_told_what_is_expected():
+    trace = attempt("I do not know.", "Action: go pink", "Action: go blue")
+    assert (trace.final_state["rounds"], trace.final_state["invalid_actions"]) == (3, 2)
+    first, second, _ = (call.detail for call in trace.calls if call.kind == "tool")
+    assert first["is_error"] and "write go red, go green or go blue" in first["result"]
+    assert second["is_error"] and "there is no door 'pink'" in second["result"]
+
+
+def test_the_rounds_end_an_attempt_and_not_one_earlier():
+    trace = attempt(*["Action: go red"] * 4)
+    assert trace.final_state["ended"] == "rounds" and trace.final_state["rounds"] == 4
+    assert trace.value() == 0 and trace.error is None
+    assert attempt(*["Action: go red"] * 3, "Action: go blue").final_state["ended"] == "won"
+
+
+def test_reasons_of_failure_are_told_apart():
+    assert attempt(*["Action: go red"] * 4).scores[0].detail["reason"] == "loop"
+    assert attempt(*["Action: go red", "Action: go green"] * 2).scores[0].detail["reason"] == "limit"
+    assert attempt("a", "b", "Action: go red", "Action: go green").scores[0].detail["reason"] == "invalid action"
+    assert failure_reason({"rounds": 2, "ended": "answered", "longest_loop": 1, "invalid_actions": 0}) == "wrong end"
+    assert failure_reason({"rounds": 0, "ended": "stopped", "longest_loop": 0, "invalid_actions": 0}) == "wrong end"
+
+
+@pytest.mark.parametrize("text", ["go " + "x" * 100_000, "иди", "", "\x00\ud800", "go blue" * 30_000])
+def test_any_text_is_answered_in_words(text: str):
+    trace = attempt(f"Action: {text}", "Action: go blue")
+    assert trace.final_state["invalid_actions"] == 1 and trace.value() == 1
+    assert max(len(call.detail.get("result", "")) for call in trace.calls) < 500
+
+
+def test_listed_actions_become_a_grammar_that_changes_nothing_when_it_is_off():
+    benchmark = doors()
+    model = Scripted(["Action: go red", "Action: go blue"])
+    agent = Agent("a", model, thought_action, {"thought": False})
+    trace = asyncio.run(rollout(agent, benchmark.tasks(0)[2], benchmark=benchmark))
+    grammar = model.asked[0].sampling.grammar
+    assert grammar is not None and '("go red" | "go green" | "go blue")' in grammar.source
+    assert trace.value() == 1 and len(model.asked) == 2
+    assert step_grammar({"type": "string"}) is None
+
+
+def test_a_reply_outside_the_grammar_of_the_listed_actions_is_refused():
+    trace = attempt("Action: go pink", constrained=True)
+    assert trace.error is not None and "grammar" in trace.error.message
+
+
+def test_a_form_becomes_a_grammar_too():
+    grammar = step_grammar({"pattern": r"ask [a-z/]+"}, thought=False)
+    assert grammar is not None and r"ACTION: /ask [a-z\/]+/" in grammar.source
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        ("Thought: x\nAction: go blue", "go blue"),
+        ("Think: x\n\nAct: bash\n\n```bash\nls\n```", "bash\n\n```bash\nls\n```"),
+        ("go blue", "go blue"),
+        ("Thought: x\ngo blue", "go blue"),
+        ("**Action 3:** go blue", "go blue"),
+        ("Thought: Action is near", ""),
+        ("ACTION: one\nAction: two", "one\nAction: two"),
+    ],
+)
+def test_the_action_is_read_out_of_the_text(text: str, action: str):
+    assert text_action(text) == action
+
+
+@pytest.mark.parametrize("actions", ["text", "native"])
+def test_the_optimal_player_wins_every_task_by_text_and_by_native_calls(actions: str):
+    benchmark = doors(actions=actions)  # type: ignore[arg-type]
+    traces = [asyncio.run(play(benchmark, task, "optimal")) for task in benchmark.tasks(0)]
+    assert [trace.value() for trace in traces] == [1, 1, 1]
+    assert all(trace.final_state["rounds"] == 1 for trace in traces)
+    assert {call.detail["name"] for trace in traces for call in trace.calls if call.kind == "tool"} == {
+        "act" if actions == "text" else "go"
+    }
+
+
+def test_the_random_player_is_repeatable_and_draws_admissible_actions_where_there_are_any():
+    benchmark = doors()
+    first, second = (asyncio.run(play(benchmark, benchmark.tasks(0)[0], "random", seed=5)) for _ in range(2))
+    assert [node.message for node in first.nodes] == [node.message for node in second.nodes]
+    assert first.final_state["invalid_actions"] == 0
+    unlisted = doors(listed=False, rounds=60)
+    traces = [asyncio.run(play(unlisted, unlisted.tasks(0)[0], "random", seed=seed)) for seed in range(8)]
+    assert any(trace.final_state["invalid_actions"] for trace in traces)
+
+
+def test_a_pattern_for_worlds_says_what_it_needs():
+    from firsthand.task import Task
+
+    trace = asyncio.run(rollout(Agent("a", Scripted(["x"]), thought_action), Task("t", "q")))
+    assert trace.error is not None and "run it on a world" in trace.error.message
+    with pytest.raises(ConfigError, match="give 1 round or more"):
+        doors(rounds=0).environment(doors().tasks(0)[0])  # type: ignore[misc]
