@@ -119,7 +119,8 @@ def _item(row: Any, id: str, scripts: Path, where: str) -> OsItem:
         raise DataError(f"{where}: the evaluation holds neither match nor check: {str(evaluation)[:60]!r}")
     create: Json = row["create"] if isinstance(row.get("create"), dict) else {}
     init = tuple(_script(each, scripts, where) for each in _as_list(create.get("init")))
-    match, regex = evaluation.get("match"), None
+    match: Any = evaluation.get("match")
+    regex = None
     if isinstance(match, dict):
         match, regex = match.get("answer"), match.get("regex")
     check = tuple(
