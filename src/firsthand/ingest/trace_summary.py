@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from firsthand.ingest.dialects.span_facts import SpanFacts
+from firsthand.ingest.dialects.span_facts import SpanFacts, said
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan
 from firsthand.runs.database import plain
 
@@ -78,10 +78,10 @@ class TraceSummary:
             self.name_rank, self.name_ns, self.name = rank, start, plain(span.name[:MAX_TEXT])
             self.service = service or self.service
         rank = 0 if not span.parent_id else 1 if facts.what == "generate" else 2
-        if facts.input and (rank, start) < (self.input_rank, self.input_ns):
-            self.input_rank, self.input_ns, self.input = rank, start, plain(facts.input[:MAX_TEXT])
-        if facts.output and (rank, -end) < (self.output_rank, -self.output_ns):
-            self.output_rank, self.output_ns, self.output = rank, end, plain(facts.output[:MAX_TEXT])
+        if facts.input and (rank, start) < (self.input_rank, self.input_ns) and (text := said(facts.input)):
+            self.input_rank, self.input_ns, self.input = rank, start, plain(text[:MAX_TEXT])
+        if facts.output and (rank, -end) < (self.output_rank, -self.output_ns) and (text := said(facts.output)):
+            self.output_rank, self.output_ns, self.output = rank, end, plain(text[:MAX_TEXT])
         self.service = self.service or service
         self.session = self.session or plain(facts.session[:MAX_TEXT])
         self.user = self.user or plain(facts.user[:MAX_TEXT])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from firsthand.ingest.dialects import genai_dialect, langfuse_dialect, openinference_dialect, openllmetry_dialect
-from firsthand.ingest.dialects.span_facts import SpanContent, SpanFacts, text_of
+from firsthand.ingest.dialects.span_facts import SpanContent, SpanFacts, first_of, text_of
 from firsthand.ingest.incoming_span import IncomingSpan
 
 DIALECTS: dict[str, ModuleType] = {
@@ -30,7 +30,9 @@ def facts_of(span: IncomingSpan) -> SpanFacts:
             if found is None:
                 found = facts(span)
             else:
-                found.filled_from(facts(span))
+                other: SpanFacts = facts(span)
+                found.input, found.output = first_of(found.input, other.input), first_of(found.output, other.output)
+                found.filled_from(other)
     if found is None:
         found = SpanFacts()
     a = span.attributes

@@ -64,8 +64,8 @@ def facts(span: IncomingSpan) -> SpanFacts:
         found.input = text_of(a, "gen_ai.tool.call.arguments")[:300]
         found.output = text_of(a, "gen_ai.tool.call.result")[:300]
     elif span.events or "gen_ai.input.messages" in a or "gen_ai.output.messages" in a:
-        held = content(span)
-        found.input, found.output = preview(held.asked), preview(held.answered)
+        found.input = lambda: preview(content(span).asked)
+        found.output = lambda: preview(content(span).answered)
     return found
 
 

@@ -51,8 +51,8 @@ def facts(span: IncomingSpan) -> SpanFacts:
     )
     if str(a.get("langfuse.observation.level", "")).upper() == "ERROR":
         found.error = text_of(a, "langfuse.observation.status_message")
-    found.input = _shown(a.get(_INPUT), a.get("langfuse.trace.input"))
-    found.output = _shown(a.get(_OUTPUT), a.get("langfuse.trace.output"))
+    found.input = lambda: _shown(a.get(_INPUT), a.get("langfuse.trace.input"))
+    found.output = lambda: _shown(a.get(_OUTPUT), a.get("langfuse.trace.output"))
     return found
 
 

@@ -50,10 +50,8 @@ def facts(span: IncomingSpan) -> SpanFacts:
     )
     if not found.cost_usd:
         found.cost_usd = cost_in(a, "llm.cost.prompt") + cost_in(a, "llm.cost.completion")
-    found.input, found.output = _value_preview(a, "input.value"), _value_preview(a, "output.value")
-    if what == "generate" and "llm.input_messages.0.message.role" in a:
-        held = content(span)
-        found.input, found.output = preview(held.asked) or found.input, preview(held.answered) or found.output
+    found.input = lambda: preview(_messages(a, "llm.input_messages")) or _value_preview(a, "input.value")
+    found.output = lambda: preview(_messages(a, "llm.output_messages")) or _value_preview(a, "output.value")
     return found
 
 

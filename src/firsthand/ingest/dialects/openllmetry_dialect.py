@@ -59,9 +59,8 @@ def facts(span: IncomingSpan) -> SpanFacts:
         user=text_of(a, f"{_PROPERTIES}user_id", f"{_PROPERTIES}user.id"),
         label=text_of(a, "traceloop.entity.name", "traceloop.workflow.name"),
     )  # fmt: skip
-    held = content(span)
-    found.input = preview(held.asked) or text_of(a, "traceloop.entity.input")[:300]
-    found.output = preview(held.answered) or text_of(a, "traceloop.entity.output")[:300]
+    found.input = lambda: preview(_messages(a, "gen_ai.prompt")) or text_of(a, "traceloop.entity.input")[:300]
+    found.output = lambda: preview(_messages(a, "gen_ai.completion")) or text_of(a, "traceloop.entity.output")[:300]
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -31,10 +31,10 @@ class SpanFacts:
     user: str = ""
     label: str = ""
     """The name of the tool or the agent."""
-    input: str = ""
-    """The beginning of what it was asked, as text."""
-    output: str = ""
-    """The beginning of what came back."""
+    input: str | Callable[[], str] = ""
+    """The beginning of what it was asked, or a function that finds it: most spans are never asked."""
+    output: str | Callable[[], str] = ""
+    """The beginning of what came back, or a function that finds it."""
     tags: tuple[str, ...] = ()
     error: str | None = None
     """An error that the attributes tell, where the span's own status does not."""
@@ -56,6 +56,23 @@ class SpanContent:
     arguments: Any = None
     result: Any = None
     call_id: str = ""
+
+
+def first_of(one: str | Callable[[], str], other: str | Callable[[], str]) -> str | Callable[[], str]:
+    """The first of two texts that is not empty, found when it is asked for."""
+    if not one or not other:
+        return one or other
+    return one if isinstance(one, str) else lambda: said(one) or said(other)
+
+
+def said(text: str | Callable[[], str]) -> str:
+    """The text, or an empty one if what should find it fails."""
+    if isinstance(text, str):
+        return text
+    try:
+        return text()
+    except Exception:  # an attribute of an unexpected type
+        return ""
 
 
 def text_of(attributes: Json, *names: str) -> str:
