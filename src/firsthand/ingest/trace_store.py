@@ -238,6 +238,8 @@ class TraceStore:
             connection.execute(_REPLACE, summary.row())
 
     def _count_again(self, connection: sqlite3.Connection, trace: str, changed: int, now: float) -> None:
+        if connection.execute("SELECT 1 FROM sealed WHERE trace = ?", (trace,)).fetchone():
+            return  # what was counted of sealed spans is in the row alone
         summary = TraceSummary(trace)
         bodies = dict(connection.execute("SELECT id, body FROM resources").fetchall())
         sql = f"SELECT {_SPAN} FROM spans WHERE trace = ? ORDER BY seq"
@@ -275,9 +277,11 @@ class TraceStore:
         return summaries_of(rows)[0]
 
     def spans(self, trace: str) -> list[StoredSpan]:
-        """All spans of a trace in the order of their arrival, those in segments first."""
-        rows = list(self.read_sealed(self, trace)) if self.read_sealed is not None else []
-        rows += self.database.read(f"SELECT {_SPAN} FROM spans WHERE trace = ? ORDER BY seq", (plain(trace),))
+        """All spans of a trace in the order of their arrival."""
+        rows = self.database.read(f"SELECT {_SPAN} FROM spans WHERE trace = ? ORDER BY seq", (plain(trace),))
+        if self.read_sealed is not None:  # after the others: what is sealed meanwhile is then found twice, and never not
+            seen = {row[0] for row in rows}
+            rows += [row for row in self.read_sealed(self, plain(trace)) if row[0] not in seen]
         ids = {row[-2] for row in rows}
         bodies: dict[int, bytes] = {}
         for id in ids:

@@ -11,10 +11,14 @@ from firsthand.ingest.incoming_span import SpanKind
 from firsthand.message import Json, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
 
 MAX_MESSAGES = 4000
+MAX_DEPTH = 64
 ROLES: dict[str, Role] = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant",
     "model": "assistant", "tool": "tool", "function": "tool",
 }  # fmt: skip
+
+_SAID_IN = ("input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
+_LANGCHAIN = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
 
 
 @dataclass(slots=True)
@@ -118,10 +122,26 @@ def parsed(value: Any) -> Any:
     """The JSON in a text that begins like an object or a list; any other value as it is."""
     if isinstance(value, str) and value[:1] in "[{" and value:
         try:
-            return json.loads(value)
+            found = json.loads(value)
         except (ValueError, RecursionError):
             return value
+        return found if value.count("[") + value.count("{") <= MAX_DEPTH or _is_flat(found) else value
     return value
+
+
+def _is_flat(value: Any) -> bool:
+    """True if lists and objects are nested at most MAX_DEPTH deep: what is deeper cannot be written again."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def words_of(value: Any) -> tuple[str, ...]:
@@ -150,13 +170,14 @@ def messages_in(value: Any) -> list[Message]:
     """The messages of a list in the layout of OpenAI, Anthropic, the GenAI conventions or LangChain; a text is one of a user."""
     value = parsed(value)
     if isinstance(value, dict):
-        for name in ("messages", "input", "choices"):
-            if isinstance(value.get(name), list):
+        for name in ("messages", "input", "output", "choices", "generations"):
+            if isinstance(value.get(name), list) and value[name]:
                 return messages_in(value[name])
-        if "role" in value or "content" in value or "parts" in value or "message" in value:
+        if value.keys() & {"role", "content", "parts", "message", "lc"}:
             value = [value]
         else:
-            return [Message("user", (Text(shown(value)),))]
+            texts = [value[name] for name in _SAID_IN if isinstance(value.get(name), str)]
+            return [Message("user", (Text(texts[0] if texts else shown(value)),))]
     if not isinstance(value, list):
         return [Message("user", (Text(shown(value)),))] if value not in (None, "") else []
     if value and isinstance(value[0], list):  # LangChain: a list of conversations
@@ -169,6 +190,11 @@ def one_message(body: Any) -> Message:
     if not isinstance(body, dict):
         return Message("user", (Text(shown(body)),))
     body = cast(Json, body.get("message") if isinstance(body.get("message"), dict) else body)
+    if "lc" in body and isinstance(body.get("kwargs"), dict):  # LangChain's way to write an object
+        kinds = body.get("id")
+        kind = str(kinds[-1]) if isinstance(kinds, list) and kinds else ""
+        inner = cast(Json, body["kwargs"])
+        body = inner | {"role": inner.get("role") or _LANGCHAIN.get(kind.removesuffix("Chunk"), "user")}
     role = body.get("role") or body.get("type") or "user"
     parts: list[Part] = []
     for each in _listed(body.get("parts", body.get("content"))):
