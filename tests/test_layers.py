@@ -74,6 +74,7 @@ EDGES = {
     "messaging": "runs",
     "retrieval": "tools kernels providers patterns tokens hub sandbox",
     "memories": "runs retrieval",
+    "ingest": "runs safety tools",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools providers",
@@ -87,10 +88,10 @@ EDGES = {
     # 7 questions
     "arena": "benchmarks stats runs",
     # 8 doors
-    "__init__": "experiment",
+    "__init__": "experiment ingest",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
-    "studio": "stats show runs",
-    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
+    "studio": "stats show runs ingest",
+    "commands": "studio ingest arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
     " measure embed engine retrieval memories tools tokens",
     "cli": "",
     "__main__": "cli",

@@ -36,7 +36,9 @@ class OtlpDoor:
             one, whoever reaches the address may send.
     """
 
-    def __init__(self, app: ASGIApp, writer: SpanWriter, is_own_host: Callable[[str | None], bool], key: str | None = None):
+    def __init__(
+        self, app: ASGIApp, writer: SpanWriter, is_own_host: Callable[[str | None], bool], key: str | None = None
+    ):
         self.app, self.writer, self.is_own_host, self.key = app, writer, is_own_host, key
         self._arriving = 0
 
@@ -66,7 +68,9 @@ class OtlpDoor:
                     size += len(piece)
                     self._arriving += len(piece)
                     if size > MAX_REQUEST_BYTES:
-                        return refused(kind, 413, f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB: send less at once")
+                        return refused(
+                            kind, 413, f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB: send less at once"
+                        )
                     if self._arriving > MAX_WAITING_BYTES:
                         return refused(kind, 503, "too much arrives at once: send it again later")
                     pieces.append(piece)
@@ -128,7 +132,9 @@ def shows_key(headers: Headers, key: str) -> bool:
             shown.append(base64.b64decode(rest.strip(), validate=True).decode("utf-8", "replace").partition(":")[2])
         except (binascii.Error, ValueError):
             return False
-    return any(hmac.compare_digest(each.encode("utf-8", "replace"), key.encode("utf-8", "replace")) for each in shown if each)
+    return any(
+        hmac.compare_digest(each.encode("utf-8", "replace"), key.encode("utf-8", "replace")) for each in shown if each
+    )
 
 
 def accepted(kind: Literal["protobuf", "json"], outcome: Outcome) -> Response:

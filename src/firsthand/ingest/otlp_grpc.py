@@ -24,7 +24,9 @@ def serve_grpc(writer: SpanWriter, port: int, key: str | None = None) -> tuple[i
 
     def export(request: Any, context: Any) -> Any:
         if key is not None and not _shows_key(context.invocation_metadata(), key):
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "send the key that the Studio was started with, as authorization")
+            context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "send the key that the Studio was started with, as authorization"
+            )
         ended = threading.Event()
         outcomes: list[Outcome] = []
 
@@ -32,7 +34,9 @@ def serve_grpc(writer: SpanWriter, port: int, key: str | None = None) -> tuple[i
             outcomes.append(outcome)
             ended.set()
 
-        if not writer.submit_spans(lambda: spans_of_request(request), request.ByteSize(), done) or not ended.wait(WAIT_S):
+        if not writer.submit_spans(lambda: spans_of_request(request), request.ByteSize(), done) or not ended.wait(
+            WAIT_S
+        ):
             context.abort(grpc.StatusCode.UNAVAILABLE, "too many requests wait: send it again later")
         outcome = outcomes[0]
         if outcome.problem:
@@ -69,4 +73,6 @@ def _shows_key(metadata: Any, key: str) -> bool:
     shown = {str(name).lower(): value for name, value in metadata}
     bearer = str(shown.get("authorization", "")).removeprefix("Bearer ").strip()
     given = [bearer, str(shown.get("x-api-key", ""))]
-    return any(hmac.compare_digest(each.encode("utf-8", "replace"), key.encode("utf-8", "replace")) for each in given if each)
+    return any(
+        hmac.compare_digest(each.encode("utf-8", "replace"), key.encode("utf-8", "replace")) for each in given if each
+    )

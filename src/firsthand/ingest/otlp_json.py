@@ -49,7 +49,11 @@ def _span(body: Any, resource: Json, scope: str) -> IncomingSpan | None:
         return None
     trace_id, span_id = _text(body.get("traceId")).lower(), _text(body.get("spanId")).lower()
     parent = _text(body.get("parentSpanId")).lower()
-    if not _TRACE_ID.fullmatch(trace_id) or not _SPAN_ID.fullmatch(span_id) or not (int(trace_id, 16) and int(span_id, 16)):
+    if (
+        not _TRACE_ID.fullmatch(trace_id)
+        or not _SPAN_ID.fullmatch(span_id)
+        or not (int(trace_id, 16) and int(span_id, 16))
+    ):
         return None
     if not _SPAN_ID.fullmatch(parent) or not int(parent, 16):
         parent = ""

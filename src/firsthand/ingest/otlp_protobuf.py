@@ -24,7 +24,9 @@ def decode_protobuf(raw: bytes) -> tuple[list[IncomingSpan], int]:
     try:
         return spans_of_request(ExportTraceServiceRequest.FromString(raw))
     except (DecodeError, RecursionError) as error:
-        raise DataError(f"the body is no OTLP request in protobuf: {str(error)[:200] or 'it is cut or damaged'}") from None
+        raise DataError(
+            f"the body is no OTLP request in protobuf: {str(error)[:200] or 'it is cut or damaged'}"
+        ) from None
 
 
 def spans_of_request(request: Any) -> tuple[list[IncomingSpan], int]:

@@ -127,7 +127,7 @@ class Redactor:
         names = self._secret_names
         for key in span.attributes:
             known = names.get(key)
-            if known or known is None and self._is_secret_name(key):
+            if known or (known is None and self._is_secret_name(key)):
                 return True
         whole = text if span.error is None else f"{text}\n{span.error}"
         whole = f"{whole}\n{span.name}"

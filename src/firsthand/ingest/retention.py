@@ -6,7 +6,7 @@ import re
 import time
 
 from firsthand.errors import ConfigError
-from firsthand.ingest.segments import drop_segment
+from firsthand.ingest.cold_segments import drop_segment
 from firsthand.ingest.trace_store import TraceStore
 
 _UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -33,7 +33,9 @@ def size_of(text: str, name: str = "keep_size") -> int:
 
 def used_bytes(store: TraceStore) -> int:
     """Bytes of the spans that are kept: the used pages of the SQLite file, and the segments."""
-    size, pages, free = (store.database.read(f"PRAGMA {name}")[0][0] for name in ("page_size", "page_count", "freelist_count"))
+    size, pages, free = (
+        store.database.read(f"PRAGMA {name}")[0][0] for name in ("page_size", "page_count", "freelist_count")
+    )
     segments = store.database.read("SELECT coalesce(sum(bytes), 0) FROM segments")[0][0]
     return int(size * (pages - free) + segments)
 
@@ -72,7 +74,9 @@ def remove_beyond(store: TraceStore, most_bytes: int) -> int:
 
 def give_back(store: TraceStore) -> bool:
     """Give the room of what was removed back to the disk, where it is more than half of the file; True if it did."""
-    size, pages, free = (store.database.read(f"PRAGMA {name}")[0][0] for name in ("page_size", "page_count", "freelist_count"))
+    size, pages, free = (
+        store.database.read(f"PRAGMA {name}")[0][0] for name in ("page_size", "page_count", "freelist_count")
+    )
     if free * 2 < pages or free * size < _FREE_BYTES:
         return False
     store.database.read("VACUUM")

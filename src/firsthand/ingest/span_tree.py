@@ -45,7 +45,9 @@ def arranged(spans: Sequence[StoredSpan]) -> list[PlacedSpan]:
     waiting = [(number, 0, -1) for number in children.get(-1, ())]
     while waiting:
         number, depth, parent = waiting.pop()
-        placed.append(PlacedSpan(spans[number], number, depth, parent, _remarks(spans[number], parents[number], number in looped)))
+        placed.append(
+            PlacedSpan(spans[number], number, depth, parent, _remarks(spans[number], parents[number], number in looped))
+        )
         row = len(placed) - 1
         waiting += [(child, depth + 1, row) for child in children.get(number, ())]
     return placed

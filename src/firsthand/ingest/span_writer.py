@@ -61,7 +61,9 @@ class SpanWriter:
         self._thread = threading.Thread(target=self._work, name="span-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, raw: bytes, kind: Literal["protobuf", "json"], encoding: Encoding, done: Callable[[Outcome], None]) -> bool:
+    def submit(
+        self, raw: bytes, kind: Literal["protobuf", "json"], encoding: Encoding, done: Callable[[Outcome], None]
+    ) -> bool:
         """Queue the body of a request; False if there is no room, and then `done` is not called.
 
         `done` is called from the writer's thread, after the spans are on disk or were refused.
@@ -78,7 +80,11 @@ class SpanWriter:
     ) -> bool:
         """Queue spans that a function gives, called in the writer's thread."""
         with self._changed:
-            if self._closed or len(self._waiting) >= MAX_WAITING or (self._size and self._size + size > MAX_WAITING_BYTES):
+            if (
+                self._closed
+                or len(self._waiting) >= MAX_WAITING
+                or (self._size and self._size + size > MAX_WAITING_BYTES)
+            ):
                 return False
             self._waiting.append(_Waiting(decode, size, done))
             self._size += size

@@ -21,7 +21,9 @@ def task_row(trace_id: str, spans: Sequence[StoredSpan]) -> Json:
     first = next((call for call in trace.calls if call.kind == "generate"), None)
     before = trace.messages(first.at)[:-1] if first is not None else ()
     root = next((each.span for each in spans if not each.span.parent_id), spans[0].span)
-    session = next((str(each.span.attributes["session.id"]) for each in spans if each.span.attributes.get("session.id")), "")
+    session = next(
+        (str(each.span.attributes["session.id"]) for each in spans if each.span.attributes.get("session.id")), ""
+    )
     return {
         "id": trace_id,
         "question": question,

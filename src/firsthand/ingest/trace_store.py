@@ -37,7 +37,7 @@ SCHEMA = Schema(
     (
         """
         CREATE TABLE resources (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, body BLOB NOT NULL);
-        CREATE TABLE spans (seq INTEGER PRIMARY KEY, trace TEXT NOT NULL, span TEXT NOT NULL, copy INTEGER NOT NULL,
+        CREATE TABLE spans (seq INTEGER PRIMARY KEY AUTOINCREMENT, trace TEXT NOT NULL, span TEXT NOT NULL, copy INTEGER NOT NULL,
             parent TEXT NOT NULL, name TEXT NOT NULL, what TEXT NOT NULL, label TEXT NOT NULL, start_ns INTEGER NOT NULL,
             end_ns INTEGER NOT NULL, error TEXT, model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL,
             cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
@@ -132,7 +132,7 @@ class TraceStore:
             self.folder.mkdir(parents=True, exist_ok=True)
         self.database = Database(self.folder / FILE, create=create, schema=SCHEMA)
         self.read_sealed: Callable[[TraceStore, str], list[tuple[Any, ...]]] | None = None
-        """Reads the spans of a trace that lie in segments, as rows; see `segments.py`."""
+        """Reads the spans of a trace that lie in segments, as rows; see `cold_segments.py`."""
         self._resources: dict[bytes, int] = {}
 
     @staticmethod
@@ -174,7 +174,8 @@ class TraceStore:
         """Insert one span; returns [1] if it is new, [] if it was here, [0] if it ended one that was here."""
         span = ready.span
         known = connection.execute(
-            "SELECT seq, digest, end_ns FROM spans WHERE trace = ? AND span = ? ORDER BY copy", (span.trace_id, span.span_id)
+            "SELECT seq, digest, end_ns FROM spans WHERE trace = ? AND span = ? ORDER BY copy",
+            (span.trace_id, span.span_id),
         ).fetchall()
         row = self._row(connection, ready, len(known))
         digest = row[-2]
@@ -254,14 +255,28 @@ class TraceStore:
         connection.execute(_REPLACE, summary.row())
 
     def add_score(
-        self, trace: str, name: str, scorer: str, value: float | None, failure: str | None = None, detail: Json | None = None
+        self,
+        trace: str,
+        name: str,
+        scorer: str,
+        value: float | None,
+        failure: str | None = None,
+        detail: Json | None = None,
     ) -> None:
         """Keep a score of a trace."""
         said = json.dumps(detail or {}, ensure_ascii=True, default=str)
         with self.database.write() as connection:
             connection.execute(
                 "INSERT INTO scores (trace, name, scorer, value, failure, detail, at_s) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (trace, plain(name), plain(scorer), value, None if failure is None else plain(failure), said, time.time()),
+                (
+                    trace,
+                    plain(name),
+                    plain(scorer),
+                    value,
+                    None if failure is None else plain(failure),
+                    said,
+                    time.time(),
+                ),
             )
             connection.execute(
                 "UPDATE traces SET changed = (SELECT max(changed) + 1 FROM traces) WHERE trace = ?", (trace,)
@@ -279,7 +294,9 @@ class TraceStore:
     def spans(self, trace: str) -> list[StoredSpan]:
         """All spans of a trace in the order of their arrival."""
         rows = self.database.read(f"SELECT {_SPAN} FROM spans WHERE trace = ? ORDER BY seq", (plain(trace),))
-        if self.read_sealed is not None:  # after the others: what is sealed meanwhile is then found twice, and never not
+        if (
+            self.read_sealed is not None
+        ):  # after the others: what is sealed meanwhile is then found twice, and never not
             seen = {row[0] for row in rows}
             rows += [row for row in self.read_sealed(self, plain(trace)) if row[0] not in seen]
         ids = {row[-2] for row in rows}

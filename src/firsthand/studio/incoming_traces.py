@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from firsthand.ingest.as_trace import trace_of
+from firsthand.ingest.cold_segments import read_sealed
 from firsthand.ingest.incoming_span import StoredSpan
-from firsthand.ingest.segments import read_sealed
 from firsthand.ingest.trace_store import TraceStore
 from firsthand.ingest.trace_summary import TraceSummary
 from firsthand.studio.incoming_rows import incoming_spans_json

@@ -36,7 +36,9 @@ def facts(span: IncomingSpan) -> SpanFacts:
     a = span.attributes
     what = _WHAT.get(str(a.get("langfuse.observation.type", "")).lower(), "span")
     usage, cost = _counts(a, "langfuse.observation.usage_details"), _counts(a, "langfuse.observation.cost_details")
-    cached = sum(value for name, value in usage.items() if name.startswith("input_") and "cache" in name and "creat" not in name)
+    cached = sum(
+        value for name, value in usage.items() if name.startswith("input_") and "cache" in name and "creat" not in name
+    )
     cached += usage.get("cache_read_input_tokens", 0)
     found = SpanFacts(
         what,

@@ -70,7 +70,10 @@ def content(span: IncomingSpan) -> SpanContent:
     found = SpanContent(_messages(a, "gen_ai.prompt"), _messages(a, "gen_ai.completion"))
     if str(a.get("traceloop.span.kind", "")).lower() == "tool":
         found.tool = text_of(a, "traceloop.entity.name") or span.name
-        found.arguments, found.result = parsed(a.get("traceloop.entity.input")), parsed(a.get("traceloop.entity.output"))
+        found.arguments, found.result = (
+            parsed(a.get("traceloop.entity.input")),
+            parsed(a.get("traceloop.entity.output")),
+        )
     return found
 
 

@@ -37,7 +37,14 @@ def routes(traces: IncomingTraces) -> list[Route]:
             return page(request, "incoming", title="Traces", found=None, filter="", sort="", base=_base(request))
         found = query.page(store, number_of(request, "start", 0))
         total = store.database.read("SELECT count(*) FROM traces")[0][0]
-        values = {"found": found, "filter": filter_text, "sort": sort, "num_traces": total, "sortable": SORTABLE, "when": _when}
+        values = {
+            "found": found,
+            "filter": filter_text,
+            "sort": sort,
+            "num_traces": total,
+            "sortable": SORTABLE,
+            "when": _when,
+        }
         if is_part(request) and found.start:
             return page(request, "parts/incoming_rows", **values)
         values["facets"] = query.facets(store)
@@ -54,7 +61,14 @@ def routes(traces: IncomingTraces) -> list[Route]:
         store, start = traces.store, number_of(request, "start", 0)
         rows = query.groups(store, by, start) if store is not None else []
         return page(
-            request, "incoming_groups", title=f"{by.capitalize()}s", by=by, rows=rows, filter=filter_text, when=_when, start=start
+            request,
+            "incoming_groups",
+            title=f"{by.capitalize()}s",
+            by=by,
+            rows=rows,
+            filter=filter_text,
+            when=_when,
+            start=start,
         )
 
     def show(request: Request) -> Response:

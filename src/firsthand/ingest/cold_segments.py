@@ -66,7 +66,9 @@ def seal(store: TraceStore, older_than_s: float, *, most: int = SEGMENT_SPANS, n
     for at in range(0, len(chosen), _PARTS):
         part = chosen[at : at + _PARTS]
         marks = ", ".join("?" * len(part))
-        held += store.database.read(f"SELECT {', '.join(SPAN_COLUMNS)} FROM spans WHERE trace IN ({marks}) ORDER BY seq", part)
+        held += store.database.read(
+            f"SELECT {', '.join(SPAN_COLUMNS)} FROM spans WHERE trace IN ({marks}) ORDER BY seq", part
+        )
     last_s = max(times[trace] for trace in chosen)
     day = datetime.fromtimestamp(last_s, UTC).strftime("%Y-%m-%d")
     name = f"day={day}/{int(last_s * 1000):014d}-{secrets.token_hex(4)}.parquet"
@@ -77,7 +79,9 @@ def seal(store: TraceStore, older_than_s: float, *, most: int = SEGMENT_SPANS, n
             "INSERT INTO segments VALUES (?, ?, ?, ?, ?)",
             (name, len(held), path.stat().st_size, min(times[trace] for trace in chosen), last_s),
         )
-        connection.executemany("INSERT INTO sealed VALUES (?, ?)", [(trace, name) for trace in {row[1] for row in held}])
+        connection.executemany(
+            "INSERT INTO sealed VALUES (?, ?)", [(trace, name) for trace in {row[1] for row in held}]
+        )
         connection.executemany("DELETE FROM spans WHERE seq = ?", [(row[0],) for row in held])
     return len(held)
 
@@ -171,7 +175,9 @@ def _write(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
             os.close(folder)
     except (duckdb.Error, OSError) as error:
         part.unlink(missing_ok=True)
-        raise StoreError(f"the segment {path} cannot be written ({str(error).splitlines()[0][:200]}): make room") from None
+        raise StoreError(
+            f"the segment {path} cannot be written ({str(error).splitlines()[0][:200]}): make room"
+        ) from None
     finally:
         Path(lines.name).unlink(missing_ok=True)
 
