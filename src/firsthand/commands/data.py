@@ -20,7 +20,7 @@ EXAMPLES = """
 firsthand data last --as sft --min-score 1 --out good.jsonl       # rejection sampling: then `firsthand train sft good.jsonl`
 firsthand data run-a run-b --as pairs --out pairs.jsonl           # best against worst of each task, and stored votes
 firsthand data last --as kto
-firsthand data traces --as tasks --filter 'has:error service:shop' --out regressions.toml   # then `firsthand run ./regressions.toml`
+firsthand data traces --as tasks --filter 'has:error service:shop' --out set.toml    # then `firsthand run ./set.toml`
 """
 
 

@@ -22,7 +22,7 @@ EXAMPLES = """
 firsthand studio
 firsthand studio --port 8900 --no-open
 firsthand studio --home /data/firsthand
-firsthand studio --port 4318 --keep 30d --redact 'ACME-[0-9]+'            # traces of OpenTelemetry programs, kept for 30 days
+firsthand studio --port 4318 --keep 30d --redact 'ACME-[0-9]+'    # traces of other programs, kept for 30 days
 firsthand studio --port 4318 --score 'rubric:judge=smollm2' --sample 0.1 --alert 'errors>0.1/1h' --alert-to alerts.jsonl
 """
 
@@ -142,7 +142,7 @@ def main(config: Config) -> int:
 
 
 def _intake(config: Config, settings: IntakeSettings) -> Intake | None:
-    """What receives traces; None, with a line that says so, where another process does already or the home cannot be written."""
+    """What receives traces; None, with a line that says so, where another process does or the home is not writable."""
     from firsthand.ingest.intake import Intake
 
     try:

@@ -1,8 +1,9 @@
-"""Alerts on received traces: a bound on a metric of a window of time, or an outlier by a control chart of the windows before.
+"""Alerts on received traces: a bound on a metric of a window of time, or an outlier by a control chart of the windows
+before.
 
-`errors>0.1/1h` is a bound. `seconds~3/5m` is a control chart of individuals (Shewhart): the last whole window lies more than 3
-sigma from the mean of the windows before it, sigma being their mean moving range / 1.128; for a share, such as errors, sigma is
-that of a p-chart, sqrt(p (1 - p) / n), where it is larger.
+`errors>0.1/1h` is a bound. `seconds~3/5m` is a control chart of individuals (Shewhart): the last whole window lies
+more than 3 sigma from the mean of the windows before it, sigma being their mean moving range / 1.128; for a share,
+such as errors, sigma is that of a p-chart, sqrt(p (1 - p) / n), where it is larger.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from firsthand.errors import ConfigError
@@ -149,5 +151,5 @@ class AlertRule:
 
 def chart_of(values: Sequence[float]) -> tuple[float, float]:
     """Centre and sigma of a control chart of individuals: the mean, and the mean moving range / 1.128."""
-    ranges = [abs(after - before) for before, after in zip(values, values[1:], strict=False)]
+    ranges = [abs(after - before) for before, after in pairwise(values)]
     return statistics.fmean(values), statistics.fmean(ranges) / _D2 if ranges else 0.0

@@ -1,7 +1,8 @@
-"""Turns the spans of a trace into a Trace: the record that scorers read, conversations are shown from, and data sets are made of.
+"""Turns the spans of a trace into a Trace: the record that scorers read, conversations are shown from, and data sets are
+made of.
 
-Generations become calls whose messages share the nodes of equal prefixes; tools and retrievals become tool calls; agents,
-chains and other spans become events. Nothing of the spans is changed: the store keeps them as they came.
+Generations become calls whose messages share the nodes of equal prefixes; tools and retrievals become tool calls;
+agents, chains and other spans become events. Nothing of the spans is changed: the store keeps them as they came.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Seals old traces: their spans move from SQLite into Parquet segments, immutable files that DuckDB reads. The extra `cold`.
+"""Seals old traces: their spans move from SQLite into Parquet segments, immutable files that DuckDB reads. The extra
+`cold`.
 
-A segment is written beside its name, synced, renamed, and only then entered into the store in the transaction that removes the
-spans there. A kill at any moment leaves the spans in exactly one of the two; a file that no row names is removed at the next
-start. Reading looks at SQLite first and at segments after it, so a trace that is sealed meanwhile is found twice, never not.
+A segment is written beside its name, synced, renamed, and only then entered into the store in the transaction that
+removes the spans there. A kill at any moment leaves the spans in exactly one of the two; a file that no row names is
+removed at the next start. Reading looks at SQLite first and at segments after it, so a trace that is sealed meanwhile
+is found twice, never not.
 """
 
 from __future__ import annotations

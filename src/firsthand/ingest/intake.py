@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from firsthand.errors import ConfigError, FirsthandError
@@ -43,7 +43,7 @@ class IntakeSettings:
     alerts: tuple[AlertRule, ...] = ()
     alert_to: str = ""
     """A file or a webhook."""
-    alert_rules: Rules = Rules()
+    alert_rules: Rules = field(default_factory=Rules)
     """The addresses that a webhook may have."""
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
 """Receives spans by OTLP over HTTP, in front of the Studio's pages: protobuf or JSON, gzip, bounded in size and time.
 
-On the loopback address any program of this machine may send spans, unless there is a key; it can read nothing. A browser may
-not: requests with a foreign Host, or with an Origin of any site, are refused before their body is read. The paths are those of
-OTLP, and those under which the SDKs of Langfuse and LangSmith send.
+On the loopback address any program of this machine may send spans, unless there is a key; it can read nothing. A
+browser may not: requests with a foreign Host, or with an Origin of any site, are refused before their body is read.
+The paths are those of OTLP, and those under which the SDKs of Langfuse and LangSmith send.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@
     @traced
     def answer(question): ...
 
-A call inside a call is a span below it; an error is recorded and raised on; a sampled-out root records nothing below it. Spans
-of OpenTelemetry that begin inside become children, and the span that is open around a root becomes its parent. What cannot be
-sent is dropped and counted: a program never waits for its traces.
+A call inside a call is a span below it; an error is recorded and raised on; a sampled-out root records nothing below
+it. Spans of OpenTelemetry that begin inside become children, and the span that is open around a root becomes its
+parent. What cannot be sent is dropped and counted: a program never waits for its traces.
 """
 
 from __future__ import annotations

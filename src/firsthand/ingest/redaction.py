@@ -1,8 +1,9 @@
-"""Redacts spans before they are kept: secrets by the names of attributes, by their known shapes, and by one's own patterns.
+"""Redacts spans before they are kept: secrets by the names of attributes, by their known shapes, and by one's own
+patterns.
 
-It runs in the one writer, so spans of every sender pass it. A cheap look at the whole span comes first: only one that may hold
-a secret is gone through value by value. Whatever fails while a value is looked at puts `[redacted: error]` in its place: the
-value is never kept as it came.
+It runs in the one writer, so spans of every sender pass it. A cheap look at the whole span comes first: only one that
+may hold a secret is gone through value by value. Whatever fails while a value is looked at puts `[redacted: error]`
+in its place: the value is never kept as it came.
 """
 
 from __future__ import annotations
@@ -213,7 +214,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circ
 
 
 def _has_named(low: str) -> bool:
-    for word in _NAMED_WORDS:
+    for word in _NAMED_WORDS:  # noqa: SIM110  `any` takes twice the time
         if word in low:
             return True
     return False

@@ -33,9 +33,7 @@ def size_of(text: str, name: str = "keep_size") -> int:
 
 def used_bytes(store: TraceStore) -> int:
     """Bytes of the spans that are kept: the used pages of the SQLite file, and the segments."""
-    size, pages, free = (
-        store.database.read(f"PRAGMA {name}")[0][0] for name in ("page_size", "page_count", "freelist_count")
-    )
+    size, pages, free = _pages(store)
     segments = store.database.read("SELECT coalesce(sum(bytes), 0) FROM segments")[0][0]
     return int(size * (pages - free) + segments)
 
@@ -74,9 +72,7 @@ def remove_beyond(store: TraceStore, most_bytes: int) -> int:
 
 def give_back(store: TraceStore) -> bool:
     """Give the room of what was removed back to the disk, where it is more than half of the file; True if it did."""
-    size, pages, free = (
-        store.database.read(f"PRAGMA {name}")[0][0] for name in ("page_size", "page_count", "freelist_count")
-    )
+    size, pages, free = _pages(store)
     if free * 2 < pages or free * size < _FREE_BYTES:
         return False
     store.database.read("VACUUM")
@@ -95,6 +91,14 @@ def _remove_hot(store: TraceStore, cutoff: float) -> int:
         for table in ("spans", "scores", "traces"):
             connection.executemany(f"DELETE FROM {table} WHERE trace = ?", rows)
     return len(rows)
+
+
+def _pages(store: TraceStore) -> tuple[int, int, int]:
+    """Bytes of a page, number of pages, and how many of them are free."""
+    size, pages, free = (
+        store.database.read(f"PRAGMA {each}")[0][0] for each in ("page_size", "page_count", "freelist_count")
+    )
+    return int(size), int(pages), int(free)
 
 
 def _count(store: TraceStore) -> int:

@@ -1,7 +1,9 @@
-"""The one writer of received spans: a thread that decodes, redacts and keeps what waits, several requests in one transaction.
+"""The one writer of received spans: a thread that decodes, redacts and keeps what waits, several requests in one
+transaction.
 
-A request is answered after its transaction is on disk, so what a sender was told is kept is kept, whenever the process is
-killed. What waits is bounded in bytes; a full queue, a full disk or a closed writer is an answer that senders retry.
+A request is answered after its transaction is on disk, so what a sender was told is kept is kept, whenever the
+process is killed. What waits is bounded in bytes; a full queue, a full disk or a closed writer is an answer that
+senders retry.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Scores received traces by any scorer or judge, a sample of them, once they are complete.
 
-A trace counts as complete when its root has come and nothing has arrived for a while. The sample is drawn by the trace's id, so
-the same traces are taken by every scorer and after every restart.
+A trace counts as complete when its root has come and nothing has arrived for a while. The sample is drawn by the
+trace's id, so the same traces are taken by every scorer and after every restart.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Keeps spans of other programs in one SQLite file of the data home, and reads them back.
 
-A span is kept once however often it is sent; one that comes under a known id with other contents is kept beside the first. One
-sent before its end is replaced when it has ended. Every table row that a list shows is kept up to date in the transaction that
-adds the spans, so that no page counts spans.
+A span is kept once however often it is sent; one that comes under a known id with other contents is kept beside the
+first. One sent before its end is replaced when it has ended. Every table row that a list shows is kept up to date in
+the transaction that adds the spans, so that no page counts spans.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ SCHEMA = Schema(
     (
         """
         CREATE TABLE resources (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, body BLOB NOT NULL);
-        CREATE TABLE spans (seq INTEGER PRIMARY KEY AUTOINCREMENT, trace TEXT NOT NULL, span TEXT NOT NULL, copy INTEGER NOT NULL,
-            parent TEXT NOT NULL, name TEXT NOT NULL, what TEXT NOT NULL, label TEXT NOT NULL, start_ns INTEGER NOT NULL,
+        CREATE TABLE spans (seq INTEGER PRIMARY KEY AUTOINCREMENT, trace TEXT NOT NULL, span TEXT NOT NULL,
+            copy INTEGER NOT NULL, parent TEXT NOT NULL, name TEXT NOT NULL, what TEXT NOT NULL, label TEXT NOT NULL, start_ns INTEGER NOT NULL,
             end_ns INTEGER NOT NULL, error TEXT, model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL,
             cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
             redactions INTEGER NOT NULL, resource INTEGER NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL);

@@ -1,7 +1,7 @@
 """Translates a span's attributes, whatever dialect they are in: the columns of the store, and later its messages.
 
-Spans often mix dialects (Langfuse's SDK over the GenAI conventions, say): the first dialect that says something is believed,
-and the others fill in what it leaves open.
+Spans often mix dialects (Langfuse's SDK over the GenAI conventions, say): the first dialect that says something is
+believed, and the others fill in what it leaves open.
 """
 
 from __future__ import annotations

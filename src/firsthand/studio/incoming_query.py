@@ -127,7 +127,8 @@ class IncomingQuery:
         where, values = self._where()
         found = {}
         for field in ("service", "model", "name", "user", "session"):
-            sql = f"SELECT {field}, count(*) AS n FROM traces WHERE {where} AND {field} <> '' GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?"
+            condition = f"{where} AND {field} <> ''"
+            sql = f"SELECT {field}, count(*) AS n FROM traces WHERE {condition} GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?"
             found[field] = [(str(value), int(count)) for value, count in store.database.read(sql, (*values, most))]
         return found
 

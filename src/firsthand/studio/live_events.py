@@ -1,7 +1,7 @@
 """One stream of events for each tab: it tells that runs, or a run, have changed, and the page asks for what it shows.
 
-A topic is `runs`, `traces`, or `run:ID`. Its version is a short text that changes with what it stands for; it is read from the files a
-few times a second, so that runs of any process are followed.
+A topic is `runs`, `traces`, or `run:ID`. Its version is a short text that changes with what it stands for; it is read
+from the files a few times a second, so that runs of any process are followed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Reads OpenTelemetry's semantic conventions for generative AI, of the releases before and after their own repository.
 
-Messages come as attributes (`gen_ai.input.messages`), as events of the span (`gen_ai.client.inference.operation.details`), or, from
-older instrumentations, as one event each (`gen_ai.user.message`, `gen_ai.choice`).
+Messages come as attributes (`gen_ai.input.messages`), as events of the span
+(`gen_ai.client.inference.operation.details`), or, from older instrumentations, as one event each
+(`gen_ai.user.message`, `gen_ai.choice`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads Langfuse's attributes, which its SDKs put on OpenTelemetry spans: `langfuse.observation.*` and `langfuse.trace.*`."""
+"""Reads Langfuse's attributes of OpenTelemetry spans: `langfuse.observation.*` and `langfuse.trace.*`."""
 
 from __future__ import annotations
 
@@ -36,10 +36,7 @@ def facts(span: IncomingSpan) -> SpanFacts:
     a = span.attributes
     what = _WHAT.get(str(a.get("langfuse.observation.type", "")).lower(), "span")
     usage, cost = _counts(a, "langfuse.observation.usage_details"), _counts(a, "langfuse.observation.cost_details")
-    cached = sum(
-        value for name, value in usage.items() if name.startswith("input_") and "cache" in name and "creat" not in name
-    )
-    cached += usage.get("cache_read_input_tokens", 0)
+    cached = usage.get("cache_read_input_tokens", usage.get("input_cached_tokens", usage.get("input_cache_read", 0)))
     found = SpanFacts(
         what,
         text_of(a, "langfuse.observation.model.name"),

@@ -1,4 +1,6 @@
-"""Reads OpenInference, the conventions of Phoenix: span kinds, flattened messages, token counts and costs, sessions and users."""
+"""Reads OpenInference, the conventions of Phoenix: span kinds, flattened messages, token counts and costs, sessions and
+users.
+"""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def message(role: object, parts: Iterable[Part]) -> Message:
 
 
 def messages_in(value: Any) -> list[Message]:
-    """The messages of a list in the layout of OpenAI, Anthropic, the GenAI conventions or LangChain; a text is one of a user."""
+    """The messages of a list as OpenAI, Anthropic, the GenAI conventions or LangChain lay them out; a text is a user's."""
     value = parsed(value)
     if isinstance(value, dict):
         for name in ("messages", "input", "output", "choices", "generations"):
