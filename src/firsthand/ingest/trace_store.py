@@ -38,10 +38,11 @@ SCHEMA = Schema(
         """
         CREATE TABLE resources (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, body BLOB NOT NULL);
         CREATE TABLE spans (seq INTEGER PRIMARY KEY AUTOINCREMENT, trace TEXT NOT NULL, span TEXT NOT NULL,
-            copy INTEGER NOT NULL, parent TEXT NOT NULL, name TEXT NOT NULL, what TEXT NOT NULL, label TEXT NOT NULL, start_ns INTEGER NOT NULL,
-            end_ns INTEGER NOT NULL, error TEXT, model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL,
-            cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
-            redactions INTEGER NOT NULL, resource INTEGER NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL);
+            copy INTEGER NOT NULL, parent TEXT NOT NULL, name TEXT NOT NULL, what TEXT NOT NULL, label TEXT NOT NULL,
+            start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, error TEXT, model TEXT NOT NULL,
+            prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+            cost_usd REAL NOT NULL, redactions INTEGER NOT NULL, resource INTEGER NOT NULL, digest BLOB NOT NULL,
+            body BLOB NOT NULL);
         CREATE UNIQUE INDEX spans_by_id ON spans (trace, span, copy);
         CREATE TABLE traces (trace TEXT NOT NULL PRIMARY KEY, first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
             num_spans INTEGER NOT NULL, num_errors INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,

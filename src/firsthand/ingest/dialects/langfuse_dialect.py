@@ -78,7 +78,7 @@ def _shown(*values: Any) -> str:
             continue
         if isinstance(value, str) and value[:1] == '"' and isinstance(inner := _unquoted(value), str):
             return inner[:300]
-        if isinstance(value, str) and len(value) < 20_000 and ('"messages"' in value or '"role"' in value):
+        if isinstance(value, str) and len(value) < 20_000 and value[:1] in ("{", "["):
             return preview(messages_in(value)) or value[:300]
         return shown(value)[:300]
     return ""

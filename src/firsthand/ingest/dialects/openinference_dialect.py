@@ -25,7 +25,7 @@ from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult
 
 _WHAT: dict[str, SpanKind] = {
     "LLM": "generate", "EMBEDDING": "embed", "CHAIN": "chain", "RETRIEVER": "retrieve", "RERANKER": "rerank",
-    "TOOL": "tool", "AGENT": "agent", "GUARDRAIL": "guard", "EVALUATOR": "evaluate",
+    "TOOL": "tool", "AGENT": "agent", "PROMPT": "chain", "GUARDRAIL": "guard", "EVALUATOR": "evaluate",
 }  # fmt: skip
 
 
@@ -131,6 +131,6 @@ def _value_preview(a: Json, name: str) -> str:
     value = a.get(name)
     if not isinstance(value, str):
         return shown(value)[:300] if value is not None else ""
-    if len(value) < 20_000 and value[:1] in ("{", "[") and '"messages"' in value:
+    if len(value) < 20_000 and value[:1] in ("{", "["):
         return preview(messages_in(value)) or value[:300]
     return value[:300]

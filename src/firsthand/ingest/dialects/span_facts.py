@@ -173,10 +173,14 @@ def messages_in(value: Any) -> list[Message]:
         for name in ("messages", "input", "output", "choices", "generations"):
             if isinstance(value.get(name), list) and value[name]:
                 return messages_in(value[name])
-        if value.keys() & {"role", "content", "parts", "message", "lc"}:
+        if value.keys() & {"role", "content", "parts", "message", "lc", "data"}:
             value = [value]
         else:
-            texts = [value[name] for name in _SAID_IN if isinstance(value.get(name), str)]
+            given = value.get("args")  # a decorated function with one argument
+            alone = (
+                isinstance(given, list) and len(given) == 1 and isinstance(given[0], str) and not value.get("kwargs")
+            )
+            texts = given if alone else [value[name] for name in _SAID_IN if isinstance(value.get(name), str)]
             return [Message("user", (Text(texts[0] if texts else shown(value)),))]
     if not isinstance(value, list):
         return [Message("user", (Text(shown(value)),))] if value not in (None, "") else []
@@ -195,6 +199,8 @@ def one_message(body: Any) -> Message:
         kind = str(kinds[-1]) if isinstance(kinds, list) and kinds else ""
         inner = cast(Json, body["kwargs"])
         body = inner | {"role": inner.get("role") or _LANGCHAIN.get(kind.removesuffix("Chunk"), "user")}
+    if isinstance(body.get("data"), dict) and "content" in body["data"]:  # and another one
+        body = cast(Json, body["data"]) | {"role": body.get("type")}
     role = body.get("role") or body.get("type") or "user"
     parts: list[Part] = []
     for each in _listed(body.get("parts", body.get("content"))):
