@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from firsthand.message import Json
 from firsthand.model import Usage
@@ -58,8 +58,7 @@ class IncomingSpan:
         return body
 
 
-@dataclass(frozen=True)
-class StoredSpan:
+class StoredSpan(NamedTuple):
     """A span of the store with what its dialect says of it."""
 
     seq: int
@@ -69,6 +68,6 @@ class StoredSpan:
     label: str = ""
     """The name of the tool or the agent."""
     model: str = ""
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     copy: int = 0
     """Above 0 for a span whose id was sent before with other contents."""

@@ -7,7 +7,7 @@ with a remark.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from firsthand.ingest.incoming_span import StoredSpan
 
@@ -15,8 +15,7 @@ NO_PARENT, LOOP, BACKWARDS = "its parent has not come", "its parents form a loop
 UNFINISHED, AGAIN = "it has not ended", "its id came twice"
 
 
-@dataclass(frozen=True)
-class PlacedSpan:
+class PlacedSpan(NamedTuple):
     """A span with its place in the tree."""
 
     stored: StoredSpan
