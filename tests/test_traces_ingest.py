@@ -256,13 +256,13 @@ def test_one_request_that_cannot_be_kept_does_not_spoil_others(
 
     writer.submit_spans(slow, 1, lambda outcome: None)
     for number, name in enumerate(("good", "poison", "fine"), 1):
-        body = otlp.as_json(otlp.span(number, number, name=name))
-        writer.submit(
-            body,
-            "json",
-            "",
-            lambda outcome, name=name: (outcomes.setdefault(name, outcome), name == "fine" and ended.set()),
-        )  # type: ignore[misc]
+
+        def done(outcome: Outcome, name: str = name) -> None:
+            outcomes[name] = outcome
+            if len(outcomes) == 3:
+                ended.set()
+
+        writer.submit(otlp.as_json(otlp.span(number, number, name=name)), "json", "", done)
     held.set()
     assert ended.wait(10)
     writer.close()
@@ -369,8 +369,8 @@ def test_children_lie_under_their_parents_by_their_start() -> None:
 def test_missing_parents_loops_and_clocks_are_shown_with_a_remark() -> None:
     found = placed(
         otlp.span(1, 2, 9, "orphan"), otlp.span(1, 3, 4, "x", start_s=1), otlp.span(1, 4, 5, "y", start_s=0.5),
-        otlp.span(1, 5, 3, "z", start_s=2), otlp.span(1, 6, 6, "self", start_s=3), otlp.span(1, 7, 6, "back", took_s=-1.0, start_s=4),
-        otlp.span(1, 8, 4, "under"),
+        otlp.span(1, 5, 3, "z", start_s=2), otlp.span(1, 6, 6, "self", start_s=3),
+        otlp.span(1, 7, 6, "back", took_s=-1.0, start_s=4), otlp.span(1, 8, 4, "under"),
     )  # fmt: skip
     assert found == [
         ("orphan", 0, (NO_PARENT,)), ("y", 0, (LOOP,)), ("under", 1, ()), ("x", 1, ()), ("z", 2, ()), ("self", 0, (LOOP,)),
@@ -452,7 +452,7 @@ def test_values_of_secret_names_are_replaced(name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "the basic understanding of tokens", "llm.token_count.prompt 12", "bearer authentication", "sk-short", "my secret plan",
+        "the basic understanding of tokens", "llm.token_count.prompt 12", "bearer authentication", "sk-short", "my secret",
         "https://example.org/a@b?c=d", "eyJust words", "AKIAlower", "max_tokens: 500", "2026-11-27T00:00:00",
     ],
 )  # fmt: skip
@@ -493,42 +493,31 @@ def test_redaction_that_fails_keeps_nothing_of_the_value(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "unit", ["://", "-----BEGIN PRIVATE KEY-----", "sk-", "password=", "eyJ", "a://b:", "bearer ", "secret:\\"]
+    "unit", ["://", "-----BEGIN PRIVATE KEY-----", "sk-", "password=", "eyJ", "a://b:", "bearer ", "secret:\\", "x"]
 )
-def test_rules_take_time_linear_in_the_text(unit: str) -> None:
-    import time
-
-    def seconds(size: int) -> float:
-        span = one(prompt=unit * (size // len(unit)))
-        began = time.process_time()
-        Redactor().redact(span)
-        return time.process_time() - began
-
-    small = min(seconds(20_000) for _ in range(3))
-    assert min(seconds(160_000) for _ in range(2)) < 30 * small + 0.05, "8 times the text"
+def test_long_texts_made_to_slow_the_rules_down_end(unit: str) -> None:
+    span = one(prompt=unit * (400_000 // len(unit)) + " AKIAIOSFODNN7EXAMPLE")  # a square of this would be minutes
+    Redactor().redact(span)
+    assert "AKIA" not in span.attributes["prompt"]
 
 
 # -- read --
 
 CHAT = [{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]
-SAID = [
-    {
-        "role": "assistant",
-        "parts": [{"type": "tool_call", "id": "c1", "name": "w", "arguments": {"q": 1}}],
-        "finish_reason": "stop",
-    }
-]
+CALL = {"type": "tool_call", "id": "c1", "name": "w", "arguments": {"q": 1}}
+SAID = [{"role": "assistant", "parts": [CALL], "finish_reason": "stop"}]
+OPENAI_CALL = {"id": "c1", "type": "function", "function": {"name": "w", "arguments": '{"q": 1}'}}
 LANGFUSE = "langfuse.observation."
 SPANS: dict[str, dict[str, Any]] = {
     "GenAI": {
-        "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "m", "gen_ai.response.model": "m-1",
-        "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 4, "gen_ai.usage.cache_read.input_tokens": 3,
+        "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "m",
+        "gen_ai.response.model": "m-1", "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 4, "gen_ai.usage.cache_read.input_tokens": 3,
         "gen_ai.conversation.id": "s", "user.id": "u", "gen_ai.input.messages": json.dumps(CHAT),
         "gen_ai.output.messages": json.dumps(SAID), "gen_ai.usage.cost": 0.5,
     },
     "OpenInference": {
-        "openinference.span.kind": "LLM", "llm.model_name": "m-1", "llm.token_count.prompt": 10, "llm.token_count.completion": 4,
-        "llm.token_count.prompt_details.cache_read": 3, "llm.cost.total": 0.5, "session.id": "s", "user.id": "u",
+        "openinference.span.kind": "LLM", "llm.model_name": "m-1", "llm.token_count.prompt": 10,
+        "llm.token_count.completion": 4, "llm.token_count.prompt_details.cache_read": 3, "llm.cost.total": 0.5, "session.id": "s", "user.id": "u",
         "llm.input_messages.0.message.role": "user", "llm.input_messages.0.message.contents.0.message_content.text": "hi",
         "llm.input_messages.0.message.contents.0.message_content.type": "text",
         "llm.output_messages.0.message.role": "assistant",
@@ -549,8 +538,7 @@ SPANS: dict[str, dict[str, Any]] = {
         LANGFUSE + "usage_details": '{"input": 10, "output": 4, "input_cached_tokens": 3}',
         LANGFUSE + "cost_details": '{"input": 0.2, "output": 0.3}', "session.id": "s", "langfuse.user.id": "u",
         LANGFUSE + "input": '[{"role": "user", "content": "hi"}]',
-        LANGFUSE + "output": '{"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function", "function":'
-        ' {"name": "w", "arguments": "{\\"q\\": 1}"}}]}',
+        LANGFUSE + "output": json.dumps({"role": "assistant", "content": None, "tool_calls": [OPENAI_CALL]}),
     },
 }  # fmt: skip
 
@@ -571,7 +559,9 @@ TOOLS: dict[str, dict[str, Any]] = {
         "gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "w", "gen_ai.tool.call.arguments": '{"q": 1}',
         "gen_ai.tool.call.result": "rain",
     },
-    "OpenInference": {"openinference.span.kind": "TOOL", "tool.name": "w", "input.value": '{"q": 1}', "output.value": "rain"},
+    "OpenInference": {
+        "openinference.span.kind": "TOOL", "tool.name": "w", "input.value": '{"q": 1}', "output.value": "rain",
+    },
     "OpenLLMetry": {
         "traceloop.span.kind": "tool", "traceloop.entity.name": "w", "traceloop.entity.input": '{"q": 1}',
         "traceloop.entity.output": "rain",
@@ -631,9 +621,8 @@ def test_generations_of_one_conversation_share_its_messages() -> None:
     tool = one(**TOOLS["OpenInference"])
     tool.span_id, tool.start_ns = "3" * 16, first.start_ns + 2
     trace = trace_of(
-        "t",
-        [StoredSpan(n, s, w) for n, (s, w) in enumerate([(second, "generate"), (tool, "tool"), (first, "generate")])],
-    )  # type: ignore[arg-type]
+        "t", [StoredSpan(0, second, "generate"), StoredSpan(1, tool, "tool"), StoredSpan(2, first, "generate")]
+    )
     assert [node.parent for node in trace.nodes] == [None, 0, 1, 2]
     assert trace.nodes[2].message.parts == (ToolResult("c1", "", "rain"),)
     assert [(call.kind, call.at, call.nodes) for call in trace.calls] == [
