@@ -511,13 +511,15 @@ LANGFUSE = "langfuse.observation."
 SPANS: dict[str, dict[str, Any]] = {
     "GenAI": {
         "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "m",
-        "gen_ai.response.model": "m-1", "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 4, "gen_ai.usage.cache_read.input_tokens": 3,
+        "gen_ai.response.model": "m-1", "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 4,
+        "gen_ai.usage.cache_read.input_tokens": 3,
         "gen_ai.conversation.id": "s", "user.id": "u", "gen_ai.input.messages": json.dumps(CHAT),
         "gen_ai.output.messages": json.dumps(SAID), "gen_ai.usage.cost": 0.5,
     },
     "OpenInference": {
         "openinference.span.kind": "LLM", "llm.model_name": "m-1", "llm.token_count.prompt": 10,
-        "llm.token_count.completion": 4, "llm.token_count.prompt_details.cache_read": 3, "llm.cost.total": 0.5, "session.id": "s", "user.id": "u",
+        "llm.token_count.completion": 4, "llm.token_count.prompt_details.cache_read": 3, "llm.cost.total": 0.5,
+        "session.id": "s", "user.id": "u",
         "llm.input_messages.0.message.role": "user", "llm.input_messages.0.message.contents.0.message_content.text": "hi",
         "llm.input_messages.0.message.contents.0.message_content.type": "text",
         "llm.output_messages.0.message.role": "assistant",
