@@ -72,7 +72,7 @@ def client(home: Path) -> Iterator[TestClient]:
                     HOSTILE,
                     HOSTILE,
                     1,
-                    **{"session.id": SHORT, "user.id": SHORT, "llm.model_name": HOSTILE, HOSTILE: HOSTILE},
+                    **{"llm.model_name": HOSTILE, HOSTILE: HOSTILE, **PERSON},
                 ),
                 otlp.span(
                     4,
