@@ -631,3 +631,48 @@ def test_generations_of_one_conversation_share_its_messages() -> None:
         ("generate", 0, (1,)), ("tool", 1, ()), ("generate", 2, (3,)),
     ]  # fmt: skip
     assert trace.answer == "It rains."
+
+
+def test_a_call_that_a_framework_and_its_sdk_record_is_one_call() -> None:
+    outer, between, inner, later = (one(**SPANS["OpenInference"]) for _ in range(4))
+    for number, (span, parent) in enumerate(((outer, ""), (between, "0"), (inner, "1"), (later, "")), 0):
+        span.span_id, span.parent_id, span.start_ns = str(number), parent, span.start_ns + number
+    whats = ("generate", "chain", "generate", "generate")
+    stored = [StoredSpan(0, span, what) for span, what in zip((outer, between, inner, later), whats, strict=True)]  # type: ignore[arg-type]
+    assert [call.detail["span"] for call in trace_of("t", stored).calls if call.kind == "generate"] == ["0", "3"]
+
+
+# -- gRPC --
+
+
+def test_spans_come_over_grpc(store: TraceStore, writer: SpanWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+        ExportTraceServiceRequest,
+        ExportTraceServiceResponse,
+    )
+
+    from firsthand.ingest.otlp_grpc import serve_grpc
+
+    port, end = serve_grpc(writer, 0, "right")
+    try:
+        with pytest.raises(ConfigError, match="grpc-port"):
+            serve_grpc(writer, port)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            export = channel.unary_unary(
+                "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+                request_serializer=ExportTraceServiceRequest.SerializeToString,
+                response_deserializer=ExportTraceServiceResponse.FromString,
+            )
+            request = ExportTraceServiceRequest.FromString(otlp.as_protobuf(otlp.span(1, 2, name="a"), otlp.span(0, 1)))
+            with pytest.raises(grpc.RpcError) as refused:
+                export(request, metadata=[("authorization", "Bearer wrong")])
+            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            answer = export(request, metadata=[("authorization", "Bearer right")], timeout=30)
+            assert answer.partial_success.rejected_spans == 1 and [each.span.name for each in spans_of(store)] == ["a"]
+            monkeypatch.setattr(span_writer, "MAX_WAITING", 0)
+            with pytest.raises(grpc.RpcError) as full:
+                export(request, metadata=[("x-api-key", "right")], timeout=30)
+            assert full.value.code() == grpc.StatusCode.UNAVAILABLE
+    finally:
+        end()

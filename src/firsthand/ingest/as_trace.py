@@ -20,6 +20,8 @@ from firsthand.trace import Call, Event, Failure, Node, Trace
 
 BENCHMARK = "traces"
 _REQUEST = "0" * 64
+_NEAR = 8
+"""A generation so many spans below another is a part of it."""
 
 
 class _Conversation:
@@ -54,13 +56,14 @@ def trace_of(trace_id: str, spans: Sequence[StoredSpan]) -> Trace:
     calls: list[Call] = []
     events: list[Event] = []
     at: int | None = None
+    inner = _inner_generations(ordered)
     for each in ordered:
         span = each.span
         began = max(0, span.start_ns - first) / 1e9
         took = max(0, span.end_ns - span.start_ns) / 1e9
         held = _content(each)
         id = f":{len(calls)}"
-        if each.what == "generate":
+        if each.what == "generate" and span.span_id not in inner:
             at = said.path(held.asked)
             nodes = tuple(dict.fromkeys(said.node(at, answer) for answer in held.answered))
             detail = {"name": span.name, "model": each.model, "span": span.span_id}
@@ -89,6 +92,24 @@ def trace_of(trace_id: str, spans: Sequence[StoredSpan]) -> Trace:
         events=tuple(events), answer=answer or None, stop_reason="done" if error is None else "error",
         error=None if error is None else Failure("span", error),
     )  # fmt: skip
+
+
+def _inner_generations(spans: Sequence[StoredSpan]) -> set[str]:
+    """The generations below other generations: the same call, as a framework and the SDK under it both record it."""
+    by_id = {each.span.span_id: each for each in spans}
+    found = set()
+    for each in spans:
+        if each.what != "generate":
+            continue
+        above = by_id.get(each.span.parent_id)
+        for _ in range(_NEAR):
+            if above is None or above is each:
+                break
+            if above.what == "generate":
+                found.add(each.span.span_id)
+                break
+            above = by_id.get(above.span.parent_id)
+    return found
 
 
 def question_of(spans: Sequence[StoredSpan]) -> str:

@@ -18,6 +18,7 @@ from firsthand.studio.branch_conversation import message_blocks
 from firsthand.studio.span_detail import MAX_JSON_CHARS, MAX_PROMPT_MESSAGES, SpanDetail, SpanMessage
 
 MAX_VALUE_CHARS = 4000
+MAX_RAW_VALUE_CHARS = 200_000
 
 
 def incoming_spans_json(title: str, spans: Sequence[StoredSpan]) -> Json:
@@ -88,6 +89,11 @@ def incoming_detail(spans: Sequence[StoredSpan], ref: str) -> SpanDetail:
     )
 
 
+def shown_spans(spans: Sequence[StoredSpan]) -> str:
+    """What is kept of the spans as JSON to read, with very long texts cut."""
+    return json.dumps(_short(raw_spans(spans), 0, MAX_RAW_VALUE_CHARS), ensure_ascii=False, indent=1, default=str)
+
+
 def raw_spans(spans: Sequence[StoredSpan]) -> Json:
     """Everything that is kept of the spans, for JSON."""
     return {
@@ -116,16 +122,16 @@ def _json(data: Json) -> str:
     return json.dumps(_short(data, 0), ensure_ascii=False, indent=1, default=str)
 
 
-def _short(value: Any, depth: int) -> Any:
+def _short(value: Any, depth: int, most: int = MAX_VALUE_CHARS) -> Any:
     """The data with long texts cut: a text of 100 MB is in the raw download."""
     if isinstance(value, str):
-        over = len(value) - MAX_VALUE_CHARS
-        return value if over <= 0 else f"{value[:MAX_VALUE_CHARS]}… ({over:,} more characters)"
+        over = len(value) - most
+        return value if over <= 0 else f"{value[:most]}… ({over:,} more characters)"
     if depth > 100:
         return "…"
     if isinstance(value, dict):
-        return {str(key)[:500]: _short(each, depth + 1) for key, each in value.items()}
-    return [_short(each, depth + 1) for each in value] if isinstance(value, list) else value
+        return {str(key)[:500]: _short(each, depth + 1, most) for key, each in value.items()}
+    return [_short(each, depth + 1, most) for each in value] if isinstance(value, list) else value
 
 
 def _ms(ns: int) -> float:

@@ -17,7 +17,7 @@ ROLES: dict[str, Role] = {
     "model": "assistant", "tool": "tool", "function": "tool",
 }  # fmt: skip
 
-_SAID_IN = ("input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
+_SAID_IN = ("message", "input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
 _LANGCHAIN = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
 
 
@@ -173,7 +173,7 @@ def messages_in(value: Any) -> list[Message]:
         for name in ("messages", "input", "output", "choices", "generations"):
             if isinstance(value.get(name), list) and value[name]:
                 return messages_in(value[name])
-        if value.keys() & {"role", "content", "parts", "message", "lc", "data"}:
+        if value.keys() & {"role", "content", "parts", "lc", "data"} or isinstance(value.get("message"), dict):
             value = [value]
         else:
             given = value.get("args")  # a decorated function with one argument

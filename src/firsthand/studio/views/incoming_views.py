@@ -15,7 +15,7 @@ from firsthand.ingest.as_trace import question_of
 from firsthand.ingest.task_rows import task_row
 from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.incoming_query import SORTABLE, IncomingQuery
-from firsthand.studio.incoming_rows import incoming_detail, raw_spans
+from firsthand.studio.incoming_rows import incoming_detail, raw_spans, shown_spans
 from firsthand.studio.incoming_traces import IncomingTraces
 from firsthand.studio.rendering import is_part, page
 from firsthand.studio.trace_copies import as_examples
@@ -81,7 +81,7 @@ def routes(traces: IncomingTraces) -> list[Route]:
         assert store is not None
         before, after = IncomingQuery.parse(filter_text, sort).beside(store, kept.summary)
         leaf = number_of(request, "leaf", -1, least=-1)
-        raw = json.dumps(raw_spans(kept.spans), ensure_ascii=False, indent=1, default=str) if view == "raw" else ""
+        raw = shown_spans(kept.spans) if view == "raw" else ""
         return page(
             request,
             "incoming_trace",
