@@ -83,7 +83,7 @@ def trace(sent: tuple[TraceStore, dict[str, TraceSummary]], name: str) -> Trace:
 @pytest.mark.parametrize("name", NAMES + MORE)
 def test_a_program_shows_up_unchanged(sent: tuple[TraceStore, dict[str, TraceSummary]], name: str) -> None:
     if name in MORE and not THOROUGH:
-        pytest.skip("the SDKs for traces cannot be installed")
+        pytest.skip("the SDKs for traces are installed by FIRSTHAND_THOROUGH alone")
     one = sent[1][name]
     assert one.has_root and one.num_errors == 0 and one.model == "scripted" and one.output.startswith("yes")
     assert QUESTION in one.input and one.prompt_tokens > 0 and one.completion_tokens > 0

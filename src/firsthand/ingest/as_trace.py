@@ -15,7 +15,7 @@ from firsthand.ingest.dialects.span_facts import SpanContent, shown
 from firsthand.ingest.incoming_span import StoredSpan
 from firsthand.ingest.span_tree import arranged
 from firsthand.ingest.translate import content_of
-from firsthand.message import Message, assistant, canonical, user
+from firsthand.message import Json, Message, assistant, canonical, user
 from firsthand.trace import Call, Event, Failure, Node, Trace
 
 BENCHMARK = "traces"
@@ -66,11 +66,11 @@ def trace_of(trace_id: str, spans: Sequence[StoredSpan]) -> Trace:
         if each.what == "generate" and span.span_id not in inner:
             at = said.path(held.asked)
             nodes = tuple(dict.fromkeys(said.node(at, answer) for answer in held.answered))
-            detail = {"name": span.name, "model": each.model, "span": span.span_id}
-            calls.append(Call(id, "generate", at, began, took, _REQUEST, each.usage, nodes, detail, error=span.error))
+            held_in: Json = {"name": span.name, "model": each.model, "span": span.span_id}
+            calls.append(Call(id, "generate", at, began, took, _REQUEST, each.usage, nodes, held_in, error=span.error))
             at = nodes[-1] if nodes else at
         elif each.what in ("tool", "retrieve", "rerank", "embed"):
-            detail = {
+            detail: Json = {
                 "name": each.label or held.tool or span.name,
                 "arguments": held.arguments if held.arguments is not None else _words(held.asked),
                 "result": shown(held.result) if held.result is not None else _words(held.answered),
@@ -95,7 +95,7 @@ def trace_of(trace_id: str, spans: Sequence[StoredSpan]) -> Trace:
 
 
 def _inner_generations(spans: Sequence[StoredSpan]) -> set[str]:
-    """The generations below other generations: the same call, as a framework and the SDK under it both record it."""
+    """The generations that are another's: a framework and the SDK under it both record one call. One with tokens stays."""
     by_id = {each.span.span_id: each for each in spans}
     found = set()
     for each in spans:
@@ -106,7 +106,8 @@ def _inner_generations(spans: Sequence[StoredSpan]) -> set[str]:
             if above is None or above is each:
                 break
             if above.what == "generate":
-                found.add(each.span.span_id)
+                only_inner = each.usage.total_tokens and not above.usage.total_tokens
+                found.add(above.span.span_id if only_inner else each.span.span_id)
                 break
             above = by_id.get(above.span.parent_id)
     return found

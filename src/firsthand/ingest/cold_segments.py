@@ -42,7 +42,7 @@ def check_cold() -> None:
     try:
         import duckdb  # noqa: F401
     except ImportError:
-        raise MissingExtra("segments need DuckDB: pip install 'firsthand[studio,cold]'") from None
+        raise MissingExtra("duckdb", "cold", "sealing traces into segments") from None
 
 
 def seal(store: TraceStore, older_than_s: float, *, most: int = SEGMENT_SPANS, now_s: float | None = None) -> int:

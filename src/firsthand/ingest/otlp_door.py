@@ -87,8 +87,12 @@ class OtlpDoor:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = loop.create_future()
 
+        def told(outcome: Outcome) -> None:
+            if not future.done():  # the client may have left
+                future.set_result(outcome)
+
         def done(outcome: Outcome) -> None:
-            loop.call_soon_threadsafe(lambda: future.done() or future.set_result(outcome))
+            loop.call_soon_threadsafe(told, outcome)
 
         if not self.writer.submit(raw, kind, encoding, done):
             return refused(kind, 503, "too many requests wait: send it again later")

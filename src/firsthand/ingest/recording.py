@@ -21,7 +21,7 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -190,7 +190,7 @@ def _wrapped(
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
-        def yielded(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        def yielded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             recorded = begun(args, kwargs)
             inner = function(*args, **kwargs)
             step: Callable[[], Any] = functools.partial(next, inner)

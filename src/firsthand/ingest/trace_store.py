@@ -309,7 +309,7 @@ class TraceStore:
     def scores(self, trace: str) -> list[tuple[str, float | None, str | None, str, float]]:
         """Name, value, failure, scorer and time of each score of a trace; of several of one name the latest."""
         sql = "SELECT name, value, failure, scorer, at_s FROM scores WHERE trace = ? ORDER BY seq"
-        return list({row[0]: row for row in self.database.read(sql, (plain(trace),))}.values())  # type: ignore[arg-type]
+        return list({row[0]: row for row in self.database.read(sql, (plain(trace),))}.values())
 
     @property
     def version(self) -> str:

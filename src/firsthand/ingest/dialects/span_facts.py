@@ -173,7 +173,9 @@ def messages_in(value: Any) -> list[Message]:
         for name in ("messages", "input", "output", "choices", "generations"):
             if isinstance(value.get(name), list) and value[name]:
                 return messages_in(value[name])
-        if value.keys() & {"role", "content", "parts", "lc", "data"} or isinstance(value.get("message"), dict):
+        if value.keys() & {"role", "content", "parts", "blocks", "lc", "data"} or isinstance(
+            value.get("message"), dict
+        ):
             value = [value]
         else:
             given = value.get("args")  # a decorated function with one argument
@@ -203,7 +205,7 @@ def one_message(body: Any) -> Message:
         body = cast(Json, body["data"]) | {"role": body.get("type")}
     role = body.get("role") or body.get("type") or "user"
     parts: list[Part] = []
-    for each in _listed(body.get("parts", body.get("content"))):
+    for each in _listed(body.get("parts", body.get("content", body.get("blocks")))):
         parts += _part(each, role, body)
     for each in body.get("tool_calls") or () if isinstance(body.get("tool_calls"), list) else ():
         parts += [_tool_call(each)] if isinstance(each, dict) else []
@@ -234,6 +236,8 @@ def _part(part: Any, role: Any, body: Json) -> list[Part]:
             result = part.get("response", part.get("result", part.get("content", part.get("output"))))
             id = part.get("id") or part.get("tool_use_id") or part.get("call_id") or body.get("tool_call_id") or ""
             return [ToolResult(str(id), str(part.get("name") or ""), shown(result), bool(part.get("is_error")))]
+        case None if isinstance(part.get("text"), str):
+            return [Text(part["text"])]
         case _:
             return [Text(shown(part))]
 
