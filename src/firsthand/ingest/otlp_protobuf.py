@@ -9,6 +9,7 @@ from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.message import Json
 
 MAX_DEPTH = 64
+_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 
 
 def decode_protobuf(raw: bytes) -> tuple[list[IncomingSpan], int]:
@@ -39,12 +40,12 @@ def spans_of_request(request: Any) -> tuple[list[IncomingSpan], int]:
             scope = of_scope.scope.name
             for span in of_scope.spans:
                 trace_id, span_id = span.trace_id, span.span_id
-                if len(trace_id) != 16 or len(span_id) != 8 or not any(trace_id) or not any(span_id):
+                if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE or span_id == _NO_SPAN:
                     rejected += 1
                     continue
                 parent, status = span.parent_span_id, span.status
                 one = IncomingSpan(
-                    trace_id.hex(), span_id.hex(), parent.hex() if any(parent) else "", span.name,
+                    trace_id.hex(), span_id.hex(), parent.hex() if parent and parent != _NO_SPAN else "", span.name,
                     span.start_time_unix_nano, span.end_time_unix_nano, _attributes(span.attributes),
                     resource=resource, scope=scope, kind=span.kind, error=status.message if status.code == 2 else None,
                 )  # fmt: skip
