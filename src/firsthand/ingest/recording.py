@@ -91,7 +91,8 @@ def trace_to(
     if not 0 <= share <= 1:
         raise ConfigError(f"share is {share}: give a share of the calls from 0 to 1")
     flush_traces()
-    name = service or os.environ.get("OTEL_SERVICE_NAME", "") or Path(sys.argv[0] or "python").stem
+    script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in ("", "-", "-c") else "python"
+    name = service or os.environ.get("OTEL_SERVICE_NAME", "") or script
     _destination.share, _destination.is_set = share, True
     if target is None:
         _destination.sink = None

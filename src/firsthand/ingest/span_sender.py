@@ -134,6 +134,7 @@ class RunRecorder:
         self._run: Run | None = None
         self._redactor = Redactor()
         self.dropped = 0
+        atexit.register(self.flush, TIMEOUT_S)
         if not (folder / DATABASE).exists() and folder.exists() and not folder.is_dir():
             raise ConfigError(
                 f"trace_to was given {str(folder)!r}, which is a file: give a folder, or an address http(s)://..."
@@ -156,9 +157,10 @@ class RunRecorder:
                 self.dropped += 1
 
     def flush(self, within_s: float) -> bool:
-        """Nothing waits: a trace is kept when its root ends."""
+        """Close the run, which goes on with the next trace: nothing waits, for a trace is kept when its root ends."""
         with self._lock:
             if self._run is not None:
+                self._run.finish("done")
                 self._run.close()
                 self._run = None
         return True
