@@ -492,6 +492,15 @@ def test_redaction_that_fails_keeps_nothing_of_the_value(monkeypatch: pytest.Mon
     assert b"words" not in redactor.redact(span) and span.attributes == {"redacted": FAILED} and span.name == FAILED
 
 
+def test_a_value_nested_too_deep_to_be_gone_through_is_not_kept() -> None:
+    deep: object = SECRETS["openai"]
+    for _ in range(80):
+        deep = [deep]
+    span = one(deep=deep, fine="words")
+    assert SECRETS["openai"].encode() not in Redactor().redact(span)
+    assert span.attributes == {"deep": FAILED, "fine": "words"} and span.redactions == 1
+
+
 @pytest.mark.parametrize(
     "unit", ["://", "-----BEGIN PRIVATE KEY-----", "sk-", "password=", "eyJ", "a://b:", "bearer ", "secret:\\", "x"]
 )
