@@ -19,7 +19,7 @@ from firsthand.ingest import recording, span_sender
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.otlp_json import decode_json
 from firsthand.ingest.recording import current_span, flush_traces, trace_to, traced
-from firsthand.ingest.span_sender import Sender, otlp_json
+from firsthand.ingest.span_sender import OtlpSender, otlp_json
 from firsthand.runs import store
 from firsthand.system.trace_context import TraceParent, current, enter
 
@@ -407,7 +407,7 @@ def test_spans_arrive_at_an_otlp_address_as_they_were(unset: None, monkeypatch: 
         assert json.loads(span.attributes["output.value"]) == {"text": "\u202e<b>", "n": 1}
         work("refused")
         flush_traces(20)
-        assert isinstance(recording._destination.sink, Sender) and recording._destination.sink.dropped == 1
+        assert isinstance(recording._destination.sink, OtlpSender) and recording._destination.sink.dropped == 1
     finally:
         server.shutdown()
         server.server_close()
@@ -415,7 +415,7 @@ def test_spans_arrive_at_an_otlp_address_as_they_were(unset: None, monkeypatch: 
 
 def test_what_cannot_be_sent_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(span_sender, "MAX_WAITING", 3)
-    sender = Sender("http://127.0.0.1:9", "s", {})
+    sender = OtlpSender("http://127.0.0.1:9", "s", {})
     monkeypatch.setattr(sender, "_sent", lambda client, batch: False)
     monkeypatch.setattr(threading.Thread, "start", lambda self: None)
     for number in range(5):

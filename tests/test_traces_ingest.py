@@ -25,7 +25,7 @@ from firsthand.ingest.otlp_json import decode_json
 from firsthand.ingest.otlp_protobuf import decode_protobuf
 from firsthand.ingest.redaction import FAILED, PUT, Redactor
 from firsthand.ingest.span_tree import BACKWARDS, LOOP, NO_PARENT, UNFINISHED, arranged
-from firsthand.ingest.span_writer import Outcome, SpanWriter, inflated
+from firsthand.ingest.span_writer import SpanWriter, WriteOutcome, inflated
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 from firsthand.ingest.translate import content_of, dialects_of, facts_of
 from firsthand.message import ToolCall, ToolResult
@@ -236,7 +236,7 @@ def test_a_full_queue_and_a_store_that_fails_are_answers_to_retry(
 def test_one_request_that_cannot_be_kept_does_not_spoil_others(
     store: TraceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, WriteOutcome] = {}
     ended = threading.Event()
     held = threading.Event()
     add = store.add
@@ -257,7 +257,7 @@ def test_one_request_that_cannot_be_kept_does_not_spoil_others(
     writer.submit_spans(slow, 1, lambda outcome: None)
     for number, name in enumerate(("good", "poison", "fine"), 1):
 
-        def done(outcome: Outcome, name: str = name) -> None:
+        def done(outcome: WriteOutcome, name: str = name) -> None:
             outcomes[name] = outcome
             if len(outcomes) == 3:
                 ended.set()

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from firsthand.ingest.span_writer import MAX_REQUEST_BYTES, MAX_WAITING_BYTES, Encoding, Outcome, SpanWriter
+from firsthand.ingest.span_writer import MAX_REQUEST_BYTES, MAX_WAITING_BYTES, Encoding, SpanWriter, WriteOutcome
 
 PATHS = ("/v1/traces", "/otel/v1/traces", "/api/public/otel/v1/traces")
 BODY_WITHIN_S = 30.0
@@ -85,13 +85,13 @@ class OtlpDoor:
 
     async def _kept(self, raw: bytes, kind: Literal["protobuf", "json"], encoding: Encoding) -> Response:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Outcome] = loop.create_future()
+        future: asyncio.Future[WriteOutcome] = loop.create_future()
 
-        def told(outcome: Outcome) -> None:
+        def told(outcome: WriteOutcome) -> None:
             if not future.done():  # the client may have left
                 future.set_result(outcome)
 
-        def done(outcome: Outcome) -> None:
+        def done(outcome: WriteOutcome) -> None:
             loop.call_soon_threadsafe(told, outcome)
 
         if not self.writer.submit(raw, kind, encoding, done):
@@ -141,7 +141,7 @@ def shows_key(headers: Headers, key: str) -> bool:
     )
 
 
-def accepted(kind: Literal["protobuf", "json"], outcome: Outcome) -> Response:
+def accepted(kind: Literal["protobuf", "json"], outcome: WriteOutcome) -> Response:
     """The answer after spans are on disk; spans that were left out are told as OTLP's partial success."""
     why = "spans without valid ids were left out" if outcome.rejected else ""
     if kind == "json":

@@ -9,7 +9,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.ingest.otlp_protobuf import spans_of_request
-from firsthand.ingest.span_writer import MAX_REQUEST_BYTES, Outcome, SpanWriter
+from firsthand.ingest.span_writer import MAX_REQUEST_BYTES, SpanWriter, WriteOutcome
 
 WAIT_S = 60.0
 
@@ -28,9 +28,9 @@ def serve_grpc(writer: SpanWriter, port: int, key: str | None = None) -> tuple[i
                 grpc.StatusCode.UNAUTHENTICATED, "send the key that the Studio was started with, as authorization"
             )
         ended = threading.Event()
-        outcomes: list[Outcome] = []
+        outcomes: list[WriteOutcome] = []
 
-        def done(outcome: Outcome) -> None:
+        def done(outcome: WriteOutcome) -> None:
             outcomes.append(outcome)
             ended.set()
 

@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeVar, cast, overload
 
 from firsthand.errors import ConfigError
 from firsthand.ingest.incoming_span import IncomingSpan
-from firsthand.ingest.span_sender import RunRecorder, Sender, SpanSink
+from firsthand.ingest.span_sender import OtlpSender, RunRecorder, SpanSink
 from firsthand.message import Json
 from firsthand.system import trace_context
 from firsthand.system.trace_context import TraceParent
@@ -97,7 +97,7 @@ def trace_to(
     if target is None:
         _destination.sink = None
     elif isinstance(target, str) and target.startswith(("http://", "https://")):
-        _destination.sink = Sender(target, name, headers or {})
+        _destination.sink = OtlpSender(target, name, headers or {})
     elif isinstance(target, str) and "://" in target:
         raise ConfigError(f"trace_to was given {target!r}: give an address http(s)://..., or a folder")
     else:

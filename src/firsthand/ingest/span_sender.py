@@ -44,7 +44,7 @@ class SpanSink(Protocol):
         """Send what waits; True if all of it was sent in time."""
 
 
-class Sender:
+class OtlpSender:
     """Sends spans to an OTLP address as gzipped JSON, from a thread of its own. `dropped` counts what could not be sent."""
 
     def __init__(self, url: str, service: str, headers: Mapping[str, str]):

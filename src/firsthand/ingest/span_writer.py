@@ -31,7 +31,7 @@ Encoding = Literal["", "identity", "gzip", "deflate"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WriteOutcome:
     """The end of one request."""
 
     num_kept: int = 0
@@ -47,7 +47,7 @@ class Outcome:
 class _Waiting:
     decode: Callable[[], tuple[list[IncomingSpan], int]]
     size: int
-    done: Callable[[Outcome], None]
+    done: Callable[[WriteOutcome], None]
 
 
 class SpanWriter:
@@ -64,7 +64,7 @@ class SpanWriter:
         self._thread.start()
 
     def submit(
-        self, raw: bytes, kind: Literal["protobuf", "json"], encoding: Encoding, done: Callable[[Outcome], None]
+        self, raw: bytes, kind: Literal["protobuf", "json"], encoding: Encoding, done: Callable[[WriteOutcome], None]
     ) -> bool:
         """Queue the body of a request; False if there is no room, and then `done` is not called.
 
@@ -78,7 +78,7 @@ class SpanWriter:
         return self.submit_spans(decode, len(raw), done)
 
     def submit_spans(
-        self, decode: Callable[[], tuple[list[IncomingSpan], int]], size: int, done: Callable[[Outcome], None]
+        self, decode: Callable[[], tuple[list[IncomingSpan], int]], size: int, done: Callable[[WriteOutcome], None]
     ) -> bool:
         """Queue spans that a function gives, called in the writer's thread."""
         with self._changed:
@@ -111,7 +111,7 @@ class SpanWriter:
     def _write_some(self) -> None:
         """Decode and write requests in one transaction, and tell each how it ended."""
         taken: list[tuple[_Waiting, list[ReadySpan], int]] = []
-        refused: list[tuple[_Waiting, Outcome]] = []
+        refused: list[tuple[_Waiting, WriteOutcome]] = []
         spans = size = 0
         while spans < _SPANS and size < _BYTES and self._waiting:
             one = self._waiting.popleft()
@@ -120,11 +120,13 @@ class SpanWriter:
                 decoded, rejected = one.decode()
                 ready = self._preparer.prepared(decoded)
             except FirsthandError as error:
-                refused.append((one, Outcome(problem=str(error))))
+                refused.append((one, WriteOutcome(problem=str(error))))
             except MemoryError:
-                refused.append((one, Outcome(problem="the request needs more memory than there is: send less at once")))
+                refused.append(
+                    (one, WriteOutcome(problem="the request needs more memory than there is: send less at once"))
+                )
             except Exception as error:  # a request must not end the writer
-                refused.append((one, Outcome(problem=f"the request cannot be read ({type(error).__name__})")))
+                refused.append((one, WriteOutcome(problem=f"the request cannot be read ({type(error).__name__})")))
             else:
                 spans += len(ready)
                 taken.append((one, ready, rejected))
@@ -135,7 +137,7 @@ class SpanWriter:
             one.done(outcome)
 
     def _keep(
-        self, taken: list[tuple[_Waiting, list[ReadySpan], int]], refused: list[tuple[_Waiting, Outcome]]
+        self, taken: list[tuple[_Waiting, list[ReadySpan], int]], refused: list[tuple[_Waiting, WriteOutcome]]
     ) -> None:
         """Write them together, or where that fails one by one, so that one cannot spoil the others."""
         try:
@@ -148,11 +150,11 @@ class SpanWriter:
                     self.store.add(each[1])
                     kept.append(each)
                 except StoreError as error:
-                    refused.append((each[0], Outcome(problem=str(error), retry=True)))
+                    refused.append((each[0], WriteOutcome(problem=str(error), retry=True)))
                 except Exception as error:
-                    refused.append((each[0], Outcome(problem=f"a span cannot be kept ({type(error).__name__})")))
+                    refused.append((each[0], WriteOutcome(problem=f"a span cannot be kept ({type(error).__name__})")))
         for one, ready, rejected in kept:
-            one.done(Outcome(len(ready), rejected))
+            one.done(WriteOutcome(len(ready), rejected))
 
 
 def inflated(raw: bytes, encoding: Encoding) -> bytes:
