@@ -74,6 +74,7 @@ EDGES = {
     "patterns": "tokens messaging",
     "retrieval": "tools kernels providers patterns tokens hub sandbox",
     "memories": "runs retrieval providers",
+    "ingest": "runs safety tools",
     # 4 judging
     "stats": "runs",
     "scorers": "stats patterns sandbox tools providers",
@@ -88,11 +89,11 @@ EDGES = {
     # 7 questions
     "arena": "benchmarks stats runs",
     # 8 doors
-    "__init__": "experiment",
+    "__init__": "experiment ingest",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
-    "studio": "stats show runs",
-    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
-    " measure embed engine retrieval memories tools tokens worlds",
+    "studio": "stats show runs ingest",
+    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure"
+    " embed engine retrieval memories tools tokens worlds ingest",
     "cli": "",
     "__main__": "cli",
 }

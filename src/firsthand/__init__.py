@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from firsthand.context import Context as Context
     from firsthand.errors import FirsthandError as FirsthandError
     from firsthand.experiment.experiment import Experiment as Experiment
+    from firsthand.ingest.recording import trace_to as trace_to
+    from firsthand.ingest.recording import traced as traced
     from firsthand.loop.budget import Limits as Limits
     from firsthand.loop.concurrency import run_sync as run_sync
     from firsthand.message import Message as Message
@@ -44,6 +46,8 @@ _HOMES = {
     "Tool": "tool",
     "Trace": "trace",
     "run_sync": "loop.concurrency",
+    "trace_to": "ingest.recording",
+    "traced": "ingest.recording",
 }
 __all__ = [
     "Agent",
@@ -59,6 +63,8 @@ __all__ = [
     "Tool",
     "Trace",
     "run_sync",
+    "trace_to",
+    "traced",
 ]
 
 

@@ -8,11 +8,14 @@ The same holds for the token ids of prompts. `Trace.samples` gives each branch a
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from types import ModuleType
 from typing import Any, Literal
 
+import firsthand
 from firsthand._moved import old_names
 from firsthand.errors import ModelError, StoreError
 from firsthand.message import Json, Message
@@ -476,4 +479,12 @@ _PLAIN = (
 )  # fmt: skip
 
 
+class _Callable(ModuleType):
+    """This module, which may be called: `@firsthand.trace` is the decorator `firsthand.traced`."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return firsthand.traced(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable
 __getattr__ = old_names(__name__, {"Preference": "preference.Preference", "Winner": "preference.Winner"})

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from firsthand.errors import ConfigError, StoreError
+from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.training_data import DataFilter, training_rows
 from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 
 EXAMPLES = """
 firsthand data last --as sft --min-score 1 --out good.jsonl       # rejection sampling: then `firsthand train sft good.jsonl`
 firsthand data run-a run-b --as pairs --out pairs.jsonl           # best against worst of each task, and stored votes
 firsthand data last --as kto
+firsthand data traces --as tasks --filter 'has:error service:shop' --out set.toml    # then `firsthand run ./set.toml`
 """
 
 
@@ -26,9 +29,9 @@ class Config:
     """Runs, the kind of data, and filters."""
 
     runs: tuple[str, ...] = field(default=(), metadata={"positional": True})
-    """Runs: an id, the beginning of it, a folder, or last."""
-    as_: Literal["sft", "pairs", "kto", "reward"] = "sft"
-    """sft, pairs, kto or reward"""
+    """Runs: an id, the beginning of it, a folder, or last; or the word `traces` for those that the Studio received."""
+    as_: Literal["sft", "pairs", "kto", "reward", "tasks"] = "sft"
+    """sft, pairs, kto or reward; of traces sft, or tasks: a benchmark of their questions and answers."""
     out: str | None = None
     """The JSONL file to write; without it, lines are printed."""
     score: str | None = None
@@ -43,22 +46,43 @@ class Config:
     """Only this agent."""
     all_branches: bool = False
     """Take every branch of attempts with several, such as votes and trees."""
+    filter: str = ""
+    """With traces: the filter of the Studio's list, such as has:error or score.helpful<0.5."""
+    limit: int = 1000
+    """With traces: take at most so many, the newest."""
+    scorer: str = "normalised"
+    """With tasks: the scorer that compares a new answer with the recorded one."""
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise ConfigError("data needs a run, as in: firsthand data last --as sft")
+        if self.as_ == "tasks" and (self.runs != ("traces",) or self.out is None):
+            raise ConfigError(
+                "tasks are made of traces into a file, as in: firsthand data traces --as tasks --out set.toml"
+            )
+        if "traces" in self.runs and (len(self.runs) > 1 or self.as_ not in ("tasks", "sft")):
+            raise ConfigError(
+                "traces stand alone, and give tasks or sft: firsthand data traces --as tasks --out set.toml"
+            )
+        if self.filter and self.runs != ("traces",):
+            raise ConfigError("filter is for traces: firsthand data traces --filter has:error")
+        if self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}: give 1 or more")
         if self.out is not None and Path(self.out).exists():
             raise ConfigError(f"{self.out} is there already: give another file, or remove it")
 
 
 def main(config: Config) -> int:
     """Write the lines, and print what was left out and why."""
+    if config.runs == ("traces",):
+        return _of_traces(config)
     chosen = DataFilter(
         score=config.score, min_score=config.min_score, best_of=config.best_of, benchmark=config.benchmark,
         agent=config.agent, all_branches=config.all_branches,
     )  # fmt: skip
     with ExitStack() as opened:
         runs = [opened.enter_context(store.open_run(each, data_home())) for each in config.runs]
+        assert config.as_ != "tasks"
         found = training_rows(runs, config.as_, chosen)
     lines = "".join(f"{json.dumps(row, ensure_ascii=True)}\n" for row in found.rows)
     if config.out is None:
@@ -75,4 +99,50 @@ def main(config: Config) -> int:
     print(f"{told}{f'; left out: {reasons}' if reasons else ''}", file=sys.stderr)
     if not found.rows:
         raise ConfigError("nothing is left to train on: loosen the filters, or name other runs")
+    return 0
+
+
+def _of_traces(config: Config) -> int:
+    """Make tasks or training data of received traces."""
+    from firsthand import catalog
+    from firsthand.ingest.as_trace import trace_of
+    from firsthand.ingest.cold_segments import read_sealed
+    from firsthand.ingest.task_rows import task_row, write_tasks
+    from firsthand.ingest.trace_store import TraceStore
+    from firsthand.runs.training_data import attempt_rows
+    from firsthand.studio.incoming_query import IncomingQuery
+
+    catalog.scorer(config.scorer)
+    query = IncomingQuery.parse(config.filter)
+    if not TraceStore.exists(data_home()):
+        raise ConfigError("no traces have been received: `firsthand studio` receives them, see docs/traces.md")
+    store_ = TraceStore(data_home())
+    store_.read_sealed = read_sealed
+    rows: list[Json] = []
+    left_out = 0
+    try:
+        for summary in query.page(store_, limit=config.limit).rows:
+            spans = store_.spans(summary.trace)
+            if config.as_ == "sft":
+                found = attempt_rows("traces", trace_of(summary.trace, spans))
+            else:
+                row = task_row(summary.trace, spans)
+                found = [row] if row["question"].strip() and row["answer"].strip() else []
+            rows += found
+            left_out += not found
+    finally:
+        store_.close()
+    if not rows:
+        raise ConfigError(f"none of {count_of(left_out, 'trace')} has a question and an answer: give another --filter")
+    if config.as_ == "tasks":
+        assert config.out is not None
+        write_tasks(Path(config.out), rows, config.scorer)
+    elif config.out is None:
+        sys.stdout.write("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
+    else:
+        Path(config.out).write_text(
+            "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8"
+        )
+    without = f"; left out: {count_of(left_out, 'trace')} without a question or an answer" if left_out else ""
+    print(f"{count_of(len(rows), 'line')} of {config.as_} data{without}", file=sys.stderr)
     return 0

@@ -13,22 +13,38 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from firsthand.errors import FirsthandError, UnknownName
+from firsthand.ingest.otlp_door import OtlpDoor
+from firsthand.ingest.span_writer import SpanWriter
 from firsthand.studio.access import Access, AccessMiddleware
+from firsthand.studio.incoming_traces import IncomingTraces
 from firsthand.studio.live_events import changes
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import STATIC, is_part, page
-from firsthand.studio.views import attempt_views, comparison_views, curve_views, run_list_views, run_views
+from firsthand.studio.views import (
+    attempt_views,
+    comparison_views,
+    curve_views,
+    incoming_views,
+    run_list_views,
+    run_views,
+)
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def create_app(home: Path, access: Access) -> Starlette:
-    """The app that shows the runs under `home` to whom `access` lets in."""
+def create_app(
+    home: Path, access: Access, writer: SpanWriter | None = None, ingest_key: str | None = None
+) -> Starlette:
+    """The app that shows the runs and traces under `home` to whom `access` lets in.
+
+    With a `writer` it takes spans by OTLP too, from whoever shows the `ingest_key` if there is one.
+    """
     runs = OpenRuns(home)
+    traces = IncomingTraces(home)
 
     async def events(request: Request) -> Response:
         topics = request.query_params.getlist("topic")
-        return StreamingResponse(changes(topics, runs), media_type="text/event-stream")
+        return StreamingResponse(changes(topics, runs, traces), media_type="text/event-stream")
 
     def static(request: Request) -> Response:
         name = request.path_params["name"]
@@ -38,6 +54,9 @@ def create_app(home: Path, access: Access) -> Starlette:
         kept = {"cache-control": "public, max-age=31536000, immutable"}
         return FileResponse(file, media_type=_TYPES[file.suffix], headers=kept)
 
+    door = (
+        [] if writer is None else [Middleware(OtlpDoor, writer=writer, is_own_host=access.is_own_host, key=ingest_key)]
+    )
     app = Starlette(
         routes=[
             *run_list_views.routes(runs),
@@ -45,10 +64,11 @@ def create_app(home: Path, access: Access) -> Starlette:
             *attempt_views.routes(runs),
             *comparison_views.routes(runs),
             *curve_views.routes(runs),
+            *incoming_views.routes(traces),
             Route("/events", events),
             Route("/static/{digest}/{name}", static),
         ],
-        middleware=[Middleware(AccessMiddleware, access=access)],
+        middleware=[*door, Middleware(AccessMiddleware, access=access)],
         exception_handlers={FirsthandError: _told, 404: _not_found, 500: _broken},
     )
     app.state.runs = runs

@@ -1,0 +1,95 @@
+"""Delivers alerts: a line of JSON in a file, or a POST to a webhook at an address that may be reached.
+
+The rules for addresses are those of webhooks of A2A: public addresses alone unless others are allowed, checked when the
+connection is opened, and redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import httpcore
+
+from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.ingest.alert_rules import Alert
+from firsthand.tools.fetch import read_url, trusted
+from firsthand.tools.web.addresses import PinnedBackend, Resolver, Rules, read_host, resolve
+
+TRIES, FIRST_WAIT_S, TIMEOUT_S = 3, 0.2, 5.0
+
+
+def check_target(target: str, rules: Rules) -> None:
+    """ConfigError for a target that is neither a file in a folder that is there nor an address that may be called."""
+    if not target.startswith(("http://", "https://")):
+        if not Path(target).absolute().parent.is_dir():
+            raise ConfigError(f"alert_to is {target!r}: give a file in a folder that is there, or http(s)://...")
+        return
+    try:
+        url = read_url(target)
+        read_host(url.host)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        if port not in rules.ports:
+            raise ToolError(f"port {port} may not be used: {', '.join(map(str, sorted(rules.ports)))} may")
+    except ToolError as error:
+        raise ConfigError(f"alert_to was refused: {error}") from None
+
+
+async def deliver(alert: Alert, target: str, rules: Rules, resolver: Resolver = resolve) -> str:
+    """Deliver an alert; returns an empty text, or why it could not be delivered."""
+    line = json.dumps(alert.to_json(), ensure_ascii=True)
+    if not target.startswith(("http://", "https://")):
+        try:
+            _append(Path(target), line)
+        except OSError as error:
+            return f"{target} cannot be written: {error.strerror or error}"
+        return ""
+    why = ""
+    for number in range(TRIES):
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                status = await _post(target, line.encode(), rules, resolver)
+            if status < 300:
+                return ""
+            why = f"it answers with status {status}"
+        except (ToolError, StoreError) as error:  # it may not be called, now or later
+            return str(error)
+        except (
+            TimeoutError,
+            OSError,
+            httpcore.NetworkError,
+            httpcore.ProtocolError,
+            httpcore.TimeoutException,
+        ) as error:
+            why = f"{type(error).__name__}: {error}"[:200]
+        await asyncio.sleep(FIRST_WAIT_S * 4**number)
+    return why
+
+
+def _append(path: Path, line: str) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(file, f"{line}\n".encode())
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+async def _post(target: str, body: bytes, rules: Rules, resolver: Resolver) -> int:
+    url = read_url(target)
+    headers = [
+        (b"host", url.netloc),
+        (b"user-agent", b"firsthand"),
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    address = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+    backend = PinnedBackend(rules, resolver)
+    async with (
+        httpcore.AsyncConnectionPool(ssl_context=trusted(), network_backend=backend) as pool,
+        pool.stream("POST", address, headers=headers, content=body) as response,
+    ):
+        return int(response.status)

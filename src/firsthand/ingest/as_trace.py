@@ -1,0 +1,161 @@
+"""Turns the spans of a trace into a Trace: the record that scorers read, conversations are shown from, and data sets are
+made of.
+
+Generations become calls whose messages share the nodes of equal prefixes; tools and retrievals become tool calls;
+agents, chains and other spans become events. Nothing of the spans is changed: the store keeps them as they came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from firsthand.ingest.dialects.span_facts import SpanContent, shown
+from firsthand.ingest.incoming_span import StoredSpan
+from firsthand.ingest.span_tree import arranged
+from firsthand.ingest.translate import content_of
+from firsthand.message import Json, Message, assistant, canonical, user
+from firsthand.trace import Call, Event, Failure, Node, Trace
+
+BENCHMARK = "traces"
+_REQUEST = "0" * 64
+_NEAR = 8
+"""A generation so many spans below another is a part of it."""
+
+
+class _Conversation:
+    """Messages as a tree in which equal prefixes are one."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self._known: dict[tuple[int | None, bytes], int] = {}
+
+    def path(self, messages: Sequence[Message], parent: int | None = None) -> int | None:
+        """The node of the last message, after the nodes of all before it."""
+        for each in messages:
+            parent = self.node(parent, each)
+        return parent
+
+    def node(self, parent: int | None, message: Message) -> int:
+        digest = hashlib.sha256(canonical(message.to_json()).encode("utf-8", "surrogatepass")).digest()
+        key = (parent, digest)
+        if key not in self._known:
+            self._known[key] = len(self.nodes)
+            self.nodes.append(Node(parent, message))
+        return self._known[key]
+
+
+def trace_of(trace_id: str, spans: Sequence[StoredSpan]) -> Trace:
+    """The Trace of these spans, in the order of their starts. It has no task of a benchmark and no seed."""
+    ordered = sorted(spans, key=lambda each: (each.span.start_ns, each.seq))
+    begun = [each.span.start_ns for each in ordered if each.span.start_ns]
+    first = min(begun, default=0)
+    last = max((max(each.span.start_ns, each.span.end_ns) for each in ordered), default=first)
+    said = _Conversation()
+    calls: list[Call] = []
+    events: list[Event] = []
+    at: int | None = None
+    inner = _inner_generations(ordered)
+    for each in ordered:
+        span = each.span
+        began = max(0, span.start_ns - first) / 1e9
+        took = max(0, span.end_ns - span.start_ns) / 1e9
+        held = _content(each)
+        id = f":{len(calls)}"
+        if each.what == "generate" and span.span_id not in inner:
+            at = said.path(held.asked)
+            nodes = tuple(dict.fromkeys(said.node(at, answer) for answer in held.answered))
+            held_in: Json = {"name": span.name, "model": each.model, "span": span.span_id}
+            calls.append(Call(id, "generate", at, began, took, _REQUEST, each.usage, nodes, held_in, error=span.error))
+            at = nodes[-1] if nodes else at
+        elif each.what in ("tool", "retrieve", "rerank", "embed"):
+            detail: Json = {
+                "name": each.label or held.tool or span.name,
+                "arguments": held.arguments if held.arguments is not None else _words(held.asked),
+                "result": shown(held.result) if held.result is not None else _words(held.answered),
+                "is_error": span.error is not None,
+                "span": span.span_id,
+            }
+            calls.append(Call(id, "tool", at, began, took, _REQUEST, each.usage, (), detail, error=span.error))
+        else:
+            data = {"name": span.name, "span": span.span_id, "took_s": took}
+            events.append(Event(each.what if span.error is None else "error", began, data))
+    question, answer, error = _asked_and_answered(spans)
+    if not said.nodes and (question or answer):
+        said.path(([user(question)] if question else []) + ([assistant(answer)] if answer else []))
+    service = next((str(name) for each in spans if (name := each.span.resource.get("service.name"))), "")
+    model = next((each.model for each in ordered if each.model), "")
+    return Trace(
+        id=trace_id, benchmark=BENCHMARK, task_id=trace_id, agent={"name": service or "unknown", "model": model}, epoch=0,
+        seed=0, started_at=_when(first), duration_s=max(0, last - first) / 1e9, nodes=tuple(said.nodes), calls=tuple(calls),
+        events=tuple(events), answer=answer or None, stop_reason="done" if error is None else "error",
+        error=None if error is None else Failure("span", error),
+    )  # fmt: skip
+
+
+def _inner_generations(spans: Sequence[StoredSpan]) -> set[str]:
+    """The generations that are another's: a framework and the SDK under it both record one call. One with tokens stays."""
+    by_id = {each.span.span_id: each for each in spans}
+    found = set()
+    for each in spans:
+        if each.what != "generate":
+            continue
+        above = by_id.get(each.span.parent_id)
+        for _ in range(_NEAR):
+            if above is None or above is each:
+                break
+            if above.what == "generate":
+                only_inner = each.usage.total_tokens and not above.usage.total_tokens
+                found.add(above.span.span_id if only_inner else each.span.span_id)
+                break
+            above = by_id.get(above.span.parent_id)
+    return found
+
+
+def question_of(spans: Sequence[StoredSpan]) -> str:
+    """What the trace was asked: the input of its root, or the last user's message of its first generation."""
+    return _asked_and_answered(spans)[0]
+
+
+def _asked_and_answered(spans: Sequence[StoredSpan]) -> tuple[str, str, str | None]:
+    """Question, answer, and the error of the root if it failed."""
+    placed = arranged(spans)
+    if not placed:
+        return "", "", None
+    root = placed[0].stored
+    held = _content(root)
+    generations = sorted((each for each in spans if each.what == "generate"), key=lambda each: each.span.start_ns)
+    question = _last_user(held.asked) or shown(held.arguments)
+    answer = _words(held.answered) or shown(held.result)
+    if not question and generations:
+        question = _last_user(_content(generations[0]).asked)
+    if not answer:
+        for each in reversed(generations):
+            if answer := _words(_content(each).answered):
+                break
+    return question, answer, root.span.error
+
+
+def _content(stored: StoredSpan) -> SpanContent:
+    try:
+        return content_of(stored.span)
+    except Exception:  # an attribute of an unexpected type: the raw view shows it
+        return SpanContent()
+
+
+def _last_user(messages: Sequence[Message]) -> str:
+    users = [each.text for each in messages if each.role == "user" and each.text.strip()]
+    return users[-1] if users else _words(messages)
+
+
+def _words(messages: Sequence[Message]) -> str:
+    said = [each.text for each in messages if each.text.strip()]
+    return said[-1] if said else ""
+
+
+def _when(ns: int) -> str:
+    try:
+        return datetime.fromtimestamp(ns / 1e9, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(0, UTC).isoformat()

@@ -1,0 +1,197 @@
+"""Seals old traces: their spans move from SQLite into Parquet segments, immutable files that DuckDB reads. The extra
+`cold`.
+
+A segment is written beside its name, synced, renamed, and only then entered into the store in the transaction that
+removes the spans there. A kill at any moment leaves the spans in exactly one of the two; a file that no row names is
+removed at the next start. Reading looks at SQLite first and at segments after it, so a trace that is sealed meanwhile
+is found twice, never not.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import tempfile
+import time
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import MissingExtra, StoreError
+from firsthand.ingest.trace_store import MAX_BODY_BYTES, SPAN_COLUMNS, TraceStore
+
+SEGMENTS = "segments"
+SEGMENT_SPANS = 50_000
+"""Smaller files make queries over many slow; a trace is never divided by it."""
+_PARTS = 500
+_TYPES = {
+    "seq": "BIGINT", "copy": "INTEGER", "start_ns": "BIGINT", "end_ns": "BIGINT", "prompt_tokens": "BIGINT",
+    "cached_tokens": "BIGINT", "completion_tokens": "BIGINT", "cost_usd": "DOUBLE", "redactions": "INTEGER",
+    "resource": "BIGINT",
+}  # fmt: skip
+_READ = tuple(name for name in SPAN_COLUMNS if name != "digest")
+
+
+def check_cold() -> None:
+    """MissingExtra if DuckDB is not installed."""
+    try:
+        import duckdb  # noqa: F401
+    except ImportError:
+        raise MissingExtra("duckdb", "cold", "sealing traces into segments") from None
+
+
+def seal(store: TraceStore, older_than_s: float, *, most: int = SEGMENT_SPANS, now_s: float | None = None) -> int:
+    """Move the spans of traces that have been quiet for so many seconds into one segment; returns the number of spans."""
+    check_cold()
+    cutoff = (time.time() if now_s is None else now_s) - older_than_s
+    rows = store.database.read(
+        "SELECT trace, arrived_s, num_spans FROM traces WHERE arrived_s < ? AND EXISTS"
+        " (SELECT 1 FROM spans WHERE spans.trace = traces.trace) ORDER BY arrived_s LIMIT ?",
+        (cutoff, most),
+    )
+    chosen: list[str] = []
+    spans = 0
+    for trace, _, count in rows:
+        if chosen and spans + count > most:
+            break
+        chosen.append(trace)
+        spans += count
+    if not chosen:
+        return 0
+    times = {trace: arrived for trace, arrived, _ in rows}
+    held: list[tuple[Any, ...]] = []
+    for at in range(0, len(chosen), _PARTS):
+        part = chosen[at : at + _PARTS]
+        marks = ", ".join("?" * len(part))
+        held += store.database.read(
+            f"SELECT {', '.join(SPAN_COLUMNS)} FROM spans WHERE trace IN ({marks}) ORDER BY seq", part
+        )
+    last_s = max(times[trace] for trace in chosen)
+    day = datetime.fromtimestamp(last_s, UTC).strftime("%Y-%m-%d")
+    name = f"day={day}/{int(last_s * 1000):014d}-{secrets.token_hex(4)}.parquet"
+    path = store.folder / SEGMENTS / name
+    _write(path, held)
+    with store.database.write() as connection:
+        connection.execute(
+            "INSERT INTO segments VALUES (?, ?, ?, ?, ?)",
+            (name, len(held), path.stat().st_size, min(times[trace] for trace in chosen), last_s),
+        )
+        connection.executemany(
+            "INSERT INTO sealed VALUES (?, ?)", [(trace, name) for trace in {row[1] for row in held}]
+        )
+        connection.executemany("DELETE FROM spans WHERE seq = ?", [(row[0],) for row in held])
+    return len(held)
+
+
+def read_sealed(store: TraceStore, trace: str) -> list[tuple[Any, ...]]:
+    """The spans of a trace that lie in segments, as rows of the store's columns."""
+    files = [row[0] for row in store.database.read("SELECT file FROM sealed WHERE trace = ? ORDER BY file", (trace,))]
+    if not files:
+        return []
+    check_cold()
+    import duckdb
+
+    found: list[tuple[Any, ...]] = []
+    for name in files:
+        path = store.folder / SEGMENTS / name
+        try:
+            with duckdb.connect() as connection:
+                sql = f"SELECT {', '.join(_READ)}, packed FROM read_parquet(?) WHERE trace = ? ORDER BY seq"
+                rows = connection.execute(sql, [str(path), trace]).fetchall()
+        except duckdb.Error as error:
+            raise StoreError(
+                f"the segment {path} cannot be read ({str(error).splitlines()[0][:200]}): restore it from a copy"
+            ) from None
+        found += [(*row[: len(_READ) - 1], _bytes(row[-2], row[-1])) for row in rows]
+    return found
+
+
+def remove_orphans(store: TraceStore) -> int:
+    """Remove files that were written and never entered, as a kill leaves them; returns their number."""
+    known = {row[0] for row in store.database.read("SELECT file FROM segments")}
+    folder = store.folder / SEGMENTS
+    removed = 0
+    for path in folder.glob("day=*/*"):
+        if path.suffix in (".parquet", ".part") and str(path.relative_to(folder)) not in known:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def drop_segment(store: TraceStore, name: str) -> None:
+    """Remove a segment, and the traces of which nothing else is kept."""
+    with store.database.write() as connection:
+        traces = [row[0] for row in connection.execute("SELECT trace FROM sealed WHERE file = ?", (name,))]
+        connection.execute("DELETE FROM sealed WHERE file = ?", (name,))
+        connection.execute("DELETE FROM segments WHERE file = ?", (name,))
+        for trace in traces:
+            gone = "NOT EXISTS (SELECT 1 FROM sealed WHERE trace = ?1) AND NOT EXISTS (SELECT 1 FROM spans WHERE trace = ?1)"
+            if connection.execute(f"DELETE FROM traces WHERE trace = ?1 AND {gone}", (trace,)).rowcount:
+                connection.execute("DELETE FROM scores WHERE trace = ?", (trace,))
+    path = store.folder / SEGMENTS / name
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # other segments of the day
+        path.parent.rmdir()
+
+
+def _write(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Write rows as a Parquet file that is there whole or not at all."""
+    import duckdb
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    columns = {name: _TYPES.get(name, "VARCHAR") for name in _READ} | {"packed": "VARCHAR"}
+    largest = 1 << 20
+    with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=path.parent, suffix=".part", delete=False) as lines:
+        for row in rows:
+            body = dict(zip(SPAN_COLUMNS, row, strict=True))
+            del body["digest"]
+            body["body"], body["packed"] = _texts(body["body"])
+            line = json.dumps(body, ensure_ascii=True)
+            largest = max(largest, len(line) + 1)
+            lines.write(line + "\n")
+    try:
+        with duckdb.connect() as connection:
+            types = "{" + ", ".join(f"'{name}': '{kind}'" for name, kind in columns.items()) + "}"
+            source = f"read_json(?, format='newline_delimited', columns={types}, maximum_object_size={2 * largest})"
+            connection.execute("SET threads = 1")
+            connection.execute("SET preserve_insertion_order = true")
+            target = str(part).replace("'", "''")
+            connection.execute(
+                f"COPY (SELECT * FROM {source} ORDER BY trace, seq) TO '{target}' (FORMAT parquet, COMPRESSION zstd,"
+                " ROW_GROUP_SIZE 5000)",
+                [lines.name],
+            )
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except (duckdb.Error, OSError) as error:
+        part.unlink(missing_ok=True)
+        raise StoreError(
+            f"the segment {path} cannot be written ({str(error).splitlines()[0][:200]}): make room"
+        ) from None
+    finally:
+        Path(lines.name).unlink(missing_ok=True)
+
+
+def _texts(body: bytes) -> tuple[str | None, str | None]:
+    """A body as text, or in base64 where it is not UTF-8."""
+    raw = body if body[:1] == b"{" else zlib.decompressobj().decompress(body, MAX_BODY_BYTES)
+    try:
+        return raw.decode("utf-8"), None
+    except UnicodeDecodeError:
+        return None, base64.b64encode(raw).decode("ascii")
+
+
+def _bytes(body: str | None, packed: str | None) -> bytes:
+    return body.encode("utf-8") if body is not None else base64.b64decode(packed or "")

@@ -1,0 +1,93 @@
+"""Reads Langfuse's attributes of OpenTelemetry spans: `langfuse.observation.*` and `langfuse.trace.*`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from firsthand.ingest.dialects.span_facts import (
+    SpanContent,
+    SpanFacts,
+    messages_in,
+    number_of,
+    parsed,
+    preview,
+    shown,
+    text_of,
+    words_of,
+)
+from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
+from firsthand.message import Json, Message
+
+_WHAT: dict[str, SpanKind] = {
+    "generation": "generate", "embedding": "embed", "tool": "tool", "retriever": "retrieve", "agent": "agent",
+    "chain": "chain", "guardrail": "guard", "evaluator": "evaluate", "span": "span", "event": "span",
+}  # fmt: skip
+_INPUT, _OUTPUT = "langfuse.observation.input", "langfuse.observation.output"
+
+
+def speaks(span: IncomingSpan) -> bool:
+    """True if the span has attributes of Langfuse."""
+    a = span.attributes
+    return "langfuse.observation.type" in a or any(name.startswith("langfuse.") for name in a)
+
+
+def facts(span: IncomingSpan) -> SpanFacts:
+    """The columns of the span."""
+    a = span.attributes
+    what = _WHAT.get(str(a.get("langfuse.observation.type", "")).lower(), "span")
+    usage, cost = _counts(a, "langfuse.observation.usage_details"), _counts(a, "langfuse.observation.cost_details")
+    cached = usage.get("cache_read_input_tokens", usage.get("input_cached_tokens", usage.get("input_cache_read", 0)))
+    found = SpanFacts(
+        what,
+        text_of(a, "langfuse.observation.model.name"),
+        int(usage.get("input", usage.get("prompt_tokens", usage.get("input_tokens", 0)))),
+        int(cached),
+        int(usage.get("output", usage.get("completion_tokens", usage.get("output_tokens", 0)))),
+        cost.get("total", sum(cost.values())),
+        text_of(a, "session.id", "langfuse.session.id"),
+        text_of(a, "user.id", "langfuse.user.id"),
+        tags=words_of(a.get("langfuse.trace.tags")),
+    )
+    if str(a.get("langfuse.observation.level", "")).upper() == "ERROR":
+        found.error = text_of(a, "langfuse.observation.status_message")
+    found.input = lambda: _shown(a.get(_INPUT), a.get("langfuse.trace.input"))
+    found.output = lambda: _shown(a.get(_OUTPUT), a.get("langfuse.trace.output"))
+    return found
+
+
+def content(span: IncomingSpan) -> SpanContent:
+    """The messages and the tool call of the span."""
+    a = span.attributes
+    if str(a.get("langfuse.observation.type", "")).lower() == "tool":
+        return SpanContent(tool=span.name, arguments=parsed(a.get(_INPUT)), result=parsed(a.get(_OUTPUT)))
+    asked = messages_in(a.get(_INPUT, a.get("langfuse.trace.input")))
+    said = messages_in(a.get(_OUTPUT, a.get("langfuse.trace.output")))
+    return SpanContent(asked, [Message("assistant", each.parts) if each.role == "user" else each for each in said])
+
+
+def _counts(a: Json, name: str) -> dict[str, float]:
+    value = parsed(a.get(name))
+    if not isinstance(value, dict):
+        return {}
+    return {str(key): number for key, each in value.items() if (number := number_of(each)) is not None}
+
+
+def _shown(*values: Any) -> str:
+    for value in values:
+        if value in (None, ""):
+            continue
+        if isinstance(value, str) and value[:1] == '"' and isinstance(inner := _unquoted(value), str):
+            return inner[:300]
+        if isinstance(value, str) and len(value) < 20_000 and value[:1] in ("{", "["):
+            return preview(messages_in(value)) or value[:300]
+        return shown(value)[:300]
+    return ""
+
+
+def _unquoted(value: str) -> Any:
+    import json
+
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

@@ -1,0 +1,136 @@
+"""Reads OpenInference, the conventions of Phoenix: span kinds, flattened messages, token counts and costs, sessions and
+users.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from firsthand.ingest.dialects.span_facts import (
+    MAX_MESSAGES,
+    SpanContent,
+    SpanFacts,
+    cost_in,
+    count_of_tokens,
+    message,
+    messages_in,
+    parsed,
+    preview,
+    shown,
+    text_of,
+    words_of,
+)
+from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
+from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult
+
+_WHAT: dict[str, SpanKind] = {
+    "LLM": "generate", "EMBEDDING": "embed", "CHAIN": "chain", "RETRIEVER": "retrieve", "RERANKER": "rerank",
+    "TOOL": "tool", "AGENT": "agent", "PROMPT": "chain", "GUARDRAIL": "guard", "EVALUATOR": "evaluate",
+}  # fmt: skip
+
+
+def speaks(span: IncomingSpan) -> bool:
+    """True if the span has OpenInference's kind."""
+    return "openinference.span.kind" in span.attributes
+
+
+def facts(span: IncomingSpan) -> SpanFacts:
+    """The columns of the span."""
+    a = span.attributes
+    what = _WHAT.get(str(a.get("openinference.span.kind", "")).upper(), "span")
+    found = SpanFacts(
+        what,
+        text_of(a, "llm.model_name", "embedding.model_name", "reranker.model_name"),
+        count_of_tokens(a, "llm.token_count.prompt"),
+        count_of_tokens(a, "llm.token_count.prompt_details.cache_read"),
+        count_of_tokens(a, "llm.token_count.completion"),
+        cost_in(a, "llm.cost.total"),
+        text_of(a, "session.id"),
+        text_of(a, "user.id"),
+        text_of(a, "tool.name", "agent.name"),
+        tags=words_of(a.get("tag.tags")),
+    )
+    if not found.cost_usd:
+        found.cost_usd = cost_in(a, "llm.cost.prompt") + cost_in(a, "llm.cost.completion")
+    found.input = lambda: preview(_messages(a, "llm.input_messages")) or _value_preview(a, "input.value")
+    found.output = lambda: preview(_messages(a, "llm.output_messages")) or _value_preview(a, "output.value")
+    return found
+
+
+def content(span: IncomingSpan) -> SpanContent:
+    """The messages and the tool call of the span."""
+    a = span.attributes
+    found = SpanContent(_messages(a, "llm.input_messages"), _messages(a, "llm.output_messages"))
+    if str(a.get("openinference.span.kind", "")).upper() == "TOOL":
+        found.tool = text_of(a, "tool.name") or span.name
+        found.arguments, found.result = parsed(a.get("input.value")), parsed(a.get("output.value"))
+        found.call_id = text_of(a, "tool_call.id", "tool.id")
+        return found
+    if not found.asked and a.get("llm.prompts"):
+        found.asked = messages_in(a["llm.prompts"])
+    if not found.asked and a.get("input.value"):
+        found.asked = messages_in(a["input.value"])
+    if not found.answered and a.get("output.value"):
+        said = messages_in(a["output.value"])
+        found.answered = [Message("assistant", each.parts) if each.role == "user" else each for each in said]
+    return found
+
+
+def _messages(a: Json, prefix: str) -> list[Message]:
+    """Messages that are flattened as `PREFIX.N.message.FIELD`."""
+    found: list[Message] = []
+    for number in range(MAX_MESSAGES):
+        base = f"{prefix}.{number}.message."
+        role = a.get(f"{base}role")
+        parts: list[Part] = []
+        content = a.get(f"{base}content")
+        if content not in (None, ""):
+            parts.append(Text(shown(content)))
+        parts += _contents(a, base)
+        if str(role).lower() == "tool" and parts:
+            said = "".join(part.text for part in parts if isinstance(part, Text))
+            parts = [ToolResult(text_of(a, f"{base}tool_call_id"), text_of(a, f"{base}name"), said)]
+        parts += _tool_calls(a, base)
+        if role is None and not parts:
+            break
+        found.append(message(role, parts))
+    return found
+
+
+def _contents(a: Json, base: str) -> list[Part]:
+    parts: list[Part] = []
+    for number in range(MAX_MESSAGES):
+        inner = f"{base}contents.{number}.message_content."
+        said = a.get(f"{inner}text")
+        if said is not None:
+            parts.append(Text(shown(said)))
+        elif (kind := a.get(f"{inner}type")) is not None:
+            parts.append(Text(f"[{kind}: {text_of(a, f'{inner}image.image.url')[:200]}]"))
+        else:
+            break
+    return parts
+
+
+def _tool_calls(a: Json, base: str) -> list[Part]:
+    parts: list[Part] = []
+    for number in range(MAX_MESSAGES):
+        inner = f"{base}tool_calls.{number}.tool_call."
+        name = a.get(f"{inner}function.name")
+        if name is None and a.get(f"{inner}id") is None:
+            break
+        given: Any = parsed(a.get(f"{inner}function.arguments"))
+        id = text_of(a, f"{inner}id")
+        if isinstance(given, dict):
+            parts.append(ToolCall(id, str(name or ""), given))
+        else:
+            parts.append(ToolCall(id, str(name or ""), {}, shown(given) if given else None))
+    return parts
+
+
+def _value_preview(a: Json, name: str) -> str:
+    value = a.get(name)
+    if not isinstance(value, str):
+        return shown(value)[:300] if value is not None else ""
+    if len(value) < 20_000 and value[:1] in ("{", "["):
+        return preview(messages_in(value)) or value[:300]
+    return value[:300]

@@ -1,0 +1,262 @@
+"""The columns of a span, as a dialect reads them, and the helpers by which dialects read attributes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from firsthand.ingest.incoming_span import SpanKind
+from firsthand.message import Json, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+
+MAX_MESSAGES = 4000
+MAX_DEPTH = 64
+ROLES: dict[str, Role] = {
+    "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant",
+    "model": "assistant", "tool": "tool", "function": "tool",
+}  # fmt: skip
+
+_SAID_IN = ("message", "input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
+_LANGCHAIN = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
+
+
+@dataclass(slots=True)
+class SpanFacts:
+    """What the attributes of one span say. Empty and 0 are unknown."""
+
+    what: SpanKind = "span"
+    model: str = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    session: str = ""
+    user: str = ""
+    label: str = ""
+    """The name of the tool or the agent."""
+    input: str | Callable[[], str] = ""
+    """The beginning of what it was asked, or a function that finds it: most spans are never asked."""
+    output: str | Callable[[], str] = ""
+    """The beginning of what came back, or a function that finds it."""
+    tags: tuple[str, ...] = ()
+    error: str | None = None
+    """An error that the attributes tell, where the span's own status does not."""
+
+    def filled_from(self, other: SpanFacts) -> None:
+        """Take from another dialect what this one does not say."""
+        for name in self.__slots__:
+            if not getattr(self, name) or (name == "what" and self.what == "span"):
+                setattr(self, name, getattr(other, name))
+
+
+@dataclass
+class SpanContent:
+    """The messages and the tool call of one span, read when it is looked at."""
+
+    asked: list[Message] = field(default_factory=list)
+    answered: list[Message] = field(default_factory=list)
+    tool: str = ""
+    arguments: Any = None
+    result: Any = None
+    call_id: str = ""
+
+
+def first_of(one: str | Callable[[], str], other: str | Callable[[], str]) -> str | Callable[[], str]:
+    """The first of two texts that is not empty, found when it is asked for."""
+    if not one or not other:
+        return one or other
+    return one if isinstance(one, str) else lambda: said(one) or said(other)
+
+
+def said(text: str | Callable[[], str]) -> str:
+    """The text, or an empty one if what should find it fails."""
+    if isinstance(text, str):
+        return text
+    try:
+        return text()
+    except Exception:  # an attribute of an unexpected type
+        return ""
+
+
+def text_of(attributes: Json, *names: str) -> str:
+    """The first of these attributes that is a text and not empty, or a number as text."""
+    for name in names:
+        value = attributes.get(name)
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+    return ""
+
+
+def count_of_tokens(attributes: Json, *names: str) -> int:
+    """The first of these attributes that is a number of 0 or more, however it is written."""
+    for name in names:
+        if (number := number_of(attributes.get(name))) is not None:
+            return int(min(number, 1e15))
+    return 0
+
+
+def cost_in(attributes: Json, *names: str) -> float:
+    """The first of these attributes that is an amount of money."""
+    for name in names:
+        if (number := number_of(attributes.get(name))) is not None:
+            return min(number, 1e12)
+    return 0.0
+
+
+def number_of(value: Any) -> float | None:
+    """A number of 0 or more; None for anything else."""
+    if isinstance(value, str) and len(value) < 40:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        return float(value)
+    return None
+
+
+def parsed(value: Any) -> Any:
+    """The JSON in a text that begins like an object or a list; any other value as it is."""
+    if isinstance(value, str) and value[:1] in "[{" and value:
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        return found if value.count("[") + value.count("{") <= MAX_DEPTH or _is_flat(found) else value
+    return value
+
+
+def _is_flat(value: Any) -> bool:
+    """True if lists and objects are nested at most MAX_DEPTH deep: what is deeper cannot be written again."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def words_of(value: Any) -> tuple[str, ...]:
+    """Tags: a list of texts, or one text, which may be a list in JSON."""
+    value = parsed(value)
+    if isinstance(value, list):
+        return tuple(str(each)[:200] for each in value[:50])
+    return (value[:200],) if isinstance(value, str) and value else ()
+
+
+def shown(value: Any) -> str:
+    """A value as text: JSON for what is no text."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def message(role: object, parts: Iterable[Part]) -> Message:
+    """A message of a role as any provider calls it; without parts it says nothing."""
+    known = ROLES.get(str(role).lower(), "user" if role else "assistant")
+    held = tuple(parts)
+    return Message(known, held or (Text(""),))
+
+
+def messages_in(value: Any) -> list[Message]:
+    """The messages of a list as OpenAI, Anthropic, the GenAI conventions or LangChain lay them out; a text is a user's."""
+    value = parsed(value)
+    if isinstance(value, dict):
+        for name in ("messages", "input", "output", "choices", "generations"):
+            if isinstance(value.get(name), list) and value[name]:
+                return messages_in(value[name])
+        if value.keys() & {"role", "content", "parts", "blocks", "lc", "data"} or isinstance(
+            value.get("message"), dict
+        ):
+            value = [value]
+        else:
+            given = value.get("args")  # a decorated function with one argument
+            alone = (
+                isinstance(given, list) and len(given) == 1 and isinstance(given[0], str) and not value.get("kwargs")
+            )
+            texts = given if alone else [value[name] for name in _SAID_IN if isinstance(value.get(name), str)]
+            return [Message("user", (Text(texts[0] if texts else shown(value)),))]
+    if not isinstance(value, list):
+        return [Message("user", (Text(shown(value)),))] if value not in (None, "") else []
+    if value and isinstance(value[0], list):  # LangChain: a list of conversations
+        value = value[0]
+    return [one_message(each) for each in value[-MAX_MESSAGES:]]
+
+
+def one_message(body: Any) -> Message:
+    """A message in the layout of any of the providers."""
+    if not isinstance(body, dict):
+        return Message("user", (Text(shown(body)),))
+    body = cast(Json, body.get("message") if isinstance(body.get("message"), dict) else body)
+    if "lc" in body and isinstance(body.get("kwargs"), dict):  # LangChain's way to write an object
+        kinds = body.get("id")
+        kind = str(kinds[-1]) if isinstance(kinds, list) and kinds else ""
+        inner = cast(Json, body["kwargs"])
+        body = inner | {"role": inner.get("role") or _LANGCHAIN.get(kind.removesuffix("Chunk"), "user")}
+    if isinstance(body.get("data"), dict) and "content" in body["data"]:  # and another one
+        body = cast(Json, body["data"]) | {"role": body.get("type")}
+    role = body.get("role") or body.get("type") or "user"
+    parts: list[Part] = []
+    for each in _listed(body.get("parts", body.get("content", body.get("blocks")))):
+        parts += _part(each, role, body)
+    for each in body.get("tool_calls") or () if isinstance(body.get("tool_calls"), list) else ():
+        parts += [_tool_call(each)] if isinstance(each, dict) else []
+    if str(role).lower() in ("tool", "function") and parts and all(isinstance(part, Text) for part in parts):
+        content = "".join(part.text for part in parts if isinstance(part, Text))
+        parts = [ToolResult(str(body.get("tool_call_id") or ""), str(body.get("name") or ""), content)]
+    return message(role, parts)
+
+
+def _listed(content: Any) -> list[Any]:
+    if content is None or content == "":
+        return []
+    return content if isinstance(content, list) else [content]
+
+
+def _part(part: Any, role: Any, body: Json) -> list[Part]:
+    if not isinstance(part, dict):
+        return [Text(shown(part))]
+    match part.get("type"):
+        case "text" | "input_text" | "output_text":
+            return [Text(shown(part.get("text", part.get("content"))))]
+        case "reasoning" | "thinking":
+            said = shown(part.get("content", part.get("thinking", part.get("text", part.get("summary")))))
+            return [Reasoning(said, {})]
+        case "tool_call" | "tool_use" | "function_call":
+            return [_tool_call(part)]
+        case "tool_call_response" | "tool_result" | "function_call_output":
+            result = part.get("response", part.get("result", part.get("content", part.get("output"))))
+            id = part.get("id") or part.get("tool_use_id") or part.get("call_id") or body.get("tool_call_id") or ""
+            return [ToolResult(str(id), str(part.get("name") or ""), shown(result), bool(part.get("is_error")))]
+        case None if isinstance(part.get("text"), str):
+            return [Text(part["text"])]
+        case _:
+            return [Text(shown(part))]
+
+
+def _tool_call(body: Json) -> ToolCall:
+    inner = cast(Json, body.get("function") if isinstance(body.get("function"), dict) else body)
+    name, id = str(inner.get("name") or ""), str(body.get("id") or body.get("call_id") or "")
+    arguments = parsed(inner.get("arguments", inner.get("args", inner.get("input"))))
+    if isinstance(arguments, dict):
+        return ToolCall(id, name, arguments)
+    return ToolCall(id, name, {}, None if arguments in (None, "") else shown(arguments))
+
+
+def preview(messages: list[Message], most: int = 300) -> str:
+    """The beginning of the last message that says something."""
+    for each in reversed(messages):
+        if said := each.text.strip():
+            return said[:most]
+        if each.tool_calls:
+            call = each.tool_calls[0]
+            return f"{call.name}({shown(call.arguments)})"[:most]
+    return ""

@@ -1,0 +1,170 @@
+"""Everything that receives traces in one process: store, writer, and the keeper that scores, alerts, seals and removes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from firsthand.errors import ConfigError, FirsthandError
+from firsthand.ingest.alert_delivery import check_target, deliver
+from firsthand.ingest.alert_rules import Alert, AlertRule
+from firsthand.ingest.cold_segments import check_cold, read_sealed, remove_orphans, seal
+from firsthand.ingest.redaction import Redactor
+from firsthand.ingest.retention import give_back, remove_beyond, remove_older
+from firsthand.ingest.span_writer import SpanWriter
+from firsthand.ingest.trace_evaluation import Evaluation
+from firsthand.ingest.trace_store import FOLDER, SpanPreparer, TraceStore
+from firsthand.runs.database import plain
+from firsthand.system.lock import claimed
+from firsthand.tools.web.addresses import Rules
+
+TICK_S = 5.0
+RETENTION_S = 60.0
+
+
+@dataclass(frozen=True)
+class IntakeSettings:
+    """The rules of one intake."""
+
+    keep_s: float | None = None
+    """Traces that have been quiet for longer are removed; None keeps all."""
+    keep_bytes: int | None = None
+    """The longest quiet are removed while more is used; None keeps all."""
+    cold_s: float | None = None
+    """Traces that have been quiet for longer are sealed into segments; None seals none."""
+    redact: tuple[str, ...] = ()
+    """Regular expressions whose matches are replaced, besides the built-in rules."""
+    evaluation: Evaluation | None = None
+    alerts: tuple[AlertRule, ...] = ()
+    alert_to: str = ""
+    """A file or a webhook."""
+    alert_rules: Rules = field(default_factory=Rules)
+    """The addresses that a webhook may have."""
+
+    def __post_init__(self) -> None:
+        if bool(self.alerts) != bool(self.alert_to):
+            raise ConfigError("alert and alert_to go together: give rules, and the file or webhook that gets them")
+        if self.alert_to:
+            check_target(self.alert_to, self.alert_rules)
+        if self.cold_s is not None:
+            check_cold()
+
+
+class Intake:
+    """Receives the traces of a data home. One process does at a time; ConfigError if another one does."""
+
+    def __init__(
+        self,
+        home: Path,
+        settings: IntakeSettings | None = None,
+        *,
+        on_problem: Callable[[str], None] = lambda text: None,
+    ):
+        self.settings = settings or IntakeSettings()
+        self.on_problem = on_problem
+        redactor = Redactor(self.settings.redact)
+        (home / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._held = ExitStack()
+        busy = f"traces in {home} are received by another process"
+        self._held.enter_context(
+            claimed(home / FOLDER / "intake.lock", lambda holder: ConfigError(f"{busy} ({holder})"))
+        )
+        try:
+            self.store = TraceStore(home, create=True)
+            self._keeping = TraceStore(home)  # a connection of its own, so that the writer does not wait for the keeper
+            self._keeping.read_sealed = self.store.read_sealed = read_sealed
+            remove_orphans(self.store)
+        except BaseException:
+            self._held.close()
+            raise
+        self.writer = SpanWriter(self.store, SpanPreparer(redactor))
+        self._end = threading.Event()
+        self._fired: dict[str, bool] = {}
+        self._keeper = threading.Thread(target=self._keep, name="trace-keeper", daemon=True)
+        self._keeper.start()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._end.set()
+        self.writer.close()
+        self._keeper.join()
+        self._keeping.close()
+        self.store.close()
+        self._held.close()
+
+    def tick(self, now_s: float) -> None:
+        """Score and alert once; problems are told and do not end anything."""
+        if self.settings.evaluation is not None:
+            self._tried(lambda: asyncio.run(self._scored(now_s)))
+        if self.settings.alerts:
+            self._tried(lambda: asyncio.run(self._alerted(now_s)))
+
+    def keep(self, now_s: float) -> None:
+        """Seal and remove once, as the settings say."""
+        settings = self.settings
+        if settings.cold_s is not None:
+            cold_s = settings.cold_s
+            self._tried(lambda: seal(self._keeping, cold_s, now_s=now_s))
+        if settings.keep_s is not None:
+            keep_s = settings.keep_s
+            self._tried(lambda: remove_older(self._keeping, keep_s, now_s=now_s))
+        if settings.keep_bytes is not None:
+            most = settings.keep_bytes
+            self._tried(lambda: remove_beyond(self._keeping, most))
+        if settings.keep_s is not None or settings.keep_bytes is not None or settings.cold_s is not None:
+            self._tried(lambda: give_back(self._keeping))
+
+    def _keep(self) -> None:
+        next_keep = 0.0
+        while not self._end.wait(TICK_S if next_keep else 0.1):
+            now = time.time()
+            self.tick(now)
+            if time.monotonic() >= next_keep:
+                self.keep(now)
+                next_keep = time.monotonic() + RETENTION_S
+
+    async def _scored(self, now_s: float) -> None:
+        assert self.settings.evaluation is not None
+        await self.settings.evaluation.score_some(self._keeping, now_s=now_s)
+
+    async def _alerted(self, now_s: float) -> None:
+        for rule in self.settings.alerts:
+            alert = rule.check(self._keeping, now_s)
+            if alert is not None and not self._is_known(rule, alert, now_s):
+                why = await deliver(alert, self.settings.alert_to, self.settings.alert_rules)
+                self._note(alert, why, now_s)
+                if why:
+                    self.on_problem(f"an alert was not delivered to {self.settings.alert_to}: {why}")
+            self._fired[rule.text] = alert is not None
+
+    def _is_known(self, rule: AlertRule, alert: Alert, now_s: float) -> bool:
+        """True if the rule held at the last look, or was told within its window, as before a restart."""
+        if self._fired.get(rule.text):
+            return True
+        sql = "SELECT 1 FROM alerts WHERE rule = ? AND at_s > ? LIMIT 1"
+        return bool(self._keeping.database.read(sql, (plain(alert.rule), now_s - rule.window_s)))
+
+    def _note(self, alert: Alert, why: str, now_s: float) -> None:
+        with self._keeping.database.write() as connection:
+            connection.execute(
+                "INSERT INTO alerts (rule, value, said, at_s, delivered) VALUES (?, ?, ?, ?, ?)",
+                (plain(alert.rule), alert.value, plain(alert.said), now_s, plain(why) or "yes"),
+            )
+
+    def _tried(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except FirsthandError as error:
+            self.on_problem(str(error))
+        except Exception as error:  # the keeper goes on: what it missed is due again
+            self.on_problem(f"{type(error).__name__}: {error}"[:300])
+
+
+def parse_alerts(texts: Sequence[str]) -> tuple[AlertRule, ...]:
+    """The rules of these texts."""
+    return tuple(AlertRule.parse(text) for text in texts)

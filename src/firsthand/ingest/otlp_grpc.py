@@ -1,0 +1,78 @@
+"""Receives spans by OTLP over gRPC, on the loopback address. Needs grpcio: the extra `otlp-grpc`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from firsthand.errors import ConfigError
+from firsthand.ingest.otlp_protobuf import spans_of_request
+from firsthand.ingest.span_writer import MAX_REQUEST_BYTES, SpanWriter, WriteOutcome
+
+WAIT_S = 60.0
+
+
+def serve_grpc(writer: SpanWriter, port: int, key: str | None = None) -> tuple[int, Callable[[], None]]:
+    """Listen on 127.0.0.1; returns the port, and a function that ends it. ConfigError if the port is taken."""
+    try:
+        import grpc
+        from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
+    except ImportError:
+        raise ConfigError("spans over gRPC need an extra: pip install 'firsthand[studio,otlp-grpc]'") from None
+
+    def export(request: Any, context: Any) -> Any:
+        if key is not None and not _shows_key(context.invocation_metadata(), key):
+            context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "send the key that the Studio was started with, as authorization"
+            )
+        ended = threading.Event()
+        outcomes: list[WriteOutcome] = []
+
+        def done(outcome: WriteOutcome) -> None:
+            outcomes.append(outcome)
+            ended.set()
+
+        if not writer.submit_spans(lambda: spans_of_request(request), request.ByteSize(), done) or not ended.wait(
+            WAIT_S
+        ):
+            context.abort(grpc.StatusCode.UNAVAILABLE, "too many requests wait: send it again later")
+        outcome = outcomes[0]
+        if outcome.problem:
+            code = grpc.StatusCode.UNAVAILABLE if outcome.retry else grpc.StatusCode.INVALID_ARGUMENT
+            context.abort(code, outcome.problem)
+        answer = messages.ExportTraceServiceResponse()
+        if outcome.rejected:
+            answer.partial_success.rejected_spans = outcome.rejected
+            answer.partial_success.error_message = "spans without valid ids were left out"
+        return answer
+
+    method = grpc.unary_unary_rpc_method_handler(
+        export,
+        request_deserializer=messages.ExportTraceServiceRequest.FromString,
+        response_serializer=messages.ExportTraceServiceResponse.SerializeToString,
+    )
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    limits = [("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0)]
+    server = grpc.server(ThreadPoolExecutor(8), options=limits, compression=grpc.Compression.Gzip)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
+    try:
+        bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise ConfigError(f"127.0.0.1:{port} cannot be opened for gRPC: give another --grpc-port")
+    server.start()
+    return bound, lambda: server.stop(1).wait()
+
+
+def _shows_key(metadata: Any, key: str) -> bool:
+    import hmac
+
+    shown = {str(name).lower(): value for name, value in metadata}
+    bearer = str(shown.get("authorization", "")).removeprefix("Bearer ").strip()
+    given = [bearer, str(shown.get("x-api-key", ""))]
+    return any(
+        hmac.compare_digest(each.encode("utf-8", "replace"), key.encode("utf-8", "replace")) for each in given if each
+    )

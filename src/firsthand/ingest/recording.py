@@ -1,0 +1,370 @@
+"""Records one's own functions as spans: the decorator `traced`, nested, for functions, generators and coroutines.
+
+    from firsthand import trace_to, traced
+
+    trace_to("http://127.0.0.1:4318")      # any OTLP address, or the folder of a run
+    @traced
+    def answer(question): ...
+
+A call inside a call is a span below it; an error is recorded and raised on; a sampled-out root records nothing below
+it. Spans of OpenTelemetry that begin inside become children, and the span that is open around a root becomes its
+parent. What cannot be sent is dropped and counted: a program never waits for its traces.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import random
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, overload
+
+from firsthand.errors import ConfigError
+from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.span_sender import OtlpSender, RunRecorder, SpanSink
+from firsthand.message import Json
+from firsthand.system import trace_context
+from firsthand.system.trace_context import TraceParent
+
+F = TypeVar("F", bound=Callable[..., Any])
+Kind = Literal["chain", "agent", "tool", "llm", "retriever", "embedding", "guardrail", "evaluator"]
+MAX_VALUE_CHARS = 16_384
+MAX_YIELDED = 200
+"""The first so many items of a generator are kept, and their number."""
+
+
+@dataclass
+class ActiveSpan:
+    """A span that is being recorded."""
+
+    span: IncomingSpan
+    is_sampled: bool
+    sink: SpanSink | None
+    attributes: Json = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.attributes = self.span.attributes
+
+    def set(self, **attributes: Any) -> None:
+        """Add attributes, with `__` for a dot: `session__id="42"` is `session.id`."""
+        for name, value in attributes.items():
+            self.attributes[name.replace("__", ".")] = (
+                value if isinstance(value, str | int | float | bool) else _text(value)
+            )
+
+
+@dataclass
+class _Destination:
+    sink: SpanSink | None = None
+    is_set: bool = False
+    share: float = 1.0
+
+
+_current: ContextVar[ActiveSpan | None] = ContextVar("firsthand_span", default=None)
+_destination = _Destination()
+
+
+def trace_to(
+    target: str | Path | None, *, share: float = 1.0, service: str = "", headers: dict[str, str] | None = None
+) -> None:
+    """Send the spans of `traced` functions to an OTLP address or the folder of a run; None sends none.
+
+    Args:
+        target: `http://host:port`, to which `/v1/traces` is added where it has no path, or a folder. Without a call of this
+            function, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` and `OTEL_EXPORTER_OTLP_ENDPOINT` name the address.
+        share: The share of root calls that are recorded, 0 to 1; calls below a root go with it.
+        service: The name of the program; `OTEL_SERVICE_NAME`, or the name of the script.
+        headers: Headers of each request, such as a key.
+
+    Raises:
+        ConfigError: The address is none, or the share is not from 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise ConfigError(f"share is {share}: give a share of the calls from 0 to 1")
+    flush_traces()
+    script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in ("", "-", "-c") else "python"
+    name = service or os.environ.get("OTEL_SERVICE_NAME", "") or script
+    _destination.share, _destination.is_set = share, True
+    if target is None:
+        _destination.sink = None
+    elif isinstance(target, str) and target.startswith(("http://", "https://")):
+        _destination.sink = OtlpSender(target, name, headers or {})
+    elif isinstance(target, str) and "://" in target:
+        raise ConfigError(f"trace_to was given {target!r}: give an address http(s)://..., or a folder")
+    else:
+        _destination.sink = RunRecorder(Path(target), name)
+
+
+def flush_traces(within_s: float = 5.0) -> bool:
+    """Send what waits; True if all of it was sent in time."""
+    return _destination.sink is None or _destination.sink.flush(within_s)
+
+
+def current_span() -> ActiveSpan | None:
+    """The span of the innermost `traced` function that is running; None outside of one."""
+    return _current.get()
+
+
+@overload
+def traced(function: F) -> F: ...
+@overload
+def traced(
+    *, name: str = "", kind: Kind = "chain", share: float | None = None, content: bool = True
+) -> Callable[[F], F]: ...
+def traced(
+    function: F | None = None, *, name: str = "", kind: Kind = "chain", share: float | None = None, content: bool = True
+) -> F | Callable[[F], F]:
+    """Record each call of a function as a span, with its arguments, what it gave, how long it took, and its error.
+
+    Args:
+        name: The span's name; by default the function's.
+        kind: What the function is: chain, agent, tool, llm, retriever, embedding, guardrail, evaluator.
+        share: Of a root, the share of calls that are recorded instead of the one of `trace_to`.
+        content: False leaves out arguments and results.
+    """
+    if function is None:
+        return lambda given: cast(F, _wrapped(given, name, kind, share, content))
+    return cast(F, _wrapped(function, name, kind, share, content))
+
+
+def _wrapped(
+    function: Callable[..., Any], name: str, kind: str, share: float | None, content: bool
+) -> Callable[..., Any]:
+    name = name or getattr(function, "__qualname__", "call").replace("<locals>.", "")
+    try:
+        signature: inspect.Signature | None = inspect.signature(function)
+    except (TypeError, ValueError):
+        signature = None
+
+    def begun(args: tuple[Any, ...], kwargs: Json) -> _Recorded:
+        return _Recorded(name, kind, share, content, lambda: _arguments(signature, args, kwargs))
+
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        async def items(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            recorded = begun(args, kwargs)
+            inner = function(*args, **kwargs)
+            try:
+                while True:
+                    with recorded.running():
+                        try:
+                            item = await anext(inner)
+                        except StopAsyncIteration:
+                            break
+                    recorded.gave(item)
+                    yield item
+            except BaseException as error:
+                recorded.failed(error)
+                raise
+            finally:
+                await inner.aclose()
+                recorded.ended()
+
+        return items
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            recorded = begun(args, kwargs)
+            try:
+                with recorded.running():
+                    result = await function(*args, **kwargs)
+                recorded.returned(result)
+                return result
+            except BaseException as error:
+                recorded.failed(error)
+                raise
+            finally:
+                recorded.ended()
+
+        return awaited
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def yielded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            recorded = begun(args, kwargs)
+            inner = function(*args, **kwargs)
+            step: Callable[[], Any] = functools.partial(next, inner)
+            try:
+                while True:
+                    with recorded.running():
+                        try:
+                            item = step()
+                        except StopIteration as stop:
+                            return stop.value
+                    recorded.gave(item)
+                    try:
+                        step = functools.partial(inner.send, (yield item))
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        step = functools.partial(inner.throw, error)
+            except BaseException as error:
+                recorded.failed(error)
+                raise
+            finally:
+                inner.close()
+                recorded.ended()
+
+        return yielded
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        recorded = begun(args, kwargs)
+        try:
+            with recorded.running():
+                result = function(*args, **kwargs)
+            recorded.returned(result)
+            return result
+        except BaseException as error:
+            recorded.failed(error)
+            raise
+        finally:
+            recorded.ended()
+
+    return called
+
+
+class _Recorded:
+    """One call while it goes on."""
+
+    def __init__(self, name: str, kind: str, share: float | None, content: bool, arguments: Callable[[], str]):
+        above = _current.get()
+        sink = above.sink if above is not None else _sink()
+        if above is not None:
+            sampled = above.is_sampled
+        else:
+            wanted = _destination.share if share is None else share
+            sampled = sink is not None and (wanted >= 1 or random.random() < wanted)
+        self._content, self._is_root = content, above is None
+        self._items: list[Any] = []
+        self._num_items = 0
+        trace_id, parent_id = _place(above)
+        span = IncomingSpan(trace_id, secrets.token_hex(8), parent_id, name, time.time_ns(), 0, kind=1)
+        self._began = time.perf_counter_ns()
+        self.active = ActiveSpan(span, sampled, sink)
+        if sampled:
+            span.attributes["openinference.span.kind"] = kind.upper()
+            if kind == "tool":
+                span.attributes["tool.name"] = name
+            if content:
+                span.attributes["input.value"] = arguments()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The time in which code of the function runs: what is called then lies below its span."""
+        token = _current.set(self.active)
+        before = trace_context.current()
+        span = self.active.span
+        parent = TraceParent(int(span.trace_id, 16), int(span.span_id, 16), self.active.is_sampled)
+        trace_context.enter(parent)
+        leave = _enter_opentelemetry(parent)
+        try:
+            yield
+        finally:
+            leave()
+            trace_context.enter(before)
+            _current.reset(token)
+
+    def gave(self, item: Any) -> None:
+        self._num_items += 1
+        if self.active.is_sampled and self._content and len(self._items) < MAX_YIELDED:
+            self._items.append(item)
+
+    def returned(self, result: Any) -> None:
+        if self.active.is_sampled and self._content and result is not None:
+            self.active.attributes["output.value"] = _text(result)
+
+    def failed(self, error: BaseException) -> None:
+        if isinstance(error, GeneratorExit):
+            return
+        span = self.active.span
+        span.error = f"{type(error).__name__}: {error}"[:MAX_VALUE_CHARS]
+        told = {"exception.type": type(error).__name__, "exception.message": str(error)[:MAX_VALUE_CHARS]}
+        span.events.append({"name": "exception", "at_ns": time.time_ns(), "attributes": told})
+
+    def ended(self) -> None:
+        active = self.active
+        if not active.is_sampled or active.sink is None:
+            return
+        active.span.end_ns = active.span.start_ns + time.perf_counter_ns() - self._began
+        if self._num_items:
+            is_text = all(isinstance(item, str) for item in self._items)
+            active.attributes.setdefault("output.value", "".join(self._items) if is_text else _text(self._items))
+            active.attributes["firsthand.items"] = self._num_items
+        active.sink.put(active.span, self._is_root)
+
+
+def _sink() -> SpanSink | None:
+    if not _destination.is_set:
+        address = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        if address and os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true":
+            trace_to(address)
+        else:
+            _destination.is_set = True
+    return _destination.sink
+
+
+def _place(above: ActiveSpan | None) -> tuple[str, str]:
+    """The ids of trace and parent of a new span: below what is recorded here, or below what is open around it."""
+    if above is not None:
+        return above.span.trace_id, above.span.span_id
+    outer = trace_context.current()
+    if outer is not None:
+        return f"{outer.trace_id:032x}", f"{outer.span_id:016x}"
+    if (api := sys.modules.get("opentelemetry.trace")) is not None:
+        context = api.get_current_span().get_span_context()
+        if context.is_valid:
+            return f"{context.trace_id:032x}", f"{context.span_id:016x}"
+    return secrets.token_hex(16), ""
+
+
+def _enter_opentelemetry(parent: TraceParent) -> Callable[[], None]:
+    """Make the span OpenTelemetry's current one, if the program has loaded it; returns what leaves it."""
+    api = sys.modules.get("opentelemetry.trace")
+    if api is None:
+        return lambda: None
+    from opentelemetry import context
+
+    flags = api.TraceFlags(int(parent.sampled))
+    span = api.NonRecordingSpan(api.SpanContext(parent.trace_id, parent.span_id, is_remote=False, trace_flags=flags))
+    token = context.attach(api.set_span_in_context(span))
+    return lambda: context.detach(token)
+
+
+def _arguments(signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: Json) -> str:
+    """The arguments by name as JSON, without `self`; a single one that is a text as it is."""
+    try:
+        given = dict(signature.bind(*args, **kwargs).arguments) if signature is not None else {"args": args, **kwargs}
+    except TypeError:
+        given = {"args": args, **kwargs}
+    given.pop("self", None)
+    given.pop("cls", None)
+    values = list(given.values())
+    return values[0][:MAX_VALUE_CHARS] if len(values) == 1 and isinstance(values[0], str) else _text(given)
+
+
+def _text(value: Any) -> str:
+    """A value as text: JSON where it can be; never an error of the program that is recorded."""
+    try:
+        said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_shown)
+    except Exception:
+        said = _shown(value)
+    return said[:MAX_VALUE_CHARS]
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:1000]
+    except Exception:
+        return f"<{type(value).__name__}>"

@@ -1,0 +1,244 @@
+"""Redacts spans before they are kept: secrets by the names of attributes, by their known shapes, and by one's own
+patterns.
+
+It runs in the one writer, so spans of every sender pass it. A cheap look at the whole span comes first: only one that
+may hold a secret is gone through value by value. Whatever fails while a value is looked at puts `[redacted: error]`
+in its place: the value is never kept as it came.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from firsthand.errors import ConfigError
+from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.message import Json
+from firsthand.safety.redact import Redact
+
+PUT, FAILED = "[redacted]", "[redacted: error]"
+MAX_DEPTH = 64
+SECRET_NAMES = (
+    "authorization", "proxy-authorization", "cookie", "set-cookie", "password", "passwd", "passphrase", "secret", "api_key",
+    "apikey", "api-key", "x-api-key", "access_token", "refresh_token", "auth_token", "id_token", "client_secret",
+    "private_key", "secret_key", "secret_access_key", "session_token", "credentials", "connection_string",
+)  # fmt: skip
+"""The last parts of names whose values are secrets."""
+SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
+    "PEM key": (
+        ("PRIVATE KEY-----",),
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+    ),
+    "OpenAI, Anthropic": (("sk-",), r"\bsk-[A-Za-z0-9_-]{16,}"),
+    "Langfuse": (("sk-lf-", "pk-lf-"), r"\b[sp]k-lf-[A-Za-z0-9-]{8,}"),
+    "Stripe": (("_live_", "_test_"), r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{10,}"),
+    "AWS key id": (("AKIA", "ASIA"), r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
+    "GitHub": (
+        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+        r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})",
+    ),
+    "GitLab": (("glpat-",), r"\bglpat-[A-Za-z0-9_-]{16,}"),
+    "Slack": (("xox",), r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    "Google": (("AIza",), r"\bAIza[A-Za-z0-9_-]{30,}"),
+    "Hugging Face": (("hf_",), r"\bhf_[A-Za-z0-9]{20,}"),
+    "npm, PyPI": (("npm_", "pypi-"), r"\b(?:npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,})"),
+    "JSON web token": (("eyJ",), r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
+    "password in a URL": (("://",), r"(?<=://)[^\s/@:\"'\\]{0,200}:[^\s/@\"'\\]{1,200}(?=@)"),
+}  # fmt: skip
+"""Kind of secret -> texts one of which it contains, and its pattern. Patterns take time linear in the text."""
+_NAMED = re.compile(
+    r"""(?i)(?<![a-z0-9])(?:authorization|password|passwd|api[_-]?key|access[_-]?token|refresh[_-]?token|auth[_-]?token"""
+    r"""|client[_-]?secret|secret[_-]?key|secret|private[_-]?key)\\{0,8}["']?\s{0,4}[:=]\s{0,4}\\{0,8}["']?"""
+    r"""(?:(?:bearer|basic)\s{1,4})?([A-Za-z0-9+/=_.~!@#$%^&*-]{6,})"""
+)
+"""A secret that its name stands before, within a longer text."""
+_SCHEME = re.compile(r"(?i)\b(?:bearer\s{1,4}[A-Za-z0-9+/=_.~-]{16,}|basic\s{1,4}[A-Za-z0-9+/]{8,}={1,2})")
+"""A header's value without the header's name."""
+_NAMED_WORDS = (
+    "authorization", "passw", "api_key", "apikey", "api-key", "access_token", "refresh_token", "auth_token", "access-token",
+    "refresh-token", "auth-token", "accesstoken", "refreshtoken", "authtoken", "secret", "private_key", "private-key",
+    "privatekey", "bearer ", "basic ",
+)  # fmt: skip
+"""One of these is in lower case in every text that _NAMED or _SCHEME matches."""
+
+
+class Redactor:
+    """The rules of one writer.
+
+    Args:
+        patterns: Regular expressions of one's own, applied to every text of every span; ConfigError for one that is none.
+        defaults: Leave the built-in rules on.
+    """
+
+    def __init__(self, patterns: Sequence[str] = (), *, defaults: bool = True):
+        for pattern in patterns:
+            if _is_expression(pattern) and re.match(pattern, "") is not None:
+                raise ConfigError(f"redact is {pattern!r}: it matches the empty text, and so everything")
+        self._own = [Redact(pattern).expression for pattern in patterns]
+        self._defaults = defaults
+        self._shapes = [(words, re.compile(pattern)) for words, pattern in SHAPES.values()] if defaults else []
+        self._hints = tuple(dict.fromkeys(word for words, _ in SHAPES.values() for word in words if word != "://"))
+        self._secret_names: dict[str, bool] = {}
+
+    def redact(self, span: IncomingSpan) -> bytes:
+        """Redact a span in place; returns its body as JSON, ready to be kept.
+
+        If the rules themselves fail, all that the span says is replaced.
+        """
+        try:
+            return self._redacted(span)
+        except Exception:
+            span.name, span.scope, span.error = FAILED, "", None if span.error is None else FAILED
+            span.attributes, span.events, span.links = {"redacted": FAILED}, [], []
+            span.redactions = 1
+            return (_dumps(span) or "{}").encode()
+
+    def redact_resource(self, resource: Json) -> Json:
+        """The attributes of a program, redacted."""
+        try:
+            return self._safely(resource, _Count())
+        except Exception:
+            return {"redacted": FAILED}
+
+    def _redacted(self, span: IncomingSpan) -> bytes:
+        text = _dumps(span)
+        if text is not None and not self._may_hold_secrets(span, text):
+            return text.encode("utf-8", "surrogatepass")
+        found = _Count()
+        span.name = self._text(span.name, found)
+        span.scope = self._text(span.scope, found)
+        span.error = None if span.error is None else self._text(span.error, found)
+        span.attributes = self._safely(span.attributes, found)
+        span.events = [self._safely(each, found) for each in span.events]
+        span.links = [self._safely(each, found) for each in span.links]
+        span.redactions = found.number
+        text = _dumps(span)
+        if text is None:
+            raise ValueError("the span is no JSON")
+        return text.encode("utf-8", "surrogatepass")
+
+    def _may_hold_secrets(self, span: IncomingSpan, text: str) -> bool:
+        """False only where no rule can match anything in the span."""
+        if self._own:
+            return True
+        if not self._defaults:
+            return False
+        names = self._secret_names
+        for key in span.attributes:
+            known = names.get(key)
+            if known or (known is None and self._is_secret_name(key)):
+                return True
+        whole = text if span.error is None else f"{text}\n{span.error}"
+        whole = f"{whole}\n{span.name}"
+        for hint in self._hints:  # a loop, for `any` takes twice the time
+            if hint in whole:
+                return True
+        return ("://" in whole and "@" in whole) or _has_named(whole.lower())
+
+    def _is_secret_name(self, name: str) -> bool:
+        known = self._secret_names.get(name)
+        if known is None:
+            last = name.lower().replace("[", ".").rpartition(".")[2].rstrip("]")
+            known = last in SECRET_NAMES or last.replace("-", "_") in SECRET_NAMES or last.endswith(_ENDINGS)
+            if len(self._secret_names) < 10_000:
+                self._secret_names[name] = known
+        return known
+
+    def _safely(self, value: Json, found: _Count) -> Json:
+        """The object with each of its values redacted, those that fail replaced one by one."""
+        kept: Json = {}
+        for key, held in value.items():
+            try:
+                if self._defaults and held not in ("", None) and self._is_secret_name(key) and not _is_number(held):
+                    kept[key] = PUT
+                    found.number += 1
+                else:
+                    kept[self._text(key, found)] = self._value(held, found, 0)
+            except Exception:  # whatever it was, the value is not kept as it came
+                kept[key] = FAILED
+                found.number += 1
+        return kept
+
+    def _value(self, value: Any, found: _Count, depth: int) -> Any:
+        if isinstance(value, str):
+            return self._text(value, found)
+        if depth > MAX_DEPTH:
+            raise ValueError("too deep")
+        if isinstance(value, dict):
+            return {self._text(key, found): self._named(key, held, found, depth) for key, held in value.items()}
+        return [self._value(each, found, depth + 1) for each in value] if isinstance(value, list) else value
+
+    def _named(self, key: str, value: Any, found: _Count, depth: int) -> Any:
+        if self._defaults and value not in ("", None) and self._is_secret_name(key) and not _is_number(value):
+            found.number += 1
+            return PUT
+        return self._value(value, found, depth + 1)
+
+    def _text(self, text: str, found: _Count) -> str:
+        try:
+            for expression in self._own:
+                text, times = expression.subn(PUT, text)
+                found.number += times
+            if not self._defaults or len(text) < _SHORTEST:
+                return text
+            for words, pattern in self._shapes:
+                if any(word in text for word in words):
+                    text, times = pattern.subn(PUT, text)
+                    found.number += times
+            if _has_named(text.lower()):
+                text, times = _NAMED.subn(_without_value, text)
+                found.number += times
+                text, times = _SCHEME.subn(PUT, text)
+                found.number += times
+            return text
+        except Exception:
+            found.number += 1
+            return FAILED
+
+
+class _Count:
+    """The number of values that were replaced in one span."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
+_SHORTEST = 8
+"""No rule matches a text that is shorter."""
+_ENDINGS = ("_api_key", "-api-key", "_password", "_secret", "_access_token", "_private_key", "authorization")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+
+def _has_named(low: str) -> bool:
+    for word in _NAMED_WORDS:  # noqa: SIM110  `any` takes twice the time
+        if word in low:
+            return True
+    return False
+
+
+def _dumps(span: IncomingSpan) -> str | None:
+    try:
+        return _encode(span.body())
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _without_value(match: re.Match[str]) -> str:
+    return match.group(0)[: match.start(1) - match.start(0)] + PUT
+
+
+def _is_number(value: Any) -> bool:
+    """True for a count or a switch, such as a number of secrets found: it holds none."""
+    return isinstance(value, int | float)
+
+
+def _is_expression(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False  # Redact says what is wrong
+    return True

@@ -1,0 +1,249 @@
+"""Where recorded spans go: an OTLP address, sent in the background, or a run, one attempt for each root call."""
+
+from __future__ import annotations
+
+import atexit
+import gzip
+import hashlib
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from firsthand.errors import ConfigError, FirsthandError
+from firsthand.ingest.as_trace import question_of, trace_of
+from firsthand.ingest.incoming_span import IncomingSpan, SpanKind, StoredSpan
+from firsthand.ingest.redaction import Redactor
+from firsthand.ingest.translate import facts_of
+from firsthand.message import Json
+from firsthand.model import Usage
+from firsthand.runs import store
+from firsthand.runs.run_folder import Run
+from firsthand.runs.run_names import DATABASE
+from firsthand.task import Task
+
+MAX_WAITING = 20_000
+BATCH = 512
+EVERY_S = 0.5
+TIMEOUT_S = 5.0
+MAX_OPEN_TRACES = 1000
+
+
+class SpanSink(Protocol):
+    """Takes ended spans."""
+
+    def put(self, span: IncomingSpan, is_root: bool) -> None:
+        """Take a span, the last of its trace if it is the root; never waits and never fails."""
+
+    def flush(self, within_s: float) -> bool:
+        """Send what waits; True if all of it was sent in time."""
+
+
+class OtlpSender:
+    """Sends spans to an OTLP address as gzipped JSON, from a thread of its own. `dropped` counts what could not be sent."""
+
+    def __init__(self, url: str, service: str, headers: Mapping[str, str]):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"trace_to was given {url!r}: give an address such as http://127.0.0.1:4318")
+        self.url = url.rstrip("/") + "/v1/traces" if parts.path in ("", "/") else url
+        self.dropped = 0
+        self._service = service
+        self._headers = {**_headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")), **headers}
+        self._waiting: deque[IncomingSpan] = deque()
+        self._changed = threading.Condition()
+        self._sending = 0
+        self._pid = 0
+        atexit.register(self.flush, TIMEOUT_S)
+
+    def put(self, span: IncomingSpan, is_root: bool) -> None:
+        """Queue a span; one too many is dropped."""
+        with self._changed:
+            if self._pid != os.getpid():  # a thread does not survive a fork
+                self._pid = os.getpid()
+                threading.Thread(target=self._work, name="span-sender", daemon=True).start()
+            if len(self._waiting) >= MAX_WAITING:
+                self.dropped += 1
+                return
+            self._waiting.append(span)
+            if len(self._waiting) >= BATCH:
+                self._changed.notify_all()
+
+    def flush(self, within_s: float) -> bool:
+        """Send what waits; True if all of it was sent in time."""
+        end = time.monotonic() + within_s
+        with self._changed:
+            self._changed.notify_all()
+            while self._waiting or self._sending:
+                left = end - time.monotonic()
+                if left <= 0 or self._pid != os.getpid():
+                    return False
+                self._changed.wait(min(left, 0.1))
+                self._changed.notify_all()
+        return True
+
+    def _work(self) -> None:
+        import httpx
+
+        is_near = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")  # no proxy stands before these
+        with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=not is_near) as client:
+            while True:
+                with self._changed:
+                    if not self._waiting:
+                        self._changed.wait(EVERY_S)
+                    batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                    self._sending = len(batch)
+                if batch and not self._sent(client, batch):
+                    self.dropped += len(batch)
+                with self._changed:
+                    self._sending = 0
+                    self._changed.notify_all()
+                if 0 < len(batch) < BATCH:
+                    time.sleep(0.02)
+
+    def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> bool:
+        import httpx
+
+        body = gzip.compress(json.dumps(otlp_json(batch, self._service), ensure_ascii=True).encode(), 1)
+        headers = {"content-type": "application/json", "content-encoding": "gzip", **self._headers}
+        for number in range(3):
+            try:
+                status = client.post(self.url, content=body, headers=headers).status_code
+                if status < 300:
+                    return True
+                if status not in (429, 502, 503, 504):
+                    return False
+            except (httpx.HTTPError, OSError):
+                pass
+            time.sleep(0.2 * 4**number)
+        return False
+
+
+class RunRecorder:
+    """Keeps each root call with what it called as an attempt of a run, redacted as received spans are."""
+
+    def __init__(self, folder: Path, service: str):
+        self._folder, self._service = folder, service
+        self._lock = threading.Lock()
+        self._open: dict[str, list[IncomingSpan]] = {}
+        self._run: Run | None = None
+        self._redactor = Redactor()
+        self.dropped = 0
+        atexit.register(self.flush, TIMEOUT_S)
+        if not (folder / DATABASE).exists() and folder.exists() and not folder.is_dir():
+            raise ConfigError(
+                f"trace_to was given {str(folder)!r}, which is a file: give a folder, or an address http(s)://..."
+            )
+
+    def put(self, span: IncomingSpan, is_root: bool) -> None:
+        """Take a span; with its root the trace is kept."""
+        with self._lock:
+            held = self._open.setdefault(span.trace_id, [])
+            held.append(span)
+            if not is_root:
+                if len(self._open) > MAX_OPEN_TRACES:
+                    self._open.pop(next(iter(self._open)))
+                    self.dropped += 1
+                return
+            del self._open[span.trace_id]
+            try:
+                self._keep(span, held)
+            except (FirsthandError, OSError):
+                self.dropped += 1
+
+    def flush(self, within_s: float) -> bool:
+        """Close the run, which goes on with the next trace: nothing waits, for a trace is kept when its root ends."""
+        with self._lock:
+            if self._run is not None:
+                self._run.finish("done")
+                self._run.close()
+                self._run = None
+        return True
+
+    def _keep(self, root: IncomingSpan, spans: list[IncomingSpan]) -> None:
+        for span in spans:
+            span.resource = {"service.name": self._service}
+            self._redactor.redact(span)
+        stored = [stored_of(number, span) for number, span in enumerate(spans)]
+        question = question_of(stored)
+        digest = hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        made = trace_of(root.trace_id, stored)
+        body = made.to_json() | {"task_id": f"{root.name}-{digest}", "benchmark": "traced"}
+        trace = type(made).from_json(json.loads(json.dumps(body, default=str)))
+        run = self._opened()
+        run.add_tasks("traced", [Task(trace.task_id, question)])
+        run.add_agent(trace.agent_name, {"name": trace.agent_name})
+        run.append(trace)
+
+    def _opened(self) -> Run:
+        if self._run is None:
+            if (self._folder / DATABASE).exists():
+                self._run = store.open_run(self._folder, self._folder.parent)
+            else:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._run = store.create(self._folder.parent, {"traced": self._service}, "traced", at=self._folder)
+        return self._run
+
+
+def stored_of(seq: int, span: IncomingSpan) -> StoredSpan:
+    """A span as the store gives it back."""
+    facts = facts_of(span)
+    usage = Usage(facts.prompt_tokens, facts.cached_tokens, facts.completion_tokens, facts.cost_usd)
+    what: SpanKind = facts.what
+    return StoredSpan(seq, span, what, facts.label, facts.model, usage)
+
+
+def otlp_json(spans: Sequence[IncomingSpan], service: str) -> Json:
+    """An ExportTraceServiceRequest in OTLP's JSON encoding."""
+    resource = _pairs({"service.name": service, "telemetry.sdk.language": "python", "telemetry.sdk.name": "firsthand"})
+    return {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": resource},
+                "scopeSpans": [{"scope": {"name": "firsthand.traced"}, "spans": [_span_json(each) for each in spans]}],
+            }
+        ]
+    }
+
+
+def _span_json(span: IncomingSpan) -> Json:
+    body: Json = {
+        "traceId": span.trace_id,
+        "spanId": span.span_id,
+        "name": span.name,
+        "kind": span.kind or 1,
+        "startTimeUnixNano": str(span.start_ns),
+        "endTimeUnixNano": str(span.end_ns),
+        "attributes": _pairs(span.attributes),
+        "events": [
+            {"name": each["name"], "timeUnixNano": str(each["at_ns"]), "attributes": _pairs(each["attributes"])}
+            for each in span.events
+        ],
+        "status": {} if span.error is None else {"code": 2, "message": span.error},
+    }
+    return body | ({"parentSpanId": span.parent_id} if span.parent_id else {})
+
+
+def _pairs(attributes: Json) -> list[Json]:
+    return [{"key": key, "value": _value(value)} for key, value in attributes.items()]
+
+
+def _value(value: Any) -> Json:
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)} if -(2**63) <= value < 2**63 else {"stringValue": str(value)}
+    if isinstance(value, float):
+        return {"doubleValue": value} if value == value and abs(value) != float("inf") else {"stringValue": str(value)}
+    return {"stringValue": value if isinstance(value, str) else str(value)}
+
+
+def _headers(text: str) -> dict[str, str]:
+    """The headers of OTEL_EXPORTER_OTLP_HEADERS: `name=value` with commas between, values percent-encoded."""
+    pairs = [each.partition("=") for each in text.split(",") if "=" in each]
+    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}

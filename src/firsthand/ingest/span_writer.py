@@ -1,0 +1,180 @@
+"""The one writer of received spans: a thread that decodes, redacts and keeps what waits, several requests in one
+transaction.
+
+A request is answered after its transaction is on disk, so what a sender was told is kept is kept, whenever the
+process is killed. What waits is bounded in bytes; a full queue, a full disk or a closed writer is an answer that
+senders retry.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from firsthand.errors import DataError, FirsthandError, StoreError
+from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.otlp_json import decode_json
+from firsthand.ingest.otlp_protobuf import decode_protobuf
+from firsthand.ingest.trace_store import ReadySpan, SpanPreparer, TraceStore
+
+MAX_REQUEST_BYTES = 128 << 20
+"""Of one request, after it is inflated."""
+MAX_WAITING_BYTES = 256 << 20
+MAX_WAITING = 10_000
+_SPANS, _BYTES = 4096, 16 << 20
+"""A transaction takes requests until it has so many spans or bytes."""
+Encoding = Literal["", "identity", "gzip", "deflate"]
+
+
+@dataclass(frozen=True)
+class WriteOutcome:
+    """The end of one request."""
+
+    num_kept: int = 0
+    rejected: int = 0
+    """Spans without valid ids."""
+    problem: str = ""
+    """Why nothing of it was kept."""
+    retry: bool = False
+    """True if the sender may send it again as it is."""
+
+
+@dataclass
+class _Waiting:
+    decode: Callable[[], tuple[list[IncomingSpan], int]]
+    size: int
+    done: Callable[[WriteOutcome], None]
+
+
+class SpanWriter:
+    """Takes requests from any thread and writes them from its own."""
+
+    def __init__(self, store: TraceStore, preparer: SpanPreparer):
+        self.store = store
+        self._preparer = preparer
+        self._waiting: deque[_Waiting] = deque()
+        self._size = 0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="span-writer", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, raw: bytes, kind: Literal["protobuf", "json"], encoding: Encoding, done: Callable[[WriteOutcome], None]
+    ) -> bool:
+        """Queue the body of a request; False if there is no room, and then `done` is not called.
+
+        `done` is called from the writer's thread, after the spans are on disk or were refused.
+        """
+
+        def decode() -> tuple[list[IncomingSpan], int]:
+            body = inflated(raw, encoding)
+            return decode_protobuf(body) if kind == "protobuf" else decode_json(body)
+
+        return self.submit_spans(decode, len(raw), done)
+
+    def submit_spans(
+        self, decode: Callable[[], tuple[list[IncomingSpan], int]], size: int, done: Callable[[WriteOutcome], None]
+    ) -> bool:
+        """Queue spans that a function gives, called in the writer's thread."""
+        with self._changed:
+            if (
+                self._closed
+                or len(self._waiting) >= MAX_WAITING
+                or (self._size and self._size + size > MAX_WAITING_BYTES)
+            ):
+                return False
+            self._waiting.append(_Waiting(decode, size, done))
+            self._size += size
+            self._changed.notify()
+            return True
+
+    def close(self) -> None:
+        """Write what waits, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+            self._write_some()
+
+    def _write_some(self) -> None:
+        """Decode and write requests in one transaction, and tell each how it ended."""
+        taken: list[tuple[_Waiting, list[ReadySpan], int]] = []
+        refused: list[tuple[_Waiting, WriteOutcome]] = []
+        spans = size = 0
+        while spans < _SPANS and size < _BYTES and self._waiting:
+            one = self._waiting.popleft()
+            size += one.size
+            try:
+                decoded, rejected = one.decode()
+                ready = self._preparer.prepared(decoded)
+            except FirsthandError as error:
+                refused.append((one, WriteOutcome(problem=str(error))))
+            except MemoryError:
+                refused.append(
+                    (one, WriteOutcome(problem="the request needs more memory than there is: send less at once"))
+                )
+            except Exception as error:  # a request must not end the writer
+                refused.append((one, WriteOutcome(problem=f"the request cannot be read ({type(error).__name__})")))
+            else:
+                spans += len(ready)
+                taken.append((one, ready, rejected))
+        self._keep(taken, refused)
+        with self._changed:
+            self._size -= sum(one.size for one, _, _ in taken) + sum(one.size for one, _ in refused)
+        for one, outcome in refused:
+            one.done(outcome)
+
+    def _keep(
+        self, taken: list[tuple[_Waiting, list[ReadySpan], int]], refused: list[tuple[_Waiting, WriteOutcome]]
+    ) -> None:
+        """Write them together, or where that fails one by one, so that one cannot spoil the others."""
+        try:
+            self.store.add([each for _, ready, _ in taken for each in ready])
+            kept = taken
+        except Exception:
+            kept = []
+            for each in taken:
+                try:
+                    self.store.add(each[1])
+                    kept.append(each)
+                except StoreError as error:
+                    refused.append((each[0], WriteOutcome(problem=str(error), retry=True)))
+                except Exception as error:
+                    refused.append((each[0], WriteOutcome(problem=f"a span cannot be kept ({type(error).__name__})")))
+        for one, ready, rejected in kept:
+            one.done(WriteOutcome(len(ready), rejected))
+
+
+def inflated(raw: bytes, encoding: Encoding) -> bytes:
+    """The body of a request; DataError if it is damaged, or larger than MAX_REQUEST_BYTES."""
+    if encoding in ("", "identity"):
+        return raw
+    pieces: list[bytes] = []
+    size = 0
+    left = raw
+    try:
+        while left:
+            inflater = zlib.decompressobj(31 if encoding == "gzip" else 15)
+            piece = inflater.decompress(left, MAX_REQUEST_BYTES - size + 1)
+            size += len(piece)
+            if size > MAX_REQUEST_BYTES:
+                raise DataError(f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB: send less at once")
+            if not inflater.eof:
+                raise DataError(f"the body is cut short: whole {encoding} was expected")
+            pieces.append(piece)
+            left = inflater.unused_data
+    except zlib.error as error:
+        raise DataError(f"the body is no {encoding}: {error}") from None
+    return b"".join(pieces)

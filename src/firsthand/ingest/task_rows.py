@@ -1,0 +1,66 @@
+"""Makes tasks of received traces: rows for a benchmark of one's own, with the recorded output as the expected answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from firsthand.errors import ConfigError, StoreError
+from firsthand.ingest.as_trace import question_of, trace_of
+from firsthand.ingest.incoming_span import StoredSpan
+from firsthand.message import Json
+
+SUFFIXES = (".toml", ".jsonl")
+
+
+def task_row(trace_id: str, spans: Sequence[StoredSpan]) -> Json:
+    """The row of one trace: question and recorded answer, with the messages that stood before the question."""
+    trace = trace_of(trace_id, spans)
+    question = question_of(spans)
+    first = next((call for call in trace.calls if call.kind == "generate"), None)
+    before = trace.messages(first.at)[:-1] if first is not None else ()
+    root = next((each.span for each in spans if not each.span.parent_id), spans[0].span)
+    session = next(
+        (str(each.span.attributes["session.id"]) for each in spans if each.span.attributes.get("session.id")), ""
+    )
+    return {
+        "id": trace_id,
+        "question": question,
+        "answer": trace.answer or "",
+        "system": "\n\n".join(each.text for each in before if each.role == "system"),
+        "history": "\n".join(f"{each.role}: {each.text}" for each in before if each.role in ("user", "assistant")),
+        "cluster": session or trace_id,
+        "name": root.name,
+        "error": root.error or "",
+    }
+
+
+def write_tasks(out: Path, rows: Iterable[Json], scorer: str) -> int:
+    """Write rows as JSONL, and for a .toml the benchmark beside them that `firsthand run` reads; returns their number.
+
+    ConfigError for another ending, StoreError if a file is there already or cannot be written.
+    """
+    if out.suffix not in SUFFIXES:
+        raise ConfigError(f"out is {str(out)!r}: give a file .toml (a benchmark with its rows) or .jsonl (the rows)")
+    table = out.with_suffix(".jsonl")
+    for each in {out, table}:
+        if each.exists():
+            raise StoreError(f"{each} is there already: give another file, or remove it")
+    lines = [json.dumps(row, ensure_ascii=True) + "\n" for row in rows]
+    description = (
+        f"data = {json.dumps(table.name)}\n"
+        'prompt = "{question}"\n'
+        'target = "{answer}"\n'
+        'id = "{id}"\n'
+        'cluster = "{cluster}"\n'
+        f"scorer = [{json.dumps(scorer)}]\n"
+        'description = "Tasks of recorded traces; the expected answer is what was recorded."\n'
+    )
+    try:
+        table.write_text("".join(lines), encoding="utf-8")
+        if out.suffix == ".toml":
+            out.write_text(description, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{out} cannot be written: {error.strerror or error}") from None
+    return len(lines)

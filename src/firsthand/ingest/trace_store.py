@@ -1,0 +1,352 @@
+"""Keeps spans of other programs in one SQLite file of the data home, and reads them back.
+
+A span is kept once however often it is sent; one that comes under a known id with other contents is kept beside the
+first. One sent before its end is replaced when it has ended. Every table row that a list shows is kept up to date in
+the transaction that adds the spans, so that no page counts spans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import UnknownName
+from firsthand.ingest.dialects.span_facts import SpanFacts
+from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, StoredSpan
+from firsthand.ingest.redaction import Redactor
+from firsthand.ingest.trace_summary import COLUMNS, TraceSummary, summaries_of
+from firsthand.ingest.translate import facts_of
+from firsthand.message import Json
+from firsthand.model import Usage
+from firsthand.runs.database import Database, Schema, plain
+
+FOLDER, FILE = "traces", "traces.sqlite"
+PACKED_BYTES = 16 << 10
+"""Bodies above this are compressed."""
+MAX_BODY_BYTES = 400 << 20
+SCHEMA = Schema(
+    "a store of traces",
+    0x66737472,  # "fstr"
+    (
+        """
+        CREATE TABLE resources (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, body BLOB NOT NULL);
+        CREATE TABLE spans (seq INTEGER PRIMARY KEY AUTOINCREMENT, trace TEXT NOT NULL, span TEXT NOT NULL,
+            copy INTEGER NOT NULL, parent TEXT NOT NULL, name TEXT NOT NULL, what TEXT NOT NULL, label TEXT NOT NULL,
+            start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, error TEXT, model TEXT NOT NULL,
+            prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+            cost_usd REAL NOT NULL, redactions INTEGER NOT NULL, resource INTEGER NOT NULL, digest BLOB NOT NULL,
+            body BLOB NOT NULL);
+        CREATE UNIQUE INDEX spans_by_id ON spans (trace, span, copy);
+        CREATE TABLE traces (trace TEXT NOT NULL PRIMARY KEY, first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
+            num_spans INTEGER NOT NULL, num_errors INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
+            cached_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost_usd REAL NOT NULL,
+            redactions INTEGER NOT NULL, name_rank INTEGER NOT NULL, name_ns INTEGER NOT NULL, name TEXT NOT NULL,
+            input_rank INTEGER NOT NULL, input_ns INTEGER NOT NULL, input TEXT NOT NULL, output_rank INTEGER NOT NULL,
+            output_ns INTEGER NOT NULL, output TEXT NOT NULL, service TEXT NOT NULL, model TEXT NOT NULL,
+            session TEXT NOT NULL, user TEXT NOT NULL, tags TEXT NOT NULL, changed INTEGER NOT NULL, arrived_s REAL NOT NULL)
+            WITHOUT ROWID;
+        CREATE INDEX traces_by_start ON traces (first_ns);
+        CREATE INDEX traces_by_session ON traces (session, first_ns) WHERE session <> '';
+        CREATE INDEX traces_by_user ON traces (user, first_ns) WHERE user <> '';
+        CREATE INDEX traces_by_change ON traces (changed);
+        CREATE INDEX traces_by_arrival ON traces (arrived_s);
+        CREATE TABLE scores (seq INTEGER PRIMARY KEY, trace TEXT NOT NULL, name TEXT NOT NULL, scorer TEXT NOT NULL,
+            value REAL, failure TEXT, detail TEXT NOT NULL, at_s REAL NOT NULL);
+        CREATE INDEX scores_by_trace ON scores (trace, name);
+        CREATE INDEX scores_by_name ON scores (name, at_s);
+        CREATE TABLE alerts (seq INTEGER PRIMARY KEY, rule TEXT NOT NULL, value REAL, said TEXT NOT NULL, at_s REAL NOT NULL,
+            delivered TEXT NOT NULL);
+        CREATE TABLE segments (file TEXT NOT NULL PRIMARY KEY, num_spans INTEGER NOT NULL, bytes INTEGER NOT NULL,
+            first_s REAL NOT NULL, last_s REAL NOT NULL);
+        CREATE TABLE sealed (trace TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (trace, file)) WITHOUT ROWID
+        """,
+    ),
+    place="a data home that `firsthand studio` has served",
+    missing="`firsthand studio` makes one",
+    resume="then start `firsthand studio` again",
+    copied="it",
+)
+_SPAN = (
+    "seq, trace, span, copy, parent, name, what, label, start_ns, end_ns, error, model, prompt_tokens, cached_tokens,"
+    " completion_tokens, cost_usd, redactions, resource, body"
+)
+SPAN_COLUMNS = (*_SPAN.split(", ")[:-1], "digest", "body")
+_INSERT = f"INSERT INTO spans ({', '.join(SPAN_COLUMNS[1:])}) VALUES ({', '.join('?' * (len(SPAN_COLUMNS) - 1))})"
+_REPLACE = f"INSERT OR REPLACE INTO traces ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+
+
+@dataclass(slots=True)
+class ReadySpan:
+    """A span that is redacted and read, so that the transaction only writes it."""
+
+    span: IncomingSpan
+    facts: SpanFacts
+    body: bytes
+    resource: tuple[bytes, bytes, str]
+    """Digest, JSON, and the name of the service."""
+
+
+class SpanPreparer:
+    """Redacts spans and reads their columns."""
+
+    def __init__(self, redactor: Redactor):
+        self._redactor = redactor
+
+    def prepared(self, spans: Iterable[IncomingSpan]) -> list[ReadySpan]:
+        """The spans of one request, ready to be kept. Nothing that a span says makes this fail."""
+        known: dict[int, tuple[bytes, bytes, str]] = {}
+        ready = []
+        for span in spans:
+            resource = known.get(id(span.resource))
+            if resource is None:
+                resource = known[id(span.resource)] = self._resource(span.resource)
+            body = self._redactor.redact(span)
+            try:
+                facts = facts_of(span)
+            except Exception:  # an attribute of an unexpected type: the span is kept as it is
+                facts = SpanFacts()
+            if len(body) > PACKED_BYTES:
+                body = zlib.compress(body, 1)
+            ready.append(ReadySpan(span, facts, body, resource))
+        return ready
+
+    def _resource(self, resource: Json) -> tuple[bytes, bytes, str]:
+        kept = self._redactor.redact_resource(resource)
+        body = json.dumps(kept, ensure_ascii=False, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
+        return hashlib.sha256(body).digest(), body, plain(str(kept.get("service.name", ""))[:300])
+
+
+class TraceStore:
+    """The traces of a data home. One process writes, any may read."""
+
+    def __init__(self, home: Path, *, create: bool = False):
+        self.home = home
+        self.folder = home / FOLDER
+        if create:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.database = Database(self.folder / FILE, create=create, schema=SCHEMA)
+        self.read_sealed: Callable[[TraceStore, str], list[tuple[Any, ...]]] | None = None
+        """Reads the spans of a trace that lie in segments, as rows; see `cold_segments.py`."""
+        self._resources: dict[bytes, int] = {}
+
+    @staticmethod
+    def exists(home: Path) -> bool:
+        """True if the data home has ever received spans."""
+        return (home / FOLDER / FILE).is_file()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+    # -- writing --
+
+    def add(self, spans: Sequence[ReadySpan]) -> int:
+        """Keep spans in one transaction; returns how many were new. They are on disk when this returns."""
+        if not spans:
+            return 0
+        with self.database.write() as connection:
+            try:
+                return self._add(connection, spans)
+            except BaseException:
+                self._resources.clear()  # ids of rows that are rolled back
+                raise
+
+    def _add(self, connection: sqlite3.Connection, spans: Sequence[ReadySpan]) -> int:
+        rows = [self._row(connection, each, 0) for each in spans]
+        connection.execute("SAVEPOINT several")
+        try:
+            connection.executemany(_INSERT, rows)
+            new: Sequence[tuple[ReadySpan, int]] = [(each, 1) for each in spans]
+        except sqlite3.IntegrityError:
+            connection.execute("ROLLBACK TO several")
+            new = [(each, sign) for each in spans for sign in self._add_one(connection, each)]
+        connection.execute("RELEASE several")
+        self._summarise(connection, new)
+        return sum(1 for _, sign in new if sign > 0)
+
+    def _add_one(self, connection: sqlite3.Connection, ready: ReadySpan) -> list[int]:
+        """Insert one span; returns [1] if it is new, [] if it was here, [0] if it ended one that was here."""
+        span = ready.span
+        known = connection.execute(
+            "SELECT seq, digest, end_ns FROM spans WHERE trace = ? AND span = ? ORDER BY copy",
+            (span.trace_id, span.span_id),
+        ).fetchall()
+        row = self._row(connection, ready, len(known))
+        digest = row[-2]
+        if any(each[1] == digest for each in known):
+            return []
+        unfinished = [seq for seq, _, end_ns in known if end_ns == 0]
+        if unfinished and span.end_ns:
+            connection.execute("DELETE FROM spans WHERE seq = ?", (unfinished[0],))
+            copies = {each[0] for each in connection.execute(
+                "SELECT copy FROM spans WHERE trace = ? AND span = ?", (span.trace_id, span.span_id)
+            )}  # fmt: skip
+            copy = next(number for number in range(len(copies) + 1) if number not in copies)
+            connection.execute(_INSERT, self._row(connection, ready, copy))
+            return [0]
+        connection.execute(_INSERT, row)
+        return [1]
+
+    def _row(self, connection: sqlite3.Connection, ready: ReadySpan, copy: int) -> tuple[Any, ...]:
+        span, facts = ready.span, ready.facts
+        error = span.error if span.error is not None else facts.error
+        start, end = min(span.start_ns, MOST_NS), min(span.end_ns, MOST_NS)
+        head = f"{span.parent_id} {span.name} {start} {end} {error}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(head + ready.body, digest_size=12).digest()
+        return (
+            span.trace_id, span.span_id, copy, span.parent_id, plain(span.name), facts.what, plain(facts.label[:300]), start,
+            end, None if error is None else plain(error), plain(facts.model[:300]), facts.prompt_tokens, facts.cached_tokens,
+            facts.completion_tokens, facts.cost_usd, span.redactions, self._resource_id(connection, ready.resource), digest,
+            ready.body,
+        )  # fmt: skip
+
+    def _resource_id(self, connection: sqlite3.Connection, resource: tuple[bytes, bytes, str]) -> int:
+        digest, body, _ = resource
+        known = self._resources.get(digest)
+        if known is None:
+            connection.execute("INSERT OR IGNORE INTO resources (digest, body) VALUES (?, ?)", (digest, body))
+            known = int(connection.execute("SELECT id FROM resources WHERE digest = ?", (digest,)).fetchone()[0])
+            if len(self._resources) > 10_000:
+                self._resources.clear()
+            self._resources[digest] = known
+        return known
+
+    def _summarise(self, connection: sqlite3.Connection, new: Sequence[tuple[ReadySpan, int]]) -> None:
+        """Bring the rows of the traces up to date; a trace with a span that was replaced is counted anew."""
+        by_trace: dict[str, list[ReadySpan]] = {}
+        again = set()
+        for ready, sign in new:
+            by_trace.setdefault(ready.span.trace_id, []).append(ready)
+            if sign == 0:
+                again.add(ready.span.trace_id)
+        changed = connection.execute("SELECT coalesce(max(changed), 0) + 1 FROM traces").fetchone()[0]
+        now = time.time()
+        for trace, spans in by_trace.items():
+            if trace in again:
+                self._count_again(connection, trace, changed, now)
+                continue
+            found = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM traces WHERE trace = ?", (trace,)).fetchone()
+            summary = TraceSummary(*found) if found else TraceSummary(trace)
+            for each in spans:
+                summary.add(each.span, each.facts, each.resource[2])
+            summary.changed, summary.arrived_s = changed, now
+            connection.execute(_REPLACE, summary.row())
+
+    def _count_again(self, connection: sqlite3.Connection, trace: str, changed: int, now: float) -> None:
+        if connection.execute("SELECT 1 FROM sealed WHERE trace = ?", (trace,)).fetchone():
+            return  # what was counted of sealed spans is in the row alone
+        summary = TraceSummary(trace)
+        bodies = dict(connection.execute("SELECT id, body FROM resources").fetchall())
+        sql = f"SELECT {_SPAN} FROM spans WHERE trace = ? ORDER BY seq"
+        for row in connection.execute(sql, (trace,)).fetchall():
+            stored = stored_span(row, bodies)
+            try:
+                facts = facts_of(stored.span)
+            except Exception:
+                facts = SpanFacts()
+            summary.add(stored.span, facts, plain(str(stored.span.resource.get("service.name", ""))[:300]))
+        summary.changed, summary.arrived_s = changed, now
+        connection.execute(_REPLACE, summary.row())
+
+    def add_score(
+        self,
+        trace: str,
+        name: str,
+        scorer: str,
+        value: float | None,
+        failure: str | None = None,
+        detail: Json | None = None,
+    ) -> None:
+        """Keep a score of a trace."""
+        said = json.dumps(detail or {}, ensure_ascii=True, default=str)
+        with self.database.write() as connection:
+            connection.execute(
+                "INSERT INTO scores (trace, name, scorer, value, failure, detail, at_s) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    trace,
+                    plain(name),
+                    plain(scorer),
+                    value,
+                    None if failure is None else plain(failure),
+                    said,
+                    time.time(),
+                ),
+            )
+            connection.execute(
+                "UPDATE traces SET changed = (SELECT max(changed) + 1 FROM traces) WHERE trace = ?", (trace,)
+            )
+
+    # -- reading --
+
+    def summary(self, trace: str) -> TraceSummary:
+        """The summary of a trace; UnknownName if there is none of that id."""
+        rows = self.database.read(f"SELECT {', '.join(COLUMNS)} FROM traces WHERE trace = ?", (plain(trace),))
+        if not rows:
+            raise UnknownName(f"no trace {trace[:80]!r}: it has not come, or was older than is kept")
+        return summaries_of(rows)[0]
+
+    def spans(self, trace: str) -> list[StoredSpan]:
+        """All spans of a trace in the order of their arrival."""
+        rows = self.database.read(f"SELECT {_SPAN} FROM spans WHERE trace = ? ORDER BY seq", (plain(trace),))
+        if (
+            self.read_sealed is not None
+        ):  # after the others: what is sealed meanwhile is then found twice, and never not
+            seen = {row[0] for row in rows}
+            rows += [row for row in self.read_sealed(self, plain(trace)) if row[0] not in seen]
+        ids = {row[-2] for row in rows}
+        bodies: dict[int, bytes] = {}
+        for id in ids:
+            bodies |= dict(self.database.read("SELECT id, body FROM resources WHERE id = ?", (id,)))
+        return [stored_span(row, bodies) for row in sorted(rows, key=lambda row: row[0])]
+
+    def scores(self, trace: str) -> list[tuple[str, float | None, str | None, str, float]]:
+        """Name, value, failure, scorer and time of each score of a trace; of several of one name the latest."""
+        sql = "SELECT name, value, failure, scorer, at_s FROM scores WHERE trace = ? ORDER BY seq"
+        return list({row[0]: row for row in self.database.read(sql, (plain(trace),))}.values())
+
+    @property
+    def version(self) -> str:
+        """A text that changes with every change of the store."""
+        return str(self.database.read("SELECT coalesce(max(changed), 0), count(*) FROM traces")[0])
+
+
+def stored_span(row: Sequence[Any], resources: dict[int, bytes]) -> StoredSpan:
+    """The span of a row of the columns that `_SPAN` names."""
+    (
+        seq, trace, span, copy, parent, name, what, label, start_ns, end_ns, error, model, prompt, cached, completion, cost,
+        redactions, resource, body,
+    ) = row  # fmt: skip
+    held = unpacked(body)
+    times = held.get("times") or (start_ns, end_ns)
+    return StoredSpan(
+        seq,
+        IncomingSpan(
+            trace, span, parent, name, times[0], times[1], held.get("attributes") or {}, held.get("events") or [],
+            held.get("links") or [], _loaded(resources.get(resource, b"{}")), held.get("scope", ""), held.get("kind", 0),
+            error, redactions,
+        ),
+        what, label, model, Usage(prompt, cached, completion, cost), copy,
+    )  # fmt: skip
+
+
+def unpacked(body: bytes) -> Json:
+    """The JSON of a body as it is kept."""
+    if body[:1] != b"{":
+        inflater = zlib.decompressobj()
+        body = inflater.decompress(body, MAX_BODY_BYTES)
+    return _loaded(body)
+
+
+def _loaded(body: bytes) -> Json:
+    try:
+        found: Json = json.loads(body.decode("utf-8", "surrogatepass"))
+        return found if isinstance(found, dict) else {}
+    except (ValueError, RecursionError):
+        return {"attributes": {"unreadable": "the body of this span is damaged"}}

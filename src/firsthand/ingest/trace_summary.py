@@ -1,0 +1,103 @@
+"""The summary of a trace, kept up to date span by span in whatever order spans come: the row of a list of traces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from firsthand.ingest.dialects.span_facts import SpanFacts, said
+from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan
+from firsthand.runs.database import plain
+
+MAX_TEXT = 300
+_FIRST, _LAST = MOST_NS, -1
+
+
+@dataclass(slots=True)
+class TraceSummary:
+    """One trace in a list. The ranks say how good the source of a text is (0: a root), the times break ties."""
+
+    trace: str
+    first_ns: int = _FIRST
+    last_ns: int = _LAST
+    num_spans: int = 0
+    num_errors: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    redactions: int = 0
+    name_rank: int = 9
+    name_ns: int = _FIRST
+    name: str = ""
+    input_rank: int = 9
+    input_ns: int = _FIRST
+    input: str = ""
+    output_rank: int = 9
+    output_ns: int = _LAST
+    output: str = ""
+    service: str = ""
+    model: str = ""
+    session: str = ""
+    user: str = ""
+    tags: str = ""
+    """Between bars, as in `|a|b|`."""
+    changed: int = 0
+    """The number of the change that the trace saw last."""
+    arrived_s: float = 0.0
+    """The time when its last span arrived, in seconds since 1970: senders' clocks may say anything."""
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first start to the last end."""
+        return max(0, self.last_ns - self.first_ns) / 1e9
+
+    @property
+    def has_root(self) -> bool:
+        """False while the span that the others lie under has not come."""
+        return self.name_rank == 0
+
+    def add(self, span: IncomingSpan, facts: SpanFacts, service: str) -> None:
+        """Count a span that was not counted yet."""
+        start = min(span.start_ns, MOST_NS)
+        end = max(start, min(span.end_ns, MOST_NS))
+        self.num_spans += 1
+        self.num_errors += span.error is not None or facts.error is not None
+        self.redactions += span.redactions
+        if start:
+            self.first_ns, self.last_ns = min(self.first_ns, start), max(self.last_ns, end)
+        if facts.what in ("generate", "embed"):
+            self.prompt_tokens += facts.prompt_tokens
+            self.cached_tokens += facts.cached_tokens
+            self.completion_tokens += facts.completion_tokens
+            self.cost_usd += facts.cost_usd
+            self.model = self.model or plain(facts.model[:MAX_TEXT])
+        rank = 0 if not span.parent_id else 1
+        if (rank, start) < (self.name_rank, self.name_ns):
+            self.name_rank, self.name_ns, self.name = rank, start, plain(span.name[:MAX_TEXT])
+            self.service = service or self.service
+        rank = 0 if not span.parent_id else 1 if facts.what == "generate" else 2
+        if facts.input and (rank, start) < (self.input_rank, self.input_ns) and (text := said(facts.input)):
+            self.input_rank, self.input_ns, self.input = rank, start, plain(text[:MAX_TEXT])
+        if facts.output and (rank, -end) < (self.output_rank, -self.output_ns) and (text := said(facts.output)):
+            self.output_rank, self.output_ns, self.output = rank, end, plain(text[:MAX_TEXT])
+        self.service = self.service or service
+        self.session = self.session or plain(facts.session[:MAX_TEXT])
+        self.user = self.user or plain(facts.user[:MAX_TEXT])
+        for tag in facts.tags:
+            word = "|" + plain(tag.replace("|", " "))[:100] + "|"
+            if word not in self.tags and len(self.tags) < 2000:
+                self.tags = self.tags[:-1] + word if self.tags else word
+
+    def row(self) -> tuple[Any, ...]:
+        """The values of its columns."""
+        return tuple(getattr(self, name) for name in COLUMNS)
+
+
+COLUMNS = tuple(field.name for field in fields(TraceSummary))
+
+
+def summaries_of(rows: Iterable[tuple[Any, ...]]) -> list[TraceSummary]:
+    """The summaries that rows of all COLUMNS hold."""
+    return [TraceSummary(*row) for row in rows]

@@ -1,0 +1,74 @@
+"""Translates a span's attributes, whatever dialect they are in: the columns of the store, and later its messages.
+
+Spans often mix dialects (Langfuse's SDK over the GenAI conventions, say): the first dialect that says something is
+believed, and the others fill in what it leaves open.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from firsthand.ingest.dialects import genai_dialect, langfuse_dialect, openinference_dialect, openllmetry_dialect
+from firsthand.ingest.dialects.span_facts import SpanContent, SpanFacts, first_of, text_of
+from firsthand.ingest.incoming_span import IncomingSpan
+
+DIALECTS: dict[str, ModuleType] = {
+    "Langfuse": langfuse_dialect,
+    "OpenInference": openinference_dialect,
+    "OpenLLMetry": openllmetry_dialect,
+    "GenAI": genai_dialect,
+}
+"""Name -> dialect, the more particular ones first."""
+_spoken: dict[tuple[str, ...], tuple[ModuleType, ...]] = {}
+"""Names of attributes -> the dialects of a span that has them: instrumentations give many spans the same names."""
+_MOST_SPOKEN = 2000
+
+
+def facts_of(span: IncomingSpan) -> SpanFacts:
+    """The columns of a span, put together from all dialects that it speaks."""
+    found: SpanFacts | None = None
+    names = tuple(span.attributes)
+    spoken = _spoken.get(names)
+    if spoken is None:
+        spoken = tuple(dialect for dialect in DIALECTS.values() if dialect.speaks(span))
+        if len(_spoken) < _MOST_SPOKEN:
+            _spoken[names] = spoken
+    for dialect in spoken:
+        said: SpanFacts = dialect.facts(span)
+        if found is None:
+            found = said
+        else:
+            found.input, found.output = first_of(found.input, said.input), first_of(found.output, said.output)
+            found.filled_from(said)
+    if found is None:
+        found = SpanFacts()
+    a = span.attributes
+    if not found.session:
+        found.session = text_of(a, "session.id", "gen_ai.conversation.id")
+    if not found.user:
+        found.user = text_of(a, "user.id", "enduser.id")
+    return found
+
+
+def content_of(span: IncomingSpan) -> SpanContent:
+    """The messages and the tool call of a span: each part from the first dialect that has it."""
+    found = SpanContent()
+    for dialect in DIALECTS.values():
+        if not dialect.speaks(span):
+            continue
+        held: SpanContent = dialect.content(span)
+        found.asked = found.asked or held.asked
+        found.answered = found.answered or held.answered
+        if held.tool and not found.tool:
+            found.tool = held.tool
+        if found.arguments is None:
+            found.arguments = held.arguments
+        if found.result is None:
+            found.result = held.result
+        found.call_id = found.call_id or held.call_id
+    return found
+
+
+def dialects_of(span: IncomingSpan) -> tuple[str, ...]:
+    """The names of the dialects that a span speaks."""
+    return tuple(name for name, dialect in DIALECTS.items() if dialect.speaks(span))

@@ -1,0 +1,178 @@
+"""Filters, sorts and counts received traces by SQL over their summaries, and groups them by session or user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from firsthand.errors import ConfigError
+from firsthand.ingest.trace_store import TraceStore
+from firsthand.ingest.trace_summary import COLUMNS, TraceSummary, summaries_of
+from firsthand.runs.database import plain
+from firsthand.studio.typed_filter import Kind, Term, parse_filter
+
+PAGE = 100
+FIELDS: dict[str, Kind] = {
+    "id": "text",
+    "name": "text",
+    "service": "text",
+    "model": "text",
+    "session": "text",
+    "user": "text",
+    "tag": "text",
+    "input": "text",
+    "output": "text",
+    "spans": "number",
+    "errors": "number",
+    "tokens": "number",
+    "cost": "number",
+    "seconds": "number",
+    "redactions": "number",
+    "score.": "number",
+}
+FLAGS = {"has": ("error", "root", "session", "user", "score", "redaction")}
+_TOKENS = "(prompt_tokens + completion_tokens)"
+_SECONDS = "(max(0, last_ns - first_ns) / 1e9)"
+_COLUMNS = {
+    "name": "name", "service": "service", "model": "model", "session": "session", "user": "user", "input": "input",
+    "output": "output", "spans": "num_spans", "errors": "num_errors", "tokens": _TOKENS, "cost": "cost_usd",
+    "seconds": _SECONDS, "redactions": "redactions", "started": "first_ns", "changed": "changed",
+}  # fmt: skip
+SORTABLE = ("started", "changed", "spans", "errors", "tokens", "cost", "seconds")
+_SCORE = "(SELECT value FROM scores WHERE scores.trace = traces.trace AND scores.name = ? ORDER BY seq DESC LIMIT 1)"
+_FLAG_SQL = {
+    "has:error": "num_errors > 0",
+    "has:root": "name_rank = 0",
+    "has:session": "session <> ''",
+    "has:user": "user <> ''",
+    "has:score": "EXISTS (SELECT 1 FROM scores WHERE scores.trace = traces.trace)",
+    "has:redaction": "redactions > 0",
+}
+
+
+@dataclass(frozen=True)
+class IncomingPage:
+    """A part of the traces that a filter finds."""
+
+    rows: tuple[TraceSummary, ...]
+    total: int
+    start: int
+
+    @property
+    def next_start(self) -> int | None:
+        """The start of the next page; None after the last."""
+        after = self.start + len(self.rows)
+        return after if self.rows and after < self.total else None
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """The traces of one session or user together."""
+
+    name: str
+    num_traces: int
+    num_errors: int
+    tokens: int
+    cost_usd: float
+    first_ns: int
+    last_ns: int
+    other: int
+    """The number of users of a session, or of sessions of a user."""
+
+
+@dataclass(frozen=True)
+class IncomingQuery:
+    """The traces to list: a filter, and a column to sort by, with a minus for the highest first."""
+
+    terms: tuple[Term, ...] = ()
+    sort: str = "-started"
+
+    @staticmethod
+    def parse(text: str, sort: str = "") -> IncomingQuery:
+        """The query of a filter as typed and a column; ConfigError if either is not understood."""
+        if sort and sort.removeprefix("-") not in SORTABLE:
+            raise ConfigError(f"traces cannot be sorted by {sort[:40]!r}: they can by {', '.join(SORTABLE)}")
+        return IncomingQuery(parse_filter(text, FIELDS, FLAGS), sort or "-started")
+
+    def page(self, store: TraceStore, start: int = 0, limit: int = PAGE) -> IncomingPage:
+        """A page of the traces that are found."""
+        where, values = self._where()
+        total = store.database.read(f"SELECT count(*) FROM traces WHERE {where}", values)[0][0]
+        sql = f"SELECT {', '.join(COLUMNS)} FROM traces WHERE {where} ORDER BY {self._order()} LIMIT ? OFFSET ?"
+        rows = store.database.read(sql, (*values, limit, max(0, start)))
+        return IncomingPage(tuple(summaries_of(rows)), total, max(0, start))
+
+    def beside(self, store: TraceStore, one: TraceSummary) -> tuple[str | None, str | None]:
+        """The traces before and after one of those that are found, as they are sorted."""
+        where, values = self._where()
+        name, descending = self.sort.removeprefix("-"), self.sort.startswith("-")
+        column = _COLUMNS[name]
+        own = store.database.read(f"SELECT {column} FROM traces WHERE trace = ?", (one.trace,))
+        if not own:
+            return None, None
+        found = []
+        for is_before in (True, False):
+            sign, order = ("<", "DESC") if is_before != descending else (">", "ASC")
+            sql = (
+                f"SELECT trace FROM traces WHERE {where} AND ({column}, trace) {sign} (?, ?)"
+                f" ORDER BY {column} {order}, trace {order} LIMIT 1"
+            )
+            rows = store.database.read(sql, (*values, own[0][0], one.trace))
+            found.append(rows[0][0] if rows else None)
+        return found[0], found[1]
+
+    def facets(self, store: TraceStore, most: int = 20) -> dict[str, list[tuple[str, int]]]:
+        """Field -> its values with the number of traces of each, of all that are found, the most frequent first."""
+        where, values = self._where()
+        found = {}
+        for field in ("service", "model", "name", "user", "session"):
+            condition = f"{where} AND {field} <> ''"
+            sql = f"SELECT {field}, count(*) AS n FROM traces WHERE {condition} GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?"
+            found[field] = [(str(value), int(count)) for value, count in store.database.read(sql, (*values, most))]
+        return found
+
+    def groups(self, store: TraceStore, by: str, start: int = 0, limit: int = PAGE) -> list[GroupRow]:
+        """The sessions or users of the traces that are found, those with the newest trace first."""
+        where, values = self._where()
+        other = "user" if by == "session" else "session"
+        sql = (
+            f"SELECT {by}, count(*), sum(num_errors > 0), sum({_TOKENS}), sum(cost_usd), min(first_ns), max(last_ns),"
+            f" count(DISTINCT nullif({other}, '')) FROM traces WHERE {where} AND {by} <> '' GROUP BY 1"
+            " ORDER BY max(first_ns) DESC, 1 LIMIT ? OFFSET ?"
+        )
+        return [GroupRow(*row) for row in store.database.read(sql, (*values, limit, max(0, start)))]
+
+    def _order(self) -> str:
+        name, direction = self.sort.removeprefix("-"), "DESC" if self.sort.startswith("-") else "ASC"
+        return f"{_COLUMNS[name]} {direction}, trace {direction}"
+
+    def _where(self) -> tuple[str, tuple[Any, ...]]:
+        clauses: list[str] = ["1"]
+        values: list[Any] = []
+        for term in self.terms:
+            clause, its = _condition(term)
+            clauses.append(f"NOT ({clause})" if term.is_negated else clause)
+            values += its
+        return " AND ".join(clauses), tuple(values)
+
+
+def _condition(term: Term) -> tuple[str, Sequence[Any]]:
+    word = plain(term.value.lower())
+    if not term.field:
+        names = ("name", "input", "output", "service", "model", "session", "user")
+        return f"({' OR '.join(f'instr(lower({name}), ?)' for name in names)})", [word] * len(names)
+    if term.field in FLAGS:
+        return _FLAG_SQL[f"{term.field}:{term.value}"], []
+    if term.field == "id":
+        return "(trace >= ? AND trace < ?)", [word, word + "\U0010ffff"]
+    if term.field == "tag":
+        return "instr(lower(tags), ?)", [f"|{word}|" if term.operator == "=" else word]
+    operator = "=" if term.operator == ":" else term.operator
+    if term.field.startswith("score."):
+        return f"coalesce({_SCORE} {operator} ?, 0)", [plain(term.field.removeprefix("score.")), term.number]
+    if FIELDS[term.field] == "number":
+        return f"{_COLUMNS[term.field]} {operator} ?", [term.number]
+    if term.operator == "=":
+        return f"lower({_COLUMNS[term.field]}) = ?", [word]
+    return f"instr(lower({_COLUMNS[term.field]}), ?)", [word]

@@ -1,0 +1,116 @@
+"""Programs under the real instrumentations of OpenInference, OpenLLMetry and Langfuse, unchanged, show up in the store.
+
+They run in an environment of their own (FIRSTHAND_TRACED_VENV, or one that is made here) against our OpenAI-compatible
+server with a scripted model.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from firsthand.ingest.as_trace import trace_of
+from firsthand.ingest.trace_store import TraceStore
+from firsthand.ingest.trace_summary import COLUMNS, TraceSummary, summaries_of
+from firsthand.message import Message, ToolCall
+from firsthand.providers.scripted import Scripted
+from firsthand.trace import Trace
+from served import serving
+from thorough import THOROUGH
+from traces_server import started
+
+pytestmark = pytest.mark.slow
+PROGRAMS = Path(__file__).parent / "traced_programs"
+NAMES = ("openinference_openai", "openinference_langchain", "openllmetry_openai", "langfuse_sdk")
+MORE = ("openinference_llama_index", "openai_agents")
+QUESTION = "Is it raining in Paris?"
+
+
+@pytest.fixture(scope="module")
+def python() -> str:
+    """The Python that has the SDKs."""
+    folder = Path(
+        os.environ.get("FIRSTHAND_TRACED_VENV") or Path(tempfile.gettempdir()) / f"firsthand-traced-{os.getuid()}"
+    )
+    made = folder / "bin" / "python"
+    asked = PROGRAMS / ("requirements-thorough.txt" if THOROUGH else "requirements.txt")
+    ready = folder / f"{asked.stem}.ready"
+    if not ready.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(made), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(asked)]
+        if subprocess.run(pip, capture_output=True).returncode:
+            pytest.skip("the SDKs for traces cannot be installed")
+        ready.touch()
+    return str(made)
+
+
+@pytest.fixture(scope="module")
+def sent(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TraceStore, dict[str, TraceSummary]]]:
+    """The store after all programs ran, and the trace of each."""
+    home = tmp_path_factory.mktemp("sdks")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "PYTHON"))}
+    call = Message("assistant", (ToolCall("c1", "weather", {"city": "Paris"}),))
+
+    names = NAMES + (MORE if THOROUGH else ())
+    found = {}
+    with started(home) as studio:
+        for name in names:
+            replies = [call, "yes"] if name in ("openinference_openai", "openai_agents") else ["yes", "yes"]
+            with serving(Scripted(replies), name="scripted") as models:
+                command = [python, str(PROGRAMS / f"{name}.py"), studio.url, models.url]
+                named = environment | {"OTEL_SERVICE_NAME": name}
+                ran = subprocess.run(command, capture_output=True, text=True, timeout=120, env=named)
+            assert ran.returncode == 0, ran.stderr[-3000:]
+    store = TraceStore(home)
+    for one in summaries_of(store.database.read(f"SELECT {', '.join(COLUMNS)} FROM traces ORDER BY first_ns")):
+        assert one.service in names and one.service not in found, "one trace each"
+        found[one.service] = one
+    yield store, found
+    store.close()
+
+
+def trace(sent: tuple[TraceStore, dict[str, TraceSummary]], name: str) -> Trace:
+    store, found = sent
+    return trace_of(found[name].trace, store.spans(found[name].trace))
+
+
+@pytest.mark.parametrize("name", NAMES + MORE)
+def test_a_program_shows_up_unchanged(sent: tuple[TraceStore, dict[str, TraceSummary]], name: str) -> None:
+    if name in MORE and not THOROUGH:
+        pytest.skip("the SDKs for traces are installed by FIRSTHAND_THOROUGH alone")
+    one = sent[1][name]
+    assert one.has_root and one.num_errors == 0 and one.model == "scripted" and one.output.startswith("yes")
+    assert QUESTION in one.input and one.prompt_tokens > 0 and one.completion_tokens > 0
+    made = trace(sent, name)
+    said = next(iter(made.branches()))
+    assert made.answer == "yes" and any(each.role == "user" and QUESTION in each.text for each in said)
+    assert said[-1].role == "assistant" and said[-1].text == "yes"
+
+
+def test_sessions_users_tags_and_costs_are_read(sent: tuple[TraceStore, dict[str, TraceSummary]]) -> None:
+    found = sent[1]
+    for name in ("openinference_openai", "langfuse_sdk"):
+        assert (found[name].session, found[name].user) == ("chat-7", "ada")
+    langfuse = found["langfuse_sdk"]
+    assert (langfuse.tags, langfuse.cost_usd) == ("|test|", 0.25)
+    assert (langfuse.prompt_tokens, langfuse.completion_tokens) == (12, 3)
+
+
+def test_a_tool_call_and_its_result_are_in_one_conversation(sent: tuple[TraceStore, dict[str, TraceSummary]]) -> None:
+    made = trace(sent, "openinference_openai")
+    (said,) = made.branches()
+    assert [each.role for each in said] == ["user", "assistant", "tool", "assistant"]
+    assert said[1].tool_calls[0].name == "weather" and said[1].tool_calls[0].arguments == {"city": "Paris"}
+    assert "rain" in said[2].text
+
+
+def test_the_key_of_the_client_is_in_no_span(sent: tuple[TraceStore, dict[str, TraceSummary]]) -> None:
+    store = sent[0]
+    store.database.read("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert b"sk-not-a-real-key" not in store.database.path.read_bytes()
