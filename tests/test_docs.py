@@ -44,10 +44,8 @@ LONG = dict.fromkeys(
         "docs/reinforcement.md",
         "docs/retrieval-evaluation.md", "docs/retrieval.md", "docs/running.md", "docs/scaling-laws.md",
         "docs/serve.md", "docs/served-agents.md", "docs/statistics.md", "docs/swe-bench.md", "docs/tokenization.md",
-        "docs/toolformer.md", "docs/generated-worlds.md",
+        "docs/toolformer.md", "docs/generated-worlds.md", "docs/worlds.md",
         "docs/tracing.md", "docs/tracking.md", "docs/training.md", "docs/tutorial.md",
-        "docs/toolformer.md",
-        "docs/tracing.md", "docs/tracking.md", "docs/training.md", "docs/tutorial.md", "docs/worlds.md",
     ),
     pytest.mark.slow,
 )  # fmt: skip
