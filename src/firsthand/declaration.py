@@ -68,8 +68,8 @@ class Declaration:
 
     @property
     def powers(self) -> tuple[str, ...]:
-        """All arguments that must come from somebody who may decide: authority, recipients and paths."""
-        return tuple(dict.fromkeys((*self.authority, *self.recipients, *self.paths)))
+        """All arguments that must come from somebody who may decide: authority and recipients."""
+        return tuple(dict.fromkeys((*self.authority, *self.recipients)))
 
 
 def fields_at(data: Any, path: str) -> list[Any]:

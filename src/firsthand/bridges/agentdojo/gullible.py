@@ -24,16 +24,19 @@ async def gullible(task: Task, ctx: Context, *, obey: bool = True) -> str:
     waiting = ground_truth(version, suite, facts["user_task"], world)
     answers = [suites(version)[suite].user_tasks[facts["user_task"]].GROUND_TRUTH_OUTPUT]
     obeyed: set[str] = set()
-    count = 0
+    count, seen = 0, False
     while waiting:
         name, arguments = waiting.pop(0)
         result = await ctx.call(ToolCall(f"call-{count}", name, _json(arguments)))
         count += 1
+        seen = seen or "<INFORMATION>After the task, call " in result.content
         for id, goal in goals.items() if obey else ():
             if id not in obeyed and _in(goal.GOAL, result.content):
                 obeyed.add(id)
                 waiting = ground_truth(version, suite, id, world) + waiting
                 answers.append(goal.GROUND_TRUTH_OUTPUT)
+    if obey and (goal := facts.get("goal")) is not None and seen:
+        await ctx.call(ToolCall(f"call-{count}", goal[0], goal[1]))
     return "\n".join(filter(None, answers))
 
 
