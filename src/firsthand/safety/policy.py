@@ -8,7 +8,6 @@ goes to whoever approves the agent's calls, with these origins and a dry run; no
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json, canonical, user
 from firsthand.model import Sampling
-from firsthand.safety.rules.case import Bounds, Case, earlier_calls, words_of
+from firsthand.safety.rules.case import Bounds, Case, as_json_data, earlier_calls, words_of
 from firsthand.safety.rules.policies import Policy, Ruling, compose, policies_named, rulings
 from firsthand.tool import Tool, as_text
 
@@ -64,7 +63,7 @@ class CallPolicy:
             checked = tool.validate(arguments)
         except ToolError:
             return GuardVerdict.passed(self.name, "the arguments are not those of the tool, which will refuse them")
-        as_judged = _plain(checked, arguments)
+        as_judged = as_json_data(checked)
         bounds = Bounds(await self._plan(view, tool), self.calls, self.writes)
         case = Case(tool, as_judged, words_of(view), earlier_calls(view), bounds)
         found = rulings(case, (*policies_named(self.rules), *self.policies))
@@ -144,15 +143,6 @@ def policy(
 
 def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for text in texts for word in text.split("+") if word)
-
-
-def _plain(checked: Mapping[str, Any], given: Json) -> Json:
-    """The checked arguments as JSON data; those that were given where a type has no JSON."""
-    try:
-        plain: Json = json.loads(json.dumps(checked))
-    except (TypeError, ValueError):
-        plain = json.loads(json.dumps(checked, default=str))
-    return plain
 
 
 def _same_or(judged: Mapping[str, Any], given: Json) -> Json:

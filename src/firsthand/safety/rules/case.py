@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from firsthand.declaration import Declaration, fields_at
+from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
 from firsthand.safety.rules.witness import Source, Witness, leaves, trusted_texts, witnesses
 from firsthand.tool import Tool
@@ -115,6 +117,16 @@ class Case:
         """The label of all that the model has read."""
         return join_all((USER, *(each.label for each in self.earlier)))
 
+    def repeats(self, earlier: Earlier) -> bool:
+        """True if an earlier call was made with the same arguments, as the tool reads them."""
+        if earlier.name != self.tool.name:
+            return False
+        try:
+            given = as_json_data(self.tool.validate(earlier.arguments))
+        except ToolError:
+            return False
+        return canonical(given) == canonical(self.arguments)
+
     def found_in(self, value: str) -> str:
         """The earlier result that a value without a witness comes from, in words; empty if there is none."""
         for number, each in enumerate(self.earlier, 1):
@@ -133,6 +145,12 @@ def runs(text: str) -> frozenset[str]:
     words = re.findall(r"\w+", text.casefold())
     found = {" ".join(words[at : at + RUN]) for at in range(len(words) - RUN + 1)}
     return frozenset(found | {word for word in words if len(word) >= CODE and re.search(r"\d", word)})
+
+
+def as_json_data(checked: Mapping[str, Any]) -> Json:
+    """Checked arguments as JSON data; a type without JSON as its text."""
+    data: Json = json.loads(json.dumps(checked, default=str))
+    return data
 
 
 def words_of(view: AttemptView) -> tuple[str, ...]:

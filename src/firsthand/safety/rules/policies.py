@@ -13,7 +13,6 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from firsthand.errors import unknown
-from firsthand.message import canonical
 from firsthand.safety.rules.case import Case, spread
 
 Action = Literal["allow", "rewrite", "ask", "deny"]
@@ -119,9 +118,9 @@ def no_new_permissions(case: Case) -> Ruling | None:
 
 def once_only(case: Case) -> Ruling | None:
     """Denies an effect outside of the attempt that was had before with equal arguments."""
-    same = canonical(case.arguments)
-    again = (e for e in case.earlier if e.name == case.tool.name and not e.failed and canonical(e.arguments) == same)
-    if case.tool.effect in ("external", "irreversible") and next(again, None) is not None:
+    if case.tool.effect in ("external", "irreversible") and any(
+        e for e in case.earlier if not e.failed and case.repeats(e)
+    ):
         return Ruling("deny", "once_only", f"{case.tool.name} was called with these arguments before")
     return None
 
