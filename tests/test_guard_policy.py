@@ -259,7 +259,7 @@ def test_each_policy_decides_its_case():
     assert POLICIES["budget"](case_of(send, {"to": []}, earlier=[sent] * 2)) is None
     assert POLICIES["budget"](case_of(send, {"to": []}, earlier=[sent], bounds=Bounds(writes=1))).action == "deny"
     assert POLICIES["budget"](case_of(inbox, {}, earlier=[sent], bounds=Bounds(writes=1))) is None
-    assert POLICIES["once_only"](case_of(send, {"to": ["bob@home.org"]}, earlier=[sent])).action == "deny"
+    assert POLICIES["once_only"](case_of(send, {"to": ["bob@home.org"], "body": ""}, earlier=[sent])).action == "deny"
     assert POLICIES["once_only"](case_of(send, {"to": ["bob@home.org"], "body": "2"}, earlier=[sent])) is None
     shown = POLICIES["visible_text"](case_of(send, {"to": [], "body": "a\U000e0041\u202eb"}))
     assert (shown.action, shown.arguments["body"]) == ("rewrite", "ab")

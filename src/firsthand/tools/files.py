@@ -41,11 +41,10 @@ def files(root: str, *, write: bool = False, scratch: bool = False) -> tuple[Too
     folder = Files(Rooted(root))
     origin = f"files in {folder.rooted.path.name}"
     reads = Declaration(paths=("path",), readers="user")
-    finds = Declaration(paths=("start",), readers="user")
     made = [
         tool_from_function(folder.list_files, effect="read", origin=origin, declares=reads),
         tool_from_function(folder.read_file, effect="read", origin=origin, declares=reads),
-        tool_from_function(folder.find_files, effect="read", origin=origin, declares=finds),
+        tool_from_function(folder.find_files, effect="read", origin=origin, declares=reads),
     ]
     if write:
         writes = Declaration(("path",), paths=("path",), readers="user", clean=True, undo=file_undo(folder.rooted))

@@ -35,14 +35,14 @@ def file_undo(rooted: Rooted) -> Undo:
 
 def content_of(rooted: Rooted, path: str) -> tuple[bytes | None, int]:
     """The bytes of a file and its mode; None and 0 if there is none. ToolError for any other failure."""
-    with rooted.place(path) as (folder, name):
-        try:
-            os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
+    try:
+        with rooted.open(path) as file:
+            content = file.read(MAX_CAPTURED + 1)
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o777
+    except ToolError as error:
+        if isinstance(error.__context__, FileNotFoundError):  # the file, or a folder on the way
             return None, 0
-    with rooted.open(path) as file:
-        content = file.read(MAX_CAPTURED + 1)
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o777
+        raise
     if len(content) > MAX_CAPTURED:
         raise ToolError(f"{path!r} has more than {MAX_CAPTURED} bytes: it could not be put back")
     return content, mode

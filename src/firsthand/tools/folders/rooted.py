@@ -98,13 +98,11 @@ class Rooted:
             _write_new(folder, name, content, 0o666)
 
     def remove(self, path: str) -> None:
-        """Remove a file, if there is one."""
+        """Remove a file. Like writing, it is refused in git's own folder."""
         with self.place(path, make=True) as (folder, name), _told(path):
-            old = _status(folder, name)
-            if old is not None and not stat.S_ISREG(old.st_mode):
+            if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 raise ToolError(f"{path!r} is no ordinary file: it is not removed")
-            if old is not None:
-                os.unlink(name, dir_fd=folder)
+            os.unlink(name, dir_fd=folder)
 
     def replace(
         self,
