@@ -70,8 +70,8 @@ EDGES = {
     "telemetry": "",
     "cluster": "runs providers engine hub",
     # 3 thinking
-    "patterns": "tokens",
     "safety": "",
+    "patterns": "tokens safety",
     "messaging": "runs",
     "retrieval": "tools kernels providers patterns tokens hub sandbox",
     "memories": "runs retrieval",
@@ -81,7 +81,7 @@ EDGES = {
     "show": "stats scorers runs",
     # 5 content
     "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
-    "bridges": "scorers stats sandbox tools runs",
+    "bridges": "scorers stats sandbox tools runs safety providers",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",
@@ -92,7 +92,7 @@ EDGES = {
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs",
     "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
-    " measure embed engine retrieval memories tools tokens",
+    " measure embed engine retrieval memories tools tokens safety bridges",
     "cli": "",
     "__main__": "cli",
 }

@@ -186,7 +186,9 @@ CALLS = [
 
 def folder_hash(folder):
     found = {
-        str(p.relative_to(folder)): [p.read_text(), p.stat().st_mode & 0o777] for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".firsthand-")
+        str(p.relative_to(folder)): [p.read_text(), p.stat().st_mode & 0o777]
+        for p in folder.rglob("[!.]*")
+        if p.is_file()
     }
     return state_hash(found)
 

@@ -17,6 +17,7 @@ from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json, canonical, user
 from firsthand.model import Sampling
+from firsthand.safety.plans.labelled import carried
 from firsthand.safety.rules.case import Bounds, Case, as_json_data, earlier_calls, words_of
 from firsthand.safety.rules.policies import Policy, Ruling, compose, policies_named, rulings
 from firsthand.tool import Tool, as_text
@@ -65,7 +66,7 @@ class CallPolicy:
             return GuardVerdict.passed(self.name, "the arguments are not those of the tool, which will refuse them")
         as_judged = as_json_data(checked)
         bounds = Bounds(await self._plan(view, tool), self.calls, self.writes)
-        case = Case(tool, as_judged, words_of(view), earlier_calls(view), bounds)
+        case = Case(tool, as_judged, words_of(view), earlier_calls(view), bounds, carried())
         found = rulings(case, (*policies_named(self.rules), *self.policies))
         ruling = compose(found)
         detail = _detail(case, found)

@@ -63,6 +63,8 @@ class Case:
     """The user's own."""
     earlier: tuple[Earlier, ...] = ()
     bounds: Bounds = field(default_factory=Bounds)
+    labels: Mapping[str, Label] | None = None
+    """The labels of the arguments where a plan carried them; None where witnesses must do."""
 
     @property
     def declares(self) -> Declaration:
@@ -93,7 +95,24 @@ class Case:
     @cached_property
     def powers(self) -> tuple[Witness, ...]:
         """Every part of the arguments that decide where power goes, with its witness."""
-        return witnesses(self.arguments, self.declares.powers, self.sources, self.declares.paths)
+        found = witnesses(self.arguments, self.declares.powers, self.sources, self.declares.paths)
+        return found if self.labels is None else tuple(map(self._carried, found))
+
+    def _carried(self, found: Witness) -> Witness:
+        """The witness by the label that a plan carried; what the plan did not give is the tool's default."""
+        assert self.labels is not None
+        label = self.labels.get(found.argument.partition(".")[0], Label(origins=frozenset({"default"})))
+        return (
+            found._replace(source=", ".join(sorted(label.origins)) or "user", problem="")
+            if label.is_trusted
+            else (found._replace(source=""))
+        )
+
+    @cached_property
+    def content(self) -> Label:
+        """The carried label of the arguments that are no powers."""
+        given = self.labels or {}
+        return join_all(label for name, label in given.items() if name not in self.declares.powers)
 
     @cached_property
     def recipients(self) -> tuple[Witness, ...]:
@@ -165,11 +184,16 @@ def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
     return tuple(_earlier(call.detail, tools) for call in view.calls if call.kind == "tool" and "result" in call.detail)
 
 
+def unmarked(text: str, origin: str | None) -> str:
+    """A result without the marks of its origin."""
+    return (
+        text if origin is None else text.removeprefix(f'<untrusted from="{origin}">\n').removesuffix("\n</untrusted>")
+    )
+
+
 def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:
     tool = tools.get(detail["name"])
-    result = str(detail["result"])
-    if (origin := detail.get("origin")) is not None:
-        result = result.removeprefix(f'<untrusted from="{origin}">\n').removesuffix("\n</untrusted>")
+    result = unmarked(str(detail["result"]), detail.get("origin"))
     effect, declares = ("read", None) if tool is None else (tool.effect, tool.declares)
     failed = bool(detail.get("is_error"))
     return Earlier(detail["name"], effect, declares, detail["arguments"], result, failed)

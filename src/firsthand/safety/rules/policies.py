@@ -64,8 +64,17 @@ def authority_from_trusted(case: Case) -> Ruling | None:
 def readers_cover_recipients(case: Case) -> Ruling | None:
     """Asks before a copy of a private result goes to somebody whom the user did not name."""
     others = [each.value for each in case.recipients if each.source not in ("user", "default")]
-    if others and (
-        source := next((e.name for e in case.earlier if e.label.readers is not None and case.copied(e.result)), "")
+    if case.labels is not None and others and not case.content.may_be_read_by(others):
+        sources = ", ".join(sorted(case.content.origins))
+        return Ruling(
+            "ask", "readers_cover_recipients", f"{', '.join(others[:4])} would read what comes from {sources}"
+        )
+    if (
+        case.labels is None
+        and others
+        and (
+            source := next((e.name for e in case.earlier if e.label.readers is not None and case.copied(e.result)), "")
+        )
     ):
         return Ruling(
             "ask", "readers_cover_recipients", f"{', '.join(others[:4])} would read what {source} gave the user alone"
