@@ -20,6 +20,7 @@ from firsthand.model import Sampling
 from firsthand.safety.plans.labelled import carried
 from firsthand.safety.rules.case import Bounds, Case, as_json_data, earlier_calls, words_of
 from firsthand.safety.rules.policies import Policy, Ruling, compose, policies_named, rulings
+from firsthand.safety.undo.staging import is_committing
 from firsthand.tool import Tool, as_text
 
 DEFAULT = (
@@ -67,7 +68,9 @@ class CallPolicy:
         as_judged = as_json_data(checked)
         bounds = Bounds(await self._plan(view, tool), self.calls, self.writes)
         case = Case(tool, as_judged, words_of(view), earlier_calls(view), bounds, carried())
-        found = rulings(case, (*policies_named(self.rules), *self.policies))
+        sent = is_committing()  # counted and compared when it was staged
+        named = [each for each in self.rules if not (sent and each in ("budget", "once_only"))]
+        found = rulings(case, (*policies_named(named), *self.policies))
         ruling = compose(found)
         detail = _detail(case, found)
         if ruling.action == "deny":
@@ -113,7 +116,7 @@ class CallPolicy:
     async def _claim(self, view: AttemptView, case: Case) -> Ruling | None:
         """Takes what the call needs of limited permissions, so that branches that run at once cannot both have the last."""
         tool = case.tool
-        if "budget" in self.rules:
+        if "budget" in self.rules and not is_committing():
             wanted = [(f"rate of {tool.name}", case.declares.rate), ("tool calls", self.calls)]
             wanted += [("changes", self.writes)] if case.changes else []
             for key, most in wanted:

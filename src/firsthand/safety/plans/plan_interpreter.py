@@ -223,7 +223,9 @@ class PlanRun:
 
 def _bounded(value: Any) -> Any:
     """The value, if it is of a size that a plan may make; ValueError if not."""
-    if isinstance(value, str | list) and len(value) > MAX_SIZE or isinstance(value, int) and value.bit_length() > 1024:
+    if (isinstance(value, str | list) and len(value) > MAX_SIZE) or (
+        isinstance(value, int) and value.bit_length() > 1024
+    ):
         raise ValueError
     return value
 
