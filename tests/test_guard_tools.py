@@ -249,7 +249,6 @@ def test_spotlighting_tells_the_model_about_its_mark():
 
 def test_a_canary_is_found_in_disguise():
     word = "HORSE-4711-battery"
-    import base64
 
     forms = [
         word,
