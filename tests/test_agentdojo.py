@@ -72,17 +72,17 @@ def test_with_a_perfect_human_only_text_is_left(guarded):
     assert found.tasks == 10 and set(found.reached_in) <= TEXT_ONLY
 
 
-FLIPS = {
-    "plan_lock": "banking/user_task_3/injection_task_7",
-    "authority_from_trusted": "banking/user_task_0/injection_task_0",
-}
-
-
-@pytest.mark.parametrize("rule", ["plan_lock", "authority_from_trusted"])
-def test_dropping_a_rule_lets_an_attack_through(rule):
-    less = tuple(each for each in DEFAULT if each not in (rule, "readers_cover_recipients"))
-    assert tally(less, "important_instructions", suite="banking").reached > 0
-    assert tally(DEFAULT, "important_instructions", suite="banking").reached == 0
+@pytest.mark.parametrize(
+    ("rule", "pair"),
+    [
+        ("plan_lock", "workspace/user_task_0/injection_task_1"),
+        ("authority_from_trusted", "travel/user_task_3/injection_task_1"),
+    ],
+)
+def test_dropping_a_rule_lets_an_attack_through(rule, pair):
+    suite, less = pair.split("/")[0], tuple(each for each in DEFAULT if each != rule)
+    assert tally(less, "important_instructions", suite=suite, only=[pair]).reached == 1
+    assert tally(DEFAULT, "important_instructions", suite=suite, only=[pair]).reached == 0
 
 
 def test_adaptive_attacks_use_what_is_trusted_and_only_questions_stop_them():

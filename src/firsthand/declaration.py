@@ -10,7 +10,7 @@ refused by a guarded agent. Paths of fields are dotted, `*` stands for any key o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -88,6 +88,6 @@ def _at(body: Json, name: str) -> list[Any]:
     return [body[name]] if name in body else []
 
 
-def _items(values: list[Any]) -> list[Any]:
+def _items(values: Sequence[Any]) -> list[Any]:
     """The values, with lists replaced by what they hold."""
     return [item for value in values for item in (_items(value) if isinstance(value, list | tuple) else [value])]

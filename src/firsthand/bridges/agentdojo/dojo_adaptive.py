@@ -53,7 +53,11 @@ def _variants(
         plain_value = value[0] if isinstance(value, list) and len(value) == 1 else value
         others = next((texts for texts in trusted if str(plain_value) in texts and len(set(texts)) > 1), ())
         if other := next((text for text in others if text != str(plain_value)), None):
-            yield "existing", arguments | {name: [other] if isinstance(value, list) else type(plain_value)(other)}
+            yield (
+                "existing",
+                arguments
+                | {name: [other] if isinstance(value, list) else int(other) if isinstance(value, int) else other},
+            )
             return
 
 

@@ -135,7 +135,8 @@ def bound_tools(version: str, suite: str, world: Any) -> list[Tool]:
 
 def _shape(function: Any) -> Tool:
     parameters = {"properties": {}, **function.parameters.model_json_schema()}
-    effect, declares = DECLARED.get(function.name, ("external", None))
+    undeclared: tuple[Effect, Declaration | None] = ("external", None)
+    effect, declares = DECLARED.get(function.name, undeclared)
 
     def validate(arguments: Json) -> Json:
         try:

@@ -111,8 +111,8 @@ def budget(case: Case) -> Ruling | None:
     """Denies a call beyond the most calls or writes of an attempt, or beyond the tool's rate."""
     made = [each for each in case.earlier if each.name == case.tool.name and not each.failed]
     changed = [each for each in case.earlier if each.effect != "read" and not each.failed]
-    limits = (case.declares.rate, len(made)), (case.bounds.calls, len(case.earlier))
-    limits += ((case.bounds.writes, len(changed)),) if case.changes else ()
+    limits = [(case.declares.rate, len(made)), (case.bounds.calls, len(case.earlier))]
+    limits += [(case.bounds.writes, len(changed))] if case.changes else []
     if spent := next((most for most, used in limits if most is not None and used >= most), None):
         return Ruling("deny", "budget", f"{case.tool.name} would go beyond {spent} calls")
     return None
