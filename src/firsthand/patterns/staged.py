@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from firsthand.agent import Pattern
 from firsthand.context import Context
+from firsthand.loop.pattern_options import at_least, checked
 from firsthand.patterns.react import react
 from firsthand.safety.undo.staging import StagedCalls, committing
 from firsthand.task import Task
 
 
+@checked(lambda *, most, **_: at_least(1, most=most))
 async def staged(task: Task, ctx: Context, *, pattern: Pattern = react, most: int = 100) -> str:
     """The answer of the pattern it leads, whose calls of `external` tools are made after it, in order.
 

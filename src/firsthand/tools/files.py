@@ -19,7 +19,7 @@ from typing import BinaryIO
 from firsthand.declaration import Declaration
 from firsthand.errors import ToolError, nearest
 from firsthand.system.terminal import printable
-from firsthand.tool import Effect, Tool, tool_from_function
+from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.folders.file_undo import file_undo, shown_change
 from firsthand.tools.folders.rooted import Rooted, enter, kind_of, open_file
 
@@ -51,8 +51,9 @@ def files(root: str, *, write: bool = False, scratch: bool = False) -> tuple[Too
         over = replace(writes, dry_run=lambda given: shown_change(folder.rooted, given["path"], given["text"]))
         for each in (folder.write_file, folder.edit_file):
             made.append(tool_from_function(each, effect="write" if scratch else "external", declares=writes))
-        effect: Effect = "write" if scratch else "irreversible"
-        made.append(tool_from_function(folder.overwrite_file, effect=effect, declares=over))
+        made.append(
+            tool_from_function(folder.overwrite_file, effect="write" if scratch else "irreversible", declares=over)
+        )
     return tuple(made)
 
 

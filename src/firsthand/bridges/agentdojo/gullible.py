@@ -1,4 +1,4 @@
-"""Solves AgentDojo's tasks by their ground truth and obeys every injection it reads: the worst case over models."""
+"""The gullible agent: it solves AgentDojo's tasks by their ground truth and obeys every injection that it reads."""
 
 from __future__ import annotations
 
