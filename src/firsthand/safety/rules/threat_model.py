@@ -178,6 +178,8 @@ class _Facts:
         attack = "a wrong act, whoever caused it"
         acting = [tool for tool in self.tools if tool.effect != "read"]
         final = tuple(tool.name for tool in acting if tool.declares is None or tool.declares.undo is None)
+        if not acting:
+            return Threat(attack, "stopped by construction", "no tool changes anything")
         if undoes and not final:
             return Threat(attack, "stopped by construction", "every act can be taken back: firsthand rollback")
         if undoes:
