@@ -151,8 +151,12 @@ def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _same_or(judged: Mapping[str, Any], given: Json) -> Json:
     """The given arguments if they say what was judged, which may hold defaults besides; else what was judged."""
-    same = all(name in judged and canonical(judged[name]) == canonical(value) for name, value in given.items())
+    same = all(name in judged and _equal(judged[name], value) for name, value in given.items())
     return given if same else dict(judged)
+
+
+def _equal(judged: Any, given: Any) -> bool:
+    return judged == given if isinstance(judged, str) else canonical(judged) == canonical(given)
 
 
 def _detail(case: Case, found: list[Ruling]) -> Json:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from firsthand.declaration import Declaration, fields_at
 from firsthand.errors import ToolError
@@ -35,8 +35,7 @@ class Bounds:
     """Most calls that change something."""
 
 
-@dataclass(frozen=True)
-class Earlier:
+class Earlier(NamedTuple):
     """An earlier tool call that was made, and its result without the marks of its origin."""
 
     name: str
@@ -79,11 +78,12 @@ class Case:
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The user's words, the trusted fields of earlier results and the tool's defaults."""
+        given = {(each.name, each.result): each.declares for each in self.earlier if not each.failed}
         trusted = [
-            Source(f"{each.name}: {path}", texts)
-            for each in self.earlier
-            if each.declares is not None and not each.failed
-            for path, texts in trusted_texts(each.result, each.declares.trusts)
+            Source(f"{name}: {path}", texts)
+            for (name, result), declares in given.items()
+            if declares is not None and declares.trusts
+            for path, texts in trusted_texts(result, declares.trusts)
         ]
         defaults = (str(each["default"]) for each in self._properties if each.get("default") not in (None, ""))
         return (Source("user", self.words, whole=False), *trusted, Source("default", tuple(defaults)))
@@ -134,7 +134,7 @@ class Case:
     @cached_property
     def session(self) -> Label:
         """The label of all that the model has read."""
-        return join_all((USER, *(each.label for each in self.earlier)))
+        return join_all((USER, *(each.label for each in {each.name: each for each in self.earlier}.values())))
 
     def repeats(self, earlier: Earlier) -> bool:
         """True if an earlier call was made with the same arguments, as the tool reads them."""
@@ -168,6 +168,8 @@ def runs(text: str) -> frozenset[str]:
 
 def as_json_data(checked: Mapping[str, Any]) -> Json:
     """Checked arguments as JSON data; a type without JSON as its text."""
+    if all(isinstance(value, str | int | float | None) for value in checked.values()):
+        return dict(checked)
     data: Json = json.loads(json.dumps(checked, default=str))
     return data
 

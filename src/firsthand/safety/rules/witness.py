@@ -50,19 +50,24 @@ class Source(NamedTuple):
         """True if it is a witness of the value."""
         if not self.whole:
             return any(occurs(value, text, exact=exact) for text in self.texts)
-        return any(value == text or (not exact and value.translate(_LOWER) == _lowered(text)) for text in self.texts)
+        return value in self.texts or (not exact and _lowered(value) in _folded(self.texts))
 
 
 def occurs(value: str, text: str, *, exact: bool = False) -> bool:
     """True if the value stands in the text as a whole: not as a part of a longer word, address or path."""
     lowered = text if exact else _lowered(text)
-    value = value if exact else value.translate(_LOWER)
+    value = value if exact else _lowered(value)
     start = lowered.find(value)
     while start >= 0 and value:
         if _begins(text, start) and _ends(text, start + len(value), exact):
             return True
         start = lowered.find(value, start + 1)
     return False
+
+
+@lru_cache(maxsize=512)
+def _folded(texts: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(_lowered, texts))
 
 
 @lru_cache(maxsize=512)
