@@ -1,4 +1,4 @@
-"""Measures what the policy guard adds to a tool call: `python bench/guard_overhead.py`, processor time, least of eight rounds."""
+"""Measures what the policy guard adds to a tool call, in processor time: `python bench/guard_overhead.py`."""
 
 from __future__ import annotations
 
