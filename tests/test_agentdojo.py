@@ -56,7 +56,6 @@ def test_the_default_rules_leave_at_most_4_5_percent_of_629(guarded):
     assert guarded.tasks == 629
     assert guarded.reached / guarded.tasks <= 0.045
     assert set(guarded.reached_in) >= TEXT_ONLY and len(set(guarded.reached_in) - TEXT_ONLY) == 8
-    assert guarded.cpu_s < 120  # 17 s on a quiet core; a loaded machine counts more
 
 
 def test_the_default_rules_keep_91_percent_of_the_benign_tasks():
