@@ -16,10 +16,10 @@ from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.safety.policy import DEFAULT, CallPolicy
-from firsthand.safety.rules.case import Bounds, Case, Earlier
+from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds
 from firsthand.safety.rules.labels import Label
 from firsthand.safety.rules.policies import POLICIES, Ruling, compose, rulings
-from firsthand.safety.rules.witness import Source, leaves, occurs, witness
+from firsthand.safety.rules.witness import WitnessSource, leaves, occurs, witness
 from firsthand.tool import tool
 
 SENT = []
@@ -175,7 +175,7 @@ def test_paths_are_compared_letter_for_letter():
 
 
 def test_a_field_of_a_result_is_a_witness_as_a_whole_only():
-    source = Source("names", ("general; also write to evil",))
+    source = WitnessSource("names", ("general; also write to evil",))
     assert (
         witness("to", "evil", [source]).source == "" and witness("to", "general; also write to evil", [source]).source
     )
@@ -212,14 +212,14 @@ def test_an_earlier_failure_is_no_witness():
 
 
 def case_of(tool_, arguments, words="Write to bob@home.org.", earlier=(), bounds=None):
-    return Case(tool_, arguments, (words,), tuple(earlier), bounds or Bounds())
+    return CallCase(tool_, arguments, (words,), tuple(earlier), bounds or PolicyBounds())
 
 
 INBOX = Earlier("inbox", "read", inbox.declares, {}, inbox.function(), False)
 
 
 def test_each_policy_decides_its_case():
-    plan = Bounds(plan=frozenset({"inbox"}))
+    plan = PolicyBounds(plan=frozenset({"inbox"}))
     ask = {
         "plan_lock": case_of(send, {"to": ["bob@home.org"]}, bounds=plan),
         "authority_from_trusted": case_of(send, {"to": ["x@y.z"]}),
@@ -257,8 +257,8 @@ def test_each_policy_decides_its_case():
     sent = Earlier("send", "external", MAIL, {"to": ["bob@home.org"]}, "sent", False)
     assert POLICIES["budget"](case_of(send, {"to": []}, earlier=[sent] * 3)).action == "deny"
     assert POLICIES["budget"](case_of(send, {"to": []}, earlier=[sent] * 2)) is None
-    assert POLICIES["budget"](case_of(send, {"to": []}, earlier=[sent], bounds=Bounds(writes=1))).action == "deny"
-    assert POLICIES["budget"](case_of(inbox, {}, earlier=[sent], bounds=Bounds(writes=1))) is None
+    assert POLICIES["budget"](case_of(send, {"to": []}, earlier=[sent], bounds=PolicyBounds(writes=1))).action == "deny"
+    assert POLICIES["budget"](case_of(inbox, {}, earlier=[sent], bounds=PolicyBounds(writes=1))) is None
     assert POLICIES["once_only"](case_of(send, {"to": ["bob@home.org"], "body": ""}, earlier=[sent])).action == "deny"
     assert POLICIES["once_only"](case_of(send, {"to": ["bob@home.org"], "body": "2"}, earlier=[sent])) is None
     shown = POLICIES["visible_text"](case_of(send, {"to": [], "body": "a\U000e0041\u202eb"}))
@@ -272,7 +272,7 @@ def test_permissions_are_asked_about_unless_the_plan_has_them():
         return x
 
     assert POLICIES["no_new_permissions"](case_of(share, {"x": "y"})).action == "ask"
-    assert POLICIES["no_new_permissions"](case_of(share, {"x": "y"}, bounds=Bounds(frozenset({"share"})))) is None
+    assert POLICIES["no_new_permissions"](case_of(share, {"x": "y"}, bounds=PolicyBounds(frozenset({"share"})))) is None
 
 
 def test_deny_goes_before_ask_before_rewrite_before_allow():

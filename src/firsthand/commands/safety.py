@@ -70,12 +70,12 @@ def _explain(config: Config, path: Path) -> int:
 
 
 def _table(config: Config) -> int:
-    from firsthand.bridges.agentdojo.dojo_table import ROWS, Tally, measured
+    from firsthand.bridges.agentdojo.dojo_table import ROWS, GuardTally, measured
     from firsthand.safety.rules.policies import policies_named
 
     policies_named(config.rules)
     wanted = {"+".join(config.rules): config.rules} if config.rules else ROWS
-    rows: dict[str, tuple[Tally, Tally]] = {}
+    rows: dict[str, tuple[GuardTally, GuardTally]] = {}
     for name, rules in wanted.items():
         benign = asyncio.run(measured(rules, "none", suite=config.suite, human=config.human))
         rows[name] = benign, asyncio.run(measured(rules, config.attack, suite=config.suite, human=config.human))

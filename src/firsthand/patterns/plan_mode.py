@@ -53,7 +53,7 @@ async def plan_mode(task: Task, ctx: Context, *, retries: int = 2, strict: bool 
     made: dict[str, Labelled] = {}
     for tries in range(retries + 1):
         planner = await planner.generate()
-        run = PlanRun(_Caller(ctx, tools).call, _Reader(ctx).read, made, strict=strict)
+        run = PlanRun(_Caller(ctx, tools).call, _QuarantinedReader(ctx).read, made, strict=strict)
         try:
             found = await run.run(parse_plan(_program(planner.text), tools))
         except PlanError as error:
@@ -102,7 +102,7 @@ class _Caller:
         return whole if control.is_trusted else whole.under(control)
 
 
-class _Reader:
+class _QuarantinedReader:
     """The quarantined reader: a model without tools, whose answer is a typed value and never an instruction."""
 
     def __init__(self, ctx: Context):

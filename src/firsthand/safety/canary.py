@@ -26,7 +26,7 @@ def holds(text: str, word: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Canary:
+class CanaryWatch:
     """The guard."""
 
     name = "canary"
@@ -44,10 +44,10 @@ class Canary:
         return GuardVerdict.passed(self.name, f"{where} holds the canary" if holds(text, self.word) else "")
 
 
-def canary(*, word: str = "") -> Canary:
+def canary(*, word: str = "") -> CanaryWatch:
     """A detector of a word of at least 8 letters and digits that you put into private data."""
     if len(re.sub(r"[\W_]", "", word)) < 8:
         raise ConfigError(
             f"canary needs a word of 8 or more letters and digits: canary:word=..., and {word!r} was given"
         )
-    return Canary(word)
+    return CanaryWatch(word)

@@ -18,7 +18,7 @@ from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json, canonical, user
 from firsthand.model import Sampling
 from firsthand.safety.plans.labelled import carried
-from firsthand.safety.rules.case import Bounds, Case, as_json_data, earlier_calls, words_of
+from firsthand.safety.rules.case import CallCase, PolicyBounds, as_json_data, earlier_calls, words_of
 from firsthand.safety.rules.policies import Policy, Ruling, compose, policies_named, rulings
 from firsthand.safety.undo.staging import is_committing
 from firsthand.tool import Tool, as_text
@@ -66,8 +66,8 @@ class CallPolicy:
         except ToolError:
             return GuardVerdict.passed(self.name, "the arguments are not those of the tool, which will refuse them")
         as_judged = as_json_data(checked)
-        bounds = Bounds(await self._plan(view, tool), self.calls, self.writes)
-        case = Case(tool, as_judged, words_of(view), earlier_calls(view), bounds, carried())
+        bounds = PolicyBounds(await self._plan(view, tool), self.calls, self.writes)
+        case = CallCase(tool, as_judged, words_of(view), earlier_calls(view), bounds, carried())
         sent = is_committing()  # counted and compared when it was staged
         named = [each for each in self.rules if not (sent and each in ("budget", "once_only"))]
         found = rulings(case, (*policies_named(named), *self.policies))
@@ -96,7 +96,7 @@ class CallPolicy:
         return frozenset(given) if isinstance(given, list | tuple) else None
 
     async def _ask(
-        self, view: AttemptView, case: Case, arguments: Json, found: list[Ruling], detail: Json
+        self, view: AttemptView, case: CallCase, arguments: Json, found: list[Ruling], detail: Json
     ) -> tuple[str, Json]:
         """The reason why the call is refused, empty if it was approved; and the record of the question."""
         about = await explanation(case, [each for each in found if each.action == "ask"])
@@ -113,7 +113,7 @@ class CallPolicy:
         reasons = "; ".join(each.reason for each in found if each.action == "ask")
         return ("" if decision.allowed is True else f"{reasons}; {decision.reason or 'it was not approved'}"), detail
 
-    async def _claim(self, view: AttemptView, case: Case) -> Ruling | None:
+    async def _claim(self, view: AttemptView, case: CallCase) -> Ruling | None:
         """Takes what the call needs of limited permissions, so that branches that run at once cannot both have the last."""
         tool = case.tool
         if "budget" in self.rules and not is_committing():
@@ -159,20 +159,20 @@ def _equal(judged: Any, given: Any) -> bool:
     return judged == given if isinstance(judged, str) else canonical(judged) == canonical(given)
 
 
-def _detail(case: Case, found: list[Ruling]) -> Json:
+def _detail(case: CallCase, found: list[Ruling]) -> Json:
     detail: Json = {"origins": {f"{each.argument}={each.value}"[:200]: each.source or None for each in case.powers}}
     detail["session"] = case.session.to_json()
     return detail | ({"rulings": [[each.rule, each.action] for each in found]} if found else {})
 
 
-def _origins(case: Case) -> str:
+def _origins(case: CallCase) -> str:
     return (
         "; ".join(f"{each.argument} from {each.source}" for each in case.powers[:8])
         or "no argument decides where power goes"
     )
 
 
-async def explanation(case: Case, asked: list[Ruling]) -> str:
+async def explanation(case: CallCase, asked: list[Ruling]) -> str:
     """The text of a question: why it is asked, the origin of each power, and a dry run if the tool has one."""
     lines = [f"{each.reason} (rule {each.rule})" for each in asked]
     for each in case.powers:

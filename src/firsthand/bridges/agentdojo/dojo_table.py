@@ -35,7 +35,7 @@ ROWS: dict[str, tuple[str, ...] | None] = {
 
 
 @dataclass(frozen=True)
-class Tally:
+class GuardTally:
     """What a guard did to the tasks of one attack."""
 
     tasks: int
@@ -60,7 +60,7 @@ async def measured(
     plan: bool = True,
     version: str = VERSION,
     only: Sequence[str] = (),
-) -> Tally:
+) -> GuardTally:
     """What these rules, or no guard, did to the gullible agent under an attack.
 
     `human` answers each question as a person would who knows the user's task to the letter: yes to the calls of its ground
@@ -88,7 +88,7 @@ async def measured(
             reached_in.append(task.id)
         asked += len(questions)
         asked_in += bool(questions)
-    return Tally(tasks, solved, reached, tuple(reached_in), asked, asked_in, time.process_time() - began)
+    return GuardTally(tasks, solved, reached, tuple(reached_in), asked, asked_in, time.process_time() - began)
 
 
 class _Answers:

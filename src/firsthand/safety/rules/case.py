@@ -14,7 +14,7 @@ from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
 from firsthand.message import Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
-from firsthand.safety.rules.witness import Source, Witness, leaves, trusted_texts, witnesses
+from firsthand.safety.rules.witness import Witness, WitnessSource, leaves, trusted_texts, witnesses
 from firsthand.tool import Tool
 
 RUN = 4
@@ -24,7 +24,7 @@ CODE = 5
 
 
 @dataclass(frozen=True)
-class Bounds:
+class PolicyBounds:
     """The settings of the policies."""
 
     plan: frozenset[str] | None = None
@@ -52,7 +52,7 @@ class Earlier(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Case:
+class CallCase:
     """A call to decide on."""
 
     tool: Tool
@@ -61,7 +61,7 @@ class Case:
     words: tuple[str, ...]
     """The user's own."""
     earlier: tuple[Earlier, ...] = ()
-    bounds: Bounds = field(default_factory=Bounds)
+    bounds: PolicyBounds = field(default_factory=PolicyBounds)
     labels: Mapping[str, Label] | None = None
     """The labels of the arguments where a plan carried them; None where witnesses must do."""
 
@@ -76,17 +76,17 @@ class Case:
         return self.tool.effect != "read"
 
     @cached_property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[WitnessSource, ...]:
         """The user's words, the trusted fields of earlier results and the tool's defaults."""
         given = {(each.name, each.result): each.declares for each in self.earlier if not each.failed}
         trusted = [
-            Source(f"{name}: {path}", texts)
+            WitnessSource(f"{name}: {path}", texts)
             for (name, result), declares in given.items()
             if declares is not None and declares.trusts
             for path, texts in trusted_texts(result, declares.trusts)
         ]
         defaults = (str(each["default"]) for each in self._properties if each.get("default") not in (None, ""))
-        return (Source("user", self.words, whole=False), *trusted, Source("default", tuple(defaults)))
+        return (WitnessSource("user", self.words, whole=False), *trusted, WitnessSource("default", tuple(defaults)))
 
     @property
     def _properties(self) -> list[Json]:

@@ -1,4 +1,4 @@
-"""Policies: functions of a Case that allow, rewrite, ask or deny. Composed, the strictest counts: deny, ask, rewrite, allow.
+"""Policies: functions of a CallCase that allow, rewrite, ask or deny. Composed, the strictest counts, deny first.
 
 A policy returns a Ruling, or None where it has nothing to say. One that raises denies the call.
 """
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from firsthand.errors import unknown
-from firsthand.safety.rules.case import Case, spread
+from firsthand.safety.rules.case import CallCase, spread
 
 Action = Literal["allow", "rewrite", "ask", "deny"]
 _ORDER: tuple[Action, ...] = ("allow", "rewrite", "ask", "deny")
@@ -30,17 +30,17 @@ class Ruling:
     """Of a rewrite: the arguments to call with."""
 
 
-Policy = Callable[[Case], Ruling | None]
+Policy = Callable[[CallCase], Ruling | None]
 
 
-def declared(case: Case) -> Ruling | None:
+def declared(case: CallCase) -> Ruling | None:
     """Denies a tool that declares nothing: its powers are not known."""
     if case.tool.declares is None:
         return Ruling("deny", "declared", f"{case.tool.name} does not declare its authority, so it is not called")
     return None
 
 
-def plan_lock(case: Case) -> Ruling | None:
+def plan_lock(case: CallCase) -> Ruling | None:
     """Asks about a tool outside of the plan, which was fixed before anything was read."""
     plan = case.bounds.plan
     if plan is not None and case.tool.name not in plan:
@@ -50,7 +50,7 @@ def plan_lock(case: Case) -> Ruling | None:
     return None
 
 
-def authority_from_trusted(case: Case) -> Ruling | None:
+def authority_from_trusted(case: CallCase) -> Ruling | None:
     """Asks about a power that neither the user's words nor a trusted field name; denies one that could mislead a person."""
     alone = [each for each in case.powers if not each.source]
     if bad := next((each for each in alone if each.problem), None):
@@ -61,7 +61,7 @@ def authority_from_trusted(case: Case) -> Ruling | None:
     return None
 
 
-def readers_cover_recipients(case: Case) -> Ruling | None:
+def readers_cover_recipients(case: CallCase) -> Ruling | None:
     """Asks before a copy of a private result goes to somebody whom the user did not name."""
     others = [each.value for each in case.recipients if each.source not in ("user", "default")]
     if case.labels is not None and others and not case.content.may_be_read_by(others):
@@ -82,7 +82,7 @@ def readers_cover_recipients(case: Case) -> Ruling | None:
     return None
 
 
-def rule_of_two(case: Case) -> Ruling | None:
+def rule_of_two(case: CallCase) -> Ruling | None:
     """Asks before a change in a session that has read both untrusted and private data (Meta, 2025)."""
     if case.changes and not case.session.is_trusted and case.session.readers is not None:
         return Ruling(
@@ -91,14 +91,14 @@ def rule_of_two(case: Case) -> Ruling | None:
     return None
 
 
-def untrusted_session(case: Case) -> Ruling | None:
+def untrusted_session(case: CallCase) -> Ruling | None:
     """Asks before every call that changes or tells something once the session has read what anybody could have written."""
     if (case.changes or case.declares.recipients) and not case.session.is_trusted:
         return Ruling("ask", "untrusted_session", "the session has read what anybody could have written")
     return None
 
 
-def path_inside(case: Case) -> Ruling | None:
+def path_inside(case: CallCase) -> Ruling | None:
     """Denies a path that may leave the folder, however it is written."""
     for text in spread(case.arguments, case.declares.paths):
         plain = unicodedata.normalize("NFKC", unquote(unquote(text))).replace("\\", "/")
@@ -107,7 +107,7 @@ def path_inside(case: Case) -> Ruling | None:
     return None
 
 
-def budget(case: Case) -> Ruling | None:
+def budget(case: CallCase) -> Ruling | None:
     """Denies a call beyond the most calls or writes of an attempt, or beyond the tool's rate."""
     made = [each for each in case.earlier if each.name == case.tool.name and not each.failed]
     changed = [each for each in case.earlier if each.effect != "read" and not each.failed]
@@ -118,14 +118,14 @@ def budget(case: Case) -> Ruling | None:
     return None
 
 
-def no_new_permissions(case: Case) -> Ruling | None:
+def no_new_permissions(case: CallCase) -> Ruling | None:
     """Asks before somebody is given a permission, unless the plan foresaw it."""
     if case.declares.grants and case.tool.name not in (case.bounds.plan or ()):
         return Ruling("ask", "no_new_permissions", f"{case.tool.name} gives a permission that outlives the task")
     return None
 
 
-def once_only(case: Case) -> Ruling | None:
+def once_only(case: CallCase) -> Ruling | None:
     """Denies an effect outside of the attempt that was had before with equal arguments."""
     if case.tool.effect in ("external", "irreversible") and any(
         e for e in case.earlier if not e.failed and case.repeats(e)
@@ -134,7 +134,7 @@ def once_only(case: Case) -> Ruling | None:
     return None
 
 
-def dry_run_first(case: Case) -> Ruling | None:
+def dry_run_first(case: CallCase) -> Ruling | None:
     """Asks before an irreversible call, and denies one of which there is no dry run to show."""
     if case.tool.effect != "irreversible":
         return None
@@ -143,7 +143,7 @@ def dry_run_first(case: Case) -> Ruling | None:
     return Ruling("ask", "dry_run_first", f"{case.tool.name} cannot be undone")
 
 
-def visible_text(case: Case) -> Ruling | None:
+def visible_text(case: CallCase) -> Ruling | None:
     """Rewrites texts that hold characters nobody sees, which smuggle data out (tag characters, direction marks)."""
     shown = _visible(case.arguments)
     return (
@@ -191,7 +191,7 @@ def policies_named(names: Iterable[str]) -> tuple[Policy, ...]:
     return tuple(POLICIES[name] for name in names)
 
 
-def rulings(case: Case, policies: Iterable[Policy]) -> list[Ruling]:
+def rulings(case: CallCase, policies: Iterable[Policy]) -> list[Ruling]:
     """What each policy has to say. One that raises denies."""
     found = []
     for policy in policies:

@@ -38,7 +38,7 @@ class Witness(NamedTuple):
     """The reason why a person could not judge the value by reading it; empty if there is none."""
 
 
-class Source(NamedTuple):
+class WitnessSource(NamedTuple):
     """Texts that may be a witness, under a name."""
 
     name: str
@@ -95,7 +95,7 @@ def _hidden(character: str) -> bool:
     return unicodedata.category(character) in ("Cf", "Cc", "Mn", "Me", "Co", "Cn") and character not in "\n\t\r"
 
 
-def problem_of(value: str, sources: Sequence[Source]) -> str:
+def problem_of(value: str, sources: Sequence[WitnessSource]) -> str:
     """The reason why a person could be misled by the value: characters that are not seen, or look-alikes of a witness."""
     if any(map(_hidden, value)) or "\ufffc" in value:
         return "it has characters that are not seen"
@@ -134,7 +134,7 @@ def _parsed(text: str) -> Any:
     return _parsed(body) or [body] if isinstance(body, str) else body
 
 
-def witness(argument: str, value: str, sources: Sequence[Source], *, exact: bool = False) -> Witness:
+def witness(argument: str, value: str, sources: Sequence[WitnessSource], *, exact: bool = False) -> Witness:
     """The first source in which the value occurs. A list in one text, parted by commas, needs one for each item."""
     for source in sources:
         if source.has(value, exact=exact):
@@ -148,7 +148,7 @@ def witness(argument: str, value: str, sources: Sequence[Source], *, exact: bool
 
 
 def witnesses(
-    arguments: Mapping[str, Any], powers: Sequence[str], sources: Sequence[Source], exact: Sequence[str] = ()
+    arguments: Mapping[str, Any], powers: Sequence[str], sources: Sequence[WitnessSource], exact: Sequence[str] = ()
 ) -> tuple[Witness, ...]:
     """The witness of every part of the arguments that decide where power goes, in order."""
     found: list[Witness] = []
