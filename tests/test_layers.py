@@ -23,6 +23,7 @@ NOUNS = [
     "loop.warm_up",
     "loop.reply_body",
     "loop.concurrency",
+    "declaration",
     "tool",
     "tool_source",
     "task",
@@ -33,10 +34,10 @@ NOUNS = [
     "loop.listener",
     "loop.budget",
     "benchmark",
-    "guard",
-    "memory",
     "loop.form",
     "loop.approval",
+    "guard",
+    "memory",
     "loop.pattern_options",
     "agent",
     "loop.attempt_memory",
@@ -70,6 +71,7 @@ EDGES = {
     "cluster": "runs providers engine hub",
     # 3 thinking
     "safety": "",
+    "patterns": "tokens safety",
     "messaging": "runs",
     "patterns": "tokens messaging",
     "retrieval": "tools kernels providers patterns tokens hub sandbox",
@@ -81,7 +83,7 @@ EDGES = {
     "show": "stats scorers runs",
     # 5 content
     "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
-    "bridges": "scorers stats sandbox tools runs",
+    "bridges": "scorers stats sandbox tools runs safety providers",
     "worlds": "patterns providers tools sandbox",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds",
     # 6 learning
@@ -92,8 +94,8 @@ EDGES = {
     "__init__": "experiment ingest",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs ingest",
-    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure"
-    " embed engine retrieval memories tools tokens worlds ingest",
+    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure embed"
+    " engine retrieval memories tools tokens worlds ingest safety bridges",
     "cli": "",
     "__main__": "cli",
 }

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from firsthand.errors import ConfigError
+from firsthand.loop.approval import Decision
 from firsthand.message import Json, Message, ToolResult
 from firsthand.model import Completion, Model, Prompt, Sampling
 from firsthand.task import Task
@@ -43,21 +44,31 @@ class GuardVerdict:
     """The replacement: messages, arguments, a ToolResult or an answer, as the border takes them."""
     reason: str = ""
     """Recorded, and told to the model where a call or a result is blocked."""
+    detail: Json = field(default_factory=dict)
+    """Recorded beside the reason, unless the task is protected: labels, witnesses, states. The model does not see it."""
 
     @staticmethod
-    def passed(rule: str, reason: str = "") -> GuardVerdict:
+    def passed(rule: str, reason: str = "", detail: Json | None = None) -> GuardVerdict:
         """Lets the value pass. With a reason it is recorded as an event, without one only counted."""
-        return GuardVerdict(rule, reason=reason)
+        return GuardVerdict(rule, reason=reason, detail=detail or {})
 
     @staticmethod
-    def replaced(rule: str, value: Any, reason: str = "") -> GuardVerdict:
+    def replaced(rule: str, value: Any, reason: str = "", detail: Json | None = None) -> GuardVerdict:
         """Puts another value in its place."""
-        return GuardVerdict(rule, "replace", value, reason)
+        return GuardVerdict(rule, "replace", value, reason, detail or {})
 
     @staticmethod
-    def blocked(rule: str, reason: str) -> GuardVerdict:
+    def blocked(rule: str, reason: str, detail: Json | None = None) -> GuardVerdict:
         """Stops the value: the model reads of a blocked call or result, a blocked prompt or answer ends the attempt."""
-        return GuardVerdict(rule, "block", reason=reason)
+        return GuardVerdict(rule, "block", reason=reason, detail=detail or {})
+
+
+async def _nobody(tool: Tool, arguments: Json, about: str) -> Decision:
+    return Decision(False, "nobody", f"{tool.name} needs approval, and there is nobody to ask")
+
+
+async def _none_left(key: str, most: int) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,10 @@ class AttemptView:
     """The tools there are, by name."""
     ask_model: Callable[[Prompt, Model | None, Sampling], Awaitable[Completion]] = field(repr=False)
     journalled: Callable[[Json, Callable[[], Awaitable[Json]]], Awaitable[Json]] = field(repr=False)
+    approve: Callable[[Tool, Json, str], Awaitable[Decision]] = field(default=_nobody, repr=False)
+    """Asks whoever approves the agent's calls, with a text on why; journalled, and not asked again before the call runs."""
+    claim: Callable[[str, int], Awaitable[bool]] = field(default=_none_left, repr=False)
+    """True for the first `int` effects of the attempt that claim this key, whichever branches they are in; journalled."""
 
     async def ask(self, prompt: Prompt, *, model: Model | None = None, sampling: Sampling | None = None) -> Completion:
         """The answer of a model, the agent's unless another is given. It is journalled, and charged to the attempt.

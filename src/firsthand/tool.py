@@ -20,10 +20,11 @@ import json
 import re
 import threading
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
+from firsthand.declaration import Declaration
 from firsthand.errors import AnswerPending, ConfigError, SandboxError, StoreError, ToolError, nearest
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
@@ -60,6 +61,8 @@ class Tool:
     """The source of results from outside (the web, somebody's files), which are marked as untrusted."""
     ready: Callable[[], object] | None = field(default=None, compare=False, repr=False)
     """Asked before a run; raises a FirsthandError if the tool cannot work on this machine."""
+    declares: Declaration | None = field(default=None, compare=False, repr=False)
+    """The facts that guards decide from; without them a guarded agent refuses the tool."""
     hung: set[object] = field(default_factory=set, init=False, compare=False, repr=False)
     """The calls that timed out and still run."""
 
@@ -177,11 +180,14 @@ def tool(
     timeout_s: float = 30.0,
     origin: str | None = None,
     ready: Callable[[], object] | None = None,
+    declares: Declaration | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Decorator: makes a Tool from a typed function, sync or async."""
 
     def make(function: Callable[..., Any]) -> Tool:
-        return tool_from_function(function, effect=effect, name=name, timeout_s=timeout_s, origin=origin, ready=ready)
+        return tool_from_function(
+            function, effect=effect, name=name, timeout_s=timeout_s, origin=origin, ready=ready, declares=declares
+        )
 
     return make
 
@@ -194,6 +200,7 @@ def tool_from_function(
     timeout_s: float = 30.0,
     origin: str | None = None,
     ready: Callable[[], object] | None = None,
+    declares: Declaration | None = None,
 ) -> Tool:
     """Makes the Tool of a function: schema from annotations, descriptions from the docstring (Google style `Args:`)."""
     from pydantic import ConfigDict, Field, ValidationError, create_model
@@ -227,9 +234,21 @@ def tool_from_function(
             raise ToolError(f"{tool_name} was called with {given} ({problems}): it takes {expected}") from None
         return {field: getattr(checked, field) for field in fields}
 
-    return Tool(
-        ToolSpec(tool_name, summary, parameters), effect, function, validate, timeout_s, origin=origin, ready=ready
-    )
+    if declares is not None:
+        check_declaration(tool_name, declares, parameters["properties"])
+    spec = ToolSpec(tool_name, summary, parameters)
+    return Tool(spec, effect, function, validate, timeout_s, origin=origin, ready=ready, declares=declares)
+
+
+def check_declaration(tool_name: str, declares: Declaration, arguments: Collection[str]) -> None:
+    """Raises ConfigError if a declaration names an argument that the tool does not have: it would protect nothing."""
+    for path in (*declares.powers, *declares.paths):
+        if (name := path.partition(".")[0]) not in arguments:
+            close = nearest(name, arguments)
+            hint = f" did you mean {close!r}?" if close else ""
+            raise ConfigError(
+                f"tool {tool_name!r} declares {name!r}, no argument of it;{hint} there are {', '.join(arguments) or 'none'}"
+            )
 
 
 def read_arguments(text: str) -> Json | None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.loop.form import FormField
 from firsthand.message import Json, canonical
+from firsthand.model import request_key
 from firsthand.system.terminal import Terminal, printable
 from firsthand.tool import Effect, Tool
 
@@ -40,6 +43,18 @@ class Decision:
 
 Ask = Callable[[Tool, Json], Awaitable[Decision]]
 
+_about: ContextVar[str] = ContextVar("firsthand_about", default="")
+
+
+@contextmanager
+def explained(about: str) -> Iterator[None]:
+    """Marks the block as asking for a reason of its own: `question` shows it, and no earlier `always` answers it."""
+    mark = _about.set(about)
+    try:
+        yield
+    finally:
+        _about.reset(mark)
+
 
 class AskPerson:
     """Asks the person at the terminal, one question at a time, and remembers tools that are always allowed."""
@@ -51,12 +66,14 @@ class AskPerson:
     async def __call__(self, tool: Tool, arguments: Json) -> Decision:
         """The person's decision; without a terminal it is no, with the reason."""
         async with self.terminal.turn():
-            if tool.name in self.always:
+            explained_here = bool(_about.get())
+            if tool.name in self.always and not explained_here:
                 return Decision(True, "terminal", "always")
             if not self.terminal.is_there():
                 reason = f"{tool.name} needs approval ({tool.effect}), and there is no terminal to ask at"
                 return Decision(False, "nobody", reason)
-            answer = await self.terminal.choose(question(tool, arguments), ("yes", "no", "always"))
+            answers = ("yes", "no") if explained_here else ("yes", "no", "always")
+            answer = await self.terminal.choose(question(tool, arguments), answers)
         if answer == "always":
             self.always.add(tool.name)
         reason = "" if answer in ("yes", "always") else f"the person asked did not approve this call of {tool.name}"
@@ -157,6 +174,11 @@ def check_rules(rules: Mapping[str, Permission], tools: Iterable[Tool]) -> None:
             raise ConfigError(f"approve names {name!r}, no tool and no effect;{hint} there are {', '.join(known)}")
 
 
+def approval_key(effect: str, tool: Tool, arguments: Json) -> tuple[str, str]:
+    """The place and the request of a call's approval in the attempt's journal."""
+    return f"{effect} approval", request_key("approval", canonical([tool.name, arguments]))
+
+
 def question(tool: Tool, arguments: Json) -> str:
     """The question a person is asked: the tool, its effect and every argument, without characters that are not seen.
 
@@ -168,6 +190,8 @@ def question(tool: Tool, arguments: Json) -> str:
     most_lines = max(MIN_LINES, _share([text.count("\n") + 1 for text in texts.values()], MAX_LINES))
     for name, text in texts.items():
         lines.append(f"  {name}: {_shortened(text, most, most_lines)}".replace("\n", "\n    "))
+    if about := _about.get():
+        lines.append(f"  why you are asked: {_shortened(about, MAX_SHOWN, MAX_LINES)}".replace("\n", "\n    "))
     return "\n".join([*(printable(line) for line in lines), "Run it?"])
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -46,6 +47,7 @@ class Attempt:
         self._environment: ToolSource | None = None
         self._sources: tuple[ToolSource, ...] = ()
         self._versions: list[object] = []
+        self._stand_ins: dict[str, Tool] = {}
         self.journal = journal
         self.seed = seed
         self.listener = listener
@@ -53,6 +55,8 @@ class Attempt:
         self.memory: AttemptMemory | None = None
         self.guard_passes: Counter[str] = Counter()
         """Verdicts of guards that let a value pass without a reason, by rule and border."""
+        self.claims: Counter[str] | None = None
+        """Permissions that guards have given out, by key, an interrupted try's included; None before the first."""
         self.last_of_root: int | None = None
         """The node that was added last outside of any group: the one an answer is given at."""
         self.order: dict[str, tuple[int, ...]] = {}
@@ -83,7 +87,7 @@ class Attempt:
         """Offer the tools of open sources from now on. ConfigError if two have one name."""
         self._sources, self._environment = tuple(sources), environment
         self._versions = self._seen_versions()
-        self.tools = tools_at_hand(self.own_tools, environment, self._sources)
+        self.tools = self._at_hand()
 
     def offer(self, tools: Iterable[Tool]) -> None:
         """Offer further tools of the agent's own. ConfigError if a name is taken."""
@@ -93,7 +97,21 @@ class Attempt:
                     f"the memory of {self.agent.name} has a tool {tool.name!r}, and there is one: leave one out"
                 )
             self.own_tools[tool.name] = tool
-        self.tools = tools_at_hand(self.own_tools, self._environment, self._sources)
+        self.tools = self._at_hand()
+
+    @contextmanager
+    def stand_ins(self, tools: Iterable[Tool]) -> Iterator[None]:
+        """Offers these tools in place of those of their names within the block."""
+        before, self._stand_ins = self._stand_ins, {tool.name: tool for tool in tools}
+        self.tools = self._at_hand()
+        try:
+            yield
+        finally:
+            self._stand_ins = before
+            self.tools = self._at_hand()
+
+    def _at_hand(self) -> dict[str, Tool]:
+        return tools_at_hand(self.own_tools, self._environment, self._sources) | self._stand_ins
 
     def refresh_tools(self) -> None:
         """Take in what sources changed since the last look, and record it as an event `tools_changed`."""
@@ -101,7 +119,7 @@ class Attempt:
             return
         before = set(self.tools)
         self._versions = versions
-        self.tools = tools_at_hand(self.own_tools, self._environment, self._sources)
+        self.tools = self._at_hand()
         self.note("tools_changed", added=sorted(set(self.tools) - before), removed=sorted(before - set(self.tools)))
 
     def _seen_versions(self) -> list[object]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from firsthand.errors import ConfigError, GuardBlocked, ToolError
 from firsthand.guard import AttemptView, Border, GuardVerdict, guard_name
+from firsthand.loop.approval import Decision, approval_key, explained
 from firsthand.loop.attempt import Attempt, cost_of
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import derive_seed, had_ended
@@ -111,6 +113,8 @@ class Borders:
         task = self.attempt.task
         if task is not None and task.protected is not None:
             original = {}
+        elif verdict.detail:
+            original["detail"] = verdict.detail
         if about:
             original["tool"] = about[0].name
         self.attempt.note("guard", guard=name, border=border, rule=verdict.rule, action=verdict.action,
@@ -151,6 +155,8 @@ class _View:
             tuple(attempt.tools[name] for name in sorted(attempt.tools)),
             self.ask,
             self.once,
+            self.approve,
+            self.claim,
         )
 
     def calls(self) -> list[Call]:
@@ -170,6 +176,30 @@ class _View:
             await attempt.keep(effect, key, recorded)
         found: Json = recorded["guarded"]
         return found
+
+    async def approve(self, tool: Tool, arguments: Json, about: str) -> Decision:
+        attempt = self.borders.attempt
+        effect, request = approval_key(self.borders.effect, tool, arguments)
+        if (recorded := attempt.journal.find(effect, request)) is not None:
+            return Decision(**recorded)
+        with explained(about):
+            decision = await attempt.agent.approval.ask(tool, arguments)
+        if decision.by != "nobody":
+            await attempt.keep(effect, request, asdict(decision))
+        return decision
+
+    async def claim(self, key: str, most: int) -> bool:
+        attempt, effect = self.borders.attempt, self.next_effect()
+        request = request_key("claim", canonical([key, most]))
+        if attempt.claims is None:
+            replies = attempt.journal.replies()
+            attempt.claims = Counter(each["claim"] for each in replies if "claim" in each and each["granted"])
+        if (recorded := attempt.journal.find(effect, request)) is not None:
+            return bool(recorded["granted"])
+        granted = attempt.claims[key] < most  # counted before the first await, so that no other branch comes in between
+        attempt.claims[key] += granted
+        await attempt.keep(effect, request, {"claim": key, "granted": granted})
+        return granted
 
     async def ask(self, prompt: Prompt, model: Model | None, sampling: Sampling) -> Completion:
         borders, attempt, effect = self.borders, self.borders.attempt, self.next_effect()

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import NamedTuple
 
 from firsthand.errors import AnswerPending, ToolError, nearest
+from firsthand.loop.approval import approval_key
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
 from firsthand.message import Json, ToolCall, ToolResult, canonical
@@ -118,7 +119,7 @@ async def approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) ->
     verdict = approval.verdict(tool)
     if verdict == "allow":
         return
-    effect, request = f"{effect} approval", request_key("approval", canonical([tool.name, arguments]))
+    effect, request = approval_key(effect, tool, arguments)
     decided = attempt.journal.find(effect, request) if verdict == "ask" else None
     if decided is None:
         decided = asdict(await approval.decide(tool, arguments))

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from firsthand.context import Context
+from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError
 from firsthand.grammar import json_schema
 from firsthand.memories.keeping.conversation_window import shown_items, without_thoughts
@@ -130,7 +131,7 @@ class SemanticMemory(StoredMemory):
         if not self.offer_tools:
             return ()
 
-        @tool(effect="write")
+        @tool(effect="write", declares=Declaration(readers="user"))
         async def remember_fact(subject: str, attribute: str, value: str, withdrawn: bool = False) -> str:
             """Store a fact, which replaces what was known before.
 

@@ -7,6 +7,7 @@ made but not recorded, as its attempt was killed in between, is told to the resu
 
 from __future__ import annotations
 
+from firsthand.declaration import Declaration
 from firsthand.loop.calling import caller
 from firsthand.messaging.blackboard import Blackboard, BoardConflict, BoardEntry
 from firsthand.tool import Tool, tool_from_function
@@ -59,8 +60,11 @@ def board_tools(board: Blackboard) -> tuple[Tool, ...]:
             )
         return f"{entry.key} is at version {entry.version}."
 
-    read, listed = (tool_from_function(each, effect="read", origin=ORIGIN) for each in (board_read, board_list))
-    return read, listed, tool_from_function(board_write, effect="write", origin=ORIGIN)
+    own = Declaration()
+    read, listed = (
+        tool_from_function(each, effect="read", origin=ORIGIN, declares=own) for each in (board_read, board_list)
+    )
+    return read, listed, tool_from_function(board_write, effect="write", origin=ORIGIN, declares=own)
 
 
 def shown(entry: BoardEntry) -> str:

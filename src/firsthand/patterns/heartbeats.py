@@ -7,6 +7,7 @@ call yields. Text without a call, and a call of `send_message`, is the answer. T
 from __future__ import annotations
 
 from firsthand.context import Context
+from firsthand.declaration import Declaration
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import user
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
@@ -55,7 +56,7 @@ async def turns(ctx: Context, max_steps: int) -> tuple[Context, str]:
     return ctx, said
 
 
-@tool(effect="write")
+@tool(effect="write", declares=Declaration(clean=True))
 def send_message(message: str) -> str:
     """Answer the user.
 

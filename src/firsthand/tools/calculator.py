@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
+from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
 from firsthand.tool import tool
 
@@ -38,7 +39,7 @@ class Token(NamedTuple):
     text: str
 
 
-@tool(effect="read", timeout_s=5.0)
+@tool(effect="read", timeout_s=5.0, declares=Declaration(clean=True))
 def calculator(expression: str) -> str:
     """The value of an arithmetic expression.
 

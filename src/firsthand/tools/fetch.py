@@ -20,6 +20,7 @@ from functools import lru_cache
 import httpcore
 import httpx
 
+from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
 from firsthand.loop.concurrency import in_thread
 from firsthand.system.terminal import printable
@@ -63,7 +64,8 @@ def fetcher(
             raise ToolError(f"{url[:200]!r} did not come within {total_s:g} s") from None
         return await in_thread(page.readable)  # a big page takes a while to read
 
-    return tool_from_function(fetch, effect="read", timeout_s=total_s + 10.0, origin="the web")
+    reads = Declaration(authority=("url",), recipients=("url",))
+    return tool_from_function(fetch, effect="read", timeout_s=total_s + 10.0, origin="the web", declares=reads)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,15 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import BinaryIO
 
+from firsthand.declaration import Declaration
 from firsthand.errors import ToolError, nearest
 from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
+from firsthand.tools.folders.file_undo import file_undo, shown_change
 from firsthand.tools.folders.rooted import Rooted, enter, kind_of, open_file
 
 MAX_ENTRIES = 500
@@ -38,14 +40,20 @@ def files(root: str, *, write: bool = False, scratch: bool = False) -> tuple[Too
     """The tools for the files under `root`: list_files, read_file, find_files; with `write` also those that change them."""
     folder = Files(Rooted(root))
     origin = f"files in {folder.rooted.path.name}"
+    reads = Declaration(paths=("path",), readers="user")
     made = [
-        tool_from_function(function, effect="read", origin=origin)
-        for function in (folder.list_files, folder.read_file, folder.find_files)
+        tool_from_function(folder.list_files, effect="read", origin=origin, declares=reads),
+        tool_from_function(folder.read_file, effect="read", origin=origin, declares=reads),
+        tool_from_function(folder.find_files, effect="read", origin=origin, declares=reads),
     ]
     if write:
+        writes = Declaration(("path",), paths=("path",), readers="user", clean=True, undo=file_undo(folder.rooted))
+        over = replace(writes, dry_run=lambda given: shown_change(folder.rooted, given["path"], given["text"]))
         for each in (folder.write_file, folder.edit_file):
-            made.append(tool_from_function(each, effect="write" if scratch else "external"))
-        made.append(tool_from_function(folder.overwrite_file, effect="write" if scratch else "irreversible"))
+            made.append(tool_from_function(each, effect="write" if scratch else "external", declares=writes))
+        made.append(
+            tool_from_function(folder.overwrite_file, effect="write" if scratch else "irreversible", declares=over)
+        )
     return tuple(made)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
 from firsthand.sandbox.sandbox import Outcome, available, shared_sandbox
 from firsthand.tool import tool
@@ -15,7 +16,7 @@ _REASONS = {
 }
 
 
-@tool(effect="read", timeout_s=60.0, ready=available)
+@tool(effect="read", timeout_s=60.0, ready=available, declares=Declaration(clean=True))
 async def python(code: str) -> str:
     """What Python code prints, and the value of its last expression. Nothing is kept from one call to the next; no network.
 

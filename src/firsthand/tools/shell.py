@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from firsthand.declaration import Declaration
 from firsthand.sandbox.sandbox import available, shared_sandbox
 from firsthand.tool import tool
 from firsthand.tools.python import output_of
 
 
-@tool(effect="read", timeout_s=60.0, ready=available)
+@tool(effect="read", timeout_s=60.0, ready=available, declares=Declaration(clean=True))
 async def shell(command: str) -> str:
     """What a shell command prints. It runs in an empty folder that is thrown away afterwards; no network.
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError, nearest
 from firsthand.message import Json
 from firsthand.system.plurals import count_of
@@ -35,9 +36,13 @@ def sql(database: str, *, write: bool = False) -> tuple[Tool, ...]:
     """The tools for a SQLite file: sql_query and sql_schema; with `write` also sql_change."""
     base = SqlFile(database)
     origin = f"the database {base.path.name}"
-    made = [tool_from_function(each, effect="read", origin=origin) for each in (base.sql_query, base.sql_schema)]
+    private = Declaration(readers="user")
+    made = [
+        tool_from_function(each, effect="read", origin=origin, declares=private)
+        for each in (base.sql_query, base.sql_schema)
+    ]
     if write:
-        made.append(tool_from_function(base.sql_change, effect="irreversible", origin=origin))
+        made.append(tool_from_function(base.sql_change, effect="irreversible", origin=origin, declares=private))
     return tuple(made)
 
 

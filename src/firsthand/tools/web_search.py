@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.html import to_text
@@ -71,7 +72,9 @@ def web_search(*, service: str | None = None, url: str | None = None) -> Tool:
         body = await _ask(_request(name, address, key, query[:400], k), name)
         return _shown(body, SERVICES[name], k)
 
-    return tool_from_function(web_search, effect="read", timeout_s=TIMEOUT_S + 5.0, origin="the web")
+    return tool_from_function(
+        web_search, effect="read", timeout_s=TIMEOUT_S + 5.0, origin="the web", declares=Declaration()
+    )
 
 
 def _request(name: str, address: str, key: str, query: str, k: int) -> httpx.Request:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from firsthand.context import Context
+from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
 from firsthand.memories.keeping.fenced_items import joined_origins, origins_of
 from firsthand.memories.keeping.reading_tools import here
@@ -34,7 +35,7 @@ def edits_core(messages: Sequence[Message]) -> bool:
 def core_tools(ctx: Context, limit: int) -> Sequence[Tool]:
     """The tools `core_memory_append` and `core_memory_replace` over blocks of at most `limit` characters."""
 
-    @tool(effect="write")
+    @tool(effect="write", declares=Declaration(readers="user"))
     async def core_memory_append(name: str, content: str, request_heartbeat: bool = False) -> str:
         """Append to a block of core memory.
 
@@ -47,7 +48,7 @@ def core_tools(ctx: Context, limit: int) -> Sequence[Tool]:
         text = content if block is None else f"{_text(block)}\n{content}"
         return await _stored(here(ctx), name, text, limit, block)
 
-    @tool(effect="write")
+    @tool(effect="write", declares=Declaration(readers="user"))
     async def core_memory_replace(
         name: str, old_content: str, new_content: str, request_heartbeat: bool = False
     ) -> str:

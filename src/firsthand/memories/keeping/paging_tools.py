@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from firsthand.context import Context
+from firsthand.declaration import Declaration
 from firsthand.memories.keeping.fenced_items import ORIGIN, fenced, origins_of
 from firsthand.memories.keeping.reading_tools import here
 from firsthand.message import Json
@@ -21,7 +22,7 @@ MOST = 500
 def paging_tools(ctx: Context) -> Sequence[Tool]:
     """The tools `conversation_search`, `archival_memory_insert` and `archival_memory_search`."""
 
-    @tool(effect="write", origin=ORIGIN)
+    @tool(effect="write", origin=ORIGIN, declares=Declaration(readers="user"))
     async def conversation_search(query: str, page: int = 0, request_heartbeat: bool = True) -> str:
         """Search the messages that left the conversation.
 
@@ -32,7 +33,7 @@ def paging_tools(ctx: Context) -> Sequence[Tool]:
         """
         return await _page(here(ctx), "recall", query, page)
 
-    @tool(effect="write")
+    @tool(effect="write", declares=Declaration(readers="user"))
     async def archival_memory_insert(content: str, request_heartbeat: bool = False) -> str:
         """Store a passage in archival memory, which has no limit.
 
@@ -46,7 +47,7 @@ def paging_tools(ctx: Context) -> Sequence[Tool]:
             given["origin"] = origin
         return f"Stored as {await place.remember(content, **given)}."
 
-    @tool(effect="write", origin=ORIGIN)
+    @tool(effect="write", origin=ORIGIN, declares=Declaration(readers="user"))
     async def archival_memory_search(query: str, page: int = 0, request_heartbeat: bool = True) -> str:
         """Search archival memory.
 

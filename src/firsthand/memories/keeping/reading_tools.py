@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from firsthand.context import Context
+from firsthand.declaration import Declaration
 from firsthand.loop.calling import caller
 from firsthand.memories.keeping.fenced_items import ORIGIN, fenced
 from firsthand.tool import Tool, tool
@@ -20,7 +21,7 @@ def here(ctx: Context) -> Context:
 def reading_tools(ctx: Context) -> Sequence[Tool]:
     """The tools `memory_search` and `memory_read` over the memory of the attempt."""
 
-    @tool(effect="write", origin=ORIGIN)
+    @tool(effect="write", origin=ORIGIN, declares=Declaration(readers="user"))
     async def memory_search(query: str, k: int = 5) -> str:
         """Search your memory of earlier messages and facts.
 
@@ -30,7 +31,7 @@ def reading_tools(ctx: Context) -> Sequence[Tool]:
         """
         return fenced(await here(ctx).recall(query, k=min(max(k, 1), 20))) or "Nothing was found."
 
-    @tool(effect="write", origin=ORIGIN)
+    @tool(effect="write", origin=ORIGIN, declares=Declaration(readers="user"))
     async def memory_read(id: str) -> str:
         """Read an item of your memory by its id; of a summary, what it summarises follows.
 

@@ -20,6 +20,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, StoreError, ToolError
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IndexHeader
@@ -61,7 +62,10 @@ def search(documents: str, *, index: str | None = None) -> tuple[Tool, ...]:
     """
     made = SearchIndex(documents, index)
     origin = f"documents in {Path(documents).name}"
-    return tuple(tool_from_function(each, effect="read", origin=origin) for each in (made.search, made.lookup))
+    reads = Declaration(readers="user")
+    return tuple(
+        tool_from_function(each, effect="read", origin=origin, declares=reads) for each in (made.search, made.lookup)
+    )
 
 
 class SearchIndex:

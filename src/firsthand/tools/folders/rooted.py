@@ -97,8 +97,25 @@ class Rooted:
                 raise ToolError(f"{path!r} is a folder: give the path of a file")
             _write_new(folder, name, content, 0o666)
 
-    def replace(self, path: str, content: bytes, *, unless_changed_from: os.stat_result | None = None) -> None:
-        """Put the content in the place of a file, whole or not at all; a hard link to the old one keeps the old content."""
+    def remove(self, path: str) -> None:
+        """Remove a file. Like writing, it is refused in git's own folder."""
+        with self.place(path, make=True) as (folder, name), _told(path):
+            if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                raise ToolError(f"{path!r} is no ordinary file: it is not removed")
+            os.unlink(name, dir_fd=folder)
+
+    def replace(
+        self,
+        path: str,
+        content: bytes,
+        *,
+        unless_changed_from: os.stat_result | None = None,
+        mode: int | None = None,
+    ) -> None:
+        """Put the content in the place of a file, whole or not at all; a hard link to the old one keeps the old content.
+
+        A new file has the `mode`, or else the old one's.
+        """
         with self.place(path, make=True) as (folder, name), _told(path):
             old = _status(folder, name)
             if old is not None and not stat.S_ISREG(old.st_mode):
@@ -106,7 +123,8 @@ class Rooted:
             if unless_changed_from is not None and _identity(old) != _identity(unless_changed_from):
                 raise ToolError(f"{path!r} has been changed by somebody else in the meantime: read it again")
             beside = f".firsthand-{secrets.token_hex(8)}"
-            _write_new(folder, beside, content, 0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o777)
+            kept = 0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o777
+            _write_new(folder, beside, content, kept if mode is None else mode)
             try:
                 os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
             except OSError:

@@ -17,6 +17,7 @@ from typing import Any
 import mcp_types as types
 from mcp import Client
 
+from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.message import Json
@@ -162,6 +163,7 @@ class RemoteTools:
             ArgumentChecker(spec),
             self.declaration.timeout_s + 5.0,
             origin=None if self.declaration.trusted else self.declaration.origin,
+            declares=self.declaration.declares(definition.name),
         )
 
     # -- calls --
@@ -291,7 +293,8 @@ class RemoteTools:
 
     def _own(self, function: Any, name: str, effect: Any = "read") -> Tool:
         origin = None if self.declaration.trusted else self.declaration.origin
-        made = tool_from_function(function, effect=effect, name=f"{self.server}__{name}", origin=origin)
+        facts = Declaration(readers="user")
+        made = tool_from_function(function, effect=effect, name=f"{self.server}__{name}", origin=origin, declares=facts)
         return replace(made, timeout_s=self.declaration.timeout_s + 5.0)
 
     async def _search_tools(self, query: str, most: int = 5) -> str:

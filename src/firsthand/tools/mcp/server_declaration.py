@@ -6,6 +6,8 @@
     [servers.time.effects]
     get_current_time = "read"
     "convert_*" = "read"
+    [servers.time.authority]              # for guards: the arguments that decide where power goes
+    set_alarm = "device"
 
 A tool that no line of `effects` names is `external`, and a server is untrusted unless it says `trusted = true`: its words
 then reach the model as data between marks.
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, nearest
 from firsthand.message import Json
 from firsthand.tool import Effect
@@ -69,6 +72,16 @@ class ServerDeclaration:
     """Show its descriptions and results to the model as they are, and not as data between marks."""
     effects: Mapping[str, str] = field(default_factory=dict)
     """Effects by the tool's own name or a pattern such as `get_*`; the first that fits counts, `external` without."""
+    authority: Mapping[str, str] = field(default_factory=dict)
+    """Arguments that decide where power goes, by tool or pattern: `"send_*" = "to cc"`; an empty text says there is none."""
+    recipients: Mapping[str, str] = field(default_factory=dict)
+    """Arguments that name those who will read the call, by tool or pattern."""
+    trusts: Mapping[str, str] = field(default_factory=dict)
+    """Fields of results that may be believed, by tool or pattern: `"search_*" = "id sender"`."""
+    private: tuple[str, ...] = ()
+    """Patterns of the tools whose results only the user may read; all of an untrusted server's are untrusted."""
+    grants: tuple[str, ...] = ()
+    """Patterns of the tools that give a permission."""
     only: tuple[str, ...] = ()
     """Patterns of the tools to offer; none offers all."""
     resources: bool = True
@@ -132,9 +145,27 @@ class ServerDeclaration:
                 return effect  # type: ignore[return-value]
         return "external"
 
+    def declares(self, tool: str) -> Declaration | None:
+        """What a tool declares to guards; None, which they refuse, unless it only reads or `authority` names it."""
+        authority, recipients = _words_for(self.authority, tool), _words_for(self.recipients, tool)
+        if self.effect_of(tool) != "read" and authority is None and recipients is None:
+            return None
+        return Declaration(
+            authority or (),
+            _words_for(self.trusts, tool) or (),
+            recipients or (),
+            "user" if any(fnmatchcase(tool, each) for each in self.private) else "public",
+            grants=any(fnmatchcase(tool, each) for each in self.grants),
+        )
+
     def offers(self, tool: str) -> bool:
         """True if a tool is to be offered."""
         return not self.only or any(fnmatchcase(tool, pattern) for pattern in self.only)
+
+
+def _words_for(table: Mapping[str, str], tool: str) -> tuple[str, ...] | None:
+    """The words of the first pattern that fits a tool; None if none does."""
+    return next((tuple(words.split()) for pattern, words in table.items() if fnmatchcase(tool, pattern)), None)
 
 
 def declarations(text: str) -> tuple[ServerDeclaration, ...]:

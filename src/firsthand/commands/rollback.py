@@ -1,0 +1,92 @@
+"""Take back what the tools of a stored attempt did, last call first, to the state at one of its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from firsthand.errors import ConfigError
+from firsthand.system.plurals import count_of
+from firsthand.system.terminal import console, print_as_json
+
+if TYPE_CHECKING:
+    from firsthand.runs.run_folder import Run
+    from firsthand.tool import Tool
+
+EXAMPLES = """
+firsthand run my_tasks.toml --pattern react --tools files:notes:write=true --guard policy,undoable
+firsthand show last 3fa9                    # numbers the steps of an attempt
+firsthand rollback last 3fa9 --dry-run      # what would be taken back
+firsthand rollback last 3fa9 --to 4
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The attempt, and the step to go back to."""
+
+    trace: tuple[str, ...] = field(default=(), metadata={"positional": True})
+    """An attempt as `firsthand show` takes it: RUN TRACE, or TRACE alone for one of the last run."""
+    to: int | None = None
+    """The number of a message, as `firsthand show` prints it: calls made from it and later are taken back; none: all."""
+    tools: tuple[str, ...] | None = None
+    """The tools, where the run's own settings do not name them: files:notes:write=true."""
+    dry_run: bool = False
+    """Print what would be taken back, and change nothing."""
+    json: bool = False
+    """Print the outcome of each call as JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.trace) <= 2:
+            raise ConfigError(
+                "name an attempt: firsthand rollback RUN TRACE --to STEP; `firsthand runs last` lists them"
+            )
+
+
+def main(config: Config) -> int:
+    """Take the calls back and print what became of each; 3 if one could not be taken back."""
+    from firsthand.runs import store
+    from firsthand.safety.undo.roll_back import RollbackLog, points_of, roll_back
+    from firsthand.system.home import data_home
+
+    where, which = config.trace if len(config.trace) == 2 else ("last", config.trace[0])
+    with store.open_run(where, data_home()) as run:
+        trace = run.trace(which)
+        points = [each for each in points_of(trace) if config.to is None or each.step >= config.to]
+        if not points:
+            raise ConfigError(
+                f"no call of {trace.id} can be taken back from there: it needs --guard undoable and tools that can undo"
+            )
+        log = RollbackLog(run.path / f"rollback-{trace.id}.jsonl")
+        if config.dry_run:
+            shown = [
+                [each.step, each.tool, each.arguments.get("path", ""), log.states.get(each.effect, "")]
+                for each in points
+            ]
+            print_as_json(shown) if config.json else _print([f"step {s}: {t} {a} {d}".rstrip() for s, t, a, d in shown])
+            return 0
+        steps = roll_back(points, _tools(run, config), log)
+    if config.json:
+        print_as_json(
+            [{"call": s.point.effect, "tool": s.point.tool, "outcome": s.outcome, "reason": s.reason} for s in steps]
+        )
+    else:
+        _print([f"{s.outcome:<10}step {s.point.step}: {s.point.tool} {s.reason}".rstrip() for s in steps])
+        left = len(points) - len(steps)
+        _print([f"{count_of(left, 'earlier call')} left as {'it is' if left == 1 else 'they are'}"] if left else [])
+    return 3 if any(step.outcome == "kept" for step in steps) else 0
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        console().print(line, soft_wrap=True, markup=False)
+
+
+def _tools(run: Run, config: Config) -> dict[str, Tool]:
+    """The tools by name, those of the run unless others are given."""
+    from firsthand.experiment.named_agents import open_tools
+    from firsthand.experiment.settings import stored_settings
+    from firsthand.tool import Tool
+
+    texts = config.tools if config.tools is not None else stored_settings(run).tools
+    return {tool.name: tool for tool in open_tools(texts) if isinstance(tool, Tool)}

@@ -1,0 +1,1 @@
+"""Attacks that wrap any benchmark, and the texts of injections."""

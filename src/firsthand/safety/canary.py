@@ -1,0 +1,53 @@
+"""Looks for a canary: a word that stands only in private data, and says so when a call or the answer repeats it.
+
+Letters and digits are compared in any case, with or without signs between them, and from base64 and hex. It reports.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+
+from firsthand.errors import ConfigError
+from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.message import Json
+from firsthand.tool import Tool
+
+
+def holds(text: str, word: str) -> bool:
+    """True if the word stands in the text, as it is, spaced out, reversed, in base64 or in hex."""
+    plain, wanted = re.sub(r"[\W_]", "", text).casefold(), re.sub(r"[\W_]", "", word).casefold()
+    if wanted in plain or wanted[::-1] in plain or word.encode().hex() in plain:
+        return True
+    encoded = (base64.b64encode(b" " * lead + word.encode()).decode() for lead in range(3))
+    return any(each[2:-4] in text for each in encoded)
+
+
+@dataclass(frozen=True)
+class CanaryWatch:
+    """The guard."""
+
+    name = "canary"
+    word: str
+
+    def call(self, view: AttemptView, tool: Tool, arguments: Json) -> GuardVerdict:
+        """Notes a call whose arguments hold the word."""
+        return self._seen(json.dumps(arguments, ensure_ascii=False), f"an argument of {tool.name}")
+
+    def answer(self, view: AttemptView, answer: str) -> GuardVerdict:
+        """Notes an answer that holds it."""
+        return self._seen(answer, "the answer")
+
+    def _seen(self, text: str, where: str) -> GuardVerdict:
+        return GuardVerdict.passed(self.name, f"{where} holds the canary" if holds(text, self.word) else "")
+
+
+def canary(*, word: str = "") -> CanaryWatch:
+    """A detector of a word of at least 8 letters and digits that you put into private data."""
+    if len(re.sub(r"[\W_]", "", word)) < 8:
+        raise ConfigError(
+            f"canary needs a word of 8 or more letters and digits: canary:word=..., and {word!r} was given"
+        )
+    return CanaryWatch(word)

@@ -1,0 +1,38 @@
+"""Stands in front of a model of somebody else, such as an A2A agent: what only the user may read is not sent to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.message import Message, ToolResult
+from firsthand.safety.rules.case import RUN, earlier_calls, runs, words_of
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The guard. The user's own words are the user's to send."""
+
+    name = "peer"
+
+    def prompt(self, view: AttemptView, messages: tuple[Message, ...]) -> GuardVerdict:
+        """Blocks a prompt that copies a private result: a run of words, a code, or the whole of a short one."""
+        shown = "\n".join(_texts(messages))
+        said = frozenset().union(*map(runs, words_of(view)))
+        sent = runs(shown) - said
+        for each in earlier_calls(view):
+            if each.label.readers is None or each.failed:
+                continue
+            short = len(each.result.split()) < RUN and each.result.strip() in shown
+            if short or not sent.isdisjoint(runs(each.result)):
+                return GuardVerdict.blocked(self.name, f"it holds what {each.name} gave, which only the user may read")
+        return GuardVerdict.passed(self.name)
+
+
+def _texts(messages: tuple[Message, ...]) -> list[str]:
+    results = [part.content for message in messages for part in message.parts if isinstance(part, ToolResult)]
+    return [message.text for message in messages] + results
+
+
+peer = Peer()
+"""The guard by its name."""

@@ -1,0 +1,197 @@
+"""Decides on tool calls by what tools declare: witnesses of authority, readers, plans, budgets. It asks no model to judge.
+
+`--guard policy` applies the default rules, `--guard policy:rules=plan_lock+authority_from_trusted` those named. Each call is
+one event in the trace: the verdict, its rule, and the witness of each argument that decides where power goes. A question
+goes to whoever approves the agent's calls, with these origins and a dry run; no answer in time is a no.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from firsthand.errors import ConfigError, FirsthandError, ToolError
+from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.loop.concurrency import in_thread
+from firsthand.message import Json, canonical, user
+from firsthand.model import Sampling
+from firsthand.safety.plans.labelled import carried
+from firsthand.safety.rules.case import CallCase, PolicyBounds, as_json_data, earlier_calls, words_of
+from firsthand.safety.rules.policies import Policy, Ruling, compose, policies_named, rulings
+from firsthand.safety.undo.staging import is_committing
+from firsthand.tool import Tool, as_text
+
+DEFAULT = (
+    "declared",
+    "plan_lock",
+    "authority_from_trusted",
+    "readers_cover_recipients",
+    "path_inside",
+    "budget",
+    "no_new_permissions",
+    "once_only",
+    "dry_run_first",
+    "visible_text",
+)
+"""All but `rule_of_two`, which asks about most tasks that read anything (docs/guard.md)."""
+MAX_DRY_RUN = 2_000
+
+
+@dataclass(frozen=True)
+class CallPolicy:
+    """The guard."""
+
+    name = "policy"
+    rules: tuple[str, ...] = DEFAULT
+    plan: tuple[str, ...] = ()
+    """The tools that may be called. `model`: the model says, from the user's words alone, if a tool is needed. Empty: the
+    plan in the task's metadata, if there is one."""
+    calls: int | None = None
+    writes: int | None = None
+    ask_s: float = 600.0
+    policies: tuple[Policy, ...] = field(default=(), repr=False)
+    """Further policies of your own."""
+
+    def __post_init__(self) -> None:
+        if not self.ask_s > 0:
+            raise ConfigError(f"ask_s is {self.ask_s}: give the seconds to wait for an answer, above 0")
+        policies_named(self.rules)
+
+    async def call(self, view: AttemptView, tool: Tool, arguments: Json) -> GuardVerdict:
+        """The verdict on a call."""
+        try:
+            checked = tool.validate(arguments)
+        except ToolError:
+            return GuardVerdict.passed(self.name, "the arguments are not those of the tool, which will refuse them")
+        as_judged = as_json_data(checked)
+        bounds = PolicyBounds(await self._plan(view, tool), self.calls, self.writes)
+        case = CallCase(tool, as_judged, words_of(view), earlier_calls(view), bounds, carried())
+        sent = is_committing()  # counted and compared when it was staged
+        named = [each for each in self.rules if not (sent and each in ("budget", "once_only"))]
+        found = rulings(case, (*policies_named(named), *self.policies))
+        ruling = compose(found)
+        detail = _detail(case, found)
+        if ruling.action == "deny":
+            return GuardVerdict.blocked(ruling.rule, ruling.reason, detail)
+        rewritten = next((each.arguments for each in found if each.action == "rewrite" and each.arguments), as_judged)
+        final = _same_or(rewritten, arguments)
+        if ruling.action == "ask":
+            refusal, detail = await self._ask(view, case, final, found, detail)
+            if refusal:
+                return GuardVerdict.blocked(ruling.rule, refusal, detail)
+        if spent := await self._claim(view, case):
+            return GuardVerdict.blocked(spent.rule, spent.reason, detail)
+        if final != arguments:
+            return GuardVerdict.replaced(
+                ruling.rule, final, ruling.reason or "the arguments as the tool reads them", detail
+            )
+        return GuardVerdict.passed(ruling.rule, f"{ruling.action}: {ruling.reason or _origins(case)}", detail)
+
+    async def _plan(self, view: AttemptView, tool: Tool) -> frozenset[str] | None:
+        if self.plan == ("model",) and "plan_lock" in self.rules:
+            return frozenset({tool.name}) if await _needed(view, tool) else frozenset()
+        given = self.plan or view.task.metadata.get("plan")
+        return frozenset(given) if isinstance(given, list | tuple) else None
+
+    async def _ask(
+        self, view: AttemptView, case: CallCase, arguments: Json, found: list[Ruling], detail: Json
+    ) -> tuple[str, Json]:
+        """The reason why the call is refused, empty if it was approved; and the record of the question."""
+        about = await explanation(case, [each for each in found if each.action == "ask"])
+        try:
+            async with asyncio.timeout(self.ask_s):
+                decision = await view.approve(case.tool, arguments, about)
+        except TimeoutError:
+            return f"nobody answered within {self.ask_s:g} s", detail | {"asked": about, "by": "nobody"}
+        except FirsthandError:
+            raise
+        except Exception as error:
+            return f"the approver failed: {type(error).__name__}", detail | {"asked": about, "by": "nobody"}
+        detail |= {"asked": about, "by": decision.by, "allowed": decision.allowed}
+        reasons = "; ".join(each.reason for each in found if each.action == "ask")
+        return ("" if decision.allowed is True else f"{reasons}; {decision.reason or 'it was not approved'}"), detail
+
+    async def _claim(self, view: AttemptView, case: CallCase) -> Ruling | None:
+        """Takes what the call needs of limited permissions, so that branches that run at once cannot both have the last."""
+        tool = case.tool
+        if "budget" in self.rules and not is_committing():
+            wanted = [(f"rate of {tool.name}", case.declares.rate), ("tool calls", self.calls)]
+            wanted += [("changes", self.writes)] if case.changes else []
+            for key, most in wanted:
+                if most is not None and not await view.claim(key, most):
+                    return Ruling("deny", "budget", f"the {key} of this attempt are used up ({most})")
+        if "once_only" in self.rules and tool.effect in ("external", "irreversible"):
+            failed = sum(each.failed and each.name == tool.name for each in case.earlier)
+            if not await view.claim(f"{tool.name} {canonical(case.arguments)} {failed}", 1):
+                return Ruling("deny", "once_only", f"{tool.name} is being called with these arguments already")
+        return None
+
+
+def policy(
+    *,
+    rules: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+    plan: tuple[str, ...] = (),
+    calls: int | None = None,
+    writes: int | None = None,
+    ask_s: float = 600.0,
+) -> CallPolicy:
+    """A guard of tool calls by `rules` (default: all but rule_of_two) `without` some; see docs/guard.md."""
+    named = _split(rules) or DEFAULT
+    policies_named(_split(without))
+    kept = tuple(name for name in named if name not in _split(without))
+    return CallPolicy(kept, _split(plan), calls, writes, ask_s)
+
+
+def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for text in texts for word in text.split("+") if word)
+
+
+def _same_or(judged: Mapping[str, Any], given: Json) -> Json:
+    """The given arguments if they say what was judged, which may hold defaults besides; else what was judged."""
+    same = all(name in judged and _equal(judged[name], value) for name, value in given.items())
+    return given if same else dict(judged)
+
+
+def _equal(judged: Any, given: Any) -> bool:
+    return judged == given if isinstance(judged, str) else canonical(judged) == canonical(given)
+
+
+def _detail(case: CallCase, found: list[Ruling]) -> Json:
+    detail: Json = {"origins": {f"{each.argument}={each.value}"[:200]: each.source or None for each in case.powers}}
+    detail["session"] = case.session.to_json()
+    return detail | ({"rulings": [[each.rule, each.action] for each in found]} if found else {})
+
+
+def _origins(case: CallCase) -> str:
+    return (
+        "; ".join(f"{each.argument} from {each.source}" for each in case.powers[:8])
+        or "no argument decides where power goes"
+    )
+
+
+async def explanation(case: CallCase, asked: list[Ruling]) -> str:
+    """The text of a question: why it is asked, the origin of each power, and a dry run if the tool has one."""
+    lines = [f"{each.reason} (rule {each.rule})" for each in asked]
+    for each in case.powers:
+        origin = f"from {each.source}" if each.source else case.found_in(each.value) or "its origin is not known"
+        lines.append(f"{each.argument} = {each.value!r:.120}: {origin}")
+    if (dry_run := case.declares.dry_run) is not None:
+        try:
+            shown = await in_thread(lambda: dry_run(dict(case.arguments)))
+            lines.append(f"dry run: {as_text(shown, MAX_DRY_RUN)}")
+        except Exception as error:
+            lines.append(f"dry run: it failed ({type(error).__name__}: {error})"[:300])
+    return "\n".join(lines)
+
+
+async def _needed(view: AttemptView, tool: Tool) -> bool:
+    """The model's answer, from the user's words and the tool's description alone, on the need for a tool."""
+    text = (
+        f"Request: {' '.join(words_of(view))}\n\nTool: {tool.name}: {tool.spec.description}\n\n"
+        "Does the request need this tool? Answer yes or no."
+    )
+    reply = await view.ask((user(text),), sampling=Sampling(max_tokens=4))
+    return reply.message.text.strip().lower().startswith("yes")

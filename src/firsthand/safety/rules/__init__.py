@@ -1,0 +1,1 @@
+"""Labels, witnesses and policies: pure functions that decide on a tool call."""

@@ -1,0 +1,184 @@
+"""Finds the witness of an argument: the user's words, a trusted field of an earlier result, or the tool's default.
+
+A model's argument has no data flow that could be followed, so its origin is witnessed: the value must occur as it will be
+used. Only the case of ASCII letters and surrounding blanks are forgiven. Nothing is decoded: a value that is encoded, split
+or spelled with look-alikes has no witness. Lists, objects, and JSON within strings are taken apart, keys included.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from firsthand.declaration import fields_at
+
+_LOWER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+_JOINERS = "@./+-_:%~\\"
+"""Characters that join words to a longer address, path or name."""
+_LOOK_ALIKES = str.maketrans(
+    "аеіјорсухԁɡһӏΑΒΕΖΗΙΚΜΝΟΡΤΥΧαινορτυωАВЕКМНОРСТУХı", "aeijopcyxdghlABEZHIKMNOPTYXaivoptuwABEKMHOPCTYXi"
+)
+"""Cyrillic and Greek letters that look like Latin ones."""
+MAX_LEAVES = 256
+"""An argument with more parts has no witness."""
+
+
+class Witness(NamedTuple):
+    """An argument's part and where it comes from."""
+
+    argument: str
+    value: str
+    source: str
+    """`user`, `default`, the name of a tool and its trusted field, or empty if there is no witness."""
+    problem: str = ""
+    """The reason why a person could not judge the value by reading it; empty if there is none."""
+
+
+class WitnessSource(NamedTuple):
+    """Texts that may be a witness, under a name."""
+
+    name: str
+    texts: tuple[str, ...]
+    whole: bool = True
+    """True if a value must be one of the texts, as with fields of a result; the user's words hold values among others."""
+
+    def has(self, value: str, *, exact: bool = False) -> bool:
+        """True if it is a witness of the value."""
+        if not self.whole:
+            return any(occurs(value, text, exact=exact) for text in self.texts)
+        return value in self.texts or (not exact and _lowered(value) in _folded(self.texts))
+
+
+def occurs(value: str, text: str, *, exact: bool = False) -> bool:
+    """True if the value stands in the text as a whole: not as a part of a longer word, address or path."""
+    lowered = text if exact else _lowered(text)
+    value = value if exact else _lowered(value)
+    start = lowered.find(value)
+    while start >= 0 and value:
+        if _begins(text, start) and _ends(text, start + len(value), exact):
+            return True
+        start = lowered.find(value, start + 1)
+    return False
+
+
+@lru_cache(maxsize=512)
+def _folded(texts: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(_lowered, texts))
+
+
+@lru_cache(maxsize=512)
+def _lowered(text: str) -> str:
+    return text.translate(_LOWER)
+
+
+def _begins(text: str, start: int) -> bool:
+    before = text[start - 1 : start]
+    return not before or text[:start].endswith("://") or not (before.isalnum() or before in _JOINERS or _hidden(before))
+
+
+def _ends(text: str, stop: int, exact: bool) -> bool:
+    after, further = text[stop : stop + 1], text[stop + 1 : stop + 2]
+    if not after:
+        return True
+    if after == "." and not exact and re.match(r"[A-Z][a-z]+ ", text[stop + 1 : stop + 40]):
+        return True  # the next sentence, without a blank between
+    if after in ".:-/":  # the end of a sentence, or a part of a longer address
+        return not (further.isalnum() or further in _JOINERS) if further else after != "/"
+    return not (after.isalnum() or after in _JOINERS or _hidden(after))
+
+
+def _hidden(character: str) -> bool:
+    return unicodedata.category(character) in ("Cf", "Cc", "Mn", "Me", "Co", "Cn") and character not in "\n\t\r"
+
+
+def problem_of(value: str, sources: Sequence[WitnessSource]) -> str:
+    """The reason why a person could be misled by the value: characters that are not seen, or look-alikes of a witness."""
+    if any(map(_hidden, value)) or "\ufffc" in value:
+        return "it has characters that are not seen"
+    plain = unicodedata.normalize("NFKC", value).translate(_LOOK_ALIKES)
+    if plain != value and any(source.has(plain) for source in sources):
+        return f"it looks like {plain!r} and is not"
+    return ""
+
+
+def leaves(value: Any, argument: str = "", *, unpack: bool = True) -> Iterator[tuple[str, str]]:
+    """The (path, text) of each part of a value: of objects the keys too, of a string that is JSON what it holds."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield f"{argument}.{key}"[:80], str(key)
+            yield from leaves(each, f"{argument}.{key}"[:80], unpack=unpack)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for each in value:
+            yield from leaves(each, argument, unpack=unpack)
+    elif isinstance(value, str):
+        inner = _parsed(value) if unpack else None
+        if isinstance(inner, dict | list):
+            yield from leaves(inner, argument, unpack=unpack)
+        elif value.strip():
+            yield argument, value.strip(" \t\r\n")
+    elif value is not None:
+        yield argument, json.dumps(value) if isinstance(value, bool | int | float) else str(value)
+
+
+def _parsed(text: str) -> Any:
+    if not text.lstrip().startswith(("{", "[", '"')):
+        return None
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return _parsed(body) or [body] if isinstance(body, str) else body
+
+
+def witness(argument: str, value: str, sources: Sequence[WitnessSource], *, exact: bool = False) -> Witness:
+    """The first source in which the value occurs. A list in one text, parted by commas, needs one for each item."""
+    for source in sources:
+        if source.has(value, exact=exact):
+            return Witness(argument, value, source.name)
+    parts = [part.strip() for part in value.replace(";", ",").split(",")]
+    if len(parts) > 1 and all(len(part) > 1 for part in parts):
+        found = [witness(argument, part, sources, exact=exact) for part in parts]
+        if all(each.source for each in found):
+            return Witness(argument, value, ", ".join(dict.fromkeys(each.source for each in found)))
+    return Witness(argument, value, "", problem_of(value, sources))
+
+
+def witnesses(
+    arguments: Mapping[str, Any], powers: Sequence[str], sources: Sequence[WitnessSource], exact: Sequence[str] = ()
+) -> tuple[Witness, ...]:
+    """The witness of every part of the arguments that decide where power goes, in order."""
+    found: list[Witness] = []
+    for path in powers:
+        for value in fields_at(arguments, path):
+            for at, text in leaves(value, path):
+                if len(found) >= MAX_LEAVES:
+                    return (*found, Witness(path, "", "", f"it has more than {MAX_LEAVES} parts"))
+                found.append(witness(at, text, sources, exact=path in exact))
+    return tuple(found)
+
+
+@lru_cache(maxsize=512)
+def trusted_texts(result: str, trusts: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The trusted fields of a result that is JSON, with their texts; of any other result `.` alone, line by line."""
+    if not trusts:
+        return ()
+    try:
+        body = json.loads(result)
+    except (ValueError, RecursionError):
+        return ((".", _listed(result)),) if "." in trusts else ()
+    found = []
+    for path in trusts:
+        texts = tuple(text for each in fields_at(body, path) for _, text in leaves(each, unpack=False))
+        if texts:
+            found.append((path, texts))
+    return tuple(found)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The items of a plain list: its lines, without a label before a colon."""
+    lines = [line.strip() for line in text.splitlines()]
+    return tuple(dict.fromkeys(item for line in lines for item in (line, line.partition(": ")[2]) if item))

@@ -1,0 +1,1 @@
+"""Undo: states before and after each call, and rolling back to a step of a trace."""
