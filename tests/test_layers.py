@@ -73,7 +73,7 @@ EDGES = {
     "safety": "",
     "patterns": "tokens safety",
     "messaging": "runs",
-    "patterns": "tokens messaging",
+    "patterns": "tokens messaging safety",
     "retrieval": "tools kernels providers patterns tokens hub sandbox",
     "memories": "runs retrieval providers",
     "ingest": "runs safety tools",
