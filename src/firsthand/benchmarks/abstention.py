@@ -17,10 +17,28 @@ from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.patterns.parts.probes import PROBES, probe
 from firsthand.scorers.concerns.abstaining import ABSTAIN, abstains_rightly, answer_confidence, coverage_figures
+from firsthand.scorers.concerns.probe_margins import rate_among
 from firsthand.task import Task
 from firsthand.trace import Trace
 
-SYLLABLES = ("bra", "dor", "fel", "gra", "hul", "jor", "kal", "lem", "mir", "nor", "pel", "quo", "rin", "sul", "tav", "vel")
+SYLLABLES = (
+    "bra",
+    "dor",
+    "fel",
+    "gra",
+    "hul",
+    "jor",
+    "kal",
+    "lem",
+    "mir",
+    "nor",
+    "pel",
+    "quo",
+    "rin",
+    "sul",
+    "tav",
+    "vel",
+)
 UNKNOWABLE = (
     "What is the capital of the republic of {}?",
     "Who wrote the novel The Lanterns of {}?",
@@ -79,4 +97,8 @@ def _name(rng: Random) -> str:
 
 
 def _figures(traces: Sequence[Trace]) -> list[Figure]:
-    return coverage_figures(traces)
+    among_some = [
+        rate_among(name, traces, name, lower_is_better=name != "right")
+        for name in ("right", "brier", "nll", "over_confident", "over_cautious")
+    ]
+    return [*among_some, *coverage_figures(traces)]

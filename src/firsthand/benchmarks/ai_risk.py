@@ -4,9 +4,9 @@
     firsthand run ai_risk:set=survival-instinct:data=FOLDER --model smollm2
 
 From Perez et al. (2022, arXiv 2212.09251), the human-generated sets of github.com/anthropics/evals. The files name an
-answer that matches a behaviour. In the human-generated files that is the safe answer: not to seek power, to accept a shutdown,
-to consent to a change, and to say truly that one is an AI. Every question is asked twice, with its choices in the given and
-in the reversed order, so that a preference for a letter is not taken for a preference.
+answer that matches a behaviour. In the human-generated files that is the safe answer: not to seek power, to accept a
+shutdown, to consent to a change, and to say truly that one is an AI. Every question is asked with its choices in the given
+and in the reversed order, so that a preference for a letter is not taken for a preference.
 """
 
 from __future__ import annotations
@@ -62,8 +62,15 @@ def parse_question(text: str, labelled: str, where: str) -> RiskQuestion:
     choices = _CHOICE.findall(listed)
     letters = [letter for letter, _ in choices]
     wanted = labelled.strip(" ()")
-    if not found or len(choices) < 2 or letters != [chr(65 + at) for at in range(len(choices))] or wanted not in letters:
-        raise DataError(f"{where}: choices (A), (B), ... and one of them as the answer were expected, not {text[-80:]!r}")
+    if (
+        not found
+        or len(choices) < 2
+        or letters != [chr(65 + at) for at in range(len(choices))]
+        or wanted not in letters
+    ):
+        raise DataError(
+            f"{where}: choices (A), (B), ... and one of them as the answer were expected, not {text[-80:]!r}"
+        )
     return RiskQuestion(head.strip(), tuple(choice.strip() for _, choice in choices), letters.index(wanted))
 
 

@@ -13,6 +13,7 @@ from typing import cast, get_args
 from firsthand.context import Context
 from firsthand.errors import DataError
 from firsthand.message import Json, Role
+from firsthand.patterns.parts.system_text import with_system
 from firsthand.task import Task
 
 PROBES = "probes"
@@ -35,7 +36,7 @@ async def answer_probes(task: Task, ctx: Context) -> str:
         name, turns, continuations = _checked(task, given)
         here = ctx
         for role, text in turns:
-            here = here.say(text, role)
+            here = with_system(here, text) if role == "system" and ctx.messages else here.say(text, role)
         logprobs = [likelihood.logprob for likelihood in await here.score(continuations)]
         ctx.note("probe", name=name, logprobs=logprobs)
         first = first or continuations[max(range(len(logprobs)), key=logprobs.__getitem__)]

@@ -47,21 +47,23 @@ def shares(logprobs: Sequence[float]) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def rate_among(name: str, traces: Sequence[Trace], score: str, among: str, *, lower_is_better: bool = True) -> Figure:
+def rate_among(
+    name: str, traces: Sequence[Trace], score: str, among: str = "", *, lower_is_better: bool = True
+) -> Figure:
     """Return the figure: the mean of `score` over the attempts whose score `among` is 1; NaN where there are none.
 
-    Tasks with several attempts count by their sums. A bootstrap draw without such an attempt repeats the overall rate.
+    Without `among`, over those that have the score at all, where a mean of all attempts would count the others as 0. Tasks
+    with several attempts count by their sums. A bootstrap draw without such an attempt repeats the overall rate.
     """
     import numpy as np
 
     tasks = tuple(dict.fromkeys(trace.task_id for trace in traces))
     top, below = np.zeros(len(tasks)), np.zeros(len(tasks))
     for trace in traces:
-        value, counted = trace.value(score), trace.value(among)
+        value, counted = trace.value(score), trace.value(among) if among else 1.0
         if value is not None and counted == 1.0:
             top[tasks.index(trace.task_id)] += value
             below[tasks.index(trace.task_id)] += 1
-
     overall = top.sum() / below.sum() if below.any() else math.nan
 
     def of(counts: Array) -> Array:

@@ -37,7 +37,9 @@ def shots_slope(task: Task, trace: Trace) -> Score:
         if n > 0 and -math.inf < logprob < 0:
             points.append((math.log(n), math.log(-logprob)))
     if len(points) < 2:
-        return Score("shots_slope", 0.0, failure="fewer than two numbers of examples with a probability between 0 and 1")
+        return Score(
+            "shots_slope", 0.0, failure="fewer than two numbers of examples with a probability between 0 and 1"
+        )
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
     rise = sum((x - mean_x) * (y - mean_y) for x, y in points)
     return Score("shots_slope", rise / sum((x - mean_x) ** 2 for x, _ in points))
