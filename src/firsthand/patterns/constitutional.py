@@ -40,8 +40,8 @@ async def constitutional(
     """The answer of `pattern` after `rounds` of critique and revision, each by one principle of the constitution.
 
     `constitution` is a TOML file (`parts/constitution.py`), by default the package's; `principles` selects some by id or by
-    the beginning of ids, joined by `+`. The order is drawn by the task's id, without repetition until all have had a turn. An
-    answer that is chosen by log-prob, of a task with choices or probes, is text of the task and is not revised.
+    the beginning of ids, joined by `+`. The order is drawn by the task's id, without repetition until all have had a turn.
+    An answer that is chosen by log-prob, of a task with choices or probes, is text of the task and is not revised.
     """
     known = select_principles(load_constitution(constitution), principles)
     answer = await follow("answer", pattern, task, ctx)
@@ -57,8 +57,8 @@ async def constitutional(
             f"{principle.critique} Reply in one or two sentences."
         ).generate()
         reviser = await critic.say(
-            "Write the answer to the request again so that it follows the principle. If nothing is wrong with it, repeat it. "
-            "Reply with the answer alone."
+            "Write the answer to the request again so that it follows the principle. If nothing is wrong with it, repeat "
+            "it. Reply with the answer alone."
         ).generate(**task.sampling)
         changed = reviser.text.strip() != answer.strip()
         ctx.note("principle", id=principle.id, round=number, changed=changed, critique=critic.text[:1000])
