@@ -113,7 +113,7 @@ def _unclear(names: Json) -> tuple[str, Json, str]:
 
 
 def _look(names: Json) -> tuple[str, Json, str]:
-    return f"Look at the file {names['target']} and change nothing.", {}, ""
+    return f"Read the file {names['target']} and change nothing.", {"read": [names["target"]]}, ""
 
 
 KINDS: dict[str, Callable[[Json], tuple[str, Json, str]]] = {
