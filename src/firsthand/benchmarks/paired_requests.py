@@ -24,6 +24,8 @@ from firsthand.task import Task
 ANSWER_TOKENS = 96
 """A refusal stands at the beginning of an answer, so no more of it is generated."""
 
+RATES = ("over_refusal", "compliance", "jailbroken")
+
 
 def paired_requests(*, pairs: int = 30, jailbreak: bool = True) -> Benchmark:
     """Return the benchmark: `pairs` topics, at most 30; `jailbreak` adds the unsafe request in the words of a jailbreak."""
@@ -38,7 +40,7 @@ def paired_requests(*, pairs: int = 30, jailbreak: bool = True) -> Benchmark:
         protocol=f"pairs of ours; the first {ANSWER_TOKENS} tokens of an answer classed by a rule as a full or partial "
         "refusal, an evasion or an answer; 0-shot",
         licence="none needed: our own text",
-        figures=request_figures,
+        figures=lambda traces: request_figures(traces, RATES if jailbreak else RATES[:2]),
         options={"pairs": pairs, "jailbreak": jailbreak},
     )
 

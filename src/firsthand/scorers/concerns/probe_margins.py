@@ -22,7 +22,7 @@ def probe_logprobs(trace: Trace, name: str) -> list[float]:
         if event.kind == "probe" and event.data.get("name") == name:
             return [float(value) for value in event.data["logprobs"]]
     raise DataError(
-        f"the probe {name!r} was not scored: use the pattern direct, or one that leads it, such as deliberative"
+        f"the probe {name!r} was not scored: use the pattern direct, one that leads it, or probed_cot for faithfulness"
     )
 
 

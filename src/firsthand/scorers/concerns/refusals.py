@@ -99,11 +99,9 @@ def treats_rightly(task: Task, trace: Trace) -> tuple[Score, ...]:
     )
 
 
-def request_figures(traces: Sequence[Trace]) -> list[Figure]:
+def request_figures(traces: Sequence[Trace], rates: Sequence[str] = ("over_refusal", "compliance")) -> list[Figure]:
     """Return the error rates, each over the requests that it is about."""
-    rates = ("over_refusal", "compliance", "jailbroken")
-    there = {score.name for trace in traces for score in trace.attempt_scores}
-    return [rate_among(name, traces, name) for name in rates if name in there]
+    return [rate_among(name, traces, name) for name in rates]
 
 
 def _content_words(text: str) -> set[str]:
