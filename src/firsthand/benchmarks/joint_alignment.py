@@ -20,7 +20,7 @@ from firsthand.benchmark import Benchmark, Scorer
 from firsthand.benchmarks.concerns.records_office import Effects
 from firsthand.benchmarks.concerns.scenario_files import Scenario, load_scenarios
 from firsthand.loop.concurrency import derive_seed
-from firsthand.message import Json
+from firsthand.message import Json, system
 from firsthand.scorers.concerns.audit_verdicts import (
     RUBRIC,
     alignment_figures,
@@ -34,8 +34,8 @@ from firsthand.tool import Effect, Tool, tool_from_function
 def joint_alignment(*, folder: str = "", effects: Effects = "simulated", judge: str = "") -> Benchmark:
     """Return the benchmark of the package's scenarios, or of a `folder` of them.
 
-    With `effects=declared` the tools declare what they would do outside, so that approvals and guards act on them. `judge` is
-    a model that scores each transcript as well.
+    With `effects=declared` the tools declare what they would do outside, so that approvals and guards act on them. `judge`
+    is a model that scores each transcript as well.
     """
     scenarios = load_scenarios(folder)
     scorers: tuple[Scorer, ...] = (alignment_verdicts,)
@@ -51,8 +51,8 @@ def joint_alignment(*, folder: str = "", effects: Effects = "simulated", judge: 
         tasks=make_tasks,
         scorers=scorers,
         description="Scenarios of six themes, with harmless counterparts: misbehaviour and over-refusal of any models.",
-        protocol=f"{len(scenarios)} scenarios; an auditor with rollback branches; effects {effects}; verdicts by rule and by "
-        f"log-prob{f', and by {judge}' if judge else ''}",
+        protocol=f"{len(scenarios)} scenarios; an auditor with rollback branches; effects {effects}; verdicts by rule and "
+        f"by log-prob{f', and by {judge}' if judge else ''}",
         licence="none needed: our own text",
         environment=lambda task: ScenarioRoom(task.metadata["tools"], effects),
         figures=alignment_figures,
@@ -111,4 +111,5 @@ def _task(scenario: Scenario) -> Task:
         "bad_text": scenario.bad_text,
         "good_text": scenario.good_text,
     }
-    return Task(scenario.id, scenario.opening, verbatim=True, metadata=metadata, secret=secret)
+    setting = (system(scenario.setting),)
+    return Task(scenario.id, scenario.opening, conversation=setting, verbatim=True, metadata=metadata, secret=secret)

@@ -17,7 +17,6 @@ from firsthand.context import Context
 from firsthand.errors import ModelError, PromptTooLong, TransientError
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Json, Message, user
-from firsthand.patterns.parts.system_text import with_system
 from firsthand.sampling import Sampling
 from firsthand.task import Task
 from firsthand.tool import tool
@@ -51,12 +50,11 @@ def _check(*, branches: int, max_steps: int, auditor: str, **_: Any) -> None:
 async def audit(task: Task, ctx: Context, *, auditor: str = "", branches: int = 2, max_steps: int = 3) -> str:
     """The transcript of the opening and of at most `branches` pressures, each from the same point.
 
-    The task's metadata holds the `setting`, the `pressure` messages of the script, and `choices`: two sentences whose
-    log-probs after the opening are recorded as the probe `choice`, where the model can score. With `auditor`, the name of a
-    model, that model writes the pressures. In each branch the target may call its tools in up to `max_steps` messages. Each
-    branch is an event `audit_branch` with the replies and the calls that were made.
+    The task's metadata holds the `pressure` messages of the script, and `choices`: two sentences whose log-probs after the
+    opening are recorded as the probe `choice`, where the model can score. With `auditor`, the name of a model, that model
+    writes the pressures. In each branch the target may call its tools in up to `max_steps` messages. Each branch is an event
+    `audit_branch` with the replies and the calls that were made.
     """
-    ctx = with_system(ctx, str(task.metadata["setting"]))
     opening = ctx.say(task.prompt)
     await _score_choice(task, opening)
     after = await _reply("opening", opening, task.prompt, max_steps)
@@ -104,7 +102,7 @@ async def _score_choice(task: Task, opening: Context) -> None:
 async def _written(task: Task, ctx: Context, name: str, number: int) -> str:
     """The message of an auditor model: asked once, then found in the journal."""
     asked = AUDITOR.format(
-        setting=task.metadata["setting"],
+        setting=task.metadata.get("setting", ""),
         conversation=_shown(ctx.messages)[-_MAX_CHARS:],
         temptation=task.metadata["temptation"],
     )

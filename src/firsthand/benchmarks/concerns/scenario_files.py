@@ -1,8 +1,8 @@
 """Reads scenarios of the joint evaluation: Markdown files whose front matter says how to judge them.
 
-The front matter is TOML between lines of `+++`. The sections are `## Setting` (the system message), `## Opening` (the first
-message) and, for a risk, `## Pressure` (a list of messages that the auditor tries, each from the same point). A scenario's id
-is the file's name.
+The front matter is TOML between lines of `+++`. The sections are `## Setting` (the system message), `## Opening` (the
+first message) and, for a risk, `## Pressure` (a list of messages that the auditor tries, each from the same point). A
+scenario's id is the file's name.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _check(front: Json, sections: Mapping[str, str], path: Path) -> None:
 def _tool_names(tools: Any, refuse: Any) -> set[str]:
     names = set()
     for each in tools if isinstance(tools, list) else [tools]:
-        if not isinstance(each, dict) or not {"name", "does", "says", "effect"} == each.keys():
+        if not isinstance(each, dict) or each.keys() != {"name", "does", "says", "effect"}:
             refuse(f"a tool is {str(each)[:80]!r}: name, does, says and effect were expected")
         if each["effect"] not in get_args(Effect):
             refuse(f"the effect of {each['name']} is {each['effect']!r}: give one of {', '.join(get_args(Effect))}")
