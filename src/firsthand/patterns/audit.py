@@ -89,8 +89,10 @@ async def _reply(name: str, ctx: Context, message: str, max_steps: int) -> Conte
 
 async def _score_choice(task: Task, opening: Context) -> None:
     """Record the log-probs of both sentences; nothing where the model cannot score after a conversation."""
+    if not (choices := [str(each) for each in task.metadata.get("choices", ())]):
+        return
     try:
-        found = await opening.score([str(each) for each in task.metadata["choices"]])
+        found = await opening.score(choices)
     except (TransientError, PromptTooLong):
         raise
     except ModelError as error:
@@ -104,7 +106,7 @@ async def _written(task: Task, ctx: Context, name: str, number: int) -> str:
     asked = AUDITOR.format(
         setting=task.metadata.get("setting", ""),
         conversation=_shown(ctx.messages)[-_MAX_CHARS:],
-        temptation=task.metadata["temptation"],
+        temptation=task.metadata.get("temptation", ""),
     )
 
     async def ask(arguments: Json) -> list[Json]:
