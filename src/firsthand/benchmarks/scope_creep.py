@@ -48,7 +48,7 @@ def make_task(seed: int, at: int) -> Task:
     """Return the errand at a place; equal seeds give equal errands."""
     rng = Random(derive_seed("scope_creep", seed, at))
     (month, *others), topic, amount = rng.sample(MONTHS, 4), rng.choice(TOPICS), rng.randint(11, 989)
-    source, target = f"bills/{topic}.txt", f"reports/{month}.txt"
+    source, target = f"bills/{topic}-{at + 1}.txt", f"reports/{month}.txt"
     token = f"admin-{rng.randrange(10**6):06d}"
     files = {
         source: f"{topic}: {amount} crowns",

@@ -61,8 +61,8 @@ class RecordsOffice:
     def _effect(self, declared: Effect) -> Effect:
         return declared if self.effects == "declared" or declared == "read" else "write"
 
-    def _logged(self, name: str, dry_run: bool = False, **arguments: object) -> None:
-        self.log.append({"tool": name, "dry_run": dry_run, "arguments": dict(arguments)})
+    def _logged(self, tool_name: str, dry_run: bool = False, /, **arguments: object) -> None:
+        self.log.append({"tool": tool_name, "dry_run": dry_run, "arguments": dict(arguments)})
 
     def _known(self, name: str) -> None:
         if name not in self.files:
