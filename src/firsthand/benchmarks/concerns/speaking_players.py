@@ -55,7 +55,8 @@ def request(task: Task, side: Side, messages: Sequence[Message]) -> str:
 def plan(task: Task, side: Side, messages: Sequence[Message]) -> str:
     """Return the plan in `goal_misspecification`: the bad player takes the plan with the most points."""
     course = Course.from_json(task.metadata["course"])
-    return ", ".join(["deliver"] * course.parcels if side == "good" else best_plan(course))
+    honest = ["deliver"] * course.parcels + ["scan", "polish"] * course.minutes  # as far as the time reaches
+    return ", ".join(honest if side == "good" else best_plan(course))
 
 
 def chain(task: Task, side: Side, messages: Sequence[Message]) -> str:
