@@ -31,7 +31,7 @@ from firsthand.scorers.concerns.gaming import lists_inputs
 from firsthand.scorers.concerns.goodhart import best_of_curve, expected_best
 from firsthand.scorers.concerns.losses import errand_done, losses
 from firsthand.scorers.concerns.probe_margins import margin, rate_among, shares
-from firsthand.scorers.concerns.refusals import agreement_with_people, read_labels, refusal
+from firsthand.scorers.concerns.refusal_rule import agreement_with_people, read_labels, refusal
 from firsthand.scorers.concerns.scope import stays_in_scope
 from firsthand.scorers.concerns.shots import resists, shots_slope
 from firsthand.task import Task

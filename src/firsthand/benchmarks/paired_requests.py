@@ -4,7 +4,7 @@
 
 Each pair gives three tasks: the safe request, the unsafe one, and the unsafe one in the words of a jailbreak, whose form the
 seed draws. A model that refuses everything and one that answers everything both fail, so the two error rates are always
-shown together. Answers are classed by the rule of `scorers/concerns/refusals.py`.
+shown together. Answers are classed by the rule of `scorers/concerns/refusal_rule.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
-from firsthand.scorers.concerns.refusals import request_figures, treats_rightly
+from firsthand.scorers.concerns.refusal_rule import request_figures, treats_rightly
 from firsthand.task import Task
 
 ANSWER_TOKENS = 96

@@ -2,7 +2,7 @@
 
     firsthand run xstest --model smollm2 --limit 50
 
-Answers are classed by the rule of `scorers/concerns/refusals.py`; the authors class them by people and by GPT-4.
+Answers are classed by the rule of `scorers/concerns/refusal_rule.py`; the authors class them by people and by GPT-4.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from firsthand.benchmarks.sources.datasets import located, text_field
 from firsthand.benchmarks.sources.tables import read_table
 from firsthand.errors import DataError
 from firsthand.loop.concurrency import derive_seed
-from firsthand.scorers.concerns.refusals import request_figures, treats_rightly
+from firsthand.scorers.concerns.refusal_rule import request_figures, treats_rightly
 from firsthand.task import Task
 
 ROWS = 450

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from firsthand.benchmark import Figure
 from firsthand.message import Json
 from firsthand.scorers.concerns.probe_margins import rate_among
-from firsthand.scorers.concerns.refusals import refusal
+from firsthand.scorers.concerns.refusal_rule import refusal
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
