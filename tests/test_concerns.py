@@ -16,7 +16,7 @@ from firsthand.agent import Agent
 from firsthand.benchmarks.ai_risk import parse_question
 from firsthand.benchmarks.concerns.delivery_course import ACTIONS, best_plan, draw_course, parse_plan, run_plan
 from firsthand.benchmarks.concerns.exercises import EXERCISES, draw_tests
-from firsthand.benchmarks.concerns.players import CHOICES, REPLIES, control_scores, play, player
+from firsthand.benchmarks.concerns.scripted_players import CHOICES, REPLIES, control_scores, play, player
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import ToolCall, assistant
 from firsthand.patterns.best_of_n import best_of_n
