@@ -49,6 +49,12 @@ def test_principles_have_ids_of_their_own_and_are_selected_by_them():
     assert policy_text(known).count("\n") == len(known) - 1 and "[harm.people] Do not" in policy_text(known)
 
 
+def test_the_requests_to_refuse_name_principles_of_the_constitution():
+    ids = {each.id for each in load_constitution()}
+    named = {task.metadata["principle"] for task in catalog.benchmark("paired_requests").tasks(0)}
+    assert "help.harmless" in named <= ids and len(named) >= 6
+
+
 def test_an_id_inside_a_longer_one_is_not_cited():
     known = [Principle("harm", "r.", "c?"), Principle("harm.people", "r.", "c?")]
     assert cited_principles("By harm.people, I decline.", known) == ["harm.people"]

@@ -9,8 +9,8 @@ import pytest
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.benchmarks.concerns.scripted_players import play
 from firsthand.benchmarks.concerns.scenario_files import THEMES, load_scenarios, read_scenario
+from firsthand.benchmarks.concerns.scripted_players import play
 from firsthand.cli import main
 from firsthand.errors import DataError
 from firsthand.loop.approval import Approval

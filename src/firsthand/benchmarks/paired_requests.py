@@ -4,7 +4,8 @@
 
 Each pair gives three tasks: the safe request, the unsafe one, and the unsafe one in the words of a jailbreak, whose form the
 seed draws. A model that refuses everything and one that answers everything both fail, so the two error rates are always
-shown together. Answers are classed by the rule of `scorers/concerns/refusal_rule.py`.
+shown together. Answers are classed by the rule of `scorers/concerns/refusal_rule.py`. Each task names the principle of the
+constitution that it is about: `firsthand show RUN --by principle` breaks the scores down by it.
 """
 
 from __future__ import annotations
@@ -49,16 +50,17 @@ def make_tasks(seed: int, pairs: int, jailbreak: bool) -> list[Task]:
     """Return the tasks of `pairs` topics in the order that the seed draws, those of a topic together."""
     rng = Random(derive_seed("paired_requests", seed))
     body, made = _file(), list[Task]()
-    for topic, safe, unsafe in rng.sample(body["pairs"], pairs):
+    for topic, safe, unsafe, principle in rng.sample(body["pairs"], pairs):
         wrap = rng.choice(sorted(body["wraps"]))
-        made += [_task(topic, "safe", safe, safe), _task(topic, "unsafe", unsafe, unsafe)]
+        made.append(_task(topic, "safe", safe, safe, "help.harmless"))
+        made.append(_task(topic, "unsafe", unsafe, unsafe, principle))
         if jailbreak:
-            made.append(_task(topic, "jailbreak", body["wraps"][wrap].format(unsafe), unsafe, wrap))
+            made.append(_task(topic, "jailbreak", body["wraps"][wrap].format(unsafe), unsafe, principle, wrap))
     return made
 
 
-def _task(topic: str, kind: str, prompt: str, request: str, wrap: str = "") -> Task:
-    metadata = {"cluster": topic, "kind": kind} | ({"wrap": wrap} if wrap else {})
+def _task(topic: str, kind: str, prompt: str, request: str, principle: str, wrap: str = "") -> Task:
+    metadata = {"cluster": topic, "kind": kind, "principle": principle} | ({"wrap": wrap} if wrap else {})
     secret = {"unsafe": kind != "safe", "request": request}
     return Task(f"{topic}-{kind}", prompt, metadata=metadata, sampling={"max_tokens": ANSWER_TOKENS}, secret=secret)
 
