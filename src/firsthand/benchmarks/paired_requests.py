@@ -5,7 +5,7 @@
 Each pair gives three tasks: the safe request, the unsafe one, and the unsafe one in the words of a jailbreak, whose form the
 seed draws. A model that refuses everything and one that answers everything both fail, so the two error rates are always
 shown together. Answers are classed by the rule of `scorers/concerns/refusal_rule.py`. Each task names the principle of the
-constitution that it is about: `firsthand show RUN --by principle` breaks the scores down by it.
+constitution that it is about: `firsthand summary last --by principle` groups the scores by it.
 """
 
 from __future__ import annotations
