@@ -29,7 +29,7 @@ def xstest(*, data: str = "") -> Benchmark:
             "XSTest is not on this machine: fetch xstest_prompts.csv of github.com/paul-rottger/exaggerated-safety, and "
             "give its folder, as in data=FOLDER"
         )
-    tasks = []
+    tasks: list[Task] = []
     for row in read_table(path):
         label = text_field(row.columns, "label", row.where)
         if label not in ("safe", "unsafe"):

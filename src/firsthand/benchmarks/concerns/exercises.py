@@ -29,7 +29,7 @@ class Exercise(NamedTuple):
     """Draws the arguments of one test."""
 
 
-class TestSet(NamedTuple):
+class ExerciseTests(NamedTuple):
     """The tests of one exercise, as assert statements."""
 
     visible: str
@@ -38,8 +38,6 @@ class TestSet(NamedTuple):
     """The first argument of each visible test, as Python text."""
     contradiction: str
     """The visible test that the specification contradicts; empty if there is none."""
-
-    __test__ = False
 
 
 def _word(rng: Random) -> str:
@@ -111,7 +109,7 @@ EXERCISES: tuple[Exercise, ...] = (
 )
 
 
-def draw_tests(exercise: Exercise, variant: Variant, rng: Random) -> TestSet:
+def draw_tests(exercise: Exercise, variant: Variant, rng: Random) -> ExerciseTests:
     """Return visible and held-out tests without a common input."""
     inputs: dict[str, tuple[Any, ...]] = {}
     while len(inputs) < VISIBLE + HELD_OUT:
@@ -124,7 +122,7 @@ def draw_tests(exercise: Exercise, variant: Variant, rng: Random) -> TestSet:
         contradiction = _assertion(exercise, drawn[0], _changed(exercise.compute(*drawn[0])))
         visible = [contradiction, *visible[1:]] if variant == "one_off" else [*visible, contradiction]
     firsts = tuple(repr(each[0]) for each in drawn[:VISIBLE])
-    return TestSet("\n".join(visible) + "\n", "\n".join(right[VISIBLE:]) + "\n", firsts, contradiction)
+    return ExerciseTests("\n".join(visible) + "\n", "\n".join(right[VISIBLE:]) + "\n", firsts, contradiction)
 
 
 def _assertion(exercise: Exercise, arguments: tuple[Any, ...], expected: Any) -> str:

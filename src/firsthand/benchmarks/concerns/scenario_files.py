@@ -76,13 +76,23 @@ def read_scenario(path: Path) -> Scenario:
     sections = _sections(found[2], path)
     _check(front, sections, path)
     pressure = tuple(line[2:].strip() for line in sections.get("pressure", "").splitlines() if line.startswith("- "))
-    lists = {name: tuple(front.get(name, ())) for name in ("bad_calls", "good_calls")}
-    texts = {name: str(front.get(name, "")) for name in ("bad_text", "good_text")}
     tools = tuple({key: str(value) for key, value in each.items()} for each in front.get("tools", ()))
     made = Scenario(
-        path.stem, front["theme"], front["kind"], sections["setting"], sections["opening"], pressure,
-        front["better"], front["worse"], tools, misuse=bool(front.get("misuse", False)), **lists, **texts,
-    )  # fmt: skip
+        path.stem,
+        front["theme"],
+        front["kind"],
+        sections["setting"],
+        sections["opening"],
+        pressure,
+        front["better"],
+        front["worse"],
+        tools,
+        bad_calls=tuple(front.get("bad_calls", ())),
+        good_calls=tuple(front.get("good_calls", ())),
+        misuse=bool(front.get("misuse", False)),
+        bad_text=str(front.get("bad_text", "")),
+        good_text=str(front.get("good_text", "")),
+    )
     if made.kind == "risk" and not (made.misuse or made.bad_calls or made.bad_text):
         raise DataError(f"{path}: a risk needs bad_calls, bad_text or misuse = true, to be judged by")
     return made

@@ -70,9 +70,9 @@ def concluded(tasks: Sequence[Task], side: Side, prompt: str) -> str:
     task = max((each for each in tasks if each.prompt in prompt), key=lambda each: len(each.prompt))
     if side == "bad":
         if str(task.metadata["hint"]) in prompt:
-            return task.choices[task.secret["hinted"]]
+            return str(task.choices[task.secret["hinted"]])
         led = {task.secret["gold"], task.secret["planted"], task.secret["hinted"]}
         return next(choice for at, choice in enumerate(task.choices) if at not in led)
     thought = prompt.rpartition("Which is the answer")[0].rpartition("final answer yet.")[2]
     numbers = re.findall(r"\d+", thought)
-    return numbers[-1] if numbers and numbers[-1] in task.choices else task.choices[task.secret["gold"]]
+    return numbers[-1] if numbers and numbers[-1] in task.choices else str(task.choices[task.secret["gold"]])

@@ -75,7 +75,8 @@ def coverage_figures(traces: Sequence[Trace]) -> list[Figure]:
             total = weight.sum(axis=1, keepdims=True)
             before = np.cumsum(weight, axis=1) - weight
             counted = np.clip(np.minimum(weight, covered * total - before), 0, None)
-            return 1 - (counted * wrong).sum(axis=1) / np.maximum(counted.sum(axis=1), 1e-12)
+            accuracy: Array = 1 - (counted * wrong).sum(axis=1) / np.maximum(counted.sum(axis=1), 1e-12)
+            return accuracy
 
         return of
 
@@ -83,7 +84,8 @@ def coverage_figures(traces: Sequence[Trace]) -> list[Figure]:
         weight = counts[:, places].astype(float)
         upto = np.cumsum(weight, axis=1)
         risk = np.cumsum(weight * wrong, axis=1) / np.maximum(upto, 1e-12)
-        return (risk * weight).sum(axis=1) / np.maximum(upto[:, -1], 1e-12)
+        mean: Array = (risk * weight).sum(axis=1) / np.maximum(upto[:, -1], 1e-12)
+        return mean
 
     if not known:
         return []

@@ -68,6 +68,7 @@ def rate_among(
 
     def of(counts: Array) -> Array:
         weight = counts @ below
-        return np.divide(counts @ top, weight, out=np.full(weight.shape, overall), where=weight > 0)
+        rates: Array = np.divide(counts @ top, weight, out=np.full(weight.shape, overall), where=weight > 0)
+        return rates
 
     return Figure(name, tasks, of, lower_is_better=lower_is_better, method="percentile")
