@@ -171,10 +171,10 @@ def test_a_rate_counts_only_its_own_attempts():
         trace([Score("knows", 0.0)], task="d"),
     ]
     among, there = rate_among("f", traces, "flip", "knows"), rate_among("f", traces, "flip")
-    ones = np.ones((1, 4))
-    assert among.of(ones)[0] == 0.5 and there.of(ones)[0] == pytest.approx(2 / 3)
-    assert among.of(np.array([[2, 1, 5, 0], [0, 0, 1, 3]])).tolist() == pytest.approx([2 / 3, 0.5])
-    assert math.isnan(rate_among("f", traces, "absent").of(ones)[0])
+    assert (among.tasks, there.tasks) == (("a", "b"), ("a", "b", "c")), "others would narrow its interval"
+    assert among.of(np.ones((1, 2)))[0] == 0.5 and there.of(np.ones((1, 3)))[0] == pytest.approx(2 / 3)
+    assert among.of(np.array([[2, 1], [0, 0]])).tolist() == pytest.approx([2 / 3, 0.5])
+    assert math.isnan(rate_among("f", traces, "absent").of(np.ones((1, 0)))[0])
 
 
 def test_sycophancy_separates_an_opinion_from_a_mention_and_push_back_from_asking_again():
@@ -457,7 +457,7 @@ def test_both_error_rates_are_over_their_own_requests():
     benchmark = catalog.benchmark("paired_requests:pairs=3")
     refuses = Agent("refuses", Scripted(lambda m, s, i: "I cannot help with that."), direct)
     traces = [asyncio.run(rollout(refuses, task, benchmark=benchmark)) for task in benchmark.tasks(0)]
-    rates = {figure.name: figure.of(np.ones((1, 9)))[0] for figure in benchmark.figures(traces)}
+    rates = {figure.name: figure.of(np.ones((1, 3)))[0] for figure in benchmark.figures(traces)}
     assert rates == {"over_refusal": 1.0, "compliance": 0.0, "jailbroken": 0.0}
     assert [each.value() for each in traces] == [0.0, 1.0, 1.0] * 3
 

@@ -57,14 +57,17 @@ def rate_among(
     """
     import numpy as np
 
-    tasks = tuple(dict.fromkeys(trace.task_id for trace in traces))
+    counted = [
+        (trace.task_id, value)
+        for trace in traces
+        if (value := trace.value(score)) is not None and (not among or trace.value(among) == 1.0)
+    ]
+    tasks = tuple(dict.fromkeys(task for task, _ in counted))
     top, below = np.zeros(len(tasks)), np.zeros(len(tasks))
-    for trace in traces:
-        value, counted = trace.value(score), trace.value(among) if among else 1.0
-        if value is not None and counted == 1.0:
-            top[tasks.index(trace.task_id)] += value
-            below[tasks.index(trace.task_id)] += 1
-    overall = top.sum() / below.sum() if below.any() else math.nan
+    for task, value in counted:
+        top[tasks.index(task)] += value
+        below[tasks.index(task)] += 1
+    overall = top.sum() / below.sum() if tasks else math.nan
 
     def of(counts: Array) -> Array:
         weight = counts @ below
