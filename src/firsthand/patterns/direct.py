@@ -7,6 +7,7 @@ import json
 from firsthand.context import Context
 from firsthand.loop.pattern_options import checked
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
+from firsthand.patterns.parts.probes import PROBES, answer_probes
 from firsthand.task import Task
 
 
@@ -17,8 +18,10 @@ async def direct(task: Task, ctx: Context) -> str:
     A multiple-choice task with a context is answered by log-prob instead: the letter of the choice that is most probable
     after the context (Brown et al., 2020). The likelihoods are in the trace, for scorers that normalise by length. A task
     with requests and no choices asks for likelihoods only, and its answer is empty. Where a task is about calls alone, they
-    are the answer, as JSON.
+    are the answer, as JSON. A task with probes is answered by the log-probs of each (`parts/probes.py`).
     """
+    if PROBES in task.metadata:
+        return await answer_probes(task, ctx)
     if task.scored:
         logprobs = await _logprobs(task, ctx)
         return task.letters[max(range(len(logprobs)), key=logprobs.__getitem__)] if task.choices else ""
