@@ -1,0 +1,90 @@
+"""Products with few nonzeros, with gradients: encoders and decoders of which a token uses k of M latents.
+
+A dense decoder computes M/k times too much in training. Here a pick is one active latent of one token; forward and backward
+passes are sums of weighted rows (`embedding_bag`), so their cost grows with the picks alone.
+"""
+
+# N tokens, D inputs, M latents, P picks sorted by token
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Picks(NamedTuple):
+    """Places of the active latents, sorted by token."""
+
+    token: Tensor
+    """P"""
+    latent: Tensor
+    """P"""
+    num_tokens: int
+    num_latents: int
+
+
+def picks_at(flat_P: Tensor, num_tokens: int, num_latents: int) -> Picks:
+    """Picks from places in a flattened N x M matrix, in any order."""
+    flat_P = flat_P.sort().values
+    token_P = torch.div(flat_P, num_latents, rounding_mode="floor")
+    return Picks(token_P, flat_P - token_P * num_latents, num_tokens, num_latents)
+
+
+def encoded(x_ND: Tensor, encoder_MD: Tensor, bias_M: Tensor, picks: Picks, values_P: Tensor) -> Tensor:
+    """The pre-activations at the picks, P, which were computed as `values_P`; gradients reach the picks' rows alone."""
+    return _Encoded.apply(x_ND, encoder_MD, bias_M, picks, values_P)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def decoded(values_P: Tensor, decoder_MD: Tensor, picks: Picks) -> Tensor:
+    """The sum of each token's decoder rows times their values: N D."""
+    return _Decoded.apply(values_P, decoder_MD, picks)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Encoded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, encoder_MD: Tensor, bias_M: Tensor, picks: Picks, values_P: Tensor) -> Tensor:
+        ctx.save_for_backward(x_ND, encoder_MD)
+        ctx.picks = picks
+        return values_P.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad_P: Tensor) -> Any:  # type: ignore[override]
+        x_ND, encoder_MD = ctx.saved_tensors
+        picks: Picks = ctx.picks
+        to_x = _rows_by_token(grad_P, encoder_MD, picks) if ctx.needs_input_grad[0] else None
+        bias_M = torch.zeros(picks.num_latents).index_add_(0, picks.latent, grad_P)
+        return to_x, _rows_by_latent(grad_P, x_ND, picks), bias_M, None, None
+
+
+class _Decoded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values_P: Tensor, decoder_MD: Tensor, picks: Picks) -> Tensor:
+        ctx.save_for_backward(values_P, decoder_MD)
+        ctx.picks = picks
+        return _rows_by_token(values_P, decoder_MD, picks)
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> Any:  # type: ignore[override]
+        values_P, decoder_MD = ctx.saved_tensors
+        picks: Picks = ctx.picks
+        to_values_P = (grad_ND[picks.token] * decoder_MD[picks.latent]).sum(-1)
+        return to_values_P, _rows_by_latent(values_P, grad_ND, picks), None
+
+
+def _rows_by_token(weights_P: Tensor, rows_MD: Tensor, picks: Picks) -> Tensor:
+    """The weighted sum of latents' rows for each token: N D."""
+    return _sums(picks.latent, rows_MD, picks.token, picks.num_tokens, weights_P)
+
+
+def _rows_by_latent(weights_P: Tensor, rows_ND: Tensor, picks: Picks) -> Tensor:
+    """The weighted sum of tokens' rows for each latent: M D."""
+    order_P = picks.latent.argsort()
+    return _sums(picks.token[order_P], rows_ND, picks.latent[order_P], picks.num_latents, weights_P[order_P])
+
+
+def _sums(index_P: Tensor, rows: Tensor, group_P: Tensor, groups: int, weights_P: Tensor) -> Tensor:
+    starts = torch.searchsorted(group_P, torch.arange(groups))
+    return functional.embedding_bag(index_P, rows, starts, mode="sum", per_sample_weights=weights_P)
