@@ -1,7 +1,8 @@
 """Reads and edits activations of a decoder by site: `run_with_cache`, `run_with_edits`, and `tapped`, which always resets.
 
 Sites are named in `nn/sites.py`, and a pattern such as `blocks.*.resid.post` stands for all that match; the hook names of
-TransformerLens are understood too (`blocks.3.hook_resid_post`). Left out: attention weights, which `attention_weights` makes.
+TransformerLens are understood too (`blocks.3.hook_resid_post`). Attention weights are no site: `attention_weights` makes
+them.
 """
 
 # N packed tokens of all texts, D hidden, V vocabulary, H query heads, T tokens of one text
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -125,11 +126,8 @@ def read_activations(
         raise _Reached
 
     taps = combined({last: stop}, _keeping(found, wanted), _named(edits))
-    with torch.no_grad():
-        try:
-            model(ids_N, _positions(lengths), Packed(lengths), taps=taps)
-        except _Reached:
-            pass
+    with torch.no_grad(), suppress(_Reached):
+        model(ids_N, _positions(lengths), Packed(lengths), taps=taps)
     return ActivationCache({site: found[site] for site in wanted}, lengths)
 
 
@@ -256,7 +254,7 @@ def combined(*taps: Mapping[str, Tap]) -> dict[str, Tap]:
     return found
 
 
-class _Reached(Exception):  # noqa: N818  # a signal, not an error
+class _Reached(Exception):  # a signal, not an error
     """The last wanted site was read."""
 
 

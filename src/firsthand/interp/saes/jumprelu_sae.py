@@ -29,8 +29,8 @@ class JumpReluSae(SparseAutoencoder):
         super().__init__(d_in, d_sae, seed=seed)
         if not (0 < k <= d_sae and weight >= 0 and bandwidth > 0):
             raise ConfigError(
-                f"k is {k}, weight {weight} and bandwidth {bandwidth}: expected a target L0 of at most {d_sae}, a weight of 0 "
-                "or more, and a width above 0"
+                f"k is {k}, weight {weight} and bandwidth {bandwidth}: expected a target L0 of at most {d_sae}, a weight of "
+                "0 or more, and a width above 0"
             )
         self.k, self.weight, self.bandwidth = k, weight, bandwidth
         self.log_threshold = nn.Parameter(torch.full((d_sae,), 0.1).log())

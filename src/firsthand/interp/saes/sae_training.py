@@ -1,7 +1,7 @@
 """Trains a sparse autoencoder on batches of activations, and can stop and go on: `SaeTrainer`.
 
-Inputs are scaled to a mean norm of sqrt(D) (Anthropic, April 2024), so that rates and penalties carry over between sites; the
-scale is folded into the weights at the end.
+Inputs are scaled to a mean norm of sqrt(D) (Anthropic, April 2024), so that rates and penalties carry over between sites;
+the scale is folded into the weights at the end.
 """
 
 # N tokens, D inputs, M latents
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,14 +86,14 @@ class SaeTrainer:
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm))
         if not (math.isfinite(norm) and math.isfinite(float(found.loss.detach()))):
             raise TrainingError(
-                f"step {self.step_number + 1} has the loss {float(found.loss.detach()):g} and a gradient of norm {norm:g}: look "
-                "for activations that are not finite, or lower the learning rate"
+                f"step {self.step_number + 1} has the loss {float(found.loss.detach()):g} and a gradient of norm {norm:g}: "
+                "look for activations that are not finite, or lower the learning rate"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * rate_at(self.step_number, self.settings.steps)
         self.optimizer.step()
         self.sae.after_step()
-        self.silent_M = torch.where(found.fired_M > 0, 0, self.silent_M + len(x_ND))
+        self.silent_M = torch.where(found.fired > 0, 0, self.silent_M + len(x_ND))
         self.step_number += 1
         self.tokens += len(x_ND)
         return found
@@ -130,7 +129,7 @@ class SaeTrainer:
         partial = folder / "training.safetensors.partial"
         tensors["silent"] = self.silent_M
         save_file({name: value.contiguous() for name, value in tensors.items()}, partial, {"state": json.dumps(facts)})
-        os.replace(partial, folder / "training.safetensors")
+        partial.replace(folder / "training.safetensors")
 
     @staticmethod
     def load(folder: Path) -> SaeTrainer:

@@ -1,4 +1,4 @@
-"""`SparseAutoencoder`: encoder, decoder and auxiliary loss that all kinds share. A kind's file has its activation and loss."""
+"""`SparseAutoencoder`: encoder, decoder and auxiliary loss of all kinds; a kind's file has its activation and loss."""
 
 # N tokens, D inputs, M latents
 
@@ -26,8 +26,8 @@ class SaeLoss:
     """Squared error summed over inputs, mean over tokens."""
     sparsity: Tensor
     """The penalty without its weight; 0 for kinds that fix the number of active latents."""
-    fired_M: Tensor
-    """Tokens on which each latent was active."""
+    fired: Tensor
+    """M: tokens on which each latent was active."""
     l0: float
     """Active latents of a token, mean."""
 
@@ -106,9 +106,7 @@ class SparseAutoencoder(nn.Module):
         if pre_NM.requires_grad:
             dead_pre_NM = pre_NM[:, dead]
         else:
-            dead_pre_NM = torch.addmm(
-                self.encoder_bias[dead], x_ND - self.decoder_bias.detach(), self.encoder[dead].T
-            )
+            dead_pre_NM = torch.addmm(self.encoder_bias[dead], x_ND - self.decoder_bias.detach(), self.encoder[dead].T)
         top = dead_pre_NM.topk(count, dim=1, sorted=False)
         z_NM = torch.zeros_like(dead_pre_NM).scatter(1, top.indices, top.values.relu())
         error = (residual_ND.detach() - z_NM @ self.decoder[dead]).square().sum(1).mean()

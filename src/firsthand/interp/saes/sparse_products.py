@@ -55,7 +55,7 @@ class _Encoded(torch.autograd.Function):
         x_ND, encoder_MD = ctx.saved_tensors
         picks: Picks = ctx.picks
         to_x = _rows_by_token(grad_P, encoder_MD, picks) if ctx.needs_input_grad[0] else None
-        bias_M = torch.zeros(picks.num_latents).index_add_(0, picks.latent, grad_P)
+        bias_M = grad_P.new_zeros(picks.num_latents).index_add_(0, picks.latent, grad_P)
         return to_x, _rows_by_latent(grad_P, x_ND, picks), bias_M, None, None
 
 

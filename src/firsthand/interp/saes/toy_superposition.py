@@ -1,7 +1,7 @@
 """Activations with known features, more of them than dimensions, and measures of a dictionary against that ground truth.
 
-Toy superposition (Elhage et al., 2022): x = sum_i z_i f_i of sparse z and unit vectors f_i. A method that does not find these
-features shows nothing on a real model, where nobody knows them.
+Toy superposition (Elhage et al., 2022): x = sum_i z_i f_i of sparse z and unit vectors f_i. A method that does not find
+these features shows nothing on a real model, where nobody knows them.
 """
 
 # N samples, D dimensions, F true features, M latents
@@ -71,7 +71,7 @@ class Recovery:
     uniqueness: float
     """Share of true features that have a best latent to themselves."""
     f1: float
-    """Mean F1 of matched latents' firing against their feature's, one latent for each feature; nan for a dictionary alone."""
+    """Mean F1 of matched latents' firing against their features', one latent each; nan for a dictionary alone."""
     l0: float
     """Active latents of a sample, mean; nan for a dictionary alone."""
     fvu: float
@@ -86,9 +86,7 @@ def dictionary_recovery(dictionary_MD: Tensor, features_FD: Tensor) -> Recovery:
     best = cosines_FM.max(dim=1)
     unique = len(best.indices.unique()) / len(features_FD)
     nan = float("nan")
-    return Recovery(
-        float(best.values.mean()), float((best.values > 0.9).float().mean()), unique, nan, nan, nan, nan
-    )
+    return Recovery(float(best.values.mean()), float((best.values > 0.9).float().mean()), unique, nan, nan, nan, nan)
 
 
 @torch.no_grad()
@@ -130,10 +128,10 @@ class ToyStudy:
 
 def toy_study(
     kind: str = "batch_topk", *, seed: int = 0, steps: int = 3000, batch: int = 512, num_features: int = 128,
-    dimensions: int = 64, width: int = 256, lr: float = 3e-3, **settings: float,
+    dimensions: int = 64, width: int = 256, l0: float = 4.0, lr: float = 3e-3, **settings: float,
 ) -> ToyStudy:  # fmt: skip
     """Trains an autoencoder on toy superposition and measures it against the truth and a random dictionary."""
-    truth = Superposition(num_features, dimensions, seed=seed)
+    truth = Superposition(num_features, dimensions, l0=l0, seed=seed)
     sae = sae_of(kind, dimensions, width, seed=seed + 1, **settings)
     trainer = SaeTrainer(sae, SaeSettings(steps=steps, lr=lr, dead_tokens=50 * batch))
     trainer.train(truth.batches(batch))
