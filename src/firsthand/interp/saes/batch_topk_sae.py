@@ -19,7 +19,7 @@ class BatchTopKSae(SparseAutoencoder):
     """
 
     kind = "batch_topk"
-    MOMENTUM = 0.99
+    MOMENTUM = 0.9
 
     def __init__(self, d_in: int, d_sae: int, *, k: int = 32, seed: int = 0):
         super().__init__(d_in, d_sae, seed=seed)
