@@ -233,7 +233,9 @@ def packed_ids(model: Decoder, texts: Texts) -> tuple[Tensor, list[int]]:
     """The ids of all texts one after another, and the length of each; DataError for what the model cannot take."""
     if isinstance(texts, Tensor):
         texts = texts.tolist()
-    rows: list[list[int]] = [list(texts)] if texts and isinstance(texts[0], int) else [list(row) for row in texts]  # type: ignore[arg-type]
+    given: Any = texts
+    is_one = len(given) > 0 and not isinstance(given[0], Sequence)
+    rows = [[int(id) for id in row] for row in ([given] if is_one else given)]
     if not rows or not all(rows):
         raise DataError("a text has no tokens: give one token or more for each text")
     ids_N = torch.tensor([id for row in rows for id in row])

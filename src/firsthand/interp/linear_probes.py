@@ -86,7 +86,8 @@ def probe_study(
     """
     if not len(x_ND) == len(labels) == len(types) or len(labels) < MIN_ROWS:
         raise DataError(
-            f"{len(x_ND)} rows, {len(labels)} labels and {len(types)} types came: expected as many of each, {MIN_ROWS} or more"
+            f"{len(x_ND)} rows, {len(labels)} labels and {len(types)} types came: expected as many of each, "
+            f"{MIN_ROWS} or more"
         )
     rng = Random(seed)
     order = list(range(len(labels)))

@@ -1,4 +1,4 @@
-"""Steering vectors: the mean difference of two sets of texts is added to the residual stream, and its side effects are measured.
+"""Steering vectors: the mean difference of two sets of texts is added to the residual stream, with its side effects.
 
 Effect and cost stand beside those of a random vector of the same length: any push changes a model.
 """

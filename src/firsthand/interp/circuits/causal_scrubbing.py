@@ -1,8 +1,8 @@
 """Causal scrubbing of the induction circuit: a hypothesis is tested by resampling all that it calls irrelevant.
 
-Chan et al., 2022. The hypothesis about a two-layer attention-only model: an induction head's key at a position depends on the
-token before alone, its value and query on the token at the position alone, and all else does not matter. Each of these is
-replaced by the same of random texts that agree in just that token. What is left of the gain in loss is what it explains.
+Chan et al., 2022. The hypothesis about a two-layer attention-only model: an induction head's key at a position depends on
+the token before alone, its value and query on the token at the position alone, and all else does not matter. Each of these
+is replaced by the same of random texts that agree in just that token. What is left of the gain in loss is what it explains.
 """
 
 # S texts, T tokens, N packed tokens, H heads, K head_dim, D hidden
@@ -49,8 +49,8 @@ def scrub_induction(
     a = model.architecture
     if a.num_layers != 2 or not heads or not all(0 <= head < a.num_heads for head in heads):
         raise ConfigError(
-            f"{a.num_layers} layers and the heads {list(heads)} came: the hypothesis is about heads 0 to {a.num_heads - 1} of "
-            "the second of two layers"
+            f"{a.num_layers} layers and the heads {list(heads)} came: the hypothesis is about heads 0 to {a.num_heads - 1} "
+            "of the second of two layers"
         )
     generator = torch.Generator().manual_seed(seed)
     losses: dict[str, list[float]] = {"model": [], "hypothesis": [], "wrong_key": [], "ablated": []}

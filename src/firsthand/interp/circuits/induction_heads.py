@@ -1,7 +1,7 @@
 """Induction heads (Olsson et al., 2022): heads that look at what came after the same token before, found on repeated texts.
 
-A text of random tokens that is repeated holds nothing else to predict by. The score of a head is its attention from a token of
-the second half to the token after its first occurrence; the null is the same place in texts that are not repeated.
+A text of random tokens that is repeated holds nothing else to predict by. The score of a head is its attention from a token
+of the second half to the token after its first occurrence; the null is the same place in texts that are not repeated.
 """
 
 # S texts, T tokens of a half, L layers, H heads
@@ -54,8 +54,8 @@ def repeated_texts(
     """Random tokens and the same again, after a begin token if there is one."""
     if half < 2 or texts < 2 or len(vocabulary) < 2:
         raise ConfigError(
-            f"halves of {half} tokens, {texts} texts and {len(vocabulary)} tokens came: expected 2 or more of each; an interval "
-            "needs several texts"
+            f"halves of {half} tokens, {texts} texts and {len(vocabulary)} tokens came: expected 2 or more of each; an "
+            "interval needs several texts"
         )
     generator = torch.Generator().manual_seed(seed)
     found = []

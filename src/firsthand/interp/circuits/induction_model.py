@@ -1,4 +1,4 @@
-"""Trains a two-layer attention-only model on repeated random texts until it has induction heads; about a minute on one core."""
+"""Trains a two-layer attention-only model on repeated random texts until it has induction heads: 15 s on one core."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Activation patching and path patching: which part, or which path between two heads, carries a behaviour.
 
-A clean and a corrupted text of equal length differ where the behaviour depends on. Activations of one are put into a run of the
-other, and a metric says how much of the difference came along (Vig et al., 2020; Wang et al., 2022, arXiv:2211.00593).
+A clean and a corrupted text of equal length differ where the behaviour depends on. Activations of one are put into a run of
+the other, and a metric says how much of the difference came along (Vig et al., 2020; Wang et al., 2022, arXiv:2211.00593).
 """
 
 # N tokens, H heads, K head_dim, V vocabulary
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from firsthand.errors import ConfigError, DataError
@@ -78,8 +77,8 @@ def path_patch(
     (sent_layer, sent_head), (layer, head) = sender, receiver
     if into not in ("q", "k", "v") or not 0 <= sent_layer < layer < model.architecture.num_layers:
         raise ConfigError(
-            f"a path from layer {sent_layer} to layer {layer} by {into!r} came: the receiver lies later, and the path ends in "
-            "q, k or v"
+            f"a path from layer {sent_layer} to layer {layer} by {into!r} came: the receiver lies later, and the path ends "
+            "in q, k or v"
         )
     names = [f"blocks.{index}.{name}" for index in range(layer) for name in ("attn.mixed", "mlp.out")]
     clean_logits, clean_cache = run_with_cache(model, clean, names)
@@ -107,8 +106,8 @@ def replacing(new: Tensor, *, heads: Sequence[int] | None = None, position: int 
     def edit(values: Tensor) -> Tensor:
         if values.shape != new.shape:
             raise ConfigError(
-                f"a patch of shape {tuple(new.shape)} came for activations of {tuple(values.shape)}: run both on texts of one "
-                "length"
+                f"a patch of shape {tuple(new.shape)} came for activations of {tuple(values.shape)}: run both on texts of "
+                "one length"
             )
         edited = values.clone()
         rows = slice(None) if position is None else slice(position, position + 1 or None)

@@ -1,7 +1,7 @@
-"""Direct logit attribution: each head's, MLP's and the embedding's share of a logit difference, by the residual stream's sum.
+"""Direct logit attribution: the share of each head, MLP and the embedding in a logit difference.
 
-The final norm's scale is held at its value in the run, so the shares add up to the difference (Elhage et al., 2021). They leave
-out what a part does through later parts: patching measures that.
+The final norm's scale is held at its value in the run, so the shares add up to the difference (Elhage et al., 2021). They
+leave out what a part does through later parts: patching measures that.
 """
 
 # N tokens, D hidden, H heads, K head_dim
@@ -37,8 +37,8 @@ def logit_shares(model: Decoder, text: Sequence[int], answer: int, other: int) -
     a = model.architecture
     if a.norm_placement != "pre" or a.latent is not None or a.logit_softcap is not None:
         raise ConfigError(
-            f"{a.family} normalises what its layers add, caps its logits or mixes latents: direct attribution needs a sum of "
-            "parts, so use patching"
+            f"{a.family} normalises what its layers add, caps its logits or mixes latents: direct attribution needs a sum "
+            "of parts, so use patching"
         )
     logits_NV, cache = run_with_cache(model, text)
     last = len(text) - 1

