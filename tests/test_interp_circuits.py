@@ -21,7 +21,7 @@ from firsthand.interp.circuits.patching import activation_patches, logit_differe
 from firsthand.interp.lenses.direct_attribution import logit_shares
 from firsthand.interp.lenses.logit_lens import logit_lens
 from firsthand.interp.lenses.tuned_lens import train_tuned_lens
-from firsthand.interp.linear_probes import fit_probe, probe_study
+from firsthand.interp.selective_probes import fit_probe, probe_study
 from firsthand.interp.separation import false_alarm_rate, separation
 from firsthand.interp.steering import adding, steering_study, steering_vector
 from firsthand.nn.decoder import Decoder

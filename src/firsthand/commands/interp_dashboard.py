@@ -47,19 +47,16 @@ def run(config: Config) -> int:
     """Read, gather and write."""
     from dataclasses import replace
 
-    from firsthand.hub.fetch_model import fetch_model
     from firsthand.interp.feature_reports import feature_reports
+    from firsthand.interp.opened_model import open_for_interp
     from firsthand.interp.saes.sae_files import read_sae
     from firsthand.interp.saes.sae_run import SETTINGS, SaeRun, corpora, held_out_pieces, stored_run
-    from firsthand.nn.weights import load
     from firsthand.show.feature_page import feature_page
-    from firsthand.tokens import pretrained
 
     saved = read_sae(config.folder)
     if not (config.model or saved.model):
         raise ConfigError(f"{config.folder} does not say which model it is for: name it with --model")
-    path = fetch_model(config.model or saved.model, shown=not config.json)
-    model, tokenizer = load(path), pretrained.load(path)
+    model, tokenizer, path = open_for_interp(config.model or saved.model, shown=not config.json)
     saved.expect_fits(model)
     has_run = (config.folder / SETTINGS).is_file()
     plan = stored_run(config.folder) if has_run else SaeRun(str(path), saved.site)

@@ -51,12 +51,9 @@ def run(config: Config) -> int:
 
     begin: int | None = BEGIN
     if config.model:
-        from firsthand.hub.fetch_model import fetch_model
-        from firsthand.nn.weights import load
-        from firsthand.tokens import pretrained
+        from firsthand.interp.opened_model import open_for_interp
 
-        path = fetch_model(config.model, shown=not config.json)
-        model, tokenizer = load(path), pretrained.load(path)
+        model, tokenizer, _ = open_for_interp(config.model, shown=not config.json)
         begin, size = tokenizer.bos_id, model.architecture.vocab_size
         vocabulary = range(size // 20, size // 2)  # special tokens and single bytes come first in most vocabularies
     else:

@@ -63,19 +63,12 @@ class Config:
 
 def run(config: Config) -> int:
     """Train, measure, write and print."""
-    import torch
-
-    from firsthand.hub.fetch_model import fetch_model
     from firsthand.interp.activations import site_of
+    from firsthand.interp.opened_model import open_for_interp
     from firsthand.interp.saes.sae_files import width_of
     from firsthand.interp.saes.sae_run import SaeRun, train_sae
-    from firsthand.nn.weights import load
-    from firsthand.tokens import pretrained
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    path = fetch_model(config.model, shown=not config.json)
-    model, tokenizer = load(path), pretrained.load(path)
+    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, threads=config.threads)
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
     plan = SaeRun(
         config.model, site, config.kind, config.expansion * width_of(model, site), config.k, config.tokens, config.batch,

