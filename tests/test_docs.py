@@ -38,7 +38,8 @@ PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glos
 LONG = dict.fromkeys(
     (
         "docs/a2a.md", "docs/adapters.md", "docs/benchmarks.md", "docs/cassettes.md", "docs/chat.md", "docs/gate.md",
-        "docs/graph-rag.md", "docs/guards.md", "docs/interpretability.md", "docs/judges.md", "docs/long-context.md", "docs/mcp.md", "docs/memory.md",
+        "docs/graph-rag.md", "docs/guards.md", "docs/interpretability.md",
+        "docs/judges.md", "docs/long-context.md", "docs/mcp.md", "docs/memory.md",
         "docs/patterns/index.md",
         "docs/patterns/tree-of-thoughts.md", "docs/quantization.md", "docs/rag-variants.md", "docs/records.md",
         "docs/reinforcement.md",

@@ -21,7 +21,7 @@ from firsthand.interp.saes.sae_kinds import KINDS, sae_of
 from firsthand.interp.saes.sae_run import SaeRun, train_sae
 from firsthand.interp.saes.sae_training import SaeSettings, SaeTrainer, rate_at
 from firsthand.interp.saes.sparse_autoencoder import SparseAutoencoder
-from firsthand.interp.saes.sparse_products import decoded, encoded, picks_at
+from firsthand.interp.saes.sparse_products import decoded, encoded, picks_at, products_by_mkl, products_by_parts
 from firsthand.interp.saes.toy_superposition import Superposition, dictionary_recovery, toy_study
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
@@ -64,6 +64,9 @@ def test_sparse_products_have_the_values_and_gradients_of_dense_ones() -> None:
     found = torch.autograd.grad((out * weights_of).sum(), (x, encoder, bias, decoder))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
+    rows = torch.randn(5, 8, dtype=torch.double)
+    for products in (products_by_mkl, products_by_parts):
+        torch.testing.assert_close(products(rows, decoder.detach(), picks), (rows @ decoder.T)[mask].detach())
 
 
 @pytest.mark.parametrize("kind", ["topk", "batch_topk", "matryoshka"])
@@ -179,9 +182,8 @@ def test_known_features_are_found_and_a_random_dictionary_finds_none() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["batch_topk", "matryoshka"])
-def test_128_features_in_64_dimensions_are_recovered(kind: str) -> None:
-    study = toy_study(kind, seed=1, steps=1500, k=4)
+def test_128_features_in_64_dimensions_are_recovered() -> None:
+    study = toy_study("batch_topk", seed=1, steps=1400, k=4)
     assert study.passes, study.found
     assert study.null.mmcs < 0.4 and study.null.above == 0
 

@@ -6,8 +6,7 @@ same way says what the search itself is worth.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -28,12 +27,12 @@ class RuleExplanation:
     """The same for the best rule on shuffled labels."""
 
 
-CLASSES = {
+CLASSES: dict[str, Callable[[str], bool]] = {
     "digits": str.isdigit, "letters": str.isalpha, "an upper-case first letter": lambda text: text[:1].isupper(),
     "upper case": lambda text: len(text) > 1 and text.isupper(), "punctuation": lambda text: not any(map(str.isalnum, text)),
 }  # fmt: skip
-_Row = tuple[str, str, bool]
-"""Token, token before, and whether the feature fires."""
+_Counts = Mapping[str, Sequence[int]]
+"""Text -> silent and firing tokens."""
 
 
 def explain(tokens: Sequence[str], fires: Sequence[bool], *, seed: int = 0) -> RuleExplanation | None:
@@ -48,37 +47,52 @@ def explain(tokens: Sequence[str], fires: Sequence[bool], *, seed: int = 0) -> R
         )
     half = len(tokens) // 2
     before = ["", *tokens[:-1]]
-    rows = list(zip(tokens, before, map(bool, fires), strict=True))
-    if min(sum(row[2] for row in rows[:half]), sum(row[2] for row in rows[half:])) < MIN_FIRING:
+    labels = list(map(bool, fires))
+    if min(sum(labels[:half]), sum(labels[half:])) < MIN_FIRING:
         return None
-    rule = _best(rows[:half])
-    labels = [row[2] for row in rows]
-    Random(seed).shuffle(labels)
-    mixed = [(one, other, label) for (one, other, _), label in zip(rows, labels, strict=True)]
-    null = _best(mixed[:half])
-    return RuleExplanation(_words(rule), _accuracy(rule, rows[half:]), _accuracy(null, mixed[half:]))
+    shuffled = labels.copy()
+    Random(seed).shuffle(shuffled)
+    found = []
+    for given in (labels, shuffled):
+        first = (_counted(tokens[:half], given[:half]), _counted(before[:half], given[:half]))
+        second = (_counted(tokens[half:], given[half:]), _counted(before[half:], given[half:]))
+        rule = _best(*first)
+        found.append((rule, _accuracy(rule, *second)))
+    (rule, accuracy), (_, null) = found
+    return RuleExplanation(_words(rule), accuracy, null)
 
 
-def _best(rows: Sequence[_Row]) -> tuple[str, str]:
-    found = Counter(row[0] for row in rows if row[2]).most_common(6)
-    previous = Counter(row[1] for row in rows if row[2]).most_common(6)
-    rules = [("token", text) for text, _ in found] + [("before", text) for text, _ in previous]
+def _counted(texts: Sequence[str], labels: Sequence[bool]) -> _Counts:
+    """Silent and firing tokens of each text."""
+    counts: dict[str, list[int]] = {}
+    for text, label in zip(texts, labels, strict=True):
+        counts.setdefault(text, [0, 0])[label] += 1
+    return counts
+
+
+def _best(tokens: _Counts, before: _Counts) -> tuple[str, str]:
+    rules = [("token", text) for text in _most_firing(tokens)] + [("before", text) for text in _most_firing(before)]
     rules += [("class", name) for name in CLASSES] + [("class before", name) for name in CLASSES]
-    return max(rules, key=lambda rule: _accuracy(rule, rows))
+    return max(rules, key=lambda rule: _accuracy(rule, tokens, before))
 
 
-def _accuracy(rule: tuple[str, str], rows: Sequence[_Row]) -> float:
+def _most_firing(counts: _Counts) -> list[str]:
+    firing = [text for text, (_, fires) in counts.items() if fires]
+    return sorted(firing, key=lambda text: -counts[text][1])[:6]
+
+
+def _accuracy(rule: tuple[str, str], tokens: _Counts, before: _Counts) -> float:
+    kind, value = rule
     right, totals = [0, 0], [0, 0]
-    for row in rows:
-        totals[row[2]] += 1
-        right[row[2]] += _holds(rule, row) == row[2]
+    for text, (silent, fires) in (before if kind.endswith("before") else tokens).items():
+        totals[0], totals[1] = totals[0] + silent, totals[1] + fires
+        holds = _is_of(value, text) if kind.startswith("class") else text == value
+        right[holds] += fires if holds else silent
     return sum(share / max(total, 1) for share, total in zip(right, totals, strict=True)) / 2
 
 
-def _holds(rule: tuple[str, str], row: _Row) -> bool:
-    kind, value = rule
-    text = row[1] if kind.endswith("before") else row[0]
-    return bool(CLASSES[value](text.strip()) and text.strip()) if kind.startswith("class") else text == value
+def _is_of(name: str, text: str) -> bool:
+    return bool(text.strip()) and bool(CLASSES[name](text.strip()))
 
 
 def _words(rule: tuple[str, str]) -> str:
