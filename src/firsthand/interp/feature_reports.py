@@ -70,16 +70,16 @@ def feature_reports(
     rows_ND = torch.cat([_rows(model, text, saved.site) for text in texts])
     is_first_N = torch.cat([torch.arange(len(text)) == 0 for text in texts])
     density_M = torch.zeros(sae.d_sae)
-    for part_ND, first_N in zip(rows_ND.split(4096), is_first_N.split(4096), strict=True):
+    for part_ND, first_N in zip(torch.split(rows_ND, 4096), torch.split(is_first_N, 4096), strict=True):
         density_M += ((sae.encode(part_ND) > 0) & ~first_N[:, None]).sum(0)
     density_M /= int((~is_first_N).sum())
     alive = density_M.nonzero().flatten()
     if not len(alive):
         raise DataError(f"no latent fires on {len(rows_ND)} tokens: the dictionary is dead here, or for other text")
     ordered = alive[density_M[alive].argsort(descending=True)]
-    places = torch.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().long().unique()
-    shown = ordered[places]
-    z_NF = torch.cat([sae.encode(part)[:, shown] for part in rows_ND.split(4096)]) * ~is_first_N[:, None]
+    places = torch.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().long()
+    shown = ordered[sorted(set(places.tolist()))]
+    z_NF = torch.cat([sae.encode(part)[:, shown] for part in torch.split(rows_ND, 4096)]) * ~is_first_N[:, None]
     unit_MD = functional.normalize(sae.decoder, dim=1)
     words = [tokenizer.decode([id], skip_special=False) for text in texts for id in text]
     reader = _Contexts(texts, words)

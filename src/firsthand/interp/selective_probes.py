@@ -71,7 +71,7 @@ def fit_probe(x_ND: Tensor, labels: Sequence[bool] | Tensor, *, ridge: float = 1
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     found = weights.detach()
     direction_D = found[:-1] / deviation_D
     return LinearProbe(direction_D, float(found[-1] - mean_D @ direction_D))

@@ -57,7 +57,8 @@ def logit_shares(model: Decoder, text: Sequence[int], answer: int, other: int) -
 
 def head_outputs(model: Decoder, layer: int, mixed_HK: Tensor) -> tuple[Tensor, Tensor | None]:
     """What each head writes into the residual stream, H D, and the bias of the output projection."""
-    projection: Any = model.layers[layer].attention.o_proj
+    block: Any = model.layers[layer]
+    projection = block.attention.o_proj
     heads, head_dim = mixed_HK.shape
     units = torch.zeros(heads, heads, head_dim)
     units[torch.arange(heads), torch.arange(heads)] = mixed_HK.float()

@@ -76,7 +76,7 @@ class _Jump(torch.autograd.Function):
         return pre_NM.relu() * (pre_NM > threshold_M)
 
     @staticmethod
-    def backward(ctx: Any, grad_NM: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_NM: Tensor) -> Any:
         pre_NM, threshold_M = ctx.saved_tensors
         near_NM = (pre_NM - threshold_M).abs() < ctx.bandwidth / 2
         to_threshold_M = (grad_NM * near_NM).sum(0) * (-threshold_M / ctx.bandwidth)
@@ -93,7 +93,7 @@ class _Step(torch.autograd.Function):
         return (pre_NM > threshold_M).to(pre_NM.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad_NM: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_NM: Tensor) -> Any:
         pre_NM, threshold_M = ctx.saved_tensors
         near_NM = (pre_NM - threshold_M).abs() < ctx.bandwidth / 2
         return None, (grad_NM * near_NM).sum(0) * (-1 / ctx.bandwidth), None

@@ -53,6 +53,6 @@ class ReluSae(SparseAutoencoder):
     def normalised(self) -> None:
         """Move each decoder row's norm into the encoder; the reconstruction stays, and latents are comparable."""
         norm_M = self.decoder.norm(dim=1).clamp_min(1e-8)
-        self.decoder /= norm_M[:, None]
-        self.encoder *= norm_M[:, None]
-        self.encoder_bias *= norm_M
+        self.decoder.div_(norm_M[:, None])
+        self.encoder.mul_(norm_M[:, None])
+        self.encoder_bias.mul_(norm_M)

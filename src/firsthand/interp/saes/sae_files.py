@@ -165,12 +165,12 @@ def _fill(sae: SparseAutoencoder, config: Json, tensors: Mapping[str, Tensor]) -
     sae.encoder_bias.copy_(tensors["b_enc"])
     sae.decoder_bias.copy_(tensors["b_dec"])
     if config.get("apply_b_dec_to_input") is False:
-        sae.encoder_bias += sae.encoder @ sae.decoder_bias
+        sae.encoder_bias.add_(sae.encoder @ sae.decoder_bias)
     if config.get("rescale_acts_by_decoder_norm"):
         norm_M = sae.decoder.norm(dim=1)
-        sae.encoder *= norm_M[:, None]
-        sae.encoder_bias *= norm_M
-        sae.decoder /= norm_M[:, None].clamp_min(1e-12)
+        sae.encoder.mul_(norm_M[:, None])
+        sae.encoder_bias.mul_(norm_M)
+        sae.decoder.div_(norm_M[:, None].clamp_min(1e-12))
     if "threshold" in tensors and sae.kind == "jumprelu":
         sae.log_threshold.copy_(tensors["threshold"].clamp_min(1e-30).log())  # type: ignore[operator]
     elif "threshold" in tensors:

@@ -121,8 +121,9 @@ def train_sae(
 def stored_run(folder: Path) -> SaeRun:
     """The settings of a folder's run; ConfigError if it holds none."""
     try:
-        body = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        return SaeRun(**{name: tuple(v) if isinstance(v, list) else v for name, v in body.items()})
+        body: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in body.items()}
+        return SaeRun(**given)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{folder} holds no run of `firsthand interp sae` ({error}): name its folder") from error
 

@@ -116,7 +116,7 @@ class SparseAutoencoder(nn.Module):
     def after_step(self) -> None:
         """Bring the decoder's rows back to norm 1, if the kind keeps them there."""
         if self.unit_norm:
-            self.decoder /= self.decoder.norm(dim=1, keepdim=True).clamp_min(1e-8)
+            self.decoder.div_(self.decoder.norm(dim=1, keepdim=True).clamp_min(1e-8))
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -130,9 +130,9 @@ class SparseAutoencoder(nn.Module):
         """Take inputs as they are after training on inputs times `scale`; latents keep their values."""
         if not (math.isfinite(scale) and scale > 0):
             raise ConfigError(f"scale is {scale}: expected a number above 0")
-        self.encoder *= scale
-        self.decoder /= scale
-        self.decoder_bias /= scale
+        self.encoder.mul_(scale)
+        self.decoder.div_(scale)
+        self.decoder_bias.div_(scale)
 
 
 def l0_of(fired_M: Tensor, num_tokens: int) -> float:

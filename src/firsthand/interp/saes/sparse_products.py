@@ -54,7 +54,7 @@ class _Encoded(torch.autograd.Function):
         return values_P.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad_P: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_P: Tensor) -> Any:
         x_ND, encoder_MD = ctx.saved_tensors
         picks: Picks = ctx.picks
         to_x = _rows_by_token(grad_P, encoder_MD, picks) if ctx.needs_input_grad[0] else None
@@ -70,7 +70,7 @@ class _Decoded(torch.autograd.Function):
         return _rows_by_token(values_P, decoder_MD, picks)
 
     @staticmethod
-    def backward(ctx: Any, grad_ND: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_ND: Tensor) -> Any:
         values_P, decoder_MD = ctx.saved_tensors
         picks: Picks = ctx.picks
         return _products(grad_ND, decoder_MD, picks), _rows_by_latent(values_P, grad_ND, picks), None
@@ -78,7 +78,7 @@ class _Decoded(torch.autograd.Function):
 
 def _products(rows_ND: Tensor, columns_MD: Tensor, picks: Picks) -> Tensor:
     """The product of each pick's token row and latent row: P."""
-    has_mkl = rows_ND.device.type == "cpu" and torch.backends.mkl.is_available()
+    has_mkl = rows_ND.device.type == "cpu" and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     return (products_by_mkl if has_mkl else products_by_parts)(rows_ND, columns_MD, picks)
 
 
@@ -90,14 +90,15 @@ def products_by_mkl(rows_ND: Tensor, columns_MD: Tensor, picks: Picks) -> Tensor
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch calls its CSR layout beta, once
         places = torch.sparse_csr_tensor(starts, picks.latent, ones, size, check_invariants=False)
-        return torch.sparse.sampled_addmm(places, rows_ND.contiguous(), columns_MD.T, beta=0.0).values()
+        found: Tensor = torch.sparse.sampled_addmm(places, rows_ND.contiguous(), columns_MD.T, beta=0.0).values()
+    return found
 
 
 def products_by_parts(rows_ND: Tensor, columns_MD: Tensor, picks: Picks) -> Tensor:
     """The same in plain torch, in parts that fit the cache of a core: P."""
     parts = [
         (rows_ND[token_P] * columns_MD[latent_P]).sum(-1)
-        for token_P, latent_P in zip(picks.token.split(_CHUNK), picks.latent.split(_CHUNK), strict=True)
+        for token_P, latent_P in zip(torch.split(picks.token, _CHUNK), torch.split(picks.latent, _CHUNK), strict=True)
     ]
     return torch.cat(parts)
 

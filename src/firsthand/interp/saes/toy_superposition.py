@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.nn import functional
 
@@ -84,7 +84,7 @@ def dictionary_recovery(dictionary_MD: Tensor, features_FD: Tensor) -> Recovery:
     """The measures that need no samples. MMCS alone misleads: a dense, wrong code can have a high one."""
     cosines_FM = features_FD @ functional.normalize(dictionary_MD, dim=1, eps=1e-12).T
     best = cosines_FM.max(dim=1)
-    unique = len(best.indices.unique()) / len(features_FD)
+    unique = len(set(best.indices.tolist())) / len(features_FD)
     nan = float("nan")
     return Recovery(float(best.values.mean()), float((best.values > 0.9).float().mean()), unique, nan, nan, nan, nan)
 

