@@ -125,6 +125,10 @@ def test_what_is_cached_is_a_copy_taken_after_the_edits() -> None:
     model = tiny_model()
     _, cache = run_with_cache(model, IDS, "blocks.0.mlp.out", edits={"blocks.0.mlp.out": torch.zeros_like})
     assert cache["blocks.0.mlp.out"].abs().max() == 0
+    live: list[Tensor] = []
+    _, kept = run_with_cache(model, IDS, "blocks.0.mlp.out", edits={"blocks.0.mlp.out": live.append})
+    live[0].zero_()
+    assert kept["blocks.0.mlp.out"].abs().max() > 0
     with tapped(model, {"blocks.0.resid.post": lambda values: values.mul_(0)}):
         kept = run_with_cache(model, IDS, ["blocks.0.mlp.out", "blocks.0.resid.mid"]).cache
     torch.testing.assert_close(
