@@ -14,6 +14,7 @@ from torch import Tensor
 from engine_tiny import tiny_model
 from firsthand.commands import interp_toy
 from firsthand.errors import ConfigError, DataError, ModelFileError, TrainingError, UnknownName
+from firsthand.interp.activations import run_with_cache
 from firsthand.interp.saes.activation_stream import ActivationStream, activations_at
 from firsthand.interp.saes.sae_evaluation import measure_sae
 from firsthand.interp.saes.sae_files import SavedSae, read_sae, save_sae
@@ -404,6 +405,8 @@ def test_a_stream_repeats_itself_from_any_position_and_leaves_first_tokens_out(t
     assert not torch.equal(next(iter(stream(1))), batches[0])
     rows = activations_at(model, one.chunk_of(0), SITE)
     assert len(rows) == 75
+    alone = run_with_cache(model, one.chunk_of(0)[1], SITE).cache[SITE]
+    torch.testing.assert_close(rows[15:30], alone[1:])
     for row in torch.cat(batches[:2]):
         assert (rows == row).all(1).any()
     with pytest.raises(DataError, match="no piece of 200 tokens"):
