@@ -38,8 +38,8 @@ PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glos
 LONG = dict.fromkeys(
     (
         "docs/a2a.md", "docs/adapters.md", "docs/benchmarks.md", "docs/cassettes.md", "docs/chat.md", "docs/gate.md",
-        "docs/graph-rag.md", "docs/guard.md", "docs/guards.md", "docs/judges.md", "docs/long-context.md", "docs/mcp.md",
-        "docs/memory.md",
+        "docs/graph-rag.md", "docs/guard.md", "docs/guards.md", "docs/interpretability.md", "docs/judges.md",
+        "docs/long-context.md", "docs/mcp.md", "docs/memory.md",
         "docs/patterns/index.md",
         "docs/patterns/tree-of-thoughts.md", "docs/quantization.md", "docs/rag-variants.md", "docs/records.md",
         "docs/reinforcement.md",
@@ -376,6 +376,8 @@ def _flags_of(words: list[str]) -> set[str] | None:
         kinds.append(importlib.import_module("firsthand.train.recipes.sft").Config)
     elif name == "rag" and rest and importlib.util.find_spec(f"firsthand.commands.rag_{rest[0]}"):
         kinds = [importlib.import_module(f"firsthand.commands.rag_{rest[0]}").Config]
+    elif name == "interp" and rest and importlib.util.find_spec(f"firsthand.commands.interp_{rest[0]}"):
+        kinds = [importlib.import_module(f"firsthand.commands.interp_{rest[0]}").Config]
     flags = {flag_of(each.field) for kind in kinds for each in settings_of(kind)}
     return more | flags | {flag.replace("--", "--no-", 1) for flag in flags}
 

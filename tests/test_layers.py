@@ -88,14 +88,15 @@ EDGES = {
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",
+    "interp": "nn train tokens engine hub stats formats",
     # 7 questions
     "arena": "benchmarks stats runs",
     # 8 doors
     "__init__": "experiment ingest",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs ingest",
-    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure embed"
-    " engine retrieval memories tools tokens worlds ingest safety bridges",
+    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine"
+    " retrieval memories tools tokens worlds ingest safety bridges interp",
     "cli": "",
     "__main__": "cli",
 }
@@ -182,7 +183,7 @@ TORCH_FREE = (
     "train.sweep_space",
 )
 """Modules of tensor rooms that import without torch: readers and declarations."""
-TENSOR_ROOMS = ("nn", "kernels", "tokens", "engine", "embed", "measure", "train")
+TENSOR_ROOMS = ("nn", "kernels", "tokens", "engine", "embed", "measure", "train", "interp")
 
 
 @cache

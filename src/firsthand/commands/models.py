@@ -1,4 +1,4 @@
-"""List, pull, inspect, plan, quantize or remove models."""
+"""List, pull, inspect, plan, look into, quantize or remove models."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ firsthand models pull hf:HuggingFaceTB/SmolLM2-360M-Instruct
 firsthand models quantize smollm2 --to Q4_K_M --out smollm2-q4.gguf
 firsthand models plan llama-3-70b --machine h100 --dtype int4
 firsthand models plan smollm2 --train qlora
+firsthand models look smollm2 "The capital of France is" --out look.html
 firsthand models remove hf:HuggingFaceTB/SmolLM2-360M-Instruct
 """
 
@@ -34,12 +35,14 @@ firsthand models remove hf:HuggingFaceTB/SmolLM2-360M-Instruct
 class Config:
     """The action, and the model."""
 
-    action: Literal["list", "pull", "inspect", "plan", "quantize", "remove"] = field(
+    action: Literal["list", "pull", "inspect", "plan", "look", "quantize", "remove"] = field(
         default="list", metadata={"positional": True}
     )
-    """list, pull, inspect, plan, quantize or remove"""
+    """list, pull, inspect, plan, look, quantize or remove"""
     model: str | None = field(default=None, metadata={"positional": True})
     """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; a file or folder, too, but for pull and remove."""
+    text: str | None = field(default=None, metadata={"positional": True})
+    """With look: a text of 2 to 128 tokens, whose attention heads and next tokens by layer are shown on an HTML page."""
     plan: bool = True
     """With inspect: estimate speed on this machine. The first time, its speeds are measured in a few seconds."""
     pull: bool = False
@@ -47,7 +50,7 @@ class Config:
     to: str = ""
     """With quantize: the type of the file, such as Q4_K_M, Q8_0 or F16; GPTQ or AWQ for a folder of 4-bit safetensors."""
     out: str = ""
-    """With quantize: the file (.gguf), or the folder, to write."""
+    """With quantize: the file (.gguf), or the folder, to write. With look: the HTML file, by default look.html."""
     calibration: str = ""
     """With quantize --to GPTQ or AWQ: a text file that shows what the model reads."""
     machine: str = ""
@@ -70,8 +73,10 @@ class Config:
             raise ConfigError(
                 "quantize needs a type and a file: firsthand models quantize MODEL --to Q4_K_M --out FILE"
             )
-        if self.action != "quantize" and (self.to or self.out or self.calibration):
+        if self.action != "quantize" and (self.to or self.calibration or (self.out and self.action != "look")):
             raise ConfigError("--to, --out and --calibration belong to quantize: leave them out")
+        if (self.action == "look") != (self.text is not None):
+            raise ConfigError('a text belongs to look, and look needs one: firsthand models look MODEL "some text"')
         if self.action != "plan" and (self.machine or self.train):
             raise ConfigError("--machine and --train belong to plan: leave them out")
         if self.action != "list" and self.model is None:
@@ -101,6 +106,10 @@ def main(config: Config) -> int:
                 model, machine=config.machine, dtype=config.dtype, train=config.train, context=config.context,
                 batch=config.batch, rank=config.rank, as_json=config.json,
             )  # fmt: skip
+        case "look", str(model):
+            from firsthand.commands.models_look import write_look
+
+            write_look(model, config.text or "", config.out, as_json=config.json)
         case "remove", str(model):
             path = str(model_lookup.remove(model))
             print(json.dumps({"model": model, "removed": path}) if config.json else f"removed {path}")

@@ -1,0 +1,102 @@
+"""Train a sparse autoencoder on a model's activations on real text, and measure it; a stopped run goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.system.terminal import console, print_as_json, print_table, progress
+
+EXAMPLES = """
+firsthand interp sae smollm2 --layer 8 --tokens 1000000 --out sae
+firsthand interp sae smollm2 --site blocks.8.mlp.out --kind topk --k 64 --out sae-mlp
+firsthand interp sae path/to/model --layer 0 --texts notes --tokens 50000 --out sae
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The model, the site and the size of the run."""
+
+    model: str = field(metadata={"positional": True})
+    """The model: a known name, a .gguf file, or a Hugging Face folder."""
+    out: Path = Path("sae")
+    """The folder to write; one that holds a stopped run of the same settings goes on."""
+    layer: int = 8
+    """The residual stream after this layer, counted from 0."""
+    site: str = ""
+    """Another site in place of the layer's, such as blocks.8.mlp.out or blocks.8.hook_mlp_out."""
+    kind: str = "batch_topk"
+    """relu, topk, batch_topk, jumprelu or matryoshka."""
+    expansion: int = 4
+    """Latents for each dimension of the activations."""
+    k: int = 32
+    """Active latents of a token; relu has a penalty instead."""
+    tokens: int = 1_000_000
+    """Tokens to train on."""
+    batch: int = 2048
+    """Tokens of a step."""
+    context: int = 128
+    """Tokens of a piece of text."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    texts: tuple[str, ...] = ()
+    """Files and folders; without any, the sources of this Python's standard library."""
+    held_out: int = 32
+    """Held-out pieces that the measures are taken on."""
+    seed: int = 0
+    """Decides texts, order and weights."""
+    threads: int = 0
+    """Threads of torch; 0 leaves the choice to it."""
+    json: bool = False
+    """Print JSON for programs."""
+
+    def __post_init__(self) -> None:
+        if self.expansion < 1 or self.layer < 0 or self.threads < 0:
+            raise ConfigError(
+                f"expansion is {self.expansion}, layer {self.layer} and threads {self.threads}: expected 1 or more, "
+                "and 0 or more"
+            )
+
+
+def run(config: Config) -> int:
+    """Train, measure, write and print."""
+    from firsthand.interp.activations import site_of
+    from firsthand.interp.opened_model import open_for_interp
+    from firsthand.interp.saes.sae_files import width_of
+    from firsthand.interp.saes.sae_run import SaeRun, train_sae
+
+    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, threads=config.threads)
+    site = site_of(config.site or f"blocks.{config.layer}.resid.post")
+    plan = SaeRun(
+        config.model, site, config.kind, config.expansion * width_of(model, site), config.k, config.tokens, config.batch,
+        config.context, config.lr, config.seed, config.texts, held_out_texts=config.held_out,
+    )  # fmt: skip
+    with progress(f"autoencoder of {config.model} {site}", plan.steps, shown=not config.json) as update:
+
+        def told(step: int, steps: int, facts: Json) -> None:
+            update(step, note=f"error {facts['error']:.1f}")
+
+        _, measures = train_sae(plan, model, tokenizer, config.out, told=told)
+    body = measures.to_json()
+    if config.json:
+        print_as_json({"folder": str(config.out), "site": site, "latents": plan.width, **body})
+        return 0
+    density, gap = body["density_quantiles"], measures.difference
+    rows = [
+        ["loss recovered", f"{body['loss_recovered']:.3f}"],
+        ["cross-entropy of the model", f"{measures.cross_entropy:.3f} nats a token"],
+        ["with the reconstruction", f"{measures.with_sae:.3f}"],
+        ["with zeros", f"{measures.with_zeros:.3f}"],
+        ["difference, 95% CI", f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"],
+        ["variance unexplained (FVU)", f"{measures.fvu:.3f}"],
+        ["L0", f"{measures.l0:.1f}"],
+        [f"dead, over {measures.tokens:,} tokens", f"{measures.dead:.1%}"],
+        ["density, 10% / 50% / 90% of latents", " / ".join(f"{value:.2%}" for value in density.values())],
+    ]  # fmt: skip
+    print_table(f"{config.kind} of {plan.width:,} latents on {site}, held-out text", ["measure", "value"], rows)
+    told_where = f"Written to {config.out}: SAELens loads it. `firsthand interp dashboard {config.out}` shows it."
+    console().print(told_where, markup=False, soft_wrap=True)
+    return 0

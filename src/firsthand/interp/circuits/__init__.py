@@ -1,0 +1,1 @@
+"""Causal methods on parts of a model: patching, induction heads, causal scrubbing."""

@@ -1,0 +1,30 @@
+"""Opens a model by name for interpretation: float32 weights in torch's modules, and the tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from firsthand.hub.fetch_model import fetch_model
+from firsthand.nn.decoder import Decoder
+from firsthand.nn.weights import load
+from firsthand.tokens import pretrained
+from firsthand.tokens.tokenizer import Tokenizer
+
+
+class OpenedModel(NamedTuple):
+    """A model on disk, loaded."""
+
+    model: Decoder
+    tokenizer: Tokenizer
+    path: Path
+
+
+def open_for_interp(name: str, *, shown: bool = True, threads: int = 0) -> OpenedModel:
+    """Loads a known name, a .gguf file or a folder, pulled first if needed; `threads` limits torch's, 0 leaves them."""
+    if threads:
+        torch.set_num_threads(threads)
+    path = fetch_model(name, shown=shown)
+    return OpenedModel(load(path), pretrained.load(path), path)

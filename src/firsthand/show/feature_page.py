@@ -1,0 +1,24 @@
+"""The dashboard of a sparse autoencoder: one self-contained HTML page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from firsthand.show.html_page import page_html
+
+
+def feature_page(
+    title: str, reports: Sequence[Any], *, latents: int, tokens: int, measures: Sequence[tuple[str, str]] = ()
+) -> str:
+    """The page of these feature reports; texts of tokens are untrusted and escaped."""
+    return page_html(
+        "features", title=title, reports=list(reports), latents=latents, tokens=tokens, measures=list(measures),
+        printable=token_text, log1p=math.log1p,
+    )  # fmt: skip
+
+
+def token_text(text: str) -> str:
+    """A token with its line ends and tabs shown as signs; an empty one as an empty set."""
+    return text.replace("\n", "↵").replace("\r", "␍").replace("\t", "⇥") or "∅"
