@@ -86,11 +86,12 @@ EDGES = {
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",
     # 7 questions
     "arena": "benchmarks stats runs",
+    "boards": "benchmarks stats runs show",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs",
-    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
+    "commands": "studio boards arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
     " measure embed engine retrieval memories tools tokens",
     "cli": "",
     "__main__": "cli",

@@ -39,9 +39,8 @@ def ranked(
     """The models from best to worst, each with the interval of its rating and the range of its rank.
 
     All rank ranges hold together with probability `confidence`: a pair is told apart if its difference is beyond the
-    quantile of the largest of all studentised differences, found by draws from the ratings' covariance (Mogstad,
-    Romano, Shaikh and Wilhelm, 2024, "Inference for Ranks", one-step; see `stats.joint_ranks`). Overlapping intervals of single ratings say nothing
-    of differences.
+    quantile of the largest of all studentised differences (`stats.joint_ranks`). Overlapping intervals of single ratings
+    say nothing of differences.
 
     Args:
         ratings: The fitted ratings.

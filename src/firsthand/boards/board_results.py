@@ -1,7 +1,7 @@
 """The results that boards are made of: one number of one model on one benchmark, with where it comes from.
 
 A number is `verified` if it was computed here from scores of single items (a run, or a log with its samples), and
-`reported` if a file only states it. Results of different protocols, metrics or versions of a benchmark are different columns.
+`reported` if a file only states it. Different protocols, metrics or versions of a benchmark are different columns.
 """
 
 # M models, T tasks
@@ -99,8 +99,8 @@ class ItemScores:
     key: ColumnKey
     models: tuple[str, ...]
     tasks: tuple[str, ...]
-    scores_MT: NDArray[np.float32]
-    """NaN where a model has no score."""
+    scores: NDArray[np.float32]
+    """Shape (M, T); NaN where a model has no score."""
     clusters: tuple[str, ...] = ()
     """The cluster of each task; empty if each stands alone."""
     abouts: tuple[BoardResult, ...] = ()
@@ -109,7 +109,7 @@ class ItemScores:
     def results(self) -> list[BoardResult]:
         """Each model's mean with its standard error."""
         covariance = self.covariance()
-        counts = np.isfinite(self.scores_MT).sum(1)
+        counts = np.isfinite(self.scores).sum(1)
         means = self.means()
         base = BoardResult("", self.key.benchmark, 0.0)
         return [
@@ -130,8 +130,8 @@ class ItemScores:
 
     def means(self) -> Floats:
         """Shape (M): the mean of each model's own items; NaN without any."""
-        found = np.isfinite(self.scores_MT)
-        total = np.where(found, self.scores_MT, 0).sum(1, dtype=np.float64)
+        found = np.isfinite(self.scores)
+        total = np.where(found, self.scores, 0).sum(1, dtype=np.float64)
         return total / np.where(found.any(1), found.sum(1), np.nan)
 
     def covariance(self) -> Floats:
@@ -140,9 +140,9 @@ class ItemScores:
         Models that were scored on the same items share the items' difficulty, so differences are paired. The sandwich form:
         the sum over units of the product of centred sums, over the product of the models' numbers of items.
         """
-        found = np.isfinite(self.scores_MT)
+        found = np.isfinite(self.scores)
         counts = np.maximum(found.sum(1), 1)
-        centred = np.where(found, self.scores_MT - self.means()[:, None], 0)
+        centred = np.where(found, self.scores - self.means()[:, None], 0)
         if self.clusters:
             _, places = np.unique(np.array(self.clusters), return_inverse=True)
             order = np.argsort(places, kind="stable")
@@ -189,7 +189,7 @@ class ResultSet:
 
     @staticmethod
     def of(results: Iterable[BoardResult], items: Sequence[ItemScores] = (), remarks: Iterable[str] = ()) -> ResultSet:
-        """Joins results and item scores: repeated ones count once, and of two different numbers for one cell neither is used.
+        """Joins results and item scores: repeated ones count once; of two different numbers for one cell neither is used.
 
         A number that was computed from items stands in place of a reported one that agrees with it to 0.1 points.
         """
@@ -243,7 +243,7 @@ def merged_items(items: Iterable[ItemScores]) -> list[ItemScores]:
             abouts |= dict(zip(part.models, part.abouts or [blank] * len(part.models), strict=True))
             rows = [models[name] for name in part.models]
             columns = [tasks[task] for task in part.tasks]
-            scores[np.ix_(rows, columns)] = part.scores_MT
+            scores[np.ix_(rows, columns)] = part.scores
             clusters |= dict(zip(part.tasks, part.clusters, strict=False))
         named = tuple(clusters.get(task, task) for task in tasks) if clusters else ()
         merged.append(

@@ -61,7 +61,7 @@ class BoardSpec:
     rule: Rule = "each"
     """each: a table for every benchmark; weighted: means of categories; win-rate: HELM's; borda: MTEB's."""
     benchmarks: Mapping[str, BenchmarkEntry] = field(default_factory=dict)
-    """Benchmark -> entry; a name may have * in it, and a metric after a slash. Empty: all that the results hold, each with the defaults."""
+    """Benchmark -> entry; a name may have * in it, and a metric after a slash. Empty: all benchmarks of the results."""
     categories: Mapping[str, float] = field(default_factory=dict)
     """Category -> weight; empty: all count equally."""
     results: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ def board_names() -> dict[str, str]:
 
 def is_board(word: str) -> bool:
     """True if a word names a board of the package or a definition of one's own."""
-    return word.endswith(".toml") or (DEFINITIONS / f"{word}.toml").is_file() and Path(word).name == word
+    return word.endswith(".toml") or ((DEFINITIONS / f"{word}.toml").is_file() and Path(word).name == word)
 
 
 def load_board(word: str) -> BoardSpec:

@@ -131,6 +131,10 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
         if not isinstance(body, list):
             yield from _of_json(body, path)
             return
+    if suffix not in SUFFIXES:
+        raise DataError(
+            f"{path} is no table of votes: give a file {', '.join(SUFFIXES)}, another tool's file of results, or a run"
+        )
     rows = _rows(path)
     columns = rows[0].columns
     if grades.is_grades(columns):

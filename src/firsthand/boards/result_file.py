@@ -22,7 +22,8 @@ RESULT_FILE = ".results"
 VERSION = 1
 _SCHEMA = """
 CREATE TABLE results (body TEXT NOT NULL);
-CREATE TABLE item_columns (id INTEGER PRIMARY KEY, key TEXT NOT NULL, tasks TEXT NOT NULL, clusters TEXT NOT NULL, abouts TEXT NOT NULL);
+CREATE TABLE item_columns (id INTEGER PRIMARY KEY, key TEXT NOT NULL, tasks TEXT NOT NULL, clusters TEXT NOT NULL,
+  abouts TEXT NOT NULL);
 CREATE TABLE item_scores (column_id INTEGER NOT NULL, model TEXT NOT NULL, scores BLOB NOT NULL);
 """
 
@@ -44,7 +45,7 @@ def write_result_file(path: Path, results: ResultSet) -> None:
                 abouts = json.dumps([each.to_json() for each in item.abouts])
                 row = (number, json.dumps(item.key), json.dumps(item.tasks), json.dumps(item.clusters), abouts)
                 connection.execute("INSERT INTO item_columns VALUES (?, ?, ?, ?, ?)", row)
-                scores = np.ascontiguousarray(item.scores_MT, "<f4")
+                scores = np.ascontiguousarray(item.scores, "<f4")
                 blobs = [(number, model, scores[i].tobytes()) for i, model in enumerate(item.models)]
                 connection.executemany("INSERT INTO item_scores VALUES (?, ?, ?)", blobs)
         draft.replace(path)
