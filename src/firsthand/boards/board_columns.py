@@ -7,6 +7,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class BoardColumn:
     factor: float
     """Number that the items' scores are multiplied by to be on the column's scale."""
 
-    @property
+    @cached_property
     def lower_is_better(self) -> bool:
         """True for a column such as a calibration error."""
         if self.entry.lower_is_better is not None:

@@ -8,12 +8,11 @@ A number is `verified` if it was computed here from scores of single items (a ru
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -82,10 +81,9 @@ class BoardResult:
         return math.nan
 
     @property
-    def digest(self) -> str:
-        """A hash of the number and what it is of, without the file it came from: equal for a file imported twice."""
-        body = {name: value for name, value in vars(self).items() if name not in ("source", "verified")}
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    def identity(self) -> tuple[object, ...]:
+        """The number and what it is of, without the file it came from: equal for a file imported twice."""
+        return tuple(value for name, value in vars(self).items() if name not in ("source", "verified"))
 
     def to_json(self) -> Json:
         """The result as a JSON object."""
@@ -108,7 +106,7 @@ class ItemScores:
 
     def results(self) -> list[BoardResult]:
         """Each model's mean with its standard error."""
-        covariance = self.covariance()
+        variances = np.square(self._centred).sum(1)
         counts = np.isfinite(self.scores).sum(1)
         means = self.means()
         base = BoardResult("", self.key.benchmark, 0.0)
@@ -120,7 +118,7 @@ class ItemScores:
                 protocol=self.key.protocol,
                 metric=self.key.metric,
                 value=float(means[i]),
-                error=_error(float(means[i]), float(covariance[i, i]), int(counts[i])),
+                error=_error(float(means[i]), float(variances[i]), int(counts[i])),
                 n=int(counts[i]),
                 verified=True,
             )
@@ -140,6 +138,12 @@ class ItemScores:
         Models that were scored on the same items share the items' difficulty, so differences are paired. The sandwich form:
         the sum over units of the product of centred sums, over the product of the models' numbers of items.
         """
+        product: Floats = self._centred @ self._centred.T
+        return product
+
+    @cached_property
+    def _centred(self) -> Floats:
+        """Shape (M, units): sums of centred scores of each unit, scaled so that their products are covariances."""
         found = np.isfinite(self.scores)
         counts = np.maximum(found.sum(1), 1)
         centred = np.where(found, self.scores - self.means()[:, None], 0)
@@ -149,10 +153,9 @@ class ItemScores:
             starts = np.flatnonzero(np.diff(places[order], prepend=-1))
             centred = np.add.reduceat(centred[:, order], starts, axis=1)
         units = centred.shape[1]
-        factor = units / (units - 1) if units > 1 else np.nan
-        centred = centred / counts[:, None]
-        product: Floats = (centred @ centred.T).astype(np.float64) * factor
-        return product
+        factor = np.sqrt(units / (units - 1)) if units > 1 else np.nan
+        scaled: Floats = centred * (factor / counts[:, None])
+        return scaled
 
 
 def _error(mean: float, variance: float, n: int) -> float | None:
@@ -195,9 +198,9 @@ class ResultSet:
         """
         said = list(remarks)
         every = [*(each for item in items for each in item.results()), *results]
-        distinct: dict[str, BoardResult] = {}
+        distinct: dict[tuple[object, ...], BoardResult] = {}
         for each in every:
-            distinct.setdefault(each.digest, each)
+            distinct.setdefault(each.identity, each)
         cells: dict[tuple[ColumnKey, str], list[BoardResult]] = {}
         for each in distinct.values():
             check_result(each)

@@ -56,17 +56,18 @@ def told_apart(
     variance = np.diag(covariance_MM)
     spread = variance[:, None] + variance[None, :] - 2 * covariance_MM
     errors = np.sqrt(np.clip(spread, 1e-300, None))
-    first, second = np.triu_indices(size, 1)
     generator = np.random.default_rng(seed)
     eigenvalues, vectors = np.linalg.eigh(covariance_MM)
     root = vectors * np.sqrt(np.clip(eigenvalues, 0, None))
-    largest = np.empty(DRAWS)
+    largest = np.zeros(DRAWS)
     for start in range(0, DRAWS, 200):
         draws = generator.standard_normal((200, size)) @ root.T
         if np.isfinite(degrees):
             draws /= np.sqrt(generator.chisquare(degrees, (200, 1)) / degrees)
-        studentised = np.abs(draws[:, first] - draws[:, second]) / errors[first, second]
-        largest[start : start + 200] = studentised.max(1)
+        highest = largest[start : start + 200]
+        for i in range(size - 1):
+            studentised = np.abs(draws[:, i, None] - draws[:, i + 1 :]) / errors[i, i + 1 :]
+            np.maximum(highest, studentised.max(1), out=highest)
     critical = np.quantile(largest, confidence)
     difference = values_M[:, None] - values_M[None, :]
     told: NDArray[np.bool_] = difference > critical * errors

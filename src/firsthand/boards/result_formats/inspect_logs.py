@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zipfile
@@ -27,6 +28,8 @@ def is_inspect(body: Any) -> bool:
 
 def read_archive(raw: bytes, where: str) -> Json:
     """The log of an `.eval` archive, its samples included; DataError if it is broken or too large to be one."""
+    with contextlib.suppress(ImportError):
+        import zipfile_zstd  # noqa: F401 - it teaches zipfile zstandard, which Inspect compresses with and installs
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             members = archive.infolist()
@@ -40,7 +43,10 @@ def read_archive(raw: bytes, where: str) -> Json:
             ]
             return body
     except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, OSError) as error:
-        raise DataError(f"{where} is no readable Inspect log ({error}): export it with `inspect log convert`") from None
+        raise DataError(
+            f"{where} is no readable Inspect log ({error}): install firsthand[inspect], or convert it to JSON "
+            "with `inspect log convert`"
+        ) from None
 
 
 def inspect_results(body: Json, where: str) -> Iterator[BoardResult | ItemScores]:
