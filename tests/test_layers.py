@@ -87,12 +87,13 @@ EDGES = {
     # 7 questions
     "arena": "benchmarks stats runs",
     "boards": "benchmarks stats runs show",
+    "contamination": "kernels stats",
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs",
-    "commands": "studio boards arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
-    " measure embed engine retrieval memories tools tokens",
+    "commands": "studio boards contamination arena experiment train serve show stats scorers patterns cluster telemetry runs"
+    " providers hub measure embed engine retrieval memories tools tokens",
     "cli": "",
     "__main__": "cli",
 }
