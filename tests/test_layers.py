@@ -79,9 +79,10 @@ EDGES = {
     "scorers": "stats patterns sandbox tools providers",
     "show": "stats scorers runs",
     # 5 content
+    "perturbations": "scorers stats",
     "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
     "bridges": "scorers stats sandbox tools runs",
-    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval",
+    "benchmarks": "perturbations bridges scorers patterns providers hub tools sandbox tokens retrieval",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",
     # 7 questions
