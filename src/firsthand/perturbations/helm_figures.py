@@ -1,8 +1,8 @@
 """HELM's seven metrics as figures of a benchmark with perturbed copies.
 
 Accuracy is the first score of the originals. Robustness and fairness are the mean over items of the worst of the original
-and its copies of that kind. Calibration needs the log-probs of choices. Bias and toxicity are counts over answers. Efficiency is
-tokens and seconds as measured.
+and its copies of that kind. Calibration needs the log-probs of choices. Bias and toxicity are counts over answers.
+Efficiency is tokens and seconds as measured.
 """
 
 # T items, D draws, G groups
