@@ -320,10 +320,10 @@ def test_a_model_trained_on_the_items_is_caught_and_one_trained_on_others_is_cle
     from firsthand.providers.local import open_model
     from planted_leaks import make_items, train_on
 
-    items, others = make_items(48, 1), make_items(48, 2)
+    items, others = make_items(32, 1), make_items(32, 2)
     found = {}
     for name, learned in (("leaked", items), ("cleared", others)):
-        model = open_model(str(train_on(tmp_path / name, learned, seed=0, steps=120)))
+        model = open_model(str(train_on(tmp_path / name, learned, seed=0, steps=90, batch=4)))
         found[name] = asyncio.run(contamination("planted", items, model))
         model.close()
     assert found["leaked"].verdict == "leaked" and {"min-k%", "min-k%++", "options"} <= set(found["leaked"].caught)

@@ -41,6 +41,14 @@ class Config:
     """For votes: columns and the values to keep, such as language=English."""
     anchor: str = ""
     """For votes: a model and its rating, such as gpt-4=1200; without, the mean is 1000."""
+    checks: bool = False
+    """For votes: name the voters who favour a model beyond chance, and leave their votes out."""
+    cap: int = 0
+    """For votes: with --checks, count only so many votes of one voter; 0 for all."""
+    stuffing: str = ""
+    """For votes: simulate how many forged votes would move this model up a rank, with and without the checks."""
+    write_votes: str = ""
+    """For an arena's run: write its votes in Chatbot Arena's layout to this .csv or .jsonl file."""
     protocol: tuple[str, ...] = ()
     """The protocol that counts where a benchmark has several, as in gsm8k=*5-shot*."""
     metric: tuple[str, ...] = ()
@@ -84,6 +92,8 @@ def main(config: Config) -> int:
     votes = _votes(config, sources) if spec is None and len(sources) == 1 else None
     if votes is not None:
         source = sources[0]
+        if config.write_votes:
+            _write(source, Path(config.write_votes))
         print_votes(
             source,
             votes,
@@ -92,12 +102,16 @@ def main(config: Config) -> int:
             confidence=level,
             level=config.confidence,
             json=config.json,
+            checks=config.checks,
+            cap=config.cap,
+            stuffing=config.stuffing,
         )
         return 0
     if is_arena:
         raise ConfigError(f"{', '.join(sources)} holds no votes: give one file of votes, or a run of `firsthand arena`")
-    if config.style or config.where or config.anchor or config.method != "bradley-terry":
-        raise ConfigError("--method, --style, --where and --anchor are for votes: leave them out for results")
+    own = ("method", "style", "where", "anchor", "checks", "cap", "stuffing", "write_votes")
+    if given := [name for name in own if getattr(config, name) != getattr(Config, name)]:
+        raise ConfigError(f"--{given[0].replace('_', '-')} is for votes: leave it out for results")
     return _print_results(config, spec or BoardSpec(), sources, level)
 
 
@@ -131,6 +145,16 @@ def _print_results(config: Config, spec: BoardSpec, sources: tuple[str, ...], le
     if config.save:
         write_result_file(Path(config.save), results)
     return 0
+
+
+def _write(source: str, path: Path) -> None:
+    from firsthand.arena.vote_writing import write_votes
+    from firsthand.runs import store
+
+    if Path(source).is_file():
+        raise ConfigError("write_votes is for a run of the arena: a file of votes is one already")
+    with store.open_run(source, data_home()) as run:
+        write_votes(run, path)
 
 
 def _only(results: ResultSet, patterns: tuple[str, ...]) -> ResultSet:

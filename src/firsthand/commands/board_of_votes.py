@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,24 @@ if TYPE_CHECKING:
 
 
 def print_votes(
-    source: str, votes: VoteFile, *, method: Method, anchor: str, confidence: float, level: str, json: bool
+    source: str,
+    votes: VoteFile,
+    *,
+    method: Method,
+    anchor: str,
+    confidence: float,
+    level: str,
+    json: bool,
+    checks: bool = False,
+    cap: int = 0,
+    stuffing: str = "",
 ) -> None:
     """Rate the votes and print the board; `source` is their file or run, `level` the confidence as it was written."""
+    if stuffing:
+        _print_stuffing(votes, stuffing, cap)
+        return
+    if checks:
+        votes = _checked(votes, cap, json)
     from firsthand.arena.connectivity import comparable_groups
     from firsthand.arena.rank_intervals import ranked
     from firsthand.arena.ratings import CENTRE, rate
@@ -39,6 +55,50 @@ def print_votes(
         print_as_json(_as_json(votes, ratings, rows, unrated))
         return
     _print(source, level, votes, ratings, rows, unrated)
+
+
+def _checked(votes: VoteFile, cap: int, json: bool) -> VoteFile:
+    """The votes without those of suspect voters, who are named."""
+    from firsthand.arena.vote_checks import checked_votes, suspect_voters
+
+    suspects = suspect_voters(votes.battles)
+    kept = checked_votes(votes.battles, cap=cap)
+    if not json:
+        rows = [
+            [
+                f"voter {each.voter + 1}",
+                each.model,
+                str(each.battles),
+                f"{each.won:g}",
+                f"{each.expected:.1f}",
+                f"{each.p_value:.2g}",
+            ]
+            for each in suspects
+        ]
+        if rows:
+            right = ("battles", "won", "expected", "p corrected")
+            print_table("voters who favour a model beyond chance", ["voter", "model", *right], rows, right=right)
+        left = count_of(len(votes.battles) - len(kept), "vote", ",")
+        told = f"{left} left out by the checks ({count_of(len(suspects), 'finding')})."
+        console().print(told, markup=False)
+    return replace(votes, battles=kept)
+
+
+def _print_stuffing(votes: VoteFile, target: str, cap: int) -> None:
+    from firsthand.arena.vote_stuffing import StuffingAttack, forged_votes_needed
+
+    attack = StuffingAttack(target)
+    rows = []
+    for label, checks in (("no checks", False), ("checks", True)):
+        needed = forged_votes_needed(votes.battles, attack, checks=checks, cap=cap)
+        rows.append([label, f"more than {attack.most:,}" if needed is None else f"{needed:,}"])
+    print_table(f"forged votes that move {target} up a rank", ["ratings", "votes"], rows, right=("votes",))
+    console().print(
+        f"The attacker recognises answers with {attack.accuracy:.0%}, casts {attack.votes_per_account} votes an account, and "
+        "votes honestly where the model is not seen.",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def _anchor(text: str, centre: float) -> tuple[str | None, float]:
