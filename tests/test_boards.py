@@ -381,5 +381,21 @@ def test_lm_eval_groups_pool_as_lm_eval_does():
     assert pooled_standard_error(errors, sizes) == api.pooled_sample_stderr(errors, sizes)
 
 
+PEER_TABLE = [
+    [0.8, 0.3, 0.4, 0.3, 0.6, 0.5], [0.8, 0.3, 1.0, 0.9, 0.7, 0.7], [0.1, 0.6, 1.0, 0.9, 0.8, 0.0],
+    [0.4, 0.7, NAN, 0.9, 0.3, 0.2], [0.2, 0.8, 0.1, 0.5, 0.1, 0.7], [0.8, 1.0, 0.6, 0.6, 0.6, 0.2],
+    [0.6, 0.5, NAN, 0.9, 0.8, 0.9], [0.4, 0.3, 0.8, 0.6, 0.6, 0.7], [0.9, 0.1, 0.5, 0.8, 0.7, NAN],
+]  # fmt: skip
+"""Ties and missing scores; `python bench/rivals/board_formulas.py` gives the peers' figures for it."""
+
+
+def test_mean_win_rates_are_those_of_helm():
+    """HELM 0.5.16, compute_aggregate_row_win_rates; columns 2 and 5 are better when lower."""
+    theirs = [0.45337301587301587, 0.7093253968253969, 0.3611111111111111, 0.4928571428571429, 0.3482142857142857,
+              0.40029761904761907, 0.575, 0.5634920634920635, 0.6291666666666667]  # fmt: skip
+    lower = [False, True, False, False, True, False]
+    assert mean_win_rates(np.array(PEER_TABLE), lower).tolist() == pytest.approx(theirs, abs=1e-15)
+
+
 def test_equal_points_share_the_better_borda_rank():
     assert borda_ranks(np.array([[0.5, 0.5], [0.5, 0.5], [0.1, 0.2]])).tolist() == [1, 1, 3]

@@ -1,8 +1,8 @@
 """Checks of votes against stuffing: voters who favour a model beyond chance, and voters above a cap.
 
-For each voter and model, the voter's wins for the model are compared with what the ratings of all other voters' votes expect
-(a one-sided test of a sum of unequal chances, by its normal approximation with continuity correction). P-values of all voters
-and models are corrected by Benjamini and Hochberg. Chiang et al. (2024, section 6) test voters in the same spirit.
+For each voter and model, the voter's wins for the model are compared with what the ratings of the other voters' votes expect
+(a one-sided test of a sum of unequal chances, by its normal approximation with continuity correction). P-values of all
+voters and models are corrected by Benjamini and Hochberg. Chiang et al. (2024, section 6) test voters in the same spirit.
 """
 
 # N battles, M models, V voters

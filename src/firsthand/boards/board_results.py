@@ -130,7 +130,8 @@ class ItemScores:
         """Shape (M): the mean of each model's own items; NaN without any."""
         found = np.isfinite(self.scores)
         total = np.where(found, self.scores, 0).sum(1, dtype=np.float64)
-        return total / np.where(found.any(1), found.sum(1), np.nan)
+        means: Floats = total / np.where(found.any(1), found.sum(1), np.nan)
+        return means
 
     def covariance(self) -> Floats:
         """Shape (M, M): the covariance of the means over draws of items, or of clusters of items.

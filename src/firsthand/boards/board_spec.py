@@ -139,7 +139,7 @@ def board_from(body: Mapping[str, Any], path: Path) -> BoardSpec:
             hint = f"; did you mean {close!r}?" if close else f": it knows {', '.join(sorted(known))}"
             raise ConfigError(f"{path} has the key {key!r}, which no board has{hint}")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in body.items()}
-    tables = {key: given.get(key, {}) for key in ("benchmarks", "categories")}
+    tables: dict[str, Any] = {key: given.get(key, {}) for key in ("benchmarks", "categories")}
     if bad := [key for key, value in tables.items() if not isinstance(value, dict)]:
         raise ConfigError(f"{path}: {bad[0]} is {tables[bad[0]]!r:.60}: write a table, [{bad[0]}]")
     entries = {name: _entry(name, value, path) for name, value in tables["benchmarks"].items()}
@@ -147,7 +147,8 @@ def board_from(body: Mapping[str, Any], path: Path) -> BoardSpec:
         results = tuple(
             str(each) if "*" in str(each) else _beside(path, str(each)) for each in given.get("results", ())
         )
-        return BoardSpec(**{"name": path.stem, **given, "benchmarks": entries, "results": results})
+        settings: dict[str, Any] = {"name": path.stem, **given, "benchmarks": entries, "results": results}
+        return BoardSpec(**settings)
     except TypeError as error:
         raise ConfigError(f"{path} does not define a board: {error}") from None
     except ConfigError as error:

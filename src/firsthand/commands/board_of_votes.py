@@ -94,8 +94,8 @@ def _print_stuffing(votes: VoteFile, target: str, cap: int) -> None:
         rows.append([label, f"more than {attack.most:,}" if needed is None else f"{needed:,}"])
     print_table(f"forged votes that move {target} up a rank", ["ratings", "votes"], rows, right=("votes",))
     console().print(
-        f"The attacker recognises answers with {attack.accuracy:.0%}, casts {attack.votes_per_account} votes an account, and "
-        "votes honestly where the model is not seen.",
+        f"The attacker recognises answers with {attack.accuracy:.0%}, casts {attack.votes_per_account} votes an account, "
+        "and votes honestly where the model is not seen.",
         soft_wrap=True,
         markup=False,
     )

@@ -41,7 +41,7 @@ def lm_eval_results(body: Json, where: str) -> Iterator[BoardResult]:
                 protocol=f"lm-evaluation-harness, version {version}, {'?' if shots is None else shots}-shot"
                 + (f", filter {filtered}" if filtered not in ("", "none") else ""),
                 metric=metric,
-                error=float(error) if _is_number(error) else None,
+                error=float(error) if isinstance(error, int | float) and _is_number(error) else None,
                 n=int(samples.get("effective") or 0),
                 lower_is_better=better.get(metric) is False,
                 when=utc_of(body.get("date"), where) if _is_number(body.get("date")) else "",

@@ -89,7 +89,11 @@ def long_rows(rows: list[TableRow], path: Path) -> Iterator[BoardResult]:
             cost_usd=number_in(row, "cost_usd"),
             when=utc_of(row.columns.get("date") or row.columns.get("when"), row.where),
             source=row.where,
-            **text,
+            protocol=text["protocol"],
+            metric=text["metric"],
+            run=text["run"],
+            commit=text["commit"],
+            data_hash=text["data_hash"],
         )
 
 
