@@ -97,6 +97,7 @@ def test_two_columns_that_agree_do_not_settle_a_rank():
     results = [stated(m, b, v, n=50) for b in ("x", "y") for m, v in (("a", 0.9), ("b", 0.5))]
     lines = make_board(ResultSet.of(results), BoardSpec(rule="win-rate")).sections[0].lines
     assert [line.score for line in lines] == [1.0, 0.0] and {line.rank_low for line in lines} == {1}
+    assert all(0 <= line.low <= line.high <= 1 for line in lines)
     six = [stated(m, f"b{i}", v, n=50) for i in range(8) for m, v in (("a", 0.9), ("b", 0.5))]
     lines = make_board(ResultSet.of(six), BoardSpec(rule="win-rate")).sections[0].lines
     assert [line.rank_high for line in lines] == [1, 2]
@@ -196,6 +197,8 @@ def test_different_numbers_for_one_cell_are_told_and_not_used():
     results = ResultSet.of([stated("a", "b", 0.5), stated("a", "b", 0.6), stated("b", "b", 0.4), stated("b", "b", 0.4)])
     assert [each.model for each in results.results] == ["b"] and results.duplicates == 1
     assert "a has 2 different numbers on b" in results.remarks[0]
+    many = ResultSet.of([stated(f"m{i}", "b", v) for i in range(9) for v in (0.1, 0.2)])
+    assert len(many.remarks) == 6 and many.remarks[-1].startswith("And 4 more cells") and not many.results
 
 
 def test_stale_undated_and_future_results_are_told():
@@ -395,6 +398,11 @@ def test_mean_win_rates_are_those_of_helm():
               0.40029761904761907, 0.575, 0.5634920634920635, 0.6291666666666667]  # fmt: skip
     lower = [False, True, False, False, True, False]
     assert mean_win_rates(np.array(PEER_TABLE), lower).tolist() == pytest.approx(theirs, abs=1e-15)
+
+
+def test_borda_ranks_are_those_of_mteb():
+    """MTEB 2.26.24, _borda_rank_from_long: a model's missing task adds no points."""
+    assert borda_ranks(np.array(PEER_TABLE)).tolist() == [8, 1, 3, 7, 9, 4, 2, 5, 6]
 
 
 def test_equal_points_share_the_better_borda_rank():

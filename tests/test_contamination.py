@@ -275,6 +275,7 @@ def test_the_verdict_corrects_for_the_number_of_tests():
     assert report("x", "m", [Evidence("a", "?", 1.0, 0.025, 10), two[1]]).caught == ("a",)
     assert report("x", "m", [Evidence("n-grams", "?", 1.0, None, 4, flagged=("t",))], corpus="c").verdict == "overlap"
     assert report("x", "m", [Evidence("a", "?", detail="not run: ...")]).verdict == "untested"
+    assert report("x", "", [Evidence("n-grams", "?", 0.0, None, 4)], corpus="c").verdict == "no overlap"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from firsthand.errors import DataError
 from firsthand.message import Json
 
 Floats = NDArray[np.float64]
+MOST_TOLD = 5
+"""Cells with different numbers that are told one by one."""
 
 
 class ColumnKey(NamedTuple):
@@ -208,6 +210,7 @@ class ResultSet:
             cells.setdefault((each.key, each.model), []).append(each)
         kept: list[BoardResult] = []
         repeated = len(every) - len(distinct)
+        told: list[str] = []
         for (key, model), found in cells.items():
             values = [each.value for each in found]
             if len(found) > 1 and max(values) - min(values) <= 0.001:
@@ -215,9 +218,12 @@ class ResultSet:
                 kept.append(sorted(found, key=lambda each: not each.verified)[0])
             elif len(found) > 1:
                 shown = " and ".join(f"{each.value:.4g} ({each.source or 'no source'})" for each in found[:3])
-                said.append(f"{model} has {len(found)} different numbers on {key.benchmark}, {shown}: none is used.")
+                told.append(f"{model} has {len(found)} different numbers on {key.benchmark}, {shown}: none is used.")
             else:
                 kept.append(found[0])
+        if len(told) > MOST_TOLD:
+            told[MOST_TOLD:] = [f"And {len(told) - MOST_TOLD:,} more cells have different numbers: none is used."]
+        said += told
         ahead = [each for each in kept if _is_ahead(each.when)]
         if ahead:
             said.append(

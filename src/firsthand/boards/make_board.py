@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -268,7 +268,13 @@ def _by_win_rate(
     if not size:
         raise ConfigError("a mean win rate needs two models with results on one benchmark: import another model")
     covariance = _between_columns(rates_MC, 0.5) / size
-    return "mean win rate", _lines(models, rates_MC.mean(1), covariance, size - 1, confidence, [{} for _ in models])
+    lines = _lines(models, rates_MC.mean(1), covariance, size - 1, confidence, [{} for _ in models])
+    return "mean win rate", [replace(each, low=_share(each.low), high=_share(each.high)) for each in lines]
+
+
+def _share(value: float) -> float:
+    """The value within 0 to 1; NaN stays."""
+    return value if math.isnan(value) else min(1.0, max(0.0, value))
 
 
 def _by_borda(

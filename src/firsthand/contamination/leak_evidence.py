@@ -72,12 +72,14 @@ class ContaminationReport:
 
     @property
     def verdict(self) -> str:
-        """leaked, overlap, cleared, or untested."""
+        """leaked, overlap, cleared, no overlap (a corpus alone was searched), or untested."""
         if self.caught:
             return "leaked"
         if any(each.flagged for each in self.evidence if each.p_value is None):
             return "overlap"
-        return "cleared" if self.corrected else "untested"
+        if self.corrected:
+            return "cleared"
+        return "no overlap" if any(each.ran for each in self.evidence) else "untested"
 
     @property
     def words(self) -> str:
@@ -100,6 +102,11 @@ class ContaminationReport:
                 f"No test tells {self.model} from a model that never saw {self.benchmark} ({ran} tests, "
                 f"{self.alpha:.0%} chance of a false alarm for all together). A leak that was seen once in a large corpus, "
                 "or in other words, would not be found."
+            )
+        if self.verdict == "no overlap":
+            return (
+                f"No item of {self.benchmark} stands in {self.corpus} in its own words. Translations, paraphrases and other texts "
+                "that a model may have read are not covered."
             )
         return f"No test could be run on {self.benchmark}: see the reasons."
 
