@@ -105,8 +105,8 @@ class ContaminationReport:
             )
         if self.verdict == "no overlap":
             return (
-                f"No item of {self.benchmark} stands in {self.corpus} in its own words. Translations, paraphrases and other texts "
-                "that a model may have read are not covered."
+                f"No item of {self.benchmark} stands in {self.corpus} in its own words. Translations, paraphrases and "
+                "other texts that a model may have read are not covered."
             )
         return f"No test could be run on {self.benchmark}: see the reasons."
 
