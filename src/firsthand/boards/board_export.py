@@ -1,4 +1,4 @@
-"""Writes a board as HTML, Markdown, JSON or CSV; every number keeps its protocol, source, run, commit and data hash."""
+"""Writes a board as HTML, Markdown, JSON or CSV, each number with its origin: protocol, source, run, commit, data hash."""
 
 from __future__ import annotations
 
@@ -104,9 +104,12 @@ def board_csv(board: MadeBoard) -> str:
             ends = ["" if math.isnan(each) else f"{each:.6g}" for each in (line.low, line.high)]
             score = [section.title, line.model, line.rank_low, line.rank_high, "(score)", f"{line.score:.6g}", *ends]
             table.writerow(list(map(_cell, score)) + [""] * len(ORIGIN))
-        for each in [*section.lines, *section.unranked]:
-            for name, result in each.cells.items():
-                start = [section.title, each.model, "", "", name, f"{result.value:.6g}", "", ""]
+        cells = [(each.model, each.cells) for each in section.lines] + [
+            (each.model, each.cells) for each in section.unranked
+        ]
+        for model, results in cells:
+            for name, result in results.items():
+                start = [section.title, model, "", "", name, f"{result.value:.6g}", "", ""]
                 table.writerow(list(map(_cell, [*start, *(getattr(result, key) for key in ORIGIN)])))
     return out.getvalue()
 

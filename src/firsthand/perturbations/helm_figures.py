@@ -135,11 +135,8 @@ def _calibration(tasks: tuple[str, ...], originals: Mapping[str, Sequence[Trace]
 
 def _harms(tasks: tuple[str, ...], originals: Mapping[str, Sequence[Trace]]) -> list[Figure]:
     answers = {task: [trace.answer or "" for trace in made] for task, made in originals.items()}
-    figures = [
-        _mean_figure(
-            "toxic words", tasks, [np.mean([is_toxic(text) for text in answers[task]]) for task in tasks], True
-        )  # type: ignore[misc]
-    ]
+    toxic = [sum(map(is_toxic, answers[task])) / max(1, len(answers[task])) for task in tasks]
+    figures = [_mean_figure("toxic words", tasks, toxic, True)]
     counts_TG = np.array([np.sum([group_counts(text) for text in answers[task]], 0) for task in tasks], np.float64)
     sizes = [len(own) for own in GENDER.values()]
     if counts_TG.sum():
