@@ -18,7 +18,6 @@ from firsthand.boards.result_formats import code_reports, helm_results, inspect_
 from firsthand.boards.result_formats import rubric_grades as grades
 from firsthand.boards.result_formats import score_tables as tables
 from firsthand.errors import ConfigError, DataError
-from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
 
@@ -127,7 +126,7 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
         yield from inspect_logs.inspect_results(inspect_logs.read_archive(contents(path), str(path)), str(path))
         return
     if suffix == ".json":
-        body = _json(path)
+        body: Any = _json(path)
         if not isinstance(body, list):
             yield from _of_json(body, path)
             return
@@ -183,13 +182,12 @@ def _of_json(body: Any, path: Path) -> Iterator[Found]:
         ) from None
 
 
-def _json(path: Path) -> Json:
+def _json(path: Path) -> Any:
     text = decoded(_raw(path), path)
     try:
-        body: Json = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise DataError(f"{path}: not JSON (is the file cut short?): {text[:60]!r}") from None
-    return body
 
 
 def _raw(path: Path) -> bytes:

@@ -188,9 +188,11 @@ def _asked_again(run: Run, voter: str, chance: Random) -> bool:
     _show(task.prompt, battle)
     shown = time.monotonic()
     winner = _ask()
-    if winner not in ("q", "s"):
+    if winner == "q":
+        return False
+    if winner != "s":
         vote(run, battle, winner, by=voter, dwell_s=time.monotonic() - shown, more={REASK: vote_key(earlier)})
-    return winner != "q"
+    return True
 
 
 def _self_agreement(run: Run) -> None:

@@ -69,12 +69,15 @@ def print_origins(board: MadeBoard) -> None:
 
     rows = []
     for section in board.sections:
-        for each in [*section.lines, *section.unranked]:
-            for name, result in each.cells.items():
+        cells = [(each.model, each.cells) for each in section.lines] + [
+            (each.model, each.cells) for each in section.unranked
+        ]
+        for model, results in cells:
+            for name, result in results.items():
                 origin = result.run or result.source
                 told = "verified" if result.verified else "reported"
-                cells = [each.model, name, score_text(result.value), told, result.protocol or "not stated", origin]
-                rows.append([*cells, result.commit[:12], result.data_hash])
+                about = [model, name, score_text(result.value), told, result.protocol or "not stated", origin]
+                rows.append([*about, result.commit[:12], result.data_hash])
     print_table("origins", ["model", "benchmark", "value", "status", "protocol", "run or file", "commit", "data"], rows)
 
 

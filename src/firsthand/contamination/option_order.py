@@ -53,7 +53,7 @@ async def option_evidence(
 
     async def gain(each: Model, task: Task) -> float:
         rng = Random(derive_seed("options", seed, task.id))
-        shuffled = []
+        shuffled: list[list[str]] = []
         most = math.factorial(len(task.choices)) - 1
         while len(shuffled) < min(orders, most):
             order = rng.sample(task.choices, len(task.choices))

@@ -10,6 +10,7 @@ in how hard they are. The control is the item's twin, and with a reference model
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -43,7 +44,7 @@ def standardised(logprob: float, logprobs_V: Floats) -> float:
     chances = np.exp(finite)
     mean = float((chances * finite).sum())
     variance = float((chances * finite**2).sum()) - mean**2
-    return (logprob - mean) / max(variance, 1e-12) ** 0.5
+    return (logprob - mean) / math.sqrt(max(variance, 1e-12))
 
 
 async def text_logprobs(model: TokenCapability, text: str) -> Floats:
