@@ -131,7 +131,7 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
             yield from _of_json(body, path)
             return
     if suffix not in SUFFIXES:
-        raise DataError(
+        raise ConfigError(
             f"{path} is no table of votes: give a file {', '.join(SUFFIXES)}, another tool's file of results, or a run"
         )
     rows = _rows(path)
