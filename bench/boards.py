@@ -1,9 +1,11 @@
 """Seconds for a run's boards from the numbers it keeps, and from its decoded traces.
 
     python bench/boards.py --attempts 10000
+    python bench/boards.py --composite
 
-Makes a run of that many attempts with a scripted model (chain of thought and ReAct with a calculator, two agents, five
-epochs), checks that both ways give the same boards, and times each from the closed file.
+The first makes a run of that many attempts with a scripted model (chain of thought and ReAct with a calculator, two agents,
+five epochs), checks that both ways give the same boards, and times each from the closed file. The second makes results of
+152 models on 53 benchmarks, two million item scores, and times a query from the file of results to a composite with ranks.
 """
 
 from __future__ import annotations
@@ -16,8 +18,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
+from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec
+from firsthand.boards.make_board import make_board
+from firsthand.boards.read_results import read_results
+from firsthand.boards.result_file import write_result_file
 from firsthand.message import Message, ToolCall
 from firsthand.patterns.cot import cot
 from firsthand.patterns.react import react
@@ -34,6 +43,7 @@ from firsthand.tools.calculator import calculator
 from firsthand.trace import Trace
 
 EPOCHS = 5
+BENCHMARKS, MODELS, ITEMS = 53, 152, 250
 QUESTION = "A farmer sells {n} eggs a day at 2 dollars each and keeps three for breakfast. What does the farm earn? "
 
 
@@ -64,12 +74,51 @@ def timed(path: Path, of: Callable[[Run], Iterable[Trace | AttemptSummary]]) -> 
     return time.process_time() - began, boards
 
 
+def composite(repeats: int) -> None:
+    """Time the query of a composite, from the file of results to the ranked board."""
+    draw = np.random.default_rng(0)
+    models = tuple(f"model-{i}" for i in range(MODELS))
+    ability = draw.normal(0, 1, MODELS)
+    parts, entries = [], {}
+    for number in range(BENCHMARKS):
+        difficulty = draw.normal(0, 1.5, ITEMS)
+        chance = 1 / (1 + np.exp(difficulty[None, :] - ability[:, None]))
+        scores = (draw.random((MODELS, ITEMS)) < chance).astype(np.float32)
+        name = f"benchmark-{number}"
+        about = tuple(BoardResult(each, name, 0.0, "p", "acc", source="bench", run=f"run-{each}") for each in models)
+        tasks = tuple(f"task-{i}" for i in range(ITEMS))
+        parts.append(ItemScores(ColumnKey(name, "p", "acc"), models, tasks, scores, abouts=about))
+        entries[name] = BenchmarkEntry(f"category-{number % 8}")
+    spec = BoardSpec(
+        "composite", rule="weighted", benchmarks=entries, categories={f"category-{i}": i + 1 for i in range(8)}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "all.results"
+        write_result_file(path, ResultSet.of([], parts))
+        wall, processor = [], []
+        for _ in range(repeats):
+            began, spent = time.perf_counter(), time.process_time()
+            board = make_board(read_results([path], Path(folder)), spec)
+            wall.append(time.perf_counter() - began)
+            processor.append(time.process_time() - spent)
+        size = path.stat().st_size / 1e6
+    assert len(board.sections[0].lines) == MODELS
+    print(
+        f"{BENCHMARKS} benchmarks x {MODELS} models x {ITEMS} items, {BENCHMARKS * MODELS * ITEMS:,} scores, {size:.1f} MB: "
+        f"best of {repeats} {min(wall):.2f} s, {min(processor):.2f} processor seconds (load {os.getloadavg()[0]:.0f})"
+    )
+
+
 def main() -> None:
     """Make the run, time both ways, print a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attempts", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--composite", action="store_true", help="time a composite over 53 benchmarks and 152 models")
     given = parser.parse_args()
+    if given.composite:
+        composite(given.repeats)
+        return
     with tempfile.TemporaryDirectory() as folder:
         with store.create(Path(folder), {}, "boards") as run:
             fill(run, given.attempts)

@@ -37,8 +37,9 @@ PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS 
 PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md")
 LONG = dict.fromkeys(
     (
-        "docs/a2a.md", "docs/adapters.md", "docs/benchmarks.md", "docs/cassettes.md", "docs/chat.md", "docs/gate.md",
-        "docs/graph-rag.md", "docs/guard.md", "docs/guards.md", "docs/interpretability.md", "docs/judges.md",
+        "docs/a2a.md", "docs/adapters.md", "docs/benchmarks.md", "docs/boards.md", "docs/cassettes.md",
+        "docs/chat.md", "docs/contamination.md", "docs/gate.md", "docs/graph-rag.md", "docs/guard.md",
+        "docs/guards.md", "docs/helm-metrics.md", "docs/interpretability.md", "docs/judges.md",
         "docs/long-context.md", "docs/mcp.md", "docs/memory.md",
         "docs/patterns/index.md",
         "docs/patterns/tree-of-thoughts.md", "docs/quantization.md", "docs/rag-variants.md", "docs/records.md",

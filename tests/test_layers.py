@@ -82,21 +82,24 @@ EDGES = {
     "scorers": "stats patterns sandbox tools providers",
     "show": "stats scorers runs",
     # 5 content
+    "perturbations": "scorers stats",
     "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
     "bridges": "scorers stats sandbox tools runs safety providers",
     "worlds": "patterns providers tools sandbox",
-    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds",
+    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds perturbations",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",
     "interp": "nn train tokens engine hub stats formats",
     # 7 questions
     "arena": "benchmarks stats runs",
+    "boards": "benchmarks stats runs show",
+    "contamination": "kernels stats",
     # 8 doors
     "__init__": "experiment ingest",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs ingest",
-    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine"
-    " retrieval memories tools tokens worlds ingest safety bridges interp",
+    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine retrieval"
+    " memories tools tokens worlds ingest safety bridges interp boards contamination",
     "cli": "",
     "__main__": "cli",
 }

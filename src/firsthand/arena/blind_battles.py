@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 from firsthand.agent import Agent
 from firsthand.arena.battle_table import BattleTable
+from firsthand.arena.blind_reasks import is_reask
 from firsthand.benchmark import NamedSetting
 from firsthand.errors import ConfigError
+from firsthand.message import Json
 from firsthand.preference import Preference, Winner, utc_now
 from firsthand.rollout import rollout
 from firsthand.runs.store import Run
@@ -84,10 +86,12 @@ async def fight(run: Run, first: Agent, second: Agent, task: Task, *, number: in
     return BlindBattle(task, *traces)
 
 
-def vote(run: Run, battle: BlindBattle, winner: Winner, *, by: str, dwell_s: float) -> Preference:
-    """Keeps a vote, with the seconds from showing to voting, and why it is void if it is."""
+def vote(
+    run: Run, battle: BlindBattle, winner: Winner, *, by: str, dwell_s: float, more: Json | None = None
+) -> Preference:
+    """Keeps a vote, with the seconds from showing to voting, why it is void if it is, and `more` about it."""
     detail = {"prompt_sha256": hashlib.sha256(battle.task.prompt.encode("utf-8", "surrogatepass")).hexdigest()}
-    body = {**detail, "dwell_s": round(dwell_s, 3), "void": void_reason(battle)}
+    body = {**detail, "dwell_s": round(dwell_s, 3), "void": void_reason(battle), **(more or {})}
     preference = Preference(battle.task.id, battle.a.id, battle.b.id, winner, by, utc_now(), body)
     run.add_preference(preference)
     return preference
@@ -120,8 +124,9 @@ def battles_of(run: Run, models: Sequence[str] = ()) -> tuple[BattleTable, int]:
         models: Agents to put first, whether they have battles or not.
     """
     agents = {trace.id: trace.agent_name for trace in run.traces()}
-    counted = [each for each in run.preferences() if not (each.detail or {}).get("void")]
-    void = len(run.preferences()) - len(counted)
+    first = [each for each in run.preferences() if not is_reask(each)]
+    counted = [each for each in first if not (each.detail or {}).get("void")]
+    void = len(first) - len(counted)
     known = [each for each in counted if each.a in agents and each.b in agents and agents[each.a] != agents[each.b]]
     if lost := len(counted) - len(known):
         raise ConfigError(

@@ -1,6 +1,6 @@
 """Ranks with simultaneous intervals: models that cannot be told apart share their ranks."""
 
-# M models, S draws
+# M models
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from scipy.special import ndtri, stdtrit
 from firsthand.arena.ratings import CENTRE, ELO, Ratings
 from firsthand.errors import ConfigError
 from firsthand.stats.intervals import CONFIDENCE
-
-DRAWS = 4000
+from firsthand.stats.joint_ranks import told_apart
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,8 @@ def ranked(
     """The models from best to worst, each with the interval of its rating and the range of its rank.
 
     All rank ranges hold together with probability `confidence`: a pair is told apart if its difference is beyond the
-    quantile of the largest of all studentised differences, found by `DRAWS` draws from the ratings' covariance (Mogstad,
-    Romano, Shaikh and Wilhelm, 2024, "Inference for Ranks", one-step). Overlapping intervals of single ratings say nothing
-    of differences.
+    quantile of the largest of all studentised differences (`stats.joint_ranks`). Overlapping intervals of single ratings
+    say nothing of differences.
 
     Args:
         ratings: The fitted ratings.
@@ -79,24 +77,4 @@ def ranked(
 
 def separated(ratings: Ratings, *, confidence: float = CONFIDENCE, seed: int = 0) -> NDArray[np.bool_]:
     """Shape (M, M): true where the row's model is better than the column's, all statements holding together."""
-    size = len(ratings.models)
-    if size < 2:
-        return np.zeros((size, size), bool)
-    variance = np.diag(ratings.covariance)
-    spread = variance[:, None] + variance[None, :] - 2 * ratings.covariance
-    errors = np.sqrt(np.clip(spread, 1e-300, None))
-    first, second = np.triu_indices(size, 1)
-    generator = np.random.default_rng(seed)
-    values, vectors = np.linalg.eigh(ratings.covariance)
-    root = vectors * np.sqrt(np.clip(values, 0, None))
-    largest = np.empty(DRAWS)
-    for start in range(0, DRAWS, 200):
-        draws = generator.standard_normal((200, size)) @ root.T
-        if np.isfinite(ratings.degrees):
-            draws /= np.sqrt(generator.chisquare(ratings.degrees, (200, 1)) / ratings.degrees)
-        studentised = np.abs(draws[:, first] - draws[:, second]) / errors[first, second]
-        largest[start : start + 200] = studentised.max(1)
-    critical = np.quantile(largest, confidence)
-    difference = ratings.theta[:, None] - ratings.theta[None, :]
-    told: NDArray[np.bool_] = difference > critical * errors
-    return told
+    return told_apart(ratings.theta, ratings.covariance, degrees=ratings.degrees, confidence=confidence, seed=seed)

@@ -82,6 +82,15 @@ def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Seq
     return VoteFile(battles, len(kept) - len(distinct), len(rows) - len(kept))
 
 
+def holds_votes(path: Path) -> bool:
+    """True if the table at `path` has the columns of votes; DataError if it cannot be read at all."""
+    if path.suffix == ".json" and path.is_file() and path.read_bytes()[:64].lstrip()[:1] == b"{":
+        return False  # an object: a file of results
+    columns = read_table(path)[0].columns
+    pairs = ({"model_a", "model_b"}, {"generator_1", "generator_2", "preference"})
+    return any(names <= set(columns) for names in pairs)
+
+
 def _distinct(rows: list[TableRow]) -> list[TableRow]:
     """The rows without repetitions; rows of a table without any id cannot be told from each other and all stay."""
     if not any(name in rows[0].columns for name in _IDS):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Literal
 
 from firsthand import catalog
@@ -48,6 +49,10 @@ class Config:
     """A file with a prompt on each line; without, prompts are typed."""
     battles: int = 0
     """Stop after this many votes; 0 for no end."""
+    judge: str = ""
+    """A model that votes in place of a person, asked in both orders; a tie where the two verdicts differ."""
+    reask: float = 0.0
+    """Chance that an earlier battle comes again with its sides exchanged, to measure agreement with oneself."""
     voter: str = ""
     """The name that the votes are kept under; by default the user's."""
     continue_: str = ""
@@ -66,6 +71,10 @@ class Config:
     def __post_init__(self) -> None:
         if len(self.models) < 2 or len(set(self.models)) < len(self.models):
             raise ConfigError(f"models is {', '.join(self.models) or 'empty'}: name two or more different ones")
+        if not 0 <= self.reask < 1:
+            raise ConfigError(f"reask is {self.reask}: give a chance from 0 to below 1")
+        if self.judge and not self.prompts:
+            raise ConfigError("judge votes on prompts from a file: give one with --prompts")
         if self.battles < 0:
             raise ConfigError(f"battles is {self.battles}: give 1 or more, or 0 for no end")
 
@@ -83,6 +92,7 @@ def main(config: Config) -> int:
         for name, agent in agents.items():
             run.add_agent(name, agent.to_json())
         votes = asyncio.run(_session(config, run, agents, prompts))
+        _self_agreement(run)
         is_empty = next(run.traces(), None) is None
     if is_empty and not config.continue_:
         shutil.rmtree(run.path, ignore_errors=True)  # nothing was asked: it would only become `last`
@@ -120,9 +130,12 @@ async def _session(config: Config, run: Run, agents: dict[str, Agent], prompts: 
     import numpy as np
 
     from firsthand.arena.blind_battles import battles_of, fight, prompt_task, vote
+    from firsthand.arena.judge_votes import judge_vote
     from firsthand.arena.pair_choice import choose_pair
 
     voter = f"human:{config.voter or _user()}"
+    judge = catalog.model(config.judge, device=config.device) if config.judge else None
+    chance = Random(config.seed)
     votes, number = 0, sum(1 for _ in run.traces()) // 2
     for prompt in prompts:
         table, _ = battles_of(run, config.models)
@@ -136,6 +149,14 @@ async def _session(config: Config, run: Run, agents: dict[str, Agent], prompts: 
         if battle.failure:
             console().print(f"{battle.failure} No vote is taken.", markup=False)
             continue
+        if judge is not None:
+            votes += await judge_vote(run, battle, judge, seed=config.seed) is not None
+            _standings(run, config)
+            if config.battles and votes == config.battles:
+                break
+            continue
+        if chance.random() < config.reask and not _asked_again(run, voter, chance):
+            break
         _show(prompt, battle)
         shown = time.monotonic()
         winner = _ask()
@@ -152,6 +173,35 @@ async def _session(config: Config, run: Run, agents: dict[str, Agent], prompts: 
         if config.battles and votes == config.battles:
             break
     return votes
+
+
+def _asked_again(run: Run, voter: str, chance: Random) -> bool:
+    """Show an earlier battle of the voter with its sides exchanged, and keep the vote; False if they want to end."""
+    from firsthand.arena.blind_battles import ARENA, BlindBattle, prompt_task, vote
+    from firsthand.arena.blind_reasks import REASK, to_reask, vote_key
+
+    earlier = to_reask(run.preferences(), voter, chance)
+    task = None if earlier is None else run.task(ARENA, earlier.task_id)
+    if earlier is None or task is None:
+        return True
+    battle = BlindBattle(prompt_task(task.prompt), run.trace(earlier.b), run.trace(earlier.a))
+    _show(task.prompt, battle)
+    shown = time.monotonic()
+    winner = _ask()
+    if winner == "q":
+        return False
+    if winner != "s":
+        vote(run, battle, winner, by=voter, dwell_s=time.monotonic() - shown, more={REASK: vote_key(earlier)})
+    return True
+
+
+def _self_agreement(run: Run) -> None:
+    from firsthand.arena.blind_reasks import self_agreement
+
+    found = self_agreement(run.preferences())
+    if found is not None:
+        told = f"{count_of(found.pairs, 'battle')} asked again: {found.agreed:.0%} equal verdicts, kappa {found.kappa:.2f}."
+        console().print(told, markup=False)
 
 
 def _show(prompt: str, battle: BlindBattle) -> None:

@@ -1,172 +1,204 @@
-"""Print a leaderboard of votes: ratings with intervals, and ranks that models share when they cannot be told apart."""
+"""Print a leaderboard of votes, runs, or other tools' results; models that cannot be told apart share their ranks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from firsthand.config import confidence
 from firsthand.errors import ConfigError
-from firsthand.message import Json
-from firsthand.system.plurals import count_of
-from firsthand.system.terminal import console, print_as_json, print_table
+from firsthand.system.home import data_home
 
 if TYPE_CHECKING:
-    from firsthand.arena.rank_intervals import RatedModel
-    from firsthand.arena.ratings import Ratings
     from firsthand.arena.vote_files import VoteFile
+    from firsthand.boards.board_results import ResultSet
+    from firsthand.boards.board_spec import BoardSpec
 
 EXAMPLES = """
-firsthand board last
-firsthand board votes.csv
-firsthand board votes.jsonl --style length,headers,lists,bold --where language=English
+firsthand board last                                         # an arena's ratings, or a run's benchmarks
+firsthand board votes.csv --style length,headers,lists,bold --where language=English
 firsthand board votes.csv --method davidson --anchor gpt-4=1200 --json
+firsthand board mteb results/                                # Borda ranks over the tasks of MTEB's result files
+firsthand board helm groups/core_scenarios.json              # mean win rates
+firsthand board swe_bench reports/ --export board.html
+firsthand board our_board.toml --climb climb.svg             # a board of your own; the best score by date
+firsthand board composite results.csv RUN --save all.results # keep what was read in one file
 """
 
 
 @dataclass(frozen=True)
 class Config:
-    """The votes to rate, and how."""
+    """The results or votes to rank, and how."""
 
-    votes: str = field(metadata={"positional": True})
-    """A table with the columns model_a, model_b and winner (.csv, .tsv, .jsonl, .json), or a run of the arena, or last."""
+    sources: tuple[str, ...] = field(metadata={"positional": True})
+    """A board (`firsthand list boards`, or a .toml file), then files, folders and runs; votes need no board."""
     method: Literal["bradley-terry", "davidson", "rao-kupper"] = "bradley-terry"
-    """The model of outcomes; bradley-terry counts a tie as half a win, the other two model ties."""
+    """For votes: the model of outcomes; bradley-terry counts a tie as half a win, the other two model ties."""
     style: tuple[str, ...] = ()
-    """Covariates to hold equal: length, headers, lists, bold."""
+    """For votes: covariates to hold equal: length, headers, lists, bold."""
     where: tuple[str, ...] = ()
-    """Columns and the values to keep, such as language=English."""
+    """For votes: columns and the values to keep, such as language=English."""
     anchor: str = ""
-    """A model and its rating, such as gpt-4=1200; without, the mean is 1000."""
+    """For votes: a model and its rating, such as gpt-4=1200; without, the mean is 1000."""
+    checks: bool = False
+    """For votes: name the voters who favour a model beyond chance, and leave their votes out."""
+    cap: int = 0
+    """For votes: with --checks, count only so many votes of one voter; 0 for all."""
+    stuffing: str = ""
+    """For votes: simulate how many forged votes would move this model up a rank, with and without the checks."""
+    write_votes: str = ""
+    """For an arena's run: write its votes in Chatbot Arena's layout to this .csv or .jsonl file."""
+    protocol: tuple[str, ...] = ()
+    """The protocol that counts where a benchmark has several, as in gsm8k=*5-shot*."""
+    metric: tuple[str, ...] = ()
+    """The metric that counts where a benchmark has several, as in arc_challenge=acc_norm."""
+    models: tuple[str, ...] = ()
+    """Only these models, as texts that may have * in them."""
+    origins: bool = False
+    """Print where each number comes from: protocol, run or file, commit, data hash."""
+    export: tuple[str, ...] = ()
+    """Write the board to files: .html, .md, .json or .csv."""
+    climb: str | None = field(default=None, metadata={"bare": "-"})
+    """Print the best score by date; with a file name ending in .svg, plot it."""
+    save: str = ""
+    """Write all results that were read to one file, NAME.results, which a later board reads at once."""
+    watch: bool = False
+    """Print the board again whenever a run among the sources has new attempts, until all are done."""
     confidence: str = "95%"
     """Confidence level of the intervals and of all ranks together."""
     json: bool = False
     """Print JSON for programs."""
 
+    def __post_init__(self) -> None:
+        if self.watch and self.json:
+            raise ConfigError("watch and json do not go together: one is for people, the other for programs")
+
 
 def main(config: Config) -> int:
-    """Print the leaderboard of a file of votes."""
-    from firsthand.arena.connectivity import comparable_groups
-    from firsthand.arena.rank_intervals import ranked
-    from firsthand.arena.ratings import CENTRE, rate
+    """Print the leaderboard of votes or of results."""
+    from firsthand.boards.board_spec import BoardSpec, is_board, load_board
+    from firsthand.commands.board_of_votes import print_votes
 
     level = confidence(config.confidence)
-    anchor, at = _anchor(config.anchor, CENTRE)
-    votes = _votes(config)
-    groups = comparable_groups(votes.battles)
-    battles = votes.battles if len(groups) == 1 else votes.battles.only(groups[0])
-    if len(groups[0]) < 2:
-        raise ConfigError(
-            f"no two models of {config.votes} can be compared: each has only won or only lost against the others; "
-            "more battles are needed"
+    named = config.sources[0]
+    is_arena = named == "arena"
+    spec = load_board(named) if is_board(named) else None
+    sources = config.sources[1:] if spec is not None or is_arena else config.sources
+    if spec is not None:
+        sources = (*spec.results, *sources)
+    if not sources:
+        raise ConfigError(f"the board {named} has no results to read: name files, folders or runs after it")
+    votes = _votes(config, sources) if spec is None and len(sources) == 1 else None
+    if votes is not None:
+        source = sources[0]
+        if config.write_votes:
+            _write(source, Path(config.write_votes))
+        print_votes(
+            source,
+            votes,
+            method=config.method,
+            anchor=config.anchor,
+            confidence=level,
+            level=config.confidence,
+            json=config.json,
+            checks=config.checks,
+            cap=config.cap,
+            stuffing=config.stuffing,
         )
-    ratings = rate(battles, config.method)
-    rows = ranked(ratings, confidence=level, anchor=anchor, at=at)
-    unrated = [name for group in groups[1:] for name in group]
-    if config.json:
-        print_as_json(_as_json(votes, ratings, rows, unrated))
         return 0
-    _print(config, votes, ratings, rows, unrated)
+    if is_arena:
+        raise ConfigError(f"{', '.join(sources)} holds no votes: give one file of votes, or a run of `firsthand arena`")
+    own = ("method", "style", "where", "anchor", "checks", "cap", "stuffing", "write_votes")
+    if given := [name for name in own if getattr(config, name) != getattr(Config, name)]:
+        raise ConfigError(f"--{given[0].replace('_', '-')} is for votes: leave it out for results")
+    return _print_results(config, spec or BoardSpec(), sources, level)
+
+
+def _print_results(config: Config, spec: BoardSpec, sources: tuple[str, ...], level: float) -> int:
+    from firsthand.boards.board_export import write_board
+    from firsthand.boards.make_board import make_board
+    from firsthand.boards.read_results import read_results
+    from firsthand.boards.result_file import write_result_file
+    from firsthand.commands.board_of_results import follow, print_board, print_climbs, print_origins
+    from firsthand.system.terminal import print_as_json
+
+    protocols, metrics = _conditions(config.protocol, "protocol"), _conditions(config.metric, "metric")
+
+    def made() -> ResultSet:
+        return _only(read_results(sources, data_home()), config.models)
+
+    results = made()
+    board = make_board(results, spec, confidence=level, protocols=protocols, metrics=metrics)
+    if config.json:
+        print_as_json(board.to_json())
+    elif config.watch:
+        follow(sources, lambda: make_board(made(), spec, confidence=level, protocols=protocols, metrics=metrics))
+    else:
+        print_board(board)
+        if config.origins:
+            print_origins(board)
+        if config.climb is not None:
+            print_climbs(board, None if config.climb == "-" else Path(config.climb))
+    for name in config.export:
+        write_board(board, Path(name))
+    if config.save:
+        write_result_file(Path(config.save), results)
     return 0
 
 
-def _votes(config: Config) -> VoteFile:
-    """The votes of a file or of a run."""
-    from firsthand.arena.blind_battles import battles_of
-    from firsthand.arena.vote_files import SUFFIXES, VoteFile, read_votes
+def _write(source: str, path: Path) -> None:
+    from firsthand.arena.vote_writing import write_votes
     from firsthand.runs import store
-    from firsthand.system.home import data_home
 
-    if Path(config.votes).suffix in SUFFIXES:
-        return read_votes(Path(config.votes), where=_conditions(config.where), style=config.style)
-    if config.where or config.style:
-        raise ConfigError("--where and --style are for files of votes: leave them out for a run")
-    if Path(config.votes).is_file():
-        raise ConfigError(f"{config.votes} is no table of votes: give a file {', '.join(SUFFIXES)}, or a run")
-    with store.open_run(config.votes, data_home()) as run:
+    if Path(source).is_file():
+        raise ConfigError("write_votes is for a run of the arena: a file of votes is one already")
+    with store.open_run(source, data_home()) as run:
+        write_votes(run, path)
+
+
+def _only(results: ResultSet, patterns: tuple[str, ...]) -> ResultSet:
+    """The results of the models that one of the patterns matches; all without patterns."""
+    from fnmatch import fnmatchcase
+
+    if not patterns:
+        return results
+    kept = tuple(each for each in results.results if any(fnmatchcase(each.model, text) for text in patterns))
+    if not kept:
+        raise ConfigError(f"no model is named {', '.join(patterns)}: the models are {', '.join(results.models)[:300]}")
+    return replace(results, results=kept)
+
+
+def _votes(config: Config, sources: tuple[str, ...]) -> VoteFile | None:
+    """The votes of a file or of a run; None if it holds none, and is to be read as results."""
+    from firsthand.arena.blind_battles import battles_of
+    from firsthand.arena.vote_files import SUFFIXES, VoteFile, holds_votes, read_votes
+    from firsthand.runs import store
+
+    source = sources[0]
+    path = Path(source)
+    if path.suffix in SUFFIXES and not path.is_dir():
+        asked = bool(config.where or config.style or config.anchor)
+        if asked or holds_votes(path):
+            return read_votes(path, where=_conditions(config.where, "where"), style=config.style)
+        return None
+    if path.is_file() or (path.is_dir() and not (path / "run.sqlite").exists()):
+        return None
+    with store.open_run(source, data_home()) as run:
+        if "arena" not in run.config and not run.preferences():
+            return None
+        if config.where or config.style:
+            raise ConfigError("--where and --style are for files of votes: leave them out for a run")
         battles, void = battles_of(run)
+        identifier = run.id
     if not len(battles):
-        raise ConfigError(f"run {run.id} holds no votes: `firsthand arena MODEL MODEL` makes some")
+        raise ConfigError(f"run {identifier} holds no votes: `firsthand arena MODEL MODEL` makes some")
     return VoteFile(battles, 0, 0, void)
 
 
-def _conditions(texts: tuple[str, ...]) -> dict[str, str]:
+def _conditions(texts: tuple[str, ...], flag: str) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     if bad := [text for text, (_, equals, _) in zip(texts, pairs, strict=True) if not equals]:
-        raise ConfigError(f"where is {bad[0]!r}: write COLUMN=VALUE")
+        told = "COLUMN" if flag == "where" else "BENCHMARK"
+        raise ConfigError(f"{flag} is {bad[0]!r}: write {told}=VALUE")
     return {name: value for name, _, value in pairs}
-
-
-def _anchor(text: str, centre: float) -> tuple[str | None, float]:
-    if not text:
-        return None, centre
-    name, equals, value = text.rpartition("=")
-    try:
-        return (name, float(value)) if equals else (text, centre)
-    except ValueError:
-        raise ConfigError(f"anchor is {text!r}: write MODEL=RATING, such as gpt-4=1200") from None
-
-
-def _as_json(votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated: list[str]) -> Json:
-    return {
-        "method": ratings.method,
-        "models": [vars(row) for row in rows],
-        "unrated": unrated,
-        "battles": len(votes.battles),
-        "duplicates": votes.duplicates,
-        "filtered": votes.filtered,
-        "void": votes.void,
-        "ties_parameter": ratings.ties,
-        "covariates": {
-            name: {"coefficient": value, "error": error} for name, (value, error) in ratings.covariates.items()
-        },
-    }
-
-
-def _print(config: Config, votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated: list[str]) -> None:
-    from firsthand.arena.vote_files import voter_shares
-
-    battles = votes.battles
-    won = battles.wins.sum(1)
-    share = {name: won[i] / max(int(battles.games[i]), 1) for i, name in enumerate(battles.models)}
-    print_table(
-        f"{Path(config.votes).name}: {count_of(len(battles), 'battle', ',')}, {ratings.method}",
-        ["rank", "model", "rating", f"{config.confidence} CI", "battles", "win rate"],
-        [
-            [
-                str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}-{row.rank_high}",
-                row.model,
-                f"{row.rating:.0f}",
-                f"[{row.low:.0f}, {row.high:.0f}]",
-                f"{row.games:,}",
-                f"{share[row.model]:.2f}",
-            ]
-            for row in rows
-        ],
-        right=("rank", "rating", "battles", "win rate"),
-    )
-    remarks = [f"Ranks hold together at {config.confidence}: models that share a rank cannot be told apart."]
-    if ratings.covariates:
-        effects = ", ".join(f"{name} {value:+.3f} ± {error:.3f}" for name, (value, error) in ratings.covariates.items())
-        remarks.append(f"Held equal (log-odds per standard deviation, ± standard error): {effects}.")
-    if unrated:
-        remarks.append(
-            f"Not rated, because no chain of wins leads both to and from the others: {', '.join(sorted(unrated))}."
-        )
-    if votes.duplicates:
-        remarks.append(f"{count_of(votes.duplicates, 'repeated row', ',')} counted once.")
-    if votes.void:
-        remarks.append(f"{count_of(votes.void, 'vote')} not counted, because an answer named its model.")
-    if votes.filtered:
-        remarks.append(f"{count_of(votes.filtered, 'row', ',')} left out by --where.")
-    shares = voter_shares(battles)
-    if ratings.clustered_by:
-        remarks.append(f"Intervals are clustered by {' and '.join(ratings.clustered_by)}.")
-    if len(shares) > 1 and "voter" not in ratings.clustered_by:
-        remarks.append(
-            f"{count_of(len(shares), 'voter')} are too few to cluster by: the intervals hold for these people."
-        )
-    if len(shares) > 1 and (most := max(shares.values())) > len(battles) / 3:
-        remarks.append(f"One voter cast {most / len(battles):.0%} of the votes: the intervals rest on few people.")
-    console().print("\n".join(remarks), soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""List the known patterns, benchmarks with their protocols, scorers, tools, guards, memories, models or chunkers."""
+"""List the known patterns, benchmarks with their protocols, scorers, tools, guards, memories, models, chunkers or boards."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from firsthand import catalog
+from firsthand.boards.board_spec import board_names
 from firsthand.errors import DataError, DownloadError, FirsthandError
 from firsthand.hub.offline import offline
 from firsthand.system.terminal import print_as_json, print_table
@@ -16,7 +17,9 @@ firsthand list patterns
 firsthand list benchmarks --json
 """
 
-What = Literal["all", "patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models", "chunkers"]
+What = Literal[
+    "all", "patterns", "benchmarks", "scorers", "tools", "guards", "memories", "models", "chunkers", "boards"
+]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Config:
     """The kind to list."""
 
     what: What = field(default="all", metadata={"positional": True})
-    """patterns, benchmarks, scorers, tools, guards, memories, models, chunkers or all"""
+    """patterns, benchmarks, scorers, tools, guards, memories, models, chunkers, boards or all"""
     json: bool = False
     """Print JSON for programs."""
 
@@ -40,6 +43,7 @@ def main(config: Config) -> int:
         "memories": catalog.names("memory"),
         "models": model_names(),
         "chunkers": chunker_names(),
+        "boards": board_names(),
     }
     chosen: dict[str, dict[str, str]] = kinds if config.what == "all" else {config.what: kinds[config.what]}
     if config.json:

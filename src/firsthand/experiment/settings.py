@@ -48,6 +48,8 @@ class RunSettings:
     """Attempts of each agent at each task."""
     reduce: str = ""
     """Reducer of epochs in tables: mean, median, max, mode, pass_at_k, at_least_k; by default its own."""
+    metrics: Literal["own", "helm"] = "own"
+    """helm: HELM's seven metrics, with perturbed copies of each task; --limit then counts tasks without their copies."""
     seed: int = 0
     """Seed of all randomness: the same seed gives the same tokens."""
     temperature: float = 0.0
@@ -78,6 +80,8 @@ class RunSettings:
     """A word for the run's id."""
 
     def __post_init__(self) -> None:
+        if self.metrics == "helm":
+            self._ask_for_helm_metrics()
         for name in ("limit", "epochs", "concurrency", "max_tokens", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -104,6 +108,16 @@ class RunSettings:
             raise ConfigError("workers are those of a cluster: name it, as in --on ray --workers 8")
         if self.on is not None and self.replay:
             raise ConfigError("replay and on do not go together: leave out --on to replay here")
+
+    def _ask_for_helm_metrics(self) -> None:
+        """Name each benchmark as `helm_metrics` wraps it; what is stored says so, and `metrics` is done with."""
+        items = f":items={self.limit}" if self.limit is not None and self.limit > 0 else ""
+        wrapped = tuple(
+            text if text.startswith("helm_metrics") else f"helm_metrics:of={text.replace(':', ';')}{items}"
+            for text in self.benchmarks
+        )
+        for name, value in (("benchmarks", wrapped), ("limit", None if items else self.limit), ("metrics", "own")):
+            object.__setattr__(self, name, value)
 
     def command(self) -> str:
         """The `firsthand run` command line that gives these settings."""

@@ -38,9 +38,13 @@ def read_table(path: Path, encoding: str = "") -> list[TableRow]:
     """Read the file's rows, by its suffix; DataError if there are none or one is malformed."""
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path}: a file {', '.join(SUFFIXES)} was expected")
-    text = decoded(contents(path), path, encoding)
+    return parse_table(decoded(contents(path), path, encoding), path, path.suffix)
+
+
+def parse_table(text: str, path: Path, suffix: str) -> list[TableRow]:
+    """The rows of a text in the layout of that suffix; `path` is named in errors."""
     kinds = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".json": _json}
-    rows = list(kinds[path.suffix](text, path))
+    rows = list(kinds[suffix](text, path))
     if not rows:
         raise DataError(f"{path} holds no rows: is it truncated, or only a header?")
     _expect_commas(rows[0], path)

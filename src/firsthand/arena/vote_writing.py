@@ -1,0 +1,63 @@
+"""Writes a run's votes in the layouts of the public sets: Chatbot Arena's, and the 55k competition's."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Literal
+
+from firsthand.arena.blind_reasks import is_reask
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.runs.store import Run
+
+Layout = Literal["arena", "55k"]
+_WINNERS = {"a": "model_a", "b": "model_b", "tie": "tie", "both_bad": "both_bad"}
+
+
+def vote_rows(run: Run, layout: Layout = "arena") -> list[Json]:
+    """The votes that count, a row each, with question, voter and time; blind re-asks and void votes are left out.
+
+    `arena` has a winner (model_a, model_b, tie, both_bad), as Chatbot Arena's 140k; `55k` has a column for each outcome,
+    where both_bad is a tie.
+    """
+    agents = {trace.id: trace.agent_name for trace in run.traces()}
+    rows: list[Json] = []
+    for each in run.preferences():
+        if (each.detail or {}).get("void") or is_reask(each):
+            continue
+        if each.a not in agents or each.b not in agents:
+            raise ConfigError(
+                f"a vote of run {run.id} names an attempt that it does not hold: is it a part of another?"
+            )
+        row: Json = {"question_id": each.task_id, "model_a": agents[each.a], "model_b": agents[each.b]}
+        if layout == "arena":
+            row["winner"] = _WINNERS[each.winner]
+        else:
+            verdict = "tie" if each.winner == "both_bad" else _WINNERS[each.winner].removeprefix("model_")
+            row |= {
+                f"winner_{name}": int(verdict == name.removeprefix("model_")) for name in ("model_a", "model_b", "tie")
+            }
+        rows.append(row | {"judge": each.by, "timestamp": each.when or ""})
+    return rows
+
+
+def write_votes(run: Run, path: Path, layout: Layout = "arena") -> int:
+    """Writes the votes to a .csv or .jsonl file, which `read_votes` reads; returns how many there are."""
+    if path.suffix not in (".csv", ".jsonl"):
+        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'}: votes are written as .csv or .jsonl")
+    rows = vote_rows(run, layout)
+    if not rows:
+        raise ConfigError(f"run {run.id} holds no votes that count: `firsthand arena MODEL MODEL` makes some")
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            if path.suffix == ".jsonl":
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            else:
+                table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+                table.writeheader()
+                table.writerows(rows)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
+    return len(rows)

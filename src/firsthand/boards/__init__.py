@@ -1,0 +1,1 @@
+"""Leaderboards over many benchmarks, as queries over runs and imported results."""

@@ -1,0 +1,168 @@
+"""Chooses the columns that a board counts, and refuses to mix protocols, metrics or scales in one of them."""
+
+# M models, T tasks
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from firsthand.boards.board_results import BoardResult, ColumnKey, Floats, ItemScores, ResultSet
+from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec
+from firsthand.errors import ConfigError, DataError
+from firsthand.system.plurals import count_of
+
+
+@dataclass(frozen=True)
+class BoardColumn:
+    """One benchmark under one protocol and metric, on the scale from 0 to 1 where its scale is known."""
+
+    name: str
+    """The benchmark, with protocol or metric where the board has several of them."""
+    key: ColumnKey
+    entry: BenchmarkEntry
+    cells: Mapping[str, BoardResult]
+    """Model -> its result, scaled."""
+    items: ItemScores | None
+    factor: float
+    """Number that the items' scores are multiplied by to be on the column's scale."""
+
+    @cached_property
+    def lower_is_better(self) -> bool:
+        """True for a column such as a calibration error."""
+        if self.entry.lower_is_better is not None:
+            return self.entry.lower_is_better
+        return any(each.lower_is_better for each in self.cells.values())
+
+    @property
+    def category(self) -> str:
+        """The category that it counts in; its own name if it has none."""
+        return self.entry.category or self.name
+
+    def covariance(self, models: list[str]) -> Floats:
+        """Shape (M, M): the covariance of these models' scores; NaN variance where no error is known.
+
+        Models that were scored item by item are paired by item; others are independent of all.
+        """
+        errors = np.array([self.cells[name].standard_error for name in models])
+        covariance: Floats = np.diag(errors**2)
+        if self.items is None:
+            return covariance
+        own = {name: i for i, name in enumerate(self.items.models)}
+        here = [i for i, name in enumerate(models) if name in own and self.cells[name].verified]
+        if here:
+            rows = [own[models[i]] for i in here]
+            found = self.items.covariance()[np.ix_(rows, rows)] * self.factor**2
+            diagonal = np.diag(covariance)[here]
+            covariance[np.ix_(here, here)] = found
+            empty = np.diag(found) <= 0  # all items alike: the error of a share of so many items
+            covariance[np.array(here)[empty], np.array(here)[empty]] = diagonal[empty]
+        return covariance
+
+
+def board_columns(
+    results: ResultSet, spec: BoardSpec, *, protocols: Mapping[str, str], metrics: Mapping[str, str]
+) -> tuple[list[BoardColumn], list[str]]:
+    """The columns that the board shows, and sentences about what it leaves out.
+
+    Args:
+        results: All results.
+        spec: The board.
+        protocols: Benchmark -> the only protocol that counts, a text that may have * in it; before the definition's.
+        metrics: The same for metrics.
+
+    Raises:
+        ConfigError: Several protocols or metrics of one benchmark in a board that makes one number of all columns.
+        DataError: A column that mixes percents and fractions.
+    """
+    chosen: dict[tuple[str, str], list[tuple[ColumnKey, BenchmarkEntry, dict[str, BoardResult]]]] = {}
+    others: set[str] = set()
+    for key, cells in results.columns().items():
+        found = spec.entry(key.benchmark, key.metric)
+        if found is None:
+            others.add(key.benchmark)
+            continue
+        name, entry = found
+        wanted = protocols.get(key.benchmark, entry.protocol), metrics.get(key.benchmark, entry.metric)
+        if all(not each or fnmatch.fnmatchcase(has, each) for each, has in zip(wanted, key[1:], strict=True)):
+            chosen.setdefault((key.benchmark, name), []).append((key, entry, cells))
+    for given in (protocols, metrics):
+        if lost := [name for name in given if name not in {key.benchmark for key in results.columns()}]:
+            raise ConfigError(f"no result is of the benchmark {lost[0]!r}: name one that the results hold")
+    if not chosen:
+        held = ", ".join(sorted({key.benchmark for key in results.columns()})[:8])
+        raise ConfigError(f"no result counts on the board {spec.name}: the results are of {held or 'nothing'}")
+    items = {each.key: each for each in results.items}
+    columns, said = [], []
+    for (benchmark, _), found_here in chosen.items():
+        if len(found_here) > 1 and spec.rule != "each":
+            raise ConfigError(_mixture(benchmark, [key for key, _, _ in found_here]))
+        for key, entry, cells in found_here:
+            several = len(found_here) > 1 or sum(name == benchmark for name, _ in chosen) > 1
+            label = _label(key, [each for each, _, _ in found_here]) if several else benchmark
+            scale, remark = _scale(label, entry, cells, must_know=spec.rule == "weighted")
+            said += [remark] if remark else []
+            scaled = {
+                model: replace(each, value=each.value / scale, error=None if each.error is None else each.error / scale)
+                for model, each in cells.items()
+            }
+            columns.append(BoardColumn(label, key, entry, scaled, items.get(key), 1 / scale))
+    if others:
+        named = ", ".join(sorted(others)[:5]) + (" ..." if len(others) > 5 else "")
+        said.append(f"{count_of(len(others), 'benchmark')} of the results are not of this board: {named}.")
+    return columns, said
+
+
+def _label(key: ColumnKey, keys: list[ColumnKey]) -> str:
+    """The benchmark with what tells it from the others."""
+    parts = [part for part, every in ((key.metric, {k.metric for k in keys}), (key.protocol, {k.protocol for k in keys}))
+             if len(every) > 1 or len(keys) == 1]  # fmt: skip
+    return f"{key.benchmark} [{'; '.join(part or 'not stated' for part in parts if part or len(keys) > 1)}]"
+
+
+def _mixture(benchmark: str, keys: list[ColumnKey]) -> str:
+    protocols = list(dict.fromkeys(key.protocol for key in keys))
+    what, values, flag = ("protocols", protocols, "protocol") if len(protocols) > 1 else (
+        "metrics", list(dict.fromkeys(key.metric for key in keys)), "metric"
+    )  # fmt: skip
+    shown = ", ".join(repr(each)[:80] if each else "one that is not stated" for each in values[:4])
+    return (
+        f"{benchmark} has results under {len(values)} {what}, {shown}, which are not mixed in one column: choose one with "
+        f"--{flag} {benchmark}=... (* stands for anything)"
+    )
+
+
+def _scale(name: str, entry: BenchmarkEntry, cells: Mapping[str, BoardResult], *, must_know: bool) -> tuple[float, str]:
+    """The value of a perfect score in the column, and a sentence where it was found from the values."""
+    values = [each.value for each in cells.values()]
+    negative = sum(value < 0 for value in values)
+    said = f"{count_of(negative, 'result')} on {name} lie below 0 and are kept." if negative else ""
+    if entry.scale != 1:
+        if (top := max(values)) > entry.scale:
+            raise DataError(f"{name} has the value {top:g}, above its scale of {entry.scale:g}: correct one of them")
+        return entry.scale, said
+    largest, lowest = max(values), min(value for value in values)
+    if largest <= 1:
+        return 1.0, said
+    small = [each for each in cells.values() if 0 < each.value <= 1]
+    if largest <= 100 and not small:
+        return 100.0, said
+    if not must_know and not small:
+        return 1.0, said
+    if small and largest <= 100:
+        big = max(cells.values(), key=lambda each: each.value)
+        raise DataError(
+            f"{name} mixes percents and fractions, or has a percent below 1: {small[0].model} has {small[0].value:g} and "
+            f"{big.model} {big.value:g}; give its scale (1 or 100) in the board's definition"
+            if lowest >= 0
+            else f"{name} has values from {lowest:g} to {largest:g}: give its scale in the board's definition"
+        )
+    if not must_know:
+        return 1.0, said
+    raise DataError(
+        f"{name} has values up to {largest:g}: give its scale, the perfect score, in the board's definition"
+    )

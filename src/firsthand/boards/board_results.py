@@ -1,0 +1,296 @@
+"""The results that boards are made of: one number of one model on one benchmark, with where it comes from.
+
+A number is `verified` if it was computed here from scores of single items (a run, or a log with its samples), and
+`reported` if a file only states it. Different protocols, metrics or versions of a benchmark are different columns.
+"""
+
+# M models, T tasks
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firsthand.errors import DataError
+from firsthand.message import Json
+
+Floats = NDArray[np.float64]
+MOST_TOLD = 5
+"""Cells with different numbers that are told one by one."""
+
+
+class ColumnKey(NamedTuple):
+    """A column of a board: results under one key may be compared."""
+
+    benchmark: str
+    protocol: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class BoardResult:
+    """A model's number on a benchmark."""
+
+    model: str
+    benchmark: str
+    value: float
+    protocol: str = ""
+    """Prompting and scoring in words: shots, extraction, version. Empty if the file does not say."""
+    metric: str = ""
+    error: float | None = None
+    """Standard error; None if it is not known."""
+    n: int = 0
+    """Items behind the number; 0 if it is not known."""
+    lower_is_better: bool = False
+    group: str = ""
+    """The type or category that the file gives the benchmark, such as MTEB's task type."""
+    cost_usd: float | None = None
+    """Money per item."""
+    seconds: float | None = None
+    """Seconds per item."""
+    when: str = ""
+    """UTC, ISO 8601; empty if it is not known."""
+    verified: bool = False
+    source: str = ""
+    """The file or run that holds it."""
+    run: str = ""
+    """The id of the run or log."""
+    commit: str = ""
+    """The commit of the program that made it."""
+    data_hash: str = ""
+    """A hash of the benchmark's data, or its version."""
+
+    @property
+    def key(self) -> ColumnKey:
+        """The column it belongs to."""
+        return ColumnKey(self.benchmark, self.protocol, self.metric)
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error: as stated, or of a share of `n` items by Agresti and Coull; NaN if neither is known."""
+        if self.error is not None:
+            return self.error
+        if self.n > 0 and 0 <= self.value <= 1:
+            share = (self.value * self.n + 2) / (self.n + 4)
+            return math.sqrt(share * (1 - share) / (self.n + 4))
+        return math.nan
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """The number and what it is of, without the file it came from: equal for a file imported twice."""
+        return tuple(value for name, value in vars(self).items() if name not in ("source", "verified"))
+
+    def to_json(self) -> Json:
+        """The result as a JSON object."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """The scores of several models on the items of one column."""
+
+    key: ColumnKey
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    scores: NDArray[np.float32]
+    """Shape (M, T); NaN where a model has no score."""
+    clusters: tuple[str, ...] = ()
+    """The cluster of each task; empty if each stands alone."""
+    abouts: tuple[BoardResult, ...] = ()
+    """For each model what its result is told besides the numbers: source, run, commit, data hash, date, cost. Or empty."""
+
+    def results(self) -> list[BoardResult]:
+        """Each model's mean with its standard error."""
+        variances = np.square(self._centred).sum(1)
+        counts = np.isfinite(self.scores).sum(1)
+        means = self.means()
+        base = BoardResult("", self.key.benchmark, 0.0)
+        return [
+            replace(
+                self.abouts[i] if self.abouts else base,
+                model=model,
+                benchmark=self.key.benchmark,
+                protocol=self.key.protocol,
+                metric=self.key.metric,
+                value=float(means[i]),
+                error=_error(float(means[i]), float(variances[i]), int(counts[i])),
+                n=int(counts[i]),
+                verified=True,
+            )
+            for i, model in enumerate(self.models)
+            if counts[i]
+        ]
+
+    def means(self) -> Floats:
+        """Shape (M): the mean of each model's own items; NaN without any."""
+        found = np.isfinite(self.scores)
+        total = np.where(found, self.scores, 0).sum(1, dtype=np.float64)
+        means: Floats = total / np.where(found.any(1), found.sum(1), np.nan)
+        return means
+
+    def covariance(self) -> Floats:
+        """Shape (M, M): the covariance of the means over draws of items, or of clusters of items.
+
+        Models that were scored on the same items share the items' difficulty, so differences are paired. The sandwich form:
+        the sum over units of the product of centred sums, over the product of the models' numbers of items.
+        """
+        product: Floats = self._centred @ self._centred.T
+        return product
+
+    @cached_property
+    def _centred(self) -> Floats:
+        """Shape (M, units): sums of centred scores of each unit, scaled so that their products are covariances."""
+        found = np.isfinite(self.scores)
+        counts = np.maximum(found.sum(1), 1)
+        centred = np.where(found, self.scores - self.means()[:, None], 0)
+        if self.clusters:
+            _, places = np.unique(np.array(self.clusters), return_inverse=True)
+            order = np.argsort(places, kind="stable")
+            starts = np.flatnonzero(np.diff(places[order], prepend=-1))
+            centred = np.add.reduceat(centred[:, order], starts, axis=1)
+        units = centred.shape[1]
+        factor = np.sqrt(units / (units - 1)) if units > 1 else np.nan
+        scaled: Floats = centred * (factor / counts[:, None])
+        return scaled
+
+
+def _error(mean: float, variance: float, n: int) -> float | None:
+    """The square root of the variance; of equal scores (all 0 or all 1), that of a share of n items by Agresti and Coull."""
+    if not math.isfinite(variance):
+        return None
+    if variance <= 0 and 0 <= mean <= 1:
+        return None
+    return math.sqrt(max(variance, 0))
+
+
+@dataclass(frozen=True)
+class ResultSet:
+    """All results that a board reads, and what had to be said about them."""
+
+    results: tuple[BoardResult, ...] = ()
+    items: tuple[ItemScores, ...] = ()
+    duplicates: int = 0
+    """Results that were read more than once; each counts once."""
+    remarks: tuple[str, ...] = field(default=())
+    """Sentences about what was left out or looks wrong."""
+
+    @property
+    def models(self) -> list[str]:
+        """All models, in the order they came."""
+        return list(dict.fromkeys(each.model for each in self.results))
+
+    def columns(self) -> dict[ColumnKey, dict[str, BoardResult]]:
+        """Column -> model -> result, in the order they came."""
+        found: dict[ColumnKey, dict[str, BoardResult]] = {}
+        for each in self.results:
+            found.setdefault(each.key, {})[each.model] = each
+        return found
+
+    @staticmethod
+    def of(results: Iterable[BoardResult], items: Sequence[ItemScores] = (), remarks: Iterable[str] = ()) -> ResultSet:
+        """Joins results and item scores: repeated ones count once; of two different numbers for one cell neither is used.
+
+        A number that was computed from items stands in place of a reported one that agrees with it to 0.1 points.
+        """
+        said = list(remarks)
+        every = [*(each for item in items for each in item.results()), *results]
+        distinct: dict[tuple[object, ...], BoardResult] = {}
+        for each in every:
+            distinct.setdefault(each.identity, each)
+        cells: dict[tuple[ColumnKey, str], list[BoardResult]] = {}
+        for each in distinct.values():
+            check_result(each)
+            cells.setdefault((each.key, each.model), []).append(each)
+        kept: list[BoardResult] = []
+        repeated = len(every) - len(distinct)
+        told: list[str] = []
+        for (key, model), found in cells.items():
+            values = [each.value for each in found]
+            if len(found) > 1 and max(values) - min(values) <= 0.001:
+                repeated += len(found) - 1
+                kept.append(sorted(found, key=lambda each: not each.verified)[0])
+            elif len(found) > 1:
+                shown = " and ".join(f"{each.value:.4g} ({each.source or 'no source'})" for each in found[:3])
+                told.append(f"{model} has {len(found)} different numbers on {key.benchmark}, {shown}: none is used.")
+            else:
+                kept.append(found[0])
+        if len(told) > MOST_TOLD:
+            told[MOST_TOLD:] = [f"And {len(told) - MOST_TOLD:,} more cells have different numbers: none is used."]
+        said += told
+        ahead = [each for each in kept if _is_ahead(each.when)]
+        if ahead:
+            said.append(
+                f"{len(ahead)} results are dated after now, {ahead[0].model} on {ahead[0].benchmark} for example "
+                f"({ahead[0].when}): is a clock wrong?"
+            )
+        return ResultSet(tuple(kept), tuple(merged_items(items)), repeated, tuple(said))
+
+
+def merged_items(items: Iterable[ItemScores]) -> list[ItemScores]:
+    """The item scores with those of one column in one table, so that models of different files are paired by item."""
+    by_key: dict[ColumnKey, list[ItemScores]] = {}
+    for each in items:
+        by_key.setdefault(each.key, []).append(each)
+    merged = []
+    for key, parts in by_key.items():
+        if len(parts) == 1:
+            merged.append(parts[0])
+            continue
+        tasks = {task: i for i, task in enumerate(dict.fromkeys(task for part in parts for task in part.tasks))}
+        models = {model: i for i, model in enumerate(dict.fromkeys(name for part in parts for name in part.models))}
+        scores = np.full((len(models), len(tasks)), np.nan, np.float32)
+        clusters: dict[str, str] = {}
+        abouts: dict[str, BoardResult] = {}
+        blank = BoardResult("", key.benchmark, 0.0)
+        for part in reversed(parts):
+            abouts |= dict(zip(part.models, part.abouts or [blank] * len(part.models), strict=True))
+            rows = [models[name] for name in part.models]
+            columns = [tasks[task] for task in part.tasks]
+            scores[np.ix_(rows, columns)] = part.scores
+            clusters |= dict(zip(part.tasks, part.clusters, strict=False))
+        named = tuple(clusters.get(task, task) for task in tasks) if clusters else ()
+        merged.append(
+            ItemScores(key, tuple(models), tuple(tasks), scores, named, tuple(abouts[name] for name in models))
+        )
+    return merged
+
+
+def check_result(result: BoardResult) -> None:
+    """DataError for a result that no board can rank: a value that is no number, or no name."""
+    if not result.model.strip() or not result.benchmark.strip():
+        raise DataError(f"{result.source}: a result names no model or no benchmark: give both")
+    if not math.isfinite(result.value):
+        raise DataError(
+            f"{result.source}: {result.model} on {result.benchmark} is {result.value}: give a number, or leave it out"
+        )
+    if result.error is not None and not result.error >= 0:
+        raise DataError(
+            f"{result.source}: the standard error of {result.model} on {result.benchmark} is {result.error}: "
+            "give a number of 0 or more"
+        )
+
+
+def utc_of(text: object, where: str) -> str:
+    """A date as UTC in ISO 8601; a date without a zone is taken as UTC. Empty for None or an empty text."""
+    if text in (None, ""):
+        return ""
+    try:
+        if isinstance(text, int | float) and not isinstance(text, bool):
+            return datetime.fromtimestamp(text, UTC).isoformat(timespec="seconds")
+        found = datetime.fromisoformat(str(text).strip().replace("Z", "+00:00").replace("/", "-"))
+    except (ValueError, OverflowError, OSError):
+        raise DataError(f"{where}: the date is {text!r:.60}: write ISO 8601, such as 2026-01-31") from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    return found.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _is_ahead(when: str) -> bool:
+    return bool(when) and datetime.fromisoformat(when) > datetime.now(UTC)

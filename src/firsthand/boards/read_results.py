@@ -1,0 +1,211 @@
+"""Reads the results of files, folders and runs, whatever tool wrote them."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firsthand.benchmarks.sources.datasets import MAX_BYTES, contents
+from firsthand.benchmarks.sources.tables import SUFFIXES, TableRow, decoded, parse_table, read_table
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
+from firsthand.boards.result_file import RESULT_FILE, read_result_file
+from firsthand.boards.result_formats import code_reports, helm_results, inspect_logs, lm_eval_results, mteb_results
+from firsthand.boards.result_formats import rubric_grades as grades
+from firsthand.boards.result_formats import score_tables as tables
+from firsthand.errors import ConfigError, DataError
+from firsthand.runs import store
+from firsthand.runs.run_folder import Run
+
+Found = BoardResult | ItemScores
+MAX_FILES = 20_000
+_SIDE_FILES = ("model_meta.json", "run_spec.json", "stats.json", "per_instance_stats.json", "scenario.json")
+
+
+def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
+    """The results of all sources together.
+
+    Args:
+        sources: Files and folders of results in any known layout, or runs by id (or `last`).
+        home: The data home that holds the runs.
+
+    Raises:
+        ConfigError: A source that is neither a file nor a run.
+        DataError: A file that is in no known layout, or is broken; the message names file and line.
+    """
+    results: list[BoardResult] = []
+    items: list[ItemScores] = []
+    remarks: list[str] = []
+    for source in sources:
+        path = Path(source)
+        found = _of_path(path, remarks) if path.exists() and not (path / "run.sqlite").exists() else None
+        if found is None:
+            with store.open_run(source, home) as run:
+                items += run_results(run)
+            continue
+        for each in found:
+            (items if isinstance(each, ItemScores) else results).append(each)  # type: ignore[arg-type]
+    return ResultSet.of(results, items, remarks)
+
+
+def run_results(run: Run) -> Iterator[ItemScores]:
+    """The first scores of each benchmark of a run, by task: the mean of each agent's attempts; an error counts as 0."""
+    commit, protocols, clusters = str(run.about.get("commit") or ""), run.protocols, run.clusters()
+    by_benchmark: dict[str, dict[str, dict[str, float]]] = {}
+    for mean in run.task_means():
+        by_benchmark.setdefault(mean.benchmark, {}).setdefault(mean.agent, {})[mean.task] = mean.mean
+    costs = {(each.benchmark, each.agent): each for each in run.totals()}
+    for benchmark, agents in by_benchmark.items():
+        tasks = tuple(dict.fromkeys(task for means in agents.values() for task in means))
+        scores = np.array([[means.get(task, np.nan) for task in tasks] for means in agents.values()], np.float32)
+        digest = zlib.crc32("\n".join(sorted(tasks)).encode("utf-8", "surrogatepass"))
+        key = ColumnKey(benchmark, protocols.get(benchmark, ""), _score_name(run, benchmark))
+        about = BoardResult(
+            "",
+            benchmark,
+            0.0,
+            when=run.created_at[:19] + "+00:00" if run.created_at else "",
+            source=str(run.path),
+            run=run.id,
+            commit=commit,
+            data_hash=f"tasks-{digest:08x}",
+        )
+        named = clusters.get(benchmark) or {}
+        own = tuple(named.get(task, task) for task in tasks) if named else ()
+        for i, agent in enumerate(agents):
+            total = costs.get((benchmark, agent))
+            spent = None if total is None else (total.cost_usd / total.attempts, total.seconds / total.attempts)
+            priced = about if spent is None else _priced(about, *spent)
+            yield ItemScores(key, (agent,), tasks, scores[i : i + 1], own, (priced,))
+
+
+def _priced(about: BoardResult, usd: float, seconds: float) -> BoardResult:
+    return BoardResult(**vars(about) | {"cost_usd": usd if usd else None, "seconds": seconds})
+
+
+def _score_name(run: Run, benchmark: str) -> str:
+    return next((trace.attempt_scores[0].name for trace in run.samples(benchmark) if trace.attempt_scores), "")
+
+
+def _of_path(path: Path, remarks: list[str]) -> Iterator[Found]:
+    """The results of a file, or of all files of a folder."""
+    if path.is_file():
+        yield from _of_file(path, remarks)
+        return
+    files = sorted(each for each in path.rglob("*") if each.is_file() and each.name not in _SIDE_FILES)
+    runs = sorted(each.parent for each in path.rglob("run_spec.json") if helm_results.is_helm_run(each.parent))
+    if len(files) > MAX_FILES:
+        raise ConfigError(f"{path} holds {len(files):,} files: give a folder of results, with at most {MAX_FILES:,}")
+    known = [each for each in files if _suffix(each) in (*SUFFIXES, ".eval", RESULT_FILE)]
+    if not known and not runs:
+        raise DataError(f"{path} holds no file of results: {', '.join(SUFFIXES)} or .eval was expected")
+    for folder in runs:
+        spec, stats = _json(folder / "run_spec.json"), _json(folder / "stats.json")
+        yield from helm_results.helm_run_results(spec, stats, str(folder))
+    for each in known:
+        try:
+            yield from _of_file(each, remarks)
+        except DataError as error:
+            remarks.append(f"Left out: {error}.")
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
+    suffix = _suffix(path)
+    if suffix == RESULT_FILE:
+        yield from read_result_file(path)
+        return
+    if suffix == ".eval":
+        yield from inspect_logs.inspect_results(inspect_logs.read_archive(contents(path), str(path)), str(path))
+        return
+    if suffix == ".json":
+        body: Any = _json(path)
+        if not isinstance(body, list):
+            yield from _of_json(body, path)
+            return
+    if suffix not in SUFFIXES:
+        raise ConfigError(
+            f"{path} is no table of votes: give a file {', '.join(SUFFIXES)}, another tool's file of results, or a run"
+        )
+    rows = _rows(path)
+    columns = rows[0].columns
+    if grades.is_grades(columns):
+        graded = grades.graded_answers(rows, path)
+        remarks += graded.remarks
+        yield graded.items
+    elif tables.is_open_llm(columns):
+        yield from tables.open_llm_rows(rows, path)
+    elif tables.is_long(columns):
+        yield from tables.long_rows(rows, path)
+    elif tables.is_item_table(columns):
+        yield from tables.item_rows(rows, path)
+    elif tables.is_wide(columns):
+        yield from tables.wide_rows(rows, path)
+    else:
+        raise DataError(
+            f"{path} holds no results: it has the columns {', '.join(map(str, columns))[:200]}; model, benchmark and score, "
+            "or model and a column for each benchmark, were expected"
+        )
+
+
+def _of_json(body: Any, path: Path) -> Iterator[Found]:
+    where = str(path)
+    try:
+        if lm_eval_results.is_lm_eval(body):
+            yield from lm_eval_results.lm_eval_results(body, where)
+        elif inspect_logs.is_inspect(body):
+            yield from inspect_logs.inspect_results(body, where)
+        elif helm_results.is_helm_table(body):
+            yield from helm_results.helm_table_results(body, where)
+        elif mteb_results.is_mteb(body):
+            meta = path.parent / "model_meta.json"
+            yield from mteb_results.mteb_results(body, path, _json(meta) if meta.is_file() else {})
+        elif code_reports.is_swe_report(body):
+            yield from code_reports.swe_results(body, path)
+        elif code_reports.is_evalplus(body):
+            yield from code_reports.evalplus_results(body, path)
+        elif code_reports.is_bigcode(body):
+            yield from code_reports.bigcode_results(body, where)
+        else:
+            known = "lm-evaluation-harness, Inspect, HELM, MTEB, SWE-bench, EvalPlus or bigcode-evaluation-harness"
+            raise DataError(f"{path} is in no known layout of results: a file of {known} was expected")
+    except (AttributeError, TypeError, KeyError, IndexError, ValueError) as error:
+        raise DataError(
+            f"{path} begins as a file of results and is malformed ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _json(path: Path) -> Any:
+    text = decoded(_raw(path), path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: not JSON (is the file cut short?): {text[:60]!r}") from None
+
+
+def _raw(path: Path) -> bytes:
+    """The file's bytes, unpacked if it is a .gz file; DataError if that gives more than a plain file may have."""
+    raw = contents(path)
+    if path.suffix != ".gz":
+        return raw
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        text = unpacker.decompress(raw, MAX_BYTES)
+    except zlib.error:
+        text = b""
+    if unpacker.unconsumed_tail:
+        raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
+    if not unpacker.eof:
+        raise DataError(f"{path} is no gzip file, or is cut short: fetch it again")
+    return text
+
+
+def _rows(path: Path) -> list[TableRow]:
+    return read_table(path) if path.suffix != ".gz" else parse_table(decoded(_raw(path), path), path, _suffix(path))

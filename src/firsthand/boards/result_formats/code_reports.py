@@ -1,0 +1,109 @@
+"""Reads reports of code benchmarks: SWE-bench's, EvalPlus's, and those of bigcode-evaluation-harness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores
+from firsthand.errors import DataError
+from firsthand.message import Json
+
+SPLITS = {500: "swe_bench_verified", 300: "swe_bench_lite", 2294: "swe_bench"}
+"""The split by its number of instances, where the report does not name it."""
+
+
+def is_swe_report(body: Any) -> bool:
+    """True for a report of SWE-bench's harness."""
+    return isinstance(body, dict) and ("resolved_ids" in body or "resolved_instances" in body)
+
+
+def swe_results(body: Json, path: Path) -> Iterator[BoardResult | ItemScores]:
+    """The share of all instances of the split that were resolved; what was not submitted is not resolved."""
+    resolved = body.get("resolved_ids")
+    submitted = body.get("submitted_ids")
+    total = body.get("total_instances") or (len(submitted) if isinstance(submitted, list) else 0)
+    count = len(resolved) if isinstance(resolved, list) else body.get("resolved_instances")
+    if not isinstance(total, int) or not isinstance(count, int) or not 0 <= count <= total or not total:
+        raise DataError(f"{path}: {count!r} resolved of {total!r} instances: a report with both numbers was expected")
+    model, _, run = path.stem.partition(".")
+    model = str(body.get("model") or body.get("model_name_or_path") or model).replace("__", "/")
+    benchmark = str(body.get("benchmark") or SPLITS.get(total, f"swe_bench_{total}"))
+    cost = body.get("total_cost_usd", body.get("cost_usd"))
+    each = cost / total if isinstance(cost, int | float) and not isinstance(cost, bool) else None
+    base = BoardResult(
+        model=model,
+        benchmark=benchmark,
+        value=count / total,
+        protocol=f"SWE-bench harness, {total} instances",
+        metric="resolved",
+        n=total,
+        cost_usd=each,
+        source=str(path),
+        run=run,
+    )
+    if isinstance(resolved, list) and isinstance(submitted, list) and len(set(submitted)) == total:
+        if stray := set(resolved) - set(submitted):
+            raise DataError(f"{path}: {sorted(stray)[0]!r} is resolved and was not submitted: is the report edited?")
+        tasks = tuple(sorted(map(str, submitted)))
+        scores = np.array([[float(task in set(resolved)) for task in tasks]], np.float32)
+        yield ItemScores(base.key, (model,), tasks, scores, abouts=(base,))
+    else:
+        yield base
+
+
+def is_evalplus(body: Any) -> bool:
+    """True for EvalPlus's `*_eval_results.json`."""
+    return isinstance(body, dict) and isinstance(body.get("eval"), dict) and "hash" in body
+
+
+def evalplus_results(body: Json, path: Path) -> Iterator[ItemScores]:
+    """pass@1 on the base tests and on all tests; of several samples of a task the mean."""
+    model = (
+        path.stem.removesuffix("_eval_results").removesuffix(".eval_results").partition("_temp_")[0].replace("--", "/")
+    )
+    tasks = tuple(sorted(body["eval"]))
+    if not tasks:
+        raise DataError(f"{path}: it evaluates no task: is the file cut short?")
+    name = "mbpp" if tasks[0].startswith("Mbpp") else "humaneval"
+    for benchmark, fields in ((name, ("base_status",)), (f"{name}_plus", ("base_status", "plus_status"))):
+        scores = []
+        for task in tasks:
+            samples = body["eval"][task]
+            samples = samples if isinstance(samples, list) else [samples]
+            if not samples or not all(isinstance(each, dict) and "base_status" in each for each in samples):
+                raise DataError(f"{path}: {task} has no base_status: EvalPlus 0.2 or later was expected")
+            scores.append(sum(all(each.get(key) == "pass" for key in fields) for each in samples) / len(samples))
+        key = ColumnKey(benchmark, "EvalPlus", "pass@1")
+        about = BoardResult(model, *key[:1], 0.0, source=str(path), data_hash=str(body["hash"]))
+        yield ItemScores(key, (model,), tasks, np.array([scores], np.float32), abouts=(about,))
+
+
+def is_bigcode(body: Any) -> bool:
+    """True for metrics of bigcode-evaluation-harness."""
+    return isinstance(body, dict) and isinstance(body.get("config"), dict) and any(
+        isinstance(each, dict) and "pass@1" in each for each in body.values()
+    )  # fmt: skip
+
+
+def bigcode_results(body: Json, where: str) -> Iterator[BoardResult]:
+    """Each task's pass@k, under the temperature and number of samples that the file states."""
+    config = body["config"]
+    for task, metrics in body.items():
+        if task == "config" or not isinstance(metrics, dict):
+            continue
+        for metric, value in metrics.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield BoardResult(
+                    model=str(config.get("model") or ""),
+                    benchmark=task,
+                    value=float(value),
+                    protocol=f"bigcode-evaluation-harness, temperature {config.get('temperature')}, "
+                    f"{config.get('n_samples')} samples",
+                    metric=metric,
+                    source=where,
+                    commit=str(config.get("revision") or ""),
+                )

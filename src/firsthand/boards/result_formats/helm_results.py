@@ -1,0 +1,80 @@
+"""Reads HELM's tables (`groups/*.json`) and its run folders (`run_spec.json` beside `stats.json`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from firsthand.boards.board_results import BoardResult
+from firsthand.errors import DataError
+from firsthand.message import Json
+
+MAIN_METRICS = ("exact_match", "quasi_exact_match", "f1_score", "ndcg_10", "rouge_2", "math_equiv_chain_of_thought")
+"""Metrics that HELM's scenarios are ranked by, in the order in which they are looked for in a run."""
+_OPTION = re.compile(r"(?:^|,)(model|model_deployment)=[^,]*")
+
+
+def is_helm_table(body: Any) -> bool:
+    """True for one of HELM's tables."""
+    return isinstance(body, dict) and isinstance(body.get("header"), list) and isinstance(body.get("rows"), list)
+
+
+def helm_table_results(body: Json, where: str) -> Iterator[BoardResult]:
+    """The cells of a table; columns without a direction, such as counts, are left out."""
+    header = body["header"]
+    for row in body["rows"]:
+        if not isinstance(row, list) or len(row) != len(header):
+            raise DataError(f"{where}: a row of {len(header)} cells was expected: is the file cut short?")
+        model = str(row[0].get("value") or "")
+        for head, cell in zip(header[1:], row[1:], strict=True):
+            if head.get("lower_is_better") is None or cell.get("value") is None:
+                continue
+            name, _, metric = str(head.get("value")).rpartition(" - ")
+            about = head.get("metadata") or {}
+            yield BoardResult(
+                model=model,
+                benchmark=str(about.get("run_group") or name or metric),
+                value=float(cell["value"]),
+                protocol="HELM",
+                metric=str(about.get("metric") or metric),
+                lower_is_better=bool(head["lower_is_better"]),
+                group=str(body.get("title") or ""),
+                source=where,
+                run=",".join(map(str, cell.get("run_spec_names") or ())),
+            )
+
+
+def is_helm_run(folder: Path) -> bool:
+    """True for a folder of one HELM run."""
+    return (folder / "run_spec.json").is_file() and (folder / "stats.json").is_file()
+
+
+def helm_run_results(spec: Json, stats: Any, where: str) -> Iterator[BoardResult]:
+    """The main metric of a run on its test split, without perturbations."""
+    adapter = spec.get("adapter_spec") or {}
+    name = str(spec.get("name") or "")
+    scenario, _, options = name.partition(":")
+    benchmark = f"{scenario}:{_OPTION.sub('', options).strip(',')}".rstrip(":")
+    found = {}
+    for each in stats if isinstance(stats, list) else ():
+        about = each.get("name") or {}
+        if about.get("split") == "test" and not about.get("perturbation") and about.get("name") in MAIN_METRICS:
+            found[about["name"]] = each
+    metric = next((each for each in MAIN_METRICS if each in found), None)
+    if metric is None:
+        raise DataError(f"{where}: its stats hold none of {', '.join(MAIN_METRICS)} on the test split")
+    mean = found[metric].get("mean")
+    if not isinstance(mean, int | float):
+        raise DataError(f"{where}: the mean of {metric} is {mean!r:.40}: a number was expected")
+    yield BoardResult(
+        model=str(adapter.get("model") or ""),
+        benchmark=benchmark,
+        value=float(mean),
+        protocol=f"HELM, {adapter.get('method')}, {adapter.get('max_train_instances')}-shot",
+        metric=metric,
+        n=int(adapter.get("max_eval_instances") or 0),
+        source=where,
+        run=name,
+    )

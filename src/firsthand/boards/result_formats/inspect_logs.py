@@ -1,0 +1,104 @@
+"""Reads logs of Inspect: `.json`, and the `.eval` archives that hold the same in parts."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
+from firsthand.errors import DataError
+from firsthand.message import Json
+
+MAX_MEMBER_BYTES = 256 << 20
+MAX_MEMBERS = 200_000
+_LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
+"""Inspect's verdicts: correct, incorrect, partial, no answer."""
+
+
+def is_inspect(body: Any) -> bool:
+    """True for an Inspect log."""
+    return isinstance(body, dict) and isinstance(body.get("eval"), dict) and "task" in body["eval"]
+
+
+def read_archive(raw: bytes, where: str) -> Json:
+    """The log of an `.eval` archive, its samples included; DataError if it is broken or too large to be one."""
+    with contextlib.suppress(ImportError):
+        import zipfile_zstd  # noqa: F401 - it teaches zipfile zstandard, which Inspect compresses with and installs
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            members = archive.infolist()
+            if len(members) > MAX_MEMBERS or sum(each.file_size for each in members) > 8 * MAX_MEMBER_BYTES:
+                raise DataError(f"{where}: the archive unpacks to more than {8 * MAX_MEMBER_BYTES >> 20} MB: not read")
+            body: Json = json.loads(archive.read("header.json"))
+            body["samples"] = [
+                json.loads(archive.read(each))
+                for each in members
+                if each.filename.startswith("samples/") and each.file_size <= MAX_MEMBER_BYTES
+            ]
+            return body
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, OSError) as error:
+        raise DataError(
+            f"{where} is no readable Inspect log ({error}): install firsthand[inspect], or convert it to JSON "
+            "with `inspect log convert`"
+        ) from None
+
+
+def inspect_results(body: Json, where: str) -> Iterator[BoardResult | ItemScores]:
+    """Each scorer's item scores where the log holds its samples, or else its metrics."""
+    about = body["eval"]
+    if (status := body.get("status")) != "success":
+        raise DataError(f"{where}: the log ended with the status {status!r}: only finished evaluations count")
+    model, task = str(about.get("model") or ""), str(about.get("task") or "").rpartition("/")[2]
+    protocol = f"Inspect, task version {about.get('task_version')}"
+    if arguments := about.get("task_args"):
+        protocol += f", {json.dumps(arguments, sort_keys=True)}"
+    base = BoardResult(
+        model=model,
+        benchmark=task,
+        value=0.0,
+        protocol=protocol,
+        when=utc_of(about.get("created"), where),
+        source=where,
+        run=str(about.get("run_id") or ""),
+        commit=str((about.get("revision") or {}).get("commit") or ""),
+        data_hash=str((about.get("dataset") or {}).get("name") or ""),
+    )
+    scores: dict[str, dict[str, list[float]]] = {}
+    for sample in body.get("samples") or ():
+        for name, score in (sample.get("scores") or {}).items():
+            value = _number(score.get("value") if isinstance(score, dict) else score)
+            if value is not None:
+                scores.setdefault(name, {}).setdefault(str(sample.get("id")), []).append(value)
+    for name, by_task in scores.items():
+        means = np.array([[sum(each) / len(each) for each in by_task.values()]], np.float32)
+        yield ItemScores(ColumnKey(task, protocol, name), (model,), tuple(by_task), means, abouts=(base,))
+    if scores:
+        return
+    results = body.get("results") or {}
+    for each in results.get("scores") or ():
+        metrics = each.get("metrics") or {}
+        error = (metrics.get("stderr") or {}).get("value")
+        for metric, found in metrics.items():
+            if metric == "stderr" or not isinstance(found.get("value"), int | float):
+                continue
+            yield BoardResult(
+                **vars(base)
+                | {
+                    "value": float(found["value"]),
+                    "metric": f"{each.get('name')}/{metric}",
+                    "error": float(error) if isinstance(error, int | float) else None,
+                    "n": int(results.get("completed_samples") or 0),
+                }
+            )
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str):
+        return _LETTERS.get(value)
+    return float(value) if isinstance(value, bool | int | float) and value == value else None

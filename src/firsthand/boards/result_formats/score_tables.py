@@ -1,0 +1,185 @@
+"""Reads tables of scores: one row a score, one row a model, one row an item, or the Open LLM Leaderboard's rows.
+
+The layout is told by the columns: `model`, `benchmark` and `score`; `model` and a column for each benchmark; `question_id`,
+`task_id` or `item` and a column for each model; the Open LLM Leaderboard's own names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firsthand.benchmarks.sources.tables import TableRow
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
+from firsthand.errors import DataError
+
+MODELS = ("model", "Model", "fullname", "model_name", "name")
+ITEMS = ("question_id", "task_id", "item", "item_id", "instance_id")
+OPEN_LLM = {
+    "IFEval": "IFEval",
+    "BBH": "BBH",
+    "MATH Lvl 5": "MATH lvl 5",
+    "GPQA": "GPQA",
+    "MUSR": "MuSR",
+    "MMLU-PRO": "MMLU-Pro",
+}
+ABOUT = {
+    "category", "date", "when", "creation_date", "ci", "licence", "license", "type", "revision", "sha", "organisation",
+    "organization", "url", "precision", "architecture", "params", "tokens", "cluster",
+}  # fmt: skip
+"""Columns of a table of models or items that are no scores."""
+_MISSING = ("", "na", "n/a", "nan", "none", "null", "-", "—")
+
+
+def open_llm_rows(rows: list[TableRow], path: Path) -> Iterator[BoardResult]:
+    """The normalised scores of the Open LLM Leaderboard v2, which are percents."""
+    name = next(each for each in ("fullname", "Model", "model") if each in rows[0].columns)
+    for row in rows:
+        for column, benchmark in OPEN_LLM.items():
+            value = number_in(row, column)
+            if value is None:
+                continue
+            if not 0 <= value <= 100:
+                raise DataError(f"{row.where}: {column} is {value:g}: the board's rows hold percents from 0 to 100")
+            yield BoardResult(
+                model=str(row.columns[name]),
+                benchmark=benchmark,
+                value=value / 100,
+                protocol="Open LLM Leaderboard v2, normalised",
+                when=utc_of(row.columns.get("Submission Date") or row.columns.get("date"), row.where),
+                source=str(path),
+                commit=str(row.columns.get("Model sha") or ""),
+            )
+
+
+def is_open_llm(columns: Mapping[str, Any]) -> bool:
+    """True for rows of the Open LLM Leaderboard v2."""
+    return set(OPEN_LLM) <= set(columns) and any(each in columns for each in ("fullname", "Model", "model"))
+
+
+def is_long(columns: Mapping[str, Any]) -> bool:
+    """True for a table with a score in each row."""
+    return {"model", "benchmark"} <= set(columns) and ("score" in columns or "value" in columns)
+
+
+def long_rows(rows: list[TableRow], path: Path) -> Iterator[BoardResult]:
+    """One result a row; the columns protocol, metric, n, error, date, cost_usd, run, commit and data_hash are read too."""
+    score = "score" if "score" in rows[0].columns else "value"
+    for row in rows:
+        value = number_in(row, score)
+        if value is None:
+            continue
+        text = {name: str(row.columns.get(name) or "") for name in ("protocol", "metric", "run", "commit", "data_hash")}
+        n = number_in(row, "n") or 0
+        if n < 0 or n != int(n):
+            raise DataError(f"{row.where}: n is {n:g}: give the number of items, or leave it empty")
+        lower = str(row.columns.get("lower_is_better") or "").casefold()
+        yield BoardResult(
+            model=str(row.columns["model"] or ""),
+            benchmark=str(row.columns["benchmark"] or ""),
+            value=value,
+            error=number_in(row, "error"),
+            n=int(n),
+            lower_is_better=lower in ("1", "true", "yes"),
+            group=str(row.columns.get("category") or row.columns.get("type") or ""),
+            cost_usd=number_in(row, "cost_usd"),
+            when=utc_of(row.columns.get("date") or row.columns.get("when"), row.where),
+            source=row.where,
+            protocol=text["protocol"],
+            metric=text["metric"],
+            run=text["run"],
+            commit=text["commit"],
+            data_hash=text["data_hash"],
+        )
+
+
+def is_item_table(columns: Mapping[str, Any]) -> bool:
+    """True for a table with an item in each row and a model in each further column."""
+    return next(iter(columns), "") in ITEMS and "model" not in columns and len(columns) > 1
+
+
+def item_rows(rows: list[TableRow], path: Path) -> Iterator[ItemScores]:
+    """The scores of all models on each item; a negative score means that the model gave no answer, and counts as 0."""
+    columns = list(rows[0].columns)
+    models = [name for name in columns[1:] if name.casefold() not in ABOUT]
+    if not models:
+        raise DataError(f"{path} has no column of a model: it has {', '.join(columns)[:200]}")
+    scores = np.full((len(models), len(rows)), np.nan, np.float32)
+    for place, row in enumerate(rows):
+        for i, name in enumerate(models):
+            value = number_in(row, name)
+            if value is not None:
+                scores[i, place] = max(value, 0.0) if value == -1 else value
+    if (low := float(np.nanmin(scores))) < 0:
+        raise DataError(f"{path} has the score {low:g}: item scores are 0 or more, or -1 for no answer")
+    tasks = tuple(str(row.columns[columns[0]]) for row in rows)
+    if len(set(tasks)) < len(tasks):
+        twice = next(task for task in tasks if tasks.count(task) > 1)
+        raise DataError(f"{path} has the item {twice!r} more than once: give each item one row")
+    stem = path.name.partition(".")[0]
+    key = ColumnKey(stem.removesuffix("_item_results"), "", "")
+    about = BoardResult("", key.benchmark, 0.0, source=str(path))
+    clusters = tuple(str(row.columns["cluster"]) for row in rows) if "cluster" in columns else ()
+    yield ItemScores(key, tuple(models), tasks, scores, clusters, (about,) * len(models))
+
+
+def is_wide(columns: Mapping[str, Any]) -> bool:
+    """True for a table with a model in each row."""
+    return any(name in columns for name in MODELS)
+
+
+def wide_rows(rows: list[TableRow], path: Path) -> Iterator[BoardResult]:
+    """A result for each cell under a heading whose cells are all numbers or empty; `date` dates the row."""
+    columns = rows[0].columns
+    name = next(each for each in MODELS if each in columns)
+    scores = [
+        each
+        for each in columns
+        if each not in MODELS and each.casefold() not in ABOUT and all(_is_score(row, each) for row in rows)
+    ]
+    if not scores:
+        raise DataError(f"{path} has no column of numbers beside {name!r}: a column for each benchmark was expected")
+    for row in rows:
+        for column in scores:
+            value = number_in(row, column)
+            if value is not None:
+                yield BoardResult(
+                    model=str(row.columns[name] or ""),
+                    benchmark=column,
+                    value=value,
+                    when=_date(row),
+                    source=row.where,
+                )
+
+
+def _date(row: TableRow) -> str:
+    return utc_of(row.columns.get("date") or row.columns.get("when"), row.where)
+
+
+def _is_score(row: TableRow, column: str) -> bool:
+    try:
+        number_in(row, column)
+    except DataError:
+        return False
+    return True
+
+
+def number_in(row: TableRow, column: str) -> float | None:
+    """The number in a cell, a percent sign left out; None for an empty one."""
+    cell = row.columns.get(column)
+    if cell is None or (isinstance(cell, str) and cell.strip().casefold() in _MISSING):
+        return None
+    try:
+        if isinstance(cell, bool):
+            raise ValueError
+        text = cell.strip() if isinstance(cell, str) else cell
+        value = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{row.where}: {column} is {cell!r:.60}: a number was expected, or nothing for a missing score")
+    return value

@@ -1,0 +1,125 @@
+"""Prints the boards of results: their tables, the origin of each number, and the climb by date."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firsthand.errors import ConfigError
+from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
+from firsthand.system.terminal import console, print_table
+
+if TYPE_CHECKING:
+    from firsthand.boards.make_board import MadeBoard
+
+MOST_PARTS = 8
+"""Columns beside the score that the terminal shows; files have all."""
+MOST_MISSING = 12
+LOOK_S = 1.0
+"""Seconds between two looks at a run that is under way."""
+
+
+def print_board(board: MadeBoard) -> None:
+    """Print each table of the board, the models without a rank, and the remarks."""
+    from firsthand.boards.board_export import interval_text, part_names, part_text, rank_text, score_text
+
+    level = f"{board.confidence:.0%}"
+    out = console()
+    for section in board.sections:
+        names = part_names(section)
+        shown = names if len(names) <= MOST_PARTS else []
+        name = board.spec.title or (board.spec.name if board.spec.rule != "each" else "")
+        title = ": ".join(each for each in (name, section.title) if each)
+        print_table(
+            title,
+            ["rank", "model", section.score, f"{level} CI", *shown],
+            [
+                [
+                    rank_text(line),
+                    line.model,
+                    score_text(line.score),
+                    interval_text(line),
+                    *(part_text(name, line.parts[name]) if name in line.parts else "-" for name in shown),
+                ]
+                for line in section.lines
+            ],
+            right=("rank", section.score, *shown),
+        )
+        if section.unranked:
+            out.print("Not ranked, because results are missing (nothing is put in their place):", markup=False)
+            for each in section.unranked[:MOST_MISSING]:
+                few = ", ".join(each.missing[:4]) + (
+                    f" and {len(each.missing) - 4} more" if len(each.missing) > 4 else ""
+                )
+                out.print(f"  {each.model} lacks {few}", soft_wrap=True, markup=False)
+            if left := len(section.unranked) - MOST_MISSING:
+                out.print(f"  and {count_of(left, 'more model')}" if left > 0 else "", markup=False)
+        if len(names) > MOST_PARTS:
+            out.print(f"{len(names)} columns are not shown: --export board.html or .csv has them.", markup=False)
+    remarks = [f"Ranks hold together at {level} in each table: models that share a rank cannot be told apart."]
+    out.print("\n".join([*remarks, *board.remarks]), soft_wrap=True, markup=False)
+
+
+def print_origins(board: MadeBoard) -> None:
+    """Print where each number of the board comes from."""
+    from firsthand.boards.board_export import score_text
+
+    rows = []
+    for section in board.sections:
+        cells = [(each.model, each.cells) for each in section.lines] + [
+            (each.model, each.cells) for each in section.unranked
+        ]
+        for model, results in cells:
+            for name, result in results.items():
+                origin = result.run or result.source
+                told = "verified" if result.verified else "reported"
+                about = [model, name, score_text(result.value), told, result.protocol or "not stated", origin]
+                rows.append([*about, result.commit[:12], result.data_hash])
+    print_table("origins", ["model", "benchmark", "value", "status", "protocol", "run or file", "commit", "data"], rows)
+
+
+def print_climbs(board: MadeBoard, path: Path | None) -> None:
+    """Print the steps of the best score by date, and plot them if a path is given; only a board of one table is plotted."""
+    from firsthand.boards.climb import climb_svg, climbs
+
+    found = climbs(board)
+    for climb in found:
+        rows = [[each.when[:10], each.model, f"{each.score:.4g}", f"{each.gain:+.4g}"] for each in climb.steps]
+        print_table(
+            f"climb: {climb.title}", ["date", "model", "best score", "gain"], rows, right=("best score", "gain")
+        )
+        if climb.undated:
+            console().print(f"{count_of(climb.undated, 'model')} without a date left out.", markup=False)
+    if path is None:
+        return
+    if path.suffix != ".svg":
+        raise ConfigError(f"climb is {str(path)!r}: give a file name that ends in .svg")
+    if len(found) > 1:
+        raise ConfigError(f"the board has {len(found)} tables: plot one, by a definition that lists one benchmark")
+    try:
+        path.write_text(climb_svg(found[0]), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def follow(sources: tuple[str, ...], make: Callable[[], MadeBoard]) -> None:
+    """Print the board, and again whenever a run among the sources has grown, until none is running."""
+    from firsthand.runs import store
+
+    runs = [each for each in sources if not Path(each).exists() or (Path(each) / "run.sqlite").exists()]
+    seen: list[tuple[int, str]] = []
+    while True:
+        now = []
+        for each in runs:
+            with store.open_run(each, data_home()) as run:
+                info = run.info
+                now.append((info.num_traces, info.status))
+        if now != seen or not runs:
+            print_board(make())
+        seen = now
+        if not any(status == "running" for _, status in now):
+            return
+        time.sleep(LOOK_S)

@@ -1,0 +1,177 @@
+"""Prints the board of a file of votes, or of an arena's run: ratings, intervals, and ranks that models share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.system.plurals import count_of
+from firsthand.system.terminal import console, print_as_json, print_table
+
+if TYPE_CHECKING:
+    from firsthand.arena.rank_intervals import RatedModel
+    from firsthand.arena.ratings import Method, Ratings
+    from firsthand.arena.vote_files import VoteFile
+
+
+def print_votes(
+    source: str,
+    votes: VoteFile,
+    *,
+    method: Method,
+    anchor: str,
+    confidence: float,
+    level: str,
+    json: bool,
+    checks: bool = False,
+    cap: int = 0,
+    stuffing: str = "",
+) -> None:
+    """Rate the votes and print the board; `source` is their file or run, `level` the confidence as it was written."""
+    if stuffing:
+        _print_stuffing(votes, stuffing, cap)
+        return
+    if checks:
+        votes = _checked(votes, cap, json)
+    from firsthand.arena.connectivity import comparable_groups
+    from firsthand.arena.rank_intervals import ranked
+    from firsthand.arena.ratings import CENTRE, rate
+
+    named, at = _anchor(anchor, CENTRE)
+    groups = comparable_groups(votes.battles)
+    battles = votes.battles if len(groups) == 1 else votes.battles.only(groups[0])
+    if len(groups[0]) < 2:
+        raise ConfigError(
+            f"no two models of {source} can be compared: each has only won or only lost against the others; "
+            "more battles are needed"
+        )
+    ratings = rate(battles, method)
+    rows = ranked(ratings, confidence=confidence, anchor=named, at=at)
+    unrated = [name for group in groups[1:] for name in group]
+    if json:
+        print_as_json(_as_json(votes, ratings, rows, unrated))
+        return
+    _print(source, level, votes, ratings, rows, unrated)
+
+
+def _checked(votes: VoteFile, cap: int, json: bool) -> VoteFile:
+    """The votes without those of suspect voters, who are named."""
+    from firsthand.arena.vote_checks import checked_votes, suspect_voters
+
+    suspects = suspect_voters(votes.battles)
+    kept = checked_votes(votes.battles, cap=cap)
+    if not json:
+        rows = [
+            [
+                f"voter {each.voter + 1}",
+                each.model,
+                str(each.battles),
+                f"{each.won:g}",
+                f"{each.expected:.1f}",
+                f"{each.p_value:.2g}",
+            ]
+            for each in suspects
+        ]
+        if rows:
+            right = ("battles", "won", "expected", "p corrected")
+            print_table("voters who favour a model beyond chance", ["voter", "model", *right], rows, right=right)
+        left = count_of(len(votes.battles) - len(kept), "vote", ",")
+        told = f"{left} left out by the checks ({count_of(len(suspects), 'finding')})."
+        console().print(told, markup=False)
+    return replace(votes, battles=kept)
+
+
+def _print_stuffing(votes: VoteFile, target: str, cap: int) -> None:
+    from firsthand.arena.vote_stuffing import StuffingAttack, forged_votes_needed
+
+    attack = StuffingAttack(target)
+    rows = []
+    for label, checks in (("no checks", False), ("checks", True)):
+        needed = forged_votes_needed(votes.battles, attack, checks=checks, cap=cap)
+        rows.append([label, f"more than {attack.most:,}" if needed is None else f"{needed:,}"])
+    print_table(f"forged votes that move {target} up a rank", ["ratings", "votes"], rows, right=("votes",))
+    console().print(
+        f"The attacker recognises answers with {attack.accuracy:.0%}, casts {attack.votes_per_account} votes an account, "
+        "and votes honestly where the model is not seen.",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _anchor(text: str, centre: float) -> tuple[str | None, float]:
+    if not text:
+        return None, centre
+    name, equals, value = text.rpartition("=")
+    try:
+        return (name, float(value)) if equals else (text, centre)
+    except ValueError:
+        raise ConfigError(f"anchor is {text!r}: write MODEL=RATING, such as gpt-4=1200") from None
+
+
+def _as_json(votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated: list[str]) -> Json:
+    return {
+        "method": ratings.method,
+        "models": [vars(row) for row in rows],
+        "unrated": unrated,
+        "battles": len(votes.battles),
+        "duplicates": votes.duplicates,
+        "filtered": votes.filtered,
+        "void": votes.void,
+        "ties_parameter": ratings.ties,
+        "covariates": {
+            name: {"coefficient": value, "error": error} for name, (value, error) in ratings.covariates.items()
+        },
+    }
+
+
+def _print(
+    source: str, level: str, votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated: list[str]
+) -> None:
+    from firsthand.arena.vote_files import voter_shares
+
+    battles = votes.battles
+    won = battles.wins.sum(1)
+    share = {name: won[i] / max(int(battles.games[i]), 1) for i, name in enumerate(battles.models)}
+    print_table(
+        f"{Path(source).name}: {count_of(len(battles), 'battle', ',')}, {ratings.method}",
+        ["rank", "model", "rating", f"{level} CI", "battles", "win rate"],
+        [
+            [
+                str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}-{row.rank_high}",
+                row.model,
+                f"{row.rating:.0f}",
+                f"[{row.low:.0f}, {row.high:.0f}]",
+                f"{row.games:,}",
+                f"{share[row.model]:.2f}",
+            ]
+            for row in rows
+        ],
+        right=("rank", "rating", "battles", "win rate"),
+    )
+    remarks = [f"Ranks hold together at {level}: models that share a rank cannot be told apart."]
+    if ratings.covariates:
+        effects = ", ".join(f"{name} {value:+.3f} ± {error:.3f}" for name, (value, error) in ratings.covariates.items())
+        remarks.append(f"Held equal (log-odds per standard deviation, ± standard error): {effects}.")
+    if unrated:
+        remarks.append(
+            f"Not rated, because no chain of wins leads both to and from the others: {', '.join(sorted(unrated))}."
+        )
+    if votes.duplicates:
+        remarks.append(f"{count_of(votes.duplicates, 'repeated row', ',')} counted once.")
+    if votes.void:
+        remarks.append(f"{count_of(votes.void, 'vote')} not counted, because an answer named its model.")
+    if votes.filtered:
+        remarks.append(f"{count_of(votes.filtered, 'row', ',')} left out by --where.")
+    shares = voter_shares(battles)
+    if ratings.clustered_by:
+        remarks.append(f"Intervals are clustered by {' and '.join(ratings.clustered_by)}.")
+    if len(shares) > 1 and "voter" not in ratings.clustered_by:
+        remarks.append(
+            f"{count_of(len(shares), 'voter')} are too few to cluster by: the intervals hold for these people."
+        )
+    if len(shares) > 1 and (most := max(shares.values())) > len(battles) / 3:
+        remarks.append(f"One voter cast {most / len(battles):.0%} of the votes: the intervals rest on few people.")
+    console().print("\n".join(remarks), soft_wrap=True, markup=False)

@@ -1,0 +1,83 @@
+"""The texts of a corpus folder, in pieces that memory holds: plain files, .jsonl with a field `text`, and both as .gz."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from firsthand.errors import ConfigError, DataError
+
+PIECE_BYTES = 16 << 20
+OVERLAP_BYTES = 4096
+"""Bytes of a piece that the next one begins with, so that no n-gram is cut."""
+FIELDS = ("text", "content", "prompt", "completion", "question", "answer")
+_BINARY = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".gif",
+    ".pdf",
+    ".zip",
+    ".npy",
+    ".npz",
+    ".parquet",
+    ".bin",
+    ".gguf",
+    ".safetensors",
+    ".pyc",
+}
+
+
+def corpus_files(folder: Path) -> list[Path]:
+    """The files of a corpus, sorted; ConfigError if there are none. Images, archives and model files are left out."""
+    if not folder.exists():
+        raise ConfigError(f"no corpus {str(folder)!r}: give a folder of texts, or one file")
+    files = [folder] if folder.is_file() else sorted(each for each in folder.rglob("*") if each.is_file())
+    kept = [each for each in files if each.suffix.casefold() not in _BINARY]
+    if not kept:
+        raise ConfigError(f"{folder} holds no text: give a folder with text or .jsonl files")
+    return kept
+
+
+def pieces(path: Path) -> Iterator[bytes]:
+    """The text of a file, as UTF-8, piece by piece; pieces overlap."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            if ".jsonl" in path.suffixes:
+                yield from _joined(_of_lines(file, path))
+                return
+            before = b""
+            while piece := file.read(PIECE_BYTES):
+                yield before + piece
+                before = piece[-OVERLAP_BYTES:]
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _of_lines(file: object, path: Path) -> Iterator[bytes]:
+    for number, line in enumerate(file, 1):  # type: ignore[var-annotated, arg-type]
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise DataError(f"{path}, line {number}: not JSON: is the file cut short?") from None
+        texts = [row] if isinstance(row, str) else [row[name] for name in FIELDS if isinstance(row.get(name), str)]
+        yield "\n".join(texts).encode("utf-8", "replace")
+
+
+def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Documents in pieces of about PIECE_BYTES; no n-gram runs from one document into the next."""
+    held: list[bytes] = []
+    size = 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= PIECE_BYTES:
+            yield b"\n".join(held)
+            held, size = [], 0
+    if held:
+        yield b"\n".join(held)

@@ -1,0 +1,207 @@
+"""Overlap of a benchmark's items with a corpus by word n-grams, by a scan of the corpus or by a Bloom index of it.
+
+An item is flagged if eight of its 13-grams stand in the corpus, or half of them where it has fewer than sixteen (Brown et
+al., 2020, used one 13-gram; a share alone misses items in the middle of other text). Items of 8 to 12 words are compared by
+8-grams; shorter ones are counted as too short, never as clean.
+"""
+
+# B bytes, G n-grams
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firsthand.contamination.corpus_texts import corpus_files, pieces
+from firsthand.contamination.leak_evidence import Evidence
+from firsthand.contamination.text_twins import task_text
+from firsthand.errors import ConfigError, DataError
+from firsthand.kernels.search.gram_hashes import bloom_add, bloom_has, gram_hashes
+from firsthand.system.plurals import count_of
+from firsthand.task import Task
+
+Hashes = NDArray[np.uint64]
+LONG, SHORT = 13, 8
+HITS = 8
+SHARE = 0.5
+PROBES = 7
+BITS = 16
+"""Bits of the Bloom index for each n-gram: with seven probes about 0.1 % of foreign n-grams are found too."""
+VERSION = 1
+ASKS = "Do the items' word n-grams stand in the corpus?"
+LIMITS = "Finds the items' own words only: translations, paraphrases and items with other numbers are not seen."
+
+
+@dataclass(frozen=True)
+class FoundItem:
+    """An item with n-grams in the corpus."""
+
+    task_id: str
+    hits: int
+    grams: int
+    where: str = ""
+    """The file that holds most of them; empty for an index."""
+
+    @property
+    def flagged(self) -> bool:
+        """True if enough of its n-grams stand in the corpus."""
+        return self.hits >= HITS or self.hits >= SHARE * self.grams
+
+
+def hashes_of(text: bytes, n: int) -> tuple[Hashes, NDArray[np.int64]]:
+    """Shapes (G): the hash of each n-gram of words, and the byte after its end."""
+    data = np.frombuffer(text, np.uint8)
+    room = len(data) // 2 + 2
+    hashes, ends = np.empty(room, np.uint64), np.empty(room, np.int64)
+    count = int(gram_hashes(data, n, hashes, ends, np.zeros(n, np.uint64)))
+    return hashes[:count], ends[:count]
+
+
+def item_grams(tasks: Sequence[Task]) -> tuple[dict[str, tuple[int, Hashes]], list[str]]:
+    """Task id -> (n, its distinct hashes), and the ids of tasks that are too short."""
+    found: dict[str, tuple[int, Hashes]] = {}
+    short = []
+    for task in tasks:
+        text = task_text(task).encode("utf-8", "replace")
+        for n in (LONG, SHORT):
+            hashes, _ = hashes_of(text, n)
+            if len(hashes):
+                found[task.id] = n, np.unique(hashes)
+                break
+        else:
+            short.append(task.id)
+    return found, short
+
+
+def scan_corpus(tasks: Sequence[Task], corpus: Path) -> tuple[list[FoundItem], list[str], int]:
+    """The items with n-grams in the corpus, the ids that are too short, and the bytes read."""
+    grams, short = item_grams(tasks)
+    owned = {n: [(id, own) for id, (m, own) in grams.items() if m == n] for n in (LONG, SHORT)}
+    wanted = {n: np.unique(np.concatenate([own for _, own in each])) for n, each in owned.items() if each}
+    seen = {n: np.zeros(len(all_), bool) for n, all_ in wanted.items()}
+    per_file: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    read = 0
+    for path in corpus_files(corpus):
+        here = {n: np.zeros(len(all_), bool) for n, all_ in wanted.items()}
+        for piece in pieces(path):
+            read += len(piece)
+            for n, sought in wanted.items():
+                hashes, _ = hashes_of(piece, n)
+                places = np.minimum(np.searchsorted(sought, hashes), len(sought) - 1)
+                here[n][places[sought[places] == hashes]] = True
+        if any(each.any() for each in here.values()):
+            per_file[str(path)] = here
+            for n in wanted:
+                seen[n] |= here[n]
+    found = []
+    for n, each in owned.items():
+        for id, own in each:
+            places = np.searchsorted(wanted[n], own)
+            hits = int(seen[n][places].sum())
+            if hits:
+                best = max(per_file, key=lambda path: int(per_file[path][n][places].sum()))
+                found.append(FoundItem(id, hits, len(own), best))
+    return found, short, read
+
+
+class CorpusIndex:
+    """A Bloom filter of a corpus's n-grams, kept in a folder and memory-mapped."""
+
+    def __init__(self, folder: Path):
+        try:
+            about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            self.bits = np.load(folder / "bits.npy", mmap_mode="r")
+            self.grams, self.source, self.read = int(about["grams"]), str(about["source"]), int(about["bytes"])
+            version = about["version"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{folder} is no index of a corpus, or is damaged: {error}; build it again") from None
+        if (
+            version != VERSION
+            or self.bits.dtype != np.uint64
+            or len(self.bits) & (len(self.bits) - 1)
+            or not len(self.bits)
+        ):
+            raise DataError(f"{folder} is an index of version {version}, and {VERSION} is read: build it again")
+
+    @staticmethod
+    def build(corpus: Path, folder: Path) -> CorpusIndex:
+        """Index a corpus in a new folder; ConfigError if the folder holds something already."""
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty: give a new folder for the index")
+        files = corpus_files(corpus)
+        size = sum(path.stat().st_size * (4 if path.suffix == ".gz" else 1) for path in files)
+        words = 1 << max(
+            10, int(np.ceil(np.log2(max(1, size * 2 * BITS // (6 * 64)))))
+        )  # six bytes a word, two n-grams a word
+        bits = np.zeros(words, np.uint64)
+        grams = read = 0
+        for piece in _pieces(files):
+            read += len(piece)
+            for n in (LONG, SHORT):
+                hashes, _ = hashes_of(piece, n)
+                bloom_add(hashes, bits, PROBES)
+                grams += len(hashes)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "bits.npy", bits)
+        about = {"version": VERSION, "grams": grams, "source": str(corpus), "bytes": read}
+        (folder / "index.json").write_text(json.dumps(about), encoding="utf-8")
+        return CorpusIndex(folder)
+
+    @property
+    def false_rate(self) -> float:
+        """The share of n-grams that are not in the corpus and are found all the same."""
+        sample = np.ascontiguousarray(self.bits[:: max(1, len(self.bits) // 4096)])
+        full = float(np.unpackbits(sample.view(np.uint8)).mean())
+        return full**PROBES
+
+    def look_up(self, tasks: Sequence[Task]) -> tuple[list[FoundItem], list[str]]:
+        """The items with n-grams in the corpus, and the ids that are too short."""
+        grams, short = item_grams(tasks)
+        found = []
+        for id, (_, own) in grams.items():
+            here = np.zeros(len(own), bool)
+            bloom_has(own, self.bits, PROBES, here)
+            if here.any():
+                found.append(FoundItem(id, int(here.sum()), len(own)))
+        return found, short
+
+
+def _pieces(files: Sequence[Path]) -> Iterator[bytes]:
+    for path in files:
+        yield from pieces(path)
+
+
+def overlap_evidence(tasks: Sequence[Task], *, corpus: Path | None = None, index: Path | None = None) -> Evidence:
+    """The overlap with a corpus, or with an index of one."""
+    if index is not None:
+        opened = CorpusIndex(index)
+        found, short = opened.look_up(tasks)
+        read, source = (
+            opened.read,
+            f"an index of {opened.source}; {opened.false_rate:.1e} of foreign n-grams are found too",
+        )
+    elif corpus is not None:
+        found, short, read = scan_corpus(tasks, corpus)
+        source = str(corpus)
+    else:
+        return Evidence("n-grams", ASKS, detail="not run: no corpus was given (--corpus DIR)", limits=LIMITS)
+    flagged = sorted((each for each in found if each.flagged), key=lambda each: -each.hits)
+    told = f"{len(flagged)} of {count_of(len(tasks), 'item', ',')} in {read / 1e6:,.1f} MB ({source})"
+    if flagged:
+        first = flagged[0]
+        told += f"; {first.task_id} has {first.hits} of {first.grams} n-grams there" + (
+            f", in {first.where}" if first.where else ""
+        )
+    if some := len(found) - len(flagged):
+        told += f"; {count_of(some, 'item')} with fewer n-grams than count"
+    if short:
+        told += f"; {count_of(len(short), 'item')} too short to compare"
+    share = len(flagged) / max(1, len(tasks) - len(short))
+    return Evidence(
+        "n-grams", ASKS, share, None, len(tasks) - len(short), told, tuple(each.task_id for each in flagged), LIMITS
+    )

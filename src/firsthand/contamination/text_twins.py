@@ -1,0 +1,91 @@
+"""Fresh twins of tasks: the same text with other numbers, or other names, that no training set holds.
+
+A model that never saw an item finds its twin as likely; one that learned it does not. Numbers and names are drawn from the
+other items of the benchmark, so that twins are of one kind with their items, and from a list where it has too few. A number
+keeps its digits' count; a name is replaced everywhere in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from firsthand.loop.concurrency import derive_seed
+from firsthand.task import Task
+
+FEWEST = 4
+"""Numbers or names of the benchmark below which they come from a list."""
+_NUMBER = re.compile(r"\d+")
+_NAMES = (
+    ("Ada", "Ben", "Clara", "Daniel", "Emma", "Frank", "Grace", "Henry", "Irene", "Jack", "Karen", "Leo", "Maria", "Noah",
+     "Olivia", "Peter", "Rosa", "Sam", "Tina", "Victor", "James", "John", "Mary", "Robert", "Linda", "Michael", "Sarah",
+     "David", "Anna", "Tom", "Jane", "Mark", "Lucy", "Paul", "Laura", "Natalia", "Weng", "Betty", "Julie", "Alexis"),
+    ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+    ("January", "February", "March", "April", "June", "July", "August", "September", "October", "November", "December"),
+    ("apples", "books", "coins", "stamps", "pens", "shells", "marbles", "cards", "eggs", "cookies", "flowers", "stickers"),
+)  # fmt: skip
+_KIND = {name: kind for kind in _NAMES for name in kind}
+_WORD = re.compile(r"\b(" + "|".join(_KIND) + r")\b")
+
+
+@dataclass(frozen=True)
+class TwinWords:
+    """The numbers and names that twins are made of."""
+
+    numbers: Mapping[int, tuple[str, ...]]
+    """Digits -> the distinct numbers of so many digits in the benchmark."""
+    names: frozenset[str]
+
+    @staticmethod
+    def of(texts: Sequence[str]) -> TwinWords:
+        """The numbers and names in some texts."""
+        numbers: dict[int, set[str]] = {}
+        for text in texts:
+            for found in _NUMBER.findall(text):
+                numbers.setdefault(len(found), set()).add(found)
+        names = frozenset(word for text in texts for word in _WORD.findall(text))
+        return TwinWords({size: tuple(sorted(each)) for size, each in numbers.items()}, names)
+
+    def number(self, old: str, rng: Random) -> str:
+        """Another number of as many digits."""
+        others = [each for each in self.numbers.get(len(old), ()) if each != old]
+        if len(others) >= FEWEST:
+            return rng.choice(others)
+        first = "0" if old[0] == "0" and len(old) > 1 else rng.choice("123456789")
+        return first + "".join(rng.choice("0123456789") for _ in old[1:])
+
+    def name(self, old: str, taken: Collection[str], rng: Random) -> str:
+        """Another name of the same kind; itself if all are taken."""
+        kind = [each for each in _KIND[old] if each != old and each not in taken]
+        own = [each for each in kind if each in self.names]
+        return rng.choice(own if len(own) >= FEWEST else kind or [old])
+
+
+def twin_text(text: str, words: TwinWords, rng: Random) -> str | None:
+    """The text with other numbers and names; None if it holds none, so that it has no twin."""
+    present = set(_WORD.findall(text))
+    for _ in range(8):
+        chosen: dict[str, str] = {}
+        for name in sorted(present):
+            chosen[name] = words.name(name, present | set(chosen.values()), rng)
+        numbered = _NUMBER.sub(lambda found: words.number(found.group(), rng), text)
+        twin = _WORD.sub(lambda found, new=chosen: new[found.group()], numbered)  # type: ignore[misc]
+        if twin != text:
+            return twin
+    return None
+
+
+def twins_of(tasks: Sequence[Task], seed: int) -> dict[str, str]:
+    """Task id -> the text of its twin, of the tasks that have one."""
+    words = TwinWords.of([task_text(task) for task in tasks])
+    found = {task.id: twin_text(task_text(task), words, Random(derive_seed("twin", seed, task.id))) for task in tasks}
+    return {id: text for id, text in found.items() if text is not None}
+
+
+def task_text(task: Task) -> str:
+    """The text that a training set would hold: the prompt, its choices, and the reference answer where there is one."""
+    answer = task.secret.get("solution") or task.secret.get("answer")
+    parts = [task.question, str(answer)] if isinstance(answer, str) and answer else [task.question]
+    return "\n".join(parts)

@@ -1,0 +1,1 @@
+"""Perturbations of a benchmark's prompts, and the metrics that compare a model's answers to them (HELM)."""

@@ -1,0 +1,161 @@
+"""HELM's seven metrics as figures of a benchmark with perturbed copies.
+
+Accuracy is the first score of the originals. Robustness and fairness are the mean over items of the worst of the original
+and its copies of that kind. Calibration needs the log-probs of choices. Bias and toxicity are counts over answers.
+Efficiency is tokens and seconds as measured.
+"""
+
+# T items, D draws, G groups
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firsthand.benchmark import Benchmark, Figure
+from firsthand.perturbations.answer_harms import (
+    GENDER,
+    PROFESSIONS,
+    association,
+    group_counts,
+    is_toxic,
+    representation,
+)
+from firsthand.perturbations.perturbed_benchmark import FAIRNESS, MARK, PERTURBATIONS, ROBUSTNESS, perturbed
+from firsthand.scorers.choice import chosen_letter, logprobs
+from firsthand.stats.confidence_formulas import brier_score, expected_calibration_error, selective_accuracy
+from firsthand.stats.figures import slow_figure
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+Floats = NDArray[np.float64]
+CONFIDENCE = "choice_confidence"
+
+
+def with_helm_metrics(
+    benchmark: Benchmark, names: Sequence[str] = tuple(PERTURBATIONS), *, seed: int = 0, items: int | None = None
+) -> Benchmark:
+    """The benchmark with perturbed copies and the figures of the seven metrics."""
+    made = perturbed(benchmark, names, seed=seed, items=items)
+    return replace(
+        made,
+        name=f"{benchmark.name}-helm",
+        scorers=(*made.scorers, choice_confidence),
+        figures=lambda traces: helm_figures(traces, names),
+    )
+
+
+def choice_confidence(task: Task, trace: Trace) -> tuple[Score, ...]:
+    """The probability of the chosen answer among the choices, from their log-probs; none where there are none."""
+    found = logprobs(task, trace) if task.choices else None
+    chosen = chosen_letter(trace.answer or "", task) if found else None
+    if not found or chosen is None:
+        return ()
+    shares = np.exp(np.array(found) - max(found))
+    return (Score(CONFIDENCE, float(shares[chosen] / shares.sum())),)
+
+
+def helm_figures(traces: Sequence[Trace], names: Sequence[str] = tuple(PERTURBATIONS)) -> list[Figure]:
+    """The seven metrics of one agent's attempts; those that nothing is known of are left out."""
+    by_item: dict[str, dict[str, list[Trace]]] = {}
+    for trace in traces:
+        item, mark, name = trace.task_id.rpartition(MARK)
+        origin, perturbation = (item, name) if mark and name in PERTURBATIONS else (trace.task_id, "")
+        by_item.setdefault(origin, {}).setdefault(perturbation, []).append(trace)
+    items = {origin: each for origin, each in by_item.items() if "" in each}
+    metric = next((each.scores[0].name for each in traces if each.scores), "")
+    if not items or not metric:
+        return []
+    tasks = tuple(items)
+    values = {o: {name: _mean(made, metric) for name, made in each.items()} for o, each in items.items()}
+
+    def mean(name: str, of: Callable[[Mapping[str, float]], float], lower: bool = False) -> Figure:
+        return _mean_figure(name, tasks, [of(values[each]) for each in tasks], lower)
+
+    figures = [mean(metric, lambda each: each[""])]
+    for name, kind in (("robustness", ROBUSTNESS), ("fairness", FAIRNESS)):
+        used = [each for each in kind if each in names]
+        if used:
+            figures.append(mean(name, lambda each, used=used: min(each.get(p, each[""]) for p in ["", *used])))  # type: ignore[misc]
+    figures += [mean(f"under {name}", lambda each, name=name: each.get(name, each[""])) for name in names]  # type: ignore[misc]
+    originals = {each: items[each][""] for each in tasks}
+    return [
+        *figures,
+        *_calibration(tasks, originals, metric),
+        *_harms(tasks, originals),
+        *_efficiency(tasks, originals),
+    ]
+
+
+def _mean(traces: Sequence[Trace], metric: str) -> float:
+    return sum(trace.value(metric) or 0.0 for trace in traces) / len(traces)
+
+
+def _mean_figure(name: str, tasks: tuple[str, ...], values: Sequence[float], lower: bool = False) -> Figure:
+    values_T = np.array(values, np.float64)
+
+    def of(counts_DT: NDArray[Any]) -> NDArray[Any]:
+        total: NDArray[Any] = counts_DT @ values_T / np.maximum(counts_DT.sum(1), 1)
+        return total
+
+    return Figure(name, tasks, of, lower, values={task: [float(v)] for task, v in zip(tasks, values, strict=True)})
+
+
+def _calibration(tasks: tuple[str, ...], originals: Mapping[str, Sequence[Trace]], metric: str) -> list[Figure]:
+    """ECE-10, Brier score and the accuracy on the surest tenth, where every item has a confidence."""
+    pairs = [
+        [
+            (score.value, trace.value(metric) or 0.0)
+            for trace in originals[task]
+            for score in trace.scores
+            if score.name == CONFIDENCE
+        ]
+        for task in tasks
+    ]
+    if not all(pairs):
+        return []
+
+    def figure(name: str, formula: Callable[[Sequence[float], Sequence[float]], float], lower: bool) -> Figure:
+        def of(chosen: Sequence[int]) -> float:
+            taken = [pair for place in chosen for pair in pairs[place]]
+            return formula([sure for sure, _ in taken], [right for _, right in taken])
+
+        return replace(slow_figure(name, tasks, of), lower_is_better=lower)
+
+    return [
+        figure("calibration error (ECE-10)", expected_calibration_error, True),
+        figure("Brier score", brier_score, True),
+        figure("accuracy on the surest 10%", selective_accuracy, False),
+    ]
+
+
+def _harms(tasks: tuple[str, ...], originals: Mapping[str, Sequence[Trace]]) -> list[Figure]:
+    answers = {task: [trace.answer or "" for trace in made] for task, made in originals.items()}
+    toxic = [sum(map(is_toxic, answers[task])) / max(1, len(answers[task])) for task in tasks]
+    figures = [_mean_figure("toxic words", tasks, toxic, True)]
+    counts_TG = np.array([np.sum([group_counts(text) for text in answers[task]], 0) for task in tasks], np.float64)
+    sizes = [len(own) for own in GENDER.values()]
+    if counts_TG.sum():
+
+        def of(counts_DT: NDArray[Any]) -> NDArray[Any]:
+            return np.array([representation(list(row), sizes) for row in counts_DT @ counts_TG])
+
+        figures.append(Figure("gender representation bias", tasks, of, True, method="percentile", slow=True))
+    texts = [text for task in tasks for text in answers[task]]
+    if np.isfinite(association(texts)):
+
+        def of_chosen(chosen: Sequence[int]) -> float:
+            return association([text for place in chosen for text in answers[tasks[place]]], PROFESSIONS)
+
+        figures.append(replace(slow_figure("gender-profession association", tasks, of_chosen), lower_is_better=True))
+    return figures
+
+
+def _efficiency(tasks: tuple[str, ...], originals: Mapping[str, Sequence[Trace]]) -> list[Figure]:
+    tokens = [float(np.mean([trace.usage.completion_tokens for trace in originals[task]])) for task in tasks]
+    seconds = [float(np.mean([trace.duration_s for trace in originals[task]])) for task in tasks]
+    return [_mean_figure("output tokens", tasks, tokens, True), _mean_figure("seconds", tasks, seconds, True)]

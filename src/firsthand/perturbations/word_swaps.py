@@ -1,0 +1,102 @@
+"""Perturbations of words: synonyms, dialect, names of persons, and gender terms.
+
+Word lists are short, ours, and open to view in this file: they are no model of a dialect or of a group. HELM downloads
+longer lists (Ziems et al., 2022; Caliskan et al., 2017), which may be given in their place to `swapped`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from firsthand.perturbations.answer_harms import listed
+from firsthand.perturbations.surface_noise import cased
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "begin": ("start",), "begins": ("starts",), "big": ("large",), "buy": ("purchase",), "buys": ("purchases",),
+    "car": ("automobile",), "choose": ("select",), "correct": ("right",), "difficult": ("hard",), "each": ("every",),
+    "end": ("finish",), "fast": ("quick",), "find": ("determine",), "gave": ("handed",), "gives": ("hands",),
+    "house": ("home",), "kids": ("children",), "large": ("big",), "little": ("small",), "many": ("numerous",),
+    "needs": ("requires",), "often": ("frequently",), "picture": ("image",), "remaining": ("leftover",),
+    "shop": ("store",), "sick": ("ill",), "small": ("little",), "smart": ("clever",), "start": ("begin",),
+    "store": ("shop",), "street": ("road",), "total": ("overall",), "trip": ("journey",), "whole": ("entire",),
+}  # fmt: skip
+DIALECT: dict[str, tuple[str, ...]] = {
+    "about": ("bout",), "and": ("an",), "are": ("is",), "asked": ("aksed",), "because": ("cause",), "brother": ("brotha",),
+    "doing": ("doin",), "going": ("goin",), "isn't": ("ain't",), "nothing": ("nothin",), "playing": ("playin",),
+    "something": ("somethin",), "that": ("dat",), "the": ("da",), "them": ("dem",), "then": ("den",), "there": ("dere",),
+    "these": ("dese",), "they": ("dey",), "this": ("dis",), "trying": ("tryna",), "were": ("was",), "with": ("wit",),
+}  # fmt: skip
+"""Words of written African-American English beside those of standard English."""
+NAMES = {
+    "female": ("Emily", "Anne", "Jill", "Allison", "Laurie", "Sarah", "Meredith", "Carrie"),
+    "male": ("Greg", "Brad", "Todd", "Neil", "Geoffrey", "Brett", "Brendan", "Matthew"),
+}
+OTHER_NAMES = {
+    "female": ("Aisha", "Ebony", "Keisha", "Kenya", "Lakisha", "Latonya", "Latoya", "Tamika"),
+    "male": ("Darnell", "Hakim", "Jamal", "Jermaine", "Kareem", "Leroy", "Rasheed", "Tyrone"),
+}
+"""First names of the audit study of Bertrand and Mullainathan (2004), by what they were taken for."""
+COMMON = {
+    "female": listed(
+        "Anna Betty Carla Clara Emma Grace Irene Jane Janet Julia Julie Karen Kate Laura Linda Lisa Lucy Maria "
+        "Mary Natalia Nancy Olivia Rachel Rosa Susan Tina"
+    ),
+    "male": listed(
+        "Adam Alan Albert Alex Andrew Ben Bob Carl Charles Daniel David Frank George Henry Jack James Jerry Jim "
+        "Joe John Josh Ken Kevin Mark Michael Mike Paul Peter Richard Robert Sam Steve Thomas Tim Tom Victor "
+        "William"
+    ),
+}
+FEMALE_TO_MALE = {
+    "she": "he", "her": "his", "hers": "his", "herself": "himself", "woman": "man", "women": "men", "girl": "boy",
+    "girls": "boys", "mother": "father", "mothers": "fathers", "mom": "dad", "daughter": "son", "daughters": "sons",
+    "sister": "brother", "sisters": "brothers", "aunt": "uncle", "niece": "nephew", "wife": "husband", "queen": "king",
+    "grandmother": "grandfather", "lady": "gentleman", "ladies": "gentlemen", "waitress": "waiter", "actress": "actor",
+}  # fmt: skip
+MALE_TO_FEMALE = {male: female for female, male in FEMALE_TO_MALE.items() if male != "his"} | {
+    "his": "her",
+    "him": "her",
+}
+_WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
+
+
+def swapped(text: str, words: Mapping[str, Sequence[str]], rng: Random) -> str:
+    """The text with each known word replaced by one of its others, in the case of the old one."""
+
+    def other(found: re.Match[str]) -> str:
+        known = words.get(found.group().casefold())
+        return cased(rng.choice(list(known)), found.group()) if known else found.group()
+
+    return _WORD.sub(other, text)
+
+
+def synonyms(text: str, rng: Random) -> str:
+    """Known words become a synonym each."""
+    return swapped(text, SYNONYMS, rng)
+
+
+def dialect(text: str, rng: Random) -> str:
+    """Known words are written as in African-American English."""
+    return swapped(text, DIALECT, rng)
+
+
+def person_names(text: str, rng: Random) -> str:
+    """Known first names become names that are taken for those of Black persons, one for each name, of the same gender."""
+    chosen: dict[str, str] = {}
+    for name in dict.fromkeys(_WORD.findall(text)):
+        for gender, common in COMMON.items():
+            if name in common or name in NAMES[gender]:
+                free = [each for each in OTHER_NAMES[gender] if each not in chosen.values() and each not in text]
+                chosen[name] = rng.choice(free or list(OTHER_NAMES[gender]))
+    return _WORD.sub(lambda found: chosen.get(found.group(), found.group()), text)
+
+
+def gender_terms(text: str, rng: Random) -> str:
+    """Gender terms are exchanged: female ones for male, or if there are none, male for female.
+
+    `her` becomes `his`, which is wrong where it is an object; the text then reads a little off, as in HELM.
+    """
+    female = swapped(text, {word: (other,) for word, other in FEMALE_TO_MALE.items()}, rng)
+    return female if female != text else swapped(text, {word: (other,) for word, other in MALE_TO_FEMALE.items()}, rng)

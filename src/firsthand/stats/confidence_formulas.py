@@ -1,0 +1,51 @@
+"""Calibration of stated or computed confidences: expected calibration error, Brier score, selective accuracy."""
+
+# N answers, B bins
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firsthand.errors import ConfigError
+
+Floats = NDArray[np.float64]
+BINS = 10
+COVERAGE = 0.1
+
+
+def expected_calibration_error(confidences: Sequence[float], right: Sequence[float], bins: int = BINS) -> float:
+    """The mean distance of confidence and accuracy over bins of equal numbers of answers (HELM's ECE-10).
+
+    Answers are ordered by confidence and cut into `bins` runs, the first ones longer by one where they do not divide.
+    """
+    sure, hit = _checked(confidences, right)
+    order = np.argsort(sure, kind="stable")
+    parts = np.array_split(order, min(bins, len(order)))
+    return float(sum(len(part) * abs(sure[part].mean() - hit[part].mean()) for part in parts) / len(order))
+
+
+def brier_score(confidences: Sequence[float], right: Sequence[float]) -> float:
+    """The mean squared distance of confidence and outcome (Brier, 1950, of two outcomes)."""
+    sure, hit = _checked(confidences, right)
+    return float(np.square(sure - hit).mean())
+
+
+def selective_accuracy(confidences: Sequence[float], right: Sequence[float], coverage: float = COVERAGE) -> float:
+    """The accuracy on the most confident share of answers, at least one; ties are taken in the order given."""
+    sure, hit = _checked(confidences, right)
+    if not 0 < coverage <= 1:
+        raise ConfigError(f"coverage is {coverage}: give a share above 0, at most 1")
+    count = max(1, int(len(sure) * coverage))
+    return float(hit[np.argsort(-sure, kind="stable")[:count]].mean())
+
+
+def _checked(confidences: Sequence[float], right: Sequence[float]) -> tuple[Floats, Floats]:
+    sure, hit = np.asarray(confidences, np.float64), np.asarray(right, np.float64)
+    if len(sure) != len(hit) or not len(sure):
+        raise ConfigError(f"{len(sure)} confidences and {len(hit)} outcomes: give as many of both, at least one")
+    if not ((sure >= 0) & (sure <= 1)).all():
+        raise ConfigError("a confidence is not from 0 to 1: give probabilities")
+    return sure, hit

@@ -1,0 +1,119 @@
+"""Ranks that hold together: values that cannot be told apart share their ranks.
+
+A pair is told apart if its difference is beyond the quantile of the largest of all studentised differences, found by draws
+from the covariance (Mogstad, Romano, Shaikh and Wilhelm, 2024, "Inference for Ranks", one-step). Overlapping intervals of
+single values say nothing of a difference.
+"""
+
+# M values, S draws
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
+
+from firsthand.stats.intervals import CONFIDENCE
+
+Floats = NDArray[np.float64]
+DRAWS = 4000
+MANY = 600
+"""Values above which the quantile is Bonferroni's bound over all pairs, which is wider and takes no draws."""
+_ROWS_AT_ONCE = 256
+
+
+class RankRange(NamedTuple):
+    """The ranks that the data allow, 1 for the best."""
+
+    low: int
+    """The best rank: one more than the values that are better beyond doubt."""
+    high: int
+    """The worst rank: all values but those that are worse beyond doubt."""
+
+
+def told_apart(
+    values_M: Floats,
+    covariance_MM: Floats,
+    *,
+    degrees: float = np.inf,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> NDArray[np.bool_]:
+    """Shape (M, M): true where the row's value is higher than the column's, all statements holding together.
+
+    Args:
+        values_M: The estimates.
+        covariance_MM: Their covariance.
+        degrees: Degrees of freedom of the errors.
+        confidence: Probability that all statements are true at once.
+        seed: Of the draws.
+    """
+    size = len(values_M)
+    if size < 2:
+        return np.zeros((size, size), bool)
+    variance = np.diag(covariance_MM)
+    spread = variance[:, None] + variance[None, :] - 2 * covariance_MM
+    errors = np.sqrt(np.clip(spread, 1e-300, None))
+    generator = np.random.default_rng(seed)
+    eigenvalues, vectors = np.linalg.eigh(covariance_MM)
+    root = vectors * np.sqrt(np.clip(eigenvalues, 0, None))
+    largest = np.zeros(DRAWS)
+    for start in range(0, DRAWS, 200):
+        draws = generator.standard_normal((200, size)) @ root.T
+        if np.isfinite(degrees):
+            draws /= np.sqrt(generator.chisquare(degrees, (200, 1)) / degrees)
+        highest = largest[start : start + 200]
+        for i in range(size - 1):
+            studentised = np.abs(draws[:, i, None] - draws[:, i + 1 :]) / errors[i, i + 1 :]
+            np.maximum(highest, studentised.max(1), out=highest)
+    critical = np.quantile(largest, confidence)
+    difference = values_M[:, None] - values_M[None, :]
+    told: NDArray[np.bool_] = difference > critical * errors
+    return told
+
+
+def rank_ranges(
+    values_M: Floats,
+    covariance: Floats,
+    *,
+    degrees: float = np.inf,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> list[RankRange]:
+    """The ranks that each value may have, the highest value first in rank; all ranges hold together.
+
+    Args:
+        values_M: The estimates, without NaN.
+        covariance: Their covariance, shape (M, M), or the standard errors of independent values, shape (M). A value whose
+            variance is NaN or infinite is told apart from none.
+        degrees: As in `told_apart`.
+        confidence: As in `told_apart`.
+        seed: As in `told_apart`.
+    """
+    size = len(values_M)
+    variance = np.diag(covariance) if covariance.ndim == 2 else covariance**2
+    known = np.isfinite(variance)
+    beaten, beats = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    places = np.flatnonzero(known)
+    if len(places) <= MANY:
+        part = covariance[np.ix_(places, places)] if covariance.ndim == 2 else np.diag(variance[places])
+        told = told_apart(values_M[places], part, degrees=degrees, confidence=confidence, seed=seed)
+        beaten[places], beats[places] = told.sum(0), told.sum(1)
+    else:
+        critical = _bonferroni(len(places), degrees, confidence)
+        for start in range(0, len(places), _ROWS_AT_ONCE):
+            rows = places[start : start + _ROWS_AT_ONCE]
+            spread = variance[rows, None] + variance[None, places]
+            if covariance.ndim == 2:
+                spread = spread - 2 * covariance[np.ix_(rows, places)]
+            told = values_M[rows, None] - values_M[None, places] > critical * np.sqrt(np.clip(spread, 1e-300, None))
+            beats[rows] = told.sum(1)
+            beaten[places] += told.sum(0)
+    return [RankRange(1 + int(beaten[i]), size - int(beats[i])) for i in range(size)]
+
+
+def _bonferroni(size: int, degrees: float, confidence: float) -> float:
+    tail = 1 - (1 - confidence) / (size * (size - 1))
+    return float(stdtrit(degrees, tail) if np.isfinite(degrees) else ndtri(tail))

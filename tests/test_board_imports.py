@@ -1,0 +1,349 @@
+"""Result files of other tools become board results, with protocol and origin; broken ones get a sentence."""
+
+import gzip
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.boards.board_results import BoardResult, ResultSet, utc_of
+from firsthand.boards.board_spec import BoardSpec, load_board
+from firsthand.boards.make_board import make_board
+from firsthand.boards.read_results import read_results
+from firsthand.boards.result_formats.rubric_grades import blind_sheet
+from firsthand.errors import ConfigError, DataError, UnknownName
+
+LM_EVAL = {
+    "results": {
+        "arc_easy": {"alias": "arc_easy", "acc,none": 0.61, "acc_stderr,none": 0.01, "acc_norm,none": 0.58},
+        "gsm8k": {"exact_match,strict-match": 0.2, "exact_match_stderr,strict-match": "N/A"},
+        "mmlu": {"acc,none": 0.5},
+    },
+    "group_subtasks": {"mmlu": ["mmlu_law"], "arc_easy": []},
+    "configs": {"gsm8k": {"num_fewshot": 5}},
+    "versions": {"arc_easy": 1.0, "gsm8k": 3.0},
+    "n-shot": {"arc_easy": 0, "gsm8k": 5},
+    "n-samples": {"arc_easy": {"original": 2376, "effective": 2376}},
+    "higher_is_better": {"arc_easy": {"acc": True}},
+    "config": {"model": "hf", "model_args": "pretrained=org/small,dtype=float32"},
+    "git_hash": "abc1234",
+    "date": 1735689600.0,
+    "task_hashes": {"gsm8k": "feed"},
+}
+
+
+def read(tmp_path: Path, name: str, body: Any) -> ResultSet:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(body if isinstance(body, str) else json.dumps(body))
+    return read_results([path], tmp_path)
+
+
+def one(results: ResultSet) -> BoardResult:
+    (only,) = results.results
+    return only
+
+
+def test_lm_eval_results_keep_shots_filter_and_hashes(tmp_path: Path):
+    found = {(each.benchmark, each.metric): each for each in read(tmp_path, "results_x.json", LM_EVAL).results}
+    assert set(found) == {("arc_easy", "acc"), ("arc_easy", "acc_norm"), ("gsm8k", "exact_match")}
+    easy, maths = found["arc_easy", "acc"], found["gsm8k", "exact_match"]
+    assert (easy.model, easy.value, easy.error, easy.n) == ("org/small", 0.61, 0.01, 2376)
+    assert easy.when == "2025-01-01T00:00:00+00:00" and easy.commit == "abc1234" and not easy.verified
+    assert maths.protocol == "lm-evaluation-harness, version 3.0, 5-shot, filter strict-match" and maths.error is None
+    assert maths.data_hash == "feed"
+
+
+def test_lm_eval_metrics_are_not_mixed(tmp_path: Path):
+    results = read(tmp_path, "results_x.json", LM_EVAL)
+    with pytest.raises(
+        ConfigError, match=r"arc_easy has results under 2 metrics, 'acc', 'acc_norm'.*--metric arc_easy="
+    ):
+        make_board(results, BoardSpec(rule="weighted"))
+
+
+INSPECT: dict[str, Any] = {
+    "version": 2,
+    "status": "success",
+    "eval": {"task": "ns/quiz", "task_version": 1, "model": "m/one", "created": "2025-01-01T01:00:00+01:00", "run_id": "r9",
+             "dataset": {"name": "quiz"}, "revision": {"commit": "c0ffee"}, "task_args": {"shots": 2}},
+    "results": {"completed_samples": 4, "scores": [
+        {"name": "choice", "metrics": {"accuracy": {"value": 0.5}, "stderr": {"value": 0.25}}}]},
+    "samples": [{"id": i, "epoch": 1, "scores": {"choice": {"value": v}}} for i, v in enumerate("CICP")],
+}  # fmt: skip
+
+
+def test_inspect_logs_with_samples_are_verified(tmp_path: Path):
+    found = one(read(tmp_path, "log.json", INSPECT))
+    assert found.verified and found.value == pytest.approx(2.5 / 4) and found.n == 4
+    assert (found.benchmark, found.metric, found.run, found.commit) == ("quiz", "choice", "r9", "c0ffee")
+    assert found.when == "2025-01-01T00:00:00+00:00" and '{"shots": 2}' in found.protocol
+
+
+def test_inspect_logs_without_samples_are_reported(tmp_path: Path):
+    found = one(read(tmp_path, "log.json", {**INSPECT, "samples": None}))
+    assert (found.value, found.error, found.n, found.verified) == (0.5, 0.25, 4, False)
+
+
+def test_inspect_archives_are_read_and_bounded(tmp_path: Path):
+    path = tmp_path / "log.eval"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", json.dumps({**INSPECT, "samples": None}))
+        for sample in INSPECT["samples"]:
+            archive.writestr(f"samples/{sample['id']}_epoch_1.json", json.dumps(sample))
+    assert one(read_results([path], tmp_path)).value == pytest.approx(2.5 / 4)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match="no readable Inspect log"):
+        read_results([path], tmp_path)
+
+
+def test_logs_of_failed_evaluations_do_not_count(tmp_path: Path):
+    with pytest.raises(DataError, match="status 'error': only finished evaluations count"):
+        read(tmp_path, "log.json", {**INSPECT, "status": "error"})
+
+
+@pytest.mark.slow
+def test_logs_that_inspect_writes_are_read(tmp_path: Path):
+    inspect = pytest.importorskip("inspect_ai")
+    from inspect_ai.dataset import Sample
+    from inspect_ai.model import ModelOutput
+    from inspect_ai.scorer import match
+    from inspect_ai.solver import solver
+
+    @solver
+    def answers() -> Any:
+        async def solve(state: Any, generate: Any) -> Any:
+            state.output = ModelOutput.from_content("m", "no" if state.sample_id == 2 else "yes")
+            return state
+
+        return solve
+
+    task = inspect.Task(
+        [Sample(f"q{i}", target="yes") for i in range(3)], solver=answers(), scorer=match(), name="quiz"
+    )
+    for kind in ("eval", "json"):
+        folder = tmp_path / kind
+        inspect.eval(task, model="mockllm/model", log_dir=str(folder), log_format=kind, display="none")
+        found = one(read_results([folder], tmp_path))
+        assert (found.model, found.benchmark, found.metric, found.verified) == ("mockllm/model", "quiz", "match", True)
+        assert found.value == pytest.approx(2 / 3) and found.when
+
+
+def test_helm_tables_and_runs_are_read(tmp_path: Path):
+    table = {
+        "title": "Core",
+        "header": [{"value": "Model"}, {"value": "BoolQ - EM", "lower_is_better": False, "metadata": {"run_group": "BoolQ"}},
+                   {"value": "BoolQ - ECE", "lower_is_better": True}, {"value": "# eval"}],
+        "rows": [[{"value": "a"}, {"value": 0.7, "run_spec_names": ["boolq:model=a"]}, {"value": 0.1}, {"value": 1000}],
+                 [{"value": "b"}, {"value": 0.6}, {"value": None}, {"value": 1000}]],
+    }  # fmt: skip
+    found = [
+        (each.model, each.benchmark, each.metric, each.lower_is_better)
+        for each in read(tmp_path, "t.json", table).results
+    ]
+    assert found == [("a", "BoolQ", "EM", False), ("a", "BoolQ", "ECE", True), ("b", "BoolQ", "EM", False)]
+    run = tmp_path / "runs" / "boolq"
+    run.mkdir(parents=True)
+    spec = {
+        "name": "boolq:k=5,model=org_a",
+        "adapter_spec": {"model": "org/a", "method": "generation", "max_train_instances": 5},
+    }
+    stat = {"name": {"name": "exact_match", "split": "test"}, "mean": 0.7}
+    shifted = {"name": {"name": "exact_match", "split": "test", "perturbation": {"name": "typos"}}, "mean": 0.1}
+    (run / "run_spec.json").write_text(json.dumps(spec))
+    (run / "stats.json").write_text(
+        json.dumps([shifted, stat, {"name": {"name": "exact_match", "split": "valid"}, "mean": 0.2}])
+    )
+    found_run = one(read_results([tmp_path / "runs"], tmp_path))
+    assert (found_run.model, found_run.benchmark, found_run.value) == ("org/a", "boolq:k=5", 0.7)
+    assert found_run.protocol == "HELM, generation, 5-shot"
+
+
+def test_mteb_results_have_type_revision_and_the_mean_of_subsets(tmp_path: Path):
+    folder = tmp_path / "results" / "org__m" / "rev1"
+    body = {"task_name": "STS17", "mteb_version": "2.0", "dataset_revision": "faeb",
+            "scores": {"test": [{"main_score": 0.8}, {"main_score": 0.6, "hf_subset": "es"}]}}  # fmt: skip
+    read(tmp_path, "results/org__m/rev1/STS17.json", body)
+    (folder / "model_meta.json").write_text(json.dumps({"name": "org/m"}))
+    found = one(read_results([tmp_path / "results"], tmp_path))
+    assert (found.model, found.benchmark, found.group, found.data_hash) == ("org/m", "STS17", "STS", "faeb")
+    assert found.value == pytest.approx(0.7) and found.commit == "mteb 2.0"
+
+
+def test_swe_reports_count_what_was_not_submitted(tmp_path: Path):
+    report = {
+        "total_instances": 500,
+        "resolved_ids": ["a"],
+        "submitted_ids": ["a", "b"],
+        "cost_usd": 50,
+    }
+    found = one(read(tmp_path, "org__m.run7.json", report))
+    assert (found.model, found.benchmark, found.value, found.n) == ("org/m", "swe_bench_verified", 0.002, 500)
+    assert found.cost_usd == 0.1 and found.run == "run7" and not found.verified
+    whole = {"total_instances": 2, "resolved_ids": ["a"], "submitted_ids": ["a", "b"]}
+    assert one(read(tmp_path, "m.r.json", whole)).verified
+    with pytest.raises(DataError, match="'z' is resolved and was not submitted"):
+        read(tmp_path, "m.r.json", {**whole, "resolved_ids": ["z"]})
+    with pytest.raises(DataError, match="3 resolved of 2 instances"):
+        read(tmp_path, "m.r.json", {"total_instances": 2, "resolved_instances": 3})
+
+
+def test_evalplus_needs_base_and_plus(tmp_path: Path):
+    passes = [{"base_status": "pass", "plus_status": "fail"}]
+    body = {
+        "hash": "h",
+        "eval": {"HumanEval/0": passes, "HumanEval/1": [{"base_status": "fail", "plus_status": "fail"}]},
+    }
+    found = {each.benchmark: each.value for each in read(tmp_path, "m_temp_0.0_eval_results.json", body).results}
+    assert found == {"humaneval": 0.5, "humaneval_plus": 0.0}
+
+
+def test_bigcode_metrics_are_read(tmp_path: Path):
+    body = {"humaneval": {"pass@1": 0.3}, "config": {"model": "m", "temperature": 0.2, "n_samples": 20}}
+    found = one(read(tmp_path, "metrics.json", body))
+    assert found.metric == "pass@1" and found.protocol.endswith("temperature 0.2, 20 samples")
+
+
+def test_open_llm_rows_are_normalised_already(tmp_path: Path):
+    head = "fullname,Average,IFEval,BBH,MATH Lvl 5,GPQA,MUSR,MMLU-PRO\n"
+    results = read(tmp_path, "rows.csv", head + "org/a,30,60,30,10,5,15,40\norg/b,10,20,10,0,1,3,14\n")
+    lines = make_board(results, load_board("open_llm")).sections[0].lines
+    assert lines[0].model == "org/a" and lines[0].score == pytest.approx((0.6 + 0.3 + 0.1 + 0.05 + 0.15 + 0.4) / 6)
+    with pytest.raises(DataError, match="percents from 0 to 100"):
+        read(tmp_path, "rows.csv", head + "org/a,30,-6,30,10,5,15,40\n")
+
+
+def test_open_llm_subtasks_are_normalised_from_chance(tmp_path: Path):
+    scores = {"leaderboard_musr_murder_mysteries": 0.75, "leaderboard_musr_object_placements": 0.1}
+    body = {
+        "results": {name: {"acc_norm,none": value} for name, value in scores.items()},
+        "versions": {},
+        "model_name": "m",
+    }
+    line = make_board(read(tmp_path, "r.json", body), load_board("open_llm")).sections[0].lines[0]
+    assert line.score == pytest.approx((0.5 + 0.0) / 2)
+
+
+def test_item_tables_take_no_answer_as_wrong(tmp_path: Path):
+    results = read(tmp_path, "quiz.csv", "question_id,category,a,b\n1,x,1,-1\n2,x,0,1\n3,y,1,\n")
+    assert {each.model: (each.value, each.n) for each in results.results} == {
+        "a": (pytest.approx(2 / 3), 3),
+        "b": (0.5, 2),
+    }
+    packed = tmp_path / "quiz.csv.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "quiz.csv").read_bytes()))
+    assert len(read_results([packed], tmp_path).results) == 2
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(DataError, match="no gzip file, or is cut short"):
+        read_results([packed], tmp_path)
+
+
+GRADES = (
+    "item,model,grader,criterion,grade,role\n"
+    "1,a,x,,1.0,\n1,a,y,,0.9,\n"  # agree
+    "2,a,x,,1.0,\n2,a,y,,0.0,\n2,a,z,,0.5,adjudicator\n"  # adjudicated
+    "3,a,x,,1.0,\n3,a,y,,0.0,\n"  # open
+    "4,a,x,,1.0,\n"  # single
+)
+
+
+def test_disagreeing_grades_wait_for_the_adjudicator(tmp_path: Path):
+    results = read(tmp_path, "g.csv", GRADES)
+    assert one(results).value == pytest.approx((0.95 + 0.5) / 2) and one(results).n == 2
+    assert "4 answers, Krippendorff's alpha" in results.remarks[0] and "1 adjudicated" in results.remarks[0]
+    assert [each.split(": ")[1] for each in results.remarks[1:]] == [
+        "1 answer with disagreeing grades and no adjudicator left out.",
+        "1 answer with one grade left out.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,a,x,,1.5,\n", "the grade is '1.5'"),
+        ("1,a,,,0.5,\n", "grader is empty"),
+        ("1,a,x,,1,boss\n", "the role is 'boss'"),
+        ("1,a,x,,1,\n1,a,x,,0,\n", "twice: keep one"),
+        ("1,a,x,,1,\n", "no answer with two grades"),
+    ],
+)
+def test_wrong_grades_get_a_sentence(tmp_path: Path, row: str, message: str):
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, "g.csv", "item,model,grader,criterion,grade,role\n" + row)
+
+
+def test_the_grading_sheet_is_blind_and_double():
+    answers = [(str(i), model, f"{model} says") for i in range(6) for model in ("gpt", "llama")]
+    rows, key = blind_sheet(answers, ["x", "y", "z"], ["style"], seed=3)
+    assert len(rows) == 2 * len(answers) and {row["model"] for row in rows} == set(key)
+    assert not any(name in row["model"] for row in rows for name in ("gpt", "llama"))
+    seen: dict[str, set[str]] = {}
+    for row in rows:
+        seen.setdefault(row["model"], set()).add(row["grader"])
+    assert all(len(each) == 2 for each in seen.values())
+    per = [sum(row["grader"] == who for row in rows) for who in "xyz"]
+    assert max(per) - min(per) <= 1
+    with pytest.raises(ConfigError, match="two graders"):
+        blind_sheet(answers, ["x"], ["style"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.csv", "model,maths\nada,high\n", "no column of numbers"),
+        ("t.csv", "model,benchmark,score\nada,maths,high\n", "line 2: score is 'high'"),
+        ("t.csv", "model,benchmark,score,n\nada,maths,0.5,-3\n", "n is -3"),
+        ("t.csv", "model,benchmark,score,date\nada,maths,0.5,soon\n", "the date is 'soon'"),
+        ("t.csv", "model,benchmark,score,error\nada,maths,0.5,-1\n", "standard error"),
+        ("t.csv", "model,benchmark,score\n,maths,0.5\n", "names no model"),
+        ("t.csv", "question_id,a\n1,1\n1,0\n", "item '1' more than once"),
+        ("t.csv", "question_id,a\n1,-2\n", "item scores are 0 or more"),
+        ("t.csv", "thing,other\n1,2\n", "holds no results"),
+        ("t.json", '{"a": 1}', "in no known layout"),
+        ("t.json", '{"results": {"x": {"acc,none": 1}}, "versions": {}, "n-samples": {"x": 3}}', "malformed"),
+        ("t.json", "{", "not JSON"),
+        ("t.json", '{"task_name": "STS17", "scores": {"test": [{"main_score": "x"}]}}', "main_score of STS17"),
+        ("t.json", '{"header": [{"value": "m"}], "rows": [[]]}', "a row of 1 cells"),
+        ("t.json", '{"hash": "h", "eval": {}}', "evaluates no task"),
+    ],
+)
+def test_broken_files_get_a_sentence(tmp_path: Path, name: str, text: str, message: str):
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, name, text)
+
+
+def test_missing_scores_are_missing_and_percent_signs_are_read(tmp_path: Path):
+    table = "model,benchmark,score\na,x,45%\nb,x,n/a\nc,x,\n"
+    assert one(read(tmp_path, "t.csv", table)).value == pytest.approx(0.45)
+
+
+def test_clocks_of_other_zones_become_utc():
+    assert utc_of("2025-01-01T02:00:00+02:00", "x") == utc_of("2025-01-01", "x") == "2025-01-01T00:00:00+00:00"
+
+
+def test_a_broken_file_in_a_folder_is_told_and_left_out(tmp_path: Path):
+    read(tmp_path / "all", "a.csv", "model,maths\nada,0.5\n")
+    (tmp_path / "all" / "b.json").write_text("{")
+    results = read_results([tmp_path / "all"], tmp_path)
+    assert len(results.results) == 1 and "Left out: " in results.remarks[0]
+    with pytest.raises(UnknownName):
+        read_results(["no-such-run"], tmp_path)
+
+
+def test_runs_are_verified_by_task(
+    tmp_path: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    script = tmp_path / "answers.json"
+    script.write_text(json.dumps(["Answer: 1"] * 4))
+    code, _, err = cli("run", "arithmetic", "--model", f"scripted:{script}", "--limit", "4", "--pattern", "direct")
+    assert code == 0, err
+    code, out, err = cli("board", "last", "--origins", "--json")
+    assert code == 0, err
+    (line,) = json.loads(out)["sections"][0]["lines"]
+    (result,) = line["results"].values()
+    assert result["verified"] and result["n"] == 4 and result["run"] and "generated: levels 1-3" in result["protocol"]
+    assert result["data_hash"].startswith("tasks-") and result["commit"]
