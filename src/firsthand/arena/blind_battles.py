@@ -16,6 +16,8 @@ from firsthand.agent import Agent
 from firsthand.arena.battle_table import BattleTable
 from firsthand.benchmark import NamedSetting
 from firsthand.errors import ConfigError
+from firsthand.loop.listener import Listener
+from firsthand.message import Json
 from firsthand.preference import Preference, Winner, utc_now
 from firsthand.rollout import rollout
 from firsthand.runs.store import Run
@@ -69,25 +71,41 @@ def prompt_task(prompt: str) -> Task:
     return Task(hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16], prompt)
 
 
-async def fight(run: Run, first: Agent, second: Agent, task: Task, *, number: int, seed: int) -> BlindBattle:
+async def fight(
+    run: Run,
+    first: Agent,
+    second: Agent,
+    task: Task,
+    *,
+    number: int,
+    seed: int,
+    listeners: tuple[Listener | None, Listener | None] = (None, None),
+) -> BlindBattle:
     """Both agents' attempts at a task, made at the same time and kept in the run before anyone votes.
 
-    `number` tells the battles of a run apart: a prompt that comes again is answered anew.
+    `number` tells the battles of a run apart: a prompt that comes again is answered anew. `listeners` are told of the steps
+    of the two attempts while they are made.
     """
     setting = NamedSetting(ARENA)
     run.add_tasks(ARENA, [task])
     traces = await asyncio.gather(
-        *(rollout(agent, task, benchmark=setting, epoch=number, seed=seed) for agent in (first, second))
+        *(
+            rollout(agent, task, benchmark=setting, epoch=number, seed=seed, listener=listener)
+            for agent, listener in zip((first, second), listeners, strict=True)
+        )
     )
     for trace in traces:
         run.append(trace)
     return BlindBattle(task, *traces)
 
 
-def vote(run: Run, battle: BlindBattle, winner: Winner, *, by: str, dwell_s: float) -> Preference:
-    """Keeps a vote, with the seconds from showing to voting, and why it is void if it is."""
+def vote(
+    run: Run, battle: BlindBattle, winner: Winner, *, by: str, dwell_s: float, reasons: Sequence[str] = ()
+) -> Preference:
+    """Keeps a vote, with the seconds from showing to voting, the voter's reasons, and why it is void if it is."""
     detail = {"prompt_sha256": hashlib.sha256(battle.task.prompt.encode("utf-8", "surrogatepass")).hexdigest()}
-    body = {**detail, "dwell_s": round(dwell_s, 3), "void": void_reason(battle)}
+    body: Json = {**detail, "dwell_s": round(dwell_s, 3), "void": void_reason(battle)}
+    body |= {"reasons": list(reasons)} if reasons else {}
     preference = Preference(battle.task.id, battle.a.id, battle.b.id, winner, by, utc_now(), body)
     run.add_preference(preference)
     return preference
@@ -119,7 +137,7 @@ def battles_of(run: Run, models: Sequence[str] = ()) -> tuple[BattleTable, int]:
         run: A run with preferences, from the arena or from a pairwise judge.
         models: Agents to put first, whether they have battles or not.
     """
-    agents = {trace.id: trace.agent_name for trace in run.traces()}
+    agents = {row.id: row.agent for row in run.rows()}
     counted = [each for each in run.preferences() if not (each.detail or {}).get("void")]
     void = len(run.preferences()) - len(counted)
     known = [each for each in counted if each.a in agents and each.b in agents and agents[each.a] != agents[each.b]]

@@ -8,7 +8,12 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from firsthand import catalog
+from firsthand.agent import Agent
 from firsthand.errors import ConfigError
+from firsthand.hub.fetch_model import fetch_named
+from firsthand.model import Sampling
+from firsthand.patterns.reply import reply
 from firsthand.system.home import data_home
 from firsthand.system.terminal import console
 
@@ -16,6 +21,7 @@ EXAMPLES = """
 firsthand studio
 firsthand studio --port 8900 --no-open
 firsthand studio --home /data/firsthand
+firsthand studio --model smollm2,qwen2.5-0.5b      # an arena and a playground with these models
 """
 
 
@@ -29,12 +35,22 @@ class Config:
     """The data home whose runs are shown; by default the one that all commands use."""
     open: bool = True
     """Open a browser."""
+    model: tuple[str, ...] = ()
+    """Models that answer in the arena and the playground, by name or path; two or more for battles."""
+    device: str = "cpu"
+    """Device for models that run here: cpu, cuda, cuda:N, or auto."""
+    temperature: float = 0.7
+    """Sampling temperature of their answers; 0 is greedy."""
+    max_tokens: int = 400
+    """At most this many new tokens in an answer."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port is {self.port}: give 0 (any free one) to 65535")
         if self.home is not None and not self.home.is_dir():
             raise ConfigError(f"no folder {str(self.home)!r}: give a data home, which holds a folder `runs`")
+        if len(set(self.model)) < len(self.model):
+            raise ConfigError(f"model is {','.join(self.model)}: name each model once")
 
 
 def main(config: Config) -> int:
@@ -46,15 +62,16 @@ def main(config: Config) -> int:
         from firsthand.studio.studio_app import create_app
     except ImportError:
         raise ConfigError("the Studio needs its extra: pip install 'firsthand[studio]'") from None
+    agents = {name: _agent(config, name) for name in config.model}
     listening = _listen(config.port)
     access = Access()
     access.port = listening.getsockname()[1]
-    app = create_app(config.home or data_home(), access)
+    app = create_app(config.home or data_home(), access, agents)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             ws="none",
-            lifespan="off",
+            lifespan="on",
             loop="asyncio",
             http="h11",
             access_log=False,
@@ -80,6 +97,12 @@ def main(config: Config) -> int:
         threading.Thread(target=_tell_on_enter, args=(tell,), daemon=True).start()
     server.run(sockets=[listening])
     return 0
+
+
+def _agent(config: Config, name: str) -> Agent:
+    fetch_named(name)
+    sampling = Sampling(temperature=config.temperature, max_tokens=config.max_tokens)
+    return Agent(name, catalog.model(name, device=config.device), reply, {}, (), sampling)
 
 
 def _listen(port: int) -> socket.socket:

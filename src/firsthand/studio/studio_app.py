@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -12,19 +14,38 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from firsthand.agent import Agent
 from firsthand.errors import FirsthandError, UnknownName
 from firsthand.studio.access import Access, AccessMiddleware
+from firsthand.studio.arena_rounds import ArenaRounds
 from firsthand.studio.live_events import changes
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import STATIC, is_part, page
-from firsthand.studio.views import attempt_views, comparison_views, curve_views, run_list_views, run_views
+from firsthand.studio.views import (
+    arena_views,
+    attempt_views,
+    comparison_views,
+    curve_views,
+    run_list_views,
+    run_views,
+)
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def create_app(home: Path, access: Access) -> Starlette:
-    """The app that shows the runs under `home` to whom `access` lets in."""
+def create_app(home: Path, access: Access, agents: Mapping[str, Agent] | None = None) -> Starlette:
+    """The app that shows the runs under `home` to whom `access` lets in.
+
+    `agents` answer in the arena and the playground, by name.
+    """
     runs = OpenRuns(home)
+    rounds = ArenaRounds(home, agents or {})
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        rounds.close()
+        runs.close()
 
     async def events(request: Request) -> Response:
         topics = request.query_params.getlist("topic")
@@ -45,10 +66,12 @@ def create_app(home: Path, access: Access) -> Starlette:
             *attempt_views.routes(runs),
             *comparison_views.routes(runs),
             *curve_views.routes(runs),
+            *arena_views.routes(runs, rounds),
             Route("/events", events),
             Route("/static/{digest}/{name}", static),
         ],
         middleware=[Middleware(AccessMiddleware, access=access)],
+        lifespan=lifespan,
         exception_handlers={FirsthandError: _told, 404: _not_found, 500: _broken},
     )
     app.state.runs = runs

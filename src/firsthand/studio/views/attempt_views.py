@@ -19,12 +19,12 @@ from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import address, page, part
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.trace_copies import as_examples, as_test
+from firsthand.studio.views.form_fields import form_of
 from firsthand.studio.views.query_values import number_of, text_of
 from firsthand.trace import Score, Trace
 
 VIEWS = ("conversation", "tree", "raw")
 MAX_RAW_CHARS = 2_000_000
-MAX_BODY = 64 << 10
 MAX_NOTE_CHARS = 4000
 
 
@@ -91,7 +91,7 @@ def routes(runs: OpenRuns) -> list[Route]:
         return PlainTextResponse(text, headers={"content-disposition": f'attachment; filename="{kind}"'})
 
     async def note(request: Request) -> Response:
-        form = await _form(request)
+        form = await form_of(request)
         run, each = kept(request)
         trace = each.trace
         name, value, text = form.get("name", "").strip(), form.get("value", ""), form.get("text", "")
@@ -124,17 +124,3 @@ def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, 
     detail: dict[str, Any] = {"by": "person"} | ({"text": text} if text else {})
     score = Score(NOTE + name, number, detail)
     run.add_score(trace, number_of_try, score.name, "a person in the Studio", score)
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """The fields of an urlencoded form of at most MAX_BODY bytes."""
-    from urllib.parse import parse_qsl
-
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
-        raise ConfigError("the Studio expects the fields of a form")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise ConfigError(f"the form has more than {MAX_BODY >> 10} KiB")
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20))
