@@ -51,7 +51,7 @@ def opened(home: Path, **replies: str | ModelError) -> TestClient:
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
-    with opened(tmp_path, amber="yes, it is", cobalt="no, it is not at all") as made:
+    with opened(tmp_path, amber="yes, it is", cobalt="no. The answer is 42") as made:
         yield made
 
 
@@ -131,7 +131,7 @@ def test_names_are_nowhere_until_the_vote(client: TestClient, tmp_path: Path) ->
     names = send(client, round, "reveal").json()
     assert {names["a"], names["b"]} == {"amber", "cobalt"}
     text = {side: "".join(each["text"] for each in events if each.get("side") == side) for side in "ab"}
-    answers = {"amber": "yes, it is", "cobalt": "no, it is not at all"}
+    answers = {"amber": "yes, it is", "cobalt": "no. The answer is 42"}
     assert text == {side: answers[names[side]] for side in "ab"} and events[-1] == {"ready": True}
     (kept,) = kept_votes(tmp_path)
     with store.open_run("last", tmp_path) as run:
@@ -317,3 +317,12 @@ def test_names_on_the_board_are_text(tmp_path: Path) -> None:
     with opened(tmp_path, amber="x", cobalt="y") as client:
         page = client.get("/arena/board").text
         assert hostile not in page and page.count("&lt;script&gt;") >= 6
+
+
+def test_a_model_that_names_itself_beside_its_answer_voids_the_vote(tmp_path: Path) -> None:
+    with opened(tmp_path, amber="I am Amber. The answer is 42", cobalt="The answer is 41") as client:
+        round = ask(client)
+        news(client, round)
+        send(client, round, "vote", winner="a")
+        assert "names itself: amber" in send(client, round, "reveal").json()["void"]
+        assert "too few" not in client.get("/arena/board").text and "firsthand arena" in client.get("/arena/board").text

@@ -111,11 +111,17 @@ def vote(
     return preference
 
 
+def shown_text(trace: Trace) -> str:
+    """The text of an attempt as the model wrote it: its last message, of which the answer may be a part."""
+    said = [node.message.text for node in trace.nodes if node.message.role == "assistant"]
+    return said[-1] if said and said[-1].strip() else trace.answer or ""
+
+
 def void_reason(battle: BlindBattle) -> str:
     """Why a vote on the battle does not count: an answer names its own model or its maker; empty if none does."""
     prompt = battle.task.prompt.casefold()
     for side, trace in (("A", battle.a), ("B", battle.b)):
-        answer = (trace.answer or "").casefold()
+        answer = f"{trace.answer or ''}\n{shown_text(trace)}".casefold()
         for name in identifying_names(str(trace.agent.get("model", trace.agent_name))):
             if re.search(rf"(?<![a-z]){re.escape(name)}", answer) and name not in prompt:
                 return f"{side} names itself: {name}"

@@ -144,7 +144,7 @@ class ArenaRounds:
         return made
 
     async def _fight(self, made: Round, run: Run, number: int) -> None:
-        from firsthand.arena.blind_battles import fight
+        from firsthand.arena.blind_battles import fight, shown_text
 
         try:
             battle = await fight(
@@ -157,7 +157,7 @@ class ArenaRounds:
         if battle.failure:
             made.problem = f"{battle.failure} No vote is taken."
             return
-        made.a.text, made.b.text = battle.a.answer or "(no answer)", battle.b.answer or "(no answer)"
+        made.a.text, made.b.text = shown_text(battle.a) or "(no answer)", shown_text(battle.b) or "(no answer)"
         made.battle = battle
 
     async def events(self, made: Round, *, tick_s: float = TICK_S) -> AsyncIterator[Json]:
@@ -243,7 +243,9 @@ class ArenaRounds:
         if self.run is not None:
             return self.run
         agents = {name: agent.to_json() for name, agent in self.agents.items()}
-        settings = json.loads(canonical({"arena": {"agents": agents, "by": "studio", "seed": self.seed}}))
+        settings = json.loads(
+            canonical({"arena": {"models": sorted(agents), "agents": agents, "by": "studio", "seed": self.seed}})
+        )
         for info in store.list_runs(self.home):
             if info.config == settings and self._claimed(store.open_run(info.id, self.home)):
                 break

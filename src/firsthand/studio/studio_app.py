@@ -20,12 +20,14 @@ from firsthand.studio.access import Access, AccessMiddleware
 from firsthand.studio.arena_rounds import ArenaRounds
 from firsthand.studio.live_events import changes
 from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.playground import Playground
 from firsthand.studio.rendering import STATIC, is_part, page
 from firsthand.studio.views import (
     arena_views,
     attempt_views,
     comparison_views,
     curve_views,
+    playground_views,
     run_list_views,
     run_views,
 )
@@ -40,10 +42,12 @@ def create_app(home: Path, access: Access, agents: Mapping[str, Agent] | None = 
     """
     runs = OpenRuns(home)
     rounds = ArenaRounds(home, agents or {})
+    playground = Playground(home, agents or {})
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
+        await playground.stop()
         rounds.close()
         runs.close()
 
@@ -62,11 +66,12 @@ def create_app(home: Path, access: Access, agents: Mapping[str, Agent] | None = 
     app = Starlette(
         routes=[
             *run_list_views.routes(runs),
-            *run_views.routes(runs),
+            *run_views.routes(runs, playground.problems),
             *attempt_views.routes(runs),
             *comparison_views.routes(runs),
             *curve_views.routes(runs),
             *arena_views.routes(runs, rounds),
+            *playground_views.routes(runs, playground),
             Route("/events", events),
             Route("/static/{digest}/{name}", static),
         ],
@@ -74,7 +79,7 @@ def create_app(home: Path, access: Access, agents: Mapping[str, Agent] | None = 
         lifespan=lifespan,
         exception_handlers={FirsthandError: _told, 404: _not_found, 500: _broken},
     )
-    app.state.runs = runs
+    app.state.runs, app.state.playground = runs, playground
     return app
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from starlette.requests import Request
@@ -26,8 +28,8 @@ MAX_LINES = 200
 """Steps of an attempt under way that are shown, the last ones."""
 
 
-def routes(runs: OpenRuns) -> list[Route]:
-    """The page, its boards and its rows."""
+def routes(runs: OpenRuns, problems: Mapping[str, str] = MappingProxyType({})) -> list[Route]:
+    """The page, its boards and its rows. `problems` are those of trials that ended early, by run."""
     boards = KeptBoards()
 
     def show(request: Request) -> Response:
@@ -46,6 +48,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             "run",
             title=run.id,
             info=run.info,
+            problem=problems.get(run.id, ""),
             agents=run.agents(),
             facets=query.facets(run.database),
             **values,
