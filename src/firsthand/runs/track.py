@@ -216,10 +216,14 @@ class Track:
     def names(self) -> tuple[str, ...]:
         """The names of the metrics that have values, sorted."""
         self._settle()
-        found = self.run.database.read(
-            f"SELECT DISTINCT name FROM metrics WHERE {_LIVE.format('metrics')} ORDER BY name"
-        )
-        return tuple(name for (name,) in found)
+        found: list[str] = []
+        live = f"SELECT 1 FROM metrics WHERE name = ? AND {_LIVE.format('metrics')} LIMIT 1"
+        following, last = "SELECT min(name) FROM metrics WHERE name > ?", ""
+        while (name := self.run.database.read(following, (last,))[0][0]) is not None:  # a search for each, no scan
+            last = name
+            if self.run.database.read(live, (name,)):
+                found.append(name)
+        return tuple(found)
 
     def curve(self, name: str) -> Curve:
         """The values of a metric; empty if it has none."""
@@ -248,6 +252,11 @@ class Track:
         """The files that were kept, in that order."""
         rows = self.run.database.read("SELECT name, step, path, sha256, bytes FROM artifacts ORDER BY seq")
         return [Artifact(name, step, Path(path), digest, size) for name, step, path, digest, size in rows]
+
+    @property
+    def has_pending(self) -> bool:
+        """True if numbers wait to be written."""
+        return bool(self._pending)
 
     def _settle(self) -> None:
         """Write what is pending before it is read. A run that is only read is never written."""

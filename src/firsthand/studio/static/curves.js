@@ -72,7 +72,8 @@ function draw() {
     if (!curves.length) continue;
     const tables = [], options = [{}], all = [];
     for (const curve of curves) {
-      const values = chosen.logy ? curve.values.map((value) => (value > 0 ? value : null)) : curve.values;
+      const logged = (chosen.smooth && curve.means) || curve.values; // the extremes of a column would smooth to their middle
+      const values = chosen.logy ? logged.map((value) => (value > 0 ? value : null)) : logged;
       const xs = series(curve, chosen.x);
       const colour = COLOURS[runs.indexOf(curve.run) % COLOURS.length];
       const kept = xs.map((x, index) => [x, values[index]]).filter(([x]) => !chosen.logx || x > 0);
