@@ -89,7 +89,7 @@ EDGES = {
     # 8 doors
     "__init__": "experiment",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
-    "studio": "stats show runs arena experiment",
+    "studio": "stats show runs arena experiment scorers",
     "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
     " measure embed engine retrieval memories tools tokens",
     "cli": "",

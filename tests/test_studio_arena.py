@@ -210,7 +210,7 @@ def test_rounds_are_started_by_own_pages_and_need_two_models(client: TestClient,
 
 
 def attempt(id: str, task: str, agent: str, number: int, answer: str) -> Trace:
-    return Trace(id, task, "arena", {"name": agent}, number, 0, "2026-11-27T00:00:00+00:00", 1.0, answer=answer)
+    return Trace(id, "arena", task, {"name": agent}, number, 0, "2026-11-27T00:00:00+00:00", 1.0, answer=answer)
 
 
 def arena(home: Path, votes: list[tuple[str, str, str]], void: int = 0) -> Run:

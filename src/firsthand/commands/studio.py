@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from firsthand.system.terminal import console
 
 EXAMPLES = """
 firsthand studio
+firsthand studio --demo                            # look around without runs of your own
 firsthand studio --port 8900 --no-open
 firsthand studio --home /data/firsthand
 firsthand studio --model smollm2,qwen2.5-0.5b      # an arena and a playground with these models
@@ -33,6 +35,8 @@ class Config:
     """The port; 0 takes any free one."""
     home: Path | None = None
     """The data home whose runs are shown; by default the one that all commands use."""
+    demo: bool = False
+    """Show a recorded example instead of your runs: patterns of SmolLM2 at sums, and two training runs."""
     open: bool = True
     """Open a browser."""
     model: tuple[str, ...] = ()
@@ -49,6 +53,8 @@ class Config:
             raise ConfigError(f"port is {self.port}: give 0 (any free one) to 65535")
         if self.home is not None and not self.home.is_dir():
             raise ConfigError(f"no folder {str(self.home)!r}: give a data home, which holds a folder `runs`")
+        if self.demo and self.home is not None:
+            raise ConfigError("demo and home do not go together: the demo has runs of its own")
         if len(set(self.model)) < len(self.model):
             raise ConfigError(f"model is {','.join(self.model)}: name each model once")
 
@@ -56,17 +62,27 @@ class Config:
 def main(config: Config) -> int:
     """Serve until Ctrl-C."""
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401
 
-        from firsthand.studio.access import Access
-        from firsthand.studio.studio_app import create_app
+        from firsthand.studio.demo_home import demo_home
     except ImportError:
         raise ConfigError("the Studio needs its extra: pip install 'firsthand[studio]'") from None
     agents = {name: _agent(config, name) for name in config.model}
+    with ExitStack() as stack:
+        home = stack.enter_context(demo_home()) if config.demo else config.home or data_home()
+        return _serve(config, home, agents)
+
+
+def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
+    import uvicorn
+
+    from firsthand.studio.access import Access
+    from firsthand.studio.studio_app import create_app
+
     listening = _listen(config.port)
     access = Access()
     access.port = listening.getsockname()[1]
-    app = create_app(config.home or data_home(), access, agents)
+    app = create_app(home, access, agents)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

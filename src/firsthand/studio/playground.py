@@ -25,6 +25,9 @@ from firsthand.runs import store
 from firsthand.runs.execute import execute
 from firsthand.runs.forking import Fork, fork
 from firsthand.runs.run_folder import Run
+from firsthand.scorers import match
+from firsthand.studio.task_collection import Check
+from firsthand.task import Task
 from firsthand.tool import Tool
 from firsthand.trace import Trace
 
@@ -103,9 +106,22 @@ class Playground:
             run, coming = self._forks(trial, models, parents)
         else:
             run, coming = self._prompted(trial, models)
-        task = asyncio.create_task(self._carry_out(run, coming))
-        self._work[task] = run.id
-        task.add_done_callback(lambda done: self._work.pop(done, None))
+        self._begin(run, coming)
+        return run.id
+
+    async def start_tasks(self, name: str, tasks: Sequence[Task], models: Sequence[str], check: Check) -> str:
+        """Puts a data set to models; returns the id of the run. ConfigError if no model was chosen."""
+        if not models:
+            raise ConfigError("no model was chosen: choose one or more")
+        if len(self._work) >= MOST_UNDER_WAY:
+            raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
+        agents = [self._agent(each) for each in models]
+        setting = NamedSetting(name, () if check == "none" else (getattr(match, check),))
+        places = [Place(agent, setting, task) for agent in agents for task in tasks]
+        run = store.create(
+            self.home, {"data_set": name, "models": list(models), "check": check}, "data-set", command=()
+        )
+        self._begin(run, lambda: execute(run, places, pieces=True))
         return run.id
 
     async def settled(self) -> None:
@@ -117,6 +133,11 @@ class Playground:
         for task in self._work:
             task.cancel()
         await self.settled()
+
+    def _begin(self, run: Run, work: _Coming) -> None:
+        task = asyncio.create_task(self._carry_out(run, work))
+        self._work[task] = run.id
+        task.add_done_callback(lambda done: self._work.pop(done, None))
 
     def _agent(self, name: str) -> Agent:
         found = self.agents.get(name)

@@ -22,24 +22,32 @@ from firsthand.studio.live_events import changes
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.playground import Playground
 from firsthand.studio.rendering import STATIC, is_part, page
+from firsthand.studio.studio_store import SqliteStore, StudioStore
 from firsthand.studio.views import (
     arena_views,
     attempt_views,
+    collection_views,
     comparison_views,
     curve_views,
     playground_views,
+    queue_views,
     run_list_views,
     run_views,
+    saved_views,
 )
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def create_app(home: Path, access: Access, agents: Mapping[str, Agent] | None = None) -> Starlette:
+def create_app(
+    home: Path, access: Access, agents: Mapping[str, Agent] | None = None, store: StudioStore | None = None
+) -> Starlette:
     """The app that shows the runs under `home` to whom `access` lets in.
 
-    `agents` answer in the arena and the playground, by name.
+    `agents` answer in the arena and the playground, by name. `store` keeps what people make here; by default a file of
+    the data home.
     """
+    store = store or SqliteStore(home)
     runs = OpenRuns(home)
     rounds = ArenaRounds(home, agents or {})
     playground = Playground(home, agents or {})
@@ -50,6 +58,7 @@ def create_app(home: Path, access: Access, agents: Mapping[str, Agent] | None = 
         await playground.stop()
         rounds.close()
         runs.close()
+        store.close()
 
     async def events(request: Request) -> Response:
         topics = request.query_params.getlist("topic")
@@ -72,6 +81,9 @@ def create_app(home: Path, access: Access, agents: Mapping[str, Agent] | None = 
             *curve_views.routes(runs),
             *arena_views.routes(runs, rounds),
             *playground_views.routes(runs, playground),
+            *queue_views.routes(runs, store),
+            *collection_views.routes(runs, store, playground),
+            *saved_views.routes(store),
             Route("/events", events),
             Route("/static/{digest}/{name}", static),
         ],

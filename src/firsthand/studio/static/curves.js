@@ -106,8 +106,10 @@ function draw() {
   }
 }
 
+const points = Math.round(Math.min(1500, 2 * Math.max(300, place.clientWidth / Math.min(names.length, Math.max(1, Math.floor(place.clientWidth / 460)))))); // two for each pixel of a plot
+
 async function load() {
-  const answer = await fetch(`/curves.json?${new URLSearchParams([...runs.map((run) => ["run", run]), ["points", "1500"]])}`);
+  const answer = await fetch(`/curves.json?${new URLSearchParams([...runs.map((run) => ["run", run]), ["points", String(points)]])}`);
   if (!answer.ok) {
     place.textContent = await answer.text();
     return;

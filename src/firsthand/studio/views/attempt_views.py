@@ -109,8 +109,16 @@ def routes(runs: OpenRuns) -> list[Route]:
     ]
 
 
-def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, text: str) -> None:
+def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, text: str, by: str = "person") -> None:
     """Keep a person's score of a try under `note.NAME`; ConfigError if name or value is not what it should be."""
+    number, text = check_note(name, value, text)
+    detail: dict[str, Any] = {"by": by} | ({"text": text} if text else {})
+    score = Score(NOTE + name, number, detail)
+    run.add_score(trace, number_of_try, score.name, "a person in the Studio", score)
+
+
+def check_note(name: str, value: str, text: str) -> tuple[float, str]:
+    """The number and text of a note; ConfigError if they or its name are not what they should be."""
     if not name or len(name) > 60 or not name.isprintable() or not all(c.isalnum() or c in "-_." for c in name):
         raise ConfigError(f"a note's name is {name[:60]!r}: use letters, digits and -_. (up to 60)")
     try:
@@ -121,6 +129,4 @@ def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, 
         raise ConfigError(f"a note's score is {value[:40]!r}: a number from 0 to 1 was expected")
     if len(text) > MAX_NOTE_CHARS:
         raise ConfigError(f"the note has {len(text):,} characters: at most {MAX_NOTE_CHARS:,} are kept")
-    detail: dict[str, Any] = {"by": "person"} | ({"text": text} if text else {})
-    score = Score(NOTE + name, number, detail)
-    run.add_score(trace, number_of_try, score.name, "a person in the Studio", score)
+    return number, text
