@@ -26,12 +26,13 @@ from firsthand.runs.execute import execute
 from firsthand.runs.track import Track
 from firsthand.studio.access import CODE_LIVES_S, WRONG_CODES, Access
 from firsthand.studio.attempt_spans import spans_of
-from firsthand.studio.branch_conversation import conversation, logprob_step
+from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.live_events import changes, version_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import STATIC
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.studio_app import create_app
+from firsthand.studio.token_colours import logprob_step
 from firsthand.studio.trace_difference import trace_difference
 from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, sides_of
 from firsthand.task import Task

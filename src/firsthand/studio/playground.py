@@ -49,6 +49,8 @@ class Trial:
     system: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
+    alternatives: int | None = None
+    """Alternatives of each token to record, with their log-probs, so that answers can be coloured by them."""
     seed: int | None = None
     epochs: int = 1
     """Attempts of each model at a prompt."""
@@ -109,18 +111,30 @@ class Playground:
         self._begin(run, coming)
         return run.id
 
-    async def start_tasks(self, name: str, tasks: Sequence[Task], models: Sequence[str], check: Check) -> str:
-        """Puts a data set to models; returns the id of the run. ConfigError if no model was chosen."""
+    async def start_tasks(
+        self,
+        name: str,
+        tasks: Sequence[Task],
+        models: Sequence[str],
+        check: Check,
+        prompt: tuple[str, int, str] | None = None,
+    ) -> str:
+        """Puts a data set to models; returns the id of the run. ConfigError if no model was chosen.
+
+        `prompt` is name, version and text of a system message.
+        """
         if not models:
             raise ConfigError("no model was chosen: choose one or more")
         if len(self._work) >= MOST_UNDER_WAY:
             raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
         agents = [self._agent(each) for each in models]
+        about: Json = {"data_set": name, "models": list(models), "check": check}
+        if prompt is not None:
+            agents = [replace(each, system=prompt[2]) for each in agents]
+            about |= {"prompt": prompt[0], "prompt_version": prompt[1]}
         setting = NamedSetting(name, () if check == "none" else (getattr(match, check),))
         places = [Place(agent, setting, task) for agent in agents for task in tasks]
-        run = store.create(
-            self.home, {"data_set": name, "models": list(models), "check": check}, "data-set", command=()
-        )
+        run = store.create(self.home, about, "data-set", command=())
         self._begin(run, lambda: execute(run, places, pieces=True))
         return run.id
 
@@ -269,7 +283,11 @@ async def _nobody(tool: Tool, arguments: Json) -> Decision:
 
 
 def _sampling(trial: Trial, own: Sampling) -> Sampling:
-    given = {"temperature": trial.temperature, "max_tokens": trial.max_tokens}
+    given = {
+        "temperature": trial.temperature,
+        "max_tokens": trial.max_tokens,
+        "top_logprobs": trial.alternatives,
+    }
     return replace(own, **{name: value for name, value in given.items() if value is not None})
 
 

@@ -50,6 +50,9 @@ def routes(runs: OpenRuns) -> list[Route]:
         before, after = query.beside(run.database, trace.place)
         task = run.task(trace.benchmark, trace.task_id)
         raw = json.dumps(trace.to_json(), ensure_ascii=False, indent=1, default=str) if view == "raw" else ""
+        colour = text_of(request, "colour")
+        if colour not in ("", "logprob", "entropy"):
+            raise ConfigError(f"colour is {colour[:40]!r}: it is logprob or entropy")
         leaf = number_of(request, "leaf", -1, least=-1)
         return page(
             request,
@@ -61,6 +64,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             views=VIEWS,
             said=conversation(trace, None if leaf < 0 else leaf) if view == "conversation" else None,
             usage=each.usage,
+            colour=colour,
             question="" if task is None or task.protected is not None else task.question,
             expected=expected_answer(task),
             before=before,

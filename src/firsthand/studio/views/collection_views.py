@@ -10,6 +10,7 @@ from firsthand.errors import ConfigError
 from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.playground import Playground
+from firsthand.studio.prompt_library import PromptLibrary
 from firsthand.studio.rendering import page, part
 from firsthand.studio.studio_store import StudioStore
 from firsthand.studio.task_collection import MAX_TASKS, TaskCollections, as_lines, check_of
@@ -18,7 +19,7 @@ from firsthand.studio.views.form_fields import fields_of, form_of
 
 def routes(runs: OpenRuns, store: StudioStore, playground: Playground) -> list[Route]:
     """The list, a data set, and what adds to it, takes from it and runs it."""
-    collections = TaskCollections(store)
+    collections, prompts = TaskCollections(store), PromptLibrary(store)
 
     def show(request: Request) -> Response:
         return page(request, "collections", title="Data sets", found=collections.all())
@@ -26,7 +27,15 @@ def routes(runs: OpenRuns, store: StudioStore, playground: Playground) -> list[R
     def one(request: Request) -> Response:
         found = collections.get(request.path_params["name"])
         own = [info for info in runs.infos() if info.config.get("data_set") == found.name]
-        return page(request, "collection", title=found.name, found=found, agents=playground.agents, own=own)
+        return page(
+            request,
+            "collection",
+            title=found.name,
+            found=found,
+            agents=playground.agents,
+            own=own,
+            prompts=prompts.names(),
+        )
 
     async def add(request: Request) -> Response:
         form = await form_of(request)
@@ -54,7 +63,9 @@ def routes(runs: OpenRuns, store: StudioStore, playground: Playground) -> list[R
         found = collections.get(request.path_params["name"])
         check = check_of(dict(fields).get("check", "numeric"))
         models = tuple(dict.fromkeys(value for name, value in fields if name == "model"))
-        made = await playground.start_tasks(found.name, [each.task for each in found.tasks], models, check)
+        wanted = dict(fields).get("prompt", "")
+        prompt = prompts.text(wanted) if wanted else None
+        made = await playground.start_tasks(found.name, [each.task for each in found.tasks], models, check, prompt)
         return RedirectResponse(f"/runs/{part(made)}", 303)
 
     def lines(request: Request) -> Response:

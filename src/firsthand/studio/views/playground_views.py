@@ -58,6 +58,7 @@ def routes(runs: OpenRuns, playground: Playground) -> list[Route]:
             system=given["system"] if given.get("system", "").strip() else None,
             temperature=_decimal(given, "temperature"),
             max_tokens=_whole(given, "max_tokens"),
+            alternatives=_whole(given, "alternatives"),
             seed=_whole(given, "seed"),
             epochs=_whole(given, "epochs") or 1,
             run=given.get("run", ""),
