@@ -123,10 +123,13 @@ class Track:
 
     # -- writing --
 
-    def log(self, values: Mapping[str, SupportsFloat], *, step: int) -> None:
-        """Keep numbers of one step: anything that `float` takes. ConfigError for a name or value that cannot be kept."""
+    def log(self, values: Mapping[str, SupportsFloat], *, step: int, at: float | None = None) -> None:
+        """Keep numbers of one step: anything that `float` takes. ConfigError for a name or value that cannot be kept.
+
+        `at` is when they were logged, in seconds since 1970; without it, now.
+        """
         _check_step(step)
-        now = time.time()
+        now = time.time() if at is None else at
         rows = [(_checked(name), step, _number(name, value), now) for name, value in values.items()]
         with self._lock:
             self._pending += rows
