@@ -240,6 +240,15 @@ class Track:
             name, tuple(latest), tuple(value for value, _ in latest.values()), tuple(at for _, at in latest.values())
         )
 
+    def last(self, name: str) -> float | None:
+        """The value of a metric at its highest step; None if it has none, or it is NaN."""
+        self._settle()
+        rows = self.run.database.read(
+            f"SELECT value FROM metrics WHERE name = ? AND {_LIVE.format('metrics')} ORDER BY step DESC, seq DESC LIMIT 1",
+            (name,),
+        )
+        return None if not rows or rows[0][0] is None else float(rows[0][0])
+
     def curves(self) -> Iterator[Curve]:
         """The curves of all metrics, by name."""
         return map(self.curve, self.names())

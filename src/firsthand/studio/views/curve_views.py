@@ -18,7 +18,8 @@ from firsthand.runs.run_folder import Run
 from firsthand.runs.track import Track
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import page
-from firsthand.studio.views.query_values import number_of
+from firsthand.studio.sweep_facts import MIN_RUNS, axes_of, importances
+from firsthand.studio.views.query_values import number_of, text_of
 
 MAX_RUNS = 40
 MAX_POINTS = 4000
@@ -42,13 +43,28 @@ def routes(runs: OpenRuns) -> list[Route]:
         facts = [(run, flat(run.config)) for run in found]
         keys = [key for key in dict.fromkeys(k for _, each in facts for k in each)]
         differing = [key for key in keys if len({str(each.get(key)) for _, each in facts}) > 1]
+        axes, target, ranking = [], "", []
+        if len(found) >= MIN_RUNS and names:
+            last = [
+                {name: value for name in track.names() if (value := track.last(name)) is not None}
+                for _, track in tracks
+            ]
+            axes = axes_of([each for _, each in facts], last)
+            results = [axis["name"] for axis in axes if not axis["is_setting"]]
+            target = text_of(request, "target") or next((name for name in results if "loss" in name), results[0])
+            ranking = importances(axes, target)
         return page(
             request,
             "curves",
+            axes=axes,
+            target=target,
+            ranking=ranking,
+            shared=shared_files(tracks),
             title="Curves",
             runs=found,
             names=names,
             facts=facts,
+            facts_json={run.id: {key: str(each[key])[:80] for key in differing if key in each} for run, each in facts},
             shown_facts=differing if len(found) > 1 else keys,
             texts=[(run, text) for run, track in tracks for text in track.texts()[-MAX_SAMPLES:]],
             artifacts=[(run, file) for run, track in tracks for file in track.artifacts()],
@@ -63,6 +79,21 @@ def routes(runs: OpenRuns) -> list[Route]:
 
     curves = KeptCurves()
     return [Route("/curves", show), Route("/curves.json", numbers)]
+
+
+def last_values(track: Track) -> dict[str, float]:
+    """The last value of each metric that has one."""
+    return {name: value for name in track.names() if (value := track.last(name)) is not None}
+
+
+def shared_files(tracks: list[tuple[Run, Track]]) -> dict[str, list[str]]:
+    """SHA-256 of files that several of the runs keep, each with the runs, in the order in which they kept it."""
+    found: dict[str, list[str]] = {}
+    for run, track in sorted(tracks, key=lambda each: each[0].created_at):
+        for file in track.artifacts():
+            if run.id not in found.setdefault(file.sha256, []):
+                found[file.sha256].append(run.id)
+    return {digest: ids for digest, ids in found.items() if len(ids) > 1}
 
 
 class KeptCurves:
