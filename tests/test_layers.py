@@ -91,7 +91,7 @@ EDGES = {
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs arena experiment scorers",
     "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
-    " measure embed engine retrieval memories tools tokens",
+    " measure embed engine retrieval memories tools tokens bridges",
     "cli": "",
     "__main__": "cli",
 }

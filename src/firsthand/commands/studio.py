@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from firsthand import catalog
@@ -23,20 +23,31 @@ firsthand studio
 firsthand studio --demo                            # look around without runs of your own
 firsthand studio --port 8900 --no-open
 firsthand studio --home /data/firsthand
+firsthand studio export last --filter is:wrong     # one HTML file, which opens anywhere
+firsthand studio import logs/                      # .eval logs of Inspect, samples_*.jsonl of lm-eval
 firsthand studio --model smollm2,qwen2.5-0.5b      # an arena and a playground with these models
 """
+
+
+ACTIONS = ("export", "import")
 
 
 @dataclass(frozen=True)
 class Config:
     """The address of the Studio, and the folder it shows."""
 
+    action: tuple[str, ...] = field(default=(), metadata={"positional": True})
+    """Nothing to open the Studio; `export RUN` writes one HTML file; `import PATH` reads logs of Inspect and lm-eval."""
     port: int = 0
     """The port; 0 takes any free one."""
     home: Path | None = None
     """The data home whose runs are shown; by default the one that all commands use."""
     demo: bool = False
     """Show a recorded example instead of your runs: patterns of SmolLM2 at sums, and two training runs."""
+    to: Path | None = None
+    """With export: the file to write; by default RUN.html in this folder."""
+    filter: str = ""
+    """With export: only these attempts, by a filter such as `is:wrong agent=cot`."""
     open: bool = True
     """Open a browser."""
     model: tuple[str, ...] = ()
@@ -49,6 +60,12 @@ class Config:
     """At most this many new tokens in an answer."""
 
     def __post_init__(self) -> None:
+        if self.action and (self.action[0] not in ACTIONS or len(self.action) != 2):
+            raise ConfigError(
+                f"{' '.join(self.action)[:80]!r} is no action: write `studio`, `studio export RUN` or `studio import PATH`"
+            )
+        if (self.to is not None or self.filter) and self.action[:1] != ("export",):
+            raise ConfigError("to and filter go with `studio export RUN`")
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port is {self.port}: give 0 (any free one) to 65535")
         if self.home is not None and not self.home.is_dir():
@@ -60,7 +77,14 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C, or export or import."""
+    if config.action:
+        from firsthand.commands.studio_transfer import export_run, import_logs
+
+        home = config.home or data_home()
+        if config.action[0] == "import":
+            return import_logs(Path(config.action[1]), home)
+        return export_run(config.action[1], config.to, config.filter, home)
     try:
         import uvicorn  # noqa: F401
 

@@ -1,0 +1,46 @@
+"""Writes a run as one HTML file, and imports logs of Inspect and lm-evaluation-harness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from firsthand.errors import ConfigError, StoreError
+from firsthand.system.plurals import count_of
+from firsthand.system.terminal import console
+
+
+def export_run(name: str, to: Path | None, filter_text: str, home: Path) -> int:
+    """Write the run's file and print its name."""
+    from firsthand.runs import store
+    from firsthand.studio.run_export import exported
+
+    with store.open_run(name, home) as run:
+        target = to or Path(f"{run.id}.html")
+        if target.exists():
+            raise ConfigError(f"{target} is there already: give another file with --to")
+        text, count, left_out = exported(run, filter_text)
+        try:
+            target.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise StoreError(f"{target} cannot be written: {error.strerror or error}") from None
+    left = f", {left_out:,} left out" if left_out else ""
+    console().print(f"{count_of(count, 'attempt', ',')} in {target}{left}", soft_wrap=True, markup=False)
+    return 0
+
+
+def import_logs(path: Path, home: Path) -> int:
+    """Import the logs in a file or folder and print the runs."""
+    from firsthand.bridges.inspect.eval_logs import import_eval
+    from firsthand.bridges.lm_eval.sample_lines import import_samples
+
+    if not path.exists():
+        raise ConfigError(
+            f"{path} is not there: give an .eval log of Inspect, samples_*.jsonl of lm-eval, or their folder"
+        )
+    files = [path] if path.is_file() else sorted([*path.rglob("*.eval"), *path.rglob("samples_*.jsonl")])
+    if not files:
+        raise ConfigError(f"{path} holds no logs: .eval files of Inspect or samples_*.jsonl of lm-eval were expected")
+    for file in files:
+        id, count = import_eval(file, home) if file.suffix == ".eval" else import_samples(file, home)
+        console().print(f"{count_of(count, 'sample', ',')} in run {id}", soft_wrap=True, markup=False)
+    return 0
