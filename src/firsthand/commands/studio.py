@@ -24,12 +24,22 @@ firsthand studio --demo                            # look around without runs of
 firsthand studio --port 8900 --no-open
 firsthand studio --home /data/firsthand
 firsthand studio export last --filter is:wrong     # one HTML file, which opens anywhere
+firsthand studio account add ada --role editor     # then: firsthand studio --host 0.0.0.0 --name studio.example.org
 firsthand studio import logs/                      # .eval logs of Inspect, samples_*.jsonl of lm-eval
 firsthand studio --model smollm2,qwen2.5-0.5b      # an arena and a playground with these models
 """
 
 
-ACTIONS = ("export", "import")
+ACTIONS: tuple[tuple[tuple[str, ...], int], ...] = (
+    (("export",), 2),
+    (("import",), 2),
+    (("account", "add"), 3),
+    (("account", "remove"), 3),
+    (("account", "key"), 3),
+    (("account", "list"), 2),
+)
+"""The first words of actions, with the number of all their words."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -37,11 +47,20 @@ class Config:
     """The address of the Studio, and the folder it shows."""
 
     action: tuple[str, ...] = field(default=(), metadata={"positional": True})
-    """Nothing to open the Studio; `export RUN` writes one HTML file; `import PATH` reads logs of Inspect and lm-eval."""
+    """Nothing to open the Studio; `export RUN` writes an HTML file; `import PATH` reads logs of Inspect and lm-eval;
+    `account add NAME`, `account remove NAME`, `account key NAME` and `account list` are for a Studio that others reach."""
     port: int = 0
     """The port; 0 takes any free one."""
     home: Path | None = None
     """The data home whose runs are shown; by default the one that all commands use."""
+    host: str = "127.0.0.1"
+    """The address to listen on; any other than this machine's own needs accounts."""
+    name: tuple[str, ...] = ()
+    """Names by which browsers reach it, such as studio.example.org; with --host."""
+    https: bool = False
+    """A proxy in front speaks TLS: cookies go over it alone."""
+    role: str = "viewer"
+    """With account add: viewer, annotator, editor or admin."""
     demo: bool = False
     """Show a recorded example instead of your runs: patterns of SmolLM2 at sums, and two training runs."""
     to: Path | None = None
@@ -60,10 +79,13 @@ class Config:
     """At most this many new tokens in an answer."""
 
     def __post_init__(self) -> None:
-        if self.action and (self.action[0] not in ACTIONS or len(self.action) != 2):
+        if self.action and not any(len(self.action) == size and self.action[: len(a)] == a for a, size in ACTIONS):
             raise ConfigError(
-                f"{' '.join(self.action)[:80]!r} is no action: write `studio`, `studio export RUN` or `studio import PATH`"
+                f"{' '.join(self.action)[:80]!r} is no action: write `studio`, `studio export RUN`, `studio import PATH`, "
+                "or `studio account add|remove|key NAME` and `studio account list`"
             )
+        if self.host in LOOPBACK and (self.name or self.https):
+            raise ConfigError("name and https are for a wider address: give --host too, such as --host 0.0.0.0")
         if (self.to is not None or self.filter) and self.action[:1] != ("export",):
             raise ConfigError("to and filter go with `studio export RUN`")
         if not 0 <= self.port < 65536:
@@ -79,9 +101,11 @@ class Config:
 def main(config: Config) -> int:
     """Serve until Ctrl-C, or export or import."""
     if config.action:
-        from firsthand.commands.studio_transfer import export_run, import_logs
+        from firsthand.commands.studio_transfer import export_run, import_logs, manage_accounts
 
         home = config.home or data_home()
+        if config.action[0] == "account":
+            return manage_accounts(config.action[1:], config.role, home)
         if config.action[0] == "import":
             return import_logs(Path(config.action[1]), home)
         return export_run(config.action[1], config.to, config.filter, home)
@@ -101,12 +125,24 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
     import uvicorn
 
     from firsthand.studio.access import Access
+    from firsthand.studio.accounts import Accounts
     from firsthand.studio.studio_app import create_app
+    from firsthand.studio.studio_store import SqliteStore
 
-    listening = _listen(config.port)
-    access = Access()
+    kept = SqliteStore(home)
+    accounts = None
+    if config.host not in LOOPBACK:
+        accounts = Accounts(kept)
+        if not accounts.all():
+            raise ConfigError(
+                f"host is {config.host}, which others reach, and there are no accounts: make one with `firsthand studio "
+                "account add NAME --role admin`"
+            )
+    names = tuple(dict.fromkeys(("127.0.0.1", "localhost", "[::1]", *_names(config))))
+    access = Access(names, accounts, is_https=config.https)
+    listening = _listen(config.port, config.host)
     access.port = listening.getsockname()[1]
-    app = create_app(home, access, agents)
+    app = create_app(home, access, agents, kept)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -123,6 +159,13 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
         )
     )
     out = console()
+
+    if accounts is not None:
+        where = config.name[0] if config.name else config.host
+        scheme, port = ("https", "") if config.https else ("http", f":{access.port}")
+        out.print(f"The Studio: {scheme}://{where}{port}/sign-in, for {len(accounts.all())} accounts.", markup=False)
+        server.run(sockets=[listening])
+        return 0
 
     def tell() -> str:
         url = f"http://127.0.0.1:{access.port}/enter?code={access.new_code()}"
@@ -145,18 +188,21 @@ def _agent(config: Config, name: str) -> Agent:
     return Agent(name, catalog.model(name, device=config.device), reply, {}, (), sampling)
 
 
-def _listen(port: int) -> socket.socket:
-    """A socket on the loopback address."""
+def _names(config: Config) -> tuple[str, ...]:
+    """The names that a Host header may have besides this machine's own."""
+    return (*config.name, config.host) if config.host not in (*LOOPBACK, "0.0.0.0", "::") else config.name
+
+
+def _listen(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """A socket on an address."""
     # asyncio sends at once only where TCP is named: else each page waits 40 ms for an acknowledgement
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind(("127.0.0.1", port))
+        listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise ConfigError(
-            f"127.0.0.1:{port} cannot be opened: {error.strerror or error}; give another --port"
-        ) from None
+        raise ConfigError(f"{host}:{port} cannot be opened: {error.strerror or error}; give another --port") from None
     return listening
 
 

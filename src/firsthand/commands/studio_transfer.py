@@ -1,7 +1,10 @@
-"""Writes a run as one HTML file, and imports logs of Inspect and lm-evaluation-harness."""
+"""Writes a run as one HTML file, imports logs of Inspect and lm-evaluation-harness, and keeps accounts."""
 
 from __future__ import annotations
 
+import getpass
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from firsthand.errors import ConfigError, StoreError
@@ -43,4 +46,29 @@ def import_logs(path: Path, home: Path) -> int:
     for file in files:
         id, count = import_eval(file, home) if file.suffix == ".eval" else import_samples(file, home)
         console().print(f"{count_of(count, 'sample', ',')} in run {id}", soft_wrap=True, markup=False)
+    return 0
+
+
+def manage_accounts(words: Sequence[str], role: str, home: Path) -> int:
+    """Add, remove or list accounts of the Studio, or make an API key; a password is typed, or read from standard input."""
+    from firsthand.studio.accounts import Accounts
+    from firsthand.studio.studio_store import SqliteStore
+
+    accounts, out = Accounts(SqliteStore(home)), console()
+    if words[0] == "list":
+        for user in accounts.all():
+            out.print(f"{user.name}  {user.role}", markup=False)
+    elif words[0] == "remove":
+        accounts.remove(words[1])
+        out.print(f"{words[1]} is removed, with its keys and sessions.", markup=False)
+    elif words[0] == "key":
+        out.print(accounts.new_key(words[1]), soft_wrap=True, markup=False, highlight=False)
+    else:
+        is_person = sys.stdin is not None and sys.stdin.isatty()
+        password = getpass.getpass("Password: ") if is_person else sys.stdin.readline().rstrip("\n")
+        if is_person and getpass.getpass("Again: ") != password:
+            raise ConfigError("the two passwords differ: begin again")
+        accounts.add(words[1], password, role)
+        out.print(f"{words[1]} is {role}.", markup=False)
+    accounts.store.close()
     return 0

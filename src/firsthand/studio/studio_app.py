@@ -24,6 +24,7 @@ from firsthand.studio.playground import Playground
 from firsthand.studio.rendering import STATIC, is_part, page
 from firsthand.studio.studio_store import SqliteStore, StudioStore
 from firsthand.studio.views import (
+    account_views,
     arena_views,
     attempt_views,
     collection_views,
@@ -86,6 +87,7 @@ def create_app(
             *collection_views.routes(runs, store, playground),
             *prompt_views.routes(runs, store),
             *saved_views.routes(store),
+            *(account_views.routes(access, access.accounts) if access.accounts is not None else ()),
             Route("/events", events),
             Route("/static/{digest}/{name}", static),
         ],
