@@ -64,7 +64,9 @@ def create_app(
 
     async def events(request: Request) -> Response:
         topics = request.query_params.getlist("topic")
-        return StreamingResponse(changes(topics, runs), media_type="text/event-stream")
+        return StreamingResponse(
+            changes(topics, runs, seen=request.query_params.get("seen", "")), media_type="text/event-stream"
+        )
 
     def static(request: Request) -> Response:
         name = request.path_params["name"]

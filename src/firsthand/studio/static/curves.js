@@ -124,7 +124,7 @@ function draw() {
     }
     const card = document.createElement("section");
     card.className = "plot";
-    const title = document.createElement("h3");
+    const title = document.createElement("h2");
     title.textContent = name;
     card.append(title);
     place.append(card);
@@ -155,7 +155,11 @@ async function load() {
 }
 
 form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("input", () => { keep(); draw(); });
+for (const kind of ["input", "change"]) {
+  form.addEventListener(kind, (event) => {
+    if ((event.target.tagName === "SELECT") === (kind === "change")) { keep(); draw(); } // a choice is one change
+  });
+}
 addEventListener("resize", () => plots.forEach((plot) => plot.setSize({ width: plot.root.parentElement.clientWidth - 20, height: 240 })));
 let soon = null;
 addEventListener("firsthand:changed", () => { soon ??= setTimeout(() => { soon = null; load(); }, 1000); });

@@ -45,7 +45,7 @@ function draw() {
   const width = Math.max(place.clientWidth, axes.length * 90);
   const step = axes.length > 1 ? (width - 140) / (axes.length - 1) : 0;
   const x = (index) => 70 + index * step;
-  const svg = make("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": `Settings and results of ${runs.length} runs; the table below has the numbers` });
+  const svg = make("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "group", "aria-label": `Settings and results of ${runs.length} runs; the table below has the numbers` });
   const goal = laid[axes.findIndex((axis) => axis.name === target)];
   runs.forEach((run, number) => {
     let path = "", pen = "M";

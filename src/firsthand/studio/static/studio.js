@@ -164,7 +164,8 @@ function refresh(topic) {
 }
 function listen() {
   if (stream || !topics.length) return;
-  stream = new EventSource(`/events?${new URLSearchParams(topics.map((topic) => ["topic", topic]))}`);
+  stream = new EventSource(`/events?${new URLSearchParams([...topics.map((topic) => ["topic", topic]), ["seen", document.body.dataset.seen ?? ""]])}`);
+  document.body.dataset.seen = ""; // later streams begin after what this one has told
   stream.addEventListener("changed", (event) => refresh(JSON.parse(event.data).topic));
 }
 document.addEventListener("visibilitychange", () => {
