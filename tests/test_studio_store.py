@@ -6,7 +6,7 @@ import math
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.studio.access import Access
 from firsthand.studio.annotation_queue import OPEN_S, AnnotationQueue, Queues
+from firsthand.studio.postgres_store import PostgresStore
 from firsthand.studio.studio_app import create_app
-from firsthand.studio.studio_store import FILE, SqliteStore
+from firsthand.studio.studio_store import FILE, SqliteStore, StudioStore
 from firsthand.task import Task
+from index_postgres import postgres  # noqa: F401
 
 PORT = 8126
 OWN = {"sec-fetch-site": "same-origin"}
@@ -54,9 +56,37 @@ def post(client: TestClient, path: str, **fields: Any) -> Any:
 # -- documents --
 
 
-def test_a_document_has_a_version_and_an_old_one_is_refused(tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], StudioStore]]:
+    """Opens another connection to the one store of a test."""
+    made: list[StudioStore] = []
+    if request.param == "postgres":
+        address = request.getfixturevalue("postgres")
+        first = PostgresStore(address)
+        for table in ("firsthand_items", "firsthand_log"):
+            first.items("")
+            assert first._connection is not None
+            first._connection.execute(f"TRUNCATE {table}")
+            first._connection.commit()
+        first.close()
+
+    def another() -> StudioStore:
+        made.append(PostgresStore(address) if request.param == "postgres" else SqliteStore(tmp_path))
+        return made[-1]
+
+    yield another
+    for each in made:
+        each.close()
+
+
+def test_a_store_that_is_only_read_makes_no_file(tmp_path: Path) -> None:
     kept = SqliteStore(tmp_path)
     assert kept.get("k", "a") is None and kept.items("k") == [] and not (tmp_path / FILE).exists()
+
+
+def test_a_document_has_a_version_and_an_old_one_is_refused(opened: Callable[[], StudioStore]) -> None:
+    kept = opened()
+    assert kept.get("k", "a") is None and kept.get("k", "\0") is None and kept.items("k") == []
     assert kept.put("k", "a", {"n": 1}, version=0) == 1
     with pytest.raises(ConfigError, match="is there already"):
         kept.put("k", "a", {"n": 2}, version=0)
@@ -64,21 +94,20 @@ def test_a_document_has_a_version_and_an_old_one_is_refused(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="changed in the meantime"):
         kept.put("k", "a", {"n": 3}, version=1)
     assert kept.put("k", "a", {"n": "\ud800"}) == 3
-    again = SqliteStore(tmp_path).get("k", "a")
+    again = opened().get("k", "a")
     assert again is not None and (again.body, again.version) == ({"n": "\ud800"}, 3)
     assert kept.remove("k", "a") and not kept.remove("k", "a") and kept.get("k", "a") is None
-    kept.close()
 
 
-def test_documents_of_kinds_are_apart_and_the_log_grows(tmp_path: Path) -> None:
-    kept = SqliteStore(tmp_path)
-    for key in "ba":
+def test_documents_of_kinds_are_apart_and_the_log_grows(opened: Callable[[], StudioStore]) -> None:
+    kept = opened()
+    for key in ("b", "a", "B"):
         kept.put("one", key, {})
     kept.put("two", "c", {})
     for number in range(3):
         kept.log("audit", {"n": number})
     kept.log("other", {})
-    assert [item.key for item in kept.items("one")] == ["a", "b"]
+    assert [item.key for item in kept.items("one")] == ["B", "a", "b"]
     assert [body["n"] for _, body in kept.logged("audit", 2)] == [2, 1]
 
 
@@ -88,9 +117,9 @@ def test_what_is_no_document_is_refused(tmp_path: Path, key: str, body: dict[str
         SqliteStore(tmp_path).put("k", key, body)
 
 
-def test_two_writers_lose_nothing(tmp_path: Path) -> None:
+def test_two_writers_lose_nothing(opened: Callable[[], StudioStore]) -> None:
     def count() -> None:
-        own = SqliteStore(tmp_path)
+        own = opened()
         for _ in range(20):
             while True:
                 item = own.get("k", "n")
@@ -99,14 +128,13 @@ def test_two_writers_lose_nothing(tmp_path: Path) -> None:
                     break
                 except ConfigError:
                     continue
-        own.close()
 
     threads = [threading.Thread(target=count) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    found = SqliteStore(tmp_path).get("k", "n")
+    found = opened().get("k", "n")
     assert found is not None and found.body["n"] == found.version == 60
 
 
@@ -120,6 +148,13 @@ def test_a_store_that_is_newer_or_broken_is_one_sentence(tmp_path: Path) -> None
     connection.close()
     with pytest.raises(StoreError, match="newer firsthand"):
         SqliteStore(tmp_path / "new").items("k")
+
+
+@pytest.mark.slow
+def test_a_database_that_is_not_there_is_one_sentence() -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    with pytest.raises(StoreError, match="the database cannot be used"):
+        PostgresStore("host=/nosuch dbname=x").items("k")
 
 
 # -- saved views --

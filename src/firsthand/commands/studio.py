@@ -59,6 +59,8 @@ class Config:
     """Names by which browsers reach it, such as studio.example.org; with --host."""
     https: bool = False
     """A proxy in front speaks TLS: cookies go over it alone."""
+    database: str = ""
+    """Keep accounts, views, queues, data sets and prompts in PostgreSQL: postgresql://user@host/name."""
     role: str = "viewer"
     """With account add: viewer, annotator, editor or admin."""
     demo: bool = False
@@ -101,11 +103,11 @@ class Config:
 def main(config: Config) -> int:
     """Serve until Ctrl-C, or export or import."""
     if config.action:
-        from firsthand.commands.studio_transfer import export_run, import_logs, manage_accounts
+        from firsthand.commands.studio_transfer import export_run, import_logs, manage_accounts, store_of
 
         home = config.home or data_home()
         if config.action[0] == "account":
-            return manage_accounts(config.action[1:], config.role, home)
+            return manage_accounts(config.action[1:], config.role, store_of(home, config.database))
         if config.action[0] == "import":
             return import_logs(Path(config.action[1]), home)
         return export_run(config.action[1], config.to, config.filter, home)
@@ -124,12 +126,12 @@ def main(config: Config) -> int:
 def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
     import uvicorn
 
+    from firsthand.commands.studio_transfer import store_of
     from firsthand.studio.access import Access
     from firsthand.studio.accounts import Accounts
     from firsthand.studio.studio_app import create_app
-    from firsthand.studio.studio_store import SqliteStore
 
-    kept = SqliteStore(home)
+    kept = store_of(home, config.database)
     accounts = None
     if config.host not in LOOPBACK:
         accounts = Accounts(kept)

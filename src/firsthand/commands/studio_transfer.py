@@ -6,10 +6,14 @@ import getpass
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console
+
+if TYPE_CHECKING:
+    from firsthand.studio.studio_store import StudioStore
 
 
 def export_run(name: str, to: Path | None, filter_text: str, home: Path) -> int:
@@ -49,12 +53,22 @@ def import_logs(path: Path, home: Path) -> int:
     return 0
 
 
-def manage_accounts(words: Sequence[str], role: str, home: Path) -> int:
-    """Add, remove or list accounts of the Studio, or make an API key; a password is typed, or read from standard input."""
-    from firsthand.studio.accounts import Accounts
+def store_of(home: Path, database: str) -> StudioStore:
+    """The store of a data home, or of a database."""
+    if database:
+        from firsthand.studio.postgres_store import PostgresStore
+
+        return PostgresStore(database)
     from firsthand.studio.studio_store import SqliteStore
 
-    accounts, out = Accounts(SqliteStore(home)), console()
+    return SqliteStore(home)
+
+
+def manage_accounts(words: Sequence[str], role: str, store: StudioStore) -> int:
+    """Add, remove or list accounts of the Studio, or make an API key; a password is typed, or read from standard input."""
+    from firsthand.studio.accounts import Accounts
+
+    accounts, out = Accounts(store), console()
     if words[0] == "list":
         for user in accounts.all():
             out.print(f"{user.name}  {user.role}", markup=False)
