@@ -60,9 +60,9 @@ def _scalars(body: bytes) -> Iterator[LoggedValue]:
     for summary in summaries:
         for number, each in fields_of(summary):
             if number == 1 and isinstance(each, bytes):
-                name, value = _value(each)
-                if name and value is not None and step >= 0:
-                    yield LoggedValue(name, step, value, at)
+                name, found = _value(each)
+                if name and found is not None and step >= 0:
+                    yield LoggedValue(name, step, found, at)
 
 
 def _value(body: bytes) -> tuple[str, float | None]:
