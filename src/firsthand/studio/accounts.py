@@ -166,7 +166,7 @@ class Accounts:
 def hashed(password: str) -> str:
     """The password's scrypt hash with its salt and parameters."""
     salt = secrets.token_bytes(16)
-    made = hashlib.scrypt(password.encode("utf-8", "surrogatepass"), salt=salt, **_SCRYPT)  # type: ignore[arg-type]
+    made = hashlib.scrypt(password.encode("utf-8", "surrogatepass"), salt=salt, **_SCRYPT)
     return f"scrypt${_SCRYPT['n']}${_SCRYPT['r']}${_SCRYPT['p']}${salt.hex()}${made.hex()}"
 
 

@@ -74,7 +74,7 @@ class PostgresStore:
         """Removes a document; False if there was none."""
         with self._transaction() as connection:
             done = connection.execute("DELETE FROM firsthand_items WHERE kind = %s AND key = %s", (kind, key))
-            return done.rowcount > 0
+            return bool(done.rowcount > 0)
 
     def log(self, kind: str, body: Json) -> None:
         """Adds an entry to the log."""
@@ -104,7 +104,7 @@ class PostgresStore:
         try:
             import psycopg
         except ImportError:
-            raise MissingExtra("a store in PostgreSQL needs psycopg: pip install 'firsthand[postgres]'") from None
+            raise MissingExtra("psycopg", "postgres", "a store in PostgreSQL") from None
         with self._lock:
             try:
                 if self._connection is None or self._connection.closed:

@@ -51,7 +51,9 @@ def axes_of(configs: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str,
 
 def importances(axes: Sequence[Json], target: str) -> list[Importance]:
     """The settings by how strongly they go with a result, the strongest first; none without MIN_RUNS runs that have both."""
-    results = next((axis["values"] for axis in axes if axis["name"] == target and not axis["is_setting"]), [])
+    results: list[float | None] = next(
+        (axis["values"] for axis in axes if axis["name"] == target and not axis["is_setting"]), []
+    )
     found = []
     for axis in axes:
         pairs = [(x, y) for x, y in zip(axis["values"], results, strict=False) if x is not None and y is not None]
