@@ -18,7 +18,7 @@ from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.studio.access import Access
-from firsthand.studio.playground import Trial, expect_installed, forked
+from firsthand.studio.playground import PlaygroundTrial, expect_installed, forked
 from firsthand.studio.studio_app import create_app
 
 PORT = 8125
@@ -197,6 +197,8 @@ def test_a_fork_asks_nobody_and_allows_no_call_outside(home: Path, parent: tuple
     run, place = parent
     agent = Agent("scripted:echo", Scripted(["x"], name="scripted:echo"), reply)
     with store.open_run(run, home) as parents:
-        made, setting = forked(Trial(("scripted:echo",), run=run, attempt=place), agent, parents, parents.trace(place))
+        made, setting = forked(
+            PlaygroundTrial(("scripted:echo",), run=run, attempt=place), agent, parents, parents.trace(place)
+        )
     assert made.approval.rules == {"external": "ask"} and made.approval.ask.__name__ == "_nobody"  # type: ignore[attr-defined]
     assert setting.scorers

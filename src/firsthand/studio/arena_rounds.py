@@ -46,7 +46,7 @@ MAX_PROMPT_CHARS = 20_000
 
 
 @dataclass
-class Side:
+class AnsweringSide:
     """One of the two answers while it is made."""
 
     agent: Agent
@@ -66,8 +66,8 @@ class Round:
 
     id: str
     task: Task
-    a: Side
-    b: Side
+    a: AnsweringSide
+    b: AnsweringSide
     pace: PacedPair = field(default_factory=PacedPair)
     battle: BlindBattle | None = None
     problem: str = ""
@@ -134,7 +134,7 @@ class ArenaRounds:
         table, _ = await run_in_threadpool(battles_of, run, tuple(self.agents))
         table = table.only(self.agents)
         first, second = choose_pair(table, np.random.default_rng([self.seed, self._number]))
-        sides = (Side(self.agents[table.models[place]]) for place in (first, second))
+        sides = (AnsweringSide(self.agents[table.models[place]]) for place in (first, second))
         made = Round(secrets.token_urlsafe(16), task, *sides)
         self._rounds[made.id] = made
         while len(self._rounds) > MOST_ROUNDS:

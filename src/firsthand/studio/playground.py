@@ -41,7 +41,7 @@ MAX_TOKENS = 32_768
 
 
 @dataclass(frozen=True)
-class Trial:
+class PlaygroundTrial:
     """What is to be tried: models, and either a prompt or a message of a stored attempt."""
 
     models: tuple[str, ...]
@@ -98,7 +98,7 @@ class Playground:
         """Run -> why its trial ended early."""
         self._work: dict[asyncio.Task[None], str] = {}
 
-    async def start(self, trial: Trial, parents: Run | None = None) -> str:
+    async def start(self, trial: PlaygroundTrial, parents: Run | None = None) -> str:
         """Starts a trial; returns the id of its run. ConfigError or UnknownName if it cannot be made."""
         if len(self._work) >= MOST_UNDER_WAY:
             raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
@@ -160,7 +160,7 @@ class Playground:
             raise UnknownName(f"no model {name[:80]!r} was named when the Studio was started: there is {known}")
         return found
 
-    def _prompted(self, trial: Trial, agents: Sequence[Agent]) -> tuple[Run, _Coming]:
+    def _prompted(self, trial: PlaygroundTrial, agents: Sequence[Agent]) -> tuple[Run, _Coming]:
         """A run for a prompt, and its work."""
         from firsthand.arena.blind_battles import prompt_task
 
@@ -175,7 +175,7 @@ class Playground:
 
         return run, work
 
-    def _forks(self, trial: Trial, agents: Sequence[Agent], parents: Run) -> tuple[Run, _Coming]:
+    def _forks(self, trial: PlaygroundTrial, agents: Sequence[Agent], parents: Run) -> tuple[Run, _Coming]:
         """A run for forks of an attempt, one for each model, and its work."""
         parent = parents.trace(trial.attempt)
         task = parents.task(parent.benchmark, parent.task_id)
@@ -220,7 +220,7 @@ class Playground:
             run.close()
 
 
-def forked(trial: Trial, agent: Agent, parents: Run, parent: Trace) -> tuple[Agent, Setting]:
+def forked(trial: PlaygroundTrial, agent: Agent, parents: Run, parent: Trace) -> tuple[Agent, Setting]:
     """The agent that continues an attempt and the setting that scores it.
 
     Of a run of `firsthand run` the agent has the pattern, tools and guards of the parent, and its benchmark's scorers; of
@@ -282,7 +282,7 @@ async def _nobody(tool: Tool, arguments: Json) -> Decision:
     return Decision(False, "nobody", f"{tool.name} needs approval ({tool.effect}), and the Studio asks nobody")
 
 
-def _sampling(trial: Trial, own: Sampling) -> Sampling:
+def _sampling(trial: PlaygroundTrial, own: Sampling) -> Sampling:
     given = {
         "temperature": trial.temperature,
         "max_tokens": trial.max_tokens,
@@ -291,13 +291,13 @@ def _sampling(trial: Trial, own: Sampling) -> Sampling:
     return replace(own, **{name: value for name, value in given.items() if value is not None})
 
 
-def _system(trial: Trial, parent: Trace) -> str | None:
+def _system(trial: PlaygroundTrial, parent: Trace) -> str | None:
     if trial.system is not None:
         return trial.system
     system = parent.agent.get("system")
     return str(system) if system is not None else None
 
 
-def _described(trial: Trial) -> Json:
+def _described(trial: PlaygroundTrial) -> Json:
     """The trial as the run's config keeps it, without what was not given."""
     return {name: value for name, value in vars(trial).items() if value not in ("", None, False, ())}

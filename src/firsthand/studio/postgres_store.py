@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from firsthand.errors import MissingExtra, StoreError
 from firsthand.message import Json
 from firsthand.preference import utc_now
-from firsthand.studio.studio_store import Item, checked_body, expect_version
+from firsthand.studio.studio_store import StoredItem, checked_body, expect_version
 
 if TYPE_CHECKING:
     import psycopg
@@ -34,15 +34,15 @@ class PostgresStore:
         self._lock = threading.RLock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
-    def items(self, kind: str) -> list[Item]:
+    def items(self, kind: str) -> list[StoredItem]:
         """All documents of a kind, by key."""
         with self._transaction() as connection:
             rows = connection.execute(
                 'SELECT key, body, version, at FROM firsthand_items WHERE kind = %s ORDER BY key COLLATE "C"', (kind,)
             ).fetchall()
-        return [Item(key, json.loads(body), version, at) for key, body, version, at in rows]
+        return [StoredItem(key, json.loads(body), version, at) for key, body, version, at in rows]
 
-    def get(self, kind: str, key: str) -> Item | None:
+    def get(self, kind: str, key: str) -> StoredItem | None:
         """One document; None if there is none."""
         if not key.isprintable():
             return None
@@ -50,7 +50,7 @@ class PostgresStore:
             row = connection.execute(
                 "SELECT key, body, version, at FROM firsthand_items WHERE kind = %s AND key = %s", (kind, key)
             ).fetchone()
-        return None if row is None else Item(row[0], json.loads(row[1]), row[2], row[3])
+        return None if row is None else StoredItem(row[0], json.loads(row[1]), row[2], row[3])
 
     def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
         """Keeps a document; see `StudioStore.put`."""

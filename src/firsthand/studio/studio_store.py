@@ -32,7 +32,7 @@ CREATE TABLE log (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL,
 
 
 @dataclass(frozen=True)
-class Item:
+class StoredItem:
     """A document of the store."""
 
     key: str
@@ -46,10 +46,10 @@ class Item:
 class StudioStore(Protocol):
     """Keeps documents by kind and key, and a log that only grows."""
 
-    def items(self, kind: str) -> list[Item]:
+    def items(self, kind: str) -> list[StoredItem]:
         """All documents of a kind, by key."""
 
-    def get(self, kind: str, key: str) -> Item | None:
+    def get(self, kind: str, key: str) -> StoredItem | None:
         """One document; None if there is none."""
 
     def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
@@ -80,15 +80,15 @@ class SqliteStore:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
 
-    def items(self, kind: str) -> list[Item]:
+    def items(self, kind: str) -> list[StoredItem]:
         """All documents of a kind, by key; none if the file is not there yet."""
         rows = self._read("SELECT key, body, version, at FROM items WHERE kind = ? ORDER BY key", (kind,))
-        return [Item(key, json.loads(body), version, at) for key, body, version, at in rows]
+        return [StoredItem(key, json.loads(body), version, at) for key, body, version, at in rows]
 
-    def get(self, kind: str, key: str) -> Item | None:
+    def get(self, kind: str, key: str) -> StoredItem | None:
         """One document; None if there is none."""
         rows = self._read("SELECT key, body, version, at FROM items WHERE kind = ? AND key = ?", (kind, key))
-        return Item(rows[0][0], json.loads(rows[0][1]), rows[0][2], rows[0][3]) if rows else None
+        return StoredItem(rows[0][0], json.loads(rows[0][1]), rows[0][2], rows[0][3]) if rows else None
 
     def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
         """Keeps a document; see `StudioStore.put`."""

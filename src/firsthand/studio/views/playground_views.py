@@ -12,7 +12,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.protection import shareable
 from firsthand.studio.branch_conversation import message_blocks
 from firsthand.studio.open_runs import OpenRuns
-from firsthand.studio.playground import MAX_EPOCHS, MAX_TOKENS, PLAYGROUND, Playground, Trial
+from firsthand.studio.playground import MAX_EPOCHS, MAX_TOKENS, PLAYGROUND, Playground, PlaygroundTrial
 from firsthand.studio.rendering import page, part
 from firsthand.studio.views.form_fields import fields_of
 from firsthand.studio.views.query_values import number_of, text_of
@@ -52,7 +52,7 @@ def routes(runs: OpenRuns, playground: Playground) -> list[Route]:
     async def start(request: Request) -> Response:
         fields = await fields_of(request, MAX_FORM)
         given = dict(fields)
-        trial = Trial(
+        trial = PlaygroundTrial(
             models=tuple(dict.fromkeys(value for name, value in fields if name == "model")),
             prompt=given.get("prompt", ""),
             system=given["system"] if given.get("system", "").strip() else None,
