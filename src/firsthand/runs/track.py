@@ -277,9 +277,8 @@ class Track:
 
     def last_step(self) -> int | None:
         """The highest step with a value; None without one."""
-        self._settle()
-        found = self.run.database.read(f"SELECT max(step) FROM metrics WHERE {_LIVE.format('metrics')}")[0][0]
-        return None if found is None else int(found)
+        latest = f"SELECT step FROM metrics WHERE name = ? AND {_LIVE.format('metrics')} ORDER BY step DESC LIMIT 1"
+        return max((int(self.run.database.read(latest, (name,))[0][0]) for name in self.names()), default=None)
 
 
 def start(
