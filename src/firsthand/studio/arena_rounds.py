@@ -134,8 +134,8 @@ class ArenaRounds:
         table, _ = await run_in_threadpool(battles_of, run, tuple(self.agents))
         table = table.only(self.agents)
         first, second = choose_pair(table, np.random.default_rng([self.seed, self._number]))
-        sides = (AnsweringSide(self.agents[table.models[place]]) for place in (first, second))
-        made = Round(secrets.token_urlsafe(16), task, *sides)
+        a, b = (AnsweringSide(self.agents[table.models[place]]) for place in (first, second))
+        made = Round(secrets.token_urlsafe(16), task, a, b)
         self._rounds[made.id] = made
         while len(self._rounds) > MOST_ROUNDS:
             self._rounds.popitem(last=False)
@@ -246,16 +246,21 @@ class ArenaRounds:
         settings = json.loads(
             canonical({"arena": {"models": sorted(agents), "agents": agents, "by": "studio", "seed": self.seed}})
         )
-        for info in store.list_runs(self.home):
-            if info.config == settings and self._claimed(store.open_run(info.id, self.home)):
-                break
-        else:
-            self._claimed(store.create(self.home, settings, "arena"))
-        assert self.run is not None
+        run = self._of_before(settings)
+        if run is None:
+            run = store.create(self.home, settings, "arena")
+            self._claim.enter_context(run.working())
         for name, body in agents.items():
-            self.run.add_agent(name, body)
-        self._number = 1 + max((row.epoch for row in self.run.rows()), default=-1)
-        return self.run
+            run.add_agent(name, body)
+        self._number = 1 + max((row.epoch for row in run.rows()), default=-1)
+        self.run = run
+        return run
+
+    def _of_before(self, settings: Json) -> Run | None:
+        for info in store.list_runs(self.home):
+            if info.config == settings and self._claimed(run := store.open_run(info.id, self.home)):
+                return run
+        return None
 
     def _claimed(self, run: Run) -> bool:
         try:
@@ -263,7 +268,6 @@ class ArenaRounds:
         except ConfigError:  # another Studio works on it
             run.close()
             return False
-        self.run = run
         return True
 
 

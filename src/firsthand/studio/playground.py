@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting, Setting
@@ -283,7 +284,7 @@ async def _nobody(tool: Tool, arguments: Json) -> Decision:
 
 
 def _sampling(trial: PlaygroundTrial, own: Sampling) -> Sampling:
-    given = {
+    given: dict[str, Any] = {
         "temperature": trial.temperature,
         "max_tokens": trial.max_tokens,
         "top_logprobs": trial.alternatives,
