@@ -154,7 +154,7 @@ function refresh(topic) {
   dispatchEvent(new CustomEvent("firsthand:changed", { detail: topic }));
   for (const shown of $$(`[data-live="${CSS.escape(topic)}"]`)) {
     const path = shown.dataset.livePath ?? location.pathname + location.search;
-    if (waiting.has(path) || $$("input:checked, details.under-way[open] :focus", shown).length) continue;
+    if (waiting.has(path) || $$("[data-mark] input:checked, details[open]:is(.under-way, .columns) :focus", shown).length) continue;
     waiting.add(path); // several changes in a moment are one request
     setTimeout(() => {
       waiting.delete(path);
