@@ -107,7 +107,8 @@ def test_a_prompt_is_tried_and_its_run_appears(browser: Any, base: str) -> None:
         box.click()
     browser.find_element("name", "prompt").send_keys("2 + 2?")
     browser.find_element("css selector", "form.ask button").click()
-    until(lambda: "/runs/" in browser.current_url and len(find(browser, "tr[data-row]")) == 2)
+    until(lambda: "/runs/" in browser.current_url)
+    until(lambda: browser.refresh() or len(find(browser, "tr[data-row]")) == 2)
     assert "It is four" in until(lambda: find(browser, "tr[data-row] a")[0].click() or text(browser, "main"))
 
 
