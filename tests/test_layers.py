@@ -97,7 +97,7 @@ EDGES = {
     # 8 doors
     "__init__": "experiment ingest",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
-    "studio": "stats show runs ingest",
+    "studio": "stats show runs ingest arena experiment scorers",
     "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine retrieval"
     " memories tools tokens worlds ingest safety bridges interp boards contamination",
     "cli": "",

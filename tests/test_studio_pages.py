@@ -26,12 +26,13 @@ from firsthand.runs.execute import execute
 from firsthand.runs.track import Track
 from firsthand.studio.access import CODE_LIVES_S, WRONG_CODES, Access
 from firsthand.studio.attempt_spans import spans_of
-from firsthand.studio.branch_conversation import conversation, logprob_step
-from firsthand.studio.live_events import changes, version_of
+from firsthand.studio.branch_conversation import conversation
+from firsthand.studio.live_events import changes, mark_of, version_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import STATIC
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.studio_app import create_app
+from firsthand.studio.token_colours import logprob_step
 from firsthand.studio.trace_difference import trace_difference
 from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, sides_of
 from firsthand.task import Task
@@ -308,6 +309,22 @@ def test_a_note_is_a_score_of_the_run(client: TestClient, home: Path) -> None:
         score = again.trace(place).score("note.clear")
         assert score is not None and score.value == 0.25 and score.detail["text"] == "so <b>so</b>"
     assert client.get(f"/runs/{run}", params={"filter": "score.note.clear<0.5"}).text.count("data-row") == 1
+
+
+def test_what_changed_between_a_page_and_its_stream_is_told_at_once(client: TestClient, home: Path) -> None:
+    run, runs = run_id(home, "fixture"), OpenRuns(home)
+    mark = re.search(r'data-seen="([0-9a-f]{16})"', client.get(f"/runs/{run}").text)
+    assert mark is not None and mark[1] == mark_of(f"run:{run}", runs)
+
+    async def second(seen: str) -> str:
+        stream = changes([f"run:{run}"], runs, seen=seen, poll_s=0.01)
+        await anext(stream)
+        return await asyncio.wait_for(anext(stream), 0.2 if seen == mark[1] else 10)
+
+    assert "changed" in asyncio.run(second("0" * 16))
+    with pytest.raises(TimeoutError):
+        asyncio.run(second(mark[1]))
+    runs.close()
 
 
 @pytest.mark.parametrize(

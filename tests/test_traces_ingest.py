@@ -56,7 +56,7 @@ def writer(store: TraceStore) -> Iterator[SpanWriter]:
 def client(tmp_path: Path, writer: SpanWriter) -> Iterator[TestClient]:
     access = Access()
     access.port = PORT
-    with TestClient(create_app(tmp_path, access, writer, None), base_url=f"http://127.0.0.1:{PORT}") as made:
+    with TestClient(create_app(tmp_path, access, writer=writer), base_url=f"http://127.0.0.1:{PORT}") as made:
         yield made
 
 
@@ -163,7 +163,9 @@ def test_a_key_is_asked_for_where_there_is_one(
 ) -> None:
     access = Access()
     access.port = PORT
-    with TestClient(create_app(tmp_path, access, writer, "right"), base_url=f"http://127.0.0.1:{PORT}") as client:
+    with TestClient(
+        create_app(tmp_path, access, writer=writer, ingest_key="right"), base_url=f"http://127.0.0.1:{PORT}"
+    ) as client:
         assert client.post("/v1/traces", content=otlp.as_json(), headers=JSON | headers).status_code == status
 
 

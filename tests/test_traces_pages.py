@@ -55,7 +55,7 @@ def client(home: Path) -> Iterator[TestClient]:
     writer = SpanWriter(store, SpanPreparer(Redactor()))
     access = Access()
     access.port = PORT
-    with TestClient(create_app(home, access, writer), base_url=f"http://127.0.0.1:{PORT}") as made:
+    with TestClient(create_app(home, access, writer=writer), base_url=f"http://127.0.0.1:{PORT}") as made:
         made.get("/enter", params={"code": access.new_code()})
         for spans in (
             [llm(1, 1, "What is 2 + 2?", "4", session__id="s1", user__id="ada", tag__tags=["a", "b"])],

@@ -17,6 +17,7 @@ from firsthand.arena.battle_table import BattleTable
 from firsthand.arena.blind_reasks import is_reask
 from firsthand.benchmark import NamedSetting
 from firsthand.errors import ConfigError
+from firsthand.loop.listener import Listener
 from firsthand.message import Json
 from firsthand.preference import Preference, Winner, utc_now
 from firsthand.rollout import rollout
@@ -71,15 +72,28 @@ def prompt_task(prompt: str) -> Task:
     return Task(hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16], prompt)
 
 
-async def fight(run: Run, first: Agent, second: Agent, task: Task, *, number: int, seed: int) -> BlindBattle:
+async def fight(
+    run: Run,
+    first: Agent,
+    second: Agent,
+    task: Task,
+    *,
+    number: int,
+    seed: int,
+    listeners: tuple[Listener | None, Listener | None] = (None, None),
+) -> BlindBattle:
     """Both agents' attempts at a task, made at the same time and kept in the run before anyone votes.
 
-    `number` tells the battles of a run apart: a prompt that comes again is answered anew.
+    `number` tells the battles of a run apart: a prompt that comes again is answered anew. `listeners` are told of the steps
+    of the two attempts while they are made.
     """
     setting = NamedSetting(ARENA)
     run.add_tasks(ARENA, [task])
     traces = await asyncio.gather(
-        *(rollout(agent, task, benchmark=setting, epoch=number, seed=seed) for agent in (first, second))
+        *(
+            rollout(agent, task, benchmark=setting, epoch=number, seed=seed, listener=listener)
+            for agent, listener in zip((first, second), listeners, strict=True)
+        )
     )
     for trace in traces:
         run.append(trace)
@@ -87,21 +101,35 @@ async def fight(run: Run, first: Agent, second: Agent, task: Task, *, number: in
 
 
 def vote(
-    run: Run, battle: BlindBattle, winner: Winner, *, by: str, dwell_s: float, more: Json | None = None
+    run: Run,
+    battle: BlindBattle,
+    winner: Winner,
+    *,
+    by: str,
+    dwell_s: float,
+    reasons: Sequence[str] = (),
+    more: Json | None = None,
 ) -> Preference:
-    """Keeps a vote, with the seconds from showing to voting, why it is void if it is, and `more` about it."""
+    """Keeps a vote: seconds from showing to voting, the voter's reasons, why it is void if it is, and `more` about it."""
     detail = {"prompt_sha256": hashlib.sha256(battle.task.prompt.encode("utf-8", "surrogatepass")).hexdigest()}
-    body = {**detail, "dwell_s": round(dwell_s, 3), "void": void_reason(battle), **(more or {})}
+    body: Json = {**detail, "dwell_s": round(dwell_s, 3), "void": void_reason(battle), **(more or {})}
+    body |= {"reasons": list(reasons)} if reasons else {}
     preference = Preference(battle.task.id, battle.a.id, battle.b.id, winner, by, utc_now(), body)
     run.add_preference(preference)
     return preference
+
+
+def shown_text(trace: Trace) -> str:
+    """The text of an attempt as the model wrote it: its last message, of which the answer may be a part."""
+    said = [node.message.text for node in trace.nodes if node.message.role == "assistant"]
+    return said[-1] if said and said[-1].strip() else trace.answer or ""
 
 
 def void_reason(battle: BlindBattle) -> str:
     """Why a vote on the battle does not count: an answer names its own model or its maker; empty if none does."""
     prompt = battle.task.prompt.casefold()
     for side, trace in (("A", battle.a), ("B", battle.b)):
-        answer = (trace.answer or "").casefold()
+        answer = f"{trace.answer or ''}\n{shown_text(trace)}".casefold()
         for name in identifying_names(str(trace.agent.get("model", trace.agent_name))):
             if re.search(rf"(?<![a-z]){re.escape(name)}", answer) and name not in prompt:
                 return f"{side} names itself: {name}"
@@ -123,7 +151,7 @@ def battles_of(run: Run, models: Sequence[str] = ()) -> tuple[BattleTable, int]:
         run: A run with preferences, from the arena or from a pairwise judge.
         models: Agents to put first, whether they have battles or not.
     """
-    agents = {trace.id: trace.agent_name for trace in run.traces()}
+    agents = {row.id: row.agent for row in run.rows()}
     first = [each for each in run.preferences() if not is_reask(each)]
     counted = [each for each in first if not (each.detail or {}).get("void")]
     void = len(first) - len(counted)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING
 
-from firsthand import catalog
-from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.config import build
 from firsthand.errors import ConfigError
-from firsthand.experiment.named_agents import make_agents
-from firsthand.experiment.settings import RunSettings, settings_from_json, stored_settings
+from firsthand.experiment.forked_agents import CHANGES, base_settings, find_benchmark, forked_agent, forked_settings
+from firsthand.experiment.settings import RunSettings, settings_from_json
 from firsthand.loop.protection import shareable
 from firsthand.message import Json
 from firsthand.rollout import Place
@@ -116,11 +114,14 @@ def main(config: Config) -> int:
         with store.open_run(where, data_home()) as parents:
             parent = parents.trace(which)
             origin = ForkOrigin(str(parents.path), parent.id, config.at or 0, config.say, config.seed)
-            settings = changed(base_settings(parents), parent, config)
+            settings = forked_settings(
+                base_settings(parents), parent, pattern=config.pattern, model=config.model, say=config.say,
+                changes={name: getattr(config, name) for name in CHANGES},
+            )  # fmt: skip
         run = None
     if config.watch and parent.protected is not None:
         raise ConfigError(f"watch would print what must not be printed ({parent.protected}): leave it out")
-    what = Fork(parent, origin.at, make_agent(settings, parent, config), origin.say, origin.seed, _name(origin.run))
+    what = Fork(parent, origin.at, forked_agent(settings, parent), origin.say, origin.seed, _name(origin.run))
     benchmark = find_benchmark(settings, parent)
     with run or create(settings, origin, benchmark) as run:
         try:
@@ -135,73 +136,11 @@ def main(config: Config) -> int:
     return 3 if trace.error else 0
 
 
-def base_settings(run: Run) -> RunSettings:
-    """The settings of the parent's run, which may be a fork itself."""
-    config = run.config
-    if "fork" in config:
-        return settings_from_json(config["settings"])
-    if "benchmarks" not in config or "agents" in config:
-        raise ConfigError(
-            f"{run.id} was not made by `firsthand run`, so its agents are not known here: use firsthand.runs.forking"
-        )
-    return stored_settings(run)
-
-
 def origin_of(run: Run) -> ForkOrigin:
     """The origin of the fork that this run holds; ConfigError if the run is no fork."""
     if "fork" not in run.config:
         raise ConfigError(f"{run.id} is no fork: `firsthand run --resume {run.id}` finishes it")
     return build(ForkOrigin, run.config["fork"])
-
-
-def changed(settings: RunSettings, parent: Trace, config: Config) -> RunSettings:
-    """The parent's settings, narrowed to its agent, with the fork's changes."""
-    pattern = next(
-        (text for text in settings.pattern if parent.agent_name == text or parent.agent_name.startswith(f"{text}@")),
-        None,
-    )
-    if pattern is None:
-        raise ConfigError(f"the run's settings name no pattern for the agent {parent.agent_name!r}: give --pattern")
-    if config.pattern is not None or config.say is not None:
-        pattern = config.pattern or "reply"
-    models = settings.model
-    model = config.model or next((each for each in models if each == parent.agent["model"]), models[0])
-    same = (
-        "tools",
-        "system",
-        "temperature",
-        "max_tokens",
-        "budget_tokens",
-        "budget_calls",
-        "budget_seconds",
-        "budget_usd",
-    )
-    changes: dict[str, Any] = {name: getattr(config, name) for name in same if getattr(config, name) is not None}
-    benchmarks = tuple(text for text in settings.benchmarks if catalog.benchmark(text).name == parent.benchmark)
-    return replace(
-        settings, benchmarks=benchmarks or settings.benchmarks, pattern=(pattern,), model=(model,), replay=None,
-        equal_budget=None, limit=None, epochs=1, **changes,
-    )  # fmt: skip
-
-
-def make_agent(settings: RunSettings, parent: Trace, config: Config) -> Agent:
-    """The agent of these settings; it keeps the parent's name if pattern and model are the same."""
-    (agent,) = make_agents(settings)
-    if agent.name == parent.agent_name or parent.agent_name == f"{agent.name}@{agent.model.name}":
-        return replace(agent, name=parent.agent_name)
-    return agent
-
-
-def find_benchmark(settings: RunSettings, parent: Trace) -> Benchmark:
-    """The parent's benchmark, for its scorers and its environment."""
-    found = [catalog.benchmark(text) for text in settings.benchmarks]
-    for benchmark in found:
-        if benchmark.name == parent.benchmark:
-            return benchmark
-    raise ConfigError(
-        f"the attempt is of the benchmark {parent.benchmark!r}, and its run names {', '.join(settings.benchmarks)}: "
-        "without its scorers a fork cannot be scored"
-    )
 
 
 def create(settings: RunSettings, origin: ForkOrigin, benchmark: Benchmark) -> Run:

@@ -1,40 +1,81 @@
-"""Open the Studio: every run, attempt, comparison, curve and received trace in the browser, live while they go on."""
+"""Open the Studio: every run, attempt, comparison and curve in the browser, live while runs go on."""
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.errors import ConfigError, StoreError
+from firsthand import catalog
+from firsthand.agent import Agent
+from firsthand.commands.studio_intake import Receiving, open_intake
+from firsthand.errors import ConfigError
+from firsthand.hub.fetch_model import fetch_named
+from firsthand.model import Sampling
+from firsthand.patterns.reply import reply
 from firsthand.system.home import data_home
-from firsthand.system.terminal import complain, console
+from firsthand.system.terminal import console
 
 if TYPE_CHECKING:
-    from firsthand.ingest.intake import Intake, IntakeSettings
+    import uvicorn
 
 EXAMPLES = """
 firsthand studio
+firsthand studio --demo                            # look around without runs of your own
 firsthand studio --port 8900 --no-open
 firsthand studio --home /data/firsthand
 firsthand studio --port 4318 --keep 30d --redact 'ACME-[0-9]+'    # traces of other programs, kept for 30 days
 firsthand studio --port 4318 --score 'rubric:judge=smollm2' --sample 0.1 --alert 'errors>0.1/1h' --alert-to alerts.jsonl
+firsthand studio export last --filter is:wrong     # one HTML file, which opens anywhere
+firsthand studio account add ada --role editor     # then: firsthand studio --host 0.0.0.0 --name studio.example.org
+firsthand studio import logs/                      # .eval logs of Inspect, samples_*.jsonl of lm-eval
+firsthand studio --model smollm2,qwen2.5-0.5b      # an arena and a playground with these models
 """
+
+
+ACTIONS: tuple[tuple[tuple[str, ...], int], ...] = (
+    (("export",), 2),
+    (("import",), 2),
+    (("account", "add"), 3),
+    (("account", "remove"), 3),
+    (("account", "key"), 3),
+    (("account", "list"), 2),
+)
+"""The first words of actions, with the number of all their words."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
 class Config:
     """The address of the Studio, and the folder it shows."""
 
+    action: tuple[str, ...] = field(default=(), metadata={"positional": True})
+    """Nothing to open the Studio; `export RUN` writes an HTML file; `import PATH` reads logs of Inspect and lm-eval;
+    `account add NAME`, `account remove NAME`, `account key NAME` and `account list` are for a Studio that others reach."""
     port: int = 0
     """The port; 0 takes any free one."""
     home: Path | None = None
     """The data home whose runs are shown; by default the one that all commands use."""
+    host: str = "127.0.0.1"
+    """The address to listen on; any other than this machine's own needs accounts."""
+    name: tuple[str, ...] = ()
+    """Names by which browsers reach it, such as studio.example.org; with --host."""
+    https: bool = False
+    """A proxy in front speaks TLS: cookies go over it alone."""
+    database: str = ""
+    """Keep accounts, views, queues, data sets and prompts in PostgreSQL: postgresql://user@host/name."""
+    role: str = "viewer"
+    """With account add: viewer, annotator, editor or admin."""
+    demo: bool = False
+    """Show a recorded example instead of your runs: patterns of SmolLM2 at sums, and two training runs."""
+    to: Path | None = None
+    """With export: the file to write; by default RUN.html in this folder."""
+    filter: str = ""
+    """With export: only these attempts, by a filter such as `is:wrong agent=cot`."""
     open: bool = True
     """Open a browser."""
     receive: bool = True
@@ -63,8 +104,25 @@ class Config:
     """Addresses and names, with + between them, that a webhook may have although they are not public."""
     alert_ports: str = "80+443"
     """Ports that a webhook may have."""
+    model: tuple[str, ...] = ()
+    """Models that answer in the arena and the playground, by name or path; two or more for battles."""
+    device: str = "cpu"
+    """Device for models that run here: cpu, cuda, cuda:N, or auto."""
+    temperature: float = 0.7
+    """Sampling temperature of their answers; 0 is greedy."""
+    max_tokens: int = 400
+    """At most this many new tokens in an answer."""
 
     def __post_init__(self) -> None:
+        if self.action and not any(len(self.action) == size and self.action[: len(a)] == a for a, size in ACTIONS):
+            raise ConfigError(
+                f"{' '.join(self.action)[:80]!r} is no action: write `studio`, `studio export RUN`, `studio import PATH`, "
+                "or `studio account add|remove|key NAME` and `studio account list`"
+            )
+        if self.host in LOOPBACK and (self.name or self.https):
+            raise ConfigError("name and https are for a wider address: give --host too, such as --host 0.0.0.0")
+        if (self.to is not None or self.filter) and self.action[:1] != ("export",):
+            raise ConfigError("to and filter go with `studio export RUN`")
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port is {self.port}: give 0 (any free one) to 65535")
         if self.home is not None and not self.home.is_dir():
@@ -74,35 +132,66 @@ class Config:
         needs = ("grpc_port", "ingest_key", "keep", "keep_size", "cold", "redact", "score", "alert")
         if not self.receive and (given := next((name for name in needs if getattr(self, name)), None)):
             raise ConfigError(f"{given} and no-receive do not go together: it is about received traces")
+        if self.demo and self.home is not None:
+            raise ConfigError("demo and home do not go together: the demo has runs of its own")
+        if len(set(self.model)) < len(self.model):
+            raise ConfigError(f"model is {','.join(self.model)}: name each model once")
 
 
 def main(config: Config) -> int:
-    """Serve until Ctrl-C."""
-    try:
-        import uvicorn
+    """Serve until Ctrl-C, or export or import."""
+    if config.action:
+        from firsthand.commands.studio_transfer import export_run, import_logs, manage_accounts, store_of
 
-        from firsthand.studio.access import Access
-        from firsthand.studio.studio_app import create_app
+        home = config.home or data_home()
+        if config.action[0] == "account":
+            return manage_accounts(config.action[1:], config.role, store_of(home, config.database))
+        if config.action[0] == "import":
+            return import_logs(Path(config.action[1]), home)
+        return export_run(config.action[1], config.to, config.filter, home)
+    try:
+        import uvicorn  # noqa: F401
+
+        from firsthand.studio.demo_home import demo_home
     except ImportError:
         raise ConfigError("the Studio needs its extra: pip install 'firsthand[studio]'") from None
-    settings = _intake_settings(config) if config.receive else None
-    key = config.ingest_key or os.environ.get("FIRSTHAND_INGEST_KEY") or None
-    listening = _listen(config.port)
-    access = Access()
-    access.port = listening.getsockname()[1]
-    intake = None if settings is None else _intake(config, settings)
-    end_grpc: Callable[[], None] = lambda: None  # noqa: E731
-    grpc_port = None
-    if intake is not None and config.grpc_port is not None:
-        from firsthand.ingest.otlp_grpc import serve_grpc
+    agents = {name: _agent(config, name) for name in config.model}
+    with ExitStack() as stack:
+        home = stack.enter_context(demo_home()) if config.demo else config.home or data_home()
+        return _serve(config, home, agents)
 
-        grpc_port, end_grpc = serve_grpc(intake.writer, config.grpc_port, key)
-    app = create_app(config.home or data_home(), access, None if intake is None else intake.writer, key)
+
+def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
+    import uvicorn
+
+    from firsthand.commands.studio_transfer import store_of
+    from firsthand.studio.access import Access
+    from firsthand.studio.accounts import Accounts
+    from firsthand.studio.studio_app import create_app
+
+    kept = store_of(home, config.database)
+    accounts = None
+    if config.host not in LOOPBACK:
+        accounts = Accounts(kept)
+        if not accounts.all():
+            raise ConfigError(
+                f"host is {config.host}, which others reach, and there are no accounts: make one with `firsthand studio "
+                "account add NAME --role admin`"
+            )
+    names = tuple(dict.fromkeys(("127.0.0.1", "localhost", "[::1]", *_names(config))))
+    access = Access(names, accounts, is_https=config.https)
+    listening = _listen(config.port, config.host)
+    access.port = listening.getsockname()[1]
+    receiving = None
+    if config.receive and not config.demo:
+        receiving = open_intake(config, home, is_wide=accounts is not None)
+    writer, key = (None, None) if receiving is None else (receiving.intake.writer, receiving.key)
+    app = create_app(home, access, agents, kept, writer=writer, ingest_key=key)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             ws="none",
-            lifespan="off",
+            lifespan="on",
             loop="asyncio",
             http="h11",
             access_log=False,
@@ -115,89 +204,66 @@ def main(config: Config) -> int:
     )
     out = console()
 
+    if accounts is not None:
+        where = config.name[0] if config.name else config.host
+        scheme, port = ("https", "") if config.https else ("http", f":{access.port}")
+        out.print(f"The Studio: {scheme}://{where}{port}/sign-in, for {len(accounts.all())} accounts.", markup=False)
+        _run(server, listening, receiving)
+        return 0
+
     def tell() -> str:
         url = f"http://127.0.0.1:{access.port}/enter?code={access.new_code()}"
         out.print(f"The Studio: {url}", soft_wrap=True, markup=False, highlight=False)
         return url
 
     url = tell()
-    if intake is not None:
-        over_grpc = f", gRPC at 127.0.0.1:{grpc_port}" if grpc_port is not None else ""
-        shown = "with the key" if key else "without a key"
-        out.print(
-            f"Traces: send OTLP to http://127.0.0.1:{access.port} {shown}{over_grpc}", markup=False, highlight=False
-        )
+    if receiving is not None:
+        out.print(receiving.told(access.port), markup=False, highlight=False)
     out.print("This address opens one browser; press Enter for another, Ctrl-C to stop.", markup=False)
     if config.open:
         _browse(url)
     if sys.stdin is not None and sys.stdin.isatty():
         threading.Thread(target=_tell_on_enter, args=(tell,), daemon=True).start()
-    try:
-        server.run(sockets=[listening])
-    finally:
-        end_grpc()
-        if intake is not None:
-            intake.close()
+    _run(server, listening, receiving)
     return 0
 
 
-def _intake(config: Config, settings: IntakeSettings) -> Intake | None:
-    """What receives traces; None, with a line that says so, where another process does or the home is not writable."""
-    from firsthand.ingest.intake import Intake
-
+def _run(server: uvicorn.Server, listening: socket.socket, receiving: Receiving | None) -> None:
+    """Serve until Ctrl-C, then write what was received."""
     try:
-        return Intake(config.home or data_home(), settings, on_problem=complain)
-    except (ConfigError, StoreError) as error:
-        complain(f"no traces are received here: {error}")
-        return None
+        server.run(sockets=[listening])
+    finally:
+        if receiving is not None:
+            receiving.close()
 
 
-def _intake_settings(config: Config) -> IntakeSettings:
-    """The rules of the intake; every fault of a flag is found before anything is opened."""
-    from firsthand import catalog
-    from firsthand.ingest.intake import IntakeSettings, parse_alerts
-    from firsthand.ingest.redaction import Redactor
-    from firsthand.ingest.retention import age_of, size_of
-    from firsthand.ingest.trace_evaluation import Evaluation
-    from firsthand.tools.web.addresses import parse_rules
-
-    Redactor(config.redact)
-    evaluation = None
-    if config.score:
-        scorers = tuple((text, catalog.scorer(text)) for text in config.score)
-        pairs = [text for text, scorer in scorers if getattr(scorer, "against", "")]
-        if pairs:
-            raise ConfigError(f"score is {pairs[0]!r}, which compares two agents: give a scorer of single traces")
-        evaluation = Evaluation(scorers, config.sample)
-    return IntakeSettings(
-        keep_s=age_of(config.keep) if config.keep else None,
-        keep_bytes=size_of(config.keep_size) if config.keep_size else None,
-        cold_s=age_of(config.cold, "cold") if config.cold else None,
-        redact=config.redact,
-        evaluation=evaluation,
-        alerts=parse_alerts(config.alert),
-        alert_to=config.alert_to,
-        alert_rules=parse_rules(config.alert_allow, config.alert_ports),
-    )
+def _agent(config: Config, name: str) -> Agent:
+    fetch_named(name)
+    sampling = Sampling(temperature=config.temperature, max_tokens=config.max_tokens)
+    return Agent(name, catalog.model(name, device=config.device), reply, {}, (), sampling)
 
 
-def _listen(port: int) -> socket.socket:
-    """A socket on the loopback address."""
+def _names(config: Config) -> tuple[str, ...]:
+    """The names that a Host header may have besides this machine's own."""
+    return (*config.name, config.host) if config.host not in (*LOOPBACK, "0.0.0.0", "::") else config.name
+
+
+def _listen(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """A socket on an address."""
     # asyncio sends at once only where TCP is named: else each page waits 40 ms for an acknowledgement
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind(("127.0.0.1", port))
+        listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise ConfigError(
-            f"127.0.0.1:{port} cannot be opened: {error.strerror or error}; give another --port"
-        ) from None
+        raise ConfigError(f"{host}:{port} cannot be opened: {error.strerror or error}; give another --port") from None
     return listening
 
 
 def _browse(url: str) -> None:
     """Open a browser, if there is one that is not of the terminal."""
+    import os
     import webbrowser
 
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):

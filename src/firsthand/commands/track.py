@@ -1,4 +1,4 @@
-"""Show the metrics of a run by step, follow them live, compare runs, or export them."""
+"""Show the metrics of a run by step, follow them live, compare runs, export them, or import those of other trackers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from firsthand.errors import ConfigError, StoreError
 from firsthand.runs import store
 from firsthand.runs.track import Track
 from firsthand.runs.track_export import export
+from firsthand.runs.track_import import import_runs
 from firsthand.show.curves import number, sparkline
 from firsthand.system.home import data_home
 from firsthand.system.terminal import console, print_as_json, print_table
@@ -27,6 +28,7 @@ firsthand track 2026-11-25-0148 2026-11-26-1200    # runs beside each other: the
 firsthand track last --html curves.html
 firsthand track last --export csv --to curves.csv
 firsthand track last --export tensorboard --to events
+firsthand track --import runs/                     # TensorBoard, W&B offline, MLflow, trackio
 firsthand track last --export wandb --to offline    # then: wandb sync offline/wandb/offline-run-*
 """
 
@@ -45,6 +47,8 @@ class Config:
     """Write the curves: csv, tensorboard, or wandb for an offline folder. Needs --to."""
     to: Path | None = None
     """The file or folder that --export writes."""
+    import_: Path | None = None
+    """Import runs of other trackers: TensorBoard's event files, W&B's offline folders, mlruns, trackio's databases."""
     html: Path | None = None
     """Write a page with curves, samples and files."""
     json: bool = False
@@ -58,7 +62,11 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Print, follow, compare or export."""
+    """Print, follow, compare, export or import."""
+    if config.import_ is not None:
+        for id, count in import_runs(config.import_, data_home()):
+            console().print(f"{count} values in run {id}", soft_wrap=True, markup=False)
+        return 0
     if len(config.runs) > 1:
         return compare(config)
     with closing(store.open_run(config.runs[0], data_home())) as run:

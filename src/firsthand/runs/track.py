@@ -123,10 +123,13 @@ class Track:
 
     # -- writing --
 
-    def log(self, values: Mapping[str, SupportsFloat], *, step: int) -> None:
-        """Keep numbers of one step: anything that `float` takes. ConfigError for a name or value that cannot be kept."""
+    def log(self, values: Mapping[str, SupportsFloat], *, step: int, at: float | None = None) -> None:
+        """Keep numbers of one step: anything that `float` takes. ConfigError for a name or value that cannot be kept.
+
+        `at` is when they were logged, in seconds since 1970; without it, now.
+        """
         _check_step(step)
-        now = time.time()
+        now = time.time() if at is None else at
         rows = [(_checked(name), step, _number(name, value), now) for name, value in values.items()]
         with self._lock:
             self._pending += rows
@@ -216,10 +219,14 @@ class Track:
     def names(self) -> tuple[str, ...]:
         """The names of the metrics that have values, sorted."""
         self._settle()
-        found = self.run.database.read(
-            f"SELECT DISTINCT name FROM metrics WHERE {_LIVE.format('metrics')} ORDER BY name"
-        )
-        return tuple(name for (name,) in found)
+        found: list[str] = []
+        live = f"SELECT 1 FROM metrics WHERE name = ? AND {_LIVE.format('metrics')} LIMIT 1"
+        following, last = "SELECT min(name) FROM metrics WHERE name > ?", ""
+        while (name := self.run.database.read(following, (last,))[0][0]) is not None:  # a search for each, no scan
+            last = name
+            if self.run.database.read(live, (name,)):
+                found.append(name)
+        return tuple(found)
 
     def curve(self, name: str) -> Curve:
         """The values of a metric; empty if it has none."""
@@ -232,6 +239,15 @@ class Track:
         return Curve(
             name, tuple(latest), tuple(value for value, _ in latest.values()), tuple(at for _, at in latest.values())
         )
+
+    def last(self, name: str) -> float | None:
+        """The value of a metric at its highest step; None if it has none, or it is NaN."""
+        self._settle()
+        rows = self.run.database.read(
+            f"SELECT value FROM metrics WHERE name = ? AND {_LIVE.format('metrics')} ORDER BY step DESC, seq DESC LIMIT 1",
+            (name,),
+        )
+        return None if not rows or rows[0][0] is None else float(rows[0][0])
 
     def curves(self) -> Iterator[Curve]:
         """The curves of all metrics, by name."""
@@ -249,6 +265,11 @@ class Track:
         rows = self.run.database.read("SELECT name, step, path, sha256, bytes FROM artifacts ORDER BY seq")
         return [Artifact(name, step, Path(path), digest, size) for name, step, path, digest, size in rows]
 
+    @property
+    def has_pending(self) -> bool:
+        """True if numbers wait to be written."""
+        return bool(self._pending)
+
     def _settle(self) -> None:
         """Write what is pending before it is read. A run that is only read is never written."""
         if self._pending:
@@ -256,9 +277,8 @@ class Track:
 
     def last_step(self) -> int | None:
         """The highest step with a value; None without one."""
-        self._settle()
-        found = self.run.database.read(f"SELECT max(step) FROM metrics WHERE {_LIVE.format('metrics')}")[0][0]
-        return None if found is None else int(found)
+        latest = f"SELECT step FROM metrics WHERE name = ? AND {_LIVE.format('metrics')} ORDER BY step DESC LIMIT 1"
+        return max((int(self.run.database.read(latest, (name,))[0][0]) for name in self.names()), default=None)
 
 
 def start(

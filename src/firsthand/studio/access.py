@@ -15,10 +15,13 @@ import threading
 import time
 from http.cookies import CookieError, SimpleCookie
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from firsthand.studio.accounts import Accounts, User, needed_role
 
 CODE_LIVES_S = 600.0
 """A code that was not used is void after so long."""
@@ -40,9 +43,19 @@ _UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 class Access:
     """The codes and sessions of one server."""
 
-    def __init__(self, hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")):
-        self.hosts = hosts
+    def __init__(
+        self,
+        hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]"),
+        accounts: Accounts | None = None,
+        *,
+        is_https: bool = False,
+    ):
+        self.hosts = tuple(host.lower() for host in hosts)
         self.port = 0
+        self.accounts = accounts
+        """Where there are accounts, codes open nothing and everybody signs in."""
+        self.is_https = is_https
+        """True behind a proxy that speaks TLS: the cookie is sent over it alone, and pages may come from port 443."""
         self._lock = threading.Lock()
         self._codes: dict[str, float] = {}
         self._sessions: set[bytes] = set()
@@ -75,18 +88,34 @@ class Access:
             self._sessions.add(_digest(session))
             return session
 
-    def knows(self, headers: Headers) -> bool:
-        """True if the request carries the cookie of a session."""
+    def session_of(self, headers: Headers) -> str | None:
+        """The value of the cookie, if the request carries one."""
         try:
             found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
         except CookieError:
-            return False
-        return found is not None and _digest(found.value) in self._sessions
+            return None
+        return None if found is None else found.value
+
+    def knows(self, headers: Headers) -> bool:
+        """True if the request carries the cookie of a session that a code has opened."""
+        session = self.session_of(headers)
+        return session is not None and self.accounts is None and _digest(session) in self._sessions
+
+    def user_of(self, headers: Headers) -> User | None:
+        """The account of a request, by its session or its API key; None without one."""
+        if self.accounts is None:
+            return None
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self.accounts.of_key(key.strip())
+        session = self.session_of(headers)
+        return None if session is None else self.accounts.of_session(session)
 
     def is_own_host(self, host: str | None) -> bool:
         """True if a Host header names this server."""
         name, _, port = (host or "").rpartition(":") if re.search(r":\d+$", host or "") else (host or "", "", "80")
-        return name.lower() in self.hosts and port == str(self.port)
+        ports = {str(self.port), "443", "80"} if self.is_https else {str(self.port)}
+        return name.lower() in self.hosts and port in ports
 
     def is_own_origin(self, headers: Headers) -> bool:
         """True if a request comes from one of our own pages: by Origin, or where there is none by Sec-Fetch-Site."""
@@ -107,8 +136,12 @@ class AccessMiddleware:
             await self.app(scope, receive, send)
             return
 
+        status = 0
+
         async def guarded(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
@@ -116,16 +149,27 @@ class AccessMiddleware:
                     headers["cache-control"] = "no-store"
             await send(message)
 
-        answer = self._refusal(Request(scope))
+        request = Request(scope)
+        answer = await run_in_threadpool(self._refusal, request) if self.access.accounts else self._refusal(request)
         await (self.app if answer is None else answer)(scope, receive, guarded)
+        user = scope.get("firsthand.user")
+        if user is not None and self.access.accounts is not None and request.method in _UNSAFE:
+            what, where = f"{request.method} {request.url.path}"[:300], client_address(request)
+            await run_in_threadpool(self.access.accounts.audit, user.name, what, status=status, address=where)
 
     def _refusal(self, request: Request) -> Response | None:
         """The answer to a request that goes no further, or None."""
         if not self.access.is_own_host(request.headers.get("host")):
             return PlainTextResponse("This is not the address of the Studio.\n", 421, {"connection": "close"})
         path = request.url.path
-        if request.method in _UNSAFE and not self.access.is_own_origin(request.headers):
+        # no browser adds a key to a request of another site by itself
+        is_key = self.access.accounts is not None and request.headers.get("authorization", "").lower().startswith(
+            "bearer "
+        )
+        if request.method in _UNSAFE and not is_key and not self.access.is_own_origin(request.headers):
             return PlainTextResponse("Only pages of the Studio may change anything.\n", 403)
+        if self.access.accounts is not None:
+            return self._refusal_of_account(request, self.access.accounts)
         if path == "/enter":
             return self._enter(request)
         if path.startswith("/static/") or self.access.knows(request.headers):
@@ -135,6 +179,21 @@ class AccessMiddleware:
             "terminal for a new one.\n",
             401,
         )
+
+    def _refusal_of_account(self, request: Request, accounts: Accounts) -> Response | None:
+        path = request.url.path
+        if path.startswith("/static/") or path == "/sign-in":
+            return None
+        user = self.access.user_of(request.headers)
+        if user is None:
+            is_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+            return RedirectResponse("/sign-in", 303) if is_page else PlainTextResponse("Sign in first.\n", 401)
+        if path != "/sign-out" and not user.may(role := needed_role(request.method, path)):
+            return PlainTextResponse(f"This needs the role {role}, and {user.name} is {user.role}.\n", 403)
+        if request.method in _UNSAFE and not accounts.may_change_now(user):
+            return PlainTextResponse("Too many changes in a minute: wait a moment.\n", 429, {"retry-after": "60"})
+        request.scope["firsthand.user"] = user
+        return None
 
     def _enter(self, request: Request) -> Response:
         session = self.access.exchange(request.query_params.get("code", ""))
@@ -147,6 +206,11 @@ class AccessMiddleware:
         answer = RedirectResponse("/", 303)
         answer.set_cookie(self.access.cookie, session, httponly=True, samesite="strict", path="/")
         return answer
+
+
+def client_address(request: Request) -> str:
+    """The address that a request comes from, as the socket has it."""
+    return request.client.host if request.client is not None else ""
 
 
 def _digest(session: str) -> bytes:

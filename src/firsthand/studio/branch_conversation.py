@@ -10,6 +10,7 @@ from typing import Literal
 
 from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult
 from firsthand.show.trace_shape import marks
+from firsthand.studio.token_colours import ColouredToken, logprob_step, tokens_of
 from firsthand.trace import Trace
 
 MAX_TEXT_CHARS = 20_000
@@ -54,6 +55,8 @@ class Said:
     num_tokens: int = 0
     mean_logprob: float | None = None
     bars: tuple[Bar, ...] = ()
+    tokens: tuple[ColouredToken, ...] = ()
+    """Its tokens with their text, where their alternatives were recorded."""
     siblings: tuple[int, ...] = ()
     """The messages beside it, where the attempt forked; its own node among them."""
 
@@ -96,7 +99,7 @@ def conversation(trace: Trace, leaf: int | None = None) -> Conversation:
         for sibling in siblings:
             leaf_of[sibling] = _down(sibling, children)
         told = tuple(str(mark) for mark in noted.get(index, ()))
-        said.append(_said(index, trace.nodes[index].message, told, siblings))
+        said.append(_said(index, trace.nodes[index].message, told, siblings, tokens_of(trace, index)))
     return Conversation(tuple(said), leaf, tuple(leaves[:MAX_BRANCHES]), len(leaves), len(path) - len(shown), leaf_of)
 
 
@@ -105,7 +108,13 @@ def message_blocks(message: Message, limit: int = MAX_TEXT_CHARS) -> tuple[Block
     return tuple(_block(part, limit) for part in message.parts)
 
 
-def _said(index: int, message: Message, told: tuple[str, ...], siblings: tuple[int, ...]) -> Said:
+def _said(
+    index: int,
+    message: Message,
+    told: tuple[str, ...],
+    siblings: tuple[int, ...],
+    tokens: tuple[ColouredToken, ...] = (),
+) -> Said:
     logprobs = message.sampled.logprobs if message.sampled is not None else ()
     finite = [each for each in logprobs if math.isfinite(each)]
     return Said(
@@ -116,16 +125,9 @@ def _said(index: int, message: Message, told: tuple[str, ...], siblings: tuple[i
         len(logprobs),
         sum(finite) / len(finite) if finite else None,
         tuple(Bar(each, logprob_step(each)) for each in logprobs[:MAX_BARS]),
+        tokens,
         siblings,
     )
-
-
-def logprob_step(logprob: float) -> int:
-    """0 for a token of probability above .9, 1 above .5, 2 above .1, 3 above .01, 4 below."""
-    if not math.isfinite(logprob):
-        return 4
-    probability = math.exp(min(0.0, logprob))
-    return sum(probability <= bound for bound in (0.9, 0.5, 0.1, 0.01))
 
 
 def _block(part: object, limit: int) -> Block:

@@ -7,6 +7,7 @@ from the files a few times a second, so that runs of any process are followed.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -55,12 +56,27 @@ def files_of_index(folder: Path) -> str:
     return " ".join(found)
 
 
+def mark_of(topic: str, runs: OpenRuns, traces: IncomingTraces | None = None) -> str:
+    """A short mark of a topic's version, which a page carries from before it was made until it listens."""
+    return hashlib.sha256(version_of(topic, runs, traces).encode()).hexdigest()[:16]
+
+
 async def changes(
-    topics: Sequence[str], runs: OpenRuns, traces: IncomingTraces | None = None, *, poll_s: float = POLL_S
+    topics: Sequence[str],
+    runs: OpenRuns,
+    traces: IncomingTraces | None = None,
+    *,
+    seen: str = "",
+    poll_s: float = POLL_S,
 ) -> AsyncIterator[str]:
-    """The text of an event stream: an event `changed` for each topic whose version is another than before."""
+    """The text of an event stream: an event `changed` for each topic whose version is another than before.
+
+    `seen` is the mark of the first topic when the page was made: what has changed since is told at once.
+    """
     watched = list(dict.fromkeys(topics))[:MOST_TOPICS]
     known = {topic: await run_in_threadpool(version_of, topic, runs, traces) for topic in watched}
+    if seen and watched and await run_in_threadpool(mark_of, watched[0], runs, traces) != seen:
+        known[watched[0]] = ""
     yield "retry: 2000\n: the Studio tells what changes\n\n"
     quiet_s = 0.0
     while True:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -12,39 +14,70 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from firsthand.agent import Agent
 from firsthand.errors import FirsthandError, UnknownName
 from firsthand.ingest.otlp_door import OtlpDoor
 from firsthand.ingest.span_writer import SpanWriter
 from firsthand.studio.access import Access, AccessMiddleware
+from firsthand.studio.arena_rounds import ArenaRounds
 from firsthand.studio.incoming_traces import IncomingTraces
 from firsthand.studio.live_events import changes
 from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.playground import Playground
 from firsthand.studio.rendering import STATIC, is_part, page
+from firsthand.studio.studio_store import SqliteStore, StudioStore
 from firsthand.studio.views import (
+    account_views,
+    arena_views,
     attempt_views,
+    collection_views,
     comparison_views,
     curve_views,
     incoming_views,
+    playground_views,
+    prompt_views,
+    queue_views,
     run_list_views,
     run_views,
+    saved_views,
 )
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def create_app(
-    home: Path, access: Access, writer: SpanWriter | None = None, ingest_key: str | None = None
+    home: Path,
+    access: Access,
+    agents: Mapping[str, Agent] | None = None,
+    store: StudioStore | None = None,
+    *,
+    writer: SpanWriter | None = None,
+    ingest_key: str | None = None,
 ) -> Starlette:
     """The app that shows the runs and traces under `home` to whom `access` lets in.
 
-    With a `writer` it takes spans by OTLP too, from whoever shows the `ingest_key` if there is one.
+    `agents` answer in the arena and the playground, by name. `store` keeps what people make here; by default a file of
+    the data home. With a `writer` it takes spans by OTLP too, from whoever shows the `ingest_key` if there is one.
     """
+    store = store or SqliteStore(home)
     runs = OpenRuns(home)
     traces = IncomingTraces(home)
+    rounds = ArenaRounds(home, agents or {})
+    playground = Playground(home, agents or {})
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await playground.stop()
+        rounds.close()
+        runs.close()
+        store.close()
 
     async def events(request: Request) -> Response:
         topics = request.query_params.getlist("topic")
-        return StreamingResponse(changes(topics, runs, traces), media_type="text/event-stream")
+        return StreamingResponse(
+            changes(topics, runs, traces, seen=request.query_params.get("seen", "")), media_type="text/event-stream"
+        )
 
     def static(request: Request) -> Response:
         name = request.path_params["name"]
@@ -60,18 +93,26 @@ def create_app(
     app = Starlette(
         routes=[
             *run_list_views.routes(runs),
-            *run_views.routes(runs),
+            *run_views.routes(runs, playground.problems),
             *attempt_views.routes(runs),
             *comparison_views.routes(runs),
             *curve_views.routes(runs),
             *incoming_views.routes(traces),
+            *arena_views.routes(runs, rounds),
+            *playground_views.routes(runs, playground),
+            *queue_views.routes(runs, store),
+            *collection_views.routes(runs, store, playground),
+            *prompt_views.routes(runs, store),
+            *saved_views.routes(store),
+            *(account_views.routes(access, access.accounts) if access.accounts is not None else ()),
             Route("/events", events),
             Route("/static/{digest}/{name}", static),
         ],
         middleware=[*door, Middleware(AccessMiddleware, access=access)],
+        lifespan=lifespan,
         exception_handlers={FirsthandError: _told, 404: _not_found, 500: _broken},
     )
-    app.state.runs = runs
+    app.state.runs, app.state.playground = runs, playground
     return app
 
 

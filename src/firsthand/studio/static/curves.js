@@ -2,6 +2,7 @@
 const place = document.getElementById("plots");
 const form = document.getElementById("plot-settings");
 const names = JSON.parse(place.dataset.names);
+const facts = JSON.parse(place.dataset.facts);
 const runs = JSON.parse(place.dataset.runs);
 const COLOURS = ["#0b74c4", "#c4452d", "#118a5f", "#a05ec0", "#b07d12", "#4b7f8c", "#c2417f", "#6b7a1e", "#7a6cf0", "#8d5a3b"];
 const cursor = uPlot.sync("curves");
@@ -18,7 +19,7 @@ for (const field of form.elements) {
 
 function settings() {
   const f = form.elements;
-  return { metric: f.metric.value, smooth: Number(f.smooth.value), logx: f.logx.checked, logy: f.logy.checked, x: f.x.value, clip: f.clip.checked };
+  return { group: f.group?.value ?? "", metric: f.metric.value, smooth: Number(f.smooth.value), logx: f.logx.checked, logy: f.logy.checked, x: f.x.value, clip: f.clip.checked };
 }
 
 function keep() {
@@ -54,6 +55,40 @@ function range(values) {
   return [low - rest, high + rest];
 }
 
+// A group is the mean of its runs at each step, with a band from the lowest to the highest.
+function addGroups(chosen, curves, tables, options, all, bands) {
+  const groups = new Map();
+  for (const curve of curves) {
+    const word = facts[curve.run]?.[chosen.group] ?? "not set";
+    if (!groups.has(word)) groups.set(word, []);
+    groups.get(word).push(curve);
+  }
+  [...groups.keys()].sort().forEach((word, number) => {
+    const found = new Map();
+    for (const curve of groups.get(word)) {
+      const values = smoothed(curve.means ?? curve.values, chosen.smooth);
+      series(curve, chosen.x).forEach((x, index) => {
+        const value = values[index];
+        if (value === null || (chosen.logx && x <= 0) || (chosen.logy && value <= 0)) return;
+        if (!found.has(x)) found.set(x, []);
+        found.get(x).push(value);
+      });
+    }
+    const x = [...found.keys()].sort((a, b) => a - b);
+    const of = (take) => x.map((each) => take(found.get(each)));
+    const mean = of((values) => values.reduce((sum, value) => sum + value, 0) / values.length);
+    const colour = COLOURS[number % COLOURS.length], first = options.length;
+    tables.push([x, of((values) => Math.max(...values))], [x, of((values) => Math.min(...values))], [x, mean]);
+    all.push(...mean);
+    options.push(
+      { label: `${word} highest`, stroke: `${colour}50`, width: 1, spanGaps: true, points: { show: false } },
+      { label: `${word} lowest`, stroke: `${colour}50`, width: 1, spanGaps: true, points: { show: false } },
+      { label: `${chosen.group} ${word}, mean of ${groups.get(word).length}`, stroke: colour, width: 2, spanGaps: true, points: { show: x.length < 40, size: 5 } },
+    );
+    bands.push({ series: [first, first + 1], fill: `${colour}22` });
+  });
+}
+
 function draw() {
   const chosen = settings();
   let matches;
@@ -70,9 +105,11 @@ function draw() {
   for (const name of names.filter((each) => matches.test(each)).slice(0, 60)) {
     const curves = data.filter((curve) => curve.name === name);
     if (!curves.length) continue;
-    const tables = [], options = [{}], all = [];
-    for (const curve of curves) {
-      const values = chosen.logy ? curve.values.map((value) => (value > 0 ? value : null)) : curve.values;
+    const tables = [], options = [{}], all = [], bands = [];
+    if (chosen.group) addGroups(chosen, curves, tables, options, all, bands);
+    for (const curve of chosen.group ? [] : curves) {
+      const logged = (chosen.smooth && curve.means) || curve.values; // the extremes of a column would smooth to their middle
+      const values = chosen.logy ? logged.map((value) => (value > 0 ? value : null)) : logged;
       const xs = series(curve, chosen.x);
       const colour = COLOURS[runs.indexOf(curve.run) % COLOURS.length];
       const kept = xs.map((x, index) => [x, values[index]]).filter(([x]) => !chosen.logx || x > 0);
@@ -87,7 +124,7 @@ function draw() {
     }
     const card = document.createElement("section");
     card.className = "plot";
-    const title = document.createElement("h3");
+    const title = document.createElement("h2");
     title.textContent = name;
     card.append(title);
     place.append(card);
@@ -97,7 +134,7 @@ function draw() {
       {
         width: card.clientWidth - 20, height: 240, cursor: { sync: { key: cursor.key }, drag: { x: true, y: false } },
         scales: { x: { time: false, distr: chosen.logx ? 3 : 1 }, y: { distr: chosen.logy ? 3 : 1, ...(bounds ? { range: bounds } : {}) } },
-        axes: [axis, { ...axis, size: 60 }], series: options,
+        axes: [axis, { ...axis, size: 60 }], series: options, bands,
       },
       tables.length === 1 ? [tables[0][0], tables[0][1]] : uPlot.join(tables), card,
     );
@@ -105,8 +142,10 @@ function draw() {
   }
 }
 
+const points = Math.round(Math.min(1500, 2 * Math.max(300, place.clientWidth / Math.min(names.length, Math.max(1, Math.floor(place.clientWidth / 460)))))); // two for each pixel of a plot
+
 async function load() {
-  const answer = await fetch(`/curves.json?${new URLSearchParams([...runs.map((run) => ["run", run]), ["points", "1500"]])}`);
+  const answer = await fetch(`/curves.json?${new URLSearchParams([...runs.map((run) => ["run", run]), ["points", String(points)]])}`);
   if (!answer.ok) {
     place.textContent = await answer.text();
     return;
@@ -116,7 +155,11 @@ async function load() {
 }
 
 form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("input", () => { keep(); draw(); });
+for (const kind of ["input", "change"]) {
+  form.addEventListener(kind, (event) => {
+    if ((event.target.tagName === "SELECT") === (kind === "change")) { keep(); draw(); } // a choice is one change
+  });
+}
 addEventListener("resize", () => plots.forEach((plot) => plot.setSize({ width: plot.root.parentElement.clientWidth - 20, height: 240 })));
 let soon = null;
 addEventListener("firsthand:changed", () => { soon ??= setTimeout(() => { soon = null; load(); }, 1000); });

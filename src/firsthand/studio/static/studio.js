@@ -14,9 +14,15 @@ $("[data-theme]:not(html)")?.addEventListener("click", () => {
 });
 
 // -- dialogs, facets --
+function openDialog(id) {
+  const dialog = document.getElementById(id);
+  const address = $("input[name=address]", dialog);
+  if (address) address.value = location.pathname + location.search;
+  dialog.showModal();
+}
 document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-open]");
-  if (opener) document.getElementById(opener.dataset.open)?.showModal();
+  if (opener) openDialog(opener.dataset.open);
   const facet = event.target.closest("[data-term]");
   const form = $("[data-filter]");
   if (facet && form) {
@@ -48,6 +54,41 @@ document.addEventListener("change", (event) => {
 });
 document.addEventListener("htmx:after:swap", showMarks);
 showMarks();
+
+// -- columns: what is hidden is in the address, and is remembered for pages that do not say it --
+function hiddenColumns(table) {
+  const said = new URLSearchParams(location.search).get("hide");
+  return new Set((said ?? localStorage.getItem(`hide-${table.dataset.columns}`) ?? "").split(",").filter(Boolean));
+}
+function showColumns() {
+  for (const table of $$("table[data-columns]")) {
+    const hidden = hiddenColumns(table), heads = $$("thead th", table);
+    heads.forEach((head, place) => table.classList.toggle(`hide-${place + 1}`, hidden.has(head.dataset.column)));
+    const list = $(`[data-chooser="${table.dataset.columns}"]`);
+    if (list && !list.childElementCount) {
+      for (const head of heads.filter((each) => each.dataset.column && each.tagName === "TH").slice(1)) {
+        const label = document.createElement("label"), box = document.createElement("input");
+        box.type = "checkbox";
+        box.name = head.dataset.column;
+        label.append(box, ` ${head.dataset.column}`);
+        list.append(label);
+      }
+    }
+    for (const box of $$("input", list ?? document.createElement("i"))) box.checked = !hidden.has(box.name);
+  }
+}
+document.addEventListener("change", (event) => {
+  const list = event.target.closest("[data-chooser]");
+  if (!list) return;
+  const hidden = $$("input", list).filter((box) => !box.checked).map((box) => box.name).join(",");
+  localStorage.setItem(`hide-${list.dataset.chooser}`, hidden);
+  const address = new URL(location.href);
+  hidden ? address.searchParams.set("hide", hidden) : address.searchParams.delete("hide");
+  history.replaceState(history.state, "", address);
+  showColumns();
+});
+document.addEventListener("htmx:after:swap", showColumns);
+showColumns();
 
 // -- rows --
 let here = -1;
@@ -83,7 +124,8 @@ document.addEventListener("keydown", (event) => {
   const chord = before + event.key;
   before = event.key === "g" ? "g" : "";
   const acts = {
-    "?": () => $("#keys").showModal(),
+    "?": () => openDialog("keys"),
+    v: () => openDialog("save-view"),
     "/": () => $("[data-filter] input[type=search], #tree-search")?.focus(),
     j: () => go(1),
     k: () => go(-1),
@@ -94,6 +136,8 @@ document.addEventListener("keydown", (event) => {
     p: () => $("[data-key=p]")?.click(),
   };
   if (chord === "gr") return void (location.href = "/");
+  const pressed = $(`[data-press="${CSS.escape(event.key)}"]`);
+  if (pressed) return void (event.preventDefault(), pressed.click());
   if (document.getElementById("tree") && "jk".includes(event.key)) return;
   const act = acts[event.key];
   if (act) {
@@ -110,7 +154,7 @@ function refresh(topic) {
   dispatchEvent(new CustomEvent("firsthand:changed", { detail: topic }));
   for (const shown of $$(`[data-live="${CSS.escape(topic)}"]`)) {
     const path = shown.dataset.livePath ?? location.pathname + location.search;
-    if (waiting.has(path) || $$("input:checked, details.under-way[open] :focus", shown).length) continue;
+    if (waiting.has(path) || $$("[data-mark] input:checked, details[open]:is(.under-way, .columns) :focus", shown).length) continue;
     waiting.add(path); // several changes in a moment are one request
     setTimeout(() => {
       waiting.delete(path);
@@ -120,7 +164,8 @@ function refresh(topic) {
 }
 function listen() {
   if (stream || !topics.length) return;
-  stream = new EventSource(`/events?${new URLSearchParams(topics.map((topic) => ["topic", topic]))}`);
+  stream = new EventSource(`/events?${new URLSearchParams([...topics.map((topic) => ["topic", topic]), ["seen", document.body.dataset.seen ?? ""]])}`);
+  document.body.dataset.seen = ""; // later streams begin after what this one has told
   stream.addEventListener("changed", (event) => refresh(JSON.parse(event.data).topic));
 }
 document.addEventListener("visibilitychange", () => {

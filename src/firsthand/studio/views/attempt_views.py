@@ -19,12 +19,12 @@ from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import address, page, part
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.trace_copies import as_examples, as_test
+from firsthand.studio.views.form_fields import form_of
 from firsthand.studio.views.query_values import number_of, text_of
 from firsthand.trace import Score, Trace
 
 VIEWS = ("conversation", "tree", "raw")
 MAX_RAW_CHARS = 2_000_000
-MAX_BODY = 64 << 10
 MAX_NOTE_CHARS = 4000
 
 
@@ -50,6 +50,9 @@ def routes(runs: OpenRuns) -> list[Route]:
         before, after = query.beside(run.database, trace.place)
         task = run.task(trace.benchmark, trace.task_id)
         raw = json.dumps(trace.to_json(), ensure_ascii=False, indent=1, default=str) if view == "raw" else ""
+        colour = text_of(request, "colour")
+        if colour not in ("", "logprob", "entropy"):
+            raise ConfigError(f"colour is {colour[:40]!r}: it is logprob or entropy")
         leaf = number_of(request, "leaf", -1, least=-1)
         return page(
             request,
@@ -61,6 +64,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             views=VIEWS,
             said=conversation(trace, None if leaf < 0 else leaf) if view == "conversation" else None,
             usage=each.usage,
+            colour=colour,
             question="" if task is None or task.protected is not None else task.question,
             expected=expected_answer(task),
             before=before,
@@ -91,7 +95,7 @@ def routes(runs: OpenRuns) -> list[Route]:
         return PlainTextResponse(text, headers={"content-disposition": f'attachment; filename="{kind}"'})
 
     async def note(request: Request) -> Response:
-        form = await _form(request)
+        form = await form_of(request)
         run, each = kept(request)
         trace = each.trace
         name, value, text = form.get("name", "").strip(), form.get("value", ""), form.get("text", "")
@@ -109,8 +113,16 @@ def routes(runs: OpenRuns) -> list[Route]:
     ]
 
 
-def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, text: str) -> None:
+def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, text: str, by: str = "person") -> None:
     """Keep a person's score of a try under `note.NAME`; ConfigError if name or value is not what it should be."""
+    number, text = check_note(name, value, text)
+    detail: dict[str, Any] = {"by": by} | ({"text": text} if text else {})
+    score = Score(NOTE + name, number, detail)
+    run.add_score(trace, number_of_try, score.name, "a person in the Studio", score)
+
+
+def check_note(name: str, value: str, text: str) -> tuple[float, str]:
+    """The number and text of a note; ConfigError if they or its name are not what they should be."""
     if not name or len(name) > 60 or not name.isprintable() or not all(c.isalnum() or c in "-_." for c in name):
         raise ConfigError(f"a note's name is {name[:60]!r}: use letters, digits and -_. (up to 60)")
     try:
@@ -121,20 +133,4 @@ def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, 
         raise ConfigError(f"a note's score is {value[:40]!r}: a number from 0 to 1 was expected")
     if len(text) > MAX_NOTE_CHARS:
         raise ConfigError(f"the note has {len(text):,} characters: at most {MAX_NOTE_CHARS:,} are kept")
-    detail: dict[str, Any] = {"by": "person"} | ({"text": text} if text else {})
-    score = Score(NOTE + name, number, detail)
-    run.add_score(trace, number_of_try, score.name, "a person in the Studio", score)
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """The fields of an urlencoded form of at most MAX_BODY bytes."""
-    from urllib.parse import parse_qsl
-
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
-        raise ConfigError("the Studio expects the fields of a form")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise ConfigError(f"the form has more than {MAX_BODY >> 10} KiB")
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20))
+    return number, text

@@ -17,6 +17,7 @@ from firsthand.show.answer_diff import word_difference
 from firsthand.show.expected import expected_answer
 from firsthand.stats.multiple_comparisons import difference
 from firsthand.stats.paired import PairedDifference, judged
+from firsthand.studio.comparison_slices import CostPoint, cost_points, metadata_keys, slices_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
 from firsthand.studio.trace_difference import trace_difference
@@ -52,6 +53,12 @@ def routes(runs: OpenRuns) -> list[Route]:
             raise ConfigError(f"only is {only[:40]!r}: it is one of {', '.join(CHANGES)}")
         contest = contest_of(sides[a], sides[b])
         pairs = chosen_pairs(contest.comparison, only)
+        keys = metadata_keys(sides[a].run, contest.differences)
+        slice_by = text_of(request, "slice")
+        if slice_by and slice_by not in keys:
+            raise ConfigError(
+                f"the tasks have no metadata {slice_by[:40]!r} to slice by: they have {', '.join(keys) or 'none'}"
+            )
         start = number_of(request, "start", 0)
         values: dict[str, Any] = {
             "chosen": chosen,
@@ -63,6 +70,10 @@ def routes(runs: OpenRuns) -> list[Route]:
             "contest": contest,
             "pairs": pairs[start : start + PAGE],
             "num_pairs": len(pairs),
+            "keys": list(keys),
+            "slice_by": slice_by,
+            "slices": slices_of(contest.comparison, keys[slice_by]) if slice_by else [],
+            "plots": plots_of(sides),
             "next_start": start + PAGE if start + PAGE < len(pairs) else None,
         }
         if is_part(request) and start:
@@ -116,6 +127,16 @@ class Side:
 def sides_of(runs: list[Run]) -> list[Side]:
     """All agents of the runs, in their order."""
     return [Side(run, agent) for run in dict.fromkeys(runs) for agent in run.agents()]
+
+
+def plots_of(sides: list[Side]) -> list[tuple[str, list[CostPoint], str]]:
+    """For each benchmark that two agents or more have attempted: its name, the points, and the unit of cost."""
+    runs = list(dict.fromkeys(side.run for side in sides))
+    several = len(runs) > 1
+    benchmarks = dict.fromkeys(benchmark for run in runs for benchmark, _ in run.pairs())
+    named = [(side.run, side.agent, side.key if several else side.agent) for side in sides]
+    found = [(benchmark, *cost_points(named, benchmark)) for benchmark in benchmarks]
+    return [plot for plot in found if len(plot[1]) >= 2]
 
 
 def _side(sides: list[Side], key: str, default: int) -> int:

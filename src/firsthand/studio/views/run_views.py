@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from starlette.requests import Request
@@ -18,6 +20,7 @@ from firsthand.show.feed_lines import FeedLines
 from firsthand.show.scatter import scatter
 from firsthand.stats.stored_figures import own_figures
 from firsthand.studio.attempt_query import SORTABLE, AttemptQuery
+from firsthand.studio.live_events import mark_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
 from firsthand.studio.views.query_values import number_of, text_of
@@ -26,12 +29,13 @@ MAX_LINES = 200
 """Steps of an attempt under way that are shown, the last ones."""
 
 
-def routes(runs: OpenRuns) -> list[Route]:
-    """The page, its boards and its rows."""
+def routes(runs: OpenRuns, problems: Mapping[str, str] = MappingProxyType({})) -> list[Route]:
+    """The page, its boards and its rows. `problems` are those of trials that ended early, by run."""
     boards = KeptBoards()
 
     def show(request: Request) -> Response:
         run = runs.get(request.path_params["run"])
+        seen = mark_of(f"run:{run.id}", runs)
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
         start = number_of(request, "start", 0)
         query = AttemptQuery.parse(filter_text, sort)
@@ -46,6 +50,8 @@ def routes(runs: OpenRuns) -> list[Route]:
             "run",
             title=run.id,
             info=run.info,
+            seen=seen,
+            problem=problems.get(run.id, ""),
             agents=run.agents(),
             facets=query.facets(run.database),
             **values,

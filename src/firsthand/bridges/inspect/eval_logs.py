@@ -1,0 +1,188 @@
+"""Reads Inspect's `.eval` logs as runs, without Inspect: a zip of JSON with `header.json` and a file for each sample.
+
+Messages, tool calls, scores, usage, errors and limits are taken over; events, sandboxes and attachments of other kinds are
+not. A log may come from anyone: sizes are bounded before anything is unpacked, and names in the archive are never paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import DataError
+from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
+from firsthand.model import Usage
+from firsthand.runs import store
+from firsthand.task import Task
+from firsthand.trace import Call, Failure, Node, Score, Trace
+
+MAX_SAMPLE_BYTES = 256 << 20
+MAX_LOG_BYTES = 8 << 30
+MAX_SAMPLES = 200_000
+_ATTACHED = "attachment://"
+_GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
+"""Inspect's letters: correct, incorrect, partial, no answer."""
+
+
+def import_eval(path: Path, home: Path) -> tuple[str, int]:
+    """Imports a log as a new run; returns its id and the number of samples. DataError if it is none, or is damaged."""
+    try:
+        with zipfile.ZipFile(path) as log:
+            names = [info for info in log.infolist() if info.filename.startswith("samples/") and not info.is_dir()]
+            if sum(info.file_size for info in names) > MAX_LOG_BYTES or len(names) > MAX_SAMPLES:
+                raise DataError(f"{path} unpacks to more than {MAX_LOG_BYTES >> 30} GiB or has too many samples")
+            header = "header.json" if "header.json" in log.NameToInfo else "_journal/start.json"
+            about = _json(log, header, path)
+            spec = about.get("eval") or {}
+            if not isinstance(spec, dict) or not names:
+                raise DataError(f"{path} is no log of Inspect: it has no samples, or its header is no object")
+            model, task = str(spec.get("model", "unknown")), str(spec.get("task", path.stem))
+            config = {"kind": "import", "imported": "inspect", "model": model, "benchmarks": [task], "file": path.name}
+            with store.create(home, config, f"inspect-{task.rpartition('/')[2]}"[:40], command=()) as run:
+                run.add_agent(model, {"name": model, "model": model})
+                known: set[str] = set()
+                for info in sorted(names, key=lambda each: each.filename):
+                    made, trace = attempt_of(_json(log, info.filename, path), task, model)
+                    if made.id not in known:  # a sample of another epoch may have its choices in another order
+                        run.add_tasks(task, [made])
+                        known.add(made.id)
+                    run.append(trace)
+                run.finish("done")
+                return run.id, len(names)
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as a log of Inspect: {error}") from None
+
+
+def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:
+    """The task and the attempt of one sample."""
+    id = str(sample.get("id", ""))[:500] or "sample"
+    attached = sample.get("attachments")
+    if isinstance(attached, dict) and attached:
+        sample = {key: value if key == "attachments" else _whole(value, attached) for key, value in sample.items()}
+    messages = [_message(each) for each in sample.get("messages") or () if isinstance(each, dict)]
+    nodes = tuple(Node(None if place == 0 else place - 1, message) for place, message in enumerate(messages))
+    output = sample.get("output") or {}
+    answer = output.get("completion") if isinstance(output, dict) else None
+    if not isinstance(answer, str):
+        answer = next((message.text for message in reversed(messages) if message.role == "assistant"), None)
+    error, limit = sample.get("error"), sample.get("limit")
+    usage = _usage(sample.get("model_usage"))
+    seconds = _number(sample.get("total_time")) or 0.0
+    said = tuple(place for place, message in enumerate(messages) if message.role == "assistant")
+    calls = tuple(
+        Call(f":{number}", "generate", place - 1 if place else None, seconds * number / len(said), seconds / len(said),
+             hashlib.sha256(f"{id} {place}".encode("utf-8", "replace")).hexdigest(),
+             usage if number == 0 else Usage(), (place,), detail={"finish_reasons": ["stop"]})
+        for number, place in enumerate(said)
+    )  # fmt: skip
+    target, facts = sample.get("target"), sample.get("metadata") or {}
+    task = Task(
+        id, _text(sample.get("input")), tuple(map(str, sample.get("choices") or ())),
+        secret={"answer": target if isinstance(target, str) else json.dumps(target)},
+        metadata={key: value for key, value in facts.items() if isinstance(value, str | int | float)},
+    )  # fmt: skip
+    epoch = max(0, int(_number(sample.get("epoch")) or 1) - 1)
+    key = f"{benchmark} {id} {epoch} {sample.get('uuid')}"
+    return task, Trace(
+        id=hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16], benchmark=benchmark, task_id=id,
+        agent={"name": model, "model": model}, epoch=epoch, seed=0,
+        started_at=str(sample.get("started_at") or "1970-01-01T00:00:00+00:00"), duration_s=seconds, nodes=nodes,
+        calls=calls, answer=answer, scores=tuple(_scores(sample.get("scores"))),
+        error=Failure("InspectError", str(error.get("message", ""))[:4000]) if isinstance(error, dict) else None,
+        stop_reason="error" if error else str(limit.get("type", "limit")) if isinstance(limit, dict) else "done",
+    )  # fmt: skip
+
+
+def _scores(scores: Any) -> Iterator[Score]:
+    for name, each in scores.items() if isinstance(scores, dict) else ():
+        value = each.get("value") if isinstance(each, dict) else None
+        values = value.items() if isinstance(value, dict) else [("", value)]
+        for part, found in values:
+            number = _GRADES.get(found) if isinstance(found, str) else _number(found)
+            detail = {key: str(each[key])[:4000] for key in ("answer", "explanation") if each.get(key)}
+            if number is not None:
+                yield Score(f"{name}.{part}" if part else str(name), number, detail)
+
+
+def _message(body: Mapping[str, Any]) -> Message:
+    role = body.get("role")
+    content = body.get("content")
+    if role == "tool":
+        error = body.get("error")
+        text = str(error.get("message", "")) if isinstance(error, dict) else _text(content)
+        result = ToolResult(
+            str(body.get("tool_call_id") or ""), str(body.get("function") or ""), text, is_error=isinstance(error, dict)
+        )
+        return Message("tool", (result,))
+    parts: list[Part] = []
+    for piece in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+        if isinstance(piece, dict) and piece.get("type") == "reasoning":
+            parts.append(Reasoning(str(piece.get("reasoning") or ""), {}))
+        elif isinstance(piece, dict) and piece.get("text"):
+            parts.append(Text(str(piece["text"])))
+        elif isinstance(piece, dict) and piece.get("type") not in (None, "text"):
+            parts.append(Text(f"[{str(piece.get('type'))[:40]}]"))
+    for call in body.get("tool_calls") or ():
+        if isinstance(call, dict):
+            given = call.get("arguments")
+            parts.append(
+                ToolCall(
+                    str(call.get("id") or ""), str(call.get("function") or ""), given if isinstance(given, dict) else {}
+                )
+            )
+    return Message(role if role in ("system", "user", "assistant") else "user", tuple(parts))
+
+
+def _whole(value: Any, attached: Mapping[str, Any], depth: int = 0) -> Any:
+    """The value with each long text that the log keeps apart, `attachment://HASH`, in its place."""
+    if isinstance(value, str) and value.startswith(_ATTACHED):
+        return attached.get(value.removeprefix(_ATTACHED), value)
+    if depth > 12:
+        return value
+    if isinstance(value, list):
+        return [_whole(each, attached, depth + 1) for each in value]
+    return {key: _whole(each, attached, depth + 1) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        texts = (each.get("text") or each.get("content") for each in content if isinstance(each, dict))
+        return "\n".join(_text(each) for each in texts if each)
+    return ""
+
+
+def _usage(usage: Any) -> Usage:
+    found = [each for each in usage.values() if isinstance(each, dict)] if isinstance(usage, dict) else []
+
+    def total(name: str) -> int:
+        return sum(int(_number(each.get(name)) or 0) for each in found)
+
+    cached, written = total("input_tokens_cache_read"), total("input_tokens_cache_write")
+    return Usage(total("input_tokens") + cached + written, cached, total("output_tokens"), 0.0, written)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
+
+
+def _json(log: zipfile.ZipFile, name: str, path: Path) -> Json:
+    info = log.getinfo(name) if name in log.NameToInfo else None
+    if info is None or info.file_size > MAX_SAMPLE_BYTES:
+        raise DataError(
+            f"{path} has no {name}, or it has more than {MAX_SAMPLE_BYTES >> 20} MiB: is it a log of Inspect?"
+        )
+    with log.open(info) as file:
+        data = file.read(MAX_SAMPLE_BYTES + 1)
+    try:
+        body = json.loads(data) if len(data) <= MAX_SAMPLE_BYTES else None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {name[:80]} is no JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise DataError(f"{path}: {name[:80]} holds no object, or more than its size says")
+    return body

@@ -1,0 +1,133 @@
+"""Reads the samples that lm-evaluation-harness logs (`samples_TASK_TIME.jsonl`, by --log_samples) as runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import DataError
+from firsthand.message import Json, assistant, user
+from firsthand.runs import store
+from firsthand.task import Task
+from firsthand.trace import Node, Score, Trace
+
+MAX_LINE_CHARS = 64 << 20
+_NAME = re.compile(r"samples_(.+?)_\d{4}-\d\d-\d\dT[\d.:-]+$")
+_RESERVED = (
+    "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
+    "target_hash",
+)  # fmt: skip
+
+
+def import_samples(path: Path, home: Path) -> tuple[str, int]:
+    """Imports a file of samples as a new run; returns its id and the number of samples. DataError if it is none."""
+    task = found[1] if (found := _NAME.match(path.stem)) else path.stem.removeprefix("samples_")
+    model = _model(path)
+    config = {"kind": "import", "imported": "lm-eval", "model": model, "benchmarks": [task], "file": path.name}
+    rows = list(_rows(path))
+    if not rows:
+        raise DataError(f"{path} has no samples: a file of lm-eval's --log_samples was expected")
+    with store.create(home, config, f"lm-eval-{task}"[:40], command=()) as run:
+        filters = list(dict.fromkeys(str(row.get("filter", "none")) for row in rows))
+        for name in filters:
+            agent = model if len(filters) == 1 else f"{model}:{name}"
+            run.add_agent(agent, {"name": agent, "model": model})
+        run.add_tasks(task, {str(row["doc_id"]): _task(row) for row in rows}.values())
+        for row in rows:
+            name = model if len(filters) == 1 else f"{model}:{row.get('filter', 'none')}"
+            run.append(_trace(row, task, name, model))
+        run.finish("done")
+        return run.id, len(rows)
+
+
+def _rows(path: Path) -> Iterator[Json]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line) if len(line) <= MAX_LINE_CHARS else None
+                except (ValueError, RecursionError):
+                    row = None
+                if not isinstance(row, dict) or "doc_id" not in row or "filtered_resps" not in row:
+                    raise DataError(
+                        f"{path}, line {number}: a sample of lm-eval with doc_id and filtered_resps was expected"
+                    )
+                yield row
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _model(path: Path) -> str:
+    """The model of the results beside the samples, or the name of their folder."""
+    for results in sorted(path.parent.glob("results_*.json"), reverse=True):
+        try:
+            body = json.loads(results.read_text(encoding="utf-8"))
+        except (ValueError, OSError, RecursionError):
+            continue
+        if isinstance(body, dict) and isinstance(body.get("model_name"), str):
+            return str(body["model_name"])[:200]
+    return path.parent.name or "model"
+
+
+def _task(row: Json) -> Task:
+    doc = row.get("doc")
+    facts = (
+        {key: value for key, value in doc.items() if isinstance(value, str | int | float)}
+        if isinstance(doc, dict)
+        else {}
+    )
+    short = {key: value for key, value in facts.items() if len(str(value)) <= 100}
+    return Task(str(row["doc_id"]), _prompt(row), secret={"answer": _shown(row.get("target"))}, metadata=short)
+
+
+def _prompt(row: Json) -> str:
+    """The first prompt that the model was given."""
+    given = row.get("arguments")
+    first: Any = (
+        next(iter(given.values()), "")
+        if isinstance(given, dict)
+        else given[0]
+        if isinstance(given, list) and given
+        else ""
+    )
+    if isinstance(first, dict):
+        first = first.get("arg_0", "")
+    return _shown(first[0] if isinstance(first, list) and first else first)
+
+
+def _trace(row: Json, task: str, agent: str, model: str) -> Trace:
+    answer = _answer(row.get("filtered_resps"))
+    said = _answer(row.get("resps")) or answer
+    key = f"{task} {row['doc_id']} {agent}"
+    return Trace(
+        id=hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16], benchmark=task, task_id=str(row["doc_id"]),
+        agent={"name": agent, "model": model}, epoch=0, seed=0, started_at="1970-01-01T00:00:00+00:00", duration_s=0.0,
+        nodes=(Node(None, user(_prompt(row))), Node(0, assistant(said))), answer=answer, scores=tuple(_scores(row)),
+    )  # fmt: skip
+
+
+def _scores(row: Json) -> Iterator[Score]:
+    named = row.get("metrics")
+    names = [each for each in named if isinstance(each, str)] if isinstance(named, list) else []
+    for name in names or [key for key in row if key not in _RESERVED]:
+        value = row.get(name)
+        if isinstance(value, bool | int | float):
+            yield Score(name, float(value))
+
+
+def _answer(responses: Any) -> str:
+    """The first text of responses; log-probs of choices as they are."""
+    first = responses
+    while isinstance(first, list) and len(first) == 1:
+        first = first[0]
+    return _shown(first)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)

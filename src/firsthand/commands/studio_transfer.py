@@ -1,0 +1,88 @@
+"""Writes a run as one HTML file, imports logs of Inspect and lm-evaluation-harness, and keeps accounts."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firsthand.errors import ConfigError, StoreError
+from firsthand.system.plurals import count_of
+from firsthand.system.terminal import console
+
+if TYPE_CHECKING:
+    from firsthand.studio.studio_store import StudioStore
+
+
+def export_run(name: str, to: Path | None, filter_text: str, home: Path) -> int:
+    """Write the run's file and print its name."""
+    from firsthand.runs import store
+    from firsthand.studio.run_export import exported
+
+    with store.open_run(name, home) as run:
+        target = to or Path(f"{run.id}.html")
+        if target.exists():
+            raise ConfigError(f"{target} is there already: give another file with --to")
+        text, count, left_out = exported(run, filter_text)
+        try:
+            target.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise StoreError(f"{target} cannot be written: {error.strerror or error}") from None
+    left = f", {left_out:,} left out" if left_out else ""
+    console().print(f"{count_of(count, 'attempt', ',')} in {target}{left}", soft_wrap=True, markup=False)
+    return 0
+
+
+def import_logs(path: Path, home: Path) -> int:
+    """Import the logs in a file or folder and print the runs."""
+    from firsthand.bridges.inspect.eval_logs import import_eval
+    from firsthand.bridges.lm_eval.sample_lines import import_samples
+
+    if not path.exists():
+        raise ConfigError(
+            f"{path} is not there: give an .eval log of Inspect, samples_*.jsonl of lm-eval, or their folder"
+        )
+    files = [path] if path.is_file() else sorted([*path.rglob("*.eval"), *path.rglob("samples_*.jsonl")])
+    if not files:
+        raise ConfigError(f"{path} holds no logs: .eval files of Inspect or samples_*.jsonl of lm-eval were expected")
+    for file in files:
+        id, count = import_eval(file, home) if file.suffix == ".eval" else import_samples(file, home)
+        console().print(f"{count_of(count, 'sample', ',')} in run {id}", soft_wrap=True, markup=False)
+    return 0
+
+
+def store_of(home: Path, database: str) -> StudioStore:
+    """The store of a data home, or of a database."""
+    if database:
+        from firsthand.studio.postgres_store import PostgresStore
+
+        return PostgresStore(database)
+    from firsthand.studio.studio_store import SqliteStore
+
+    return SqliteStore(home)
+
+
+def manage_accounts(words: Sequence[str], role: str, store: StudioStore) -> int:
+    """Add, remove or list accounts of the Studio, or make an API key; a password is typed, or read from standard input."""
+    from firsthand.studio.accounts import Accounts
+
+    accounts, out = Accounts(store), console()
+    if words[0] == "list":
+        for user in accounts.all():
+            out.print(f"{user.name}  {user.role}", markup=False)
+    elif words[0] == "remove":
+        accounts.remove(words[1])
+        out.print(f"{words[1]} is removed, with its keys and sessions.", markup=False)
+    elif words[0] == "key":
+        out.print(accounts.new_key(words[1]), soft_wrap=True, markup=False, highlight=False)
+    else:
+        is_person = sys.stdin is not None and sys.stdin.isatty()
+        password = getpass.getpass("Password: ") if is_person else sys.stdin.readline().rstrip("\n")
+        if is_person and getpass.getpass("Again: ") != password:
+            raise ConfigError("the two passwords differ: begin again")
+        accounts.add(words[1], password, role)
+        out.print(f"{words[1]} is {role}.", markup=False)
+    accounts.store.close()
+    return 0

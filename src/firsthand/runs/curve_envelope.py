@@ -1,0 +1,137 @@
+"""Envelopes of long curves: the smallest and the largest value in each of a few hundred columns, computed inside SQLite.
+
+A plot is a few hundred pixels wide, so the extremes of each pixel column draw the same picture as all values, outliers
+included, and a curve of 50,000 values never leaves the file.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from firsthand.runs.database import Database
+from firsthand.runs.track import Curve, Track
+
+_Point = tuple[int, float, float, float]
+"""Step, value, time and mean."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A curve thinned to columns of equal width in steps."""
+
+    steps: tuple[int, ...]
+    """Growing; two for each column that has several values."""
+    values: tuple[float, ...]
+    """The smallest and the largest value of a column; NaN where a value in it is NaN."""
+    at: tuple[float, ...]
+    """When the first value of the column was logged: seconds since 1970."""
+    means: tuple[float, ...]
+    """The mean of the column's values, for smoothing."""
+
+
+def envelope(track: Track, name: str, columns: int) -> Envelope:
+    """The envelope of a metric in at most so many columns; all its values if it has no more than two for each.
+
+    The newest value is exact. Where values were logged twice at one step or
+    left behind by a rewind, the curve is read whole and the values that count are used.
+    """
+    if track.has_pending:
+        track.flush()
+    database = track.run.database
+    found = None if _has_rewinds(database) else _columns(database, name, columns)
+    return _of_curve(track.curve(name), columns) if found is None else found
+
+
+def state(database: Database) -> tuple[int, int]:
+    """Tells whether anything was logged since: the last number and the last rewind."""
+    rows = database.read(
+        "SELECT (SELECT coalesce(max(seq), 0) FROM metrics), (SELECT coalesce(max(seq), 0) FROM rewinds)"
+    )
+    return int(rows[0][0]), int(rows[0][1])
+
+
+def _has_rewinds(database: Database) -> bool:
+    return bool(database.read("SELECT EXISTS (SELECT 1 FROM rewinds)")[0][0])
+
+
+_COLUMN = (
+    "SELECT min(value), max(value), avg(value), count(*), count(value), count(DISTINCT step) FROM metrics"
+    " WHERE name = ? AND step >= ? AND step < ?"
+)
+_FIRST = "SELECT step, at FROM metrics WHERE name = ? AND step >= ? ORDER BY step, seq LIMIT 1"
+
+
+def _columns(database: Database, name: str, columns: int) -> Envelope | None:
+    """The envelope by a query for each column; None if it has few values, or two at one step."""
+    low, high, count = database.read("SELECT min(step), max(step), count(*) FROM metrics WHERE name = ?", (name,))[0]
+    if count <= 2 * columns:
+        return None
+    width = max(1, math.ceil((high - low + 1) / columns))
+    points: list[_Point] = []
+    start = low
+    while start + width <= high:
+        first, at = database.read(_FIRST, (name, start))[0]
+        start = low + (first - low) // width * width
+        if start + width > high:
+            break
+        least, most, mean, total, known, distinct = database.read(_COLUMN, (name, start, start + width))[0]
+        if total != distinct:
+            return None
+        if known < total:
+            points.append((first, math.nan, at, math.nan))
+        elif total == 1:
+            points.append((first, least, at, mean))
+        else:
+            last = max(first + 1, start + width - 1)
+            points += [(first, least, at, mean), (last, most, at, mean)]
+        start += width
+    tail = database.read(
+        "SELECT step, value, at FROM metrics WHERE name = ? AND step >= ? ORDER BY step, seq", (name, start)
+    )
+    steps, values, at = zip(*tail, strict=True)
+    if len(set(steps)) < len(steps):
+        return None
+    points += _newest(steps, [math.nan if value is None else value for value in values], at)
+    return Envelope(*(tuple(column) for column in zip(*points, strict=True)))
+
+
+def _of_curve(curve: Curve, columns: int) -> Envelope:
+    """The envelope of a curve that is in memory."""
+    size = len(curve.steps)
+    if size <= 2 * columns:
+        return Envelope(curve.steps, curve.values, curve.at, curve.values)
+    low, high = curve.steps[0], curve.steps[-1]
+    width = max(1, math.ceil((high - low + 1) / columns))
+    points: list[_Point] = []
+    position = 0
+    while position < size:
+        start = low + (curve.steps[position] - low) // width * width
+        if start + width > high:
+            points += _newest(curve.steps[position:], curve.values[position:], curve.at[position:])
+            break
+        end = bisect_left(curve.steps, start + width, position)
+        values, first, at = curve.values[position:end], curve.steps[position], curve.at[position]
+        if any(math.isnan(value) for value in values):
+            points.append((first, math.nan, at, math.nan))
+        elif len(values) == 1:
+            points.append((first, values[0], at, values[0]))
+        else:
+            mean = math.fsum(values) / len(values)
+            points += [(first, min(values), at, mean), (max(first + 1, start + width - 1), max(values), at, mean)]
+        position = end
+    return Envelope(*(tuple(column) for column in zip(*points, strict=True)))
+
+
+def _newest(steps: Sequence[int], values: Sequence[float], at: Sequence[float]) -> list[_Point]:
+    """The last column: its extremes, and its last value as it was logged; all its values if there are three or fewer."""
+    if len(steps) <= 3 or any(math.isnan(value) for value in values):
+        return [(step, value, when, value) for step, value, when in zip(steps, values, at, strict=True)]
+    mean = math.fsum(values) / len(values)
+    return [
+        (steps[0], min(values), at[0], mean),
+        (steps[-1] - 1, max(values), at[0], mean),
+        (steps[-1], values[-1], at[-1], values[-1]),
+    ]

@@ -1,0 +1,170 @@
+"""Imports curves of other trackers as runs: TensorBoard, W&B offline folders, MLflow's file store, trackio's databases.
+
+Values, steps and times stay as they were logged. Nothing of what is read is executed; what cannot be read is named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.message import Json
+from firsthand.runs import store
+from firsthand.runs.event_files import LoggedValue, read_events
+from firsthand.runs.track import MAX_NAME, Track
+from firsthand.runs.wandb_files import read_wandb
+from firsthand.system.sqlite_journal import forged_journal
+
+MAX_RUNS = 1000
+MAX_TEXT = 1 << 28
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run of another tracker."""
+
+    name: str
+    source: str
+    """tensorboard, wandb, mlflow or trackio."""
+    config: Json
+    values: Iterable[LoggedValue]
+
+
+def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
+    """Imports all runs under a file or folder; returns the ids of the new runs, each with its number of values.
+
+    DataError if there is none, or one is damaged; the runs before it stay.
+    """
+    made = []
+    for found in tracked_runs(path):
+        values = sorted(found.values, key=lambda each: each.step)
+        if not values:
+            continue
+        about = {"kind": "track", "name": found.name, "imported": found.source, **{"settings": found.config}}
+        with store.create(home, about, found.name[:40] or found.source) as run:
+            track = Track(run)
+            for each in values:
+                track.log({_named(each.name): each.value}, step=each.step, at=each.at or None)
+            track.flush()
+            run.finish("done")
+            made.append((run.id, len(values)))
+        if len(made) >= MAX_RUNS:
+            break
+    if not made:
+        raise DataError(
+            f"{path} holds no runs with numbers: an event file of TensorBoard, an offline-run folder of W&B, mlruns of "
+            "MLflow or a database of trackio was expected"
+        )
+    return made
+
+
+def tracked_runs(path: Path) -> Iterator[TrackedRun]:
+    """The runs that a file or folder holds, in a fixed order; ConfigError if it is not there."""
+    if not path.exists():
+        raise ConfigError(f"{path} is not there: give a file or folder of a tracker")
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    events: dict[Path, list[Path]] = {}
+    for file in files:
+        if "tfevents" in file.name:
+            events.setdefault(file.parent, []).append(file)
+        elif file.suffix == ".wandb":
+            run = read_wandb(file)
+            yield TrackedRun(run.name or file.parent.name, "wandb", run.config, run.values)
+        elif file.suffix == ".db":
+            yield from _trackio(file)
+        elif file.name == "meta.yaml" and (file.parent / "metrics").is_dir():
+            yield _mlflow(file.parent)
+    for folder, found in events.items():
+        name = "-".join(folder.relative_to(path).parts) if path.is_dir() and folder != path else folder.name
+        yield TrackedRun(name, "tensorboard", {}, (value for file in found for value in read_events(file)))
+
+
+def _mlflow(folder: Path) -> TrackedRun:
+    """A run of MLflow's file store: `metrics/NAME` has lines of time in ms, value and step; `params/NAME` a value."""
+    values = []
+    root = folder / "metrics"
+    for file in sorted(each for each in root.rglob("*") if each.is_file()):
+        name = "/".join(file.relative_to(root).parts)
+        for number, line in enumerate(_text(file).splitlines(), 1):
+            parts = line.split()
+            try:
+                at, value = float(parts[0]) / 1000, float(parts[1])
+                step = int(parts[2]) if len(parts) > 2 else number - 1
+            except (ValueError, IndexError):
+                raise DataError(
+                    f"{file}, line {number}: time, value and step were expected, not {line[:60]!r}"
+                ) from None
+            if step >= 0:
+                values.append(LoggedValue(name, step, value, at))
+    params = folder / "params"
+    config = {file.name: _text(file)[:2000] for file in sorted(params.glob("*")) if file.is_file()}
+    tag = folder / "tags" / "mlflow.runName"
+    return TrackedRun(_text(tag).strip() if tag.is_file() else folder.name, "mlflow", config, values)
+
+
+def _trackio(file: Path) -> Iterator[TrackedRun]:
+    """The runs of a project's SQLite file; nothing if it is another's."""
+    if forged_journal(file):
+        raise DataError(f"a journal beside {file} is not its own: remove it")
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            tables = {name: sql for name, sql in connection.execute("SELECT name, type FROM sqlite_master")}
+            if tables.get("metrics") != "table":
+                return
+            columns = {row[1] for row in connection.execute("PRAGMA table_info(metrics)")}
+            if not {"timestamp", "run_name", "step", "metrics"} <= columns:
+                return
+            key = "run_id" if "run_id" in columns else "run_name"
+            configs = dict(connection.execute(f"SELECT {key}, config FROM configs")) if "configs" in tables else {}
+            for run, name in connection.execute(
+                f"SELECT {key}, max(run_name) FROM metrics GROUP BY 1 ORDER BY min(id)"
+            ).fetchall():
+                rows = connection.execute(
+                    f"SELECT step, timestamp, metrics FROM metrics WHERE {key} = ? ORDER BY step, id", (run,)
+                ).fetchall()
+                values = [value for step, at, body in rows for value in _trackio_row(file, step, at, body)]
+                yield TrackedRun(f"{file.stem}-{name}", "trackio", _object(configs.get(run)), values)
+    except sqlite3.Error as error:
+        raise DataError(f"{file} cannot be read as a database: {error}") from None
+
+
+def _trackio_row(file: Path, step: object, at: object, body: object) -> Iterator[LoggedValue]:
+    if not isinstance(step, int) or step < 0:
+        raise DataError(f"{file}: a step is {step!r:.40}: a whole number was expected")
+    try:
+        seconds = datetime.fromisoformat(str(at)).timestamp()
+    except (ValueError, OverflowError):
+        seconds = 0.0
+    special = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+    for name, value in _object(body).items():
+        number = special.get(value) if isinstance(value, str) else value
+        if isinstance(number, int | float):
+            yield LoggedValue(name, step, float(number), seconds)
+
+
+def _object(text: object) -> Json:
+    try:
+        found = json.loads(text) if isinstance(text, str | bytes) else {}
+    except (ValueError, RecursionError):
+        found = {}
+    return found if isinstance(found, dict) else {}
+
+
+def _named(name: str) -> str:
+    """The name as a Track takes it: one line, of bounded length."""
+    plain = "".join(c if c.isprintable() else " " for c in name).encode("utf-8", "replace").decode()
+    return plain[:MAX_NAME] or "unnamed"
+
+
+def _text(file: Path) -> str:
+    if file.stat().st_size > MAX_TEXT:
+        raise DataError(f"{file} has {file.stat().st_size:,} bytes: at most {MAX_TEXT:,} are read")
+    return file.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,144 @@
+"""Reads offline runs of Weights & Biases: `run-ID.wandb`, a log in LevelDB's format of protobuf Records.
+
+The file begins with a header of seven bytes; blocks of 32 KiB hold records in one piece or several, each with a CRC-32 of
+its type and data. History, config and the run's name are read; the rest is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from firsthand.errors import DataError
+from firsthand.message import Json
+from firsthand.runs.event_files import LoggedValue
+from firsthand.runs.protobuf_fields import fields_of, signed
+
+BLOCK = 32768
+HEADER = b":W&B"
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+MAX_FILE = 1 << 31
+
+
+@dataclass
+class WandbRun:
+    """What is read of an offline run."""
+
+    name: str = ""
+    config: Json = field(default_factory=dict)
+    values: list[LoggedValue] = field(default_factory=list)
+
+
+def read_wandb(path: Path) -> WandbRun:
+    """The run of a `.wandb` file, up to where it was cut off; DataError if it is none, or a record is damaged."""
+    if path.stat().st_size > MAX_FILE:
+        raise DataError(f"{path} has {path.stat().st_size:,} bytes: at most {MAX_FILE:,} are read")
+    run, last = WandbRun(), -1
+    for body in _records(path):
+        for number, value in fields_of(body):
+            if not isinstance(value, bytes):
+                continue
+            if number == 2:
+                last = _history(value, run, last)
+            elif number == 5:
+                run.config |= _config(value)
+            elif number == 17:
+                for part, each in fields_of(value):
+                    if part == 8 and isinstance(each, bytes):
+                        run.name = each.decode("utf-8", "replace")
+                    elif part == 4 and isinstance(each, bytes):
+                        run.config |= _config(each)
+    return run
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    data = path.read_bytes()
+    if data[:4] != HEADER:
+        raise DataError(f"{path} is no log of W&B: it does not begin with {HEADER.decode()!r}")
+    position, pieces = 7, b""
+    while position + 7 <= len(data):
+        left = BLOCK - position % BLOCK
+        if left < 7:
+            position += left
+            continue
+        checksum, size, kind = struct.unpack("<IHB", data[position : position + 7])
+        body = data[position + 7 : position + 7 + size]
+        if len(body) < size or (kind == 0 and not any(data[position : position + left])):
+            return
+        if zlib.crc32(bytes([kind]) + body) != checksum:
+            raise DataError(f"{path}: the record at byte {position} is damaged: its checksum does not fit")
+        position += 7 + size
+        if kind in (_FULL, _FIRST):
+            pieces = body
+        elif kind in (_MIDDLE, _LAST):
+            pieces += body
+        else:
+            raise DataError(f"{path}: the record at byte {position} has the unknown type {kind}")
+        if kind in (_FULL, _LAST):
+            yield pieces
+
+
+def _history(body: bytes, run: WandbRun, last: int) -> int:
+    """Adds the numbers of a history row; returns its step."""
+    step, row = None, {}
+    for number, value in fields_of(body):
+        if number == 2 and isinstance(value, bytes):
+            step = next((signed(each) for part, each in fields_of(value) if part == 1 and isinstance(each, int)), 0)
+        elif number == 1 and isinstance(value, bytes):
+            name, found = _item(value)
+            row[name] = found
+    if step is None:
+        own = row.get("_step")
+        step = int(own) if isinstance(own, int | float) else last + 1
+    at = row.get("_timestamp", 0.0)
+    for name, found in row.items():
+        for key, number_found in _numbers(name, found):
+            if not key.startswith("_") and step >= 0:
+                run.values.append(
+                    LoggedValue(key, step, number_found, float(at) if isinstance(at, int | float) else 0.0)
+                )
+    return step
+
+
+def _item(body: bytes) -> tuple[str, Any]:
+    """Name and value of an item; parts of a nested name are joined by dots."""
+    name, nested, text = "", [], "null"
+    for number, value in fields_of(body):
+        if isinstance(value, bytes):
+            if number == 1:
+                name = value.decode("utf-8", "replace")
+            elif number == 2:
+                nested.append(value.decode("utf-8", "replace"))
+            elif number == 16:
+                text = value.decode("utf-8", "replace")
+    try:
+        return name or ".".join(nested), json.loads(text)
+    except (ValueError, RecursionError):
+        return name or ".".join(nested), None
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, int | float):
+        yield name, float(value)
+    elif value in ("NaN", "Infinity", "-Infinity"):
+        yield name, {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}[value]
+    elif isinstance(value, dict) and "_type" not in value and len(value) < 200:
+        for key, each in value.items():
+            if isinstance(each, int | float):
+                yield f"{name}.{key}", float(each)
+
+
+def _config(body: bytes) -> Json:
+    found = {}
+    for number, value in fields_of(body):
+        if number == 1 and isinstance(value, bytes):
+            name, each = _item(value)
+            if name and not name.startswith("_"):
+                found[name] = each.get("value") if isinstance(each, dict) and "value" in each else each
+    return found

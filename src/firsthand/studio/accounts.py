@@ -1,0 +1,203 @@
+"""Accounts for a Studio that others reach: passwords by scrypt, roles, sessions, API keys, limits on guesses.
+
+A viewer reads; an annotator also rates, notes and votes; an editor also runs models and keeps views, prompts and data sets;
+an admin also reads the audit log. Accounts are made in the terminal, on the machine that holds the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.message import Json
+from firsthand.preference import utc_now
+from firsthand.studio.studio_store import StudioStore
+
+Role = Literal["viewer", "annotator", "editor", "admin"]
+ACCOUNT, KEY = "account", "api-key"
+MIN_PASSWORD, MAX_PASSWORD = 12, 1024
+SESSION_S = 12 * 3600.0
+GUESSES = 5
+"""Wrong passwords of one account in GUESS_S, after which even the right one is refused until they are over."""
+GUESS_S = 900.0
+GUESSES_OF_ADDRESS = 30
+"""Wrong passwords from one address in GUESS_S."""
+CHANGES_A_MINUTE = 240
+"""Changing requests of one account in a minute."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_SCRYPT = {"n": 1 << 15, "r": 8, "p": 1, "maxmem": 64 << 20, "dklen": 32}
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who is signed in."""
+
+    name: str
+    role: Role
+
+    def may(self, role: Role) -> bool:
+        """True if this role includes another."""
+        order = get_args(Role)
+        return order.index(self.role) >= order.index(role)
+
+
+class Accounts:
+    """The accounts of a store, and the sessions of one server."""
+
+    def __init__(self, store: StudioStore, clock: Callable[[], float] = time.monotonic):
+        self.store = store
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._sessions: dict[bytes, tuple[str, str, float]] = {}
+        """Digest of a session -> account, the hash of its password then, and when the session ends."""
+        self._wrong: dict[str, list[float]] = {}
+        self._changes: dict[str, list[float]] = {}
+
+    # -- made in the terminal --
+
+    def add(self, name: str, password: str, role: str) -> None:
+        """Makes an account, or gives one another password and role; ConfigError if one of them will not do."""
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{name[:60]!r} is no name of an account: use up to 64 letters, digits and . _ @ -")
+        if role not in get_args(Role):
+            raise ConfigError(f"role is {role[:40]!r}: give one of {', '.join(get_args(Role))}")
+        if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+            raise ConfigError(f"the password has {len(password)} characters: give {MIN_PASSWORD} to {MAX_PASSWORD}")
+        self.store.put(ACCOUNT, name, {"hash": hashed(password), "role": role, "made": utc_now()})
+
+    def all(self) -> list[User]:
+        """All accounts by name."""
+        return [User(item.key, item.body["role"]) for item in self.store.items(ACCOUNT)]
+
+    def remove(self, name: str) -> None:
+        """Removes an account with its keys; its sessions end. UnknownName if there is none."""
+        if not self.store.remove(ACCOUNT, name):
+            raise UnknownName(f"no account {name[:60]!r}")
+        for item in self.store.items(KEY):
+            if item.body["account"] == name:
+                self.store.remove(KEY, item.key)
+
+    def new_key(self, name: str) -> str:
+        """A new API key of an account, of which the store keeps a digest alone; UnknownName if there is no such account."""
+        if self.store.get(ACCOUNT, name) is None:
+            raise UnknownName(f"no account {name[:60]!r}")
+        id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        self.store.put(KEY, id, {"account": name, "digest": _digest(secret).hex(), "made": utc_now()})
+        return f"fh_{id}_{secret}"
+
+    # -- asked by the server --
+
+    def sign_in(self, name: str, password: str, address: str) -> str | None:
+        """A new session; None if name or password is wrong, or too many were. Both take as long."""
+        if self._is_limited(f"account {name}", GUESSES) or self._is_limited(f"address {address}", GUESSES_OF_ADDRESS):
+            return None
+        item = self.store.get(ACCOUNT, name) if _NAME.fullmatch(name) else None
+        known = item.body["hash"] if item is not None else _NOBODY
+        is_right = matches(password[: MAX_PASSWORD + 1], known) and item is not None
+        if not is_right:
+            with self._lock:
+                for key in (f"account {name[:64]}", f"address {address}"):
+                    self._wrong.setdefault(key, []).append(self.clock())
+            return None
+        session = secrets.token_urlsafe(32)
+        with self._lock:
+            now = self.clock()
+            self._sessions = {key: value for key, value in self._sessions.items() if value[2] > now}
+            self._sessions[_digest(session)] = (name, known, now + SESSION_S)
+        return session
+
+    def sign_out(self, session: str) -> None:
+        """Ends a session."""
+        with self._lock:
+            self._sessions.pop(_digest(session), None)
+
+    def of_session(self, session: str) -> User | None:
+        """Whose session this is; None if it is unknown or over, or the account is gone or has another password."""
+        with self._lock:
+            found = self._sessions.get(_digest(session))
+        if found is None or found[2] <= self.clock():
+            return None
+        item = self.store.get(ACCOUNT, found[0])
+        return None if item is None or item.body["hash"] != found[1] else User(item.key, item.body["role"])
+
+    def of_key(self, key: str) -> User | None:
+        """Whose API key this is; None if it is none."""
+        parts = key.split("_", 2)
+        if len(parts) != 3 or parts[0] != "fh" or not re.fullmatch("[0-9a-f]{12}", parts[1]):
+            return None
+        item = self.store.get(KEY, parts[1])
+        digest = item.body["digest"] if item is not None else "0" * 64
+        if not hmac.compare_digest(_digest(parts[2]).hex(), digest) or item is None:
+            return None
+        account = self.store.get(ACCOUNT, item.body["account"])
+        return None if account is None else User(account.key, account.body["role"])
+
+    def may_change_now(self, user: User) -> bool:
+        """True unless the account has made too many changing requests in the last minute; counts this one."""
+        now = self.clock()
+        with self._lock:
+            recent = [each for each in self._changes.get(user.name, ()) if now - each < 60]
+            self._changes[user.name] = [*recent, now][-CHANGES_A_MINUTE - 1 :]
+        return len(recent) < CHANGES_A_MINUTE
+
+    def audit(self, who: str, what: str, **detail: Json | str | int) -> None:
+        """Adds to the audit log."""
+        self.store.log("audit", {"who": who[:64], "what": what, **detail})
+
+    def _is_limited(self, key: str, most: int) -> bool:
+        now = self.clock()
+        with self._lock:
+            recent = [each for each in self._wrong.get(key, ()) if now - each < GUESS_S]
+            if recent:
+                self._wrong[key] = recent
+            else:
+                self._wrong.pop(key, None)
+        return len(recent) >= most
+
+
+def hashed(password: str) -> str:
+    """The password's scrypt hash with its salt and parameters."""
+    salt = secrets.token_bytes(16)
+    made = hashlib.scrypt(password.encode("utf-8", "surrogatepass"), salt=salt, **_SCRYPT)
+    return f"scrypt${_SCRYPT['n']}${_SCRYPT['r']}${_SCRYPT['p']}${salt.hex()}${made.hex()}"
+
+
+def matches(password: str, kept: str) -> bool:
+    """True if a password has this hash; False for a hash that is none."""
+    try:
+        kind, n, r, p, salt, digest = kept.split("$")
+        made = hashlib.scrypt(
+            password.encode("utf-8", "surrogatepass"), salt=bytes.fromhex(salt), n=int(n), r=int(r), p=int(p),
+            maxmem=64 << 20, dklen=32,
+        )  # fmt: skip
+    except ValueError:
+        return False
+    return kind == "scrypt" and hmac.compare_digest(made.hex(), digest)
+
+
+def needed_role(method: str, path: str) -> Role:
+    """The role that a request needs."""
+    if path.startswith("/audit"):
+        return "admin"
+    if method in ("GET", "HEAD"):
+        return "viewer"
+    is_rating = (
+        path.endswith("/notes") or ("/items/" in path and path.startswith("/queues/")) or path.startswith("/arena/")
+    )
+    return "annotator" if is_rating else "editor"
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+_NOBODY = f"scrypt${_SCRYPT['n']}${_SCRYPT['r']}${_SCRYPT['p']}${'00' * 16}${'00' * 32}"
+"""No password has this hash; it takes as long to compare as one that somebody has."""

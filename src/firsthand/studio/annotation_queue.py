@@ -1,0 +1,227 @@
+"""Queues of attempts that people rate: who gets which next, what they said, and how far they agree.
+
+Items that need one more rater come first, then those that nobody has rated. While somebody has an item open it counts as
+rated by them, so no item gets more raters than the queue asks for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.message import Json
+from firsthand.studio.studio_store import StudioStore
+
+QUEUE, LABEL, OPEN = "queue", "label", "open-item"
+OPEN_S = 600.0
+"""An item that somebody has open is theirs for so long."""
+MAX_ITEMS = 5000
+MAX_RATERS = 10
+
+
+@dataclass(frozen=True)
+class AnnotationQueue:
+    """Attempts of one run that are to be rated under one name."""
+
+    name: str
+    run: str
+    items: tuple[str, ...]
+    """Places of attempts, in their order."""
+    score: str
+    """The name of the score; it is kept in the run as `note.SCORE`."""
+    raters: int = 1
+    """How many people rate each item; 2 or more measure agreement."""
+    shared: int = 0
+    """With `raters` 2 or more: only the first so many items are rated by several, the rest by one; 0 is all."""
+    guide: str = ""
+    """What the raters are to look for."""
+
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise ConfigError("the queue has no attempts: choose another filter")
+        if len(self.items) > MAX_ITEMS:
+            raise ConfigError(f"the queue has {len(self.items):,} attempts: at most {MAX_ITEMS:,} are taken")
+        if not 1 <= self.raters <= MAX_RATERS:
+            raise ConfigError(f"raters is {self.raters}: give 1 to {MAX_RATERS}")
+
+    def wanted(self, position: int) -> int:
+        """How many people rate the item at this position."""
+        return self.raters if not self.shared or position < self.shared else 1
+
+    def to_json(self) -> Json:
+        """The queue as a document."""
+        return {**vars(self), "items": list(self.items)}
+
+
+@dataclass(frozen=True)
+class Label:
+    """What one person said of one item."""
+
+    place: str
+    rater: str
+    value: float
+    text: str
+    version: int
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """How far a queue is."""
+
+    queue: AnnotationQueue
+    labels: tuple[Label, ...]
+    done: int
+    """Items that have all their labels."""
+    by_rater: tuple[tuple[str, int, float], ...]
+    """Rater, number of labels and their mean."""
+    pairs: int
+    """Items with two labels or more."""
+    alpha: float | None
+    """Krippendorff's alpha, of numbers; None without two labels of one item."""
+    kappa: float | None
+    """Cohen's kappa of the two raters with the most items in common, by labels rounded to 0 and 1."""
+    same: int
+    """Of the items with two labels or more, those where all are equal."""
+    disagreements: tuple[tuple[str, tuple[Label, ...]], ...]
+    """Items whose labels differ, the largest difference first."""
+
+
+class Queues:
+    """The queues of a store."""
+
+    def __init__(self, store: StudioStore):
+        self.store = store
+
+    def names(self) -> list[str]:
+        """All queues by name."""
+        return [item.key for item in self.store.items(QUEUE)]
+
+    def make(self, queue: AnnotationQueue) -> None:
+        """Keeps a new queue; ConfigError if there is one of its name."""
+        if "/" in queue.name:
+            raise ConfigError(f"{queue.name[:60]!r} is no name of a queue: leave the slash out")
+        self.store.put(QUEUE, queue.name, queue.to_json(), version=0)
+
+    def get(self, name: str) -> AnnotationQueue:
+        """The queue of that name; UnknownName if there is none."""
+        item = self.store.get(QUEUE, name)
+        if item is None:
+            raise UnknownName(f"no queue {name[:60]!r}")
+        return AnnotationQueue(**{**item.body, "items": tuple(item.body["items"])})
+
+    def labels(self, name: str) -> list[Label]:
+        """All labels of a queue."""
+        item = self.store.get(QUEUE, name)
+        if item is None:
+            return []
+        return [
+            Label(each["place"], each["rater"], each["value"], each.get("text", ""), label.version)
+            for label in self.store.items(f"{LABEL} {name}")
+            for each in [label.body]
+        ]
+
+    def label(self, name: str, place: str, rater: str) -> Label | None:
+        """What somebody said of an item; None if nothing yet."""
+        found = self.store.get(f"{LABEL} {name}", _key(place, rater))
+        return None if found is None else Label(place, rater, found.body["value"], found.body["text"], found.version)
+
+    def rate(
+        self, name: str, place: str, rater: str, value: float, text: str = "", *, version: int | None = None
+    ) -> None:
+        """Keeps what somebody says of an item; ConfigError if another tab has changed it since `version`."""
+        queue = self.get(name)
+        if place not in queue.items:
+            raise UnknownName(f"the queue {name[:60]!r} has no attempt {place[:40]!r}")
+        if not 0 <= value <= 1:
+            raise ConfigError(f"the label is {value}: a number from 0 to 1 was expected")
+        body = {"place": place, "rater": rater, "value": value, "text": text}
+        self.store.put(f"{LABEL} {name}", _key(place, rater), body, version=version)
+        self.store.remove(f"{OPEN} {name}", _key(place, rater))
+
+    def next_item(self, name: str, rater: str, *, skip: Sequence[str] = (), now: float | None = None) -> str | None:
+        """The place that this person rates next, which is theirs for OPEN_S seconds; None if nothing is left for them."""
+        queue, now = self.get(name), time.time() if now is None else now
+        raters: dict[str, set[str]] = {place: set() for place in queue.items}
+        for label in self.labels(name):
+            raters.setdefault(label.place, set()).add(label.rater)
+        rated = {place for place, names in raters.items() if rater in names}
+        for item in self.store.items(f"{OPEN} {name}"):
+            if item.body["until"] > now and item.body["rater"] != rater:
+                raters.setdefault(item.body["place"], set()).add(item.body["rater"])
+        left = [
+            (len(raters[place]) == 0, position, place)
+            for position, place in enumerate(queue.items)
+            if place not in rated and place not in skip and len(raters[place]) < queue.wanted(position)
+        ]
+        if not left:
+            return None
+        # what somebody else has rated comes first, so that items are finished and agreement is known early
+        chosen = min(left)[2]
+        body = {"place": chosen, "rater": rater, "until": now + OPEN_S}
+        self.store.put(f"{OPEN} {name}", _key(chosen, rater), body)
+        return chosen
+
+    def state(self, name: str) -> QueueState:
+        """How far a queue is, and how far its raters agree."""
+        from firsthand.stats.rater_agreement import cohen_kappa, krippendorff_alpha
+
+        queue, labels = self.get(name), self.labels(name)
+        by_item: dict[str, list[Label]] = {place: [] for place in queue.items}
+        by_rater: dict[str, dict[str, float]] = {}
+        for label in labels:
+            by_item.setdefault(label.place, []).append(label)
+            by_rater.setdefault(label.rater, {})[label.place] = label.value
+        several = {place: found for place, found in by_item.items() if len(found) >= 2}
+        units = [[label.value for label in found] for found in several.values()]
+        kappa = None
+        if two := _most_in_common(by_rater):
+            first, second = two
+            both = [place for place in by_rater[first] if place in by_rater[second]]
+            kappa = cohen_kappa(*([by_rater[who][place] >= 0.5 for place in both] for who in two))
+        differing = [(place, found) for place, found in several.items() if len({each.value for each in found}) > 1]
+        differing.sort(key=lambda each: (-_spread(each[1]), each[0]))
+        return QueueState(
+            queue,
+            tuple(labels),
+            sum(len(by_item[place]) >= queue.wanted(position) for position, place in enumerate(queue.items)),
+            tuple((who, len(said), sum(said.values()) / len(said)) for who, said in sorted(by_rater.items())),
+            len(several),
+            krippendorff_alpha(units, level="interval") if units else None,
+            kappa,
+            len(several) - len(differing),
+            tuple((place, tuple(found)) for place, found in differing),
+        )
+
+
+def _most_in_common(by_rater: dict[str, dict[str, float]]) -> tuple[str, str] | None:
+    names = sorted(by_rater)
+    pairs = [
+        (a, b) for place, a in enumerate(names) for b in names[place + 1 :] if by_rater[a].keys() & by_rater[b].keys()
+    ]
+    return max(pairs, key=lambda pair: len(by_rater[pair[0]].keys() & by_rater[pair[1]].keys()), default=None)
+
+
+def _spread(labels: Sequence[Label]) -> float:
+    values = [label.value for label in labels]
+    return max(values) - min(values)
+
+
+def _key(place: str, rater: str) -> str:
+    return f"{place} {rater}"[:190]
+
+
+def queue_of_form(form: dict[str, str], items: Sequence[str]) -> AnnotationQueue:
+    """The queue that a form describes; ConfigError if a field is not what it should be."""
+    numbers: dict[str, Any] = {}
+    for name in ("raters", "shared"):
+        text = form.get(name, "").strip() or ("1" if name == "raters" else "0")
+        if not text.isascii() or not text.isdecimal() or len(text) > 6:
+            raise ConfigError(f"{name} is {text[:40]!r}: a whole number was expected")
+        numbers[name] = int(text)
+    return AnnotationQueue(
+        form.get("name", "").strip(), form.get("run", ""), tuple(items), form.get("score", "").strip(),
+        guide=form.get("guide", "")[:4000], **numbers,
+    )  # fmt: skip

@@ -1,0 +1,114 @@
+"""A comparison by parts of the tasks, and the agents by quality and cost with the frontier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from firsthand.runs.pairing import Comparison, Pair
+from firsthand.runs.run_folder import Run
+from firsthand.stats.multiple_comparisons import corrected, difference
+from firsthand.stats.paired import PairedDifference
+from firsthand.stats.pareto import frontier
+
+MAX_SLICES = 24
+MOST_VALUES = 24
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The paired difference on the tasks with one value of a metadata key."""
+
+    benchmark: str
+    value: str
+    difference: PairedDifference
+    before: float
+    after: float
+    """Mean scores of the two sides."""
+
+
+def metadata_keys(run: Run, benchmarks: Iterable[str]) -> dict[str, dict[tuple[str, str], str]]:
+    """Key -> (benchmark, task id) -> its value as text, of keys with 2 to MOST_VALUES values."""
+    found: dict[str, dict[tuple[str, str], str]] = {}
+    for benchmark in benchmarks:
+        for task_id, metadata in run.metadata(benchmark):
+            for key, value in metadata.items():
+                if isinstance(value, str | int | float | bool):
+                    found.setdefault(key, {})[benchmark, task_id] = str(value)[:80]
+    return {key: values for key, values in sorted(found.items()) if 2 <= len(set(values.values())) <= MOST_VALUES}
+
+
+def slices_of(comparison: Comparison, values: Mapping[tuple[str, str], str]) -> list[Slice]:
+    """The comparison for each value, the largest loss first; p-values are Holm-corrected over the slices."""
+    parts: dict[tuple[str, str], list[Pair]] = {}
+    for pair in comparison.pairs:
+        value = values.get((pair.benchmark, pair.task_id))
+        if value is not None:
+            parts.setdefault((pair.benchmark, value), []).append(pair)
+    chosen = sorted(parts, key=lambda key: (-len(parts[key]), key))[:MAX_SLICES]
+    found = [
+        difference(
+            {pair.task_id: pair.b.drawn for pair in parts[key]},
+            {pair.task_id: pair.a.drawn for pair in parts[key]},
+            comparison.clusters.get(key[0]),
+        )
+        for key in chosen
+    ]
+    slices = [
+        Slice(
+            key[0], key[1], each, _mean(pair.a.value for pair in parts[key]), _mean(pair.b.value for pair in parts[key])
+        )
+        for key, each in zip(chosen, corrected(found), strict=True)
+    ]
+    return sorted(slices, key=lambda each: (each.difference.difference, each.benchmark, each.value))
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    """An agent on the plot of quality against cost, with its place from 0 to 100 on both axes."""
+
+    name: str
+    benchmark: str
+    score: float
+    cost: float
+    x: float
+    y: float
+    on_frontier: bool
+
+
+def cost_points(sides: Sequence[tuple[Run, str, str]], benchmark: str) -> tuple[list[CostPoint], str]:
+    """The agents by mean score and cost per attempt on a benchmark, and the unit of cost.
+
+    Args:
+        sides: Run, agent and shown name of each.
+        benchmark: The benchmark that is plotted.
+
+    Cost is money if every agent has some, else tokens; its axis is logarithmic.
+    """
+    rows = []
+    for run, agent, name in sides:
+        for total in run.totals():
+            if (total.agent, total.benchmark) == (agent, benchmark) and total.attempts and total.sum_means is not None:
+                score = total.sum_means / max(1, total.tasks)
+                rows.append((name, score, total.tokens / total.attempts, total.cost_usd / total.attempts))
+    is_money = bool(rows) and all(money > 0 for *_, money in rows)
+    priced = [(name, score, money if is_money else tokens) for name, score, tokens, money in rows]
+    priced = [row for row in priced if row[2] > 0 and math.isfinite(row[1])]
+    best = set(frontier([(cost, score) for _, score, cost in priced]))
+    across, up = _scale([math.log(cost) for *_, cost in priced]), _scale([score for _, score, _ in priced])
+    return [
+        CostPoint(name, benchmark, score, cost, across[place], up[place], place in best)
+        for place, (name, score, cost) in enumerate(priced)
+    ], ("USD" if is_money else "tokens")
+
+
+def _scale(values: Sequence[float]) -> list[float]:
+    """The values from 5 to 95; all at 50 if they are equal."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return [round(5 + 90 * (value - low) / (high - low), 2) if high > low else 50.0 for value in values]
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return math.fsum(found) / len(found)

@@ -1,0 +1,120 @@
+"""A StudioStore in a PostgreSQL database, for a Studio on several machines, or one whose disk is not kept."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from firsthand.errors import MissingExtra, StoreError
+from firsthand.message import Json
+from firsthand.preference import utc_now
+from firsthand.studio.studio_store import StoredItem, checked_body, expect_version
+
+if TYPE_CHECKING:
+    import psycopg
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS firsthand_items (kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL,
+    body TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (kind, key));
+CREATE TABLE IF NOT EXISTS firsthand_log (seq BIGSERIAL PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL,
+    body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS firsthand_log_by_kind ON firsthand_log (kind, seq);
+"""
+
+
+class PostgresStore:
+    """The documents of a Studio in two tables of a database, which are made if they are not there."""
+
+    def __init__(self, address: str):
+        self.address = address
+        """As libpq takes it: `postgresql://user@host/name`, or `host=... dbname=...`."""
+        self._lock = threading.RLock()
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    def items(self, kind: str) -> list[StoredItem]:
+        """All documents of a kind, by key."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                'SELECT key, body, version, at FROM firsthand_items WHERE kind = %s ORDER BY key COLLATE "C"', (kind,)
+            ).fetchall()
+        return [StoredItem(key, json.loads(body), version, at) for key, body, version, at in rows]
+
+    def get(self, kind: str, key: str) -> StoredItem | None:
+        """One document; None if there is none."""
+        if not key.isprintable():
+            return None
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT key, body, version, at FROM firsthand_items WHERE kind = %s AND key = %s", (kind, key)
+            ).fetchone()
+        return None if row is None else StoredItem(row[0], json.loads(row[1]), row[2], row[3])
+
+    def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
+        """Keeps a document; see `StudioStore.put`."""
+        text = checked_body(key, body)
+        with self._transaction() as connection:
+            # one writer of a document at a time, also where it is not there yet and no row can be locked
+            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{kind}\n{key}",))
+            row = connection.execute(
+                "SELECT version FROM firsthand_items WHERE kind = %s AND key = %s", (kind, key)
+            ).fetchone()
+            now = int(row[0]) if row else 0
+            expect_version(kind, key, version, now)
+            connection.execute(
+                "INSERT INTO firsthand_items VALUES (%s, %s, %s, %s, %s) ON CONFLICT (kind, key) DO UPDATE SET"
+                " version = excluded.version, body = excluded.body, at = excluded.at",
+                (kind, key, now + 1, text, utc_now()),
+            )
+        return now + 1
+
+    def remove(self, kind: str, key: str) -> bool:
+        """Removes a document; False if there was none."""
+        with self._transaction() as connection:
+            done = connection.execute("DELETE FROM firsthand_items WHERE kind = %s AND key = %s", (kind, key))
+            return bool(done.rowcount > 0)
+
+    def log(self, kind: str, body: Json) -> None:
+        """Adds an entry to the log."""
+        text = checked_body(kind, body)
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO firsthand_log (at, kind, body) VALUES (%s, %s, %s)", (utc_now(), kind, text)
+            )
+
+    def logged(self, kind: str, limit: int = 200) -> list[tuple[str, Json]]:
+        """The last entries of a kind with their times, the newest first."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT at, body FROM firsthand_log WHERE kind = %s ORDER BY seq DESC LIMIT %s", (kind, limit)
+            ).fetchall()
+        return [(at, json.loads(body)) for at, body in rows]
+
+    def close(self) -> None:
+        """Closes the connection."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        try:
+            import psycopg
+        except ImportError:
+            raise MissingExtra("psycopg", "postgres", "a store in PostgreSQL") from None
+        with self._lock:
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = psycopg.connect(self.address, connect_timeout=10)
+                    with self._connection.transaction():
+                        self._connection.execute(
+                            "SELECT pg_advisory_xact_lock(8203641)"
+                        )  # two servers that start at once
+                        self._connection.execute(_TABLES)
+                with self._connection.transaction():
+                    yield self._connection
+            except psycopg.Error as error:
+                raise StoreError(f"the database cannot be used: {' '.join(str(error).split())[:300]}") from None

@@ -1,0 +1,97 @@
+"""System prompts by name, with all their versions, and the runs that each version was tried in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.message import Json
+from firsthand.preference import utc_now
+from firsthand.runs.index import RunInfo
+from firsthand.studio.studio_store import StudioStore
+
+PROMPT = "prompt"
+MAX_CHARS = 50_000
+MAX_VERSIONS = 500
+
+
+@dataclass(frozen=True)
+class PromptVersion:
+    """One text of a prompt."""
+
+    number: int
+    """From 1 on."""
+    text: str
+    at: str
+    by: str
+    note: str
+
+
+@dataclass(frozen=True)
+class TriedIn:
+    """A run of a version, with its mean score."""
+
+    info: RunInfo
+    version: int
+    score: float | None
+
+
+class PromptLibrary:
+    """The prompts of a store."""
+
+    def __init__(self, store: StudioStore):
+        self.store = store
+
+    def names(self) -> list[str]:
+        """All prompts by name."""
+        return [item.key for item in self.store.items(PROMPT)]
+
+    def versions(self, name: str) -> list[PromptVersion]:
+        """All versions, the first one first; UnknownName if there is no such prompt."""
+        item = self.store.get(PROMPT, name)
+        if item is None:
+            raise UnknownName(f"no prompt {name[:60]!r}")
+        return [PromptVersion(number, **each) for number, each in enumerate(item.body["versions"], 1)]
+
+    def add(self, name: str, text: str, by: str, note: str = "", *, after: int | None = None) -> int:
+        """Adds a version and returns its number; the text of the last version again adds none.
+
+        `after` is the last version that was seen: ConfigError if somebody has added another since.
+        """
+        if "/" in name:
+            raise ConfigError(f"{name[:60]!r} is no name of a prompt: leave the slash out")
+        if not text.strip() or len(text) > MAX_CHARS:
+            raise ConfigError(f"the prompt has {len(text):,} characters: give 1 to {MAX_CHARS:,}")
+        item = self.store.get(PROMPT, name)
+        body: Json = {"versions": []} if item is None else item.body
+        versions = body["versions"]
+        if after is not None and after != len(versions):
+            raise ConfigError(f"the prompt {name[:60]!r} has {len(versions)} versions by now: open it again")
+        if len(versions) >= MAX_VERSIONS:
+            raise ConfigError(f"the prompt {name[:60]!r} has {MAX_VERSIONS} versions: begin another")
+        if versions and versions[-1]["text"] == text:
+            return len(versions)
+        versions.append({"text": text, "at": utc_now(), "by": by, "note": note[:400]})
+        self.store.put(PROMPT, name, body, version=0 if item is None else item.version)
+        return len(versions)
+
+    def text(self, reference: str) -> tuple[str, int, str]:
+        """Name, number and text of `NAME` (its last version) or `NAME@NUMBER`; UnknownName if there is none."""
+        name, at, number = reference.rpartition("@")
+        name = name if at else reference
+        versions = self.versions(name)
+        chosen = int(number) if at and number.isascii() and number.isdecimal() else len(versions)
+        if not 1 <= chosen <= len(versions):
+            raise UnknownName(f"the prompt {name[:60]!r} has no version {number[:20]}: it has 1 to {len(versions)}")
+        return name, chosen, versions[chosen - 1].text
+
+
+def tried_in(name: str, infos: Iterable[RunInfo]) -> list[TriedIn]:
+    """The runs that a prompt was tried in, by version, the newest first within one."""
+    found = []
+    for info in infos:
+        if info.config.get("prompt") == name:
+            means = [each.mean for each in info.scores if each.mean is not None]
+            found.append(TriedIn(info, int(info.config["prompt_version"]), sum(means) / len(means) if means else None))
+    return sorted(found, key=lambda each: -each.version)

@@ -1,0 +1,194 @@
+"""What people make in the Studio besides runs: saved views, queues, data sets, prompts, accounts, an audit log.
+
+Everything is a document: a kind, a key, a body of JSON and a version, so that of two tabs which edit one the second is told.
+`SqliteStore` keeps them in one file of the data home; `postgres_store.py` in a PostgreSQL database, for several machines.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from firsthand.errors import ConfigError, StoreError
+from firsthand.message import Json
+from firsthand.preference import utc_now
+from firsthand.system.sqlite_journal import forged_journal
+
+FILE = "studio.sqlite"
+MAX_BODY_CHARS = 4_000_000
+MAX_KEY_CHARS = 200
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE items (kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL, at TEXT NOT NULL,
+    PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE TABLE log (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """A document of the store."""
+
+    key: str
+    body: Json
+    version: int
+    """1 for the first; each change adds one."""
+    at: str
+    """When it was changed last: UTC, ISO 8601."""
+
+
+class StudioStore(Protocol):
+    """Keeps documents by kind and key, and a log that only grows."""
+
+    def items(self, kind: str) -> list[StoredItem]:
+        """All documents of a kind, by key."""
+
+    def get(self, kind: str, key: str) -> StoredItem | None:
+        """One document; None if there is none."""
+
+    def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
+        """Keeps a document and returns its new version.
+
+        `version` is the one that was read: 0 for a document that must not be there yet. ConfigError if it is another by now.
+        None replaces whatever is there.
+        """
+
+    def remove(self, kind: str, key: str) -> bool:
+        """Removes a document; False if there was none."""
+
+    def log(self, kind: str, body: Json) -> None:
+        """Adds an entry to the log."""
+
+    def logged(self, kind: str, limit: int = 200) -> list[tuple[str, Json]]:
+        """The last entries of a kind with their times, the newest first."""
+
+    def close(self) -> None:
+        """Closes it."""
+
+
+class SqliteStore:
+    """A StudioStore in one SQLite file, for any number of processes of this machine."""
+
+    def __init__(self, home: Path):
+        self.path = home / FILE
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+
+    def items(self, kind: str) -> list[StoredItem]:
+        """All documents of a kind, by key; none if the file is not there yet."""
+        rows = self._read("SELECT key, body, version, at FROM items WHERE kind = ? ORDER BY key", (kind,))
+        return [StoredItem(key, json.loads(body), version, at) for key, body, version, at in rows]
+
+    def get(self, kind: str, key: str) -> StoredItem | None:
+        """One document; None if there is none."""
+        rows = self._read("SELECT key, body, version, at FROM items WHERE kind = ? AND key = ?", (kind, key))
+        return StoredItem(rows[0][0], json.loads(rows[0][1]), rows[0][2], rows[0][3]) if rows else None
+
+    def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
+        """Keeps a document; see `StudioStore.put`."""
+        text = checked_body(key, body)
+        with self._write() as connection:
+            row = connection.execute("SELECT version FROM items WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+            now = row[0] if row else 0
+            expect_version(kind, key, version, now)
+            connection.execute(
+                "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?)", (kind, key, now + 1, text, utc_now())
+            )
+        return int(now) + 1
+
+    def remove(self, kind: str, key: str) -> bool:
+        """Removes a document; False if there was none."""
+        with self._write() as connection:
+            return connection.execute("DELETE FROM items WHERE kind = ? AND key = ?", (kind, key)).rowcount > 0
+
+    def log(self, kind: str, body: Json) -> None:
+        """Adds an entry to the log."""
+        text = checked_body(kind, body)
+        with self._write() as connection:
+            connection.execute("INSERT INTO log (at, kind, body) VALUES (?, ?, ?)", (utc_now(), kind, text))
+
+    def logged(self, kind: str, limit: int = 200) -> list[tuple[str, Json]]:
+        """The last entries of a kind with their times, the newest first."""
+        rows = self._read("SELECT at, body FROM log WHERE kind = ? ORDER BY seq DESC LIMIT ?", (kind, limit))
+        return [(at, json.loads(body)) for at, body in rows]
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _read(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        with self._lock, self._sentences():
+            if self._connection is None and not self.path.exists():
+                return []
+            return self._connected().execute(sql, values).fetchall()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._sentences():
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            if forged_journal(self.path):
+                raise StoreError(f"a journal beside {self.path} is not its own: remove it")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.touch(mode=0o600)
+            connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("BEGIN IMMEDIATE")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+            if version > SCHEMA_VERSION:
+                connection.close()
+                raise StoreError(f"{self.path} was written by a newer firsthand (schema {version}): update firsthand")
+            self._connection = connection
+        return self._connection
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be used: {error}") from error
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be made: {error.strerror or error}") from error
+
+
+def checked_body(key: str, body: Json) -> str:
+    """The body as JSON in ASCII; ConfigError for a key or body that is too long, or a key that is no line."""
+    if not key or len(key) > MAX_KEY_CHARS or not key.isprintable():
+        raise ConfigError(f"{key[:60]!r} is no name: give 1 to {MAX_KEY_CHARS} characters on one line")
+    text = json.dumps(body, ensure_ascii=True)
+    if len(text) > MAX_BODY_CHARS:
+        raise ConfigError(f"{key[:60]!r} has {len(text):,} characters: at most {MAX_BODY_CHARS:,} are kept")
+    return text
+
+
+def expect_version(kind: str, key: str, version: int | None, now: int) -> None:
+    """ConfigError if a document has another version than the one that was read."""
+    if version is not None and version != now:
+        what = "is there already" if version == 0 else "was changed in the meantime"
+        raise ConfigError(f"the {kind} {key[:60]!r} {what}: open it again and repeat your change")

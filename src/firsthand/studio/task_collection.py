@@ -1,0 +1,150 @@
+"""Data sets of tasks that were collected from attempts, to be put to any model again.
+
+A data set is a document of the store: its tasks with their secrets, each with the attempt that it came from. Protected tasks
+are refused, as their text must not be published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.message import Json
+from firsthand.runs.run_folder import Run
+from firsthand.studio.studio_store import StudioStore
+from firsthand.task import Task
+from firsthand.trace import Trace
+
+COLLECTION = "data-set"
+MAX_TASKS = 2000
+Check = Literal["numeric", "exact", "normalised", "flexible", "none"]
+
+
+@dataclass(frozen=True)
+class CollectedTask:
+    """A task with its origin."""
+
+    task: Task
+    benchmark: str
+    run: str
+    place: str
+    answer: str
+    """The answer of the attempt."""
+    score: float | None
+
+
+@dataclass(frozen=True)
+class TaskCollection:
+    """A named list of tasks."""
+
+    name: str
+    tasks: tuple[CollectedTask, ...]
+    version: int
+
+
+class TaskCollections:
+    """The data sets of a store."""
+
+    def __init__(self, store: StudioStore):
+        self.store = store
+
+    def all(self) -> list[TaskCollection]:
+        """All data sets by name."""
+        return [_read(item.key, item.body, item.version) for item in self.store.items(COLLECTION)]
+
+    def get(self, name: str) -> TaskCollection:
+        """The data set of that name; UnknownName if there is none."""
+        item = self.store.get(COLLECTION, name)
+        if item is None:
+            raise UnknownName(f"no data set {name[:60]!r}")
+        return _read(item.key, item.body, item.version)
+
+    def add(self, name: str, run: Run, traces: Iterable[Trace]) -> int:
+        """Adds the tasks of attempts, making the data set if there is none; returns how many are new.
+
+        A task that is in it already, by benchmark, id and text, stays as it is. ConfigError for a protected task, one that
+        the run does not hold, or a data set that would be too large.
+        """
+        if "/" in name:
+            raise ConfigError(f"{name[:60]!r} is no name of a data set: leave the slash out")
+        item = self.store.get(COLLECTION, name)
+        body: Json = {"tasks": []} if item is None else item.body
+        known = {(each["benchmark"], each["id"], each["prompt"]) for each in body["tasks"]}
+        before = len(body["tasks"])
+        for trace in traces:
+            task = run.task(trace.benchmark, trace.task_id)
+            if task is None:
+                raise ConfigError(
+                    f"run {run.id} does not hold the task {trace.task_id[:60]!r}, so it cannot be collected"
+                )
+            if task.protected is not None:
+                raise ConfigError(f"the task {task.id[:60]!r} is protected ({task.protected}): it is not collected")
+            if (trace.benchmark, task.id, task.prompt) in known:
+                continue
+            known.add((trace.benchmark, task.id, task.prompt))
+            body["tasks"].append(
+                {"benchmark": trace.benchmark, "id": task.id, "prompt": task.prompt, "choices": list(task.choices),
+                 "hint": task.hint, "secret": _plain(task.secret), "metadata": _plain(task.metadata), "run": run.id,
+                 "place": trace.place, "answer": (trace.answer or "")[:2000], "score": trace.value()}
+            )  # fmt: skip
+        if len(body["tasks"]) > MAX_TASKS:
+            raise ConfigError(f"the data set would have {len(body['tasks']):,} tasks: at most {MAX_TASKS:,} are kept")
+        self.store.put(COLLECTION, name, body, version=0 if item is None else item.version)
+        return len(body["tasks"]) - before
+
+    def remove(self, name: str, benchmark: str, task_id: str) -> None:
+        """Takes a task out; the data set goes with its last one."""
+        item = self.store.get(COLLECTION, name)
+        if item is None:
+            raise UnknownName(f"no data set {name[:60]!r}")
+        left = [each for each in item.body["tasks"] if (each["benchmark"], each["id"]) != (benchmark, task_id)]
+        if left:
+            self.store.put(COLLECTION, name, {"tasks": left}, version=item.version)
+        else:
+            self.store.remove(COLLECTION, name)
+
+
+def as_lines(collection: TaskCollection) -> str:
+    """The tasks as JSONL with prompt and target, as a benchmark of one's own reads them."""
+    return "".join(
+        json.dumps(
+            {"id": each.task.id, "prompt": each.task.question, "target": each.task.secret.get("answer"),
+             "from": {"run": each.run, "attempt": each.place}},
+            ensure_ascii=True,
+        )
+        + "\n"
+        for each in collection.tasks
+    )  # fmt: skip
+
+
+def check_of(text: str) -> Check:
+    """The scorer that a form names; ConfigError if it is none."""
+    if text not in get_args(Check):
+        raise ConfigError(f"the check is {text[:40]!r}: it is one of {', '.join(get_args(Check))}")
+    return text  # type: ignore[return-value]
+
+
+def _read(name: str, body: Json, version: int) -> TaskCollection:
+    return TaskCollection(
+        name,
+        tuple(
+            CollectedTask(
+                Task(
+                    each["id"], each["prompt"], tuple(each["choices"]), hint=each["hint"], secret=each["secret"],
+                    metadata=each["metadata"],
+                ),
+                each["benchmark"], each["run"], each["place"], each["answer"], each["score"],
+            )
+            for each in body["tasks"]
+        ),
+        version,
+    )  # fmt: skip
+
+
+def _plain(values: object) -> Json:
+    """What of a mapping JSON can hold; the rest as text."""
+    found: Json = json.loads(json.dumps(dict(values), default=str))  # type: ignore[call-overload]
+    return found

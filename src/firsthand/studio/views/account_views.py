@@ -1,0 +1,60 @@
+"""Signing in and out, and the audit log; these pages are there where the Studio has accounts."""
+
+from __future__ import annotations
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from firsthand.studio.access import Access, client_address
+from firsthand.studio.accounts import Accounts
+from firsthand.studio.rendering import page
+from firsthand.studio.views.form_fields import form_of
+from firsthand.studio.views.query_values import number_of
+
+MOST_SHOWN = 1000
+
+
+def routes(access: Access, accounts: Accounts) -> list[Route]:
+    """The pages."""
+
+    def show(request: Request) -> Response:
+        return page(request, "sign_in", title="Sign in", problem="")
+
+    async def sign_in(request: Request) -> Response:
+        form = await form_of(request, 8 << 10)
+        name, where = form.get("name", ""), client_address(request)
+        session = await run_in_threadpool(accounts.sign_in, name, form.get("password", ""), where)
+        accounts.audit(name, "signed in" if session else "was refused", address=where)
+        if session is None:
+            problem = "The name or the password is wrong, or there were too many attempts: wait a quarter of an hour."
+            return page(request, "sign_in", title="Sign in", problem=problem, status=403)
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(
+            access.cookie,
+            session,
+            httponly=True,
+            samesite="strict",
+            path="/",
+            secure=access.is_https,
+            max_age=12 * 3600,
+        )
+        return answer
+
+    def sign_out(request: Request) -> Response:
+        accounts.sign_out(access.session_of(request.headers) or "")
+        answer = RedirectResponse("/sign-in", 303)
+        answer.delete_cookie(access.cookie, path="/")
+        return answer
+
+    def audit(request: Request) -> Response:
+        entries = accounts.store.logged("audit", number_of(request, "limit", 200, 1, MOST_SHOWN))
+        return page(request, "audit", title="Audit log", entries=entries, users=accounts.all())
+
+    return [
+        Route("/sign-in", show),
+        Route("/sign-in", sign_in, methods=["POST"]),
+        Route("/sign-out", sign_out, methods=["POST"]),
+        Route("/audit", audit),
+    ]

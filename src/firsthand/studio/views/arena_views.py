@@ -1,0 +1,195 @@
+"""The arena: a blind battle between two models, and the ratings that its votes give."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from firsthand.errors import ConfigError
+from firsthand.runs.index import RunInfo
+from firsthand.runs.run_folder import Run
+from firsthand.studio.arena_rounds import REASONS, UNDO_S, ArenaRounds
+from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.rendering import json_answer, page
+from firsthand.studio.views.form_fields import fields_of, form_of
+
+if TYPE_CHECKING:
+    from firsthand.arena.rank_intervals import RatedModel
+    from firsthand.arena.ratings import Ratings
+
+STYLES = ("length", "headers", "lists", "bold")
+MAX_RUNS = 100
+MOST_VOTES_SHOWN = 100
+
+
+def routes(runs: OpenRuns, rounds: ArenaRounds) -> list[Route]:
+    """The page, the rounds that it starts and votes on, and the board."""
+
+    def show(request: Request) -> Response:
+        return page(request, "arena", title="Arena", num_models=len(rounds.agents), reasons=REASONS, undo_s=UNDO_S)
+
+    async def start(request: Request) -> Response:
+        form = await form_of(request)
+        made = await rounds.start(form.get("prompt", ""))
+        return json_answer({"round": made.id})
+
+    async def events(request: Request) -> Response:
+        made = rounds.get(request.path_params["round"])
+
+        async def lines() -> AsyncIterator[str]:
+            yield "retry: 1000\n\n"
+            async for event in rounds.events(made):
+                yield f"data: {json.dumps(event, ensure_ascii=True)}\n\n"
+
+        return StreamingResponse(lines(), media_type="text/event-stream")
+
+    async def vote(request: Request) -> Response:
+        made = rounds.get(request.path_params["round"])
+        fields = await fields_of(request)
+        winner = next((value for name, value in fields if name == "winner"), "")
+        rounds.vote(made, winner, [value for name, value in fields if name == "reason"], voter_of(request))
+        return json_answer({"undo_s": UNDO_S})
+
+    async def undo(request: Request) -> Response:
+        rounds.undo(rounds.get(request.path_params["round"]))
+        return json_answer({})
+
+    async def reveal(request: Request) -> Response:
+        return json_answer(rounds.reveal(rounds.get(request.path_params["round"])))
+
+    def board(request: Request) -> Response:
+        infos = [info for info in runs.infos() if has_votes(info)]
+        asked = list(dict.fromkeys(request.query_params.getlist("run")))[:MAX_RUNS]
+        chosen = runs.several(asked or [info.id for info in infos[:MAX_RUNS]])
+        style = tuple(name for name in STYLES if name in request.query_params.getlist("style"))
+        return page(
+            request,
+            "arena_board",
+            title="Arena leaderboard",
+            infos=infos,
+            asked=asked,
+            chosen=chosen,
+            style=style,
+            styles=STYLES,
+            found=standings_of(chosen, style),
+            votes=latest_votes(chosen),
+        )
+
+    base = "/arena/rounds"
+    return [
+        Route("/arena", show),
+        Route("/arena/board", board),
+        Route(base, start, methods=["POST"]),
+        Route(f"{base}/{{round}}/events", events),
+        Route(f"{base}/{{round}}/vote", vote, methods=["POST"]),
+        Route(f"{base}/{{round}}/undo", undo, methods=["POST"]),
+        Route(f"{base}/{{round}}/reveal", reveal, methods=["POST"]),
+    ]
+
+
+def voter_of(request: Request) -> str:
+    """The name that a vote or a note is kept under: the account, or the user of this machine."""
+    user = request.scope.get("firsthand.user")
+    if user is not None:
+        return f"human:{user.name}"
+    try:
+        return f"human:{getpass.getuser()}"
+    except (OSError, KeyError):
+        return "human:user"
+
+
+def has_votes(info: RunInfo) -> bool:
+    """True of the runs of arenas."""
+    return "arena" in info.config
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row of the board, with the place of its interval on a scale from 0 to 100."""
+
+    row: RatedModel
+    left: float
+    width: float
+    middle: float
+    wins: float
+    """The share of battles won, a tie half."""
+
+
+@dataclass(frozen=True)
+class Standings:
+    """Ratings of the votes of runs."""
+
+    ratings: Ratings
+    rows: tuple[Standing, ...]
+    matrix: tuple[tuple[tuple[float | None, int], ...], ...]
+    """For each row's model against each column's: the share won, and the battles."""
+    unrated: tuple[str, ...]
+    num_votes: int
+    num_void: int
+
+
+def standings_of(runs: list[Run], style: tuple[str, ...]) -> Standings | str:
+    """The ratings of all votes of the runs, or why there are none."""
+    from firsthand.arena.connectivity import comparable_groups
+    from firsthand.arena.rank_intervals import ranked
+    from firsthand.arena.ratings import rate
+    from firsthand.arena.run_votes import votes_of_runs
+
+    plain = votes_of_runs(runs)
+    if not len(plain.battles):
+        return "no votes"
+    groups = comparable_groups(plain.battles)
+    if len(groups[0]) < 2:
+        return "no two models can be compared yet: each has only won or only lost against the others; more votes are needed"
+    try:
+        battles = votes_of_runs(runs, style).battles if style else plain.battles
+        ratings = rate(battles if len(groups) == 1 else battles.only(groups[0]))
+    except ConfigError as error:
+        return str(error)
+    rows = ranked(ratings)
+    low, high = min(row.low for row in rows), max(row.high for row in rows)
+    reach = max(high - low, 1e-9)
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / reach, 2)
+
+    shown = battles.only([row.model for row in rows])
+    games = shown.counts.sum(0)
+    games = games + games.T
+    shares = [
+        tuple(
+            (float(shown.wins[i, j] / games[i, j]) if games[i, j] else None, int(games[i, j])) for j in range(len(rows))
+        )
+        for i in range(len(rows))
+    ]
+    standings = [
+        Standing(
+            row,
+            place(row.low),
+            max(0.5, round(place(row.high) - place(row.low), 2)),
+            place(row.rating),
+            float(shown.wins[i].sum() / max(int(shown.games[i]), 1)),
+        )
+        for i, row in enumerate(rows)
+    ]
+    unrated = tuple(sorted(name for group in groups[1:] for name in group))
+    return Standings(ratings, tuple(standings), tuple(shares), unrated, len(plain.battles), plain.void)
+
+
+def latest_votes(runs: list[Run], most: int = MOST_VOTES_SHOWN) -> list[dict[str, Any]]:
+    """The last votes of the runs, with the places of both attempts."""
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        rows = {row.id: row for row in run.rows()}
+        for vote in run.preferences()[-most:]:
+            a, b = rows.get(vote.a), rows.get(vote.b)
+            if a is not None and b is not None:
+                found.append({"run": run.id, "vote": vote, "a": a, "b": b, "detail": vote.detail or {}})
+    return sorted(found, key=lambda each: each["vote"].when or "", reverse=True)[:most]

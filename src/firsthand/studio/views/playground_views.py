@@ -1,0 +1,92 @@
+"""The playground: a prompt put to models, or a stored attempt continued from a message or made again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from firsthand.errors import ConfigError
+from firsthand.loop.protection import shareable
+from firsthand.studio.branch_conversation import message_blocks
+from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.playground import MAX_EPOCHS, MAX_TOKENS, PLAYGROUND, Playground, PlaygroundTrial
+from firsthand.studio.rendering import page, part
+from firsthand.studio.views.form_fields import fields_of
+from firsthand.studio.views.query_values import number_of, text_of
+
+MOST_SHOWN = 20
+MAX_FORM = 512 << 10
+
+
+def routes(runs: OpenRuns, playground: Playground) -> list[Route]:
+    """The page, and the trials that it starts."""
+
+    def show(request: Request) -> Response:
+        values: dict[str, Any] = {"run": None, "trace": None, "at": 0, "message": None, "blocks": ()}
+        if name := text_of(request, "run"):
+            run = runs.get(name)
+            trace = shareable(run.trace(text_of(request, "attempt")))
+            at = number_of(request, "at", 0)
+            if at >= len(trace.nodes):
+                raise ConfigError(f"the attempt has no message {at}: it has {len(trace.nodes)}")
+            message = trace.nodes[at].message
+            values = {"run": run, "trace": trace, "at": at, "message": message, "blocks": message_blocks(message, 4000)}
+        made = [info for info in runs.infos() if PLAYGROUND in info.config][:MOST_SHOWN]
+        return page(
+            request,
+            "playground",
+            title="Playground",
+            agents=playground.agents,
+            made=made,
+            problems=playground.problems,
+            chosen=text_of(request, "model"),
+            prompt=text_of(request, "prompt"),
+            max_epochs=MAX_EPOCHS,
+            max_tokens=MAX_TOKENS,
+            **values,
+        )
+
+    async def start(request: Request) -> Response:
+        fields = await fields_of(request, MAX_FORM)
+        given = dict(fields)
+        trial = PlaygroundTrial(
+            models=tuple(dict.fromkeys(value for name, value in fields if name == "model")),
+            prompt=given.get("prompt", ""),
+            system=given["system"] if given.get("system", "").strip() else None,
+            temperature=_decimal(given, "temperature"),
+            max_tokens=_whole(given, "max_tokens"),
+            alternatives=_whole(given, "alternatives"),
+            seed=_whole(given, "seed"),
+            epochs=_whole(given, "epochs") or 1,
+            run=given.get("run", ""),
+            attempt=given.get("attempt", ""),
+            at=_whole(given, "at") or 0,
+            say=given.get("say", "").strip(),
+            is_plain=given.get("pattern") == "reply",
+        )
+        made = await playground.start(trial, runs.get(trial.run) if trial.attempt else None)
+        return RedirectResponse(f"/runs/{part(made)}", 303)
+
+    return [Route("/playground", show), Route("/playground", start, methods=["POST"])]
+
+
+def _whole(given: dict[str, str], name: str) -> int | None:
+    text = given.get(name, "").strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or len(text) > 12:
+        raise ConfigError(f"{name} is {text[:40]!r}: a whole number was expected")
+    return int(text)
+
+
+def _decimal(given: dict[str, str], name: str) -> float | None:
+    text = given.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{name} is {text[:40]!r}: a number was expected") from None

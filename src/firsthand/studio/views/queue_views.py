@@ -1,0 +1,124 @@
+"""Annotation queues: made from a filtered list, worked through by keys, with agreement where several people rate."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from firsthand.errors import ConfigError
+from firsthand.show.expected import expected_answer
+from firsthand.studio.annotation_queue import MAX_ITEMS, Queues, queue_of_form
+from firsthand.studio.attempt_query import AttemptQuery
+from firsthand.studio.branch_conversation import conversation
+from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.rendering import address, page, part
+from firsthand.studio.studio_store import StudioStore
+from firsthand.studio.views.arena_views import voter_of
+from firsthand.studio.views.attempt_views import add_note, check_note
+from firsthand.studio.views.form_fields import form_of
+from firsthand.studio.views.query_values import text_of
+
+LEVELS = ((0.0, "no"), (0.5, "partly"), (1.0, "yes"))
+MOST_SHOWN = 50
+
+
+def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
+    """The list of queues, a queue, its items and what is said of them."""
+    queues = Queues(store)
+
+    def show(request: Request) -> Response:
+        found = [queues.state(name) for name in queues.names()]
+        run, filter_text = text_of(request, "run"), text_of(request, "filter")
+        count = AttemptQuery.parse(filter_text).page(runs.get(run).database, limit=1).total if run else 0
+        return page(
+            request, "queues", title="Annotation queues", states=found, run=run, filter=filter_text, count=count,
+            infos=[info for info in runs.infos() if info.num_traces],
+        )  # fmt: skip
+
+    async def make(request: Request) -> Response:
+        form = await form_of(request)
+        check_note(form.get("score", "").strip(), "1", "")
+        run = runs.get(form.get("run", ""))
+        rows = AttemptQuery.parse(form.get("filter", "")).page(run.database, limit=MAX_ITEMS + 1).rows
+        queue = queue_of_form({**form, "run": run.id}, [row.place for row in rows])
+        queues.make(queue)
+        return RedirectResponse(f"/queues/{part(queue.name)}", 303)
+
+    def one(request: Request) -> Response:
+        state = queues.state(request.path_params["queue"])
+        rows = {row.place: row for row in AttemptQuery().page(runs.get(state.queue.run).database, limit=MAX_ITEMS).rows}
+        return page(
+            request, "queue", title=state.queue.name, state=state, rows=rows, rater=rater_of(request), most=MOST_SHOWN
+        )
+
+    def following(request: Request) -> Response:
+        name, rater = request.path_params["queue"], rater_of(request)
+        skipped = request.query_params.getlist("skip")[-50:]
+        place = queues.next_item(name, rater, skip=skipped)
+        base, who = f"/queues/{part(name)}", text_of(request, "as")
+        if place is None:
+            return RedirectResponse(address(base, **{"as": who}), 303)
+        return RedirectResponse(address(f"{base}/items/{part(place)}", **{"as": who}), 303)
+
+    def item(request: Request) -> Response:
+        queue, place = queues.get(request.path_params["queue"]), request.path_params["place"]
+        run = runs.get(queue.run)
+        trace, task = runs.traces.get(run, place).trace, None
+        task = run.task(trace.benchmark, trace.task_id)
+        rater = rater_of(request)
+        said = queues.label(queue.name, place, rater)
+        state = queues.state(queue.name)
+        return page(
+            request,
+            "queue_item",
+            title=f"{queue.name}: {trace.task_id}",
+            queue=queue,
+            run=run,
+            trace=trace,
+            place=place,
+            question="" if task is None or task.protected is not None else task.question,
+            expected=expected_answer(task),
+            said=conversation(trace),
+            label=said,
+            version=0 if said is None else said.version,
+            levels=LEVELS,
+            rater=rater,
+            who=text_of(request, "as"),
+            mine=sum(label.rater == rater for label in state.labels),
+            num_items=len(queue.items),
+        )
+
+    async def rate(request: Request) -> Response:
+        name, place = request.path_params["queue"], request.path_params["place"]
+        form = await form_of(request)
+        queue, rater = queues.get(name), rater_of(request, form.get("as", ""))
+        value, text = check_note(queue.score, form.get("value", ""), form.get("text", ""))
+        version = form.get("version", "")
+        if not version.isascii() or not version.isdecimal() or len(version) > 9:
+            raise ConfigError(f"version is {version[:40]!r}: a whole number was expected")
+        run = runs.get(queue.run)
+        each = runs.traces.get(run, place)
+        queues.rate(name, place, rater, value, text, version=int(version))
+        add_note(run, each.trace, each.number, queue.score, str(value), text, by=rater)
+        return RedirectResponse(address(f"/queues/{part(name)}/next", **{"as": form.get("as", "")}), 303)
+
+    base = "/queues/{queue}"
+    return [
+        Route("/queues", show),
+        Route("/queues", make, methods=["POST"]),
+        Route(base, one),
+        Route(f"{base}/next", following),
+        Route(f"{base}/items/{{place}}", item),
+        Route(f"{base}/items/{{place}}", rate, methods=["POST"]),
+    ]
+
+
+def rater_of(request: Request, name: str = "") -> str:
+    """The person who rates: the account; without accounts the name in the address, or the user of this machine."""
+    name = name or text_of(request, "as")
+    if request.scope.get("firsthand.user") is not None or not name:
+        return voter_of(request)
+    if len(name) > 60 or not name.isprintable():
+        raise ConfigError(f"{name[:60]!r} is no name of a rater: give up to 60 characters on one line")
+    return f"human:{name}"

@@ -1,0 +1,47 @@
+"""Saved views: addresses of filtered lists, comparisons and plots, by name."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from firsthand.errors import ConfigError
+from firsthand.studio.rendering import page
+from firsthand.studio.studio_store import StudioStore
+from firsthand.studio.views.form_fields import form_of
+
+VIEW = "view"
+MAX_ADDRESS_CHARS = 8000
+_ADDRESS = re.compile(r"/(?![/\\])[^\s\\]*")
+
+
+def routes(store: StudioStore) -> list[Route]:
+    """The list, and what saves and removes a view."""
+
+    def show(request: Request) -> Response:
+        return page(request, "saved_views", title="Saved views", views=store.items(VIEW))
+
+    async def save(request: Request) -> Response:
+        form = await form_of(request)
+        place = form.get("address", "")
+        if len(place) > MAX_ADDRESS_CHARS or not _ADDRESS.fullmatch(place):
+            raise ConfigError(
+                f"address is {place[:60]!r}: a page of the Studio was expected, such as /?filter=has:error"
+            )
+        store.put(VIEW, form.get("name", "").strip(), {"address": quote(place, safe="/?&=%:+,;@!$'()*~[]#")})
+        return RedirectResponse("/views", 303)
+
+    async def remove(request: Request) -> Response:
+        form = await form_of(request)
+        store.remove(VIEW, form.get("name", ""))
+        return RedirectResponse("/views", 303)
+
+    return [
+        Route("/views", show),
+        Route("/views", save, methods=["POST"]),
+        Route("/views/remove", remove, methods=["POST"]),
+    ]

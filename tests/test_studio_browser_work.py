@@ -1,0 +1,206 @@
+"""What people do in the Studio, in a real browser: vote, try, rate, group, brush, save; a message on the console fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.runs import store
+from firsthand.runs.track import Track
+from firsthand.studio.demo_home import demo_home
+from firsthand.studio.run_export import exported
+from test_studio_browser import CHROMIUM, DRIVER, axe_script, find, press, start_browser, text, until, webdriver
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="chromium is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    with demo_home() as demo:
+        shutil.copytree(demo / "runs", folder / "runs", ignore=shutil.ignore_patterns("index*"))
+    for number in range(4):
+        with store.create(folder, {"lr": 10.0**-number, "kind": "ab"[number % 2]}, f"sweep{number}") as run:
+            track = Track(run)
+            for step in range(20):
+                track.log({"loss": (number + 1) / (step + 1)}, step=step)
+            track.flush()
+    for name, answer in (("amber", "It is four, as two and two are four."), ("cobalt", "Four.")):
+        (folder / f"{name}.json").write_text(json.dumps({"": answer}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def opened(home: Path) -> Iterator[tuple[Any, str]]:
+    models = ",".join(f"scripted:{home}/{name}.json" for name in ("amber", "cobalt"))
+    command = [sys.executable, "-m", "firsthand", "studio", "--no-open", "--port", "0", "--model", models]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+        env={**os.environ, "FIRSTHAND_HOME": str(home)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    address = re.search(r"http://\S+", process.stdout.readline())
+    assert address is not None
+    made = start_browser()
+    made.get(address[0])
+    yield made, address[0].partition("/enter")[0]
+    made.quit()
+    process.terminate()
+    assert process.wait(20) in (0, -15, 143)
+
+
+@pytest.fixture
+def browser(opened: tuple[Any, str]) -> Iterator[Any]:
+    opened[0].get_log("browser")
+    yield opened[0]
+    assert [line["message"] for line in opened[0].get_log("browser") if "favicon" not in line["message"]] == []
+
+
+@pytest.fixture
+def base(opened: tuple[Any, str]) -> str:
+    return opened[1]
+
+
+def run_id(home: Path, name: str) -> str:
+    return next(info.id for info in store.list_runs(home) if name in info.id)
+
+
+def test_a_battle_by_keys_with_an_undo_and_the_names_at_the_end(browser: Any, base: str, home: Path) -> None:
+    browser.get(f"{base}/arena")
+    browser.find_element("name", "prompt").send_keys("2 + 2?", webdriver.Keys.CONTROL, webdriver.Keys.ENTER)
+    until(lambda: find(browser, "[data-vote]:not(:disabled)"))
+    assert "amber" not in browser.page_source and "cobalt" not in browser.page_source
+    shown = {text(browser, "#text-a"), text(browser, "#text-b")}
+    assert shown == {"It is four, as two and two are four.", "Four."}
+    press(browser, "1")
+    until(lambda: "u undoes it" in text(browser, "#said"))
+    press(browser, "u")
+    until(lambda: "taken back" in text(browser, "#said"))
+    press(browser, "2")
+    until(lambda: find(browser, "#reasons:not([hidden])"))
+    find(browser, "[data-reason=clear]")[0].click()
+    assert "amber" not in browser.page_source
+    press(browser, "r")
+    until(lambda: "amber" in text(browser, "#duel") and "cobalt" in text(browser, "#duel"))
+    with store.open_run(run_id(home, "arena"), home) as run:
+        (vote,) = run.preferences()
+        assert (vote.winner, (vote.detail or {})["reasons"]) == ("b", ["clear"])
+    browser.get(f"{base}/arena/board")
+    assert "Last votes" in text(browser) and "B is better" in text(browser)
+
+
+def test_a_prompt_is_tried_and_its_run_appears(browser: Any, base: str) -> None:
+    browser.get(f"{base}/playground")
+    for box in find(browser, "[name=model]:not(:checked)"):
+        box.click()
+    browser.find_element("name", "prompt").send_keys("2 + 2?")
+    browser.find_element("css selector", "form.ask button").click()
+    until(lambda: "/runs/" in browser.current_url)
+    until(lambda: browser.refresh() or len(find(browser, "tr[data-row]")) == 2)
+    assert "It is four" in until(lambda: find(browser, "tr[data-row] a")[0].click() or text(browser, "main"))
+
+
+def test_an_attempt_goes_into_a_data_set_and_a_queue_is_rated_by_keys(browser: Any, base: str, home: Path) -> None:
+    run = run_id(home, "demo")
+    browser.get(f"{base}/queues?run={run}&filter=agent%3Dreact")
+    browser.find_element("name", "name").send_keys("look")
+    browser.find_element("css selector", "form.ask button").click()
+    until(lambda: "0 of 12 finished" in text(browser))
+    press(browser, "n")
+    until(lambda: find(browser, "form.rate"))
+    press(browser, "3")
+    until(lambda: "1 of 12 rated" in text(browser))
+    press(browser, "1")
+    until(lambda: "2 of 12 rated" in text(browser))
+    browser.get(f"{base}/runs/{run}?filter=agent%3Dreact")
+    find(browser, "tr[data-row] a")[0].click()
+    until(lambda: find(browser, "form[action='/data-sets'] [name=name]"))[0].send_keys("kept")
+    find(browser, "form[action='/data-sets'] button")[0].click()
+    until(lambda: "1 task, version 1" in text(browser))
+
+
+def test_columns_are_chosen_and_a_view_is_saved(browser: Any, base: str, home: Path) -> None:
+    browser.get(f"{base}/?filter=has%3Acurves")
+    find(browser, ".columns summary")[0].click()
+    until(lambda: find(browser, "[data-chooser] [name=tokens]"))[0].click()
+    until(lambda: "hide=tokens" in browser.current_url)
+    assert not find(browser, "th[data-column=tokens]")[0].is_displayed()
+    press(browser, "v")
+    find(browser, "#save-view [name=name]")[0].send_keys("curves")
+    press(browser, webdriver.Keys.ENTER)
+    until(lambda: browser.current_url == f"{base}/views")
+    browser.find_element("link text", "curves").click()
+    until(lambda: "hide=tokens" in browser.current_url and len(find(browser, "tr[data-row]")) == 6)
+    assert not find(browser, "th[data-column=tokens]")[0].is_displayed()
+    browser.execute_script("localStorage.clear()")
+
+
+def test_curves_are_grouped_and_axes_are_brushed(browser: Any, base: str, home: Path) -> None:
+    runs = "&".join(f"run={run_id(home, f'sweep{number}')}" for number in range(4))
+    browser.get(f"{base}/curves?{runs}")
+    until(lambda: find(browser, "#parallel path"))
+    assert len(find(browser, "#parallel path")) == 4 and "lr" in text(browser, "#parallel ~ div table")
+    browser.find_element("xpath", "//select[@name='group']/option[text()='kind']").click()
+    until(lambda: "group=kind" in browser.current_url and "mean of 2" in text(browser, "#plots"))
+    grip = find(browser, "#parallel [data-axis=lr]")[0]
+    browser.execute_script("arguments[0].scrollIntoView()", grip)
+    webdriver.ActionChains(browser).move_to_element_with_offset(grip, 0, -100).click_and_hold().move_by_offset(
+        0, 90
+    ).release().perform()
+    until(lambda: "of 4 runs:" in text(browser, "#chosen") and "brush.lr" in browser.current_url)
+    chosen = text(browser, "#chosen")
+    browser.refresh()
+    until(lambda: text(browser, "#chosen") == chosen and "group=kind" in browser.current_url)
+
+
+def test_pages_of_work_are_accessible_and_not_wider_than_a_phone(browser: Any, base: str, home: Path) -> None:
+    axe, run = axe_script(), run_id(home, "demo")
+    sweep = "&".join(f"run={run_id(home, f'sweep{number}')}" for number in range(4))
+    pages = (
+        "/arena",
+        "/arena/board",
+        "/playground",
+        "/queues",
+        "/data-sets",
+        "/prompts",
+        "/views",
+        f"/compare?run={run}",
+    )
+    for path in (*pages, f"/curves?{sweep}"):
+        browser.get(base + path)
+        browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
+        browser.execute_script(axe)
+        found = browser.execute_async_script(
+            "const done = arguments[arguments.length - 1]; axe.run().then(r => done(r.violations.map(v => "
+            "v.id + ': ' + v.nodes.map(n => n.target.join(' ')).slice(0, 3).join(', '))))"
+        )
+        assert found == [], path
+    browser.set_window_size(500, 900)
+    try:
+        for path in (*pages, f"/curves?{sweep}"):
+            browser.get(base + path)
+            wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert browser.execute_script(wide) <= 0, path
+    finally:
+        browser.set_window_size(1280, 900)
+
+
+def test_an_export_opens_from_a_disk_and_its_policy_is_kept(browser: Any, home: Path, tmp_path: Path) -> None:
+    with store.open_run(run_id(home, "demo"), home) as run:
+        (tmp_path / "run.html").write_text(exported(run)[0])
+    browser.get((tmp_path / "run.html").as_uri())
+    assert "36 attempts" in text(browser) and find(browser, "table.list")
+    background = "return getComputedStyle(document.querySelector('.list')).borderTopWidth"
+    assert browser.execute_script(background) == "1px", "its style sheet is allowed"

@@ -1,0 +1,204 @@
+"""The Studio's playground: prompts put to models, attempts continued and made again, and what a stored run may not cause."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from firsthand.agent import Agent
+from firsthand.cli import main
+from firsthand.errors import ConfigError
+from firsthand.model import Sampling
+from firsthand.patterns.reply import reply
+from firsthand.providers.scripted import Scripted
+from firsthand.runs import store
+from firsthand.studio.access import Access
+from firsthand.studio.playground import PlaygroundTrial, expect_installed, forked
+from firsthand.studio.studio_app import create_app
+
+PORT = 8125
+OWN = {"sec-fetch-site": "same-origin"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("playground")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRSTHAND_HOME", str(folder))
+        assert main(["run", "arithmetic", "--model", "scripted:echo", "--pattern", "direct", "--limit", "2"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Scripted]:
+    return {
+        "scripted:echo": Scripted(lambda messages, sampling, index: messages[-1].text, name="scripted:echo"),
+        "scripted:four": Scripted(lambda messages, sampling, index: "It is four.", name="scripted:four"),
+    }
+
+
+@pytest.fixture(scope="module")
+def client(home: Path, models: dict[str, Scripted]) -> Iterator[TestClient]:
+    access = Access()
+    access.port = PORT
+    agents = {name: Agent(name, model, reply, sampling=Sampling(max_tokens=40)) for name, model in models.items()}
+    with TestClient(create_app(home, access, agents), base_url=f"http://127.0.0.1:{PORT}") as made:
+        made.cookies.set(access.cookie, access.exchange(access.new_code()) or "")
+        yield made
+
+
+@pytest.fixture
+def parent(home: Path) -> tuple[str, str]:
+    """Run and place of an attempt at arithmetic."""
+    info = next(info for info in store.list_runs(home) if "arithmetic" in info.id and "fork" not in info.id)
+    with store.open_run(info.id, home) as run:
+        return run.id, next(run.rows()).place
+
+
+def start(client: TestClient, **fields: Any) -> str:
+    """The run of a trial, which has ended."""
+    answer = client.post("/playground", data=fields, headers=OWN, follow_redirects=False)
+    assert answer.status_code == 303, re.findall('role="alert">([^<]*)', answer.text)
+    assert client.portal is not None
+    client.portal.call(client.app.state.playground.settled)  # type: ignore[attr-defined]
+    return answer.headers["location"].removeprefix("/runs/")
+
+
+def test_a_prompt_is_put_to_each_model_and_makes_a_run(
+    client: TestClient, home: Path, models: dict[str, Scripted]
+) -> None:
+    made = start(
+        client, prompt="2 + 2?", model=list(models), system="Be brief.", temperature="0.5", max_tokens="7", seed="3",
+        epochs="2",
+    )  # fmt: skip
+    with store.open_run(made, home) as run:
+        traces = list(run.traces())
+        assert run.status == "done" and run.config["playground"]["prompt"] == "2 + 2?"
+        assert sorted((t.agent_name, t.epoch) for t in traces) == [(name, n) for name in sorted(models) for n in (0, 1)]
+        assert {t.answer for t in traces} == {"2 + 2?", "It is four."}
+        assert all(t.messages(0)[0].text == "Be brief." and t.benchmark == "playground" for t in traces)
+    asked = models["scripted:four"].asked[-1].sampling
+    assert asked is not None and (asked.temperature, asked.max_tokens) == (0.5, 7)
+    assert "2 + 2?" in client.get("/playground").text and made in client.get("/playground").text
+
+
+def test_a_task_is_attempted_again_with_another_model_and_scored(
+    client: TestClient, home: Path, parent: tuple[str, str]
+) -> None:
+    run, place = parent
+    page = client.get(f"/runs/{run}/attempts/{place}").text
+    assert f"/playground?run={run}&amp;attempt={place}" in page
+    assert "the attempt" in client.get("/playground", params={"run": run, "attempt": place}).text
+    made = start(client, run=run, attempt=place, at="0", model=["scripted:four", "scripted:echo"])
+    with store.open_run(made, home) as forks, store.open_run(run, home) as parents:
+        first, second = forks.traces()
+        old = parents.trace(place)
+        assert (first.answer, second.answer) == ("It is four.", old.answer)
+        assert first.scores and second.agent_name == old.agent_name and first.agent_name != old.agent_name
+        assert [t.origin.trace for t in (first, second) if t.origin] == [old.id] * 2
+        assert second.scores == old.scores
+    answer = client.get(f"/runs/{made}/attempts/{first.place}").text
+    assert f"run_a={run}" in answer
+    compared = re.search(r'href="(/compare/attempts[^"]+)"', answer)
+    assert compared is not None and client.get(compared[1].replace("&amp;", "&")).status_code == 200
+
+
+def test_an_attempt_is_continued_with_a_message(client: TestClient, home: Path, parent: tuple[str, str]) -> None:
+    run, place = parent
+    with store.open_run(run, home) as parents:
+        last = len(parents.trace(place).nodes) - 1
+    made = start(client, run=run, attempt=place, at=str(last), say="Are you sure?", model="scripted:echo")
+    with store.open_run(made, home) as forks:
+        (trace,) = forks.traces()
+        assert [m.text for m in trace.messages(len(trace.nodes) - 1)][-2:] == ["Are you sure?", "Are you sure?"]
+
+
+def test_an_attempt_of_the_playground_is_continued_too(client: TestClient, home: Path) -> None:
+    made = start(client, prompt="hello", model="scripted:echo", system="Be kind.")
+    with store.open_run(made, home) as run:
+        place = next(run.rows()).place
+    again = start(client, run=made, attempt=place, at="1", model="scripted:four")
+    with store.open_run(again, home) as forks:
+        (trace,) = forks.traces()
+        assert trace.answer == "It is four." and trace.messages(0)[0].text == "Be kind."
+
+
+def test_a_trial_that_cannot_go_on_says_why(client: TestClient, home: Path, parent: tuple[str, str]) -> None:
+    run, place = parent
+    made = start(client, run=run, attempt=place, at="0", model="scripted:four", temperature="0.1", max_tokens="1")
+    assert client.get(f"/runs/{made}").status_code == 200
+    client.app.state.playground.problems[made] = "the <model> is gone"  # type: ignore[attr-defined]
+    assert "the &lt;model&gt; is gone" in client.get(f"/runs/{made}").text
+    assert "the &lt;model&gt; is gone" in client.get("/playground").text
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"prompt": "x"}, "no model was chosen"),
+        ({"prompt": " ", "model": "scripted:echo"}, "prompt is empty"),
+        ({"prompt": "x", "model": "openai:gpt@http://evil.example"}, "was named when"),
+        ({"prompt": "x", "model": "scripted:echo", "epochs": "17"}, "epochs is 17"),
+        ({"prompt": "x", "model": "scripted:echo", "max_tokens": "0"}, "max_tokens is 0"),
+        ({"prompt": "x", "model": "scripted:echo", "max_tokens": "1e9"}, "a whole number"),
+        ({"prompt": "x", "model": "scripted:echo", "temperature": "warm"}, "a number was expected"),
+        ({"prompt": "x", "model": "scripted:echo", "temperature": "-1"}, "temperature"),
+        ({"prompt": "x" * 100_001, "model": "scripted:echo"}, "100,000 characters"),
+    ],
+)
+def test_a_bad_trial_is_one_sentence_and_makes_no_run(
+    client: TestClient, home: Path, fields: dict[str, str], says: str
+) -> None:
+    before = len(store.list_runs(home))
+    answer = client.post("/playground", data=fields, headers=OWN)
+    assert answer.status_code in (400, 404) and says in answer.text
+    assert len(store.list_runs(home)) == before
+
+
+def test_only_own_pages_start_trials(client: TestClient) -> None:
+    data = {"prompt": "x", "model": "scripted:echo"}
+    for headers in ({}, {"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
+        assert client.post("/playground", data=data, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"benchmark": ("evil.py",)},
+        {"benchmark": ("evil.toml",)},
+        {"pattern": ("self_consistency(evil.py)",)},
+        {"pattern": ("tot:judge=openai:x@http://evil.example",)},
+        {"tool": ("mcp:evil",)},
+        {"tool": ("files:/home",)},
+        {"tool": ("calculator", "/tmp/evil.py:tool")},
+        {"guard": ("evil.py",)},
+        {"memory": ("semantic:/tmp/x.db",)},
+        {"memory": ("notes:path=..",)},
+    ],
+)
+def test_a_stored_run_loads_no_file_server_or_model_by_its_settings(named: dict[str, tuple[str, ...]]) -> None:
+    with pytest.raises(ConfigError, match="continue it in the terminal"):
+        expect_installed(named)
+
+
+def test_what_is_installed_is_made_again() -> None:
+    expect_installed(
+        {"benchmark": ("arithmetic", "mmlu@cloze"), "pattern": ("self_consistency(react:max_steps=4):samples=16",),
+         "tool": ("calculator",), "guard": ("redact:borders=prompt+result",), "memory": ("notes",)}
+    )  # fmt: skip
+
+
+def test_a_fork_asks_nobody_and_allows_no_call_outside(home: Path, parent: tuple[str, str]) -> None:
+    run, place = parent
+    agent = Agent("scripted:echo", Scripted(["x"], name="scripted:echo"), reply)
+    with store.open_run(run, home) as parents:
+        made, setting = forked(
+            PlaygroundTrial(("scripted:echo",), run=run, attempt=place), agent, parents, parents.trace(place)
+        )
+    assert made.approval.rules == {"external": "ask"} and made.approval.ask.__name__ == "_nobody"  # type: ignore[attr-defined]
+    assert setting.scorers
