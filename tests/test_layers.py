@@ -71,7 +71,6 @@ EDGES = {
     "cluster": "runs providers engine hub",
     # 3 thinking
     "safety": "",
-    "patterns": "tokens safety",
     "messaging": "runs",
     "patterns": "tokens messaging safety",
     "retrieval": "tools kernels providers patterns tokens hub sandbox",
@@ -98,8 +97,8 @@ EDGES = {
     "__init__": "experiment ingest",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs ingest arena experiment scorers",
-    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure embed engine retrieval"
-    " memories tools tokens worlds ingest safety bridges interp boards contamination",
+    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure"
+    " embed engine retrieval memories tools tokens worlds ingest safety bridges interp boards contamination",
     "cli": "",
     "__main__": "cli",
 }
