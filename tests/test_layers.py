@@ -97,8 +97,8 @@ EDGES = {
     "__init__": "experiment ingest",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs ingest arena experiment scorers",
-    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub measure"
-    " embed engine retrieval memories tools tokens worlds ingest safety bridges interp boards contamination",
+    "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
+    " measure embed engine retrieval memories tools tokens worlds ingest safety bridges interp boards contamination",
     "cli": "",
     "__main__": "cli",
 }

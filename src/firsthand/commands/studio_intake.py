@@ -6,15 +6,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from firsthand import catalog
 from firsthand.errors import ConfigError, StoreError
 from firsthand.ingest.intake import Intake, IntakeSettings, parse_alerts
 from firsthand.system.terminal import complain
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class IntakeFlags(Protocol):
@@ -31,13 +28,13 @@ class IntakeFlags(Protocol):
     @property
     def cold(self) -> str: ...
     @property
-    def redact(self) -> Sequence[str]: ...
+    def redact(self) -> tuple[str, ...]: ...
     @property
-    def score(self) -> Sequence[str]: ...
+    def score(self) -> tuple[str, ...]: ...
     @property
     def sample(self) -> float: ...
     @property
-    def alert(self) -> Sequence[str]: ...
+    def alert(self) -> tuple[str, ...]: ...
     @property
     def alert_to(self) -> str: ...
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -92,14 +93,15 @@ class ItemVectors:
         for start in range(0, len(texts), _AT_ONCE):
             found.append(np.asarray(await self._embedder.embed(texts[start : start + _AT_ONCE]), np.float32))
         made = np.concatenate(found) if found else np.empty((0, 0), np.float32)
-        return made / np.maximum(np.linalg.norm(made, axis=-1, keepdims=True), 1e-12)
+        unit: Matrix = made / np.maximum(np.linalg.norm(made, axis=-1, keepdims=True), 1e-12)
+        return unit
 
     async def _embed_missing(self, file: ItemFile, scope: int) -> None:
         model = self._embedder.fingerprint
         while rows := await in_thread(lambda: file.without_vector(scope, model, _AT_ONCE)):
             made = await self._embed([text for _, text in rows])
             halves = {number: row.astype("<f2").tobytes() for (number, _), row in zip(rows, made, strict=True)}
-            await in_thread(lambda halves=halves: file.put_vectors(scope, model, halves))
+            await in_thread(partial(file.put_vectors, scope, model, halves))
 
     def _load(self, file: ItemFile, scope: int) -> _Loaded:
         """The scope's vectors, those that were added since the last search read now."""
