@@ -46,7 +46,7 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("scaling sweep nowhere/p.csv --widths 8,16", 2, "the folder of 'nowhere/p.csv' does not exist"),
     ("sweep", 2, "give a command for a new sweep"),
     ("sweep true --set lr=log:0:1", 2, "two numbers above 0"),
-    ("data last --as foo", 2, "as is 'foo': one of sft, pairs, kto, reward was expected"),
+    ("data last --as foo", 2, "as is 'foo': one of sft, pairs, kto, reward, tasks was expected"),
     ("data nope", 2, "no run 'nope'"),
     ("track nope", 2, "no run 'nope'"),
     ("models pull nope", 2, "no model 'nope'"),

@@ -25,7 +25,7 @@ class Config:
     action: Literal["explain", "table"] = field(default="explain", metadata={"positional": True})
     """explain an agent's TOML file, or print the table of guards."""
     agent: Path | None = field(default=None, metadata={"positional": True})
-    """The agent's file, as `firsthand agent-server` takes it."""
+    """The agent's file, as `firsthand serve --agent` takes it."""
     suite: str = "all"
     """The suite of AgentDojo: workspace, travel, banking, slack or all."""
     attack: str = "important_instructions"

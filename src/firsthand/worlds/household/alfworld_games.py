@@ -32,7 +32,7 @@ Expression = str | list["Expression"]
 
 
 def read_game(path: Path) -> House:
-    """The house of one game file; DataError if it is not one."""
+    """The household of one game file; DataError if it is not one."""
     try:
         if path.stat().st_size > MAX_GAME_BYTES:
             raise DataError(f"{path} is larger than {MAX_GAME_BYTES >> 20} MiB: it is no ALFWorld game")

@@ -101,7 +101,7 @@ _WORDS: Mapping[GoalKind, tuple[str, ...]] = {
 
 
 def make_house(seed: int, index: int, level: int) -> House:
-    """The house number `index` of a seed; the types of task take turns."""
+    """House number `index` of a seed; the types of task take turns."""
     rng = Random(derive_seed("household", HOUSE_VERSION, seed, index, level))
     kind = GOAL_KINDS[index % len(GOAL_KINDS)]
     rooms = _rooms(rng, kind, level)

@@ -7,7 +7,7 @@ from firsthand.worlds.household.house import CHANGES, NEEDED_STATE, House, Recep
 
 
 def house_solution(house: House) -> list[str]:
-    """The actions that reach the goal from the beginning, in order. It looks into the house; an agent cannot."""
+    """The actions that reach the goal from the beginning, in order. It sees the whole household; an agent does not."""
     goal = house.goal
     receptacles = {each.name: each for each in house.receptacles}
     wanted = [each for each in house.things if each.kind == goal.thing and "fixed" not in each.abilities]
@@ -15,14 +15,14 @@ def house_solution(house: House) -> list[str]:
     if goal.kind == "look_at_obj":
         lamp = next((each for each in house.things if each.kind == goal.receptacle), None)
         if lamp is None or not wanted:
-            raise ConfigError(f"the house {house.id} has no {goal.receptacle} or no {goal.thing}: it cannot be solved")
+            raise ConfigError(f"house {house.id} has no {goal.receptacle} or no {goal.thing}: it cannot be solved")
         walk.take(wanted[0])
         walk.reach(lamp.place)
         return [*walk.actions, f"use {lamp.name}"]
     needed = NEEDED_STATE.get(goal.kind)
     target = next((each for each in house.receptacles if each.kind == goal.receptacle), None)
     if target is None or len(wanted) < goal.count:
-        raise ConfigError(f"the house {house.id} has no {goal.receptacle} or too few {goal.thing}: it cannot be solved")
+        raise ConfigError(f"house {house.id} has no {goal.receptacle} or too few {goal.thing}: it cannot be solved")
     already = [each for each in wanted if each.place == target.name and needed is None]
     for thing in [each for each in wanted if each not in already][: max(0, goal.count - len(already))]:
         walk.take(thing)
