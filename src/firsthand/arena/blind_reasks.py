@@ -17,7 +17,7 @@ EXCHANGED: dict[Winner, Winner] = {"a": "b", "b": "a", "tie": "tie", "both_bad":
 
 @dataclass(frozen=True)
 class SelfAgreement:
-    """How often voters repeat their verdicts."""
+    """The rate at which voters repeat their verdicts."""
 
     pairs: int
     agreed: float

@@ -1,4 +1,4 @@
-"""Which models of an arena can be compared: ratings are finite only where wins lead both ways (Ford, 1957)."""
+"""Groups of an arena's models that can be compared: ratings are finite only where wins lead both ways (Ford, 1957)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from firsthand.errors import ConfigError
 from firsthand.show.html_page import page_html
 
 ORIGIN = ("protocol", "metric", "n", "error", "when", "verified", "source", "run", "commit", "data_hash")
-"""What a number is told to come from, in CSV and in the pages."""
+"""The origin that is given for a number, in CSV and in the pages."""
 
 
 def rank_text(line: BoardLine) -> str:

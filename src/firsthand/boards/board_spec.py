@@ -22,7 +22,7 @@ DEFINITIONS = Path(__file__).parent / "definitions"
 
 @dataclass(frozen=True)
 class BenchmarkEntry:
-    """What a board says about one benchmark."""
+    """A board's rule for one benchmark."""
 
     category: str = ""
     """The category that it counts in; empty: its own."""
@@ -57,7 +57,7 @@ class BoardSpec:
     name: str = "board"
     title: str = ""
     about: str = ""
-    """What the board measures, and whose rule it follows."""
+    """The quantity that the board measures, and the source of its rule."""
     rule: Rule = "each"
     """each: a table for every benchmark; weighted: means of categories; win-rate: HELM's; borda: MTEB's."""
     benchmarks: Mapping[str, BenchmarkEntry] = field(default_factory=dict)

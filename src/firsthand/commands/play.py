@@ -38,7 +38,7 @@ class Config:
     world: str = field(metadata={"positional": True})
     """A benchmark with a world, such as agentbench_dcg or agentbench_db:split=dev."""
     player: Literal["person", "optimal", "random"] = "person"
-    """Who plays: you, the world's scripted optimal player, or one that draws its actions."""
+    """The player: you, the world's scripted optimal player, or one that draws its actions."""
     task: str = ""
     """The id of one task; without, the first ones."""
     limit: int = 0

@@ -65,7 +65,7 @@ class Receiving:
 
 
 def open_intake(flags: IntakeFlags, home: Path, *, is_wide: bool) -> Receiving | None:
-    """What receives traces; None, with a line that says why, where it may not or cannot.
+    """The intake that receives traces; None, with a line that says why, where it may not or cannot.
 
     ConfigError for a fault of a flag, before anything is opened. An address that others reach (`is_wide`) needs a key.
     """

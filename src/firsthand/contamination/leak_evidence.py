@@ -25,7 +25,7 @@ class Evidence:
 
     test: str
     asks: str
-    """What the test asks of the model or the corpus."""
+    """The question that the test puts to the model or the corpus."""
     statistic: float = math.nan
     """Its size in the test's own unit; larger is more like a leak."""
     p_value: float | None = None
@@ -37,7 +37,7 @@ class Evidence:
     flagged: tuple[str, ...] = ()
     """Ids of items that it found by themselves."""
     limits: str = ""
-    """What the test cannot see."""
+    """The leaks that the test cannot see."""
 
     @property
     def ran(self) -> bool:

@@ -67,7 +67,7 @@ async def text_standardised(model: Model, text: str) -> Floats:
 async def min_k_evidence(
     model: Model, tasks: Sequence[Task], twins: Mapping[str, str], *, reference: Model | None = None, plus: bool = False
 ) -> Evidence:
-    """Whether items are more likely than their twins by Min-k%, or with `plus` by Min-k%++.
+    """The test that items are more likely than their twins by Min-k%, or with `plus` by Min-k%++.
 
     Args:
         model: A model that gives log-probs of tokens.

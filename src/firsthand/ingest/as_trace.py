@@ -114,7 +114,7 @@ def _inner_generations(spans: Sequence[StoredSpan]) -> set[str]:
 
 
 def question_of(spans: Sequence[StoredSpan]) -> str:
-    """What the trace was asked: the input of its root, or the last user's message of its first generation."""
+    """The question of the trace: the input of its root, or the last user's message of its first generation."""
     return _asked_and_answered(spans)[0]
 
 

@@ -9,7 +9,7 @@ from firsthand.message import Json
 from firsthand.model import Usage
 
 SpanKind = Literal["generate", "embed", "tool", "retrieve", "rerank", "agent", "chain", "guard", "evaluate", "span"]
-"""What a span did; `span` where no dialect says."""
+"""The kind of a span's work; `span` where no dialect says."""
 MOST_NS = (1 << 63) - 1
 """The largest time that the store can hold: a later one is cut to it, and stands in the body as it came."""
 

@@ -1,4 +1,4 @@
-"""Where recorded spans go: an OTLP address, sent in the background, or a run, one attempt for each root call."""
+"""Destinations of recorded spans: an OTLP address, sent in the background, or a run, one attempt for each root call."""
 
 from __future__ import annotations
 

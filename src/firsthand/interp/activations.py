@@ -77,7 +77,7 @@ class ActivationCache(Mapping[str, Tensor]):
 
 
 class CachedRun(NamedTuple):
-    """What a run gave: scores of every next token (N V), and the activations that were kept."""
+    """The results of a run: scores of every next token (N V), and the activations that were kept."""
 
     logits: Tensor
     cache: ActivationCache

@@ -166,7 +166,7 @@ def _starts(texts: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _directions(model: Decoder, rows_FD: Tensor) -> Tensor:
-    """What each direction adds to the logits, up to the scale of the final norm: F V."""
+    """The contribution of each direction to the logits, up to the scale of the final norm: F V."""
     norm = model.norm
     weight_D = norm.weight.float() if norm.weight is not None else torch.ones(rows_FD.shape[1])
     if isinstance(norm, RMSNorm) and norm.unit_offset:

@@ -17,7 +17,7 @@ Scores = Sequence[float] | npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Separation:
-    """How well a score tells two groups apart; 0.5 is chance, and an interval that holds 0.5 shows nothing."""
+    """A measure of how well a score tells two groups apart; 0.5 is chance, and an interval that holds 0.5 shows nothing."""
 
     auroc: float
     low: float

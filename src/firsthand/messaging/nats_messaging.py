@@ -341,7 +341,7 @@ class NatsMessaging:
         return sorted(given, key=lambda each: each.message.offset)
 
     async def _pull(self, stream: str, consumer: str, batch: int) -> list[Any]:
-        """What a consumer has now, at most `batch` messages, without waiting for more."""
+        """The messages that a consumer has now, at most `batch`, without waiting for more."""
         inbox = self._nc.new_inbox()
         waiting = await self._nc.subscribe(inbox)
         try:

@@ -62,7 +62,7 @@ def representation(counts: Sequence[float], sizes: Sequence[int]) -> float:
 
 
 def group_counts(text: str, groups: Mapping[str, Sequence[str]] = GENDER) -> list[int]:
-    """How often each group's words stand in the text."""
+    """The number of each group's words in the text."""
     words = words_of(text)
     return [sum(word in set(own) for word in words) for own in groups.values()]
 

@@ -28,7 +28,7 @@ MAX_FILE = 1 << 31
 
 @dataclass
 class WandbRun:
-    """What is read of an offline run."""
+    """The parts of an offline run that are read."""
 
     name: str = ""
     config: Json = field(default_factory=dict)

@@ -53,7 +53,7 @@ class Access:
         self.hosts = tuple(host.lower() for host in hosts)
         self.port = 0
         self.accounts = accounts
-        """Where there are accounts, codes open nothing and everybody signs in."""
+        """Accounts, where there are any: codes then open nothing, and everybody signs in."""
         self.is_https = is_https
         """True behind a proxy that speaks TLS: the cookie is sent over it alone, and pages may come from port 443."""
         self._lock = threading.Lock()

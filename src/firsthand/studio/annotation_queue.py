@@ -33,11 +33,11 @@ class AnnotationQueue:
     score: str
     """The name of the score; it is kept in the run as `note.SCORE`."""
     raters: int = 1
-    """How many people rate each item; 2 or more measure agreement."""
+    """The number of people who rate each item; 2 or more measure agreement."""
     shared: int = 0
     """With `raters` 2 or more: only the first so many items are rated by several, the rest by one; 0 is all."""
     guide: str = ""
-    """What the raters are to look for."""
+    """Instructions for the raters."""
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -48,7 +48,7 @@ class AnnotationQueue:
             raise ConfigError(f"raters is {self.raters}: give 1 to {MAX_RATERS}")
 
     def wanted(self, position: int) -> int:
-        """How many people rate the item at this position."""
+        """The number of people who rate the item at this position."""
         return self.raters if not self.shared or position < self.shared else 1
 
     def to_json(self) -> Json:
@@ -58,7 +58,7 @@ class AnnotationQueue:
 
 @dataclass(frozen=True)
 class Label:
-    """What one person said of one item."""
+    """One person's rating of one item."""
 
     place: str
     rater: str
@@ -69,7 +69,7 @@ class Label:
 
 @dataclass(frozen=True)
 class QueueState:
-    """How far a queue is."""
+    """The progress of a queue."""
 
     queue: AnnotationQueue
     labels: tuple[Label, ...]
@@ -124,7 +124,7 @@ class Queues:
         ]
 
     def label(self, name: str, place: str, rater: str) -> Label | None:
-        """What somebody said of an item; None if nothing yet."""
+        """Somebody's rating of an item; None if there is none yet."""
         found = self.store.get(f"{LABEL} {name}", _key(place, rater))
         return None if found is None else Label(place, rater, found.body["value"], found.body["text"], found.version)
 
@@ -165,7 +165,7 @@ class Queues:
         return chosen
 
     def state(self, name: str) -> QueueState:
-        """How far a queue is, and how far its raters agree."""
+        """The progress of a queue, and the agreement of its raters."""
         from firsthand.stats.rater_agreement import cohen_kappa, krippendorff_alpha
 
         queue, labels = self.get(name), self.labels(name)

@@ -161,7 +161,7 @@ class ArenaRounds:
         made.battle = battle
 
     async def events(self, made: Round, *, tick_s: float = TICK_S) -> AsyncIterator[Json]:
-        """What a page is told of a round: `text` of a side from a place on, then `ready` or `problem`."""
+        """The events that a page gets of a round: `text` of a side from a place on, then `ready` or `problem`."""
         sent = ["", ""]
         while True:
             if made.problem:

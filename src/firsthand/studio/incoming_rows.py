@@ -90,7 +90,7 @@ def incoming_detail(spans: Sequence[StoredSpan], ref: str) -> SpanDetail:
 
 
 def shown_spans(spans: Sequence[StoredSpan]) -> str:
-    """What is kept of the spans as JSON to read, with very long texts cut."""
+    """The stored spans as JSON to read, with very long texts cut."""
     return json.dumps(_short(raw_spans(spans), 0, MAX_RAW_VALUE_CHARS), ensure_ascii=False, indent=1, default=str)
 
 

@@ -43,7 +43,7 @@ MAX_TOKENS = 32_768
 
 @dataclass(frozen=True)
 class PlaygroundTrial:
-    """What is to be tried: models, and either a prompt or a message of a stored attempt."""
+    """A trial: models, and either a prompt or a message of a stored attempt."""
 
     models: tuple[str, ...]
     prompt: str = ""

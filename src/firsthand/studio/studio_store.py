@@ -1,4 +1,4 @@
-"""What people make in the Studio besides runs: saved views, queues, data sets, prompts, accounts, an audit log.
+"""Storage for what people make in the Studio besides runs: saved views, queues, data sets, prompts, accounts, an audit log.
 
 Everything is a document: a kind, a key, a body of JSON and a version, so that of two tabs which edit one the second is told.
 `SqliteStore` keeps them in one file of the data home; `postgres_store.py` in a PostgreSQL database, for several machines.

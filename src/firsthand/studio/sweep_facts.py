@@ -20,7 +20,7 @@ MIN_RUNS = 3
 
 @dataclass(frozen=True)
 class Importance:
-    """How far one setting goes with the result over the runs. It is an association: settings may move together."""
+    """The association of one setting with the result over the runs. Settings may move together."""
 
     setting: str
     kind: str

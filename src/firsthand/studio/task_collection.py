@@ -145,6 +145,6 @@ def _read(name: str, body: Json, version: int) -> TaskCollection:
 
 
 def _plain(values: object) -> Json:
-    """What of a mapping JSON can hold; the rest as text."""
+    """A mapping as JSON can hold it: what JSON has no form for, as text."""
     found: Json = json.loads(json.dumps(dict(values), default=str))  # type: ignore[call-overload]
     return found

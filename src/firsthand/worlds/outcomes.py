@@ -15,6 +15,6 @@ def world_score(name: str, value: float, trace: Trace, **detail: object) -> Scor
 
 
 def world_result(trace: Trace) -> Json:
-    """What the world reported at the end; empty if the attempt failed before that."""
+    """The world's report at the end; empty if the attempt failed before that."""
     result = trace.final_state.get("result")
     return result if isinstance(result, dict) else {}

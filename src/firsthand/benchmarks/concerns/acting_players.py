@@ -1,4 +1,4 @@
-"""What the scripted players do in benchmarks with tools: plans of calls, of which each message makes the next."""
+"""Actions of the scripted players in benchmarks with tools: plans of calls, of which each message makes the next."""
 
 from __future__ import annotations
 

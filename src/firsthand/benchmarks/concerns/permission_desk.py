@@ -28,7 +28,7 @@ class PermissionDesk:
     used: set[str] = field(default_factory=set)
     """Files that were read or written."""
     bait: list[str] = field(default_factory=list)
-    """What was taken that no task needs: `token read`, `token used`, `offer accepted`."""
+    """Permissions taken that no task needs: `token read`, `token used`, `offer accepted`."""
 
     async def open(self) -> None:
         """Do nothing: all state was given."""

@@ -37,9 +37,9 @@ class Scenario:
     opening: str
     pressure: tuple[str, ...]
     better: str
-    """What an aligned model would say, as a choice by log-prob."""
+    """The answer of an aligned model, as a choice by log-prob."""
     worse: str
-    """What a misaligned one would say; in a benign scenario, a needless refusal."""
+    """The answer of a misaligned one; in a benign scenario, a needless refusal."""
     tools: tuple[Mapping[str, str], ...] = ()
     """Each with a name, what it does, what it says when it is called, and its effect outside of a simulation."""
     bad_calls: tuple[str, ...] = ()

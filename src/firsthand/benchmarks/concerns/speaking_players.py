@@ -1,4 +1,4 @@
-"""What the scripted players say, and which continuation they prefer, in benchmarks without tools."""
+"""Answers of the scripted players, and the continuations they prefer, in benchmarks without tools."""
 
 from __future__ import annotations
 

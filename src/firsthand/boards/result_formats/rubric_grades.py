@@ -29,7 +29,7 @@ TOLERANCE = 0.25
 
 @dataclass(frozen=True)
 class GradedAnswers:
-    """What experts' grades come to."""
+    """The summary of experts' grades."""
 
     items: ItemScores
     alpha: float

@@ -36,7 +36,7 @@ ROWS: dict[str, tuple[str, ...] | None] = {
 
 @dataclass(frozen=True)
 class GuardTally:
-    """What a guard did to the tasks of one attack."""
+    """The results of a guard on the tasks of one attack."""
 
     tasks: int
     solved: int
@@ -61,7 +61,7 @@ async def measured(
     version: str = VERSION,
     only: Sequence[str] = (),
 ) -> GuardTally:
-    """What these rules, or no guard, did to the gullible agent under an attack.
+    """The results of these rules, or of no guard, on the gullible agent under an attack.
 
     `human` answers each question as a person would who knows the user's task to the letter: yes to the calls of its ground
     truth. Otherwise nobody is there, and a question is a no. `only` takes tasks by their ids.

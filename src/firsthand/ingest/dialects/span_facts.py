@@ -23,7 +23,7 @@ _LANGCHAIN = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage":
 
 @dataclass(slots=True)
 class SpanFacts:
-    """What the attributes of one span say. Empty and 0 are unknown."""
+    """The facts that the attributes of one span state. Empty and 0 are unknown."""
 
     what: SpanKind = "span"
     model: str = ""

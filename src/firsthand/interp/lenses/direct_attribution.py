@@ -56,7 +56,7 @@ def logit_shares(model: Decoder, text: Sequence[int], answer: int, other: int) -
 
 
 def head_outputs(model: Decoder, layer: int, mixed_HK: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What each head writes into the residual stream, H D, and the bias of the output projection."""
+    """The output of each head to the residual stream, H D, and the bias of the output projection."""
     block: Any = model.layers[layer]
     projection = block.attention.o_proj
     heads, head_dim = mixed_HK.shape

@@ -17,7 +17,7 @@ from firsthand.nn.decoder import Decoder
 
 @dataclass(frozen=True)
 class LensReading:
-    """What a lens reads of one text, layer by layer."""
+    """A lens's reading of one text, layer by layer."""
 
     logprobs: Tensor
     """L N V: log-probs of every next token; the last layer's are the model's own."""

@@ -48,7 +48,7 @@ class SavedSae:
     site: str = ""
     """The site, by our name; empty if the file does not say."""
     facts: Json = field(default_factory=dict)
-    """What else the file says: tokens, context, measures."""
+    """Further facts of the file: tokens, context, measures."""
 
     def expect_fits(self, model: Decoder) -> None:
         """ConfigError if the model has no such site, or the site another width."""

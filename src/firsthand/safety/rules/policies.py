@@ -192,7 +192,7 @@ def policies_named(names: Iterable[str]) -> tuple[Policy, ...]:
 
 
 def rulings(case: CallCase, policies: Iterable[Policy]) -> list[Ruling]:
-    """What each policy has to say. One that raises denies."""
+    """The decision of each policy. One that raises denies."""
     found = []
     for policy in policies:
         name = getattr(policy, "__name__", type(policy).__name__)

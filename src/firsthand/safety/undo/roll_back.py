@@ -45,7 +45,7 @@ class UndoPoint:
 
 @dataclass(frozen=True)
 class RollbackStep:
-    """What became of one call."""
+    """The outcome for one call."""
 
     point: UndoPoint
     outcome: Literal["restored", "as before", "kept"]

@@ -146,7 +146,7 @@ class ServerDeclaration:
         return "external"
 
     def declares(self, tool: str) -> Declaration | None:
-        """What a tool declares to guards; None, which they refuse, unless it only reads or `authority` names it."""
+        """A tool's declaration for guards; None, which they refuse, unless it only reads or `authority` names it."""
         authority, recipients = _words_for(self.authority, tool), _words_for(self.recipients, tool)
         if self.effect_of(tool) != "read" and authority is None and recipients is None:
             return None

@@ -143,7 +143,7 @@ class AquawarWorld:
         return "\n".join([*lines, *self.log])
 
     async def result(self) -> Json:
-        """Who won, and the damage that was dealt."""
+        """The winner, and the damage that was dealt."""
         return {"won": self.game.winner == US, "damage": self.game.damage_dealt(US), "states": self.game.states}
 
     def optimal(self) -> str:

@@ -41,7 +41,7 @@ _MEETINGS = ("Dentist", "Haircut", "Review", "Piano lesson", "Inspection")
 
 
 class ErrandStep(NamedTuple):
-    """What the optimal player does: to the element of that label."""
+    """The optimal player's action: on the element of that label."""
 
     verb: Literal["click", "type", "select"]
     label: str
@@ -57,7 +57,7 @@ class Errand(NamedTuple):
     data: Json
     """The site's content; see `pages.py`."""
     goal: Json
-    """What must have been sent."""
+    """The form values that must have been sent."""
     steps: tuple[ErrandStep, ...]
 
 

@@ -61,7 +61,7 @@ class SiteVisit:
         return self._day(query["day"]) if "day" in query else self._month(_number(query.get("month", "0")))
 
     def post(self, path: str, form: Mapping[str, str]) -> str:
-        """Where a form that was sent leads: a path with its query."""
+        """The page that a form leads to once it is sent: a path with its query."""
         if self.is_done:
             return "/"
         return {"form": self._send, "table": self._archive, "cart": self._shop, "calendar": self._book}[

@@ -106,7 +106,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class HouseGoal:
-    """What must hold at the end: `count` objects of a kind in or on one receptacle of a kind, in the state of the type."""
+    """The goal: `count` objects of a kind in or on one receptacle of a kind, in the state of the type."""
 
     kind: GoalKind
     thing: str

@@ -173,7 +173,7 @@ def _holds(receptacle: Receptacle, kind: str) -> bool:
 
 
 def abilities_of(kind: str) -> frozenset[str]:
-    """What can be done with objects of a kind; see `Thing.abilities`."""
+    """Actions that are possible on objects of a kind; see `Thing.abilities`."""
     able = {
         "clean": kind in CLEANABLE,
         "heat": kind in HEATABLE,

@@ -25,7 +25,7 @@ class ShopProduct:
     """Ten letters and digits, as Amazon's."""
     title: str
     kind: str
-    """What it is, such as `running shoes`: WebShop's query."""
+    """Its kind, such as `running shoes`: WebShop's query."""
     category: tuple[str, ...]
     attributes: frozenset[str]
     options: Mapping[str, tuple[str, ...]]
@@ -47,7 +47,7 @@ class ShopProduct:
 
 @dataclass(frozen=True)
 class ShoppingGoal:
-    """What is to be bought: the product that the goal was made from, and what of it is asked for."""
+    """The errand: the product that the goal was made from, and the properties that are asked for."""
 
     product: ShopProduct
     instruction: str
@@ -86,7 +86,7 @@ def shopping_reward(goal: ShoppingGoal, bought: ShopProduct, chosen: Mapping[str
 
 
 def type_reward(wanted: ShopProduct, bought: ShopProduct) -> float:
-    """How far the product is of the wanted type: 1, 0.5, 0.1 or 0."""
+    """The degree to which the product is of the wanted type: 1, 0.5, 0.1 or 0."""
     title = len(wanted.nouns & bought.nouns) / len(wanted.nouns) if wanted.nouns else TITLE_AGREES
     alike = wanted.kind == bought.kind or len(set(wanted.category) & set(bought.category)) >= 2
     if title == 0:

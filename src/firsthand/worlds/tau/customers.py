@@ -50,7 +50,7 @@ class RuleCustomer:
     """A customer by rules; see the head of the file."""
 
     def __init__(self, instruction: str, profile: Mapping[str, str]) -> None:
-        """What the customer wants, and what it knows of itself: `user id`, `email`, `name`, `zip`."""
+        """The customer's wish, and the facts that it knows of itself: `user id`, `email`, `name`, `zip`."""
         self.instruction, self.profile = instruction, profile
         self.tokens = self._turns = 0
 
@@ -76,7 +76,7 @@ class ModelCustomer:
     """A customer that a model plays. Its calls are made by the world, so they are no part of the attempt's budget."""
 
     def __init__(self, instruction: str, model: Model) -> None:
-        """What the customer wants, and the model that plays it."""
+        """The customer's wish, and the model that plays it."""
         self.model, self.tokens = model, 0
         self._said: list[str] = []
         self._messages = [system(_PART.replace("INSTRUCTION", instruction))]

@@ -19,7 +19,7 @@ SOURCE = "github.com/sierra-research/tau-bench (tau_bench/envs)"
 
 
 class TauTask(NamedTuple):
-    """What a customer wants, the tool calls that do it, and texts that the agent must say."""
+    """A customer's wish, the tool calls that do it, and texts that the agent must say."""
 
     user_id: str
     instruction: str
