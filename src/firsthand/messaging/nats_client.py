@@ -1,0 +1,377 @@
+"""NatsClient: the calls of a blackboard and a bus over NATS JetStream, to be awaited in one event loop.
+
+`nats_messaging.py` has the same calls for synchronous code, and says what JetStream keeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.messaging.blackboard import BoardEntry, conflict
+from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery
+from firsthand.messaging.topic_names import topic_pattern
+from firsthand.runs.database import plain
+
+_DAY_S = 86_400.0
+_LEASE_S = 30.0
+_SHORTEST_LEASE_S = 0.02
+_BATCH = 1000
+
+
+@dataclass
+class NatsClient:
+    """A connection to a stream, its consumers and buckets, all under one name; bounds as in `NatsMessaging`."""
+
+    name: str
+    timeout_s: float
+    max_lag: int
+    max_deliveries: int
+    kept_versions: int
+    _held: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Deliveries of what this connection fetched and has not acknowledged, by group and offset."""
+
+    async def connect(self, url: str) -> None:
+        """Connect, and make what is not there."""
+        import nats
+        from nats.js.api import KeyValueConfig, StreamConfig
+        from nats.js.errors import BadRequestError
+
+        self._nc: Any = await nats.connect(
+            url, connect_timeout=self.timeout_s, max_reconnect_attempts=5, reconnect_time_wait=0.1, error_cb=_ignore
+        )
+        self._js: Any = self._nc.jetstream(timeout=self.timeout_s)
+        subjects = [f"{self.name}.messages.>"]
+        with suppress(BadRequestError):
+            await self._js.add_stream(
+                StreamConfig(
+                    name=f"{self.name}_messages", subjects=subjects, duplicate_window=_DAY_S, allow_direct=True
+                )
+            )
+        self._buckets: dict[str, Any] = {}
+        for bucket, history in (("board", self.kept_versions), ("groups", 1), ("dead", 1), ("names", 1)):
+            with suppress(BadRequestError):
+                await self._js.create_key_value(KeyValueConfig(bucket=f"{self.name}_{bucket}", history=history))
+            self._buckets[bucket] = await self._js.key_value(f"{self.name}_{bucket}")
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._nc.close()
+
+    async def write(self, key: str, value: str, writer: str, expected: int | None, once: str | None) -> BoardEntry:
+        """Keep a new version of a key."""
+        from nats.js.errors import KeyWrongLastSequenceError
+
+        board = self._buckets["board"]
+        if once is not None:
+            named = await self._get("names", f"w.{_code(once)}")
+            if named is not None:
+                return _entry(int(json.loads(named.value)["sequence"]), named.value)[0]
+        while True:
+            there, revision, known = None, None, await self.history(key)
+            if done := next((entry for entry, name in known if once is not None and name == once), None):
+                return done
+            if known:
+                there, revision = known[-1][0], known[-1][0].sequence
+            version = 0 if there is None else there.version
+            if expected is not None and expected != version:
+                raise conflict(key, expected, there)
+            made = {
+                "key": key,
+                "value": value,
+                "version": version + 1,
+                "writer": writer,
+                "at": time.time(),
+                "once": once,
+            }
+            try:
+                place = await board.update(_code(key), _packed(made), last=revision or 0)
+            except KeyWrongLastSequenceError:
+                continue  # somebody else was faster: look again
+            if once is not None:
+                await self._buckets["names"].put(f"w.{_code(once)}", _packed({**made, "sequence": place}))
+            return BoardEntry(key, value, version + 1, writer, made["at"], place)  # type: ignore[arg-type]
+
+    async def read(self, key: str) -> BoardEntry | None:
+        """The key as it is."""
+        found = await self._get("board", _code(key))
+        return None if found is None else _entry(found.revision, found.value)[0]
+
+    async def history(self, key: str) -> list[tuple[BoardEntry, str | None]]:
+        """The versions of a key, each with the name of its write."""
+        from nats.js.errors import NoKeysError
+
+        try:
+            found = await self._buckets["board"].history(_code(key))
+        except NoKeysError:
+            return []
+        return [_entry(each.revision, each.value) for each in found]
+
+    async def entries(self, prefix: str) -> list[BoardEntry]:
+        """The latest entry of each key that begins so, by key."""
+        latest: dict[str, BoardEntry] = {}
+        for offset, _, data in await self._read_stream(f"KV_{self.name}_board", ">", 0, None):
+            entry = _entry(offset, data)[0]
+            latest[entry.key] = entry
+        return [latest[key] for key in sorted(latest) if key.startswith(prefix)]
+
+    async def publish(self, topic: str, payloads: list[str], sender: str, once: str | None) -> list[int]:
+        """Keep messages in order."""
+        if once is not None:
+            named = await self._get("names", f"p.{_code(once)}")
+            if named is not None:
+                return [int(each) for each in json.loads(named.value)]
+        for group, pattern in (await self._groups()).items():
+            if (
+                topic_pattern(pattern).fullmatch(topic)
+                and (lag := await self.lag(group)) + len(payloads) > self.max_lag
+            ):
+                raise BusFull(
+                    f"{topic} takes no more messages: the group {group!r} is {lag:,} behind, and {self.max_lag:,} are "
+                    "allowed; let it read, or remove it"
+                )
+        at, asked = time.time(), []
+        for place, text in enumerate(payloads):
+            headers = None if once is None else {"Nats-Msg-Id": f"{_code(once)}.{place}"}
+            body = _packed({"payload": text, "sender": sender, "at": at})
+            asked.append(await self._js.publish_async(self._subject(topic), body, headers=headers))
+        offsets = [int((await asyncio.wait_for(each, self.timeout_s)).seq) for each in asked]
+        if once is not None:
+            await self._buckets["names"].put(f"p.{_code(once)}", json.dumps(offsets).encode())
+        return offsets
+
+    async def subscribe(self, group: str, pattern: str, after: int | None) -> None:
+        """Make a group, or move it."""
+        known = await self._get("groups", _code(group))
+        if known is not None:
+            other = json.loads(known.value)["pattern"]
+            if other != pattern:
+                raise ConfigError(f"the group {group!r} subscribes to {other!r}: give another name for {pattern!r}")
+            if after is None:
+                return
+            await self._js.delete_consumer(f"{self.name}_messages", _code(group))
+            for letter in await self.dead_letters(group):
+                if letter.message.offset > after:
+                    await self._buckets["dead"].delete(f"{_code(group)}.{letter.message.offset}")
+        await self._make_consumer(group, pattern, after)
+        await self._buckets["groups"].put(_code(group), _packed({"group": group, "pattern": pattern}))
+
+    async def _make_consumer(self, group: str, pattern: str, after: int | None) -> None:
+        from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+        start = DeliverPolicy.NEW if after is None else DeliverPolicy.BY_START_SEQUENCE
+        config = ConsumerConfig(
+            durable_name=_code(group),
+            filter_subject=self._subject(pattern),
+            deliver_policy=start,
+            opt_start_seq=None if after is None else after + 1,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=_LEASE_S,
+            max_ack_pending=-1,
+        )
+        await self._js.add_consumer(f"{self.name}_messages", config)
+        self._held = {key: count for key, count in self._held.items() if key[0] != group}
+
+    async def unsubscribe(self, group: str) -> None:
+        """Remove a group."""
+        from nats.js.errors import NotFoundError
+
+        with suppress(NotFoundError):
+            await self._js.delete_consumer(f"{self.name}_messages", _code(group))
+        for letter in await self.dead_letters(group):
+            await self._buckets["dead"].delete(f"{_code(group)}.{letter.message.offset}")
+        await self._buckets["groups"].delete(_code(group))
+
+    async def fetch(self, group: str, limit: int, lease_s: float) -> list[Delivery]:
+        """The next messages for a group."""
+        await self._consumer(group)
+        lease_s, given = max(lease_s, _SHORTEST_LEASE_S), list[Delivery]()
+        while len(given) < limit:
+            pulled = await self._pull(f"{self.name}_messages", _code(group), min(limit - len(given), _BATCH))
+            for each in pulled:
+                offset, count = each.metadata.sequence.stream, each.metadata.num_delivered
+                if count > self.max_deliveries:
+                    await self._bury(group, offset, count - 1, "it was not acknowledged in time")
+                else:
+                    if lease_s != _LEASE_S:  # its own time, from now on
+                        delay = json.dumps({"delay": int(lease_s * 1e9)}).encode()
+                        await self._nc.publish(self._ack_subject(group, offset), b"-NAK " + delay)
+                    self._held[group, offset] = count
+                    given.append(Delivery(self._message(offset, each.subject, each.data), count))
+            if not pulled:
+                break
+        return sorted(given, key=lambda each: each.message.offset)
+
+    async def _pull(self, stream: str, consumer: str, batch: int) -> list[Any]:
+        """The messages that a consumer has now, at most `batch`, without waiting for more."""
+        inbox = self._nc.new_inbox()
+        waiting = await self._nc.subscribe(inbox)
+        try:
+            ask = json.dumps({"batch": batch, "no_wait": True}).encode()
+            await self._nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", ask, reply=inbox)
+            found: list[Any] = []
+            while len(found) < batch:
+                each = await waiting.next_msg(timeout=self.timeout_s)
+                if each.headers and "Status" in each.headers:
+                    break  # 404 and 408: there is no more
+                found.append(each)
+            return found
+        finally:
+            await waiting.unsubscribe()
+
+    async def _say(self, group: str, offset: int, word: bytes) -> None:
+        """Acknowledge, give back or end a delivery, and wait until the server has taken that."""
+        await self._nc.request(self._ack_subject(group, offset), word, timeout=self.timeout_s)
+
+    async def acknowledge(self, group: str, offsets: Sequence[int]) -> int:
+        """Say that messages were handled."""
+        await self._consumer(group)
+        mine = [offset for offset in dict.fromkeys(offsets) if self._held.pop((group, offset), None) is not None]
+        for offset in set(offsets) - set(mine):  # of one that waits no more the server says nothing
+            await self._nc.publish(self._ack_subject(group, offset), b"+ACK")
+        said = await asyncio.gather(*(self._say(group, offset, b"+ACK") for offset in mine), return_exceptions=True)
+        if any(isinstance(each, BaseException) for each in said):
+            await self._consumer(group)  # a server that still answers had nothing waiting under that offset
+        return sum(not isinstance(each, BaseException) for each in said)
+
+    async def let_go(self, group: str, offset: int, reason: str) -> None:
+        """Give a message back."""
+        await self._consumer(group)
+        count = self._held.pop((group, offset), None)
+        if count is None:
+            raise UnknownName(f"the group {group!r} holds no message {offset}")
+        if count >= self.max_deliveries:
+            await self._bury(group, offset, count, reason or "it was let go of")
+        else:
+            await self._say(group, offset, b"-NAK")
+
+    async def _bury(self, group: str, offset: int, count: int, reason: str) -> None:
+        letter = {"offset": offset, "count": count, "reason": plain(reason[:1000])}
+        await self._buckets["dead"].put(f"{_code(group)}.{offset}", _packed(letter))
+        await self._say(group, offset, b"+TERM")
+        self._held.pop((group, offset), None)
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        """The messages that a group could not handle."""
+        latest: dict[int, dict[str, Any]] = {}
+        for _, subject, data in await self._read_stream(
+            f"KV_{self.name}_dead", f"$KV.{self.name}_dead.{_code(group)}.*", 0, None
+        ):
+            offset = int(subject.rsplit(".", 1)[1])
+            latest.pop(offset, None)
+            if data:  # a key that was deleted has none
+                latest[offset] = json.loads(data)
+        letters = []
+        for offset, found in sorted(latest.items()):
+            kept = await self._js.get_msg(f"{self.name}_messages", seq=offset)
+            letters.append(
+                DeadLetter(self._message(offset, kept.subject, kept.data), group, found["count"], found["reason"])
+            )
+        return letters
+
+    async def lag(self, group: str) -> int:
+        """The messages that a group has not acknowledged."""
+        info = await self._consumer(group)
+        return int(info.num_pending + info.num_ack_pending)
+
+    async def _groups(self) -> dict[str, str]:
+        latest: dict[str, str] = {}
+        for _, subject, data in await self._read_stream(f"KV_{self.name}_groups", ">", 0, None):
+            latest.pop(subject, None)
+            if data:
+                latest[subject] = data.decode()
+        found = [json.loads(each) for each in latest.values()]
+        return {each["group"]: each["pattern"] for each in found}
+
+    async def _consumer(self, group: str) -> Any:
+        from nats.js.errors import NotFoundError
+
+        try:
+            return await self._js.consumer_info(f"{self.name}_messages", _code(group))
+        except NotFoundError:
+            raise UnknownName(f"no group {group[:80]!r}: subscribe it first") from None
+
+    async def changes(self, after: int, limit: int) -> list[BoardEntry]:
+        """The writes after a place in the sequence, in order."""
+        found = await self._read_stream(f"KV_{self.name}_board", ">", after, limit)
+        return [_entry(offset, data)[0] for offset, _, data in found]
+
+    async def replay(self, pattern: str, after: int, limit: int) -> list[BusMessage]:
+        """The messages of a pattern behind an offset, in order."""
+        found = await self._read_stream(f"{self.name}_messages", self._subject(pattern), after, limit)
+        return [self._message(offset, subject, data) for offset, subject, data in found]
+
+    async def _read_stream(
+        self, stream: str, subject: str, after: int, limit: int | None
+    ) -> list[tuple[int, str, bytes]]:
+        """Offset, subject and data of what a stream holds behind an offset, read by a consumer that is gone afterwards."""
+        from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+        config = ConsumerConfig(
+            filter_subject=None if subject == ">" else subject,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=after + 1,
+            ack_policy=AckPolicy.NONE,
+            inactive_threshold=30.0,
+            mem_storage=True,
+        )
+        consumer = (await self._js.add_consumer(stream, config)).name
+        found: list[tuple[int, str, bytes]] = []
+        try:
+            while limit is None or len(found) < limit:
+                pulled = await self._pull(
+                    stream, consumer, _BATCH if limit is None else min(_BATCH, limit - len(found))
+                )
+                found += [(each.metadata.sequence.stream, each.subject, each.data) for each in pulled]
+                if not pulled:
+                    break
+        finally:
+            await self._js.delete_consumer(stream, consumer)
+        return found
+
+    async def _get(self, bucket: str, key: str) -> Any:
+        from nats.js.errors import KeyNotFoundError
+
+        try:
+            return await self._buckets[bucket].get(key)
+        except KeyNotFoundError:
+            return None
+
+    def _ack_subject(self, group: str, offset: int) -> str:
+        return f"$JS.ACK.{self.name}_messages.{_code(group)}.1.{offset}.1.0.0"
+
+    def _subject(self, topic: str) -> str:
+        return f"{self.name}.messages.{topic}"
+
+    def _message(self, offset: int, subject: str, data: bytes) -> BusMessage:
+        found = json.loads(data)
+        topic = subject.removeprefix(f"{self.name}.messages.")
+        return BusMessage(offset, topic, found["payload"], found["sender"], found["at"])
+
+
+async def _ignore(error: Exception) -> None:
+    """Errors between calls: the call that meets the fault tells of it."""
+
+
+def _code(text: str) -> str:
+    """A name for a consumer or a key, which may have no dots and no blanks, and not more than some 200 characters."""
+    coded = urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return coded if len(coded) <= 160 else f"{coded[:90]}={sha256(text.encode()).hexdigest()}"
+
+
+def _packed(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _entry(sequence: int, data: bytes) -> tuple[BoardEntry, str | None]:
+    found = json.loads(data)
+    entry = BoardEntry(found["key"], found["value"], found["version"], found["writer"], found["at"], sequence)
+    return entry, found["once"]
