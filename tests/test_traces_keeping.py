@@ -15,7 +15,6 @@ import pytest
 import otlp_requests as otlp
 from firsthand import catalog
 from firsthand.errors import ConfigError, StoreError
-from firsthand.ingest import alert_delivery
 from firsthand.ingest.alert_delivery import deliver
 from firsthand.ingest.alert_rules import Alert, AlertRule, chart_of
 from firsthand.ingest.cold_segments import drop_segment, read_sealed, remove_orphans, seal
@@ -25,6 +24,7 @@ from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.retention import age_of, remove_beyond, remove_older, size_of, used_bytes
 from firsthand.ingest.trace_evaluation import Evaluation, is_sampled
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
+from firsthand.tools.web import webhook
 from firsthand.tools.web.addresses import Rules, parse_rules
 
 NOW = 1_795_000_000.0
@@ -255,7 +255,7 @@ ALERT = Alert("errors>0.1/1h", 0.5, "errors is 0.5", NOW)
 def test_a_webhook_is_called_and_tried_again_where_it_may_be(
     hook: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alert_delivery, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(webhook, "FIRST_WAIT_S", 0.01)
     url, handler = hook
     port = url.rpartition(":")[2].partition("/")[0]
     allowed = parse_rules("127.0.0.0/8", port)

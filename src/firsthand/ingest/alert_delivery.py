@@ -6,19 +6,15 @@ connection is opened, and redirects are not followed.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from pathlib import Path
 
-import httpcore
-
 from firsthand.errors import ConfigError, StoreError, ToolError
 from firsthand.ingest.alert_rules import Alert
-from firsthand.tools.fetch import read_url, trusted
-from firsthand.tools.web.addresses import PinnedBackend, Resolver, Rules, read_host, resolve
-
-TRIES, FIRST_WAIT_S, TIMEOUT_S = 3, 0.2, 5.0
+from firsthand.tools.fetch import read_url
+from firsthand.tools.web.addresses import Resolver, Rules, read_host, resolve
+from firsthand.tools.web.webhook import call_webhook
 
 
 def check_target(target: str, rules: Rules) -> None:
@@ -46,26 +42,10 @@ async def deliver(alert: Alert, target: str, rules: Rules, resolver: Resolver = 
         except OSError as error:
             return f"{target} cannot be written: {error.strerror or error}"
         return ""
-    why = ""
-    for number in range(TRIES):
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                status = await _post(target, line.encode(), rules, resolver)
-            if status < 300:
-                return ""
-            why = f"it answers with status {status}"
-        except (ToolError, StoreError) as error:  # it may not be called, now or later
-            return str(error)
-        except (
-            TimeoutError,
-            OSError,
-            httpcore.NetworkError,
-            httpcore.ProtocolError,
-            httpcore.TimeoutException,
-        ) as error:
-            why = f"{type(error).__name__}: {error}"[:200]
-        await asyncio.sleep(FIRST_WAIT_S * 4**number)
-    return why
+    try:
+        return await call_webhook(target, line.encode(), rules, resolver)
+    except StoreError as error:
+        return str(error)
 
 
 def _append(path: Path, line: str) -> None:
@@ -75,21 +55,3 @@ def _append(path: Path, line: str) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-async def _post(target: str, body: bytes, rules: Rules, resolver: Resolver) -> int:
-    url = read_url(target)
-    headers = [
-        (b"host", url.netloc),
-        (b"user-agent", b"firsthand"),
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    address = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-    backend = PinnedBackend(rules, resolver)
-    async with (
-        httpcore.AsyncConnectionPool(ssl_context=trusted(), network_backend=backend) as pool,
-        pool.stream("POST", address, headers=headers, content=body) as response,
-    ):
-        return int(response.status)

@@ -100,3 +100,10 @@ def check_payloads(payloads: Sequence[str]) -> None:
     """ConfigError for a message that is too long; none of its publication is kept then."""
     if too_long := next((each for each in payloads if len(each) > MAX_PAYLOAD_CHARS), None):
         raise ConfigError(f"a message has {len(too_long):,} characters: at most {MAX_PAYLOAD_CHARS:,} are kept")
+
+
+def check_bounds(**bounds: int) -> None:
+    """ConfigError for a bound below 1."""
+    for name, value in bounds.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}: give 1 or more")

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from firsthand.errors import ConfigError, MissingExtra, StoreError
 from firsthand.messaging.blackboard import BoardEntry, check_entry
-from firsthand.messaging.message_bus import BusMessage, DeadLetter, Delivery, check_payloads
+from firsthand.messaging.message_bus import BusMessage, DeadLetter, Delivery, check_bounds, check_payloads
 from firsthand.messaging.nats_client import NatsClient
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.runs.database import plain
@@ -57,13 +57,7 @@ class NatsMessaging:
             MissingExtra: The package `nats-py` is not installed.
             StoreError: No server with JetStream answers there.
         """
-        for option, value in (
-            ("max_lag", max_lag),
-            ("max_deliveries", max_deliveries),
-            ("kept_versions", kept_versions),
-        ):
-            if value < 1:
-                raise ConfigError(f"{option} is {value}: give 1 or more")
+        check_bounds(max_lag=max_lag, max_deliveries=max_deliveries, kept_versions=kept_versions)
         if kept_versions > MAX_VERSIONS:
             raise ConfigError(
                 f"kept_versions is {kept_versions}: JetStream keeps at most {MAX_VERSIONS} versions of a key"

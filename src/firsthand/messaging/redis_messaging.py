@@ -14,7 +14,7 @@ from typing import Any
 from firsthand.errors import ConfigError, MissingExtra, StoreError, UnknownName
 from firsthand.messaging import redis_scripts
 from firsthand.messaging.blackboard import BoardEntry, check_entry, conflict
-from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery, check_payloads
+from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery, check_bounds, check_payloads
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.runs.database import plain
 from firsthand.system.terminal import one_line
@@ -50,13 +50,7 @@ class RedisMessaging:
             MissingExtra: The package `redis` is not installed.
             StoreError: No server answers there.
         """
-        for option, value in (
-            ("max_lag", max_lag),
-            ("max_deliveries", max_deliveries),
-            ("kept_versions", kept_versions),
-        ):
-            if value < 1:
-                raise ConfigError(f"{option} is {value}: give 1 or more")
+        check_bounds(max_lag=max_lag, max_deliveries=max_deliveries, kept_versions=kept_versions)
         try:
             import redis
         except ImportError:

@@ -14,7 +14,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.messaging.blackboard import BoardEntry, check_entry, conflict
-from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery, check_payloads
+from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery, check_bounds, check_payloads
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.runs.database import Database, Schema, plain
 
@@ -61,9 +61,7 @@ class SqliteMessaging:
             ConfigError: A bound is below 1.
             StoreError: The file is something else, or damaged.
         """
-        for name, value in (("max_lag", max_lag), ("max_deliveries", max_deliveries), ("kept_versions", kept_versions)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}: give 1 or more")
+        check_bounds(max_lag=max_lag, max_deliveries=max_deliveries, kept_versions=kept_versions)
         self.max_lag, self.max_deliveries, self.kept_versions = max_lag, max_deliveries, kept_versions
         self._database = Database(Path(path), create=True, schema=SCHEMA)
 

@@ -12,6 +12,7 @@ from typing import Any
 from firsthand.errors import ConfigError
 from firsthand.runs.attempts import TraceRow
 from firsthand.runs.database import Database, plain
+from firsthand.studio.found_page import FoundPage
 from firsthand.studio.typed_filter import Kind, Term, parse_filter
 
 PAGE = 100
@@ -64,23 +65,6 @@ _FLAG_SQL = {
 
 
 @dataclass(frozen=True)
-class AttemptPage:
-    """A part of the attempts that a filter finds."""
-
-    rows: tuple[TraceRow, ...]
-    total: int
-    """The number that the filter finds."""
-    start: int
-    """The place of the first row among them."""
-
-    @property
-    def next_start(self) -> int | None:
-        """The start of the next page; None after the last."""
-        after = self.start + len(self.rows)
-        return after if self.rows and after < self.total else None
-
-
-@dataclass(frozen=True)
 class AttemptQuery:
     """The attempts to list: a filter, and a column to sort by, with a minus for the highest first."""
 
@@ -94,7 +78,7 @@ class AttemptQuery:
             raise ConfigError(f"attempts cannot be sorted by {sort[:40]!r}: they can by {', '.join(SORTABLE)}")
         return AttemptQuery(parse_filter(text, FIELDS, FLAGS), sort or "finished")
 
-    def page(self, database: Database, start: int = 0, limit: int = PAGE) -> AttemptPage:
+    def page(self, database: Database, start: int = 0, limit: int = PAGE) -> FoundPage[TraceRow]:
         """A page of the attempts that are found."""
         where, values = self._where()
         columns = (
@@ -103,7 +87,7 @@ class AttemptQuery:
         total = database.read(f"SELECT count(*) FROM traces WHERE {where}", values)[0][0]
         sql = f"SELECT {columns} FROM traces WHERE {where} ORDER BY {self._order()} LIMIT ? OFFSET ?"
         rows = database.read(sql, (*values, limit, max(0, start)))
-        return AttemptPage(tuple(TraceRow(*row) for row in rows), total, max(0, start))
+        return FoundPage(tuple(TraceRow(*row) for row in rows), total, max(0, start))
 
     def beside(self, database: Database, place: str) -> tuple[str | None, str | None]:
         """The places of the attempts before and after one of those that are found, as they are sorted."""

@@ -10,6 +10,7 @@ from firsthand.errors import ConfigError
 from firsthand.ingest.trace_store import TraceStore
 from firsthand.ingest.trace_summary import COLUMNS, TraceSummary, summaries_of
 from firsthand.runs.database import plain
+from firsthand.studio.found_page import FoundPage
 from firsthand.studio.typed_filter import Kind, Term, parse_filter
 
 PAGE = 100
@@ -52,21 +53,6 @@ _FLAG_SQL = {
 
 
 @dataclass(frozen=True)
-class IncomingPage:
-    """A part of the traces that a filter finds."""
-
-    rows: tuple[TraceSummary, ...]
-    total: int
-    start: int
-
-    @property
-    def next_start(self) -> int | None:
-        """The start of the next page; None after the last."""
-        after = self.start + len(self.rows)
-        return after if self.rows and after < self.total else None
-
-
-@dataclass(frozen=True)
 class GroupRow:
     """The traces of one session or user together."""
 
@@ -95,13 +81,13 @@ class IncomingQuery:
             raise ConfigError(f"traces cannot be sorted by {sort[:40]!r}: they can by {', '.join(SORTABLE)}")
         return IncomingQuery(parse_filter(text, FIELDS, FLAGS), sort or "-started")
 
-    def page(self, store: TraceStore, start: int = 0, limit: int = PAGE) -> IncomingPage:
+    def page(self, store: TraceStore, start: int = 0, limit: int = PAGE) -> FoundPage[TraceSummary]:
         """A page of the traces that are found."""
         where, values = self._where()
         total = store.database.read(f"SELECT count(*) FROM traces WHERE {where}", values)[0][0]
         sql = f"SELECT {', '.join(COLUMNS)} FROM traces WHERE {where} ORDER BY {self._order()} LIMIT ? OFFSET ?"
         rows = store.database.read(sql, (*values, limit, max(0, start)))
-        return IncomingPage(tuple(summaries_of(rows)), total, max(0, start))
+        return FoundPage(tuple(summaries_of(rows)), total, max(0, start))
 
     def beside(self, store: TraceStore, one: TraceSummary) -> tuple[str | None, str | None]:
         """The traces before and after one of those that are found, as they are sorted."""

@@ -12,7 +12,6 @@ import asyncio
 import json
 from collections.abc import Callable
 
-import httpcore
 from a2a.server.tasks.push_notification_sender import PushNotificationEvent, PushNotificationSender
 from a2a.types.a2a_pb2 import TaskPushNotificationConfig
 from a2a.utils.errors import InvalidParamsError
@@ -21,11 +20,11 @@ from google.protobuf.json_format import MessageToDict
 
 from firsthand.errors import ToolError
 from firsthand.serve.a2a.sqlite_tasks import SqlitePushConfigs
-from firsthand.tools.fetch import read_url, trusted
-from firsthand.tools.web.addresses import PinnedBackend, Resolver, Rules, checked_addresses, read_host, resolve
+from firsthand.tools.fetch import read_url
+from firsthand.tools.web.addresses import Resolver, Rules, checked_addresses, read_host, resolve
+from firsthand.tools.web.webhook import call_webhook
 
 MAX_HEADER_CHARS = 4096
-_TRIES, _FIRST_WAIT_S, _TIMEOUT_S = 3, 0.2, 5.0
 
 
 async def check_webhook(config: TaskPushNotificationConfig, rules: Rules, resolver: Resolver = resolve) -> None:
@@ -97,46 +96,12 @@ class WebhookSender(PushNotificationSender):
 
     async def _call(self, config: TaskPushNotificationConfig, body: bytes) -> None:
         """Call one webhook, a few times if need be."""
-        why = ""
-        for number in range(_TRIES):
-            try:
-                async with asyncio.timeout(_TIMEOUT_S):
-                    status = await self._post(config, body)
-                if status < 300:
-                    return
-                why = f"it answers with status {status}"
-            except ToolError as error:  # it may not be called, now or later
-                self.on_failure(config.task_id, str(error))
-                return
-            except (
-                TimeoutError,
-                OSError,
-                httpcore.NetworkError,
-                httpcore.ProtocolError,
-                httpcore.TimeoutException,
-            ) as error:
-                why = f"{type(error).__name__}: {error}"[:200]
-            await asyncio.sleep(_FIRST_WAIT_S * 4**number)
-        self.on_failure(config.task_id, why)
-
-    async def _post(self, config: TaskPushNotificationConfig, body: bytes) -> int:
-        url = read_url(config.url)
-        headers = [
-            (b"host", url.netloc),
-            (b"user-agent", b"firsthand"),
-            (b"content-type", b"application/a2a+json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        if config.token:
-            headers.append((b"x-a2a-notification-token", config.token.encode()))
+        headers = [(b"x-a2a-notification-token", config.token.encode())] if config.token else []
         if config.authentication.scheme and config.authentication.credentials:
             value = f"{config.authentication.scheme} {config.authentication.credentials}"
             headers.append((b"authorization", value.encode()))
-        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        backend = PinnedBackend(self._rules, self._resolver)
-        async with (
-            httpcore.AsyncConnectionPool(ssl_context=trusted(), network_backend=backend) as pool,
-            pool.stream("POST", target, headers=headers, content=body) as response,
-        ):
-            return int(response.status)
+        why = await call_webhook(
+            config.url, body, self._rules, self._resolver, content_type="application/a2a+json", headers=headers
+        )
+        if why:
+            self.on_failure(config.task_id, why)
