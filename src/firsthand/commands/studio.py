@@ -183,7 +183,7 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
     listening = _listen(config.port, config.host)
     access.port = listening.getsockname()[1]
     receiving = None
-    if config.receive and not config.demo:
+    if config.receive:
         receiving = open_intake(config, home, is_wide=accounts is not None)
     writer, key = (None, None) if receiving is None else (receiving.intake.writer, receiving.key)
     app = create_app(home, access, agents, kept, writer=writer, ingest_key=key)
