@@ -14,6 +14,7 @@ from firsthand.boards.board_spec import BoardSpec, load_board
 from firsthand.boards.make_board import make_board
 from firsthand.boards.read_results import read_results
 from firsthand.boards.result_formats.rubric_grades import blind_sheet
+from firsthand.cli import main
 from firsthand.errors import ConfigError, DataError, UnknownName
 
 LM_EVAL = {
@@ -347,3 +348,24 @@ def test_runs_are_verified_by_task(
     (result,) = line["results"].values()
     assert result["verified"] and result["n"] == 4 and result["run"] and "generated: levels 1-3" in result["protocol"]
     assert result["data_hash"].startswith("tasks-") and result["commit"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("nosuch",), "no board, file or run 'nosuch'"),
+        (("composite", "nofile.csv"), "no file or run 'nofile.csv'"),
+        (("last",), "there are no runs in"),
+    ],
+)
+def test_a_source_that_is_not_there_is_named(
+    words: tuple[str, ...],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["board", *words]) == 2
+    assert says in capsys.readouterr().err

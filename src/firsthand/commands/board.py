@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from firsthand.config import confidence
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.system.home import data_home
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def main(config: Config) -> int:
         sources = (*spec.results, *sources)
     if not sources:
         raise ConfigError(f"the board {named} has no results to read: name files, folders or runs after it")
+    _check_sources(sources, named if spec is None and not is_arena else "")
     votes = _votes(config, sources) if spec is None and len(sources) == 1 else None
     if votes is not None:
         source = sources[0]
@@ -113,6 +115,26 @@ def main(config: Config) -> int:
     if given := [name for name in own if getattr(config, name) != getattr(Config, name)]:
         raise ConfigError(f"--{given[0].replace('_', '-')} is for votes: leave it out for results")
     return _print_results(config, spec or BoardSpec(), sources, level)
+
+
+def _check_sources(sources: Sequence[str], named: str) -> None:
+    """UnknownName for a source that is no file and no run; the first word, `named`, might have been a board too."""
+    from firsthand.runs.run_names import find_run
+
+    for source in sources:
+        if not Path(source).exists():
+            try:
+                find_run(source, data_home())
+            except UnknownName as error:
+                if source == "last":
+                    raise
+                if source == named:
+                    told = (
+                        f"no board, file or run {source[:80]!r}: `firsthand list boards` and `firsthand runs` show all"
+                    )
+                else:
+                    told = f"no file or run {source[:80]!r}; `firsthand runs` shows the runs"
+                raise UnknownName(told) from error
 
 
 def _print_results(config: Config, spec: BoardSpec, sources: tuple[str, ...], level: float) -> int:

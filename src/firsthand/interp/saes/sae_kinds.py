@@ -21,5 +21,5 @@ KINDS: Mapping[str, type[SparseAutoencoder]] = {
 def sae_of(kind: str, d_in: int, d_sae: int, *, seed: int = 0, **settings: Any) -> SparseAutoencoder:
     """A new autoencoder; UnknownName for a kind that is not there."""
     if kind not in KINDS:
-        raise unknown("kind of sparse autoencoder", kind, KINDS, see=f"there are {', '.join(KINDS)}")
+        raise unknown("kind of sparse autoencoder", kind, KINDS, see="firsthand interp toy --help")
     return KINDS[kind](d_in, d_sae, seed=seed, **settings)
