@@ -105,7 +105,8 @@ def test_json_is_one_document_with_its_fields(cli: Any, home: Path) -> None:
     fields = {"a", "b", "benchmarks", "tasks", "only_a", "only_b", "changed", "unscored", "flaky"}
     assert fields == comparison.keys()
     assert json.loads(cli("list", "--json")[1]).keys() == {
-        "patterns", "benchmarks", "boards", "scorers", "tools", "guards", "memories", "models", "data", "chunkers", "options",
+        "patterns", "benchmarks", "boards", "scorers", "tools", "guards", "memories", "models", "data", "chunkers",
+        "options",
     }  # fmt: skip
     assert "gsm8k" in json.loads(cli("list", "benchmarks", "--json")[1])["benchmarks"]
 
