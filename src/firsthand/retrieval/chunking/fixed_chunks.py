@@ -52,9 +52,11 @@ def _token_windows(text: str, size: int, overlap: int) -> Iterator[Span]:
 
 
 def _without_repeats(chunks: list[Chunk]) -> list[Chunk]:
-    """Chunks whose start lies after the one before: windows that differ in white space alone are one."""
+    """Chunks of which none holds another: of windows that begin at the same word after white space the longest stays."""
     made: list[Chunk] = []
     for each in chunks:
-        if not made or (each.start > made[-1].start and each.end > made[-1].end):
+        if made and each.start == made[-1].start and each.end > made[-1].end:
+            made[-1] = each
+        elif not made or (each.start > made[-1].start and each.end > made[-1].end):
             made.append(each)
     return made
