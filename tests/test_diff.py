@@ -20,7 +20,7 @@ from firsthand.show.answer_diff import _WORD, MAX_CHARS, MAX_SAMPLES, samples, t
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
 
-HOSTILE = "</pre><script>alert(1)</script><img src=http://evil/x onerror=y>{{ 7*7 }}\x1b[2J\u202e[red]\ud800 &lt;"
+HOSTILE = "</pre><script>alert(1)</script><img src=http://evil/x onerror=y>{{ 777*777 }}\x1b[2J\u202e[red]\ud800 &lt;"
 
 
 def answer(run: Run, task: str, value: float | None, text: str | None, *, epoch: int = 0) -> None:
@@ -135,7 +135,7 @@ def test_the_page_is_inert_whatever_was_answered(runs: tuple[Run, Run], tmp_path
     assert not any(
         name.startswith("on") or name in ("src", "href", "style") for _, attrs in seen.tags for name in attrs
     )
-    assert "<script>alert(1)</script>" in seen.text and "{{ 7*7 }}" in seen.text and "49" not in seen.text
+    assert "<script>alert(1)</script>" in seen.text and "{{ 777*777 }}" in seen.text and "603729" not in seen.text
     assert "\\u202e" in seen.text and "\\u001b" in seen.text and not {"\u202e", "\x1b"} & set(html)
     style = re.search(r"<style>(.*?)</style>", html, re.S)
     policy = next(attrs["content"] for tag, attrs in seen.tags if attrs.get("http-equiv") == "Content-Security-Policy")
