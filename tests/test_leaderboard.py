@@ -136,6 +136,7 @@ def test_better_is_green_and_worse_is_red():
 def test_boards_are_plain_json_even_with_nothing_scored():
     boards = leaderboard([attempt("a", 0, None), attempt("b", 1, None)])
     assert json.loads(json.dumps([board.to_json() for board in boards], allow_nan=False))[0]["metric"] == ""
+    assert [row.to_json()["score"]["value"] for board in boards for row in board.rows] == [None, None]
     shown = render_text(boards)
     assert "Nothing was scored." in shown and "0.00" not in shown and " - " in shown
     assert leaderboard([]) == [] and render_text([]).strip() == ""

@@ -24,7 +24,7 @@ from firsthand.memories.keeping.fenced_items import fenced, joined_origins, labe
 from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.junk import junk_in
-from firsthand.memories.keeping.stored_memory import StoredMemory
+from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
 from firsthand.memories.notes import Notes
 from firsthand.memories.semantic import SemanticMemory, semantic
 from firsthand.memory import MemoryItem
@@ -451,6 +451,14 @@ def test_owners_and_forgotten_items_stay_out_of_what_is_found_by_meaning(tmp_pat
     ann.file.checkpoint()
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM vectors").fetchone() == (1,)
+
+
+def test_a_snapshot_of_items_without_keys_does_not_see_what_is_written_later(tmp_path: Path) -> None:
+    made = StoredMemory(KeepingPolicy("plain"), ItemFile(tmp_path / "m.db"), vectors=ItemVectors(Meanings()))
+    write(made, MemoryItem.of("a red car", {}))
+    before = made.snapshot()
+    write(made, MemoryItem.of("a blue car", {}))
+    assert len(texts(made, "automobile")) == 2 and texts(before, "automobile") == ["a red car"]
 
 
 def test_vectors_of_two_lengths_are_damage_and_no_crash(tmp_path: Path) -> None:

@@ -75,6 +75,13 @@ def test_a_name_of_nobody_is_told_and_takes_a_turn() -> None:
     assert trace.answer == "12" and [event.data["known"] for event in trace.events] == [False, True]
 
 
+def test_one_that_names_nobody_goes_on_itself() -> None:
+    _, model = run(
+        swarm, {"agents": DESK, "max_steps": 3}, ["Hand over to Back", "Hand over to Bob", "The answer is 3"]
+    )
+    assert last_prompts(model, 1)[0].startswith("There is no agent 'Bob'.\n\nYou are the Back.")
+
+
 # -- team --
 
 
