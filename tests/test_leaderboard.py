@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -124,6 +125,16 @@ def test_a_narrow_terminal_loses_no_agent_and_no_figure(width):
         assert shown in text
     for row in leaderboard(two_agents())[0].rows:
         assert any(line.startswith(row.agent) for line in text.splitlines())
+
+
+def test_cells_that_are_wider_than_usual_cost_no_column():
+    (board,) = leaderboard(two_agents())
+    rows = []
+    for row in board.rows:
+        cost = replace(row.cost, seconds_median=99.4, seconds_mean=88.8, seconds_path=88.8)
+        rows.append(replace(row, agent="self_consistency:samples=20", cost=cost, errors=987_654_321_098_765_432))
+    text = render_text([replace(board, rows=tuple(rows), budget=1600.0)], width=100)
+    assert max(map(len, text.splitlines())) <= 100 and text.count("987654321098765432") == 2
 
 
 def test_better_is_green_and_worse_is_red():

@@ -18,6 +18,7 @@ FULL_WIDTH = 100
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.text import Text
 
 
 def render(boards: Sequence[Board]) -> RenderableType:
@@ -72,11 +73,13 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
         texts = _cells(row, board)
         rows.append([Text(name + mark), *(Text(texts[each], _style(row, each)) for each in columns)])
     table: RenderableType
-    if width < FULL_WIDTH:
+    name_width = min(max(widest, 8), room)
+    needed = name_width + sum(2 + _widest(texts) for texts in _by_column(columns, rows))
+    if width < max(FULL_WIDTH, needed):  # a table that is too wide would lose the ends of its last cells
         table = FittedTable(["agent", *columns], rows, right)
     else:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, leading=1)
-        table.add_column("agent", overflow="fold", min_width=min(max(widest, 8), room), max_width=26)
+        table.add_column("agent", overflow="fold", min_width=name_width, max_width=26)
         for column in columns:
             table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
         for cells in rows:
@@ -91,6 +94,17 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
         *notes,
         Text(""),
     ]
+
+
+def _by_column(columns: list[str], rows: list[list[Text]]) -> Iterator[list[str]]:
+    """Each column's heading and its cells."""
+    for place, column in enumerate(columns, 1):
+        yield [column, *(row[place].plain for row in rows)]
+
+
+def _widest(texts: Sequence[str]) -> int:
+    """The longest line of some texts."""
+    return max(len(line) for text in texts for line in text.split("\n"))
 
 
 def _style(row: Row, column: str) -> str:
