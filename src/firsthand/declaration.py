@@ -23,7 +23,7 @@ Readers = Literal["public", "user"]
 
 @dataclass(frozen=True)
 class Undo:
-    """The way to take a tool's effect back: the state that a call would change, and the function that restores it."""
+    """Reversal of a tool's effect: the state that a call would change, and the function that restores it."""
 
     capture: Callable[[Json], Any]
     """Arguments -> the state that the call would change, as JSON. Equal states give equal JSON."""

@@ -6,15 +6,13 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 
+from firsthand.commands.subcommands import listed_subcommands, subcommand_of, subcommands_of
 from firsthand.config import parse
-from firsthand.errors import ConfigError, unknown
+from firsthand.errors import ConfigError
 
 EXAMPLES = """
 firsthand interp toy                              # known features, recovered or not, beside a random dictionary
@@ -53,23 +51,13 @@ def main(config: Config) -> int:
 
 def subcommands() -> dict[str, str]:
     """Subcommand -> its one-line description, read without importing."""
-    found = {}
-    for path in sorted(Path(__file__).parent.glob("interp_[a-z]*.py")):
-        about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[path.stem.removeprefix("interp_").replace("_", "-")] = about.split("\n")[0]
-    return found
+    return subcommands_of("interp")
 
 
 def subcommand(name: str) -> ModuleType:
     """The module of a subcommand. UnknownName if there is none."""
-    known = subcommands()
-    if name not in known:
-        raise unknown("subcommand", name, known, see="firsthand interp --help")
-    return importlib.import_module(f"{__package__}.interp_{name.replace('-', '_')}")
+    return subcommand_of("interp", name)
 
 
 def _overview() -> str:
-    known = subcommands()
-    width = max(map(len, known), default=0)
-    listed = "\n".join(f"  {name:<{width}}  {line}" for name, line in known.items())
-    return f"{(__doc__ or '').split(';')[0]}.\n\nsubcommands:\n{listed}"
+    return listed_subcommands("interp", __doc__ or "")
