@@ -52,6 +52,8 @@ LONG = dict.fromkeys(
     pytest.mark.slow,
 )  # fmt: skip
 """Pages whose blocks take more than a few seconds."""
+WEIGHTED = [page for page in PAGES if "<!-- weights" in (ROOT / page).read_text(encoding="utf-8")]
+"""Pages with blocks that need real weights."""
 LANGUAGES = ("python", "bash", "json", "toml", "text")
 _FENCE = re.compile(r'```(\w+)(?: title="([\w./-]+)")?')
 _COMMENT = re.compile(r"<!-- (.+) -->")
@@ -178,14 +180,21 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, marks=LONG.get(page, ())) for page in PAGES if page not in PROSE])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=LONG.get(page, ()))
+        for page in PAGES
+        if page not in PROSE and not (page in LONG and page in WEIGHTED)  # all blocks of those run with real weights
+    ],
+)
 def test_each_block_of_a_page_runs(page: str, own_place: Path) -> None:
     assert any(block.is_run and not block.needs_weights for block in blocks(page))
     run_page(page, weights=False)
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("page", [page for page in PAGES if "<!-- weights" in (ROOT / page).read_text()])
+@pytest.mark.parametrize("page", WEIGHTED)
 def test_each_block_of_a_page_runs_with_real_weights(page: str, smollm2: Path, own_place: Path) -> None:
     models = own_place / "models"
     models.mkdir(parents=True)

@@ -9,52 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Literal, TypeVar, cast
 
-from firsthand.errors import ConfigError, FirsthandError, LimitExceeded
+from firsthand.errors import ConfigError
 from firsthand.loop import concurrency
 from firsthand.loop.attempt import Attempt as Attempt
-from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
-from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.calling import calling
-from firsthand.loop.concurrency import current_branch, derive_seed
+from firsthand.loop.concurrency import current_branch
 from firsthand.loop.consultation import Ask, run_consultation
-from firsthand.loop.listener import Began
+from firsthand.loop.memory_calls import forget_item, recall_items, remember_text, remember_texts
+from firsthand.loop.model_calls import Decoding, decode_answer, sample_answers, score_continuations
+from firsthand.loop.open_call import OpenCall
 from firsthand.loop.prompt_size import prompt_size, size_key
 from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
 from firsthand.memory import MemoryItem, hook
-from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult, canonical
-from firsthand.model import (
-    Completion,
-    DistributionCapability,
-    DistributionModel,
-    Likelihood,
-    Prompt,
-    Sampling,
-    Scored,
-    ToolSpec,
-    Usage,
-    request_key,
-)
+from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
+from firsthand.model import Likelihood, Sampling, Usage
 from firsthand.task import Task
 from firsthand.tool import Tool
-from firsthand.trace import as_json
 
 T = TypeVar("T")
 BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]
-
-Decoding = Callable[[DistributionModel, Sequence[Prompt]], Awaitable[Completion]]
-"""Computes one answer to several prompts together, step by step, from whole distributions of the model."""
 MAX_CALLS = 128
 """The most tool calls of one message that are run."""
-_GRANTED = "granted"
-"""Key of the journal's record of a grant that was smaller than the request."""
 
 
 @dataclass(frozen=True)
@@ -195,103 +177,15 @@ class Context:
         if prompt is None and not self.fitted and hook(self.attempt.agent.memory, "fit") is not None:
             shorter = replace(await self.within_window(tools), fitted=True)
             return [replace(each, fitted=False) for each in await shorter.sample(n, tools=tools, **changes)]
-        attempt, effect = self.attempt, current_branch().next_effect()
-        started_s = attempt.elapsed_s()
-        sent = await self._borders(effect).prompt(prompt)
-        asked = sent.prompt
+        call = self._open_call()
         wanted = replace(self.sampling, **changes) if changes else self.sampling
-        if wanted.seed is None:
-            wanted = wanted.with_seed(derive_seed(attempt.seed, effect))
         specs = [tool.spec for tool in sorted(tools, key=lambda tool: tool.name)]
-
-        def key(sampling: Sampling) -> str:
-            return request_key(attempt.agent.model.fingerprint, asked, sampling, specs, n)
-
-        request = key(wanted)
-        sampling, recorded, granted, height = await self._granted(effect, asked, specs, wanted, n, request, key)
-        request = request if sampling is wanted else key(sampling)
-        usage = Usage()
-        leases: list[object] = [None] * n
-
-        async def ask() -> Json:
-            attempt.has_begun = True
-            attempt.tell(Began(effect, "generate", self.node, {"n": n}))
-            completions = await attempt.complete(effect, asked, sampling, specs, n)
-            leases[:] = [completion.lease for completion in completions]
-            return attempt.to_reply(completions, self.node)
-
-        try:
-            async with self._in_time():
-                body = await attempt.reply(effect, request, ask, recorded)
-            completions = attempt.from_reply(body, self.node)
-            usage = sum((completion.usage for completion in completions), usage)
-            if sampling is not wanted and any(each.finish_reason == "length" for each in completions):
-                self.budget.mark("tokens", height)
-        except FirsthandError as error:
-            attempt.record("generate", effect, self.node, started_s, request, error=str(error))
-            raise
-        finally:
-            self._pay(granted, usage)
-        nodes = tuple(attempt.add_node(self.node, completion.message) for completion in completions)
-        detail: Json = {
-            "finish_reasons": [completion.finish_reason for completion in completions],
-            "sampling": sampling.to_json(),
-            "tools": [spec.name for spec in specs],
-        }
-        if sampling.top_logprobs:
-            detail["top_logprobs"] = [
-                [[list(pair) for pair in token] for token in completion.top_logprobs] for completion in completions
-            ]
-        detail |= sent.detail
-        attempt.record_generation(
-            effect,
-            self.node,
-            started_s,
-            request,
-            nodes=nodes,
-            ids=completions[0].prompt_ids,
-            specs=specs,
-            usage=usage,
-            detail=detail,
-            replayed=recorded is not None,
-        )
-        return [replace(self, node=node, lease=lease) for node, lease in zip(nodes, leases, strict=True)]
+        answers = await sample_answers(call, wanted, specs, n, prompt)
+        return [replace(self, node=node, lease=lease) for node, lease in answers]
 
     async def score(self, continuations: Sequence[str], *, prompt: str | None = None) -> list[Likelihood]:
         """The likelihood of each continuation, after the conversation or after the raw text `prompt`."""
-        attempt, effect = self.attempt, current_branch().next_effect()
-        started_s = attempt.elapsed_s()
-        sent = await self._borders(effect).prompt(prompt)
-        asked = sent.prompt
-        model = attempt.agent.model
-        request = request_key(model.fingerprint, asked, continuations=continuations)
-        recorded = attempt.journal.find(effect, request)
-        granted = None
-        if recorded is None:
-            async with self._turn():
-                size = await self._size(effect, asked, continuations=continuations)
-                granted = self.budget.reserve(max(1, size), current_branch().depth, least=max(1, size))
-        usage = Usage()
-
-        async def ask() -> Json:
-            attempt.has_begun = True
-            attempt.tell(Began(effect, "score", self.node))
-            return (await model.score(asked, continuations)).to_json()
-
-        try:
-            async with self._in_time():
-                body = await attempt.reply(effect, request, ask, recorded)
-            scored = Scored.from_json(body)
-            usage = scored.usage
-        except FirsthandError as error:
-            attempt.record("score", effect, self.node, started_s, request, error=str(error))
-            raise
-        finally:
-            self._pay(granted, usage)
-        detail = {"prompt": None, "likelihoods": body["likelihoods"]} | sent.detail
-        replayed = recorded is not None
-        attempt.record("score", effect, self.node, started_s, request, usage=usage, detail=detail, replayed=replayed)
-        return list(scored.likelihoods)
+        return await score_continuations(self._open_call(), continuations, prompt)
 
     async def decode(
         self,
@@ -308,60 +202,8 @@ class Context:
         `settings` name the decoder and all that decides its answer besides the prompts. With `prompts`, the positions'
         conversations are replaced by raw texts. ConfigError if the model gives no distributions.
         """
-        attempt, effect = self.attempt, current_branch().next_effect()
-        started_s = attempt.elapsed_s()
-        model = attempt.agent.model
-        texts = [None] * len(positions) if prompts is None else list(prompts)
-        sent = [
-            await replace(self, node=each.node)._borders(effect).prompt(text)
-            for each, text in zip(positions, texts, strict=True)
-        ]
-        asked = [each.prompt for each in sent]
-        keys = [request_key(model.fingerprint, each) for each in asked]
-        request = request_key(model.fingerprint, canonical([settings | {"max_tokens": max_tokens}, keys]))
-        recorded = attempt.journal.find(effect, request)
-        if recorded is None and not isinstance(model, DistributionCapability):
-            raise ConfigError(
-                f"{model.name} gives no log-probs of the whole vocabulary, which {settings.get('decoder')} mixes: "
-                "use a local model, such as smollm2"
-            )
-        granted = None
-        if recorded is None:
-            async with self._turn():
-                size = sum([await self._size(effect, each) for each in asked])
-                most = max(1, size + len(asked) * max_tokens)
-                granted = self.budget.reserve(most, current_branch().depth, least=most)
-        usage = Usage()
-
-        async def ask() -> Json:
-            attempt.has_begun = True
-            attempt.tell(Began(effect, "generate", self.node, {"n": 1}))
-            return attempt.to_reply([await decoding(cast(DistributionModel, model), asked)], self.node)
-
-        try:
-            async with self._in_time():
-                body = await attempt.reply(effect, request, ask, recorded)
-            (completion,) = attempt.from_reply(body, self.node)
-            usage = completion.usage
-        except FirsthandError as error:
-            attempt.record("generate", effect, self.node, started_s, request, error=str(error))
-            raise
-        finally:
-            self._pay(granted, usage)
-        node = attempt.add_node(self.node, completion.message)
-        places = [each.node for each in positions]
-        detail: Json = {
-            "finish_reasons": [completion.finish_reason],
-            "sampling": self.sampling.to_json(),
-            "tools": [],
-            "decoding": settings,
-            "positions": places,
-            "prompts": [each.detail for each in sent],
-        }
-        if completion.top_logprobs:
-            detail["top_logprobs"] = [[[list(pair) for pair in token] for token in completion.top_logprobs]]
-        attempt.record("generate", effect, self.node, started_s, request, usage=usage, nodes=(node,),
-                       detail=detail, replayed=recorded is not None)  # fmt: skip
+        at = [each.node for each in positions]
+        node = await decode_answer(self._open_call(), decoding, at, settings, self.sampling, max_tokens, prompts)
         return replace(self, node=node)
 
     async def call(self, call: ToolCall) -> ToolResult:
@@ -402,28 +244,25 @@ class Context:
         runs once: a resumed, replayed or forked attempt finds the items in its journal. Each text passes the guards as a
         result of `tool`; one that is withheld is left out. A refused call gives no items.
         """
-        attempt, effect = self.attempt, current_branch().next_effect()
-        started_s = attempt.elapsed_s()
+        opened, attempt = self._open_call(), self.attempt
         request = tool_request(ToolCall("", tool.name, arguments))
-        recorded = attempt.journal.find(effect, request)
-        granted = self.budget.reserve(1, current_branch().depth) if recorded is None else None
-        attempt.has_begun = True
+        recorded = opened.find(request)
+        granted = opened.reserve() if recorded is None else None
         detail: Json = {"name": tool.name, "arguments": arguments}
         error: str | None = "it was broken off before it had a result"
-        attempt.tell(Began(effect, "tool", self.node, dict(detail)))
+        opened.begin("tool", dict(detail))
         try:
-            async with self._in_time():
+            async with opened.in_time():
                 found = await run_consultation(
-                    attempt, tool, arguments, ask, borders=self._borders(effect), request=request, recorded=recorded
+                    attempt, tool, arguments, ask, borders=opened.borders(), request=request, recorded=recorded
                 )
             shown = found.refusal or "\n\n".join(str(item["text"]) for item in found.items)
             detail |= {"arguments": found.arguments, "result": shown, "is_error": found.refusal is not None}
             detail |= {"items": found.items} | ({"origin": tool.origin} if tool.origin is not None else {})
             error = found.refusal
         finally:
-            self._pay(granted, Usage())
-            replayed = recorded is not None
-            attempt.record("tool", effect, self.node, started_s, request, detail=detail, error=error, replayed=replayed)
+            opened.pay(granted, Usage())
+            opened.record("tool", request, detail=detail, error=error, replayed=recorded is not None)
         return found.items
 
     async def remember(self, text: str, **provenance: Any) -> str:
@@ -431,35 +270,11 @@ class Context:
 
         `provenance` (JSON values) is kept with it, beside the attempt and the effect that wrote it.
         """
-        effect = current_branch().next_effect()
-        origin = {} if self.attempt.memory is None else self.attempt.memory.origin
-        item = MemoryItem.of(text, as_json({**provenance, **origin, "effect": effect}))
-        change = MemoryChange(effect, current_branch().order(effect), item)
-        detail: Json = {"operation": "remember", "item": item.to_json(), "order": list(change.order)}
-
-        async def write(memory: AttemptMemory) -> str:
-            memory.admit(item)
-            return item.id
-
-        return str(await self._remembered(effect, detail, write, change))
+        return await remember_text(self._open_call(), text, provenance)
 
     async def remember_all(self, entries: Sequence[tuple[str, Json]]) -> list[str]:
         """Write several texts, each with its provenance, as one effect; returns their ids in order."""
-        if not entries:
-            return []
-        effect = current_branch().next_effect()
-        origin = {} if self.attempt.memory is None else self.attempt.memory.origin
-        items = [MemoryItem.of(text, as_json({**given, **origin, "effect": effect})) for text, given in entries]
-        order = current_branch().order(effect)
-        changes = [MemoryChange(effect, (*order, place), item) for place, item in enumerate(items)]
-        detail: Json = {"operation": "remember", "items": [item.to_json() for item in items], "order": list(order)}
-
-        async def write(memory: AttemptMemory) -> list[str]:
-            for item in items:
-                memory.admit(item)
-            return [item.id for item in items]
-
-        return list(await self._remembered(effect, detail, write, *changes))
+        return await remember_texts(self._open_call(), entries) if entries else []
 
     async def recall(self, query: str, *, k: int = 5, **how: Any) -> list[MemoryItem]:
         """At most `k` items of the agent's memory that fit a query, best first.
@@ -469,60 +284,11 @@ class Context:
         """
         if k < 1:
             raise ConfigError(f"recall was asked for k={k} items: ask for 1 or more")
-        effect = current_branch().next_effect()
-        filters = {"how": as_json(how)} if how else {}
-
-        async def search(memory: AttemptMemory) -> list[Json]:
-            seen = await memory.as_of(effect)
-            try:
-                found = await seen.search(query, k, **how)
-            except TypeError as error:
-                if not how:
-                    raise
-                raise ConfigError(f"this memory's search takes no {', '.join(how)}: {error}") from None
-            return [item.to_json() for item in found]
-
-        found = await self._remembered(effect, {"operation": "recall", "query": query, "k": k} | filters, search)
-        return [MemoryItem(**item) for item in found]
+        return await recall_items(self._open_call(), query, k, how)
 
     async def forget(self, id: str) -> None:
         """Drop an item from the agent's memory; an id that is not there is no error."""
-        effect = current_branch().next_effect()
-        change = MemoryChange(effect, current_branch().order(effect), None, id)
-
-        async def drop(memory: AttemptMemory) -> None:
-            return None
-
-        await self._remembered(effect, {"operation": "forget", "id": id, "order": list(change.order)}, drop, change)
-
-    async def _remembered(
-        self,
-        effect: str,
-        detail: Json,
-        act: Callable[[AttemptMemory], Awaitable[Any]],
-        *changes: MemoryChange,
-    ) -> Any:
-        """The reply of a memory operation, from the journal if it is there. A change is then made again, in the snapshot."""
-        attempt, memory = self.attempt, self.attempt.memory
-        if memory is None:
-            raise ConfigError(f"the agent {attempt.agent.name} has no memory: give it one, as in Agent(memory=notes())")
-        started_s = attempt.elapsed_s()
-        request = request_key("memory", canonical(detail))
-        recorded = attempt.journal.find(effect, request)
-        granted = self.budget.reserve(1, current_branch().depth) if recorded is None else None
-        error: str | None = "it was broken off before it was done"
-        try:
-            async with self._in_time():
-                if recorded is None:
-                    await attempt.keep(effect, request, recorded_now := {"memory": await act(memory)})
-                reply = (recorded_now if recorded is None else recorded)["memory"]
-            memory.changes += changes
-            detail, error = detail | {"reply": reply}, None
-        finally:
-            self._pay(granted, Usage())
-            attempt.record("memory", effect, self.node, started_s, request, detail=detail, error=error,
-                           replayed=recorded is not None)  # fmt: skip
-        return reply
+        await forget_item(self._open_call(), id)
 
     def _only_reads(self, call: ToolCall) -> bool:
         tool = self.attempt.tools.get(call.name)
@@ -531,17 +297,16 @@ class Context:
     async def _call(self, call: ToolCall, effect: str, depth: int, *, as_of: str) -> ToolResult:
         attempt = self.attempt
         attempt.refresh_tools()
-        started_s = attempt.elapsed_s()
+        opened = self._open_call(effect, depth)
         request = tool_request(call)
-        recorded = attempt.journal.find(effect, request)
-        granted = self.budget.reserve(1, depth) if recorded is None else None
-        attempt.has_begun = True
+        recorded = opened.find(request)
+        granted = opened.reserve() if recorded is None else None
         detail: Json = {"name": call.name, "arguments": call.arguments}
         error: str | None = "it was broken off before it had a result"
-        attempt.tell(Began(effect, "tool", self.node, dict(detail)))
+        opened.begin("tool", dict(detail))
         try:
-            async with self._in_time():
-                borders = self._borders(effect, depth, as_of)
+            async with opened.in_time():
+                borders = opened.borders(as_of)
                 with calling(self, effect):
                     ran = await run_call(attempt, call, borders=borders, request=request, recorded=recorded)
             result, arguments = ran
@@ -549,87 +314,16 @@ class Context:
             detail |= {"origin": result.origin} if result.origin is not None else {}
             error = result.content if result.is_error else None
         finally:
-            self._pay(granted, Usage())
-            replayed = recorded is not None
-            attempt.record("tool", effect, self.node, started_s, request, detail=detail, error=error, replayed=replayed)
+            opened.pay(granted, Usage())
+            opened.record("tool", request, detail=detail, error=error, replayed=recorded is not None)
         return result
 
-    async def _granted(
-        self,
-        effect: str,
-        prompt: Prompt,
-        specs: Sequence[ToolSpec],
-        asked: Sampling,
-        n: int,
-        request: str,
-        key: Callable[[Sampling], str],
-    ) -> tuple[Sampling, Json | None, int | None, int]:
-        """The sampling the budget allows, the recorded reply or else the reserved tokens, and the budget that cut it.
-
-        What a budget has left depends on which branch came first, so a grant of less than was asked is recorded too: the
-        reply that was given under it is found again whatever comes first when the attempt is resumed.
-        """
-        journal = self.attempt.journal
-        recorded = journal.find(effect, request)
-        if recorded is not None:
-            return asked, recorded, None, 0
-        if (earlier := journal.find(effect, f"{_GRANTED}:{request}")) is not None:
-            reduced = replace(asked, max_tokens=earlier[_GRANTED])
-            if (recorded := journal.find(effect, key(reduced))) is not None:
-                return reduced, recorded, None, earlier.get("height", 0)
-        async with self._turn():
-            size = await self._size(effect, prompt, specs)
-            height = self.budget.tightest()
-            granted = self.budget.reserve(size + n * asked.max_tokens, current_branch().depth, least=size + n)
-        each = (granted - size) // n
-        if each >= asked.max_tokens:
-            return asked, None, granted, height
-        journal.record(effect, f"{_GRANTED}:{request}", {_GRANTED: each, "height": height})
-        return replace(asked, max_tokens=each), None, granted, height
-
-    async def _size(
-        self, effect: str, prompt: Prompt, specs: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
-    ) -> int:
-        """Tokens of a prompt, and of what is scored after it, where a budget counts tokens; else 0."""
-        if not self.budget.counts_tokens:
-            return 0
-        model, journal = self.attempt.agent.model, self.attempt.journal
-        key = size_key(model.fingerprint, prompt, specs, continuations)
-        if (known := journal.find(effect, key)) is not None:
-            return int(known["size"])
-        size = await prompt_size(model, prompt, specs, continuations)
-        journal.record(effect, key, {"size": size})
-        return size
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Branches reserve tokens in the order in which they came, however long it takes to count each prompt."""
-        if not self.budget.counts_tokens:
-            yield
-            return
-        async with self.attempt.turn():
-            yield
-
-    def _pay(self, granted: int | None, usage: Usage) -> None:
-        """Charge the budget; a replayed call, for which nothing was granted, as it was charged when it was made."""
-        self.budget.pay(granted, usage)
-
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
-        """Raises LimitExceeded if the block is not done by the deadline."""
-        left_s = self.deadline_s - self.attempt.elapsed_s()
-        try:
-            async with asyncio.timeout(None if left_s == math.inf else left_s) as timer:
-                yield
-        except TimeoutError:
-            if timer.expired():
-                raise LimitExceeded("seconds", "the time for this part of the attempt is up") from None
-            raise
-
-    def _borders(self, effect: str, depth: int | None = None, as_of: str = "") -> Borders:
-        """The agent's guards at this effect."""
-        depth = current_branch().depth if depth is None else depth
-        return Borders(self.attempt, effect, self.node, self.budget, depth, as_of)
+    def _open_call(self, effect: str | None = None, depth: int | None = None) -> OpenCall:
+        """A call from here: the branch's next one, or one whose id was drawn before."""
+        branch = current_branch()
+        effect = branch.next_effect() if effect is None else effect
+        depth = branch.depth if depth is None else depth
+        return OpenCall(self.attempt, self.budget, self.node, self.deadline_s, effect, depth)
 
 
 def open_context(attempt: Attempt, budget: Budget, conversation: Sequence[Message] = ()) -> Context:

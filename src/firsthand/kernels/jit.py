@@ -1,8 +1,4 @@
-"""Compiles kernels with numba, once per machine, with a disk cache that is invalidated by any change in this folder.
-
-Numba's own cache compares only the file that a function is in, so a kernel that calls into a neighbour would go on running
-the neighbour's old code after an edit or an upgrade. And it numbers its files and enters them in its index before it writes
-them, so that of two processes that compile at the same time one may run the code of other types.
+"""Compiles kernels with numba, once per machine and user: see `code_cache`.
 
 Functions that a factory makes need names of their own (`named`). numba's symbols are a function's qualified name, its
 types and a number that counts up in each process; siblings of one name thus swap numbers between processes, and code from
@@ -14,65 +10,23 @@ Importing this file imports numba.
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import logging
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from numba import njit, types
-from numba.core.caching import IndexDataCacheFile
+
+from firsthand.kernels.code_cache import keep_code
 
 logger = logging.getLogger("firsthand")
 _njit: Any = njit  # numba's annotations do not know all of its options
-
-
-class CodeFiles(IndexDataCacheFile):
-    """numba's cache files of a function, named by what is in them, and written before the index names them."""
-
-    def __init__(self, cache_path: str, filename_base: str, source_stamp: Any):
-        super().__init__(cache_path, filename_base, source_stamp)
-        self._base = filename_base
-
-    def load(self, key: Any) -> Any:
-        """Returns the code for a key, or None; then it will be compiled, which is logged once per process."""
-        found = super().load(key)
-        if found is None:
-            _tell_once()
-        return found
-
-    def _load_index(self) -> dict[Any, str]:
-        """The index; empty if it names classes of another version of this folder, which cannot be unpickled."""
-        try:
-            found: dict[Any, str] = super()._load_index()
-        except (AttributeError, ImportError):
-            return {}
-        return found
-
-    def save(self, key: Any, data: Any) -> None:
-        """Save the code for a key (types and processor), and delete stale code."""
-        digest = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()
-        self._save_data(name := f"{self._base}.{digest[:24]}.nbc", data)
-        known = {**self._load_index(), key: name}
-        self._save_index(known)
-        for file in Path(self._cache_path).glob(f"{glob.escape(self._base)}.*.nbc"):
-            if file.name not in known.values():  # what another process is about to enter is compiled once more
-                file.unlink(missing_ok=True)
-
-
-@cache
-def _tell_once() -> None:
-    logger.info("compiling kernels for this machine: once, for about half a minute")
 
 
 def kernel(function: Any) -> Any:
     """Compiles a function; it runs without the GIL, and integer division by zero does not raise."""
     _check_name(function)
     compiled = _compiled(function, cache=True)
-    kept: Any = getattr(compiled, "_cache", None)
-    if hasattr(kept, "_cache_file"):  # private to numba; without it the cache only notices less
-        kept._cache_file = CodeFiles(kept._cache_path, kept._impl.filename_base, _stamp())
+    keep_code(compiled, function)
     return _for_any_number(compiled)
 
 
@@ -146,8 +100,3 @@ def _for_any_number(compiled: Any) -> Any:
 
     compiled.get_call_template = without_literals
     return compiled
-
-
-def _stamp() -> tuple[tuple[str, int, int], ...]:
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)

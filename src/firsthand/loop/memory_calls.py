@@ -1,0 +1,101 @@
+"""The operations on its agent's memory that an attempt makes: effects that are journalled, budgeted and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from firsthand.errors import ConfigError
+from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
+from firsthand.loop.concurrency import current_branch
+from firsthand.loop.open_call import OpenCall
+from firsthand.memory import MemoryItem
+from firsthand.message import Json, canonical
+from firsthand.model import Usage, request_key
+from firsthand.trace import as_json
+
+
+async def remember_text(call: OpenCall, text: str, provenance: Json) -> str:
+    """Write a text; returns its id."""
+    item = _item(call, text, provenance)
+    change = MemoryChange(call.effect, current_branch().order(call.effect), item)
+    detail: Json = {"operation": "remember", "item": item.to_json(), "order": list(change.order)}
+
+    async def write(memory: AttemptMemory) -> str:
+        memory.admit(item)
+        return item.id
+
+    return str(await _make(call, detail, write, change))
+
+
+async def remember_texts(call: OpenCall, entries: Sequence[tuple[str, Json]]) -> list[str]:
+    """Write several texts, each with its provenance; returns their ids in order."""
+    items = [_item(call, text, given) for text, given in entries]
+    order = current_branch().order(call.effect)
+    changes = [MemoryChange(call.effect, (*order, place), item) for place, item in enumerate(items)]
+    detail: Json = {"operation": "remember", "items": [item.to_json() for item in items], "order": list(order)}
+
+    async def write(memory: AttemptMemory) -> list[str]:
+        for item in items:
+            memory.admit(item)
+        return [item.id for item in items]
+
+    return list(await _make(call, detail, write, *changes))
+
+
+async def recall_items(call: OpenCall, query: str, k: int, how: Json) -> list[MemoryItem]:
+    """At most `k` items that fit a query, best first; `how` are further keywords of the memory's search."""
+    filters = {"how": as_json(how)} if how else {}
+
+    async def search(memory: AttemptMemory) -> list[Json]:
+        seen = await memory.as_of(call.effect)
+        try:
+            found = await seen.search(query, k, **how)
+        except TypeError as error:
+            if not how:
+                raise
+            raise ConfigError(f"this memory's search takes no {', '.join(how)}: {error}") from None
+        return [item.to_json() for item in found]
+
+    found = await _make(call, {"operation": "recall", "query": query, "k": k} | filters, search)
+    return [MemoryItem(**item) for item in found]
+
+
+async def forget_item(call: OpenCall, id: str) -> None:
+    """Drop an item; an id that is not there is no error."""
+    change = MemoryChange(call.effect, current_branch().order(call.effect), None, id)
+
+    async def drop(memory: AttemptMemory) -> None:
+        return None
+
+    await _make(call, {"operation": "forget", "id": id, "order": list(change.order)}, drop, change)
+
+
+def _item(call: OpenCall, text: str, provenance: Json) -> MemoryItem:
+    memory = call.attempt.memory
+    origin = {} if memory is None else memory.origin
+    return MemoryItem.of(text, as_json({**provenance, **origin, "effect": call.effect}))
+
+
+async def _make(
+    call: OpenCall, detail: Json, act: Callable[[AttemptMemory], Awaitable[Any]], *changes: MemoryChange
+) -> Any:
+    """The reply of an operation, from the journal if it is there. A change is then made again, in the snapshot."""
+    attempt, memory = call.attempt, call.attempt.memory
+    if memory is None:
+        raise ConfigError(f"the agent {attempt.agent.name} has no memory: give it one, as in Agent(memory=notes())")
+    request = request_key("memory", canonical(detail))
+    recorded = call.find(request)
+    granted = call.reserve() if recorded is None else None
+    error: str | None = "it was broken off before it was done"
+    try:
+        async with call.in_time():
+            if recorded is None:
+                await attempt.keep(call.effect, request, recorded_now := {"memory": await act(memory)})
+            reply = (recorded_now if recorded is None else recorded)["memory"]
+        memory.changes += changes
+        detail, error = detail | {"reply": reply}, None
+    finally:
+        call.pay(granted, Usage())
+        call.record("memory", request, detail=detail, error=error, replayed=recorded is not None)
+    return reply

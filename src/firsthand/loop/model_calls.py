@@ -1,0 +1,218 @@
+"""The calls of the model that an attempt makes: sampled answers, likelihoods, and answers of a decoder of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import cast
+
+from firsthand.errors import ConfigError, FirsthandError
+from firsthand.loop.concurrency import derive_seed
+from firsthand.loop.open_call import OpenCall
+from firsthand.message import Json, canonical
+from firsthand.model import (
+    Completion,
+    DistributionCapability,
+    DistributionModel,
+    Likelihood,
+    Prompt,
+    Sampling,
+    Scored,
+    ToolSpec,
+    Usage,
+    request_key,
+)
+
+Decoding = Callable[[DistributionModel, Sequence[Prompt]], Awaitable[Completion]]
+"""Computes one answer to several prompts together, step by step, from whole distributions of the model."""
+_GRANTED = "granted"
+"""Key of the journal's record of a grant that was smaller than the request."""
+
+
+async def sample_answers(
+    call: OpenCall, wanted: Sampling, specs: Sequence[ToolSpec], n: int, prompt: str | None
+) -> list[tuple[int, object]]:
+    """Sample `n` answers to the conversation, or to a raw text; returns for each its node and its lease on the cache."""
+    attempt = call.attempt
+    sent = await call.borders().prompt(prompt)
+    asked = sent.prompt
+    if wanted.seed is None:
+        wanted = wanted.with_seed(derive_seed(attempt.seed, call.effect))
+
+    def key(sampling: Sampling) -> str:
+        return request_key(attempt.agent.model.fingerprint, asked, sampling, specs, n)
+
+    request = key(wanted)
+    sampling, recorded, granted, height = await _granted(call, asked, specs, wanted, n, request, key)
+    request = request if sampling is wanted else key(sampling)
+    usage = Usage()
+    leases: list[object] = [None] * n
+
+    async def ask() -> Json:
+        call.begin("generate", {"n": n})
+        completions = await attempt.complete(call.effect, asked, sampling, specs, n)
+        leases[:] = [completion.lease for completion in completions]
+        return attempt.to_reply(completions, call.node)
+
+    try:
+        async with call.in_time():
+            body = await attempt.reply(call.effect, request, ask, recorded)
+        completions = attempt.from_reply(body, call.node)
+        usage = sum((completion.usage for completion in completions), usage)
+        if sampling is not wanted and any(each.finish_reason == "length" for each in completions):
+            call.budget.mark("tokens", height)
+    except FirsthandError as error:
+        call.record("generate", request, error=str(error))
+        raise
+    finally:
+        call.pay(granted, usage)
+    nodes = tuple(attempt.add_node(call.node, completion.message) for completion in completions)
+    detail: Json = {
+        "finish_reasons": [completion.finish_reason for completion in completions],
+        "sampling": sampling.to_json(),
+        "tools": [spec.name for spec in specs],
+    }
+    if sampling.top_logprobs:
+        detail["top_logprobs"] = [_alternatives(completion) for completion in completions]
+    detail |= sent.detail
+    attempt.record_generation(
+        call.effect,
+        call.node,
+        call.started_s,
+        request,
+        nodes=nodes,
+        ids=completions[0].prompt_ids,
+        specs=specs,
+        usage=usage,
+        detail=detail,
+        replayed=recorded is not None,
+    )
+    return list(zip(nodes, leases, strict=True))
+
+
+async def score_continuations(call: OpenCall, continuations: Sequence[str], prompt: str | None) -> list[Likelihood]:
+    """The likelihood of each continuation, after the conversation or after a raw text."""
+    attempt, model = call.attempt, call.attempt.agent.model
+    sent = await call.borders().prompt(prompt)
+    asked = sent.prompt
+    request = request_key(model.fingerprint, asked, continuations=continuations)
+    recorded = call.find(request)
+    granted = None
+    if recorded is None:
+        async with call.turn():
+            size = await call.size(asked, continuations=continuations)
+            granted = call.reserve(max(1, size), least=max(1, size))
+    usage = Usage()
+
+    async def ask() -> Json:
+        call.begin("score")
+        return (await model.score(asked, continuations)).to_json()
+
+    try:
+        async with call.in_time():
+            body = await attempt.reply(call.effect, request, ask, recorded)
+        scored = Scored.from_json(body)
+        usage = scored.usage
+    except FirsthandError as error:
+        call.record("score", request, error=str(error))
+        raise
+    finally:
+        call.pay(granted, usage)
+    detail = {"prompt": None, "likelihoods": body["likelihoods"]} | sent.detail
+    call.record("score", request, usage=usage, detail=detail, replayed=recorded is not None)
+    return list(scored.likelihoods)
+
+
+async def decode_answer(
+    call: OpenCall,
+    decoding: Decoding,
+    positions: Sequence[int | None],
+    settings: Json,
+    sampling: Sampling,
+    max_tokens: int,
+    prompts: Sequence[str] | None,
+) -> int:
+    """Compute one answer from the prompts of several positions together; returns its node. See `Context.decode`."""
+    attempt, model = call.attempt, call.attempt.agent.model
+    texts = [None] * len(positions) if prompts is None else list(prompts)
+    sent = [await call.borders_at(at).prompt(text) for at, text in zip(positions, texts, strict=True)]
+    asked = [each.prompt for each in sent]
+    keys = [request_key(model.fingerprint, each) for each in asked]
+    request = request_key(model.fingerprint, canonical([settings | {"max_tokens": max_tokens}, keys]))
+    recorded = call.find(request)
+    if recorded is None and not isinstance(model, DistributionCapability):
+        raise ConfigError(
+            f"{model.name} gives no log-probs of the whole vocabulary, which {settings.get('decoder')} mixes: "
+            "use a local model, such as smollm2"
+        )
+    granted = None
+    if recorded is None:
+        async with call.turn():
+            size = sum([await call.size(each) for each in asked])
+            most = max(1, size + len(asked) * max_tokens)
+            granted = call.reserve(most, least=most)
+    usage = Usage()
+
+    async def ask() -> Json:
+        call.begin("generate", {"n": 1})
+        return attempt.to_reply([await decoding(cast(DistributionModel, model), asked)], call.node)
+
+    try:
+        async with call.in_time():
+            body = await attempt.reply(call.effect, request, ask, recorded)
+        (completion,) = attempt.from_reply(body, call.node)
+        usage = completion.usage
+    except FirsthandError as error:
+        call.record("generate", request, error=str(error))
+        raise
+    finally:
+        call.pay(granted, usage)
+    node = attempt.add_node(call.node, completion.message)
+    detail: Json = {
+        "finish_reasons": [completion.finish_reason],
+        "sampling": sampling.to_json(),
+        "tools": [],
+        "decoding": settings,
+        "positions": list(positions),
+        "prompts": [each.detail for each in sent],
+    }
+    if completion.top_logprobs:
+        detail["top_logprobs"] = [_alternatives(completion)]
+    call.record("generate", request, usage=usage, nodes=(node,), detail=detail, replayed=recorded is not None)
+    return node
+
+
+def _alternatives(completion: Completion) -> list[list[list[object]]]:
+    return [[list(pair) for pair in token] for token in completion.top_logprobs]
+
+
+async def _granted(
+    call: OpenCall,
+    prompt: Prompt,
+    specs: Sequence[ToolSpec],
+    asked: Sampling,
+    n: int,
+    request: str,
+    key: Callable[[Sampling], str],
+) -> tuple[Sampling, Json | None, int | None, int]:
+    """The sampling the budget allows, the recorded reply or else the reserved tokens, and the budget that cut it.
+
+    What a budget has left depends on which branch came first, so a grant of less than was asked is recorded too: the
+    reply that was given under it is found again whatever comes first when the attempt is resumed.
+    """
+    recorded = call.find(request)
+    if recorded is not None:
+        return asked, recorded, None, 0
+    if (earlier := call.find(f"{_GRANTED}:{request}")) is not None:
+        reduced = replace(asked, max_tokens=earlier[_GRANTED])
+        if (recorded := call.find(key(reduced))) is not None:
+            return reduced, recorded, None, earlier.get("height", 0)
+    async with call.turn():
+        size = await call.size(prompt, specs)
+        height = call.budget.tightest()
+        granted = call.reserve(size + n * asked.max_tokens, least=size + n)
+    each = (granted - size) // n
+    if each >= asked.max_tokens:
+        return asked, None, granted, height
+    call.attempt.journal.record(call.effect, f"{_GRANTED}:{request}", {_GRANTED: each, "height": height})
+    return replace(asked, max_tokens=each), None, granted, height
