@@ -24,6 +24,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -196,7 +197,8 @@ class ConfigField(NamedTuple):
     """The config's field whose dataclass it belongs to; None for a field of the config itself."""
 
 
-def settings_of(config_class: type[Any]) -> list[ConfigField]:
+@cache
+def settings_of(config_class: type[Any]) -> tuple[ConfigField, ...]:
     """The settings of a config in their order, those of its dataclasses among them."""
     hints, docs = typing.get_type_hints(config_class), field_docs(config_class)
     found: list[ConfigField] = []
@@ -211,7 +213,7 @@ def settings_of(config_class: type[Any]) -> list[ConfigField]:
                 found.append(each._replace(field=inner, part=field.name))
         else:
             found.append(ConfigField(field, hint, docs.get(field.name, "")))
-    return found
+    return tuple(found)
 
 
 def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:
@@ -283,12 +285,30 @@ def field_docs(config_class: type[Any]) -> dict[str, str]:
     """Field -> the sentence under it, read from the source of the dataclass and of those it inherits from."""
     docs: dict[str, str] = {}
     for each in reversed([base for base in config_class.__mro__ if dataclasses.is_dataclass(base)]):
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
-        assert isinstance(definition, ast.ClassDef)
+        definition = _classes_in(inspect.getsourcefile(each) or "")[each.__qualname__]
         for field, after in zip(definition.body, definition.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
                 docs[field.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
     return docs
+
+
+@cache
+def _classes_in(file: str) -> dict[str, ast.ClassDef]:
+    """Qualified name -> definition, of the classes in a source file. inspect would read the file again for each class."""
+    found: dict[str, ast.ClassDef] = {}
+
+    def walk(node: ast.AST, place: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                found[place + child.name] = child
+                walk(child, f"{place}{child.name}.")
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                walk(child, f"{place}{child.name}.<locals>.")
+            else:
+                walk(child, place)
+
+    walk(ast.parse(Path(file).read_bytes()), "")
+    return found
 
 
 def share(text: str, name: str) -> float:
