@@ -38,6 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(ExpectedSkips(), "expected-skips")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than there are cores (`-n auto`), for many tests wait for another process."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collectstart() -> None:
     """What is imported and collected now (torch, transformers, 5,000 tests) stays to the end: none of it is garbage."""
     gc.disable()

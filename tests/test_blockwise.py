@@ -74,12 +74,10 @@ def test_a_row_has_the_same_bits_in_any_company(kind: str) -> None:
 
 COMPILED = [(how, place) for how in ("vnni256", "avx2", "plain") for place in range(len(KINDS))]
 """Each compiles for some seconds."""
-FAST = (("avx2", 7),)
 
 
-@pytest.mark.parametrize(
-    ("how", "place"), [each if each in FAST else pytest.param(*each, marks=pytest.mark.slow) for each in COMPILED]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "place"), COMPILED)
 def test_every_instruction_set_gives_the_same_bits(how: str, place: int) -> None:
     needed = {"vnni256": "avx512vnni", "avx2": "avx2"}  # AVX-VNNI's instruction also exists under AVX-512's name
     features = dot_instructions.binding.get_host_cpu_features()

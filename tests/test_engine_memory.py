@@ -173,7 +173,7 @@ def test_a_window_as_wide_as_the_context_is_none() -> None:
 
 
 @pytest.mark.parametrize("only_windows", [True, False])
-@pytest.mark.parametrize("block_size", [16, 8])
+@pytest.mark.parametrize("block_size", [16, pytest.param(8, marks=pytest.mark.slow)])
 def test_windows_change_no_bit_when_blocks_are_given_back(block_size: int, only_windows: bool) -> None:
     """Too little memory for the texts, against enough for all of them; blocks of 8 take the plain kernel."""
     answers = []

@@ -51,6 +51,7 @@ def budgets(law: Chinchilla, flops: tuple[float, ...], sizes: int = 9) -> Scalin
 # -- fits --
 
 
+@pytest.mark.slow
 def test_a_law_is_recovered_from_its_own_points() -> None:
     found = fit_chinchilla(grid(LAW))
     assert found.law.values() == pytest.approx(LAW.values(), rel=1e-3)

@@ -95,7 +95,7 @@ def test_paired_intervals_cover_at_their_level_whatever_the_correlation(n):
     assert 0.945 < np.mean(coverage) < 0.985
 
 
-@pytest.mark.parametrize("n", [20, 40, 100])
+@pytest.mark.parametrize("n", [20, 40, pytest.param(100, marks=pytest.mark.slow)])
 def test_the_paired_p_value_is_not_too_small_when_nothing_differs(n):
     pairs = [(b, c) for b in range(n + 1) for c in range(n + 1 - b)]
     p_values = np.array([paired_difference(*counts(b, c, n - b - c)).p_value for b, c in pairs])
