@@ -39,6 +39,7 @@ from firsthand.runs.execute import execute
 from firsthand.runs.run_folder import Run
 from firsthand.system.home import data_home
 from firsthand.system.option_spec import parse_spec
+from firsthand.task import Task
 from firsthand.telemetry.live_export import sending
 from firsthand.telemetry.otlp_export import check_telemetry
 from firsthand.trace import Trace
@@ -173,13 +174,18 @@ class Experiment:
         assert isinstance(self.benchmarks, tuple)
         return [catalog.benchmark(each) if isinstance(each, str) else each for each in self.benchmarks]
 
+    @cached_property
+    def made_tasks(self) -> list[Sequence[Task]]:
+        """The tasks of each benchmark, up to the limit; they are generated or read once."""
+        return [each.tasks(self.seed)[: self.limit] for each in self.made_benchmarks]
+
     def places(self) -> list[Place]:
         """Every attempt, task by task, so that an interrupted run can be compared as far as it got."""
         return [
             Place(agent, benchmark, task, epoch)
-            for benchmark in self.made_benchmarks
+            for benchmark, tasks in zip(self.made_benchmarks, self.made_tasks, strict=True)
             for epoch in range(self.epochs)
-            for task in benchmark.tasks(self.seed)[: self.limit]
+            for task in tasks
             for agent in self.agents
         ]
 
@@ -251,7 +257,7 @@ class Experiment:
 
     def check_ready(self) -> None:
         """FirsthandError if a sandbox, a tool or a task that its agents need is missing; `create` asks."""
-        check_ready(self.agents, [(each, each.tasks(self.seed)[: self.limit]) for each in self.made_benchmarks])
+        check_ready(self.agents, list(zip(self.made_benchmarks, self.made_tasks, strict=True)))
 
     def create(self) -> Run:
         """A new Run of this experiment in the data home, with nothing attempted yet; StoreError if there is no room.
