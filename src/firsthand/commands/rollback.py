@@ -59,7 +59,7 @@ def main(config: Config) -> int:
             raise ConfigError(
                 f"no call of {trace.id} can be taken back from there: it needs --guard undoable and tools that can undo"
             )
-        log = RollbackLog(run.path / f"rollback-{trace.id}.jsonl")
+        log = RollbackLog(run.path / f"rollback-{trace.id.replace('/', '-')}.jsonl")
         if config.dry_run:
             shown = [
                 [each.step, each.tool, each.arguments.get("path", ""), log.states.get(each.effect, "")]
