@@ -237,5 +237,5 @@ def _message(offset: str, flat: Sequence[str]) -> BusMessage:
         at = float(found["at"])
     except (KeyError, ValueError):
         at = 0.0
-    texts = (found.get(name, "") for name in ("topic", "payload", "sender"))
-    return BusMessage(int(offset.split("-")[0]), *texts, at)
+    topic, payload, sender = (found.get(name, "") for name in ("topic", "payload", "sender"))
+    return BusMessage(int(offset.split("-")[0]), topic, payload, sender, at)
