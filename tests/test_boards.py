@@ -2,7 +2,9 @@
 
 import json
 import math
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -289,6 +291,33 @@ def test_a_damaged_file_of_results_is_refused(tmp_path: Path):
     write_result_file(path, ResultSet.of([], [items("b", {"a": 0.6})]))
     path.write_bytes(path.read_bytes()[:4096])
     with pytest.raises(DataError, match=r"damaged|no file of results"):
+        list(read_result_file(path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE VIEW endless AS SELECT 1",
+        "ALTER TABLE item_scores ADD COLUMN large TEXT GENERATED ALWAYS AS (hex(zeroblob(1000000000))) VIRTUAL",
+        "DROP TABLE results; CREATE VIEW results AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n)"
+        """ SELECT '{"model": "m", "benchmark": "b", "score": 0.5}' AS body FROM n""",
+    ],
+)
+def test_a_file_of_results_with_tables_or_views_that_are_not_ours_is_refused(tmp_path: Path, change: str):
+    path = tmp_path / "all.results"
+    write_result_file(path, ResultSet.of([], [items("b", {"a": 0.6})]))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(change)
+    with pytest.raises(DataError, match="tables or views"):
+        next(read_result_file(path))
+
+
+def test_a_row_nested_without_end_is_damage(tmp_path: Path):
+    path = tmp_path / "all.results"
+    write_result_file(path, ResultSet.of([stated("r", "stated", 0.5, n=10)], []))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE results SET body = ?", ("[" * 100_000,))
+    with pytest.raises(DataError, match="damaged"):
         list(read_result_file(path))
 
 

@@ -519,6 +519,11 @@ def test_a_report_that_cannot_be_written_loses_nothing(cli: Any, home: Path) -> 
     cli(*scripted("--limit", "2"))
     report = last(home).path / "report.html"
     report.unlink()
+    notes = home / "notes.txt"
+    notes.write_text("mine")
+    report.symlink_to(notes)
+    assert cli("run", "--resume")[0] == 0 and notes.read_text() == "mine" and not report.is_symlink()
+    report.unlink()
     report.mkdir()
     code, _, err = cli("run", "--resume")
     assert code == 1 and "cannot be written: Is a directory; the run is kept" in err and err.count("\n") == 1

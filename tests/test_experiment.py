@@ -263,7 +263,7 @@ def test_errors_are_attempted_again_when_asked(home: Path) -> None:
 
 def test_runs_of_0_6_resume_from_the_flags_they_stored(home: Path) -> None:
     flags = NAMES.to_json() | {"watch": True, "otel": False, "resume": None, "retry_errors": False, "json": True}
-    assert flags.keys() | {"fail_fast"} == asdict(Config(benchmarks=("arithmetic",))).keys()
+    assert flags.keys() | {"fail_fast", "trust"} == asdict(Config(benchmarks=("arithmetic",))).keys()
     del flags["device"]  # and those of versions before a flag was there
     run = store.create(home, flags, "old", command=["firsthand", "run"])
     assert stored_settings(run) == NAMES

@@ -547,3 +547,49 @@ def test_a_pattern_of_topics_is_no_pattern_of_the_store(shared: Shared) -> None:
     shared.publish("a-b.c.d", ["no"])
     shared.publish("a-b", ["no"])
     assert [each.message.payload for each in shared.fetch("g")] == ["yes"] and shared.lag("g") == 1
+
+
+@pytest.mark.slow
+def test_what_other_programs_put_into_redis_stops_nobody(redis_address: str) -> None:  # noqa: F811
+    import redis
+
+    with RedisMessaging(redis_address, name="mixed") as shared, redis.Redis.from_url(redis_address) as other:
+        shared.subscribe("g", ">", after=0)
+        shared.write("k", "1", writer="a")
+        other.xadd("{mixed}:messages", {"x": "y"}, id="5-0")
+        other.xadd("{mixed}:messages", {"topic": "t", "payload": b"\xff", "at": "soon"}, id="6-0")
+        other.xadd("{mixed}:messages", {"topic": "t", "payload": "between"}, id="7-3")
+        other.xadd("{mixed}:changes", {"key": "k", "version": "many"}, id="1-1")
+        other.set("{mixed}:offset", 7)
+        shared.publish("t", ["ours"])
+        given = shared.fetch("g")
+        assert [(each.message.payload, each.message.at > 0) for each in given] == [("\ufffd", False), ("ours", True)]
+        assert [each.payload for each in shared.replay("t")][-1] == "ours"
+        assert [each.value for each in shared.changes()] == ["1"]
+        other.xdel("{mixed}:messages", "8-0")  # one that is held is gone
+        other.zadd("{mixed}:leases:g", {"8": 0})
+        assert shared.fetch("g") == [] and shared.write("k", "2", writer="a").version == 2
+
+
+@pytest.mark.slow
+def test_what_other_programs_put_into_nats_stops_nobody(nats_address: str) -> None:  # noqa: F811
+    import nats
+
+    async def put() -> None:
+        client = await nats.connect(nats_address)
+        stream = client.jetstream()
+        for data in (b"\xff", b"[" * 5000, b"{}", b'{"payload": 1, "sender": "", "at": 0.0}'):
+            await stream.publish("mixed.messages.t", data)
+        board = await stream.key_value("mixed_board")
+        for data in (b"no JSON", b'{"key": "k"}'):
+            await board.put("aw", data)
+        await (await stream.key_value("mixed_groups")).put("aw", b"[]")
+        await client.close()
+
+    with NatsMessaging(nats_address, name="mixed") as shared:
+        shared.subscribe("g", "t", after=0)
+        asyncio.run(put())
+        shared.publish("t", ["ours"])
+        assert [each.message.payload for each in shared.fetch("g")][0::2] == ["\ufffd", "{}", "ours"]
+        assert shared.read("k") is None and shared.entries() == [] and shared.history("k") == []
+        assert shared.write("k", "1", writer="a").version == 1 and shared.changes()[0].value == "1"

@@ -6,10 +6,12 @@ import os
 import sqlite3
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.experiment.settings import RunSettings
 from firsthand.retrieval.tools.search import search
 from firsthand.runs.database import checksum, put
 from firsthand.runs.index import INDEX
@@ -21,8 +23,9 @@ from firsthand.system.home_seal import KEY
 from firsthand.system.lock import holder, is_held
 from firsthand.system.sqlite_journal import forged_journal
 from firsthand.task import Task
+from firsthand.tools.files import files
 from firsthand.tools.sql import sql
-from firsthand.trace import Score, Trace
+from firsthand.trace import Event, Score, Trace
 
 PAGE, SECTOR = 4096, 512
 MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -300,3 +303,54 @@ def test_a_part_of_the_description_that_is_another_value_is_damage(folder: Path,
         else:
             with pytest.raises(StoreError, match="a part of it is another value"):
                 run.protocols  # noqa: B018
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str, Path]:
+    """A run from another data home: its folder, its attempt, and the file of ours that its tools would write."""
+    ours = tmp_path / "home of ours"
+    ours.mkdir()
+    (ours / "profile").write_text("theirs")
+    overwrite = next(each for each in files(str(ours), write=True) if each.name == "overwrite_file")
+    assert overwrite.declares is not None and overwrite.declares.undo is not None
+    before = overwrite.declares.undo.capture({"path": "profile"})
+    (ours / "profile").write_text("mine")
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nasync def evil(task, ctx):\n    return ''\n")
+    detail = {"call": "0", "tool": "overwrite_file", "arguments": {"path": "profile", "text": ""}, "before": before}
+    event = Event("guard", 0.0, {"rule": "undoable", "detail": detail, "at": None})
+    settings = RunSettings(
+        ("arithmetic",), pattern=(f"{evil}:evil",), tools=(f"files:{ours}:write=true",), model=("scripted",)
+    )
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "theirs"))
+    with create(tmp_path / "theirs", settings.to_json(), "given") as run:
+        name = settings.pattern[0]
+        trace = Trace("a1", "arithmetic", "t", {"name": name, "model": "scripted"}, 0, 0, "", 0.0, events=(event,))
+        run.append(trace)
+        run.finish("done")
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "mine"))
+    return run.path, trace.id, ours / "profile"
+
+
+@pytest.mark.parametrize(
+    "words, kind",
+    [
+        (["rollback", "RUN", "TRACE"], "tool"),
+        (["fork", "RUN", "TRACE", "--at", "0"], "pattern"),
+        (["run", "--resume", "RUN"], "pattern"),
+        (["run", "--replay", "RUN"], "pattern"),
+    ],
+)
+def test_a_run_from_another_home_loads_no_file_and_no_tool_that_it_names(
+    foreign: tuple[Path, str, Path], cli: Any, words: list[str], kind: str
+) -> None:
+    run, trace, profile = foreign
+    code, _, said = cli(*[{"RUN": str(run), "TRACE": trace}.get(word, word) for word in words])
+    assert code == 2 and f"names the {kind} " in said and "--trust" in said
+    assert profile.read_text() == "mine" and not (run.parents[2] / "ran").exists()
+
+
+def test_a_run_from_another_home_that_is_trusted_is_rolled_back(foreign: tuple[Path, str, Path], cli: Any) -> None:
+    run, trace, profile = foreign
+    code, said, _ = cli("rollback", str(run), trace, "--trust")
+    assert code == 0 and "restored" in said and profile.read_text() == "theirs"

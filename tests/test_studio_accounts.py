@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,29 @@ def test_after_some_wrong_guesses_even_the_right_password_is_refused(client: Tes
     assert isinstance(accounts.clock, Clock)
     accounts.clock.now += GUESS_S
     assert sign_in(client, "vera").status_code == 303
+
+
+def test_guesses_that_come_at_once_are_no_more_than_one_after_another(accounts: Accounts) -> None:
+    for _ in range(module.HASHED_AT_ONCE):
+        accounts._hashing.acquire()  # no password is compared for now
+    with ThreadPoolExecutor(4 * GUESSES) as pool:
+        guesses = [pool.submit(accounts.sign_in, "vera", "wrong", "::1") for _ in range(4 * GUESSES)]
+        refused = wait(guesses[: 4 * GUESSES], timeout=60, return_when="FIRST_COMPLETED").done
+        while len(refused) < 3 * GUESSES:
+            refused |= wait(set(guesses) - refused, timeout=60, return_when="FIRST_COMPLETED").done
+        assert len(accounts._wrong["account vera"]) == GUESSES and sum(not each.done() for each in guesses) == GUESSES
+        for _ in range(module.HASHED_AT_ONCE):
+            accounts._hashing.release()
+    assert accounts.sign_in("ed", PASSWORD, "::1") is not None and not accounts._wrong.get("account ed")
+
+
+def test_guesses_that_are_over_are_forgotten(accounts: Accounts) -> None:
+    assert isinstance(accounts.clock, Clock)
+    for number in range(5):
+        accounts.sign_in(f"nobody{number}", "wrong", f"10.0.0.{number}")
+    accounts.clock.now += GUESS_S
+    assert accounts.sign_in("ed", PASSWORD, "::1") is not None
+    assert sum(map(len, accounts._wrong.values())) == 0
 
 
 @pytest.mark.parametrize(

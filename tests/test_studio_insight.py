@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.studio.access import Access
 from firsthand.studio.comparison_slices import cost_points, metadata_keys, slices_of
-from firsthand.studio.prompt_library import PromptLibrary
+from firsthand.studio.prompt_library import PromptLibrary, tried_in
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.studio_store import SqliteStore
 from firsthand.studio.token_colours import entropy_of, laid_out, tokens_of
@@ -171,6 +172,12 @@ def test_agents_stand_by_quality_and_cost_with_the_frontier(client: TestClient, 
 
 
 # -- prompts --
+
+
+def test_a_run_that_names_a_prompt_without_its_version_is_left_out() -> None:
+    named = [SimpleNamespace(config={"prompt": "terse", **more}, scores=()) for more in ({}, {"prompt_version": "x"})]
+    tried = SimpleNamespace(config={"prompt": "terse", "prompt_version": 2}, scores=())
+    assert [each.version for each in tried_in("terse", [*named, tried])] == [2]
 
 
 def test_a_prompt_has_versions_and_an_old_edit_is_refused(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from starlette.testclient import TestClient
 from firsthand.agent import Agent
 from firsthand.cli import main
 from firsthand.errors import ConfigError
+from firsthand.experiment.foreign_settings import expect_installed
 from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.studio.access import Access
-from firsthand.studio.playground import PlaygroundTrial, expect_installed, forked
+from firsthand.studio.playground import PlaygroundTrial, forked
 from firsthand.studio.studio_app import create_app
 
 PORT = 8125

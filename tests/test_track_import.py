@@ -212,6 +212,17 @@ def test_other_stores_are_read(tmp_path: Path, make: Callable[[Path], None], nam
         assert curve.at[0] == 1.7e9 and run.config["settings"] == {"lr": "0.1"}
 
 
+def test_settings_that_a_database_computes_are_not_read(tmp_path: Path) -> None:
+    trackio(tmp_path / "proj.db")
+    connection = sqlite3.connect(tmp_path / "proj.db")
+    connection.executescript(
+        "DROP TABLE configs; CREATE VIEW configs AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+        " SELECT i AS run_id, '{}' AS config FROM n"
+    )
+    connection.close()
+    assert [(each.name, each.config) for each in tracked_runs(tmp_path)] == [("proj-one", {}), ("proj-two", {})]
+
+
 def test_what_holds_no_runs_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "other.db").write_bytes(b"")
     for path in (tmp_path / "nosuch", tmp_path):

@@ -243,3 +243,20 @@ def test_a_folder_without_a_sweep_is_named_with_what_is_missing(tmp_path: Path) 
         ConfigError, match=r"holds no sweep \(\S+: No such file or directory\): give the folder of one$"
     ):
         load_spec(tmp_path / "nowhere")
+
+
+def test_the_command_of_a_sweep_from_another_home_is_not_run(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, ran = tmp_path / "sweep", tmp_path / "ran"
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "theirs"))
+    save_spec(Sweep(("/bin/sh", "-c", f"touch {ran}"), ({"lr": "1"},), "loss"), folder)
+    spec = (folder / "sweep.json").read_text()
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "mine"))
+    for text in (spec, spec.replace('"seal"', '"other"')):
+        (folder / "sweep.json").write_text(text)
+        code, _, err = cli("sweep", "--resume", str(folder))
+        assert code == 2 and not ran.exists() and (("touch" in err and "--trust" in err) or text != spec)
+    (folder / "sweep.json").write_text(spec)
+    cli("sweep", "--resume", str(folder), "--trust")
+    assert ran.exists()

@@ -15,7 +15,7 @@ import pytest
 from firsthand import Agent, Task, catalog
 from firsthand.commands.rollback import Config, main
 from firsthand.declaration import Declaration, Undo
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.experiment.settings import RunSettings
 from firsthand.loop.approval import Approval
 from firsthand.loop.journal import MemoryJournal
@@ -290,6 +290,15 @@ def test_the_command_says_what_it_could_not_take_back(stored_attempt, capsys):
     (folder / "new/a.txt").write_text("mine")
     assert main(Config((run, trace.id), json=True)) == 3
     assert json.loads(capsys.readouterr().out)[0]["outcome"] == "kept" and (folder / "new/a.txt").read_text() == "mine"
+
+
+def test_a_log_that_is_a_link_is_not_written(tmp_path):
+    victim = tmp_path / "notes.txt"
+    victim.write_text("mine")
+    (tmp_path / "rollback-1.jsonl").symlink_to(victim)
+    with pytest.raises(StoreError, match="is a link"):
+        RollbackLog(tmp_path / "rollback-1.jsonl")
+    assert victim.read_text() == "mine"
 
 
 _KILLED = """

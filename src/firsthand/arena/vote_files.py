@@ -29,7 +29,7 @@ STYLES = ("length", "headers", "lists", "bold")
 QUESTIONS = ("question_id", "instruction_idx", "question", "prompt")
 _IDS = ("id", *QUESTIONS)
 _HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
-_LIST = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s", re.MULTILINE)
+_LIST = re.compile(r"^[^\S\n]*(?:[-*+]|\d+[.)])\s", re.MULTILINE)
 _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 
 

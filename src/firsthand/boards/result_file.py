@@ -20,6 +20,7 @@ from firsthand.errors import DataError, StoreError
 
 RESULT_FILE = ".results"
 VERSION = 1
+MAX_ROW_BYTES = 256 << 20
 _SCHEMA = """
 CREATE TABLE results (body TEXT NOT NULL);
 CREATE TABLE item_columns (id INTEGER PRIMARY KEY, key TEXT NOT NULL, tasks TEXT NOT NULL, clusters TEXT NOT NULL,
@@ -58,11 +59,15 @@ def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:
     """The results of a file that `write_result_file` made; DataError if it is another, or damaged."""
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
+            made = set(connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version != VERSION:
                 raise DataError(
                     f"{path} has version {version} of the file of results, and {VERSION} is read: import again"
                 )
+            if made != {(statement.strip(),) for statement in _SCHEMA.split(";") if statement.strip()}:
+                raise DataError(f"{path} has tables or views that firsthand did not make: import the results again")
             for (body,) in connection.execute("SELECT body FROM results"):
                 yield BoardResult(**json.loads(body))
             rows: dict[int, list[tuple[str, bytes]]] = {}
@@ -80,5 +85,5 @@ def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:
                 yield ItemScores(
                     ColumnKey(*json.loads(key)), models, tuple(names), scores, tuple(json.loads(clusters)), told
                 )
-    except (sqlite3.Error, ValueError, TypeError) as error:
+    except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is no file of results, or is damaged: {error}") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from firsthand.benchmark import Benchmark
 from firsthand.config import build
 from firsthand.errors import ConfigError
+from firsthand.experiment.foreign_settings import expect_own, named_by
 from firsthand.experiment.forked_agents import CHANGES, base_settings, find_benchmark, forked_agent, forked_settings
 from firsthand.experiment.settings import RunSettings, settings_from_json
 from firsthand.loop.protection import shareable
@@ -69,6 +70,8 @@ class Config:
     """Money that it may cost."""
     resume: str | None = field(default=None, metadata={"bare": "last"})
     """Finish a fork that was interrupted, repeating nothing: its run's id, or nothing for the last run."""
+    trust: bool = False
+    """Load what the settings of a run from elsewhere name, files of Python among it; look at them first."""
     watch: bool = False
     """Show the attempt as a tree while it runs."""
     json: bool = False
@@ -78,7 +81,7 @@ class Config:
         if self.watch and self.json:
             raise ConfigError("watch and json do not go together: one is for people, the other for programs")
         if self.resume is not None:
-            others = [each.name for each in fields(self) if each.name not in ("resume", "watch", "json")]
+            others = [each.name for each in fields(self) if each.name not in ("resume", "trust", "watch", "json")]
             if any(getattr(self, name) not in (None, ()) for name in others):
                 raise ConfigError("resume finishes a fork as it was begun: leave the other settings out")
             return
@@ -107,6 +110,7 @@ def main(config: Config) -> int:
     if config.resume is not None:
         run = store.open_run(config.resume, data_home())
         origin, settings = origin_of(run), settings_from_json(run.config["settings"])
+        expect_own(run, named_by(settings), trust=config.trust)
         with store.open_run(origin.run, data_home()) as parents:
             parent = parents.trace(origin.trace)
     else:
@@ -118,6 +122,9 @@ def main(config: Config) -> int:
                 base_settings(parents), parent, pattern=config.pattern, model=config.model, say=config.say,
                 changes={name: getattr(config, name) for name in CHANGES},
             )  # fmt: skip
+            given = {"pattern": config.pattern, "model": config.model, "tool": config.tools}
+            foreign = {kind: texts for kind, texts in named_by(settings).items() if given.get(kind) is None}
+            expect_own(parents, foreign, trust=config.trust)
         run = None
     if config.watch and parent.protected is not None:
         raise ConfigError(f"watch would print what must not be printed ({parent.protected}): leave it out")

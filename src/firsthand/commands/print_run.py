@@ -138,6 +138,8 @@ def write_report(
     )
     path = run.path / "report.html"
     try:
+        if path.is_symlink():
+            path.unlink()  # what is written to it would be somebody's file: a run's folder may come from anyone
         path.write_text(html, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"the report {path} cannot be written: {error.strerror}; the run is kept") from None

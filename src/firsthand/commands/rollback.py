@@ -31,6 +31,8 @@ class Config:
     """The number of a message, as `firsthand show` prints it: calls made from it and later are taken back; none: all."""
     tools: tuple[str, ...] | None = None
     """The tools, where the run's own settings do not name them: files:notes:write=true."""
+    trust: bool = False
+    """Load what the settings of a run from elsewhere name, files of Python among it; look at them first."""
     dry_run: bool = False
     """Print what would be taken back, and change nothing."""
     json: bool = False
@@ -57,7 +59,7 @@ def main(config: Config) -> int:
             raise ConfigError(
                 f"no call of {trace.id} can be taken back from there: it needs --guard undoable and tools that can undo"
             )
-        log = RollbackLog(run.path / f"rollback-{trace.id}.jsonl")
+        log = RollbackLog(run.path / f"rollback-{trace.id.replace('/', '-')}.jsonl")
         if config.dry_run:
             shown = [
                 [each.step, each.tool, each.arguments.get("path", ""), log.states.get(each.effect, "")]
@@ -84,9 +86,13 @@ def _print(lines: list[str]) -> None:
 
 def _tools(run: Run, config: Config) -> dict[str, Tool]:
     """The tools by name, those of the run unless others are given."""
+    from firsthand.experiment.foreign_settings import expect_own
     from firsthand.experiment.named_agents import open_tools
     from firsthand.experiment.settings import stored_settings
     from firsthand.tool import Tool
 
-    texts = config.tools if config.tools is not None else stored_settings(run).tools
+    texts = config.tools
+    if texts is None:
+        texts = stored_settings(run).tools
+        expect_own(run, {"tool": texts}, trust=config.trust)
     return {tool.name: tool for tool in open_tools(texts) if isinstance(tool, Tool)}

@@ -11,6 +11,7 @@ from firsthand.commands.print_run import Results, print_json, print_results
 from firsthand.errors import ConfigError, TooManyFailures
 from firsthand.experiment.equal_budget import Fitted
 from firsthand.experiment.experiment import Experiment, other_setting
+from firsthand.experiment.foreign_settings import expect_own, named_by
 from firsthand.experiment.settings import RunSettings, stored_settings
 from firsthand.message import Json
 from firsthand.runs import store
@@ -57,6 +58,8 @@ class Config(RunSettings):
     """Send each attempt to an OpenTelemetry collector; setting $OTEL_EXPORTER_OTLP_ENDPOINT is enough."""
     resume: str | None = field(default=None, metadata={"bare": "last"})
     """Finish an interrupted run, repeating nothing: a run's id, or nothing for the last one."""
+    trust: bool = False
+    """With --resume or --replay: load what a run from elsewhere names, files of Python among it; look at it first."""
     retry_errors: bool = False
     """With --resume: attempt again what ended with an error."""
     fail_fast: int | None = None
@@ -68,6 +71,8 @@ class Config(RunSettings):
         super().__post_init__()
         if self.retry_errors and self.resume is None:
             raise ConfigError("retry_errors goes with resume: name the run, as in --resume last --retry-errors")
+        if self.trust and not (self.resume or self.replay):
+            raise ConfigError("trust is for runs from elsewhere: it goes with --resume or --replay")
         if self.fail_fast is not None and self.fail_fast < 0:
             raise ConfigError(f"fail_fast is {self.fail_fast}: give the number of failures, or 0 for no such end")
         if self.watch and self.json:
@@ -128,6 +133,7 @@ def open_or_configure(config: Config) -> tuple[Run | None, RunSettings]:
         run = store.open_run(config.resume, data_home())
         run.expect_idle()
         saved = stored_settings(run)
+        expect_own(run, named_by(saved), trust=config.trust)
         concurrency = asked.pop("concurrency", saved.concurrency)
         on, workers = asked.pop("on", None), asked.pop("workers", None)
         for name, value in asked.items():
@@ -137,7 +143,10 @@ def open_or_configure(config: Config) -> tuple[Run | None, RunSettings]:
     if config.replay:
         with store.open_run(config.replay, data_home()) as source:
             saved = replace(stored_settings(source), on=None, workers=None)
-            return None, replace(saved, **asked | {"replay": str(source.path)})
+            asked_for = replace(saved, **asked | {"replay": str(source.path)})
+            kept = {kind: texts for kind, texts in named_by(asked_for).items() if texts == named_by(saved)[kind]}
+            expect_own(source, kept, trust=config.trust)
+            return None, asked_for
     return None, config.settings()
 
 

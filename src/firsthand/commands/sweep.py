@@ -55,6 +55,8 @@ class Config:
     """Folder of the sweep; by default a new one below `<data home>/sweeps`."""
     resume: Path | None = None
     """Run what is left of the sweep in this folder."""
+    trust: bool = False
+    """With --resume: run the command of a sweep that was made elsewhere; look at its sweep.json first."""
     show: Path | None = None
     """Show the sweep in this folder, and run nothing."""
     json: bool = False
@@ -80,7 +82,12 @@ def main(config: Config) -> int:
     if not config.json:
         console().print(f"sweep     {folder}", soft_wrap=True, markup=False)
     try:
-        trials = run_sweep(folder, jobs=config.jobs, on_change=lambda trial: None if config.json else tell(trial))
+        trials = run_sweep(
+            folder,
+            jobs=config.jobs,
+            on_change=lambda trial: None if config.json else tell(trial),
+            trust=config.trust,
+        )
     except KeyboardInterrupt:
         print(
             f"\nfirsthand: interrupted: `firsthand sweep --resume {shlex.quote(str(folder))}` runs what is left",

@@ -74,13 +74,14 @@ class NatsClient:
         if once is not None:
             named = await self._get("names", f"w.{_code(once)}")
             if named is not None:
-                return _entry(int(json.loads(named.value)["sequence"]), named.value)[0]
+                kept = _entry(int(json.loads(named.value)["sequence"]), named.value)
+                if kept is not None:
+                    return kept[0]
         while True:
-            there, revision, known = None, None, await self.history(key)
+            revision, known = await self._versions(key)
             if done := next((entry for entry, name in known if once is not None and name == once), None):
                 return done
-            if known:
-                there, revision = known[-1][0], known[-1][0].sequence
+            there = known[-1][0] if known else None
             version = 0 if there is None else there.version
             if expected is not None and expected != version:
                 raise conflict(key, expected, there)
@@ -93,7 +94,7 @@ class NatsClient:
                 "once": once,
             }
             try:
-                place = await board.update(_code(key), _packed(made), last=revision or 0)
+                place = await board.update(_code(key), _packed(made), last=revision)
             except KeyWrongLastSequenceError:
                 continue  # somebody else was faster: look again
             if once is not None:
@@ -103,24 +104,30 @@ class NatsClient:
     async def read(self, key: str) -> BoardEntry | None:
         """The key as it is."""
         found = await self._get("board", _code(key))
-        return None if found is None else _entry(found.revision, found.value)[0]
+        entry = None if found is None else _entry(found.revision, found.value)
+        return None if entry is None else entry[0]
 
     async def history(self, key: str) -> list[tuple[BoardEntry, str | None]]:
         """The versions of a key, each with the name of its write."""
+        return (await self._versions(key))[1]
+
+    async def _versions(self, key: str) -> tuple[int, list[tuple[BoardEntry, str | None]]]:
+        """The last revision of a key, whoever wrote it (0: none), and the versions that are entries."""
         from nats.js.errors import NoKeysError
 
         try:
             found = await self._buckets["board"].history(_code(key))
         except NoKeysError:
-            return []
-        return [_entry(each.revision, each.value) for each in found]
+            return 0, []
+        made = [entry for each in found if (entry := _entry(each.revision, each.value)) is not None]
+        return max((each.revision for each in found), default=0), made
 
     async def entries(self, prefix: str) -> list[BoardEntry]:
         """The latest entry of each key that begins so, by key."""
         latest: dict[str, BoardEntry] = {}
         for offset, _, data in await self._read_stream(f"KV_{self.name}_board", ">", 0, None):
-            entry = _entry(offset, data)[0]
-            latest[entry.key] = entry
+            if (made := _entry(offset, data)) is not None:
+                latest[made[0].key] = made[0]
         return [latest[key] for key in sorted(latest) if key.startswith(prefix)]
 
     async def publish(self, topic: str, payloads: list[str], sender: str, once: str | None) -> list[int]:
@@ -287,9 +294,9 @@ class NatsClient:
         for _, subject, data in await self._read_stream(f"KV_{self.name}_groups", ">", 0, None):
             latest.pop(subject, None)
             if data:
-                latest[subject] = data.decode()
-        found = [json.loads(each) for each in latest.values()]
-        return {each["group"]: each["pattern"] for each in found}
+                latest[subject] = data.decode("utf-8", "replace")
+        found = [_read(each.encode(), group=str, pattern=str) for each in latest.values()]
+        return {each["group"]: each["pattern"] for each in found if each is not None}
 
     async def _consumer(self, group: str) -> Any:
         from nats.js.errors import NotFoundError
@@ -302,7 +309,7 @@ class NatsClient:
     async def changes(self, after: int, limit: int) -> list[BoardEntry]:
         """The writes after a place in the sequence, in order."""
         found = await self._read_stream(f"KV_{self.name}_board", ">", after, limit)
-        return [_entry(offset, data)[0] for offset, _, data in found]
+        return [made[0] for offset, _, data in found if (made := _entry(offset, data)) is not None]
 
     async def replay(self, pattern: str, after: int, limit: int) -> list[BusMessage]:
         """The messages of a pattern behind an offset, in order."""
@@ -352,8 +359,10 @@ class NatsClient:
         return f"{self.name}.messages.{topic}"
 
     def _message(self, offset: int, subject: str, data: bytes) -> BusMessage:
-        found = json.loads(data)
         topic = subject.removeprefix(f"{self.name}.messages.")
+        found = _read(data, payload=str, sender=str, at=float)
+        if found is None:  # another program sent it: its bytes are the payload
+            return BusMessage(offset, topic, data.decode("utf-8", "replace"), "", 0.0)
         return BusMessage(offset, topic, found["payload"], found["sender"], found["at"])
 
 
@@ -371,7 +380,20 @@ def _packed(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
 
 
-def _entry(sequence: int, data: bytes) -> tuple[BoardEntry, str | None]:
-    found = json.loads(data)
+def _read(data: bytes | None, **kinds: type) -> dict[str, Any] | None:
+    """A record with fields of these kinds; None if the bytes are something else."""
+    try:
+        found = json.loads(data or b"")
+    except (ValueError, RecursionError):
+        return None
+    is_ours = isinstance(found, dict) and all(type(found.get(name)) is kind for name, kind in kinds.items())
+    return found if is_ours else None
+
+
+def _entry(sequence: int, data: bytes | None) -> tuple[BoardEntry, str | None] | None:
+    """An entry and the name of its write; None if another program wrote it."""
+    found = _read(data, key=str, value=str, version=int, writer=str, at=float)
+    if found is None:
+        return None
     entry = BoardEntry(found["key"], found["value"], found["version"], found["writer"], found["at"], sequence)
-    return entry, found["once"]
+    return entry, found.get("once")

@@ -173,6 +173,11 @@ class NatsMessaging:
         except self._failures as error:
             told = one_line(str(error)) or type(error).__name__
             raise StoreError(f"the NATS server at {self._address} failed: {told}") from None
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"the NATS server at {self._address} holds a record that firsthand did not write "
+                f"({one_line(str(error))[:80]}): give another name"
+            ) from None
 
     def _stop(self) -> None:
         asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()

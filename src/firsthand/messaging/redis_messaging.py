@@ -60,7 +60,11 @@ class RedisMessaging:
         self._address = url.rsplit("@", 1)[-1]  # without a password
         try:
             self._client: Any = redis.Redis.from_url(
-                url, decode_responses=True, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+                url,
+                decode_responses=True,
+                encoding_errors="replace",
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
             )
         except ValueError as error:
             raise ConfigError(f"{self._address!r} is no address of a Redis server: {one_line(str(error))}") from None
@@ -215,9 +219,11 @@ def _entry(row: Sequence[Any] | None) -> BoardEntry | None:
         return None
     found = _fields(row[1:])
     sequence = int(row[0].split("-")[0])
-    return BoardEntry(
-        found["key"], found["value"], int(found["version"]), found["writer"], float(found["at"]), sequence
-    )
+    try:
+        version, at = int(found["version"]), float(found["at"])
+        return BoardEntry(found["key"], found["value"], version, found["writer"], at, sequence)
+    except (KeyError, ValueError):  # another program wrote it
+        return None
 
 
 def _entries(rows: Sequence[Sequence[Any]]) -> list[BoardEntry]:
@@ -225,5 +231,11 @@ def _entries(rows: Sequence[Sequence[Any]]) -> list[BoardEntry]:
 
 
 def _message(offset: str, flat: Sequence[str]) -> BusMessage:
+    """A message; of what another program wrote, the fields that it has."""
     found = _fields(flat)
-    return BusMessage(int(offset.split("-")[0]), found["topic"], found["payload"], found["sender"], float(found["at"]))
+    try:
+        at = float(found["at"])
+    except (KeyError, ValueError):
+        at = 0.0
+    topic, payload, sender = (found.get(name, "") for name in ("topic", "payload", "sender"))
+    return BusMessage(int(offset.split("-")[0]), topic, payload, sender, at)

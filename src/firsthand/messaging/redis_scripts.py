@@ -97,6 +97,7 @@ local function topic_of(fields)
   for i = 1, #fields, 2 do
     if fields[i] == 'topic' then return fields[i + 1] end
   end
+  return ''
 end
 local function message(offset)
   return redis.call('XRANGE', P .. 'messages', offset .. '-0', offset .. '-0')[1]
@@ -213,10 +214,15 @@ end
 table.sort(given, function(a, b) return tonumber(a[1]) < tonumber(b[1]) end)
 local rows = {}
 for _, each in ipairs(given) do
-  redis.call('ZADD', P .. 'leases:' .. group, string.format('%.6f', now + lease), each[1])
-  redis.call('HSET', P .. 'counts:' .. group, each[1], each[2])
   local found = message(each[1])
-  table.insert(rows, {found[1], tostring(each[2]), found[2]})
+  if found then
+    redis.call('ZADD', P .. 'leases:' .. group, string.format('%.6f', now + lease), each[1])
+    redis.call('HSET', P .. 'counts:' .. group, each[1], each[2])
+    table.insert(rows, {found[1], tostring(each[2]), found[2]})
+  else
+    redis.call('ZREM', P .. 'leases:' .. group, each[1])
+    redis.call('HDEL', P .. 'counts:' .. group, each[1])
+  end
 end
 return rows
 """
@@ -253,7 +259,7 @@ local group, rows = ARGV[1], {}
 for _, offset in ipairs(redis.call('ZRANGE', P .. 'dead:' .. group, 0, -1)) do
   local count, reason = string.match(redis.call('HGET', P .. 'reasons:' .. group, offset), '^(%d+) (.*)$')
   local found = message(offset)
-  table.insert(rows, {found[1], count, reason, found[2]})
+  if found then table.insert(rows, {found[1], count, reason, found[2]}) end
 end
 return rows
 """

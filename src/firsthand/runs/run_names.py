@@ -45,7 +45,7 @@ def find_run(ref: str, home: Path) -> Path:
         return max((home / "runs" / each for each in ids), key=lambda path: (path.name[:15], _made(path)))
     if ref in ids:
         return home / "runs" / ref
-    if os.sep in ref or ref in (".", "..") or (Path(ref) / DATABASE).exists():
+    if os.sep in ref or ref in (".", "..") or _holds_run(Path(ref)):
         return _at_path(Path(ref).expanduser())
     matching = [each for each in ids if ref and (each.startswith(ref) or each.endswith(f"-{ref}"))]
     if len(matching) == 1:
@@ -57,11 +57,18 @@ def find_run(ref: str, home: Path) -> Path:
 
 def _at_path(path: Path) -> Path:
     folder = path.parent if path.name == DATABASE else path
-    if not (folder / DATABASE).exists():
+    if not _holds_run(folder):
         raise UnknownName(
             f"{str(folder)!r} is not the folder of a run: it has no {DATABASE}. `firsthand runs` shows all"
         )
     return folder.resolve()
+
+
+def _holds_run(folder: Path) -> bool:
+    try:
+        return (folder / DATABASE).exists()
+    except (OSError, ValueError):  # a name that is too long for a path, or has a NUL
+        return False
 
 
 def _made(path: Path) -> int:

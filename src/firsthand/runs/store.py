@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -45,6 +46,7 @@ def create(
     """
     about = {
         "config": config,
+        "config_seal": _seal_of_config(config),
         "command": list(sys.argv if command is None else command),
         "firsthand": __version__,
         "commit": source_commit(),
@@ -88,6 +90,14 @@ def create(
         raise
     run.touch()
     return run
+
+
+def _seal_of_config(config: Json) -> str:
+    """The seal over the config as it will be read; empty for one that cannot be stored."""
+    try:
+        return seal_of(canonical(json.loads(json.dumps(config, default=str))))
+    except (TypeError, ValueError, RecursionError):
+        return ""
 
 
 def _not_made(folder: Path, error: OSError | sqlite3.Error) -> StoreError:

@@ -116,6 +116,7 @@ def _trackio(file: Path) -> Iterator[TrackedRun]:
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("PRAGMA trusted_schema = OFF")
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT)
             tables = {name: sql for name, sql in connection.execute("SELECT name, type FROM sqlite_master")}
             if tables.get("metrics") != "table":
                 return
@@ -123,7 +124,9 @@ def _trackio(file: Path) -> Iterator[TrackedRun]:
             if not {"timestamp", "run_name", "step", "metrics"} <= columns:
                 return
             key = "run_id" if "run_id" in columns else "run_name"
-            configs = dict(connection.execute(f"SELECT {key}, config FROM configs")) if "configs" in tables else {}
+            kept = {row[1] for row in connection.execute("PRAGMA table_info(configs)")}  # what is computed is not in it
+            has_configs = tables.get("configs") == "table" and {key, "config"} <= kept
+            configs = dict(connection.execute(f"SELECT {key}, config FROM configs")) if has_configs else {}
             for run, name in connection.execute(
                 f"SELECT {key}, max(run_name) FROM metrics GROUP BY 1 ORDER BY min(id)"
             ).fetchall():

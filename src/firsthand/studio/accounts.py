@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,6 +31,8 @@ GUESSES = 5
 GUESS_S = 900.0
 GUESSES_OF_ADDRESS = 30
 """Wrong passwords from one address in GUESS_S."""
+HASHED_AT_ONCE = 2
+"""Passwords that are compared at a time: each takes 32 MiB and a tenth of a second of a core."""
 CHANGES_A_MINUTE = 240
 """Changing requests of one account in a minute."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -56,6 +59,7 @@ class Accounts:
         self.store = store
         self.clock = clock
         self._lock = threading.Lock()
+        self._hashing = threading.Semaphore(HASHED_AT_ONCE)
         self._sessions: dict[bytes, tuple[str, str, float]] = {}
         """Digest of a session -> account, the hash of its password then, and when the session ends."""
         self._wrong: dict[str, list[float]] = {}
@@ -97,16 +101,19 @@ class Accounts:
 
     def sign_in(self, name: str, password: str, address: str) -> str | None:
         """A new session; None if name or password is wrong, or too many were. Both take as long."""
-        if self._is_limited(f"account {name}", GUESSES) or self._is_limited(f"address {address}", GUESSES_OF_ADDRESS):
+        guess = self._guess(name, address)
+        if guess is None:
             return None
         item = self.store.get(ACCOUNT, name) if _NAME.fullmatch(name) else None
         known = item.body["hash"] if item is not None else _NOBODY
-        is_right = matches(password[: MAX_PASSWORD + 1], known) and item is not None
+        with self._hashing:
+            is_right = matches(password[: MAX_PASSWORD + 1], known) and item is not None
         if not is_right:
-            with self._lock:
-                for key in (f"account {name[:64]}", f"address {address}"):
-                    self._wrong.setdefault(key, []).append(self.clock())
             return None
+        with self._lock:  # it was no wrong guess after all
+            for key in (f"account {name[:64]}", f"address {address}"):
+                with suppress(ValueError):
+                    self._wrong.get(key, []).remove(guess)
         session = secrets.token_urlsafe(32)
         with self._lock:
             now = self.clock()
@@ -152,15 +159,21 @@ class Accounts:
         """Adds to the audit log."""
         self.store.log("audit", {"who": who[:64], "what": what, **detail})
 
-    def _is_limited(self, key: str, most: int) -> bool:
+    def _guess(self, name: str, address: str) -> float | None:
+        """Counts a guess as wrong before it is looked at, so that many at once are not more; None beyond the limits."""
         now = self.clock()
         with self._lock:
-            recent = [each for each in self._wrong.get(key, ()) if now - each < GUESS_S]
-            if recent:
-                self._wrong[key] = recent
-            else:
-                self._wrong.pop(key, None)
-        return len(recent) >= most
+            self._wrong = {
+                key: recent
+                for key, times in self._wrong.items()
+                if (recent := [each for each in times if now - each < GUESS_S])
+            }
+            limits = {f"account {name[:64]}": GUESSES, f"address {address}": GUESSES_OF_ADDRESS}
+            if any(len(self._wrong.get(key, ())) >= most for key, most in limits.items()):
+                return None
+            for key in limits:
+                self._wrong.setdefault(key, []).append(now)
+        return now
 
 
 def hashed(password: str) -> str:

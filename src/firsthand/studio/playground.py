@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -227,6 +227,7 @@ def forked(trial: PlaygroundTrial, agent: Agent, parents: Run, parent: Trace) ->
     Of a run of `firsthand run` the agent has the pattern, tools and guards of the parent, and its benchmark's scorers; of
     any other run the model answers the conversation, and nothing is scored.
     """
+    from firsthand.experiment.foreign_settings import expect_installed
     from firsthand.experiment.forked_agents import base_settings, find_benchmark, forked_agent, forked_settings
 
     sampling = _sampling(trial, agent.sampling)
@@ -249,33 +250,6 @@ def forked(trial: PlaygroundTrial, agent: Agent, parents: Run, parent: Trace) ->
     rules = {name: rule for name, rule in made.approval.rules.items() if rule != "allow"}
     approval = Approval({"external": "ask", **rules}, ask=_nobody)
     return replace(made, name=name, approval=approval), find_benchmark(changed, parent)
-
-
-def expect_installed(named: Mapping[str, Sequence[str]]) -> None:
-    """ConfigError if a run names a file, a server or another model to be loaded, which the browser must not cause."""
-    from firsthand import catalog
-    from firsthand.system.option_spec import Spec, parse_spec
-
-    def is_plain(spec: Spec, known: Collection[str]) -> bool:
-        values = all(not set(value) & set("/\\:.") or _is_number(value) for value in spec.options.values())
-        return spec.name.partition("@")[0] in known and values and all(is_plain(each, known) for each in spec.parts)
-
-    for kind, texts in named.items():
-        known = catalog.names(kind).keys() - {"mcp"}  # type: ignore[arg-type]
-        for text in texts:
-            if not is_plain(parse_spec(text), known):
-                raise ConfigError(
-                    f"the run names the {kind} {text[:60]!r}, which may load a file, a server or a model: continue it in "
-                    "the terminal with `firsthand fork`"
-                )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 async def _nobody(tool: Tool, arguments: Json) -> Decision:

@@ -91,7 +91,8 @@ def tried_in(name: str, infos: Iterable[RunInfo]) -> list[TriedIn]:
     """The runs that a prompt was tried in, by version, the newest first within one."""
     found = []
     for info in infos:
-        if info.config.get("prompt") == name:
+        version = info.config.get("prompt_version")
+        if info.config.get("prompt") == name and isinstance(version, int):
             means = [each.mean for each in info.scores if each.mean is not None]
-            found.append(TriedIn(info, int(info.config["prompt_version"]), sum(means) / len(means) if means else None))
+            found.append(TriedIn(info, version, sum(means) / len(means) if means else None))
     return sorted(found, key=lambda each: -each.version)

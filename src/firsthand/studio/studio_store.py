@@ -83,7 +83,8 @@ class SqliteStore:
     def items(self, kind: str) -> list[StoredItem]:
         """All documents of a kind, by key; none if the file is not there yet."""
         rows = self._read("SELECT key, body, version, at FROM items WHERE kind = ? ORDER BY key", (kind,))
-        return [StoredItem(key, json.loads(body), version, at) for key, body, version, at in rows]
+        with self._sentences():
+            return [StoredItem(key, json.loads(body), version, at) for key, body, version, at in rows]
 
     def get(self, kind: str, key: str) -> StoredItem | None:
         """One document; None if there is none."""
@@ -171,7 +172,7 @@ class SqliteStore:
     def _sentences(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, json.JSONDecodeError, RecursionError) as error:
             raise StoreError(f"{self.path} cannot be used: {error}") from error
         except OSError as error:
             raise StoreError(f"{self.path} cannot be made: {error.strerror or error}") from error

@@ -23,12 +23,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from firsthand.errors import ConfigError, StoreError, UnknownName
+from firsthand.message import Json, canonical
 from firsthand.runs import store
 from firsthand.runs.track import FOLDER_VARIABLE, Track
+from firsthand.system.home_seal import is_ours, seal_of
 from firsthand.system.lock import claimed
 from firsthand.train.sweep_space import survivors
 
-SPEC = "sweep.json"
+SPEC, SEAL = "sweep.json", "seal"
 _POLL_S = 0.05
 _STOP_S = 5.0
 """Seconds that a stopped trial has to end itself."""
@@ -77,7 +79,8 @@ def save_spec(sweep: Sweep, folder: Path) -> None:
         if (folder / SPEC).exists():
             raise ConfigError(f"{folder} holds a sweep already: go on with --resume {folder}, or give another --out")
         part = folder / f"{SPEC}.part"
-        part.write_text(json.dumps(asdict(sweep), indent=2) + "\n", encoding="utf-8")
+        body = asdict(sweep)
+        part.write_text(json.dumps(body | {SEAL: seal_of(_sealed_text(body))}, indent=2) + "\n", encoding="utf-8")
         part.replace(folder / SPEC)
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror or error}): give another --out") from None
@@ -87,6 +90,7 @@ def load_spec(folder: Path) -> Sweep:
     """The sweep in a folder. ConfigError if there is none."""
     try:
         body = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+        body.pop(SEAL, None)
         body |= {"command": tuple(body["command"]), "trials": tuple(body["trials"]), "rungs": tuple(body["rungs"])}
         return Sweep(**body)
     except OSError as error:
@@ -97,12 +101,20 @@ def load_spec(folder: Path) -> Sweep:
         raise ConfigError(f"{folder} holds no sweep ({type(error).__name__}): give the folder of one") from None
 
 
-def run_sweep(folder: Path, *, jobs: int = 1, on_change: Callable[[Trial], None] = lambda trial: None) -> list[Trial]:
+def run_sweep(
+    folder: Path, *, jobs: int = 1, on_change: Callable[[Trial], None] = lambda trial: None, trust: bool = False
+) -> list[Trial]:
     """Run what is left of the sweep in a folder; returns all its trials, rung by rung.
 
-    ConfigError, which names the holder, if another process runs it. Ctrl-C ends the trials' processes too.
+    ConfigError, which names the holder, if another process runs it, or for a sweep from elsewhere without `trust`. Ctrl-C
+    ends the trials' processes too.
     """
     sweep = load_spec(folder)
+    if not trust and not _is_own(folder):
+        raise ConfigError(
+            f"{folder} was made elsewhere, and its trials run {shlex.join(sweep.command)[:200]!r}: look at it, then add "
+            "--trust"
+        )
     busy = "wait until it ends, or end it first"
     with claimed(folder / "lock", lambda by: ConfigError(f"{folder} is being run by {by}: {busy}")):
         chosen, all_trials = list(range(len(sweep.trials))), []
@@ -114,6 +126,17 @@ def run_sweep(folder: Path, *, jobs: int = 1, on_change: Callable[[Trial], None]
                 count = max(1, len(trials) // sweep.eta)
                 chosen = sorted(trials[at].number for at in survivors(values, count, minimise=sweep.minimise))
         return all_trials
+
+
+def _sealed_text(body: Json) -> str:
+    return canonical(json.loads(json.dumps(body)))
+
+
+def _is_own(folder: Path) -> bool:
+    """True if the spec carries the seal of this data home: a folder may come from anyone, and its command is run."""
+    body = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+    seal = body.pop(SEAL, None)
+    return is_ours(_sealed_text(body), seal)
 
 
 def trials_of(folder: Path) -> list[Trial]:

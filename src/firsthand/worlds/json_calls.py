@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from firsthand.worlds.world import InvalidAction, WorldCall
@@ -12,14 +11,14 @@ from firsthand.worlds.world import InvalidAction, WorldCall
 EXAMPLE = '{"name": ..., "arguments": {...}}'
 KINDS: Mapping[str, type] = {"str": str, "int": int, "list": list}
 """The beginning of an annotation -> the type that JSON must have there."""
-_FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
 
 
 def unfenced(action: str) -> str:
     """The text of an action without a code fence around it."""
     text = action.strip()
-    found = _FENCE.match(text)
-    return found[1] if found else text
+    if len(text) < 6 or not (text.startswith("```") and text.endswith("```")):
+        return text
+    return text[3:-3].removeprefix("json").strip()
 
 
 def read_call(text: str, moves: Sequence[Callable[..., Awaitable[str]]]) -> WorldCall:

@@ -83,8 +83,10 @@ class RollbackLog:
     def __init__(self, path: Path):
         self.path = path
         self.states: dict[str, str] = {}
+        if path.is_symlink():  # the folder of a run may come from anyone, and the log is written to
+            raise StoreError(f"{path} is a link: remove it")
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
                     self.states[entry["call"]] = entry["state"]

@@ -30,7 +30,7 @@ QUERY_S = 5.0
 GRAMMAR = (
     "Action: Operation and then one statement between ```sql and ```, or Action: Answer and then Final Answer: [...]"
 )
-_SQL = re.compile(r"```sql\s*\n(.*?)\n?\s*```", re.DOTALL | re.IGNORECASE)
+_SQL = re.compile(r"```sql(?>\s*\n)(.*?)```", re.DOTALL | re.IGNORECASE)
 _FINAL = re.compile(r"Final Answer:(.*)", re.IGNORECASE | re.DOTALL)
 
 

@@ -10,6 +10,7 @@ import re
 _TOKEN = re.compile(
     r"""
     (?P<string>'(?:[^'\\]|\\.|'')*')          # MySQL: a backslash escapes
+    | (?P<unclosed>'(?:[^'\\]|\\.|'')*+\\?\Z)     # to the end, so that nothing is read again from the next one on
     | (?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`)
     | (?P<comment>--[^\n]*|\#[^\n]*|/\*.*?\*/)
     | (?P<digits>(?<![\w.])\d+[A-Za-z_]\w*)

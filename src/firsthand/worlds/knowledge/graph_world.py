@@ -21,8 +21,8 @@ FUNCTIONS = ("get_relations", "get_neighbors", "intersection", "get_attributes",
 MAX_SHOWN = 300
 """Relations or attributes that an observation lists."""
 MAX_MEMBERS = 1_000_000
-_CALL = re.compile(r"\s*(\w+)\s*\(\s*([^()]*?)\s*\)\s*")
-_FINAL = re.compile(r"\s*final[_ ]answer\s*[:(]\s*(#?\d+)\s*\)?\s*", re.IGNORECASE)
+_CALL = re.compile(r"(\w+)\s*\(([^()]*)\)")
+_FINAL = re.compile(r"final[_ ]answer\s*[:(]\s*(#?\d+)\s*\)?", re.IGNORECASE)
 _ENTITY = re.compile(r"[mg]\.\w+|f\.\w+")
 
 
@@ -79,9 +79,9 @@ class GraphWorld:
 
     def read(self, action: str) -> WorldCall:
         """The function that a text action calls."""
-        if found := _FINAL.fullmatch(action):
+        if found := _FINAL.fullmatch(action.strip()):
             return WorldCall("final_answer", {"variable": found[1]})
-        call = _CALL.fullmatch(action)
+        call = _CALL.fullmatch(action.strip())
         names = {
             "get_neighbors": ("variable", "relation"),
             "intersection": ("first", "second"),
@@ -97,7 +97,7 @@ class GraphWorld:
         given = [each.strip() for each in call[2].split(",")]
         if len(given) != len(wanted) or not all(given):
             raise InvalidAction(
-                f"{call[1]} takes {len(wanted)} arguments, {' and '.join(wanted)}: {call[2][:60]!r} came"
+                f"{call[1]} takes {len(wanted)} arguments, {' and '.join(wanted)}: {call[2].strip()[:60]!r} came"
             )
         return WorldCall(call[1], dict(zip(wanted, given, strict=True)))
 

@@ -29,7 +29,7 @@ HIDDEN = ("type.", "common.", "kg.", "http")
 """Relations with these beginnings are of the database, not of the world, and are not shown."""
 MAX_LINE = 1 << 20
 BATCH = 400
-_TRIPLE = re.compile(r"(\S+)\s+(\S+)\s+(.+?)\s*\.?\s*")
+_TRIPLE = re.compile(r"(\S++)\s++(\S++)\s++(.+)")
 _LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"(?:@([\w-]+)|\^\^(\S+))?')
 _NUMERIC = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _DATE = re.compile(r"[+-]?\d{4}(?:-\d\d(?:-\d\d(?:T.*)?)?)?")
@@ -168,7 +168,8 @@ def _triple(line: str) -> Triple | None:
     found = _TRIPLE.fullmatch(line)
     if not found:
         return None
-    subject, relation, target = found.groups()
+    subject, relation, rest = found.groups()
+    target = rest.removesuffix(".").rstrip() or rest
     if literal := _LITERAL.fullmatch(target):
         return Triple(_short(subject), _short(relation), literal[1].replace('\\"', '"').replace("\\\\", "\\"), True)
     if re.search(r"\s", target) or target.startswith('"'):

@@ -46,7 +46,7 @@ cd "$(cat {_SESSION}.cwd 2>/dev/null || echo {HOME})" 2>/dev/null
 trap __save EXIT
 eval "$1"
 """
-_CODE = re.compile(r"```(?:bash|sh)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_CODE = re.compile(r"```(?:bash|sh)?[ \t]*\n(.*?)```", re.DOTALL)
 _ENDS = {
     "timeout": f"[it did not end within {LIMITS.wall_s:g} s and was stopped]",
     "memory": "[it used too much memory or made too many files, and was stopped]",
@@ -136,7 +136,7 @@ class ShellWorld:
         if kind.startswith("bash"):
             if not (blocks := _CODE.findall(action)):
                 raise InvalidAction(f"the action has no ```bash block: write {GRAMMAR}")
-            return WorldCall("bash", {"code": "\n\n".join(blocks)})
+            return WorldCall("bash", {"code": "\n\n".join(each.rstrip(" \t").removesuffix("\n") for each in blocks)})
         if kind.startswith("finish"):
             return WorldCall("finish", {})
         if kind.startswith("answer") and "(" in action and action.rfind(")") > action.find("("):

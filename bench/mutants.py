@@ -1,0 +1,341 @@
+"""Picks lines at random, makes each wrong in one way, runs the tests that reach it, and prints which changes live.
+
+    pip install coverage
+    python bench/mutants.py --room boards --room arena --lines 20 --seed 1
+    python bench/mutants.py --room boards --lines 20 --seed 1 --map /tmp/reached.json   # keeps what the tests reach
+    python bench/mutants.py --room boards --only boards/aggregates.py:41                 # one line again
+
+`bench/planted.py` tries a list that people wrote; this draws one. A line is drawn from all lines of a room that compute
+something, and one of its possible changes is made: a comparison, a boundary, a sign, a condition, a default, a number, a
+choice between `min` and `max`, `any` and `all`. Texts of errors, types, decorators and assertions are left alone. Coverage
+measures once which test files reach a line, over the files that name the room; they run with -x in a copy of the checkout,
+the quick ones first, for up to --budget-s of tests. A line that no test reaches lives. The exit status is 1 if one lives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "firsthand"
+MAP = "FIRSTHAND_MUTANTS_MAP"
+
+
+class Change(NamedTuple):
+    """One wrong change: the bytes from `begin` to `end` of a file become `new`."""
+
+    file: str
+    line: int
+    begin: int
+    end: int
+    old: str
+    new: str
+
+
+def main() -> int:
+    """Draw and try changes; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--room", action="append", required=True, help="a folder below src/firsthand; repeatable")
+    parser.add_argument("--lines", type=int, default=20, help="lines drawn from each room")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="changes tried at a time, each in a copy of its own")
+    parser.add_argument("--budget-s", type=float, default=60.0, help="at most so much of tests for each change")
+    parser.add_argument("--map", type=Path, help="a file that keeps, between two calls, which tests reach which lines")
+    parser.add_argument("--only", action="append", default=[], help="FILE:LINE, instead of drawn lines; repeatable")
+    args = parser.parse_args()
+    FORKS.set_forkserver_preload(["pytest", "hypothesis", "numpy", "scipy.stats", "torch", "httpx", "pydantic", "rich"])
+    reached: dict[str, Any] = json.loads(args.map.read_text()) if args.map and args.map.is_file() else {}
+    drawn: list[Change] = []
+    for room in args.room:
+        if room not in reached:
+            reached[room] = reach_of(room)
+            if args.map:
+                args.map.write_text(json.dumps(reached))
+        by_line = lines_of(room)
+        chance = random.Random(f"{args.seed} {room}")
+        names = sorted(by_line)
+        wanted = [each for each in names if f"{each[0]}:{each[1]}" in args.only] if args.only else None
+        for place in wanted or chance.sample(names, min(args.lines, len(names))):
+            drawn += by_line[place] if wanted else [chance.choice(by_line[place])]
+    copies: Queue[Path] = Queue()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(args.jobs) as pool:
+        for number in range(args.jobs):
+            copy = Path(folder) / str(number)
+            shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", ".venv", "site"))
+            copies.put(copy)
+
+        def tried(change: Change) -> str:
+            copy = copies.get()
+            try:
+                return fate_of(change, reached[change.file.split("/")[0]], copy, args.budget_s)
+            finally:
+                copies.put(copy)
+
+        fates: dict[str, Counter[str]] = defaultdict(Counter)
+        for change, fate in zip(drawn, pool.map(tried, drawn), strict=True):
+            fates[change.file.split("/")[0]][fate] += 1
+            told = f"{change.file}:{change.line}: {shown(change.old)}  ->  {shown(change.new)}"
+            print(f"{fate:<11} {told}", flush=True)
+    print()
+    for room, counts in fates.items():
+        print(f"{room:<14} {counts['caught']} of {counts.total()} caught, {counts['not reached']} not reached")
+    return int(any(counts["caught"] < counts.total() for counts in fates.values()))
+
+
+def shown(text: str) -> str:
+    """A text on one line, cut."""
+    line = " ".join(text.split())
+    return line if len(line) <= 70 else f"{line[:67]}..."
+
+
+def lines_of(room: str) -> dict[tuple[str, int], list[Change]]:
+    """The possible changes of each line of a room."""
+    found: dict[tuple[str, int], list[Change]] = defaultdict(list)
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        for change in changes_of(source, str(path.relative_to(PACKAGE))):
+            found[change.file, change.line].append(change)
+    return dict(found)
+
+
+def changes_of(source: str, file: str) -> Iterator[Change]:
+    """Every change that this file knows, in the order of the source."""
+    starts = [0]
+    for line in source.encode().splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    for node in computing(ast.parse(source)):
+        begin = starts[node.lineno - 1] + node.col_offset
+        end = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
+        old = source.encode()[begin:end].decode()
+        for new in wrong(node):
+            yield Change(file, node.lineno, begin, end, old, new)
+
+
+def computing(tree: ast.AST) -> Iterator[ast.expr]:
+    """Expressions outside of annotations, decorators, assertions, errors' texts and f-strings."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for default in (*node.args.defaults, *(each for each in node.args.kw_defaults if each)):
+                yield from (each for each in [default] if isinstance(each, ast.Constant))
+            for statement in node.body:
+                yield from computing(ast.Module([statement], []))
+            continue
+        if isinstance(node, ast.ClassDef):
+            yield from computing(ast.Module(node.body, []))
+            continue
+        if isinstance(node, ast.AnnAssign):
+            if node.value is not None:
+                yield from computing(ast.Module([ast.Expr(node.value)], []))
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.keyword) and node.arg in ("strict", "help", "encoding", "default", "metadata"):
+            continue
+        if isinstance(node, ast.expr):
+            yield node
+        yield from computing(node)
+
+
+COMPARED = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+COMPUTED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult}
+CALLED = {"min": "max", "max": "min", "any": "all", "all": "any"}
+
+
+def wrong(node: ast.expr) -> list[str]:
+    """Other texts for an expression, each wrong in one way."""
+    match node:
+        case ast.Compare(left, [operator], [right]) if type(operator) in COMPARED:
+            return [f"({ast.unparse(ast.Compare(left, [COMPARED[type(operator)]()], [right]))})"]
+        case ast.Compare(left, [first, *others], right) if type(first) in COMPARED:
+            return [f"({ast.unparse(ast.Compare(left, [COMPARED[type(first)](), *others], right))})"]
+        case ast.BoolOp(operator, values):
+            other: ast.boolop = ast.Or() if isinstance(operator, ast.And) else ast.And()
+            dropped = [values[:place] + values[place + 1 :] for place in range(len(values))]
+            fewer = [ast.unparse(ast.BoolOp(operator, each) if len(each) > 1 else each[0]) for each in dropped]
+            return [f"({ast.unparse(ast.BoolOp(other, values))})", *(f"({each})" for each in fewer)]
+        case ast.UnaryOp(ast.Not() | ast.USub(), operand):
+            return [f"({ast.unparse(operand)})"]
+        case ast.BinOp(left, operator, right) if type(operator) in COMPUTED and not is_text(left, right):
+            return [f"({ast.unparse(ast.BinOp(left, COMPUTED[type(operator)](), right))})"]
+        case ast.Constant(bool() as value):
+            return [str(not value)]
+        case ast.Constant(int() as value):
+            return [f"{value + 1}", *([f"{value - 1}"] if value > 0 else [])]
+        case ast.Constant(float() as value):
+            return [repr(value * 2 if value else 0.5)]
+        case ast.Call(ast.Name(name), arguments, keywords) if name in CALLED:
+            return [ast.unparse(ast.Call(ast.Name(CALLED[name]), arguments, keywords))]
+        case ast.IfExp(test, body, other_body):
+            return [f"({ast.unparse(body)})", f"({ast.unparse(other_body)})"] if test else []
+    return []
+
+
+def is_text(*operands: ast.expr) -> bool:
+    """True if an operand is plainly a text or a list: minus would be an error and no bug."""
+    return any(
+        isinstance(each, ast.JoinedStr | ast.List | ast.ListComp | ast.Tuple)
+        or (isinstance(each, ast.Constant) and isinstance(each.value, str | bytes))
+        for each in operands
+    )
+
+
+def fate_of(change: Change, reached: dict[str, Any], copy: Path, budget_s: float) -> str:
+    """What becomes of a change: caught, lives, or not reached."""
+    lines: dict[str, list[str]] = reached["lines"].get(change.file, {})
+    tests = lines.get(str(change.line)) or sorted({each for some in lines.values() for each in some})
+    seconds: dict[str, float] = reached["seconds"]
+    chosen, spent = [], 0.0
+    for test in sorted(set(tests), key=lambda each: seconds.get(each, 0.0)):
+        if chosen and spent + seconds.get(test, 0.0) > budget_s:
+            break
+        chosen.append(test)
+        spent += seconds.get(test, 0.0)
+    if not chosen:
+        return "not reached"
+    file = copy / "src" / "firsthand" / change.file
+    before = file.read_bytes()
+    file.write_bytes(before[: change.begin] + change.new.encode() + before[change.end :])
+    try:
+        return "lives" if passes(copy, chosen, 60 + 5 * spent) else "caught"
+    finally:
+        file.write_bytes(before)
+
+
+def passes(checkout: Path, tests: list[str], timeout_s: float) -> bool:
+    """True if the tests pass in a checkout within the time."""
+    child = FORKS.Process(target=run_tests, args=(checkout, tests))
+    child.start()
+    child.join(timeout_s)
+    if child.exitcode is None:
+        os.killpg(child.pid or 0, signal.SIGKILL)
+        child.join()
+    return child.exitcode == 0
+
+
+FORKS = multiprocessing.get_context("forkserver")
+"""Children begin with what takes long to import; nothing of firsthand is among it."""
+
+
+def run_tests(checkout: Path, tests: list[str]) -> None:
+    """Run tests in this process, which was forked for it, and end it with their status."""
+    os.setpgid(0, 0)
+    with Path(os.devnull).open("w+") as nowhere:
+        for number in range(3):
+            os.dup2(nowhere.fileno(), number)
+    os.chdir(checkout)
+    os.environ.update(environment_of(checkout))
+    sys.dont_write_bytecode = True
+    sys.path[:0] = [str(checkout / "src"), str(checkout / "bench")]
+    sys.exit(int(pytest.main(["-x", "-q", "-n0", "-p", "no:cacheprovider", *tests])))
+
+
+def environment_of(checkout: Path) -> dict[str, str]:
+    """The environment in which a checkout's tests import that checkout."""
+    path = {"PYTHONPATH": f"{checkout / 'src'}:{checkout / 'bench'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"FIRSTHAND_DATA": str(ROOT.parent / "shared" / "data"), **os.environ, **path}
+
+
+def reach_of(room: str) -> dict[str, Any]:
+    """Which test files reach which lines of a room, and how long each of them takes."""
+    named = re.compile(rf"firsthand\.{room}\b|firsthand import .*\b{room}\b|[\"']{room}[\"' ]")
+    files = sorted(
+        path for path in (ROOT / "tests").glob("test_*.py") if named.search(path.read_text(encoding="utf-8"))
+    )
+    with tempfile.NamedTemporaryFile(suffix=".json") as kept:
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n0",
+            "-p",
+            "mutants",
+            "-p",
+            "no:cacheprovider",
+            *map(str, files),
+        ]
+        environment = {**environment_of(ROOT), MAP: f"{kept.name}:{room}"}
+        subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        )
+        found: dict[str, Any] = json.loads(Path(kept.name).read_text() or "{}")
+    if not found:
+        sys.exit(f"the tests that name {room} could not be measured: is coverage installed?")
+    return found
+
+
+class ReachPlugin:
+    """Measures, inside of pytest, which lines of a room each test file reaches."""
+
+    def __init__(self, kept: str, room: str) -> None:
+        from coverage import Coverage
+
+        self.kept, self.room = Path(kept), room
+        self.coverage = Coverage(data_file=None, include=[f"{PACKAGE / room}/*"], messages=False)
+        self.coverage.start()
+        self.seconds: Counter[str] = Counter()
+        self.failed: set[str] = set()
+
+    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
+        """A test of a file begins."""
+        self.coverage.switch_context(nodeid.split("::")[0])
+        self.began = time.perf_counter()
+
+    def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
+        """A test of a file has ended."""
+        self.seconds[nodeid.split("::")[0]] += time.perf_counter() - self.began
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """A file with a test that fails as it is says nothing about changes."""
+        if report.failed:
+            self.failed.add(report.nodeid.split("::")[0])
+
+    def pytest_sessionfinish(self) -> None:
+        """Write what was found."""
+        self.coverage.stop()
+        data = self.coverage.get_data()
+        lines: dict[str, dict[int, list[str]]] = {}
+        for file in data.measured_files():
+            by_line = data.contexts_by_lineno(file)
+            lines[str(Path(file).relative_to(PACKAGE))] = {
+                line: sorted({each for each in tests if each and each not in self.failed})
+                for line, tests in by_line.items()
+            }
+        told = {"lines": lines, "seconds": dict(self.seconds), "failed": sorted(self.failed)}
+        self.kept.write_text(json.dumps(told))
+
+
+def pytest_configure(config: Any) -> None:
+    """Called where pytest loads this file as a plugin."""
+    if MAP in os.environ:
+        kept, room = os.environ[MAP].rsplit(":", 1)
+        config.pluginmanager.register(ReachPlugin(kept, room), "reach")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

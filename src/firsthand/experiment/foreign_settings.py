@@ -1,0 +1,82 @@
+"""Checks the settings of a run before anything that they name is loaded: a run's folder may come from anyone.
+
+A run that was made under this data home carries the home's seal over its settings, and may name files. Of any other, only
+what is installed is made again, until somebody has looked at it and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from firsthand import catalog
+from firsthand.errors import ConfigError
+from firsthand.message import canonical
+from firsthand.runs.run_folder import Run
+from firsthand.system.home_seal import is_ours
+from firsthand.system.option_spec import Spec, parse_spec
+
+KINDS = ("benchmark", "pattern", "tool", "guard", "memory")
+
+
+def is_own(run: Run) -> bool:
+    """True if the run's settings carry the seal of this data home."""
+    return is_ours(canonical(run.config), run.about.get("config_seal"))
+
+
+def expect_own(run: Run, named: Mapping[str, Sequence[str] | str | None], *, trust: bool) -> None:
+    """ConfigError if a run from elsewhere names a file, a folder, a server or a model's address, and is not trusted.
+
+    `named` maps a kind (model, or one of KINDS) to the texts that will be loaded.
+    """
+    if trust or is_own(run):
+        return
+    for kind, given in named.items():
+        texts = (given,) if isinstance(given, str) else given or ()
+        wrong = next((text for text in texts if not _is_installed(kind, text)), None)
+        if wrong is not None:
+            raise ConfigError(
+                f"{run.id} was made elsewhere and names the {kind} {wrong[:80]!r}, which may run code or reach files and "
+                "servers: look at it, then add --trust"
+            )
+
+
+def named_by(settings: Any) -> dict[str, Sequence[str] | str | None]:
+    """What run settings name, by kind."""
+    return {
+        "benchmark": settings.benchmarks, "model": settings.model, "pattern": settings.pattern, "tool": settings.tools,
+        "guard": settings.guard, "memory": settings.memory,
+    }  # fmt: skip
+
+
+def expect_installed(named: Mapping[str, Sequence[str]]) -> None:
+    """ConfigError if a run names a file, a server or another model to be loaded, which the browser must not cause."""
+    for kind, texts in named.items():
+        for text in texts:
+            if not _is_installed(kind, text):
+                raise ConfigError(
+                    f"the run names the {kind} {text[:60]!r}, which may load a file, a server or a model: continue it in "
+                    "the terminal with `firsthand fork`"
+                )
+
+
+def _is_installed(kind: str, text: str) -> bool:
+    """True for a name that is known here, with options that are no paths and no addresses."""
+    if kind == "model":
+        return not set(text) & set("/\\@~") and not Path(text).exists()
+    known = catalog.names(kind).keys() - {"mcp"}  # type: ignore[arg-type]
+    return _is_plain(parse_spec(text), known)
+
+
+def _is_plain(spec: Spec, known: Collection[str]) -> bool:
+    values = all(not set(value) & set("/\\:.") or _is_number(value) for value in spec.options.values())
+    return spec.name.partition("@")[0] in known and values and all(_is_plain(each, known) for each in spec.parts)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
