@@ -7,11 +7,13 @@ answer is there the turn is attempted again: its journal holds all it had done, 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextvars import ContextVar
 
 from firsthand.errors import AnswerPending
-from firsthand.loop.approval import Decision, question
+from firsthand.loop.approval import Decision, form_question, question
 from firsthand.loop.calling import caller
+from firsthand.loop.form import FormField
 from firsthand.loop.listener import Began, Step
 from firsthand.message import Json
 from firsthand.serve.agents.session_store import AskedApproval, SessionStore, SessionTurn
@@ -46,8 +48,20 @@ class ParkedApproval:
 
     async def __call__(self, tool: Tool, arguments: Json) -> Decision:
         """The answer to this question. AnswerPending, when nothing else runs, where there is none yet."""
+        asked = await self._answered(tool, arguments, question(tool, arguments))
+        return Decision(asked.state == "allowed", asked.answered_by, asked.reason or _reason(asked))
+
+    async def fill(self, tool: Tool, message: str, fields: Sequence[FormField]) -> Json | None:
+        """The answers to the fields of a form; None if they were refused. AnswerPending as above."""
+        asked = await self._answered(tool, {"message": message}, form_question(tool, message, fields), fields)
+        return asked.content if asked.state == "allowed" else None
+
+    async def _answered(
+        self, tool: Tool, arguments: Json, asking: str, form: Sequence[FormField] | None = None
+    ) -> AskedApproval:
+        """The question with its answer."""
         call = self._subject(tool)
-        asked = self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, question(tool, arguments))
+        asked = self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, asking, form)
         if asked.state == "pending":
             self.waiting[call] = asked
             self._moved.set()
@@ -56,7 +70,7 @@ class ParkedApproval:
             if asked.state == "pending":
                 raise AnswerPending(PARKED, f"{tool.name} waits for an answer to {asked.id}")
             del self.waiting[call]
-        return Decision(asked.state == "allowed", asked.answered_by, asked.reason or _reason(asked))
+        return asked
 
     def _subject(self, tool: Tool) -> str:
         """The effect of the running call; for a question that comes up during it, with the question's own name and number.
