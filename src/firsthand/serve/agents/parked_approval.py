@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextvars import ContextVar
 
 from firsthand.errors import AnswerPending
 from firsthand.loop.approval import Decision, form_question, question
-from firsthand.loop.calling import caller
 from firsthand.loop.form import FormField
-from firsthand.loop.listener import Began, Step
+from firsthand.loop.listener import Step
 from firsthand.message import Json
+from firsthand.serve.agents.question_subjects import QuestionSubjects
 from firsthand.serve.agents.session_store import AskedApproval, SessionStore, SessionTurn
 from firsthand.serve.agents.session_trace import HeardSteps
 from firsthand.tool import Tool
@@ -26,8 +25,6 @@ _STILL_S = 0.02
 """Seconds in which a branch that was started together with the question may begin."""
 _YES = frozenset(("yes", "y", "approve", "approved", "allow", "allowed", "ok", "true"))
 _NO = frozenset(("no", "n", "deny", "denied", "reject", "rejected", "refuse", "false"))
-_calling: ContextVar[tuple[str, str]] = ContextVar("firsthand_calling", default=("", ""))
-"""The effect of the tool call that the running code makes, and the name of its tool."""
 
 
 class ParkedApproval:
@@ -37,13 +34,12 @@ class ParkedApproval:
         self._store, self._turn, self._heard = store, turn, heard
         self.waiting: dict[str, AskedApproval] = {}
         """The questions without an answer, by what they are about."""
-        self._asked: dict[tuple[str, str], int] = {}
+        self._subjects = QuestionSubjects()
         self._moved = asyncio.Event()
 
     def hear(self, step: Step) -> None:
         """Follow the attempt's steps."""
-        if isinstance(step, Began) and step.kind == "tool":
-            _calling.set((step.id, str(step.detail.get("name", ""))))
+        self._subjects.hear(step)
         self._moved.set()
 
     async def __call__(self, tool: Tool, arguments: Json) -> Decision:
@@ -60,7 +56,7 @@ class ParkedApproval:
         self, tool: Tool, arguments: Json, asking: str, form: Sequence[FormField] | None = None
     ) -> AskedApproval:
         """The question with its answer."""
-        call = self._subject(tool)
+        call = self._subjects.of(tool)
         asked = self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, asking, form)
         if asked.state == "pending":
             self.waiting[call] = asked
@@ -71,19 +67,6 @@ class ParkedApproval:
                 raise AnswerPending(PARKED, f"{tool.name} waits for an answer to {asked.id}")
             del self.waiting[call]
         return asked
-
-    def _subject(self, tool: Tool) -> str:
-        """The effect of the running call; for a question that comes up during it, with the question's own name and number.
-
-        So leave to make a call is no leave to do what its server asks for while it runs.
-        """
-        effect, running = _calling.get()
-        if not effect and (position := caller()) is not None:  # a connection of the tool asks, in a task of its own
-            effect = position.effect
-        if tool.name == running:
-            return effect
-        number = self._asked[effect, tool.name] = self._asked.get((effect, tool.name), 0) + 1
-        return f"{effect} {tool.name} {number}"
 
     async def _stand_still(self) -> None:
         """Wait until every effect under way waits for an answer too, and none begins for a moment: none is cut off."""

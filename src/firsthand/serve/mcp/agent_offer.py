@@ -27,6 +27,7 @@ from firsthand.rollout import Place, rollout
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE
+from firsthand.serve.agents.question_subjects import QuestionSubjects
 from firsthand.serve.mcp.exchange import Exchange, current_exchange, exchanging
 from firsthand.serve.mcp.mcp_server import Offer
 from firsthand.serve.mcp.served_tool import ServedTool, failed, text_result
@@ -130,8 +131,9 @@ def agent_tool(agent: Agent, name: str, record: CallRecord) -> ServedTool:
 
 async def _attempt(agent: Agent, task: Task, exchange: Exchange, record: CallRecord) -> types.CallToolResult:
     """The answer of one attempt, whose Trace is kept."""
-    steps = ProgressOfSteps(exchange)
-    asking = replace(agent, approval=replace(agent.approval, ask=AskClient(exchange)))
+    subjects = QuestionSubjects()
+    steps = ProgressOfSteps(exchange, subjects)
+    asking = replace(agent, approval=replace(agent.approval, ask=AskClient(exchange, subjects)))
     journal = record.journal(Place(agent, SETTING, task).id) if exchange.task else None
     telling = asyncio.create_task(steps.tell())
     try:
@@ -154,13 +156,14 @@ class ProgressOfSteps:
 
     streams = False
 
-    def __init__(self, exchange: Exchange):
-        self._exchange = exchange
+    def __init__(self, exchange: Exchange, subjects: QuestionSubjects):
+        self._exchange, self._subjects = exchange, subjects
         self._said: asyncio.Queue[str] = asyncio.Queue()
         self._count = 0
 
     def __call__(self, step: Step) -> None:
         """Note a step that begins."""
+        self._subjects.hear(step)
         if isinstance(step, Began):
             self._said.put_nowait(f"calls {step.detail.get('name', '')}" if step.kind == "tool" else "asks the model")
 
@@ -192,16 +195,15 @@ def is_approved(answer: types.ElicitResult) -> bool:
 class AskClient:
     """Asks the client's user to approve a call or to fill in a form; a client without elicitation leaves both undone."""
 
-    def __init__(self, exchange: Exchange):
-        self._exchange = exchange
-        self._count = 0
+    def __init__(self, exchange: Exchange, subjects: QuestionSubjects):
+        self._exchange, self._subjects = exchange, subjects
 
     async def __call__(self, tool: Tool, arguments: Json) -> Decision:
         """The user's decision."""
         if not self._exchange.can("elicitation"):
             return Decision(False, "nobody", f"{tool.name} needs approval, and the client cannot ask its user")
         try:
-            answer = await self._asked(approval_request(tool.name, question(tool, arguments)))
+            answer = await self._asked(tool, approval_request(tool.name, question(tool, arguments)))
         except MCPError as error:
             return Decision(False, "client", f"the client did not answer: {error.message}")
         allowed = is_approved(answer)
@@ -212,12 +214,13 @@ class AskClient:
         if not self._exchange.can("elicitation"):
             return None
         try:
-            answer = await self._asked(approval_request(tool.name, form_question(tool, message, fields), fields))
+            request = approval_request(tool.name, form_question(tool, message, fields), fields)
+            answer = await self._asked(tool, request)
         except MCPError:
             return None
         return checked_answers(fields, answer.content or {}) if answer.action == "accept" else None
 
-    async def _asked(self, request: types.ElicitRequest) -> types.ElicitResult:
-        self._count += 1
-        answer: types.ElicitResult = await self._exchange.ask(f"approval-{self._count}", request)
+    async def _asked(self, tool: Tool, request: types.ElicitRequest) -> types.ElicitResult:
+        """The answer under a key that names the call, so that a task that goes on takes it for no other one."""
+        answer: types.ElicitResult = await self._exchange.ask(f"approval {self._subjects.of(tool)}", request)
         return answer
