@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,8 +16,14 @@ from typing import Any
 import httpx
 import pytest
 
+pytest.importorskip("mcp")
+
+import mcp_types as types
+from mcp import Client as McpClient
+
 from firsthand.commands.agent_server import with_port
 from firsthand.serve.http.listen_address import ListenAddress
+from mcp_task_client import KnowsTasks, begun, raw, state_of
 from served import until
 from served_agent import Desk, clerk, serving_agent
 
@@ -202,22 +209,50 @@ def test_tasks_survive_sigkill_and_approvals_are_given_from_another_process(tmp_
     with command(tmp_path, home) as (url, server):
         waiting = rpc(url, "SendMessage", message("wait now"))["task"]["id"]
         parked = rpc(url, "SendMessage", message("pay now"))["task"]["id"]
+        newer, older = mcp_tasks(url, "auto", begin), mcp_tasks(url, "legacy", begin_older)
         until(lambda: rpc(url, "GetTask", {"id": parked})["status"]["state"] == "TASK_STATE_INPUT_REQUIRED")
         until((tmp_path / "began").exists)
         server.send_signal(signal.SIGKILL)
         server.wait()
     shown = _sessions(tmp_path, home, "--json")
-    (asked,) = json.loads(shown)["approvals"]
-    assert asked["tool"] == "pay" and not (tmp_path / "paid").exists()
-    assert "pay is approved" in _sessions(tmp_path, home, "--approve", asked["id"])
+    waits = json.loads(shown)["approvals"]
+    assert [asked["tool"] for asked in waits] == ["pay"] * 3 and not (tmp_path / "paid").exists()
+    for asked in waits:
+        assert "pay is approved" in _sessions(tmp_path, home, "--approve", asked["id"])
     (tmp_path / "go").write_text("")
     with command(tmp_path, home) as (url, server):
         for id in (waiting, parked):
             until(lambda id=id: rpc(url, "GetTask", {"id": id})["status"]["state"] == "TASK_STATE_COMPLETED")
-        assert (tmp_path / "paid").read_text() == "5\n"
+        until(lambda: mcp_tasks(url, "auto", lambda client: state_of(client, newer)).status == "completed")
+        result = mcp_tasks(url, "legacy", lambda client: raw(client, "tasks/result", taskId=older))
+        assert result["content"][0]["text"] == "done"
+        assert (tmp_path / "paid").read_text() == "5\n" * 3
         server.send_signal(signal.SIGKILL)
     found = json.loads(_sessions(tmp_path, home, "--json"))
-    assert [turn["state"] for session in found["sessions"] for turn in session["turns"]] == ["completed"] * 2
+    assert [turn["state"] for session in found["sessions"] for turn in session["turns"]] == ["completed"] * 4
+
+
+def mcp_tasks(url: str, mode: Any, use: Any) -> Any:
+    """What `use` makes of an MCP client of the agent that knows tasks."""
+
+    async def main() -> Any:
+        knows: Any = {"extensions": [KnowsTasks()]} if mode == "auto" else {}
+        async with McpClient(f"{url}/mcp", mode=mode, elicitation_callback=later, cache=None, **knows) as client:
+            return await use(client)
+
+    async def later(context: Any, params: Any) -> types.ElicitResult:
+        return types.ElicitResult(action="cancel")
+
+    return asyncio.run(main())
+
+
+async def begin(client: Any) -> str:
+    return await begun(client, question="pay now")
+
+
+async def begin_older(client: Any) -> str:
+    asked = await raw(client, "tools/call", name="ask", arguments={"question": "pay now"}, task={})
+    return str(asked["task"]["taskId"])
 
 
 def _sessions(folder: Path, home: Path, *words: str) -> str:

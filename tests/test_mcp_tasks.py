@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 
 import mcp_types as types
 from mcp import Client, MCPError
-from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 
 from firsthand.agent import Agent
 from firsthand.message import ToolCall, assistant
@@ -27,19 +26,12 @@ from firsthand.serve.mcp.benchmark_offer import offer_benchmarks
 from firsthand.serve.mcp.exchange import Exchange
 from firsthand.serve.mcp.mcp_server import McpServer, Offer
 from firsthand.serve.mcp.older_tasks import RELATED
-from firsthand.serve.mcp.served_tool import AsTask, ServedTool, text_result
+from firsthand.serve.mcp.served_tool import AsTask, ServedTool
 from firsthand.serve.mcp.task_file import TaskFile
 from firsthand.system.home import data_home
 from firsthand.tool import tool_from_function
-from firsthand.tools.mcp.remote_tasks import (
-    TASKS,
-    CreatedTask,
-    TaskParams,
-    TaskRequest,
-    TaskState,
-    UpdateParams,
-    UpdateRequest,
-)
+from firsthand.tools.mcp.remote_tasks import TaskParams, TaskRequest, TaskState
+from mcp_task_client import KnowsTasks, answer, begun, raw, state_of
 
 ASK = types.ElicitRequest(
     params=types.ElicitRequestFormParams(
@@ -100,46 +92,11 @@ async def wait_for(fact: Callable[[], Any]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def raw(client: Any, method: str, **params: Any) -> dict[str, Any]:
-    """The reply to a request as it stands on the wire: the SDK's client of 2025-11-25 knows no tasks."""
-    found: dict[str, Any] = await client.session._dispatcher.send_raw_request(method, params, {})
-    return found
-
-
-async def state_of(client: Any, id: str) -> TaskState:
-    found: TaskState = await client.session.send_request(
-        TaskRequest(method="tasks/get", params=TaskParams(taskId=id)), TaskState
-    )
-    return found
-
-
-async def answer(client: Any, id: str, **answers: Any) -> None:
-    update = UpdateRequest(params=UpdateParams(taskId=id, inputResponses=answers))
-    await client.session.send_request(update, types.EmptyResult)
-
-
-class KnowsTasks(ClientExtension):
-    """Declares the extension, and follows no task."""
-
-    identifier = TASKS
-
-    def claims(self) -> Sequence[ResultClaim[Any]]:
-        return (ResultClaim(result_type="task", model=CreatedTask, resolve=self._stop),)
-
-    async def _stop(self, created: CreatedTask, context: ClaimContext) -> types.CallToolResult:
-        return text_result(created.task_id)
-
-
 async def moon(context: Any, params: Any) -> types.ElicitResult:
     return types.ElicitResult.model_validate(MOON)
 
 
 NEW: dict[str, Any] = {"extensions": [KnowsTasks()], "elicitation_callback": moon}
-
-
-async def begun(client: Any, name: str = "ask", **arguments: Any) -> str:
-    """The id of the task that a call became."""
-    return str((await client.call_tool(name, arguments)).content[0].text)
 
 
 # -- after a stop --
