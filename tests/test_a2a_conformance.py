@@ -62,7 +62,8 @@ import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/
 import { CallToolResultSchema, ElicitRequestSchema } from '@modelcontextprotocol/sdk/types.js';
 const client = new Client({ name: 'outside', version: '1' }, { capabilities: { elicitation: {} } });
 let asked = 0;
-client.setRequestHandler(ElicitRequestSchema, async () => { asked++; return { action: 'accept', content: { approve: true } }; });
+const yes = { action: 'accept', content: { approve: true } };
+client.setRequestHandler(ElicitRequestSchema, async () => { asked++; return yes; });
 await client.connect(new StreamableHTTPClientTransport(new URL(process.argv[2] + '/mcp')));
 await client.listTools();
 const tasks = client.experimental.tasks, seen = [];
