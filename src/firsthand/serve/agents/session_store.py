@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -340,4 +340,5 @@ def _approval(id: str, turn: str, call: str, tool: str, effect: str, arguments: 
     *told, form, content = rest
     fields = None if form is None else fields_from_json(json.loads(form))
     filled = None if content is None else json.loads(content)
-    return AskedApproval(id, turn, call, tool, effect, json.loads(arguments), *told, fields, filled)
+    asked = AskedApproval(id, turn, call, tool, effect, json.loads(arguments), *told)
+    return replace(asked, form=fields, content=filled)
