@@ -141,7 +141,7 @@ def test_an_mcp_clients_user_fills_in_a_form(running: RunningAgent, mode: str) -
         return types.ElicitResult(action="accept", content={"seat": "aisle", "bags": 2})
 
     async def work() -> Any:
-        async with Client(f"{running.url}/mcp", mode=mode, elicitation_callback=fill) as client:  # type: ignore[arg-type]
+        async with Client(f"{running.url}/mcp", mode=mode, elicitation_callback=fill) as client:
             return await client.call_tool("ask", {"question": "book"})
 
     result = asyncio.run(work())
