@@ -244,6 +244,23 @@ def test_a_group_that_never_reads_holds_publishers_of_its_topics_back_and_no_oth
         shared.fetch("lazy")
 
 
+def test_messages_of_other_topics_do_not_count_as_a_groups_lag(shared: Shared) -> None:
+    shared.subscribe("lazy", "slow.>")
+    shared.publish("fast.a", ["x"] * 60)
+    assert len(shared.publish("slow.a", ["y"] * 50)) == 50
+    with pytest.raises(BusFull, match="the group 'lazy' is 50 behind"):
+        shared.publish("slow.a", ["y"])
+
+
+def test_messages_that_were_fetched_and_not_acknowledged_count_as_lag(tmp_path: Path) -> None:
+    with SqliteMessaging(tmp_path / "held.db", max_lag=5) as bus:
+        bus.subscribe("lazy", "t")
+        bus.publish("t", ["x"] * 5)
+        assert len(bus.fetch("lazy")) == 5
+        with pytest.raises(BusFull, match="is 5 behind"):
+            bus.publish("t", ["y"])
+
+
 def test_a_group_begins_now_at_the_beginning_or_behind_an_offset_and_can_be_moved(shared: Shared) -> None:
     shared.publish("t", list("abcde"))
     for name, after in (("now", None), ("all", 0), ("late", 3)):

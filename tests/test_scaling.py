@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from firsthand.errors import ConfigError, DataError
-from firsthand.nn.architecture import Architecture, Rope
+from firsthand.nn.architecture import Architecture, ExpertSettings, Rope
 from firsthand.nn.decoder import Decoder
 from firsthand.train.scaling.bootstrap_fit import bootstrap_chinchilla, bootstrap_kaplan
 from firsthand.train.scaling.compute_frontier import envelope_frontier, isoflop_frontier
@@ -220,6 +220,26 @@ def test_flops_are_those_of_the_products_of_a_forward_pass() -> None:
     assert counter.get_total_flops() == forward_flops_per_token(wide, length) * length
     assert training_flops(wide, 1000, length) == 3000 * forward_flops_per_token(wide, length)
     assert simple_training_flops(1e6, 2e7) == 1.2e14
+
+
+@pytest.mark.parametrize("shared", [0, 16])
+def test_a_mixture_of_experts_counts_a_tokens_own_experts(shared: int) -> None:
+    experts = ExpertSettings(
+        8, 2, 24, (False, True), shared_width=shared, has_shared_gate=shared > 0, has_correction=True
+    )
+    mixed = replace(SMALL, experts=experts)
+    attention, head = 32 * (32 + 16 + 16 + 32), 100 * 32
+    routed = 8 * 32 + 2 * 3 * 24 * 32 + (3 * 16 * 32 + 32 if shared else 0)
+    assert matrix_parameters(mixed) == head + 2 * attention + 3 * 64 * 32 + routed
+    matrices = {name: p.numel() for name, p in Decoder(mixed).named_parameters() if p.dim() > 1}
+    idle = sum(size * 6 // 8 for name, size in matrices.items() if ".experts." in name)
+    assert idle > 0 and matrix_parameters(mixed) == sum(matrices.values()) - idle
+    assert forward_flops_per_token(mixed, 64) == 2 * matrix_parameters(mixed) + 4 * 32 * (64 + 16)
+
+
+def test_a_plain_mlp_has_two_matrices() -> None:
+    plain = replace(SMALL, is_gated=False)
+    assert matrix_parameters(SMALL) - matrix_parameters(plain) == 2 * 64 * 32  # of each of two layers
 
 
 def test_causal_counts_are_what_each_token_sees() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +23,9 @@ from firsthand.providers.scripted import Scripted
 from firsthand.serve.admission.active_request import request_of
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Keys, read_keys
+from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.mounted_app import MountedApp
+from firsthand.serve.http.server import Server
 from served import Running, ServerParts, server_app, serving, until
 
 ALICE, BOB = "alice-secret-0123456789", "bob-secret-0123456789ab"
@@ -310,3 +313,27 @@ def test_the_names_of_0_6_still_work_and_warn() -> None:
     assert asyncio.run(answer()).json()["model"] == "demo" and app.admission.settings.max_requests == 7
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         importlib.import_module("firsthand.serve.http.app").Nothing  # noqa: B018
+
+
+def test_the_address_is_announced_once_it_takes_connections() -> None:
+    answers: list[int] = []
+
+    def announced(url: str) -> None:
+        server.stop()
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+            answers.append(connection.getpeername()[1])
+
+    @asynccontextmanager
+    async def slow() -> AsyncIterator[None]:
+        while app.models.state != "ready":
+            await asyncio.sleep(0)
+        for _ in range(100):  # the models are there long before this app is
+            await asyncio.sleep(0)
+        yield
+
+    async def nothing(scope: Any, receive: Any, send: Any) -> None: ...
+
+    app = server_app(Scripted(["hi"]), apps=lambda parts: [MountedApp(nothing, "/slow", lifespan=slow)])
+    server = Server(app, ListenAddress(port=0), on_open=announced)
+    asyncio.run(server.run_until_stopped(server.open()))
+    assert answers == [int(server.url.rpartition(":")[2])]

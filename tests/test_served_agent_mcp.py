@@ -117,6 +117,26 @@ def test_an_approval_that_the_client_cannot_ask_stays_open_and_is_answered_elsew
     assert desk.paid == [7] and text(later).startswith("You said more, after 1")
 
 
+def test_a_question_that_somebody_else_answers_is_asked_no_longer(running: RunningAgent, desk: Desk) -> None:
+    asked, withdrawn = [], []
+
+    async def slow(context: Any, params: Any) -> Any:
+        asked.append(params.message)
+        (approval,) = running.sessions.store.pending()
+        running.loop.call_soon_threadsafe(lambda: running.sessions.answer(approval.id, True, by="somebody"))
+        try:
+            await asyncio.sleep(60)
+        finally:
+            withdrawn.append(1)
+
+    async def use(client: Any) -> Any:
+        return await client.call_tool("ask", {"question": "pay 8"})
+
+    result = talk(running, use, mode="legacy", elicitation_callback=slow)
+    assert about(result)["state"] == "completed" and "paid 8" in text(result)
+    assert desk.paid == [8] and len(asked) == len(withdrawn) == 1
+
+
 def test_a_client_that_dismisses_the_question_leaves_it_open(running: RunningAgent, desk: Desk) -> None:
     async def dismiss(context: Any, params: Any) -> Any:
         return types.ElicitResult(action="cancel")

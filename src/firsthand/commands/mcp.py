@@ -27,6 +27,7 @@ firsthand mcp --tools calculator,files:notes
 firsthand mcp --index docs
 firsthand mcp --model smollm2 --pattern react --tools calculator --benchmark arithmetic
 firsthand mcp --http --port 8080 --index docs
+firsthand mcp --http --port 8080 --model smollm2 --record calls
 firsthand mcp --http --host 0.0.0.0 --keys keys.toml --tools calculator
 firsthand mcp --sign-in https://mcp.example.org/mcp
 """
@@ -54,6 +55,9 @@ class Config:
     """Most tokens of one call of an agent."""
     budget_seconds: float | None = 600.0
     """Most seconds of one call of an agent."""
+    record: Path | None = None
+    """A folder for the traces of agents' calls and for tasks, which go on when it is served again. By default a new run,
+    and tasks end with the server."""
     http: bool = False
     """Listen on an address, at /mcp, instead of serving over standard input and output."""
     listen: ListenAddress = field(default_factory=ListenAddress)
@@ -87,7 +91,7 @@ def main(config: Config) -> int:
         raise MissingExtra(error.name.partition(".")[0], "mcp", "firsthand mcp") from None
     if config.sign_in is not None:
         return sign_in(config.sign_in)
-    record = CallRecord()
+    record = CallRecord(folder=config.record)
     made = make_server(config, record)
     try:
         if config.http:
@@ -131,7 +135,7 @@ def make_server(config: Config, record: CallRecord) -> McpServer:
     names = [tool.name for tool in offer.tools]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two of what is served are tools named {twice[0]!r}: leave one out")
-    return McpServer(offer)
+    return McpServer(offer, record.tasks)
 
 
 def make_agents_of(config: Config) -> Sequence[Agent]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
+from firsthand.message import Json
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 firsthand sessions my-sessions
 firsthand sessions my-sessions --approve apr_0123456789abcdef
+firsthand sessions my-sessions --approve apr_0123456789abcdef --answers '{"city": "Oslo"}'
 firsthand sessions last --deny apr_0123456789abcdef --reason "not without an order number"
 firsthand show last                                      # the traces, as of any other run
 """
@@ -32,6 +35,8 @@ class Config:
     """Approve the call that this id asks about."""
     deny: str | None = None
     """Deny the call that this id asks about."""
+    answers: str = ""
+    """With --approve, the fields of a form as a JSON object, such as '{"city": "Oslo"}'."""
     reason: str = ""
     """The reason of the answer, which the model reads."""
     json: bool = False
@@ -42,6 +47,8 @@ class Config:
             raise ConfigError("approve and deny do not go together: answer one call at a time")
         if self.reason and self.approve is None and self.deny is None:
             raise ConfigError("reason goes with approve or deny: name the call")
+        if self.answers and self.approve is None:
+            raise ConfigError("answers fill in a form: name it with approve")
 
 
 def main(config: Config) -> int:
@@ -66,9 +73,21 @@ def main(config: Config) -> int:
 def answer(store: SessionStore, id: str, config: Config) -> None:
     """Keep the answer to an approval; a server that runs goes on with the turn at once, any other when it starts."""
     allowed, asked = config.approve is not None, store.approval(id)
-    if not store.answer(id, allowed, by=f"{getpass.getuser()} at a terminal", reason=config.reason):
+    who = f"{getpass.getuser()} at a terminal"
+    if not store.answer(id, allowed, by=who, reason=config.reason, content=read_answers(config.answers)):
         raise ConfigError(f"{id} was {asked.state}, or its turn is over: it is answered once")
     console().print(f"{asked.tool} is {'approved' if allowed else 'denied'}", markup=False)
+
+
+def read_answers(text: str) -> Json | None:
+    """The fields of a form; None of an empty text. ConfigError if it is no JSON object."""
+    try:
+        body = json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        body = text
+    if body is not None and not isinstance(body, dict):
+        raise ConfigError(f'answers is {text[:100]!r}: give a JSON object, such as \'{{"city": "Oslo"}}\'')
+    return body
 
 
 def as_json(store: SessionStore) -> dict[str, object]:

@@ -195,6 +195,13 @@ def question(tool: Tool, arguments: Json) -> str:
     return "\n".join([*(printable(line) for line in lines), "Run it?"])
 
 
+def form_question(tool: Tool, message: str, fields: Sequence[FormField]) -> str:
+    """The question to a person who fills in a form: its message and fields, without characters that are not seen."""
+    lines = [tool.spec.description, f"  {_shortened(message, MAX_SHOWN, MAX_LINES)}".replace("\n", "\n    ")]
+    lines += [f"  {each.name}: {_shortened(each.shown(), MIN_SHOWN, MIN_LINES)}" for each in fields]
+    return "\n".join([*(printable(line) for line in lines), "Fill it in?"])
+
+
 def _share(sizes: list[int], room: int) -> int:
     """The most that one of these may have, so that all have room, and what small ones leave goes to the others."""
     for left, size in zip(range(len(sizes), 0, -1), sorted(sizes), strict=True):

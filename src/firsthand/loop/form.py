@@ -6,9 +6,11 @@ MCP's elicitation and A2A's input requests give such forms. A schema is untruste
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from firsthand.errors import ConfigError
 from firsthand.message import Json
 
 MAX_FIELDS = 24
@@ -57,6 +59,27 @@ class FormField:
             return self._checked(float(text))
         return self._checked(text)
 
+    def check(self, value: Any) -> Any:
+        """The value of an answer in JSON. ValueError says what is wrong."""
+        if self.kind == "integer" and isinstance(value, float) and value.is_integer():
+            value = int(value)  # some formats of the wire know no whole numbers
+        if not isinstance(value, _TYPES[self.kind]) or (isinstance(value, bool) and self.kind != "boolean"):
+            raise ValueError(f"{str(value)[:100]!r} is no {self.kind}")
+        texts = value if isinstance(value, list) else [value] if isinstance(value, str) else []
+        if not all(isinstance(each, str) for each in texts):
+            raise ValueError(f"{str(value)[:100]} is no list of texts")
+        if sum(map(len, texts)) > MAX_ANSWER:
+            raise ValueError(f"it has more than {MAX_ANSWER:,} characters")
+        return value if self.kind == "boolean" else self._checked(value)
+
+    def schema(self) -> Json:
+        """The field as a schema, from which `form_fields` reads it again."""
+        choices: Json = {"enum": list(self.choices)} if self.choices else {}
+        items: Json = {"items": {"type": "string"} | choices} if self.kind == "array" else choices
+        low, high = _BOUNDS.get(self.kind, ("minimum", "maximum"))
+        told = {"description": self.title or None, low: self.least, high: self.most, "default": self.default}
+        return {"type": self.kind} | items | {key: value for key, value in told.items() if value is not None}
+
     def _checked(self, value: Any) -> Any:
         given = value if isinstance(value, list) else [value]
         if self.choices and (bad := [each for each in given if each not in self.choices]):
@@ -84,13 +107,49 @@ def form_fields(schema: Json) -> tuple[FormField, ...]:
     return tuple(each for each in found if each is not None)[:MAX_FIELDS]
 
 
+def form_schema(fields: Sequence[FormField]) -> Json:
+    """The schema of a form, for another program to show."""
+    needed = [each.name for each in fields if each.required]
+    body: Json = {"type": "object", "properties": {each.name: each.schema() for each in fields}}
+    return body | ({"required": needed} if needed else {})
+
+
+def checked_answers(fields: Sequence[FormField], answers: Json) -> Json:
+    """The answers to a form, checked, with the defaults of what was left out. ConfigError names the field that is wrong."""
+    known = {each.name: each for each in fields}
+    if unknown := [name for name in answers if name not in known]:
+        raise ConfigError(f"the form has no field {unknown[0][:100]!r}: it has {', '.join(known) or 'none'}")
+    found: Json = {}
+    for each in fields:
+        value = answers.get(each.name)
+        if value is None:
+            if each.required and each.default is None:
+                raise ConfigError(f"the form needs {each.name} ({each.shown()}), and no answer gives it")
+            value = each.default
+        if value is not None:
+            try:
+                found[each.name] = each.check(value)
+            except ValueError as error:
+                raise ConfigError(f"the answer to {each.name} does not fit: {error}") from None
+    return found
+
+
+def fields_to_json(fields: Sequence[FormField]) -> list[Json]:
+    """The fields as data."""
+    return [asdict(each) for each in fields]
+
+
+def fields_from_json(body: Sequence[Json]) -> tuple[FormField, ...]:
+    """The fields that `fields_to_json` gave."""
+    return tuple(FormField(**{**each, "choices": tuple(each["choices"])}) for each in body)
+
+
 def _field(name: str, schema: Json, required: bool) -> FormField | None:
     kind = schema.get("type")
     if kind not in ("string", "integer", "number", "boolean", "array"):
         return None
     inner = schema.get("items") if kind == "array" else schema
-    bounds = {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}
-    least, most = (schema.get(key) for key in bounds.get(kind, ("minimum", "maximum")))
+    least, most = (schema.get(key) for key in _BOUNDS.get(kind, ("minimum", "maximum")))
     default = schema.get("default")
     title = schema.get("description") or schema.get("title")
     return FormField(
@@ -105,6 +164,7 @@ def _field(name: str, schema: Json, required: bool) -> FormField | None:
     )
 
 
+_BOUNDS = {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),

@@ -7,7 +7,7 @@ matrix is one row; the compiled step refuses a block with rows that it has no sl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from firsthand.nn.architecture import Architecture, ExpertSettings, LatentSettings
 
@@ -150,6 +150,22 @@ def num_active_parameters(a: Architecture) -> int:
     return _count(a, is_active=True)
 
 
+def num_multiplied_parameters(a: Architecture) -> int:
+    """Numbers in the matrices that multiply one token: all layers, its own experts alone, and the head, tied or not."""
+    attention = _latent_matrices(a, a.latent) if a.latent else _weights(a, ATTENTION)
+    whole = a.num_layers * attention + a.vocab_size * a.hidden_size
+    for layer in range(a.num_layers):
+        if a.experts is not None and a.has_experts(layer):
+            whole += _experts(a, replace(a.experts, has_bias=False, has_correction=False), is_active=True)
+        else:
+            whole += _weights(a, _rows(a))
+    return whole
+
+
+def _weights(a: Architecture, matrices: Sequence[Matrix]) -> int:
+    return sum(matrix.outputs(a) * matrix.inputs(a) for matrix in matrices)
+
+
 def _count(a: Architecture, *, is_active: bool) -> int:
     norm = a.hidden_size * _per_value(a)
     whole = a.vocab_size * a.hidden_size * (1 if a.tie_embeddings else 2)
@@ -187,8 +203,12 @@ def _experts(a: Architecture, e: ExpertSettings, is_active: bool) -> int:
 
 
 def _latent(a: Architecture, m: LatentSettings) -> int:
+    return _latent_matrices(a, m) + m.query_rank + m.rank  # two norms
+
+
+def _latent_matrices(a: Architecture, m: LatentSettings) -> int:
     query = a.num_heads * (m.nope_dim + m.rope_dim)
     width = m.query_rank or a.hidden_size
-    queries = query * width + m.query_rank * (a.hidden_size + 1)
-    keys = a.hidden_size * (m.rank + m.rope_dim) + m.rank + a.num_heads * m.rank * (m.nope_dim + m.value_dim)
+    queries = query * width + m.query_rank * a.hidden_size
+    keys = a.hidden_size * (m.rank + m.rope_dim) + a.num_heads * m.rank * (m.nope_dim + m.value_dim)
     return queries + keys + a.num_heads * m.value_dim * a.hidden_size

@@ -1,9 +1,9 @@
 """TurnExecutor: what the A2A SDK calls an executor, made of the sessions' turns.
 
 A task is a turn, a context is a session. `input-required` is an approval: the message that answers it says yes or no, or
-carries data such as {"approval": "apr_...", "allowed": true}. `auth-required` is one that waits until the user has opened a
-web page, as to sign in there, and is answered the same way. A question that a guard blocks is `rejected`. Steps are status
-updates, the answer is an artifact.
+carries data such as {"approval": "apr_...", "allowed": true}, with `content` for the fields of a form. `auth-required` is
+one that waits until the user has opened a web page, as to sign in there, and is answered the same way. A question that a
+guard blocks is `rejected`. Steps are status updates, the answer is an artifact.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Value
 
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.loop.form import form_schema
 from firsthand.loop.listener import Began
 from firsthand.message import Json, canonical
 from firsthand.serve.agents.parked_approval import read_decision
@@ -96,16 +97,20 @@ class TurnExecutor(AgentExecutor):
             pending = self._sessions.store.pending(self._sessions.store.turn(task_id, owner).id)
         except UnknownName:
             return True
-        answers = decisions(message, pending)
-        for approval, allowed in answers.items():
+        answers, wrong = decisions(message, pending), ""
+        for approval, (allowed, content) in answers.items():
             try:
-                self._sessions.answer(approval, allowed, owner=owner, by=owner)
+                self._sessions.answer(approval, allowed, owner=owner, by=owner, content=content)
             except (TurnOver, UnknownName):
                 continue
-        if answers or not pending:
+            except ConfigError as error:
+                wrong = f"{error}; send data with approval, allowed and content. "
+        if (answers and not wrong) or not pending:
             return True
+        pending = self._sessions.store.pending(task_id)
         again = "; ".join(f"{each.id}: {each.tool}" for each in pending)
-        text = f"say yes or no, or send data with approval and allowed; this waits for an answer: {again}"
+        ways = wrong or "say yes or no, or send data with approval and allowed; "
+        text = f"{ways}this waits for an answer: {again}"
         asked = updater.new_agent_message([Part(text=text), *_questions(pending)])
         await (updater.requires_auth(asked) if _signs_in(pending) else updater.requires_input(asked))
         return False
@@ -170,20 +175,26 @@ def text_of(message: WireMessage) -> str:
     return text
 
 
-def decisions(message: WireMessage, pending: Sequence[AskedApproval]) -> dict[str, bool]:
-    """The answers that a message gives: approval -> allowed. A bare yes or no counts only where one thing is asked."""
+def decisions(message: WireMessage, pending: Sequence[AskedApproval]) -> dict[str, tuple[bool, Json | None]]:
+    """The answers that a message gives: approval -> allowed, and the fields of a form.
+
+    A bare yes or no counts only where one thing is asked. Fields without `allowed` are a yes.
+    """
     known = {each.id for each in pending}
-    found: dict[str, bool] = {}
+    found: dict[str, tuple[bool, Json | None]] = {}
     for part in message.parts:
         kind = part.WhichOneof("content")
         if kind == "data":
             body = MessageToDict(part.data)
-            if isinstance(body, dict) and isinstance(allowed := body.get("allowed"), bool):
+            content = body.get("content") if isinstance(body, dict) else None
+            content = content if isinstance(content, dict) else None
+            allowed = body.get("allowed", True if content is not None else None) if isinstance(body, dict) else None
+            if isinstance(body, dict) and isinstance(allowed, bool):
                 approval = body.get("approval", next(iter(known)) if len(known) == 1 else "")
                 if approval in known:
-                    found[approval] = allowed
+                    found[approval] = (allowed, content)
         elif kind == "text" and len(known) == 1 and (said := read_decision(part.text)) is not None:
-            found[next(iter(known))] = said
+            found[next(iter(known))] = (said, None)
     return found
 
 
@@ -194,7 +205,9 @@ def _ids(context: RequestContext) -> tuple[str, str]:
 
 def _questions(pending: Sequence[AskedApproval]) -> list[Part]:
     bodies: list[Json] = [
-        {"approval": each.id, "tool": each.tool, "effect": each.effect, "arguments": each.arguments} for each in pending
+        {"approval": each.id, "tool": each.tool, "effect": each.effect, "arguments": each.arguments}
+        | ({} if each.form is None else {"schema": form_schema(each.form)})
+        for each in pending
     ]
     return [Part(data=ParseDict(body, Value()), media_type="application/json") for body in bodies]
 

@@ -7,13 +7,14 @@ answer is there the turn is attempted again: its journal holds all it had done, 
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
+from collections.abc import Sequence
 
 from firsthand.errors import AnswerPending
-from firsthand.loop.approval import Decision, question
-from firsthand.loop.calling import caller
-from firsthand.loop.listener import Began, Step
+from firsthand.loop.approval import Decision, form_question, question
+from firsthand.loop.form import FormField
+from firsthand.loop.listener import Step
 from firsthand.message import Json
+from firsthand.serve.agents.question_subjects import QuestionSubjects
 from firsthand.serve.agents.session_store import AskedApproval, SessionStore, SessionTurn
 from firsthand.serve.agents.session_trace import HeardSteps
 from firsthand.tool import Tool
@@ -24,8 +25,6 @@ _STILL_S = 0.02
 """Seconds in which a branch that was started together with the question may begin."""
 _YES = frozenset(("yes", "y", "approve", "approved", "allow", "allowed", "ok", "true"))
 _NO = frozenset(("no", "n", "deny", "denied", "reject", "rejected", "refuse", "false"))
-_calling: ContextVar[tuple[str, str]] = ContextVar("firsthand_calling", default=("", ""))
-"""The effect of the tool call that the running code makes, and the name of its tool."""
 
 
 class ParkedApproval:
@@ -35,19 +34,30 @@ class ParkedApproval:
         self._store, self._turn, self._heard = store, turn, heard
         self.waiting: dict[str, AskedApproval] = {}
         """The questions without an answer, by what they are about."""
-        self._asked: dict[tuple[str, str], int] = {}
+        self._subjects = QuestionSubjects()
         self._moved = asyncio.Event()
 
     def hear(self, step: Step) -> None:
         """Follow the attempt's steps."""
-        if isinstance(step, Began) and step.kind == "tool":
-            _calling.set((step.id, str(step.detail.get("name", ""))))
+        self._subjects.hear(step)
         self._moved.set()
 
     async def __call__(self, tool: Tool, arguments: Json) -> Decision:
         """The answer to this question. AnswerPending, when nothing else runs, where there is none yet."""
-        call = self._subject(tool)
-        asked = self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, question(tool, arguments))
+        asked = await self._answered(tool, arguments, question(tool, arguments))
+        return Decision(asked.state == "allowed", asked.answered_by, asked.reason or _reason(asked))
+
+    async def fill(self, tool: Tool, message: str, fields: Sequence[FormField]) -> Json | None:
+        """The answers to the fields of a form; None if they were refused. AnswerPending as above."""
+        asked = await self._answered(tool, {"message": message}, form_question(tool, message, fields), fields)
+        return asked.content if asked.state == "allowed" else None
+
+    async def _answered(
+        self, tool: Tool, arguments: Json, asking: str, form: Sequence[FormField] | None = None
+    ) -> AskedApproval:
+        """The question with its answer."""
+        call = self._subjects.of(tool)
+        asked = self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, asking, form)
         if asked.state == "pending":
             self.waiting[call] = asked
             self._moved.set()
@@ -56,20 +66,7 @@ class ParkedApproval:
             if asked.state == "pending":
                 raise AnswerPending(PARKED, f"{tool.name} waits for an answer to {asked.id}")
             del self.waiting[call]
-        return Decision(asked.state == "allowed", asked.answered_by, asked.reason or _reason(asked))
-
-    def _subject(self, tool: Tool) -> str:
-        """The effect of the running call; for a question that comes up during it, with the question's own name and number.
-
-        So leave to make a call is no leave to do what its server asks for while it runs.
-        """
-        effect, running = _calling.get()
-        if not effect and (position := caller()) is not None:  # a connection of the tool asks, in a task of its own
-            effect = position.effect
-        if tool.name == running:
-            return effect
-        number = self._asked[effect, tool.name] = self._asked.get((effect, tool.name), 0) + 1
-        return f"{effect} {tool.name} {number}"
+        return asked
 
     async def _stand_still(self) -> None:
         """Wait until every effect under way waits for an answer too, and none begins for a moment: none is cut off."""

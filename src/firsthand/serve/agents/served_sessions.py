@@ -17,7 +17,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting
 from firsthand.errors import ConfigError, FirsthandError, StoreError
 from firsthand.loop.listener import Began, Piece, Step
-from firsthand.message import Message, assistant, user
+from firsthand.message import Json, Message, assistant, user
 from firsthand.rollout import Place, rollout
 from firsthand.runs.run_folder import Run
 from firsthand.serve.agents.parked_approval import ParkedApproval
@@ -95,11 +95,21 @@ class ServedSessions:
         return turn
 
     def answer(
-        self, approval: str, allowed: bool, *, owner: str | None = None, by: str, reason: str = ""
+        self,
+        approval: str,
+        allowed: bool,
+        *,
+        owner: str | None = None,
+        by: str,
+        reason: str = "",
+        content: Json | None = None,
     ) -> SessionTurn:
-        """Answer an approval; its turn goes on. TurnOver if it has an answer, UnknownName if it is another client's."""
+        """Answer an approval, `content` with the fields of a form; its turn goes on.
+
+        TurnOver if it has an answer, UnknownName if it is another client's, ConfigError if the form takes no such content.
+        """
         asked = self.store.approval(approval, owner)
-        if not self.store.answer(approval, allowed, by=by, reason=reason):
+        if not self.store.answer(approval, allowed, by=by, reason=reason, content=content):
             raise TurnOver(f"{approval} was {self.store.approval(approval).state} before: it is answered once")
         turn = self.store.turn(asked.turn)
         self._wake(turn.session)

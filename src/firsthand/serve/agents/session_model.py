@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from firsthand.errors import ConfigError, ModelError
+from firsthand.loop.form import form_schema
 from firsthand.loop.listener import Began, Piece
 from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, canonical, user
 from firsthand.model import CallDelta, Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
@@ -142,12 +143,12 @@ class SessionModel:
         for result in results:
             call = asked.get(result.call_id)
             id = "" if call is None else str(call.arguments.get("approval", ""))
-            decision = read_decision(_said(result.content))
+            decision, content = _said(result.content)
             if decision is None:
                 raise ConfigError(f"the result of {ASK} is {result.content[:40]!r}: send yes or no")
             approval = self._sessions.store.approval(id, who.name)
             if approval.state == "pending":
-                turn = self._sessions.answer(id, decision, owner=who.name, by=who.name)
+                turn = self._sessions.answer(id, decision, owner=who.name, by=who.name, content=content)
             else:  # a retry of an answer that was kept
                 turn = self._sessions.store.turn(approval.turn, who.name)
         if turn is None:
@@ -165,13 +166,16 @@ def _tail(messages: Sequence[Message]) -> list[Message]:
     return list(messages[len(messages) - count :])
 
 
-def _said(content: str) -> str:
-    """The word of a decision: the text, or `allowed` of a JSON object."""
+def _said(text: str) -> tuple[bool | None, Json | None]:
+    """A decision, and the fields of a form: a text alone, or a JSON object with `allowed` and `content`."""
     try:
-        body = json.loads(content)
+        body = json.loads(text)
     except (ValueError, RecursionError):
-        return content
-    return str(body.get("allowed", "")) if isinstance(body, dict) else str(body)
+        return read_decision(text), None
+    if not isinstance(body, dict):
+        return read_decision(str(body)), None
+    content = body.get("content")
+    return read_decision(str(body.get("allowed", ""))), content if isinstance(content, dict) else None
 
 
 def _asks(message: Message) -> bool:
@@ -202,6 +206,8 @@ def _call(asked: AskedApproval) -> ToolCall:
         "arguments": asked.arguments,
         "question": asked.question,
     }
+    if asked.form is not None:
+        arguments["schema"] = form_schema(asked.form)
     return ToolCall(asked.id, ASK, arguments)
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.loop.form import FormField, checked_answers, fields_from_json, fields_to_json
 from firsthand.message import Json, Message
 from firsthand.runs.database import Database, Schema
 from firsthand.runs.stored_journal import now
@@ -51,11 +52,18 @@ SCHEMA = Schema(
         """
         CREATE TABLE push_outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, body BLOB NOT NULL);
         """,
+        """
+        ALTER TABLE approvals ADD COLUMN form TEXT;
+        ALTER TABLE approvals ADD COLUMN content TEXT;
+        """,
     ),
 )
 _TURN = "t.id, t.session, t.number, t.state, t.prompt, t.answer, t.error, s.owner, s.context"
 _TURNS = f"SELECT {_TURN} FROM turns t JOIN sessions s ON s.id = t.session"
-_APPROVAL = "a.id, a.turn, a.call, a.tool, a.effect, a.arguments, a.question, a.state, a.answered_by, a.reason, s.owner"
+_APPROVAL = (
+    "a.id, a.turn, a.call, a.tool, a.effect, a.arguments, a.question, a.state, a.answered_by, a.reason, s.owner,"
+    " a.form, a.content"
+)
 _APPROVALS = f"SELECT {_APPROVAL} FROM approvals a JOIN turns t ON t.id = a.turn JOIN sessions s ON s.id = t.session"
 
 
@@ -114,6 +122,10 @@ class AskedApproval:
     answered_by: str
     reason: str
     owner: str
+    form: tuple[FormField, ...] | None = None
+    """The fields that an answer fills in; None where leave alone is asked for."""
+    content: Json | None = None
+    """The answers to the fields, once it is allowed."""
 
     @property
     def opens(self) -> str | None:
@@ -248,13 +260,24 @@ class SessionStore:
 
     # -- approvals --
 
-    def asked(self, turn: str, call: str, tool: str, effect: str, arguments: Json, question: str) -> AskedApproval:
-        """The question about a call; asked now if it was not before."""
+    def asked(
+        self,
+        turn: str,
+        call: str,
+        tool: str,
+        effect: str,
+        arguments: Json,
+        question: str,
+        form: Sequence[FormField] | None = None,
+    ) -> AskedApproval:
+        """The question about a call, with the fields of a form if it is one; asked now if it was not before."""
+        id, body = f"apr_{secrets.token_hex(8)}", json.dumps(arguments)
+        fields = None if form is None else json.dumps(fields_to_json(form))
         with self.database.write() as connection:
             connection.execute(
-                "INSERT INTO approvals (id, turn, call, tool, effect, arguments, question, state, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?) ON CONFLICT DO NOTHING",
-                (f"apr_{secrets.token_hex(8)}", turn, call, tool, effect, json.dumps(arguments), question, now()),
+                "INSERT INTO approvals (id, turn, call, tool, effect, arguments, question, state, created_at, form)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?) ON CONFLICT DO NOTHING",
+                (id, turn, call, tool, effect, body, question, now(), fields),
             )
         rows = self.database.read(f"{_APPROVALS} WHERE a.turn = ? AND a.call = ?", (turn, call))
         return _approval(*rows[0])
@@ -275,14 +298,28 @@ class SessionStore:
         )
         return [_approval(*row) for row in rows]
 
-    def answer(self, id: str, allowed: bool, *, by: str, reason: str = "") -> bool:
-        """Keep the answer to an approval; False if it was answered before, or its turn is over."""
+    def answer(self, id: str, allowed: bool, *, by: str, reason: str = "", content: Json | None = None) -> bool:
+        """Keep the answer to an approval; False if it was answered before, or its turn is over.
+
+        `content` fills in a form. ConfigError, and the question stays open, if it does not fit, or if there is no form.
+        """
+        form = self.approval(id).form
+        if form is None and content:
+            raise ConfigError(f"{id} asks for leave and has no form: answer it without content")
+        filled = checked_answers(form, content or {}) if allowed and form is not None else None
         with self.database.write() as connection:
             done = connection.execute(
-                "UPDATE approvals SET state = ?, answered_by = ?, reason = ?, answered_at = ? WHERE id = ?"
+                "UPDATE approvals SET state = ?, answered_by = ?, reason = ?, answered_at = ?, content = ? WHERE id = ?"
                 " AND state = 'pending' AND EXISTS (SELECT 1 FROM turns WHERE id = approvals.turn"
                 " AND state NOT IN ('completed', 'failed', 'rejected', 'canceled'))",
-                ("allowed" if allowed else "denied", by, reason, now(), id),
+                (
+                    "allowed" if allowed else "denied",
+                    by,
+                    reason,
+                    now(),
+                    None if filled is None else json.dumps(filled),
+                    id,
+                ),
             )
             return done.rowcount == 1
 
@@ -300,4 +337,8 @@ def _session(id: str, owner: str, context: str, conversation: str) -> SessionRow
 
 
 def _approval(id: str, turn: str, call: str, tool: str, effect: str, arguments: str, *rest: Any) -> AskedApproval:
-    return AskedApproval(id, turn, call, tool, effect, json.loads(arguments), *rest)
+    *told, form, content = rest
+    fields = None if form is None else fields_from_json(json.loads(form))
+    filled = None if content is None else json.loads(content)
+    asked = AskedApproval(id, turn, call, tool, effect, json.loads(arguments), *told)
+    return replace(asked, form=fields, content=filled)

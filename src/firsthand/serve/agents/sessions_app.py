@@ -6,12 +6,13 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from firsthand.errors import UnknownName
+from firsthand.loop.form import form_schema
 from firsthand.message import Json
 from firsthand.model import TokenCapability
 from firsthand.serve.admission.active_request import ActiveRequest, request_of
@@ -34,6 +35,7 @@ class ApprovalAnswer(Wire):
 
     allowed: bool
     reason: Annotated[str, Field(max_length=1000)] | None = None
+    content: dict[str, Any] | None = None
 
 
 class SessionsApp:
@@ -72,7 +74,9 @@ class SessionsApp:
             return reply({"object": "list", "data": [approval_json(each) for each in pending]})
         if (found := _APPROVAL.fullmatch(path)) is not None:
             body = read(ApprovalAnswer, request.json())
-            turn = self._sessions.answer(found[1], body.allowed, owner=owner, by=owner, reason=body.reason or "")
+            turn = self._sessions.answer(
+                found[1], body.allowed, owner=owner, by=owner, reason=body.reason or "", content=body.content
+            )
             return reply(turn_json(turn))
         context = path.removeprefix("/sessions/")
         row = store.find_session(owner, context)
@@ -99,7 +103,8 @@ def turn_json(turn: SessionTurn) -> Json:
 def approval_json(asked: AskedApproval) -> Json:
     """An approval as JSON."""
     body = asdict(asked)
-    return {name: body[name] for name in ("id", "turn", "tool", "effect", "arguments", "question", "state")}
+    shown = {name: body[name] for name in ("id", "turn", "tool", "effect", "arguments", "question", "state")}
+    return shown if asked.form is None else shown | {"schema": form_schema(asked.form)}
 
 
 def trace_json(trace: Trace | None) -> Json | None:

@@ -82,6 +82,7 @@ class Server(uvicorn.Server):
     ):
         self.app, self.address = app, address
         self._stop_if_failed = stop_if_failed
+        self._listens = asyncio.Event()
         self.url = ""
         self._on_open = on_open
         self._drain_timer: asyncio.TimerHandle | None = None
@@ -138,6 +139,11 @@ class Server(uvicorn.Server):
             self.app.telemetry.log.write("stopped")
             self.app.telemetry.log.close()
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        self._listens.set()
+
     def stop(self) -> None:
         """Take no more requests, let those under way end, then stop. Called again: stop at once."""
         if self.should_exit:
@@ -153,6 +159,8 @@ class Server(uvicorn.Server):
 
     async def _load(self) -> None:
         await self.app.models.load(self.app.telemetry.log.write)
+        if self.app.models.state != "failed":
+            await self._listens.wait()  # the lifespans of the apps may take longer than the models
         if self.app.is_ready:
             self._on_open(self.url)
         elif self._stop_if_failed:

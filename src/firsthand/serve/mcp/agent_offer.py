@@ -8,24 +8,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import mcp_types as types
 from mcp import MCPError
 
 from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting
-from firsthand.loop.approval import Ask, Decision, question
+from firsthand.loop.approval import Decision, form_question, question
+from firsthand.loop.form import FormField, checked_answers, form_schema
+from firsthand.loop.journal import Journal
 from firsthand.loop.listener import Began, Step
 from firsthand.message import Json
-from firsthand.rollout import rollout
+from firsthand.rollout import Place, rollout
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
+from firsthand.runs.run_names import DATABASE
+from firsthand.serve.agents.question_subjects import QuestionSubjects
 from firsthand.serve.mcp.exchange import Exchange, current_exchange, exchanging
 from firsthand.serve.mcp.mcp_server import Offer
 from firsthand.serve.mcp.served_tool import ServedTool, failed, text_result
+from firsthand.serve.mcp.task_file import TaskFile
 from firsthand.system.home import data_home
 from firsthand.task import Task
 from firsthand.tool import Tool, tool_from_function
@@ -36,24 +42,49 @@ SETTING = NamedSetting("mcp")
 
 
 class CallRecord:
-    """The run that keeps the traces of a server's calls; made when the first one is over."""
+    """The run that keeps the traces of a server's calls: in `folder`, or a new one, made when the first call is over.
 
-    def __init__(self, name: str = "mcp"):
-        self._name = name
+    In a folder it keeps the journals of tasks too, so that a server on the same folder goes on with them.
+    """
+
+    def __init__(self, name: str = "mcp", folder: Path | None = None):
+        self._name, self._folder = name, folder
         self._run: Run | None = None
+        self._claim = ExitStack()
+        if folder is not None:
+            if (folder / DATABASE).is_file():
+                self._run = store.open_run(folder, data_home())
+                self._run.expect_idle()
+            self._claim.enter_context(self._opened().working())
+
+    def _opened(self) -> Run:
+        if self._run is None:
+            self._run = store.create(
+                data_home(), {"mcp": {}}, self._name, command=["firsthand", "mcp"], at=self._folder
+            )
+        return self._run
+
+    @property
+    def tasks(self) -> TaskFile | None:
+        """The file of the tasks; None without a folder, where they end with the process."""
+        return None if self._folder is None else TaskFile(self._folder)
+
+    def journal(self, place: str) -> Journal | None:
+        """The journal of a task's attempt; None without a folder."""
+        return None if self._folder is None else self._opened().journal(place)
 
     def keep(self, task: Task, trace: Trace) -> str:
         """Keep a trace; returns the id of the run."""
-        if self._run is None:
-            self._run = store.create(data_home(), {"mcp": {}}, self._name, command=["firsthand", "mcp"])
-        self._run.add_tasks(SETTING.name, [task])
-        self._run.add_agent(trace.agent_name, trace.agent)
-        with self._run.working():
-            self._run.append(trace)
-        return self._run.id
+        run = self._opened()
+        run.add_tasks(SETTING.name, [task])
+        run.add_agent(trace.agent_name, trace.agent)
+        with nullcontext() if self._folder is not None else run.working():
+            run.append(trace)
+        return run.id
 
     def close(self) -> None:
         """Close the run."""
+        self._claim.close()
         if self._run is not None:
             self._run.close()
 
@@ -62,10 +93,10 @@ def offer_agents(offer: Offer, agents: Sequence[Agent], record: CallRecord) -> N
     """Adds a tool for each agent to an offer: `ask`, or `ask_NAME` where there are several."""
     for agent in agents:
         plain = "".join(char if char.isalnum() else "_" for char in agent.name).strip("_")
-        offer.tools.append(agent_tool(agent, "ask" if len(agents) == 1 else f"ask_{plain}"[:64], record.keep))
+        offer.tools.append(agent_tool(agent, "ask" if len(agents) == 1 else f"ask_{plain}"[:64], record))
 
 
-def agent_tool(agent: Agent, name: str, keep: Callable[[Task, Trace], str]) -> ServedTool:
+def agent_tool(agent: Agent, name: str, record: CallRecord) -> ServedTool:
     """The tool that lets an agent attempt a question."""
 
     async def ask(question: str) -> types.CallToolResult:
@@ -74,8 +105,10 @@ def agent_tool(agent: Agent, name: str, keep: Callable[[Task, Trace], str]) -> S
         Args:
             question: The question or task, in full: earlier calls are not remembered.
         """
-        key = hashlib.sha256(f"{question}\n{time.time_ns()}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        return await _attempt(agent, Task(key, question), current_exchange(), keep)
+        exchange = current_exchange()
+        unlike = exchange.task or time.time_ns()
+        key = hashlib.sha256(f"{question}\n{unlike}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return await _attempt(agent, Task(key, question), exchange, record)
 
     shape = tool_from_function(ask, effect="external", name=name)
 
@@ -90,24 +123,25 @@ def agent_tool(agent: Agent, name: str, keep: Callable[[Task, Trace], str]) -> S
         shape.spec.parameters,
         run,
         as_task="may",
+        resumes=True,
         annotations=types.ToolAnnotations(read_only_hint=False, open_world_hint=True),
         check=shape.validate,
     )
 
 
-async def _attempt(
-    agent: Agent, task: Task, exchange: Exchange, keep: Callable[[Task, Trace], str]
-) -> types.CallToolResult:
+async def _attempt(agent: Agent, task: Task, exchange: Exchange, record: CallRecord) -> types.CallToolResult:
     """The answer of one attempt, whose Trace is kept."""
-    steps = ProgressOfSteps(exchange)
-    asking = replace(agent, approval=replace(agent.approval, ask=ask_client(exchange)))
+    subjects = QuestionSubjects()
+    steps = ProgressOfSteps(exchange, subjects)
+    asking = replace(agent, approval=replace(agent.approval, ask=AskClient(exchange, subjects)))
+    journal = record.journal(Place(agent, SETTING, task).id) if exchange.task else None
     telling = asyncio.create_task(steps.tell())
     try:
-        trace = await rollout(asking, task, benchmark=SETTING, listener=steps)
+        trace = await rollout(asking, task, benchmark=SETTING, journal=journal, listener=steps)
     finally:
         telling.cancel()
         await asyncio.wait({telling})
-    kept = keep(task, trace)
+    kept = record.keep(task, trace)
     if trace.error is not None or trace.answer is None:
         why = trace.error.message if trace.error is not None else f"it stopped: {trace.stop_reason}"
         result = failed(f"{agent.name} gave no answer: {why}")
@@ -122,13 +156,14 @@ class ProgressOfSteps:
 
     streams = False
 
-    def __init__(self, exchange: Exchange):
-        self._exchange = exchange
+    def __init__(self, exchange: Exchange, subjects: QuestionSubjects):
+        self._exchange, self._subjects = exchange, subjects
         self._said: asyncio.Queue[str] = asyncio.Queue()
         self._count = 0
 
     def __call__(self, step: Step) -> None:
         """Note a step that begins."""
+        self._subjects.hear(step)
         if isinstance(step, Began):
             self._said.put_nowait(f"calls {step.detail.get('name', '')}" if step.kind == "tool" else "asks the model")
 
@@ -141,18 +176,15 @@ class ProgressOfSteps:
                 await self._exchange.progress(self._count, None, said)
 
 
-def approval_request(tool: str, text: str) -> types.ElicitRequest:
-    """The request to the client's user to approve a call of a tool."""
-    return types.ElicitRequest(
-        params=types.ElicitRequestFormParams(
-            message=text,
-            requested_schema={
-                "type": "object",
-                "properties": {"approve": {"type": "boolean", "title": f"Run {tool}?", "default": False}},
-                "required": ["approve"],
-            },
-        )
-    )
+def approval_request(tool: str, text: str, form: Sequence[FormField] | None = None) -> types.ElicitRequest:
+    """The request to the client's user to approve a call of a tool, or to fill in a form."""
+    leave: Json = {
+        "type": "object",
+        "properties": {"approve": {"type": "boolean", "title": f"Run {tool}?", "default": False}},
+        "required": ["approve"],
+    }
+    schema = leave if form is None else form_schema(form)
+    return types.ElicitRequest(params=types.ElicitRequestFormParams(message=text, requested_schema=schema))
 
 
 def is_approved(answer: types.ElicitResult) -> bool:
@@ -160,21 +192,35 @@ def is_approved(answer: types.ElicitResult) -> bool:
     return answer.action == "accept" and (answer.content or {}).get("approve") is True
 
 
-def ask_client(exchange: Exchange) -> Ask:
-    """Asks the client's user to approve a call; a client without elicitation leaves it denied."""
-    count = 0
+class AskClient:
+    """Asks the client's user to approve a call or to fill in a form; a client without elicitation leaves both undone."""
 
-    async def ask(tool: Tool, arguments: Json) -> Decision:
-        nonlocal count
-        if not exchange.can("elicitation"):
+    def __init__(self, exchange: Exchange, subjects: QuestionSubjects):
+        self._exchange, self._subjects = exchange, subjects
+
+    async def __call__(self, tool: Tool, arguments: Json) -> Decision:
+        """The user's decision."""
+        if not self._exchange.can("elicitation"):
             return Decision(False, "nobody", f"{tool.name} needs approval, and the client cannot ask its user")
-        count += 1
-        request = approval_request(tool.name, question(tool, arguments))
         try:
-            answer = await exchange.ask(f"approval-{count}", request)
+            answer = await self._asked(tool, approval_request(tool.name, question(tool, arguments)))
         except MCPError as error:
             return Decision(False, "client", f"the client did not answer: {error.message}")
         allowed = is_approved(answer)
         return Decision(allowed, "client", "" if allowed else f"the user did not approve this call of {tool.name}")
 
-    return ask
+    async def fill(self, tool: Tool, message: str, fields: Sequence[FormField]) -> Json | None:
+        """The user's answers to the fields of a form; None if they are not given. ConfigError if they do not fit."""
+        if not self._exchange.can("elicitation"):
+            return None
+        try:
+            request = approval_request(tool.name, form_question(tool, message, fields), fields)
+            answer = await self._asked(tool, request)
+        except MCPError:
+            return None
+        return checked_answers(fields, answer.content or {}) if answer.action == "accept" else None
+
+    async def _asked(self, tool: Tool, request: types.ElicitRequest) -> types.ElicitResult:
+        """The answer under a key that names the call, so that a task that goes on takes it for no other one."""
+        answer: types.ElicitResult = await self._exchange.ask(f"approval {self._subjects.of(tool)}", request)
+        return answer

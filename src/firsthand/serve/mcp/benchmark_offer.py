@@ -15,10 +15,13 @@ from firsthand.errors import ToolError, nearest
 from firsthand.experiment.experiment import Experiment
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
+from firsthand.runs import store as runs
+from firsthand.runs.run_names import find_run
 from firsthand.serve.mcp.exchange import Exchange, current_exchange, exchanging
 from firsthand.serve.mcp.mcp_server import Contents, Offer, ServedResource
 from firsthand.serve.mcp.served_tool import Outcome, ServedTool
 from firsthand.stats.run_summary import summary
+from firsthand.system.home import data_home
 from firsthand.tool import tool_from_function
 from firsthand.trace import Trace
 
@@ -95,6 +98,7 @@ def _run_tool(benchmarks: dict[str, Benchmark], agents: dict[str, Agent]) -> Ser
         shape.spec.parameters,
         run,
         as_task="may",
+        resumes=True,
         annotations=types.ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False),
         check=shape.validate,
     )
@@ -102,10 +106,11 @@ def _run_tool(benchmarks: dict[str, Benchmark], agents: dict[str, Agent]) -> Ser
 
 async def _measured(experiment: Experiment, total: int, exchange: Exchange) -> types.CallToolResult:
     """The summary of an experiment, its attempts reported as they are kept."""
-    made = experiment.create()
+    made = runs.open_run(find_run(exchange.note, data_home()), data_home()) if exchange.note else experiment.create()
+    exchange.keep(made.id)
     finished: asyncio.Queue[Trace] = asyncio.Queue()
     running = asyncio.ensure_future(experiment.attempt_async(made, on_trace=finished.put_nowait))
-    done = 0
+    done = len(made.done())
     try:
         await exchange.progress(0, total, f"run {made.id}")
         while not running.done() or not finished.empty():

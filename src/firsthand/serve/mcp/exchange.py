@@ -8,7 +8,7 @@ of three ways that travels depends on the revision, and no tool knows it: as a r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -39,6 +39,21 @@ class Exchange(Protocol):
     def client(self) -> str | None:
         """The name of the client whose key the call carried; None over standard input, and without keys."""
 
+    @property
+    def task(self) -> str:
+        """The id of the task that the call became, by which a durable one is found again; empty for any other call."""
+
+    @property
+    def note(self) -> str:
+        """The note that an interrupted try of the task kept; empty for a first one."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if the client cancelled the task: a call that is ended for another reason may go on later."""
+
+    def keep(self, note: str) -> None:
+        """Keep a note for the try that goes on with the task after a restart."""
+
     def can(self, capability: str) -> bool:
         """True if the client answers `elicitation`, `sampling` or `roots`."""
 
@@ -50,6 +65,11 @@ class Exchange(Protocol):
 
     async def log(self, level: Any, text: str) -> None:
         """Send a message for the client's log."""
+
+
+def result_type(request: ClientRequest) -> type[Any]:
+    """The type of the result of a request."""
+    return _RESULTS[type(request)]
 
 
 _exchange: ContextVar[Exchange] = ContextVar("firsthand_exchange")
@@ -90,10 +110,16 @@ def expect_capability(declared: Mapping[str, Any], request: ClientRequest) -> No
 class DirectExchange:
     """Asks by requests of the server, on the stream of the call: 2025-11-25 and before."""
 
+    task = note = ""
+    is_cancelled = False
+
     def __init__(self, ctx: ServerRequestContext[Any, Any]):
         self._ctx = ctx
         self._declared = capabilities_of(ctx)
         self.client = client_of(ctx)
+
+    def keep(self, note: str) -> None:
+        """Nothing is kept of a call that is no task."""
 
     def can(self, capability: str) -> bool:
         """True if the client declared it."""
@@ -151,29 +177,37 @@ class ParkedExchange:
     ):
         self.ctx = ctx
         self.client = client if ctx is None else client_of(ctx)
+        self.task = self.note = ""
+        self.is_cancelled = False
+        self.on_note: Callable[[str], None] = lambda note: None
+        """Told what is to be kept of the call."""
         self.status = ""
         """The last message about the progress."""
         self.pending: dict[str, _Asked] = {}
         self.moved = asyncio.Event()
         """Set whenever something changed."""
-        self._declared = declared
+        self.declared = declared
         self._seeds = dict(seeds)
         self._used: set[str] = set()
 
+    def keep(self, note: str) -> None:
+        """Keep a note with the task, if the call is one."""
+        self.note = note
+        self.on_note(note)
+
     def can(self, capability: str) -> bool:
         """True if the client declared it."""
-        return capability in self._declared
+        return capability in self.declared
 
     async def ask(self, key: str, request: ClientRequest) -> Any:
-        """The client's result, which may have come with the call itself."""
-        expect_capability(self._declared, request)
-        seed = self._seeds.pop(key, None)
-        if isinstance(seed, _RESULTS[type(request)]):
-            self._used.add(key)
-            return seed
-        while key in self._used or key in self.pending:  # a key stands for one request of a call
+        """The client's result, which may have come with the call itself, or before a restart."""
+        expect_capability(self.declared, request)
+        while key in self._used:  # a key stands for one request of a call
             key += "+"
         self._used.add(key)
+        seed = self._seeds.pop(key, None)
+        if isinstance(seed, _RESULTS[type(request)]):
+            return seed
         asked = self.pending[key] = _Asked(request, asyncio.get_running_loop().create_future())
         self.moved.set()
         try:

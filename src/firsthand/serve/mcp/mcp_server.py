@@ -22,6 +22,8 @@ from pydantic import ValidationError
 from firsthand.errors import FirsthandError, ToolError
 from firsthand.message import Json
 from firsthand.serve.mcp.exchange import DirectExchange, Exchange, ParkedExchange, capabilities_of, client_of
+from firsthand.serve.mcp.older_tasks import REVISION as OLDER
+from firsthand.serve.mcp.older_tasks import OlderTasks
 from firsthand.serve.mcp.running_call import ParkedCalls, RunningCall
 from firsthand.serve.mcp.served_tool import ServedTool, failed
 from firsthand.serve.mcp.server_tasks import (
@@ -33,6 +35,7 @@ from firsthand.serve.mcp.server_tasks import (
     declares_tasks,
     expect_tasks,
 )
+from firsthand.serve.mcp.task_file import TaskFile
 
 PAGE = 500
 """Entries of a list that one page holds."""
@@ -90,9 +93,10 @@ class Offer:
 class McpServer:
     """An offer behind the protocol. `server` is the SDK's, which the transports run."""
 
-    def __init__(self, offer: Offer):
+    def __init__(self, offer: Offer, tasks: TaskFile | None = None):
         self.offer = offer
-        self.tasks = ServerTasks()
+        self.tasks = ServerTasks(tasks)
+        self._older_tasks = OlderTasks(self.tasks, lambda name: self._tools.get(name))
         self.bus = InMemorySubscriptionBus()
         self._tools = {tool.name: tool for tool in sorted(offer.tools, key=lambda each: each.name)}
         self._parked = ParkedCalls(self._after_input)
@@ -117,12 +121,15 @@ class McpServer:
             on_subscriptions_listen=self._listen,
         )
         handlers: Any = self.server  # handlers that return a dict of the wire
-        handlers.add_request_handler("tasks/get", TaskIdParams, self._modern(self.tasks.get))
-        handlers.add_request_handler("tasks/update", TaskUpdateParams, self._modern(self.tasks.update))
-        handlers.add_request_handler("tasks/cancel", TaskIdParams, self._modern(self.tasks.cancel))
+        older = self._older_tasks
+        handlers.add_request_handler("tasks/get", TaskIdParams, _by_revision(older.get, self.tasks.get))
+        handlers.add_request_handler("tasks/result", TaskIdParams, _by_revision(older.result, None))
+        handlers.add_request_handler("tasks/update", TaskUpdateParams, _by_revision(None, self.tasks.update))
+        handlers.add_request_handler("tasks/cancel", TaskIdParams, _by_revision(older.cancel, self.tasks.cancel))
         handlers.add_request_handler("logging/setLevel", types.SetLevelRequestParams, _set_level)
         self.server.extensions = {EXTENSION: {}}
         self.server.middleware.append(_hide_bugs)
+        self.server.middleware.append(self._older_tasks.middleware)
         self.server.middleware.append(RequestStateBoundary(_sealing(), default_audience=offer.name))
 
     @asynccontextmanager
@@ -133,8 +140,12 @@ class McpServer:
         """Offer more tools. Clients that listen hear of it once a `ToolsListChanged` is published on `bus`."""
         self._tools = {name: tool for name, tool in sorted([*self._tools.items(), *((t.name, t) for t in tools)])}
 
+    def resume(self) -> None:
+        """Go on with the tasks that the server before this one left."""
+        self.tasks.resume(self._tools)
+
     async def close(self) -> None:
-        """End every call and task that is under way."""
+        """End every call and task that is under way; tasks in a file go on when it is served again."""
         self._listening.close()
         await self._parked.close()
         await self.tasks.close()
@@ -151,6 +162,8 @@ class McpServer:
             raise MCPError(types.INVALID_PARAMS, f"there is no tool {params.name[:100]!r}")
         knows_tasks = declares_tasks(ctx)
         if tool.as_task == "must" and not knows_tasks:
+            if ctx.protocol_version == OLDER:
+                raise MCPError(types.METHOD_NOT_FOUND, f"{tool.name} is called as a task: send `task` with the call")
             expect_tasks(ctx)
         if ctx.protocol_version >= MODERN:
             if tool.as_task != "never" and knows_tasks and tool.prepare is None:
@@ -163,12 +176,13 @@ class McpServer:
         if (wrong := tool.problem(arguments)) is not None:
             return wrong
         exchange = ParkedExchange(None, capabilities_of(ctx), params.input_responses or {}, client=client_of(ctx))
-        return await self.tasks.create(RunningCall(tool.name, tool.result(arguments, exchange), exchange), ctx)
+        call = RunningCall(tool.name, tool.result(arguments, exchange), exchange)
+        return self.tasks.begin(call, client_of(ctx), tool.name, arguments).seed()
 
-    async def _after_input(self, tool: ServedTool, call: RunningCall, ctx: Context) -> Any:
+    async def _after_input(self, tool: ServedTool, call: RunningCall, ctx: Context, arguments: Json) -> Any:
         """The outcome of a call once it has all it asked for before: a task, or its result."""
         if tool.as_task != "never" and declares_tasks(ctx):
-            return await self.tasks.create(call, ctx)
+            return self.tasks.begin(call, client_of(ctx), tool.name, arguments).seed()
         await call.settled()
         return await call.task
 
@@ -278,13 +292,18 @@ class McpServer:
             expect_tasks(ctx)
         return await self._listening(ctx, params)
 
-    def _modern(self, handler: Any) -> Any:
-        async def gated(ctx: Context, params: Any) -> Any:
-            if ctx.protocol_version < MODERN:
-                raise MCPError(types.METHOD_NOT_FOUND, "tasks begin with the revision 2026-07-28")
-            return await handler(ctx, params)
 
-        return gated
+def _by_revision(older: Any, newer: Any) -> Any:
+    """A handler that is another one for each revision; None where a revision has no such method."""
+
+    async def chosen(ctx: Context, params: Any) -> Any:
+        is_new = ctx.protocol_version >= MODERN
+        handler = newer if is_new else older if ctx.protocol_version == OLDER else None
+        if handler is None:
+            raise MCPError(types.METHOD_NOT_FOUND, f"the revision {ctx.protocol_version} has no {ctx.method}")
+        return await handler(ctx, params)
+
+    return chosen
 
 
 def _sealing() -> RequestStateSecurity:

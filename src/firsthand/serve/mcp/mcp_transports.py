@@ -21,6 +21,7 @@ async def serve_stdio(made: McpServer) -> None:
     """Serve one client until it closes our input. What handlers print goes to standard error."""
     logging.getLogger("mcp").setLevel(logging.ERROR)
     try:
+        made.resume()
         async with stdio_server() as (read, write):
             await made.server.run(read, write, made.server.create_initialization_options())
     finally:
@@ -41,6 +42,7 @@ def mcp_app(made: McpServer, host: str) -> MountedApp:
     async def lifespan() -> AsyncIterator[None]:
         async with manager.run():
             try:
+                made.resume()
                 yield
             finally:
                 await made.close()

@@ -12,6 +12,7 @@ import mcp_types as types
 from mcp import MCPError
 from mcp.server.context import ServerRequestContext
 
+from firsthand.message import Json
 from firsthand.serve.mcp.exchange import ParkedExchange, capabilities_of
 from firsthand.serve.mcp.served_tool import ServedTool
 
@@ -26,8 +27,8 @@ SETTLE_S = 0.005
 class RunningCall:
     """The work of a call, in a task of its own."""
 
-    def __init__(self, name: str, work: Coroutine[Any, Any, Any], exchange: ParkedExchange):
-        self.id = secrets.token_urlsafe(18)
+    def __init__(self, name: str, work: Coroutine[Any, Any, Any], exchange: ParkedExchange, id: str = ""):
+        self.id = id or secrets.token_urlsafe(18)
         self.exchange = exchange
         self.since = time.monotonic()
         self.task: asyncio.Task[Any] = asyncio.create_task(work, name=f"firsthand-mcp-{name}")
@@ -61,7 +62,7 @@ class RunningCall:
 class ParkedCalls:
     """The calls that wait for their client to call again with input."""
 
-    def __init__(self, escalate: Callable[[ServedTool, RunningCall, ServerRequestContext[Any, Any]], Any]):
+    def __init__(self, escalate: Callable[[ServedTool, RunningCall, ServerRequestContext[Any, Any], Json], Any]):
         self._calls: dict[str, RunningCall] = {}
         self._escalate = escalate
 
@@ -93,7 +94,7 @@ class ParkedCalls:
         outcome = call.task.result()
         if tool.prepare is not None:  # what was missing is there: now the work itself
             call = RunningCall(tool.name, tool.result(outcome, call.exchange), call.exchange)
-            return await self._escalate(tool, call, ctx)
+            return await self._escalate(tool, call, ctx, outcome)
         return outcome
 
     def _park(self, call: RunningCall) -> types.InputRequiredResult:

@@ -17,6 +17,7 @@ from firsthand.tool import Tool
 Outcome = types.CallToolResult | str
 """The outcome of a served tool; a text becomes one block of text."""
 AsTask = Literal["never", "may", "must"]
+_SUPPORT: dict[str, Literal["optional", "required"]] = {"may": "optional", "must": "required"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class ServedTool:
     """`may`: a client that knows the Tasks extension gets a task at once. `must`: any other client is refused."""
     prepare: Callable[[Json, Exchange], Coroutine[Any, Any, Json]] | None = None
     """Asks for what is missing before a task is made of the call; returns the arguments to run with."""
+    resumes: bool = False
+    """True if a run that gets the `task` of an interrupted one goes on with it, and repeats nothing that was done."""
     annotations: types.ToolAnnotations | None = None
     title: str | None = None
     output_schema: Json | None = None
@@ -46,6 +49,7 @@ class ServedTool:
             input_schema=self.schema,
             output_schema=self.output_schema,
             annotations=self.annotations,
+            execution=None if self.as_task == "never" else types.ToolExecution(task_support=_SUPPORT[self.as_task]),
         )
 
     def problem(self, arguments: Json) -> types.CallToolResult | None:

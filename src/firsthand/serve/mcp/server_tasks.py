@@ -1,7 +1,8 @@
 """The Tasks extension of MCP (SEP-2663, 2026-07-28), which the SDK does not have: a call becomes a task that is polled.
 
-Methods tasks/get, tasks/update and tasks/cancel under `io.modelcontextprotocol/tasks`. Tasks live in this process: one that
-ends takes them along, and a client then reads that the task is unknown.
+Methods tasks/get, tasks/update and tasks/cancel under `io.modelcontextprotocol/tasks`; `older_tasks.py` has those of
+2025-11-25. With a TaskFile tasks outlive the process: the next one goes on with those whose tool can, and ends the others as
+failed. Without one they end with it, and a client then reads that the task is unknown.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,8 +21,10 @@ from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from pydantic import Field, TypeAdapter, ValidationError
 
 from firsthand.message import Json
-from firsthand.serve.mcp.exchange import capabilities_of, client_of
+from firsthand.serve.mcp.exchange import ParkedExchange, capabilities_of, client_of
 from firsthand.serve.mcp.running_call import RunningCall
+from firsthand.serve.mcp.served_tool import ServedTool
+from firsthand.serve.mcp.task_file import TaskFile, TaskRow
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 TTL_MS = 3_600_000
@@ -48,10 +52,13 @@ class TaskUpdateParams(TaskIdParams):
 class ServerTask:
     """A call that goes on as a task, and its state as it stands on the wire."""
 
-    def __init__(self, call: RunningCall, owner: str | None):
+    def __init__(self, call: RunningCall, owner: str | None, created: str = ""):
         self.call = call
         self.owner = owner
-        self.created = self.updated = _now()
+        self.is_kept = False
+        """True once its end is in the file."""
+        self.updated = _now()
+        self.created = created or self.updated
         self.until = time.monotonic() + TTL_MS / 1000
         self.cancelled = False
         self._last: tuple[object, ...] = ()
@@ -82,27 +89,23 @@ class ServerTask:
                     for key, each in requests.items()
                 }
             return body
+        status, outcome = self.end()
+        self._touch(status)
+        return self._head(status) | _told(status, outcome)
+
+    def end(self) -> tuple[str, Json | None]:
+        """The status of a task that is over, and its result or error as it stands on the wire."""
+        task = self.call.task
         if task.cancelled() or self.cancelled:
-            self._touch("cancelled")
-            return self._head("cancelled")
+            return "cancelled", None
         if (error := task.exception()) is not None:
-            self._touch("failed")
             told = error.error if isinstance(error, MCPError) else types.ErrorData(code=_INTERNAL, message=_BUG)
-            body = told.model_dump(by_alias=True, mode="json", exclude_none=True)
-            return self._head("failed") | {"statusMessage": told.message, "error": body}
-        self._touch("completed")
-        result = task.result().model_dump(by_alias=True, mode="json", exclude_none=True)
-        return self._head("completed") | {"result": result}
+            return "failed", told.model_dump(by_alias=True, mode="json", exclude_none=True)
+        result: Json = task.result().model_dump(by_alias=True, mode="json", exclude_none=True)
+        return "completed", result
 
     def _head(self, status: str) -> Json:
-        return {
-            "taskId": self.call.id,
-            "status": status,
-            "createdAt": self.created,
-            "lastUpdatedAt": self.updated,
-            "ttlMs": TTL_MS,
-            "pollIntervalMs": POLL_MS,
-        }
+        return head_of(self.call.id, status, self.created, self.updated)
 
     def _touch(self, *state: object) -> None:
         if state != self._last:
@@ -112,47 +115,106 @@ class ServerTask:
 class ServerTasks:
     """The tasks of a server, and the handlers of their methods."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: TaskFile | None = None) -> None:
+        self.file = file
         self.tasks: dict[str, ServerTask] = {}
 
-    async def create(self, call: RunningCall, ctx: ServerRequestContext[Any, Any]) -> Json:
-        """The reply that a call has become a task, which tasks/get finds from now on."""
+    def begin(self, call: RunningCall, owner: str | None, tool: str, arguments: Json) -> ServerTask:
+        """Make a task of a call that has not begun to run; with a file it is kept before this returns."""
         self._forget_old()
         call.exchange.ctx = None  # the request ends here
-        self.tasks[call.id] = task = ServerTask(call, client_of(ctx))
-        return task.seed()
+        task = ServerTask(call, owner)
+        if self.file is not None:
+            row = TaskRow(
+                call.id, owner, tool, arguments, call.exchange.declared, {}, "", "working", None, task.created,
+                task.updated, time.time() + TTL_MS / 1000,
+            )  # fmt: skip
+            self.file.add(row)
+        self._adopt(task)
+        return task
+
+    def resume(self, tools: Mapping[str, ServedTool]) -> None:
+        """Go on with the tasks that another process left; those whose tool cannot go on have failed."""
+        if self.file is None:
+            return
+        for row in self.file.unfinished():
+            tool = tools.get(row.tool)
+            if tool is None or not tool.resumes:
+                error = {"code": _INTERNAL, "message": f"the server was stopped while {row.tool} ran: call it again"}
+                self.file.end(row.id, "failed", error, _now())
+                continue
+            exchange = ParkedExchange(None, row.declared, _answers(row.answers), client=row.owner)
+            exchange.note = row.note
+            call = RunningCall(tool.name, tool.result(row.arguments, exchange), exchange, row.id)
+            self._adopt(ServerTask(call, row.owner, row.created_at))
+
+    def _adopt(self, task: ServerTask) -> None:
+        """Keep a task in this process, and its end in the file."""
+        exchange, id = task.call.exchange, task.call.id
+        exchange.task = id
+        if (file := self.file) is not None:
+            exchange.on_note = lambda note: file.keep_note(id, note)
+        self.tasks[id] = task
+        task.call.task.add_done_callback(lambda _: self._keep_end(task))
+
+    def _keep_end(self, task: ServerTask) -> None:
+        """Keep how a task ended. One that ends because the server does goes on later."""
+        stopped = task.call.task.cancelled() and not task.cancelled
+        if self.file is not None and not task.is_kept and not stopped:
+            task.is_kept = True
+            self.file.end(task.call.id, *task.end(), _now())
 
     async def get(self, ctx: ServerRequestContext[Any, Any], params: TaskIdParams) -> Json:
         """The state of a task."""
-        return self._found(ctx, params.task_id).state()
+        expect_tasks(ctx)
+        expect_name_header(ctx, params.task_id)
+        found = self.find(client_of(ctx), params.task_id)
+        return found.state() if isinstance(found, ServerTask) else row_state(found)
 
     async def update(self, ctx: ServerRequestContext[Any, Any], params: TaskUpdateParams) -> Json:
         """Takes answers to what a task asked for; those that fit no open request are ignored."""
-        task = self._found(ctx, params.task_id)
-        answers = {}
-        for key, body in params.input_responses.items():
-            try:
-                answers[key] = _ANSWER.validate_python(body)
-            except ValidationError:
-                continue
-        task.call.exchange.bring(answers)
-        await asyncio.sleep(0)  # the call takes them before the next request of this client
+        expect_tasks(ctx)
+        expect_name_header(ctx, params.task_id)
+        task = self.find(client_of(ctx), params.task_id)
+        if isinstance(task, ServerTask):
+            self.bring(task, _answers(params.input_responses))
+            await asyncio.sleep(0)  # the call takes them before the next request of this client
         return {}
+
+    def bring(self, task: ServerTask, answers: Mapping[str, Any]) -> None:
+        """Hand over answers to a task that runs; with a file they are kept first."""
+        taken = {key: each for key, each in answers.items() if key in task.call.exchange.pending}
+        if self.file is not None and taken:
+            bodies = {
+                key: each.model_dump(by_alias=True, mode="json", exclude_none=True) for key, each in taken.items()
+            }
+            self.file.add_answers(task.call.id, bodies)
+        task.call.exchange.bring(taken)
 
     async def cancel(self, ctx: ServerRequestContext[Any, Any], params: TaskIdParams) -> Json:
         """Ends a task; one that is over stays as it is."""
-        task = self._found(ctx, params.task_id)
-        if not task.is_over:
-            task.cancelled = True
-            await task.call.cancel()
+        expect_tasks(ctx)
+        expect_name_header(ctx, params.task_id)
+        task = self.find(client_of(ctx), params.task_id)
+        if isinstance(task, ServerTask):
+            await self.end(task)
         return {}
 
-    def _found(self, ctx: ServerRequestContext[Any, Any], id: str) -> ServerTask:
-        expect_tasks(ctx)
-        expect_name_header(ctx, id)
-        task = self.tasks.get(id)
-        if task is None or task.owner != client_of(ctx):
+    async def end(self, task: ServerTask) -> None:
+        """Cancel a task that runs."""
+        if not task.is_over:
+            task.cancelled = task.call.exchange.is_cancelled = True
+            await task.call.cancel()
+
+    def find(self, owner: str | None, id: str) -> ServerTask | TaskRow:
+        """A client's task: one that runs or ran in this process, or the row of one that is over. MCPError without one."""
+        task: ServerTask | TaskRow | None = self.tasks.get(id)
+        if task is None and self.file is not None:
+            task = self.file.find(id)
+        if task is None or task.owner != owner:
             raise MCPError(types.INVALID_PARAMS, "there is no such task: it may be too old, or the server began anew")
+        if isinstance(task, ServerTask) and task.is_over:
+            self._keep_end(task)  # before anybody is told
         return task
 
     def _forget_old(self) -> None:
@@ -160,14 +222,52 @@ class ServerTasks:
         for id, task in list(self.tasks.items()):
             if now > task.until or (len(self.tasks) >= MAX_TASKS and task.is_over):
                 self.tasks.pop(id).call.task.cancel()
+                if self.file is not None:
+                    self.file.forget(id)
         if len(self.tasks) >= MAX_TASKS:
             raise MCPError(types.INTERNAL_ERROR, f"{MAX_TASKS} tasks are under way, which is the limit: try later")
 
     async def close(self) -> None:
-        """End every task."""
+        """End every task of this process; what is in a file goes on with the next one."""
         for task in self.tasks.values():
             await task.call.cancel()
         self.tasks.clear()
+        await asyncio.sleep(0)  # the ends of those that were over are kept
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def head_of(id: str, status: str, created: str, updated: str) -> Json:
+    """The fields that every state of a task has."""
+    return {
+        "taskId": id,
+        "status": status,
+        "createdAt": created,
+        "lastUpdatedAt": updated,
+        "ttlMs": TTL_MS,
+        "pollIntervalMs": POLL_MS,
+    }
+
+
+def row_state(row: TaskRow) -> Json:
+    """A task that is over as tasks/get gives it."""
+    return head_of(row.id, row.status, row.created_at, row.updated_at) | _told(row.status, row.outcome)
+
+
+def _told(status: str, outcome: Json | None) -> Json:
+    if status == "failed":
+        return {"statusMessage": (outcome or {}).get("message", _BUG), "error": outcome or {}}
+    return {"result": outcome or {}} if status == "completed" else {}
+
+
+def _answers(bodies: Json) -> dict[str, Any]:
+    """The answers among what a client sent."""
+    answers: dict[str, Any] = {}
+    for key, body in bodies.items():
+        with suppress(ValidationError):
+            answers[key] = _ANSWER.validate_python(body)
+    return answers
 
 
 def declares_tasks(ctx: ServerRequestContext[Any, Any]) -> bool:

@@ -6,6 +6,7 @@ is asked of the client's user; where the client cannot, it stays open, and any p
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from contextlib import suppress
 
@@ -13,7 +14,7 @@ import mcp_types as types
 from mcp import MCPError
 
 from firsthand import __version__
-from firsthand.errors import FirsthandError
+from firsthand.errors import FirsthandError, UnknownName
 from firsthand.loop.listener import Began
 from firsthand.message import Json
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
@@ -24,13 +25,14 @@ from firsthand.serve.mcp.exchange import Exchange
 from firsthand.serve.mcp.mcp_server import McpServer, Offer
 from firsthand.serve.mcp.mcp_transports import mcp_app
 from firsthand.serve.mcp.served_tool import ServedTool, failed, text_result
+from firsthand.serve.mcp.task_file import TaskFile
 from firsthand.tool import tool_from_function
 
 
 def session_door(sessions: ServedSessions, host: str, description: str = "") -> MountedApp:
     """The app at /mcp of a server that listens on `host`."""
     offer = Offer([session_tool(sessions, description)], name=sessions.agent.name, version=__version__)
-    return mcp_app(McpServer(offer), host)
+    return mcp_app(McpServer(offer, TaskFile(sessions.run.path)), host)
 
 
 def session_tool(sessions: ServedSessions, description: str = "") -> ServedTool:
@@ -49,18 +51,40 @@ def session_tool(sessions: ServedSessions, description: str = "") -> ServedTool:
     async def run(arguments: Json, exchange: Exchange) -> types.CallToolResult:
         given = shape.validate(arguments)
         owner = exchange.client or ""
-        context = str(given.get("session") or secrets.token_hex(8))
         try:
-            turn = sessions.submit(owner, str(given["question"]), context=context)
-            turn = await _taken(sessions, turn, owner, exchange)
+            turn = _turn_of(sessions, exchange.task, owner)
+            if turn is None:
+                context = str(given.get("session") or secrets.token_hex(8))
+                turn = sessions.submit(owner, str(given["question"]), context=context, id=_turn_id(exchange.task))
+            try:
+                turn = await _taken(sessions, turn, owner, exchange)
+            except asyncio.CancelledError:
+                if exchange.is_cancelled:  # and not the server that stops, or a client that has gone
+                    with suppress(TurnOver):
+                        await sessions.cancel(turn.id, owner)
+                raise
         except FirsthandError as error:
             return failed(str(error))
-        return _result(sessions, turn, context)
+        return _result(sessions, turn, turn.context)
 
     agent = sessions.agent
     words = description or f"Asks the agent {agent.name} ({agent.model.name}), and returns its answer."
     notes = types.ToolAnnotations(read_only_hint=False, open_world_hint=True)
-    return ServedTool("ask", words, shape.spec.parameters, run, as_task="may", annotations=notes, check=shape.validate)
+    return ServedTool(
+        "ask", words, shape.spec.parameters, run, as_task="may", resumes=True, annotations=notes, check=shape.validate
+    )
+
+
+def _turn_id(task: str) -> str:
+    return f"mcp-{task}" if task else ""
+
+
+def _turn_of(sessions: ServedSessions, task: str, owner: str) -> SessionTurn | None:
+    """The turn that an interrupted try of a task began."""
+    if task:
+        with suppress(UnknownName):
+            return sessions.store.turn(_turn_id(task), owner)
+    return None
 
 
 async def _taken(sessions: ServedSessions, turn: SessionTurn, owner: str, exchange: Exchange) -> SessionTurn:
@@ -84,15 +108,32 @@ async def _taken(sessions: ServedSessions, turn: SessionTurn, owner: str, exchan
 
 async def _answered(sessions: ServedSessions, asked: AskedApproval, owner: str, exchange: Exchange) -> bool:
     """Ask the client's user; False if the client gave no answer, which leaves the question open."""
+    request = approval_request(asked.tool, asked.question, asked.form)
+    asking = asyncio.ensure_future(exchange.ask(f"approval {asked.id}", request))
+    elsewhere = asyncio.ensure_future(_no_longer_pending(sessions, asked))
     try:
-        answer = await exchange.ask(f"approval {asked.id}", approval_request(asked.tool, asked.question))
+        await asyncio.wait({asking, elsewhere}, return_when="FIRST_COMPLETED")
+        if not asking.done():  # another process answered it
+            return True
+        answer = asking.result()
     except MCPError:
         return False
+    finally:
+        asking.cancel()
+        elsewhere.cancel()
     if answer.action == "cancel":
         return False
-    with suppress(TurnOver):  # answered by another process meanwhile
-        sessions.answer(asked.id, is_approved(answer), owner=owner, by="client")
+    allowed = is_approved(answer) if asked.form is None else answer.action == "accept"
+    content = None if asked.form is None else answer.content
+    with suppress(TurnOver):
+        sessions.answer(asked.id, allowed, owner=owner, by="client", content=content)
     return True
+
+
+async def _no_longer_pending(sessions: ServedSessions, asked: AskedApproval) -> None:
+    """Wait until somebody else has answered, or the turn is over."""
+    while any(each.id == asked.id for each in sessions.store.pending(asked.turn)):
+        await asyncio.sleep(sessions.settings.poll_s)
 
 
 def _result(sessions: ServedSessions, turn: SessionTurn, context: str) -> types.CallToolResult:

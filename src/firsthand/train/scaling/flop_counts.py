@@ -9,16 +9,18 @@ import time
 import numpy as np
 
 from firsthand.nn.architecture import Architecture
-from firsthand.nn.matrices import BLOCK
+from firsthand.nn.matrices import num_multiplied_parameters
 
 TRAINING = 3
 """Passes that training costs in units of a forward pass: one forward, two backward."""
 
 
 def matrix_parameters(a: Architecture) -> int:
-    """Parameters that multiply each token: the matrices of all layers and the head, tied or not, without the embedding."""
-    block = sum(matrix.outputs(a) * matrix.inputs(a) for matrix in BLOCK)
-    return a.num_layers * block + a.vocab_size * a.hidden_size
+    """Parameters that multiply each token: the matrices of all layers and the head, tied or not, without the embedding.
+
+    Of a mixture of experts those of the token's own experts, of the shared one and of the router.
+    """
+    return num_multiplied_parameters(a)
 
 
 def simple_training_flops(parameters: float, tokens: float) -> float:
