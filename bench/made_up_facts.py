@@ -5,7 +5,8 @@
 
 FOLDER/docs holds a text of a few sentences for each made-up firm; FOLDER/questions.jsonl asks one fact of each, and
 FOLDER/train.jsonl the other four, for `--train-questions`. With --linked each text names a supplier, another firm, and
-FOLDER/questions.jsonl asks one fact of that supplier, so that an answer needs two documents.
+FOLDER/questions.jsonl asks one fact of that supplier, so that an answer needs two documents. FOLDER/facts.toml makes the
+questions a benchmark: `firsthand run FOLDER/facts.toml --pattern naive:index=FOLDER/docs`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ GOODS = (
 )
 
 
+BENCHMARK = """data = "questions.jsonl"
+prompt = "{question}"
+target = "{answer}"
+scorer = ["includes"]
+"""
 ASKED = (
     "In which town is {firm}?",
     "What does {firm} make?",
@@ -102,6 +108,7 @@ def main() -> None:
             asked.append(question(place, name, answers, files))
         others += [question(each, name, answers, files[-1:]) for each in range(5) if each != place]
         (given.folder / "docs" / f"{name.lower()}.md").write_text(text, encoding="utf-8")
+    (given.folder / "facts.toml").write_text(BENCHMARK, encoding="utf-8")
     for file, lines in (("questions.jsonl", asked), ("train.jsonl", others)):
         (given.folder / file).write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
 
