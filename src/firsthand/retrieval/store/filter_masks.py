@@ -56,7 +56,8 @@ def _passing(connection: sqlite3.Connection, name: str, condition: Any, searched
         return ~_passing(connection, name, inner[0], searched)
     if isinstance(condition, list | tuple) and len(condition) > MAX_VALUES:
         parts = (condition[first : first + MAX_VALUES] for first in range(0, len(condition), MAX_VALUES))
-        return np.logical_or.reduce([_passing(connection, name, part, searched) for part in parts])
+        passing: Mask = np.logical_or.reduce([_passing(connection, name, part, searched) for part in parts])
+        return passing
     if name in RESERVED:
         column = _COLUMNS[name]
         sql, values = condition_sql(condition)
