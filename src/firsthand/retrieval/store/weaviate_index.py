@@ -71,8 +71,8 @@ class WeaviateRecords:
 
     def upsert(self, records: Sequence[Record]) -> None:
         """Store records, in place of those with their ids, the last when all others are stored: a batch has no order."""
-        pages = [records[first : first + _PAGE] for first in range(0, len(records) - 1, _PAGE)]
-        pages = [page if page[-1] is not records[-1] else page[:-1] for page in pages]
+        others = records[:-1]
+        pages = [others[first : first + _PAGE] for first in range(0, len(others), _PAGE)]
         for page in [*pages, records[-1:]]:
             if page:
                 found = self._asked("POST", "/v1/batch/objects", {"objects": [self._object(each) for each in page]})
