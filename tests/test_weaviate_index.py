@@ -11,7 +11,7 @@ import pytest
 from firsthand.errors import ConfigError, StoreError
 from firsthand.retrieval.store import weaviate_index
 from firsthand.retrieval.store.record_index import RecordIndex
-from firsthand.retrieval.store.records import Record
+from firsthand.retrieval.store.records import Match, Record
 from firsthand.retrieval.store.weaviate_index import WeaviateRecords, open_weaviate_index
 from index_tiny import DIMENSION, HEADER, TERMS_ONLY, lines, unit
 from weaviate_wire import Handler, weaviate_server
@@ -234,4 +234,16 @@ def test_a_vector_of_another_length_is_not_stored(server: Any, index: RecordInde
     records = WeaviateRecords(server[0], "Chunks", HEADER)
     with pytest.raises(StoreError, match=f"vector with length {DIMENSION}"):
         records.upsert([Record("f" * 32, {}, "", unit(1, 0, DIMENSION - 1)[0])])
+    records.close()
+
+
+def test_scores_are_dot_products_best_first(server: Any) -> None:
+    records = WeaviateRecords(server[0], "Chunks", HEADER)
+    rows = unit(4, 5)
+    records.upsert([Record(f"{n:032x}", {"kind": "chunk"}, "", row) for n, row in enumerate(rows)])
+    found = records.nearest(rows[2], 3, Match("kind", ("chunk",)))
+    expected = sorted(((float(rows[2] @ row), f"{n:032x}") for n, row in enumerate(rows)), reverse=True)[:3]
+    assert [id for id, _ in found] == [id for _, id in expected]
+    assert [score for _, score in found] == pytest.approx([score for score, _ in expected], abs=1e-6)
+    assert found[0] == (f"{2:032x}", pytest.approx(1))
     records.close()
