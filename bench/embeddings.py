@@ -5,6 +5,7 @@
 CORPUS is a text file, or .jsonl or .jsonl.gz with a `text` in each line; documents of 4 to 190 words are cut out of it,
 drawn with a fixed seed. The rival needs `pip install sentence-transformers` in a virtual environment of its own; it is asked
 at each of `--batch-sizes`, sorts by length itself, and has 32 as its default. Both load once and then work in turn.
+`--calls 32 1` measures streaming too: both get the texts in calls of so many, in the order in which they come.
 Tokenisation is part of the time. Without --rival-python only our column is printed.
 """
 
@@ -44,12 +45,16 @@ def embed(texts, setting):
 """
 SERVE = """
 texts = json.load(open(sys.argv[3]))
+def work(setting):
+    if setting >= 0:
+        return embed(texts, setting)
+    return np.concatenate([embed(texts[at : at - setting], 32) for at in range(0, len(texts), -setting)])
 embed(texts[:64], 32)
 print("ready", flush=True)
 for line in sys.stdin:
     setting, target = json.loads(line)
     wall, cpu = time.perf_counter(), time.process_time()
-    vectors = embed(texts, setting)
+    vectors = work(setting)
     print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]), flush=True)
     np.save(target, vectors)
     print("saved", flush=True)
@@ -122,6 +127,7 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--rival-python")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 16, 8, 4])
+    parser.add_argument("--calls", type=int, nargs="*", default=[], help="texts in a call, for streaming")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--longest", type=int, default=190, help="words")
@@ -135,12 +141,18 @@ def main() -> None:
         sizes = args.batch_sizes if rival else []
         ours: list[tuple[float, float]] = []
         theirs: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
+        streams: dict[int, list[tuple[float, float]]] = {size: [] for size in args.calls}
+        their_streams: dict[int, list[tuple[float, float]]] = {size: [] for size in args.calls if rival}
         vectors, others = Path(folder) / "ours.npy", Path(folder) / "theirs.npy"
         for _ in range(args.rounds):
             ours.append(mine.run(0, vectors))
             for size in sizes:
                 assert rival is not None
                 theirs[size].append(rival.run(size, others))
+            for size in args.calls:
+                streams[size].append(mine.run(-size, vectors))
+                if rival:
+                    their_streams[size].append(rival.run(-size, others))
         difference = f"{np.abs(np.load(vectors) - np.load(others)).max():.1e}" if rival else ""
     machine = f"{platform.processor() or platform.machine()}, {args.threads} threads, load {os.getloadavg()[0]:.1f}"
     print(f"{machine}, {args.texts} texts of 4 to {args.longest} words, {args.rounds} rounds in turn, median (range)\n")
@@ -149,6 +161,10 @@ def main() -> None:
     print(row("firsthand", ours, ours, args.texts, ""))
     for size, runs in theirs.items():
         print(row(f"sentence-transformers, batch_size={size}", runs, ours, args.texts, difference))
+    for size, runs in streams.items():
+        print(row(f"firsthand, calls of {size}", runs, runs, args.texts, ""))
+        if rival:
+            print(row(f"sentence-transformers, calls of {size}", their_streams[size], runs, args.texts, difference))
 
 
 if __name__ == "__main__":

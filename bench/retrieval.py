@@ -2,7 +2,7 @@
 
     python bench/retrieval.py store [--count 100000] [--rival-python VENV/bin/python]
     python bench/retrieval.py filters [--count 100000]
-    python bench/retrieval.py million [--counts 10000,100000,1000000]
+    python bench/retrieval.py million [--counts 10000,100000,1000000] [--ann]
     python bench/retrieval.py ingest-kill [--kills 30] [--count 100000]
 
 Chunks are synthetic: vectors in clusters of Zipf sizes with few strong directions, texts of 79 words of a Zipf vocabulary of
@@ -213,12 +213,13 @@ def filters(options: argparse.Namespace, folder: Path) -> None:
 
 
 def million(options: argparse.Namespace, folder: Path) -> None:
-    """Ingest, size, load time, memory and search time as the index grows."""
-    print("| chunks | ingest CPU s | file MB | load CPU s | memory MB | vectors ms | terms ms | hybrid ms |")
-    print("|---|---|---|---|---|---|---|---|")
+    """Ingest, size, load time, memory and search time as the index grows; with --ann the side file too."""
+    more = " side file CPU s | side file ms | side file recall@10 |" if options.ann else ""
+    print(f"| chunks | ingest CPU s | file MB | load CPU s | memory MB | vectors ms | terms ms | hybrid ms |{more}")
+    print("|---" * (11 if options.ann else 8) + "|")
     for count in map(int, options.counts.split(",")):
         command = [sys.executable, __file__, "one", "--count", str(count), "--queries", str(options.queries)]
-        subprocess.run([*command, "--folder", str(folder)], check=True)
+        subprocess.run([*command, "--folder", str(folder), *(["--ann"] if options.ann else [])], check=True)
 
 
 def one(options: argparse.Namespace, folder: Path) -> None:
@@ -241,9 +242,25 @@ def one(options: argparse.Namespace, folder: Path) -> None:
         )
     ]
     cells = [f"{options.count}", f"{seconds:.1f}", f"{path.stat().st_size / 1e6:.0f}", f"{loaded:.2f}", f"{memory:.0f}"]
-    print(f"| {' | '.join(cells + [f'{each:.2f}' for each in times])} |", flush=True)
+    cells += [f"{each:.2f}" for each in times]
+    if options.ann:
+        cells += by_side_file(index, queries)
+    print(f"| {' | '.join(cells)} |", flush=True)
     index.close()
-    path.unlink()
+    for each in folder.glob(f"{path.name}*"):
+        each.unlink()
+
+
+def by_side_file(index: SqliteIndex, queries: list[tuple[np.ndarray, str]]) -> list[str]:
+    """Seconds of building the approximate side file, milliseconds of a search by it, and its recall of the exact hits."""
+    exact_hits = [names_of(index.search_vectors(vector, 10, {})) for vector, _ in queries]
+    began = time.process_time()
+    index.build_ann()
+    built_s = time.process_time() - began
+    index._search.ann_rows = 0  # used at any size here
+    median, _ = milliseconds(lambda n: index.search_vectors(queries[n][0], 10, {}), len(queries))
+    found = [names_of(index.search_vectors(vector, 10, {})) for vector, _ in queries]
+    return [f"{built_s:.1f}", f"{median:.2f}", f"{recall(found, exact_hits):.4f}"]
 
 
 def resident() -> float:
@@ -313,6 +330,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000, help="chunks")
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--counts", default="10000,100000,1000000")
+    parser.add_argument("--ann", action="store_true", help="with million: build the approximate side file (faiss) too")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--most-s", type=float, default=10.0, help="the latest moment of a kill")
     parser.add_argument("--verify-each", action="store_true", help="recount after each kill, not only at the end")

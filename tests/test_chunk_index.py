@@ -29,9 +29,10 @@ from firsthand.retrieval.store.sqlite_index import open_index
 from index_postgres import postgres  # noqa: F401
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
 from pinecone_wire import pinecone_server
+from weaviate_wire import weaviate_server
 
 Make = Callable[[IndexHeader], ChunkIndex]
-SERVERS = ["postgres", "qdrant", "chroma", "lance", "pinecone"]
+SERVERS = ["postgres", "qdrant", "chroma", "lance", "pinecone", "weaviate"]
 ENGINES = ["sqlite", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in SERVERS)]
 
 
@@ -107,7 +108,20 @@ def _pinecone(request: pytest.FixtureRequest, folder: Path) -> Make:
     return lambda header: open_pinecone_index(client, "chunks", header)
 
 
+def _weaviate(request: pytest.FixtureRequest, folder: Path) -> Make:
+    """Over Weaviate's wire, to a server of our own: the service itself is not tested."""
+    if find_spec("graphql") is None:
+        pytest.skip("this engine has no client here")
+    from firsthand.retrieval.store.weaviate_index import open_weaviate_index
+
+    running = weaviate_server()
+    address, _ = running.__enter__()
+    request.addfinalizer(lambda: running.__exit__(None, None, None))
+    return lambda header: open_weaviate_index(address, "Chunks", header)
+
+
 OPENERS = {
+    "weaviate": _weaviate,
     "pinecone": _pinecone,
     "sqlite": _sqlite,
     "memory": _memory,
@@ -430,6 +444,14 @@ def test_filters_are_exact(filtered: ChunkIndex, where: dict[str, Any], expected
     assert sorted(ids(filtered.search_terms("fox", 9, where))) == list(expected)
     held = [id for id in METAS if matches(where, METAS[id], {"document": id, "title": f"T{id}", "source": f"/{id}"})]
     assert held == list(expected), "the predicate that defines filters"
+
+
+@pytest.mark.parametrize("field", ["year", "document"])
+def test_a_list_may_have_thousands_of_values(filtered: ChunkIndex, field: str, many: int) -> None:
+    values = [2021, 2022] if field == "year" else ["b", "c"]
+    where = {field: [values[0], *(each for n in range(10 * many) for each in (f"v{n}", -n)), values[1]]}
+    assert sorted(ids(filtered.search_terms("fox", 9, where))) == ["b", "c"]
+    assert sorted(ids(filtered.search_terms("fox", 9, {field: {"not": where[field]}}))) == ["a", "d"]
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,22 @@ def test_json_is_documents_a_document_or_text() -> None:
         read_json(b"{", "l.json", SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("[]", "it has no list of cells; save it again in Jupyter"),
+        ('{"cells": {"a": 1}}', "it has no list of cells"),
+        ('{"cells": [{"source": "x"}, "y"]}', "its cell 2 is no JSON object"),
+        ('{"worksheets": []}', "it has no list of cells"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"n": ' + "9" * 5000 + "}", "a number has more than 4,300 digits"),
+    ],
+)
+def test_a_notebook_that_is_none_says_why(body: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        read_notebook(body.encode(), "n.ipynb", SETTINGS)
+
+
 def test_notebooks_are_their_cells() -> None:
     cells = [
         {"cell_type": "markdown", "source": ["# Title\n", "words"]},

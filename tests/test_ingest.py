@@ -199,6 +199,19 @@ def test_one_bad_file_of_each_kind_is_named_and_the_rest_goes_on(folder: Folder)
     assert ("photo.png", ".png: not a kind that is read") in receipt.notes
 
 
+def test_of_two_files_with_one_document_id_the_second_is_named(folder: Folder) -> None:
+    item = json.dumps({"id": "n1.txt", "text": "inner words"})
+    (folder.root / "f.jsonl").write_text(item)
+    (folder.root / "f.jsonl:n1.txt").write_text("outer words")
+    for receipt in (folder.ingest(), folder.ingest()):
+        assert (
+            len(receipt.failed) == 1
+            and receipt.failed[0][0] == "f.jsonl:n1.txt"
+            and "of this id" in receipt.failed[0][1]
+        )
+        assert folder.index.document("f.jsonl:n1.txt").text == "inner words"
+
+
 def test_copies_are_kept_and_noted(folder: Folder) -> None:
     folder.write(a_md="Same words.", b_md="Same words.")
     receipt = folder.ingest()

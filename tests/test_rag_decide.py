@@ -17,12 +17,14 @@ from firsthand.experiment.rag_decision import (
     diagnosis,
     measured,
     question_benchmark,
+    training_rows,
 )
 from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.benchmark_corpus import build_index
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.store.sqlite_index import open_index
+from tiny import write_model
 
 FACTS = {
     "alder": ("Where does the alder office lie?", "Oslo"),
@@ -215,3 +217,51 @@ def test_a_document_that_is_found_and_not_read_is_no_fault_of_retrieval(files, t
 
 
 ARMS = ["closed book", "RAG", "long context", "oracle context"]
+
+
+def test_training_asks_in_the_words_of_the_closed_book_arm(tmp_path):
+    questions = [
+        FactQuestion("1", "Where does it lie?", "Oslo", ("a.md",)),
+        FactQuestion("2", "Who leads it?", "Ada", ()),
+    ]
+    prompts = []
+
+    def reply(messages, sampling, index):
+        prompts.append(messages[-1].text)
+        return "x"
+
+    agents = arm_agents(["closed book"], Scripted(reply), None, tmp_path / "none", k=1, max_chars=9)
+    asyncio.run(answer_all(agents, question_benchmark(questions, "decide"), seed=0, concurrency=1)).close()
+    documents, *asked = training_rows({"a.md": "It lies in Oslo."}, questions)
+    assert documents == {"text": "It lies in Oslo."}
+    assert sorted(each["prompt"] for each in asked) == sorted(prompts)
+    assert [each["completion"] for each in asked] == ["Oslo", "Ada"]
+
+
+@pytest.mark.slow
+def test_the_arms_of_a_fine_tuned_model_are_measured(files, tmp_path, cli):
+    base = write_model(tmp_path / "base")
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps({"question": f"Is it {n}?", "answer": "yes"}) + "\n" for n in range(3)))
+    words = [
+        "--embedder",
+        "none",
+        "--k",
+        "1",
+        "--arms",
+        "RAG",
+        "--lora",
+        "--epochs",
+        "1",
+        "--train-questions",
+        str(more),
+    ]
+    code, out, _ = cli("rag", "decide", *map(str, files), "--model", str(base), *words, "--json")
+    table = {each["arm"]: each for each in json.loads(out)["arms"]}
+    assert code == 0 and list(table) == ["closed book", "RAG", "LoRA", "LoRA + RAG"]
+    trained_s = json.loads(out)["trained_s"]
+    assert trained_s > 0 and table["LoRA"]["update_s"] == trained_s
+    assert table["LoRA"]["retrieved"] is None and table["LoRA + RAG"]["retrieved"] == 1
+    assert table["LoRA"]["freshness"] is not None and table["LoRA"]["errors"] == 0
+    refused, _, said = cli("rag", "decide", *map(str, files), "--model", str(base), *words[:-1], str(files[1]))
+    assert refused == 2 and "is asked and trained on" in said

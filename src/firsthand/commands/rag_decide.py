@@ -246,13 +246,13 @@ def _check_documents(questions: Sequence[FactQuestion], texts: dict[str, str]) -
 def _tuned(config: Config, texts: dict[str, str], questions: Sequence[FactQuestion]) -> tuple[Model, float]:
     """The model fine-tuned on the documents, and the seconds of its training."""
     from firsthand.commands.train import dispatch
+    from firsthand.experiment.rag_decision import training_rows
 
     asked = {each.question for each in questions}
     more = [] if config.train_questions is None else read_questions(config.train_questions)
     if leaked := next((each.question for each in more if each.question in asked), None):
         raise ConfigError(f"the question {leaked[:60]!r} is asked and trained on: leave it out of train_questions")
-    rows: list[Json] = [{"text": text} for text in texts.values()]
-    rows += [{"prompt": each.question, "completion": each.answer} for each in more]
+    rows = training_rows(texts, more)
     folder = data_home() / "runs" / f"decide-lora-{time.strftime('%Y-%m-%d-%H%M%S')}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     data = folder.with_suffix(".jsonl")

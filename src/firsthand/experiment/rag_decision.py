@@ -26,7 +26,7 @@ from firsthand.model import Embedder, Model
 from firsthand.retrieval.chunk import Chunker
 from firsthand.retrieval.chunk_index import IndexedDocument
 from firsthand.retrieval.ingest import index_files
-from firsthand.retrieval.rag.short_answer import Given, short_answer
+from firsthand.retrieval.rag.short_answer import Given, closed_prompt, short_answer
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from firsthand.runs.store import Run
 from firsthand.scorers.contained import contains_words, has_words
@@ -180,6 +180,12 @@ async def answer_all(agents: Sequence[Agent], benchmark: Benchmark, *, seed: int
         run.close()
         raise
     return run
+
+
+def training_rows(texts: Mapping[str, str], questions: Sequence[FactQuestion]) -> list[Json]:
+    """The data that LoRA is trained on: each document as text, and each question in the words in which closed book asks."""
+    rows: list[Json] = [{"text": text} for text in texts.values()]
+    return rows + [{"prompt": closed_prompt(each.question), "completion": each.answer} for each in questions]
 
 
 def choose_changes(

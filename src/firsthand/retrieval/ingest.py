@@ -129,6 +129,8 @@ class _Ingest:
         self.by_source: dict[str, list[str]] = {}
         self.texts: dict[str, str] = {}
         """The first document of each text, to name copies."""
+        self.taken: dict[str, str] = {}
+        """The file of each document of this ingest, by id: `facts.jsonl` may hold an item with the name of another file."""
         self.waiting: list[tuple[Document, list[Chunk]]] = []
         self.waiting_chunks = self.waiting_chars = self.waiting_bytes = 0
         self.index_folders: set[Path] = set()
@@ -269,6 +271,11 @@ class _Ingest:
                 )
             )
             return
+        taken = self.taken.setdefault(document.id, document.source)
+        if taken != document.source:
+            told = f"{taken} has a document of this id, and {document.source} was left out: rename one of the files"
+            self.tally.failed.append((document.id, told))
+            return
         first = self.texts.setdefault(document.sha256, document.id)
         if first != document.id:
             self.tally.notes.append((document.id, f"it has the same text as {first}"))
@@ -281,6 +288,7 @@ class _Ingest:
         self.tally.unchanged += ids
         for id in ids:
             self.texts.setdefault(self.stored[id].sha256, id)
+            self.taken.setdefault(id, self.stored[id].source)
 
     # -- embedding and storing --
 

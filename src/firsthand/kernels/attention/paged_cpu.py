@@ -69,6 +69,13 @@ def _write_key(line: Any, place: int, column: Any, keys: Any, block_size: int, h
         keys[place + d * block_size] = column[d]
 
 
+@called
+def _read_row(values: Any, start: int, line: Any, head_dim: int) -> None:
+    """Copy numbers one by one: for a slice numba would compile its formatting of error messages, for seconds."""
+    for d in range(head_dim):
+        line[d] = values[start + d]
+
+
 @kernel
 def write(first_row: int, last_row: int, k: Any, v: Any, places: Any, cache: Any, heads: Any) -> None:
     """Write the keys and values of some packed rows into their slots; `places` has block * block_size + slot of each row.
@@ -85,13 +92,13 @@ def write(first_row: int, last_row: int, k: Any, v: Any, places: Any, cache: Any
         for g in range(heads.num_kv_heads):
             page = (block * heads.num_kv_heads + g) * block_size
             k_from, v_from = k.start + row * k.stride + g * head_dim, v.start + row * v.stride + g * head_dim
-            line[:head_dim] = k.values[k_from : k_from + head_dim]
+            _read_row(k.values, k_from, line, head_dim)
             if len(key_scales):
                 key_scales[page + slot] = _rounded(line, whole)
                 _write_key(whole, page * head_dim + slot, column, cache.keys, block_size, head_dim)
             else:
                 _write_key(line, page * head_dim + slot, column, cache.keys, block_size, head_dim)
-            line[:head_dim] = v.values[v_from : v_from + head_dim]
+            _read_row(v.values, v_from, line, head_dim)
             if len(value_scales):
                 value_scales[page + slot] = _rounded(line, whole)
             for d in range(0, padded, LANES):

@@ -98,7 +98,12 @@ def _parsed(text: str) -> tuple[Any, str]:
     except RecursionError:
         return None, "JSON nested too deeply"
     except ValueError as error:
-        return None, f"no JSON: {str(error)[:100]}"
+        return None, f"no JSON: {json_fault(error)}"
+
+
+def json_fault(error: ValueError) -> str:
+    """What is wrong with a text that is no JSON; Python's own bound on digits is named as such."""
+    return "a number has more than 4,300 digits" if "integer string conversion" in str(error) else str(error)[:100]
 
 
 def _refuse(name: str) -> None:

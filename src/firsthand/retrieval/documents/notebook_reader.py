@@ -10,19 +10,17 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.charset import decode
 from firsthand.retrieval.documents.clean_text import clean
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings, first_heading
+from firsthand.retrieval.documents.json_reader import json_fault
 
 
 def read_notebook(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     """The cells one after the other, each a place."""
     text, notes = decode(data)
-    try:
-        body = json.loads(text)
-        cells = body["cells"] if "cells" in body else body["worksheets"][0]["cells"]  # versions 4 and 3
-        sources = [(str(cell.get("cell_type")), _joined(cell.get("source", cell.get("input", "")))) for cell in cells]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise DataError(f"it is no notebook: {type(error).__name__}: {str(error)[:100]}") from None
     written, places, length = [], [], 0
-    for number, (kind, source) in enumerate(sources, 1):
+    for number, cell in enumerate(_cells(text), 1):
+        if not isinstance(cell, dict):
+            raise DataError(f"it is no notebook: its cell {number} is no JSON object; save it again in Jupyter")
+        kind, source = str(cell.get("cell_type")), _joined(cell.get("source", cell.get("input", "")))
         if not source.strip():
             continue
         paragraph = f"```\n{source}\n```\n\n" if kind == "code" else f"{source}\n\n"
@@ -32,6 +30,22 @@ def read_notebook(data: bytes, name: str, settings: ReadSettings) -> FileContent
     made, moved, dropped = clean("".join(written), places)
     document = Document(name, made, first_heading(made), meta={"kind": "notebook"}, locations=moved)
     return FileContent((document,), tuple(notes + dropped))
+
+
+def _cells(text: str) -> list[Any]:
+    """The cells of a notebook of version 3 or 4."""
+    try:
+        body = json.loads(text)
+        cells = body["cells"] if "cells" in body else body["worksheets"][0]["cells"]
+    except (KeyError, TypeError, IndexError):
+        cells = None
+    except RecursionError:
+        raise DataError("it is no notebook: it is JSON nested too deeply") from None
+    except ValueError as error:
+        raise DataError(f"it is no notebook: it is no JSON: {json_fault(error)}") from None
+    if not isinstance(cells, list):
+        raise DataError("it is no notebook: it has no list of cells; save it again in Jupyter")
+    return cells
 
 
 def _joined(source: Any) -> str:

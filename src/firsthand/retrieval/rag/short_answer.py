@@ -63,7 +63,7 @@ async def short_answer(
         max_chars: With all and oracle: characters of documents; what does not fit the model's context is left out too.
     """
     if given == "nothing":
-        return await _said(ctx, f"Answer the question in a few words.\n\nQuestion: {task.prompt}", max_tokens)
+        return await _said(ctx, closed_prompt(task.prompt), max_tokens)
     corpus = corpus_in(ctx, await task_index(task, index, embedder="" if search == "lexical" else embedder))
     if given == "retrieved":
         retriever = SEARCHES[search](corpus)
@@ -109,6 +109,11 @@ async def whole_documents(corpus: Corpus, ids: Sequence[str] | None, max_chars: 
         return await corpus.ask(read)
 
     return await corpus.read("documents", {"query": "", "k": len(ids) if ids is not None else 0}, act)
+
+
+def closed_prompt(question: str) -> str:
+    """The user's message that asks for a few words from nothing; fine-tuning on questions uses it too."""
+    return f"Answer the question in a few words.\n\nQuestion: {question}"
 
 
 def short_prompt(question: str, hits: Sequence[Hit]) -> str:

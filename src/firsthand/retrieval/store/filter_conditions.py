@@ -20,6 +20,8 @@ JsonValue = Any
 RESERVED = ("document", "source", "title")
 NULL, BOOLEAN, NUMBER, TEXT, NESTED = range(5)
 """Kinds of values; equal values are of one kind."""
+MAX_VALUES = 10_000
+"""Values of a list in one statement: SQLite takes 32,766 parameters."""
 Field = tuple[int, Any]
 """The kind of a value, and what is compared: 0 or 1, a number, UTF-8, or the canonical JSON of a list or object."""
 
@@ -58,10 +60,9 @@ def matches(where: Filter, meta: Mapping[str, JsonValue], reserved: Mapping[str,
 
 
 def condition_sql(condition: JsonValue) -> tuple[str, list[Any]]:
-    """SQL on the columns `kind` and `value`, with its values, for what is not {"not": ...}."""
+    """SQL on the columns `kind` and `value`, with its values; not for {"not": ...} or lists above `MAX_VALUES`."""
     if isinstance(condition, list | tuple):
-        parts = [_equal_sql(item) for item in condition]
-        return " OR ".join(f"({sql})" for sql, _ in parts) or "0", [value for _, values in parts for value in values]
+        return _any_sql([field_of(item) for item in condition])
     if isinstance(condition, Mapping):
         low, high = ends(condition)
         pairs = [(sign, end) for sign, end in ((">=", low), ("<=", high)) if end is not None]
@@ -118,6 +119,15 @@ def _holds(condition: JsonValue, found: Field | None) -> bool:
             return False
         return (low is None or found[1] >= low[1]) and (high is None or found[1] <= high[1])
     return field_of(condition) == found
+
+
+def _any_sql(fields: list[Field]) -> tuple[str, list[Any]]:
+    """SQL that is true for each of the fields: a list for each kind, as SQLite bounds the depth of an expression."""
+    by_kind: dict[int, list[Any]] = {}
+    for kind, value in fields:
+        by_kind.setdefault(kind, []).append(value)
+    parts = [f"(kind = ? AND value IN ({', '.join('?' * len(values))}))" for values in by_kind.values()]
+    return " OR ".join(parts) or "0", [each for kind, values in by_kind.items() for each in (kind, *values)]
 
 
 def _equal_sql(value: JsonValue) -> tuple[str, list[Any]]:

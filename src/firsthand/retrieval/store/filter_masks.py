@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from firsthand.retrieval.retriever import Filter
 from firsthand.retrieval.store.filter_conditions import (
+    MAX_VALUES,
     RESERVED,
     TEXT,
     canonical,
@@ -53,6 +54,10 @@ def _passing(connection: sqlite3.Connection, name: str, condition: Any, searched
     inner = excluded(condition)
     if inner is not None:
         return ~_passing(connection, name, inner[0], searched)
+    if isinstance(condition, list | tuple) and len(condition) > MAX_VALUES:
+        parts = (condition[first : first + MAX_VALUES] for first in range(0, len(condition), MAX_VALUES))
+        passing: Mask = np.logical_or.reduce([_passing(connection, name, part, searched) for part in parts])
+        return passing
     if name in RESERVED:
         column = _COLUMNS[name]
         sql, values = condition_sql(condition)
