@@ -121,6 +121,18 @@ def test_a_resumed_attempt_keeps_a_time_out_and_asks_nobody_again(approvers):
     assert first.answer == again.answer and "would go beyond 1 recipients" in first.answer
 
 
+def test_nobody_is_worn_down_by_questions():
+    asked, till = [], Till()
+
+    async def tired(tool, arguments):
+        asked.append(arguments["body"])
+        return Decision(len(asked) == 3, "ann")
+
+    calls = [("send", {"to": ["eve@e.example"], "body": str(at)}) for at in range(4)]
+    trace = guarded(till, calls, guard=policy(questions=2), ask=tired)
+    assert (asked, till.sent) == (["0", "1"], []) and trace.answer.count("2 questions were asked, and no more are") == 2
+
+
 def test_a_question_that_nobody_was_there_for_is_asked_again():
     journal, till = MemoryJournal(), Till()
     guarded(till, STRANGER, guard=CallPolicy(), journal=journal)

@@ -57,8 +57,10 @@ class CallPolicy:
     """The most people that one attempt may tell something."""
     approvers: tuple[str, ...] = ("person",)
     """Those who are asked, in turn: `model`, `person`."""
+    questions: int | None = None
+    """The most questions of one attempt: any further one is a no, so that nobody is worn down."""
     ask_s: float = 600.0
-    """Seconds that each of them has to answer."""
+    """Seconds that each approver has to answer."""
     policies: tuple[Policy, ...] = field(default=(), repr=False)
     """Further policies of your own."""
 
@@ -112,6 +114,8 @@ class CallPolicy:
         """The reason why the call is refused, empty if it was approved; and the record of the question."""
         asked = [each for each in found if each.action == "ask"]
         about = await explanation(case, asked)
+        if self.questions is not None and not await view.claim("questions", self.questions):
+            return f"{asked[0].reason}; {self.questions} questions were asked, and no more are", detail
         question = ApprovalQuestion(view, case.tool, arguments, about)
         decision = await ask_in_turn(question, self.approvers, self.ask_s)
         reasons = "; ".join([*(each.reason for each in asked), decision.reason or "it was not approved"])
@@ -146,13 +150,14 @@ def policy(
     spend: float | None = None,
     recipients: int | None = None,
     approvers: tuple[str, ...] = ("person",),
+    questions: int | None = None,
     ask_s: float = 600.0,
 ) -> CallPolicy:
     """A guard of tool calls by `rules` `without` some, the default ones unless given; see docs/guard.md."""
     named = _split(rules) or DEFAULT
     policies_named(_split(without))
     kept = tuple(name for name in named if name not in _split(without))
-    return CallPolicy(kept, _split(plan), calls, writes, spend, recipients, _split(approvers), ask_s)
+    return CallPolicy(kept, _split(plan), calls, writes, spend, recipients, _split(approvers), questions, ask_s)
 
 
 def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
