@@ -1,4 +1,4 @@
-"""Show what a guarded agent stops: its threat model, or the table of guards against AgentDojo's gullible agent."""
+"""Show what a guarded agent stops: its threat model, tests of it, questions asked, and guards against a gullible agent."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from firsthand.system.terminal import console, print_as_json, print_table
 
 EXAMPLES = """
 firsthand safety explain clerk.toml           # which attacks are stopped, which are statistical, which are not
+firsthand safety tests clerk.toml > test_clerk.py   # a test for each fact that its tools declare
+firsthand safety burden last                  # the questions that a run asked, and who answered them
+firsthand safety office --human               # our own office, attacked through tools, mails, files, documents and memory
 firsthand safety table                        # needs firsthand[agentdojo]; some seconds for a row
 firsthand safety table --suite slack --rules plan_lock,authority_from_trusted --human
 firsthand safety table --attack adaptive
@@ -20,18 +23,22 @@ firsthand safety table --attack adaptive
 
 @dataclass(frozen=True)
 class Config:
-    """The agent to explain, or the rows of the table."""
+    """The agent or run to look at, or the rows of a table."""
 
-    action: Literal["explain", "table"] = field(default="explain", metadata={"positional": True})
-    """explain an agent's TOML file, or print the table of guards."""
+    action: Literal["explain", "tests", "burden", "table", "office"] = field(
+        default="explain", metadata={"positional": True}
+    )
+    """explain an agent's file, write its tests, count a run's questions, or measure guards on AgentDojo or our office."""
     agent: Path | None = field(default=None, metadata={"positional": True})
-    """The agent's file, as `firsthand serve --agent` takes it."""
+    """The agent's file, as `firsthand serve --agent` takes it; for burden a run."""
     suite: str = "all"
     """The suite of AgentDojo: workspace, travel, banking, slack or all."""
     attack: str = "important_instructions"
     """The attack: important_instructions, direct or adaptive."""
     rules: tuple[str, ...] = ()
     """A row of your own: the rules of the guard. None prints all rows."""
+    tasks: int = 80
+    """For office: the number of tasks."""
     human: bool = False
     """Have a perfect human answer the questions, who says yes to what the user's task needs; otherwise nobody answers."""
     json: bool = False
@@ -39,14 +46,50 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Print the threat model or the table."""
-    if config.action == "table":
+    """Print the threat model, the tests, the questions or a table."""
+    if config.action in ("table", "office"):
         if config.agent is not None:
-            raise ConfigError("safety table takes no agent: the gullible agent is the one that is attacked")
-        return _table(config)
+            raise ConfigError(f"safety {config.action} takes no agent: the gullible agent is the one that is attacked")
+        return _table(config) if config.action == "table" else _office(config)
     if config.agent is None:
-        raise ConfigError("name the agent's file: firsthand safety explain AGENT.toml")
-    return _explain(config, config.agent)
+        what = "run: firsthand safety burden last" if config.action == "burden" else "agent's file: AGENT.toml"
+        raise ConfigError(f"safety {config.action} needs a name, that of the {what}")
+    if config.action == "tests":
+        return _tests(config.agent)
+    return _burden(config, str(config.agent)) if config.action == "burden" else _explain(config, config.agent)
+
+
+def _tests(path: Path) -> int:
+    from firsthand.safety.declared_tests import generated_tests
+    from firsthand.serve.agents.agent_file import open_agent, read_agent_file
+
+    print(generated_tests(open_agent(read_agent_file(path)), path), end="")
+    return 0
+
+
+def _burden(config: Config, name: str) -> int:
+    from firsthand.runs import store
+    from firsthand.safety.approval_burden import approval_burden
+    from firsthand.system.home import data_home
+
+    with store.open_run(name, data_home()) as run:
+        found = approval_burden(run.traces())
+    if config.json:
+        print_as_json(asdict(found))
+        return 0
+    counted = [
+        ["attempts", found.attempts],
+        ["attempts with a question", found.asked_in],
+        ["questions", found.questions],
+        ["answered with yes", found.allowed],
+        ["most in one attempt", found.most],
+        *([f"answered by {who}", count] for who, count in found.by.items()),
+        *([f"asked by {rule}", count] for rule, count in found.rules.items()),
+    ]
+    print_table(
+        "questions before calls", ["", "count"], [[what, str(count)] for what, count in counted], right=("count",)
+    )
+    return 0
 
 
 def _explain(config: Config, path: Path) -> int:
@@ -98,4 +141,35 @@ def _table(config: Config) -> int:
         ],
         right=("benign", "asks", "utility under attack", "attack success", "CPU s"),
     )
+    return 0
+
+
+def _office(config: Config) -> int:
+    from firsthand.commands.safety_office import OFFICE_ROWS, office_tallies
+    from firsthand.safety.rules.policies import policies_named
+
+    policies_named(config.rules)
+    if not 1 <= config.tasks <= 10_000:
+        raise ConfigError(f"tasks is {config.tasks}: give 1 to 10,000")
+    wanted = {"+".join(config.rules): config.rules} if config.rules else OFFICE_ROWS
+    rows = {
+        name: asyncio.run(office_tallies(rules, human=config.human, tasks=config.tasks))
+        for name, rules in wanted.items()
+    }
+    if config.json:
+        print_as_json({name: {channel: asdict(each) for channel, each in row.items()} for name, row in rows.items()})
+        return 0
+    channels = list(next(iter(rows.values())))[1:]
+    shown = [
+        [
+            name,
+            f"{row['none'].solved}/{row['none'].tasks}",
+            f"{row['none'].asked} in {row['none'].asked_in}",
+            *(f"{row[channel].reached}/{row[channel].tasks}" for channel in channels),
+            f"{sum(row[each].solved for each in channels) / max(sum(row[each].tasks for each in channels), 1):.1%}",
+        ]
+        for name, row in rows.items()
+    ]
+    names = ["guard", "benign", "asks", *channels, "utility under attack"]
+    print_table("the office under attack, attacks that succeed by channel", names, shown, right=names[1:])
     return 0
