@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from firsthand.errors import ConfigError
+from firsthand.system.home import data_home
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
 
 EXAMPLES = """
 firsthand safety explain clerk.toml           # which attacks are stopped, which are statistical, which are not
 firsthand safety tests clerk.toml > test_clerk.py   # a test for each fact that its tools declare
 firsthand safety burden last                  # the questions that a run asked, and who answered them
+firsthand safety label last --model smollm2 --principles harm+help    # then firsthand data last --as pairs
 firsthand safety office --human               # our own office, attacked through tools, mails, files, documents and memory
 firsthand safety table                        # needs firsthand[agentdojo]; some seconds for a row
 firsthand safety table --suite slack --rules plan_lock,authority_from_trusted --human
@@ -25,12 +28,18 @@ firsthand safety table --attack adaptive
 class Config:
     """The agent or run to look at, or the rows of a table."""
 
-    action: Literal["explain", "tests", "burden", "table", "office"] = field(
+    action: Literal["explain", "tests", "burden", "label", "table", "office"] = field(
         default="explain", metadata={"positional": True}
     )
-    """explain an agent's file, write its tests, count a run's questions, or measure guards on AgentDojo or our office."""
+    """explain an agent's file, write its tests, count or label a run, or measure guards on AgentDojo or our office."""
     agent: Path | None = field(default=None, metadata={"positional": True})
-    """The agent's file, as `firsthand serve --agent` takes it; for burden a run."""
+    """The agent's file, as `firsthand serve --agent` takes it; for burden and label a run."""
+    model: str = ""
+    """For label: the model that compares the answers of each task."""
+    principles: str = ""
+    """For label: ids of principles, or beginnings of ids, joined by +; all of them otherwise."""
+    constitution: str = ""
+    """For label: the file of principles; otherwise the package's own."""
     suite: str = "all"
     """The suite of AgentDojo: workspace, travel, banking, slack or all."""
     attack: str = "important_instructions"
@@ -52,10 +61,12 @@ def main(config: Config) -> int:
             raise ConfigError(f"safety {config.action} takes no agent: the gullible agent is the one that is attacked")
         return _table(config) if config.action == "table" else _office(config)
     if config.agent is None:
-        what = "run: firsthand safety burden last" if config.action == "burden" else "agent's file: AGENT.toml"
-        raise ConfigError(f"safety {config.action} needs a name, that of the {what}")
+        what = "a run, such as last" if config.action in ("burden", "label") else "an agent's file, AGENT.toml"
+        raise ConfigError(f"safety {config.action} needs {what}")
     if config.action == "tests":
         return _tests(config.agent)
+    if config.action == "label":
+        return asyncio.run(_label(config, str(config.agent)))
     return _burden(config, str(config.agent)) if config.action == "burden" else _explain(config, config.agent)
 
 
@@ -70,7 +81,6 @@ def _tests(path: Path) -> int:
 def _burden(config: Config, name: str) -> int:
     from firsthand.runs import store
     from firsthand.safety.approval_burden import approval_burden
-    from firsthand.system.home import data_home
 
     with store.open_run(name, data_home()) as run:
         found = approval_burden(run.traces())
@@ -89,6 +99,33 @@ def _burden(config: Config, name: str) -> int:
     print_table(
         "questions before calls", ["", "count"], [[what, str(count)] for what, count in counted], right=("count",)
     )
+    return 0
+
+
+async def _label(config: Config, name: str) -> int:
+    from firsthand import catalog
+    from firsthand.patterns.parts.constitution import load_constitution, select_principles
+    from firsthand.runs import store
+    from firsthand.scorers.concerns.principle_labels import answer_pairs, label_maker, label_pair
+
+    if not config.model:
+        raise ConfigError("safety label needs a model that compares the answers: --model smollm2")
+    principles = select_principles(load_constitution(config.constitution), config.principles)
+    with store.open_run(name, data_home()) as run:
+        model, tasks = catalog.model(config.model), run.tasks()
+        kept = {(each.a, each.b) for each in run.preferences() if each.by == label_maker(model)}
+        pairs = [pair for pair in answer_pairs(run.traces()) if (pair[0].id, pair[1].id) not in kept]
+        wins: dict[str, int] = {}
+        for a, b in pairs:
+            found = await label_pair(model, tasks[a.benchmark, a.task_id].question, a, b, principles)
+            run.add_preference(found)
+            principle = str((found.detail or {})["principle"])
+            wins[principle] = wins.get(principle, 0) + (found.winner != "tie")
+    rows = [[principle, str(count)] for principle, count in sorted(wins.items())]
+    print_as_json(wins) if config.json else print_table(
+        f"{count_of(len(pairs), 'pair')} labelled by {label_maker(model)}", ["principle", "preferred one"], rows,
+        right=("preferred one",),
+    )  # fmt: skip
     return 0
 
 
