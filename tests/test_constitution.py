@@ -155,9 +155,9 @@ def polite(text, continuation):
 def test_a_label_is_the_same_in_either_order_and_names_its_principle():
     kind, curt = attempt_with("No, please."), attempt_with("No.")
     known = select_principles(load_constitution(), "harm")
-    judge = Scripted(score=polite, name="judge")
+    judge = Scripted(score=polite, name="scripted:judge")
     found = asyncio.run(label_pair(judge, "May I?", kind, curt, known))
-    assert (found.winner, found.a, found.b, found.by) == ("a", kind.id, curt.id, "constitution:judge")
+    assert (found.winner, found.a, found.b, found.by) == ("a", kind.id, curt.id, "constitution:scripted:judge")
     assert found.detail["principle"] in [each.id for each in known]
     assert found.detail["probability"] == pytest.approx(1 / (1 + math.exp(-2.9)))
     assert asyncio.run(label_pair(judge, "May I?", curt, kind, known)).winner == "b"

@@ -12,12 +12,14 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.loop.approval import Approval, Decision
 from firsthand.message import ToolCall
+from firsthand.model import ToolSpec
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.safety.approval_burden import ApprovalBurden, approval_burden
 from firsthand.safety.declared_tests import generated_tests, rules_against, sample
 from firsthand.safety.policy import policy
+from firsthand.safety.rules.draft_declaration import drafted
 from firsthand.tool import tool
 
 CALLED = []
@@ -101,6 +103,26 @@ def test_a_fact_that_is_taken_away_fails_its_test(source, changed, fails):
 def test_a_rule_that_is_taken_away_fails_its_tests(source):
     found = outcomes(source, replace(AGENT, guard=policy(plan=("invite+erase",), without=("path_inside",))))
     assert [name for name, passed in found.items() if not passed] == ["test_erase_keeps_path_inside"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "effect", "authority", "recipients", "grants"),
+    [
+        ("send_mail", "to cc subject body", "external", ("to", "cc"), ("to", "cc"), False),
+        ("share_file", "file_id email permission", "external", ("file_id", "email", "permission"), ("email",), True),
+        ("delete_event", "event_id", "write", ("event_id",), (), False),
+        ("send_money", "recipient amount date", "external", ("recipient",), ("recipient",), False),
+        ("get_webpage", "url", "read", ("url",), ("url",), False),
+        ("getaway", "place", "external", ("place",), (), False),
+    ],
+)
+def test_a_draft_takes_every_argument_for_a_power_that_is_not_known_to_be_content(
+    name, arguments, effect, authority, recipients, grants
+):
+    spec = ToolSpec(name, "", {"properties": dict.fromkeys(arguments.split(), {})})
+    found, declares = drafted(spec)
+    assert (found, declares.authority, declares.recipients, declares.grants) == (effect, authority, recipients, grants)
+    assert "." not in declares.trusts and "body" not in declares.trusts and declares.readers == "user"
 
 
 def test_what_cannot_be_asked_is_named():

@@ -46,6 +46,8 @@ class Config:
     """The attack: important_instructions, direct or adaptive."""
     rules: tuple[str, ...] = ()
     """A row of your own: the rules of the guard. None prints all rows."""
+    drafts: bool = False
+    """For table: declare AgentDojo's tools by a rule on their names alone, instead of by hand with its suites in view."""
     tasks: int = 80
     """For office: the number of tasks."""
     human: bool = False
@@ -157,8 +159,11 @@ def _table(config: Config) -> int:
     wanted = {"+".join(config.rules): config.rules} if config.rules else ROWS
     rows: dict[str, tuple[GuardTally, GuardTally]] = {}
     for name, rules in wanted.items():
-        benign = asyncio.run(measured(rules, "none", suite=config.suite, human=config.human))
-        rows[name] = benign, asyncio.run(measured(rules, config.attack, suite=config.suite, human=config.human))
+        benign = asyncio.run(measured(rules, "none", suite=config.suite, human=config.human, drafts=config.drafts))
+        rows[name] = (
+            benign,
+            asyncio.run(measured(rules, config.attack, suite=config.suite, human=config.human, drafts=config.drafts)),
+        )
     if config.json:
         print_as_json({name: {"benign": asdict(b), "attacked": asdict(a)} for name, (b, a) in rows.items()})
         return 0

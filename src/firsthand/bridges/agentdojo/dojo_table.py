@@ -37,6 +37,7 @@ async def measured(
     suite: str = "all",
     human: bool = False,
     plan: bool = True,
+    drafts: bool = False,
     version: str = VERSION,
     only: Sequence[str] = (),
 ) -> GuardTally:
@@ -45,7 +46,7 @@ async def measured(
     `human` answers each question as a person would who knows the user's task to the letter: yes to the calls of its ground
     truth. Otherwise nobody is there, and a question is a no. `only` takes tasks by their ids.
     """
-    benchmark = dojo_benchmark(suite, attack, version, plan)
+    benchmark = dojo_benchmark(suite, attack, version, plan, drafts)
     tasks = (task for task in benchmark.tasks(0) if not only or task.id in only)
 
     def agent_for(task: Task, ask: Ask) -> Agent:
