@@ -119,7 +119,7 @@ def test_a_rule_that_is_taken_away_fails_its_tests(source):
 def test_a_draft_takes_every_argument_for_a_power_that_is_not_known_to_be_content(
     name, arguments, effect, authority, recipients, grants
 ):
-    spec = ToolSpec(name, "", {"properties": dict.fromkeys(arguments.split(), {})})
+    spec = ToolSpec(name, "", {"properties": {each: {} for each in arguments.split()}})
     found, declares = drafted(spec)
     assert (found, declares.authority, declares.recipients, declares.grants) == (effect, authority, recipients, grants)
     assert "." not in declares.trusts and "body" not in declares.trusts and declares.readers == "user"
