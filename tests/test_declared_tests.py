@@ -147,7 +147,7 @@ def test_the_command_writes_a_file_for_pytest(tmp_path, capsys):
     assert main(Config("tests", path)) == 0
     written = capsys.readouterr().out
     assert f"Path({str(path)!r})" in written and "def test_fetch_asks_about_a_power" in written
-    with pytest.raises(ConfigError, match="safety burden needs a name"):
+    with pytest.raises(ConfigError, match="name the run: firsthand safety burden last"):
         main(Config("burden"))
 
 

@@ -63,8 +63,9 @@ def main(config: Config) -> int:
             raise ConfigError(f"safety {config.action} takes no agent: the gullible agent is the one that is attacked")
         return _table(config) if config.action == "table" else _office(config)
     if config.agent is None:
-        what = "a run, such as last" if config.action in ("burden", "label") else "an agent's file, AGENT.toml"
-        raise ConfigError(f"safety {config.action} needs {what}")
+        if config.action in ("burden", "label"):
+            raise ConfigError(f"name the run: firsthand safety {config.action} last")
+        raise ConfigError(f"name the agent's file: firsthand safety {config.action} AGENT.toml")
     if config.action == "tests":
         return _tests(config.agent)
     if config.action == "label":

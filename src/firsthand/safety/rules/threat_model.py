@@ -174,11 +174,11 @@ class _Facts:
         return Threat(attack, "not stopped", "no rate is declared: policy:writes=N bounds all changes", free)
 
     def _is_bounded(self, tool: Tool) -> bool:
-        if tool.declares is None or self.guard is None:
-            return False
-        spends = self.guard.spend is not None and bool(tool.declares.spends)
-        tells = self.guard.recipients is not None and bool(tool.declares.recipients)
-        return tool.declares.rate is not None or spends or tells
+        facts, guard = tool.declares, self.guard
+        if facts is None or guard is None:
+            return facts is not None and facts.rate is not None
+        spends, tells = guard.spend is not None and facts.spends, guard.recipients is not None and facts.recipients
+        return bool(facts.rate or spends or tells)
 
     def approved_by_model(self) -> tuple[Threat, ...]:
         if self.guard is None or "model" not in self.guard.approvers:
