@@ -151,6 +151,11 @@ def test_the_command_writes_a_file_for_pytest(tmp_path, capsys):
         main(Config("burden"))
 
 
+class AlwaysYes:
+    async def __call__(self, tool, arguments):
+        return Decision(True, "ann")
+
+
 def test_questions_are_counted_once_by_who_answered_and_by_rule():
     answers = iter([True, False, True])
 
@@ -171,4 +176,8 @@ def test_questions_are_counted_once_by_who_answered_and_by_rule():
     assert approval_burden([asked, quiet]) == ApprovalBurden(
         attempts=2, asked_in=1, questions=3, allowed=2, by={"ann": 3}, rules={"dry_run_first": 2, "approval": 1}, most=3
     )
+    both = replace(agent, guard=policy(without=("dry_run_first", "declared")), approval=Approval({}, AlwaysYes()))
+    named = asyncio.run(rollout(both, Task("3", "Erase p1.")))
+    found = approval_burden([named])
+    assert found.questions == 2 and found.rules == {"authority_from_trusted": 1, "approval": 1}
     assert approval_burden([]) == ApprovalBurden(0, 0, 0, 0, {}, {}, 0)
