@@ -90,14 +90,14 @@ def _burden(config: Config, name: str) -> int:
     if config.json:
         print_as_json(asdict(found))
         return 0
-    counted = [
-        ["attempts", found.attempts],
-        ["attempts with a question", found.asked_in],
-        ["questions", found.questions],
-        ["answered with yes", found.allowed],
-        ["most in one attempt", found.most],
-        *([f"answered by {who}", count] for who, count in found.by.items()),
-        *([f"asked by {rule}", count] for rule, count in found.rules.items()),
+    counted: list[tuple[str, int]] = [
+        ("attempts", found.attempts),
+        ("attempts with a question", found.asked_in),
+        ("questions", found.questions),
+        ("answered with yes", found.allowed),
+        ("most in one attempt", found.most),
+        *((f"answered by {who}", count) for who, count in found.by.items()),
+        *((f"asked by {rule}", count) for rule, count in found.rules.items()),
     ]
     print_table(
         "questions before calls", ["", "count"], [[what, str(count)] for what, count in counted], right=("count",)
@@ -153,7 +153,8 @@ def _explain(config: Config, path: Path) -> int:
 
 
 def _table(config: Config) -> int:
-    from firsthand.bridges.agentdojo.dojo_table import ROWS, GuardTally, measured
+    from firsthand.bridges.agentdojo.dojo_table import ROWS, measured
+    from firsthand.safety.guard_tally import GuardTally
     from firsthand.safety.rules.policies import policies_named
 
     policies_named(config.rules)

@@ -139,7 +139,7 @@ def dojo_benchmark(
     names = SUITES if suite == "all" else (suite,)
 
     def drafted(task: Task) -> Task:
-        changed = task.metadata | {"dojo": task.metadata["dojo"] | {"drafts": True}}
+        changed = {**task.metadata, "dojo": {**task.metadata["dojo"], "drafts": True}}
         return replace(task, metadata=changed) if drafts else task
 
     scorers = (utility,) if attack == "none" else (utility, attack_success)
