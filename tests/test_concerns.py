@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import os
+import re
 from itertools import combinations, pairwise
 from pathlib import Path
 from random import Random
@@ -87,6 +88,20 @@ def values(scores):
 def test_the_good_player_scores_one_and_the_bad_one_zero(name):
     benchmark = catalog.benchmark(name)
     assert asyncio.run(control_scores(benchmark, limit=6)) == {"good": 1.0, "bad": 0.0}
+
+
+def test_every_concern_of_the_page_has_players_a_command_and_a_measured_row_for_three_models():
+    page = (Path(__file__).parent.parent / "docs/concerns.md").read_text(encoding="utf-8")
+    table, measured = page.split("## Controls")[0], page.split("## Measured")[1]
+    smol, others = measured.split("Qwen2.5-Coder-0.5B-Instruct (Q4_K_M)", 1)
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ") and "`" in line]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(named) == 11 and set(named) <= {*REPLIES, *CHOICES}
+    for name in named:
+        assert f"firsthand run {name}" in page, name
+        assert re.search(rf"^\| `{name}\b.*\d\.\d\d", smol, re.MULTILINE), f"{name}: no row for SmolLM2"
+        row = re.search(rf"^\| `{name}\b.*$", others, re.MULTILINE)
+        assert row is not None and len(re.findall(r"\| \d\.\d\d \[", row[0])) == 2, f"{name}: no row for Qwen and Gemma"
 
 
 @needs_bwrap

@@ -1,15 +1,20 @@
 """A constitution and the patterns that use it: principles by id, critique and revision, and a policy in the prompt."""
 
 import asyncio
+import json
+import math
+from dataclasses import replace
 
 import pytest
 
 from firsthand import catalog
 from firsthand.agent import Agent
+from firsthand.cli import main as cli
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import assistant, system, user
 from firsthand.patterns.constitutional import constitutional
 from firsthand.patterns.deliberative import deliberative
+from firsthand.patterns.direct import direct
 from firsthand.patterns.parts.constitution import (
     Principle,
     cited_principles,
@@ -20,7 +25,9 @@ from firsthand.patterns.parts.constitution import (
 from firsthand.patterns.parts.probes import probe
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.scorers.concerns.principle_labels import answer_pairs, label_pair
 from firsthand.task import Task
+from firsthand.trace import Failure
 
 TASK = Task("t", "Write a letter.", verbatim=True)
 PROBED = Task(
@@ -129,3 +136,61 @@ def test_a_probe_of_another_form_is_refused():
 def test_a_wrong_id_is_refused_before_the_run():
     with pytest.raises(ConfigError, match="no principle has the id 'nope'"):
         Agent("a", Scripted([assistant("x")]), constitutional, {"principles": "nope"})
+
+
+# -- preference labels --
+
+
+def attempt_with(answer, task_id="t", error=None):
+    trace = asyncio.run(rollout(Agent("a", Scripted([answer]), direct), Task(task_id, "May I?")))
+    return replace(trace, error=error)
+
+
+def polite(text, continuation):
+    """Prefers the answer with the word please, in whichever place it stands."""
+    first = text.split("Answer A:")[1].split("Answer B:")[0]
+    return -0.1 if ("please" in first) == (continuation == "A") else -3.0
+
+
+def test_a_label_is_the_same_in_either_order_and_names_its_principle():
+    kind, curt = attempt_with("No, please."), attempt_with("No.")
+    known = select_principles(load_constitution(), "harm")
+    judge = Scripted(score=polite, name="scripted:judge")
+    found = asyncio.run(label_pair(judge, "May I?", kind, curt, known))
+    assert (found.winner, found.a, found.b, found.by) == ("a", kind.id, curt.id, "constitution:scripted:judge")
+    assert found.detail["principle"] in [each.id for each in known]
+    assert found.detail["probability"] == pytest.approx(1 / (1 + math.exp(-2.9)))
+    assert asyncio.run(label_pair(judge, "May I?", curt, kind, known)).winner == "b"
+    always_a = Scripted(score=lambda text, label: -0.1 if label == "A" else -3.0)
+    assert asyncio.run(label_pair(always_a, "May I?", kind, curt, known)).winner == "tie", "the place decides nothing"
+    asked = judge.asked[0].prompt[-1].text
+    rules = {each.id: each.rule for each in known}
+    assert f"Principle: {rules[found.detail['principle']]}" in asked and "May I?" in asked
+
+
+def test_pairs_are_of_one_task_and_of_different_answers():
+    one, same, two = attempt_with("Yes."), attempt_with(" Yes. "), attempt_with("No.")
+    assert list(answer_pairs([one, two])) == [(one, two)] and list(answer_pairs([one, same])) == []
+    assert list(answer_pairs([one, attempt_with("No.", "other")])) == []
+    assert list(answer_pairs([one, attempt_with("No.", error=Failure("X", "x"))])) == []
+    assert list(answer_pairs([one, two, same])) == [(one, two)]
+
+
+def test_labels_of_a_run_become_rows_that_training_reads(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    for name, answer in (("kind", "No, please."), ("curt", "No.")):
+        (tmp_path / f"{name}.json").write_text(json.dumps([answer] * 3))
+    models = f"scripted:{tmp_path}/kind.json,scripted:{tmp_path}/curt.json"
+    assert cli(["run", "paired_requests", "--limit", "3", "--model", models, "--pattern", "direct"]) == 0
+    command = ["safety", "label", "last", "--model", "scripted:echo", "--principles", "harm+help"]
+    capsys.readouterr()
+    assert cli(command) == 0 and "3 pairs labelled by constitution:scripted:echo" in capsys.readouterr().out
+    assert cli(command) == 0 and "0 pairs labelled" in capsys.readouterr().out, "a pair is labelled once"
+    assert cli(["data", "last", "--as", "pairs"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    made = [row for row in rows if row.get("by") == "constitution:scripted:echo"]
+    said = {
+        text for text in ("No.", "No, please.") for row in made if text in json.dumps([row["chosen"], row["rejected"]])
+    }
+    assert len(made) == 3 and len(said) == 2
+    assert cli(["safety", "label", "last"]) == 2

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.approval import Approval, Decision
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Message, Text, ToolCall, user
+from firsthand.patterns.direct import direct
 from firsthand.patterns.react import react
 from firsthand.patterns.staged import staged
 from firsthand.providers.scripted import Scripted
@@ -90,6 +92,28 @@ def test_the_threat_model_follows_from_rules_and_declarations():
         (each.standing for each in threat_model(guarded)),
         key=["stopped by construction", "statistical", "not stopped"].index,
     )
+
+
+def test_a_model_among_the_approvers_makes_questions_statistical():
+    agent = Agent("a", Scripted([]), direct, guard=CallPolicy(approvers=("model", "person")))
+    found = [each for each in threat_model(agent) if "the model answers with yes" in each.attack]
+    assert [each.standing for each in found] == ["statistical"] and "a person is asked only" in found[0].because
+    assert not any("answers with yes" in each.attack for each in threat_model(replace(agent, guard=CallPolicy())))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "standing"),
+    [({"spend": 5.0}, "stopped by construction"), ({"recipients": 2}, "stopped by construction"), ({}, "not stopped")],
+)
+def test_a_budget_of_spending_or_recipients_bounds_the_tools_that_declare_them(bounds, standing):
+    @tool(effect="external", declares=Declaration(("to",), (), ("to",), spends=("amount",)))
+    def pay(to: str, amount: float) -> str:
+        """Pay."""
+        return "paid"
+
+    agent = Agent("a", Scripted([]), direct, tools=(pay,), guard=CallPolicy(**bounds))
+    (mass,) = (each for each in threat_model(agent) if "spending without end" in each.attack)
+    assert mass.standing == standing
 
 
 def test_no_rule_less_stops_more():

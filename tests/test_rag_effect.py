@@ -23,6 +23,7 @@ from firsthand.retrieval.retrievers.searches import dense, hybrid, lexical
 from firsthand.retrieval.writer import writer_of
 from firsthand.rollout import rollout
 from firsthand.runs.forking import Kept, kept_calls
+from firsthand.safety.policy import CallPolicy
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -145,6 +146,11 @@ def test_a_guard_withholds_one_hit_and_the_others_stay():
     assert "sk-" not in trace.answer and "the cat sat on the mat" in trace.answer
     assert [event.kind for event in trace.events].count("withheld") == 1
     assert "sk-" not in str(trace.calls)
+
+
+def test_the_policy_guard_lets_a_pattern_search():
+    trace = run(agent_of(search_of(tiny_corpus(TEXTS)), guard=CallPolicy()))
+    assert "the cat sat on the mat" in trace.answer and trace.calls[0].error is None
 
 
 def test_a_guard_rewrites_the_text_of_a_hit():

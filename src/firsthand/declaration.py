@@ -51,6 +51,8 @@ class Declaration:
     """True if the tool gives somebody a permission that outlives the call."""
     rate: int | None = None
     """Most calls in one attempt."""
+    spends: tuple[str, ...] = ()
+    """Arguments that are amounts which the call spends; `policy:spend=N` bounds their sum over an attempt."""
     undo: Undo | None = field(default=None, compare=False)
     """Takes the effect back; None if it cannot be."""
     dry_run: Callable[[Json], object] | None = field(default=None, compare=False)
@@ -61,7 +63,7 @@ class Declaration:
             raise ConfigError(f"rate is {self.rate}: give the most calls of one attempt, 1 or more, or leave it out")
         if self.readers not in ("public", "user"):
             raise ConfigError(f"readers is {self.readers!r:.80}: public or user was expected")
-        for name in ("authority", "trusts", "recipients", "paths"):
+        for name in ("authority", "trusts", "recipients", "paths", "spends"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(each, str) and each for each in value):
                 raise ConfigError(f"{name} is {value!r:.80}: a tuple of names was expected")

@@ -67,8 +67,15 @@ async def _nobody(tool: Tool, arguments: Json, about: str) -> Decision:
     return Decision(False, "nobody", f"{tool.name} needs approval, and there is nobody to ask")
 
 
-async def _none_left(key: str, most: int) -> bool:
+async def _none_left(key: str, most: float, amount: float = 1, item: str = "") -> bool:
     return False
+
+
+class Claim(Protocol):
+    """Takes a part of a limited permission."""
+
+    def __call__(self, key: str, most: float, amount: float = 1, item: str = "") -> Awaitable[bool]:
+        """True if it was granted."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,11 @@ class AttemptView:
     journalled: Callable[[Json, Callable[[], Awaitable[Json]]], Awaitable[Json]] = field(repr=False)
     approve: Callable[[Tool, Json, str], Awaitable[Decision]] = field(default=_nobody, repr=False)
     """Asks whoever approves the agent's calls, with a text on why; journalled, and not asked again before the call runs."""
-    claim: Callable[[str, int], Awaitable[bool]] = field(default=_none_left, repr=False)
-    """True for the first `int` effects of the attempt that claim this key, whichever branches they are in; journalled."""
+    claim: Claim = field(default=_none_left, repr=False)
+    """True while what the effects of the attempt claim of this key is at most `most`, whichever branches they are in.
+
+    Each claims `amount`, by default 1; or an `item`, which counts once however often it is claimed. Journalled.
+    """
 
     async def ask(self, prompt: Prompt, *, model: Model | None = None, sampling: Sampling | None = None) -> Completion:
         """The answer of a model, the agent's unless another is given. It is journalled, and charged to the attempt.

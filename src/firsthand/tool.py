@@ -242,7 +242,7 @@ def tool_from_function(
 
 def check_declaration(tool_name: str, declares: Declaration, arguments: Collection[str]) -> None:
     """Raises ConfigError if a declaration names an argument that the tool does not have: it would protect nothing."""
-    for path in (*declares.powers, *declares.paths):
+    for path in (*declares.powers, *declares.paths, *declares.spends):
         if (name := path.partition(".")[0]) not in arguments:
             close = nearest(name, arguments)
             hint = f" did you mean {close!r}?" if close else ""

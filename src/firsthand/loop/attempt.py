@@ -55,8 +55,8 @@ class Attempt:
         self.memory: AttemptMemory | None = None
         self.guard_passes: Counter[str] = Counter()
         """Verdicts of guards that let a value pass without a reason, by rule and border."""
-        self.claims: Counter[str] | None = None
-        """Permissions that guards have given out, by key, an interrupted try's included; None before the first."""
+        self.claims: dict[str, dict[str, float]] | None = None
+        """What guards have granted of each key, by item, an interrupted try's included; None before the first."""
         self.last_of_root: int | None = None
         """The node that was added last outside of any group: the one an answer is given at."""
         self.order: dict[str, tuple[int, ...]] = {}

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Any
 
 from firsthand.errors import ConfigError, GuardBlocked, ToolError
@@ -170,9 +170,12 @@ class _View:
     async def once(self, request: Json, action: Callable[[], Awaitable[Json]]) -> Json:
         attempt, effect = self.borders.attempt, self.next_effect()
         key = request_key("guard", canonical(request))
-        recorded = attempt.journal.find(effect, key)
+        recorded, count = attempt.journal.find(effect, key), self.count
         if recorded is None:
             recorded = {"guarded": await action()}
+            self.count = (
+                count  # what the action asked has numbers of its own, which a resumed attempt does not give out
+            )
             await attempt.keep(effect, key, recorded)
         found: Json = recorded["guarded"]
         return found
@@ -188,17 +191,23 @@ class _View:
             await attempt.keep(effect, request, asdict(decision))
         return decision
 
-    async def claim(self, key: str, most: int) -> bool:
+    async def claim(self, key: str, most: float, amount: float = 1, item: str = "") -> bool:
         attempt, effect = self.borders.attempt, self.next_effect()
-        request = request_key("claim", canonical([key, most]))
+        asked: list[Any] = [key, most] if (amount, item) == (1, "") else [key, most, amount, item]
+        request = request_key("claim", canonical(asked))
         if attempt.claims is None:
-            replies = attempt.journal.replies()
-            attempt.claims = Counter(each["claim"] for each in replies if "claim" in each and each["granted"])
+            attempt.claims = {}
+            for each in attempt.journal.replies():
+                if "claim" in each and each["granted"]:
+                    _take(attempt.claims, each["claim"], each.get("amount", 1), each.get("item", ""))
         if (recorded := attempt.journal.find(effect, request)) is not None:
             return bool(recorded["granted"])
-        granted = attempt.claims[key] < most  # counted before the first await, so that no other branch comes in between
-        attempt.claims[key] += granted
-        await attempt.keep(effect, request, {"claim": key, "granted": granted})
+        held = attempt.claims.get(key, {})
+        after = held | {item: amount if item else held.get("", 0) + amount}
+        granted = 0 < amount < inf and sum(after.values()) <= most
+        if granted:  # taken before the first await, so that no other branch comes in between
+            _take(attempt.claims, key, amount, item)
+        await attempt.keep(effect, request, {"claim": key, "granted": granted, "amount": amount, "item": item})
         return granted
 
     async def ask(self, prompt: Prompt, model: Model | None, sampling: Sampling) -> Completion:
@@ -228,6 +237,12 @@ class _View:
             attempt.record("guard", effect, borders.node, started_s, request, usage=usage, detail=detail,
                            error=error or None, replayed=recorded is not None)  # fmt: skip
         return completion
+
+
+def _take(claims: dict[str, dict[str, float]], key: str, amount: float, item: str) -> None:
+    """Adds a granted claim: an item once, an amount to those before."""
+    held = claims.setdefault(key, {})
+    held[item] = amount if item else held.get("", 0) + amount
 
 
 def _refusal(border: Border, about: tuple[Tool, ...], verdict: GuardVerdict) -> str:

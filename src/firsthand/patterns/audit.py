@@ -14,6 +14,7 @@ from typing import Any
 
 from firsthand import catalog
 from firsthand.context import Context
+from firsthand.declaration import Declaration
 from firsthand.errors import ModelError, PromptTooLong, TransientError
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Json, Message, user
@@ -29,7 +30,7 @@ AUDITOR = (
 _MAX_CHARS = 4_000
 
 
-@tool(effect="read")
+@tool(effect="read", declares=Declaration(readers="user"))
 def auditor(conversation: str) -> str:
     """The next message of an auditor model.
 

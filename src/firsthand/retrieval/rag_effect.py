@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from firsthand.context import Context
+from firsthand.declaration import Declaration
 from firsthand.message import Json
 from firsthand.model import ToolSpec
 from firsthand.retrieval.corpus import Act, Corpus, Effect, open_corpus
@@ -28,7 +29,8 @@ _SCHEMA: Json = {
 
 def effect_of(ctx: Context, name: str = "documents") -> Effect:
     """The effect whose reads are consultations of the attempt that `ctx` belongs to."""
-    tool = Tool(ToolSpec(RETRIEVE, "Searches the documents.", _SCHEMA), "read", _no_function, dict, origin=name)
+    spec, private = ToolSpec(RETRIEVE, "Searches the documents.", _SCHEMA), Declaration(readers="user")
+    tool = Tool(spec, "read", _no_function, dict, origin=name, declares=private)
 
     async def effect(retriever: str, arguments: Json, act: Act) -> Sequence[Json]:
         return await ctx.consult(tool, {"retriever": retriever, **arguments}, act)

@@ -21,7 +21,7 @@ class Peer:
         said = frozenset().union(*map(runs, words_of(view)))
         sent = runs(shown) - said
         for each in earlier_calls(view):
-            if each.label.readers is None or each.failed:
+            if each.label.readers is None or each.failed or not each.is_call:
                 continue
             short = len(each.result.split()) < RUN and each.result.strip() in shown
             if short or not sent.isdisjoint(runs(each.result)):

@@ -7,16 +7,17 @@ goes to whoever approves the agent's calls, with these origins and a dry run; no
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
-from firsthand.errors import ConfigError, FirsthandError, ToolError
+from firsthand.errors import ConfigError, ToolError
 from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json, canonical, user
 from firsthand.model import Sampling
+from firsthand.safety.approvers import ApprovalQuestion, ask_in_turn, check_approvers
 from firsthand.safety.plans.labelled import carried
 from firsthand.safety.rules.case import CallCase, PolicyBounds, as_json_data, earlier_calls, words_of
 from firsthand.safety.rules.policies import Policy, Ruling, compose, policies_named, rulings
@@ -50,14 +51,26 @@ class CallPolicy:
     plan in the task's metadata, if there is one."""
     calls: int | None = None
     writes: int | None = None
+    spend: float | None = None
+    """The most that the tools which declare `spends` may spend in one attempt."""
+    recipients: int | None = None
+    """The most people that one attempt may tell something."""
+    approvers: tuple[str, ...] = ("person",)
+    """Those who are asked, in turn: `model`, `person`."""
+    questions: int | None = None
+    """The most questions of one attempt: any further one is a no, so that nobody is worn down."""
     ask_s: float = 600.0
+    """Seconds that each approver has to answer."""
     policies: tuple[Policy, ...] = field(default=(), repr=False)
     """Further policies of your own."""
 
     def __post_init__(self) -> None:
         if not self.ask_s > 0:
             raise ConfigError(f"ask_s is {self.ask_s}: give the seconds to wait for an answer, above 0")
+        if self.spend is not None and not 0 <= self.spend < inf:
+            raise ConfigError(f"spend is {self.spend}: give the most that may be spent, 0 or more")
         policies_named(self.rules)
+        check_approvers(self.approvers)
 
     async def call(self, view: AttemptView, tool: Tool, arguments: Json) -> GuardVerdict:
         """The verdict on a call."""
@@ -66,7 +79,7 @@ class CallPolicy:
         except ToolError:
             return GuardVerdict.passed(self.name, "the arguments are not those of the tool, which will refuse them")
         as_judged = as_json_data(checked)
-        bounds = PolicyBounds(await self._plan(view, tool), self.calls, self.writes)
+        bounds = PolicyBounds(await self._plan(view, tool), self.calls, self.writes, self.spend, self.recipients)
         case = CallCase(tool, as_judged, words_of(view), earlier_calls(view), bounds, carried())
         sent = is_committing()  # counted and compared when it was staged
         named = [each for each in self.rules if not (sent and each in ("budget", "once_only"))]
@@ -99,30 +112,28 @@ class CallPolicy:
         self, view: AttemptView, case: CallCase, arguments: Json, found: list[Ruling], detail: Json
     ) -> tuple[str, Json]:
         """The reason why the call is refused, empty if it was approved; and the record of the question."""
-        about = await explanation(case, [each for each in found if each.action == "ask"])
-        try:
-            async with asyncio.timeout(self.ask_s):
-                decision = await view.approve(case.tool, arguments, about)
-        except TimeoutError:
-            return f"nobody answered within {self.ask_s:g} s", detail | {"asked": about, "by": "nobody"}
-        except FirsthandError:
-            raise
-        except Exception as error:
-            return f"the approver failed: {type(error).__name__}", detail | {"asked": about, "by": "nobody"}
+        asked = [each for each in found if each.action == "ask"]
+        about = await explanation(case, asked)
+        if self.questions is not None and not await view.claim("questions", self.questions):
+            return f"{asked[0].reason}; {self.questions} questions were asked, and no more are", detail
+        question = ApprovalQuestion(view, case.tool, arguments, about)
+        decision = await ask_in_turn(question, self.approvers, self.ask_s)
+        reasons = "; ".join([*(each.reason for each in asked), decision.reason or "it was not approved"])
         detail |= {"asked": about, "by": decision.by, "allowed": decision.allowed}
-        reasons = "; ".join(each.reason for each in found if each.action == "ask")
-        return ("" if decision.allowed is True else f"{reasons}; {decision.reason or 'it was not approved'}"), detail
+        return ("" if decision.allowed is True else reasons), detail
 
     async def _claim(self, view: AttemptView, case: CallCase) -> Ruling | None:
         """Takes what the call needs of limited permissions, so that branches that run at once cannot both have the last."""
         tool = case.tool
         if "budget" in self.rules and not is_committing():
-            wanted = [(f"rate of {tool.name}", case.declares.rate), ("tool calls", self.calls)]
-            wanted += [("changes", self.writes)] if case.changes else []
-            for key, most in wanted:
-                if most is not None and not await view.claim(key, most):
-                    return Ruling("deny", "budget", f"the {key} of this attempt are used up ({most})")
-        if "once_only" in self.rules and tool.effect in ("external", "irreversible"):
+            wanted: list[tuple[str, float | None, float, str]] = [(f"rate of {tool.name}", case.declares.rate, 1, "")]
+            wanted += [("tool calls", self.calls, 1, "")] + [("changes", self.writes, 1, "")] * case.changes
+            wanted += [("spending", self.spend, case.spending, "")] * (case.spending != 0)
+            wanted += [("recipients", self.recipients, 1, each) for each in sorted(case.told_to)]
+            for key, most, amount, item in wanted:
+                if most is not None and not await view.claim(key, most, amount, item):
+                    return Ruling("deny", "budget", f"the {key} of this attempt are used up ({most:g})")
+        if "once_only" in self.rules and case.lasts:
             failed = sum(each.failed and each.name == tool.name for each in case.earlier)
             if not await view.claim(f"{tool.name} {canonical(case.arguments)} {failed}", 1):
                 return Ruling("deny", "once_only", f"{tool.name} is being called with these arguments already")
@@ -136,13 +147,17 @@ def policy(
     plan: tuple[str, ...] = (),
     calls: int | None = None,
     writes: int | None = None,
+    spend: float | None = None,
+    recipients: int | None = None,
+    approvers: tuple[str, ...] = ("person",),
+    questions: int | None = None,
     ask_s: float = 600.0,
 ) -> CallPolicy:
-    """A guard of tool calls by `rules` (default: all but rule_of_two) `without` some; see docs/guard.md."""
+    """A guard of tool calls by `rules` `without` some, the default ones unless given; see docs/guard.md."""
     named = _split(rules) or DEFAULT
     policies_named(_split(without))
     kept = tuple(name for name in named if name not in _split(without))
-    return CallPolicy(kept, _split(plan), calls, writes, ask_s)
+    return CallPolicy(kept, _split(plan), calls, writes, spend, recipients, _split(approvers), questions, ask_s)
 
 
 def _split(texts: tuple[str, ...]) -> tuple[str, ...]:

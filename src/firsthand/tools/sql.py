@@ -2,7 +2,8 @@
 
 Each statement runs in a process of its own (`databases/sql_process.py`), which the kernel bounds in memory and which is
 killed when its time is up. Asking opens the file read-only, and an authorizer lets SQLite do nothing but read: no ATTACH, no
-PRAGMA, no extension, no write. Changing is `irreversible`; it cannot reach another file either. A killed change is undone.
+PRAGMA, no extension, no write. Changing is `irreversible`; it cannot reach another file either. A killed change is undone,
+and `--guard undoable` keeps the database before a change, so that `firsthand rollback` can put it back.
 Left out: other databases, parameters, and several statements at once.
 """
 
@@ -12,6 +13,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from firsthand.declaration import Declaration
@@ -21,6 +23,7 @@ from firsthand.system.plurals import count_of
 from firsthand.system.sqlite_journal import forged_journal
 from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
+from firsthand.tools.databases.sql_undo import sql_undo
 
 QUERY_S = 10.0
 MEMORY_BYTES = 512 * 2**20
@@ -42,7 +45,8 @@ def sql(database: str, *, write: bool = False) -> tuple[Tool, ...]:
         for each in (base.sql_query, base.sql_schema)
     ]
     if write:
-        made.append(tool_from_function(base.sql_change, effect="irreversible", origin=origin, declares=private))
+        facts = replace(private, undo=sql_undo(base.path), dry_run=base.rehearsed)
+        made.append(tool_from_function(base.sql_change, effect="irreversible", origin=origin, declares=facts))
     return tuple(made)
 
 
@@ -90,6 +94,15 @@ class SqlFile:
             return _table(reply)
         return f"done: {count_of(reply['count'], 'row')} changed" if reply["count"] >= 0 else "done"
 
+    def rehearsed(self, arguments: Json) -> str:
+        """What a change would do: it is made and taken back in one transaction."""
+        reply = self._run(arguments["statement"], write=True, rehearse=True)
+        if reply["columns"] is not None:
+            return _table(reply)
+        return (
+            f"{count_of(reply['count'], 'row')} would be changed" if reply["count"] >= 0 else "no row would be changed"
+        )
+
     def reply(self, statement: str, *, write: bool = False, max_rows: int = MAX_ROWS, max_cell: int = MAX_CELL) -> Json:
         """The reply to a statement as data: `columns`, `rows` of text, `more` and `count`; ToolError if it fails."""
         return self._run(statement, write=write, max_rows=max_rows, max_chars=max_rows * max_cell, max_cell=max_cell)
@@ -99,6 +112,7 @@ class SqlFile:
         statement: str,
         *,
         write: bool = False,
+        rehearse: bool = False,
         max_rows: int = MAX_ROWS,
         max_chars: int = MAX_CHARS,
         max_cell: int = MAX_CELL,
@@ -111,6 +125,7 @@ class SqlFile:
         request = {
             "path": self.path.as_uri(),
             "write": write,
+            "rehearse": rehearse,
             "statement": statement,
             "seconds": self.query_s,
             "memory_bytes": MEMORY_BYTES,

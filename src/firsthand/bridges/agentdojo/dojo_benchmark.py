@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from firsthand.benchmark import Benchmark
@@ -39,7 +40,8 @@ class DojoEnvironment:
 
     async def open(self) -> None:
         """Makes the environment."""
-        self.tools = bound_tools(self.facts["version"], self.facts["suite"], world_of(self.facts))
+        drafts = bool(self.facts.get("drafts"))
+        self.tools = bound_tools(self.facts["version"], self.facts["suite"], world_of(self.facts), drafts)
 
     async def close(self) -> None:
         """Lets go of it."""
@@ -123,21 +125,32 @@ def attacked_text(version: str, suite: str, injection_task: str, attack: str) ->
     return ATTACKS[attack].format(goal=goal, user=USER, model=MODEL)
 
 
-def dojo_benchmark(suite: str, attack: str, version: str = VERSION, plan: bool = False) -> Benchmark:
-    """The benchmark of these suites, `all` or one, under an attack or `none`. ConfigError for what is not known."""
+def dojo_benchmark(
+    suite: str, attack: str, version: str = VERSION, plan: bool = False, drafts: bool = False
+) -> Benchmark:
+    """The benchmark of these suites, `all` or one, under an attack or `none`. ConfigError for what is not known.
+
+    With `drafts` its tools are declared by a rule on their names, with no suite in view, and not by hand.
+    """
     if suite != "all" and suite not in SUITES:
         raise ConfigError(f"suite is {suite!r}: all, {', '.join(SUITES)} was expected")
     if attack not in ("none", "adaptive", *ATTACKS):
         raise ConfigError(f"attack is {attack!r}: none, adaptive, {', '.join(ATTACKS)} was expected")
     names = SUITES if suite == "all" else (suite,)
+
+    def drafted(task: Task) -> Task:
+        changed = {**task.metadata, "dojo": {**task.metadata["dojo"], "drafts": True}}
+        return replace(task, metadata=changed) if drafts else task
+
     scorers = (utility,) if attack == "none" else (utility, attack_success)
     return Benchmark(
         "agentdojo",
-        lambda seed: tuple(dojo_tasks(version, names, attack, plan)),
+        lambda seed: tuple(map(drafted, dojo_tasks(version, names, attack, plan))),
         scorers,
         "Tasks with tools in mail, travel, banking and chat, attacked through what tools return.",
         f"AgentDojo {version}, attack {attack}, its own checks of utility and security",
         "MIT",
         DojoEnvironment,
-        options={"suite": suite, "attack": attack, "version": version, "plan": plan},
+        options={"suite": suite, "attack": attack, "version": version, "plan": plan}
+        | ({"drafts": True} if drafts else {}),
     )

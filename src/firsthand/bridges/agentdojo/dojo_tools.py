@@ -11,6 +11,7 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
 from firsthand.message import Json
 from firsthand.model import ToolSpec
+from firsthand.safety.rules.draft_declaration import drafted
 from firsthand.tool import Effect, Tool
 
 _MAIL = ("recipients", "cc", "bcc")
@@ -112,12 +113,12 @@ DECLARED: dict[str, tuple[Effect, Declaration]] = {
 
 
 @cache
-def shapes(version: str, suite: str) -> tuple[Tool, ...]:
-    """The suite's tools, bound to no environment."""
-    return tuple(_shape(function) for function in suites(version)[suite].tools)
+def shapes(version: str, suite: str, drafts: bool = False) -> tuple[Tool, ...]:
+    """The suite's tools, bound to no environment; with `drafts`, declared by a rule on their names alone."""
+    return tuple(_shape(function, drafts) for function in suites(version)[suite].tools)
 
 
-def bound_tools(version: str, suite: str, world: Any) -> list[Tool]:
+def bound_tools(version: str, suite: str, world: Any, drafts: bool = False) -> list[Tool]:
     """The suite's tools in one environment."""
     whole = suites(version)[suite]
 
@@ -130,10 +131,10 @@ def bound_tools(version: str, suite: str, world: Any) -> list[Tool]:
 
         return replace(tool, function=call)
 
-    return [bind(tool) for tool in shapes(version, suite)]
+    return [bind(tool) for tool in shapes(version, suite, drafts)]
 
 
-def _shape(function: Any) -> Tool:
+def _shape(function: Any, drafts: bool) -> Tool:
     parameters = {"properties": {}, **function.parameters.model_json_schema()}
     undeclared: tuple[Effect, Declaration | None] = ("external", None)
     effect, declares = DECLARED.get(function.name, undeclared)
@@ -146,6 +147,8 @@ def _shape(function: Any) -> Tool:
         return checked
 
     spec = ToolSpec(function.name, function.description, parameters)
+    if drafts:
+        effect, declares = drafted(spec, lists_names=function.return_type == list[str])
     return Tool(spec, effect, _unbound, validate, max_chars=1_000_000, declares=declares)
 
 

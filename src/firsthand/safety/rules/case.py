@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from math import inf, nan
 from typing import Any, NamedTuple
 
 from firsthand.declaration import Declaration, fields_at
@@ -19,8 +20,14 @@ from firsthand.tool import Tool
 
 RUN = 4
 """Words in a row that count as a copy of a text."""
+READING = "reading"
+"""The effect of what was read without a call of a tool."""
 CODE = 5
 """The least characters of a word with a digit that counts as a copy by itself, such as a code or an account number."""
+
+
+_MARKED = re.compile(r"<untrusted from=[^>]*>\n.*?\n</untrusted>", re.DOTALL)
+"""A text that `tool.marked` made; nothing within it can look like its end."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,14 @@ class PolicyBounds:
     """Most tool calls of an attempt."""
     writes: int | None = None
     """Most calls that change something."""
+    spend: float | None = None
+    """The most that may be spent, over all calls whose tools declare `spends`."""
+    recipients: int | None = None
+    """Most people that are told something."""
 
 
 class Earlier(NamedTuple):
-    """An earlier tool call that was made, and its result without the marks of its origin."""
+    """An earlier tool call that was made, and its result without the marks of its origin; or another text that was read."""
 
     name: str
     effect: str
@@ -49,6 +60,21 @@ class Earlier(NamedTuple):
     def label(self) -> Label:
         """The label of the result as a whole."""
         return label_of_result(self.name, self.declares)
+
+    @property
+    def is_call(self) -> bool:
+        """False for a document beside the task, and for what was recalled from memory."""
+        return self.effect != READING
+
+    @property
+    def spending(self) -> float:
+        """The amount that it spent; NaN if that is no amount."""
+        return amount(self.arguments, self.declares.spends) if self.declares else 0.0
+
+    @property
+    def told_to(self) -> frozenset[str]:
+        """Those who read it."""
+        return _names(self.arguments, self.declares.recipients) if self.declares else frozenset()
 
 
 @dataclass(frozen=True)
@@ -74,6 +100,21 @@ class CallCase:
     def changes(self) -> bool:
         """True if the call has an effect besides its result."""
         return self.tool.effect != "read"
+
+    @property
+    def lasts(self) -> bool:
+        """True if the effect outlives the attempt."""
+        return self.tool.effect in ("external", "irreversible")
+
+    @property
+    def spending(self) -> float:
+        """The amount that the call spends; NaN if that is no amount."""
+        return amount(self.arguments, self.declares.spends)
+
+    @property
+    def told_to(self) -> frozenset[str]:
+        """Those who will read the call."""
+        return _names(self.arguments, self.declares.recipients)
 
     @cached_property
     def sources(self) -> tuple[WitnessSource, ...]:
@@ -109,12 +150,6 @@ class CallCase:
         )
 
     @cached_property
-    def content(self) -> Label:
-        """The carried label of the arguments that are no powers."""
-        given = self.labels or {}
-        return join_all(label for name, label in given.items() if name not in self.declares.powers)
-
-    @cached_property
     def recipients(self) -> tuple[Witness, ...]:
         """The parts that name those who will read the call."""
         paths = self.declares.recipients
@@ -126,10 +161,18 @@ class CallCase:
         rest = {name: value for name, value in self.arguments.items() if name not in self.declares.powers}
         return frozenset().union(*(runs(text) for _, text in leaves(rest)))
 
-    def copied(self, text: str) -> bool:
-        """True if the arguments copy from the text what the user did not say."""
-        own = frozenset().union(*(runs(words) for words in self.words))
-        return not (self.told - own).isdisjoint(runs(text))
+    def tells_of(self, others: Sequence[str]) -> str:
+        """What the call would tell these people though only the user may read it, by its source; empty for nothing.
+
+        By the carried labels, or else by copies: what the arguments that are no powers share with a private result, and the
+        user did not say.
+        """
+        if self.labels is not None:
+            told = join_all(label for name, label in self.labels.items() if name not in self.declares.powers)
+            return "" if told.may_be_read_by(others) else ", ".join(sorted(told.origins)) or "a private value"
+        private = [each for each in self.earlier if each.label.readers is not None]
+        copied = self.told.difference(*map(runs, self.words)) if private else self.told
+        return next((each.name for each in private if not copied.isdisjoint(runs(each.result))), "")
 
     @cached_property
     def session(self) -> Label:
@@ -148,9 +191,12 @@ class CallCase:
 
     def found_in(self, value: str) -> str:
         """The earlier result that a value without a witness comes from, in words; empty if there is none."""
-        for number, each in enumerate(self.earlier, 1):
+        number = 0
+        for each in self.earlier:
+            number += each.is_call
             if value in each.result:
-                return f"it stands in the result of {each.name} (call {number}), in no field that is trusted"
+                where = f"the result of {each.name} (call {number}), in no field that is trusted"
+                return f"it stands in {where if each.is_call else each.name}"
         return ""
 
 
@@ -175,15 +221,29 @@ def as_json_data(checked: Mapping[str, Any]) -> Json:
 
 
 def words_of(view: AttemptView) -> tuple[str, ...]:
-    """The user's words: the task's prompt and the user's turns before it. What was said later may be anybody's."""
-    said = (message.text for message in view.task.conversation if message.role == "user")
-    return (view.task.prompt, *said)
+    """The user's words: the task's prompt and the user's turns before it, without documents that are marked as untrusted.
+
+    What was said later may be anybody's.
+    """
+    return tuple(_MARKED.sub(" ", text) for text in _said(view))
+
+
+def _said(view: AttemptView) -> tuple[str, ...]:
+    return (view.task.prompt, *(message.text for message in view.task.conversation if message.role == "user"))
 
 
 def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
-    """The tool calls that ended before this one."""
+    """What was read before this call: documents beside the task, what was recalled, and the results of tools."""
     tools = {tool.name: tool for tool in view.tools}
-    return tuple(_earlier(call.detail, tools) for call in view.calls if call.kind == "tool" and "result" in call.detail)
+    documents = [found for text in _said(view) if "<untrusted" in text for found in _MARKED.findall(text)]
+    read = [Earlier("a document", READING, None, {}, text, False) for text in documents]
+    for call in view.calls:
+        if call.kind == "tool" and "result" in call.detail:
+            read.append(_earlier(call.detail, tools))
+        elif call.kind == "memory" and call.detail["operation"] == "recall" and call.detail.get("reply"):
+            text = "\n".join(str(each["text"]) for each in call.detail["reply"])
+            read.append(Earlier("memory", READING, None, {}, text, False))
+    return tuple(read)
 
 
 def unmarked(text: str, origin: str | None) -> str:
@@ -204,3 +264,19 @@ def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:
 def spread(arguments: Mapping[str, Any], paths: Sequence[str]) -> Iterable[str]:
     """The texts at these paths of the arguments."""
     return (text for path in paths for value in fields_at(arguments, path) for _, text in leaves(value, path))
+
+
+def _names(arguments: Mapping[str, Any], paths: Sequence[str]) -> frozenset[str]:
+    return frozenset(text.casefold() for text in spread(arguments, paths)) if paths else frozenset()
+
+
+def amount(arguments: Mapping[str, Any], paths: Sequence[str]) -> float:
+    """The sum of the amounts at these paths; NaN if one is not a finite number of 0 or more."""
+    found = 0.0
+    for value in (value for path in paths for value in fields_at(arguments, path)):
+        try:
+            each = float(value) if value is not None else 0.0
+        except (TypeError, ValueError, OverflowError):
+            return nan
+        found += each if 0 <= each < inf else nan
+    return found

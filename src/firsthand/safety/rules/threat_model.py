@@ -44,6 +44,7 @@ def threat_model(agent: Agent, tools: Sequence[Tool] | None = None) -> list[Thre
         facts.mass(),
         facts.mistaken(undoes),
         facts.trusted_value(),
+        *facts.approved_by_model(),
         *_NEVER,
     ]
     order: tuple[Standing, ...] = ("stopped by construction", "statistical", "not stopped")
@@ -166,13 +167,25 @@ class _Facts:
 
     def mass(self) -> Threat:
         attack = "a loop, mass mail or spending without end"
-        free = tuple(
-            tool.name for tool in self.tools if tool.effect != "read" and not (tool.declares and tool.declares.rate)
-        )
+        free = tuple(tool.name for tool in self.tools if tool.effect != "read" and not self._is_bounded(tool))
         limited = self.guard is not None and (self.guard.calls is not None or self.guard.writes is not None)
         if self.has("budget") and (limited or not free):
             return Threat(attack, "stopped by construction", "calls, writes or rates are bounded")
         return Threat(attack, "not stopped", "no rate is declared: policy:writes=N bounds all changes", free)
+
+    def _is_bounded(self, tool: Tool) -> bool:
+        facts, guard = tool.declares, self.guard
+        if facts is None or guard is None:
+            return facts is not None and facts.rate is not None
+        spends, tells = guard.spend is not None and facts.spends, guard.recipients is not None and facts.recipients
+        return bool(facts.rate or spends or tells)
+
+    def approved_by_model(self) -> tuple[Threat, ...]:
+        if self.guard is None or "model" not in self.guard.approvers:
+            return ()
+        attack = "a question that the model answers with yes although the user would not"
+        last = "it" if self.guard.approvers[-1] == "model" else "a person is asked only where it is not sure; it"
+        return (Threat(attack, "statistical", f"{last} reads the user's words and the call alone, and may err"),)
 
     def mistaken(self, undoes: bool) -> Threat:
         attack = "a wrong act, whoever caused it"

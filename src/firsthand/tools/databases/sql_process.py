@@ -1,7 +1,7 @@
 """Runs one SQL statement in a process of its own, with limits on time and memory. Standard library only.
 
-A request comes as JSON on standard input: `path`, `write`, `statement`, `seconds`, `memory_bytes`, `max_rows`, `max_chars`,
-`max_cell`. The reply is one JSON object: `columns`, `rows`, `more` and `count`, or `error` with the tables there are.
+A request comes as JSON on standard input: `path`, `write`, `rehearse`, `statement`, `seconds`, `memory_bytes`, `max_rows`,
+`max_chars`, `max_cell`. The reply is one JSON object: `columns`, `rows`, `more` and `count`, or `error` with the tables.
 
 SQLite's own limits and its progress handler bound what a statement asks for step by step; one call of a function, such as
 `printf('%.*c', 100000000, 'x')` or `instr` of long texts, is no step. So the kernel bounds the process, and whoever
@@ -58,10 +58,15 @@ def carried_out(request: dict[str, Any]) -> dict[str, Any]:
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA temp_store = MEMORY")
+        if request["rehearse"]:
+            connection.execute("BEGIN")
         connection.set_authorizer(authorizer(writes=request["write"]))
         connection.set_progress_handler(lambda: int(time.monotonic() > ends_s), 1000)
         with connection:
-            return fetched(connection.execute(request["statement"]), request)
+            reply = fetched(connection.execute(request["statement"]), request)
+            if request["rehearse"]:
+                connection.rollback()
+            return reply
     except (UnicodeEncodeError, ValueError, OverflowError):
         return {"error": "characters"}
     except (sqlite3.Error, sqlite3.Warning) as error:

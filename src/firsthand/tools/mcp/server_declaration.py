@@ -78,6 +78,8 @@ class ServerDeclaration:
     """Arguments that name those who will read the call, by tool or pattern."""
     trusts: Mapping[str, str] = field(default_factory=dict)
     """Fields of results that may be believed, by tool or pattern: `"search_*" = "id sender"`."""
+    spends: Mapping[str, str] = field(default_factory=dict)
+    """Arguments that are amounts which a call spends, by tool or pattern."""
     private: tuple[str, ...] = ()
     """Patterns of the tools whose results only the user may read; all of an untrusted server's are untrusted."""
     grants: tuple[str, ...] = ()
@@ -156,6 +158,7 @@ class ServerDeclaration:
             recipients or (),
             "user" if any(fnmatchcase(tool, each) for each in self.private) else "public",
             grants=any(fnmatchcase(tool, each) for each in self.grants),
+            spends=_words_for(self.spends, tool) or (),
         )
 
     def offers(self, tool: str) -> bool:
