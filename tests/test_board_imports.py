@@ -147,6 +147,9 @@ def test_helm_tables_and_runs_are_read(tmp_path: Path):
         for each in read(tmp_path, "t.json", table).results
     ]
     assert found == [("a", "BoolQ", "EM", False), ("a", "BoolQ", "ECE", True), ("b", "BoolQ", "EM", False)]
+    mean = {"value": "Mean win rate", "lower_is_better": False, "metadata": {}}
+    wins = {"title": "All", "header": [{"value": "Model"}, mean], "rows": [[{"value": "a"}, {"value": 1.0}]]}
+    assert len(read(tmp_path, "groups.json", [table, wins]).results) == 3  # HELM 0.5.16 writes a list of tables
     run = tmp_path / "runs" / "boolq"
     run.mkdir(parents=True)
     spec = {
@@ -159,7 +162,13 @@ def test_helm_tables_and_runs_are_read(tmp_path: Path):
     (run / "stats.json").write_text(
         json.dumps([shifted, stat, {"name": {"name": "exact_match", "split": "valid"}, "mean": 0.2}])
     )
-    found_run = one(read_results([tmp_path / "runs"], tmp_path))
+    for side in ("runs/runs.json", "runs/boolq/instances.json", "runs/groups/core.json"):  # as helm-summarize leaves them
+        read_side = tmp_path / side
+        read_side.parent.mkdir(exist_ok=True)
+        read_side.write_text(json.dumps([table]))
+    results_of_runs = read_results([tmp_path / "runs"], tmp_path)
+    found_run = one(results_of_runs)
+    assert not results_of_runs.remarks
     assert (found_run.model, found_run.benchmark, found_run.value) == ("org/a", "boolq:k=5", 0.7)
     assert found_run.protocol == "HELM, generation, 5-shot"
 
