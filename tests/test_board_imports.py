@@ -162,7 +162,11 @@ def test_helm_tables_and_runs_are_read(tmp_path: Path):
     (run / "stats.json").write_text(
         json.dumps([shifted, stat, {"name": {"name": "exact_match", "split": "valid"}, "mean": 0.2}])
     )
-    for side in ("runs/runs.json", "runs/boolq/instances.json", "runs/groups/core.json"):  # as helm-summarize leaves them
+    for side in (
+        "runs/runs.json",
+        "runs/boolq/instances.json",
+        "runs/groups/core.json",
+    ):  # as helm-summarize leaves them
         read_side = tmp_path / side
         read_side.parent.mkdir(exist_ok=True)
         read_side.write_text(json.dumps([table]))

@@ -112,7 +112,9 @@ def cross_reference(
     models = list(dict.fromkeys(model for column in columns for model in column.cells))
     kept = list(columns)
     while True:  # a model that goes may leave a benchmark with too few, and the other way round
-        wide = [each for each in kept if sum(model in each.cells for model in models) >= FEWEST_MODELS and _varies(each)]
+        wide = [
+            each for each in kept if sum(model in each.cells for model in models) >= FEWEST_MODELS and _varies(each)
+        ]
         full = [model for model in models if sum(model in each.cells for each in wide) > FEWEST_OTHERS]
         if (len(wide), len(full)) == (len(kept), len(models)):
             break
@@ -157,9 +159,13 @@ def fit_table(scores_MC: Floats, errors_MC: Floats) -> CrossFit:
     loadings = np.ones_like(centre)
     weights = here.astype(np.float64)
     for _ in range(_ROUNDS):
-        ability = (weights * loadings * table).sum(-1, keepdims=True) / _above((weights * loadings**2).sum(-1, keepdims=True))
+        ability = (weights * loadings * table).sum(-1, keepdims=True) / _above(
+            (weights * loadings**2).sum(-1, keepdims=True)
+        )
         ability = (ability - ability.mean(-2, keepdims=True)) / _above(ability.std(-2, keepdims=True))
-        loadings = (weights * ability * table).sum(-2, keepdims=True) / _above((weights * ability**2).sum(-2, keepdims=True))
+        loadings = (weights * ability * table).sum(-2, keepdims=True) / _above(
+            (weights * ability**2).sum(-2, keepdims=True)
+        )
         rest = table - loadings * ability
         weights = here * _huber(rest / _scale(rest, here))
     own = weights * loadings * table

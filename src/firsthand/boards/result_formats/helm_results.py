@@ -21,7 +21,7 @@ AGGREGATES = ("Mean win rate", "Mean score")
 
 
 def helm_tables(body: Any) -> list[Json]:
-    """The tables of one of HELM's files, `groups/NAME.json` (a list) or `groups/json/NAME.json` (one); empty if it is none."""
+    """The tables of a file of HELM, `groups/NAME.json` (a list) or `groups/json/NAME.json` (one); empty if it is none."""
     tables = body if isinstance(body, list) else [body]
     is_one = all(
         isinstance(each, dict) and isinstance(each.get("header"), list) and isinstance(each.get("rows"), list)

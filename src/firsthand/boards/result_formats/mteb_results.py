@@ -1,7 +1,8 @@
 """Reads result files of MTEB: one JSON for each task, in folders MODEL/REVISION, with model_meta.json.
 
-A file may hold more splits and languages than a benchmark counts. Tasks of MTEB(eng, v2) are read as that benchmark does: the
-split `test`, and the English subset of the six tasks that have others. Of any other task all splits and subsets count.
+A file may hold more splits and languages than a benchmark counts. Of a task of MTEB(eng, v2) only the split `test` counts,
+and of the six tasks that have more languages only English, as in that benchmark. Of any other task all splits and
+subsets count.
 """
 
 from __future__ import annotations
