@@ -55,6 +55,16 @@ def test_the_expected_score_is_that_of_the_table_without_the_outlier():
     assert told["m9", "b2"] == pytest.approx(was["m9", "b2"], abs=0.03)
 
 
+def test_a_score_does_not_move_what_is_expected_of_it():
+    odds = odds_table(3, 10, 6)
+    most, raised = int(odds.mean(1).argmax()), odds.copy()  # the ablest model has the most leverage
+    raised[most, 2] += 0.1
+    none = np.full(odds.shape, np.nan)
+    assert fit_table(raised, none).expected[most, 2] == pytest.approx(
+        fit_table(odds, none).expected[most, 2], abs=0.003
+    )
+
+
 def test_clean_tables_have_a_flag_no_more_often_than_stated():
     alarms = sum(bool(cross_reference(board(odds_table(seed, 16, 6)), tables=60).flagged) for seed in range(12))
     assert alarms <= 3  # .6 expected at 5 %; more than 3 has a probability of 0.2 %
