@@ -135,12 +135,12 @@ def cross_reference(
     for i, j in zip(*np.nonzero(np.isfinite(fit.z)), strict=True):
         column, z, error = kept[j], float(fit.z[i, j]), float(fit.error[i, j])
         centre = float(fit.expected[i, j])
-        ends = sorted(_back(column, centre + side * critical * error) for side in (-1, 1))
+        low, high = sorted(_back(column, centre + side * critical * error) for side in (-1, 1))
         p_value = (1 + int((largest >= abs(z)).sum())) / (tables + 1)
         score = column.cells[models[i]].value
         side = -z if column.lower_is_better else z
         found.append(
-            OutOfLine(models[i], column.name, score, _back(column, centre), *ends, side, p_value, abs(z) > critical)
+            OutOfLine(models[i], column.name, score, _back(column, centre), low, high, side, p_value, abs(z) > critical)
         )
     found.sort(key=lambda each: (-abs(each.z), each.model, each.benchmark))
     return CrossReference(tuple(found), critical, alpha, tables, tuple(name for name in every if name not in present))
