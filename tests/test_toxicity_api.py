@@ -109,4 +109,4 @@ def test_what_cannot_be_asked_is_refused_at_once(monkeypatch: pytest.MonkeyPatch
         ({"url": "http://x/?key=1"}, "url holds a key"),
     ):
         with pytest.raises(ConfigError, match=told):
-            toxicity_api(**options)  # type: ignore[arg-type]
+            toxicity_api(**options)
