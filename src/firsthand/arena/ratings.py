@@ -116,7 +116,7 @@ def rate(
     rows = _rows(battles)
     fitted, likelihood = _newton(rows, len(battles.models), method, prior)
     information = _information(rows, fitted, method, prior)
-    bread: Floats = np.linalg.inv(_constrained(information, len(battles.models), prior))
+    bread = np.linalg.inv(_constrained(information, len(battles.models), prior))
     clusters = [] if not clustered else [each for each in (battles.voters, battles.questions) if _enough(each)]
     meat = _multiway_meat(battles, clusters, fitted, method) if clusters else _meat(rows, fitted, method)
     covariance = _without_negative_variance(bread @ meat @ bread)
@@ -142,7 +142,7 @@ def rate(
     )
 
 
-def _with_some_variance(sandwich_MM: Floats, bread_MM: Floats) -> Floats:
+def _with_some_variance(sandwich_MM: Floats, bread_MM: NDArray[Any]) -> Floats:
     """The sandwich covariance; by the information alone where it has none, as where every vote is a tie."""
     size = len(sandwich_MM)
     centre = np.eye(size) - 1 / size
