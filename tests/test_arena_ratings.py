@@ -141,6 +141,13 @@ def test_clusters_of_voters_and_questions_are_both_accounted_for() -> None:
     assert not np.allclose(rate(table, "davidson", clustered=False).covariance, expected, rtol=1e-2)
 
 
+def test_ties_alone_have_an_interval() -> None:
+    """The sandwich of three ties is 0, which would be certainty; the information of three battles of equals is 3/4."""
+    table = BattleTable.from_columns(["a"] * 3, ["b"] * 3, ["tie"] * 3)
+    error = math.sqrt(rate(table).covariance[0, 0])
+    assert error == pytest.approx(math.sqrt(4 / 3) / 2) and separated(rate(table)).sum() == 0
+
+
 def test_a_vote_copied_by_its_voter_adds_no_certainty() -> None:
     table = battles(number=200, voters=40)
     copied = BattleTable(

@@ -147,6 +147,9 @@ def test_helm_tables_and_runs_are_read(tmp_path: Path):
         for each in read(tmp_path, "t.json", table).results
     ]
     assert found == [("a", "BoolQ", "EM", False), ("a", "BoolQ", "ECE", True), ("b", "BoolQ", "EM", False)]
+    mean = {"value": "Mean win rate", "lower_is_better": False, "metadata": {}}
+    wins = {"title": "All", "header": [{"value": "Model"}, mean], "rows": [[{"value": "a"}, {"value": 1.0}]]}
+    assert len(read(tmp_path, "groups.json", [table, wins]).results) == 3  # HELM 0.5.16 writes a list of tables
     run = tmp_path / "runs" / "boolq"
     run.mkdir(parents=True)
     spec = {
@@ -159,20 +162,62 @@ def test_helm_tables_and_runs_are_read(tmp_path: Path):
     (run / "stats.json").write_text(
         json.dumps([shifted, stat, {"name": {"name": "exact_match", "split": "valid"}, "mean": 0.2}])
     )
-    found_run = one(read_results([tmp_path / "runs"], tmp_path))
+    for side in (
+        "runs/runs.json",
+        "runs/boolq/instances.json",
+        "runs/groups/core.json",
+    ):  # as helm-summarize leaves them
+        read_side = tmp_path / side
+        read_side.parent.mkdir(exist_ok=True)
+        read_side.write_text(json.dumps([table]))
+    results_of_runs = read_results([tmp_path / "runs"], tmp_path)
+    found_run = one(results_of_runs)
+    assert not results_of_runs.remarks
     assert (found_run.model, found_run.benchmark, found_run.value) == ("org/a", "boolq:k=5", 0.7)
     assert found_run.protocol == "HELM, generation, 5-shot"
 
 
-def test_mteb_results_have_type_revision_and_the_mean_of_subsets(tmp_path: Path):
+STS17 = {
+    "ko-ko": 0.853556, "ar-ar": 0.831647, "en-ar": 0.771029, "en-de": 0.881418, "en-en": 0.932544, "en-tr": 0.755951,
+}  # fmt: skip
+COUNTERFACTUAL = {
+    "validation": {"en-ext": 0.935586, "en": 0.903881, "de": 0.908369, "ja": 0.863734},
+    "test": {"en-ext": 0.94003, "en": 0.914627, "de": 0.896039, "ja": 0.87152},
+}
+
+
+def mteb_body(task: str, splits: dict[str, dict[str, float]]) -> dict[str, Any]:
+    scores = {
+        split: [{"hf_subset": name, "main_score": value} for name, value in subsets.items()]
+        for split, subsets in splits.items()
+    }
+    return {"task_name": task, "mteb_version": "1.38.9", "dataset_revision": "faeb", "scores": scores}
+
+
+def test_mteb_results_count_the_split_and_subset_of_the_benchmark(tmp_path: Path):
+    """Files of Qwen3-Embedding-0.6B in MTEB's repository of results; MTEB 2.26.24 gives .932544 and .914627 for them."""
     folder = tmp_path / "results" / "org__m" / "rev1"
-    body = {"task_name": "STS17", "mteb_version": "2.0", "dataset_revision": "faeb",
-            "scores": {"test": [{"main_score": 0.8}, {"main_score": 0.6, "hf_subset": "es"}]}}  # fmt: skip
-    read(tmp_path, "results/org__m/rev1/STS17.json", body)
+    read(tmp_path, "results/org__m/rev1/STS17.json", mteb_body("STS17", {"test": STS17}))
+    read(tmp_path, "results/org__m/rev1/Other.json", mteb_body("Other", {"dev": {"de": 0.2, "fr": 0.4}}))
+    task = "AmazonCounterfactualClassification"
+    read(tmp_path, f"results/org__m/rev1/{task}.json", mteb_body(task, COUNTERFACTUAL))
     (folder / "model_meta.json").write_text(json.dumps({"name": "org/m"}))
-    found = one(read_results([tmp_path / "results"], tmp_path))
-    assert (found.model, found.benchmark, found.group, found.data_hash) == ("org/m", "STS17", "STS", "faeb")
-    assert found.value == pytest.approx(0.7) and found.commit == "mteb 2.0"
+    found = {each.benchmark: each for each in read_results([tmp_path / "results"], tmp_path).results}
+    sts = found["STS17"]
+    assert (sts.model, sts.group, sts.data_hash, sts.commit) == ("org/m", "STS", "faeb", "mteb 1.38.9")
+    assert (sts.value, found[task].value) == (0.932544, 0.914627)
+    assert {sts.protocol, found[task].protocol} == {"MTEB, split test"}
+    assert found["Other"].value == pytest.approx(0.3) and found["Other"].protocol == "MTEB, split dev, 2 subsets"
+
+
+def test_a_result_in_another_language_is_no_result_of_the_english_benchmark(tmp_path: Path):
+    results = [
+        *read(tmp_path, "a/r/STS17.json", mteb_body("STS17", {"test": {"en-en": 0.9, "de": 0.1}})).results,
+        *read(tmp_path, "b/r/STS17.json", mteb_body("STS17", {"test": {"ko-ko": 0.8}})).results,
+        *read(tmp_path, "b/r/BIOSSES.json", mteb_body("BIOSSES", {"test": {"default": 0.8}})).results,
+    ]
+    section = make_board(ResultSet.of(results), load_board("mteb_eng")).sections[0]
+    assert [each.model for each in section.unranked] == ["a", "b"] and section.unranked[1].missing == ("STS17",)
 
 
 def test_swe_reports_count_what_was_not_submitted(tmp_path: Path):

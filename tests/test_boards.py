@@ -114,6 +114,19 @@ def test_joint_ranks_cover_the_truth():
     assert missed <= 12  # 5 expected; more than 12 has a probability of 0.2%
 
 
+def test_one_model_under_two_names_leaves_the_other_ranks_alone():
+    rows = np.random.default_rng(3).normal(0, 1, (5, 40))
+    rows[4] = rows[3]  # MTEB's own results hold such pairs
+    values, covariance = np.array([9.0, 6.0, 3.0, 0.0, 0.0]), np.cov(rows) / 40
+    assert [(each.low, each.high) for each in rank_ranges(values, covariance)] == [
+        (1, 1),
+        (2, 2),
+        (3, 3),
+        (4, 5),
+        (4, 5),
+    ]
+
+
 def test_thousands_of_models_are_ranked():
     values = np.linspace(0, 1, 3_000)
     ranges = rank_ranges(values, np.full(3_000, 0.001))
@@ -247,7 +260,7 @@ def test_the_covariance_is_that_of_paired_means():
 
 
 def test_every_board_of_the_package_loads():
-    assert set(board_names()) == {"bigcode", "composite", "helm", "mteb", "open_llm", "seal", "swe_bench"}
+    assert set(board_names()) == {"bigcode", "composite", "helm", "mteb", "mteb_eng", "open_llm", "seal", "swe_bench"}
     for name in board_names():
         assert load_board(name).title
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from firsthand import catalog
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.bbq import bbq, bbq_bias, bias_figures
 from firsthand.benchmarks.bold import bold, group_distances
 from firsthand.benchmarks.crows_pairs import crows_pairs, prefers_stereotype
 from firsthand.benchmarks.helm_metrics import helm_metrics
 from firsthand.benchmarks.winogender import gender_gap, winogender
-from firsthand.errors import ConfigError, DataError, UnknownName
+from firsthand.errors import ConfigError, DataError, DownloadError, UnknownName
 from firsthand.experiment.settings import RunSettings
 from firsthand.perturbations.answer_harms import association, group_counts, is_toxic, representation
 from firsthand.perturbations.helm_figures import CONFIDENCE, helm_figures
@@ -249,3 +251,44 @@ def test_missing_files_say_where_they_come_from(tmp_path: Path, monkeypatch: pyt
         "names",
         "gender",
     }
+
+
+SCENARIOS = re.compile(
+    r"^\| ([^|]+) \| (`[^`]+`)? ?\| (packaged|slice packaged|data|lm_eval|command|not here) \|$", re.M
+)
+
+
+def scenario_rows() -> list[tuple[str, str, str]]:
+    page = (Path(__file__).parent.parent / "docs" / "helm-metrics.md").read_text(encoding="utf-8")
+    part = page[page.index("## HELM's 42 scenarios") : page.index("## Bias benchmarks")]
+    said = re.search(r"(\d+) of 42 run", part)
+    rows = SCENARIOS.findall(part)
+    assert said and int(said[1]) == sum(state != "not here" for _, _, state in rows)
+    return rows
+
+
+def test_the_table_of_helms_scenarios_names_benchmarks_that_are_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("FIRSTHAND_DATA", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    rows = scenario_rows()
+    assert len(rows) == len({name for name, _, _ in rows}) == 42
+    for name, here, state in rows:
+        word = here.strip("`").partition(":")[0]
+        assert bool(word) == (state != "not here"), name
+        assert not word or word in catalog.names("benchmark") or word.startswith("firsthand "), name
+        if state.endswith("packaged"):
+            assert list(catalog.benchmark(word).tasks(0)), name
+        if state == "data" and word != "beir":
+            with pytest.raises((DataError, DownloadError), match="not on this machine"):
+                list(catalog.benchmark(word).tasks(0))
+
+
+@pytest.mark.slow
+def test_the_table_of_helms_scenarios_names_tasks_of_lm_eval():
+    package = Path(pytest.importorskip("lm_eval").__file__).parent
+    files = [path.read_text(encoding="utf-8") for path in (package / "tasks").rglob("*.y*ml")]
+    known = set(re.findall(r"^(?:task|group): *([\w.+-]+) *$", "\n".join(files), re.M))
+    for _, here, state in scenario_rows():
+        assert state != "lm_eval" or here.strip("`").removeprefix("lm_eval:task=") in known

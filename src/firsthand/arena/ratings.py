@@ -121,6 +121,7 @@ def rate(
     meat = _multiway_meat(battles, clusters, fitted, method) if clusters else _meat(rows, fitted, method)
     covariance = _without_negative_variance(bread @ meat @ bread)
     size, names = len(battles.models), battles.covariate_names
+    covariance[:size, :size] = _with_some_variance(covariance[:size, :size], bread[:size, :size])
     errors = np.sqrt(np.diag(covariance))
     coefficients = {name: (float(fitted[size + i]), float(errors[size + i])) for i, name in enumerate(names)}
     return Ratings(
@@ -139,6 +140,15 @@ def rate(
             if clustered and _enough(each)
         ),
     )
+
+
+def _with_some_variance(sandwich_MM: Floats, bread_MM: NDArray[Any]) -> Floats:
+    """The sandwich covariance; by the information alone where it has none, as where every vote is a tie."""
+    size = len(sandwich_MM)
+    centre = np.eye(size) - 1 / size
+    by_information: Floats = centre @ bread_MM @ centre
+    none = np.diag(sandwich_MM) <= 1e-9 * np.diag(by_information)
+    return by_information if none.any() and size > 1 else sandwich_MM
 
 
 def _named(group: tuple[str, ...]) -> str:

@@ -100,7 +100,8 @@ def _of_path(path: Path, remarks: list[str]) -> Iterator[Found]:
     runs = sorted(each.parent for each in path.rglob("run_spec.json") if helm_results.is_helm_run(each.parent))
     if len(files) > MAX_FILES:
         raise ConfigError(f"{path} holds {len(files):,} files: give a folder of results, with at most {MAX_FILES:,}")
-    known = [each for each in files if _suffix(each) in (*SUFFIXES, ".eval", RESULT_FILE)]
+    side = helm_results.side_files(runs, files)
+    known = [each for each in files if _suffix(each) in (*SUFFIXES, ".eval", RESULT_FILE) and each not in side]
     if not known and not runs:
         raise DataError(f"{path} holds no file of results: {', '.join(SUFFIXES)} or .eval was expected")
     for folder in runs:
@@ -127,7 +128,7 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
         return
     if suffix == ".json":
         body: Any = _json(path)
-        if not isinstance(body, list):
+        if not isinstance(body, list) or (body and helm_results.helm_tables(body)):
             yield from _of_json(body, path)
             return
     if suffix not in SUFFIXES:
@@ -162,8 +163,9 @@ def _of_json(body: Any, path: Path) -> Iterator[Found]:
             yield from lm_eval_results.lm_eval_results(body, where)
         elif inspect_logs.is_inspect(body):
             yield from inspect_logs.inspect_results(body, where)
-        elif helm_results.is_helm_table(body):
-            yield from helm_results.helm_table_results(body, where)
+        elif tables_of_helm := helm_results.helm_tables(body):
+            for each in tables_of_helm:
+                yield from helm_results.helm_table_results(each, where)
         elif mteb_results.is_mteb(body):
             meta = path.parent / "model_meta.json"
             yield from mteb_results.mteb_results(body, path, _json(meta) if meta.is_file() else {})

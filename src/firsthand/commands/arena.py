@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import math
 import shutil
 import sys
 import time
@@ -200,7 +201,8 @@ def _self_agreement(run: Run) -> None:
 
     found = self_agreement(run.preferences())
     if found is not None:
-        told = f"{count_of(found.pairs, 'battle')} asked again: {found.agreed:.0%} equal verdicts, kappa {found.kappa:.2f}."
+        told = f"{count_of(found.pairs, 'battle')} asked again: {found.agreed:.0%} equal verdicts"
+        told += f", kappa {found.kappa:.2f}." if math.isfinite(found.kappa) else "; too few or too alike for kappa."
         console().print(told, markup=False)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from firsthand.arena.vote_files import VoteFile
     from firsthand.boards.board_results import ResultSet
     from firsthand.boards.board_spec import BoardSpec
+    from firsthand.boards.cross_reference import CrossReference
 
 EXAMPLES = """
 firsthand board last                                         # an arena's ratings, or a run's benchmarks
@@ -24,6 +25,7 @@ firsthand board mteb results/                                # Borda ranks over 
 firsthand board helm groups/core_scenarios.json              # mean win rates
 firsthand board swe_bench reports/ --export board.html
 firsthand board our_board.toml --climb climb.svg             # a board of your own; the best score by date
+firsthand board scores.csv --cross-reference                 # scores out of line with a model's other benchmarks
 firsthand board composite results.csv RUN --save all.results # keep what was read in one file
 """
 
@@ -62,6 +64,8 @@ class Config:
     """Write the board to files: .html, .md, .json or .csv."""
     climb: str | None = field(default=None, metadata={"bare": "-"})
     """Print the best score by date; with a file name ending in .svg, plot it."""
+    cross_reference: bool = False
+    """Show the scores that are out of line with the same model's other benchmarks."""
     save: str = ""
     """Write all results that were read to one file, NAME.results, which a later board reads at once."""
     watch: bool = False
@@ -74,6 +78,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.watch and self.json:
             raise ConfigError("watch and json do not go together: one is for people, the other for programs")
+        if self.watch and self.cross_reference:
+            raise ConfigError("watch and cross_reference do not go together: ask for it when the runs are done")
 
 
 def main(config: Config) -> int:
@@ -142,7 +148,13 @@ def _print_results(config: Config, spec: BoardSpec, sources: tuple[str, ...], le
     from firsthand.boards.make_board import make_board
     from firsthand.boards.read_results import read_results
     from firsthand.boards.result_file import write_result_file
-    from firsthand.commands.board_of_results import follow, print_board, print_climbs, print_origins
+    from firsthand.commands.board_of_results import (
+        follow,
+        print_board,
+        print_climbs,
+        print_cross_reference,
+        print_origins,
+    )
     from firsthand.system.terminal import print_as_json
 
     protocols, metrics = _conditions(config.protocol, "protocol"), _conditions(config.metric, "metric")
@@ -152,8 +164,10 @@ def _print_results(config: Config, spec: BoardSpec, sources: tuple[str, ...], le
 
     results = made()
     board = make_board(results, spec, confidence=level, protocols=protocols, metrics=metrics)
+    crossed = _crossed(results, spec, protocols, metrics) if config.cross_reference else None
     if config.json:
-        print_as_json(board.to_json())
+        body = board.to_json()
+        print_as_json(body if crossed is None else {**body, "cross_reference": crossed.to_json()})
     elif config.watch:
         follow(sources, lambda: make_board(made(), spec, confidence=level, protocols=protocols, metrics=metrics))
     else:
@@ -162,11 +176,21 @@ def _print_results(config: Config, spec: BoardSpec, sources: tuple[str, ...], le
             print_origins(board)
         if config.climb is not None:
             print_climbs(board, None if config.climb == "-" else Path(config.climb))
+        if crossed is not None:
+            print_cross_reference(crossed)
     for name in config.export:
         write_board(board, Path(name))
     if config.save:
         write_result_file(Path(config.save), results)
     return 0
+
+
+def _crossed(results: ResultSet, spec: BoardSpec, protocols: dict[str, str], metrics: dict[str, str]) -> CrossReference:
+    from firsthand.boards.board_columns import board_columns
+    from firsthand.boards.cross_reference import cross_reference
+
+    columns, _ = board_columns(results, spec, protocols=protocols, metrics=metrics)
+    return cross_reference(columns)
 
 
 def _write(source: str, path: Path) -> None:

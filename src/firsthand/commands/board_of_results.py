@@ -13,6 +13,7 @@ from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_table
 
 if TYPE_CHECKING:
+    from firsthand.boards.cross_reference import CrossReference
     from firsthand.boards.make_board import MadeBoard
 
 MOST_PARTS = 8
@@ -79,6 +80,42 @@ def print_origins(board: MadeBoard) -> None:
                 about = [model, name, score_text(result.value), told, result.protocol or "not stated", origin]
                 rows.append([*about, result.commit[:12], result.data_hash])
     print_table("origins", ["model", "benchmark", "value", "status", "protocol", "run or file", "commit", "data"], rows)
+
+
+def print_cross_reference(found: CrossReference) -> None:
+    """Print the scores that are out of line with the model's other benchmarks, or the nearest to it if none is."""
+    shown = found.flagged or found.scores[:3]
+    rows = [
+        [
+            each.model,
+            each.benchmark,
+            f"{each.score:.3f}",
+            f"{each.expected:.3f}",
+            f"[{each.low:.3f}, {each.high:.3f}]",
+            f"{each.z:+.1f}",
+            f"{each.p_value:.3f}",
+        ]
+        for each in shown[:MOST_MISSING]
+    ]
+    heads = ["model", "benchmark", "score", "expected", "range", "z", "p corrected"]
+    print_table("cross-reference", heads, rows, right=("score", "expected", "z", "p corrected"))
+    out = console()
+    judged = count_of(len(found.scores), "score")
+    if not found.flagged:
+        out.print(f"None of {judged} is out of line with its model's other benchmarks.", markup=False, soft_wrap=True)
+    else:
+        more = len(found.flagged) - len(rows)
+        left = f"; {more} more are in --json" if more else ""
+        out.print(f"{len(found.flagged)} of {judged} out of line{left}.", markup=False, soft_wrap=True)
+    told = "Expected from the model's other benchmarks; the range holds all scores of a table without outliers at "
+    told += f"{1 - found.alpha:.0%}, by {found.tables} simulated tables. "
+    told += "A score out of line may be a leak, another protocol, "
+    out.print(told + "a special skill or a mistake.", markup=False, soft_wrap=True)
+    if found.left_out:
+        names = ", ".join(found.left_out[:6]) + (
+            f" and {len(found.left_out) - 6} more" if len(found.left_out) > 6 else ""
+        )
+        out.print(f"Too few results to judge: {names}.", markup=False, soft_wrap=True)
 
 
 def print_climbs(board: MadeBoard, path: Path | None) -> None:

@@ -2,7 +2,8 @@
 
 A pair is told apart if its difference is beyond the quantile of the largest of all studentised differences, found by draws
 from the covariance (Mogstad, Romano, Shaikh and Wilhelm, 2024, "Inference for Ranks", one-step). Overlapping intervals of
-single values say nothing of a difference.
+single values say nothing of a difference. A pair whose difference has no variance, such as one model under two names, is not
+told apart and has no part in the quantile.
 """
 
 # M values, S draws
@@ -22,6 +23,8 @@ DRAWS = 4000
 MANY = 600
 """Values above which the quantile is Bonferroni's bound over all pairs, which is wider and takes no draws."""
 _ROWS_AT_ONCE = 256
+_ROUNDING = 1e-9
+"""Share of two values' variances below which that of their difference is rounding error."""
 
 
 class RankRange(NamedTuple):
@@ -55,7 +58,8 @@ def told_apart(
         return np.zeros((size, size), bool)
     variance = np.diag(covariance_MM)
     spread = variance[:, None] + variance[None, :] - 2 * covariance_MM
-    errors = np.sqrt(np.clip(spread, 1e-300, None))
+    spread[spread <= _ROUNDING * (variance[:, None] + variance[None, :])] = np.inf  # rounding noise over its own root
+    errors = np.sqrt(spread)
     generator = np.random.default_rng(seed)
     eigenvalues, vectors = np.linalg.eigh(covariance_MM)
     root = vectors * np.sqrt(np.clip(eigenvalues, 0, None))
@@ -68,7 +72,7 @@ def told_apart(
         for i in range(size - 1):
             studentised = np.abs(draws[:, i, None] - draws[:, i + 1 :]) / errors[i, i + 1 :]
             np.maximum(highest, studentised.max(1), out=highest)
-    critical = np.quantile(largest, confidence)
+    critical = max(float(np.quantile(largest, confidence)), 1e-300)  # no pair has a variance: none is told apart
     difference = values_M[:, None] - values_M[None, :]
     told: NDArray[np.bool_] = difference > critical * errors
     return told
@@ -108,7 +112,8 @@ def rank_ranges(
             spread = variance[rows, None] + variance[None, places]
             if covariance.ndim == 2:
                 spread = spread - 2 * covariance[np.ix_(rows, places)]
-            told = values_M[rows, None] - values_M[None, places] > critical * np.sqrt(np.clip(spread, 1e-300, None))
+            spread[spread <= _ROUNDING * (variance[rows, None] + variance[None, places])] = np.inf
+            told = values_M[rows, None] - values_M[None, places] > critical * np.sqrt(spread)
             beats[rows] = told.sum(1)
             beaten[places] += told.sum(0)
     return [RankRange(1 + int(beaten[i]), size - int(beats[i])) for i in range(size)]

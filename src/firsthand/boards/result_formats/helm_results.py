@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,29 @@ MAIN_METRICS = ("exact_match", "quasi_exact_match", "f1_score", "ndcg_10", "roug
 _OPTION = re.compile(r"(?:^|,)(model|model_deployment)=[^,]*")
 
 
-def is_helm_table(body: Any) -> bool:
-    """True for one of HELM's tables."""
-    return isinstance(body, dict) and isinstance(body.get("header"), list) and isinstance(body.get("rows"), list)
+AGGREGATES = ("Mean win rate", "Mean score")
+"""Columns of HELM's tables that it computes from the others."""
+
+
+def helm_tables(body: Any) -> list[Json]:
+    """The tables of a file of HELM, `groups/NAME.json` (a list) or `groups/json/NAME.json` (one); empty if it is none."""
+    tables = body if isinstance(body, list) else [body]
+    is_one = all(
+        isinstance(each, dict) and isinstance(each.get("header"), list) and isinstance(each.get("rows"), list)
+        for each in tables
+    )
+    return tables if is_one else []
 
 
 def helm_table_results(body: Json, where: str) -> Iterator[BoardResult]:
-    """The cells of a table; columns without a direction, such as counts, are left out."""
+    """The cells of a table; columns without a direction, such as counts, and means over columns are left out."""
     header = body["header"]
     for row in body["rows"]:
         if not isinstance(row, list) or len(row) != len(header):
             raise DataError(f"{where}: a row of {len(header)} cells was expected: is the file cut short?")
         model = str(row[0].get("value") or "")
         for head, cell in zip(header[1:], row[1:], strict=True):
-            if head.get("lower_is_better") is None or cell.get("value") is None:
+            if head.get("lower_is_better") is None or cell.get("value") is None or head.get("value") in AGGREGATES:
                 continue
             name, _, metric = str(head.get("value")).rpartition(" - ")
             about = head.get("metadata") or {}
@@ -44,6 +53,14 @@ def helm_table_results(body: Json, where: str) -> Iterator[BoardResult]:
                 source=where,
                 run=",".join(map(str, cell.get("run_spec_names") or ())),
             )
+
+
+def side_files(runs: Iterable[Path], files: Iterable[Path]) -> set[Path]:
+    """The files that belong to HELM's runs or were summed up from them: those of a run, and of its suite beside it."""
+    folders = set(runs)
+    suites = {folder.parent for folder in folders}
+    summed = {suite / "groups" for suite in suites}
+    return {each for each in files if each.parent in suites or not (folders | summed).isdisjoint(each.parents)}
 
 
 def is_helm_run(folder: Path) -> bool:

@@ -1,4 +1,9 @@
-"""Reads result files of MTEB: one JSON for each task, in folders MODEL/REVISION, with model_meta.json."""
+"""Reads result files of MTEB: one JSON for each task, in folders MODEL/REVISION, with model_meta.json.
+
+A file may hold more splits and languages than a benchmark counts. Of a task of MTEB(eng, v2) only the split `test` counts,
+and of the six tasks that have more languages only English, as in that benchmark. Of any other task all splits and
+subsets count.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +30,8 @@ TASK_TYPES = {
     "Summarization": "SummEvalSummarization.v2",
 }
 """The types of the 41 tasks of MTEB(eng, v2); result files do not state them."""
+ENGLISH = ("default", "en", "en-en")
+"""The subsets that MTEB(eng, v2) counts."""
 _TYPE_OF = {task: kind for kind, tasks in TASK_TYPES.items() for task in tasks.split()}
 
 
@@ -34,23 +41,31 @@ def is_mteb(body: Any) -> bool:
 
 
 def mteb_results(body: Json, path: Path, meta: Json) -> Iterator[BoardResult]:
-    """The main score of the task: the mean over all splits and subsets in the file, as MTEB's `get_score`."""
+    """The main score of the task: the mean over the splits and subsets that count, as MTEB's `get_score`."""
     task = str(body["task_name"])
+    splits = {str(split): subsets for split, subsets in body["scores"].items() if isinstance(subsets, list)}
+    if task in _TYPE_OF and "test" in splits:
+        splits = {"test": splits["test"]}
+    named = {str(each.get("hf_subset") or "default") for subsets in splits.values() for each in subsets}
+    english = named & set(ENGLISH) if task in _TYPE_OF and len(named) > 1 else set()
     found: list[float] = []
-    for split, subsets in body["scores"].items():
-        for each in subsets if isinstance(subsets, list) else ():
+    for split, subsets in splits.items():
+        for each in subsets:
+            if english and str(each.get("hf_subset") or "default") not in english:
+                continue
             score = each.get("main_score")
             if not isinstance(score, int | float) or isinstance(score, bool):
                 raise DataError(f"{path}: a main_score of {task} on {split} is {score!r:.40}: a number was expected")
             found.append(float(score))
     if not found:
         raise DataError(f"{path}: the task {task} has no scores: is the file cut short?")
-    splits = "+".join(body["scores"])
+    kept = sorted(english or named - {"default", *ENGLISH})
+    languages = f", subset {kept[0]}" if len(kept) == 1 else f", {len(kept)} subsets" if kept else ""
     yield BoardResult(
         model=str(meta.get("name") or path.parent.parent.name.replace("__", "/")),
         benchmark=task,
         value=sum(found) / len(found),
-        protocol=f"MTEB, split {splits}",
+        protocol=f"MTEB, split {'+'.join(sorted(splits))}{'' if english else languages}",
         metric="main_score",
         group=_TYPE_OF.get(task, ""),
         source=str(path),

@@ -1,0 +1,83 @@
+"""Power and false alarms of `firsthand board --cross-reference`, on simulated tables with and without a planted score.
+
+    python bench/cross_reference.py --tables 100
+
+A table has an ability for each model and a difficulty, a slope and a deviation of .35 log odds for each benchmark. One score
+is raised by 4, 6 or 8 such deviations; 6 of them lift a score of 50 % to 89 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+import numpy as np
+
+from firsthand.boards.board_columns import BoardColumn
+from firsthand.boards.board_results import BoardResult, ColumnKey
+from firsthand.boards.board_spec import BenchmarkEntry
+from firsthand.boards.cross_reference import cross_reference
+from firsthand.stats.intervals import proportion_interval
+
+DEVIATION = 0.35
+SHAPES = (
+    (12, 6, "normal", 0.0),
+    (30, 10, "normal", 0.0),
+    (30, 10, "normal", 0.2),
+    (30, 10, "t5", 0.0),
+    (100, 40, "normal", 0.0),
+)
+
+
+def table(seed: int, models: int, columns: int, tails: str, missing: float, raised: float) -> list[BoardColumn]:
+    """A table whose model m3 is raised on benchmark b2."""
+    draw = np.random.default_rng(seed)
+    ability, slope, ease = draw.normal(0, 1, models), draw.uniform(0.5, 1.2, columns), draw.normal(0, 0.8, columns)
+    noise = draw.normal(size=(models, columns))
+    if tails == "t5":
+        noise = draw.standard_t(5, (models, columns)) / np.sqrt(5 / 3)
+    odds = ease + ability[:, None] * slope + DEVIATION * noise
+    gone = draw.random((models, columns)) < missing
+    odds[3, 2] += raised * DEVIATION
+    gone[3, 2] = False
+    shares = 1 / (1 + np.exp(-odds))
+    made = []
+    for j in range(columns):
+        cells = {
+            f"m{i}": BoardResult(f"m{i}", f"b{j}", float(shares[i, j]), n=1000) for i in range(models) if not gone[i, j]
+        }
+        made.append(BoardColumn(f"b{j}", ColumnKey(f"b{j}", "", ""), BenchmarkEntry(), cells, None, 1.0))
+    return made
+
+
+def main() -> None:
+    """Print a row for each shape of table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", type=int, default=100, help="tables of each shape and size of the planted score")
+    parser.add_argument("--simulated", type=int, default=200, help="simulated tables behind each report")
+    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first N shapes")
+    given = parser.parse_args()
+    for models, columns, tails, missing in SHAPES[: given.shapes]:
+        began = time.process_time()
+        told = []
+        for raised in (0.0, 4.0, 6.0, 8.0):
+            hits = 0
+            for seed in range(given.tables):
+                found = cross_reference(table(seed, models, columns, tails, missing, raised), tables=given.simulated)
+                names = {(each.model, each.benchmark) for each in found.flagged}
+                hits += bool(names) if not raised else ("m3", "b2") in names
+            low, high = proportion_interval(hits, given.tables)
+            told.append(
+                f"{'clean' if not raised else f'+{raised:.0f}'} {hits / given.tables:.2f} [{low:.2f}, {high:.2f}]"
+            )
+        spent = (time.process_time() - began) / given.tables / 4
+        print(
+            f"{models} x {columns}, {tails}, {missing:.0%} missing: {'; '.join(told)}; {spent:.2f} processor seconds a "
+            f"report (load {os.getloadavg()[0]:.0f})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

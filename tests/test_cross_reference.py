@@ -1,0 +1,114 @@
+"""Scores out of line with a model's other benchmarks: planted ones are found, clean tables are left alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from firsthand.boards.board_columns import BoardColumn
+from firsthand.boards.board_results import BoardResult, ColumnKey
+from firsthand.boards.board_spec import BenchmarkEntry
+from firsthand.boards.cross_reference import cross_reference, fit_table
+from firsthand.errors import ConfigError
+
+
+def odds_table(seed: int, models: int = 30, columns: int = 10) -> np.ndarray:
+    """Log odds with an ability for each model, a slope and a difficulty for each benchmark, and noise of .35."""
+    draw = np.random.default_rng(seed)
+    ability, slope, ease = draw.normal(0, 1, models), draw.uniform(0.5, 1.2, columns), draw.normal(0, 0.8, columns)
+    return ease + ability[:, None] * slope + 0.35 * draw.normal(size=(models, columns))
+
+
+def board(odds: np.ndarray, **more: object) -> list[BoardColumn]:
+    shares = 1 / (1 + np.exp(-odds))
+    made = []
+    for j in range(odds.shape[1]):
+        cells = {
+            f"m{i}": BoardResult(f"m{i}", f"b{j}", float(shares[i, j]), n=1000)
+            for i in range(len(odds))
+            if np.isfinite(odds[i, j])
+        }
+        made.append(BoardColumn(f"b{j}", ColumnKey(f"b{j}", "", ""), BenchmarkEntry(**more), cells, None, 1.0))  # type: ignore[arg-type]
+    return made
+
+
+def test_a_raised_score_is_out_of_line_and_its_neighbours_are_not():
+    odds = odds_table(1)
+    odds[3, 2] += 9 * 0.35
+    odds[7, 5] = np.nan
+    found = cross_reference(board(odds), tables=100)
+    assert [(each.model, each.benchmark) for each in found.flagged] == [("m3", "b2")]
+    (line,) = found.flagged
+    assert line.z > found.critical > 3 and line.p_value == pytest.approx(1 / 101)
+    assert line.low < line.expected < line.high < line.score and len(found.scores) == 299
+    assert json.dumps(found.to_json())
+
+
+def test_the_expected_score_is_that_of_the_table_without_the_outlier():
+    clean, raised = odds_table(1), odds_table(1)
+    raised[3, 2] += 9 * 0.35
+    told = {(e.model, e.benchmark): e.expected for e in cross_reference(board(raised), tables=1).scores}
+    was = {(e.model, e.benchmark): e.expected for e in cross_reference(board(clean), tables=1).scores}
+    assert told["m3", "b2"] == pytest.approx(was["m3", "b2"], abs=0.03)
+    assert told["m9", "b2"] == pytest.approx(was["m9", "b2"], abs=0.03)
+
+
+def test_a_score_does_not_move_what_is_expected_of_it():
+    odds = odds_table(3, 10, 6)
+    most, raised = int(odds.mean(1).argmax()), odds.copy()  # the ablest model has the most leverage
+    raised[most, 2] += 0.1
+    none = np.full(odds.shape, np.nan)
+    assert fit_table(raised, none).expected[most, 2] == pytest.approx(
+        fit_table(odds, none).expected[most, 2], abs=0.003
+    )
+
+
+def test_clean_tables_have_a_flag_no_more_often_than_stated():
+    alarms = sum(bool(cross_reference(board(odds_table(seed, 16, 6)), tables=60).flagged) for seed in range(12))
+    assert alarms <= 3  # .6 expected at 5 %; more than 3 has a probability of 0.2 %
+
+
+def test_a_benchmark_of_which_less_is_better_is_out_of_line_upwards_when_it_is_low():
+    odds = odds_table(2)
+    odds[:, 4] *= -1
+    odds[3, 4] -= 9 * 0.35
+    columns = board(odds)
+    columns[4] = BoardColumn("b4", columns[4].key, BenchmarkEntry(lower_is_better=True), columns[4].cells, None, 1.0)
+    (line,) = cross_reference(columns, tables=60).flagged
+    assert (line.model, line.benchmark) == ("m3", "b4") and line.z > 0 and line.score < line.low
+
+
+def test_a_score_of_few_items_may_lie_further_off():
+    odds = odds_table(4)
+    errors = np.full(odds.shape, 0.05)
+    exact = fit_table(odds, errors).error[3, 2]
+    errors[3, 2] = 1.0
+    assert fit_table(odds, errors).error[3, 2] == pytest.approx(np.hypot(exact, 1.0), rel=0.01)
+
+
+def test_too_few_results_are_left_out_and_too_small_a_table_is_refused():
+    odds = odds_table(5)
+    odds[0, 3:] = np.nan
+    odds[7:, 9] = np.nan
+    assert cross_reference(board(odds), tables=1).left_out == ("b9", "m0")
+    for small in (odds[:7, :5], odds[1:, :3]):
+        with pytest.raises(ConfigError, match="it needs 4 benchmarks with results of 8 models"):
+            cross_reference(board(small))
+
+
+def test_the_command_names_the_score(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]):
+    odds = odds_table(1, 20, 6)
+    odds[3, 2] += 10 * 0.35
+    table = tmp_path / "scores.csv"
+    rows = [f"m{i}," + ",".join(f"{100 / (1 + np.exp(-x)):.2f}" for x in row) for i, row in enumerate(odds)]
+    table.write_text("\n".join(["model," + ",".join(f"b{j}" for j in range(6)), *rows]))
+    code, out, err = cli("board", str(table), "--cross-reference", "--json")
+    assert code == 0, err
+    (line,) = json.loads(out)["cross_reference"]["flagged"]
+    assert (line["model"], line["benchmark"]) == ("m3", "b2") and 0 < line["expected"] < line["score"] < 1
+    code, out, _ = cli("board", str(table), "--cross-reference", "--models", "m?")
+    assert code == 0 and "cross-reference" in out and "Expected from the model's other benchmarks" in out
+    code, _, err = cli("board", str(table), "--cross-reference", "--watch")
+    assert code == 2 and "watch and cross_reference do not go together" in err
