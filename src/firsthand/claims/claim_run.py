@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ class Outcome:
     """None if nothing could be measured."""
     verdict: Verdict
     run: str
-    seconds: float
+    cpu_s: float | None
+    """CPU seconds that the measurement took, without those of processes that it started."""
 
     def to_json(self) -> dict[str, object]:
         """The outcome as a JSON object."""
@@ -54,7 +56,7 @@ class Outcome:
             "why": self.verdict.why,
             "measurement": None if self.measurement is None else self.measurement.to_json(),
             "run": self.run,
-            "seconds": self.seconds,
+            "cpu_s": self.cpu_s,
         }
 
 
@@ -63,7 +65,9 @@ async def measured(task: Task, ctx: Context, *, seed: int = 0) -> str:
     claim = all_claims()[task.id]
     if claim.measure is None:
         return json.dumps(None)
-    return json.dumps((await _in_thread(claim.measure, Lab(seed))).to_json())
+    started = time.process_time()
+    body = (await _in_thread(claim.measure, Lab(seed))).to_json()
+    return json.dumps(body | {"cpu_s": round(time.process_time() - started, 2)})
 
 
 def verdict(task: Task, trace: Trace) -> Score:
@@ -127,7 +131,8 @@ def outcomes_of(run: Run) -> Iterator[Outcome]:
     known = all_claims()
     for trace in run.traces(benchmark=BENCHMARK):
         if (claim := known.get(trace.task_id)) is not None:
-            yield Outcome(claim, *verdict_of(claim, trace), run.id, trace.duration_s)
+            body = json.loads(trace.answer or "null") or {}
+            yield Outcome(claim, *verdict_of(claim, trace), run.id, body.get("cpu_s"))
 
 
 def last_outcomes(home: Path) -> dict[str, Outcome]:
