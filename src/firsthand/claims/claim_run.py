@@ -1,6 +1,6 @@
 """Carries claims out as a Run: a claim is a task, its measurement the answer, its verdict the score.
 
-So a run of claims is resumed, watched, shown, compared and gated like any other, and one failing claim does not end the rest.
+A run of claims is resumed, watched, shown, compared and gated like any other; one failing claim does not end the rest.
 """
 
 from __future__ import annotations

@@ -42,8 +42,13 @@ def print_sections(claims: Sequence[NamedClaim], outcomes: Mapping[str, Outcome]
             rows.append((each.name, each.claim.kind, cost, last.verdict.word if last else untested))
         print_table(f"{title} ({section})", ("claim", "kind", "CPU", "last verdict"), rows, right=("CPU",))
     tested = [each for each in claims if each.measure]
-    told = f"{count_of(len(claims), 'claim')}, {len(tested)} testable here in {sum(c.cost_s for c in tested) / 60:.0f} min of CPU"
-    console().print(f"{told}. `firsthand claims NAME` shows one, `firsthand claims run NAME` measures it.", markup=False)
+    told = (
+        f"{count_of(len(claims), 'claim')}, {len(tested)} testable here in {sum(c.cost_s for c in tested) / 60:.0f} "
+        "min of CPU"
+    )
+    console().print(
+        f"{told}. `firsthand claims NAME` shows one, `firsthand claims run NAME` measures it.", markup=False
+    )
 
 
 def print_claim(claim: NamedClaim, last: Outcome | None) -> None:

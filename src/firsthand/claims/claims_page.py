@@ -47,7 +47,8 @@ def write_markdown(path: Path, outcomes: Sequence[Outcome], run: Run) -> None:
             continue
         lines += [f"## {title}", "", "| claim | kind | measured | verdict |", "|---|---|---|---|"]
         lines += [
-            f"| [{each.claim.name}](#{each.claim.name}) | {each.claim.claim.kind} | {_short(each)} | {each.verdict.word} |"
+            f"| [{each.claim.name}](#{each.claim.name}) | {each.claim.claim.kind} | {_short(each)} | "
+            f"{each.verdict.word} |"
             for each in own
         ]
         for each in own:
@@ -63,7 +64,11 @@ def _markdown_entry(outcome: Outcome, folder: Path) -> list[str]:
     if measurement is not None:
         lines[-1] += f"Measured ({about.kind}): {measurement.what}: **{amount(measurement)}**. "
         if measurement.rows:
-            lines += ["", "| " + " | ".join(map(_cell, measurement.columns)) + " |", "|---" * len(measurement.columns) + "|"]
+            lines += [
+                "",
+                "| " + " | ".join(map(_cell, measurement.columns)) + " |",
+                "|---" * len(measurement.columns) + "|",
+            ]
             lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in measurement.rows[:MAX_ROWS]]
         if (picture := line_plot(measurement.curves, measurement.axes)) is not None:
             folder.mkdir(parents=True, exist_ok=True)

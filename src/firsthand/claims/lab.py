@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +12,7 @@ from typing import Any
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.errors import DataError, ModelError
+from firsthand.errors import DataError
 from firsthand.loop.concurrency import run_sync
 from firsthand.model import Model
 from firsthand.rollout import rollout
@@ -56,27 +53,12 @@ class Lab:
         return run_sync(all_of_them())
 
     def path(self, name: str) -> Path:
-        """The file of a model that is here. DataError with the command that fetches it if it is not: a claim downloads nothing."""
+        """The file of a model; DataError with the command that fetches it if it is not here: a claim downloads nothing."""
         from firsthand.hub.model_lookup import locate
 
         if (path := locate(name)) is None:
             raise DataError(f"the model {name} is not on this machine: `firsthand models pull {name}` fetches it")
         return path
-
-    def command(self, *words: str) -> str:
-        """What `firsthand WORDS` prints, run with this folder as its home, so that its runs are not among the user's.
-
-        ModelError with its last line if it fails.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        env = {**os.environ, "FIRSTHAND_HOME": str(self.folder), "NO_COLOR": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "firsthand", *words], capture_output=True, text=True, env=env, cwd=self.folder
-        )
-        if done.returncode:
-            last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or [f"exit code {done.returncode}"]
-            raise ModelError(f"`firsthand {' '.join(words)[:80]}` failed: {last[0][:200]}")
-        return done.stdout
 
     def model(self, name: str) -> Model:
         """A model by its name in the catalog. DataError if it is not here."""

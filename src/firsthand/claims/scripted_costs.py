@@ -1,4 +1,4 @@
-"""Calls and tokens of a pattern under a scripted model, which writes short answers and longer thoughts: its structure alone."""
+"""Calls and tokens of a pattern under a scripted model, which writes short answers and longer thoughts."""
 
 from __future__ import annotations
 

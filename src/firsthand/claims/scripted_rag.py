@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def answered(
 
     model = Scripted(reply, name="scripted:reader", score=score or (lambda prompt, word: -1.0))
     function, _ = catalog.pattern(pattern)
-    options: dict[str, Any] = {"index": str(_index(lab)), "search": "lexical"}
+    options: dict[str, Any] = {"index": str(_index(lab))}
     trace = run_sync(rollout(Agent(pattern, model, function, options), Task("1", QUESTION), seed=lab.seed))
     if trace.error is not None:
         raise AssertionError(trace.error.message)
@@ -57,12 +57,31 @@ def _queries(detail: Mapping[str, Any]) -> list[Any]:
 
 
 def _index(lab: Lab) -> Path:
-    """An index of the texts, made once in the lab's folder."""
-    folder, index = lab.folder / "mill", lab.folder / "mill.index"
+    """An index of the texts with vectors, made once in the lab's folder."""
+    index = lab.folder / "mill.index"
     if not index.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        lab.path("minilm")
+        folder = lab.folder / "mill"
+        folder.mkdir(parents=True, exist_ok=True)
         for name, text in TEXTS.items():
             (folder / name).write_text(text, encoding="utf-8")
-        lab.command("rag", "index", str(folder), "--model", "none", "--index", str(index))
+        unfinished = lab.folder / f"mill-{os.getpid()}.index"
+        run_sync(_filled(folder, unfinished))
+        unfinished.replace(index)
     return index
+
+
+async def _filled(folder: Path, path: Path) -> None:
+    from firsthand.providers.local_embedder import open_embedder
+    from firsthand.retrieval.chunk_index import IndexHeader
+    from firsthand.retrieval.chunking.chunkers import open_chunker
+    from firsthand.retrieval.ingest import ingest
+    from firsthand.retrieval.store.sqlite_index import open_index
+
+    embedder, chunker = open_embedder("minilm"), open_chunker("auto")
+    dimension = len((await embedder.embed(["dimension"]))[0])
+    index = open_index(path, IndexHeader("minilm", embedder.fingerprint, dimension, chunker.text))
+    try:
+        await ingest(folder, index, embedder, chunker.chunk)
+    finally:
+        index.close()

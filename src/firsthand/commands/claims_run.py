@@ -56,7 +56,9 @@ class Config:
     def __post_init__(self) -> None:
         self.budget_s()
         if self.resume is None and not self.names:
-            raise ConfigError("no claim was named: try `firsthand claims run architecture`; `firsthand claims` shows all")
+            raise ConfigError(
+                "no claim was named: try `firsthand claims run architecture`; `firsthand claims` shows all"
+            )
         if self.resume is not None and (self.names or self.budget):
             raise ConfigError("resume finishes what a run left, so it takes no names and no budget: leave them out")
         if self.retry_errors and self.resume is None:

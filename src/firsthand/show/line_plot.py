@@ -37,7 +37,9 @@ class LinePlot:
     bottom: int = HEIGHT - BOTTOM
 
 
-def line_plot(curves: Mapping[str, Sequence[Sequence[float | None]]], axes: tuple[str, str] = ("", "")) -> LinePlot | None:
+def line_plot(
+    curves: Mapping[str, Sequence[Sequence[float | None]]], axes: tuple[str, str] = ("", "")
+) -> LinePlot | None:
     """The plot of named lines of points (x, y); None without a finite point.
 
     Points with a None or infinite number are left out. The x axis is logarithmic where positive values span a factor of 20.
@@ -58,14 +60,20 @@ def line_plot(curves: Mapping[str, Sequence[Sequence[float | None]]], axes: tupl
     def at(x: float, y: float) -> tuple[float, float]:
         across = ((math.log(x) if log else x) - x_low) / (x_high - x_low)
         up = (y - y_low) / (y_high - y_low)
-        return round(LEFT + across * (WIDTH - LEFT - RIGHT), 1), round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1)
+        return round(LEFT + across * (WIDTH - LEFT - RIGHT), 1), round(
+            HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1
+        )
 
     lines = []
     for index, (name, line) in enumerate(kept.items()):
         points = tuple(at(x, y) for x, y in line)
         path = "M" + "L".join(f"{x} {y}" for x, y in points)
         lines.append(PlotLine(name, path, points, COLOURS[index % len(COLOURS)]))
-    shown = sorted(set(xs)) if len(set(xs)) <= 6 else [min(xs), math.sqrt(min(xs) * max(xs)) if log else sum(_ends(xs)) / 2, max(xs)]
+    shown = (
+        sorted(set(xs))
+        if len(set(xs)) <= 6
+        else [min(xs), math.sqrt(min(xs) * max(xs)) if log else sum(_ends(xs)) / 2, max(xs)]
+    )
     x_ticks = tuple((at(x, y_low)[0], _text(x)) for x in shown)
     y_ticks = tuple((at(xs[0], y)[1], _text(y)) for y in (y_low, (y_low + y_high) / 2, y_high))
     return LinePlot(tuple(lines), x_ticks, y_ticks, *axes)

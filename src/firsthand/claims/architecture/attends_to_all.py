@@ -33,8 +33,17 @@ def measure(lab: Lab) -> Measurement:
             reached.append((int(moved[:at].sum()), int(moved[at + 1 :].sum())))
     pairs = length * (length - 1) // 2
     earlier, later = sum(a for a, _ in reached), sum(b for _, b in reached)
-    rows = (("a change reaches earlier tokens", float(earlier)), ("a change reaches later tokens", float(later)), ("pairs", float(pairs)))
-    return Measurement((earlier + later) / (2 * pairs), "share of ordered pairs of tokens in which one reaches the other", columns=("direction", "pairs"), rows=rows)
+    rows = (
+        ("a change reaches earlier tokens", float(earlier)),
+        ("a change reaches later tokens", float(later)),
+        ("pairs", float(pairs)),
+    )
+    return Measurement(
+        (earlier + later) / (2 * pairs),
+        "share of ordered pairs of tokens in which one reaches the other",
+        columns=("direction", "pairs"),
+        rows=rows,
+    )
 
 
 def judge(m: Measurement) -> Verdict:
@@ -42,5 +51,9 @@ def judge(m: Measurement) -> Verdict:
     if m.value >= 0.99:
         return ruling("holds here", "every token reaches every other")
     if 0.49 <= m.value <= 0.51:
-        return ruling("holds in part", "in a decoder a token attends to itself and to all before it, never to later ones; so it does in encoders alone")
+        return ruling(
+            "holds in part",
+            "in a decoder a token attends to itself and to all before it, never to later ones; so it does in "
+            "encoders alone",
+        )
     return ruling("does not hold here", f"only {m.value:.0%} of the pairs reach each other")

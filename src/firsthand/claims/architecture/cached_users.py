@@ -23,12 +23,16 @@ def measure(lab: Lab) -> Measurement:
     rows = []
     for length in LENGTHS:
         once = forward_flops(shape, length)
-        again = sum(forward_flops(shape, seen) for seen in range(1, length + 1, max(1, length // 64))) * max(1, length // 64)
+        again = sum(forward_flops(shape, seen) for seen in range(1, length + 1, max(1, length // 64))) * max(
+            1, length // 64
+        )
         room = (80e9 - 2.0 * shape.parameters) / (2.0 * shape.kv_values(length))
         rows.append((str(length), again / once, room))
     return Measurement(
-        rows[2][1], "compute of a token at 1,000 tokens without the cache over that with it",
-        columns=("tokens", "times less compute", "users whose cache fits beside an 8B model in 80 GB"), rows=tuple(rows),
+        rows[2][1],
+        "compute of a token at 1,000 tokens without the cache over that with it",
+        columns=("tokens", "times less compute", "users whose cache fits beside an 8B model in 80 GB"),
+        rows=tuple(rows),
     )
 
 
@@ -37,5 +41,7 @@ def judge(m: Measurement) -> Verdict:
     if m.value < 100:
         return ruling("does not hold here", f"the cache saves a factor of {m.value:.0f} at 1,000 tokens")
     room = m.rows[2][2] if m.rows else 0.0
-    why = f"the cache saves a factor of {m.value:.0f} of compute at 1,000 tokens, but memory then allows {room:.0f} users"
+    why = (
+        f"the cache saves a factor of {m.value:.0f} of compute at 1,000 tokens, but memory then allows {room:.0f} users"
+    )
     return ruling("holds in part", f"{why}: the factor is the length, and users are bounded by memory")

@@ -53,5 +53,7 @@ def judge(m: Measurement) -> Verdict:
     if m.value < 1.2:
         return ruling("holds here", f"memory grows with the length to the power {m.value:.2f}; compute stays quadratic")
     if m.value < 1.7:
-        return ruling("holds in part", f"memory grows with the length to the power {m.value:.2f}, between linear and quadratic")
+        return ruling(
+            "holds in part", f"memory grows with the length to the power {m.value:.2f}, between linear and quadratic"
+        )
     return ruling("does not hold here", f"memory grows with the length to the power {m.value:.2f}")

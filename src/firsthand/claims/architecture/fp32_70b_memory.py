@@ -19,10 +19,15 @@ def measure(lab: Lab) -> Measurement:
     from firsthand.hub.resource_plan import plan_serving
 
     shape = KNOWN_SHAPES["llama-2-70b"]
-    rows = tuple((dtype, plan_serving(shape, dtype).total_bytes / 1e9) for dtype in ("float32", "float16", "int8", "nf4"))
+    rows = tuple(
+        (dtype, plan_serving(shape, dtype).total_bytes / 1e9) for dtype in ("float32", "float16", "int8", "nf4")
+    )
     return Measurement(
-        plan_serving(shape, "float32").weight_bytes / 1e9, "bytes of the weights of Llama 2 70B in float32", unit="GB",
-        columns=("weights", "GB with 4,096 tokens of cache"), rows=rows,
+        plan_serving(shape, "float32").weight_bytes / 1e9,
+        "bytes of the weights of Llama 2 70B in float32",
+        unit="GB",
+        columns=("weights", "GB with 4,096 tokens of cache"),
+        rows=rows,
     )
 
 

@@ -24,11 +24,16 @@ PUBLISHED = {
 def measure(lab: Lab) -> Measurement:
     """Windows as the papers and makers state them."""
     rows = tuple((name, float(size)) for name, size in PUBLISHED.items())
-    return Measurement(PUBLISHED["GPT-3 (2020)"], "tokens of GPT-3's context in its paper", columns=("model", "tokens"), rows=rows)
+    return Measurement(
+        PUBLISHED["GPT-3 (2020)"], "tokens of GPT-3's context in its paper", columns=("model", "tokens"), rows=rows
+    )
 
 
 def judge(m: Measurement) -> Verdict:
     """The list's 4K for GPT-3 against its paper."""
     if m.value == 4096:
         return ruling("holds here", "GPT-3's window is 4,096")
-    return ruling("does not hold here", f"GPT-3's window is {m.value:,.0f}; 4K came with GPT-3.5. The others are as published, which no one tests here")
+    return ruling(
+        "does not hold here",
+        f"GPT-3's window is {m.value:,.0f}; 4K came with GPT-3.5. The others are as published, which no one tests here",
+    )

@@ -49,6 +49,8 @@ def judge(m: Measurement) -> Verdict:
     if m.value < 1.05:
         return ruling("holds here", f"a step costs {m.value:.2f} times as much after 10,000 tokens as after 256")
     if m.value < 10_000 / 256 * 1.05:
-        why = f"no token is computed twice, but each attends to all before it: the step costs {m.value:.1f} times as much"
+        why = (
+            f"no token is computed twice, but each attends to all before it: the step costs {m.value:.1f} times as much"
+        )
         return ruling("holds in part", f"{why}, growing linearly, not quadratically")
     return ruling("does not hold here", f"a step costs {m.value:.0f} times as much, more than linear growth allows")

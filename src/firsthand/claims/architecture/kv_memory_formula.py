@@ -38,5 +38,7 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """Exactly the formula, which counts values; bytes and batch are missing from it."""
     if m.value == 1:
-        return ruling("holds here", "it counts values of one sequence: multiply by bytes per value (2 at float16) and by batch")
+        return ruling(
+            "holds here", "it counts values of one sequence: multiply by bytes per value (2 at float16) and by batch"
+        )
     return ruling("does not hold here", f"the cache keeps {m.value:.2f} times the formula's values")

@@ -21,13 +21,22 @@ def measure(lab: Lab) -> Measurement:
 
     shape = KNOWN_SHAPES["llama-3-70b"]
     rows = tuple((dtype, plan_serving(shape, dtype, context=8192).total_bytes / 1e9) for dtype in DTYPES)
-    return Measurement(rows[0][1], f"Llama 3 70B at {DTYPES[0]} with 8,192 tokens of cache", unit="GB", columns=("weights", "GB"), rows=rows)
+    return Measurement(
+        rows[0][1],
+        f"Llama 3 70B at {DTYPES[0]} with 8,192 tokens of cache",
+        unit="GB",
+        columns=("weights", "GB"),
+        rows=rows,
+    )
 
 
 def judge(m: Measurement) -> Verdict:
     """macOS lets a GPU use about three quarters of memory."""
     if m.value <= 0.75 * 64 * 1.073741824:
-        return ruling("holds here", f"{m.value:.0f} GB is below the 51 GB that macOS lets a GPU use of 64 GiB; at 8 bits it does not fit")
+        return ruling(
+            "holds here",
+            f"{m.value:.0f} GB is below the 51 GB that macOS lets a GPU use of 64 GiB; at 8 bits it does not fit",
+        )
     if m.value <= 64 * 1.073741824:
         return ruling("holds in part", f"{m.value:.0f} GB fits into memory, but not into what macOS lets a GPU use")
     return ruling("does not hold here", f"{m.value:.0f} GB does not fit")

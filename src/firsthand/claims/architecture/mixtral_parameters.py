@@ -35,12 +35,20 @@ def measure(lab: Lab) -> Measurement:
     one_expert = 3 * 4096 * 14_336
     active = total - layers * (8 - 2) * one_expert
     rows = (("total", total / 1e9), ("active per token", active / 1e9), ("one expert of a layer", one_expert / 1e9))
-    return Measurement(total / 1e9, f"parameters of the model built from its config ({active / 1e9:.1f} active)", unit="B", columns=("part", "B"), rows=rows)
+    return Measurement(
+        total / 1e9,
+        f"parameters of the model built from its config ({active / 1e9:.1f} active)",
+        unit="B",
+        columns=("part", "B"),
+        rows=rows,
+    )
 
 
 def judge(m: Measurement) -> Verdict:
     """Both numbers to one decimal."""
     active = m.rows[1][1] if m.rows else 12.9
     if abs(m.value - 46.7) < 0.05 and abs(float(active) - 12.9) < 0.05:
-        return ruling("holds here", "46.7B in all, and 12.9B of them for a token; not 8 x 7B, since experts share attention")
+        return ruling(
+            "holds here", "46.7B in all, and 12.9B of them for a token; not 8 x 7B, since experts share attention"
+        )
     return ruling("does not hold here", f"{m.value:.2f}B in all and {float(active):.2f}B active")

@@ -23,11 +23,17 @@ def measure(lab: Lab) -> Measurement:
     rows = []
     for name in ("mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v3"):
         shape = KNOWN_SHAPES[name]
-        dense = replace(shape, num_experts=0, experts_per_token=0, intermediate_size=shape.expert_size + shape.shared_size)
-        rows.append((name, shape.parameters / dense.parameters, forward_flops(shape, 1024) / forward_flops(dense, 1024)))
+        dense = replace(
+            shape, num_experts=0, experts_per_token=0, intermediate_size=shape.expert_size + shape.shared_size
+        )
+        rows.append(
+            (name, shape.parameters / dense.parameters, forward_flops(shape, 1024) / forward_flops(dense, 1024))
+        )
     return Measurement(
-        max(row[1] / row[2] for row in rows), "largest ratio of parameters gained to compute paid",
-        columns=("model", "times the parameters of its dense form", "times the compute"), rows=tuple(rows),
+        max(row[1] / row[2] for row in rows),
+        "largest ratio of parameters gained to compute paid",
+        columns=("model", "times the parameters of its dense form", "times the compute"),
+        rows=tuple(rows),
     )
 
 

@@ -37,8 +37,10 @@ def measure(lab: Lab) -> Measurement:
             one, two = (model(x, torch.arange(length), Packed([length]))[-1] for x in (ids, shuffled))
             rows.append((name, float((one - two).norm() / one.norm())))
     return Measurement(
-        rows[1][1], "change of a decoder's last state when the words before are shuffled, two layers without positions",
-        columns=("model", "relative change"), rows=tuple(rows),
+        rows[1][1],
+        "change of a decoder's last state when the words before are shuffled, two layers without positions",
+        columns=("model", "relative change"),
+        rows=tuple(rows),
     )
 
 
@@ -46,5 +48,8 @@ def judge(m: Measurement) -> Verdict:
     """No notion of order means no change at all."""
     if m.value < 1e-4:
         return ruling("holds here", "without positions a decoder of two layers gives the same state for any order")
-    why = f"shuffling moves the last state by {m.value:.0%} without positions: the causal mask itself tells order from the second layer on"
+    why = (
+        f"shuffling moves the last state by {m.value:.0%} without positions: the causal mask itself tells order from "
+        "the second layer on"
+    )
     return ruling("holds in part", f"{why}; one layer, and an encoder, are blind to it")

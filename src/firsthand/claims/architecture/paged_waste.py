@@ -31,13 +31,23 @@ def measure(lab: Lab) -> Measurement:
         assert pool.num_used * size == held
         rows.append((f"blocks of {size}", 1 - sum(lengths) / held))
     rows.append((f"one piece of {MOST} a text", 1 - sum(lengths) / (MOST * len(lengths))))
-    return Measurement(rows[1][1], "share of the memory in use that holds nothing, blocks of 16", n=len(lengths), columns=("layout", "unused share"), rows=tuple(rows))
+    return Measurement(
+        rows[1][1],
+        "share of the memory in use that holds nothing, blocks of 16",
+        n=len(lengths),
+        columns=("layout", "unused share"),
+        rows=tuple(rows),
+    )
 
 
 def judge(m: Measurement) -> Verdict:
     """The paper's figure is under 4%."""
     if m.value < 0.04:
-        return ruling("holds here", f"{m.value:.1%} is unused, in each text's last block; like pages, blocks are shared and need not lie together")
+        return ruling(
+            "holds here",
+            f"{m.value:.1%} is unused, in each text's last block; like pages, blocks are shared and need not lie "
+            "together",
+        )
     if m.value < 0.2:
         return ruling("holds in part", f"{m.value:.1%} is unused")
     return ruling("does not hold here", f"{m.value:.0%} is unused, no better than one piece a text")

@@ -23,11 +23,21 @@ def measure(lab: Lab) -> Measurement:
     for method, dtype in (("full", "bfloat16"), ("lora", "bfloat16"), ("qlora", "bfloat16")):
         needs = plan_training_memory(shape, method, dtype, context=512, rank=64)
         rows.append((method, needs.checkpointed_total_bytes / 1e9, needs.trained_parameters / 1e6))
-    return Measurement(rows[2][1], "QLoRA of rank 64 on Llama 65B, sequences of 512", unit="GB", columns=("method", "GB", "M trained"), rows=tuple(rows))
+    return Measurement(
+        rows[2][1],
+        "QLoRA of rank 64 on Llama 65B, sequences of 512",
+        unit="GB",
+        columns=("method", "GB", "M trained"),
+        rows=tuple(rows),
+    )
 
 
 def judge(m: Measurement) -> Verdict:
     """At most the 48 GiB of the card."""
     if m.value <= 48 * 1.073741824:
-        return ruling("holds here", f"{m.value:.0f} GB of the 51.5 that 48 GiB are, with recomputed activations, by our planner; full training needs many GPUs")
+        return ruling(
+            "holds here",
+            f"{m.value:.0f} GB of the 51.5 that 48 GiB are, with recomputed activations, by our planner; full "
+            "training needs many GPUs",
+        )
     return ruling("does not hold here", f"our planner counts {m.value:.0f} GB")

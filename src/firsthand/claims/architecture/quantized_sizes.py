@@ -23,7 +23,12 @@ def measure(lab: Lab) -> Measurement:
         packed, back = _round_trip(weights, kind)
         error = float((back - weights).norm() / weights.norm())
         rows.append((kind, 8 * packed / weights.numel(), packed / (2 * weights.numel()), error))
-    return Measurement(rows[1][2], "bytes of 4-bit blocks (Q4_0) over float16", columns=("format", "bits a weight", "of float16", "relative error"), rows=tuple(rows))
+    return Measurement(
+        rows[1][2],
+        "bytes of 4-bit blocks (Q4_0) over float16",
+        columns=("format", "bits a weight", "of float16", "relative error"),
+        rows=tuple(rows),
+    )
 
 
 def judge(m: Measurement) -> Verdict:
@@ -31,7 +36,10 @@ def judge(m: Measurement) -> Verdict:
     if m.value <= 0.255:
         return ruling("holds here", f"{m.value:.3f} of float16")
     if m.value <= 0.33:
-        return ruling("holds in part", f"{m.value:.2f} of float16 and not 0.25, since each block of 32 has a scale; of float32 it is an eighth")
+        return ruling(
+            "holds in part",
+            f"{m.value:.2f} of float16 and not 0.25, since each block of 32 has a scale; of float32 it is an eighth",
+        )
     return ruling("does not hold here", f"{m.value:.2f} of float16")
 
 

@@ -6,7 +6,10 @@ from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
 
 CLAIM = Claim(
-    quote="Rotary Position Embeddings (RoPE) encode position as a rotation in complex space and generalize better to sequences longer than training.",
+    quote=(
+        "Rotary Position Embeddings (RoPE) encode position as a rotation in complex space and generalize better to "
+        "sequences longer than training."
+    ),
     source="Su et al. 2021, arXiv:2104.09864; Press et al. 2021, arXiv:2108.12409",
     kind="ours",
     cost_s=40,
@@ -24,8 +27,10 @@ def measure(lab: Lab) -> Measurement:
     rise = {kind: losses[LENGTHS[-1]] - losses[TRAINED] for kind, losses in found.items()}
     return Measurement(
         max(rise["rope"], 0.0) / max(rise["absolute"], 1e-3),
-        f"rise of RoPE's loss from {TRAINED} to {LENGTHS[-1]} tokens ({rise['rope']:.2f} nats) over that of learned positions",
-        columns=("tokens", *KINDS), rows=rows,
+        f"rise of RoPE's loss from {TRAINED} to {LENGTHS[-1]} tokens ({rise['rope']:.2f} nats) over that of "
+        "learned positions",
+        columns=("tokens", *KINDS),
+        rows=rows,
         curves={kind: [(float(row[0]), float(row[at])) for row in rows] for at, kind in enumerate(KINDS, 1)},
         axes=("tokens of the text", "loss of the last tokens, nats"),
     )
@@ -34,7 +39,14 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """Better than learned positions is the least; well past the trained length is what the sentence says."""
     if m.value < 0.1:
-        return ruling("holds here", f"RoPE's loss past the trained length rises {m.value:.2f} times as much as that of learned positions")
+        return ruling(
+            "holds here",
+            f"RoPE's loss past the trained length rises {m.value:.2f} times as much as that of learned positions",
+        )
     if m.value < 1:
-        return ruling("holds in part", f"RoPE's loss rises {m.value:.2f} times as much as that of learned positions: better, but ALiBi's hardly rises")
+        return ruling(
+            "holds in part",
+            f"RoPE's loss rises {m.value:.2f} times as much as that of learned positions: better, but ALiBi's "
+            "hardly rises",
+        )
     return ruling("does not hold here", f"RoPE's loss rises {m.value:.1f} times as much as that of learned positions")

@@ -27,11 +27,19 @@ def measure(lab: Lab) -> Measurement:
         text = (folder / f"{name}.py").read_text(encoding="utf-8")
         found = "ALiBi" if "alibi_slopes" in text else "RoPE" if "rope" in text.lower() else "other"
         rows.append((name, expected, found))
-    return Measurement(sum(a == b for _, a, b in rows) / len(rows), "share of the families whose loader uses what the list says", columns=("family", "list", "loader"), rows=tuple(rows))
+    return Measurement(
+        sum(a == b for _, a, b in rows) / len(rows),
+        "share of the families whose loader uses what the list says",
+        columns=("family", "list", "loader"),
+        rows=tuple(rows),
+    )
 
 
 def judge(m: Measurement) -> Verdict:
     """All of them."""
     if m.value == 1:
-        return ruling("holds here", "the loaders of all six use it, and their logits agree with the reference implementations (tests)")
+        return ruling(
+            "holds here",
+            "the loaders of all six use it, and their logits agree with the reference implementations (tests)",
+        )
     return ruling("does not hold here", f"only {m.value:.0%} do")

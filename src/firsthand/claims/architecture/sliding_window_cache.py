@@ -24,8 +24,10 @@ def measure(lab: Lab) -> Measurement:
     full = replace(shape, window=None, windowed_layers=0)
     rows = tuple((str(n), 2.0 * full.kv_values(n) / 2**20, 2.0 * shape.kv_values(n) / 2**20) for n in LENGTHS)
     return Measurement(
-        rows[-1][2] / rows[2][2], "cache of Mistral 7B at 32,768 tokens over that at 4,096",
-        columns=("tokens", "MiB without window", "MiB with window 4,096"), rows=rows,
+        rows[-1][2] / rows[2][2],
+        "cache of Mistral 7B at 32,768 tokens over that at 4,096",
+        columns=("tokens", "MiB without window", "MiB with window 4,096"),
+        rows=rows,
         curves={"no window": [(float(r[0]), r[1]) for r in rows], "window 4,096": [(float(r[0]), r[2]) for r in rows]},
         axes=("tokens", "MiB"),
     )

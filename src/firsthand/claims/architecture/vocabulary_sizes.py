@@ -19,7 +19,10 @@ def measure(lab: Lab) -> Measurement:
     """Vocabularies of published configurations."""
     from firsthand.hub.model_shapes import KNOWN_SHAPES
 
-    rows = [("cl100k_base (published rank file)", float(CL100K)), *((n, float(s.vocab_size)) for n, s in KNOWN_SHAPES.items())]
+    rows = [
+        ("cl100k_base (published rank file)", float(CL100K)),
+        *((n, float(s.vocab_size)) for n, s in KNOWN_SHAPES.items()),
+    ]
     llama = KNOWN_SHAPES["llama-3-8b"].vocab_size
     return Measurement(llama, "entries of Llama 3's vocabulary", columns=("model", "entries"), rows=tuple(rows))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from firsthand.stats.intervals import proportion_interval
-
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
+from firsthand.stats.intervals import proportion_interval
 
 CLAIM = Claim(
     quote="The same word can be 1–4 tokens depending on context.",
@@ -14,7 +13,15 @@ CLAIM = Claim(
     cost_s=2,
     needs=("model smollm2",),
 )
-WORDS = ("tokenization", "internationalisation", "running", "cat", "photosynthesis", "hello", "antidisestablishmentarianism")
+WORDS = (
+    "tokenization",
+    "internationalisation",
+    "running",
+    "cat",
+    "photosynthesis",
+    "hello",
+    "antidisestablishmentarianism",
+)
 
 
 def measure(lab: Lab) -> Measurement:
@@ -29,13 +36,21 @@ def measure(lab: Lab) -> Measurement:
     sizes = Counter()
     moving = 0
     for word in dict.fromkeys(words):
-        forms = {len(tokenizer.encode(form)) for form in (word, f" {word}", f" {word.capitalize()}", f" {word.upper()}")}
+        forms = {
+            len(tokenizer.encode(form)) for form in (word, f" {word}", f" {word.capitalize()}", f" {word.upper()}")
+        }
         sizes.update(forms)
         moving += len(forms) > 1
     total = len(dict.fromkeys(words))
     low, high = proportion_interval(moving, total)
     rows = tuple((str(size), float(count)) for size, count in sorted(sizes.items()))
-    return Measurement(max(sizes), f"most tokens of one word; {moving} of {total} words differ by blank and case [{low:.0%}, {high:.0%}]", n=total, columns=("tokens", "forms"), rows=rows)
+    return Measurement(
+        max(sizes),
+        f"most tokens of one word; {moving} of {total} words differ by blank and case [{low:.0%}, {high:.0%}]",
+        n=total,
+        columns=("tokens", "forms"),
+        rows=rows,
+    )
 
 
 def judge(m: Measurement) -> Verdict:

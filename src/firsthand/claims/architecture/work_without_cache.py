@@ -6,7 +6,10 @@ from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
 
 CLAIM = Claim(
-    quote="Without optimization every new token requires re-computing Keys and Values for all previous tokens — O(n²) total work. The KV Cache computes K,V once per token and stores them.",
+    quote=(
+        "Without optimization every new token requires re-computing Keys and Values for all previous tokens — O(n²) "
+        "total work. The KV Cache computes K,V once per token and stores them."
+    ),
     source="Raschka, Coding the KV Cache",
     kind="ours",
     cost_s=4,
@@ -42,8 +45,10 @@ def measure(lab: Lab) -> Measurement:
             rows.append((str(length), used[0], counted[0] / 2))
     growth = [math.log(rows[-1][at] / rows[0][at]) / math.log(LENGTHS[-1] / LENGTHS[0]) for at in (1, 2)]
     return Measurement(
-        growth[0], f"exponent of the work without a cache in the length (with it: {growth[1]:.2f})",
-        columns=("tokens", "tokens through a layer, no cache", "with cache"), rows=tuple(rows),
+        growth[0],
+        f"exponent of the work without a cache in the length (with it: {growth[1]:.2f})",
+        columns=("tokens", "tokens through a layer, no cache", "with cache"),
+        rows=tuple(rows),
         curves={"no cache": [(float(r[0]), r[1]) for r in rows], "cache": [(float(r[0]), r[2]) for r in rows]},
         axes=("tokens generated", "tokens through a layer"),
     )
@@ -52,5 +57,8 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """Quadratic is exponent 2."""
     if 1.7 <= m.value <= 2.1:
-        return ruling("holds here", f"the work grows with the length to the power {m.value:.2f}; attention's own part even to the third")
+        return ruling(
+            "holds here",
+            f"the work grows with the length to the power {m.value:.2f}; attention's own part even to the third",
+        )
     return ruling("does not hold here", f"the work grows with the length to the power {m.value:.2f}")

@@ -23,8 +23,11 @@ def measure(lab: Lab) -> Measurement:
     plain, scaled = (loss_by_length(each, LENGTHS, seed=lab.seed) for each in (model, yarn))
     rows = tuple((str(length), plain[length], scaled[length]) for length in LENGTHS)
     return Measurement(
-        plain[LENGTHS[-1]] - scaled[LENGTHS[-1]], f"loss that YaRN saves at {LENGTHS[-1]} tokens, trained at {TRAINED}", unit="nats",
-        columns=("tokens", "RoPE as trained", "with YaRN"), rows=rows,
+        plain[LENGTHS[-1]] - scaled[LENGTHS[-1]],
+        f"loss that YaRN saves at {LENGTHS[-1]} tokens, trained at {TRAINED}",
+        unit="nats",
+        columns=("tokens", "RoPE as trained", "with YaRN"),
+        rows=rows,
         curves={"RoPE": [(float(r[0]), r[1]) for r in rows], "YaRN": [(float(r[0]), r[2]) for r in rows]},
         axes=("tokens of the text", "loss of the last tokens, nats"),
     )
@@ -33,7 +36,15 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """It extends if the loss at the longer length falls."""
     if m.value > 0.1:
-        return ruling("holds here", f"without any training it saves {m.value:.2f} nats at four times the trained length")
+        return ruling(
+            "holds here", f"without any training it saves {m.value:.2f} nats at four times the trained length"
+        )
     if m.value > 0:
-        return ruling("holds in part", f"without any training it saves only {m.value:.2f} nats at four times the trained length")
-    return ruling("does not hold here", f"without any training it costs {-m.value:.2f} nats at four times the trained length; the paper trains a little")
+        return ruling(
+            "holds in part", f"without any training it saves only {m.value:.2f} nats at four times the trained length"
+        )
+    return ruling(
+        "does not hold here",
+        f"without any training it costs {-m.value:.2f} nats at four times the trained length; the paper trains a "
+        "little",
+    )

@@ -24,5 +24,8 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """The list's number."""
     if m.value == 1140:
-        return ruling("holds in part", "1,140 tasks and 139 libraries by the paper; the 148 of the hard set are what was read here")
+        return ruling(
+            "holds in part",
+            "1,140 tasks and 139 libraries by the paper; the 148 of the hard set are what was read here",
+        )
     return ruling("does not hold here", f"{m.value:,.0f} tasks")

@@ -22,7 +22,12 @@ def measure(lab: Lab) -> Measurement:
 
     tasks = catalog.benchmark("mmlu").tasks(0)
     subjects = Counter(str(task.metadata.get("subject")) for task in tasks)
-    return Measurement(len(subjects), f"subjects of {len(tasks):,} test questions", columns=("subject", "questions"), rows=tuple((n, float(c)) for n, c in subjects.most_common()))
+    return Measurement(
+        len(subjects),
+        f"subjects of {len(tasks):,} test questions",
+        columns=("subject", "questions"),
+        rows=tuple((n, float(c)) for n, c in subjects.most_common()),
+    )
 
 
 def judge(m: Measurement) -> Verdict:

@@ -15,7 +15,7 @@ WIDTHS = (1, 4, 16, 32)
 
 
 def measure(lab: Lab) -> Measurement:
-    """Our engine with paged blocks, at one and at many requests together; CPU time, so that others on the machine count little."""
+    """Our engine with paged blocks, at one and at many requests together, in CPU time."""
     import time
 
     from firsthand.claims.generated_tokens import generated
@@ -32,9 +32,12 @@ def measure(lab: Lab) -> Measurement:
             made += sum(map(len, answers))
         rows.append((str(width), made / (time.process_time() - start)))
     return Measurement(
-        rows[-1][1] / rows[0][1], f"tokens per CPU second with {WIDTHS[-1]} requests at a time over one at a time",
-        columns=("requests at a time", "tokens per CPU second"), rows=tuple(rows),
-        curves={"our engine": [(float(r[0]), r[1]) for r in rows]}, axes=("requests at a time", "tokens per CPU second"),
+        rows[-1][1] / rows[0][1],
+        f"tokens per CPU second with {WIDTHS[-1]} requests at a time over one at a time",
+        columns=("requests at a time", "tokens per CPU second"),
+        rows=tuple(rows),
+        curves={"our engine": [(float(r[0]), r[1]) for r in rows]},
+        axes=("requests at a time", "tokens per CPU second"),
     )
 
 
@@ -43,5 +46,8 @@ def judge(m: Measurement) -> Verdict:
     if m.value >= 24:
         return ruling("holds here", f"{m.value:.0f} times")
     if m.value > 1.5:
-        return ruling("holds in part", f"{m.value:.1f} times here; 24 is the paper's largest, against a server that batches nothing, on a GPU")
+        return ruling(
+            "holds in part",
+            f"{m.value:.1f} times here; 24 is the paper's largest, against a server that batches nothing, on a GPU",
+        )
     return ruling("does not hold here", f"{m.value:.1f} times")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from firsthand.stats.intervals import proportion_interval
-from firsthand.stats.paired import paired_difference
-
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
+from firsthand.stats.intervals import proportion_interval
+from firsthand.stats.paired import paired_difference
 
 CLAIM = Claim(
     quote="Without evals, you can't know if a prompt change helped or hurt.",
@@ -32,12 +31,25 @@ def measure(lab: Lab) -> Measurement:
             known += paired_difference(after, before).low > 0
         rows.append((str(tasks), known / TRIALS))
     low, high = proportion_interval(round(rows[0][1] * TRIALS), TRIALS)
-    return Measurement(rows[0][1], f"chance that {SIZES[0]} examples show an improvement of 10 points", low, high, TRIALS, columns=("tasks", "chance to see it"), rows=tuple(rows),
-        curves={"seen": [(float(r[0]), r[1]) for r in rows]}, axes=("tasks", "chance to see +10 points"))
+    return Measurement(
+        rows[0][1],
+        f"chance that {SIZES[0]} examples show an improvement of 10 points",
+        low,
+        high,
+        TRIALS,
+        columns=("tasks", "chance to see it"),
+        rows=tuple(rows),
+        curves={"seen": [(float(r[0]), r[1]) for r in rows]},
+        axes=("tasks", "chance to see +10 points"),
+    )
 
 
 def judge(m: Measurement) -> Verdict:
     """Looking at a few examples must mostly miss it."""
     if m.value < 0.2:
-        return ruling("holds here", f"a look at a few examples shows it in {m.value:.0%} of cases; a hundred tasks are too few, too: `firsthand power` says how many are needed")
+        return ruling(
+            "holds here",
+            f"a look at a few examples shows it in {m.value:.0%} of cases; a hundred tasks are too few, too: "
+            "`firsthand power` says how many are needed",
+        )
     return ruling("holds in part", f"even a few examples show it in {m.value:.0%} of cases")

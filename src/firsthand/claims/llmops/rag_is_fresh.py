@@ -8,5 +8,8 @@ CLAIM = Claim(
     quote="Knowledge freshness: RAG real-time, always current; fine-tuning baked in at training time",
     source="the list's table of RAG and fine-tuning",
     kind="none",
-    cannot="depends on your documents and model: `firsthand claims table rag --docs DIR --questions FILE` changes facts and measures which arm's answers follow",
+    cannot=(
+        "depends on your documents and model: `firsthand claims table rag --docs DIR --questions FILE` changes facts "
+        "and measures which arm's answers follow"
+    ),
 )

@@ -23,11 +23,20 @@ def measure(lab: Lab) -> Measurement:
     from firsthand.scorers.text import rouge_l_of
 
     rows = tuple((name, rouge_l_of(said, REFERENCE)) for name, said in ANSWERS.items())
-    return Measurement(rows[0][1] - rows[1][1], "ROUGE-L of a wrong answer in the same words, less that of a right one in others", columns=("answer", "ROUGE-L"), rows=rows)
+    return Measurement(
+        rows[0][1] - rows[1][1],
+        "ROUGE-L of a wrong answer in the same words, less that of a right one in others",
+        columns=("answer", "ROUGE-L"),
+        rows=rows,
+    )
 
 
 def judge(m: Measurement) -> Verdict:
     """A metric of quality would prefer the right one."""
     if m.value > 0:
-        return ruling("holds in part", "all of them can be computed, but word overlap prefers a wrong answer in the same words to a right one in others")
+        return ruling(
+            "holds in part",
+            "all of them can be computed, but word overlap prefers a wrong answer in the same words to a right "
+            "one in others",
+        )
     return ruling("holds here", "overlap prefers the right answer here")

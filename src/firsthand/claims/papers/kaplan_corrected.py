@@ -40,7 +40,11 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """A correction means another advice: several times the tokens per parameter."""
     if m.value >= 3:
-        return ruling("holds here", f"Chinchilla's law asks for {m.value:.0f} times as many tokens per parameter as Kaplan's")
+        return ruling(
+            "holds here", f"Chinchilla's law asks for {m.value:.0f} times as many tokens per parameter as Kaplan's"
+        )
     if m.value > 1.5:
-        return ruling("holds in part", f"Chinchilla's law asks for only {m.value:.1f} times as many tokens per parameter")
+        return ruling(
+            "holds in part", f"Chinchilla's law asks for only {m.value:.1f} times as many tokens per parameter"
+        )
     return ruling("does not hold here", f"the two laws differ by a factor of {m.value:.1f} alone")

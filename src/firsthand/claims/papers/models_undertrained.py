@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from firsthand.stats.intervals import proportion_interval
-
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
+from firsthand.stats.intervals import proportion_interval
 
 CLAIM = Claim(
     quote="Shows most large models were undertrained.",
@@ -30,13 +29,20 @@ def measure(lab: Lab) -> Measurement:
     under = sum(row[3] < 20 for row in rows)
     low, high = proportion_interval(under, len(rows))
     return Measurement(
-        under / len(rows), "share with fewer than 20 tokens per parameter", low, high, len(rows),
-        columns=("model", "B parameters", "B tokens", "tokens per parameter"), rows=rows,
+        under / len(rows),
+        "share with fewer than 20 tokens per parameter",
+        low,
+        high,
+        len(rows),
+        columns=("model", "B parameters", "B tokens", "tokens per parameter"),
+        rows=rows,
     )
 
 
 def judge(m: Measurement) -> Verdict:
     """Most is more than half."""
     if m.value > 0.5:
-        return ruling("holds here", f"{m.value:.0%} of the models of the paper's table had fewer than 20 tokens per parameter")
+        return ruling(
+            "holds here", f"{m.value:.0%} of the models of the paper's table had fewer than 20 tokens per parameter"
+        )
     return ruling("does not hold here", f"only {m.value:.0%} of them had fewer than 20 tokens per parameter")

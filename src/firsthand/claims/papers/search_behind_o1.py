@@ -8,5 +8,8 @@ CLAIM = Claim(
     quote="The basis for o1/o3-style thinking models.",
     source="Yao et al. 2023, arXiv:2305.10601",
     kind="none",
-    cannot="OpenAI has not published how o1 and o3 work; what is known (one long chain, trained by reinforcement) is no tree search",
+    cannot=(
+        "OpenAI has not published how o1 and o3 work; what is known (one long chain, trained by reinforcement) is no "
+        "tree search"
+    ),
 )

@@ -26,7 +26,12 @@ def measure(lab: Lab) -> Measurement:
         hidden += bool(task.secret.get("FAIL_TO_PASS") or task.secret.get("fail_to_pass") or task.secret)
     rows.append(("Verified issues whose tests are hidden from the agent", float(hidden)))
     size = next(size for size, name in SPLITS.items() if name == "swe_bench")
-    return Measurement(size, f"issues of the full set; {len(tasks)} of Verified were read here", columns=("set", "issues"), rows=tuple(rows))
+    return Measurement(
+        size,
+        f"issues of the full set; {len(tasks)} of Verified were read here",
+        columns=("set", "issues"),
+        rows=tuple(rows),
+    )
 
 
 def judge(m: Measurement) -> Verdict:

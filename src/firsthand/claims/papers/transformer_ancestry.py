@@ -31,6 +31,9 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """A sample of families cannot show `every`; ten or more show `most`."""
     if m.value >= 10:
-        why = f"the {m.value:.0f} families that load here are Transformers; Mamba and RWKV are language models that are none"
+        why = (
+            f"the {m.value:.0f} families that load here are Transformers; Mamba and RWKV are language models that are "
+            "none"
+        )
         return ruling("holds in part", why)
     return ruling("does not hold here", f"only {m.value:.0f} families that load here are Transformers")

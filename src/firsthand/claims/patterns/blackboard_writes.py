@@ -38,7 +38,9 @@ def measure(lab: Lab) -> Measurement:
                             assert entry is not None
                             new = str(int(entry.value) + 1)
                             try:
-                                board.write("count", new, writer=f"{number}", **({"expected": entry.version} if careful else {}))
+                                board.write(
+                                    "count", new, writer=f"{number}", **({"expected": entry.version} if careful else {})
+                                )
                                 break
                             except BoardConflict:
                                 continue
@@ -52,12 +54,24 @@ def measure(lab: Lab) -> Measurement:
                 last = board.read("count")
                 kept[careful] = int(last.value) if last else 0
     total = AGENTS * WRITES
-    rows = (("last write wins", float(kept[False]), float(total)), ("expected version", float(kept[True]), float(total)))
-    return Measurement(kept[True] / total, "increments kept where a write names the version it saw", n=total, columns=("writes", "kept", "made"), rows=rows)
+    rows = (
+        ("last write wins", float(kept[False]), float(total)),
+        ("expected version", float(kept[True]), float(total)),
+    )
+    return Measurement(
+        kept[True] / total,
+        "increments kept where a write names the version it saw",
+        n=total,
+        columns=("writes", "kept", "made"),
+        rows=rows,
+    )
 
 
 def judge(m: Measurement) -> Verdict:
     """Shared state is of use if no write is lost."""
     if m.value == 1:
-        return ruling("holds here", "nothing is lost if a write names the version that it saw; without that, agents overwrite each other")
+        return ruling(
+            "holds here",
+            "nothing is lost if a write names the version that it saw; without that, agents overwrite each other",
+        )
     return ruling("does not hold here", f"{1 - m.value:.0%} of the writes are lost")

@@ -8,5 +8,8 @@ CLAIM = Claim(
     quote="External (episodic): Vector DB (Pinecone, Chroma, Weaviate)",
     source="the list's memory kinds",
     kind="none",
-    cannot="names products; the memory `episodic` keeps episodes in one SQLite file, and indexes in Pinecone and Chroma are tested by their wire formats",
+    cannot=(
+        "names products; the memory `episodic` keeps episodes in one SQLite file, and indexes in Pinecone and Chroma "
+        "are tested by their wire formats"
+    ),
 )

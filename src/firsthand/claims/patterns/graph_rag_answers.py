@@ -8,5 +8,8 @@ CLAIM = Claim(
     quote="Graph RAG (Microsoft): Build knowledge graph, query it",
     source="Edge et al. 2024, arXiv:2404.16130",
     kind="none",
-    cannot="whether a graph pays is a question of your documents and needs a model that extracts relations; `firsthand rag graph` builds one and `bench/retrieval.py` compares",
+    cannot=(
+        "whether a graph pays is a question of your documents and needs a model that extracts relations; `firsthand "
+        "rag graph` builds one and `bench/retrieval.py` compares"
+    ),
 )

@@ -10,7 +10,8 @@ CLAIM = Claim(
     quote="Naive RAG: Chunk → Embed → Retrieve → Generate",
     source="the list's table of RAG variants",
     kind="sim",
-    cost_s=3,
+    cost_s=4,
+    needs=("model minilm",),
 )
 
 
@@ -18,8 +19,16 @@ def measure(lab: Lab) -> Measurement:
     """The pattern over three short documents under a scripted model; what it searched for is in its trace."""
     trace = answered(lab, "naive", {"": "The mill was built in 1871. [1]"})
     asked = searches(trace)
-    rows = (("searches", float(len(asked))), ("generations", float(sum(call.kind == "generate" for call in trace.calls))))
-    return Measurement(float(asked == [QUESTION] and rows[1][1] == 1), "1 if one search with the question comes before one generation", columns=("step", "count"), rows=rows)
+    rows = (
+        ("searches", float(len(asked))),
+        ("generations", float(sum(call.kind == "generate" for call in trace.calls))),
+    )
+    return Measurement(
+        float(asked == [QUESTION] and rows[1][1] == 1),
+        "1 if one search with the question comes before one generation",
+        columns=("step", "count"),
+        rows=rows,
+    )
 
 
 def judge(m: Measurement) -> Verdict:

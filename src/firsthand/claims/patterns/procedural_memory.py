@@ -8,5 +8,8 @@ CLAIM = Claim(
     quote="Procedural memory: Learned skills, tool schemas, few-shot examples",
     source="the list's memory kinds",
     kind="none",
-    cannot="a definition; the memory `procedural` keeps skills, and `bench/memory_kinds.py` measures what kinds of memory bring",
+    cannot=(
+        "a definition; the memory `procedural` keeps skills, and `bench/memory_kinds.py` measures what kinds of "
+        "memory bring"
+    ),
 )

@@ -32,7 +32,13 @@ def measure(lab: Lab) -> Measurement:
             bus.acknowledge(group, [item.message.offset for item in items])
             got[group] = len(items) if not bus.fetch(group, EVENTS) else 0
     rows = tuple((group, float(count)) for group, count in got.items())
-    return Measurement(min(got.values()) / EVENTS, "events that each group of subscribers got once", n=EVENTS, columns=("group", "events"), rows=rows)
+    return Measurement(
+        min(got.values()) / EVENTS,
+        "events that each group of subscribers got once",
+        n=EVENTS,
+        columns=("group", "events"),
+        rows=rows,
+    )
 
 
 def judge(m: Measurement) -> Verdict:

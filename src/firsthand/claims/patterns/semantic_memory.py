@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from firsthand.stats.intervals import proportion_interval
-
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
+from firsthand.stats.intervals import proportion_interval
 
 CLAIM = Claim(
     quote="Semantic memory: Facts stored as embeddings, retrieved by similarity",
@@ -13,7 +12,16 @@ CLAIM = Claim(
     kind="sim",
     cost_s=2,
 )
-PEOPLE = {"Ann": "Oslo", "Ben": "Lima", "Cleo": "Rome", "Dan": "Bergen", "Eve": "Porto", "Fay": "Turin", "Gus": "Malmo", "Hal": "Bonn"}
+PEOPLE = {
+    "Ann": "Oslo",
+    "Ben": "Lima",
+    "Cleo": "Rome",
+    "Dan": "Bergen",
+    "Eve": "Porto",
+    "Fay": "Turin",
+    "Gus": "Malmo",
+    "Hal": "Bonn",
+}
 
 
 def measure(lab: Lab) -> Measurement:
@@ -34,13 +42,23 @@ def measure(lab: Lab) -> Measurement:
     trace = run_sync(rollout(Agent("remembers", Scripted([]), remembers, memory=semantic()), Task("1", "Remember.")))
     found = int(trace.answer or 0)
     low, high = proportion_interval(found, len(PEOPLE))
-    return Measurement(found / len(PEOPLE), "facts that a question brings back first", low, high, len(PEOPLE), columns=("facts", "found"), rows=((str(len(PEOPLE)), float(found)),))
+    return Measurement(
+        found / len(PEOPLE),
+        "facts that a question brings back first",
+        low,
+        high,
+        len(PEOPLE),
+        columns=("facts", "found"),
+        rows=((str(len(PEOPLE)), float(found)),),
+    )
 
 
 def judge(m: Measurement) -> Verdict:
     """Nearly all must come back."""
     if m.value >= 0.9:
-        return ruling("holds here", f"{m.value:.0%} of the facts come back first; here by terms, with an embedder also by vectors")
+        return ruling(
+            "holds here", f"{m.value:.0%} of the facts come back first; here by terms, with an embedder also by vectors"
+        )
     if m.value >= 0.5:
         return ruling("holds in part", f"{m.value:.0%} of the facts come back first")
     return ruling("does not hold here", f"only {m.value:.0%} of the facts come back first")

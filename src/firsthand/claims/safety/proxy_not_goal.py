@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from firsthand.stats.paired import paired_difference
-
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
+from firsthand.stats.paired import paired_difference
 
 CLAIM = Claim(
     quote="Goal misspecification: Agent pursues proxy metric, not true objective (Goodhart's Law)",
@@ -37,18 +36,30 @@ def measure(lab: Lab) -> Measurement:
             gains[n].append(best.true)
             proxies[n].append(best.counters[0])
     rows = tuple((str(n), fmean(proxies[n]), fmean(gains[n])) for n in DRAWS)
-    curves = {"proxy, of its most": [(float(r[0]), r[1] / rows[-1][1]) for r in rows], "true reward": [(float(r[0]), r[2]) for r in rows]}
+    curves = {
+        "proxy, of its most": [(float(r[0]), r[1] / rows[-1][1]) for r in rows],
+        "true reward": [(float(r[0]), r[2]) for r in rows],
+    }
     lost = paired_difference(gains[DRAWS[-1]], gains[PEAK])
     return Measurement(
-        lost.difference, f"true reward of the best of {DRAWS[-1]} plans by the proxy, less that of the best of {PEAK}", lost.low, lost.high, COURSES,
-        columns=("plans to choose from", "proxy", "true reward"), rows=rows, curves=curves, axes=("plans to choose from", "reward"),
+        lost.difference,
+        f"true reward of the best of {DRAWS[-1]} plans by the proxy, less that of the best of {PEAK}",
+        lost.low,
+        lost.high,
+        COURSES,
+        columns=("plans to choose from", "proxy", "true reward"),
+        rows=rows,
+        curves=curves,
+        axes=("plans to choose from", "reward"),
     )
 
 
 def judge(m: Measurement) -> Verdict:
     """Goodhart's law is a fall of the true reward."""
     if m.bounds[1] < 0:
-        return ruling("holds here", f"the harder the proxy is optimised, the less is delivered in the end: {m.value:.2f}")
+        return ruling(
+            "holds here", f"the harder the proxy is optimised, the less is delivered in the end: {m.value:.2f}"
+        )
     if m.value < 0:
         return ruling("holds in part", f"the true reward falls by {-m.value:.2f}, within the interval of no change")
     return ruling("does not hold here", "the true reward keeps rising with the proxy")
