@@ -68,7 +68,7 @@ def measure(lab: Lab) -> Measurement:
             ratios = [logprob(reference, each) for each in (better, worse)]
         loss = dpo_loss(logprob(policy, better) - ratios[0], logprob(policy, worse) - ratios[1])
         optimizer.zero_grad()
-        loss.backward()
+        loss.mean().backward()
         optimizer.step()
         if step % (STEPS // 4) == 0:
             rows.append((str(step), agreement()))

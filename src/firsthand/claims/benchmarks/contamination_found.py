@@ -33,7 +33,8 @@ def measure(lab: Lab) -> Measurement:
         replace(
             task,
             prompt=(
-                f"{task.prompt} Question {n} asks for the sum that the merchant of town {n * 37} wrote into book {n * 91} "
+                f"{task.prompt} Question {n} asks for the sum that the merchant of town {n * 37} wrote into book "
+                f"{n * 91} "
                 f"on day {n}."
             ),
         )

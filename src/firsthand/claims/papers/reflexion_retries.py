@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
-from firsthand.claims.lab import Lab
-from firsthand.stats.paired import paired_difference
+from firsthand.claims.lab import Lab, paired
 
 CLAIM = Claim(
     quote=(
@@ -52,7 +51,7 @@ def measure(lab: Lab) -> Measurement:
         traces = lab.attempt(Agent(name, Scripted(reply, name="scripted:learner"), pattern, options), benchmark, tasks)
         values.append([trace.value() or 0.0 for trace in traces])
         rows.append((name, sum(values[-1]) / TASKS, sum(t.usage.total_tokens for t in traces) / TASKS))
-    gain = paired_difference(values[1], values[0])
+    gain = paired(values[1], values[0])
     return Measurement(
         gain.difference,
         "accuracy with reflections less that without, of a model that can use them",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
-from firsthand.claims.lab import Lab
-from firsthand.stats.paired import paired_difference
+from firsthand.claims.lab import Lab, paired
 
 CLAIM = Claim(
     quote=(
@@ -34,7 +33,7 @@ def measure(lab: Lab) -> Measurement:
         values.append([trace.value() or 0.0 for trace in traces])
         tokens = sum(trace.usage.completion_tokens for trace in traces) / len(traces)
         rows.append((name, sum(values[-1]) / PUZZLES, tokens))
-    gain = paired_difference(values[2], values[0])
+    gain = paired(values[2], values[0])
     return Measurement(
         gain.difference,
         "share of puzzles solved by tree search less that by a chain",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
-from firsthand.claims.lab import Lab
-from firsthand.stats.paired import paired_difference
+from firsthand.claims.lab import Lab, paired
 
 CLAIM = Claim(
     quote="Goal misspecification: Agent pursues proxy metric, not true objective (Goodhart's Law)",
@@ -40,7 +39,7 @@ def measure(lab: Lab) -> Measurement:
         "proxy, of its most": [(float(r[0]), r[1] / rows[-1][1]) for r in rows],
         "true reward": [(float(r[0]), r[2]) for r in rows],
     }
-    lost = paired_difference(gains[DRAWS[-1]], gains[PEAK])
+    lost = paired(gains[DRAWS[-1]], gains[PEAK])
     return Measurement(
         lost.difference,
         f"true reward of the best of {DRAWS[-1]} plans by the proxy, less that of the best of {PEAK}",
