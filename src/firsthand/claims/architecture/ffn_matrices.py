@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="A position-wise feed-forward network (2 linear layers + activation). Modern models use SwiGLU activation.",
     source="Shazeer 2020, arXiv:2002.05202",
     kind="arithmetic",
-    cost_s=1,
+    cost_s=2,
 )
 
 

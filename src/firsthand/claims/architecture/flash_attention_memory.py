@@ -11,7 +11,7 @@ CLAIM = Claim(
     quote="O(n^2) memory & compute with sequence length. Flash Attention reduces memory to O(n) via tiling",
     source="Dao et al. 2022, arXiv:2205.14135",
     kind="ours",
-    cost_s=3,
+    cost_s=1,
 )
 LENGTHS = (128, 256, 512, 1024)
 

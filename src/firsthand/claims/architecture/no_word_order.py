@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Transformers have no inherent notion of word order — positional encodings inject position information.",
     source="Vaswani et al. 2017, arXiv:1706.03762; Haviv et al. 2022, arXiv:2203.16634",
     kind="ours",
-    cost_s=2,
+    cost_s=1,
 )
 SETTINGS = (
     ("1 layer, no positions", 1, "none"),

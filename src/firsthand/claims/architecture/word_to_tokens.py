@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="The same word can be 1–4 tokens depending on context.",
     source="Sennrich et al. 2016, arXiv:1508.07909",
     kind="small",
-    cost_s=2,
+    cost_s=1,
     needs=("model smollm2",),
 )
 WORDS = (

@@ -15,7 +15,7 @@ CLAIM = Claim(
     ),
     source="Brown et al. 2020, arXiv:2005.14165, appendix C",
     kind="sim",
-    cost_s=3,
+    cost_s=1,
 )
 ITEMS = 40
 

@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Shinn et al. 2023, arXiv:2303.11366",
     kind="sim",
-    cost_s=4,
+    cost_s=1,
 )
 TASKS = 20
 

@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Yao et al. 2023, arXiv:2305.10601, table 2",
     kind="sim",
-    cost_s=30,
+    cost_s=3,
 )
 PUZZLES = 40
 

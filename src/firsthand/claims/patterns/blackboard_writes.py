@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Shared state (blackboard): Agents read/write to shared memory object",
     source="the list's communication kinds",
     kind="ours",
-    cost_s=2,
+    cost_s=1,
 )
 AGENTS, WRITES = 4, 20
 

@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Tree of Thoughts (ToT): Generate branches → Score → Expand best. 14B+. Token cost: High",
     source="Yao et al. 2023, arXiv:2305.10601",
     kind="sim",
-    cost_s=8,
+    cost_s=2,
 )
 PUZZLES = 4
 

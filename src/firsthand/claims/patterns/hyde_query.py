@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="HyDE: Generate hypothetical answer → use it as query",
     source="the list's table of RAG variants",
     kind="sim",
-    cost_s=4,
+    cost_s=6,
     needs=("model minilm",),
 )
 

@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Recursive RAG: Agent decides when retrieval is needed",
     source="the list's table of RAG variants",
     kind="sim",
-    cost_s=4,
+    cost_s=1,
     needs=("model minilm",),
 )
 

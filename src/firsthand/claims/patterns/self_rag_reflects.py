@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Self-RAG: Reflection tokens decide if retrieval helped",
     source="Asai et al. 2023, arXiv:2310.11511",
     kind="sim",
-    cost_s=3,
+    cost_s=1,
     needs=("model minilm",),
 )
 
