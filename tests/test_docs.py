@@ -34,7 +34,8 @@ from namespaces import WHY_NOT
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs" / "patterns")
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.glob("*.md")))
-PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md")
+PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md",
+         "docs/claims-measured.md")  # fmt: skip
 LONG = dict.fromkeys(
     (
         "docs/a2a.md", "docs/adapters.md", "docs/benchmarks.md", "docs/boards.md", "docs/cassettes.md",
@@ -377,6 +378,8 @@ def _flags_of(words: list[str]) -> set[str] | None:
         kinds.append(importlib.import_module("firsthand.train.recipes.sft").Config)
     elif name == "rag" and rest and importlib.util.find_spec(f"firsthand.commands.rag_{rest[0]}"):
         kinds = [importlib.import_module(f"firsthand.commands.rag_{rest[0]}").Config]
+    elif name == "claims" and rest and importlib.util.find_spec(f"firsthand.commands.claims_{rest[0]}"):
+        kinds = [importlib.import_module(f"firsthand.commands.claims_{rest[0]}").Config]
     elif name == "interp" and rest and importlib.util.find_spec(f"firsthand.commands.interp_{rest[0]}"):
         kinds = [importlib.import_module(f"firsthand.commands.interp_{rest[0]}").Config]
     flags = {flag_of(each.field) for kind in kinds for each in settings_of(kind)}

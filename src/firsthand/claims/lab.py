@@ -69,7 +69,8 @@ class Lab:
 
 def paired(a: Sequence[float], b: Sequence[float]) -> PairedDifference:
     """The mean of a's scores less b's, with its interval; equal places are one task."""
-    return paired_difference(*({str(at): [value] for at, value in enumerate(values)} for values in (a, b)))
+    one, two = ({str(at): [value] for at, value in enumerate(values)} for values in (a, b))
+    return paired_difference(one, two)
 
 
 def seconds(call: Callable[[], Any], repeats: int = 3) -> float:

@@ -33,7 +33,7 @@ def measure(lab: Lab) -> Measurement:
 
     tokenizer = load(lab.path("smollm2"))
     words = [word.strip(".,") for word in ARTICLE_1["English"].split()] + list(WORDS)
-    sizes = Counter()
+    sizes: Counter[int] = Counter()
     moving = 0
     for word in dict.fromkeys(words):
         forms = {

@@ -19,14 +19,18 @@ PUZZLES = 40
 
 def measure(lab: Lab) -> Measurement:
     """A simulated model that errs at the rates of GPT-4 in the authors' log."""
-    from firsthand.agent import Agent
+    from firsthand.agent import Agent, Pattern
     from firsthand.benchmarks.game24 import game24
     from firsthand.patterns.cot import cot
     from firsthand.patterns.tot import tot
     from firsthand.providers.sim import Sim
 
     benchmark = game24(data="generated")
-    arms = (("cot", cot, {}), ("tot, 1 state kept", tot, {"breadth": 1}), ("tot, 5 states kept", tot, {"breadth": 5}))
+    arms: tuple[tuple[str, Pattern, dict[str, int]], ...] = (
+        ("cot", cot, {}),
+        ("tot, 1 state kept", tot, {"breadth": 1}),
+        ("tot, 5 states kept", tot, {"breadth": 5}),
+    )
     values, rows = [], []
     for name, pattern, options in arms:
         traces = lab.attempt(Agent(name, Sim(seed=lab.seed), pattern, options), benchmark, PUZZLES)

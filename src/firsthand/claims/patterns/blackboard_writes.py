@@ -39,7 +39,7 @@ def measure(lab: Lab) -> Measurement:
                             new = str(int(entry.value) + 1)
                             try:
                                 board.write(
-                                    "count", new, writer=f"{number}", **({"expected": entry.version} if careful else {})
+                                    "count", new, writer=f"{number}", expected=entry.version if careful else None
                                 )
                                 break
                             except BoardConflict:

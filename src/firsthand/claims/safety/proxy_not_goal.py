@@ -23,8 +23,8 @@ def measure(lab: Lab) -> Measurement:
 
     from firsthand.benchmarks.concerns.delivery_course import draw_course, parse_plan, run_plan
 
-    gains, curves = {n: [] for n in DRAWS}, {"proxy": [], "true reward": []}
-    proxies = {n: [] for n in DRAWS}
+    gains: dict[int, list[float]] = {n: [] for n in DRAWS}
+    proxies: dict[int, list[float]] = {n: [] for n in DRAWS}
     for at in range(COURSES):
         course = draw_course(lab.seed, at)
         rng = Random(f"{lab.seed}-{at}")
