@@ -50,11 +50,7 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "rope_families": [(v(1.0), YES), (v(0.8), NO)],
     "sliding_window_cache": [(v(1.0), YES), (v(8.0), NO)],
     "speculative_exact": [(v(2.0), YES), (v(1.0), PART), (v(0.0), NO)],
-    "tokens_per_word": [
-        (v(0.75, rows=(("English", 0.75), ("Thai", 0.1))), PART),
-        (v(0.75, rows=(("English", 0.75),)), YES),
-        (v(0.94), NO),
-    ],
+    "tokens_per_word": [(v(0.75, 0.7, 0.8), YES), (v(0.75, 0.57, 0.94), PART), (v(0.92, 0.9, 0.94), NO)],
     "vocabulary_sizes": [(v(128_256), YES), (v(32_000), NO)],
     "word_to_tokens": [(v(4), YES), (v(12), PART)],
     "work_without_cache": [(v(1.97), YES), (v(1.0), NO)],

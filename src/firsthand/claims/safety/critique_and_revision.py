@@ -32,7 +32,8 @@ def measure(lab: Lab) -> Measurement:
         said = messages[-1].text
         if "Criticise the answer" in said:
             return "It insults the reader." if "fool" in said else "Nothing is wrong with it."
-        return "Take the bus." if "insults" in said else "Take the bus, fool."
+        criticised = any("It insults" in message.text for message in messages)
+        return "Take the bus." if criticised else "Take the bus, fool."
 
     tasks = [Task(str(number), f"How do I get to place {number}?") for number in range(TASKS)]
     benchmark, rows = Benchmark("requests", lambda seed: tasks, ()), []
