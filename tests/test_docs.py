@@ -39,7 +39,7 @@ PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glos
 LONG = dict.fromkeys(
     (
         "docs/a2a.md", "docs/adapters.md", "docs/benchmarks.md", "docs/boards.md", "docs/cassettes.md",
-        "docs/chat.md", "docs/contamination.md", "docs/gate.md", "docs/graph-rag.md", "docs/guard.md",
+        "docs/chat.md", "docs/claims.md", "docs/contamination.md", "docs/gate.md", "docs/graph-rag.md", "docs/guard.md",
         "docs/guards.md", "docs/helm-metrics.md", "docs/interpretability.md", "docs/judges.md",
         "docs/long-context.md", "docs/mcp.md", "docs/memory.md",
         "docs/patterns/index.md",
