@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from claims_planted import PLANTED
-from firsthand.claims import claim_run
-from firsthand.claims.all_claims import all_claims, chosen_claims, fitting
+from firsthand.claims.all_claims import NamedClaim, all_claims, chosen_claims, fitting
 from firsthand.claims.claim import POINTS, SECTIONS, Claim, Measurement, ruling
 from firsthand.claims.claim_run import claims_experiment, last_outcomes, outcomes_of, run_of
 from firsthand.commands import claims as claims_command
@@ -112,7 +111,7 @@ def test_a_run_of_claims_is_kept_printed_and_written_as_a_page(
         raise ConfigError("the model is not here")
 
     broken = all_claims()["math_problems"]
-    monkeypatch.setitem(all_claims(), "math_problems", claim_run.NamedClaim(**{**vars(broken), "measure": fails}))
+    monkeypatch.setitem(all_claims(), "math_problems", NamedClaim(**{**vars(broken), "measure": fails}))
     page, text = tmp_path / "out" / "page.html", tmp_path / "out" / "page.md"
     names = ("gpqa_items", "math_problems", "sliding_window_cache", "arena_size")
     assert claims_run.run(claims_run.Config(names, page=str(page), markdown=str(text))) == 0
