@@ -34,21 +34,23 @@ from namespaces import WHY_NOT
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs" / "patterns")
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.glob("*.md")))
-PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md")
+PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md",
+         "docs/claims-measured.md")  # fmt: skip
 LONG = dict.fromkeys(
     (
         "docs/a2a.md", "docs/adapters.md", "docs/arena.md", "docs/benchmarks.md", "docs/boards.md",
-        "docs/cassettes.md", "docs/chat.md", "docs/contamination.md", "docs/gate.md",
-        "docs/generated-worlds.md", "docs/graph-rag.md", "docs/guard.md", "docs/guards.md",
-        "docs/helm-metrics.md", "docs/interpretability.md", "docs/joint-alignment.md",
-        "docs/judges.md", "docs/long-context.md", "docs/mcp.md", "docs/memory.md",
-        "docs/patterns/index.md", "docs/patterns/tree-of-thoughts.md", "docs/planning.md",
-        "docs/quantization.md", "docs/rag-variants.md", "docs/records.md", "docs/reinforcement.md",
-        "docs/retrieval-evaluation.md", "docs/retrieval.md", "docs/running.md",
-        "docs/scaling-laws.md", "docs/self-rag.md", "docs/serve.md", "docs/served-agents.md",
-        "docs/shared-state.md", "docs/statistics.md", "docs/studio.md", "docs/swe-bench.md",
-        "docs/tokenization.md", "docs/toolformer.md", "docs/tools.md", "docs/tracing.md",
-        "docs/tracking.md", "docs/training.md", "docs/tutorial.md", "docs/worlds.md",
+        "docs/cassettes.md", "docs/chat.md", "docs/claims.md", "docs/contamination.md",
+        "docs/gate.md", "docs/generated-worlds.md", "docs/graph-rag.md", "docs/guard.md",
+        "docs/guards.md", "docs/helm-metrics.md", "docs/interpretability.md",
+        "docs/joint-alignment.md", "docs/judges.md", "docs/long-context.md", "docs/mcp.md",
+        "docs/memory.md", "docs/patterns/index.md", "docs/patterns/tree-of-thoughts.md",
+        "docs/planning.md", "docs/quantization.md", "docs/rag-variants.md", "docs/records.md",
+        "docs/reinforcement.md", "docs/retrieval-evaluation.md", "docs/retrieval.md",
+        "docs/running.md", "docs/scaling-laws.md", "docs/self-rag.md", "docs/serve.md",
+        "docs/served-agents.md", "docs/shared-state.md", "docs/statistics.md", "docs/studio.md",
+        "docs/swe-bench.md", "docs/tokenization.md", "docs/toolformer.md", "docs/tools.md",
+        "docs/tracing.md", "docs/tracking.md", "docs/training.md", "docs/tutorial.md",
+        "docs/worlds.md",
     ),
     pytest.mark.slow,
 )  # fmt: skip
@@ -387,6 +389,8 @@ def _flags_of(words: list[str]) -> set[str] | None:
         kinds.append(importlib.import_module("firsthand.train.recipes.sft").Config)
     elif name == "rag" and rest and importlib.util.find_spec(f"firsthand.commands.rag_{rest[0]}"):
         kinds = [importlib.import_module(f"firsthand.commands.rag_{rest[0]}").Config]
+    elif name == "claims" and rest and importlib.util.find_spec(f"firsthand.commands.claims_{rest[0]}"):
+        kinds = [importlib.import_module(f"firsthand.commands.claims_{rest[0]}").Config]
     elif name == "interp" and rest and importlib.util.find_spec(f"firsthand.commands.interp_{rest[0]}"):
         kinds = [importlib.import_module(f"firsthand.commands.interp_{rest[0]}").Config]
     flags = {flag_of(each.field) for kind in kinds for each in settings_of(kind)}
