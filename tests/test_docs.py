@@ -375,10 +375,8 @@ def _flags_of(words: list[str]) -> set[str] | None:
         kinds.append(inspect.getmodule(catalog.find("recipe", rest[0])).Config)  # type: ignore[union-attr]
     elif name == "train":  # settings of the loop, after --resume
         kinds.append(importlib.import_module("firsthand.train.recipes.sft").Config)
-    elif name == "rag" and rest and importlib.util.find_spec(f"firsthand.commands.rag_{rest[0]}"):
-        kinds = [importlib.import_module(f"firsthand.commands.rag_{rest[0]}").Config]
-    elif name == "interp" and rest and importlib.util.find_spec(f"firsthand.commands.interp_{rest[0]}"):
-        kinds = [importlib.import_module(f"firsthand.commands.interp_{rest[0]}").Config]
+    elif rest and rest[0] in getattr(importlib.import_module(f"firsthand.commands.{name}"), "subcommands", dict)():
+        kinds = [importlib.import_module(f"firsthand.commands.{name}").subcommand(rest[0]).Config]
     flags = {flag_of(each.field) for kind in kinds for each in settings_of(kind)}
     return more | flags | {flag.replace("--", "--no-", 1) for flag in flags}
 

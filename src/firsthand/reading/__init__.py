@@ -1,1 +1,1 @@
-"""The reading list as data, and the tour: papers, patterns, benchmarks and blogs, each linked to the code that implements it."""
+"""The reading list as data, each entry linked to the code that implements it; and the tour."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from firsthand.errors import ConfigError
 from firsthand.reading.reading_list import ReadingEntry, parts_of, reading_list, section_titles
 from firsthand.retrieval.chunking.chunkers import open_chunker
 from firsthand.retrieval.document import Document
+from firsthand.retrieval.store.sqlite_index import open_index
+from firsthand.system.home import data_home
 
 LIST = "list"
 """The folder name of the entries in an index, and so the beginning of their ids."""
@@ -66,6 +69,28 @@ def passages(docs: Path | None = None) -> list[Document]:
             line = document.location(piece.start).label
             made.append(Document(f"{document.id}:{line}", piece.text, piece.heading, document.id))
     return made
+
+
+def list_folder() -> Path:
+    """The folder in the data home that the entries are written to before they are indexed."""
+    return data_home() / "reading" / LIST
+
+
+def list_index() -> Path:
+    """The index that `firsthand papers index` makes unless it is told another."""
+    return data_home() / "reading" / "papers.index"
+
+
+def check_list_index(path: Path) -> None:
+    """ConfigError if there is no index at the path, or one of other documents than the list."""
+    if not path.exists():
+        raise ConfigError(f"no index at {path}: `firsthand papers index` makes it, in a minute or two")
+    with closing(open_index(path, read_only=True)) as index:
+        if not any(id.startswith(f"{LIST}/") for id in index.hashes()):
+            raise ConfigError(
+                f"{path} is an index of other documents and holds no entry of the list: ask it by `firsthand rag ask`, or "
+                "leave --index out"
+            )
 
 
 def page_of(passage: str) -> str:
