@@ -1,14 +1,15 @@
 """The reading list leads from every row of the list to code, pages and commands that exist."""
 
-import importlib.util
+import importlib
 import re
 import shlex
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import firsthand
 import pytest
+
+import firsthand
 from firsthand import catalog
 from firsthand.boards.board_spec import board_names
 from firsthand.config import given_values
@@ -211,15 +212,14 @@ def anchors_of(page: str) -> set[str]:
 
 def faults(entry: ReadingEntry) -> list[str]:
     """What an entry names and is not there."""
-    found = [f"no module {name}" for name in entry.modules if importlib.util.find_spec(f"firsthand.{name}") is None]
+    found = [f"no module {name}" for name in entry.modules if not (PACKAGE / f"{name.replace('.', '/')}.py").is_file()]
     for link in entry.docs:
         page, _, anchor = link.partition("#")
         if not (DOCS / page).is_file() or (anchor and anchor not in anchors_of(page)):
             found.append(f"no page or heading {link}")
     for name in entry.names:
         kind, _, thing = name.partition(":")
-        known = board_names() if kind == "board" else catalog.names(kind)  # type: ignore[arg-type]
-        if thing not in known:
+        if thing not in names_of(kind):
             found.append(f"no {kind} {thing}")
     if not command_parses(entry.command):
         found.append(f"no command {entry.command}")
@@ -228,6 +228,12 @@ def faults(entry: ReadingEntry) -> list[str]:
     return found
 
 
+@cache
+def names_of(kind: str) -> frozenset[str]:
+    return frozenset(board_names() if kind == "board" else catalog.names(kind))  # type: ignore[arg-type]
+
+
+@cache
 def command_parses(line: str) -> bool:
     """True if a command line names a command, and gives it flags and values that it takes."""
     program, name, *words = shlex.split(line)

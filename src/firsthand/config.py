@@ -24,6 +24,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -279,6 +280,7 @@ def split_list(text: str) -> list[str]:
     return words if depth == 0 else text.split(",")
 
 
+@cache
 def field_docs(config_class: type[Any]) -> dict[str, str]:
     """Field -> the sentence under it, read from the source of the dataclass and of those it inherits from."""
     docs: dict[str, str] = {}

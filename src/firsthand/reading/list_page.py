@@ -9,16 +9,16 @@ HEAD = """\
 
 From the list to the code: each row of the reading list with the files that implement it, the page about it, a command that
 shows it, and what of it is missing. `firsthand papers show ID` prints a row with its claims, `firsthand papers WORDS` finds
-rows, and `firsthand papers ask "..."` [answers questions](reading-questions.md) from the list, these pages and your own PDFs.
-A newcomer takes [the tour](tour.md) first.
+rows, and `firsthand papers ask "..."` [answers questions](reading-questions.md) from the list, these pages and your own
+PDFs. A newcomer takes [the tour](tour.md) first.
 
 ```bash
 firsthand papers flash attention
 firsthand papers show 2205.14135
 ```
 
-This page is printed by `firsthand papers --page` from the files in `src/firsthand/reading/entries/`. A test checks that every
-row of the list has an entry, and that each entry's modules import, its pages and headings exist, its command parses, its names
+`firsthand papers --page` prints this page from the files in `src/firsthand/reading/entries/`. A test checks that every row
+of the list has an entry, and that each entry's modules import, its pages and headings exist, its command parses, its names
 are in the catalog, and its claims are known to `firsthand claims`.
 """
 
