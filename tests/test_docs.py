@@ -47,6 +47,7 @@ LONG = dict.fromkeys(
         "docs/retrieval-evaluation.md", "docs/retrieval.md", "docs/running.md", "docs/scaling-laws.md",
         "docs/serve.md", "docs/served-agents.md", "docs/statistics.md", "docs/swe-bench.md", "docs/tokenization.md",
         "docs/toolformer.md", "docs/generated-worlds.md", "docs/worlds.md",
+        "docs/reading-list.md", "docs/reading-questions.md", "docs/tour.md",
         "docs/tracing.md", "docs/tracking.md", "docs/training.md", "docs/tutorial.md",
     ),
     pytest.mark.slow,

@@ -9,6 +9,7 @@ them is to say so.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -34,7 +35,7 @@ def reading_questions(*, measure: Measure = "retrieval", docs: str = "") -> Benc
         raise ConfigError(f"measure is {measure!r}: retrieval or answers was expected")
     spec, found = spec_with("reading_questions", docs=docs), corpus(docs=docs)
     ranks = measure == "retrieval"
-    asked = [each for each in list_questions() if each.is_answerable or not ranks]
+    asked = [each for each in _mixed(list_questions()) if each.is_answerable or not ranks]
     tasks = [_task(each, found, spec) for each in asked]
     return Benchmark(
         name="reading_questions" if ranks else "reading_questions:measure=answers",
@@ -58,6 +59,11 @@ def reading_questions(*, measure: Measure = "retrieval", docs: str = "") -> Benc
 def corpus(*, measure: Measure = "retrieval", docs: str = "") -> list[Document]:
     """Return the passages of the list's entries and of the documentation."""
     return passages(Path(docs).expanduser() if docs else None)
+
+
+def _mixed(questions: Sequence[ListQuestion]) -> list[ListQuestion]:
+    """The questions in an order by hash, so that the first N are of all kinds."""
+    return sorted(questions, key=lambda each: hashlib.sha256(each.id.encode()).digest())
 
 
 def _task(question: ListQuestion, found: Sequence[Document], spec: str) -> Task:
