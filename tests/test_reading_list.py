@@ -262,6 +262,12 @@ def test_what_each_entry_names_is_there() -> None:
     assert all(entry.modules and entry.docs and entry.command for entry in reading_list())
 
 
+def test_the_claims_that_entries_name_are_there() -> None:
+    known = {path.stem for path in (PACKAGE / "claims").glob("*/[a-z]*.py")}
+    assert {name for entry in reading_list() for name in entry.claims} <= known
+    assert len({entry.id for entry in reading_list() if entry.claims}) >= 100
+
+
 @pytest.mark.slow
 def test_the_modules_of_all_entries_import() -> None:
     for name in {name for entry in reading_list() for name in entry.modules}:
