@@ -313,6 +313,7 @@ def test_an_entry_is_found_by_id_arxiv_id_doi_or_title() -> None:
 def test_words_find_the_entry_they_are_about() -> None:
     entries = reading_list()
     assert [each.id for each in search_entries("memgpt paging", entries, 1)] == ["memgpt"]
+    assert search_entries("paged attention vllm", entries, 3)[0].id == "paged-attention"
     assert "prompt-injection" in [each.id for each in search_entries("injection", entries, 3)]
     assert search_entries("xylophone", entries) == []
 
