@@ -1,0 +1,1 @@
+"""Claims of one section of the reading list, a file each."""

@@ -1,0 +1,40 @@
+"""Decoders of a few layers for claims about architecture: their settings are real, their weights random unless trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from firsthand.nn.architecture import Architecture, Rope
+
+if TYPE_CHECKING:
+    from firsthand.nn.decoder import Decoder
+
+
+def small_decoder(seed: int = 0, *, std: float = 0.1, **changes: Any) -> Decoder:
+    """A decoder of Llama's form with random weights; `changes` are fields of its Architecture."""
+    from firsthand.nn.decoder import Decoder, initialise
+
+    layers = changes.get("num_layers", 2)
+    settings: dict[str, Any] = dict(
+        family="llama",
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=128,
+        num_layers=layers,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=16,
+        max_position=4096,
+        norm_eps=1e-5,
+        windows=(None,) * layers,
+        ropes=(Rope(),) * layers,
+        tie_embeddings=True,
+    )
+    return initialise(Decoder(Architecture(**{**settings, **changes})), seed=seed, std=std)
+
+
+def random_ids(length: int, seed: int = 0, vocab: int = 128) -> Any:
+    """Token ids drawn evenly: a tensor of shape (length)."""
+    import torch
+
+    return torch.randint(0, vocab, (length,), generator=torch.Generator().manual_seed(seed))
