@@ -8,8 +8,8 @@ HEAD = """\
 # The reading list
 
 From the list to the code: each row of the reading list with the files that implement it, the page about it, a command that
-shows it, and what of it is missing. `firsthand papers show ID` prints a row with its claims, `firsthand papers WORDS` finds
-rows, and `firsthand papers ask "..."` [answers questions](reading-questions.md) from the list, these pages and your own
+shows it, the claims that test it (`firsthand claims run NAME`), and what of it is missing. `firsthand papers show ID` prints
+a row, `firsthand papers WORDS` finds rows, and `firsthand papers ask "..."` [answers questions](reading-questions.md) from the list, these pages and your own
 PDFs. A newcomer takes [the tour](tour.md) first.
 
 ```bash
@@ -32,7 +32,7 @@ def list_page() -> str:
         for group, entries in _groups(chosen).items():
             if group:
                 parts.append(f"\n### {group}\n")
-            parts.append("\n| entry | in one sentence | code | pages | command |\n|---|---|---|---|---|\n")
+            parts.append("\n| entry | in one sentence | code | pages | command | claims |\n|---|---|---|---|---|---|\n")
             parts += [_row(entry) for entry in entries]
     return "".join(parts)
 
@@ -51,7 +51,8 @@ def _row(entry: ReadingEntry) -> str:
     said = _cell(entry.summary) + (f" *Missing: {_cell(entry.gap)}*" if entry.gap else "")
     code = ", ".join(f"`{each.replace('.', '/')}.py`" for each in entry.modules)
     pages = ", ".join(f"[{each.removesuffix('.md').replace('.md#', ': ')}]({each})" for each in entry.docs)
-    return f"| {name} | {said} | {code} | {pages} | `{_cell(entry.command)}` |\n"
+    claims = ", ".join(f"`{each}`" for each in entry.claims)
+    return f"| {name} | {said} | {code} | {pages} | `{_cell(entry.command)}` | {claims} |\n"
 
 
 def _cell(text: str) -> str:
