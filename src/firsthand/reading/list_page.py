@@ -9,8 +9,8 @@ HEAD = """\
 
 From the list to the code: each row of the reading list with the files that implement it, the page about it, a command that
 shows it, the claims that test it (`firsthand claims run NAME`), and what of it is missing. `firsthand papers show ID` prints
-a row, `firsthand papers WORDS` finds rows, and `firsthand papers ask "..."` [answers questions](reading-questions.md) from the list, these pages and your own
-PDFs. A newcomer takes [the tour](tour.md) first.
+a row, `firsthand papers WORDS` finds rows, and `firsthand papers ask "..."` [answers questions](reading-questions.md) from
+the list, these pages and your own PDFs. A newcomer takes [the tour](tour.md) first.
 
 ```bash
 firsthand papers flash attention
