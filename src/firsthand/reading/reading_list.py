@@ -130,5 +130,5 @@ def _entry(section: str, row: Mapping[str, Any]) -> ReadingEntry:
     known = {each.name for each in fields(ReadingEntry)} - {"section"}
     if extra := set(row) - known:
         raise DataError(f"{section}.toml: {row.get('id')!r} has the unknown field {min(extra)!r}")
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     return ReadingEntry(section=section, **given)
