@@ -24,7 +24,6 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -280,9 +279,14 @@ def split_list(text: str) -> list[str]:
     return words if depth == 0 else text.split(",")
 
 
-@cache
+_field_docs: dict[type[Any], dict[str, str]] = {}
+"""What `field_docs` has read, as reading a class's source takes some milliseconds."""
+
+
 def field_docs(config_class: type[Any]) -> dict[str, str]:
     """Field -> the sentence under it, read from the source of the dataclass and of those it inherits from."""
+    if config_class in _field_docs:
+        return _field_docs[config_class]
     docs: dict[str, str] = {}
     for each in reversed([base for base in config_class.__mro__ if dataclasses.is_dataclass(base)]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
@@ -290,6 +294,7 @@ def field_docs(config_class: type[Any]) -> dict[str, str]:
         for field, after in zip(definition.body, definition.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
                 docs[field.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
+    _field_docs[config_class] = docs
     return docs
 
 
