@@ -110,11 +110,12 @@ def _run(step: TourStep) -> int:
 
     folder = tour_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    made = folder / step.makes
-    if step.makes and made.is_dir():  # of an earlier try
-        shutil.rmtree(made)
-    elif step.makes:
-        made.unlink(missing_ok=True)
+    for suffix in ("", "-wal", "-shm", ".lock") if step.makes else ():  # of an earlier try, with SQLite's side files
+        made = folder / f"{step.makes}{suffix}"
+        if made.is_dir():
+            shutil.rmtree(made)
+        else:
+            made.unlink(missing_ok=True)
     _, *words = shlex.split(step.command)
     print(f"\nin {folder}:\n$ {step.command}\n", flush=True)
     code = subprocess.run([sys.executable, "-m", "firsthand", *words], cwd=folder, check=False).returncode
