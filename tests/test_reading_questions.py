@@ -1,6 +1,7 @@
 """The hundred questions over the list and the documentation: gold passages, scores, and the index that is asked."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -157,8 +158,8 @@ def test_folders_that_are_none_and_indexes_of_other_documents_are_refused(
 @pytest.mark.slow
 def test_the_right_passages_are_found_by_their_words(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
-    spec = f"reading_questions:docs={DOCS}"
-    assert cli("run", spec, "--model", "scripted:echo", "--pattern", "retrieve:variant=lexical")[0] == 0
-    assert cli("gate", "last", "last", "--max-drop", "100%")[0] == 0
-    out = cli("summary", "last", "--json")[1]
-    assert '"recall_at_5"' in out
+    code, out, _ = cli(
+        "run", f"reading_questions:docs={DOCS}", "--model", "scripted:echo", "--pattern", "retrieve:variant=lexical"
+    )
+    found = re.search(r"^retrieve\s+(\d\.\d\d)", out, re.MULTILINE)
+    assert code == 0 and "recall_at_5, 85 tasks" in out and found and float(found[1]) >= 0.75
