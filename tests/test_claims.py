@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from firsthand.claims.all_claims import all_claims, chosen_claims, fitting
 from firsthand.claims.claim import POINTS, SECTIONS, Claim, Measurement, ruling
 from firsthand.claims.claim_run import claims_experiment, last_outcomes, outcomes_of, run_of
 from firsthand.commands import claims as claims_command
-from firsthand.commands import claims_run
+from firsthand.commands import claims_run, claims_table
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.system.home import data_home
 
@@ -181,10 +179,20 @@ def test_points_of_verdicts_are_the_scores_of_a_run() -> None:
     }  # fmt: skip
 
 
-def test_importing_all_claims_loads_no_tensors() -> None:
-    code = (
-        "import sys; from firsthand.claims.all_claims import all_claims; all_claims(); "
-        "print([n for n in ('torch', 'numba') if n in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+def test_the_lists_table_of_patterns_is_filled_for_a_model(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = claims_table.Config("patterns", model="scripted:echo", rows=("Prompt Chaining",), limit=2, json=True)
+    assert claims_table.run(asked) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["cost_by_list"] for row in found["rows"]] == ["Low"] and found["rows"][0]["calls"] == 3.0
+    assert found["rows"][0]["times_tokens"] > 1 and found["direct"] == 0.0
+    with pytest.raises(UnknownName, match="did you mean 'Prompt Chaining'"):
+        claims_table.run(claims_table.Config("patterns", rows=("Prompt Chain",)))
+
+
+def test_a_table_without_what_it_needs_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the table rag needs your documents and questions"):
+        claims_table.Config("rag")
+    with pytest.raises(ConfigError, match="are for the table rag"):
+        claims_table.Config("patterns", lora=True)
+    with pytest.raises(ConfigError, match="limit is 0"):
+        claims_table.Config("patterns", limit=0)

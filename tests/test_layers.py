@@ -95,7 +95,7 @@ EDGES = {
     "boards": "benchmarks stats runs show",
     "contamination": "kernels stats",
     "claims": "arena benchmarks boards contamination engine experiment hub interp kernels memories messaging nn patterns"
-    " providers retrieval runs scorers show stats tokens tools train",
+    " providers retrieval runs safety scorers show stats tokens tools train",
     # 8 doors
     "__init__": "experiment ingest",
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",

@@ -16,6 +16,7 @@ from firsthand.errors import DataError
 from firsthand.loop.concurrency import run_sync
 from firsthand.model import Model
 from firsthand.rollout import rollout
+from firsthand.stats.paired import PairedDifference, paired_difference
 from firsthand.system.home import data_home
 from firsthand.task import Task
 from firsthand.trace import Trace
@@ -64,6 +65,12 @@ class Lab:
         """A model by its name in the catalog. DataError if it is not here."""
         self.path(name)
         return catalog.model(name)
+
+
+def paired(a: Sequence[float], b: Sequence[float]) -> PairedDifference:
+    """The mean of a's scores less b's, with its interval; equal places are one task."""
+    one, two = ({str(at): [value] for at, value in enumerate(values)} for values in (a, b))
+    return paired_difference(one, two)
 
 
 def seconds(call: Callable[[], Any], repeats: int = 3) -> float:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from firsthand.claims.lab import paired
 from firsthand.experiment.experiment import Experiment
 from firsthand.experiment.settings import RunSettings
 from firsthand.message import Json
 from firsthand.stats.intervals import Interval, mean_interval
-from firsthand.stats.paired import PairedDifference, paired_difference
+from firsthand.stats.paired import PairedDifference
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def measured_patterns(
         found = []
         for row, name in zip(rows, names[1:], strict=True):
             calls = fmean(sum(call.kind == "generate" for call in made[name][task].calls) for task in tasks)
-            versus = paired_difference(values[name], values[names[0]])
+            versus = paired(values[name], values[names[0]])
             errors = sum(made[name][task].error is not None for task in tasks)
             found.append(
                 MeasuredRow(

@@ -29,7 +29,7 @@ def peak_bytes(call: Callable[[], Any]) -> float:
         if not users[pointer]:
             held -= sizes.pop(pointer)
 
-    class Counting(TorchDispatchMode):
+    class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal held, top
             given = {each.untyped_storage().data_ptr() for each in tree_leaves(args) if isinstance(each, Tensor)}
@@ -49,6 +49,6 @@ def peak_bytes(call: Callable[[], Any]) -> float:
             top = max(top, held)
             return out
 
-    with inference_mode(False), Counting():
+    with inference_mode(False), Counting():  # type: ignore[no-untyped-call]
         call()
     return float(top)

@@ -47,7 +47,7 @@ def answered(
 
 def searches(trace: Trace) -> list[str]:
     """The queries of an attempt, in order."""
-    return [str(query) for call, _ in retrievals(trace) for query in _queries(call.detail)]
+    return [str(query) for call, _ in retrievals(trace) for query in _queries(call.detail) if query]
 
 
 def _queries(detail: Mapping[str, Any]) -> list[Any]:

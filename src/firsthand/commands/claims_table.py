@@ -78,8 +78,8 @@ def run(config: Config) -> int:
             change=config.change, limit=config.limit, seed=config.seed, json=config.json,
         )  # fmt: skip
         if not config.json:
-            columns = ("dimension", "RAG, by the list", "fine-tuning, by the list", "measured below as")
-            print_table("The list's words", columns, list_tables.RAG_ROWS)
+            words = ("dimension", "RAG, by the list", "fine-tuning, by the list", "measured below as")
+            print_table("The list's words", words, list_tables.RAG_ROWS)
             if not config.lora:
                 out.print("Fine-tuning is not measured without --lora.", markup=False)
         return rag_decide.run(arms)

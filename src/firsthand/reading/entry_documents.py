@@ -16,7 +16,7 @@ LIST = "list"
 """The folder name of the entries in an index, and so the beginning of their ids."""
 DOCS = "docs"
 """The folder name of the documentation."""
-LEFT_OUT = ("reading-list.md", "reading-questions.md", "tour.md", "reference/*", "docs/reference/*")
+LEFT_OUT = ("reading-list.md", "reading-questions.md", "tour.md", "claims-measured.md", "reference/*")
 """Pages that repeat the list or what it is asked, and pages that are made from docstrings."""
 PASSAGES = "markdown:size=800:overlap=0"
 """The chunker of passages; they do not overlap, so that each sentence is in one of them."""

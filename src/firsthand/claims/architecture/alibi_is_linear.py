@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="ALiBi adds linear distance penalties to attention scores instead of embedding positions.",
     source="Press et al. 2021, arXiv:2108.12409",
     kind="ours",
-    cost_s=1,
+    cost_s=2,
 )
 
 

@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Each token attends to every other token in the sequence",
     source="Vaswani et al. 2017, arXiv:1706.03762",
     kind="ours",
-    cost_s=2,
+    cost_s=1,
 )
 
 

@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="A position-wise feed-forward network (2 linear layers + activation). Modern models use SwiGLU activation.",
     source="Shazeer 2020, arXiv:2002.05202",
     kind="arithmetic",
-    cost_s=1,
+    cost_s=2,
 )
 
 
@@ -19,11 +19,11 @@ def measure(lab: Lab) -> Measurement:
     from firsthand.claims.small_decoders import small_decoder
 
     rows = []
-    for name, changes in (
-        ("SwiGLU (Llama, Mistral, Qwen)", {}),
-        ("GELU (GPT-2, BLOOM)", {"is_gated": False, "activation": "gelu"}),
+    for name, model in (
+        ("SwiGLU (Llama, Mistral, Qwen)", small_decoder(lab.seed)),
+        ("GELU (GPT-2, BLOOM)", small_decoder(lab.seed, is_gated=False, activation="gelu")),
     ):
-        layer = small_decoder(lab.seed, **changes).layers[0]
+        layer = model.layers[0]
         rows.append((name, float(sum(p.ndim == 2 for part, p in layer.named_parameters() if "mlp" in part))))
     gates = [shape.gated for shape in KNOWN_SHAPES.values()]
     rows.append(("known models with a gate", float(sum(gates))))

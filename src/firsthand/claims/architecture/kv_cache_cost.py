@@ -16,6 +16,8 @@ LENGTHS = (256, 1024, 4096, 10_000)
 
 def measure(lab: Lab) -> Measurement:
     """CPU time of one step of a decoder whose cache holds that many tokens, and its multiplications."""
+    from functools import partial
+
     import torch
 
     from firsthand.claims.small_decoders import random_ids, small_decoder
@@ -25,13 +27,17 @@ def measure(lab: Lab) -> Measurement:
     a = model.architecture
     weights = sum(p.numel() for p in model.layers.parameters())
     rows = []
+
+    def one_more(cache: TextbookCache) -> None:
+        model(random_ids(1), torch.tensor([cache.length(0)]), cache)
+
     with torch.inference_mode():
         for length in LENGTHS:
             cache = TextbookCache()
             for first in range(0, length, 1000):
                 count = min(1000, length - first)
                 model(random_ids(count, lab.seed), torch.arange(first, first + count), cache)
-            step = seconds(lambda cache=cache: model(random_ids(1), torch.tensor([cache.length(0)]), cache), 9)
+            step = seconds(partial(one_more, cache), 9)
             attended = 2 * a.num_layers * a.num_heads * a.head_dim * length
             rows.append((str(length), step * 1000, float(weights + attended)))
     return Measurement(

@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Memory: [layers x 2 x seq_len x kv_heads x head_dim]",
     source="Raschka, Coding the KV Cache",
     kind="ours",
-    cost_s=2,
+    cost_s=1,
 )
 LENGTHS = (64, 128, 512)
 

@@ -24,11 +24,12 @@ def measure(lab: Lab) -> Measurement:
     rows = []
     for name in ("smollm2-135m", "llama-2-7b", "llama-3-8b"):
         shape = KNOWN_SHAPES[name]
-        full, lora, qlora = (
-            plan_training_memory(shape, each, "bfloat16", context=1024) for each in ("full", "lora", "qlora")
-        )
+        full = plan_training_memory(shape, "full", "bfloat16", context=1024)
+        lora = plan_training_memory(shape, "lora", "bfloat16", context=1024)
+        qlora = plan_training_memory(shape, "qlora", "bfloat16", context=1024)
+        share = 100 * lora.trained_parameters / shape.parameters
         gigabytes = [each.checkpointed_total_bytes / 1e9 for each in (full, lora, qlora)]
-        rows.append((name, 100 * lora.trained_parameters / shape.parameters, *gigabytes))
+        rows.append((name, share, gigabytes[0], gigabytes[1], gigabytes[2]))
     return Measurement(
         rows[-1][4],
         "memory of QLoRA of rank 16 on Llama 3 8B",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
-from firsthand.claims.lab import Lab
-from firsthand.stats.paired import paired_difference
+from firsthand.claims.lab import Lab, paired
 
 CLAIM = Claim(
     quote='"Lost in the middle" phenomenon shows models attend better to tokens at the start/end.',
@@ -84,7 +83,7 @@ def measure(lab: Lab) -> Measurement:
         found[place] = hits
     rows = tuple((f"{place:.0%}", sum(hits) / ITEMS) for place, hits in found.items())
     edges = [(a + b) / 2 for a, b in zip(found[PLACES[0]], found[PLACES[-1]], strict=True)]
-    gap = paired_difference(edges, found[0.5])
+    gap = paired(edges, found[0.5])
     return Measurement(
         gap.difference,
         "recall at start and end less that in the middle",

@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Mixtral 8x7B: 46.7B total params, 12.9B active per token",
     source="Jiang et al. 2024, arXiv:2401.04088",
     kind="arithmetic",
-    cost_s=4,
+    cost_s=3,
 )
 
 

@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="PagedAttention (vLLM) virtualizes KV cache like OS paging",
     source="Kwon et al. 2023, arXiv:2309.06180",
     kind="ours",
-    cost_s=2,
+    cost_s=1,
 )
 MOST = 2400
 

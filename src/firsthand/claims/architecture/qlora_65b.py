@@ -16,12 +16,13 @@ CLAIM = Claim(
 def measure(lab: Lab) -> Measurement:
     """Weights, adapters, optimizer and activations by our planner."""
     from firsthand.hub.model_shapes import KNOWN_SHAPES
-    from firsthand.hub.resource_plan import plan_training_memory
+    from firsthand.hub.resource_plan import Training, plan_training_memory
 
     shape = KNOWN_SHAPES["llama-65b"]
     rows = []
-    for method, dtype in (("full", "bfloat16"), ("lora", "bfloat16"), ("qlora", "bfloat16")):
-        needs = plan_training_memory(shape, method, dtype, context=512, rank=64)
+    methods: tuple[Training, ...] = ("full", "lora", "qlora")
+    for method in methods:
+        needs = plan_training_memory(shape, method, "bfloat16", context=512, rank=64)
         rows.append((method, needs.checkpointed_total_bytes / 1e9, needs.trained_parameters / 1e6))
     return Measurement(
         rows[2][1],

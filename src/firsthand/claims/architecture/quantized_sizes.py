@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Quantization reduces precision to cut memory: INT8 (half), INT4 (quarter).",
     source="llama.cpp, GGUF block formats",
     kind="ours",
-    cost_s=3,
+    cost_s=1,
 )
 
 

@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Su et al. 2021, arXiv:2104.09864; Press et al. 2021, arXiv:2108.12409",
     kind="ours",
-    cost_s=40,
+    cost_s=20,
 )
 LENGTHS = (32, 48, 64, 128)
 KINDS = ("rope", "alibi", "absolute")
@@ -23,7 +23,9 @@ def measure(lab: Lab) -> Measurement:
     from firsthand.claims.position_models import TRAINED, loss_by_length, position_model
 
     found = {kind: loss_by_length(position_model(lab, kind), LENGTHS, seed=lab.seed) for kind in KINDS}
-    rows = tuple((str(length), *(found[kind][length] for kind in KINDS)) for length in LENGTHS)
+    rows: tuple[tuple[str | float, ...], ...] = tuple(
+        (str(length), *(found[kind][length] for kind in KINDS)) for length in LENGTHS
+    )
     rise = {kind: losses[LENGTHS[-1]] - losses[TRAINED] for kind, losses in found.items()}
     return Measurement(
         max(rise["rope"], 0.0) / max(rise["absolute"], 1e-3),

@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="The same word can be 1–4 tokens depending on context.",
     source="Sennrich et al. 2016, arXiv:1508.07909",
     kind="small",
-    cost_s=2,
+    cost_s=1,
     needs=("model smollm2",),
 )
 WORDS = (
@@ -33,7 +33,7 @@ def measure(lab: Lab) -> Measurement:
 
     tokenizer = load(lab.path("smollm2"))
     words = [word.strip(".,") for word in ARTICLE_1["English"].split()] + list(WORDS)
-    sizes = Counter()
+    sizes: Counter[int] = Counter()
     moving = 0
     for word in dict.fromkeys(words):
         forms = {

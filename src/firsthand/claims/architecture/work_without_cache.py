@@ -31,7 +31,7 @@ def measure(lab: Lab) -> Measurement:
     counted = [0]
     for layer in model.layers:
         layer.register_forward_pre_hook(lambda module, given: counted.__setitem__(0, counted[0] + len(given[0])))
-    rows = []
+    rows: list[tuple[str, float, float]] = []
     with torch.inference_mode():
         for length in LENGTHS:
             ids, used = random_ids(length, lab.seed), []
@@ -43,7 +43,8 @@ def measure(lab: Lab) -> Measurement:
             for at in range(length):
                 model(ids[at : at + 1], torch.tensor([at]), cache)
             rows.append((str(length), used[0], counted[0] / 2))
-    growth = [math.log(rows[-1][at] / rows[0][at]) / math.log(LENGTHS[-1] / LENGTHS[0]) for at in (1, 2)]
+    span = math.log(LENGTHS[-1] / LENGTHS[0])
+    growth = [math.log(rows[-1][1] / rows[0][1]) / span, math.log(rows[-1][2] / rows[0][2]) / span]
     return Measurement(
         growth[0],
         f"exponent of the work without a cache in the length (with it: {growth[1]:.2f})",

@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="YaRN extends RoPE to longer contexts without full retraining",
     source="Peng et al. 2023, arXiv:2309.00071",
     kind="ours",
-    cost_s=25,
+    cost_s=8,
 )
 LENGTHS = (32, 64, 128)
 

@@ -15,7 +15,7 @@ CLAIM = Claim(
     ),
     source="Brown et al. 2020, arXiv:2005.14165, appendix C",
     kind="sim",
-    cost_s=3,
+    cost_s=1,
 )
 ITEMS = 40
 
@@ -33,7 +33,8 @@ def measure(lab: Lab) -> Measurement:
         replace(
             task,
             prompt=(
-                f"{task.prompt} Question {n} asks for the sum that the merchant of town {n * 37} wrote into book {n * 91} "
+                f"{task.prompt} Question {n} asks for the sum that the merchant of town {n * 37} wrote into book "
+                f"{n * 91} "
                 f"on day {n}."
             ),
         )

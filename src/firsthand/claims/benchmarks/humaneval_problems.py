@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="164 Python programming problems. Pass@1 and Pass@10 metrics.",
     source="Chen et al. 2021, arXiv:2107.03374",
     kind="arithmetic",
-    cost_s=2,
+    cost_s=1,
     needs=("data code/humaneval",),
 )
 

@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Harder version of MMLU with 10-choice questions. Resists guessing strategies.",
     source="Wang et al. 2024, arXiv:2406.01574",
     kind="sim",
-    cost_s=2,
+    cost_s=1,
 )
 DRAWS = 4000
 

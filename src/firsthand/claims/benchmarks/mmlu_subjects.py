@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="57-subject MCQ covering STEM, humanities, social sciences, law, medicine.",
     source="Hendrycks et al. 2020, arXiv:2009.03300",
     kind="arithmetic",
-    cost_s=6,
+    cost_s=3,
     needs=("data mcq/mmlu_csv.zip",),
 )
 

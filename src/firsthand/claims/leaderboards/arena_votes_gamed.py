@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="The only benchmark that can't be gamed — humans pick winners without knowing the model.",
     source="LM Arena; Min et al. 2025, arXiv:2501.17858",
     kind="sim",
-    cost_s=20,
+    cost_s=4,
 )
 MODELS, VOTES, VOTERS = 8, 4_000, 100
 

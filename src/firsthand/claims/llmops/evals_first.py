@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
-from firsthand.claims.lab import Lab
+from firsthand.claims.lab import Lab, paired
 from firsthand.stats.intervals import proportion_interval
-from firsthand.stats.paired import paired_difference
 
 CLAIM = Claim(
     quote="Without evals, you can't know if a prompt change helped or hurt.",
@@ -28,7 +27,7 @@ def measure(lab: Lab) -> Measurement:
             ease = [rng.random() for _ in range(tasks)]
             before = [float(rng.random() < each) for each in ease]
             after = [float(rng.random() < min(1.0, each + 0.1)) for each in ease]
-            known += paired_difference(after, before).low > 0
+            known += paired(after, before).low > 0
         rows.append((str(tasks), known / TRIALS))
     low, high = proportion_interval(round(rows[0][1] * TRIALS), TRIALS)
     return Measurement(

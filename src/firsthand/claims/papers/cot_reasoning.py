@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
-from firsthand.claims.lab import Lab
-from firsthand.stats.paired import paired_difference
+from firsthand.claims.lab import Lab, paired
 
 CLAIM = Claim(
     quote=(
@@ -34,7 +33,7 @@ def measure(lab: Lab) -> Measurement:
         )
         values.append([trace.value() or 0.0 for trace in traces])
         rows.append((name, sum(values[-1]) / TASKS, sum(t.usage.completion_tokens for t in traces) / TASKS))
-    gain = paired_difference(values[1], values[0])
+    gain = paired(values[1], values[0])
     return Measurement(
         gain.difference,
         "accuracy of SmolLM2 135M at sums, step by step less at once",

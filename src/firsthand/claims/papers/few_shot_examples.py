@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
-from firsthand.claims.lab import Lab
-from firsthand.stats.paired import paired_difference
+from firsthand.claims.lab import Lab, paired
 
 CLAIM = Claim(
     quote="Demonstrates that scale alone enables emergent few-shot and zero-shot learning.",
@@ -69,7 +68,7 @@ def measure(lab: Lab) -> Measurement:
             hits.append(float((scored[0].logprob > scored[1].logprob) == (label == "zil")))
         right[shots] = hits
         rows.append((str(shots), sum(hits) / len(hits)))
-    gain = paired_difference(right[8], right[0])
+    gain = paired(right[8], right[0])
     return Measurement(
         gain.difference,
         "accuracy with 8 examples of a made-up rule less that with none",

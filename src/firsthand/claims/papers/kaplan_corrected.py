@@ -22,7 +22,7 @@ def measure(lab: Lab) -> Measurement:
     from firsthand.train.scaling.laws import Chinchilla
 
     law = Chinchilla(*REFITTED)
-    rows = []
+    rows: list[tuple[str, float, float]] = []
     for flops in (1e18, 1e20, 1e22, 5.8e23):
         parameters = 1.3e9 * (flops / PF_DAY) ** 0.73
         best = law.optimum(flops)
@@ -32,7 +32,10 @@ def measure(lab: Lab) -> Measurement:
         "tokens per parameter at the compute of Gopher (5.8e23 FLOPs), Chinchilla's over Kaplan's",
         columns=("FLOPs", "Kaplan: tokens per parameter", "Chinchilla: tokens per parameter"),
         rows=tuple(rows),
-        curves={name: [(float(row[0]), row[at]) for row in rows] for name, at in (("Kaplan", 1), ("Chinchilla", 2))},
+        curves={
+            "Kaplan": [(float(row[0]), row[1]) for row in rows],
+            "Chinchilla": [(float(row[0]), row[2]) for row in rows],
+        },
         axes=("training FLOPs", "tokens per parameter"),
     )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
-from firsthand.claims.lab import Lab
-from firsthand.stats.paired import paired_difference
+from firsthand.claims.lab import Lab, paired
 
 CLAIM = Claim(
     quote=(
@@ -13,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Shinn et al. 2023, arXiv:2303.11366",
     kind="sim",
-    cost_s=4,
+    cost_s=1,
 )
 TASKS = 20
 
@@ -25,9 +24,11 @@ def measure(lab: Lab) -> Measurement:
 
     from firsthand.agent import Agent
     from firsthand.benchmark import Benchmark
+    from firsthand.context import Context
     from firsthand.message import Message
     from firsthand.model import Sampling
     from firsthand.patterns.direct import direct
+    from firsthand.patterns.parts.feedback import Feedback
     from firsthand.patterns.reflexion import reflexion
     from firsthand.providers.scripted import Scripted
     from firsthand.scorers.match import numeric
@@ -42,17 +43,24 @@ def measure(lab: Lab) -> Measurement:
             return f"The answer is {2 * number}"
         return f"The answer is {number + Random(f'{lab.seed}-{number}').randrange(1, 9)}"
 
+    async def checked(task: Task, ctx: Context, answer: str) -> Feedback:
+        right = answer.rstrip(".").split()[-1:] == [str(2 * int(task.id))]
+        return Feedback(right, "right" if right else "wrong")
+
     tasks = [
         Task(str(n), f"What is the code of number {n}.", hint="a number", secret={"answer": str(2 * n)})
         for n in range(1, TASKS + 1)
     ]
     benchmark = Benchmark("codes", lambda seed: tasks, (numeric,))
     values, rows = [], []
-    for name, pattern, options in (("direct", direct, {}), ("reflexion", reflexion, {"pattern": direct, "trials": 3})):
+    for name, pattern, options in (
+        ("direct", direct, {}),
+        ("reflexion", reflexion, {"pattern": direct, "trials": 3, "evaluate": checked}),
+    ):
         traces = lab.attempt(Agent(name, Scripted(reply, name="scripted:learner"), pattern, options), benchmark, tasks)
         values.append([trace.value() or 0.0 for trace in traces])
         rows.append((name, sum(values[-1]) / TASKS, sum(t.usage.total_tokens for t in traces) / TASKS))
-    gain = paired_difference(values[1], values[0])
+    gain = paired(values[1], values[0])
     return Measurement(
         gain.difference,
         "accuracy with reflections less that without, of a model that can use them",

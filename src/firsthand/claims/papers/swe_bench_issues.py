@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Evaluates LLMs on 2,294 real GitHub issues requiring code changes to pass existing tests.",
     source="Jimenez et al. 2023, arXiv:2310.06770",
     kind="arithmetic",
-    cost_s=4,
+    cost_s=1,
     needs=("data swe/SWE-bench_Verified_test.parquet",),
 )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
-from firsthand.claims.lab import Lab
-from firsthand.stats.paired import paired_difference
+from firsthand.claims.lab import Lab, paired
 
 CLAIM = Claim(
     quote=(
@@ -13,28 +12,32 @@ CLAIM = Claim(
     ),
     source="Yao et al. 2023, arXiv:2305.10601, table 2",
     kind="sim",
-    cost_s=30,
+    cost_s=3,
 )
 PUZZLES = 40
 
 
 def measure(lab: Lab) -> Measurement:
     """A simulated model that errs at the rates of GPT-4 in the authors' log."""
-    from firsthand.agent import Agent
+    from firsthand.agent import Agent, Pattern
     from firsthand.benchmarks.game24 import game24
     from firsthand.patterns.cot import cot
     from firsthand.patterns.tot import tot
     from firsthand.providers.sim import Sim
 
     benchmark = game24(data="generated")
-    arms = (("cot", cot, {}), ("tot, 1 state kept", tot, {"breadth": 1}), ("tot, 5 states kept", tot, {"breadth": 5}))
+    arms: tuple[tuple[str, Pattern, dict[str, int]], ...] = (
+        ("cot", cot, {}),
+        ("tot, 1 state kept", tot, {"breadth": 1}),
+        ("tot, 5 states kept", tot, {"breadth": 5}),
+    )
     values, rows = [], []
     for name, pattern, options in arms:
         traces = lab.attempt(Agent(name, Sim(seed=lab.seed), pattern, options), benchmark, PUZZLES)
         values.append([trace.value() or 0.0 for trace in traces])
         tokens = sum(trace.usage.completion_tokens for trace in traces) / len(traces)
         rows.append((name, sum(values[-1]) / PUZZLES, tokens))
-    gain = paired_difference(values[2], values[0])
+    gain = paired(values[2], values[0])
     return Measurement(
         gain.difference,
         "share of puzzles solved by tree search less that by a chain",

@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Shared state (blackboard): Agents read/write to shared memory object",
     source="the list's communication kinds",
     kind="ours",
-    cost_s=2,
+    cost_s=1,
 )
 AGENTS, WRITES = 4, 20
 
@@ -39,7 +39,7 @@ def measure(lab: Lab) -> Measurement:
                             new = str(int(entry.value) + 1)
                             try:
                                 board.write(
-                                    "count", new, writer=f"{number}", **({"expected": entry.version} if careful else {})
+                                    "count", new, writer=f"{number}", expected=entry.version if careful else None
                                 )
                                 break
                             except BoardConflict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
+from firsthand.claims.claim import Claim, Measurement, Verdict, Word, ruling
 from firsthand.claims.lab import Lab
 from firsthand.claims.scripted_costs import LEVELS, level, pattern_cost
 
@@ -25,5 +25,5 @@ def judge(m: Measurement) -> Verdict:
     if found == "Medium":
         return ruling("holds here", f"{found.lower()} by structure: {m.value:.1f} times the tokens of a plain answer")
     near = abs(LEVELS.index(found) - LEVELS.index("Medium")) == 1
-    word = "holds in part" if near else "does not hold here"
+    word: Word = "holds in part" if near else "does not hold here"
     return ruling(word, f"{found.lower()} rather than medium: {m.value:.1f} times the tokens of a plain answer")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
+from firsthand.claims.claim import Claim, Measurement, Verdict, Word, ruling
 from firsthand.claims.lab import Lab
 from firsthand.claims.scripted_costs import level
 
@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Tree of Thoughts (ToT): Generate branches → Score → Expand best. 14B+. Token cost: High",
     source="Yao et al. 2023, arXiv:2305.10601",
     kind="sim",
-    cost_s=8,
+    cost_s=2,
 )
 PUZZLES = 4
 
@@ -43,5 +43,5 @@ def judge(m: Measurement) -> Verdict:
     found = level(m.value)
     if found == "High":
         return ruling("holds here", f"high by structure: {m.value:.0f} times the tokens of a plain answer")
-    word = "holds in part" if found == "Medium" else "does not hold here"
+    word: Word = "holds in part" if found == "Medium" else "does not hold here"
     return ruling(word, f"{found.lower()} rather than high: {m.value:.1f} times the tokens of a plain answer")

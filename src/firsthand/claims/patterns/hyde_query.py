@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
-from firsthand.claims.scripted_rag import QUESTION, answered, searches
+from firsthand.claims.scripted_rag import answered, searches
 
 CLAIM = Claim(
     quote="HyDE: Generate hypothetical answer → use it as query",
     source="the list's table of RAG variants",
     kind="sim",
-    cost_s=4,
+    cost_s=6,
     needs=("model minilm",),
 )
 
@@ -20,18 +20,22 @@ def measure(lab: Lab) -> Measurement:
     trace = answered(
         lab, "hyde", {"passage": "A mill was built in 1850 beside the river.", "": "The mill was built in 1871. [1]"}
     )
-    asked = searches(trace)
-    away = sum(query != QUESTION for query in asked)
+    first = next(at for at, call in enumerate(trace.calls) if call.kind == "tool")
+    written = sum(len(call.detail.get("finish_reasons", ())) for call in trace.calls[:first])
+    vectors = len(searches(trace))
     return Measurement(
-        away / max(1, len(asked)),
-        "share of searches whose query was written by the model",
-        columns=("query",),
-        rows=tuple((query[:80],) for query in asked),
+        written,
+        "hypothetical passages written before the first search",
+        columns=("what", "count"),
+        rows=(("passages", float(written)), ("searches", float(vectors))),
     )
 
 
 def judge(m: Measurement) -> Verdict:
     """The order of steps that the list gives."""
-    if m.value >= 0.5:
-        return ruling("holds here", "the search is made with a passage that the model made up")
-    return ruling("does not hold here", "the search is made with the question")
+    if m.value >= 1:
+        return ruling(
+            "holds here",
+            f"one search, by the mean vector of the question and {m.value:.0f} passages that the model made up",
+        )
+    return ruling("does not hold here", "the search is made with the question alone")

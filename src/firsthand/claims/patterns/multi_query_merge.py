@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Multi-query RAG: Rewrite query N ways, merge results",
     source="the list's table of RAG variants",
     kind="sim",
-    cost_s=4,
+    cost_s=1,
     needs=("model minilm",),
 )
 

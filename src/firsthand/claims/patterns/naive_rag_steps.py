@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Naive RAG: Chunk → Embed → Retrieve → Generate",
     source="the list's table of RAG variants",
     kind="sim",
-    cost_s=4,
+    cost_s=6,
     needs=("model minilm",),
 )
 

@@ -10,21 +10,23 @@ CLAIM = Claim(
     quote="Recursive RAG: Agent decides when retrieval is needed",
     source="the list's table of RAG variants",
     kind="sim",
-    cost_s=4,
+    cost_s=1,
     needs=("model minilm",),
 )
 
 
 def measure(lab: Lab) -> Measurement:
     """The pattern over three short documents under a scripted model; what it searched for is in its trace."""
-    trace = answered(lab, "recursive", {"": "The mill was built in 1871. [1]"})
+    trace = answered(lab, "recursive", {"write DONE": "DONE", "": "The mill was built in 1871. [1]"})
     asked = searches(trace)
-    again = searches(answered(lab, "recursive", {"Ana Karel": "The mill was built in 1871. [1]", "": "Ana Karel"}))
+    again = searches(
+        answered(lab, "recursive", {"write DONE": "who owned the mill", "": "The mill was built in 1871. [1]"})
+    )
     return Measurement(
         float(len(asked) != len(again)),
         "1 if the model's words change the number of searches",
         columns=("model", "searches"),
-        rows=(("answers at once", float(len(asked))), ("asks on", float(len(again)))),
+        rows=(("has enough", float(len(asked))), ("asks on", float(len(again)))),
     )
 
 

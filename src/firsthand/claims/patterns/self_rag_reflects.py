@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Self-RAG: Reflection tokens decide if retrieval helped",
     source="Asai et al. 2023, arXiv:2310.11511",
     kind="sim",
-    cost_s=3,
+    cost_s=1,
     needs=("model minilm",),
 )
 
@@ -17,8 +17,12 @@ CLAIM = Claim(
 def measure(lab: Lab) -> Measurement:
     """Two scripted models that differ in the probability of wanting passages."""
     import math
+    from functools import partial
 
     from firsthand.claims.scripted_rag import answered, searches
+
+    def known(words: dict[str, float], prompt: str, word: str) -> float:
+        return math.log(words.get(word, 0.02))
 
     rows = []
     for wants in (0.9, 0.05):
@@ -27,7 +31,7 @@ def measure(lab: Lab) -> Measurement:
             lab,
             "self_rag",
             {"": "The mill was built in 1871."},
-            score=lambda prompt, word, known=words: math.log(known.get(word, 0.02)),
+            score=partial(known, words),
         )
         rows.append((f"wants passages with {wants:.0%}", float(len(searches(trace)))))
     return Measurement(

@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Semantic memory: Facts stored as embeddings, retrieved by similarity",
     source="Packer et al. 2023, arXiv:2310.08560",
     kind="sim",
-    cost_s=2,
+    cost_s=1,
 )
 PEOPLE = {
     "Ann": "Oslo",

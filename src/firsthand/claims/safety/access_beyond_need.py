@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Scope creep: Agent acquires resources/permissions beyond task requirements",
     source="Key safety concerns for agentic systems",
     kind="sim",
-    cost_s=3,
+    cost_s=1,
 )
 TASKS = 8
 

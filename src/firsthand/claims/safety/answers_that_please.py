@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Sycophancy: Agent tells user what they want to hear, not what's correct",
     source="Key safety concerns for agentic systems",
     kind="sim",
-    cost_s=3,
+    cost_s=1,
 )
 TASKS = 8
 

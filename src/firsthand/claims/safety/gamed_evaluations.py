@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Evaluation gaming: Agent optimizes for benchmark metrics, not real-world quality",
     source="Key safety concerns for agentic systems",
     kind="sim",
-    cost_s=3,
+    cost_s=1,
 )
 TASKS = 8
 

@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="Irreversible actions: Deleting files, sending emails — no undo",
     source="Key safety concerns for agentic systems",
     kind="sim",
-    cost_s=3,
+    cost_s=1,
 )
 TASKS = 8
 

@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Bricken et al. 2023, Towards Monosemanticity",
     kind="ours",
-    cost_s=40,
+    cost_s=30,
 )
 STEPS = 300
 

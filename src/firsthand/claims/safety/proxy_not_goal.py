@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
-from firsthand.claims.lab import Lab
-from firsthand.stats.paired import paired_difference
+from firsthand.claims.lab import Lab, paired
 
 CLAIM = Claim(
     quote="Goal misspecification: Agent pursues proxy metric, not true objective (Goodhart's Law)",
@@ -24,8 +23,8 @@ def measure(lab: Lab) -> Measurement:
 
     from firsthand.benchmarks.concerns.delivery_course import draw_course, parse_plan, run_plan
 
-    gains, curves = {n: [] for n in DRAWS}, {"proxy": [], "true reward": []}
-    proxies = {n: [] for n in DRAWS}
+    gains: dict[int, list[float]] = {n: [] for n in DRAWS}
+    proxies: dict[int, list[float]] = {n: [] for n in DRAWS}
     for at in range(COURSES):
         course = draw_course(lab.seed, at)
         rng = Random(f"{lab.seed}-{at}")
@@ -40,7 +39,7 @@ def measure(lab: Lab) -> Measurement:
         "proxy, of its most": [(float(r[0]), r[1] / rows[-1][1]) for r in rows],
         "true reward": [(float(r[0]), r[2]) for r in rows],
     }
-    lost = paired_difference(gains[DRAWS[-1]], gains[PEAK])
+    lost = paired(gains[DRAWS[-1]], gains[PEAK])
     return Measurement(
         lost.difference,
         f"true reward of the best of {DRAWS[-1]} plans by the proxy, less that of the best of {PEAK}",
