@@ -19,6 +19,7 @@ from firsthand.reading.list_questions import gold_passages, list_questions
 from firsthand.retrieval.document import Document
 from firsthand.rollout import rollout
 from firsthand.scorers.document_answers import document_answer, gold_citation
+from firsthand.scorers.ranking import recall_at_5
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -77,6 +78,17 @@ def scores(secret: Json, answer: str, citations: tuple[Json, ...] = ()) -> dict[
     return {each.name: each.value for each in (*document_answer(task, trace), *gold_citation(task, trace))}
 
 
+@pytest.mark.parametrize(("place", "value"), [(5, 1.0), (6, 0.0)])
+def test_recall_at_5_counts_the_first_five(place: int, value: float) -> None:
+    async def finds(task: Task, ctx) -> str:  # type: ignore[no-untyped-def]
+        ctx.note("ranking", documents=[f"other {n}" for n in range(1, place)] + ["gold"], scores=[])
+        return ""
+
+    task = Task("1", "?", secret={"judgements": {"gold": 1}})
+    trace: Trace = asyncio.run(rollout(Agent("a", Scripted([]), finds), task))
+    assert recall_at_5(task, trace).value == value
+
+
 GOLD = {"answers": ["Porter"], "document": "docs/index.md", "quote": "stemmed by Porter's algorithm"}
 NONE: Json = {"answers": [], "document": "", "quote": ""}
 
@@ -103,6 +115,7 @@ def test_where_the_documents_do_not_answer_only_a_refusal_is_right() -> None:
         ("docs/index.md:12", "Words are stemmed by Porter's algorithm.", 1),
         ("docs/index.md", "stemmed by Porter", 1),
         ("docs/index.md", "Words are by nature short.", 0),
+        ("docs/index.md", "Words are stemmed by nature.", 0),
         ("docs/other.md", "stemmed by Porter's algorithm", 0),
     ],
 )
