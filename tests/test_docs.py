@@ -44,11 +44,12 @@ LONG = dict.fromkeys(
         "docs/guards.md", "docs/helm-metrics.md", "docs/interpretability.md",
         "docs/joint-alignment.md", "docs/judges.md", "docs/long-context.md", "docs/mcp.md",
         "docs/memory.md", "docs/patterns/index.md", "docs/patterns/tree-of-thoughts.md",
-        "docs/planning.md", "docs/quantization.md", "docs/rag-variants.md", "docs/records.md",
-        "docs/reinforcement.md", "docs/retrieval-evaluation.md", "docs/retrieval.md",
-        "docs/running.md", "docs/scaling-laws.md", "docs/self-rag.md", "docs/serve.md",
-        "docs/served-agents.md", "docs/shared-state.md", "docs/statistics.md", "docs/studio.md",
-        "docs/swe-bench.md", "docs/tokenization.md", "docs/toolformer.md", "docs/tools.md",
+        "docs/planning.md", "docs/quantization.md", "docs/rag-variants.md", "docs/reading-list.md",
+        "docs/reading-questions.md", "docs/records.md", "docs/reinforcement.md",
+        "docs/retrieval-evaluation.md", "docs/retrieval.md", "docs/running.md",
+        "docs/scaling-laws.md", "docs/self-rag.md", "docs/serve.md", "docs/served-agents.md",
+        "docs/shared-state.md", "docs/statistics.md", "docs/studio.md", "docs/swe-bench.md",
+        "docs/tokenization.md", "docs/toolformer.md", "docs/tools.md", "docs/tour.md",
         "docs/tracing.md", "docs/tracking.md", "docs/training.md", "docs/tutorial.md",
         "docs/worlds.md",
     ),
@@ -387,12 +388,8 @@ def _flags_of(words: list[str]) -> set[str] | None:
         kinds.append(inspect.getmodule(catalog.find("recipe", rest[0])).Config)  # type: ignore[union-attr]
     elif name == "train":  # settings of the loop, after --resume
         kinds.append(importlib.import_module("firsthand.train.recipes.sft").Config)
-    elif name == "rag" and rest and importlib.util.find_spec(f"firsthand.commands.rag_{rest[0]}"):
-        kinds = [importlib.import_module(f"firsthand.commands.rag_{rest[0]}").Config]
-    elif name == "claims" and rest and importlib.util.find_spec(f"firsthand.commands.claims_{rest[0]}"):
-        kinds = [importlib.import_module(f"firsthand.commands.claims_{rest[0]}").Config]
-    elif name == "interp" and rest and importlib.util.find_spec(f"firsthand.commands.interp_{rest[0]}"):
-        kinds = [importlib.import_module(f"firsthand.commands.interp_{rest[0]}").Config]
+    elif rest and rest[0] in getattr(importlib.import_module(f"firsthand.commands.{name}"), "subcommands", dict)():
+        kinds = [importlib.import_module(f"firsthand.commands.{name}").subcommand(rest[0]).Config]
     flags = {flag_of(each.field) for kind in kinds for each in settings_of(kind)}
     return more | flags | {flag.replace("--", "--no-", 1) for flag in flags}
 

@@ -74,6 +74,7 @@ EDGES = {
     "messaging": "runs",
     "patterns": "tokens messaging safety",
     "retrieval": "tools kernels providers patterns tokens hub sandbox",
+    "reading": "retrieval",
     "memories": "runs retrieval providers",
     "ingest": "runs safety tools",
     # 4 judging
@@ -85,7 +86,7 @@ EDGES = {
     "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
     "bridges": "scorers stats sandbox tools runs safety providers",
     "worlds": "patterns providers tools sandbox",
-    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds perturbations",
+    "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds perturbations reading",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns",
     "interp": "nn train tokens engine hub stats formats",
@@ -100,7 +101,8 @@ EDGES = {
     "serve": "cluster telemetry tokens retrieval experiment runs stats tools",
     "studio": "stats show runs ingest arena experiment scorers",
     "commands": "studio arena experiment train serve show stats scorers patterns cluster telemetry runs providers hub"
-    " measure embed engine retrieval memories tools tokens worlds ingest safety bridges interp boards contamination claims",
+    " measure embed engine retrieval memories tools tokens worlds ingest safety bridges interp boards contamination reading"
+    " claims",
     "cli": "",
     "__main__": "cli",
 }

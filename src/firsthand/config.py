@@ -197,9 +197,18 @@ class ConfigField(NamedTuple):
     """The config's field whose dataclass it belongs to; None for a field of the config itself."""
 
 
-@cache
+_settings: dict[type[Any], tuple[ConfigField, ...]] = {}
+"""The settings that were read, for reading them takes some milliseconds: a class's sentences are in its source."""
+
+
 def settings_of(config_class: type[Any]) -> tuple[ConfigField, ...]:
     """The settings of a config in their order, those of its dataclasses among them."""
+    if config_class not in _settings:
+        _settings[config_class] = _read_settings(config_class)
+    return _settings[config_class]
+
+
+def _read_settings(config_class: type[Any]) -> tuple[ConfigField, ...]:
     hints, docs = typing.get_type_hints(config_class), field_docs(config_class)
     found: list[ConfigField] = []
     made = _default_parts(config_class)

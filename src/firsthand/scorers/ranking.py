@@ -34,6 +34,11 @@ def recall_at_100(task: Task, trace: Trace) -> Score:
     return Score("recall_at_100", metrics.recall(ranking(trace), judgements(task), 100))
 
 
+def recall_at_5(task: Task, trace: Trace) -> Score:
+    """Score the share of relevant documents that are among the first 5, as many as a RAG variant reads."""
+    return Score("recall_at_5", metrics.recall(ranking(trace), judgements(task), 5))
+
+
 def recall_at_10(task: Task, trace: Trace) -> Score:
     """Score the share of relevant documents that are among the first 10."""
     return Score("recall_at_10", metrics.recall(ranking(trace), judgements(task), 10))
