@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from firsthand.errors import ConfigError
@@ -206,14 +206,37 @@ class _Count:
 
 _SHORTEST = 8
 """No rule matches a text that is shorter."""
-_has_hint = literal_search((word for words, _ in SHAPES.values() for word in words if word != "://"), "JA-_x")
+HINTS = tuple(dict.fromkeys(word for words, _ in SHAPES.values() for word in words if word != "://"))
+_has_hint = literal_search(HINTS, "JA-_x")
 _has_named = literal_search(_NAMED_WORDS, "zwkb")
 _ENDINGS = ("_api_key", "-api-key", "_password", "_secret", "_access_token", "_private_key", "authorization")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
+def _fast_encoder() -> Callable[[Any], bytes] | None:
+    try:
+        import orjson
+    except ImportError:
+        return None
+    return orjson.dumps
+
+
+_dumps_fast = _fast_encoder()
+_SAME_IN_BOTH = frozenset((str, int, bool))
+"""Values that orjson writes as `json` does, byte for byte; it has another form for floats, and none for NaN."""
+
+
+def _is_same_in_both(attributes: Json) -> bool:
+    return _SAME_IN_BOTH.issuperset(map(type, attributes.values()))
+
+
 def _dumps(span: IncomingSpan) -> str | None:
     try:
+        if _dumps_fast is not None and not span.events and not span.links and _is_same_in_both(span.attributes):
+            try:
+                return _dumps_fast(span.body()).decode()
+            except (TypeError, ValueError):  # a lone surrogate, or more than 64 bits
+                pass
         return _encode(span.body())
     except (TypeError, ValueError, RecursionError):
         return None

@@ -353,7 +353,7 @@ def checksum(*values: Any) -> int:
 
 def plain(text: str) -> str:
     """The text as a column can hold it: lone surrogates, which UTF-8 has no bytes for, are written out."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _inflate(packed: Any) -> bytes:
