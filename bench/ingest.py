@@ -45,9 +45,8 @@ def main() -> None:
         return
     found = [kill_once(args.spans, args.batch, args.connections) for _ in range(args.kill)]
     lost = sum(max(0, acknowledged - kept) for acknowledged, kept in found)
-    print(
-        f"{len(found)} kills: {sum(each[0] for each in found):,} spans acknowledged, {sum(each[1] for each in found):,} in the files"
-    )
+    told, written = sum(each[0] for each in found), sum(each[1] for each in found)
+    print(f"{len(found)} kills: {told:,} spans acknowledged, {written:,} in the files")
     print(f"acknowledged and lost: {lost:,}")
 
 
