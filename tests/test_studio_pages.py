@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -24,10 +25,11 @@ from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.execute import execute
 from firsthand.runs.track import Track
+from firsthand.studio import live_events
 from firsthand.studio.access import CODE_LIVES_S, WRONG_CODES, Access
 from firsthand.studio.attempt_spans import spans_of
 from firsthand.studio.branch_conversation import conversation
-from firsthand.studio.live_events import changes, mark_of, version_of
+from firsthand.studio.live_events import changes, mark_of, marks_of, version_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import STATIC
 from firsthand.studio.span_detail import span_detail
@@ -312,7 +314,8 @@ def test_a_note_is_a_score_of_the_run(client: TestClient, home: Path) -> None:
 
 
 def test_what_changed_between_a_page_and_its_stream_is_told_at_once(client: TestClient, home: Path) -> None:
-    run, runs = run_id(home, "fixture"), OpenRuns(home)
+    app: Any = client.app
+    run, runs = run_id(home, "fixture"), app.state.runs
     mark = re.search(r'data-seen="([0-9a-f]{16})"', client.get(f"/runs/{run}").text)
     assert mark is not None and mark[1] == mark_of(f"run:{run}", runs)
 
@@ -544,6 +547,45 @@ def test_a_change_of_a_run_is_told_once(home: Path) -> None:
     first, second = asyncio.run(told())
     assert first.startswith("retry:") and second.startswith("event: changed\ndata: ")
     assert version_of("run:nosuch", runs) == version_of("other", runs) == ""
+
+
+def test_every_page_that_listens_carries_the_marks_of_its_topics(client: TestClient, home: Path) -> None:
+    app: Any = client.app
+    curves = [info.id for info in store.list_runs(home)][:2]
+    for path, topics in {
+        "/": ["runs"],
+        "/traces": ["traces"],
+        f"/runs/{curves[0]}": [f"run:{curves[0]}"],
+        f"/curves?run={curves[0]}&run={curves[1]}": [f"run:{each}" for each in curves],
+    }.items():
+        body = re.search(r"<body ([^>]*)>", client.get(path).text)
+        assert body is not None
+        found = dict(re.findall(r'([a-z-]+)="([^"]*)"', body[1]))
+        assert found["data-topics"].split() == topics, path
+        assert len(found["data-seen"].split()) == len(topics), "a change before the stream is open would be lost"
+        assert found["data-seen"] == marks_of(topics, app.state.runs, app.state.traces) or path == "/"
+
+    async def told(seen: str) -> list[str]:
+        stream = changes([f"run:{each}" for each in curves], app.state.runs, seen=seen, poll_s=0.01)
+        await anext(stream)
+        return [await asyncio.wait_for(anext(stream), 10)]
+
+    first, second = marks_of([f"run:{each}" for each in curves], app.state.runs).split()
+    assert curves[1] in asyncio.run(told(f"{first} {'0' * 16}"))[0]
+    assert curves[0] in asyncio.run(told(f"{'0' * 16} {second}"))[0]
+
+
+def test_a_commit_changes_the_version_of_a_run_though_its_files_look_the_same(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_events, "files_of", lambda path: "as after the write, before its rows can be read")
+    runs = OpenRuns(home)
+    topic = f"run:{run_id(home, 'fixture')}"
+    before = version_of(topic, runs)
+    assert version_of(topic, runs) == before
+    with store.open_run(run_id(home, "fixture"), home) as other:
+        other.add_score(other.trace(next(iter(other.done()))), 1, "visible", "x", Score("visible", 1.0))
+    assert version_of(topic, runs) != before
 
 
 def test_a_run_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:

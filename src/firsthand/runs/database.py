@@ -143,6 +143,13 @@ class Database:
         with self._sentences(), self._lock:
             return self._connected().execute(sql, values).fetchall()
 
+    @property
+    def version(self) -> str:
+        """A text that changes with every commit that this connection can read, its own and those of others."""
+        with self._sentences(), self._lock:
+            connection = self._connected()
+            return f"{connection.execute('PRAGMA data_version').fetchone()[0]} {connection.total_changes}"
+
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction that holds the one right to write. Leaving the block commits it."""

@@ -97,7 +97,7 @@ def create_app(
             *attempt_views.routes(runs),
             *comparison_views.routes(runs),
             *curve_views.routes(runs),
-            *incoming_views.routes(traces),
+            *incoming_views.routes(runs, traces),
             *arena_views.routes(runs, rounds),
             *playground_views.routes(runs, playground),
             *queue_views.routes(runs, store),
@@ -112,7 +112,7 @@ def create_app(
         lifespan=lifespan,
         exception_handlers={FirsthandError: _told, 404: _not_found, 500: _broken},
     )
-    app.state.runs, app.state.playground = runs, playground
+    app.state.runs, app.state.traces, app.state.playground = runs, traces, playground
     return app
 
 

@@ -149,33 +149,49 @@ document.addEventListener("keydown", (event) => {
 // -- live: one stream for the tab, closed while it is hidden --
 const topics = (document.body.dataset.topics ?? "").trim().split(/\s+/).filter(Boolean);
 let stream = null;
-const waiting = new Set();
+const waiting = new Set(), late = new Set(); // late: topics whose change waits for a reader to be done
+const isRead = (shown) => $("[data-mark] input:checked, details[open]:is(.under-way, .columns) :focus", shown) || (!shown.dataset.livePath && scrollY >= 600);
 function refresh(topic) {
   dispatchEvent(new CustomEvent("firsthand:changed", { detail: topic }));
   for (const shown of $$(`[data-live="${CSS.escape(topic)}"]`)) {
     const path = shown.dataset.livePath ?? location.pathname + location.search;
-    if (waiting.has(path) || $$("[data-mark] input:checked, details[open]:is(.under-way, .columns) :focus", shown).length) continue;
-    waiting.add(path); // several changes in a moment are one request
+    if (waiting.has(path)) continue; // several changes in a moment are one request
+    waiting.add(path);
     setTimeout(() => {
       waiting.delete(path);
-      if (shown.dataset.livePath || scrollY < 600) htmx.ajax("GET", path, { target: shown, swap: "innerHTML" });
+      if ("liveReload" in shown.dataset) location.reload();
+      else if (isRead(shown)) late.add(topic);
+      else htmx.ajax("GET", path, { target: shown, swap: "innerHTML" });
     }, 300);
   }
 }
+function catchUp() {
+  const all = [...late];
+  late.clear();
+  all.forEach(refresh);
+}
+for (const name of ["change", "focusout", "scrollend"]) document.addEventListener(name, () => late.size && catchUp());
 function listen() {
   if (stream || !topics.length) return;
   stream = new EventSource(`/events?${new URLSearchParams([...topics.map((topic) => ["topic", topic]), ["seen", document.body.dataset.seen ?? ""]])}`);
   document.body.dataset.seen = ""; // later streams begin after what this one has told
+  let wasLost = false;
+  stream.onerror = () => (wasLost = true);
+  stream.onopen = () => {
+    if (wasLost) topics.forEach(refresh); // nobody told what changed in between
+    wasLost = false;
+  };
   stream.addEventListener("changed", (event) => refresh(JSON.parse(event.data).topic));
 }
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) {
-    stream?.close();
-    stream = null;
-  } else {
-    listen();
-    topics.forEach(refresh);
-  }
-});
-addEventListener("pagehide", () => stream?.close());
+function leave() {
+  stream?.close();
+  stream = null;
+}
+function comeBack() {
+  listen();
+  topics.forEach(refresh);
+}
+document.addEventListener("visibilitychange", () => (document.hidden ? leave() : comeBack()));
+addEventListener("pagehide", leave);
+addEventListener("pageshow", (event) => event.persisted && comeBack());
 if (!document.hidden) listen();

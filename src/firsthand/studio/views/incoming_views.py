@@ -17,6 +17,8 @@ from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.incoming_query import SORTABLE, IncomingQuery
 from firsthand.studio.incoming_rows import incoming_detail, raw_spans, shown_spans
 from firsthand.studio.incoming_traces import IncomingTraces
+from firsthand.studio.live_events import marks_of
+from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
 from firsthand.studio.trace_copies import as_examples
 from firsthand.studio.views.query_values import number_of, text_of
@@ -26,15 +28,17 @@ GROUPS = ("session", "user")
 MAX_RAW_CHARS = 2_000_000
 
 
-def routes(traces: IncomingTraces) -> list[Route]:
+def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
     """The pages, the spans of a trace, and its copies."""
 
     def show_list(request: Request) -> Response:
+        seen = marks_of(["traces"], runs, traces)
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
         query = IncomingQuery.parse(filter_text, sort)
         store = traces.store
         if store is None:
-            return page(request, "incoming", title="Traces", found=None, filter="", sort="", base=_base(request))
+            given = {"found": None, "filter": "", "sort": "", "seen": seen}
+            return page(request, "incoming", title="Traces", base=_base(request), **given)
         found = query.page(store, number_of(request, "start", 0))
         total = store.database.read("SELECT count(*) FROM traces")[0][0]
         values = {
@@ -44,6 +48,7 @@ def routes(traces: IncomingTraces) -> list[Route]:
             "num_traces": total,
             "sortable": SORTABLE,
             "when": _when,
+            "seen": seen,
         }
         if is_part(request) and found.start:
             return page(request, "parts/incoming_rows", **values)

@@ -20,7 +20,7 @@ from firsthand.show.feed_lines import FeedLines
 from firsthand.show.scatter import scatter
 from firsthand.stats.stored_figures import own_figures
 from firsthand.studio.attempt_query import SORTABLE, AttemptQuery
-from firsthand.studio.live_events import mark_of
+from firsthand.studio.live_events import marks_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
 from firsthand.studio.views.query_values import number_of, text_of
@@ -35,7 +35,7 @@ def routes(runs: OpenRuns, problems: Mapping[str, str] = MappingProxyType({})) -
 
     def show(request: Request) -> Response:
         run = runs.get(request.path_params["run"])
-        seen = mark_of(f"run:{run.id}", runs)
+        seen = marks_of([f"run:{run.id}"], runs)
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
         start = number_of(request, "start", 0)
         query = AttemptQuery.parse(filter_text, sort)
