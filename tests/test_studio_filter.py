@@ -228,6 +228,7 @@ def test_facets_count_what_the_filter_finds(run: Run) -> None:
     assert AttemptQuery.parse("-has:error").facets(run.database) == {
         "benchmark": [("quiz", 11)],
         "agent": [("direct", 6), ("cot", 5)],
+        "is": [("wrong", 7), ("right", 4)],
         "stop": [("done", 8), ("tokens", 3)],
     }
 

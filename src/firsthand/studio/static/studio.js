@@ -38,7 +38,8 @@ const marks = new Set(JSON.parse(sessionStorage.getItem("marks") ?? "[]"));
 function keepMarks() {
   sessionStorage.setItem("marks", JSON.stringify([...marks]));
   const say = $(".live");
-  if (say) say.textContent = marks.size ? `${marks.size} marked: c compares` : "";
+  if (say) say.textContent = marks.size ? `${marks.size} marked` : "";
+  $("[data-compare]").hidden = !marks.size;
 }
 function showMarks() {
   for (const row of $$("[data-mark]")) {
@@ -54,6 +55,8 @@ document.addEventListener("change", (event) => {
 });
 document.addEventListener("htmx:after:swap", showMarks);
 showMarks();
+keepMarks();
+$("[data-compare]").addEventListener("click", () => compare());
 
 // -- columns: what is hidden is in the address, and is remembered for pages that do not say it --
 function hiddenColumns(table) {
@@ -104,6 +107,7 @@ function go(step) {
 function compare() {
   const run = location.pathname.match(/^\/runs\/([^/]+)$/)?.[1];
   const chosen = [...marks];
+  if (!chosen.length) return;
   if (run && chosen.length === 2) {
     const query = new URLSearchParams({ run_a: decodeURIComponent(run), a: chosen[0], run_b: decodeURIComponent(run), b: chosen[1] });
     location.href = `/compare/attempts?${query}`;

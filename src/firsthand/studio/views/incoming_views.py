@@ -96,6 +96,7 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
             question=question_of(kept.spans),
             view=view,
             views=VIEWS,
+            failed_row=kept.failed_row,
             said=conversation(kept.trace, None if leaf < 0 else leaf) if view == "conversation" else None,
             before=before,
             after=after,

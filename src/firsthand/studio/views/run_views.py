@@ -23,6 +23,7 @@ from firsthand.studio.attempt_query import SORTABLE, AttemptQuery
 from firsthand.studio.live_events import marks_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
+from firsthand.studio.run_list import earlier_run
 from firsthand.studio.views.query_values import number_of, text_of
 
 MAX_LINES = 200
@@ -45,11 +46,13 @@ def routes(runs: OpenRuns, problems: Mapping[str, str] = MappingProxyType({})) -
             if start:
                 return page(request, "parts/attempt_rows", **values)
             return page(request, "parts/attempt_table", facets=query.facets(run.database), **values)
+        info = run.info
         return page(
             request,
             "run",
             title=run.id,
-            info=run.info,
+            info=info,
+            earlier=earlier_run(info, runs.infos()),
             seen=seen,
             problem=problems.get(run.id, ""),
             agents=run.agents(),
