@@ -4,6 +4,7 @@
     python bench/studio.py pages [--attempts 100000] [--calls 10]     # a run of a million calls
     python bench/studio.py trace [--calls 100000]
     python bench/studio.py curves [--runs 20] [--steps 50000]
+    python bench/studio.py spans [--spans 1000000] [--calls 50]       # traces of other programs, over a week
 
 `start` is by the clock, from the start of a process in an empty folder to the first page that is answered, the median of
 rounds in turn; memory is the resident set of the process and its children then. The others are medians over requests of a
@@ -13,6 +14,7 @@ client on this machine, by the clock and by the server's processor time.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import statistics
@@ -20,11 +22,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 
+from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.redaction import Redactor
+from firsthand.ingest.trace_store import SpanPreparer, TraceStore
+from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.runs import store
 from firsthand.runs.track import Track
@@ -36,13 +42,14 @@ STARTED_AT = "2026-11-27T00:00:00+00:00"
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("start", "pages", "trace", "curves"))
+    parser.add_argument("what", choices=("start", "pages", "trace", "curves", "spans"))
     parser.add_argument("--rival-python", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--attempts", type=int, default=100_000)
     parser.add_argument("--calls", type=int)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--steps", type=int, default=50_000)
+    parser.add_argument("--spans", type=int, default=1_000_000)
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}: {' '.join(sys.argv)}\n")
     if args.what == "start":
@@ -51,6 +58,8 @@ def main() -> None:
         measure_pages(args.attempts, args.calls or 10, args.rounds)
     elif args.what == "trace":
         measure_trace(args.calls or 100_000, args.rounds)
+    elif args.what == "spans":
+        measure_spans(args.spans, args.calls or 50, args.rounds)
     else:
         measure_curves(args.runs, args.steps, args.rounds)
 
@@ -238,6 +247,50 @@ def measure_trace(calls: int, rounds: int) -> None:
             studio.ask("tree", base, rounds, view="tree")
             studio.ask("its spans", f"{base}/spans.json", rounds)
             studio.ask("one span", f"{base}/span", rounds, ref=f"call:{calls // 2}")
+
+
+def measure_spans(spans: int, each: int, rounds: int) -> None:
+    """Print the times of the pages of received traces, which came over a week."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        taken = TraceStore(Path(folder), create=True)
+        preparer = SpanPreparer(Redactor())
+        traces = max(1, spans // each)
+        for first in range(0, traces, 100):
+            numbers = range(first, min(first + 100, traces))
+            taken.add(preparer.prepared(span for number in numbers for span in received(number, traces, each)))
+        taken.close()
+        wrote_s = time.perf_counter() - began
+        print(f"{traces * each:,} spans in {traces:,} traces, written in {wrote_s:.0f} s\n")
+        table()
+        with Started(Path(folder)) as studio:
+            studio.ask("traces, first page with facets", "/traces", rounds)
+            studio.ask("filter has:error tokens>2000", "/traces", rounds, filter="has:error tokens>2000")
+            studio.ask("filter model=m3", "/traces", rounds, filter="model=m3")
+            studio.ask("filter by a word", "/traces", rounds, filter="parcel77")
+            studio.ask("sorted by tokens", "/traces", rounds, sort="-tokens")
+            studio.ask("sessions", "/traces/by/sessions", rounds)
+            studio.ask("the week by days", "/traces/by/days", rounds)
+            studio.ask("one trace", f"/traces/{traces // 2 + 1:032x}", rounds)
+            studio.ask("its spans", f"/traces/{traces // 2 + 1:032x}/spans.json", rounds)
+
+
+def received(number: int, traces: int, each: int) -> Iterator[IncomingSpan]:
+    """The spans of one trace: a root, and calls of a model and of tools below it."""
+    begun = 1_795_000_000_000_000_000 + number * (7 * 86_400_000_000_000 // traces)
+    resource: Json = {"service.name": f"service{number % 4}"}
+    for place in range(each):
+        attributes: Json = {"session.id": f"chat{number // 6}", "user.id": f"user{number % 300}"} if not place else {
+            "gen_ai.operation.name": "chat", "gen_ai.request.model": f"m{number % 7}",
+            "gen_ai.usage.input_tokens": 40 + number % 90, "gen_ai.usage.output_tokens": 12,
+            "gen_ai.input.messages": json.dumps([{"role": "user", "content": f"parcel{number} {'x' * 300}"}]),
+        }  # fmt: skip
+        parent, name = (f"{1:016x}", "chat") if place else ("", f"answer {number % 11}")
+        yield IncomingSpan(
+            f"{number + 1:032x}", f"{place + 1:016x}", parent, name,
+            begun + place * 1_000_000, begun + (place + 1 + number % 50) * 1_000_000, attributes, resource=resource,
+            error="it failed" if place == each - 1 and not number % 9 else None,
+        )  # fmt: skip
 
 
 def measure_curves(runs: int, steps: int, rounds: int) -> None:

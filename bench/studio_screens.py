@@ -263,7 +263,7 @@ def people(browser: Any, base: str, run: str) -> None:
         round_ = post("/arena/rounds", prompt="2 + 2?").json()["round"]
         with client.stream("GET", f"/arena/rounds/{round_}/events") as stream:
             next(line for line in stream.iter_lines() if '"ready"' in line or '"problem"' in line)
-        post(f"/arena/rounds/{round_}/vote", winner="abbt"[number], reason="clear")
+        post(f"/arena/rounds/{round_}/vote", winner=("a", "b", "b", "tie")[number], reason="clear")
         post(f"/arena/rounds/{round_}/reveal")
     post("/queues", name="sums", run=run, filter="agent=react", score="clear", raters="1")
     post("/data-sets", name="kept", run=run, filter="is:wrong agent=cot")

@@ -24,7 +24,7 @@ from firsthand.studio.trace_copies import as_examples
 from firsthand.studio.views.query_values import number_of, text_of
 
 VIEWS = ("conversation", "tree", "raw")
-GROUPS = ("session", "user")
+GROUPS = ("session", "user", "day")
 MAX_RAW_CHARS = 2_000_000
 
 
@@ -60,10 +60,13 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
     def show_groups(request: Request) -> Response:
         by = request.path_params["by"].removesuffix("s")
         if by not in GROUPS:
-            raise UnknownName(f"traces are grouped by sessions or users, not by {by[:40]!r}")
+            raise UnknownName(f"traces are grouped by sessions, users or days, not by {by[:40]!r}")
         filter_text = text_of(request, "filter")
         query = IncomingQuery.parse(filter_text)
         store, start = traces.store, number_of(request, "start", 0)
+        if by == "day":
+            days = query.days(store, start) if store is not None else []
+            return page(request, "incoming_days", title="Days", days=days, filter=filter_text, start=start)
         rows = query.groups(store, by, start) if store is not None else []
         return page(
             request,
