@@ -388,6 +388,29 @@ def test_two_agents_are_compared_with_what_got_worse_first(client: TestClient, h
     assert shown.status_code == 200 and "steps are the same" in shown.text
 
 
+def test_the_older_run_is_the_baseline_and_agents_of_one_name_are_compared(tmp_path: Path) -> None:
+    ids = []
+    for name, score in (("zzz", 1.0), ("aaa", 0.0)):
+        with store.create(tmp_path, {}, name) as run:
+            for agent in ("cot", "react"):
+                run.add_agent(agent, {"name": agent})
+                run.append(Trace(f"{name}{agent}", "quiz", "t", {"name": agent}, 0, 0, "2026-11-27T00:00:00+00:00", 1.0,
+                                 answer="a", scores=(Score("exact", score),)))  # fmt: skip
+            run.finish("done")
+            ids.append(run.id)
+    access = Access()
+    access.port = PORT
+    with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as made:
+        made.cookies.set(access.cookie, access.exchange(access.new_code()) or "")
+        for chosen in (ids, ids[::-1]):
+            page = made.get("/compare", params={"run": chosen}).text
+            assert f"{ids[1]}/cot against {ids[0]}/cot" in page and "1 task changed" in page
+        page = made.get("/compare", params={"run": ids, "only": "better"}).text
+        assert "0 tasks got better" in page and "only=all" in page
+        assert f"/compare?run={ids[0]}&amp;run={ids[1]}" in made.get(f"/runs/{ids[1]}").text
+        assert "what changed since" not in made.get(f"/runs/{ids[0]}").text
+
+
 def test_the_grid_has_a_row_for_each_task_the_most_telling_first(client: TestClient, home: Path) -> None:
     run = run_id(home, "fixture")
     page = client.get("/compare/grid", params={"run": run}).text

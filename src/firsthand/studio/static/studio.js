@@ -93,6 +93,17 @@ document.addEventListener("change", (event) => {
 document.addEventListener("htmx:after:swap", showColumns);
 showColumns();
 
+// -- what is larger than its place is scrolled by key too --
+function reachable() {
+  for (const each of $$(".scroll, pre")) {
+    const isLarger = each.scrollWidth > each.clientWidth || each.scrollHeight > each.clientHeight;
+    isLarger ? (each.tabIndex = 0) : each.removeAttribute("tabindex");
+  }
+}
+document.addEventListener("htmx:after:swap", reachable);
+addEventListener("resize", reachable);
+reachable();
+
 // -- rows --
 let here = -1;
 const rows = () => $$("tr[data-row]");
