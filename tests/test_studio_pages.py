@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import make_run
@@ -32,8 +35,10 @@ from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.live_events import changes, mark_of, marks_of, version_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import STATIC
+from firsthand.studio.rendering import page as page_of
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.studio_app import create_app
+from firsthand.studio.studio_pages import StudioPage
 from firsthand.studio.token_colours import logprob_step
 from firsthand.studio.trace_difference import trace_difference
 from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, sides_of
@@ -386,6 +391,23 @@ def test_two_agents_are_compared_with_what_got_worse_first(client: TestClient, h
     assert pair is not None
     shown = client.get(pair[1].replace("&amp;", "&"))
     assert shown.status_code == 200 and "steps are the same" in shown.text
+
+
+def test_another_room_adds_a_page_with_its_routes_behind_the_same_door(tmp_path: Path) -> None:
+    def show(request: Request) -> Response:
+        return page_of(request, "problem", title="Inside", problem="a page of another room")
+
+    access = Access()
+    access.port = PORT
+    added = StudioPage("Inside", "/inside", [Route("/inside", show), Route("/inside/deeper", show)])
+    with TestClient(create_app(tmp_path, access, pages=[added]), base_url=f"http://127.0.0.1:{PORT}") as made:
+        assert made.get("/inside").status_code == 401
+        made.cookies.set(access.cookie, access.exchange(access.new_code()) or "")
+        current = '<a href="/inside" aria-current="page">Inside</a>'
+        assert current in made.get("/inside").text and current in made.get("/inside/deeper").text
+        runs = made.get("/").text
+        assert '<a href="/inside">Inside</a>' in runs and '<a href="/" aria-current="page">Runs</a>' in runs
+        assert '<a href="/arena" aria-current="page">Arena</a>' in made.get("/arena/board").text
 
 
 def test_the_older_run_is_the_baseline_and_agents_of_one_name_are_compared(tmp_path: Path) -> None:
