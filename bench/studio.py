@@ -1,6 +1,6 @@
-"""The Studio: from the command to the first page, its memory, and its pages over large runs; beside Phoenix and MLflow.
+"""The Studio: from the command to the first page, its memory, and its pages over large runs; beside other products.
 
-    python bench/studio.py start [--rival-python VENV/bin/python]     # pip install arize-phoenix mlflow in that one
+    python bench/studio.py start [--rival-python VENV/bin/python]     # those of arize-phoenix mlflow trackio it has
     python bench/studio.py pages [--attempts 100000] [--calls 10]     # a run of a million calls
     python bench/studio.py trace [--calls 100000]
     python bench/studio.py curves [--runs 20] [--steps 50000]
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -36,6 +37,14 @@ from firsthand.runs import store
 from firsthand.runs.track import Track
 from firsthand.trace import Call, Score, Trace
 
+START_WITHIN_S = 300.0
+RIVALS: dict[str, tuple[str, str, int, dict[str, str]]] = {
+    "Phoenix": ("phoenix", "serve", 6006, {"PHOENIX_WORKING_DIR": "{folder}", "PHOENIX_GRPC_PORT": "14317"}),
+    "MLflow": ("mlflow", "server --port {port} --backend-store-uri sqlite:///{folder}/m.db", 15000, {}),
+    "trackio": ("trackio", "show", 17860, {"TRACKIO_DIR": "{folder}", "GRADIO_SERVER_PORT": "{port}"}),
+    "Inspect view": ("inspect", "view start --port {port} --log-dir {folder}", 17575, {}),
+}
+"""Name -> program beside the rival's Python, its words, port and environment."""
 STARTED_AT = "2026-11-27T00:00:00+00:00"
 
 
@@ -133,20 +142,10 @@ def measure_start(rival: Path | None, rounds: int) -> None:
 def products(rival: Path | None) -> dict[str, Callable[[Path], tuple[float, float]]]:
     """Name -> a function that starts the product in a folder and returns seconds and MB."""
     made: dict[str, Callable[[Path], tuple[float, float]]] = {"firsthand studio": start_own}
-    if rival is not None:
-        here = rival.parent
-        made["Phoenix"] = lambda folder: start_other(
-            [str(here / "phoenix"), "serve"],
-            folder,
-            6006,
-            {"PHOENIX_WORKING_DIR": str(folder), "PHOENIX_GRPC_PORT": "14317"},
-        )
-        made["MLflow"] = lambda folder: start_other(
-            [str(here / "mlflow"), "server", "--port", "15000", "--backend-store-uri", f"sqlite:///{folder}/m.db"],
-            folder,
-            15000,
-            {},
-        )
+    here = None if rival is None else rival.parent
+    for name, (program, words, port, environment) in RIVALS.items():
+        if here is not None and (here / program).exists():
+            made[name] = partial(start_other, str(here / program), words, port, environment)
     return made
 
 
@@ -157,20 +156,24 @@ def start_own(folder: Path) -> tuple[float, float]:
         return time.perf_counter() - began, resident_mb(studio.process.pid)
 
 
-def start_other(command: list[str], folder: Path, port: int, environment: dict[str, str]) -> tuple[float, float]:
-    """Start another product and wait for its page."""
+def start_other(program: str, words: str, port: int, environment: dict[str, str], folder: Path) -> tuple[float, float]:
+    """Start another product over an empty folder and wait for its page."""
+    command = [program, *words.format(folder=folder, port=port).split()]
+    added = {name: value.format(folder=folder, port=port) for name, value in environment.items()}
     began = time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command, cwd=folder, env={**os.environ, **added}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
     try:
         while True:
             try:
-                if httpx.get(f"http://127.0.0.1:{port}/", timeout=5).status_code < 500:
+                answer = httpx.get(f"http://127.0.0.1:{port}/", timeout=5, follow_redirects=True, trust_env=False)
+                if answer.status_code < 500:
                     return time.perf_counter() - began, resident_mb(process.pid)
             except httpx.HTTPError:
                 assert process.poll() is None, f"{command[0]} ended"
+                assert time.perf_counter() - began < START_WITHIN_S, f"{command[0]} has no page"
                 time.sleep(0.02)
     finally:
         os.killpg(process.pid, 9)

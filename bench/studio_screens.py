@@ -81,7 +81,8 @@ def full(stack: ExitStack, browser: Any, home: Path, only: set[str]) -> Iterator
         "raw": f"/runs/{demo}/attempts/{failed}?view=raw",
         "compare": f"/compare?run={demo}", "pair": f"/compare/attempts?{pair}",
         "grid": f"/compare/grid?run={demo}", "curves": f"/curves?{sweep}", "traces": "/traces",
-        "trace": f"/traces/{7:032x}", "trace-tree": f"/traces/{7:032x}?view=tree", "sessions": "/traces/by/sessions",
+        "trace": f"/traces/{7:032x}", "trace-tree": f"/traces/{7:032x}?view=tree", "days": "/traces/by/days",
+        "sessions": "/traces/by/sessions",
         "arena": "/arena", "board": "/arena/board", "playground": "/playground",
         "queues": "/queues", "queue": "/queues/sums",
         "queue-item": "/queues/sums/next?as=ada", "data-sets": "/data-sets", "data-set": "/data-sets/kept",
@@ -103,7 +104,7 @@ def full(stack: ExitStack, browser: Any, home: Path, only: set[str]) -> Iterator
             str(home),
         ]
         subprocess.run(made, input=f"{PASSWORD}\n", text=True, check=True, stdout=subprocess.DEVNULL)
-        with studio(browser, home, "--host", "127.0.0.2") as wide:
+        with studio(browser, home, "--host", "127.0.0.2", "--no-receive") as wide:
             yield "sign-in", f"{wide}/sign-in"
             browser.get(f"{wide}/sign-in")
             browser.find_element("name", "name").send_keys("ada")
