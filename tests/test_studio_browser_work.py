@@ -20,7 +20,18 @@ from firsthand.runs.track import Track
 from firsthand.studio.demo_home import demo_home
 from firsthand.studio.run_export import exported
 from firsthand.trace import Failure, Score, Trace
-from test_studio_browser import CHROMIUM, DRIVER, axe_script, find, press, start_browser, text, until, webdriver
+from test_studio_browser import (
+    CHROMIUM,
+    DRIVER,
+    axe_script,
+    find,
+    press,
+    start_browser,
+    text,
+    until,
+    violations,
+    webdriver,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -239,6 +250,9 @@ def test_curves_are_grouped_and_axes_are_brushed(browser: Any, base: str, home: 
 def test_pages_of_work_are_accessible_and_not_wider_than_a_phone(browser: Any, base: str, home: Path) -> None:
     axe, run = axe_script(), run_id(home, "demo")
     sweep = "&".join(f"run={run_id(home, f'sweep{number}')}" for number in range(4))
+    with store.open_run(run, home) as opened:
+        one, other = (next(each.place for each in opened.rows() if each.agent == agent) for agent in ("cot", "react"))
+    pair = f"/compare/attempts?run_a={run}&a={one}&run_b={run}&b={other}"
     pages = (
         "/arena",
         "/arena/board",
@@ -248,16 +262,12 @@ def test_pages_of_work_are_accessible_and_not_wider_than_a_phone(browser: Any, b
         "/prompts",
         "/views",
         f"/compare?run={run}",
+        f"/compare/grid?run={run}",
+        pair,
     )
     for path in (*pages, f"/curves?{sweep}"):
         browser.get(base + path)
-        browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
-        browser.execute_script(axe)
-        found = browser.execute_async_script(
-            "const done = arguments[arguments.length - 1]; axe.run().then(r => done(r.violations.map(v => "
-            "v.id + ': ' + v.nodes.map(n => n.target.join(' ')).slice(0, 3).join(', '))))"
-        )
-        assert found == [], path
+        assert violations(browser, axe) == [], path
     browser.set_window_size(500, 900)
     try:
         for path in (*pages, f"/curves?{sweep}"):

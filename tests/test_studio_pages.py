@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gzip
 import json
 import re
 import threading
@@ -391,6 +392,21 @@ def test_two_agents_are_compared_with_what_got_worse_first(client: TestClient, h
     assert pair is not None
     shown = client.get(pair[1].replace("&amp;", "&"))
     assert shown.status_code == 200 and "steps are the same" in shown.text
+
+
+def test_no_page_weighs_more_than_two_hundred_kilobytes(client: TestClient, home: Path) -> None:
+    run = run_id(home, "fixture")
+    place = attempts(client, run)[0]
+    weights = {}
+    for path in ("/", f"/runs/{run}", f"/runs/{run}/attempts/{place}?view=tree", f"/compare?run={run}", "/curves"):
+        page = client.get(path)
+        asked = set(re.findall(r'"(/static/[^"]+)"', page.text))
+        assert len(asked) >= 4, path
+        bodies = [page.content, *(client.get(each).content for each in sorted(asked))]
+        weights[path] = sum(len(gzip.compress(body)) for body in bodies)
+    assert max(weights.values()) < 40_000, weights
+    files = sum(len(gzip.compress(file.read_bytes())) for file in STATIC.iterdir())
+    assert files + max(weights.values()) < 200_000, "a page with all there is, plots included"
 
 
 def test_another_room_adds_a_page_with_its_routes_behind_the_same_door(tmp_path: Path) -> None:
