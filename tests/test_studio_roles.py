@@ -183,6 +183,9 @@ def test_a_role_counts_in_its_project_alone(home: Path, shared: SqliteStore) -> 
     assert session is not None and vision.of_session(session) == User("vera", "editor")
     vision.give_role("vera", "none")
     assert vision.of_session(session) is None and vision.sign_in("vera", PASSWORD + "2", "here") is None
+    text.give_role("ada", "none")
+    assert text.of_key(everywhere.new_key("ada")) is None, "none in a project outweighs the role elsewhere"
+    text.give_role("ada", "viewer")
     with pytest.raises(ConfigError, match="none"):
         vision.give_role("vera", "king")
     with pytest.raises(UnknownName):

@@ -13,13 +13,15 @@ from starlette.testclient import TestClient
 
 import otlp_requests as otlp
 from firsthand import cli
+from firsthand.ingest.incoming_span import StoredSpan
 from firsthand.ingest.otlp_json import decode_json
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.span_writer import SpanWriter
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
+from firsthand.ingest.trace_summary import TraceSummary
 from firsthand.studio.access import Access
 from firsthand.studio.incoming_query import IncomingQuery
-from firsthand.studio.incoming_traces import IncomingTraces
+from firsthand.studio.incoming_traces import IncomingTraces, KeptIncoming
 from firsthand.studio.live_events import version_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.studio_app import create_app
@@ -150,6 +152,14 @@ def test_a_failed_trace_links_to_the_failed_span_that_lies_deepest(client: TestC
     columns = client.get(f"{path(2)}/spans.json").json()["columns"]
     assert columns["label"][2].startswith("look") and columns["trouble"][2] == 1
     assert "see the first" not in client.get(path(1)).text
+    spans = (
+        otlp.span(5, 1, error="below"),
+        otlp.span(5, 2, 1, error="deepest"),
+        otlp.span(5, 3, 1, start_s=1, error="later"),
+    )
+    stored = [StoredSpan(seq, span, "span") for seq, span in enumerate(decode_json(otlp.as_json(*spans))[0])]
+    kept = KeptIncoming(TraceSummary("5"), tuple(stored))
+    assert kept.failed_row == 2 and KeptIncoming(TraceSummary("5"), ()).failed_row == -1
 
 
 @pytest.mark.parametrize("sort", ["", "started", "-tokens", "cost", "seconds"])
