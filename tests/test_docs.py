@@ -34,7 +34,14 @@ from namespaces import WHY_NOT
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs" / "patterns")
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.glob("*.md")))
-PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md")
+PROSE = (
+    "docs/security.md",
+    "docs/index.md",
+    "docs/architecture.md",
+    "docs/glossary.md",
+    "docs/design.md",
+    "docs/studio-pages.md",
+)
 LONG = dict.fromkeys(
     (
         "docs/a2a.md", "docs/adapters.md", "docs/benchmarks.md", "docs/boards.md", "docs/cassettes.md",
