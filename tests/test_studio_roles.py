@@ -130,7 +130,8 @@ def test_every_route_has_a_role_and_asks_for_it(home: Path, shared: SqliteStore)
     accounts = Accounts(shared)
     for role in get_args(Role):
         accounts.add(role, PASSWORD, role)
-    keys = {None: None, **{role: accounts.new_key(role) for role in get_args(Role)}}
+    keys: dict[str | None, str | None] = {role: accounts.new_key(role) for role in get_args(Role)}
+    keys[None] = None
     with client_of(home, accounts) as client:
         app: Any = client.app
         routes = [each for each in app.routes if isinstance(each, Route)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -37,7 +38,7 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
         query = IncomingQuery.parse(filter_text, sort)
         store = traces.store
         if store is None:
-            given = {"found": None, "filter": "", "sort": "", "seen": seen}
+            given: dict[str, Any] = {"found": None, "filter": "", "sort": "", "seen": seen}
             return page(request, "incoming", title="Traces", base=_base(request), **given)
         found = query.page(store, number_of(request, "start", 0))
         total = store.database.read("SELECT count(*) FROM traces")[0][0]
