@@ -280,12 +280,17 @@ def shop(base: str) -> None:
         is_failed = trace % 4 == 3
         said = [{"role": "user", "parts": [{"type": "text", "content": "Is there green tea left?"}]}]
         answer = [{"role": "assistant", "parts": [{"type": "text", "content": "Yes, three packets."}]}]
+        called: dict[str, Any] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": "scripted",
+            "gen_ai.input.messages": json.dumps(said),
+            "gen_ai.output.messages": json.dumps(answer),
+            "gen_ai.usage.input_tokens": 240,
+            "gen_ai.usage.output_tokens": 18,
+        }
         spans = [
             span(trace, 1, 0, "answer a customer", start, 2.4, **{"session.id": f"chat-{trace % 3}", "user.id": "ada"}),
-            span(trace, 2, 1, "chat scripted", start, 1.1, **{
-                "gen_ai.operation.name": "chat", "gen_ai.request.model": "scripted",
-                "gen_ai.input.messages": json.dumps(said), "gen_ai.output.messages": json.dumps(answer),
-                "gen_ai.usage.input_tokens": 240, "gen_ai.usage.output_tokens": 18}),
+            span(trace, 2, 1, "chat scripted", start, 1.1, **called),
             span(trace, 3, 1, "execute_tool stock", start + NANO, 0.8, "the stock service is down" if is_failed else None,
                  **{"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "stock",
                     "gen_ai.tool.call.arguments": '{"item": "green tea"}', "gen_ai.tool.call.result": "3"}),
