@@ -1,11 +1,11 @@
 """Spans received a second: OTLP over HTTP into the Studio, acknowledged after they are on disk; and what a kill -9 takes.
 
-    python bench/ingest.py [--spans 200000] [--batch 512] [--connections 8] [--kill]
+    python bench/ingest.py [--spans 200000] [--batch 512] [--connections 8] [--kill 25]
 
 A process of its own sends requests that were encoded before the clock starts, each of `--batch` spans of 1.1 kB with two
 messages, as OpenTelemetry's SDK would; gzip is off, as by default there. The rate counts acknowledged spans by the clock,
-from the first request to the last answer. `--kill` sends SIGKILL to the server in the middle, and counts what is missing
-of what was acknowledged.
+from the first request to the last answer. `--kill N` sends SIGKILL to the server in the middle, N times each over
+a fresh home, and counts what is missing of what was acknowledged.
 """
 
 from __future__ import annotations
@@ -33,39 +33,56 @@ def main() -> None:
     parser.add_argument("--spans", type=int, default=200_000)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--kill", type=int, default=0)
     parser.add_argument("--sender", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.sender:
         send(args.sender, args.spans, args.batch, args.connections)
         return
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}: {' '.join(sys.argv)}\n")
+    if not args.kill:
+        measure(args.spans, args.batch, args.connections)
+        return
+    found = [kill_once(args.spans, args.batch, args.connections) for _ in range(args.kill)]
+    lost = sum(max(0, acknowledged - kept) for acknowledged, kept in found)
+    told, written = sum(each[0] for each in found), sum(each[1] for each in found)
+    print(f"{len(found)} kills: {told:,} spans acknowledged, {written:,} in the files")
+    print(f"acknowledged and lost: {lost:,}")
+
+
+def measure(spans: int, batch: int, connections: int) -> None:
+    """Print the rate of one sending, and the server's processor time for a span."""
     with tempfile.TemporaryDirectory() as home, studio(Path(home)) as (process, url):
         before = cpu_s(process.pid)
-        command = [sys.executable, __file__, "--sender", url, "--spans", str(args.spans), "--batch", str(args.batch)]
-        command += ["--connections", str(args.connections)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sender:
-            assert sender.stdout is not None
-            lines = iter(sender.stdout)
-            assert next(lines).startswith("ready")
-            if args.kill:
-                for line in lines:
-                    if line.startswith("kept") and int(line.split()[1]) * args.batch > args.spans // 2:
-                        process.kill()
-                        break
-            rest = list(lines)
-        used = cpu_s(process.pid) - before if not args.kill else float("nan")
+        with sender(url, spans, batch, connections) as sending:
+            rest = list(sending.stdout or ())
+        used = cpu_s(process.pid) - before
         result = json.loads(rest[-1])
-        kept = count(Path(home))
-        if args.kill:
-            print(f"killed: {result['acknowledged']:,} spans acknowledged, {kept:,} in the file")
-            print(f"acknowledged and lost: {max(0, result['acknowledged'] - kept):,}")
-            return
         rate = result["acknowledged"] / result["seconds"]
         print(f"{result['acknowledged']:,} spans in {result['seconds']:.2f} s: {rate:,.0f} spans/s")
-        print(
-            f"server: {used:.2f} s of CPU, {1e6 * used / result['acknowledged']:.1f} us a span; in the file: {kept:,}"
-        )
+        each_us = 1e6 * used / result["acknowledged"]
+        print(f"server: {used:.2f} s of CPU, {each_us:.1f} us a span; in the file: {count(Path(home)):,}")
+
+
+def kill_once(spans: int, batch: int, connections: int) -> tuple[int, int]:
+    """The number of spans that were acknowledged before a kill in the middle, and of those in the file."""
+    with tempfile.TemporaryDirectory() as home, studio(Path(home)) as (process, url):
+        with sender(url, spans, batch, connections) as sending:
+            lines = iter(sending.stdout or ())
+            for line in lines:
+                if line.startswith("kept") and int(line.split()[1]) * batch > spans // 2:
+                    process.kill()
+                    break
+            rest = list(lines)
+        return json.loads(rest[-1])["acknowledged"], count(Path(home))
+
+
+def sender(url: str, spans: int, batch: int, connections: int) -> subprocess.Popen[str]:
+    """A process that sends, ready to begin."""
+    command = [sys.executable, __file__, "--sender", url, "--spans", str(spans), "--batch", str(batch)]
+    made = subprocess.Popen([*command, "--connections", str(connections)], stdout=subprocess.PIPE, text=True)
+    assert made.stdout is not None and made.stdout.readline().startswith("ready")
+    return made
 
 
 def send(url: str, spans: int, batch: int, connections: int) -> None:

@@ -1,9 +1,10 @@
-"""The Studio: from the command to the first page, its memory, and its pages over large runs; beside Phoenix and MLflow.
+"""The Studio: from the command to the first page, its memory, and its pages over large runs; beside other products.
 
-    python bench/studio.py start [--rival-python VENV/bin/python]     # pip install arize-phoenix mlflow in that one
+    python bench/studio.py start [--rival-python VENV/bin/python]     # those of arize-phoenix mlflow trackio it has
     python bench/studio.py pages [--attempts 100000] [--calls 10]     # a run of a million calls
     python bench/studio.py trace [--calls 100000]
     python bench/studio.py curves [--runs 20] [--steps 50000]
+    python bench/studio.py spans [--spans 1000000] [--calls 50]       # traces of other programs, over a week
 
 `start` is by the clock, from the start of a process in an empty folder to the first page that is answered, the median of
 rounds in turn; memory is the resident set of the process and its children then. The others are medians over requests of a
@@ -13,6 +14,7 @@ client on this machine, by the clock and by the server's processor time.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import statistics
@@ -20,29 +22,43 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 
+from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.redaction import Redactor
+from firsthand.ingest.trace_store import SpanPreparer, TraceStore
+from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.runs import store
 from firsthand.runs.track import Track
 from firsthand.trace import Call, Score, Trace
 
+START_WITHIN_S = 300.0
+RIVALS: dict[str, tuple[str, str, int, dict[str, str]]] = {
+    "Phoenix": ("phoenix", "serve", 6006, {"PHOENIX_WORKING_DIR": "{folder}", "PHOENIX_GRPC_PORT": "14317"}),
+    "MLflow": ("mlflow", "server --port {port} --backend-store-uri sqlite:///{folder}/m.db", 15000, {}),
+    "trackio": ("trackio", "show", 17860, {"TRACKIO_DIR": "{folder}", "GRADIO_SERVER_PORT": "{port}"}),
+    "Inspect view": ("inspect", "view start --port {port} --log-dir {folder}", 17575, {}),
+}
+"""Name -> program beside the rival's Python, its words, port and environment."""
 STARTED_AT = "2026-11-27T00:00:00+00:00"
 
 
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("start", "pages", "trace", "curves"))
+    parser.add_argument("what", choices=("start", "pages", "trace", "curves", "spans"))
     parser.add_argument("--rival-python", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--attempts", type=int, default=100_000)
     parser.add_argument("--calls", type=int)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--steps", type=int, default=50_000)
+    parser.add_argument("--spans", type=int, default=1_000_000)
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}: {' '.join(sys.argv)}\n")
     if args.what == "start":
@@ -51,6 +67,8 @@ def main() -> None:
         measure_pages(args.attempts, args.calls or 10, args.rounds)
     elif args.what == "trace":
         measure_trace(args.calls or 100_000, args.rounds)
+    elif args.what == "spans":
+        measure_spans(args.spans, args.calls or 50, args.rounds)
     else:
         measure_curves(args.runs, args.steps, args.rounds)
 
@@ -124,20 +142,10 @@ def measure_start(rival: Path | None, rounds: int) -> None:
 def products(rival: Path | None) -> dict[str, Callable[[Path], tuple[float, float]]]:
     """Name -> a function that starts the product in a folder and returns seconds and MB."""
     made: dict[str, Callable[[Path], tuple[float, float]]] = {"firsthand studio": start_own}
-    if rival is not None:
-        here = rival.parent
-        made["Phoenix"] = lambda folder: start_other(
-            [str(here / "phoenix"), "serve"],
-            folder,
-            6006,
-            {"PHOENIX_WORKING_DIR": str(folder), "PHOENIX_GRPC_PORT": "14317"},
-        )
-        made["MLflow"] = lambda folder: start_other(
-            [str(here / "mlflow"), "server", "--port", "15000", "--backend-store-uri", f"sqlite:///{folder}/m.db"],
-            folder,
-            15000,
-            {},
-        )
+    here = None if rival is None else rival.parent
+    for name, (program, words, port, environment) in RIVALS.items():
+        if here is not None and (here / program).exists():
+            made[name] = partial(start_other, str(here / program), words, port, environment)
     return made
 
 
@@ -148,20 +156,24 @@ def start_own(folder: Path) -> tuple[float, float]:
         return time.perf_counter() - began, resident_mb(studio.process.pid)
 
 
-def start_other(command: list[str], folder: Path, port: int, environment: dict[str, str]) -> tuple[float, float]:
-    """Start another product and wait for its page."""
+def start_other(program: str, words: str, port: int, environment: dict[str, str], folder: Path) -> tuple[float, float]:
+    """Start another product over an empty folder and wait for its page."""
+    command = [program, *words.format(folder=folder, port=port).split()]
+    added = {name: value.format(folder=folder, port=port) for name, value in environment.items()}
     began = time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command, cwd=folder, env={**os.environ, **added}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
     try:
         while True:
             try:
-                if httpx.get(f"http://127.0.0.1:{port}/", timeout=5).status_code < 500:
+                answer = httpx.get(f"http://127.0.0.1:{port}/", timeout=5, follow_redirects=True, trust_env=False)
+                if answer.status_code < 500:
                     return time.perf_counter() - began, resident_mb(process.pid)
             except httpx.HTTPError:
                 assert process.poll() is None, f"{command[0]} ended"
+                assert time.perf_counter() - began < START_WITHIN_S, f"{command[0]} has no page"
                 time.sleep(0.02)
     finally:
         os.killpg(process.pid, 9)
@@ -238,6 +250,50 @@ def measure_trace(calls: int, rounds: int) -> None:
             studio.ask("tree", base, rounds, view="tree")
             studio.ask("its spans", f"{base}/spans.json", rounds)
             studio.ask("one span", f"{base}/span", rounds, ref=f"call:{calls // 2}")
+
+
+def measure_spans(spans: int, each: int, rounds: int) -> None:
+    """Print the times of the pages of received traces, which came over a week."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        taken = TraceStore(Path(folder), create=True)
+        preparer = SpanPreparer(Redactor())
+        traces = max(1, spans // each)
+        for first in range(0, traces, 100):
+            numbers = range(first, min(first + 100, traces))
+            taken.add(preparer.prepared(span for number in numbers for span in received(number, traces, each)))
+        taken.close()
+        wrote_s = time.perf_counter() - began
+        print(f"{traces * each:,} spans in {traces:,} traces, written in {wrote_s:.0f} s\n")
+        table()
+        with Started(Path(folder)) as studio:
+            studio.ask("traces, first page with facets", "/traces", rounds)
+            studio.ask("filter has:error tokens>2000", "/traces", rounds, filter="has:error tokens>2000")
+            studio.ask("filter model=m3", "/traces", rounds, filter="model=m3")
+            studio.ask("filter by a word", "/traces", rounds, filter="parcel77")
+            studio.ask("sorted by tokens", "/traces", rounds, sort="-tokens")
+            studio.ask("sessions", "/traces/by/sessions", rounds)
+            studio.ask("the week by days", "/traces/by/days", rounds)
+            studio.ask("one trace", f"/traces/{traces // 2 + 1:032x}", rounds)
+            studio.ask("its spans", f"/traces/{traces // 2 + 1:032x}/spans.json", rounds)
+
+
+def received(number: int, traces: int, each: int) -> Iterator[IncomingSpan]:
+    """The spans of one trace: a root, and calls of a model and of tools below it."""
+    begun = 1_795_000_000_000_000_000 + number * (7 * 86_400_000_000_000 // traces)
+    resource: Json = {"service.name": f"service{number % 4}"}
+    for place in range(each):
+        attributes: Json = {"session.id": f"chat{number // 6}", "user.id": f"user{number % 300}"} if not place else {
+            "gen_ai.operation.name": "chat", "gen_ai.request.model": f"m{number % 7}",
+            "gen_ai.usage.input_tokens": 40 + number % 90, "gen_ai.usage.output_tokens": 12,
+            "gen_ai.input.messages": json.dumps([{"role": "user", "content": f"parcel{number} {'x' * 300}"}]),
+        }  # fmt: skip
+        parent, name = (f"{1:016x}", "chat") if place else ("", f"answer {number % 11}")
+        yield IncomingSpan(
+            f"{number + 1:032x}", f"{place + 1:016x}", parent, name,
+            begun + place * 1_000_000, begun + (place + 1 + number % 50) * 1_000_000, attributes, resource=resource,
+            error="it failed" if place == each - 1 and not number % 9 else None,
+        )  # fmt: skip
 
 
 def measure_curves(runs: int, steps: int, rounds: int) -> None:

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs" / "patterns")
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.glob("*.md")))
 PROSE = ("docs/security.md", "docs/index.md", "docs/architecture.md", "docs/glossary.md", "docs/design.md",
-         "docs/claims-measured.md")  # fmt: skip
+         "docs/claims-measured.md", "docs/studio-pages.md")  # fmt: skip
 LONG = dict.fromkeys(
     (
         "docs/a2a.md", "docs/adapters.md", "docs/arena.md", "docs/benchmarks.md", "docs/boards.md",

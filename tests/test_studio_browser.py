@@ -168,6 +168,18 @@ def axe_script() -> str:
         return member.read().decode()
 
 
+def violations(browser: Any, axe: str) -> list[str]:
+    """The rules of axe-core that the page breaks, with the first elements of each."""
+    browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
+    browser.execute_script(axe)
+    return list(
+        browser.execute_async_script(
+            "const done = arguments[arguments.length - 1]; axe.run().then(r => done(r.violations.map(v => "
+            "v.id + ': ' + v.nodes.map(n => n.target.join(' ')).slice(0, 3).join(', '))))"
+        )
+    )
+
+
 def run_id(home: Path, name: str) -> str:
     return next(info.id for info in store.list_runs(home) if name in info.id)
 
@@ -342,10 +354,4 @@ def test_the_pages_are_accessible(browser: Any, base: str, home: Path) -> None:
     ):
         browser.get(base + path)
         until(lambda: "Scores are computed" not in browser.page_source)
-        browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
-        browser.execute_script(axe)
-        found = browser.execute_async_script(
-            "const done = arguments[arguments.length - 1]; axe.run().then(r => done(r.violations.map(v => "
-            "v.id + ': ' + v.nodes.map(n => n.target.join(' ')).slice(0, 3).join(', '))))"
-        )
-        assert found == [], path
+        assert violations(browser, axe) == [], path

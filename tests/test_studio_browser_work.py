@@ -12,13 +12,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from firsthand.runs import store
 from firsthand.runs.track import Track
 from firsthand.studio.demo_home import demo_home
 from firsthand.studio.run_export import exported
-from test_studio_browser import CHROMIUM, DRIVER, axe_script, find, press, start_browser, text, until, webdriver
+from firsthand.trace import Failure, Score, Trace
+from test_studio_browser import (
+    CHROMIUM,
+    DRIVER,
+    axe_script,
+    find,
+    press,
+    start_browser,
+    text,
+    until,
+    violations,
+    webdriver,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -131,6 +144,75 @@ def test_an_attempt_goes_into_a_data_set_and_a_queue_is_rated_by_keys(browser: A
     until(lambda: "1 task, version 1" in text(browser))
 
 
+def test_three_questions_of_a_newcomer_are_answered_by_clicks(browser: Any, base: str, home: Path) -> None:
+    for day, wrong in (("yesterday", ("t1",)), ("today", ("t1", "t3"))):
+        with store.create(home, {"benchmarks": ["quiz"], "model": "m"}, day) as run:
+            run.add_agent("cot", {"name": "cot"})
+            for number in range(6):
+                task, error = f"t{number}", Failure("model", "the endpoint is gone") if number == 5 else None
+                scores = () if error else (Score("exact", float(task not in wrong)),)
+                answer = None if error else f"{day} {task}"
+                run.append(
+                    Trace(f"{day}{number}", "quiz", task, {"name": "cot"}, 0, 0, "2026-11-27T00:00:00+00:00", 1.0,
+                          answer=answer, scores=scores, error=error, stop_reason="error" if error else "done")
+                )  # fmt: skip
+            run.finish("done")
+    cookies = {each["name"]: each["value"] for each in browser.get_cookies()}
+    with httpx.Client(base_url=base, cookies=cookies, headers={"origin": base}, timeout=60, trust_env=False) as client:
+        client.post("/data-sets", data={"name": "sums", "run": run_id(home, "demo"), "filter": "agent=cot"})
+        for number, prompt in enumerate(("You add.", "You add. Check it.")):
+            client.post("/prompts", data={"name": "adder", "text": prompt, "after": str(number) if number else ""})
+            model = f"scripted:{home}/amber.json"
+            data = {"model": model, "check": "numeric", "prompt": f"adder@{number + 1}"}
+            assert client.post("/data-sets/sums/run", data=data).status_code == 303
+    until(
+        lambda: (
+            len(
+                [
+                    each
+                    for each in store.list_runs(home)
+                    if each.config.get("prompt") == "adder" and each.num_traces >= 12
+                ]
+            )
+            == 2
+        )
+    )
+    clicks = 0
+
+    def click(words: str) -> None:
+        nonlocal clicks
+        clicks += 1
+        until(lambda: browser.find_element("partial link text", words)).click()
+
+    browser.get(base)
+    click("today")
+    click("what changed since")
+    until(lambda: "1 task changed" in text(browser))
+    assert text(browser, "tr[data-row]").startswith("quiz / t3 ▼ worse 1 0"), "which items got worse since yesterday"
+    assert clicks == 2
+
+    browser.get(base)
+    clicks = 0
+    click("today")
+    until(lambda: find(browser, "[data-term]"))
+    next(each for each in find(browser, "[data-term]") if each.text.startswith("failed")).click()
+    until(lambda: "1 attempt" in text(browser, "#table"))
+    click("t5")
+    until(lambda: "the endpoint is gone" in text(browser, ".problem"))
+    assert clicks + 1 == 3, "why this attempt failed"
+
+    browser.get(base)
+    clicks = 0
+    click("Prompts")
+    click("adder")
+    assert [row.text.split()[0] for row in find(browser, "tr[data-row]")] == ["2", "1"]
+    find(browser, "main form button")[0].click()
+    until(lambda: "95% CI" in text(browser))
+    assert "inconclusive" in text(browser, "td.verdict"), "which prompt is better"
+    first = browser.find_element("css selector", "caption").text
+    assert clicks + 1 == 3 and first.index(" against ") > 0
+
+
 def test_columns_are_chosen_and_a_view_is_saved(browser: Any, base: str, home: Path) -> None:
     browser.get(f"{base}/?filter=has%3Acurves")
     find(browser, ".columns summary")[0].click()
@@ -168,6 +250,9 @@ def test_curves_are_grouped_and_axes_are_brushed(browser: Any, base: str, home: 
 def test_pages_of_work_are_accessible_and_not_wider_than_a_phone(browser: Any, base: str, home: Path) -> None:
     axe, run = axe_script(), run_id(home, "demo")
     sweep = "&".join(f"run={run_id(home, f'sweep{number}')}" for number in range(4))
+    with store.open_run(run, home) as opened:
+        one, other = (next(each.place for each in opened.rows() if each.agent == agent) for agent in ("cot", "react"))
+    pair = f"/compare/attempts?run_a={run}&a={one}&run_b={run}&b={other}"
     pages = (
         "/arena",
         "/arena/board",
@@ -177,16 +262,12 @@ def test_pages_of_work_are_accessible_and_not_wider_than_a_phone(browser: Any, b
         "/prompts",
         "/views",
         f"/compare?run={run}",
+        f"/compare/grid?run={run}",
+        pair,
     )
     for path in (*pages, f"/curves?{sweep}"):
         browser.get(base + path)
-        browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
-        browser.execute_script(axe)
-        found = browser.execute_async_script(
-            "const done = arguments[arguments.length - 1]; axe.run().then(r => done(r.violations.map(v => "
-            "v.id + ': ' + v.nodes.map(n => n.target.join(' ')).slice(0, 3).join(', '))))"
-        )
-        assert found == [], path
+        assert violations(browser, axe) == [], path
     browser.set_window_size(500, 900)
     try:
         for path in (*pages, f"/curves?{sweep}"):

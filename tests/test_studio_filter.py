@@ -16,7 +16,7 @@ from firsthand.runs.index import RunInfo
 from firsthand.runs.run_folder import Run
 from firsthand.runs.score_totals import ScoreMean
 from firsthand.studio.attempt_query import FIELDS, FLAGS, AttemptQuery
-from firsthand.studio.run_list import run_page
+from firsthand.studio.run_list import earlier_run, run_page
 from firsthand.studio.typed_filter import Term, holds, parse_filter
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
@@ -115,6 +115,18 @@ RUNS = [
 )
 def test_runs_are_filtered_and_the_newest_comes_first(text: str, ids: list[str]) -> None:
     assert [each.id for each in run_page(RUNS, text).rows] == ids
+
+
+def test_the_run_before_is_the_last_one_of_a_benchmark_and_an_agent_in_common() -> None:
+    def made(id: str, *pairs: tuple[str, str]) -> RunInfo:
+        return info(id, scores=tuple(ScoreMean(benchmark, agent, 0.5, 1) for benchmark, agent in pairs))
+
+    first, second = made("r1", ("quiz", "cot")), made("r2", ("quiz", "cot"), ("sums", "react"))
+    others = [made("r3", ("quiz", "direct")), made("r4", ("sums", "cot")), made("r6", ("quiz", "cot"))]
+    assert earlier_run(made("r5", ("quiz", "cot")), [second, *others, first]) == second
+    assert earlier_run(second, [second, *others, first]) == first
+    assert earlier_run(first, [second, *others, first]) is None
+    assert earlier_run(made("r5"), [second, *others, first]) is None
 
 
 def test_runs_are_sorted_and_paged_and_those_without_a_value_come_last() -> None:
@@ -228,6 +240,7 @@ def test_facets_count_what_the_filter_finds(run: Run) -> None:
     assert AttemptQuery.parse("-has:error").facets(run.database) == {
         "benchmark": [("quiz", 11)],
         "agent": [("direct", 6), ("cot", 5)],
+        "is": [("wrong", 7), ("right", 4)],
         "stop": [("done", 8), ("tokens", 3)],
     }
 

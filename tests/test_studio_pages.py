@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gzip
 import json
 import re
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import make_run
@@ -24,14 +29,17 @@ from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.execute import execute
 from firsthand.runs.track import Track
+from firsthand.studio import live_events
 from firsthand.studio.access import CODE_LIVES_S, WRONG_CODES, Access
 from firsthand.studio.attempt_spans import spans_of
 from firsthand.studio.branch_conversation import conversation
-from firsthand.studio.live_events import changes, mark_of, version_of
+from firsthand.studio.live_events import changes, mark_of, marks_of, version_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import STATIC
+from firsthand.studio.rendering import page as page_of
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.studio_app import create_app
+from firsthand.studio.studio_pages import StudioPage
 from firsthand.studio.token_colours import logprob_step
 from firsthand.studio.trace_difference import trace_difference
 from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, sides_of
@@ -312,7 +320,8 @@ def test_a_note_is_a_score_of_the_run(client: TestClient, home: Path) -> None:
 
 
 def test_what_changed_between_a_page_and_its_stream_is_told_at_once(client: TestClient, home: Path) -> None:
-    run, runs = run_id(home, "fixture"), OpenRuns(home)
+    app: Any = client.app
+    run, runs = run_id(home, "fixture"), app.state.runs
     mark = re.search(r'data-seen="([0-9a-f]{16})"', client.get(f"/runs/{run}").text)
     assert mark is not None and mark[1] == mark_of(f"run:{run}", runs)
 
@@ -383,6 +392,61 @@ def test_two_agents_are_compared_with_what_got_worse_first(client: TestClient, h
     assert pair is not None
     shown = client.get(pair[1].replace("&amp;", "&"))
     assert shown.status_code == 200 and "steps are the same" in shown.text
+
+
+def test_no_page_weighs_more_than_two_hundred_kilobytes(client: TestClient, home: Path) -> None:
+    run = run_id(home, "fixture")
+    place = attempts(client, run)[0]
+    weights = {}
+    for path in ("/", f"/runs/{run}", f"/runs/{run}/attempts/{place}?view=tree", f"/compare?run={run}", "/curves"):
+        page = client.get(path)
+        asked = set(re.findall(r'"(/static/[^"]+)"', page.text))
+        assert len(asked) >= 4, path
+        bodies = [page.content, *(client.get(each).content for each in sorted(asked))]
+        weights[path] = sum(len(gzip.compress(body)) for body in bodies)
+    assert max(weights.values()) < 40_000, weights
+    files = sum(len(gzip.compress(file.read_bytes())) for file in STATIC.iterdir())
+    assert files + max(weights.values()) < 200_000, "a page with all there is, plots included"
+
+
+def test_another_room_adds_a_page_with_its_routes_behind_the_same_door(tmp_path: Path) -> None:
+    def show(request: Request) -> Response:
+        return page_of(request, "problem", title="Inside", problem="a page of another room")
+
+    access = Access()
+    access.port = PORT
+    added = StudioPage("Inside", "/inside", [Route("/inside", show), Route("/inside/deeper", show)])
+    with TestClient(create_app(tmp_path, access, pages=[added]), base_url=f"http://127.0.0.1:{PORT}") as made:
+        assert made.get("/inside").status_code == 401
+        made.cookies.set(access.cookie, access.exchange(access.new_code()) or "")
+        current = '<a href="/inside" aria-current="page">Inside</a>'
+        assert current in made.get("/inside").text and current in made.get("/inside/deeper").text
+        runs = made.get("/").text
+        assert '<a href="/inside">Inside</a>' in runs and '<a href="/" aria-current="page">Runs</a>' in runs
+        assert '<a href="/arena" aria-current="page">Arena</a>' in made.get("/arena/board").text
+
+
+def test_the_older_run_is_the_baseline_and_agents_of_one_name_are_compared(tmp_path: Path) -> None:
+    ids = []
+    for name, score in (("zzz", 1.0), ("aaa", 0.0)):
+        with store.create(tmp_path, {}, name) as run:
+            for agent in ("cot", "react"):
+                run.add_agent(agent, {"name": agent})
+                run.append(Trace(f"{name}{agent}", "quiz", "t", {"name": agent}, 0, 0, "2026-11-27T00:00:00+00:00", 1.0,
+                                 answer="a", scores=(Score("exact", score),)))  # fmt: skip
+            run.finish("done")
+            ids.append(run.id)
+    access = Access()
+    access.port = PORT
+    with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as made:
+        made.cookies.set(access.cookie, access.exchange(access.new_code()) or "")
+        for chosen in (ids, ids[::-1]):
+            page = made.get("/compare", params={"run": chosen}).text
+            assert f"{ids[1]}/cot against {ids[0]}/cot" in page and "1 task changed" in page
+        page = made.get("/compare", params={"run": ids, "only": "better"}).text
+        assert "0 tasks got better" in page and "only=all" in page
+        assert f"/compare?run={ids[0]}&amp;run={ids[1]}" in made.get(f"/runs/{ids[1]}").text
+        assert "what changed since" not in made.get(f"/runs/{ids[0]}").text
 
 
 def test_the_grid_has_a_row_for_each_task_the_most_telling_first(client: TestClient, home: Path) -> None:
@@ -544,6 +608,45 @@ def test_a_change_of_a_run_is_told_once(home: Path) -> None:
     first, second = asyncio.run(told())
     assert first.startswith("retry:") and second.startswith("event: changed\ndata: ")
     assert version_of("run:nosuch", runs) == version_of("other", runs) == ""
+
+
+def test_every_page_that_listens_carries_the_marks_of_its_topics(client: TestClient, home: Path) -> None:
+    app: Any = client.app
+    curves = [info.id for info in store.list_runs(home)][:2]
+    for path, topics in {
+        "/": ["runs"],
+        "/traces": ["traces"],
+        f"/runs/{curves[0]}": [f"run:{curves[0]}"],
+        f"/curves?run={curves[0]}&run={curves[1]}": [f"run:{each}" for each in curves],
+    }.items():
+        body = re.search(r"<body ([^>]*)>", client.get(path).text)
+        assert body is not None
+        found = dict(re.findall(r'([a-z-]+)="([^"]*)"', body[1]))
+        assert found["data-topics"].split() == topics, path
+        assert len(found["data-seen"].split()) == len(topics), "a change before the stream is open would be lost"
+        assert found["data-seen"] == marks_of(topics, app.state.runs, app.state.traces) or path == "/"
+
+    async def told(seen: str) -> list[str]:
+        stream = changes([f"run:{each}" for each in curves], app.state.runs, seen=seen, poll_s=0.01)
+        await anext(stream)
+        return [await asyncio.wait_for(anext(stream), 10)]
+
+    first, second = marks_of([f"run:{each}" for each in curves], app.state.runs).split()
+    assert curves[1] in asyncio.run(told(f"{first} {'0' * 16}"))[0]
+    assert curves[0] in asyncio.run(told(f"{'0' * 16} {second}"))[0]
+
+
+def test_a_commit_changes_the_version_of_a_run_though_its_files_look_the_same(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_events, "files_of", lambda path: "as after the write, before its rows can be read")
+    runs = OpenRuns(home)
+    topic = f"run:{run_id(home, 'fixture')}"
+    before = version_of(topic, runs)
+    assert version_of(topic, runs) == before
+    with store.open_run(run_id(home, "fixture"), home) as other:
+        other.add_score(other.trace(next(iter(other.done()))), 1, "visible", "x", Score("visible", 1.0))
+    assert version_of(topic, runs) != before
 
 
 def test_a_run_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:

@@ -53,8 +53,10 @@ def texts(browser: Any, css: str) -> list[str]:
 
 def test_a_trace_appears_while_the_list_is_open_and_opens_as_a_tree(opened: tuple[Any, StartedServer]) -> None:
     browser, server = opened
-    send(server, 1, "first question")
     browser.get(f"{server.url}/traces")
+    assert texts(browser, "h2")[0] == "No traces yet"
+    send(server, 1, "first question")
+    until(lambda: texts(browser, "#table tr[data-row] th a") == ["first question"])
     assert texts(browser, "tr[data-row] th a") == ["first question"]
     send(server, 2, "second question")
     until(lambda: texts(browser, "tr[data-row] th a") == ["second question", "first question"])
@@ -73,3 +75,20 @@ def test_a_trace_appears_while_the_list_is_open_and_opens_as_a_tree(opened: tupl
     browser.back()
     until(lambda: texts(browser, "h1") == ["second question"])
     assert browser.get_log("browser") == []
+
+
+def test_every_page_of_traces_is_accessible_and_not_wider_than_a_phone(opened: tuple[Any, StartedServer]) -> None:
+    browser, server = opened
+    axe = test_studio_browser.axe_script()
+    send(server, 3, "third question")
+    trace = f"/traces/{3:032x}"
+    pages = ("/traces", trace, f"{trace}?view=tree", f"{trace}?view=raw", "/traces/by/sessions", "/traces/by/days")
+    for path in pages:
+        browser.get(server.url + path)
+        assert test_studio_browser.violations(browser, axe) == [], path
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+        )
+        wide = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        assert wide <= 0, path

@@ -6,10 +6,11 @@ import base64
 import dataclasses
 import gzip
 import json
+import random
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from starlette.testclient import TestClient
 
 import otlp_requests as otlp
 from firsthand.errors import ConfigError, DataError, StoreError
-from firsthand.ingest import otlp_door, span_writer
+from firsthand.ingest import otlp_door, redaction, span_writer
 from firsthand.ingest.as_trace import trace_of
 from firsthand.ingest.incoming_span import IncomingSpan, StoredSpan
 from firsthand.ingest.otlp_json import decode_json
@@ -431,6 +432,48 @@ def test_secrets_are_replaced_in_every_place_before_disk(store: TraceStore, tmp_
     held = spans_of(store)[0].span
     assert PUT in held.attributes["prompt"] and held.attributes["prompt"].startswith("before") and held.redactions >= 5
     assert store.summary(f"{1:032x}").redactions == held.redactions
+
+
+@pytest.mark.parametrize(
+    "words, rare, found",
+    [(redaction.HINTS, "JA-_x", redaction._has_hint), (redaction._NAMED_WORDS, "zwkb", redaction._has_named)],
+)
+def test_one_search_finds_exactly_the_texts_that_hold_one_of_many_words(
+    words: tuple[str, ...], rare: str, found: Callable[[str], bool]
+) -> None:
+    draws = random.Random(3)
+    texts = [*words, *(f"{rare}{word}{rare}" for word in words), ""]
+    for _ in range(4000):
+        word = draws.choice(words)
+        place = draws.randrange(len(word))
+        cut = draws.choice((word[:place], word[place:], word[:place] + draws.choice(rare) + word[place + 1 :], word))
+        texts.append(draws.choice(("", rare, "x")) + cut + draws.choice(("", rare, word[:place])))
+    wrong = [text for text in texts if found(text) != any(word in text for word in words)]
+    assert wrong == [] and 1000 < sum(map(found, texts)) < len(texts) - 1000
+
+
+def test_a_body_has_the_same_bytes_with_and_without_orjson(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("orjson")
+    odd: list[Any] = [
+        '"\\/\b\f\n\r\t\x00\x1b\x7f\x85\u2028é漢🙂',
+        True,
+        0,
+        -1,
+        2**63,
+        2**70,
+        1e16,
+        float("nan"),
+        "\ud800",
+        None,
+        [1.5],
+        {"a": [None]},
+    ]
+    spans = [
+        IncomingSpan("1" * 32, "2" * 16, "", "n", 1, 2, {"k": value, "é": "t"}, scope="s", kind=3) for value in odd
+    ]
+    fast = [redaction._dumps(span) for span in spans]
+    monkeypatch.setattr(redaction, "_dumps_fast", None)
+    assert fast == [redaction._dumps(span) for span in spans] and None not in fast
 
 
 @pytest.mark.parametrize(

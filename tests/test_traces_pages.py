@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,15 @@ from starlette.testclient import TestClient
 
 import otlp_requests as otlp
 from firsthand import cli
+from firsthand.ingest.incoming_span import StoredSpan
 from firsthand.ingest.otlp_json import decode_json
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.span_writer import SpanWriter
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
+from firsthand.ingest.trace_summary import TraceSummary
 from firsthand.studio.access import Access
 from firsthand.studio.incoming_query import IncomingQuery
-from firsthand.studio.incoming_traces import IncomingTraces
+from firsthand.studio.incoming_traces import IncomingTraces, KeptIncoming
 from firsthand.studio.live_events import version_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.studio_app import create_app
@@ -109,6 +112,54 @@ def test_the_list_shows_traces_the_newest_first_and_filters_them(client: TestCli
         assert [int(each, 16) for each in re.findall(r"/traces/([0-9a-f]{32})\?", part)] == ids, text
     assert "did you mean" in client.get("/traces", params={"filter": "sesion:x"}, headers={"hx-request": "true"}).text
     assert client.get("/traces", params={"sort": "nothing"}).status_code == 400
+
+
+def test_days_have_sums_and_percentiles_by_nearest_rank(tmp_path: Path) -> None:
+    store = TraceStore(tmp_path, create=True)
+    preparer, day_s = SpanPreparer(Redactor()), 86_400
+    took = {0: [5.0, 1.0, 3.0, 2.0, 4.0], 1: [7.0, 9.0], 3: [float(each) for each in range(1, 101)]}
+    trace = 0
+    for day, each in took.items():
+        for seconds in each:
+            trace += 1
+            span = otlp.span(
+                trace, 1, start_s=day * day_s + trace, took_s=seconds, error="no" if seconds == 9 else None
+            )
+            store.add(preparer.prepared(decode_json(json.dumps(otlp.request(span)).encode())[0]))
+    days = IncomingQuery.parse("").days(store)
+    first = datetime.fromtimestamp(otlp.START / otlp.SECOND, UTC).date()
+    assert [row.day for row in days] == [str(first + timedelta(days=day)) for day in (3, 1, 0)]
+    assert [(row.num_traces, row.num_errors, row.median_s, row.p95_s) for row in days] == [
+        (100, 1, 50.0, 95.0), (2, 1, 7.0, 9.0), (5, 0, 3.0, 5.0),
+    ]  # fmt: skip
+    assert [row.num_traces for row in IncomingQuery.parse("seconds>4").days(store)] == [96, 2, 1]
+    assert IncomingQuery.parse(f"day={first}").page(store).total == 5
+    assert IncomingQuery.parse("", "").days(store, start=1, limit=1) == days[1:2]
+    store.close()
+
+
+def test_days_are_a_page_with_links_to_their_traces(client: TestClient) -> None:
+    page = client.get("/traces/by/days", params={"filter": "service=shop"}).text
+    day = str(datetime.fromtimestamp(otlp.START / otlp.SECOND, UTC).date())
+    assert f"filter=service%3Dshop+day%3D{day}" in page and re.search(r">3</td>.*?>1</td>.*?>33.3%</td>", page, re.S)
+    assert "No trace fulfils this filter" in client.get("/traces/by/days", params={"filter": "service=none"}).text
+
+
+def test_a_failed_trace_links_to_the_failed_span_that_lies_deepest(client: TestClient) -> None:
+    page = client.get(path(2)).text
+    link = re.search(r'href="([^"]*view=tree[^"]*span=(\d+)[^"]*)">see the first', page)
+    assert link is not None and link[2] == "2"
+    columns = client.get(f"{path(2)}/spans.json").json()["columns"]
+    assert columns["label"][2].startswith("look") and columns["trouble"][2] == 1
+    assert "see the first" not in client.get(path(1)).text
+    spans = (
+        otlp.span(5, 1, error="below"),
+        otlp.span(5, 2, 1, error="deepest"),
+        otlp.span(5, 3, 1, start_s=1, error="later"),
+    )
+    stored = [StoredSpan(seq, span, "span") for seq, span in enumerate(decode_json(otlp.as_json(*spans))[0])]
+    kept = KeptIncoming(TraceSummary("5"), tuple(stored))
+    assert kept.failed_row == 2 and KeptIncoming(TraceSummary("5"), ()).failed_row == -1
 
 
 @pytest.mark.parametrize("sort", ["", "started", "-tokens", "cost", "seconds"])

@@ -28,7 +28,7 @@ from traces_server import started
 pytestmark = pytest.mark.slow
 PROGRAMS = Path(__file__).parent / "traced_programs"
 NAMES = ("openinference_openai", "openinference_langchain", "openllmetry_openai", "langfuse_sdk")
-MORE = ("openinference_llama_index", "openai_agents")
+MORE = ("openinference_llama_index", "openai_agents", "inspect_eval")
 QUESTION = "Is it raining in Paris?"
 
 

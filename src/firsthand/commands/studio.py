@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 import threading
@@ -32,6 +33,7 @@ firsthand studio --port 4318 --keep 30d --redact 'ACME-[0-9]+'    # traces of ot
 firsthand studio --port 4318 --score 'rubric:judge=smollm2' --sample 0.1 --alert 'errors>0.1/1h' --alert-to alerts.jsonl
 firsthand studio export last --filter is:wrong     # one HTML file, which opens anywhere
 firsthand studio account add ada --role editor     # then: firsthand studio --host 0.0.0.0 --name studio.example.org
+firsthand studio account role ada --role viewer --project vision --database postgresql://user@host/name
 firsthand studio import logs/                      # .eval logs of Inspect, samples_*.jsonl of lm-eval
 firsthand studio --model smollm2,qwen2.5-0.5b      # an arena and a playground with these models
 """
@@ -41,6 +43,7 @@ ACTIONS: tuple[tuple[tuple[str, ...], int], ...] = (
     (("export",), 2),
     (("import",), 2),
     (("account", "add"), 3),
+    (("account", "role"), 3),
     (("account", "remove"), 3),
     (("account", "key"), 3),
     (("account", "list"), 2),
@@ -55,7 +58,7 @@ class Config:
 
     action: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """Nothing to open the Studio; `export RUN` writes an HTML file; `import PATH` reads logs of Inspect and lm-eval;
-    `account add NAME`, `account remove NAME`, `account key NAME` and `account list` are for a Studio that others reach."""
+    `account add|role|remove|key NAME` and `account list` are for a Studio that others reach."""
     port: int = 0
     """The port; 0 takes any free one."""
     home: Path | None = None
@@ -68,8 +71,11 @@ class Config:
     """A proxy in front speaks TLS: cookies go over it alone."""
     database: str = ""
     """Keep accounts, views, queues, data sets and prompts in PostgreSQL: postgresql://user@host/name."""
+    project: str = ""
+    """With database: the name of the project that this data home is, where several share the database. Accounts have a role
+    in each; views, queues, data sets, prompts and the audit log are the project's own."""
     role: str = "viewer"
-    """With account add: viewer, annotator, editor or admin."""
+    """With account add and account role: viewer, annotator, editor or admin, or none to take a role away."""
     demo: bool = False
     """Show a recorded example instead of your runs: patterns of SmolLM2 at sums, and two training runs."""
     to: Path | None = None
@@ -117,8 +123,10 @@ class Config:
         if self.action and not any(len(self.action) == size and self.action[: len(a)] == a for a, size in ACTIONS):
             raise ConfigError(
                 f"{' '.join(self.action)[:80]!r} is no action: write `studio`, `studio export RUN`, `studio import PATH`, "
-                "or `studio account add|remove|key NAME` and `studio account list`"
+                "or `studio account add|role|remove|key NAME` and `studio account list`"
             )
+        if self.project and not self.database:
+            raise ConfigError("project goes with --database: without one a data home keeps its own accounts")
         if self.host in LOOPBACK and (self.name or self.https):
             raise ConfigError("name and https are for a wider address: give --host too, such as --host 0.0.0.0")
         if (self.to is not None or self.filter) and self.action[:1] != ("export",):
@@ -145,7 +153,8 @@ def main(config: Config) -> int:
 
         home = config.home or data_home()
         if config.action[0] == "account":
-            return manage_accounts(config.action[1:], config.role, store_of(home, config.database))
+            kept = store_of(home, config.database, config.project)
+            return manage_accounts(config.action[1:], config.role, kept, config.project)
         if config.action[0] == "import":
             return import_logs(Path(config.action[1]), home)
         return export_run(config.action[1], config.to, config.filter, home)
@@ -169,14 +178,14 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
     from firsthand.studio.accounts import Accounts
     from firsthand.studio.studio_app import create_app
 
-    kept = store_of(home, config.database)
+    kept = store_of(home, config.database, config.project)
     accounts = None
     if config.host not in LOOPBACK:
-        accounts = Accounts(kept)
+        accounts = Accounts(kept, project=config.project)
         if not accounts.all():
             raise ConfigError(
                 f"host is {config.host}, which others reach, and there are no accounts: make one with `firsthand studio "
-                "account add NAME --role admin`"
+                f"account add NAME --role admin{' --project ' + config.project if config.project else ''}`"
             )
     names = tuple(dict.fromkeys(("127.0.0.1", "localhost", "[::1]", *_names(config))))
     access = Access(names, accounts, is_https=config.https)
@@ -228,8 +237,14 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
     return 0
 
 
+_COLLECT_AFTER = 20_000
+"""Objects between two collections: a request of 512 spans makes ten thousand, and nearly none of them are in circles."""
+
+
 def _run(server: uvicorn.Server, listening: socket.socket, receiving: Receiving | None) -> None:
     """Serve until Ctrl-C, then write what was received."""
+    gc.freeze()  # what was imported stays: the collector need not go through it again
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
     try:
         server.run(sockets=[listening])
     finally:

@@ -53,25 +53,31 @@ def import_logs(path: Path, home: Path) -> int:
     return 0
 
 
-def store_of(home: Path, database: str) -> StudioStore:
-    """The store of a data home, or of a database."""
+def store_of(home: Path, database: str, project: str = "") -> StudioStore:
+    """The store of a data home, or of a database, or of a project that shares one."""
     if database:
         from firsthand.studio.postgres_store import PostgresStore
+        from firsthand.studio.project_store import ProjectStore
 
-        return PostgresStore(database)
+        shared = PostgresStore(database)
+        return ProjectStore(shared, project) if project else shared
     from firsthand.studio.studio_store import SqliteStore
 
     return SqliteStore(home)
 
 
-def manage_accounts(words: Sequence[str], role: str, store: StudioStore) -> int:
-    """Add, remove or list accounts of the Studio, or make an API key; a password is typed, or read from standard input."""
+def manage_accounts(words: Sequence[str], role: str, store: StudioStore, project: str = "") -> int:
+    """Add, remove or list accounts, give a role, or make an API key; a password is typed, or read from standard input."""
     from firsthand.studio.accounts import Accounts
 
-    accounts, out = Accounts(store), console()
+    accounts, out = Accounts(store, project=project), console()
+    here = f" in {project}" if project else ""
     if words[0] == "list":
         for user in accounts.all():
             out.print(f"{user.name}  {user.role}", markup=False)
+    elif words[0] == "role":
+        accounts.give_role(words[1], role)
+        out.print(f"{words[1]} {f'is {role}' if role != 'none' else 'has no role'}{here}.", markup=False)
     elif words[0] == "remove":
         accounts.remove(words[1])
         out.print(f"{words[1]} is removed, with its keys and sessions.", markup=False)
@@ -83,6 +89,6 @@ def manage_accounts(words: Sequence[str], role: str, store: StudioStore) -> int:
         if is_person and getpass.getpass("Again: ") != password:
             raise ConfigError("the two passwords differ: begin again")
         accounts.add(words[1], password, role)
-        out.print(f"{words[1]} is {role}.", markup=False)
+        out.print(f"{words[1]} is {role}{here}.", markup=False)
     accounts.store.close()
     return 0

@@ -43,11 +43,12 @@ def spans_of_request(request: Any) -> tuple[list[IncomingSpan], int]:
                 if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE or span_id == _NO_SPAN:
                     rejected += 1
                     continue
-                parent, status = span.parent_span_id, span.status
+                parent = span.parent_span_id
+                status = span.status if span.HasField("status") else None
                 one = IncomingSpan(
                     trace_id.hex(), span_id.hex(), parent.hex() if parent and parent != _NO_SPAN else "", span.name,
-                    span.start_time_unix_nano, span.end_time_unix_nano, _attributes(span.attributes),
-                    resource=resource, scope=scope, kind=span.kind, error=status.message if status.code == 2 else None,
+                    span.start_time_unix_nano, span.end_time_unix_nano, _attributes(span.attributes), [], [], resource,
+                    scope, span.kind, status.message if status is not None and status.code == 2 else None,
                 )  # fmt: skip
                 if span.events:
                     one.events = [
@@ -72,8 +73,10 @@ def _attributes(pairs: Any) -> Json:
     found: Json = {}
     for pair in pairs:
         key, value = pair.key, pair.value
-        kind = value.WhichOneof("value")
-        plain = getattr(value, kind) if kind in _PLAIN else _value(value, 0)
+        plain = value.string_value  # most are texts, and one that is not empty needs no question for its kind
+        if not plain:
+            kind = value.WhichOneof("value")
+            plain = getattr(value, kind) if kind in _PLAIN else _value(value, 0)
         if key in found:
             key = _free(key, found)
         found[key] = plain

@@ -57,42 +57,45 @@ def _has_rewinds(database: Database) -> bool:
     return bool(database.read("SELECT EXISTS (SELECT 1 FROM rewinds)")[0][0])
 
 
-_COLUMN = (
-    "SELECT min(value), max(value), avg(value), count(*), count(value), count(DISTINCT step) FROM metrics"
-    " WHERE name = ? AND step >= ? AND step < ?"
+_RANGE = (
+    "SELECT (SELECT step FROM metrics WHERE name = ?1 ORDER BY step LIMIT 1),"
+    " (SELECT step FROM metrics WHERE name = ?1 ORDER BY step DESC LIMIT 1),"
+    " (SELECT count(DISTINCT step) FROM metrics WHERE name = ?1)"
 )
-_FIRST = "SELECT step, at FROM metrics WHERE name = ? AND step >= ? ORDER BY step, seq LIMIT 1"
+_COLUMNS = (
+    "SELECT (step - ?2) / ?3 AS place, min(step), min(value), max(value), avg(value), count(*), count(value) FROM metrics"
+    " WHERE name = ?1 AND step < ?4 GROUP BY place ORDER BY place"
+)
 
 
 def _columns(database: Database, name: str, columns: int) -> Envelope | None:
-    """The envelope by a query for each column; None if it has few values, or two at one step."""
-    low, high, count = database.read("SELECT min(step), max(step), count(*) FROM metrics WHERE name = ?", (name,))[0]
-    if count <= 2 * columns:
+    """The envelope by one query over the columns; None if it has few values, or two at one step.
+
+    One statement, for SQLite then computes outside the interpreter's lock: curves of several runs in several threads.
+    """
+    low, high, distinct = database.read(_RANGE, (name,))[0]
+    if distinct <= 2 * columns:
         return None
     width = max(1, math.ceil((high - low + 1) / columns))
+    start = low + (high - low) // width * width  # where the last column begins, whose newest value is exact
+    rows = database.read(_COLUMNS, (name, low, width, start))
+    marks = ", ".join(str(int(row[1])) for row in rows)
+    first_at = dict(database.read(f"SELECT step, at FROM metrics WHERE name = ? AND step IN ({marks})", (name,)))
     points: list[_Point] = []
-    start = low
-    while start + width <= high:
-        first, at = database.read(_FIRST, (name, start))[0]
-        start = low + (first - low) // width * width
-        if start + width > high:
-            break
-        least, most, mean, total, known, distinct = database.read(_COLUMN, (name, start, start + width))[0]
-        if total != distinct:
-            return None
+    for place, first, least, most, mean, total, known in rows:
+        at = first_at[first]
         if known < total:
             points.append((first, math.nan, at, math.nan))
         elif total == 1:
             points.append((first, least, at, mean))
         else:
-            last = max(first + 1, start + width - 1)
+            last = max(first + 1, low + (place + 1) * width - 1)
             points += [(first, least, at, mean), (last, most, at, mean)]
-        start += width
     tail = database.read(
         "SELECT step, value, at FROM metrics WHERE name = ? AND step >= ? ORDER BY step, seq", (name, start)
     )
     steps, values, at = zip(*tail, strict=True)
-    if len(set(steps)) < len(steps):
+    if sum(row[5] for row in rows) + len(tail) != distinct:
         return None
     points += _newest(steps, [math.nan if value is None else value for value in values], at)
     return Envelope(*(tuple(column) for column in zip(*points, strict=True)))

@@ -143,6 +143,13 @@ class Database:
         with self._sentences(), self._lock:
             return self._connected().execute(sql, values).fetchall()
 
+    @property
+    def version(self) -> str:
+        """A text that changes with every commit that this connection can read, its own and those of others."""
+        with self._sentences(), self._lock:
+            connection = self._connected()
+            return f"{connection.execute('PRAGMA data_version').fetchone()[0]} {connection.total_changes}"
+
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction that holds the one right to write. Leaving the block commits it."""
@@ -353,7 +360,7 @@ def checksum(*values: Any) -> int:
 
 def plain(text: str) -> str:
     """The text as a column can hold it: lone surrogates, which UTF-8 has no bytes for, are written out."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _inflate(packed: Any) -> bytes:

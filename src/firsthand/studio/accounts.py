@@ -1,7 +1,8 @@
 """Accounts for a Studio that others reach: passwords by scrypt, roles, sessions, API keys, limits on guesses.
 
 A viewer reads; an annotator also rates, notes and votes; an editor also runs models and keeps views, prompts and data sets;
-an admin also reads the audit log. Accounts are made in the terminal, on the machine that holds the store.
+an admin also reads the audit log. Where several Studios share a store, each of them is a project, and an account may have
+another role in it, or none. Accounts are made in the terminal, on the machine that holds the store.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Literal, get_args
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json
 from firsthand.preference import utc_now
-from firsthand.studio.studio_store import StudioStore
+from firsthand.studio.studio_store import StoredItem, StudioStore
 
 Role = Literal["viewer", "annotator", "editor", "admin"]
 ACCOUNT, KEY = "account", "api-key"
@@ -53,11 +54,16 @@ class User:
 
 
 class Accounts:
-    """The accounts of a store, and the sessions of one server."""
+    """The accounts of a store, and the sessions of one server.
 
-    def __init__(self, store: StudioStore, clock: Callable[[], float] = time.monotonic):
+    Args:
+        project: The project whose roles count; without one, the role that an account has by itself.
+    """
+
+    def __init__(self, store: StudioStore, clock: Callable[[], float] = time.monotonic, *, project: str = ""):
         self.store = store
         self.clock = clock
+        self.project = project
         self._lock = threading.Lock()
         self._hashing = threading.Semaphore(HASHED_AT_ONCE)
         self._sessions: dict[bytes, tuple[str, str, float]] = {}
@@ -68,18 +74,32 @@ class Accounts:
     # -- made in the terminal --
 
     def add(self, name: str, password: str, role: str) -> None:
-        """Makes an account, or gives one another password and role; ConfigError if one of them will not do."""
+        """Makes an account, or gives one another password and role; ConfigError if one of them will not do.
+
+        With a project the role is for that project alone: a new account has none elsewhere.
+        """
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{name[:60]!r} is no name of an account: use up to 64 letters, digits and . _ @ -")
         if role not in get_args(Role):
             raise ConfigError(f"role is {role[:40]!r}: give one of {', '.join(get_args(Role))}")
         if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
             raise ConfigError(f"the password has {len(password)} characters: give {MIN_PASSWORD} to {MAX_PASSWORD}")
-        self.store.put(ACCOUNT, name, {"hash": hashed(password), "role": role, "made": utc_now()})
+        known = self.store.get(ACCOUNT, name)
+        body = {"role": "", **(known.body if known else {}), "hash": hashed(password), "made": utc_now()}
+        self.store.put(ACCOUNT, name, self._with_role(body, role))
+
+    def give_role(self, name: str, role: str) -> None:
+        """Gives an account another role, here: `none` is no role at all. UnknownName if there is no such account."""
+        if role not in (*get_args(Role), "none"):
+            raise ConfigError(f"role is {role[:40]!r}: give one of {', '.join(get_args(Role))} or none")
+        item = self.store.get(ACCOUNT, name)
+        if item is None:
+            raise UnknownName(f"no account {name[:60]!r}")
+        self.store.put(ACCOUNT, name, self._with_role(item.body, "" if role == "none" else role), version=item.version)
 
     def all(self) -> list[User]:
-        """All accounts by name."""
-        return [User(item.key, item.body["role"]) for item in self.store.items(ACCOUNT)]
+        """All accounts that have a role here, by name."""
+        return [user for item in self.store.items(ACCOUNT) if (user := self._user(item)) is not None]
 
     def remove(self, name: str) -> None:
         """Removes an account with its keys; its sessions end. UnknownName if there is none."""
@@ -107,8 +127,8 @@ class Accounts:
         item = self.store.get(ACCOUNT, name) if _NAME.fullmatch(name) else None
         known = item.body["hash"] if item is not None else _NOBODY
         with self._hashing:
-            is_right = matches(password[: MAX_PASSWORD + 1], known) and item is not None
-        if not is_right:
+            is_right = matches(password[: MAX_PASSWORD + 1], known)
+        if not is_right or item is None or self._user(item) is None:
             return None
         with self._lock:  # it was no wrong guess after all
             for key in (f"account {name[:64]}", f"address {address}"):
@@ -133,7 +153,7 @@ class Accounts:
         if found is None or found[2] <= self.clock():
             return None
         item = self.store.get(ACCOUNT, found[0])
-        return None if item is None or item.body["hash"] != found[1] else User(item.key, item.body["role"])
+        return None if item is None or item.body["hash"] != found[1] else self._user(item)
 
     def of_key(self, key: str) -> User | None:
         """Whose API key this is; None if it is none."""
@@ -145,7 +165,7 @@ class Accounts:
         if not hmac.compare_digest(_digest(parts[2]).hex(), digest) or item is None:
             return None
         account = self.store.get(ACCOUNT, item.body["account"])
-        return None if account is None else User(account.key, account.body["role"])
+        return None if account is None else self._user(account)
 
     def may_change_now(self, user: User) -> bool:
         """True unless the account has made too many changing requests in the last minute; counts this one."""
@@ -158,6 +178,17 @@ class Accounts:
     def audit(self, who: str, what: str, **detail: Json | str | int) -> None:
         """Adds to the audit log."""
         self.store.log("audit", {"who": who[:64], "what": what, **detail})
+
+    def _user(self, item: StoredItem) -> User | None:
+        """An account with its role here; None if it has none."""
+        role = item.body.get("projects", {}).get(self.project) if self.project else None
+        role = item.body["role"] if role is None else role
+        return User(item.key, role) if role else None
+
+    def _with_role(self, body: Json, role: str) -> Json:
+        if not self.project:
+            return {**body, "role": role}
+        return {**body, "projects": {**body.get("projects", {}), self.project: role}}
 
     def _guess(self, name: str, address: str) -> float | None:
         """Counts a guess as wrong before it is looked at, so that many at once are not more; None beyond the limits."""
@@ -196,15 +227,19 @@ def matches(password: str, kept: str) -> bool:
     return kind == "scrypt" and hmac.compare_digest(made.hex(), digest)
 
 
+_RATING = re.compile(
+    r"/runs/[^/]+/attempts/[^/]+/notes|/queues/[^/]+/items/[^/]+|/arena/rounds(/[^/]+/(vote|undo|reveal))?"
+)
+"""What an annotator may send; whatever else changes something is an editor's."""
+
+
 def needed_role(method: str, path: str) -> Role:
     """The role that a request needs."""
     if path.startswith("/audit"):
         return "admin"
     if method in ("GET", "HEAD"):
         return "viewer"
-    is_rating = (
-        path.endswith("/notes") or ("/items/" in path and path.startswith("/queues/")) or path.startswith("/arena/")
-    )
+    is_rating = method == "POST" and _RATING.fullmatch(path)
     return "annotator" if is_rating else "editor"
 
 

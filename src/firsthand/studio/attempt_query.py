@@ -62,6 +62,7 @@ _FLAG_SQL = {
     "is:wrong": "(score < 1 AND error IS NULL)",
     "is:failed": "error IS NOT NULL",
 }
+_RESULT = "CASE WHEN error IS NOT NULL THEN 'failed' WHEN score >= 1 THEN 'right' WHEN score < 1 THEN 'wrong' END"
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,10 @@ class AttemptQuery:
         """Field -> its values with the number of attempts of each, of all that are found, the most frequent first."""
         where, values = self._where()
         found = {}
-        for field, column in (("benchmark", "benchmark"), ("agent", "agent"), ("stop", "stop_reason")):
+        for field, column in (("benchmark", "benchmark"), ("agent", "agent"), ("is", _RESULT), ("stop", "stop_reason")):
             sql = f"SELECT {column}, count(*) AS n FROM traces WHERE {where} GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?"
-            found[field] = [(str(value), int(count)) for value, count in database.read(sql, (*values, most))]
+            rows = database.read(sql, (*values, most))
+            found[field] = [(str(value), int(count)) for value, count in rows if value is not None]
         return found
 
     def _order(self) -> str:

@@ -1,4 +1,4 @@
-"""Filters, sorts and counts received traces by SQL over their summaries, and groups them by session or user."""
+"""Filters, sorts and counts received traces by SQL over their summaries, and groups them by session, user or day."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ FIELDS: dict[str, Kind] = {
     "session": "text",
     "user": "text",
     "tag": "text",
+    "day": "text",
     "input": "text",
     "output": "text",
     "spans": "number",
@@ -32,14 +33,17 @@ FIELDS: dict[str, Kind] = {
     "redactions": "number",
     "score.": "number",
 }
+FACETS = ("service", "model", "name", "user", "session")
 FLAGS = {"has": ("error", "root", "session", "user", "score", "redaction")}
 _TOKENS = "(prompt_tokens + completion_tokens)"
 _SECONDS = "(max(0, last_ns - first_ns) / 1e9)"
+_DAY = "date(first_ns / 1000000000, 'unixepoch')"
 _COLUMNS = {
     "name": "name", "service": "service", "model": "model", "session": "session", "user": "user", "input": "input",
     "output": "output", "spans": "num_spans", "errors": "num_errors", "tokens": _TOKENS, "cost": "cost_usd",
-    "seconds": _SECONDS, "redactions": "redactions", "started": "first_ns", "changed": "changed",
+    "seconds": _SECONDS, "day": _DAY, "redactions": "redactions", "started": "first_ns", "changed": "changed",
 }  # fmt: skip
+_DAY_NS = 86_400_000_000_000
 SORTABLE = ("started", "changed", "spans", "errors", "tokens", "cost", "seconds")
 _SCORE = "(SELECT value FROM scores WHERE scores.trace = traces.trace AND scores.name = ? ORDER BY seq DESC LIMIT 1)"
 _FLAG_SQL = {
@@ -65,6 +69,20 @@ class GroupRow:
     last_ns: int
     other: int
     """The number of users of a session, or of sessions of a user."""
+
+
+@dataclass(frozen=True)
+class DayRow:
+    """The traces that began on one day, by UTC."""
+
+    day: str
+    """As in 2026-11-28."""
+    num_traces: int
+    num_errors: int
+    tokens: int
+    cost_usd: float
+    median_s: float
+    p95_s: float
 
 
 @dataclass(frozen=True)
@@ -111,11 +129,15 @@ class IncomingQuery:
     def facets(self, store: TraceStore, most: int = 20) -> dict[str, list[tuple[str, int]]]:
         """Field -> its values with the number of traces of each, of all that are found, the most frequent first."""
         where, values = self._where()
-        found = {}
-        for field in ("service", "model", "name", "user", "session"):
-            condition = f"{where} AND {field} <> ''"
-            sql = f"SELECT {field}, count(*) AS n FROM traces WHERE {condition} GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?"
-            found[field] = [(str(value), int(count)) for value, count in store.database.read(sql, (*values, most))]
+        counted = " UNION ALL ".join(
+            f"SELECT * FROM (SELECT '{field}', {field}, count(*) AS n FROM found WHERE {field} <> ''"
+            f" GROUP BY 2 ORDER BY n DESC, 2 LIMIT {most:d})"
+            for field in FACETS
+        )  # the filter is applied once, not once for each field
+        sql = f"WITH found AS MATERIALIZED (SELECT {', '.join(FACETS)} FROM traces WHERE {where}) {counted}"
+        found: dict[str, list[tuple[str, int]]] = {field: [] for field in FACETS}
+        for field, value, count in store.database.read(sql, values):
+            found[field].append((str(value), int(count)))
         return found
 
     def groups(self, store: TraceStore, by: str, start: int = 0, limit: int = PAGE) -> list[GroupRow]:
@@ -128,6 +150,20 @@ class IncomingQuery:
             " ORDER BY max(first_ns) DESC, 1 LIMIT ? OFFSET ?"
         )
         return [GroupRow(*row) for row in store.database.read(sql, (*values, limit, max(0, start)))]
+
+    def days(self, store: TraceStore, start: int = 0, limit: int = PAGE) -> list[DayRow]:
+        """The days of the traces that are found, the newest first; percentiles of their durations by nearest rank."""
+        where, values = self._where()
+        sql = (
+            f"WITH found AS (SELECT first_ns / {_DAY_NS} AS day, num_errors > 0 AS failed, {_TOKENS} AS tokens, cost_usd,"
+            f" max(0, last_ns - first_ns) / 1e9 AS took FROM traces WHERE {where} AND first_ns <= last_ns),"
+            " ranked AS (SELECT *, row_number() OVER (PARTITION BY day ORDER BY took) AS place,"
+            " count(*) OVER (PARTITION BY day) AS number FROM found)"
+            " SELECT date(day * 86400, 'unixepoch'), count(*), sum(failed), sum(tokens), sum(cost_usd),"
+            " max(took) FILTER (WHERE place = (number + 1) / 2), max(took) FILTER (WHERE place = (95 * number + 99) / 100)"
+            " FROM ranked GROUP BY day ORDER BY day DESC LIMIT ? OFFSET ?"
+        )
+        return [DayRow(*row) for row in store.database.read(sql, (*values, limit, max(0, start)))]
 
     def _order(self) -> str:
         name, direction = self.sort.removeprefix("-"), "DESC" if self.sort.startswith("-") else "ASC"

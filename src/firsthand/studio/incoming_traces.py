@@ -12,6 +12,7 @@ from pathlib import Path
 from firsthand.ingest.as_trace import trace_of
 from firsthand.ingest.cold_segments import read_sealed
 from firsthand.ingest.incoming_span import StoredSpan
+from firsthand.ingest.span_tree import arranged
 from firsthand.ingest.trace_store import TraceStore
 from firsthand.ingest.trace_summary import TraceSummary
 from firsthand.studio.incoming_rows import incoming_spans_json
@@ -32,6 +33,16 @@ class KeptIncoming:
     def trace(self) -> Trace:
         """As the record of an attempt."""
         return trace_of(self.summary.trace, self.spans)
+
+    @cached_property
+    def failed_row(self) -> int:
+        """The row in its tree of the failed span that lies deepest, the first of several; -1 if none failed."""
+        failed = [
+            (-each.depth, row)
+            for row, each in enumerate(arranged(self.spans), start=1)
+            if each.stored.span.error is not None
+        ]
+        return min(failed)[1] if failed else -1
 
     @cached_property
     def rows(self) -> bytes:

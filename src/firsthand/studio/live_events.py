@@ -2,6 +2,10 @@
 
 A topic is `runs`, `traces`, or `run:ID`. Its version is a short text that changes with what it stands for; it is read
 from the files a few times a second, so that runs of any process are followed.
+
+A page carries the marks of its topics from before it was made until it listens, so that a change in between is told. A
+file changes a moment before its new rows can be read, so its size and time alone would let a page that is made in that
+moment miss them: the version holds SQLite's own count of commits too.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -39,7 +44,7 @@ def version_of(topic: str, runs: OpenRuns, traces: IncomingTraces | None = None)
         return ""
     try:
         run = runs.get(id)
-        return f"{files_of(run.path)} {run.status}"
+        return f"{files_of(run.path)} {run.database.version} {run.status}"
     except FirsthandError:
         return ""
 
@@ -58,7 +63,12 @@ def files_of_index(folder: Path) -> str:
 
 def mark_of(topic: str, runs: OpenRuns, traces: IncomingTraces | None = None) -> str:
     """A short mark of a topic's version, which a page carries from before it was made until it listens."""
-    return hashlib.sha256(version_of(topic, runs, traces).encode()).hexdigest()[:16]
+    return _mark(version_of(topic, runs, traces))
+
+
+def marks_of(topics: Sequence[str], runs: OpenRuns, traces: IncomingTraces | None = None) -> str:
+    """The marks of a page's topics, in their order."""
+    return " ".join(mark_of(topic, runs, traces) for topic in topics)
 
 
 async def changes(
@@ -71,12 +81,14 @@ async def changes(
 ) -> AsyncIterator[str]:
     """The text of an event stream: an event `changed` for each topic whose version is another than before.
 
-    `seen` is the mark of the first topic when the page was made: what has changed since is told at once.
+    `seen` are the marks of the topics when the page was made: what has changed since is told at once.
     """
     watched = list(dict.fromkeys(topics))[:MOST_TOPICS]
-    known = {topic: await run_in_threadpool(version_of, topic, runs, traces) for topic in watched}
-    if seen and watched and await run_in_threadpool(mark_of, watched[0], runs, traces) != seen:
-        known[watched[0]] = ""
+    known: dict[str, str | None] = {}
+    for topic, mark in zip_longest(watched, seen.split()[: len(watched)]):
+        known[topic] = await run_in_threadpool(version_of, topic, runs, traces)
+        if mark is not None and mark != _mark(known[topic] or ""):
+            known[topic] = None
     yield "retry: 2000\n: the Studio tells what changes\n\n"
     quiet_s = 0.0
     while True:
@@ -90,3 +102,7 @@ async def changes(
         if quiet_s >= PING_S:
             quiet_s = 0.0
             yield ": still here\n\n"
+
+
+def _mark(version: str) -> str:
+    return hashlib.sha256(version.encode()).hexdigest()[:16]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,3 +106,14 @@ def _facets(infos: Sequence[RunInfo]) -> dict[str, list[tuple[str, int]]]:
     return {
         name: sorted(counter.items(), key=lambda each: (-each[1], each[0]))[:30] for name, counter in counted.items()
     }
+
+
+def earlier_run(info: RunInfo, infos: Iterable[RunInfo]) -> RunInfo | None:
+    """The last run before this one in which an agent of the same name attempted the same benchmark; None without one."""
+    own = {(each.benchmark, each.agent) for each in info.scores}
+    before = [
+        each
+        for each in infos
+        if each.created_at < info.created_at and own & {(score.benchmark, score.agent) for score in each.scores}
+    ]
+    return max(before, key=lambda each: each.created_at, default=None)

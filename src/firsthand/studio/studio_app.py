@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from firsthand.studio.live_events import changes
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.playground import Playground
 from firsthand.studio.rendering import STATIC, is_part, page
+from firsthand.studio.studio_pages import OWN_PAGES, StudioPage
 from firsthand.studio.studio_store import SqliteStore, StudioStore
 from firsthand.studio.views import (
     account_views,
@@ -53,11 +54,13 @@ def create_app(
     *,
     writer: SpanWriter | None = None,
     ingest_key: str | None = None,
+    pages: Sequence[StudioPage] = (),
 ) -> Starlette:
     """The app that shows the runs and traces under `home` to whom `access` lets in.
 
     `agents` answer in the arena and the playground, by name. `store` keeps what people make here; by default a file of
     the data home. With a `writer` it takes spans by OTLP too, from whoever shows the `ingest_key` if there is one.
+    `pages` of other rooms come after the Studio's own.
     """
     store = store or SqliteStore(home)
     runs = OpenRuns(home)
@@ -97,7 +100,7 @@ def create_app(
             *attempt_views.routes(runs),
             *comparison_views.routes(runs),
             *curve_views.routes(runs),
-            *incoming_views.routes(traces),
+            *incoming_views.routes(runs, traces),
             *arena_views.routes(runs, rounds),
             *playground_views.routes(runs, playground),
             *queue_views.routes(runs, store),
@@ -105,6 +108,7 @@ def create_app(
             *prompt_views.routes(runs, store),
             *saved_views.routes(store),
             *(account_views.routes(access, access.accounts) if access.accounts is not None else ()),
+            *(route for each in pages for route in each.routes),
             Route("/events", events),
             Route("/static/{digest}/{name}", static),
         ],
@@ -112,7 +116,8 @@ def create_app(
         lifespan=lifespan,
         exception_handlers={FirsthandError: _told, 404: _not_found, 500: _broken},
     )
-    app.state.runs, app.state.playground = runs, playground
+    app.state.pages = (*OWN_PAGES, *pages)
+    app.state.runs, app.state.traces, app.state.playground = runs, traces, playground
     return app
 
 

@@ -192,4 +192,4 @@ def expect_version(kind: str, key: str, version: int | None, now: int) -> None:
     """ConfigError if a document has another version than the one that was read."""
     if version is not None and version != now:
         what = "is there already" if version == 0 else "was changed in the meantime"
-        raise ConfigError(f"the {kind} {key[:60]!r} {what}: open it again and repeat your change")
+        raise ConfigError(f"the {kind.rpartition('/')[2]} {key[:60]!r} {what}: open it again and repeat your change")

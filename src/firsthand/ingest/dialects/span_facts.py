@@ -17,6 +17,7 @@ ROLES: dict[str, Role] = {
     "model": "assistant", "tool": "tool", "function": "tool",
 }  # fmt: skip
 
+_PLAIN_COUNT = 1 << 40
 _SAID_IN = ("message", "input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
 _LANGCHAIN = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
 
@@ -83,6 +84,8 @@ def text_of(attributes: Json, *names: str) -> str:
     """The first of these attributes that is a text and not empty, or a number as text."""
     for name in names:
         value = attributes.get(name)
+        if value is None:
+            continue
         if isinstance(value, str) and value:
             return value
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -93,7 +96,10 @@ def text_of(attributes: Json, *names: str) -> str:
 def count_of_tokens(attributes: Json, *names: str) -> int:
     """The first of these attributes that is a number of 0 or more, however it is written."""
     for name in names:
-        if (number := number_of(attributes.get(name))) is not None:
+        value = attributes.get(name)
+        if type(value) is int and 0 <= value <= _PLAIN_COUNT:
+            return value
+        if value is not None and (number := number_of(value)) is not None:
             return int(min(number, 1e15))
     return 0
 
@@ -101,7 +107,8 @@ def count_of_tokens(attributes: Json, *names: str) -> int:
 def cost_in(attributes: Json, *names: str) -> float:
     """The first of these attributes that is an amount of money."""
     for name in names:
-        if (number := number_of(attributes.get(name))) is not None:
+        value = attributes.get(name)
+        if value is not None and (number := number_of(value)) is not None:
             return min(number, 1e12)
     return 0.0
 

@@ -105,7 +105,7 @@ function draw() {
   for (const name of names.filter((each) => matches.test(each)).slice(0, 60)) {
     const curves = data.filter((curve) => curve.name === name);
     if (!curves.length) continue;
-    const tables = [], options = [{}], all = [], bands = [];
+    const tables = [], options = [{ label: chosen.x === "time" ? "seconds" : "step" }], all = [], bands = [];
     if (chosen.group) addGroups(chosen, curves, tables, options, all, bands);
     for (const curve of chosen.group ? [] : curves) {
       const logged = (chosen.smooth && curve.means) || curve.values; // the extremes of a column would smooth to their middle

@@ -38,7 +38,8 @@ const marks = new Set(JSON.parse(sessionStorage.getItem("marks") ?? "[]"));
 function keepMarks() {
   sessionStorage.setItem("marks", JSON.stringify([...marks]));
   const say = $(".live");
-  if (say) say.textContent = marks.size ? `${marks.size} marked: c compares` : "";
+  if (say) say.textContent = marks.size ? `${marks.size} marked` : "";
+  $("[data-compare]").hidden = !marks.size;
 }
 function showMarks() {
   for (const row of $$("[data-mark]")) {
@@ -54,6 +55,8 @@ document.addEventListener("change", (event) => {
 });
 document.addEventListener("htmx:after:swap", showMarks);
 showMarks();
+keepMarks();
+$("[data-compare]").addEventListener("click", () => compare());
 
 // -- columns: what is hidden is in the address, and is remembered for pages that do not say it --
 function hiddenColumns(table) {
@@ -90,6 +93,17 @@ document.addEventListener("change", (event) => {
 document.addEventListener("htmx:after:swap", showColumns);
 showColumns();
 
+// -- what is larger than its place is scrolled by key too --
+function reachable() {
+  for (const each of $$(".scroll, pre")) {
+    const isLarger = each.scrollWidth > each.clientWidth || each.scrollHeight > each.clientHeight;
+    isLarger ? (each.tabIndex = 0) : each.removeAttribute("tabindex");
+  }
+}
+document.addEventListener("htmx:after:swap", reachable);
+addEventListener("resize", reachable);
+reachable();
+
 // -- rows --
 let here = -1;
 const rows = () => $$("tr[data-row]");
@@ -104,6 +118,7 @@ function go(step) {
 function compare() {
   const run = location.pathname.match(/^\/runs\/([^/]+)$/)?.[1];
   const chosen = [...marks];
+  if (!chosen.length) return;
   if (run && chosen.length === 2) {
     const query = new URLSearchParams({ run_a: decodeURIComponent(run), a: chosen[0], run_b: decodeURIComponent(run), b: chosen[1] });
     location.href = `/compare/attempts?${query}`;
@@ -149,33 +164,49 @@ document.addEventListener("keydown", (event) => {
 // -- live: one stream for the tab, closed while it is hidden --
 const topics = (document.body.dataset.topics ?? "").trim().split(/\s+/).filter(Boolean);
 let stream = null;
-const waiting = new Set();
+const waiting = new Set(), late = new Set(); // late: topics whose change waits for a reader to be done
+const isRead = (shown) => $("[data-mark] input:checked, details[open]:is(.under-way, .columns) :focus", shown) || (!shown.dataset.livePath && scrollY >= 600);
 function refresh(topic) {
   dispatchEvent(new CustomEvent("firsthand:changed", { detail: topic }));
   for (const shown of $$(`[data-live="${CSS.escape(topic)}"]`)) {
     const path = shown.dataset.livePath ?? location.pathname + location.search;
-    if (waiting.has(path) || $$("[data-mark] input:checked, details[open]:is(.under-way, .columns) :focus", shown).length) continue;
-    waiting.add(path); // several changes in a moment are one request
+    if (waiting.has(path)) continue; // several changes in a moment are one request
+    waiting.add(path);
     setTimeout(() => {
       waiting.delete(path);
-      if (shown.dataset.livePath || scrollY < 600) htmx.ajax("GET", path, { target: shown, swap: "innerHTML" });
+      if ("liveReload" in shown.dataset) location.reload();
+      else if (isRead(shown)) late.add(topic);
+      else htmx.ajax("GET", path, { target: shown, swap: "innerHTML" });
     }, 300);
   }
 }
+function catchUp() {
+  const all = [...late];
+  late.clear();
+  all.forEach(refresh);
+}
+for (const name of ["change", "focusout", "scrollend"]) document.addEventListener(name, () => late.size && catchUp());
 function listen() {
   if (stream || !topics.length) return;
   stream = new EventSource(`/events?${new URLSearchParams([...topics.map((topic) => ["topic", topic]), ["seen", document.body.dataset.seen ?? ""]])}`);
   document.body.dataset.seen = ""; // later streams begin after what this one has told
+  let wasLost = false;
+  stream.onerror = () => (wasLost = true);
+  stream.onopen = () => {
+    if (wasLost) topics.forEach(refresh); // nobody told what changed in between
+    wasLost = false;
+  };
   stream.addEventListener("changed", (event) => refresh(JSON.parse(event.data).topic));
 }
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) {
-    stream?.close();
-    stream = null;
-  } else {
-    listen();
-    topics.forEach(refresh);
-  }
-});
-addEventListener("pagehide", () => stream?.close());
+function leave() {
+  stream?.close();
+  stream = null;
+}
+function comeBack() {
+  listen();
+  topics.forEach(refresh);
+}
+document.addEventListener("visibilitychange", () => (document.hidden ? leave() : comeBack()));
+addEventListener("pagehide", leave);
+addEventListener("pageshow", (event) => event.persisted && comeBack());
 if (!document.hidden) listen();

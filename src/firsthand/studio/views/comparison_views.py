@@ -43,7 +43,7 @@ def routes(runs: OpenRuns) -> list[Route]:
 
     def show(request: Request) -> Response:
         chosen = request.query_params.getlist("run")[:MAX_AGENTS]
-        sides = sides_of(runs.several(chosen))
+        sides = sides_of(sorted(runs.several(chosen), key=lambda run: run.created_at))  # the older run is the baseline
         if len(sides) < 2:
             return page(request, "compare", title="Compare", sides=sides, contest=None, chosen=chosen)
         a = _side(sides, text_of(request, "a"), 0)

@@ -16,6 +16,7 @@ from firsthand.errors import ConfigError
 from firsthand.runs.curve_envelope import Envelope, envelope, state
 from firsthand.runs.run_folder import Run
 from firsthand.runs.track import Track
+from firsthand.studio.live_events import MOST_TOPICS, marks_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import page
 from firsthand.studio.sweep_facts import MIN_RUNS, axes_of, importances
@@ -38,6 +39,7 @@ def routes(runs: OpenRuns) -> list[Route]:
 
     def show(request: Request) -> Response:
         found = chosen(request)
+        seen = marks_of([f"run:{run.id}" for run in found[:MOST_TOPICS]], runs)
         tracks = [(run, Track(run)) for run in found]
         names = list(dict.fromkeys(name for _, track in tracks for name in track.names()))
         facts = [(run, flat(run.config)) for run in found]
@@ -61,6 +63,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             ranking=ranking,
             shared=shared_files(tracks),
             title="Curves",
+            seen=seen,
             runs=found,
             names=names,
             facts=facts,

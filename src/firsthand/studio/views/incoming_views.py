@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,24 +18,28 @@ from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.incoming_query import SORTABLE, IncomingQuery
 from firsthand.studio.incoming_rows import incoming_detail, raw_spans, shown_spans
 from firsthand.studio.incoming_traces import IncomingTraces
+from firsthand.studio.live_events import marks_of
+from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
 from firsthand.studio.trace_copies import as_examples
 from firsthand.studio.views.query_values import number_of, text_of
 
 VIEWS = ("conversation", "tree", "raw")
-GROUPS = ("session", "user")
+GROUPS = ("session", "user", "day")
 MAX_RAW_CHARS = 2_000_000
 
 
-def routes(traces: IncomingTraces) -> list[Route]:
+def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
     """The pages, the spans of a trace, and its copies."""
 
     def show_list(request: Request) -> Response:
+        seen = marks_of(["traces"], runs, traces)
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
         query = IncomingQuery.parse(filter_text, sort)
         store = traces.store
         if store is None:
-            return page(request, "incoming", title="Traces", found=None, filter="", sort="", base=_base(request))
+            given: dict[str, Any] = {"found": None, "filter": "", "sort": "", "seen": seen}
+            return page(request, "incoming", title="Traces", base=_base(request), **given)
         found = query.page(store, number_of(request, "start", 0))
         total = store.database.read("SELECT count(*) FROM traces")[0][0]
         values = {
@@ -44,6 +49,7 @@ def routes(traces: IncomingTraces) -> list[Route]:
             "num_traces": total,
             "sortable": SORTABLE,
             "when": _when,
+            "seen": seen,
         }
         if is_part(request) and found.start:
             return page(request, "parts/incoming_rows", **values)
@@ -55,10 +61,13 @@ def routes(traces: IncomingTraces) -> list[Route]:
     def show_groups(request: Request) -> Response:
         by = request.path_params["by"].removesuffix("s")
         if by not in GROUPS:
-            raise UnknownName(f"traces are grouped by sessions or users, not by {by[:40]!r}")
+            raise UnknownName(f"traces are grouped by sessions, users or days, not by {by[:40]!r}")
         filter_text = text_of(request, "filter")
         query = IncomingQuery.parse(filter_text)
         store, start = traces.store, number_of(request, "start", 0)
+        if by == "day":
+            days = query.days(store, start) if store is not None else []
+            return page(request, "incoming_days", title="Days", days=days, filter=filter_text, start=start)
         rows = query.groups(store, by, start) if store is not None else []
         return page(
             request,
@@ -91,6 +100,7 @@ def routes(traces: IncomingTraces) -> list[Route]:
             question=question_of(kept.spans),
             view=view,
             views=VIEWS,
+            failed_row=kept.failed_row,
             said=conversation(kept.trace, None if leaf < 0 else leaf) if view == "conversation" else None,
             before=before,
             after=after,

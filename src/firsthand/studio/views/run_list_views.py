@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from firsthand.studio.live_events import marks_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
 from firsthand.studio.run_list import SORTABLE, run_page
@@ -18,6 +19,7 @@ def routes(runs: OpenRuns) -> list[Route]:
     """The list, and its rows alone for htmx."""
 
     def show(request: Request) -> Response:
+        seen = marks_of(["runs"], runs)
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
         start = number_of(request, "start", 0)
         infos = runs.infos()
@@ -32,6 +34,6 @@ def routes(runs: OpenRuns) -> list[Route]:
         if is_part(request):
             name = "parts/run_rows" if start else "parts/run_table"
             return page(request, name, **values)
-        return page(request, "runs", title="Runs", home=str(runs.home), **values)
+        return page(request, "runs", title="Runs", seen=seen, home=str(runs.home), **values)
 
     return [Route("/", show)]

@@ -20,9 +20,10 @@ from firsthand.show.feed_lines import FeedLines
 from firsthand.show.scatter import scatter
 from firsthand.stats.stored_figures import own_figures
 from firsthand.studio.attempt_query import SORTABLE, AttemptQuery
-from firsthand.studio.live_events import mark_of
+from firsthand.studio.live_events import marks_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
+from firsthand.studio.run_list import earlier_run
 from firsthand.studio.views.query_values import number_of, text_of
 
 MAX_LINES = 200
@@ -35,7 +36,7 @@ def routes(runs: OpenRuns, problems: Mapping[str, str] = MappingProxyType({})) -
 
     def show(request: Request) -> Response:
         run = runs.get(request.path_params["run"])
-        seen = mark_of(f"run:{run.id}", runs)
+        seen = marks_of([f"run:{run.id}"], runs)
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
         start = number_of(request, "start", 0)
         query = AttemptQuery.parse(filter_text, sort)
@@ -45,11 +46,13 @@ def routes(runs: OpenRuns, problems: Mapping[str, str] = MappingProxyType({})) -
             if start:
                 return page(request, "parts/attempt_rows", **values)
             return page(request, "parts/attempt_table", facets=query.facets(run.database), **values)
+        info = run.info
         return page(
             request,
             "run",
             title=run.id,
-            info=run.info,
+            info=info,
+            earlier=earlier_run(info, runs.infos()),
             seen=seen,
             problem=problems.get(run.id, ""),
             agents=run.agents(),
