@@ -139,6 +139,19 @@ def test_a_run_of_claims_is_kept_printed_and_written_as_a_page(
     assert listed["gpqa_items"]["last"]["verdict"] == "does not hold here" and listed["hle_questions"]["last"] is None
 
 
+def test_a_bug_in_a_claim_is_told_as_one(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def divides(lab: object) -> Measurement:
+        return Measurement(1 / 0)
+
+    broken = all_claims()["math_problems"]
+    monkeypatch.setitem(all_claims(), "math_problems", NamedClaim(**{**vars(broken), "measure": divides}))
+    claims_run.run(claims_run.Config(("math_problems",)))
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "the measurement has a fault, ZeroDivisionError: division by zero" in told
+
+
 def test_an_interrupted_run_measures_only_what_is_missing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     claims = chosen_claims(["gpqa_items", "gpt3_window", "fp32_70b_memory"])
     experiment = claims_experiment(claims, 3)

@@ -81,8 +81,9 @@ def verdict(task: Task, trace: Trace) -> Score:
 
 def verdict_of(claim: NamedClaim, trace: Trace) -> tuple[Measurement | None, Verdict]:
     """The measurement of an attempt, and the verdict on it."""
-    if trace.error is not None:
-        return None, ruling("cannot be tested here", trace.error.message)
+    if (error := trace.error) is not None:
+        fault = f"the measurement has a fault, {error.kind}: " if error.traceback else ""
+        return None, ruling("cannot be tested here", fault + error.message)
     if claim.measure is None:
         return None, claim.judge(Measurement(0.0))
     measurement = Measurement.from_json(json.loads(trace.answer or "null"))

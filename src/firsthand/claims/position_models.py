@@ -23,6 +23,7 @@ BATCH = 32
 def position_model(lab: Lab, kind: str) -> Decoder:
     """The model of `kind` (rope, alibi, absolute, none), trained once a seed and then kept in the lab's folder."""
     import torch
+    from safetensors.torch import load_file, save_file
 
     from firsthand.claims.small_decoders import small_decoder
 
@@ -33,9 +34,9 @@ def position_model(lab: Lab, kind: str) -> Decoder:
     if kind == "absolute":
         changes["learned_positions"] = 4 * TRAINED
     model = small_decoder(lab.seed, std=0.02, vocab_size=VOCABULARY, num_kv_heads=4, **changes)
-    path = lab.folder / f"positions-{kind}-{lab.seed}-{STEPS}.pt"
+    path = lab.folder / f"positions-{kind}-{lab.seed}-{STEPS}.safetensors"
     if path.exists():
-        model.load_state_dict(torch.load(path, weights_only=True))
+        model.load_state_dict(load_file(path))
         return model.eval()
     torch.set_num_threads(1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
@@ -47,7 +48,8 @@ def position_model(lab: Lab, kind: str) -> Decoder:
         optimizer.step()
         schedule.step()
     lab.folder.mkdir(parents=True, exist_ok=True)
-    torch.save(model.state_dict(), path)
+    save_file(model.state_dict(), part := path.with_suffix(".part"))
+    part.replace(path)
     return model.eval()
 
 

@@ -55,6 +55,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
             "precision_at_10",
             "recall_at_10",
             "recall_at_100",
+            "recall_at_5",
             "reciprocal_rank_at_10",
         ),
         ("judgements",),

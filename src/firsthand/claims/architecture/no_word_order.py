@@ -53,4 +53,4 @@ def judge(m: Measurement) -> Verdict:
         f"shuffling moves the last state by {m.value:.0%} without positions: the causal mask itself tells order from "
         "the second layer on"
     )
-    return ruling("holds in part", f"{why}; one layer, and an encoder, are blind to it")
+    return ruling("holds in part", f"{why}; one layer, and an encoder, cannot know of it")
