@@ -1,6 +1,7 @@
 """The policy guard's approvers, its budgets of spending and recipients, and texts that were read without a call."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -103,6 +104,26 @@ def test_each_approver_has_its_time_and_none_gets_more_for_ignoring_it():
     trace = guarded(till, STRANGER, guard=CallPolicy(ask_s=0.01), ask=ignores)
     assert till.sent == [] and "nobody answered within 0.01 s (person)" in trace.answer
     assert trace.events[0].data["detail"]["by"] == "time-out"
+
+
+@pytest.mark.parametrize("step_s", [-1e6, 1e6])
+def test_a_clock_that_is_set_gives_no_approver_more_or_less_time(step_s, monkeypatch):
+    """The machine's time jumps while a person thinks: forward it must not end the question, back not prolong it."""
+    now = time.time
+    shown = []
+
+    async def thinks(tool, arguments):
+        monkeypatch.setattr(time, "time", lambda: now() + step_s)
+        shown.append(arguments["to"])
+        if arguments["to"] == ["eve@e.example"]:
+            await asyncio.Event().wait()
+        return Decision(True, "ann")
+
+    till = Till()
+    calls = [("send", {"to": ["mal@m.example"]}), ("send", {"to": ["eve@e.example"]})]
+    trace = guarded(till, calls, guard=CallPolicy(ask_s=0.3), ask=thinks)
+    assert till.sent == ["mal@m.example"] and len(shown) == 2
+    assert "nobody answered within 0.3 s (person)" in trace.answer
 
 
 @pytest.mark.parametrize("approvers", ["person", "model+person"])
