@@ -26,6 +26,7 @@ FILES = {
     "points.csv": "parameters,tokens,loss\n100,1000,3.0\n",
     "bad.csv": "parameters,tokens,loss\n100,1000,x\n",
     "votes.csv": "model_a,model_b,winner\na,b,model_a\nb,a,model_a\n",
+    "results.csv": "model,benchmark,score\nm,gsm8k,0.5\n",
     "notes/a.md": "# A\nResume a run with --resume.\n",
     "empty/none": "",
 }
@@ -70,6 +71,44 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("board votes.csv --anchor z=1000", 2, "the anchor 'z' is not among the models"),
     ("board votes.csv --confidence 95", 2, "confidence is '95'"),
     ("board text.txt", 2, "text.txt is no table of votes"),
+    ("board votes.csv --export board.html", 2, "--export is for results: leave it out for votes"),
+    ("board votes.csv --models a", 2, "--models is for results"),
+    ("board votes.csv --watch", 2, "--watch is for results"),
+    ("board votes.csv --anchor a=nan", 2, "anchor is 'a=nan': write MODEL=RATING"),
+    ("board votes.csv --cap -1 --checks", 2, "cap is -1"),
+    ("board votes.csv --cap 3", 2, "give --checks too"),
+    ("board results.csv --export board.pdf", 2, "export is 'board.pdf': a board is written as .html, .md"),
+    ("board results.csv --export nowhere/b.html", 2, "the folder of 'nowhere/b.html' does not exist"),
+    ("board results.csv --climb climb.png", 2, "ends in .svg"),
+    ("board results.csv --save all.csv", 2, "ends in .results"),
+    ("contamination arithmetic --corpus notes --tests order", 2, "the test order asks a model"),
+    ("contamination arithmetic --model scripted:echo --tests n-grams", 2, "the test n-grams searches texts"),
+    ("contamination arithmetic --corpus notes --build-index text.txt", 2, "text.txt is a file: give a new folder"),
+    ("contamination arithmetic --index nowhere", 1, "or is damaged: No such file or directory; build it again"),
+    ("interp sae smollm2 --kind lasso", 2, "kind is 'lasso': one of relu"),
+    ("interp sae smollm2 --k 0", 2, "k is 0: give 1 or more"),
+    ("interp sae smollm2 --layer -1", 2, "layer is -1: give 0 or more"),
+    ("interp sae smollm2 --tokens 0", 2, "tokens is 0: give 2048 (a batch) or more"),
+    ("interp sae smollm2 --lr nan", 2, "lr is nan"),
+    ("interp sae smollm2 --texts nowhere", 2, "no file or folder 'nowhere'"),
+    ("interp sae smollm2 --out text.txt", 2, "text.txt is a file: give a folder"),
+    ("interp dashboard nowhere", 1, "(No such file or directory): give the folder"),
+    ("interp dashboard notes --pieces 1", 2, "pieces is 1: give 2 or more"),
+    ("interp induction --half 0", 2, "half is 0: give 4 or more"),
+    ("interp toy --seeds 0", 2, "seeds is 0: give 1 or more"),
+    ("memory import new.db nowhere.jsonl", 1, "nowhere.jsonl cannot be read: No such file or directory"),
+    ("memory import new.db votes.csv", 1, "line 1: a JSON object was expected"),
+    ("mcp --port 9000 --tools calculator", 2, "are for --http"),
+    ("mcp --tools calculator --keys text.txt", 2, "are for --http"),
+    ("mcp --tools calculator --pattern cot", 2, "an agent needs a model"),
+    ("mcp --sign-in example.org", 2, "give the server's URL"),
+    ("mcp --http --tools calculator --port 0 --tls-cert text.txt --tls-key text.txt", 2, "give a chain and its key in PEM"),
+    ("serve scripted:echo --port 0 --tls-cert text.txt --tls-key text.txt", 2, "give a chain and its key in PEM"),
+    ("models plan smollm2 --train dora", 2, "train is 'dora': one of full, lora, qlora was expected"),
+    ("models quantize smollm2 --to AWQ --out q --calibration nowhere.txt", 2, "as UTF-8 text: No such file or directory"),
+    ("data last --min-score nan", 2, "min_score is nan: give a number"),
+    ("data last --scorer exact", 2, "scorer is for tasks of traces"),
+    ("data last --as pairs --best-of 2", 2, "best_of is for sft and kto"),
     ("power", 2, "give a run to plan from, or --disagreement or --between-sd without one"),
     ("run arithmetic --model openai:x@localhost:1/v1", 2, "where an address was expected"),
     ("serve scripted:echo --port 70000", 2, "port is 70000"),
@@ -107,7 +146,7 @@ def test_a_wrong_line_is_one_sentence(
     else:
         assert expected in said.out
     assert not (here / "home" / "runs").exists()
-    assert not list(here.rglob(".firsthand-index*"))
+    assert not list(here.rglob(".firsthand-index*")) and not list(here.rglob("new.*"))
 
 
 class Terminal(io.StringIO):

@@ -126,6 +126,11 @@ class TrainingError(FirsthandError):
     """A training run cannot go on."""
 
 
+def reason_of(error: BaseException) -> str:
+    """The reason within an exception of the system, without its number and file, which a message names itself."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to `name`, or None if none is near."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -67,7 +67,13 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.sign_in is None and not (self.tools or self.index or self.benchmark or self.model):
-            raise ConfigError("mcp serves what? For example: firsthand mcp --tools calculator --index docs")
+            raise ConfigError("nothing to serve: name tools, an index, benchmarks or a model, as in --tools calculator")
+        if self.sign_in is not None and not self.sign_in.startswith(("http://", "https://")):
+            raise ConfigError(f"sign_in is {self.sign_in!r}: give the server's URL, which begins with https://")
+        if not self.http and (self.listen != ListenAddress() or self.keys is not None):
+            raise ConfigError("an address, a certificate and keys are for --http: give it too, or leave them out")
+        if self.model is None and self.pattern != Config.pattern:
+            raise ConfigError("pattern is for agents, and an agent needs a model: give --model too")
 
 
 def main(config: Config) -> int:
