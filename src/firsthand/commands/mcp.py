@@ -49,11 +49,11 @@ class Config:
     approve: tuple[str, ...] = ()
     """Approvals of the agents' own tool calls: what is asked is asked of the client's user."""
     answer_tokens: int = 512
-    """Most new tokens of one generation of an agent."""
+    """Maximum new tokens of one generation of an agent."""
     budget_tokens: int | None = None
-    """Most tokens of one call of an agent."""
+    """Maximum tokens of one call of an agent."""
     budget_seconds: float | None = 600.0
-    """Most seconds of one call of an agent."""
+    """Maximum seconds of one call of an agent."""
     http: bool = False
     """Listen on an address, at /mcp, instead of serving over standard input and output."""
     listen: ListenAddress = field(default_factory=ListenAddress)

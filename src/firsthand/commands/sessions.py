@@ -33,7 +33,7 @@ class Config:
     deny: str | None = None
     """Deny the call that this id asks about."""
     reason: str = ""
-    """The reason of the answer, which the model reads."""
+    """Reason for the approval or denial; the model reads it."""
     json: bool = False
     """Print JSON for programs."""
 
