@@ -23,7 +23,7 @@ import textwrap
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -197,7 +197,15 @@ class ConfigField(NamedTuple):
     """The config's field whose dataclass it belongs to; None for a field of the config itself."""
 
 
-@cache
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def once(function: F) -> F:
+    """`functools.cache`, with the types of the function: to mypy a `type[Any]` is not hashable."""
+    return typing.cast(F, cache(function))
+
+
+@once
 def settings_of(config_class: type[Any]) -> tuple[ConfigField, ...]:
     """The settings of a config in their order, those of its dataclasses among them."""
     hints, docs = typing.get_type_hints(config_class), field_docs(config_class)

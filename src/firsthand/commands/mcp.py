@@ -15,6 +15,7 @@ from firsthand.experiment.settings import RunSettings
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
+from firsthand.system.plurals import count_of
 from firsthand.tool import Tool
 
 if TYPE_CHECKING:
@@ -201,5 +202,5 @@ def sign_in(url: str) -> int:
         finally:
             await source.close()
 
-    print(f"signed in to {url}: {asyncio.run(connect())} tools")
+    print(f"signed in to {url}: {count_of(asyncio.run(connect()), 'tool')}")
     return 0
