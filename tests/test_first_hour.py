@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from firsthand.cli import main
-from firsthand.errors import nearest
+from firsthand.errors import nearest, reason_of
 from firsthand.providers.scripted import Scripted
 from firsthand.system.plurals import count_of
+from firsthand.telemetry import live_export
 from served import serving
 
 RUN = ["run", "arithmetic", "--model", "scripted:echo", "--limit", "1"]
@@ -182,3 +183,23 @@ def on_terminal(words: str, columns: int) -> list[str]:
         running.wait(60)
     os.close(parent)
     return raw.decode().replace("\r", "").partition("\nexamples:")[0].split("\n")
+
+
+def test_spans_that_no_collector_took_are_told_with_its_address_and_without_a_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    monkeypatch.delenv("OTEL_TRACES_EXPORTER", raising=False)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ann:secret@127.0.0.1:9")
+    told = live_export._whereto()
+    assert told.startswith(" to http://127.0.0.1:9/v1/traces: start a collector there") and "secret" not in told
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    assert live_export._whereto() == ""
+
+
+def test_a_reason_of_the_system_has_neither_number_nor_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        (tmp_path / "nothing").read_text(encoding="utf-8")
+    assert reason_of(raised.value) == "No such file or directory"
+    assert reason_of(ConnectionError("[Errno -2] Name or service not known")) == "Name or service not known"
+    assert reason_of(ValueError("no number")) == "no number"

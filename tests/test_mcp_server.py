@@ -439,7 +439,7 @@ def test_the_command_serves_what_its_flags_name():
 @pytest.mark.parametrize(
     "flags, said",
     [
-        ({}, "mcp serves what"),
+        ({}, "nothing to serve"),
         ({"tools": ("calculator", "calculator")}, "two tools named 'calculator'"),
         ({"tools": ("mcp:uvx mcp-server-time",)}, "passes no other MCP server on"),
     ],

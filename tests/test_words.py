@@ -70,7 +70,7 @@ def test_the_glossary_has_one_line_for_each_word() -> None:
 
 def test_an_amount_is_not_joined_to_a_plural_where_it_may_be_one() -> None:
     """`{n} tasks` in what is printed: `plurals.count_of` writes both."""
-    joined = re.compile(r"\{[^{}]*\}[\"']? (tasks|attempts|agents|clusters)\b(?! (in a row|at a time|each))")
+    joined = re.compile(r"\{[^{}]*\}[\"']? (tasks|attempts|agents|clusters|calls)\b(?! (in a row|at a time|each))")
     rooms = ("show", "commands", "stats", "runs", "experiment")
     found = [
         f"{path.relative_to(ROOT)}: {line.strip()[:110]}"

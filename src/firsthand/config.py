@@ -260,7 +260,8 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         return tuple(str(item).strip() for item in items if str(item).strip())
     if typing.get_origin(kind) is typing.Literal:
         if value not in typing.get_args(kind):
-            raise ConfigError(f"{name} is {value!r}: one of {', '.join(map(str, typing.get_args(kind)))} was expected")
+            known = ", ".join(str(each) for each in typing.get_args(kind) if each != "")
+            raise ConfigError(f"{name} is {value!r}: one of {known} was expected")
         return value
     if kind is bool:
         if not isinstance(value, bool):
@@ -363,7 +364,7 @@ def _add_flag(parser: Parser, field: dataclasses.Field[Any], hint: Any, doc: str
     else:
         names = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else None
         bare = field.metadata.get("bare")
-        metavar = "{" + ",".join(map(str, names)) + "}" if names else _metavar(inner)
+        metavar = "{" + ",".join(str(each) for each in names if each != "") + "}" if names else _metavar(inner)
         nargs = "?" if bare else None
         parser.add_argument(
             flag, dest=field.name, metavar=metavar, nargs=nargs, const=bare, default=None, help=help_text

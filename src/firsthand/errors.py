@@ -28,6 +28,7 @@ A bug of ours is an `AssertionError` or any other exception: it keeps its traceb
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -124,6 +125,12 @@ class TooManyFailures(FirsthandError):
 
 class TrainingError(FirsthandError):
     """A training run cannot go on."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason within an exception of the system, without its number and file, which a message names itself."""
+    words = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return re.sub(r"^\[Errno -?\d+\] ", "", words)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

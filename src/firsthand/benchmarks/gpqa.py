@@ -20,7 +20,7 @@ from random import Random
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
 from firsthand.benchmarks.sources.datasets import HUB_ROWS, MAX_BYTES, Rows, Source, contents, fetch_unkept, located
-from firsthand.errors import ConfigError, DataError, unknown
+from firsthand.errors import ConfigError, DataError, reason_of, unknown
 from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
 from firsthand.scorers.written import simple_evals_letter
@@ -130,7 +130,7 @@ def unzipped(raw: bytes, name: str, file: Path) -> bytes:
             f"{file} does not open with the password that the authors publish: is it their dataset.zip?"
         ) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{file} is not a complete zip file ({error}): fetch it again") from None
+        raise DataError(f"{file} is not a complete zip file ({reason_of(error)}): fetch it again") from None
     if len(text) > MAX_BYTES:
         raise DataError(f"{name} in {file} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
     return text

@@ -18,7 +18,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.multiple_choice import LETTERS, choices_of
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
 from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, load, located, text_field
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
 
@@ -137,7 +137,7 @@ def _zipped(raw: bytes, path: Path, split: str) -> Iterator[tuple[Json, str]]:
                 raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
             files = [(info.filename, archive.read(info).decode("utf-8")) for info in infos if info.file_size]
     except (zipfile.BadZipFile, OSError, UnicodeDecodeError, RuntimeError, NotImplementedError, EOFError) as error:
-        raise DataError(f"{path} is not a complete zip file of CSV files: {error}") from None
+        raise DataError(f"{path} is not a complete zip file of CSV files: {reason_of(error)}") from None
     if not files:
         raise DataError(f"{path} holds no folder {split!r}: give the authors' data archive")
     for name, text in files:

@@ -21,7 +21,7 @@ from uuid import UUID
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.benchmarks.sources.datasets import Source, find, read
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 from firsthand.scorers.contained import contains_value
@@ -120,7 +120,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
 def _ordering(line: str, path: Path, number: int, count: int) -> tuple[int, ...]:

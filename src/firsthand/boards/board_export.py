@@ -45,6 +45,9 @@ def part_names(section: BoardSection) -> list[str]:
     return list(dict.fromkeys(name for line in section.lines for name in line.parts))
 
 
+BOARD_FORMATS = (".html", ".md", ".json", ".csv")
+
+
 def write_board(board: MadeBoard, path: Path) -> None:
     """Writes the board to a file, in the layout of its suffix; ConfigError for another suffix or a file that cannot be."""
     writers: dict[str, Callable[[MadeBoard], str]] = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from firsthand.errors import ConfigError, nearest, unknown
+from firsthand.errors import ConfigError, nearest, reason_of, unknown
 
 Rule = Literal["each", "weighted", "win-rate", "borda"]
 DEFINITIONS = Path(__file__).parent / "definitions"
@@ -126,7 +126,7 @@ def load_board(word: str) -> BoardSpec:
     except FileNotFoundError:
         raise ConfigError(f"no file {str(path)!r}: give the TOML file that defines the board") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
+        raise ConfigError(f"{path} cannot be read as TOML: {reason_of(error)}") from None
     return board_from(body, path)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
-from firsthand.errors import DataError, StoreError
+from firsthand.errors import DataError, StoreError, reason_of
 
 RESULT_FILE = ".results"
 VERSION = 1
@@ -52,7 +52,7 @@ def write_result_file(path: Path, results: ResultSet) -> None:
         draft.replace(path)
     except (OSError, sqlite3.Error) as error:
         draft.unlink(missing_ok=True)
-        raise StoreError(f"{path} cannot be written: {error}") from None
+        raise StoreError(f"{path} cannot be written: {reason_of(error)}") from None
 
 
 def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:

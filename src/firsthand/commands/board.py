@@ -47,7 +47,7 @@ class Config:
     checks: bool = False
     """For votes: name the voters who favour a model beyond chance, and leave their votes out."""
     cap: int = 0
-    """For votes: with --checks, count only so many votes of one voter; 0 for all."""
+    """For votes: with --checks, count at most this many votes of each voter; 0 counts all."""
     stuffing: str = ""
     """For votes: simulate how many forged votes would move this model up a rank, with and without the checks."""
     write_votes: str = ""
@@ -80,6 +80,10 @@ class Config:
             raise ConfigError("watch and json do not go together: one is for people, the other for programs")
         if self.watch and self.cross_reference:
             raise ConfigError("watch and cross_reference do not go together: ask for it when the runs are done")
+        if self.cap < 0:
+            raise ConfigError(f"cap is {self.cap}: give 0 (all votes) or more")
+        if self.cap and not self.checks:
+            raise ConfigError("cap limits the votes that --checks counts: give --checks too")
 
 
 def main(config: Config) -> int:
@@ -100,6 +104,9 @@ def main(config: Config) -> int:
     votes = _votes(config, sources) if spec is None and len(sources) == 1 else None
     if votes is not None:
         source = sources[0]
+        others = ("protocol", "metric", "models", "origins", "export", "climb", "save", "watch")
+        if given := [name for name in others if getattr(config, name) != getattr(Config, name)]:
+            raise ConfigError(f"--{given[0]} is for results: leave it out for votes")
         if config.write_votes:
             _write(source, Path(config.write_votes))
         print_votes(
@@ -157,6 +164,7 @@ def _print_results(config: Config, spec: BoardSpec, sources: tuple[str, ...], le
     )
     from firsthand.system.terminal import print_as_json
 
+    _check_outputs(config)
     protocols, metrics = _conditions(config.protocol, "protocol"), _conditions(config.metric, "metric")
 
     def made() -> ResultSet:
@@ -191,6 +199,26 @@ def _crossed(results: ResultSet, spec: BoardSpec, protocols: dict[str, str], met
 
     columns, _ = board_columns(results, spec, protocols=protocols, metrics=metrics)
     return cross_reference(columns)
+
+
+def _check_outputs(config: Config) -> None:
+    """ConfigError for a file that could not be written, before anything is read or printed."""
+    from firsthand.boards.board_export import BOARD_FORMATS
+    from firsthand.boards.result_file import RESULT_FILE
+
+    plots = [] if config.climb in (None, "-") else [str(config.climb)]
+    saves = [config.save] if config.save else []
+    wanted = (
+        ("export", config.export, BOARD_FORMATS, "a board is written as"),
+        ("climb", plots, (".svg",), "a plot ends in"),
+        ("save", saves, (RESULT_FILE,), "a file of results ends in"),
+    )
+    for flag, names, endings, told in wanted:
+        for path in map(Path, names):
+            if path.suffix not in endings:
+                raise ConfigError(f"{flag} is {str(path)!r}: {told} {', '.join(endings)}")
+            if not path.absolute().parent.is_dir():
+                raise ConfigError(f"the folder of {str(path)!r} does not exist: make it, or name another file")
 
 
 def _write(source: str, path: Path) -> None:

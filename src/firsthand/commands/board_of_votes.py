@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +107,10 @@ def _anchor(text: str, centre: float) -> tuple[str | None, float]:
         return None, centre
     name, equals, value = text.rpartition("=")
     try:
-        return (name, float(value)) if equals else (text, centre)
+        rating = float(value) if equals else centre
+        if not math.isfinite(rating):
+            raise ValueError
+        return name if equals else text, rating
     except ValueError:
         raise ConfigError(f"anchor is {text!r}: write MODEL=RATING, such as gpt-4=1200") from None
 

@@ -28,6 +28,7 @@ from firsthand.runs.run_names import KEPT
 from firsthand.show.chat_screen import Screen
 from firsthand.system.home import data_home
 from firsthand.system.interruption import terminated
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import one_line, printable
 from firsthand.trace import Call
 
@@ -228,7 +229,7 @@ class Chat:
     def _position(self, name: str) -> str:
         messages = self.dialogue.branches[name].messages
         words = one_line(messages[-1].text)[:60] if messages else ""
-        return f"{len(messages)} messages" + (f", the last: {words}" if words else "")
+        return count_of(len(messages), "message") + (f", the last: {words}" if words else "")
 
     def clear(self, name: str) -> None:
         """Start an empty branch."""
@@ -260,7 +261,7 @@ class Chat:
         used, calls = self.dialogue.usage, len(self.dialogue.calls)
         cost = f", {used.cost_usd:.4f} USD" if used.cost_usd else ""
         counts = f"{used.prompt_tokens} tokens in ({used.cached_tokens} cached), {used.completion_tokens} out"
-        return f"{calls} calls, {counts}{cost}"
+        return f"{count_of(calls, 'call')}, {counts}{cost}"
 
     def close(self, runner: asyncio.Runner) -> None:
         """Close what tools hold open, such as MCP servers."""

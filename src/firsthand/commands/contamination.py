@@ -72,6 +72,10 @@ def main(config: Config) -> int:
 
     if unknown := [each for each in config.tests if each not in TESTS]:
         raise ConfigError(f"tests names {unknown[0]!r}: give {', '.join(TESTS)}")
+    if config.tests and not config.model and "n-grams" not in config.tests:
+        raise ConfigError(f"the test {config.tests[0]} asks a model: name one with --model")
+    if config.tests == ("n-grams",) and not (config.corpus or config.index):
+        raise ConfigError("the test n-grams searches texts: give --corpus or --index")
     chosen = tuple(each for each in TESTS if not config.tests or each in config.tests)
     benchmark = catalog.benchmark(config.benchmark)
     tasks = list(benchmark.tasks(config.seed))
@@ -118,5 +122,6 @@ def main(config: Config) -> int:
         )
         console().print(full.words, soft_wrap=True, markup=False)
         limits = dict.fromkeys(each.limits for each in full.evidence if each.ran and each.limits)
-        console().print("\nLimits:", *(f"- {each}" for each in limits), sep="\n", soft_wrap=True, markup=False)
+        if limits:
+            console().print("\nLimits:", *(f"- {each}" for each in limits), sep="\n", soft_wrap=True, markup=False)
     return 3 if full.verdict in ("leaked", "overlap") else 0

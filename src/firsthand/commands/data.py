@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -37,9 +38,9 @@ class Config:
     score: str | None = None
     """A score by name; the benchmark's first one by default."""
     min_score: float | None = None
-    """Least score of an attempt (sft), of the better answer (pairs, reward), or of a desirable one (kto: 0.5)."""
+    """Minimum score of an attempt (sft), of the better answer (pairs, reward), or of a desirable one (kto: 0.5)."""
     best_of: int = 0
-    """With sft and kto: take so many of the best attempts at each task."""
+    """With sft and kto: keep this many of the best attempts at each task; 0 keeps all."""
     benchmark: str | None = None
     """Only this benchmark."""
     agent: str | None = None
@@ -49,7 +50,7 @@ class Config:
     filter: str = ""
     """With traces: the filter of the Studio's list, such as has:error or score.helpful<0.5."""
     limit: int = 1000
-    """With traces: take at most so many, the newest."""
+    """With traces: at most this many, the newest first."""
     scorer: str = "normalised"
     """With tasks: the scorer that compares a new answer with the recorded one."""
 
@@ -66,6 +67,14 @@ class Config:
             )
         if self.filter and self.runs != ("traces",):
             raise ConfigError("filter is for traces: firsthand data traces --filter has:error")
+        if self.scorer != Config.scorer and self.as_ != "tasks":
+            raise ConfigError(
+                "scorer is for tasks of traces: firsthand data traces --as tasks --scorer exact --out set.toml"
+            )
+        if self.best_of and self.as_ not in ("sft", "kto"):
+            raise ConfigError(f"best_of is for sft and kto: leave it out with {self.as_}")
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise ConfigError(f"min_score is {self.min_score}: give a number")
         if self.limit < 1:
             raise ConfigError(f"limit is {self.limit}: give 1 or more")
         if self.out is not None and Path(self.out).exists():

@@ -37,10 +37,9 @@ class Config:
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
-        if self.features < 1 or self.pieces < 2 or self.ablate < 0:
-            raise ConfigError(
-                f"features are {self.features}, pieces {self.pieces} and ablate {self.ablate}: expected 1, 2 and 0 or more"
-            )
+        for name, at_least in {"features": 1, "pieces": 2, "ablate": 0}.items():
+            if (value := getattr(self, name)) < at_least:
+                raise ConfigError(f"{name} is {value}: give {at_least} or more")
 
 
 def run(config: Config) -> int:

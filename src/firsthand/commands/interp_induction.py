@@ -32,15 +32,14 @@ class Config:
     half: int = 20
     """Tokens that are repeated."""
     seed: int = 0
-    """Decides weights and texts."""
+    """Seed of weights and texts."""
     json: bool = False
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
-        if self.texts < 2 or self.half < 4 or self.steps < 1:
-            raise ConfigError(
-                f"texts are {self.texts}, half {self.half} and steps {self.steps}: expected 2, 4 and 1 or more"
-            )
+        for name, at_least in {"texts": 2, "half": 4, "steps": 1}.items():
+            if (value := getattr(self, name)) < at_least:
+                raise ConfigError(f"{name} is {value}: give {at_least} or more")
 
 
 def run(config: Config) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ firsthand interp sae smollm2 --layer 8 --tokens 1000000 --out sae
 firsthand interp sae smollm2 --site blocks.8.mlp.out --kind topk --k 64 --out sae-mlp
 firsthand interp sae path/to/model --layer 0 --texts notes --tokens 50000 --out sae
 """
+KINDS = ("relu", "topk", "batch_topk", "jumprelu", "matryoshka")
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,35 @@ class Config:
     held_out: int = 32
     """Held-out pieces that the measures are taken on."""
     seed: int = 0
-    """Decides texts, order and weights."""
+    """Seed of texts, order and weights."""
     threads: int = 0
     """Threads of torch; 0 leaves the choice to it."""
     json: bool = False
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
-        if self.expansion < 1 or self.layer < 0 or self.threads < 0:
-            raise ConfigError(
-                f"expansion is {self.expansion}, layer {self.layer} and threads {self.threads}: expected 1 or more, "
-                "and 0 or more"
-            )
+        least = {
+            "expansion": 1,
+            "layer": 0,
+            "k": 1,
+            "batch": 1,
+            "tokens": self.batch,
+            "context": 2,
+            "held_out": 2,
+            "threads": 0,
+        }
+        for name, at_least in least.items():
+            if (value := getattr(self, name)) < at_least:
+                told = f"{at_least} (a batch)" if name == "tokens" else str(at_least)
+                raise ConfigError(f"{name} is {value}: give {told} or more")
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind is {self.kind!r}: one of {', '.join(KINDS)} was expected")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ConfigError(f"lr is {self.lr}: give a number above 0")
+        if missing := [each for each in self.texts if not Path(each).exists()]:
+            raise ConfigError(f"no file or folder {missing[0]!r}: give texts to train on")
+        if self.out.exists() and not self.out.is_dir():
+            raise ConfigError(f"{self.out} is a file: give a folder with --out")
 
 
 def run(config: Config) -> int:

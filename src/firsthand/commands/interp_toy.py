@@ -40,10 +40,11 @@ class Config:
     """Print JSON for programs."""
 
     def __post_init__(self) -> None:
-        if self.seeds < 1 or self.steps < 1 or not self.kinds:
-            raise ConfigError(
-                f"seeds are {self.seeds}, steps {self.steps} and kinds {len(self.kinds)}: expected 1 or more of each"
-            )
+        for name in ("seeds", "steps"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigError(f"{name} is {value}: give 1 or more")
+        if not self.kinds:
+            raise ConfigError("kinds is empty: name one or more, such as batch_topk")
 
 
 def run(config: Config) -> int:

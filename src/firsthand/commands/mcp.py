@@ -15,6 +15,7 @@ from firsthand.experiment.settings import RunSettings
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
+from firsthand.system.plurals import count_of
 from firsthand.tool import Tool
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ class Config:
     approve: tuple[str, ...] = ()
     """Approvals of the agents' own tool calls: what is asked is asked of the client's user."""
     answer_tokens: int = 512
-    """Most new tokens of one generation of an agent."""
+    """Maximum new tokens of one generation of an agent."""
     budget_tokens: int | None = None
-    """Most tokens of one call of an agent."""
+    """Maximum tokens of one call of an agent."""
     budget_seconds: float | None = 600.0
-    """Most seconds of one call of an agent."""
+    """Maximum seconds of one call of an agent."""
     record: Path | None = None
     """A folder for the traces of agents' calls and for tasks, which go on when it is served again. By default a new run,
     and tasks end with the server."""
@@ -71,7 +72,13 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.sign_in is None and not (self.tools or self.index or self.benchmark or self.model):
-            raise ConfigError("mcp serves what? For example: firsthand mcp --tools calculator --index docs")
+            raise ConfigError("nothing to serve: name tools, an index, benchmarks or a model, as in --tools calculator")
+        if self.sign_in is not None and not self.sign_in.startswith(("http://", "https://")):
+            raise ConfigError(f"sign_in is {self.sign_in!r}: give the server's URL, which begins with https://")
+        if not self.http and (self.listen != ListenAddress() or self.keys is not None):
+            raise ConfigError("an address, a certificate and keys are for --http: give it too, or leave them out")
+        if self.model is None and self.pattern != Config.pattern:
+            raise ConfigError("pattern is for agents, and an agent needs a model: give --model too")
 
 
 def main(config: Config) -> int:
@@ -199,5 +206,5 @@ def sign_in(url: str) -> int:
         finally:
             await source.close()
 
-    print(f"signed in to {url}: {asyncio.run(connect())} tools")
+    print(f"signed in to {url}: {count_of(asyncio.run(connect()), 'tool')}")
     return 0

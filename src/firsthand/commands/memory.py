@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from firsthand.errors import ConfigError, DataError, UnknownName
+from firsthand.errors import ConfigError, DataError, FirsthandError, UnknownName, reason_of
 from firsthand.message import Json
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import print_as_json, print_table
@@ -38,13 +38,13 @@ class Config:
     words: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """The file of the memory; then the ids to show or forget, or the .jsonl file to import or to compare with."""
     owner: str | None = None
-    """Only this owner's items; all owners by default, and nobody in particular for import."""
+    """Only this owner's items; all owners by default; import stores items without an owner by default."""
     kind: str | None = None
     """Only items of this kind, such as semantic; import needs it where the file does not say it."""
     query: str = ""
     """With list: the items that fit these words, best first, instead of the newest."""
     limit: int = 50
-    """With list: the most items of an owner and kind."""
+    """With list: at most this many items of each owner and kind."""
     out: str | None = None
     """With export: the .jsonl file to write; without it, lines are printed."""
     salvage: bool = False
@@ -73,12 +73,21 @@ def main(config: Config) -> int:
     """Do the action."""
     from firsthand.memories.keeping.item_file import ItemFile
 
-    file = ItemFile(Path(config.words[0]), create=config.action == "import", salvage=config.salvage)
+    path = Path(config.words[0])
+    is_new = not path.exists()
+    file = ItemFile(path, create=config.action == "import", salvage=config.salvage)
     try:
         act = {"list": _list, "show": _show, "forget": _forget, "export": _export, "import": _import, "junk": _junk}
-        return act[config.action](config, file)
+        code = act[config.action](config, file)
+    except FirsthandError:
+        file.close()
+        if is_new:  # an import that failed leaves no empty memory
+            for each in ("", "-wal", "-shm"):
+                Path(f"{path}{each}").unlink(missing_ok=True)
+        raise
     finally:
         file.close()
+    return code
 
 
 def _scopes(config: Config, file: ItemFile) -> list[tuple[str, str]]:
@@ -201,7 +210,7 @@ def _import(config: Config, file: ItemFile) -> int:
         item = MemoryItem.of(text, provenance)
         made[owner, kind].admit(item)
         added += file.put(owner, kind, item, made[owner, kind].policy.key_of(item), made[owner, kind].policy.bounds)
-    print(f"imported {count_of(added, 'item', ',')} that {'was' if added == 1 else 'were'} not there")
+    print(f"imported {count_of(added, 'new item', ',')}")
     return 0
 
 
@@ -210,7 +219,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Json]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:

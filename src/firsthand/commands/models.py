@@ -40,7 +40,7 @@ class Config:
     )
     """list, pull, inspect, plan, look, quantize or remove"""
     model: str | None = field(default=None, metadata={"positional": True})
-    """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; a file or folder, too, but for pull and remove."""
+    """The model: a known name or hf:ORG/NAME[@REVISION][:FILE.gguf]; a file or folder, too, except with pull and remove."""
     text: str | None = field(default=None, metadata={"positional": True})
     """With look: a text of 2 to 128 tokens, whose attention heads and next tokens by layer are shown on an HTML page."""
     plan: bool = True
@@ -52,7 +52,7 @@ class Config:
     out: str = ""
     """With quantize: the file (.gguf), or the folder, to write. With look: the HTML file, by default look.html."""
     calibration: str = ""
-    """With quantize --to GPTQ or AWQ: a text file that shows what the model reads."""
+    """With quantize --to GPTQ or AWQ: a text file like those that the model will read."""
     machine: str = ""
     """With plan: a machine, such as h100, or GB/s and TFLOP/s and GB of memory, such as 3350:990:80; without, this one."""
     dtype: str = "bfloat16"

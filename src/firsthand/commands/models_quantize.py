@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from firsthand.errors import reason_of
 from firsthand.hub.fetch_model import fetch_model
 from firsthand.system.terminal import console, print_as_json, progress
 
@@ -53,7 +54,7 @@ def _calibration(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             text = file.read(1 << 22)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as UTF-8 text: {error}") from None
+        raise ConfigError(f"{path} cannot be read as UTF-8 text: {reason_of(error)}") from None
     if not text.strip():
         raise ConfigError(f"{path}, the calibration text, is empty: give one of some thousand words")
     return text

@@ -70,7 +70,7 @@ class Config:
     limit: int | None = None
     """Only the first N questions."""
     concurrency: int = 4
-    """Attempts at a time."""
+    """Max concurrent attempts."""
     seed: int = 0
     """Seed of answers, and of the choice of changed facts."""
     json: bool = False

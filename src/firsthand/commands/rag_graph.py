@@ -42,21 +42,21 @@ class Config:
     types: str = "organization,person,geo,event"
     """The types of entities to look for, with commas between."""
     gleanings: int = 1
-    """Times that the model is told that it missed some."""
+    """Further passes in which the model is asked for what it missed."""
     max_tokens: int = 1_000_000
     """The most tokens, prompts and answers together; a build that would take more is refused before it begins."""
     max_cluster_size: int = 10
-    """Communities of so many names or more are divided again."""
+    """Communities of this many names or more are divided again."""
     largest_component: bool = False
     """Divide the largest connected component alone, as Microsoft's GraphRAG does: other entities are in no report."""
     concurrency: int = 4
-    """Questions to the model at a time."""
+    """Max concurrent calls of the model."""
     estimate: bool = False
-    """Print the cost and end."""
+    """Print the cost and stop."""
     verify: bool = False
-    """Compare the graph with the index, print faults, and end; the exit code is 1 if there are any."""
+    """Compare the graph with the index, print faults, and stop; the exit code is 1 if there are any."""
     rebuild: bool = False
-    """Delete the graph that is there and begin anew."""
+    """Delete the existing graph and build it again."""
     json: bool = False
     """Print JSON for programs."""
 

@@ -39,7 +39,7 @@ class Config:
     law: Literal["chinchilla", "kaplan", "both"] = "both"
     """With fit: the form of the law."""
     drop: int = 0
-    """Leave out so many points of the highest loss."""
+    """Leave out this many points with the highest loss."""
     resamples: int = 200
     """Bootstrap draws."""
     confidence: str = "95%"

@@ -52,7 +52,7 @@ class Config:
     openai: OpenAISettings = field(default_factory=OpenAISettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     device: str = EngineConfig.device
-    """The device of a model that runs here: cpu, cuda, cuda:N, or auto, which is CUDA if there is one."""
+    """Device for a model that runs here: cpu, cuda, cuda:N, or auto (CUDA if available)."""
     threads: int | None = EngineConfig.threads
     """Threads that compute the model."""
     kv_memory_mb: int | None = None
@@ -60,18 +60,18 @@ class Config:
     kv_cache: Literal["auto", "float32", "float16", "int8"] = EngineConfig.kv_cache
     """The type of the KV cache: int8 takes half of what float16 does, which auto is where weights are rounded too."""
     max_sequences: int = EngineConfig.max_sequences
-    """Most answers computed at the same time."""
+    """Maximum answers computed at the same time."""
     speculation: bool = False
     """Speculate on repetitions in prompt and answer; changes no answer."""
     adapter: tuple[str, ...] = field(default=(), metadata={"repeated": True})
     """A LoRA adapter beside the model, as NAME=FOLDER; clients name it as the model. May be given several times."""
     max_adapters: int = EngineConfig.max_adapters
-    """Most adapters in memory at the same time."""
+    """Maximum adapters in memory at the same time."""
     replication: ReplicaSettings = field(default_factory=ReplicaSettings)
     agent: Path | None = None
     """Serve an agent instead: a TOML file with its model, pattern, tools and limits (see docs/served-agents.md)."""
     sessions: Path | None = None
-    """With --agent: the folder of its sessions, which are gone on with; by default a new run."""
+    """With --agent: the folder of its sessions, which continue after a restart; by default a new run."""
     session_limits: SessionSettings = field(default_factory=SessionSettings)
     a2a: A2ASettings = field(default_factory=A2ASettings)
 

@@ -38,7 +38,7 @@ class Config:
     answers: str = ""
     """With --approve, the fields of a form as a JSON object, such as '{"city": "Oslo"}'."""
     reason: str = ""
-    """The reason of the answer, which the model reads."""
+    """Reason for the approval or denial; the model reads it."""
     json: bool = False
     """Print JSON for programs."""
 

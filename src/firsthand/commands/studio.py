@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import socket
 import sys
 import threading
@@ -120,6 +121,14 @@ class Config:
     """At most this many new tokens in an answer."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.sample <= 1:
+            raise ConfigError(f"sample is {self.sample}: give a share from 0 to 1")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ConfigError(f"temperature is {self.temperature}: give 0 (greedy) or more")
+        if self.max_tokens < 1:
+            raise ConfigError(f"max_tokens is {self.max_tokens}: give 1 or more")
+        if self.database and not self.database.startswith(("postgresql://", "postgres://")):
+            raise ConfigError("database is no address of PostgreSQL: write postgresql://user@host/name")
         if self.action and not any(len(self.action) == size and self.action[: len(a)] == a for a, size in ACTIONS):
             raise ConfigError(
                 f"{' '.join(self.action)[:80]!r} is no action: write `studio`, `studio export RUN`, `studio import PATH`, "

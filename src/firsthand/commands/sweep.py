@@ -42,15 +42,15 @@ class Config:
     best_of_curve: bool = False
     """Judge a trial by the best value of the metric, not by the last."""
     trials: int | None = None
-    """Draw so many settings; without it every combination is tried."""
+    """Number of random draws; without it, every combination is tried."""
     halving: str | None = None
     """Successive halving over budgets, as steps=100,300,900: all run with the first, the best third with the next."""
     eta: int = 3
-    """With --halving: one of so many trials goes on."""
+    """With --halving: one in this many trials goes on to the next budget."""
     jobs: int = 1
     """Processes at a time."""
     seed: int = 0
-    """Decides what is drawn."""
+    """Seed of the random draws."""
     out: Path | None = None
     """Folder of the sweep; by default a new one below `<data home>/sweeps`."""
     resume: Path | None = None

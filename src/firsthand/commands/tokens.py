@@ -42,7 +42,7 @@ class Config:
     kind: Literal["bpe", "unigram", "wordpiece"] = "bpe"
     """With --train: the algorithm."""
     vocab_size: int = 32_000
-    """With --train: the most tokens."""
+    """With --train: the maximum size of the vocabulary."""
     cut: Literal["gpt-2", "gpt-4", "llama-3"] = "llama-3"
     """With --train: the pre-tokeniser of byte-level BPE."""
     out: str = ""

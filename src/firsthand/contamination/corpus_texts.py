@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, reason_of
 
 PIECE_BYTES = 16 << 20
 OVERLAP_BYTES = 4096
@@ -54,7 +54,7 @@ def pieces(path: Path) -> Iterator[bytes]:
                 yield before + piece
                 before = piece[-OVERLAP_BYTES:]
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
 def _of_lines(file: object, path: Path) -> Iterator[bytes]:

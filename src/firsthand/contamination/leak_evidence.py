@@ -12,6 +12,7 @@ from scipy.special import ndtr, stdtr
 
 from firsthand.message import Json
 from firsthand.stats.multiple_comparisons import holm
+from firsthand.system.plurals import count_of
 
 ALPHA = 0.05
 """Chance that any test of a report calls a clean model leaked."""
@@ -89,7 +90,7 @@ class ContaminationReport:
             named = ", ".join(f"{name} (p {_p(self.corrected[name])})" for name in self.caught)
             return (
                 f"{self.model} behaves as if it had been trained on items of {self.benchmark}: {named}, after correction "
-                f"for {ran} tests. Its score on this benchmark is no evidence of what it can do."
+                f"for {count_of(ran, 'test')}. Its score on this benchmark is no evidence of what it can do."
             )
         if self.verdict == "overlap":
             found = max((each for each in self.evidence if each.flagged), key=lambda each: len(each.flagged))
@@ -99,7 +100,7 @@ class ContaminationReport:
             )
         if self.verdict == "cleared":
             return (
-                f"No test tells {self.model} from a model that never saw {self.benchmark} ({ran} tests, "
+                f"No test tells {self.model} from a model that never saw {self.benchmark} ({count_of(ran, 'test')}, "
                 f"{self.alpha:.0%} chance of a false alarm for all together). A leak that was seen once in a large corpus, "
                 "or in other words, would not be found."
             )

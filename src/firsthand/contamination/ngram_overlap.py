@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from firsthand.contamination.corpus_texts import corpus_files, pieces
 from firsthand.contamination.leak_evidence import Evidence
 from firsthand.contamination.text_twins import task_text
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.kernels.search.gram_hashes import bloom_add, bloom_has, gram_hashes
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
@@ -119,7 +119,9 @@ class CorpusIndex:
             self.grams, self.source, self.read = int(about["grams"]), str(about["source"]), int(about["bytes"])
             version = about["version"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder} is no index of a corpus, or is damaged: {error}; build it again") from None
+            raise DataError(
+                f"{folder} is no index of a corpus, or is damaged: {reason_of(error)}; build it again"
+            ) from None
         if (
             version != VERSION
             or self.bits.dtype != np.uint64
@@ -131,6 +133,8 @@ class CorpusIndex:
     @staticmethod
     def build(corpus: Path, folder: Path) -> CorpusIndex:
         """Index a corpus in a new folder; ConfigError if the folder holds something already."""
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file: give a new folder for the index")
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty: give a new folder for the index")
         files = corpus_files(corpus)

@@ -89,7 +89,7 @@ class Experiment:
     workers: int | None = None
     """On a cluster: this many workers; by default one per GPU that a model can use, or one per machine."""
     name: str | None = None
-    """A word for the run's id."""
+    """Run name: a word that becomes part of the run's id."""
     settings: RunSettings | None = field(default=None, repr=False)
     """The names that the agents were made from; set by `from_settings`, not by hand."""
 

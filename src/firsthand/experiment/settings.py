@@ -77,7 +77,7 @@ class RunSettings:
     replay: str | None = None
     """Answer from the replies recorded in this run, without the model or outside calls; a missing reply is an error."""
     name: str | None = None
-    """A word for the run's id."""
+    """Run name: a word that becomes part of the run's id."""
 
     def __post_init__(self) -> None:
         if self.metrics == "helm":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from firsthand.errors import ModelFileError
+from firsthand.errors import ModelFileError, reason_of
 from firsthand.formats.model_files import TensorInfo, first_repeated, map_file, pickle_hint
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class GGUF:
         try:
             mapped = np.memmap(self.path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
         except (OSError, ValueError) as error:
-            raise ModelFileError(f"{self.path} changed while it was read: {error}") from None
+            raise ModelFileError(f"{self.path} changed while it was read: {reason_of(error)}") from None
         return mapped.reshape(*tensor.shape[:-1], tensor.nbytes // rows)
 
     def dequantise(self, name: str) -> NDArray[np.float32]:

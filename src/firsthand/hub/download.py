@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from firsthand.errors import DownloadError
+from firsthand.errors import DownloadError, reason_of
 from firsthand.hub.offline import expect_online, is_local
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _client(read_timeout_s: float) -> httpx.Client:
         return httpx.Client(timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S), follow_redirects=False)
     except (OSError, ValueError, ImportError) as error:
         raise DownloadError(
-            f"nothing can be downloaded ({error}): check SSL_CERT_FILE and the proxy variables"
+            f"nothing can be downloaded ({reason_of(error)}): check SSL_CERT_FILE and the proxy variables"
         ) from None
 
 

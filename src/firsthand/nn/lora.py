@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from firsthand.errors import ConfigError, ModelFileError
+from firsthand.errors import ConfigError, ModelFileError, reason_of
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import PICKLES, read_json
 from firsthand.formats.safetensors_file import Safetensors, read_safetensors
@@ -328,7 +328,7 @@ def _delta(
         with safe_open(file.path, framework="pt") as opened:
             values = {kind: opened.get_tensor(name) for kind, name in pair.items()}
     except (OSError, SafetensorError) as error:
-        raise ModelFileError(f"{file.path} changed while it was read: {error}") from None
+        raise ModelFileError(f"{file.path} changed while it was read: {reason_of(error)}") from None
     if any(tuple(values[kind].shape) != file.tensors[name].shape for kind, name in pair.items()):
         raise ModelFileError(f"{file.path} changed while it was read: {module} has another shape now")
     if not (math.isfinite(scale) and all(bool(torch.isfinite(each).all()) for each in values.values())):

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from firsthand.errors import SandboxError
+from firsthand.errors import SandboxError, reason_of
 from firsthand.message import Json
 from firsthand.sandbox.bwrap_command import bwrap_command
 from firsthand.sandbox.memory_cgroup import open_cgroup
@@ -161,7 +161,7 @@ class WarmWorker:
         except (OSError, ValueError) as error:
             self.close()
             raise SandboxError(
-                f"the sandbox's worker died (its memory limit cannot be set: {error}): run it again"
+                f"the sandbox's worker died (its memory limit cannot be set: {reason_of(error)}): run it again"
             ) from None
 
     def _with_kills(self, report: Report, before: int) -> Report:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from importlib.metadata import distributions
 from pathlib import Path
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, reason_of
 from firsthand.sandbox.sandbox import shared_packages
 
 MAX_BYTES = 64 * 2**20
@@ -62,7 +62,7 @@ def read_dockerfile(file: Path, context: Path, plain: re.Pattern[str]) -> Built:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the Dockerfile {str(file)!r} cannot be read: {error}") from None
+        raise ConfigError(f"the Dockerfile {str(file)!r} cannot be read: {reason_of(error)}") from None
     built, left = Built(), MAX_BYTES
     folders: list[str] = []
     for line in _lines(text):

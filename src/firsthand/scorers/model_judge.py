@@ -16,7 +16,7 @@ from typing import Any
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting, Scorer
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, reason_of
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Retry
 from firsthand.loop.journal import Journal, MemoryJournal
@@ -288,7 +288,7 @@ def _text(given: str) -> str:
     try:
         text = Path(given).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the rubric {given!r} cannot be read as text: {error}") from None
+        raise ConfigError(f"the rubric {given!r} cannot be read as text: {reason_of(error)}") from None
     if not 0 < len(text) <= MAX_RUBRIC_CHARS:
         raise ConfigError(f"the rubric {given!r} has {len(text)} characters: give 1 to {MAX_RUBRIC_CHARS}")
     return text

@@ -20,6 +20,7 @@ from firsthand.model import Usage
 from firsthand.rollout import Place
 from firsthand.show.trace_shape import marks, tally
 from firsthand.show.trace_tree import StyledText, as_json_text, brief_lines, rich_text, show
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import one_line
 from firsthand.trace import Call, Event, Node, Trace
 
@@ -81,7 +82,7 @@ class Progress:
         elapsed_s = max(time.perf_counter() - self._began, 1e-6)
         pieces = sum(len(each) for each in list(self.streamed.values()))
         cached = f" ({self._usage.cached_tokens} cached)" if self._usage.cached_tokens else ""
-        facts = [f"{len(self.calls)} calls", f"{self._usage.total_tokens} tokens{cached}"]
+        facts = [count_of(len(self.calls), "call"), f"{self._usage.total_tokens} tokens{cached}"]
         facts += [f"{(self._generated + pieces) / elapsed_s:.1f} tokens/s", f"{elapsed_s:.1f} s"]
         used = {
             "tokens": self._usage.total_tokens,

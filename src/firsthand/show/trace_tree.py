@@ -18,6 +18,7 @@ from typing import Any, Literal, TextIO
 from firsthand.loop.protection import shareable
 from firsthand.message import Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.show.trace_shape import Mark, Outline, marks, outline, tally
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import one_line, printable
 from firsthand.trace import Call, Event, Score, Trace
 
@@ -125,7 +126,7 @@ class _Writer:
         self.add(
             0,
             "note",
-            f"{trace.id}  {trace.started_at}  {trace.duration_s:.2f} s, {len(trace.calls)} calls, "
+            f"{trace.id}  {trace.started_at}  {trace.duration_s:.2f} s, {count_of(len(trace.calls), 'call')}, "
             f"{_tokens(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)}{cost}",
         )
 

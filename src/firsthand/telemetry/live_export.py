@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from firsthand.loop.listener import Began, Listener, Step
 from firsthand.rollout import Place
 from firsthand.system import trace_context
 from firsthand.telemetry import genai
-from firsthand.telemetry.otlp_export import Telemetry, open_telemetry
+from firsthand.telemetry.otlp_export import Telemetry, collector_url, open_telemetry
 from firsthand.telemetry.trace_spans import parent_of, spans_of
 from firsthand.trace import Trace
 
@@ -53,6 +54,18 @@ class _Parent:
             self._other(step)
 
 
+def _whereto() -> str:
+    """The collector of the environment and advice, without what its URL may hold of a user; nothing for another exporter."""
+    if os.environ.get("OTEL_TRACES_EXPORTER", "").strip() not in ("", "otlp"):
+        return ""
+    parts = urlsplit(collector_url(None, os.environ))
+    host = parts.netloc.rpartition("@")[2]
+    return (
+        f" to {parts.scheme}://{host}{parts.path}: start a collector there, or name another in "
+        "$OTEL_EXPORTER_OTLP_ENDPOINT; `firsthand export` sends the run again"
+    )
+
+
 @contextmanager
 def sending(run: str, *, asked: bool, on_problem: Callable[[str], None]) -> Iterator[Sender]:
     """A Sender for a run, active if a flag `asked` for it or the environment does; flushes the queue at the end."""
@@ -63,4 +76,4 @@ def sending(run: str, *, asked: bool, on_problem: Callable[[str], None]) -> Iter
         if telemetry is not None:
             telemetry.close()
             if telemetry.ended > telemetry.sent:
-                on_problem(f"{telemetry.ended - telemetry.sent} of {telemetry.ended} spans were not sent")
+                on_problem(f"{telemetry.ended - telemetry.sent} of {telemetry.ended} spans were not sent{_whereto()}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand._moved import old_names
-from firsthand.errors import ModelFileError
+from firsthand.errors import ModelFileError, reason_of
 from firsthand.formats.gguf_file import read_gguf
 from firsthand.formats.model_files import read_json
 from firsthand.message import Json
@@ -175,7 +175,7 @@ def _folder_template(folder: Path, config: Json) -> str | None:
         with path.open("rb") as file:
             return _template(file.read(_MAX_TEMPLATE_BYTES + 1).decode("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path} cannot be read as UTF-8 text: {error}") from error
+        raise ModelFileError(f"{path} cannot be read as UTF-8 text: {reason_of(error)}") from error
 
 
 def _template(value: object, source: str) -> str | None:

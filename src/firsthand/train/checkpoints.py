@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from firsthand.errors import ConfigError, StoreError, TrainingError
+from firsthand.errors import ConfigError, StoreError, TrainingError, reason_of
 from firsthand.message import Json
 from firsthand.nn.lora import whole_tensor
 from firsthand.train.processes import is_first
@@ -93,8 +93,8 @@ class Checkpoints:
                 f"the newest whole one is of step {self.steps()[-1]}" if self.steps() else "there is none before it"
             )
             raise StoreError(
-                f"the checkpoint of step {step} could not be written to {self.folder} ({error}): {before}; make room and "
-                "resume"
+                f"the checkpoint of step {step} could not be written to {self.folder} ({reason_of(error)}): {before}; make "
+                "room and resume"
             ) from None
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(old), ignore_errors=True)
@@ -140,7 +140,7 @@ class Checkpoints:
         except (
             OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError,
         ) as error:  # fmt: skip
-            raise StoreError(f"{self._path(step)} is not whole ({type(error).__name__}: {error})") from None
+            raise StoreError(f"{self._path(step)} is not whole ({type(error).__name__}: {reason_of(error)})") from None
 
     def _load(
         self,

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from firsthand.errors import ModelFileError
+from firsthand.errors import ModelFileError, reason_of
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.train.episodes import Graded
@@ -42,7 +42,7 @@ class RewardModel:
             head.load_state_dict({"weight": state["weight"], "bias": state["bias"]})
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise ModelFileError(
-                f"{folder} is no reward model ({error}): give a folder that `firsthand train reward` wrote"
+                f"{folder} is no reward model ({reason_of(error)}): give a folder that `firsthand train reward` wrote"
             ) from None
         return RewardModel(model, head, float(state["mean"]))
 

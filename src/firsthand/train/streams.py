@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 
 Ints = npt.NDArray[np.int32]
@@ -244,5 +244,5 @@ def load_streams(path: Path) -> list[Stream]:
                 index, _, field = name.partition(".")
                 rows[int(index)][field] = found[name] if found[name].ndim else found[name].item()
     except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise DataError(f"{path} holds no streams ({error}): give a file that `fit` saved") from None
+        raise DataError(f"{path} holds no streams ({reason_of(error)}): give a file that `fit` saved") from None
     return [Stream(**rows[index]) for index in sorted(rows)]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from firsthand.errors import ConfigError, DataError, StoreError
+from firsthand.errors import ConfigError, DataError, StoreError, reason_of
 from firsthand.message import Json
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.data_order import expect_same_data, order
@@ -120,7 +120,8 @@ def _meta(folder: Path) -> Json:
         }
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
-            f"{folder} holds no token file ({type(error).__name__}: {error}): give a folder that was written as one"
+            f"{folder} holds no token file ({type(error).__name__}: {reason_of(error)}): give a folder that was "
+            "written as one"
         ) from None
 
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from firsthand import __version__
-from firsthand.errors import ConfigError, StoreError
+from firsthand.errors import ConfigError, StoreError, reason_of
 from firsthand.message import Json
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
@@ -151,7 +151,7 @@ class TrainingRun:
             saved = save_model(model, tokenizer, self.folder / "model", base=base)
         except (OSError, SafetensorError) as error:
             raise StoreError(
-                f"the model could not be written to {self.folder} ({error}): its last checkpoint is "
+                f"the model could not be written to {self.folder} ({reason_of(error)}): its last checkpoint is "
                 "whole, so make room and resume"
             ) from None
         assert self.track is not None

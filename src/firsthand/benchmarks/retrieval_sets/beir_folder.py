@@ -14,7 +14,7 @@ from pathlib import Path
 
 from firsthand.benchmarks.retrieval_sets.judged_set import JudgedSet, judged
 from firsthand.benchmarks.sources.datasets import MAX_BYTES
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.retrieval.document import Document
 
@@ -107,7 +107,7 @@ def text_lines(path: Path, most: int) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start} of a line)") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
 def id_of(row: Json, where: str) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from firsthand.errors import DataError, DownloadError
+from firsthand.errors import DataError, DownloadError, reason_of
 from firsthand.hub.hf_repository import headers
 from firsthand.hub.offline import expect_online
 from firsthand.message import Json
@@ -220,7 +220,9 @@ def _page(client: Any, url: str, query: dict[str, str], source: Source) -> Json:
                     )
         body = json.loads(received)
     except (httpx.HTTPError, ValueError, RecursionError) as error:
-        raise DownloadError(f"{source.dataset}: {type(error).__name__} from the hub ({error}); {hint}") from None
+        raise DownloadError(
+            f"{source.dataset}: {type(error).__name__} from the hub ({reason_of(error)}); {hint}"
+        ) from None
     if not isinstance(body, dict):
         raise DownloadError(f"{source.dataset}: the hub's answer is not a JSON object; {hint}")
     return body

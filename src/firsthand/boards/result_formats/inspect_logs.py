@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 
 MAX_MEMBER_BYTES = 256 << 20
@@ -44,7 +44,7 @@ def read_archive(raw: bytes, where: str) -> Json:
             return body
     except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, OSError) as error:
         raise DataError(
-            f"{where} is no readable Inspect log ({error}): install firsthand[inspect], or convert it to JSON "
+            f"{where} is no readable Inspect log ({reason_of(error)}): install firsthand[inspect], or convert it to JSON "
             "with `inspect log convert`"
         ) from None
 

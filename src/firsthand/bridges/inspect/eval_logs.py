@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import Usage
 from firsthand.runs import store
@@ -54,7 +54,7 @@ def import_eval(path: Path, home: Path) -> tuple[str, int]:
                 run.finish("done")
                 return run.id, len(names)
     except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as a log of Inspect: {error}") from None
+        raise DataError(f"{path} cannot be read as a log of Inspect: {reason_of(error)}") from None
 
 
 def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:

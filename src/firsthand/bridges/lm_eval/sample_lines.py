@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, assistant, user
 from firsthand.runs import store
 from firsthand.task import Task
@@ -60,7 +60,7 @@ def _rows(path: Path) -> Iterator[Json]:
                     )
                 yield row
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
 def _model(path: Path) -> str:

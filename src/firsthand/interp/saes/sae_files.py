@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from firsthand.errors import ConfigError, ModelFileError, nearest
+from firsthand.errors import ConfigError, ModelFileError, nearest, reason_of
 from firsthand.formats.safetensors_file import read_safetensors
 from firsthand.interp.activations import hook_of, site_of
 from firsthand.interp.saes.sae_kinds import KINDS, sae_of
@@ -181,7 +181,9 @@ def _config(path: Path) -> Json:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path} cannot be read as JSON ({error}): give the folder of an autoencoder") from error
+        raise ModelFileError(
+            f"{path} cannot be read as JSON ({reason_of(error)}): give the folder of an autoencoder"
+        ) from error
     if not isinstance(config, dict):
         raise ModelFileError(f"{path} holds {type(config).__name__}: expected an object with d_in and d_sae")
     return config

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.interp.activations import sites_matching
 from firsthand.interp.saes.activation_stream import ActivationStream, expect_one, pieces_of
 from firsthand.interp.saes.sae_evaluation import SaeMeasures, measure_sae
@@ -125,7 +125,9 @@ def stored_run(folder: Path) -> SaeRun:
         given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in body.items()}
         return SaeRun(**given)
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{folder} holds no run of `firsthand interp sae` ({error}): name its folder") from error
+        raise ConfigError(
+            f"{folder} holds no run of `firsthand interp sae` ({reason_of(error)}): name its folder"
+        ) from error
 
 
 def _claim(run: SaeRun, folder: Path) -> None:

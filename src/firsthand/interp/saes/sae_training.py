@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from firsthand.errors import ConfigError, DataError, ModelFileError, TrainingError
+from firsthand.errors import ConfigError, DataError, ModelFileError, TrainingError, reason_of
 from firsthand.interp.saes.sae_kinds import KINDS
 from firsthand.interp.saes.sparse_autoencoder import SaeLoss, SparseAutoencoder
 
@@ -154,7 +154,7 @@ class SaeTrainer:
             trainer.silent_M = tensors["silent"]
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(
-                f"{path} is no training state of a sparse autoencoder ({error}): remove it to begin again"
+                f"{path} is no training state of a sparse autoencoder ({reason_of(error)}): remove it to begin again"
             ) from error
         return trainer
 

@@ -33,7 +33,7 @@ class ExtractionSettings:
     types: tuple[str, ...] = ENTITY_TYPES
     """The types of entities that are looked for."""
     gleanings: int = 1
-    """Times that the model is told that it missed some."""
+    """Further passes in which the model is asked for what it missed."""
     max_answer_tokens: int = 2000
 
     def __post_init__(self) -> None:

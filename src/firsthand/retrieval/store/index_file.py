@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from firsthand.errors import StoreError
+from firsthand.errors import StoreError, reason_of
 from firsthand.system.lock import claimed
 from firsthand.system.sqlite_journal import forged_journal
 
@@ -155,7 +155,9 @@ class IndexFile:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise StoreError(f"the folder of {path} cannot be made ({error}): give another path") from None
+                raise StoreError(
+                    f"the folder of {path} cannot be made ({reason_of(error)}): give another path"
+                ) from None
         elif not path.is_file():
             raise StoreError(f"no index at {path}: make one with `firsthand rag index`, or give another path")
         if (journal := forged_journal(path)) is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from firsthand.benchmark import Figure
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.scorers.concerns.probe_margins import rate_among
 from firsthand.stats.intervals import Bounds, proportion_interval
 from firsthand.stats.rater_agreement import cohen_kappa
@@ -140,7 +140,7 @@ def read_labels(path: Path) -> list[tuple[str, str, bool]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
     table = csv.DictReader(io.StringIO("".join(lines[1:] if lines and lines[0].startswith("#") else lines), newline=""))
     rows = []
     for row in table:

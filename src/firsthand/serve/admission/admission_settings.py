@@ -13,17 +13,17 @@ class ClientLimits:
     """Limits of one client; those of the server hold for clients without their own in the file of keys."""
 
     concurrency: int = 1024
-    """Most requests of one client under way at a time."""
+    """Maximum concurrent requests of one client."""
     max_tokens: int = 4096
-    """Most new tokens of one answer, and the default where a chat gives no number."""
+    """Maximum new tokens of one answer, and the default where a chat gives no number."""
     max_answers: int = 16
-    """Most answers to one prompt (`n`); all prompts of a request together may have sixteen times as many."""
+    """Maximum answers to one prompt (`n`); all prompts of a request together may have sixteen times as many."""
     body_bytes: int = 4 << 20
     """Largest request body, in bytes."""
     request_s: float = 600.0
     """Seconds from the whole request to the end of its answer."""
     tokens_per_minute: int = 0
-    """Most tokens of prompts and answers in any minute; 0 is no limit."""
+    """Maximum tokens of prompts and answers in any minute; 0 is no limit."""
     min_priority: int = 0
     """Lowest `priority` that a request with a key may give: a lower one goes before all others."""
 
@@ -54,7 +54,7 @@ class AdmissionSettings:
     """Limits of the server, whoever the client is."""
 
     max_requests: int = 2048
-    """Most requests under way, waiting ones included; more get 429 with Retry-After."""
+    """Maximum requests in progress, waiting ones included; more get 429 with Retry-After."""
     body_s: float = 30.0
     """Seconds that a client may take to send its headers, and its body."""
     stall_s: float = 60.0

@@ -12,11 +12,11 @@ class SessionSettings:
     """Limits of the sessions of a served agent."""
 
     max_turns: int = 8
-    """Most turns under way at a time; others wait."""
+    """Maximum concurrent turns; others wait."""
     open_turns: int = 64
-    """Most turns of one client that are not over; more are refused."""
+    """Maximum unfinished turns of one client; more are refused."""
     poll_s: float = 0.5
-    """Seconds between two looks for answers that another process gave."""
+    """Seconds between checks for answers given in another process."""
 
     def __post_init__(self) -> None:
         for name, value in {"max_turns": self.max_turns, "open_turns": self.open_turns}.items():

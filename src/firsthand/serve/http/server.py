@@ -11,6 +11,7 @@ import contextlib
 import resource
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,14 @@ class Server(uvicorn.Server):
 
     def open(self) -> socket.socket:
         """A socket that listens on the address."""
+        try:
+            if not self.config.loaded:
+                self.config.load()
+        except ssl.SSLError as error:
+            named = f"{str(self.address.tls_cert)!r} and {str(self.address.tls_key)!r}"
+            raise ConfigError(
+                f"the certificate {named} cannot be used ({error.reason or error}): give a chain and its key in PEM"
+            ) from None
         host = self.address.host.strip("[]")
         try:
             family, kind, protocol, _, where = socket.getaddrinfo(host, self.address.port, type=socket.SOCK_STREAM)[0]

@@ -15,7 +15,7 @@ class OpenAISettings:
     stored_responses: int = 1024
     """Responses kept in memory for each key (`store`, `previous_response_id`), the oldest going first; 0 keeps none."""
     stored_bytes: int = 64 << 20
-    """Most bytes of the responses kept for each key, each with its conversation."""
+    """Maximum bytes of the responses kept for each key, each with its conversation."""
     private_caches: bool = False
     """Give each key a prefix cache of its own: latencies tell no client what another one sent."""
     adapter_root: Path | None = None

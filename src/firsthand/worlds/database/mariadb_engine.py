@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from firsthand.errors import MissingExtra, SandboxError
+from firsthand.errors import MissingExtra, SandboxError, reason_of
 from firsthand.worlds.database.table_items import TableItem
 
 QUERY_S = 5.0
@@ -165,7 +165,7 @@ class MariadbEngine:
         except (pymysql.Error, UnicodeError, ValueError, OSError) as error:
             if not isinstance(error, pymysql.ProgrammingError | pymysql.DataError | pymysql.IntegrityError):
                 self._hang_up()
-            return f"{error}"
+            return f"{reason_of(error)}"
         return reply
 
     def _cells(self) -> list[list[str | None]] | None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 
 MAX_FILE_BYTES = 2**22
@@ -168,7 +168,7 @@ def _text(path: Path, where: str) -> str:
             raise DataError(f"{where}: {path} is larger than {MAX_FILE_BYTES >> 20} MiB")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: {path} cannot be read: {error}") from None
+        raise DataError(f"{where}: {path} cannot be read: {reason_of(error)}") from None
 
 
 def _loaded(path: Path) -> Any:
