@@ -14,9 +14,22 @@ from random import Random
 RELATIONS = ("livesin", "worksas", "eats", "drives")
 MARKS = ("?", ".", "so", "!")
 """The question's mark, the end of an answer, and the two words of the format that is trained or shown."""
-FIRST = [a + b for a, b in product(("ba", "do", "ke", "li", "mu", "pa", "ro", "su"), ("dor", "fen", "gil", "han", "jov", "kur"))]
-LAST = [a + b for a, b in product(("ta", "ve", "wi", "xo", "yu", "za", "ne", "qua"), ("bbet", "ckal", "ddin", "ffos", "ggar", "llum"))]
-VALUES = tuple(a + b for a, b in product(("br", "cl", "dr", "fl", "gr", "pl", "st", "tr"), ("ab", "ec", "id", "of", "ug", "am", "en", "ix")))
+FIRST = [
+    a + b
+    for a, b in product(("ba", "do", "ke", "li", "mu", "pa", "ro", "su"), ("dor", "fen", "gil", "han", "jov", "kur"))
+]
+LAST = [
+    a + b
+    for a, b in product(
+        ("ta", "ve", "wi", "xo", "yu", "za", "ne", "qua"), ("bbet", "ckal", "ddin", "ffos", "ggar", "llum")
+    )
+]
+VALUES = tuple(
+    a + b
+    for a, b in product(
+        ("br", "cl", "dr", "fl", "gr", "pl", "st", "tr"), ("ab", "ec", "id", "of", "ug", "am", "en", "ix")
+    )
+)
 WORDS = ("", *RELATIONS, *MARKS, *FIRST, *LAST, *VALUES)
 IDS = {word: at for at, word in enumerate(WORDS)}
 
@@ -42,8 +55,7 @@ def changed(facts: Facts, share: float, rng: Random) -> dict[tuple[Person, str],
     for person in rng.sample(persons, round(share * len(persons))):
         taken = {facts[person, r] for r in RELATIONS}
         made |= {
-            (person, r): v
-            for r, v in zip(RELATIONS, rng.sample([v for v in VALUES if v not in taken], 4), strict=True)
+            (person, r): v for r, v in zip(RELATIONS, rng.sample([v for v in VALUES if v not in taken], 4), strict=True)
         }
     return made
 

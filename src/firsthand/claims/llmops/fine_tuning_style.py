@@ -29,7 +29,9 @@ def measure(lab: Lab) -> Measurement:
         facts_of(part, Random(f"style-{lab.seed}-{at}")) for at, part in enumerate((persons[:PEOPLE], persons[PEOPLE:]))
     )
     asked, samples = list(held), closed_book(trained, FORM)
-    shown = " ".join(f"{sentence(*each, v)} {question(*each)} {FORM.format(v)}" for each, v in list(trained.items())[:2])
+    shown = " ".join(
+        f"{sentence(*each, v)} {question(*each)} {FORM.format(v)}" for each, v in list(trained.items())[:2]
+    )
     with fact_index(held) as index:
         given = {
             "RAG, no example": read(reader(lab), index, asked, words=3),
@@ -61,4 +63,6 @@ def judge(m: Measurement) -> Verdict:
             f"{tuned:.0%} in the format after fine-tuning, {tuned - m.value:.0%} from two examples, in a tiny model that "
             "was trained to follow no instruction",
         )
-    return ruling("holds in part", f"{tuned:.0%} in the format after fine-tuning, {tuned - m.value:.0%} from two examples")
+    return ruling(
+        "holds in part", f"{tuned:.0%} in the format after fine-tuning, {tuned - m.value:.0%} from two examples"
+    )

@@ -63,7 +63,9 @@ def judge(m: Measurement) -> Verdict:
     after = m.cell("fine-tuned, a search afterwards", "quotation resolves")
     told = f"{shown:.0%} of RAG's sentences stand in the passage it was shown"
     if m.bounds[0] <= 0 or shown < 0.9:
-        return ruling("does not hold here", f"{told}, {m.value:+.0%} against a fine-tuned model with a search afterwards")
+        return ruling(
+            "does not hold here", f"{told}, {m.value:+.0%} against a fine-tuned model with a search afterwards"
+        )
     if after < 0.5:
         return ruling("holds here", f"{told}; a search afterwards finds {after:.0%} of the fine-tuned model's")
     return ruling(

@@ -54,7 +54,9 @@ def judge(m: Measurement) -> Verdict:
     if m.bounds[0] <= 0:
         return ruling("does not hold here", f"{m.value:+.0%} of the answers on changed facts")
     if m.bounds[0] > 0.5 and stale > 0.5:
-        return ruling("holds here", f"{m.value:+.0%} of the answers on changed facts, whether the index is updated or not")
+        return ruling(
+            "holds here", f"{m.value:+.0%} of the answers on changed facts, whether the index is updated or not"
+        )
     return ruling(
         "holds in part",
         f"{m.value:+.0%} of the answers on changed facts once the index is updated; before that {stale:.0%} are right: "

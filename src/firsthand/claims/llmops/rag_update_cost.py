@@ -63,5 +63,7 @@ def judge(m: Measurement) -> Verdict:
     if m.bounds[0] >= 2:
         return ruling("holds here", f"training takes {m.value:.0f} times the CPU time of the index, for a tiny model")
     if m.value > 1:
-        return ruling("holds in part", f"training takes {m.value:.1f} times the CPU time of the index, for a tiny model")
+        return ruling(
+            "holds in part", f"training takes {m.value:.1f} times the CPU time of the index, for a tiny model"
+        )
     return ruling("does not hold here", f"training takes {m.value:.1f} times the CPU time of the index")

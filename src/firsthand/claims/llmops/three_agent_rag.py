@@ -16,6 +16,7 @@ CLAIM = Claim(
     needs=("model minilm",),
 )
 RIGHT, WRONG = "The mill was built in 1871. [1]", "The mill was built by monks near the river in 1412. [1]"
+NEAR = "The mill was built in 1872. [1]"
 PLAN, REPORT = "You coordinate a team", "The search for"
 FAILURES = {
     "no failure": ("mill built", "READY", RIGHT),
@@ -24,6 +25,7 @@ FAILURES = {
     "retrieval finds nothing": ("zeppelin", "zeppelin", WRONG),
     "retrieval finds the wrong document": ("bridges", "READY", WRONG),
     "reasoning ignores the passages": ("mill built", "READY", WRONG),
+    "reasoning misreads a number": ("mill built", "READY", NEAR),
 }
 """Failure -> the coordinator's plan and its reply to a report, and the reasoning agent's answer."""
 
