@@ -23,6 +23,7 @@ BATCH = 32
 def position_model(lab: Lab, kind: str) -> Decoder:
     """The model of `kind` (rope, alibi, absolute, none), trained once a seed and then kept in the lab's folder."""
     import torch
+
     from firsthand.claims.small_decoders import kept_weights, small_decoder
 
     slopes = tuple(2.0 ** -(2 * (head + 1)) for head in range(4))

@@ -30,6 +30,6 @@ def judge(m: Measurement) -> Verdict:
     if m.value == 12_500:
         return ruling(
             "holds here",
-            "12,500 in all, by the figures of Hendrycks et al. 2021; models are scored on the 5,000 of the test set, or on 500 of them",
+            "12,500 in all, by the figures of Hendrycks et al. 2021; the test set has 5,000, and a usual subset 500",
         )
     return ruling("does not hold here", f"{m.value:,.0f} problems")

@@ -53,7 +53,8 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """From the fewest facts to the most, RAG loses less than 5 points and the fine-tuned model more than 20."""
     drop = {name: m.rows[0][at] - m.rows[-1][at] for at, name in ((1, "RAG"), (2, "tuned"))}  # type: ignore[operator]
-    told = f"from {m.rows[0][0]} to {m.rows[-1][0]} facts RAG loses {drop['RAG']:.0%}, the fine-tuned model {drop['tuned']:.0%}"
+    sizes = f"from {m.rows[0][0]} to {m.rows[-1][0]} facts"
+    told = f"{sizes} RAG loses {drop['RAG']:.0%}, the fine-tuned model {drop['tuned']:.0%}"
     if drop["RAG"] < 0.05 and drop["tuned"] > 0.2:
         return ruling("holds here", f"{told}; an index is bounded by disk and time, which is not `unlimited`")
     if drop["RAG"] < 0.05:

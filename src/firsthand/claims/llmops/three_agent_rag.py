@@ -67,7 +67,8 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """All injected failures are caught; more than half of them is part of it."""
     waits, alone = m.cell("no failure", "team: calls in a row"), m.cell("no failure", "one agent: calls in a row")
-    told = f"{m.value:.0%} of {m.n} injected failures end safely; the team waits for {waits:.0f} calls, one agent for {alone:.0f}"
+    cost = f"the team waits for {waits:.0f} calls in a row, one agent for {alone:.0f}"
+    told = f"{m.value:.0%} of {m.n} injected failures end safely; {cost}"
     if m.value == 1:
         return ruling("holds here", told)
     return ruling("holds in part" if m.value > 0.5 else "does not hold here", told)

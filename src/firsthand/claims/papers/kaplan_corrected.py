@@ -45,8 +45,8 @@ def judge(m: Measurement) -> Verdict:
     if m.value >= 3:
         return ruling(
             "holds here",
-            f"by the figures of Kaplan et al. (table 6) and Besiroglu et al. 2024, Chinchilla's law asks for {m.value:.0f} times "
-            "as many tokens per parameter as Kaplan's",
+            f"by the figures of Kaplan et al. (table 6) and Besiroglu et al. 2024, Chinchilla's law asks for "
+            f"{m.value:.0f} times as many tokens per parameter as Kaplan's",
         )
     if m.value > 1.5:
         return ruling(

@@ -44,7 +44,8 @@ def judge(m: Measurement) -> Verdict:
     if m.value > 0.5:
         return ruling(
             "holds here",
-            f"by the figures of Hoffmann et al., table 1, {m.value:.0%} of its models had fewer than 20 tokens per parameter",
+            f"by the figures of Hoffmann et al., table 1, {m.value:.0%} of its models had fewer than 20 "
+            "tokens per parameter",
         )
     return ruling(
         "does not hold here",

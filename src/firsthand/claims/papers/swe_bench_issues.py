@@ -37,6 +37,8 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """The size holds; that the tests exist before is not so."""
     if m.value == 2294:
-        why = "2,294 is the full set by the figures of its paper; the tests that decide are the pull request's own, which the agent does not see"
-        return ruling("holds in part", f"{why}: they did not exist before, so `existing tests` is imprecise")
+        why = "2,294 is the full set by the figures of its paper; the tests that decide are the pull request's own, hidden"
+        return ruling(
+            "holds in part", f"{why} from the agent: they did not exist before, so `existing tests` is imprecise"
+        )
     return ruling("does not hold here", f"the full set has {m.value:.0f} by the figures of its paper")
