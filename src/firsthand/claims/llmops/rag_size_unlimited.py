@@ -12,7 +12,7 @@ CLAIM = Claim(
     quote="Knowledge size: RAG unlimited (external DB); fine-tuning limited by context/capacity",
     source="the list's table of RAG and fine-tuning",
     kind="ours",
-    cost_s=50,
+    cost_s=25,
 )
 PEOPLE = (16, 128, 1024)
 ASKED = 400

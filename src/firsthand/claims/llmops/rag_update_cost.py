@@ -13,7 +13,7 @@ CLAIM = Claim(
     quote="Cost to update: RAG update index only; fine-tuning retrain or re-fine-tune",
     source="the list's table of RAG and fine-tuning",
     kind="ours",
-    cost_s=25,
+    cost_s=6,
 )
 PEOPLE = 64
 REPEATS = 3

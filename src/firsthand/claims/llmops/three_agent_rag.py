@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Building production-ready multi-agent RAG systems",
     kind="sim",
-    cost_s=6,
+    cost_s=4,
     needs=("model minilm",),
 )
 RIGHT, WRONG = "The mill was built in 1871. [1]", "The mill was built by monks near the river in 1412. [1]"

@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="the list's table of RAG and fine-tuning",
     kind="ours",
-    cost_s=90,
+    cost_s=45,
 )
 
 

@@ -19,7 +19,7 @@ CLAIM = Claim(
     quote="Google A2A: Agent-to-Agent protocol for cross-framework communication",
     source="a2a-protocol.org",
     kind="ours",
-    cost_s=12,
+    cost_s=8,
     needs=("extra a2a", "extra serve"),
 )
 WORDS = "the mill was built in 1871"

@@ -15,7 +15,7 @@ CLAIM = Claim(
     quote="MCP (Model Context Protocol): Anthropic's open standard for agent↔tool communication — like USB for AI tools",
     source="modelcontextprotocol.io",
     kind="ours",
-    cost_s=15,
+    cost_s=8,
     needs=("extra mcp", "extra inspect"),
 )
 SERVER = ("-m", "firsthand", "mcp", "--tools", "calculator")
