@@ -45,7 +45,9 @@ def measure(lab: Lab) -> Measurement:
         ASKED,
         columns=("facts", "RAG", "fine-tuned"),
         rows=tuple(rows),
-        curves={name: [(float(row[0]), float(row[at])) for row in rows] for at, name in ((1, "RAG"), (2, "fine-tuned"))},
+        curves={
+            name: [(float(row[0]), float(row[at])) for row in rows] for at, name in ((1, "RAG"), (2, "fine-tuned"))
+        },
         axes=("facts", "right answers"),
     )
 
