@@ -7,7 +7,6 @@ heart. The RAG arm is the reader with passages from an index; the fine-tuning ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,7 +42,7 @@ def tuned(lab: Lab, samples: Sequence[Sample], *, steps: int) -> Decoder:
     """A copy of the reader, all of whose weights were trained on samples of one length; kept in the lab's folder."""
     from firsthand.claims.small_decoders import kept_weights
 
-    copy = deepcopy(reader(lab))
+    copy = reader(lab)
     text = f"{samples} {steps} {READER_STEPS} {BATCH} {TUNING_BATCH}"
     path = lab.folder / f"fact-tuned-{lab.seed}-{sha256(text.encode()).hexdigest()[:16]}.safetensors"
     return kept_weights(path, copy, lambda: train(copy, samples, steps=steps, seed=lab.seed))

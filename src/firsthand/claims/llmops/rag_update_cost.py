@@ -25,15 +25,13 @@ def measure(lab: Lab) -> Measurement:
 
     Training goes on from the model as it was, on all facts as they are now, in pieces of 20 steps up to 400.
     """
-    from copy import deepcopy
-
     from firsthand.claims.fact_arms import closed_book, correct, fact_index, recalled
     from firsthand.claims.fact_language import changed, facts_of, people
     from firsthand.claims.fact_models import epochs, train, tuned
 
     facts = facts_of(people(PEOPLE, lab.seed), Random(f"cost-{lab.seed}"))
     samples, rows = closed_book(facts), []
-    model = deepcopy(tuned(lab, samples, steps=epochs(samples)))
+    model = tuned(lab, samples, steps=epochs(samples))
     with fact_index(facts) as index:
         for repeat in range(REPEATS):
             facts = changed(facts, 0.125, Random(f"cost-{lab.seed}-{repeat}"))
