@@ -31,7 +31,7 @@ def position_model(lab: Lab, kind: str) -> Decoder:
     if kind == "alibi":
         changes["alibi_slopes"] = slopes
     if kind == "absolute":
-        changes["learned_positions"] = 4 * TRAINED
+        changes["learned_positions"] = changes["max_position"] = 4 * TRAINED
     model = small_decoder(lab.seed, std=0.02, vocab_size=VOCABULARY, num_kv_heads=4, **changes)
     path = lab.folder / f"positions-{kind}-{lab.seed}-{STEPS}.safetensors"
 
