@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from firsthand.claims import fact_models
+from firsthand.claims import fact_models, position_models
 from firsthand.claims.all_claims import all_claims
 from firsthand.claims.fact_arms import correct, fact_index
 from firsthand.claims.fact_language import IDS, RELATIONS, WORDS, changed, encoded, facts_of, people, question, sentence
@@ -63,6 +63,15 @@ def test_kept_weights_are_loaded_again_and_trained_once_though_they_are_tied(tmp
     first, second = made(0), made(1)
     assert trained == [0]
     assert all((first[name] == second[name]).all() for name in first)  # type: ignore[index, attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["rope", "alibi", "absolute", "none"])
+def test_a_model_of_each_kind_of_position_is_made_and_reads_longer_texts(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(position_models, "STEPS", 1)
+    model = position_models.position_model(Lab(0, tmp_path), kind)
+    assert set(position_models.loss_by_length(model, (32, 128), count=1)) == {32, 128}
 
 
 def test_a_copy_is_trained_and_the_reader_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
