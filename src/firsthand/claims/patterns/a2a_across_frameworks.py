@@ -38,7 +38,7 @@ def measure(lab: Lab) -> Measurement:
         import uvicorn  # noqa: F401
     except ImportError as error:
         extra = "serve" if error.name == "uvicorn" else "a2a"
-        raise MissingExtra(str(error.name), extra, "a client of A2A's own SDK") from None
+        raise MissingExtra(str(error.name).partition(".")[0], extra, "a client of A2A's own SDK") from None
     with _served() as url:
         rows = tuple(
             (f"{way}, {'streamed' if streams else 'at once'}", asyncio.run(_worked(url, way, streams)))

@@ -51,7 +51,7 @@ def measure(lab: Lab) -> Measurement:
                 return float("42" in await call())
         except ImportError as error:
             extra = "inspect" if "inspect" in str(error.name) else "mcp"
-            raise MissingExtra(str(error.name), extra, "a client of another maker") from None
+            raise MissingExtra(str(error.name).partition(".")[0], extra, "a client of another maker") from None
         except Exception:
             return 0.0
 
