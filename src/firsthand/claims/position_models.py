@@ -23,34 +23,30 @@ BATCH = 32
 def position_model(lab: Lab, kind: str) -> Decoder:
     """The model of `kind` (rope, alibi, absolute, none), trained once a seed and then kept in the lab's folder."""
     import torch
-    from safetensors.torch import load_file, save_file
 
-    from firsthand.claims.small_decoders import small_decoder
+    from firsthand.claims.small_decoders import kept_weights, small_decoder
 
     slopes = tuple(2.0 ** -(2 * (head + 1)) for head in range(4))
     changes: dict[str, object] = {} if kind == "rope" else {"ropes": (Rope(kind="none"),) * 2}
     if kind == "alibi":
         changes["alibi_slopes"] = slopes
     if kind == "absolute":
-        changes["learned_positions"] = 4 * TRAINED
+        changes["learned_positions"] = changes["max_position"] = 4 * TRAINED
     model = small_decoder(lab.seed, std=0.02, vocab_size=VOCABULARY, num_kv_heads=4, **changes)
     path = lab.folder / f"positions-{kind}-{lab.seed}-{STEPS}.safetensors"
-    if path.exists():
-        model.load_state_dict(load_file(path))
-        return model.eval()
-    torch.set_num_threads(1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=STEPS)
-    rng = Random(lab.seed)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        _losses(model, texts(rng, TRAINED, BATCH)).mean().backward()
-        optimizer.step()
-        schedule.step()
-    lab.folder.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), part := path.with_suffix(".part"))
-    part.replace(path)
-    return model.eval()
+
+    def train() -> None:
+        torch.set_num_threads(1)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=STEPS)
+        rng = Random(lab.seed)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            _losses(model, texts(rng, TRAINED, BATCH)).mean().backward()
+            optimizer.step()
+            schedule.step()
+
+    return kept_weights(path, model, train)
 
 
 def with_rope(model: Decoder, **changes: object) -> Decoder:

@@ -28,9 +28,17 @@ QUESTION = "When was the mill built?"
 
 
 def answered(
-    lab: Lab, pattern: str, replies: Mapping[str, str], *, score: Callable[[str, str], float] | None = None
+    lab: Lab,
+    pattern: str,
+    replies: Mapping[str, str],
+    *,
+    score: Callable[[str, str], float] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Trace:
-    """The attempt of a RAG pattern at QUESTION; `replies` are by a word of the last message, `""` for any other."""
+    """The attempt of a RAG pattern at QUESTION; `replies` are by a word of the last message, `""` for any other.
+
+    `settings` are options of the pattern besides its index.
+    """
 
     def reply(messages: Sequence[Message], sampling: Sampling, index: int) -> str:
         said = messages[-1].text
@@ -38,7 +46,7 @@ def answered(
 
     model = Scripted(reply, name="scripted:reader", score=score or (lambda prompt, word: -1.0))
     function, _ = catalog.pattern(pattern)
-    options: dict[str, Any] = {"index": str(_index(lab))}
+    options: dict[str, Any] = {"index": str(_index(lab)), **(settings or {})}
     trace = run_sync(rollout(Agent(pattern, model, function, options), Task("1", QUESTION), seed=lab.seed))
     if trace.error is not None:
         raise AssertionError(trace.error.message)

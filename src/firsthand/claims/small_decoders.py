@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from firsthand.nn.architecture import Architecture, Rope
@@ -31,6 +34,20 @@ def small_decoder(seed: int = 0, *, std: float = 0.1, **changes: Any) -> Decoder
         tie_embeddings=True,
     )
     return initialise(Decoder(Architecture(**{**settings, **changes})), seed=seed, std=std)
+
+
+def kept_weights(path: Path, model: Decoder, train: Callable[[], None]) -> Decoder:
+    """The model with the weights at the path; where there are none, `train` makes them and they are kept there."""
+    from safetensors.torch import load_model, save_model
+
+    if path.exists():
+        load_model(model, path)
+    else:
+        train()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_model(model, str(part := path.with_suffix(f".{os.getpid()}.part")))
+        part.replace(path)
+    return model.eval()
 
 
 def random_ids(length: int, seed: int = 0, vocab: int = 128) -> Any:

@@ -32,8 +32,9 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """The list's 4K for GPT-3 against its paper."""
     if m.value == 4096:
-        return ruling("holds here", "GPT-3's window is 4,096")
+        return ruling("holds here", "GPT-3's window is 4,096 by the figures of its paper")
     return ruling(
         "does not hold here",
-        f"GPT-3's window is {m.value:,.0f}; 4K came with GPT-3.5. The others are as published, which no one tests here",
+        f"GPT-3's window is {m.value:,.0f} by the figures of Brown et al. 2020; 4K came with GPT-3.5. The others are as "
+        "their makers state them, and none is measured here",
     )

@@ -14,16 +14,25 @@ CLAIM = Claim(
 
 
 def measure(lab: Lab) -> Measurement:
-    """Rows of each subset, as the reader of the authors' files checks them."""
-    from firsthand.benchmarks.gpqa import ROWS
+    """The paper's size of each subset; where the authors' file is in `$FIRSTHAND_DATA`, its rows are counted."""
+    from firsthand.benchmarks.gpqa import ROWS, read_rows
+    from firsthand.claims.rows_at_hand import rows_at_hand
 
-    rows = tuple((name, float(count)) for name, count in ROWS.items())
-    what = "questions of the Diamond set, which our reader of the authors' files insists on"
-    return Measurement(ROWS["diamond"], what, columns=("subset", "questions"), rows=rows)
+    rows = [(f"{name}, by the paper", float(count)) for name, count in ROWS.items()]
+    files = "gpqa/dataset.zip", "gpqa_dataset.zip", "gpqa/gpqa_diamond.csv"
+    counted = rows_at_hand(lambda: read_rows("diamond", ""), *files)
+    if counted is not None:
+        rows.append(("diamond, counted in your copy", float(counted)))
+    what = "questions of the Diamond set, " + (
+        "counted in your copy" if counted is not None else "by the figures of the paper"
+    )
+    size = ROWS["diamond"] if counted is None else counted
+    return Measurement(size, what, columns=("subset", "questions"), rows=tuple(rows))
 
 
 def judge(m: Measurement) -> Verdict:
     """The list's number for the list's set."""
+    whose = ", by the figures of Rein et al., table 2" if "by the figures" in m.what else ""
     if m.value == 448:
         return ruling("holds here", "the Diamond set has 448 questions")
-    return ruling("does not hold here", f"448 is the main set; the Diamond set named here has {m.value:.0f}")
+    return ruling("does not hold here", f"448 is the main set; the Diamond set named here has {m.value:.0f}{whose}")

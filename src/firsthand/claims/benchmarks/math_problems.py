@@ -14,15 +14,22 @@ CLAIM = Claim(
 
 
 def measure(lab: Lab) -> Measurement:
-    """The test set that is read here, and the paper's training set."""
+    """The paper's sizes; where the test set is in `$FIRSTHAND_DATA`, its problems are counted instead."""
     from firsthand.benchmarks.math import SOURCE
+    from firsthand.benchmarks.sources.datasets import load
+    from firsthand.claims.rows_at_hand import rows_at_hand
 
-    rows = (("test", float(SOURCE.rows)), ("training (paper)", 7500.0))
+    counted = rows_at_hand(lambda: load(SOURCE), SOURCE.path)
+    test = ("test, by the paper", float(SOURCE.rows)) if counted is None else ("test, counted here", float(counted))
+    rows = (test, ("training, by the paper", 7500.0))
     return Measurement(rows[0][1] + rows[1][1], "problems of both sets", columns=("part", "count"), rows=rows)
 
 
 def judge(m: Measurement) -> Verdict:
     """The list's number."""
     if m.value == 12_500:
-        return ruling("holds here", "12,500 in all; models are scored on the 5,000 of the test set, or on 500 of them")
+        return ruling(
+            "holds here",
+            "12,500 in all, by the figures of Hendrycks et al. 2021; the test set has 5,000, and a usual subset 500",
+        )
     return ruling("does not hold here", f"{m.value:,.0f} problems")

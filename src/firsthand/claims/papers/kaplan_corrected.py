@@ -44,10 +44,12 @@ def judge(m: Measurement) -> Verdict:
     """A correction means another advice: several times the tokens per parameter."""
     if m.value >= 3:
         return ruling(
-            "holds here", f"Chinchilla's law asks for {m.value:.0f} times as many tokens per parameter as Kaplan's"
+            "holds here",
+            f"by the figures of Kaplan et al. (table 6) and Besiroglu et al. 2024, Chinchilla's law asks for "
+            f"{m.value:.0f} times as many tokens per parameter as Kaplan's",
         )
     if m.value > 1.5:
         return ruling(
-            "holds in part", f"Chinchilla's law asks for only {m.value:.1f} times as many tokens per parameter"
+            "holds in part", f"by the figures of both papers, {m.value:.1f} times as many tokens per parameter"
         )
-    return ruling("does not hold here", f"the two laws differ by a factor of {m.value:.1f} alone")
+    return ruling("does not hold here", f"by the figures of both papers, the laws differ by a factor of {m.value:.1f}")

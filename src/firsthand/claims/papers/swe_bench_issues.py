@@ -15,7 +15,7 @@ CLAIM = Claim(
 
 
 def measure(lab: Lab) -> Measurement:
-    """Sizes of the sets, and the Verified issues as they are read here."""
+    """Sizes of the sets by their papers, and the Verified issues, which are counted here."""
     from firsthand import catalog
     from firsthand.boards.result_formats.code_reports import SPLITS
 
@@ -28,7 +28,7 @@ def measure(lab: Lab) -> Measurement:
     size = next(size for size, name in SPLITS.items() if name == "swe_bench")
     return Measurement(
         size,
-        f"issues of the full set; {len(tasks)} of Verified were read here",
+        f"issues of the full set, by the figures of Jimenez et al. 2023; {len(tasks)} of Verified were counted here",
         columns=("set", "issues"),
         rows=tuple(rows),
     )
@@ -37,6 +37,8 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """The size holds; that the tests exist before is not so."""
     if m.value == 2294:
-        why = "2,294 is the full set; the tests that decide are the pull request's own, which the agent does not see"
-        return ruling("holds in part", f"{why}: they did not exist before, so `existing tests` is imprecise")
-    return ruling("does not hold here", f"the full set has {m.value:.0f}")
+        why = "2,294 is the full set by the figures of its paper; the tests that decide are the pull request's own, hidden"
+        return ruling(
+            "holds in part", f"{why} from the agent: they did not exist before, so `existing tests` is imprecise"
+        )
+    return ruling("does not hold here", f"the full set has {m.value:.0f} by the figures of its paper")
