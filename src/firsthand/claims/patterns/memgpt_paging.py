@@ -11,7 +11,7 @@ CLAIM = Claim(
     kind="sim",
     cost_s=1,
 )
-HOPS, EXAMPLES, KEYS, WINDOW = 4, 6, 140, 70
+HOPS, EXAMPLES, KEYS, WINDOW = 4, 20, 140, 70
 """The paper's 140 pairs, 0 to 4 nested look-ups, and a window that holds half of the pairs."""
 KEY = r"[0-9a-f]{8}-[0-9a-f-]{27}"
 
