@@ -81,7 +81,9 @@ def judge(m: Measurement) -> Verdict:
     """Fixed before measuring: above 0.5 at the lower end holds; any gain beyond chance is a part."""
     told = f"{m.value:+.0%} for a reader that pages rightly, over a window that holds half of the pairs"
     if m.bounds[0] > 0.5:
-        return ruling("holds here", f"{told}; whether a model pages by itself is what `firsthand run nested_kv` measures")
+        return ruling(
+            "holds here", f"{told}; whether a model pages by itself is what `firsthand run nested_kv` measures"
+        )
     if m.bounds[0] > 0:
         return ruling("holds in part", told)
     return ruling("does not hold here", f"{told}, which is within chance")
