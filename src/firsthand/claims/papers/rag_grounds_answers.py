@@ -51,7 +51,7 @@ def measure(lab: Lab) -> Measurement:
 
 
 def judge(m: Measurement) -> Verdict:
-    """Fixed before measuring: a gain beyond chance of which half of the answers stand in a passage; a gain alone is a part."""
+    """Fixed before measuring: a gain beyond chance, and half of the answers in a passage; the gain alone is a part."""
     share = m.cell("naive RAG", "answers that stand in a shown passage")
     told = f"{m.value:+.0%} with passages, and {share:.0%} of the answers stand word for word in one"
     if m.bounds[0] > 0 and share >= 0.5:

@@ -26,8 +26,8 @@ TASKS, FLAT, GRAPH_TOKENS = 40, 20, 600
 def measure(lab: Lab) -> Measurement:
     """Two-hop questions about a made-up world, by a graph whose extractor is scripted and misses nothing.
 
-    Counted is the evidence, not the answer: does the sentence that answers stand in what the model is shown? It is on the page
-    that the page named in the question leads to.
+    Counted is the evidence, not the answer: does the sentence that answers stand in what the model is shown? Its page is
+    not named in the question, but on the page of the name that is.
     """
     from statistics import fmean
 
