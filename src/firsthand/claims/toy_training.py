@@ -28,9 +28,13 @@ def trained(lab: Lab, recipe: str, name: str, **settings: Any) -> Path:
         config = build(module.Config, {"checkpoint_every": 0, "seed": lab.seed, **settings})
         unfinished = lab.folder / f"{name}-{lab.seed}-{os.getpid()}"
         shutil.rmtree(unfinished, ignore_errors=True)
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            with opened(unfinished, recipe, config) as run:
-                getattr(module, recipe)(config, run)
+        quiet = io.StringIO()
+        with (
+            contextlib.redirect_stderr(quiet),
+            contextlib.redirect_stdout(quiet),
+            opened(unfinished, recipe, config) as run,
+        ):
+            getattr(module, recipe)(config, run)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.replace(folder)
     return folder

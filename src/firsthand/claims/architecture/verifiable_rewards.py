@@ -12,7 +12,7 @@ CLAIM = Claim(
     cost_s=35,
 )
 LENGTH, STEPS, TASKS = 6, 80, 100
-"""Digits of a row, steps of GRPO, and rows that are asked before and after; they are of another seed than those trained on."""
+"""Digits of a row, steps of GRPO, and rows that are asked before and after, which another seed draws."""
 
 
 def measure(lab: Lab) -> Measurement:
