@@ -21,11 +21,13 @@ def trained(lab: Lab, recipe: str, name: str, **settings: Any) -> Path:
     """
     folder = lab.folder / f"{name}-{lab.seed}"
     if not (folder / "model").exists():
+        from firsthand import catalog
         from firsthand.config import build
         from firsthand.train.training_run import opened
 
-        module = importlib.import_module(f"firsthand.train.recipes.{recipe}")
-        config = build(module.Config, {"checkpoint_every": 0, "seed": lab.seed, **settings})
+        function = catalog.find("recipe", recipe)
+        config_class = importlib.import_module(function.__module__).Config
+        config = build(config_class, {"checkpoint_every": 0, "seed": lab.seed, **settings})
         unfinished = lab.folder / f"{name}-{lab.seed}-{os.getpid()}"
         shutil.rmtree(unfinished, ignore_errors=True)
         quiet = io.StringIO()
@@ -34,7 +36,7 @@ def trained(lab: Lab, recipe: str, name: str, **settings: Any) -> Path:
             contextlib.redirect_stdout(quiet),
             opened(unfinished, recipe, config) as run,
         ):
-            getattr(module, recipe)(config, run)
+            function(config, run)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.replace(folder)
     return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
@@ -100,7 +100,7 @@ def _sentences(page: str) -> list[str]:
     return [f"{each.rstrip('.')}." for each in page.split(". ")]
 
 
-def _extractor(facts: Mapping[str, Mapping[str, str]]) -> object:
+def _extractor(facts: Mapping[str, Mapping[str, str]]) -> Callable[[Sequence[Message], Sampling, int], str]:
     """A model that finds each name of a page, describes it by the sentences that name it, and loses nothing in a summary."""
     import json
 

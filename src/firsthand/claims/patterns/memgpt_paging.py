@@ -33,7 +33,8 @@ def measure(lab: Lab) -> Measurement:
 
     def reads(messages: Sequence[Message], sampling: Sampling, index: int) -> str:
         said = messages[-1].text
-        pairs, key = dict(re.findall(f'"({KEY})": "({KEY})"', said)), re.findall(KEY, said.split("following key")[1])[0]
+        pairs: dict[str, str] = dict(re.findall(f'"({KEY})": "({KEY})"', said))
+        key: str = re.findall(KEY, said.split("following key")[1])[0]
         while key in pairs:
             key = pairs[key]
         return key
@@ -55,12 +56,12 @@ def measure(lab: Lab) -> Measurement:
         benchmark = nested_kv(hops=f"0-{HOPS}", examples=EXAMPLES, keys=KEYS, **options)
         traces = lab.attempt(Agent(name, Scripted(reply), pattern), benchmark, (HOPS + 1) * EXAMPLES)
         scores[name] = [trace.value() or 0.0 for trace in traces]
+    curves = {
+        name: [(float(hops), fmean(each[hops * EXAMPLES : (hops + 1) * EXAMPLES])) for hops in range(HOPS + 1)]
+        for name, each in scores.items()
+    }
     rows = tuple(
-        (
-            str(hops),
-            *(fmean(each[hops * EXAMPLES : (hops + 1) * EXAMPLES]) for each in scores.values()),
-            no_paging_accuracy(KEYS, WINDOW, hops),
-        )
+        (str(hops), curves["paging"][hops][1], curves["window"][hops][1], no_paging_accuracy(KEYS, WINDOW, hops))
         for hops in range(HOPS + 1)
     )
     gain = paired(scores["paging"], scores["window"])
@@ -72,7 +73,7 @@ def measure(lab: Lab) -> Measurement:
         len(scores["window"]),
         columns=("look-ups after the first", "paging", "window", "window, expected"),
         rows=rows,
-        curves={name: [(float(row[0]), float(row[at])) for row in rows] for at, name in enumerate(scores, 1)},
+        curves=curves,
         axes=("look-ups after the first", "accuracy"),
     )
 
