@@ -57,5 +57,5 @@ def judge(m: Measurement) -> Verdict:
     if m.bounds[0] > 0 and share >= 0.5:
         return ruling("holds here", f"{told}; a model this small grounds the easy ones")
     if m.bounds[0] > 0:
-        return ruling("holds in part", f"{told}: the others are the model's own words")
+        return ruling("holds in part", f"{told}; the others are put in the model's own words, or are wrong")
     return ruling("does not hold here", told)
