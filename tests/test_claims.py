@@ -11,6 +11,7 @@ from claims_planted import PLANTED
 from firsthand.claims.all_claims import NamedClaim, all_claims, chosen_claims, fitting
 from firsthand.claims.claim import POINTS, SECTIONS, Claim, Measurement, ruling
 from firsthand.claims.claim_run import claims_experiment, last_outcomes, outcomes_of, run_of
+from firsthand.claims.lab import Lab
 from firsthand.commands import claims as claims_command
 from firsthand.commands import claims_run, claims_table
 from firsthand.errors import ConfigError, StoreError, UnknownName
@@ -31,6 +32,28 @@ def test_planted_measurements_flip_the_verdict(name: str) -> None:
     words = [all_claims()[name].judge(Measurement(**given)).word for given, _ in planted]
     assert words == [word for _, word in planted]
     assert len(set(words)) >= 2, "a judge that always says the same judges nothing"
+
+
+def test_a_scripted_reader_follows_keys_through_pages_and_loses_them_in_a_window(tmp_path: Path) -> None:
+    found = all_claims()["memgpt_paging"].measure(Lab(1, tmp_path))  # type: ignore[misc]
+    assert [row[1] for row in found.rows] == [1.0] * 5, "paging is flat"
+    assert abs(float(found.rows[0][2]) - 0.5) < 0.35 and float(found.rows[4][2]) < 0.3, "half of the pairs are shown"
+
+
+def test_only_attempts_that_succeeded_become_skills(tmp_path: Path) -> None:
+    found = all_claims()["procedural_memory"].measure(Lab(0, tmp_path))  # type: ignore[misc]
+    practice, without, with_it = (dict(zip(found.columns, row, strict=True)) for row in found.rows)
+    assert with_it["skills shown from"] == round(float(practice["accuracy"]) * float(practice["tasks"]))
+    assert float(with_it["accuracy"]) > 0.8 > 0.5 > float(without["accuracy"])
+
+
+@pytest.mark.slow
+def test_a_graph_shows_the_page_that_another_one_leads_to(tmp_path: Path) -> None:
+    pytest.importorskip("graspologic_native")
+    found = all_claims()["graph_rag_answers"].measure(Lab(0, tmp_path))  # type: ignore[misc]
+    assert found.cell("graph, local search", "evidence shown") > 0.8 > found.cell("flat search", "evidence shown")
+    words = [found.cell(row[0], "words shown") for row in found.rows]  # type: ignore[arg-type]
+    assert max(words) < 1.2 * min(words), "both searches show about as much"
 
 
 def test_no_planted_measurement_is_left_over() -> None:

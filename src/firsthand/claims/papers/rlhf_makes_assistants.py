@@ -9,7 +9,7 @@ CLAIM = Claim(
     source="Ouyang et al. 2022, arXiv:2203.02155",
     kind="none",
     cannot=(
-        "needs a base model, people and their preferences; `firsthand train reward` and `firsthand train ppo` are "
-        "the stages, docs/reinforcement.md shows over-optimisation on toy reviews"
+        "needs a base model of an assistant's size, people and their preferences; training_stages takes a toy model through "
+        "the stages"
     ),
 )
