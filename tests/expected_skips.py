@@ -42,6 +42,7 @@ MACHINE = [
     "this engine has no fused search",
     "Node 22 is not installed",
     "the A2A TCK is not installed",
+    "the whole tour is run by FIRSTHAND_THOROUGH alone",
     "the SDKs for traces (cannot be installed|are installed by FIRSTHAND_THOROUGH alone)",
 ]
 """What the machine may lack, or not be."""

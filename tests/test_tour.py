@@ -11,6 +11,7 @@ from firsthand.reading.reading_list import entry_named
 from firsthand.reading.tour_page import tour_page
 from firsthand.reading.tour_progress import mark_done, next_step, steps_done
 from firsthand.reading.tour_steps import tour_step, tour_steps
+from thorough import THOROUGH
 
 DOCS = Path(__file__).parent.parent / "docs"
 Cli = Callable[..., tuple[int, str, str]]
@@ -93,6 +94,10 @@ def test_a_step_is_done_when_its_command_ends_well(home: Path, cli: Cli) -> None
     assert cli("tour", "curves", "--yes")[0] != 0 and "curves" not in steps_done()
 
 
+whole = pytest.mark.skipif(not THOROUGH, reason="the whole tour is run by FIRSTHAND_THOROUGH alone")
+
+
+@whole
 @pytest.mark.slow
 def test_the_steps_without_weights_run_one_after_the_other(home: Path, cli: Cli) -> None:
     for id in BARE:
@@ -100,6 +105,7 @@ def test_the_steps_without_weights_run_one_after_the_other(home: Path, cli: Cli)
     assert list(steps_done()) == BARE
 
 
+@whole
 @pytest.mark.weights
 def test_the_steps_with_weights_and_those_that_train_run(home: Path, cli: Cli, smollm2: Path) -> None:
     (home / "models").mkdir()

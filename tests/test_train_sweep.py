@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import signal
 import subprocess
@@ -169,14 +168,16 @@ with start("t") as track:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_sweep_that_was_killed_goes_on_and_runs_nothing_twice(tmp_path: Path, number: int, code: int) -> None:
+def test_a_sweep_that_was_killed_goes_on_and_runs_nothing_twice(
+    tmp_path: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))  # the home whose seal the sweep has
     script, marks, folder = tmp_path / "stopped.py", tmp_path / "marks", tmp_path / "sweep"
     script.write_text(STOPPED)
     marks.mkdir()
     save_spec(Sweep((sys.executable, str(script), str(marks)), ({"lr": "1"}, {"lr": "2"}, {"lr": "3"}), "loss"), folder)
     words = [sys.executable, "-m", "firsthand", "sweep", "--resume", str(folder)]
-    environment = {**os.environ, "FIRSTHAND_HOME": str(tmp_path)}
-    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not (marks / "begun-2").exists():
         assert time.monotonic() < until and child.poll() is None
