@@ -364,7 +364,7 @@ def test_items_are_listed_shown_exported_edited_and_forgotten(
     ]
     out.write_text("\n".join(map(json.dumps, rows)))
     assert main(["memory", "import", path, str(out)]) == 0 and main(["memory", "import", path, str(out)]) == 0
-    assert "imported 2 items" in (said := capsys.readouterr().out) and "imported 0 items" in said
+    assert "imported 2 new items" in (said := capsys.readouterr().out) and "imported 0 new items" in said
     assert main(["memory", "list", path, "--json", "--query", "green"]) == 0
     listed = json.loads(capsys.readouterr().out)
     (item,) = listed["items"]
