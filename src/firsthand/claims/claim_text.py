@@ -68,7 +68,7 @@ def print_claim(claim: NamedClaim, last: Outcome | None) -> None:
 
 
 def print_plan(claims: Sequence[NamedClaim], left_out: Sequence[NamedClaim]) -> None:
-    """What will be measured and what the budget leaves out, said before it starts."""
+    """The plan that is printed before a run: claims to measure, and those that the budget leaves out."""
     out, cost = console(), sum(each.cost_s for each in claims)
     tested = [each for each in claims if each.measure]
     told = f"{count_of(len(tested), 'claim')} to measure, about {cost:.0f} s of CPU"
@@ -97,7 +97,7 @@ def print_verdict(measurement: Measurement | None, verdict: Verdict) -> None:
 
 
 def print_totals(outcomes: Sequence[Outcome]) -> None:
-    """How many claims got each verdict."""
+    """The number of claims with each verdict."""
     counts = Counter(each.verdict.word for each in outcomes)
     out = console()
     out.print("\n" + ", ".join(f"{counts[word]} {word}" for word in POINTS if counts[word]), markup=False)

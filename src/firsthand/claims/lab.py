@@ -1,4 +1,4 @@
-"""What a claim measures with: a seed, a folder for models trained once, agents at tasks, and real weights by name."""
+"""The means of a claim's measurement: a seed, a folder for models trained once, agents at tasks, and weights by name."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class RowsOf(Protocol):
-    """What the readers of benchmarks return."""
+    """Return type of the readers of benchmarks."""
 
     @property
     def rows(self) -> Sequence[Any]:

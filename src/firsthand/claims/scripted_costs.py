@@ -57,7 +57,7 @@ def _generated(trace: Trace) -> list[Any]:
 
 
 def _reply(messages: Sequence[Message], sampling: Sampling, index: int) -> str:
-    """What a willing model would write at the prompts of the patterns of the list's table."""
+    """Replies of a willing model to the prompts of the patterns of the list's table."""
     said = messages[-1].text
     if "numbered list" in said:
         return "1. Count the first boxes\n2. Count the other boxes\n3. Add them"

@@ -43,7 +43,7 @@ def expect_own(run: Run, named: Mapping[str, Sequence[str] | str | None], *, tru
 
 
 def named_by(settings: Any) -> dict[str, Sequence[str] | str | None]:
-    """What run settings name, by kind."""
+    """Files, folders, servers and models that run settings name, by kind."""
     return {
         "benchmark": settings.benchmarks, "model": settings.model, "pattern": settings.pattern, "tool": settings.tools,
         "guard": settings.guard, "memory": settings.memory,

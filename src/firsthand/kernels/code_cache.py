@@ -110,7 +110,7 @@ class CodeFiles(IndexDataCacheFile):
 
 
 def _locked(lock: int) -> bool:
-    """Whether this process has the lock now; a file system without locks gives it to everyone."""
+    """True if this process has the lock now; a file system without locks gives it to everyone."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -153,7 +153,7 @@ def shared_folder() -> Path | None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nobody but this user can put files into a folder."""
+    """True if nobody but this user can put files into a folder."""
     about = folder.stat()
     return about.st_uid == os.geteuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 

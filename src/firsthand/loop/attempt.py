@@ -56,7 +56,7 @@ class Attempt:
         self.guard_passes: Counter[str] = Counter()
         """Verdicts of guards that let a value pass without a reason, by rule and border."""
         self.claims: dict[str, dict[str, float]] | None = None
-        """What guards have granted of each key, by item, an interrupted try's included; None before the first."""
+        """Amounts that guards have granted of each key, by item, an interrupted try's included; None before the first."""
         self.last_of_root: int | None = None
         """The node that was added last outside of any group: the one an answer is given at."""
         self.order: dict[str, tuple[int, ...]] = {}

@@ -1,4 +1,4 @@
-"""Which steps of the tour are done: a file in the tour's folder, below the data home."""
+"""Steps of the tour that are done: a file in the tour's folder, below the data home."""
 
 from __future__ import annotations
 

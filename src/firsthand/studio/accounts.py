@@ -230,7 +230,7 @@ def matches(password: str, kept: str) -> bool:
 _RATING = re.compile(
     r"/runs/[^/]+/attempts/[^/]+/notes|/queues/[^/]+/items/[^/]+|/arena/rounds(/[^/]+/(vote|undo|reveal))?"
 )
-"""What an annotator may send; whatever else changes something is an editor's."""
+"""Requests that an annotator may send; whatever else changes something is an editor's."""
 
 
 def needed_role(method: str, path: str) -> Role:

@@ -95,7 +95,7 @@ class SqlFile:
         return f"done: {count_of(reply['count'], 'row')} changed" if reply["count"] >= 0 else "done"
 
     def rehearsed(self, arguments: Json) -> str:
-        """What a change would do: it is made and taken back in one transaction."""
+        """The effect of a change: it is made and taken back in one transaction."""
         reply = self._run(arguments["statement"], write=True, rehearse=True)
         if reply["columns"] is not None:
             return _table(reply)

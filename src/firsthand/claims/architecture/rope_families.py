@@ -16,7 +16,7 @@ EXPECTED = {"llama": "RoPE", "mixtral": "RoPE", "qwen": "RoPE", "gemma": "RoPE",
 
 
 def measure(lab: Lab) -> Measurement:
-    """What each family's loader configures."""
+    """Positions that each family's loader configures."""
     from pathlib import Path
 
     from firsthand.nn import families

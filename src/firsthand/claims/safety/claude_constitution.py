@@ -1,4 +1,4 @@
-"""How Claude was trained."""
+"""Training of Claude."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _parsed(text: str) -> tuple[Any, str]:
 
 
 def json_fault(error: ValueError) -> str:
-    """What is wrong with a text that is no JSON; Python's own bound on digits is named as such."""
+    """The fault of a text that is no JSON; Python's own bound on digits is named as such."""
     return "a number has more than 4,300 digits" if "integer string conversion" in str(error) else str(error)[:100]
 
 

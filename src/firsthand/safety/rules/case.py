@@ -162,7 +162,7 @@ class CallCase:
         return frozenset().union(*(runs(text) for _, text in leaves(rest)))
 
     def tells_of(self, others: Sequence[str]) -> str:
-        """What the call would tell these people though only the user may read it, by its source; empty for nothing.
+        """Texts that the call would tell these people though only the user may read it, by its source; empty for nothing.
 
         By the carried labels, or else by copies: what the arguments that are no powers share with a private result, and the
         user did not say.
@@ -233,7 +233,7 @@ def _said(view: AttemptView) -> tuple[str, ...]:
 
 
 def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
-    """What was read before this call: documents beside the task, what was recalled, and the results of tools."""
+    """Texts that were read before this call: documents beside the task, what was recalled, and the results of tools."""
     tools = {tool.name: tool for tool in view.tools}
     documents = [found for text in _said(view) if "<untrusted" in text for found in _MARKED.findall(text)]
     read = [Earlier("a document", READING, None, {}, text, False) for text in documents]

@@ -47,7 +47,7 @@ class TaskRow:
     answers: Json
     """The answers that the client gave to its requests, by their keys."""
     note: str
-    """What the tool needs to go on, such as the id of its run."""
+    """Data that the tool needs to go on, such as the id of its run."""
     status: str
     """`working`, or the end: `completed`, `failed` or `cancelled`."""
     outcome: Json | None

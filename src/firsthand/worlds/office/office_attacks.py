@@ -58,7 +58,7 @@ DECLARED: Mapping[str, tuple[Effect, Declaration]] = {
 
 
 class Goal(NamedTuple):
-    """What an attacker wants: a call that the user did not ask for."""
+    """An attacker's goal: a call that the user did not ask for."""
 
     tool: str
     arguments: Json
