@@ -7,7 +7,7 @@ from typing import Any
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.claims.claim import Measurement
+from firsthand.claims.claim import Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
 from firsthand.loop.concurrency import run_sync
 from firsthand.loop.critical_path import critical_calls
@@ -44,6 +44,18 @@ def pattern_cost(lab: Lab, pattern: str, options: Mapping[str, Any] | None = Non
 def level(ratio: float) -> str:
     """The list's word for a cost."""
     return LEVELS[0] if ratio <= LOW else LEVELS[1] if ratio <= MEDIUM else LEVELS[2]
+
+
+def cost_verdict(ratio: float, said: str) -> Verdict:
+    """The list's word against the level of a ratio; a neighbouring level holds in part."""
+    found = level(ratio)
+    times = f"{ratio:.1f} times the tokens of a plain answer"
+    if found == said:
+        return ruling("holds here", f"{found.lower()} by structure: {times}")
+    near = abs(LEVELS.index(found) - LEVELS.index(said)) == 1
+    return ruling(
+        "holds in part" if near else "does not hold here", f"{found.lower()} rather than {said.lower()}: {times}"
+    )
 
 
 def _attempt(pattern: str, options: dict[str, Any], seed: int) -> Trace:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from firsthand.claims.claim import Claim, Measurement, Verdict, Word, ruling
+from firsthand.claims.claim import Claim, Measurement, Verdict
 from firsthand.claims.lab import Lab
-from firsthand.claims.scripted_costs import LEVELS, level, pattern_cost
+from firsthand.claims.scripted_costs import cost_verdict, pattern_cost
 
 CLAIM = Claim(
     quote="Orchestrator + Sub-agents: Planner → delegate → collect results. 13B+ orchestrator. Token cost: High",
@@ -20,10 +20,5 @@ def measure(lab: Lab) -> Measurement:
 
 
 def judge(m: Measurement) -> Verdict:
-    """The list's word against the measured level; a neighbouring level holds in part."""
-    found = level(m.value)
-    if found == "High":
-        return ruling("holds here", f"{found.lower()} by structure: {m.value:.1f} times the tokens of a plain answer")
-    near = abs(LEVELS.index(found) - LEVELS.index("High")) == 1
-    word: Word = "holds in part" if near else "does not hold here"
-    return ruling(word, f"{found.lower()} rather than high: {m.value:.1f} times the tokens of a plain answer")
+    """The list's word against the measured level."""
+    return cost_verdict(m.value, "High")

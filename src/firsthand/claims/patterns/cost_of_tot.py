@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from firsthand.claims.claim import Claim, Measurement, Verdict, Word, ruling
+from firsthand.claims.claim import Claim, Measurement, Verdict
 from firsthand.claims.lab import Lab
-from firsthand.claims.scripted_costs import level
+from firsthand.claims.scripted_costs import cost_verdict
 
 CLAIM = Claim(
     quote="Tree of Thoughts (ToT): Generate branches → Score → Expand best. 14B+. Token cost: High",
@@ -39,9 +39,5 @@ def measure(lab: Lab) -> Measurement:
 
 
 def judge(m: Measurement) -> Verdict:
-    """The list's word against the measured level; a neighbouring level holds in part."""
-    found = level(m.value)
-    if found == "High":
-        return ruling("holds here", f"high by structure: {m.value:.0f} times the tokens of a plain answer")
-    word: Word = "holds in part" if found == "Medium" else "does not hold here"
-    return ruling(word, f"{found.lower()} rather than high: {m.value:.1f} times the tokens of a plain answer")
+    """The list's word against the measured level."""
+    return cost_verdict(m.value, "High")
