@@ -71,7 +71,13 @@ def reasoned(value: float, low: float, high: float) -> dict[str, Any]:
 
 PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "agentbench_environments": [(v(8), YES), (v(7), NO)],
-    "cot_reasoning": [(v(0.5, 0.3, 0.7), YES), (v(0.05, -0.1, 0.2), PART), (v(-0.1, -0.3, 0.1), NO)],
+    "cot_reasoning": [
+        (v(0.5, 0.3, 0.7), YES),
+        (v(0.05, -0.1, 0.2), PART),
+        (v(-0.1, -0.3, 0.1), NO),
+        (v(0.0, -0.1, 0.1, rows=(("direct", 0.0, 15.0), ("cot", 0.1, 80.0))), NO),
+        (v(0.0, -0.1, 0.1, rows=(("direct", 0.0, 15.0), ("cot", 0.0, 80.0))), CANNOT),
+    ],
     "few_shot_examples": [(v(0.3, 0.1, 0.5), PART), (v(0.1, -0.1, 0.3), CANNOT), (v(0.0, -0.1, 0.1), YES)],
     "kaplan_corrected": [(v(3.0), YES), (v(2.0), PART), (v(1.0), NO)],
     "models_undertrained": [(v(0.83), YES), (v(0.5), NO)],

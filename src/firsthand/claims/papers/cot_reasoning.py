@@ -47,6 +47,8 @@ def measure(lab: Lab) -> Measurement:
 
 def judge(m: Measurement) -> Verdict:
     """Dramatic is ten points or more, beyond chance."""
+    if m.rows and all(row[1] == 0 for row in m.rows):
+        return ruling("cannot be tested here", "the model solves no task either way: a floor hides any difference")
     phrase = "(the phrase is Kojima et al.'s; Wei et al. give worked examples)"
     if m.bounds[0] > 0.1:
         return ruling("holds here", f"{m.value:+.0%} {phrase}")
