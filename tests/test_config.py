@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from firsthand.config import build, confidence, make_parser, parse, share, split_list
+from firsthand.config import build, confidence, field_docs, make_parser, parse, settings_of, share, split_list
 from firsthand.errors import ConfigError
 
 
@@ -222,3 +222,30 @@ def test_a_value_is_converted_to_its_fields_type_or_refused_by_name(key: str, va
     else:
         found = getattr(build(Settings, {key: value}), key)
         assert found == made and type(found) is type(made)
+
+
+class Outer:
+    """Holds a config, as a command's file may."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """A config inside a class."""
+
+        port: int = 1
+        """The port of the inner one."""
+
+
+def test_sentences_are_those_of_the_class_itself_wherever_it_is_defined() -> None:
+    def made() -> type:
+        @dataclass(frozen=True)
+        class Config:
+            """A config inside a function."""
+
+            port: int = 2
+            """The port of the local one."""
+
+        return Config
+
+    assert field_docs(Outer.Config) == {"port": "The port of the inner one."}
+    assert field_docs(made()) == {"port": "The port of the local one."}
+    assert [each.doc for each in settings_of(Outer.Config)] == ["The port of the inner one."]
