@@ -95,6 +95,13 @@ def test_a_folder_that_others_can_write_is_not_used(mode: int, tmp_path: Path, m
     assert folder_of(monkeypatch, tmp_path) is not None
 
 
+def test_a_folder_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = os.geteuid()
+    assert folder_of(monkeypatch, tmp_path) is not None
+    monkeypatch.setattr(code_cache.os, "geteuid", lambda: own + 1)
+    assert folder_of(monkeypatch, tmp_path) is None
+
+
 def test_a_cache_folder_that_cannot_be_made_leaves_the_choice_to_numba(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
