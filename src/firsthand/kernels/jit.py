@@ -17,22 +17,30 @@ from typing import Any
 from numba import njit, types
 
 from firsthand.kernels.code_cache import keep_code
+from firsthand.kernels.linked_code import KernelCompiler, LinkedCompiler, fits
 
 logger = logging.getLogger("firsthand")
 _njit: Any = njit  # numba's annotations do not know all of its options
 
 
 def kernel(function: Any) -> Any:
-    """Compiles a function; it runs without the GIL, and integer division by zero does not raise."""
+    """Compiles a function; it runs without the GIL, and integer division by zero does not raise.
+
+    Other kernels may call it too: they link its code in, which does not compile it for Python.
+    """
     _check_name(function)
     compiled = _compiled(function, cache=True)
     keep_code(compiled, function)
-    return _for_any_number(compiled)
+    linked = _called(function, makes_arrays=True)
+    compiled.get_call_template, compiled.get_overload = linked.get_call_template, linked.get_overload
+    return compiled
 
 
 def _compiled(function: Any, cache: bool) -> Any:
     """numba's dispatcher; without a disk cache if no folder for one can be written, as for a user without a home."""
-    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": True}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": True}
+    if fits():
+        options["pipeline_class"] = KernelCompiler
     try:
         return _njit(cache=cache, **options)(function)
     except RuntimeError as error:
@@ -85,7 +93,9 @@ def allocating(function: Any) -> Any:
 
 def _called(function: Any, *, makes_arrays: bool) -> Any:
     _check_name(function)
-    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": makes_arrays}
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": makes_arrays}
+    if fits():
+        options["pipeline_class"] = LinkedCompiler
     return _for_any_number(_njit(nogil=True, error_model="numpy", **options)(function))
 
 

@@ -1,0 +1,73 @@
+"""Functions that kernels call are compiled as a part of the kernels, and run as if they had been compiled alone."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("firsthand.kernels.jit")
+
+from firsthand.kernels import jit
+from firsthand.kernels.linked_code import LinkedLibrary, fits
+
+
+def _twice(x):
+    return 2 * x
+
+
+def _filled(n):
+    return np.full(n, 7)
+
+
+def _loud(x):
+    print("a Python object", x)
+    return x
+
+
+def test_a_kernel_runs_from_python_and_from_other_kernels_and_its_callees_have_no_code_of_their_own() -> None:
+    twice = jit.called(_twice)
+
+    @jit.named("twice_of_all")
+    def twice_of_all(values):
+        total = 0.0
+        for value in values:
+            total += twice(value)
+        return total
+
+    inner = jit.kernel(twice_of_all)
+    many = jit.allocating(_filled)
+
+    @jit.named("with_seven")
+    def with_seven(values):
+        return inner(values) + many(3)[2]
+
+    outer = jit.kernel(with_seven)
+    assert outer(np.array([1.0, 2.5])) == 14.0
+    assert inner(np.array([1.0, 2.5])) == 7.0 and outer(np.array([1, 2])) == 13
+    assert fits(), "numba has changed: each function is compiled alone again, see linked_code.py"
+    for part in (twice, many):
+        assert all(isinstance(one.library, LinkedLibrary) for one in part.overloads.values()) and part.overloads
+    assert not any(
+        isinstance(one.library, LinkedLibrary) for one in (*outer.overloads.values(), *inner.overloads.values())
+    )
+
+
+def test_a_function_that_kernels_call_may_refer_to_python_objects(capsys: pytest.CaptureFixture[str]) -> None:
+    loud = jit.called(_loud)
+
+    @jit.named("calls_loud")
+    def calls_loud(x):
+        return loud(x)
+
+    assert jit.kernel(calls_loud)(3) == 3
+    assert capsys.readouterr().out == "a Python object 3\n"
+
+
+def test_a_numba_without_these_methods_compiles_each_function_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "fits", lambda: False)
+    twice = jit.called(_twice)
+
+    @jit.named("twice_alone")
+    def twice_alone(x):
+        return twice(x)
+
+    assert jit.kernel(twice_alone)(4) == 8
+    assert not any(isinstance(one.library, LinkedLibrary) for one in twice.overloads.values())
