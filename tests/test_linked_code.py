@@ -1,5 +1,7 @@
 """Functions that kernels call are compiled as a part of the kernels, and run as if they had been compiled alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,15 +11,15 @@ from firsthand.kernels import jit
 from firsthand.kernels.linked_code import LinkedLibrary, fits
 
 
-def _twice(x):
+def _twice(x: Any) -> Any:
     return 2 * x
 
 
-def _filled(n):
+def _filled(n: Any) -> Any:
     return np.full(n, 7)
 
 
-def _loud(x):
+def _loud(x: Any) -> Any:
     print("a Python object", x)
     return x
 
@@ -26,7 +28,7 @@ def test_a_kernel_runs_from_python_and_from_other_kernels_and_its_callees_have_n
     twice = jit.called(_twice)
 
     @jit.named("twice_of_all")
-    def twice_of_all(values):
+    def twice_of_all(values: Any) -> Any:
         total = 0.0
         for value in values:
             total += twice(value)
@@ -36,7 +38,7 @@ def test_a_kernel_runs_from_python_and_from_other_kernels_and_its_callees_have_n
     many = jit.allocating(_filled)
 
     @jit.named("with_seven")
-    def with_seven(values):
+    def with_seven(values: Any) -> Any:
         return inner(values) + many(3)[2]
 
     outer = jit.kernel(with_seven)
@@ -54,7 +56,7 @@ def test_a_function_that_kernels_call_may_refer_to_python_objects(capsys: pytest
     loud = jit.called(_loud)
 
     @jit.named("calls_loud")
-    def calls_loud(x):
+    def calls_loud(x: Any) -> Any:
         return loud(x)
 
     assert jit.kernel(calls_loud)(3) == 3
@@ -66,7 +68,7 @@ def test_a_numba_without_these_methods_compiles_each_function_alone(monkeypatch:
     twice = jit.called(_twice)
 
     @jit.named("twice_alone")
-    def twice_alone(x):
+    def twice_alone(x: Any) -> Any:
         return twice(x)
 
     assert jit.kernel(twice_alone)(4) == 8

@@ -80,10 +80,11 @@ class KernelLibrary(JITCodeLibrary):
 
     def _finalize_specific(self) -> None:
         super()._finalize_specific()
+        codegen: Any = self._codegen
         for library in self._linking_libraries:
             for name, environment in library.environments().items() if isinstance(library, LinkedLibrary) else ():
-                if self._codegen._engine.get_global_value_address(name):  # unused ones are optimised away
-                    self._codegen.set_env(name, environment)
+                if codegen._engine.get_global_value_address(name):  # unused ones are optimised away
+                    codegen.set_env(name, environment)
 
 
 class _CompilerWithLibrary(Compiler):
