@@ -353,6 +353,23 @@ def test_rag_graph_builds_estimates_and_verifies(place: Place, cli: Any) -> None
     assert code != 0 and "--extractor noun_phrases" in " ".join(told.split())
 
 
+def test_chunks_without_entities_are_counted_and_an_empty_graph_is_told(
+    place: Place, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(place.index, **FACTS)
+    assert place.build().without_entities == 0
+    put(place.index, rain="It rained.")
+    nothing = json.dumps({"entities": [], "relations": []})
+    assert place.build(model=Scripted({"": nothing}, name=place.model.name)).without_entities == 1
+    monkeypatch.chdir(tmp_path)
+    Path("nothing.json").write_text(json.dumps({"": nothing}))
+    words = ("rag", "graph", str(place.path), "--model", "scripted:nothing.json", "--rebuild")
+    code, told, warned = cli(*words)
+    count = len(FACTS) + 1
+    assert code == 0 and f"0 failed, {count} without entities" in told
+    assert f"no entity was found in {count} chunks" in " ".join(warned.split())
+
+
 def test_a_changed_document_replaces_what_it_told(place: Place) -> None:
     put(place.index, **FACTS)
     place.build()
