@@ -378,6 +378,11 @@ def test_chunks_without_entities_are_counted_and_an_empty_graph_is_told(
     count = len(FACTS) + 1
     assert code == 0 and f"0 failed, {count} without entities" in told
     assert f"no entity was found in {count} chunks" in " ".join(warned.split())
+    code, told, warned = cli(*words, "--max-answer-tokens", "2")
+    assert code == 3 and f"0 read, 0 unchanged, 0 removed, {count} failed\n" in told
+    assert "cut off after 2 tokens: raise max_answer_tokens" in " ".join(warned.split())
+    code, _, warned = cli(*words, "--max-answer-tokens", "0")
+    assert code == 2 and "max_answer_tokens 0" in warned
 
 
 def test_a_changed_document_replaces_what_it_told(place: Place) -> None:

@@ -43,6 +43,8 @@ class Config:
     """The types of entities to look for, with commas between."""
     gleanings: int = 1
     """Further passes in which the model is asked for what it missed."""
+    max_answer_tokens: int = 2000
+    """The most tokens of one answer about a chunk; a chunk whose answer is cut off there has failed."""
     max_tokens: int = 1_000_000
     """The most tokens, prompts and answers together; a build that would take more is refused before it begins."""
     max_cluster_size: int = 10
@@ -140,7 +142,7 @@ def _settings(config: Config) -> GraphSettings:
     types = tuple(each.strip() for each in config.types.split(",") if each.strip())
     return GraphSettings(
         config.extractor,
-        ExtractionSettings(types, config.gleanings),
+        ExtractionSettings(types, config.gleanings, config.max_answer_tokens),
         leiden=LeidenSettings(max_cluster_size=config.max_cluster_size, largest_component=config.largest_component),
     )
 
