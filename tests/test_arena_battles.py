@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from firsthand.arena.battle_table import BattleTable
 from firsthand.arena.blind_battles import ARENA, battles_of, fight, identifying_names, prompt_task, vote
 from firsthand.arena.pair_choice import PRIOR, choose_pair, expected_reductions
 from firsthand.arena.ratings import rate
+from firsthand.commands.board_of_votes import follow_votes
 from firsthand.errors import ConfigError
 from firsthand.patterns.reply import reply
 from firsthand.preference import Preference
@@ -183,6 +185,39 @@ def test_a_session_on_a_file_ends_with_its_battles_or_its_prompts(session, tmp_p
     assert "1 vote kept" in session("s\nt\n", "--prompts", "prompts.txt")[1]  # a skip, a vote, then the end of input
     with store.open_run("last", tmp_path / "home") as run:
         assert [each.winner for each in run.preferences()] == ["tie"]
+
+
+def test_a_watched_board_is_printed_after_each_vote_until_the_session_ends(
+    session, tmp_path: Path, cli, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("firsthand.commands.board_of_votes.LOOK_S", 0.001)
+    home, shown = tmp_path / "home", []
+    with store.create(home, {"arena": {}}, "arena") as run, ExitStack() as working:
+        working.enter_context(run.working())
+
+        def show() -> None:
+            shown.append(len(run.preferences()))
+            if len(shown) < 3:
+                run.add_preference(Preference("t", f"a{len(shown)}", "b", "a", "human:ada"))
+            if len(shown) == 2:
+                working.close()  # the session ends with a vote that was not shown yet
+            if not run.preferences()[1:]:
+                raise ConfigError("more battles are needed")
+
+        follow_votes(run.id, show)
+    assert shown == [0, 1, 2] and "0 votes: more battles are needed" in capsys.readouterr().out
+
+    def fails() -> None:
+        raise ConfigError("more battles are needed")
+
+    with pytest.raises(ConfigError, match="more battles"):
+        follow_votes(run.id, fails)
+    session("What is up?\nt\nAnd now?\nt\n\n")
+    code, out, _ = cli("board", "last", "--watch")
+    assert code == 0 and out.count("2 battles") == 1
+    (tmp_path / "votes.csv").write_text("model_a,model_b,winner\nx,y,model_a\nx,y,model_b\n")
+    code, _, err = cli("board", "votes.csv", "--watch")
+    assert code == 2 and "leave it out for a file of votes" in err
 
 
 def test_an_empty_session_keeps_no_run_and_one_without_votes_nothing_that_can_be_rated(session, cli) -> None:

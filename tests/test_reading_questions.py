@@ -22,6 +22,7 @@ from firsthand.scorers.document_answers import document_answer, gold_citation
 from firsthand.scorers.ranking import recall_at_5
 from firsthand.task import Task
 from firsthand.trace import Trace
+from written_documents import pdf
 
 DOCS = Path(__file__).parent.parent / "docs"
 Cli = Callable[..., tuple[int, str, str]]
@@ -126,13 +127,14 @@ def test_a_citation_counts_if_it_quotes_the_gold_passage(document: str, quote: s
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data home; its documentation is two pages, and one of the user's PDFs is broken."""
+    """A data home; its documentation is two pages, and of the user's two PDFs one is broken."""
     folder = tmp_path_factory.mktemp("reading")
     (folder / "docs").mkdir()
     (folder / "docs" / "glossary.md").write_text("# Glossary\n\nA hoopoe is a crested bird.\n")
     (folder / "docs" / "tour.md").write_text("# Tour\n\nLeft out.\n")
     (folder / "papers").mkdir()
     (folder / "papers" / "broken.pdf").write_bytes(b"%PDF-1.7\n1 0 obj\n<<")
+    (folder / "papers" / "birds.pdf").write_bytes(pdf(["A study of nests.", "The wryneck lays eleven eggs in May."]))
     return folder
 
 
@@ -144,7 +146,9 @@ def test_the_list_is_indexed_with_pages_and_papers_and_asked(
     assert code == 2 and "`firsthand papers index` makes it" in err
     flags = ("--model", "none", "--docs", str(home / "docs"))
     code, out, _ = cli("papers", "index", *flags, "--pdfs", str(home / "papers"))
-    assert code == 3 and "156 added" in out and "papers/broken.pdf" in out
+    assert code == 3 and "157 added" in out and "papers/broken.pdf" in out
+    code, out, _ = cli("papers", "ask", "How many eggs has a wryneck?", "--model", "none", "--k", "1")
+    assert code == 0 and "“The wryneck lays eleven eggs in May.” [1]\n[1] papers/birds.pdf, page 2" in out
     code, out, _ = cli("papers", "ask", "What is a hoopoe?", "--model", "none", "--k", "1")
     assert code == 0 and "docs/glossary.md:3" in out and "crested" in out
     code, out, _ = cli("papers", "ask", "How does MemGPT manage context?", "--model", "none", "--k", "1")

@@ -37,7 +37,7 @@ from firsthand.retrieval.graph.graph_data import Section, fenced, fitting
 from firsthand.retrieval.graph.graph_extraction import ExtractionSettings, extract, joined
 from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
 from firsthand.retrieval.graph.graph_model import GraphModel, count_tokens
-from firsthand.retrieval.graph.graph_prompts import UNKNOWN
+from firsthand.retrieval.graph.graph_prompts import UNKNOWN, extraction_prompt, extraction_schema
 from firsthand.retrieval.graph.graph_state import GraphState, load_state, verify_graph
 from firsthand.retrieval.graph.knowledge_graph import ExtractedEntity, ExtractedRelation, Extraction, merge, normal_name
 from firsthand.retrieval.graph.leiden import LeidenSettings, at_level, communities
@@ -88,7 +88,7 @@ def facts_in(text: str) -> dict[str, Any]:
 def extractor(messages: Sequence[Message], sampling: Sampling, index: int) -> str:
     """A model that extracts, summarises and reports by rule."""
     first, last = messages[0].text, messages[-1].text
-    if last.startswith("List every entity"):
+    if "List every entity" in last:
         return json.dumps(facts_in(first))
     if last.startswith("Entities and relations were missed"):
         return json.dumps({"entities": [], "relations": []})
@@ -351,6 +351,38 @@ def test_rag_graph_builds_estimates_and_verifies(place: Place, cli: Any) -> None
     assert code == 0 and "is sound" in told
     code, _, told = cli("rag", "graph", str(place.path))
     assert code != 0 and "--extractor noun_phrases" in " ".join(told.split())
+
+
+def test_the_form_that_is_shown_has_the_keys_of_the_schema_and_comes_after_the_text() -> None:
+    prompt = extraction_prompt(("person",), "THE TEXT")
+    assert prompt.startswith("THE TEXT") and "person" in prompt
+    shown = json.loads(prompt[prompt.index("{") : prompt.rindex("}") + 1])
+    asked = extraction_schema(("person",))["properties"]
+    assert shown.keys() == asked.keys()
+    for key, (item,) in shown.items():
+        assert item.keys() == asked[key]["items"]["properties"].keys()
+
+
+def test_chunks_without_entities_are_counted_and_an_empty_graph_is_told(
+    place: Place, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(place.index, **FACTS)
+    assert place.build().without_entities == 0
+    put(place.index, rain="It rained.")
+    nothing = json.dumps({"entities": [], "relations": []})
+    assert place.build(model=Scripted({"": nothing}, name=place.model.name)).without_entities == 1
+    monkeypatch.chdir(tmp_path)
+    Path("nothing.json").write_text(json.dumps({"": nothing}))
+    words = ("rag", "graph", str(place.path), "--model", "scripted:nothing.json", "--rebuild")
+    code, told, warned = cli(*words)
+    count = len(FACTS) + 1
+    assert code == 0 and f"0 failed, {count} without entities" in told
+    assert f"no entity was found in {count} chunks" in " ".join(warned.split())
+    code, told, warned = cli(*words, "--max-answer-tokens", "2")
+    assert code == 3 and f"0 read, 0 unchanged, 0 removed, {count} failed\n" in told
+    assert "cut off after 2 tokens: raise max_answer_tokens" in " ".join(warned.split())
+    code, _, warned = cli(*words, "--max-answer-tokens", "0")
+    assert code == 2 and "max_answer_tokens 0" in warned
 
 
 def test_a_changed_document_replaces_what_it_told(place: Place) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 firsthand board last                                         # an arena's ratings, or a run's benchmarks
+firsthand board last --watch                                 # again after each vote, in a second terminal
 firsthand board votes.csv --style length,headers,lists,bold --where language=English
 firsthand board votes.csv --method davidson --anchor gpt-4=1200 --json
 firsthand board mteb results/                                # Borda ranks over the tasks of MTEB's result files
@@ -69,7 +70,7 @@ class Config:
     save: str = ""
     """Write all results that were read to one file, NAME.results, which a later board reads at once."""
     watch: bool = False
-    """Print the board again whenever a run among the sources has new attempts, until all are done."""
+    """Print the board again whenever a run among the sources has new attempts or votes, until all are done."""
     confidence: str = "95%"
     """Confidence level of the intervals and of all ranks together."""
     json: bool = False
@@ -89,7 +90,7 @@ class Config:
 def main(config: Config) -> int:
     """Print the leaderboard of votes or of results."""
     from firsthand.boards.board_spec import BoardSpec, is_board, load_board
-    from firsthand.commands.board_of_votes import print_votes
+    from firsthand.commands.board_of_votes import follow_votes, print_votes
 
     level = confidence(config.confidence)
     named = config.sources[0]
@@ -101,26 +102,35 @@ def main(config: Config) -> int:
     if not sources:
         raise ConfigError(f"the board {named} has no results to read: name files, folders or runs after it")
     _check_sources(sources, named if spec is None and not is_arena else "")
-    votes = _votes(config, sources) if spec is None and len(sources) == 1 else None
-    if votes is not None:
+    read = _votes(config, sources) if spec is None and len(sources) == 1 else None
+    if read is not None:
         source = sources[0]
-        others = ("protocol", "metric", "models", "origins", "export", "climb", "save", "watch")
+        others = ("protocol", "metric", "models", "origins", "export", "climb", "save")
         if given := [name for name in others if getattr(config, name) != getattr(Config, name)]:
             raise ConfigError(f"--{given[0]} is for results: leave it out for votes")
+        if config.watch and Path(source).is_file():
+            raise ConfigError("--watch is for runs and results: leave it out for a file of votes")
         if config.write_votes:
             _write(source, Path(config.write_votes))
-        print_votes(
-            source,
-            votes,
-            method=config.method,
-            anchor=config.anchor,
-            confidence=level,
-            level=config.confidence,
-            json=config.json,
-            checks=config.checks,
-            cap=config.cap,
-            stuffing=config.stuffing,
-        )
+
+        def show() -> None:
+            print_votes(
+                source,
+                read(),
+                method=config.method,
+                anchor=config.anchor,
+                confidence=level,
+                level=config.confidence,
+                json=config.json,
+                checks=config.checks,
+                cap=config.cap,
+                stuffing=config.stuffing,
+            )
+
+        if config.watch:
+            follow_votes(source, show)
+        else:
+            show()
         return 0
     if is_arena:
         raise ConfigError(f"{', '.join(sources)} holds no votes: give one file of votes, or a run of `firsthand arena`")
@@ -243,10 +253,9 @@ def _only(results: ResultSet, patterns: tuple[str, ...]) -> ResultSet:
     return replace(results, results=kept)
 
 
-def _votes(config: Config, sources: tuple[str, ...]) -> VoteFile | None:
-    """The votes of a file or of a run; None if it holds none, and is to be read as results."""
-    from firsthand.arena.blind_battles import battles_of
-    from firsthand.arena.vote_files import SUFFIXES, VoteFile, holds_votes, read_votes
+def _votes(config: Config, sources: tuple[str, ...]) -> Callable[[], VoteFile] | None:
+    """Reads the votes of a file or of a run when called; None if it holds none, and is to be read as results."""
+    from firsthand.arena.vote_files import SUFFIXES, holds_votes, read_votes
     from firsthand.runs import store
 
     source = sources[0]
@@ -254,15 +263,25 @@ def _votes(config: Config, sources: tuple[str, ...]) -> VoteFile | None:
     if path.suffix in SUFFIXES and not path.is_dir():
         asked = bool(config.where or config.style or config.anchor)
         if asked or holds_votes(path):
-            return read_votes(path, where=_conditions(config.where, "where"), style=config.style)
+            return lambda: read_votes(path, where=_conditions(config.where, "where"), style=config.style)
         return None
     if path.is_file() or (path.is_dir() and not (path / "run.sqlite").exists()):
         return None
     with store.open_run(source, data_home()) as run:
         if "arena" not in run.config and not run.preferences():
             return None
-        if config.where or config.style:
-            raise ConfigError("--where and --style are for files of votes: leave them out for a run")
+        identifier = run.id
+    if config.where or config.style:
+        raise ConfigError("--where and --style are for files of votes: leave them out for a run")
+    return lambda: _votes_of_run(identifier)
+
+
+def _votes_of_run(source: str) -> VoteFile:
+    from firsthand.arena.blind_battles import battles_of
+    from firsthand.arena.vote_files import VoteFile
+    from firsthand.runs import store
+
+    with store.open_run(source, data_home()) as run:
         battles, void = battles_of(run)
         identifier = run.id
     if not len(battles):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
+from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from firsthand.arena.rank_intervals import RatedModel
     from firsthand.arena.ratings import Method, Ratings
     from firsthand.arena.vote_files import VoteFile
+
+LOOK_S = 0.5
+"""Seconds between two looks at a session of votes that is under way."""
 
 
 def print_votes(
@@ -56,6 +62,32 @@ def print_votes(
         print_as_json(_as_json(votes, ratings, rows, unrated))
         return
     _print(source, level, votes, ratings, rows, unrated)
+
+
+def follow_votes(source: str, show: Callable[[], None]) -> None:
+    """Print a run's board by `show`, and again after each vote, until its session ends.
+
+    Votes that are too few to compare two models are said, and more are waited for. ConfigError if they still are at the end.
+    """
+    from firsthand.runs import store
+
+    with store.open_run(source, data_home()) as run:
+        seen, identifier = -1, run.id  # `last` may be another run at the next look
+    while True:
+        with store.open_run(identifier, data_home()) as run:
+            is_open, count = run.info.status == "running", len(run.preferences())
+        if count != seen:
+            try:
+                show()
+            except ConfigError as error:
+                if not is_open:
+                    raise
+                console().print(f"{count_of(count, 'vote')}: {error}", soft_wrap=True, markup=False)
+        elif not is_open:
+            return
+        seen = count
+        if is_open:
+            time.sleep(LOOK_S)
 
 
 def _checked(votes: VoteFile, cap: int, json: bool) -> VoteFile:

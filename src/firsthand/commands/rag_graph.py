@@ -43,6 +43,8 @@ class Config:
     """The types of entities to look for, with commas between."""
     gleanings: int = 1
     """Further passes in which the model is asked for what it missed."""
+    max_answer_tokens: int = 2000
+    """The most tokens of one answer about a chunk; a chunk whose answer is cut off there has failed."""
     max_tokens: int = 1_000_000
     """The most tokens, prompts and answers together; a build that would take more is refused before it begins."""
     max_cluster_size: int = 10
@@ -108,7 +110,8 @@ def run(config: Config) -> int:
         levels = ", ".join(f"{count} at level {level}" for level, count in receipt.communities.items()) or "none"
         lines = [
             f"chunks: {receipt.extracted} read, {receipt.reused} unchanged, {receipt.removed} removed, "
-            f"{len(receipt.failed)} failed",
+            f"{len(receipt.failed)} failed"
+            + (f", {empty} without entities" if (empty := receipt.without_entities) else ""),
             f"graph: {receipt.entities} entities, {receipt.relations} relations ({receipt.orphans} left out)",
             f"communities: {levels}",
             f"reports: {receipt.reports_made} made, {receipt.reports_reused} unchanged, "
@@ -118,6 +121,12 @@ def run(config: Config) -> int:
             lines.append(f"cost: {count_of(receipt.calls, 'call')}, {count_of(receipt.usage.total_tokens, 'token')}")
         for line in lines:
             out.print(line, markup=False, soft_wrap=True)
+        if receipt.without_entities and not receipt.entities:
+            told = count_of(receipt.without_entities, "chunk")
+            complain(
+                f"no entity was found in {told}, so graph_rag will find nothing: the model may be too small to extract; "
+                "give another with --rebuild, or --extractor noun_phrases"
+            )
         for each in receipt.failed:
             complain(f"failed: chunk {each.chunk[:8]} of {each.document}: {each.reason}")
         for community, reason in receipt.failed_reports:
@@ -133,7 +142,7 @@ def _settings(config: Config) -> GraphSettings:
     types = tuple(each.strip() for each in config.types.split(",") if each.strip())
     return GraphSettings(
         config.extractor,
-        ExtractionSettings(types, config.gleanings),
+        ExtractionSettings(types, config.gleanings, config.max_answer_tokens),
         leiden=LeidenSettings(max_cluster_size=config.max_cluster_size, largest_component=config.largest_component),
     )
 

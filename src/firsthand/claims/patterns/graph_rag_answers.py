@@ -106,7 +106,7 @@ def _extractor(facts: Mapping[str, Mapping[str, str]]) -> Callable[[Sequence[Mes
 
     def reply(messages: Sequence[Message], sampling: Sampling, index: int) -> str:
         first, last = messages[0].text, messages[-1].text
-        if last.startswith("List every entity"):
+        if "List every entity" in last:
             subject = next(name for name, known in facts.items() if known["page"] in first)
             told = _sentences(facts[subject]["page"])
             names = [subject, *(each for key, each in facts[subject].items() if key not in ("kind", "page"))]

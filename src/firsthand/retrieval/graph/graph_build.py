@@ -82,6 +82,8 @@ class GraphReceipt:
     reused: int
     removed: int
     """Chunks whose extractions were removed because the index no longer has them."""
+    without_entities: int
+    """Chunks of the graph in which nothing was found: an answer that can be read, with an empty list."""
     failed: tuple[FailedChunk, ...]
     failed_reports: tuple[tuple[int, str], ...]
     """(community, reason) of each report that could not be read."""
@@ -190,7 +192,8 @@ class _Build:
         kept = {"done"} if retry_failed else {"done", "failed"}
         new = [chunk for chunk in chunks if states.get(chunk.id) not in kept]
         await self._extract(new)
-        graph = graph_of(self.file.extractions(), self.settings.extractor, self.settings.phrases)
+        extractions = self.file.extractions()
+        graph = graph_of(extractions, self.settings.extractor, self.settings.phrases)
         summary_keys, summaries_made = await self._summarise(graph)
         author, size = self._author, self.settings.summary_tokens
         graph = summarised(graph, self.file.texts(summary_keys), author, size)
@@ -207,6 +210,7 @@ class _Build:
             extracted=sum(stored.get(chunk.id) == "done" for chunk in new),
             reused=len(chunks) - len(new),
             removed=len(gone),
+            without_entities=sum(not each.entities for each in extractions),
             failed=tuple(self.file.failed()),
             failed_reports=tuple(failed_reports),
             entities=len(graph.entities),

@@ -84,13 +84,18 @@ STEP_SCHEMA: Json = {
 
 
 def extraction_prompt(types: Sequence[str], fenced: str) -> str:
-    """Asks for all entities and relations of a text."""
+    """Asks for all entities and relations of a text.
+
+    The text comes first and the form is shown: asked before the text, without it, a model of 0.5B answers with empty lists.
+    """
     return (
-        f"List every entity of these types that the text below names: {', '.join(types)}. Give each entity's name as the "
+        f"{fenced}\n\n"
+        f"List every entity of these types that the text above names: {', '.join(types)}. Give each entity's name as the "
         "text has it, its type, and a description of what the text says of it. Then list every relation between two of "
         "these entities that the text states, with a description and a strength from 1 (mentioned together) to 10 "
-        "(inseparable). Use nothing but the text. Answer with one JSON object with the keys entities and relations.\n\n"
-        f"{fenced}"
+        "(inseparable). Use nothing but the text. Answer with one JSON object such as "
+        '{"entities": [{"name": "...", "type": "...", "description": "..."}], '
+        '"relations": [{"source": "...", "target": "...", "description": "...", "strength": 5}]}.'
     )
 
 
