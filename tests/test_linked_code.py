@@ -1,5 +1,7 @@
 """Functions that kernels call are compiled as a part of the kernels, and run as if they had been compiled alone."""
 
+# mypy: disallow-untyped-decorators=False
+
 from typing import Any
 
 import numpy as np
