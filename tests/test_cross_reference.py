@@ -78,7 +78,7 @@ def test_a_score_is_flagged_exactly_where_its_corrected_p_value_is_at_most_alpha
 
 
 def test_too_few_simulated_tables_for_the_rate_are_refused():
-    with pytest.raises(ConfigError, match="tables is 18: a false alarm rate of 0.05 needs 19 or more"):
+    with pytest.raises(ConfigError, match=r"tables is 18: a false alarm rate of 0\.05 needs 19 or more"):
         cross_reference(board(odds_table(1, 16, 6)), tables=18)
 
 

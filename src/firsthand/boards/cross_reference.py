@@ -131,7 +131,9 @@ def cross_reference(
     errors_MC = np.array([[_error(column, model) for column in kept] for model in models])
     exceeding = math.floor(alpha * (tables + 1) + 1e-9)
     if not exceeding:
-        raise ConfigError(f"tables is {tables}: a false alarm rate of {alpha:g} needs {math.ceil(1 / alpha) - 1} or more")
+        raise ConfigError(
+            f"tables is {tables}: a false alarm rate of {alpha:g} needs {math.ceil(1 / alpha) - 1} or more"
+        )
     fit = fit_table(scores_MC, errors_MC)
     largest = _largest_of_clean(scores_MC, errors_MC, fit, tables, seed)
     critical = float(np.sort(largest)[-exceeding])  # an exact Monte Carlo test: an interpolated quantile lies lower
