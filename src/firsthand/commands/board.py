@@ -123,7 +123,7 @@ def main(config: Config) -> int:
     if config.grade or config.adjudicator:
         from firsthand.commands.board_grading import write_grading
 
-        return write_grading(config, sources)
+        return write_grading(sources, config.grade, config.graders, config.criteria, config.adjudicator)
     votes = _votes(config, sources) if spec is None and len(sources) == 1 else None
     if votes is not None:
         source = sources[0]

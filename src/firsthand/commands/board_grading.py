@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console
 
-if TYPE_CHECKING:
-    from firsthand.commands.board import Config
 
-
-def write_grading(config: Config, sources: tuple[str, ...]) -> int:
+def write_grading(
+    sources: Sequence[str], grade: str, graders: Sequence[str], criteria: Sequence[str], adjudicator: str
+) -> int:
     """Write sheets for a run's answers, or for the answers that graders disagree on, and say what to do with them."""
     from firsthand.arena.blind_battles import identifying_names
     from firsthand.boards.grading_sheets import is_grading, write_adjudication, write_sheets
@@ -23,16 +22,16 @@ def write_grading(config: Config, sources: tuple[str, ...]) -> int:
     if len(sources) != 1:
         raise ConfigError(f"{len(sources)} sources are given: name one run or one folder of grading sheets")
     source, out = sources[0], console()
-    if config.adjudicator:
+    if adjudicator:
         if not is_grading(Path(source)):
             raise ConfigError(f"{source} is no folder of grading sheets: `--grade FOLDER` makes one")
-        count = write_adjudication(Path(source), config.adjudicator)
-        path = Path(source) / f"{config.adjudicator}.csv"
+        count = write_adjudication(Path(source), adjudicator)
+        path = Path(source) / f"{adjudicator}.csv"
         out.print(f"{path}: {count_of(count, 'answer')} to adjudicate.", markup=False, soft_wrap=True)
         return 0
-    folder = Path(config.grade)
+    folder = Path(grade)
     with store.open_run(source, data_home()) as run:
-        written = write_sheets(run, folder, config.graders, config.criteria)
+        written = write_sheets(run, folder, graders, criteria)
         told = [
             trace.agent_name
             for trace in run.traces()
