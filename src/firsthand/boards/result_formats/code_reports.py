@@ -46,11 +46,10 @@ def swe_results(body: Json, path: Path) -> Iterator[BoardResult | ItemScores]:
         run=run,
     )
     incomplete = body.get("incomplete_ids")
-    every = (
-        {*submitted, *(incomplete if isinstance(incomplete, list) else ())} if isinstance(submitted, list) else set()
-    )
+    handed_in = {*submitted} if isinstance(submitted, list) else set()
+    every = handed_in | {*incomplete} if isinstance(incomplete, list) else handed_in
     if isinstance(resolved, list) and len(every) == total:
-        if stray := set(resolved) - set(submitted):
+        if stray := set(resolved) - handed_in:
             raise DataError(f"{path}: {sorted(stray)[0]!r} is resolved and was not submitted: is the report edited?")
         tasks = tuple(sorted(map(str, every)))
         scores = np.array([[float(task in set(resolved)) for task in tasks]], np.float32)
