@@ -18,9 +18,8 @@ def comparable_groups(battles: BattleTable) -> list[tuple[str, ...]]:
     size, a, b = len(battles.models), battles.a, battles.b
     by_a, by_b = battles.outcome != B_WINS, battles.outcome != A_WINS
     winners, losers = np.concatenate([a[by_a], b[by_b]]), np.concatenate([b[by_a], a[by_b]])
-    wins = csr_matrix(
-        (np.ones(len(winners), np.float32), (winners, losers)), shape=(size, size)
-    )  # few of all pairs meet
+    entries = (np.ones(len(winners), np.float32), (winners, losers))  # few of all pairs meet
+    wins = csr_matrix(entries, shape=(size, size))  # type: ignore[no-untyped-call]
     number, labels = connected_components(wins, directed=True, connection="strong")
     groups: list[list[int]] = [[] for _ in range(number)]
     for model, label in enumerate(labels.tolist()):
