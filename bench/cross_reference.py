@@ -55,7 +55,8 @@ def main() -> None:
     """Print a row for each shape of table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=int, default=100, help="tables of each shape and size of the planted score")
-    parser.add_argument("--simulated", type=int, default=200, help="simulated tables behind each report")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first table")
+    parser.add_argument("--simulated", type=int, default=199, help="simulated tables behind each report")
     parser.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first N shapes")
     given = parser.parse_args()
     for models, columns, tails, missing in SHAPES[: given.shapes]:
@@ -63,7 +64,7 @@ def main() -> None:
         told = []
         for raised in (0.0, 4.0, 6.0, 8.0):
             hits = 0
-            for seed in range(given.tables):
+            for seed in range(given.first, given.first + given.tables):
                 found = cross_reference(table(seed, models, columns, tails, missing, raised), tables=given.simulated)
                 names = {(each.model, each.benchmark) for each in found.flagged}
                 hits += bool(names) if not raised else ("m3", "b2") in names

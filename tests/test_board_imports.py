@@ -232,6 +232,11 @@ def test_swe_reports_count_what_was_not_submitted(tmp_path: Path):
     assert found.cost_usd == 0.1 and found.run == "run7" and not found.verified
     whole = {"total_instances": 2, "resolved_ids": ["a"], "submitted_ids": ["a", "b"]}
     assert one(read(tmp_path, "m.r.json", whole)).verified
+    # as swebench 5.0.2's make_run_report writes it: MODEL.RUN.json, and what was not submitted is incomplete
+    part = {**whole, "total_instances": 3, "incomplete_ids": ["c"], "schema_version": 2}
+    found = one(read(tmp_path, "org__coder-4.1.first.json", part))
+    assert (found.model, found.run, found.n, found.verified) == ("org/coder-4.1", "first", 3, True)
+    assert found.value == pytest.approx(1 / 3)
     with pytest.raises(DataError, match="'z' is resolved and was not submitted"):
         read(tmp_path, "m.r.json", {**whole, "resolved_ids": ["z"]})
     with pytest.raises(DataError, match="3 resolved of 2 instances"):

@@ -1,8 +1,10 @@
 """Boards over many benchmarks: formulas, shared ranks, missing results, protocols, imports and exports."""
 
+import itertools
 import json
 import math
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -24,11 +26,14 @@ from firsthand.boards.board_export import board_csv, board_html, board_markdown
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
 from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec, board_names, load_board
 from firsthand.boards.climb import climb_svg, climbs
-from firsthand.boards.make_board import make_board
+from firsthand.boards.make_board import MadeBoard, make_board
 from firsthand.boards.read_results import read_results
 from firsthand.boards.result_file import read_result_file, write_result_file
+from firsthand.commands.board_of_results import follow
 from firsthand.errors import ConfigError, DataError
+from firsthand.runs import store
 from firsthand.stats.joint_ranks import MANY, rank_ranges, told_apart
+from firsthand.trace import Score, Trace
 
 NAN = math.nan
 
@@ -240,6 +245,16 @@ def test_a_category_without_results_is_told():
     assert "No model has a result in reasoning: 25% of the weight is left out for all." in said
 
 
+def test_the_interval_of_a_share_ends_at_0_and_1():
+    results = [BoardResult("ada", "maths", 0.98, n=5), BoardResult("bob", "maths", 0.01, n=20)]
+    for rule in ("each", "weighted"):
+        board = make_board(ResultSet.of(results), BoardSpec(rule=rule, reported="together"))
+        ada, bob = board.sections[0].lines
+        assert (ada.high, bob.low) == (1.0, 0.0) and 0 < ada.low < ada.score and bob.score < bob.high < 1
+    gains = ResultSet.of([BoardResult("ada", "gain", 0.1, error=0.2), BoardResult("bob", "gain", 0.3, error=0.2)])
+    assert make_board(gains, BoardSpec(rule="each")).sections[0].lines[1].low < 0  # not known to be a share
+
+
 def test_clusters_of_items_widen_the_error():
     scores = np.repeat(np.random.default_rng(1).integers(0, 2, (1, 50)), 4, axis=1).astype(np.float32)
     tasks = tuple(map(str, range(200)))
@@ -449,3 +464,42 @@ def test_borda_ranks_are_those_of_mteb():
 
 def test_equal_points_share_the_better_borda_rank():
     assert borda_ranks(np.array([[0.5, 0.5], [0.5, 0.5], [0.1, 0.2]])).tolist() == [1, 1, 3]
+
+
+def test_a_watched_board_is_printed_again_until_the_run_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    numbers = itertools.count()
+    with store.create(tmp_path, {}, "quiz") as run:
+
+        def one_more() -> None:
+            number = next(numbers)
+            place = (
+                f"a{number}",
+                "quiz",
+                str(number),
+                {"name": "ada", "model": "ada"},
+                0,
+                0,
+                "2026-11-28T00:00:00",
+                0.1,
+            )
+            run.append(Trace(*place, answer="x", scores=(Score("exact", 1.0),)))
+
+        def made() -> MadeBoard:
+            board = make_board(read_results([run.id], tmp_path), BoardSpec(rule="each"))
+            if run.info.num_traces == 2:
+                run.finish("done")
+            else:
+                one_more()  # while the board is printed
+            return board
+
+        with run.claimed():
+            run.finish("running")
+            start = threading.Timer(0.2, one_more)  # the watch begins before the first attempt is finished
+            start.start()
+            follow((run.id,), made)
+            start.join()
+    out = capsys.readouterr().out
+    assert out.startswith("No attempt is finished yet") and out.count("Ranks hold together") == 3

@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firsthand import Agent, Task, catalog
+from firsthand.bridges.agentdojo.dojo_benchmark import SUITES
+from firsthand.bridges.agentdojo.dojo_suites import ATTACKS
+from firsthand.commands import safety
+from firsthand.config import parse
 from firsthand.declaration import Declaration, fields_at
 from firsthand.errors import ConfigError, ToolError, UnknownName
 from firsthand.loop.approval import Approval, Decision, question
@@ -475,3 +480,13 @@ def test_an_untrusted_origin_never_turns_a_refusal_into_a_permission(value, read
 def test_whatever_occurs_is_in_the_text_letter_by_letter(value, text):
     if occurs(value, text):
         assert value.lower() in text.lower()
+
+
+@pytest.mark.parametrize(("flag", "names"), [("suite", ("all", *SUITES)), ("attack", (*ATTACKS, "adaptive"))])
+def test_a_table_of_an_unknown_suite_or_attack_is_refused_before_anything_is_loaded(
+    flag: str, names: tuple[str, ...], cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, _, err = cli("safety", "table", f"--{flag}", "nope")
+    assert code == 2 and f"{flag} is 'nope': one of {', '.join(names)} was expected" in err
+    with pytest.raises(ConfigError, match="one of"):  # the settings check it, before any action runs
+        parse(safety.Config, ["table", f"--{flag}", "nope"], prog="safety")

@@ -209,6 +209,7 @@ def test_three_questions_of_a_newcomer_are_answered_by_clicks(browser: Any, base
     find(browser, "main form button")[0].click()
     until(lambda: "95% CI" in text(browser))
     assert "inconclusive" in text(browser, "td.verdict"), "which prompt is better"
+    assert "is undecided: 12 tasks show" in text(browser), "and what would tell"
     first = browser.find_element("css selector", "caption").text
     assert clicks + 1 == 3 and first.index(" against ") > 0
 

@@ -22,13 +22,15 @@ from firsthand.model import Usage
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
+from firsthand.stats.paired import PairedDifference, paired_difference
+from firsthand.stats.power_analysis import paired_tasks_needed, smallest_detectable
 from firsthand.studio.access import Access
 from firsthand.studio.comparison_slices import cost_points, metadata_keys, slices_of
 from firsthand.studio.prompt_library import PromptLibrary, tried_in
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.studio_store import SqliteStore
 from firsthand.studio.token_colours import entropy_of, laid_out, tokens_of
-from firsthand.studio.views.comparison_views import contest_of, sides_of
+from firsthand.studio.views.comparison_views import contest_of, is_open, sides_of, tasks_to_decide
 from firsthand.task import Task
 from firsthand.trace import Call, Node, Score, Trace
 
@@ -220,3 +222,20 @@ def test_a_prompt_is_tried_on_a_data_set_and_its_scores_stand_by_version(client:
         assert next(first.traces()).messages(0)[0].text == "Say <it> again\nNow."
     assert client.get("/compare", params={"run": runs}).status_code == 200
     assert client.get("/prompts/other").status_code == 404
+
+
+def between(a: list[float], b: list[float]) -> PairedDifference:
+    return paired_difference(*({str(task): [value] for task, value in enumerate(each)} for each in (a, b)))
+
+
+def test_an_undecided_comparison_says_how_many_tasks_would_decide() -> None:
+    six = between([1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0])
+    needed = tasks_to_decide(six)
+    assert is_open(six) and needed == paired_tasks_needed(1 / 6, 2 / 8) == 75
+    assert smallest_detectable(needed, disagreement=2 / 8) == pytest.approx(1 / 6, abs=0.01)
+    a, b = [0.2, 0.9, 0.5, 0.4, 0.8], [0.5, 0.7, 0.8, 0.2, 0.9]
+    graded = between(b, a)
+    assert graded.verdict == "inconclusive"
+    assert tasks_to_decide(graded) == math.ceil(5 * (graded.detectable / abs(graded.difference)) ** 2)
+    assert tasks_to_decide(between([1, 0], [1, 0])) is None
+    assert not is_open(between([1] * 20, [0] * 20))

@@ -91,6 +91,37 @@ def test_the_command_writes_a_new_file_alone(
     assert cli("studio", "--filter", "x")[0] == 2
 
 
+@pytest.mark.parametrize("name", ["../evil", "runs/../../evil", "/etc/passwd", "..", "%2e%2e/evil", "a\x00b"])
+def test_an_export_of_a_path_is_refused_and_writes_nothing(
+    name: str, tmp_path: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Path traversal: runs are named, and the file's name is the run's id."""
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "home" / "runs").mkdir(parents=True)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "home")
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = cli("studio", "export", name)
+    assert code == 2 and err.startswith("firsthand: ") and sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_export_writes_through_no_link_and_its_name_is_the_runs(
+    tmp_path: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with store.create(tmp_path, {"benchmarks": ["../../up"]}, "../../up") as run:
+        place = ("../up", "../../up", "../../t", {"name": "../a"}, 0, 0, "2026-11-27T00:00:00+00:00", 1.0)
+        run.append(Trace(*place, answer="x", scores=(Score("exact", 1.0),)))
+        run.finish("done")
+    (tmp_path / "link.html").symlink_to(tmp_path / "elsewhere.html")
+    code, _, err = cli("studio", "export", "last", "--to", "link.html")
+    assert code == 2 and "is there already" in err and not (tmp_path / "elsewhere.html").exists()
+    assert cli("studio", "export", "last")[0] == 0
+    assert [each.name for each in tmp_path.glob("*.html") if not each.is_symlink()] == [f"{run.id}.html"]
+    assert run.path.parent == tmp_path / "runs", "a run's hint is no path"
+
+
 # -- imports --
 
 SAMPLE = {

@@ -33,6 +33,8 @@ CENTRE = 1000.0
 MAX_STEPS = 100
 MIN_CLUSTERS = 20
 """Voters or questions below which the covariance is not clustered by them."""
+MAX_MODELS = 5_000
+"""Models whose ratings are computed: the covariance of all pairs takes 200 MB at 5,000, and time grows by the cube."""
 _TERMS: dict[Method, PairLikelihood] = {
     "bradley-terry": bradley_terry_terms,
     "davidson": davidson_terms,
@@ -99,11 +101,16 @@ def rate(
         clustered: Cluster the covariance by voter and by question, where the table names `MIN_CLUSTERS` of them or more.
 
     Raises:
-        ConfigError: No battles, an arena that is not connected without a prior, a tie model without ties, or covariates
-            that separate wins from losses.
+        ConfigError: No battles, more than `MAX_MODELS` models, an arena that is not connected without a prior, a tie model
+            without ties, or covariates that separate wins from losses.
     """
     if not len(battles):
         raise ConfigError("there are no battles: ratings need at least one between two models")
+    if len(battles.models) > MAX_MODELS:
+        raise ConfigError(
+            f"the arena has {len(battles.models):,} models: ratings with intervals of all pairs are for {MAX_MODELS:,} at "
+            "most; leave out models with few battles"
+        )
     if prior < 0 or not math.isfinite(prior):
         raise ConfigError(f"prior is {prior}: give a precision of 0 or more")
     if not prior and len(groups := comparable_groups(battles)) > 1:

@@ -106,18 +106,18 @@ def board_csv(board: MadeBoard) -> str:
         for line in section.lines:
             ends = ["" if math.isnan(each) else f"{each:.6g}" for each in (line.low, line.high)]
             score = [section.title, line.model, line.rank_low, line.rank_high, "(score)", f"{line.score:.6g}", *ends]
-            table.writerow(list(map(_cell, score)) + [""] * len(ORIGIN))
+            table.writerow(list(map(plain_cell, score)) + [""] * len(ORIGIN))
         cells = [(each.model, each.cells) for each in section.lines] + [
             (each.model, each.cells) for each in section.unranked
         ]
         for model, results in cells:
             for name, result in results.items():
                 start = [section.title, model, "", "", name, f"{result.value:.6g}", "", ""]
-                table.writerow(list(map(_cell, [*start, *(getattr(result, key) for key in ORIGIN)])))
+                table.writerow(list(map(plain_cell, [*start, *(getattr(result, key) for key in ORIGIN)])))
     return out.getvalue()
 
 
-def _cell(value: object) -> object:
+def plain_cell(value: object) -> object:
     """The value; a text that a spreadsheet would read as a formula is written after an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 

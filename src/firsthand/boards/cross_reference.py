@@ -10,6 +10,7 @@ score out of line has many causes: training on the benchmark, another protocol, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -102,12 +103,12 @@ def cross_reference(
 
     Args:
         columns: Benchmarks with scores; those from 0 to 1 are compared as log odds.
-        alpha: Chance that a table without an outlier has any score flagged.
+        alpha: Chance that a table without an outlier has any score flagged (Barnard's Monte Carlo test).
         tables: Simulated tables.
         seed: Of the simulation.
 
     Raises:
-        ConfigError: Fewer than four benchmarks with results of eight models.
+        ConfigError: Fewer than four benchmarks with results of eight models, or too few tables for `alpha`.
     """
     models = list(dict.fromkeys(model for column in columns for model in column.cells))
     kept = list(columns)
@@ -128,9 +129,14 @@ def cross_reference(
     present = {*models, *(column.name for column in kept)}
     scores_MC = np.array([[_value(column, model) for column in kept] for model in models])
     errors_MC = np.array([[_error(column, model) for column in kept] for model in models])
+    exceeding = math.floor(alpha * (tables + 1) + 1e-9)
+    if not exceeding:
+        raise ConfigError(
+            f"tables is {tables}: a false alarm rate of {alpha:g} needs {math.ceil(1 / alpha) - 1} or more"
+        )
     fit = fit_table(scores_MC, errors_MC)
     largest = _largest_of_clean(scores_MC, errors_MC, fit, tables, seed)
-    critical = float(np.quantile(largest, 1 - alpha))
+    critical = float(np.sort(largest)[-exceeding])  # an exact Monte Carlo test: an interpolated quantile lies lower
     found = []
     for i, j in zip(*np.nonzero(np.isfinite(fit.z)), strict=True):
         column, z, error = kept[j], float(fit.z[i, j]), float(fit.error[i, j])

@@ -228,7 +228,8 @@ def _weighted(
         within = weights[here] / weights[here].sum() if weights[here].sum() else np.full(len(here), 1 / len(here))
         for part, mean in zip(parts, values_MC[:, here] @ within, strict=True):
             part[category] = float(mean)
-    return "score", _lines(models, scores, covariance, math.inf, confidence, parts)
+    lines = _lines(models, scores, covariance, math.inf, confidence, parts)
+    return "score", _within_shares(lines) if all(map(_is_share, counted)) else lines
 
 
 def column_weights(counted: Sequence[BoardColumn], spec: BoardSpec) -> Floats:
@@ -269,7 +270,16 @@ def _by_win_rate(
         raise ConfigError("a mean win rate needs two models with results on one benchmark: import another model")
     covariance = _between_columns(rates_MC, 0.5) / size
     lines = _lines(models, rates_MC.mean(1), covariance, size - 1, confidence, [{} for _ in models])
-    return "mean win rate", [replace(each, low=_share(each.low), high=_share(each.high)) for each in lines]
+    return "mean win rate", _within_shares(lines)
+
+
+def _is_share(column: BoardColumn) -> bool:
+    """True for means of item scores from 0 to 1, whose intervals end there too."""
+    return all(each.n and 0 <= each.value <= 1 for each in column.cells.values())
+
+
+def _within_shares(lines: list[BoardLine]) -> list[BoardLine]:
+    return [replace(each, low=_share(each.low), high=_share(each.high)) for each in lines]
 
 
 def _share(value: float) -> float:
@@ -359,6 +369,7 @@ def _of_column(column: BoardColumn, confidence: float) -> BoardSection:
         lines = [
             BoardLine(**{**vars(line), "score": -line.score, "low": -line.high, "high": -line.low}) for line in lines
         ]
+    lines = _within_shares(lines) if _is_share(column) else lines
     lines = [BoardLine(**{**vars(line), "cells": {column.name: column.cells[line.model]}}) for line in lines]
     return BoardSection(column.name, column.key.metric or "score", tuple(lines))
 

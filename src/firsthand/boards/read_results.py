@@ -13,6 +13,7 @@ import numpy as np
 from firsthand.benchmarks.sources.datasets import MAX_BYTES, contents
 from firsthand.benchmarks.sources.tables import SUFFIXES, TableRow, decoded, parse_table, read_table
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
+from firsthand.boards.grading_sheets import is_grading, read_sheets
 from firsthand.boards.result_file import RESULT_FILE, read_result_file
 from firsthand.boards.result_formats import code_reports, helm_results, inspect_logs, lm_eval_results, mteb_results
 from firsthand.boards.result_formats import rubric_grades as grades
@@ -95,6 +96,11 @@ def _of_path(path: Path, remarks: list[str]) -> Iterator[Found]:
     """The results of a file, or of all files of a folder."""
     if path.is_file():
         yield from _of_file(path, remarks)
+        return
+    if is_grading(path):
+        graded = read_sheets(path)
+        remarks += graded.remarks
+        yield graded.items
         return
     files = sorted(each for each in path.rglob("*") if each.is_file() and each.name not in _SIDE_FILES)
     runs = sorted(each.parent for each in path.rglob("run_spec.json") if helm_results.is_helm_run(each.parent))

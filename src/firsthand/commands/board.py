@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from firsthand.boards.board_results import ResultSet
     from firsthand.boards.board_spec import BoardSpec
     from firsthand.boards.cross_reference import CrossReference
+    from firsthand.boards.make_board import MadeBoard
 
 EXAMPLES = """
 firsthand board last                                         # an arena's ratings, or a run's benchmarks
@@ -25,6 +26,8 @@ firsthand board votes.csv --method davidson --anchor gpt-4=1200 --json
 firsthand board mteb results/                                # Borda ranks over the tasks of MTEB's result files
 firsthand board helm groups/core_scenarios.json              # mean win rates
 firsthand board swe_bench reports/ --export board.html
+firsthand board seal last --grade grading --graders ann,ben,cy --criteria correct,clear  # sheets for expert graders
+firsthand board seal grading --adjudicator dee               # a sheet of the answers that they disagree on
 firsthand board our_board.toml --climb climb.svg             # a board of your own; the best score by date
 firsthand board scores.csv --cross-reference                 # scores out of line with a model's other benchmarks
 firsthand board composite results.csv RUN --save all.results # keep what was read in one file
@@ -71,6 +74,14 @@ class Config:
     """Write all results that were read to one file, NAME.results, which a later board reads at once."""
     watch: bool = False
     """Print the board again whenever a run among the sources has new attempts or votes, until all are done."""
+    grade: str = ""
+    """Write blind grading sheets of a run's answers to this new folder, one for each of --graders."""
+    graders: tuple[str, ...] = ()
+    """For --grade: the people who grade; each answer goes to two of them."""
+    criteria: tuple[str, ...] = ("quality",)
+    """For --grade: the criteria of the rubric, each graded from 0 to 1."""
+    adjudicator: str = ""
+    """For a folder of grading sheets: write a sheet of the answers that two graders disagree on, for this person."""
     confidence: str = "95%"
     """Confidence level of the intervals and of all ranks together."""
     json: bool = False
@@ -81,6 +92,14 @@ class Config:
             raise ConfigError("watch and json do not go together: one is for people, the other for programs")
         if self.watch and self.cross_reference:
             raise ConfigError("watch and cross_reference do not go together: ask for it when the runs are done")
+        if self.grade and len(set(self.graders)) < 2:
+            raise ConfigError("grade needs two graders or more, for each answer is graded twice: --graders ann,ben")
+        if self.graders and not self.grade:
+            raise ConfigError("graders are for new grading sheets: name their folder with --grade FOLDER")
+        if self.grade and self.adjudicator:
+            raise ConfigError(
+                "grade and adjudicator do not go together: graders come first, the adjudicator after them"
+            )
         if self.cap < 0:
             raise ConfigError(f"cap is {self.cap}: give 0 (all votes) or more")
         if self.cap and not self.checks:
@@ -102,6 +121,10 @@ def main(config: Config) -> int:
     if not sources:
         raise ConfigError(f"the board {named} has no results to read: name files, folders or runs after it")
     _check_sources(sources, named if spec is None and not is_arena else "")
+    if config.grade or config.adjudicator:
+        from firsthand.commands.board_grading import write_grading
+
+        return write_grading(sources, config.grade, config.graders, config.criteria, config.adjudicator)
     read = _votes(config, sources) if spec is None and len(sources) == 1 else None
     if read is not None:
         source = sources[0]
@@ -177,29 +200,30 @@ def _print_results(config: Config, spec: BoardSpec, sources: tuple[str, ...], le
     _check_outputs(config)
     protocols, metrics = _conditions(config.protocol, "protocol"), _conditions(config.metric, "metric")
 
-    def made() -> ResultSet:
-        return _only(read_results(sources, data_home()), config.models)
+    def made() -> tuple[ResultSet, MadeBoard]:
+        results = _only(read_results(sources, data_home()), config.models)
+        return results, make_board(results, spec, confidence=level, protocols=protocols, metrics=metrics)
 
-    results = made()
-    board = make_board(results, spec, confidence=level, protocols=protocols, metrics=metrics)
+    if config.watch:
+        follow(sources, lambda: made()[1])
+    results, board = made()
     crossed = _crossed(results, spec, protocols, metrics) if config.cross_reference else None
-    if config.json:
-        body = board.to_json()
-        print_as_json(body if crossed is None else {**body, "cross_reference": crossed.to_json()})
-    elif config.watch:
-        follow(sources, lambda: make_board(made(), spec, confidence=level, protocols=protocols, metrics=metrics))
-    else:
-        print_board(board)
-        if config.origins:
-            print_origins(board)
-        if config.climb is not None:
-            print_climbs(board, None if config.climb == "-" else Path(config.climb))
-        if crossed is not None:
-            print_cross_reference(crossed)
     for name in config.export:
         write_board(board, Path(name))
     if config.save:
         write_result_file(Path(config.save), results)
+    if config.json:
+        body = board.to_json()
+        print_as_json(body if crossed is None else {**body, "cross_reference": crossed.to_json()})
+        return 0
+    if not config.watch:
+        print_board(board)
+    if config.origins:
+        print_origins(board)
+    if config.climb is not None:
+        print_climbs(board, None if config.climb == "-" else Path(config.climb))
+    if crossed is not None:
+        print_cross_reference(crossed)
     return 0
 
 

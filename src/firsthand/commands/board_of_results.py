@@ -154,8 +154,10 @@ def follow(sources: tuple[str, ...], make: Callable[[], MadeBoard]) -> None:
             with store.open_run(each, data_home()) as run:
                 info = run.info
                 now.append((info.num_traces, info.status))
-        if now != seen or not runs:
+        if (now != seen or not runs) and (len(runs) < len(sources) or any(count for count, _ in now)):
             print_board(make())
+        elif now != seen and any(status == "running" for _, status in now):
+            console().print("No attempt is finished yet: the board follows.", markup=False)
         seen = now
         if not any(status == "running" for _, status in now):
             return

@@ -40,10 +40,10 @@ class Config:
     """For label: ids of principles, or beginnings of ids, joined by +; all of them otherwise."""
     constitution: str = ""
     """For label: the file of principles; otherwise the package's own."""
-    suite: str = "all"
-    """The suite of AgentDojo: workspace, travel, banking, slack or all."""
-    attack: str = "important_instructions"
-    """The attack: important_instructions, direct or adaptive."""
+    suite: Literal["all", "workspace", "travel", "banking", "slack"] = "all"
+    """The suite of AgentDojo."""
+    attack: Literal["important_instructions", "direct", "adaptive"] = "important_instructions"
+    """The attack on AgentDojo: in its words, as a plain request, or through what the rules trust."""
     rules: tuple[str, ...] = ()
     """A row of your own: the rules of the guard. None prints all rows."""
     drafts: bool = False

@@ -23,11 +23,15 @@ def export_run(name: str, to: Path | None, filter_text: str, home: Path) -> int:
 
     with store.open_run(name, home) as run:
         target = to or Path(f"{run.id}.html")
+        taken = ConfigError(f"{target} is there already: give another file with --to")
         if target.exists():
-            raise ConfigError(f"{target} is there already: give another file with --to")
+            raise taken
         text, count, left_out = exported(run, filter_text)
         try:
-            target.write_text(text, encoding="utf-8", errors="backslashreplace")
+            with target.open("x", encoding="utf-8", errors="backslashreplace") as file:  # through no link either
+                file.write(text)
+        except FileExistsError:
+            raise taken from None
         except OSError as error:
             raise StoreError(f"{target} cannot be written: {error.strerror or error}") from None
     left = f", {left_out:,} left out" if left_out else ""

@@ -46,6 +46,7 @@ _COLUMNS = {
 _DAY_NS = 86_400_000_000_000
 SORTABLE = ("started", "changed", "spans", "errors", "tokens", "cost", "seconds")
 _SCORE = "(SELECT value FROM scores WHERE scores.trace = traces.trace AND scores.name = ? ORDER BY seq DESC LIMIT 1)"
+_HOLDS = r"LIKE ? ESCAPE '\'"
 _FLAG_SQL = {
     "has:error": "num_errors > 0",
     "has:root": "name_rank = 0",
@@ -183,7 +184,7 @@ def _condition(term: Term) -> tuple[str, Sequence[Any]]:
     word = plain(term.value.lower())
     if not term.field:
         names = ("name", "input", "output", "service", "model", "session", "user")
-        return f"({' OR '.join(f'instr(lower({name}), ?)' for name in names)})", [word] * len(names)
+        return f"({' OR '.join(f'{name} {_HOLDS}' for name in names)})", [_pattern(word)] * len(names)
     if term.field in FLAGS:
         return _FLAG_SQL[f"{term.field}:{term.value}"], []
     if term.field == "id":
@@ -197,4 +198,11 @@ def _condition(term: Term) -> tuple[str, Sequence[Any]]:
         return f"{_COLUMNS[term.field]} {operator} ?", [term.number]
     if term.operator == "=":
         return f"lower({_COLUMNS[term.field]}) = ?", [word]
-    return f"instr(lower({_COLUMNS[term.field]}), ?)", [word]
+    return f"{_COLUMNS[term.field]} {_HOLDS}", [_pattern(word)]
+
+
+def _pattern(word: str) -> str:
+    """The pattern of LIKE for a text that holds the word: half the time of `instr(lower(...))`, and the same rows."""
+    for sign in "\\%_":
+        word = word.replace(sign, f"\\{sign}")
+    return f"%{word}%"

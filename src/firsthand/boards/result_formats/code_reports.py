@@ -29,7 +29,7 @@ def swe_results(body: Json, path: Path) -> Iterator[BoardResult | ItemScores]:
     count = len(resolved) if isinstance(resolved, list) else body.get("resolved_instances")
     if not isinstance(total, int) or not isinstance(count, int) or not 0 <= count <= total or not total:
         raise DataError(f"{path}: {count!r} resolved of {total!r} instances: a report with both numbers was expected")
-    model, _, run = path.stem.partition(".")
+    model, _, run = path.stem.rpartition(".") if "." in path.stem else (path.stem, "", "")  # gpt-4.1.RUN.json
     model = str(body.get("model") or body.get("model_name_or_path") or model).replace("__", "/")
     benchmark = str(body.get("benchmark") or SPLITS.get(total, f"swe_bench_{total}"))
     cost = body.get("total_cost_usd", body.get("cost_usd"))
@@ -45,10 +45,13 @@ def swe_results(body: Json, path: Path) -> Iterator[BoardResult | ItemScores]:
         source=str(path),
         run=run,
     )
-    if isinstance(resolved, list) and isinstance(submitted, list) and len(set(submitted)) == total:
-        if stray := set(resolved) - set(submitted):
+    incomplete = body.get("incomplete_ids")
+    handed_in = {*submitted} if isinstance(submitted, list) else set()
+    every = handed_in | {*incomplete} if isinstance(incomplete, list) else handed_in
+    if isinstance(resolved, list) and len(every) == total:
+        if stray := set(resolved) - handed_in:
             raise DataError(f"{path}: {sorted(stray)[0]!r} is resolved and was not submitted: is the report edited?")
-        tasks = tuple(sorted(map(str, submitted)))
+        tasks = tuple(sorted(map(str, every)))
         scores = np.array([[float(task in set(resolved)) for task in tasks]], np.float32)
         yield ItemScores(base.key, (model,), tasks, scores, abouts=(base,))
     else:

@@ -2,11 +2,12 @@
 
 A table with a row for each grade: item, model, grader, criterion, grade, and a role, `grader` or `adjudicator`. An answer is
 scored if two graders agree on it within the tolerance, by their mean, or if an adjudicator graded it; any other is left out
-and counted (the practice of Scale's SEAL boards).
+and counted (the practice of Scale's SEAL boards). In a blind sheet the model is a code that stands for one answer.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,9 @@ from firsthand.system.plurals import count_of
 
 TOLERANCE = 0.25
 """Two grades on a scale from 0 to 1 that differ by more need an adjudicator."""
+_Grades = dict[tuple[str, bool], dict[str, float]]
+"""By grader and whether they adjudicate: the grade of each criterion."""
+_ByAnswer = dict[tuple[str, str], _Grades]
 
 
 @dataclass(frozen=True)
@@ -48,75 +52,111 @@ def is_grades(columns: Mapping[str, Any]) -> bool:
     return {"item", "model", "grader", "grade"} <= set(columns)
 
 
-def graded_answers(rows: list[TableRow], path: Path) -> GradedAnswers:
-    """The scores of all answers, the graders' agreement, and what was left out.
+def graded_answers(
+    rows: Sequence[TableRow], path: Path, codes: Mapping[str, str] | None = None, about: BoardResult | None = None
+) -> GradedAnswers:
+    """The scores of all answers, the graders' agreement, and what was left out; a row without a grade does not count yet.
+
+    Args:
+        rows: A row for each grade.
+        path: The file or folder they come from.
+        codes: The model behind each code of a blind sheet, as `blind_sheet` gives it.
+        about: The benchmark's name, date and run; without, the benchmark has the name of the path.
 
     Raises:
         DataError: A grade that is no number from 0 to 1 (or to the column `max`), or a grader who graded an answer twice.
     """
-    by_answer: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    adjudicators: set[str] = set()
+    by_answer, empty = _by_answer(rows)
+    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+    units: list[list[float]] = []
+    adjudicated = disputed = single = 0
+    for (item, answer), grades in by_answer.items():
+        first, last = _sides(grades)
+        if len(first) > 1:
+            units.append(first)
+        place = scores[item, (codes or {}).get(answer, answer)]
+        if last:
+            adjudicated += 1
+            place.append(sum(last) / len(last))
+        elif len(first) < 2:
+            single += 1
+        elif _disagree(first):
+            disputed += 1
+        else:
+            place.append(sum(first) / len(first))
+    means_by_place = {place: sum(each) / len(each) for place, each in scores.items() if each}
+    if not means_by_place:
+        left = f"{count_of(empty, 'grade')} still to be given; " if empty else ""
+        raise DataError(
+            f"{path} has no answer with two grades that agree, nor an adjudicator's ({left}{count_of(single, 'answer')} "
+            f"with one grade, {disputed} disputed): grade each answer twice"
+        )
+    alpha = krippendorff_alpha(units, level="interval")
+    tasks = list(dict.fromkeys(item for item, _ in means_by_place))
+    models = list(dict.fromkeys(model for _, model in means_by_place))
+    table = np.full((len(models), len(tasks)), np.nan, np.float32)
+    for (item, model), value in means_by_place.items():
+        table[models.index(model), tasks.index(item)] = value
+    about = about or BoardResult("", path.stem, 0.0, source=str(path))
+    key = ColumnKey(about.benchmark, f"rubric, two blind graders, tolerance {TOLERANCE}, adjudication", "grade")
+    answers = count_of(len(by_answer), "answer")
+    agreement = "not defined where all grades are equal" if math.isnan(alpha) else f"{alpha:.2f}"
+    said = [f"{path.name}: {answers}, Krippendorff's alpha {agreement}, {adjudicated} adjudicated."]
+    if disputed:
+        told = count_of(disputed, "answer")
+        said.append(f"{path.name}: {told} with disagreeing grades and no adjudicator left out.")
+    if single:
+        said.append(f"{path.name}: {count_of(single, 'answer')} with one grade left out.")
+    if empty:
+        said.append(f"{path.name}: {count_of(empty, 'grade')} still to be given.")
+    items = ItemScores(key, tuple(models), tuple(tasks), table, abouts=(about,) * len(models))
+    return GradedAnswers(items, alpha, len(by_answer), adjudicated, disputed, single, tuple(said))
+
+
+def disputed_answers(rows: Sequence[TableRow]) -> set[tuple[str, str]]:
+    """Item and model, or code, of each answer that graders disagree on and nobody adjudicated."""
+    sides = {answer: _sides(grades) for answer, grades in _by_answer(rows)[0].items()}
+    return {answer for answer, (first, last) in sides.items() if len(first) > 1 and not last and _disagree(first)}
+
+
+def _disagree(grades: Sequence[float]) -> bool:
+    return max(grades) - min(grades) > TOLERANCE
+
+
+def _sides(grades: _Grades) -> tuple[list[float], list[float]]:
+    """The means over criteria of the graders, and of the adjudicators."""
+    means = {grader: sum(given.values()) / len(given) for grader, given in grades.items()}
+    first = [value for (_, adjudicates), value in means.items() if not adjudicates]
+    return first, [value for (_, adjudicates), value in means.items() if adjudicates]
+
+
+def _by_answer(rows: Sequence[TableRow]) -> tuple[_ByAnswer, int]:
+    """The grades by item and answer, grader and role, criterion; and how many rows have no grade yet."""
+    by_answer: _ByAnswer = defaultdict(lambda: defaultdict(dict))
+    empty = 0
     for row in rows:
         text = {
             name: str(row.columns.get(name) or "").strip() for name in ("item", "model", "grader", "criterion", "role")
         }
         if missing := [name for name in ("item", "model", "grader") if not text[name]]:
             raise DataError(f"{row.where}: {missing[0]} is empty: each grade names its item, model and grader")
+        if text["role"] not in ("", "grader", "adjudicator"):
+            raise DataError(f"{row.where}: the role is {text['role']!r:.40}: give grader or adjudicator")
+        if not str(row.columns.get("grade") if row.columns.get("grade") is not None else "").strip():
+            empty += 1
+            continue
         grade, top = number_in(row, "grade"), number_in(row, "max") or 1.0
         if grade is None or not 0 <= grade <= top:
             raise DataError(
                 f"{row.where}: the grade is {row.columns.get('grade')!r:.40}: give a number from 0 to {top:g}"
             )
-        if text["role"] not in ("", "grader", "adjudicator"):
-            raise DataError(f"{row.where}: the role is {text['role']!r:.40}: give grader or adjudicator")
-        if text["role"] == "adjudicator":
-            adjudicators.add(text["grader"])
-        given = by_answer[text["item"], text["model"]][text["grader"]]
+        given = by_answer[text["item"], text["model"]][text["grader"], text["role"] == "adjudicator"]
         if text["criterion"] in given:
             raise DataError(
                 f"{row.where}: {text['grader']} graded {text['item']!r} of {text['model']} twice: keep one grade"
             )
         given[text["criterion"]] = grade / top
-    totals = {
-        answer: {grader: sum(given.values()) / len(given) for grader, given in grades.items()}
-        for answer, grades in by_answer.items()
-    }
-    scores: dict[tuple[str, str], float] = {}
-    adjudicated = disputed = single = 0
-    for answer, grades in totals.items():
-        last = [value for grader, value in grades.items() if grader in adjudicators]
-        first = [value for grader, value in grades.items() if grader not in adjudicators]
-        if last:
-            adjudicated += 1
-            scores[answer] = sum(last) / len(last)
-        elif len(first) < 2:
-            single += 1
-        elif max(first) - min(first) > TOLERANCE:
-            disputed += 1
-        else:
-            scores[answer] = sum(first) / len(first)
-    if not scores:
-        raise DataError(
-            f"{path} has no answer with two grades that agree, nor an adjudicator's: grade each answer twice"
-        )
-    units = [[v for g, v in grades.items() if g not in adjudicators] for grades in totals.values()]
-    alpha = krippendorff_alpha([each for each in units if len(each) > 1], level="interval")
-    tasks = list(dict.fromkeys(item for item, _ in scores))
-    models = list(dict.fromkeys(model for _, model in scores))
-    table = np.full((len(models), len(tasks)), np.nan, np.float32)
-    for (item, model), value in scores.items():
-        table[models.index(model), tasks.index(item)] = value
-    key = ColumnKey(path.stem, f"rubric, two blind graders, tolerance {TOLERANCE}, adjudication", "grade")
-    said = [
-        f"{path.name}: {count_of(len(totals), 'answer')}, Krippendorff's alpha {alpha:.2f}, {adjudicated} adjudicated."
-    ]
-    if disputed:
-        said.append(f"{path.name}: {count_of(disputed, 'answer')} with disagreeing grades and no adjudicator left out.")
-    if single:
-        said.append(f"{path.name}: {count_of(single, 'answer')} with one grade left out.")
-    about = BoardResult("", key.benchmark, 0.0, source=str(path))
-    items = ItemScores(key, tuple(models), tuple(tasks), table, abouts=(about,) * len(models))
-    return GradedAnswers(items, alpha, len(totals), adjudicated, disputed, single, tuple(said))
+    return by_answer, empty
 
 
 def blind_sheet(

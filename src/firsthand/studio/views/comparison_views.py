@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from firsthand.show.answer_diff import word_difference
 from firsthand.show.expected import expected_answer
 from firsthand.stats.multiple_comparisons import difference
 from firsthand.stats.paired import PairedDifference, judged
+from firsthand.stats.power_analysis import paired_tasks_needed
 from firsthand.studio.comparison_slices import CostPoint, cost_points, metadata_keys, slices_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
@@ -68,6 +70,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             "only": only,
             "changes": CHANGES,
             "contest": contest,
+            "undecided": {name: tasks_to_decide(each) for name, each in contest.differences.items() if is_open(each)},
             "pairs": pairs[start : start + PAGE],
             "num_pairs": len(pairs),
             "keys": list(keys),
@@ -109,6 +112,22 @@ def routes(runs: OpenRuns) -> list[Route]:
         )
 
     return [Route("/compare", show), Route("/compare/attempts", attempts), Route("/compare/grid", grid)]
+
+
+def is_open(found: PairedDifference) -> bool:
+    """True for a comparison of some tasks that ended without a verdict."""
+    return found.n > 0 and found.verdict == "inconclusive"
+
+
+def tasks_to_decide(found: PairedDifference) -> int | None:
+    """The tasks that detect a difference as large as this one with 80% power; None if none was seen."""
+    effect = abs(found.difference)
+    if not effect > 0 or math.isnan(found.detectable):
+        return None
+    if found.method == "Tango":
+        disagreement = max((found.better + found.worse + 1) / (found.n + 2), effect)
+        return paired_tasks_needed(effect, min(disagreement, 1.0))
+    return math.ceil(found.n * (found.detectable / effect) ** 2)
 
 
 @dataclass(frozen=True)
