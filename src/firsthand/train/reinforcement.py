@@ -33,6 +33,7 @@ from firsthand.train.kept_rollouts import KeptRollouts
 from firsthand.train.objective import Objective
 from firsthand.train.policy_streams import corrected, importance_metrics
 from firsthand.train.reference_policy import ReferencePolicy
+from firsthand.train.replica_policy import ReplicaPolicy, open_on_ray
 from firsthand.train.reward_scores import RewardModel
 from firsthand.train.rollout_batches import GapCheck, RolloutBatches
 from firsthand.train.rollout_settings import PolicyConfig, PolicyView, RolloutSettings
@@ -131,13 +132,20 @@ def train_policy(
     if needs_reference or objective.ref_kl:
         policy.before = ReferencePolicy(model, is_fresh=config.adapter.begin_with is None)
     local, agent = open_agent(path, sampled)
-    sampler: Sampler = EngineSampler(local, model)
-    if sampled.sampler != "local":
+    reward_model = None if sampled.reward_model is None else RewardModel.load(sampled.reward_model)
+    replicas: ReplicaPolicy | None = None
+    sampler: Sampler
+    if sampled.is_endpoint:
         sampler = EndpointSampler(sampled.sampler, model, run.folder, config.adapter)
+    elif sampled.sampler == "local":
+        sampler = EngineSampler(local, model)
+    else:
+        replicas = open_on_ray(sampled.sampler, path, local.config, model, run.folder, config.adapter)
+        sampler = EngineSampler(replicas, model)
     agent = replace(agent, model=sampler.model)
     is_corrected = sampled.correct_to_trainer == "on" or (
         sampled.correct_to_trainer == "auto" and not sampled.correct_to_model
-        and (sampled.sampler != "local" or config.adapter.base_weights == "blocks")
+        and (sampled.is_endpoint or config.adapter.base_weights == "blocks")
     )  # fmt: skip
     mixed = [] if mixed_in is None else encoded_file(mixed_in, path, model)
 
@@ -152,8 +160,7 @@ def train_policy(
     batches = RolloutBatches(
         model, agent, named, tasks, sampled, make, seed=seed, dynamic=dynamic, held_out=held_out, sampler=sampler, kept=kept
     )  # fmt: skip
-    if sampled.reward_model is not None:
-        batches.rescore = RewardModel.load(sampled.reward_model).rescored
+    batches.rescore = None if reward_model is None else reward_model.rescored
     is_exact = sampled.weights == "float32" and run.loop.dtype == "float32" and not is_corrected
     is_exact = is_exact and (not path.is_file() or config.adapter.base_weights in ("nf4", "int4"))
     try:
@@ -164,6 +171,9 @@ def train_policy(
         )  # fmt: skip
     finally:
         local.close()
+        if replicas is not None:
+            replicas.close()
+            shutil.rmtree(replicas.folder, ignore_errors=True)
     shutil.rmtree(run.folder / "rollouts", ignore_errors=True)
     return run.save(model, pretrained.load(path), base=path, adapter=config.adapter, named=sampled.model)
 
