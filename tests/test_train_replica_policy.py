@@ -17,7 +17,7 @@ import tiny
 from firsthand import catalog
 from firsthand.cluster.replicas.fleet import Fleet
 from firsthand.cluster.replicas.in_process import InProcessStarter
-from firsthand.cluster.replicas.replica_worker import Replica
+from firsthand.cluster.replicas.replica_worker import Replica, open_replica
 from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.config import build
 from firsthand.engine.core.engine_config import EngineConfig
@@ -30,7 +30,7 @@ from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_config import LoRAConfig
 from firsthand.train.adapters.lora_training import add_lora
 from firsthand.train.reinforcement import open_agent
-from firsthand.train.replica_policy import ReplicaPolicy
+from firsthand.train.replica_policy import ReplicaPolicy, replica_settings
 from firsthand.train.rollout_settings import RolloutSettings
 from firsthand.train.samplers import EngineSampler
 from firsthand.train.training_run import opened, read_metrics
@@ -182,6 +182,19 @@ def test_a_fleet_without_replicas_takes_no_weights(folder: Path, tmp_path: Path)
             await replicas_of(folder).load_weights(tmp_path / "new.safetensors", 1)
 
     run(work())
+
+
+def test_replicas_compute_as_the_engine_does_and_have_a_gpu_each(folder: Path) -> None:
+    found = replica_settings(folder, replace(CONFIG, max_sequences=7))
+    assert found["model"] == str(folder) and found["free_calls"]
+    assert found["engine"] == {
+        "weights": "float32", "kv_cache": "float32", "kv_memory_bytes": 1 << 22, "threads": 1, "max_sequences": 7
+    }  # fmt: skip
+    replica = open_replica(found | {"neighbours": 1})
+    assert isinstance(replica.model, Local) and replica.model.free_calls
+    assert replica.model.config == replace(CONFIG, max_sequences=7)
+    on_gpu = replica_settings(folder, replace(CONFIG, device="cuda:1"))["engine"]
+    assert on_gpu["device"] == "cuda" and "kv_memory_bytes" not in on_gpu
 
 
 @pytest.mark.parametrize("sampler", ["ray", "ray:0", "ray:x", "ray:2@", "workers:2", "openai:tiny"])

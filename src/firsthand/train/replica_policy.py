@@ -19,6 +19,7 @@ from firsthand.cluster.replicas.fleet import Fleet
 from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError
+from firsthand.message import Json
 from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import Adapter
@@ -90,6 +91,15 @@ class ReplicaPolicy:
         self.replicas.close()
 
 
+def replica_settings(model: Path, engine: EngineConfig) -> Json:
+    """The settings of replicas (`open_replica`) that compute as this engine does; on GPUs each has one of its own."""
+    usual = EngineConfig()
+    changed = {name: value for name, value in asdict(engine).items() if value != getattr(usual, name)}
+    if engine.device != "cpu":
+        changed = {name: value for name, value in changed.items() if name != "kv_memory_bytes"} | {"device": "cuda"}
+    return {"model": str(model.absolute()), "embedder": None, "engine": changed, "free_calls": True}
+
+
 def open_on_ray(
     sampler: str, model: Path, engine: EngineConfig, policy: Decoder, folder: Path, settings: AdapterSettings
 ) -> ReplicaPolicy:
@@ -99,13 +109,9 @@ def open_on_ray(
     if not model.exists():
         raise ConfigError(f"no model in {model}")
     count, _, address = sampler.removeprefix("ray:").partition("@")
-    described = {
-        "model": str(model.absolute()),
-        "embedder": None,
-        "engine": {name: value for name, value in asdict(engine).items() if value != getattr(EngineConfig(), name)},
-        "free_calls": True,
-    }
-    starter = open_ray(described, int(count), address=address or None, cpus=None, gpus=0)
+    described = replica_settings(model, engine)
+    gpus = 0 if engine.device == "cpu" else 1
+    starter = open_ray(described, int(count), address=address or None, cpus=None, gpus=gpus)
     # the event loop stands still while the trainer computes: silence is no sign, and Ray tells when a replica is lost
     fleet = Fleet(starter, int(count), silent_s=math.inf)
     return ReplicaPolicy(ReplicatedModel(fleet, model.name), policy, folder, settings)
