@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import t
+from scipy import special
 
 from firsthand import Benchmark, catalog
 from firsthand.agent import Agent
@@ -304,7 +304,7 @@ def over_seeds(by_seed: Sequence[dict[str, Outcome]]) -> list[str]:
         gain = ""
         if before is not None:
             gains = [float((each[name].team - each[before].team).mean()) for each in by_seed]
-            half = t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / len(gains) ** 0.5
+            half = special.stdtrit(len(gains) - 1, 0.975) * np.std(gains, ddof=1) / len(gains) ** 0.5
             gain = f"{np.mean(gains):+.2f} ({np.mean(gains) - half:+.2f} to {np.mean(gains) + half:+.2f})"
         lead, worker = (np.mean([getattr(each[name], part) for each in by_seed]) for part in ("lead", "worker"))
         lines.append(f"| {name} | {teams} | {gain} | {lead:.2f} | {worker:.2f} |")
