@@ -1,13 +1,14 @@
 """Table of what each stage buys a team of agents with an adapter each: SFT, PPO, DPO and GRPO, one on top of the other.
 
-    python bench/agents_stages.py --seed 0
+    python bench/agents_stages.py --seeds 0 1 2
 
 Two workers add a pair of digits each, modulo 5, and a lead takes the difference of what they report: a small `orchestrate`,
 on one base model of 100,000 parameters that knows the form of an answer and no arithmetic. Lead and worker have a LoRA
 adapter each, and each is rewarded by its own part: the worker for its sums, the lead for the difference of what it was told.
 SFT sees the answers to some of the 25 pairs; the later stages see rewards alone. Every stage begins with the adapters of
 the one before. Accuracies are of sampled answers to tasks that were never trained on, with 95 % intervals; gains are paired
-by task. About three CPU minutes.
+by task. A table for each seed, then one of all: a seed decides the base, the data of SFT, and every random number; the
+interval of a gain there is Student's over the seeds. About three CPU minutes a seed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import special
 
 from firsthand import Benchmark, catalog
 from firsthand.agent import Agent
@@ -49,6 +51,7 @@ from firsthand.train.training_run import opened
 MODULUS = 5
 AGENTS = ("lead", "worker")
 HELD_OUT = 200
+HEAD = "| stage | team, 95 % interval | gain over the stage before | lead | worker | CPU s |\n|---|---|---|---|---|---|"
 DIGITS = range(MODULUS)
 
 
@@ -260,38 +263,65 @@ def row(stage: str, now: Outcome, before: Outcome | None) -> str:
     )
 
 
-def main() -> None:
-    """Run the stages and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shown", type=int, default=12, help="pairs of 25 whose answers SFT sees")
-    parser.add_argument("--steps", type=int, default=40, help="steps of PPO and of GRPO")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+def stages(seed: int, shown: int, steps: int) -> dict[str, Outcome]:
+    """Run all stages with one seed and print its table; returns the outcomes by stage."""
+    found: dict[str, Outcome] = {}
     with TemporaryDirectory() as place:
         work = Path(place)
-        base = make_base(work / "base", given.seed)
+        base = make_base(work / "base", seed)
         tasks = list(agents_stages().tasks(0))
         trainable, held_out = tasks[:-HELD_OUT], tasks[-HELD_OUT:]
-        print("| stage | team, 95 % interval | gain over the stage before | lead | worker | CPU s |", flush=True)
-        print("|---|---|---|---|---|---|", flush=True)
-        before = outcome(attempts(base, None, held_out, 2, given.seed), 0.0)
+        print(f"seed {seed}\n{HEAD}", flush=True)
+        found["base"] = before = outcome(attempts(base, None, held_out, 2, seed), 0.0)
         print(row("base", before, None), flush=True)
         adapters: Path | None = None
         for stage in ("sft", "ppo", "dpo", "grpo"):
             began = time.process_time()
             if stage == "sft":
-                adapters = sft(work, base, given.seed, given.shown)
+                adapters = sft(work, base, seed, shown)
             elif stage == "dpo":
                 assert adapters is not None
-                adapters = dpo(work, base, adapters, given.seed, attempts(base, adapters, trainable, 2, given.seed + 1))
+                adapters = dpo(work, base, adapters, seed, attempts(base, adapters, trainable, 2, seed + 1))
             else:
                 assert adapters is not None
-                adapters = rewarded(stage, work, base, adapters, given.seed, lr=1e-3, steps=given.steps)
+                adapters = rewarded(stage, work, base, adapters, seed, lr=1e-3, steps=steps)
             seconds = time.process_time() - began
-            now = outcome(attempts(base, adapters, held_out, 2, given.seed), seconds)
+            now = outcome(attempts(base, adapters, held_out, 2, seed), seconds)
             print(row(stage.upper(), now, before), flush=True)
-            before = now
+            found[stage.upper()] = before = now
+    return found
+
+
+def over_seeds(by_seed: Sequence[dict[str, Outcome]]) -> list[str]:
+    """The lines of the table of all seeds: each stage's accuracy by seed, and the mean of its gains."""
+    lines = [
+        "| stage | team, by seed | gain over the stage before, mean over seeds | lead | worker |",
+        "|---|---|---|---|---|",
+    ]
+    names = list(by_seed[0])
+    for before, name in zip([None, *names[:-1]], names, strict=True):
+        teams = ", ".join(f"{each[name].team.mean():.2f}" for each in by_seed)
+        gain = ""
+        if before is not None:
+            gains = [float((each[name].team - each[before].team).mean()) for each in by_seed]
+            half = special.stdtrit(len(gains) - 1, 0.975) * np.std(gains, ddof=1) / len(gains) ** 0.5
+            gain = f"{np.mean(gains):+.2f} ({np.mean(gains) - half:+.2f} to {np.mean(gains) + half:+.2f})"
+        lead, worker = (np.mean([getattr(each[name], part) for each in by_seed]) for part in ("lead", "worker"))
+        lines.append(f"| {name} | {teams} | {gain} | {lead:.2f} | {worker:.2f} |")
+    return lines
+
+
+def main() -> None:
+    """Run the stages with each seed and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--shown", type=int, default=12, help="pairs of 25 whose answers SFT sees")
+    parser.add_argument("--steps", type=int, default=40, help="steps of PPO and of GRPO")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    by_seed = [stages(seed, given.shown, given.steps) for seed in given.seeds]
+    if len(by_seed) > 1:
+        print("\n".join([f"seeds {', '.join(map(str, given.seeds))}", *over_seeds(by_seed)]))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,12 @@ from torch import nn
 
 from firsthand.errors import ConfigError, DataError, TrainingError
 from firsthand.nn.blocks.attention import Packed
+from firsthand.train.adapters.lora_config import LoRAConfig
+from firsthand.train.adapters.lora_training import add_lora
 from firsthand.train.fit import fit
 from firsthand.train.objective import Comparisons, Objective
+from firsthand.train.optimizers import optimizer_for
+from firsthand.train.recipe_settings import OptimizerSettings
 from firsthand.train.streams import Stream, counts, load_streams, micro_batches, packed, save_streams
 from train_tiny import Kept, Lists, model, streams_of_all_kinds
 
@@ -207,6 +211,31 @@ def test_gradients_are_clipped_to_the_norm():
     assert moved[0.0][1]["grad_norm"] == pytest.approx(moved[0.5][1]["grad_norm"]) and moved[0.5][1]["grad_norm"] > 0.6
     assert ((moved[0.5][0][:count] - start).norm() / 0.1).item() == pytest.approx(0.5, rel=1e-3)
     assert ((moved[0.0][0][:count] - start).norm() / 0.1).item() == pytest.approx(moved[0.0][1]["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("base", [None, "nf4"])
+def test_bfloat16_is_in_the_forward_pass_alone(base):
+    def curve(dtype: torch.dtype) -> list[float]:
+        decoder, kept = model(), Kept()
+        if base is not None:
+            decoder = add_lora(decoder, LoRAConfig(rank=4, base=base))
+        torch.manual_seed(0)
+        values = nn.Linear(decoder.architecture.hidden_size, 1)
+        optimizer = optimizer_for(nn.ModuleDict({"m": decoder, "v": values}), OptimizerSettings(lr=1e-2))
+        fit(
+            decoder, Lists(*[streams_of_all_kinds(count=6)] * 6), objective=EVERYTHING, optimizer=optimizer, steps=6,
+            schedule=lambda step: 1.0, track=kept, values=values, dtype=dtype,
+        )  # fmt: skip
+        assert optimizer.defaults["fused"]
+        states = [value for state in optimizer.state.values() for value in state.values()]
+        trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+        assert {each.dtype for each in (*trained, *(weight.grad for weight in trained), *states)} == {torch.float32}
+        return [row["loss"] for row in kept.rows]
+
+    exact, rounded = curve(torch.float32), curve(torch.bfloat16)
+    assert rounded != exact and rounded == curve(torch.bfloat16)
+    assert rounded[:3] == pytest.approx(exact[:3], rel=0.1)
+    assert exact[-1] < exact[0] and rounded[-1] < rounded[0]
 
 
 def test_comparisons_stay_in_one_forward_pass():

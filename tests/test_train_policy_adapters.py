@@ -206,7 +206,7 @@ def test_settings_of_adapters_that_cannot_be_are_one_sentence(folder: Path, tmp_
         ({"agents": "keys"}, "an agent's name cannot be used"),
         ({"sampler": "openai:tiny@http://127.0.0.1:9/v1", "adapter": "dora"}, "an endpoint takes new weights as LoRA"),
         ({"sampler": "openai:tiny@http://127.0.0.1:9/v1", "temperature": 0.5}, "whose log-probs are the model's own"),
-        ({"sampler": "vllm"}, "sampler is 'vllm': give local, or openai:NAME@http"),
+        ({"sampler": "vllm"}, "sampler is 'vllm': give local, ray:N, ray:N@HOST:PORT, or openai:NAME@http"),
         ({"correct_to_trainer": "on", "correct_to_model": True}, "give one of them"),
     ]
     for number, (settings, sentence) in enumerate(cases):

@@ -73,6 +73,15 @@ def test_pairs_make_the_chosen_answer_more_probable_than_the_rejected_one(
         assert rows[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("recipe", ["dpo", "kto"])
+def test_a_reference_rounds_as_the_policy_does(recipe: str, folder: Path, tmp_path: Path) -> None:
+    (row,) = train(recipe, folder, tmp_path / "run", dtype="bfloat16", steps=1)
+    if recipe == "dpo":
+        assert abs(row["chosen_log_ratio"]) < 1e-4 and row["loss"] == pytest.approx(np.log(2), abs=1e-4)
+    else:
+        assert row["kto_baseline"] < 1e-4 and row["loss"] == pytest.approx(0.5, abs=1e-4)
+
+
 @pytest.mark.slow
 def test_results_do_not_depend_on_micro_batches(folder: Path, tmp_path: Path) -> None:
     for recipe in ("dpo", "kto", "reward"):

@@ -143,6 +143,29 @@ def test_the_model_itself_is_trained_by_importance_weights_that_are_capped(folde
     assert all(row["sampler_gap"] < 1e-4 and row["importance_capped"] > 0 for row in hot)
 
 
+def test_in_bfloat16_the_reference_rounds_as_the_policy_and_the_sampler_s_difference_is_shown(
+    folder: Path, tmp_path: Path
+) -> None:
+    settings = {"kl": 0.1, "dtype": "bfloat16", "correct_to_trainer": "on", "steps": 1}
+    (row,) = train("grpo", folder, tmp_path / "run", **settings)
+    assert abs(row["ref_kl"]) < 1e-9 and row["sampler_gap"] > 1e-4
+    assert row["ratio"] == pytest.approx(1, abs=1e-4) and row["importance_ratio"] != 1
+
+
+def test_the_sampler_is_on_the_trainer_s_device_and_leaves_it_room(folder: Path) -> None:
+    class Gpu:
+        """16 GiB free."""
+
+        def mem_get_info(self, device: torch.device) -> tuple[int, int]:
+            return 16 << 30, 80 << 30
+
+    settings = RolloutSettings(model=str(folder))
+    local, _ = open_agent(folder, settings, device=torch.device("cuda:1"), gpu=Gpu())
+    assert (local.config.device, local.config.kv_memory_bytes) == ("cuda:1", 4 << 30)
+    here, _ = open_agent(folder, settings, device=torch.device("cpu"), gpu=Gpu())
+    assert (here.config.device, here.config.kv_memory_bytes) == ("cpu", None)
+
+
 def test_a_constant_reward_changes_nothing_and_is_counted(folder: Path, tmp_path: Path) -> None:
     rows = train("grpo", folder, tmp_path / "run", reward="constant", kl=0.0)
     assert all(row["groups_of_equal_rewards"] == row["groups"] == 2 and row["loss"] == 0 for row in rows)

@@ -92,7 +92,9 @@ def pack_adapter(adapter: Adapter, model: Decoder, *, tiles_of: Mode | None) -> 
         from firsthand.kernels.products.float_products import tile_floats
 
         fits = tiles_of != "float32" and max(float(a_rD.abs().max()), float(b_Or.abs().max())) <= FLOAT16_MAX
-        inward, outward = (tile_floats(values.numpy(), np.float16 if fits else np.float32) for values in (a_rD, b_Or))
+        inward, outward = (
+            tile_floats(values.cpu().numpy(), np.float16 if fits else np.float32) for values in (a_rD, b_Or)
+        )
         entries[_place(module, model.architecture)] = [inward.entry(), outward.entry()]
         tiles[module] = inward, outward
     size_bytes = sum(each.memory.nbytes for pair in tiles.values() for each in pair)

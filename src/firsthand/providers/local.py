@@ -369,14 +369,16 @@ class Local:
         """Restore the adapter that `kept_adapter` returned, from memory, or unload the name if it was None."""
         await self._shared.restore_adapter(await self._ready(), name, kept)
 
-    async def update(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
+    async def update(
+        self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True, digest: str = ""
+    ) -> None:
         """Replace the weights between two steps without dropping requests; see `Engine.load`.
 
-        The fingerprint changes to a random one, since the new weights have no file to hash.
+        The fingerprint changes: by the `digest` of the new weights, or to a random one if it is not given.
         """
         loaded = await self._ready()
         await loaded.worker.load(state, version, recompute=recompute)
-        self._shared.weights = secrets.token_hex(16)
+        self._shared.weights = digest or secrets.token_hex(16)
 
     def expect_adapter(self, name: str) -> Local:
         """Returns the model with an adapter that `update_adapter` will load before it is asked."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,7 +109,7 @@ def train_preferences(
     """
     path, model, examples, _ = opened(run, config)
     if needs_reference:
-        examples = with_references(model, examples, run.loop.micro_tokens)
+        examples = with_references(model, examples, run.loop.micro_tokens, run.dtype)
     watched = WatchedPairLoss(loss)
     batches = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
     run.fit(
@@ -147,11 +148,12 @@ def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
     return OpenedComparisons(path, model, [found[at] for at in places], [found[at] for at in held])
 
 
-def with_references(model: Decoder, examples: Sequence[Sequence[Stream]], micro_tokens: int) -> list[list[Stream]]:
-    """The streams with the log-probs of the model as it is."""
-    numbers = iter(
-        stream_logprobs(model, [each for example in examples for each in example], micro_tokens=micro_tokens)
-    )
+def with_references(
+    model: Decoder, examples: Sequence[Sequence[Stream]], micro_tokens: int, dtype: torch.dtype = torch.float32
+) -> list[list[Stream]]:
+    """The streams with the log-probs of the model as it is, in the arithmetic of the passes to come."""
+    every = [each for example in examples for each in example]
+    numbers = iter(stream_logprobs(model, every, micro_tokens=micro_tokens, dtype=dtype))
     return [
         [replace(each, reference=next(numbers).logprobs.astype(np.float32)) for each in example] for example in examples
     ]
@@ -169,6 +171,7 @@ class KtoBatches:
     model: Decoder
     before: ReferencePolicy
     micro_tokens: int
+    dtype: torch.dtype = torch.float32
     baseline: float = 0.0
     """z0 of the last batch."""
 
@@ -176,9 +179,10 @@ class KtoBatches:
         """Yields the streams of each step."""
         for rows in self.batches:
             others = mismatched(rows)
-            now = stream_logprobs(self.model, others, micro_tokens=self.micro_tokens)
+            numbers = partial(stream_logprobs, streams=others, micro_tokens=self.micro_tokens, dtype=self.dtype)
+            now = numbers(self.model)
             with self.before.there() as reference:
-                before = stream_logprobs(reference, others, micro_tokens=self.micro_tokens)
+                before = numbers(reference)
             ratios = [
                 float(((a.logprobs - b.logprobs) * other.ce).sum())
                 for a, b, other in zip(now, before, others, strict=True)
@@ -211,9 +215,9 @@ def train_kto(run: TrainingRun, config: PreferenceConfig, loss: Callable[[Compar
         examples = [[each] for example in examples for each in example]
     before = ReferencePolicy(model, is_fresh=config.adapter.begin_with is None)
     with before.there() as reference:
-        examples = with_references(reference, examples, run.loop.micro_tokens)
+        examples = with_references(reference, examples, run.loop.micro_tokens, run.dtype)
     inner = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
-    batches = KtoBatches(inner, model, before, run.loop.micro_tokens)
+    batches = KtoBatches(inner, model, before, run.loop.micro_tokens, run.dtype)
     run.fit(
         model, batches, objective=Objective(pair=1.0, pair_loss=loss), optimizer=config.optimizer,
         schedule=config.schedule, evaluate=lambda step: {"kto_baseline": batches.baseline},

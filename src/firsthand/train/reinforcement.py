@@ -15,6 +15,7 @@ from torch import nn
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
+from firsthand.engine.compute.devices import Gpu, kv_bytes_on
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
@@ -33,6 +34,7 @@ from firsthand.train.kept_rollouts import KeptRollouts
 from firsthand.train.objective import Objective
 from firsthand.train.policy_streams import corrected, importance_metrics
 from firsthand.train.reference_policy import ReferencePolicy
+from firsthand.train.replica_policy import ReplicaPolicy, open_on_ray
 from firsthand.train.reward_scores import RewardModel
 from firsthand.train.rollout_batches import GapCheck, RolloutBatches
 from firsthand.train.rollout_settings import PolicyConfig, PolicyView, RolloutSettings
@@ -54,6 +56,8 @@ class Policy:
     micro_tokens: int = 4096
     value_head: nn.Module | None = None
     before: ReferencePolicy | None = field(default=None, repr=False)
+    dtype: torch.dtype = torch.float32
+    """Of the forward pass, as in training."""
 
     def references(self, episodes: Sequence[Episode]) -> list[Floats]:
         """Log-probs under the policy before training, each episode's under the agent that made it."""
@@ -83,7 +87,7 @@ class Policy:
                 choose_head(values, agent)
             numbers = stream_logprobs(
                 model, [episodes[row].ids for row in rows], values=values, micro_tokens=self.micro_tokens,
-                policy_logprobs=None if values is not None else self.objective.policy_logprobs,
+                dtype=self.dtype, policy_logprobs=None if values is not None else self.objective.policy_logprobs,
             )  # fmt: skip
             found |= dict(zip(rows, numbers, strict=True))
         return [found[row] for row in range(len(episodes))]
@@ -125,19 +129,28 @@ def train_policy(
             f"dropout is {config.adapter.dropout:g}: the trainer's log-probs would not be the sampler's, so leave it at 0"
         )
     model = run.prepared(path, config.adapter, agents=agents)
-    policy = Policy(model, objective, run.loop.micro_tokens)
+    policy = Policy(model, objective, run.loop.micro_tokens, dtype=run.dtype)
     begun = None if values_from is None else reward_head(model, values_from)
     policy.value_head = value_heads(model, agents, begun) if has_values else None
     if needs_reference or objective.ref_kl:
         policy.before = ReferencePolicy(model, is_fresh=config.adapter.begin_with is None)
-    local, agent = open_agent(path, sampled)
-    sampler: Sampler = EngineSampler(local, model)
-    if sampled.sampler != "local":
+    local, agent = open_agent(path, sampled, device=run.device)
+    reward_model = (
+        None if sampled.reward_model is None else RewardModel.load(sampled.reward_model, device=str(run.device))
+    )
+    replicas: ReplicaPolicy | None = None
+    sampler: Sampler
+    if sampled.is_endpoint:
         sampler = EndpointSampler(sampled.sampler, model, run.folder, config.adapter)
+    elif sampled.sampler == "local":
+        sampler = EngineSampler(local, model)
+    else:
+        replicas = open_on_ray(sampled.sampler, path, local.config, model, run.folder, config.adapter)
+        sampler = EngineSampler(replicas, model)
     agent = replace(agent, model=sampler.model)
     is_corrected = sampled.correct_to_trainer == "on" or (
         sampled.correct_to_trainer == "auto" and not sampled.correct_to_model
-        and (sampled.sampler != "local" or config.adapter.base_weights == "blocks")
+        and (sampled.is_endpoint or config.adapter.base_weights == "blocks")
     )  # fmt: skip
     mixed = [] if mixed_in is None else encoded_file(mixed_in, path, model)
 
@@ -152,8 +165,7 @@ def train_policy(
     batches = RolloutBatches(
         model, agent, named, tasks, sampled, make, seed=seed, dynamic=dynamic, held_out=held_out, sampler=sampler, kept=kept
     )  # fmt: skip
-    if sampled.reward_model is not None:
-        batches.rescore = RewardModel.load(sampled.reward_model).rescored
+    batches.rescore = None if reward_model is None else reward_model.rescored
     is_exact = sampled.weights == "float32" and run.loop.dtype == "float32" and not is_corrected
     is_exact = is_exact and (not path.is_file() or config.adapter.base_weights in ("nf4", "int4"))
     try:
@@ -164,6 +176,9 @@ def train_policy(
         )  # fmt: skip
     finally:
         local.close()
+        if replicas is not None:
+            replicas.close()
+            shutil.rmtree(replicas.folder, ignore_errors=True)
     shutil.rmtree(run.folder / "rollouts", ignore_errors=True)
     return run.save(model, pretrained.load(path), base=path, adapter=config.adapter, named=sampled.model)
 
@@ -193,9 +208,17 @@ def reward_head(model: Decoder, reward_model: Path) -> nn.Linear:
     return given.head
 
 
-def open_agent(path: Path, sampled: RolloutSettings) -> tuple[Local, Agent]:
-    """The policy as an agent on our engine. Tool calls are sampled without a grammar."""
+def open_agent(
+    path: Path, sampled: RolloutSettings, *, device: torch.device | None = None, gpu: Gpu = torch.cuda
+) -> tuple[Local, Agent]:
+    """The policy as an agent on our engine, on the trainer's device. Tool calls are sampled without a grammar.
+
+    On a GPU the KV cache has a quarter of what is free beside the policy: gradients and optimizer are still to come.
+    """
+    on_gpu = device is not None and device.type == "cuda"
     config = EngineConfig(
+        device=str(device) if on_gpu else "cpu",
+        kv_memory_bytes=kv_bytes_on(device, gpu) // 2 if device is not None and on_gpu else None,
         weights=sampled.weights,
         kv_cache="float32" if sampled.weights == "float32" else "auto",
         max_sequences=min(256, sampled.concurrency),

@@ -32,10 +32,10 @@ class RewardModel:
     """Subtracted from scores, so that those of the data it was trained on have mean 0 (InstructGPT, section 3.5)."""
 
     @staticmethod
-    def load(folder: Path) -> RewardModel:
-        """The reward model in a folder. ModelFileError if the folder has no head, or one of another size."""
+    def load(folder: Path, *, device: str = "cpu") -> RewardModel:
+        """The reward model in a folder, on a device. ModelFileError if it has no head, or one of another size."""
         file = folder / HEAD_FILE
-        model = weights.load(folder)
+        model = weights.load(folder, device=device)
         try:
             state = load_file(file)
             head = nn.Linear(model.architecture.hidden_size, 1)
@@ -44,7 +44,7 @@ class RewardModel:
             raise ModelFileError(
                 f"{folder} is no reward model ({reason_of(error)}): give a folder that `firsthand train reward` wrote"
             ) from None
-        return RewardModel(model, head, float(state["mean"]))
+        return RewardModel(model, head.to(device), float(state["mean"]))
 
     def save_head(self, folder: Path) -> None:
         """Write the head beside the decoder's weights."""

@@ -109,8 +109,9 @@ class RolloutSettings:
     concurrency: int = 256
     """Rollouts at a time."""
     sampler: str = "local"
-    """The sampler of rollouts: `local`, the engine of this process, or `openai:NAME@URL`, an endpoint that returns token
-    ids and log-probs and takes adapters (`firsthand serve MODEL --adapter-root FOLDER`, vLLM)."""
+    """The sampler of rollouts: `local`, the engine of this process; `ray:N` or `ray:N@HOST:PORT`, N replicas of it on a Ray
+    cluster; or `openai:NAME@URL`, an endpoint that returns token ids and log-probs and takes adapters (`firsthand serve
+    MODEL --adapter-root FOLDER`, vLLM)."""
     correct_to_trainer: Literal["auto", "on", "off"] = "auto"
     """Correct for a sampler of other arithmetic by importance weights between the trainer's log-probs and its own. `auto`
     does so where the sampler is an endpoint, or the base keeps a GGUF file's blocks."""
@@ -136,15 +137,22 @@ class RolloutSettings:
             raise ConfigError(
                 f"agents are {', '.join(self.agents)}: give each name once, in letters, digits, spaces and - _"
             )
-        if self.sampler != "local" and (self.temperature != 1 or self.has_cuts or self.correct_to_model):
+        if self.is_endpoint and (self.temperature != 1 or self.has_cuts or self.correct_to_model):
             raise ConfigError(
                 f"sampler is {self.sampler}, whose log-probs are the model's own: leave temperature at 1, without top_k, "
                 "top_p and correct_to_model"
             )
-        if not (self.sampler == "local" or re.fullmatch(r"openai:.+@https?://.+", self.sampler)):
-            raise ConfigError(f"sampler is {self.sampler!r:.100}: give local, or openai:NAME@http://HOST:PORT/v1")
+        if not re.fullmatch(r"local|ray:[1-9]\d{0,2}(@.+)?|openai:.+@https?://.+", self.sampler):
+            raise ConfigError(
+                f"sampler is {self.sampler!r:.100}: give local, ray:N, ray:N@HOST:PORT, or openai:NAME@http://HOST:PORT/v1"
+            )
         if self.correct_to_trainer == "on" and self.correct_to_model:
             raise ConfigError("correct_to_model and correct_to_trainer are both given: give one of them")
+
+    @property
+    def is_endpoint(self) -> bool:
+        """True if rollouts come from a server whose arithmetic is its own."""
+        return self.sampler.startswith("openai:")
 
     @property
     def agent_scores(self) -> dict[str, str | None]:

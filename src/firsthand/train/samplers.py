@@ -1,23 +1,24 @@
 """Samplers: where a policy in training makes its rollouts, and how its weights get there before each batch.
 
-`EngineSampler` is our engine in this process. It takes an adapter beside its weights, or, where that is not possible (all
-weights are trained, DoRA), whole weights. An endpoint is in `endpoint_sampler.py`.
+`EngineSampler` is our engine, in this process or on replicas (`replica_policy.py`). It takes an adapter beside its weights,
+or, where that is not possible (all weights are trained, DoRA), whole weights. An endpoint is in `endpoint_sampler.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from firsthand.model import Model
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.lora import LoRALinear, whole_tensor
+from firsthand.nn.lora import Adapter, LoRALinear, whole_tensor
 from firsthand.nn.nf4 import FourBitLinear
 from firsthand.nn.routed_lora import agents_of
 from firsthand.providers.agents import AgentsModel
-from firsthand.providers.local import Local
 from firsthand.train.adapters.lora_training import adapter_of, merged_state
 from firsthand.train.sharding import whole_state
 
@@ -38,10 +39,26 @@ class Sampler(Protocol):
         ...
 
 
-class EngineSampler:
-    """Our engine in this process, with the policy's weights or adapters."""
+class EnginePolicy(Model, Protocol):
+    """A model of our engine whose weights and adapters can be replaced: a `Local`, or a `ReplicaPolicy`."""
 
-    def __init__(self, local: Local, policy: Decoder):
+    def expect_adapter(self, name: str) -> Model:
+        """The model with an adapter that will be loaded before it is asked."""
+        ...
+
+    async def update(self, state: Mapping[str, Tensor], version: int) -> None:
+        """Replace the weights."""
+        ...
+
+    async def update_adapter(self, name: str, adapter: Adapter, version: int) -> None:
+        """Load an adapter under a name, in place of the one there."""
+        ...
+
+
+class EngineSampler:
+    """Our engine, with the policy's weights or adapters."""
+
+    def __init__(self, local: EnginePolicy, policy: Decoder):
         self.local, self.policy = local, policy
         self.agents = agents_of(policy)
         layers = [module for module in policy.modules() if isinstance(module, LoRALinear)]

@@ -40,10 +40,12 @@ def stream_logprobs(
     values: nn.Module | None = None,
     policy_logprobs: Callable[[Tensor, Targets], Tensor] | None = None,
     micro_tokens: int = 4096,
+    dtype: torch.dtype = torch.float32,
 ) -> list[StreamNumbers]:
     """Returns the numbers of each stream, or sequence of ids, in their order.
 
-    `policy_logprobs` gives the log-probs of another distribution than the model's own, as in an `Objective`.
+    `policy_logprobs` gives the log-probs of another distribution than the model's own, as in an `Objective`. A `dtype` other
+    than float32 is autocast, as in `fit`: a policy and its reference must round alike, or they differ before any step.
     """
     ids = [each.ids if isinstance(each, Stream) else np.asarray(each, dtype=np.int32) for each in streams]
     found: dict[int, StreamNumbers] = {}
@@ -52,16 +54,17 @@ def stream_logprobs(
     model.eval()
     for rows in _chunks(ids, micro_tokens):
         batch = packed([Stream(ids[row], source=str(row)) for row in rows])
-        hidden_ND = model(on(batch.ids, device), on(batch.positions, device), Packed(batch.lengths))
         at_M = on(np.flatnonzero(batch.positions), device)
-        logits_MV = model.logits(hidden_ND[at_M - 1])
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            hidden_ND = model(on(batch.ids, device), on(batch.positions, device), Packed(batch.lengths))
+            logits_MV = model.logits(hidden_ND[at_M - 1])
+            values_N = None if values is None else values(hidden_ND).float().reshape(-1)
         ids_M = on(batch.ids, device)[at_M]
         if policy_logprobs is None:
             logprobs_M = token_logprobs(logits_MV, ids_M)
         else:
             logprobs_M = policy_logprobs(logits_MV, _targets(ids_M))
         logprobs_N = _spread(logprobs_M, at_M, len(batch.ids))
-        values_N = None if values is None else values(hidden_ND).float().reshape(-1)
         before_N = None if values_N is None else _spread(values_N[at_M - 1], at_M, len(batch.ids))
         start = 0
         for row, length in zip(sorted(rows, key=lambda row: len(ids[row])), batch.lengths, strict=True):

@@ -72,6 +72,11 @@ class TrainingRun:
         return sharded(model) if self.loop.shard else model
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The arithmetic of forward passes."""
+        return torch.bfloat16 if self.loop.dtype == "bfloat16" else torch.float32
+
+    @property
     def device(self) -> torch.device:
         """The device that the run computes on. ConfigError if it is missing."""
         name = ("cuda" if torch.cuda.is_available() else "cpu") if self.loop.device == "auto" else self.loop.device
@@ -116,7 +121,7 @@ class TrainingRun:
             values=values,
             micro_tokens=self.loop.micro_tokens,
             clip_norm=self.loop.clip_norm,
-            dtype=torch.bfloat16 if self.loop.dtype == "bfloat16" else torch.float32,
+            dtype=self.dtype,
             folder=self.folder / "stopped",
             evaluate=evaluate,
         )

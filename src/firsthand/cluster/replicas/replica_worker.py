@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from firsthand import __version__, catalog
@@ -53,6 +55,21 @@ class RestorableAdapters(Protocol):
 
     async def restore_adapter(self, name: str, kept: Any) -> None:
         """Put back the adapter that `kept_adapter` returned."""
+
+
+@runtime_checkable
+class UpdatableModel(Protocol):
+    """A model whose weights can be replaced while it answers."""
+
+    async def update(self, state: Mapping[str, Any], version: int, *, digest: str) -> None:
+        """Replace the weights by name, between two steps; the digest goes into the fingerprint."""
+
+
+@runtime_checkable
+class FreeCallsModel(Protocol):
+    """A model that may sample tool calls without a grammar."""
+
+    free_calls: bool
 
 
 @runtime_checkable
@@ -219,6 +236,31 @@ async def _settle_adapters(replica: Replica, body: Json) -> None:
     replica.undoing = None
 
 
+async def _load_weights(replica: Replica, body: Json) -> str:
+    """The SHA-256 of the file of weights that the model has now."""
+    model, file = replica.the_model, Path(body["file"])
+    if not isinstance(model, UpdatableModel):
+        raise ConfigError("the replicas' model takes no new weights while it runs")
+    state, digest = await asyncio.to_thread(_read_weights, file)
+    await model.update(state, body["version"], digest=digest)
+    return digest
+
+
+def _read_weights(file: Path) -> tuple[dict[str, Any], str]:
+    """The tensors of a safetensors file by name, and its SHA-256. ModelFileError if it cannot be read whole."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        return load_file(file), digest
+    except OSError as error:
+        raise ModelFileError(f"the weights in {file} cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise ModelFileError(f"{file} is no whole safetensors file ({error}): write the weights again") from None
+
+
 async def _counters(replica: Replica, body: Json) -> dict[str, float]:
     return dict(await replica.the_model.counters())
 
@@ -246,6 +288,7 @@ _METHODS: Mapping[str, Callable[[Replica, Json], Awaitable[Any]]] = {
     "unload_adapter": _unload_adapter,
     "undo_adapters": _undo_adapters,
     "settle_adapters": _settle_adapters,
+    "load_weights": _load_weights,
     "counters": _counters,
     "embed": _embed,
 }
@@ -261,6 +304,8 @@ async def warm_up(model: TokenModel) -> None:
 
 def open_replica(settings: Json) -> Replica:
     """The replica that settings describe: `model` and `embedder` by name or None, `engine` by its fields, and `neighbours`.
+
+    With `free_calls` tool calls are sampled without a grammar.
 
     `neighbours` replicas on one machine share the memory of the KV cache that one alone would take. On a GPU each takes
     its share of what is free there.
@@ -282,4 +327,6 @@ def _open_model(settings: Json) -> TokenModel:
         if engine.get("kv_memory_bytes") is None and engine.get("device", model.config.device) == "cpu":
             engine["kv_memory_bytes"] = default_kv_bytes() // max(1, settings["neighbours"])
         model.config = replace(model.config, **engine)
+    if settings.get("free_calls") and isinstance(model, FreeCallsModel):
+        model.free_calls = True
     return model

@@ -19,6 +19,7 @@ from firsthand.cluster.replicas import router
 from firsthand.cluster.replicas.fleet import Fleet
 from firsthand.cluster.replicas.replica_adapters import SharedAdapter, SharedAdapters
 from firsthand.cluster.replicas.replica_messages import TokenPrompt, delta_of, prompt_json
+from firsthand.cluster.replicas.replica_weights import SharedWeights
 from firsthand.cluster.replicas.resume import ShownAnswer
 from firsthand.errors import ConfigError, ModelError
 from firsthand.message import Json
@@ -31,6 +32,7 @@ class ReplicatedModel:
     def __init__(self, fleet: Fleet, name: str):
         self.fleet, self.name = fleet, name
         self.shared = SharedAdapters(fleet)
+        self.weights = SharedWeights(fleet)
         self.chosen: str | None = None
         """The adapter that it answers with."""
         self._vocabulary: list[bytes] = []
@@ -40,9 +42,11 @@ class ReplicatedModel:
         """The fingerprint of every replica's model. ModelError before the first is ready."""
         if self.fleet.description is None:
             raise ModelError("no replica is ready yet: load the model first")
+        found = str(self.fleet.description["same"]["model"])
         if self.chosen is not None:
-            return self.shared.get(self.chosen).fingerprint
-        return str(self.fleet.description["same"]["model"])
+            found = self.shared.get(self.chosen).fingerprint
+        loaded = self.weights.loaded
+        return found if loaded is None else f"{found}, weights {loaded.digest[:16]}"
 
     @property
     def adapters(self) -> Mapping[str, Path]:
@@ -52,9 +56,7 @@ class ReplicatedModel:
     def with_adapter(self, name: str) -> ReplicatedModel:
         """The model that answers with an adapter, under the adapter's name, in the same replicas."""
         self.shared.get(name)
-        view = copy.copy(self)
-        view.name = view.chosen = name
-        return view
+        return self.expect_adapter(name)
 
     def put_adapter(self, name: str, folder: Path | str) -> None:
         """Let every replica load an adapter when it starts; before the first one has started."""
@@ -65,6 +67,16 @@ class ReplicatedModel:
     async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
         """Put an adapter beside the weights of every replica, or of none (see `replica_adapters.py`)."""
         await self.shared.load(name, Path(folder), version=version, replace=replace)
+
+    def expect_adapter(self, name: str) -> ReplicatedModel:
+        """The model with an adapter that is loaded before it is asked."""
+        view = copy.copy(self)
+        view.name = view.chosen = name
+        return view
+
+    async def load_weights(self, file: Path, version: int) -> None:
+        """Replace the weights of every replica by those of a safetensors file (see `replica_weights.py`)."""
+        await self.weights.load(file, version)
 
     async def unload_adapter(self, name: str) -> None:
         """Unload an adapter for new requests, in every replica; those under way end with it."""
@@ -192,7 +204,7 @@ class ReplicatedModel:
     def _space(self, salt: str = "") -> object:
         """The prefix-cache space: prompts share prefixes with those of the same load of the adapter and the same salt."""
         loading = None if self.chosen is None else (self.chosen, self.shared.loadings[self.chosen])
-        return (loading, salt)
+        return (loading, self.weights.loaded and self.weights.loaded.digest, salt)
 
 
 Replicated = ReplicatedModel
