@@ -146,21 +146,21 @@ class _Part(NamedTuple):
     variables: int
 
 
-def make_question(seed: int, index: int, level: int) -> GraphQuestion:
-    """The question number `index` of a level about the graph of a seed."""
+def make_question(seed: int, index: int, level: int, about: str = "") -> GraphQuestion:
+    """The question number `index` of a level about the graph of a seed, beginning at an entity of the type `about`."""
     graph, rng = make_graph(seed), Random(derive_seed("graph question", GRAPH_VERSION, seed, index, level))
     shape = {1: ("hop",), 2: ("chain", "both"), 3: ("chain and hop", "largest", "smallest", "count")}[level]
     wanted = shape[index % len(shape)]
     while True:
-        if made := _try(graph, rng, wanted):
+        if made := _try(graph, rng, wanted, about):
             return made
 
 
-def _try(graph: TripleStore, rng: Random, shape: str) -> GraphQuestion | None:
+def _try(graph: TripleStore, rng: Random, shape: str, about: str) -> GraphQuestion | None:
     """A question of that shape, or None if this draw gives none with a clear answer."""
     hops = 1 if shape in ("hop", "both") or (shape != "chain" and rng.random() < 0.4) else 2
     first = _part(graph, rng, hops, 0)
-    if first is None or not first.members:
+    if first is None or not first.members or (about and first.entity[0] not in _entities(graph, about)):
         return None
     if shape == "hop" and len(graph.relations([first.entity[0]])) < LEAST_RELATIONS:
         return None
