@@ -170,6 +170,7 @@ TORCH_FREE = (
     "train.recipes.selfrag",
     "train.recipes.sft",
     "train.recipes.simpo",
+    "train.recipes.toy_player",
     "train.recipes.toy_reasoner",
     "train.recipes.toy_writer",
     "train.rollout_settings",
