@@ -45,7 +45,7 @@ def test_random_play_is_written_without_thoughts_and_cycles_through_the_tasks():
 @pytest.fixture(scope="module")
 def player(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("worlds") / "player"
-    words = ["--attempts", "12", "--steps", "12", "--batch-size", "4", "--out", str(folder)]
+    words = ["--attempts", "12", "--steps", "12", "--batch-size", "4", "--warmup-steps", "0", "--out", str(folder)]
     assert main(["train", "toy_player", "agentbench_kg:level=1:about=book.book:rounds=2", *words]) == 0
     return folder / "model"
 
