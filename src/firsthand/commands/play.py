@@ -77,9 +77,8 @@ def main(config: Config) -> int:
     check_ready((), [(benchmark, tasks)])
     if "person" in config.player:
         return asyncio.run(_by_hand(benchmark, tasks, config.seed))
-    found = [
-        _PlayedWorld(player, asyncio.run(_by_player(benchmark, tasks, player, config.seed))) for player in config.player
-    ]
+    players: list[PlayerName] = [player for player in config.player if player != "person"]
+    found = [_PlayedWorld(player, asyncio.run(_by_player(benchmark, tasks, player, config.seed))) for player in players]
     if config.json:
         bodies = [each.to_json(benchmark, config.seed, level) for each in found]
         print_as_json(bodies[0] if len(bodies) == 1 else bodies)
