@@ -47,7 +47,7 @@ def reasoning_gym(*, task: str = "leg_counting", tasks: int = 100) -> Benchmark:
     if task not in known:
         raise unknown("generator of reasoning-gym", task, known, see=_LISTING)
     return Benchmark(
-        name="reasoning_gym",
+        name=f"reasoning_gym:{task}",
         tasks=lambda seed: LazyTasks(range(tasks), partial(_task, task, tasks, seed)),
         scorers=(gym_score,),
         description="Generated reasoning problems of about a hundred kinds, with reasoning-gym's own scorers.",
