@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 from typing import NamedTuple
 
 from firsthand import catalog
@@ -23,6 +25,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.agentbench import WEIGHTS
 from firsthand.benchmarks.agentbench_ltp import agentbench_ltp
 from firsthand.errors import FirsthandError
+from firsthand.stats.rater_agreement import cohen_kappa
 from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.worlds.players import PlayerName, play
@@ -30,6 +33,7 @@ from firsthand.worlds.puzzles.puzzle import Puzzle
 from firsthand.worlds.puzzles.puzzle_judge import ModelHost, PuzzleHost, RuleHost
 
 RESETS = 10
+RESAMPLES = 2000
 
 
 class Played(NamedTuple):
@@ -135,9 +139,29 @@ async def hosts(model: str, each: int) -> None:
         print(f"{name}: {right} of {len(asked)} right; {dict(Counter(said[name]))}")
     rules, other = said["rules"], said[model]
     agreed = sum(a == b for a, b in zip(rules, other, strict=True)) / len(asked)
-    chance = sum(rules.count(word) * other.count(word) for word in ("yes", "no", "irrelevant")) / len(asked) ** 2
-    kappa = (agreed - chance) / (1 - chance) if chance < 1 else 0.0
-    print(f"agreement {agreed:.3f}, Cohen's kappa {kappa:.3f}, {len(asked)} questions about {len(puzzles)} puzzles")
+    low, high = kappa_interval(rules, other, [puzzle.story for puzzle, _, _ in asked])
+    kappa = cohen_kappa(rules, other)
+    print(
+        f"agreement {agreed:.3f}, Cohen's kappa {kappa:.3f} [{low:.3f}, {high:.3f}] (95%, bootstrap of puzzles), "
+        f"{len(asked)} questions about {len(puzzles)} puzzles"
+    )
+
+
+def kappa_interval(first: Sequence[str], second: Sequence[str], clusters: Sequence[str]) -> tuple[float, float]:
+    """The 2.5th and 97.5th percentile of kappa when whole clusters are drawn again; draws without a kappa are left out."""
+    rng, groups = (
+        Random(0),
+        [[at for at, each in enumerate(clusters) if each == name] for name in dict.fromkeys(clusters)],
+    )
+    found = []
+    for _ in range(RESAMPLES):
+        rows = [at for _ in groups for at in rng.choice(groups)]
+        kappa = cohen_kappa([first[at] for at in rows], [second[at] for at in rows])
+        found += [] if math.isnan(kappa) else [kappa]
+    found.sort()
+    if not found:
+        return math.nan, math.nan
+    return found[int(0.025 * len(found))], found[min(len(found) - 1, int(0.975 * len(found)))]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from firsthand.patterns.thought_action import thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.trace import Trace
-from firsthand.worlds.knowledge.graph_generator import RELATIONS, make_graph, make_question
+from firsthand.worlds.knowledge.graph_generator import LEAST_RELATIONS, RELATIONS, make_graph, make_question
 from firsthand.worlds.knowledge.graph_world import answer_f1
 from firsthand.worlds.knowledge.triples import Triple, TripleStore, extreme, open_graph, read_triples
 from firsthand.worlds.players import play
@@ -222,7 +222,16 @@ def test_each_listed_action_is_possible():
 
 def test_graph_and_questions_are_equal_for_a_seed_to_the_byte():
     made = [make_question(7, index, level) for index in range(8) for level in (1, 2, 3)]
-    assert hashlib.sha256(repr(made).encode()).hexdigest()[:16] == "641dded7ee00c598"
+    assert hashlib.sha256(repr(made).encode()).hexdigest()[:16] == "5ef654d2d70d5607"
+
+
+def test_a_question_of_level_1_is_about_an_entity_with_many_relations_and_no_town_is_its_own_twin():
+    graph = make_graph(7)
+    for index in range(40):
+        (entity,) = make_question(7, index, 1).entities.values()
+        assert len(graph.relations([entity])) >= LEAST_RELATIONS
+    twin = "location.citytown.twin_town"
+    assert all(town not in graph.neighbors([town], twin) for town in graph.subjects(twin))
 
 
 def test_many_entities_are_asked_in_batches():

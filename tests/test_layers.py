@@ -88,7 +88,7 @@ EDGES = {
     "worlds": "patterns providers tools sandbox",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds perturbations reading",
     # 6 learning
-    "train": "nn runs benchmarks engine hub providers tokens retrieval patterns cluster",
+    "train": "nn runs benchmarks engine hub providers tokens retrieval patterns cluster worlds",
     "interp": "nn train tokens engine hub stats formats",
     # 7 questions
     "arena": "benchmarks stats runs",
@@ -170,6 +170,7 @@ TORCH_FREE = (
     "train.recipes.selfrag",
     "train.recipes.sft",
     "train.recipes.simpo",
+    "train.recipes.toy_player",
     "train.recipes.toy_reasoner",
     "train.recipes.toy_writer",
     "train.rollout_settings",

@@ -31,12 +31,21 @@ def test_players_report_the_score_with_its_interval_and_the_reasons_of_failure(c
     assert code == 0 and "95% interval" in out and "wrong end" in out and "rounds for each task" in out
 
 
+def test_the_idle_player_does_nothing_and_players_are_compared(cli: Cli):
+    code, out, _ = cli("play", "agentbench_dcg:split=dev", "--player", "optimal,random,idle", "--limit", "2", "--json")
+    optimal, random, idle = json.loads(out)
+    assert code == 0 and [each["player"] for each in (optimal, random, idle)] == ["optimal", "random", "idle"]
+    assert optimal["won"] == 2 and optimal["won_low"] < 1 and optimal["longest"] * 2 >= optimal["rounds"] > 0
+    assert idle["score"] == idle["won"] == idle["rounds"] == 0 and idle["errors"] == [] and idle["won_high"] > 0.5
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("play", "gsm8k:data=packaged"), "has no world to play"),
         (("play", "agentbench_dcg", "--task", "seed0-baseline1-first-00"), "did you mean 'seed0-baseline1-first-0'"),
-        (("play", "agentbench_dcg", "--json"), "name one with --player"),
+        (("play", "agentbench_dcg", "--json"), "name the players"),
+        (("play", "agentbench_dcg", "--player", "person,idle"), "a person plays alone"),
         (("play", "agentbench_dcg", "--limit", "-1"), "limit is -1"),
         (("play", "agentbench_xyz"), "no benchmark"),
     ],

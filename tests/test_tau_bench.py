@@ -304,6 +304,14 @@ def test_a_conversation_is_scored_by_the_database_and_by_what_was_said(shop: Pat
     assert gone.value() == 1 and gone.final_state["ended"] == "transferred"
 
 
+def test_doing_nothing_earns_the_tasks_that_want_nothing_and_no_others(shop: Path):
+    benchmark = tau_retail(data=str(shop))
+    tasks = list(benchmark.tasks(0))
+    assert [task.metadata["wanted"] for task in tasks] == ["change", "answer", "nothing"]
+    traces = [asyncio.run(play(benchmark, task, "idle")) for task in tasks]
+    assert [trace.value() for trace in traces] == [0, 0, 1] and all(not trace.calls for trace in traces)
+
+
 def test_what_is_no_call_is_told(shop: Path):
     seen = heard(
         attempt(

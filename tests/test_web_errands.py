@@ -27,7 +27,7 @@ from firsthand.worlds.browsing.mind2web import element_snippets, operation_f1, p
 from firsthand.worlds.browsing.pages import SiteVisit
 from firsthand.worlds.browsing.site_server import SiteServer
 from firsthand.worlds.players import play
-from firsthand.worlds.world import InvalidAction
+from firsthand.worlds.world import InvalidAction, WorldEnvironment
 
 try:
     import selenium  # noqa: F401
@@ -190,6 +190,24 @@ def test_actions_that_do_not_fit_the_page_are_told_without_a_browser():
     assert world.optimal() == "accept"
 
 
+class Hangs:
+    """A browser in which no page ever loads."""
+
+    def click(self, element: PageElement) -> None:
+        raise TimeoutError("the page did not load within 10 s")
+
+
+def test_a_page_that_never_loads_ends_the_attempt_in_words():
+    world = BrowseWorld(make_errand(0, 0, 1), BrowserPool())
+    world.site, world._dialog, world._crashed = SiteVisit(world.errand), None, False
+    world._browser = Hangs()  # type: ignore[assignment]
+    world._page = PageView("t", "text", (PageElement(None, "link", "Next", "", (), True),))
+    environment = WorldEnvironment(world, rounds=3)
+    said = asyncio.run(environment.act("click[1]"))
+    assert said.startswith("The browser failed (TimeoutError).") and environment.ended == "browser crashed"
+    assert environment.tools == () and environment.rounds == 1
+
+
 HTML = """<html backend_node_id="1"><button backend_node_id="2" aria_label="Search"><span>Find</span></button>
 <input backend_node_id="3" placeholder="City"><div backend_node_id="4">Hello <b>there</b></div></html>"""
 
@@ -292,6 +310,13 @@ class TestChromium:
         before = world.pool.server.refused  # Chromium itself calls home, in vain
         reached = driver.execute_async_script(script, world.pool.server.port)
         assert reached[3] == "no" and world.pool.server.refused >= before + 3, reached
+        driver.execute_script(
+            "const a = document.createElement('a'); a.download = 'firsthand-never.bin';"
+            "a.href = 'data:application/octet-stream,x'; document.body.append(a); a.click(); a.remove()"
+        )
+        assert "Page:" in await environment.act("look")  # type: ignore[attr-defined]
+        places = (Path.cwd(), Path.home(), Path.home() / "Downloads")
+        assert not any((place / "firsthand-never.bin").exists() for place in places), "downloads are refused"
         driver.service.process.kill()
         observed = await environment.act("type[1] x")  # type: ignore[attr-defined]
         assert "The browser failed" in observed and environment.ended == "browser crashed"  # type: ignore[attr-defined]

@@ -1,12 +1,15 @@
 """The seam of worlds: rounds, invalid actions, endings, grammar, players."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError
-from firsthand.patterns.thought_action import step_grammar, text_action, thought_action
+from firsthand.patterns.plan_execute import plan_execute
+from firsthand.patterns.reflexion import reflexion
+from firsthand.patterns.thought_action import OVER, step_grammar, text_action, thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.trace import Trace
@@ -117,6 +120,26 @@ def test_the_random_player_is_repeatable_and_draws_admissible_actions_where_ther
     unlisted = doors(listed=False, rounds=60)
     traces = [asyncio.run(play(unlisted, unlisted.tasks(0)[0], "random", seed=seed)) for seed in range(8)]
     assert any(trace.final_state["invalid_actions"] for trace in traces)
+
+
+def test_a_second_trial_and_the_steps_of_a_plan_go_on_in_the_world_and_stop_once_it_is_over():
+    benchmark = doors(rounds=4)
+    locked = benchmark.tasks(0)[2]
+
+    def reply(messages, sampling, index):  # type: ignore[no-untyped-def]
+        asked = messages[-1].text
+        if "right or wrong" in asked:
+            return "wrong"
+        return "Try another door." if "went wrong" in asked else "Action: go red"
+
+    options = {"pattern": partial(thought_action, thought=False, constrained=False, max_steps=3), "trials": 3}
+    trace = asyncio.run(rollout(Agent("a", Scripted(reply), reflexion, options), locked, benchmark=benchmark))
+    assert trace.error is None and trace.answer == OVER and trace.final_state["rounds"] == 4
+    plan = iter(["1. Go through a door.\n2. Go through another.\n3. Rest."])
+    planner = Scripted(lambda messages, sampling, index: next(plan, "Action: go red"))
+    parts = {"pattern": options["pattern"], "max_steps": 3}
+    trace = asyncio.run(rollout(Agent("b", planner, plan_execute, parts), locked, benchmark=benchmark))
+    assert trace.error is None and trace.final_state["rounds"] == 4
 
 
 def test_a_pattern_for_worlds_says_what_it_needs():

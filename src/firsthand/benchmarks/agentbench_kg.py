@@ -19,13 +19,19 @@ from firsthand.message import Json
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
-from firsthand.worlds.knowledge.graph_generator import GRAPH_LEVELS, GRAPH_VERSION, make_graph, make_question
+from firsthand.worlds.knowledge.graph_generator import GRAPH_LEVELS, GRAPH_VERSION, SIZES, make_graph, make_question
 from firsthand.worlds.knowledge.graph_world import GraphWorld, answer_f1
 from firsthand.worlds.knowledge.triples import open_graph
 from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.world import Actions, WorldEnvironment
 
 SPLITS = ("generated", "dev", "std")
+STARTS = {
+    1: ("film.film", "people.person", "location.citytown", "sports.sports_team", "book.book"),
+    2: tuple(SIZES),
+    3: tuple(SIZES),
+}
+"""Types of entities at which the generated questions of a level begin."""
 FOLDER = "agents/agentbench/knowledgegraph"
 INSTRUCTIONS = """Answer the question by functions over a knowledge graph, one call in a turn. The functions are:
 get_relations(x): the relations that lead from x, an entity or a variable such as #0, to others
@@ -43,29 +49,37 @@ def agentbench_kg(
     *,
     split: str = "generated",
     level: int = 2,
+    about: str = "",
     tasks: int = 100,
     rounds: int = 15,
     actions: Actions = "text",
     graph: str = "",
     data: str = "",
 ) -> Benchmark:
-    """Return the benchmark: `tasks` generated questions of a `level` (1 to 3), or the paper's over the `graph`."""
+    """Return the benchmark: `tasks` generated questions of a `level` (1 to 3), or the paper's over the `graph`.
+
+    `about` is the type of the entities at which generated questions begin, such as book.book; any if not given.
+    """
     if split not in SPLITS or level not in GRAPH_LEVELS or not 1 <= tasks <= 10_000:
         raise ConfigError(
             f"split is {split!r}, level {level} and tasks {tasks}: give one of {', '.join(SPLITS)}, level 1 to 3 and 1 to "
             "10,000 tasks"
         )
+    if about and (split != "generated" or about not in STARTS[level]):
+        raise ConfigError(
+            f"about is {about!r}: give one of {', '.join(STARTS[level])} at level {level}, with generated questions"
+        )
     if split == "generated" and graph:
         raise ConfigError("graph is for the paper's questions: give split=std or split=dev with it")
     records = [] if split == "generated" else _records(split, graph, data)
     source = (
-        f"generated, version {GRAPH_VERSION}, level {level}"
+        f"generated, version {GRAPH_VERSION}, level {level}{about and ', about '}{about}"
         if not records
         else f"AgentBench's {split}.json over {graph}"
     )
     return Benchmark(
         name="agentbench_kg",
-        tasks=lambda seed: LazyTasks(range(len(records) or tasks), partial(_task, records, seed, level)),
+        tasks=lambda seed: LazyTasks(range(len(records) or tasks), partial(_task, records, seed, level, about)),
         scorers=(graph_f1, graph_exact),
         description="Questions over a knowledge graph by seven functions (AgentBench).",
         protocol=f"{source}; {count_of(rounds, 'round')}; F1 of the answer's entities; {actions} actions",
@@ -75,7 +89,14 @@ def agentbench_kg(
             rounds=rounds,
             actions=actions,
         ),
-        options={"split": split, "level": level, "tasks": len(records) or tasks, "rounds": rounds, "actions": actions},
+        options={
+            "split": split,
+            "level": level,
+            "about": about,
+            "tasks": len(records) or tasks,
+            "rounds": rounds,
+            "actions": actions,
+        },
     )
 
 
@@ -112,12 +133,12 @@ def _records(split: str, graph: str, data: str) -> list[Json]:
     return records
 
 
-def _task(records: list[Json], seed: int, level: int, index: int) -> Task:
+def _task(records: list[Json], seed: int, level: int, about: str, index: int) -> Task:
     if records:
         return _paper_task(records[index], f"question {index + 1}")
-    made = make_question(seed, index, level)
+    made = make_question(seed, index, level, about)
     return Task(
-        f"seed{seed}-level{level}-{index:04d}",
+        f"seed{seed}-level{level}{about and '-'}{about}-{index:04d}",
         prompt(made.question, dict(made.entities)),
         metadata={
             "graph": seed,

@@ -1,4 +1,4 @@
-"""Play a world by hand in the terminal, or let its optimal or random player do it and see how often that wins."""
+"""Play a world by hand in the terminal, or let its optimal, random or idle player do it and see how often that wins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from firsthand.config import confidence
 from firsthand.errors import ConfigError, UnknownName, nearest
-from firsthand.message import Message
+from firsthand.message import Json, Message
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, printable
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from firsthand.benchmark import Benchmark
     from firsthand.task import Task
     from firsthand.trace import Trace
+    from firsthand.worlds.players import PlayerName
     from firsthand.worlds.world import World
 
 EXAMPLES = """
 firsthand play agentbench_dcg
 firsthand play agentbench_os --task std-001-stock-00000
 firsthand play agentbench_dcg --player random --limit 20 --seed 3
+firsthand play tau_airline --player optimal,random,idle      # what luck and doing nothing earn
 firsthand play agentbench_ltp --player optimal --limit 10 --json
 """
 AT_ONCE = 8
@@ -37,8 +39,9 @@ class Config:
 
     world: str = field(metadata={"positional": True})
     """A benchmark with a world, such as agentbench_dcg or agentbench_db:split=dev."""
-    player: Literal["person", "optimal", "random"] = "person"
-    """The player: you, the world's scripted optimal player, or one that draws its actions."""
+    player: tuple[Literal["person", "optimal", "random", "idle"], ...] = ("person",)
+    """The player: you, the world's scripted optimal player, one that draws its actions, or one that does nothing. Several
+    of the last three are compared, as in optimal,random,idle."""
     task: str = ""
     """The id of one task; without, the first ones."""
     limit: int = 0
@@ -53,8 +56,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise ConfigError(f"limit is {self.limit}: give 1 or more, or leave it out")
-        if self.json and self.player == "person":
-            raise ConfigError("--json is for the players optimal and random: name one with --player")
+        if "person" in self.player and (self.json or len(self.player) > 1):
+            raise ConfigError(
+                "a person plays alone and prints no JSON: name the players optimal, random or idle with --player"
+            )
 
 
 def main(config: Config) -> int:
@@ -70,10 +75,16 @@ def main(config: Config) -> int:
     if not isinstance(made, WorldEnvironment):
         raise ConfigError(f"{benchmark.name} has no world to play: give one such as agentbench_dcg")
     check_ready((), [(benchmark, tasks)])
-    if config.player == "person":
+    if "person" in config.player:
         return asyncio.run(_by_hand(benchmark, tasks, config.seed))
-    traces = asyncio.run(_by_player(benchmark, tasks, config))
-    _report(benchmark, traces, config, level)
+    players: list[PlayerName] = [player for player in config.player if player != "person"]
+    found = [_PlayedWorld(player, asyncio.run(_by_player(benchmark, tasks, player, config.seed))) for player in players]
+    if config.json:
+        bodies = [each.to_json(benchmark, config.seed, level) for each in found]
+        print_as_json(bodies[0] if len(bodies) == 1 else bodies)
+        return 0
+    for each in found:
+        each.print(benchmark, config.seed, level)
     return 0
 
 
@@ -86,49 +97,77 @@ def _chosen(benchmark: Benchmark, config: Config) -> Sequence[Task]:
             hint = f"did you mean {close!r}?" if close else f"the first one is {tasks[0].id!r}"
             raise UnknownName(f"{benchmark.name} has no task {config.task!r}; {hint}")
         return found
-    return tasks[: config.limit or (1 if config.player == "person" else len(tasks))]
+    return tasks[: config.limit or (1 if "person" in config.player else len(tasks))]
 
 
-async def _by_player(benchmark: Benchmark, tasks: Sequence[Task], config: Config) -> list[Trace]:
+async def _by_player(benchmark: Benchmark, tasks: Sequence[Task], player: PlayerName, seed: int) -> list[Trace]:
     """The traces of a scripted player, several at a time."""
     from firsthand.worlds.players import play
 
     gate = asyncio.Semaphore(AT_ONCE)
-    player: Literal["optimal", "random"] = "random" if config.player == "random" else "optimal"
 
     async def one(task: Task) -> Trace:
         async with gate:
-            return await play(benchmark, task, player, seed=config.seed)
+            return await play(benchmark, task, player, seed=seed)
 
     return list(await asyncio.gather(*map(one, tasks)))
 
 
-def _report(benchmark: Benchmark, traces: Sequence[Trace], config: Config, level: float) -> None:
-    """The mean score with its interval, rounds, and the reasons of failure."""
-    from firsthand.stats.intervals import mean_interval
+@dataclass(frozen=True)
+class _PlayedWorld:
+    """The attempts of a player: the mean score with its interval, tasks won, rounds, and the reasons of failure."""
 
-    values = [trace.value() for trace in traces]
-    found = mean_interval([value for value in values if value is not None], level)
-    rounds = [trace.final_state.get("rounds", 0) for trace in traces]
-    reasons = Counter(str(trace.scores[0].detail["reason"]) for trace in traces if _failed(trace))
-    errors = [trace.error.message for trace in traces if trace.error is not None]
-    if config.json:
-        body = {
-            "world": benchmark.name, "options": dict(benchmark.options), "player": config.player, "seed": config.seed,
-            "tasks": len(traces), "score": found.value, "low": found.low, "high": found.high, "interval": found.method,
-            "rounds": sum(rounds), "reasons": dict(reasons), "errors": errors, "protocol": benchmark.protocol,
+    player: PlayerName
+    traces: list[Trace]
+
+    @property
+    def values(self) -> list[float]:
+        return [0.0 if (value := trace.value()) is None else value for trace in self.traces]
+
+    @property
+    def won(self) -> int:
+        return sum(value >= 1 for value in self.values)
+
+    @property
+    def rounds(self) -> list[int]:
+        return [trace.final_state.get("rounds", 0) for trace in self.traces]
+
+    @property
+    def reasons(self) -> Counter[str]:
+        return Counter(str(trace.scores[0].detail["reason"]) for trace in self.traces if _failed(trace))
+
+    @property
+    def errors(self) -> list[str]:
+        return [trace.error.message for trace in self.traces if trace.error is not None]
+
+    def to_json(self, benchmark: Benchmark, seed: int, level: float) -> Json:
+        from firsthand.stats.intervals import mean_interval, proportion_interval
+
+        found, wins = mean_interval(self.values, level), proportion_interval(self.won, len(self.traces), level)
+        return {
+            "world": benchmark.name, "options": dict(benchmark.options), "player": self.player, "seed": seed,
+            "tasks": len(self.traces), "score": found.value, "low": found.low, "high": found.high,
+            "interval": found.method, "won": self.won, "won_low": wins.low, "won_high": wins.high,
+            "rounds": sum(self.rounds), "longest": max(self.rounds, default=0), "reasons": dict(self.reasons),
+            "errors": self.errors, "protocol": benchmark.protocol,
         }  # fmt: skip
-        print_as_json(body)
-        return
-    out = console()
-    name = traces[0].scores[0].name if traces and traces[0].scores else "score"
-    out.print(f"{benchmark.name}, {config.player} player, {count_of(len(traces), 'task')}, seed {config.seed}")
-    out.print(f"{name} {found.value:.3f}, {level:.0%} interval {found.low:.3f} to {found.high:.3f} ({found.method})")
-    out.print(f"{sum(rounds) / max(len(rounds), 1):.1f} rounds for each task")
-    for reason, count in reasons.most_common():
-        out.print(f"  {reason}: {count}")
-    for error in dict.fromkeys(errors):
-        out.print(f"  error: {printable(error)}", markup=False)
+
+    def print(self, benchmark: Benchmark, seed: int, level: float) -> None:
+        body, out = self.to_json(benchmark, seed, level), console()
+        name = self.traces[0].scores[0].name if self.traces and self.traces[0].scores else "score"
+        out.print(f"{benchmark.name}, {self.player} player, {count_of(len(self.traces), 'task')}, seed {seed}")
+        out.print(
+            f"{name} {body['score']:.3f}, {level:.0%} interval {body['low']:.3f} to {body['high']:.3f} ({body['interval']})"
+        )
+        out.print(
+            f"{self.won} of {count_of(len(self.traces), 'task')} won, {level:.0%} interval {body['won_low']:.1%} to "
+            f"{body['won_high']:.1%}"
+        )
+        out.print(f"{sum(self.rounds) / max(len(self.rounds), 1):.1f} rounds for each task, {body['longest']} at most")
+        for reason, count in self.reasons.most_common():
+            out.print(f"  {reason}: {count}")
+        for error in dict.fromkeys(self.errors):
+            out.print(f"  error: {printable(error)}", markup=False)
 
 
 def _failed(trace: Trace) -> bool:

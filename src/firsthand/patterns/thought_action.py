@@ -19,6 +19,7 @@ from firsthand.task import Task
 from firsthand.tokens.llguidance_grammar import lark_text
 
 ACT = "act"
+OVER = "The task is over: no further action is taken."
 MAX_THOUGHT = 400
 _ACTION = re.compile(r"^[ \t*]*(?:Action|Act)(?:[ \t]+\d+)?[ \t*]*:[ \t*]*", re.IGNORECASE | re.MULTILINE)
 _THOUGHT = re.compile(r"\A[ \t*]*(?:Thought|Think)(?:[ \t]+\d+)?[ \t*]*:[^\n]*\n?", re.IGNORECASE)
@@ -35,9 +36,12 @@ async def thought_action(
     """The last text of the model, after it acted until the world was over or `max_steps` were made.
 
     Without `thought` the model writes the action alone. Without `constrained` it writes freely although the admissible
-    actions are known. ConfigError if there is no tool `act`.
+    actions are known. In a world that an earlier part of the attempt has ended, as a second trial of `reflexion` may find
+    it, nothing is asked and the answer says so. ConfigError if there is no tool `act`.
     """
     if not any(tool.name == ACT for tool in ctx.tools):
+        if any(call.kind == "tool" and call.detail.get("name") == ACT for call in ctx.attempt.calls):
+            return OVER
         raise ConfigError(
             "thought_action acts by the tool `act`, and there is none: run it on a world, such as agentbench_db, with "
             "text actions"

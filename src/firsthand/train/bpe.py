@@ -24,17 +24,23 @@ END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = (END_OF_TEXT, TURN, END_OF_TURN)
 
 
-def train_tokenizer(texts: Iterable[str], folder: Path, *, vocab_size: int = 4096) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], folder: Path, *, vocab_size: int = 4096, across_words: bool = False
+) -> Tokenizer:
     """Writes tokenizer.json and tokenizer_config.json into a folder and returns the Tokenizer.
 
     The vocabulary has at most `vocab_size` tokens: 3 special ones (end of text, and ChatML's two), 256 bytes, and merges as
-    far as the texts give any. A text begins and ends with `<|endoftext|>`. ConfigError for a size below 259.
+    far as the texts give any. A text begins and ends with `<|endoftext|>`. With `across_words` a token may hold several
+    words, so that sentences that always recur take few. ConfigError for a size below 259.
     """
     if vocab_size < 256 + len(SPECIAL):
         raise ConfigError(f"vocab_size is {vocab_size}: expected {256 + len(SPECIAL)} or more, for all bytes")
     rust: Any = tokenizers.Tokenizer(models.BPE())
     rust.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not across_words),
+        ]
     )
     rust.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -107,6 +107,8 @@ def _task(domain: str, tables: Tables, policy: str, found: list[TauTask], user: 
     desk = DESKS[domain](tables)
     for name, arguments in each.actions:
         _settled(desk.call(name, arguments))
+    changes = desk.ledger.changes()
+    wanted = "change" if changes else "answer" if each.outputs else "nothing"
     asked = "A customer is here: greet the customer."
     if user == "script":
         asked = f"The customer writes: {first_person(each.instruction)}"
@@ -114,13 +116,13 @@ def _task(domain: str, tables: Tables, policy: str, found: list[TauTask], user: 
         f"{domain}-{index:03d}",
         asked,
         conversation=(system(policy),),
-        metadata={"cluster": each.user_id},
+        metadata={"cluster": each.user_id, "wanted": wanted},
         secret={
             "user_id": each.user_id,
             "instruction": each.instruction,
             "actions": [[name, arguments] for name, arguments in each.actions],
             "outputs": list(each.outputs),
-            "changes": desk.ledger.changes(),
+            "changes": changes,
         },
     )
 

@@ -14,9 +14,10 @@ from random import Random
 from typing import NamedTuple
 
 from firsthand.loop.concurrency import derive_seed
+from firsthand.worlds.knowledge.graph_relations import ATTRIBUTES, RELATIONS
 from firsthand.worlds.knowledge.triples import EXPECTED_TYPE, NAME, Triple, TripleStore, extreme
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Goes up when the same seed gives another graph or other questions."""
 GRAPH_LEVELS = (1, 2, 3)
 SIZES: Mapping[str, int] = {
@@ -29,55 +30,10 @@ SIZES: Mapping[str, int] = {
     "book.book": 80,
 }
 """Type -> number of entities."""
+LEAST_RELATIONS = 12
+"""Level 1 asks about entities with so many relations or more, so that a relation drawn at chance is seldom the right one."""
 
 
-class GraphRelation(NamedTuple):
-    """A relation with its reverse, and the words for what each leads to."""
-
-    name: str
-    reverse: str
-    subject: str
-    object: str
-    most: int
-    """Objects of one subject: from 1 to this many."""
-    words: str
-    """The objects of `{}`."""
-    reverse_words: str
-
-
-RELATIONS = (
-    GraphRelation("film.film.directed_by", "people.person.films_directed", "film.film", "people.person", 1,
-                  "the directors of {}", "the films directed by {}"),
-    GraphRelation("film.film.starring", "people.person.films_acted_in", "film.film", "people.person", 3,
-                  "the actors in {}", "the films in which {} acted"),
-    GraphRelation("film.film.genre", "film.film_genre.films_in_this_genre", "film.film", "film.film_genre", 2,
-                  "the genres of {}", "the films of the genre {}"),
-    GraphRelation("film.film.country", "location.country.films", "film.film", "location.country", 1,
-                  "the countries where {} was made", "the films made in {}"),
-    GraphRelation("people.person.place_of_birth", "location.location.people_born_here", "people.person",
-                  "location.citytown", 1, "the birthplaces of {}", "the people born in {}"),
-    GraphRelation("location.citytown.country", "location.country.cities", "location.citytown", "location.country", 1,
-                  "the countries of {}", "the cities in {}"),
-    GraphRelation("sports.sports_team.location", "location.citytown.teams", "sports.sports_team", "location.citytown", 1,
-                  "the home cities of {}", "the sports teams based in {}"),
-    GraphRelation("sports.sports_team.owner", "people.person.teams_owned", "sports.sports_team", "people.person", 2,
-                  "the owners of {}", "the sports teams owned by {}"),
-    GraphRelation("book.book.author", "people.person.books_written", "book.book", "people.person", 1,
-                  "the authors of {}", "the books written by {}"),
-    GraphRelation("book.book.setting", "location.citytown.books_set_here", "book.book", "location.citytown", 2,
-                  "the cities where {} is set", "the books set in {}"),
-)  # fmt: skip
-ATTRIBUTES: Mapping[str, Mapping[str, tuple[str, str, int, int]]] = {
-    "film.film": {
-        "film.film.runtime": ("the longest", "the shortest", 60, 240),
-        "film.film.initial_release_date": ("the most recent", "the oldest", 1930, 2020),
-    },
-    "people.person": {"people.person.date_of_birth": ("the youngest", "the oldest", 1900, 2000)},
-    "location.citytown": {"location.citytown.population": ("the most populous", "the least populous", 900, 9_000_000)},
-    "sports.sports_team": {"sports.sports_team.founded": ("the most recently founded", "the oldest", 1870, 2015)},
-    "book.book": {"book.book.number_of_pages": ("the longest", "the shortest", 48, 1200)},
-}
-"""Type -> attribute -> words for its largest and smallest, and its range; dates have years as their range."""
 _SYLLABLES = ("ba", "bel", "cor", "da", "den", "fa", "gor", "hal", "ila", "jo", "kar", "lin", "mo", "nor", "ola", "pe")
 _MORE = ("ra", "ros", "sa", "ster", "ti", "tor", "ula", "va", "ven", "wil", "xan", "yor", "za", "zin")
 _NOUNS = (
@@ -130,7 +86,8 @@ def _triples(rng: Random) -> list[Triple]:
         found += [Triple(relation.name, EXPECTED_TYPE, relation.object)]
         found += [Triple(relation.reverse, EXPECTED_TYPE, relation.subject)]
         for subject in ids[relation.subject]:
-            for target in rng.sample(ids[relation.object], rng.randint(1, relation.most)):
+            others = [each for each in ids[relation.object] if each != subject]
+            for target in rng.sample(others, rng.randint(1, relation.most)):
                 found += [Triple(subject, relation.name, target), Triple(target, relation.reverse, subject)]
     for kind, attributes in ATTRIBUTES.items():
         for attribute, (_, _, low, high) in attributes.items():
@@ -189,21 +146,23 @@ class _Part(NamedTuple):
     variables: int
 
 
-def make_question(seed: int, index: int, level: int) -> GraphQuestion:
-    """The question number `index` of a level about the graph of a seed."""
+def make_question(seed: int, index: int, level: int, about: str = "") -> GraphQuestion:
+    """The question number `index` of a level about the graph of a seed, beginning at an entity of the type `about`."""
     graph, rng = make_graph(seed), Random(derive_seed("graph question", GRAPH_VERSION, seed, index, level))
     shape = {1: ("hop",), 2: ("chain", "both"), 3: ("chain and hop", "largest", "smallest", "count")}[level]
     wanted = shape[index % len(shape)]
     while True:
-        if made := _try(graph, rng, wanted):
+        if made := _try(graph, rng, wanted, about):
             return made
 
 
-def _try(graph: TripleStore, rng: Random, shape: str) -> GraphQuestion | None:
+def _try(graph: TripleStore, rng: Random, shape: str, about: str) -> GraphQuestion | None:
     """A question of that shape, or None if this draw gives none with a clear answer."""
     hops = 1 if shape in ("hop", "both") or (shape != "chain" and rng.random() < 0.4) else 2
     first = _part(graph, rng, hops, 0)
-    if first is None or not first.members:
+    if first is None or not first.members or (about and first.entity[0] not in _entities(graph, about)):
+        return None
+    if shape == "hop" and len(graph.relations([first.entity[0]])) < LEAST_RELATIONS:
         return None
     part = first
     entities = [first.entity]
