@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.errors import ConfigError, StoreError, ToolError, UnknownName
 from firsthand.experiment.experiment import Experiment
 from firsthand.experiment.settings import RunSettings
 from firsthand.retrieval.tools.search import search
@@ -360,8 +360,11 @@ def test_an_experiment_of_a_run_from_another_home_loads_what_is_given_anew_or_tr
             Experiment.from_run(opened, **given)
     assert not (run.parents[2] / "ran").exists()
     with open_run(run, run.parent) as opened:
-        assert Experiment.from_run(opened, pattern=("direct",), tools=()).agents
-        assert Experiment.from_run(opened, trust=True).agents and (run.parents[2] / "ran").exists()
+        for given, trust in (({"pattern": ("direct",), "tools": ()}, False), ({}, True)):
+            with pytest.raises(
+                UnknownName, match="no model 'scripted'"
+            ):  # what was made elsewhere is none of its errors
+                Experiment.from_run(opened, trust=trust, **given)
 
 
 def test_a_run_from_another_home_that_is_trusted_is_rolled_back(foreign: tuple[Path, str, Path], cli: Any) -> None:

@@ -204,7 +204,8 @@ def _resumed(own: Config, words: Sequence[str]) -> tuple[str, Any, Any]:
 
 
 _LOADED = {
-    "benchmark": "benchmark", "pattern": "pattern", "tools": "tool", "model": "model", "teacher": "model", "sampler": "model",
+    "benchmark": "benchmark", "pattern": "pattern", "tools": "tool",
+    "model": "model", "teacher": "model", "sampler": "model",
 }  # fmt: skip
 """Settings whose values are loaded -> the kind of their values."""
 
