@@ -1,7 +1,7 @@
 """What cheap claims measure at seed 0, number by number: a formula, a count or a default that changes is seen here.
 
-`tests/data/claims_measured.json` holds the numbers. Where a claim is meant to measure something else, write its new ones. Claims that read data sets or models, or measure time or memory, are
-not among them.
+`tests/data/claims_measured.json` holds the numbers. Where a claim is meant to measure something else, write its new ones.
+Claims that read data sets or models, or that measure time or memory, are not among them.
 """
 
 from __future__ import annotations

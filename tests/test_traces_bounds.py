@@ -70,12 +70,12 @@ def test_values_of_json_are_counted_outside_of_texts() -> None:
 
 
 def test_of_many_attributes_with_one_name_none_is_lost_and_no_time_either() -> None:
-    many = 20_000
+    many = 10_000
     body = otlp.request(otlp.span(1, 2))
     body["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"] = [{"key": "k"}, {"key": "k#3"}] + [
         {"key": "k", "value": {"intValue": "1"}}
     ] * many
-    with at_most_cpu_s(5):  # minutes, while nobody else's spans were kept
+    with at_most_cpu_s(3):  # minutes, while nobody else's spans were kept
         [from_json], _ = decode_json(json.dumps(body).encode())
     assert list(from_json.attributes)[:5] == ["k", "k#3", "k#2", "k#4", "k#5"] and len(from_json.attributes) == many + 2
     request = ExportTraceServiceRequest()
@@ -84,7 +84,7 @@ def test_of_many_attributes_with_one_name_none_is_lost_and_no_time_either() -> N
         span.attributes.add(key=name)
     for _ in range(many):
         span.attributes.add(key="k").value.int_value = 1
-    with at_most_cpu_s(5):
+    with at_most_cpu_s(3):
         [from_protobuf], _ = decode_protobuf(request.SerializeToString())
     assert from_protobuf.attributes == from_json.attributes
 
