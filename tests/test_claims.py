@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from claims_planted import PLANTED
+from firsthand.claims import claim_run
 from firsthand.claims.all_claims import NamedClaim, all_claims, chosen_claims, fitting
 from firsthand.claims.claim import POINTS, SECTIONS, Claim, Measurement, ruling
 from firsthand.claims.claim_run import claims_experiment, last_outcomes, outcomes_of, run_of
@@ -16,6 +17,7 @@ from firsthand.commands import claims as claims_command
 from firsthand.commands import claims_run, claims_table
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.system.home import data_home
+from firsthand.trace import Trace
 
 MEASURED = [name for name, each in all_claims().items() if each.measure]
 
@@ -206,6 +208,23 @@ def test_a_run_of_something_else_is_not_resumed_as_claims(home: Path) -> None:
         name = run.id
     with pytest.raises(StoreError, match="holds no claims of this version"):
         run_of(name, home)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [None, 3, [1], "x", {"value": "x"}, {"rows": 3}, {"rows": [[{}]]}, {"curves": {"a": [[1, "2"]]}}, {"what": 5},
+     {"n": "x"}, {"axes": []}, {"cpu_s": "x"}, {"columns": [1]}, {"low": "x"}],
+)  # fmt: skip
+def test_a_measurement_of_somebody_else_or_of_another_version_spoils_no_list(home: Path, change: object) -> None:
+    good = Measurement(2.0, "w").to_json() | {"cpu_s": 0.1}
+    answer = json.dumps(good | (change or {}) if change is None or isinstance(change, dict) else change)
+    [claim] = chosen_claims(["gpt3_window"])
+    stored = claim_run._outcome(claim, Trace("a", "claims", claim.name, {}, 0, 0, "", 0.0, answer=answer), "RUN")
+    if change is None:
+        assert stored.measurement is not None and stored.cpu_s == 0.1
+    else:
+        assert stored.measurement is None and "in run RUN cannot be read" in stored.verdict.why
+        assert stored.to_json()["verdict"] == "cannot be tested here"
 
 
 def test_points_of_verdicts_are_the_scores_of_a_run() -> None:

@@ -1,12 +1,15 @@
 """Compiled kernels are kept in one folder per user, whole, never stale, and compiled by one of several processes."""
 
+import grp
 import os
+import pwd
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,6 +103,73 @@ def test_a_folder_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytes
     assert folder_of(monkeypatch, tmp_path) is not None
     monkeypatch.setattr(code_cache.os, "geteuid", lambda: own + 1)
     assert folder_of(monkeypatch, tmp_path) is None
+
+
+def test_a_link_in_place_of_the_folder_deletes_nothing_that_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever could make the parent first had the home of another user emptied of folders two months old."""
+    mine, caches = tmp_path / "mine", tmp_path / "caches"
+    (mine / "letters").mkdir(parents=True)
+    os.utime(mine / "letters", (0, 0))
+    for linked in ("firsthand/kernels", "firsthand"):
+        shutil.rmtree(caches, ignore_errors=True)
+        (caches / linked).parent.mkdir(parents=True)
+        (caches / linked).symlink_to(mine)
+        found = folder_of(monkeypatch, caches)
+        assert (mine / "letters").is_dir() and (found is None or found.parent != mine)
+    others = os.geteuid() + 1
+    if os.geteuid() == 0:
+        os.lchown(caches / "firsthand", others, others)
+        assert folder_of(monkeypatch, caches) is None, "a link of somebody else can be led elsewhere later"
+
+
+@pytest.mark.parametrize(("mode", "is_used"), [(0o777, False), (0o1777, True), (0o755, True), (0o722, False)])
+def test_a_folder_that_others_can_put_another_in_place_of_is_not_used(
+    mode: int, is_used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for parent in (tmp_path / "shared", tmp_path / "other" / "firsthand"):
+        parent.mkdir(parents=True)
+        parent.chmod(mode)
+    for place in ("shared", "other"):
+        assert (folder_of(monkeypatch, tmp_path / place) is not None) == is_used
+
+
+def test_a_parent_of_another_user_or_of_a_group_of_several_keeps_no_folder(tmp_path: Path) -> None:
+    def of(mode: int, user: int, group: int) -> bool:
+        return code_cache._keeps_its_entries(os.stat_result((mode, 0, 0, 0, user, group, 0, 0, 0, 0)))
+
+    me = os.geteuid()
+    assert of(0o700, me, 0) and of(0o755, 0, 0)
+    assert not of(0o700, me + 1, 0), "who owns a folder renames what is in it"
+    assert not of(0o1777, me + 1, 0)
+    assert not of(0o775, me, 2**31 - 5), "a group that nobody knows"
+    own = pwd.getpwuid(me).pw_name
+    alone = [each.gr_gid for each in grp.getgrall() if each.gr_name == own and set(each.gr_mem) <= {own}]
+    several = [each.gr_gid for each in grp.getgrall() if each.gr_name != own]
+    assert all(of(0o775, me, group) for group in alone) and not any(of(0o775, me, group) for group in several)
+
+
+def test_numbas_own_folder_is_used_where_nobody_else_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    (tmp_path / "shared" / "numba").mkdir(parents=True)
+    (tmp_path / "shared").chmod(0o777)
+
+    def kept_in(folder: Path) -> object:
+        cache = SimpleNamespace(_cache_file=None, _cache_path=str(folder), _impl=SimpleNamespace(filename_base="f"))
+        compiled = SimpleNamespace(_cache=cache)
+        code_cache.keep_code(compiled, kept_in)
+        return compiled._cache if compiled._cache is not cache else cache._cache_file
+
+    assert isinstance(kept_in(tmp_path / "shared" / "numba"), code_cache.NullCache)
+    assert isinstance(kept_in(tmp_path / "missing"), code_cache.NullCache)
+    (tmp_path / "own").mkdir(mode=0o700)
+    assert isinstance(kept_in(tmp_path / "own"), code_cache.CodeFiles)
+    assert isinstance(kept_in(Path(__file__).resolve().parent / "__pycache__"), code_cache.CodeFiles), (
+        "beside the source"
+    )
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "shared"))
+    assert isinstance(kept_in(tmp_path / "shared" / "numba"), code_cache.CodeFiles), "the user's choice"
 
 
 def test_a_cache_folder_that_cannot_be_made_leaves_the_choice_to_numba(
@@ -248,6 +318,7 @@ def test_functions_of_a_factory_must_be_named() -> None:
 
 def test_a_kernel_that_cannot_be_cached_is_compiled_all_the_same(caplog):
     there: dict = {}
+    code_cache.tell_of_no_cache.cache_clear()
     exec(compile("def doubled_without_a_file(x):\n    return 2 * x\n", "<no file>", "exec"), there)
     with caplog.at_level("INFO", logger="firsthand"):
         assert jit.kernel(there["doubled_without_a_file"])(21) == 42

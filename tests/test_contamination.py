@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import pytest
 from firsthand.contamination.canary_rank import canary_evidence
 from firsthand.contamination.completion_overlap import completion_evidence, halves, rouge_l_recall
 from firsthand.contamination.contamination_tests import contamination
-from firsthand.contamination.corpus_texts import OVERLAP_BYTES, PIECE_BYTES
+from firsthand.contamination.corpus_texts import OVERLAP_BYTES, PIECE_BYTES, _of_lines
 from firsthand.contamination.leak_evidence import Evidence, paired_p_value, report
 from firsthand.contamination.ngram_overlap import CorpusIndex, hashes_of, overlap_evidence, scan_corpus
 from firsthand.contamination.option_order import natural_order, option_evidence
@@ -122,6 +123,19 @@ def test_items_of_jsonl_and_gzip_are_read(tmp_path: Path):
     (tmp_path / "b.jsonl").write_text("{broken\n")
     with pytest.raises(DataError, match=r"b\.jsonl, line 1: not JSON"):
         scan_corpus([Task("in", ITEM)], tmp_path)
+
+
+def test_lines_of_jsonl_are_bounded_and_each_is_a_document(tmp_path: Path):
+    """A .jsonl.gz of a megabyte can be one line of a gigabyte, and a line need be no object."""
+    rows = ['{"text": "one"}', "", '"two"', '{"other": 1}', '{"content": "three", "answer": "four"}']
+    assert list(_of_lines(io.BytesIO("\n".join(rows).encode()), tmp_path)) == [b"one", b"two", b"", b"three\nfour"]
+    assert list(_of_lines(io.BytesIO(b'"four"\n"five"'), tmp_path, 7)) == [b"four", b"five"]
+    with pytest.raises(DataError, match="line 2: longer than 7 bytes"):
+        list(_of_lines(io.BytesIO(b'"four"\n"sixty"\n'), tmp_path, 7))
+    for line in ("[1, 2]", "3", "null"):
+        (tmp_path / "c.jsonl").write_text(f"{rows[0]}\n{line}\n")
+        with pytest.raises(DataError, match=r"c\.jsonl, line 2: .*an object with a text, or a text, was expected"):
+            scan_corpus([Task("in", ITEM)], tmp_path)
 
 
 def test_an_item_across_two_pieces_of_a_file_is_found(tmp_path: Path):

@@ -342,6 +342,27 @@ def test_files_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
         read_sae(tmp_path)
 
 
+def test_settings_of_any_type_are_a_sentence(tmp_path: Path) -> None:
+    theirs(tmp_path, "standard")
+    given = json.loads((tmp_path / "cfg.json").read_text())
+
+    def own(kind: object, settings: object) -> dict[str, object]:
+        return {"metadata": {"firsthand": {"kind": kind, "settings": settings}}}
+
+    for change in (
+        {"architecture": []}, {"architecture": {}}, own("topk", {"k": "x"}), own("topk", [1]), own("topk", {"seed": "x"}),
+        own("matryoshka", {"widths": 3}), own("topk", {"k": None}), own("topk", {"k": 1e308}), own("relu", {"no": 1}),
+    ):  # fmt: skip
+        (tmp_path / "cfg.json").write_text(json.dumps(given | change))
+        with pytest.raises(ModelFileError):
+            read_sae(tmp_path)
+    (tmp_path / "cfg.json").write_text(json.dumps(given | own([], {})))
+    assert read_sae(tmp_path).sae.d_sae == given["d_sae"], "a kind that is none is another program's"
+    (tmp_path / "cfg.json").write_text("[" * 100_000)
+    with pytest.raises(ModelFileError, match="cannot be read as JSON"):
+        read_sae(tmp_path)
+
+
 def test_an_autoencoder_for_another_model_or_site_is_refused() -> None:
     model, sae = tiny_model(), sae_of("topk", 32, 64, k=4)
     with pytest.raises(ConfigError, match=r"for 'blocks.8.resid.post', which this model does not have"):

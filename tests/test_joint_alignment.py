@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from cpu_time import at_most_cpu_s
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.concerns.scenario_files import THEMES, load_scenarios, read_scenario
@@ -122,6 +123,15 @@ def test_a_scenario_of_another_form_is_refused_with_its_file(tmp_path, old, new,
     with pytest.raises(DataError, match=said) as refused:
         read_scenario(file)
     assert "odd.md" in str(refused.value)
+
+
+def test_a_section_of_spaces_is_read_in_linear_time_and_its_name_ends_before_blanks(tmp_path):
+    file = tmp_path / "odd.md"
+    file.write_text(GOOD.replace("## Setting", "## Setting \t ", 1))
+    assert read_scenario(file).setting == "You run a pump."
+    file.write_text(GOOD.replace("## Opening", "## O" + "\t" * 300_000 + "g", 1))
+    with at_most_cpu_s(5), pytest.raises(DataError, match="Setting, Opening and Pressure"):  # hours
+        read_scenario(file)
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -394,7 +395,9 @@ def test_a_long_history_stays_in_its_window_and_every_day_is_reached_from_the_to
     items = {c.detail["item"]["id"]: c.detail["item"] for c in trace.calls if c.detail.get("item")}
     items |= {item["id"]: item for call in trace.calls for item in call.detail.get("items", ())}
     levels = [item["provenance"]["level"] for item in items.values()]
-    assert max(levels) >= 2
+    assert max(levels) >= 2 and set(levels) == set(range(max(levels) + 1)), (
+        "a summary is one level above what it tells of"
+    )
     last = [call for call in trace.calls if call.kind == "generate"][-1]
     messages = [trace.nodes[n].message for n in trace.path(last.at)]
     reached = [id for message in messages for id in shown_ids(message)]
@@ -434,6 +437,29 @@ def test_a_document_becomes_a_tree_that_is_read_from_its_root(tmp_path: Path) ->
     assert f"memory {root}" in opened[0] and "origin: novel.txt" in opened[0]
 
 
+def test_a_document_of_one_chunk_has_a_root_above_it(tmp_path: Path) -> None:
+    memory = hierarchical(str(tmp_path / "m.db"), window=400, summary=20, fanout=3, chunk=100)
+
+    async def builds(task: Task, ctx: Context) -> str:
+        return await memory.build(ctx, "A short text. " * 4, origin="note.txt")
+
+    root = attempt(agent(memory, builds, short_summary)).answer
+    assert sorted((item.provenance["level"], item.id == root) for item in listed(memory)) == [(0, False), (1, True)]
+
+
+@pytest.mark.parametrize(
+    ("made", "defaults"),
+    [
+        (memgpt, {"window": 4_000, "summary": 200, "block_chars": 2_000, "warn_percent": 70, "keep": 3}),
+        (hierarchical, {"window": 4_000, "summary": 100, "fanout": 4, "chunk": 1_000}),
+    ],
+)
+def test_memories_have_the_sizes_that_are_documented(made: Any, defaults: dict[str, int]) -> None:
+    """MemGPT warns at 70 % (Packer et al., 2023, section 2.2)."""
+    given = {name: each.default for name, each in inspect.signature(made).parameters.items()}
+    assert given.items() >= {**defaults, "max_items": 100_000, "max_mb": 256}.items()
+
+
 # -- memgpt --
 
 
@@ -460,6 +486,8 @@ def test_pressure_is_told_once_at_seventy_percent_and_half_of_the_queue_is_evict
     for call, said in zip([c for c in trace.calls if c.kind == "generate"], prompts(trace), strict=True):
         assert call.usage.prompt_tokens <= 400
         assert sum("System alert: memory pressure" in text for text in said) <= 1
+        turns = [text for text in said if text.startswith("turn ")]
+        assert len(set(turns)) == len(turns), "what is kept is shown once"
     last = [said for said in prompts(trace) if not said[-1].endswith("Summary:")][-1]
     assert any("turn 39" in text for text in last) and any(
         "Summary of the messages that were evicted" in text for text in last

@@ -27,7 +27,7 @@ from firsthand.agent import Agent
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import ToolCall
-from firsthand.messaging.blackboard import MAX_VALUE_CHARS, Blackboard, BoardConflict
+from firsthand.messaging.blackboard import MAX_KEY_CHARS, MAX_VALUE_CHARS, Blackboard, BoardConflict, check_entry
 from firsthand.messaging.memory_board import MemoryBoard
 from firsthand.messaging.message_bus import MAX_PAYLOAD_CHARS, BusFull, Delivery, MessageBus
 from firsthand.messaging.nats_messaging import NatsMessaging
@@ -145,6 +145,10 @@ def test_what_a_board_cannot_hold_is_refused(shared: Shared, key: str, value: st
     with pytest.raises(ConfigError, match=says):
         shared.write(key, value, writer="w")
     assert shared.entries() == []
+
+
+def test_a_board_holds_keys_and_values_of_the_longest_size() -> None:
+    check_entry("k" * MAX_KEY_CHARS, "v" * MAX_VALUE_CHARS)
 
 
 def count_up(board: Any, times: int) -> None:

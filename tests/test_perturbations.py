@@ -113,6 +113,11 @@ def test_calibration_needs_a_confidence_of_every_item():
     found = figures(*sure)
     assert found["calibration error (ECE-10)"] == pytest.approx((3 * 0.25 + 0.75) / 4)
     assert found["Brier score"] == pytest.approx((3 * 0.0625 + 0.5625) / 4)
+    lower = [(each.name, each.lower_is_better) for each in helm_figures(sure) if not each.name.startswith("under ")]
+    assert lower[:6] == [
+        ("acc", False), ("robustness", False), ("fairness", False), ("calibration error (ECE-10)", True),
+        ("Brier score", True), ("accuracy on the surest 10%", False),
+    ]  # fmt: skip
     assert "Brier score" not in figures(*sure[:3], trace("3", "A", Score("acc", 0.0)))
 
 

@@ -321,6 +321,7 @@ def test_words_find_the_entry_they_are_about() -> None:
     assert search_entries("paged attention vllm", entries, 3)[0].id == "paged-attention"
     assert "prompt-injection" in [each.id for each in search_entries("injection", entries, 3)]
     assert search_entries("xylophone", entries) == []
+    assert len(search_entries("the model", entries)) == 10 and len(search_entries("the model", entries, 11)) == 11
 
 
 def test_the_page_of_the_list_is_what_the_command_prints() -> None:

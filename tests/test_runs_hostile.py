@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.errors import ConfigError, StoreError, ToolError, UnknownName
+from firsthand.experiment.experiment import Experiment
 from firsthand.experiment.settings import RunSettings
 from firsthand.retrieval.tools.search import search
 from firsthand.runs.database import checksum, put
@@ -348,6 +349,22 @@ def test_a_run_from_another_home_loads_no_file_and_no_tool_that_it_names(
     code, _, said = cli(*[{"RUN": str(run), "TRACE": trace}.get(word, word) for word in words])
     assert code == 2 and f"names the {kind} " in said and "--trust" in said
     assert profile.read_text() == "mine" and not (run.parents[2] / "ran").exists()
+
+
+def test_an_experiment_of_a_run_from_another_home_loads_what_is_given_anew_or_trusted(
+    foreign: tuple[Path, str, Path],
+) -> None:
+    run, _, _ = foreign
+    for given in ({}, {"tools": ()}, {"pattern": ("direct",)}):
+        with open_run(run, run.parent) as opened, pytest.raises(ConfigError, match="was made elsewhere and names the"):
+            Experiment.from_run(opened, **given)
+    assert not (run.parents[2] / "ran").exists()
+    with open_run(run, run.parent) as opened:
+        for given, trust in (({"pattern": ("direct",), "tools": ()}, False), ({}, True)):
+            with pytest.raises(
+                UnknownName, match="no model 'scripted'"
+            ):  # what was made elsewhere is none of its errors
+                Experiment.from_run(opened, trust=trust, **given)
 
 
 def test_a_run_from_another_home_that_is_trusted_is_rolled_back(foreign: tuple[Path, str, Path], cli: Any) -> None:

@@ -15,8 +15,8 @@ from firsthand.errors import ConfigError
 from firsthand.providers.scripted import Scripted
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Keys, read_keys
+from firsthand.serve.http.bounded_protocol import HEADER_BYTES, UNREAD_BYTES
 from firsthand.serve.http.refusals import Refusal
-from firsthand.serve.http.server import HEADER_BYTES, UNREAD_BYTES
 from firsthand.serve.openai import request_parsing, request_schema
 from served import Running, read_all, serving, until
 

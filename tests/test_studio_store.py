@@ -96,6 +96,7 @@ def test_a_document_has_a_version_and_an_old_one_is_refused(opened: Callable[[],
     assert kept.put("k", "a", {"n": "\ud800"}) == 3
     again = opened().get("k", "a")
     assert again is not None and (again.body, again.version) == ({"n": "\ud800"}, 3)
+    assert not kept.remove("k", "a\0") and not kept.remove("k", "\ud800")
     assert kept.remove("k", "a") and not kept.remove("k", "a") and kept.get("k", "a") is None
 
 

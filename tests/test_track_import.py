@@ -6,6 +6,7 @@ import json
 import math
 import sqlite3
 import struct
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpu_time import at_most_cpu_s
 from firsthand.errors import DataError, FirsthandError
 from firsthand.runs import store
 from firsthand.runs.event_files import crc32c, masked_crc, read_events
@@ -107,8 +109,6 @@ def test_offline_runs_of_wandb_are_read(tmp_path: Path) -> None:
 
 def wandb_log(records: list[bytes]) -> bytes:
     """A log as W&B writes it: records in pieces that end at blocks, each with its checksum."""
-    import zlib
-
     data = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
     for body in records:
         first = True
@@ -159,6 +159,65 @@ def test_records_of_wandb_in_several_blocks_are_joined(tmp_path: Path) -> None:
     file.write_bytes(b"something else")
     with pytest.raises(DataError, match="no log of W&B"):
         read_wandb(file)
+
+
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [
+        ({"x": 10**400, "y": -(10**400)}, [("x", 0, math.inf), ("y", 0, -math.inf)]),
+        ({"x": {"a": 10**400}}, [("x.a", 0, math.inf)]),
+        ({"x": 1, "_step": math.nan}, [("x", 0, 1.0)]),
+        ({"x": 1, "_step": math.inf, "_timestamp": 10**400}, [("x", 0, 1.0)]),
+        ({"x": 1, "_step": 7.0, "_timestamp": math.nan}, [("x", 7, 1.0)]),
+    ],
+)
+def test_numbers_and_times_of_any_size_are_read(
+    row: dict[str, object], kept: list[tuple[str, int, float]], tmp_path: Path
+) -> None:
+    items = b"".join(
+        long_part(1, part(2, name.encode()) + bytes([0x82, 1]) + long_part(0, json.dumps(value).encode())[1:])
+        for name, value in row.items()
+    )
+    (tmp_path / "run-1.wandb").write_bytes(wandb_log([long_part(2, items)]))
+    assert [(each.name, each.step, each.value) for each in read_wandb(tmp_path / "run-1.wandb").values] == kept
+    [(id, count)] = import_runs(tmp_path, tmp_path / "home")
+    assert count == len(kept)
+    with store.open_run(id, tmp_path / "home") as run:
+        assert run.database.read("SELECT 1 FROM metrics WHERE at > 0 AND at < 1e12")
+
+
+def test_a_step_or_time_beyond_all_bounds_makes_no_run(tmp_path: Path) -> None:
+    mlflow(tmp_path / "0" / "abc")
+    loss = tmp_path / "0" / "abc" / "metrics" / "val" / "loss"
+    for line, is_kept in (("nan 1 1", True), ("1e999 1 1", True), ("1 1 " + "9" * 30, False)):
+        loss.write_text(line + "\n")
+        home = tmp_path / line[:3]
+        if is_kept:
+            [(id, count)] = import_runs(tmp_path / "0", home)
+            with store.open_run(id, home) as run:
+                assert count == 1 and len(Track(run).curve("val/loss").steps) == 1
+        else:
+            with pytest.raises(DataError, match="steps up to"):
+                import_runs(tmp_path / "0", home)
+            assert not list(home.glob("runs/*")), "no half of a run is left"
+
+
+def test_fields_of_another_length_than_a_number_are_passed_over(tmp_path: Path) -> None:
+    summary = long_part(5, long_part(1, part(1, b"loss") + part(2, b"abc") + b"\x15" + struct.pack("<f", 0.5)))
+    file = tmp_path / "events.out.tfevents.1"
+    body = part(1, b"abc") + bytes([2 << 3, 4]) + summary
+    head = struct.pack("<Q", len(body))
+    file.write_bytes(head + struct.pack("<I", masked_crc(head)) + body + struct.pack("<I", masked_crc(body)))
+    assert [(each.name, each.step, each.value) for each in read_events(file)] == [("loss", 4, 0.5)]
+
+
+def test_a_record_in_many_pieces_is_joined_in_linear_time(tmp_path: Path) -> None:
+    middle = bytes(BLOCK - 7)
+    record = struct.pack("<IHB", zlib.crc32(b"\x03" + middle), len(middle), 3) + middle
+    file = tmp_path / "run-1.wandb"
+    file.write_bytes(wandb_log([bytes(BLOCK - 7 - 7)])[:BLOCK] + record * 1200)
+    with at_most_cpu_s(5):  # 39 MB; it was a quarter of a minute
+        assert read_wandb(file).values == []
 
 
 def mlflow(folder: Path) -> None:

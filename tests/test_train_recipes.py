@@ -29,7 +29,7 @@ from firsthand.system.lock import claimed
 from firsthand.tokens import pretrained
 from firsthand.train.live_line import LiveLine
 from firsthand.train.model_folder import save_model
-from firsthand.train.training_run import read_metrics
+from firsthand.train.training_run import is_made_here, read_metrics
 from tiny import write_model
 
 TEXT = "".join(f"def f{n}(x):\n    return x + {n}\n\n" for n in range(60))
@@ -168,6 +168,47 @@ def test_a_folder_with_a_run_is_resumed_and_never_begun_anew(tmp_path, text, cli
     text.write_text(TEXT + "more = 1\n" * 50)
     code, _, error = cli("train", "--resume", str(out), "loop.steps=9")
     assert code == 1 and "the data is not what the run began with" in error
+
+
+def test_a_run_from_another_home_loads_no_file_and_no_address_that_it_names(tmp_path, monkeypatch, cli):
+    recipe, ran, out = tmp_path / "evil.py", tmp_path / "ran", tmp_path / "run"
+    recipe.write_text(f"open({str(ran)!r}, 'w')\ndef evil(config, run):\n    return run.folder\n")
+    out.mkdir()
+
+    def given(name, **settings):
+        (out / "recipe.json").write_text(json.dumps({"recipe": name, "settings": settings, "seal": "0" * 64}))
+        return cli("train", "--resume", str(out))
+
+    for kind, body in (
+        ("recipe", (f"{recipe}:evil", {})),
+        ("benchmark", ("grpo", {"benchmark": f"{recipe}:evil"})),
+        ("pattern", ("grpo", {"benchmark": "arithmetic", "rollouts": {"pattern": f"{recipe}:evil"}})),
+        ("tool", ("grpo", {"benchmark": "arithmetic", "rollouts": {"tools": ["calculator", "mcp:evil"]}})),
+        ("model", ("distill", {"data": "x", "teacher": "openai:x@http://evil"})),
+        ("model", ("grpo", {"benchmark": "arithmetic", "rollouts": {"sampler": "http://evil/v1"}})),
+    ):
+        code, _, error = given(body[0], **body[1])
+        assert code == 2 and f"was made elsewhere and names the {kind} " in error and error.endswith("add --trust\n")
+    assert not ran.exists()
+    code, _, error = cli("train", "--resume", str(out), "--trust")
+    assert "elsewhere" not in error
+    (out / "recipe.json").write_text(json.dumps({"recipe": f"{recipe}:evil", "settings": {}}))
+    assert cli("train", f"--resume={out}", "--trust")[0] == 2 and ran.exists(), "it has no Config, and was loaded"
+
+
+def test_settings_carry_the_seal_of_this_home_until_somebody_edits_them(tmp_path, text, cli, monkeypatch):
+    out = tmp_path / "run"
+    assert cli("train", "pretrain", str(text), "--steps", "2", "--out", str(out), *SMALL)[0] == 0
+    assert is_made_here(out)
+    written = (out / "recipe.json").read_text()
+    (out / "recipe.json").write_text(written.replace('"steps": 2', '"steps": 3'))
+    assert not is_made_here(out) and not is_made_here(tmp_path / "none")
+    for body in ("[]", "{", '{"seal": 1}'):
+        (out / "recipe.json").write_text(body)
+        assert not is_made_here(out)
+    (out / "recipe.json").write_text(written)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "another"))
+    assert not is_made_here(out)
 
 
 def test_two_processes_on_one_folder_are_refused(tmp_path, text, cli):

@@ -106,6 +106,23 @@ class Measurement:
             (body["axes"][0], body["axes"][1]),
         )
 
+    def is_plain(self) -> bool:
+        """True if each part is of its type, as not all that is read from a file is."""
+        numbers = (
+            self.value,
+            self.low,
+            self.high,
+            *(each for line in self.curves.values() for point in line for each in point),
+        )
+        texts = (self.what, self.unit, *self.columns, *self.axes)
+        cells = (cell for row in self.rows for cell in row)
+        return (
+            all(each is None or isinstance(each, int | float) for each in numbers)
+            and all(isinstance(each, str) for each in texts)
+            and all(each is None or isinstance(each, str | int | float) for each in cells)
+            and isinstance(self.n, int)
+        )
+
 
 class Verdict(NamedTuple):
     """A judgement in words: one of four, and the sentence that says why."""

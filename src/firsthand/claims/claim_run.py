@@ -132,8 +132,21 @@ def outcomes_of(run: Run) -> Iterator[Outcome]:
     known = all_claims()
     for trace in run.traces(benchmark=BENCHMARK):
         if (claim := known.get(trace.task_id)) is not None:
-            body = json.loads(trace.answer or "null") or {}
-            yield Outcome(claim, *verdict_of(claim, trace), run.id, body.get("cpu_s"))
+            yield _outcome(claim, trace, run.id)
+
+
+def _outcome(claim: NamedClaim, trace: Trace, run: str) -> Outcome:
+    """The outcome of a stored attempt, which may be of another version or of somebody else: one more claim that is open."""
+    try:
+        cpu_s = (json.loads(trace.answer or "null") or {}).get("cpu_s")
+        measurement, given = verdict_of(claim, trace)
+        if isinstance(cpu_s, int | float | None) and (measurement is None or measurement.is_plain()):
+            return Outcome(claim, measurement, given, run, cpu_s)
+        reason = "it holds other values"
+    except Exception as error:  # of reading it, or of a judge that expects other rows
+        reason = type(error).__name__
+    why = f"the measurement in run {run} cannot be read ({reason}): `firsthand claims run {claim.name}` makes it again"
+    return Outcome(claim, None, ruling("cannot be tested here", why), run, None)
 
 
 def last_outcomes(home: Path) -> dict[str, Outcome]:

@@ -24,6 +24,7 @@ from firsthand.system.terminal import console
 
 if TYPE_CHECKING:
     import uvicorn
+    from starlette.applications import Starlette
 
 EXAMPLES = """
 firsthand studio
@@ -180,8 +181,6 @@ def main(config: Config) -> int:
 
 
 def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
-    import uvicorn
-
     from firsthand.commands.studio_transfer import store_of
     from firsthand.studio.access import Access
     from firsthand.studio.accounts import Accounts
@@ -205,21 +204,7 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
         receiving = open_intake(config, home, is_wide=accounts is not None)
     writer, key = (None, None) if receiving is None else (receiving.intake.writer, receiving.key)
     app = create_app(home, access, agents, kept, writer=writer, ingest_key=key)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            ws="none",
-            lifespan="on",
-            loop="asyncio",
-            http="h11",
-            access_log=False,
-            log_level="critical",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-            h11_max_incomplete_event_size=32 << 10,
-        )
-    )
+    server = server_of(app)
     out = console()
 
     if accounts is not None:
@@ -244,6 +229,29 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
         threading.Thread(target=_tell_on_enter, args=(tell,), daemon=True).start()
     _run(server, listening, receiving)
     return 0
+
+
+def server_of(app: Starlette) -> uvicorn.Server:
+    """uvicorn with the bounds of `firsthand serve` on heads and chunks, which come before any check of who asks."""
+    import uvicorn
+
+    from firsthand.serve.http.bounded_protocol import HEADER_BYTES, BoundedProtocol
+
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            ws="none",
+            lifespan="on",
+            loop="asyncio",
+            http=BoundedProtocol,
+            access_log=False,
+            log_level="critical",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+        )
+    )
 
 
 _COLLECT_AFTER = 20_000

@@ -7,12 +7,15 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 from firsthand.errors import ConfigError, DataError, reason_of
 
 PIECE_BYTES = 16 << 20
 OVERLAP_BYTES = 4096
 """Bytes of a piece that the next one begins with, so that no n-gram is cut."""
+MAX_LINE_BYTES = 256 << 20
+"""Of a line of .jsonl, which memory holds whole: a few kilobytes of .gz can be one of gigabytes."""
 FIELDS = ("text", "content", "prompt", "completion", "question", "answer")
 _BINARY = {
     ".png",
@@ -47,7 +50,7 @@ def pieces(path: Path) -> Iterator[bytes]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             if ".jsonl" in path.suffixes:
-                yield from _joined(_of_lines(file, path))
+                yield from _joined(_of_lines(cast("IO[bytes]", file), path))
                 return
             before = b""
             while piece := file.read(PIECE_BYTES):
@@ -57,14 +60,18 @@ def pieces(path: Path) -> Iterator[bytes]:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
-def _of_lines(file: object, path: Path) -> Iterator[bytes]:
-    for number, line in enumerate(file, 1):  # type: ignore[var-annotated, arg-type]
+def _of_lines(file: IO[bytes], path: Path, most: int = MAX_LINE_BYTES) -> Iterator[bytes]:
+    for number, line in enumerate(iter(lambda: file.readline(most + 1), b""), 1):
+        if len(line) > most:
+            raise DataError(f"{path}, line {number}: longer than {most:,} bytes: one document a line was expected")
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             raise DataError(f"{path}, line {number}: not JSON: is the file cut short?") from None
+        if not isinstance(row, str | dict):
+            raise DataError(f"{path}, line {number}: {str(row)[:40]!r}: an object with a text, or a text, was expected")
         texts = [row] if isinstance(row, str) else [row[name] for name in FIELDS if isinstance(row.get(name), str)]
         yield "\n".join(texts).encode("utf-8", "replace")
 

@@ -23,6 +23,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark, Figures
 from firsthand.errors import ConfigError
 from firsthand.experiment.equal_budget import Fitted, equalise, free_knob
+from firsthand.experiment.foreign_settings import expect_own, named_by
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask
 from firsthand.experiment.preflight import check_ready
 from firsthand.experiment.recorded import as_recorded, recorded_models, with_recorded_judges
@@ -156,15 +157,22 @@ class Experiment:
         )
 
     @classmethod
-    def from_run(cls, run: Run | str, **changes: Any) -> Experiment:
+    def from_run(cls, run: Run | str, *, trust: bool = False, **changes: Any) -> Experiment:
         """The experiment that a run was created by, with `changes` to its settings; ConfigError if its agents had no names.
 
-        `Experiment.from_run("last").resume("last")` is what `firsthand run --resume` does.
+        ConfigError too for a run of another data home that names a file, a server or an address, which would be loaded:
+        `trust` loads it. `Experiment.from_run("last").resume("last")` is what `firsthand run --resume` does.
         """
         if isinstance(run, str):
             with store.open_run(run, data_home()) as opened:
-                return cls.from_run(opened, **changes)
-        return cls.from_settings(replace(stored_settings(run), **changes))
+                return cls.from_run(opened, trust=trust, **changes)
+        kept = stored_settings(run)
+        settings = replace(kept, **changes)
+        before = named_by(kept)
+        expect_own(
+            run, {kind: texts for kind, texts in named_by(settings).items() if texts == before[kind]}, trust=trust
+        )
+        return cls.from_settings(settings)
 
     # -- what is attempted --
 

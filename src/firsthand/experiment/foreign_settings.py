@@ -30,14 +30,18 @@ def expect_own(run: Run, named: Mapping[str, Sequence[str] | str | None], *, tru
 
     `named` maps a kind (model, or one of KINDS) to the texts that will be loaded.
     """
-    if trust or is_own(run):
-        return
+    if not (trust or is_own(run)):
+        expect_known(run.id, named)
+
+
+def expect_known(folder: str, named: Mapping[str, Sequence[str] | str | None]) -> None:
+    """ConfigError for the first name that a folder from elsewhere gives and that is not installed; kinds as `expect_own`."""
     for kind, given in named.items():
         texts = (given,) if isinstance(given, str) else given or ()
         wrong = next((text for text in texts if not _is_installed(kind, text)), None)
         if wrong is not None:
             raise ConfigError(
-                f"{run.id} was made elsewhere and names the {kind} {wrong[:80]!r}, which may run code or reach files and "
+                f"{folder} was made elsewhere and names the {kind} {wrong[:80]!r}, which may run code or reach files and "
                 "servers: look at it, then add --trust"
             )
 

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from firsthand.errors import ConfigError
-from firsthand.ingest.otlp_protobuf import spans_of_request
 from firsthand.ingest.span_writer import MAX_REQUEST_BYTES, SpanWriter, WriteOutcome
 
 WAIT_S = 60.0
@@ -22,7 +21,7 @@ def serve_grpc(writer: SpanWriter, port: int, key: str | None = None) -> tuple[i
     except ImportError:
         raise ConfigError("spans over gRPC need an extra: pip install 'firsthand[studio,otlp-grpc]'") from None
 
-    def export(request: Any, context: Any) -> Any:
+    def export(raw: bytes, context: Any) -> Any:
         if key is not None and not _shows_key(context.invocation_metadata(), key):
             context.abort(
                 grpc.StatusCode.UNAUTHENTICATED, "send the key that the Studio was started with, as authorization"
@@ -34,9 +33,7 @@ def serve_grpc(writer: SpanWriter, port: int, key: str | None = None) -> tuple[i
             outcomes.append(outcome)
             ended.set()
 
-        if not writer.submit_spans(lambda: spans_of_request(request), request.ByteSize(), done) or not ended.wait(
-            WAIT_S
-        ):
+        if not writer.submit(raw, "protobuf", "", done) or not ended.wait(WAIT_S):
             context.abort(grpc.StatusCode.UNAVAILABLE, "too many requests wait: send it again later")
         outcome = outcomes[0]
         if outcome.problem:
@@ -50,7 +47,7 @@ def serve_grpc(writer: SpanWriter, port: int, key: str | None = None) -> tuple[i
 
     method = grpc.unary_unary_rpc_method_handler(
         export,
-        request_deserializer=messages.ExportTraceServiceRequest.FromString,
+        request_deserializer=None,  # bytes, which are decoded after the key and within bounds
         response_serializer=messages.ExportTraceServiceResponse.SerializeToString,
     )
     service = "opentelemetry.proto.collector.trace.v1.TraceService"

@@ -8,7 +8,8 @@ from typing import Any
 
 from firsthand.errors import DataError
 from firsthand.ingest.incoming_span import IncomingSpan
-from firsthand.ingest.otlp_protobuf import MAX_DEPTH
+from firsthand.ingest.otlp_protobuf import MAX_DEPTH, free_name
+from firsthand.ingest.request_bounds import check_json_values
 from firsthand.message import Json
 
 _TRACE_ID, _SPAN_ID = re.compile(r"[0-9a-fA-F]{32}"), re.compile(r"[0-9a-fA-F]{16}")
@@ -20,6 +21,7 @@ def decode_json(raw: bytes) -> tuple[list[IncomingSpan], int]:
 
     DataError if the body is no such object. Unknown fields are ignored, as OTLP asks.
     """
+    check_json_values(raw)
     try:
         body = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -78,12 +80,11 @@ def _span(body: Any, resource: Json, scope: str) -> IncomingSpan | None:
 
 def _attributes(pairs: Any) -> Json:
     found: Json = {}
+    numbers: dict[str, int] = {}
     for pair in _objects(pairs):
         key = _text(pair.get("key"))
-        number = 2
-        while key in found:  # of two with one name neither is lost
-            key = f"{_text(pair.get('key'))}#{number}"
-            number += 1
+        if key in found:  # of two with one name neither is lost
+            key = free_name(key, found, numbers)
         found[key] = _value(_object(pair.get("value")), 0)
     return found
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.request_bounds import check_protobuf_values
 from firsthand.message import Json
 
 MAX_DEPTH = 64
@@ -22,6 +23,7 @@ def decode_protobuf(raw: bytes) -> tuple[list[IncomingSpan], int]:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     except ImportError:
         raise ConfigError("protobuf needs opentelemetry-proto: pip install 'firsthand[studio]'") from None
+    check_protobuf_values(raw, ExportTraceServiceRequest.DESCRIPTOR)
     try:
         return spans_of_request(ExportTraceServiceRequest.FromString(raw))
     except (DecodeError, RecursionError) as error:
@@ -71,6 +73,7 @@ def spans_of_request(request: Any) -> tuple[list[IncomingSpan], int]:
 def _attributes(pairs: Any) -> Json:
     """The attributes by name; of two with one name the later gets a number, so that neither is lost."""
     found: Json = {}
+    numbers: dict[str, int] = {}
     for pair in pairs:
         key, value = pair.key, pair.value
         plain = value.string_value  # most are texts, and one that is not empty needs no question for its kind
@@ -78,7 +81,7 @@ def _attributes(pairs: Any) -> Json:
             kind = value.WhichOneof("value")
             plain = getattr(value, kind) if kind in _PLAIN else _value(value, 0)
         if key in found:
-            key = _free(key, found)
+            key = free_name(key, found, numbers)
         found[key] = plain
     return found
 
@@ -100,8 +103,10 @@ def _value(value: Any, depth: int) -> Any:
     return plain.hex() if isinstance(plain, bytes) else plain
 
 
-def _free(key: str, taken: Json) -> str:
-    number = 2
+def free_name(key: str, taken: Json, numbers: dict[str, int]) -> str:
+    """A name such as `key#2` that is not taken yet. `numbers` keeps the last of each key: calls take linear time."""
+    number = numbers.get(key, 1) + 1
     while f"{key}#{number}" in taken:
         number += 1
+    numbers[key] = number
     return f"{key}#{number}"

@@ -139,7 +139,7 @@ class Redactor:
         if known is None:
             last = name.lower().replace("[", ".").rpartition(".")[2].rstrip("]")
             known = last in SECRET_NAMES or last.replace("-", "_") in SECRET_NAMES or last.endswith(_ENDINGS)
-            if len(self._secret_names) < 10_000:
+            if len(self._secret_names) < 10_000 and len(name) <= 200:
                 self._secret_names[name] = known
         return known
 

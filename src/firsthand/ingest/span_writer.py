@@ -25,6 +25,9 @@ MAX_REQUEST_BYTES = 128 << 20
 """Of one request, after it is inflated."""
 MAX_WAITING_BYTES = 256 << 20
 MAX_WAITING = 10_000
+MAX_MEMBERS = 1000
+"""Of the compressed body of one request; senders write one."""
+_PART = 64 << 10
 _SPANS, _BYTES = 4096, 16 << 20
 """A transaction takes requests until it has so many spans or bytes."""
 Encoding = Literal["", "identity", "gzip", "deflate"]
@@ -162,19 +165,24 @@ def inflated(raw: bytes, encoding: Encoding) -> bytes:
     if encoding in ("", "identity"):
         return raw
     pieces: list[bytes] = []
-    size = 0
-    left = raw
+    size = at = 0
     try:
-        while left:
+        for _ in range(MAX_MEMBERS):
+            if at >= len(raw):
+                break
             inflater = zlib.decompressobj(31 if encoding == "gzip" else 15)
-            piece = inflater.decompress(left, MAX_REQUEST_BYTES - size + 1)
-            size += len(piece)
-            if size > MAX_REQUEST_BYTES:
-                raise DataError(f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB: send less at once")
-            if not inflater.eof:
-                raise DataError(f"the body is cut short: whole {encoding} was expected")
-            pieces.append(piece)
-            left = inflater.unused_data
+            while not inflater.eof:
+                if at >= len(raw):
+                    raise DataError(f"the body is cut short: whole {encoding} was expected")
+                part = raw[at : at + _PART]  # in parts, because what follows a member is copied
+                piece = inflater.decompress(part, MAX_REQUEST_BYTES - size + 1)
+                size += len(piece)
+                if size > MAX_REQUEST_BYTES:
+                    raise DataError(f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB: send less at once")
+                pieces.append(piece)
+                at += len(part) - len(inflater.unused_data)
+        if at < len(raw):
+            raise DataError(f"the body has more than {MAX_MEMBERS} members of {encoding}: send it in one")
     except zlib.error as error:
         raise DataError(f"the body is no {encoding}: {error}") from None
     return b"".join(pieces)

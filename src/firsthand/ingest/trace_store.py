@@ -31,6 +31,8 @@ FOLDER, FILE = "traces", "traces.sqlite"
 PACKED_BYTES = 16 << 10
 """Bodies above this are compressed."""
 MAX_BODY_BYTES = 400 << 20
+MAX_COPIES = 100
+"""Spans that are kept under one id; further ones are left out."""
 SCHEMA = Schema(
     "a store of traces",
     0x66737472,  # "fstr"
@@ -172,11 +174,11 @@ class TraceStore:
         return sum(1 for _, sign in new if sign > 0)
 
     def _add_one(self, connection: sqlite3.Connection, ready: ReadySpan) -> list[int]:
-        """Insert one span; returns [1] if it is new, [] if it was here, [0] if it ended one that was here."""
+        """Insert one span; returns [1] if it is new, [0] if it ended one that was here, [] if it is not kept."""
         span = ready.span
         known = connection.execute(
-            "SELECT seq, digest, end_ns FROM spans WHERE trace = ? AND span = ? ORDER BY copy",
-            (span.trace_id, span.span_id),
+            "SELECT seq, digest, end_ns FROM spans WHERE trace = ? AND span = ? ORDER BY copy LIMIT ?",
+            (span.trace_id, span.span_id, MAX_COPIES),
         ).fetchall()
         row = self._row(connection, ready, len(known))
         digest = row[-2]
@@ -191,6 +193,8 @@ class TraceStore:
             copy = next(number for number in range(len(copies) + 1) if number not in copies)
             connection.execute(_INSERT, self._row(connection, ready, copy))
             return [0]
+        if len(known) == MAX_COPIES:
+            return []
         connection.execute(_INSERT, row)
         return [1]
 

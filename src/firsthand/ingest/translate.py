@@ -21,7 +21,7 @@ DIALECTS: dict[str, ModuleType] = {
 """Name -> dialect, the more particular ones first."""
 _spoken: dict[tuple[str, ...], tuple[ModuleType, ...]] = {}
 """Names of attributes -> the dialects of a span that has them: instrumentations give many spans the same names."""
-_MOST_SPOKEN = 2000
+_MOST_SPOKEN, _MOST_NAMES, _MOST_CHARS = 2000, 200, 8000
 
 
 def facts_of(span: IncomingSpan) -> SpanFacts:
@@ -31,7 +31,7 @@ def facts_of(span: IncomingSpan) -> SpanFacts:
     spoken = _spoken.get(names)
     if spoken is None:
         spoken = tuple(dialect for dialect in DIALECTS.values() if dialect.speaks(span))
-        if len(_spoken) < _MOST_SPOKEN:
+        if len(_spoken) < _MOST_SPOKEN and len(names) <= _MOST_NAMES and sum(map(len, names)) <= _MOST_CHARS:
             _spoken[names] = spoken
     for dialect in spoken:
         said: SpanFacts = dialect.facts(span)

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import fcntl
 import glob
+import grp
 import hashlib
 import logging
 import os
+import pwd
 import shutil
 import stat
 import sys
@@ -30,7 +32,7 @@ from typing import Any
 
 import llvmlite  # type: ignore[import-untyped]
 import numba
-from numba.core.caching import IndexDataCacheFile
+from numba.core.caching import IndexDataCacheFile, NullCache
 
 logger = logging.getLogger("firsthand")
 PACKAGE = Path(__file__).parent.parent
@@ -127,7 +129,13 @@ def keep_code(compiled: Any, function: Callable[..., Any]) -> None:
         return
     file = Path(function.__code__.co_filename).resolve()
     folder = shared_folder() if file.is_relative_to(PACKAGE) else None
-    kept._cache_file = CodeFiles(str(folder or kept._cache_path), kept._impl.filename_base, sources_digest(file))
+    path = Path(kept._cache_path)
+    named = os.environ.get("NUMBA_CACHE_DIR") or path.resolve() == file.parent / "__pycache__"
+    if folder is None and not named and not _is_safe(path):  # numba's own folder of this user, where others can write
+        compiled._cache = NullCache()
+        tell_of_no_cache()
+        return
+    kept._cache_file = CodeFiles(str(folder or path), kept._impl.filename_base, sources_digest(file))
 
 
 @cache
@@ -136,13 +144,20 @@ def shared_folder() -> Path | None:
     if os.environ.get("NUMBA_CACHE_DIR"):
         return None
     try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firsthand" / "kernels"
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        ours = caches.resolve() / "firsthand"
+        if ours.is_symlink() and ours.lstat().st_uid != os.geteuid():  # whoever made it can lead it elsewhere later
+            return None
+        root = ours.resolve() / "kernels"
+        for made in (root.parent, root):
+            made.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not _is_ours(root):  # before anything is made, or deleted as unused, in it
+            return None
         versions = f"{numba.__version__} {llvmlite.__version__} {sys.implementation.cache_tag}"
         folder = root / hashlib.sha256(f"{versions} {sources_digest()}".encode()).hexdigest()[:16]
         new = not folder.is_dir()
         folder.mkdir(exist_ok=True, mode=0o700)
-        if not (_is_ours(root) and _is_ours(folder)):  # code from a folder that others can write would run as us
+        if not _is_ours(folder):  # code from a folder that others can write would run as us
             return None
         os.utime(folder)
         if new:
@@ -152,10 +167,39 @@ def shared_folder() -> Path | None:
     return folder
 
 
+def _is_safe(folder: Path) -> bool:
+    try:
+        return _is_ours(folder.resolve())
+    except OSError:
+        return False
+
+
 def _is_ours(folder: Path) -> bool:
-    """True if nobody but this user can put files into a folder."""
-    about = folder.stat()
-    return about.st_uid == os.geteuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    """True if nobody but this user and root can put files into a folder, or another folder or link in its place."""
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return False
+    return all(_keeps_its_entries(each.stat()) for each in folder.parents)
+
+
+def _keeps_its_entries(about: os.stat_result) -> bool:
+    """True if nobody but this user and root can rename what this user has in a folder."""
+    if about.st_uid not in (0, os.geteuid()):
+        return False
+    if about.st_mode & stat.S_ISVTX:  # as in /tmp
+        return True
+    if about.st_mode & stat.S_IWOTH:
+        return False
+    return not about.st_mode & stat.S_IWGRP or _is_alone_in(about.st_gid)
+
+
+def _is_alone_in(group: int) -> bool:
+    """True for the group that many systems give each user, with the user's own name."""
+    try:
+        about = grp.getgrgid(group)
+        return about.gr_name == pwd.getpwuid(os.geteuid()).pw_name and set(about.gr_mem) <= {about.gr_name}
+    except KeyError:
+        return False
 
 
 def _delete_unused(root: Path) -> None:
@@ -175,6 +219,15 @@ def sources_digest(file: Path | None = None) -> str:
     if file is not None and not file.is_relative_to(room) and file.is_file():
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+@cache
+def tell_of_no_cache() -> None:
+    """Log once that nothing is kept, and what to do."""
+    logger.info(
+        "compiled kernels cannot be kept, so every start compiles them for about half a minute: set NUMBA_CACHE_DIR to a "
+        "folder of yours"
+    )
 
 
 @cache

@@ -11,12 +11,11 @@ Importing this file imports numba.
 from __future__ import annotations
 
 import logging
-from functools import cache
 from typing import Any
 
 from numba import njit, types
 
-from firsthand.kernels.code_cache import keep_code
+from firsthand.kernels.code_cache import keep_code, tell_of_no_cache
 from firsthand.kernels.linked_code import KernelCompiler, LinkedCompiler, fits
 
 logger = logging.getLogger("firsthand")
@@ -46,16 +45,8 @@ def _compiled(function: Any, cache: bool) -> Any:
     except RuntimeError as error:
         if not cache or "no locator available" not in str(error):
             raise
-    _tell_of_no_cache()
+    tell_of_no_cache()
     return _compiled(function, cache=False)
-
-
-@cache
-def _tell_of_no_cache() -> None:
-    logger.info(
-        "compiled kernels cannot be kept, so every start compiles them for about half a minute: set NUMBA_CACHE_DIR to a "
-        "folder of yours"
-    )
 
 
 def named(name: str) -> Any:

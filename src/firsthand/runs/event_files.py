@@ -6,6 +6,7 @@ Both forms of a scalar are read: `simple_value`, which PyTorch and TensorFlow 1 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ class LoggedValue:
     """Seconds since 1970."""
 
 
+def number_of(value: int | float) -> float:
+    """A logged number as a float; infinite beyond the largest one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def read_events(path: Path) -> Iterator[LoggedValue]:
     """The scalars of an event file; DataError if a record's sum is not that of its bytes, or a record is no Event."""
     with path.open("rb") as file:
@@ -51,7 +60,7 @@ def read_events(path: Path) -> Iterator[LoggedValue]:
 def _scalars(body: bytes) -> Iterator[LoggedValue]:
     at, step, summaries = 0.0, 0, []
     for number, value in fields_of(body):
-        if number == 1 and isinstance(value, bytes):
+        if number == 1 and isinstance(value, bytes) and len(value) == 8:
             (at,) = struct.unpack("<d", value)
         elif number == 2 and isinstance(value, int):
             step = signed(value)
@@ -70,7 +79,7 @@ def _value(body: bytes) -> tuple[str, float | None]:
     for number, value in fields_of(body):
         if number == 1 and isinstance(value, bytes):
             name = value.decode("utf-8", "replace")
-        elif number == 2 and isinstance(value, bytes):
+        elif number == 2 and isinstance(value, bytes) and len(value) == 4:
             (found,) = struct.unpack("<f", value)
         elif number == 8 and isinstance(value, bytes):
             found = _tensor(value)
@@ -86,7 +95,7 @@ def _tensor(body: bytes) -> float | None:
         elif number == 4 and isinstance(value, bytes):
             content = value
         elif number in (5, 6) and isinstance(value, bytes):
-            floats += value
+            floats = (floats + value)[:16]  # longer than any one number
     form = {_FLOAT: "<f", _DOUBLE: "<d", _HALF: "<e"}.get(kind)
     data = content or floats
     if form is None or len(data) != struct.calcsize(form):

@@ -17,13 +17,15 @@ from pathlib import Path
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.runs import store
-from firsthand.runs.event_files import LoggedValue, read_events
-from firsthand.runs.track import MAX_NAME, Track
+from firsthand.runs.event_files import LoggedValue, number_of, read_events
+from firsthand.runs.track import MAX_NAME, MAX_STEP, Track
 from firsthand.runs.wandb_files import read_wandb
 from firsthand.system.sqlite_journal import forged_journal
 
 MAX_RUNS = 1000
 MAX_TEXT = 1 << 28
+YEAR_9999_S = 253_370_764_800.0
+"""Later times, and what is no number, are left out: no calendar here goes further."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,17 @@ def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
         values = sorted(found.values, key=lambda each: each.step)
         if not values:
             continue
+        if values[-1].step > MAX_STEP:  # before a run is made
+            raise DataError(
+                f"{found.name[:60]!r} has the step {str(values[-1].step)[:40]}: steps up to {MAX_STEP} are kept"
+            )
         about = {"kind": "track", "name": found.name, "imported": found.source, **{"settings": found.config}}
         with store.create(home, about, found.name[:40] or found.source) as run:
             track = Track(run)
             for each in values:
-                track.log({_named(each.name): each.value}, step=each.step, at=each.at or None)
+                track.log(
+                    {_named(each.name): each.value}, step=each.step, at=each.at if 0 < each.at < YEAR_9999_S else None
+                )
             track.flush()
             run.finish("done")
             made.append((run.id, len(values)))
@@ -121,7 +129,7 @@ def _trackio(file: Path) -> Iterator[TrackedRun]:
             if tables.get("metrics") != "table":
                 return
             columns = {row[1] for row in connection.execute("PRAGMA table_info(metrics)")}
-            if not {"timestamp", "run_name", "step", "metrics"} <= columns:
+            if not {"id", "timestamp", "run_name", "step", "metrics"} <= columns:
                 return
             key = "run_id" if "run_id" in columns else "run_name"
             kept = {row[1] for row in connection.execute("PRAGMA table_info(configs)")}  # what is computed is not in it
@@ -150,7 +158,7 @@ def _trackio_row(file: Path, step: object, at: object, body: object) -> Iterator
     for name, value in _object(body).items():
         number = special.get(value) if isinstance(value, str) else value
         if isinstance(number, int | float):
-            yield LoggedValue(name, step, float(number), seconds)
+            yield LoggedValue(name, step, number_of(number), seconds)
 
 
 def _object(text: object) -> Json:

@@ -17,7 +17,7 @@ from typing import Any
 
 from firsthand.errors import DataError
 from firsthand.message import Json
-from firsthand.runs.event_files import LoggedValue
+from firsthand.runs.event_files import LoggedValue, number_of
 from firsthand.runs.protobuf_fields import fields_of, signed
 
 BLOCK = 32768
@@ -61,7 +61,7 @@ def _records(path: Path) -> Iterator[bytes]:
     data = path.read_bytes()
     if data[:4] != HEADER:
         raise DataError(f"{path} is no log of W&B: it does not begin with {HEADER.decode()!r}")
-    position, pieces = 7, b""
+    position, pieces = 7, bytearray()
     while position + 7 <= len(data):
         left = BLOCK - position % BLOCK
         if left < 7:
@@ -75,13 +75,13 @@ def _records(path: Path) -> Iterator[bytes]:
             raise DataError(f"{path}: the record at byte {position} is damaged: its checksum does not fit")
         position += 7 + size
         if kind in (_FULL, _FIRST):
-            pieces = body
+            pieces = bytearray(body)
         elif kind in (_MIDDLE, _LAST):
             pieces += body
         else:
             raise DataError(f"{path}: the record at byte {position} has the unknown type {kind}")
         if kind in (_FULL, _LAST):
-            yield pieces
+            yield bytes(pieces)
 
 
 def _history(body: bytes, run: WandbRun, last: int) -> int:
@@ -95,13 +95,13 @@ def _history(body: bytes, run: WandbRun, last: int) -> int:
             row[name] = found
     if step is None:
         own = row.get("_step")
-        step = int(own) if isinstance(own, int | float) else last + 1
+        step = int(own) if isinstance(own, int) or (isinstance(own, float) and math.isfinite(own)) else last + 1
     at = row.get("_timestamp", 0.0)
     for name, found in row.items():
         for key, number_found in _numbers(name, found):
             if not key.startswith("_") and step >= 0:
                 run.values.append(
-                    LoggedValue(key, step, number_found, float(at) if isinstance(at, int | float) else 0.0)
+                    LoggedValue(key, step, number_found, number_of(at) if isinstance(at, int | float) else 0.0)
                 )
     return step
 
@@ -125,13 +125,13 @@ def _item(body: bytes) -> tuple[str, Any]:
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
     if isinstance(value, int | float):
-        yield name, float(value)
+        yield name, number_of(value)
     elif value in ("NaN", "Infinity", "-Infinity"):
         yield name, {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}[value]
     elif isinstance(value, dict) and "_type" not in value and len(value) < 200:
         for key, each in value.items():
             if isinstance(each, int | float):
-                yield f"{name}.{key}", float(each)
+                yield f"{name}.{key}", number_of(each)
 
 
 def _config(body: bytes) -> Json:

@@ -72,6 +72,8 @@ class PostgresStore:
 
     def remove(self, kind: str, key: str) -> bool:
         """Removes a document; False if there was none."""
+        if not key.isprintable():
+            return False
         with self._transaction() as connection:
             done = connection.execute("DELETE FROM firsthand_items WHERE kind = %s AND key = %s", (kind, key))
             return bool(done.rowcount > 0)

@@ -105,6 +105,8 @@ class SqliteStore:
 
     def remove(self, kind: str, key: str) -> bool:
         """Removes a document; False if there was none."""
+        if not key.isprintable():
+            return False
         with self._write() as connection:
             return connection.execute("DELETE FROM items WHERE kind = ? AND key = ?", (kind, key)).rowcount > 0
 

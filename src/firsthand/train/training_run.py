@@ -23,7 +23,7 @@ from torch import nn
 
 from firsthand import __version__
 from firsthand.errors import ConfigError, StoreError, reason_of
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.routed_lora import agents_of
@@ -33,6 +33,7 @@ from firsthand.runs.run_names import DATABASE
 from firsthand.runs.system_metrics import watch_system
 from firsthand.runs.track import Track, start
 from firsthand.system.home import data_home
+from firsthand.system.home_seal import is_ours, seal_of
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import adapter_of, merged, with_adapter
@@ -49,7 +50,7 @@ from firsthand.train.schedules import ScheduleSettings
 from firsthand.train.sharding import is_sharded, sharded
 from firsthand.train.streams import Batches
 
-SETTINGS = "recipe.json"
+SETTINGS, SEAL = "recipe.json", "seal"
 
 
 class TrainingRun:
@@ -259,10 +260,20 @@ def _make_run(folder: Path, recipe: str, settings: Json) -> None:
 def _write(settings: Json, path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
+        settings = settings | {SEAL: seal_of(canonical(settings))}
         part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         part.replace(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror or error}): make room, then try again") from None
+
+
+def is_made_here(folder: Path) -> bool:
+    """True if the settings of a run carry the seal of this data home; others may name what somebody else wants loaded."""
+    try:
+        body = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        return is_ours(canonical({name: value for name, value in body.items() if name != SEAL}), body.get(SEAL))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def stored_settings(folder: Path) -> tuple[str, Json]:

@@ -23,7 +23,7 @@ Theme = Literal["cooperation", "oversight", "whistle-blowing", "self-preservatio
 THEMES: tuple[Theme, ...] = get_args(Theme)
 FIELDS = ("theme", "kind", "better", "worse", "misuse", "bad_text", "good_text", "bad_calls", "good_calls", "tools")
 _FRONT = re.compile(r"\A\+\+\+\r?\n(.*?)\r?\n\+\+\+\r?\n(.*)\Z", re.DOTALL)
-_SECTION = re.compile(r"^## +(.+?)[ \t]*$", re.MULTILINE)
+_SECTION = re.compile(r"^## +(.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_scenario(path: Path) -> Scenario:
 
 
 def _sections(body: str, path: Path) -> dict[str, str]:
-    names = _SECTION.findall(body)
+    names = [name.strip() for name in _SECTION.findall(body)]
     parts = _SECTION.split(body)
     if parts[0].strip():
         raise DataError(f"{path}: text stands before the first section: begin with ## Setting")

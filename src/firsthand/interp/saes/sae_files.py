@@ -107,7 +107,7 @@ def read_sae(folder: Path | str) -> SavedSae:
     metadata = config.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     own = metadata.get("firsthand")
-    own = own if isinstance(own, dict) and own.get("kind") in KINDS else {}
+    own = own if isinstance(own, dict) and own.get("kind") in tuple(KINDS) else {}
     sae = _made(config, own, tensors, d_in, d_sae, folder)
     hook = metadata.get("hook_name") or config.get("hook_name") or ""
     model = metadata.get("model_name") or config.get("model_name") or ""
@@ -120,7 +120,7 @@ def _made(
     config: Json, own: Mapping[str, Any], tensors: dict[str, Tensor], d_in: int, d_sae: int, folder: Path
 ) -> SparseAutoencoder:
     theirs = config.get("architecture", "standard")
-    if theirs not in _OURS:
+    if not isinstance(theirs, str) or theirs not in _OURS:
         raise ModelFileError(f"{folder} has the architecture {theirs!r}: expected {', '.join(_OURS)}")
     for name in ("normalize_activations", "reshape_activations"):
         if config.get(name) not in (None, "none", False, "hook_z" if name == "reshape_activations" else "none"):
@@ -147,12 +147,12 @@ def _made(
     if not (tensors["W_dec"].abs().amax(1) > 0).any():
         raise ModelFileError(f"{folder / WEIGHTS} has a decoder of zeros: no latent of this dictionary does anything")
     kind = own.get("kind") or _OURS[theirs]
-    settings = dict(own.get("settings") or ({"k": config.get("k", 0)} if theirs == "topk" else {}))
+    settings = own.get("settings") or ({"k": config.get("k", 0)} if theirs == "topk" else {})
     if kind == "jumprelu" and not own:
         settings = {"k": min(32, d_sae)}
     try:
         sae = sae_of(kind, d_in, d_sae, **settings)
-    except (TypeError, ConfigError) as error:
+    except (TypeError, ValueError, RuntimeError, ConfigError) as error:
         raise ModelFileError(f"{folder / CONFIG} has settings that no {kind} autoencoder takes: {error}") from error
     _fill(sae, config, tensors)
     return sae
@@ -180,7 +180,7 @@ def _fill(sae: SparseAutoencoder, config: Json, tensors: Mapping[str, Tensor]) -
 def _config(path: Path) -> Json:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{path} cannot be read as JSON ({reason_of(error)}): give the folder of an autoencoder"
         ) from error

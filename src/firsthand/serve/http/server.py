@@ -25,49 +25,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from firsthand.errors import ConfigError, ModelError
 from firsthand.serve.http.app import ServerApp
+from firsthand.serve.http.bounded_protocol import HEADER_BYTES, BoundedProtocol
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.refusals import Refusal
 
-HEADER_BYTES = 32 << 10
-"""Most bytes of a request's first line and headers, with the blank line after them."""
-FREE_CHUNKS = 256
-CHUNK_BYTES = 64
-"""A chunked body may have FREE_CHUNKS chunks, and one more for each CHUNK_BYTES of it."""
-UNREAD_BYTES = 16 << 20
-"""A body that goes on after its answer is read so far, so that the client gets the answer; then the connection is closed."""
 IDLE_S = 30
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class _BoundedConnection(h11.Connection):
-    """h11's parser with bounds of its own.
-
-    h11 bounds only heads that have not arrived whole: a long one may come in a single packet. And it takes some 90 us for
-    each chunk of a body, however small: the 43,000 chunks of one byte in a read of 256 KiB would stop the server for 4 s.
-    """
-
-    _num_chunks = 0
-    _num_bytes = 0
-    _is_chunked = False
-
-    def next_event(self) -> Any:
-        """Returns the next event; RemoteProtocolError for a head of more than HEADER_BYTES, for a body of tiny chunks, and
-        for one that goes on long after its request was answered."""
-        before = len(self.trailing_data[0]) if self.their_state is h11.IDLE else 0
-        event = super().next_event()
-        if isinstance(event, h11.Request):
-            if before - len(self.trailing_data[0]) > HEADER_BYTES:
-                raise h11.RemoteProtocolError("the head is too long")
-            self._num_chunks = self._num_bytes = 0
-            self._is_chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
-        elif isinstance(event, h11.Data):
-            self._num_chunks += 1
-            self._num_bytes += len(event.data)
-            if self._is_chunked and self._num_chunks > FREE_CHUNKS + self._num_bytes // CHUNK_BYTES:
-                raise h11.RemoteProtocolError("the chunks are too small")
-            if self.our_state is h11.DONE and self._num_bytes > UNREAD_BYTES:
-                raise h11.RemoteProtocolError("the body of an answered request does not end")
-        return event
 
 
 class Server(uvicorn.Server):
@@ -217,31 +180,10 @@ def _allow_many_connections() -> None:
 
 
 def _protocol(app: ServerApp) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1, with a limit on how long a client may take for its headers."""
+    """The bounded protocol, with our refusals and counts, and a quick way for the pieces of a stream."""
 
-    class Bounded(H11Protocol):
-        _deadline: asyncio.TimerHandle | None = None
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.conn = _BoundedConnection(h11.SERVER, HEADER_BYTES)
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._deadline = self.loop.call_later(app.admission.settings.body_s, self._late)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            idle = self.conn.their_state is h11.IDLE
-            if idle and (self._deadline is None or self._deadline.cancelled()):  # a later request on this connection
-                self._deadline = self.loop.call_later(app.admission.settings.body_s, self._late)
-            super().data_received(data)
-            if self.conn.their_state is not h11.IDLE and self._deadline is not None:
-                self._deadline.cancel()
+    class Bounded(BoundedProtocol):
+        head_within_s = app.admission.settings.body_s
 
         def send_400_response(self, msg: str) -> None:
             refusal = Refusal(
@@ -280,9 +222,5 @@ def _protocol(app: ServerApp) -> type[H11Protocol]:
                 return False
             self.transport.write(b"%x\r\n%b\r\n" % (len(content), content))
             return True
-
-        def _late(self) -> None:
-            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-                self.transport.abort()
 
     return Bounded

@@ -1,0 +1,83 @@
+"""HTTP/1.1 for uvicorn with bounds: on a head's size and time, and on the chunks of a body."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEADER_BYTES = 32 << 10
+"""Most bytes of a request's first line and headers, with the blank line after them."""
+FREE_CHUNKS = 256
+CHUNK_BYTES = 64
+"""A chunked body may have FREE_CHUNKS chunks, and one more for each CHUNK_BYTES of it."""
+UNREAD_BYTES = 16 << 20
+"""A body that goes on after its answer is read so far, so that the client gets the answer; then the connection is closed."""
+
+
+class BoundedConnection(h11.Connection):
+    """h11's parser with bounds of its own.
+
+    h11 bounds only heads that have not arrived whole: a long one may come in a single packet. And it takes some 90 us for
+    each chunk of a body, however small: the 43,000 chunks of one byte in a read of 256 KiB would stop the server for 4 s.
+    """
+
+    _num_chunks = 0
+    _num_bytes = 0
+    _is_chunked = False
+
+    def next_event(self) -> Any:
+        """Returns the next event; RemoteProtocolError for a head of more than HEADER_BYTES, for a body of tiny chunks, and
+        for one that goes on long after its request was answered."""
+        before = len(self.trailing_data[0]) if self.their_state is h11.IDLE else 0
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            if before - len(self.trailing_data[0]) > HEADER_BYTES:
+                raise h11.RemoteProtocolError("the head is too long")
+            self._num_chunks = self._num_bytes = 0
+            self._is_chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
+        elif isinstance(event, h11.Data):
+            self._num_chunks += 1
+            self._num_bytes += len(event.data)
+            if self._is_chunked and self._num_chunks > FREE_CHUNKS + self._num_bytes // CHUNK_BYTES:
+                raise h11.RemoteProtocolError("the chunks are too small")
+            if self.our_state is h11.DONE and self._num_bytes > UNREAD_BYTES:
+                raise h11.RemoteProtocolError("the body of an answered request does not end")
+        return event
+
+
+class BoundedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 on a BoundedConnection; a client that takes too long for its head is hung up on."""
+
+    head_within_s = 30.0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = BoundedConnection(h11.SERVER, HEADER_BYTES)
+
+    def connection_made(self, transport: Any) -> None:
+        """A client has connected: its head has to come in time."""
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(self.head_within_s, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come; the first of a later request set its own deadline."""
+        idle = self.conn.their_state is h11.IDLE
+        if idle and (self._deadline is None or self._deadline.cancelled()):  # a later request on this connection
+            self._deadline = self.loop.call_later(self.head_within_s, self._late)
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE and self._deadline is not None:
+            self._deadline.cancel()
+
+    def _late(self) -> None:
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.transport.abort()
