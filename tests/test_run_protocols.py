@@ -45,11 +45,11 @@ def test_every_view_of_a_run_tells_its_protocol_and_its_leaks(home: Path, capsys
         return capsys.readouterr().out
 
     assert LEAK in report
-    for words in (["show", "last"], ["summary", "last"], ["summary", "last", "--by", "cluster"]):
-        if words[-1] != "cluster":
-            assert f"protocol  leaky: {protocol}" in shown(*words)
+    for words in (["show", "last"], ["summary", "last"], ["summary", "last", "--by", "country"]):
+        assert f"protocol  leaky: {protocol}" in shown(*words)
     assert [board["protocol"] for board in json.loads(shown("show", "last", "--json"))] == [protocol]
     assert [line["protocol"] for line in json.loads(shown("summary", "last", "--json"))] == [protocol]
+    assert json.loads(shown("summary", "last", "--by", "country", "--json"))["protocols"] == {"leaky": protocol}
 
 
 def test_an_experiment_from_python_keeps_its_protocols(home: Path) -> None:
