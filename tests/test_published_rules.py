@@ -16,7 +16,7 @@ from firsthand.scorers.instructions import follows
 SHARED = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data")
 DOCS = Path(__file__).parents[1] / "docs"
 
-# suzgunmirac/BIG-Bench-Hard, cot-prompts/sports_understanding.txt (MIT): the only file with a space, not a line break, after "step."
+# suzgunmirac/BIG-Bench-Hard, cot-prompts/sports_understanding.txt (MIT): the one file with a space after "step."
 SPORTS = """A canary.
 -----
 Determine whether an artificially constructed sentence relating to sports is plausible or not.

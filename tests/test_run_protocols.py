@@ -44,7 +44,7 @@ def test_every_view_of_a_run_tells_its_protocol_and_its_leaks(home: Path, capsys
         assert main([*words]) == 0
         return capsys.readouterr().out
 
-    assert LEAK in report
+    assert report.count(LEAK) == 2  # below the board and in the foot
     for words in (["show", "last"], ["summary", "last"], ["summary", "last", "--by", "country"]):
         assert f"protocol  leaky: {protocol}" in shown(*words)
     assert [board["protocol"] for board in json.loads(shown("show", "last", "--json"))] == [protocol]
