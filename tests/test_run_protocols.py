@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +97,28 @@ def test_after_an_interruption_the_baseline_is_still_the_agent_named_first(
     assert main([*words, "--json"]) == 130
     body = json.loads(capsys.readouterr().out)
     assert [(board["baseline"], len(board["rows"])) for board in body["boards"]] == [("direct", 2)]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_protocol_is_folded_at_words_on_a_terminal(
+    columns: int, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["run", "./leaky.toml", "--model", "scripted:echo"]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["show", "last"]) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    protocol = text[text.index("protocol") : text.index(" is done;")].splitlines()[:-1]
+    assert all(len(line) <= columns for line in protocol) and len(protocol) > 1
+    assert LEAK in " ".join(line.strip() for line in protocol)
+
+
+def test_one_task_is_called_this_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for limit, end in (("1", "this one.\n"), ("2", "these.\n")):
+        capsys.readouterr()
+        assert main(["run", "arithmetic", "--model", "scripted:echo", "--limit", limit]) == 0
+        assert f"Brackets are 95% CIs of the true score on tasks like {end}" in capsys.readouterr().out
