@@ -29,6 +29,8 @@ FILES = {
     "results.csv": "model,benchmark,score\nm,gsm8k,0.5\n",
     "notes/a.md": "# A\nResume a run with --resume.\n",
     "empty/none": "",
+    "latin/glossary.md": "# Glossary\n",
+    "latin/notes.md": "caf\udce9\n",
 }
 ROWS: tuple[tuple[str, int, str], ...] = (
     ("train", 0, "usage"),
@@ -120,6 +122,16 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("bench smollm2 --out nowhere/x.md", 2, "the folder of 'nowhere/x.md' does not exist"),
     ("quickstart --limit 0", 2, "limit is 0"),
     ("Run", 2, "did you mean 'run'?"),
+    ("board ", 2, "sources is empty: `firsthand board --help`"),
+    ("compare ", 2, "runs is empty"),
+    ("track ", 2, "runs is empty"),
+    ("claims ", 2, "names is empty"),
+    ("arena ", 2, "models is empty"),
+    ("board mtab", 2, "did you mean 'mteb'?"),
+    ("arena scripted:echo sim:game24 --prompts text.txt --judge nope", 2, "no model 'nope'"),
+    ("rag label latin.jsonl --index notes --out o.jsonl", 2, "latin.jsonl cannot be read: it is not UTF-8 text"),
+    ("rag label nowhere.jsonl --index notes --out o.jsonl", 2, "nowhere.jsonl cannot be read: No such file"),
+    ("papers index --docs latin", 1, "notes.md is not UTF-8 text: save it as UTF-8"),
 )  # fmt: skip
 
 

@@ -70,10 +70,14 @@ async def _label(config: Config) -> tuple[int, list[tuple[str, str]]]:
     from firsthand.retrieval.writer import ModelWriter
 
     assert config.data is not None and config.out is not None
+    try:
+        lines = config.data.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{config.data} cannot be read: {reason}") from None
     retriever = SEARCHES[config.search](open_corpus(config.index))
     critic, settings = ModelWriter(catalog.model(config.model)), LabelSettings(config.k, config.threshold)
     labelled, failed = 0, []
-    lines = config.data.read_text(encoding="utf-8").split("\n")
     with config.out.open("x", encoding="utf-8") as out:
         for number, line in enumerate(lines, 1):
             if not line.strip():
