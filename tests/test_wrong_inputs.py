@@ -29,8 +29,6 @@ FILES = {
     "results.csv": "model,benchmark,score\nm,gsm8k,0.5\n",
     "notes/a.md": "# A\nResume a run with --resume.\n",
     "empty/none": "",
-    "latin/glossary.md": "# Glossary\n",
-    "latin/notes.md": "caf\udce9\n",
 }
 ROWS: tuple[tuple[str, int, str], ...] = (
     ("train", 0, "usage"),
@@ -122,6 +120,21 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("bench smollm2 --out nowhere/x.md", 2, "the folder of 'nowhere/x.md' does not exist"),
     ("quickstart --limit 0", 2, "limit is 0"),
     ("Run", 2, "did you mean 'run'?"),
+    ("models plan smollm2 --context -5", 2, "context is -5 and batch 1"),
+    ("models plan smollm2 --batch 0", 2, "context is 0 and batch 0"),
+    ("models plan smollm2 --dtype float7", 2, "dtype is 'float7': expected one of float32"),
+    ("models list extra", 2, "list takes no model"),
+    ("models look smollm2 ", 2, "the text is empty"),
+    ("tokens hi --kind unigram", 2, "--kind goes with --train"),
+    ("tokens hi --vocab-size 10", 2, "--vocab-size goes with --train"),
+    ("tokens hi --languages", 2, "counts a text of its own"),
+    ("studio --no-open --role admin", 2, "role goes with `studio account add NAME`"),
+    ("claims run kv_memory_formula --page nowhere/x.html", 2, "page is 'nowhere/x.html': give a file in a folder"),
+    ("claims run kv_memory_formula --markdown notes", 2, "markdown is 'notes': give a file"),
+    ("memory import new.db latin.jsonl", 1, "latin.jsonl cannot be read: it is not UTF-8 text"),
+    ("tour 0", 2, "no step of the tour 0: give a number from 1 to 20, an id, or next"),
+    ("tour -- -1", 2, "give a number from 1 to"),
+    ("tour attenton", 2, "did you mean 'attention'?"),
     ("board ", 2, "sources is empty: `firsthand board --help`"),
     ("compare ", 2, "runs is empty"),
     ("track ", 2, "runs is empty"),
@@ -131,7 +144,6 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("arena scripted:echo sim:game24 --prompts text.txt --judge nope", 2, "no model 'nope'"),
     ("rag label latin.jsonl --index notes --out o.jsonl", 2, "latin.jsonl cannot be read: it is not UTF-8 text"),
     ("rag label nowhere.jsonl --index notes --out o.jsonl", 2, "nowhere.jsonl cannot be read: No such file"),
-    ("papers index --docs latin", 1, "notes.md is not UTF-8 text: save it as UTF-8"),
 )  # fmt: skip
 
 

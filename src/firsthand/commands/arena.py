@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, reason_of
 from firsthand.hub.fetch_model import fetch_named
 from firsthand.model import Model, Sampling
 from firsthand.patterns.reply import reply
@@ -122,8 +122,7 @@ def _prompts(config: Config) -> Iterator[str]:
     try:
         lines = Path(config.prompts).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"the prompts of {config.prompts!r} cannot be read: {reason}") from None
+        raise ConfigError(f"the prompts of {config.prompts!r} cannot be read: {reason_of(error)}") from None
     if not (kept := [line for line in lines if line.strip()]):
         raise ConfigError(f"{config.prompts!r} has no prompts: write one on each line")
     return iter(kept)

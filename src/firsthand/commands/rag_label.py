@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from firsthand.errors import ConfigError, DataError, FirsthandError, TransientError
+from firsthand.errors import ConfigError, DataError, FirsthandError, TransientError, reason_of
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console
 
@@ -73,8 +73,7 @@ async def _label(config: Config) -> tuple[int, list[tuple[str, str]]]:
     try:
         lines = config.data.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"{config.data} cannot be read: {reason}") from None
+        raise ConfigError(f"{config.data} cannot be read: {reason_of(error)}") from None
     retriever = SEARCHES[config.search](open_corpus(config.index))
     critic, settings = ModelWriter(catalog.model(config.model)), LabelSettings(config.k, config.threshold)
     labelled, failed = 0, []

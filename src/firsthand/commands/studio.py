@@ -134,6 +134,8 @@ class Config:
                 f"{' '.join(self.action)[:80]!r} is no action: write `studio`, `studio export RUN`, `studio import PATH`, "
                 "or `studio account add|role|remove|key NAME` and `studio account list`"
             )
+        if self.role != Config.role and self.action[:2] not in (("account", "add"), ("account", "role")):
+            raise ConfigError("role goes with `studio account add NAME` and `studio account role NAME`: leave it out")
         if self.project and not self.database:
             raise ConfigError("project goes with --database: without one a data home keeps its own accounts")
         if self.host in LOOPBACK and (self.name or self.https):

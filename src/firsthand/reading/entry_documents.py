@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError
 from firsthand.reading.reading_list import ReadingEntry, parts_of, reading_list, section_titles
 from firsthand.retrieval.chunking.chunkers import open_chunker
 from firsthand.retrieval.document import Document
@@ -110,10 +110,7 @@ def _pages(folder: Path) -> list[Document]:
     for path in sorted(folder.rglob("*.md")):
         name = path.relative_to(folder).as_posix()
         if name not in LEFT_OUT and not name.startswith("reference/"):
-            try:
-                text = path.read_text(encoding="utf-8")
-            except UnicodeDecodeError:
-                raise DataError(f"{path} is not UTF-8 text: save it as UTF-8, or leave it out") from None
+            text = path.read_text(encoding="utf-8")
             made.append(Document(f"{DOCS}/{name}", text, meta={"kind": "markdown"}))
     return made
 
