@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from firsthand import catalog
 from firsthand.commands.completion import complete
 from firsthand.commands.run import Config
-from firsthand.config import make_parser, parse
+from firsthand.config import make_parser, parse, settings_of
 from firsthand.runs.store import Run, create, open_run
 from firsthand.trace import Trace
 
@@ -694,6 +695,20 @@ def test_an_endpoint_that_is_not_there_is_one_line(cli: Any) -> None:
         ("firsthand score last --wit", "--with"),
         ("firsthand completion ", "bash fish zsh"),
         ("firsthand models i", "inspect"),
+        ("firsthand models ", "inspect list look plan pull quantize remove"),
+        ("firsthand memory ", "export forget import junk list show"),
+        ("firsthand safety ", "burden explain label office table tests"),
+        ("firsthand studio ", "account export import"),
+        ("firsthand arena smollm2 sm", "smollm2"),
+        ("firsthand board open_l", "open_llm"),
+        ("firsthand play agentbench_d", "agentbench_db agentbench_dcg"),
+        ("firsthand tour n", "next"),
+        ("firsthand claims kv_cache_c", "kv_cache_cost"),
+        ("firsthand claims run kv_cache_c", "kv_cache_cost"),
+        ("firsthand train di", "distill"),
+        ("firsthand train doc", "doctor"),
+        ("firsthand train doctor la", "last"),
+        ("firsthand train nothing --", ""),
         ('firsthand run "gsm', "gsm8k"),
         ("firsthand run --limit 5", ""),
         ("firsthand nothing --of this", ""),
@@ -728,6 +743,18 @@ def test_names_that_a_shell_would_run_are_not_offered(
     (model / "firsthand.json").write_text(json.dumps({"name": f"hf:{name}", "files": {}}))
     assert complete("firsthand show ") == ["last", "last-1_k.2"]
     assert name not in str(complete("firsthand run --model hf"))
+
+
+def test_a_closed_set_of_words_is_offered_whole() -> None:
+    """`models` once offered four of its seven actions, and `safety` and `studio` those of `models`."""
+    found = 0
+    for name in catalog.names("command"):
+        module = importlib.import_module(f"firsthand.commands.{name}")
+        for each in settings_of(module.Config):
+            if each.field.metadata.get("positional") and typing.get_origin(each.hint) is typing.Literal:
+                assert complete(f"firsthand {name} ") == sorted(typing.get_args(each.hint))
+                found += 1
+    assert found >= 5
 
 
 def test_every_flag_that_completion_offers_exists() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +47,12 @@ def test_every_view_of_a_run_tells_its_protocol_and_its_leaks(home: Path, capsys
         assert main([*words]) == 0
         return capsys.readouterr().out
 
-    assert LEAK in report
-    for words in (["show", "last"], ["summary", "last"], ["summary", "last", "--by", "cluster"]):
-        if words[-1] != "cluster":
-            assert f"protocol  leaky: {protocol}" in shown(*words)
+    assert report.count(LEAK) == 2  # below the board and in the foot
+    for words in (["show", "last"], ["summary", "last"], ["summary", "last", "--by", "country"]):
+        assert f"protocol  leaky: {protocol}" in shown(*words)
     assert [board["protocol"] for board in json.loads(shown("show", "last", "--json"))] == [protocol]
     assert [line["protocol"] for line in json.loads(shown("summary", "last", "--json"))] == [protocol]
+    assert json.loads(shown("summary", "last", "--by", "country", "--json"))["protocols"] == {"leaky": protocol}
 
 
 def test_an_experiment_from_python_keeps_its_protocols(home: Path) -> None:
@@ -94,3 +97,28 @@ def test_after_an_interruption_the_baseline_is_still_the_agent_named_first(
     assert main([*words, "--json"]) == 130
     body = json.loads(capsys.readouterr().out)
     assert [(board["baseline"], len(board["rows"])) for board in body["boards"]] == [("direct", 2)]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_protocol_is_folded_at_words_on_a_terminal(
+    columns: int, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["run", "./leaky.toml", "--model", "scripted:echo"]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["show", "last"]) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    protocol = text[text.index("protocol") : text.index(" is done;")].splitlines()[:-1]
+    assert all(len(line) <= columns for line in protocol) and len(protocol) > 1
+    assert LEAK in " ".join(line.strip() for line in protocol)
+
+
+def test_one_task_is_called_this_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for limit, end in (("1", "this one.\n"), ("2", "these.\n")):
+        capsys.readouterr()
+        assert main(["run", "arithmetic", "--model", "scripted:echo", "--limit", limit]) == 0
+        assert f"Brackets are 95% CIs of the true score on tasks like {end}" in capsys.readouterr().out

@@ -120,6 +120,35 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("bench smollm2 --out nowhere/x.md", 2, "the folder of 'nowhere/x.md' does not exist"),
     ("quickstart --limit 0", 2, "limit is 0"),
     ("Run", 2, "did you mean 'run'?"),
+    ("models plan smollm2 --context -5", 2, "context is -5 and batch 1"),
+    ("models plan smollm2 --batch 0", 2, "context is 0 and batch 0"),
+    ("models plan smollm2 --dtype float7", 2, "dtype is 'float7': expected one of float32"),
+    ("models list extra", 2, "list takes no model"),
+    ("models look smollm2 ", 2, "the text is empty"),
+    ("tokens hi --kind unigram", 2, "--kind goes with --train"),
+    ("tokens hi --vocab-size 10", 2, "--vocab-size goes with --train"),
+    ("tokens hi --languages", 2, "counts a text of its own"),
+    ("studio --no-open --role admin", 2, "role goes with `studio account add NAME`"),
+    ("claims run kv_memory_formula --page nowhere/x.html", 2, "page is 'nowhere/x.html': give a file in a folder"),
+    ("claims run kv_memory_formula --markdown notes", 2, "markdown is 'notes': give a file"),
+    ("memory import new.db latin.jsonl", 1, "latin.jsonl cannot be read: it is not UTF-8 text"),
+    ("tour 0", 2, "no step of the tour 0: give a number from 1 to 20, an id, or next"),
+    ("tour -- -1", 2, "give a number from 1 to"),
+    ("tour attenton", 2, "did you mean 'attention'?"),
+    ("train dpo chats.jsonl --model smollm2 --beta -1", 2, "beta is -1.0: expected a number above 0"),
+    ("train ipo chats.jsonl --model smollm2 --beta 0", 2, "beta is 0.0: expected a number above 0"),
+    ("train kto chats.jsonl --model smollm2 --beta nan", 2, "beta is nan"),
+    ("train simpo chats.jsonl --model smollm2 --beta -2", 2, "beta is -2.0"),
+    ("train dpo chats.jsonl --model smollm2 --label-smoothing 0.5", 2, "expected from 0 to below 0.5"),
+    ("board ", 2, "sources is empty: `firsthand board --help`"),
+    ("compare ", 2, "runs is empty"),
+    ("track ", 2, "runs is empty"),
+    ("claims ", 2, "names is empty"),
+    ("arena ", 2, "models is empty"),
+    ("board mtab", 2, "did you mean 'mteb'?"),
+    ("arena scripted:echo sim:game24 --prompts text.txt --judge nope", 2, "no model 'nope'"),
+    ("rag label latin.jsonl --index notes --out o.jsonl", 2, "latin.jsonl cannot be read: it is not UTF-8 text"),
+    ("rag label nowhere.jsonl --index notes --out o.jsonl", 2, "nowhere.jsonl cannot be read: No such file"),
 )  # fmt: skip
 
 
@@ -203,6 +232,57 @@ def test_training_data_of_what_no_run_has_names_what_there_is(capsys: pytest.Cap
         assert expected in capsys.readouterr().err
     assert main(["data", "last", "--out", "nowhere/x.jsonl"]) == 1
     assert capsys.readouterr().err.endswith("firsthand: nowhere/x.jsonl cannot be written: No such file or directory\n")
+
+
+def test_a_run_without_scores_is_no_run_to_plan_from(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store.create(here / "home", {"kind": "track"}, "other").close()
+    assert main(["power", "last"]) == 2
+    assert "last has no scores to plan from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("package", "scorer", "extra"), [("sacrebleu", "bleu", "text"), ("rouge_score", "rouge_l", "text")]
+)
+def test_a_scorer_whose_package_is_missing_is_refused_before_the_run(
+    package: str,
+    scorer: str,
+    extra: str,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (here / "own.csv").write_text("q,a\nOne?,1\n")
+    (here / "own.toml").write_text(f'data = "own.csv"\nprompt = "{{q}}"\ntarget = "{{a}}"\nscorer = "{scorer}"\n')
+    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, f"{package}.scoring", None)
+    assert main(["run", "./own.toml", "--model", "scripted:echo"]) == 1
+    assert f"pip install 'firsthand[{extra}]'" in capsys.readouterr().err
+    assert not (here / "home" / "runs").exists()
+
+
+def test_every_figure_of_ifeval_needs_its_detector_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without langdetect a run scored 506 prompts of 541 and counted the others as errors."""
+    from firsthand.errors import MissingExtra
+    from firsthand.scorers import instructions
+
+    monkeypatch.setitem(sys.modules, "langdetect", None)
+    for name in ("prompt_strict", "prompt_loose", "instruction_strict", "instruction_loose"):
+        with pytest.raises(MissingExtra, match="langdetect"):
+            getattr(instructions, name).ready()
+
+
+def test_a_package_that_went_missing_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from firsthand.commands import tour
+
+    def broken(config: object) -> int:
+        raise ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
+
+    monkeypatch.setattr(tour, "main", broken)
+    assert main(["tour"]) == 1
+    assert capsys.readouterr().err == "firsthand: the package 'torch' is not installed: pip install torch\n"
 
 
 def test_runs_without_metrics_are_compared_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:
             interruption.leave(code)
         return code
+    except ModuleNotFoundError as error:  # of a package that every installation has
+        package = (error.name or "firsthand").partition(".")[0]
+        if package == "firsthand":
+            raise
+        return _complain(ImportError(f"the package {package!r} is not installed: pip install {package}"), 1)
+    except UnicodeDecodeError as error:  # of a file whose reader did not say which
+        return _complain(ValueError(f"a file is not UTF-8 text (byte {error.start} of it): save it as UTF-8"), 1)
     except BrokenPipeError:  # the reader of our output has exited, as `| head` does
         _drop_output()
         return 0

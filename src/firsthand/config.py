@@ -71,6 +71,9 @@ def given_values(
     for each in settings_of(config_class):
         if _is_list(each) and each.field.name in given:
             given[each.field.name] = [word for text in given[each.field.name] for word in split_list(text)]
+        values = given.get(each.field.name)
+        if isinstance(values, list) and each.field.default != () and not any(value.strip() for value in values):
+            raise ConfigError(f"{each.field.name} is empty: `{prog} --help` shows what it takes")
     path = given.pop("config", None)
     from_file = read_toml(config_class, path) if path else {}
     _expect_known(config_class, from_file, path or "")

@@ -129,6 +129,8 @@ class TrainingError(FirsthandError):
 
 def reason_of(error: BaseException) -> str:
     """The reason within an exception of the system, without its number and file, which a message names itself."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
     words = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return re.sub(r"^\[Errno -?\d+\] ", "", words)
 

@@ -32,14 +32,15 @@ class NamedClaim:
         return self.claim.cost_s if self.measure else 0.0
 
 
+def claim_names() -> dict[str, list[str]]:
+    """Section -> the names of its claims, sorted; none of them is loaded."""
+    return {section: sorted(path.stem for path in (_FOLDER / section).glob("[a-z]*.py")) for section in SECTIONS}
+
+
 @cache
 def all_claims() -> dict[str, NamedClaim]:
     """Name -> claim, by section and then by name."""
-    return {
-        path.stem: _load(section, path.stem)
-        for section in SECTIONS
-        for path in sorted((_FOLDER / section).glob("[a-z]*.py"))
-    }
+    return {name: _load(section, name) for section, names in claim_names().items() for name in names}
 
 
 def chosen_claims(names: Iterable[str]) -> list[NamedClaim]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, reason_of
 from firsthand.hub.fetch_model import fetch_named
-from firsthand.model import Sampling
+from firsthand.model import Model, Sampling
 from firsthand.patterns.reply import reply
 from firsthand.preference import Winner
 from firsthand.runs import store
@@ -82,8 +82,11 @@ class Config:
 
 def main(config: Config) -> int:
     """Fight battles until the prompts or the voter's patience end."""
-    agents = {name: _agent(config, name) for name in config.models}
     prompts = _prompts(config)
+    agents = {name: _agent(config, name) for name in config.models}
+    if config.judge:
+        fetch_named(config.judge)
+    judge = catalog.model(config.judge, device=config.device) if config.judge else None
     settings = {"models": list(config.models), "system": config.system, "seed": config.seed}
     if config.continue_:
         run = store.open_run(config.continue_, data_home())
@@ -92,7 +95,7 @@ def main(config: Config) -> int:
     with run, run.working():
         for name, agent in agents.items():
             run.add_agent(name, agent.to_json())
-        votes = asyncio.run(_session(config, run, agents, prompts))
+        votes = asyncio.run(_session(config, run, agents, judge, prompts))
         _self_agreement(run)
         is_empty = next(run.traces(), None) is None
     if is_empty and not config.continue_:
@@ -119,14 +122,15 @@ def _prompts(config: Config) -> Iterator[str]:
     try:
         lines = Path(config.prompts).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"the prompts of {config.prompts!r} cannot be read: {reason}") from None
+        raise ConfigError(f"the prompts of {config.prompts!r} cannot be read: {reason_of(error)}") from None
     if not (kept := [line for line in lines if line.strip()]):
         raise ConfigError(f"{config.prompts!r} has no prompts: write one on each line")
     return iter(kept)
 
 
-async def _session(config: Config, run: Run, agents: dict[str, Agent], prompts: Iterator[str]) -> int:
+async def _session(
+    config: Config, run: Run, agents: dict[str, Agent], judge: Model | None, prompts: Iterator[str]
+) -> int:
     """The number of votes given."""
     import numpy as np
 
@@ -135,7 +139,6 @@ async def _session(config: Config, run: Run, agents: dict[str, Agent], prompts: 
     from firsthand.arena.pair_choice import choose_pair
 
     voter = f"human:{config.voter or _user()}"
-    judge = catalog.model(config.judge, device=config.device) if config.judge else None
     chance = Random(config.seed)
     votes, number = 0, sum(1 for _ in run.traces()) // 2
     for prompt in prompts:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from firsthand.config import confidence
-from firsthand.errors import ConfigError, UnknownName
+from firsthand.errors import ConfigError, UnknownName, nearest
 from firsthand.system.home import data_home
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def main(config: Config) -> int:
 
 def _check_sources(sources: Sequence[str], named: str) -> None:
     """UnknownName for a source that is no file and no run; the first word, `named`, might have been a board too."""
+    from firsthand.boards.board_spec import board_names
     from firsthand.runs.run_names import find_run
 
     for source in sources:
@@ -175,8 +176,10 @@ def _check_sources(sources: Sequence[str], named: str) -> None:
                 if source == "last":
                     raise
                 if source == named:
+                    close = nearest(source, board_names())
                     told = (
-                        f"no board, file or run {source[:80]!r}: `firsthand list boards` and `firsthand runs` show all"
+                        f"no board, file or run {source[:80]!r}:{f' did you mean {close!r}?' if close else ''} "
+                        "`firsthand list boards` and `firsthand runs` show all"
                     )
                 else:
                     told = f"no file or run {source[:80]!r}; `firsthand runs` shows the runs"

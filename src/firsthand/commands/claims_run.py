@@ -61,6 +61,9 @@ class Config:
             )
         if self.resume is not None and (self.names or self.budget):
             raise ConfigError("resume finishes what a run left, so it takes no names and no budget: leave them out")
+        for name in ("page", "markdown"):
+            if (given := getattr(self, name)) and (Path(given).is_dir() or not Path(given).absolute().parent.is_dir()):
+                raise ConfigError(f"{name} is {given!r}: give a file in a folder that exists")
         if self.retry_errors and self.resume is None:
             raise ConfigError("retry_errors goes with resume: name the run, as in --resume last --retry-errors")
 

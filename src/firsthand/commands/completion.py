@@ -13,6 +13,7 @@ import shlex
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from firsthand import catalog
@@ -112,25 +113,31 @@ def _candidates(words: Sequence[str]) -> Iterable[str]:
     if not catalog.is_ours("command", command):
         return []
     module = importlib.import_module(f"firsthand.commands.{command}")
+    config_class = module.Config
     if hasattr(module, "subcommands"):
         if not before:
-            return [*module.subcommands(), "--help"]
-        module, before = module.subcommand(before[0]), before[1:]
-    settings = settings_of(module.Config)
+            own = [name for (of, _), names in _NAMES_OF_COMMAND.items() if of == command for name in names()]
+            return [*module.subcommands(), *own, "--help"]
+        if before[0] in module.subcommands():
+            config_class, command = module.subcommand(before[0]).Config, f"{command} {before[0]}"
+            before = before[1:]
+    elif command == "train" and before and not before[0].startswith("-"):
+        config_class, before = module.config_of(before[0]), before[1:]
+    settings = settings_of(config_class)
     flags = {flag_of(each.field): each for each in settings if not each.field.metadata.get("positional")}
     last = words[-1]
     flag, equals, value = last.partition("=")
     if equals and flag in flags:
-        return [f"{flag}={each}" for each in _values(flags[flag], value)]
+        return [f"{flag}={each}" for each in _values(flags[flag], value, command)]
     if before and (setting := flags.get(before[-1])) is not None and not _is_bool(setting):
-        return _values(setting, last)
+        return _values(setting, last, command)
     if last.startswith("-"):
         return [*flags, "--config", "--help"]
     positionals = [each for each in settings if each.field.metadata.get("positional")]
     count = _num_positionals(before, flags)
     if not positionals or (count >= len(positionals) and typing.get_origin(positionals[-1].hint) is not tuple):
         return []
-    return _values(positionals[min(count, len(positionals) - 1)], last)
+    return _values(positionals[min(count, len(positionals) - 1)], last, command)
 
 
 def _num_positionals(words: Sequence[str], flags: dict[str, ConfigField]) -> int:
@@ -146,13 +153,14 @@ def _is_bool(setting: ConfigField) -> bool:
     return setting.hint is bool
 
 
-def _values(setting: ConfigField, typed: str) -> list[str]:
-    """The values of a setting; of one that is a list, with the values before the last comma in front."""
+def _values(setting: ConfigField, typed: str, command: str) -> list[str]:
+    """The values of a command's setting; of one that is a list, with the values before the last comma in front."""
     kinds = [setting.hint, *typing.get_args(setting.hint)]
     found = [str(value) for kind in kinds if typing.get_origin(kind) is Literal for value in typing.get_args(kind)]
     name = setting.field.name
-    if name in _NAMES:
-        found = [each for each in _NAMES[name]() if _PLAIN.fullmatch(each)]
+    names = _NAMES_OF_COMMAND.get((command, name)) or _NAMES.get(name)
+    if names is not None:
+        found += [each for each in names() if _PLAIN.fullmatch(each)]
     pieces = split_list(typed)
     here = pieces[-1]
     if name == "pattern" and ":" in here:
@@ -195,6 +203,43 @@ def _chunkers() -> list[str]:
     return list(CHUNKERS)
 
 
+def _actions_of_memory() -> list[str]:
+    from firsthand.commands.memory import Action
+
+    return list(typing.get_args(Action))
+
+
+def _actions_of_studio() -> list[str]:
+    from firsthand.commands.studio import ACTIONS
+
+    return [words[0] for words, _ in ACTIONS]
+
+
+def _boards() -> list[str]:
+    from firsthand.boards.board_spec import board_names
+
+    return [*board_names(), *_runs()]
+
+
+def _claims() -> list[str]:
+    from firsthand.claims.all_claims import claim_names
+
+    sections = claim_names()
+    return ["all", *sections, *(name for names in sections.values() for name in names)]
+
+
+def _steps() -> list[str]:
+    from firsthand.reading.tour_steps import tour_steps
+
+    return ["next", *(step.id for step in tour_steps())]
+
+
+def _worlds() -> list[str]:
+    folder = Path(__file__).parents[1] / "benchmarks"
+    files = {name: folder / f"{name}.py" for name in catalog.names("benchmark")}
+    return [name for name, path in files.items() if path.is_file() and "firsthand.worlds" in path.read_text("utf-8")]
+
+
 def _known(kind: catalog.Kind) -> Callable[[], Iterable[str]]:
     return lambda: catalog.names(kind)
 
@@ -207,12 +252,23 @@ _NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "guard": _known("guard"),
     "memory": _known("memory"),
     "with_": lambda: catalog.scorers(),
-    "action": lambda: ["list", "pull", "inspect", "remove"],
     "chunker": _chunkers,
     **dict.fromkeys(("model", "embedder"), _models),
     **dict.fromkeys(("run", "runs", "baseline", "candidate", "resume", "load", "replay"), _runs),
 }
 """The names that a setting takes, by the setting."""
+_NAMES_OF_COMMAND: dict[tuple[str, str], Callable[[], Iterable[str]]] = {
+    ("arena", "models"): _models,
+    ("board", "sources"): _boards,
+    ("claims", "names"): _claims,
+    ("claims run", "names"): _claims,
+    ("memory", "action"): _actions_of_memory,
+    ("play", "world"): _worlds,
+    ("studio", "action"): _actions_of_studio,
+    ("tour", "step"): _steps,
+    ("train", "recipe"): lambda: [*catalog.names("recipe"), "doctor"],
+}
+"""The names that a setting of one command takes, by the command and the setting."""
 
 
 def print_words(line: str, breaks: str) -> int:

@@ -79,6 +79,16 @@ class Config:
             raise ConfigError('a text belongs to look, and look needs one: firsthand models look MODEL "some text"')
         if self.action != "plan" and (self.machine or self.train):
             raise ConfigError("--machine and --train belong to plan: leave them out")
+        if self.text is not None and not self.text.strip():
+            raise ConfigError("the text is empty: give 2 to 128 tokens to look at")
+        if self.context < 0 or self.batch < 1:
+            raise ConfigError(f"context is {self.context} and batch {self.batch}: give 0 or more, and 1 or more")
+        if self.action == "plan":
+            from firsthand.hub.resource_plan import bits_of
+
+            bits_of(self.dtype)  # before the machine is measured, which takes half a minute
+        if self.action == "list" and self.model is not None:
+            raise ConfigError(f"list takes no model: `firsthand models inspect {self.model}` looks at one")
         if self.action != "list" and self.model is None:
             raise ConfigError(f"{self.action} needs a model, as in: firsthand models {self.action} smollm2")
 

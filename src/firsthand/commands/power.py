@@ -97,6 +97,8 @@ class PowerPlan(NamedTuple):
 def main(config: Config) -> int:
     """Print the plans."""
     found = list(plans(config))
+    if not found:
+        raise ConfigError(f"{config.run} has no scores to plan from: name a run of `firsthand run`")
     if config.json:
         print_as_json([to_json(plan, config) for plan in found])
         return 0

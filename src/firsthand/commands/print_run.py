@@ -61,14 +61,20 @@ def print_results(results: Results) -> None:
         out.print(render(boards))
         for heading, line in judge_facts(attempts).items():
             out.print(f"{heading:<10}{line}", soft_wrap=True, markup=False)
-        for line in protocol_lines(protocols):
-            out.print(line, soft_wrap=True, markup=False)
+        print_protocols(protocols)
         report = write_report(run, settings, attempts, boards, protocols)
         out.print(f"report    {report}", soft_wrap=True, markup=False)
         worst = next((each for each in attempts if each.error), attempts[-1])
         out.print(f"traces    {run.path}", soft_wrap=True, markup=False)
         out.print(f"show      firsthand show {run.id} {worst.place[:8]}", soft_wrap=True, markup=False)
     out.print(f"reproduce {settings.command()}", soft_wrap=True, markup=False)
+
+
+def print_protocols(protocols: Mapping[str, str]) -> None:
+    """Print how each benchmark was prompted and scored: folded at words on a terminal, a line each in a pipe."""
+    out = console()
+    for line in protocol_lines(protocols):
+        out.print(line, soft_wrap=not out.is_terminal, markup=False)
 
 
 def protocol_lines(protocols: Mapping[str, str]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from firsthand.errors import ConfigError, DataError, FirsthandError, TransientError
+from firsthand.errors import ConfigError, DataError, FirsthandError, TransientError, reason_of
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console
 
@@ -70,10 +70,13 @@ async def _label(config: Config) -> tuple[int, list[tuple[str, str]]]:
     from firsthand.retrieval.writer import ModelWriter
 
     assert config.data is not None and config.out is not None
+    try:
+        lines = config.data.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config.data} cannot be read: {reason_of(error)}") from None
     retriever = SEARCHES[config.search](open_corpus(config.index))
     critic, settings = ModelWriter(catalog.model(config.model)), LabelSettings(config.k, config.threshold)
     labelled, failed = 0, []
-    lines = config.data.read_text(encoding="utf-8").split("\n")
     with config.out.open("x", encoding="utf-8") as out:
         for number, line in enumerate(lines, 1):
             if not line.strip():

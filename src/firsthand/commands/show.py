@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from firsthand.commands.print_run import protocol_lines
+from firsthand.commands.print_run import print_protocols
 from firsthand.errors import ConfigError
 from firsthand.loop.protection import shareable
 from firsthand.runs import store
@@ -128,8 +128,7 @@ def main(config: Config) -> int:
             return 0
         out = console()
         out.print(render(boards) if boards else "No attempt has finished.")
-        for line in protocol_lines(run.protocols):
-            out.print(line, soft_wrap=True, markup=False)
+        print_protocols(run.protocols)
         out.print(
             f"{run.id} is {run.status}; `firsthand runs {run.id}` lists its attempts", markup=False, soft_wrap=True
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.commands.studio_intake import Receiving, open_intake
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, MissingExtra
 from firsthand.hub.fetch_model import fetch_named
 from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
@@ -135,6 +135,8 @@ class Config:
                 f"{' '.join(self.action)[:80]!r} is no action: write `studio`, `studio export RUN`, `studio import PATH`, "
                 "or `studio account add|role|remove|key NAME` and `studio account list`"
             )
+        if self.role != Config.role and self.action[:2] not in (("account", "add"), ("account", "role")):
+            raise ConfigError("role goes with `studio account add NAME` and `studio account role NAME`: leave it out")
         if self.project and not self.database:
             raise ConfigError("project goes with --database: without one a data home keeps its own accounts")
         if self.host in LOOPBACK and (self.name or self.https):
@@ -173,7 +175,7 @@ def main(config: Config) -> int:
 
         from firsthand.studio.demo_home import demo_home
     except ImportError:
-        raise ConfigError("the Studio needs its extra: pip install 'firsthand[studio]'") from None
+        raise MissingExtra("uvicorn", "studio", "the Studio") from None
     agents = {name: _agent(config, name) for name in config.model}
     with ExitStack() as stack:
         home = stack.enter_context(demo_home()) if config.demo else config.home or data_home()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from firsthand.commands.print_run import protocol_lines
+from firsthand.commands.print_run import print_protocols
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
@@ -85,12 +84,6 @@ def main(config: Config) -> int:
         console().print("No attempt has finished.")
     print_protocols(protocols)
     return 0
-
-
-def print_protocols(protocols: Mapping[str, str]) -> None:
-    """Print how each benchmark was prompted and scored."""
-    for line in protocol_lines(protocols):
-        console().print(printable(line), soft_wrap=True, markup=False)
 
 
 def print_cells(config: Config, level: float) -> int:

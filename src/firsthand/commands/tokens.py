@@ -55,6 +55,14 @@ class Config:
             raise ConfigError("--train and --out belong together: firsthand tokens --train FILE --out FOLDER")
         if self.train and (self.text or self.languages):
             raise ConfigError("--train takes no text to show: leave it out, or train first")
+        if not self.train:
+            own = {"kind": Config.kind, "vocab_size": Config.vocab_size, "cut": Config.cut}
+            if given := [name for name, default in own.items() if getattr(self, name) != default]:
+                raise ConfigError(
+                    f"--{given[0].replace('_', '-')} goes with --train: leave it out, or train a vocabulary"
+                )
+        if self.languages and self.text:
+            raise ConfigError("--languages counts a text of its own: leave yours out")
         if not (self.train or self.text or self.languages):
             raise ConfigError('a text is missing, as in: firsthand tokens "some text"')
 

@@ -174,6 +174,11 @@ def _outcome(model: Path, folder: Path) -> str:
     return f"the model is in {model}: try `firsthand chat {model}` or `firsthand serve {model}`"
 
 
+def config_of(name: str) -> type[Any]:
+    """The settings of a recipe, or of the doctor, for completion. UnknownName if there is no such recipe."""
+    return DoctorConfig if name == "doctor" else _recipe(name)[1]
+
+
 def _recipe(name: str) -> tuple[Any, type[Any]]:
     """The function of a recipe, and its Config."""
     function = catalog.find("recipe", name)

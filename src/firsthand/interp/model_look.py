@@ -14,6 +14,7 @@ from firsthand.errors import ConfigError
 from firsthand.interp.activations import attention_weights, run_with_cache
 from firsthand.interp.lenses.logit_lens import logit_lens
 from firsthand.nn.decoder import Decoder
+from firsthand.system.plurals import count_of
 from firsthand.tokens.tokenizer import Tokenizer
 
 MAX_TOKENS = 128
@@ -63,7 +64,9 @@ class ModelLook:
 def look_at(model: Decoder, tokenizer: Tokenizer, ids: Sequence[int], *, top: int = 5) -> ModelLook:
     """Runs one text. ConfigError for one of more than 128 tokens, whose page nobody could read, or of fewer than 2."""
     if not 2 <= len(ids) <= MAX_TOKENS:
-        raise ConfigError(f"the text has {len(ids)} tokens: expected 2 to {MAX_TOKENS}, which a page can show")
+        raise ConfigError(
+            f"the text has {count_of(len(ids), 'token')}: expected 2 to {MAX_TOKENS}, which a page can show"
+        )
     if model.architecture.latent is not None:
         raise ConfigError(f"{model.architecture.family} mixes keys in latents: its heads have no sites to look at")
     cache = run_with_cache(model, ids, ["blocks.*.attn.q", "blocks.*.attn.k"]).cache

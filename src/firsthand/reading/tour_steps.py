@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from firsthand.errors import unknown
+from firsthand.errors import UnknownName, unknown
 from firsthand.reading.reading_list import ReadingEntry, entry_named
 
 _FILE = Path(__file__).parent / "tour.toml"
@@ -58,6 +58,8 @@ def tour_step(text: str) -> TourStep:
         return steps[int(text) - 1]
     found = next((step for step in steps if step.id == text), None)
     if found is None:
-        known = [*(step.id for step in steps), *(str(step.number) for step in steps), "next"]
+        if text[:80].lstrip("-").isdigit():
+            raise UnknownName(f"no step of the tour {text[:80]}: give a number from 1 to {len(steps)}, an id, or next")
+        known = [*(step.id for step in steps), "next"]
         raise unknown("step of the tour", text[:80], known, see="firsthand tour")
     return found

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from firsthand.benchmark import needing
 from firsthand.errors import DataError, MissingExtra
 from firsthand.message import Json
 from firsthand.stats.figures import figure_detail
@@ -27,21 +28,33 @@ _ABBREVIATION = re.compile(
 _END = re.compile(r"(?<![.?!])[.?!]++[\"'”’)\]*]*+(?=\s++[^\sa-z])")
 
 
+def _langdetect() -> Any:
+    try:
+        import langdetect
+    except ImportError:
+        raise MissingExtra("langdetect", "text", "detecting the language of an answer") from None
+    return langdetect
+
+
+@needing(_langdetect)
 def prompt_strict(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer follows all its instructions."""
     return _score("prompt_strict", task, trace, loose=False, share=False)
 
 
+@needing(_langdetect)
 def prompt_loose(task: Task, trace: Trace) -> Score:
     """Score 1 if each instruction is followed by some version of the answer; see `versions`."""
     return _score("prompt_loose", task, trace, loose=True, share=False)
 
 
+@needing(_langdetect)
 def instruction_strict(task: Task, trace: Trace) -> Score:
     """Score the share of instructions that the answer follows. The published figure weights instructions, not prompts."""
     return _score("instruction_strict", task, trace, loose=False, share=True)
 
 
+@needing(_langdetect)
 def instruction_loose(task: Task, trace: Trace) -> Score:
     """Score the share of instructions that some version of the answer follows; see `versions`."""
     return _score("instruction_loose", task, trace, loose=True, share=True)
@@ -88,11 +101,7 @@ def count_sentences(text: str) -> int:
 
 def language(text: str) -> str | None:
     """Return the ISO code of the text's language, or None if undetected."""
-    try:
-        import langdetect
-    except ImportError:
-        raise MissingExtra("langdetect", "text", "detecting the language of an answer") from None
-    detector: Any = langdetect
+    detector = _langdetect()
     detector.DetectorFactory.seed = 0
     try:
         return str(detector.detect(text))

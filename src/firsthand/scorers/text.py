@@ -8,11 +8,13 @@ the scores (`stats/corpus_formulas.py`), and `corpus_bleu` and `corpus_chrf` fro
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from operator import mul
 from typing import Any
 
+from firsthand.benchmark import needing
 from firsthand.errors import MissingExtra
 from firsthand.model import Embedder
 from firsthand.scorers.match import normalise
@@ -24,11 +26,28 @@ MAX_CHARS = 20_000
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
+def _sacrebleu() -> Any:
+    try:
+        import sacrebleu
+    except ImportError:
+        raise MissingExtra("sacrebleu", "text", "BLEU and chrF") from None
+    return sacrebleu
+
+
+def _rouge_score(name: str = "scoring") -> Any:
+    """A module of the package rouge-score."""
+    try:
+        return importlib.import_module(f"rouge_score.{name}")
+    except ImportError:
+        raise MissingExtra("rouge-score", "text", "ROUGE") from None
+
+
 def token_f1(task: Task, trace: Trace) -> Score:
     """Score the word overlap of answer and reference, 0 to 1: SQuAD's F1 (Rajpurkar et al., 2016)."""
     return _best("token_f1", task, trace, f1)
 
 
+@needing(_sacrebleu)
 def bleu(task: Task, trace: Trace) -> Score:
     """Score sentence BLEU with exponential smoothing, 0 to 1 (Papineni et al., 2002; sacrebleu), with corpus statistics."""
     found = _sacrebleu().sentence_bleu(_answer(trace), references(task))
@@ -36,6 +55,7 @@ def bleu(task: Task, trace: Trace) -> Score:
     return Score("bleu", found.score / 100, figure_detail("bleu", shares))
 
 
+@needing(_sacrebleu)
 def chrf(task: Task, trace: Trace) -> Score:
     """Score sentence chrF, F-score of character n-grams to 6, 0 to 1 (Popović, 2015; sacrebleu), with corpus statistics."""
     metric = _sacrebleu().CHRF()
@@ -45,6 +65,7 @@ def chrf(task: Task, trace: Trace) -> Score:
     )
 
 
+@needing(_rouge_score)
 def rouge_l(task: Task, trace: Trace) -> Score:
     """Score the F-measure of the longest common subsequence of words, 0 to 1 (Lin, 2004; rouge-score, stemmed)."""
     return _best("rouge_l", task, trace, rouge_l_of)
@@ -73,24 +94,14 @@ def f1(answer: str, reference: str) -> float:
 
 def rouge(answer: str, reference: str) -> dict[str, float]:
     """Return the F-measures of ROUGE-1, -2, -L and -Lsum, 0 to 1."""
-    try:
-        from rouge_score import rouge_scorer
-    except ImportError:
-        raise MissingExtra("rouge-score", "text", "ROUGE") from None
-    package: Any = rouge_scorer
-    found = package.RougeScorer(list(ROUGE_TYPES), use_stemmer=True).score(reference, answer)
+    found = _rouge_score("rouge_scorer").RougeScorer(list(ROUGE_TYPES), use_stemmer=True).score(reference, answer)
     return {name: float(found[name].fmeasure) for name in ROUGE_TYPES}
 
 
 def rouge_l_of(answer: str, reference: str) -> float:
     """Return rouge-score's F-measure of ROUGE-L, which takes it minutes for two texts of 20,000 characters."""
-    try:
-        from rouge_score import scoring, tokenizers
-    except ImportError:
-        raise MissingExtra("rouge-score", "text", "ROUGE") from None
-    formula: Any = scoring.fmeasure
-    words_of: Any = tokenizers
-    tokenizer = words_of.DefaultTokenizer(use_stemmer=True)
+    formula = _rouge_score().fmeasure
+    tokenizer = _rouge_score("tokenizers").DefaultTokenizer(use_stemmer=True)
     ours, theirs = tokenizer.tokenize(answer), tokenizer.tokenize(reference)
     if not ours or not theirs:
         return 0.0
@@ -140,11 +151,3 @@ def _streams(references_of: Sequence[Sequence[str]]) -> list[list[str | None]]:
     """Return the references in sacrebleu's order: the first of each answer, the second of each, and so on."""
     most = max(map(len, references_of), default=0)
     return [[each[place] if place < len(each) else None for each in references_of] for place in range(most)]
-
-
-def _sacrebleu() -> Any:
-    try:
-        import sacrebleu
-    except ImportError:
-        raise MissingExtra("sacrebleu", "text", "BLEU and chrF") from None
-    return sacrebleu

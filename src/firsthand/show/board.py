@@ -345,11 +345,11 @@ def caveats(board: Board) -> list[str]:
     versus = [row.versus for row in board.rows if row.versus]
     off = [f"{row.agent} ({share:.0%})" for row in board.rows if (share := board.share(row)) and abs(share - 1) > 0.1]
     spent = f"More than 10% off the budget, by share used: {', '.join(off)}." if off else ""
-    tasks = f"{board.tasks} task" + ("s" if board.tasks != 1 else "")
+    tasks = count_of(board.tasks, "task")
     if not board.metric:
         return ["Nothing was scored."]
     shared = max((row.score.clusters for row in board.rows), default=0)
-    wider = [f"Its tasks fall into {shared} clusters, which CIs and tests account for."] if shared else []
+    wider = [f"Its tasks fall into {count_of(shared, 'cluster')}, which CIs and tests account for."] if shared else []
     if any(row.score.method.startswith("stratified") for row in board.rows):
         wider.append("Its tasks are of fixed strata: CIs and tests have the variance within them.")
     if board.reduce != "mean":
@@ -363,7 +363,8 @@ def caveats(board: Board) -> list[str]:
             "is left out."
         )
     if not versus:
-        return [*wider, f"Brackets are 95% CIs of the true score on tasks like these {tasks}."]
+        alike = "this one" if board.tasks == 1 else "these"
+        return [*wider, f"Brackets are 95% CIs of the true score on tasks like {alike}."]
     largest = max((each.detectable for each in versus if finite(each.detectable) is not None), default=1.0)
     lines = [
         *wider,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -54,3 +55,9 @@ class PreferenceConfig(Protocol):
     def optimizer(self) -> OptimizerSettings: ...
     @property
     def schedule(self) -> ScheduleSettings: ...
+
+
+def expect_above_0(name: str, value: float) -> None:
+    """ConfigError unless the value is finite and above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name} is {value}: expected a number above 0")

@@ -18,6 +18,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.hub import model_lookup
 from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
+from firsthand.system.plurals import count_of
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.train.agent_heads import value_head
@@ -140,7 +141,7 @@ def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
         Path(config.data), tokenizer, chat, context=context, too_long=config.comparisons.too_long
     )
     print(
-        f"{len(found)} comparisons"
+        count_of(len(found), "comparison", ",")
         + (f"; {num_skipped} longer than the context and left out" if num_skipped else "")
         + (f"; {num_undecided} without a preference and left out" if num_undecided else "")
     )

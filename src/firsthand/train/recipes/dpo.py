@@ -6,8 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.errors import ConfigError
 from firsthand.train.adapters.adapter_settings import AdapterSettings
-from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
+from firsthand.train.preference_settings import (
+    PreferenceSettings,
+    expect_above_0,
+    preference_loop,
+    preference_optimizer,
+)
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 
@@ -35,6 +41,11 @@ class Config:
     optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loop: LoopSettings = field(default_factory=preference_loop)
+
+    def __post_init__(self) -> None:
+        expect_above_0("beta", self.beta)
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ConfigError(f"label_smoothing is {self.label_smoothing}: expected from 0 to below 0.5")
 
 
 def loss(pairs: PairNumbers, config: Config) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.hub import model_lookup
+from firsthand.system.plurals import count_of
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 
@@ -74,7 +75,9 @@ def selfrag(config: Config, run: TrainingRun) -> Path:
         raise DataError(
             f"no answer of {config.data} fits the model's context of {context} tokens: label smaller chunks"
         )
-    print(f"{len(fitting)} answers; {len(streams) - len(fitting)} longer than the context and left out")
+    print(
+        f"{count_of(len(fitting), 'answer', ',')}; {len(streams) - len(fitting)} longer than the context and left out"
+    )
     trained, held_out = split(fitting, config.holdout, seed=config.loop.seed)
     steps = config.loop.steps or math.ceil(config.epochs * len(trained) / config.batch_size)
 

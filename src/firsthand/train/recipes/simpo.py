@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.train.adapters.adapter_settings import AdapterSettings
-from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
+from firsthand.train.preference_settings import (
+    PreferenceSettings,
+    expect_above_0,
+    preference_loop,
+    preference_optimizer,
+)
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 
@@ -35,6 +40,9 @@ class Config:
     optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loop: LoopSettings = field(default_factory=preference_loop)
+
+    def __post_init__(self) -> None:
+        expect_above_0("beta", self.beta)
 
 
 def loss(pairs: PairNumbers, config: Config) -> Tensor:
