@@ -22,7 +22,7 @@ from firsthand.engine.decoding.batched_sampler import DrawSettings
 from firsthand.engine.memory.blocks import BlockCopy
 from firsthand.engine.memory.window_pool import window_blocks_of
 from firsthand.kernels.attention.kv_pages import Layout, PackedChunk, Pages
-from firsthand.nn.batched_lora import ModuleSpans, PackedAdapter, spans_of
+from firsthand.nn.batched_lora import AdapterSpan, ModuleSpans, PackedAdapter, spans_of
 from firsthand.nn.compiled_decoder import Cache, CompiledDecoder, Logits, why_not_compiled
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Tap, Taps
@@ -95,6 +95,16 @@ class Runner:
         """True if the next step goes through the compiled step; with taps it goes through the modules."""
         return self.fused is not None and self.taps is None
 
+    def _is_compiled_for(self, spans: abc.Sequence[AdapterSpan]) -> bool:
+        """True if a step goes through the compiled step; one with adapters does not if the model has experts."""
+        if not self.is_compiled:
+            return False
+        if spans and self.fused is not None and self.fused.experts is not None:
+            if self.modules is None:
+                self._open_modules(())
+            return False
+        return True
+
     def tap(self, taps: abc.Mapping[str, Tap] | None) -> None:
         """Run steps module by module with taps on activations (`nn/sites.py`), until None is given.
 
@@ -146,7 +156,7 @@ class Runner:
         window_layout = None
         if any(self._is_windowed):
             window_layout = self._layout(chunks, [window_blocks_of(chunk.sequence.table) for chunk in chunks])
-        if self.fused is not None and self.is_compiled:
+        if self.fused is not None and self._is_compiled_for(spans):
             return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, rows, near=window_layout, spans=spans))
         assert self.modules is not None and self.adapted is not None
         layouts = [window_layout if window_layout and is_windowed else layout for is_windowed in self._is_windowed]
@@ -165,7 +175,7 @@ class Runner:
         `draws` gives the rows whose token may be sampled on the device; the compiled step leaves that to `sampler.py`.
         """
         spans = spans_of(adapters, [1] * len(adapters))
-        if self.fused is not None and self.is_compiled:
+        if self.fused is not None and self._is_compiled_for(spans):
             return self.fused.logits(hidden_MD.numpy(), spans)
         assert self.modules is not None and self.adapted is not None
         with on_device_of(self.model.embed.weight), self.adapted.over(spans):
