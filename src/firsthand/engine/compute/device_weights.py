@@ -9,13 +9,19 @@ import torch
 from firsthand.engine.compute.devices import pick_device
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError
+from firsthand.formats.model_files import read_json
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.encoder_decoder_weights import load_encoder_decoder
+from firsthand.nn.model_config import ENCODER_DECODERS
+from firsthand.nn.sourced_decoder import SourcedDecoder
 
 
 def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) -> Decoder:
     """Returns the model of a file or folder on the config's device. Raises ConfigError if that device cannot hold the
     format."""
+    if is_encoder_decoder(path):
+        return _sourced(path, config, adapter)
     if config.device == "cpu":
         return weights.load(path, keep_blocks=config.weights in ("auto", "int8"), adapter=adapter)
     pick_device(config.device)
@@ -25,3 +31,22 @@ def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) 
         )
     dtype = torch.float32 if config.weights == "float32" else torch.bfloat16
     return weights.load(path, dtype=dtype, device=config.device, adapter=adapter)
+
+
+def is_encoder_decoder(path: Path) -> bool:
+    """True for a folder whose config.json is of a family of encoder-decoders."""
+    config = path / "config.json"
+    if not path.is_dir() or not config.is_file():
+        return False
+    kind = read_json(config).get("model_type")
+    return any(kind in family.MODEL_TYPES for family in ENCODER_DECODERS)
+
+
+def _sourced(path: Path, config: EngineConfig, adapter: Path | None) -> SourcedDecoder:
+    if adapter is not None:
+        raise ConfigError(f"{path} is an encoder-decoder, which takes no LoRA adapters: open it without {adapter}")
+    if config.weights == "int8":
+        raise ConfigError(f"{path} is an encoder-decoder: give weights as auto, float16 or float32 in place of int8")
+    pick_device(config.device)
+    dtype = torch.float32 if config.device == "cpu" or config.weights == "float32" else torch.bfloat16
+    return SourcedDecoder(load_encoder_decoder(path, dtype=dtype, device=config.device))

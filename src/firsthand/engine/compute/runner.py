@@ -26,6 +26,7 @@ from firsthand.nn.batched_lora import AdapterSpan, ModuleSpans, PackedAdapter, s
 from firsthand.nn.compiled_decoder import Cache, CompiledDecoder, Logits, why_not_compiled
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Tap, Taps
+from firsthand.nn.sourced_decoder import SourcedDecoder
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class Runner:
         self.threads = torch.get_num_threads()
         self.not_compiled = self._not_compiled()
         fits = self.not_compiled is None
-        pads_steps = not fits and (self.device.type == "cuda" if graphs is None else graphs)
+        may_pad = not fits and not isinstance(model, SourcedDecoder)  # a step with sources has no fixed shape
+        pads_steps = may_pad and (self.device.type == "cuda" if graphs is None else graphs)
         padding_blocks = [num_blocks, *([] if num_window_blocks is None else [num_window_blocks])] if pads_steps else []
         with explain_out_of_memory(f"a KV cache of {num_blocks} blocks"):
             self.cache = Cache.empty(

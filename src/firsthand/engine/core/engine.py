@@ -25,7 +25,7 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.engine_stats import Stats, StepCounts
 from firsthand.engine.core.live_requests import LiveRequests
 from firsthand.engine.core.outputs import Output, ScoreOutput, score_output
-from firsthand.engine.core.request_checks import check_prefix, check_request, check_room, check_score
+from firsthand.engine.core.request_checks import check_prefix, check_request, check_room, check_score, check_source
 from firsthand.engine.core.sequence import Request, Sequence
 from firsthand.engine.core.step import take_step
 from firsthand.engine.decoding.constraint import Masks
@@ -89,6 +89,7 @@ class Engine:
         other invalid values; QueueFull if too many requests wait.
         """
         check_request(request, self.architecture)
+        check_source(request.source, self.runner.model)
         adapter = self._adapter(request.adapter)
         num_prompt, vocab_size = len(request.prompt), self.architecture.vocab_size
         max_tokens = min(request.sampling.max_tokens, self.architecture.max_position - num_prompt)
@@ -109,14 +110,17 @@ class Engine:
         adapter: str | None = None,
         salt: str = "",
         distribution: bool = False,
+        source: abc.Sequence[int] = (),
     ) -> int:
         """Queue continuations to score after a prefix, which is computed once, and return the request's id.
 
         Each continuation gives one Output with its tokens, their log-probs, the `top` most probable tokens at each
         position, and finish reason `stop`; with `distribution` also the log-prob of every token in place of the first.
+        `source` is the text that an encoder-decoder reads.
         Raises what `add` raises.
         """
         check_score(prefix, continuations, priority, owner, self.architecture, top=top, salt=salt)
+        check_source(source, self.runner.model)
         loaded_adapter = self._adapter(adapter)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
@@ -133,6 +137,7 @@ class Engine:
                 adapter=loaded_adapter,
                 salt=salt,
                 distribution=distribution,
+                source=tuple(source),
             )
         )
 
