@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 from dataclasses import replace
 from functools import cache
@@ -14,7 +13,7 @@ import openai
 import pytest
 import torch
 from encoder_decoders import MODELS, reference
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from engine_tiny import drain, logprobs, tiny_engine, tokens
 from firsthand.engine.compute.device_weights import load_weights
@@ -22,7 +21,7 @@ from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooLong
-from firsthand.message import Message
+from firsthand.message import user
 from firsthand.model import Sampling, ToolSpec
 from firsthand.providers.local import Local
 from served import serving
@@ -32,7 +31,7 @@ CONFIG = EngineConfig(
     kv_memory_bytes=1 << 20, kv_cache="float32", weights="float32", max_sequences=4, max_batch_tokens=16, threads=1
 )
 SOURCES = [(5, 17, 44, 9, 30, 1), (3, 3, 58), (40, 41, 42, 43, 44, 45, 46, 47, 48), (3, 3, 57)]
-LONG = 24
+LONG = 18
 
 
 @cache
@@ -47,9 +46,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in MODELS:
         made[name] = tmp_path_factory.mktemp("models") / name
         theirs(name).save_pretrained(made[name])
-        words = {"<pad>": 0, "</s>": 1, **{f"w{i}": i for i in range(2, 61)}}
-        tokenizer = Tokenizer(models.WordLevel(words, unk_token="w2"))
-        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        pieces = [("<pad>", 0.0), ("</s>", 0.0), *((f"▁w{i}", -3.0) for i in range(2, 61))]
+        tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
         tokenizer.add_special_tokens(["<pad>", "</s>"])
         tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
         tokenizer.save(str(made[name] / "tokenizer.json"))
@@ -62,13 +62,14 @@ def engine(folder: Path, **changes: Any) -> Engine:
     return Engine(load_weights(folder, config), config)
 
 
+@cache
 def expected(name: str, source: tuple[int, ...], start: int, max_tokens: int) -> tuple[list[int], list[float]]:
     """Greedy tokens and their log-probs by `generate`, without an end token."""
     with torch.no_grad():
         made = theirs(name).generate(
             torch.tensor([source]), max_new_tokens=max_tokens, do_sample=False, num_beams=1, output_logits=True,
             return_dict_in_generate=True, decoder_start_token_id=start, eos_token_id=None, forced_eos_token_id=None,
-            bad_words_ids=None,
+            bad_words_ids=None, use_cache=False,
         )  # fmt: skip
     ids = made.sequences[0, 1:].tolist()
     rows = [logits[0].log_softmax(-1) for logits in made.logits]
@@ -91,14 +92,21 @@ def test_outputs_of_a_batch_are_those_of_transformers(name: str, folders: dict[s
         ids, scores = expected(name, source, start, LONG - 2 * request)
         assert list(tokens(outputs)) == ids
         assert logprobs(outputs) == pytest.approx(scores, abs=1e-4)
-    gc.collect()
-    sources = made.runner.modules.sources
-    sources._latest = None
-    assert len(sources) == 0, "a source outlives its request"
+    assert len(made.runner.modules.sources) == 0, "a source outlives its request"
+
+
+def test_a_source_is_encoded_once_for_all_answers_of_its_request(folders: dict[str, Path]) -> None:
+    made, encoded = engine(folders["bart"]), list[int]()
+    made.runner.modules.sources._model.inner.encoder.register_forward_hook(lambda *_: encoded.append(1))
+    request = made.add(Request((2,), Sampling(max_tokens=6, temperature=0.0), source=SOURCES[0], n=2))
+    for _ in range(3):
+        made.step()
+    made.abort(request, 0)
+    assert len(drain(made)) == len(encoded) == 1
 
 
 def test_a_preempted_output_goes_on_with_its_source(folders: dict[str, Path]) -> None:
-    made = engine(folders["bart"], kv_memory_bytes=1 << 15)
+    made = engine(folders["bart"], kv_memory_bytes=1 << 16)
     for source in SOURCES:
         made.add(Request((2,), Sampling(max_tokens=LONG, temperature=0.0), source=source))
     found = drain(made)
@@ -191,7 +199,7 @@ def test_a_local_encoder_decoder_scores_continuations_and_takes_no_tools(folders
         assert found == pytest.approx([float(rows[0, 7] + rows[1, 8]), float(rows[0, 9])], abs=1e-4)
         tool = ToolSpec("look", "Looks.", {"type": "object"})
         with pytest.raises(ConfigError, match="takes no tools"):
-            asyncio.run(model.complete([Message.user("w5")], Sampling(max_tokens=2), tools=[tool]))
+            asyncio.run(model.complete([user("w5")], Sampling(max_tokens=2), tools=[tool]))
     finally:
         model.close()
 

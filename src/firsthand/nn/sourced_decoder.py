@@ -9,12 +9,10 @@ The source is encoded once for each request, and every step reads its keys and v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from firsthand.errors import ConfigError
 from firsthand.kernels.attention.score_terms import ScoreTerms, cross_attention
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Attend
@@ -86,12 +84,6 @@ class SourcedDecoder(Decoder):
     def sites(self) -> tuple[str, ...]:
         """No activation has a name here."""
         return ()
-
-    def load_state_dict(self, *args: Any, **more: Any) -> Any:
-        """ConfigError: weights of an encoder-decoder are not replaced while an engine runs."""
-        raise ConfigError(
-            "the weights of an encoder-decoder cannot be replaced in an engine: open the new files instead"
-        )
 
     @torch.inference_mode()
     def encoded(self, texts: list[tuple[int, ...]]) -> list[Sources]:

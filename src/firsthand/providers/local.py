@@ -294,6 +294,10 @@ class Local:
     ) -> list[TokenRating]:
         """Returns the log-prob of each token after the first, with the `top` most probable tokens at its position."""
         loaded, run = await self._ready(), run or request_owner.current()
+        if loaded.sources is not None:
+            raise ConfigError(
+                "an encoder-decoder does not rate the text it reads: leave out echo, or score its answers"
+            )
         if len(ids) < 2:
             return []
         (found,) = await loaded.worker.score(
@@ -305,7 +309,10 @@ class Local:
     async def next_logprobs(self, ids: Sequence[int], *, run: str = "") -> NDArray[np.float64]:
         """Returns the log-prob of every token after `ids`, shape (vocabulary,), as the model gives it."""
         loaded, run = await self._ready(), run or request_owner.current()
-        (found,) = await loaded.worker.score(ids, [ids[:1]], owner=run, adapter=self.chosen, distribution=True)
+        starts, source = (ids, ()) if loaded.sources is None else (loaded.sources.starts, ids)
+        (found,) = await loaded.worker.score(
+            starts, [starts[:1]], owner=run, adapter=self.chosen, distribution=True, source=source
+        )
         assert found.distribution is not None
         return found.distribution
 

@@ -143,7 +143,7 @@ def new_request(
     check_num_answers(n)  # before so many Answers are made
     tokenizer = loaded.tokenizer
     ids = _ids(prompt)
-    raw = isinstance(prompt, str) or ids is not None
+    raw = loaded.sources is None and (isinstance(prompt, str) or ids is not None)
 
     def new_stop() -> StopStrings:
         continuing = raw or sampling.grammar is not None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from firsthand.engine.compute.devices import explain_out_of_memory, on_device_of, torch_name
 from firsthand.engine.compute.module_runner import ModuleRunner
-from firsthand.engine.core.sequence import SequenceChunk
+from firsthand.engine.core.sequence import SequenceChunk, Source
 from firsthand.engine.decoding.batched_sampler import DrawSettings
 from firsthand.engine.memory.blocks import BlockCopy
 from firsthand.engine.memory.window_pool import window_blocks_of
@@ -191,6 +191,11 @@ class Runner:
         """Drop cached adapter state, since an adapter was unloaded."""
         if self.fused is not None:
             self.fused.spans.forget()
+
+    def forget_source(self, source: Source) -> None:
+        """Free what was computed of a source text, since its request has ended."""
+        if self.modules is not None and self.modules.sources is not None:
+            self.modules.sources.forget(source)
 
     def refresh(self) -> None:
         """Rebuild what depends on the model's weights, since they were replaced."""

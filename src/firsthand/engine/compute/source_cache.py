@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import abc
-from weakref import WeakKeyDictionary
 
 from firsthand.engine.core.sequence import SequenceChunk, Source
 from firsthand.nn.blocks.attention import Attend
@@ -16,13 +15,18 @@ class SourceCache:
 
     def __init__(self, model: SourcedDecoder):
         self._model = model
-        self._encoded: WeakKeyDictionary[Source, Sources] = WeakKeyDictionary()
+        self._encoded: dict[Source, Sources] = {}
         self._latest: tuple[list[Source], Sources] | None = None
         """The sources of the step before, packed: decode steps of one batch have the same ones."""
 
     def __len__(self) -> int:
         """Returns how many sources are in memory."""
         return len(self._encoded)
+
+    def forget(self, source: Source) -> None:
+        """Free a source; one that was never computed is ignored."""
+        self._encoded.pop(source, None)
+        self._latest = None
 
     def over(self, chunks: abc.Sequence[SequenceChunk], own: Attend) -> SourcedAttend:
         """The attention of a step: `own` to the outputs so far, and to each chunk's source. New sources are encoded."""

@@ -25,7 +25,14 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.engine_stats import Stats, StepCounts
 from firsthand.engine.core.live_requests import LiveRequests
 from firsthand.engine.core.outputs import Output, ScoreOutput, score_output
-from firsthand.engine.core.request_checks import check_prefix, check_request, check_room, check_score, check_source
+from firsthand.engine.core.request_checks import (
+    check_prefix,
+    check_replaceable,
+    check_request,
+    check_room,
+    check_score,
+    check_source,
+)
 from firsthand.engine.core.sequence import Request, Sequence
 from firsthand.engine.core.step import take_step
 from firsthand.engine.decoding.constraint import Masks
@@ -215,6 +222,7 @@ class Engine:
         nothing, but no single model would compute it (Piché et al., 2025); a preempted sequence is recomputed. Adapters
         stay loaded. Raises ConfigError, and changes nothing, if names or shapes differ from the model's.
         """
+        check_replaceable(self.runner.model)
         self.runner.model.load_state_dict(fitting_state(state, self.runner.model))
         self.runner.refresh()
         self.version = version
@@ -255,7 +263,10 @@ class Engine:
         self.scheduler.finish(sequence)
         if self.speculator is not None:
             self.speculator.forget(sequence)
-        if self.live.leave(sequence) and sequence.adapter is not None:
+        was_live = self.live.leave(sequence)
+        if sequence.source is not None and sequence.request_id not in self.live:
+            self.runner.forget_source(sequence.source)
+        if was_live and sequence.adapter is not None:
             self._forget(self.adapters.leave(sequence.adapter))
 
     def stats(self) -> Stats:

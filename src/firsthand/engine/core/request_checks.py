@@ -100,6 +100,14 @@ def check_source(source: Sequence[int], model: Decoder) -> None:
     check_ids(source, "the source", model.architecture)
 
 
+def check_replaceable(model: Decoder) -> None:
+    """Raise ConfigError if a model's weights cannot be replaced while its engine runs."""
+    if isinstance(model, SourcedDecoder):
+        raise ConfigError(
+            "the weights of an encoder-decoder cannot be replaced in an engine: open the new files instead"
+        )
+
+
 def check_prefix(tokens: Sequence[int], salt: str, architecture: Architecture) -> None:
     """Raise ModelError or ConfigError if a prefix cannot be pinned."""
     _check_owner(0, "", salt)
