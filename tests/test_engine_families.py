@@ -41,6 +41,8 @@ FAMILIES: dict[str, tuple[dict[str, Any], str | None]] = {
     "gemma2": (BASE | dict(sliding_window=8), "its attention_softcap is 50.0"),
     "phi3": (BASE | dict(num_key_value_heads=2), None),
     "smollm3": (BASE | dict(no_rope_layers=[0, 1]), None),
+    "stablelm": (BASE | dict(num_key_value_heads=2), "its norm is 'layer'"),
+    "starcoder2": (BASE | dict(sliding_window=8), "its norm is 'layer'"),
     "olmo2": (BASE, "its qk_norm_over is 'projection'"),
     "bloom": (dict(vocab_size=96, hidden_size=32, n_layer=2, n_head=2), "its norm is 'layer'"),
     "mpt": (dict(vocab_size=96, d_model=32, n_layers=2, n_heads=2), "its norm is 'layer_no_bias'"),
