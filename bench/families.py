@@ -178,7 +178,7 @@ def encoder_decoder_row(name: str, folder: Path) -> list[str]:
         gap(torch.cat(encoder_decoders.logprobs(ours)), expected),
         gap(back, expected),
         "none",
-        "its own loop",
+        "modules",
     ]
 
 
