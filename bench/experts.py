@@ -150,6 +150,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dtype", default="Q4_0")
     parser.add_argument("--rival-python")
+    parser.add_argument("--no-modules", action="store_true", help="leave out the engine's modules, which are slow")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -164,10 +165,9 @@ def main() -> None:
         size = write_model(args, path)
         prompt = [(7919 * i + 13) % args.vocab for i in range(args.prompt)]
         job = dict(model=str(path), prompt=prompt, new=args.new, vocab=args.vocab, threads=args.threads)
-        contenders = {
-            "compiled": [sys.executable, __file__, "--job", json.dumps({**job, "modules": False})],
-            "modules": [sys.executable, __file__, "--job", json.dumps({**job, "modules": True})],
-        }
+        contenders = {"compiled": [sys.executable, __file__, "--job", json.dumps({**job, "modules": False})]}
+        if not args.no_modules:
+            contenders["modules"] = [sys.executable, __file__, "--job", json.dumps({**job, "modules": True})]
         if args.rival_python:
             contenders["llama.cpp"] = [args.rival_python, "-c", RIVAL, json.dumps(job)]
         found: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}

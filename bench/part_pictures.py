@@ -132,7 +132,7 @@ def of_experts(steps: int) -> dict[str, str]:
     mixture = ExpertSettings(num_experts=16, per_token=2, width=64, layers=(True, True))
     models = {
         "dense": (byte_model(None, 128), 0.0),
-        "16 experts, 2 a token": (byte_model(mixture, 128), 0.01),
+        "16 experts, 2 a token": (byte_model(mixture, 128), 0.05),
         "the same without the balancing loss": (byte_model(mixture, 128), 0.0),
     }
     text = b"".join(page.read_bytes() for page in sorted(DOCS.glob("*.md")))
