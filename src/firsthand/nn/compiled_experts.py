@@ -42,7 +42,9 @@ def why_experts_not_compiled(model: Decoder) -> str | None:
             return "its experts or its router are of another type"
         if mixture.router.weight.device.type != "cpu" or mixture.router.weight.dtype != torch.float32:
             return "its router is not float32 on the CPU"
-        if mixture.shared_gate is not None and not isinstance(mixture.shared_gate, (nn.Linear, DenseLinear)):
+        if mixture.shared_gate is not None and not isinstance(
+            mixture.shared_gate, (nn.Linear, DenseLinear, BlockLinear)
+        ):
             return f"the gate of its shared expert is a {type(mixture.shared_gate).__name__}"
     return None
 
@@ -144,7 +146,7 @@ class CompiledExperts:
 
 
 def _router_rows(mixture: MixtureOfExperts) -> Tensor:
-    """The rows of the router, then the gate of the shared expert if it has one."""
+    """The rows of the router, then the gate of the shared expert. Neither rounds its inputs, even where a gate's weights are."""
     if mixture.shared_gate is None:
         return mixture.router.weight
     return torch.cat([mixture.router.weight, mixture.shared_gate.weight.float()])  # type: ignore[operator, list-item]
