@@ -146,7 +146,7 @@ class CompiledExperts:
 
 
 def _router_rows(mixture: MixtureOfExperts) -> Tensor:
-    """The rows of the router, then the gate of the shared expert. Neither rounds its inputs, even where a gate's weights are."""
+    """The rows of the router, then the gate of the shared expert; the inputs of neither are rounded."""
     if mixture.shared_gate is None:
         return mixture.router.weight
     return torch.cat([mixture.router.weight, mixture.shared_gate.weight.float()])  # type: ignore[operator, list-item]
