@@ -33,7 +33,7 @@ from firsthand.nn.blocks.experts import MixtureOfExperts
 from firsthand.nn.blocks.mlp import MLP
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.blocks.rope import frequencies, rotation
-from firsthand.nn.compiled_experts import CompiledExperts, linears_of, mlps_of, why_experts_not_compiled
+from firsthand.nn.compiled_experts import CompiledExperts, linears_of, mlps_of, why_experts_not_compiled, width_of
 from firsthand.nn.decoder import Block, Decoder
 from firsthand.nn.matrices import ATTENTION, BLOCK, BLOCK_NORMS, Matrix, columns
 from firsthand.nn.quant import BlockLinear, DenseLinear
@@ -148,9 +148,9 @@ def why_not_compiled(model: Decoder) -> str | None:
         unknown = why_experts_not_compiled(model)
     if unknown is not None:
         return unknown
-    mlps = [linears_of(mlp) for block in model.layers if isinstance(block, Block) for mlp in mlps_of(block)]
+    mlps = [mlp for block in model.layers if isinstance(block, Block) for mlp in mlps_of(block)]
     layers = [layer for block in model.layers for layer in _linears(block, ATTENTION)] + [model.lm_head]
-    layers += [layer for mlp in mlps for layer in mlp]
+    layers += [layer for mlp in mlps for layer in linears_of(mlp)]
     unsupported = next(
         (layer for layer in layers if not isinstance(layer, (BlockLinear, DenseLinear, nn.Linear))), None
     )
@@ -159,7 +159,7 @@ def why_not_compiled(model: Decoder) -> str | None:
     plain = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
     if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in [model.embed.weight, *plain]):
         return "it is not float32 on the CPU"
-    inner = dict.fromkeys(len(mlp[0].weight) for mlp in mlps) if a.experts else (a.intermediate_size,)
+    inner = dict.fromkeys(map(width_of, mlps)) if a.experts else (a.intermediate_size,)
     widths = (a.hidden_size, *inner, a.num_heads * a.head_dim)
     unit = 32 if any(isinstance(layer, BlockLinear) for layer in layers) else LANES
     if any(width % unit for width in widths) or a.head_dim % LANES:

@@ -38,14 +38,14 @@ def why_experts_not_compiled(model: Decoder) -> str | None:
     if e.has_bias or e.has_correction or model.architecture.mlp_bias:
         return "its experts or its router have biases"
     for mixture in _mixtures(model):
-        if type(mixture.router) is not ExpertRouter or any(type(each) is not MLP for each in mixture.experts):
+        router: nn.Module = mixture.router
+        if type(router) is not ExpertRouter or any(type(each) is not MLP for each in mixture.experts):
             return "its experts or its router are of another type"
-        if mixture.router.weight.device.type != "cpu" or mixture.router.weight.dtype != torch.float32:
+        if router.weight.device.type != "cpu" or router.weight.dtype != torch.float32:
             return "its router is not float32 on the CPU"
-        if mixture.shared_gate is not None and not isinstance(
-            mixture.shared_gate, (nn.Linear, DenseLinear, BlockLinear)
-        ):
-            return f"the gate of its shared expert is a {type(mixture.shared_gate).__name__}"
+        gate: nn.Module | None = mixture.shared_gate
+        if gate is not None and not isinstance(gate, (nn.Linear, DenseLinear, BlockLinear)):
+            return f"the gate of its shared expert is a {type(gate).__name__}"
     return None
 
 
@@ -55,6 +55,12 @@ def mlps_of(block: Block) -> list[nn.Module]:
     if not isinstance(mixture, MixtureOfExperts):
         return [mixture]
     return [*mixture.experts, *([] if mixture.shared is None else [mixture.shared])]
+
+
+def width_of(mlp: nn.Module) -> int:
+    """Outputs of an MLP's gate."""
+    width: Any = mlp.get_submodule(_LEAVES[0]).out_features
+    return int(width)
 
 
 def linears_of(mlp: nn.Module) -> list[nn.Module]:
@@ -78,7 +84,7 @@ class CompiledExperts:
         settings = model.architecture.experts
         assert settings is not None, "this architecture has no experts"
         self._width = model.architecture.hidden_size
-        routers, layers, first = [], [], 0
+        routers, layers, first = list["DenseTiles | None"](), [], 0
         for block, mlps in zip(model.layers, packed, strict=True):
             assert isinstance(block, Block)
             mixture = block.mlp
@@ -149,4 +155,4 @@ def _router_rows(mixture: MixtureOfExperts) -> Tensor:
     """The rows of the router, then the gate of the shared expert; the inputs of neither are rounded."""
     if mixture.shared_gate is None:
         return mixture.router.weight
-    return torch.cat([mixture.router.weight, mixture.shared_gate.weight.float()])  # type: ignore[operator, list-item]
+    return torch.cat([mixture.router.weight, mixture.shared_gate.weight.float()])
