@@ -33,8 +33,8 @@ class SourcedAttend:
         self,
         layer: int,
         q_NHK: Tensor,
-        k_MHK: Tensor,
-        v_MHK: Tensor,
+        k_NGK: Tensor,
+        v_NGK: Tensor,
         *,
         scale: float,
         window: int | None,
@@ -42,8 +42,8 @@ class SourcedAttend:
     ) -> Tensor:
         """Returns the attention output of the packed tokens: N H K."""
         if terms is not None and terms.source_lengths is not None:
-            return cross_attention(q_NHK, k_MHK, v_MHK, self.lengths, scale=scale, terms=terms)
-        return self.own(layer, q_NHK, k_MHK, v_MHK, scale=scale, window=window, terms=terms)
+            return cross_attention(q_NHK, k_NGK, v_NGK, self.lengths, scale=scale, terms=terms)
+        return self.own(layer, q_NHK, k_NGK, v_NGK, scale=scale, window=window, terms=terms)
 
 
 class SourcedDecoder(Decoder):
@@ -91,7 +91,7 @@ class SourcedDecoder(Decoder):
         lengths = [len(text) for text in texts]
         ids_S = torch.tensor([token for text in texts for token in text], device=self.embed.weight.device)
         whole = self.inner.sources(self.inner.encode(ids_S, lengths), lengths)
-        keys, values = ([each.split(lengths) for each in kind] for kind in (whole.keys, whole.values))
+        keys, values = ([torch.split(each, lengths) for each in kind] for kind in (whole.keys, whole.values))
         return [
             Sources(tuple(layer[i] for layer in keys), tuple(layer[i] for layer in values), (length,))
             for i, length in enumerate(lengths)
