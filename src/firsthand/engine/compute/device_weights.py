@@ -9,11 +9,9 @@ import torch
 from firsthand.engine.compute.devices import pick_device
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError
-from firsthand.formats.model_files import read_json
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.encoder_decoder_weights import load_encoder_decoder
-from firsthand.nn.model_config import ENCODER_DECODERS
+from firsthand.nn.encoder_decoder_weights import is_encoder_decoder, load_encoder_decoder
 from firsthand.nn.sourced_decoder import SourcedDecoder
 
 
@@ -31,15 +29,6 @@ def load_weights(path: Path, config: EngineConfig, adapter: Path | None = None) 
         )
     dtype = torch.float32 if config.weights == "float32" else torch.bfloat16
     return weights.load(path, dtype=dtype, device=config.device, adapter=adapter)
-
-
-def is_encoder_decoder(path: Path) -> bool:
-    """True for a folder whose config.json is of a family of encoder-decoders."""
-    config = path / "config.json"
-    if not path.is_dir() or not config.is_file():
-        return False
-    kind = read_json(config).get("model_type")
-    return any(kind in family.MODEL_TYPES for family in ENCODER_DECODERS)
 
 
 def _sourced(path: Path, config: EngineConfig, adapter: Path | None) -> SourcedDecoder:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import abc
 
+from firsthand.engine.core.request_checks import check_ids
 from firsthand.engine.core.sequence import SequenceChunk, Source
+from firsthand.errors import ConfigError, PromptTooLong
 from firsthand.nn.blocks.attention import Attend
+from firsthand.nn.decoder import Decoder
 from firsthand.nn.encoder_decoder import Sources
 from firsthand.nn.sourced_decoder import SourcedAttend, SourcedDecoder, joined
 
@@ -40,3 +43,25 @@ class SourceCache:
         if self._latest is None or self._latest[0] != sources:
             self._latest = sources, joined([self._encoded[source] for source in sources])
         return SourcedAttend(own, self._latest[1], [chunk.end - chunk.start for chunk in chunks])
+
+
+def check_source(source: abc.Sequence[int], model: Decoder) -> None:
+    """Raise PromptTooLong, ModelError or ConfigError unless a source fits the model: encoder-decoders alone read one."""
+    if not isinstance(model, SourcedDecoder):
+        if source:
+            raise ConfigError("a source is given, and the model is no encoder-decoder: give its text as the prompt")
+        return
+    if not source:
+        raise ConfigError("the model is an encoder-decoder and the request has no source: give the text that it reads")
+    most = model.architecture.max_position
+    if len(source) > most:
+        raise PromptTooLong(f"the source has {len(source)} tokens: the model reads at most {most}, so shorten it")
+    check_ids(source, "the source", model.architecture)
+
+
+def check_replaceable(model: Decoder) -> None:
+    """Raise ConfigError if a model's weights cannot be replaced while its engine runs."""
+    if isinstance(model, SourcedDecoder):
+        raise ConfigError(
+            "the weights of an encoder-decoder cannot be replaced in an engine: open the new files instead"
+        )

@@ -19,20 +19,14 @@ from torch import Tensor
 from firsthand._moved import warn_renamed
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.compute.packing import fitting_state
+from firsthand.engine.compute.source_cache import check_replaceable, check_source
 from firsthand.engine.core.admission import answer_sequences, score_sequences
 from firsthand.engine.core.assembly import assemble
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.engine_stats import Stats, StepCounts
 from firsthand.engine.core.live_requests import LiveRequests
 from firsthand.engine.core.outputs import Output, ScoreOutput, score_output
-from firsthand.engine.core.request_checks import (
-    check_prefix,
-    check_replaceable,
-    check_request,
-    check_room,
-    check_score,
-    check_source,
-)
+from firsthand.engine.core.request_checks import check_prefix, check_request, check_room, check_score
 from firsthand.engine.core.sequence import Request, Sequence
 from firsthand.engine.core.step import take_step
 from firsthand.engine.decoding.constraint import Masks

@@ -12,8 +12,6 @@ from firsthand.engine.memory.window_pool import SlidingWindowPool
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.model import Sampling
 from firsthand.nn.architecture import Architecture
-from firsthand.nn.decoder import Decoder
-from firsthand.nn.sourced_decoder import SourcedDecoder
 from firsthand.sampling import MAX_BAD_WORDS
 from firsthand.system.field_types import shown
 
@@ -83,29 +81,6 @@ def check_score(
     for place, continuation in enumerate(continuations):
         if continuation:
             check_ids(continuation, f"continuation {place}", architecture)
-
-
-def check_source(source: Sequence[int], model: Decoder) -> None:
-    """Raise PromptTooLong, ModelError or ConfigError unless a source fits the model: encoder-decoders alone read one."""
-    if not isinstance(model, SourcedDecoder):
-        if source:
-            raise ConfigError("a source is given, and the model is no encoder-decoder: give its text as the prompt")
-        return
-    if not source:
-        raise ConfigError("the model is an encoder-decoder and the request has no source: give the text that it reads")
-    most = model.architecture.max_position
-    _check_list(source, "the source")
-    if len(source) > most:
-        raise PromptTooLong(f"the source has {len(source)} tokens: the model reads at most {most}, so shorten it")
-    check_ids(source, "the source", model.architecture)
-
-
-def check_replaceable(model: Decoder) -> None:
-    """Raise ConfigError if a model's weights cannot be replaced while its engine runs."""
-    if isinstance(model, SourcedDecoder):
-        raise ConfigError(
-            "the weights of an encoder-decoder cannot be replaced in an engine: open the new files instead"
-        )
 
 
 def check_prefix(tokens: Sequence[int], salt: str, architecture: Architecture) -> None:
