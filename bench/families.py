@@ -77,6 +77,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_oss": ("GptOssForCausal", dict(num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=8,
         intermediate_size=32)),
     "smollm3": ("SmolLM3ForCausal", dict(num_hidden_layers=5)),
+    "stablelm": ("StableLmForCausal", dict(rope_parameters=dict(
+        rope_type="default", rope_theta=1e4, partial_rotary_factor=0.25))),
+    "stablelm_biased": ("StableLmForCausal", dict(use_qkv_bias=True, rope_parameters=dict(
+        rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5))),
+    "starcoder2": ("Starcoder2ForCausal", {}),
+    "starcoder2_window": ("Starcoder2ForCausal", dict(sliding_window=8, use_bias=False, tie_word_embeddings=False)),
     "llama_dynamic": ("LlamaForCausal", dict(max_position_embeddings=32, rope_parameters=dict(
         rope_type="dynamic", rope_theta=1e4, factor=2.0))),
 }  # fmt: skip
@@ -93,7 +99,7 @@ TESTED_ELSEWHERE: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """In `tests/test_nn_weights.py`, with more settings of each."""
-NO_GGUF = {"llama_dynamic": "ropes",
+NO_GGUF = {"llama_dynamic": "ropes", "starcoder2_window": "windows",
            "mpt_clipped": "attention_scale", "gpt_oss": "ropes", "gemma2_scaled": "attention_scale"}  # fmt: skip
 
 
@@ -172,7 +178,7 @@ def encoder_decoder_row(name: str, folder: Path) -> list[str]:
         gap(torch.cat(encoder_decoders.logprobs(ours)), expected),
         gap(back, expected),
         "none",
-        "its own loop",
+        "modules",
     ]
 
 

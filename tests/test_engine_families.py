@@ -32,6 +32,8 @@ LATENT: dict[str, Any] = dict(
     kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12, n_routed_experts=8, num_experts_per_tok=3,
     moe_intermediate_size=32, first_k_dense_replace=1, n_shared_experts=1, n_group=4, topk_group=2,
 )  # fmt: skip
+NARROW = dict(num_attention_heads=4, head_dim=8)
+"""By the modules: `test_compiled_experts.py` has experts in the compiled step, which takes long to compile."""
 QWEN = dict(num_experts=6, num_experts_per_tok=3, moe_intermediate_size=32)
 FAMILIES: dict[str, tuple[dict[str, Any], str | None]] = {
     "gpt2": (GPT, "its norm is 'layer'"),
@@ -39,12 +41,14 @@ FAMILIES: dict[str, tuple[dict[str, Any], str | None]] = {
     "gemma2": (BASE | dict(sliding_window=8), "its attention_softcap is 50.0"),
     "phi3": (BASE | dict(num_key_value_heads=2), None),
     "smollm3": (BASE | dict(no_rope_layers=[0, 1]), None),
+    "stablelm": (BASE | dict(num_key_value_heads=2), "its norm is 'layer'"),
+    "starcoder2": (BASE | dict(sliding_window=8), "its norm is 'layer'"),
     "olmo2": (BASE, "its qk_norm_over is 'projection'"),
     "bloom": (dict(vocab_size=96, hidden_size=32, n_layer=2, n_head=2), "its norm is 'layer'"),
     "mpt": (dict(vocab_size=96, d_model=32, n_layers=2, n_heads=2), "its norm is 'layer_no_bias'"),
-    "mixtral": (BASE | dict(num_local_experts=4), "MixtureOfExperts"),
-    "qwen2_moe": (BASE | QWEN | dict(shared_expert_intermediate_size=16), "MixtureOfExperts"),
-    "qwen3_moe": (BASE | QWEN, "MixtureOfExperts"),
+    "mixtral": (BASE | NARROW | dict(num_local_experts=4), "head_dim 8"),
+    "qwen2_moe": (BASE | NARROW | QWEN | dict(shared_expert_intermediate_size=16), "head_dim 8"),
+    "qwen3_moe": (BASE | NARROW | QWEN, "head_dim 8"),
     "deepseek_v2": (BASE | LATENT, "its rotary_dim is 8"),
     "deepseek_v3": (BASE | LATENT | dict(q_lora_rank=20), "its rotary_dim is 8"),
     "gpt_oss": (BASE | dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=8), "its has_sinks is True"),

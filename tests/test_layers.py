@@ -130,6 +130,8 @@ TORCH_FREE = (
     "nn.families.rope_config",
     "nn.families.shared_fields",
     "nn.families.smollm3",
+    "nn.families.stablelm",
+    "nn.families.starcoder2",
     "nn.families.t5",
     "nn.matrices",
     "nn.gguf_recipes",

@@ -104,6 +104,9 @@ def rewritten(name: str, folder: Path, change: dict[str, Any]) -> Path:
         ("phi3", {"rope_parameters": {"rope_type": "spiral"}}, "spiral"),
         ("gemma2", {"attn_logit_softcapping": -1.0}, "attention_softcap"),
         ("olmo2", {"rope_parameters": {"rope_type": "dynamic", "factor": -2}}, "factor"),
+        ("stablelm", {"qk_layernorm": True}, "qk_layernorm"),
+        ("stablelm", {"use_parallel_residual": True}, "use_parallel_residual"),
+        ("starcoder2", {"use_bias": False}, "surplus"),
     ],
 )
 def test_configs_that_contradict_themselves_or_their_tensors_say_so_in_one_sentence(
@@ -188,7 +191,20 @@ def test_quantised_blocks_of_stacked_and_fused_tensors_are_kept(name: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    "family", ["gpt2", "phi3", "olmo2", "bloom", "mpt", "mixtral", "qwen2_moe", "deepseek_v2", "gpt_oss"]
+    "family",
+    [
+        "gpt2",
+        "phi3",
+        "olmo2",
+        "bloom",
+        "mpt",
+        "mixtral",
+        "qwen2_moe",
+        "deepseek_v2",
+        "gpt_oss",
+        "stablelm",
+        "starcoder2",
+    ],
 )
 def test_names_in_gguf_are_those_of_llama_cpps_converter(family: str) -> None:
     kinds = {"mixtral": "LLAMA", "qwen2_moe": "QWEN2MOE", "deepseek_v2": "DEEPSEEK2", "gpt_oss": "GPT_OSS"}

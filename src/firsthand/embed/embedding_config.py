@@ -72,7 +72,7 @@ def read_embedding_config(folder: Path, tokenizer: Tokenizer, most: int, *, defa
         default if pooled is None else _pooling(Fields(read_json(pooled / "config.json"), str(pooled / "config.json")))
     )
     settings = optional_fields(inside / "sentence_bert_config.json")
-    before, after = _around(inside, tokenizer)
+    before, after = around_texts(inside, tokenizer)
     config = EmbeddingConfig(
         pooling, max_tokens_of(inside, settings, most), before, after, settings.flag("do_lower_case", False)
     )
@@ -141,7 +141,7 @@ def max_tokens_of(folder: Path, settings: Fields, most: int) -> int:
     return min(stated, most) if type(stated) is int and stated > 0 else most
 
 
-def _around(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def around_texts(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Returns the ids that tokenizer.json's post-processor puts before and after a text."""
     path = folder / "tokenizer.json"
     if not path.is_file():

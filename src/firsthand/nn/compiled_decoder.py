@@ -29,11 +29,13 @@ from firsthand.kernels.step.step_tables import MATRICES, NORMS, Adapted, Batch, 
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.batched_lora import AdapterSpan, SpanCompiler
 from firsthand.nn.blocks.attention import Attention
+from firsthand.nn.blocks.experts import MixtureOfExperts
 from firsthand.nn.blocks.mlp import MLP
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.blocks.rope import frequencies, rotation
+from firsthand.nn.compiled_experts import CompiledExperts, linears_of, mlps_of, why_experts_not_compiled, width_of
 from firsthand.nn.decoder import Block, Decoder
-from firsthand.nn.matrices import BLOCK, BLOCK_NORMS, columns
+from firsthand.nn.matrices import ATTENTION, BLOCK, BLOCK_NORMS, Matrix, columns
 from firsthand.nn.quant import BlockLinear, DenseLinear
 
 if TYPE_CHECKING:
@@ -142,9 +144,13 @@ def why_not_compiled(model: Decoder) -> str | None:
     if type(model).forward is not Decoder.forward or type(model).logits is not Decoder.logits:
         return "it overrides Decoder's forward or logits"
     unknown = next(_unknown_parts(model), None)
+    if unknown is None and a.experts is not None:
+        unknown = why_experts_not_compiled(model)
     if unknown is not None:
         return unknown
-    layers = [layer for block in model.layers for layer in _linears(block)] + [model.lm_head]
+    mlps = [mlp for block in model.layers if isinstance(block, Block) for mlp in mlps_of(block)]
+    layers = [layer for block in model.layers for layer in _linears(block, ATTENTION)] + [model.lm_head]
+    layers += [layer for mlp in mlps for layer in linears_of(mlp)]
     unsupported = next(
         (layer for layer in layers if not isinstance(layer, (BlockLinear, DenseLinear, nn.Linear))), None
     )
@@ -153,7 +159,8 @@ def why_not_compiled(model: Decoder) -> str | None:
     plain = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
     if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in [model.embed.weight, *plain]):
         return "it is not float32 on the CPU"
-    widths = (a.hidden_size, a.intermediate_size, a.num_heads * a.head_dim)
+    inner = dict.fromkeys(map(width_of, mlps)) if a.experts else (a.intermediate_size,)
+    widths = (a.hidden_size, *inner, a.num_heads * a.head_dim)
     unit = 32 if any(isinstance(layer, BlockLinear) for layer in layers) else LANES
     if any(width % unit for width in widths) or a.head_dim % LANES:
         return f"its widths {widths} are not multiples of {unit}, or head_dim {a.head_dim} is not one of {LANES}"
@@ -175,7 +182,7 @@ def _unknown_parts(model: Decoder) -> Iterator[str]:
         norms = (block.attention_norm, block.attention_out_norm, block.mlp_norm, block.mlp_out_norm)
         parts = [
             (block.attention, (Attention,)),
-            (block.mlp, (MLP,)),
+            (block.mlp, (MLP, MixtureOfExperts)),
             *((norm, (RMSNorm, nn.Identity)) for norm in norms),
         ]
         for part, known in parts:
@@ -205,22 +212,28 @@ class CompiledDecoder:
         self._low = self._lift = _NONE
         self._shapes: dict[tuple[int, bool], tuple[NDArray[np.int64], Floats]] = {}
         self._weights = Weights(*[_NONE] * len(Weights._fields))
+        self.experts: CompiledExperts | None = None
         self.refresh()
 
     def refresh(self) -> None:
         """Read the model's weights again after they were replaced."""
         a = self.model.architecture
         blocks = [block for block in self.model.layers if isinstance(block, Block)]
-        layers = [[_packed(linear) for linear in _linears(block)] for block in blocks]
+        own = BLOCK if a.experts is None else ATTENTION
+        layers = [[_packed(linear) for linear in _linears(block, own)] for block in blocks]
         head = _packed(self.model.lm_head)
         self._held = [layers, head]  # keeps what the addresses point to
-        matrices = np.array([[linear.entry() for linear in linears] for linears in layers], dtype=np.int64)
+        matrices = np.zeros((a.num_layers, len(BLOCK), len(head.entry())), dtype=np.int64)
+        matrices[:, : len(own)] = [[linear.entry() for linear in linears] for linears in layers]
+        if a.experts is not None:
+            mlps = [[[_packed(one) for one in linears_of(mlp)] for mlp in mlps_of(block)] for block in blocks]
+            self.experts = CompiledExperts(self.model, mlps)
         self._head = np.array([head.entry()], dtype=np.int64)
         kinds = [linear for linears in layers for linear in linears] + [head]
         self._has_blocks = any(isinstance(linear, BlockLinear) for linear in kinds)
         self._has_dense = not all(isinstance(linear, BlockLinear) for linear in kinds)
         vectors = _Vectors()
-        places = [[vectors.add(vector) for vector in _vectors(block)] for block in blocks]
+        places = [[vectors.add(vector) for vector in _vectors(block, own)] for block in blocks]
         final = vectors.add(_norm_weights(self.model.norm))
         self._weights = Weights(
             matrices=matrices,
@@ -253,6 +266,7 @@ class CompiledDecoder:
         from firsthand.kernels.step.thread_team import counters, together
 
         a = self.model.architecture
+        assert not spans or self.experts is None, "rows with adapters go through the modules of a mixture of experts"
         rows = len(ids)
         positions = layout.positions
         assert len(positions) == rows, "the layout is for other tokens"
@@ -269,6 +283,10 @@ class CompiledDecoder:
         batch = Batch(np.array(ids, dtype=np.int64), positions, places, tables, plans, tasks, members, slots, merged,
                       np.array(wanted, dtype=np.int64))  # fmt: skip
         sizes, factors = self._shape(layout.block_size, self._has_dense or bool(spans))
+        if self.experts is not None:
+            step = (sizes, factors, self._fixed, tuple(batch), (cache.spans, *cache.arrays), (*self._buffers, partials))
+            self.experts.run(self.threads, a.num_layers, rows, step, out.reshape(-1))
+            return out
         arguments = (
             team, self.threads, sizes, factors, self._fixed, tuple(batch), (cache.spans, *cache.arrays),
             tuple(adapted), (*self._buffers, partials), out.reshape(-1),
@@ -427,9 +445,9 @@ def _all(pages: Pages) -> list[Tensor]:
     return [pages.keys, pages.values, pages.key_scales, pages.value_scales]
 
 
-def _linears(block: nn.Module) -> list[nn.Module]:
-    """The block's projections in the order of `BLOCK`."""
-    return [block.get_submodule(matrix.name) for matrix in BLOCK]
+def _linears(block: nn.Module, matrices: Sequence[Matrix]) -> list[nn.Module]:
+    """The block's projections in the order of a table."""
+    return [block.get_submodule(matrix.name) for matrix in matrices]
 
 
 def _packed(layer: nn.Module) -> BlockLinear | DenseTiles:
@@ -442,11 +460,11 @@ def _packed(layer: nn.Module) -> BlockLinear | DenseTiles:
     return layer if isinstance(layer, BlockLinear) else layer.tiles
 
 
-def _vectors(block: Block) -> list[Tensor | None]:
+def _vectors(block: Block, matrices: Sequence[Matrix]) -> list[Tensor | None]:
     """The block's norm weights and biases, in the order of `Weights.places`."""
     norms = [_norm_weights(_part(block, norm.name)) for norm in BLOCK_NORMS]
-    biases: list[Any] = [linear.bias for linear in _linears(block)]
-    return [*norms, *biases]
+    biases: list[Any] = [linear.bias for linear in _linears(block, matrices)]
+    return [*norms, *biases, *[None] * (len(BLOCK) - len(biases))]
 
 
 def _part(block: Block, name: str) -> nn.Module | None:

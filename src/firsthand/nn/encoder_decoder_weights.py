@@ -26,6 +26,15 @@ _DERIVED = (
 _SINUSOIDAL = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
 
 
+def is_encoder_decoder(path: Path) -> bool:
+    """True for a folder whose config.json is of a family of encoder-decoders."""
+    config = path / "config.json"
+    if not path.is_dir() or not config.is_file():
+        return False
+    kind = read_json(config).get("model_type")
+    return any(kind in family.MODEL_TYPES for family in ENCODER_DECODERS)
+
+
 def load_encoder_decoder(
     path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> EncoderDecoder:

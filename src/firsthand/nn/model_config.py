@@ -33,6 +33,8 @@ from firsthand.nn.families import (
     qwen,
     qwen_moe,
     smollm3,
+    stablelm,
+    starcoder2,
     t5,
 )
 from firsthand.nn.packed_format import packed_format
@@ -66,7 +68,10 @@ class Family(Protocol):
 
 def families() -> tuple[Family, ...]:
     """The families that can be loaded."""
-    return (llama, qwen, gemma, gemma2, gpt2, phi3, olmo2, bloom, mpt, mixtral, qwen_moe, deepseek, gpt_oss, smollm3)
+    return (
+        llama, qwen, gemma, gemma2, gpt2, phi3, olmo2, bloom, mpt, mixtral, qwen_moe, deepseek, gpt_oss, smollm3, stablelm,
+        starcoder2,
+    )  # fmt: skip
 
 
 def architecture_of(path: Path | str) -> Architecture:

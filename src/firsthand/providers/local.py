@@ -26,6 +26,7 @@ from torch import Tensor
 
 from firsthand import __version__
 from firsthand._moved import warn_renamed
+from firsthand.embed.embedding_config import around_texts, optional_fields
 from firsthand.engine.compute.adapter_slots import check_adapter_name
 from firsthand.engine.compute.device_weights import load_weights
 from firsthand.engine.compute.devices import explain_out_of_memory, pick_device
@@ -40,8 +41,10 @@ from firsthand.hub.content_hash import content_hash, model_files
 from firsthand.model import Completion, Delta, ModelFacts, Prompt, Sampling, Scored, TokenRating, ToolSpec, shown_pieces
 from firsthand.nn.lora import Adapter, adapter_files
 from firsthand.nn.quant import best_mode
+from firsthand.nn.sourced_decoder import SourcedDecoder
 from firsthand.providers.local_completions import (
     Loaded,
+    SourceFormat,
     compile_calls,
     completion,
     deltas,
@@ -55,7 +58,7 @@ from firsthand.system import request_owner
 from firsthand.tokens import pretrained
 from firsthand.tokens.calls.call_parser import CallStream
 from firsthand.tokens.templates.chat_template import ChatTemplate
-from firsthand.tokens.tokenizer import TextRun
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 LORA_MARK, ADAPTER_MARK = "+lora:", "+adapter:"
 """Separate a model's name from its adapter's folder: merged into the weights, or kept beside them."""
@@ -291,6 +294,10 @@ class Local:
     ) -> list[TokenRating]:
         """Returns the log-prob of each token after the first, with the `top` most probable tokens at its position."""
         loaded, run = await self._ready(), run or request_owner.current()
+        if loaded.sources is not None:
+            raise ConfigError(
+                "an encoder-decoder does not rate the text it reads: leave out echo, or score its answers"
+            )
         if len(ids) < 2:
             return []
         (found,) = await loaded.worker.score(
@@ -302,7 +309,10 @@ class Local:
     async def next_logprobs(self, ids: Sequence[int], *, run: str = "") -> NDArray[np.float64]:
         """Returns the log-prob of every token after `ids`, shape (vocabulary,), as the model gives it."""
         loaded, run = await self._ready(), run or request_owner.current()
-        (found,) = await loaded.worker.score(ids, [ids[:1]], owner=run, adapter=self.chosen, distribution=True)
+        starts, source = (ids, ()) if loaded.sources is None else (loaded.sources.starts, ids)
+        (found,) = await loaded.worker.score(
+            starts, [starts[:1]], owner=run, adapter=self.chosen, distribution=True, source=source
+        )
         assert found.distribution is not None
         return found.distribution
 
@@ -452,4 +462,16 @@ def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loade
             "weights: the files are from different models"
         )
     chat = ChatTemplate(tokenizer, tokenizer.chat_template, max_tokens=model.architecture.max_position)
-    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer))
+    sources = source_format(path, tokenizer, model) if isinstance(model, SourcedDecoder) else None
+    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer), sources)
+
+
+def source_format(folder: Path, tokenizer: Tokenizer, model: SourcedDecoder) -> SourceFormat:
+    """The tokens around an encoder-decoder's texts. ModelFileError for ids that are not in its vocabulary."""
+    before, after = around_texts(folder, tokenizer)
+    fields = [optional_fields(folder / name) for name in ("generation_config.json", "config.json")]
+    forced = next((each.integer("forced_bos_token_id") for each in fields if each.has("forced_bos_token_id")), None)
+    starts = (model.inner.architecture.decoder_start, *(() if forced is None else (forced,)))
+    if not all(0 <= token < model.architecture.vocab_size for token in starts):
+        raise ModelFileError(f"{folder} begins outputs with the tokens {starts}: expected tokens of its vocabulary")
+    return SourceFormat(before, after, starts)

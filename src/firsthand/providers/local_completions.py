@@ -39,6 +39,21 @@ _LONG = 2048
 
 
 @dataclass(frozen=True)
+class SourceFormat:
+    """The tokens that an encoder-decoder expects around a source text, and those that its outputs begin with."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    starts: tuple[int, ...]
+
+    def encode(self, tokenizer: Tokenizer, prompt: Prompt, most: int) -> tuple[int, ...]:
+        """The ids of a source text; of messages their texts, a blank line between two."""
+        if not isinstance(prompt, str):
+            prompt = "\n\n".join(message.text for message in prompt)
+        return (*self.before, *tokenizer.encode(prompt, most=most), *self.after)
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A model in memory."""
 
@@ -46,6 +61,8 @@ class Loaded:
     tokenizer: Tokenizer
     chat: ChatTemplate
     grammars: Grammars
+    sources: SourceFormat | None = None
+    """Of an encoder-decoder: its prompts are source texts."""
 
     @property
     def context(self) -> int:
@@ -126,7 +143,7 @@ def new_request(
     check_num_answers(n)  # before so many Answers are made
     tokenizer = loaded.tokenizer
     ids = _ids(prompt)
-    raw = isinstance(prompt, str) or ids is not None
+    raw = loaded.sources is None and (isinstance(prompt, str) or ids is not None)
 
     def new_stop() -> StopStrings:
         continuing = raw or sampling.grammar is not None
@@ -141,8 +158,9 @@ def new_request(
 
     ends = (frozenset() if sampling.ignore_eos else tokenizer.eos_ids).union(sampling.stop_ids)
     hidden = frozenset() if sampling.include_stop_str_in_output else ends
+    read = encode(loaded, prompt, tools) if ids is None else ids  # type: ignore[arg-type]
     request = Request(
-        prompt=encode(loaded, prompt, tools) if ids is None else ids,  # type: ignore[arg-type]
+        prompt=read if loaded.sources is None else loaded.sources.starts,
         sampling=sampling,
         n=n,
         stop_ids=ends,
@@ -153,6 +171,7 @@ def new_request(
         owner=run or request_owner.current(),
         adapter=adapter,
         salt=salt,
+        source=() if loaded.sources is None else read,
     )
     return request, lambda: AnswerInProgress(new_stop(), hidden)
 
@@ -191,7 +210,7 @@ def completion(
         tuple(answer.versions[:kept]),
     )
     usage = Usage(
-        prompt_tokens=output.prompt_tokens if is_first else 0,
+        prompt_tokens=(len(request.source) or output.prompt_tokens) if is_first else 0,
         cached_tokens=output.cached_tokens if is_first else 0,
         completion_tokens=len(answer.token_ids),
     )
@@ -201,8 +220,8 @@ def completion(
         reason,
         usage,
         tuple(answer.top_logprobs[:kept]),
-        loaded.worker.lease(text_so_far, adapter=request.adapter, salt=request.salt),
-        prompt_ids=request.prompt,
+        None if request.source else loaded.worker.lease(text_so_far, adapter=request.adapter, salt=request.salt),
+        prompt_ids=request.source or request.prompt,
         adapter_version=output.adapter_version,
     )
 
@@ -228,6 +247,10 @@ def is_long(prompt: Prompt | Sequence[int], sampling: Sampling) -> bool:
 def encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
     """The ids of a prompt, at least one. PromptTooLong for a text that clearly exceeds the model's context."""
     tokenizer = loaded.tokenizer
+    if loaded.sources is not None:
+        if tools:
+            raise ConfigError("an encoder-decoder takes no tools: leave them out, or ask a chat model")
+        return loaded.sources.encode(tokenizer, prompt, loaded.context)
     if not isinstance(prompt, str):
         return tuple(loaded.chat.encode(prompt, tools))
     ids = tokenizer.encode(prompt, most=loaded.context)
@@ -239,7 +262,9 @@ def encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tu
 
 
 def encode_pair(loaded: Loaded, prompt: Prompt, continuation: str) -> tuple[tuple[int, ...], list[int]]:
-    """The ids of the prompt, and those of the continuation."""
+    """The ids of the prompt, and those of the continuation. An encoder-decoder's prompt is its source."""
+    if loaded.sources is not None:
+        return encode(loaded, prompt), loaded.tokenizer.encode(continuation)
     if not isinstance(prompt, str):
         return encode(loaded, prompt), loaded.tokenizer.encode(continuation)
     bare = prompt.rstrip(" ")

@@ -23,7 +23,10 @@ async def likelihoods(loaded: Loaded, prompt: Prompt, continuations: Sequence[st
     cached = 0
     for prefix, indices in by_prefix.items():
         continued = [pairs[index][1] for index in indices]
-        results = await loaded.worker.score(prefix, continued, owner=request_owner.current(), adapter=adapter)
+        starts, source = (prefix, ()) if loaded.sources is None else (loaded.sources.starts, prefix)
+        results = await loaded.worker.score(
+            starts, continued, owner=request_owner.current(), adapter=adapter, source=source
+        )
         cached += results[0].cached_tokens
         for index, result in zip(indices, results, strict=True):
             logprob, count = sum(result.logprobs), len(result.logprobs)

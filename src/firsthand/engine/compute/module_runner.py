@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firsthand.engine.compute.source_cache import SourceCache
 from firsthand.engine.compute.static_step import GraphCapture, StaticStep, StaticSteps, is_static, without_capture
 from firsthand.engine.core.sequence import SequenceChunk
 from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_rows
@@ -25,9 +26,11 @@ from firsthand.kernels.attention import gather
 from firsthand.kernels.attention.kv_pages import Layout, Pages
 from firsthand.kernels.attention.paged_attention import attend_pages
 from firsthand.kernels.attention.score_terms import ScoreTerms
+from firsthand.nn.blocks.attention import Attend
 from firsthand.nn.compiled_decoder import Cache, Logits
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Taps
+from firsthand.nn.sourced_decoder import SourcedDecoder
 
 log = logging.getLogger(__name__)
 MAX_KERNEL_ERROR = 0.05
@@ -71,6 +74,7 @@ class ModuleRunner:
         self.device = model.embed.weight.device
         self.decode = decode_on(self.device)
         self.block_size = block_size
+        self.sources = SourceCache(model) if isinstance(model, SourcedDecoder) else None
         self.taps: Taps | None = None
         """Called on activations while they are set; steps then have no fixed shape."""
         self.steps: StaticSteps | None = None
@@ -115,7 +119,9 @@ class ModuleRunner:
             ],
             self.device,
         )
-        attend = PagedAttend(self.cache.pages, layouts, self.decode)
+        attend: Attend = PagedAttend(self.cache.pages, layouts, self.decode)
+        if self.sources is not None:
+            attend = self.sources.over(chunks, attend)
         more = {} if self.taps is None else {"taps": self.taps}
         hidden_ND: Tensor = self.model(ids_N, positions_N, attend, **more)
         return hidden_ND[rows_M]

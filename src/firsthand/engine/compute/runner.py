@@ -17,15 +17,16 @@ from torch import Tensor
 
 from firsthand.engine.compute.devices import explain_out_of_memory, on_device_of, torch_name
 from firsthand.engine.compute.module_runner import ModuleRunner
-from firsthand.engine.core.sequence import SequenceChunk
+from firsthand.engine.core.sequence import SequenceChunk, Source
 from firsthand.engine.decoding.batched_sampler import DrawSettings
 from firsthand.engine.memory.blocks import BlockCopy
 from firsthand.engine.memory.window_pool import window_blocks_of
 from firsthand.kernels.attention.kv_pages import Layout, PackedChunk, Pages
-from firsthand.nn.batched_lora import ModuleSpans, PackedAdapter, spans_of
+from firsthand.nn.batched_lora import AdapterSpan, ModuleSpans, PackedAdapter, spans_of
 from firsthand.nn.compiled_decoder import Cache, CompiledDecoder, Logits, why_not_compiled
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Tap, Taps
+from firsthand.nn.sourced_decoder import SourcedDecoder
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class Runner:
         self.threads = torch.get_num_threads()
         self.not_compiled = self._not_compiled()
         fits = self.not_compiled is None
-        pads_steps = not fits and (self.device.type == "cuda" if graphs is None else graphs)
+        may_pad = not fits and not isinstance(model, SourcedDecoder)  # a step with sources has no fixed shape
+        pads_steps = may_pad and (self.device.type == "cuda" if graphs is None else graphs)
         padding_blocks = [num_blocks, *([] if num_window_blocks is None else [num_window_blocks])] if pads_steps else []
         with explain_out_of_memory(f"a KV cache of {num_blocks} blocks"):
             self.cache = Cache.empty(
@@ -94,6 +96,16 @@ class Runner:
     def is_compiled(self) -> bool:
         """True if the next step goes through the compiled step; with taps it goes through the modules."""
         return self.fused is not None and self.taps is None
+
+    def _is_compiled_for(self, spans: abc.Sequence[AdapterSpan]) -> bool:
+        """True if a step goes through the compiled step; one with adapters does not if the model has experts."""
+        if not self.is_compiled:
+            return False
+        if spans and self.fused is not None and self.fused.experts is not None:
+            if self.modules is None:
+                self._open_modules(())
+            return False
+        return True
 
     def tap(self, taps: abc.Mapping[str, Tap] | None) -> None:
         """Run steps module by module with taps on activations (`nn/sites.py`), until None is given.
@@ -146,7 +158,7 @@ class Runner:
         window_layout = None
         if any(self._is_windowed):
             window_layout = self._layout(chunks, [window_blocks_of(chunk.sequence.table) for chunk in chunks])
-        if self.fused is not None and self.is_compiled:
+        if self.fused is not None and self._is_compiled_for(spans):
             return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, rows, near=window_layout, spans=spans))
         assert self.modules is not None and self.adapted is not None
         layouts = [window_layout if window_layout and is_windowed else layout for is_windowed in self._is_windowed]
@@ -165,7 +177,7 @@ class Runner:
         `draws` gives the rows whose token may be sampled on the device; the compiled step leaves that to `sampler.py`.
         """
         spans = spans_of(adapters, [1] * len(adapters))
-        if self.fused is not None and self.is_compiled:
+        if self.fused is not None and self._is_compiled_for(spans):
             return self.fused.logits(hidden_MD.numpy(), spans)
         assert self.modules is not None and self.adapted is not None
         with on_device_of(self.model.embed.weight), self.adapted.over(spans):
@@ -179,6 +191,11 @@ class Runner:
         """Drop cached adapter state, since an adapter was unloaded."""
         if self.fused is not None:
             self.fused.spans.forget()
+
+    def forget_source(self, source: Source) -> None:
+        """Free what was computed of a source text, since its request has ended."""
+        if self.modules is not None and self.modules.sources is not None:
+            self.modules.sources.forget(source)
 
     def refresh(self) -> None:
         """Rebuild what depends on the model's weights, since they were replaced."""

@@ -6,7 +6,7 @@ import secrets
 from collections import abc
 
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
-from firsthand.engine.core.sequence import Request, Sequence
+from firsthand.engine.core.sequence import Request, Sequence, Source
 from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.model import Sampling
 
@@ -17,6 +17,7 @@ def answer_sequences(
     """Returns one sequence for each of the request's `n` answers; the first leads the others."""
     sampling = request.sampling
     token_filter = _token_filter(request, vocab_size)
+    source = Source(request.source) if request.source else None
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
     sequences = [
         Sequence(
@@ -35,6 +36,7 @@ def answer_sequences(
             owner=request.owner,
             adapter=adapter,
             salt=request.salt,
+            source=source,
         )
         for index in range(request.n)
     ]
@@ -67,9 +69,11 @@ def score_sequences(
     adapter: LoadedAdapter | None,
     salt: str = "",
     distribution: bool = False,
+    source: tuple[int, ...] = (),
 ) -> list[Sequence]:
     """Returns the sequence that computes the prefix, then its followers: one for each continuation to score."""
     sampling = Sampling(top_logprobs=top)
+    shared = Source(source) if source else None
     lead = Sequence(
         request_id,
         -1,
@@ -80,6 +84,7 @@ def score_sequences(
         owner=owner,
         adapter=adapter,
         salt=salt,
+        source=shared,
     )
     lead.followers = [
         Sequence(
@@ -94,6 +99,7 @@ def score_sequences(
             owner=owner,
             adapter=adapter,
             salt=salt,
+            source=shared,
         )
         for index, continuation in enumerate(continuations)
     ]

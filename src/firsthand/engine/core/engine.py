@@ -19,6 +19,7 @@ from torch import Tensor
 from firsthand._moved import warn_renamed
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.compute.packing import fitting_state
+from firsthand.engine.compute.source_cache import check_replaceable, check_source
 from firsthand.engine.core.admission import answer_sequences, score_sequences
 from firsthand.engine.core.assembly import assemble
 from firsthand.engine.core.engine_config import EngineConfig
@@ -89,6 +90,7 @@ class Engine:
         other invalid values; QueueFull if too many requests wait.
         """
         check_request(request, self.architecture)
+        check_source(request.source, self.runner.model)
         adapter = self._adapter(request.adapter)
         num_prompt, vocab_size = len(request.prompt), self.architecture.vocab_size
         max_tokens = min(request.sampling.max_tokens, self.architecture.max_position - num_prompt)
@@ -109,14 +111,17 @@ class Engine:
         adapter: str | None = None,
         salt: str = "",
         distribution: bool = False,
+        source: abc.Sequence[int] = (),
     ) -> int:
         """Queue continuations to score after a prefix, which is computed once, and return the request's id.
 
         Each continuation gives one Output with its tokens, their log-probs, the `top` most probable tokens at each
         position, and finish reason `stop`; with `distribution` also the log-prob of every token in place of the first.
+        `source` is the text that an encoder-decoder reads.
         Raises what `add` raises.
         """
         check_score(prefix, continuations, priority, owner, self.architecture, top=top, salt=salt)
+        check_source(source, self.runner.model)
         loaded_adapter = self._adapter(adapter)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
@@ -133,6 +138,7 @@ class Engine:
                 adapter=loaded_adapter,
                 salt=salt,
                 distribution=distribution,
+                source=tuple(source),
             )
         )
 
@@ -210,6 +216,7 @@ class Engine:
         nothing, but no single model would compute it (Piché et al., 2025); a preempted sequence is recomputed. Adapters
         stay loaded. Raises ConfigError, and changes nothing, if names or shapes differ from the model's.
         """
+        check_replaceable(self.runner.model)
         self.runner.model.load_state_dict(fitting_state(state, self.runner.model))
         self.runner.refresh()
         self.version = version
@@ -250,7 +257,10 @@ class Engine:
         self.scheduler.finish(sequence)
         if self.speculator is not None:
             self.speculator.forget(sequence)
-        if self.live.leave(sequence) and sequence.adapter is not None:
+        was_live = self.live.leave(sequence)
+        if sequence.source is not None and sequence.request_id not in self.live:
+            self.runner.forget_source(sequence.source)
+        if was_live and sequence.adapter is not None:
             self._forget(self.adapters.leave(sequence.adapter))
 
     def stats(self) -> Stats:

@@ -84,6 +84,7 @@ class EngineWorker:
         adapter: str | None = None,
         salt: str = "",
         distribution: bool = False,
+        source: Sequence[int] = (),
     ) -> list[ScoreOutput]:
         """Returns the log-probs of each continuation's tokens after the prefix; see `Engine.score`."""
         outputs: dict[int, Output] = {}
@@ -97,6 +98,7 @@ class EngineWorker:
             adapter=adapter,
             salt=salt,
             distribution=distribution,
+            source=source,
         )
         async for output in self._outputs(add, len(continuations)):
             outputs[output.index] = output

@@ -55,6 +55,8 @@ class Request:
     """Name of a loaded LoRA adapter (see `adapter_slots.py`); None is the base model."""
     salt: str = ""
     """Requests share cached prefixes with requests of the same salt only."""
+    source: tuple[int, ...] = ()
+    """The text that an encoder-decoder reads; the prompt is then how the output begins. Empty for all other models."""
     run: InitVar[str | None] = None
     """Deprecated: the old name of `owner`."""
 
@@ -62,6 +64,13 @@ class Request:
         if run is not None:
             warn_renamed("Request(run=)", "Request(owner=)", stacklevel=4)
             object.__setattr__(self, "owner", run)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The source text of a request to an encoder-decoder, which all of its answers share."""
+
+    ids: tuple[int, ...]
 
 
 class SequenceState(Enum):
@@ -100,6 +109,7 @@ class Sequence:
     adapter: LoadedAdapter | None = None
     """LoRA adapter that computes it; None is the base model."""
     salt: str = ""
+    source: Source | None = None
     arrived_s: float = 0.0
     """Arrival on the scheduler's clock, in seconds."""
     waited_s: float | None = None
@@ -133,8 +143,9 @@ class Sequence:
 
     @property
     def space(self) -> Space:
-        """The part of the prefix cache it shares: same adapter, same salt."""
-        return space_of(None if self.adapter is None else self.adapter.id, self.salt)
+        """The part of the prefix cache it shares: same adapter, same salt, same source text."""
+        source = () if self.source is None else self.source.ids
+        return space_of(None if self.adapter is None else self.adapter.id, self.salt, source)
 
     @property
     def arrival(self) -> tuple[int, int]:

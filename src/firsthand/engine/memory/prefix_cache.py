@@ -17,8 +17,10 @@ Space = Hashable
 _text = attrgetter("tokens")
 
 
-def space_of(adapter: int | None, salt: str = "") -> Space:
-    """Returns the space of an adapter id (None: the base model) and a salt."""
+def space_of(adapter: int | None, salt: str = "", source: TokenIds = ()) -> Space:
+    """Returns the space of an adapter id (None: the base model), a salt, and an encoder-decoder's source text."""
+    if source:
+        return (adapter, salt, source)
     return (adapter, salt) if salt else adapter
 
 
