@@ -1,0 +1,60 @@
+"""Tables of misuse and over-refusal by arm, with the change from the first arm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from firsthand.message import Json
+
+if TYPE_CHECKING:
+    from firsthand.interp.alignment.request_rates import RequestRates
+
+LABELS = {
+    "violations": "harmful answered",
+    "jailbroken": "jailbroken",
+    "over_refusals": "harmless declined",
+    "helpful": "harmless answered rightly",
+}
+
+
+def rates_table(rows: Mapping[str, Sequence[RequestRates]], before: str) -> tuple[list[str], list[list[str]]]:
+    """The header and a row for each arm: the mean over seeds, its interval, and the paired change from `before`."""
+    from firsthand.interp.alignment.request_rates import RATES, change, over_seeds
+
+    table = []
+    for arm, found in rows.items():
+        cells = [arm]
+        for name in RATES:
+            mean = over_seeds(found, name)
+            cell = f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]"
+            if arm != before:
+                cell += f" {change(found, rows[before], name).difference:+.3f}"
+            cells.append(cell)
+        table.append(cells)
+    return ["arm", *(LABELS[name] for name in RATES)], table
+
+
+def rates_as_json(found: Mapping[str, Mapping[str, Sequence[RequestRates]]], before: str) -> Json:
+    """Split -> arm -> rate -> the seeds' values, their mean with its interval, and the paired change."""
+    from firsthand.interp.alignment.request_rates import RATES, change, over_seeds
+
+    body: Json = {}
+    for split, rows in found.items():
+        for arm, each in rows.items():
+            cells: Json = {}
+            for name in RATES:
+                cells[name] = {"seeds": [one.rate(name) for one in each], **over_seeds(each, name).to_json()}
+                if arm != before:
+                    moved = change(each, rows[before], name)
+                    cells[name]["change"] = {
+                        "difference": moved.difference, "low": moved.low, "high": moved.high, "p": moved.p_value
+                    }  # fmt: skip
+            body.setdefault(split, {})[arm] = cells
+    return body
+
+
+def shown_rates(value: float) -> str:
+    """A rate with three digits; a dash for none."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
