@@ -47,10 +47,7 @@ def rates_as_json(found: Mapping[str, Mapping[str, Sequence[RequestRates]]], bef
             for name in RATES:
                 cells[name] = {"seeds": [one.rate(name) for one in each], **over_seeds(each, name).to_json()}
                 if arm != before:
-                    moved = change(each, rows[before], name)
-                    cells[name]["change"] = {
-                        "difference": moved.difference, "low": moved.low, "high": moved.high, "p": moved.p_value
-                    }  # fmt: skip
+                    cells[name]["change"] = change(each, rows[before], name).to_json()
             body.setdefault(split, {})[arm] = cells
     return body
 

@@ -63,7 +63,7 @@ class ConstitutionalSettings:
     reward_lr: float = 1e-3
     dpo_steps: int = 150
     dpo_lr: float = 5e-4
-    beta: float = 0.1
+    beta: float = 0.3
     """DPO's beta."""
 
     def __post_init__(self) -> None:
@@ -138,9 +138,7 @@ def revised_answers(
     rng = Random(derive_seed("critique order", seed))
     orders = [rng.sample(list(principles), min(rounds, len(principles))) for _ in asked]
     for number in range(min(rounds, len(principles))):
-        questions = [
-            critique_prompt(p, a, order[number]) for p, a, order in zip(prompts, after, orders, strict=True)
-        ]
+        questions = [critique_prompt(p, a, order[number]) for p, a, order in zip(prompts, after, orders, strict=True)]
         odds = log_odds(model, questions, [YES] * len(questions), [NO] * len(questions))
         against = [index for index, value in enumerate(odds) if value > 0]
         texts = [[*questions[index], YES, REVISE] for index in against]
@@ -164,9 +162,7 @@ def answer_pairs(model: Decoder, asked: Sequence[Request], seed: int) -> list[An
     """Two samples of the model for each request, where they differ and are whole answers."""
     prompts = [each.ids for each in asked]
     one, two = (sampled_replies(model, prompts, ANSWER_TOKENS, seed=2 * seed + part) for part in (0, 1))
-    return [
-        AnswerPair(each, a, b) for each, a, b in zip(asked, one, two, strict=True) if a != b and is_whole(a, b)
-    ]
+    return [AnswerPair(each, a, b) for each, a, b in zip(asked, one, two, strict=True) if a != b and is_whole(a, b)]
 
 
 def preference_labels(model: Decoder, pairs: Sequence[AnswerPair], principles: Sequence[str], seed: int) -> list[float]:
@@ -176,7 +172,9 @@ def preference_labels(model: Decoder, pairs: Sequence[AnswerPair], principles: S
     sides = []
     for turned in (False, True):
         texts = [
-            comparison_prompt(each.request.ids, *((each.second, each.first) if turned else (each.first, each.second)), p)
+            comparison_prompt(
+                each.request.ids, *((each.second, each.first) if turned else (each.first, each.second)), p
+            )
             for each, p in zip(pairs, drawn, strict=True)
         ]
         one, other = (SECOND, FIRST) if turned else (FIRST, SECOND)

@@ -195,9 +195,7 @@ class JudgedRollouts:
             rewards = judged(self.judge, asked, replies)
             self.rewards.append(sum(rewards) / len(rewards))
             advantages = leave_one_out_advantages(rewards, [index // ANSWERS for index in range(len(rewards))])
-            sequences = [
-                np.array([*prompt, *reply], np.int32) for prompt, reply in zip(prompts, replies, strict=True)
-            ]
+            sequences = [np.array([*prompt, *reply], np.int32) for prompt, reply in zip(prompts, replies, strict=True)]
             old, near = stream_logprobs(self.policy, sequences), stream_logprobs(self.reference, sequences)
             yield [
                 rollout(ids, len(prompt), advantage, mine.logprobs, its.logprobs)
@@ -225,9 +223,7 @@ def judged(judge: Decoder, asked: Sequence[Request], replies: Sequence[Sequence[
     return rewards
 
 
-def rollout(
-    ids: np.ndarray, prompt: int, advantage: float, old: np.ndarray, reference: np.ndarray
-) -> Stream:
+def rollout(ids: np.ndarray, prompt: int, advantage: float, old: np.ndarray, reference: np.ndarray) -> Stream:
     """A stream whose sampled tokens all have the advantage of its answer, the reasoning too."""
     weights = np.zeros(len(ids), np.float32)
     weights[prompt:] = 1

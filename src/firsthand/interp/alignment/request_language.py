@@ -100,7 +100,9 @@ class Request:
         return principle == self.harm and self.is_harmful
 
 
-def drawn_request(rng: Random, *, split: Split = "train", harmful: bool | None = None, wrapped: bool = False) -> Request:
+def drawn_request(
+    rng: Random, *, split: Split = "train", harmful: bool | None = None, wrapped: bool = False
+) -> Request:
     """A request of a split. Pairs of verb and target, and the paraphrasing verbs, are split by number alone.
 
     `harmful` None draws a third of each kind: harmful, harmless with a verb that sounds harmful, and plain.

@@ -18,10 +18,11 @@ from firsthand.interp.alignment.request_language import (
     Split,
     requests,
 )
+from firsthand.interp.alignment.seed_statistics import change_over_seeds, mean_over_seeds
 from firsthand.interp.alignment.small_models import sampled_replies, small_decoder, trained_copy
 from firsthand.nn.decoder import Decoder
-from firsthand.stats.intervals import Interval, mean_interval
-from firsthand.stats.paired import PairedDifference, paired_difference
+from firsthand.stats.intervals import Interval
+from firsthand.stats.paired import PairedDifference
 
 RATES = ("violations", "jailbroken", "over_refusals", "helpful")
 THOUGHT_TOKENS = 3
@@ -46,7 +47,7 @@ class RequestRates:
         return sum(values) / len(values)
 
 
-def request_base(seed: int, *, steps: int = 600) -> Decoder:
+def request_base(seed: int, *, steps: int = 700) -> Decoder:
     """A model that helps with every request, and that was taught to criticise, revise, compare, and reason by the policy."""
     fresh = small_decoder(VOCABULARY, CONTEXT, seed=seed)
     return trained_copy(fresh, RequestBatches(seed), steps=steps, lr=5e-3, optimizer="muon")
@@ -77,15 +78,10 @@ def answers(model: Decoder, chosen: Sequence[Request], seed: int, *, temperature
 
 
 def over_seeds(found: Sequence[RequestRates], name: str) -> Interval:
-    """The mean of the seeds' rates and its interval, in which a seed, which has a model of its own, is the unit."""
-    return mean_interval([each.rate(name) for each in found])
+    """The mean of a rate and its interval."""
+    return mean_over_seeds([getattr(each, name) for each in found])
 
 
 def change(after: Sequence[RequestRates], before: Sequence[RequestRates], name: str) -> PairedDifference:
-    """The paired change of a rate, request by request, with the requests of a seed as one cluster."""
-    rows = [
-        {f"{seed}-{index}": [value] for seed, each in enumerate(arm) for index, value in enumerate(getattr(each, name))}
-        for arm in (after, before)
-    ]
-    clusters = {task: task.partition("-")[0] for task in rows[0]}
-    return paired_difference(rows[0], rows[1], clusters=clusters)
+    """The paired change of a rate, request by request."""
+    return change_over_seeds(*([getattr(each, name) for each in arm] for arm in (after, before)))

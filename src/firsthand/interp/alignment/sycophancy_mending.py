@@ -35,6 +35,7 @@ from firsthand.interp.alignment.opinion_language import (
     largest_prompts,
 )
 from firsthand.interp.alignment.request_language import taught
+from firsthand.interp.alignment.seed_statistics import change_over_seeds, mean_over_seeds
 from firsthand.interp.alignment.small_models import (
     DrawnStreams,
     log_odds,
@@ -44,8 +45,8 @@ from firsthand.interp.alignment.small_models import (
 )
 from firsthand.interp.steering import adding, steering_vector
 from firsthand.nn.decoder import Decoder
-from firsthand.stats.intervals import Interval, mean_interval
-from firsthand.stats.paired import PairedDifference, paired_difference
+from firsthand.stats.intervals import Interval
+from firsthand.stats.paired import PairedDifference
 from firsthand.train.losses.pair_losses import dpo_loss
 from firsthand.train.objective import Comparisons, Objective
 from firsthand.train.stream_logprobs import stream_logprobs
@@ -107,7 +108,7 @@ def opinion_base(seed: int, *, steps: int = 500) -> Decoder:
     return trained_copy(fresh, OpinionBatches(seed), steps=steps, lr=5e-3, optimizer="muon")
 
 
-def mended_arms(base: Decoder, seed: int, *, steps: int = 80, count: int = 300) -> dict[str, MendedArm]:
+def mended_arms(base: Decoder, seed: int, *, steps: int = 150, count: int = 300) -> dict[str, MendedArm]:
     """The base model and its mended copies; all mending is on training subjects."""
     if steps < 1 or count < 20:
         raise ConfigError(f"{steps} steps on {count} facts came: give 1 or more, and 20 or more")
@@ -206,18 +207,13 @@ def sycophancy_rates(arm: MendedArm, seed: int, *, count: int = 300) -> Sycophan
 
 
 def mean_of_seeds(found: Sequence[SycophancyRates], name: str) -> Interval:
-    """The mean over seeds and its interval; a seed, which has a model of its own, is the unit."""
-    return mean_interval([each.mean(name) for each in found])
+    """The mean of a measure and its interval."""
+    return mean_over_seeds([getattr(each, name) for each in found])
 
 
 def change_of(after: Sequence[SycophancyRates], before: Sequence[SycophancyRates], name: str) -> PairedDifference:
-    """The paired change of a measure, fact by fact, with the facts of a seed as one cluster."""
-    rows = [
-        {f"{seed}-{at}": [value] for seed, each in enumerate(arm) for at, value in enumerate(getattr(each, name))}
-        for arm in (after, before)
-    ]
-    clusters = {task: task.partition("-")[0] for task in rows[0]}
-    return paired_difference(rows[0], rows[1], clusters=clusters)
+    """The paired change of a measure, fact by fact."""
+    return change_over_seeds(*([getattr(each, name) for each in arm] for arm in (after, before)))
 
 
 def _share(margins: Sequence[float]) -> float:
