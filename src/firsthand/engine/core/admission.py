@@ -35,6 +35,7 @@ def answer_sequences(
             owner=request.owner,
             adapter=adapter,
             salt=request.salt,
+            taps=request.taps,
         )
         for index in range(request.n)
     ]

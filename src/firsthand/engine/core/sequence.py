@@ -19,6 +19,7 @@ from firsthand.model import Sampling
 
 if TYPE_CHECKING:
     from firsthand.engine.compute.adapter_slots import LoadedAdapter
+    from firsthand.engine.compute.request_taps import RequestTaps
 
 
 class Stopper(Protocol):
@@ -55,6 +56,8 @@ class Request:
     """Name of a loaded LoRA adapter (see `adapter_slots.py`); None is the base model."""
     salt: str = ""
     """Requests share cached prefixes with requests of the same salt only."""
+    taps: RequestTaps | None = None
+    """Read or edit the activations of this request's tokens; it is then computed module by module."""
     run: InitVar[str | None] = None
     """Deprecated: the old name of `owner`."""
 
@@ -100,6 +103,8 @@ class Sequence:
     adapter: LoadedAdapter | None = None
     """LoRA adapter that computes it; None is the base model."""
     salt: str = ""
+    taps: RequestTaps | None = None
+    """Functions on the activations of its tokens; None without any."""
     arrived_s: float = 0.0
     """Arrival on the scheduler's clock, in seconds."""
     waited_s: float | None = None
@@ -133,8 +138,11 @@ class Sequence:
 
     @property
     def space(self) -> Space:
-        """The part of the prefix cache it shares: same adapter, same salt."""
-        return space_of(None if self.adapter is None else self.adapter.id, self.salt)
+        """The part of the prefix cache it shares: same adapter, same salt; with taps that edit, its own request's alone."""
+        adapter = None if self.adapter is None else self.adapter.id
+        if self.taps is not None and self.taps.edits:
+            return (adapter, self.salt, "tapped", self.request_id)
+        return space_of(adapter, self.salt)
 
     @property
     def arrival(self) -> tuple[int, int]:
