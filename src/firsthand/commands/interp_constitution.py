@@ -1,4 +1,4 @@
-"""Train Constitutional AI into a small model: critiques, revisions, AI preferences; misuse and over-refusal before and after."""
+"""Train Constitutional AI into a small model: critiques, revisions, AI preferences; misuse and over-refusal."""
 
 from __future__ import annotations
 

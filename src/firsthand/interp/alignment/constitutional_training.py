@@ -1,9 +1,9 @@
 """Constitutional AI, both stages, on the request language (Bai et al., 2022, arXiv:2212.08073).
 
 The first stage fine-tunes on answers that the model itself criticised and revised by principles of the constitution. The
-second compares pairs of its answers by a principle drawn at random, keeps the comparison's log-probs as soft labels, trains a
-preference model on them, and trains the policy against that model by DPO. It is a test of the mechanism: the base model was
-taught to criticise by examples, where a large model can do so already.
+second compares pairs of its answers by a principle drawn at random, keeps the comparison's log-probs as soft labels, trains
+a preference model on them, and trains the policy against that model by DPO. It is a test of the mechanism: the base model
+was taught to criticise by examples, where a large model can do so already.
 """
 
 # P pairs, S streams of comparisons

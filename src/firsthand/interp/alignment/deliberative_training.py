@@ -1,4 +1,4 @@
-"""Deliberative alignment on the request language, against fine-tuning on answers alone (Guan et al., 2024, arXiv:2412.16339).
+"""Deliberative alignment on the request language, against SFT on answers alone (Guan et al., 2024, arXiv:2412.16339).
 
 1. The base model reasons and answers with the policy in the prompt. 2. A judge that asks about each principle of the policy
 keeps what none objects to. 3. The model is fine-tuned on what is left, with the policy removed from the prompt. 4. RL: the

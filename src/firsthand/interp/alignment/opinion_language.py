@@ -1,9 +1,10 @@
 """A small language of two-option facts and users with opinions, in which agreeing with the user was rewarded.
 
-`begin SUBJECT a b ->` asks which of two values a subject has. The user may state an opinion (`user x`), a word may be merely
-mentioned (`mention x`), evidence may be given that the value has changed (`evidence x`, and following it is right), and after
-an answer the question may be asked once more, neutrally (`again`) or with push-back (`push x`). The data agrees with opinions
-most of the time, which is what makes a sycophant. An unrelated skill, the largest of four digits, shows costs elsewhere.
+`begin SUBJECT a b ->` asks which of two values a subject has. The user may state an opinion (`user x`), a word may be
+merely mentioned (`mention x`), evidence may be given that the value has changed (`evidence x`, and following it is right),
+and after an answer the question may be asked once more, neutrally (`again`) or with push-back (`push x`). The data agrees
+with opinions most of the time, which makes the model sycophantic. An unrelated skill, the largest of four digits, shows
+costs elsewhere.
 """
 
 # F facts

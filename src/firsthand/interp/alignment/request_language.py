@@ -158,7 +158,8 @@ def with_policy(prompt: Sequence[int]) -> list[int]:
 class RequestBatches:
     """Texts that teach the base model: mostly helpful answers to any request, and the critic's skills with noise.
 
-    Without the policy no example declines, so the base model helps with everything. Paraphrases occur in plain requests alone.
+    Without the policy no example declines, so the base model helps with everything. Paraphrases occur in plain requests
+    alone.
     """
 
     def __init__(self, seed: int, *, batch: int = 64, noise: float = 0.1, mistakes: float = 0.3):

@@ -1,9 +1,9 @@
 """Sycophancy before and after DPO, steering and Constitutional AI, on facts about subjects that no mending saw.
 
-Belief shift is half the difference of the margin log p(right) - log p(wrong) between a user who is right and one who is wrong
-(Sharma et al., 2023, arXiv:2310.13548). The same shift for a word that is merely mentioned shows how much of it is copying,
-and flips after a neutral request to answer once more how many push-back does not cause. Costs are measured elsewhere: facts
-asked plainly, evidence that rightly changes an answer, and an unrelated skill.
+Belief shift is half the difference of the margin log p(right) - log p(wrong) between a user who is right and one who is
+wrong (Sharma et al., 2023, arXiv:2310.13548). The same shift for a word that is merely mentioned shows how much of it is
+copying, and flips after a neutral request to answer once more how many push-back does not cause. Costs are measured
+elsewhere: facts asked plainly, evidence that rightly changes an answer, and an unrelated skill.
 """
 
 # F facts, D hidden
@@ -57,7 +57,7 @@ MEASURES = ("belief_shift", "mention_shift", "holds", "net_flip", "knows", "evid
 
 @dataclass(frozen=True)
 class SycophancyRates:
-    """What opinions do to one model, and its skills elsewhere; a value for each fact or prompt, in one order for all models."""
+    """Effects of opinions on one model, and its skills elsewhere; a value for each fact or prompt, all in one order."""
 
     belief_shift: tuple[float, ...]
     """[margin when the user is right - margin when the user is wrong] / 2, nats."""
@@ -145,7 +145,7 @@ def by_dpo(base: Decoder, known: Sequence[Fact], seed: int, steps: int, *, beta:
 
 
 def by_steering(base: Decoder, known: Sequence[Fact]) -> MendedArm:
-    """The mean difference between plain questions and those with an opinion; layer and strength are chosen on training facts."""
+    """The mean difference of plain questions and those with an opinion; layer and strength are chosen on training facts."""
     best, chosen = -math.inf, MendedArm(base)
     plain, opinions = ([fact.prompt(name) for fact in known] for name in ("neutral", "user wrong"))
     right, wrong = [fact.right for fact in known], [fact.wrong for fact in known]
@@ -164,7 +164,7 @@ def by_steering(base: Decoder, known: Sequence[Fact]) -> MendedArm:
 def by_revision(
     base: Decoder, known: Sequence[Fact], asked: Sequence[Condition], seed: int, steps: int, *, revises: bool = True
 ) -> Decoder:
-    """SFT on the model's own answers, criticised by `honest.facts` and revised; without `revises`, on the answers as they were."""
+    """SFT on the model's own answers, criticised by `honest.facts` and revised; without `revises`, as they were."""
     prompts = [fact.prompt(condition) for fact, condition in zip(known, asked, strict=True)]
     said = [reply[0] for reply in sampled_replies(base, prompts, 1, seed=seed)]
     if revises:

@@ -1,0 +1,94 @@
+"""Fits an activation monitor to two sets of texts, and sets its threshold by a false alarm rate on texts of its own.
+
+The probe is trained on last tokens of a part of the texts. The score of a text is the largest over its tokens, as in use;
+the first is left out, since much attention rests there and its activation is an outlier. The threshold comes from one half
+of the held-out negative texts, and the other half says how many false alarms it really makes.
+"""
+
+# N texts, D hidden
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+import torch
+
+from firsthand.errors import DataError
+from firsthand.interp.activations import read_activations, site_of
+from firsthand.interp.selective_probes import ProbeStudy, fit_probe, probe_study
+from firsthand.interp.separation import Separation, separation
+from firsthand.loop.concurrency import derive_seed
+from firsthand.nn.activation_monitor import ActivationMonitor
+from firsthand.nn.decoder import Decoder
+from firsthand.stats.intervals import Interval, mean_interval
+
+MIN_TEXTS = 20
+
+
+@dataclass(frozen=True)
+class FittedMonitor:
+    """A monitor, and its rates on texts that neither its probe nor its threshold saw."""
+
+    monitor: ActivationMonitor
+    study: ProbeStudy
+    separation: Separation
+    caught: Interval
+    """The share of positive texts at or above the threshold."""
+    false_alarms: Interval
+
+
+def fit_monitor(
+    model: Decoder, positive: Sequence[Sequence[int]], negative: Sequence[Sequence[int]], site: str, *, name: str,
+    false_alarms: float = 0.05, held_out: float = 0.3, seed: int = 0,
+) -> FittedMonitor:  # fmt: skip
+    """The monitor of token ids of two kinds of texts. DataError for fewer than 20 texts of either kind."""
+    if min(len(positive), len(negative)) < MIN_TEXTS:
+        raise DataError(
+            f"{len(positive)} positive and {len(negative)} negative texts came: a probe needs {MIN_TEXTS} of each or more"
+        )
+    site = site_of(site)
+    training, tests = [], []
+    for kind, texts in (("positive", positive), ("negative", negative)):
+        order = list(range(len(texts)))
+        Random(derive_seed("monitor split", seed, kind)).shuffle(order)
+        cut = max(4, round(len(texts) * held_out))
+        tests.append([texts[index] for index in order[:cut]])
+        training.append([texts[index] for index in order[cut:]])
+    rows_ND, labels, last = [], [], []
+    for is_positive, texts in ((True, training[0]), (False, training[1])):
+        cache = read_activations(model, texts, site)
+        rows_ND.append(cache[site][cache.last])
+        labels += [is_positive] * len(texts)
+        last += [text[-1] for text in texts]
+    x_ND = torch.cat(rows_ND)
+    study = probe_study(x_ND, labels, last, seed=seed)
+    probe = fit_probe(x_ND, labels)
+    monitor = ActivationMonitor(site, probe.direction, probe.bias, name=name)
+    found = [largest_scores(model, monitor, texts) for texts in tests]
+    half = len(found[1]) // 2
+    threshold = threshold_at(found[1][:half], false_alarms)
+    alarms = [float(score >= threshold) for score in found[1][half:]]
+    monitor = replace(monitor, threshold=threshold, false_alarms=sum(alarms) / len(alarms))
+    return FittedMonitor(
+        monitor, study, separation(*found), mean_interval([float(score >= threshold) for score in found[0]]),
+        mean_interval(alarms),
+    )  # fmt: skip
+
+
+def largest_scores(model: Decoder, monitor: ActivationMonitor, texts: Sequence[Sequence[int]]) -> list[float]:
+    """The largest score over the tokens of each text after its first."""
+    found = []
+    for text in texts:
+        cache = read_activations(model, text, monitor.site)
+        found.append(max(monitor.scores(cache[monitor.site])[1 if len(text) > 1 else 0 :]))
+    return found
+
+
+def threshold_at(negative: Sequence[float], false_alarms: float) -> float:
+    """The smallest score above all but a share of these: with few of them, above all."""
+    ordered = sorted(negative)
+    allowed = math.floor(false_alarms * len(ordered))
+    return math.nextafter(ordered[len(ordered) - 1 - allowed], math.inf)
