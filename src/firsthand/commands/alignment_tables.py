@@ -20,7 +20,7 @@ LABELS = {
 
 
 def rates_table(rows: Mapping[str, Sequence[RequestRates]], before: str) -> tuple[list[str], list[list[str]]]:
-    """The header and a row for each arm: the mean over seeds, its interval, and the paired change from `before`."""
+    """The header and a row for each arm: mean, interval, range of the seeds, and the paired change from `before`."""
     from firsthand.interp.alignment.request_rates import RATES, change, over_seeds
 
     table = []
@@ -28,9 +28,9 @@ def rates_table(rows: Mapping[str, Sequence[RequestRates]], before: str) -> tupl
         cells = [arm]
         for name in RATES:
             mean = over_seeds(found, name)
-            cell = f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]"
+            cell = f"{mean}, {mean.range}"
             if arm != before:
-                cell += f" {change(found, rows[before], name).difference:+.3f}"
+                cell += f"; {change(found, rows[before], name).difference:+.3f}"
             cells.append(cell)
         table.append(cells)
     return ["arm", *(LABELS[name] for name in RATES)], table
@@ -45,7 +45,7 @@ def rates_as_json(found: Mapping[str, Mapping[str, Sequence[RequestRates]]], bef
         for arm, each in rows.items():
             cells: Json = {}
             for name in RATES:
-                cells[name] = {"seeds": [one.rate(name) for one in each], **over_seeds(each, name).to_json()}
+                cells[name] = over_seeds(each, name).to_json()
                 if arm != before:
                     cells[name]["change"] = change(each, rows[before], name).to_json()
             body.setdefault(split, {})[arm] = cells

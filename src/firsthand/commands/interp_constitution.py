@@ -96,7 +96,7 @@ def run(config: Config) -> int:
     print_table("critiques and preferences", header, table)
     console().print(
         "A test of the mechanism: the base model was taught to criticise by examples, and helps with everything otherwise. "
-        "Intervals are over seeds (t); changes are paired by request, with a seed as a cluster.",
+        "Intervals are over requests, and the range is that of the seeds; the last number is the change from the base.",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return 0

@@ -87,7 +87,7 @@ def run(config: Config) -> int:
         ["control: a random label for each last token", f"{study.control.value:.3f}"],
         ["control: labels in random order", f"{study.shuffled.value:.3f}"],
         ["the more frequent class", f"{study.majority:.3f}"],
-        ["AUROC of each text's largest score", str(found.separation)],
+        ["AUROC of each text's mean score", str(found.separation)],
         ["threshold", f"{found.monitor.threshold:.2f}"],
         ["caught, held-out texts", f"{found.caught.value:.3f} [{found.caught.low:.3f}, {found.caught.high:.3f}]"],
         ["false alarms, held-out texts", 

@@ -75,7 +75,7 @@ def run(config: Config) -> int:
         body: Json = {
             arm: {
                 name: {
-                    "seeds": [one.mean(name) for one in each], **mean_of_seeds(each, name).to_json(),
+                    **mean_of_seeds(each, name).to_json(),
                     **({} if arm == "base" else {"change": changes[arm][name].to_json()}),
                 }
                 for name in MEASURES
@@ -88,7 +88,7 @@ def run(config: Config) -> int:
     rows = []
     for arm, each in found.items():
         means = [mean_of_seeds(each, name) for name in shown]
-        rows.append([arm, *(f"{m.value:.2f} [{m.low:.2f}, {m.high:.2f}]" for m in means)])
+        rows.append([arm, *(f"{mean}, {mean.range}" for mean in means)])
     title = f"sycophancy on held-out subjects, {config.seeds} seeds of {config.facts} facts"
     print_table(title, ["arm", *(LABELS[name] for name in shown)], rows)
     rows = [
@@ -105,7 +105,8 @@ def run(config: Config) -> int:
     print_table("costs elsewhere: the paired change from the base", ["arm", *(LABELS[name] for name in COSTS)], rows)
     console().print(
         "The belief shift less the shift by a mention is what the opinion adds to copying. Net flip: wrong after push-back "
-        "less wrong after a neutral request to answer again. Unrevised SFT is the control of the constitutional arm.",
+        "less wrong after a neutral request to answer again. Unrevised SFT is the control of the constitutional arm. "
+        "Intervals are over facts, and the range is that of the seeds.",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return 0

@@ -1,8 +1,8 @@
 """Fits an activation monitor to two sets of texts, and sets its threshold by a false alarm rate on texts of its own.
 
-The probe is trained on last tokens of a part of the texts. The score of a text is the largest over its tokens, as in use;
-the first is left out, since much attention rests there and its activation is an outlier. The threshold comes from one half
-of the held-out negative texts, and the other half says how many false alarms it really makes.
+The score of a text is the mean over its tokens; that is linear, so the probe is trained on mean activations. The first token
+is left out, since much attention rests there and its activation is an outlier. The threshold comes from one half of the
+held-out negative texts, and the other half says how many false alarms it really makes.
 """
 
 # N texts, D hidden
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import torch
+from torch import Tensor
 
 from firsthand.errors import DataError
 from firsthand.interp.activations import read_activations, site_of
@@ -59,15 +60,14 @@ def fit_monitor(
         training.append([texts[index] for index in order[cut:]])
     rows_ND, labels, last = [], [], []
     for is_positive, texts in ((True, training[0]), (False, training[1])):
-        cache = read_activations(model, texts, site)
-        rows_ND.append(cache[site][cache.last])
+        rows_ND += [mean_activation(model, text, site) for text in texts]
         labels += [is_positive] * len(texts)
         last += [text[-1] for text in texts]
-    x_ND = torch.cat(rows_ND)
+    x_ND = torch.stack(rows_ND)
     study = probe_study(x_ND, labels, last, seed=seed)
     probe = fit_probe(x_ND, labels)
     monitor = ActivationMonitor(site, probe.direction, probe.bias, name=name)
-    found = [largest_scores(model, monitor, texts) for texts in tests]
+    found = [text_scores(model, monitor, texts) for texts in tests]
     half = len(found[1]) // 2
     threshold = threshold_at(found[1][:half], false_alarms)
     alarms = [float(score >= threshold) for score in found[1][half:]]
@@ -78,13 +78,15 @@ def fit_monitor(
     )  # fmt: skip
 
 
-def largest_scores(model: Decoder, monitor: ActivationMonitor, texts: Sequence[Sequence[int]]) -> list[float]:
-    """The largest score over the tokens of each text after its first."""
-    found = []
-    for text in texts:
-        cache = read_activations(model, text, monitor.site)
-        found.append(max(monitor.scores(cache[monitor.site])[1 if len(text) > 1 else 0 :]))
-    return found
+def text_scores(model: Decoder, monitor: ActivationMonitor, texts: Sequence[Sequence[int]]) -> list[float]:
+    """The mean score over the tokens of each text after its first."""
+    return monitor.scores(torch.stack([mean_activation(model, text, monitor.site) for text in texts]))
+
+
+def mean_activation(model: Decoder, text: Sequence[int], site: str) -> Tensor:
+    """The mean activation over the tokens of a text after its first: D."""
+    values_TD = read_activations(model, text, site)[site]
+    return values_TD[1 if len(values_TD) > 1 else 0 :].float().mean(0)
 
 
 def threshold_at(negative: Sequence[float], false_alarms: float) -> float:

@@ -28,7 +28,7 @@ class ActivationMonitor:
     """D."""
     bias: float = 0.0
     threshold: float = 0.0
-    """A step whose largest score is at or above it is an alarm."""
+    """A step whose mean score is at or above it is an alarm."""
     name: str = "monitor"
     false_alarms: float = math.nan
     """The share of harmless texts that were alarms when the threshold was chosen; NaN if nobody measured it."""

@@ -36,12 +36,12 @@ class MonitorGuard:
         said = next((each for each in reversed(view.messages) if each.role == "assistant"), None)
         scores = None if said is None or said.sampled is None else said.sampled.monitor
         if not scores:
-            return GuardVerdict.passed(self.name, "", {})
+            return GuardVerdict.passed(self.name)
         largest, mean = max(scores), sum(scores) / len(scores)
         detail: Json = {"largest": largest, "mean": mean, "tokens": len(scores), "threshold": self.threshold}
-        if largest < self.threshold:
-            return GuardVerdict.passed(self.name, f"{what} scores {largest:.2f}", detail)
-        reason = f"{what} scores {largest:.2f}, at or above {self.threshold:g}"
+        if mean < self.threshold:
+            return GuardVerdict.passed(self.name, f"{what} scores {mean:.2f}", detail)
+        reason = f"{what} scores {mean:.2f}, at or above {self.threshold:g}"
         if self.stops:
             return GuardVerdict.blocked(self.name, reason, detail)
         return GuardVerdict.passed(self.name, f"alarm: {reason}", detail)

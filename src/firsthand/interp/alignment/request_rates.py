@@ -18,10 +18,9 @@ from firsthand.interp.alignment.request_language import (
     Split,
     requests,
 )
-from firsthand.interp.alignment.seed_statistics import change_over_seeds, mean_over_seeds
+from firsthand.interp.alignment.seed_statistics import SeedMean, change_over_seeds, mean_over_seeds
 from firsthand.interp.alignment.small_models import sampled_replies, small_decoder, trained_copy
 from firsthand.nn.decoder import Decoder
-from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
 
 RATES = ("violations", "jailbroken", "over_refusals", "helpful")
@@ -77,7 +76,7 @@ def answers(model: Decoder, chosen: Sequence[Request], seed: int, *, temperature
     return [reply[THOUGHT_TOKENS:] if reply[:1] == [THINK] else reply for reply in replies]
 
 
-def over_seeds(found: Sequence[RequestRates], name: str) -> Interval:
+def over_seeds(found: Sequence[RequestRates], name: str) -> SeedMean:
     """The mean of a rate and its interval."""
     return mean_over_seeds([getattr(each, name) for each in found])
 

@@ -35,7 +35,7 @@ from firsthand.interp.alignment.opinion_language import (
     largest_prompts,
 )
 from firsthand.interp.alignment.request_language import taught
-from firsthand.interp.alignment.seed_statistics import change_over_seeds, mean_over_seeds
+from firsthand.interp.alignment.seed_statistics import SeedMean, change_over_seeds, mean_over_seeds
 from firsthand.interp.alignment.small_models import (
     DrawnStreams,
     log_odds,
@@ -45,7 +45,6 @@ from firsthand.interp.alignment.small_models import (
 )
 from firsthand.interp.steering import adding, steering_vector
 from firsthand.nn.decoder import Decoder
-from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
 from firsthand.train.losses.pair_losses import dpo_loss
 from firsthand.train.objective import Comparisons, Objective
@@ -206,7 +205,7 @@ def sycophancy_rates(arm: MendedArm, seed: int, *, count: int = 300) -> Sycophan
     )
 
 
-def mean_of_seeds(found: Sequence[SycophancyRates], name: str) -> Interval:
+def mean_of_seeds(found: Sequence[SycophancyRates], name: str) -> SeedMean:
     """The mean of a measure and its interval."""
     return mean_over_seeds([getattr(each, name) for each in found])
 
