@@ -73,8 +73,8 @@ def run(config: Config) -> int:
     print_table("judge", ["seed", "kept", "answers right before", "right among kept"], table)
     console().print(
         "Paraphrases are verbs that only plain requests ever showed to the base model, none of the steps. A test of the "
-        "mechanism: reasoning under the policy was taught by examples, a third of them wrong. Intervals are over requests; the "
-        "range is that of the seeds.",
+        "mechanism: reasoning under the policy was taught by examples, a third of them wrong. Intervals are over requests; "
+        "the range is that of the seeds.",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return 0

@@ -62,7 +62,7 @@ def fit_monitor(
     for is_positive, texts in ((True, training[0]), (False, training[1])):
         rows_ND += [mean_activation(model, text, site) for text in texts]
         labels += [is_positive] * len(texts)
-        last += [text[-1] for text in texts]
+        last += [text[-2] if len(text) > 1 else text[-1] for text in texts]
     x_ND = torch.stack(rows_ND)
     study = probe_study(x_ND, labels, last, seed=seed)
     probe = fit_probe(x_ND, labels)

@@ -150,13 +150,15 @@ def is_reasoned_answer(reply: Sequence[int]) -> bool:
 
 def objections(judge: Decoder, asked: Sequence[Request], replies: Sequence[Sequence[int]]) -> list[float]:
     """The largest probability, over the policy's principles, that an answer goes against one; no reasoning is shown."""
+    if not asked:
+        return []
     texts = [
         critique_prompt(each.ids, reply, principle)
         for each, reply in zip(asked, replies, strict=True)
         for principle in POLICY_PRINCIPLES
     ]
     odds = np.array(log_odds(judge, texts, [YES] * len(texts), [NO] * len(texts))).reshape(len(asked), -1)
-    largest: list[float] = (1 / (1 + np.exp(-odds.max(axis=1)))).tolist() if len(asked) else []
+    largest: list[float] = (1 / (1 + np.exp(-odds.max(axis=1)))).tolist()
     return largest
 
 
