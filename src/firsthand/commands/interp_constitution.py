@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.stats.intervals import finite
 from firsthand.system.terminal import console, print_as_json, print_table, progress
 
 EXAMPLES = """
@@ -54,7 +56,7 @@ def run(config: Config) -> int:
     }
     size = {"requests": 200, "sft_steps": 60, "reward_steps": 40, "dpo_steps": 40} if config.quick else {}
     found: dict[str, dict[str, list[RequestRates]]] = {"held out": {}, "paraphrased": {}}
-    facts = []
+    facts: list[Json] = []
     with progress("arms", 4 * config.seeds * len(sets), shown=not config.json) as update:
         told: list[str] = []
 
@@ -81,7 +83,9 @@ def run(config: Config) -> int:
                         request_rates(model, seed, split=split, count=config.prompts)  # type: ignore[arg-type]
                     )
     if config.json:
-        print_as_json({"arms": rates_as_json(found, "base"), "training": facts})
+        shares = ("label_accuracy", "reward_accuracy")
+        body = [{**each, **{name: finite(each[name]) for name in shares}} for each in facts]
+        print_as_json({"arms": rates_as_json(found, "base"), "training": body})
         return 0
     for split, rows in found.items():
         title = f"{split} requests, {config.seeds} seeds of {config.prompts} each"

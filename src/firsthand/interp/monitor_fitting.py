@@ -51,14 +51,17 @@ def fit_monitor(
             f"{len(positive)} positive and {len(negative)} negative texts came: a probe needs {MIN_TEXTS} of each or more"
         )
     site = site_of(site)
-    training, tests = [], []
+    training: list[list[Sequence[int]]] = []
+    tests: list[list[Sequence[int]]] = []
     for kind, texts in (("positive", positive), ("negative", negative)):
         order = list(range(len(texts)))
         Random(derive_seed("monitor split", seed, kind)).shuffle(order)
         cut = max(4, round(len(texts) * held_out))
         tests.append([texts[index] for index in order[:cut]])
         training.append([texts[index] for index in order[cut:]])
-    rows_ND, labels, last = [], [], []
+    rows_ND: list[Tensor] = []
+    labels: list[bool] = []
+    last: list[int] = []
     for is_positive, texts in ((True, training[0]), (False, training[1])):
         rows_ND += [mean_activation(model, text, site) for text in texts]
         labels += [is_positive] * len(texts)

@@ -117,6 +117,9 @@ def constitutional_arms(
     revised = trained_copy(base, DrawnStreams(examples, seed), steps=settings.sft_steps, lr=settings.sft_lr)
     told("preferences")
     pairs = answer_pairs(revised, asked, seed)
+    if not pairs:  # the model gives one answer to each request: there is nothing to prefer
+        told("no preferences")
+        return ConstitutionalArms(base, revised, revised, found.changed, math.nan, math.nan, 0)
     labels = preference_labels(base, pairs, settings.principles, seed)
     reward = preference_model(revised, pairs, labels, seed, settings)
     fresh = answer_pairs(revised, requests(settings.requests, seed, salt="preferred"), seed + 1)
