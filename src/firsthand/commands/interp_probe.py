@@ -58,7 +58,6 @@ def run(config: Config) -> int:
     from firsthand.interp.activations import site_of
     from firsthand.interp.monitor_fitting import fit_monitor
     from firsthand.interp.opened_model import open_for_interp
-    from firsthand.nn.activation_monitor import write_monitor
 
     texts = {
         name: [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -72,7 +71,7 @@ def run(config: Config) -> int:
         held_out=config.held_out, seed=config.seed,
     )  # fmt: skip
     if config.out is not None:
-        write_monitor(found.monitor, config.out)
+        found.write(config.out)
     study = found.study
     if config.json:
         print_as_json({

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
 import torch
@@ -22,7 +23,7 @@ from firsthand.interp.activations import read_activations, site_of
 from firsthand.interp.selective_probes import ProbeStudy, fit_probe, probe_study
 from firsthand.interp.separation import Separation, separation
 from firsthand.loop.concurrency import derive_seed
-from firsthand.nn.activation_monitor import ActivationMonitor
+from firsthand.nn.activation_monitor import ActivationMonitor, write_monitor
 from firsthand.nn.decoder import Decoder
 from firsthand.stats.intervals import Interval, mean_interval
 
@@ -39,6 +40,10 @@ class FittedMonitor:
     caught: Interval
     """The share of positive texts at or above the threshold."""
     false_alarms: Interval
+
+    def write(self, file: Path) -> None:
+        """Writes the monitor's file; `+monitor:FILE` after a model's name reads it."""
+        write_monitor(self.monitor, file)
 
 
 def fit_monitor(

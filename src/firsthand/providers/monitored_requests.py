@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from firsthand.engine.compute.request_taps import RequestTaps
 from firsthand.engine.core.sequence import Request
 from firsthand.model import Completion
-from firsthand.nn.activation_monitor import ActivationMonitor
+
+if TYPE_CHECKING:
+    from firsthand.nn.activation_monitor import ActivationMonitor
 
 
 @dataclass
@@ -26,7 +27,7 @@ class MonitoredRequest:
         """The request with a tap that reads."""
         return replace(request, taps=RequestTaps({self.monitor.site: self._read}, edits=False))
 
-    def _read(self, values_TD: Tensor, positions: range, index: int) -> None:
+    def _read(self, values_TD: Any, positions: range, index: int) -> None:
         self.found[index].update(zip(positions, self.monitor.scores(values_TD), strict=True))
 
     def scored(self, answer: Completion, request: Request, index: int) -> Completion:
