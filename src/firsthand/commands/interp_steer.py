@@ -35,7 +35,7 @@ class Config:
     """The residual stream after this layer, counted from 0."""
     site: str = ""
     """Another site in place of the layer's."""
-    strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
+    strengths: tuple[str, ...] = ("0.5", "1", "2")
     """Multiples of the vector."""
     seed: int = 0
     """Seed of the random vector."""
@@ -50,6 +50,13 @@ class Config:
             raise ConfigError(
                 f"layer is {self.layer} and strengths are {self.strengths}: give 0 or more, and one or more"
             )
+
+    def multiples(self) -> list[float]:
+        """The strengths as numbers. ConfigError for one that is none."""
+        try:
+            return [float(each) for each in self.strengths]
+        except ValueError:
+            raise ConfigError(f"strengths are {','.join(self.strengths)}: give numbers, as in 0.5,1,2") from None
 
 
 def run(config: Config) -> int:
@@ -71,7 +78,7 @@ def run(config: Config) -> int:
         raise ConfigError(f"{config.prompts} and {config.unrelated} hold no texts: give one or more lines in each")
     metric = logit_difference(tokenizer.encode(config.answer)[0], tokenizer.encode(config.other)[0])
     found = steering_study(
-        model, site, vector_D, prompts, metric, unrelated, strengths=config.strengths, seed=config.seed
+        model, site, vector_D, prompts, metric, unrelated, strengths=config.multiples(), seed=config.seed
     )
     names = ("effect", "random_effect", "cost", "random_cost")
     if config.json:

@@ -152,7 +152,7 @@ class Runner:
         found: dict[SequenceChunk, Tensor] = {}
         for group in ([chunk for chunk in chunks if chunk.sequence.taps is None], tapped):
             if group:
-                parts = self._hidden(group).split([len(chunk.logit_positions) for chunk in group])
+                parts = torch.split(self._hidden(group), [len(chunk.logit_positions) for chunk in group])
                 found |= dict(zip(group, parts, strict=True))
         dtype = torch.float32 if self.fused is not None else found[chunks[0]].dtype
         return torch.cat([found[chunk].to(dtype) for chunk in chunks])
