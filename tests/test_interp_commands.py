@@ -43,7 +43,7 @@ def test_a_probe_is_printed_with_its_controls_and_written_as_a_monitor(
 
 
 def test_patches_restore_the_clean_choice_at_the_last_layer(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    texts = ["--clean", "What is 12 + 30?", "--corrupted", "What is 17 + 39?", "--answer", "4", "--other", "5"]
+    texts = ["--clean", "12 30 40", "--corrupted", "12 40 30", "--answer", "1", "--other", "7"]
     rows = printed(capsys, "patch", str(place / "model"), *texts)
     assert isinstance(rows, list) and rows[-1]["restored"] == pytest.approx(1, abs=1e-3)
     assert main(["interp", "patch", str(place / "model"), *texts, "--sites", "blocks.0.resid.pots"]) == 2

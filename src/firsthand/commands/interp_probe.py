@@ -77,8 +77,8 @@ def run(config: Config) -> int:
         print_as_json({
             "site": site, "accuracy": study.accuracy.to_json(), "control": study.control.to_json(),
             "shuffled": study.shuffled.to_json(), "majority": study.majority, "selectivity": study.selectivity,
-            "auroc": vars(found.separation), "threshold": found.monitor.threshold, "caught": list(found.caught),
-            "false_alarms": list(found.false_alarms), "file": None if config.out is None else str(config.out),
+            "auroc": vars(found.separation), "threshold": found.monitor.threshold, "caught": found.caught.to_json(),
+            "false_alarms": found.false_alarms.to_json(), "file": None if config.out is None else str(config.out),
         })  # fmt: skip
         return 0
     rows = [
