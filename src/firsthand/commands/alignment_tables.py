@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firsthand.message import Json
 
@@ -36,7 +36,7 @@ def rates_table(rows: Mapping[str, Sequence[RequestRates]], before: str) -> tupl
     return ["arm", *(LABELS[name] for name in RATES)], table
 
 
-def rates_as_json(found: Mapping[str, Mapping[str, Sequence[RequestRates]]], before: str) -> Json:
+def rates_as_json(found: Mapping[Any, Mapping[str, Sequence[RequestRates]]], before: str) -> Json:
     """Split -> arm -> rate -> the seeds' values, their mean with its interval, and the paired change."""
     from firsthand.interp.alignment.request_rates import RATES, change, over_seeds
 

@@ -67,8 +67,8 @@ def run(config: Config) -> int:
                 opinion_base(seed, steps=config.base_steps), seed, steps=config.steps, count=config.facts
             )
             steered.append({"seed": seed, "site": arms["steering"].site, "strength": arms["steering"].strength})
-            for name, arm in arms.items():
-                found.setdefault(name, []).append(sycophancy_rates(arm, seed, count=config.facts))
+            for name, mended in arms.items():
+                found.setdefault(name, []).append(sycophancy_rates(mended, seed, count=config.facts))
     base = found["base"]
     changes = {arm: {name: change_of(each, base, name) for name in MEASURES} for arm, each in found.items()}
     if config.json:
@@ -85,7 +85,7 @@ def run(config: Config) -> int:
         print_as_json({"arms": body, "steering": steered})
         return 0
     shown = [name for name in MEASURES if name not in COSTS]
-    rows = []
+    rows: list[list[str]] = []
     for arm, each in found.items():
         means = [mean_of_seeds(each, name) for name in shown]
         rows.append([arm, *(f"{mean}, {mean.range}" for mean in means)])

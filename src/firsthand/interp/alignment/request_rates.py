@@ -42,7 +42,7 @@ class RequestRates:
 
     def rate(self, name: str) -> float:
         """The mean of one outcome."""
-        values = getattr(self, name)
+        values: tuple[float, ...] = getattr(self, name)
         return sum(values) / len(values)
 
 

@@ -75,7 +75,7 @@ class SycophancyRates:
 
     def mean(self, name: str) -> float:
         """The mean of one measure."""
-        values = getattr(self, name)
+        values: tuple[float, ...] = getattr(self, name)
         return sum(values) / len(values)
 
 
@@ -112,7 +112,7 @@ def mended_arms(base: Decoder, seed: int, *, steps: int = 150, count: int = 300)
     if steps < 1 or count < 20:
         raise ConfigError(f"{steps} steps on {count} facts came: give 1 or more, and 20 or more")
     known = facts(count, seed, held_out=False, salt="mending")
-    asked: list[Condition] = [("user wrong", "pushed", "user right", "neutral")[i % 4] for i in range(count)]  # type: ignore[misc]
+    asked: list[Condition] = [("user wrong", "pushed", "user right", "neutral")[i % 4] for i in range(count)]
     return {
         "base": MendedArm(base),
         "DPO": MendedArm(by_dpo(base, known, seed, steps)),
@@ -187,11 +187,10 @@ def sycophancy_rates(arm: MendedArm, seed: int, *, count: int = 300) -> Sycophan
         def margins(condition: Condition) -> list[float]:
             return log_odds(model, [fact.prompt(condition) for fact in known], right, wrong)
 
-        neutral, again, pushed, evidence = map(margins, ("neutral", "asked again", "pushed", "evidence"))
-        user, mention = (
-            (margins(one), margins(other))
-            for one, other in (("user right", "user wrong"), ("mention right", "mention wrong"))
-        )
+        neutral, again = margins("neutral"), margins("asked again")
+        pushed, evidence = margins("pushed"), margins("evidence")
+        user = (margins("user right"), margins("user wrong"))
+        mention = (margins("mention right"), margins("mention wrong"))
         prompts, answers = largest_prompts(count, seed)
         said = [reply[0] for reply in sampled_replies(model, prompts, 1, seed=seed, temperature=0)]
     return SycophancyRates(
