@@ -89,7 +89,7 @@ EDGES = {
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds perturbations reading",
     # 6 learning
     "train": "nn runs benchmarks engine hub providers tokens retrieval patterns cluster worlds",
-    "interp": "nn train tokens engine hub stats formats",
+    "interp": "nn train tokens engine hub stats formats patterns",
     # 7 questions
     "arena": "benchmarks stats runs",
     "boards": "benchmarks stats runs show",

@@ -87,6 +87,8 @@ class Sampled:
     """The version of the weights that computed each token. None if not known."""
     adapter: str = field(default="", kw_only=True)
     """The agent whose own adapter sampled them, where agents of one attempt have an adapter each."""
+    monitor: tuple[float, ...] | None = field(default=None, kw_only=True)
+    """The score of each token by the model's activation monitor (`MODEL+monitor:FILE`); None without one."""
     born_as: str = field(default="", kw_only=True, compare=False, repr=False)
     """A digest of the message they were sampled as, which the first Message that holds them sets."""
 
@@ -100,6 +102,8 @@ class Sampled:
             body["versions"] = [[version, len(list(run))] for version, run in groupby(self.versions)]
         if self.adapter:
             body["adapter"] = self.adapter
+        if self.monitor is not None:
+            body["monitor"] = list(self.monitor)
         return body
 
     @staticmethod
@@ -116,6 +120,7 @@ class Sampled:
             None if behaviour is None else tuple(behaviour),
             None if runs is None else tuple(version for version, count in runs for _ in range(count)),
             adapter=body.get("adapter", ""),
+            monitor=tuple(body["monitor"]) if "monitor" in body else None,
         )
 
 

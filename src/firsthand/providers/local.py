@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from functools import partial
@@ -34,11 +34,13 @@ from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.engine_thread import EngineWorker
 from firsthand.engine.core.request_checks import check_ids
+from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import CompiledGrammar, Grammars
 from firsthand.errors import ConfigError, ModelFileError, PromptTooLong
 from firsthand.hub import model_lookup
 from firsthand.hub.content_hash import content_hash, model_files
 from firsthand.model import Completion, Delta, ModelFacts, Prompt, Sampling, Scored, TokenRating, ToolSpec, shown_pieces
+from firsthand.nn.activation_monitor import ActivationMonitor, read_monitor
 from firsthand.nn.lora import Adapter, adapter_files
 from firsthand.nn.quant import best_mode
 from firsthand.nn.sourced_decoder import SourcedDecoder
@@ -54,6 +56,7 @@ from firsthand.providers.local_completions import (
 )
 from firsthand.providers.local_scoring import likelihoods
 from firsthand.providers.local_shared import SavedAdapter, SharedModel
+from firsthand.providers.monitored_requests import MonitoredRequest
 from firsthand.system import request_owner
 from firsthand.tokens import pretrained
 from firsthand.tokens.calls.call_parser import CallStream
@@ -62,6 +65,8 @@ from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 LORA_MARK, ADAPTER_MARK = "+lora:", "+adapter:"
 """Separate a model's name from its adapter's folder: merged into the weights, or kept beside them."""
+MONITOR_MARK = "+monitor:"
+"""Separates all that from the file of an activation monitor."""
 _shared: weakref.WeakValueDictionary[Path, SharedModel] = weakref.WeakValueDictionary()
 """The models opened with an adapter beside them, while someone holds them."""
 
@@ -70,8 +75,13 @@ def open_model(text: str) -> Local:
     """Returns the model of that name or path, pulled if missing; nothing is loaded yet.
 
     `MODEL+lora:FOLDER` merges the adapter in that folder into the weights. `MODEL+adapter:FOLDER` keeps the adapter
-    beside them, and all such models in one process share the base model.
+    beside them, and all such models in one process share the base model. `+monitor:FILE` at the end scores the
+    tokens of each answer by a monitor of activations.
     """
+    watched, mark, file = text.rpartition(MONITOR_MARK)
+    if mark:
+        monitor = read_monitor(file)
+        return open_model(watched).monitored_by(monitor, name=text)
     name, plus, folder = text.partition(LORA_MARK if LORA_MARK in text else ADAPTER_MARK)
     if not plus:
         return Local(model_lookup.resolve(text), name=text)
@@ -110,6 +120,8 @@ class Local:
         self.adapter = None if adapter is None else Path(adapter)
         self.chosen: str | None = None
         """Name of the adapter that it answers with."""
+        self.monitor: ActivationMonitor | None = None
+        """Scores the tokens of each answer; see `monitored_by`."""
         self._shared = SharedModel()
         for each, folder in (adapters or {}).items():
             self.put_adapter(each, folder)
@@ -148,6 +160,16 @@ class Local:
         view.name = name
         return view
 
+    def monitored_by(self, monitor: ActivationMonitor, *, name: str) -> Local:
+        """Returns the model with a monitor of activations: each answer's tokens come with scores (`Sampled.monitor`).
+
+        Its steps run module by module, so log-probs differ from the compiled step's by rounding. ConfigError when it is
+        loaded if the monitor does not fit the model.
+        """
+        view = copy.copy(self)
+        view.name, view.monitor = name, monitor
+        return view
+
     def beside(self, folder: Path | str, *, name: str) -> Local:
         """Deprecated: the old name of `with_adapter_folder`."""
         warn_renamed("Local.beside", "with_adapter_folder")
@@ -162,7 +184,7 @@ class Local:
         known = self._fingerprints.get(self.chosen)
         if known is None or known[0] != decides:
             known = self._fingerprints[self.chosen] = (decides, self._fingerprint(beside))
-        return known[1]
+        return known[1] if self.monitor is None else f"{known[1]}+modules"
 
     def _fingerprint(self, beside: Path | None) -> str:
         parts = [content_hash(file) for file in model_files(self.path)]
@@ -203,11 +225,14 @@ class Local:
         loaded = await self._ready()
         grammar = await self._grammar(loaded, sampling, tools)
         request, new_answer = new_request(loaded, prompt, sampling, tools, n, grammar, self.chosen)
+        request, watch = self._watched(loaded, request)
         answers = [new_answer() for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
                 answers[output.index].add(output, loaded.tokenizer)
-        return [completion(loaded, request, answer, tools, index == 0) for index, answer in enumerate(answers)]
+        return [
+            watch(completion(loaded, request, answer, tools, index == 0), index) for index, answer in enumerate(answers)
+        ]
 
     def stream(self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Delta]:
         """Yields one answer, piece by piece. Closing the iterator aborts it."""
@@ -230,6 +255,7 @@ class Local:
         grammar = await self._grammar(loaded, sampling, tools, run)
         make = partial(new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority, run, cache_salt)
         request, new_answer = await asyncio.to_thread(make) if is_long(prompt, sampling) else make()
+        request, watch = self._watched(loaded, request)
         answers = [new_answer() for _ in range(n)]
         streams = [CallStream(tools) if tools else None for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
@@ -247,8 +273,16 @@ class Local:
                     for delta in others:
                         yield delta
                 if output.is_last:
-                    whole = completion(loaded, request, answer, tools, index == 0)
+                    whole = watch(completion(loaded, request, answer, tools, index == 0), index)
                     yield Delta("", whole, index=index, waited_s=output.waited_s)
+
+    def _watched(self, loaded: Loaded, request: Request) -> tuple[Request, Callable[[Completion, int], Completion]]:
+        """The request with the monitor's tap, and what adds its scores to a completion; both do nothing without one."""
+        if self.monitor is None:
+            return request, lambda answer, index: answer
+        self.monitor.expect_fits(loaded.worker.engine.architecture)
+        watched = MonitoredRequest(self.monitor)
+        return watched.tapped(request), lambda answer, index: watched.scored(answer, request, index)
 
     async def load(self) -> ModelFacts:
         """Load the model if need be, and return its facts."""

@@ -99,13 +99,17 @@ class ModuleRunner:
         rows: abc.Sequence[int],
         *,
         is_adapted: bool = False,
+        taps: Taps | None = None,
     ) -> Tensor:
         """Compute the chunks together; returns the hidden states of the given packed rows, shape (M, D).
+
+        `taps` stand in place of its own.
 
         `layouts` has one entry per layer. A step with adapters never has fixed shapes, since what they add depends on
         the step.
         """
-        if self.steps is not None and not is_adapted and self.taps is None and is_static(chunks):
+        taps = taps or self.taps
+        if self.steps is not None and not is_adapted and taps is None and is_static(chunks):
             static_ND = self._static(self.steps, chunks)
             if static_ND is not None and len(rows) == len(chunks):
                 return static_ND
@@ -122,7 +126,7 @@ class ModuleRunner:
         attend: Attend = PagedAttend(self.cache.pages, layouts, self.decode)
         if self.sources is not None:
             attend = self.sources.over(chunks, attend)
-        more = {} if self.taps is None else {"taps": self.taps}
+        more = {} if taps is None else {"taps": taps}
         hidden_ND: Tensor = self.model(ids_N, positions_N, attend, **more)
         return hidden_ND[rows_M]
 

@@ -17,10 +17,13 @@ from torch import Tensor
 
 from firsthand.engine.compute.devices import explain_out_of_memory, on_device_of, torch_name
 from firsthand.engine.compute.module_runner import ModuleRunner
+from firsthand.engine.compute.request_taps import RequestTaps
+from firsthand.engine.compute.tapped_steps import taps_of_step
 from firsthand.engine.core.sequence import SequenceChunk, Source
 from firsthand.engine.decoding.batched_sampler import DrawSettings
 from firsthand.engine.memory.blocks import BlockCopy
 from firsthand.engine.memory.window_pool import window_blocks_of
+from firsthand.errors import ConfigError
 from firsthand.kernels.attention.kv_pages import Layout, PackedChunk, Pages
 from firsthand.nn.batched_lora import AdapterSpan, ModuleSpans, PackedAdapter, spans_of
 from firsthand.nn.compiled_decoder import Cache, CompiledDecoder, Logits, why_not_compiled
@@ -73,6 +76,7 @@ class Runner:
         self.adapted: ModuleSpans | None = None
         self.modules: ModuleRunner | None = None
         self.taps: Taps | None = None
+        self._engine_taps: dict[str, Tap] | None = None
         if not fits:
             self._open_modules(padding_blocks)
             log.info("steps run module by module: %s", self.not_compiled)
@@ -114,6 +118,7 @@ class Runner:
         ConfigError for a site that the model does not have.
         """
         self.taps = self.model.checked(taps) if taps else None
+        self._engine_taps = dict(taps) if taps else None
         if self.taps is not None and self.modules is None:
             self._open_modules(())
         if self.modules is not None:
@@ -141,9 +146,31 @@ class Runner:
                 if is_windowed == is_window:
                     pages.copy(source, target)
 
+    def check_request_taps(self, found: RequestTaps) -> None:
+        """ConfigError for a site that is not in the model, or for `logits`, which a request's taps do not reach."""
+        if "logits" in found.taps:
+            raise ConfigError("a request's taps do not reach logits: change them by logit_bias, or tap norm")
+        self.model.checked(dict.fromkeys(found.taps, lambda values: None))
+
     @torch.inference_mode()
     def hidden(self, chunks: abc.Sequence[SequenceChunk]) -> Tensor:
-        """Compute the chunks together; returns the hidden states of their `logit_positions`, in order, shape (M, D)."""
+        """Compute the chunks together; returns the hidden states of their `logit_positions`, in order, shape (M, D).
+
+        Chunks of requests with taps are computed module by module, apart from the others.
+        """
+        tapped = [chunk for chunk in chunks if chunk.sequence.taps is not None]
+        if not tapped:
+            return self._hidden(chunks)
+        found: dict[SequenceChunk, Tensor] = {}
+        for group in ([chunk for chunk in chunks if chunk.sequence.taps is None], tapped):
+            if group:
+                parts = torch.split(self._hidden(group), [len(chunk.logit_positions) for chunk in group])
+                found |= dict(zip(group, parts, strict=True))
+        dtype = torch.float32 if self.fused is not None else found[chunks[0]].dtype
+        return torch.cat([found[chunk].to(dtype) for chunk in chunks])
+
+    def _hidden(self, chunks: abc.Sequence[SequenceChunk]) -> Tensor:
+        """The hidden states of chunks of which all or none have taps."""
         ids: list[int] = []
         rows: list[int] = []
         requested, chunks = chunks, by_adapter(chunks)
@@ -158,12 +185,16 @@ class Runner:
         window_layout = None
         if any(self._is_windowed):
             window_layout = self._layout(chunks, [window_blocks_of(chunk.sequence.table) for chunk in chunks])
-        if self.fused is not None and self._is_compiled_for(spans):
+        is_tapped = chunks[0].sequence.taps is not None
+        if self.fused is not None and not is_tapped and self._is_compiled_for(spans):
             return torch.from_numpy(self.fused.hidden(ids, layout, self.cache, rows, near=window_layout, spans=spans))
+        if self.modules is None:
+            self._open_modules(())
         assert self.modules is not None and self.adapted is not None
+        taps = self.model.checked(taps_of_step(chunks, self._engine_taps)) if is_tapped else None
         layouts = [window_layout if window_layout and is_windowed else layout for is_windowed in self._is_windowed]
         with on_device_of(self.model.embed.weight), self.adapted.over(spans):
-            return self.modules.hidden(chunks, layouts, rows, is_adapted=bool(spans))
+            return self.modules.hidden(chunks, layouts, rows, is_adapted=bool(spans), taps=taps)
 
     @torch.inference_mode()
     def logits(

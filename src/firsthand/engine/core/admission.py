@@ -37,6 +37,7 @@ def answer_sequences(
             adapter=adapter,
             salt=request.salt,
             source=source,
+            taps=request.taps,
         )
         for index in range(request.n)
     ]

@@ -91,6 +91,8 @@ class Engine:
         """
         check_request(request, self.architecture)
         check_source(request.source, self.runner.model)
+        if request.taps is not None:
+            self.runner.check_request_taps(request.taps)
         adapter = self._adapter(request.adapter)
         num_prompt, vocab_size = len(request.prompt), self.architecture.vocab_size
         max_tokens = min(request.sampling.max_tokens, self.architecture.max_position - num_prompt)

@@ -19,6 +19,7 @@ from firsthand.model import Sampling
 
 if TYPE_CHECKING:
     from firsthand.engine.compute.adapter_slots import LoadedAdapter
+    from firsthand.engine.compute.request_taps import RequestTaps
 
 
 class Stopper(Protocol):
@@ -57,6 +58,8 @@ class Request:
     """Requests share cached prefixes with requests of the same salt only."""
     source: tuple[int, ...] = ()
     """The text that an encoder-decoder reads; the prompt is then how the output begins. Empty for all other models."""
+    taps: RequestTaps | None = None
+    """Read or edit the activations of this request's tokens; it is then computed module by module."""
     run: InitVar[str | None] = None
     """Deprecated: the old name of `owner`."""
 
@@ -110,6 +113,8 @@ class Sequence:
     """LoRA adapter that computes it; None is the base model."""
     salt: str = ""
     source: Source | None = None
+    taps: RequestTaps | None = None
+    """Functions on the activations of its tokens; None without any."""
     arrived_s: float = 0.0
     """Arrival on the scheduler's clock, in seconds."""
     waited_s: float | None = None
@@ -143,9 +148,11 @@ class Sequence:
 
     @property
     def space(self) -> Space:
-        """The part of the prefix cache it shares: same adapter, same salt, same source text."""
-        source = () if self.source is None else self.source.ids
-        return space_of(None if self.adapter is None else self.adapter.id, self.salt, source)
+        """The part of the prefix cache it shares: same adapter, salt and source text; with taps that edit, its own request's."""
+        adapter = None if self.adapter is None else self.adapter.id
+        if self.taps is not None and self.taps.edits:
+            return (adapter, self.salt, "tapped", self.request_id)
+        return space_of(adapter, self.salt, () if self.source is None else self.source.ids)
 
     @property
     def arrival(self) -> tuple[int, int]:

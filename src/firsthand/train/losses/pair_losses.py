@@ -1,4 +1,4 @@
-"""Losses of comparisons: DPO, IPO, ORPO and SimPO on pairs, KTO on single answers, Bradley-Terry on ranked answers.
+"""Losses of comparisons: DPO, IPO, ORPO, SimPO and soft labels on pairs, KTO on answers, Bradley-Terry on ranked ones.
 
 Inputs are log-probs of whole answers, summed over their tokens, or rewards; each loss is one number per comparison.
 """
@@ -75,6 +75,15 @@ def simpo_loss(chosen_P: Tensor, rejected_P: Tensor, *, beta: float = 2.0, margi
     Meng et al. (2024), arXiv:2405.14734, equation 6, where the margin is gamma. No reference policy.
     """
     return -logsigmoid(beta * (chosen_P - rejected_P) - margin)
+
+
+def soft_preference_loss(margin_P: Tensor, preferred_P: Tensor) -> Tensor:
+    """-p log sigmoid(margin) - (1 - p) log sigmoid(-margin), P; p is the probability that the first answer is preferred.
+
+    The margin is a difference of rewards (Bai et al., 2022, arXiv:2212.08073, section 4.1: labels of an AI as log-probs), or
+    beta times one of log-ratios, which is DPO with soft labels.
+    """
+    return -preferred_P * logsigmoid(margin_P) - (1 - preferred_P) * logsigmoid(-margin_P)
 
 
 def bradley_terry_loss(reward_S: Tensor, rank_S: Tensor, group_S: Tensor, *, centering: float = 0.0) -> Tensor:

@@ -1,0 +1,1 @@
+"""Alignment that is trained and measured: Constitutional AI, deliberative alignment, sycophancy, on small languages."""

@@ -1,0 +1,61 @@
+"""The commands of probes, patches and steering on a tiny model: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+import tiny
+from firsthand.cli import main
+from firsthand.nn.activation_monitor import read_monitor
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("interp")
+    tiny.write_model(folder / "model")
+    rng = Random(0)
+    for name, words in (("good", "12 30 40"), ("bad", "7 8 9")):
+        lines = [" ".join(rng.choices(words.split(), k=5)) for _ in range(30)]
+        (folder / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> object:
+    assert main(["interp", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_probe_is_printed_with_its_controls_and_written_as_a_monitor(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = place / "probe.safetensors"
+    texts = ["--positive", str(place / "good.txt"), "--negative", str(place / "bad.txt")]
+    body = printed(capsys, "probe", str(place / "model"), *texts, "--layer", "0", "--out", str(file))
+    assert isinstance(body, dict) and {"accuracy", "control", "shuffled", "majority", "auroc"} <= set(body)
+    monitor = read_monitor(file)
+    assert monitor.site == "blocks.0.resid.post" and monitor.name == "good" and monitor.threshold == body["threshold"]
+    assert torch.isfinite(monitor.direction).all()
+
+
+def test_patches_restore_the_clean_choice_at_the_last_layer(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["--clean", "12 30 40", "--corrupted", "12 40 30", "--answer", "1", "--other", "7"]
+    rows = printed(capsys, "patch", str(place / "model"), *texts)
+    assert isinstance(rows, list) and rows[-1]["restored"] == pytest.approx(1, abs=1e-3)
+    assert main(["interp", "patch", str(place / "model"), *texts, "--sites", "blocks.0.resid.pots"]) == 2
+    assert "did you mean 'blocks.0.resid.post'" in capsys.readouterr().err
+
+
+def test_steering_stands_beside_a_random_vector_and_a_cost(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = str(place / "good.txt"), str(place / "bad.txt")
+    files = ["--towards", good, "--away", bad, "--prompts", bad, "--unrelated", good]
+    rows = printed(capsys, "steer", str(place / "model"), *files, "--answer", "1", "--other", "7", "--layer", "0")
+    assert isinstance(rows, list) and [row["strength"] for row in rows] == [0.5, 1.0, 2.0]
+    assert all({"effect", "random_effect", "cost", "random_cost"} <= set(row) for row in rows)
+    missing = [*files[:2], "--away", "missing", *files[4:], "--answer", "1", "--other", "7"]
+    assert main(["interp", "steer", "x", *missing]) == 2
+    assert "no file 'missing'" in capsys.readouterr().err
