@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from engine_tiny import drain, logprobs, tiny_engine, tokens
 from firsthand.engine.compute.device_weights import load_weights
+from firsthand.engine.compute.request_taps import RequestTaps
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.sequence import Request
@@ -154,6 +155,10 @@ def test_requests_without_their_source_and_sources_without_an_encoder_say_so(fol
         made.add(Request((2,), source=(5, 61)))
     with pytest.raises(ConfigError, match="cannot be replaced"):
         made.load({}, 1)
+    with pytest.raises(ConfigError, match="an encoder-decoder has no sites"):
+        made.add(Request((2,), source=(5,), taps=RequestTaps({"norm": lambda tokens, values: None})))
+    with pytest.raises(ConfigError, match="an encoder-decoder has no sites"):
+        made.runner.tap({"norm": lambda values: None})
     with pytest.raises(ConfigError, match="the model is no encoder-decoder"):
         tiny_engine().add(Request((2,), source=(5,)))
     with pytest.raises(ConfigError, match="in place of int8"):

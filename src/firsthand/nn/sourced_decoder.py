@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from firsthand.errors import ConfigError
 from firsthand.kernels.attention.score_terms import ScoreTerms, cross_attention
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Attend
@@ -74,6 +75,10 @@ class SourcedDecoder(Decoder):
         assert isinstance(attend, SourcedAttend), "an encoder-decoder's step has sources"
         hidden_ND: Tensor = self.inner(ids_N, positions_N, attend, attend.sources)
         return hidden_ND
+
+    def checked(self, taps: Mapping[str, Tap] | Taps) -> Taps:
+        """ConfigError: an encoder-decoder has no sites."""
+        raise ConfigError("an encoder-decoder has no sites: only a decoder's activations can be tapped")
 
     def logits(self, hidden_MD: Tensor, *, taps: Mapping[str, Tap] | Taps | None = None) -> Tensor:
         """Returns scores of every next token: M V, float32."""

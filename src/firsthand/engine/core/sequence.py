@@ -148,7 +148,7 @@ class Sequence:
 
     @property
     def space(self) -> Space:
-        """The part of the prefix cache it shares: same adapter, salt and source text; with taps that edit, its own request's."""
+        """The part of the prefix cache it shares: same adapter, salt and source text. Taps that edit: its own."""
         adapter = None if self.adapter is None else self.adapter.id
         if self.taps is not None and self.taps.edits:
             return (adapter, self.salt, "tapped", self.request_id)
