@@ -55,6 +55,15 @@ def test_rows_are_ranked_and_compared_to_the_first_agent():
     assert findings(board) == ["cot: better than direct by 0.45 (0.75 vs. 0.30, p<0.001), for 4.0x its tokens."]
 
 
+def test_a_baseline_without_tokens_gives_no_ratio():
+    free = [attempt("bm25", i, float(i < 12), tokens=(0, 0)) for i in range(40)]
+    dear = [attempt("rerank", i, float(i < 30), tokens=(150, 330)) for i in range(40)]
+    (board,) = leaderboard(free + dear)
+    assert findings(board) == ["rerank: better than bm25 by 0.45 (0.75 vs. 0.30, p<0.001); bm25 uses no tokens."]
+    (board,) = leaderboard(free + [attempt("dense", i, float(i < 12), tokens=(0, 0)) for i in range(40)])
+    assert findings(board) == ["dense: inconclusive vs. bm25 (0.30 vs. 0.30, p=1.000)."]
+
+
 def test_the_baseline_can_be_chosen_and_an_unknown_one_is_refused():
     (board,) = leaderboard(two_agents(), baseline="cot")
     assert board.row("direct").versus.verdict == "worse"

@@ -386,8 +386,14 @@ def finding(row: Row, first: Row) -> str:
     """One agent's difference from the baseline and its cost, in a sentence."""
     assert row.versus is not None, "the baseline is not compared to itself"
     found, ratio = row.versus, row.cost.tokens / first.cost.tokens if first.cost.tokens else None
-    price = "" if ratio is None else f" for {ratio:.1f}x its tokens"
+    price = (
+        f", for {ratio:.1f}x its tokens"
+        if ratio is not None
+        else f"; {first.agent} uses no tokens"
+        if row.cost.tokens
+        else ""
+    )
     scores = f"({value_text(row.score.value)} vs. {value_text(first.score.value)}, {p_text(found.p_value)})"
     if found.verdict == "inconclusive":
-        return f"{row.agent}: inconclusive vs. {first.agent} {scores},{price or ' at the same cost'}."
-    return f"{row.agent}: {found.verdict} than {first.agent} by {abs(found.difference):.2f} {scores},{price}."
+        return f"{row.agent}: inconclusive vs. {first.agent} {scores}{price}."
+    return f"{row.agent}: {found.verdict} than {first.agent} by {abs(found.difference):.2f} {scores}{price}."
