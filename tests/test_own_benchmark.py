@@ -206,6 +206,15 @@ def test_a_template_that_names_anything_but_a_column_is_an_error_with_file_and_l
     assert "capitals.csv" in str(caught.value)
 
 
+OWN = {"data": "capitals.csv", "prompt": "Where is {country}?", "target": "{capital}"}
+
+
+@pytest.mark.parametrize("field", ["prompt", "target", "id", "cluster", "stratum"])
+def test_a_column_without_braces_is_refused_since_every_row_would_have_the_same_text(tmp_path, field):
+    with pytest.raises(ConfigError, match=f'{field} = "capital" is the same text for every row: write "{{capital}}"'):
+        own(tmp_path, "\n".join(f'{key} = "{text}"' for key, text in {**OWN, field: "capital"}.items()))
+
+
 def test_doubled_braces_are_braces(tmp_path):
     toml = TOML.replace("What is the capital of {country}?", '{{\\"of\\": \\"{country}\\"}}')
     assert own(tmp_path, toml).tasks(0)[0].prompt == '{"of": "France"}'

@@ -135,6 +135,7 @@ def read_benchmark(path: Path) -> Benchmark:
     """Return the benchmark that a TOML file describes."""
     about = build(BenchmarkDescription, read_toml(BenchmarkDescription, path), source=str(path))
     rows = read_table(path.parent / about.data, about.encoding)
+    _check_braces(about, rows)
     _check_scorers(about, rows)
     shown = read_table(path.parent / about.examples, about.encoding)[: about.shots] if about.shots else []
     protocol = _protocol(about)
@@ -184,6 +185,16 @@ def _protocol(about: BenchmarkDescription) -> Protocol:
         examples=about.examples,
         continuation=about.continuation if about.choices else None,
     )
+
+
+def _check_braces(about: BenchmarkDescription, rows: Sequence[TableRow]) -> None:
+    """Refuse a column's name without braces, which would be the same text for every row."""
+    for field in ("prompt", "target", "id", "cluster", "stratum"):
+        text = getattr(about, field).strip()
+        if any(text in row.columns for row in rows[:1]):
+            raise ConfigError(
+                f'{field} = "{text}" is the same text for every row: write "{{{text}}}" for the column {text}'
+            )
 
 
 def _check_scorers(about: BenchmarkDescription, rows: Sequence[TableRow]) -> None:
