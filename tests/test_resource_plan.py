@@ -155,7 +155,7 @@ def test_an_adapter_has_the_parameters_of_a_real_one() -> None:
         (["llama-3-8b", "--machine", "0:1:1"], "read_gb_s of the machine is 0"),
         (["llama-3-8b", "--machine", "1:nan:1"], "tflop_s of the machine is nan"),
         (["llama-3-8b", "--machine", "h100", "--dtype", "int3"], "dtype is 'int3'"),
-        (["llama-3-8b", "--machine", "h100", "--batch", "0"], "batch 0: expected"),
+        (["llama-3-8b", "--machine", "h100", "--batch", "0"], "batch is 0: give 1 or more"),
         (["llama-3-8b", "--machine", "h100", "--train", "lora", "--rank", "0"], "rank is 0"),
         (["llama-3-8b", "--machine", "h100", "--train", "full", "--dtype", "int4"], "need float32, bfloat16"),
         (["70B", "--machine", "h100", "--train", "full"], "training needs a configuration"),

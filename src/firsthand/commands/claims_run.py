@@ -62,8 +62,8 @@ class Config:
         if self.resume is not None and (self.names or self.budget):
             raise ConfigError("resume finishes what a run left, so it takes no names and no budget: leave them out")
         for name in ("page", "markdown"):
-            if (given := getattr(self, name)) and (Path(given).is_dir() or not Path(given).absolute().parent.is_dir()):
-                raise ConfigError(f"{name} is {given!r}: give a file in a folder that exists")
+            if (given := getattr(self, name)) and not _can_be_file(Path(given).absolute()):
+                raise ConfigError(f"{name} is {given!r}: give a file, in a folder that exists or can be made")
         if self.retry_errors and self.resume is None:
             raise ConfigError("retry_errors goes with resume: name the run, as in --resume last --retry-errors")
 
@@ -75,6 +75,12 @@ class Config:
         if found is None or found[2] not in UNITS or not float(found[1]):
             raise ConfigError(f"budget is {self.budget!r}: give a time such as 90s, 10m or 1h")
         return float(found[1]) * UNITS[found[2]]
+
+
+def _can_be_file(path: Path) -> bool:
+    """True if a file can be written there, folders that are missing made before."""
+    there = next(each for each in path.parents if each.exists())
+    return there.is_dir() and not path.is_dir()
 
 
 def run(config: Config) -> int:

@@ -81,8 +81,10 @@ class Config:
             raise ConfigError("--machine and --train belong to plan: leave them out")
         if self.text is not None and not self.text.strip():
             raise ConfigError("the text is empty: give 2 to 128 tokens to look at")
-        if self.context < 0 or self.batch < 1:
-            raise ConfigError(f"context is {self.context} and batch {self.batch}: give 0 or more, and 1 or more")
+        if self.context < 0:
+            raise ConfigError(f"context is {self.context}: give 0 or more tokens")
+        if self.batch < 1:
+            raise ConfigError(f"batch is {self.batch}: give 1 or more sequences")
         if self.action == "plan":
             from firsthand.hub.resource_plan import bits_of
 
