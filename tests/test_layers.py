@@ -209,6 +209,12 @@ def imports_of(file: Path) -> frozenset[str]:
     return frozenset(name for name in found if name.split(".")[0] == "firsthand" and "." in name)
 
 
+def nodes_of(path: Path, pattern: str) -> list[ast.AST]:
+    """The nodes of a file's tree; none, without parsing it, if no line of the file fits a regular expression."""
+    text = path.read_text()
+    return list(ast.walk(ast.parse(text))) if re.search(pattern, text, re.MULTILINE) else []
+
+
 def room_of(module: str) -> str:
     return module.split(".")[1]
 
@@ -273,12 +279,22 @@ FINDERS = ("firsthand", "firsthand._moved", "firsthand.catalog", "firsthand.cli"
 """The files that find modules by name: things by place, and the public names."""
 
 
+def test_a_file_is_parsed_where_a_line_fits(tmp_path: Path):
+    (tmp_path / "a.py").write_text("x = 1\nimport torch\n")
+    assert [type(node) for node in nodes_of(tmp_path / "a.py", r"^import\b")][:3] == [
+        ast.Module,
+        ast.Assign,
+        ast.Import,
+    ]
+    assert nodes_of(tmp_path / "a.py", r"^from\b") == []
+
+
 def test_no_edge_hides_in_a_string():
     rooms = "|".join([*EDGES, "loop", "system"])
     hidden = [
         f"{name}: {node.value}"
         for name, path in files()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path, r"['\"]firsthand\.\w")
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.match(rf"firsthand\.({rooms})(\.|$)", node.value)
@@ -313,7 +329,7 @@ def test_relative_imports_do_not_hide_an_edge():
     hidden = [
         name
         for name, path in files()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path, r"\bfrom\s*\.")
         if isinstance(node, ast.ImportFrom) and node.level > 0
     ]
     assert hidden == []
@@ -323,7 +339,7 @@ def test_only_tensor_rooms_import_torch():
     for name, path in files():
         imported = {
             alias.name if isinstance(node, ast.Import) else node.module
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in nodes_of(path, r"\btorch\b")
             if isinstance(node, ast.Import | ast.ImportFrom)
             for alias in node.names
         }

@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import firsthand
 
 ROOT = Path(firsthand.__file__).parent
@@ -49,16 +47,15 @@ def texts() -> Iterator[tuple[str, str]]:
                 yield f"{path.name}:{number}", line
 
 
-@pytest.fixture(scope="module")
-def everything() -> list[tuple[str, str]]:
-    return list(texts())
-
-
-@pytest.mark.parametrize("old", OLD)
-def test_an_old_form_is_nowhere(everything: list[tuple[str, str]], old: str) -> None:
-    pattern = re.compile(old, re.IGNORECASE)
-    found = [f"{place}: {text.strip()[:100]}" for place, text in everything if pattern.search(text)]
-    assert found == [], f"write {OLD[old]!r}"
+def test_an_old_form_is_nowhere() -> None:
+    patterns = {words: re.compile(old, re.IGNORECASE) for old, words in OLD.items()}
+    found = [
+        f"{place}: {text.strip()[:100]}: write {words!r}"
+        for place, text in texts()
+        for words, pattern in patterns.items()
+        if pattern.search(text)
+    ]
+    assert found == []
 
 
 def test_the_glossary_has_one_line_for_each_word() -> None:
