@@ -32,7 +32,7 @@ from firsthand.interp.alignment.request_language import (
     requests,
     with_policy,
 )
-from firsthand.interp.alignment.seed_statistics import change_over_seeds, mean_over_seeds
+from firsthand.interp.alignment.seed_statistics import change_as_json, change_over_seeds, mean_over_seeds
 from firsthand.patterns.parts.constitution import load_constitution
 
 
@@ -166,3 +166,12 @@ def test_intervals_are_over_prompts_and_seeds_are_told_apart() -> None:
     assert mean.pooled.value == 0.25 and mean.seeds == (0.0, 0.5) and mean.range == "0.00 to 0.50"
     assert mean.pooled.low == pytest.approx(0.175, abs=0.01) and moved.difference == -0.75
     assert moved.n == 100 and moved.high < -0.6 and mean.to_json()["seeds"] == [0.0, 0.5]
+
+
+def test_a_change_has_a_direction_and_no_verdict_since_more_harm_is_not_better() -> None:
+    before, after = [[0.0] * 40, [0.0] * 40], [[1.0] * 30 + [0.0] * 10, [1.0] * 40]
+    grown = change_as_json(change_over_seeds(after, before))
+    assert (grown["difference"], grown["n"], grown["direction"]) == (pytest.approx(70 / 80), 80, "higher")
+    assert change_as_json(change_over_seeds(before, after))["direction"] == "lower"
+    assert change_as_json(change_over_seeds(before, before))["direction"] == "inconclusive"
+    assert "verdict" not in grown and "better" not in grown

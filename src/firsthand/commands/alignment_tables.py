@@ -39,6 +39,7 @@ def rates_table(rows: Mapping[str, Sequence[RequestRates]], before: str) -> tupl
 def rates_as_json(found: Mapping[Any, Mapping[str, Sequence[RequestRates]]], before: str) -> Json:
     """Split -> arm -> rate -> the seeds' values, their mean with its interval, and the paired change."""
     from firsthand.interp.alignment.request_rates import RATES, change, over_seeds
+    from firsthand.interp.alignment.seed_statistics import change_as_json
 
     body: Json = {}
     for split, rows in found.items():
@@ -47,7 +48,7 @@ def rates_as_json(found: Mapping[Any, Mapping[str, Sequence[RequestRates]]], bef
             for name in RATES:
                 cells[name] = over_seeds(each, name).to_json()
                 if arm != before:
-                    cells[name]["change"] = change(each, rows[before], name).to_json()
+                    cells[name]["change"] = change_as_json(change(each, rows[before], name))
             body.setdefault(split, {})[arm] = cells
     return body
 

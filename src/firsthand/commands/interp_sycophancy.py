@@ -48,6 +48,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Train every seed's arms, measure them on held-out subjects, and print."""
+    from firsthand.interp.alignment.seed_statistics import change_as_json
     from firsthand.interp.alignment.sycophancy_mending import (
         MEASURES,
         SycophancyRates,
@@ -76,7 +77,7 @@ def run(config: Config) -> int:
             arm: {
                 name: {
                     **mean_of_seeds(each, name).to_json(),
-                    **({} if arm == "base" else {"change": changes[arm][name].to_json()}),
+                    **({} if arm == "base" else {"change": change_as_json(changes[arm][name])}),
                 }
                 for name in MEASURES
             }

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from firsthand.message import Json
-from firsthand.stats.intervals import Interval, mean_interval
+from firsthand.stats.intervals import Interval, finite, mean_interval
 from firsthand.stats.paired import PairedDifference, paired_difference
 
 PerSeed = Sequence[Sequence[float]]
@@ -50,3 +50,10 @@ def change_over_seeds(after: PerSeed, before: PerSeed) -> PairedDifference:
         for arm in (after, before)
     )
     return paired_difference(one, other)
+
+
+def change_as_json(change: PairedDifference) -> Json:
+    """The change as a JSON object. Its direction is `higher`, `lower` or `inconclusive`: which one is good depends on the rate."""
+    direction = {"better": "higher", "worse": "lower"}.get(change.verdict, change.verdict)
+    numbers = {name: finite(getattr(change, name)) for name in ("difference", "low", "high", "p_value")}
+    return {**numbers, "n": change.n, "direction": direction, "method": change.method}
