@@ -53,7 +53,7 @@ def change_over_seeds(after: PerSeed, before: PerSeed) -> PairedDifference:
 
 
 def change_as_json(change: PairedDifference) -> Json:
-    """The change as a JSON object. Its direction is `higher`, `lower` or `inconclusive`: a rate may be of good or of harm."""
+    """The change as a JSON object. Its direction is `higher`, `lower` or `inconclusive`, since a rate may be of harm."""
     direction = {"better": "higher", "worse": "lower"}.get(change.verdict, change.verdict)
     numbers = {name: finite(getattr(change, name)) for name in ("difference", "low", "high", "p_value")}
     return {**numbers, "n": change.n, "direction": direction, "method": change.method}
