@@ -51,7 +51,7 @@ NOUNS = [
     "rollout",
 ]
 """Level 0, each importing only those before it."""
-ANYWHERE = ["_moved", "system", "config", "catalog", "loop.concurrency", "__version__"]
+ANYWHERE = ["system", "config", "catalog", "loop.concurrency", "__version__"]
 EDGES = {
     # 1 tensors
     "formats": "",
@@ -269,7 +269,7 @@ def test_every_allowed_edge_is_used():
     assert idle == []
 
 
-FINDERS = ("firsthand", "firsthand._moved", "firsthand.catalog", "firsthand.cli", "firsthand.commands.completion")
+FINDERS = ("firsthand", "firsthand.catalog", "firsthand.cli", "firsthand.commands.completion")
 """The files that find modules by name: things by place, and the public names."""
 
 
