@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from firsthand import benchmarks, catalog
-from firsthand._moved import MOVED
 from firsthand.benchmark import Benchmark
 from firsthand.cli import main
 from firsthand.commands.completion import complete
@@ -128,15 +127,13 @@ def test_a_wrong_model_name_is_one_sentence(name):
 
 
 ROOM = Path(benchmarks.__file__).parent
-OLD_NAMES = [old.partition(".")[2] for old in MOVED if old.startswith("benchmarks.")]
-"""Files that lay beside the benchmarks until 0.6."""
-HELPERS = sorted({path.stem for path in ROOM.glob("*/*.py")} | {path.name for path in ROOM.iterdir()} | {*OLD_NAMES})
+HELPERS = sorted({path.stem for path in ROOM.glob("*/*.py")} | {path.name for path in ROOM.iterdir()})
 
 
 @pytest.mark.slow
 def test_only_benchmarks_are_listed_and_completed(capsys):
     listed = catalog.names("benchmark")
-    assert {"multiple_choice", "votes", "own", "protocol", "protocols"} <= set(HELPERS)
+    assert {"multiple_choice", "vote_sets", "own", "protocol", "protocols"} <= set(HELPERS)
     assert not set(HELPERS) & set(listed)
     assert {"inspect", "lm_eval", "gsm8k", "ruler"} <= set(listed)
     assert main(["list", "benchmarks", "--json"]) == 0
@@ -163,11 +160,6 @@ def test_running_a_helper_is_one_sentence(name, message, capsys, tmp_path, monke
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     assert main(["run", name, "--model", "scripted:echo"]) == 2
     assert capsys.readouterr().err == f"firsthand: {message}\n"
-
-
-def test_an_old_name_of_the_catalog_warns():
-    with pytest.warns(DeprecationWarning, match="module_attribute"):
-        assert catalog.beside is catalog.module_attribute
 
 
 def test_what_is_listed_is_what_its_list_says() -> None:

@@ -1,12 +1,15 @@
 """Imports run downhill, and nothing but the tensor rooms needs torch."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import firsthand
 from firsthand import catalog
@@ -51,7 +54,7 @@ NOUNS = [
     "rollout",
 ]
 """Level 0, each importing only those before it."""
-ANYWHERE = ["_moved", "system", "config", "catalog", "loop.concurrency", "__version__"]
+ANYWHERE = ["system", "config", "catalog", "loop.concurrency", "__version__"]
 EDGES = {
     # 1 tensors
     "formats": "",
@@ -275,7 +278,7 @@ def test_every_allowed_edge_is_used():
     assert idle == []
 
 
-FINDERS = ("firsthand", "firsthand._moved", "firsthand.catalog", "firsthand.cli", "firsthand.commands.completion")
+FINDERS = ("firsthand", "firsthand.catalog", "firsthand.cli", "firsthand.commands.completion")
 """The files that find modules by name: things by place, and the public names."""
 
 
@@ -377,3 +380,16 @@ def test_the_package_and_its_help_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr
+
+
+def test_the_package_shows_its_public_names_and_nothing_else() -> None:
+    assert dir(firsthand) == sorted([*firsthand.__all__, "__version__"])
+    assert all(getattr(firsthand, name) is not None for name in firsthand.__all__)
+
+
+def test_names_of_0_6_are_not_found() -> None:
+    with pytest.raises(AttributeError, match="module 'firsthand' has no attribute 'run'"):
+        firsthand.run  # noqa: B018
+    for name in ("firsthand.budget", "firsthand.evals.stats", "firsthand.serve.door"):
+        with pytest.raises(ModuleNotFoundError, match=f"No module named '{name.rpartition('.')[0]}"):
+            importlib.import_module(name)

@@ -521,9 +521,3 @@ def test_reading_needs_no_torch() -> None:
         "print([m for m in ('torch', 'numpy', 'gguf') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
-
-
-def test_readers_are_found_under_their_old_module() -> None:
-    with pytest.warns(DeprecationWarning, match="formats.gguf_file.read_gguf"):
-        from firsthand.modelfile import read_gguf as old
-    assert old is read_gguf

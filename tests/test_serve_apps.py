@@ -289,32 +289,6 @@ def test_the_openai_routes_can_have_a_prefix_themselves() -> None:
     assert asyncio.run(answer()) == (200, 405, 404, expected)
 
 
-def test_the_names_of_0_6_still_work_and_warn() -> None:
-    import importlib
-    import sys
-
-    def old(module: str, name: str) -> Any:
-        sys.modules.pop(module, None)
-        with pytest.warns(DeprecationWarning, match=f"{module} has moved"):
-            return getattr(importlib.import_module(module), name)
-
-    limits = old("firsthand.serve.settings", "Limits")(max_tokens=8)
-    settings = old("firsthand.serve.settings", "Settings")(limits=limits, max_requests=7, hosts=("x",))
-    door = old("firsthand.serve.door", "Door")(Scripted(["Hello."]), settings, Keys(), name="demo")
-    app = old("firsthand.serve.app", "make_app")(door)
-    address = old("firsthand.serve.server", "Address")(port=0)
-    assert (address.host, address.port) == ("127.0.0.1", 0)
-
-    async def answer() -> httpx.Response:
-        await door.warm_up()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
-            return await client.post("/v1/chat/completions", json=HI)
-
-    assert asyncio.run(answer()).json()["model"] == "demo" and app.admission.settings.max_requests == 7
-    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
-        importlib.import_module("firsthand.serve.http.app").Nothing  # noqa: B018
-
-
 def test_the_address_is_announced_once_it_takes_connections() -> None:
     answers: list[int] = []
 

@@ -310,5 +310,5 @@ def test_a_task_stored_with_its_thoughts_in_the_metadata_is_read() -> None:
     body = task.to_json()
     assert body["metadata"] == {"numbers": "1 2 3 4", "thoughts": "game24"} and "thoughts" not in body
     assert Task.from_json(body) == task
-    with pytest.warns(DeprecationWarning, match="field `thoughts`"):
+    with pytest.raises(ConfigError, match="field `thoughts`"):
         thoughts_of(Task("1", "Q", metadata={"thoughts": "game24", "numbers": "1 2 3 4", "examples": {}}))

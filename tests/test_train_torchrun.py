@@ -19,8 +19,6 @@ from firsthand.train.sharding import is_sharded, passes_of_rank, sharded
 from firsthand.train.training_run import read_metrics
 from test_train_policy_adapters import OWN
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -36,8 +36,6 @@ TERMS = (
 def texts() -> Iterator[tuple[str, str]]:
     """Every string of the package, and every line of the docs, with its place."""
     for path in sorted(ROOT.rglob("*.py")):
-        if path.name == "_moved.py":
-            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value

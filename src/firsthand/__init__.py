@@ -11,8 +11,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from firsthand import _moved
-
 __version__ = "0.9.0"
 
 if TYPE_CHECKING:
@@ -68,15 +66,9 @@ __all__ = [
 ]
 
 
-_moved.install()
-
-
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"firsthand.{_HOMES[name]}"), name)
-    if name == "run":
-        _moved.warn_renamed("firsthand.run", "firsthand.run_sync")
-        return __getattr__("run_sync")
     raise AttributeError(f"module 'firsthand' has no attribute {name!r}")
 
 

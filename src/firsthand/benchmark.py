@@ -5,7 +5,6 @@ Scorers read only (task, trace), so a Run can be scored again from disk, by them
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -126,10 +125,3 @@ class Benchmark:
     """The reducer of several attempts at a task, such as `max` or `pass_at_2` (`runs.epoch_reducer`); empty for the mean."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The options it was made with, such as the levels of a generated benchmark."""
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Verdict":
-        warnings.warn(f"{__name__}.Verdict is ScorerResult now", DeprecationWarning, stacklevel=2)
-        return ScorerResult
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,6 @@ import inspect
 import re
 import sys
 import typing
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import EntryPoints, entry_points
@@ -450,12 +449,3 @@ def from_file(kind: str, name: str) -> Any:
         defined = [each for each in vars(module) if not each.startswith("_")]
         raise unknown(kind, wanted, defined, see=f"grep -n 'def ' {path}")
     return getattr(module, wanted)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "beside":  # its name before 0.7.0
-        warnings.warn(
-            "catalog.beside is catalog.module_attribute now; the old name goes in 0.10.0", DeprecationWarning, 2
-        )
-        return module_attribute
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

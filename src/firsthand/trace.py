@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import Any, Literal
 
 import firsthand
-from firsthand._moved import old_names
 from firsthand.errors import ModelError, StoreError
 from firsthand.message import Json, Message
 from firsthand.model import ToolSpec, Usage
@@ -487,4 +486,3 @@ class _Callable(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Callable
-__getattr__ = old_names(__name__, {"Preference": "preference.Preference", "Winner": "preference.Winner"})

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
 from firsthand.benchmarks.sources.datasets import Rows, Source, read
@@ -315,6 +314,3 @@ def _schema(schema: Json) -> Json:
         if schema["items"].get("type") == "float":  # described in words for arguments and entries only
             made["items"] = {**schema["items"], "type": "number"}
     return made
-
-
-__getattr__ = old_names(__name__, {"Offered": "OfferedFunctions"})

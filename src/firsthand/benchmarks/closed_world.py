@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, nearest
 from firsthand.loop.concurrency import derive_seed
@@ -173,6 +172,3 @@ def _names(rng: Random, count: int, taken: set[str], ending: str) -> list[str]:
             taken.add(name)
             made.append(name + ending)
     return made
-
-
-__getattr__ = old_names(__name__, {"Library": "WorldPages"})

@@ -15,7 +15,6 @@ from random import Random
 from typing import NamedTuple
 from uuid import UUID
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.benchmarks.lost_in_middle import parse_positions
@@ -163,6 +162,3 @@ def _read(row: Json, where: str, keys: int) -> KeyValueObject:
     if queried not in pairs or len({pair.key for pair in pairs}) != keys:
         raise DataError(f"{where}: the queried key is not among the pairs, or a key occurs twice")
     return KeyValueObject(pairs, queried)
-
-
-__getattr__ = old_names(__name__, {"Pair": "KeyValue", "Problem": "KeyValueObject"})

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, whole
 from firsthand.benchmarks.sources.datasets import Rows, Source, find, read, text_field
@@ -222,6 +221,3 @@ def _documents(row: Json, where: str, place: int, documents: int) -> list[Titled
     listed = [TitledDocument(text_field(each, "title", where), text_field(each, "text", where)) for each in found]
     listed.insert(place, listed.pop(gold[0]))
     return listed
-
-
-__getattr__ = old_names(__name__, {"Document": "TitledDocument"})

@@ -14,7 +14,6 @@ from itertools import cycle, islice, repeat
 from random import Random
 from typing import NamedTuple
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.haystack import NOISE, Essays, essays, sentences, world
 from firsthand.benchmarks.long_context.lengths import LazyTasks, Meter, largest, meter, parse_lengths
@@ -198,6 +197,3 @@ def _task(protocol: Protocol, grid: NeedleTexts, cell: NeedleCell) -> Task:
         },
     )
     return whole(make_task(item, protocol))
-
-
-__getattr__ = old_names(__name__, {"Cell": "NeedleCell", "Grid": "NeedleTexts", "Hidden": "HiddenNeedle"})

@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import cache, partial
 from random import Random
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.haystack import Essays, essays
 from firsthand.benchmarks.long_context.lengths import LazyTasks, Meter, largest, meter, parse_lengths
@@ -222,6 +221,3 @@ def _has_essays(name: str) -> bool:
 
 def _essays(data: str) -> Essays:
     return essays("" if data == "hub" else data, "or run ruler@base-noise, which hides needles in noise instead")
-
-
-__getattr__ = old_names(__name__, {"Sizes": "SampleSizes"})

@@ -48,8 +48,6 @@ class Config:
     """Confidence level of a pass or a fail."""
     inconclusive: Literal["report", "pass", "fail"] = "report"
     """Inconclusive data: exit code 4 (report), pass (laxer), or fail (stricter)."""
-    cannot_tell: Literal["report", "pass", "fail"] | None = None
-    """The old name of --inconclusive, until 0.10.0."""
     errors: Literal["fail", "drop", "zero"] = "fail"
     """Attempts without a score fail the check (fail), are left out (drop), or count as 0 (zero)."""
     agent_a: str | None = None
@@ -76,11 +74,6 @@ class Config:
         epoch_reducer(self.reduce or "")
         allowed_drops(self.max_drop)
 
-    @property
-    def treated(self) -> Literal["report", "pass", "fail"]:
-        """The ruling for inconclusive data."""
-        return self.cannot_tell or self.inconclusive
-
 
 def main(config: Config) -> int:
     """Check, print and write; returns the ruling's exit code."""
@@ -92,9 +85,9 @@ def main(config: Config) -> int:
         name = f"{candidate.id} vs. {baseline.id}"
     if not checks:
         raise ConfigError("nothing to check: the baseline has no finished attempt on those benchmarks")
-    ruling = verdict(checks, config.treated)
+    ruling = verdict(checks, config.inconclusive)
     if config.junit:
-        write(config.junit, junit(name, checks, config.treated))
+        write(config.junit, junit(name, checks, config.inconclusive))
     if config.markdown:
         write(config.markdown, markdown(name, checks, ruling))
     if config.json:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from firsthand._moved import old_names
 from firsthand.errors import ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import read_json
@@ -188,9 +187,3 @@ def _from_template(pieces: list[Any], tokens: Mapping[str, Any], path: Path) -> 
 def optional_fields(path: Path) -> Fields:
     """The fields of a JSON file; none if there is no such file."""
     return Fields(read_json(path) if path.is_file() else {}, str(path))
-
-
-__getattr__ = old_names(
-    __name__,
-    {"Recipe": "EmbeddingConfig", "read_recipe": "read_embedding_config", "plain_recipe": "default_embedding_config"},
-)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from firsthand._moved import old_names
 from firsthand.errors import ModelFileError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -104,16 +103,3 @@ def pickle_hint(start: bytes) -> str:
     """A sentence for the first bytes of a pickle, else nothing."""
     pickle = start[:2] == b"PK" or start[:1] == b"\x80"
     return "It looks like a pickle, which is never read: convert the model to safetensors." if pickle else ""
-
-
-__getattr__ = old_names(
-    __name__,
-    {
-        "GGUF": "formats.gguf_file.GGUF",
-        "READABLE": "formats.gguf_file.READABLE",
-        "read_gguf": "formats.gguf_file.read_gguf",
-        "Safetensors": "formats.safetensors_file.Safetensors",
-        "SAFETENSORS_BYTES": "formats.safetensors_file.SAFETENSORS_BYTES",
-        "read_safetensors": "formats.safetensors_file.read_safetensors",
-    },
-)

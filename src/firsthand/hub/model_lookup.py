@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from firsthand._moved import old_names
 from firsthand.errors import ConfigError, DownloadError, ModelFileError, UnknownName, unknown
 from firsthand.formats.model_files import PICKLES, refuse_pickle
 from firsthand.hub import hf_repository
@@ -341,6 +340,3 @@ def _exclusive(name: str) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
     with held(lock):
         yield
-
-
-__getattr__ = old_names(__name__, {"Beside": "ExtraFile", "Known": "KnownModel"})

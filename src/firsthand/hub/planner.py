@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from firsthand._moved import old_names
 from firsthand.hub.inspection import Inspection
 from firsthand.measure.machine import is_busy
 from firsthand.measure.machine_speeds import Speeds
@@ -183,6 +182,3 @@ def nearest(results: Sequence[BenchResult], facts: Inspection, model: str) -> tu
 
 def _distance(one: int, other: int) -> float:
     return abs(math.log(max(1, one) / max(1, other)))
-
-
-__getattr__ = old_names(__name__, {"Plan": "ModelPlan"})

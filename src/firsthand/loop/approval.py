@@ -7,12 +7,11 @@ of your own. Without either, such a call is denied, and the model reads why.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.loop.form import FormField
@@ -235,10 +234,3 @@ def _without_gaps(text: str) -> str:
 _GAP = re.compile(r"[ \t]{40,}|[ \t]*(?:\t[ ]*){5,}")
 """Blanks that fill half of a line; a tab takes up to eight columns."""
 _EMPTY_LINES = re.compile(r"\n(?:[ \t]*\n){4,}")
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Verdict":
-        warnings.warn(f"{__name__}.Verdict is Permission now", DeprecationWarning, stacklevel=2)
-        return Permission
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,6 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from firsthand._moved import old_names
 from firsthand.errors import TransientError
 
 T = TypeVar("T")
@@ -203,6 +202,3 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
-
-
-__getattr__ = old_names(__name__, {"run": "run_sync"})

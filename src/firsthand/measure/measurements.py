@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from firsthand._moved import old_names
 from firsthand.errors import StoreError
 from firsthand.measure.machine_speeds import Speeds
 from firsthand.message import Json
@@ -203,6 +202,3 @@ def saved_results(machine_key: str, *, home: Path | None = None) -> list[BenchRe
 
 def _folder(machine_key: str, home: Path | None) -> Path:
     return (home or data_home()) / "bench" / machine_key
-
-
-__getattr__ = old_names(__name__, {"Result": "BenchResult", "keep": "save_result", "kept": "saved_results"})

@@ -15,7 +15,6 @@ from typing import Generic, TypeVar
 
 from torch import nn
 
-from firsthand._moved import old_names
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
@@ -300,6 +299,3 @@ def weights_read(engine: Engine) -> tuple[int, int]:
             parameters += module.weight.numel()
             size_bytes += module.weight.nbytes
     return parameters, size_bytes
-
-
-__getattr__ = old_names(__name__, {"Figure": "Metric", "Job": "ServingJob", "Sizes": "WorkloadSizes"})

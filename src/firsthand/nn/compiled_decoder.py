@@ -11,7 +11,6 @@ their modules. CPU only. Plain float32 layers are copied into tiles, so they tak
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -491,12 +490,3 @@ def _angles(rope: Rope, head_dim: int, positions: int, length: int) -> tuple[Flo
     cos = torch.cat([part.cos[:, :half] for part in parts]).reshape(-1)
     sin = torch.cat([part.sin[:, :half] for part in parts]).reshape(-1)
     return cos.numpy(), sin.numpy()
-
-
-def __getattr__(name: str) -> Any:
-    """The old names, until 0.10.0."""
-    renamed = {"Fused": "CompiledDecoder", "can_fuse": "why_not_compiled"}
-    if name not in renamed:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(f"{__name__}.{name} is now {renamed[name]}", DeprecationWarning, stacklevel=2)
-    return globals()[renamed[name]]

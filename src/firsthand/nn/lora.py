@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -345,11 +344,3 @@ def _what_is(name: str, matrices: Mapping[str, object]) -> str:
         return f"{shown} changes an embedding or a head that is tied to it: only other matrices are changed here"
     known = ", ".join(list(matrices)[:3])
     return f"{shown} belongs to no matrix of this model, which has {known} ..."
-
-
-def __getattr__(name: str) -> type[LowRankUpdate]:
-    """The old name, until 0.10.0."""
-    if name != "Delta":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(f"{__name__}.Delta is now LowRankUpdate", DeprecationWarning, stacklevel=2)
-    return LowRankUpdate

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from firsthand import __version__
-from firsthand._moved import warn_renamed
 from firsthand.embed.embedding_config import around_texts, optional_fields
 from firsthand.engine.compute.adapter_slots import check_adapter_name
 from firsthand.engine.compute.device_weights import load_weights
@@ -169,11 +168,6 @@ class Local:
         view = copy.copy(self)
         view.name, view.monitor = name, monitor
         return view
-
-    def beside(self, folder: Path | str, *, name: str) -> Local:
-        """Deprecated: the old name of `with_adapter_folder`."""
-        warn_renamed("Local.beside", "with_adapter_folder")
-        return self.with_adapter_folder(folder, name=name)
 
     @property
     def fingerprint(self) -> str:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firsthand._moved import old_names
 from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.message import Message, Text, ToolCall, assistant, canonical, user
 from firsthand.model import (
@@ -264,6 +263,3 @@ def _call(index: int, body: Any, source: str) -> ToolCall:
         case {"name": str(name), "arguments": dict(arguments)}:
             return ToolCall(f"call_{index}", name, arguments)
     raise ConfigError(f"a tool call in {source!r} is {body!r:.120}: an object with name and arguments was expected")
-
-
-__getattr__ = old_names(__name__, {"Asked": "ScriptedRequest"})

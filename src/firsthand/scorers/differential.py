@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from firsthand._moved import old_names
 from firsthand.benchmark import needing
 from firsthand.errors import DataError
 from firsthand.sandbox.sandbox import Outcome, Sandbox, available, shared_sandbox
@@ -64,6 +63,3 @@ def _setup() -> str:
     text = (Path(__file__).parent / "programs" / "oracle.py").read_text(encoding="utf-8")
     names = "_compare = {'__name__': 'oracle'}"
     return f"{names}\nexec(compile({text!r}, 'oracle.py', 'exec'), _compare)\n_compare = _compare['compare_outputs']\n"
-
-
-__getattr__ = old_names(__name__, {"hold_to_reference": "check_against_reference"})

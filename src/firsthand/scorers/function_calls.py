@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from firsthand._moved import old_names
 from firsthand.errors import DataError, FirsthandError
 from firsthand.message import Json
 from firsthand.task import Task
@@ -246,6 +245,3 @@ def _all_entries(values: Sequence[Any], accepted: Any) -> bool:
     if len(values) != len(accepted):
         return False
     return all(_entries(value, each) for value, each in zip(values, accepted, strict=True))
-
-
-__getattr__ = old_names(__name__, {"Called": "MadeCall"})

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Scorer
 from firsthand.errors import DataError, SandboxError
 from firsthand.sandbox.git_repository import commit_alone
@@ -380,6 +379,3 @@ exit {_NO_TESTS}
     if outcome.exit_status == _NO_TESTS:
         raise DataError(f"the test patch does not apply to the commit: {said}")
     raise SandboxError(f"the patch could not be applied ({outcome.ended}): {said}")
-
-
-__getattr__ = old_names(__name__, {"Places": "TaskWorkplaces", "Tests": "HiddenTests"})

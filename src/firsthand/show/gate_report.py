@@ -18,14 +18,14 @@ MAX_TASKS = 50
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(name: str, checks: Sequence[Check], cannot_tell: str = "report") -> str:
+def junit(name: str, checks: Sequence[Check], inconclusive: str = "report") -> str:
     """The checks as a JUnit test suite: `error` where attempts are missing, `skipped` where they are inconclusive."""
     suite = ElementTree.Element("testsuite", name=_xml(name), tests=str(len(checks)), time="0")
     counts = {"failure": 0, "error": 0, "skipped": 0}
     for check in checks:
         place = {"classname": _xml(check.benchmark), "name": _xml(f"{check.score} ({check.agent})"), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", place)
-        kind = _kind(check, cannot_tell)
+        kind = _kind(check, inconclusive)
         if kind:
             counts[kind] += 1
             said = {"message": _xml(check.reason)} | ({} if kind == "skipped" else {"type": check.ruling})
@@ -101,9 +101,9 @@ def _listed(what: str, tasks: list[str]) -> list[str]:
     return [f"{what}: {task}" for task in tasks[:MAX_TASKS]] + more
 
 
-def _kind(check: Check, cannot_tell: str) -> str | None:
+def _kind(check: Check, inconclusive: str) -> str | None:
     if check.ruling == "inconclusive":
-        return {"report": "skipped", "pass": None, "fail": "failure"}[cannot_tell]
+        return {"report": "skipped", "pass": None, "fail": "failure"}[inconclusive]
     if check.ruling == "fail":
         return "error" if check.reason.startswith("errors:") else "failure"
     return None

@@ -123,12 +123,12 @@ def rule(checks: Sequence[Check], *, gaps_fail: bool = True) -> list[Check]:
     return [_ruled(each, p_fail, gaps_fail) for each, p_fail in zip(checks, failing, strict=True)]
 
 
-def verdict(checks: Sequence[Check], cannot_tell: Literal["report", "pass", "fail"] = "report") -> Ruling:
-    """The ruling of the gate: the worst of its checks. `cannot_tell` is what an inconclusive check counts as."""
+def verdict(checks: Sequence[Check], inconclusive: Literal["report", "pass", "fail"] = "report") -> Ruling:
+    """The ruling of the gate: the worst of its checks. `inconclusive` is what an inconclusive check counts as."""
     rulings = {each.ruling for each in checks}
-    if "fail" in rulings or (cannot_tell == "fail" and "inconclusive" in rulings):
+    if "fail" in rulings or (inconclusive == "fail" and "inconclusive" in rulings):
         return "fail"
-    return "inconclusive" if "inconclusive" in rulings and cannot_tell == "report" else "pass"
+    return "inconclusive" if "inconclusive" in rulings and inconclusive == "report" else "pass"
 
 
 def _ruled(check: Check, p_fail: float, gaps_fail: bool) -> Check:

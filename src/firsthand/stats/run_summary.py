@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
@@ -168,6 +167,3 @@ def _spread(each: Totals, variance: float) -> Spread:
         return Spread(math.nan, math.nan, each.tasks, each.attempts)
     within = max(0.0, each.squares_within) / freedom
     return Spread(max(0.0, variance - within * each.inverse_epochs / each.tasks), within, each.tasks, each.attempts)
-
-
-__getattr__ = old_names(__name__, {"Line": "SummaryRow"})

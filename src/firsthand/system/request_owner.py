@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from firsthand._moved import old_names
-
 MAX_CHARS = 256
 """Longest owner name; the end of a longer one is replaced by a hash."""
 _owner: ContextVar[str] = ContextVar("firsthand_request_owner", default="")
@@ -38,6 +36,3 @@ def _bounded(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"{name[: MAX_CHARS - len(digest) - 1]}~{digest}"
-
-
-__getattr__ = old_names(__name__, {"asking": "set_owner"})

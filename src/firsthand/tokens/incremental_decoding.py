@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
-from firsthand._moved import old_names
 from firsthand.tokens.tokenizer import Tokenizer
 
 
@@ -116,6 +115,3 @@ class _Matcher:
             self.matched = self._shorter[self.matched - 1]
         self.matched += self.string[self.matched] == character
         return self.matched == len(self.string)
-
-
-__getattr__ = old_names(__name__, {"Decoder": "IncrementalDetokenizer"})

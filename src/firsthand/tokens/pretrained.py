@@ -11,7 +11,6 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from firsthand._moved import old_names
 from firsthand.errors import ModelFileError, reason_of
 from firsthand.formats.gguf_file import read_gguf
 from firsthand.formats.model_files import read_json
@@ -188,6 +187,3 @@ def _template(value: object, source: str) -> str | None:
     if not isinstance(value, str) or len(value) > _MAX_TEMPLATE_BYTES:
         raise ModelFileError(f"{source}: the chat template should be a text of at most {_MAX_TEMPLATE_BYTES} bytes")
     return value
-
-
-__getattr__ = old_names(__name__, {"Run": "TextRun"})

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from firsthand._moved import old_names
 from firsthand.errors import ModelFileError, PromptTooLong
 from firsthand.message import Json, canonical
 from firsthand.tokens.charsmap import read_table, replacer
@@ -363,6 +362,3 @@ def _without_prefix(rust: Any, description: Json, source: str) -> Any:
         return rust
     text = json.dumps(node).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
     return _build(description | {"pre_tokenizer": json.loads(text)}, source)
-
-
-__getattr__ = old_names(__name__, {"Run": "TextRun"})

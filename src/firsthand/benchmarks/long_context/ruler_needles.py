@@ -9,7 +9,6 @@ from random import Random
 from typing import Literal
 from uuid import UUID
 
-from firsthand._moved import old_names
 from firsthand.benchmarks.long_context.haystack import NOISE, Essays, sentences
 from firsthand.benchmarks.long_context.ruler_sample import NIAH, RulerSample, SampleGenerator, SampleKey, word_list
 from firsthand.benchmarks.protocols.protocol import fill
@@ -121,6 +120,3 @@ def _draw(kind: Kind, rng: Random) -> str:
             return f"{rng.choice(word_list('adjective'))}-{rng.choice(word_list('noun'))}"
         case "uuids":
             return str(UUID(int=rng.getrandbits(128), version=4))
-
-
-__getattr__ = old_names(__name__, {"Needles": "NeedleTask", "needles": "needle_generator"})

@@ -10,7 +10,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from firsthand._moved import old_names
 from firsthand.benchmarks.long_context.ruler_sample import QA, RulerSample, SampleGenerator, SampleKey
 from firsthand.benchmarks.protocols.protocol import fill
 from firsthand.benchmarks.sources.datasets import Source, contents, fetch, find, read
@@ -179,8 +178,3 @@ def _checked(questions: list[SetQuestion], numbers: dict[str, int], origin: str)
     if not questions or not numbers:
         raise DataError(f"{origin} has no answerable question: is it the right file?")
     return QuestionSet(tuple(questions), tuple(numbers), f"{origin}, {len(questions):,} questions")
-
-
-__getattr__ = old_names(
-    __name__, {"Question": "SetQuestion", "Reading": "QuestionSet", "read_reading": "read_question_set"}
-)

@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Literal, NamedTuple
 
-from firsthand._moved import old_names
 from firsthand.errors import MissingExtra
 
 
@@ -113,9 +112,3 @@ def word_list(name: Literal["noun", "adjective", "verb"]) -> tuple[str, ...]:
         if path.is_file():
             return tuple(word.strip() for word in path.read_text(encoding="utf-8").split("\n") if word.strip())
     raise MissingExtra("wonderwords", "longctx", "RULER, which takes its keys and common words from it")
-
-
-__getattr__ = old_names(
-    __name__,
-    {"Draw": "SampleKey", "Generator": "SampleGenerator", "Sample": "RulerSample", "Template": "RulerTemplate"},
-)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.datasets import Source, contents, fetch, located
 from firsthand.errors import ConfigError, DataError, unknown
@@ -144,6 +143,3 @@ def _task(pair: AnswerPair, chosen: VoteProtocol) -> Task:
         metadata={**pair.about, "cluster": question, "judge": {"protocol": chosen.judge, "fields": fields}},
         secret={"votes": list(pair.votes)},
     )
-
-
-__getattr__ = old_names(__name__, {"Pair": "AnswerPair", "words": "answer_text"})

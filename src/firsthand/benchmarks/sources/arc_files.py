@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.multiple_choice import SLICES, multiple_choice, question_item, requests_file
 from firsthand.benchmarks.protocols.protocol import Protocol
@@ -58,6 +57,3 @@ def from_hub(row: Json) -> Json:
     choices = list(row["choices"]["text"])
     gold = list(row["choices"]["label"]).index(row["answerKey"])
     return {"query": PREFIX + row["question"], "choices": choices, "gold": gold}
-
-
-__getattr__ = old_names(__name__, {"make_benchmark": "arc_benchmark"})

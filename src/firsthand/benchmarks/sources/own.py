@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand import catalog
-from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, check_template, fill, letter, make_task
 from firsthand.benchmarks.sources.tables import TableRow, read_table
@@ -309,6 +308,3 @@ def _task(item: Item, about: BenchmarkDescription, protocol: Protocol, examples:
         metadata=dict(item.metadata),
         secret=dict(item.secret),
     )
-
-
-__getattr__ = old_names(__name__, {"Description": "BenchmarkDescription"})

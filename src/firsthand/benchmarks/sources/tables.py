@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firsthand._moved import old_names
 from firsthand.benchmarks.sources.datasets import contents
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -135,6 +134,3 @@ def _object(row: Any, where: str) -> Json:
     if not isinstance(row, dict):
         raise DataError(f"{where}: an object of columns was expected, not {str(row)[:60]}")
     return row
-
-
-__getattr__ = old_names(__name__, {"Row": "TableRow"})

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from firsthand._moved import old_names
 from firsthand.errors import DataError
 
 PACKAGE = "tree-of-thoughts-llm"
@@ -68,6 +67,3 @@ def _read(path: Path, origin: str) -> PaperFile:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): is it the right file?") from None
-
-
-__getattr__ = old_names(__name__, {"Found": "PaperFile"})

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.datasets import Source, contents, fetch, located, text_field
 from firsthand.benchmarks.sources.tables import TableRow, read_table
@@ -300,6 +299,3 @@ def _parquet(path: Path) -> list[TableRow]:
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is not a complete Parquet file: {str(error).splitlines()[0][:200]}") from None
     return [TableRow(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
-
-
-__getattr__ = old_names(__name__, {"How": "SweProtocol"})

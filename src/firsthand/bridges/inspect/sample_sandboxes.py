@@ -20,7 +20,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from firsthand._moved import old_names
 from firsthand.bridges.inspect.sandbox_provider import NAME, boxes
 from firsthand.bridges.inspect.sandbox_requirements import LenientConfig, required_sandboxes
 from firsthand.errors import ConfigError, SandboxError, ToolError
@@ -266,6 +265,3 @@ def _as_tool_errors() -> Any:
         raise ToolError(f"it printed or holds too much: more than {error.limit_str}") from None
     except OSError as error:
         raise ToolError(f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")) from None
-
-
-__getattr__ = old_names(__name__, {"looked_into": "sandboxes_for_scoring", "placed": "sandbox_specs"})

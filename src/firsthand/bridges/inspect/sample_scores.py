@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from firsthand._moved import old_names
 from firsthand.benchmark import Figure
 from firsthand.bridges.inspect.messages import message_to, model_of
 from firsthand.bridges.inspect.sample_sandboxes import sandboxes_for_scoring
@@ -265,6 +264,3 @@ def _grader_api(grader: str) -> Any:
             raise ConfigError("this scorer calls a judge model, and none was named: add :grader=MODEL to the benchmark")
 
     return Missing("none", None, None, [], GenerateConfig())
-
-
-__getattr__ = old_names(__name__, {"Judge": "InspectScorers"})

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from firsthand._moved import old_names
 from firsthand.errors import ConfigError
 from firsthand.sandbox.box import FOLDER
 from firsthand.sandbox.dockerfile import BuildStep, read_dockerfile
@@ -155,8 +154,3 @@ def _bytes(text: str | None) -> int:
     """Return the bytes in a size such as `512m`; 0 for None."""
     matched = re.fullmatch(r"([\d.]+)\s*([bkmg]?)b?", (text or "").lower())
     return int(float(matched[1]) * _UNITS[matched[2]]) if matched else 0
-
-
-__getattr__ = old_names(
-    __name__, {"Bare": "LenientConfig", "Service": "RequiredSandbox", "demanded": "required_sandboxes"}
-)

@@ -207,10 +207,6 @@ class ReplicatedModel:
         return (loading, self.weights.loaded and self.weights.loaded.digest, salt)
 
 
-Replicated = ReplicatedModel
-"""Its name in 0.6; goes in 0.10.0."""
-
-
 class EmbeddedTexts(NamedTuple):
     """A CountedVectors in plain lists."""
 

@@ -55,10 +55,6 @@ def next_turn_hashes(before: PrefixHashes, answer: Message, *, space: object = N
     return hashes
 
 
-pieces, followed = prefix_hashes, next_turn_hashes
-"""Their names in 0.6; go in 0.10.0."""
-
-
 def message_text(message: Message) -> str:
     """A message as text. The ids of calls are left out: they differ between clients."""
     calls = [[call.name, call.arguments, call.invalid] for call in message.tool_calls]

@@ -14,7 +14,6 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Protocol
 
-from firsthand._moved import old_names
 from firsthand.cluster.spread.run_worker import Lost, attempt_message, error_of
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import first_error
@@ -209,6 +208,3 @@ class _Distribution:
 
     async def _news(self) -> None:
         await self.news.wait()
-
-
-__getattr__ = old_names(__name__, {"Fleet": "WorkerProvider", "Remote": "RemoteWorker"})

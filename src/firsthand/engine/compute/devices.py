@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from firsthand._moved import old_names
 from firsthand.engine.core.engine_config import default_kv_bytes
 from firsthand.engine.memory.available_memory import free_bytes
 from firsthand.errors import ConfigError, ModelError
@@ -88,6 +87,3 @@ def explain_out_of_memory(what: str) -> Iterator[None]:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in reason:
             raise
         raise ModelError(f"there is no memory for {what}: {reason or type(error).__name__}") from error
-
-
-__getattr__ = old_names(__name__, {"allocating": "explain_out_of_memory"})

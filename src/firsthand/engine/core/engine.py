@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from firsthand._moved import warn_renamed
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.compute.packing import fitting_state
 from firsthand.engine.compute.source_cache import check_replaceable, check_source
@@ -199,16 +198,6 @@ class Engine:
     def unpin_prefix(self, prefix: PinnedPrefix) -> None:
         """Unpin a prefix; a second call does nothing."""
         self.scheduler.pinned_prefixes.release(prefix)
-
-    def hold(self, tokens: abc.Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
-        """Deprecated: the old name of `pin_prefix`."""
-        warn_renamed("Engine.hold", "pin_prefix")
-        return self.pin_prefix(tokens, adapter=adapter, salt=salt)
-
-    def release(self, prefix: PinnedPrefix) -> None:
-        """Deprecated: the old name of `unpin_prefix`."""
-        warn_renamed("Engine.release", "unpin_prefix")
-        self.unpin_prefix(prefix)
 
     def load(self, state: Mapping[str, Tensor], version: int, *, recompute: bool = True) -> None:
         """Replace the weights between two steps. No request is dropped, and none reuses KV blocks of the old weights.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from firsthand._moved import warn_renamed
-
 
 @dataclass
 class StepCounts:
@@ -63,18 +61,6 @@ class Stats:
     adapter_bytes: int = 0
     not_compiled: str | None = None
     """Why steps run module by module and not in the compiled step, in a few words; None if they are compiled."""
-
-    @property
-    def holds(self) -> int:
-        """Deprecated: the old name of `pinned_prefixes`."""
-        warn_renamed("Stats.holds", "pinned_prefixes")
-        return self.pinned_prefixes
-
-    @property
-    def held_blocks(self) -> int:
-        """Deprecated: the old name of `pinned_blocks`."""
-        warn_renamed("Stats.held_blocks", "pinned_blocks")
-        return self.pinned_blocks
 
     @property
     def free_blocks(self) -> int:

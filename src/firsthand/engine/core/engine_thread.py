@@ -22,7 +22,6 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from firsthand._moved import warn_renamed
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_stats import Stats
@@ -116,16 +115,6 @@ class EngineWorker:
     async def unpin_prefix(self, prefix: PinnedPrefix) -> None:
         """Unpin a prefix, even if the caller is cancelled while it waits."""
         await self._call(lambda: self.engine.unpin_prefix(prefix))
-
-    async def hold(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> PinnedPrefix:
-        """Deprecated: the old name of `pin_prefix`."""
-        warn_renamed("EngineWorker.hold", "pin_prefix")
-        return await self.pin_prefix(tokens, adapter=adapter, salt=salt)
-
-    async def release(self, prefix: PinnedPrefix) -> None:
-        """Deprecated: the old name of `unpin_prefix`."""
-        warn_renamed("EngineWorker.release", "unpin_prefix")
-        await self.unpin_prefix(prefix)
 
     def lease(self, tokens: Sequence[int], *, adapter: str | None = None, salt: str = "") -> Lease:
         """Pin a prefix until the returned lease is garbage-collected.

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from firsthand._moved import old_names
 from firsthand.errors import FirsthandError
 
 
@@ -104,6 +103,3 @@ def join_outputs(outputs: Iterable[Output]) -> list[Output]:
             top_logprobs=before.top_logprobs + output.top_logprobs,
         )
     return joined
-
-
-__getattr__ = old_names(__name__, {"Scored": "ScoreOutput", "scored": "score_output"})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firsthand._moved import warn_renamed
 from firsthand.engine.decoding.constraint import CompiledGrammar, Guide
 from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.engine.memory.prefix_cache import Space, space_of
@@ -60,13 +59,6 @@ class Request:
     """The text that an encoder-decoder reads; the prompt is then how the output begins. Empty for all other models."""
     taps: RequestTaps | None = None
     """Read or edit the activations of this request's tokens; it is then computed module by module."""
-    run: InitVar[str | None] = None
-    """Deprecated: the old name of `owner`."""
-
-    def __post_init__(self, run: str | None) -> None:
-        if run is not None:
-            warn_renamed("Request(run=)", "Request(owner=)", stacklevel=4)
-            object.__setattr__(self, "owner", run)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, abc
 
-from firsthand._moved import old_names
 from firsthand.engine.memory.blocks import BlockPool
 from firsthand.engine.memory.prefix_cache import Space, adapter_of
 from firsthand.engine.memory.window_pool import SlidingWindowPool
@@ -100,6 +99,3 @@ class PinnedPrefixes:
 def max_pinned_blocks(part: BlockPool) -> int:
     """Returns how many blocks of a pool may be pinned."""
     return part.num_usable // 2
-
-
-__getattr__ = old_names(__name__, {"Hold": "PinnedPrefix"})

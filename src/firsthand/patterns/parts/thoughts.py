@@ -7,12 +7,12 @@ name into the field `thoughts` of its tasks; every other task is searched with `
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from firsthand import catalog
+from firsthand.errors import ConfigError
 from firsthand.patterns.parts.answers import TAIL_CHARS, answer_or_text, extract_answer
 from firsthand.task import Task
 
@@ -82,14 +82,12 @@ class Thoughts(Protocol):
 
 
 def thoughts_of(task: Task) -> Thoughts:
-    """The thoughts that the task's benchmark defines, or generic ones."""
-    name = task.thoughts
-    if name is None and "thoughts" in task.metadata:
-        warnings.warn("metadata['thoughts'] is the field `thoughts` of a Task now", DeprecationWarning, stacklevel=2)
-        name = str(task.metadata["thoughts"])
-    if name is None:
+    """The thoughts that the task's benchmark defines, or generic ones; ConfigError if only the metadata names some."""
+    if task.thoughts is None:
+        if "thoughts" in task.metadata:
+            raise ConfigError(f"task {task.id!r} has 'thoughts' in its metadata: give it as the field `thoughts`")
         return GenericThoughts(task)
-    made: Thoughts = catalog.module_attribute("benchmark", str(name), "thoughts")(task)
+    made: Thoughts = catalog.module_attribute("benchmark", task.thoughts, "thoughts")(task)
     return made
 
 
@@ -200,10 +198,3 @@ def last_word(reply: str) -> str:
     """The last word of a reply, in lower case: where a verdict is asked for."""
     words = re.findall(r"[a-z]+", reply[-200:].lower())
     return words[-1] if words else ""
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Ask":
-        warnings.warn(f"{__name__}.Ask is ThoughtRequest now", DeprecationWarning, stacklevel=2)
-        return ThoughtRequest
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,6 @@ from copy import copy
 from datetime import datetime
 from typing import Any
 
-from firsthand._moved import old_names, warn_renamed
 from firsthand.errors import TemplateError
 from firsthand.message import Json, Message, ToolCall, canonical
 from firsthand.model import ToolSpec
@@ -67,11 +66,6 @@ class ChatTemplate:
         other = copy(self)
         other._variables = check_variables(variables, self._names_control)
         return other
-
-    def told(self, variables: Mapping[str, Any]) -> ChatTemplate:
-        """Deprecated: the old name of `with_variables`."""
-        warn_renamed("ChatTemplate.told", "with_variables")
-        return self.with_variables(variables)
 
     def encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> list[int]:
         """Returns the ids of a conversation; with `reply`, they end where the assistant's turn begins.
@@ -261,6 +255,3 @@ def _strings(value: object) -> list[str]:
             return [text for inner in value for text in _strings(inner)]
         case _:
             return []
-
-
-__getattr__ = old_names(__name__, {"Chat": "ChatTemplate"})

@@ -25,7 +25,6 @@ from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from firsthand._moved import old_names
 from firsthand.errors import FirsthandError, TemplateError
 from firsthand.tokens.templates.meters import add_meters
 from firsthand.tokens.templates.render_budget import MAX_STEPS, RenderBudget, dict_of, is_container, nested_depth
@@ -387,6 +386,3 @@ def _round(value: float, precision: int = 0, method: str = "common") -> float:
 def _check_bits(bits: int) -> None:
     if bits > _MAX_BITS:
         raise TemplateError(f"the chat template makes a number of {bits} bits")
-
-
-__getattr__ = old_names(__name__, {"Template": "SandboxedTemplate"})
