@@ -142,8 +142,8 @@ class CallCase:
             return "" if told.may_be_read_by(others) else ", ".join(sorted(told.origins)) or "a private value"
         private = [each for each in self.earlier if each.label.readers is not None]
         rest = {name: value for name, value in self.arguments.items() if name not in self.declares.powers}
-        told = frozenset[str]().union(*(runs(text) for _, text in leaves(rest)))
-        copied = told.difference(*map(runs, self.words))
+        shown = frozenset[str]().union(*(runs(text) for _, text in leaves(rest)))
+        copied = shown.difference(*map(runs, self.words))
         return next((each.name for each in private if not copied.isdisjoint(runs(each.result))), "")
 
     @cached_property
