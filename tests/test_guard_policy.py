@@ -294,6 +294,20 @@ def test_an_argument_whose_name_begins_like_a_recipients_is_none():
     assert [each.argument for each in case.recipients] == ["to"] and POLICIES["readers_cover_recipients"](case) is None
 
 
+def test_what_the_user_said_and_whom_the_call_is_for_are_no_copies():
+    copies = POLICIES["readers_cover_recipients"]
+    read = INBOX._replace(result=json.dumps([{"id": "13", "sender": "agent0071", "body": "Code 463820."}]))
+    told = {"to": ["agent0071"], "body": "463820"}
+    assert copies(case_of(send, told, earlier=[read])).action == "ask"
+    assert copies(case_of(send, told, words="Tell them 463820.", earlier=[read])) is None
+    assert copies(case_of(send, told | {"body": "Hello"}, earlier=[read])) is None
+
+
+def test_arguments_that_leave_defaults_out_pass_as_they_were_given():
+    trace = attempt([("send", {"to": ["bob@home.org"]})])
+    assert trace.events[0].data["action"] == "pass" and trace.calls[0].detail["arguments"] == {"to": ["bob@home.org"]}
+
+
 def test_permissions_are_asked_about_unless_the_plan_has_them():
     @tool(effect="external", declares=Declaration(grants=True))
     def share(x: str) -> str:
