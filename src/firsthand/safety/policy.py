@@ -15,28 +15,16 @@ from typing import Any
 from firsthand.errors import ConfigError, ToolError
 from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.concurrency import in_thread
-from firsthand.message import Json, canonical, user
-from firsthand.model import Sampling
-from firsthand.safety.approvers import ApprovalQuestion, ask_in_turn, check_approvers
+from firsthand.message import Json, canonical
+from firsthand.safety.approvers import ApprovalQuestion, answer_of_model, ask_in_turn, check_approvers
 from firsthand.safety.plans.labelled import carried
-from firsthand.safety.rules.case import CallCase, PolicyBounds, as_json_data, earlier_calls, words_of
-from firsthand.safety.rules.policies import Policy, Ruling, compose, policies_named, rulings
+from firsthand.safety.rules.case import CallCase, PolicyBounds, as_json_data, earlier_calls, spending, told_to, words_of
+from firsthand.safety.rules.policies import POLICIES, Policy, Ruling, compose, policies_named, rulings
 from firsthand.safety.undo.staging import is_committing
 from firsthand.tool import Tool, as_text
 
-DEFAULT = (
-    "declared",
-    "plan_lock",
-    "authority_from_trusted",
-    "readers_cover_recipients",
-    "path_inside",
-    "budget",
-    "no_new_permissions",
-    "once_only",
-    "dry_run_first",
-    "visible_text",
-)
-"""All but `rule_of_two`, which asks about most tasks that read anything (docs/guard.md)."""
+DEFAULT = tuple(name for name in POLICIES if name not in ("rule_of_two", "untrusted_session"))
+"""All but these two, which ask about most tasks that read anything (docs/guard.md)."""
 MAX_DRY_RUN = 2_000
 
 
@@ -90,16 +78,13 @@ class CallPolicy:
             return GuardVerdict.blocked(ruling.rule, ruling.reason, detail)
         rewritten = next((each.arguments for each in found if each.action == "rewrite" and each.arguments), as_judged)
         final = _same_or(rewritten, arguments)
-        if ruling.action == "ask":
-            refusal, detail = await self._ask(view, case, final, found, detail)
-            if refusal:
-                return GuardVerdict.blocked(ruling.rule, refusal, detail)
+        if ruling.action == "ask" and (refusal := await self._ask(view, case, final, found, detail)):
+            return GuardVerdict.blocked(ruling.rule, refusal, detail)
         if spent := await self._claim(view, case):
             return GuardVerdict.blocked(spent.rule, spent.reason, detail)
         if final != arguments:
-            return GuardVerdict.replaced(
-                ruling.rule, final, ruling.reason or "the arguments as the tool reads them", detail
-            )
+            reason = ruling.reason or "the arguments as the tool reads them"
+            return GuardVerdict.replaced(ruling.rule, final, reason, detail)
         return GuardVerdict.passed(ruling.rule, f"{ruling.action}: {ruling.reason or _origins(case)}", detail)
 
     async def _plan(self, view: AttemptView, tool: Tool) -> frozenset[str] | None:
@@ -108,19 +93,17 @@ class CallPolicy:
         given = self.plan or view.task.metadata.get("plan")
         return frozenset(given) if isinstance(given, list | tuple) else None
 
-    async def _ask(
-        self, view: AttemptView, case: CallCase, arguments: Json, found: list[Ruling], detail: Json
-    ) -> tuple[str, Json]:
-        """The reason why the call is refused, empty if it was approved; and the record of the question."""
+    async def _ask(self, view: AttemptView, case: CallCase, arguments: Json, found: list[Ruling], detail: Json) -> str:
+        """The reason why the call is refused, empty if it was approved; adds the record of the question to `detail`."""
         asked = [each for each in found if each.action == "ask"]
         about = await explanation(case, asked)
         if self.questions is not None and not await view.claim("questions", self.questions):
-            return f"{asked[0].reason}; {self.questions} questions were asked, and no more are", detail
+            return f"{asked[0].reason}; {self.questions} questions were asked, and no more are"
         question = ApprovalQuestion(view, case.tool, arguments, about)
         decision = await ask_in_turn(question, self.approvers, self.ask_s)
         reasons = "; ".join([*(each.reason for each in asked), decision.reason or "it was not approved"])
         detail |= {"asked": about, "by": decision.by, "allowed": decision.allowed}
-        return ("" if decision.allowed is True else reasons), detail
+        return "" if decision.allowed is True else reasons
 
     async def _claim(self, view: AttemptView, case: CallCase) -> Ruling | None:
         """Takes what the call needs of limited permissions, so that branches that run at once cannot both have the last."""
@@ -128,8 +111,8 @@ class CallPolicy:
         if "budget" in self.rules and not is_committing():
             wanted: list[tuple[str, float | None, float, str]] = [(f"rate of {tool.name}", case.declares.rate, 1, "")]
             wanted += [("tool calls", self.calls, 1, "")] + [("changes", self.writes, 1, "")] * case.changes
-            wanted += [("spending", self.spend, case.spending, "")] * (case.spending != 0)
-            wanted += [("recipients", self.recipients, 1, each) for each in sorted(case.told_to)]
+            wanted += [("spending", self.spend, spending(case), "")] * (spending(case) != 0)
+            wanted += [("recipients", self.recipients, 1, each) for each in sorted(told_to(case))]
             for key, most, amount, item in wanted:
                 if most is not None and not await view.claim(key, most, amount, item):
                     return Ruling("deny", "budget", f"the {key} of this attempt are used up ({most:g})")
@@ -166,25 +149,19 @@ def _split(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _same_or(judged: Mapping[str, Any], given: Json) -> Json:
     """The given arguments if they say what was judged, which may hold defaults besides; else what was judged."""
-    same = all(name in judged and _equal(judged[name], value) for name, value in given.items())
-    return given if same else dict(judged)
-
-
-def _equal(judged: Any, given: Any) -> bool:
-    return judged == given if isinstance(judged, str) else canonical(judged) == canonical(given)
+    said = {name: judged[name] for name in given if name in judged}
+    return given if canonical(said) == canonical(given) else dict(judged)
 
 
 def _detail(case: CallCase, found: list[Ruling]) -> Json:
-    detail: Json = {"origins": {f"{each.argument}={each.value}"[:200]: each.source or None for each in case.powers}}
-    detail["session"] = case.session.to_json()
-    return detail | ({"rulings": [[each.rule, each.action] for each in found]} if found else {})
+    origins = {f"{each.argument}={each.value}"[:200]: each.source or None for each in case.powers}
+    said: Json = {"rulings": [[each.rule, each.action] for each in found]} if found else {}
+    return {"origins": origins, "session": case.session.to_json(), **said}
 
 
 def _origins(case: CallCase) -> str:
-    return (
-        "; ".join(f"{each.argument} from {each.source}" for each in case.powers[:8])
-        or "no argument decides where power goes"
-    )
+    named = "; ".join(f"{each.argument} from {each.source}" for each in case.powers[:8])
+    return named or "no argument decides where power goes"
 
 
 async def explanation(case: CallCase, asked: list[Ruling]) -> str:
@@ -204,9 +181,5 @@ async def explanation(case: CallCase, asked: list[Ruling]) -> str:
 
 async def _needed(view: AttemptView, tool: Tool) -> bool:
     """The model's answer, from the user's words and the tool's description alone, on the need for a tool."""
-    text = (
-        f"Request: {' '.join(words_of(view))}\n\nTool: {tool.name}: {tool.spec.description}\n\n"
-        "Does the request need this tool? Answer yes or no."
-    )
-    reply = await view.ask((user(text),), sampling=Sampling(max_tokens=4))
-    return reply.message.text.strip().lower().startswith("yes")
+    need = f"Tool: {tool.name}: {tool.spec.description}\n\nDoes the request need this tool? Answer yes or no."
+    return (await answer_of_model(view, need)).startswith("yes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import inf, nan
@@ -15,7 +15,7 @@ from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
 from firsthand.message import Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
-from firsthand.safety.rules.witness import Witness, WitnessSource, leaves, trusted_texts, witnesses
+from firsthand.safety.rules.witness import Witness, WitnessSource, leaves, texts_at, trusted_texts, witnesses
 from firsthand.tool import Tool
 
 RUN = 4
@@ -66,16 +66,6 @@ class Earlier(NamedTuple):
         """False for a document beside the task, and for what was recalled from memory."""
         return self.effect != READING
 
-    @property
-    def spending(self) -> float:
-        """The amount that it spent; NaN if that is no amount."""
-        return amount(self.arguments, self.declares.spends) if self.declares else 0.0
-
-    @property
-    def told_to(self) -> frozenset[str]:
-        """Those who read it."""
-        return _names(self.arguments, self.declares.recipients) if self.declares else frozenset()
-
 
 @dataclass(frozen=True)
 class CallCase:
@@ -106,16 +96,6 @@ class CallCase:
         """True if the effect outlives the attempt."""
         return self.tool.effect in ("external", "irreversible")
 
-    @property
-    def spending(self) -> float:
-        """The amount that the call spends; NaN if that is no amount."""
-        return amount(self.arguments, self.declares.spends)
-
-    @property
-    def told_to(self) -> frozenset[str]:
-        """Those who will read the call."""
-        return _names(self.arguments, self.declares.recipients)
-
     @cached_property
     def sources(self) -> tuple[WitnessSource, ...]:
         """The user's words, the trusted fields of earlier results and the tool's defaults."""
@@ -126,12 +106,10 @@ class CallCase:
             if declares is not None and declares.trusts
             for path, texts in trusted_texts(result, declares.trusts)
         ]
-        defaults = (str(each["default"]) for each in self._properties if each.get("default") not in (None, ""))
-        return (WitnessSource("user", self.words, whole=False), *trusted, WitnessSource("default", tuple(defaults)))
-
-    @property
-    def _properties(self) -> list[Json]:
-        return [self.tool.spec.parameters["properties"].get(name, {}) for name in self.declares.powers]
+        properties = self.tool.spec.parameters["properties"]
+        defaults = (properties.get(name, {}).get("default") for name in self.declares.powers)
+        default = WitnessSource("default", tuple(str(each) for each in defaults if each not in (None, "")))
+        return (WitnessSource("user", self.words, whole=False), *trusted, default)
 
     @cached_property
     def powers(self) -> tuple[Witness, ...]:
@@ -143,23 +121,15 @@ class CallCase:
         """The witness by the label that a plan carried; what the plan did not give is the tool's default."""
         assert self.labels is not None
         label = self.labels.get(found.argument.partition(".")[0], Label(origins=frozenset({"default"})))
-        return (
-            found._replace(source=", ".join(sorted(label.origins)) or "user", problem="")
-            if label.is_trusted
-            else (found._replace(source=""))
-        )
+        if label.is_trusted:
+            return found._replace(source=", ".join(sorted(label.origins)) or "user", problem="")
+        return found._replace(source="")
 
     @cached_property
     def recipients(self) -> tuple[Witness, ...]:
         """The parts that name those who will read the call."""
-        paths = self.declares.recipients
-        return tuple(each for each in self.powers if any(_within(each.argument, path) for path in paths))
-
-    @cached_property
-    def told(self) -> frozenset[str]:
-        """The word runs and codes of the arguments that are no powers."""
-        rest = {name: value for name, value in self.arguments.items() if name not in self.declares.powers}
-        return frozenset().union(*(runs(text) for _, text in leaves(rest)))
+        paths = tuple(f"{path}." for path in self.declares.recipients)
+        return tuple(each for each in self.powers if f"{each.argument}.".startswith(paths))
 
     def tells_of(self, others: Sequence[str]) -> str:
         """Texts that the call would tell these people though only the user may read it, by its source; empty for nothing.
@@ -171,7 +141,9 @@ class CallCase:
             told = join_all(label for name, label in self.labels.items() if name not in self.declares.powers)
             return "" if told.may_be_read_by(others) else ", ".join(sorted(told.origins)) or "a private value"
         private = [each for each in self.earlier if each.label.readers is not None]
-        copied = self.told.difference(*map(runs, self.words)) if private else self.told
+        rest = {name: value for name, value in self.arguments.items() if name not in self.declares.powers}
+        shown = frozenset[str]().union(*(runs(text) for _, text in leaves(rest)))
+        copied = shown.difference(*map(runs, self.words))
         return next((each.name for each in private if not copied.isdisjoint(runs(each.result))), "")
 
     @cached_property
@@ -184,10 +156,9 @@ class CallCase:
         if earlier.name != self.tool.name:
             return False
         try:
-            given = as_json_data(self.tool.validate(earlier.arguments))
+            return canonical(as_json_data(self.tool.validate(earlier.arguments))) == canonical(self.arguments)
         except ToolError:
             return False
-        return canonical(given) == canonical(self.arguments)
 
     def found_in(self, value: str) -> str:
         """The earlier result that a value without a witness comes from, in words; empty if there is none."""
@@ -198,10 +169,6 @@ class CallCase:
                 where = f"the result of {each.name} (call {number}), in no field that is trusted"
                 return f"it stands in {where if each.is_call else each.name}"
         return ""
-
-
-def _within(argument: str, path: str) -> bool:
-    return argument == path or argument.startswith(f"{path}.")
 
 
 @lru_cache(maxsize=512)
@@ -248,26 +215,26 @@ def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
 
 def unmarked(text: str, origin: str | None) -> str:
     """A result without the marks of its origin."""
-    return (
-        text if origin is None else text.removeprefix(f'<untrusted from="{origin}">\n').removesuffix("\n</untrusted>")
-    )
+    mark = f'<untrusted from="{origin}">\n'
+    return text if origin is None else text.removeprefix(mark).removesuffix("\n</untrusted>")
 
 
 def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:
     tool = tools.get(detail["name"])
     result = unmarked(str(detail["result"]), detail.get("origin"))
     effect, declares = ("read", None) if tool is None else (tool.effect, tool.declares)
-    failed = bool(detail.get("is_error"))
-    return Earlier(detail["name"], effect, declares, detail["arguments"], result, failed)
+    return Earlier(detail["name"], effect, declares, detail["arguments"], result, bool(detail.get("is_error")))
 
 
-def spread(arguments: Mapping[str, Any], paths: Sequence[str]) -> Iterable[str]:
-    """The texts at these paths of the arguments."""
-    return (text for path in paths for value in fields_at(arguments, path) for _, text in leaves(value, path))
+def told_to(call: CallCase | Earlier) -> frozenset[str]:
+    """The people who read a call, in lower case."""
+    recipients = call.declares.recipients if call.declares else ()
+    return frozenset(text.casefold() for text in texts_at(call.arguments, recipients))
 
 
-def _names(arguments: Mapping[str, Any], paths: Sequence[str]) -> frozenset[str]:
-    return frozenset(text.casefold() for text in spread(arguments, paths)) if paths else frozenset()
+def spending(call: CallCase | Earlier) -> float:
+    """The amount that a call spends; NaN if that is no amount."""
+    return amount(call.arguments, call.declares.spends) if call.declares else 0.0
 
 
 def amount(arguments: Mapping[str, Any], paths: Sequence[str]) -> float:

@@ -54,8 +54,8 @@ def join_all(labels: Iterable[Label]) -> Label:
     return reduce(Label.join, labels, Label())
 
 
-def label_of_result(tool: str, declares: Declaration | None, *, trusted_field: bool = False) -> Label:
-    """The label of what a tool gave, or of one of its trusted fields. What is not declared is untrusted and private."""
+def label_of_result(tool: str, declares: Declaration | None) -> Label:
+    """The label of what a tool gave as a whole. What is not declared is untrusted and private."""
     readers = None if declares is not None and declares.readers == "public" else frozenset[str]()
-    trusted = declares is not None and (declares.clean or trusted_field)
+    trusted = declares is not None and declares.clean
     return Label("trusted" if trusted else "untrusted", readers, frozenset({tool}))

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from firsthand.errors import unknown
-from firsthand.safety.rules.case import CallCase, spread
+from firsthand.safety.rules.case import CallCase, spending, told_to
+from firsthand.safety.rules.witness import texts_at
 
 Action = Literal["allow", "rewrite", "ask", "deny"]
 _ORDER: tuple[Action, ...] = ("allow", "rewrite", "ask", "deny")
@@ -46,9 +47,8 @@ def deny(reason: str) -> Ruling:
 
 def declared(case: CallCase) -> Ruling | None:
     """Denies a tool that declares nothing: its powers are not known."""
-    if case.tool.declares is None:
-        return deny(f"{case.tool.name} does not declare its authority, so it is not called")
-    return None
+    known = case.tool.declares is not None
+    return None if known else deny(f"{case.tool.name} does not declare its authority, so it is not called")
 
 
 def plan_lock(case: CallCase) -> Ruling | None:
@@ -85,14 +85,13 @@ def rule_of_two(case: CallCase) -> Ruling | None:
 
 def untrusted_session(case: CallCase) -> Ruling | None:
     """Asks before every call that changes or tells something once the session has read what anybody could have written."""
-    if (case.changes or case.declares.recipients) and not case.session.is_trusted:
-        return ask("the session has read what anybody could have written")
-    return None
+    acts = case.changes or bool(case.declares.recipients)
+    return ask("the session has read what anybody could have written") if acts and not case.session.is_trusted else None
 
 
 def path_inside(case: CallCase) -> Ruling | None:
     """Denies a path that may leave the folder, however it is written."""
-    for text in spread(case.arguments, case.declares.paths):
+    for text in texts_at(case.arguments, case.declares.paths):
         plain = unicodedata.normalize("NFKC", unquote(unquote(text))).replace("\\", "/")
         if plain.startswith(("/", "~")) or ".." in plain.split("/") or "\0" in plain or re.match(r"\w+:", plain):
             return deny(f"{text!r:.80} may lead out of the folder")
@@ -109,28 +108,26 @@ def budget(case: CallCase) -> Ruling | None:
     if case.changes:
         uses += [("changes", sum(each.effect != "read" for each in made) + 1, bounds.writes)]
     if bounds.recipients is not None:
-        uses += [("recipients", len(case.told_to.union(*(each.told_to for each in made))), bounds.recipients)]
+        uses += [("recipients", len(told_to(case).union(*map(told_to, made))), bounds.recipients)]
     for what, used, most in uses:
         if most is not None and used > most:
             return deny(f"{tool} would go beyond {most} {what}")
-    spent = sum(each.spending for each in made) + case.spending if bounds.spend is not None else 0.0
-    if bounds.spend is not None and not spent <= bounds.spend:  # what is no amount is no number, and never within it
+    # what is no amount counts as NaN, which is never within the bound
+    if bounds.spend is not None and not sum(map(spending, made)) + spending(case) <= bounds.spend:
         return deny(f"{tool} would go beyond the {bounds.spend:g} that may be spent")
     return None
 
 
 def no_new_permissions(case: CallCase) -> Ruling | None:
     """Asks before somebody is given a permission, unless the plan foresaw it."""
-    if case.declares.grants and case.tool.name not in (case.bounds.plan or ()):
-        return ask(f"{case.tool.name} gives a permission that outlives the task")
-    return None
+    new = case.declares.grants and case.tool.name not in (case.bounds.plan or ())
+    return ask(f"{case.tool.name} gives a permission that outlives the task") if new else None
 
 
 def once_only(case: CallCase) -> Ruling | None:
     """Denies an effect outside of the attempt that was had before with equal arguments."""
-    if case.lasts and any(case.repeats(each) for each in case.earlier if not each.failed):
-        return deny(f"{case.tool.name} was called with these arguments before")
-    return None
+    again = case.lasts and any(case.repeats(each) for each in case.earlier if not each.failed)
+    return deny(f"{case.tool.name} was called with these arguments before") if again else None
 
 
 def dry_run_first(case: CallCase) -> Ruling | None:
@@ -191,8 +188,4 @@ def rulings(case: CallCase, policies: Iterable[Policy]) -> list[Ruling]:
 
 def compose(found: Iterable[Ruling]) -> Ruling:
     """The strictest ruling: deny before ask before rewrite before allow, the first of equals."""
-    strictest = Ruling("allow", "policy")
-    for ruling in found:
-        if _ORDER.index(ruling.action) > _ORDER.index(strictest.action):
-            strictest = ruling
-    return strictest
+    return max((Ruling("allow", "policy"), *found), key=lambda each: _ORDER.index(each.action))

@@ -124,6 +124,11 @@ def leaves(value: Any, argument: str = "", *, unpack: bool = True) -> Iterator[t
         yield argument, json.dumps(value) if isinstance(value, bool | int | float) else str(value)
 
 
+def texts_at(data: Any, paths: Sequence[str], *, unpack: bool = True) -> Iterator[str]:
+    """The texts of all parts of the values at these paths."""
+    return (text for path in paths for each in fields_at(data, path) for _, text in leaves(each, path, unpack=unpack))
+
+
 def _parsed(text: str) -> Any:
     if not text.lstrip().startswith(("{", "[", '"')):
         return None
@@ -170,12 +175,8 @@ def trusted_texts(result: str, trusts: tuple[str, ...]) -> tuple[tuple[str, tupl
         body = json.loads(result)
     except (ValueError, RecursionError):
         return ((".", _listed(result)),) if "." in trusts else ()
-    found = []
-    for path in trusts:
-        texts = tuple(text for each in fields_at(body, path) for _, text in leaves(each, unpack=False))
-        if texts:
-            found.append((path, texts))
-    return tuple(found)
+    found = ((path, tuple(texts_at(body, (path,), unpack=False))) for path in trusts)
+    return tuple(each for each in found if each[1])
 
 
 def _listed(text: str) -> tuple[str, ...]:
