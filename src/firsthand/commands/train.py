@@ -145,7 +145,7 @@ def _train(own: Config, words: Sequence[str]) -> int:
             stack.enter_context(redirect_stdout(StringIO()))  # what the first process says is enough
         try:
             with opened(folder, name, config, resume=own.resume is not None) as run:
-                print(f"run {folder}", file=sys.stderr)
+                run.on_fit = lambda: print(f"run {folder}", file=sys.stderr)  # a refusal names no folder
                 model = recipe(config, run)
         except FirsthandError:
             is_empty = folder.exists() and not (folder / "checkpoints").exists() and not read_metrics(folder)
