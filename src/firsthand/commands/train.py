@@ -153,11 +153,10 @@ def _train(own: Config, words: Sequence[str]) -> int:
                 shutil.rmtree(folder, ignore_errors=True)  # a mistyped name leaves no run behind
             raise
         except KeyboardInterrupt:
-            print(
-                f"\nfirsthand: interrupted: `firsthand train --resume {shlex.quote(str(folder))}` goes on from the newest "
-                "checkpoint",
-                file=sys.stderr,
-            )
+            has_checkpoint = any((folder / "checkpoints").glob("*"))
+            told = "goes on from the newest checkpoint" if has_checkpoint else "begins again: no checkpoint was written yet"
+            resume = f"`firsthand train --resume {shlex.quote(str(folder))}`"
+            print(f"\nfirsthand: interrupted: {resume} {told}", file=sys.stderr)
             return 130
         print(_outcome(model, folder))
     return 0
