@@ -261,6 +261,20 @@ def test_a_device_that_is_missing_is_a_sentence(text, tmp_path, cli):
     )
 
 
+def test_an_interruption_before_the_first_checkpoint_says_that_training_begins_again(tmp_path, cli):
+    (tmp_path / "cut.py").write_text(
+        "from dataclasses import dataclass, field\n"
+        "from firsthand.train.recipe_settings import LoopSettings\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Config:\n"
+        "    loop: LoopSettings = field(default_factory=LoopSettings)\n\n"
+        "def cut(config, run):\n"
+        "    raise KeyboardInterrupt\n"
+    )
+    code, _, error = cli("train", str(tmp_path / "cut.py"), "--out", str(tmp_path / "run"))
+    assert code == 130 and "begins again: no checkpoint was written yet" in error and "newest" not in error
+
+
 def test_help_lists_the_recipes_and_their_settings_without_torch(tmp_path):
     code = (
         "import sys\n"

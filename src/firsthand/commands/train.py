@@ -154,7 +154,11 @@ def _train(own: Config, words: Sequence[str]) -> int:
             raise
         except KeyboardInterrupt:
             has_checkpoint = any((folder / "checkpoints").glob("*"))
-            told = "goes on from the newest checkpoint" if has_checkpoint else "begins again: no checkpoint was written yet"
+            told = (
+                "goes on from the newest checkpoint"
+                if has_checkpoint
+                else "begins again: no checkpoint was written yet"
+            )
             resume = f"`firsthand train --resume {shlex.quote(str(folder))}`"
             print(f"\nfirsthand: interrupted: {resume} {told}", file=sys.stderr)
             return 130
