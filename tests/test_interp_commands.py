@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -59,3 +60,35 @@ def test_steering_stands_beside_a_random_vector_and_a_cost(place: Path, capsys: 
     missing = [*files[:2], "--away", "missing", *files[4:], "--answer", "1", "--other", "7"]
     assert main(["interp", "steer", "x", *missing]) == 2
     assert "no file 'missing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--site", "nope"), ("--layer", "99"), ("--site", "blocks.0.resid.pots")])
+@pytest.mark.parametrize("command", ["sae", "probe", "steer"])
+def test_a_site_that_is_not_there_is_told_before_the_weights_are_read(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, words: tuple[str, str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(place / "model", model)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).unlink(missing_ok=True)  # the weights and then the tokenizer are read: this would be told first
+    good, bad = str(place / "good.txt"), str(place / "bad.txt")
+    more = {
+        "sae": ("--out", str(tmp_path / "sae")),
+        "probe": ("--positive", good, "--negative", bad),
+        "steer": (
+            "--towards",
+            good,
+            "--away",
+            bad,
+            "--prompts",
+            bad,
+            "--unrelated",
+            good,
+            "--answer",
+            "1",
+            "--other",
+            "7",
+        ),
+    }
+    assert main(["interp", command, str(model), *more[command], *words]) == 2
+    assert "no activation site" in capsys.readouterr().err

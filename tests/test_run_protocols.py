@@ -115,6 +115,13 @@ def test_a_protocol_is_folded_at_words_on_a_terminal(
     protocol = text[text.index("protocol") : text.index(" is done;")].splitlines()[:-1]
     assert all(len(line) <= columns for line in protocol) and len(protocol) > 1
     assert LEAK in " ".join(line.strip() for line in protocol)
+    stream.seek(0)
+    stream.truncate()
+    assert main(["summary", "last"]) == 0 and main(["board", "last"]) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    for told in ("An attempt without a score", "Ranks hold together"):
+        line = next(line for line in text.splitlines() if line.startswith(told))
+        assert len(line) <= columns
 
 
 def test_one_task_is_called_this_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

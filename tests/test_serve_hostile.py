@@ -377,3 +377,16 @@ def test_a_connection_that_breaks_anywhere_leaves_nothing_behind(running: Runnin
     until(lambda: running.admission.in_flight == 0 and not running.admission.active)
     assert running.admission.by_client == {}
     assert send(running, HI).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"messages": []}, "messages is an empty list: give one or more"),
+        ({**HI, "allowed_token_ids": []}, "allowed_token_ids is an empty list: give one or more"),
+        ({"messages": HI["messages"] * 5000}, "messages is a list of more than 4,096: give fewer"),
+    ],
+)  # fmt: skip
+def test_a_list_of_a_wrong_length_is_told_in_our_own_words(body: Any, said: str) -> None:
+    with pytest.raises(Refusal, match=re.escape(said)):
+        request_schema.read(request_schema.ChatRequest, body)

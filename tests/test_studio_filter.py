@@ -32,6 +32,7 @@ def test_terms_have_field_operator_and_value() -> None:
         Term("task", ":", "t1", is_negated=True), Term("", ":", "word"),
     )  # fmt: skip
     assert terms("score.exact>=1") == (Term("score.exact", ">=", "1"),)
+    assert terms('">"') == (Term("", ":", ">"),)
     assert terms('"two words"') == (Term("", ":", "two words"),)
     assert terms("  ") == ()
 
@@ -47,6 +48,9 @@ def test_terms_have_field_operator_and_value() -> None:
         ("agent<cot", "agent is text"),
         ("agent:", "without a value"),
         ("-", "nothing behind"),
+        ("score >", "'>' with no field before it"),
+        ("score > 0.5", "'>' with no field before it"),
+        ("score =1", "'=1' with no field before it"),
         ('"open', "is not understood"),
         ("a" * 2001, "2,001 characters"),
         (" ".join(["a"] * 41), "more than 40 terms"),

@@ -86,6 +86,9 @@ def test_the_command_writes_a_new_file_alone(
     assert cli("studio", "export", "last", "--to", str(target), "--filter", "agent=cot")[0] == 0
     code, _, err = cli("studio", "export", "last", "--to", str(target))
     assert code == 2 and "is there already" in err
+    code, _, err = cli("studio", "export", "last", "--to", str(tmp_path / "none.html"), "--filter", "score>1e9")
+    assert code == 2 and "matches the filter 'score>1e9': nothing was written" in err
+    assert not (tmp_path / "none.html").exists()
     for words in (("export",), ("burn", "x"), ("import", str(tmp_path / "no"))):
         assert cli("studio", *words)[0] == 2
     assert cli("studio", "--filter", "x")[0] == 2

@@ -249,12 +249,30 @@ def test_words_that_make_no_sense_are_a_sentence(tmp_path, monkeypatch, cli, wor
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     code, _, error = cli("train", *words)
-    assert code in (1, 2) and message in error and len(error.strip().splitlines()) <= 2
+    assert code in (1, 2) and message in error and len(error.strip().splitlines()) == 1, error
 
 
 def test_a_device_that_is_missing_is_a_sentence(text, tmp_path, cli):
     code, _, error = cli("train", "pretrain", str(text), "--device", "cuda:99", "--out", str(tmp_path / "run"), *SMALL)
     assert code == 2 and "device is 'cuda:99', which is not there" in error
+    code, _, error = cli("train", "pretrain", str(text), "--device", "gpu", "--out", str(tmp_path / "b"), *SMALL)
+    assert (
+        code == 2 and error == "firsthand: device is 'gpu': give auto, cpu, cuda, or one of several, such as cuda:1\n"
+    )
+
+
+def test_an_interruption_before_the_first_checkpoint_says_that_training_begins_again(tmp_path, cli):
+    (tmp_path / "cut.py").write_text(
+        "from dataclasses import dataclass, field\n"
+        "from firsthand.train.recipe_settings import LoopSettings\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Config:\n"
+        "    loop: LoopSettings = field(default_factory=LoopSettings)\n\n"
+        "def cut(config, run):\n"
+        "    raise KeyboardInterrupt\n"
+    )
+    code, _, error = cli("train", str(tmp_path / "cut.py"), "--out", str(tmp_path / "run"))
+    assert code == 130 and "begins again: no checkpoint was written yet" in error and "newest" not in error
 
 
 def test_help_lists_the_recipes_and_their_settings_without_torch(tmp_path):

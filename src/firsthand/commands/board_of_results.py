@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from firsthand.errors import ConfigError
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
-from firsthand.system.terminal import console, print_table
+from firsthand.system.terminal import console, print_prose, print_table
 
 if TYPE_CHECKING:
     from firsthand.boards.cross_reference import CrossReference
@@ -61,7 +61,7 @@ def print_board(board: MadeBoard) -> None:
         if len(names) > MOST_PARTS:
             out.print(f"{len(names)} columns are not shown: --export board.html or .csv has them.", markup=False)
     remarks = [f"Ranks hold together at {level} in each table: models that share a rank cannot be told apart."]
-    out.print("\n".join([*remarks, *board.remarks]), soft_wrap=True, markup=False)
+    print_prose("\n".join([*remarks, *board.remarks]))
 
 
 def print_origins(board: MadeBoard) -> None:

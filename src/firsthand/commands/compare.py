@@ -30,7 +30,7 @@ from firsthand.stats.paired import PairedDifference, judged
 from firsthand.stats.stored_figures import first_score, own_figures
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
-from firsthand.system.terminal import complain, console, print_as_json, print_table
+from firsthand.system.terminal import complain, console, print_as_json, print_prose, print_table
 
 EXAMPLES = """
 firsthand compare 2026-11-25-0148 last                      # each agent in both runs
@@ -118,11 +118,7 @@ def print_comparison(
     out = console()
     for (benchmark, name), found in results.items():
         if found.verdict == "inconclusive" and found.detectable < 1:
-            out.print(
-                f"{benchmark}, {name}: minimum detectable effect {found.detectable:.3f} (80% power)",
-                markup=False,
-                soft_wrap=True,
-            )
+            print_prose(f"{benchmark}, {name}: minimum detectable effect {found.detectable:.3f} (80% power)")
     changed = [*comparison.tasks("worse"), *comparison.tasks("better")]
     if changed:
         cells = [

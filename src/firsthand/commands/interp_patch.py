@@ -51,7 +51,7 @@ def run(config: Config) -> int:
     from firsthand.interp.circuits.patching import activation_patches, logit_difference
     from firsthand.interp.opened_model import open_for_interp
 
-    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json)
+    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=config.sites)
     clean, corrupted = tokenizer.encode(config.clean), tokenizer.encode(config.corrupted)
     answer, other = tokenizer.encode(config.answer)[0], tokenizer.encode(config.other)[0]
     if answer == other:

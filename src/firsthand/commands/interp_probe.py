@@ -63,8 +63,8 @@ def run(config: Config) -> int:
         name: [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         for name, file in (("positive", config.positive), ("negative", config.negative))
     }
-    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json)
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
+    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
     ids = {name: [tokenizer.encode(text) for text in lines] for name, lines in texts.items()}
     found = fit_monitor(
         model, ids["positive"], ids["negative"], site, name=config.positive.stem, false_alarms=config.false_alarms,

@@ -87,8 +87,8 @@ def run(config: Config) -> int:
     from firsthand.interp.saes.sae_files import width_of
     from firsthand.interp.saes.sae_run import SaeRun, train_sae
 
-    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, threads=config.threads)
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
+    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, threads=config.threads, sites=(site,))
     plan = SaeRun(
         config.model, site, config.kind, config.expansion * width_of(model, site), config.k, config.tokens, config.batch,
         config.context, config.lr, config.seed, config.texts, held_out_texts=config.held_out,

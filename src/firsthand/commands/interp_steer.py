@@ -66,12 +66,12 @@ def run(config: Config) -> int:
     from firsthand.interp.opened_model import open_for_interp
     from firsthand.interp.steering import steering_study, steering_vector
 
-    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json)
+    site = site_of(config.site or f"blocks.{config.layer}.resid.post")
+    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
 
     def read(file: Path) -> list[list[int]]:
         return [tokenizer.encode(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
-    site = site_of(config.site or f"blocks.{config.layer}.resid.post")
     vector_D = steering_vector(model, site, read(config.towards), read(config.away))
     prompts, unrelated = read(config.prompts), [text for text in read(config.unrelated) if len(text) > 1]
     if not prompts or not unrelated:

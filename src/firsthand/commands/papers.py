@@ -61,7 +61,7 @@ def main(config: Config) -> int:
     from firsthand.errors import ConfigError
     from firsthand.reading.list_page import list_page
     from firsthand.reading.reading_list import SECTIONS, parts_of, reading_list, section_titles
-    from firsthand.system.terminal import console, print_as_json, print_table
+    from firsthand.system.terminal import console, print_as_json, print_prose, print_table
 
     if config.limit < 0:
         raise ConfigError(f"limit is {config.limit}: give 1 or more, or 0 for all")
@@ -88,7 +88,7 @@ def main(config: Config) -> int:
         rows = [(each.id, _titled(each.title, len(parts_of(each))), each.source, each.command) for each in chosen]
         if rows:
             print_table(section_titles()[section], header, rows)
-    print("`firsthand papers show ID` prints an entry: what it says, where it is implemented, what tests it.")
+    print_prose("`firsthand papers show ID` prints an entry: what it says, where it is implemented, what tests it.")
     return 0
 
 

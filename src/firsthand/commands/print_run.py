@@ -12,7 +12,7 @@ from firsthand.experiment.settings import RunSettings
 from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.run_folder import Run
-from firsthand.system.terminal import console, print_as_json
+from firsthand.system.terminal import console, print_as_json, print_prose
 from firsthand.trace import Trace
 
 if TYPE_CHECKING:
@@ -72,9 +72,8 @@ def print_results(results: Results) -> None:
 
 def print_protocols(protocols: Mapping[str, str]) -> None:
     """Print how each benchmark was prompted and scored: folded at words on a terminal, a line each in a pipe."""
-    out = console()
     for line in protocol_lines(protocols):
-        out.print(line, soft_wrap=not out.is_terminal, markup=False)
+        print_prose(line)
 
 
 def protocol_lines(protocols: Mapping[str, str]) -> list[str]:

@@ -27,6 +27,8 @@ def export_run(name: str, to: Path | None, filter_text: str, home: Path) -> int:
         if target.exists():
             raise taken
         text, count, left_out = exported(run, filter_text)
+        if filter_text.strip() and not count:
+            raise ConfigError(f"no attempt of {run.id} matches the filter {filter_text!r}: nothing was written")
         try:
             with target.open("x", encoding="utf-8", errors="backslashreplace") as file:  # through no link either
                 file.write(text)

@@ -18,7 +18,7 @@ from firsthand.stats.run_summary import SummaryRow, summary
 from firsthand.stats.stored_figures import own_figures
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
-from firsthand.system.terminal import complain, console, print_as_json, print_table, printable
+from firsthand.system.terminal import complain, console, print_as_json, print_prose, print_table, printable
 
 EXAMPLES = """
 firsthand summary last
@@ -104,7 +104,7 @@ def print_cells(config: Config, level: float) -> int:
     if len(config.by) <= 2:
         for grid in grids(found, config.by):
             out.print(heat(grid))
-        out.print(CELLS_LEGEND.format(level=config.confidence), soft_wrap=True, markup=False)
+        print_prose(CELLS_LEGEND.format(level=config.confidence))
     else:
         header = ["benchmark", "agent", *config.by, "score", f"{config.confidence} (tasks)"]
         rows = [[cell.benchmark, cell.agent, *map(shown, cell.values), *score_cells(cell)] for cell in found]
@@ -120,7 +120,7 @@ def print_lines(benchmark: str, lines: list[SummaryRow], level: str) -> None:
     header = ["agent", f"score ({level} CI)", "interval", "tasks", "attempts", "errors", "sd", "MDE", "tokens", "time"]
     print_table(benchmark, header, [_cells(line) for line in lines])
     out = console()
-    out.print(LEGEND, soft_wrap=True, markup=False)
+    print_prose(LEGEND)
     for line in lines:
         if line.figures:
             told = ", ".join(figure_text(name, x) for name, x in line.figures.items())

@@ -145,7 +145,7 @@ def _train(own: Config, words: Sequence[str]) -> int:
             stack.enter_context(redirect_stdout(StringIO()))  # what the first process says is enough
         try:
             with opened(folder, name, config, resume=own.resume is not None) as run:
-                print(f"run {folder}", file=sys.stderr)
+                run.on_fit = lambda: print(f"run {folder}", file=sys.stderr)  # a refusal names no folder
                 model = recipe(config, run)
         except FirsthandError:
             is_empty = folder.exists() and not (folder / "checkpoints").exists() and not read_metrics(folder)
@@ -153,11 +153,14 @@ def _train(own: Config, words: Sequence[str]) -> int:
                 shutil.rmtree(folder, ignore_errors=True)  # a mistyped name leaves no run behind
             raise
         except KeyboardInterrupt:
-            print(
-                f"\nfirsthand: interrupted: `firsthand train --resume {shlex.quote(str(folder))}` goes on from the newest "
-                "checkpoint",
-                file=sys.stderr,
+            has_checkpoint = any((folder / "checkpoints").glob("*"))
+            told = (
+                "goes on from the newest checkpoint"
+                if has_checkpoint
+                else "begins again: no checkpoint was written yet"
             )
+            resume = f"`firsthand train --resume {shlex.quote(str(folder))}`"
+            print(f"\nfirsthand: interrupted: {resume} {told}", file=sys.stderr)
             return 130
         print(_outcome(model, folder))
     return 0

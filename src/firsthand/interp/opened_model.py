@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from firsthand.hub.fetch_model import fetch_model
+from firsthand.interp.activations import sites_matching
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.weights import load
+from firsthand.nn.weights import load, open_checkpoint, skeleton
 from firsthand.tokens import pretrained
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -22,9 +24,14 @@ class OpenedModel(NamedTuple):
     path: Path
 
 
-def open_for_interp(name: str, *, shown: bool = True, threads: int = 0) -> OpenedModel:
-    """Loads a known name, a .gguf file or a folder, pulled first if needed; `threads` limits torch's, 0 leaves them."""
+def open_for_interp(name: str, *, shown: bool = True, threads: int = 0, sites: Sequence[str] = ()) -> OpenedModel:
+    """Loads a known name, a .gguf file or a folder, pulled first if needed; `threads` limits torch's, 0 leaves them.
+
+    ConfigError, before any weight is read, if one of `sites` (names or patterns) is no site of the model.
+    """
     if threads:
         torch.set_num_threads(threads)
     path = fetch_model(name, shown=shown)
+    if sites:
+        sites_matching(skeleton(open_checkpoint(path)), sites)
     return OpenedModel(load(path), pretrained.load(path), path)

@@ -97,9 +97,7 @@ def load(
     them can. The LoRA `adapter` in a folder is merged into the weights, which then cannot stay in blocks.
     """
     checkpoint = open_checkpoint(Path(path))
-    _check_size(checkpoint)
-    with torch.device("meta"):
-        model = Decoder(checkpoint.architecture)
+    model = skeleton(checkpoint)
     wanted = _shapes(model)
     check_tensors(checkpoint, wanted)
     added = None if adapter is None else lora.read_adapter(adapter, model)
@@ -116,6 +114,13 @@ def load(
     model.load_state_dict(state, strict=False, assign=True)
     model.tie()
     return model.eval()
+
+
+def skeleton(checkpoint: Checkpoint) -> Decoder:
+    """The model without values, on torch's meta device; ModelFileError for more experts than the files hold."""
+    _check_size(checkpoint)
+    with torch.device("meta"):
+        return Decoder(checkpoint.architecture)
 
 
 def _check_size(checkpoint: Checkpoint) -> None:

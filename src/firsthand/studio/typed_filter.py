@@ -76,6 +76,10 @@ def _checked(found: re.Match[str], fields: Mapping[str, Kind], flags: Mapping[st
     if not name:
         if not value:
             raise ConfigError(f"the filter has a {found[0]!r} with nothing behind it")
+        if found["value"][0] in ":=<>":
+            raise ConfigError(
+                f"the filter says {found[0]!r} with no field before it: write score<0.5 without blanks, or quote the word"
+            )
         return term
     if not value:
         raise ConfigError(f"the filter says {found[0]!r} without a value")

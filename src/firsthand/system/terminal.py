@@ -174,6 +174,12 @@ def console(*, stderr: bool = False) -> Any:
     return Piped(stderr=stderr, width=None if wide else 100, highlight=False, emoji=False)
 
 
+def print_prose(text: str) -> None:
+    """Print sentences: folded at words on a terminal, each a line of its own elsewhere."""
+    out = console()
+    out.print(text, soft_wrap=not out.is_terminal, markup=False)
+
+
 def print_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()
 ) -> None:

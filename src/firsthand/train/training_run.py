@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -62,6 +63,8 @@ class TrainingRun:
         self.loop = loop
         self.track = track
         self.is_resumed = is_resumed
+        self.on_fit: Callable[[], None] | None = None
+        """Called once, when the recipe has checked all it was given and the first step is near."""
 
     def prepared(self, path: Path, adapter: AdapterSettings, *, agents: Sequence[str] = ()) -> Decoder:
         """The model at a path, ready to be trained: on the run's device, with its adapter or those of agents, sharded."""
@@ -85,6 +88,10 @@ class TrainingRun:
         try:
             return torch.empty(0, device=name).device
         except (RuntimeError, AssertionError) as error:
+            if re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", name) is None:  # torch would list two dozen
+                raise ConfigError(
+                    f"device is {name!r}: give auto, cpu, cuda, or one of several, such as cuda:1"
+                ) from None
             raise ConfigError(f"device is {name!r}, which is not there ({str(error).splitlines()[0]})") from None
 
     def fit(
@@ -110,11 +117,15 @@ class TrainingRun:
         )
         checkpoints.track = self.track
         told: list[MetricSink] = [] if self.track is None else [self.track, LiveLine(steps)]
+        made = optimizer_for(whole, optimizer)
+        if self.on_fit is not None:
+            self.on_fit()
+            self.on_fit = None
         return fit(
             model,
             batches,
             objective=objective,
-            optimizer=optimizer_for(whole, optimizer),
+            optimizer=made,
             schedule=schedule.over(steps),
             steps=steps,
             track=_Several([*told, *sinks]),

@@ -309,6 +309,12 @@ def _fault(kind: type[Wire], error: ValidationError) -> Refusal:
         return bad(f"the field {place!r} is not known{hint}", place, "unknown_parameter")
     if fault["type"] == "missing":
         return bad(f"the field {place!r} is missing", place, "missing_required_parameter")
+    if fault["type"] == "too_short":
+        return bad(f"{place} is an empty {_kind(fault['input'])}: give one or more", place, "invalid_value")
+    if fault["type"] == "too_long" and (most := re.search(r"at most (\d+) item", fault["msg"])):
+        return bad(
+            f"{place} is a {_kind(fault['input'])} of more than {int(most[1]):,}: give fewer", place, "invalid_value"
+        )
     shown = repr(fault["input"])[:80] if not isinstance(fault["input"], dict | list) else f"a {_kind(fault['input'])}"
     return bad(f"{place} is {shown}: {fault['msg'][:200]}", place, "invalid_value")
 
