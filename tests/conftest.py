@@ -16,6 +16,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Several processes compute at once: threads of torch that wait for each other by spinning would take each other's cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from firsthand.cli import main
 from firsthand.hub import model_lookup
 from firsthand.system.home import data_home

@@ -154,13 +154,10 @@ def _train(own: Config, words: Sequence[str]) -> int:
             raise
         except KeyboardInterrupt:
             has_checkpoint = any((folder / "checkpoints").glob("*"))
-            told = (
-                "goes on from the newest checkpoint"
-                if has_checkpoint
-                else "begins again: no checkpoint was written yet"
-            )
+            goes_on = "goes on from the newest checkpoint"
+            outcome = goes_on if has_checkpoint else "begins again: no checkpoint was written yet"
             resume = f"`firsthand train --resume {shlex.quote(str(folder))}`"
-            print(f"\nfirsthand: interrupted: {resume} {told}", file=sys.stderr)
+            print(f"\nfirsthand: interrupted: {resume} {outcome}", file=sys.stderr)
             return 130
         print(_outcome(model, folder))
     return 0
