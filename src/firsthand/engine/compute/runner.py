@@ -87,6 +87,8 @@ class Runner:
             return f"the model is on {self.device}"
         if self.block_size % 16:
             return f"blocks have {self.block_size} slots, which is not a multiple of 16"
+        if isinstance(self.model, SourcedDecoder):
+            return "it is an encoder-decoder"
         return why_not_compiled(self.model)
 
     def _open_modules(self, padding_blocks: abc.Sequence[int]) -> None:
