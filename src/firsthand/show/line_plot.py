@@ -36,6 +36,13 @@ class LinePlot:
     left: int = LEFT
     bottom: int = HEIGHT - BOTTOM
 
+    @property
+    def is_high_at_the_left(self) -> bool:
+        """True if the lines are above where their names stand at the left, more than at the right."""
+        below_names, third = TOP + 14 + 12 * len(self.lines), (self.width - self.left - RIGHT) / 3
+        high = [x for line in self.lines for x, y in line.points if y < below_names]
+        return sum(x < self.left + third for x in high) > sum(x > self.width - RIGHT - third for x in high)
+
 
 def line_plot(
     curves: Mapping[str, Sequence[Sequence[float | None]]], axes: tuple[str, str] = ("", "")
@@ -92,12 +99,11 @@ def plot_svg(plot: LinePlot) -> str:
         parts.append(f'<text x="{plot.left - 4}" y="{y + 3}" text-anchor="end">{escape(text)}</text>')
     for x, text in plot.x_ticks:
         parts.append(f'<text x="{x}" y="{plot.bottom + 13}" text-anchor="middle">{escape(text)}</text>')
+    legend = f'x="{right - 6}" text-anchor="end"' if plot.is_high_at_the_left else f'x="{plot.left + 6}"'
     for index, line in enumerate(plot.lines):
         parts.append(f'<path d="{line.path}" fill="none" stroke="{line.colour}" stroke-width="1.6"/>')
         parts += [f'<circle cx="{x}" cy="{y}" r="2.2" fill="{line.colour}"/>' for x, y in line.points[:60]]
-        parts.append(
-            f'<text x="{plot.left + 6}" y="{TOP + 10 + 12 * index}" fill="{line.colour}">{escape(line.name)}</text>'
-        )
+        parts.append(f'<text {legend} y="{TOP + 10 + 12 * index}" fill="{line.colour}">{escape(line.name)}</text>')
     parts.append(f'<text x="{middle}" y="{plot.height - 6}" text-anchor="middle">{escape(plot.x_label)}</text>')
     parts.append(
         f'<text transform="translate(11 {plot.bottom / 2}) rotate(-90)" text-anchor="middle">{escape(plot.y_label)}</text>'
