@@ -20,6 +20,7 @@ from firsthand.kernels.products.blockwise_products import multiply
 from firsthand.kernels.products.float_products import FLOAT16, multiply_dense
 from firsthand.kernels.products.rounded_rows import BLOCK, RECORD, round_row
 from firsthand.kernels.step.expert_tables import CHOSEN, FIRST, GATE_OF, HAS_COMMON, IS_GATED, ROUTED
+from firsthand.kernels.step.phases import rows_per_item
 from firsthand.kernels.step.row_ops import GELU, LOWEST, gate_row, gate_row_exactly
 from firsthand.kernels.step.step_tables import KIND, TILES
 from firsthand.kernels.step.thread_team import done, take, wait
@@ -29,12 +30,6 @@ ITEMS = 8
 """Items of a phase of products for each thread."""
 LEAST = 4
 """Rows that cost as much as one: fewer of them wait for the weights."""
-
-
-@called
-def _share_of(rows: int, threads: int) -> int:
-    """Rows per item, such that each thread gets a few items."""
-    return max(1, min(16, rows // (2 * threads)))
 
 
 @called
@@ -73,7 +68,7 @@ def _choose(layer: Any, experts: Any, memory: Any, row: int) -> None:
 @called
 def route_rows(team: Any, phase: int, threads: int, rows: int, layer: Any, experts: Any, memory: Any) -> None:
     """Choose the experts of each row from the router's logits."""
-    each = _share_of(rows, threads)
+    each = rows_per_item(rows, threads)
     items = (rows + each - 1) // each
     while True:
         item = take(team, phase)
@@ -114,7 +109,7 @@ def gather_rows(
     team: Any, phase: int, threads: int, rows: int, width: int, states: Any, experts: Any, memory: Any
 ) -> None:
     """Put the input of each sorted row, of so many, where its expert's products read it."""
-    each = _share_of(rows, threads)
+    each = rows_per_item(rows, threads)
     items = (rows + each - 1) // each
     room = experts.widest // BLOCK * RECORD
     while True:
@@ -201,7 +196,7 @@ def gate_sorted_rows(
 ) -> None:
     """Activation of each sorted row's gate, times up; the result enters the next product."""
     wide, stride, room = memory.wide, 2 * experts.inner, experts.widest // BLOCK * RECORD
-    each = _share_of(rows, threads)
+    each = rows_per_item(rows, threads)
     items = (rows + each - 1) // each
     while True:
         item = take(team, phase)
@@ -227,7 +222,7 @@ def add_experts(
 ) -> None:
     """The weighted sum of each token's experts, best first."""
     per_row = layer[CHOSEN] + layer[HAS_COMMON]
-    each = _share_of(rows, threads)
+    each = rows_per_item(rows, threads)
     items = (rows + each - 1) // each
     while True:
         item = take(team, phase)

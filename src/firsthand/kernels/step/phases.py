@@ -48,8 +48,8 @@ MANY = 16
 
 
 @called
-def _share(rows: int, threads: int) -> int:
-    """RowView per item, such that each thread gets a few items."""
+def rows_per_item(rows: int, threads: int) -> int:
+    """Rows per item, such that each thread gets a few items."""
     return max(1, min(16, rows // (2 * threads)))
 
 
@@ -99,7 +99,7 @@ def round_rows(team: Any, phase: int, threads: int, rows: int, values: Any, widt
     """Round rows for blockwise matrices, if there are any."""
     if len(rounded) == 0:
         return
-    each = _share(rows, threads)
+    each = rows_per_item(rows, threads)
     items = (rows + each - 1) // each
     while True:
         item = take(team, phase)
@@ -115,7 +115,7 @@ def round_rows(team: Any, phase: int, threads: int, rows: int, values: Any, widt
 def enter_rows(team: Any, phase: int, threads: int, rows: int, width: int, norms: Any, memory: Any) -> None:
     """Add a sublayer's output (with its bias and norm) to the residual stream, and compute the next one's input."""
     stream, news, rest, vectors, eps = memory.stream, memory.wide, memory.rest, norms.vectors, norms.eps
-    each = _share(rows, threads)
+    each = rows_per_item(rows, threads)
     items = (rows + each - 1) // each
     while True:
         item = take(team, phase)
@@ -140,7 +140,7 @@ def embed_rows(team: Any, phase: int, threads: int, ids: Any, shape: Any, weight
     width, embed, factor, stream, rest = shape.width, weights.embed, shape.embed_scale, memory.stream, memory.rest
     vectors, norm = weights.vectors, weights.places[0, ATTENTION_NORM]
     rows = len(ids)
-    each = _share(rows, threads)
+    each = rows_per_item(rows, threads)
     items = (rows + each - 1) // each
     while True:
         item = take(team, phase)
@@ -162,7 +162,7 @@ def gate_rows(
 ) -> None:
     """Biases and activation of gate and up, side by side in `wide`; the result enters the next product."""
     width, wide, rest, vectors = shape.inner, memory.wide, memory.rest, weights.vectors
-    each = _share(rows, threads)
+    each = rows_per_item(rows, threads)
     items = (rows + each - 1) // each
     while True:
         item = take(team, phase)
@@ -204,7 +204,7 @@ def turn_rows(
     q_width, k_width = heads * head_dim, kv_heads * head_dim
     width = q_width + 2 * k_width
     keys, values = RowView(wide, q_width, width), RowView(wide, q_width + k_width, width)
-    each = _share(rows, threads)
+    each = rows_per_item(rows, threads)
     items = (rows + each - 1) // each
     while True:
         item = take(team, phase)
