@@ -61,8 +61,18 @@ def test_a_function_that_kernels_call_may_refer_to_python_objects(capsys: pytest
     def calls_loud(x: Any) -> Any:
         return loud(x)
 
+    @jit.called
+    @jit.named("passes_on")
+    def passes_on(x: Any) -> Any:
+        return loud(x + 1)
+
+    @jit.named("calls_through_another")
+    def calls_through_another(x: Any) -> Any:
+        return passes_on(x)
+
+    assert jit.kernel(calls_through_another)(2) == 3
     assert jit.kernel(calls_loud)(3) == 3
-    assert capsys.readouterr().out == "a Python object 3\n"
+    assert capsys.readouterr().out == "a Python object 3\na Python object 3\n"
 
 
 def test_a_numba_without_these_methods_compiles_each_function_alone(monkeypatch: pytest.MonkeyPatch) -> None:
