@@ -178,7 +178,7 @@ def test_deliberative_training_reasons_without_the_policy_and_refuses_harm(base:
         assert found.rate("violations") < 0.5 and found.rate("helpful") > 0.5  # the base answers every request
     said = answers(arms.answered, harmful, 0)
     assert all(reply[-1] == END or len(reply) == 7 for reply in said)
-    assert len(kept_generations(base, harmful, [[*each.thought, *each.right] for each in harmful])) > 40
+    assert len(kept_generations(base, harmful, [[*each.thought, *each.right] for each in harmful])) > 20
 
 
 @pytest.mark.slow
