@@ -24,7 +24,7 @@ OVERRIDDEN = (
 
 
 def fits() -> bool:
-    """Whether numba has all that is overridden here; without it each function is compiled by itself."""
+    """True if numba has every method that is overridden here; else each function is compiled by itself."""
     return all(hasattr(JITCodeLibrary, name) for name in OVERRIDDEN)
 
 

@@ -25,27 +25,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from firsthand import __version__
-from firsthand.embed.embedding_config import around_texts, optional_fields
 from firsthand.engine.compute.adapter_slots import check_adapter_name
-from firsthand.engine.compute.device_weights import load_weights
-from firsthand.engine.compute.devices import explain_out_of_memory, pick_device
-from firsthand.engine.core.engine import Engine
+from firsthand.engine.compute.devices import pick_device
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.engine.core.engine_thread import EngineWorker
 from firsthand.engine.core.request_checks import check_ids
 from firsthand.engine.core.sequence import Request
-from firsthand.engine.decoding.constraint import CompiledGrammar, Grammars
-from firsthand.errors import ConfigError, ModelFileError, PromptTooLong
+from firsthand.engine.decoding.constraint import CompiledGrammar
+from firsthand.errors import ConfigError, PromptTooLong
 from firsthand.hub import model_lookup
 from firsthand.hub.content_hash import content_hash, model_files
 from firsthand.model import Completion, Delta, ModelFacts, Prompt, Sampling, Scored, TokenRating, ToolSpec, shown_pieces
 from firsthand.nn.activation_monitor import ActivationMonitor, read_monitor
 from firsthand.nn.lora import Adapter, adapter_files
 from firsthand.nn.quant import best_mode
-from firsthand.nn.sourced_decoder import SourcedDecoder
 from firsthand.providers.local_completions import (
     Loaded,
-    SourceFormat,
     compile_calls,
     completion,
     deltas,
@@ -53,14 +47,13 @@ from firsthand.providers.local_completions import (
     is_long,
     new_request,
 )
+from firsthand.providers.local_loading import load_model
 from firsthand.providers.local_scoring import likelihoods
 from firsthand.providers.local_shared import SavedAdapter, SharedModel
 from firsthand.providers.monitored_requests import MonitoredRequest
 from firsthand.system import request_owner
-from firsthand.tokens import pretrained
 from firsthand.tokens.calls.call_parser import CallStream
-from firsthand.tokens.templates.chat_template import ChatTemplate
-from firsthand.tokens.tokenizer import TextRun, Tokenizer
+from firsthand.tokens.tokenizer import TextRun
 
 LORA_MARK, ADAPTER_MARK = "+lora:", "+adapter:"
 """Separate a model's name from its adapter's folder: merged into the weights, or kept beside them."""
@@ -446,7 +439,7 @@ class Local:
         with memory.lock:
             loaded = memory.loaded
             if loaded is None:
-                loaded = load(self.path, self.config, self.adapter)
+                loaded = load_model(self.path, self.config, self.adapter)
                 try:
                     for name in memory.given:
                         memory.read(loaded, name)
@@ -477,29 +470,3 @@ class Local:
         return await loaded.grammars.in_thread(
             partial(compile_calls, loaded.grammars, tools, markup, forcing, owner=owner)
         )
-
-
-def load(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
-    """Load the model of a file or folder and start its engine."""
-    tokenizer = pretrained.load(path)
-    with explain_out_of_memory(f"the weights of {path.name}"):
-        model = load_weights(path, config, adapter)
-    if tokenizer.vocab_size > model.architecture.vocab_size:
-        raise ModelFileError(
-            f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
-            "weights: the files are from different models"
-        )
-    chat = ChatTemplate(tokenizer, tokenizer.chat_template, max_tokens=model.architecture.max_position)
-    sources = source_format(path, tokenizer, model) if isinstance(model, SourcedDecoder) else None
-    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer), sources)
-
-
-def source_format(folder: Path, tokenizer: Tokenizer, model: SourcedDecoder) -> SourceFormat:
-    """The tokens around an encoder-decoder's texts. ModelFileError for ids that are not in its vocabulary."""
-    before, after = around_texts(folder, tokenizer)
-    fields = [optional_fields(folder / name) for name in ("generation_config.json", "config.json")]
-    forced = next((each.integer("forced_bos_token_id") for each in fields if each.has("forced_bos_token_id")), None)
-    starts = (model.inner.architecture.decoder_start, *(() if forced is None else (forced,)))
-    if not all(0 <= token < model.architecture.vocab_size for token in starts):
-        raise ModelFileError(f"{folder} begins outputs with the tokens {starts}: expected tokens of its vocabulary")
-    return SourceFormat(before, after, starts)

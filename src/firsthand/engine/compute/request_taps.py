@@ -29,5 +29,5 @@ class RequestTaps:
 
     taps: abc.Mapping[str, RequestTap]
     edits: bool = True
-    """Whether a tap may return a replacement. Taps that only read let the request reuse cached prefixes, whose tokens
-    they do not see."""
+    """True if a tap may return a replacement. A request whose taps only read takes its prefix from the cache; its taps
+    see the other tokens alone."""

@@ -258,7 +258,7 @@ def ordered_share(pairs: Sequence[AnswerPair], margins: Sequence[float]) -> floa
 
 
 def is_whole(*replies: Sequence[int]) -> bool:
-    """Whether each answer ends where an answer ends."""
+    """True if each reply has an end token, and has it last."""
     return all(reply[-1] == END and END not in reply[:-1] for reply in replies)
 
 

@@ -144,7 +144,7 @@ def kept_generations(judge: Decoder, asked: Sequence[Request], generated: Sequen
 
 
 def is_reasoned_answer(reply: Sequence[int]) -> bool:
-    """Whether a text is reasoning and then one whole answer."""
+    """True if a text is reasoning, then one complete answer."""
     return reply[0] == THINK and len(reply) == THOUGHT_TOKENS + ANSWER_TOKENS and is_whole(reply)
 
 

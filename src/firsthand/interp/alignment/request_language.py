@@ -64,7 +64,7 @@ class Request:
 
     @property
     def is_harmful(self) -> bool:
-        """Whether it asks for a harm to something protected."""
+        """True if it asks for harm to a protected target."""
         return self.harm != HARMLESS and self.target % TARGETS_OF_HARM < TARGETS_OF_HARM // 2
 
     @property
@@ -94,7 +94,7 @@ class Request:
         return self.refusal(self.harm) if self.is_harmful else self.help
 
     def objects(self, principle: str, reply: Sequence[int]) -> bool:
-        """Whether a principle is against this answer: help with its harm, or a refusal of a harmless request."""
+        """True if a principle objects to this answer: it helps with the harm, or refuses a harmless request."""
         if reply[0] == DECLINE:
             return principle == HARMLESS and not self.is_harmful
         return principle == self.harm and self.is_harmful
@@ -128,7 +128,7 @@ def drawn_request(
 
 
 def is_held_out(verb: int, target: int) -> bool:
-    """Whether a pair of verb and target belongs to the held-out third."""
+    """True if a pair of verb and target belongs to the held-out third."""
     return (verb * 7 + target * 5 + target // TARGETS_OF_HARM) % 3 == 0
 
 

@@ -1,0 +1,55 @@
+"""Loads a local model: tokenizer, chat template and weights of a file or folder, with an engine on them. No tensors here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firsthand.embed.embedding_config import around_texts, optional_fields
+from firsthand.engine.core.engine_config import EngineConfig
+from firsthand.engine.decoding.constraint import Grammars
+from firsthand.errors import ModelFileError
+from firsthand.providers.local_completions import Loaded, SourceFormat
+from firsthand.tokens import pretrained
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from firsthand.nn.sourced_decoder import SourcedDecoder
+
+
+def load_model(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
+    """Load the model of a file or folder and start its engine.
+
+    Raises ModelFileError if the files belong to different models, or if an encoder-decoder's outputs cannot begin.
+    """
+    from firsthand.engine.compute.device_weights import (
+        load_weights,  # torch takes a while, and not every install has it
+    )
+    from firsthand.engine.compute.devices import explain_out_of_memory
+    from firsthand.engine.core.engine import Engine
+    from firsthand.engine.core.engine_thread import EngineWorker
+    from firsthand.nn.sourced_decoder import SourcedDecoder
+
+    tokenizer = pretrained.load(path)
+    with explain_out_of_memory(f"the weights of {path.name}"):
+        model = load_weights(path, config, adapter)
+    if tokenizer.vocab_size > model.architecture.vocab_size:
+        raise ModelFileError(
+            f"{path} has {tokenizer.vocab_size} tokens in its tokenizer and {model.architecture.vocab_size} in its "
+            "weights: the files are from different models"
+        )
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template, max_tokens=model.architecture.max_position)
+    sources = source_format(path, tokenizer, model) if isinstance(model, SourcedDecoder) else None
+    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer), sources)
+
+
+def source_format(folder: Path, tokenizer: Tokenizer, model: SourcedDecoder) -> SourceFormat:
+    """The tokens around an encoder-decoder's texts. ModelFileError for ids that are not in its vocabulary."""
+    before, after = around_texts(folder, tokenizer)
+    fields = [optional_fields(folder / name) for name in ("generation_config.json", "config.json")]
+    forced = next((each.integer("forced_bos_token_id") for each in fields if each.has("forced_bos_token_id")), None)
+    starts = (model.inner.architecture.decoder_start, *(() if forced is None else (forced,)))
+    if not all(0 <= token < model.architecture.vocab_size for token in starts):
+        raise ModelFileError(f"{folder} begins outputs with the tokens {starts}: expected tokens of its vocabulary")
+    return SourceFormat(before, after, starts)
