@@ -249,3 +249,21 @@ def test_sentences_are_those_of_the_class_itself_wherever_it_is_defined() -> Non
     assert field_docs(Outer.Config) == {"port": "The port of the inner one."}
     assert field_docs(made()) == {"port": "The port of the local one."}
     assert [each.doc for each in settings_of(Outer.Config)] == ["The port of the inner one."]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """A config of which two settings have no default."""
+
+    towards: str
+    away_from: str
+    layer: int = 8
+    """A number."""
+
+
+def test_settings_without_a_default_are_named_where_they_are_missing() -> None:
+    with pytest.raises(ConfigError, match=r"steer needs --away-from: `steer --help`"):
+        parse(Needs, ["--towards", "a"], prog="steer")
+    with pytest.raises(ConfigError, match=r"needs.toml has no towards, away_from: a value is needed"):
+        build(Needs, {"layer": 3}, source="needs.toml")
+    assert build(Needs, {"towards": "a", "away_from": "b"}) == Needs("a", "b")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooL
 from firsthand.message import user
 from firsthand.model import Sampling, ToolSpec
 from firsthand.providers.local import Local
+from firsthand.providers.local_loading import load_model
 from served import serving
 
 torch.set_num_threads(1)
@@ -166,6 +168,17 @@ def test_requests_without_their_source_and_sources_without_an_encoder_say_so(fol
         load_weights(folders["bart"], replace(CONFIG, weights="int8"))
     with pytest.raises(ConfigError, match="takes no LoRA adapters"):
         load_weights(folders["bart"], CONFIG, Path("adapter"))
+
+
+def test_a_tokenizer_of_another_model_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["t5"], tmp_path / "mixed")
+    load_model(tmp_path / "mixed", CONFIG).worker.close()
+    file = tmp_path / "mixed" / "tokenizer.json"
+    described = json.loads(file.read_text())
+    described["model"]["vocab"].append(["▁more", -3.0])
+    file.write_text(json.dumps(described))
+    with pytest.raises(ModelFileError, match="62 tokens in its tokenizer and 61 in its weights"):
+        load_model(tmp_path / "mixed", CONFIG)
 
 
 def test_weights_in_float16_are_packed_and_near(folders: dict[str, Path]) -> None:

@@ -43,7 +43,10 @@ class Parser(argparse.ArgumentParser):
 
 def parse(config_class: type[C], argv: Sequence[str], *, prog: str, description: str = "", examples: str = "") -> C:
     """The config described by a command line; `--config FILE.toml` gives defaults that flags override."""
-    return build(config_class, given_values(config_class, argv, prog=prog, description=description, examples=examples))
+    values = given_values(config_class, argv, prog=prog, description=description, examples=examples)
+    if missing := _without_value(config_class, values):
+        raise ConfigError(f"{prog} needs {', '.join(map(flag_of, missing))}: `{prog} --help` shows what it takes")
+    return build(config_class, values)
 
 
 def given_values(
@@ -157,6 +160,9 @@ def build(config_class: type[C], values: Mapping[str, Any], *, source: str = "")
     ConfigError for an unknown key, which names the `source` of the values.
     """
     _expect_known(config_class, values, source)
+    if missing := _without_value(config_class, values):
+        names = ", ".join(field.name for field in missing)
+        raise ConfigError(f"{source or config_class.__name__} has no {names}: a value is needed")
     known = {each.field.name: each for each in settings_of(config_class)}
     own: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
@@ -169,6 +175,13 @@ def build(config_class: type[C], values: Mapping[str, Any], *, source: str = "")
         for part, given in parts.items()
     }
     return config_class(**own, **built)
+
+
+def _without_value(config_class: type[Any], values: Mapping[str, Any]) -> list[dataclasses.Field[Any]]:
+    """The fields that have no default, and no value here."""
+    own = [each.field for each in settings_of(config_class) if each.part is None and each.field.name not in values]
+    nothing = dataclasses.MISSING
+    return [field for field in own if field.default is nothing and field.default_factory is nothing]
 
 
 def _expect_known(config_class: type[Any], values: Mapping[str, Any], source: str = "") -> None:
