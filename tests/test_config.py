@@ -258,7 +258,7 @@ class Needs:
     towards: str
     away_from: str
     layer: int = 8
-    """A number."""
+    names: tuple[str, ...] = field(default_factory=tuple)
 
 
 def test_settings_without_a_default_are_named_where_they_are_missing() -> None:
