@@ -3,8 +3,8 @@
     python bench/quantization.py MODEL.gguf [--types Q4_K_M,Q8_0] [--rival-python /path/to/venv/bin/python]
 
 MODEL should be a float file. The rival needs `pip install llama-cpp-py-sync numpy` in a virtual environment of its own. The
-text is the first `--tokens` of tests/data/dickens_1859.ids.json in one window. Our files are scored in float32 by our
-decoder and by llama.cpp, and so are llama.cpp's.
+text is the first `--tokens` of tests/data/dickens_1859.txt by the model's tokenizer, in one window. Our files are scored in
+float32 by our decoder and by llama.cpp, and so are llama.cpp's.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.gguf_quantizer import quantise_model
 from firsthand.nn.gguf_recipes import FILE_TYPES
 from firsthand.nn.weights import load
+from firsthand.tokens import pretrained
 
-IDS = Path(__file__).parent.parent / "tests" / "data" / "dickens_1859.ids.json"
+TEXT = Path(__file__).parent.parent / "tests" / "data" / "dickens_1859.txt"
 RIVAL = """
 import json, sys, time
 import numpy as np
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=512)
     options = parser.parse_args()
-    ids: list[int] = json.loads(IDS.read_text())[: options.tokens]
+    ids = pretrained.load(options.model).encode(TEXT.read_text(encoding="utf-8"))[: options.tokens]
     source = logprobs(options.model, ids)
     print("| type | MB | seconds | perplexity | KL x 1000 | llama.cpp: seconds | its perplexity of ours | own | KL |")
     print("|---|---|---|---|---|---|---|---|---|")

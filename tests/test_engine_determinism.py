@@ -93,7 +93,7 @@ KINDS = [
 
 
 def company_and_kinds() -> Iterator[Any]:
-    """Every company for float16, and the hardest two for each other kind; all others are slow.
+    """The hardest companies for each kind; all others are slow.
 
     The memory that runs out for caches of float32 is too much for smaller ones to run out of it.
     """
@@ -101,7 +101,7 @@ def company_and_kinds() -> Iterator[Any]:
         for name, settings in COMPANY.items():
             if "kv_memory_bytes" not in settings or kv_cache == "float32":
                 hardest = ("both", "speculating") if kv_cache == "float32" else ("chunked prompts", "speculating")
-                is_quick = (weights, kv_cache) == ("float16", "float32") or name in hardest
+                is_quick = name in hardest or (weights, kv_cache, name) == ("float16", "float32", "roomy")
                 is_quick &= (weights, kv_cache) != ("int8", "float16")  # as the blocks of 4 bits beside it
                 marks = () if is_quick else (pytest.mark.slow,)
                 yield pytest.param(settings, weights, kv_cache, id=f"{weights}-{kv_cache}-{name}", marks=marks)

@@ -176,7 +176,7 @@ def whole(outputs: list[Output]) -> Answer:
         ("small keys", {"weights": "int8", "kv_cache": "int8"}),
     ],
 )
-@pytest.mark.parametrize("lies", [0.0, 0.3])
+@pytest.mark.parametrize("lies", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_answers_are_the_same_bit_for_bit_with_guesses_right_and_wrong(
     name: str, settings: dict[str, Any], lies: float
 ) -> None:
