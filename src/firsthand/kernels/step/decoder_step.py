@@ -14,39 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from firsthand.kernels.attention.attention_tables import KeyValues, RowView, Work
 from firsthand.kernels.jit import kernel
+from firsthand.kernels.step.layer_attention import attend_layer, finish_rows
 from firsthand.kernels.step.lora_products import adapt
 from firsthand.kernels.step.phases import (
-    attend_rows,
     embed_rows,
     enter_rows,
     gate_rows,
     products,
     rate_row,
     round_rows,
-    turn_rows,
 )
-from firsthand.kernels.step.row_ops import normalise
 from firsthand.kernels.step.step_tables import (
-    ANGLES,
     ATTENTION_NORM,
     ATTENTION_OUT_NORM,
     DOWN,
     DOWN_BIAS,
-    FIRST_BLOCK,
-    FIRST_MERGED,
-    FIRST_TASK,
     GATE,
-    LAST_BLOCK,
-    LAST_MERGED,
-    LAST_TASK,
-    LAYER_KIND,
     MLP_NORM,
     MLP_OUT_NORM,
     O_BIAS,
-    PLAN,
-    WINDOW,
     Adapted,
     Batch,
     CacheTables,
@@ -61,7 +48,6 @@ from firsthand.kernels.step.step_tables import (
     WorkingMemory,
 )
 from firsthand.kernels.step.thread_team import done, take, wait
-from firsthand.kernels.vectors import LANES
 
 PHASES_OF_A_LAYER, PHASES_BESIDE, PHASES_OF_THE_HEAD = 11, 2, 3
 ADAPTED_PHASES_OF_A_LAYER = 4
@@ -90,48 +76,16 @@ def run(
     places, vectors = weights.places, weights.vectors
     embed_rows(team, 0, threads, batch.ids, shape, weights, memory)
     phase, more = 1, PHASES_OF_A_LAYER * shape.num_layers + PHASES_BESIDE
-    scale_block = shape.num_kv_heads * shape.block_size  # numbers of a block: scales, values, keys
-    value_block, key_block = scale_block * ((shape.head_dim + LANES - 1) // LANES * LANES), scale_block * shape.head_dim
-    if len(cache.key_scales) == 0:
-        scale_block = 0
     hidden_in = Inputs(memory.rest, width, memory.rounded)
     heads_in, inner_in = Inputs(memory.rest, q_width, memory.rounded), Inputs(memory.rest, inner, memory.rounded)
     qkv, hidden_out = Outputs(memory.wide, qkv_width), Outputs(memory.wide, width)
     gate_up = Outputs(memory.wide, 2 * inner)
     for layer in range(shape.num_layers):
         matrix, place, entries = weights.matrices[layer], places[layer], adapted.entries[layer]
-        window, which, angles = (
-            weights.layers[layer, WINDOW],
-            weights.layers[layer, PLAN],
-            weights.layers[layer, ANGLES],
-        )
-        first, last = cache.spans[layer, FIRST_BLOCK], cache.spans[layer, LAST_BLOCK]
-        slots_of_rows = batch.places[cache.spans[layer, LAYER_KIND]]
-        pages = KeyValues(
-            cache.keys[first * key_block : last * key_block],
-            cache.values[first * value_block : last * value_block],
-            cache.key_scales[first * scale_block : last * scale_block],
-            cache.value_scales[first * scale_block : last * scale_block],
-        )
-        plan = batch.plans[which]
-        work = Work(
-            batch.tables,
-            batch.tasks[plan[FIRST_TASK] : plan[LAST_TASK]],
-            batch.members,
-            batch.positions,
-            batch.slots[which],
-        )
-        merged = batch.merged[plan[FIRST_MERGED] : plan[LAST_MERGED]]
         product = Product(matrix, weights.columns, Q, O)
         products(team, phase, threads, product, rows, hidden_in, qkv)
         adapt(team, more, adapted, entries, product, rows, hidden_in, qkv)
-        turn_rows(
-            team, phase + 1, threads, shape, weights, place, angles, batch.positions, memory.wide, slots_of_rows, pages
-        )
-        attend_rows(
-            team, phase + 2, threads, RowView(memory.wide, 0, qkv_width), pages, work, merged, shape, window, memory
-        )
-        round_rows(team, phase + 4, threads, rows, memory.rest, q_width, memory.rounded)
+        attend_layer(team, phase + 1, threads, layer, shape, weights, batch, cache, memory)
         product = Product(matrix, weights.columns, O, GATE)
         products(team, phase + 5, threads, product, rows, heads_in, hidden_out)
         adapt(team, more + 1, adapted, entries, product, rows, heads_in, hidden_out)
@@ -149,14 +103,7 @@ def run(
         enter_rows(team, phase + 10, threads, rows, width, norms, memory)
         phase += PHASES_OF_A_LAYER
         more += ADAPTED_PHASES_OF_A_LAYER
-    while True:
-        item = take(team, phase)
-        if item >= len(batch.wanted):
-            break
-        source, final = batch.wanted[item] * width, places[shape.num_layers, ATTENTION_NORM]
-        normalise(memory.stream, source, width, vectors, final, eps, hidden, item * width)
-        done(team, phase)
-    wait(team, phase, len(batch.wanted))
+    finish_rows(team, phase, shape, weights, batch, memory, hidden)
 
 
 @kernel

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from firsthand.kernels.attention.attention_tables import KeyValues, RowView, Work
 from firsthand.kernels.jit import kernel
 from firsthand.kernels.step.expert_phases import (
     add_experts,
@@ -24,25 +23,15 @@ from firsthand.kernels.step.expert_phases import (
     route_rows,
 )
 from firsthand.kernels.step.expert_tables import CHOSEN, DOWN_OF, GATE_OF, HAS_COMMON, ExpertMemory, ExpertTables
-from firsthand.kernels.step.phases import attend_rows, embed_rows, enter_rows, products, round_rows, turn_rows
-from firsthand.kernels.step.row_ops import normalise
+from firsthand.kernels.step.layer_attention import attend_layer, finish_rows
+from firsthand.kernels.step.phases import embed_rows, enter_rows, products
 from firsthand.kernels.step.step_tables import (
-    ANGLES,
     ATTENTION_NORM,
     ATTENTION_OUT_NORM,
-    FIRST_BLOCK,
-    FIRST_MERGED,
-    FIRST_TASK,
     GATE,
-    LAST_BLOCK,
-    LAST_MERGED,
-    LAST_TASK,
-    LAYER_KIND,
     MLP_NORM,
     MLP_OUT_NORM,
     O_BIAS,
-    PLAN,
-    WINDOW,
     Batch,
     CacheTables,
     Inputs,
@@ -55,8 +44,6 @@ from firsthand.kernels.step.step_tables import (
     Weights,
     WorkingMemory,
 )
-from firsthand.kernels.step.thread_team import done, take, wait
-from firsthand.kernels.vectors import LANES
 
 PHASES_OF_A_LAYER, PHASES_BESIDE = 16, 2
 
@@ -86,41 +73,14 @@ def run_experts(
     places, vectors, alone = weights.places, weights.vectors, np.zeros(1, dtype=np.int64)
     embed_rows(team, 0, threads, batch.ids, shape, weights, memory)
     phase = 1
-    scale_block = shape.num_kv_heads * shape.block_size
-    value_block, key_block = scale_block * ((shape.head_dim + LANES - 1) // LANES * LANES), scale_block * shape.head_dim
-    if len(cache.key_scales) == 0:
-        scale_block = 0
     hidden_in, heads_in = Inputs(memory.rest, width, memory.rounded), Inputs(memory.rest, q_width, memory.rounded)
     qkv, hidden_out = Outputs(memory.wide, qkv_width), Outputs(memory.wide, width)
     logits = Outputs(expert_memory.logits, experts.stride)
     inner_stride = 2 * experts.inner
     for layer in range(shape.num_layers):
         matrix, place, kind = weights.matrices[layer], places[layer], experts.layers[layer]
-        window, which, angles = (
-            weights.layers[layer, WINDOW],
-            weights.layers[layer, PLAN],
-            weights.layers[layer, ANGLES],
-        )
-        first, last = cache.spans[layer, FIRST_BLOCK], cache.spans[layer, LAST_BLOCK]
-        slots_of_rows = batch.places[cache.spans[layer, LAYER_KIND]]
-        pages = KeyValues(
-            cache.keys[first * key_block : last * key_block],
-            cache.values[first * value_block : last * value_block],
-            cache.key_scales[first * scale_block : last * scale_block],
-            cache.value_scales[first * scale_block : last * scale_block],
-        )
-        plan = batch.plans[which]
-        tasks = batch.tasks[plan[FIRST_TASK] : plan[LAST_TASK]]
-        work = Work(batch.tables, tasks, batch.members, batch.positions, batch.slots[which])
-        merged = batch.merged[plan[FIRST_MERGED] : plan[LAST_MERGED]]
         products(team, phase, threads, Product(matrix, weights.columns, Q, O), rows, hidden_in, qkv)
-        turn_rows(
-            team, phase + 1, threads, shape, weights, place, angles, batch.positions, memory.wide, slots_of_rows, pages
-        )
-        attend_rows(
-            team, phase + 2, threads, RowView(memory.wide, 0, qkv_width), pages, work, merged, shape, window, memory
-        )
-        round_rows(team, phase + 4, threads, rows, memory.rest, q_width, memory.rounded)
+        attend_layer(team, phase + 1, threads, layer, shape, weights, batch, cache, memory)
         products(team, phase + 5, threads, Product(matrix, weights.columns, O, GATE), rows, heads_in, hidden_out)
         norms = Norms(vectors, place[O_BIAS], place[ATTENTION_OUT_NORM], place[MLP_NORM], eps)
         enter_rows(team, phase + 6, threads, rows, width, norms, memory)
@@ -145,11 +105,4 @@ def run_experts(
         norms = Norms(vectors, -1, place[MLP_OUT_NORM], following, eps)
         enter_rows(team, phase + 15, threads, rows, width, norms, memory)
         phase += PHASES_OF_A_LAYER
-    while True:
-        item = take(team, phase)
-        if item >= len(batch.wanted):
-            break
-        source, final = batch.wanted[item] * width, places[shape.num_layers, ATTENTION_NORM]
-        normalise(memory.stream, source, width, vectors, final, eps, hidden, item * width)
-        done(team, phase)
-    wait(team, phase, len(batch.wanted))
+    finish_rows(team, phase, shape, weights, batch, memory, hidden)
