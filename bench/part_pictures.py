@@ -5,13 +5,16 @@
 
 `heads`, `distance`, `norms` and `gqa` look at MODEL (SmolLM2-135M in the docs). `experts` trains a dense model and two
 mixtures on the Markdown of docs/, byte by byte: the mixtures compute as much for a token as the dense model and have
-eight times the weights in their MLPs. `cross` trains an encoder-decoder to reverse words. Seeds are fixed.
+eight times the weights in their MLPs. `cross` trains an encoder-decoder to reverse words. `vocabulary` trains vocabularies
+of each kind and size on the Markdown of docs/. `types` writes MODEL, best in float16, in several GGUF types and compares
+next-token distributions. Seeds are fixed.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +24,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture, ExpertSettings, Rope
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.blocks.experts import load_balancing_loss
 from firsthand.nn.decoder import Decoder, initialise
+from firsthand.nn.gguf_quantizer import quantise_model
 from firsthand.show.line_plot import line_plot, plot_svg
+from firsthand.tokens import pretrained
+from firsthand.train.vocabulary import VocabularyKind, train_vocabulary
 
 TEXT = "The cat that chased the mice was hungry because it had not eaten."
 DOCS = Path(__file__).parent.parent / "docs"
+PROSE = Path(__file__).parent.parent / "tests" / "data" / "dickens_1859.txt"
 LENGTH, BATCH = 64, 8
 
 
@@ -259,19 +267,71 @@ def cross_weights(model: torch.nn.Module, ids: Tensor) -> Tensor:
     return (q @ k.transpose(1, 2) * attention.scale).softmax(-1).mean(0)
 
 
+def of_vocabularies() -> dict[str, str]:
+    """Tokens of a word of held-out pages, by the size of the vocabulary and the way it is made."""
+    pages = [page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))]
+    held_out, seen = pages[::10], [page for place, page in enumerate(pages) if place % 10]
+    words = sum(len(page.split()) for page in held_out)
+    kinds: tuple[VocabularyKind, ...] = ("bpe", "unigram", "wordpiece")
+    lines: dict[str, list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in kinds:
+            lines[kind] = []
+            for size in (500, 1_000, 2_000, 4_000, 8_000):
+                tokenizer = train_vocabulary(seen, Path(folder) / f"{kind}-{size}", kind=kind, vocab_size=size)
+                tokens = sum(len(tokenizer.encode(page)) for page in held_out)
+                lines[kind].append((size, tokens / words))
+    return {"vocabulary": plotted(lines, ("tokens in the vocabulary", "tokens of a word, held-out pages"))}
+
+
+def of_types(path: Path) -> dict[str, str]:
+    """The divergence of the next token's distribution from the source's, by the size of the file."""
+    ids = pretrained.load(path).encode(PROSE.read_text(encoding="utf-8"))[:512]
+
+    def logprobs(file: Path) -> Tensor:
+        model = weights.load(str(file))
+        with torch.no_grad():
+            states = model(torch.tensor(ids), torch.arange(len(ids)), Packed([len(ids)]))
+            return torch.log_softmax(model.logits(states), -1)
+
+    source = logprobs(path)
+    families = {
+        "K types": ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"),
+        "blocks of 32": ("Q4_0", "Q5_0", "Q8_0"),
+    }
+    lines: dict[str, list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for family, names in families.items():
+            lines[family] = []
+            for name in names:
+                file = Path(folder) / f"{name}.gguf"
+                quantise_model(path, file, name, threads=2)
+                divergence = float((source.exp() * (source - logprobs(file))).sum(1).mean())
+                lines[family].append((file.stat().st_size / 1e6, divergence))
+                print(name, lines[family][-1])
+                file.unlink()
+    return {"types": plotted({k: sorted(v) for k, v in lines.items()}, ("MB of the file", "KL from the source, nats"))}
+
+
 def main() -> None:
     """Draws the chosen pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a GGUF file or folder")
-    parser.add_argument("--only", choices=("model", "gqa", "experts", "cross"))
+    parser.add_argument("--only", choices=("model", "gqa", "experts", "cross", "vocabulary", "types"))
     parser.add_argument("--steps", type=int, default=600, help="of training")
     parser.add_argument("--out", type=Path, default=Path("docs/part-pictures"))
     args = parser.parse_args()
     pictures: dict[str, str] = {}
+    if args.only in (None, "model", "types") and not args.model:
+        raise SystemExit(
+            "--model is missing: a GGUF file or a folder; or give --only gqa, experts, cross or vocabulary"
+        )
     if args.only in (None, "model"):
-        if not args.model:
-            raise SystemExit("--model is missing: name a GGUF file or a folder, or give --only gqa, experts or cross")
         pictures |= of_the_model(args.model)
+    if args.only in (None, "types"):
+        pictures |= of_types(Path(args.model))
+    if args.only in (None, "vocabulary"):
+        pictures |= of_vocabularies()
     if args.only in (None, "gqa"):
         pictures |= of_cache_sizes()
     if args.only in (None, "experts"):
