@@ -16,7 +16,7 @@ CLAIM = Claim(
     quote="Techniques like RAG, chunk summarization, and hierarchical memory address this.",
     source="Liu et al. 2023, arXiv:2307.03172; Lewis et al. 2020, arXiv:2005.11401",
     kind="small",
-    cost_s=60,
+    cost_s=5,
     needs=("model smollm2",),
 )
 ITEMS, FOUND = 16, 3
