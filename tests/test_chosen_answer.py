@@ -24,7 +24,8 @@ from firsthand.task import Task
 
 TEXTS = {
     "mill.md": (
-        "# When was the mill built?\n\nThe mill was built in 1871. It burned down\nin 1902. Was the wheel rebuilt? Nobody died.\n"
+        "# When was the mill built?\n\nThe mill was built in 1871. It burned down\nin 1902. "
+        "Was the wheel rebuilt? Nobody died.\n"
     ),
     "river.md": "The river Tesk has 12 bridges.\nThe mill stands beside it.\n",
 }
