@@ -53,6 +53,15 @@ def episodes(value: float, low: float, high: float, *, found: float) -> dict[str
     return v(value, low, high, columns=("search", "found first"), rows=cells)
 
 
+def even_share(tokens: float) -> dict[str, Any]:
+    columns = ("model, sequences", "tokens for an even share")
+    return {"columns": columns, "rows": (("llama-3-8b, 32 at once", tokens),)}
+
+
+def middle(recall: float) -> dict[str, Any]:
+    return {"columns": ("prompt", "recall"), "rows": (("all lines", recall),)}
+
+
 def graph(value: float, low: float, high: float) -> dict[str, Any]:
     cells = (("flat search", 0.2), ("graph, local search", 0.2 + value))
     return v(value, low, high, columns=("search", "evidence shown"), rows=cells)
@@ -106,6 +115,18 @@ PLANTED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "fits_is_not_retrieves": [(v(0.3), YES), (v(0.1), PART), (v(0.0), NO)],
     "flash_attention_memory": [(v(1.0), YES), (v(1.5), PART), (v(2.0), NO)],
     "fp32_70b_memory": [(v(276), YES), (v(140), NO)],
+    "gpt3_parameters": [(v(174.6), YES), (v(116.0), NO)],
+    "cost_by_length": [
+        (v(4096, **even_share(128)), YES),
+        (v(114_516, **even_share(3579)), PART),
+        (v(2_000_000, **even_share(4000)), PART),
+        (v(2_000_000, **even_share(62_500)), NO),
+    ],
+    "past_the_middle": [
+        (v(0.3, 0.1, 0.5, **middle(0.4)), PART),
+        (v(0.0, -0.2, 0.2, **middle(1.0)), CANNOT),
+        (v(0.1, -0.1, 0.3, **middle(0.4)), NO),
+    ],
     "gpt3_window": [(v(4096), YES), (v(2048), NO)],
     "gqa_saves_cache": [(v(4), YES), (v(1), NO)],
     "kv_cache_cost": [(v(1.0), YES), (v(15), PART), (v(1500), NO)],

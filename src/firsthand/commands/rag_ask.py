@@ -39,8 +39,9 @@ class AnswerFlags:
     rerank: str | None = None
     """Rerank the passages that are found: cross_encoder:MODEL (a folder or hf:org/name), or the answering model's logprob or
     listwise order."""
-    form: Literal["cited", "quoted", "plain"] = "cited"
-    """cited: sentences name passages; quoted: they copy words of passages; plain: no citations."""
+    form: Literal["cited", "quoted", "chosen", "plain"] = "cited"
+    """cited: sentences name passages; quoted: they copy words of passages; chosen: the one sentence of the
+    passages after which the model finds the question likeliest; plain: no citations."""
     unsupported: Literal["mark", "drop", "keep"] = "mark"
     """Mark, drop or keep claims that no citation supports."""
     floor: float | None = None

@@ -13,7 +13,7 @@ CLAIM = Claim(
     ),
     source="Rafailov et al. 2023, arXiv:2305.18290",
     kind="ours",
-    cost_s=8,
+    cost_s=3,
 )
 STEPS, BATCH, LENGTH = 80, 32, 12
 

@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="RULER benchmark tests real long-context retrieval vs. just fitting",
     source="Hsieh et al. 2024, arXiv:2404.06654",
     kind="small",
-    cost_s=120,
+    cost_s=10,
     needs=("model smollm2",),
 )
 LINES = (2, 8, 32)

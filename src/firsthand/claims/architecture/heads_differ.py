@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Olsson et al. 2022, arXiv:2209.11895",
     kind="ours",
-    cost_s=40,
+    cost_s=4,
 )
 STEPS = 200
 

@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="10,000-token generation runs at constant per-token cost instead of growing quadratically.",
     source="Raschka, Coding the KV Cache",
     kind="ours",
-    cost_s=12,
+    cost_s=5,
 )
 LENGTHS = (256, 1024, 4096, 10_000)
 

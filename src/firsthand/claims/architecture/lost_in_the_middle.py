@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote='"Lost in the middle" phenomenon shows models attend better to tokens at the start/end.',
     source="Liu et al. 2023, arXiv:2307.03172",
     kind="small",
-    cost_s=150,
+    cost_s=10,
     needs=("model smollm2",),
 )
 PLACES = (0.0, 0.5, 1.0)

@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Su et al. 2021, arXiv:2104.09864; Press et al. 2021, arXiv:2108.12409",
     kind="ours",
-    cost_s=20,
+    cost_s=15,
 )
 LENGTHS = (32, 48, 64, 128)
 KINDS = ("rope", "alibi", "absolute")

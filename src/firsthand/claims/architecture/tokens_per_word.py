@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="1 token ≈ 0.75 words on average",
     source="OpenAI help, What are tokens and how to count them",
     kind="small",
-    cost_s=4,
+    cost_s=2,
     needs=("model smollm2",),
 )
 

@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="PagedAttention + continuous batching enables 24x higher throughput than naive serving.",
     source="Kwon et al. 2023, arXiv:2309.06180",
     kind="ours",
-    cost_s=20,
+    cost_s=5,
 )
 WIDTHS = (1, 4, 16, 32)
 

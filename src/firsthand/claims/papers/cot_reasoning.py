@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Wei et al. 2022, arXiv:2201.11903; the phrase is of Kojima et al. 2022, arXiv:2205.11916",
     kind="small",
-    cost_s=150,
+    cost_s=20,
     needs=("model smollm2",),
 )
 TASKS = 24

@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Demonstrates that scale alone enables emergent few-shot and zero-shot learning.",
     source="Brown et al. 2020, arXiv:2005.14165",
     kind="small",
-    cost_s=60,
+    cost_s=8,
     needs=("model smollm2",),
 )
 ANIMALS = [

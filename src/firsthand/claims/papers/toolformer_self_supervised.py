@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Schick et al. 2023, arXiv:2302.04761",
     kind="ours",
-    cost_s=25,
+    cost_s=45,
 )
 TEXTS, TASKS = 600, 60
 

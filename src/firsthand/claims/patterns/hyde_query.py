@@ -10,7 +10,7 @@ CLAIM = Claim(
     quote="HyDE: Generate hypothetical answer → use it as query",
     source="the list's table of RAG variants",
     kind="sim",
-    cost_s=6,
+    cost_s=3,
     needs=("model minilm",),
 )
 

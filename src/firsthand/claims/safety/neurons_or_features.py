@@ -12,7 +12,7 @@ CLAIM = Claim(
     ),
     source="Bricken et al. 2023, Towards Monosemanticity",
     kind="ours",
-    cost_s=30,
+    cost_s=3,
 )
 STEPS = 300
 

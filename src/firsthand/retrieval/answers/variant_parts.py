@@ -11,6 +11,7 @@ from firsthand.loop.pattern_options import at_least
 from firsthand.message import Json
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.retrieval.answers.answering import Answer, AnswerSettings, answer
+from firsthand.retrieval.answers.chosen import chosen
 from firsthand.retrieval.answers.citations import label_of, locate
 from firsthand.retrieval.answers.claims import Unsupported
 from firsthand.retrieval.answers.evidence import rendered
@@ -23,8 +24,9 @@ from firsthand.retrieval.writer import ContextWriter
 from firsthand.task import Task
 from firsthand.trace import Trace
 
-AnswerForm = Literal["cited", "quoted", "plain"]
-"""`cited`: sentences that name passages; `quoted`: sentences that copy words of passages; `plain`: no citations."""
+AnswerForm = Literal["cited", "quoted", "chosen", "plain"]
+"""`cited`: sentences that name passages; `quoted`: sentences that copy words of passages; `chosen`: the one sentence of the
+passages after which the model finds the question likeliest; `plain`: no citations."""
 ANSWER = "rag_answer"
 """The event that holds a variant's Answer."""
 
@@ -69,6 +71,8 @@ async def answered(
     """
     if form == "plain" or task.choices or task.hint is not None:
         return await _plainly(task, ctx, corpus, above(hits, floor))
+    if form == "chosen":
+        return record(ctx, await chosen(task.question, hits, ContextWriter(ctx), corpus, floor=floor))
     settings = AnswerSettings(quotes=form == "quoted", unsupported=unsupported, floor=floor)
     made = await answer(task.question, hits, ContextWriter(ctx), corpus, settings)
     return record(ctx, made)

@@ -75,8 +75,8 @@ async def team(
         ctx.note("nothing_found", queries=queries)
         return record(ctx, Answer(NOT_IN_DOCUMENTS))
     passages = list(found.values())
-    if form == "plain" or task.choices or task.hint is not None:
-        return await answered(task, ctx, corpus, passages, form="plain", floor=floor)
+    if form in ("plain", "chosen") or task.choices or task.hint is not None:
+        return await answered(task, ctx, corpus, passages, form="chosen" if form == "chosen" else "plain", floor=floor)
     ctx.branch("reasoning")
     settings = AnswerSettings(quotes=form == "quoted", unsupported="drop", floor=floor)
     made = await answer(task.question, passages, ContextWriter(ctx), corpus, settings)
