@@ -1,7 +1,7 @@
-"""FastChat's ratings of a file of votes with 100 bootstraps: `PYTHON run_fastchat.py RATING_SYSTEMS.py VOTES.npz RESULT.json`.
+"""FastChat's ratings of votes with 100 bootstraps: `PYTHON run_fastchat.py RATING_SYSTEMS.py VOTES.npz RESULT.json`.
 
-RATING_SYSTEMS.py is fastchat/serve/monitor/rating_systems.py of lm-sys/FastChat: the package on PyPI is older than it. Run by
-../arena.py.
+RATING_SYSTEMS.py is fastchat/serve/monitor/rating_systems.py of lm-sys/FastChat: the package on PyPI is older than
+it. Run by ../arena.py.
 """
 
 import importlib

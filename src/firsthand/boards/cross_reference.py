@@ -36,8 +36,8 @@ _ROUNDS, _HUBER, _AT_ONCE = 12, 1.345, 40
 _CONSISTENT = 0.7102
 """The mean of a standard normal's square, cut at Huber's bound."""
 _TOP, _OUTER = 0.15, (0.01, 0.1, 0.25)
-"""Shares of a table's deviations: the largest ones, whose spacings measure the largest; and the ends of the outer ones and the
-start of the inner ones, whose ratio tells the kinds apart."""
+"""Shares of a table's deviations: the largest ones, whose spacings measure the largest; and the ends of the outer ones
+and the start of the inner ones, whose ratio tells the kinds apart."""
 _FEWEST_TOP = 6
 _SPENT = 0.2
 """The share of the false alarm rate that is spent on leaving out kinds of deviation."""
@@ -268,7 +268,7 @@ def _tail(z: Floats) -> _Tail:
 
 
 def _tails_of_clean(scores_MC: Floats, errors_MC: Floats, fit: CrossFit, tables: int, seed: int) -> dict[str, _Tail]:
-    """The tails, each of shape (S), of simulated tables that follow the fit, with the same gaps, for each kind of deviation."""
+    """The tails, of shape (S), of simulated tables that follow the fit, with the same gaps, for each kind of deviation."""
     found = {}
     for place, (kind, deviations) in enumerate(DEVIATIONS.items()):
         draw = np.random.default_rng([seed, place])

@@ -111,8 +111,8 @@ def print_cross_reference(found: CrossReference) -> None:
     told += f"{1 - found.alpha:.0%}, by {found.tables} simulated tables for each kind of deviation: "
     told += f"{', '.join(found.deviations)}. "
     if found.heavy_tailed:
-        told = "Expected from the model's other benchmarks. The deviations have heavier tails than Student's t with 5 degrees "
-        told += "of freedom, so no rate of false alarms is claimed: read the range as a sorting aid. "
+        told = "Expected from the model's other benchmarks. The deviations have heavier tails than Student's t with 5 "
+        told += "degrees of freedom, so no rate of false alarms is claimed: read the range as a sorting aid. "
     told += "A score out of line may be a leak, another protocol, "
     out.print(told + "a special skill or a mistake.", markup=False, soft_wrap=True)
     if found.left_out:
