@@ -120,6 +120,8 @@ def test_a_score_is_flagged_exactly_where_its_corrected_p_value_is_at_most_alpha
     for seed in (8, 10, 18, 35):
         found = cross_reference(board(odds_table(seed, 12, 5)), tables=19, alpha=0.2)
         assert all(each.flagged == (each.p_value <= 0.2) for each in found.scores)
+        counts = [(each.p_value - 0.04) * 20 for each in found.scores if each.p_value < 1]  # a fifth of alpha is spent
+        assert counts and np.allclose(counts, np.round(counts))
 
 
 def test_too_few_simulated_tables_for_the_rate_are_refused():
