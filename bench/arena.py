@@ -1,6 +1,7 @@
 """Ratings of 2 million simulated votes over 200 models, beside arena-rank: CPU seconds, and intervals of rarely seen models.
 
     OMP_NUM_THREADS=1 python bench/arena.py --rival-python VENV/bin/python          # a venv with `pip install arena-rank`
+    ... --fastchat FastChat/fastchat/serve/monitor/rating_systems.py                # FastChat too, with 100 bootstraps, once
 
 Both begin with three columns of strings and end with ratings and sandwich intervals, without clusters, which arena-rank has
 not. The half-widths are compared with those of a bootstrap of the votes (200 resamples, Newton's method on each).
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--votes", type=int, default=2_000_000)
     parser.add_argument("--resamples", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fastchat", default="", help="FastChat's rating_systems.py")
     options = parser.parse_args()
     votes = simulated(options.models, options.votes, 0)
     columns = [votes[name].tolist() for name in ("model_a", "model_b", "winner")]
@@ -73,6 +75,11 @@ def main() -> None:
             subprocess.run([*command, f"{folder}/votes.npz", f"{folder}/result.json"], check=True)
             rival = json.loads(Path(folder, "result.json").read_text())
             theirs.append(rival["seconds"])
+        if options.fastchat:
+            script = str(Path(__file__).parent / "rivals" / "run_fastchat.py")
+            words = [options.rival_python, script, options.fastchat, f"{folder}/votes.npz", f"{folder}/fastchat.json"]
+            subprocess.run(words, check=True)
+            fastchat = json.loads(Path(folder, "fastchat.json").read_text())
     start = time.process_time()
     rows = {row.model: row for row in ranked(ratings)}
     ranks = time.process_time() - start
@@ -81,9 +88,18 @@ def main() -> None:
     own = float(np.median(ours))
     print(f"firsthand {own:.2f} (ranks with simultaneous intervals {ranks:.2f} more)")
     print(f"arena-rank {first:.2f} with compilation ({first / own:.0f}x), {second:.2f} without ({second / own:.0f}x)")
-    centre = np.mean(list(rival["ratings"].values())) - np.mean([row.rating for row in rows.values()])
-    apart = {name: abs(rival["ratings"][name] - centre - row.rating) for name, row in rows.items()}
-    print(f"largest difference of a rating: {max(apart.values()):.2g} Elo points")
+    told = [("arena-rank", rival)]
+    if options.fastchat:
+        most, once = fastchat["seconds"]
+        print(f"FastChat {most:.1f} with 100 bootstraps ({most / own:.0f}x), {once:.2f} without intervals")
+        told.append(("FastChat", fastchat))
+    for name, other in told:
+        centre = np.mean(list(other["ratings"].values())) - np.mean([row.rating for row in rows.values()])
+        apart = {each: abs(other["ratings"][each] - centre - row.rating) for each, row in rows.items()}
+        noise = {each: apart[each] / (row.high - row.low) * 2 * 1.96 for each, row in rows.items()}
+        print(
+            f"{name}: ratings differ by at most {max(apart.values()):.2g} Elo points, {max(noise.values()):.2g} errors"
+        )
     widths = bootstrap_half_widths(table, options.resamples, 1)
     print("half-widths of 95 % intervals: battles, firsthand, bootstrap, arena-rank")
     for place in np.argsort(table.games)[[0, 1, 2, 5, 20, options.models // 2, -1]]:

@@ -179,6 +179,22 @@ def test_a_session_asks_shows_and_reveals(session, tmp_path: Path, cli) -> None:
         assert len(list(run.traces())) == 6
 
 
+def test_the_board_of_a_run_holds_the_length_of_answers_equal(session, cli) -> None:
+    long = "a much longer answer than the other one"
+    Path("one.json").write_text(json.dumps({"first": long, "": "short"}))
+    Path("two.json").write_text(json.dumps({"first": "brief", "": long}))
+    Path("prompts.txt").write_text("".join(f"{word} question {i}\n" for i in range(6) for word in ("first", "next")))
+    code, out, err = session("a\nb\nt\n" * 4, "--prompts", "prompts.txt", "--seed", "3")
+    assert code == 0, err
+    code, out, err = cli("board", "last", "--style", "length", "--json")
+    assert code == 0, err
+    assert "length" in json.loads(out)["covariates"]
+    code, _, err = cli("board", "last", "--style", "bold")
+    assert code != 0 and "the answers never differ in bold" in err
+    code, _, err = cli("board", "last", "--where", "language=English")
+    assert code != 0 and "--where is for files of votes" in err
+
+
 def test_a_session_on_a_file_ends_with_its_battles_or_its_prompts(session, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("one?\n\ntwo?\nthree?\n")
     assert "2 votes kept" in session("a\nb\na\n", "--prompts", "prompts.txt", "--battles", "2")[1]

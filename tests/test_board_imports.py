@@ -59,6 +59,16 @@ def test_lm_eval_results_keep_shots_filter_and_hashes(tmp_path: Path):
     assert maths.data_hash == "feed"
 
 
+def test_two_versions_of_a_task_are_two_columns(tmp_path: Path):
+    older = {**LM_EVAL, "versions": {"arc_easy": 0.0, "gsm8k": 2.0}, "config": {"model_args": "pretrained=org/old"}}
+    for name, body in (("results_x.json", LM_EVAL), ("results_y.json", older)):
+        (tmp_path / name).write_text(json.dumps(body))
+    board = make_board(read_results([tmp_path], tmp_path), BoardSpec())
+    told = sorted(section.title for section in board.sections if "gsm8k" in section.title)
+    assert len(told) == 2 and "version 2.0" in told[0] and "version 3.0" in told[1]
+    assert all(len(section.lines) == 1 for section in board.sections if "gsm8k" in section.title)
+
+
 def test_lm_eval_metrics_are_not_mixed(tmp_path: Path):
     results = read(tmp_path, "results_x.json", LM_EVAL)
     with pytest.raises(

@@ -139,6 +139,14 @@ def test_thousands_of_models_are_ranked():
     assert len(values) > MANY
 
 
+def test_ten_thousand_models_are_a_board():
+    values = np.random.default_rng(1).uniform(0, 1, 10_000)
+    results = [stated(f"m{i}", "b", float(value), n=100) for i, value in enumerate(values)]
+    (section,) = make_board(ResultSet.of(results), BoardSpec()).sections
+    assert len(section.lines) == 10_000 and section.lines[0].score == max(values)
+    assert section.lines[0].rank_low == 1 < section.lines[0].rank_high < 4_000
+
+
 # -- the composite --
 
 CATEGORIES = BoardSpec(

@@ -1,9 +1,12 @@
 """Finds scores that are out of line with the same model's other benchmarks.
 
 Each benchmark is regressed on an ability that the model's other benchmarks give: a robust fit of rank one, which leaves out
-the column in question. A score's residual is divided by its error; the largest of a table is compared with the largest of
-simulated tables in which every score follows the fit, so the chance of a false alarm is stated for the table as a whole. A
-score out of line has many causes: training on the benchmark, another protocol, a special skill, a bug.
+the column in question. A score's residual is divided by its error; the largest of a table is measured by the spacings of
+those below it, and compared with the largest of simulated tables in which every score follows the fit, so the chance of a
+false alarm is stated for the table as a whole. The simulated deviations are normal, Laplace or Student's t; a kind with
+tails that are heavier than the table's own is left out, and of the others the one that gives the largest p-value counts
+(Berger and Boos, 1994). Where the table's tails are heavier than all of them, the report says that no rate holds. A score
+out of line has many causes: training on the benchmark, another protocol, a special skill, a bug.
 """
 
 # S simulated tables, M models, C columns (benchmarks)
@@ -11,7 +14,7 @@ score out of line has many causes: training on the benchmark, another protocol, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +35,20 @@ ALPHA = 0.05
 _ROUNDS, _HUBER, _AT_ONCE = 12, 1.345, 40
 _CONSISTENT = 0.7102
 """The mean of a standard normal's square, cut at Huber's bound."""
+_TOP, _OUTER = 0.15, (0.01, 0.1, 0.25)
+"""Shares of a table's deviations: the largest ones, whose spacings measure the largest; and the ends of the outer ones
+and the start of the inner ones, whose ratio tells the kinds apart."""
+_FEWEST_TOP = 6
+_SPENT = 0.2
+"""The share of the false alarm rate that is spent on leaving out kinds of deviation."""
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Floats]
+DEVIATIONS: dict[str, Draw] = {
+    "normal": lambda draw, shape: draw.standard_normal(shape),
+    "t10": lambda draw, shape: draw.standard_t(10, shape) / 1.0514,
+    "laplace": lambda draw, shape: draw.laplace(size=shape) / 1.1167,
+    "t5": lambda draw, shape: draw.standard_t(5, shape) / 1.1073,
+}
+"""Kinds of deviation that the rate holds for, each divided by its scale as `_scale` measures it."""
 _ITEMS = 200
 """Items of a benchmark where the results do not say."""
 
@@ -59,7 +76,8 @@ class OutOfLine:
     high: float
     z: float
     p_value: float
-    """The share of simulated tables whose largest deviation is at least as large: corrected for the number of scores."""
+    """The share of simulated tables whose largest deviation stands out as much, of the least favourable kind of deviation,
+    and what was spent on leaving out kinds: corrected for the number of scores."""
     flagged: bool
 
     def to_json(self) -> Json:
@@ -76,6 +94,11 @@ class CrossReference:
     """The deviation, in errors, from which a score is flagged."""
     alpha: float
     tables: int
+    """Simulated tables of each kind of deviation."""
+    deviations: tuple[str, ...]
+    """The kinds of deviation that the table's tails allow."""
+    heavy_tailed: bool
+    """The tails are heavier than those of every kind: the rate `alpha` does not hold."""
     left_out: tuple[str, ...]
     """Benchmarks and models with too few results."""
 
@@ -90,6 +113,8 @@ class CrossReference:
             "alpha": self.alpha,
             "critical": self.critical,
             "tables": self.tables,
+            "deviations": list(self.deviations),
+            "heavy_tailed": self.heavy_tailed,
             "left_out": list(self.left_out),
             "flagged": [each.to_json() for each in self.flagged],
             "judged": len(self.scores),
@@ -104,7 +129,7 @@ def cross_reference(
     Args:
         columns: Benchmarks with scores; those from 0 to 1 are compared as log odds.
         alpha: Chance that a table without an outlier has any score flagged (Barnard's Monte Carlo test).
-        tables: Simulated tables.
+        tables: Simulated tables of each kind of deviation.
         seed: Of the simulation.
 
     Raises:
@@ -129,27 +154,38 @@ def cross_reference(
     present = {*models, *(column.name for column in kept)}
     scores_MC = np.array([[_value(column, model) for column in kept] for model in models])
     errors_MC = np.array([[_error(column, model) for column in kept] for model in models])
-    exceeding = math.floor(alpha * (tables + 1) + 1e-9)
+    spent = _SPENT * alpha
+    exceeding = math.floor((alpha - spent) * (tables + 1) + 1e-9)
     if not exceeding:
         raise ConfigError(
-            f"tables is {tables}: a false alarm rate of {alpha:g} needs {math.ceil(1 / alpha) - 1} or more"
+            f"tables is {tables}: a false alarm rate of {alpha:g} needs {math.ceil(1 / (alpha - spent)) - 1} or more"
         )
     fit = fit_table(scores_MC, errors_MC)
-    largest = _largest_of_clean(scores_MC, errors_MC, fit, tables, seed)
-    critical = float(np.sort(largest)[-exceeding])  # an exact Monte Carlo test: an interpolated quantile lies lower
+    own = _tail(fit.z)
+    clean = _tails_of_clean(scores_MC, errors_MC, fit, tables, seed)
+    allowed = {
+        kind: np.sort(tails.standing_out(tails.largest))
+        for kind, tails in clean.items()
+        if kind == "normal" or (1 + int((tails.weight <= own.weight).sum())) / (tables + 1) > spent
+    }
+    heavy = all((1 + int((tails.weight >= own.weight).sum())) / (tables + 1) <= spent for tails in clean.values())
+    # an exact Monte Carlo test: an interpolated quantile lies lower
+    critical = float(own.at(max(largest[-exceeding] for largest in allowed.values())))
     found = []
     for i, j in zip(*np.nonzero(np.isfinite(fit.z)), strict=True):
         column, z, error = kept[j], float(fit.z[i, j]), float(fit.error[i, j])
         centre = float(fit.expected[i, j])
         low, high = sorted(_back(column, centre + side * critical * error) for side in (-1, 1))
-        p_value = (1 + int((largest >= abs(z)).sum())) / (tables + 1)
+        out = float(own.standing_out(np.abs(z)))
+        p_value = min(1.0, spent + max((1 + int((each >= out).sum())) / (tables + 1) for each in allowed.values()))
         score = column.cells[models[i]].value
         side = -z if column.lower_is_better else z
         found.append(
             OutOfLine(models[i], column.name, score, _back(column, centre), low, high, side, p_value, abs(z) > critical)
         )
     found.sort(key=lambda each: (-abs(each.z), each.model, each.benchmark))
-    return CrossReference(tuple(found), critical, alpha, tables, tuple(name for name in every if name not in present))
+    left_out = tuple(name for name in every if name not in present)
+    return CrossReference(tuple(found), critical, alpha, tables, tuple(allowed), heavy, left_out)
 
 
 def fit_table(scores_MC: Floats, errors_MC: Floats) -> CrossFit:
@@ -198,17 +234,51 @@ def fit_table(scores_MC: Floats, errors_MC: Floats) -> CrossFit:
     return CrossFit(expected, np.where(here, error, np.nan), (scores_MC - expected) / error)
 
 
-def _largest_of_clean(scores_MC: Floats, errors_MC: Floats, fit: CrossFit, tables: int, seed: int) -> Floats:
-    """Shape (S): the largest deviation of each of `tables` simulated tables that follow the fit, with the same gaps."""
-    draw = np.random.default_rng(seed)
-    largest = []
-    for start in range(0, tables, _AT_ONCE):
-        size = min(_AT_ONCE, tables - start)
-        noise = draw.standard_normal((size, *scores_MC.shape))
-        made = fit.expected + fit.error * noise
-        found = np.abs(fit_table(made, np.broadcast_to(errors_MC, made.shape)).z)
-        largest.append(np.nanmax(found.reshape(size, -1), axis=1))
-    return np.concatenate(largest)
+class _Tail(NamedTuple):
+    """The largest deviations of tables; leading axes of z are separate tables, and axes of these arrays."""
+
+    largest: Floats
+    bound: Floats
+    """The logarithm of the deviation below the top ones."""
+    excess: Floats
+    """The mean logarithm of the top ones over it, without the largest (Hill's estimate of the tail)."""
+    weight: Floats
+    """The mean of the outer deviations over that of the inner ones: more where tails are heavier."""
+
+    def standing_out(self, size: Floats) -> Floats:
+        """The logarithm over the bound in units of the excess, as free as can be from the kind of deviation."""
+        return (np.log(np.maximum(size, 1e-9)) - self.bound) / self.excess
+
+    def at(self, out: float) -> Floats:
+        """The deviation that stands out so much."""
+        return np.exp(self.bound + out * self.excess)
+
+
+def _tail(z: Floats) -> _Tail:
+    """The tail of each table of deviations, NaN where there is none."""
+    sizes = np.sort(np.abs(z[..., np.isfinite(z.reshape(-1, *z.shape[-2:])[0])]), -1)[..., ::-1]
+    count = sizes.shape[-1]
+    logs = np.log(np.maximum(sizes, 1e-9))
+    top = max(_FEWEST_TOP, round(_TOP * count))
+    first, last, inner = (max(1, round(share * count)) for share in _OUTER)
+    bound = logs[..., top + 1]
+    excess = _above(logs[..., 1 : top + 1].mean(-1) - bound)
+    weight = sizes[..., first:last].mean(-1) / _above(sizes[..., inner:].mean(-1))
+    return _Tail(sizes[..., 0], bound, excess, weight)
+
+
+def _tails_of_clean(scores_MC: Floats, errors_MC: Floats, fit: CrossFit, tables: int, seed: int) -> dict[str, _Tail]:
+    """The tails, of shape (S), of simulated tables that follow the fit, with the same gaps, for each kind of deviation."""
+    found = {}
+    for place, (kind, deviations) in enumerate(DEVIATIONS.items()):
+        draw = np.random.default_rng([seed, place])
+        tails = []
+        for start in range(0, tables, _AT_ONCE):
+            size = min(_AT_ONCE, tables - start)
+            made = fit.expected + fit.error * deviations(draw, (size, *scores_MC.shape))
+            tails.append(_tail(fit_table(made, np.broadcast_to(errors_MC, made.shape)).z))
+        found[kind] = _Tail(*(np.concatenate(each) for each in zip(*tails, strict=True)))
+    return found
 
 
 def _median(values: Floats) -> Floats:

@@ -298,22 +298,22 @@ def _votes(config: Config, sources: tuple[str, ...]) -> Callable[[], VoteFile] |
         if "arena" not in run.config and not run.preferences():
             return None
         identifier = run.id
-    if config.where or config.style:
-        raise ConfigError("--where and --style are for files of votes: leave them out for a run")
-    return lambda: _votes_of_run(identifier)
+    if config.where:
+        raise ConfigError("--where is for files of votes: leave it out for a run")
+    return lambda: _votes_of_run(identifier, config.style)
 
 
-def _votes_of_run(source: str) -> VoteFile:
-    from firsthand.arena.blind_battles import battles_of
-    from firsthand.arena.vote_files import VoteFile
+def _votes_of_run(source: str, style: tuple[str, ...]) -> VoteFile:
+    from firsthand.arena.run_votes import votes_of_runs
     from firsthand.runs import store
 
     with store.open_run(source, data_home()) as run:
-        battles, void = battles_of(run)
-        identifier = run.id
-    if not len(battles):
-        raise ConfigError(f"run {identifier} holds no votes: `firsthand arena MODEL MODEL` makes some")
-    return VoteFile(battles, 0, 0, void)
+        if not run.preferences():
+            raise ConfigError(f"run {run.id} holds no votes: `firsthand arena MODEL MODEL` makes some")
+        votes = votes_of_runs([run], style)
+        if not len(votes.battles):
+            raise ConfigError(f"run {run.id} holds no votes that count: `firsthand arena MODEL MODEL` makes some")
+    return votes
 
 
 def _conditions(texts: tuple[str, ...], flag: str) -> dict[str, str]:

@@ -93,7 +93,7 @@ def print_cross_reference(found: CrossReference) -> None:
             f"{each.expected:.3f}",
             f"[{each.low:.3f}, {each.high:.3f}]",
             f"{each.z:+.1f}",
-            f"{each.p_value:.3f}",
+            "-" if found.heavy_tailed else f"{each.p_value:.3f}",
         ]
         for each in shown[:MOST_MISSING]
     ]
@@ -108,7 +108,11 @@ def print_cross_reference(found: CrossReference) -> None:
         left = f"; {more} more are in --json" if more else ""
         out.print(f"{len(found.flagged)} of {judged} out of line{left}.", markup=False, soft_wrap=True)
     told = "Expected from the model's other benchmarks; the range holds all scores of a table without outliers at "
-    told += f"{1 - found.alpha:.0%}, by {found.tables} simulated tables. "
+    told += f"{1 - found.alpha:.0%}, by {found.tables} simulated tables for each kind of deviation: "
+    told += f"{', '.join(found.deviations)}. "
+    if found.heavy_tailed:
+        told = "Expected from the model's other benchmarks. The deviations have heavier tails than Student's t with 5 "
+        told += "degrees of freedom, so no rate of false alarms is claimed: read the range as a sorting aid. "
     told += "A score out of line may be a leak, another protocol, "
     out.print(told + "a special skill or a mistake.", markup=False, soft_wrap=True)
     if found.left_out:
