@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from firsthand.show.expected import expected_answer
 from firsthand.show.feed_lines import FeedLines
 from firsthand.show.trace_tree import show
 from firsthand.stats.stored_figures import own_figures
+from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, print_as_json
@@ -97,7 +97,7 @@ def main(config: Config) -> int:
     """Print the attempt or the leaderboard."""
     with store.open_run(config.run, data_home()) as run:
         if config.follow:
-            return asyncio.run(follow_run(run))
+            return interruption.run(follow_run(run))
         if config.trace is not None:
             trace = run.trace(config.trace)
             if config.judge is not None:
