@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,8 +71,8 @@ class Config:
                 raise ConfigError(f"{name} is {value}: give {told} or more")
         if self.kind not in KINDS:
             raise ConfigError(f"kind is {self.kind!r}: one of {', '.join(KINDS)} was expected")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ConfigError(f"lr is {self.lr}: give a number above 0")
+        if not 0 < self.lr < 1:
+            raise ConfigError(f"lr is {self.lr}: give a number above 0 and below 1")
         if missing := [each for each in self.texts if not Path(each).exists()]:
             raise ConfigError(f"no file or folder {missing[0]!r}: give texts to train on")
         if self.out.exists() and not self.out.is_dir():
