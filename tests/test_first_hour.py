@@ -159,6 +159,22 @@ def test_a_run_whose_model_was_damaged_meanwhile_is_left_as_it_was(capsys: pytes
         assert not run.done()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--judge", "rubric"), "judge is for an attempt"),
+        (("--full",), "full is for an attempt"),
+        (("--reveal",), "reveal is for an attempt"),
+        (("3fa9", "--strata", "level"), "strata is for the leaderboard"),
+        (("3fa9", "--reduce", "max"), "reduce is for the leaderboard"),
+    ],
+)
+def test_a_flag_of_show_that_would_do_nothing_is_refused(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
+) -> None:
+    assert told in refused(capsys, "show", "last", *words)
+
+
 def test_a_protocol_of_a_benchmark_without_protocols_is_refused_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "arithmetic has no protocols: leave @nope out" in refused(capsys, "run", "arithmetic@nope")
 

@@ -119,3 +119,16 @@ def test_an_autoencoder_that_cannot_be_trained_is_refused_before_the_weights_are
     out = [] if "--out" in words else ["--out", str(tmp_path / "sae")]
     assert main(["interp", "sae", str(model), "--layer", "0", *out, *given]) == code
     assert told in capsys.readouterr().err and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["probe", "steer"])
+def test_too_few_texts_are_told_before_the_model_is_fetched(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    empty, good = tmp_path / "empty.txt", str(place / "good.txt")
+    empty.write_text("\n")
+    steer = ["--away", good, "--prompts", good, "--unrelated", good, "--answer", "1", "--other", "7"]
+    more = {"probe": ["--positive", str(empty), "--negative", good], "steer": ["--towards", str(empty), *steer]}
+    assert main(["interp", command, "no-such-model", *more[command]]) in (1, 2)
+    told = capsys.readouterr().err
+    assert "texts" in told and "no-such-model" not in told

@@ -60,6 +60,12 @@ class Config:
         epoch_reducer(self.reduce or "")
         if self.follow and (self.trace is not None or self.json):
             raise ConfigError("follow prints the steps of a whole run as lines: leave out the attempt and json")
+        of_attempts = {"judge": self.judge is not None, "full": self.full, "reveal": self.reveal}
+        of_boards = {"strata": self.strata is not None, "reduce": self.reduce is not None}
+        for name in (name for name, given in of_attempts.items() if given and self.trace is None):
+            raise ConfigError(f"{name} is for an attempt: name one, as in firsthand show {self.run} ID --{name}")
+        for name in (name for name, given in of_boards.items() if given and self.trace is not None):
+            raise ConfigError(f"{name} is for the leaderboard: leave out {name} or the attempt")
 
 
 def judgement(trace: Trace, name: str) -> Trace:
