@@ -16,7 +16,6 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import Context
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -29,19 +28,26 @@ _ends_by_leave = False
 """True in a process whose interrupted command ends with `leave`, as the command line's does."""
 
 
-class Runner(asyncio.Runner):
+class Runner:
     """An asyncio.Runner that, once interrupted, closes without waiting for the threads of `asyncio.to_thread`."""
 
-    _threads: _Threads | None = None
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._threads = _Threads(thread_name_prefix="firsthand-asyncio")
 
-    def run(self, coro: Coroutine[Any, Any, T], *, context: Context | None = None) -> T:
+    def __enter__(self) -> Runner:
+        self._runner.__enter__()
+        self._runner.get_loop().set_default_executor(self._threads)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._runner.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine; KeyboardInterrupt if Ctrl-C cancelled it."""
-        if self._threads is None:
-            self._threads = _Threads(thread_name_prefix="firsthand-asyncio")
-            self.get_loop().set_default_executor(self._threads)
         _leaving.clear()
         try:
-            return super().run(coro, context=context)
+            return self._runner.run(coroutine)
         except KeyboardInterrupt:
             self._threads.awaited = False
             if _ends_by_leave:
