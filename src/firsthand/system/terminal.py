@@ -210,7 +210,8 @@ def _folded_line(line: str, width: int) -> str:
 
 def print_prose(text: str) -> None:
     """Print sentences: folded at words on a terminal, each a line of its own elsewhere."""
-    console().print(text, soft_wrap=True, markup=False)
+    out = console()
+    out.print(text, soft_wrap=not out.is_terminal, markup=False)
 
 
 def print_table(
