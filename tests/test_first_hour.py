@@ -7,13 +7,24 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+import tiny
+from firsthand.agent import Agent
 from firsthand.cli import main
-from firsthand.errors import nearest, reason_of
+from firsthand.commands.run import Config
+from firsthand.config import parse
+from firsthand.errors import FirsthandError, nearest, reason_of
+from firsthand.experiment.experiment import Experiment
+from firsthand.patterns.direct import direct
+from firsthand.providers.local import Local
 from firsthand.providers.scripted import Scripted
+from firsthand.runs.store import open_run
 from firsthand.system.plurals import count_of
 from firsthand.telemetry import live_export
 from served import serving
@@ -66,6 +77,102 @@ def test_a_file_that_is_no_model_is_refused_before_the_run(capsys: pytest.Captur
     says = {"m.gguf": "it starts with b'not '", "folder": "no .safetensors file"}
     for name, said in says.items():
         assert said in refused(capsys, "run", "arithmetic", "--model", name, "--limit", "3")
+
+
+def cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4000])
+
+
+def lacks_a_shard(folder: Path) -> None:
+    made = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    shards = {name: f"model-0000{1 + index % 2}-of-00002.safetensors" for index, name in enumerate(made)}
+    save_file(
+        {name: made[name] for name in made if "00001" in shards[name]}, folder / "model-00001-of-00002.safetensors"
+    )
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
+def in_whole_numbers(folder: Path) -> None:
+    made = {name: tensor.to(torch.int32) for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(made, folder / "model.safetensors")
+
+
+def lacks_a_matrix(folder: Path) -> None:
+    made = load_file(folder / "model.safetensors")
+    save_file({name: made[name] for name in made if "layers.1.mlp" not in name}, folder / "model.safetensors")
+
+
+def of_no_known_family(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "nosuch"}))
+
+
+def of_another_width(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 32}))
+
+
+def without_vocabulary(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"model": 3}')
+
+
+def with_a_broken_template(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{% for %}"}))
+
+
+BROKEN = {
+    cut: "model.safetensors",
+    lacks_a_shard: "model-00002-of-00002.safetensors cannot be read",
+    in_whole_numbers: "is I32",
+    lacks_a_matrix: "missing: model.layers.1.mlp",
+    of_no_known_family: "model_type is 'nosuch'",
+    of_another_width: "was expected",
+    without_vocabulary: "no vocabulary",
+    with_a_broken_template: "the chat template cannot be read",
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN, ids=lambda each: each.__name__)
+def test_a_model_that_cannot_be_loaded_is_refused_before_the_run(
+    capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+) -> None:
+    folder = tiny.write_model(Path("model"))
+    damage(folder)
+    said = refused(capsys, "run", "arithmetic", "--model", "./model", "--pattern", "direct,cot", "--limit", "3")
+    assert BROKEN[damage] in said
+    experiment = Experiment([Agent("a", Local(folder), direct)], ["arithmetic"], limit=1)
+    with pytest.raises(FirsthandError):
+        experiment.run()
+    assert not list(Path("home").glob("runs/2*"))
+
+
+def test_a_run_whose_model_was_damaged_meanwhile_is_left_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny.write_model(Path("model"))
+    words = ["run", "arithmetic", "--model", "./model", "--pattern", "direct", "--max-tokens", "2", "--limit", "1"]
+    with Experiment.from_settings(parse(Config, words[1:], prog="run").settings()).create() as run:
+        path = run.path
+    cut(folder)
+    assert main(["run", "--resume", path.name]) == 1
+    assert "model.safetensors" in capsys.readouterr().err
+    with open_run(path.name, Path("home")) as run:
+        assert not run.done()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--judge", "rubric"), "judge is for an attempt"),
+        (("--full",), "full is for an attempt"),
+        (("--reveal",), "reveal is for an attempt"),
+        (("3fa9", "--strata", "level"), "strata is for the leaderboard"),
+        (("3fa9", "--reduce", "max"), "reduce is for the leaderboard"),
+    ],
+)
+def test_a_flag_of_show_that_would_do_nothing_is_refused(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
+) -> None:
+    assert told in refused(capsys, "show", "last", *words)
 
 
 def test_a_protocol_of_a_benchmark_without_protocols_is_refused_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,13 @@
 """A table fits its terminal: the first column stays whole, what has no room stands below its row."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
+from firsthand.system import terminal
 from firsthand.system.fitted_table import FittedTable
 
 HEADER = ["run", "status", "attempts", "command"]
@@ -100,3 +102,41 @@ def test_cells_of_several_lines_join_below_with_intervals_after_their_number() -
 
 def test_wide_characters_take_two_columns() -> None:
     assert lines(80, [["漢字", "x"]], ["name", "b"])[2:] == ["漢字  x"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_a_sentence_is_folded_at_words_and_what_is_copied_stays_whole(width: int) -> None:
+    command = "`firsthand show 2026-11-27-1041-quickstart-namr`"
+    text = f"The run is done; {command}, prints its board. /a/path/that/is/longer/than/the/terminal/here has its rows."
+    made = terminal.folded(text, width)
+    assert made.replace("\n", " ") == text
+    for line in made.split("\n"):
+        assert len(line) <= width or " " not in line.replace(command, "command")
+    assert f"{command}," in made and "/a/path/that/is/longer/than/the/terminal/here" in made
+
+
+def test_columns_and_commands_are_not_folded_and_an_indent_is_kept() -> None:
+    whole = ["report    " + "word " * 20, "reproduce firsthand run " + "word " * 20, "short"]
+    for text in whole:
+        assert terminal.folded(text, 40) == text
+    made = terminal.folded("  - " + "word " * 20, 40).split("\n")
+    assert len(made) == 3 and all(line.startswith("  ") and len(line) <= 40 for line in made)
+
+
+class Screen(io.StringIO):
+    """A terminal of 40 columns."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_titles_and_sentences_of_commands_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout", screen := Screen())
+    sentence = "Too few results to judge: a special skill or a mistake is not told apart by so few of them."
+    terminal.print_table(sentence, ["a"], [["1"]])
+    terminal.console().print(sentence, soft_wrap=True, markup=False)
+    terminal.print_prose(sentence)
+    found = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue())
+    assert all(len(line.rstrip()) <= 40 for line in found.split("\n"))
+    assert " ".join(found.split()).count("is not told apart by so few of them.") == 3

@@ -92,3 +92,43 @@ def test_a_site_that_is_not_there_is_told_before_the_weights_are_read(
     }
     assert main(["interp", command, str(model), *more[command], *words]) == 2
     assert "no activation site" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("--context", "100000"), 2, "context is 100000: the model takes 2 to"),
+        (("--k", "9000"), 2, "k is 9000: of"),
+        (("--lr", "2"), 2, "lr is 2.0"),
+        (("--texts", "{empty}"), 1, "there is no text in"),
+        (("--out", "{taken}"), 2, "holds an autoencoder already"),
+    ],
+)
+def test_an_autoencoder_that_cannot_be_trained_is_refused_before_the_weights_are_read(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, str], code: int, told: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(place / "model", model)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).unlink(missing_ok=True)  # as above
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "cfg.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    given = [word.format(empty=tmp_path / "empty", taken=tmp_path / "taken") for word in words]
+    out = [] if "--out" in words else ["--out", str(tmp_path / "sae")]
+    assert main(["interp", "sae", str(model), "--layer", "0", *out, *given]) == code
+    assert told in capsys.readouterr().err and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["probe", "steer"])
+def test_too_few_texts_are_told_before_the_model_is_fetched(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    empty, good = tmp_path / "empty.txt", str(place / "good.txt")
+    empty.write_text("\n")
+    steer = ["--away", good, "--prompts", good, "--unrelated", good, "--answer", "1", "--other", "7"]
+    more = {"probe": ["--positive", str(empty), "--negative", good], "steer": ["--towards", str(empty), *steer]}
+    assert main(["interp", command, "no-such-model", *more[command]]) in (1, 2)
+    told = capsys.readouterr().err
+    assert "texts" in told and "no-such-model" not in told

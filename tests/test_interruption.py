@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -68,33 +72,145 @@ def test_a_run_says_how_to_go_on_and_is_marked_as_interrupted(tmp_path: Path, nu
 
 
 STUCK = """
-import asyncio, pathlib, time
+import asyncio, atexit, pathlib, time
 
 async def stuck(task, ctx):
     pathlib.Path("begun").touch()
-    try:
-        await asyncio.to_thread(time.sleep, 600)  # as a model that loads: no cancellation ends a thread
-    finally:
-        pathlib.Path("cancelled").touch()
+    await asyncio.to_thread(time.sleep, 600)  # as a model that loads: no cancellation ends a thread
 """
+LINGERS = """
+def lingers():
+    pathlib.Path("ending").touch()
+    time.sleep(600)
+
+atexit.register(lingers)
+"""
+STUCK_RUN = ("run", "arithmetic", "--model", "scripted:echo", "--pattern", "stuck.py", "--limit", "1")
+
+
+@BOTH
+def test_one_signal_ends_a_run_that_waits_for_a_thread(tmp_path: Path, number: int, code: int) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    child = process(tmp_path, *STUCK_RUN)
+    wait_for(tmp_path / "begun", child)
+    child.send_signal(number)
+    try:
+        _, told = child.communicate(timeout=60)  # the thread sleeps for ten minutes
+    finally:
+        child.kill()
+    assert child.returncode == code and "Traceback" not in told
+    assert told.strip().splitlines()[-1].endswith("finishes them") and "firsthand run --resume" in told
+
+
+def test_ctrl_c_on_a_terminal_ends_a_run_that_waits_for_a_thread(tmp_path: Path) -> None:
+    """The terminal sends SIGINT to the whole group in its foreground."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        environment = {**os.environ, "FIRSTHAND_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
+        os.execvpe(sys.executable, [sys.executable, "-m", "firsthand", *STUCK_RUN], environment)
+    told, until, pressed = b"", time.monotonic() + 120, False
+    try:
+        while time.monotonic() < until:
+            if not pressed and (tmp_path / "begun").exists():
+                os.write(terminal, b"\x03")
+                pressed = True
+            if select.select([terminal], [], [], 0.1)[0]:
+                try:
+                    piece = os.read(terminal, 65536)
+                except OSError:  # its other end is closed
+                    break
+                told += piece
+    finally:
+        with suppress(ProcessLookupError):
+            if time.monotonic() >= until:
+                os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130, told
+    assert b"firsthand run --resume" in told and b"Traceback" not in told
 
 
 @pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, (130, -2)), (signal.SIGTERM, (143, -15))])
-def test_a_second_signal_ends_at_once_what_waits_for_a_thread(
+def test_a_second_signal_ends_at_once_what_takes_long_to_end(
     tmp_path: Path, number: int, codes: tuple[int, ...]
 ) -> None:
-    (tmp_path / "stuck.py").write_text(STUCK)
-    child = process(tmp_path, "run", "arithmetic", "--model", "scripted:echo", "--pattern", "stuck.py", "--limit", "1")
+    (tmp_path / "stuck.py").write_text(STUCK + LINGERS)
+    child = process(tmp_path, *STUCK_RUN)
     wait_for(tmp_path / "begun", child)
     child.send_signal(number)
-    wait_for(tmp_path / "cancelled", child)
+    wait_for(tmp_path / "ending", child)
     time.sleep(interruption.SAME_SIGNAL_S)
     child.send_signal(number)
     try:
-        _, told = child.communicate(timeout=30)
+        _, told = child.communicate(timeout=60)
     finally:
         child.kill()
     assert child.returncode in codes and "Traceback" not in told and "Exception ignored" not in told
+
+
+def test_a_runner_waits_for_its_threads_unless_it_was_interrupted() -> None:
+    done: list[str] = []
+
+    def slowly() -> None:
+        time.sleep(0.3)
+        done.append("done")
+
+    async def leaves_it() -> None:
+        asyncio.get_running_loop().run_in_executor(None, slowly)
+
+    interruption.run(leaves_it())
+    assert done == ["done"]
+
+    async def pressed() -> None:
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 5)
+        await asyncio.sleep(0.1)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(60)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interruption.run(pressed())
+    assert time.monotonic() - began < 4 and not interruption.leaving()  # a program of its own may go on
+
+
+CLOSING = """
+import asyncio, signal, threading, time
+from firsthand.engine.core.engine_thread import EngineWorker
+from firsthand.system import interruption
+
+class Compiling:
+    has_work = True
+    def step(self):
+        time.sleep({seconds})
+        return []
+
+async def pressed():
+    signal.raise_signal(signal.SIGINT)
+    await asyncio.sleep(60)
+
+if {by_leave}:
+    interruption.install()
+worker = EngineWorker(Compiling())
+time.sleep(0.2)
+try:
+    interruption.run(pressed())
+except KeyboardInterrupt:
+    pass
+began = time.monotonic()
+worker.close()
+print("waited" if time.monotonic() - began > 1 else "at once", flush=True)
+if {by_leave}:
+    interruption.leave(130)
+"""
+
+
+@pytest.mark.parametrize(("by_leave", "told", "code"), [(True, "at once", 130), (False, "waited", 0)])
+def test_an_interrupted_command_does_not_wait_for_the_engines_step(by_leave: bool, told: str, code: int) -> None:
+    script = CLOSING.format(seconds=600 if by_leave else 2, by_leave=by_leave)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.stdout.strip(), done.returncode) == (told, code), done.stderr
 
 
 def test_sigterm_twice_at_once_is_one(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ tests before and after the patch, in the sandbox, to find which go from failing 
 
 from __future__ import annotations
 
-import asyncio
 import re
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from firsthand.message import Json
 from firsthand.sandbox.git_repository import commit_alone, git
 from firsthand.scorers.patches.test_logs import GOOD
 from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, TestRun, run_tests
+from firsthand.system import interruption
 from firsthand.task import Task
 
 PROTOCOLS = {
@@ -112,7 +112,7 @@ def from_commit(
         "eval_type": "pass_and_fail",
     }
     places = TaskWorkplaces(folder=Path("/"), packages=tuple(packages), test_s=test_s)
-    to_fix, to_keep = asyncio.run(_sort_tests(row, places, repeats))
+    to_fix, to_keep = interruption.run(_sort_tests(row, places, repeats))
     return check({**row, "FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep}, f"commit {digest[:12]}") | {
         "test_cmd": command
     }

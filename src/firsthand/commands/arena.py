@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import math
 import shutil
@@ -23,6 +22,7 @@ from firsthand.patterns.reply import reply
 from firsthand.preference import Winner
 from firsthand.runs import store
 from firsthand.runs.store import Run
+from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, printable
@@ -95,7 +95,7 @@ def main(config: Config) -> int:
     with run, run.working():
         for name, agent in agents.items():
             run.add_agent(name, agent.to_json())
-        votes = asyncio.run(_session(config, run, agents, judge, prompts))
+        votes = interruption.run(_session(config, run, agents, judge, prompts))
         _self_agreement(run)
         is_empty = next(run.traces(), None) is None
     if is_empty and not config.continue_:

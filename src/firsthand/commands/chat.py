@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import itertools
@@ -26,6 +25,7 @@ from firsthand.patterns.reply import reply
 from firsthand.runs.dialogue import Dialogue
 from firsthand.runs.run_names import KEPT
 from firsthand.show.chat_screen import Screen
+from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.interruption import terminated
 from firsthand.system.plurals import count_of
@@ -149,7 +149,7 @@ class Chat:
             "usage": lambda rest: self.screen.say(self.usage()),
         }
 
-    def run(self, runner: asyncio.Runner) -> None:
+    def run(self, runner: interruption.Runner) -> None:
         """Talk until the input ends."""
         for text in self.questions():
             if not text.strip():
@@ -186,7 +186,7 @@ class Chat:
         branch = self.dialogue.current
         return f"{'' if branch == 'main' else f'({printable(branch)}) '}> "
 
-    def ask(self, runner: asyncio.Runner, text: str) -> None:
+    def ask(self, runner: interruption.Runner, text: str) -> None:
         """Ask, and show the answer while it streams."""
         before, writing_s = len(self.dialogue.calls), self.screen.writing_s
         self.is_saved = False
@@ -197,7 +197,7 @@ class Chat:
             self.screen.end_line()
         self.screen.fact(facts(self.dialogue.calls[before:], self.screen.writing_s - writing_s))
 
-    def load_model(self, runner: asyncio.Runner) -> None:
+    def load_model(self, runner: interruption.Runner) -> None:
         """Load a model that runs here, take over what its authors recommend, and say so if it is a base model."""
         model = self.agent.model
         if model is self._loaded or not isinstance(model, TokenCapability):
@@ -263,7 +263,7 @@ class Chat:
         counts = f"{used.prompt_tokens} tokens in ({used.cached_tokens} cached), {used.completion_tokens} out"
         return f"{count_of(calls, 'call')}, {counts}{cost}"
 
-    def close(self, runner: asyncio.Runner) -> None:
+    def close(self, runner: interruption.Runner) -> None:
         """Close what tools hold open, such as MCP servers."""
         for dialogue in (*self._left, self.dialogue):
             runner.run(dialogue.close())
@@ -325,7 +325,7 @@ def main(config: Config) -> int:
         _use_line_editing()
         load_in_background(agent.model)
         screen.fact(f"{agent.model.name}: ask a question, /help for commands, Ctrl-D to quit")
-    with asyncio.Runner() as runner:
+    with interruption.Runner() as runner:
         try:
             chat.run(runner)
             if not (chat.was_asked or screen.is_terminal):
@@ -355,7 +355,7 @@ def load_in_background(model: Model) -> None:
 
     def load() -> None:
         with contextlib.suppress(FirsthandError):
-            asyncio.run(model.load())
+            interruption.run(model.load())
 
     threading.Thread(target=load, name="firsthand-load", daemon=True).start()
 

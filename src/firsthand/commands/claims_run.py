@@ -5,7 +5,6 @@ What fits into the budget is said before anything is measured. An interrupted ru
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
+from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, print_as_json
@@ -110,7 +110,7 @@ def run(config: Config) -> int:
 
     with run or experiment.create() as run:
         try:
-            asyncio.run(experiment.attempt_async(run, on_trace=tell, redo_errors=config.retry_errors))
+            interruption.run(experiment.attempt_async(run, on_trace=tell, redo_errors=config.retry_errors))
             interrupted = False
         except KeyboardInterrupt:
             interrupted = True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from firsthand import catalog
 from firsthand.errors import ConfigError
 from firsthand.model import close
+from firsthand.system import interruption
 from firsthand.system.terminal import console, print_as_json, print_table
 
 EXAMPLES = """
@@ -88,7 +88,7 @@ def main(config: Config) -> int:
         overlap = overlap_evidence(tasks, corpus=Path(config.corpus) if config.corpus else None, index=index)
     models = [catalog.model(name, device=config.device) for name in (config.model, config.reference) if name]
     try:
-        made = asyncio.run(
+        made = interruption.run(
             contamination(
                 benchmark.name,
                 tasks[: config.limit],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from firsthand.runs import store
 from firsthand.runs.forking import Fork, fork
 from firsthand.show.live_tree import watching
 from firsthand.show.trace_tree import show
+from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.terminal import complain, console, one_line, print_as_json
 from firsthand.trace import Trace
@@ -167,7 +167,9 @@ def carry_out(run: Run, what: Fork, benchmark: Benchmark, *, watch: bool = False
         if what.place in run.done():
             return run.trace(what.place)
         listener = watcher.listener(Place(what.agent, benchmark, task, what.parent.epoch)) if watch else None
-        trace = asyncio.run(fork(what, task, benchmark=benchmark, journal=run.journal(what.place), listener=listener))
+        trace = interruption.run(
+            fork(what, task, benchmark=benchmark, journal=run.journal(what.place), listener=listener)
+        )
         run.append(trace)
     return trace
 

@@ -56,13 +56,14 @@ class Config:
 def run(config: Config) -> int:
     """Fit, measure, write and print."""
     from firsthand.interp.activations import site_of
-    from firsthand.interp.monitor_fitting import fit_monitor
+    from firsthand.interp.monitor_fitting import expect_texts, fit_monitor
     from firsthand.interp.opened_model import open_for_interp
 
     texts = {
         name: [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         for name, file in (("positive", config.positive), ("negative", config.negative))
     }
+    expect_texts(texts["positive"], texts["negative"])
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
     model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
     ids = {name: [tokenizer.encode(text) for text in lines] for name, lines in texts.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,8 +71,8 @@ class Config:
                 raise ConfigError(f"{name} is {value}: give {told} or more")
         if self.kind not in KINDS:
             raise ConfigError(f"kind is {self.kind!r}: one of {', '.join(KINDS)} was expected")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ConfigError(f"lr is {self.lr}: give a number above 0")
+        if not 0 < self.lr < 1:
+            raise ConfigError(f"lr is {self.lr}: give a number above 0 and below 1")
         if missing := [each for each in self.texts if not Path(each).exists()]:
             raise ConfigError(f"no file or folder {missing[0]!r}: give texts to train on")
         if self.out.exists() and not self.out.is_dir():
@@ -83,16 +82,18 @@ class Config:
 def run(config: Config) -> int:
     """Train, measure, write and print."""
     from firsthand.interp.activations import site_of
-    from firsthand.interp.opened_model import open_for_interp
+    from firsthand.interp.opened_model import open_for_interp, shape_of
     from firsthand.interp.saes.sae_files import width_of
-    from firsthand.interp.saes.sae_run import SaeRun, train_sae
+    from firsthand.interp.saes.sae_run import SaeRun, expect_possible, train_sae
 
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
-    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, threads=config.threads, sites=(site,))
+    shape = shape_of(config.model, shown=not config.json, sites=(site,))
     plan = SaeRun(
-        config.model, site, config.kind, config.expansion * width_of(model, site), config.k, config.tokens, config.batch,
+        config.model, site, config.kind, config.expansion * width_of(shape, site), config.k, config.tokens, config.batch,
         config.context, config.lr, config.seed, config.texts, held_out_texts=config.held_out,
     )  # fmt: skip
+    expect_possible(plan, shape, config.out)
+    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, threads=config.threads)
     with progress(f"autoencoder of {config.model} {site}", plan.steps, shown=not config.json) as update:
 
         def told(step: int, steps: int, facts: Json) -> None:

@@ -66,6 +66,9 @@ def run(config: Config) -> int:
     from firsthand.interp.opened_model import open_for_interp
     from firsthand.interp.steering import steering_study, steering_vector
 
+    for file in (config.towards, config.away, config.prompts, config.unrelated):
+        if not file.read_text(encoding="utf-8").strip():
+            raise ConfigError(f"{file} holds no texts: give one or more lines")
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
     model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from firsthand.experiment.settings import RunSettings
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
+from firsthand.system import interruption
 from firsthand.system.plurals import count_of
 from firsthand.tool import Tool
 
@@ -104,7 +104,7 @@ def main(config: Config) -> int:
         if config.http:
             serve_http(config, made)
         else:
-            asyncio.run(serve_stdio(made))
+            interruption.run(serve_stdio(made))
     except KeyboardInterrupt:
         return 0
     finally:
@@ -206,5 +206,5 @@ def sign_in(url: str) -> int:
         finally:
             await source.close()
 
-    print(f"signed in to {url}: {count_of(asyncio.run(connect()), 'tool')}")
+    print(f"signed in to {url}: {count_of(interruption.run(connect()), 'tool')}")
     return 0

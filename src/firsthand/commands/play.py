@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from firsthand.config import confidence
 from firsthand.errors import ConfigError, UnknownName, nearest
 from firsthand.message import Json, Message
+from firsthand.system import interruption
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, printable
 
@@ -76,9 +77,11 @@ def main(config: Config) -> int:
         raise ConfigError(f"{benchmark.name} has no world to play: give one such as agentbench_dcg")
     check_ready((), [(benchmark, tasks)])
     if "person" in config.player:
-        return asyncio.run(_by_hand(benchmark, tasks, config.seed))
+        return interruption.run(_by_hand(benchmark, tasks, config.seed))
     players: list[PlayerName] = [player for player in config.player if player != "person"]
-    found = [_PlayedWorld(player, asyncio.run(_by_player(benchmark, tasks, player, config.seed))) for player in players]
+    found = [
+        _PlayedWorld(player, interruption.run(_by_player(benchmark, tasks, player, config.seed))) for player in players
+    ]
     if config.json:
         bodies = [each.to_json(benchmark, config.seed, level) for each in found]
         print_as_json(bodies[0] if len(bodies) == 1 else bodies)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
+from firsthand.system import interruption
 
 if TYPE_CHECKING:
     from firsthand.agent import Pattern
@@ -102,7 +102,7 @@ def run(config: Config) -> int:
 
     check_index(config.index, opens=True)
     try:
-        body = asyncio.run(answer_body(config))
+        body = interruption.run(answer_body(config))
     finally:
         close_corpora()
         close_cross_encoders()

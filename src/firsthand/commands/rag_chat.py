@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from firsthand.commands.rag_ask import NONE, AnswerFlags, RagSampling
 from firsthand.errors import ConfigError, FirsthandError, unknown
 from firsthand.message import Json
+from firsthand.system import interruption
 
 EXAMPLES = """
 firsthand rag chat --index docs
@@ -53,7 +53,7 @@ class RagChat:
         self.last: Json | None = None
         self.failed = self.was_asked = False
 
-    def run(self, runner: asyncio.Runner, questions: Iterator[str]) -> None:
+    def run(self, runner: interruption.Runner, questions: Iterator[str]) -> None:
         """Answer until the input ends or /quit."""
         for text in questions:
             try:
@@ -72,7 +72,7 @@ class RagChat:
                     raise
                 self.screen.fact("stopped; the question is not kept")
 
-    def ask(self, runner: asyncio.Runner, question: str) -> None:
+    def ask(self, runner: interruption.Runner, question: str) -> None:
         """Answer a question and keep the turn."""
         from firsthand.commands.rag_ask import print_answer
 
@@ -113,7 +113,7 @@ def run(config: Config) -> int:
         chat.screen.fact(
             f"{chat.model.base.name} over {config.index}: ask a question, /help for commands, Ctrl-D to quit"
         )
-    with asyncio.Runner() as runner:
+    with interruption.Runner() as runner:
         try:
             chat.run(runner, questions((lambda: "> ") if chat.screen.is_terminal else None))
             if not (chat.was_asked or chat.screen.is_terminal):

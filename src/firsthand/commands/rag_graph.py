@@ -6,13 +6,13 @@ graph.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from firsthand.errors import ConfigError
+from firsthand.system import interruption
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, print_as_json
 
@@ -97,7 +97,7 @@ def run(config: Config) -> int:
             old.unlink(missing_ok=True)
     model = _opened(config)
     with closing(GraphFile(path, create=True)) as file:
-        receipt = asyncio.run(
+        receipt = interruption.run(
             build_graph(
                 corpus.index, file, settings, model=model, embedder=corpus.embedder, max_tokens=config.max_tokens,
                 concurrency=config.concurrency,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from firsthand.errors import ConfigError
 from firsthand.retrieval.chunk_index import IndexHeader, IngestReceipt
+from firsthand.system import interruption
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, print_as_json, progress
 
@@ -84,7 +85,7 @@ def run(config: Config) -> int:
     path = index_path(sources, config.index)
     done: list[str] = []
     try:
-        header, receipt, chunks, note = asyncio.run(_index(config, sources, path, done))
+        header, receipt, chunks, note = interruption.run(_index(config, sources, path, done))
     except KeyboardInterrupt:
         complain(f"interrupted{''.join(done[-1:])}: the same command goes on with the rest")
         return 130

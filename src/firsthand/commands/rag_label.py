@@ -6,13 +6,13 @@ reads. The exit code is 3 if lines failed; the others are written.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from firsthand.errors import ConfigError, DataError, FirsthandError, TransientError, reason_of
+from firsthand.system import interruption
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console
 
@@ -50,7 +50,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Label every line and print the counts."""
-    labelled, failed = asyncio.run(_label(config))
+    labelled, failed = interruption.run(_label(config))
     for where, reason in failed:
         complain(f"failed: {where}: {reason}")
     assert config.out is not None

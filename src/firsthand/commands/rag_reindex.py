@@ -5,12 +5,12 @@ The old index is searched until then. Interrupted, the same command goes on wher
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.system import interruption
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, progress
 
@@ -46,7 +46,7 @@ def run(config: Config) -> int:
     check_index(config.index)
     path = index_file(config.index)
     try:
-        made = asyncio.run(_made(config, path))
+        made = interruption.run(_made(config, path))
     except KeyboardInterrupt:
         complain("interrupted: the index is as it was, and the same command goes on with the new one")
         return 130

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -18,6 +17,7 @@ from firsthand.runs import store
 from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
 from firsthand.runs.run_folder import Run
 from firsthand.show.board import attempts_of
+from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, one_line, progress
@@ -96,15 +96,20 @@ def main(config: Config) -> int:
     check_telemetry(config.otel)
     run, settings = open_or_configure(config)
     experiment = Experiment.from_settings(settings, show_progress=not config.json)
+    try:
+        interruption.run(ready(experiment, run, shown=not config.json))
+    except KeyboardInterrupt:
+        complain("interrupted while the model was loaded: nothing has been run")
+        return 130
     if run is None:
         try:
-            experiment = asyncio.run(equalised(experiment, config))
+            experiment = interruption.run(equalised(experiment, config))
         except KeyboardInterrupt:
             complain("interrupted while the budgets were measured: nothing else has been run")
             return 130
     with run or experiment.create() as run:  # only now, so that a mistyped name leaves no run behind
         try:
-            asyncio.run(attempt(experiment, run, config))
+            interruption.run(attempt(experiment, run, config))
             interrupted, stopped = False, ""
         except KeyboardInterrupt:
             interrupted, stopped = True, ""
@@ -153,6 +158,15 @@ def open_or_configure(config: Config) -> tuple[Run | None, RunSettings]:
 def changed_flags(config: Config) -> Json:
     """The settings that differ from their defaults."""
     return {name: value for name, value in config.to_json().items() if value != getattr(Config, name)}
+
+
+async def ready(experiment: Experiment, run: Run | None, *, shown: bool) -> None:
+    """Load the models, so that one that cannot be loaded leaves no run behind."""
+    names = ", ".join(dict.fromkeys(agent.model.name for agent in experiment.agents))
+    with progress(f"loading {names}", None, shown=shown) as update:
+        if not all(getattr(agent.model, "is_alive", True) for agent in experiment.agents):
+            update(0)
+        await experiment.make_ready(run)
 
 
 async def equalised(experiment: Experiment, config: Config) -> Experiment:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from firsthand.runs import store
 from firsthand.runs.index import RunInfo
 from firsthand.runs.removal import remove_run
 from firsthand.runs.run_names import run_ids
+from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import Terminal, complain, console, print_as_json, print_table
@@ -159,7 +159,7 @@ def _agreed(chosen: Sequence[RunInfo]) -> bool:
     if len(chosen) > 10:
         print(f"and {len(chosen) - 10} more")
     question = f"Remove {'this run' if len(chosen) == 1 else f'these {len(chosen)} runs'}?"
-    return asyncio.run(terminal.choose(question, ["yes", "no"])) == "yes"
+    return interruption.run(terminal.choose(question, ["yes", "no"])) == "yes"
 
 
 def _local_time(text: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from firsthand.errors import ConfigError
+from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
@@ -69,7 +69,7 @@ def main(config: Config) -> int:
     if config.action == "tests":
         return _tests(config.agent)
     if config.action == "label":
-        return asyncio.run(_label(config, str(config.agent)))
+        return interruption.run(_label(config, str(config.agent)))
     return _burden(config, str(config.agent)) if config.action == "burden" else _explain(config, config.agent)
 
 
@@ -161,10 +161,12 @@ def _table(config: Config) -> int:
     wanted = {"+".join(config.rules): config.rules} if config.rules else ROWS
     rows: dict[str, tuple[GuardTally, GuardTally]] = {}
     for name, rules in wanted.items():
-        benign = asyncio.run(measured(rules, "none", suite=config.suite, human=config.human, drafts=config.drafts))
+        benign = interruption.run(measured(rules, "none", suite=config.suite, human=config.human, drafts=config.drafts))
         rows[name] = (
             benign,
-            asyncio.run(measured(rules, config.attack, suite=config.suite, human=config.human, drafts=config.drafts)),
+            interruption.run(
+                measured(rules, config.attack, suite=config.suite, human=config.human, drafts=config.drafts)
+            ),
         )
     if config.json:
         print_as_json({name: {"benign": asdict(b), "attacked": asdict(a)} for name, (b, a) in rows.items()})
@@ -197,7 +199,7 @@ def _office(config: Config) -> int:
         raise ConfigError(f"tasks is {config.tasks}: give 1 to 10,000")
     wanted = {"+".join(config.rules): config.rules} if config.rules else OFFICE_ROWS
     rows = {
-        name: asyncio.run(office_tallies(rules, human=config.human, tasks=config.tasks))
+        name: interruption.run(office_tallies(rules, human=config.human, tasks=config.tasks))
         for name, rules in wanted.items()
     }
     if config.json:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from firsthand import catalog
 from firsthand.errors import ConfigError
 from firsthand.message import Json
+from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, one_line, print_as_json, progress
@@ -87,7 +87,7 @@ def main(config: Config) -> int:
                     on_score=on_score,
                 )
                 try:
-                    found = asyncio.run(scoring)
+                    found = interruption.run(scoring)
                 except KeyboardInterrupt:
                     console(stderr=True).print(
                         "firsthand: interrupted; new scores are kept: the same command continues"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from firsthand.show.expected import expected_answer
 from firsthand.show.feed_lines import FeedLines
 from firsthand.show.trace_tree import show
 from firsthand.stats.stored_figures import own_figures
+from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, print_as_json
@@ -60,6 +60,12 @@ class Config:
         epoch_reducer(self.reduce or "")
         if self.follow and (self.trace is not None or self.json):
             raise ConfigError("follow prints the steps of a whole run as lines: leave out the attempt and json")
+        of_attempts = {"judge": self.judge is not None, "full": self.full, "reveal": self.reveal}
+        of_boards = {"strata": self.strata is not None, "reduce": self.reduce is not None}
+        for name in (name for name, given in of_attempts.items() if given and self.trace is None):
+            raise ConfigError(f"{name} is for an attempt: name one, as in firsthand show {self.run} ID --{name}")
+        for name in (name for name, given in of_boards.items() if given and self.trace is not None):
+            raise ConfigError(f"{name} is for the leaderboard: leave out {name} or the attempt")
 
 
 def judgement(trace: Trace, name: str) -> Trace:
@@ -97,7 +103,7 @@ def main(config: Config) -> int:
     """Print the attempt or the leaderboard."""
     with store.open_run(config.run, data_home()) as run:
         if config.follow:
-            return asyncio.run(follow_run(run))
+            return interruption.run(follow_run(run))
         if config.trace is not None:
             trace = run.trace(config.trace)
             if config.judge is not None:

@@ -31,6 +31,7 @@ from firsthand.experiment.settings import RunSettings, stored_settings, words_of
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import run_sync
 from firsthand.loop.listener import Listener
+from firsthand.loop.warm_up import make_ready
 from firsthand.message import Json
 from firsthand.model import Model
 from firsthand.rollout import Place
@@ -254,6 +255,7 @@ class Experiment:
     async def run_async(self, **options: Unpack[RunOptions]) -> Run:
         """As `run`. Options and errors are those of `attempt_async`; an equal budget is measured first."""
         check_telemetry(options.get("otel", False))
+        await self.make_ready()
         experiment = await self.equalised()
         run = experiment.create()
         try:
@@ -266,6 +268,19 @@ class Experiment:
     def check_ready(self) -> None:
         """FirsthandError if a sandbox, a tool or a task that its agents need is missing; `create` asks."""
         check_ready(self.agents, list(zip(self.made_benchmarks, self.made_tasks, strict=True)))
+
+    async def make_ready(self, run: Run | None = None) -> None:
+        """As `check_ready`, and load the local models of what is to be attempted, or of what a run is missing.
+
+        FirsthandError if a model cannot be loaded. On a cluster nothing is loaded here.
+        """
+        if self.where is not None:
+            return
+        self.check_ready()
+        done = set() if run is None else run.done()
+        await make_ready(
+            {id(place.agent.model): place.agent.model for place in self.places() if place.id not in done}.values()
+        )
 
     def create(self) -> Run:
         """A new Run of this experiment in the data home, with nothing attempted yet; StoreError if there is no room.

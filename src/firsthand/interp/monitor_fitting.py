@@ -46,15 +46,20 @@ class FittedMonitor:
         write_monitor(self.monitor, file)
 
 
+def expect_texts(positive: Sequence[object], negative: Sequence[object]) -> None:
+    """DataError for fewer texts than a monitor is fitted to."""
+    if min(len(positive), len(negative)) < MIN_TEXTS:
+        raise DataError(
+            f"{len(positive)} positive and {len(negative)} negative texts came: a probe needs {MIN_TEXTS} of each or more"
+        )
+
+
 def fit_monitor(
     model: Decoder, positive: Sequence[Sequence[int]], negative: Sequence[Sequence[int]], site: str, *, name: str,
     false_alarms: float = 0.05, held_out: float = 0.3, seed: int = 0,
 ) -> FittedMonitor:  # fmt: skip
     """The monitor of token ids of two kinds of texts. DataError for fewer than 20 texts of either kind."""
-    if min(len(positive), len(negative)) < MIN_TEXTS:
-        raise DataError(
-            f"{len(positive)} positive and {len(negative)} negative texts came: a probe needs {MIN_TEXTS} of each or more"
-        )
+    expect_texts(positive, negative)
     site = site_of(site)
     training: list[list[Sequence[int]]] = []
     tests: list[list[Sequence[int]]] = []

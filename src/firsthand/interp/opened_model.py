@@ -33,5 +33,16 @@ def open_for_interp(name: str, *, shown: bool = True, threads: int = 0, sites: S
         torch.set_num_threads(threads)
     path = fetch_model(name, shown=shown)
     if sites:
-        sites_matching(skeleton(open_checkpoint(path)), sites)
+        shape_of(name, shown=shown, sites=sites)
     return OpenedModel(load(path), pretrained.load(path), path)
+
+
+def shape_of(name: str, *, shown: bool = True, sites: Sequence[str] = ()) -> Decoder:
+    """The model without values, on torch's meta device, pulled first if needed; no weight is read.
+
+    ConfigError if one of `sites` (names or patterns) is no site of the model.
+    """
+    model = skeleton(open_checkpoint(fetch_model(name, shown=shown)))
+    if sites:
+        sites_matching(model, sites)
+    return model

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from firsthand.errors import TransientError
+from firsthand.system import interruption
 
 T = TypeVar("T")
 
@@ -186,13 +187,13 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(coroutine)
+        return interruption.run(coroutine)
     outcome: list[T] = []
     failure: list[BaseException] = []
 
     def work() -> None:
         try:
-            outcome.append(asyncio.run(coroutine))
+            outcome.append(interruption.run(coroutine))
         except BaseException as error:  # carried over to the calling thread
             failure.append(error)
 

@@ -6,7 +6,7 @@ The first tokens of a process are slow: compiled kernels are read or made. An en
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from firsthand.model import Model, Sampling, TokenCapability
 
@@ -15,17 +15,22 @@ _APART = "warm-up"
 """Salt that keeps the prefix cache as it would be without."""
 
 
-async def warm_up(models: Iterable[Model]) -> None:
-    """Make each local model ready that is not loaded. What fails here fails again, and is reported, in the first call."""
+async def make_ready(models: Iterable[Model]) -> None:
+    """Make each local model ready that is not loaded. FirsthandError if one cannot be loaded."""
     for model in models:
         if getattr(model, "is_alive", True):  # quicker than the check of a protocol, for each attempt asks
             continue
         if isinstance(model, TokenCapability):
-            try:
-                await model.load()
+            await model.load()
+            with suppress(Exception):  # fails again, and is reported, in the first call
                 sampling = Sampling(max_tokens=2, temperature=0)
                 async with aclosing(model.stream_many(_TEXT, sampling, cache_salt=_APART)) as deltas:
                     async for _ in deltas:
                         pass
-            except Exception:
-                continue
+
+
+async def warm_up(models: Iterable[Model]) -> None:
+    """As `make_ready`, but a model that cannot be loaded fails again, and is reported, in its first call."""
+    for model in models:
+        with suppress(Exception):
+            await make_ready([model])

@@ -1,27 +1,83 @@
 """SIGTERM ends a command as Ctrl-C does: what is done is kept, child processes end, and the command says how to go on.
 
-Neither waits for threads in the end, such as one that loads a model, and a second signal does not wait for anything.
+Neither waits for threads, such as one that loads a model or compiles kernels, and a second signal does not wait for
+anything.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
+T = TypeVar("T")
 SAME_SIGNAL_S = 0.5
 """`timeout` and service managers send one SIGTERM twice, to the process and to its group."""
 _received: list[float] = []
 """When SIGTERM came."""
+_leaving = threading.Event()
+_ends_by_leave = False
+"""True in a process whose interrupted command ends with `leave`, as the command line's does."""
+
+
+class Runner:
+    """An asyncio.Runner that, once interrupted, closes without waiting for the threads of `asyncio.to_thread`."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._threads = _Threads(thread_name_prefix="firsthand-asyncio")
+
+    def __enter__(self) -> Runner:
+        self._runner.__enter__()
+        self._runner.get_loop().set_default_executor(self._threads)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._runner.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine; KeyboardInterrupt if Ctrl-C cancelled it."""
+        _leaving.clear()
+        try:
+            return self._runner.run(coroutine)
+        except KeyboardInterrupt:
+            self._threads.awaited = False
+            if _ends_by_leave:
+                _leaving.set()
+            raise
+
+
+class _Threads(ThreadPoolExecutor):
+    awaited = True
+    """False once nobody wants what the threads are doing."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait and self.awaited, cancel_futures=cancel_futures or not self.awaited)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """As `asyncio.run`; interrupted, it does not wait for threads."""
+    with Runner() as runner:
+        return runner.run(coroutine)
+
+
+def leaving() -> bool:
+    """True once a command was interrupted and begins nothing else: no thread needs to be waited for any more."""
+    return _leaving.is_set()
 
 
 def install() -> None:
-    """Turn SIGTERM into SIGINT in this process, unless something else handles it already."""
+    """Turn SIGTERM into SIGINT in this process, unless something else handles it already; `leave` must end it."""
+    global _ends_by_leave
+    _ends_by_leave = True
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
 
@@ -43,6 +99,7 @@ def leave(code: int) -> NoReturn:
 
     What the command had to keep is kept by now. A signal that comes while exit handlers run ends it at once.
     """
+    _leaving.set()
     exit_at_once()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -153,7 +153,8 @@ def _json_char(char: str) -> str:
 def console(*, stderr: bool = False) -> Any:
     """A rich console on standard output or standard error, as wide as the terminal; 100 columns in a pipe.
 
-    Whatever it prints is printable: text that was not escaped before is escaped as it is drawn.
+    Whatever it prints is printable: text that was not escaped before is escaped as it is drawn. With `soft_wrap` no
+    line is cut where a path or a command is copied; on a terminal its sentences are `folded`.
     """
     from rich.console import Console
     from rich.segment import Segment
@@ -164,6 +165,11 @@ def console(*, stderr: bool = False) -> Any:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
+        def print(self, *objects: Any, soft_wrap: bool | None = None, **more: Any) -> None:
+            if soft_wrap and self.is_terminal and more.get("end", "\n") == "\n":
+                objects = tuple(folded(each, self.width) if isinstance(each, str) else each for each in objects)
+            super().print(*objects, soft_wrap=soft_wrap, **more)
+
         def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
             for segment in super().render(renderable, options):
                 text, style, control = segment
@@ -172,6 +178,34 @@ def console(*, stderr: bool = False) -> Any:
     stream = sys.stderr if stderr else sys.stdout
     wide = stream is not None and stream.isatty()  # None if it was closed before the process started
     return Piped(stderr=stderr, width=None if wide else 100, highlight=False, emoji=False)
+
+
+_UNIT = re.compile(r"[^\s`]*`[^`]*`\S*|\S+")
+"""What is not broken: a word, and a command in backticks, which is copied."""
+
+
+def folded(text: str, width: int) -> str:
+    """The text with its sentences folded at words; a path or a command in backticks stays whole, whatever its length.
+
+    Lines that are columns or commands stay as they are: those with two spaces in them or `firsthand` outside backticks.
+    """
+    return "\n".join(_folded_line(line, width) for line in text.split("\n"))
+
+
+def _folded_line(line: str, width: int) -> str:
+    from rich.cells import cell_len
+
+    if cell_len(line) <= width or "  " in line.strip() or "firsthand " in re.sub("`[^`]*`", "", line):
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    made, now = [], ""
+    for unit in _UNIT.findall(line):
+        if now and cell_len(f"{indent}{now} {unit}") > width:
+            made.append(indent + now)
+            now = unit
+        else:
+            now = f"{now} {unit}" if now else unit
+    return "\n".join([*made, indent + now])
 
 
 def print_prose(text: str) -> None:
@@ -191,7 +225,8 @@ def print_table(
 
     out = console()
     if title:
-        out.print(Text(cell_text(title), style="bold"), soft_wrap=True)  # brackets in it are no markup
+        bold = Text(cell_text(title), style="bold")  # brackets in it are no markup
+        out.print(bold, soft_wrap=not out.is_terminal)
     out.print()
     out.print(
         FittedTable(

@@ -6,7 +6,6 @@ Which tasks come, and every random number of their attempts, depends on the seed
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 import time
@@ -20,6 +19,7 @@ from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
 from firsthand.providers.local import Local
 from firsthand.rollout import Place, rollouts
+from firsthand.system import interruption
 from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.train.episodes import Graded, grade
@@ -81,14 +81,14 @@ class RolloutBatches:
 
     def __iter__(self) -> Iterator[list[Stream]]:
         """Yields the streams of each step."""
-        with asyncio.Runner() as runner:
+        with interruption.Runner() as runner:
             while True:
                 self.on_policy = not self._pending
                 if not self._pending:
                     self._pending = self._split(self._fresh(runner))
                 yield self._pending.pop(0)
 
-    def _fresh(self, runner: asyncio.Runner) -> list[Stream]:
+    def _fresh(self, runner: interruption.Runner) -> list[Stream]:
         """The streams of new rollouts, none of them if no group's rewards differ."""
         began = time.perf_counter()
         runner.run(self.sampler.send(self.rounds + 1))
@@ -103,7 +103,7 @@ class RolloutBatches:
         self.metrics = {**graded.metrics, **more, **held_out, "rollout_s": time.perf_counter() - began}
         return streams
 
-    def evaluate(self, runner: asyncio.Runner) -> dict[str, float]:
+    def evaluate(self, runner: interruption.Runner) -> dict[str, float]:
         """Mean reward and length of one rollout of each held-out task, if an evaluation is due."""
         if not self.held_out or self.batches_made % self.plan.eval_every:
             return {}
@@ -111,7 +111,7 @@ class RolloutBatches:
         metrics = grade(runner.run(self._made(places, "held-out")), score=self.plan.score).metrics
         return {f"held_out_{name}": metrics[name] for name in ("reward", "answer_tokens")}
 
-    def _round(self, runner: asyncio.Runner) -> Graded:
+    def _round(self, runner: interruption.Runner) -> Graded:
         tasks = [self._task(self.rounds * self.plan.prompts + index) for index in range(self.plan.prompts)]
         epochs = range(self.rounds * self.plan.group_size, (self.rounds + 1) * self.plan.group_size)
         unique = {task.id: task for task in tasks}.values()
@@ -122,7 +122,7 @@ class RolloutBatches:
         graded = grade(traces, score=self.plan.score, label=label, agents=self.plan.agent_scores)
         return graded if self.rescore is None else self.rescore(graded)
 
-    def _varied(self, runner: asyncio.Runner, graded: Graded) -> Graded:
+    def _varied(self, runner: interruption.Runner, graded: Graded) -> Graded:
         """The episodes of `prompts` groups whose rewards differ, from as many rounds as that takes.
 
         Yu et al. (2025), arXiv:2503.14476, equation 11.

@@ -32,6 +32,7 @@ from firsthand.engine.memory.pinned_prefixes import PinnedPrefix
 from firsthand.errors import ModelError
 from firsthand.nn.batched_lora import PackedAdapter
 from firsthand.nn.lora import Adapter
+from firsthand.system import interruption
 
 MIN_COMMANDS_S = 0.005
 """Least time for commands between two steps, in seconds."""
@@ -159,9 +160,12 @@ class EngineWorker:
         return self._stop_error is None
 
     def close(self) -> None:
-        """End the thread after its current step. Running requests get an error. Safe to call twice."""
+        """End the thread after its current step, and wait for that. Running requests get an error. Safe to call twice.
+
+        Does not wait while an interrupted command ends: a step may be compiling kernels.
+        """
         self._end(ModelError("the engine was closed"))
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() is not self._thread and not interruption.leaving():
             self._thread.join()
 
     def __enter__(self) -> EngineWorker:

@@ -20,9 +20,18 @@ from firsthand.interp.saes.sae_training import SaeSettings, SaeTrainer
 from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
 from firsthand.tokens.tokenizer import Tokenizer
-from firsthand.train.documents import Corpus, SourceText, encode_documents, read_documents, split_documents
+from firsthand.train.documents import (
+    Corpus,
+    SourceText,
+    encode_documents,
+    read_documents,
+    split_documents,
+    stream_documents,
+)
 
 SETTINGS = "run.json"
+EXCLUDED = ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__")
+"""Folders whose texts are left out."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,30 @@ class SaeRun:
         return self.tokens // self.batch
 
 
+def expect_possible(run: SaeRun, model: Decoder, folder: Path) -> None:
+    """ConfigError, before any work, for what cannot be trained on a model, or for a folder of other settings.
+
+    The model may lack values (`nn.weights.skeleton`). DataError for texts that are not there. Nothing is written.
+    """
+    expect_one(sites_matching(model, run.site), run.site)
+    longest = model.architecture.max_position
+    if not 2 <= run.context <= longest:
+        raise ConfigError(f"context is {run.context}: the model takes 2 to {longest} tokens")
+    if run.kind != "relu" and run.k > run.width:
+        raise ConfigError(f"k is {run.k}: of {run.width} latents at most {run.width} can be active, so give fewer")
+    SaeSettings(steps=run.steps, lr=run.lr)
+    if run.texts:
+        paths = [Path(each) for each in run.texts]
+        if next(stream_documents(paths, suffixes=run.suffixes, exclude=EXCLUDED), None) is None:
+            known = ", ".join(run.suffixes)
+            raise DataError(f"there is no text in {', '.join(run.texts)}: give files, or a folder of files in {known}")
+    _expect_own(run, folder)
+
+
 def corpora(run: SaeRun, tokenizer: Tokenizer) -> tuple[Corpus, Corpus]:
     """Encoded texts to train on, as many as the run takes, and held-out ones: whole documents, split by the seed."""
     paths = [Path(each) for each in run.texts] or [Path(sysconfig.get_paths()["stdlib"])]
-    excluded = ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__")
-    documents = read_documents(paths, suffixes=run.suffixes, exclude=excluded)
+    documents = read_documents(paths, suffixes=run.suffixes, exclude=EXCLUDED)
     training, held_out = split_documents(documents, 0.1, seed=run.seed)
     return _encoded(training, tokenizer, run, run.tokens * 5 // 4), _encoded(
         held_out, tokenizer, run, 4 * run.held_out_texts * run.context
@@ -88,8 +116,10 @@ def train_sae(
 
     A run that was stopped gives the same weights as one that was not. ConfigError for a folder of other settings.
     """
-    (site,) = expect_one(sites_matching(model, run.site), run.site)
-    _claim(run, folder)
+    expect_possible(run, model, folder)
+    (site,) = sites_matching(model, run.site)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETTINGS).write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
     training, held_out = corpora(run, tokenizer)
     texts = held_out_pieces(run, held_out)
     chunk = max(64, -(-run.batch // (run.context - 1)))
@@ -130,8 +160,8 @@ def stored_run(folder: Path) -> SaeRun:
         ) from error
 
 
-def _claim(run: SaeRun, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _expect_own(run: SaeRun, folder: Path) -> None:
+    """ConfigError if a folder holds a run of other settings, or an autoencoder from elsewhere."""
     if (folder / SETTINGS).is_file():
         there, wanted = asdict(stored_run(folder)), asdict(run)
         changed = next((name for name in wanted if there[name] != wanted[name]), None)
@@ -140,10 +170,8 @@ def _claim(run: SaeRun, folder: Path) -> None:
                 f"{folder} holds a run with {changed} {there[changed]!r}, and {wanted[changed]!r} came: give another "
                 "folder, or the same settings"
             )
-        return
-    if (folder / CONFIG).exists():
+    elif (folder / CONFIG).exists():
         raise ConfigError(f"{folder} holds an autoencoder already: give another folder")
-    (folder / SETTINGS).write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
 
 
 def _encoded(documents: Sequence[SourceText], tokenizer: Tokenizer, run: SaeRun, at_least: int) -> Corpus:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError, TrainingError
 from firsthand.message import Message
+from firsthand.system import interruption
 from firsthand.train.recipe_settings import LoopSettings, ModelSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 
@@ -69,7 +70,7 @@ def toy_player(config: Config, run: TrainingRun) -> Path:
 
     if not config.benchmark:
         raise ConfigError("name the world to play, as in `firsthand train toy_player agentbench_kg:level=1`")
-    played = asyncio.run(random_play(catalog.benchmark(config.benchmark), config.attempts, config.loop.seed))
+    played = interruption.run(random_play(catalog.benchmark(config.benchmark), config.attempts, config.loop.seed))
     texts = (message.text for messages in played for message in messages)
     tokenizer = train_tokenizer(texts, run.folder / "tokenizer", vocab_size=config.vocab_size, across_words=True)
     model = initialise(

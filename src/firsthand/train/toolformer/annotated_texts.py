@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from firsthand.message import Json
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.providers.local import Local
+from firsthand.system import interruption
 from firsthand.tokens import pretrained
 from firsthand.tokens.calls.inline_call import InlineCall
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -72,7 +72,7 @@ class OpenedTexts:
     model: Decoder
     tokenizer: Tokenizer
     annotator: Annotator
-    runner: asyncio.Runner
+    runner: interruption.Runner
     texts: list[Stream]
     held_out: list[Stream]
     updates: int = field(default=0, init=False)
@@ -102,7 +102,7 @@ def opened_texts(config: ToolformerConfig, run: TrainingRun) -> Iterator[OpenedT
     print(f"{encoded}; {len(held_out)} of them held out")
     local = Local(path, config=EngineConfig(weights="float32", kv_cache="float32", max_batch_tokens=2048))
     try:
-        with asyncio.Runner() as runner:
+        with interruption.Runner() as runner:
             annotator = Annotator(model, local, tokenizer, tools, micro_tokens=run.loop.micro_tokens)
             yield OpenedTexts(path, model, tokenizer, annotator, runner, texts, held_out)
     finally:
