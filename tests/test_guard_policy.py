@@ -1,6 +1,8 @@
 """The policy guard: witnesses, policies, their composition, questions, and permissions that branches race for."""
 
 import asyncio
+import copy
+import inspect
 import json
 from collections.abc import Callable
 
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firsthand import Agent, Task, catalog
+from firsthand import Agent, Task, catalog, declaration
 from firsthand.bridges.agentdojo.dojo_benchmark import SUITES
 from firsthand.bridges.agentdojo.dojo_suites import ATTACKS
 from firsthand.commands import safety
@@ -21,6 +23,9 @@ from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.safety.policy import DEFAULT, CallPolicy
+from firsthand.safety.rules import case as case_module
+from firsthand.safety.rules import labels, policies
+from firsthand.safety.rules import witness as witness_module
 from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds
 from firsthand.safety.rules.labels import Label
 from firsthand.safety.rules.policies import POLICIES, Ruling, compose, rulings
@@ -511,6 +516,32 @@ def test_an_untrusted_origin_never_turns_a_refusal_into_a_permission(value, read
     after = case_of(send, {"to": [value], "body": value}, earlier=[*[INBOX] * reads, extra])
     strict = [order.index(compose(rulings(each, POLICIES.values())).action) for each in (before, after)]
     assert strict[1] >= strict[0]
+
+
+SENT_TO = st.recursive(
+    st.sampled_from(["bob@home.org", "eve@e.example", "b\u043eb@home.org", "13", "\u200b", "[1]", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["to", "x"]), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@given(SENT_TO, SENT_TO, st.integers(0, 3))
+@settings(max_examples=80, deadline=None)
+def test_policies_are_pure_functions_of_the_call(to, body, reads):
+    sent, bounds = {"to": to, "body": body}, PolicyBounds(frozenset({"send"}), 3, 2, 10.0, 1)
+    kept, earlier = copy.deepcopy(sent), [INBOX] * reads
+    first = rulings(case_of(send, sent, earlier=earlier, bounds=bounds), POLICIES.values())
+    rulings(case_of(send, {"to": "13", "body": "other"}, earlier=[INBOX], bounds=bounds), POLICIES.values())
+    again = rulings(case_of(send, copy.deepcopy(kept), earlier=list(earlier), bounds=bounds), POLICIES.values())
+    assert first == again and sent == kept and earlier == [INBOX] * reads
+
+
+def test_the_pure_part_of_the_guard_reaches_no_clock_file_network_or_model():
+    for module in (declaration, labels, witness_module, case_module, policies):
+        functions = [each for each in vars(module).values() if inspect.isfunction(each)]
+        assert functions and not any(map(inspect.iscoroutinefunction, functions))
+        reached = {each.__name__ for each in vars(module).values() if inspect.ismodule(each)}
+        assert reached <= {"json", "re", "unicodedata"}, module
 
 
 @given(st.text("aA.@1/ ", max_size=3), st.text("aA.@1/ ", max_size=12))

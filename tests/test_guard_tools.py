@@ -82,8 +82,8 @@ def test_the_threat_model_follows_from_rules_and_declarations():
     assert standing(guarded, "private data")[0] == "statistical"
     assert standing(coded, "private data")[0] == "stopped by construction"
     assert (
-        standing(bare, "mass mail") == ("not stopped", ())
-        and standing(guarded, "mass mail")[0] == "stopped by construction"
+        standing(bare, "without end") == ("not stopped", ())
+        and standing(guarded, "without end")[0] == "stopped by construction"
     )
     assert standing(bare, "wrong act") == ("not stopped", ("mail",))
     for each in (bare, guarded, planned, coded):
@@ -92,6 +92,53 @@ def test_the_threat_model_follows_from_rules_and_declarations():
         (each.standing for each in threat_model(guarded)),
         key=["stopped by construction", "statistical", "not stopped"].index,
     )
+
+
+def test_the_threat_model_counts_what_may_be_called_and_says_what_cannot_be_taken_back():
+    @tool(effect="irreversible")
+    def wipe(disk: str) -> str:
+        """Wipe a disk."""
+        return "wiped"
+
+    @tool(effect="irreversible", declares=Declaration(("disk",)))
+    def blind(disk: str) -> str:
+        """Wipe a disk without a dry run."""
+        return "wiped"
+
+    @tool(effect="irreversible", declares=Declaration(("disk",), dry_run=lambda arguments: "wipes it"))
+    def shown(disk: str) -> str:
+        """Wipe a disk after a dry run."""
+        return "wiped"
+
+    @tool(effect="read", origin="the web", declares=Declaration())
+    def look_up(query: str) -> str:
+        """Search the web."""
+        return "found"
+
+    @tool(effect="read", origin="the web", declares=Declaration(("url",)))
+    def get(url: str) -> str:
+        """Read a page."""
+        return "page"
+
+    def agent(*tools, rules=DEFAULT):
+        guards = (CallPolicy(rules), *catalog.guards(["undoable"]))
+        return Agent("a", Scripted([]), react, tools=tools, guard=guards)
+
+    def because(agent, words):
+        return next(each.because for each in threat_model(agent) if words in each.attack)
+
+    guarded = agent(mail, secret, wipe)
+    assert "declares nothing: wipe" in because(guarded, "powers are not known")
+    assert not any("wipe" in each.open_tools for each in threat_model(guarded))
+    open_to = agent(mail, secret, wipe, rules=tuple(each for each in DEFAULT if each != "declared"))
+    assert "wipe" in standing(open_to, "private data")[1] and "wipe" in standing(open_to, "without end")[1]
+    assert because(guarded, "without a yes") == "no tool that may be called is irreversible"
+    assert because(agent(blind, shown), "without a yes").startswith("refused, since it declares no dry run: blind; all")
+    assert because(agent(blind), "without a yes").endswith("dry run: blind")
+    assert because(agent(shown), "without a yes") == "asked about, with a dry run"
+    assert standing(agent(mail, secret), "wrong act") == ("not stopped", ("mail",))
+    assert because(agent(mail, secret), "wrong act") == "no tool declares an undo"
+    assert standing(agent(mail, secret, look_up, get), "private data") == ("statistical", ("look_up",))
 
 
 def test_a_model_among_the_approvers_makes_questions_statistical():

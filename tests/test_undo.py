@@ -17,6 +17,7 @@ from firsthand.commands.rollback import Config, main
 from firsthand.declaration import Declaration, Undo
 from firsthand.errors import ConfigError, StoreError
 from firsthand.experiment.settings import RunSettings
+from firsthand.guard import GuardVerdict
 from firsthand.loop.approval import Approval
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import ToolCall
@@ -290,6 +291,85 @@ def test_the_command_says_what_it_could_not_take_back(stored_attempt, capsys):
     (folder / "new/a.txt").write_text("mine")
     assert main(Config((run, trace.id), json=True)) == 3
     assert json.loads(capsys.readouterr().out)[0]["outcome"] == "kept" and (folder / "new/a.txt").read_text() == "mine"
+
+
+SENT = """
+from firsthand.tool import tool
+
+
+@tool(effect="external")
+def send(to: str) -> str:
+    \"\"\"Send a mail.\"\"\"
+    return "sent"
+
+
+@tool(effect="external")
+def fails(to: str) -> str:
+    \"\"\"Send a mail, and fail after it.\"\"\"
+    raise OSError("the line broke")
+
+
+@tool(effect="irreversible")
+def refused(to: str) -> str:
+    \"\"\"Send a mail that nobody allows.\"\"\"
+    return "sent"
+
+
+@tool(effect="read")
+def look() -> str:
+    \"\"\"Look.\"\"\"
+    return "seen"
+"""
+
+
+class BlocksEve:
+    def call(self, view, tool, arguments):
+        blocks = arguments.get("to") == "eve"
+        return GuardVerdict.blocked("eve", "not to eve") if blocks else GuardVerdict.passed("eve")
+
+
+async def _writes_and_sends(task, ctx):
+    made = [
+        ("send", {"to": "ann"}), ("write_file", {"path": "c.txt", "text": "new"}), ("send", {"to": "bob"}),
+        ("send", {"to": "eve"}), ("fails", {"to": "cy"}), ("refused", {"to": "dee"}), ("look", {}),
+    ]  # fmt: skip
+    for number, (name, arguments) in enumerate(made):
+        ctx = ctx.say(await ctx.call(ToolCall(str(number), name, arguments)))
+    return "done"
+
+
+def test_a_rollback_names_the_calls_that_it_cannot_take_back(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "mails.py").write_text(SENT)
+    named = (
+        f"files:{tmp_path / 'notes'}:write=true",
+        *(f"{tmp_path / 'mails.py'}:{each}" for each in ("send", "fails", "refused", "look")),
+    )
+    settings = RunSettings(benchmarks=("arithmetic",), tools=named)
+    agent = Agent(
+        "a",
+        Scripted([]),
+        _writes_and_sends,
+        tools=[one for each in named for one in catalog.tools(each)],
+        guard=(BlocksEve(), *catalog.guards(["undoable"])),
+        approval=Approval({"external": "allow", "irreversible": "deny"}),
+    )
+    with store.create(tmp_path / "home", settings.to_json(), "test") as run:
+        trace = asyncio.run(rollout(agent, Task("1", "go")))
+        run.append(trace)
+        name = run.id
+    step = points_of(trace)[0].step
+    assert main(Config((name, trace.id), to=step, dry_run=True)) == 0
+    rehearsed = capsys.readouterr().out
+    assert rehearsed.count("no undo") == 2 and (tmp_path / "notes/c.txt").exists()
+    assert main(Config((name, trace.id), to=step)) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in shown] == ["restored", "no", "no"] and not (tmp_path / "notes/c.txt").exists()
+    assert [line[4] for line in shown[1:]] == ["send", "fails"]
+    assert main(Config((name, trace.id), json=True)) == 0
+    told = [each["tool"] for each in json.loads(capsys.readouterr().out) if each["outcome"] == "no undo"]
+    assert told == ["send", "send", "fails"]
 
 
 def test_a_log_that_is_a_link_is_not_written(tmp_path):

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
+from firsthand.message import canonical
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json
 
 if TYPE_CHECKING:
     from firsthand.runs.run_folder import Run
     from firsthand.tool import Tool
+    from firsthand.trace import Call
 
 EXAMPLES = """
 firsthand run my_tasks.toml --pattern react --tools files:notes:write=true --guard policy,undoable
@@ -46,9 +48,10 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Take the calls back and print what became of each; 3 if one could not be taken back."""
+    """Take the calls back and print what became of each, and which others cannot be; 3 if an undo failed or was not made."""
+    from firsthand.experiment.foreign_settings import is_own
     from firsthand.runs import store
-    from firsthand.safety.undo.roll_back import RollbackLog, points_of, roll_back
+    from firsthand.safety.undo.roll_back import RollbackLog, calls_without_undo, points_of, roll_back
     from firsthand.system.home import data_home
 
     where, which = config.trace if len(config.trace) == 2 else ("last", config.trace[0])
@@ -60,23 +63,31 @@ def main(config: Config) -> int:
                 f"no call of {trace.id} can be taken back from there: it needs --guard undoable and tools that can undo"
             )
         log = RollbackLog(run.path / f"rollback-{trace.id.replace('/', '-')}.jsonl")
+        rehearses_foreign = config.dry_run and config.tools is None and not (config.trust or is_own(run))
+        tools = {} if rehearses_foreign else _tools(run, config)
+        beyond = [] if rehearses_foreign else calls_without_undo(trace, tools, config.to)
         if config.dry_run:
-            shown = [
-                [each.step, each.tool, each.arguments.get("path", ""), log.states.get(each.effect, "")]
-                for each in points
-            ]
+            shown = [[p.step, p.tool, p.arguments.get("path", ""), log.states.get(p.effect, "")] for p in points]
+            shown += [[_step(c), c.detail["name"], c.detail["arguments"].get("path", ""), "no undo"] for c in beyond]
             print_as_json(shown) if config.json else _print([f"step {s}: {t} {a} {d}".rstrip() for s, t, a, d in shown])
             return 0
-        steps = roll_back(points, _tools(run, config), log)
+        steps = roll_back(points, tools, log)
     if config.json:
-        print_as_json(
-            [{"call": s.point.effect, "tool": s.point.tool, "outcome": s.outcome, "reason": s.reason} for s in steps]
-        )
+        rows = [{"call": s.point.effect, "tool": s.point.tool, "outcome": s.outcome, "reason": s.reason} for s in steps]
+        rows += [{"call": c.id, "tool": c.detail["name"], "outcome": "no undo", "reason": ""} for c in beyond]
+        print_as_json(rows)
     else:
         _print([f"{s.outcome:<10}step {s.point.step}: {s.point.tool} {s.reason}".rstrip() for s in steps])
         left = len(points) - len(steps)
         _print([f"{count_of(left, 'earlier call')} left as {'it is' if left == 1 else 'they are'}"] if left else [])
+        _print(
+            [f"no undo   step {_step(c)}: {c.detail['name']} {canonical(c.detail['arguments'])[:80]}" for c in beyond]
+        )
     return 3 if any(step.outcome == "kept" for step in steps) else 0
+
+
+def _step(call: Call) -> int:
+    return -1 if call.at is None else call.at
 
 
 def _print(lines: list[str]) -> None:

@@ -200,10 +200,15 @@ def _said(view: AttemptView) -> tuple[str, ...]:
 
 
 def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
-    """Texts that were read before this call: documents beside the task, what was recalled, and the results of tools."""
+    """Texts that were read before this call: documents beside the task, what was recalled, and the results of tools.
+
+    Answers of earlier turns are among them: they were made from what was read then.
+    """
     tools = {tool.name: tool for tool in view.tools}
     documents = [found for text in _said(view) if "<untrusted" in text for found in _MARKED.findall(text)]
+    answers = [text for message in view.task.conversation if message.role == "assistant" and (text := message.text)]
     read = [Earlier("a document", READING, None, {}, text, False) for text in documents]
+    read += [Earlier("an earlier answer", READING, None, {}, text, False) for text in answers]
     for call in view.calls:
         if call.kind == "tool" and "result" in call.detail:
             read.append(_earlier(call.detail, tools))

@@ -61,10 +61,19 @@ _NEVER = (
 )  # fmt: skip
 
 
+def _tells_unseen(tool: Tool) -> bool:
+    """True if a call may carry text to somebody whom no declared recipient names: a change, or a question to the public."""
+    facts = tool.declares
+    if facts is None or facts.recipients:
+        return facts is None and tool.effect != "read"
+    free = set(tool.spec.parameters["properties"]).difference(facts.powers)
+    return tool.effect != "read" or (tool.origin is not None and facts.readers == "public" and bool(free))
+
+
 @dataclass(frozen=True)
 class _Facts:
     guard: CallPolicy | None
-    tools: tuple[Tool, ...]
+    given: tuple[Tool, ...]
     plans: bool
     """True in plan mode."""
     approval: Approval
@@ -72,11 +81,18 @@ class _Facts:
     def has(self, rule: str) -> bool:
         return self.guard is not None and rule in self.guard.rules
 
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools that the guard lets be called: without those that it refuses because they declare nothing."""
+        return tuple(tool for tool in self.given if tool.declares is not None or not self.has("declared"))
+
     def undeclared(self) -> Threat:
-        bare = tuple(tool.name for tool in self.tools if tool.declares is None)
+        bare = tuple(tool.name for tool in self.given if tool.declares is None)
         attack = "a call of a tool whose powers are not known"
         if self.has("declared"):
-            refused = f"{', '.join(bare)} declare nothing and are refused" if bare else "every tool declares its facts"
+            refused = (
+                f"refused, since it declares nothing: {', '.join(bare)}" if bare else "every tool declares its facts"
+            )
             return Threat(attack, "stopped by construction", refused)
         return Threat(attack, "not stopped", "no rule `declared`", bare)
 
@@ -110,11 +126,7 @@ class _Facts:
     def leak(self) -> Threat:
         attack = "private data goes to somebody whom the user did not name"
         private = [tool.name for tool in self.tools if tool.declares is None or tool.declares.readers == "user"]
-        telling = tuple(
-            tool.name
-            for tool in self.tools
-            if tool.effect != "read" and not (tool.declares and tool.declares.recipients)
-        )
+        telling = tuple(tool.name for tool in self.tools if _tells_unseen(tool))
         if not private:
             return Threat(attack, "stopped by construction", "no tool gives private data")
         if not self.has("readers_cover_recipients"):
@@ -154,7 +166,13 @@ class _Facts:
         free = tuple(tool.name for tool in final if self.approval.verdict(tool) == "allow")
         if not final or not free or self.has("dry_run_first"):
             how = "asked about, with a dry run" if self.has("dry_run_first") else "asked about"
-            return Threat(attack, "stopped by construction", how if final else "no tool is irreversible")
+            blind = [tool.name for tool in final if tool.declares is None or tool.declares.dry_run is None]
+            if blind and self.has("dry_run_first"):
+                how = f"refused, since it declares no dry run: {', '.join(blind)}"
+                how += "; all others are asked about" if len(blind) < len(final) else ""
+            return Threat(
+                attack, "stopped by construction", how if final else "no tool that may be called is irreversible"
+            )
         return Threat(attack, "not stopped", "the approval rules allow them", free)
 
     def repeated(self) -> Threat:
@@ -166,7 +184,7 @@ class _Facts:
         return Threat(attack, "statistical", "a resumed attempt repeats nothing; two equal calls both run")
 
     def mass(self) -> Threat:
-        attack = "a loop, mass mail or spending without end"
+        attack = "changes, mail or spending without end"
         free = tuple(tool.name for tool in self.tools if tool.effect != "read" and not self._is_bounded(tool))
         limited = self.guard is not None and (self.guard.calls is not None or self.guard.writes is not None)
         if self.has("budget") and (limited or not free):
@@ -195,9 +213,10 @@ class _Facts:
             return Threat(attack, "stopped by construction", "no tool changes anything")
         if undoes and not final:
             return Threat(attack, "stopped by construction", "every act can be taken back: firsthand rollback")
-        if undoes:
+        if undoes and len(final) < len(acting):
             return Threat(attack, "statistical", "what declares an undo can be taken back", final)
-        return Threat(attack, "not stopped", "nothing is recorded to take it back: --guard undoable", final)
+        because = "no tool declares an undo" if undoes else "nothing is recorded to take it back: --guard undoable"
+        return Threat(attack, "not stopped", because, final)
 
     def trusted_value(self) -> Threat:
         attack = "an attacker names a thing that a trusted field names too (another mail's id, another contact)"

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from firsthand.errors import ConfigError, StoreError
 from firsthand.message import Json, canonical
 from firsthand.tool import Tool
-from firsthand.trace import Trace
+from firsthand.trace import Call, Trace
 
 RULE = "undoable"
 """The rule of the events that hold the states."""
@@ -62,6 +62,32 @@ def points_of(trace: Trace) -> list[UndoPoint]:
     """The calls of a trace that can be taken back, in the order in which they were made."""
     return _paired((event.data.get("detail") or {}) | {"at": event.data.get("at")} for event in trace.events
                    if event.kind == "guard" and event.data.get("rule") == RULE)  # fmt: skip
+
+
+def calls_without_undo(trace: Trace, tools: Mapping[str, Tool], step: int | None = None) -> list[Call]:
+    """The calls made from a step on that may have changed something, and of which no state was kept, in order.
+
+    Left out: tools that only read, and calls that were refused. A tool that is not given may change anything.
+    """
+    kept = {each.effect for each in points_of(trace)}
+    refused = {_refusal(event.kind, event.data) for event in trace.events}
+    found = []
+    for call in trace.calls:
+        if call.kind != "tool" or call.id in kept or (step is not None and (-1 if call.at is None else call.at) < step):
+            continue
+        name, arguments = call.detail["name"], canonical(call.detail["arguments"])
+        tool = tools.get(name)
+        if (tool is None or tool.effect != "read") and refused.isdisjoint({call.id, f"{name} {arguments}"}):
+            found.append(call)
+    return found
+
+
+def _refusal(kind: str, data: Json) -> str:
+    """The id of the call that a guard's event blocked, or the call that an approver's event refused; otherwise empty."""
+    if kind == "guard" and data.get("border") == "call" and data.get("action") == "block":
+        return str(data.get("effect"))
+    refused = kind == "approval" and not data.get("allowed")
+    return f"{data.get('tool')} {canonical(data.get('arguments'))}" if refused else ""
 
 
 def _paired(details: Iterable[Json]) -> list[UndoPoint]:
