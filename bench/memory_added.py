@@ -2,26 +2,30 @@
 
     python bench/memory_added.py --model smollm2 --turns 12
 
-The same conversation is held without a memory and with each kind. Its turns are fixed and its answers at most 8 tokens, so
-that what differs is the memory: what it shows at the start, the tools that it offers, what it cuts from the conversation,
-and its own model calls. `semantic` holds 100 facts, `episodic` and `procedural` 20 attempts.
+The same conversation is held without a memory and with each kind: 12 turns whose words are fixed. The model's own chat
+template and tokenizer count each prompt, tools and all; its answers are not computed but "Noted.", and its summaries as
+long as they may be, so that what differs is the memory: what it shows at the start, the tools that it offers, what it cuts
+from the conversation, and its own model calls. `semantic` holds 100 facts, `episodic` and `procedural` 20 attempts.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.context import Context
 from firsthand.memory import Memory, MemoryItem
-from firsthand.model import Model
+from firsthand.message import Message, assistant
+from firsthand.model import Completion, Model, Usage
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.sampling import Sampling
 from firsthand.task import Task
+from firsthand.tool import ToolSpec
 from firsthand.trace import Trace
 
 KINDS = (
@@ -37,10 +41,32 @@ KINDS = (
     "hierarchical:window=400:summary=30:fanout=4",
     "memgpt",
 )
+ANSWER = 8
+"""Tokens of an answer in the conversation."""
 QUESTION = "What is 12 + 30, and where does Person7 live?"
 TURN = (
     "Turn {}: it rained in the hills again, so we stayed at the inn, and Ann told us of the harbour and of her sister."
 )
+
+
+class CountsOnly:
+    """A model that counts its prompts and computes nothing."""
+
+    def __init__(self, model: Model):
+        self._model = model
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._model, name)
+
+    async def complete(
+        self, prompt: str | Sequence[Message], sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
+    ) -> list[Completion]:
+        """The fixed answer; one to a longer limit than the conversation's takes all of it."""
+        ids = await self._model.tokenize(prompt, tools)
+        long = sampling.max_tokens > ANSWER and sampling.grammar is None
+        said = " rain" * sampling.max_tokens if long else "Noted."
+        usage = Usage(len(ids), completion_tokens=sampling.max_tokens if long else 3)
+        return [Completion(assistant(said), "stop", usage)] * n
 
 
 async def filled(kind: str) -> Memory:
@@ -70,7 +96,7 @@ async def held(model: Model, memory: Memory | None, turns: int) -> Trace:
             said = TURN.format(number) if number else task.question
             if memory is not None:
                 await ctx.hear(said, role="user", time="2026-01-01")
-            ctx = await ctx.say(said).generate(tools=ctx.tools, max_tokens=8)
+            ctx = await ctx.say(said).generate(tools=ctx.tools, max_tokens=ANSWER)
         return ctx.text
 
     agent = Agent("talk", model, talk, memory=memory, sampling=Sampling(temperature=0.0, max_tokens=64))
@@ -87,7 +113,7 @@ async def main() -> None:
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--kinds", default="", help="those whose name has one of these words, as in `working,memgpt`")
     given = parser.parse_args()
-    model = catalog.model(given.model)
+    model = CountsOnly(catalog.model(given.model))
     plain = await held(model, None, given.turns)
     print(
         f"{given.model}, {given.turns} turns, {plain.usage.prompt_tokens / given.turns:.0f} prompt tokens each without"
