@@ -397,6 +397,8 @@ def test_a_server_that_ignores_the_end_of_its_input_ends_after_kill_9_of_its_cli
         assert client.stdout.readline() == "open\n"
         started = [int(each) for each in pids.read_text().split()]
         assert still_running(started, wait_s=0) == started
+        for guard in guards_of(client.pid):
+            os.kill(guard, signal.SIGTERM)  # as a service manager does to all processes of a service
         client.send_signal(signal.SIGKILL)
         client.wait()
     assert len(started) == 2 and still_running(started) == []
@@ -404,19 +406,23 @@ def test_a_server_that_ignores_the_end_of_its_input_ends_after_kill_9_of_its_cli
 
 @NEEDS_PROC
 def test_the_guard_of_a_server_ends_with_it():
-    def guards():
-        own = [file.parent for file in Path("/proc").glob("[0-9]*/cmdline") if b"firsthand-mcp-guard" in _words(file)]
-        return [int(folder.name) for folder in own if _stat(folder.name)[1:2] == [str(os.getpid())]]
-
     async def opened_and_closed():
         source = RemoteTools(declared())
         await source.open()
-        seen = guards()
+        seen = guards_of(os.getpid())
         await source.close()
         return seen
 
     seen = asyncio.run(opened_and_closed())
     assert len(seen) == 1 and not Path(f"/proc/{seen[0]}").exists()  # and is waited for: no zombie either
+
+
+def guards_of(client):
+    """The processes that stand beside the servers of a client."""
+    named = [
+        file.parent.name for file in Path("/proc").glob("[0-9]*/cmdline") if b"firsthand-mcp-guard" in _words(file)
+    ]
+    return [int(pid) for pid in named if _stat(pid)[1:2] == [str(client)]]
 
 
 def still_running(pids, wait_s=20.0):
