@@ -4,7 +4,8 @@
 
 Each row publishes all messages, and then a group of one subscriber fetches and acknowledges them. Redis and NATS are started
 on free ports (Debian's redis-server and nats-server). Rows take turns in each round; the medians are printed, with the ratio
-to Redis streams used directly (XADD in a pipeline, XREADGROUP, XACK).
+to Redis streams used directly (XADD in a pipeline, XREADGROUP, XACK). Then a board: writes of one key, each naming the
+version that it follows, and reads of it.
 """
 
 from __future__ import annotations
@@ -59,6 +60,17 @@ def streams(client: Any, name: str, texts: list[str], batch: int) -> Times:
     return published - began, time.perf_counter() - published
 
 
+def on_board(board: Any, writes: int) -> Times:
+    """Seconds to write one key so often, each time after the version before, and to read it as often."""
+    began = time.perf_counter()
+    for version in range(writes):
+        board.write("plan", f"step {version}", writer="ann", expected=version)
+    written = time.perf_counter()
+    for _ in range(writes):
+        assert board.read("plan").version == writes
+    return written - began, time.perf_counter() - written
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,6 +78,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--chars", type=int, default=200)
+    parser.add_argument("--writes", type=int, default=2_000, help="writes and reads of the board")
     args = parser.parse_args()
     texts = [f"{number:0{args.chars}d}" for number in range(args.messages)]
     with ExitStack() as stack:
@@ -92,9 +105,18 @@ def main() -> None:
             "firsthand, NATS": ours(lambda name: NatsMessaging(nats_address, name=name)),
         }
         times: dict[str, list[Times]] = {row: [] for row in rows}
+        boards: dict[str, list[Times]] = {row: [] for row in list(rows)[1:]}
+        stores: list[Callable[[str], Any]] = [
+            lambda name: SqliteMessaging(folder / f"{name}.db"),
+            lambda name: RedisMessaging(redis_address, name=name),
+            lambda name: NatsMessaging(nats_address, name=name),
+        ]
         for number in range(args.rounds):
             for index, (row, run) in enumerate(rows.items()):
                 times[row].append(run(f"r{number}-{index}"))
+            for row, open_store in zip(boards, stores, strict=True):
+                with open_store(f"b{number}") as board:
+                    boards[row].append(on_board(board, args.writes))
     first = next(iter(rows))
     whole = {row: statistics.median(sum(each) for each in found) for row, found in times.items()}
     print("| store | published a second | fetched and acknowledged a second | both, against Redis streams |")
@@ -102,6 +124,10 @@ def main() -> None:
     for row, found in times.items():
         rates = [args.messages / statistics.median(each[part] for each in found) for part in (0, 1)]
         print(f"| {row} | {rates[0]:,.0f} | {rates[1]:,.0f} | {whole[first] / whole[row]:.2f} |")
+    print("\n| board | writes a second | reads a second |\n|---|---|---|")
+    for row, found in boards.items():
+        rates = [args.writes / statistics.median(each[part] for each in found) for part in (0, 1)]
+        print(f"| {row} | {rates[0]:,.0f} | {rates[1]:,.0f} |")
 
 
 if __name__ == "__main__":

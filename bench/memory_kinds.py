@@ -2,6 +2,9 @@
 
 python bench/memory_kinds.py --models sim:sessions --sessions 20 --questions 40
 python bench/memory_kinds.py --models smollm2,qwen2.5-coder-0.5b --sessions 8 --questions 8
+
+All questions are about the same sessions, so most requests come once for each question. A greedy request that was made
+before is answered from the first reply, with its usage; the engine would give the same tokens (`--again` asks it).
 """
 
 from __future__ import annotations
@@ -9,11 +12,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmarks.sessions import sessions
+from firsthand.message import Message
+from firsthand.model import Completion, Model
 from firsthand.rollout import rollout
+from firsthand.sampling import Sampling
+from firsthand.tool import ToolSpec
 
 
 def rows(window: int) -> list[tuple[str, str, str | None]]:
@@ -29,6 +38,32 @@ def rows(window: int) -> list[tuple[str, str, str | None]]:
         ("semantic, as said", "how=hear", "semantic"),
         ("semantic, extracted", "how=hear", "semantic:extract=true"),
     ]
+
+
+class OnceAsked:
+    """A model whose greedy replies are kept by what reaches it: the prompt's token ids, and the settings but the seed."""
+
+    def __init__(self, model: Model):
+        self._model = model
+        self._replies: dict[object, list[Completion]] = {}
+        self.asked = self.kept = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._model, name)
+
+    async def complete(
+        self, prompt: str | Sequence[Message], sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
+    ) -> list[Completion]:
+        """The model's replies, or those it gave to the same request."""
+        self.asked += 1
+        if sampling.temperature > 0:
+            return await self._model.complete(prompt, sampling, tools=tools, n=n)
+        key = (tuple(await self._model.tokenize(prompt, tools)), repr(replace(sampling, seed=None)), n)
+        if key in self._replies:
+            self.kept += 1
+        else:
+            self._replies[key] = await self._model.complete(prompt, sampling, tools=tools, n=n)
+        return self._replies[key]
 
 
 async def measured(model: object, options: str, memory: str | None, benchmark: object, tasks: list) -> dict:
@@ -62,11 +97,14 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=600)
     parser.add_argument("--rows", default="")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="compute a request again that was made before")
     given = parser.parse_args()
     benchmark = sessions(sessions=given.sessions, questions=given.questions)
     tasks = list(benchmark.tasks(given.seed))
     for name in given.models.split(","):
         model = catalog.model(name)
+        if hasattr(model, "tokenize") and not given.again:
+            model = OnceAsked(model)
         print(f"\n{name}: {given.sessions} sessions, {given.questions} questions, window {given.window}", flush=True)
         for label, options, memory in rows(given.window):
             if given.rows and not any(each in label for each in given.rows.split(",")):
@@ -74,6 +112,8 @@ def main() -> None:
             found = asyncio.run(measured(model, options, memory, benchmark, tasks))
             cells = [f"{value:.2f}" if isinstance(value, float) else str(value) for value in found.values()]
             print(f"| {label} | {' | '.join(cells)} |", flush=True)
+        if isinstance(model, OnceAsked):
+            print(f"{model.kept:,} of {model.asked:,} requests had been made before")
 
 
 if __name__ == "__main__":

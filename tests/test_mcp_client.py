@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -40,6 +43,7 @@ from firsthand.tools.mcp.server_declaration import ServerDeclaration, declaratio
 
 PEERS = Path(__file__).parent / "mcp_peers"
 HOSTILE = str(PEERS / "hostile_server.py")
+NEEDS_PROC = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
 
 @pytest.fixture(autouse=True)
@@ -368,18 +372,84 @@ def test_a_pattern_that_takes_for_ever_is_not_run():
 def test_nothing_of_a_server_outlives_the_attempt(tmp_path):
     child = tmp_path / "child"
     attempt(declared("orphan", child))
-    pid = int(child.read_text())
-    until = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and _state(pid) != "Z" and time.monotonic() < until:
+    assert still_running([int(child.read_text())]) == []
+
+
+CLIENT = """
+import asyncio, sys
+from firsthand.tools.mcp.remote_tools import RemoteTools
+from firsthand.tools.mcp.server_declaration import ServerDeclaration
+
+async def main():
+    await RemoteTools(ServerDeclaration("peer", command=sys.executable, args=tuple(sys.argv[1:]))).open()
+    print("open", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@NEEDS_PROC
+def test_a_server_that_ignores_the_end_of_its_input_ends_after_kill_9_of_its_client(tmp_path):
+    pids = tmp_path / "pids"
+    words = [sys.executable, "-c", CLIENT, HOSTILE, "deaf", str(pids)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout.readline() == "open\n"
+        started = [int(each) for each in pids.read_text().split()]
+        assert still_running(started, wait_s=0) == started
+        for guard in guards_of(client.pid):
+            os.kill(guard, signal.SIGTERM)  # as a service manager does to all processes of a service
+        client.send_signal(signal.SIGKILL)
+        client.wait()
+    assert len(started) == 2 and still_running(started) == []
+
+
+@NEEDS_PROC
+def test_the_guard_of_a_server_ends_with_it():
+    async def opened_and_closed():
+        source = RemoteTools(declared())
+        await source.open()
+        seen = guards_of(os.getpid())
+        await source.close()
+        return seen
+
+    seen = asyncio.run(opened_and_closed())
+    assert len(seen) == 1 and not Path(f"/proc/{seen[0]}").exists()  # and is waited for: no zombie either
+
+
+def guards_of(client):
+    """The processes that stand beside the servers of a client."""
+    named = [
+        file.parent.name for file in Path("/proc").glob("[0-9]*/cmdline") if b"firsthand-mcp-guard" in _words(file)
+    ]
+    return [int(pid) for pid in named if _stat(pid)[1:2] == [str(client)]]
+
+
+def still_running(pids, wait_s=20.0):
+    """Those of the processes that still run after so long, which a busy machine may need."""
+    until = time.monotonic() + wait_s
+    while (found := [pid for pid in pids if _state(pid) != "Z"]) and time.monotonic() < until:
         time.sleep(0.02)
-    assert not Path(f"/proc/{pid}").exists() or _state(pid) == "Z"
+    return found
 
 
 def _state(pid):
+    return (_stat(pid) or ["Z"])[0]
+
+
+def _stat(pid):
+    """The fields of a process from its state on; none of one that is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "Z"
+        return []
+
+
+def _words(file):
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def test_arguments_are_checked_before_the_server_sees_them():

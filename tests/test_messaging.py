@@ -614,3 +614,36 @@ def test_what_other_programs_put_into_nats_stops_nobody(nats_address: str) -> No
         assert [each.message.payload for each in shared.fetch("g")][0::2] == ["\ufffd", "{}", "ours"]
         assert shared.read("k") is None and shared.entries() == [] and shared.history("k") == []
         assert shared.write("k", "1", writer="a").version == 1 and shared.changes()[0].value == "1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("too_early", ["nothing", "the first version"])
+def test_a_history_that_natss_client_ends_too_early_is_asked_for_again(
+    nats_address: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    too_early: str,
+) -> None:
+    """nats-py takes a history for complete when its messages were pushed before its question how many there are."""
+    from nats.js.errors import NoKeysError
+    from nats.js.kv import KeyValue
+
+    whole, asked = KeyValue.history, []
+
+    async def ends_early(bucket: Any, key: str) -> Any:
+        asked.append(key)
+        if len(asked) % 3 == 0:
+            return await whole(bucket, key)
+        if too_early == "nothing":
+            raise NoKeysError
+        return (await whole(bucket, key))[:1]
+
+    with NatsMessaging(nats_address, name=f"early-{len(too_early)}") as shared:
+        for version in range(3):
+            shared.write("plan", str(version), writer="ann", expected=version)
+        monkeypatch.setattr(KeyValue, "history", ends_early)
+        assert [each.version for each in shared.history("plan")] == [1, 2, 3]
+        assert shared.write("plan", "3", writer="ann", expected=3, once="last").version == 4
+        assert shared.write("plan", "4", writer="ann", expected=4).version == 5 and len(asked) == 6
+        monkeypatch.setattr(KeyValue, "history", lambda bucket, key: whole(bucket, "none"))
+        with pytest.raises(StoreError, match="gives no whole history of 'plan'"):
+            shared.history("plan")

@@ -5,6 +5,7 @@ It imports nothing but the standard library, so it starts in the time of an inte
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -123,6 +124,11 @@ def call(request):
 
 
 def main():
+    if MODE == "deaf":  # the end of its input and of its terminal are nothing to it, nor to its child
+        for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        FILE.write_text(f"{os.getpid()} {child.pid}")
     listed = 0
     for line in sys.stdin:
         request = json.loads(line)
@@ -155,6 +161,9 @@ def main():
             FILE.write_text("cancelled")
         elif id is not None and method is not None:
             send({"id": id, "error": {"code": -32601, "message": "Method not found"}})
+
+    if MODE == "deaf":
+        time.sleep(600)
 
 
 main()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from firsthand.errors import ConfigError, UnknownName
+from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.messaging.blackboard import BoardEntry, conflict
 from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery
 from firsthand.messaging.topic_names import topic_pattern
@@ -78,10 +78,13 @@ class NatsClient:
                 if kept is not None:
                     return kept[0]
         while True:
-            revision, known = await self._versions(key)
-            if done := next((entry for entry, name in known if once is not None and name == once), None):
-                return done
-            there = known[-1][0] if known else None
+            if once is None:
+                revision, there = await self._latest(key)
+            else:
+                revision, known = await self._versions(key)
+                if done := next((entry for entry, name in known if name == once), None):
+                    return done
+                there = known[-1][0] if known else None
             version = 0 if there is None else there.version
             if expected is not None and expected != version:
                 raise conflict(key, expected, there)
@@ -111,16 +114,31 @@ class NatsClient:
         """The versions of a key, each with the name of its write."""
         return (await self._versions(key))[1]
 
+    async def _latest(self, key: str) -> tuple[int, BoardEntry | None]:
+        """The last revision of a key, whoever wrote it (0: none), and its last version."""
+        found = await self._get("board", _code(key))
+        if found is not None and (made := _entry(found.revision, found.value)) is not None:
+            return found.revision, made[0]
+        revision, known = await self._versions(key)
+        return revision, known[-1][0] if known else None
+
     async def _versions(self, key: str) -> tuple[int, list[tuple[BoardEntry, str | None]]]:
         """The last revision of a key, whoever wrote it (0: none), and the versions that are entries."""
         from nats.js.errors import NoKeysError
 
-        try:
-            found = await self._buckets["board"].history(_code(key))
-        except NoKeysError:
-            return 0, []
-        made = [entry for each in found if (entry := _entry(each.revision, each.value)) is not None]
-        return max((each.revision for each in found), default=0), made
+        for pause_s in (0.0, 0.01, 0.05, 0.2, 1.0):
+            await asyncio.sleep(pause_s)
+            latest = await self._get("board", _code(key))
+            try:
+                found = await self._buckets["board"].history(_code(key))
+            except NoKeysError:
+                found = []
+            revision = max((each.revision for each in found), default=0)
+            if latest is None or revision >= latest.revision:  # the client may take a history for complete too early
+                break
+        else:
+            raise StoreError(f"the NATS server gives no whole history of {key!r}: try again")
+        return revision, [entry for each in found if (entry := _entry(each.revision, each.value)) is not None]
 
     async def entries(self, prefix: str) -> list[BoardEntry]:
         """The latest entry of each key that begins so, by key."""

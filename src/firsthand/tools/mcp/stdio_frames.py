@@ -1,16 +1,16 @@
 """Starts an MCP server and exchanges lines of JSON with it, within limits.
 
 The SDK's own transport keeps a line for as long as it grows. Here a frame has a largest size, lines that are no message are
-counted, the last words on standard error are kept for the error message, and the whole process group ends with the block.
+counted, the last words on standard error are kept for the error message, and the whole process group ends with the block, or
+with this process (`orphan_guard.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -20,6 +20,7 @@ from mcp.shared.message import SessionMessage
 
 from firsthand.errors import ToolError
 from firsthand.system.terminal import one_line
+from firsthand.tools.mcp.orphan_guard import guarded_process, signal_group
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
 MAX_FRAME = 8_000_000
@@ -58,31 +59,22 @@ class ServerProcess:
 @asynccontextmanager
 async def started(declaration: ServerDeclaration) -> AsyncGenerator[tuple[ServerProcess, Any]]:
     """The process and its transport: a context manager of the two streams that the SDK's client takes."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            declaration.command,
-            *declaration.args,
-            env={**get_default_environment(), **declaration.env},
-            cwd=declaration.cwd or None,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            limit=_CHUNK,
-        )
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise ToolError(f"the MCP server {declaration.name} cannot be started: {declaration.command}: {said}") from None
-    server = ServerProcess(process)
-    words = asyncio.create_task(_keep_stderr(server))
-    try:
-        yield server, _streams(server)
-    finally:
+    environment = {**get_default_environment(), **declaration.env}
+    guarded = guarded_process(declaration.command, declaration.args, env=environment, cwd=declaration.cwd, limit=_CHUNK)
+    async with AsyncExitStack() as stack:
         try:
-            await asyncio.shield(asyncio.ensure_future(_end(server, words)))
+            process = await stack.enter_async_context(guarded)
+        except (OSError, ValueError) as error:
+            said = getattr(error, "strerror", None) or str(error)
+            raise ToolError(
+                f"the MCP server {declaration.name} cannot be started: {declaration.command}: {said}"
+            ) from None
+        server = ServerProcess(process)
+        words = asyncio.create_task(_keep_stderr(server))
+        try:
+            yield server, _streams(server)
         finally:
-            if process.returncode is None:  # cancelled while it ended: nothing of it may be left
-                _signal_group(process.pid, signal.SIGKILL)
+            await asyncio.shield(asyncio.ensure_future(_end(server, words)))
 
 
 @asynccontextmanager
@@ -166,8 +158,8 @@ async def _end(server: ServerProcess, words: asyncio.Task[None]) -> None:
     for sent in (signal.SIGTERM, signal.SIGKILL):
         if not server.reason and await _ended(process):  # one that broke a limit gets no time to end on its own
             break
-        _signal_group(process.pid, sent)
-    _signal_group(process.pid, signal.SIGKILL)  # children that outlived it
+        signal_group(process.pid, sent)
+    signal_group(process.pid, signal.SIGKILL)  # children that outlived it
     await _ended(process)
     words.cancel()
     await asyncio.wait({words})
@@ -183,8 +175,3 @@ async def _ended(process: asyncio.subprocess.Process) -> bool:
     while process.returncode is None and loop.time() < until:
         await asyncio.sleep(0.005)
     return process.returncode is not None
-
-
-def _signal_group(group: int, sent: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, sent)
