@@ -77,8 +77,8 @@ async def answered(
 def record(ctx: Context, made: Answer) -> str:
     """Records an answer in the trace; its text."""
     body = made.to_json()
-    ctx.note(ANSWER, **{name: body[name] for name in ("text", "in_documents", "citations", "unsupported", "forged")},
-             passages=[hit.chunk.id for hit in made.hits])  # fmt: skip
+    kept = ("text", "in_documents", "citations", "unsupported", "forged", "nearest")
+    ctx.note(ANSWER, **{name: body[name] for name in kept}, passages=[hit.chunk.id for hit in made.hits])
     return made.text
 
 
