@@ -41,7 +41,7 @@ def check_rag(
     **further: Any,
 ) -> None:
     """ConfigError for options of a variant that cannot be: no index at the path, an unknown search, form or
-    reranker, a dense search of an index without vectors, k below 1."""
+    reranker, a dense search or sentences of an index without vectors, k below 1."""
     at_least(1, k=k, **{name: value for name, value in further.items() if type(value) is int})
     for name, value, known in (("search", search, tuple(SEARCHES)), ("form", form, get_args(AnswerForm))):
         if value is not None and value not in known:
@@ -49,7 +49,7 @@ def check_rag(
     AnswerSettings(unsupported=unsupported)
     check_index(index)
     check_reranker(rerank)
-    if search == "dense":
+    if search == "dense" or rerank == "sentences":
         expect_vectors(index)
 
 
