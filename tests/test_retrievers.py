@@ -286,7 +286,7 @@ def test_sentences_rerank_the_pool_alone_keep_ties_and_take_texts_without_any():
     assert kept < whole, "sentences behind the bound are not embedded"
     assert run(rerank_by_sentence(fixed(), corpus), "red") == []
     for bad in ({"pool": 0}, {"weight": 1.5}, {"weight": math.nan}):
-        with pytest.raises(ConfigError, match="give 0 to 1|1 hit or more"):
+        with pytest.raises(ConfigError, match=r"give 0 to 1|1 hit or more"):
             rerank_by_sentence(fixed(), corpus, **bad)
     with pytest.raises(ConfigError, match="has no vectors"):
         rerank_by_sentence(fixed(), tiny_corpus(TEXTS, vectors=False))

@@ -47,7 +47,7 @@ def rerank_by_sentence(
 
         async def act(passed: Json) -> Sequence[Hit]:
             near = await best_cosines(corpus, str(passed["query"]), [hit.chunk.text for hit in hits])
-            first, second = _scaled([hit.score for hit in hits]), _scaled(near)
+            first, second = scaled([hit.score for hit in hits]), scaled(near)
             scores = [(1 - weight) * one + weight * other for one, other in zip(first, second, strict=True)]
             order = sorted(range(len(hits)), key=lambda place: -scores[place])[:k]
             return [
@@ -69,12 +69,10 @@ async def best_cosines(corpus: Corpus, query: str, texts: Sequence[str]) -> list
     [asked] = await corpus.embed([query])
     cosines = await corpus.embed(parts, documents=True) @ asked
     ends = np.cumsum([len(own) for own in spans])
-    return [
-        float(cosines[end - len(own) : end].max()) if own else -1.0 for own, end in zip(spans, ends, strict=True)
-    ]
+    return [float(cosines[end - len(own) : end].max()) if own else -1.0 for own, end in zip(spans, ends, strict=True)]
 
 
-def _scaled(scores: Sequence[float]) -> list[float]:
+def scaled(scores: Sequence[float]) -> list[float]:
     """From 0 for the worst to 1 for the best; 1 for all if they are equal or not finite."""
     worst, span = min(scores), max(scores) - min(scores)
     return [(score - worst) / span if 0 < span < math.inf else 1.0 for score in scores]
