@@ -38,8 +38,8 @@ class AnswerFlags:
     k: int | None = None
     """Passages that are read; by default as many as the variant takes."""
     rerank: str | None = None
-    """Rerank the passages that are found: sentences (the best sentence of each, by the index's embedder), cross_encoder:MODEL (a
-    folder or hf:org/name), or the answering model's logprob or listwise order."""
+    """Rerank the passages that are found: sentences (the best sentence of each, by the index's embedder),
+    cross_encoder:MODEL (a folder or hf:org/name), or the answering model's logprob or listwise order."""
     form: Literal["cited", "quoted", "plain"] = "cited"
     """cited: sentences name passages; quoted: they copy words of passages; plain: no citations."""
     unsupported: Literal["mark", "drop", "keep"] = "mark"
