@@ -104,7 +104,8 @@ def test_a_retrieval_run_reranks_its_first_documents_and_keeps_the_rest(index: P
 
 
 def test_a_variant_and_a_retrieval_run_take_the_order_of_sentences(tmp_path: Path) -> None:
-    wanted = "Rugs were woven. What sat on the red mat? Nobody saw it before noon, as everybody was busy elsewhere."
+    rest = "Nobody saw it before noon, since everybody was busy elsewhere that day."
+    wanted = f"Rugs were woven. What sat on the red mat? {rest}"
     others = {**{f"{name}.md": "The red mat and a mat." for name in "abc"}, "d.md": "Nothing here."}
     index = write_index(tmp_path / "s.index", {"long.md": wanted, **others})
     journal, model = MemoryJournal(), Scripted(["The log sat. [1]"] * 9)
