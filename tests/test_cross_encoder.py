@@ -205,7 +205,7 @@ def test_a_name_that_is_no_reranker_is_refused(bert: Path, tmp_path: Path) -> No
     for name in ("", "logprob", "listwise", f"cross_encoder:{bert}", "cross_encoder:hf:org/name"):
         check_reranker(name)
     for name in ("cross_encoder", "cross_encoder:", "bm25", "logprob:x"):
-        with pytest.raises(ConfigError, match="logprob, listwise or cross_encoder:MODEL was expected"):
+        with pytest.raises(ConfigError, match="sentences, logprob, listwise or cross_encoder:MODEL was expected"):
             check_reranker(name)
     with pytest.raises(UnknownName, match="no file or folder"):
         check_reranker(f"cross_encoder:{tmp_path / 'missing'}")

@@ -13,7 +13,7 @@ import pytest
 
 from corpus_tiny import write_index
 from firsthand import catalog, cli
-from firsthand.commands.rag_ask import AnswerFlags, variant_of
+from firsthand.commands.rag_ask import NO_SUPPORT, AnswerFlags, variant_of
 from firsthand.errors import ConfigError, LimitExceeded, ModelError
 from firsthand.grammar import regex
 from firsthand.loop.budget import Limits
@@ -45,6 +45,7 @@ def script(tmp_path: Path) -> str:
         "Rewrite this as one question": "When did the mill burn down?",
         "When did the mill burn down": "It burned down in 1902. [1]",
         "When was the mill built": CITED,
+        "own the mill": "A duke owns it all. [1] He is rich. [2]",
         "bridges": "Not in the documents.",
     }
     path.write_text(json.dumps(replies))
@@ -100,6 +101,27 @@ def test_a_question_of_a_hundred_thousand_characters_is_answered(index, script, 
 def test_ask_says_that_it_is_not_in_the_documents(index, script, capsys):
     code, out, _ = rag(capsys, "ask", "How many bridges?", "--index", index, "--model", script)
     assert (code, out.strip()) == (0, NOT_IN_DOCUMENTS)
+
+
+def test_an_answer_that_no_passage_supports_is_followed_by_the_nearest_sentences(index, script, capsys):
+    words = ("ask", "Does a duke own the mill?", "--index", index, "--model", script)
+    code, out, _ = rag(capsys, *words)
+    assert code == 0 and out.splitlines() == [
+        "A duke owns it all. [unsupported] He is rich. [unsupported]",
+        "",
+        NO_SUPPORT,
+        "- mill.md:1 “The mill was built in 1871.”",
+        "- river.md:1 “The river Tesk has 12 bridges.”",
+    ]
+    body = json.loads(rag(capsys, *words, "--json", "--k", 1)[1])
+    (near,) = body["nearest"]
+    document = open_corpus(index).index.document("mill.md")
+    assert body["citations"] == [] and document.text[near["start"] : near["end"]] == near["quote"]
+    assert near["sha256"] == document.sha256
+    _, out, _ = rag(capsys, *words, "--unsupported", "drop")
+    assert out.splitlines()[:3] == [NOT_IN_DOCUMENTS, "", NO_SUPPORT]
+    body = json.loads(rag(capsys, "ask", "When was the mill built?", *words[2:], "--json")[1])
+    assert body["citations"] and body["nearest"] == []
 
 
 def test_ask_takes_any_variant_with_its_options(index, script, capsys):

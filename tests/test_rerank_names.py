@@ -103,6 +103,25 @@ def test_a_retrieval_run_reranks_its_first_documents_and_keeps_the_rest(index: P
     assert few == wanted[:2]
 
 
+def test_a_variant_and_a_retrieval_run_take_the_order_of_sentences(tmp_path: Path) -> None:
+    rest = "Nobody saw it before noon, since everybody was busy elsewhere that day."
+    wanted = f"Rugs were woven. What sat on the red mat? {rest}"
+    others = {**{f"{name}.md": "The red mat and a mat." for name in "abc"}, "d.md": "Nothing here."}
+    index = write_index(tmp_path / "s.index", {"long.md": wanted, **others})
+    journal, model = MemoryJournal(), Scripted(["The log sat. [1]"] * 9)
+    options = {"search": "dense", "k": 5}
+    assert found(run("naive", index, Scripted(["x"] * 9), **options))[0] != "long.md"
+    trace = run("naive", index, model, journal, rerank="sentences", **options)
+    assert found(trace)[0] == "long.md"
+    silent = Scripted(fingerprint=model.fingerprint)
+    assert run("naive", index, silent, journal, rerank="sentences", **options).answer == trace.answer
+    said = run("retrieve", index, Scripted(["x"]), variant="dense", rerank="sentences", pool=5)
+    assert said.answer.split()[0] == "long.md" and not [call for call in said.calls if call.kind == "generate"]
+    bare = write_index(tmp_path / "bare.index", TEXTS, vectors=False)
+    with pytest.raises(ConfigError, match="has no vectors"):
+        Agent("a", model, catalog.pattern("naive")[0], {"index": str(bare), "rerank": "sentences", "search": "lexical"})
+
+
 def test_a_retrieval_run_asks_the_model_for_the_order(index: Path) -> None:
     plain = run("retrieve", index, Scripted(["x"] * 9), k=5).answer.split()
     said = run("retrieve", index, Scripted(["[3] > [1]"] * 9), k=5, rerank="listwise", pool=4).answer.split()

@@ -17,6 +17,7 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Hit, Query, TrailStep
+from firsthand.retrieval.retrievers.best_sentence import MAX_SENTENCES, best_cosines, rerank_by_sentence
 from firsthand.retrieval.retrievers.context_windows import neighbours, parents
 from firsthand.retrieval.retrievers.fusion import fuse, reciprocal_rank_fusion
 from firsthand.retrieval.retrievers.reranking import by_logprob, rerank
@@ -252,6 +253,43 @@ def test_the_floor_is_the_cosine_and_spares_hits_of_terms():
     term = Hit(hit("term").chunk, 0.9, (TrailStep("lexical", 1, 3.0),))
     assert texts(above([low, edge, term], 0.5)) == ["edge", "term"]
     assert len(above([low], None)) == 1
+
+
+def test_the_best_sentence_is_added_to_the_score_of_the_first_search_by_hand():
+    corpus = tiny_corpus(TEXTS)
+    long = hit("l", 3.0, text="Green birds sing. Red cats eat fish. White mice hide. Blue dogs run.")
+    short = hit("s", 2.0, text="Red birds hide.")
+    last = hit("z", 1.0, text="Blue dogs run.")
+    query = "red cats eat fish"
+    best = ("Red cats eat fish.", short.chunk.text, last.chunk.text)
+    assert asyncio.run(best_cosines(corpus, query, texts([long, short, last]))) == pytest.approx(
+        [float(embedded(each) @ embedded(f"query: {query}")) for each in best]
+    )
+    for weight in (0.0, 0.4, 1.0):
+        near = asyncio.run(best_cosines(corpus, query, texts([short, long, last])))
+        scaled = [(each - min(near)) / (max(near) - min(near)) for each in near]
+        wanted = [(1 - weight) * first + weight * second for first, second in zip([0.5, 1.0, 0.0], scaled, strict=True)]
+        found = run(rerank_by_sentence(fixed(short, long, last), corpus, weight=weight), query)
+        assert [each.score for each in found] == pytest.approx(sorted(wanted, reverse=True))
+        assert found[0].chunk.text == long.chunk.text and found[0].trail[-1].retriever == "sentences"
+
+
+def test_sentences_rerank_the_pool_alone_keep_ties_and_take_texts_without_any():
+    corpus = tiny_corpus(TEXTS)
+    equal = [hit(name, 1.0, text="Red cats.") for name in "abc"]
+    found = rerank_by_sentence(fixed(*equal, hit("far", 0.5, text="Blue dogs run.")), corpus, pool=3)
+    assert [each.chunk.id for each in run(found, "red cats", 2)] == [each.chunk.id for each in equal[:2]]
+    assert {each.score for each in run(found, "red cats", 2)} == {1.0}
+    assert asyncio.run(best_cosines(corpus, "red", ["", "   "])) == [-1.0, -1.0]
+    many = "Blue dogs run. " * MAX_SENTENCES + "Red cats."
+    kept, whole = asyncio.run(best_cosines(corpus, "red cats", [many, "Red cats."]))
+    assert kept < whole, "sentences behind the bound are not embedded"
+    assert run(rerank_by_sentence(fixed(), corpus), "red") == []
+    for bad in ({"pool": 0}, {"weight": 1.5}, {"weight": math.nan}):
+        with pytest.raises(ConfigError, match=r"give 0 to 1|1 hit or more"):
+            rerank_by_sentence(fixed(), corpus, **bad)
+    with pytest.raises(ConfigError, match="has no vectors"):
+        rerank_by_sentence(fixed(), tiny_corpus(TEXTS, vectors=False))
 
 
 # -- models --

@@ -24,6 +24,7 @@ firsthand rag ask "How do I resume a run?" --index docs --rerank cross_encoder:m
 firsthand rag ask "How do I resume a run?" --index docs --form quoted --unsupported drop --json
 """
 NONE = "none"
+NO_SUPPORT = "No passage supports that answer. The passages' own sentences nearest to the question:"
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class AnswerFlags:
 
     model: str = "smollm2"
     """The model that answers, or none: then the best passages are quoted."""
-    variant: str = "naive:search=hybrid"
+    variant: str = "naive:search=convex"
     """The pattern that retrieves and answers, with its options, such as advanced:pool=10. `firsthand list patterns`."""
     k: int | None = None
     """Passages that are read; by default as many as the variant takes."""
     rerank: str | None = None
-    """Rerank the passages that are found: cross_encoder:MODEL (a folder or hf:org/name), or the answering model's logprob or
-    listwise order."""
+    """Rerank the passages that are found: sentences (the best sentence of each, by the index's embedder),
+    cross_encoder:MODEL (a folder or hf:org/name), or the answering model's logprob or listwise order."""
     form: Literal["cited", "quoted", "chosen", "plain"] = "cited"
     """cited: sentences name passages; quoted: they copy words of passages; chosen: the one sentence of the
     passages after which the model finds the question likeliest; plain: no citations."""
@@ -186,7 +187,10 @@ async def _extracted(question: str, corpus: Corpus, flags: AnswerFlags) -> Json:
 
 
 def print_answer(body: Json, *, passages: bool = False) -> None:
-    """Print the answer, its citations as `[n] file:line “quotation”`, and on request the passages."""
+    """Print the answer, its citations as `[n] file:line “quotation”`, and on request the passages.
+
+    Where no passage supports what the model wrote, the sentences nearest to the question are quoted with their places.
+    """
     from firsthand.system.terminal import console, one_line, printable
 
     out = console()
@@ -200,6 +204,10 @@ def print_answer(body: Json, *, passages: bool = False) -> None:
     for each in body["citations"]:
         quote = "" if body["model"] is None else f" “{one_line(each['quote'])}”"
         say(f"[{each['number']}] {one_line(each['label'])}{quote}")
+    if nearest := body.get("nearest"):
+        say(f"\n{NO_SUPPORT}")
+    for each in nearest or ():
+        say(f"- {one_line(each['label'])} “{one_line(each['quote'])}”")
     if passages:
         print_passages(body)
 

@@ -43,7 +43,7 @@ def check_rag(
     **further: Any,
 ) -> None:
     """ConfigError for options of a variant that cannot be: no index at the path, an unknown search, form or
-    reranker, a dense search of an index without vectors, k below 1."""
+    reranker, a dense search or sentences of an index without vectors, k below 1."""
     at_least(1, k=k, **{name: value for name, value in further.items() if type(value) is int})
     for name, value, known in (("search", search, tuple(SEARCHES)), ("form", form, get_args(AnswerForm))):
         if value is not None and value not in known:
@@ -51,7 +51,7 @@ def check_rag(
     AnswerSettings(unsupported=unsupported)
     check_index(index)
     check_reranker(rerank)
-    if search == "dense":
+    if search == "dense" or rerank == "sentences":
         expect_vectors(index)
 
 
@@ -81,8 +81,8 @@ async def answered(
 def record(ctx: Context, made: Answer) -> str:
     """Records an answer in the trace; its text."""
     body = made.to_json()
-    ctx.note(ANSWER, **{name: body[name] for name in ("text", "in_documents", "citations", "unsupported", "forged")},
-             passages=[hit.chunk.id for hit in made.hits])  # fmt: skip
+    kept = ("text", "in_documents", "citations", "unsupported", "forged", "nearest")
+    ctx.note(ANSWER, **{name: body[name] for name in kept}, passages=[hit.chunk.id for hit in made.hits])
     return made.text
 
 

@@ -31,7 +31,8 @@ async def advanced(
 ) -> str:
     """The answer from the best `k` of `pool` reranked passages, with `around` neighbours.
 
-    `rerank` is logprob (the model's log-prob of "yes": it must score), listwise, or cross_encoder:MODEL.
+    `rerank` is logprob (the model's log-prob of "yes": it must score), listwise, sentences or
+    cross_encoder:MODEL.
     """
     corpus = corpus_in(ctx, index)
     best = reranked(hybrid(corpus), rerank, corpus, ContextWriter(ctx), pool=pool)

@@ -57,7 +57,7 @@ async def modular(
 ) -> str:
     """The answer from passages of a pipeline: rewrite the query, search, cap, order, widen. Any stage may be left out.
 
-    `rerank` is the reranker of order=rerank: logprob, listwise or cross_encoder:MODEL.
+    `rerank` is the reranker of order=rerank: logprob, listwise, sentences or cross_encoder:MODEL.
     """
     corpus, writer = corpus_in(ctx, index), ContextWriter(ctx)
     found = SEARCHES[search](corpus)

@@ -51,7 +51,7 @@ async def retrieve(
         index: An index that `firsthand rag index` made; empty: that of the task's benchmark.
         variant: dense, lexical, both fused by reciprocal rank (hybrid), or by scaled scores (convex).
         embedder: With a benchmark's index: the embedder of its vectors.
-        rerank: logprob or listwise, which ask the agent's model, or cross_encoder:MODEL; empty: none.
+        rerank: sentences or cross_encoder:MODEL, or logprob or listwise, which ask the agent's model; empty: none.
         pool: Documents that are reranked; those behind them keep their order.
         k: Number of documents.
     """

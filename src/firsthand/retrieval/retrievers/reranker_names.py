@@ -1,4 +1,4 @@
-"""Rerankers by name: `logprob`, `listwise`, or `cross_encoder:MODEL`, as variants and `--rerank` take them."""
+"""Rerankers by name: `sentences`, `logprob`, `listwise`, or `cross_encoder:MODEL`, as variants and `--rerank` take them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from firsthand.hub import model_lookup
 from firsthand.message import Json
 from firsthand.retrieval.corpus import Corpus, arguments_of
 from firsthand.retrieval.retriever import Hit, Query, Retriever
+from firsthand.retrieval.retrievers.best_sentence import rerank_by_sentence
 from firsthand.retrieval.retrievers.cross_encoder import by_cross_encoder
 from firsthand.retrieval.retrievers.listwise import by_listwise
 from firsthand.retrieval.retrievers.reranking import PairScorer, by_logprob, rerank
 from firsthand.retrieval.writer import Writer
 
-KINDS = "logprob, listwise or cross_encoder:MODEL"
+KINDS = "sentences, logprob, listwise or cross_encoder:MODEL"
 
 
 def check_reranker(name: str) -> None:
     """ConfigError for a name that is no reranker, UnknownName for a cross-encoder's path without a model; empty is none."""
     kind, _, model = name.partition(":")
-    if name in ("", "logprob", "listwise"):
+    if name in ("", "sentences", "logprob", "listwise"):
         return
     if kind != "cross_encoder" or not model:
         raise ConfigError(f"rerank is {name!r}: {KINDS} was expected, where MODEL is a folder or hf:org/name")
@@ -37,12 +38,14 @@ def asks_model(name: str) -> bool:
 def reranked(retriever: Retriever, name: str, corpus: Corpus, writer: Writer | None, *, pool: int = 20) -> Retriever:
     """The retriever with the best `pool` of its hits in the order of the reranker of that name; without a name, as it is.
 
-    A cross-encoder's order is a read of the corpus, which an attempt that is resumed does not repeat. `writer` is the model
-    of `logprob` and `listwise`.
+    The order of a cross-encoder or of sentences is a read of the corpus, which an attempt that is resumed does not repeat.
+    `writer` is the model of `logprob` and `listwise`.
     """
     check_reranker(name)
     if not name:
         return retriever
+    if name == "sentences":
+        return rerank_by_sentence(retriever, corpus, pool=pool)
     if not asks_model(name):
         return _scored(retriever, by_cross_encoder(name.partition(":")[2]), corpus, pool)
     if writer is None:
