@@ -94,6 +94,13 @@ def call(request):
             send(
                 {"method": "notifications/progress", "params": {"progressToken": token, "progress": done, "total": 200}}
             )
+    if MODE == "dense":
+        send({"method": "notifications/message", "params": {"level": "info", "data": [{}] * 300_000}})
+    if MODE == "pings":
+        sys.stdout.write("".join(f'{{"jsonrpc":"2.0","id":{n},"method":"ping"}}\n' for n in range(60_000)))
+        sys.stdout.flush()
+    if MODE == "long":
+        text = "x" * 7_000_000
     if MODE == "sampling":
         message = {"role": "user", "content": {"type": "text", "text": "Which colour?"}}
         reply = ask("sampling/createMessage", {"messages": [message], "maxTokens": 50, "systemPrompt": "Be brief."})
