@@ -16,9 +16,10 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 import httpx2
 
 from firsthand.errors import ToolError
+from firsthand.system.json_values import values_in
 from firsthand.tools.mcp import message_flow
 from firsthand.tools.mcp.http_endpoint import http_client
-from firsthand.tools.mcp.message_flow import ALLOWANCE, MAX_VALUES, MessageFlow, values_in
+from firsthand.tools.mcp.message_flow import ALLOWANCE, MAX_VALUES, MessageFlow
 from firsthand.tools.mcp.remote_tools import RemoteTools
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
@@ -47,13 +48,13 @@ def called(mode: str) -> str:
 
 
 def test_values_are_counted_outside_of_texts() -> None:
-    assert values_in(b'{"a":[1,2,{}]}') == 5
+    assert values_in(b'{"a":[1,2,{}]}', 9) == 5
     dense = b"[" + b"{}," * (MAX_VALUES + 1) + b"{}]"
-    assert values_in(dense) > MAX_VALUES
+    assert values_in(dense, MAX_VALUES) > MAX_VALUES
     text = b'{"a":"' + b',{[\\",' * MAX_VALUES + b'","b":[1,2]}'
-    assert values_in(text) == 4
-    assert values_in(b'["' + b"\\\\" * 10 + b'"' + b",{}" * (MAX_VALUES + 1)) > MAX_VALUES
-    assert values_in(b'"open\n' + b"{}," * (MAX_VALUES + 1)) > MAX_VALUES  # a text ends with its line
+    assert values_in(text, MAX_VALUES) == 4
+    assert values_in(b'["' + b"\\\\" * 10 + b'"' + b",{}" * (MAX_VALUES + 1), MAX_VALUES) > MAX_VALUES
+    assert values_in(b'"open\n' + b"{}," * (MAX_VALUES + 1), MAX_VALUES) > MAX_VALUES  # a text ends with its line
 
 
 def test_an_allowance_is_spent_by_messages_bytes_and_values_and_comes_back(monkeypatch) -> None:

@@ -97,7 +97,9 @@ def call(request):
     if MODE == "dense":
         send({"method": "notifications/message", "params": {"level": "info", "data": [{}] * 300_000}})
     if MODE == "pings":
-        sys.stdout.write("".join(f'{{"jsonrpc":"2.0","id":{n},"method":"ping"}}\n' for n in range(60_000)))
+        pad = json.dumps({"_meta": {"values": [0] * 1_000}})
+        for n in range(2_000):
+            sys.stdout.write(f'{{"jsonrpc":"2.0","id":{n},"method":"ping","params":{pad}}}\n')
         sys.stdout.flush()
     if MODE == "long":
         text = "x" * 7_000_000

@@ -15,7 +15,8 @@ import httpcore2
 import httpx2
 
 from firsthand.errors import ToolError
-from firsthand.tools.mcp.message_flow import MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow, values_in
+from firsthand.system.json_values import values_in
+from firsthand.tools.mcp.message_flow import MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.web.addresses import Resolver, checked_addresses, parse_rules, read_host, resolve
 
@@ -73,7 +74,7 @@ class EndpointBackend(httpcore2.AsyncNetworkBackend):
 
 
 class BoundedTransport(httpx2.AsyncHTTPTransport):
-    """Sends requests over an `EndpointBackend`; bodies end at `MAX_BODY`, and beyond what a message may hold, with an error."""
+    """Sends requests over an `EndpointBackend`; bodies beyond what a message may hold end with an error."""
 
     def __init__(self, declaration: ServerDeclaration, resolver: Resolver = resolve):
         super().__init__(trust_env=False)
@@ -115,7 +116,7 @@ class _Events(httpx2.AsyncByteStream):
             if end:
                 kept = bytearray(rest)
                 for line in lines.split(b"\n"):
-                    if values_in(line) > MAX_VALUES:
+                    if values_in(line, MAX_VALUES) > MAX_VALUES:
                         raise httpx2.ReadError(TOO_DENSE)
                     if not self._flow.charge(line):
                         raise httpx2.ReadError(TOO_OFTEN)
@@ -139,7 +140,7 @@ class _Counted(httpx2.AsyncByteStream):
             kept += piece
             if len(kept) > MAX_BODY:
                 raise httpx2.ReadError(_TOO_LARGE)
-        if values_in(bytes(kept)) > MAX_VALUES:
+        if values_in(bytes(kept), MAX_VALUES) > MAX_VALUES:
             raise httpx2.ReadError(TOO_DENSE)
         yield bytes(kept)
 

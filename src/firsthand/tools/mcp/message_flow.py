@@ -1,14 +1,15 @@
 """Bounds what a server's messages cost before they are decoded: the values of one, and what comes unasked.
 
-Two bytes of JSON can be an object of 64 bytes: a message of 8 MB that is `{},` again and again takes two seconds, in which no
-other attempt goes on, and 800 MB. Notifications and requests of the server, each of which is a task of ours, are paid from an
-allowance that grows with time and is full again with each request that we send.
+A message of 8 MB that is `{},` again and again takes two seconds, in which no other attempt goes on, and 800 MB.
+Notifications and requests of the server, each of which is a task of ours, are paid from an allowance that grows with time
+and is full again with each request that we send.
 """
 
 from __future__ import annotations
 
-import re
 import time
+
+from firsthand.system.json_values import values_in
 
 MAX_VALUES = 200_000
 """The most values of one message: 0.1 s, and 60 MB as objects."""
@@ -18,13 +19,6 @@ GROWTH = 500.0
 """The part of the allowance that comes back in a second."""
 TOO_DENSE = f"sent a message of more than {MAX_VALUES:,} values, which is the limit"
 TOO_OFTEN = "sends more notifications and requests than are taken"
-_STRING = re.compile(rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(?:"|\\?(?=\n|\Z))')
-
-
-def values_in(raw: bytes) -> int:
-    """About how many values a JSON text holds; exact enough beyond `MAX_VALUES`, and linear in the text."""
-    found = _marks(raw)
-    return found if found <= MAX_VALUES else _marks(_STRING.sub(b"", raw))
 
 
 class MessageFlow:
@@ -43,9 +37,5 @@ class MessageFlow:
         now = time.monotonic()
         self._left = min(ALLOWANCE, self._left + GROWTH * (now - self._at))
         self._at = now
-        self._left -= 1 + len(raw) / 1_000 + values_in(raw) / 20
+        self._left -= 1 + len(raw) / 1_000 + values_in(raw, MAX_VALUES) / 20
         return self._left >= 0
-
-
-def _marks(raw: bytes) -> int:
-    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")

@@ -19,8 +19,9 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
 from firsthand.errors import ToolError
+from firsthand.system.json_values import values_in
 from firsthand.system.terminal import one_line
-from firsthand.tools.mcp.message_flow import MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow, values_in
+from firsthand.tools.mcp.message_flow import MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
 MAX_FRAME = 8_000_000
@@ -133,7 +134,7 @@ async def _pass_on(server: ServerProcess, line: bytes, inbound: Any) -> None:
     if len(line) > MAX_FRAME:
         server.reason = f"sent a message of more than {MAX_FRAME:,} bytes, which is the limit"
         return
-    if values_in(line) > MAX_VALUES:
+    if values_in(line, MAX_VALUES) > MAX_VALUES:
         server.reason = TOO_DENSE
         return
     try:
