@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 import threading
@@ -215,6 +216,22 @@ def test_a_peer_that_sends_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatc
         found.answer = updates
         failed(attempt(found.url), "more than 50 events and no answer")
         assert found.asked[-1][0] == "CancelTask", "its task is cancelled"
+
+
+def test_a_compressed_response_is_refused_before_it_is_unpacked() -> None:
+    with peer() as found:
+
+        def bomb(request: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+            raw = gzip.compress(b" " * 20_000_000)
+            request.send_response(200)
+            request.send_header("content-type", "application/json")
+            request.send_header("content-encoding", "gzip")
+            request.send_header("content-length", str(len(raw)))
+            request.end_headers()
+            request.wfile.write(raw)
+
+        found.answer = bomb
+        failed(attempt(found.url), "sent a compressed response")
 
 
 @pytest.mark.parametrize(
