@@ -95,6 +95,15 @@ def call(request):
             send(
                 {"method": "notifications/progress", "params": {"progressToken": token, "progress": done, "total": 200}}
             )
+    if MODE == "dense":
+        send({"method": "notifications/message", "params": {"level": "info", "data": [{}] * 300_000}})
+    if MODE == "pings":
+        pad = json.dumps({"_meta": {"values": [0] * 1_000}})
+        for n in range(2_000):
+            sys.stdout.write(f'{{"jsonrpc":"2.0","id":{n},"method":"ping","params":{pad}}}\n')
+        sys.stdout.flush()
+    if MODE == "long":
+        text = "x" * 7_000_000
     if MODE == "sampling":
         message = {"role": "user", "content": {"type": "text", "text": "Which colour?"}}
         reply = ask("sampling/createMessage", {"messages": [message], "maxTokens": 50, "systemPrompt": "Be brief."})

@@ -391,10 +391,13 @@ def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             response = await super().handle_async_request(request)
             assert isinstance(response.stream, httpx.AsyncByteStream)
+            if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+                await response.aclose()  # 8 MiB of gzip may be 8 GiB
+                raise ModelError(f"a2a:{url} sent a compressed response, which was not asked for")
             response.stream = _Bounded(response.stream)
             return response
 
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    headers = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {key}"} if key else {})
     return httpx.AsyncClient(
         transport=_Transport(), headers=headers, timeout=httpx.Timeout(idle_s, connect=10.0), follow_redirects=False
     )

@@ -37,6 +37,8 @@ from firsthand.serve.http.replies import Reply, reply
 from firsthand.serve.http.request_body import MAX_DEPTH
 
 CARD_AGE_S = 300
+MAX_VALUES = 50_000
+"""The most JSON values of one request: half a second, in which the SDK reads them and nobody else is answered."""
 _JSON = ("application/json", "application/a2a+json")
 _REST = re.compile(
     r"/a2a/rest(/message:(send|stream)|/extendedAgentCard|/tasks(/[^/]+(/pushNotificationConfigs(/[^/]+)?)?)?)"
@@ -90,6 +92,7 @@ def a2a_app(handler: A2AHandler, card: AgentCard, *, grpc: GrpcDoor | None = Non
         route_of=_route_of,
         open_routes=frozenset((AGENT_CARD_WELL_KNOWN_PATH,)),
         limited_methods=frozenset({"POST"}),
+        most_values=MAX_VALUES,
         lifespan=alive,
     )
 

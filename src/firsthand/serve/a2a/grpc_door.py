@@ -17,6 +17,7 @@ from firsthand.serve.a2a.a2a_handler import ClientUser
 from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.http.listen_address import ListenAddress
+from firsthand.serve.http.refusals import Refusal
 
 MAX_MESSAGE_BYTES = 4 << 20
 _STOP_S = 2.0
@@ -83,14 +84,15 @@ class _Keys(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """The handler of a call, or one that refuses it."""
         if self._admission.is_draining:
             return _refusing(grpc.StatusCode.UNAVAILABLE, "the server is stopping: ask another one")
-        if _client(self._admission.keys, details.invocation_metadata) is None:
+        client = _client(self._admission.keys, details.invocation_metadata)
+        if client is None:
             return _refusing(
                 grpc.StatusCode.UNAUTHENTICATED, "the API key is missing or not known: send it as a Bearer token"
             )
         version = next((value for name, value in details.invocation_metadata if name.lower() == "a2a-version"), "1.0")
         if str(version).partition(".")[0] != "1":
             return _refusing(grpc.StatusCode.UNIMPLEMENTED, f"A2A {str(version)[:40]!r} is not spoken here: use 1.0")
-        return await continuation(details)
+        return _counted(await continuation(details), self._admission, client)
 
 
 class _Users(DefaultGrpcServerCallContextBuilder):
@@ -110,6 +112,32 @@ def _client(keys: Keys, metadata: Any) -> Client | None:
     given = [value for name, value in metadata if name.lower() == "authorization"]
     text = given[0] if len(given) == 1 and isinstance(given[0], str) else None
     return keys.find(text) if len(given) < 2 else None
+
+
+def _counted(handler: Any, admission: Admission, client: Client) -> Any:
+    """The handler of a call that holds one of the client's slots, as a request over HTTP does."""
+    if handler is None or handler.request_streaming:
+        return handler
+
+    async def one(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            with admission.slot(client):
+                return await handler.unary_unary(request, context)
+        except Refusal as refusal:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, refusal.message)
+
+    async def stream(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            with admission.slot(client):
+                async for each in handler.unary_stream(request, context):
+                    yield each
+        except Refusal as refusal:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, refusal.message)
+
+    coding = (handler.request_deserializer, handler.response_serializer)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(stream, *coding)
+    return grpc.unary_unary_rpc_method_handler(one, *coding)
 
 
 def _refusing(code: grpc.StatusCode, text: str) -> Any:

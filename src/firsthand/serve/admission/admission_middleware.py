@@ -24,6 +24,7 @@ from firsthand.serve.http.refusals import Refusal, bad, refusal_of
 from firsthand.serve.http.replies import note_bug, refused
 from firsthand.serve.http.request_body import ClientLeft, read_body
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
+from firsthand.system.json_values import values_in
 
 _ONCE = (b"host", b"authorization", b"content-length", b"content-type", b"transfer-encoding", b"x-request-id")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -154,6 +155,9 @@ class _Exchange:
             request.body = await read_body(
                 self._receive, limits.body_bytes, admission.settings.body_s, headers.get("content-length")
             )
+            most = self._mounted.most_values
+            if most is not None and values_in(request.body, most) > most:
+                raise Refusal(413, f"the body holds more than {most:,} JSON values: send less at once")
             late = Refusal(504, f"the answer took more than {limits.request_s:g} s", code="timeout")
             timer = asyncio.get_running_loop().call_later(limits.request_s, request.cancel, late)
             try:

@@ -42,6 +42,8 @@ class MountedApp:
     """Routes without a span: machines poll them every few seconds."""
     limited_methods: frozenset[str] | None = None
     """Methods whose requests hold a slot, have a time limit, and have their body read within bounds; None: all of them."""
+    most_values: int | None = None
+    """The most JSON values of a body, for apps whose SDK decodes it; None where the app bounds them itself."""
     operations: Mapping[str, Operation] = field(default_factory=dict)
     """The GenAI operation of a route, for its spans."""
     lifespan: Callable[[], AbstractAsyncContextManager[object]] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -13,11 +14,11 @@ from mcp import MCPError
 from mcp.server.context import ServerRequestContext
 
 from firsthand.message import Json
-from firsthand.serve.mcp.exchange import ParkedExchange, capabilities_of
+from firsthand.serve.mcp.exchange import ParkedExchange, capabilities_of, client_of
 from firsthand.serve.mcp.served_tool import ServedTool
 
 MAX_PARKED = 256
-"""The most calls that wait for input at a time; the oldest is given up for another."""
+"""The most calls that wait for input at a time; the oldest of who has most of them is given up for another."""
 PARKED_S = 600.0
 """Seconds that a call waits for input."""
 SETTLE_S = 0.005
@@ -73,9 +74,10 @@ class ParkedCalls:
         self._forget_old()
         arguments = params.arguments or {}
         if params.request_state:
-            call = self._calls.pop(params.request_state, None)
-            if call is None:
+            call = self._calls.get(params.request_state)
+            if call is None or call.exchange.client != client_of(ctx):
                 raise MCPError(types.INVALID_PARAMS, "this call waits for no input any more: call again without state")
+            del self._calls[call.id]
             call.exchange.ctx = ctx
             call.exchange.bring(params.input_responses or {})
         else:
@@ -106,8 +108,13 @@ class ParkedCalls:
     def _forget_old(self) -> None:
         before = time.monotonic() - PARKED_S
         for id, call in list(self._calls.items()):
-            if call.since < before or len(self._calls) >= MAX_PARKED:
+            if call.since < before:
                 self._calls.pop(id).task.cancel()
+        while len(self._calls) >= MAX_PARKED:
+            counts = Counter(call.exchange.client for call in self._calls.values())
+            greedy, _ = counts.most_common(1)[0]
+            oldest = next(id for id, call in self._calls.items() if call.exchange.client == greedy)
+            self._calls.pop(oldest).task.cancel()
 
     async def close(self) -> None:
         """End every call that waits."""

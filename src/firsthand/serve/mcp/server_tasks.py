@@ -32,6 +32,8 @@ TTL_MS = 3_600_000
 POLL_MS = 500
 MAX_TASKS = 1_000
 """The most tasks that are kept; the oldest that is over is forgotten for another."""
+MAX_OWN_TASKS = 250
+"""The most of them that a client with a key has; its own oldest is forgotten for another."""
 MODERN = "2026-07-28"
 """The first revision that has the extension."""
 _ANSWER: TypeAdapter[Any] = TypeAdapter(types.ElicitResult | types.CreateMessageResult | types.ListRootsResult)
@@ -121,7 +123,7 @@ class ServerTasks:
 
     def begin(self, call: RunningCall, owner: str | None, tool: str, arguments: Json) -> ServerTask:
         """Make a task of a call that has not begun to run; with a file it is kept before this returns."""
-        self._forget_old()
+        self._forget_old(owner)
         call.exchange.ctx = None  # the request ends here
         task = ServerTask(call, owner)
         if self.file is not None:
@@ -217,13 +219,20 @@ class ServerTasks:
             self._keep_end(task)  # before anybody is told
         return task
 
-    def _forget_old(self) -> None:
+    def _forget_old(self, owner: str | None) -> None:
+        """Forget what is too old, and what is over where its owner, or the server, has as many as it may have."""
         now = time.monotonic()
+        own = sum(task.owner == owner for task in self.tasks.values()) if owner is not None else 0
         for id, task in list(self.tasks.items()):
-            if now > task.until or (len(self.tasks) >= MAX_TASKS and task.is_over):
+            is_own = owner is not None and task.owner == owner
+            full = len(self.tasks) >= MAX_TASKS or (is_own and own >= MAX_OWN_TASKS)
+            if now > task.until or (full and task.is_over):
                 self.tasks.pop(id).call.task.cancel()
+                own -= is_own
                 if self.file is not None:
                     self.file.forget(id)
+        if own >= MAX_OWN_TASKS:
+            raise MCPError(types.INTERNAL_ERROR, f"{own} tasks of yours are under way, which is the limit: try later")
         if len(self.tasks) >= MAX_TASKS:
             raise MCPError(types.INTERNAL_ERROR, f"{MAX_TASKS} tasks are under way, which is the limit: try later")
 

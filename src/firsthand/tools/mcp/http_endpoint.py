@@ -15,11 +15,14 @@ import httpcore2
 import httpx2
 
 from firsthand.errors import ToolError
+from firsthand.system.json_values import values_in
+from firsthand.tools.mcp.message_flow import MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.web.addresses import Resolver, checked_addresses, parse_rules, read_host, resolve
 
 MAX_BODY = 16_000_000
 """The most bytes of one JSON response."""
+_TOO_LARGE = f"the response has more than {MAX_BODY:,} bytes, which is the limit"
 
 
 class EndpointBackend(httpcore2.AsyncNetworkBackend):
@@ -71,10 +74,11 @@ class EndpointBackend(httpcore2.AsyncNetworkBackend):
 
 
 class BoundedTransport(httpx2.AsyncHTTPTransport):
-    """Sends requests over an `EndpointBackend`; JSON bodies end at `MAX_BODY` with an error."""
+    """Sends requests over an `EndpointBackend`; bodies beyond what a message may hold end with an error."""
 
     def __init__(self, declaration: ServerDeclaration, resolver: Resolver = resolve):
         super().__init__(trust_env=False)
+        self._listening = MessageFlow()
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=httpx2.create_ssl_context(),
             network_backend=EndpointBackend(declaration, resolver),
@@ -84,23 +88,61 @@ class BoundedTransport(httpx2.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The response, its body counted while it is read."""
         response = await super().handle_async_request(request)
-        if "text/event-stream" not in response.headers.get("content-type", ""):  # the SDK limits each event
-            assert isinstance(response.stream, httpx2.AsyncByteStream)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            await response.aclose()  # 16 MB of gzip may be 16 GB
+            raise httpx2.ReadError("the response is compressed, which was not asked for")
+        if "text/event-stream" in response.headers.get("content-type", ""):
+            # the answers to a request have an allowance of their own; a stream that only listens is opened again and again
+            flow = self._listening if request.method == "GET" else MessageFlow()
+            response.stream = _Events(response.stream, flow)
+        else:
             response.stream = _Counted(response.stream)
         return response
 
 
+class _Events(httpx2.AsyncByteStream):
+    """A stream of events, whose lines are counted against an allowance. The SDK limits the bytes of each event."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, flow: MessageFlow):
+        self._inner = inner
+        self._flow = flow
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        kept = bytearray()
+        async for piece in self._inner:
+            kept += piece
+            lines, end, rest = bytes(kept).rpartition(b"\n") if b"\n" in piece else (b"", b"", b"")
+            if end:
+                kept = bytearray(rest)
+                for line in lines.split(b"\n"):
+                    if values_in(line, MAX_VALUES) > MAX_VALUES:
+                        raise httpx2.ReadError(TOO_DENSE)
+                    if not self._flow.charge(line):
+                        raise httpx2.ReadError(TOO_OFTEN)
+            if len(kept) > MAX_BODY:
+                raise httpx2.ReadError(_TOO_LARGE)
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
 class _Counted(httpx2.AsyncByteStream):
+    """A JSON body, which is passed on once its size and the number of its values are known."""
+
     def __init__(self, inner: httpx2.AsyncByteStream):
         self._inner = inner
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        count = 0
+        kept = bytearray()
         async for piece in self._inner:
-            count += len(piece)
-            if count > MAX_BODY:
-                raise httpx2.ReadError(f"the response has more than {MAX_BODY:,} bytes, which is the limit")
-            yield piece
+            kept += piece
+            if len(kept) > MAX_BODY:
+                raise httpx2.ReadError(_TOO_LARGE)
+        if values_in(bytes(kept), MAX_VALUES) > MAX_VALUES:
+            raise httpx2.ReadError(TOO_DENSE)
+        yield bytes(kept)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -110,7 +152,7 @@ def http_client(declaration: ServerDeclaration, auth: httpx2.Auth | None = None)
     """The client of a declared endpoint; it reads no proxy and no password from the environment."""
     return httpx2.AsyncClient(
         transport=BoundedTransport(declaration),
-        headers=dict(declaration.headers),
+        headers={"Accept-Encoding": "identity", **dict(declaration.headers)},
         auth=auth,
         trust_env=False,
         follow_redirects=False,

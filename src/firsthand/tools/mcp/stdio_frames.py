@@ -19,7 +19,9 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
 from firsthand.errors import ToolError
+from firsthand.system.json_values import values_in
 from firsthand.system.terminal import one_line
+from firsthand.tools.mcp.message_flow import MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow
 from firsthand.tools.mcp.orphan_guard import guarded_process, signal_group
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
@@ -44,6 +46,9 @@ class ServerProcess:
         self.noise = 0
         """The number of lines that were no messages."""
         self.stderr = bytearray()
+        self.flow = MessageFlow()
+        self.awaited: set[int | str] = set()
+        """The ids of our requests that the server has not answered."""
 
     def epitaph(self) -> str:
         """The sentence on how it ended, with the last line that it wrote on standard error."""
@@ -121,12 +126,20 @@ async def _pass_on(server: ServerProcess, line: bytes, inbound: Any) -> None:
     if len(line) > MAX_FRAME:
         server.reason = f"sent a message of more than {MAX_FRAME:,} bytes, which is the limit"
         return
+    if values_in(line, MAX_VALUES) > MAX_VALUES:
+        server.reason = TOO_DENSE
+        return
     try:
         message = mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
     except (ValueError, RecursionError):
         server.noise += 1
         if server.noise > MAX_NOISE:
             server.reason = f"wrote more than {MAX_NOISE:,} lines that are no messages of MCP"
+        return
+    if isinstance(message, mcp_types.JSONRPCResponse | mcp_types.JSONRPCError) and message.id in server.awaited:
+        server.awaited.remove(message.id)
+    elif not server.flow.charge(line):
+        server.reason = TOO_OFTEN
         return
     await inbound.send(SessionMessage(message))
 
@@ -136,6 +149,9 @@ async def _write(server: ServerProcess, outbound: Any, inbound: Any) -> None:
     assert stdin is not None
     try:
         async for sent in outbound:
+            if isinstance(sent.message, mcp_types.JSONRPCRequest):
+                server.awaited.add(sent.message.id)
+                server.flow.refill()
             stdin.write(sent.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
             await stdin.drain()
     except (OSError, anyio.ClosedResourceError):

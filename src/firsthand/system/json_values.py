@@ -1,0 +1,20 @@
+"""Counts the values of a JSON text before it is decoded: two bytes of it can be an object of 64 bytes."""
+
+from __future__ import annotations
+
+import re
+
+_STRING = re.compile(rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(?:"|\\?(?=\n|\Z))')
+
+
+def values_in(raw: bytes, most: int) -> int:
+    """About how many values a JSON text holds, those inside of strings left out if there are more than `most`.
+
+    Takes time linear in the text. A string ends with its line, as JSON's do.
+    """
+    found = _marks(raw)
+    return found if found <= most else _marks(_STRING.sub(b"", raw))
+
+
+def _marks(raw: bytes) -> int:
+    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
