@@ -5,7 +5,8 @@
 The Studio serves the recorded example of `--demo` with what people add to it (votes, queues, data sets, prompts, views),
 traces of a made-up shop, and an empty home. A page's weight is the gzip of all that its first visit fetches; its first paint
 is Chromium's `first-contentful-paint` on loopback, the median of three loads. With `--to`, each page becomes one picture:
-1440 and 390 pixels wide, light and dark; whether a page is wider than its window is looked at from 390 to 2560 pixels. Needs the extra `browse`, Chromium, chromedriver and Pillow.
+1440 and 390 pixels wide, light and dark. A page is wider than its window if it scrolls sideways at 390, 1440 or 2560 pixels.
+Needs the extra `browse`, Chromium, chromedriver and Pillow.
 """
 
 from __future__ import annotations
