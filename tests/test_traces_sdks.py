@@ -32,35 +32,47 @@ MORE = ("openinference_llama_index", "openai_agents", "inspect_eval")
 QUESTION = "Is it raining in Paris?"
 
 
-@pytest.fixture(scope="module")
-def python() -> str:
-    """The Python that has the SDKs."""
-    folder = Path(
-        os.environ.get("FIRSTHAND_TRACED_VENV") or Path(tempfile.gettempdir()) / f"firsthand-traced-{os.getuid()}"
-    )
+def python_with(requirements: str, suffix: str = "") -> str | None:
+    """The Python of an environment that has these SDKs, which is made if it is not there; None if it cannot be."""
+    place = os.environ.get("FIRSTHAND_TRACED_VENV") or Path(tempfile.gettempdir()) / f"firsthand-traced-{os.getuid()}"
+    folder = Path(f"{place}{suffix}")
     made = folder / "bin" / "python"
-    asked = PROGRAMS / ("requirements-thorough.txt" if THOROUGH else "requirements.txt")
-    ready = folder / f"{asked.stem}.ready"
+    ready = folder / f"{requirements}.ready"
     if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [str(made), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(asked)]
-        if subprocess.run(pip, capture_output=True).returncode:
-            pytest.skip("the SDKs for traces cannot be installed")
+        asked = ["-r", str(PROGRAMS / f"{requirements}.txt")]
+        if subprocess.run([str(made), "-m", "pip", "install", "-q", *asked], capture_output=True).returncode:
+            return None
         ready.touch()
     return str(made)
 
 
 @pytest.fixture(scope="module")
-def sent(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TraceStore, dict[str, TraceSummary]]]:
+def pythons() -> dict[str, str]:
+    """Program -> the Python that runs it."""
+    main = python_with("requirements-thorough" if THOROUGH else "requirements")
+    if main is None:
+        pytest.skip("the SDKs for traces cannot be installed")
+    found = dict.fromkeys(NAMES + (MORE if THOROUGH else ()), main)
+    if THOROUGH:
+        other = python_with("requirements-llama-index", "-llama-index")
+        assert other is not None, "the requirements of LlamaIndex contradict each other"
+        found["openinference_llama_index"] = other
+    return found
+
+
+@pytest.fixture(scope="module")
+def sent(
+    pythons: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[TraceStore, dict[str, TraceSummary]]]:
     """The store after all programs ran, and the trace of each."""
     home = tmp_path_factory.mktemp("sdks")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "PYTHON"))}
     call = Message("assistant", (ToolCall("c1", "weather", {"city": "Paris"}),))
 
-    names = NAMES + (MORE if THOROUGH else ())
     found = {}
     with started(home) as studio:
-        for name in names:
+        for name, python in pythons.items():
             replies = [call, "yes"] if name in ("openinference_openai", "openai_agents") else ["yes", "yes"]
             with serving(Scripted(replies), name="scripted") as models:
                 command = [python, str(PROGRAMS / f"{name}.py"), studio.url, models.url]
@@ -69,7 +81,7 @@ def sent(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
             assert ran.returncode == 0, ran.stderr[-3000:]
     store = TraceStore(home)
     for one in summaries_of(store.database.read(f"SELECT {', '.join(COLUMNS)} FROM traces ORDER BY first_ns")):
-        assert one.service in names and one.service not in found, "one trace each"
+        assert one.service in pythons and one.service not in found, "one trace each"
         found[one.service] = one
     yield store, found
     store.close()
