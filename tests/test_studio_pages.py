@@ -10,12 +10,10 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,13 +22,11 @@ from starlette.testclient import TestClient
 import make_run
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.errors import StoreError
 from firsthand.message import Message, Reasoning, Sampled, Text, ToolCall, ToolResult, assistant, user
 from firsthand.model import ToolSpec, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs import store
-from firsthand.runs.curve_envelope import Envelope, envelope
 from firsthand.runs.execute import execute
 from firsthand.runs.track import Track
 from firsthand.studio import live_events
@@ -47,8 +43,6 @@ from firsthand.studio.studio_pages import OWN_PAGES, StudioPage
 from firsthand.studio.token_colours import logprob_step
 from firsthand.studio.trace_difference import trace_difference
 from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, sides_of
-from firsthand.studio.views.curve_views import KeptCurves
-from firsthand.studio.views.curve_views import routes as curve_routes
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
@@ -605,70 +599,6 @@ def test_curves_of_several_runs_come_as_numbers_with_gaps(tmp_path: Path, access
         assert curves[0]["values"][3] is None and curves[1]["values"][1] == 1.0
         assert len(client.get("/curves.json", params={"run": ids, "points": "10"}).json()["curves"][0]["steps"]) == 10
         assert client.get("/curves", params={"run": [ids[0]] * 2}).status_code == 200
-
-
-def test_a_curve_that_two_ask_for_is_made_once_and_one_that_failed_is_made_again(tmp_path: Path) -> None:
-    made: list[str] = []
-    begun, go = threading.Event(), threading.Event()
-
-    def slow(track: Track, name: str, columns: int) -> Envelope:
-        made.append(name)
-        begun.set()
-        assert go.wait(20)
-        return envelope(track, name, columns)
-
-    def failing(track: Track, name: str, columns: int) -> Envelope:
-        made.append(name)
-        if len(made) == 1:
-            raise StoreError("the disk is gone")
-        return envelope(track, name, columns)
-
-    with store.create(tmp_path, {}, "fit") as run, ThreadPoolExecutor(2) as pool:
-        track = Track(run)
-        track.log({"loss": 1.0}, step=0)
-        track.flush()
-        curves = KeptCurves(make=slow)
-        first = pool.submit(curves.of, run, (), 100)
-        assert begun.wait(20)
-        second = pool.submit(curves.all_of, [run], (), 100)
-        time.sleep(0.3)
-        assert made == ["loss"] and not second.done(), "the second waits for the first"
-        go.set()
-        text = first.result(20)
-        assert json.loads(text)["values"] == [1.0] and second.result(20) == [text] and made == ["loss"]
-        track.log({"loss": 2.0}, step=1)
-        track.flush()
-        assert json.loads(curves.of(run, (), 100))["values"] == [1.0, 2.0] and made == ["loss"] * 2
-        made.clear()
-        curves = KeptCurves(make=failing)
-        with pytest.raises(StoreError):
-            curves.of(run, (), 100)
-        assert json.loads(curves.of(run, (), 100))["values"] == [1.0, 2.0]
-
-
-def test_curves_are_made_while_their_page_is_on_its_way(tmp_path: Path) -> None:
-    asked: list[tuple[str, int]] = []
-
-    def counted(track: Track, name: str, columns: int) -> Envelope:
-        asked.append((name, columns))
-        return envelope(track, name, columns)
-
-    with store.create(tmp_path, {}, "fit") as run:
-        track = Track(run)
-        track.log({"loss": 1.0, "reward": 0.0}, step=0)
-        track.flush()
-        id = run.id
-    app = Starlette(routes=curve_routes(OpenRuns(tmp_path), KeptCurves(make=counted)))
-    app.state.pages = OWN_PAGES
-    with TestClient(app) as client:
-        page = client.get(f"/curves?run={id}").text
-        points = re.search(r'data-points="(\d+)"', page)
-        assert points is not None
-        end = time.monotonic() + 20
-        while len(asked) < 2 and time.monotonic() < end:
-            time.sleep(0.01)
-        assert asked == [("loss", int(points[1]) // 2), ("reward", int(points[1]) // 2)]
-        assert len(client.get(f"/curves.json?run={id}&points={points[1]}").json()["curves"]) == 2 == len(asked)
 
 
 def test_a_change_of_a_run_is_told_once(home: Path) -> None:

@@ -142,7 +142,7 @@ function draw() {
   }
 }
 
-const points = place.clientWidth < 600 ? 600 : Number(place.dataset.points); // two for each pixel of a plot
+const points = Math.round(Math.min(1500, 2 * Math.max(300, place.clientWidth / Math.min(names.length, Math.max(1, Math.floor(place.clientWidth / 460)))))); // two for each pixel of a plot
 
 async function load() {
   const answer = await fetch(`/curves.json?${new URLSearchParams([...runs.map((run) => ["run", run]), ["points", String(points)]])}`);

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import threading
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starlette.requests import Request
@@ -25,15 +24,12 @@ from firsthand.studio.views.query_values import number_of, text_of
 
 MAX_RUNS = 40
 MAX_POINTS = 4000
-POINTS = 1500
-"""Two for each pixel column of the widest plot: what the page asks for, and is made while the page is on its way."""
 MAX_SAMPLES = 50
 MAX_THREADS = 4
 
 
-def routes(runs: OpenRuns, curves: KeptCurves | None = None) -> list[Route]:
+def routes(runs: OpenRuns) -> list[Route]:
     """The page, and the numbers that it draws."""
-    curves, ahead = curves or KeptCurves(), ThreadPoolExecutor(1)
 
     def chosen(request: Request) -> list[Run]:
         ids = list(dict.fromkeys(request.query_params.getlist("run")))
@@ -46,8 +42,6 @@ def routes(runs: OpenRuns, curves: KeptCurves | None = None) -> list[Route]:
         seen = marks_of([f"run:{run.id}" for run in found[:MOST_TOPICS]], runs)
         tracks = [(run, Track(run)) for run in found]
         names = list(dict.fromkeys(name for _, track in tracks for name in track.names()))
-        if names:
-            ahead.submit(curves.all_of, found, (), POINTS // 2)  # while the browser reads the page and its scripts
         facts = [(run, flat(run.config)) for run in found]
         keys = [key for key in dict.fromkeys(k for _, each in facts for k in each)]
         differing = [key for key in keys if len({str(each.get(key)) for _, each in facts}) > 1]
@@ -69,7 +63,6 @@ def routes(runs: OpenRuns, curves: KeptCurves | None = None) -> list[Route]:
             ranking=ranking,
             shared=shared_files(tracks),
             title="Curves",
-            points=POINTS,
             seen=seen,
             runs=found,
             names=names,
@@ -83,9 +76,11 @@ def routes(runs: OpenRuns, curves: KeptCurves | None = None) -> list[Route]:
     def numbers(request: Request) -> Response:
         points = number_of(request, "points", 1000, least=10, most=MAX_POINTS)
         wanted = set(request.query_params.getlist("metric"))
-        found = curves.all_of(chosen(request), wanted, points // 2)
-        return Response(f'{{"curves": [{", ".join(filter(None, found))}]}}', media_type="application/json")
+        with ThreadPoolExecutor(MAX_THREADS) as pool:  # SQLite computes outside the interpreter's lock
+            found = pool.map(lambda run: curves.of(run, wanted, points // 2), chosen(request))
+            return Response(f'{{"curves": [{", ".join(filter(None, found))}]}}', media_type="application/json")
 
+    curves = KeptCurves()
     return [Route("/curves", show), Route("/curves.json", numbers)]
 
 
@@ -107,41 +102,26 @@ def shared_files(tracks: list[tuple[Run, Track]]) -> dict[str, list[str]]:
 class KeptCurves:
     """Envelopes of curves as JSON, made again when something was logged."""
 
-    def __init__(self, most: int = 400, make: Callable[[Track, str, int], Envelope] = envelope) -> None:
+    def __init__(self, most: int = 400) -> None:
         self._most = most
-        self._make = make
-        self._kept: dict[tuple[object, ...], Future[str]] = {}
-        self._lock = threading.Lock()
+        self._kept: dict[tuple[object, ...], str] = {}
 
     def of(self, run: Run, wanted: Collection[str], columns: int) -> str:
         """The curves of a run, those of the wanted names if there are any, as JSON objects with commas between them."""
         track, now = Track(run), state(run.database)
-        names = [name for name in track.names() if not wanted or name in wanted]
-        return ", ".join(self._one(run, track, name, columns, (run.path, name, columns, now)) for name in names)
-
-    def all_of(self, runs: Sequence[Run], wanted: Collection[str], columns: int) -> list[str]:
-        """The curves of several runs; SQLite computes outside the interpreter's lock."""
-        with ThreadPoolExecutor(MAX_THREADS) as pool:
-            return list(pool.map(lambda run: self.of(run, wanted, columns), runs))
-
-    def _one(self, run: Run, track: Track, name: str, columns: int, key: tuple[object, ...]) -> str:
-        """The JSON of a curve; who asks while another thread makes it waits for that one."""
-        with self._lock:
-            found = self._kept.get(key)
-            is_mine = found is None
-            if found is None:
-                found = self._kept[key] = Future()
+        found = []
+        for name in track.names():
+            if wanted and name not in wanted:
+                continue
+            key = (run.path, name, columns, now)
+            text = self._kept.get(key)
+            if text is None:
+                text = json.dumps({"run": run.id, "name": name} | curve_json(envelope(track, name, columns)))
+                self._kept[key] = text
                 while len(self._kept) > self._most:
-                    self._kept.pop(next(iter(self._kept)))
-        if is_mine:
-            try:
-                body = {"run": run.id, "name": name} | curve_json(self._make(track, name, columns))
-                found.set_result(json.dumps(body))
-            except BaseException as error:
-                with self._lock:
-                    self._kept.pop(key, None)
-                found.set_exception(error)
-        return found.result()
+                    self._kept.pop(next(iter(self._kept)), None)
+            found.append(text)
+        return ", ".join(found)
 
 
 def curve_json(curve: Envelope) -> dict[str, Any]:
