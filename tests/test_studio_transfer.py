@@ -19,6 +19,7 @@ import pytest
 
 import make_run
 from firsthand.bridges.inspect.eval_logs import import_eval
+from firsthand.bridges.inspect.zip_members import read_member
 from firsthand.bridges.lm_eval.sample_lines import import_samples
 from firsthand.errors import DataError
 from firsthand.message import assistant, user
@@ -237,9 +238,15 @@ def test_a_log_that_is_compressed_with_zstandard_is_read_within_bounds(
         log.write_bytes(damaged)
         with pytest.raises(DataError, match=r"cannot be read|is no JSON"):
             import_eval(log, tmp_path / "home")
+    other = struct.pack("<I", zlib.crc32(members[name]))
+    log.write_bytes(whole.replace(other, b"\0\0\0\1"))
+    with pytest.raises(DataError, match="Bad CRC"):
+        import_eval(log, tmp_path / "home")
     bomb = with_zstandard(tmp_path / "bomb.eval", members | {name: b" " * 50_000_000})
     small = bomb.read_bytes().replace(struct.pack("<I", 50_000_000), struct.pack("<I", 10))  # sizes that say less
     bomb.write_bytes(small)
+    with zipfile.ZipFile(bomb) as opened:
+        assert len(read_member(opened, opened.getinfo(name), 1000)) == 1001, "no more than was asked for"
     monkeypatch.setattr("firsthand.bridges.inspect.eval_logs.MAX_SAMPLE_BYTES", 1 << 20)
     with pytest.raises(DataError, match="more than its size says"):
         import_eval(bomb, tmp_path / "home")
