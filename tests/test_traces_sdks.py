@@ -91,7 +91,7 @@ def sent(pythons: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def trace(sent: Sent, name: str) -> Trace:
-    store, found = sent
+    store, found, _ = sent
     return trace_of(found[name].trace, store.spans(found[name].trace))
 
 
