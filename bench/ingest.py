@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -163,6 +164,13 @@ def studio(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
     process.stdout.readline()
     assert url is not None
+    host, _, port = url[0].rpartition("/")[2].partition(":")
+    while True:
+        try:
+            socket.create_connection((host, int(port))).close()
+            break
+        except OSError:  # the address is told before it is listened on
+            time.sleep(0.05)
     try:
         yield process, url[0]
     finally:

@@ -4,11 +4,13 @@
     python bench/studio.py pages [--attempts 100000] [--calls 10]     # a run of a million calls
     python bench/studio.py trace [--calls 100000]
     python bench/studio.py curves [--runs 20] [--steps 50000]
-    python bench/studio.py spans [--spans 1000000] [--calls 50]       # traces of other programs, over a week
+    python bench/studio.py spans [--spans 1000000] [--calls 50] [--home FOLDER]    # traces of other programs, over a week
 
 `start` is by the clock, from the start of a process in an empty folder to the first page that is answered, the median of
 rounds in turn; memory is the resident set of the process and its children then. The others are medians over requests of a
-client on this machine, by the clock and by the server's processor time.
+client on this machine, by the clock and by the server's processor time. With `--home`, `spans` and `curves` write their data
+where none is yet, and measure what is there: a first call fills, a second one measures. `--browser` adds the time until
+Chromium has drawn the curves, from the start of the navigation.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +49,12 @@ RIVALS: dict[str, tuple[str, str, int, dict[str, str]]] = {
 }
 """Name -> program beside the rival's Python, its words, port and environment."""
 STARTED_AT = "2026-11-27T00:00:00+00:00"
+WATCH = """new MutationObserver((_, watcher) => {
+  if (!document.querySelector("#plots canvas")) return;
+  watcher.disconnect();
+  requestAnimationFrame(() => requestAnimationFrame(() => { window.drawnAt = performance.now(); }));
+}).observe(document, { childList: true, subtree: true });"""
+"""Notes the time of the frame after the one in which plots were painted, from the start of the navigation."""
 
 
 def main() -> None:
@@ -59,6 +68,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--steps", type=int, default=50_000)
     parser.add_argument("--spans", type=int, default=1_000_000)
+    parser.add_argument("--home", type=Path, help="where the data of spans and curves is kept between calls")
+    parser.add_argument("--browser", action="store_true", help="with curves: draw them in Chromium too")
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}: {' '.join(sys.argv)}\n")
     if args.what == "start":
@@ -68,9 +79,9 @@ def main() -> None:
     elif args.what == "trace":
         measure_trace(args.calls or 100_000, args.rounds)
     elif args.what == "spans":
-        measure_spans(args.spans, args.calls or 50, args.rounds)
+        measure_spans(args.spans, args.calls or 50, args.rounds, args.home)
     else:
-        measure_curves(args.runs, args.steps, args.rounds)
+        measure_curves(args.runs, args.steps, args.rounds, args.home, is_drawn=args.browser)
 
 
 class Started:
@@ -252,21 +263,34 @@ def measure_trace(calls: int, rounds: int) -> None:
             studio.ask("one span", f"{base}/span", rounds, ref=f"call:{calls // 2}")
 
 
-def measure_spans(spans: int, each: int, rounds: int) -> None:
+@contextmanager
+def kept(home: Path | None) -> Iterator[Path]:
+    """A folder for data: one that stays, or one that goes at the end."""
+    if home is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    else:
+        home.mkdir(parents=True, exist_ok=True)
+        yield home
+
+
+def measure_spans(spans: int, each: int, rounds: int, home: Path | None) -> None:
     """Print the times of the pages of received traces, which came over a week."""
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        taken = TraceStore(Path(folder), create=True)
-        preparer = SpanPreparer(Redactor())
-        traces = max(1, spans // each)
-        for first in range(0, traces, 100):
-            numbers = range(first, min(first + 100, traces))
-            taken.add(preparer.prepared(span for number in numbers for span in received(number, traces, each)))
-        taken.close()
-        wrote_s = time.perf_counter() - began
-        print(f"{traces * each:,} spans in {traces:,} traces, written in {wrote_s:.0f} s\n")
+    traces = max(1, spans // each)
+    with kept(home) as folder:
+        if not any(folder.iterdir()):
+            began = time.perf_counter()
+            taken = TraceStore(folder, create=True)
+            preparer = SpanPreparer(Redactor())
+            for first in range(0, traces, 100):
+                numbers = range(first, min(first + 100, traces))
+                taken.add(preparer.prepared(span for number in numbers for span in received(number, traces, each)))
+            taken.close()
+            print(f"{traces * each:,} spans in {traces:,} traces, written in {time.perf_counter() - began:.0f} s\n")
+            if home is not None:
+                return
         table()
-        with Started(Path(folder)) as studio:
+        with Started(folder) as studio:
             studio.ask("traces, first page with facets", "/traces", rounds)
             studio.ask("filter has:error tokens>2000", "/traces", rounds, filter="has:error tokens>2000")
             studio.ask("filter model=m3", "/traces", rounds, filter="model=m3")
@@ -296,23 +320,43 @@ def received(number: int, traces: int, each: int) -> Iterator[IncomingSpan]:
         )  # fmt: skip
 
 
-def measure_curves(runs: int, steps: int, rounds: int) -> None:
-    """Print the times of the numbers of many curves."""
-    with tempfile.TemporaryDirectory() as folder:
-        ids = []
-        for number in range(runs):
-            with store.create(Path(folder), {"lr": number}, f"fit{number}") as run:
-                track = Track(run)
-                for step in range(steps):
-                    track.log({"loss": number + 1 / (step + 1)}, step=step)
-                track.flush()
-                ids.append(run.id)
-        print(f"{runs} curves of {steps:,} points\n")
-        table()
-        with Started(Path(folder)) as studio:
-            query = "&".join(f"run={id}" for id in ids)
+def measure_curves(runs: int, steps: int, rounds: int, home: Path | None, *, is_drawn: bool) -> None:
+    """Print the times of the numbers of many curves, and of their drawing."""
+    with kept(home) as folder:
+        if not any(folder.iterdir()):
+            for number in range(runs):
+                with store.create(folder, {"lr": number}, f"fit{number}") as run:
+                    track = Track(run)
+                    for step in range(steps):
+                        track.log({"loss": number + 1 / (step + 1)}, step=step)
+                    track.flush()
+            print(f"{runs} curves of {steps:,} points are written")
+            if home is not None:
+                return
+        query = "&".join(f"run={info.id}" for info in store.list_runs(folder))
+        with Started(folder) as studio:
+            if is_drawn:
+                draw(studio, f"/curves?{query}", rounds)
+            table()
             studio.ask("page", f"/curves?{query}", rounds)
             studio.ask("numbers, 1,500 points each", f"/curves.json?{query}&points=1500", rounds)
+
+
+def draw(studio: Started, path: str, rounds: int) -> None:
+    """Print the time from a navigation until Chromium has drawn the plots of a page: the first one, then the median."""
+    from studio_screens import chromium, until
+
+    times = []
+    with chromium() as browser:
+        browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
+        browser.get(str(studio.client.base_url.join("/static/none/none")))
+        for cookie in studio.client.cookies.jar:
+            browser.add_cookie({"name": cookie.name, "value": cookie.value, "path": "/"})
+        for _ in range(rounds + 1):
+            browser.get("about:blank")
+            browser.get(str(studio.client.base_url.join(path)))
+            times.append(until(lambda: browser.execute_script("return window.drawnAt ?? null")))
+    print(f"drawn {times[0]:.0f} ms after the first navigation, then {statistics.median(times[1:]):.0f} ms (median)\n")
 
 
 if __name__ == "__main__":

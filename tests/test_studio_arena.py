@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from firsthand.agent import Agent
 from firsthand.arena.ratings import rate
 from firsthand.arena.run_votes import votes_of_runs
 from firsthand.errors import ConfigError, ModelError
+from firsthand.model import Usage
 from firsthand.patterns.reply import reply
 from firsthand.preference import Preference, utc_now
 from firsthand.providers.scripted import Scripted
@@ -25,8 +27,9 @@ from firsthand.runs.run_folder import Run
 from firsthand.studio.access import Access
 from firsthand.studio.paced_pair import LEAST_PER_S, MOST_PER_S, PacedPair
 from firsthand.studio.studio_app import create_app
+from firsthand.studio.views.arena_views import costs_of, standings_of
 from firsthand.task import Task
-from firsthand.trace import Trace
+from firsthand.trace import Call, Trace
 
 PORT = 8124
 OWN = {"sec-fetch-site": "same-origin", "hx-request": "true"}
@@ -287,6 +290,28 @@ def test_the_board_shows_ranks_intervals_matrix_and_links_to_both_attempts(tmp_p
         assert "Held equal" in client.get("/arena/board?style=length").text
         assert "never differ in bold" in client.get("/arena/board?style=bold").text
         assert client.get("/arena/board?run=nosuch").status_code == 404
+
+
+def test_the_board_draws_ratings_against_cost_with_the_frontier(tmp_path: Path) -> None:
+    tokens = {"amber": 30, "cobalt": 60, "teal": 90}
+    with store.create(tmp_path, {"arena": {}}, "arena") as run:
+        run.add_tasks("arena", [Task(f"p{n}", f"{n}?") for n in range(len(VOTES))])
+        for number, (first, second, winner) in enumerate(VOTES):
+            ids = [f"t{number}{side}" for side in "ab"]
+            for id, name in zip(ids, (first, second), strict=True):
+                call = Call("0:0", "generate", None, 0.0, 1.0, "0" * 64, Usage(tokens[name] - 20, 0, 20))
+                run.append(replace(attempt(id, f"p{number}", name, number, "x"), calls=(call,)))
+            run.add_preference(Preference(f"p{number}", *ids, winner, "human:v", utc_now()))  # type: ignore[arg-type]
+        assert costs_of([run]) == {name: (count, 0.0) for name, count in tokens.items()}
+        found = standings_of([run], ())
+    assert not isinstance(found, str) and found.unit == "tokens"
+    rated = {each.row.model: each.row.rating for each in found.rows}
+    assert [(each.name, each.score, each.cost) for each in found.points] == [(m, rated[m], tokens[m]) for m in rated]
+    best = {m for m in rated if all(rated[o] < rated[m] for o in rated if tokens[o] < tokens[m])}
+    assert {each.name for each in found.points if each.on_frontier} == best != set(rated)
+    with opened(tmp_path, amber="x", cobalt="y") as client:
+        page = client.get("/arena/board").text
+    assert "Rating against cost" in page and page.count("<circle") == 3 and "tokens per answer" in page
 
 
 def test_an_empty_board_says_the_lines_that_fill_it(client: TestClient) -> None:

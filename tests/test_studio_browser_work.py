@@ -122,7 +122,9 @@ def test_a_prompt_is_tried_and_its_run_appears(browser: Any, base: str) -> None:
     browser.find_element("css selector", "form.ask button").click()
     until(lambda: "/runs/" in browser.current_url)
     until(lambda: browser.refresh() or len(find(browser, "tr[data-row]")) == 2)
-    assert "It is four" in until(lambda: find(browser, "tr[data-row] a")[0].click() or text(browser, "main"))
+    row = next(each for each in find(browser, "tr[data-row]") if "amber" in each.text)  # whichever model ended first
+    row.find_element("tag name", "a").click()
+    assert "It is four" in until(lambda: "/attempts/" in browser.current_url and text(browser, "main"))
 
 
 def test_an_attempt_goes_into_a_data_set_and_a_queue_is_rated_by_keys(browser: Any, base: str, home: Path) -> None:
@@ -142,6 +144,40 @@ def test_an_attempt_goes_into_a_data_set_and_a_queue_is_rated_by_keys(browser: A
     until(lambda: find(browser, "form[action='/data-sets'] [name=name]"))[0].send_keys("kept")
     find(browser, "form[action='/data-sets'] button")[0].click()
     until(lambda: "1 task, version 1" in text(browser))
+
+
+def test_the_second_of_two_tabs_that_rate_one_attempt_is_told_and_keeps_its_words(
+    browser: Any, base: str, home: Path
+) -> None:
+    run = run_id(home, "demo")
+    browser.get(f"{base}/queues?run={run}&filter=agent%3Dcot")
+    browser.find_element("name", "name").send_keys("tabs")
+    browser.find_element("css selector", "form.ask button").click()
+    until(lambda: "0 of 12 finished" in text(browser))
+    browser.get(f"{base}/queues/tabs/next")
+    url, first = browser.current_url, browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    second = browser.current_window_handle
+    browser.get(url)
+    find(browser, "[name=text]")[0].send_keys("words of the second tab")
+    browser.switch_to.window(first)
+    press(browser, "3")
+    until(lambda: "1 of 12 rated" in text(browser))
+    browser.switch_to.window(second)
+    find(browser, "[data-press='1']")[0].click()
+    until(lambda: "Another tab has rated this attempt 1 meanwhile" in text(browser, ".problem"))
+    assert find(browser, "[name=text]")[0].get_attribute("value") == "words of the second tab"
+    assert find(browser, "[data-press='3']")[0].get_attribute("aria-pressed") == "true", "what was kept is shown"
+    find(browser, "[data-press='1']")[0].click()
+    until(lambda: "1 of 12 rated" in text(browser) and browser.current_url != url)
+    browser.close()
+    browser.switch_to.window(first)
+    with store.open_run(run, home) as opened:
+        place = url.rpartition("/")[2].partition("?")[0]
+        kept = [each for each in opened.trace(place).attempt_scores if each.name.startswith("note.")]
+    assert (kept[-1].value, kept[-1].detail["text"]) == (0.0, "words of the second tab")
+    refused = [line["message"] for line in browser.get_log("browser")]
+    assert all("409" in message for message in refused)
 
 
 def test_three_questions_of_a_newcomer_are_answered_by_clicks(browser: Any, base: str, home: Path) -> None:

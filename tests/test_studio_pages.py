@@ -39,7 +39,7 @@ from firsthand.studio.rendering import STATIC
 from firsthand.studio.rendering import page as page_of
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.studio_app import create_app
-from firsthand.studio.studio_pages import StudioPage
+from firsthand.studio.studio_pages import OWN_PAGES, StudioPage
 from firsthand.studio.token_colours import logprob_step
 from firsthand.studio.trace_difference import trace_difference
 from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, sides_of
@@ -210,7 +210,19 @@ def test_an_empty_home_says_the_lines_that_fill_it(tmp_path: Path, access: Acces
         client.get("/enter", params={"code": access.new_code()})
         assert "firsthand quickstart" in client.get("/").text
         assert client.get("/runs/last").status_code == 404
-        assert client.get("/compare").status_code == 200 and client.get("/curves").status_code == 200
+        below = (
+            "/compare/grid",
+            "/traces/by/sessions",
+            "/traces/by/users",
+            "/traces/by/days",
+            "/arena/board",
+            "/views",
+        )
+        for path in (*(each.path for each in OWN_PAGES), *below):
+            page = client.get(path).text
+            found = re.search(r'<section class="empty"[^>]*>.*?<pre>(.*?)</pre>', page, re.DOTALL)
+            assert found is not None and len(found[1].strip().splitlines()) == 3, (path, page)
+            assert "{{" not in found[1] and "{%" not in found[1], path
 
 
 def test_a_run_shows_its_board_with_intervals_and_its_attempts(client: TestClient, home: Path) -> None:

@@ -264,10 +264,9 @@ def test_a_queue_is_made_from_a_filter_and_worked_through(client: TestClient, ho
     assert "4</b> of 4 finished" in page_of and "human:ada" in page_of and "0 of 4 attempts" in page_of
     assert "note.fair" in client.get("/queues").text
     assert client.get(f"/runs/{run}", params={"filter": "has:note score.note.fair<0.5"}).text.count("data-row") == 4
-    assert (
-        "changed in the meantime"
-        in post(client, f"/queues/wrong%20sums/items/{place}", value="1", version="7", **{"as": "bob"}).text
-    )
+    refused = post(client, f"/queues/wrong%20sums/items/{place}", value="1", version="7", text="mine", **{"as": "bob"})
+    assert refused.status_code == 409 and "Another tab has rated this attempt 0 meanwhile" in refused.text
+    assert 'value="mine"' in refused.text, "what was written is not lost"
     assert post(client, "/queues", name="x", run=run, filter="agent=nobody", score="fair").status_code == 400
     assert post(client, "/queues", name="x", run=run, filter="", score="not fair").status_code == 400
     assert client.get("/queues/nosuch").status_code == 404

@@ -6,7 +6,11 @@ import base64
 import hashlib
 import json
 import re
+import struct
+import subprocess
+import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import pytest
 
 import make_run
 from firsthand.bridges.inspect.eval_logs import import_eval
+from firsthand.bridges.inspect.zip_members import read_member
 from firsthand.bridges.lm_eval.sample_lines import import_samples
 from firsthand.errors import DataError
 from firsthand.message import assistant, user
@@ -198,6 +203,55 @@ def test_what_is_no_log_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     assert not (home / "runs").exists() or store.list_runs(home) == []
 
 
+def with_zstandard(path: Path, members: dict[str, bytes]) -> Path:
+    """A zip as Inspect writes it: each file compressed by method 93, which Python's zipfile has from 3.14 on."""
+    zstandard = pytest.importorskip("zstandard", reason="zstandard is not installed")
+    body, central = b"", b""
+    for name, data in members.items():
+        packed = zstandard.ZstdCompressor(write_content_size=False).compress(data)
+        facts = struct.pack("<HHHHHIIIHH", 20, 0, 93, 0, 33, zlib.crc32(data), len(packed), len(data), len(name), 4)
+        central += b"PK\1\2" + struct.pack("<H", 20) + facts[:-2] + struct.pack("<HHHHII", 0, 0, 0, 0, 0, len(body))
+        central += name.encode()
+        body += b"PK\3\4" + facts + name.encode() + b"\0\0\0\0" + packed
+    count = len(members)
+    end = b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, count, count, len(central), len(body), 0)
+    path.write_bytes(body + central + end)
+    return path
+
+
+def test_a_log_that_is_compressed_with_zstandard_is_read_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(eval_log(tmp_path / "plain.eval", SAMPLE)) as plain:
+        members = {name: plain.read(name) for name in plain.namelist()}
+    log = with_zstandard(tmp_path / "z.eval", members)
+    assert import_eval(log, tmp_path / "home")[1] == 1
+    with store.open_run("last", tmp_path / "home") as run:
+        assert [trace.task_id for trace in run.traces()] == [str(SAMPLE["id"])]
+    whole = log.read_bytes()
+    name = next(name for name in members if name.startswith("samples/"))
+    place = whole.index(name.encode()) + len(name) + 4 + 12
+    for damaged in (
+        whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :],
+        whole.replace(b"PK\3\4", b"PK\3\5"),
+    ):
+        log.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"cannot be read|is no JSON"):
+            import_eval(log, tmp_path / "home")
+    other = struct.pack("<I", zlib.crc32(members[name]))
+    log.write_bytes(whole.replace(other, b"\0\0\0\1"))
+    with pytest.raises(DataError, match="Bad CRC"):
+        import_eval(log, tmp_path / "home")
+    bomb = with_zstandard(tmp_path / "bomb.eval", members | {name: b" " * 50_000_000})
+    small = bomb.read_bytes().replace(struct.pack("<I", 50_000_000), struct.pack("<I", 10))  # sizes that say less
+    bomb.write_bytes(small)
+    with zipfile.ZipFile(bomb) as opened:
+        assert len(read_member(opened, opened.getinfo(name), 1000)) == 1001, "no more than was asked for"
+    monkeypatch.setattr("firsthand.bridges.inspect.eval_logs.MAX_SAMPLE_BYTES", 1 << 20)
+    with pytest.raises(DataError, match="more than its size says"):
+        import_eval(bomb, tmp_path / "home")
+
+
 def lm_eval_lines(folder: Path, *rows: dict[str, Any]) -> Path:
     path = folder / "samples_gsm8k_2026-11-27T10-00-00.123456.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -269,9 +323,10 @@ def test_a_log_that_inspect_itself_wrote_is_read(tmp_path: Path) -> None:
     inspect.eval(
         task, model="mockllm/model", log_dir=str(tmp_path / "logs"), log_format="eval", display="none", epochs=2
     )
-    (log,) = (tmp_path / "logs").glob("*.eval")
-    id, count = import_eval(log, tmp_path / "home")
-    assert count == 4
-    with store.open_run(id, tmp_path / "home") as run:
+    # another process, for Inspect teaches this one's zipfile its compression
+    command = [sys.executable, "-m", "firsthand", "studio", "import", str(tmp_path / "logs"), "--home", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0 and ran.stdout.startswith("4 samples in run "), ran.stderr
+    with store.open_run(ran.stdout.split()[-1], tmp_path) as run:
         values = {(trace.task_id, trace.epoch): trace.value() for trace in run.traces()}
     assert values == {("a", 0): 1.0, ("a", 1): 1.0, ("b", 0): 0.0, ("b", 1): 0.0}

@@ -66,10 +66,9 @@ def slices_of(comparison: Comparison, values: Mapping[tuple[str, str], str]) -> 
 
 @dataclass(frozen=True)
 class CostPoint:
-    """An agent on the plot of quality against cost, with its place from 0 to 100 on both axes."""
+    """A name on a plot of quality against cost, with its place from 0 to 100 on both axes."""
 
     name: str
-    benchmark: str
     score: float
     cost: float
     x: float
@@ -78,13 +77,11 @@ class CostPoint:
 
 
 def cost_points(sides: Sequence[tuple[Run, str, str]], benchmark: str) -> tuple[list[CostPoint], str]:
-    """The agents by mean score and cost per attempt on a benchmark, and the unit of cost.
+    """The agents by mean score and cost per attempt on a benchmark, and the unit of cost; see `scatter_points`.
 
     Args:
         sides: Run, agent and shown name of each.
         benchmark: The benchmark that is plotted.
-
-    Cost is money if every agent has some, else tokens; its axis is logarithmic.
     """
     rows = []
     for run, agent, name in sides:
@@ -92,13 +89,21 @@ def cost_points(sides: Sequence[tuple[Run, str, str]], benchmark: str) -> tuple[
             if (total.agent, total.benchmark) == (agent, benchmark) and total.attempts and total.sum_means is not None:
                 score = total.sum_means / max(1, total.tasks)
                 rows.append((name, score, total.tokens / total.attempts, total.cost_usd / total.attempts))
+    return scatter_points(rows)
+
+
+def scatter_points(rows: Sequence[tuple[str, float, float, float]]) -> tuple[list[CostPoint], str]:
+    """Points of (name, quality, tokens, USD) rows with their Pareto frontier, and the unit of cost.
+
+    Cost is money if every row has some, else tokens; its axis is logarithmic. Rows without a cost are left out.
+    """
     is_money = bool(rows) and all(money > 0 for *_, money in rows)
     priced = [(name, score, money if is_money else tokens) for name, score, tokens, money in rows]
     priced = [row for row in priced if row[2] > 0 and math.isfinite(row[1])]
     best = set(frontier([(cost, score) for _, score, cost in priced]))
     across, up = _scale([math.log(cost) for *_, cost in priced]), _scale([score for _, score, _ in priced])
     return [
-        CostPoint(name, benchmark, score, cost, across[place], up[place], place in best)
+        CostPoint(name, score, cost, across[place], up[place], place in best)
         for place, (name, score, cost) in enumerate(priced)
     ], ("USD" if is_money else "tokens")
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from firsthand.bridges.inspect.zip_members import read_member
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import Usage
@@ -177,8 +178,7 @@ def _json(log: zipfile.ZipFile, name: str, path: Path) -> Json:
         raise DataError(
             f"{path} has no {name}, or it has more than {MAX_SAMPLE_BYTES >> 20} MiB: is it a log of Inspect?"
         )
-    with log.open(info) as file:
-        data = file.read(MAX_SAMPLE_BYTES + 1)
+    data = read_member(log, info, MAX_SAMPLE_BYTES)
     try:
         body = json.loads(data) if len(data) <= MAX_SAMPLE_BYTES else None
     except (ValueError, RecursionError) as error:

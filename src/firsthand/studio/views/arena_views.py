@@ -16,6 +16,7 @@ from firsthand.errors import ConfigError
 from firsthand.runs.index import RunInfo
 from firsthand.runs.run_folder import Run
 from firsthand.studio.arena_rounds import REASONS, UNDO_S, ArenaRounds
+from firsthand.studio.comparison_slices import CostPoint, scatter_points
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import json_answer, page
 from firsthand.studio.views.form_fields import fields_of, form_of
@@ -133,6 +134,10 @@ class Standings:
     unrated: tuple[str, ...]
     num_votes: int
     num_void: int
+    points: tuple[CostPoint, ...]
+    """The rated models by rating and by the cost of an answer, with their Pareto frontier."""
+    unit: str
+    """The unit of cost: USD, or tokens."""
 
 
 def standings_of(runs: list[Run], style: tuple[str, ...]) -> Standings | str:
@@ -180,7 +185,19 @@ def standings_of(runs: list[Run], style: tuple[str, ...]) -> Standings | str:
         for i, row in enumerate(rows)
     ]
     unrated = tuple(sorted(name for group in groups[1:] for name in group))
-    return Standings(ratings, tuple(standings), tuple(shares), unrated, len(plain.battles), plain.void)
+    costs = costs_of(runs)
+    points, unit = scatter_points([(row.model, row.rating, *costs.get(row.model, (0.0, 0.0))) for row in rows])
+    num_votes = len(plain.battles)
+    return Standings(ratings, tuple(standings), tuple(shares), unrated, num_votes, plain.void, tuple(points), unit)
+
+
+def costs_of(runs: list[Run]) -> dict[str, tuple[float, float]]:
+    """The mean tokens and USD of an answer of each model in the runs."""
+    found: dict[str, tuple[int, int, float]] = {}
+    for total in (total for run in runs for total in run.totals()):
+        attempts, tokens, usd = found.get(total.agent, (0, 0, 0.0))
+        found[total.agent] = (attempts + total.attempts, tokens + total.tokens, usd + total.cost_usd)
+    return {name: (tokens / n, usd / n) for name, (n, tokens, usd) in found.items() if n}
 
 
 def latest_votes(runs: list[Run], most: int = MOST_VOTES_SHOWN) -> list[dict[str, Any]]:

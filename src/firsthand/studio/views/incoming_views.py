@@ -67,7 +67,9 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
         store, start = traces.store, number_of(request, "start", 0)
         if by == "day":
             days = query.days(store, start) if store is not None else []
-            return page(request, "incoming_days", title="Days", days=days, filter=filter_text, start=start)
+            return page(
+                request, "incoming_days", title="Days", base=_base(request), days=days, filter=filter_text, start=start
+            )
         rows = query.groups(store, by, start) if store is not None else []
         return page(
             request,

@@ -62,16 +62,22 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
         return RedirectResponse(address(f"{base}/items/{part(place)}", **{"as": who}), 303)
 
     def item(request: Request) -> Response:
-        queue, place = queues.get(request.path_params["queue"]), request.path_params["place"]
+        return item_page(request, request.path_params["place"], rater_of(request), text_of(request, "as"))
+
+    def item_page(
+        request: Request, place: str, rater: str, who: str, *, problem: str = "", words: str | None = None
+    ) -> Response:
+        """The page of an item; after a refused change with its problem and the words that were not kept."""
+        queue = queues.get(request.path_params["queue"])
         run = runs.get(queue.run)
-        trace, task = runs.traces.get(run, place).trace, None
+        trace = runs.traces.get(run, place).trace
         task = run.task(trace.benchmark, trace.task_id)
-        rater = rater_of(request)
         said = queues.label(queue.name, place, rater)
         state = queues.state(queue.name)
         return page(
             request,
             "queue_item",
+            status=409 if problem else 200,
             title=f"{queue.name}: {trace.task_id}",
             queue=queue,
             run=run,
@@ -81,10 +87,12 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
             expected=expected_answer(task),
             said=conversation(trace),
             label=said,
+            words=words if words is not None else "" if said is None else said.text,
+            problem=problem,
             version=0 if said is None else said.version,
             levels=LEVELS,
             rater=rater,
-            who=text_of(request, "as"),
+            who=who,
             mine=sum(label.rater == rater for label in state.labels),
             num_items=len(queue.items),
         )
@@ -92,16 +100,27 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
     async def rate(request: Request) -> Response:
         name, place = request.path_params["queue"], request.path_params["place"]
         form = await form_of(request)
-        queue, rater = queues.get(name), rater_of(request, form.get("as", ""))
+        who = form.get("as", "")
+        queue, rater = queues.get(name), rater_of(request, who)
         value, text = check_note(queue.score, form.get("value", ""), form.get("text", ""))
         version = form.get("version", "")
         if not version.isascii() or not version.isdecimal() or len(version) > 9:
             raise ConfigError(f"version is {version[:40]!r}: a whole number was expected")
         run = runs.get(queue.run)
         each = runs.traces.get(run, place)
-        queues.rate(name, place, rater, value, text, version=int(version))
+        try:
+            queues.rate(name, place, rater, value, text, version=int(version))
+        except ConfigError:
+            kept = queues.label(name, place, rater)
+            if kept is None or kept.version == int(version):
+                raise
+            problem = (
+                f"Another tab has rated this attempt {kept.value:g} meanwhile, and your {value:g} was not kept: "
+                "rate it again here to replace that."
+            )
+            return item_page(request, place, rater, who, problem=problem, words=text)
         add_note(run, each.trace, each.number, queue.score, str(value), text, by=rater)
-        return RedirectResponse(address(f"/queues/{part(name)}/next", **{"as": form.get("as", "")}), 303)
+        return RedirectResponse(address(f"/queues/{part(name)}/next", **{"as": who}), 303)
 
     base = "/queues/{queue}"
     return [
