@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.stdio import stdio_server
-from mcp.server.streamable_http_manager import HANDSHAKE_PROTOCOL_VERSIONS, StreamableHTTPASGIApp
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.types import Receive, Scope, Send
 
 from firsthand.serve.admission.active_request import request_of
