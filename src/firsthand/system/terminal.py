@@ -181,7 +181,7 @@ def console(*, stderr: bool = False) -> Any:
 
 
 _UNIT = re.compile(r"[^\s`]*`[^`]*`\S*|\S+")
-"""What is not broken: a word, and a command in backticks, which is copied."""
+"""A piece that is not broken: a word, or a command in backticks, which is copied."""
 
 
 def folded(text: str, width: int) -> str:

@@ -79,8 +79,8 @@ class Answer:
     by: str = ""
     """The model that wrote it; empty for an extract."""
     nearest: tuple[Citation, ...] = ()
-    """Where the model wrote claims and no passage supports one: the sentence of each of the first passages that fits the
-    question best."""
+    """The sentence of each of the first passages that fits the question best, if the model wrote claims and no passage
+    supports one."""
 
     @property
     def in_documents(self) -> bool:

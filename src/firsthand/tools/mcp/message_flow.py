@@ -14,7 +14,7 @@ from firsthand.system.json_values import values_in
 MAX_VALUES = 200_000
 """The most values of one message: 0.1 s, and 60 MB as objects."""
 ALLOWANCE = 20_000.0
-"""What may come unasked at once. A message costs 1, and 1 more for each 1,000 bytes and each 20 values."""
+"""The most that may come unasked at once. A message costs 1, and 1 more for each 1,000 bytes and each 20 values."""
 GROWTH = 500.0
 """The part of the allowance that comes back in a second."""
 TOO_DENSE = f"sent a message of more than {MAX_VALUES:,} values, which is the limit"
