@@ -242,6 +242,25 @@ def spending(call: CallCase | Earlier) -> float:
     return amount(call.arguments, call.declares.spends) if call.declares else 0.0
 
 
+def uses(case: CallCase) -> list[tuple[str, float, float]]:
+    """Each bound that is set, in words, with what the attempt would have used after this call, and the most it may."""
+    tool, bounds = case.tool.name, case.bounds
+    calls = [each for each in case.earlier if each.is_call]
+    made = [each for each in calls if not each.failed]
+    counted = [(f"calls of {tool}", sum(each.name == tool for each in made) + 1, case.declares.rate)]
+    counted += [("calls", len(calls) + 1, bounds.calls)]
+    if case.changes:
+        counted += [("changes", sum(each.effect != "read" for each in made) + 1, bounds.writes)]
+    if bounds.recipients is not None:
+        counted += [("recipients", len(told_to(case).union(*map(told_to, made))), bounds.recipients)]
+    found: list[tuple[str, float, float]] = [
+        (f"{most} {what}", used, most) for what, used, most in counted if most is not None
+    ]
+    if bounds.spend is not None:
+        found += [(f"the {bounds.spend:g} that may be spent", sum(map(spending, made)) + spending(case), bounds.spend)]
+    return found
+
+
 def amount(arguments: Mapping[str, Any], paths: Sequence[str]) -> float:
     """The sum of the amounts at these paths; NaN if one is not a finite number of 0 or more."""
     found = 0.0

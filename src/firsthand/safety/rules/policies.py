@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from firsthand.errors import unknown
-from firsthand.safety.rules.case import CallCase, spending, told_to
+from firsthand.safety.rules.case import CallCase, uses
 from firsthand.safety.rules.witness import texts_at
 
 Action = Literal["allow", "rewrite", "ask", "deny"]
@@ -100,21 +100,9 @@ def path_inside(case: CallCase) -> Ruling | None:
 
 def budget(case: CallCase) -> Ruling | None:
     """Denies a call beyond the most calls, changes, spending or recipients of an attempt, or beyond the tool's rate."""
-    tool, bounds = case.tool.name, case.bounds
-    calls = [each for each in case.earlier if each.is_call]
-    made = [each for each in calls if not each.failed]
-    uses = [(f"calls of {tool}", sum(each.name == tool for each in made) + 1, case.declares.rate)]
-    uses += [("calls", len(calls) + 1, bounds.calls)]
-    if case.changes:
-        uses += [("changes", sum(each.effect != "read" for each in made) + 1, bounds.writes)]
-    if bounds.recipients is not None:
-        uses += [("recipients", len(told_to(case).union(*map(told_to, made))), bounds.recipients)]
-    for what, used, most in uses:
-        if most is not None and used > most:
-            return deny(f"{tool} would go beyond {most} {what}")
-    # what is no amount counts as NaN, which is never within the bound
-    if bounds.spend is not None and not sum(map(spending, made)) + spending(case) <= bounds.spend:
-        return deny(f"{tool} would go beyond the {bounds.spend:g} that may be spent")
+    for bound, used, most in uses(case):
+        if not used <= most:  # a sum that holds no amount is NaN, which is within no bound
+            return deny(f"{case.tool.name} would go beyond {bound}")
     return None
 
 
