@@ -22,6 +22,7 @@ from firsthand.runs import track as track_module
 from firsthand.runs.system_metrics import watch_system
 from firsthand.runs.track import Curve, Track, start
 from firsthand.runs.track_export import export
+from firsthand.runs.wandb_files import has_ended
 from firsthand.show.curves import curve_picture, sparkline
 from firsthand.show.curves_page import curves_html
 
@@ -378,3 +379,6 @@ def test_wandb_gets_an_offline_folder(track: Track, tmp_path: Path, monkeypatch:
     assert export(track, "wandb", tmp_path / "offline") == 1
     (kept,) = (tmp_path / "offline" / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"loss" in kept.read_bytes()
+    assert has_ended(kept)
+    kept.write_bytes(kept.read_bytes()[:-60])
+    assert not has_ended(kept)

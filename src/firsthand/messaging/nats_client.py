@@ -126,7 +126,7 @@ class NatsClient:
         """The last revision of a key, whoever wrote it (0: none), and the versions that are entries."""
         from nats.js.errors import NoKeysError
 
-        for pause_s in (0.0, 0.01, 0.05, 0.2, 1.0):
+        for pause_s in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0):
             await asyncio.sleep(pause_s)
             latest = await self._get("board", _code(key))
             try:

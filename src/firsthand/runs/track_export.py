@@ -6,12 +6,17 @@ Values, steps and times are those of the run. TensorBoard and Weights & Biases n
 from __future__ import annotations
 
 import csv
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.runs.track import Track
+from firsthand.runs.wandb_files import has_ended
+
+WRITTEN_S = 60.0
+"""The longest wait for W&B to write a run, in seconds."""
 
 
 def export_csv(track: Track, target: Path) -> int:
@@ -74,7 +79,20 @@ def export_wandb(track: Track, target: Path) -> int:
     for step in sorted(by_step):
         run.log(by_step[step], step=step)
     run.finish()
+    _await_end(target)
     return sum(map(len, by_step.values()))
+
+
+def _await_end(folder: Path) -> None:
+    """Wait for W&B's own process to write the end of the run: on a busy machine `finish` returns before."""
+    until = time.monotonic() + WRITTEN_S
+    while True:
+        logs = list((folder / "wandb").glob("offline-run-*/run-*.wandb"))
+        if logs and all(map(has_ended, logs)):
+            return
+        if time.monotonic() > until:
+            raise StoreError(f"W&B has not written the whole run to {folder} within {WRITTEN_S:g} s")
+        time.sleep(0.02)
 
 
 FORMATS: dict[str, Callable[[Track, Path], int]] = {

@@ -24,6 +24,8 @@ BLOCK = 32768
 HEADER = b":W&B"
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 MAX_FILE = 1 << 31
+_EXIT = 18
+"""The field of a Record with a run's exit code."""
 
 
 @dataclass
@@ -55,6 +57,11 @@ def read_wandb(path: Path) -> WandbRun:
                     elif part == 4 and isinstance(each, bytes):
                         run.config |= _config(each)
     return run
+
+
+def has_ended(path: Path) -> bool:
+    """True if the log holds the record that ends a run; DataError as from `read_wandb`."""
+    return any(number == _EXIT for body in _records(path) for number, _ in fields_of(body))
 
 
 def _records(path: Path) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 _PAGE = 1000
+_LOCAL = threading.RLock()
+"""Held for each call of a client in local mode, whose collections threads may not read while one writes."""
 
 
 def open_qdrant_index(client: QdrantClient, name: str, header: IndexHeader | None = None) -> RecordIndex:
@@ -36,6 +39,8 @@ class QdrantRecords:
         except ImportError:
             raise MissingExtra("qdrant-client", "qdrant", "an index in Qdrant") from None
         self._client, self._name, self._models = client, name, models
+        is_local = type(getattr(client, "_client", None)).__name__ == "QdrantLocal"
+        self._alone: AbstractContextManager[Any] = _LOCAL if is_local else nullcontext()
         if not self._called("collection_exists", name):
             if header is None:
                 raise StoreError(f"Qdrant has no collection {name!r}: give a header to make one")
@@ -118,7 +123,8 @@ class QdrantRecords:
 
     def _called(self, method: str, *arguments: Any, **options: Any) -> Any:
         try:
-            return getattr(self._client, method)(*arguments, **options)
+            with self._alone:
+                return getattr(self._client, method)(*arguments, **options)
         except Exception as error:  # the client raises those of its transports, and ValueError in local mode
             raise StoreError(f"Qdrant cannot {method} in {self._name!r}: {str(error)[:300]}") from error
 
