@@ -20,8 +20,8 @@ from firsthand.retrieval.corpus import NO_VECTORS, Corpus, arguments_of
 from firsthand.retrieval.retriever import Hit, Query, Retriever, TrailStep
 
 SENTENCE_WEIGHT = 0.4
-"""The part of the best sentence's cosine in the score; the rest is the first search's. The best of five on half of SciFact's train claims with a
-pool of 100, and within .004 of the best with one of 20."""
+"""The part of the best sentence's cosine in the score; the rest is the first search's. The best of five values on half of
+SciFact's train claims with a pool of 100, and within .004 of the best with one of 20."""
 MAX_SENTENCES = 100
 """Of a passage; those behind them are not embedded."""
 
