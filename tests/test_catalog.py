@@ -95,6 +95,14 @@ def test_a_wrong_name_gets_the_nearest_one(kind, name, message):
         catalog.find(kind, name)
 
 
+@pytest.mark.parametrize("value", ["maybe", "1", "yes"])
+def test_a_switch_is_true_or_false_and_nothing_else(value: str) -> None:
+    with pytest.raises(ConfigError, match=f"react:native is '{value}': true or false was expected"):
+        catalog.pattern(f"react:native={value}")
+    with pytest.raises(ConfigError, match="true or false was expected"):
+        catalog.benchmark(f"evaluation_gaming:warn={value}")
+
+
 def test_options_are_checked_against_the_signature():
     _, options = catalog.pattern("self_consistency:samples=5")
     assert options == {"samples": 5}

@@ -101,7 +101,7 @@ def bind_options(
             hint = f" did you mean {close!r}?" if close else ""
             raise ConfigError(f"{spec.name} has no option {key!r};{hint} it takes {', '.join(keywords) or 'none'}")
         kind = typing.get_type_hints(getattr(function, "func", function)).get(key, str)
-        bound[key] = _truth(value) if kind is bool else convert(value, kind, f"{spec.name}:{key}")
+        bound[key] = convert(_truth(value) if kind is bool else value, kind, f"{spec.name}:{key}")
     return bound
 
 
