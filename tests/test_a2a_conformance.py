@@ -160,10 +160,9 @@ def test_the_conformance_kit_finds_no_must_that_fails(tmp_path: Path) -> None:
         agent.wait()
     report = json.loads((TCK / "reports" / "compatibility.json").read_text())
     assert report["summary"]["must_compatibility"] == "100.0%"
-    failed = [
-        id for id, each in report["per_requirement"].items() if (each["level"], each["status"]) == ("MUST", "FAIL")
-    ]
-    assert failed == []
+    must = [each["status"] for each in report["per_requirement"].values() if each["level"] == "MUST"]
+    assert must.count("FAIL") == 0
+    assert must.count("PASS") >= 80, "the kit says 100 % too when it reached no server"
 
 
 def _is_up(port: int) -> bool:

@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 
 from firsthand.agent import Agent, Pattern
+from firsthand.benchmark import Benchmark
 from firsthand.context import Context
 from firsthand.errors import StoreError
+from firsthand.loop.budget import Limits
 from firsthand.loop.journal import MemoryJournal
 from firsthand.memories.semantic import semantic
+from firsthand.memory import MemoryItem
 from firsthand.providers.scripted import Scripted
-from firsthand.rollout import rollout
+from firsthand.rollout import Place, rollout
+from firsthand.runs.execute import execute
+from firsthand.runs.feed import Ended, Started
+from firsthand.runs.store import create
+from firsthand.show.live_tree import Progress
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -97,3 +104,47 @@ def test_a_file_cut_short_during_an_attempt_stops_it_and_its_write_is_made_when_
     assert [item.text for item in asyncio.run(semantic(str(path)).search("Where does Di live?", 1))] == [
         "Di lives in Rome."
     ]
+
+
+def test_a_run_that_a_broken_memory_stops_keeps_the_attempt_so_far_and_why_until_it_is_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "facts.db"
+    tasks = [Task("1", "Where does Ann live?")]
+
+    async def looks(task: Task, ctx: Context) -> str:
+        ctx = await ctx.say(task.prompt).generate()
+        if memory.search is reads_anew:
+            path.write_bytes(whole[:3000])
+        await ctx.recall("Ann")
+        return ctx.text
+
+    memory = semantic(str(path))
+    asyncio.run(memory.write(MemoryItem.of("Ann lives in Oslo. " + "And so on. " * 2000, {})))
+    place = Place(
+        Agent("a", Scripted(["In Oslo."]), looks, memory=memory), Benchmark("homes", lambda seed: tasks, ()), tasks[0]
+    )
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole, opened = path.read_bytes(), memory.search
+
+    async def reads_anew(query: str, k: int) -> list[MemoryItem]:  # an open connection has its pages in memory
+        return list(await semantic(str(path)).search(query, k))
+
+    memory.search = reads_anew
+    with create(tmp_path, {}, "run") as run:
+        with pytest.raises(StoreError, match=r"facts\.db"):
+            asyncio.run(execute(run, [place]))
+        assert list(run.traces()) == []
+        unfinished = Progress("", Limits())
+        for told in run.feed.after():
+            if not isinstance(told.step, Started | Ended):
+                unfinished.tell(told.step)
+        trace = unfinished.trace()
+        assert trace.nodes[-1].message.text == "In Oslo."
+        (event,) = trace.events
+        assert event.kind == "stopped" and "facts.db" in event.data["message"]
+        path.write_bytes(whole)
+        memory.search = opened
+        asyncio.run(execute(run, [place]))
+        (done,) = run.traces()
+        assert (done.answer, done.error, done.events) == ("In Oslo.", None, ())
+        assert done.calls[0].replayed and [type(told.step) for told in run.feed.after()] == [Ended]

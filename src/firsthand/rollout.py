@@ -105,7 +105,8 @@ async def rollout(
                 stop_reason = "guard"
             if environment is not None:
                 final_state = as_json(await environment.final_state())
-    except StoreError:  # a full disk is no failure of the attempt: what cannot be recorded must not go on
+    except StoreError as error:  # a full disk is no failure of the attempt: what cannot be recorded must not go on
+        attempt.note("stopped", message=str(error))
         raise
     except FirsthandError as error:
         stop_reason, failure = "error", Failure(type(error).__name__, str(error))
