@@ -7,7 +7,7 @@
 mixtures on the Markdown of docs/, byte by byte: the mixtures compute as much for a token as the dense model and have
 eight times the weights in their MLPs. `cross` trains an encoder-decoder to reverse words. `vocabulary` trains vocabularies
 of each kind and size on the Markdown of docs/. `types` writes MODEL, best in float16, in several GGUF types and compares
-next-token distributions. Seeds are fixed.
+next-token distributions. `planning` compares planned activations with those that autograd keeps. Seeds are fixed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from firsthand.hub.model_shapes import shape_from_architecture
+from firsthand.hub.resource_plan import plan_training_memory
 from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture, ExpertSettings, Rope
 from firsthand.nn.blocks.attention import Packed
@@ -313,16 +315,48 @@ def of_types(path: Path) -> dict[str, str]:
     return {"types": plotted({k: sorted(v) for k, v in lines.items()}, ("MB of the file", "KL from the source, nats"))}
 
 
+def of_planned_memory(path: str) -> dict[str, str]:
+    """Bytes that autograd keeps of a forward pass by length, as planned and as measured."""
+    model = weights.load(path).train()
+    shape = shape_from_architecture(model.architecture)
+    own = {each.untyped_storage().data_ptr() for each in model.parameters()}
+    planned, measured = [], []
+    for tokens in (32, 64, 128, 256, 512):
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        ids = torch.arange(tokens)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            logits = model.logits(model(ids, torch.arange(tokens), Packed([tokens])))
+            loss = functional.cross_entropy(logits, ids)
+        planned.append(
+            (float(tokens), plan_training_memory(shape, "full", "float32", context=tokens).activation_bytes / 1e6)
+        )
+        measured.append((float(tokens), sum(kept.values()) / 1e6))
+        print(tokens, planned[-1][1], measured[-1][1])
+        del logits, loss
+    return {
+        "planning": plotted(
+            {"planned": planned, "kept by autograd": measured}, ("tokens", "MB of activations, float32")
+        )
+    }
+
+
 def main() -> None:
     """Draws the chosen pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a GGUF file or folder")
-    parser.add_argument("--only", choices=("model", "gqa", "experts", "cross", "vocabulary", "types"))
+    parser.add_argument("--only", choices=("model", "gqa", "experts", "cross", "vocabulary", "types", "planning"))
     parser.add_argument("--steps", type=int, default=600, help="of training")
     parser.add_argument("--out", type=Path, default=Path("docs/part-pictures"))
     args = parser.parse_args()
     pictures: dict[str, str] = {}
-    if args.only in (None, "model", "types") and not args.model:
+    if args.only in (None, "model", "types", "planning") and not args.model:
         raise SystemExit(
             "--model is missing: a GGUF file or a folder; or give --only gqa, experts, cross or vocabulary"
         )
@@ -330,6 +364,8 @@ def main() -> None:
         pictures |= of_the_model(args.model)
     if args.only in (None, "types"):
         pictures |= of_types(Path(args.model))
+    if args.only in (None, "planning"):
+        pictures |= of_planned_memory(args.model)
     if args.only in (None, "vocabulary"):
         pictures |= of_vocabularies()
     if args.only in (None, "gqa"):
