@@ -56,10 +56,10 @@ def tiny_engine(seed: int = 0, *, window: int | None = None, only_windows: bool 
 
 
 def in_blocks_of_4_bits(model: Decoder) -> Decoder:
-    """The model with its projections in GGUF's blocks of 4 bits (Q4_1), as it comes from such a file."""
+    """The model with its projections in GGUF's blocks of 4 bits (Q4_1), as it comes from such a file: a single row stays."""
     for module in list(model.layers.modules()):
         for name, linear in list(module.named_children()):
-            if isinstance(linear, torch.nn.Linear):
+            if isinstance(linear, torch.nn.Linear) and linear.out_features > 1:
                 weight = linear.weight.detach().numpy()
                 raw = gguf.quants.quantize(weight, gguf.GGMLQuantizationType.Q4_1)
                 setattr(module, name, BlockLinear(from_gguf("Q4_1", raw, weight.shape), linear.bias))

@@ -187,6 +187,7 @@ def test_a_peer_that_dies_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
         failed(attempt(found.url), "did not come back", "its task is t1")
 
 
+@pytest.mark.slow
 def test_a_peer_that_never_answers() -> None:
     with peer() as found:
         found.answer = lambda request, body: found.stop.wait(30) and None

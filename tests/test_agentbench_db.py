@@ -89,6 +89,7 @@ def test_a_change_is_judged_by_the_table_whatever_is_answered(ferries: Benchmark
     assert missed.value() == 0 and missed.scores[0].detail["reason"] == "wrong end"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

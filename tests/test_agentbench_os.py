@@ -112,6 +112,7 @@ def test_one_shell_is_kept_from_command_to_command_and_an_attempt_without_an_end
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_commands_that_fork_hang_print_or_break_things_are_stopped_and_the_next_one_runs():
     limits = replace(LIMITS, wall_s=0.8, cpu_s=0.8, processes=40)

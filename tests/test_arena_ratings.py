@@ -184,6 +184,7 @@ def test_a_covariate_is_held_equal() -> None:
     assert np.abs(plain.theta - truth).max() > 8 * math.sqrt(plain.covariance.diagonal().max())
 
 
+@pytest.mark.slow
 def test_the_sandwich_of_a_covariate_is_that_of_the_battles() -> None:
     rng = np.random.default_rng(5)
     table = battles(

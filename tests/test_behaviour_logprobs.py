@@ -153,6 +153,7 @@ ENGINES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ENGINES, ids=["compiled", "modules", "fixed shapes", "guesses"])
 def test_every_way_to_sample_gives_the_log_prob_of_its_draw(settings: dict[str, Any]) -> None:
     config = EngineConfig(weights="float32", kv_cache="float32", kv_memory_bytes=1 << 21, **settings)

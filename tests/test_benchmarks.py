@@ -207,6 +207,7 @@ def test_rows_are_fetched_from_the_hub_once_and_kept(tmp_path):
     assert len(arc_easy(data="hub").tasks(0)) == 130
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pages", "error"),
     [

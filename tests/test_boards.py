@@ -139,6 +139,7 @@ def test_thousands_of_models_are_ranked():
     assert len(values) > MANY
 
 
+@pytest.mark.slow
 def test_ten_thousand_models_are_a_board():
     values = np.random.default_rng(1).uniform(0, 1, 10_000)
     results = [stated(f"m{i}", "b", float(value), n=100) for i, value in enumerate(values)]
@@ -474,6 +475,7 @@ def test_equal_points_share_the_better_borda_rank():
     assert borda_ranks(np.array([[0.5, 0.5], [0.5, 0.5], [0.1, 0.2]])).tolist() == [1, 1, 3]
 
 
+@pytest.mark.slow
 def test_a_watched_board_is_printed_again_until_the_run_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

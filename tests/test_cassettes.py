@@ -130,6 +130,7 @@ def test_narrower_searches_solve_at_least_so_many(breadth, at_least):
     assert solved(game24_traces(breadth, logs.AsLogged), "any") == at_least
 
 
+@pytest.mark.slow
 @needs_logs
 @pytest.mark.parametrize(("log", "right", "any_of_100"), [("cot", 403, 49), ("standard", 734, 33)])
 def test_the_checker_agrees_with_the_authors_on_20_000_answers(log, right, any_of_100):

@@ -36,6 +36,7 @@ def test_planted_measurements_flip_the_verdict(name: str) -> None:
     assert len(set(words)) >= 2, "a judge that always says the same judges nothing"
 
 
+@pytest.mark.slow
 def test_a_scripted_reader_follows_keys_through_pages_and_loses_them_in_a_window(tmp_path: Path) -> None:
     found = all_claims()["memgpt_paging"].measure(Lab(1, tmp_path))  # type: ignore[misc]
     assert [row[1] for row in found.rows] == [1.0] * 5, "paging is flat"

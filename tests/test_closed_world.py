@@ -84,6 +84,7 @@ def test_without_search_there_is_no_tool_and_the_answer_is_in_no_prompt():
     assert run(react, Scripted(["Final Answer: x"]), task, benchmark).answer == "x"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("finishes", "knows", "guesses"), [(0.8, 0.5, 0.3), (0.4, 0.9, 0.6)])
 def test_backing_off_scores_what_theory_says(finishes, knows, guesses):
     """P(right) = f a + (1 - f) c: ReAct is right with a where it finishes, and its stand-in with c where it does not."""

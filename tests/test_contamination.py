@@ -138,6 +138,7 @@ def test_lines_of_jsonl_are_bounded_and_each_is_a_document(tmp_path: Path):
             scan_corpus([Task("in", ITEM)], tmp_path)
 
 
+@pytest.mark.slow
 def test_an_item_across_two_pieces_of_a_file_is_found(tmp_path: Path):
     (tmp_path / "big.txt").write_bytes(b"x " * ((PIECE_BYTES - 60) // 2) + ITEM.encode() + b" y")
     assert overlap_evidence([Task("in", ITEM)], corpus=tmp_path).flagged == ("in",)

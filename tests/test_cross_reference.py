@@ -65,6 +65,7 @@ def test_a_score_does_not_move_what_is_expected_of_it():
     )
 
 
+@pytest.mark.slow
 def test_clean_tables_have_a_flag_no_more_often_than_stated():
     alarms = sum(bool(cross_reference(board(odds_table(seed, 16, 6)), tables=60).flagged) for seed in range(12))
     assert alarms <= 3  # .6 expected at 5 %; more than 3 has a probability of 0.2 %
@@ -79,6 +80,7 @@ def heavy_table(seed: int, kind: str, models: int = 30, columns: int = 10) -> np
     return ease + ability[:, None] * slope + 0.27 * noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["t5", "laplace"])
 def test_heavy_tails_raise_no_more_alarms_than_stated(kind: str):
     reports = [cross_reference(board(heavy_table(seed, kind)), tables=50) for seed in range(12)]
@@ -101,6 +103,7 @@ def test_each_kind_of_deviation_has_the_scale_of_a_normal_one():
         assert scale == pytest.approx(1, abs=0.01), kind
 
 
+@pytest.mark.slow
 def test_tails_heavier_than_every_kind_have_no_rate(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]):
     odds = heavy_table(2, "t1")
     assert cross_reference(board(odds), tables=99).heavy_tailed

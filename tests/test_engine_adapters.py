@@ -158,7 +158,10 @@ KINDS: dict[str, Request] = {
 
 
 @compiled
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=pytest.mark.slow) if way == "int8 keys" else way for way in WAYS],  # another kernel
+)
 def test_every_kind_of_request_works_with_adapters_in_every_way(way: str) -> None:
     vocab = tokenizer().vocab_size
     settings = dict(WAYS[way])

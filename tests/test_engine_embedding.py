@@ -208,6 +208,7 @@ def test_batches_come_in_order_and_equal_the_whole(both: list[TextEmbedder]) -> 
         assert sum((part.num_tokens for part in parts), ()) == whole.num_tokens
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_texts(both: list[TextEmbedder]) -> None:
     def peak(count: int) -> int:
         tracemalloc.start()

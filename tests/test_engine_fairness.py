@@ -285,6 +285,7 @@ def test_preempted_tokens_are_not_charged_twice() -> None:
     assert w.first() is a, "now both got 10, and a came first"
 
 
+@pytest.mark.slow
 def test_names_of_runs_are_forgotten() -> None:
     b = Bench()
     for i in range(2 * MAX_IDLE):

@@ -94,6 +94,7 @@ def test_models_that_run_by_their_modules_are_held_to_it_too() -> None:
         check(each, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"speculation": "prompt_lookup", "speculate_below": 200}, {"kv_memory_bytes": 1 << 17, "max_batch_tokens": 72}],

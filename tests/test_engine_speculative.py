@@ -173,7 +173,7 @@ def whole(outputs: list[Output]) -> Answer:
         ("both", {"kv_memory_bytes": BLOCK_BYTES * 10, "max_batch_tokens": 21, "max_sequences": 9}),
         ("long drafts", {"draft_tokens": 40, "speculate_below": 200}),
         ("compiled step", {"weights": "int8"}),
-        ("small keys", {"weights": "int8", "kv_cache": "int8"}),
+        pytest.param("small keys", {"weights": "int8", "kv_cache": "int8"}, marks=pytest.mark.slow),  # another kernel
     ],
 )
 @pytest.mark.parametrize("lies", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
@@ -359,6 +359,7 @@ def test_a_drafter_that_fails_is_dismissed_with_a_warning(method: str) -> None:
     assert {key: answer.tokens for key, answer in found.items()} == {k: answer.tokens for k, answer in expected.items()}
 
 
+@pytest.mark.slow
 def test_a_guess_that_the_model_cannot_compute_does_not_fail_the_answer() -> None:
     class Fussy(Decoder):
         def forward(self, ids_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend) -> torch.Tensor:
@@ -574,6 +575,7 @@ def test_prompt_lookup_equals_its_plain_definition(text: list[int], most: int) -
         assert look_up(text, most) == naive_look_up(text, most)
 
 
+@pytest.mark.slow
 @needs_equal_rows
 @pytest.mark.parametrize("seed", range(4))
 def test_prompt_lookup_changes_no_bit_and_saves_steps_on_text_that_repeats(seed: int) -> None:
@@ -634,6 +636,7 @@ def draft_pool(engine: Engine) -> BlockPool:
     return drafter.pool
 
 
+@pytest.mark.slow
 @needs_equal_rows
 @pytest.mark.parametrize(
     ("name", "settings"),

@@ -21,6 +21,7 @@ def test_less_than_4_percent_of_allocated_memory_is_wasted(mix: Mix) -> None:
     assert 0 < found.share < 0.04, f"{found.share:.2%}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", BLOCK_SIZES)
 def test_what_is_wasted_is_half_a_block_of_each_text(size: int) -> None:
     """Short texts waste more than 4 %, and as much as the rule of the documentation says."""

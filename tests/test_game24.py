@@ -104,6 +104,7 @@ def test_hostile_answers_are_checked_in_no_time():
             assert not is_solution(piece * 200_000, "4 5 9 10")
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 13), min_size=4, max_size=4))
 def test_what_can_be_reached_has_a_solution_and_the_reverse(numbers):
     given_numbers = tuple(sorted(map(Fraction, numbers)))
@@ -147,6 +148,7 @@ def test_what_is_wrong_with_the_data_is_said(tmp_path):
         game24(data=str(tmp_path / "empty"))
 
 
+@pytest.mark.slow
 def test_prompts_are_the_papers_and_begin_with_what_is_shared():
     space = thoughts(BENCHMARK.tasks(0)[0])
     one, other = space.propose("").prompt, space.propose("4 + 5 = 9 (left: 6 9 10)\n").prompt
@@ -250,6 +252,7 @@ def test_the_closed_form_of_voting_counts_every_ballot():
     assert helps == sorted(helps) and hurts == sorted(hurts, reverse=True) and same == pytest.approx([0.25] * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("right", "distractors", "samples"), [(0.4, 5, 7), (0.2, 3, 11)])
 def test_self_consistency_is_its_closed_form(right, distractors, samples):
     model, tasks = Sim(replace(Errors(), cot=right, distractors=distractors)), BENCHMARK.tasks(0)

@@ -165,6 +165,7 @@ def test_each_benchmark_and_score_has_its_own_bar(home: Path, capsys: Any) -> No
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", [-0.05, -0.02])
 def test_a_candidate_that_is_too_bad_passes_at_most_one_time_in_twenty(truth: float) -> None:
     draws = np.random.default_rng(1).multinomial(300, [0.1, 0.1 - truth, 0.8 + truth], 1500)

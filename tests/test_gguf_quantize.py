@@ -65,6 +65,7 @@ def test_blocks_of_32_are_those_of_the_gguf_package(data: st.DataObject) -> None
     assert np.array_equal(quantise(values, kind), expected), kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", K_TYPES)
 def test_k_types_have_less_error_than_ggml_s(kind: str) -> None:
     for name, values in samples().items():

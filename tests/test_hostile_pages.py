@@ -79,6 +79,7 @@ def hostile_diff(text: str) -> str:
     return page(text, samples, [(text, 1), ("worse", 1)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [hostile_report, hostile_diff])
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_adds_no_element_and_no_attribute(write: Any, text: str) -> None:

@@ -132,6 +132,7 @@ def test_ctrl_c_on_a_terminal_ends_a_run_that_waits_for_a_thread(tmp_path: Path)
     assert b"firsthand run --resume" in told and b"Traceback" not in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, (130, -2)), (signal.SIGTERM, (143, -15))])
 def test_a_second_signal_ends_at_once_what_takes_long_to_end(
     tmp_path: Path, number: int, codes: tuple[int, ...]
@@ -206,7 +207,9 @@ if {by_leave}:
 """
 
 
-@pytest.mark.parametrize(("by_leave", "told", "code"), [(True, "at once", 130), (False, "waited", 0)])
+@pytest.mark.parametrize(
+    ("by_leave", "told", "code"), [(True, "at once", 130), pytest.param(False, "waited", 0, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_command_does_not_wait_for_the_engines_step(by_leave: bool, told: str, code: int) -> None:
     script = CLOSING.format(seconds=600 if by_leave else 2, by_leave=by_leave)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
@@ -330,6 +333,7 @@ def test_a_pull_that_is_interrupted_says_what_is_kept_and_goes_on(
     assert (folder / "model.safetensors").read_bytes() == body and model_lookup.partial_bytes("hf:org/name") == 0
 
 
+@pytest.mark.slow
 def test_a_part_that_was_damaged_is_noticed_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = b"GGUF" + os.urandom(100_000)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))

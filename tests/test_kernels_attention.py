@@ -191,7 +191,7 @@ def test_a_long_sequence_is_spread_over_threads_evenly() -> None:
     assert max(shares) - min(shares) <= 2 and sum(shares) == 65
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [DTYPES[0], *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in DTYPES[1:])])
 def test_a_long_sequence_has_the_same_bits_split_shared_or_whole(dtype: torch.dtype) -> None:
     length = 100 * SEGMENT + 5
     text = Text(length, 7, 1, 16)

@@ -188,6 +188,7 @@ def test_every_relation_leads_back():
                 assert subject in graph.neighbors([target], relation.reverse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_the_optimal_player_is_right_and_questions_name_no_answer(level: int):
     benchmark = agentbench_kg(level=level, tasks=25)

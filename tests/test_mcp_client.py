@@ -320,6 +320,7 @@ def test_a_broken_call_ends_in_a_trace_that_says_why(mode, said):
     assert trace.calls[0].error is not None and said in trace.calls[0].error
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_given_up_and_told_so(tmp_path):
     began = time.monotonic()
     trace = attempt(declared("never", timeout_s=0.3))
@@ -327,12 +328,14 @@ def test_a_server_that_never_answers_is_given_up_and_told_so(tmp_path):
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 def test_an_attempts_time_limit_holds_while_a_server_is_silent():
     trace = attempt(declared("never"), limits=Limits(seconds=0.5))
     assert trace.stop_reason == "seconds"
     assert [call.error for call in trace.calls] == ["it was broken off before it had a result"]
 
 
+@pytest.mark.slow
 def test_a_server_that_never_greets_is_an_error_of_the_attempt():
     trace = attempt(declared("mute", opening_s=0.5))
     assert trace.error.kind == "ToolError" and "did not answer within 0.5 s" in trace.error.message
@@ -389,6 +392,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @NEEDS_PROC
 def test_a_server_that_ignores_the_end_of_its_input_ends_after_kill_9_of_its_client(tmp_path):
     pids = tmp_path / "pids"

@@ -77,6 +77,7 @@ def test_an_allowance_is_spent_by_messages_bytes_and_values_and_comes_back(monke
     assert sum(flow.charge(b"") for _ in range(2_000)) == 1_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "told"), [("dense", "more than 200,000 values"), ("pings", "than are taken")])
 def test_a_server_that_costs_too_much_is_cut_off(mode: str, told: str) -> None:
     assert told in called(mode)

@@ -256,6 +256,7 @@ def test_long_prompts_are_cut_to_what_may_wait_in_memory(server: Running) -> Non
 # -- a collector that is not well --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hangs", "refuses", "is not there"])
 def test_a_collector_costs_no_request_and_the_end_does_not_wait_for_it(server: Running, kind: str) -> None:
     problems: list[str] = []

@@ -64,6 +64,7 @@ def attempt(pattern, data, benchmark="poisoned_rag", **options):
     return {score.name: score.value for score in trace.scores}
 
 
+@pytest.mark.slow
 def test_planted_texts_fill_the_passages_and_put_their_answer_through(data):
     assert attempt(short_answer, data) == {"right_answer": 0.0, "attack_success": 1.0, "planted_share": 1.0}
 

@@ -55,6 +55,7 @@ def requests(name):
     return {doc: sorted(each, key=lambda request: request["idx"]) for doc, each in found.items()}
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("name", OLMES)
 def test_every_request_of_olmes_is_rendered_to_the_byte(name):

@@ -786,6 +786,7 @@ def test_a_cancelled_request_closes_the_connection(vendor: Vendor, server: Serve
     asyncio.run(cancel())
 
 
+@pytest.mark.slow
 def test_pings_without_an_answer_do_not_hang(vendor: Vendor, server: Server) -> None:
     ping = b'event: ping\ndata: {"type": "ping"}\n\n' if vendor is ANTHROPIC else b"\n"
 
@@ -883,6 +884,7 @@ def test_a_dead_endpoint_is_unreachable(vendor: Vendor) -> None:
     assert "check that the server runs" in message
 
 
+@pytest.mark.slow
 def test_a_stalled_server_is_given_up(vendor: Vendor, server: Server) -> None:
     server.reply(server.wait_for_ever)
     assert "within 0.3 s" in failure(vendor.model(server, timeout_s=0.3), TransientError)

@@ -183,6 +183,7 @@ def test_names_that_are_no_repository_are_refused(home: Path, name: str) -> None
 ODD_NAMES = st.from_regex(r"hf:[ab./]{1,4}/[ab.]{1,4}(@[ab./%]{1,4})?(:[ab./]{1,3}\.gguf)?", fullmatch=True)
 
 
+@pytest.mark.slow
 @given(ODD_NAMES | st.text().map("hf:".__add__))
 @example("hf:a/b@refs/pr/1:c.gguf")
 def test_every_name_that_is_accepted_stays_in_its_folder(name: str) -> None:
@@ -364,6 +365,7 @@ def test_a_failed_pip_is_told_by_its_last_error(lines: list[str], told: str) -> 
     assert reason(lines, 120) == told
 
 
+@pytest.mark.slow
 def test_the_size_of_a_folder_is_counted_while_another_process_deletes_in_it(tmp_path: Path) -> None:
     """pip removes folders while their growth is shown: a folder that goes between two looks is no error."""
     (tmp_path / "kept").write_bytes(b"12345")

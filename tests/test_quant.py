@@ -137,6 +137,7 @@ def test_packed_weights_are_replaced_by_the_names_they_came_with() -> None:
         decoder.load_state_dict(state)
 
 
+@pytest.mark.slow
 @needs_float16
 @pytest.mark.parametrize("mode", ["float32", "float16", "int8"])
 def test_a_packed_model_takes_the_same_names_and_shapes_and_misses_each(mode: Mode) -> None:

@@ -203,6 +203,7 @@ def test_chunkers_are_listed(cli: Cli) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_index_that_another_process_writes_is_busy(folder: Path, cli: Cli) -> None:
     cli("rag", "index", str(folder), "--model", "none")
     (folder / "new.md").write_text("New.")

@@ -206,6 +206,7 @@ def test_a_task_that_nothing_was_learned_of_is_unchanged():
 # -- against theory --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("writes", "trials", "false_positives"), [(0.5, 2, 0.0), (0.3, 4, 0.0), (0.5, 4, 0.16)])
 def test_success_by_trial_is_its_closed_form(writes, trials, false_positives):
     theory = corrected(writes, trials, false_positives)

@@ -167,6 +167,7 @@ def test_traces_are_those_of_one_machine_but_for_times(tmp_path: Path) -> None:
         assert set(world.sent.values()) == {1} and len(world.sent) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_lost_workers_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
     world, rng, lost = World(), random.Random(seed), list[str]()

@@ -618,6 +618,7 @@ def test_it_ends_as_it_should(box, name):
     assert_healthy(box)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

@@ -385,6 +385,7 @@ needs_cgroup_and_perl = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_cgroup_and_perl
 @pytest.mark.parametrize("who", ["the run", "the worker"])
 def test_a_small_program_that_fills_the_memory_limit_fails_alone(who):

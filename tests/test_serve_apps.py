@@ -152,6 +152,7 @@ def test_requests_of_both_apps_count_against_one_limit_and_a_client_that_leaves_
     assert two.telemetry.metrics.disconnects == 1
 
 
+@pytest.mark.slow
 def test_a_stream_of_the_second_app_ends_after_the_clients_time(two: Two) -> None:
     with (
         pytest.raises(httpx.RemoteProtocolError),
@@ -187,6 +188,7 @@ def test_a_prefix_that_nobody_has_is_a_404_in_openais_shape(two: Two, path: str)
         assert (error["type"], error["code"]) == ("not_found_error", None) and path in error["message"]
 
 
+@pytest.mark.slow
 def test_a_drain_waits_for_both_apps_refuses_both_and_then_ends_what_is_left(two: Two) -> None:
     ended: list[str] = []
 

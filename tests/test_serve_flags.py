@@ -29,6 +29,7 @@ def config_of(*words: str) -> command.Config:
     return parse(command.Config, words, prog="firsthand serve")
 
 
+@pytest.mark.slow
 def test_keys_and_values_are_kept_as_the_flag_says_here_and_in_a_replica(tmp_path: Path) -> None:
     folder = str(write_model(tmp_path / "m"))
     config = config_of(folder, "--kv-cache", "int8", "--kv-memory-mb", "8", "--threads", "1")

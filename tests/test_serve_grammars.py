@@ -131,6 +131,7 @@ def test_a_token_that_would_take_minutes_ends_its_own_request(running: Running) 
     assert "for one token" in said(ask(running, guided_grammar=LATE.source))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["guided_json", "response_format"])
 def test_a_schema_of_two_thousand_properties_is_refused_with_a_reason_or_works(running: Running, field: str) -> None:
     schema = {"type": "object", "properties": {f"property_{i}": {"type": "string"} for i in range(2000)}}

@@ -166,6 +166,7 @@ def test_clients_with_keys_have_sessions_of_their_own(tmp_path: Path, desk: Desk
             talk(running, use, key="key-of-nobody")
 
 
+@pytest.mark.slow
 def test_wrong_arguments_and_too_many_open_turns_are_results_with_a_sentence(running: RunningAgent) -> None:
     async def use(client: Any) -> list[Any]:
         found = [await client.call_tool("ask", {"session": "x"})]

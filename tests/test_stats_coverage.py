@@ -117,6 +117,7 @@ def test_repeated_attempts_near_one(n, epochs, right):
     assert all(each.high <= 1 and each.low >= 0 for each in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clusters", "size", "binary"), [(12, 5, False), (25, 6, True), (60, 4, True)])
 def test_clustered_tasks(clusters, size, binary):
     rng = np.random.default_rng(4)
@@ -134,6 +135,7 @@ def test_clustered_tasks(clusters, size, binary):
     assert np.mean([holds(mean_interval(by_task(each)), truth) for each in scores]) < 0.92
 
 
+@pytest.mark.slow
 def test_clustered_pairs():
     rng = np.random.default_rng(5)
     clusters, size = 20, 6
@@ -162,6 +164,7 @@ def test_clusters_keep_the_level_of_the_test():
         assert (each.p_value < 0.05) == (each.verdict != "inconclusive") == (not each.low <= 0 <= each.high)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bar", [-0.1, 0.0, 0.05])
 def test_tango_at_one_sided_bars(bar):
     rng = np.random.default_rng(7)
@@ -188,6 +191,7 @@ def test_one_sided_p_values_are_where_the_bounds_touch():
         assert differences.reversed.bounds(0.9) == pytest.approx((-high, -low), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "slack"), [("bca", 0.02), ("percentile", 0.03)])
 def test_bootstrap_of_a_corpus_metric(method, slack):
     rng = np.random.default_rng(9)
@@ -269,6 +273,7 @@ SWE_BENCH = [231, 75, 44, 34, 32, 22, 22, 19, 10, 8, 2, 1]
 """Tasks of SWE-bench Verified by repository."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dependence", [0.02, 0.1])
 def test_unequal_clusters_are_covered(dependence):
     rng, runs = np.random.default_rng(21), 400

@@ -518,6 +518,7 @@ def test_spans_lie_under_their_branch_and_a_failure_shows_at_all_above_it() -> N
     assert all(row.parent < number for number, row in enumerate(rows))
 
 
+@pytest.mark.slow
 def test_tens_of_thousands_of_calls_are_rows_without_deep_recursion() -> None:
     calls = tuple(generation(("1" + ".1" * (n % 400) if n else "") + f":{n}", None, (), n) for n in range(30_000))
     rows = spans_of(Trace(id="x", task_id="t", agent={"name": "a"}, duration_s=1.0, calls=calls, **PLACE))  # type: ignore[arg-type]

@@ -82,6 +82,7 @@ def make_protected(trace: Trace, event: Any) -> Trace:
     return replace(trace, events=(event,))
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_new_file_alone(
     tmp_path: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

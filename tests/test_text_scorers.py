@@ -49,6 +49,7 @@ def test_bleu_chrf_and_rouge_are_those_of_the_packages(answer, reference):
     assert value(rouge_l, answer, "other words", reference) >= found["rougeL"]
 
 
+@pytest.mark.slow
 def test_rouge_l_is_the_package_s_on_any_texts_and_fast_on_long_ones():
     rouge_score = pytest.importorskip("rouge_score.rouge_scorer")
     theirs, rng = rouge_score.RougeScorer(["rougeL"], use_stemmer=True), random.Random(3)

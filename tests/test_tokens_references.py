@@ -137,6 +137,7 @@ def _cleans(text: str) -> bool:
     return "▁" not in text and "\0" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "rule", "collapses"),
     [

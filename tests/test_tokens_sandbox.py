@@ -81,6 +81,7 @@ def test_a_templates_refusal_is_passed_on_in_its_own_words() -> None:
 DOUBLING = "{% set ns = namespace(x=START) %}{% for i in range(60) %}{% set ns.x = NEXT %}{% endfor %}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [

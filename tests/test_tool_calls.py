@@ -164,6 +164,7 @@ def deep() -> list[Any]:
     return nested
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "expected"),
     [

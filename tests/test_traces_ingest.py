@@ -381,6 +381,7 @@ def test_missing_parents_loops_and_clocks_are_shown_with_a_remark() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_thirty_three_thousand_siblings_and_a_chain_of_twenty_thousand_are_whole() -> None:
     siblings = [StoredSpan(0, IncomingSpan("1" * 32, "r", "", "root", 1, 2), "chain")]
     siblings += [StoredSpan(n, IncomingSpan("1" * 32, str(n), "r", "s", n, n), "tool") for n in range(1, 33_001)]

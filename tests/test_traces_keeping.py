@@ -312,6 +312,7 @@ def test_settings_that_do_not_fit_are_one_sentence(settings: dict[str, Any], sai
         IntakeSettings(**settings, alert_rules=Rules())
 
 
+@pytest.mark.slow
 def test_one_process_receives_for_a_home(tmp_path: Path) -> None:
     first = Intake(tmp_path)
     with pytest.raises(ConfigError, match="another process"):

@@ -342,6 +342,7 @@ def test_each_agent_s_values_are_learned_by_its_own_head(folder: Path) -> None:
 # -- an endpoint as the sampler --
 
 
+@pytest.mark.slow
 def test_rollouts_of_an_endpoint_are_those_of_the_weights_in_training(folder: Path, tmp_path: Path) -> None:
     config = EngineConfig(weights="float32", kv_cache="float32")
     settings = {"lr": 0.05, "steps": 3}

@@ -180,6 +180,7 @@ def test_a_reward_that_raises_or_is_nan_is_one_sentence_or_a_count(folder: Path,
     assert all(row["rewards_failed"] == 4 and row["rollouts_failed"] == 0 and row["groups"] == 2 for row in rows)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_bitwise_the_undisturbed_one_between_updates_of_one_batch_too(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -230,6 +230,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_judged_call_is_written_down_with_losses_that_a_forward_pass_gives(base: Path, tmp_path: Path) -> None:
     from firsthand.nn import weights
     from firsthand.train.stream_logprobs import stream_logprobs

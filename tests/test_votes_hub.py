@@ -117,6 +117,7 @@ def test_every_vote_on_a_pair_of_mt_bench_counts_whichever_way_round_it_was_show
     assert catalog.benchmark(f"judge_mtbench:data={path}").tasks(0) == made.tasks(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

@@ -191,12 +191,16 @@ def best_mode(device: torch.device | str = "cpu") -> Mode:
 def pack(model: nn.Module, mode: Mode) -> nn.Module:
     """Packs each Linear in place and returns the model; `float32` changes nothing, and blockwise layers are kept.
 
+    A Linear of one row, such as the gate of a shared expert, stays as it is: it has nothing to save, and blocks would round
+    its inputs too.
     An embedding that shares its matrix with the head keeps its own float32 copy for look-ups. Raises ConfigError,
     before anything changed, if a weight does not fit float16 or the model is not float32 on the CPU.
     """
     if mode == "float32":
         return model
-    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linears = [
+        (name, each) for name, each in model.named_modules() if isinstance(each, nn.Linear) and each.out_features > 1
+    ]
     for name, module in linears:
         _check(module.weight, name)
     for name, module in linears:
