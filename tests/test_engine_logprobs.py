@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(best_mode() != "float16", reason="needs the comp
 
 KINDS = [
     ("4 bits", "float16"),
-    ("int8", "int8"),
+    pytest.param("int8", "int8", marks=pytest.mark.slow),  # another kernel
     ("float16", "float16"),
     ("float16", "float32"),
     ("float32", "float32"),
