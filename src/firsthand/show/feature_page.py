@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from firsthand.show.html_page import page_html
 
 
 def feature_page(
-    title: str, reports: Sequence[Any], *, latents: int, tokens: int, measures: Sequence[tuple[str, str]] = ()
-) -> str:
-    """The page of these feature reports; texts of tokens are untrusted and escaped."""
+    title: str, reports: Sequence[Any], *, latents: int, tokens: int, measures: Sequence[tuple[str, str]] = (),
+    prompt: str = "", steered: Mapping[int, Sequence[Any]] = MappingProxyType({}),
+) -> str:  # fmt: skip
+    """The page of these feature reports; texts of tokens are untrusted and escaped.
+
+    `steered` has by feature what the model wrote after `prompt` at each strength (`interp/steered_texts.py`).
+    """
     return page_html(
         "features", title=title, reports=list(reports), latents=latents, tokens=tokens, measures=list(measures),
-        printable=token_text, log1p=math.log1p,
+        printable=token_text, log1p=math.log1p, prompt=prompt, steered=steered,
     )  # fmt: skip
 
 

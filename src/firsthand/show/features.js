@@ -22,6 +22,17 @@
     list.append(...sorted);
   });
   search.addEventListener("input", update);
+  for (const each of list.querySelectorAll(".steer")) {
+    const slider = each.querySelector("input");
+    const texts = [...each.querySelectorAll("p")];
+    const show = () => {
+      texts.forEach((text, place) => { text.hidden = place !== Number(slider.value); });
+      slider.setAttribute("aria-valuetext", texts[Number(slider.value)].textContent);
+    };
+    slider.addEventListener("input", show);
+    slider.parentElement.hidden = false;
+    show();
+  }
   controls.hidden = false;
   update();
 })();
