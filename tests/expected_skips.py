@@ -33,6 +33,7 @@ MACHINE = [
     "counts open descriptors in /proc",
     ".*openssl.*",
     "trl is not installed",
+    "TransformerLens is not installed",  # it needs an older transformers
     r"needs pip install 'firsthand\[gym\]'",  # one of its requirements is built by a C compiler
     r"FIRSTHAND_(ENDPOINT|FOLDER) .*",
     "found out while it was read",
