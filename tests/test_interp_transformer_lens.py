@@ -60,7 +60,13 @@ def ours(theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
             state |= {f"{name}.{ln}.weight": which.w, f"{name}.{ln}.bias": which.b}
     state |= {"transformer.ln_f.weight": theirs.ln_final.w, "transformer.ln_f.bias": theirs.ln_final.b}
     config = transformers.GPT2Config(
-        vocab_size=VOCAB, n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, bos_token_id=0, eos_token_id=0
+        vocab_size=VOCAB,
+        n_positions=CONTEXT,
+        n_embd=WIDTH,
+        n_layer=LAYERS,
+        n_head=HEADS,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     model = transformers.GPT2LMHeadModel(config)
     lacks = model.load_state_dict({k: v.detach().clone() for k, v in state.items()}, strict=False)
@@ -72,8 +78,7 @@ def ours(theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 NAMES = [
-    "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "ln1.hook_normalized", "ln2.hook_normalized",
-    "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z", "mlp.hook_post",
+    "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z", "mlp.hook_post",
 ]  # fmt: skip
 
 
@@ -92,9 +97,9 @@ def test_edits_give_their_logits(theirs: Any, ours: Any, name: str) -> None:
     site = f"blocks.1.{name}"
 
     def halved(values: torch.Tensor, hook: Any = None) -> torch.Tensor:
-        return values * 0.5 + 0.1
+        return values * 0.5 + torch.linspace(-1, 1, values.shape[-1])
 
     want = theirs.run_with_hooks(torch.tensor([TEXT]), fwd_hooks=[(site, halved)])[0]
     found = run_with_edits(ours, TEXT, {site: halved})
     assert torch.allclose(found, want, atol=1e-4)
-    assert not torch.allclose(found, run_with_cache(ours, TEXT, ()).logits, atol=1e-2)
+    assert not torch.allclose(found, run_with_cache(ours, TEXT, ()).logits, atol=5e-4)

@@ -28,20 +28,20 @@ Texts = Sequence[int] | Sequence[Sequence[int]] | Tensor
 """Token ids of one text, of several texts, or a matrix with a text in each row."""
 _HOOKS = {
     "hook_embed": "embed",
-    "ln_final.hook_normalized": "norm",
     "hook_resid_mid": "resid.mid",
     "hook_resid_post": "resid.post",
     "hook_attn_out": "attn.out",
     "hook_mlp_out": "mlp.out",
-    "ln1.hook_normalized": "attn.in",
-    "ln2.hook_normalized": "mlp.in",
     "attn.hook_q": "attn.q",
     "attn.hook_k": "attn.k",
     "attn.hook_v": "attn.v",
     "attn.hook_z": "attn.mixed",
     "mlp.hook_post": "mlp.act",
 }
-"""TransformerLens's names of the same tensors; `hook_resid_pre` of a layer is `resid.post` of the layer before."""
+"""TransformerLens's names of the same tensors; `hook_resid_pre` of a layer is `resid.post` of the layer before.
+
+Its `hook_normalized` comes before a norm's weight and bias, where no site is.
+"""
 
 
 class ActivationCache(Mapping[str, Tensor]):
