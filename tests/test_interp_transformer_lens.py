@@ -78,7 +78,8 @@ def ours(theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 NAMES = [
-    "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z", "mlp.hook_post",
+    "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_q",
+    "attn.hook_k", "attn.hook_v", "attn.hook_z", "mlp.hook_post",
 ]  # fmt: skip
 
 
