@@ -4,7 +4,7 @@
     python bench/mutants.py --room boards --room arena --lines 20 --seed 1
     python bench/mutants.py --room boards --lines 20 --seed 1 --map /tmp/reached.json   # keeps what the tests reach
     python bench/mutants.py --room boards --only boards/aggregates.py:41                 # one line again
-    python bench/mutants.py --room boards --lines 12 --near 6 --cpu-s 100                # no coverage: tests by the names in them
+    python bench/mutants.py --room boards --lines 12 --near 6 --cpu-s 100          # no coverage: tests by names
 
 `bench/planted.py` tries a list that people wrote; this draws one. A line is drawn from all lines of a room that compute
 something, and one of its possible changes is made: a comparison, a boundary, a sign, a condition, a default, a number, a

@@ -41,7 +41,9 @@ def test_a_schema_of_a_server_that_doubles_its_steps_is_given_up(keyword):
     with pytest.raises(ToolError, match="takes too long to apply"):
         checker(doubling(keyword))({"a": {}})
     assert time.process_time() - began < 30
-    assert checker(doubling(keyword, 4))({"a": {} if keyword == "allOf" else "x"} if keyword != "oneOf" else {})
+    if keyword != "oneOf":
+        fits = {"a": {} if keyword == "allOf" else "x"}
+        assert checker(doubling(keyword, 4))(fits) == fits
 
 
 def test_arguments_that_are_compared_with_each_other_are_bounded():
