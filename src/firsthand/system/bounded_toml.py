@@ -14,7 +14,8 @@ from typing import Any
 MAX_BYTES = 1 << 24
 MAX_PARTS = 64
 """The most parts of a dotted key."""
-_DOTTED = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MAX_PARTS}}}""")
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
+_DOTTED = re.compile(rf"(?:^|[\[{{{{,])[ \t]*+(?:{_PART}){{{MAX_PARTS}}}", re.MULTILINE)
 
 
 def parse_toml(text: str) -> dict[str, Any]:
