@@ -4,12 +4,17 @@
     python bench/mutants.py --room boards --room arena --lines 20 --seed 1
     python bench/mutants.py --room boards --lines 20 --seed 1 --map /tmp/reached.json   # keeps what the tests reach
     python bench/mutants.py --room boards --only boards/aggregates.py:41                 # one line again
+    python bench/mutants.py --room boards --lines 12 --near 6 --cpu-s 100          # no coverage: tests by names
 
 `bench/planted.py` tries a list that people wrote; this draws one. A line is drawn from all lines of a room that compute
 something, and one of its possible changes is made: a comparison, a boundary, a sign, a condition, a default, a number, a
 choice between `min` and `max`, `any` and `all`. Texts of errors, types, decorators and assertions are left alone. Coverage
 measures once which test files reach a line, over the files that name the room; they run with -x in a copy of the checkout,
 the quick ones first, for up to --budget-s of tests. A line that no test reaches lives. The exit status is 1 if one lives.
+
+With --near no coverage is measured, which costs a whole run of a room's tests: the files that name the module, the changed
+function or a module that imports it are taken, the nearest first, each change has --cpu-s of processor time, a change whose
+tests do not end in it is counted as `no end` and as no catch, and a test that notices a change must pass without it.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -61,13 +67,17 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="changes tried at a time, each in a copy of its own")
     parser.add_argument("--budget-s", type=float, default=60.0, help="at most so much of tests for each change")
     parser.add_argument("--map", type=Path, help="a file that keeps, between two calls, which tests reach which lines")
+    parser.add_argument(
+        "--near", type=int, default=0, help="at most so many test files by name, instead of by coverage"
+    )
+    parser.add_argument("--cpu-s", type=float, default=100.0, help="with --near: processor time for each change")
     parser.add_argument("--only", action="append", default=[], help="FILE:LINE, instead of drawn lines; repeatable")
     args = parser.parse_args()
     FORKS.set_forkserver_preload(["pytest", "hypothesis", "numpy", "scipy.stats", "torch", "httpx", "pydantic", "rich"])
     reached: dict[str, Any] = json.loads(args.map.read_text()) if args.map and args.map.is_file() else {}
     drawn: list[Change] = []
     for room in args.room:
-        if room not in reached:
+        if room not in reached and not args.near:
             reached[room] = reach_of(room)
             if args.map:
                 args.map.write_text(json.dumps(reached))
@@ -87,6 +97,8 @@ def main() -> int:
         def tried(change: Change) -> str:
             copy = copies.get()
             try:
+                if args.near:
+                    return fate_by_name(change, copy, args.near, args.cpu_s)
                 return fate_of(change, reached[change.file.split("/")[0]], copy, args.budget_s)
             finally:
                 copies.put(copy)
@@ -98,7 +110,8 @@ def main() -> int:
             print(f"{fate:<11} {told}", flush=True)
     print()
     for room, counts in fates.items():
-        print(f"{room:<14} {counts['caught']} of {counts.total()} caught, {counts['not reached']} not reached")
+        others = [f"{count} {fate}" for fate, count in sorted(counts.items()) if fate not in ("caught", "lives")]
+        print(f"{room:<14} {counts['caught']} of {counts.total()} caught", *others, sep=", ")
     return int(any(counts["caught"] < counts.total() for counts in fates.values()))
 
 
@@ -226,6 +239,92 @@ def fate_of(change: Change, reached: dict[str, Any], copy: Path, budget_s: float
         file.write_bytes(before)
 
 
+def fate_by_name(change: Change, copy: Path, limit: int, cpu_s: float) -> str:
+    """What becomes of a change before the test files nearest to it by name: caught, lives, no end, or not reached."""
+    tests = nearest_tests(change, copy)[:limit]
+    if not tests:
+        return "not reached"
+    file = copy / "src" / "firsthand" / change.file
+    before = file.read_bytes()
+    drop_bytecode(file)
+    file.write_bytes(before[: change.begin] + change.new.encode() + before[change.end :])
+    try:
+        status, failed = ended(copy, tests, cpu_s)
+    finally:
+        drop_bytecode(file)
+        file.write_bytes(before)
+    if status == 0:
+        return "lives"
+    if status is None or status < 0:
+        return "no end"
+    again = ended(copy, failed or tests[:1], cpu_s)[0] if failed else 0
+    return "caught" if again == 0 else "its test fails"
+
+
+def drop_bytecode(file: Path) -> None:
+    """Forget what was compiled from a file: two versions of one size and second would be taken for one."""
+    for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
+        compiled.unlink()
+
+
+def nearest_tests(change: Change, checkout: Path) -> list[str]:
+    """The test files that name a changed function, its module or an importer of it, the nearest and smallest first."""
+    package = checkout / "src" / "firsthand"
+    module = "firsthand." + change.file.removesuffix(".py").replace("/", ".")
+    tree = ast.parse((package / change.file).read_text(encoding="utf-8"))
+    defined = [each for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    within = {each.name for each in defined if each.lineno <= change.line <= (each.end_lineno or each.lineno)}
+    names = {each.name for each in defined if not each.name.startswith("_")}
+    importers = {
+        "firsthand." + ".".join(path.relative_to(package).with_suffix("").parts)
+        for path in package.rglob("*.py")
+        if imports(module, path.read_text(encoding="utf-8"))
+    }
+    ranked = []
+    for path in (checkout / "tests").glob("test_*.py"):
+        text = path.read_text(encoding="utf-8")
+        words = set(re.findall(r"\w+", text))
+        near = 4 * imports(module, text) + 3 * bool(within & words) + 2 * bool(names & words)
+        near += 2 * (module.split(".")[-1] in words)
+        near = near if near > 2 else near and 1
+        near += any(imports(each, text) for each in importers) + (module.split(".")[-1] in path.name)
+        if near:
+            ranked.append((-near, len(text), str(path.relative_to(checkout))))
+    return [name for _, _, name in sorted(ranked)]
+
+
+def imports(module: str, text: str) -> bool:
+    """True if a source imports a module, by its whole name or from its folder."""
+    folder, _, name = module.rpartition(".")
+    return module in text or bool(re.search(rf"from {re.escape(folder)} import [^\n]*\b{name}\b", text))
+
+
+def ended(checkout: Path, tests: list[str], cpu_s: float) -> tuple[int | None, list[str]]:
+    """The exit status of tests, None or below 0 for those that were ended by a limit, and which test failed."""
+    with tempfile.NamedTemporaryFile(suffix=".failed") as kept:
+        child = FORKS.Process(target=run_tests, args=(checkout, tests, kept.name, cpu_s))
+        child.start()
+        child.join(60 + 6 * cpu_s)
+        status = child.exitcode
+        if status is None:
+            os.killpg(child.pid or 0, signal.SIGKILL)
+            child.join()
+        return status, Path(kept.name).read_text().split("\n")[:-1]
+
+
+class FailurePlugin:
+    """Keeps the names of failed tests in a file."""
+
+    def __init__(self, kept: str) -> None:
+        self.kept = Path(kept)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """A part of a test has ended."""
+        if report.failed:
+            with self.kept.open("a") as file:
+                file.write(report.nodeid + "\n")
+
+
 def passes(checkout: Path, tests: list[str], timeout_s: float) -> bool:
     """True if the tests pass in a checkout within the time."""
     child = FORKS.Process(target=run_tests, args=(checkout, tests))
@@ -241,17 +340,20 @@ FORKS = multiprocessing.get_context("forkserver")
 """Children begin with what takes long to import; nothing of firsthand is among it."""
 
 
-def run_tests(checkout: Path, tests: list[str]) -> None:
+def run_tests(checkout: Path, tests: list[str], failures: str = "", cpu_s: float = 0.0) -> None:
     """Run tests in this process, which was forked for it, and end it with their status."""
     os.setpgid(0, 0)
+    if cpu_s:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s), int(cpu_s) + 5))
     with Path(os.devnull).open("w+") as nowhere:
         for number in range(3):
             os.dup2(nowhere.fileno(), number)
     os.chdir(checkout)
     os.environ.update(environment_of(checkout))
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode = not failures
     sys.path[:0] = [str(checkout / "src"), str(checkout / "bench")]
-    sys.exit(int(pytest.main(["-x", "-q", "-n0", "-p", "no:cacheprovider", *tests])))
+    plugins = [FailurePlugin(failures)] if failures else []
+    sys.exit(int(pytest.main(["-x", "-q", "-n0", "-p", "no:cacheprovider", *tests], plugins=plugins)))
 
 
 def environment_of(checkout: Path) -> dict[str, str]:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from firsthand.errors import ConfigError, nearest
+from firsthand.system.bounded_toml import read_toml_file
 
 C = TypeVar("C")
 
@@ -244,10 +245,10 @@ def _read_settings(config_class: type[Any]) -> tuple[ConfigField, ...]:
 def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:
     """The settings in a TOML file; dashes in names are read as underscores. ConfigError if it cannot be read."""
     try:
-        body = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        body = read_toml_file(Path(path))
     except OSError as error:
         raise ConfigError(f"cannot read the config file {str(path)!r}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the config file {str(path)!r} is not valid TOML: {error}") from None
     return flat_settings(config_class, body)
 

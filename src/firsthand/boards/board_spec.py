@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from firsthand.errors import ConfigError, nearest, reason_of, unknown
+from firsthand.system.bounded_toml import read_toml_file
 
 Rule = Literal["each", "weighted", "win-rate", "borda"]
 DEFINITIONS = Path(__file__).parent / "definitions"
@@ -122,7 +123,7 @@ def load_board(word: str) -> BoardSpec:
     if not word.endswith(".toml") and not is_board(word):
         raise unknown("board", word, board_names(), see="firsthand list boards")
     try:
-        body = tomllib.loads(path.read_text(encoding="utf-8"))
+        body = read_toml_file(path)
     except FileNotFoundError:
         raise ConfigError(f"no file {str(path)!r}: give the TOML file that defines the board") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

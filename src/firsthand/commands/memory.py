@@ -200,6 +200,8 @@ def _import(config: Config, file: ItemFile) -> int:
             raise DataError(
                 f"{where}: text, provenance (an object) and kind were expected; --kind gives the kind of all"
             )
+        if config.kind is None and kind not in catalog.names("memory"):  # a file's lines run no file that they name
+            raise DataError(f"{where}: the kind is {kind!r:.80}: the name of an installed memory was expected")
         if (owner, kind) not in made:
             memory = catalog.find("memory", kind)(owner=owner)
             if not isinstance(memory, StoredMemory):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import mmap
-import os
-import stat
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from firsthand.errors import ModelFileError
+from firsthand.system.ordinary_file import open_ordinary
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 MAX_JSON_BYTES = 1 << 24
@@ -37,7 +35,7 @@ def read_json(path: Path | str, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str,
     """Read the object in a JSON file of at most `max_bytes`; ModelFileError if it is missing, larger, or something else."""
     path = Path(path)
     try:
-        with open_file(path) as file:
+        with open_ordinary(path) as file:
             text = file.read(max_bytes + 1)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -55,20 +53,10 @@ def refuse_pickle(path: Path | str) -> None:
         )
 
 
-def open_file(path: Path) -> BinaryIO:
-    """The file, opened for reading; OSError if it is not an ordinary one: a named pipe in a model's folder has no end."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(handle).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "it is no ordinary file")
-    return os.fdopen(handle, "rb")
-
-
 def map_file(path: Path) -> mmap.mmap:
     """The file's bytes, mapped read-only; ModelFileError if it is empty or cannot be read."""
     try:
-        with open_file(path) as file:
+        with open_ordinary(path) as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:
         raise ModelFileError(f"{path} is empty") from None

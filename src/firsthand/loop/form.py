@@ -83,10 +83,10 @@ class FormField:
     def _checked(self, value: Any) -> Any:
         given = value if isinstance(value, list) else [value]
         if self.choices and (bad := [each for each in given if each not in self.choices]):
-            raise ValueError(f"{bad[0]!r} is none of {', '.join(self.choices)}")
+            raise ValueError(f"{bad[0]!r:.100} is none of {', '.join(self.choices)[:1000]}")
         size = value if isinstance(value, int | float) else len(value)
-        if not math.isfinite(size):
-            raise ValueError(f"{value} is no number")
+        if not _is_finite(size):
+            raise ValueError(f"{value if isinstance(value, float) else 'it'} is no number that can be kept")
         if self.least is not None and size < self.least:
             raise ValueError(f"{self.least:g} or more was expected")
         if self.most is not None and size > self.most:
@@ -159,9 +159,17 @@ def _field(name: str, schema: Json, required: bool) -> FormField | None:
         required,
         _choices(inner if isinstance(inner, dict) else {}),
         default if isinstance(default, _TYPES[kind]) else None,
-        least if isinstance(least, int | float) else None,
-        most if isinstance(most, int | float) else None,
+        least if _is_finite(least) else None,
+        most if _is_finite(most) else None,
     )
+
+
+def _is_finite(value: Any) -> bool:
+    """True for a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 _BOUNDS = {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}

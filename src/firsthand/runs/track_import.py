@@ -24,6 +24,8 @@ from firsthand.system.sqlite_journal import forged_journal
 
 MAX_RUNS = 1000
 MAX_TEXT = 1 << 28
+MAX_VALUE = 2000
+"""The most characters of a parameter, and of a line of a metric."""
 YEAR_9999_S = 253_370_764_800.0
 """Later times, and what is no number, are left out: no calendar here goes further."""
 
@@ -98,9 +100,9 @@ def _mlflow(folder: Path) -> TrackedRun:
     """A run of MLflow's file store: `metrics/NAME` has lines of time in ms, value and step; `params/NAME` a value."""
     values = []
     root = folder / "metrics"
-    for file in sorted(each for each in root.rglob("*") if each.is_file()):
+    for file in sorted(each for each in root.rglob("*") if _is_within(each, folder)):
         name = "/".join(file.relative_to(root).parts)
-        for number, line in enumerate(_text(file).splitlines(), 1):
+        for number, line in enumerate(_lines(file), 1):
             parts = line.split()
             try:
                 at, value = float(parts[0]) / 1000, float(parts[1])
@@ -112,9 +114,14 @@ def _mlflow(folder: Path) -> TrackedRun:
             if step >= 0:
                 values.append(LoggedValue(name, step, value, at))
     params = folder / "params"
-    config = {file.name: _text(file)[:2000] for file in sorted(params.glob("*")) if file.is_file()}
+    config = {file.name: _beginning(file) for file in sorted(params.glob("*")) if _is_within(file, folder)}
     tag = folder / "tags" / "mlflow.runName"
-    return TrackedRun(_text(tag).strip() if tag.is_file() else folder.name, "mlflow", config, values)
+    return TrackedRun(_beginning(tag).strip() if _is_within(tag, folder) else folder.name, "mlflow", config, values)
+
+
+def _is_within(file: Path, folder: Path) -> bool:
+    """True for a file of the folder: a link that leaves it would import a text of yours as a setting of the run."""
+    return file.is_file() and file.resolve().is_relative_to(folder.resolve())
 
 
 def _trackio(file: Path) -> Iterator[TrackedRun]:
@@ -175,7 +182,15 @@ def _named(name: str) -> str:
     return plain[:MAX_NAME] or "unnamed"
 
 
-def _text(file: Path) -> str:
-    if file.stat().st_size > MAX_TEXT:
-        raise DataError(f"{file} has {file.stat().st_size:,} bytes: at most {MAX_TEXT:,} are read")
-    return file.read_text(encoding="utf-8", errors="replace")
+def _beginning(file: Path) -> str:
+    with file.open(encoding="utf-8", errors="replace") as text:
+        return text.read(MAX_VALUE)
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """The lines of a file, one at a time; DataError if one is longer than any that MLflow writes."""
+    with file.open(encoding="utf-8", errors="replace") as text:
+        while line := text.readline(MAX_VALUE):
+            if len(line) == MAX_VALUE:
+                raise DataError(f"{file} has a line of more than {MAX_VALUE:,} characters: it is no metric")
+            yield line

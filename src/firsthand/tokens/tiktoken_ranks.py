@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthand.errors import ModelFileError
-from firsthand.formats.model_files import open_file
 from firsthand.message import Json
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.tokens.pretokenizers import GPT2, GPT4O, LLAMA3, QWEN2
 from firsthand.tokens.token_bytes import character_of_byte
 
@@ -68,7 +68,7 @@ ENCODINGS: dict[str, Encoding] = {
 def is_rank_file(path: Path) -> bool:
     """True if a file begins as tiktoken's do: base64, a blank, a number, the end of a line."""
     try:
-        with open_file(path) as file:
+        with open_ordinary(path) as file:
             first = file.readline(2 * _MAX_TOKEN_BYTES)
     except OSError:
         return False
@@ -79,7 +79,7 @@ def is_rank_file(path: Path) -> bool:
 def read_ranks(path: Path) -> dict[bytes, int]:
     """Returns the rank of each token of a file; ModelFileError if it is no rank file, cut short, or contradicts itself."""
     try:
-        with open_file(path) as file:
+        with open_ordinary(path) as file:
             data = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -23,6 +23,9 @@ from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.data_order import digest, expect_same_data, order, split
 from firsthand.train.streams import Stream
 
+MAX_LINE_BYTES = 1 << 28
+"""A gzip file of 3 MB may be one line of 3 GB."""
+
 
 @dataclass(frozen=True)
 class SourceText:
@@ -204,7 +207,9 @@ def _lines_of(file: Path) -> Iterator[str]:
     place = 0
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
-            for line in opened:
+            while line := opened.readline(MAX_LINE_BYTES + 1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise DataError(f"{file} has a line of more than {MAX_LINE_BYTES >> 20} MiB after byte {place:,}")
                 yield line.decode("utf-8")
                 place += len(line)
     except UnicodeDecodeError as error:

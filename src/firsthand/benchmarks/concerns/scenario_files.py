@@ -17,6 +17,7 @@ from typing import Any, Literal, cast, get_args
 from firsthand.benchmarks.sources.datasets import contents
 from firsthand.errors import DataError
 from firsthand.message import Json
+from firsthand.system.bounded_toml import parse_toml
 from firsthand.tool import Effect
 
 Theme = Literal["cooperation", "oversight", "whistle-blowing", "self-preservation", "misuse", "sycophancy"]
@@ -70,7 +71,7 @@ def read_scenario(path: Path) -> Scenario:
     if found is None:
         raise DataError(f"{path} has no front matter: begin with +++, TOML, and +++ on lines of their own")
     try:
-        front: Json = tomllib.loads(found[1])
+        front: Json = parse_toml(found[1])
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path}: the front matter is no TOML: {error}") from None
     sections = _sections(found[2], path)

@@ -22,6 +22,7 @@ from firsthand.hub.hf_repository import headers
 from firsthand.hub.offline import expect_online
 from firsthand.message import Json
 from firsthand.system.home import data_home
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.plurals import count_of
 
 HUB_ROWS = "https://datasets-server.huggingface.co/rows"
@@ -108,9 +109,11 @@ def read(path: Path, source: Source, origin: str) -> Rows:
 def contents(path: Path) -> bytes:
     """Return the file's bytes; DataError if it is larger than `MAX_BYTES`."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with open_ordinary(path) as file:
+            found = file.read(MAX_BYTES + 1)
+        if len(found) > MAX_BYTES:
             raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
-        return path.read_bytes()
+        return found
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 

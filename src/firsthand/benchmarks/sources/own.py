@@ -283,10 +283,10 @@ def _gold(answer: str, choices: tuple[str, ...], row: TableRow) -> int:
     letters = [letter(index) for index in range(len(choices))]
     if answer.upper() in letters:
         return letters.index(answer.upper())
-    if answer.isdecimal() and int(answer) < len(choices):
+    if answer.isdecimal() and len(answer) < 10 and int(answer) < len(choices):
         return int(answer)
     raise DataError(
-        f"{row.where}: the target {answer!r} is not a letter, index from 0, or text of {len(choices)} choices"
+        f"{row.where}: the target {answer!r:.100} is not a letter, index from 0, or text of {len(choices)} choices"
     )
 
 

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from firsthand.errors import ConfigError, ModelFileError, nearest, reason_of
+from firsthand.errors import ConfigError, ModelFileError, nearest
+from firsthand.formats.model_files import read_json
 from firsthand.formats.safetensors_file import read_safetensors
 from firsthand.interp.activations import hook_of, site_of
 from firsthand.interp.saes.sae_kinds import KINDS, sae_of
@@ -179,14 +180,9 @@ def _fill(sae: SparseAutoencoder, config: Json, tensors: Mapping[str, Tensor]) -
 
 def _config(path: Path) -> Json:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(
-            f"{path} cannot be read as JSON ({reason_of(error)}): give the folder of an autoencoder"
-        ) from error
-    if not isinstance(config, dict):
-        raise ModelFileError(f"{path} holds {type(config).__name__}: expected an object with d_in and d_sae")
-    return config
+        return read_json(path)
+    except ModelFileError as error:
+        raise ModelFileError(f"{error}: give the folder of an autoencoder") from error
 
 
 def _size(config: Json, name: str, folder: Path) -> int:

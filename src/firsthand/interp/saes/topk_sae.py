@@ -51,5 +51,5 @@ class TopKSae(SparseAutoencoder):
 
 def expect_k(k: int, d_sae: int) -> None:
     """ConfigError if an autoencoder of so many latents cannot keep k of them."""
-    if not 1 <= k <= d_sae:
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= d_sae:
         raise ConfigError(f"k is {k}: expected 1 to the {d_sae} latents there are")

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from firsthand.errors import ConfigError, DataError, nearest
+from firsthand.system.bounded_toml import read_toml_file
 
 _ID = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 
@@ -68,7 +69,7 @@ def cited_principles(text: str, principles: Sequence[Principle]) -> list[str]:
 @cache
 def _read(path: Path) -> tuple[Principle, ...]:
     try:
-        body = tomllib.loads(path.read_text(encoding="utf-8"))
+        body = read_toml_file(path)
     except OSError as error:
         raise DataError(f"the constitution {path} cannot be read: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -90,8 +90,8 @@ class _Body:
         self.places: list[Location] = []
         self._length = self._paragraphs = 0
         self._begin()
-        self._cells: list[list[str]] = []
-        """The cells of the open rows, innermost last."""
+        self._cells: list[list[list[str]]] = []
+        """The texts of each cell of the open rows, innermost last."""
         self._in_text = self._deleted = 0
 
     def read(self, data: bytes) -> None:
@@ -126,7 +126,7 @@ class _Body:
         elif name == "tr":
             self._cells.append([])
         elif name == "tc" and self._cells:
-            self._cells[-1].append("")
+            self._cells[-1].append([])
 
     def _end(self, name: str) -> None:
         if name == "t":
@@ -136,10 +136,10 @@ class _Body:
         elif name == "p":
             self._paragraph()
         elif name == "tr" and self._cells:
-            row = " | ".join(" ".join(cell.split()) for cell in self._cells.pop())
+            row = " | ".join(" ".join(" ".join(cell).split()) for cell in self._cells.pop())
             if row.replace("|", "").strip():
                 if self._cells and self._cells[-1]:
-                    self._cells[-1][-1] += f" {row}"
+                    self._cells[-1][-1].append(row)
                 else:
                     self._write(f"| {row} |\n")
         elif name == "tbl" and not self._cells:
@@ -157,7 +157,7 @@ class _Body:
         if not text:
             return
         if self._cells and self._cells[-1]:
-            self._cells[-1][-1] += f" {text}"
+            self._cells[-1][-1].append(text)
             return
         self.places.append(Location(self._length, "paragraph", str(self._paragraphs)))
         if level:

@@ -26,6 +26,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.system.bounded_toml import read_toml_file
 
 MIN_LENGTH = 16
 _MAX_FILE_BYTES = 1 << 20
@@ -91,7 +92,7 @@ def _read(path: Path, limits: ClientLimits) -> list[Client]:
         size = path.stat().st_size
         if size > _MAX_FILE_BYTES:
             raise ConfigError(f"the file of keys {str(path)!r} has {size} bytes: at most {_MAX_FILE_BYTES} are read")
-        body = tomllib.loads(path.read_text(encoding="utf-8"))
+        body = read_toml_file(path)
     except OSError as error:
         raise ConfigError(f"the file of keys {str(path)!r} cannot be read: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):  # its text may hold keys

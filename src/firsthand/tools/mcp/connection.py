@@ -21,7 +21,9 @@ from mcp.client.subscriptions import ListenNotSupportedError
 from firsthand.errors import FirsthandError, StoreError, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.loop.concurrency import first_error
+from firsthand.message import Json
 from firsthand.system.terminal import one_line
+from firsthand.tools.mcp.bounded_schema import ResultValidator
 from firsthand.tools.mcp.http_endpoint import http_client
 from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, SignIn, oauth
 from firsthand.tools.mcp.remote_tasks import TasksOfServer
@@ -168,6 +170,8 @@ class McpConnection:
             async with AsyncExitStack() as stack:
                 client = self._make_client(await self._transport(stack))
                 self._client = await stack.enter_async_context(client)
+                # the SDK would check results against the server's own schema, its regular expressions too, without end
+                self._client.session._output_schema_validator = _validator_of  # type: ignore[method-assign]
                 self._opened.set()
                 async with asyncio.TaskGroup() as tasks:
                     listening = tasks.create_task(self._listen(self._client))
@@ -227,3 +231,13 @@ class McpConnection:
                 async for event in events:
                     name = type(event).__name__.removesuffix("ListChanged").lower()
                     self.changed.add(name)
+
+
+def _validator_of(tool: str, schema: Json) -> Any:
+    """The check of a tool's results by the server's schema; RuntimeError, as the SDK's own has, for what is no schema."""
+    from jsonschema import SchemaError
+
+    try:
+        return ResultValidator(schema)
+    except SchemaError as error:
+        raise RuntimeError(f"Invalid schema for tool {tool}: {str(error)[:200]}") from None

@@ -18,6 +18,7 @@ from firsthand.message import Json, canonical
 from firsthand.model import ToolSpec
 from firsthand.system.terminal import printable
 from firsthand.tool import as_text, marked
+from firsthand.tools.mcp.bounded_schema import BoundedValidator, TooManySteps
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
 MAX_DESCRIPTION = 2_000
@@ -139,18 +140,20 @@ def _structure(schema: Any, depth: int) -> Any:
 
 
 class ArgumentChecker:
-    """Checks a model's arguments against a tool's schema; follows no reference that leaves it, and no regular expression."""
+    """Checks a model's arguments against a tool's schema in bounded time; follows no reference that leaves it, and no
+    regular expression.
+    """
 
     def __init__(self, spec: ToolSpec):
-        from jsonschema import Draft202012Validator, SchemaError
-        from referencing import Registry
+        from jsonschema import SchemaError
 
         self.name = spec.name
-        checked = _without_patterns(spec.parameters)
         try:
-            Draft202012Validator.check_schema(checked)
+            self._validator = BoundedValidator(spec.parameters)
         except SchemaError as error:
             raise UnusableDefinition(f"its schema is no JSON schema: {error.message[:120]}") from None
+        except TooManySteps:
+            raise UnusableDefinition("its schema takes too long to read") from None
         required = spec.parameters.get("required", ())
         self._optional = {
             name
@@ -159,13 +162,14 @@ class ArgumentChecker:
             and schema.get("type", "null") not in ("null", None)
             and "null" not in schema["type"]
         }
-        self._validator = Draft202012Validator(checked, registry=Registry())
 
     def __call__(self, arguments: Json) -> Json:
         """The arguments, if they fit, without nulls for what may be left out. ToolError names the first problem."""
         arguments = {key: value for key, value in arguments.items() if value is not None or key not in self._optional}
         try:
             problem = next(iter(self._validator.iter_errors(arguments)), None)
+        except TooManySteps:
+            raise ToolError(f"{self.name} has a schema that takes too long to apply to these arguments") from None
         except Exception as error:  # a reference that leads nowhere or in a circle
             raise ToolError(f"{self.name} has a schema that cannot be applied: {type(error).__name__}") from None
         if problem is not None:
@@ -173,21 +177,6 @@ class ArgumentChecker:
             given = as_text(arguments, 200)
             raise ToolError(f"{self.name} was called with {given}: {place}: {problem.message[:300]}")
         return arguments
-
-
-def _without_patterns(schema: Any) -> Any:
-    """The schema without regular expressions, which the server could choose to take for ever."""
-    if isinstance(schema, list):
-        return [_without_patterns(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: {name: _without_patterns(each) for name, each in value.items()}
-        if key in _BY_NAME and isinstance(value, dict)
-        else _without_patterns(value)
-        for key, value in schema.items()
-        if key not in ("pattern", "format") or isinstance(value, dict)
-    }
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Json:

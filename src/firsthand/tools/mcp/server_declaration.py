@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, nearest
 from firsthand.message import Json
+from firsthand.system.bounded_toml import read_toml_file
 from firsthand.tool import Effect
 
 Revision = Literal["auto", "2025-11-25", "2026-07-28"]
@@ -198,7 +199,7 @@ def declarations(text: str) -> tuple[ServerDeclaration, ...]:
 def read_declarations(path: Path) -> dict[str, ServerDeclaration]:
     """The servers of a TOML file, by name; relative folders are those of the file."""
     try:
-        body = tomllib.loads(path.read_text(encoding="utf-8"))
+        body = read_toml_file(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
