@@ -1,0 +1,282 @@
+"""Products for encoders on a processor's matrix tiles (AMX), compiled: nearly float32's accuracy at several times its speed.
+
+A float32 number is split into the sum of two bfloat16 ones, which leaves an error of some 2 ** -17 of it. Of the four
+products of two such pairs the three largest are computed, and added up as float32 in a fixed order, so that rows are
+batch-invariant. A tile holds 16 rows of 32 bfloat16 numbers; one instruction multiplies two of them.
+
+Shapes are not checked here: `nn/compiled_encoder.py` does. Widths are multiples of 32.
+"""
+
+# N rows, a multiple of 16 of which the last may be unused, O outputs, K inputs
+# mypy: disallow-untyped-decorators=False, disallow-untyped-calls=False
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir  # type: ignore[import-untyped]
+from numba import types
+from numba.core import config
+from numba.extending import intrinsic
+
+from firsthand.kernels.jit import inlined, kernel
+from firsthand.kernels.products.int16_products import gelu, number, offset
+from firsthand.kernels.vectors import (
+    INTS,
+    LANES,
+    LANES_TYPE,
+    SHORTS,
+    constant,
+    emit_loop,
+    llvm_function,
+    load,
+    pointer_to,
+    store,
+)
+
+_intrinsic: Any = intrinsic
+ROWS = 16
+"""Rows of a tile."""
+STEP = 32
+"""Inputs of a tile."""
+PANEL = 32
+"""Outputs computed together: two tiles of weights."""
+TILE = ROWS * STEP
+"""Numbers of a tile."""
+PAIR = 2 * TILE
+"""Numbers of the two tiles that hold the high and the low parts of 16 rows and 32 inputs."""
+_NEAR = 12
+"""Steps of a panel's weights that stay in the nearest cache (48 KiB) while all rows pass by."""
+_BYTE, _LONG = ir.IntType(8), ir.IntType(64)
+_SYSCALL, _REQUEST, _TILE_DATA = 158, 0x1023, 18  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+
+
+@cache
+def has_tiles() -> bool:
+    """True if this processor has bfloat16 tiles, numba compiles for it, and Linux lets this process use them."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or config.CPU_NAME or config.CPU_FEATURES:
+        return False
+    features = binding.get_host_cpu_features()
+    if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512f")):
+        return False
+    request = ctypes.CDLL(None).syscall
+    return bool(request(_SYSCALL, _REQUEST, _TILE_DATA) == 0)
+
+
+def _tile(index: int) -> Any:
+    return ir.Constant(_BYTE, index)
+
+
+@_intrinsic
+def tiles_on(typing: Any) -> Any:
+    """Give all eight tiles of this thread 16 rows of 64 bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        layout = [1] + [0] * 15 + [64, 0] * 8 + [0] * 16 + [ROWS] * 8 + [0] * 8
+        kind = ir.ArrayType(_BYTE, 64)
+        name = "firsthand.tiles"
+        held = builder.module.globals.get(name)
+        if held is None:
+            held = ir.GlobalVariable(builder.module, kind, name)
+            held.linkage, held.global_constant, held.align = "internal", True, 64
+            held.initializer = ir.Constant(kind, layout)
+        place = builder.bitcast(held, _BYTE.as_pointer())
+        builder.call(llvm_function(builder, "llvm.x86.ldtilecfg", ir.VoidType(), [place.type]), [place])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@_intrinsic
+def tiles_off(typing: Any) -> Any:
+    """Free the tiles, so that a switch of threads need not save them."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.call(llvm_function(builder, "llvm.x86.tilerelease", ir.VoidType(), []), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def _emit_tiles(context: Any, builder: Any, signature: Any, args: Any, tall: int) -> None:
+    """Emit `add_tiles` for 16 or 32 rows: accumulators are the tiles 0 to 3, rows 4 and 5, weights 6 and 7."""
+    place = _BYTE.as_pointer()
+    load_tile = llvm_function(builder, "llvm.x86.tileloadd64", ir.VoidType(), [_BYTE, place, _LONG])
+    store_tile = llvm_function(builder, "llvm.x86.tilestored64", ir.VoidType(), [_BYTE, place, _LONG])
+    multiply = llvm_function(builder, "llvm.x86.tdpbf16ps", ir.VoidType(), [_BYTE] * 3)
+    x_from, w_from, begin, out_from = (pointer_to(builder, context, signature, args, i) for i in (0, 3, 6, 9))
+    fresh = args[8]
+    start = builder.select(fresh, begin, out_from)
+    line = builder.mul(args[11], number(4))  # bytes
+    start_line = builder.select(fresh, number(0), line)
+    start_row = builder.select(fresh, number(0), args[11])
+
+    def read(tile: int, pointer: Any, stride: Any = number(64)) -> None:  # noqa: B008
+        builder.call(load_tile, [_tile(tile), builder.bitcast(pointer, place), stride])
+
+    def at(base: Any, row_tile: int, column_tile: int, row: Any) -> Any:
+        return builder.gep(offset(builder, base, (row, number(row_tile * ROWS))), [number(column_tile * LANES)])
+
+    for r in range(tall):
+        for c in range(2):
+            read(2 * r + c, at(start, r, c, start_row), start_line)
+
+    def step(k: Any, sums: list[Any]) -> list[Any]:
+        rows = [
+            offset(builder, x_from, (k, number(PAIR)), (args[2], number(r))) for r in range(tall)
+        ]
+        weights = offset(builder, w_from, (k, number(2 * PAIR)))
+
+        def read_rows(low: int) -> None:
+            for r in range(tall):
+                read(4 + r, builder.gep(rows[r], [number(low * TILE)]))
+
+        def read_weights(low: int) -> None:
+            for c in range(2):
+                read(6 + c, builder.gep(weights, [number(low * PAIR + c * TILE)]))
+
+        def add_all() -> None:
+            for r in range(tall):
+                for c in range(2):
+                    builder.call(multiply, [_tile(2 * r + c), _tile(4 + r), _tile(6 + c)])
+
+        read_rows(0)
+        read_weights(0)
+        add_all()
+        read_rows(1)
+        add_all()
+        read_rows(0)
+        read_weights(1)
+        add_all()
+        return []
+
+    emit_loop(builder, args[5], [], step)
+    for r in range(tall):
+        for c in range(2):
+            target = builder.bitcast(at(out_from, r, c, args[11]), place)
+            builder.call(store_tile, [_tile(2 * r + c), target, line])
+
+
+def _adder(tall: int, doc: str) -> Any:
+    def typed(
+        typing: Any, x: Any, x_at: Any, x_next: Any, weights: Any, w_at: Any, count: Any,
+        begin: Any, begin_at: Any, fresh: Any, out: Any, out_at: Any, line: Any,
+    ) -> Any:  # fmt: skip
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            _emit_tiles(context, builder, signature, args, tall)
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(x, i, i, weights, i, i, begin, i, types.boolean, out, i, i), generate
+
+    typed.__doc__ = doc
+    return _intrinsic(typed)
+
+
+_add_16_rows = _adder(1, "As `_add_32_rows`, for one tile of rows.")
+_add_32_rows = _adder(
+    2,
+    """Add the products of `count` steps to 32 rows x 32 outputs of `out`, or to the 32 numbers at `begin` if `fresh`.
+
+    The second tile of rows lies `x_next` numbers behind the first; rows of `out` are `line` apart.
+    """,
+)
+
+
+@inlined
+def add_tiles(
+    x: Any, x_at: int, x_next: int, weights: Any, w_at: int, count: int, begin: Any, begin_at: int, fresh: bool,
+    out: Any, out_at: int, line: int, tall: bool,
+) -> None:  # fmt: skip
+    """`_add_32_rows` if `tall`, else `_add_16_rows`."""
+    if tall:
+        _add_32_rows(x, x_at, x_next, weights, w_at, count, begin, begin_at, fresh, out, out_at, line)
+    else:
+        _add_16_rows(x, x_at, x_next, weights, w_at, count, begin, begin_at, fresh, out, out_at, line)
+
+
+@_intrinsic
+def store_split(typing: Any, numbers: Any, at: Any, value: Any) -> Any:
+    """Write 16 floats as bfloat16 numbers, high parts at an index and low parts a tile behind; NaN stays NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        half, sixteen = constant(INTS, 0x8000), constant(INTS, 16)
+        kind = args[2].type
+        high = builder.lshr(builder.add(builder.bitcast(args[2], INTS), half), sixteen)
+        rest = builder.fsub(args[2], builder.bitcast(builder.shl(high, sixteen), kind))
+        low = builder.lshr(builder.add(builder.bitcast(rest, INTS), half), sixteen)
+        place = pointer_to(builder, context, signature, args, 0)
+        for part, behind in ((high, 0), (low, TILE)):
+            target = builder.bitcast(builder.gep(place, [number(behind)]), SHORTS.as_pointer())
+            builder.store(builder.trunc(part, SHORTS), target, align=2)
+        return context.get_dummy_value()
+
+    return types.void(numbers, types.intp, LANES_TYPE), generate
+
+
+@inlined
+def split_at(row: int, step: int, steps: int) -> int:
+    """Index of the high parts of a row's 32 numbers of a step."""
+    return (row // ROWS * steps + step) * PAIR + row % ROWS * STEP
+
+
+@kernel
+def split_rows(values: Any, num_rows: int, width: int, numbers: Any) -> None:
+    """Write rows as tiles of bfloat16 numbers."""
+    steps = width // STEP
+    for row in range(num_rows):
+        for step in range(steps):
+            place, at = split_at(row, step, steps), row * width + step * STEP
+            store_split(numbers, place, load(values, at))
+            store_split(numbers, place + LANES, load(values, at + LANES))
+
+
+@kernel
+def products(
+    numbers: Any, weights: Any, bias: Any, num_rows: int, width: int, outputs: int, out: Any, aside: int, line: int
+) -> None:
+    """out = rows times weights, plus bias.
+
+    Panels of 32 outputs lie `aside` numbers apart in `out`, the rows of a panel `line`: 32 and O for a plain N O.
+    """
+    steps = width // STEP
+    tiles_on()
+    for first in range(0, steps, _NEAR):
+        count = min(_NEAR, steps - first)
+        for panel in range(outputs // PANEL):
+            for row in range(0, num_rows, 2 * ROWS):
+                add_tiles(
+                    numbers, (row // ROWS * steps + first) * PAIR, steps * PAIR,
+                    weights, (panel * steps + first) * 2 * PAIR, count,
+                    bias, panel * PANEL, first == 0,
+                    out, panel * aside + row * line, line, row + ROWS < num_rows,
+                )  # fmt: skip
+    tiles_off()
+
+
+@kernel
+def gelu_products(
+    numbers: Any, weights: Any, bias: Any, num_rows: int, width: int, outputs: int, out: Any
+) -> None:
+    """gelu(rows times weights, plus bias), as tiles of bfloat16 numbers at once: it never lies in memory as floats."""
+    steps, panels = width // STEP, outputs // PANEL
+    sums = np.empty(2 * ROWS * PANEL, np.float32)
+    tiles_on()
+    for panel in range(panels):
+        for row in range(0, num_rows, 2 * ROWS):
+            add_tiles(
+                numbers, row // ROWS * steps * PAIR, steps * PAIR,
+                weights, panel * steps * 2 * PAIR, steps,
+                bias, panel * PANEL, True,
+                sums, 0, PANEL, row + ROWS < num_rows,
+            )  # fmt: skip
+            for r in range(min(2 * ROWS, num_rows - row)):
+                place = split_at(row + r, panel, panels)  # a panel of outputs is a step of the next product's inputs
+                store_split(out, place, gelu(load(sums, r * PANEL)))
+                store_split(out, place + LANES, gelu(load(sums, r * PANEL + LANES)))
+    tiles_off()

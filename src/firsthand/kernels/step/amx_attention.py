@@ -1,0 +1,197 @@
+"""Attention of packed texts on a processor's matrix tiles (AMX), compiled; numbers are split as in `amx_products`.
+
+Texts are batch-invariant. Shapes are not checked here: `nn/compiled_encoder.py` does. A head's width is a multiple of 32.
+"""
+
+# N rows, D hidden, T length of a text
+# mypy: disallow-untyped-decorators=False, disallow-untyped-calls=False
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
+
+from firsthand.kernels.jit import inlined, kernel
+from firsthand.kernels.products.amx_products import (
+    PAIR,
+    PANEL,
+    ROWS,
+    STEP,
+    TILE,
+    add_tiles,
+    split_at,
+    store_split,
+    tiles_off,
+    tiles_on,
+)
+from firsthand.kernels.products.int16_products import number, vector_at
+from firsthand.kernels.vectors import (
+    INTS,
+    LANES,
+    SHORTS,
+    add,
+    exp,
+    larger,
+    largest,
+    load,
+    mul,
+    pointer_to,
+    splat,
+    store,
+    sub,
+    total,
+    where_between,
+)
+
+_intrinsic: Any = intrinsic
+QUERIES = 2 * ROWS
+"""Queries of a text that are computed together."""
+_ZERO, _ONE, _LOWEST = np.float32(0.0), np.float32(1.0), np.float32(-1e30)
+
+
+@_intrinsic
+def _turn_tile(typing: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
+    """Write a tile's pairs of numbers with rows and columns exchanged."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        come, go = (pointer_to(builder, context, signature, args, i) for i in (0, 2))
+        rows = [builder.load(vector_at(builder, come, r * STEP, INTS), align=2) for r in range(ROWS)]
+        for apart in (1, 2, 4, 8):  # exchange the squares of this size that lie off the diagonal
+            for r in range(ROWS):
+                if r & apart:
+                    continue
+                upper, lower = rows[r], rows[r + apart]
+                kept = [lane if not lane & apart else lane - apart + LANES for lane in range(LANES)]
+                moved = [lane + apart if not lane & apart else lane + LANES for lane in range(LANES)]
+                rows[r] = builder.shuffle_vector(upper, lower, ir.Constant(INTS, kept))
+                rows[r + apart] = builder.shuffle_vector(upper, lower, ir.Constant(INTS, moved))
+        for r, row in enumerate(rows):
+            builder.store(row, vector_at(builder, go, r * STEP, INTS), align=2)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), generate
+
+
+@_intrinsic
+def _interleave(typing: Any, numbers: Any, at: Any, second: Any, out: Any, to: Any) -> Any:
+    """Write 16 numbers and those at `second` behind them in turns."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        base, go = pointer_to(builder, context, signature, args, 0), pointer_to(builder, context, signature, args, 3)
+        other = builder.gep(base, [args[2]])
+        one, two = (builder.load(builder.bitcast(each, SHORTS.as_pointer()), align=2) for each in (base, other))
+        order = [lane // 2 + lane % 2 * LANES for lane in range(2 * LANES)]
+        turns = builder.shuffle_vector(one, two, ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), order))
+        builder.store(turns, builder.bitcast(go, turns.type.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(numbers, i, i, out, i), generate
+
+
+@inlined
+def _keys(qkv: Any, at: int, length: int, steps: int, aside: int, rows: Any, keys: Any) -> None:
+    """Write a head's keys as panels of weights: 32 keys are the outputs, the head's width the inputs."""
+    for first in range(0, length, ROWS):
+        for step in range(steps):
+            for r in range(ROWS):
+                line = at + step * aside + (first + r) * PANEL
+                for c in range(0, STEP, LANES):
+                    value = load(qkv, line + c) if first + r < length else splat(_ZERO)
+                    store_split(rows, r * STEP + c, value)
+            place = (first // PANEL * steps + step) * 2 * PAIR + first % PANEL // ROWS * TILE
+            _turn_tile(rows, 0, keys, place)
+            _turn_tile(rows, TILE, keys, place + PAIR)
+
+
+@inlined
+def _values(qkv: Any, at: int, length: int, span: int, steps: int, aside: int, rows: Any, values: Any) -> None:
+    """Write a head's values as panels of weights: the head's width is the outputs, tokens are the inputs."""
+    for t in range(0, span, 2):
+        for step in range(steps):
+            for r in range(2):
+                for c in range(0, STEP, LANES):
+                    line = at + step * aside + (t + r) * PANEL + c
+                    store_split(rows, r * STEP + c, load(qkv, line) if t + r < length else splat(_ZERO))
+            place = (step * (span // STEP) + t // STEP) * 2 * PAIR + t % STEP // 2 * STEP
+            for c in range(2):
+                for low in range(2):
+                    _interleave(rows, low * TILE + c * LANES, STEP, values, place + low * PAIR + c * TILE)
+
+
+@inlined
+def _softmax(scores: Any, at: int, length: int, weights: Any, row: int, steps: int) -> Any:
+    """Write exp(score - the largest) of a row as numbers of tiles, 0 behind the last; returns 1 over their sum."""
+    most, whole = splat(_LOWEST), length // LANES * LANES
+    for t in range(0, whole, LANES):
+        most = larger(most, load(scores, at + t))
+    if whole < length:
+        most = larger(most, where_between(0, length - whole, load(scores, at + whole), splat(_LOWEST)))
+    peak, sums = splat(largest(most)), splat(_ZERO)
+    for t in range(0, whole, LANES):
+        weight = exp(sub(load(scores, at + t), peak))
+        store_split(weights, split_at(row, t // STEP, steps) + t % STEP, weight)
+        sums = add(sums, weight)
+    for t in range(whole, steps * STEP, LANES):
+        weight = where_between(0, length - t, exp(sub(load(scores, at + t), peak)), splat(_ZERO))
+        store_split(weights, split_at(row, t // STEP, steps) + t % STEP, weight)
+        sums = add(sums, weight)
+    return _ONE / total(sums)
+
+
+@kernel
+def attend(
+    qkv: Any, starts: Any, lengths: Any, num_heads: int, head_dim: int, scale: Any, aside: int, numbers: Any
+) -> None:
+    """Attention of each token over its own text, as tiles of bfloat16 numbers: N D.
+
+    `qkv` has a panel of rows for every 32 columns, `aside` apart; its columns are the heads' queries, keys, values.
+    """
+    width, steps = num_heads * head_dim, head_dim // STEP
+    longest = (lengths.max() + STEP - 1) // STEP * STEP
+    keys, values = np.zeros(longest * head_dim * 2, np.int16), np.zeros(longest * head_dim * 2, np.int16)
+    queries, rows = np.zeros(QUERIES * head_dim * 2, np.int16), np.zeros(PAIR, np.int16)
+    weights = np.zeros(QUERIES * longest * 2, np.int16)
+    scores = np.zeros(QUERIES * (longest + LANES), np.float32)
+    mixed, shares = np.zeros(QUERIES * head_dim, np.float32), np.zeros(QUERIES, np.float32)
+    nothing = np.zeros(PANEL, np.float32)
+    tiles_on()
+    for text in range(len(starts)):
+        start, length = starts[text], lengths[text]
+        span = (length + STEP - 1) // STEP * STEP
+        line = span + LANES  # no power of two: its rows would share few places in the cache
+        for h in range(num_heads):
+            at = h * steps * aside + start * PANEL
+            _keys(qkv, at + width // PANEL * aside, length, steps, aside, rows, keys)
+            _values(qkv, at + 2 * width // PANEL * aside, length, span, steps, aside, rows, values)
+            for first in range(0, length, QUERIES):
+                count = min(QUERIES, length - first)
+                tall = count > ROWS
+                for r in range(count):
+                    for step in range(steps):
+                        place, column = split_at(r, step, steps), at + step * aside + (first + r) * PANEL
+                        for c in range(0, STEP, LANES):
+                            store_split(queries, place + c, mul(load(qkv, column + c), splat(scale)))
+                for t in range(0, span, PANEL):
+                    add_tiles(
+                        queries, 0, steps * PAIR, keys, t // PANEL * steps * 2 * PAIR, steps,
+                        nothing, 0, True, scores, t, line, tall,
+                    )  # fmt: skip
+                for r in range(count):
+                    shares[r] = _softmax(scores, r * line, length, weights, r, span // STEP)
+                for step in range(steps):
+                    add_tiles(
+                        weights, 0, span // STEP * PAIR, values, step * (span // STEP) * 2 * PAIR, span // STEP,
+                        nothing, 0, True, mixed, step * PANEL, head_dim, tall,
+                    )  # fmt: skip
+                for r in range(count):
+                    for step in range(steps):
+                        place = split_at(start + first + r, h * steps + step, num_heads * steps)
+                        for c in range(0, STEP, LANES):
+                            value = mul(load(mixed, r * head_dim + step * STEP + c), splat(shares[r]))
+                            store_split(numbers, place + c, value)
+    tiles_off()
