@@ -109,25 +109,22 @@ class CompiledEncoder:
         by = self.arithmetic
         rows = -(-len(ids_N) // by.rows) * by.rows
         x, change = (aligned(rows * a.hidden_size, np.float32) for _ in range(2))
-        qkv = aligned(rows * 3 * a.hidden_size, np.float32)
-        narrow, wide = by.empty(rows, a.hidden_size), by.empty(rows, a.intermediate_size)
+        inputs, mixed = by.empty(rows, a.hidden_size), by.empty(rows, a.hidden_size)
 
         def add_norm(norm: Norm) -> None:
             encoder_ops.add_norm(x, change, norm.gain, norm.bias, norm.eps, rows, a.hidden_size)
-            by.round(x, rows, a.hidden_size, narrow)
+            by.round(x, rows, a.hidden_size, inputs)
 
         first = self.norm
         encoder_ops.embed(
             ids_N, places, self.words, self.positions, self.kind, first.gain, first.bias, first.eps, a.hidden_size, x
         )
-        by.round(x, rows, a.hidden_size, narrow)
+        by.round(x, rows, a.hidden_size, inputs)
         for layer in self.layers:
-            by.multiply(narrow, layer.qkv, rows, qkv, 32 * rows, 32)
-            by.attend(qkv, starts, counts, a.num_heads, a.head_dim, rows, narrow)
-            by.multiply(narrow, layer.out, rows, change, 32, a.hidden_size)
+            by.attend(inputs, layer.qkv, starts, counts, a.num_heads, rows, mixed)
+            by.multiply(mixed, layer.out, rows, change)
             add_norm(layer.attention_norm)
-            by.multiply_gelu(narrow, layer.up, rows, wide)
-            by.multiply(wide, layer.down, rows, change, 32, a.hidden_size)
+            by.mlp(inputs, layer.up, layer.down, rows, change)
             add_norm(layer.mlp_norm)
         return x.reshape(rows, a.hidden_size)[: len(ids_N)]
 

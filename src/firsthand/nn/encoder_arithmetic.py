@@ -65,19 +65,19 @@ class Arithmetic(Protocol):
         """Writes float32 rows as the kernels read them."""
         ...
 
-    def multiply(self, x: EncoderRows, by: EncoderProduct, rows: int, out: Floats, aside: int, line: int) -> None:
-        """Writes x times weights plus bias; panels of 32 outputs lie `aside` numbers apart, rows of a panel `line`."""
-        ...
-
-    def multiply_gelu(self, x: EncoderRows, by: EncoderProduct, rows: int, into: EncoderRows) -> None:
-        """Writes gelu(x times weights plus bias)."""
+    def multiply(self, x: EncoderRows, by: EncoderProduct, rows: int, out: Floats) -> None:
+        """Writes x times weights plus bias: N O."""
         ...
 
     def attend(
-        self, qkv: Floats, starts: NDArray[np.int64], counts: NDArray[np.int64], heads: int, head_dim: int, rows: int,
-        into: EncoderRows,
+        self, x: EncoderRows, qkv: EncoderProduct, starts: NDArray[np.int64], counts: NDArray[np.int64], heads: int,
+        rows: int, into: EncoderRows,
     ) -> None:  # fmt: skip
-        """Writes the attention of each token over its own text, from panels of queries, keys and values."""
+        """Writes the attention of each token over its own text; x times weights are queries, keys and values."""
+        ...
+
+    def mlp(self, x: EncoderRows, up: EncoderProduct, down: EncoderProduct, rows: int, out: Floats) -> None:
+        """Writes gelu(x times `up` plus bias) times `down` plus bias: N O."""
         ...
 
 
@@ -116,27 +116,36 @@ class Tiles:
 
         amx_products.split_rows(values, rows, width, into.numbers)
 
-    def multiply(self, x: EncoderRows, by: EncoderProduct, rows: int, out: Floats, aside: int, line: int) -> None:
-        """Writes x times weights plus bias."""
+    def multiply(self, x: EncoderRows, by: EncoderProduct, rows: int, out: Floats) -> None:
+        """Writes x times weights plus bias: N O."""
         from firsthand.kernels.products import amx_products
 
-        amx_products.products(x.numbers, by.numbers, by.bias, rows, by.inputs, by.outputs, out, aside, line)
-
-    def multiply_gelu(self, x: EncoderRows, by: EncoderProduct, rows: int, into: EncoderRows) -> None:
-        """Writes gelu(x times weights plus bias)."""
-        from firsthand.kernels.products import amx_products
-
-        amx_products.gelu_products(x.numbers, by.numbers, by.bias, rows, by.inputs, by.outputs, into.numbers)
+        amx_products.products(x.numbers, by.numbers, by.bias, rows, by.inputs, by.outputs, out)
 
     def attend(
-        self, qkv: Floats, starts: NDArray[np.int64], counts: NDArray[np.int64], heads: int, head_dim: int, rows: int,
-        into: EncoderRows,
+        self, x: EncoderRows, qkv: EncoderProduct, starts: NDArray[np.int64], counts: NDArray[np.int64], heads: int,
+        rows: int, into: EncoderRows,
     ) -> None:  # fmt: skip
         """Writes the attention of each token over its own text."""
         from firsthand.kernels.step import amx_attention
 
-        scale = np.float32(head_dim**-0.5)
-        amx_attention.attend(qkv, starts, counts, heads, head_dim, scale, 32 * rows, into.numbers)
+        head_dim = qkv.inputs // heads
+        one_head = aligned(3 * rows * head_dim, np.float32)
+        amx_attention.attend(
+            x.numbers, qkv.numbers, qkv.bias, starts, counts, heads, head_dim, np.float32(head_dim**-0.5), rows,
+            one_head, into.numbers,
+        )  # fmt: skip
+
+    def mlp(self, x: EncoderRows, up: EncoderProduct, down: EncoderProduct, rows: int, out: Floats) -> None:
+        """Writes gelu(x times `up` plus bias) times `down` plus bias: N O."""
+        from firsthand.kernels.products import amx_products
+
+        wide = aligned(2 * rows * amx_products.wide_steps(up.outputs) * amx_products.STEP, np.int16)
+        sums = aligned(2 * amx_products.ROWS * amx_products.PANEL, np.float32)
+        amx_products.mlp(
+            x.numbers, up.numbers, up.bias, down.numbers, down.bias, rows, up.inputs, up.outputs, wide, sums, out
+        )
+
 
 
 class Shorts:
@@ -169,8 +178,36 @@ class Shorts:
 
         int16_products.round_rows(values, rows, width, into.numbers, into.scales)
 
-    def multiply(self, x: EncoderRows, by: EncoderProduct, rows: int, out: Floats, aside: int, line: int) -> None:
-        """Writes x times weights plus bias."""
+    def multiply(self, x: EncoderRows, by: EncoderProduct, rows: int, out: Floats) -> None:
+        """Writes x times weights plus bias: N O."""
+        self._multiply(x, by, rows, out, 32, by.outputs)
+
+    def attend(
+        self, x: EncoderRows, qkv: EncoderProduct, starts: NDArray[np.int64], counts: NDArray[np.int64], heads: int,
+        rows: int, into: EncoderRows,
+    ) -> None:  # fmt: skip
+        """Writes the attention of each token over its own text."""
+        from firsthand.kernels.step import encoder_ops
+
+        width, head_dim = qkv.inputs, qkv.inputs // heads
+        panels, mixed = np.empty(rows * qkv.outputs, np.float32), np.zeros(rows * width, np.float32)
+        self._multiply(x, qkv, rows, panels, 32 * rows, 32)
+        encoder_ops.attend(panels, starts, counts, heads, head_dim, np.float32(head_dim**-0.5), 32 * rows, mixed)
+        self.round(mixed, rows, width, into)
+
+    def mlp(self, x: EncoderRows, up: EncoderProduct, down: EncoderProduct, rows: int, out: Floats) -> None:
+        """Writes gelu(x times `up` plus bias) times `down` plus bias: N O."""
+        from firsthand.kernels.products import int16_products
+
+        wide = self.empty(rows, up.outputs)
+        int16_products.gelu_products(
+            x.numbers.view(np.int32), x.scales, up.numbers, up.scales, up.bias, rows, up.inputs, up.outputs,
+            wide.numbers, wide.scales,
+        )  # fmt: skip
+        self.multiply(wide, down, rows, out)
+
+    def _multiply(self, x: EncoderRows, by: EncoderProduct, rows: int, out: Floats, aside: int, line: int) -> None:
+        """Panels of 32 outputs lie `aside` numbers apart in `out`, the rows of a panel `line`."""
         from firsthand.kernels.products import int16_products
 
         int16_products.products(
@@ -178,26 +215,6 @@ class Shorts:
             out, aside, line,
         )  # fmt: skip
 
-    def multiply_gelu(self, x: EncoderRows, by: EncoderProduct, rows: int, into: EncoderRows) -> None:
-        """Writes gelu(x times weights plus bias)."""
-        from firsthand.kernels.products import int16_products
-
-        int16_products.gelu_products(
-            x.numbers.view(np.int32), x.scales, by.numbers, by.scales, by.bias, rows, by.inputs, by.outputs,
-            into.numbers, into.scales,
-        )  # fmt: skip
-
-    def attend(
-        self, qkv: Floats, starts: NDArray[np.int64], counts: NDArray[np.int64], heads: int, head_dim: int, rows: int,
-        into: EncoderRows,
-    ) -> None:  # fmt: skip
-        """Writes the attention of each token over its own text."""
-        from firsthand.kernels.step import encoder_ops
-
-        width = heads * head_dim
-        mixed = np.zeros(rows * width, np.float32)
-        encoder_ops.attend(qkv, starts, counts, heads, head_dim, np.float32(head_dim**-0.5), 32 * rows, mixed)
-        self.round(mixed, rows, width, into)
 
 
 def flat(values: Tensor) -> Floats:

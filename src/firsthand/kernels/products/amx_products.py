@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 from numba import types
-from numba.core import config
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 from firsthand.kernels.jit import inlined, kernel
@@ -33,6 +33,7 @@ from firsthand.kernels.vectors import (
     SHORTS,
     constant,
     emit_loop,
+    emit_prefetch,
     llvm_function,
     load,
     pointer_to,
@@ -52,6 +53,8 @@ PAIR = 2 * TILE
 """Numbers of the two tiles that hold the high and the low parts of 16 rows and 32 inputs."""
 _NEAR = 12
 """Steps of a panel's weights that stay in the nearest cache (48 KiB) while all rows pass by."""
+_LINES = 8
+"""Cache lines of the next panel's weights that are prefetched in a step."""
 _BYTE, _LONG = ir.IntType(8), ir.IntType(64)
 _SYSCALL, _REQUEST, _TILE_DATA = 158, 0x1023, 18  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
 
@@ -109,12 +112,14 @@ def _emit_tiles(context: Any, builder: Any, signature: Any, args: Any, tall: int
     load_tile = llvm_function(builder, "llvm.x86.tileloadd64", ir.VoidType(), [_BYTE, place, _LONG])
     store_tile = llvm_function(builder, "llvm.x86.tilestored64", ir.VoidType(), [_BYTE, place, _LONG])
     multiply = llvm_function(builder, "llvm.x86.tdpbf16ps", ir.VoidType(), [_BYTE] * 3)
-    x_from, w_from, begin, out_from = (pointer_to(builder, context, signature, args, i) for i in (0, 3, 6, 9))
-    fresh = args[8]
+    x_from, w_from, begin, out_from = (pointer_to(builder, context, signature, args, i) for i in (0, 3, 7, 10))
+    fresh = args[9]
     start = builder.select(fresh, begin, out_from)
-    line = builder.mul(args[11], number(4))  # bytes
+    line = builder.mul(args[12], number(4))  # bytes
     start_line = builder.select(fresh, number(0), line)
-    start_row = builder.select(fresh, number(0), args[11])
+    start_row = builder.select(fresh, number(0), args[12])
+    # After some 140 products without a store the next one takes 1,000 cycles more (Xeon, Sapphire Rapids): store one a step.
+    awake = builder.bitcast(cgutils.alloca_once(builder, ir.ArrayType(_BYTE, 2 * TILE)), place)
 
     def read(tile: int, pointer: Any, stride: Any = number(64)) -> None:  # noqa: B008
         builder.call(load_tile, [_tile(tile), builder.bitcast(pointer, place), stride])
@@ -140,31 +145,32 @@ def _emit_tiles(context: Any, builder: Any, signature: Any, args: Any, tall: int
             for c in range(2):
                 read(6 + c, builder.gep(weights, [number(low * PAIR + c * TILE)]))
 
-        def add_all() -> None:
-            for r in range(tall):
-                for c in range(2):
-                    builder.call(multiply, [_tile(2 * r + c), _tile(4 + r), _tile(6 + c)])
+        def add_all(order: tuple[int, ...] = (0, 1, 2, 3)) -> None:
+            for each in order if tall == 2 else (0, 1):
+                builder.call(multiply, [_tile(each), _tile(4 + each // 2), _tile(6 + each % 2)])
 
-        read_rows(0)
-        read_weights(0)
-        add_all()
+        for line_ahead in range(_LINES):
+            emit_prefetch(builder, builder.gep(weights, [builder.add(args[6], number(line_ahead * STEP))]), 2)
         read_rows(1)
-        add_all()
+        read_weights(0)
+        add_all((0, 2, 1, 3))  # a tile of weights is free two products before it is loaded anew
         read_rows(0)
-        read_weights(1)
         add_all()
+        read_weights(1)
+        add_all((0, 2, 1, 3))
+        builder.call(store_tile, [_tile(7), awake, number(64)])
         return []
 
     emit_loop(builder, args[5], [], step)
     for r in range(tall):
         for c in range(2):
-            target = builder.bitcast(at(out_from, r, c, args[11]), place)
+            target = builder.bitcast(at(out_from, r, c, args[12]), place)
             builder.call(store_tile, [_tile(2 * r + c), target, line])
 
 
 def _adder(tall: int, doc: str) -> Any:
     def typed(
-        typing: Any, x: Any, x_at: Any, x_next: Any, weights: Any, w_at: Any, count: Any,
+        typing: Any, x: Any, x_at: Any, x_next: Any, weights: Any, w_at: Any, count: Any, beyond: Any,
         begin: Any, begin_at: Any, fresh: Any, out: Any, out_at: Any, line: Any,
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -172,7 +178,7 @@ def _adder(tall: int, doc: str) -> Any:
             return context.get_dummy_value()
 
         i = types.intp
-        return types.void(x, i, i, weights, i, i, begin, i, types.boolean, out, i, i), generate
+        return types.void(x, i, i, weights, i, i, i, begin, i, types.boolean, out, i, i), generate
 
     typed.__doc__ = doc
     return _intrinsic(typed)
@@ -190,14 +196,20 @@ _add_32_rows = _adder(
 
 @inlined
 def add_tiles(
-    x: Any, x_at: int, x_next: int, weights: Any, w_at: int, count: int, begin: Any, begin_at: int, fresh: bool,
-    out: Any, out_at: int, line: int, tall: bool,
+    x: Any, x_at: int, x_next: int, weights: Any, w_at: int, count: int, beyond: int, begin: Any, begin_at: int,
+    fresh: bool, out: Any, out_at: int, line: int, tall: bool,
 ) -> None:  # fmt: skip
     """`_add_32_rows` if `tall`, else `_add_16_rows`."""
     if tall:
-        _add_32_rows(x, x_at, x_next, weights, w_at, count, begin, begin_at, fresh, out, out_at, line)
+        _add_32_rows(x, x_at, x_next, weights, w_at, count, beyond, begin, begin_at, fresh, out, out_at, line)
     else:
-        _add_16_rows(x, x_at, x_next, weights, w_at, count, begin, begin_at, fresh, out, out_at, line)
+        _add_16_rows(x, x_at, x_next, weights, w_at, count, beyond, begin, begin_at, fresh, out, out_at, line)
+
+
+@inlined
+def ahead(row: int, steps: int) -> int:
+    """Distance from a step's weights to those of the next panel that 32 rows prefetch: eight such together fetch all."""
+    return steps * 2 * PAIR + row // (2 * ROWS) % (2 * PAIR // STEP // _LINES) * _LINES * STEP
 
 
 @_intrinsic
@@ -237,46 +249,60 @@ def split_rows(values: Any, num_rows: int, width: int, numbers: Any) -> None:
 
 
 @kernel
-def products(
-    numbers: Any, weights: Any, bias: Any, num_rows: int, width: int, outputs: int, out: Any, aside: int, line: int
-) -> None:
-    """out = rows times weights, plus bias.
-
-    Panels of 32 outputs lie `aside` numbers apart in `out`, the rows of a panel `line`: 32 and O for a plain N O.
-    """
+def products(numbers: Any, weights: Any, bias: Any, num_rows: int, width: int, outputs: int, out: Any) -> None:
+    """out = rows times weights, plus bias: N O."""
     steps = width // STEP
     tiles_on()
     for first in range(0, steps, _NEAR):
-        count = min(_NEAR, steps - first)
-        for panel in range(outputs // PANEL):
-            for row in range(0, num_rows, 2 * ROWS):
-                add_tiles(
-                    numbers, (row // ROWS * steps + first) * PAIR, steps * PAIR,
-                    weights, (panel * steps + first) * 2 * PAIR, count,
-                    bias, panel * PANEL, first == 0,
-                    out, panel * aside + row * line, line, row + ROWS < num_rows,
-                )  # fmt: skip
+        _add_steps(numbers, steps, first, weights, steps, first, min(_NEAR, steps - first), bias, num_rows, outputs, out)
     tiles_off()
+
+
+@inlined
+def _add_steps(
+    numbers: Any, row_steps: int, row_first: int, weights: Any, steps: int, first: int, count: int, bias: Any,
+    num_rows: int, outputs: int, out: Any,
+) -> None:  # fmt: skip
+    """Add the products of `count` steps, from `first` of the weights' and `row_first` of the rows', to N O."""
+    for panel in range(outputs // PANEL):
+        for row in range(0, num_rows, 2 * ROWS):
+            add_tiles(
+                numbers, (row // ROWS * row_steps + row_first) * PAIR, row_steps * PAIR,
+                weights, (panel * steps + first) * 2 * PAIR, count, ahead(row, steps),
+                bias, panel * PANEL, first == 0,
+                out, row * outputs + panel * PANEL, outputs, row + ROWS < num_rows,
+            )  # fmt: skip
 
 
 @kernel
-def gelu_products(
-    numbers: Any, weights: Any, bias: Any, num_rows: int, width: int, outputs: int, out: Any
-) -> None:
-    """gelu(rows times weights, plus bias), as tiles of bfloat16 numbers at once: it never lies in memory as floats."""
-    steps, panels = width // STEP, outputs // PANEL
-    sums = np.empty(2 * ROWS * PANEL, np.float32)
+def mlp(
+    numbers: Any, up: Any, up_bias: Any, down: Any, down_bias: Any, num_rows: int, width: int, inner: int,
+    wide: Any, sums: Any, out: Any,
+) -> None:  # fmt: skip
+    """out = gelu(rows times `up`, plus bias) times `down`, plus bias: N D.
+
+    The inner numbers are computed and used in turns, 384 of each row at a time, so that they stay in the cache.
+    """
+    steps, inner_steps = width // STEP, inner // STEP
     tiles_on()
-    for panel in range(panels):
-        for row in range(0, num_rows, 2 * ROWS):
-            add_tiles(
-                numbers, row // ROWS * steps * PAIR, steps * PAIR,
-                weights, panel * steps * 2 * PAIR, steps,
-                bias, panel * PANEL, True,
-                sums, 0, PANEL, row + ROWS < num_rows,
-            )  # fmt: skip
-            for r in range(min(2 * ROWS, num_rows - row)):
-                place = split_at(row + r, panel, panels)  # a panel of outputs is a step of the next product's inputs
-                store_split(out, place, gelu(load(sums, r * PANEL)))
-                store_split(out, place + LANES, gelu(load(sums, r * PANEL + LANES)))
+    for first in range(0, inner_steps, _NEAR):
+        count = min(_NEAR, inner_steps - first)
+        for panel in range(first, first + count):
+            for row in range(0, num_rows, 2 * ROWS):
+                add_tiles(
+                    numbers, row // ROWS * steps * PAIR, steps * PAIR,
+                    up, panel * steps * 2 * PAIR, steps, ahead(row, steps),
+                    up_bias, panel * PANEL, True,
+                    sums, 0, PANEL, row + ROWS < num_rows,
+                )  # fmt: skip
+                for r in range(min(2 * ROWS, num_rows - row)):
+                    place = split_at(row + r, panel - first, count)  # a panel of outputs is a step of the next inputs
+                    store_split(wide, place, gelu(load(sums, r * PANEL)))
+                    store_split(wide, place + LANES, gelu(load(sums, r * PANEL + LANES)))
+        _add_steps(wide, count, 0, down, inner_steps, first, count, down_bias, num_rows, width, out)
     tiles_off()
+
+
+def wide_steps(inner: int) -> int:
+    """Steps of inner numbers that `mlp` holds at a time."""
+    return min(_NEAR, inner // STEP)

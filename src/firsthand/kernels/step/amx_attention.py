@@ -23,6 +23,7 @@ from firsthand.kernels.products.amx_products import (
     STEP,
     TILE,
     add_tiles,
+    ahead,
     split_at,
     store_split,
     tiles_off,
@@ -41,7 +42,6 @@ from firsthand.kernels.vectors import (
     mul,
     pointer_to,
     splat,
-    store,
     sub,
     total,
     where_between,
@@ -145,29 +145,41 @@ def _softmax(scores: Any, at: int, length: int, weights: Any, row: int, steps: i
 
 @kernel
 def attend(
-    qkv: Any, starts: Any, lengths: Any, num_heads: int, head_dim: int, scale: Any, aside: int, numbers: Any
-) -> None:
+    rows: Any, weights: Any, bias: Any, starts: Any, lengths: Any, num_heads: int, head_dim: int, scale: Any,
+    num_rows: int, qkv: Any, out: Any,
+) -> None:  # fmt: skip
     """Attention of each token over its own text, as tiles of bfloat16 numbers: N D.
 
-    `qkv` has a panel of rows for every 32 columns, `aside` apart; its columns are the heads' queries, keys, values.
+    `rows` times `weights` are the heads' queries, keys and values; they are computed and used head by head, so that they
+    stay in the cache: `qkv` has room for one head's.
     """
     width, steps = num_heads * head_dim, head_dim // STEP
+    inputs, aside = width // STEP, num_rows * PANEL
     longest = (lengths.max() + STEP - 1) // STEP * STEP
     keys, values = np.zeros(longest * head_dim * 2, np.int16), np.zeros(longest * head_dim * 2, np.int16)
-    queries, rows = np.zeros(QUERIES * head_dim * 2, np.int16), np.zeros(PAIR, np.int16)
-    weights = np.zeros(QUERIES * longest * 2, np.int16)
+    queries, parts = np.zeros(QUERIES * head_dim * 2, np.int16), np.zeros(PAIR, np.int16)
+    shared = np.zeros(QUERIES * longest * 2, np.int16)
     scores = np.zeros(QUERIES * (longest + LANES), np.float32)
     mixed, shares = np.zeros(QUERIES * head_dim, np.float32), np.zeros(QUERIES, np.float32)
     nothing = np.zeros(PANEL, np.float32)
     tiles_on()
-    for text in range(len(starts)):
-        start, length = starts[text], lengths[text]
-        span = (length + STEP - 1) // STEP * STEP
-        line = span + LANES  # no power of two: its rows would share few places in the cache
-        for h in range(num_heads):
-            at = h * steps * aside + start * PANEL
-            _keys(qkv, at + width // PANEL * aside, length, steps, aside, rows, keys)
-            _values(qkv, at + 2 * width // PANEL * aside, length, span, steps, aside, rows, values)
+    for h in range(num_heads):
+        for kind in range(3):
+            for step in range(steps):
+                panel = kind * inputs + h * steps + step
+                for row in range(0, num_rows, 2 * ROWS):
+                    add_tiles(
+                        rows, row // ROWS * inputs * PAIR, inputs * PAIR,
+                        weights, panel * inputs * 2 * PAIR, inputs, ahead(row, inputs), bias, panel * PANEL, True,
+                        qkv, (kind * steps + step) * aside + row * PANEL, PANEL, row + ROWS < num_rows,
+                    )  # fmt: skip
+        for text in range(len(starts)):
+            start, length = starts[text], lengths[text]
+            span = (length + STEP - 1) // STEP * STEP
+            line = span + LANES  # no power of two: its rows would share few places in the cache
+            at = start * PANEL
+            _keys(qkv, at + steps * aside, length, steps, aside, parts, keys)
+            _values(qkv, at + 2 * steps * aside, length, span, steps, aside, parts, values)
             for first in range(0, length, QUERIES):
                 count = min(QUERIES, length - first)
                 tall = count > ROWS
@@ -178,14 +190,14 @@ def attend(
                             store_split(queries, place + c, mul(load(qkv, column + c), splat(scale)))
                 for t in range(0, span, PANEL):
                     add_tiles(
-                        queries, 0, steps * PAIR, keys, t // PANEL * steps * 2 * PAIR, steps,
+                        queries, 0, steps * PAIR, keys, t // PANEL * steps * 2 * PAIR, steps, 0,
                         nothing, 0, True, scores, t, line, tall,
                     )  # fmt: skip
                 for r in range(count):
-                    shares[r] = _softmax(scores, r * line, length, weights, r, span // STEP)
+                    shares[r] = _softmax(scores, r * line, length, shared, r, span // STEP)
                 for step in range(steps):
                     add_tiles(
-                        weights, 0, span // STEP * PAIR, values, step * (span // STEP) * 2 * PAIR, span // STEP,
+                        shared, 0, span // STEP * PAIR, values, step * (span // STEP) * 2 * PAIR, span // STEP, 0,
                         nothing, 0, True, mixed, step * PANEL, head_dim, tall,
                     )  # fmt: skip
                 for r in range(count):
@@ -193,5 +205,5 @@ def attend(
                         place = split_at(start + first + r, h * steps + step, num_heads * steps)
                         for c in range(0, STEP, LANES):
                             value = mul(load(mixed, r * head_dim + step * STEP + c), splat(shares[r]))
-                            store_split(numbers, place + c, value)
+                            store_split(out, place + c, value)
     tiles_off()
