@@ -7,7 +7,6 @@ Both hold rows and weights in layouts of their own, and compute the encoder's pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -147,7 +146,6 @@ class Tiles:
         )
 
 
-
 class Shorts:
     """16-bit integers with a scale for every 32 inputs, for AVX-512 VNNI; attention in float32."""
 
@@ -214,7 +212,6 @@ class Shorts:
             x.numbers.view(np.int32), x.scales, by.numbers, by.scales, by.bias, rows, by.inputs, by.outputs,
             out, aside, line,
         )  # fmt: skip
-
 
 
 def flat(values: Tensor) -> Floats:

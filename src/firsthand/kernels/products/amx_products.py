@@ -18,7 +18,6 @@ import sys
 from functools import cache
 from typing import Any
 
-import numpy as np
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils, config
@@ -37,7 +36,6 @@ from firsthand.kernels.vectors import (
     llvm_function,
     load,
     pointer_to,
-    store,
 )
 
 _intrinsic: Any = intrinsic
@@ -132,9 +130,7 @@ def _emit_tiles(context: Any, builder: Any, signature: Any, args: Any, tall: int
             read(2 * r + c, at(start, r, c, start_row), start_line)
 
     def step(k: Any, sums: list[Any]) -> list[Any]:
-        rows = [
-            offset(builder, x_from, (k, number(PAIR)), (args[2], number(r))) for r in range(tall)
-        ]
+        rows = [offset(builder, x_from, (k, number(PAIR)), (args[2], number(r))) for r in range(tall)]
         weights = offset(builder, w_from, (k, number(2 * PAIR)))
 
         def read_rows(low: int) -> None:
@@ -254,7 +250,9 @@ def products(numbers: Any, weights: Any, bias: Any, num_rows: int, width: int, o
     steps = width // STEP
     tiles_on()
     for first in range(0, steps, _NEAR):
-        _add_steps(numbers, steps, first, weights, steps, first, min(_NEAR, steps - first), bias, num_rows, outputs, out)
+        _add_steps(
+            numbers, steps, first, weights, steps, first, min(_NEAR, steps - first), bias, num_rows, outputs, out
+        )
     tiles_off()
 
 

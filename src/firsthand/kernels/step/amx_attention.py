@@ -29,7 +29,7 @@ from firsthand.kernels.products.amx_products import (
     tiles_off,
     tiles_on,
 )
-from firsthand.kernels.products.int16_products import number, vector_at
+from firsthand.kernels.products.int16_products import vector_at
 from firsthand.kernels.vectors import (
     INTS,
     LANES,
