@@ -8,7 +8,7 @@ Both hold rows and weights in layouts of their own, and compute the encoder's pr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -81,45 +81,46 @@ class Arithmetic(Protocol):
 
 
 class Tiles:
-    """Matrix tiles (AMX): each number is the sum of two bfloat16 ones, within 2 ** -16 of float32."""
+    """Matrix tiles (AMX): each number is the sum of two bfloat16 ones, within 2 ** -16 of float32, or with one part, one."""
 
-    name = "bfloat16 pairs"
     rows = 16
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Literal[1, 2] = 2) -> None:
         from firsthand.kernels.products.amx_products import has_tiles
 
         if not has_tiles():  # its instructions would end the process
             raise ConfigError("this machine has no matrix tiles (AMX), or they are not allowed: use Shorts")
+        self.parts = parts
+        self.name = "bfloat16 pairs" if parts == 2 else "bfloat16"
 
     def pack(self, weight_OK: Tensor, bias_O: Tensor) -> EncoderProduct:
-        """Returns panels of 32 outputs; in each, for every 32 inputs, two tiles of high parts and two of low ones."""
+        """Returns panels of 32 outputs; in each, for every 32 inputs, two tiles of high parts, then the low ones."""
         outputs, inputs = weight_OK.shape
         weight = weight_OK.detach().float()
         high = weight.bfloat16()
         low = (weight - high.float()).bfloat16()
-        parts = torch.stack([high, low]).view(torch.int16)
+        parts = torch.stack([high, low][: self.parts]).view(torch.int16)
         # part, panel, half, output, step, pair, 2 -> panel, step, part, half, pair, output, 2
-        tiles = parts.reshape(2, outputs // 32, 2, 16, inputs // 32, 16, 2).permute(1, 4, 0, 2, 5, 3, 6)
-        numbers = aligned(2 * outputs * inputs, np.int16)
+        tiles = parts.reshape(self.parts, outputs // 32, 2, 16, inputs // 32, 16, 2).permute(1, 4, 0, 2, 5, 3, 6)
+        numbers = aligned(self.parts * outputs * inputs, np.int16)
         numbers[:] = tiles.reshape(-1).numpy()
         return EncoderProduct(numbers, np.zeros(0, np.float32), flat(bias_O), inputs, outputs)
 
     def empty(self, rows: int, width: int) -> EncoderRows:
         """Returns room for rows of zeros."""
-        return EncoderRows(aligned(2 * rows * width, np.int16), np.zeros(0, np.float32))
+        return EncoderRows(aligned(self.parts * rows * width, np.int16), np.zeros(0, np.float32))
 
     def round(self, values: Floats, rows: int, width: int, into: EncoderRows) -> None:
         """Writes float32 rows as tiles."""
         from firsthand.kernels.products import amx_products
 
-        amx_products.split_rows(values, rows, width, into.numbers)
+        amx_products.round_rows(values, rows, width, into.numbers, self.parts)
 
     def multiply(self, x: EncoderRows, by: EncoderProduct, rows: int, out: Floats) -> None:
         """Writes x times weights plus bias: N O."""
         from firsthand.kernels.products import amx_products
 
-        amx_products.products(x.numbers, by.numbers, by.bias, rows, by.inputs, by.outputs, out)
+        amx_products.products(x.numbers, by.numbers, by.bias, rows, by.inputs, by.outputs, out, self.parts)
 
     def attend(
         self, x: EncoderRows, qkv: EncoderProduct, starts: NDArray[np.int64], counts: NDArray[np.int64], heads: int,
@@ -132,17 +133,28 @@ class Tiles:
         one_head = aligned(3 * rows * head_dim, np.float32)
         amx_attention.attend(
             x.numbers, qkv.numbers, qkv.bias, starts, counts, heads, head_dim, np.float32(head_dim**-0.5), rows,
-            one_head, into.numbers,
+            one_head, into.numbers, self.parts,
         )  # fmt: skip
 
     def mlp(self, x: EncoderRows, up: EncoderProduct, down: EncoderProduct, rows: int, out: Floats) -> None:
         """Writes gelu(x times `up` plus bias) times `down` plus bias: N O."""
         from firsthand.kernels.products import amx_products
 
-        wide = aligned(2 * rows * amx_products.wide_steps(up.outputs) * amx_products.STEP, np.int16)
+        wide = aligned(self.parts * rows * amx_products.wide_steps(up.outputs) * amx_products.STEP, np.int16)
         sums = aligned(2 * amx_products.ROWS * amx_products.PANEL, np.float32)
         amx_products.mlp(
-            x.numbers, up.numbers, up.bias, down.numbers, down.bias, rows, up.inputs, up.outputs, wide, sums, out
+            x.numbers,
+            up.numbers,
+            up.bias,
+            down.numbers,
+            down.bias,
+            rows,
+            up.inputs,
+            up.outputs,
+            wide,
+            sums,
+            out,
+            self.parts,
         )
 
 

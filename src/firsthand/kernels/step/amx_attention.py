@@ -17,14 +17,14 @@ from numba.extending import intrinsic
 
 from firsthand.kernels.jit import inlined, kernel
 from firsthand.kernels.products.amx_products import (
-    PAIR,
     PANEL,
     ROWS,
     STEP,
     TILE,
     add_tiles,
     ahead,
-    split_at,
+    place_of,
+    store_parts,
     store_split,
     tiles_off,
     tiles_on,
@@ -48,6 +48,8 @@ from firsthand.kernels.vectors import (
 )
 
 _intrinsic: Any = intrinsic
+PAIR = 2 * TILE
+"""Numbers of the two tiles with the parts of 16 rows and 32 inputs: attention always works with both parts."""
 QUERIES = 2 * ROWS
 """Queries of a text that are computed together."""
 _ZERO, _ONE, _LOWEST = np.float32(0.0), np.float32(1.0), np.float32(-1e30)
@@ -134,11 +136,11 @@ def _softmax(scores: Any, at: int, length: int, weights: Any, row: int, steps: i
     peak, sums = splat(largest(most)), splat(_ZERO)
     for t in range(0, whole, LANES):
         weight = exp(sub(load(scores, at + t), peak))
-        store_split(weights, split_at(row, t // STEP, steps) + t % STEP, weight)
+        store_split(weights, place_of(row, t // STEP, steps, 2) + t % STEP, weight)
         sums = add(sums, weight)
     for t in range(whole, steps * STEP, LANES):
         weight = where_between(0, length - t, exp(sub(load(scores, at + t), peak)), splat(_ZERO))
-        store_split(weights, split_at(row, t // STEP, steps) + t % STEP, weight)
+        store_split(weights, place_of(row, t // STEP, steps, 2) + t % STEP, weight)
         sums = add(sums, weight)
     return _ONE / total(sums)
 
@@ -146,7 +148,7 @@ def _softmax(scores: Any, at: int, length: int, weights: Any, row: int, steps: i
 @kernel
 def attend(
     rows: Any, weights: Any, bias: Any, starts: Any, lengths: Any, num_heads: int, head_dim: int, scale: Any,
-    num_rows: int, qkv: Any, out: Any,
+    num_rows: int, qkv: Any, out: Any, parts: int,
 ) -> None:  # fmt: skip
     """Attention of each token over its own text, as tiles of bfloat16 numbers: N D.
 
@@ -157,7 +159,7 @@ def attend(
     inputs, aside = width // STEP, num_rows * PANEL
     longest = (lengths.max() + STEP - 1) // STEP * STEP
     keys, values = np.zeros(longest * head_dim * 2, np.int16), np.zeros(longest * head_dim * 2, np.int16)
-    queries, parts = np.zeros(QUERIES * head_dim * 2, np.int16), np.zeros(PAIR, np.int16)
+    queries, tile = np.zeros(QUERIES * head_dim * 2, np.int16), np.zeros(PAIR, np.int16)
     shared = np.zeros(QUERIES * longest * 2, np.int16)
     scores = np.zeros(QUERIES * (longest + LANES), np.float32)
     mixed, shares = np.zeros(QUERIES * head_dim, np.float32), np.zeros(QUERIES, np.float32)
@@ -169,41 +171,42 @@ def attend(
                 panel = kind * inputs + h * steps + step
                 for row in range(0, num_rows, 2 * ROWS):
                     add_tiles(
-                        rows, row // ROWS * inputs * PAIR, inputs * PAIR,
-                        weights, panel * inputs * 2 * PAIR, inputs, ahead(row, inputs), bias, panel * PANEL, True,
-                        qkv, (kind * steps + step) * aside + row * PANEL, PANEL, row + ROWS < num_rows,
+                        rows, row // ROWS * inputs * parts * TILE, inputs * parts * TILE,
+                        weights, panel * inputs * 2 * parts * TILE, inputs, ahead(row, inputs, parts),
+                        bias, panel * PANEL, True,
+                        qkv, (kind * steps + step) * aside + row * PANEL, PANEL, row + ROWS < num_rows, parts,
                     )  # fmt: skip
         for text in range(len(starts)):
             start, length = starts[text], lengths[text]
             span = (length + STEP - 1) // STEP * STEP
             line = span + LANES  # no power of two: its rows would share few places in the cache
             at = start * PANEL
-            _keys(qkv, at + steps * aside, length, steps, aside, parts, keys)
-            _values(qkv, at + 2 * steps * aside, length, span, steps, aside, parts, values)
+            _keys(qkv, at + steps * aside, length, steps, aside, tile, keys)
+            _values(qkv, at + 2 * steps * aside, length, span, steps, aside, tile, values)
             for first in range(0, length, QUERIES):
                 count = min(QUERIES, length - first)
                 tall = count > ROWS
                 for r in range(count):
                     for step in range(steps):
-                        place, column = split_at(r, step, steps), at + step * aside + (first + r) * PANEL
+                        place, column = place_of(r, step, steps, 2), at + step * aside + (first + r) * PANEL
                         for c in range(0, STEP, LANES):
                             store_split(queries, place + c, mul(load(qkv, column + c), splat(scale)))
                 for t in range(0, span, PANEL):
                     add_tiles(
                         queries, 0, steps * PAIR, keys, t // PANEL * steps * 2 * PAIR, steps, 0,
-                        nothing, 0, True, scores, t, line, tall,
+                        nothing, 0, True, scores, t, line, tall, 2,
                     )  # fmt: skip
                 for r in range(count):
                     shares[r] = _softmax(scores, r * line, length, shared, r, span // STEP)
                 for step in range(steps):
                     add_tiles(
                         shared, 0, span // STEP * PAIR, values, step * (span // STEP) * 2 * PAIR, span // STEP, 0,
-                        nothing, 0, True, mixed, step * PANEL, head_dim, tall,
+                        nothing, 0, True, mixed, step * PANEL, head_dim, tall, 2,
                     )  # fmt: skip
                 for r in range(count):
                     for step in range(steps):
-                        place = split_at(start + first + r, h * steps + step, num_heads * steps)
+                        place = place_of(start + first + r, h * steps + step, num_heads * steps, parts)
                         for c in range(0, STEP, LANES):
                             value = mul(load(mixed, r * head_dim + step * STEP + c), splat(shares[r]))
-                            store_split(out, place + c, value)
+                            store_parts(out, place + c, value, parts)
     tiles_off()
