@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from firsthand.nn.encoder import Encoder, EncoderBlock
-from firsthand.nn.encoder_arithmetic import Arithmetic, EncoderProduct, Floats, Shorts, Tiles, aligned, flat
+from firsthand.nn.encoder_arithmetic import Arithmetic, EncoderProduct, Floats, Precision, Shorts, Tiles, aligned, flat
 from firsthand.nn.families.bert import BertArchitecture
 
 
@@ -61,11 +61,13 @@ def is_fast_here() -> bool:
     return bool(binding.get_host_cpu_features().get("avx512vnni"))
 
 
-def arithmetic_here() -> Arithmetic:
-    """Returns the faster arithmetic of this machine."""
+def arithmetic_here(precision: Precision = "float32") -> Arithmetic:
+    """Returns the fastest arithmetic of this machine; without tiles, 16-bit integers at either precision."""
     from firsthand.kernels.products.amx_products import has_tiles
 
-    return Tiles() if has_tiles() else Shorts()
+    if not has_tiles():
+        return Shorts()
+    return Tiles(parts=1 if precision == "bfloat16" else 2)
 
 
 class CompiledEncoder:

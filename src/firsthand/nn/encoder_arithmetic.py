@@ -18,6 +18,8 @@ from torch import Tensor
 from firsthand.errors import ConfigError
 
 Floats = NDArray[np.float32]
+Precision = Literal["float32", "bfloat16"]
+"""How near to float32 numbers are computed: as near as the kernels come, or rounded to bfloat16 where that is faster."""
 BLOCK = 32
 """Inputs that share a scale, as in `kernels/products/int16_products.py`."""
 _LINE = 64

@@ -25,7 +25,6 @@ from firsthand.kernels.products.amx_products import (
     ahead,
     place_of,
     store_parts,
-    store_split,
     tiles_off,
     tiles_on,
 )
@@ -48,8 +47,6 @@ from firsthand.kernels.vectors import (
 )
 
 _intrinsic: Any = intrinsic
-PAIR = 2 * TILE
-"""Numbers of the two tiles with the parts of 16 rows and 32 inputs: attention always works with both parts."""
 QUERIES = 2 * ROWS
 """Queries of a text that are computed together."""
 _ZERO, _ONE, _LOWEST = np.float32(0.0), np.float32(1.0), np.float32(-1e30)
@@ -96,7 +93,7 @@ def _interleave(typing: Any, numbers: Any, at: Any, second: Any, out: Any, to: A
 
 
 @inlined
-def _keys(qkv: Any, at: int, length: int, steps: int, aside: int, rows: Any, keys: Any) -> None:
+def _keys(qkv: Any, at: int, length: int, steps: int, aside: int, rows: Any, keys: Any, parts: int) -> None:
     """Write a head's keys as panels of weights: 32 keys are the outputs, the head's width the inputs."""
     for first in range(0, length, ROWS):
         for step in range(steps):
@@ -104,29 +101,32 @@ def _keys(qkv: Any, at: int, length: int, steps: int, aside: int, rows: Any, key
                 line = at + step * aside + (first + r) * PANEL
                 for c in range(0, STEP, LANES):
                     value = load(qkv, line + c) if first + r < length else splat(_ZERO)
-                    store_split(rows, r * STEP + c, value)
-            place = (first // PANEL * steps + step) * 2 * PAIR + first % PANEL // ROWS * TILE
-            _turn_tile(rows, 0, keys, place)
-            _turn_tile(rows, TILE, keys, place + PAIR)
+                    store_parts(rows, r * STEP + c, value, parts)
+            place = (first // PANEL * steps + step) * 2 * parts * TILE + first % PANEL // ROWS * TILE
+            for low in range(parts):
+                _turn_tile(rows, low * TILE, keys, place + low * 2 * TILE)
 
 
 @inlined
-def _values(qkv: Any, at: int, length: int, span: int, steps: int, aside: int, rows: Any, values: Any) -> None:
+def _values(
+    qkv: Any, at: int, length: int, span: int, steps: int, aside: int, rows: Any, values: Any, parts: int
+) -> None:
     """Write a head's values as panels of weights: the head's width is the outputs, tokens are the inputs."""
     for t in range(0, span, 2):
         for step in range(steps):
             for r in range(2):
                 for c in range(0, STEP, LANES):
                     line = at + step * aside + (t + r) * PANEL + c
-                    store_split(rows, r * STEP + c, load(qkv, line) if t + r < length else splat(_ZERO))
-            place = (step * (span // STEP) + t // STEP) * 2 * PAIR + t % STEP // 2 * STEP
+                    value = load(qkv, line) if t + r < length else splat(_ZERO)
+                    store_parts(rows, r * STEP + c, value, parts)
+            place = (step * (span // STEP) + t // STEP) * 2 * parts * TILE + t % STEP // 2 * STEP
             for c in range(2):
-                for low in range(2):
-                    _interleave(rows, low * TILE + c * LANES, STEP, values, place + low * PAIR + c * TILE)
+                for low in range(parts):
+                    _interleave(rows, low * TILE + c * LANES, STEP, values, place + low * 2 * TILE + c * TILE)
 
 
 @inlined
-def _softmax(scores: Any, at: int, length: int, weights: Any, row: int, steps: int) -> Any:
+def _softmax(scores: Any, at: int, length: int, weights: Any, row: int, steps: int, parts: int) -> Any:
     """Write exp(score - the largest) of a row as numbers of tiles, 0 behind the last; returns 1 over their sum."""
     most, whole = splat(_LOWEST), length // LANES * LANES
     for t in range(0, whole, LANES):
@@ -136,11 +136,11 @@ def _softmax(scores: Any, at: int, length: int, weights: Any, row: int, steps: i
     peak, sums = splat(largest(most)), splat(_ZERO)
     for t in range(0, whole, LANES):
         weight = exp(sub(load(scores, at + t), peak))
-        store_split(weights, place_of(row, t // STEP, steps, 2) + t % STEP, weight)
+        store_parts(weights, place_of(row, t // STEP, steps, parts) + t % STEP, weight, parts)
         sums = add(sums, weight)
     for t in range(whole, steps * STEP, LANES):
         weight = where_between(0, length - t, exp(sub(load(scores, at + t), peak)), splat(_ZERO))
-        store_split(weights, place_of(row, t // STEP, steps, 2) + t % STEP, weight)
+        store_parts(weights, place_of(row, t // STEP, steps, parts) + t % STEP, weight, parts)
         sums = add(sums, weight)
     return _ONE / total(sums)
 
@@ -159,7 +159,7 @@ def attend(
     inputs, aside = width // STEP, num_rows * PANEL
     longest = (lengths.max() + STEP - 1) // STEP * STEP
     keys, values = np.zeros(longest * head_dim * 2, np.int16), np.zeros(longest * head_dim * 2, np.int16)
-    queries, tile = np.zeros(QUERIES * head_dim * 2, np.int16), np.zeros(PAIR, np.int16)
+    queries, tile = np.zeros(QUERIES * head_dim * 2, np.int16), np.zeros(2 * TILE, np.int16)
     shared = np.zeros(QUERIES * longest * 2, np.int16)
     scores = np.zeros(QUERIES * (longest + LANES), np.float32)
     mixed, shares = np.zeros(QUERIES * head_dim, np.float32), np.zeros(QUERIES, np.float32)
@@ -181,27 +181,28 @@ def attend(
             span = (length + STEP - 1) // STEP * STEP
             line = span + LANES  # no power of two: its rows would share few places in the cache
             at = start * PANEL
-            _keys(qkv, at + steps * aside, length, steps, aside, tile, keys)
-            _values(qkv, at + 2 * steps * aside, length, span, steps, aside, tile, values)
+            _keys(qkv, at + steps * aside, length, steps, aside, tile, keys, parts)
+            _values(qkv, at + 2 * steps * aside, length, span, steps, aside, tile, values, parts)
             for first in range(0, length, QUERIES):
                 count = min(QUERIES, length - first)
                 tall = count > ROWS
                 for r in range(count):
                     for step in range(steps):
-                        place, column = place_of(r, step, steps, 2), at + step * aside + (first + r) * PANEL
+                        place, column = place_of(r, step, steps, parts), at + step * aside + (first + r) * PANEL
                         for c in range(0, STEP, LANES):
-                            store_split(queries, place + c, mul(load(qkv, column + c), splat(scale)))
+                            store_parts(queries, place + c, mul(load(qkv, column + c), splat(scale)), parts)
                 for t in range(0, span, PANEL):
                     add_tiles(
-                        queries, 0, steps * PAIR, keys, t // PANEL * steps * 2 * PAIR, steps, 0,
-                        nothing, 0, True, scores, t, line, tall, 2,
+                        queries, 0, steps * parts * TILE, keys, t // PANEL * steps * 2 * parts * TILE, steps, 0,
+                        nothing, 0, True, scores, t, line, tall, parts,
                     )  # fmt: skip
                 for r in range(count):
-                    shares[r] = _softmax(scores, r * line, length, shared, r, span // STEP)
+                    shares[r] = _softmax(scores, r * line, length, shared, r, span // STEP, parts)
                 for step in range(steps):
                     add_tiles(
-                        shared, 0, span // STEP * PAIR, values, step * (span // STEP) * 2 * PAIR, span // STEP, 0,
-                        nothing, 0, True, mixed, step * PANEL, head_dim, tall, 2,
+                        shared, 0, span // STEP * parts * TILE,
+                        values, step * (span // STEP) * 2 * parts * TILE, span // STEP, 0,
+                        nothing, 0, True, mixed, step * PANEL, head_dim, tall, parts,
                     )  # fmt: skip
                 for r in range(count):
                     for step in range(steps):
