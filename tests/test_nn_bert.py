@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, FirsthandError, ModelFileError
 from firsthand.kernels.products.amx_products import has_tiles
-from firsthand.nn.compiled_encoder import CompiledEncoder, can_compile
+from firsthand.nn.compiled_encoder import CompiledEncoder, arithmetic_here, can_compile
 from firsthand.nn.encoder import Encoder, Together
 from firsthand.nn.encoder_arithmetic import Arithmetic, Shorts, Tiles
 from firsthand.nn.families.bert import BertArchitecture
@@ -53,7 +53,8 @@ def one_by_one(model: Any, ids: torch.Tensor, lengths: list[int]) -> torch.Tenso
     return torch.cat([model(text[None]).last_hidden_state[0] for text in ids.split(lengths)])
 
 
-TILES = pytest.param("tiles", marks=pytest.mark.skipif(not has_tiles(), reason="needs a CPU with AMX"))
+TILES_ONLY = pytest.mark.skipif(not has_tiles(), reason="needs a CPU with AMX")
+TILES = pytest.param("tiles", marks=TILES_ONLY)
 ARITHMETICS = pytest.mark.parametrize("kind", ["shorts", TILES])
 
 
@@ -173,6 +174,32 @@ def test_products_of_16_bits_cannot_overflow_and_stay_near(seed: int, size: floa
     exact = x.astype(np.float64) @ weight.astype(np.float64).T
     bound = np.linalg.norm(x.astype(np.float64), axis=1)[:, None] * np.linalg.norm(weight.astype(np.float64), axis=1)
     assert (np.abs(out.reshape(rows, outputs) - exact) <= 2e-4 * bound + 1e-25).all()
+
+
+@TILES_ONLY
+@given(st.integers(0, 10_000), st.sampled_from([1e-20, 1e-3, 1.0, 1e3, 1e10]), st.sampled_from([1, 2]))
+@settings(max_examples=20, deadline=None)
+def test_products_on_tiles_stay_near(seed: int, size: float, parts: Any) -> None:
+    rng = np.random.default_rng(seed)
+    rows, inputs, outputs = 48, 416, 64  # a tile of rows without a second one, and a turn of one step
+    x = rng.standard_normal((rows, inputs)).astype(np.float32) * np.float32(size)
+    weight, bias = rng.standard_normal((outputs, inputs)).astype(np.float32), rng.standard_normal(outputs)
+    by = Tiles(parts)
+    held, out = by.empty(rows, inputs), np.full(rows * outputs, np.nan, np.float32)
+    by.round(x.reshape(-1), rows, inputs, held)
+    by.multiply(held, by.pack(torch.from_numpy(weight), torch.from_numpy(bias * size)), rows, out)
+    exact = x.astype(np.float64) @ weight.astype(np.float64).T + bias * size
+    bound = np.linalg.norm(x.astype(np.float64), axis=1)[:, None] * np.linalg.norm(weight.astype(np.float64), axis=1)
+    assert (np.abs(out.reshape(rows, outputs) - exact) <= (2e-6 if parts == 2 else 4e-3) * bound).all()
+
+
+def test_without_tiles_they_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from firsthand.kernels.products import amx_products
+
+    monkeypatch.setattr(amx_products, "has_tiles", lambda: False)
+    assert isinstance(arithmetic_here("bfloat16"), Shorts)
+    with pytest.raises(ConfigError, match="AMX"):
+        Tiles()
 
 
 def test_gelu_is_that_of_torch() -> None:

@@ -25,13 +25,19 @@ if TYPE_CHECKING:
     from firsthand.nn.encoder_arithmetic import Precision
 
 T = TypeVar("T")
+AT_BFLOAT16 = "@bfloat16"
 VECTORS_VERSION = "1"
 """Raised when the same files give other vectors: indexes made before are then refused, and made again."""
 
 
 def open_embedder(text: str) -> LocalEmbedder:
-    """Returns the embedder of that name or path, pulled if missing; nothing is loaded yet."""
-    return LocalEmbedder(model_lookup.resolve(text), name=text)
+    """Returns the embedder of that name or path, pulled if missing; nothing is loaded yet.
+
+    `NAME@bfloat16` is the embedder of that name at the precision.
+    """
+    base = text.removesuffix(AT_BFLOAT16)
+    precision: Precision = "float32" if base == text else "bfloat16"
+    return LocalEmbedder(model_lookup.resolve(base), name=text, precision=precision)
 
 
 class LocalEmbedder:
