@@ -52,6 +52,7 @@ def test_bfloat16_is_named_by_the_fingerprint_and_stays_near(home: Path, folder:
     assert rounded.fingerprint != exact.fingerprint == LocalEmbedder(folder).fingerprint
     one, other = (np.array(asyncio.run(each.embed(TEXTS))) for each in (exact, rounded))
     assert (one * other).sum(1).min() > 0.999
+    exact.close(), rounded.close()
     with pytest.raises(ConfigError, match="float32"):
         asyncio.run(LocalEmbedder(folder, precision="half").embed(TEXTS))  # type: ignore[arg-type]
 
