@@ -6,6 +6,7 @@ CORPUS is a text file, or .jsonl or .jsonl.gz with a `text` in each line; docume
 drawn with a fixed seed. The rival needs `pip install sentence-transformers` in a virtual environment of its own; it is asked
 at each of `--batch-sizes`, sorts by length itself, and has 32 as its default. Both load once and then work in turn.
 `--calls 32 1` measures streaming too: both get the texts in calls of so many, in the order in which they come.
+`--bfloat16` adds both at that precision; every difference is to the float32 vectors of the rival.
 Tokenisation is part of the time. Without --rival-python only our column is printed.
 """
 
@@ -30,7 +31,7 @@ import json, sys, time
 import numpy as np, torch
 torch.set_num_threads(int(sys.argv[2]))
 from firsthand.embed.embedding import load
-model = load(sys.argv[1], threads=int(sys.argv[2]))
+model = load(sys.argv[1], threads=int(sys.argv[2]), precision=sys.argv[4])
 def embed(texts, setting):
     return model.embed(texts).vectors
 """
@@ -39,7 +40,7 @@ import json, sys, time
 import numpy as np, torch
 torch.set_num_threads(int(sys.argv[2]))
 from sentence_transformers import SentenceTransformer
-model = SentenceTransformer(sys.argv[1], device="cpu")
+model = SentenceTransformer(sys.argv[1], device="cpu", model_kwargs={"dtype": getattr(torch, sys.argv[4])})
 def embed(texts, setting):
     return model.encode(texts, batch_size=setting, normalize_embeddings=True, show_progress_bar=False)
 """
@@ -61,12 +62,15 @@ for line in sys.stdin:
 """
 
 
+RIVAL = "sentence-transformers"
+
+
 class Worker:
     """A process that has a model loaded and embeds the same texts whenever it is asked."""
 
-    def __init__(self, python: str, script: str, model: str, threads: int, texts: Path):
+    def __init__(self, python: str, script: str, model: str, threads: int, texts: Path, precision: str):
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-        command = [python, "-c", script + SERVE, model, str(threads), str(texts)]
+        command = [python, "-c", script + SERVE, model, str(threads), str(texts), precision]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -106,18 +110,21 @@ def documents(corpus: Path, count: int, longest: int) -> list[str]:
 
 
 def row(
-    name: str, runs: list[tuple[float, float]], ours: list[tuple[float, float]], count: int, difference: str
+    name: str,
+    runs: list[tuple[float, float]],
+    against: list[list[tuple[float, float]] | None],
+    count: int,
+    difference: str,
 ) -> str:
-    """A line of the table: medians, and the median of the ratios of neighbouring runs."""
+    """A line of the table: medians, and the medians of the ratios of runs of one round."""
     wall = [count / each for each, _ in runs]
     spent = [count / each for _, each in runs]
-    ratios = [theirs[0] / mine[0] for theirs, mine in zip(runs, ours, strict=True)]
-    cpu_ratios = [theirs[1] / mine[1] for theirs, mine in zip(runs, ours, strict=True)]
-    times = f"{statistics.median(ratios):.2f}x | {statistics.median(cpu_ratios):.2f}x" if runs is not ours else " | "
-    return (
-        f"| {name} | {statistics.median(wall):.1f} ({min(wall):.1f}-{max(wall):.1f}) | {statistics.median(spent):.1f} "
-        f"| {times} | {difference} |"
-    )
+    cells = [f"{statistics.median(wall):.1f} ({min(wall):.1f}-{max(wall):.1f})", f"{statistics.median(spent):.1f}"]
+    for ours in against:
+        pairs = list(zip(runs, ours, strict=True)) if ours else []
+        ratios = [statistics.median(theirs[i] / mine[i] for theirs, mine in pairs) for i in (0, 1)] if pairs else []
+        cells.append(", ".join(f"{ratio:.2f}x" for ratio in ratios))
+    return f"| {name} | {' | '.join([*cells, difference])} |"
 
 
 def main() -> None:
@@ -128,6 +135,7 @@ def main() -> None:
     parser.add_argument("--rival-python")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 16, 8, 4])
     parser.add_argument("--calls", type=int, nargs="*", default=[], help="texts in a call, for streaming")
+    parser.add_argument("--bfloat16", action="store_true", help="both rounded to bfloat16 too")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--longest", type=int, default=190, help="words")
@@ -136,35 +144,38 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder) / "texts.json"
         texts.write_text(json.dumps(documents(args.corpus, args.texts, args.longest)))
-        mine = Worker(sys.executable, OURS, args.model, args.threads, texts)
-        rival = Worker(args.rival_python, THEIRS, args.model, args.threads, texts) if args.rival_python else None
-        sizes = args.batch_sizes if rival else []
-        ours: list[tuple[float, float]] = []
-        theirs: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
-        streams: dict[int, list[tuple[float, float]]] = {size: [] for size in args.calls}
-        their_streams: dict[int, list[tuple[float, float]]] = {size: [] for size in args.calls if rival}
-        vectors, others = Path(folder) / "ours.npy", Path(folder) / "theirs.npy"
+        pairs = [("float32", ""), ("bfloat16", ", bfloat16")][: 2 if args.bfloat16 else 1]
+        workers = {
+            f"firsthand{said}": Worker(sys.executable, OURS, args.model, args.threads, texts, kind)
+            for kind, said in pairs
+        }
+        if args.rival_python:
+            for kind, said in pairs:
+                workers[f"{RIVAL}{said}"] = Worker(args.rival_python, THEIRS, args.model, args.threads, texts, kind)
+        runs: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        vectors = Path(folder) / "vectors.npy"
+        found: dict[str, np.ndarray] = {}
         for _ in range(args.rounds):
-            ours.append(mine.run(0, vectors))
-            for size in sizes:
-                assert rival is not None
-                theirs[size].append(rival.run(size, others))
-            for size in args.calls:
-                streams[size].append(mine.run(-size, vectors))
-                if rival:
-                    their_streams[size].append(rival.run(-size, others))
-        difference = f"{np.abs(np.load(vectors) - np.load(others)).max():.1e}" if rival else ""
+            for name, worker in workers.items():
+                sizes = [0] if name.startswith("firsthand") else args.batch_sizes
+                for size in [*sizes, *(-each for each in args.calls)]:
+                    runs.setdefault((name, size), []).append(worker.run(size, vectors))
+                    if size >= 0:
+                        found[name] = np.load(vectors)
     machine = f"{platform.processor() or platform.machine()}, {args.threads} threads, load {os.getloadavg()[0]:.1f}"
     print(f"{machine}, {args.texts} texts of 4 to {args.longest} words, {args.rounds} rounds in turn, median (range)\n")
-    print("| embedder | texts/s | texts a CPU second | ours against it | in CPU time | largest difference |")
-    print("|---|---|---|---|---|---|")
-    print(row("firsthand", ours, ours, args.texts, ""))
-    for size, runs in theirs.items():
-        print(row(f"sentence-transformers, batch_size={size}", runs, ours, args.texts, difference))
-    for size, runs in streams.items():
-        print(row(f"firsthand, calls of {size}", runs, runs, args.texts, ""))
-        if rival:
-            print(row(f"sentence-transformers, calls of {size}", their_streams[size], runs, args.texts, difference))
+    mine = [name for name in workers if name.startswith("firsthand")]
+    print(
+        "| embedder | texts/s | texts a CPU second |"
+        + "".join(f" {name} vs. it, in CPU time |" for name in mine)
+        + " difference |"
+    )
+    print("|---" * (4 + len(mine)) + "|")
+    for (name, size), each in runs.items():
+        how = f", calls of {-size}" if size < 0 else f", batch_size={size}" if size else ""
+        against = [runs[ours, min(size, 0)] for ours in mine] if name.startswith(RIVAL) else [None] * len(mine)
+        difference = f"{np.abs(found[name] - found[RIVAL]).max():.1e}" if RIVAL in found and size >= 0 else ""
+        print(row(name + how, each, against, args.texts, difference))
 
 
 if __name__ == "__main__":

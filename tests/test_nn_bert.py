@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firsthand.errors import ConfigError, FirsthandError, ModelFileError
-from firsthand.nn.compiled_encoder import CompiledEncoder, can_compile, pack
+from firsthand.kernels.products.amx_products import has_tiles
+from firsthand.nn.compiled_encoder import CompiledEncoder, arithmetic_here, can_compile
 from firsthand.nn.encoder import Encoder, Together
+from firsthand.nn.encoder_arithmetic import Arithmetic, Shorts, Tiles
 from firsthand.nn.families.bert import BertArchitecture
 from firsthand.nn.weights import load, load_encoder
 
@@ -51,14 +53,23 @@ def one_by_one(model: Any, ids: torch.Tensor, lengths: list[int]) -> torch.Tenso
     return torch.cat([model(text[None]).last_hidden_state[0] for text in ids.split(lengths)])
 
 
-def compiled_encoder(hidden: int = 64, heads: int = 2, **changes: Any) -> tuple[Encoder, CompiledEncoder]:
+TILES_ONLY = pytest.mark.skipif(not has_tiles(), reason="needs a CPU with AMX")
+TILES = pytest.param("tiles", marks=TILES_ONLY)
+ARITHMETICS = pytest.mark.parametrize("kind", ["shorts", TILES])
+
+
+def arithmetic(kind: str) -> Arithmetic:
+    return Tiles() if kind == "tiles" else Shorts()
+
+
+def compiled_encoder(kind: str, hidden: int = 64, heads: int = 2, **changes: Any) -> tuple[Encoder, CompiledEncoder]:
     a = BertArchitecture("bert", 131, hidden, 2 * hidden, 2, heads, 300, 0, 2, 1e-12, **changes)
     torch.manual_seed(1)
     encoder = Encoder(a).eval()
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
             parameter.normal_(1.0 if "norm.weight" in name else 0.0, 0.15)
-    return encoder, CompiledEncoder(encoder)
+    return encoder, CompiledEncoder(encoder, arithmetic(kind))
 
 
 @pytest.mark.parametrize(
@@ -92,18 +103,21 @@ def test_a_file_with_a_head_and_a_prefix_is_read(tmp_path: Path) -> None:
     assert torch.allclose(ours, one_by_one(model.bert, ids, [9]), atol=1e-5)
 
 
-@pytest.mark.parametrize(("hidden", "heads"), [(64, 2), (128, 2), (96, 3), (128, 1)])
-def test_the_compiled_encoder_is_near_the_plain_one(hidden: int, heads: int) -> None:
-    encoder, compiled = compiled_encoder(hidden, heads)
+@ARITHMETICS
+@pytest.mark.parametrize(("hidden", "heads"), [(64, 2), (128, 2), (96, 3), (128, 1), (448, 7)])
+def test_the_compiled_encoder_is_near_the_plain_one(hidden: int, heads: int, kind: str) -> None:
+    encoder, compiled = compiled_encoder(kind, hidden, heads)
     lengths = [1, 2, 15, 16, 17, 33, 64, 100, 257]
     ids, positions = packed(lengths)
     with torch.no_grad():
         plain = encoder(ids, positions, Together(lengths)).numpy()
     ours = compiled.forward(ids.numpy(), lengths)
-    assert ours.shape == plain.shape and np.abs(ours - plain).max() < 3e-3 and np.abs(ours - plain).mean() < 4e-4
+    most, mean = (1e-3, 8e-5) if kind == "tiles" else (8e-3, 8e-4)
+    assert ours.shape == plain.shape and np.abs(ours - plain).max() < most and np.abs(ours - plain).mean() < mean
 
 
-def test_scores_of_hundreds_are_no_more_than_their_differences_and_the_norms_have_their_eps() -> None:
+@ARITHMETICS
+def test_scores_of_hundreds_are_no_more_than_their_differences_and_the_norms_have_their_eps(kind: str) -> None:
     a = BertArchitecture("bert", 131, 64, 128, 2, 2, 300, 0, 2, 0.3)  # an eps that shows
     torch.manual_seed(2)
     encoder = Encoder(a).eval()
@@ -118,12 +132,13 @@ def test_scores_of_hundreds_are_no_more_than_their_differences_and_the_norms_hav
     ids, positions = packed(lengths)
     with torch.no_grad():
         plain = encoder(ids, positions, Together(lengths)).numpy()
-    ours = CompiledEncoder(encoder).forward(ids.numpy(), lengths)
+    ours = CompiledEncoder(encoder, arithmetic(kind)).forward(ids.numpy(), lengths)
     assert np.isfinite(ours).all() and np.abs(ours - plain).max() < 5e-3 and np.abs(ours - plain).mean() < 5e-4
 
 
-def test_in_the_compiled_encoder_no_bit_depends_on_the_company() -> None:
-    _, compiled = compiled_encoder()
+@ARITHMETICS
+def test_in_the_compiled_encoder_no_bit_depends_on_the_company(kind: str) -> None:
+    _, compiled = compiled_encoder(kind)
     rng = np.random.default_rng(0)
     texts = [rng.integers(0, 131, size=int(length)) for length in rng.integers(1, 70, size=24)]
     alone = [compiled.forward(text, [len(text)]) for text in texts]
@@ -148,17 +163,43 @@ def test_products_of_16_bits_cannot_overflow_and_stay_near(seed: int, size: floa
     if has_outlier:
         x[0, 5] *= 1000
         weight[1, 7] *= 1000
-    product = pack(torch.from_numpy(weight), torch.zeros(outputs))
+    product = Shorts().pack(torch.from_numpy(weight), torch.zeros(outputs))
     rounded, scales = np.zeros(x.size, np.int16), np.zeros(x.size // kernels.BLOCK, np.float32)
     out = np.full(rows * outputs, np.nan, np.float32)
     kernels.round_rows(x.reshape(-1), rows, inputs, rounded, scales)
     kernels.products(
-        rounded.view(np.int32), scales, product.pairs, product.scales, product.bias, rows, inputs, outputs,
+        rounded.view(np.int32), scales, product.numbers, product.scales, product.bias, rows, inputs, outputs,
         out, kernels.PANEL, outputs,
     )  # fmt: skip
     exact = x.astype(np.float64) @ weight.astype(np.float64).T
     bound = np.linalg.norm(x.astype(np.float64), axis=1)[:, None] * np.linalg.norm(weight.astype(np.float64), axis=1)
     assert (np.abs(out.reshape(rows, outputs) - exact) <= 2e-4 * bound + 1e-25).all()
+
+
+@TILES_ONLY
+@given(st.integers(0, 10_000), st.sampled_from([1e-20, 1e-3, 1.0, 1e3, 1e10]), st.sampled_from([1, 2]))
+@settings(max_examples=20, deadline=None)
+def test_products_on_tiles_stay_near(seed: int, size: float, parts: Any) -> None:
+    rng = np.random.default_rng(seed)
+    rows, inputs, outputs = 48, 416, 64  # a tile of rows without a second one, and a turn of one step
+    x = rng.standard_normal((rows, inputs)).astype(np.float32) * np.float32(size)
+    weight, bias = rng.standard_normal((outputs, inputs)).astype(np.float32), rng.standard_normal(outputs)
+    by = Tiles(parts)
+    held, out = by.empty(rows, inputs), np.full(rows * outputs, np.nan, np.float32)
+    by.round(x.reshape(-1), rows, inputs, held)
+    by.multiply(held, by.pack(torch.from_numpy(weight), torch.from_numpy(bias * size)), rows, out)
+    exact = x.astype(np.float64) @ weight.astype(np.float64).T + bias * size
+    bound = np.linalg.norm(x.astype(np.float64), axis=1)[:, None] * np.linalg.norm(weight.astype(np.float64), axis=1)
+    assert (np.abs(out.reshape(rows, outputs) - exact) <= (2e-6 if parts == 2 else 4e-3) * bound).all()
+
+
+def test_without_tiles_they_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from firsthand.kernels.products import amx_products
+
+    monkeypatch.setattr(amx_products, "has_tiles", lambda: False)
+    assert isinstance(arithmetic_here("bfloat16"), Shorts)
+    with pytest.raises(ConfigError, match="AMX"):
+        Tiles()
 
 
 def test_gelu_is_that_of_torch() -> None:

@@ -47,6 +47,16 @@ def test_a_folder_is_an_embedder(home: Path, folder: Path) -> None:
         asyncio.run(embedder.embed("the cat"))
 
 
+def test_bfloat16_is_named_by_the_fingerprint_and_stays_near(home: Path, folder: Path) -> None:
+    exact, rounded = open_embedder(str(folder)), open_embedder(f"{folder}@bfloat16")
+    assert rounded.fingerprint != exact.fingerprint == LocalEmbedder(folder).fingerprint
+    one, other = (np.array(asyncio.run(each.embed(TEXTS))) for each in (exact, rounded))
+    assert (one * other).sum(1).min() > 0.999
+    exact.close(), rounded.close()
+    with pytest.raises(ConfigError, match="float32"):
+        asyncio.run(LocalEmbedder(folder, precision="half").embed(TEXTS))  # type: ignore[arg-type]
+
+
 def test_tokens_are_counted_and_many_callers_load_once(folder: Path) -> None:
     def threads() -> int:
         return sum(thread.name.startswith("firsthand-embed") for thread in threading.enumerate())

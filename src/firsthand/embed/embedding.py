@@ -33,9 +33,10 @@ from firsthand.errors import ConfigError, ModelError, ModelFileError
 from firsthand.formats.model_files import read_json
 from firsthand.nn import weights
 from firsthand.nn.blocks.attention import Packed
-from firsthand.nn.compiled_encoder import CompiledEncoder, can_compile, is_fast_here
+from firsthand.nn.compiled_encoder import CompiledEncoder, arithmetic_here, can_compile, is_fast_here
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.encoder import Encoder, Together
+from firsthand.nn.encoder_arithmetic import Precision
 from firsthand.nn.families import bert
 from firsthand.tokens import pretrained
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
@@ -79,8 +80,15 @@ class TextEmbedder:
         *,
         compiled: bool | None = None,
         threads: int | None = None,
+        precision: Precision = "float32",
     ):
-        """`compiled`: True or False forces or forbids the compiled kernels; None uses them where they are faster."""
+        """`compiled`: True or False forces or forbids the compiled kernels; None uses them where they are faster.
+
+        `precision="bfloat16"` lets them round to it, which is faster on a CPU with matrix tiles (AMX) and changes nothing
+        elsewhere.
+        """
+        if precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"precision is {precision!r}: give 'float32' or 'bfloat16'")
         if tokenizer.vocab_size > model.architecture.vocab_size:
             raise ModelFileError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens and the weights {model.architecture.vocab_size}: the "
@@ -96,7 +104,7 @@ class TextEmbedder:
         self.is_compiled = fits and (compiled or (compiled is None and is_fast_here()))
         if self.is_compiled:
             assert isinstance(model, Encoder)
-            self._forward: Forward = CompiledEncoder(model).forward
+            self._forward: Forward = CompiledEncoder(model, arithmetic_here(precision)).forward
         else:
             self._forward = _torch_forward(model)
         workers = (threads or torch.get_num_threads()) if self.is_compiled else 1  # torch uses its own threads
@@ -207,7 +215,12 @@ class _Window:
 
 
 def load(
-    path: Path | str, *, pooling: Pooling | None = None, compiled: bool | None = None, threads: int | None = None
+    path: Path | str,
+    *,
+    pooling: Pooling | None = None,
+    compiled: bool | None = None,
+    threads: int | None = None,
+    precision: Precision = "float32",
 ) -> TextEmbedder:
     """Returns the embedder in a folder (encoder or decoder) or a .gguf file (decoder); ModelFileError if it is invalid.
 
@@ -225,7 +238,7 @@ def load(
         config = default_embedding_config(tokenizer, model.architecture.max_position, pooling="lasttoken")
     if pooling is not None:
         config = EmbeddingConfig(pooling, config.max_tokens, config.before, config.after, config.lower)
-    return TextEmbedder(model, tokenizer, config, compiled=compiled, threads=threads)
+    return TextEmbedder(model, tokenizer, config, compiled=compiled, threads=threads, precision=precision)
 
 
 def pool(hidden_TD: Floats, pooling: Pooling) -> Floats:

@@ -1,7 +1,8 @@
-"""An Encoder run by compiled kernels: 16-bit weights, and batch-invariant embeddings.
+"""An Encoder run by compiled kernels, with batch-invariant embeddings.
 
-Twice as fast as float32 in torch on an x86 CPU with AVX-512 VNNI; the numbers of a vector of length 1 differ from those of
-float32 by some 5e-5 (docs/embeddings.md). Left out: training, other devices, and shapes that `can_compile` rejects.
+On an x86 CPU with matrix tiles (AMX) numbers are split into two bfloat16 ones, nearly float32's accuracy; with AVX-512 VNNI
+alone they are rounded to 16-bit integers, and the numbers of a vector of length 1 differ from those of float32 by some 5e-5
+(docs/embeddings.md). Left out: training, other devices, and shapes that `can_compile` rejects.
 """
 
 # N packed tokens, D hidden, O outputs, K inputs
@@ -15,27 +16,11 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from firsthand.nn.encoder import Encoder, EncoderBlock
+from firsthand.nn.encoder_arithmetic import Arithmetic, EncoderProduct, Floats, Precision, Shorts, Tiles, aligned, flat
 from firsthand.nn.families.bert import BertArchitecture
-
-Floats = NDArray[np.float32]
-BLOCK = 32
-"""Inputs that share a scale, as in `kernels/products/int16_products.py`."""
-
-
-@dataclass(frozen=True)
-class EncoderProduct:
-    """The weights of one product."""
-
-    pairs: NDArray[np.int32]
-    """Panels of 32 outputs; in each, for every two inputs, 32 pairs of 16-bit numbers."""
-    scales: Floats
-    """The scale of each output's weights."""
-    bias: Floats
-    inputs: int
-    outputs: int
 
 
 @dataclass(frozen=True)
@@ -68,7 +53,7 @@ def can_compile(architecture: BertArchitecture) -> bool:
 
 
 def is_fast_here() -> bool:
-    """True if this machine multiplies 16-bit numbers faster than float32; elsewhere the plain Encoder is faster."""
+    """True if this machine has the kernels' instructions; elsewhere the plain Encoder is faster."""
     if find_spec("llvmlite") is None:
         return False
     from llvmlite import binding  # type: ignore[import-untyped]
@@ -76,22 +61,33 @@ def is_fast_here() -> bool:
     return bool(binding.get_host_cpu_features().get("avx512vnni"))
 
 
+def arithmetic_here(precision: Precision = "float32") -> Arithmetic:
+    """Returns the fastest arithmetic of this machine; without tiles, 16-bit integers at either precision."""
+    from firsthand.kernels.products.amx_products import has_tiles
+
+    if not has_tiles():
+        return Shorts()
+    return Tiles(parts=1 if precision == "bfloat16" else 2)
+
+
 class CompiledEncoder:
     """A copy of an Encoder, on the CPU. Calls from several threads may run side by side."""
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: Encoder, arithmetic: Arithmetic | None = None):
+        """`arithmetic`: how products are computed; the faster one of this machine if None."""
+        self.arithmetic = arithmetic or arithmetic_here()
         self.architecture = encoder.architecture
         assert can_compile(self.architecture)
-        self.words = _flat(encoder.words.weight)
+        self.words = flat(encoder.words.weight)
         types = encoder.types
-        self.kind = np.zeros(self.architecture.hidden_size, np.float32) if types is None else _flat(types.weight[0])
+        self.kind = np.zeros(self.architecture.hidden_size, np.float32) if types is None else flat(types.weight[0])
         # The kernel adds the first type to every token, so another type is a second table of positions with the difference.
         others = (
             [] if types is None else [encoder.positions.weight + kind - types.weight[0] for kind in types.weight[1:2]]
         )
-        self.positions = _flat(torch.cat([encoder.positions.weight, *others]))
+        self.positions = flat(torch.cat([encoder.positions.weight, *others]))
         self.norm = _norm(encoder.norm)
-        self.layers = [_layer(layer) for layer in encoder.layers if isinstance(layer, EncoderBlock)]
+        self.layers = [_layer(layer, self.arithmetic) for layer in encoder.layers if isinstance(layer, EncoderBlock)]
 
     def forward(
         self, ids_N: NDArray[np.int64], lengths: Sequence[int], types_N: NDArray[np.int64] | None = None
@@ -101,7 +97,6 @@ class CompiledEncoder:
         Ids must be in the vocabulary, lengths from 1 to the number of positions, and token types 0 or 1; without them
         every token is of type 0.
         """
-        from firsthand.kernels.products import int16_products
         from firsthand.kernels.step import encoder_ops
 
         a = self.architecture
@@ -113,76 +108,40 @@ class CompiledEncoder:
         if types_N is not None:
             assert len(types_N) == len(ids_N) and types_N.min() >= 0 and types_N.max() < min(2, a.num_types)
             places += types_N * a.max_position
-        rows = -(-len(ids_N) // int16_products.ROWS) * int16_products.ROWS
-        x, change, mixed = (np.zeros(rows * a.hidden_size, np.float32) for _ in range(3))
-        qkv = np.empty(rows * 3 * a.hidden_size, np.float32)
-        narrow, narrow_scales = _shorts(rows, a.hidden_size)
-        wide, wide_scales = _shorts(rows, a.intermediate_size)
-        scale = np.float32(a.head_dim**-0.5)
-
-        def product(
-            by: EncoderProduct, rounded: NDArray[np.int16], scales: Floats, out: Floats, aside: int, line: int
-        ) -> None:
-            pairs = rounded.view(np.int32)
-            int16_products.products(
-                pairs, scales, by.pairs, by.scales, by.bias, rows, by.inputs, by.outputs, out, aside, line
-            )
+        by = self.arithmetic
+        rows = -(-len(ids_N) // by.rows) * by.rows
+        x, change = (aligned(rows * a.hidden_size, np.float32) for _ in range(2))
+        inputs, mixed = by.empty(rows, a.hidden_size), by.empty(rows, a.hidden_size)
 
         def add_norm(norm: Norm) -> None:
-            encoder_ops.add_norm(x, change, norm.gain, norm.bias, norm.eps, rows, a.hidden_size, narrow, narrow_scales)
+            encoder_ops.add_norm(x, change, norm.gain, norm.bias, norm.eps, rows, a.hidden_size)
+            by.round(x, rows, a.hidden_size, inputs)
 
         first = self.norm
         encoder_ops.embed(
-            ids_N, places, self.words, self.positions, self.kind, first.gain, first.bias, first.eps, a.hidden_size,
-            x, narrow, narrow_scales,
-        )  # fmt: skip
+            ids_N, places, self.words, self.positions, self.kind, first.gain, first.bias, first.eps, a.hidden_size, x
+        )
+        by.round(x, rows, a.hidden_size, inputs)
         for layer in self.layers:
-            product(layer.qkv, narrow, narrow_scales, qkv, 32 * rows, 32)
-            encoder_ops.attend(qkv, starts, counts, a.num_heads, a.head_dim, scale, 32 * rows, mixed)
-            int16_products.round_rows(mixed, rows, a.hidden_size, narrow, narrow_scales)
-            product(layer.out, narrow, narrow_scales, change, 32, a.hidden_size)
+            by.attend(inputs, layer.qkv, starts, counts, a.num_heads, rows, mixed)
+            by.multiply(mixed, layer.out, rows, change)
             add_norm(layer.attention_norm)
-            up = layer.up
-            int16_products.gelu_products(
-                narrow.view(np.int32), narrow_scales, up.pairs, up.scales, up.bias, rows, up.inputs, up.outputs,
-                wide, wide_scales,
-            )  # fmt: skip
-            product(layer.down, wide, wide_scales, change, 32, a.hidden_size)
+            by.mlp(inputs, layer.up, layer.down, rows, change)
             add_norm(layer.mlp_norm)
         return x.reshape(rows, a.hidden_size)[: len(ids_N)]
 
 
-def pack(weight_OK: Tensor, bias_O: Tensor) -> EncoderProduct:
-    """Rounds weights to 16 bits, with one scale per output such that no block of 32 can overflow."""
-    outputs, inputs = weight_OK.shape
-    weight = weight_OK.detach().double()
-    lengths = weight.reshape(outputs, -1, BLOCK).norm(dim=-1).amax(1)
-    scales = torch.minimum(46336.0 / lengths.clamp_min(1e-30), 32767.0 / weight.abs().amax(1).clamp_min(1e-30))
-    codes = torch.round(weight * scales[:, None]).to(torch.int16)
-    panels = codes.reshape(outputs // 32, 32, inputs // 2, 2).transpose(1, 2).contiguous()
-    return EncoderProduct(panels.numpy().reshape(-1).view(np.int32), _flat(1 / scales), _flat(bias_O), inputs, outputs)
-
-
-def _layer(layer: EncoderBlock) -> Layer:
+def _layer(layer: EncoderBlock, by: Arithmetic) -> Layer:
     projections = (layer.q_proj, layer.k_proj, layer.v_proj)
     return Layer(
-        qkv=pack(torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])),
-        out=pack(layer.o_proj.weight, layer.o_proj.bias),
+        qkv=by.pack(torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])),
+        out=by.pack(layer.o_proj.weight, layer.o_proj.bias),
         attention_norm=_norm(layer.attention_norm),
-        up=pack(layer.up_proj.weight, layer.up_proj.bias),
-        down=pack(layer.down_proj.weight, layer.down_proj.bias),
+        up=by.pack(layer.up_proj.weight, layer.up_proj.bias),
+        down=by.pack(layer.down_proj.weight, layer.down_proj.bias),
         mlp_norm=_norm(layer.mlp_norm),
     )
 
 
 def _norm(norm: nn.LayerNorm) -> Norm:
-    return Norm(_flat(norm.weight), _flat(norm.bias), np.float32(norm.eps))
-
-
-def _flat(values: Tensor) -> Floats:
-    flat: Floats = values.detach().float().contiguous().numpy().reshape(-1)
-    return flat
-
-
-def _shorts(rows: int, width: int) -> tuple[NDArray[np.int16], Floats]:
-    return np.zeros(rows * width, np.int16), np.zeros(rows * (width // BLOCK), np.float32)
+    return Norm(flat(norm.weight), flat(norm.bias), np.float32(norm.eps))

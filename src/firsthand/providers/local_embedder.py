@@ -22,15 +22,22 @@ from firsthand.hub.content_hash import content_hash
 if TYPE_CHECKING:
     from firsthand.embed.embedding import Embedded, TextEmbedder
     from firsthand.embed.embedding_config import Pooling
+    from firsthand.nn.encoder_arithmetic import Precision
 
 T = TypeVar("T")
+AT_BFLOAT16 = "@bfloat16"
 VECTORS_VERSION = "1"
 """Raised when the same files give other vectors: indexes made before are then refused, and made again."""
 
 
 def open_embedder(text: str) -> LocalEmbedder:
-    """Returns the embedder of that name or path, pulled if missing; nothing is loaded yet."""
-    return LocalEmbedder(model_lookup.resolve(text), name=text)
+    """Returns the embedder of that name or path, pulled if missing; nothing is loaded yet.
+
+    `NAME@bfloat16` is the embedder of that name at the precision.
+    """
+    base = text.removesuffix(AT_BFLOAT16)
+    precision: Precision = "float32" if base == text else "bfloat16"
+    return LocalEmbedder(model_lookup.resolve(base), name=text, precision=precision)
 
 
 class LocalEmbedder:
@@ -44,10 +51,13 @@ class LocalEmbedder:
         pooling: Pooling | None = None,
         compiled: bool | None = None,
         threads: int | None = None,
+        precision: Precision = "float32",
     ):
+        """`precision="bfloat16"` is faster on a CPU with matrix tiles (AMX); the fingerprint names it."""
         self.path = Path(path)
         self.name = name or str(path)
         self._settings: tuple[Pooling | None, bool | None, int | None] = (pooling, compiled, threads)
+        self._precision: Precision = precision
         self._lock = threading.Lock()
         self._loaded: TextEmbedder | None = None
         self._finalizer: Callable[[], object] | None = None
@@ -59,6 +69,7 @@ class LocalEmbedder:
             file for pattern in ("*.json", "*/config.json", "*.safetensors", "*.model") for file in self.path.glob(pattern)
         )  # fmt: skip
         parts = [content_hash(file) for file in files]
+        parts += [] if self._precision == "float32" else [self._precision]
         digest = hashlib.sha256("|".join([*parts, *map(str, self._settings[:2]), VECTORS_VERSION]).encode())
         return f"embedder:{digest.hexdigest()[:16]}"
 
@@ -101,6 +112,8 @@ class LocalEmbedder:
         with self._lock:
             if self._loaded is None:
                 pooling, compiled, threads = self._settings
-                self._loaded = load(self.path, pooling=pooling, compiled=compiled, threads=threads)
+                self._loaded = load(
+                    self.path, pooling=pooling, compiled=compiled, threads=threads, precision=self._precision
+                )
                 self._finalizer = weakref.finalize(self, self._loaded.close)
             return self._loaded

@@ -1,6 +1,6 @@
 """The encoder's operations between products, compiled: embeddings, residual sums with LayerNorm, attention.
 
-Rows and texts are batch-invariant. Products are in `int16_products`, whose 16-bit inputs `embed` and `add_norm` write.
+Rows and texts are batch-invariant. Products are in `int16_products` and `amx_products`.
 Shapes are not checked here: `nn/compiled_encoder.py` does. Widths are multiples of 32, a head's too.
 """
 
@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from firsthand.kernels.jit import inlined, kernel
-from firsthand.kernels.products.int16_products import BLOCK, PANEL, number, offset, round_block, vector_at
+from firsthand.kernels.products.int16_products import PANEL, number, offset, vector_at
 from firsthand.kernels.vectors import (
     FLOATS,
     LANES,
@@ -94,31 +94,24 @@ def _norm(x: Any, at: int, width: int, gain: Any, bias: Any, eps: Any) -> None:
 
 
 @kernel
-def add_norm(
-    x: Any, change: Any, gain: Any, bias: Any, eps: Any, num_rows: int, width: int, shorts: Any, scales: Any
-) -> None:
-    """x = LayerNorm(x + change), and x as 16-bit numbers: N D."""
+def add_norm(x: Any, change: Any, gain: Any, bias: Any, eps: Any, num_rows: int, width: int) -> None:
+    """x = LayerNorm(x + change): N D."""
     for row in range(num_rows):
         for c in range(row * width, (row + 1) * width, LANES):
             store(x, c, add(load(x, c), load(change, c)))
         _norm(x, row * width, width, gain, bias, eps)
-        for block in range(row * (width // BLOCK), (row + 1) * (width // BLOCK)):
-            round_block(x, block * BLOCK, shorts, block * BLOCK, scales, block)
 
 
 @kernel
 def embed(
-    ids: Any, places: Any, words: Any, positions: Any, kind: Any, gain: Any, bias: Any, eps: Any, width: int,
-    x: Any, shorts: Any, scales: Any,
-) -> None:  # fmt: skip
-    """x = LayerNorm(word + type + position), and x as 16-bit numbers: N D."""
+    ids: Any, places: Any, words: Any, positions: Any, kind: Any, gain: Any, bias: Any, eps: Any, width: int, x: Any
+) -> None:
+    """x = LayerNorm(word + type + position): N D."""
     for row in range(len(ids)):
         for c in range(0, width, LANES):
             word = add(load(words, ids[row] * width + c), load(kind, c))
             store(x, row * width + c, add(word, load(positions, places[row] * width + c)))
         _norm(x, row * width, width, gain, bias, eps)
-        for block in range(row * (width // BLOCK), (row + 1) * (width // BLOCK)):
-            round_block(x, block * BLOCK, shorts, block * BLOCK, scales, block)
 
 
 @inlined
