@@ -58,12 +58,12 @@ def bootstrap_half_widths(table: BattleTable, resamples: int, seed: int) -> np.n
     return 1.96 * ELO * np.std(found, 0, ddof=1)
 
 
-def arena_rank(python: str, votes: dict[str, np.ndarray]) -> dict:
+def arena_rank(python: str, votes: dict[str, np.ndarray], *words: str) -> dict:
     """The result of `rivals/run_arena_rank.py`."""
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder, "votes.npz"), **votes)
         script = str(Path(__file__).parent / "rivals" / "run_arena_rank.py")
-        subprocess.run([python, script, f"{folder}/votes.npz", f"{folder}/result.json"], check=True)
+        subprocess.run([python, script, f"{folder}/votes.npz", f"{folder}/result.json", *words], check=True)
         return json.loads(Path(folder, "result.json").read_text())
 
 
@@ -86,15 +86,15 @@ def equal(python: str, files: list[str], models: int, votes: int) -> None:
     for name, table in tables.items():
         names = np.array(table.models)
         winner = np.array(["model_a", "tie", "model_b"])[table.outcome]
-        other = arena_rank(python, {"model_a": names[table.a], "model_b": names[table.b], "winner": winner})
+        given = {"model_a": names[table.a], "model_b": names[table.b], "winner": winner}
+        other = arena_rank(python, given, "exact")
         ours = rate(table, clustered=False)
         loss = -ours.log_likelihood / len(table)
         first, second = apart(ours, other), apart(ours, other["optimum"])
         print(f"{name}: {len(table):,} votes, {len(names)} models")
-        print(
-            f"  its own stop: ratings {first[0]:.2g}, half-widths {first[1]:.2g}, loss {other['loss'] - loss:.1e} a vote"
-        )
-        print(f"  its optimum: {second[0]:.2g}, {second[1]:.2g}, {other['optimum']['loss'] - loss:.1e}", flush=True)
+        more = other["loss"] - loss
+        print(f"  its own stop: ratings {first[0]:.2g}, half-widths {first[1]:.2g}, loss {more:.1e} a vote")
+        print(f"  its optimum: ratings {second[0]:.2g}, loss {other['optimum']['loss'] - loss:.1e} a vote", flush=True)
 
 
 def main() -> None:
@@ -145,8 +145,7 @@ def main() -> None:
     print(f"ranks with simultaneous intervals {ranks:.2f} more")
     told = [("arena-rank", rival)]
     if options.fastchat:
-        most, once = fastchat["seconds"]
-        print(f"FastChat {most:.1f} with 100 bootstraps ({most / own:.0f}x), {once:.2f} without intervals")
+        print(f"FastChat without intervals {fastchat['seconds'][1]:.2f}")
         told.append(("FastChat", fastchat))
     for name, other in told:
         centre = np.mean(list(other["ratings"].values())) - np.mean([row.rating for row in rows.values()])
