@@ -19,7 +19,8 @@ def is_every_eval(body: Any) -> bool:
 def every_eval_results(body: Json, where: str) -> Iterator[BoardResult]:
     """The numbers of a record; means that its leaderboard computed over other columns are left out.
 
-    A score of -1 where the least is 0 stands for a missing one. Of HELM's tables the one it ranks by is read, "Accuracy"; the others repeat each scenario under other metrics.
+    A score of -1 where the least is 0 stands for a missing one.
+    Of HELM's tables the one it ranks by is read, "Accuracy"; the others repeat each scenario under other metrics.
 
     Raises:
         DataError: A record that names no model, or a score that is no number.
