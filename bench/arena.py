@@ -2,9 +2,11 @@
 
     OMP_NUM_THREADS=1 python bench/arena.py --rival-python VENV/bin/python          # a venv with `pip install arena-rank`
     ... --fastchat FastChat/fastchat/serve/monitor/rating_systems.py                # FastChat too, with 100 bootstraps, once
+    ... --equal [VOTES.csv]                                                         # ratings and intervals alone
 
-Both begin with three columns of strings and end with ratings and sandwich intervals, without clusters, which arena-rank has
-not. The half-widths are compared with those of a bootstrap of the votes (200 resamples, Newton's method on each).
+All begin with three columns of strings and end with ratings and intervals; the rivals take theirs as a pandas frame, whose
+strings are Arrow's. Intervals are without clusters, which arena-rank has not. The half-widths are compared
+with those of a bootstrap of the votes (200 resamples, Newton's method on each).
 """
 
 from __future__ import annotations
@@ -17,11 +19,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 
 from firsthand.arena.battle_table import BattleTable
 from firsthand.arena.connectivity import comparable_groups
 from firsthand.arena.rank_intervals import ranked
-from firsthand.arena.ratings import ELO, rate
+from firsthand.arena.ratings import ELO, Ratings, rate
+from firsthand.arena.vote_files import read_votes
+
+WIKIPEDIA = ("AB2", "BA3", "AD1", "DA4", "BC5", "CB3", "CD1", "DC3")
+"""Winner, loser, games: the worked example that arena-rank's tests hold."""
 
 
 def simulated(models: int, votes: int, seed: int) -> dict[str, np.ndarray]:
@@ -51,6 +58,45 @@ def bootstrap_half_widths(table: BattleTable, resamples: int, seed: int) -> np.n
     return 1.96 * ELO * np.std(found, 0, ddof=1)
 
 
+def arena_rank(python: str, votes: dict[str, np.ndarray], *words: str) -> dict:
+    """The result of `rivals/run_arena_rank.py`."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder, "votes.npz"), **votes)
+        script = str(Path(__file__).parent / "rivals" / "run_arena_rank.py")
+        subprocess.run([python, script, f"{folder}/votes.npz", f"{folder}/result.json", *words], check=True)
+        return json.loads(Path(folder, "result.json").read_text())
+
+
+def apart(ours: Ratings, other: dict) -> tuple[float, float]:
+    """The largest difference of the centred ratings and of the half-widths, in Elo points."""
+    theirs = np.array([other["ratings"][name] for name in ours.models])
+    halves = np.array([other["half"][name] for name in ours.models])
+    mine = ELO * ours.theta
+    widths = 1.959963984540054 * ELO * np.sqrt(np.diag(ours.covariance))
+    return float(np.abs(theirs - theirs.mean() - mine).max()), float(np.abs(halves - widths).max())
+
+
+def equal(python: str, files: list[str], models: int, votes: int) -> None:
+    """Print how far ratings and intervals are apart from arena-rank's, at its own stop and at the end of its optimiser."""
+    games = [(winner, loser) for winner, loser, number in WIKIPEDIA for _ in range(int(number))]
+    tables = {"its tests' example": BattleTable.from_columns(*zip(*games, strict=True), ["a"] * len(games))}
+    tables |= {name: read_votes(Path(name)).battles for name in files}
+    tables["simulated votes"] = BattleTable.from_columns(*simulated(models, votes, 0).values())
+    print("largest difference from arena-rank in Elo points, and its mean loss less ours")
+    for name, table in tables.items():
+        names = np.array(table.models)
+        winner = np.array(["model_a", "tie", "model_b"])[table.outcome]
+        given = {"model_a": names[table.a], "model_b": names[table.b], "winner": winner}
+        other = arena_rank(python, given, "exact")
+        ours = rate(table, clustered=False)
+        loss = -ours.log_likelihood / len(table)
+        first, second = apart(ours, other), apart(ours, other["optimum"])
+        print(f"{name}: {len(table):,} votes, {len(names)} models")
+        more = other["loss"] - loss
+        print(f"  its own stop: ratings {first[0]:.2g}, half-widths {first[1]:.2g}, loss {more:.1e} a vote")
+        print(f"  its optimum: ratings {second[0]:.2g}, loss {other['optimum']['loss'] - loss:.1e} a vote", flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -60,22 +106,26 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fastchat", default="", help="FastChat's rating_systems.py")
+    parser.add_argument("--equal", nargs="*", help="compare ratings and intervals only, on these files of votes too")
     options = parser.parse_args()
+    if options.equal is not None:
+        equal(options.rival_python, options.equal, options.models, options.votes)
+        return
     votes = simulated(options.models, options.votes, 0)
-    columns = [votes[name].tolist() for name in ("model_a", "model_b", "winner")]
-    ours, theirs = [], []
+    arrow = [pyarrow.array(column) for column in votes.values()]
+    ours, listed, theirs = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder, "votes.npz"), **votes)
-        command = [options.rival_python, str(Path(__file__).parent / "rivals" / "run_arena_rank.py")]
         for _ in range(options.rounds):
-            start = time.process_time()
-            table = BattleTable.from_columns(*columns)
-            ratings = rate(table)
-            ours.append(time.process_time() - start)
-            subprocess.run([*command, f"{folder}/votes.npz", f"{folder}/result.json"], check=True)
-            rival = json.loads(Path(folder, "result.json").read_text())
+            columns = [column.tolist() for column in votes.values()]  # strings whose hashes are not known yet
+            for given, spent in ((columns, listed), (arrow, ours)):
+                start = time.process_time()
+                table = BattleTable.from_columns(*given)
+                ratings = rate(table)
+                spent.append(time.process_time() - start)
+            rival = arena_rank(options.rival_python, votes)
             theirs.append(rival["seconds"])
         if options.fastchat:
+            np.savez(Path(folder, "votes.npz"), **votes)
             script = str(Path(__file__).parent / "rivals" / "run_fastchat.py")
             words = [options.rival_python, script, options.fastchat, f"{folder}/votes.npz", f"{folder}/fastchat.json"]
             subprocess.run(words, check=True)
@@ -85,20 +135,24 @@ def main() -> None:
     ranks = time.process_time() - start
     print(f"{len(table):,} votes over {options.models} models, CPU seconds, medians of {options.rounds} in turn")
     first, second = np.median(theirs, axis=0)
-    own = float(np.median(ours))
-    print(f"firsthand {own:.2f} (ranks with simultaneous intervals {ranks:.2f} more)")
-    print(f"arena-rank {first:.2f} with compilation ({first / own:.0f}x), {second:.2f} without ({second / own:.0f}x)")
+    rivals = [("arena-rank with compilation", first), ("arena-rank without", second)]
+    if options.fastchat:
+        rivals.append(("FastChat with 100 bootstraps", fastchat["seconds"][0]))
+    for name, spent in (("Arrow's strings", ours), ("lists of strings", listed)):
+        own = float(np.median(spent))
+        told = ", ".join(f"{rival} {seconds:.2f} ({seconds / own:.0f}x)" for rival, seconds in rivals)
+        print(f"firsthand from {name} {own:.3f}; {told}")
+    print(f"ranks with simultaneous intervals {ranks:.2f} more")
     told = [("arena-rank", rival)]
     if options.fastchat:
-        most, once = fastchat["seconds"]
-        print(f"FastChat {most:.1f} with 100 bootstraps ({most / own:.0f}x), {once:.2f} without intervals")
+        print(f"FastChat without intervals {fastchat['seconds'][1]:.2f}")
         told.append(("FastChat", fastchat))
     for name, other in told:
         centre = np.mean(list(other["ratings"].values())) - np.mean([row.rating for row in rows.values()])
-        apart = {each: abs(other["ratings"][each] - centre - row.rating) for each, row in rows.items()}
-        noise = {each: apart[each] / (row.high - row.low) * 2 * 1.96 for each, row in rows.items()}
+        gaps = {each: abs(other["ratings"][each] - centre - row.rating) for each, row in rows.items()}
+        noise = {each: gaps[each] / (row.high - row.low) * 2 * 1.96 for each, row in rows.items()}
         print(
-            f"{name}: ratings differ by at most {max(apart.values()):.2g} Elo points, {max(noise.values()):.2g} errors"
+            f"{name}: ratings differ by at most {max(gaps.values()):.2g} Elo points, {max(noise.values()):.2g} errors"
         )
     widths = bootstrap_half_widths(table, options.resamples, 1)
     print("half-widths of 95 % intervals: battles, firsthand, bootstrap, arena-rank")

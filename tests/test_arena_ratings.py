@@ -194,6 +194,47 @@ def test_the_sandwich_of_a_covariate_is_that_of_the_battles() -> None:
         assert np.allclose(rate(table, method).covariance, dense(table, method), rtol=1e-3, atol=1e-6)
 
 
+def test_columns_of_arrow_pandas_and_numpy_give_the_table_of_lists() -> None:
+    pyarrow, pandas = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
+    a, b, winner = ["z", "y", "x", "z"], ["y", "x", "z", "x"], ["tie", "model_b", "model_a", "bothbad"]
+    listed = BattleTable.from_columns(a, b, winner, voters=["p", "q", "p", "p"], models=["x"])
+    assert listed.models == ("x", "z", "y") and listed.outcome.tolist() == [TIE, B_WINS, A_WINS, TIE]
+    kinds: list[Callable] = [
+        pyarrow.array,
+        lambda texts: pyarrow.chunked_array([texts[:1], texts[1:]]),
+        lambda texts: pyarrow.array(texts).dictionary_encode(),
+        lambda texts: pandas.Series(texts, index=range(7, 11)),
+        lambda texts: pandas.Series(texts, dtype=object),
+        np.array,
+    ]
+    for kind in kinds:
+        table = BattleTable.from_columns(
+            kind(a), kind(b), kind(winner), voters=kind(["p", "q", "p", "p"]), models=["x"]
+        )
+        assert table.models == listed.models
+        for name in ("a", "b", "outcome", "voters"):
+            assert getattr(table, name).tolist() == getattr(listed, name).tolist(), (kind, name)
+            assert getattr(table, name).dtype == np.int32
+        with pytest.raises(ConfigError, match=r"battle 2 has the model (None|nan)"):
+            BattleTable.from_columns(kind(a), pandas.Series(["y", None, "z", "x"]), kind(winner))
+    with pytest.raises(ConfigError, match="battle 3 has the model None"):
+        BattleTable.from_columns(pyarrow.array(["z", "y", None, "z"]), b, winner)
+    with pytest.raises(ConfigError, match="the winner of battle 3 is 'neither'"):
+        BattleTable.from_columns(a, b, pandas.Series(["tie", "tie", "neither", "tie"], index=range(7, 11)))
+    with pytest.raises(ConfigError, match="battle 2 is of 'x' against itself"):
+        BattleTable.from_columns(pandas.Series(["x", "x"], index=[5, 6]), pandas.Series(["y", "x"]), ["a", "a"])
+
+
+def test_groups_are_the_same_by_pairs_and_by_battles() -> None:
+    table = battles(1, size=4, number=10, ties=0.0)
+    many = BattleTable(table.models, *(np.tile(each, 10) for each in (table.a, table.b, table.outcome)))
+    assert len(table) < 16 <= len(many)
+    assert comparable_groups(many) == comparable_groups(table)
+    assert len(comparable_groups(table)) > 1
+    one_way = BattleTable.from_columns(["x"] * 5, ["y"] * 5, ["a"] * 5)
+    assert comparable_groups(one_way) == [("x",), ("y",)]
+
+
 def test_models_that_wins_do_not_connect_both_ways_are_not_compared() -> None:
     table = BattleTable.from_columns(["a", "b", "c", "c"], ["b", "a", "d", "a"], ["a", "a", "tie", "a"], models=["z"])
     assert comparable_groups(table) == [("a", "b"), ("c", "d"), ("z",)]

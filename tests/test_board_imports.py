@@ -431,3 +431,67 @@ def test_a_source_that_is_not_there_is_named(
     monkeypatch.chdir(tmp_path)
     assert main(["board", *words]) == 2
     assert says in capsys.readouterr().err
+
+
+def every_eval(name: str, *cells: tuple, board: str = "helm_lite") -> dict[str, Any]:
+    """A record of Every Eval Ever, schema 0.0.1, as its release 0.1.0 holds them."""
+    return {
+        "schema_version": "0.0.1",
+        "evaluation_id": f"{board}/{name}/1764204739.8",
+        "source_data": ["https://example.org/core_scenarios.json"],
+        "evaluation_source": {"evaluation_source_name": board, "evaluation_source_type": "leaderboard"},
+        "model_info": {"name": name.upper(), "id": name},
+        "evaluation_results": [
+            {
+                "evaluation_name": title,
+                "metric_config": {"lower_is_better": False, "min_score": 0.0, "max_score": 1.0},
+                "score_details": {"score": score, "details": {"tab": tab}},
+            }
+            for title, score, tab in cells
+        ],
+    }
+
+
+def test_records_of_every_eval_ever_are_read_as_helm_ranks_them(tmp_path: Path) -> None:
+    cells = [
+        ("Mean win rate", 0.57, "Accuracy"),
+        ("NarrativeQA - F1", 0.782, "Accuracy"),
+        ("NarrativeQA - Observed inference time (s)", 2.4, "Efficiency"),
+        ("GSM8K - EM", -1, "Accuracy"),
+    ]
+    found = read(tmp_path, "yi.json", every_eval("01-ai/yi-34b", *cells)).results
+    assert [(each.model, each.benchmark, each.metric, each.value) for each in found] == [
+        ("01-ai/yi-34b", "NarrativeQA", "F1", 0.782)
+    ]
+    assert found[0].protocol == "helm_lite" and found[0].data_hash == "https://example.org/core_scenarios.json"
+    newer = every_eval("org/m", ("BBH", 0.36, None), board="")
+    newer |= {"source_metadata": {"source_name": "HF Open LLM v2"}, "schema_version": "0.2.0"}
+    newer["evaluation_results"][0] |= {
+        "score_details": {"score": 0.36},
+        "source_data": {"source_type": "hf_dataset", "hf_repo": "SaylorTwift/bbh"},
+    }
+    [raw] = read(tmp_path, "bbh.json", newer).results
+    assert (raw.benchmark, raw.protocol, raw.data_hash) == ("BBH (not normalised)", "HF Open LLM v2", "SaylorTwift/bbh")
+
+
+def test_a_record_of_every_eval_ever_without_model_or_number_is_one_sentence(tmp_path: Path) -> None:
+    record = every_eval("m", ("GSM8K - EM", "high", "Accuracy"))
+    with pytest.raises(DataError, match="the score on GSM8K - EM is 'high': a number was expected"):
+        read(tmp_path, "a.json", record)
+    with pytest.raises(DataError, match="model_info names no model"):
+        read(tmp_path, "b.json", record | {"model_info": {}})
+
+
+def test_the_results_of_evalplus_leaderboard_are_percents_and_null_is_missing(tmp_path: Path) -> None:
+    body = {
+        "Code-13B": {"pass@1": {"humaneval": 56.1, "humaneval+": 52.4, "mbpp": None, "mbpp+": None}, "size": 13.0},
+        "OpenCoder-8B": {"pass@1": {"humaneval": 81.7, "humaneval+": 77.4, "mbpp": 82.0, "mbpp+": 71.4}},
+    }
+    results = read(tmp_path, "results.json", body)
+    assert {(each.model, each.benchmark): each.value for each in results.results if each.model == "Code-13B"} == {
+        ("Code-13B", "humaneval"): pytest.approx(0.561),
+        ("Code-13B", "humaneval_plus"): pytest.approx(0.524),
+    }
+    [section] = make_board(results, load_board("bigcode")).sections
+    assert [line.model for line in section.lines] == ["OpenCoder-8B"]
+    assert section.unranked[0].missing == ("mbpp", "mbpp_plus")

@@ -15,9 +15,13 @@ def comparable_groups(battles: BattleTable) -> list[tuple[str, ...]]:
     A tie counts for both sides. Models without battles stand alone. More than one group means that no rating across
     groups is determined: some model has never lost, never won, or never met the others.
     """
-    size, a, b = len(battles.models), battles.a, battles.b
-    by_a, by_b = battles.outcome != B_WINS, battles.outcome != A_WINS
-    winners, losers = np.concatenate([a[by_a], b[by_b]]), np.concatenate([b[by_a], a[by_b]])
+    size = len(battles.models)
+    if size * size <= len(battles):  # fewer pairs than battles
+        winners, losers = np.nonzero(battles.wins)
+    else:
+        a, b = battles.a, battles.b
+        by_a, by_b = battles.outcome != B_WINS, battles.outcome != A_WINS
+        winners, losers = np.concatenate([a[by_a], b[by_b]]), np.concatenate([b[by_a], a[by_b]])
     entries = (np.ones(len(winners), np.float32), (winners, losers))  # few of all pairs meet
     wins = csr_matrix(entries, shape=(size, size))  # type: ignore[no-untyped-call]
     number, labels = connected_components(wins, directed=True, connection="strong")

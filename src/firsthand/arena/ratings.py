@@ -77,6 +77,16 @@ class _Rows(NamedTuple):
     """Shape (R, F)."""
 
 
+class _Likelihood(NamedTuple):
+    """The log-likelihood less the prior's penalty, with its derivatives."""
+
+    value: float
+    gradient: Floats
+    """Shape (K)."""
+    information: Floats
+    """Shape (K, K): the negative of the second derivatives."""
+
+
 class _Scores(NamedTuple):
     """The derivatives of the log-likelihood of each battle, sparse."""
 
@@ -121,9 +131,8 @@ def rate(
     if method != "bradley-terry" and not battles.ties.any():
         raise ConfigError(f"no battle is a tie, and {method} has a parameter for ties: use bradley-terry")
     rows = _rows(battles)
-    fitted, likelihood = _newton(rows, len(battles.models), method, prior)
-    information = _information(rows, fitted, method, prior)
-    bread = np.linalg.inv(_constrained(information, len(battles.models), prior))
+    fitted, reached = _newton(rows, len(battles.models), method, prior)
+    bread = np.linalg.inv(_constrained(reached.information, len(battles.models), prior))
     clusters = [] if not clustered else [each for each in (battles.voters, battles.questions) if _enough(each)]
     meat = _multiway_meat(battles, clusters, fitted, method) if clusters else _meat(rows, fitted, method)
     covariance = _without_negative_variance(bread @ meat @ bread)
@@ -140,7 +149,7 @@ def rate(
         ties=None if method == "bradley-terry" else float(fitted[-1]),
         covariates=coefficients,
         degrees=min((_number(each) - 1 for each in clusters), default=math.inf),
-        log_likelihood=likelihood,
+        log_likelihood=reached.value + prior * float(fitted[:size] @ fitted[:size]) / 2,
         clustered_by=tuple(
             name
             for name, each in (("voter", battles.voters), ("question", battles.questions))
@@ -166,8 +175,9 @@ def _rows(battles: BattleTable) -> _Rows:
     if battles.covariates is not None:
         weight = (battles.outcome == np.arange(3, dtype=np.int32)[:, None]).astype(np.float64)
         return _Rows(battles.a, battles.b, weight, battles.covariates)
-    a, b = np.nonzero(battles.counts.sum(0))
-    weight = battles.counts[:, a, b].astype(np.float64)
+    both = np.triu(battles.counts + battles.counts[::-1].transpose(0, 2, 1))  # b against a counts as a against b
+    a, b = np.nonzero(both.sum(0))
+    weight = both[:, a, b].astype(np.float64)
     return _Rows(a.astype(np.int32), b.astype(np.int32), weight, np.zeros((len(a), 0)))
 
 
@@ -183,71 +193,51 @@ def _differences(rows: _Rows, fitted: Floats, size: int) -> Floats:
     return d
 
 
-def _newton(rows: _Rows, size: int, method: Method, prior: float) -> tuple[Floats, float]:
-    """The parameters of highest likelihood, and that log-likelihood without the prior's part."""
+def _newton(rows: _Rows, size: int, method: Method, prior: float) -> tuple[Floats, _Likelihood]:
+    """The parameters of highest likelihood, and the likelihood there."""
     has_ties = method != "bradley-terry"
     fitted = np.zeros(size + rows.x.shape[1] + has_ties)
     if has_ties:
         tied = rows.weight[1].sum() / rows.weight.sum()
         fitted[-1] = math.log(2 * tied / max(1 - tied, 1e-3)) if method == "davidson" else math.atanh(min(tied, 0.99))
-    value = _value(rows, fitted, method, size, prior)
+    here = _likelihood(rows, fitted, method, size, prior)
     for _ in range(MAX_STEPS):
-        gradient = _gradient(rows, fitted, method, size, prior)
-        information = _constrained(_information(rows, fitted, method, prior), size, prior)
         try:
-            step = np.linalg.solve(information, gradient)
+            step = np.linalg.solve(_constrained(here.information, size, prior), here.gradient)
         except np.linalg.LinAlgError:
             break
         scale = 1.0
-        while not (reached := _value(rows, fitted + scale * step, method, size, prior)) >= value - 1e-9 * abs(value):
-            scale /= 2
-            if scale < 1e-6:
+        while True:
+            there = fitted + scale * step
+            there[:size] -= there[:size].mean() if not prior else 0.0
+            reached = _likelihood(rows, there, method, size, prior)
+            if reached.value >= here.value - 1e-9 * abs(here.value) or scale < 2e-6:
                 break
-        fitted = fitted + scale * step
-        fitted[:size] -= fitted[:size].mean() if not prior else 0.0
-        value = reached
+            scale /= 2
+        fitted, here = there, reached
         if np.abs(step).max() < 1e-10 * max(1.0, np.abs(fitted).max()):
-            return fitted, value + prior * float(fitted[:size] @ fitted[:size]) / 2
+            return fitted, here
     raise ConfigError(
         f"the ratings did not converge in {MAX_STEPS} steps: a covariate separates wins from losses, or is a sum of others; "
         "leave it out"
     )
 
 
-def _value(rows: _Rows, fitted: Floats, method: Method, size: int, prior: float) -> float:
+def _likelihood(rows: _Rows, fitted: Floats, method: Method, size: int, prior: float) -> _Likelihood:
+    width, has_ties = rows.x.shape[1], method != "bradley-terry"
+    value, gradient, information = 0.0, np.zeros(len(fitted)), np.zeros((len(fitted), len(fitted)))
     if method == "rao-kupper" and fitted[-1] <= 0:
-        return -math.inf
-    eta = float(fitted[-1])
-    total = sum(
-        float((part.weight * _TERMS[method](_differences(part, fitted, size), eta).value).sum())
-        for part in _chunks(rows)
-    )
-    return total - prior * float(fitted[:size] @ fitted[:size]) / 2
-
-
-def _gradient(rows: _Rows, fitted: Floats, method: Method, size: int, prior: float) -> Floats:
-    gradient = np.zeros(len(fitted))
-    width = rows.x.shape[1]
+        return _Likelihood(-math.inf, gradient, information)
     for part in _chunks(rows):
         terms = _TERMS[method](_differences(part, fitted, size), float(fitted[-1]))
+        value += float((part.weight * terms.value).sum())
         slope = (part.weight * terms.by_d).sum(0)
         gradient[:size] += np.bincount(part.a, slope, size) - np.bincount(part.b, slope, size)
         gradient[size : size + width] += part.x.T @ slope
-        if method != "bradley-terry":
+        if has_ties:
             gradient[-1] += float((part.weight * terms.by_eta).sum())
-    gradient[:size] -= prior * fitted[:size]
-    return gradient
-
-
-def _information(rows: _Rows, fitted: Floats, method: Method, prior: float) -> Floats:
-    """Shape (K, K): the negative of the second derivatives."""
-    width, has_ties = rows.x.shape[1], method != "bradley-terry"
-    size = len(fitted) - width - has_ties
-    total = np.zeros((len(fitted), len(fitted)))
-    for part in _chunks(rows):
-        terms = _TERMS[method](_differences(part, fitted, size), float(fitted[-1]))
         weight = -part.weight
-        total += _assembled(
+        information += _assembled(
             part,
             (weight * terms.by_dd).sum(0),
             (weight * terms.by_d_eta).sum(0),
@@ -255,8 +245,10 @@ def _information(rows: _Rows, fitted: Floats, method: Method, prior: float) -> F
             size,
             has_ties,
         )
-    total[range(size), range(size)] += prior
-    return total
+    theta = fitted[:size]
+    gradient[:size] -= prior * theta
+    information[range(size), range(size)] += prior
+    return _Likelihood(value - prior * float(theta @ theta) / 2, gradient, information)
 
 
 def _meat(rows: _Rows, fitted: Floats, method: Method) -> Floats:

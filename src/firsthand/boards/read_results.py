@@ -15,7 +15,14 @@ from firsthand.benchmarks.sources.tables import SUFFIXES, TableRow, decoded, par
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
 from firsthand.boards.grading_sheets import is_grading, read_sheets
 from firsthand.boards.result_file import RESULT_FILE, read_result_file
-from firsthand.boards.result_formats import code_reports, helm_results, inspect_logs, lm_eval_results, mteb_results
+from firsthand.boards.result_formats import (
+    code_reports,
+    every_eval_results,
+    helm_results,
+    inspect_logs,
+    lm_eval_results,
+    mteb_results,
+)
 from firsthand.boards.result_formats import rubric_grades as grades
 from firsthand.boards.result_formats import score_tables as tables
 from firsthand.errors import ConfigError, DataError
@@ -179,11 +186,17 @@ def _of_json(body: Any, path: Path) -> Iterator[Found]:
             yield from code_reports.swe_results(body, path)
         elif code_reports.is_evalplus(body):
             yield from code_reports.evalplus_results(body, path)
+        elif every_eval_results.is_every_eval(body):
+            yield from every_eval_results.every_eval_results(body, where)
+        elif code_reports.is_evalplus_board(body):
+            yield from code_reports.evalplus_board_results(body, where)
         elif code_reports.is_bigcode(body):
             yield from code_reports.bigcode_results(body, where)
         else:
-            known = "lm-evaluation-harness, Inspect, HELM, MTEB, SWE-bench, EvalPlus or bigcode-evaluation-harness"
-            raise DataError(f"{path} is in no known layout of results: a file of {known} was expected")
+            known = "lm-evaluation-harness, Inspect, HELM, MTEB, SWE-bench, EvalPlus, bigcode-evaluation-harness"
+            raise DataError(
+                f"{path} is in no known layout of results: a file of {known} or Every Eval Ever was expected"
+            )
     except (AttributeError, TypeError, KeyError, IndexError, ValueError) as error:
         raise DataError(
             f"{path} begins as a file of results and is malformed ({type(error).__name__}: {error})"

@@ -85,6 +85,28 @@ def evalplus_results(body: Json, path: Path) -> Iterator[ItemScores]:
         yield ItemScores(key, (model,), tasks, np.array([scores], np.float32), abouts=(about,))
 
 
+def is_evalplus_board(body: Any) -> bool:
+    """True for `results.json` of EvalPlus's leaderboard: model -> its pass@1 in percent."""
+    return isinstance(body, dict) and bool(body) and all(
+        isinstance(each, dict) and isinstance(each.get("pass@1"), dict) for each in body.values()
+    )  # fmt: skip
+
+
+def evalplus_board_results(body: Json, where: str) -> Iterator[BoardResult]:
+    """pass@1 of each model on HumanEval(+) and MBPP(+); a null is a missing result."""
+    for model, each in body.items():
+        for name, percent in each["pass@1"].items():
+            if percent is not None:
+                yield BoardResult(
+                    model=model,
+                    benchmark=name.replace("+", "_plus"),
+                    value=float(percent) / 100,
+                    protocol="EvalPlus leaderboard",
+                    metric="pass@1",
+                    source=where,
+                )
+
+
 def is_bigcode(body: Any) -> bool:
     """True for metrics of bigcode-evaluation-harness."""
     return isinstance(body, dict) and isinstance(body.get("config"), dict) and any(
