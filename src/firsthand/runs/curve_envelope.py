@@ -63,40 +63,43 @@ _RANGE = (
     " (SELECT count(DISTINCT step) FROM metrics WHERE name = ?1)"
 )
 _COLUMNS = (
-    "SELECT (step - ?2) / ?3 AS place, min(step), min(value), max(value), avg(value), count(*), count(value) FROM metrics"
-    " WHERE name = ?1 AND step < ?4 GROUP BY place ORDER BY place"
+    "SELECT min(m.step),"
+    " (SELECT at FROM metrics WHERE name = ?1 AND step >= ?2 + (c.seq - 1) * ?3 ORDER BY step LIMIT 1),"
+    " min(m.value), max(m.value), avg(m.value), count(*), count(m.value), ?2 + c.seq * ?3 - 1"
+    " FROM metrics AS c CROSS JOIN metrics AS m"
+    " WHERE c.seq BETWEEN 1 AND ?4 AND m.name = ?1 AND m.step >= ?2 + (c.seq - 1) * ?3 AND m.step < ?2 + c.seq * ?3"
+    " GROUP BY c.seq"
 )
+"""The numbers of the first rows stand for those of the columns: each is then a range of the index, and nothing is sorted."""
 
 
 def _columns(database: Database, name: str, columns: int) -> Envelope | None:
     """The envelope by one query over the columns; None if it has few values, or two at one step.
 
-    One statement, for SQLite then computes outside the interpreter's lock: curves of several runs in several threads.
+    One statement without sorting, for SQLite then computes outside the interpreter's lock, and without its own for memory:
+    curves of several runs in several threads.
     """
     low, high, distinct = database.read(_RANGE, (name,))[0]
     if distinct <= 2 * columns:
         return None
     width = max(1, math.ceil((high - low + 1) / columns))
-    start = low + (high - low) // width * width  # where the last column begins, whose newest value is exact
-    rows = database.read(_COLUMNS, (name, low, width, start))
-    marks = ", ".join(str(int(row[1])) for row in rows)
-    first_at = dict(database.read(f"SELECT step, at FROM metrics WHERE name = ? AND step IN ({marks})", (name,)))
+    whole = (high - low) // width  # columns before the last one, whose newest value is exact
     points: list[_Point] = []
-    for place, first, least, most, mean, total, known in rows:
-        at = first_at[first]
+    counted = 0
+    for first, at, least, most, mean, total, known, end in database.read(_COLUMNS, (name, low, width, whole)):
+        counted += total
         if known < total:
             points.append((first, math.nan, at, math.nan))
         elif total == 1:
             points.append((first, least, at, mean))
         else:
-            last = max(first + 1, low + (place + 1) * width - 1)
-            points += [(first, least, at, mean), (last, most, at, mean)]
+            points += ((first, least, at, mean), (max(first + 1, end), most, at, mean))
     tail = database.read(
-        "SELECT step, value, at FROM metrics WHERE name = ? AND step >= ? ORDER BY step, seq", (name, start)
+        "SELECT step, value, at FROM metrics WHERE name = ? AND step >= ? ORDER BY step, seq", (name, low + whole * width)
     )
-    steps, values, at = zip(*tail, strict=True)
-    if sum(row[5] for row in rows) + len(tail) != distinct:
+    if counted + len(tail) != distinct:  # two values at one step, or rows that are not numbered from 1
         return None
+    steps, values, at = zip(*tail, strict=True)
     points += _newest(steps, [math.nan if value is None else value for value in values], at)
     return Envelope(*(tuple(column) for column in zip(*points, strict=True)))
 
