@@ -501,7 +501,7 @@ def forked() -> Trace:
 
 
 def test_spans_lie_under_their_branch_and_a_failure_shows_at_all_above_it() -> None:
-    rows = spans_of(forked())
+    rows = spans_of(forked().to_json())
     shown = [(row.kind, row.label, row.depth, row.parent, row.trouble) for row in rows]
     assert shown == [
         ("attempt", "t", 0, -1, True),
@@ -520,7 +520,8 @@ def test_spans_lie_under_their_branch_and_a_failure_shows_at_all_above_it() -> N
 
 def test_tens_of_thousands_of_calls_are_rows_without_deep_recursion() -> None:
     calls = tuple(generation(("1" + ".1" * (n % 400) if n else "") + f":{n}", None, (), n) for n in range(30_000))
-    rows = spans_of(Trace(id="x", task_id="t", agent={"name": "a"}, duration_s=1.0, calls=calls, **PLACE))  # type: ignore[arg-type]
+    long = Trace(id="x", task_id="t", agent={"name": "a"}, duration_s=1.0, calls=calls, **PLACE)  # type: ignore[arg-type]
+    rows = spans_of(long.to_json())
     assert len(rows) == 1 + 30_000 + 400 and max(row.depth for row in rows) == 401
 
 

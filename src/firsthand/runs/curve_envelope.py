@@ -103,7 +103,8 @@ def _columns(database: Database, name: str, columns: int, parts: Collection[str]
             points.append((first, least, at, mean))
             points.append((end if end > first else first + 1, most, at, mean))
     tail = database.read(
-        "SELECT step, value, at FROM metrics WHERE name = ? AND step >= ? ORDER BY step, seq", (name, low + whole * width)
+        "SELECT step, value, at FROM metrics WHERE name = ? AND step >= ? ORDER BY step, seq",
+        (name, low + whole * width),
     )
     if counted + len(tail) != distinct:  # two values at one step, or rows that are not numbered from 1
         return None

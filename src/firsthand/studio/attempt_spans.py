@@ -6,18 +6,15 @@ span holds is asked for when it is opened.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from firsthand.message import Json
-from firsthand.trace import Call, Event, Trace
 
 LABEL_CHARS = 120
 COLUMNS = ("kind", "label", "start", "duration", "depth", "parent", "prompt", "answer", "cached", "trouble", "ref")
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A row of the tree. Times are milliseconds since the attempt began."""
 
     kind: str
@@ -37,95 +34,100 @@ class Span:
     """`call:N` or `event:N`, by which its contents are asked for; empty for a branch."""
 
 
-def spans_of(trace: Trace) -> list[Span]:
-    """The rows of a trace's tree, each before those under it; siblings by the time they began."""
-    groups: dict[str, list[tuple[float, int, str]]] = {}
-    for number, call in enumerate(trace.calls):
-        groups.setdefault(_branch(call.id), []).append((call.started_s, number, "call"))
-    root = ""
-    groups.setdefault(root, [])
-    for number, event in enumerate(trace.events):
-        path = event.data.get("path")
-        branch = path if isinstance(path, str) and path in groups else root
-        groups[branch].append((event.at_s, number, "event"))
+def spans_of(body: Json) -> list[Span]:
+    """The rows of the tree of a trace as JSON (`Trace.to_json`), each before those under it; siblings by their beginning.
+
+    The JSON is read as it is stored: to make objects of a hundred thousand calls would take longer than all the rest.
+    """
+    return [Span(*row) for row in zip(*_columns(body).values(), strict=True)]
+
+
+def spans_json(body: Json) -> Json:
+    """The spans as columns, which are a third of the size of objects."""
+    return {"columns": _columns(body), "duration": 1000 * _finite(body["duration_s"])}
+
+
+_Item = tuple[str, str, float, float, int, int, int, bool, str]
+"""A row but for its place in the tree: the values of _ITEM. Named tuples take twice as long to make."""
+_ITEM = ("kind", "label", "start", "duration", "prompt", "answer", "cached", "trouble", "ref")
+
+
+def _columns(body: Json) -> dict[str, list[Any]]:
+    """The rows as lists by the names of COLUMNS."""
+    whole = _milliseconds(body["duration_s"])
+    items: list[_Item] = [("attempt", _label(body["task_id"]), 0.0, whole, 0, 0, 0, body["error"] is not None, "")]
+    depths, parents = [0], [-1]
+    groups, found = _by_branch(body["calls"], body["events"])
     children: dict[str, list[str]] = {}
     for branch in sorted(groups, key=_numbers):
-        if branch != root:
+        if branch != _ROOT:
             children.setdefault(_nearest(branch, groups), []).append(branch)
-    rows: list[Span] = [Span("attempt", _label(trace.task_id), 0.0, 1000 * _finite(trace.duration_s), 0, -1)]
-    waiting: list[tuple[str, int, int]] = [(root, 0, 1)]
+    waiting: list[tuple[str, int, int]] = [(_ROOT, 0, 1)]
     while waiting:
         branch, parent, depth = waiting.pop()
-        items = sorted(groups[branch])
-        under = {each: min((at for at, _, _ in groups[each]), default=0.0) for each in children.get(branch, ())}
-        if branch != root:
-            begin = min((_finite(at) for at, _, _ in items), default=0.0)
-            end = max((_finite(at) + _length(trace, what, number) for at, number, what in items), default=begin)
-            rows.append(Span("branch", branch, 1000 * begin, 1000 * (end - begin), depth - 1, parent))
-            parent = len(rows) - 1
-        for at, number, what in items:
-            rows.append(_row(trace, what, number, at, depth, parent))
+        here = [found[number] for _, number in sorted(groups[branch])]
+        under = {each: min((at for at, _ in groups[each]), default=0.0) for each in children.get(branch, ())}
+        if branch != _ROOT:
+            begin = min((each[2] for each in here), default=0.0)
+            end = max((each[2] + each[3] for each in here), default=begin)
+            items.append(("branch", branch, begin, round(end - begin, 3), 0, 0, 0, False, ""))
+            depths.append(depth - 1)
+            parents.append(parent)
+            parent = len(items) - 1
+        items += here
+        depths += [depth] * len(here)
+        parents += [parent] * len(here)
         waiting += [(each, parent, depth + 1) for each in sorted(under, key=lambda each: -under[each])]
-    return _with_trouble(rows, trace)
-
-
-def spans_json(trace: Trace) -> Json:
-    """The spans as columns, which are a third of the size of objects."""
-    rows = spans_of(trace)
-    return {
-        "columns": {name: [_compact(getattr(row, name)) for row in rows] for name in COLUMNS},
-        "duration": 1000 * _finite(trace.duration_s),
-    }
-
-
-def _row(trace: Trace, what: str, number: int, at: float, depth: int, parent: int) -> Span:
-    if what == "event":
-        event = trace.events[number]
-        trouble = event.kind in ("error", "limit", "failed")
-        return Span(
-            "event", _event_label(event), 1000 * _finite(at), 0.0, depth, parent, trouble=trouble, ref=f"event:{number}"
-        )
-    call = trace.calls[number]
-    usage = call.usage
-    return Span(
-        call.kind, _call_label(call), 1000 * _finite(at), 1000 * _finite(call.duration_s), depth, parent,
-        usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, _failed(call), f"call:{number}",
-    )  # fmt: skip
-
-
-def _with_trouble(rows: list[Span], trace: Trace) -> list[Span]:
-    """The rows with the troubles of those under them: each lies after its parent, so one pass from the end does."""
-    troubled = [row.trouble for row in rows]
-    troubled[0] = troubled[0] or trace.error is not None
-    for number in range(len(rows) - 1, 0, -1):
+    kept = dict(zip(_ITEM, map(list, zip(*items, strict=True)), strict=True))
+    troubled = list(map(bool, kept["trouble"]))
+    for number in range(len(items) - 1, 0, -1):  # each lies after its parent
         if troubled[number]:
-            troubled[rows[number].parent] = True
-    return [
-        row if row.trouble == found else replace(row, trouble=found) for row, found in zip(rows, troubled, strict=True)
-    ]
+            troubled[parents[number]] = True
+    kept |= {"depth": depths, "parent": parents, "trouble": troubled}
+    return {name: kept[name] for name in COLUMNS}
 
 
-def _failed(call: Call) -> bool:
-    return call.error is not None or bool(call.detail.get("is_error"))
+_ROOT = ""
+_Groups = dict[str, list[tuple[float, int]]]
+"""Branch -> when each of its calls and events began, in seconds, and its number."""
 
 
-def _call_label(call: Call) -> str:
-    name = call.detail.get("name")
-    return _label(str(name) if name else f"{len(call.nodes)} answers" if len(call.nodes) > 1 else call.kind)
-
-
-def _event_label(event: Event) -> str:
-    words = [f"{key}={value}" for key, value in event.data.items() if isinstance(value, str | int | float)]
-    return _label(" ".join([event.kind, *words]))
+def _by_branch(calls: list[Json], events: list[Json]) -> tuple[_Groups, list[_Item]]:
+    """The calls and then the events, and which of them are in each branch."""
+    groups: _Groups = {_ROOT: []}
+    found: list[_Item] = []
+    labels: dict[str, str] = {}
+    for number, call in enumerate(calls):
+        usage, detail, kind, at = call["usage"], call["detail"], call["kind"], call["started_s"]
+        many, name = len(call["nodes"]), detail.get("name")
+        title = str(name) if name else f"{many} answers" if many > 1 else kind
+        if title not in labels:
+            labels[title] = _label(title)
+        failed = call["error"] is not None or bool(detail.get("is_error"))
+        found.append(
+            (
+                kind, labels[title], _milliseconds(at), _milliseconds(call["duration_s"]), usage["prompt_tokens"],
+                usage["completion_tokens"], usage["cached_tokens"], failed, f"call:{number}",
+            )
+        )  # fmt: skip
+        branch = call["id"].rpartition(":")[0]
+        if branch not in groups:
+            groups[branch] = []
+        groups[branch].append((at, number))
+    for number, event in enumerate(events):
+        data, kind, at = event["data"], event["kind"], event["at_s"]
+        words = [f"{key}={value}" for key, value in data.items() if isinstance(value, str | int | float)]
+        failed = kind in ("error", "limit", "failed")
+        label = _label(" ".join([kind, *words]))
+        path = data.get("path")
+        groups[path if isinstance(path, str) and path in groups else _ROOT].append((at, len(found)))
+        found.append(("event", label, _milliseconds(at), 0.0, 0, 0, 0, failed, f"event:{number}"))
+    return groups, found
 
 
 def _label(text: str) -> str:
     line = " ".join(text[: 4 * LABEL_CHARS].split())
     return line if len(line) <= LABEL_CHARS else line[: LABEL_CHARS - 1] + "…"
-
-
-def _branch(id: str) -> str:
-    return id.rpartition(":")[0]
 
 
 def _nearest(branch: str, groups: dict[str, Any]) -> str:
@@ -143,13 +145,9 @@ def _numbers(branch: str) -> tuple[tuple[int, str], ...]:
     )
 
 
-def _length(trace: Trace, what: str, number: int) -> float:
-    return _finite(trace.calls[number].duration_s) if what == "call" else 0.0
+def _milliseconds(seconds: float) -> float:
+    return round(1000.0 * seconds, 3) if 0 <= seconds < 1e12 else 0.0
 
 
 def _finite(value: float) -> float:
     return value if 0 <= value < 1e12 else 0.0
-
-
-def _compact(value: Any) -> Any:
-    return round(value, 3) if isinstance(value, float) else int(value) if isinstance(value, bool) else value

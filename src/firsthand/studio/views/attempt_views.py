@@ -41,10 +41,10 @@ def routes(runs: OpenRuns) -> list[Route]:
 
     def show(request: Request) -> Response:
         run, each = kept(request)
-        trace = each.trace
         view = text_of(request, "view") or "conversation"
         if view not in VIEWS:
             raise ConfigError(f"view is {view[:40]!r}: it is one of {', '.join(VIEWS)}")
+        trace = each.head if view == "tree" else each.trace
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
         query = AttemptQuery.parse(filter_text, sort)
         before, after = query.beside(run.database, trace.place)
@@ -76,6 +76,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             notes=[score for score in trace.attempt_scores if score.name.startswith(NOTE)],
             scores=[score for score in trace.attempt_scores if not score.name.startswith(NOTE)],
             num_tries=each.number,
+            has_messages=each.has_messages,
         )
 
     def spans(request: Request) -> Response:
