@@ -6,6 +6,7 @@ span holds is asked for when it is opened.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 from firsthand.message import Json
@@ -47,34 +48,51 @@ def spans_json(body: Json) -> Json:
     return {"columns": _columns(body), "duration": 1000 * _finite(body["duration_s"])}
 
 
+def first_spans_json(body: Json, most: int) -> Json:
+    """The first spans, as `spans_json` has them but for troubles below them, with the number of all as `total`."""
+    columns = _columns(body, most)
+    branches = {call["id"].rpartition(":")[0] for call in body["calls"]} - {_ROOT}
+    total = 1 + len(branches) + len(body["calls"]) + len(body["events"])
+    return {"columns": columns, "duration": 1000 * _finite(body["duration_s"]), "total": total}
+
+
 _Item = tuple[str, str, float, float, int, int, int, bool, str]
 """A row but for its place in the tree: the values of _ITEM. Named tuples take twice as long to make."""
 _ITEM = ("kind", "label", "start", "duration", "prompt", "answer", "cached", "trouble", "ref")
 
 
-def _columns(body: Json) -> dict[str, list[Any]]:
-    """The rows as lists by the names of COLUMNS."""
+def _columns(body: Json, most: int = sys.maxsize) -> dict[str, list[Any]]:
+    """The rows, the first so many of them, as lists by the names of COLUMNS."""
+    calls, events = body["calls"], body["events"]
     whole = _milliseconds(body["duration_s"])
     items: list[_Item] = [("attempt", _label(body["task_id"]), 0.0, whole, 0, 0, 0, body["error"] is not None, "")]
     depths, parents = [0], [-1]
-    groups, found = _by_branch(body["calls"], body["events"])
+    groups = _by_branch(calls, events)
     children: dict[str, list[str]] = {}
     for branch in sorted(groups, key=_numbers):
         if branch != _ROOT:
             children.setdefault(_nearest(branch, groups), []).append(branch)
+    labels: dict[str, str] = {}
     waiting: list[tuple[str, int, int]] = [(_ROOT, 0, 1)]
-    while waiting:
+    while waiting and len(items) < most:
         branch, parent, depth = waiting.pop()
-        here = [found[number] for _, number in sorted(groups[branch])]
+        here = sorted(groups[branch])
         under = {each: min((at for at, _ in groups[each]), default=0.0) for each in children.get(branch, ())}
         if branch != _ROOT:
-            begin = min((each[2] for each in here), default=0.0)
-            end = max((each[2] + each[3] for each in here), default=begin)
+            begin = min((_milliseconds(at) for at, _ in here), default=0.0)
+            lasting = (_milliseconds(calls[number]["duration_s"]) if number < len(calls) else 0.0 for _, number in here)
+            end = max((_milliseconds(at) + each for (at, _), each in zip(here, lasting, strict=True)), default=begin)
             items.append(("branch", branch, begin, round(end - begin, 3), 0, 0, 0, False, ""))
             depths.append(depth - 1)
             parents.append(parent)
             parent = len(items) - 1
-        items += here
+        del here[max(0, most - len(items)) :]
+        items += [
+            _of_call(calls[number], number, labels)
+            if number < len(calls)
+            else _of_event(events[number - len(calls)], number - len(calls))
+            for _, number in here
+        ]
         depths += [depth] * len(here)
         parents += [parent] * len(here)
         waiting += [(each, parent, depth + 1) for each in sorted(under, key=lambda each: -under[each])]
@@ -89,40 +107,50 @@ def _columns(body: Json) -> dict[str, list[Any]]:
 
 _ROOT = ""
 _Groups = dict[str, list[tuple[float, int]]]
-"""Branch -> when each of its calls and events began, in seconds, and its number."""
+"""Branch -> when each of its calls and events began, in seconds, and its number; events come after all calls."""
 
 
-def _by_branch(calls: list[Json], events: list[Json]) -> tuple[_Groups, list[_Item]]:
-    """The calls and then the events, and which of them are in each branch."""
+def _by_branch(calls: list[Json], events: list[Json]) -> _Groups:
     groups: _Groups = {_ROOT: []}
-    found: list[_Item] = []
-    labels: dict[str, str] = {}
     for number, call in enumerate(calls):
-        usage, detail, kind, at = call["usage"], call["detail"], call["kind"], call["started_s"]
-        many, name = len(call["nodes"]), detail.get("name")
-        title = str(name) if name else f"{many} answers" if many > 1 else kind
-        if title not in labels:
-            labels[title] = _label(title)
-        failed = call["error"] is not None or bool(detail.get("is_error"))
-        found.append(
-            (
-                kind, labels[title], _milliseconds(at), _milliseconds(call["duration_s"]), usage["prompt_tokens"],
-                usage["completion_tokens"], usage["cached_tokens"], failed, f"call:{number}",
-            )
-        )  # fmt: skip
         branch = call["id"].rpartition(":")[0]
         if branch not in groups:
             groups[branch] = []
-        groups[branch].append((at, number))
-    for number, event in enumerate(events):
-        data, kind, at = event["data"], event["kind"], event["at_s"]
-        words = [f"{key}={value}" for key, value in data.items() if isinstance(value, str | int | float)]
-        failed = kind in ("error", "limit", "failed")
-        label = _label(" ".join([kind, *words]))
-        path = data.get("path")
-        groups[path if isinstance(path, str) and path in groups else _ROOT].append((at, len(found)))
-        found.append(("event", label, _milliseconds(at), 0.0, 0, 0, 0, failed, f"event:{number}"))
-    return groups, found
+        groups[branch].append((call["started_s"], number))
+    for number, event in enumerate(events, len(calls)):
+        path = event["data"].get("path")
+        groups[path if isinstance(path, str) and path in groups else _ROOT].append((event["at_s"], number))
+    return groups
+
+
+def _of_call(call: Json, number: int, labels: dict[str, str]) -> _Item:
+    usage, detail, kind = call["usage"], call["detail"], call["kind"]
+    many, name = len(call["nodes"]), detail.get("name")
+    title = str(name) if name else f"{many} answers" if many > 1 else kind
+    if title not in labels:
+        labels[title] = _label(title)
+    return (
+        kind, labels[title], _milliseconds(call["started_s"]), _milliseconds(call["duration_s"]), usage["prompt_tokens"],
+        usage["completion_tokens"], usage["cached_tokens"], call["error"] is not None or bool(detail.get("is_error")),
+        f"call:{number}",
+    )  # fmt: skip
+
+
+def _of_event(event: Json, number: int) -> _Item:
+    kind = event["kind"]
+    words = [f"{key}={value}" for key, value in event["data"].items() if isinstance(value, str | int | float)]
+    failed = kind in ("error", "limit", "failed")
+    return (
+        "event",
+        _label(" ".join([kind, *words])),
+        _milliseconds(event["at_s"]),
+        0.0,
+        0,
+        0,
+        0,
+        failed,
+        f"event:{number}",
+    )
 
 
 def _label(text: str) -> str:

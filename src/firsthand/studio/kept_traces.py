@@ -20,9 +20,10 @@ from firsthand.model import Usage
 from firsthand.runs.attempts import find, parsed, trace_body
 from firsthand.runs.later_scores import with_scores
 from firsthand.runs.run_folder import Run
-from firsthand.studio.attempt_spans import spans_json
+from firsthand.studio.attempt_spans import first_spans_json, spans_json
 from firsthand.trace import Trace
 
+FIRST_SPANS = 100
 MOST_KEPT = 32
 MOST_CALLS = 400_000
 """Calls and messages of all attempts that are kept, but for the last one."""
@@ -55,6 +56,11 @@ class KeptTrace:
                 return orjson.dumps(columns)
             except TypeError:  # a lone surrogate, which UTF-8 has no bytes for
                 return json.dumps(columns, allow_nan=False).encode()
+
+    @cached_property
+    def first_spans(self) -> Json:
+        """Those that are drawn before all are there."""
+        return parsed(self.run.database, lambda body: first_spans_json(body, FIRST_SPANS), self.body)
 
     @cached_property
     def usage(self) -> Usage:
@@ -128,8 +134,8 @@ _ALWAYS = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd")
 
 def _usage_of(body: Json) -> Usage:
     each = [call["usage"] for call in body["calls"]]
-    always = (sum(map(itemgetter(name), each)) for name in _ALWAYS)
-    return Usage(*always, cache_write_tokens=sum(usage.get("cache_write_tokens", 0) for usage in each))
+    sums = {name: sum(map(itemgetter(name), each)) for name in _ALWAYS}
+    return Usage(**sums, cache_write_tokens=sum(usage.get("cache_write_tokens", 0) for usage in each))
 
 
 @contextmanager

@@ -77,6 +77,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             scores=[score for score in trace.attempt_scores if not score.name.startswith(NOTE)],
             num_tries=each.number,
             has_messages=each.has_messages,
+            first_spans=each.first_spans if view == "tree" else None,
         )
 
     def spans(request: Request) -> Response:

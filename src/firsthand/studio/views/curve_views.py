@@ -148,12 +148,13 @@ class KeptCurves:
         with self._lock:
             for name in names:
                 key = (run.path, name, columns, parts, now)
-                if key not in self._kept:
-                    self._kept[key] = self._pool.submit(_made, run, name, columns, parts)
-                    self._kept[key].add_done_callback(partial(self._forget_failed, key))
+                made = self._kept.get(key)
+                if made is None:
+                    made = self._kept[key] = self._pool.submit(_made, run, name, columns, parts)
+                    made.add_done_callback(partial(self._forget_failed, key))
                     while len(self._kept) > self._most:
                         self._kept.pop(next(iter(self._kept)), None)
-                found.append(self._kept[key])
+                found.append(made)
         return found
 
     def close(self) -> None:
