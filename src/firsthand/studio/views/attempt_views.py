@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.runs.attempts import parsed
 from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
 from firsthand.studio.attempt_query import NOTE, AttemptQuery
@@ -85,8 +86,9 @@ def routes(runs: OpenRuns) -> list[Route]:
         return Response(each.spans, media_type="application/json")
 
     def span(request: Request) -> Response:
-        _, trace = found(request)
-        return page(request, "parts/span", detail=span_detail(trace, text_of(request, "ref")))
+        run, trace = found(request)
+        detail = parsed(run.database, lambda trace: span_detail(trace, text_of(request, "ref")), trace)
+        return page(request, "parts/span", detail=detail)
 
     def copy(request: Request) -> Response:
         run, trace = found(request)
