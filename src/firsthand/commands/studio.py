@@ -37,7 +37,7 @@ firsthand studio export last --filter is:wrong     # one HTML file, which opens 
 firsthand studio account add ada --role editor     # then: firsthand studio --host 0.0.0.0 --name studio.example.org
 firsthand studio account role ada --role viewer --project vision --database postgresql://user@host/name
 firsthand studio import logs/                      # .eval logs of Inspect, samples_*.jsonl of lm-eval
-firsthand studio --model smollm2,qwen2.5-0.5b      # an arena and a playground with these models
+firsthand studio --model smollm2,hf:Qwen/Qwen2.5-0.5B-Instruct    # an arena and a playground with these models
 """
 
 
