@@ -8,13 +8,11 @@ NAT64, ISATAP); the older wrappers (compatible, 6to4, Teredo) are refused whole.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from firsthand.errors import ConfigError, ToolError
 from firsthand.loop.concurrency import in_thread
