@@ -10,7 +10,7 @@
 rounds in turn; memory is the resident set of the process and its children then. The others are medians over requests of a
 client on this machine, by the clock and by the server's processor time. With `--home`, `spans` and `curves` write their data
 where none is yet, and measure what is there: a first call fills, a second one measures. `--browser` adds the time until
-Chromium has drawn the curves, from the start of the navigation.
+Chromium has drawn the curves, or the first rows of the tree, from the start of the navigation.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ RIVALS: dict[str, tuple[str, str, int, dict[str, str]]] = {
 """Name -> program beside the rival's Python, its words, port and environment."""
 STARTED_AT = "2026-11-27T00:00:00+00:00"
 WATCH = """new MutationObserver((_, watcher) => {
-  if (!document.querySelector("#plots canvas")) return;
+  if (!document.querySelector("#plots canvas, #tree .span")) return;
   watcher.disconnect();
   requestAnimationFrame(() => requestAnimationFrame(() => { window.drawnAt = performance.now(); }));
 }).observe(document, { childList: true, subtree: true });"""
-"""Notes the time of the frame after the one in which plots were painted, from the start of the navigation."""
+"""Notes the time of the frame after the one with plots, or with rows of a tree, from the start of the navigation."""
+SETTLE_S = 2.0
+"""Chromium is still starting when it takes its first address: pages are asked for later, and whether they are drawn is."""
 
 
 def main() -> None:
@@ -69,7 +71,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50_000)
     parser.add_argument("--spans", type=int, default=1_000_000)
     parser.add_argument("--home", type=Path, help="where the data of spans and curves is kept between calls")
-    parser.add_argument("--browser", action="store_true", help="with curves: draw them in Chromium too")
+    parser.add_argument("--browser", action="store_true", help="with curves and trace: draw them in Chromium too")
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}: {' '.join(sys.argv)}\n")
     if args.what == "start":
@@ -77,7 +79,7 @@ def main() -> None:
     elif args.what == "pages":
         measure_pages(args.attempts, args.calls or 10, args.rounds)
     elif args.what == "trace":
-        measure_trace(args.calls or 100_000, args.rounds)
+        measure_trace(args.calls or 100_000, args.rounds, is_drawn=args.browser)
     elif args.what == "spans":
         measure_spans(args.spans, args.calls or 50, args.rounds, args.home)
     else:
@@ -248,16 +250,19 @@ def measure_pages(attempts: int, calls: int, rounds: int) -> None:
             studio.ask("two agents compared", "/compare", rounds, run=id)
 
 
-def measure_trace(calls: int, rounds: int) -> None:
+def measure_trace(calls: int, rounds: int, *, is_drawn: bool) -> None:
     """Print the times of the pages of one attempt with many calls."""
     with tempfile.TemporaryDirectory() as folder:
         with store.create(Path(folder), {}, "long") as run:
             run.append(trace(0, calls))
             id = run.id
         print(f"one attempt of {calls:,} calls\n")
+        base = f"/runs/{id}/attempts/id00000000"
+        if is_drawn:
+            with Started(Path(folder)) as studio:
+                draw(studio, f"{base}?view=tree", rounds)
         table()
         with Started(Path(folder)) as studio:
-            base = f"/runs/{id}/attempts/id00000000"
             studio.ask("tree", base, rounds, view="tree")
             studio.ask("its spans", f"{base}/spans.json", rounds)
             studio.ask("one span", f"{base}/span", rounds, ref=f"call:{calls // 2}")
@@ -343,7 +348,7 @@ def measure_curves(runs: int, steps: int, rounds: int, home: Path | None, *, is_
 
 
 def draw(studio: Started, path: str, rounds: int) -> None:
-    """Print the time from a navigation until Chromium has drawn the plots of a page: the first one, then the median."""
+    """Print the time from a navigation until Chromium has drawn plots or a tree: the first one, then the median."""
     from studio_screens import chromium, until
 
     times = []
@@ -352,9 +357,11 @@ def draw(studio: Started, path: str, rounds: int) -> None:
         browser.get(str(studio.client.base_url.join("/static/none/none")))
         for cookie in studio.client.cookies.jar:
             browser.add_cookie({"name": cookie.name, "value": cookie.value, "path": "/"})
+        time.sleep(SETTLE_S)
         for _ in range(rounds + 1):
             browser.get("about:blank")
             browser.get(str(studio.client.base_url.join(path)))
+            time.sleep(SETTLE_S)
             times.append(until(lambda: browser.execute_script("return window.drawnAt ?? null")))
     print(f"drawn {times[0]:.0f} ms after the first navigation, then {statistics.median(times[1:]):.0f} ms (median)\n")
 

@@ -1,6 +1,7 @@
 """Every page of the Studio in Chromium: pictures in both themes at two widths, accessibility, overflow, weight, first paint.
 
     python bench/studio_screens.py [--to FOLDER] [--axe axe.min.js] [--only arena,runs]
+    python bench/studio_screens.py --figures docs/studio    # the pictures of docs/studio.md, one each
 
 The Studio serves the recorded example of `--demo` with what people add to it (votes, queues, data sets, prompts, views),
 traces of a made-up shop, and an empty home. A page's weight is the gzip of all that its first visit fetches; its first paint
@@ -40,6 +41,14 @@ from firsthand.studio.demo_home import demo_home
 SIZES = ((1440, 900), (390, 900))
 WIDEST = 2560
 PASSWORD = "a long password"
+FIGURES = {
+    "runs": ("/", 620, False),
+    "tree": ("/runs/{demo}/attempts/{attempt}?view=tree&span=1", 760, False),
+    "compare": ("/compare?run={demo}", 720, True),
+    "slices": ("/compare?run={demo}&a={demo}/direct&b={demo}/react&slice=level", 1100, True),
+    "curves": ("/curves?{sweep}&group=kind", 1500, False),
+}
+"""Picture of docs/studio.md -> page, height in pixels, and whether it is dark."""
 PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 IS_WIDE = "return document.documentElement.scrollWidth > innerWidth"
 NANO = 1_000_000_000
@@ -51,7 +60,11 @@ def main() -> None:
     parser.add_argument("--to", type=Path)
     parser.add_argument("--axe", type=Path, help="axe.min.js of the npm package axe-core")
     parser.add_argument("--only", default="")
+    parser.add_argument("--figures", type=Path)
     args = parser.parse_args()
+    if args.figures is not None:
+        take_figures(args.figures)
+        return
     axe = args.axe.read_text() if args.axe else ""
     only = set(filter(None, args.only.split(",")))
     print("| page | weight, kB | first paint, ms | wider than its window | axe |")
@@ -63,6 +76,42 @@ def main() -> None:
         browser = stack.enter_context(chromium())
         for name, url in chain(full(stack, browser, home, only), bare(stack, browser, empty, only)):
             report(browser, name, url, axe, args.to)
+
+
+def take_figures(to: Path) -> None:
+    """Take the pictures of the guide, over the recorded example: FIGURES, and the arena before a vote."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        fill(home)
+        browser = stack.enter_context(chromium())
+        models = "scripted:amber.json,scripted:cobalt.json"
+        base = stack.enter_context(studio(browser, home, "--model", models))
+        runs = {info.id: info for info in store.list_runs(home)}
+        demo = next(id for id in runs if "demo" in id)
+        with store.open_run(demo, home) as run:
+            attempt = next(each.place for each in run.rows() if each.agent == "react")
+        sweep = "&".join(f"run={id}" for id in sorted(runs) if "sweep" in id)
+        for name, (path, height, is_dark) in FIGURES.items():
+            sized(browser, 1280, height, is_dark=is_dark)
+            browser.get(base + path.format(demo=demo, attempt=attempt, sweep=sweep))
+            until(lambda: "Scores are computed" not in browser.page_source)
+            time.sleep(1.0)
+            taken(browser, to / f"{name}.png")
+        sized(browser, 1280, 700, is_dark=False)
+        browser.get(f"{base}/arena")
+        browser.find_element("css selector", "textarea").send_keys("2 + 2?")
+        browser.find_element("css selector", "form.ask button").click()
+        until(lambda: browser.find_element("css selector", "[data-vote=a]").is_enabled())
+        browser.find_element("css selector", "[data-vote=a]").click()
+        time.sleep(1.0)
+        taken(browser, to / "arena.png")
+
+
+def taken(browser: Any, file: Path) -> None:
+    """Keep a picture of what is in view, in 96 colours."""
+    picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    picture.quantize(96, dither=Image.Dither.NONE).save(file, optimize=True)
+    print(file)
 
 
 def full(stack: ExitStack, browser: Any, home: Path, only: set[str]) -> Iterator[tuple[str, str]]:
@@ -261,6 +310,7 @@ def fill(home: Path) -> None:
             for step in range(200):
                 track.log({"loss": (number + 1) / (step + 1) + 0.02 * (step * 7 % 5), "reward": step / 200}, step=step)
             track.flush()
+            run.finish("done")
     for name, answer in (("amber", "It is four, as two and two are four."), ("cobalt", "Four.")):
         (home / f"{name}.json").write_text(json.dumps({"": answer}))
 

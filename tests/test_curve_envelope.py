@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firsthand.runs import store
-from firsthand.runs.curve_envelope import Envelope, _of_curve, envelope, state
+from firsthand.runs.curve_envelope import PARTS, Envelope, _columns, _of_curve, envelope, state
 from firsthand.runs.run_folder import Run
 from firsthand.runs.track import Track
 
@@ -59,6 +59,18 @@ def test_no_extreme_is_lost_and_both_ways_agree(tmp_path: Path, make: Callable[[
     assert list(found.steps) == sorted(set(found.steps))
     last = max(values)
     assert (found.steps[-1], found.values[-1], found.at[-1]) == (last, values[last], last / 10)
+
+
+def test_a_long_curve_among_others_never_leaves_the_file(tmp_path: Path) -> None:
+    with store.create(tmp_path, {}, "fit") as run:
+        track = Track(run)
+        for step in range(400):
+            track.log({"loss": float(step % 7), "rare": 1.0} if step % 9 == 0 else {"loss": float(step % 7)}, step=step)
+        track.flush()
+        found = _columns(run.database, "loss", 50, PARTS)
+        assert found is not None and found == envelope(track, "loss", 50) == _of_curve(track.curve("loss"), 50)
+        bare = envelope(track, "loss", 50, ())
+    assert (bare.steps, bare.values, bare.at, bare.means) == (found.steps, found.values, (), ())
 
 
 def test_each_column_has_the_mean_of_its_values(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gzip
+import html
 import json
 import re
 import threading
@@ -27,11 +28,12 @@ from firsthand.model import ToolSpec, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs import store
+from firsthand.runs.database import put
 from firsthand.runs.execute import execute
 from firsthand.runs.track import Track
 from firsthand.studio import live_events
 from firsthand.studio.access import CODE_LIVES_S, WRONG_CODES, Access
-from firsthand.studio.attempt_spans import spans_of
+from firsthand.studio.attempt_spans import first_spans_json, spans_json, spans_of
 from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.live_events import changes, mark_of, marks_of, version_of
 from firsthand.studio.open_runs import OpenRuns
@@ -43,6 +45,7 @@ from firsthand.studio.studio_pages import OWN_PAGES, StudioPage
 from firsthand.studio.token_colours import logprob_step
 from firsthand.studio.trace_difference import trace_difference
 from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, sides_of
+from firsthand.studio.views.curve_views import KeptCurves
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
@@ -501,7 +504,7 @@ def forked() -> Trace:
 
 
 def test_spans_lie_under_their_branch_and_a_failure_shows_at_all_above_it() -> None:
-    rows = spans_of(forked())
+    rows = spans_of(forked().to_json())
     shown = [(row.kind, row.label, row.depth, row.parent, row.trouble) for row in rows]
     assert shown == [
         ("attempt", "t", 0, -1, True),
@@ -518,10 +521,60 @@ def test_spans_lie_under_their_branch_and_a_failure_shows_at_all_above_it() -> N
     assert all(row.parent < number for number, row in enumerate(rows))
 
 
+def test_the_first_spans_are_the_beginning_of_all_with_their_number() -> None:
+    body = forked().to_json()
+    every, rows = spans_json(body)["columns"], len(spans_of(body))
+    for most in (1, 2, 4, 8, rows, rows + 5):
+        first = first_spans_json(body, most)
+        shown = len(first["columns"]["kind"])
+        assert most <= shown <= most + 1 or shown == rows, "a branch that is the last one may come without its calls"
+        assert first["total"] == rows and first["duration"] == 4000
+        for name in set(every) - {"trouble"}:
+            assert first["columns"][name] == every[name][:shown], name
+
+
+def test_a_tree_comes_with_its_first_rows(tmp_path: Path, access: Access) -> None:
+    calls = tuple(generation(f":{n}", None, (), n) for n in range(250))
+    with store.create(tmp_path, {}, "long") as run:
+        run.append(Trace(id="x", task_id="t", agent={"name": "a"}, duration_s=250.0, calls=calls, **PLACE))  # type: ignore[arg-type]
+    with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        base = f"/runs/{run.id}/attempts/x"
+        found = re.search(r'data-first="([^"]*)"', client.get(f"{base}?view=tree").text)
+        assert found is not None
+        first, every = json.loads(html.unescape(found[1])), client.get(f"{base}/spans.json").json()
+        assert first["total"] == len(every["columns"]["kind"]) == 251
+        assert first["columns"]["ref"] == every["columns"]["ref"][:100] and first["columns"]["start"][-1] == 98_000
+
+
+def test_a_damaged_attempt_is_told_where_its_spans_are_shown(tmp_path: Path, access: Access) -> None:
+    body = forked().to_json()
+    for number, spoil in enumerate(
+        (
+            {"calls": 3}, {"calls": [{}]}, {"calls": [body["calls"][0] | {"id": 7}]}, {"events": [{"kind": "x"}]},
+            {"calls": [body["calls"][0] | {"started_s": "soon"}]}, {"calls": [body["calls"][0] | {"usage": []}]},
+        )
+    ):  # fmt: skip
+        with store.create(tmp_path, {}, f"bad{number}") as run:
+            run.append(forked())
+            with run.database.write() as connection:
+                digest = put(connection, body | spoil)
+                connection.execute("UPDATE traces SET body = ?", (digest,))
+        with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as client:
+            client.get("/enter", params={"code": access.new_code()})
+            base = f"/runs/{run.id}/attempts/forked"
+            for path in (f"{base}?view=tree", f"{base}/spans.json"):
+                answer = client.get(path)
+                assert answer.status_code == 400 and "damaged" in answer.text, (spoil, path)
+            for path in (base, f"{base}?view=raw", f"{base}/span?ref=call:0"):
+                assert client.get(path).status_code in (200, 400), (spoil, path)
+
+
 @pytest.mark.slow
 def test_tens_of_thousands_of_calls_are_rows_without_deep_recursion() -> None:
     calls = tuple(generation(("1" + ".1" * (n % 400) if n else "") + f":{n}", None, (), n) for n in range(30_000))
-    rows = spans_of(Trace(id="x", task_id="t", agent={"name": "a"}, duration_s=1.0, calls=calls, **PLACE))  # type: ignore[arg-type]
+    long = Trace(id="x", task_id="t", agent={"name": "a"}, duration_s=1.0, calls=calls, **PLACE)  # type: ignore[arg-type]
+    rows = spans_of(long.to_json())
     assert len(rows) == 1 + 30_000 + 400 and max(row.depth for row in rows) == 401
 
 
@@ -599,7 +652,47 @@ def test_curves_of_several_runs_come_as_numbers_with_gaps(tmp_path: Path, access
         assert [(each["run"], each["name"], len(each["steps"])) for each in curves] == [(id, "loss", 40) for id in ids]
         assert curves[0]["values"][3] is None and curves[1]["values"][1] == 1.0
         assert len(client.get("/curves.json", params={"run": ids, "points": "10"}).json()["curves"][0]["steps"]) == 10
-        assert client.get("/curves", params={"run": [ids[0]] * 2}).status_code == 200
+        assert all(set(each) == {"run", "name", "steps", "values"} for each in curves), "what is not drawn is not sent"
+        asked = {"run": ids, "points": "10", "with": ["means", "at"]}
+        more = client.get("/curves.json", params=asked).json()["curves"][1]
+        assert len(more["means"]) == len(more["at"]) == len(more["steps"]) == 10 and more["at"] == sorted(more["at"])
+        assert client.get("/curves.json", params={"run": ids, "with": "all"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [("", ""), ("&smooth=0.5", "&with=means"), ("&x=time", "&with=at"), ("&group=lr&x=time", "&with=means&with=at"),
+     ("&smooth=0&group=", ""), ("&smooth=much", "")],
+)  # fmt: skip
+def test_the_head_of_the_curves_asks_for_what_the_script_will_ask(
+    tmp_path: Path, access: Access, settings: str, parts: str
+) -> None:
+    with store.create(tmp_path, {}, "fit") as run:
+        Track(run).log({"loss": 1.0}, step=0)
+        run.close()
+    with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        page = client.get(f"/curves?run={run.id}{settings}").text
+        source = html.unescape(re.search(r'data-source="([^"]*)"', page)[1])  # type: ignore[index]
+        asked = html.unescape(re.search(r'rel="preload" as="fetch" crossorigin href="([^"]*)"', page)[1])  # type: ignore[index]
+        assert asked == source + parts and len(client.get(asked).json()["curves"]) == 1
+
+
+def test_a_curve_that_could_not_be_made_is_made_when_it_is_asked_for_again(tmp_path: Path) -> None:
+    kept = KeptCurves()
+    with store.create(tmp_path, {}, "fit") as run:
+        with run.database.write() as connection:
+            connection.execute(
+                "INSERT INTO metrics (name, step, value, at) VALUES ('loss', 0, ?, 0.0)", (b"no number",)
+            )
+        (failed,) = kept.begin(run, ["loss"], 50, ())
+        with pytest.raises(TypeError):
+            failed.result()
+        with run.database.write() as connection:
+            connection.execute("UPDATE metrics SET value = 1.0")
+        (made,) = kept.begin(run, ["loss"], 50, ())
+        assert json.loads(made.result())["values"] == [1.0] and kept.begin(run, ["loss"], 50, ()) == [made]
+    kept.close()
 
 
 def test_a_change_of_a_run_is_told_once(home: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -61,3 +63,14 @@ def test_a_client_that_sends_no_head_is_hung_up_on(port: int, monkeypatch: pytes
         connection.sendall(b"GET / HT")
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(1) == b""
+
+
+def test_the_studio_starts_without_what_its_first_page_does_not_need() -> None:
+    script = (
+        "import sys\n"
+        "import firsthand.cli, firsthand.commands.studio, firsthand.commands.studio_transfer, firsthand.studio.studio_app\n"
+        "import firsthand.serve.http.bounded_protocol\n"
+        "print(*sorted({'httpx', 'httpcore', 'trio', 'numpy', 'scipy', 'rich', 'torch', 'pydantic'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [], "each takes a twentieth of a second or more, and memory, at every start"

@@ -210,7 +210,14 @@ class Trace:
     @property
     def usage(self) -> Usage:
         """Tokens and money of all calls together."""
-        return sum((call.usage for call in self.calls), Usage())
+        each = [call.usage for call in self.calls]
+        return Usage(
+            sum(usage.prompt_tokens for usage in each),
+            sum(usage.cached_tokens for usage in each),
+            sum(usage.completion_tokens for usage in each),
+            sum((usage.cost_usd for usage in each), 0.0),
+            sum(usage.cache_write_tokens for usage in each),
+        )
 
     def seconds_in(self, kind: CallKind) -> float:
         """The sum of the seconds of all calls of one kind, even where they overlapped."""

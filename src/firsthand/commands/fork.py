@@ -31,7 +31,7 @@ firsthand show last 3fa9                               # numbers the steps of an
 firsthand fork last 3fa9 --at 4                        # repeat from step 4, unchanged
 firsthand fork last 3fa9 --at 4 --temperature 1 --seed 1
 firsthand fork last 3fa9 --at 4 --say "Check that with the calculator."
-firsthand fork last 3fa9 --at 0 --pattern cot --model qwen2.5-0.5b
+firsthand fork last 3fa9 --at 0 --pattern cot --model hf:Qwen/Qwen2.5-0.5B-Instruct
 firsthand fork --resume                                # finish a fork that was interrupted
 """
 

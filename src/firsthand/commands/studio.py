@@ -20,7 +20,7 @@ from firsthand.hub.fetch_model import fetch_named
 from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
 from firsthand.system.home import data_home
-from firsthand.system.terminal import console
+from firsthand.system.terminal import printable
 
 if TYPE_CHECKING:
     import uvicorn
@@ -37,7 +37,7 @@ firsthand studio export last --filter is:wrong     # one HTML file, which opens 
 firsthand studio account add ada --role editor     # then: firsthand studio --host 0.0.0.0 --name studio.example.org
 firsthand studio account role ada --role viewer --project vision --database postgresql://user@host/name
 firsthand studio import logs/                      # .eval logs of Inspect, samples_*.jsonl of lm-eval
-firsthand studio --model smollm2,qwen2.5-0.5b      # an arena and a playground with these models
+firsthand studio --model smollm2,hf:Qwen/Qwen2.5-0.5B-Instruct    # an arena and a playground with these models
 """
 
 
@@ -207,30 +207,34 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
     writer, key = (None, None) if receiving is None else (receiving.intake.writer, receiving.key)
     app = create_app(home, access, agents, kept, writer=writer, ingest_key=key)
     server = server_of(app)
-    out = console()
 
     if accounts is not None:
         where = config.name[0] if config.name else config.host
         scheme, port = ("https", "") if config.https else ("http", f":{access.port}")
-        out.print(f"The Studio: {scheme}://{where}{port}/sign-in, for {len(accounts.all())} accounts.", markup=False)
+        _say(f"The Studio: {scheme}://{where}{port}/sign-in, for {len(accounts.all())} accounts.")
         _run(server, listening, receiving)
         return 0
 
     def tell() -> str:
         url = f"http://127.0.0.1:{access.port}/enter?code={access.new_code()}"
-        out.print(f"The Studio: {url}", soft_wrap=True, markup=False, highlight=False)
+        _say(f"The Studio: {url}")
         return url
 
     url = tell()
     if receiving is not None:
-        out.print(receiving.told(access.port), markup=False, highlight=False)
-    out.print("This address opens one browser; press Enter for another, Ctrl-C to stop.", markup=False)
+        _say(receiving.told(access.port))
+    _say("This address opens one browser; press Enter for another, Ctrl-C to stop.")
     if config.open:
         _browse(url)
     if sys.stdin is not None and sys.stdin.isatty():
         threading.Thread(target=_tell_on_enter, args=(tell,), daemon=True).start()
     _run(server, listening, receiving)
     return 0
+
+
+def _say(text: str) -> None:
+    """Print a line at once. rich, which takes 50 ms to import, has nothing to add to it."""
+    print(printable(text), flush=True)
 
 
 def server_of(app: Starlette) -> uvicorn.Server:

@@ -1,7 +1,8 @@
 """Delivers alerts: a line of JSON in a file, or a POST to a webhook at an address that may be reached.
 
 The rules for addresses are those of webhooks of A2A: public addresses alone unless others are allowed, checked when the
-connection is opened, and redirects are not followed.
+connection is opened, and redirects are not followed. What calls webhooks is imported for one alone: it takes a quarter of
+the Studio's start.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from pathlib import Path
 
 from firsthand.errors import ConfigError, StoreError, ToolError
 from firsthand.ingest.alert_rules import Alert
-from firsthand.tools.fetch import read_url
 from firsthand.tools.web.addresses import Resolver, Rules, read_host, resolve
-from firsthand.tools.web.webhook import call_webhook
 
 
 def check_target(target: str, rules: Rules) -> None:
@@ -23,6 +22,8 @@ def check_target(target: str, rules: Rules) -> None:
         if not Path(target).absolute().parent.is_dir():
             raise ConfigError(f"alert_to is {target!r}: give a file in a folder that is there, or http(s)://...")
         return
+    from firsthand.tools.fetch import read_url
+
     try:
         url = read_url(target)
         read_host(url.host)
@@ -42,6 +43,8 @@ async def deliver(alert: Alert, target: str, rules: Rules, resolver: Resolver = 
         except OSError as error:
             return f"{target} cannot be written: {error.strerror or error}"
         return ""
+    from firsthand.tools.web.webhook import call_webhook
+
     try:
         return await call_webhook(target, line.encode(), rules, resolver)
     except StoreError as error:

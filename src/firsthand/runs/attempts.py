@@ -184,6 +184,12 @@ _LAST = "\U0010ffff"
 """Sorts after whatever may follow a beginning."""
 
 
+def trace_body(database: Database, place: str, number: int) -> Json:
+    """A try of an attempt as it is stored."""
+    rows = database.read("SELECT body FROM traces WHERE attempt = ? AND try = ?", (place, number))
+    return body_of(database, rows[0][0])
+
+
 def read_trace(database: Database, digest: Any) -> Trace:
     """The trace in the body of that digest."""
     return read_as(database, _trace_from_json, digest)

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 
 from firsthand.show import board_words
 from firsthand.show.html_page import visible
+from firsthand.studio.compiled_templates import CompiledTemplates
 from firsthand.system.plurals import count_of
 
 FOLDER = Path(__file__).parent
@@ -65,6 +66,7 @@ def _environment() -> Environment:
     shared = FileSystemLoader(FOLDER.parent / "show")
     environment = Environment(
         loader=ChoiceLoader([FileSystemLoader(FOLDER / "templates"), PrefixLoader({"show": shared})]),
+        bytecode_cache=CompiledTemplates(FOLDER / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

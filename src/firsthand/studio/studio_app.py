@@ -11,7 +11,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from firsthand.agent import Agent
@@ -67,6 +67,8 @@ def create_app(
     traces = IncomingTraces(home)
     rounds = ArenaRounds(home, agents or {})
     playground = Playground(home, agents or {})
+    files: dict[str, bytes] = {}
+    """Those of `static`, some 200 kB, so that a page does not wait for a thread that computes."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -82,13 +84,15 @@ def create_app(
             changes(topics, runs, traces, seen=request.query_params.get("seen", "")), media_type="text/event-stream"
         )
 
-    def static(request: Request) -> Response:
+    async def static(request: Request) -> Response:
         name = request.path_params["name"]
         file = STATIC / name
         if "/" in name or name.startswith(".") or file.suffix not in _TYPES or not file.is_file():
             return PlainTextResponse("There is no such file.\n", 404)
+        if name not in files:
+            files[name] = file.read_bytes()
         kept = {"cache-control": "public, max-age=31536000, immutable"}
-        return FileResponse(file, media_type=_TYPES[file.suffix], headers=kept)
+        return Response(files[name], media_type=_TYPES[file.suffix], headers=kept)
 
     door = (
         [] if writer is None else [Middleware(OtlpDoor, writer=writer, is_own_host=access.is_own_host, key=ingest_key)]

@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from firsthand.message import Json
 
@@ -69,28 +67,35 @@ def importances(axes: Sequence[Json], target: str) -> list[Importance]:
     return sorted(found, key=lambda each: (-each.strength, each.setting))
 
 
-def ranked(values: Sequence[float]) -> NDArray[np.float64]:
-    """Shape (R): ranks from 1 on, equal values sharing the mean of theirs."""
-    _, places, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks: NDArray[np.float64] = ((ends - counts + 1 + ends) / 2)[places]
-    return ranks
+def ranked(values: Sequence[float]) -> list[float]:
+    """Length R: ranks from 1 on, equal values sharing the mean of theirs."""
+    order = sorted(values)
+    return [(bisect_left(order, value) + 1 + bisect_right(order, value)) / 2 for value in values]
 
 
-def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / size if size else 0.0
+def _correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    a, b = _centred(a), _centred(b)
+    size = math.sqrt(_product(a, a) * _product(b, b))
+    return _product(a, b) / size if size else 0.0
 
 
-def _correlation_ratio(words: Sequence[str], ranks: NDArray[np.float64]) -> float:
+def _correlation_ratio(words: Sequence[str], ranks: Sequence[float]) -> float:
     """The root of the share of the ranks' variance that lies between the words."""
-    total = float(((ranks - ranks.mean()) ** 2).sum())
+    ranks = _centred(ranks)
+    total = _product(ranks, ranks)
     if not total:
         return 0.0
-    groups = [ranks[[place for place, each in enumerate(words) if each == word]] for word in dict.fromkeys(words)]
-    between = sum(len(group) * float(group.mean() - ranks.mean()) ** 2 for group in groups)
-    return math.sqrt(between / total)
+    groups = [[rank for rank, each in zip(ranks, words, strict=True) if each == word] for word in dict.fromkeys(words)]
+    return math.sqrt(sum(math.fsum(group) ** 2 / len(group) for group in groups) / total)
+
+
+def _centred(values: Sequence[float]) -> list[float]:
+    mean = math.fsum(values) / len(values)
+    return [value - mean for value in values]
+
+
+def _product(a: Sequence[float], b: Sequence[float]) -> float:
+    return math.fsum(x * y for x, y in zip(a, b, strict=True))
 
 
 def _axis(values: Sequence[Any]) -> Json:

@@ -25,8 +25,9 @@ from firsthand.errors import ToolError
 from firsthand.loop.concurrency import in_thread
 from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
-from firsthand.tools.web.addresses import PinnedBackend, Resolver, Rules, parse_rules, resolve
+from firsthand.tools.web.addresses import Resolver, Rules, parse_rules, resolve
 from firsthand.tools.web.html import to_text
+from firsthand.tools.web.pinned_backend import PinnedBackend
 
 MAX_BYTES = 2_000_000
 """The most bytes of a body, compressed or not; the rest is not read."""

@@ -112,9 +112,8 @@ function draw() {
       const values = chosen.logy ? logged.map((value) => (value > 0 ? value : null)) : logged;
       const xs = series(curve, chosen.x);
       const colour = COLOURS[runs.indexOf(curve.run) % COLOURS.length];
-      const kept = xs.map((x, index) => [x, values[index]]).filter(([x]) => !chosen.logx || x > 0);
-      const x = kept.map((each) => each[0]), y = kept.map((each) => each[1]);
-      all.push(...y);
+      const [x, y] = chosen.logx ? [xs.filter((each) => each > 0), values.filter((_, index) => xs[index] > 0)] : [xs, values];
+      if (chosen.clip) all.push(...y);
       if (chosen.smooth) {
         tables.push([x, y]);
         options.push({ label: `${curve.run} as logged`, stroke: `${colour}40`, width: 1, spanGaps: true, points: { show: false } });
@@ -142,25 +141,42 @@ function draw() {
   }
 }
 
-const points = Math.round(Math.min(1500, 2 * Math.max(300, place.clientWidth / Math.min(names.length, Math.max(1, Math.floor(place.clientWidth / 460)))))); // two for each pixel of a plot
+// Means and times are asked for when they are drawn; the page's head asks for what its address says, in the same words.
+function parts() {
+  const chosen = settings();
+  return [...(chosen.smooth || chosen.group ? ["means"] : []), ...(chosen.x === "time" ? ["at"] : [])];
+}
+
+let loaded = null; // the parts of the numbers that are here, null while none are or others are on their way
+let question = 0;
 
 async function load() {
-  const answer = await fetch(`/curves.json?${new URLSearchParams([...runs.map((run) => ["run", run]), ["points", String(points)]])}`);
+  const asked = parts(), mine = ++question;
+  loaded = null;
+  const answer = await fetch(place.dataset.source + asked.map((each) => `&with=${each}`).join(""));
+  const text = await answer.text();
+  if (mine !== question) return; // another was asked since
   if (!answer.ok) {
-    place.textContent = await answer.text();
+    place.textContent = text;
     return;
   }
-  data = (await answer.json()).curves;
-  draw();
+  data = JSON.parse(text).curves;
+  loaded = asked;
+  update();
+}
+
+function update() {
+  if (loaded && parts().every((each) => loaded.includes(each))) draw();
+  else if (loaded || !question) load();
 }
 
 form.addEventListener("submit", (event) => event.preventDefault());
 for (const kind of ["input", "change"]) {
   form.addEventListener(kind, (event) => {
-    if ((event.target.tagName === "SELECT") === (kind === "change")) { keep(); draw(); } // a choice is one change
+    if ((event.target.tagName === "SELECT") === (kind === "change")) { keep(); update(); } // a choice is one change
   });
 }
 addEventListener("resize", () => plots.forEach((plot) => plot.setSize({ width: plot.root.parentElement.clientWidth - 20, height: 240 })));
 let soon = null;
 addEventListener("firsthand:changed", () => { soon ??= setTimeout(() => { soon = null; load(); }, 1000); });
-load();
+update();

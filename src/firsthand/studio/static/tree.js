@@ -149,15 +149,24 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-const answer = await fetch(tree.dataset.spans);
-if (answer.ok) {
-  const body = await answer.json();
+function take(body) {
   columns = body.columns;
   duration = Math.max(body.duration, columns.start.reduce((most, start, row) => Math.max(most, start + columns.duration[row]), 1));
   hasChildren = new Array(columns.parent.length).fill(false);
   for (const up of columns.parent) if (up >= 0) hasChildren[up] = true;
   choose();
-  if (chosen >= 0 && chosen < columns.parent.length) open(chosen, false);
-} else {
-  detail.textContent = await answer.text();
 }
+
+// The first rows come with the page, and are drawn while the others are on their way.
+const first = tree.dataset.first ? JSON.parse(tree.dataset.first) : null;
+if (first) {
+  take(first);
+  room.style.height = `${first.total * ROW}px`;
+  count.textContent = `${first.total.toLocaleString("en")} spans`;
+}
+if (!first || first.total > first.columns.parent.length) {
+  const answer = await fetch(tree.dataset.spans);
+  if (answer.ok) take(await answer.json());
+  else detail.textContent = await answer.text();
+}
+if (columns && chosen >= 0 && chosen < columns.parent.length) open(chosen, false);

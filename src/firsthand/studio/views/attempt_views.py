@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.runs.attempts import parsed
 from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
 from firsthand.studio.attempt_query import NOTE, AttemptQuery
@@ -41,10 +42,10 @@ def routes(runs: OpenRuns) -> list[Route]:
 
     def show(request: Request) -> Response:
         run, each = kept(request)
-        trace = each.trace
         view = text_of(request, "view") or "conversation"
         if view not in VIEWS:
             raise ConfigError(f"view is {view[:40]!r}: it is one of {', '.join(VIEWS)}")
+        trace = each.head if view == "tree" else each.trace
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
         query = AttemptQuery.parse(filter_text, sort)
         before, after = query.beside(run.database, trace.place)
@@ -76,6 +77,8 @@ def routes(runs: OpenRuns) -> list[Route]:
             notes=[score for score in trace.attempt_scores if score.name.startswith(NOTE)],
             scores=[score for score in trace.attempt_scores if not score.name.startswith(NOTE)],
             num_tries=each.number,
+            has_messages=each.has_messages,
+            first_spans=each.first_spans if view == "tree" else None,
         )
 
     def spans(request: Request) -> Response:
@@ -83,8 +86,9 @@ def routes(runs: OpenRuns) -> list[Route]:
         return Response(each.spans, media_type="application/json")
 
     def span(request: Request) -> Response:
-        _, trace = found(request)
-        return page(request, "parts/span", detail=span_detail(trace, text_of(request, "ref")))
+        run, trace = found(request)
+        detail = parsed(run.database, lambda trace: span_detail(trace, text_of(request, "ref")), trace)
+        return page(request, "parts/span", detail=detail)
 
     def copy(request: Request) -> Response:
         run, trace = found(request)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError
-from firsthand.runs.curve_envelope import Envelope, envelope, state
+from firsthand.message import Json
+from firsthand.runs.curve_envelope import PARTS, Envelope, envelope, state
 from firsthand.runs.run_folder import Run
 from firsthand.runs.track import Track
 from firsthand.studio.live_events import MOST_TOPICS, marks_of
@@ -24,8 +28,11 @@ from firsthand.studio.views.query_values import number_of, text_of
 
 MAX_RUNS = 40
 MAX_POINTS = 4000
+POINTS, POINTS_OF_MANY = 1500, 1000
+"""Points of a curve on the page: two for each pixel of a plot that is alone or one of two, and of one among more."""
 MAX_SAMPLES = 50
-MAX_THREADS = 4
+MAX_THREADS = 2
+"""More wait for each other: SQLite computes outside the interpreter's lock, and a page is drawn meanwhile."""
 
 
 def routes(runs: OpenRuns) -> list[Route]:
@@ -41,23 +48,25 @@ def routes(runs: OpenRuns) -> list[Route]:
         found = chosen(request)
         seen = marks_of([f"run:{run.id}" for run in found[:MOST_TOPICS]], runs)
         tracks = [(run, Track(run)) for run in found]
-        names = list(dict.fromkeys(name for _, track in tracks for name in track.names()))
+        named = [track.names() for _, track in tracks]
+        names = list(dict.fromkeys(name for each in named for name in each))
+        points, parts = POINTS if len(names) < 3 else POINTS_OF_MANY, parts_of(request)
         facts = [(run, flat(run.config)) for run in found]
         keys = [key for key in dict.fromkeys(k for _, each in facts for k in each)]
         differing = [key for key in keys if len({str(each.get(key)) for _, each in facts}) > 1]
         axes, target, ranking = [], "", []
         if len(found) >= MIN_RUNS and names:
-            last = [
-                {name: value for name in track.names() if (value := track.last(name)) is not None}
-                for _, track in tracks
-            ]
+            last = [last_values(track) for _, track in tracks]
             axes = axes_of([each for _, each in facts], last)
             results = [axis["name"] for axis in axes if not axis["is_setting"]]
             target = text_of(request, "target") or next((name for name in results if "loss" in name), results[0])
             ranking = importances(axes, target)
-        return page(
+        source = source_of(found, points)
+        made = page(
             request,
             "curves",
+            source=source,
+            asked=source + "".join(f"&with={each}" for each in parts),
             axes=axes,
             target=target,
             ranking=ranking,
@@ -72,16 +81,40 @@ def routes(runs: OpenRuns) -> list[Route]:
             texts=[(run, text) for run, track in tracks for text in track.texts()[-MAX_SAMPLES:]],
             artifacts=[(run, file) for run, track in tracks for file in track.artifacts()],
         )
+        for run, each in zip(found, named, strict=True):  # the page will ask for them
+            curves.begin(run, each, points // 2, parts)
+        return made
 
     def numbers(request: Request) -> Response:
         points = number_of(request, "points", 1000, least=10, most=MAX_POINTS)
         wanted = set(request.query_params.getlist("metric"))
-        with ThreadPoolExecutor(MAX_THREADS) as pool:  # SQLite computes outside the interpreter's lock
-            found = pool.map(lambda run: curves.of(run, wanted, points // 2), chosen(request))
-            return Response(f'{{"curves": [{", ".join(filter(None, found))}]}}', media_type="application/json")
+        parts = frozenset(request.query_params.getlist("with"))
+        if not parts.issubset(PARTS):
+            raise ConfigError(f"with is {min(parts.difference(PARTS))[:40]!r}: it is one of {', '.join(PARTS)}")
+        asked = []
+        for run in chosen(request):
+            names = Track(run).names()
+            asked += curves.begin(run, [name for name in names if not wanted or name in wanted], points // 2, parts)
+        body = b", ".join(each.result() for each in asked)
+        return Response(b'{"curves": [' + body + b"]}", media_type="application/json")
 
     curves = KeptCurves()
     return [Route("/curves", show), Route("/curves.json", numbers)]
+
+
+def source_of(runs: Sequence[Run], points: int) -> str:
+    """The address of the numbers of runs."""
+    return "/curves.json?" + urlencode([*(("run", run.id) for run in runs), ("points", points)])
+
+
+def parts_of(request: Request) -> list[str]:
+    """The parts of curves that the page draws as its address says; its script asks the same."""
+    try:
+        is_smooth = float(text_of(request, "smooth") or 0) > 0
+    except ValueError:
+        is_smooth = False
+    means = is_smooth or bool(text_of(request, "group"))
+    return ["means"] * means + ["at"] * (text_of(request, "x") == "time")
 
 
 def last_values(track: Track) -> dict[str, float]:
@@ -100,39 +133,52 @@ def shared_files(tracks: list[tuple[Run, Track]]) -> dict[str, list[str]]:
 
 
 class KeptCurves:
-    """Envelopes of curves as JSON, made again when something was logged."""
+    """Envelopes of curves as JSON, made by threads of its own, and again when something was logged."""
 
     def __init__(self, most: int = 400) -> None:
         self._most = most
-        self._kept: dict[tuple[object, ...], str] = {}
+        self._kept: dict[tuple[object, ...], Future[bytes]] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(MAX_THREADS, "curves")  # its threads begin with the first curve
 
-    def of(self, run: Run, wanted: Collection[str], columns: int) -> str:
-        """The curves of a run, those of the wanted names if there are any, as JSON objects with commas between them."""
-        track, now = Track(run), state(run.database)
+    def begin(self, run: Run, names: Iterable[str], columns: int, parts: Collection[str]) -> list[Future[bytes]]:
+        """The curves of a run by those names: JSON objects, which are being made or are there."""
+        now, parts = state(run.database), frozenset(parts)
         found = []
-        for name in track.names():
-            if wanted and name not in wanted:
-                continue
-            key = (run.path, name, columns, now)
-            text = self._kept.get(key)
-            if text is None:
-                text = json.dumps({"run": run.id, "name": name} | curve_json(envelope(track, name, columns)))
-                self._kept[key] = text
-                while len(self._kept) > self._most:
-                    self._kept.pop(next(iter(self._kept)), None)
-            found.append(text)
-        return ", ".join(found)
+        with self._lock:
+            for name in names:
+                key = (run.path, name, columns, parts, now)
+                made = self._kept.get(key)
+                if made is None:
+                    made = self._kept[key] = self._pool.submit(_made, run, name, columns, parts)
+                    made.add_done_callback(partial(self._forget_failed, key))
+                    while len(self._kept) > self._most:
+                        self._kept.pop(next(iter(self._kept)), None)
+                found.append(made)
+        return found
+
+    def close(self) -> None:
+        """Make no more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _forget_failed(self, key: tuple[object, ...], made: Future[bytes]) -> None:
+        if made.cancelled() or made.exception() is not None:
+            self._kept.pop(key, None)
 
 
-def curve_json(curve: Envelope) -> dict[str, Any]:
-    """Steps, values and means (null where one is not finite), and times of a curve; no means where they are the values."""
-    body = {
-        "steps": list(curve.steps),
-        "values": [value if math.isfinite(value) else None for value in curve.values],
-        "at": [round(each, 3) for each in curve.at],
-    }
-    if curve.means is not curve.values:
-        body["means"] = [value if math.isfinite(value) else None for value in curve.means]
+def _made(run: Run, name: str, columns: int, parts: Collection[str]) -> bytes:
+    named = json.dumps({"run": run.id, "name": name})  # either may hold lone surrogates, which UTF-8 has no bytes for
+    numbers = orjson.dumps(curve_body(envelope(Track(run), name, columns, parts), parts))  # what is not finite is null
+    return named[:-1].encode() + b", " + numbers[1:]
+
+
+def curve_body(curve: Envelope, parts: Collection[str]) -> Json:
+    """Steps and values of a curve, and the parts; no means where they are the values."""
+    body: Json = {"steps": curve.steps, "values": curve.values}
+    if "at" in parts:
+        body["at"] = [round(each, 3) for each in curve.at]
+    if "means" in parts and curve.means is not curve.values:
+        body["means"] = curve.means
     return body
 
 

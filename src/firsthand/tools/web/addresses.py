@@ -8,15 +8,11 @@ NAT64, ISATAP); the older wrappers (compatible, 6to4, Teredo) are refused whole.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import httpcore
 
 from firsthand.errors import ConfigError, ToolError
 from firsthand.loop.concurrency import in_thread
@@ -148,39 +144,3 @@ async def checked_addresses(host: str, port: int, rules: Rules, resolver: Resolv
                 f"{host[:100]!r} is at {address}, which is no public address: it may not be reached from here"
             )
     return [str(address) for address in addresses]
-
-
-class PinnedBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections for httpx, each to an address that was checked in the same step."""
-
-    def __init__(self, rules: Rules, resolver: Resolver, inner: httpcore.AsyncNetworkBackend | None = None):
-        self.rules = rules
-        self.resolver = resolver
-        self.inner = inner or httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """A connection to one of the checked addresses of `host`, the first that answers."""
-        addresses = await checked_addresses(host, port, self.rules, self.resolver)
-        failure: Exception | None = None
-        for address in addresses[:4]:
-            try:
-                return await self.inner.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        assert failure is not None
-        raise failure
-
-    async def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
-        """Always a ToolError."""
-        raise ToolError("a socket file may not be reached")
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await asyncio.sleep(seconds)

@@ -9,7 +9,8 @@ import httpcore
 
 from firsthand.errors import ToolError
 from firsthand.tools.fetch import read_url, trusted
-from firsthand.tools.web.addresses import PinnedBackend, Resolver, Rules, resolve
+from firsthand.tools.web.addresses import Resolver, Rules, resolve
+from firsthand.tools.web.pinned_backend import PinnedBackend
 
 TRIES, FIRST_WAIT_S, TIMEOUT_S = 3, 0.2, 5.0
 

@@ -1,0 +1,66 @@
+"""Compiled templates of the Studio are kept beside them, and made anew where they are not what they should be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from jinja2 import Environment, FileSystemLoader
+
+from firsthand.studio.compiled_templates import CompiledTemplates
+
+
+def shown(folder: Path, **values: object) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(folder), bytecode_cache=CompiledTemplates(folder), autoescape=True
+    )
+    return environment.get_template("a.html").render(**values)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    (tmp_path / "a.html").write_text("one {{ x }}")
+    return tmp_path
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted((folder / "__pycache__").glob("*"))
+
+
+def test_a_compiled_template_is_kept_and_read(folder: Path) -> None:
+    assert shown(folder, x="<") == "one &lt;"
+    (file,) = kept(folder)
+    file.write_bytes(file.read_bytes().replace(b"one ", b"two "))  # as if the compiler had said so
+    assert shown(folder, x="<") == "two &lt;", "it was compiled again"
+
+
+def test_what_is_stale_or_damaged_is_compiled_again(folder: Path) -> None:
+    shown(folder, x=1)
+    (file,) = kept(folder)
+    whole = file.read_bytes()
+    (folder / "a.html").write_text("three {{ x }}")
+    assert shown(folder, x=1) == "three 1"
+    for damaged in (
+        b"",
+        whole[:40],
+        whole[:-9],
+        b"firsthand 0.0.1, jinja2 1.0\n" + whole.partition(b"\n")[2],
+        b"\0" * 99,
+    ):
+        file.write_bytes(damaged.replace(b"one ", b"two "))
+        (folder / "a.html").write_text("one {{ x }}")
+        assert shown(folder, x=1) == "one 1"
+    assert kept(folder) == [file], "nothing half-written stays"
+
+
+def test_where_nothing_can_be_written_pages_are_shown_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "__pycache__").write_text("a file in the way")
+    assert shown(folder, x=1) == "one 1"
+    (folder / "__pycache__").unlink()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert shown(folder, x=1) == "one 1" and not kept(folder)
