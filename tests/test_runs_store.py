@@ -298,6 +298,16 @@ def test_a_run_is_found_by_last_id_prefix_letters_and_path(tmp_path: Path) -> No
         find_run("last", tmp_path / "nowhere")
 
 
+def test_a_run_is_found_by_a_name_that_no_other_has(tmp_path: Path) -> None:
+    with create(tmp_path, {}, "My Sums 2") as first, create(tmp_path, {}, "sums") as other:
+        assert find_run("My Sums 2", tmp_path) == find_run("my-sums-2", tmp_path) == first.path
+        assert find_run("sums", tmp_path) == other.path
+    with create(tmp_path, {}, "sums"), pytest.raises(UnknownName, match=r"'sums' is the name of 2 runs \("):
+        find_run("sums", tmp_path)
+    with pytest.raises(UnknownName, match="no run '!!!'"):
+        find_run("!!!", tmp_path)
+
+
 def test_home_is_chosen_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     assert data_home() == tmp_path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from firsthand.preference import Preference
 from firsthand.runs import store
 from firsthand.runs.store import Run
 from firsthand.runs.training_data import DataFilter, training_rows
+from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
 EXAMPLE = (user("1 + 1?"), Message("assistant", (Text("2"),)))
@@ -89,6 +91,20 @@ def test_what_is_left_out_is_counted_by_reason(run: Run) -> None:
     }  # fmt: skip
     every = training_rows([run], "sft", DataFilter(all_branches=True)).rows
     assert [row["messages"][-1]["content"] for row in every if row["lineage"][0]["trace"] == "f"] == ["4", "5"]
+
+
+def test_answers_are_taken_without_the_messages_between(run: Run) -> None:
+    run.add_tasks("sums", [Task("t", "2 + 2?", conversation=EXAMPLE)])
+    forked = trace("f", "4", 1.0)
+    forked = replace(forked, nodes=(*forked.nodes, Node(2, Message("assistant", (Text("5"),)))), answer="five")
+    found, left_out = rows(run, "sft", forked, trace("g", "", 1.0), trace("h", "4", 1.0, task="u"), answers=True)
+    (row,) = found
+    assert texts(row["messages"]) == ["1 + 1?", "2", "2 + 2?", "five"]
+    assert [each.get("weight", 1) for each in row["messages"]] == [1, 0, 1, 1]
+    assert (row["lineage"][0]["trace"], row["lineage"][0]["leaf"]) == ("f", 4)
+    assert left_out == {"no answer": 2}
+    with pytest.raises(ConfigError, match="answers have no branches"):
+        DataFilter(answers=True, all_branches=True)
 
 
 def test_the_best_of_each_task_are_taken(run: Run) -> None:

@@ -21,6 +21,7 @@ EXAMPLES = """
 firsthand data last --as sft --min-score 1 --out good.jsonl       # rejection sampling: then `firsthand train sft good.jsonl`
 firsthand data run-a run-b --as pairs --out pairs.jsonl           # best against worst of each task, and stored votes
 firsthand data last --as kto
+firsthand data last --answers --out answers.jsonl                 # teach a model to answer as a pattern does
 firsthand data traces --as tasks --filter 'has:error service:shop' --out set.toml    # then `firsthand run ./set.toml`
 """
 
@@ -47,6 +48,8 @@ class Config:
     """Only this agent."""
     all_branches: bool = False
     """Take every branch of attempts with several, such as votes and trees."""
+    answers: bool = False
+    """Take each task's question and the attempt's answer alone: what a pattern did between is left out."""
     filter: str = ""
     """With traces: the filter of the Studio's list, such as has:error or score.helpful<0.5."""
     limit: int = 1000
@@ -65,6 +68,8 @@ class Config:
             raise ConfigError(
                 "traces stand alone, and give tasks or sft: firsthand data traces --as tasks --out set.toml"
             )
+        if self.answers and self.runs == ("traces",):
+            raise ConfigError("answers is for runs: traces of the Studio are taken whole")
         if self.filter and self.runs != ("traces",):
             raise ConfigError("filter is for traces: firsthand data traces --filter has:error")
         if self.scorer != Config.scorer and self.as_ != "tasks":
@@ -87,7 +92,7 @@ def main(config: Config) -> int:
         return _of_traces(config)
     chosen = DataFilter(
         score=config.score, min_score=config.min_score, best_of=config.best_of, benchmark=config.benchmark,
-        agent=config.agent, all_branches=config.all_branches,
+        agent=config.agent, all_branches=config.all_branches, answers=config.answers,
     )  # fmt: skip
     with ExitStack() as opened:
         runs = [opened.enter_context(store.open_run(each, data_home())) for each in config.runs]

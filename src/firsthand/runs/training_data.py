@@ -36,10 +36,14 @@ class DataFilter:
     agent: str | None = None
     all_branches: bool = False
     """Take every branch of attempts that have several; otherwise these are left out."""
+    answers: bool = False
+    """Take each task's question and the attempt's answer alone, without the messages between."""
 
     def __post_init__(self) -> None:
         if self.best_of < 0:
             raise ConfigError(f"best_of is {self.best_of}: expected 0 (all) or more")
+        if self.answers and self.all_branches:
+            raise ConfigError("answers have no branches: leave out all_branches, or answers")
 
 
 @dataclass
@@ -125,6 +129,8 @@ def _examples(runs: Sequence[Run], chosen: DataFilter, left_out: Counter[str]) -
                 left_out["protected benchmark"] += 1
             elif trace.error is not None:
                 left_out["error"] += 1
+            elif chosen.answers:
+                yield from _of_answer(run, trace, chosen, left_out)
             else:
                 yield from _of_trace(run.id, trace, chosen, left_out)
 
@@ -154,6 +160,22 @@ def _of_trace(run: str, trace: Trace, chosen: DataFilter, left_out: Counter[str]
             "agent": trace.agent_name, "epoch": trace.epoch, "score": value,
         }  # fmt: skip
         yield _Example(prompt, answer, tools, value, lineage)
+
+
+def _of_answer(run: Run, trace: Trace, chosen: DataFilter, left_out: Counter[str]) -> Iterator[_Example]:
+    """The question and the answer: what a model is taught that should answer at once as a pattern does in many steps."""
+    task = run.task(trace.benchmark, trace.task_id)
+    if task is None or not trace.answer:
+        left_out["no answer"] += 1
+        return
+    asked = (*task.conversation, Message("user", (Text(task.prompt),)))
+    prompt = [each for message in asked for each in _open_ai(message, counts=False)]
+    value = trace.value(chosen.score)
+    lineage = {
+        "run": run.id, "trace": trace.id, "leaf": len(trace.nodes) - 1, "benchmark": trace.benchmark,
+        "task": trace.task_id, "agent": trace.agent_name, "epoch": trace.epoch, "score": value,
+    }  # fmt: skip
+    yield _Example(prompt, [{"role": "assistant", "content": trace.answer}], [], value, lineage)
 
 
 def _to_last(trace: Trace, leaf: int, sampled: set[int]) -> tuple[int, ...]:
