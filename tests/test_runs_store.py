@@ -290,6 +290,15 @@ def test_a_run_is_found_by_last_id_prefix_letters_and_path(tmp_path: Path) -> No
         assert open_run(ref, tmp_path).id == first.id
     with pytest.raises(UnknownName, match="beginning of 2 runs"):
         find_run("20", tmp_path)
+    named = create(tmp_path, {}, "My base_line")
+    assert find_run("My base_line", tmp_path) == find_run("my-base-line", tmp_path) == named.path
+    create(tmp_path, {}, "my base line")
+    with pytest.raises(UnknownName, match="2 runs are named 'my-base-line'"):
+        find_run("my-base-line", tmp_path)
+    for nothing in ("base", "line", "...", "-", ""):
+        create(tmp_path, {}, nothing and "run")
+        with pytest.raises(UnknownName, match="no run"):
+            find_run(nothing, tmp_path)
     with pytest.raises(UnknownName, match=f"did you mean '{first.id}'"):
         find_run(first.id[:-1] + "!", tmp_path)
     with pytest.raises(UnknownName, match="not the folder of a run"):

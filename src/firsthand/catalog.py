@@ -164,7 +164,9 @@ def _check_is_pattern(name: str, function: Any) -> None:
     if not inspect.isfunction(function):
         return
     returned = str(function.__annotations__.get("return", ""))
-    is_async = inspect.iscoroutinefunction(inspect.unwrap(function)) or "Awaitable" in returned or "Coroutine" in returned
+    is_async = (
+        inspect.iscoroutinefunction(inspect.unwrap(function)) or "Awaitable" in returned or "Coroutine" in returned
+    )
     if not is_async:
         raise ConfigError(f"the pattern {name} is no async function: write it as async def name(task, ctx) -> str")
     try:

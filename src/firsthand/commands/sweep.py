@@ -82,7 +82,9 @@ def main(config: Config) -> int:
         sweep = new_sweep(config, config.command)
         program = sweep.command[0]
         if "{" not in program and shutil.which(program) is None:
-            raise ConfigError(f"there is no program {program!r}: give a command, as in firsthand sweep 'firsthand train ...'")
+            raise ConfigError(
+                f"there is no program {program!r}: give a command, as in firsthand sweep 'firsthand train ...'"
+            )
         save_spec(sweep, folder)
     if not config.json:
         console().print(f"sweep     {folder}", soft_wrap=True, markup=False)
