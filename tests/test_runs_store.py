@@ -290,22 +290,21 @@ def test_a_run_is_found_by_last_id_prefix_letters_and_path(tmp_path: Path) -> No
         assert open_run(ref, tmp_path).id == first.id
     with pytest.raises(UnknownName, match="beginning of 2 runs"):
         find_run("20", tmp_path)
+    named = create(tmp_path, {}, "My base_line")
+    assert find_run("My base_line", tmp_path) == find_run("my-base-line", tmp_path) == named.path
+    create(tmp_path, {}, "my base line")
+    with pytest.raises(UnknownName, match="2 runs are named 'my-base-line'"):
+        find_run("my-base-line", tmp_path)
+    for nothing in ("base", "line", "...", "-", ""):
+        create(tmp_path, {}, nothing and "run")
+        with pytest.raises(UnknownName, match="no run"):
+            find_run(nothing, tmp_path)
     with pytest.raises(UnknownName, match=f"did you mean '{first.id}'"):
         find_run(first.id[:-1] + "!", tmp_path)
     with pytest.raises(UnknownName, match="not the folder of a run"):
         find_run(str(tmp_path), tmp_path)
     with pytest.raises(UnknownName, match="no runs"):
         find_run("last", tmp_path / "nowhere")
-
-
-def test_a_run_is_found_by_a_name_that_no_other_has(tmp_path: Path) -> None:
-    with create(tmp_path, {}, "My Sums 2") as first, create(tmp_path, {}, "sums") as other:
-        assert find_run("My Sums 2", tmp_path) == find_run("my-sums-2", tmp_path) == first.path
-        assert find_run("sums", tmp_path) == other.path
-    with create(tmp_path, {}, "sums"), pytest.raises(UnknownName, match=r"'sums' is the name of 2 runs \("):
-        find_run("sums", tmp_path)
-    with pytest.raises(UnknownName, match="no run '!!!'"):
-        find_run("!!!", tmp_path)
 
 
 def test_home_is_chosen_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

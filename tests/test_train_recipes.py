@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from firsthand import Agent, Task, catalog, run_sync
 from firsthand.errors import ConfigError
@@ -250,6 +251,26 @@ def test_words_that_make_no_sense_are_a_sentence(tmp_path, monkeypatch, cli, wor
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     code, _, error = cli("train", *words)
     assert code in (1, 2) and message in error and len(error.strip().splitlines()) == 1, error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("sft",), ("dpo",), ("reward",), ("distill", "--teacher", "base"), ("toolformer", "--tools", "calculator")],
+)
+def test_a_wrong_line_is_told_before_the_weights_are_read(words, tmp_path, monkeypatch, cli):
+    monkeypatch.chdir(tmp_path)
+    file = write_model(tmp_path / "base") / "model.safetensors"
+    tensors = load_file(file)
+    del tensors[min(tensors)]  # only reading the weights finds it
+    save_file(tensors, file)
+    chats(Path("chats.jsonl"), 1)
+    Path("bad.jsonl").write_text(
+        '{"text": "a", "prompt": "a", "chosen": "b", "rejected": "c"}\n{"text": 3, "prompt": 4}\n'
+    )
+    code, _, said = cli("train", words[0], "bad.jsonl", "--model", "base", *words[1:], "--out", "out")
+    assert code == 1 and said.startswith("firsthand: bad.jsonl:") and said.count("\n") == 1
+    code, _, said = cli("train", "sft", "chats.jsonl", "--model", "base", "--out", "other")
+    assert code == 1 and "1 missing" in said
 
 
 def test_a_device_that_is_missing_is_a_sentence(text, tmp_path, cli):

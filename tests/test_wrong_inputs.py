@@ -29,6 +29,9 @@ FILES = {
     "results.csv": "model,benchmark,score\nm,gsm8k,0.5\n",
     "notes/a.md": "# A\nResume a run with --resume.\n",
     "empty/none": "",
+    "counted.toml": "limit = true\n",
+    "plain.py": "def plain(task, ctx) -> str:\n    return 'x'\n",
+    "alone.py": "async def alone():\n    return 'x'\n",
 }
 ROWS: tuple[tuple[str, int, str], ...] = (
     ("train", 0, "usage"),
@@ -47,6 +50,7 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("scaling sweep nowhere/p.csv --widths 8,16", 2, "the folder of 'nowhere/p.csv' does not exist"),
     ("sweep", 2, "give a command for a new sweep"),
     ("sweep true --set lr=log:0:1", 2, "two numbers above 0"),
+    ("sweep nope --set lr=1,2", 2, "there is no program 'nope'"),
     ("data last --as foo", 2, "as is 'foo': one of sft, pairs, kto, reward, tasks was expected"),
     ("data nope", 2, "no run 'nope'"),
     ("track nope", 2, "no run 'nope'"),
@@ -95,7 +99,7 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("interp sae smollm2 --lr nan", 2, "lr is nan"),
     ("interp sae smollm2 --texts nowhere", 2, "no file or folder 'nowhere'"),
     ("interp sae smollm2 --out text.txt", 2, "text.txt is a file: give a folder"),
-    ("interp dashboard nowhere", 1, "(No such file or directory): give the folder"),
+    ("interp dashboard nowhere", 1, "cfg.json cannot be read: No such file or directory: give the folder"),
     ("interp dashboard notes --pieces 1", 2, "pieces is 1: give 2 or more"),
     ("interp induction --half 0", 2, "half is 0: give 4 or more"),
     ("interp toy --seeds 0", 2, "seeds is 0: give 1 or more"),
@@ -122,6 +126,13 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("serve scripted:echo --port 70000", 2, "port is 70000"),
     ("bench smollm2 --out nowhere/x.md", 2, "the folder of 'nowhere/x.md' does not exist"),
     ("quickstart --limit 0", 2, "limit is 0"),
+    ("run arithmetic --limit 100000000000000000000000000", 2, "at most 9,223,372,036,854,775,807 is taken"),
+    ("run arithmetic --model scripted:echo --seed -9223372036854775808", 2, "at most 9,223,372,036,854,775,807"),
+    ("run arithmetic --model scripted:echo --epochs 100001", 2, "at most 100,000 attempts of a task are made"),
+    ("run arithmetic --model scripted:echo --config counted.toml", 2, "limit is True: a whole number was expected"),
+    ("run arithmetic --model scripted:echo --pattern plain.py", 2, "plain.py is no async function: write it as async def"),
+    ("run arithmetic --model scripted:echo --pattern alone.py", 2, "does not take a task and a context"),
+    ("run arithmetic --model scripted:echo --pattern self_consistency:samples=100001", 2, "at most 100,000 chains vote"),
     ("Run", 2, "did you mean 'run'?"),
     ("models plan smollm2 --context -5", 2, "context is -5: give 0 or more"),
     ("models plan smollm2 --batch 0", 2, "batch is 0: give 1 or more"),
@@ -203,7 +214,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 def test_a_name_that_is_refused_leaves_no_bar_on_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = terminal(monkeypatch)
     assert main(["models", "inspect", "--pull", f"{name}x"]) == 2
-    assert stream.getvalue().startswith("firsthand: no model") and stream.getvalue().count("\n") == 1
+    said = stream.getvalue()
+    assert said.startswith("firsthand: no model") and said.count("firsthand: ") == 1
+    assert said.endswith("`firsthand models` shows\nall\n")  # 80 columns: folded at a word, a command whole
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])

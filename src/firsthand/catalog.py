@@ -144,6 +144,7 @@ def _pattern(spec: Spec) -> tuple[Pattern, dict[str, Any]]:
         raise ConfigError(
             f"{misplaced[0]!r} is given as an option: options follow the parentheses, as in name(pattern):key=value"
         )
+    _check_is_pattern(spec.name, function)
     options = bind_options(spec, function)
     if not spec.parts:
         return function, options
@@ -156,6 +157,25 @@ def _pattern(spec: Spec) -> tuple[Pattern, dict[str, Any]]:
     if len(parts) > 1:
         raise ConfigError(f"{spec.name} leads one pattern and was given {len(parts)}: name one between the parentheses")
     return partial(function, pattern=parts[0]), options
+
+
+def _check_is_pattern(name: str, function: Any) -> None:
+    """Refuse what would fail in every attempt: a function that is not async, or that takes no task and context.
+
+    A function may give back the coroutine of another: one that states no type, or that of a coroutine, is believed.
+    """
+    if not inspect.isfunction(function):
+        return
+    returned = str(function.__annotations__.get("return", "Any"))
+    may_wait = any(each in returned for each in ("Any", "Awaitable", "Coroutine", "Future", "Task"))
+    if not (may_wait or inspect.iscoroutinefunction(inspect.unwrap(function))):
+        raise ConfigError(f"the pattern {name} is no async function: write it as async def name(task, ctx) -> str")
+    try:
+        inspect.signature(function).bind_partial(None, None)
+    except TypeError:
+        raise ConfigError(
+            f"the pattern {name} does not take a task and a context: write it as async def name(task, ctx) -> str"
+        ) from None
 
 
 def protocols(name: str) -> dict[str, str]:

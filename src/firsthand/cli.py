@@ -21,7 +21,7 @@ from firsthand import __version__, catalog
 from firsthand.config import parse
 from firsthand.errors import ConfigError, FirsthandError, UnknownName, unknown
 from firsthand.system import interruption
-from firsthand.system.terminal import one_line
+from firsthand.system.terminal import complain, one_line
 
 COMPLETE = "_FIRSTHAND_COMPLETE"
 """The environment variable in which a shell's completion gives the line so far; see `commands/completion.py`."""
@@ -163,7 +163,7 @@ examples:
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"firsthand: {one_line(str(error))}", file=sys.stderr)
+    complain(str(error))
     return code
 
 

@@ -32,6 +32,8 @@ from firsthand.errors import ConfigError, nearest
 from firsthand.system.bounded_toml import read_toml_file
 
 C = TypeVar("C")
+LARGEST_INT = 2**63 - 1
+"""The largest whole number that a setting may have: what SQLite stores."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -285,12 +287,19 @@ def convert(value: Any, hint: Any, name: str) -> Any:
             raise ConfigError(f"{name} is {value!r}: true or false was expected")
         return value
     try:
-        if kind is int and isinstance(value, float) and not value.is_integer():
+        if kind is int and (isinstance(value, bool) or (isinstance(value, float) and not value.is_integer())):
             raise ValueError
-        return kind(value)
-    except (TypeError, ValueError):
+        converted = kind(value)
+    except (TypeError, ValueError, OverflowError):
         expected = {int: "a whole number", float: "a number"}.get(kind, f"a {getattr(kind, '__name__', kind)}")
         raise ConfigError(f"{name} is {value!r}: {expected} was expected") from None
+    if kind is int and abs(converted) > LARGEST_INT:
+        raise ConfigError(f"{name} is {_cut(str(value))}: at most {LARGEST_INT:,} is taken")
+    return converted
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def split_list(text: str) -> list[str]:

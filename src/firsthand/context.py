@@ -35,6 +35,8 @@ from firsthand.tool import Tool
 
 T = TypeVar("T")
 BranchStatus = Literal["open", "kept", "pruned", "done", "failed"]
+MAX_ANSWERS = 100_000
+"""At most so many answers are sampled after one prompt."""
 MAX_CALLS = 128
 """The most tool calls of one message that are run."""
 
@@ -174,6 +176,8 @@ class Context:
         """
         if n < 1:
             raise ConfigError(f"n is {n}: ask for 1 answer or more")
+        if n > MAX_ANSWERS:
+            raise ConfigError(f"n is {n}: ask for at most {MAX_ANSWERS:,} answers")
         if prompt is None and not self.fitted and hook(self.attempt.agent.memory, "fit") is not None:
             shorter = replace(await self.within_window(tools), fitted=True)
             return [replace(each, fitted=False) for each in await shorter.sample(n, tools=tools, **changes)]

@@ -208,4 +208,5 @@ def _recoded(places: NDArray[Any], texts: list[str], codes: defaultdict[str, int
     table = np.array([codes[text] for text in texts], np.int32)
     if not len(table) or (table == np.arange(len(table))).all():
         return places.astype(np.int32, copy=False)
-    return table[places]
+    recoded: Ints = table[places]
+    return recoded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,7 +79,13 @@ def main(config: Config) -> int:
         return report(config.show, trials_of(config.show), config)
     folder = config.resume or config.out or data_home() / "sweeps" / new_run_id(datetime.now(UTC), "sweep")
     if config.command is not None:
-        save_spec(new_sweep(config, config.command), folder)
+        sweep = new_sweep(config, config.command)
+        program = sweep.command[0]
+        if "{" not in program and shutil.which(program) is None:
+            raise ConfigError(
+                f"there is no program {program!r}: give a command, as in firsthand sweep 'firsthand train ...'"
+            )
+        save_spec(sweep, folder)
     if not config.json:
         console().print(f"sweep     {folder}", soft_wrap=True, markup=False)
     try:

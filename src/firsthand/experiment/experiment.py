@@ -27,7 +27,7 @@ from firsthand.experiment.foreign_settings import expect_own, named_by
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask
 from firsthand.experiment.preflight import check_ready
 from firsthand.experiment.recorded import as_recorded, recorded_models, with_recorded_judges
-from firsthand.experiment.settings import RunSettings, stored_settings, words_of
+from firsthand.experiment.settings import MAX_EPOCHS, RunSettings, stored_settings, words_of
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import run_sync
 from firsthand.loop.listener import Listener
@@ -113,6 +113,8 @@ class Experiment:
             value = getattr(self, each)
             if value is not None and value < 1:
                 raise ConfigError(f"{each} is {value}: give 1 or more")
+        if self.epochs > MAX_EPOCHS:
+            raise ConfigError(f"epochs is {self.epochs}: at most {MAX_EPOCHS:,} attempts of a task are made")
         if self.where is None:
             if self.workers is not None:
                 raise ConfigError("workers are those of a cluster: name it, as in where='ray'")

@@ -16,6 +16,8 @@ from firsthand.message import Json
 from firsthand.runs.epoch_reducer import check_epochs
 from firsthand.runs.run_folder import Run
 
+MAX_EPOCHS = 100_000
+"""At most so many attempts of an agent at a task; all attempts of a run are listed before the first one."""
 DISPLAY_FLAGS = ("watch", "otel", "resume", "retry_errors", "json")
 """Flags of `firsthand run` that runs of version 0.6 stored beside their settings."""
 
@@ -86,6 +88,8 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}: give 1 or more")
+        if self.epochs > MAX_EPOCHS:
+            raise ConfigError(f"epochs is {self.epochs}: at most {MAX_EPOCHS:,} attempts of a task are made")
         if self.equal_budget is not None:
             if self.equal_budget != "auto" and not (self.equal_budget.isdecimal() and int(self.equal_budget) > 0):
                 raise ConfigError(

@@ -140,7 +140,7 @@ class Budget:
         if limits.cost_usd is not None and self.spent.cost_usd >= limits.cost_usd:
             raise LimitExceeded("cost_usd", f"{self.spent.cost_usd:.4f} of {limits.cost_usd:.4f} USD are spent")
         left = self._tokens_left()
-        if left < least:
+        if limits.tokens is not None and left < least:
             used, held = self.spent.total_tokens, self.reserved_tokens
             raise LimitExceeded(
                 "tokens",

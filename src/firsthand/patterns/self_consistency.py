@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from firsthand.agent import Pattern
-from firsthand.context import Context
+from firsthand.context import MAX_ANSWERS, Context
 from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, check_temperature, checked
 from firsthand.patterns.cot import check_shots, opening
@@ -19,6 +19,8 @@ def check_votes(*, samples: int, temperature: float, shots: int = 0, pattern: Pa
     """ConfigError for options that no vote can be taken with."""
     if samples < 1:
         raise ConfigError(f"samples is {samples}: give 1 or more chains to vote")
+    if samples > MAX_ANSWERS:
+        raise ConfigError(f"samples is {samples}: at most {MAX_ANSWERS:,} chains vote")
     if pattern is not None and shots:
         raise ConfigError(f"shots is {shots}: give it to the pattern, as in self_consistency(cot:shots={shots})")
     at_least(0, shots=shots)

@@ -19,13 +19,12 @@ _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 
 def new_run_id(created_at: datetime, name_hint: str) -> str:
     """A readable id that sorts by time, such as `2026-11-25-0148-arithmetic-k3f9`."""
-    slug = _slug(name_hint) or "run"
     tail = "".join(secrets.choice(_LETTERS) for _ in range(4))
-    return f"{created_at:%Y-%m-%d-%H%M}-{slug}-{tail}"
+    return f"{created_at:%Y-%m-%d-%H%M}-{_slug(name_hint)}-{tail}"
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-") or "run"
 
 
 def run_ids(home: Path) -> list[str]:
@@ -37,8 +36,8 @@ def run_ids(home: Path) -> list[str]:
 
 
 def find_run(ref: str, home: Path) -> Path:
-    """The folder of the run that `ref` means: `last`, an id, a unique beginning or the last letters of one, a name that one
-    run has (`--name`), or a path.
+    """The folder of the run that `ref` names: `last`, an id, a unique beginning or the last letters of one, a path, or the
+    run name (`--name`) of one run.
 
     `last` is the newest run that is not a conversation kept unasked, or such a one if there is no other.
     """
@@ -55,16 +54,13 @@ def find_run(ref: str, home: Path) -> Path:
     matching = [each for each in ids if ref and (each.startswith(ref) or each.endswith(f"-{ref}"))]
     if len(matching) == 1:
         return home / "runs" / matching[0]
-    if not matching and (slug := _slug(ref)):
-        named = [each for each in ids if each[16:-5] == slug]
-        if len(named) == 1:
-            return home / "runs" / named[0]
-        if named:
-            raise UnknownName(
-                f"{ref!r} is the name of {len(named)} runs ({_few(named)}): give an id, or the end of one"
-            )
     if matching:
         raise UnknownName(f"{ref!r} is the beginning of {len(matching)} runs ({_few(matching)}): give more of the id")
+    named = [each for each in ids if re.search("[a-zA-Z0-9]", ref) and each[16:-5] == _slug(ref)]
+    if len(named) == 1:
+        return home / "runs" / named[0]
+    if named:
+        raise UnknownName(f"{len(named)} runs are named {ref!r} ({_few(named)}): give the id of one")
     raise unknown("run", ref, ["last", *ids], see="firsthand runs")
 
 

@@ -55,8 +55,11 @@ def cell_text(text: str) -> str:
 
 
 def complain(text: str) -> None:
-    """Print a sentence on standard error, after `firsthand:`."""
-    print(f"firsthand: {one_line(text)}", file=sys.stderr)
+    """Print a sentence on standard error, after `firsthand:`; on a terminal it is folded at words."""
+    line = f"firsthand: {one_line(text)}"
+    if sys.stderr is not None and sys.stderr.isatty():
+        line = _fold(line, console(stderr=True).width)
+    print(line, file=sys.stderr)
 
 
 class Terminal:
@@ -193,9 +196,14 @@ def folded(text: str, width: int) -> str:
 
 
 def _folded_line(line: str, width: int) -> str:
+    is_columns_or_command = "  " in line.strip() or "firsthand " in re.sub("`[^`]*`", "", line)
+    return line if is_columns_or_command else _fold(line, width)
+
+
+def _fold(line: str, width: int) -> str:
     from rich.cells import cell_len
 
-    if cell_len(line) <= width or "  " in line.strip() or "firsthand " in re.sub("`[^`]*`", "", line):
+    if cell_len(line) <= width:
         return line
     indent = line[: len(line) - len(line.lstrip())]
     made, now = [], ""

@@ -17,6 +17,7 @@ from torch import Tensor
 from firsthand.errors import ConfigError, DataError
 from firsthand.hub import model_lookup
 from firsthand.message import Json
+from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.system.plurals import count_of
 from firsthand.tokens import pretrained
@@ -134,8 +135,7 @@ def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
     if not config.data:
         raise ConfigError("give a JSONL file of comparisons, as in `firsthand train dpo pairs.jsonl --model MODEL`")
     path = model_lookup.resolve(config.comparisons.model)
-    model = run.prepared(path, config.adapter)
-    tokenizer, context = pretrained.load(path), model.architecture.max_position
+    tokenizer, context = pretrained.load(path), weights.open_checkpoint(path).architecture.max_position
     chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     found, num_skipped, num_undecided = read_comparisons(
         Path(config.data), tokenizer, chat, context=context, too_long=config.comparisons.too_long
@@ -145,6 +145,7 @@ def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
         + (f"; {num_skipped} longer than the context and left out" if num_skipped else "")
         + (f"; {num_undecided} without a preference and left out" if num_undecided else "")
     )
+    model = run.prepared(path, config.adapter)
     places, held = split(range(len(found)), config.comparisons.holdout, seed=run.loop.seed)
     return OpenedComparisons(path, model, [found[at] for at in places], [found[at] for at in held])
 

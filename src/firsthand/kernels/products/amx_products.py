@@ -56,10 +56,15 @@ _BYTE, _LONG = ir.IntType(8), ir.IntType(64)
 _SYSCALL, _REQUEST, _TILE_DATA = 158, 0x1023, 18  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
 
 
+def _chosen() -> bool:
+    """True if numba was told to compile for another processor."""
+    return any(getattr(config, name, None) for name in ("CPU_NAME", "CPU_FEATURES"))
+
+
 @cache
 def has_tiles() -> bool:
     """True if this processor has bfloat16 tiles, numba compiles for it, and Linux lets this process use them."""
-    if sys.platform != "linux" or platform.machine() != "x86_64" or config.CPU_NAME or config.CPU_FEATURES:
+    if sys.platform != "linux" or platform.machine() != "x86_64" or _chosen():
         return False
     features = binding.get_host_cpu_features()
     if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512f")):

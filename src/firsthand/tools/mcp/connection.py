@@ -171,7 +171,7 @@ class McpConnection:
                 client = self._make_client(await self._transport(stack))
                 self._client = await stack.enter_async_context(client)
                 # the SDK would check results against the server's own schema, its regular expressions too, without end
-                self._client.session._output_schema_validator = _validator_of  # type: ignore[method-assign]
+                self._client.session._output_schema_validator = _validator_of  # type: ignore[method-assign,assignment]
                 self._opened.set()
                 async with asyncio.TaskGroup() as tasks:
                     listening = tasks.create_task(self._listen(self._client))

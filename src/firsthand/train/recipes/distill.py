@@ -112,14 +112,14 @@ def distill(config: Config, run: TrainingRun) -> Path:
             f"{config.teacher} and {config.model} have different tokenizers, so their distributions cannot be compared: let "
             "the teacher answer (`firsthand run`, `firsthand data --as sft`) and train with `firsthand train sft`"
         )
-    model = weights.load(base, device=str(run.device))
-    teacher = weights.load(source, device=str(run.device)).requires_grad_(False).eval()
-    longest = min(model.architecture.max_position, teacher.architecture.max_position)
+    longest = min(weights.open_checkpoint(each).architecture.max_position for each in (base, source))
     encoded = conversations.encode_conversations(
         conversations.read_conversations(Path(config.data)), tokenizer, ChatTemplate(tokenizer, tokenizer.chat_template),
         context=min(config.context or longest, longest),
     )  # fmt: skip
     print(encoded)
+    model = weights.load(base, device=str(run.device))
+    teacher = weights.load(source, device=str(run.device)).requires_grad_(False).eval()
     trained, held_out = split(encoded.streams, config.holdout, seed=config.loop.seed)
     steps = config.loop.steps or math.ceil(config.epochs * len(trained) / config.batch_size)
     soft = soft_loss(teacher, config)

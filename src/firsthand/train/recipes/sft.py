@@ -66,6 +66,7 @@ class Config:
 
 def sft(config: Config, run: TrainingRun) -> Path:
     """Train on the assistant's tokens; returns the folder of the model, with an adapter merged and also saved by itself."""
+    from firsthand.nn import weights
     from firsthand.tokens import pretrained
     from firsthand.tokens.templates.chat_template import ChatTemplate
     from firsthand.train import conversations
@@ -75,16 +76,17 @@ def sft(config: Config, run: TrainingRun) -> Path:
 
     base = model_lookup.resolve(config.model)
     tokenizer = pretrained.load(base)
-    model = run.prepared(base, config.adapter)
     chat = ChatTemplate(tokenizer, tokenizer.chat_template)
-    encoded = conversations.encode_conversations(
+    longest = weights.open_checkpoint(base).architecture.max_position
+    encoded = conversations.encode_conversations(  # before the model loads: a wrong line is told at once
         conversations.read_conversations(Path(config.data)), tokenizer, chat,
-        context=min(config.context or model.architecture.max_position, model.architecture.max_position),
+        context=min(config.context or longest, longest),
         too_long=config.too_long, last_only=config.last_only,
     )  # fmt: skip
     print(encoded)
     for stream in encoded.streams[: config.show]:
         print(conversations.with_marks(stream, tokenizer))
+    model = run.prepared(base, config.adapter)
     trained, held_out = split(encoded.streams, config.holdout, seed=config.loop.seed)
     steps = config.loop.steps or math.ceil(config.epochs * len(trained) / config.batch_size)
 

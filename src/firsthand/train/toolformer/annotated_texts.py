@@ -94,12 +94,13 @@ def opened_texts(config: ToolformerConfig, run: TrainingRun) -> Iterator[OpenedT
     tools = reading_tools(config.tools)
     path = model_lookup.resolve(config.model)
     tokenizer = pretrained.load(path)
-    model = weights.load(path, device=str(run.device))
     chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     read = [Conversation(where, text=text_field(body, where)) for body, where in json_lines(Path(config.data))]
-    encoded = encode_conversations(read, tokenizer, chat, context=model.architecture.max_position)
+    context = weights.open_checkpoint(path).architecture.max_position
+    encoded = encode_conversations(read, tokenizer, chat, context=context)
     texts, held_out = split(encoded.streams, config.holdout, seed=run.loop.seed)
     print(f"{encoded}; {len(held_out)} of them held out")
+    model = weights.load(path, device=str(run.device))
     local = Local(path, config=EngineConfig(weights="float32", kv_cache="float32", max_batch_tokens=2048))
     try:
         with interruption.Runner() as runner:
