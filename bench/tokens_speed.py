@@ -100,6 +100,7 @@ def main() -> None:
                 training[who].append(timed(work)[1])
                 walls[who] = time.perf_counter() - wall
         ours, rust = pretrained.load(folder), tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        rust.encode_special_tokens = True  # names of special tokens in a text are text, as in ours
         tik = as_tiktoken(folder / "tokenizer.json")
     texts = list[str]()
     encoders: dict[str, Callable[[], object]] = {
