@@ -335,10 +335,10 @@ def test_files_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
     refused("values in b_enc that are not finite", tensors={"b_enc": torch.full((24,), float("nan"))})
     refused("a decoder of zeros", tensors={"W_dec": torch.zeros(24, 8)})
     (tmp_path / "cfg.json").write_text("[1]")
-    with pytest.raises(ModelFileError, match="holds list: expected an object"):
+    with pytest.raises(ModelFileError, match="holds a JSON list: expected an object"):
         read_sae(tmp_path)
     (tmp_path / "cfg.json").unlink()
-    with pytest.raises(ModelFileError, match="cannot be read as JSON"):
+    with pytest.raises(ModelFileError, match="does not hold JSON that can be read"):
         read_sae(tmp_path)
 
 
@@ -359,7 +359,7 @@ def test_settings_of_any_type_are_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "cfg.json").write_text(json.dumps(given | own([], {})))
     assert read_sae(tmp_path).sae.d_sae == given["d_sae"], "a kind that is none is another program's"
     (tmp_path / "cfg.json").write_text("[" * 100_000)
-    with pytest.raises(ModelFileError, match="cannot be read as JSON"):
+    with pytest.raises(ModelFileError, match="does not hold JSON that can be read"):
         read_sae(tmp_path)
 
 

@@ -128,7 +128,7 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("quickstart --limit 0", 2, "limit is 0"),
     ("run arithmetic --limit 100000000000000000000000000", 2, "at most 9,223,372,036,854,775,807 is taken"),
     ("run arithmetic --model scripted:echo --seed -9223372036854775808", 2, "at most 9,223,372,036,854,775,807"),
-    ("run arithmetic --model scripted:echo --epochs 100001", 2, "at most 100,000 attempts of a task are made"),
+    ("run arithmetic --model scripted:echo --epochs 100001", 2, "the most is 100,000, each an attempt at every task"),
     ("run arithmetic --model scripted:echo --config counted.toml", 2, "limit is True: a whole number was expected"),
     ("run arithmetic --model scripted:echo --pattern plain.py", 2, "plain.py is no async function: write it as async def"),
     ("run arithmetic --model scripted:echo --pattern alone.py", 2, "does not take a task and a context"),

@@ -114,7 +114,7 @@ class Experiment:
             if value is not None and value < 1:
                 raise ConfigError(f"{each} is {value}: give 1 or more")
         if self.epochs > MAX_EPOCHS:
-            raise ConfigError(f"epochs is {self.epochs}: at most {MAX_EPOCHS:,} attempts of a task are made")
+            raise ConfigError(f"epochs is {self.epochs}: the most is {MAX_EPOCHS:,}, each an attempt at every task")
         if self.where is None:
             if self.workers is not None:
                 raise ConfigError("workers are those of a cluster: name it, as in where='ray'")

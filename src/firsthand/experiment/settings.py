@@ -89,7 +89,7 @@ class RunSettings:
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}: give 1 or more")
         if self.epochs > MAX_EPOCHS:
-            raise ConfigError(f"epochs is {self.epochs}: at most {MAX_EPOCHS:,} attempts of a task are made")
+            raise ConfigError(f"epochs is {self.epochs}: the most is {MAX_EPOCHS:,}, each an attempt at every task")
         if self.equal_budget is not None:
             if self.equal_budget != "auto" and not (self.equal_budget.isdecimal() and int(self.equal_budget) > 0):
                 raise ConfigError(
