@@ -338,7 +338,7 @@ def test_files_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="holds a JSON list: expected an object"):
         read_sae(tmp_path)
     (tmp_path / "cfg.json").unlink()
-    with pytest.raises(ModelFileError, match="does not hold JSON that can be read"):
+    with pytest.raises(ModelFileError, match="cannot be read: No such file"):
         read_sae(tmp_path)
 
 
