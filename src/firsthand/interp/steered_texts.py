@@ -25,7 +25,7 @@ STRENGTHS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class SteeredText:
-    """What the model wrote with a direction added to every token."""
+    """A continuation that was sampled with a direction added to every token."""
 
     strength: float
     """In multiples of the feature's maximum."""

@@ -19,7 +19,7 @@ from firsthand.errors import ConfigError
 
 Floats = NDArray[np.float32]
 Precision = Literal["float32", "bfloat16"]
-"""How near to float32 numbers are computed: as near as the kernels come, or rounded to bfloat16 where that is faster."""
+"""Precision of products: as near to float32 as the kernels come, or bfloat16 where that is faster."""
 BLOCK = 32
 """Inputs that share a scale, as in `kernels/products/int16_products.py`."""
 _LINE = 64
