@@ -292,6 +292,8 @@ def test_a_run_is_found_by_last_id_prefix_letters_and_path(tmp_path: Path) -> No
         find_run("20", tmp_path)
     named = create(tmp_path, {}, "My base_line")
     assert find_run("My base_line", tmp_path) == find_run("my-base-line", tmp_path) == named.path
+    with pytest.raises(UnknownName, match="no run 'my-base'"):
+        find_run("my-base", tmp_path)
     create(tmp_path, {}, "my base line")
     with pytest.raises(UnknownName, match="2 runs are named 'my-base-line'"):
         find_run("my-base-line", tmp_path)

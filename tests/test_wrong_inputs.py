@@ -118,6 +118,8 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("studio --no-open --database mysql://x", 2, "write postgresql://user@host/name"),
     ("models plan smollm2 --train dora", 2, "train is 'dora': one of full, lora, qlora was expected"),
     ("models quantize smollm2 --to AWQ --out q --calibration nowhere.txt", 2, "as UTF-8 text: No such file or directory"),
+    ("data traces --answers", 2, "answers is for runs: traces of the Studio are taken whole"),
+    ("interp dashboard nowhere --prompt=", 2, "the prompt to steer is empty: give a few words, or --steer 0"),
     ("data last --min-score nan", 2, "min_score is nan: give a number"),
     ("data last --scorer exact", 2, "scorer is for tasks of traces"),
     ("data last --as pairs --best-of 2", 2, "best_of is for sft and kto"),
