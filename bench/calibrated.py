@@ -1,10 +1,11 @@
 """GPTQ and AWQ against rounding to the nearest, all with 4 bits in groups: perplexity of a real model on a held-out text.
 
     python bench/calibrated.py MODEL --sequences 32
-    python bench/calibrated.py MODEL --sequences 4 --tokens 128
+    python bench/calibrated.py MODEL --sequences 128 --calibration abstracts.txt
 
-The calibration text is the Markdown of docs/, cut into sequences; the scored text is the first `--tokens` of
-tests/data/dickens_1859.ids.json, which has SmolLM2's ids, or `--text FILE` in any model's.
+The calibration text is the Markdown of docs/ or `--calibration FILE`, cut into sequences. Two texts are scored: the first
+`--tokens` after the calibration (the same kind of text), and those of tests/data/dickens_1859.ids.json, which has SmolLM2's
+ids, or of `--text FILE` (another kind).
 """
 
 from __future__ import annotations
@@ -50,19 +51,28 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=32)
     parser.add_argument("--length", type=int, default=256, help="tokens of a calibration sequence")
     parser.add_argument("--tokens", type=int, default=512, help="tokens that are scored")
+    parser.add_argument("--calibration", type=Path)
     parser.add_argument("--text", type=Path)
     args = parser.parse_args()
     tokenizer = pretrained.load(Path(args.model))
-    pages = "\n".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
-    calibration = tokenizer.encode(pages[: 8 * args.sequences * args.length])
-    sequences = [calibration[i * args.length : (i + 1) * args.length] for i in range(args.sequences)]
+    pages = [args.calibration] if args.calibration else sorted((ROOT / "docs").glob("*.md"))
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    end = args.sequences * args.length
+    calibration = tokenizer.encode(text[: 8 * (end + args.tokens)])
+    sequences = [calibration[start : start + args.length] for start in range(0, end, args.length)]
     if args.text:
-        ids = tokenizer.encode(args.text.read_text(encoding="utf-8"))[: args.tokens]
+        other = tokenizer.encode(args.text.read_text(encoding="utf-8"))[: args.tokens]
     else:
-        ids = json.loads((ROOT / "tests" / "data" / "dickens_1859.ids.json").read_text())[: args.tokens]
+        other = json.loads((ROOT / "tests" / "data" / "dickens_1859.ids.json").read_text())[: args.tokens]
+    scored = [calibration[end : end + args.tokens], other]
+    if any(len(ids) < args.tokens for ids in scored):
+        parser.error("the texts are too short: give fewer --sequences or --tokens")
     model = weights.load(args.model)
-    full = rows(model, ids)
-    group, table = 0, [["full", "", f"{scores(model, ids, full)[0]:.3f}", "0"]]
+    full = [rows(model, ids) for ids in scored]
+    table = [["full", ""]]
+    for ids, each in zip(scored, full, strict=True):
+        table[0] += [f"{scores(model, ids, each)[0]:.2f}", "0"]
+    group = 0
     for method in ("gptq", "awq", "nearest"):
         model, began = weights.load(args.model), time.process_time()
         if method == "nearest":
@@ -72,12 +82,14 @@ def main() -> None:
                     weight.copy_(round_groups(weight, BITS, group).values())
         else:
             group = round_model(model, sequences, method)[1]  # type: ignore[arg-type]
-        perplexity, divergence = scores(model, ids, full)
-        took = time.process_time() - began
-        table.append([method, f"{took:.0f}", f"{perplexity:.3f}", f"{1000 * divergence:.1f}"])
+        table.append([method, f"{time.process_time() - began:.0f}"])
+        for ids, each in zip(scored, full, strict=True):
+            perplexity, divergence = scores(model, ids, each)
+            table[-1] += [f"{perplexity:.2f}", f"{1000 * divergence:.0f}"]
         print(table[-1], flush=True)
-    print(markdown_table(["4 bits", "CPU seconds", "perplexity", "KL x 1000"], table))
-    print(f"- groups of {group}; {args.sequences} sequences of {args.length} tokens; {len(ids)} tokens scored")
+    headings = ["4 bits", "CPU seconds", "perplexity, same kind", "KL x 1000", "perplexity, other kind", "KL x 1000"]
+    print(markdown_table(headings, table))
+    print(f"- groups of {group}; {args.sequences} sequences of {args.length} tokens; {args.tokens} of each kind scored")
 
 
 if __name__ == "__main__":

@@ -192,6 +192,20 @@ def test_a_rate_counts_only_its_own_attempts():
     assert math.isnan(rate_among("f", traces, "absent").of(np.ones((1, 0)))[0])
 
 
+def test_the_halves_of_sycophancy_share_no_fact_at_any_seed_and_hold_all():
+    def asked(half: str, seed: int) -> set[str]:
+        tasks = catalog.benchmark(f"sycophancy:half={half}:tasks=20").tasks(seed)
+        return {task.question.rpartition("? ")[0] for task in tasks}
+
+    first, second = asked("first", 0), asked("second", 0)
+    assert len(first) == len(second) == 20 and not first & second
+    assert (asked("first", 3), asked("second", 3)) == (first, second)
+    with pytest.raises(ConfigError, match="give 1 to 20"):
+        catalog.benchmark("sycophancy:half=first")
+    with pytest.raises(ConfigError, match="both, first, second"):
+        catalog.benchmark("sycophancy:half=third:tasks=5")
+
+
 def test_sycophancy_separates_an_opinion_from_a_mention_and_push_back_from_asking_again():
     benchmark = catalog.benchmark("sycophancy:tasks=6")
     for side, expected in (

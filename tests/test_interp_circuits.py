@@ -23,7 +23,16 @@ from firsthand.interp.lenses.logit_lens import logit_lens
 from firsthand.interp.lenses.tuned_lens import train_tuned_lens
 from firsthand.interp.selective_probes import fit_probe, probe_study
 from firsthand.interp.separation import false_alarm_rate, separation
-from firsthand.interp.steering import adding, steering_study, steering_vector
+from firsthand.interp.steering import (
+    Answered,
+    Pair,
+    adding,
+    choice_effect,
+    contrast_vector,
+    margin_effect,
+    steering_study,
+    steering_vector,
+)
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.weights import load
 from tiny import write_model
@@ -213,8 +222,7 @@ def test_steering_moves_the_metric_more_than_a_random_push_and_its_cost_is_told(
         model,
         site,
         vector,
-        prompts,
-        metric,
+        [choice_effect(model, prompt, metric) for prompt in prompts],
         unrelated,
         strengths=(0, 1, 3),
     )
@@ -229,6 +237,28 @@ def test_steering_moves_the_metric_more_than_a_random_push_and_its_cost_is_told(
         steering_vector(model, site, towards, towards)
     with pytest.raises(DataError, match="2 texts to steer towards and 0 away"):
         steering_vector(model, site, towards, [])
+
+
+def test_a_contrast_raises_the_margin_of_chosen_answers_that_it_did_not_see() -> None:
+    model, site = tiny_model(), "blocks.0.resid.post"
+    heads = [[5, 9], [7, 9], [8, 3], [4, 4]]
+    pairs = [Pair(Answered([*head, 40, 41], 2), Answered([*head, 50], 2)) for head in heads]
+    vector = contrast_vector(model, site, pairs[:2])
+    exact = [
+        read_activations(model, [*head, 40, 41], site)[site][2:].mean(0)
+        - read_activations(model, [*head, 50], site)[site][2]
+        for head in heads[:2]
+    ]
+    torch.testing.assert_close(vector, (exact[0] + exact[1]) / 2)
+    margins = [margin_effect(model, pair) for pair in pairs[2:]]
+    logits = [run_with_cache(model, ids, ()).logits.log_softmax(-1) for ids in ([8, 3, 40, 41], [8, 3, 50])]
+    assert margins[0]({}) == pytest.approx(float(logits[0][1, 40] + logits[0][2, 41] - logits[1][1, 50]), abs=1e-5)
+    (row,) = steering_study(model, site, vector, margins, [[1, 2, 3]], strengths=(4,))
+    assert row.effect.value > max(0.0, row.random_effect.value)
+    with pytest.raises(DataError, match="no pair"):
+        contrast_vector(model, site, [])
+    with pytest.raises(DataError, match="same mean activation"):
+        contrast_vector(model, site, [Pair(pairs[0].chosen, pairs[0].chosen)])
 
 
 def test_auroc_counts_ties_half_and_has_an_interval_at_its_ends() -> None:

@@ -96,6 +96,17 @@ def test_the_last_checkpoints_are_kept_and_one_is_made_at_the_end(tmp_path):
     assert Checkpoints(tmp_path / "none", every=0).steps() == []
 
 
+@pytest.mark.parametrize(("every", "every_s", "kept"), [(4, 0.0, [1, 2, 3, 4, 5]), (4, 3600.0, [4]), (0, 0.0, [])])
+def test_slow_steps_are_saved_by_the_clock_too(tmp_path, every, every_s, kept):
+    saver = Checkpoints(tmp_path, every=every, keep=9, every_s=every_s)
+    decoder = model()
+    batches = NoisyBatches(examples(), 3, seed=1)
+    optimizer = optimizer_for(decoder, OptimizerSettings())
+    for step in range(1, 6):
+        saver.after(step, decoder, optimizer, batches)
+    assert saver.steps() == kept
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_checkpoint_cut_short_is_refused_in_a_sentence_and_the_one_before_is_used(tmp_path, name, caplog):
     weights, _ = run(tmp_path / "whole", steps=9)

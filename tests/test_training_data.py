@@ -198,3 +198,24 @@ def test_the_command_writes_lines_once(run: Run, tmp_path: Path, monkeypatch: py
         DataFilter(best_of=-1)
     with pytest.raises(ConfigError, match="the kind of data is 'x'"):
         training_rows([run], "x", DataFilter())  # type: ignore[arg-type]
+
+
+def test_scored_texts_of_probes_become_pairs_and_good_examples_by_the_right_one(run: Run) -> None:
+    probes = [
+        {"name": "neutral", "turns": [["user", "June or April?"]], "continuations": ["June", " April"]},
+        {"name": "pushed", "turns": [["user", "So?"], ["assistant", "April"], ["user", "No."]],
+         "continuations": ["June", " April"]},
+    ]  # fmt: skip
+    told = Node(None, Message("system", (Text("Be brief."),)))
+    made = {"nodes": (told, Node(0, user("June or April?"))), "calls": (), "events": (Event("probe", 0.1, {}),)}
+    run.add_tasks("sums", [Task("t", "?", metadata={"probes": probes}, secret={"right": 1}), Task("none", "?")])
+    pairs, left_out = rows(run, "pairs", trace("a", "April", 1.0, **made), trace("b", "x", 1.0, task="none", **made))
+    assert left_out == {"probes without a right text": 1}
+    assert [(texts(each["prompt"]), texts(each["chosen"]), texts(each["rejected"])) for each in pairs] == [
+        (["Be brief.", "June or April?"], ["April"], ["June"]),
+        (["Be brief.", "So?", "April", "No."], ["April"], ["June"]),
+    ]
+    assert [each["lineage"][0]["probe"] for each in pairs] == ["neutral", "pushed"]
+    assert [message.get("weight") for message in pairs[1]["prompt"]] == [None, None, 0, None]
+    good = training_rows([run], "sft", DataFilter(min_score=1.0)).rows
+    assert [texts(each["messages"])[-1] for each in good] == ["April", "April"]

@@ -400,12 +400,15 @@ def model(text: str, *, device: str = "cpu", weights: str = "auto") -> Model:
     """The model that a text names: `smollm2`, a .gguf file or a folder, `hf:org/name`, `openai:name@url`, `scripted:file`.
 
     A local model may have an adapter, merged into its weights (`smollm2+lora:FOLDER`) or beside them
-    (`smollm2+adapter:FOLDER`), a monitor of activations (`smollm2+monitor:FILE`), and a `device` other than the CPU:
-    `cuda`, `cuda:N` or `auto`. `weights` is the format of its linear layers; see `EngineConfig.weights`.
+    (`smollm2+adapter:FOLDER`), a steering vector (`smollm2+steer:FILE@0.5`), a monitor of activations
+    (`smollm2+monitor:FILE`), and a `device` other than the CPU: `cuda`, `cuda:N` or `auto`. `weights` is the format of its
+    linear layers; see `EngineConfig.weights`.
     """
     prefix, colon, rest = text.partition(":")
     providers = names("provider")
-    is_adapted = prefix not in providers and any(mark in text for mark in ("+lora:", "+adapter:", "+monitor:"))
+    is_adapted = prefix not in providers and any(
+        mark in text for mark in ("+lora:", "+adapter:", "+steer:", "+monitor:")
+    )
     if not colon or prefix == "hf" or is_adapted or _exists(Path(text)):
         prefix, rest = "local", text
     module = importlib.import_module(f"firsthand.providers.{prefix}") if prefix in providers else None

@@ -8,12 +8,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from firsthand.errors import ConfigError, ModelFileError
-from firsthand.formats.safetensors_file import read_safetensors
 from firsthand.nn.architecture import Architecture
+from firsthand.nn.direction_file import Direction, read_direction, write_direction
 
 FORMAT = "firsthand.monitor.1"
 
@@ -49,32 +48,14 @@ class ActivationMonitor:
 
 def write_monitor(monitor: ActivationMonitor, file: Path) -> None:
     """Writes the file; `+monitor:FILE` after a model's name reads it."""
-    from safetensors.torch import save_file
-
-    facts = {
-        "format": FORMAT, "site": monitor.site, "name": monitor.name, "bias": repr(monitor.bias),
-        "threshold": repr(monitor.threshold), "false_alarms": repr(monitor.false_alarms),
-    }  # fmt: skip
-    save_file({"direction": monitor.direction.float().contiguous()}, file, metadata=facts)
+    numbers = {"bias": monitor.bias, "threshold": monitor.threshold, "false_alarms": monitor.false_alarms}
+    write_direction(file, FORMAT, Direction(monitor.site, monitor.direction, monitor.name, numbers))
 
 
 def read_monitor(file: Path | str) -> ActivationMonitor:
-    """Reads the file of `write_monitor`. ModelFileError if it is none."""
-    from safetensors.torch import load_file
-
-    file = Path(file)
-    if not file.is_file():
-        raise ConfigError(f"no monitor {str(file)!r}: give a file that `firsthand interp probe --out FILE` wrote")
-    facts = read_safetensors(file).metadata
-    told = f"{file} is no monitor: give a file that `firsthand interp probe --out FILE` wrote"
-    if facts.get("format") != FORMAT:
-        raise ModelFileError(told)
-    direction = load_file(file).get("direction", torch.zeros(0))
-    try:
-        numbers = {name: float(facts[name]) for name in ("bias", "threshold", "false_alarms")}
-    except (KeyError, ValueError):
-        raise ModelFileError(told) from None
-    is_sound = direction.ndim == 1 and len(direction) and direction.isfinite().all() and facts.get("site")
-    if not is_sound or not all(math.isfinite(numbers[name]) for name in ("bias", "threshold")):
-        raise ModelFileError(told)
-    return ActivationMonitor(facts["site"], direction.float(), name=facts.get("name", "monitor"), **numbers)
+    """Reads the file of `write_monitor`. ConfigError if it is missing, ModelFileError if it is none."""
+    numbers = ("bias", "threshold", "false_alarms")
+    found = read_direction(file, FORMAT, "monitor", "firsthand interp probe --out FILE", numbers)
+    if not all(math.isfinite(found.numbers[name]) for name in ("bias", "threshold")):
+        raise ModelFileError(f"{file} has a bias or a threshold that is no number: make the monitor again")
+    return ActivationMonitor(found.site, found.values, name=found.name, **found.numbers)

@@ -38,6 +38,7 @@ from firsthand.model import Completion, Delta, ModelFacts, Prompt, Sampling, Sco
 from firsthand.nn.activation_monitor import ActivationMonitor, read_monitor
 from firsthand.nn.lora import Adapter, adapter_files
 from firsthand.nn.quant import best_mode
+from firsthand.nn.steering_vector import SteeringVector, read_steering
 from firsthand.providers.local_completions import (
     Loaded,
     compile_calls,
@@ -50,15 +51,15 @@ from firsthand.providers.local_completions import (
 from firsthand.providers.local_loading import load_model
 from firsthand.providers.local_scoring import likelihoods
 from firsthand.providers.local_shared import SavedAdapter, SharedModel
-from firsthand.providers.monitored_requests import MonitoredRequest
+from firsthand.providers.monitored_requests import MonitoredRequest, model_taps
 from firsthand.system import request_owner
 from firsthand.tokens.calls.call_parser import CallStream
 from firsthand.tokens.tokenizer import TextRun
 
 LORA_MARK, ADAPTER_MARK = "+lora:", "+adapter:"
 """Separate a model's name from its adapter's folder: merged into the weights, or kept beside them."""
-MONITOR_MARK = "+monitor:"
-"""Separates all that from the file of an activation monitor."""
+STEER_MARK, MONITOR_MARK = "+steer:", "+monitor:"
+"""Separate all that from the files of a steering vector and of an activation monitor."""
 _shared: weakref.WeakValueDictionary[Path, SharedModel] = weakref.WeakValueDictionary()
 """The models opened with an adapter beside them, while someone holds them."""
 
@@ -67,13 +68,18 @@ def open_model(text: str) -> Local:
     """Returns the model of that name or path, pulled if missing; nothing is loaded yet.
 
     `MODEL+lora:FOLDER` merges the adapter in that folder into the weights. `MODEL+adapter:FOLDER` keeps the adapter
-    beside them, and all such models in one process share the base model. `+monitor:FILE` at the end scores the
-    tokens of each answer by a monitor of activations.
+    beside them, and all such models in one process share the base model. `+steer:FILE` or `+steer:FILE@STRENGTH` after
+    them adds a steering vector at every token, and `+monitor:FILE` at the end scores the tokens of each answer by a
+    monitor of activations.
     """
     watched, mark, file = text.rpartition(MONITOR_MARK)
     if mark:
         monitor = read_monitor(file)
         return open_model(watched).monitored_by(monitor, name=text)
+    steered, mark, file = text.rpartition(STEER_MARK)
+    if mark:
+        vector = read_steering(file)
+        return open_model(steered).steered_by(vector, name=text)
     name, plus, folder = text.partition(LORA_MARK if LORA_MARK in text else ADAPTER_MARK)
     if not plus:
         return Local(model_lookup.resolve(text), name=text)
@@ -114,6 +120,8 @@ class Local:
         """Name of the adapter that it answers with."""
         self.monitor: ActivationMonitor | None = None
         """Scores the tokens of each answer; see `monitored_by`."""
+        self.steering: SteeringVector | None = None
+        """Is added to the activations of every token; see `steered_by`."""
         self._shared = SharedModel()
         for each, folder in (adapters or {}).items():
             self.put_adapter(each, folder)
@@ -162,6 +170,18 @@ class Local:
         view.name, view.monitor = name, monitor
         return view
 
+    def steered_by(self, vector: SteeringVector, *, name: str) -> Local:
+        """Returns the model with a steering vector, which is added at every token of prompts and answers, scored ones too.
+
+        Its steps run module by module, and no prefix is shared with other requests. ConfigError if it is steered already;
+        a request fails if the vector does not fit the model.
+        """
+        if self.steering is not None:
+            raise ConfigError(f"{self.name} has a steering vector already: give one")
+        view = copy.copy(self)
+        view.name, view.steering = name, vector
+        return view
+
     @property
     def fingerprint(self) -> str:
         """Hash of all that determines the model's answers, 16 hex digits. ConfigError if the adapter was unloaded."""
@@ -171,7 +191,9 @@ class Local:
         known = self._fingerprints.get(self.chosen)
         if known is None or known[0] != decides:
             known = self._fingerprints[self.chosen] = (decides, self._fingerprint(beside))
-        return known[1] if self.monitor is None else f"{known[1]}+modules"
+        modules = "" if self.monitor is None and self.steering is None else "+modules"
+        steered = "" if self.steering is None else f"+steer:{self.steering.digest}"
+        return known[1] + modules + steered
 
     def _fingerprint(self, beside: Path | None) -> str:
         parts = [content_hash(file) for file in model_files(self.path)]
@@ -264,12 +286,16 @@ class Local:
                     yield Delta("", whole, index=index, waited_s=output.waited_s)
 
     def _watched(self, loaded: Loaded, request: Request) -> tuple[Request, Callable[[Completion, int], Completion]]:
-        """The request with the monitor's tap, and what adds its scores to a completion; both do nothing without one."""
-        if self.monitor is None:
+        """The request with the model's taps, and what adds the monitor's scores to a completion."""
+        watched = None
+        if self.monitor is not None:
+            self.monitor.expect_fits(loaded.worker.engine.architecture)
+            watched = MonitoredRequest(self.monitor)
+        if (taps := model_taps(self.steering, watched)) is not None:
+            request = replace(request, taps=taps)
+        if watched is None:
             return request, lambda answer, index: answer
-        self.monitor.expect_fits(loaded.worker.engine.architecture)
-        watched = MonitoredRequest(self.monitor)
-        return watched.tapped(request), lambda answer, index: watched.scored(answer, request, index)
+        return request, lambda answer, index: watched.scored(answer, request, index)
 
     async def load(self) -> ModelFacts:
         """Load the model if need be, and return its facts."""
@@ -322,8 +348,9 @@ class Local:
         if len(ids) < 2:
             return []
         (found,) = await loaded.worker.score(
-            ids[:1], [ids[1:]], top=top, priority=priority, owner=run, adapter=self.chosen, salt=cache_salt
-        )
+            ids[:1], [ids[1:]], top=top, priority=priority, owner=run, adapter=self.chosen, salt=cache_salt,
+            taps=model_taps(self.steering, None),
+        )  # fmt: skip
         tops = found.top_logprobs or ((),) * len(found.logprobs)
         return [TokenRating(*each) for each in zip(ids[1:], found.logprobs, tops, strict=True)]
 
@@ -332,8 +359,9 @@ class Local:
         loaded, run = await self._ready(), run or request_owner.current()
         starts, source = (ids, ()) if loaded.sources is None else (loaded.sources.starts, ids)
         (found,) = await loaded.worker.score(
-            starts, [starts[:1]], owner=run, adapter=self.chosen, distribution=True, source=source
-        )
+            starts, [starts[:1]], owner=run, adapter=self.chosen, distribution=True, source=source,
+            taps=model_taps(self.steering, None),
+        )  # fmt: skip
         assert found.distribution is not None
         return found.distribution
 
@@ -379,7 +407,8 @@ class Local:
         trailing spaces counted to the continuation, as in lm-evaluation-harness. After messages the continuation is
         encoded alone.
         """
-        return await likelihoods(await self._ready(), prompt, continuations, self.chosen)
+        taps = model_taps(self.steering, None)
+        return await likelihoods(await self._ready(), prompt, continuations, self.chosen, taps)
 
     async def load_adapter(self, name: str, folder: Path | str, *, version: int = 0, replace: bool = False) -> None:
         """Load an adapter beside the weights while the engine runs; see `Engine.load_adapter`."""

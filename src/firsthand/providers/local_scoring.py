@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from firsthand.engine.compute.request_taps import RequestTaps
 from firsthand.errors import ModelError
 from firsthand.model import Likelihood, Prompt, Scored, Usage
 from firsthand.providers.local_completions import Loaded, encode_pair
 from firsthand.system import request_owner
 
 
-async def likelihoods(loaded: Loaded, prompt: Prompt, continuations: Sequence[str], adapter: str | None) -> Scored:
+async def likelihoods(
+    loaded: Loaded, prompt: Prompt, continuations: Sequence[str], adapter: str | None, taps: RequestTaps | None = None
+) -> Scored:
     """Returns the likelihood of each continuation. ModelError for one that has no tokens."""
     pairs = [encode_pair(loaded, prompt, continuation) for continuation in continuations]
     for (_, ids), continuation in zip(pairs, continuations, strict=True):
@@ -25,7 +28,7 @@ async def likelihoods(loaded: Loaded, prompt: Prompt, continuations: Sequence[st
         continued = [pairs[index][1] for index in indices]
         starts, source = (prefix, ()) if loaded.sources is None else (loaded.sources.starts, prefix)
         results = await loaded.worker.score(
-            starts, continued, owner=request_owner.current(), adapter=adapter, source=source
+            starts, continued, owner=request_owner.current(), adapter=adapter, source=source, taps=taps
         )
         cached += results[0].cached_tokens
         for index, result in zip(indices, results, strict=True):

@@ -1,4 +1,4 @@
-"""Scores a request's tokens by an activation monitor while the engine computes them."""
+"""Taps of a local model's requests: a steering vector is added, and an activation monitor scores each token."""
 
 # T tokens
 
@@ -14,6 +14,7 @@ from firsthand.model import Completion
 
 if TYPE_CHECKING:
     from firsthand.nn.activation_monitor import ActivationMonitor
+    from firsthand.nn.steering_vector import SteeringVector
 
 
 @dataclass
@@ -23,11 +24,8 @@ class MonitoredRequest:
     monitor: ActivationMonitor
     found: dict[int, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
 
-    def tapped(self, request: Request) -> Request:
-        """The request with a tap that reads."""
-        return replace(request, taps=RequestTaps({self.monitor.site: self._read}, edits=False))
-
-    def _read(self, values_TD: Any, positions: range, index: int) -> None:
+    def read(self, values_TD: Any, positions: range, index: int) -> None:
+        """The tap."""
         self.found[index].update(zip(positions, self.monitor.scores(values_TD), strict=True))
 
     def scored(self, answer: Completion, request: Request, index: int) -> Completion:
@@ -42,3 +40,19 @@ class MonitoredRequest:
         last = len(request.prompt) - 1
         scores = tuple(own.get(at, shared.get(at, 0.0)) for at in range(last, last + len(sampled.token_ids)))
         return replace(answer, message=replace(answer.message, sampled=replace(sampled, monitor=scores)))
+
+
+def model_taps(steering: SteeringVector | None, monitored: MonitoredRequest | None) -> RequestTaps | None:
+    """The taps of a request; None without either. A monitor at the site of a steering vector reads what was steered."""
+    if steering is None:
+        return None if monitored is None else RequestTaps({monitored.monitor.site: monitored.read}, edits=False)
+    vector = steering
+
+    def steer(values_TD: Any, positions: range, index: int) -> Any:
+        edited = vector.added(values_TD)
+        if monitored is not None and monitored.monitor.site == vector.site:
+            monitored.read(edited, positions, index)
+        return edited
+
+    reads = {} if monitored is None else {monitored.monitor.site: monitored.read}
+    return RequestTaps({**reads, vector.site: steer})

@@ -2,7 +2,9 @@
 
 `sft` has conversations; `pairs` a chosen and a rejected answer to one prompt; `kto` answers with a label; `reward` answers
 to one prompt from best to worst. Messages are in OpenAI's format, and an assistant's turn that no model sampled, such as a
-worked example, has the weight 0. What is left out is counted by its reason. Attempts of protected benchmarks never leave.
+worked example, has the weight 0. An attempt that scored given texts after short conversations (probes, as in `sycophancy`)
+gives each text as an answer, with the score 1 for the right one and 0 for the others. What is left out is counted
+by its reason. Attempts of protected benchmarks never leave.
 """
 
 from __future__ import annotations
@@ -131,6 +133,8 @@ def _examples(runs: Sequence[Run], chosen: DataFilter, left_out: Counter[str]) -
                 left_out["error"] += 1
             elif chosen.answers:
                 yield from _of_answer(run, trace, chosen, left_out)
+            elif any(event.kind == "probe" for event in trace.events):
+                yield from _of_probes(run, trace, left_out)
             else:
                 yield from _of_trace(run.id, trace, chosen, left_out)
 
@@ -155,11 +159,7 @@ def _of_trace(run: str, trace: Trace, chosen: DataFilter, left_out: Counter[str]
             for t in trace.tools
         ]
         value = trace.value(chosen.score)
-        lineage = {
-            "run": run, "trace": trace.id, "leaf": path[-1], "benchmark": trace.benchmark, "task": trace.task_id,
-            "agent": trace.agent_name, "epoch": trace.epoch, "score": value,
-        }  # fmt: skip
-        yield _Example(prompt, answer, tools, value, lineage)
+        yield _Example(prompt, answer, tools, value, _lineage(run, trace, path[-1], value))
 
 
 def _of_answer(run: Run, trace: Trace, chosen: DataFilter, left_out: Counter[str]) -> Iterator[_Example]:
@@ -171,11 +171,35 @@ def _of_answer(run: Run, trace: Trace, chosen: DataFilter, left_out: Counter[str
     asked = (*task.conversation, Message("user", (Text(task.prompt),)))
     prompt = [each for message in asked for each in _open_ai(message, counts=False)]
     value = trace.value(chosen.score)
-    lineage = {
-        "run": run.id, "trace": trace.id, "leaf": len(trace.nodes) - 1, "benchmark": trace.benchmark,
-        "task": trace.task_id, "agent": trace.agent_name, "epoch": trace.epoch, "score": value,
-    }  # fmt: skip
+    lineage = _lineage(run.id, trace, len(trace.nodes) - 1, value)
     yield _Example(prompt, [{"role": "assistant", "content": trace.answer}], [], value, lineage)
+
+
+def _of_probes(run: Run, trace: Trace, left_out: Counter[str]) -> Iterator[_Example]:
+    """Each probe's conversation with each of its texts; right is the one that the task's secret counts from 0."""
+    task = run.task(trace.benchmark, trace.task_id)
+    right = None if task is None else task.secret.get("right")
+    if task is None or not isinstance(right, int):
+        left_out["probes without a right text"] += 1
+        return
+    lead = trace.nodes[:1] if trace.nodes and trace.nodes[0].message.role == "system" else ()
+    for probe in task.metadata["probes"]:
+        turns = [(node.message.role, node.message.text) for node in lead if probe["turns"][0][0] != "system"]
+        prompt = [
+            {"role": role, "content": text, **({"weight": 0} if role == "assistant" else {})}
+            for role, text in (*turns, *probe["turns"])
+        ]
+        for place, text in enumerate(probe["continuations"]):
+            score = float(place == right)
+            lineage = {**_lineage(run.id, trace, len(trace.nodes) - 1, score), "probe": probe["name"]}
+            yield _Example(prompt, [{"role": "assistant", "content": text.strip()}], [], score, lineage)
+
+
+def _lineage(run: str, trace: Trace, leaf: int, score: float | None) -> Json:
+    return {
+        "run": run, "trace": trace.id, "leaf": leaf, "benchmark": trace.benchmark, "task": trace.task_id,
+        "agent": trace.agent_name, "epoch": trace.epoch, "score": score,
+    }  # fmt: skip
 
 
 def _to_last(trace: Trace, leaf: int, sampled: set[int]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from firsthand.errors import ConfigError, StoreError, TrainingError, reason_of
 from firsthand.message import Json
 from firsthand.nn.lora import whole_tensor
-from firsthand.train.processes import is_first
+from firsthand.train.processes import from_first, is_first
 from firsthand.train.sharding import load_whole, spread_state
 from firsthand.train.streams import Batches
 
@@ -40,12 +41,19 @@ _UNFINISHED = ".part-"
 class Checkpoints:
     """The checkpoints in a folder; a `Saver` for `fit`."""
 
-    def __init__(self, folder: Path, *, every: int, keep: int = 2, last_step: int | None = None):
-        """Saves every so many steps (0: never) and after `last_step`; older ones than the last `keep` are removed."""
+    def __init__(
+        self, folder: Path, *, every: int, keep: int = 2, last_step: int | None = None, every_s: float = 300
+    ):  # fmt: skip
+        """Saves every so many steps (0: never), where steps are slow every so many seconds, and after `last_step`.
+
+        Older ones than the last `keep` are removed.
+        """
         self.folder = folder
         self.every = every
         self.keep = keep
         self.last_step = last_step
+        self.every_s = every_s
+        self._saved_at = time.monotonic()
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, oldest first, whole or not."""
@@ -53,7 +61,10 @@ class Checkpoints:
 
     def after(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> None:
         """Save a checkpoint if one is due after this step."""
-        if self.every and (step % self.every == 0 or step == self.last_step):
+        if not self.every:
+            return
+        is_late = from_first(time.monotonic() - self._saved_at >= self.every_s)  # clocks of processes differ
+        if step % self.every == 0 or step == self.last_step or is_late:
             self.save(step, model, optimizer, batches)
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> Path:
@@ -96,6 +107,7 @@ class Checkpoints:
                 f"the checkpoint of step {step} could not be written to {self.folder} ({reason_of(error)}): {before}; make "
                 "room and resume"
             ) from None
+        self._saved_at = time.monotonic()
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(old), ignore_errors=True)
         return path

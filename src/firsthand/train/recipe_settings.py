@@ -26,7 +26,7 @@ class LoopSettings:
     seed: int = 0
     """Decides data order, fresh weights and all else that is drawn."""
     checkpoint_every: int = 100
-    """Steps between checkpoints; 0 saves none."""
+    """Steps between checkpoints, or five minutes where that comes first; 0 saves none."""
     keep: int = 2
     """Checkpoints that are kept."""
     shard: bool = True

@@ -181,11 +181,11 @@ class _TrackedCheckpoints(Checkpoints):
 
     track: Track | None
 
-    def after(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> None:
-        """Save a checkpoint if one is due after this step."""
-        if self.track is not None and self.every and (step % self.every == 0 or step == self.last_step):
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> Path:
+        """Write the metrics, then the checkpoint of a step."""
+        if self.track is not None:
             self.track.flush()
-        super().after(step, model, optimizer, batches)
+        return super().save(step, model, optimizer, batches)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> int:
         """Load the newest whole checkpoint, and rewind the metrics to it; returns its step."""

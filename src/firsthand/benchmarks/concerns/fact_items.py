@@ -6,7 +6,7 @@ import tomllib
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import derive_seed
@@ -31,12 +31,18 @@ class FactItem(NamedTuple):
         return self.options.index(self.right)
 
 
-def fact_items(name: str, seed: int, count: int) -> list[FactItem]:
+Half = Literal["both", "first", "second"]
+
+
+def fact_items(name: str, seed: int, count: int, *, half: Half = "both") -> list[FactItem]:
     """Return `count` different facts in the order that the seed gives the benchmark `name`; the order of options is drawn.
 
-    ConfigError unless 1 <= count <= the number of facts.
+    Either half is the same facts at every seed, so that one can be trained on and the other measured. ConfigError unless
+    1 <= count <= the number of facts there.
     """
-    known = _facts()
+    if half not in (known_halves := get_args(Half)):
+        raise ConfigError(f"half is {half!r}: expected one of {', '.join(known_halves)}")
+    known = _facts() if half == "both" else _facts()[half == "second" :: 2]
     if not 1 <= count <= len(known):
         raise ConfigError(f"tasks is {count}: give 1 to {len(known)}, the number of facts")
     rng = Random(derive_seed(name, seed))

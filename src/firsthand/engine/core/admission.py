@@ -6,6 +6,7 @@ import secrets
 from collections import abc
 
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
+from firsthand.engine.compute.request_taps import RequestTaps
 from firsthand.engine.core.sequence import Request, Sequence, Source
 from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.model import Sampling
@@ -71,6 +72,7 @@ def score_sequences(
     salt: str = "",
     distribution: bool = False,
     source: tuple[int, ...] = (),
+    taps: RequestTaps | None = None,
 ) -> list[Sequence]:
     """Returns the sequence that computes the prefix, then its followers: one for each continuation to score."""
     sampling = Sampling(top_logprobs=top)
@@ -86,6 +88,7 @@ def score_sequences(
         adapter=adapter,
         salt=salt,
         source=shared,
+        taps=taps,
     )
     lead.followers = [
         Sequence(
@@ -101,6 +104,7 @@ def score_sequences(
             adapter=adapter,
             salt=salt,
             source=shared,
+            taps=taps,
         )
         for index, continuation in enumerate(continuations)
     ]

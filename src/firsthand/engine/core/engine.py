@@ -18,6 +18,7 @@ from torch import Tensor
 
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.compute.packing import fitting_state
+from firsthand.engine.compute.request_taps import RequestTaps
 from firsthand.engine.compute.source_cache import check_replaceable, check_source
 from firsthand.engine.core.admission import answer_sequences, score_sequences
 from firsthand.engine.core.assembly import assemble
@@ -113,16 +114,19 @@ class Engine:
         salt: str = "",
         distribution: bool = False,
         source: abc.Sequence[int] = (),
+        taps: RequestTaps | None = None,
     ) -> int:
         """Queue continuations to score after a prefix, which is computed once, and return the request's id.
 
         Each continuation gives one Output with its tokens, their log-probs, the `top` most probable tokens at each
         position, and finish reason `stop`; with `distribution` also the log-prob of every token in place of the first.
-        `source` is the text that an encoder-decoder reads.
+        `source` is the text that an encoder-decoder reads, and `taps` read or edit the activations of all its tokens.
         Raises what `add` raises.
         """
         check_score(prefix, continuations, priority, owner, self.architecture, top=top, salt=salt)
         check_source(source, self.runner.model)
+        if taps is not None:
+            self.runner.check_request_taps(taps)
         loaded_adapter = self._adapter(adapter)
         longest = max(map(len, continuations), default=0)
         check_room(len(prefix), longest, self.pool, self.config.max_batch_tokens)
@@ -140,6 +144,7 @@ class Engine:
                 salt=salt,
                 distribution=distribution,
                 source=tuple(source),
+                taps=taps,
             )
         )
 

@@ -23,6 +23,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
+from firsthand.engine.compute.request_taps import RequestTaps
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_stats import Stats
 from firsthand.engine.core.output_delivery import OutputQueue, deliver
@@ -85,6 +86,7 @@ class EngineWorker:
         salt: str = "",
         distribution: bool = False,
         source: Sequence[int] = (),
+        taps: RequestTaps | None = None,
     ) -> list[ScoreOutput]:
         """Returns the log-probs of each continuation's tokens after the prefix; see `Engine.score`."""
         outputs: dict[int, Output] = {}
@@ -99,6 +101,7 @@ class EngineWorker:
             salt=salt,
             distribution=distribution,
             source=source,
+            taps=taps,
         )
         async for output in self._outputs(add, len(continuations)):
             outputs[output.index] = output
