@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -95,6 +96,28 @@ def test_scores_of_steps_are_in_the_trace_and_a_guard_notes_or_stops_what_is_at_
     assert stopped.stop_reason == "guard" and [
         event.data["action"] for event in stopped.events if event.kind == "guard"
     ] == ["block"]
+
+
+def test_stored_steps_at_or_above_the_threshold_are_counted(watched: Local) -> None:
+    async def ask(task: Task, ctx: Context) -> str:
+        first = await ctx.say(task.question).generate(max_tokens=3, seed=1)
+        return (await first.say("And 4?").generate(max_tokens=3, seed=1)).text
+
+    task = Task("t", "What is 2 + 3?")
+    trace = asyncio.run(rollout(Agent("a", watched, ask), task))
+    means = sorted(
+        sum(node.message.sampled.monitor) / len(node.message.sampled.monitor)
+        for node in trace.nodes
+        if node.message.sampled
+    )
+    assert len(means) == 2 and means[0] < means[1]
+    for threshold, share in ((means[0], 1.0), (means[1], 0.5), (means[1] + 1e-3, 0.0)):
+        score = catalog.scorer(f"monitor_alarms:threshold={threshold!r}")(task, trace)
+        assert (score.value, score.detail["steps"], score.detail["largest"]) == (share, 2, means[1])  # type: ignore[union-attr]
+    with pytest.raises(DataError, match=r"no step has monitor scores"):
+        catalog.scorer("monitor_alarms")(task, replace(trace, nodes=trace.nodes[:1]))
+    with pytest.raises(ConfigError, match="give a number"):
+        catalog.scorer("monitor_alarms:threshold=nan")
 
 
 def test_a_model_without_a_monitor_has_no_scores_and_the_guard_passes_it() -> None:

@@ -119,7 +119,9 @@ def print_study(found: Sequence[SteeringRow], title: str, model: str, out: Path 
     for each in found:
         cells = [getattr(each, name) for name in names]
         rows.append([f"{each.strength:g}", *(f"{c.value:+.3f} [{c.low:+.3f}, {c.high:+.3f}]" for c in cells)])
-    print_table(title, ["strength", "effect", "a random vector's", "cost, nats a token", "a random vector's cost"], rows)
+    print_table(
+        title, ["strength", "effect", "a random vector's", "cost, nats a token", "a random vector's cost"], rows
+    )
     told = "An effect counts where it is outside of the random vector's; the cost is that on unrelated texts."
     if out is not None:
         told += f"\nWritten to {out}: {model}+steer:{out}@0.5 adds half of it at every token."
