@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, ModelError, StoreError
+from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, ModelError, PromptTooLong, StoreError
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Message, user
 from firsthand.providers.scripted import Scripted
@@ -650,6 +650,16 @@ def test_local_search_answers_from_the_neighbourhood(facts: Place) -> None:
     assert labels[:2] == ["reports on communities", "entities and relations"]
     assert {"passage of turing", "passage of clarke"} <= set(labels)
     assert all(node.message.role != "system" for node in trace.nodes)
+
+
+def test_a_context_longer_than_the_models_names_the_option_that_shortens_it(facts: Place) -> None:
+    class Short(Scripted):
+        async def complete(self, prompt: Any, sampling: Sampling, **options: Any) -> Any:
+            raise PromptTooLong("the prompt has more than 64 tokens, the model's context: shorten it")
+
+    trace = ask(facts, "Who worked at Bletchley?", Short(answering))
+    assert trace.error is not None and trace.error.kind == "PromptTooLong"
+    assert "context_tokens is 12000: give graph_rag a smaller one" in trace.error.message
 
 
 def test_global_search_makes_the_points_of_all_reports_one_answer(facts: Place) -> None:

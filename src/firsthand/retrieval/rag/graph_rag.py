@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from firsthand.context import Context
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, PromptTooLong
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.retrieval.graph.graph_context import LocalShares
 from firsthand.retrieval.graph.graph_search import GraphSearch
@@ -45,13 +45,17 @@ async def graph_rag(
 
     `local` answers questions about entities, `global` questions about the whole, `drift` begins with reports and follows
     up with local searches. Contexts have at most `context_tokens`, with shares of .15, .5 and .35 for reports, passages, and
-    entities with relations. The defaults are GraphRAG's; a model with a small context needs a smaller one.
+    entities with relations, where four bytes count as a token: names and numbers take more of a model's own. The defaults
+    are GraphRAG's; a model with a small context needs a smaller one.
     """
     shares = LocalShares(tokens=context_tokens, entities=entities, level=level)
     search = GraphSearch(ctx, corpus_in(ctx, index), index, shares, level, context_tokens)
     question = task.question
-    if mode == "global":
-        return await search.global_(question, dynamic=dynamic, threshold=threshold)
-    if mode == "drift":
-        return await search.drift(question, follow_ups=follow_ups, depth=depth)
-    return await search.local(question)
+    try:
+        if mode == "global":
+            return await search.global_(question, dynamic=dynamic, threshold=threshold)
+        if mode == "drift":
+            return await search.drift(question, follow_ups=follow_ups, depth=depth)
+        return await search.local(question)
+    except PromptTooLong as error:
+        raise PromptTooLong(f"{error}; context_tokens is {context_tokens}: give graph_rag a smaller one") from None
