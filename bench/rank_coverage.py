@@ -4,8 +4,9 @@
     python bench/rank_coverage.py --runs 300 davidson borda
 
 "intervals" is the mean share of a table's intervals that hold the truth; "ranks" is the share of tables in which the rank
-ranges of all models hold at once. There are eight models: two are equal, two more nearly so. A rate r of R runs has a
-standard error of sqrt(r (1 - r) / R), or less for the intervals, of which each run has eight. The tests run fewer.
+ranges of all models hold at once. There are eight models: two are equal, two more nearly so; then all are equal, so that
+every pair told apart is an error. A rate r of R runs has a standard error of sqrt(r (1 - r) / R), or less for the intervals,
+of which each run has eight. The tests run fewer.
 """
 
 # M models, C columns, I items
@@ -33,6 +34,8 @@ Floats = NDArray[np.float64]
 Line = tuple[float, float, float, int, int]
 """The truth, the ends of its interval, and the ends of the range of its rank."""
 STRENGTHS = np.array([-0.9, -0.5, -0.1, 0.0, 0.0, 0.1, 0.5, 0.9])
+EQUAL = np.zeros(len(STRENGTHS))
+"""Of models that are all equal, so that every pair told apart is an error."""
 NAMES = tuple(f"m{i}" for i in range(len(STRENGTHS)))
 TERMS = {"bradley-terry": bradley_terry_terms, "davidson": davidson_terms, "rao-kupper": rao_kupper_terms}
 COLUMNS = 12
@@ -47,9 +50,9 @@ def pairs(rng: np.random.Generator, votes: int) -> tuple[NDArray[np.int64], NDAr
     return a, (a + rng.integers(1, len(NAMES), votes)) % len(NAMES)
 
 
-def battles(rng: np.random.Generator, a: Any, b: Any, method: Method, shift: Any = 0.0) -> dict[str, Any]:
-    """Columns of votes of the method's own model; `shift` is added to the log-odds of each first model."""
-    chances = np.exp(TERMS[method](STRENGTHS[a] - STRENGTHS[b] + shift, 0.4).value)
+def battles(rng: np.random.Generator, a: Any, b: Any, method: Method, odds: Floats) -> dict[str, Any]:
+    """Columns of votes of the method's own model; `odds` are the log-odds of each first model."""
+    chances = np.exp(TERMS[method](odds, 0.4).value)
     if method == "bradley-terry":
         chances[1] = 0
     bounds = (chances / chances.sum(0)).cumsum(0)
@@ -59,20 +62,26 @@ def battles(rng: np.random.Generator, a: Any, b: Any, method: Method, shift: Any
 
 
 def of_ratings(
-    rng: np.random.Generator, method: Method, *, voters: int = 0, style: bool = False, anchor: str = ""
+    rng: np.random.Generator,
+    strengths: Floats,
+    method: Method,
+    *,
+    voters: int = 0,
+    style: bool = False,
+    anchor: str = "",
 ) -> list[Line]:
     """An arena of 1,500 votes. With `voters`, each has a taste for every model; with `style`, length sways the votes."""
     a, b = pairs(rng, VOTES)
     columns: dict[str, Any] = {}
-    shift, truth = np.zeros(VOTES), STRENGTHS
+    odds, truth = strengths[a] - strengths[b], strengths
     if style:
         length = rng.normal(0, 1, VOTES)
-        columns["covariates"], shift = {"length": length}, 0.5 * length
+        columns["covariates"], odds = {"length": length}, odds + 0.5 * length
     if voters:
         voter, tastes = rng.integers(0, voters, VOTES), rng.normal(0, TASTE, (voters, len(NAMES)))
-        columns["voters"], shift = [str(each) for each in voter], tastes[voter, a] - tastes[voter, b]
-        truth = strengths_over_tastes()
-    table = BattleTable.from_columns(**battles(rng, a, b, method, shift), **columns)
+        columns["voters"], odds = [str(each) for each in voter], odds + tastes[voter, a] - tastes[voter, b]
+        truth = over_tastes(tuple(strengths))
+    table = BattleTable.from_columns(**battles(rng, a, b, method, odds), **columns)
     own = CENTRE + ELO * (truth - (truth[NAMES.index(anchor)] if anchor else 0))
     rows = {row.model: row for row in ranked(rate(table, method), anchor=anchor or None)}
     kept = [(own[i], rows[name]) for i, name in enumerate(NAMES) if name != anchor]
@@ -80,19 +89,24 @@ def of_ratings(
 
 
 @cache
-def strengths_over_tastes() -> Floats:
+def over_tastes(strengths: tuple[float, ...]) -> Floats:
     """Shape (M): the ratings that votes of ever more voters with tastes tend to, by a fit to two million voters' votes."""
     rng = np.random.default_rng(1)
     a, b = pairs(rng, 2_000_000)
-    tastes = rng.normal(0, TASTE * np.sqrt(2), len(a))
-    theta = rate(BattleTable.from_columns(**battles(rng, a, b, "bradley-terry", tastes))).theta
-    theta[3:5] = theta[3:5].mean()
-    return theta
+    odds = np.array(strengths)[a] - np.array(strengths)[b] + rng.normal(0, TASTE * np.sqrt(2), len(a))
+    return _equal_where(strengths, rate(BattleTable.from_columns(**battles(rng, a, b, "bradley-terry", odds))).theta)
 
 
-def item_scores(rng: np.random.Generator, name: str, items: int, chance: float = 0.0) -> tuple[ItemScores, Floats]:
+def _equal_where(strengths: tuple[float, ...], values: Floats) -> Floats:
+    """The values, with their mean where strengths are equal."""
+    return np.array([values[np.array(strengths) == each].mean() for each in strengths])
+
+
+def item_scores(
+    rng: np.random.Generator, strengths: Floats, name: str, items: int, chance: float = 0.0
+) -> tuple[ItemScores, Floats]:
     """Right and wrong answers to items of one difficulty for all models, and each model's share over all items there are."""
-    shares = 1 / (1 + np.exp(-1.5 * STRENGTHS))
+    shares = 1 / (1 + np.exp(-1.5 * strengths))
     shares = chance + (1 - chance) * shares
     common = rng.random(items)  # half of a model's luck is the item's, so that models are alike item by item
     alike = rng.random((len(NAMES), items)) < 0.5
@@ -112,50 +126,50 @@ def _ends(line: Any) -> tuple[float, float, int, int]:
     return line.low, line.high, line.rank_low, line.rank_high
 
 
-def one_benchmark(rng: np.random.Generator, *, stated: bool = False) -> list[Line]:
+def one_benchmark(rng: np.random.Generator, strengths: Floats, *, stated: bool = False) -> list[Line]:
     """A table of one benchmark of 200 items; `stated` gives the board the means alone, which are then not paired."""
-    found, truth = item_scores(rng, "b", 200)
+    found, truth = item_scores(rng, strengths, "b", 200)
     if not stated:
         return of_board(ResultSet.of([], [found]), BoardSpec(), truth)
     means = [BoardResult(name, "b", float(mean), n=200) for name, mean in zip(NAMES, found.means(), strict=True)]
     return of_board(ResultSet.of(means), BoardSpec(), truth)
 
 
-def weighted(rng: np.random.Generator, chance: float = 0.0) -> list[Line]:
+def weighted(rng: np.random.Generator, strengths: Floats, chance: float = 0.0) -> list[Line]:
     """Three benchmarks of 100, 200 and 50 items in two categories with weights 2 and 1; `chance` is what guessing gives."""
-    parts = [item_scores(rng, name, items, chance) for name, items in (("x", 100), ("y", 200), ("z", 50))]
+    parts = [item_scores(rng, strengths, name, items, chance) for name, items in (("x", 100), ("y", 200), ("z", 50))]
     entries = {name: BenchmarkEntry(group, chance=chance) for name, group in (("x", "g"), ("y", "g"), ("z", "h"))}
     spec = BoardSpec(rule="weighted", benchmarks=entries, categories={"g": 2, "h": 1})
     return of_board(ResultSet.of([], [each for each, _ in parts]), spec, (parts[0][1] - chance) / (1 - chance))
 
 
-def columns(rng: np.random.Generator, number: int) -> Floats:
+def columns(rng: np.random.Generator, strengths: Floats, number: int) -> Floats:
     """Shape (M, C): scores on benchmarks drawn from a population, each of which likes models of its own."""
-    return 1 / (1 + np.exp(-(STRENGTHS[:, None] + rng.normal(0, 0.7, (len(NAMES), number)))))
+    return 1 / (1 + np.exp(-(strengths[:, None] + rng.normal(0, 0.7, (len(NAMES), number)))))
 
 
 @cache
-def expected(rule: str) -> Floats:
+def expected(rule: str, strengths: tuple[float, ...]) -> Floats:
     """Shape (M): the mean over the population of benchmarks; equal models get equal ones."""
-    values = columns(np.random.default_rng(3), 400_000)
-    means = (column_win_rates(values) if rule == "win-rate" else borda_counts(values)).mean(1)
-    means[3:5] = means[3:5].mean()
-    return means
+    values = columns(np.random.default_rng(3), np.array(strengths), 400_000)
+    return _equal_where(strengths, (column_win_rates(values) if rule == "win-rate" else borda_counts(values)).mean(1))
 
 
-def over_columns(rng: np.random.Generator, rule: Any, number: int) -> list[Line]:
+def over_columns(rng: np.random.Generator, strengths: Floats, rule: Any, number: int) -> list[Line]:
     """A board of benchmarks that are a sample of benchmarks."""
-    values = columns(rng, number)
+    values = columns(rng, strengths, number)
     stated = [
         BoardResult(name, f"b{c}", float(values[i, c]), n=100_000)
         for c in range(number)
         for i, name in enumerate(NAMES)
     ]
     scale = 1 if rule == "win-rate" else number
-    return of_board(ResultSet.of(stated), BoardSpec(rule=rule, reported="together"), expected(rule) * scale)
+    return of_board(
+        ResultSet.of(stated), BoardSpec(rule=rule, reported="together"), expected(rule, tuple(strengths)) * scale
+    )
 
 
-KINDS: dict[str, Callable[[np.random.Generator], list[Line]]] = {
+KINDS: dict[str, Callable[[np.random.Generator, Floats], list[Line]]] = {
     "bradley-terry": partial(of_ratings, method="bradley-terry"),
     "davidson": partial(of_ratings, method="davidson"),
     "rao-kupper": partial(of_ratings, method="rao-kupper"),
@@ -174,11 +188,11 @@ KINDS: dict[str, Callable[[np.random.Generator], list[Line]]] = {
 """Every kind of rating that has an interval, and every rule of a board. Online Elo has none."""
 
 
-def coverage(kind: str, seeds: Iterable[int]) -> tuple[float, float]:
+def coverage(kind: str, seeds: Iterable[int], strengths: Floats = STRENGTHS) -> tuple[float, float]:
     """The share of intervals that hold the truth, and the share of tables whose rank ranges all hold."""
     held, together = [], []
     for seed in seeds:
-        lines = KINDS[kind](np.random.default_rng(seed))
+        lines = KINDS[kind](np.random.default_rng(seed), strengths)
         truth = np.array([line[0] for line in lines])
         held.append(np.mean([low <= value <= high for value, low, high, *_ in lines]))
         size = max(line[4] for line in lines)
@@ -201,7 +215,9 @@ def main() -> None:
     print(f"{given.runs} runs, seeds 0 to {given.runs - 1}")
     for kind in given.kinds:
         held, together = coverage(kind, range(given.runs))
-        print(f"{kind:24s} intervals {held:.3f}   ranks {together:.3f}", flush=True)
+        equal = coverage(kind, range(given.runs), EQUAL)
+        told = f"{kind:24s} intervals {held:.3f}   ranks {together:.3f}"
+        print(f"{told}   of equal models {equal[0]:.3f} and {equal[1]:.3f}", flush=True)
 
 
 if __name__ == "__main__":

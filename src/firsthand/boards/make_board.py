@@ -20,6 +20,7 @@ from firsthand.boards.aggregates import above_chance, borda_counts, borda_ranks,
 from firsthand.boards.board_columns import BoardColumn, board_columns
 from firsthand.boards.board_results import BoardResult, Floats, ResultSet
 from firsthand.boards.board_spec import BoardSpec
+from firsthand.boards.random_orders import largest_of_equal_models
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.stats.intervals import CONFIDENCE, finite
@@ -269,7 +270,8 @@ def _by_win_rate(
     if not size:
         raise ConfigError("a mean win rate needs two models with results on one benchmark: import another model")
     covariance = _between_columns(rates_MC, 0.5) / size
-    lines = _lines(models, rates_MC.mean(1), covariance, size - 1, confidence, [{} for _ in models])
+    critical = largest_of_equal_models(len(models), size, confidence)
+    lines = _lines(models, rates_MC.mean(1), covariance, size - 1, confidence, [{} for _ in models], critical)
     return "mean win rate", _within_shares(lines)
 
 
@@ -304,7 +306,8 @@ def _by_borda(
         part |= dict(zip(dict.fromkeys(groups), map(float, types_MG[i]), strict=True)) if len(set(groups)) > 1 else {}
         parts.append({"Borda rank": float(plain[i]), **part})
     covariance = _between_columns(counts_MC, (len(every) - 1) / 2) * size
-    return "Borda points", _lines(models, counts_MC.sum(1), covariance, size - 1, confidence, parts)
+    critical = largest_of_equal_models(len(models), size, confidence)
+    return "Borda points", _lines(models, counts_MC.sum(1), covariance, size - 1, confidence, parts, critical)
 
 
 def _group(column: BoardColumn) -> str:
@@ -316,14 +319,15 @@ def _between_columns(values_MC: Floats, centre: float) -> Floats:
     """Shape (M, M): the covariance between columns; NaN with fewer than two.
 
     A further column in which all models are equal, at `centre`, counts too: without it a few columns that agree would tell
-    models apart beyond doubt, because their values do not spread at all.
+    models apart beyond doubt, because their values do not spread at all. The divisor makes the estimate unbiased for models
+    that are equal.
     """
     size = values_MC.shape[1]
     if size < 2:
         return np.full((len(values_MC), len(values_MC)), np.nan)
     further = np.concatenate([values_MC, np.full((len(values_MC), 1), centre)], 1)
     centred = further - further.mean(1, keepdims=True)
-    product: Floats = centred @ centred.T / size
+    product: Floats = centred @ centred.T * ((size + 1) / size**2)
     return product
 
 
@@ -334,6 +338,7 @@ def _lines(
     degrees: float,
     confidence: float,
     parts: Sequence[Mapping[str, float]],
+    critical: float | None = None,
 ) -> list[BoardLine]:
     """The models from best to worst, with intervals and shared ranks."""
     errors = np.sqrt(np.clip(np.diag(covariance), 0, None))
@@ -341,7 +346,8 @@ def _lines(
     reach = (
         float(ndtri(tail)) if not math.isfinite(degrees) else float(stdtrit(degrees, tail)) if degrees > 0 else math.nan
     )
-    ranges = rank_ranges(scores, covariance, degrees=degrees if degrees > 0 else math.inf, confidence=confidence)
+    known = degrees if degrees > 0 else math.inf
+    ranges = rank_ranges(scores, covariance, degrees=known, confidence=confidence, critical=critical)
     lines = [
         BoardLine(
             name,
