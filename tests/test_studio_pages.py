@@ -334,6 +334,33 @@ def test_a_note_is_a_score_of_the_run(client: TestClient, home: Path) -> None:
     assert client.get(f"/runs/{run}", params={"filter": "score.note.clear<0.5"}).text.count("data-row") == 1
 
 
+def test_a_run_has_a_note_that_its_list_shows_and_finds(client: TestClient, home: Path) -> None:
+    run, own = run_id(home, "fixture"), {"sec-fetch-site": "same-origin"}
+    path = f"/runs/{run}"
+    assert 'name="version" value="0"' in client.get(path).text
+    kept = client.post(
+        f"{path}/note", data={"text": "the <b>seed</b> was 3\r\nsee lab book", "version": "0"}, headers=own
+    )
+    assert kept.status_code == 200 and "the &lt;b&gt;seed&lt;/b&gt; was 3\nsee lab book</textarea>" in kept.text
+    row = client.get("/").text
+    assert ">the &lt;b&gt;seed&lt;/b&gt; was 3</small>" in row and row.count("lab book") == 1  # the rest is its title
+    for query, number in (("note:LAB", 1), ("has:note", 1), ("-has:note", 1), ("book", 1), ("note:elsewhere", 0)):
+        assert f"{number} of 2 runs" in client.get("/", params={"filter": query}).text, query
+    late = client.post(f"{path}/note", data={"text": "mine", "version": "0"}, headers=own)  # of a second tab
+    assert late.status_code == 400 and "is there already" in late.text
+    assert ">mine</textarea>" in late.text and "see lab book</pre>" in late.text and 'value="1"' in late.text
+    for data, says in (
+        ({"text": "x" * 10_001, "version": "1"}, "10,001 characters"),
+        ({"text": "x", "version": "-1"}, "a whole number"),
+        ({"text": "x"}, "a whole number"),
+    ):
+        answer = client.post(f"{path}/note", data=data, headers=own)
+        assert answer.status_code == 400 and says in answer.text
+    assert client.post("/runs/none/note", data={"text": "x", "version": "0"}, headers=own).status_code == 404
+    client.post(f"{path}/note", data={"text": " ", "version": "1"}, headers=own)
+    assert "0 of 2 runs" in client.get("/", params={"filter": "has:note"}).text
+
+
 def test_what_changed_between_a_page_and_its_stream_is_told_at_once(client: TestClient, home: Path) -> None:
     app: Any = client.app
     run, runs = run_id(home, "fixture"), app.state.runs

@@ -99,8 +99,8 @@ def create_app(
     )
     app = Starlette(
         routes=[
-            *run_list_views.routes(runs),
-            *run_views.routes(runs, playground.problems),
+            *run_list_views.routes(runs, store),
+            *run_views.routes(runs, store, playground.problems),
             *attempt_views.routes(runs),
             *comparison_views.routes(runs),
             *curve_views.routes(runs),

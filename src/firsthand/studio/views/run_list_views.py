@@ -12,20 +12,25 @@ from firsthand.studio.live_events import marks_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
 from firsthand.studio.run_list import SORTABLE, run_page
+from firsthand.studio.run_notes import RunNotes
+from firsthand.studio.studio_store import StudioStore
 from firsthand.studio.views.query_values import number_of, text_of
 
 
-def routes(runs: OpenRuns) -> list[Route]:
+def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
     """The list, and its rows alone for htmx."""
+    kept = RunNotes(store)
 
     def show(request: Request) -> Response:
         seen = marks_of(["runs"], runs)
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
         start = number_of(request, "start", 0)
         infos = runs.infos()
-        found = run_page(infos, filter_text, sort, start)
+        notes = {run: note.text for run, note in kept.all().items()}
+        found = run_page(infos, filter_text, sort, start, notes=notes)
         values: dict[str, Any] = {
             "found": found,
+            "notes": notes,
             "filter": filter_text,
             "sort": sort,
             "num_runs": len(infos),
