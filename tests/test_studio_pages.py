@@ -45,7 +45,7 @@ from firsthand.studio.studio_pages import OWN_PAGES, StudioPage
 from firsthand.studio.token_colours import logprob_step
 from firsthand.studio.trace_difference import trace_difference
 from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, sides_of
-from firsthand.studio.views.curve_views import KeptCurves
+from firsthand.studio.views.curve_views import LONG, KeptCurves
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
@@ -720,6 +720,27 @@ def test_a_curve_that_could_not_be_made_is_made_when_it_is_asked_for_again(tmp_p
         (made,) = kept.begin(run, ["loss"], 50, ())
         assert json.loads(made.result())["values"] == [1.0] and kept.begin(run, ["loss"], 50, ()) == [made]
     kept.close()
+
+
+def test_long_curves_of_listed_runs_are_made_ahead(tmp_path: Path, access: Access) -> None:
+    for name, steps in (("long", LONG), ("short", 20)):
+        with store.create(tmp_path, {}, name) as run, run.database.write() as connection:
+            connection.executemany(
+                "INSERT INTO metrics (name, step, value, at) VALUES ('loss', ?, 1.0, 0.0)",
+                [(step,) for step in range(steps)],
+            )
+    app = create_app(tmp_path, access)
+    with TestClient(app, base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        kept, long = app.state.curves, run_id(tmp_path, "long")
+        deadline = time.monotonic() + 20
+        while not (made := [*kept._kept.values()]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert json.loads(made[0].result())["run"] == long and len(made) == 1
+        asked = client.get(f"/curves?run={long}")
+        assert "/curves.json" in asked.text and len(kept._kept) == 1, "the page asks for what was made"
+        client.get("/")
+        assert len(kept._kept) == 1
 
 
 def test_a_change_of_a_run_is_told_once(home: Path) -> None:

@@ -14,11 +14,12 @@ from firsthand.studio.rendering import is_part, page
 from firsthand.studio.run_list import SORTABLE, run_page
 from firsthand.studio.run_notes import RunNotes
 from firsthand.studio.studio_store import StudioStore
+from firsthand.studio.views.curve_views import KeptCurves
 from firsthand.studio.views.query_values import number_of, text_of
 
 
-def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
-    """The list, and its rows alone for htmx."""
+def routes(runs: OpenRuns, store: StudioStore, curves: KeptCurves) -> list[Route]:
+    """The list, and its rows alone for htmx. The curves of listed runs are made ahead."""
     kept = RunNotes(store)
 
     def show(request: Request) -> Response:
@@ -36,6 +37,7 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
             "num_runs": len(infos),
             "sortable": SORTABLE,
         }
+        curves.ahead(found.rows, runs)
         if is_part(request):
             name = "parts/run_rows" if start else "parts/run_table"
             return page(request, name, **values)
