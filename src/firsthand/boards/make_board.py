@@ -154,7 +154,7 @@ def make_board(
     lacking = {model: tuple(each.name for each in counted if model not in each.cells) for model in models}
     sections = [
         _section(title, group, columns, counted, lacking, spec, confidence)
-        for title, group in _groups(models, counted, spec)
+        for title, group in _groups(models, columns, counted, spec)
     ]
     if spec.categories and (empty := [name for name in spec.categories if name not in {c.category for c in counted}]):
         share = sum(spec.categories[name] for name in empty) / sum(spec.categories.values())
@@ -162,13 +162,22 @@ def make_board(
     return MadeBoard(spec, tuple(sections), tuple(said), confidence)
 
 
-def _groups(models: list[str], counted: list[BoardColumn], spec: BoardSpec) -> list[tuple[str, list[str]]]:
-    """The tables of the board: models whose numbers were all computed here, and those with a reported one."""
+def _groups(
+    models: list[str], columns: list[BoardColumn], counted: list[BoardColumn], spec: BoardSpec
+) -> list[tuple[str, list[str]]]:
+    """The tables of the board: models whose numbers were all computed here, and those with a reported one.
+
+    Numbers that are displayed only count for a model that has no others.
+    """
     if spec.reported == "together":
         return [("", models)]
+    has_counted = {model for column in counted for model in column.cells}
     reported = {
-        model for column in counted for model, result in column.cells.items() if not result.verified
-    }  # fmt: skip
+        model
+        for column in columns
+        for model, result in column.cells.items()
+        if not result.verified and (column in counted or model not in has_counted)
+    }
     found = [
         ("verified: every number computed from item scores", [each for each in models if each not in reported]),
         ("reported: at least one number is only stated", [each for each in models if each in reported]),
