@@ -268,6 +268,7 @@ def test_a_run_is_noted_and_the_second_of_two_tabs_keeps_its_words(browser: Any,
             browser.close()
     assert find(browser, "#run-note")[0].get_property("value") == "of the other tab"
     assert "the first of /all j k" in text(browser, "details.run-note pre")
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     browser.get(f"{base}/?filter=note:first")
     assert "the first of /all j k" in text(browser, "#table")
     assert all("400" in line["message"] for line in browser.get_log("browser"))
