@@ -30,7 +30,9 @@ from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.database import put
 from firsthand.runs.execute import execute
+from firsthand.runs.run_folder import Run
 from firsthand.runs.track import Track
+from firsthand.runs.track import start as start_track
 from firsthand.studio import live_events
 from firsthand.studio.access import CODE_LIVES_S, WRONG_CODES, Access
 from firsthand.studio.attempt_spans import first_spans_json, spans_json, spans_of
@@ -346,6 +348,7 @@ def test_a_run_has_a_note_that_its_list_shows_and_finds(client: TestClient, home
     assert ">the &lt;b&gt;seed&lt;/b&gt; was 3</small>" in row and row.count("lab book") == 1  # the rest is its title
     for query, number in (("note:LAB", 1), ("has:note", 1), ("-has:note", 1), ("book", 1), ("note:elsewhere", 0)):
         assert f"{number} of 2 runs" in client.get("/", params={"filter": query}).text, query
+    assert f'data-mark="{run}"' not in client.get("/", params={"filter": "-has:note"}).text
     late = client.post(f"{path}/note", data={"text": "mine", "version": "0"}, headers=own)  # of a second tab
     assert late.status_code == 400 and "is there already" in late.text
     assert ">mine</textarea>" in late.text and "see lab book</pre>" in late.text and 'value="1"' in late.text
@@ -723,12 +726,16 @@ def test_a_curve_that_could_not_be_made_is_made_when_it_is_asked_for_again(tmp_p
 
 
 def test_long_curves_of_listed_runs_are_made_ahead(tmp_path: Path, access: Access) -> None:
+    def logged(run: Run, steps: int) -> None:
+        rows = [("loss", step, 1.0, 0.0) for step in range(steps)]
+        with run.database.write() as connection:
+            connection.executemany("INSERT INTO metrics (name, step, value, at) VALUES (?, ?, ?, ?)", rows)
+
     for name, steps in (("long", LONG), ("short", 20)):
-        with store.create(tmp_path, {}, name) as run, run.database.write() as connection:
-            connection.executemany(
-                "INSERT INTO metrics (name, step, value, at) VALUES ('loss', ?, 1.0, 0.0)",
-                [(step,) for step in range(steps)],
-            )
+        with store.create(tmp_path, {}, name) as run:
+            logged(run, steps)
+    live = start_track("live", home=tmp_path)  # its curves go on, and are made when they are asked for
+    logged(live.run, LONG)
     app = create_app(tmp_path, access)
     with TestClient(app, base_url=f"http://127.0.0.1:{PORT}") as client:
         client.get("/enter", params={"code": access.new_code()})
@@ -741,6 +748,7 @@ def test_long_curves_of_listed_runs_are_made_ahead(tmp_path: Path, access: Acces
         assert "/curves.json" in asked.text and len(kept._kept) == 1, "the page asks for what was made"
         client.get("/")
         assert len(kept._kept) == 1
+    live.finish()
 
 
 def test_a_change_of_a_run_is_told_once(home: Path) -> None:
