@@ -336,6 +336,7 @@ def people(browser: Any, base: str, run: str) -> None:
     post("/prompts", name="tutor", text="You are a patient tutor.")
     post("/prompts", name="tutor", text="You are a patient tutor. Check your sum.", after="1")
     post("/views", name="runs with curves", address="/?filter=has%3Acurves")
+    post(f"/runs/{run}/note", text="Three patterns, one seed.\nreact counts on the calculator.", version="0")
 
 
 def shop(base: str) -> None:

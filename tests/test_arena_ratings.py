@@ -553,6 +553,22 @@ def test_one_voter_with_most_votes_is_said(tmp_path: Path, cli) -> None:
     assert code == 0 and "One voter cast 6" in out
 
 
+def test_an_arena_of_ties_alone_says_so(tmp_path: Path, cli) -> None:
+    rows = [{**row, "winner": "tie"} for row in rows_of_votes()]
+    code, out, _ = cli("board", str(written(tmp_path / "v.jsonl", rows)))
+    assert code == 0 and "Every vote is a tie" in out and out.count(" 1-3 ") == 3
+    code, out, _ = cli("board", str(written(tmp_path / "w.jsonl", [*rows, *rows_of_votes()])))
+    assert code == 0 and "Every vote is a tie" not in out
+
+
+def test_names_with_markup_are_text_in_the_terminal(tmp_path: Path, cli) -> None:
+    names = {"m0": "[bold red]x[/]", "m1": "<script>y</script>", "m2": "z\u202etxt\x1b[31m"}
+    rows = [{**row, "model_a": names[row["model_a"]], "model_b": names[row["model_b"]]} for row in rows_of_votes()]
+    code, out, _ = cli("board", str(written(tmp_path / "v.jsonl", rows)))
+    assert code == 0 and "[bold red]x[/]" in out and "<script>y</script>" in out
+    assert "z\\u202etxt\\x1b[31m" in out and "\u202e" not in out and "\x1b" not in out
+
+
 def test_a_file_of_another_kind_is_no_run(tmp_path: Path, cli) -> None:
     (tmp_path / "notes.md").write_text("# votes")
     code, _, err = cli("board", str(tmp_path / "notes.md"))

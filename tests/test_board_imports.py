@@ -253,6 +253,55 @@ def test_swe_reports_count_what_was_not_submitted(tmp_path: Path):
         read(tmp_path, "m.r.json", {"total_instances": 2, "resolved_instances": 3})
 
 
+def test_swe_leaderboards_keep_names_apart_and_leave_warned_systems_out(tmp_path: Path):
+    rows = [  # of data/leaderboards.json of SWE-bench's site
+        {"name": "devlo", "folder": "20241213_devlo", "resolved": 58.2, "date": "2024-12-13", "warning": None},
+        {"name": "devlo", "folder": "20241108_devlo", "resolved": 54.2, "date": "2024-11-08"},
+        {"name": "Factory Code Droid", "folder": "f", "resolved": 37.0, "date": "2024-06-17", "warning": True},
+    ]
+    agents = [
+        {"name": "GPT-5", "folder": "g", "resolved": 65.0, "instance_cost": 0.28, "mini-swe-agent_version": "1.7.0"},
+        {"name": "Kimi K2", "folder": "k", "resolved": 43.8, "instance_cost": 0.0, "mini-swe-agent_version": "2.0.0"},
+    ]
+    lists = [{"name": "Verified", "results": rows}, {"name": "bash-only", "results": agents}]
+    results = read(tmp_path, "leaderboards.json", {"leaderboards": lists})
+    assert [(each.model, round(each.value, 4), each.n, each.when[:10]) for each in results.results[:2]] == [
+        ("devlo [20241213_devlo]", 0.582, 500, "2024-12-13"),
+        ("devlo [20241108_devlo]", 0.542, 500, "2024-11-08"),
+    ]
+    assert [(each.protocol, each.cost_usd) for each in results.results[2:]] == [
+        ("mini-SWE-agent before 2", 0.28),
+        ("mini-SWE-agent 2", None),
+    ]
+    assert results.remarks[0].startswith("1 results carry SWE-bench's warning") and "Code Droid" in results.remarks[0]
+    assert len(make_board(results, load_board("swe_bench")).sections) == 3  # versions of mini-SWE-agent stay apart
+    for changed, said in (
+        ([{"name": "Verified", "results": [{**rows[0], "resolved": 582}]}], "devlo resolved 582: a percentage"),
+        ([{"name": "Verified", "results": [{**rows[0], "resolved": None}]}], "devlo resolved None"),
+        ([{"name": "Ultra", "results": rows}], "the list 'Ultra' is unknown"),
+        ([{"name": "Lite", "results": [{"resolved": 1}]}], "malformed"),
+    ):
+        with pytest.raises(DataError, match=said):
+            read(tmp_path, "leaderboards.json", {"leaderboards": changed})
+
+
+def test_swe_instances_are_paired_and_priced(tmp_path: Path):
+    def verdicts(resolved: str, cost: float) -> Any:
+        return {f"d-{i}": {"resolved": each == "y", "cost": cost, "api_calls": 9} for i, each in enumerate(resolved)}
+
+    body = {
+        "gpt-5": verdicts("yyny", 0.5),
+        "sonnet-4": {**verdicts("ynn", 0.25), "d-9": {"resolved": True, "cost": 0.25}},
+    }
+    first, second = (results := read(tmp_path, "info.json", body)).results
+    assert (first.value, first.n, first.cost_usd, first.verified) == (0.75, 4, 0.5, True)
+    assert (second.value, second.n, second.cost_usd) == (0.5, 4, 0.25)
+    assert results.items[0].tasks == ("d-0", "d-1", "d-2", "d-3", "d-9")
+    row = {"name": "A", "folder": "a", "resolved": 75.0, "instance_cost": 9, "per_instance_details": body["gpt-5"]}
+    listed = one(read(tmp_path, "leaderboards.json", {"leaderboards": [{"name": "Lite", "results": [row]}]}))
+    assert (listed.value, listed.n, listed.cost_usd, listed.verified) == (0.75, 4, 0.5, True)
+
+
 def test_evalplus_needs_base_and_plus(tmp_path: Path):
     passes = [{"base_status": "pass", "plus_status": "fail"}]
     body = {

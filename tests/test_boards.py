@@ -193,6 +193,14 @@ def test_verified_and_reported_models_have_tables_of_their_own():
     assert sections[0].title.startswith("verified") and sections[1].title.startswith("reported")
 
 
+def test_a_model_with_nothing_but_a_stated_number_for_display_is_not_verified():
+    spec = BoardSpec(rule="weighted", benchmarks={"x": BenchmarkEntry(), "shown": BenchmarkEntry(display_only=True)})
+    shown = [stated("b", "shown", 0.5), stated("a", "shown", 0.4)]
+    board = make_board(ResultSet.of(shown, [items("x", {"a": 0.7})]), spec)
+    assert [[line.model for line in each.lines] for each in board.sections] == [["a"], []]
+    assert [each.model for each in board.sections[1].unranked] == ["b"]
+
+
 def test_two_protocols_are_never_mixed_in_one_column():
     results = ResultSet.of([stated("a", "b", 0.5, protocol="5-shot"), stated("b", "b", 0.6, protocol="0-shot")])
     with pytest.raises(ConfigError, match=r"2 protocols, '5-shot', '0-shot'.*--protocol b="):

@@ -250,6 +250,30 @@ def test_three_questions_of_a_newcomer_are_answered_by_clicks(browser: Any, base
     assert clicks + 1 == 3 and first.index(" against ") > 0
 
 
+def test_a_run_is_noted_and_the_second_of_two_tabs_keeps_its_words(browser: Any, base: str, home: Path) -> None:
+    run = run_id(home, "demo")
+    browser.get(f"{base}/runs/{run}")
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    for tab, words in ((browser.current_window_handle, "the first of /all j k"), (first, "of the other tab")):
+        browser.switch_to.window(tab)
+        if tab != first:
+            browser.get(f"{base}/runs/{run}")
+        find(browser, "details.run-note summary")[0].click()
+        until(lambda: find(browser, "#run-note")[0].is_displayed())
+        find(browser, "#run-note")[0].send_keys(words)  # the keys of the page are words here
+        find(browser, "details.run-note button")[0].click()
+        until(lambda tab=tab: ("is there already" if tab == first else "by human") in text(browser))
+        if tab != first:
+            browser.close()
+    assert find(browser, "#run-note")[0].get_property("value") == "of the other tab"
+    assert "the first of /all j k" in text(browser, "details.run-note pre")
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    browser.get(f"{base}/?filter=note:first")
+    assert "the first of /all j k" in text(browser, "#table")
+    assert all("400" in line["message"] for line in browser.get_log("browser"))
+
+
 def test_columns_are_chosen_and_a_view_is_saved(browser: Any, base: str, home: Path) -> None:
     browser.get(f"{base}/?filter=has%3Acurves")
     find(browser, ".columns summary")[0].click()

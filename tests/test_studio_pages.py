@@ -30,7 +30,9 @@ from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.database import put
 from firsthand.runs.execute import execute
+from firsthand.runs.run_folder import Run
 from firsthand.runs.track import Track
+from firsthand.runs.track import start as start_track
 from firsthand.studio import live_events
 from firsthand.studio.access import CODE_LIVES_S, WRONG_CODES, Access
 from firsthand.studio.attempt_spans import first_spans_json, spans_json, spans_of
@@ -45,7 +47,7 @@ from firsthand.studio.studio_pages import OWN_PAGES, StudioPage
 from firsthand.studio.token_colours import logprob_step
 from firsthand.studio.trace_difference import trace_difference
 from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, sides_of
-from firsthand.studio.views.curve_views import KeptCurves
+from firsthand.studio.views.curve_views import LONG, KeptCurves
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
@@ -332,6 +334,34 @@ def test_a_note_is_a_score_of_the_run(client: TestClient, home: Path) -> None:
         score = again.trace(place).score("note.clear")
         assert score is not None and score.value == 0.25 and score.detail["text"] == "so <b>so</b>"
     assert client.get(f"/runs/{run}", params={"filter": "score.note.clear<0.5"}).text.count("data-row") == 1
+
+
+def test_a_run_has_a_note_that_its_list_shows_and_finds(client: TestClient, home: Path) -> None:
+    run, own = run_id(home, "fixture"), {"sec-fetch-site": "same-origin"}
+    path = f"/runs/{run}"
+    assert 'name="version" value="0"' in client.get(path).text
+    kept = client.post(
+        f"{path}/note", data={"text": "the <b>seed</b> was 3\r\nsee lab book", "version": "0"}, headers=own
+    )
+    assert kept.status_code == 200 and "the &lt;b&gt;seed&lt;/b&gt; was 3\nsee lab book</textarea>" in kept.text
+    row = client.get("/").text
+    assert ">the &lt;b&gt;seed&lt;/b&gt; was 3</small>" in row and row.count("lab book") == 1  # the rest is its title
+    for query, number in (("note:LAB", 1), ("has:note", 1), ("-has:note", 1), ("book", 1), ("note:elsewhere", 0)):
+        assert f"{number} of 2 runs" in client.get("/", params={"filter": query}).text, query
+    assert f'data-mark="{run}"' not in client.get("/", params={"filter": "-has:note"}).text
+    late = client.post(f"{path}/note", data={"text": "mine", "version": "0"}, headers=own)  # of a second tab
+    assert late.status_code == 400 and "is there already" in late.text
+    assert ">mine</textarea>" in late.text and "see lab book</pre>" in late.text and 'value="1"' in late.text
+    for data, says in (
+        ({"text": "x" * 10_001, "version": "1"}, "10,001 characters"),
+        ({"text": "x", "version": "-1"}, "a whole number"),
+        ({"text": "x"}, "a whole number"),
+    ):
+        answer = client.post(f"{path}/note", data=data, headers=own)
+        assert answer.status_code == 400 and says in answer.text
+    assert client.post("/runs/none/note", data={"text": "x", "version": "0"}, headers=own).status_code == 404
+    client.post(f"{path}/note", data={"text": " ", "version": "1"}, headers=own)
+    assert "0 of 2 runs" in client.get("/", params={"filter": "has:note"}).text
 
 
 def test_what_changed_between_a_page_and_its_stream_is_told_at_once(client: TestClient, home: Path) -> None:
@@ -693,6 +723,32 @@ def test_a_curve_that_could_not_be_made_is_made_when_it_is_asked_for_again(tmp_p
         (made,) = kept.begin(run, ["loss"], 50, ())
         assert json.loads(made.result())["values"] == [1.0] and kept.begin(run, ["loss"], 50, ()) == [made]
     kept.close()
+
+
+def test_long_curves_of_listed_runs_are_made_ahead(tmp_path: Path, access: Access) -> None:
+    def logged(run: Run, steps: int) -> None:
+        rows = [("loss", step, 1.0, 0.0) for step in range(steps)]
+        with run.database.write() as connection:
+            connection.executemany("INSERT INTO metrics (name, step, value, at) VALUES (?, ?, ?, ?)", rows)
+
+    for name, steps in (("long", LONG), ("short", 20)):
+        with store.create(tmp_path, {}, name) as run:
+            logged(run, steps)
+    live = start_track("live", home=tmp_path)  # its curves go on, and are made when they are asked for
+    logged(live.run, LONG)
+    app = create_app(tmp_path, access)
+    with TestClient(app, base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        kept, long = app.state.curves, run_id(tmp_path, "long")
+        deadline = time.monotonic() + 20
+        while not (made := [*kept._kept.values()]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert json.loads(made[0].result())["run"] == long and len(made) == 1
+        asked = client.get(f"/curves?run={long}")
+        assert "/curves.json" in asked.text and len(kept._kept) == 1, "the page asks for what was made"
+        client.get("/")
+        assert len(kept._kept) == 1
+    live.finish()
 
 
 def test_a_change_of_a_run_is_told_once(home: Path) -> None:

@@ -73,6 +73,7 @@ ROLES: dict[str, str] = {
     "POST /prompts": "editor",
     "POST /queues": "editor",
     "POST /queues/{queue}/items/{place}": "annotator",
+    "POST /runs/{run}/note": "annotator",
     "POST /runs/{run}/attempts/{attempt}/notes": "annotator",
     "POST /sign-in": "nobody",
     "POST /sign-out": "viewer",

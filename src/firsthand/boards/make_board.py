@@ -20,6 +20,7 @@ from firsthand.boards.aggregates import above_chance, borda_counts, borda_ranks,
 from firsthand.boards.board_columns import BoardColumn, board_columns
 from firsthand.boards.board_results import BoardResult, Floats, ResultSet
 from firsthand.boards.board_spec import BoardSpec
+from firsthand.boards.random_orders import largest_of_equal_models
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.stats.intervals import CONFIDENCE, finite
@@ -153,7 +154,7 @@ def make_board(
     lacking = {model: tuple(each.name for each in counted if model not in each.cells) for model in models}
     sections = [
         _section(title, group, columns, counted, lacking, spec, confidence)
-        for title, group in _groups(models, counted, spec)
+        for title, group in _groups(models, columns, counted, spec)
     ]
     if spec.categories and (empty := [name for name in spec.categories if name not in {c.category for c in counted}]):
         share = sum(spec.categories[name] for name in empty) / sum(spec.categories.values())
@@ -161,13 +162,22 @@ def make_board(
     return MadeBoard(spec, tuple(sections), tuple(said), confidence)
 
 
-def _groups(models: list[str], counted: list[BoardColumn], spec: BoardSpec) -> list[tuple[str, list[str]]]:
-    """The tables of the board: models whose numbers were all computed here, and those with a reported one."""
+def _groups(
+    models: list[str], columns: list[BoardColumn], counted: list[BoardColumn], spec: BoardSpec
+) -> list[tuple[str, list[str]]]:
+    """The tables of the board: models whose numbers were all computed here, and those with a reported one.
+
+    Numbers that are displayed only count for a model that has no others.
+    """
     if spec.reported == "together":
         return [("", models)]
+    has_counted = {model for column in counted for model in column.cells}
     reported = {
-        model for column in counted for model, result in column.cells.items() if not result.verified
-    }  # fmt: skip
+        model
+        for column in columns
+        for model, result in column.cells.items()
+        if not result.verified and (column in counted or model not in has_counted)
+    }
     found = [
         ("verified: every number computed from item scores", [each for each in models if each not in reported]),
         ("reported: at least one number is only stated", [each for each in models if each in reported]),
@@ -269,7 +279,8 @@ def _by_win_rate(
     if not size:
         raise ConfigError("a mean win rate needs two models with results on one benchmark: import another model")
     covariance = _between_columns(rates_MC, 0.5) / size
-    lines = _lines(models, rates_MC.mean(1), covariance, size - 1, confidence, [{} for _ in models])
+    critical = largest_of_equal_models(len(models), size, confidence)
+    lines = _lines(models, rates_MC.mean(1), covariance, size - 1, confidence, [{} for _ in models], critical)
     return "mean win rate", _within_shares(lines)
 
 
@@ -304,7 +315,8 @@ def _by_borda(
         part |= dict(zip(dict.fromkeys(groups), map(float, types_MG[i]), strict=True)) if len(set(groups)) > 1 else {}
         parts.append({"Borda rank": float(plain[i]), **part})
     covariance = _between_columns(counts_MC, (len(every) - 1) / 2) * size
-    return "Borda points", _lines(models, counts_MC.sum(1), covariance, size - 1, confidence, parts)
+    critical = largest_of_equal_models(len(models), size, confidence)
+    return "Borda points", _lines(models, counts_MC.sum(1), covariance, size - 1, confidence, parts, critical)
 
 
 def _group(column: BoardColumn) -> str:
@@ -316,14 +328,15 @@ def _between_columns(values_MC: Floats, centre: float) -> Floats:
     """Shape (M, M): the covariance between columns; NaN with fewer than two.
 
     A further column in which all models are equal, at `centre`, counts too: without it a few columns that agree would tell
-    models apart beyond doubt, because their values do not spread at all.
+    models apart beyond doubt, because their values do not spread at all. The divisor makes the estimate unbiased for models
+    that are equal.
     """
     size = values_MC.shape[1]
     if size < 2:
         return np.full((len(values_MC), len(values_MC)), np.nan)
     further = np.concatenate([values_MC, np.full((len(values_MC), 1), centre)], 1)
     centred = further - further.mean(1, keepdims=True)
-    product: Floats = centred @ centred.T / size
+    product: Floats = centred @ centred.T * ((size + 1) / size**2)
     return product
 
 
@@ -334,6 +347,7 @@ def _lines(
     degrees: float,
     confidence: float,
     parts: Sequence[Mapping[str, float]],
+    critical: float | None = None,
 ) -> list[BoardLine]:
     """The models from best to worst, with intervals and shared ranks."""
     errors = np.sqrt(np.clip(np.diag(covariance), 0, None))
@@ -341,7 +355,8 @@ def _lines(
     reach = (
         float(ndtri(tail)) if not math.isfinite(degrees) else float(stdtrit(degrees, tail)) if degrees > 0 else math.nan
     )
-    ranges = rank_ranges(scores, covariance, degrees=degrees if degrees > 0 else math.inf, confidence=confidence)
+    known = degrees if degrees > 0 else math.inf
+    ranges = rank_ranges(scores, covariance, degrees=known, confidence=confidence, critical=critical)
     lines = [
         BoardLine(
             name,

@@ -22,6 +22,7 @@ from firsthand.boards.result_formats import (
     inspect_logs,
     lm_eval_results,
     mteb_results,
+    swe_leaderboards,
 )
 from firsthand.boards.result_formats import rubric_grades as grades
 from firsthand.boards.result_formats import score_tables as tables
@@ -142,7 +143,7 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
     if suffix == ".json":
         body: Any = _json(path)
         if not isinstance(body, list) or (body and helm_results.helm_tables(body)):
-            yield from _of_json(body, path)
+            yield from _of_json(body, path, remarks)
             return
     if suffix not in SUFFIXES:
         raise ConfigError(
@@ -169,7 +170,7 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
         )
 
 
-def _of_json(body: Any, path: Path) -> Iterator[Found]:
+def _of_json(body: Any, path: Path, remarks: list[str]) -> Iterator[Found]:
     where = str(path)
     try:
         if lm_eval_results.is_lm_eval(body):
@@ -184,6 +185,10 @@ def _of_json(body: Any, path: Path) -> Iterator[Found]:
             yield from mteb_results.mteb_results(body, path, _json(meta) if meta.is_file() else {})
         elif code_reports.is_swe_report(body):
             yield from code_reports.swe_results(body, path)
+        elif swe_leaderboards.is_swe_leaderboards(body):
+            yield from swe_leaderboards.swe_leaderboard_results(body, where, remarks)
+        elif swe_leaderboards.is_swe_instances(body):
+            yield from swe_leaderboards.swe_instance_results(body, where)
         elif code_reports.is_evalplus(body):
             yield from code_reports.evalplus_results(body, path)
         elif every_eval_results.is_every_eval(body):

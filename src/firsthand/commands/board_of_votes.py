@@ -166,6 +166,7 @@ def _as_json(votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated:
 def _print(
     source: str, level: str, votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated: list[str]
 ) -> None:
+    from firsthand.arena.battle_table import TIE
     from firsthand.arena.vote_files import voter_shares
 
     battles = votes.battles
@@ -201,6 +202,8 @@ def _print(
         remarks.append(f"{count_of(votes.void, 'vote')} not counted, because an answer named its model.")
     if votes.filtered:
         remarks.append(f"{count_of(votes.filtered, 'row', ',')} left out by --where.")
+    if (battles.outcome == TIE).all():
+        remarks.append("Every vote is a tie: nothing tells these models apart.")
     shares = voter_shares(battles)
     if ratings.clustered_by:
         remarks.append(f"Intervals are clustered by {' and '.join(ratings.clustered_by)}.")

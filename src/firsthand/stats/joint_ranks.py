@@ -85,6 +85,7 @@ def rank_ranges(
     degrees: float = np.inf,
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    critical: float | None = None,
 ) -> list[RankRange]:
     """The ranks that each value may have, the highest value first in rank; all ranges hold together.
 
@@ -95,18 +96,19 @@ def rank_ranges(
         degrees: As in `told_apart`.
         confidence: As in `told_apart`.
         seed: As in `told_apart`.
+        critical: The studentised difference beyond which a pair is told apart, where the caller knows it.
     """
     size = len(values_M)
     variance = np.diag(covariance) if covariance.ndim == 2 else covariance**2
     known = np.isfinite(variance)
     beaten, beats = np.zeros(size, np.int64), np.zeros(size, np.int64)
     places = np.flatnonzero(known)
-    if len(places) <= MANY:
+    if len(places) <= MANY and critical is None:
         part = covariance[np.ix_(places, places)] if covariance.ndim == 2 else np.diag(variance[places])
         told = told_apart(values_M[places], part, degrees=degrees, confidence=confidence, seed=seed)
         beaten[places], beats[places] = told.sum(0), told.sum(1)
     else:
-        critical = _bonferroni(len(places), degrees, confidence)
+        critical = critical or _bonferroni(len(places), degrees, confidence)
         for start in range(0, len(places), _ROWS_AT_ONCE):
             rows = places[start : start + _ROWS_AT_ONCE]
             spread = variance[rows, None] + variance[None, places]

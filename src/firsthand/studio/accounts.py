@@ -228,7 +228,7 @@ def matches(password: str, kept: str) -> bool:
 
 
 _RATING = re.compile(
-    r"/runs/[^/]+/attempts/[^/]+/notes|/queues/[^/]+/items/[^/]+|/arena/rounds(/[^/]+/(vote|undo|reveal))?"
+    r"/runs/[^/]+/note|/runs/[^/]+/attempts/[^/]+/notes|/queues/[^/]+/items/[^/]+|/arena/rounds(/[^/]+/(vote|undo|reveal))?"
 )
 """Requests that an annotator may send; whatever else changes something is an editor's."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from firsthand.errors import ConfigError
@@ -19,13 +20,14 @@ FIELDS: dict[str, Kind] = {
     "model": "text",
     "pattern": "text",
     "command": "text",
+    "note": "text",
     "score": "number",
     "tokens": "number",
     "errors": "number",
     "attempts": "number",
     "steps": "number",
 }
-FLAGS = {"has": ("error", "score", "curves", "problem"), "is": ("running", "done", "interrupted")}
+FLAGS = {"has": ("error", "score", "curves", "problem", "note"), "is": ("running", "done", "interrupted")}
 _VALUES: dict[str, Callable[[RunInfo], Any]] = {
     "id": lambda info: info.id,
     "status": lambda info: info.status,
@@ -69,16 +71,24 @@ class RunPage:
         return after if self.rows and after < self.total else None
 
 
-def run_page(infos: Sequence[RunInfo], text: str = "", sort: str = "", start: int = 0, limit: int = PAGE) -> RunPage:
+def run_page(
+    infos: Sequence[RunInfo],
+    text: str = "",
+    sort: str = "",
+    start: int = 0,
+    limit: int = PAGE,
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> RunPage:
     """The runs that a filter finds, the newest first unless `sort` names a column, with a minus for the highest first.
 
+    `notes` are people's words on runs, by id, which the filter finds too.
     ConfigError if filter or column is not understood.
     """
     name = sort.removeprefix("-")
     if name and name not in SORTABLE:
         raise ConfigError(f"runs cannot be sorted by {sort[:40]!r}: they can by {', '.join(SORTABLE)}")
     terms = parse_filter(text, FIELDS, FLAGS)
-    found = [info for info in infos if all(_fulfils(info, term) for term in terms)]
+    found = [info for info in infos if all(_fulfils(info, term, notes.get(info.id, "")) for term in terms)]
     found.sort(key=lambda info: (info.created_at, info.id), reverse=True)
     if name:
         known = [info for info in found if _VALUES[name](info) is not None]
@@ -88,10 +98,14 @@ def run_page(infos: Sequence[RunInfo], text: str = "", sort: str = "", start: in
     return RunPage(tuple(found[start : start + limit]), len(found), start, _facets(found))
 
 
-def _fulfils(info: RunInfo, term: Term) -> bool:
+def _fulfils(info: RunInfo, term: Term, note: str) -> bool:
     if not term.field:
-        words = (info.id, *info.benchmarks, *info.models, *info.patterns, info.status)
+        words = (info.id, *info.benchmarks, *info.models, *info.patterns, info.status, note)
         return holds(term, words)
+    if term.field == "note":
+        return holds(term, note)
+    if (term.field, term.value) == ("has", "note"):
+        return bool(note) != term.is_negated
     if term.field in FLAGS:
         return _FLAGS[f"{term.field}:{term.value}"](info) != term.is_negated
     return holds(term, _VALUES[term.field](info))

@@ -67,6 +67,7 @@ def create_app(
     traces = IncomingTraces(home)
     rounds = ArenaRounds(home, agents or {})
     playground = Playground(home, agents or {})
+    curves = curve_views.KeptCurves()
     files: dict[str, bytes] = {}
     """Those of `static`, some 200 kB, so that a page does not wait for a thread that computes."""
 
@@ -75,6 +76,7 @@ def create_app(
         yield
         await playground.stop()
         rounds.close()
+        curves.close()
         runs.close()
         store.close()
 
@@ -99,11 +101,11 @@ def create_app(
     )
     app = Starlette(
         routes=[
-            *run_list_views.routes(runs),
-            *run_views.routes(runs, playground.problems),
+            *run_list_views.routes(runs, store, curves),
+            *run_views.routes(runs, store, playground.problems),
             *attempt_views.routes(runs),
             *comparison_views.routes(runs),
-            *curve_views.routes(runs),
+            *curve_views.routes(runs, curves),
             *incoming_views.routes(runs, traces),
             *arena_views.routes(runs, rounds),
             *playground_views.routes(runs, playground),
@@ -121,7 +123,7 @@ def create_app(
         exception_handlers={FirsthandError: _told, 404: _not_found, 500: _broken},
     )
     app.state.pages = (*OWN_PAGES, *pages)
-    app.state.runs, app.state.traces, app.state.playground = runs, traces, playground
+    app.state.runs, app.state.traces, app.state.playground, app.state.curves = runs, traces, playground, curves
     return app
 
 

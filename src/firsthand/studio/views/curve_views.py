@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -15,9 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, FirsthandError
 from firsthand.message import Json
 from firsthand.runs.curve_envelope import PARTS, Envelope, envelope, state
+from firsthand.runs.index import RunInfo
 from firsthand.runs.run_folder import Run
 from firsthand.runs.track import Track
 from firsthand.studio.live_events import MOST_TOPICS, marks_of
@@ -31,11 +33,14 @@ MAX_POINTS = 4000
 POINTS, POINTS_OF_MANY = 1500, 1000
 """Points of a curve on the page: two for each pixel of a plot that is alone or one of two, and of one among more."""
 MAX_SAMPLES = 50
+LONG, MAX_AHEAD, MAX_NAMES_AHEAD = 10_000, 20, 4
+"""Steps from which curves are made before they are asked for; of that many runs, which stay open; of that many metrics."""
+AHEAD_AFTER_S = 0.3
 MAX_THREADS = 2
 """More wait for each other: SQLite computes outside the interpreter's lock, and a page is drawn meanwhile."""
 
 
-def routes(runs: OpenRuns) -> list[Route]:
+def routes(runs: OpenRuns, curves: KeptCurves) -> list[Route]:
     """The page, and the numbers that it draws."""
 
     def chosen(request: Request) -> list[Run]:
@@ -50,7 +55,7 @@ def routes(runs: OpenRuns) -> list[Route]:
         tracks = [(run, Track(run)) for run in found]
         named = [track.names() for _, track in tracks]
         names = list(dict.fromkeys(name for each in named for name in each))
-        points, parts = POINTS if len(names) < 3 else POINTS_OF_MANY, parts_of(request)
+        points, parts = points_of(names), parts_of(request)
         facts = [(run, flat(run.config)) for run in found]
         keys = [key for key in dict.fromkeys(k for _, each in facts for k in each)]
         differing = [key for key in keys if len({str(each.get(key)) for _, each in facts}) > 1]
@@ -98,8 +103,12 @@ def routes(runs: OpenRuns) -> list[Route]:
         body = b", ".join(each.result() for each in asked)
         return Response(b'{"curves": [' + body + b"]}", media_type="application/json")
 
-    curves = KeptCurves()
     return [Route("/curves", show), Route("/curves.json", numbers)]
+
+
+def points_of(names: Sequence[str]) -> int:
+    """The points of each curve on a page of metrics with these names."""
+    return POINTS if len(names) < 3 else POINTS_OF_MANY
 
 
 def source_of(runs: Sequence[Run], points: int) -> str:
@@ -133,10 +142,15 @@ def shared_files(tracks: list[tuple[Run, Track]]) -> dict[str, list[str]]:
 
 
 class KeptCurves:
-    """Envelopes of curves as JSON, made by threads of its own, and again when something was logged."""
+    """Envelopes of curves as JSON, made by threads of its own, and again when something was logged.
+
+    Where the list of runs was shown, the curves of its newest finished runs are made ahead, one after another.
+    """
 
     def __init__(self, most: int = 400) -> None:
         self._most = most
+        self._asked_ahead: frozenset[str] = frozenset()
+        self._closed = threading.Event()
         self._kept: dict[tuple[object, ...], Future[bytes]] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(MAX_THREADS, "curves")  # its threads begin with the first curve
@@ -157,8 +171,30 @@ class KeptCurves:
                 found.append(made)
         return found
 
+    def ahead(self, infos: Iterable[RunInfo], runs: OpenRuns) -> None:
+        """Begins with the curves of the newest of these runs that are long and finished, once the list is drawn."""
+        long = [info.id for info in infos if info.num_steps >= LONG and info.status != "running"][:MAX_AHEAD]
+        if self._asked_ahead.issuperset(long):
+            return
+        self._asked_ahead = frozenset(long)
+        threading.Thread(target=self._make_ahead, args=(long, runs), daemon=True, name="curves-ahead").start()
+
+    def _make_ahead(self, ids: list[str], runs: OpenRuns) -> None:
+        self._closed.wait(AHEAD_AFTER_S)
+        for id in ids:
+            with suppress(
+                FirsthandError, RuntimeError, CancelledError
+            ):  # such a run says so on its page; a closed pool
+                run = runs.get(id)
+                names = Track(run).names()[:MAX_NAMES_AHEAD]
+                for name in names:
+                    if self._closed.is_set():
+                        return
+                    self.begin(run, [name], points_of(names) // 2, ())[0].exception()  # one at a time: pages come first
+
     def close(self) -> None:
         """Make no more."""
+        self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _forget_failed(self, key: tuple[object, ...], made: Future[bytes]) -> None:

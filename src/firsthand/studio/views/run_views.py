@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from firsthand.errors import ConfigError
 from firsthand.runs.feed import Started
 from firsthand.runs.run_folder import Run
 from firsthand.show import board as board_module
@@ -22,19 +23,26 @@ from firsthand.stats.stored_figures import own_figures
 from firsthand.studio.attempt_query import SORTABLE, AttemptQuery
 from firsthand.studio.live_events import marks_of
 from firsthand.studio.open_runs import OpenRuns
-from firsthand.studio.rendering import is_part, page
+from firsthand.studio.rendering import is_part, page, part
 from firsthand.studio.run_list import earlier_run
+from firsthand.studio.run_notes import RunNotes
+from firsthand.studio.studio_store import StudioStore
+from firsthand.studio.views.arena_views import voter_of
+from firsthand.studio.views.form_fields import form_of
 from firsthand.studio.views.query_values import number_of, text_of
 
 MAX_LINES = 200
 """Steps of an attempt under way that are shown, the last ones."""
 
 
-def routes(runs: OpenRuns, problems: Mapping[str, str] = MappingProxyType({})) -> list[Route]:
-    """The page, its boards and its rows. `problems` are those of trials that ended early, by run."""
-    boards = KeptBoards()
+def routes(runs: OpenRuns, store: StudioStore, problems: Mapping[str, str] = MappingProxyType({})) -> list[Route]:
+    """The page, its boards, its rows and its note. `problems` are those of trials that ended early, by run."""
+    boards, notes = KeptBoards(), RunNotes(store)
 
     def show(request: Request) -> Response:
+        return shown(request)
+
+    def shown(request: Request, draft: str | None = None, refusal: str = "") -> Response:
         run = runs.get(request.path_params["run"])
         seen = marks_of([f"run:{run.id}"], runs)
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
@@ -55,6 +63,9 @@ def routes(runs: OpenRuns, problems: Mapping[str, str] = MappingProxyType({})) -
             earlier=earlier_run(info, runs.infos()),
             seen=seen,
             problem=problems.get(run.id, ""),
+            note=notes.get(run.id),
+            draft=draft,
+            refusal=refusal,
             agents=run.agents(),
             facets=query.facets(run.database),
             **values,
@@ -72,8 +83,26 @@ def routes(runs: OpenRuns, problems: Mapping[str, str] = MappingProxyType({})) -
         run = runs.get(request.path_params["run"])
         return page(request, "parts/under_way", run=run, attempts=under_way_of(run), most=MAX_LINES)
 
+    async def note(request: Request) -> Response:
+        run, form = runs.get(request.path_params["run"]), await form_of(request)
+        version = form.get("version", "")
+        try:
+            if not (version.isascii() and version.isdecimal() and len(version) < 9):
+                raise ConfigError(f"version is {version[:40]!r}: a whole number was expected")
+            notes.keep(run.id, form.get("text", ""), voter_of(request), int(version))
+        except ConfigError as error:  # the page again, with the words that were not kept
+            answer = shown(request, form.get("text", ""), str(error))
+            answer.status_code = 400
+            return answer
+        return RedirectResponse(f"/runs/{part(run.id)}", 303)
+
     base = "/runs/{run}"
-    return [Route(base, show), Route(f"{base}/board", board), Route(f"{base}/under-way", under_way)]
+    return [
+        Route(base, show),
+        Route(f"{base}/note", note, methods=["POST"]),
+        Route(f"{base}/board", board),
+        Route(f"{base}/under-way", under_way),
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,37 @@
+"""Intervals and joint ranks of every rating and board hold as often as they say, over data of known truth."""
+
+import numpy as np
+import pytest
+from rank_coverage import EQUAL, KINDS, coverage
+
+from firsthand.boards.random_orders import largest_of_equal_models
+from firsthand.stats.joint_ranks import MANY
+
+
+def test_equal_models_are_seldom_told_apart_by_win_rates() -> None:
+    held, together = coverage("win-rate", range(150), EQUAL)
+    assert together >= 0.89  # .95 expected; less has a probability of 0.1%
+    assert 0.92 < held < 0.98
+
+
+def test_two_models_are_told_apart_as_by_a_sign_test() -> None:
+    # 8 columns: all agree in 2 of 256 draws, and 7 of 8 or more in 18, more than a twentieth
+    unequal = np.sqrt(9 / 8 * (8 - 6**2 / 9))
+    assert largest_of_equal_models(2, 8, 0.95) == pytest.approx(6 / unequal)
+    # 5 columns agree in 2 of 32 draws: nothing that they can show is rare enough
+    assert largest_of_equal_models(2, 5, 0.95) == pytest.approx(5 / np.sqrt(6 / 5 * (5 - 5**2 / 6)))
+
+
+def test_a_quantile_is_not_drawn_where_it_says_nothing_or_takes_too_long() -> None:
+    assert largest_of_equal_models(1, 8, 0.95) is None
+    assert largest_of_equal_models(8, 1, 0.95) is None
+    assert largest_of_equal_models(MANY + 1, 8, 0.95) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_intervals_and_ranks_hold(kind: str) -> None:
+    held, together = coverage(kind, range(200))
+    assert 0.92 < held < 0.98 and together > 0.9
+    held, together = coverage(kind, range(200), EQUAL)
+    assert 0.92 < held < 0.98 and together > 0.9
