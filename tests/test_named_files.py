@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "line",
     [
         "board pipe.csv", "tokens ./pipe.csv", "run math:data=pipe.csv --model scripted:echo", "train sft pipe.csv",
-        "serve smollm2 --keys pipe.csv", "serve smollm2 --keys=pipe.csv", "run gsm8k,math:data=pipe.csv --model scripted:echo",
+        "serve smollm2 --keys pipe.csv", "serve smollm2 --keys=pipe.csv", "run gsm8k,math:data=pipe.csv --model sim:game24",
     ],
 )  # fmt: skip
 def test_a_named_pipe_is_refused_and_not_waited_for(line: str, here: Path) -> None:
@@ -114,3 +114,50 @@ def test_reading_an_index_leaves_no_files_beside_it(here: Path, capsys: pytest.C
     for line in ("rag ask tea? --index i.sqlite --model none", "rag status i.sqlite", "rag verify i.sqlite"):
         assert main(line.split()) == 0
         assert sorted(path.name for path in here.glob("i.sqlite*")) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('prompt = 5\ntarget = "{answer}"\n', "the prompt '5' names no column and asks the same of every row"),
+        ('prompt = "Why?"\ntarget = "{answer}"\n', "the prompt 'Why?' names no column"),
+        ('prompt = ["{question}"]\ntarget = "{answer}"\n', "prompt is ['{question}']: a text was expected"),
+        ('prompt = true\ntarget = "{answer}"\n', "prompt is True: a text was expected"),
+    ],
+)
+def test_a_prompt_that_asks_no_row_is_refused(
+    text: str, said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "rows.csv").write_text("question,answer\n1+1?,2\n")
+    (here / "own.toml").write_text('data = "rows.csv"\n' + text)
+    assert main(["run", "./own.toml", "--model", "scripted:echo"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_settings_file_that_is_no_text_and_a_script_too_deep_are_told_plainly(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "image.toml").write_bytes(b"\x89PNG\r\n")
+    (here / "deep.json").write_text("[" * 100_000)
+    for line, said in (
+        ("--config image.toml", "the config file 'image.toml' is not valid TOML: it is not UTF-8 text"),
+        ("--model scripted:deep.json", "the script 'deep.json' is not valid JSON: it is nested too deep"),
+    ):
+        assert main(["run", "arithmetic", *line.split()]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("m,gsm8k,0.5\nm,gsm8k,0.9\n", "m has 2 different numbers on gsm8k, 0.5 (t.csv, line 2) and 0.9"),
+        ("m,gsm8k,nan\n", "each cell is empty."),
+    ],
+)
+def test_a_table_without_a_score_that_counts_says_why(
+    table: str, said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "t.csv").write_text(f"model,benchmark,score\n{table}")
+    assert main(["board", "t.csv"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "the results hold no score that can be used: " in error and said in error

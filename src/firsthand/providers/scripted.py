@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firsthand.errors import ConfigError, ModelError, TransientError
+from firsthand.errors import ConfigError, ModelError, TransientError, reason_of
 from firsthand.message import Message, Text, ToolCall, assistant, canonical, user
 from firsthand.model import (
     CallDelta,
@@ -72,7 +72,7 @@ def open_model(text: str) -> Scripted:
     except OSError as error:
         raise ConfigError(f"the script {text!r} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the script {text!r} is not valid JSON: {error}") from None
+        raise ConfigError(f"the script {text!r} is not valid JSON: {reason_of(error)}") from None
     if isinstance(body, list):
         return Scripted([_reply_from_json(each, text) for each in body], name=f"scripted:{text}")
     if isinstance(body, dict):
