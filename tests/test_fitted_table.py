@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from firsthand.system import terminal
-from firsthand.system.fitted_table import FittedTable
+from firsthand.system.fitted_table import FittedTable, broken
 
 HEADER = ["run", "status", "attempts", "command"]
 ROWS = [
@@ -140,3 +140,22 @@ def test_titles_and_sentences_of_commands_fit_a_narrow_terminal(monkeypatch: pyt
     found = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue())
     assert all(len(line.rstrip()) <= 40 for line in found.split("\n"))
     assert " ".join(found.split()).count("is not told apart by so few of them.") == 3
+
+
+@pytest.mark.parametrize("width", [16, 24, 40, 60])
+def test_a_path_is_broken_after_separators(width: int) -> None:
+    name = "direct@scripted:models/my-experiments/checkpoint-1200/replies.json"
+    folded = broken(Text(f"by {name}: fine"), width).plain.split("\n")
+    assert "".join(folded) == f"by {name}: fine" and len(folded) > 1
+    assert all(re.search(r"[/:@.-]$", line) for line in folded[:-1])
+    assert all(len(word) <= width for line in folded for word in line.split())
+    shown = [line for line in lines(width, [[name, "1"]], ["agent", "score"]) if line.strip()][2:]
+    assert all(re.search(r"[/:@.-]$|json$", line) for line in shown if not line.startswith("  "))
+
+
+def test_words_that_fit_and_words_without_separators_keep_their_places() -> None:
+    assert broken(Text("a/b c/d"), 3).plain == "a/b c/d"
+    assert broken(Text("x" * 7), 3).plain == "xxx\nxxx\nx"
+    assert broken(Text("a/" + "x" * 20), 10).plain == "a/xxxxxxxx\nxxxxxxxxxx\nxx"
+    assert broken(Text("模型/模型"), 6).plain == "模型/\n模型"
+    assert broken(Text("ab/cd", "red"), 3).spans == broken(Text("ab/cd", "red"), 3).spans

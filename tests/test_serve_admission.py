@@ -81,7 +81,7 @@ def test_a_key_is_needed_everywhere_but_for_health(guarded: Running) -> None:
     for path, (method, _) in (STATUS_ROUTES | ROUTES).items():
         status = HTTP.request(method, guarded.url + path).status_code
         assert status == (200 if path.startswith("/health") else 401), path
-    assert said(post(guarded)) == "an API key is needed: send the header Authorization: Bearer KEY"
+    assert said(post(guarded)) == "an API key is needed: send the header Authorization: Bearer KEY, or X-Api-Key: KEY"
 
 
 @pytest.mark.parametrize(

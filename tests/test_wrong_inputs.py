@@ -48,6 +48,8 @@ ROWS: tuple[tuple[str, int, str], ...] = (
     ("scaling plan points.csv --hours nan", 2, "hours is nan"),
     ("scaling plan points.csv --hours 1 --utilisation 2", 2, "utilisation is 2"),
     ("scaling sweep nowhere/p.csv --widths 8,16", 2, "the folder of 'nowhere/p.csv' does not exist"),
+    ("scaling fit latin.jsonl", 1, "latin.jsonl is no CSV file: it is not UTF-8 text"),
+    ("serve counted.toml", 2, "model is 'counted.toml': an agent's file goes with --agent, and settings with --config"),
     ("sweep", 2, "give a command for a new sweep"),
     ("sweep true --set lr=log:0:1", 2, "two numbers above 0"),
     ("sweep nope --set lr=1,2", 2, "there is no program 'nope'"),

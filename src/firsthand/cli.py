@@ -12,7 +12,9 @@ import importlib
 import io
 import logging
 import os
+import re
 import shutil
+import stat
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         interruption.install()
     try:
+        _check_no_pipe(words)
         line = os.environ.get(COMPLETE)
         code = dispatch(words) if line is None else _complete(line)
         print(end="", flush=True)
@@ -81,6 +84,21 @@ def _hold_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+
+
+def _check_no_pipe(words: Sequence[str]) -> None:
+    """ConfigError for a word, or a part of one such as `--keys=FILE` or `math:data=FILE`, that is a named pipe: opening
+    one waits for its writer. `<(command)` and /dev/stdin have theirs."""
+    for word in words:
+        for name in {word, *re.split("[=:,]", word)}:
+            try:
+                is_pipe = bool(name) and stat.S_ISFIFO(os.stat(name).st_mode)  # noqa: PTH116
+            except (OSError, ValueError):
+                continue
+            if is_pipe and not os.path.realpath(name).startswith(("/dev/", "/proc/")):
+                raise ConfigError(
+                    f"{name!r} is a named pipe, and opening it waits for a writer: give an ordinary file"
+                )
 
 
 def _as_utf8(word: str) -> str:

@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from firsthand.errors import ConfigError, nearest
+from firsthand.errors import ConfigError, nearest, reason_of
 from firsthand.system.bounded_toml import read_toml_file
 
 C = TypeVar("C")
@@ -251,7 +251,7 @@ def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read the config file {str(path)!r}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the config file {str(path)!r} is not valid TOML: {error}") from None
+        raise ConfigError(f"the config file {str(path)!r} is not valid TOML: {reason_of(error)}") from None
     return flat_settings(config_class, body)
 
 
@@ -286,6 +286,8 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         if not isinstance(value, bool):
             raise ConfigError(f"{name} is {value!r}: true or false was expected")
         return value
+    if kind is str and (isinstance(value, bool) or not isinstance(value, str | int | float)):
+        raise ConfigError(f"{name} is {_cut(str(value))}: a text was expected")
     try:
         if kind is int and (isinstance(value, bool) or (isinstance(value, float) and not value.is_integer())):
             raise ValueError

@@ -131,6 +131,8 @@ def reason_of(error: BaseException) -> str:
     """The reason within an exception of the system, without its number and file, which a message names itself."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8 text"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
     words = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return re.sub(r"^\[Errno -?\d+\] ", "", words)
 

@@ -72,6 +72,8 @@ class Completion:
     """The token ids of the prompt. None if the model does not report them."""
     adapter_version: int = 0
     """The version of the adapter that it was made with."""
+    stop_string: str | None = None
+    """The stop string that ended it. None if another thing did, or if the model does not report it."""
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -92,6 +94,8 @@ class Completion:
             body["prompt_ids"] = list(self.prompt_ids)
         if self.adapter_version:
             body["adapter_version"] = self.adapter_version
+        if self.stop_string is not None:
+            body["stop_string"] = self.stop_string
         return body
 
     @staticmethod
@@ -104,6 +108,7 @@ class Completion:
             top_logprobs=tuple(tuple((text, lp) for text, lp in token) for token in body.get("top_logprobs", ())),
             prompt_ids=tuple(body["prompt_ids"]) if "prompt_ids" in body else None,
             adapter_version=body.get("adapter_version", 0),
+            stop_string=body.get("stop_string"),
         )
 
 

@@ -69,8 +69,8 @@ def agentbench_kg(
         raise ConfigError(
             f"about is {about!r}: give one of {', '.join(STARTS[level])} at level {level}, with generated questions"
         )
-    if split == "generated" and graph:
-        raise ConfigError("graph is for the paper's questions: give split=std or split=dev with it")
+    if split == "generated" and (graph or data):
+        raise ConfigError("graph and data are for the paper's questions: give split=std or split=dev with them")
     records = [] if split == "generated" else _records(split, graph, data)
     source = (
         f"generated, version {GRAPH_VERSION}, level {level}{about and ', about '}{about}"

@@ -78,6 +78,8 @@ def needles(
         raise ConfigError(f"samples is {samples}: give 1 to 1,000 tasks per cell")
     if haystack not in HAYSTACKS:
         raise ConfigError(f"haystack is {haystack!r}: give one of {', '.join(HAYSTACKS)}")
+    if data and haystack != "essays":
+        raise ConfigError(f"data is {data!r}, and the haystack {haystack} is generated: give haystack=essays with it")
     found = essays(data, "or give haystack=world, which needs nothing") if haystack == "essays" else None
     # Longest and deepest first: the text before a needle is then a prefix of one computed already.
     cells = [

@@ -15,7 +15,7 @@ from pathlib import Path
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
 from firsthand.benchmarks.sources.datasets import Rows, Source, contents, load, located, text_field
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.scorers.choice import mc1, mc2
 
@@ -65,7 +65,7 @@ def read_csv_rows(file: Path) -> Rows:
         reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
         found = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} is not a CSV file in UTF-8: {error}") from None
+        raise DataError(f"{file} is not a CSV file: {reason_of(error)}") from None
     rows, lines = [], []
     for line, row in found:
         where = f"{file}, line {line}"

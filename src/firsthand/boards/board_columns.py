@@ -95,7 +95,10 @@ def board_columns(
             raise ConfigError(f"no result is of the benchmark {lost[0]!r}: name one that the results hold")
     if not chosen:
         held = ", ".join(sorted({key.benchmark for key in results.columns()})[:8])
-        raise ConfigError(f"no result counts on the board {spec.name}: the results are of {held or 'nothing'}")
+        if not held:
+            why = " ".join(results.remarks) or "each cell is empty."
+            raise ConfigError(f"the results hold no score that can be used: {why}")
+        raise ConfigError(f"no result counts on the board {spec.name}: the results are of {held}")
     items = {each.key: each for each in results.items}
     columns, said = [], []
     for (benchmark, _), found_here in chosen.items():

@@ -80,6 +80,8 @@ class Config:
             raise ConfigError("sessions goes with agent: give --agent FILE.toml")
         if self.agent is not None and (self.model is not None or self.embedder is not None):
             raise ConfigError("agent and a model do not go together: the agent's file names its model")
+        if self.model is not None and self.model.endswith(".toml"):
+            raise ConfigError(f"model is {self.model!r}: an agent's file goes with --agent, and settings with --config")
         if self.model is None and self.embedder is None and self.agent is None:
             raise ConfigError("serve what? For example: firsthand serve smollm2")
 

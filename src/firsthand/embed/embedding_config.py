@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from firsthand.errors import ModelFileError
+from firsthand.errors import ModelFileError, reason_of
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import read_json
 from firsthand.tokens.tokenizer import Tokenizer
@@ -99,7 +99,7 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
         listed = json.loads(text[:_MAX_MODULES_BYTES].decode())
         found = [(str(each["type"]).rsplit(".", 1)[-1], str(each["path"])) for each in listed]
     except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
-        raise ModelFileError(f"{path} is no list of modules with a type and a path: {str(error)[:200]}") from None
+        raise ModelFileError(f"{path} is no list of modules with a type and a path: {reason_of(error)[:200]}") from None
     unknown = [kind[:80] for kind, _ in found if kind not in ("Transformer", "Pooling", "Normalize")]
     if unknown:
         raise ModelFileError(f"{path} has a module {unknown[0]!r}: Transformer, Pooling and Normalize are supported")

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from firsthand.errors import MissingExtra, StoreError
+from firsthand.errors import MissingExtra, StoreError, reason_of
 from firsthand.ingest.trace_store import MAX_BODY_BYTES, SPAN_COLUMNS, TraceStore
 
 SEGMENTS = "segments"
@@ -178,7 +178,7 @@ def _write(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
     except (duckdb.Error, OSError) as error:
         part.unlink(missing_ok=True)
         raise StoreError(
-            f"the segment {path} cannot be written ({str(error).splitlines()[0][:200]}): make room"
+            f"the segment {path} cannot be written ({reason_of(error).splitlines()[0][:200]}): make room"
         ) from None
     finally:
         Path(lines.name).unlink(missing_ok=True)

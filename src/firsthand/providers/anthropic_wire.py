@@ -104,10 +104,12 @@ def read_completion(body: Json) -> Completion:
         parts.append(Text(""))
     given = body.get("stop_reason")
     finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
+    stopped = body.get("stop_sequence")
     return Completion(
         message=Message("assistant", tuple(parts)),
         finish_reason="tool_calls" if calls and finish == "stop" else finish,
         usage=read_usage(body.get("usage")),
+        stop_string=clean(stopped) if isinstance(stopped, str) else None,
     )
 
 
@@ -147,6 +149,7 @@ class MessageStream:
         self._blocks: dict[int, Json] = {}
         self._usage: Json = {}
         self._stop: Any = None
+        self._stop_sequence: Any = None
         self._pieces: list[CallDelta] = []
 
     def add(self, event: Json) -> str:
@@ -168,7 +171,9 @@ class MessageStream:
             return self._add_delta(index, json_object(event.get("delta")))
         elif kind == "message_delta":
             self._usage |= _counts(event.get("usage"))
-            self._stop = json_object(event.get("delta")).get("stop_reason") or self._stop
+            delta = json_object(event.get("delta"))
+            self._stop = delta.get("stop_reason") or self._stop
+            self._stop_sequence = delta.get("stop_sequence") or self._stop_sequence
         elif kind == "message_stop":
             self.finished = True
         return ""
@@ -181,7 +186,8 @@ class MessageStream:
     def completion(self) -> Completion:
         """Returns the whole answer."""
         blocks = [block for _, block in sorted(self._blocks.items())]
-        return read_completion({"content": blocks, "stop_reason": self._stop, "usage": self._usage})
+        ended = {"stop_reason": self._stop, "stop_sequence": self._stop_sequence}
+        return read_completion({"content": blocks, **ended, "usage": self._usage})
 
     def _add_delta(self, index: int, delta: Json) -> str:
         block = self._blocks.setdefault(index, {"type": "text", "text": ""})

@@ -223,6 +223,7 @@ def completion(
         None if request.source else loaded.worker.lease(text_so_far, adapter=request.adapter, salt=request.salt),
         prompt_ids=request.source or request.prompt,
         adapter_version=output.adapter_version,
+        stop_string=answer.stop.stopped,
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firsthand.errors import ConfigError, ModelError, TransientError
+from firsthand.errors import ConfigError, ModelError, TransientError, reason_of
 from firsthand.message import Message, Text, ToolCall, assistant, canonical, user
 from firsthand.model import (
     CallDelta,
@@ -72,7 +72,7 @@ def open_model(text: str) -> Scripted:
     except OSError as error:
         raise ConfigError(f"the script {text!r} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the script {text!r} is not valid JSON: {error}") from None
+        raise ConfigError(f"the script {text!r} is not valid JSON: {reason_of(error)}") from None
     if isinstance(body, list):
         return Scripted([_reply_from_json(each, text) for each in body], name=f"scripted:{text}")
     if isinstance(body, dict):
@@ -193,8 +193,9 @@ class Scripted:
 def _completion(reply: Message, sampling: Sampling, prompt_tokens: int) -> Completion:
     """Returns the reply as an answer, cut at stop strings and after max_tokens words."""
     text, reason = reply.text, "tool_calls" if reply.tool_calls else "stop"
-    cuts = [text.index(stop) for stop in sampling.stop if stop in text]
-    shown = text[: min(cuts)] if cuts else text
+    cuts = [(text.index(stop), stop) for stop in sampling.stop if stop in text]
+    end, stopped = min(cuts) if cuts else (len(text), None)
+    shown = text[:end]
     pieces = _pieces(shown)
     words = _count(shown)
     if words > sampling.max_tokens:
@@ -203,7 +204,8 @@ def _completion(reply: Message, sampling: Sampling, prompt_tokens: int) -> Compl
         reply = Message(reply.role, (Text(shown), *(reply.tool_calls if reason != "length" else ())), reply.sampled)
     words += sum(_count(canonical(call.arguments)) for call in reply.tool_calls)
     finish: FinishReason = "length" if reason == "length" else "tool_calls" if reply.tool_calls else "stop"
-    return Completion(reply, finish, Usage(prompt_tokens, 0, words))
+    usage = Usage(prompt_tokens, 0, words)
+    return Completion(reply, finish, usage, stop_string=stopped if finish == "stop" else None)
 
 
 def _messages(prompt: Prompt) -> Sequence[Message]:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 from firsthand.show.board import Board, Row, caveats, findings
 from firsthand.show.board_words import amount, figure_text, money, p_text, seconds, span, value_text
-from firsthand.system.fitted_table import FittedTable
+from firsthand.system.fitted_table import FittedTable, broken
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import MAX_CELL_CHARS
 
 FULL_WIDTH = 100
 """A board has all its columns side by side from this width on; in a narrower terminal some stand below their row."""
+
+MOST_NAME_WIDTH = 26
+"""The agent's column is at most this wide beside all others."""
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -79,19 +82,20 @@ def _render_board(board: Board, width: int) -> list[RenderableType]:
         table = FittedTable(["agent", *columns], rows, right)
     else:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, leading=1)
-        table.add_column("agent", overflow="fold", min_width=name_width, max_width=26)
+        room = min(MOST_NAME_WIDTH, max(name_width, name_width + width - needed))
+        table.add_column("agent", overflow="fold", min_width=name_width, max_width=MOST_NAME_WIDTH)
         for column in columns:
             table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
         for cells in rows:
-            table.add_row(*cells)
+            table.add_row(broken(cells[0], room), *cells[1:])
     also = [Text(f"{_plain(row.agent)}: {_others(row)}") for row in board.rows if row.secondary]
     notes = [Text(_plain(line)) for line in [*findings(board), *caveats(board)]]
     return [
         title,
         table,
         Text(""),
-        *([Text("Also measured", "bold"), *also, Text("")] if also else []),
-        *notes,
+        *([Text("Also measured", "bold"), *(broken(each, width) for each in also), Text("")] if also else []),
+        *(broken(note, width) for note in notes),
         Text(""),
     ]
 

@@ -6,6 +6,7 @@ Cells may have several lines.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ class FittedTable:
         rule = "-" if options.ascii_only else "─"
         yield Text(rule * min(options.max_width, sum(widths.values()) + GAP * (len(widths) - 1)), "dim")
         for row in self.rows:
-            folded = [row[column].wrap(console, widths[column]) for column in shown]
+            folded = [broken(row[column], widths[column]).wrap(console, widths[column]) for column in shown]
             height = max(map(len, folded))
             for number in range(height):
                 yield self._line([lines[number] if number < len(lines) else Text() for lines in folded], widths)
@@ -97,10 +98,27 @@ class FittedTable:
             yield from _indented(line, console, room)
 
 
+def broken(text: Text, width: int) -> Text:
+    """The text with words that are wider than `width`, such as paths, broken after separators, not anywhere."""
+    from rich.text import Text
+
+    cuts: list[int] = []
+    for word in re.finditer(r"\S+", text.plain):
+        start = word.start()
+        while _width(text.plain[start : word.end()]) > width:
+            end = start + 1
+            while end < word.end() and _width(text.plain[start : end + 1]) <= width:
+                end += 1
+            separated = re.match(r".*[/\\:@,;=_.+-]", text.plain[start:end])
+            start = start + separated.end() if separated and 3 * separated.end() >= width else end
+            cuts.append(start)
+    return Text("\n").join(text.divide(cuts)) if cuts else text
+
+
 def _indented(line: Text, console: Console, room: int) -> Iterator[Text]:
     from rich.text import Text
 
-    for part in line.wrap(console, max(1, room - 2)):
+    for part in broken(line, max(1, room - 2)).wrap(console, max(1, room - 2)):
         part.rstrip()
         yield Text("  ") + part
 

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from firsthand.benchmarks.sources.datasets import contents, located
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 
 
 def banking77(split: str, data: str = "") -> tuple[list[str], list[str]]:
@@ -27,7 +27,7 @@ def read_labelled(path: Path) -> tuple[list[str], list[str]]:
         reader = csv.DictReader(io.StringIO(contents(path).decode("utf-8-sig"), newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from None
+        raise DataError(f"{path} is not a CSV file: {reason_of(error)}") from None
     for line, row in rows:
         if not row.get("text") or not row.get("category"):
             raise DataError(f"{path}, line {line}: a text and a category were expected, not {str(row)[:60]!r}")

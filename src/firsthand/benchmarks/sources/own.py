@@ -187,13 +187,18 @@ def _protocol(about: BenchmarkDescription) -> Protocol:
 
 
 def _check_braces(about: BenchmarkDescription, rows: Sequence[TableRow]) -> None:
-    """Refuse a column's name without braces, which would be the same text for every row."""
+    """Refuse a column's name without braces, and a prompt without columns: both are the same text for every row."""
     for field in ("prompt", "target", "id", "cluster", "stratum"):
         text = getattr(about, field).strip()
         if any(text in row.columns for row in rows[:1]):
             raise ConfigError(
                 f'{field} = "{text}" is the same text for every row: write "{{{text}}}" for the column {text}'
             )
+    if "{" not in about.prompt:
+        raise ConfigError(
+            f"the prompt {about.prompt!r:.60} names no column and asks the same of every row: write one in braces, as in "
+            'prompt = "{question}"'
+        )
 
 
 def _check_scorers(about: BenchmarkDescription, rows: Sequence[TableRow]) -> None:

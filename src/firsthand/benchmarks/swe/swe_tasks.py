@@ -21,7 +21,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.datasets import Source, contents, fetch, located, text_field
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.benchmarks.swe.swe_environment import Checkout
-from firsthand.errors import DataError, MissingExtra, unknown
+from firsthand.errors import DataError, MissingExtra, reason_of, unknown
 from firsthand.message import Json
 from firsthand.sandbox.git_repository import blob, commit_alone
 from firsthand.scorers.patches.patch import read_patch, touched
@@ -297,5 +297,5 @@ def _parquet(path: Path) -> list[TableRow]:
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is not a complete Parquet file: {str(error).splitlines()[0][:200]}") from None
+        raise DataError(f"{path} is not a complete Parquet file: {reason_of(error).splitlines()[0][:200]}") from None
     return [TableRow(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]

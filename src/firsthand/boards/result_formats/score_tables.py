@@ -161,25 +161,35 @@ def _date(row: TableRow) -> str:
 
 
 def _is_score(row: TableRow, column: str) -> bool:
-    try:
-        number_in(row, column)
-    except DataError:
-        return False
-    return True
+    cell = row.columns.get(column)
+    return _is_missing(cell) or math.isfinite(_value(cell))
 
 
 def number_in(row: TableRow, column: str) -> float | None:
-    """The number in a cell, a percent sign left out; None for an empty one."""
+    """The number in a cell, percents as fractions; None for an empty one. DataError for any other, and above 100%."""
     cell = row.columns.get(column)
-    if cell is None or (isinstance(cell, str) and cell.strip().casefold() in _MISSING):
+    if _is_missing(cell):
         return None
+    value = _value(cell)
+    if not math.isfinite(value):
+        raise DataError(f"{row.where}: {column} is {cell!r:.60}: a number was expected, or nothing for a missing score")
+    if value > 1 and isinstance(cell, str) and cell.strip().endswith("%"):
+        raise DataError(
+            f"{row.where}: {column} is {cell!r:.60}: a percentage is at most 100%, so correct it, or leave out %"
+        )
+    return value
+
+
+def _is_missing(cell: object) -> bool:
+    return cell is None or (isinstance(cell, str) and cell.strip().casefold() in _MISSING)
+
+
+def _value(cell: Any) -> float:
+    """The number; NaN if it is none."""
     try:
         if isinstance(cell, bool):
             raise ValueError
         text = cell.strip() if isinstance(cell, str) else cell
-        value = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
+        return float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
     except (TypeError, ValueError, OverflowError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"{row.where}: {column} is {cell!r:.60}: a number was expected, or nothing for a missing score")
-    return value
+        return math.nan

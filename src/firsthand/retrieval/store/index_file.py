@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class IndexFile:
         with self._sentences():
             if path is not None:
                 self._look_at(path, create)
+            self._makes_wal = read_only and path is not None and not Path(f"{path}-wal").exists()
             self._connection = self._connected_as("rwc" if create else "ro" if read_only else "rw")
             self._pid = os.getpid()
             try:
@@ -145,6 +146,13 @@ class IndexFile:
         with self._sentences(), self._lock:
             if self._pid == os.getpid():
                 self._connection.close()
+                if self._makes_wal:
+                    self._drop_wal()
+
+    def _drop_wal(self) -> None:
+        """Remove the write-ahead log that reading made: SQLite does so where the last connection to close may write."""
+        with suppress(sqlite3.Error):
+            self._connect("rw").close()
 
     # -- opening --
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,8 @@ class ActiveRequest:
     """The variable parts of its path, by name."""
     span: RequestSpan | None = None
     """Its OpenTelemetry span, if it is recorded."""
+    error_json: Callable[[Refusal], Json] = Refusal.to_json
+    """The body of an error response, in the shape that the route's clients read."""
 
     def json(self) -> Json:
         """The body as a JSON object; a Refusal if it is not one."""

@@ -26,7 +26,15 @@ from firsthand.serve.http.request_body import ClientLeft, read_body
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.system.json_values import values_in
 
-_ONCE = (b"host", b"authorization", b"content-length", b"content-type", b"transfer-encoding", b"x-request-id")
+_ONCE = (
+    b"host",
+    b"authorization",
+    b"x-api-key",
+    b"content-length",
+    b"content-type",
+    b"transfer-encoding",
+    b"x-request-id",
+)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -44,6 +52,7 @@ class AdmissionMiddleware:
         header = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = header if _ID.fullmatch(header) else secrets.token_hex(12)
         request = ActiveRequest(request_id, self._admission.keys.anyone, target.route)
+        request.error_json = target.app.error_jsons.get(target.route, request.error_json)
         await _Exchange(target, self._admission, self._telemetry, request, scope, receive, send).run()
 
 
@@ -118,18 +127,18 @@ class _Exchange:
             if self._status == 0:
                 with suppress(TimeoutError, OSError):
                     async with asyncio.timeout(2):
-                        await refused(request.cancelled)(self._scope, self._receive, self._send)
+                        await refused(request.cancelled, request)(self._scope, self._receive, self._send)
         except TimeoutError:
             pass
         except Refusal as refusal:
             request.notes.setdefault("error", refusal.message)
-            await refused(refusal)(self._scope, self._receive, self._send)
+            await refused(refusal, request)(self._scope, self._receive, self._send)
         except Exception as error:
             if not isinstance(error, ConnectionError):
                 note_bug(request, error)
             if self._status:
                 raise
-            await refused(refusal_of(error))(self._scope, self._receive, self._send)
+            await refused(refusal_of(error), request)(self._scope, self._receive, self._send)
 
     async def _admit(self) -> None:
         """Check the request, read its body, and let the app answer."""
@@ -141,7 +150,7 @@ class _Exchange:
         if self._is_open:
             await self._call_app(self._receive)
             return
-        request.client = admission.client(headers.get("authorization"))
+        request.client = admission.client(headers.get("authorization"), headers.get("x-api-key"))
         if self._mounted.limited_methods is not None and scope["method"] not in self._mounted.limited_methods:
             await self._call_watched()
             return

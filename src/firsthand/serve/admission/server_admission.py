@@ -52,13 +52,16 @@ class Admission:
         elif not self.keys.clients and name and not is_loopback(name):
             raise Refusal(421, f"without API keys only this machine is served, not {name[:80]!r}")
 
-    def client(self, authorization: str | None) -> Client:
-        """The client that an Authorization header belongs to; a Refusal if it carries no known key."""
+    def client(self, authorization: str | None, api_key: str | None = None) -> Client:
+        """The client that an Authorization header, or without one an X-Api-Key header, belongs to; a Refusal if it carries
+        no known key."""
+        if authorization is None and api_key is not None:
+            authorization = f"Bearer {api_key}"
         client = self.keys.find(authorization)
         if client is None:
             problem = "an API key is needed" if authorization is None else "the API key is wrong"
             raise Refusal(
-                401, f"{problem}: send the header Authorization: Bearer KEY", code="invalid_api_key",
+                401, f"{problem}: send the header Authorization: Bearer KEY, or X-Api-Key: KEY", code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )  # fmt: skip
         return client

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from starlette.types import ASGIApp
 
 from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.telemetry.request_spans import Operation
 
 
@@ -46,6 +48,8 @@ class MountedApp:
     """The most JSON values of a body, for apps whose SDK decodes it; None where the app bounds them itself."""
     operations: Mapping[str, Operation] = field(default_factory=dict)
     """The GenAI operation of a route, for its spans."""
+    error_jsons: Mapping[str, Callable[[Refusal], Json]] = field(default_factory=dict)
+    """Bodies of error responses, of routes whose clients do not read OpenAI's shape."""
     lifespan: Callable[[], AbstractAsyncContextManager[object]] | None = None
     """Entered before the server's first request and left after its last one."""
 

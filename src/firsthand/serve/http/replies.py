@@ -83,7 +83,8 @@ class Events:
             note_bug(self._request, error)
         self._request.notes["error"] = refusal.message
         self._request.notes["code"] = refusal.status
-        return event(refusal.to_json())
+        body = self._request.error_json(refusal)
+        return event(body, body.get("type"))
 
 
 def reply(body: Json, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
@@ -91,9 +92,10 @@ def reply(body: Json, *, status: int = 200, headers: Mapping[str, str] | None = 
     return Reply(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"), status=status, headers=headers)
 
 
-def refused(refusal: Refusal) -> Reply:
-    """The response to a refused request."""
-    return Reply(refusal.body(), status=refusal.status, headers=refusal.headers)
+def refused(refusal: Refusal, request: ActiveRequest | None = None) -> Reply:
+    """The response to a refused request, in the shape of its route; without a request in OpenAI's."""
+    body = refusal.to_json() if request is None else request.error_json(refusal)
+    return Reply(json.dumps(body).encode(), status=refusal.status, headers=refusal.headers)
 
 
 def event(body: Json, name: str | None = None) -> bytes:

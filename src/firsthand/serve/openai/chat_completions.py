@@ -132,7 +132,7 @@ async def gather_answers(state: OpenAIState, request: ActiveRequest, job: ChatJo
         async for delta in pieces:
             answers[delta.index].add(delta)
     for each in answers:
-        _check_called(job, each.whole)
+        check_called(job, each.whole)
         remember(state, request, job, each.whole)
     if state.log_texts:
         request.notes["answers"] = [each.whole.message.to_json() for each in answers]
@@ -222,7 +222,7 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> A
             if each.completion is not None:
                 ended.append(each.completion)
                 remember(state, request, job, each.completion)
-                _check_called(job, each.completion)
+                check_called(job, each.completion)
                 calls = each.completion.message.tool_calls
                 for kind, text in splits[index].finish():
                     yield chunk(index, {"content" if kind == "content" else "reasoning_content": text})
@@ -246,7 +246,7 @@ def remember(state: OpenAIState, request: ActiveRequest, job: ChatJob, completio
         state.sampled_turns.remember(request.client.name, job.messages, message)
 
 
-def _check_called(job: ChatJob, completion: Completion) -> None:
+def check_called(job: ChatJob, completion: Completion) -> None:
     """Refuse an answer without the call that was required; only a model that does not run here can give one."""
     calls = completion.message.tool_calls
     wrong = job.tools.choice != "required" and any(call.name != job.tools.choice for call in calls)

@@ -1,10 +1,12 @@
-"""OpenAI's interface as an app: chats, completions, responses, embeddings, and vLLM's routes beside them."""
+"""OpenAI's interface as an app: chats, completions, responses, embeddings, vLLM's routes and Anthropic's messages beside
+them."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,6 +17,8 @@ from starlette.types import Receive, Scope, Send
 from firsthand.message import Json
 from firsthand.serve.admission.active_request import ActiveRequest, request_of
 from firsthand.serve.admission.server_admission import Admission
+from firsthand.serve.anthropic.anthropic_errors import anthropic_error
+from firsthand.serve.anthropic.anthropic_messages import count_tokens, messages
 from firsthand.serve.http.mounted_app import MountedApp
 from firsthand.serve.http.refusals import Refusal, refusal_of
 from firsthand.serve.http.replies import Events, Reply, note_bug, refused, reply
@@ -39,7 +43,9 @@ Handler = Callable[[OpenAIState, ActiveRequest], Awaitable[Reply | Events]]
 async def list_models(state: OpenAIState, request: ActiveRequest) -> Reply:
     """The models that are served, and their adapters."""
     names = sorted(state.models.names.items(), key=lambda each: each[1] is not None)
-    return reply({"object": "list", "data": [_model(state.models, name, parent) for name, parent in names]})
+    models = [_model(state.models, name, parent) for name, parent in names]
+    pages = {"has_more": False, "first_id": names[0][0], "last_id": names[-1][0]}
+    return reply({"object": "list", "data": models, **pages})
 
 
 async def get_model(state: OpenAIState, request: ActiveRequest) -> Reply:
@@ -51,6 +57,11 @@ async def get_model(state: OpenAIState, request: ActiveRequest) -> Reply:
 
 def _model(models: ServedModels, name: str, parent: str | None) -> Json:
     body: Json = {"id": name, "object": "model", "created": models.created, "owned_by": "firsthand"}
+    body |= {
+        "type": "model",
+        "display_name": name,
+        "created_at": f"{datetime.fromtimestamp(models.created, UTC):%FT%TZ}",
+    }
     if parent is not None:
         body |= {"parent": parent, "root": models.adapters[name].name}
     if models.facts is not None and (parent or name == models.name):
@@ -77,6 +88,8 @@ ROUTES: dict[str, tuple[str, Handler]] = {
     "/v1/completions": ("POST", completions),
     "/v1/embeddings": ("POST", embeddings),
     "/v1/responses": ("POST", responses),
+    "/v1/messages": ("POST", messages),
+    "/v1/messages/count_tokens": ("POST", count_tokens),
     "/tokenize": ("POST", tokenize),
     "/detokenize": ("POST", detokenize),
 }
@@ -95,6 +108,7 @@ ADAPTER_ROUTES: dict[str, tuple[str, Handler]] = {
 OPERATIONS = {
     "/v1/chat/completions": Operation("chat", "chatcmpl-"),
     "/v1/responses": Operation("chat", "resp_"),
+    "/v1/messages": Operation("chat", "msg_"),
     "/v1/completions": Operation("text_completion", "cmpl-"),
     "/v1/embeddings": Operation("embeddings"),
 }
@@ -141,6 +155,7 @@ def openai_app(
         check_ready=models.check_ready,
         limited_methods=frozenset({"POST"}),
         operations={prefix + route: operation for route, operation in OPERATIONS.items()},
+        error_jsons={prefix + route: anthropic_error for route in ROUTES if route.startswith("/v1/messages")},
     )
 
 
@@ -164,20 +179,23 @@ class _Endpoint:
             request.notes["error"] = refusal.message
             if refusal.code == "internal_error":
                 note_bug(request, error)
-            answer = refused(refusal)
+            answer = refused(refusal, request)
         await answer(scope, receive, send)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    return _plain(Refusal(404, f"there is nothing at {request.url.path[:200]}: GET /openapi.json tells what there is"))
+    path = request.url.path[:200]
+    return _plain(request, Refusal(404, f"there is nothing at {path}: GET /openapi.json tells what there is"))
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
     path = request.url.path.removeprefix(request.scope.get("root_path", ""))
     known: Mapping[str, tuple[str, Handler]] = ROUTES | ADAPTER_ROUTES
     allowed = known[path][0] if path in known else "GET"
-    return _plain(Refusal(405, f"{request.method[:20]} is not taken here: use {allowed}", headers={"allow": allowed}))
+    text = f"{request.method[:20]} is not taken here: use {allowed}"
+    return _plain(request, Refusal(405, text, headers={"allow": allowed}))
 
 
-def _plain(refusal: Refusal) -> Response:
-    return Response(refusal.body(), refusal.status, refusal.headers, "application/json")
+def _plain(request: Request, refusal: Refusal) -> Response:
+    answer = refused(refusal, request_of(request.scope))
+    return Response(answer.content, answer.status, answer.headers, answer.kind)

@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from firsthand import __version__
 from firsthand.message import Json
+from firsthand.serve.anthropic.messages_schema import CountRequest, MessagesRequest
 from firsthand.serve.openai.adapter_routes import LoadAdapterRequest, UnloadAdapterRequest
 from firsthand.serve.openai.request_schema import (
     ChatRequest,
@@ -24,6 +25,8 @@ BODIES: dict[str, type[Wire]] = {
     "/v1/completions": CompletionRequest,
     "/v1/embeddings": EmbeddingRequest,
     "/v1/responses": ResponsesRequest,
+    "/v1/messages": MessagesRequest,
+    "/v1/messages/count_tokens": CountRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
     "/v1/load_lora_adapter": LoadAdapterRequest,
@@ -51,6 +54,8 @@ _RETURNS: dict[str, list[str]] = {
     "/v1/completions": ["id", "object", "created", "model", "choices", "usage"],
     "/v1/embeddings": ["object", "data", "model", "usage"],
     "/v1/responses": ["id", "object", "status", "output", "usage"],
+    "/v1/messages": ["id", "type", "role", "content", "model", "stop_reason", "usage"],
+    "/v1/messages/count_tokens": ["input_tokens"],
     "/tokenize": ["count", "max_model_len", "tokens"],
     "/detokenize": ["prompt"],
     "/v1/load_lora_adapter": ["status", "id"],
@@ -87,6 +92,18 @@ def description(routes: dict[str, tuple[str, str]], by_id: dict[str, dict[str, s
             }
         },
     }
+    schemas["MessagesError"] = {
+        "type": "object",
+        "required": ["type", "error"],
+        "properties": {
+            "type": {"const": "error"},
+            "error": {
+                "type": "object",
+                "required": ["type", "message"],
+                "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    }
     paths = {path: {method.lower(): _operation(path, summary)} for path, (method, summary) in routes.items()}
     for path, methods in by_id.items():
         paths[path] = {method.lower(): _of_one(path, method, summary) for method, summary in methods.items()}
@@ -109,7 +126,8 @@ def _operation(path: str, summary: str) -> Json:
     if path in BODIES:
         schema = {"$ref": f"#/components/schemas/{BODIES[path].__name__}"}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    shape = "MessagesError" if path.startswith("/v1/messages") else "Error"
+    problem = {"application/json": {"schema": {"$ref": f"#/components/schemas/{shape}"}}}
     codes = _REFUSALS if path in BODIES else {code: _REFUSALS[code] for code in ("400", "401", "405", "421")}
     if "lora" not in path:
         codes = {code: text for code, text in codes.items() if code != "403"}
@@ -141,7 +159,7 @@ def _answer(path: str) -> Json:
     if path == "/metrics":
         return {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     content: dict[str, Any] = {"application/json": {"schema": _object(_RETURNS[path])}}
-    if path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
+    if path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
         content["text/event-stream"] = {}
     return {"description": "The answer.", "content": content}
 

@@ -252,7 +252,7 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "web_search_options": ("the server does not search the web", _NO),
     "store": ("only responses are stored", _NO),
     "metadata": ("only responses are stored", _NO),
-    "service_tier": ("there is one tier", (None, "auto", "default")),
+    "service_tier": ("there is one tier", (None, "auto", "default", "standard_only")),
     "reasoning_effort": ("the model decides itself how long it thinks", (None,)),
     "verbosity": ("the model decides itself how long it speaks", (None,)),
     "chat_template": ("a template is a program, and a request may not bring one", (None,)),
@@ -278,6 +278,11 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "include": ("there is nothing more to include", _NO),
     "prompt_cache_retention": ("the server decides what it keeps", (None,)),
     "max_tool_calls": ("the model takes one turn", (None,)),
+    "container": ("the server runs no tools", _NO),
+    "mcp_servers": ("the server calls no tools: call them and send their results", _NO),
+    "context_management": ("a conversation is answered as it is sent", _NO),
+    "inference_geo": ("the model runs where the server does", (None,)),
+    "speed": ("there is one speed", (None, "standard")),
 }
 
 

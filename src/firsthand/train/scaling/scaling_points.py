@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.system.plurals import count_of
 
 Floats = npt.NDArray[np.float64]
@@ -86,7 +86,7 @@ def read_points(path: Path | str) -> ScalingPoints:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no CSV file in UTF-8: {error}") from None
+        raise DataError(f"{path} is no CSV file: {reason_of(error)}") from None
     if not rows:
         raise DataError(f"{path} has no points: give a heading and a row for each run")
     return ScalingPoints(*np.array(rows).T)

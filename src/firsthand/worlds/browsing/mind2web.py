@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 
@@ -104,7 +104,7 @@ def _records(path: Path) -> Sequence[Json]:
             raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB: it is no file of Mind2Web")
         body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {str(error)[:200]}") from None
+        raise DataError(f"{path} cannot be read as JSON: {reason_of(error)[:200]}") from None
     if not isinstance(body, list) or not all(isinstance(each, dict) and "confirmed_task" in each for each in body):
         raise DataError(f"{path}: a list of sessions with `confirmed_task` and `actions` was expected")
     return body

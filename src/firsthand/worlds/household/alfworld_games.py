@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.worlds.household.house import GoalKind, House, HouseGoal, Receptacle, Thing
 
 GAME_FILE = "game.tw-pddl"
@@ -38,7 +38,7 @@ def read_game(path: Path) -> House:
             raise DataError(f"{path} is larger than {MAX_GAME_BYTES >> 20} MiB: it is no ALFWorld game")
         body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as a JSON game of ALFWorld: {str(error)[:200]}") from None
+        raise DataError(f"{path} cannot be read as a JSON game of ALFWorld: {reason_of(error)[:200]}") from None
     problem = body.get("pddl_problem") if isinstance(body, dict) else None
     if not isinstance(problem, str):
         raise DataError(f"{path} has no text `pddl_problem`: a game file of ALFWorld (json_2.1.1) was expected")
@@ -78,7 +78,7 @@ def listed_games(lists: Path) -> Iterator[str]:
     try:
         body = json.loads(lists.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{lists} is not JSON: {str(error)[:200]}") from None
+        raise DataError(f"{lists} cannot be read as JSON: {reason_of(error)[:200]}") from None
     if not isinstance(body, dict) or not all(isinstance(each, list) for each in body.values()):
         raise DataError(f"{lists}: an object of lists of game files was expected, as AgentBench publishes it")
     for games in body.values():

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.system.home import data_home
 
 NAMESPACE = "http://rdf.freebase.com/ns/"
@@ -161,7 +161,7 @@ def read_triples(path: Path) -> Iterator[Triple]:
                 if triple.relation != NAME or not triple.literal or '"' not in line or "@en" in line[-12:]:
                     yield triple
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as N-Triples in Freebase's layout: {str(error)[:200]}") from None
+        raise DataError(f"{path} cannot be read as N-Triples in Freebase's layout: {reason_of(error)[:200]}") from None
 
 
 def _triple(line: str) -> Triple | None:

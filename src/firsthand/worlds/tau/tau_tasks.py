@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.worlds.tau.ledger import Tables
 
@@ -110,4 +110,4 @@ def _contents(path: Path) -> str:
             raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: it is no file of tau-bench")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {str(error)[:200]}") from None
+        raise DataError(f"{path} cannot be read: {reason_of(error)[:200]}") from None
