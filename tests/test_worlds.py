@@ -1,6 +1,7 @@
 """The seam of worlds: rounds, invalid actions, endings, grammar, players."""
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -8,14 +9,15 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError
 from firsthand.patterns.plan_execute import plan_execute
+from firsthand.patterns.react import react
 from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.thought_action import OVER, step_grammar, text_action, thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.players import play
-from firsthand.worlds.world import failure_reason
-from world_of_doors import doors
+from firsthand.worlds.world import WorldEnvironment, failure_reason
+from world_of_doors import Doors, doors
 
 
 def attempt(*replies: str, task: int = 2, constrained: bool = False, **options: object) -> Trace:
@@ -73,6 +75,28 @@ def test_listed_actions_become_a_grammar_that_changes_nothing_when_it_is_off():
     assert grammar is not None and '("go red" | "go green" | "go blue")' in grammar.source
     assert trace.value() == 1 and len(model.asked) == 2
     assert step_grammar({"type": "string"}) is None
+
+
+def test_react_is_held_to_the_actions_that_are_possible_at_each_step():
+    class Corridor(Doors):
+        """Two doors in turn; a door that was opened is no longer listed."""
+
+        opened: tuple[str, ...] = ()
+
+        def admissible(self) -> list[str]:
+            return [f"go {each}" for each in ("red", "blue") if each not in self.opened]
+
+        async def go(self, door: str) -> str:
+            """Go through a door."""
+            self.opened += (door,)
+            return "It leads on."
+
+    model = Scripted(["Thought: on.\nAction: act[go red]", "Thought: on.\nAction: act[go blue]", "Final Answer: out"])
+    setting = replace(doors(), environment=lambda task: WorldEnvironment(Corridor("none", True), rounds=4))
+    agent = Agent("a", model, react, {"constrained": True})
+    asyncio.run(rollout(agent, setting.tasks(0)[0], benchmark=setting))
+    first, second = (asked.sampling.grammar.source for asked in model.asked[:2])  # type: ignore[union-attr]
+    assert '("go red" | "go blue")' in first and '("go blue")' in second and "go red" not in second
 
 
 def test_a_reply_outside_the_grammar_of_the_listed_actions_is_refused():
