@@ -8,6 +8,7 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError
+from firsthand.experiment.named_agents import open_tools
 from firsthand.patterns.plan_execute import plan_execute
 from firsthand.patterns.react import react
 from firsthand.patterns.reflexion import reflexion
@@ -164,6 +165,10 @@ def test_a_second_trial_and_the_steps_of_a_plan_go_on_in_the_world_and_stop_once
     parts = {"pattern": options["pattern"], "max_steps": 3}
     trace = asyncio.run(rollout(Agent("b", planner, plan_execute, parts), locked, benchmark=benchmark))
     assert trace.error is None and trace.final_state["rounds"] == 4
+
+
+def test_a_world_can_be_played_without_tools_of_the_agents_own():
+    assert open_tools(("none",)) == () and [tool.name for tool in open_tools(("calculator",))] == ["calculator"]  # type: ignore[union-attr]
 
 
 def test_a_pattern_for_worlds_says_what_it_needs():
