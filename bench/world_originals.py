@@ -4,8 +4,8 @@
     --tau FOLDER   a checkout of github.com/sierra-research/tau-bench, for `tau`
 
 Names are `hh` (ALFWorld's engine: TextWorld's PddlEnv with `alfred.pddl`, on the same houses), `textworld`, `tau` and `wb`
-(MiniWoB++'s enter-text, beside our forms); `pip install alfworld textworld miniwob` brings the originals. A step of ours is an
-action by text through `WorldEnvironment`, with the tools offered before it; a step of theirs is their `step` with the
+(MiniWoB++'s enter-text, beside our forms); `pip install alfworld textworld miniwob` brings the originals. A step of ours is
+an action by text through `WorldEnvironment`, with the tools offered before it; a step of theirs is their `step` with the
 possible actions, where they list them. Actions are equal where the tasks are, else drawn from what is possible. tau-bench
 imports litellm to play its customer; no customer speaks here, so an empty module stands for it.
 """
@@ -84,7 +84,9 @@ async def their_walk(clock: Clock, reset: Callable[[], Any], step: Callable[[str
     """Random admissible commands of a TextWorld environment."""
     state = await clock.timed("reset", reset)
     for _ in range(STEPS):
-        state, _, done = await clock.timed("step", lambda: step(rng.choice(sorted(state.admissible_commands))))
+        state, _, done = await clock.timed(
+            "step", lambda state=state: step(rng.choice(sorted(state.admissible_commands)))
+        )
         if done:
             return
 
