@@ -367,6 +367,37 @@ class TestChromium:
         traces = asyncio.run(at_once())
         assert [trace.error for trace in traces] == [None] * 12 and all(trace.value() == 1 for trace in traces)
 
+    def test_downloads_windows_and_alerts_of_a_page_leave_nothing_for_the_next_task(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        benchmark = agentbench_wb(level=1, tasks=8, rounds=8)
+        first, second = (benchmark.environment(task) for task in benchmark.tasks(0)[:2])  # type: ignore[misc]
+        script = (
+            "const a = document.createElement('a'); a.href = URL.createObjectURL(new Blob(['x'])); a.download = 'x.exe';"
+            "a.click(); window.open('/'); setTimeout(() => alert('Buy now!'), 0)"
+        )
+
+        async def visit() -> tuple[str, str, list[str]]:
+            await first.open()
+            browser = first.world._browser  # type: ignore[attr-defined]
+            browser.driver.execute_script(script)
+            await asyncio.sleep(0.3)
+            told = await first.act("click[1]" if "[1] link" in first.world.render() else "type[1] x")  # type: ignore[attr-defined]
+            answered = await first.act("accept")  # type: ignore[attr-defined]
+            await first.close()
+            await second.open()
+            assert second.world._browser is browser  # type: ignore[attr-defined]
+            windows = list(browser.driver.window_handles)
+            await second.close()
+            return told, answered, windows
+
+        told, answered, windows = asyncio.run(visit())
+        assert "dialog" in told and "Buy now!" in told and "Page: " in answered
+        assert len(windows) == 1 and not [path for path in tmp_path.rglob("x.exe*")]
+        first.world.pool.close()  # type: ignore[attr-defined]
+
     async def crash(self, environment: object) -> None:
         """A browser that tries to leave, then one that dies in the middle of an attempt."""
         await environment.open()  # type: ignore[attr-defined]

@@ -209,7 +209,11 @@ class BrowseWorld:
         assert browser is not None, "the world is open"
 
         def work() -> None:
-            act(browser)
+            try:
+                act(browser)
+            except Exception as error:
+                if type(error).__name__ != "UnexpectedAlertPresentException":  # a dialog that came by itself is shown
+                    raise
             self._page, self._dialog = browser.seen(self._page)
 
         try:
