@@ -12,7 +12,7 @@ import pytest
 
 from firsthand import catalog
 from firsthand.cli import main
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, TrainingError
 from firsthand.train.advantages import group_advantages
 from firsthand.train.recipes import toy_player
 from firsthand.train.training_run import read_metrics
@@ -69,6 +69,11 @@ def test_random_play_is_written_without_thoughts_and_cycles_through_the_tasks():
     assert [len(messages) for messages in played] == [5, 5, 5]
     assert all(m.text.startswith("Action: get_") for messages in played for m in messages if m.role == "assistant")
     assert played[0][0] != played[1][0] and "books" not in played[0][2].text
+    questions = catalog.benchmark("agentbench_kg:level=1:about=book.book:rounds=8:tasks=60")
+    won = asyncio.run(toy_player.random_play(questions, 60, seed=0, won=True))
+    assert 0 < len(won) < 20 and all("Final Answer" in messages[-2].text for messages in won)
+    with pytest.raises(TrainingError, match="none of 3 attempts of the random player won"):
+        asyncio.run(toy_player.random_play(benchmark, 3, seed=0, won=True))
     with pytest.raises(ConfigError, match="attempts is 0: expected 1 or more"):
         toy_player.Config("agentbench_kg", attempts=0)
 
