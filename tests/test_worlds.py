@@ -1,20 +1,24 @@
 """The seam of worlds: rounds, invalid actions, endings, grammar, players."""
 
 import asyncio
+import json
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError
 from firsthand.experiment.named_agents import open_tools
+from firsthand.loop.budget import Limits
 from firsthand.patterns.plan_execute import plan_execute
 from firsthand.patterns.react import react
 from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.thought_action import OVER, step_grammar, text_action, thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.worlds.players import play
 from firsthand.worlds.world import WorldEnvironment, failure_reason
@@ -65,6 +69,39 @@ def test_any_text_is_answered_in_words(text: str):
     trace = attempt(f"Action: {text}", "Action: go blue")
     assert trace.final_state["invalid_actions"] == 1 and trace.value() == 1
     assert max(len(call.detail.get("result", "")) for call in trace.calls) < 500
+
+
+class SlowDoors(Doors):
+    """Doors that take a while."""
+
+    async def go(self, door: str) -> str:
+        """Go through a door."""
+        await asyncio.sleep(0.05)
+        return "It is locked."
+
+
+@pytest.mark.parametrize("limits", [Limits(tokens=40), Limits(calls=5), Limits(seconds=0.3)])
+def test_tokens_calls_and_seconds_end_an_attempt_with_their_name_and_the_world_is_closed(limits: Limits):
+    world = SlowDoors("blue", True)
+    setting = replace(doors(), environment=lambda task: WorldEnvironment(world, rounds=500))
+    agent = Agent("a", Scripted(["Action: go red"] * 500), thought_action, {"constrained": False}, limits=limits)
+    trace = asyncio.run(rollout(agent, setting.tasks(0)[2], benchmark=setting))
+    assert trace.stop_reason in limits.to_json() and trace.error is None and not world.is_open
+    assert 1 <= trace.final_state["rounds"] < 50 and trace.final_state["ended"] == "stopped"
+    assert failure_reason({**trace.final_state, "longest_loop": 1}, trace.stop_reason) == "limit"
+
+
+@pytest.mark.parametrize(
+    "name", ["agentbench_hh:level=3", "agentbench_kg:level=2", "agentbench_ws:level=2", "agentbench_dcg", "office"]
+)
+def test_an_attempt_in_a_generated_world_is_replayed_to_the_byte(name: str):
+    def attempt() -> str:
+        benchmark = catalog.benchmark(name)
+        trace = asyncio.run(play(benchmark, benchmark.tasks(4)[3], "random", seed=9))
+        said = [node.message.to_json() for node in trace.nodes]
+        return json.dumps([said, trace.final_state, [score.value for score in trace.scores]], sort_keys=True)
+
+    assert attempt() == attempt()
 
 
 def test_listed_actions_become_a_grammar_that_changes_nothing_when_it_is_off():
