@@ -209,8 +209,6 @@ def test_a_world_can_be_played_without_tools_of_the_agents_own():
 
 
 def test_a_pattern_for_worlds_says_what_it_needs():
-    from firsthand.task import Task
-
     trace = asyncio.run(rollout(Agent("a", Scripted(["x"]), thought_action), Task("t", "q")))
     assert trace.error is not None and "run it on a world" in trace.error.message
     with pytest.raises(ConfigError, match="give 1 round or more"):
