@@ -34,7 +34,7 @@ MACHINE = [
     ".*openssl.*",
     "trl is not installed",
     "TransformerLens is not installed",  # it needs an older transformers
-    r"needs pip install 'firsthand\[gym\]'",  # one of its requirements is built by a C compiler
+    r"needs pip install 'firsthand\[(gym|textworld)\]'",  # requirements that are built by a C compiler
     r"FIRSTHAND_(ENDPOINT|FOLDER) .*",
     "found out while it was read",
     "(zsh|fish|chromium) is not installed",

@@ -176,10 +176,21 @@ def test_the_optimal_player_wins_every_house():
         for index in range(60):
             house = make_house(index, index, level)
             played = HouseGame(house)
-            for action in house_solution(house):
+            for action in house_solution(played):
                 assert not played.is_won and action in played.admissible()
                 played.act(action)
             assert played.is_won and played.steps <= 35
+
+
+def test_the_optimal_player_wins_from_any_state_that_random_actions_lead_to():
+    for level in (1, 2, 3):
+        for index in range(60):
+            played, rng = HouseGame(make_house(index, index, level)), Random(index)
+            while not played.is_won and played.steps < 30:
+                played.act(rng.choice(played.admissible()))
+            while not played.is_won and played.steps < 50:
+                played.act(house_solution(played)[0])
+            assert played.is_won and played.refused == 0, (level, index)
 
 
 @pytest.mark.parametrize("actions", ["text", "native"])

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,24 @@ def test_a_person_plays_by_number_and_by_text_and_is_told_what_is_wrong(cli: Cli
     assert code == 0 and out.rstrip().endswith("the game was left before its end")
     assert '  1 {"guess_type": "spray", "target_position": 0}' in out
     assert "this is no move: write a JSON object" in out.replace("\n", " ") and "enemy 3 ?" in out
+
+
+WITH_A_POLICY = """
+from dataclasses import replace
+from firsthand.message import system
+from world_of_doors import doors
+
+def guarded():
+    policy = (system("The policy: leave."),)
+    return replace(doors(), tasks=lambda seed: [replace(task, conversation=policy) for task in doors().tasks(seed)])
+"""
+
+
+def test_a_person_reads_the_instructions_that_an_agent_reads(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "guarded.py").write_text(WITH_A_POLICY)
+    monkeypatch.setattr("sys.stdin", io.StringIO("go blue\n"))
+    code, out, _ = cli("play", str(tmp_path / "guarded.py"))
+    assert code == 0 and out.index("The policy: leave.") < out.index("Leave.\n")
 
 
 def test_the_end_of_the_input_leaves_the_game(cli: Cli, monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,8 @@ import http.client
 import json
 import re
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -20,8 +22,9 @@ from firsthand.patterns.direct import direct
 from firsthand.patterns.thought_action import thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.trace import Trace
 from firsthand.worlds.browsing.browse_world import BrowseWorld
-from firsthand.worlds.browsing.chromium import BrowserPool, PageElement, PageView
+from firsthand.worlds.browsing.chromium import MAX_RUNNING, BrowserPool, PageElement, PageView
 from firsthand.worlds.browsing.errands import SITE_KINDS, Errand, ErrandStep, make_errand
 from firsthand.worlds.browsing.mind2web import element_snippets, operation_f1, parse_choice, read_steps
 from firsthand.worlds.browsing.pages import SiteVisit
@@ -208,6 +211,64 @@ def test_a_page_that_never_loads_ends_the_attempt_in_words():
     assert environment.tools == () and environment.rounds == 1
 
 
+class Idle:
+    """A browser that shows one page. It says how many are in use, and fails at its first page if it is `broken`."""
+
+    in_use = most = made = 0
+    lock = threading.Lock()
+
+    def __init__(self, broken: bool = False):
+        self.broken = broken
+        Idle.made += 1
+
+    def visit(self, address: str) -> None:
+        with Idle.lock:
+            Idle.in_use += 1
+            Idle.most = max(Idle.most, Idle.in_use)
+        time.sleep(0.01)
+        if self.broken:
+            raise ConnectionError("it has died")
+
+    def view(self) -> PageView:
+        return PageView("t", "text", ())
+
+    def clean(self) -> None:
+        with Idle.lock:
+            Idle.in_use -= 1
+
+    quit = clean
+
+
+def test_attempts_wait_for_a_browser_and_none_is_lost_to_one_that_died_or_to_a_cancellation():
+    broken = iter([False, True])
+    Idle.in_use = Idle.most = Idle.made = 0
+    pool = BrowserPool(lambda port: Idle(next(broken, False)))  # type: ignore[arg-type, return-value]
+    worlds = [BrowseWorld(make_errand(0, index, 1), pool) for index in range(24)]
+
+    async def attempt(world: BrowseWorld) -> str:
+        try:
+            await world.open()
+            await asyncio.sleep(0.005)
+            return world.render()
+        finally:
+            await world.close()
+
+    async def all_at_once() -> list[str | BaseException]:
+        running = [asyncio.create_task(attempt(world)) for world in worlds]
+        await asyncio.sleep(0.02)
+        for task in running[16:]:
+            task.cancel()
+        return await asyncio.gather(*running, return_exceptions=True)
+
+    ends = asyncio.run(all_at_once())
+    assert all(str(end).startswith("Page: t") for end in ends[:16])
+    assert all(isinstance(end, asyncio.CancelledError) for end in ends[16:])
+    assert Idle.most == MAX_RUNNING and Idle.made == MAX_RUNNING + 1
+    for _ in range(MAX_RUNNING):  # every place is free again
+        assert asyncio.run(asyncio.wait_for(attempt(worlds[0]), 5)).startswith("Page: t")
+    pool.close()
+
+
 HTML = """<html backend_node_id="1"><button backend_node_id="2" aria_label="Search"><span>Find</span></button>
 <input backend_node_id="3" placeholder="City"><div backend_node_id="4">Hello <b>there</b></div></html>"""
 
@@ -296,6 +357,46 @@ class TestChromium:
         asyncio.run(self.crash(environment))
         assert asyncio.run(play(benchmark, benchmark.tasks(0)[2], "optimal")).value() == 1, "the next task starts clean"
         pool.close()
+
+    def test_more_attempts_at_once_than_browsers_lose_none(self) -> None:
+        benchmark = agentbench_wb(level=1, tasks=12)
+
+        async def at_once() -> list[Trace]:
+            return list(await asyncio.gather(*(play(benchmark, task, "optimal") for task in benchmark.tasks(0))))
+
+        traces = asyncio.run(at_once())
+        assert [trace.error for trace in traces] == [None] * 12 and all(trace.value() == 1 for trace in traces)
+
+    def test_downloads_windows_and_alerts_of_a_page_leave_nothing_for_the_next_task(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        benchmark = agentbench_wb(level=1, tasks=8, rounds=8)
+        first, second = (benchmark.environment(task) for task in benchmark.tasks(0)[:2])  # type: ignore[misc]
+        script = (
+            "const a = document.createElement('a'); a.href = URL.createObjectURL(new Blob(['x'])); a.download = 'x.exe';"
+            "a.click(); window.open('/'); setTimeout(() => alert('Buy now!'), 0)"
+        )
+
+        async def visit() -> tuple[str, str, list[str]]:
+            await first.open()
+            browser = first.world._browser  # type: ignore[attr-defined]
+            browser.driver.execute_script(script)
+            await asyncio.sleep(0.3)
+            told = await first.act("click[1]" if "[1] link" in first.world.render() else "type[1] x")  # type: ignore[attr-defined]
+            answered = await first.act("accept")  # type: ignore[attr-defined]
+            await first.close()
+            await second.open()
+            assert second.world._browser is browser  # type: ignore[attr-defined]
+            windows = list(browser.driver.window_handles)
+            await second.close()
+            return told, answered, windows
+
+        told, answered, windows = asyncio.run(visit())
+        assert "dialog" in told and "Buy now!" in told and "Page: " in answered
+        assert len(windows) == 1 and not [path for path in tmp_path.rglob("x.exe*")]
+        first.world.pool.close()  # type: ignore[attr-defined]
 
     async def crash(self, environment: object) -> None:
         """A browser that tries to leave, then one that dies in the middle of an attempt."""

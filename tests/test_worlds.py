@@ -1,21 +1,28 @@
 """The seam of worlds: rounds, invalid actions, endings, grammar, players."""
 
 import asyncio
+import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError
+from firsthand.experiment.named_agents import open_tools
+from firsthand.loop.budget import Limits
 from firsthand.patterns.plan_execute import plan_execute
+from firsthand.patterns.react import react
 from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.thought_action import OVER, step_grammar, text_action, thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.worlds.players import play
-from firsthand.worlds.world import failure_reason
-from world_of_doors import doors
+from firsthand.worlds.world import WorldEnvironment, failure_reason
+from world_of_doors import Doors, doors
 
 
 def attempt(*replies: str, task: int = 2, constrained: bool = False, **options: object) -> Trace:
@@ -64,6 +71,39 @@ def test_any_text_is_answered_in_words(text: str):
     assert max(len(call.detail.get("result", "")) for call in trace.calls) < 500
 
 
+class SlowDoors(Doors):
+    """Doors that take a while."""
+
+    async def go(self, door: str) -> str:
+        """Go through a door."""
+        await asyncio.sleep(0.05)
+        return "It is locked."
+
+
+@pytest.mark.parametrize("limits", [Limits(tokens=40), Limits(calls=5), Limits(seconds=0.3)])
+def test_tokens_calls_and_seconds_end_an_attempt_with_their_name_and_the_world_is_closed(limits: Limits):
+    world = SlowDoors("blue", True)
+    setting = replace(doors(), environment=lambda task: WorldEnvironment(world, rounds=500))
+    agent = Agent("a", Scripted(["Action: go red"] * 500), thought_action, {"constrained": False}, limits=limits)
+    trace = asyncio.run(rollout(agent, setting.tasks(0)[2], benchmark=setting))
+    assert trace.stop_reason in limits.to_json() and trace.error is None and not world.is_open
+    assert 1 <= trace.final_state["rounds"] < 50 and trace.final_state["ended"] == "stopped"
+    assert failure_reason({**trace.final_state, "longest_loop": 1}, trace.stop_reason) == "limit"
+
+
+@pytest.mark.parametrize(
+    "name", ["agentbench_hh:level=3", "agentbench_kg:level=2", "agentbench_ws:level=2", "agentbench_dcg", "office"]
+)
+def test_an_attempt_in_a_generated_world_is_replayed_to_the_byte(name: str):
+    def attempt() -> str:
+        benchmark = catalog.benchmark(name)
+        trace = asyncio.run(play(benchmark, benchmark.tasks(4)[3], "random", seed=9))
+        said = [node.message.to_json() for node in trace.nodes]
+        return json.dumps([said, trace.final_state, [score.value for score in trace.scores]], sort_keys=True)
+
+    assert attempt() == attempt()
+
+
 def test_listed_actions_become_a_grammar_that_changes_nothing_when_it_is_off():
     benchmark = doors()
     model = Scripted(["Action: go red", "Action: go blue"])
@@ -73,6 +113,28 @@ def test_listed_actions_become_a_grammar_that_changes_nothing_when_it_is_off():
     assert grammar is not None and '("go red" | "go green" | "go blue")' in grammar.source
     assert trace.value() == 1 and len(model.asked) == 2
     assert step_grammar({"type": "string"}) is None
+
+
+def test_react_is_held_to_the_actions_that_are_possible_at_each_step():
+    class Corridor(Doors):
+        """Two doors in turn; a door that was opened is no longer listed."""
+
+        opened: tuple[str, ...] = ()
+
+        def admissible(self) -> list[str]:
+            return [f"go {each}" for each in ("red", "blue") if each not in self.opened]
+
+        async def go(self, door: str) -> str:
+            """Go through a door."""
+            self.opened += (door,)
+            return "It leads on."
+
+    model = Scripted(["Thought: on.\nAction: act[go red]", "Thought: on.\nAction: act[go blue]", "Final Answer: out"])
+    setting = replace(doors(), environment=lambda task: WorldEnvironment(Corridor("none", True), rounds=4))
+    agent = Agent("a", model, react, {"constrained": True})
+    asyncio.run(rollout(agent, setting.tasks(0)[0], benchmark=setting))
+    first, second = (asked.sampling.grammar.source for asked in model.asked[:2])  # type: ignore[union-attr]
+    assert '("go red" | "go blue")' in first and '("go blue")' in second and "go red" not in second
 
 
 def test_a_reply_outside_the_grammar_of_the_listed_actions_is_refused():
@@ -142,9 +204,11 @@ def test_a_second_trial_and_the_steps_of_a_plan_go_on_in_the_world_and_stop_once
     assert trace.error is None and trace.final_state["rounds"] == 4
 
 
-def test_a_pattern_for_worlds_says_what_it_needs():
-    from firsthand.task import Task
+def test_a_world_can_be_played_without_tools_of_the_agents_own():
+    assert open_tools(("none",)) == () and [tool.name for tool in open_tools(("calculator",))] == ["calculator"]  # type: ignore[union-attr]
 
+
+def test_a_pattern_for_worlds_says_what_it_needs():
     trace = asyncio.run(rollout(Agent("a", Scripted(["x"]), thought_action), Task("t", "q")))
     assert trace.error is not None and "run it on a world" in trace.error.message
     with pytest.raises(ConfigError, match="give 1 round or more"):

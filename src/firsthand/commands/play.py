@@ -183,7 +183,8 @@ async def _by_hand(benchmark: Benchmark, tasks: Sequence[Task], seed: int) -> in
 
     out = console()
     for task in tasks:
-        out.print(printable(task.prompt), markup=False, highlight=False, soft_wrap=True)
+        for text in (*(each.text for each in task.conversation if each.role == "system"), task.prompt):
+            out.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         out.print(f"\n(task {task.id}; {' or '.join(LEAVE)} leaves, \\n in a line is a new line)", markup=False)
         trace = await play(benchmark, task, _asking(out), seed=seed)
         if trace.error is not None:

@@ -73,11 +73,13 @@ def open_models(settings: RunSettings, *, show_progress: bool = False) -> list[M
 
 
 def open_tools(texts: Sequence[str], approve: Sequence[str] = ()) -> tuple[ToolLike, ...]:
-    """The tools and sources by name; ConfigError for two of one name, or an approval rule that names no tool and no effect.
+    """The tools and sources by name, nothing for `none`; ConfigError for two of one name, or an approval rule that names no
+    tool and no effect.
 
     The tools of a source are known when it opens: a rule for one, such as `time__now=ask`, begins with the source's name.
     """
-    tools = tuple(tool for text in texts for tool in catalog.tools_and_sources(text))
+    named = () if tuple(texts) == ("none",) else texts
+    tools = tuple(tool for text in named for tool in catalog.tools_and_sources(text))
     names = [source_name(tool) for tool in tools]
     for name in names:
         if names.count(name) > 1:

@@ -37,7 +37,7 @@ class RunSettings:
     pattern: tuple[str, ...] = ("direct",)
     """Patterns with their options, such as cot,self_consistency:samples=16. The first one is the baseline."""
     tools: tuple[str, ...] = ("calculator",)
-    """Tools that patterns may call, with their arguments, such as calculator,files:notes,sql:shop.db,fetch."""
+    """Tools that patterns may call, with their arguments, such as calculator,files:notes,sql:shop.db,fetch, or none."""
     approve: tuple[str, ...] = ()
     """Approvals: allow, ask or deny by tool or effect, as in external=ask,fetch=deny; a bare word is for irreversible."""
     guard: tuple[str, ...] = ()

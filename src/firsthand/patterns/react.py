@@ -80,8 +80,9 @@ async def act(
 async def _written(task: Task, ctx: Context, max_steps: int, constrained: bool) -> tuple[Context, str | None]:
     ctx = _opening(task, ctx)
     stop = (*ctx.sampling.stop, "\nObservation")[-64:]
-    grammar = action_grammar([tool.spec for tool in ctx.tools]) if constrained else ctx.sampling.grammar
     for step in range(max_steps):
+        # a world's admissible actions, which are in the schema of its tool, change with each step
+        grammar = action_grammar([tool.spec for tool in ctx.tools]) if constrained else ctx.sampling.grammar
         ctx = await ctx.generate(stop=stop, grammar=grammar)
         name, given = parse_action(ctx.text)
         if name.lower() in FINISH:

@@ -20,6 +20,7 @@ from firsthand.train.schedules import ScheduleSettings
 
 if TYPE_CHECKING:
     from firsthand.benchmark import Benchmark
+    from firsthand.trace import Trace
     from firsthand.train.training_run import TrainingRun
 
 EXAMPLES = """
@@ -38,6 +39,8 @@ class Config:
     """The world: a benchmark with text actions, such as agentbench_kg:level=1."""
     attempts: int = 600
     """Attempts of the random player, each at a task of its own as far as there are tasks."""
+    won: bool = False
+    """Learn from the attempts that earned 1, and from no others."""
     vocab_size: int = 768
     """Tokens of the vocabulary at most."""
     batch_size: int = 16
@@ -70,7 +73,9 @@ def toy_player(config: Config, run: TrainingRun) -> Path:
 
     if not config.benchmark:
         raise ConfigError("name the world to play, as in `firsthand train toy_player agentbench_kg:level=1`")
-    played = interruption.run(random_play(catalog.benchmark(config.benchmark), config.attempts, config.loop.seed))
+    played = interruption.run(
+        random_play(catalog.benchmark(config.benchmark), config.attempts, config.loop.seed, config.won)
+    )
     texts = (message.text for messages in played for message in messages)
     tokenizer = train_tokenizer(texts, run.folder / "tokenizer", vocab_size=config.vocab_size, across_words=True)
     model = initialise(
@@ -90,20 +95,27 @@ def toy_player(config: Config, run: TrainingRun) -> Path:
     return run.save(model, tokenizer, base=run.folder / "tokenizer")
 
 
-async def random_play(benchmark: Benchmark, attempts: int, seed: int) -> list[tuple[Message, ...]]:
-    """The messages of attempts of the random player, without thoughts. TrainingError if an attempt fails."""
+async def random_play(benchmark: Benchmark, attempts: int, seed: int, won: bool = False) -> list[tuple[Message, ...]]:
+    """The messages of attempts of the random player, without thoughts; with `won` of those that earned 1.
+
+    TrainingError if an attempt fails, or none is left.
+    """
     from firsthand.worlds.players import play
 
     tasks = benchmark.tasks(seed)
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(number: int) -> tuple[Message, ...]:
+    async def one(number: int) -> Trace:
         async with gate:
             trace = await play(
                 benchmark, tasks[number % len(tasks)], "random", seed=seed + number // len(tasks), thought=False
             )
         if trace.error is not None:
             raise TrainingError(f"the random player failed at {trace.task_id}: {trace.error.message}")
-        return trace.messages(len(trace.nodes) - 1)
+        return trace
 
-    return list(await asyncio.gather(*map(one, range(attempts))))
+    traces = await asyncio.gather(*map(one, range(attempts)))
+    kept = [trace for trace in traces if not won or trace.value() == 1]
+    if not kept:
+        raise TrainingError(f"none of {attempts} attempts of the random player won: give more with --attempts")
+    return [trace.messages(len(trace.nodes) - 1) for trace in kept]

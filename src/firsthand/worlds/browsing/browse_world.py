@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any
@@ -21,38 +22,55 @@ _HELP = "write click[n], type[n] text, select[n] option, accept, dismiss or look
 
 
 class BrowseWorld:
-    """One errand in a browser. `World` describes the interface."""
+    """One errand in a browser. `World` describes the interface; `open` waits where all browsers are in use."""
 
     def __init__(self, errand: Errand, pool: BrowserPool) -> None:
         """An errand, and the browsers to take one from."""
         self.errand, self.pool = errand, pool
         self._browser: Chromium | None = None
         self._address = ""
+        self._lock = threading.Lock()
+        self._closed = False
 
     async def open(self) -> None:
         """Take a browser, and open the first page of the site."""
         self.site = SiteVisit(self.errand)
-        self._steps, self._crashed, self._page = 0, False, PageView("", "", ())
+        self._steps, self._crashed, self._closed, self._page = 0, False, False, PageView("", "", ())
         self._dialog: str | None = None
         await in_thread(self._begin)
 
     def _begin(self) -> None:
         self._address = self.pool.server.begin(self.site)
-        self._browser = self.pool.take()
         try:
-            self._browser.visit(self._address)
-        except Exception:  # one that has died since it was kept
-            self._browser.quit()
-            self._browser = self.pool.take()
-            self._browser.visit(self._address)
-        self._page = self._browser.view()
+            self._visit()
+        except Exception:  # a browser that has died since it was kept
+            self._let_go(works=False)
+            self._visit()
+
+    def _visit(self) -> None:
+        """Take a browser to the first page; nothing once the attempt was cancelled and the world closed."""
+        browser = self.pool.take()
+        with self._lock:
+            if not self._closed:
+                self._browser = browser
+        if self._browser is not browser:
+            return self.pool.give_back(browser)
+        browser.visit(self._address)
+        self._page = browser.view()
 
     async def close(self) -> None:
         """Give the browser back."""
-        browser, self._browser = self._browser, None
         self.pool.server.end(self._address)
+        with self._lock:
+            self._closed = True
+        await in_thread(lambda: self._let_go(works=not self._crashed))
+
+    def _let_go(self, works: bool) -> None:
+        """Give the browser back, or end one that does not work; nothing if there is none."""
+        with self._lock:
+            browser, self._browser = self._browser, None
         if browser is not None:
-            await in_thread(lambda: browser.quit() if self._crashed else self.pool.give_back(browser))
+            self.pool.give_back(browser) if works else self.pool.end(browser)
 
     @property
     def ending(self) -> str | None:
@@ -191,7 +209,11 @@ class BrowseWorld:
         assert browser is not None, "the world is open"
 
         def work() -> None:
-            act(browser)
+            try:
+                act(browser)
+            except Exception as error:
+                if type(error).__name__ != "UnexpectedAlertPresentException":  # a dialog that came by itself is shown
+                    raise
             self._page, self._dialog = browser.seen(self._page)
 
         try:

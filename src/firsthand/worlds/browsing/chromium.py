@@ -11,6 +11,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError, MissingExtra
@@ -19,8 +20,8 @@ from firsthand.worlds.browsing.site_server import SiteServer
 PAGE_TIMEOUT_S = 10
 SCRIPT_TIMEOUT_S = 5
 DIALOG_TIMEOUT_S = 3
-MAX_KEPT = 4
-"""Browsers that wait for the next attempt; further ones are closed."""
+MAX_RUNNING = 4
+"""Browsers that run at a time; further attempts wait for one."""
 FLAGS = (
     "--headless=new",
     "--disable-gpu",
@@ -191,11 +192,12 @@ class Chromium:
 
 
 class BrowserPool:
-    """Browsers, and the site server that they all use."""
+    """Browsers, at most MAX_RUNNING at a time, and the site server that they all use."""
 
-    def __init__(self) -> None:
-        """Start nothing yet."""
-        self._lock = threading.Lock()
+    def __init__(self, start: Callable[[int], Chromium] = Chromium) -> None:
+        """Start nothing yet; `start` makes a browser for the proxy's port."""
+        self._start, self._lock = start, threading.Lock()
+        self._places = threading.BoundedSemaphore(MAX_RUNNING)
         self._idle: list[Chromium] = []
         self._server: SiteServer | None = None
 
@@ -209,25 +211,35 @@ class BrowserPool:
             return self._server
 
     def take(self) -> Chromium:
-        """A clean browser."""
+        """A clean browser, once fewer than MAX_RUNNING are in use. It blocks, so call it in a thread of its own."""
         port = self.server.port
+        self._places.acquire()
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return Chromium(port)
+        try:
+            return self._start(port)
+        except BaseException:
+            self._places.release()
+            raise
 
     def give_back(self, browser: Chromium) -> None:
-        """Keep the browser for the next attempt, if it still works and is wanted."""
+        """Keep the browser for the next attempt, if it still works."""
         try:
             browser.clean()
         except Exception:  # crashed or hanging
-            browser.quit()
+            self.end(browser)
             return
         with self._lock:
-            if len(self._idle) < MAX_KEPT:
-                self._idle.append(browser)
-                return
-        browser.quit()
+            self._idle.append(browser)
+        self._places.release()
+
+    def end(self, browser: Chromium) -> None:
+        """End a browser that was taken."""
+        try:
+            browser.quit()
+        finally:
+            self._places.release()
 
     def close(self) -> None:
         """End all browsers that wait, and the server."""

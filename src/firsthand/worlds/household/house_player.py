@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 from firsthand.errors import ConfigError
-from firsthand.worlds.household.house import CHANGES, NEEDED_STATE, House, Receptacle, Thing
+from firsthand.worlds.household.house import CHANGES, NEEDED_STATE, HouseGame
 
 
-def house_solution(house: House) -> list[str]:
-    """The actions that reach the goal from the beginning, in order. It sees the whole household; an agent does not."""
-    goal = house.goal
-    receptacles = {each.name: each for each in house.receptacles}
-    wanted = [each for each in house.things if each.kind == goal.thing and "fixed" not in each.abilities]
-    walk = _Walk(receptacles)
+def house_solution(game: HouseGame) -> list[str]:
+    """The actions that reach the goal from where the game stands. It sees the whole household; an agent does not."""
+    house, goal, walk = game.house, game.house.goal, _Walk(game)
+    wanted = [each.name for each in house.things if each.kind == goal.thing and "fixed" not in each.abilities]
+    wanted.sort(key=lambda name: name != game.held)  # what is in hand is used first
+    if game.held is not None and game.held not in wanted:
+        walk.put_down(game.held)
+    needed = NEEDED_STATE.get(goal.kind)
     if goal.kind == "look_at_obj":
         lamp = next((each for each in house.things if each.kind == goal.receptacle), None)
         if lamp is None or not wanted:
             raise ConfigError(f"house {house.id} has no {goal.receptacle} or no {goal.thing}: it cannot be solved")
         walk.take(wanted[0])
-        walk.reach(lamp.place)
+        walk.reach(game.places[lamp.name])
         return [*walk.actions, f"use {lamp.name}"]
-    needed = NEEDED_STATE.get(goal.kind)
-    target = next((each for each in house.receptacles if each.kind == goal.receptacle), None)
+    target = next((each.name for each in house.receptacles if each.kind == goal.receptacle), None)
     if target is None or len(wanted) < goal.count:
         raise ConfigError(f"house {house.id} has no {goal.receptacle} or too few {goal.thing}: it cannot be solved")
-    already = [each for each in wanted if each.place == target.name and needed is None]
-    for thing in [each for each in wanted if each not in already][: max(0, goal.count - len(already))]:
+    there = [each for each in wanted if game.places[each] == target and (needed is None or needed in game.states[each])]
+    for thing in [each for each in wanted if each not in there][: max(0, goal.count - len(there))]:
         walk.take(thing)
         for verb, (kind, state) in CHANGES.items():
-            if state == needed:
-                place = next(each for each in house.receptacles if each.kind == kind)
-                walk.go(place.name)
-                walk.actions.append(f"{verb} {thing.name} with {place.name}")
-        walk.reach(target.name)
-        walk.actions.append(f"put {thing.name} in/on {target.name}")
+            if state == needed and state not in game.states[thing]:
+                place = next(each.name for each in house.receptacles if each.kind == kind)
+                walk.go(place)
+                walk.actions.append(f"{verb} {thing} with {place}")
+        walk.reach(target)
+        walk.actions.append(f"put {thing} in/on {target}")
     return walk.actions
 
 
 class _Walk:
     """The actions so far, and where they have led."""
 
-    def __init__(self, receptacles: dict[str, Receptacle]) -> None:
-        self.receptacles, self.actions, self.at = receptacles, list[str](), ""
-        self.opened = {name for name, each in receptacles.items() if each.opened}
+    def __init__(self, game: HouseGame) -> None:
+        self.game, self.actions, self.at, self.opened = game, list[str](), game.at, set(game.opened)
+        self.receptacles = {each.name: each for each in game.house.receptacles}
 
     def go(self, name: str) -> None:
         location = self.receptacles[name].location
@@ -56,6 +57,17 @@ class _Walk:
             self.actions.append(f"open {name}")
             self.opened.add(name)
 
-    def take(self, thing: Thing) -> None:
-        self.reach(thing.place)
-        self.actions.append(f"take {thing.name} from {thing.place}")
+    def take(self, thing: str) -> None:
+        """Take a thing that is not in hand."""
+        if thing != self.game.held:
+            self.reach(self.game.places[thing])
+            self.actions.append(f"take {thing} from {self.game.places[thing]}")
+
+    def put_down(self, thing: str) -> None:
+        """Put what is in hand where it may be: here, or in the first place that takes it."""
+        kind = next(each.kind for each in self.game.house.things if each.name == thing)
+        accepts = self.game.house.accepts
+        places = [each for each in self.receptacles.values() if kind in accepts.get(each.kind, {kind})]
+        places.sort(key=lambda each: each.location != self.at)
+        self.reach(places[0].name)
+        self.actions.append(f"put {thing} in/on {places[0].name}")
