@@ -96,9 +96,7 @@ def _check_no_pipe(words: Sequence[str]) -> None:
             except (OSError, ValueError):
                 continue
             if is_pipe and not os.path.realpath(name).startswith(("/dev/", "/proc/")):
-                raise ConfigError(
-                    f"{name!r} is a named pipe, and opening it waits for a writer: give an ordinary file"
-                )
+                raise ConfigError(f"{name!r} is a named pipe, and opening it waits for a writer: give an ordinary file")
 
 
 def _as_utf8(word: str) -> str:
