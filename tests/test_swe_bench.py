@@ -367,12 +367,18 @@ def test_files_that_hold_no_records_are_errors(place: Path) -> None:
 def test_parquet_needs_pyarrow_and_a_whole_file(place: Path) -> None:
     (place / "tasks.parquet").write_bytes(b"PAR1 and no more")
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow
+        import pyarrow.parquet
     except ImportError:
         with pytest.raises(MissingExtra, match=r"pip install 'firsthand\[swe\]'"):
             catalog.benchmark(f"swe_records:data={place / 'tasks.parquet'}")
         return
     with pytest.raises(DataError, match="not a complete Parquet file"):
+        catalog.benchmark(f"swe_records:data={place / 'tasks.parquet'}")
+    text = pyarrow.array(["y" * 2000] * 150_000)  # stored once, and 300 MB in rows
+    pyarrow.parquet.write_table(pyarrow.table({"instance_id": text}), place / "tasks.parquet")
+    assert (place / "tasks.parquet").stat().st_size < 200_000
+    with pytest.raises(DataError, match="unpacks to more than 256 MiB"):
         catalog.benchmark(f"swe_records:data={place / 'tasks.parquet'}")
 
 
