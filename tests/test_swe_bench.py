@@ -61,6 +61,13 @@ def attempted(benchmark: Benchmark, pattern: Callable[..., Any], **options: Any)
     return asyncio.run(rollout(Agent("a", Scripted([]), pattern, options=options), task, benchmark=benchmark))
 
 
+def test_tests_of_a_task_have_the_limits_that_docs_state(tmp_path: Path) -> None:
+    limits = TaskWorkplaces(tmp_path, test_s=60.0).limits
+    assert (limits.wall_s, limits.cpu_s, limits.processes, limits.open_files) == (60.0, 60.0, 512, 1024)
+    assert (limits.memory_bytes, limits.scratch_bytes, limits.file_bytes) == (4 << 30, 512 << 20, 256 << 20)
+    assert (limits.output_bytes, limits.scratch_files) == (32 << 20, 50_000)
+
+
 # -- judging --
 
 
