@@ -117,7 +117,8 @@ CHEATS = {
 
 @needs_bwrap
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in ("makes all pass", "changes the test") else pytest.mark.slow) for n in CHEATS]
+    "name",
+    [pytest.param(n, marks=() if n in ("makes all pass", "changes the test") else pytest.mark.slow) for n in CHEATS],
 )
 def test_a_patch_that_only_says_that_it_passes_does_not_win(place: Path, name: str) -> None:
     patch, reason = CHEATS[name]
