@@ -274,6 +274,7 @@ def nearest_tests(change: Change, checkout: Path) -> list[str]:
     tree = ast.parse((package / change.file).read_text(encoding="utf-8"))
     defined = [each for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
     within = {each.name for each in defined if each.lineno <= change.line <= (each.end_lineno or each.lineno)}
+    within = users_of(within, defined)
     names = {each.name for each in defined if not each.name.startswith("_")}
     importers = {
         "firsthand." + ".".join(path.relative_to(package).with_suffix("").parts)
@@ -290,7 +291,16 @@ def nearest_tests(change: Change, checkout: Path) -> list[str]:
         near += any(imports(each, text) for each in importers) + (module.split(".")[-1] in path.name)
         if near:
             ranked.append((-near, len(text), str(path.relative_to(checkout))))
-    return [name for _, _, name in sorted(ranked)]
+    first = [DEFAULTS] if re.fullmatch(r"[-\d._e]+|True|False", change.old) else []
+    return [*first, *(name for _, _, name in sorted(ranked) if name not in first)]
+
+
+def users_of(names: set[str], defined: list[Any]) -> set[str]:
+    """The names, and those of the same module that use them, directly or not: tests name public ones."""
+    used = {each.name: {node.id for node in ast.walk(each) if isinstance(node, ast.Name)} for each in defined}
+    while more := {name for name, others in used.items() if name not in names and others & names}:
+        names = names | more
+    return names
 
 
 def imports(module: str, text: str) -> bool:
@@ -336,6 +346,8 @@ def passes(checkout: Path, tests: list[str], timeout_s: float) -> bool:
     return child.exitcode == 0
 
 
+DEFAULTS = "tests/test_public_defaults.py"
+"""The test of defaults and limits, whatever their names."""
 FORKS = multiprocessing.get_context("forkserver")
 """Children begin with what takes long to import; nothing of firsthand is among it."""
 

@@ -116,6 +116,16 @@ def test_one_vote_an_item_has_no_ceiling():
     assert found.among_humans is None and found.kappa_humans is None and found.with_humans.value == 0.5
 
 
+def test_fleiss_needs_as_many_votes_for_each_item():
+    pairs = [Judged("1", ("A", "A"), "A"), Judged("2", ("B", "A"), "A"), Judged("3", ("B", "B"), "A")]
+    found = agreement(pairs)
+    assert found.kappa_humans == pytest.approx(fleiss_kappa([[2, 0, 0], [1, 1, 0], [0, 2, 0]]))
+    assert found.kappa_humans == pytest.approx((2 / 3 - 1 / 2) / (1 - 1 / 2))
+    more = agreement([*pairs, Judged("4", ("B", "B", "A"), "A")])
+    assert more.kappa_humans is None and more.alpha_humans is not None
+    assert agreement([*pairs, Judged("4", ("B",), "A")]).alpha_humans is None
+
+
 def test_bad_labels_and_missing_votes_are_refused():
     with pytest.raises(ConfigError, match="label 'C'"):
         agreement([Judged("1", ("A",), "C")])

@@ -9,13 +9,16 @@ import pytest
 
 from firsthand import catalog
 from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.bfcl import SYSTEM
 from firsthand.errors import DataError
 from firsthand.message import Message, Text, ToolCall, assistant, system
 from firsthand.patterns.direct import direct
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
-from firsthand.rollout import rollout
+from firsthand.rollout import Place, rollout
+from firsthand.runs.execute import execute
+from firsthand.runs.store import create
 from firsthand.scorers.function_calls import MadeCall, function_calls, mismatch, read_calls
 from firsthand.task import Task
 
@@ -289,3 +292,23 @@ def first(accepted):
 def test_as_many_answers_as_questions_are_wanted(tmp_path, answers):
     with pytest.raises(DataError, match=rf"has {answers} rows, and BFCL_v4_simple_python.json 2: fetch both again"):
         benchmark(tmp_path, [row(), row(id="x")], [[{"music.play": ACCEPTED}]] * answers)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"f(x=0x{'f' * 20_000})",
+        "f(x={(1, 2): 3})",
+        "f(x=b'a')",
+        "f(x=1j)",
+        "f(x={1: 2, '1': 3})",
+        f"f(x={'[' * 190}{']' * 190})",
+    ],
+)
+def test_calls_of_any_value_are_stored_and_end_no_run(answer, tmp_path):
+    task = Task("t", "p", secret={"calls": {"kind": "some", "functions": [], "accepted": []}})
+    setting = Benchmark(name="b", tasks=lambda seed: [task], scorers=(function_calls,))
+    run = create(tmp_path, {}, "x")
+    asyncio.run(execute(run, [Place(Agent("a", Scripted([answer]), direct), setting, task)]))
+    (trace,) = run.traces()
+    assert trace.scores[0].failure is None and trace.scores[0].value == float("0x" not in answer)

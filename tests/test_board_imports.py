@@ -1,7 +1,9 @@
 """Result files of other tools become board results, with protocol and origin; broken ones get a sentence."""
 
+import contextlib
 import gzip
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -544,3 +546,45 @@ def test_the_results_of_evalplus_leaderboard_are_percents_and_null_is_missing(tm
     [section] = make_board(results, load_board("bigcode")).sections
     assert [line.model for line in section.lines] == ["OpenCoder-8B"]
     assert section.unranked[0].missing == ("mbpp", "mbpp_plus")
+
+
+@pytest.mark.parametrize("odd", [10**400, -(10**400), math.inf, math.nan, "9" * 5000, [], {}, [[]], None, "\ud800"])
+def test_any_value_in_a_file_of_results_is_read_or_told(tmp_path: Path, odd: Any):
+    for place in odd_places(LM_EVAL):
+        body = json.loads(json.dumps(LM_EVAL))
+        within = body
+        for key in place[:-1]:
+            within = within[key]
+        within[place[-1]] = odd
+        with contextlib.suppress(DataError):
+            read(tmp_path, "results_2025.json", body)
+
+
+def odd_places(body: Any) -> list[tuple[Any, ...]]:
+    """The path of each value in a body."""
+    inner = body.items() if isinstance(body, dict) else enumerate(body) if isinstance(body, list) else ()
+    return [path for key, value in inner for path in [(key,), *((key, *deeper) for deeper in odd_places(value))]]
+
+
+def test_odd_numbers_in_other_tools_files_and_dates_at_the_end_of_time_are_told(tmp_path: Path):
+    for name, body in (
+        ("STS.json", {"task_name": "STS", "scores": {"test": [{"main_score": 10**400}]}, "dataset_revision": "x"}),
+        (
+            "every.json",
+            {
+                "schema_version": "0.1", "evaluation_id": "e", "model_info": {"name": "m", "id": "x"},
+                "evaluation_results": [{"evaluation_name": "a", "metric_config": {}, "score_details": {"score": 10**400}}],
+            },
+        ),
+    ):  # fmt: skip
+        with pytest.raises(DataError):
+            read(tmp_path, name, body)
+    for date in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", 1e300):
+        with pytest.raises(DataError, match="the date is"):
+            utc_of(date, "x")
+    assert utc_of("0001-01-01", "x") == "0001-01-01T00:00:00+00:00"
+
+
+def test_a_definition_may_name_a_result_longer_than_a_files_name(tmp_path: Path):
+    (tmp_path / "b.toml").write_text(f'results = ["{"x" * 5000}"]\n')
+    assert load_board(str(tmp_path / "b.toml")).results == ("x" * 5000,)

@@ -22,7 +22,7 @@ from firsthand.boards.aggregates import (
     pooled_mean,
     pooled_standard_error,
 )
-from firsthand.boards.board_export import board_csv, board_html, board_markdown
+from firsthand.boards.board_export import board_csv, board_html, board_markdown, part_text, score_text
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
 from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec, board_names, load_board
 from firsthand.boards.climb import climb_svg, climbs
@@ -521,3 +521,10 @@ def test_a_watched_board_is_printed_again_until_the_run_is_done(
             start.join()
     out = capsys.readouterr().out
     assert out.startswith("No attempt is finished yet") and out.count("Ranks hold together") == 3
+
+
+def test_figures_of_a_board_are_written_so():
+    parts = {"n": "1,235", "Borda rank": "1,235", "USD each": "1234.5000", "Elo": "1,234.5"}
+    assert {name: part_text(name, 1234.5 + (name in ("n", "Borda rank")) * 0.1) for name in parts} == parts
+    assert part_text("USD each", 0.00126) == "0.0013" and part_text("acc", 0.00126) == "0.001"
+    assert [score_text(value) for value in (9.9994, -9.9994, 10.0, NAN)] == ["9.999", "-9.999", "10.0", "-"]

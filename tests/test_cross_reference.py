@@ -174,3 +174,18 @@ def test_the_command_names_the_score(tmp_path: Path, cli: Callable[..., tuple[in
     assert code == 0 and "cross-reference" in out and "Expected from the model's other benchmarks" in out
     code, _, err = cli("board", str(table), "--cross-reference", "--watch")
     assert code == 2 and "watch and cross_reference do not go together" in err
+
+
+def test_a_benchmark_without_any_ability_in_it_hardly_counts():
+    draw = np.random.default_rng(1)
+    ability = draw.normal(size=400)
+    odds = ability[:, None] * np.array([1.0, 0.9, 1.1, 1.0, 0.0, 0.0]) + 0.3 * draw.normal(size=(400, 6))
+    expected = fit_table(odds, np.full_like(odds, 0.05)).expected
+    for column in range(4):
+        assert np.corrcoef(expected[:, column], ability)[0, 1] > 0.98
+
+
+def test_the_simulation_is_that_of_seed_0_unless_another_is_given():
+    columns = board(odds_table(3))
+    assert cross_reference(columns, tables=100) == cross_reference(columns, tables=100, seed=0)
+    assert cross_reference(columns, tables=100) != cross_reference(columns, tables=100, seed=1)

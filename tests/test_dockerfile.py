@@ -178,3 +178,14 @@ def test_what_stands_beside_an_installation_is_run(context: Path, packages: None
 def test_the_image_is_one_that_this_machine_stands_in_for(context: Path, line: str, lacks: list[str]) -> None:
     (context / "Dockerfile").write_text(line)
     assert read_dockerfile(context / "Dockerfile", context, PLAIN).lacks == lacks
+
+
+@pytest.mark.parametrize("source", ["../x", "../../**/*", "**/*", "src/../../*", "src/**"])
+def test_a_copy_searches_neither_outside_nor_every_folder(context: Path, source: str) -> None:
+    built = read(context, f"COPY {source} /opt/")
+    assert not put(built) and "leads out of the folder" in built.lacks[0]
+
+
+def test_lists_nested_without_end_are_no_lists(context: Path) -> None:
+    built = read(context, f"RUN {'[' * 100_000}", f"COPY {'[' * 100_000} /opt")
+    assert built.steps[0].command == "[" * 100_000 and not put(built)

@@ -1,6 +1,7 @@
 """Files of somebody else's that took memory or time without end, ran code, or ended in a traceback."""
 
 import asyncio
+import contextlib
 import gzip
 import io
 import json
@@ -9,6 +10,7 @@ import time
 import zipfile
 
 import pytest
+from jsonschema import SchemaError
 
 from firsthand.benchmarks.sources.datasets import contents
 from firsthand.benchmarks.sources.own import read_benchmark
@@ -18,6 +20,7 @@ from firsthand.retrieval.documents.docx_reader import read_docx
 from firsthand.retrieval.documents.file_content import ReadSettings
 from firsthand.runs.track_import import tracked_runs
 from firsthand.serve.agents.agent_file import read_agent_file
+from firsthand.tools.mcp import bounded_schema
 from firsthand.tools.mcp.bounded_schema import ResultValidator
 from firsthand.tools.mcp.definitions import ArgumentChecker, ToolDefinition, UnusableDefinition, spec_of
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
@@ -230,3 +233,39 @@ def test_the_sdk_checks_results_by_our_validator():
 
     assert asyncio.iscoroutinefunction(ClientSession.validate_tool_result)
     assert "_output_schema_validator" in ClientSession.validate_tool_result.__code__.co_names
+
+
+def test_a_template_that_names_a_long_column_again_and_again_is_refused(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"q": "x" * 2**20, "a": "1"}) for _ in range(40)))
+    for times, said in ((17, "becomes longer than 16,777,216 characters"), (15, "larger than 256 MiB")):
+        (tmp_path / "b.toml").write_text(f'data = "rows.jsonl"\nprompt = "{"{q}" * times}"\ntarget = "{{a}}"\n')
+        with pytest.raises(DataError, match=said):
+            read_benchmark(tmp_path / "b.toml")
+    (tmp_path / "b.toml").write_text('data = "rows.jsonl"\nprompt = "{q}{q}{q}{q}"\ntarget = "{a}"\n')
+    assert len(read_benchmark(tmp_path / "b.toml").tasks(0)) == 40
+
+
+def test_examples_that_every_prompt_repeats_are_bounded(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"q": "x" * 2**18, "a": "1"}) for _ in range(40)))
+    about = 'data = "rows.jsonl"\nexamples = "rows.jsonl"\nprompt = "{q}"\ntarget = "{a}"\nshots = '
+    (tmp_path / "b.toml").write_text(f"{about}40\n")  # 40 prompts of 10 MiB
+    with pytest.raises(DataError, match="larger than 256 MiB"):
+        read_benchmark(tmp_path / "b.toml")
+    (tmp_path / "b.toml").write_text(f"{about}5\n")
+    assert len(read_benchmark(tmp_path / "b.toml").tasks(0)[0].prompt) > 6 * 2**18
+
+
+def test_a_schema_is_checked_once_whatever_comes_of_it(monkeypatch):
+    empty = {"type": "object", "properties": {f"p{number}": {"anyOf": [{}] * 3} for number in range(300)}}
+    wrong = {"type": "object", "properties": {"p": {"type": 5}}}
+    for schema in (empty, empty, wrong, wrong):
+        before = bounded_schema._fault.cache_info()
+        with contextlib.suppress(SchemaError):
+            bounded_schema.BoundedValidator(schema)
+    assert bounded_schema._fault.cache_info().hits == before.hits + 1
+    with pytest.raises(SchemaError):
+        bounded_schema.BoundedValidator(wrong)
+    monkeypatch.setattr(bounded_schema, "MAX_STEPS", 2)
+    for _ in range(2):
+        with pytest.raises(bounded_schema.TooManySteps):
+            bounded_schema.BoundedValidator(empty | {"title": "another"})

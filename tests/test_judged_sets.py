@@ -11,6 +11,8 @@ import pytest
 from embedder_tiny import write_embedder
 from firsthand import catalog
 from firsthand.agent import Agent
+from firsthand.benchmarks.cranfield import corpus
+from firsthand.benchmarks.retrieval_sets.beir_folder import read_corpus
 from firsthand.errors import ConfigError, DataError
 from firsthand.experiment.experiment import Experiment
 from firsthand.providers.scripted import Scripted
@@ -224,3 +226,25 @@ def test_bm25_on_scifact_reaches_anserinis_figure(monkeypatch):
     with Experiment([agent], made).run() as run:
         values = [trace.value("ndcg_at_10") for trace in run.traces()]
     assert sum(values) / 300 == pytest.approx(0.6789, abs=0.01)
+
+
+def test_a_packed_line_without_end_is_refused(tmp_path):
+    with gzip.open(tmp_path / "corpus.jsonl.gz", "wb", compresslevel=1) as file:
+        for _ in range(65):
+            file.write(b" " * 2**20)
+    with pytest.raises(DataError, match="has a line of more than 64 MiB"):
+        read_corpus(tmp_path)
+
+
+def test_parts_of_cranfield_are_read_in_their_order_and_open_ones_are_told(tmp_path):
+    document = (
+        "<doc><docno>\n{}\n</docno><title>wing  {}</title><author>x</author><text>wing {} at speed</text></doc>\n"
+    )
+    file = tmp_path / "cran.all.1400.xml"
+    file.write_text(document.format(1, 1, 1) + document.format(2, 2, 2))
+    first, second = corpus(data=str(tmp_path))
+    assert (first.id, first.title, first.text, second.id) == ("1", "wing 1", "at speed", "2")
+    for open_end in ("<doc><docno>3</docno><title>", "<doc><docno>3</docno><title>" * 20_000):
+        file.write_text(document.format(1, 1, 1) + open_end)
+        with pytest.raises(DataError, match="documents, of which 1 could be read"):
+            corpus(data=str(tmp_path))

@@ -361,6 +361,12 @@ def test_schemas_that_cannot_be_used_leave_their_tool_out_and_the_trace_says_so(
     assert "outside of it" in said["left_out"]["far"] and "nested more than 24 deep" in said["left_out"]["deep"]
 
 
+def test_the_schemas_of_a_server_have_a_million_characters_together():
+    (said,) = events(attempt(declared("long_schemas")), "mcp_server")
+    assert set(said["left_out"]) == {f"long_{number}" for number in range(16, 20)}
+    assert "more than 1,000,000 characters" in said["left_out"]["long_16"]
+
+
 def test_a_list_that_breaks_the_protocol_is_an_error_of_the_attempt():
     trace = attempt(declared("array"))
     assert trace.error.message.startswith("MCP server peer broke the protocol: 1 validation error")

@@ -17,7 +17,7 @@ from firsthand.benchmarks.long_context.lengths import largest, meter, parse_leng
 from firsthand.benchmarks.long_context.ruler_counting import common_words
 from firsthand.benchmarks.long_context.ruler_needles import DEPTHS, NEEDLES, needle_generator
 from firsthand.benchmarks.long_context.ruler_sample import SampleKey
-from firsthand.benchmarks.ruler import TASKS, ruler
+from firsthand.benchmarks.ruler import TASKS, SampleSizes, ruler
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra, UnknownName
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
@@ -404,3 +404,38 @@ def test_questions_that_the_authors_call_impossible_are_not_asked(data):
     (data / "squad.json").write_text(json.dumps(body))
     found = ruler_qa.read_question_set("qa_1", str(data))
     assert len(found.questions) == 24 and not any("unknown" in each.query for each in found.questions)
+
+
+class OneWordEach:
+    """A generator of texts of `size` words, of which all but the first sample have some more."""
+
+    least, tokens = 3, 5
+
+    def __init__(self, more):
+        self.more, self.made = more, []
+
+    def make(self, size, rng, draw):
+        self.made.append(size)
+        return ruler_sample.RulerSample("w " * (size + (self.more if draw[2] else 0)), "", ("a",))
+
+
+class Words:
+    def measure(self, text):
+        return len(text.split())
+
+
+@pytest.mark.parametrize(("more", "least_kept"), [(0, 95), (1, 94), (2, 93), (40, 50)])
+def test_a_sample_longer_than_the_measured_one_is_made_shorter_until_it_fits(more, least_kept):
+    generator = OneWordEach(more)
+    sizes = SampleSizes({"t": generator}, Words(), 0)
+    assert sizes.sample(SampleKey("t", 100, 0))[1] == 100
+    generator.made.clear()
+    sample, tokens = sizes.sample(SampleKey("t", 100, 1))
+    assert generator.made[0] == 95 and tokens == len(sample.text.split()) + 5 <= 100
+    assert generator.made[-1] >= least_kept and all(a > b for a, b in pairwise(generator.made))
+
+
+def test_the_shortest_sample_that_does_not_fit_is_an_error_that_counts_it():
+    sizes = SampleSizes({"t": OneWordEach(200)}, Words(), 0)
+    with pytest.raises(ConfigError, match="its shortest text has 208, generated ones included"):
+        sizes.sample(SampleKey("t", 100, 1))

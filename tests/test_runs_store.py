@@ -228,9 +228,10 @@ def test_notes_that_are_not_json_are_kept_as_text_and_replies_are_refused(run: R
     nested: Any = []
     for _ in range(100_000):
         nested = [nested]
+    run.append(make_trace(2, final_state={"deep": nested}))  # what an agent made ends no run
+    assert run.done() == {make_trace(1).id, make_trace(2).id}
     with pytest.raises(StoreError, match="cannot be stored as JSON"):
-        run.append(make_trace(2, final_state={"deep": nested}))
-    assert run.done() == {make_trace(1).id}
+        run.journal("a").record(":0", "r", {"deep": nested})
 
 
 def test_filters_choose_by_benchmark_and_agent(run: Run) -> None:
@@ -589,3 +590,27 @@ def test_a_benchmark_of_which_nothing_was_scored_has_no_mean_and_one_failed_agen
         ("sums", "fails", 0.0),
         ("sums", "works", 1.0),
     ]
+
+
+@pytest.mark.parametrize(
+    "value", [1 << 20_000, -(1 << 20_000), {(1, 2): 3}, "deep"], ids=["large", "small", "keys", "deep"]
+)
+def test_a_detail_that_json_cannot_hold_becomes_text_and_elsewhere_an_error(value: Any, tmp_path: Path) -> None:
+    if value == "deep":
+        value = []
+        for _ in range(5_000):
+            value = [value]
+    kept = sqlite3.connect(":memory:")
+    kept.execute("CREATE TABLE bodies (sha256 BLOB NOT NULL PRIMARY KEY, zlib BLOB NOT NULL)")
+    put(kept, {"a": [value], "b": 1, 2: None}, exact=False)
+    stored = json.loads(zlib.decompress(kept.execute("SELECT zlib FROM bodies").fetchone()[0]))
+    assert stored["b"] == 1 and stored["2"] is None
+    (held,) = stored["a"]
+    if isinstance(value, int):
+        assert int(held, 16) == value
+    elif isinstance(value, dict):
+        assert held == {"(1, 2)": 3}
+    else:
+        assert "nested more than 100 deep" in json.dumps(held)
+    with pytest.raises(StoreError, match="cannot be stored as JSON"):
+        put(kept, value)

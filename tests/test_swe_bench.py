@@ -61,6 +61,13 @@ def attempted(benchmark: Benchmark, pattern: Callable[..., Any], **options: Any)
     return asyncio.run(rollout(Agent("a", Scripted([]), pattern, options=options), task, benchmark=benchmark))
 
 
+def test_tests_of_a_task_have_the_limits_that_docs_state(tmp_path: Path) -> None:
+    limits = TaskWorkplaces(tmp_path, test_s=60.0).limits
+    assert (limits.wall_s, limits.cpu_s, limits.processes, limits.open_files) == (60.0, 60.0, 512, 1024)
+    assert (limits.memory_bytes, limits.scratch_bytes, limits.file_bytes) == (4 << 30, 512 << 20, 256 << 20)
+    assert (limits.output_bytes, limits.scratch_files) == (32 << 20, 50_000)
+
+
 # -- judging --
 
 
@@ -110,7 +117,8 @@ CHEATS = {
 
 @needs_bwrap
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "makes all pass" else pytest.mark.slow) for n in CHEATS]
+    "name",
+    [pytest.param(n, marks=() if n in ("makes all pass", "changes the test") else pytest.mark.slow) for n in CHEATS],
 )
 def test_a_patch_that_only_says_that_it_passes_does_not_win(place: Path, name: str) -> None:
     patch, reason = CHEATS[name]
@@ -367,12 +375,18 @@ def test_files_that_hold_no_records_are_errors(place: Path) -> None:
 def test_parquet_needs_pyarrow_and_a_whole_file(place: Path) -> None:
     (place / "tasks.parquet").write_bytes(b"PAR1 and no more")
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow
+        import pyarrow.parquet
     except ImportError:
         with pytest.raises(MissingExtra, match=r"pip install 'firsthand\[swe\]'"):
             catalog.benchmark(f"swe_records:data={place / 'tasks.parquet'}")
         return
     with pytest.raises(DataError, match="not a complete Parquet file"):
+        catalog.benchmark(f"swe_records:data={place / 'tasks.parquet'}")
+    text = pyarrow.array(["y" * 2000] * 150_000)  # stored once, and 300 MB in rows
+    pyarrow.parquet.write_table(pyarrow.table({"instance_id": text}), place / "tasks.parquet")
+    assert (place / "tasks.parquet").stat().st_size < 200_000
+    with pytest.raises(DataError, match="unpacks to more than 256 MiB"):
         catalog.benchmark(f"swe_records:data={place / 'tasks.parquet'}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from firsthand.embed.embedding_config import read_embedding_config
-from firsthand.errors import FirsthandError
+from firsthand.errors import FirsthandError, ModelFileError
+from firsthand.tokens.gguf_vocab import adds_bos, description
 from firsthand.tokens.pretrained import load
 
 VALUES: tuple[Any, ...] = (
@@ -149,3 +151,12 @@ def test_wrong_types_in_the_small_files_are_model_file_errors(tmp_path: Path, ki
 @pytest.mark.parametrize("kind", ["byte-level", "sentencepiece", "wordpiece"])
 def test_wrong_types_anywhere_are_model_file_errors(tmp_path: Path, kind: str) -> None:
     assert mutate(tmp_path, kind, ("tokenizer.json", *FILES), (*VALUES, ...)) > 500
+
+
+@pytest.mark.parametrize("odd", [[], ["qwen2"], 5, None, True, ""])
+def test_the_name_of_a_gguf_pretokenizer_may_be_any_value(odd: Any) -> None:
+    tokens = {"tokenizer.ggml.tokens": ["a", "b", "ab"], "tokenizer.ggml.merges": ["a b"]}
+    metadata = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": odd, **tokens}
+    adds_bos(metadata)
+    with contextlib.suppress(ModelFileError):
+        description(metadata, "x.gguf")

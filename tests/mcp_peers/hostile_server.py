@@ -55,6 +55,9 @@ def tools():
                 inputSchema={"type": "object", "properties": {"text": {"type": "string", "pattern": "^(a+)+$"}}},
             ),
         ]
+    if MODE == "long_schemas":
+        long = {"type": "object", "properties": {"a": {"type": "string", "description": "x" * 59_900}}}
+        return [echo_tool(), *(echo_tool(name=f"long_{number:02}", inputSchema=long) for number in range(20))]
     if MODE == "array":
         return [echo_tool(inputSchema={"type": "array"})]
     if MODE == "lying":

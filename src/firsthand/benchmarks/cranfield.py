@@ -6,8 +6,6 @@ as is easily done, most judgements would belong to other queries.
 
 from __future__ import annotations
 
-import re
-
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.retrieval_sets.beir_folder import read_judgements
 from firsthand.benchmarks.retrieval_sets.judged_set import JudgedSet, judged, retrieval_benchmark
@@ -15,11 +13,6 @@ from firsthand.benchmarks.retrieval_sets.set_folder import corpus_name, file_in,
 from firsthand.benchmarks.sources.datasets import contents
 from firsthand.errors import DataError
 from firsthand.retrieval.document import Document
-
-_QUERY = re.compile(r"<top>.*?<title>(.*?)</title>.*?</top>", re.DOTALL)
-_DOCUMENT = re.compile(
-    r"<doc>\s*<docno>\s*(\d+)\s*</docno>\s*<title>(.*?)</title>.*?<text>(.*?)</text>\s*</doc>", re.DOTALL
-)
 
 
 def cranfield(*, data: str = "") -> Benchmark:
@@ -40,7 +33,8 @@ def corpus(*, data: str = "") -> list[Document]:
     text = contents(path).decode("utf-8", "replace")
     found = [
         Document(number, _without_title(_spaced(body), _spaced(title)), title=_spaced(title), source=number)
-        for number, title, body in _DOCUMENT.findall(text)
+        for number, title, body in (_fields(each, "docno", "title", "text") for each in _parts(text, "doc"))
+        if number.isdecimal()
     ]
     if len(found) != text.count("<docno>") or not found:
         raise DataError(f"{path} has {text.count('<docno>')} documents, of which {len(found)} could be read")
@@ -50,12 +44,22 @@ def corpus(*, data: str = "") -> list[Document]:
 def _read(data: str) -> JudgedSet:
     folder = set_folder("cranfield", data)
     path = file_in(folder, "cran.qry.xml")
-    texts = _QUERY.findall(contents(path).decode("utf-8", "replace"))
+    texts = [_fields(each, "title")[0] for each in _parts(contents(path).decode("utf-8", "replace"), "top")]
     marks = read_judgements(file_in(folder, "cranqrel.trec.txt"))
     if len(texts) != len(marks):
         raise DataError(f"{path} has {len(texts)} queries, and {len(marks)} are judged: one file is truncated")
     queries = {str(place): _spaced(text) for place, text in enumerate(texts, 1)}
     return judged(queries, marks, f"Cranfield 1400, {len(texts)} queries by their place")
+
+
+def _parts(text: str, tag: str) -> list[str]:
+    """Return the contents of each element of that name. It takes time linear in the text, whatever is not closed."""
+    return [part.partition(f"<{tag}>")[2] for part in text.split(f"</{tag}>")[:-1]]
+
+
+def _fields(text: str, *tags: str) -> list[str]:
+    """Return the content of the first element of each name, without blanks around it; "" if there is none."""
+    return [text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0].strip() for tag in tags]
 
 
 def _spaced(text: str) -> str:

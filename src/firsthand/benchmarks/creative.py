@@ -19,7 +19,7 @@ from firsthand.trace import Score, Trace
 
 MAX_CHARS = 40_000
 _SCORE = re.compile(r"coherency score is\D{0,20}(\d{1,2})", re.IGNORECASE)
-_SENTENCE = re.compile(r"[^.!?]*[.!?]+[\"'”’]*\s*")
+_SENTENCE = re.compile(r"[^.!?]*+(?:[.!?]++[\"'”’]*\s*+|\Z)")
 
 
 def creative(*, data: str = "") -> Benchmark:
@@ -66,7 +66,7 @@ def _plain(text: str) -> str:
 
 
 def _task(index: int, line: str) -> Task:
-    sentences = [sentence.strip() for sentence in _SENTENCE.findall(line[:MAX_CHARS]) if sentence.strip()]
+    sentences = [each.strip() for each in _SENTENCE.findall(line[:MAX_CHARS]) if re.search(r"[.!?]", each)]
     if not sentences:
         raise DataError(f"input {index + 1}: sentences were expected, not {line[:60]!r}")
     return Task(

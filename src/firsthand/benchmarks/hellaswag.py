@@ -93,5 +93,7 @@ def from_hub(row: Json) -> Json:
 
 def cleaned(text: str) -> str:
     """Return the text without WikiHow's marks: ` [title]` becomes a full stop, other brackets go, and double spaces once."""
-    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    text = re.sub(
+        r"\[[^\]\n]*+(\]?)", lambda found: "" if found[1] else found[0], text.strip().replace(" [title]", ". ")
+    )
     return text.replace("  ", " ")

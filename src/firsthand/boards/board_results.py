@@ -285,11 +285,10 @@ def utc_of(text: object, where: str) -> str:
         if isinstance(text, int | float) and not isinstance(text, bool):
             return datetime.fromtimestamp(text, UTC).isoformat(timespec="seconds")
         found = datetime.fromisoformat(str(text).strip().replace("Z", "+00:00").replace("/", "-"))
+        found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         raise DataError(f"{where}: the date is {text!r:.60}: write ISO 8601, such as 2026-01-31") from None
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=UTC)
-    return found.astimezone(UTC).isoformat(timespec="seconds")
+    return found.isoformat(timespec="seconds")
 
 
 def _is_ahead(when: str) -> bool:

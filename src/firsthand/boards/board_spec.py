@@ -159,7 +159,10 @@ def board_from(body: Mapping[str, Any], path: Path) -> BoardSpec:
 def _beside(path: Path, result: str) -> str:
     """A file is looked for beside the definition; any other word is a run."""
     there = path.parent / result
-    return str(there) if there.exists() else result
+    try:
+        return str(there) if there.exists() else result
+    except OSError:  # longer than a name of a file can be
+        return result
 
 
 def _entry(name: str, value: Any, path: Path) -> BenchmarkEntry:

@@ -120,7 +120,7 @@ def _of_path(path: Path, remarks: list[str]) -> Iterator[Found]:
         raise DataError(f"{path} holds no file of results: {', '.join(SUFFIXES)} or .eval was expected")
     for folder in runs:
         spec, stats = _json(folder / "run_spec.json"), _json(folder / "stats.json")
-        yield from helm_results.helm_run_results(spec, stats, str(folder))
+        yield from _well_formed(helm_results.helm_run_results(spec, stats, str(folder)), folder)
     for each in known:
         try:
             yield from _of_file(each, remarks)
@@ -138,12 +138,13 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
         yield from read_result_file(path)
         return
     if suffix == ".eval":
-        yield from inspect_logs.inspect_results(inspect_logs.read_archive(contents(path), str(path)), str(path))
+        archive = inspect_logs.read_archive(contents(path), str(path))
+        yield from _well_formed(inspect_logs.inspect_results(archive, str(path)), path)
         return
     if suffix == ".json":
         body: Any = _json(path)
         if not isinstance(body, list) or (body and helm_results.helm_tables(body)):
-            yield from _of_json(body, path, remarks)
+            yield from _well_formed(_of_json(body, path, remarks), path)
             return
     if suffix not in SUFFIXES:
         raise ConfigError(
@@ -172,37 +173,40 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
 
 def _of_json(body: Any, path: Path, remarks: list[str]) -> Iterator[Found]:
     where = str(path)
+    if lm_eval_results.is_lm_eval(body):
+        yield from lm_eval_results.lm_eval_results(body, where)
+    elif inspect_logs.is_inspect(body):
+        yield from inspect_logs.inspect_results(body, where)
+    elif tables_of_helm := helm_results.helm_tables(body):
+        for each in tables_of_helm:
+            yield from helm_results.helm_table_results(each, where)
+    elif mteb_results.is_mteb(body):
+        meta = path.parent / "model_meta.json"
+        yield from mteb_results.mteb_results(body, path, _json(meta) if meta.is_file() else {})
+    elif code_reports.is_swe_report(body):
+        yield from code_reports.swe_results(body, path)
+    elif swe_leaderboards.is_swe_leaderboards(body):
+        yield from swe_leaderboards.swe_leaderboard_results(body, where, remarks)
+    elif swe_leaderboards.is_swe_instances(body):
+        yield from swe_leaderboards.swe_instance_results(body, where)
+    elif code_reports.is_evalplus(body):
+        yield from code_reports.evalplus_results(body, path)
+    elif every_eval_results.is_every_eval(body):
+        yield from every_eval_results.every_eval_results(body, where)
+    elif code_reports.is_evalplus_board(body):
+        yield from code_reports.evalplus_board_results(body, where)
+    elif code_reports.is_bigcode(body):
+        yield from code_reports.bigcode_results(body, where)
+    else:
+        known = "lm-evaluation-harness, Inspect, HELM, MTEB, SWE-bench, EvalPlus, bigcode-evaluation-harness"
+        raise DataError(f"{path} is in no known layout of results: a file of {known} or Every Eval Ever was expected")
+
+
+def _well_formed(found: Iterator[Found], path: Path) -> Iterator[Found]:
+    """The results of another tool's file; DataError where the file turns out to be of another form."""
     try:
-        if lm_eval_results.is_lm_eval(body):
-            yield from lm_eval_results.lm_eval_results(body, where)
-        elif inspect_logs.is_inspect(body):
-            yield from inspect_logs.inspect_results(body, where)
-        elif tables_of_helm := helm_results.helm_tables(body):
-            for each in tables_of_helm:
-                yield from helm_results.helm_table_results(each, where)
-        elif mteb_results.is_mteb(body):
-            meta = path.parent / "model_meta.json"
-            yield from mteb_results.mteb_results(body, path, _json(meta) if meta.is_file() else {})
-        elif code_reports.is_swe_report(body):
-            yield from code_reports.swe_results(body, path)
-        elif swe_leaderboards.is_swe_leaderboards(body):
-            yield from swe_leaderboards.swe_leaderboard_results(body, where, remarks)
-        elif swe_leaderboards.is_swe_instances(body):
-            yield from swe_leaderboards.swe_instance_results(body, where)
-        elif code_reports.is_evalplus(body):
-            yield from code_reports.evalplus_results(body, path)
-        elif every_eval_results.is_every_eval(body):
-            yield from every_eval_results.every_eval_results(body, where)
-        elif code_reports.is_evalplus_board(body):
-            yield from code_reports.evalplus_board_results(body, where)
-        elif code_reports.is_bigcode(body):
-            yield from code_reports.bigcode_results(body, where)
-        else:
-            known = "lm-evaluation-harness, Inspect, HELM, MTEB, SWE-bench, EvalPlus, bigcode-evaluation-harness"
-            raise DataError(
-                f"{path} is in no known layout of results: a file of {known} or Every Eval Ever was expected"
-            )
-    except (AttributeError, TypeError, KeyError, IndexError, ValueError) as error:
+        yield from found
+    except (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError) as error:
         raise DataError(
             f"{path} begins as a file of results and is malformed ({type(error).__name__}: {error})"
         ) from None

@@ -19,7 +19,7 @@ from firsthand.task import Task
 
 SHOWN_CHARS = 4000
 """Characters of one entry that others read."""
-_PART = re.compile(r"^[ \t>*]*(?:WRITE[ \t]+([^:\n]{1,80})|(DONE))[ \t*]*:", re.MULTILINE)
+_PART = re.compile(r"^[ \t>*]*(?:WRITE[ \t]+([^:\n \t][^:\n]{0,79})|(DONE))[ \t*]*:", re.MULTILINE)
 _TURN = (
     "{question}\n\nYou are {name} of {members}, who solve this together through a shared board. "
     "The board now:\n\n{board}\n\n"

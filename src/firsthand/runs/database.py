@@ -27,6 +27,8 @@ from firsthand.system.sqlite_journal import forged_journal
 
 MAX_BODY_BYTES = 512 << 20
 _BUSY_TIMEOUT_S = 10.0
+_MAX_DEPTH, _MAX_BITS = 100, 14_000
+"""Of values that a scorer or a pattern made of an answer."""
 _CHECKPOINT_PAGES = 4000
 """Pages of 4 KiB that the write-ahead log holds before they are moved into the file: a page written often moves once."""
 
@@ -343,7 +345,11 @@ def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> byt
     try:
         raw = (_EXACT if exact else _LENIENT).encode(body)
     except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError(f"this cannot be stored as JSON ({error}): use strings, numbers, lists and objects") from error
+        if exact:
+            raise StoreError(
+                f"this cannot be stored as JSON ({error}): use strings, numbers, lists and objects"
+            ) from error
+        raw = _LENIENT.encode(_readable(body))
     encoded = raw.encode("utf-8", "surrogatepass")
     if len(encoded) >= MAX_BODY_BYTES:
         raise StoreError(f"a body of {len(encoded)} bytes is too large to be stored: the limit is {MAX_BODY_BYTES}")
@@ -351,6 +357,19 @@ def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> byt
     if connection.execute("SELECT 1 FROM bodies WHERE sha256 = ?", (digest,)).fetchone() is None:
         connection.execute("INSERT INTO bodies VALUES (?, ?)", (digest, zlib.compress(encoded, 3)))
     return digest
+
+
+def _readable(value: Any, depth: int = 0) -> Any:
+    """The value as JSON can hold it: keys as texts, integers beyond Python's limit of digits in hex, and no deep nesting."""
+    if depth > _MAX_DEPTH:
+        return f"nested more than {_MAX_DEPTH} deep"
+    if isinstance(value, dict):
+        return {str(key): _readable(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(each, depth + 1) for each in value]
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        return hex(value)
+    return value
 
 
 def checksum(*values: Any) -> int:

@@ -135,7 +135,7 @@ def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tupl
     flags = re.findall(r"--(\w+)(?:=\S+)?", rest)
     try:
         words = json.loads(rest) if rest.startswith("[") else [w for w in shlex.split(rest) if not w.startswith("--")]
-    except ValueError:
+    except (ValueError, RecursionError):
         words = []
     if "from" in flags or len(words) < 2 or not all(isinstance(each, str) for each in words):
         return BuildStep(), "only files beside the Dockerfile are copied"
@@ -144,6 +144,8 @@ def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tupl
     found: list[tuple[str, bytes, bool]] = []
     root = context.resolve()
     for source in sources:
+        if ".." in Path(source).parts or "**" in source:  # a search of what lies outside, or of every folder
+            return BuildStep(), f"{source} leads out of the folder, or everywhere in it"
         matches = sorted(root.glob(source.lstrip("/"))) if source not in (".", "./", "/") else [root]
         for match in matches:
             if not match.resolve().is_relative_to(root):
@@ -170,7 +172,7 @@ def _commands(rest: str) -> list[str]:
     if rest.startswith("["):
         try:
             return [shlex.join(map(str, json.loads(rest)))]
-        except ValueError:
+        except (ValueError, RecursionError):
             return [rest]
     parts = [part.strip() for part in re.split(r"&&|;|\|\|\s*true", rest)]
     return [part for part in parts if part] if any(_INSTALLS.match(_bare(part)) for part in parts) else [rest]

@@ -21,6 +21,8 @@ from firsthand.tools.calculator import evaluate
 from firsthand.trace import Score, Trace
 
 MAX_CHARS = 100_000
+MAX_BITS = 14_000
+"""Of an integer: Python writes no longer one as digits."""
 TYPES: dict[str, type] = {
     "string": str,
     "integer": int,
@@ -106,6 +108,8 @@ def _call(node: ast.expr) -> MadeCall:
 def _value(node: ast.expr) -> Any:
     """Return the value of an argument's expression; a name, which could be a variable, is its own text."""
     match node:
+        case ast.Constant(value=int() as value) if value.bit_length() > MAX_BITS:
+            raise ValueError("an integer of thousands of digits is not a value")
         case ast.Constant(value=value):
             return "..." if value is ... else value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):

@@ -43,7 +43,8 @@ def adds_bos(metadata: Mapping[str, Any]) -> bool:
     if isinstance(stated, bool):
         return stated
     return (
-        metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") in pretokenizers.ADD_BOS
+        metadata.get("tokenizer.ggml.model") == "llama"
+        or str(metadata.get("tokenizer.ggml.pre")) in pretokenizers.ADD_BOS
     )
 
 
@@ -54,12 +55,12 @@ def _byte_level(metadata: Mapping[str, Any], texts: list[str], kinds: list[int],
     if metadata.get("tokenizer.ggml.merges") is None:
         raise ModelFileError(f"{source}: a byte-level vocabulary needs tokenizer.ggml.merges, which is missing")
     merges = [_pair(merge, vocab, source) for merge in _list(metadata, "tokenizer.ggml.merges", str, None, source)]
-    pre = metadata.get("tokenizer.ggml.pre", "default")
+    pre = str(metadata.get("tokenizer.ggml.pre", "default"))
     return {
         "version": "1.0",
         "added_tokens": spm.added_tokens(texts, kinds),
         "normalizer": {"type": "NFC"} if pre in pretokenizers.NFC else None,
-        "pre_tokenizer": pretokenizers.pre_tokenizer(str(pre)),
+        "pre_tokenizer": pretokenizers.pre_tokenizer(pre),
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {"type": "BPE", "byte_fallback": False, "ignore_merges": pre in pretokenizers.IGNORE_MERGES,
                   "vocab": vocab, "merges": merges},

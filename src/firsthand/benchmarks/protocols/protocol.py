@@ -22,6 +22,8 @@ from firsthand.scorers.choice import acc, acc_norm
 from firsthand.task import Task
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+MAX_FILLED_CHARS = 1 << 24
+"""The most characters that the fields of one template may take: a template can name a long one again and again."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,10 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
 
     A field may have any name without braces. What stands in other braces, and is no identifier, is text.
     """
+    left = MAX_FILLED_CHARS
 
     def value(found: re.Match[str]) -> str:
+        nonlocal left
         name = found.group(1)
         if name is None:
             return found.group()[0]
@@ -118,6 +122,11 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
             raise ConfigError(
                 f"the template {template[:60]!r} names {{{name}}};{hint} there are {', '.join(sorted(fields))}; "
                 "write {{ and }} for braces"
+            )
+        left -= len(fields[name])
+        if left < 0:
+            raise ConfigError(
+                f"the template {template[:60]!r} becomes longer than {MAX_FILLED_CHARS:,} characters: name fewer fields"
             )
         return fields[name]
 

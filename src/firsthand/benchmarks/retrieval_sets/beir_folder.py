@@ -20,6 +20,8 @@ from firsthand.retrieval.document import Document
 
 MAX_CORPUS_BYTES = 4 * 2**30
 """Size limit of an unpacked corpus; BEIR's largest that is not sharded is below it."""
+MAX_LINE_BYTES = 64 * 2**20
+"""Size limit of a line, which memory holds whole: a few kilobytes of .gz can be one of gigabytes."""
 
 
 def read_corpus(folder: Path) -> list[Document]:
@@ -99,8 +101,10 @@ def text_lines(path: Path, most: int) -> Iterator[str]:
     read = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            while line := file.readline(most + 1):
+            while line := file.readline(MAX_LINE_BYTES + 1):
                 read += len(line)
+                if len(line) > MAX_LINE_BYTES:
+                    raise DataError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MiB: is it cut short?")
                 if read > most:
                     raise DataError(f"{path} is larger than {most >> 20} MiB: is it the right file?")
                 yield line.decode("utf-8").rstrip("\r\n")

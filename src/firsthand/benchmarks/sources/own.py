@@ -13,13 +13,15 @@ scored by log-prob after the prompt, or answered with a letter under other patte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from firsthand import catalog
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, check_template, fill, letter, make_task
+from firsthand.benchmarks.sources.datasets import MAX_BYTES
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError, DataError
@@ -29,6 +31,7 @@ from firsthand.system.option_spec import parse_spec
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 
+T = TypeVar("T")
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "locomo_f1": ("category",),
     "assertion_holds": ("code", "output", "predict"),
@@ -138,10 +141,10 @@ def read_benchmark(path: Path) -> Benchmark:
     _check_scorers(about, rows)
     shown = read_table(path.parent / about.examples, about.encoding)[: about.shots] if about.shots else []
     protocol = _protocol(about)
-    examples = [_item(row, about, f"example-{index}") for index, row in enumerate(shown)]
-    items = [_item(row, about, f"row-{index:05d}") for index, row in enumerate(rows)]
+    examples = _bounded((_item(row, about, f"example-{index}") for index, row in enumerate(shown)), _item_size, path)
+    items = _bounded((_item(row, about, f"row-{index:05d}") for index, row in enumerate(rows)), _item_size, path)
     _check_ids(items, rows)
-    tasks = [_task(item, about, protocol, examples) for item in items]
+    tasks = _bounded((_task(item, about, protocol, examples) for item in items), lambda task: len(task.prompt), path)
     source = f"{about.data}, {count_of(len(rows), 'row', ',')}; {about.shots}-shot; {about.prompt!r}"
     return Benchmark(
         name=about.name or path.stem,
@@ -293,6 +296,24 @@ def _gold(answer: str, choices: tuple[str, ...], row: TableRow) -> int:
     raise DataError(
         f"{row.where}: the target {answer!r:.100} is not a letter, index from 0, or text of {len(choices)} choices"
     )
+
+
+def _bounded(made: Iterable[T], size: Callable[[T], int], path: Path) -> list[T]:
+    """Return what is made; DataError as soon as its texts are larger than a data file may be."""
+    found: list[T] = []
+    left = MAX_BYTES
+    for each in made:
+        found.append(each)
+        left -= size(each)
+        if left < 0:
+            raise DataError(
+                f"{path}: the filled templates are larger than {MAX_BYTES >> 20} MiB: name fewer or shorter columns"
+            )
+    return found
+
+
+def _item_size(item: Item) -> int:
+    return len(item.question) + len(item.target) + sum(map(len, item.choices))
 
 
 def _check_ids(items: Sequence[Item], rows: Sequence[TableRow]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.sources.datasets import Source, contents, fetch, located, text_field
+from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, fetch, located, text_field
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.benchmarks.swe.swe_environment import Checkout
 from firsthand.errors import DataError, MissingExtra, reason_of, unknown
@@ -294,8 +294,18 @@ def _parquet(path: Path) -> list[TableRow]:
     import pyarrow
     import pyarrow.parquet
 
+    too_large = DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
+    rows: list[Json] = []
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
+        file = pyarrow.parquet.ParquetFile(path)
+        if sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups)) > MAX_BYTES:
+            raise too_large
+        unpacked = 0
+        for batch in file.iter_batches(batch_size=8):
+            unpacked += batch.nbytes  # a text that the file holds once may stand in every row
+            if unpacked > MAX_BYTES:
+                raise too_large
+            rows += batch.to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is not a complete Parquet file: {reason_of(error).splitlines()[0][:200]}") from None
     return [TableRow(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]

@@ -22,7 +22,7 @@ _STATED = re.compile(
     r"(?:final[ \t]+)?answer\b(?:\*\*)?(?:[ \t]+is\b|[ \t]*[:=])(?:\*\*)?[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE
 )
 # A comma groups digits by three, or by two before the last three as in India: `12,34` is two numbers.
-_GROUPED = r"(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![,\d])|\d+"
+_GROUPED = r"(?:\d{1,3}(?:,\d{3}){1,100}|\d{1,2}(?:,\d{2}){1,100},\d{3})(?![,\d])|\d+"
 _NUMBER = re.compile(
     rf"[-−]?\$?(?:(?:{_GROUPED})(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{{1,4}}(?![\d\w]))?(?:[ \t]*/[ \t]*(?:{_GROUPED}))?"
 )
@@ -33,7 +33,7 @@ _TIMES_TEN = re.compile(
     r"(?<=\d)[ \t]*(?:×|·|\*|x|\\times|\\cdot)[ \t]*10[ \t]*(?:\^|\*\*)[ \t]*\{?([-−–+]?\d{1,4})\}?(?!\d)"
 )
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])[ \t]*(?:\^[ \t]*\{?[23]\}?(?!\d)|[²³])")
-_VULGAR = re.compile(r"(\d?)[ \t]*([¼-¾⅐-⅞])")
+_VULGAR = re.compile(r"(?:(\d)[ \t]*|(?<![ \t])[ \t]*)([¼-¾⅐-⅞])")
 _LETTER = re.compile(r"(?<![A-Za-z0-9'’])\(?([A-Z])\)?(?![A-Za-z0-9'’])")
 
 
@@ -186,7 +186,7 @@ def _as_slash(text: str) -> str:
     """The text with `\\frac{1}{2}`, `\\frac12` and `½` as `1/2`, and `1½` as `1 1/2`."""
     text = _FRAC.sub(lambda found: f"{found[1] or found[3]}/{found[2] or found[4]}", text)
     return (
-        _VULGAR.sub(lambda found: f"{found[1]} {unicodedata.normalize('NFKC', found[2])}", text)
+        _VULGAR.sub(lambda found: f"{found[1] or ''} {unicodedata.normalize('NFKC', found[2])}", text)
         .replace("⁄", "/")
         .strip()
     )

@@ -23,11 +23,12 @@ UNSUPPORTED = "[unsupported]"
 OVERLAP = 0.5
 """The share of a claim's content words that the passages it cites must hold."""
 _REFERENCE = re.compile(
-    r"\[\s*(?P<numbers>\d{1,4}(?:\s*[,;]\s*\d{1,4})*)(?:\s*[:,]?\s*[\"“](?P<quote>[^\"”\n]{1,2000})[\"”])?\s*\]"
+    r"\[\s*(?P<numbers>\d{1,4}(?:\s*+[,;]\s*+\d{1,4})*)(?:\s*+(?:[:,]\s*+)?[\"“](?P<quote>[^\"”\n]{1,2000})[\"”])?\s*\]"
 )
 _MARK = "\ue000"
 _CLAIM = re.compile(
-    rf"[^\n]*?(?:[.!?]+[\"'”)]*(?:\s*{_MARK}\d+{_MARK})*(?=\s+[\"'“(*A-Z0-9À-Þ]|\s*$)|(?=\n)|$)", re.MULTILINE
+    rf"[^\n]*?(?:(?<![.!?])[.!?]++[\"'”)]*+(?:\s*{_MARK}\d+{_MARK})*(?=\s+[\"'“(*A-Z0-9À-Þ]|\s*$)|(?=\n)|$)",
+    re.MULTILINE,
 )
 _WORD = re.compile(r"\w+")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -133,7 +134,7 @@ def best_sentence(claim: str, text: str) -> tuple[int, int] | None:
 
 def _bare(claim: str) -> str:
     """The claim without its references."""
-    return re.sub(rf"\s*{_MARK}\d+{_MARK}", "", claim).strip()
+    return re.sub(rf"(?<!\s)\s*{_MARK}\d+{_MARK}", "", claim).strip()
 
 
 def _spans(

@@ -29,13 +29,13 @@ _WORDS = (
     r"override|sealed|data|inline|virtual)"
 )
 _DEFINES = re.compile(
-    rf"\s*(?:{_WORDS}\s+){{0,6}}(?:def|class|function\*?|func|fun|fn|sub|proc|impl(?:<[^>]*>)?|struct|enum|union|interface|trait|type|"
-    r"module|namespace|package|object|record|protocol|extension|macro_rules!|contract)\s+(?:\([^)]{0,100}\)\s*)?([\w.$:<>]{1,80})"
+    rf"\s*+(?:{_WORDS}\s++){{0,6}}(?:def|class|function\*?|func|fun|fn|sub|proc|impl(?:<[^>]*>)?|struct|enum|union|interface|trait|type|"
+    r"module|namespace|package|object|record|protocol|extension|macro_rules!|contract)\s++(?:\([^)]{0,100}\)\s*+)?([\w.$:<>]{1,80})"
 )
-_CALLABLE = re.compile(r"\s*(?:[\w<>\[\],:.]{1,60}[ \t*&]+){1,5}~?([\w:]{1,80})\s*\([^;{]{0,300}(?:\{.*)?$")
+_CALLABLE = re.compile(r"\s*+(?:[\w<>\[\],:.]{1,60}[ \t*&]++){1,5}~?([\w:]{1,80})\s*+\([^;{]{0,300}(?:\{.*)?$")
 """A function of C or Java: types, a name, a parenthesis, and no semicolon before the body."""
 _ASSIGNED = re.compile(
-    r"\s*(?:export\s+)?(?:const|let|var)\s+(\w{1,80})\s*=\s*(?:async\s*)?(?:function\b|\([^)]{0,200}\)\s*=>|\w{1,40}\s*=>)"
+    r"\s*+(?:export\s++)?(?:const|let|var)\s++(\w{1,80})\s*+=\s*+(?:async\s*+)?(?:function\b|\([^)]{0,200}\)\s*+=>|\w{1,40}\s*+=>)"
 )
 _NOT_NAMES = frozenset(
     ("if", "for", "while", "switch", "return", "else", "catch", "do", "case", "new", "throw", "delete", "sizeof", "in", "of",

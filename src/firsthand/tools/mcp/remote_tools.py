@@ -7,6 +7,7 @@ person is asked before it is called. Of a server with many tools only a search i
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,6 +32,8 @@ from firsthand.tools.mcp.result_text import contents_text, messages_text, text_o
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
 MAX_TOOLS = 5_000
+MAX_SCHEMA_CHARS = 1_000_000
+"""Of all schemas of a server: those of a hostile one take 20 to 40 s of a processor to check, once."""
 MAX_PAGES = 200
 """The most pages of a list that are read."""
 MAX_PROGRESS = 50
@@ -121,7 +124,12 @@ class RemoteTools:
         self.changes = self._approved.changes(found)
         self.left_out = {}
         tools: dict[str, Tool] = {}
+        chars = 0
         for name in sorted(found):
+            chars += len(json.dumps(found[name].schema))
+            if chars > MAX_SCHEMA_CHARS:
+                self.left_out[name] = f"the schemas of this server have more than {MAX_SCHEMA_CHARS:,} characters"
+                continue
             try:
                 tool = self._tool(found[name])
             except UnusableDefinition as error:

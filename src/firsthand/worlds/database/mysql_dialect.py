@@ -12,7 +12,7 @@ _TOKEN = re.compile(
     (?P<string>'(?:[^'\\]|\\.|'')*')          # MySQL: a backslash escapes
     | (?P<unclosed>'(?:[^'\\]|\\.|'')*+\\?\Z)     # to the end, so that nothing is read again from the next one on
     | (?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`)
-    | (?P<comment>--[^\n]*|\#[^\n]*|/\*.*?\*/)
+    | (?P<comment>--[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z))    # an open one ends with the statement, as in SQLite
     | (?P<digits>(?<![\w.])\d+[A-Za-z_]\w*)
     | (?P<other>[A-Za-z_]\w*|\d+(?:\.\d+)?|.)
     """,
@@ -20,10 +20,10 @@ _TOKEN = re.compile(
 )
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "Z": "\x1a", "0": "\0"}
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|\d+[eE]\d+")
-_NAME = r"[`\"']?(?P<name>[^`\"';]+?)[`\"']?"
-_SHOW_TABLES = re.compile(r"\s*SHOW\s+(?:FULL\s+)?TABLES\s*;?\s*", re.IGNORECASE)
+_NAME = r"[`\"']?(?P<name>[^`\"';\s](?:[^`\"';]*[^`\"';\s])?)[`\"']?"
+_SHOW_TABLES = re.compile(r"\s*SHOW\s+(?:FULL\s+)?TABLES\s*+(?:;\s*+)?", re.IGNORECASE)
 _DESCRIBE = re.compile(
-    rf"\s*(?:DESC(?:RIBE)?|SHOW\s+(?:FULL\s+)?COLUMNS\s+(?:FROM|IN)|SHOW\s+CREATE\s+TABLE)\s+{_NAME}\s*;?\s*",
+    rf"\s*(?:DESC(?:RIBE)?|SHOW\s+(?:FULL\s+)?COLUMNS\s+(?:FROM|IN)|SHOW\s+CREATE\s+TABLE)\s++{_NAME}\s*+(?:;\s*+)?",
     re.IGNORECASE,
 )
 
