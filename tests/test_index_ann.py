@@ -11,6 +11,7 @@ from embedder_tiny import write_embedder
 from firsthand.cli import main
 from firsthand.errors import ConfigError
 from firsthand.retrieval.store.ann_file import AnnFile
+from firsthand.retrieval.store.search_rows import among
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
 
@@ -194,3 +195,10 @@ def test_a_side_file_of_another_kind_or_size_is_not_used(index: SqliteIndex, tmp
     (tmp_path / "x.index.ann").write_bytes(head + body)
     index._search.ann_rows = 1000
     assert ids(index, query) == exact and not used(index)
+
+
+def test_rows_among_others_are_those_of_the_intersection():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        some, rows = (np.unique(rng.integers(0, 40, rng.integers(0, 30))) for _ in range(2))
+        assert among(some, rows).tolist() == np.intersect1d(some, rows).tolist()

@@ -22,7 +22,7 @@ from firsthand.retrieval.store.ann_file import AnnFile, AnnReport, ann_path
 from firsthand.retrieval.store.filter_masks import FilterMasks
 from firsthand.retrieval.store.header_row import refuse_stale_header
 from firsthand.retrieval.store.index_file import IndexFile
-from firsthand.retrieval.store.search_rows import Ints, Scores, SearchRows
+from firsthand.retrieval.store.search_rows import Ints, Scores, SearchRows, among
 
 ANN_ROWS = 1_000_000
 """Fewer chunks are searched exactly even where there is a side file."""
@@ -93,7 +93,7 @@ class IndexSearch:
         if not self._ann.covers(rows):
             return rows.vectors.candidates(query, k, passing)
         later = passing[np.searchsorted(passing, self._ann.count) :]
-        near = np.intersect1d(self._ann.nearest(query, k), passing)
+        near = among(self._ann.nearest(query, k), passing)
         return np.concatenate([near, rows.vectors.candidates(query, k, later)])
 
     def vectors(self, vector: Vectors, k: int, where: Filter) -> list[Hit]:
