@@ -146,4 +146,5 @@ def among(some: Ints, rows: Ints) -> Ints:
     places = np.searchsorted(rows, some)
     inside = places < len(rows)
     found = some[inside]
-    return found[rows[places[inside]] == found]
+    kept: Ints = found[rows[places[inside]] == found]
+    return kept
