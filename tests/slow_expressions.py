@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 WAYS = ("search", "match", "fullmatch", "sub", "subn", "findall", "finditer", "split")
 FLAGS = ("I", "IGNORECASE", "M", "MULTILINE", "S", "DOTALL", "X", "VERBOSE", "A", "ASCII")
 CATEGORIES = {code.CATEGORY_SPACE: " ", code.CATEGORY_DIGIT: "1", code.CATEGORY_NOT_WORD: "-"}
-SHORT, LONG = 1_500, 6_000
+SHORT, LONG = 3_000, 12_000
 SLOW_S = 0.02
 """A linear search of LONG characters takes less than a millisecond."""
 MAX_TEXTS = 32

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -108,15 +107,15 @@ def made(home: Path, better: float = 0.0, **about: Any) -> Run:
     return run
 
 
-def test_an_agent_of_which_no_scoring_worked_has_a_line_without_a_score(home: Path) -> None:
+def test_an_agent_of_which_no_scoring_worked_counts_as_errors(home: Path) -> None:
     run = create(home, {}, "some")
-    for agent, failure in (("ada", None), ("bob", "ValueError: the scorer broke")):
+    for agent, failure in (("ada", None), ("bob", "the judge is away")):
         for epoch in (0, 1):
-            scores = (Score("part", 0.5, failure=failure),)
+            scores = (Score("part", 0.5, failure=failure, unjudged=failure is not None),)
             run.append(Trace(f"{agent}{epoch}", "sums", "t0", {"name": agent}, epoch, 0, "", 1.0, scores=scores))
     ada, bob = sorted(summary(run, reduce="max"), key=lambda line: line.agent)
     assert ada.score.value == 0.5 and ada.score.n == 1
-    assert bob.agent == "bob" and math.isnan(bob.score.value)
+    assert (bob.agent, bob.score.value, bob.score.n, bob.errors) == ("bob", 0.0, 1, 2)
 
 
 def test_tables_summary_comparison_and_gate_show_the_reduced_scores(home: Path, capsys: Any) -> None:

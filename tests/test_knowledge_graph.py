@@ -131,7 +131,7 @@ def test_questions_without_data_and_wrong_options_are_told(tmp_path: Path, monke
         agentbench_kg(split="std", graph="g.nt")
     with pytest.raises(ConfigError, match="split is 'test'"):
         agentbench_kg(split="test")
-    with pytest.raises(ConfigError, match="graph is for the paper's questions"):
+    with pytest.raises(ConfigError, match="graph and data are for the paper's questions"):
         agentbench_kg(graph="g.nt")
 
 

@@ -22,7 +22,7 @@ from firsthand.worlds.world import InvalidAction, RefusedAction, WorldCall
 
 TEXTWORLD_VERSION = 1
 MAX_COMMAND = 200
-_STATUS = re.compile(r"\s*\n>[^\n]*\Z")
+_STATUS = re.compile(r"(?<!\s)\s*\n>[^\n]*\Z")
 """The prompt after each observation, with the status line that a terminal shows at its top."""
 _MAKING = threading.Lock()
 

@@ -26,8 +26,8 @@ CODE = 5
 """The least characters of a word with a digit that counts as a copy by itself, such as a code or an account number."""
 
 
-_MARKED = re.compile(r"<untrusted from=[^>]*>\n.*?\n</untrusted>", re.DOTALL)
-"""A text that `tool.marked` made; nothing within it can look like its end."""
+_BEGIN, _END = "<untrusted from=", "\n</untrusted>"
+"""Around a text that `tool.marked` made; nothing within it can look like its end."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,24 @@ def words_of(view: AttemptView) -> tuple[str, ...]:
 
     What was said later may be anybody's.
     """
-    return tuple(_MARKED.sub(" ", text) for text in _said(view))
+    return tuple(_parted(text)[0] for text in _said(view))
+
+
+def _parted(text: str) -> tuple[str, list[str]]:
+    """The text with a blank for each marked document, and the documents, in time linear in the text."""
+    words, documents, at = [], [], 0
+    while (begin := text.find(_BEGIN, at)) >= 0 and (opened := text.find(">", begin)) >= 0:
+        if not text.startswith("\n", opened + 1):
+            words.append(text[at : opened + 1])
+            at = opened + 1
+            continue
+        ended = text.find(_END, opened + 2)
+        if ended < 0:
+            break
+        words += [text[at:begin], " "]
+        at = ended + len(_END)
+        documents.append(text[begin:at])
+    return "".join([*words, text[at:]]), documents
 
 
 def _said(view: AttemptView) -> tuple[str, ...]:
@@ -205,7 +222,7 @@ def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
     Answers of earlier turns are among them: they were made from what was read then.
     """
     tools = {tool.name: tool for tool in view.tools}
-    documents = [found for text in _said(view) if "<untrusted" in text for found in _MARKED.findall(text)]
+    documents = [found for text in _said(view) for found in _parted(text)[1]]
     answers = [text for message in view.task.conversation if message.role == "assistant" and (text := message.text)]
     read = [Earlier("a document", READING, None, {}, text, False) for text in documents]
     read += [Earlier("an earlier answer", READING, None, {}, text, False) for text in answers]
