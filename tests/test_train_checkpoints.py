@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from firsthand.train.objective import Objective
 from firsthand.train.optimizers import optimizer_for
 from firsthand.train.recipe_settings import OptimizerSettings
 from firsthand.train.streams import Stream
+from firsthand.train.training_run import _TrackedCheckpoints
 from train_tiny import Kept, model
 
 
@@ -227,3 +229,11 @@ def test_a_checkpoint_that_holds_something_else_is_passed_over(tmp_path, change)
     again, rows = run(tmp_path, steps=4, seed=99)
     assert [row["step"] for row in rows] == [3, 4]  # from the one before
     assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_metrics_are_written_before_the_checkpoint_that_counts_on_them(tmp_path):
+    saver = _TrackedCheckpoints(tmp_path, every=1)
+    decoder, written = model(), []
+    saver.track = SimpleNamespace(flush=lambda: written.append(saver.steps()))
+    saver.after(1, decoder, optimizer_for(decoder, OptimizerSettings()), NoisyBatches(examples(), 3, seed=1))
+    assert written == [[]] and saver.steps() == [1]
