@@ -19,6 +19,7 @@ MACHINE = [
     "there is a GPU",
     "triton is not installed",
     r"this processor has no \w+",
+    "needs a CPU with AMX",
     "needs the (compiled|packed float16) kernels",
     "needs equal rows",
     "MKL's rows depend on the batch",
