@@ -32,7 +32,7 @@ class Answered(NamedTuple):
 
     ids: Sequence[int]
     start: int
-    """Where the answer begins; 1 or more."""
+    """Index of the first token of the answer, 1 or more."""
 
 
 class Pair(NamedTuple):
