@@ -49,8 +49,10 @@ class Block(nn.Module):
         """Returns the residual stream after this layer: N D."""
         if tap is not None:
             return self._tapped(x_ND, by, attend, tap)
-        x_ND = x_ND + self.attention_out_norm(self.attention(self.attention_norm(x_ND), by, attend))
-        out_ND: Tensor = x_ND + self.mlp_out_norm(self.mlp(self.mlp_norm(x_ND)))
+        in_ND = _for_products(self.attention_norm(x_ND))
+        x_ND = x_ND + self.attention_out_norm(self.attention(in_ND, by, attend))
+        in_ND = _for_products(self.mlp_norm(x_ND))
+        out_ND: Tensor = x_ND + self.mlp_out_norm(self.mlp(in_ND))
         return out_ND
 
     def _tapped(self, x_ND: Tensor, by: Rotation | None, attend: Attend, tap: TapFunction) -> Tensor:
@@ -186,6 +188,12 @@ def initialise(model: Decoder, *, seed: int = 0, std: float = 0.02) -> Decoder:
 
 
 _RESIDUAL = tuple(f".{matrix.leaf}" for matrix in BLOCK if matrix.writes_residual)
+
+
+def _for_products(x_ND: Tensor) -> Tensor:
+    """Inputs of several products in the dtype of autocast, which would convert them for each."""
+    kind = x_ND.device.type
+    return x_ND.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x_ND
 
 
 def _inside(tap: TapFunction, part: str, module: nn.Module) -> list[TapFunction]:

@@ -19,6 +19,7 @@ from torch import Tensor, distributed, nn
 
 from firsthand.errors import TrainingError
 from firsthand.nn.decoder import Decoder
+from firsthand.train.kept_memory import kept_memory
 from firsthand.train.objective import Objective
 from firsthand.train.processes import from_all, is_first, ranks
 from firsthand.train.sharding import clip_sharded, forget_gathered, is_sharded, passes_of_rank
@@ -44,6 +45,7 @@ class Saver(Protocol):
         ...
 
 
+@kept_memory()
 def fit(
     model: Decoder,
     batches: Batches,

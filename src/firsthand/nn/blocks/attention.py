@@ -22,6 +22,7 @@ from firsthand.nn.architecture import Architecture
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.blocks.projections import add_projections
 from firsthand.nn.blocks.rope import Rotation, rotate
+from firsthand.nn.blocks.short_attention import short_attention, suits
 from firsthand.nn.matrices import ATTENTION
 from firsthand.nn.sites import TapFunction
 
@@ -165,7 +166,10 @@ def _causal(
         distance_TT = places_T - places_T[:, None]
         mixed_BHTK = attend_plainly(q_BHTK, k_BGTK, v_BGTK, seen_TT, distance_TT, scale=scale, terms=terms)
         return mixed_BHTK.transpose(1, 2).flatten(0, 1)
-    mask_TT = None if window is None or window >= length else _window_mask(length, window, q_BTHK.device)
+    is_whole = window is None or window >= length
+    if is_whole and suits(q_BTHK):
+        return short_attention(q_BTHK, k_BTGK, v_BTGK, scale)
+    mask_TT = None if window is None or is_whole else _window_mask(length, window, q_BTHK.device)
     mixed_BHTK = functional.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2),
         k_BTGK.transpose(1, 2),

@@ -70,7 +70,8 @@ def rotate(x_NHK: Tensor, by: Rotation | None) -> Tensor:
         return torch.cat([rotate(x_NHK[..., :turned], by), x_NHK[..., turned:]], dim=-1)
     first, second = x_NHK.chunk(2, dim=-1)
     turned_NHK = torch.cat((-second, first), dim=-1)
-    return x_NHK * by.cos[:, None] + turned_NHK * by.sin[:, None]
+    cos_N1K, sin_N1K = (each[:, None].to(x_NHK.dtype) for each in by)  # under autocast angles are wider than x
+    return x_NHK * cos_N1K + turned_NHK * sin_N1K
 
 
 def _wider_base(rope: Rope, exponents_P: Tensor, factor: float) -> Tensor:
