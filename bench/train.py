@@ -3,6 +3,7 @@
 One model and the same data for all.
 
     python bench/train.py --steps 12 --rounds 3                 # 13.8M parameters, float32 and bfloat16
+    python bench/train.py --mixed --dtypes bfloat16             # rows of 16 to 256 tokens: we pack, the others pad
     python bench/train.py --steps 4 --rounds 1 --quick          # a small model: does it run?
 
 Each measurement is a process of its own. The model is written once as a folder and read by all. The figure is tokens per
@@ -11,8 +12,9 @@ second one goes in the opposite order. MFU divides its FLOPs (6 for each weight 
 without the half that a causal mask saves) by a matrix product of 2048 x 2048 x 2048 in the same dtype and process. TRL is
 asked as it comes (it checkpoints activations and logs entropy) and with checkpointing off.
 
-A GRPO step is that of 32 prompts of `recurrence` with 8 answers of at most 14 tokens from the model of `toy_reasoner`:
-rollouts, rewards and update together, no KL, one update, float32. TRL generates with transformers, for vLLM needs a GPU.
+A GRPO step is that of 32 prompts of `recurrence` with 8 answers each: rollouts, rewards and update together, no KL, one
+update, float32. The policy is fresh, of 10.6M parameters, and fills its 48 tokens; with --quick it is the model of
+`toy_reasoner`, 0.1M parameters, with answers of at most 14 tokens. TRL generates with transformers, for vLLM needs a GPU.
 
 Needs `pip install transformers accelerate datasets trl` in this environment.
 """
@@ -50,7 +52,7 @@ WHO = {
     "sft-plain": "SFTTrainer (TRL), checkpointing off",
 }
 GRPO = {"grpo": "firsthand", "grpo-trl": "GRPOTrainer (TRL)"}
-PROMPTS, GROUP, MAX_TOKENS = 32, 8, 14
+PROMPTS, GROUP = 32, 8
 WARM_UP = 2
 
 
@@ -77,7 +79,7 @@ class Clock:
 class Rows:
     """Batches for our loop."""
 
-    def __init__(self, batches: list[torch.Tensor]):
+    def __init__(self, batches: list[list[torch.Tensor]]):
         self.batches = batches
 
     def __iter__(self) -> Any:
@@ -92,23 +94,26 @@ class Rows:
         """Not resumed."""
 
 
-def rows(vocab_size: int, steps: int, batch: int, length: int) -> list[torch.Tensor]:
-    """The token ids of each step, drawn with a fixed seed."""
+def rows(vocab_size: int, steps: int, batch: int, length: int, mixed: bool) -> list[list[torch.Tensor]]:
+    """The token ids of each step, drawn with a fixed seed; `mixed` rows have 16 to `length` tokens, short ones as often as
+    long ones in proportion (log-uniform), and every step the same ones."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randint(3, vocab_size, (batch, length), generator=generator) for _ in range(steps)]
+    share = torch.rand(batch, generator=generator).tolist()
+    lengths = [round(16 * (length / 16) ** each) if mixed else length for each in share]
+    return [[torch.randint(3, vocab_size, (each,), generator=generator) for each in lengths] for _ in range(steps)]
 
 
-def ours(folder: Path, batches: list[torch.Tensor], dtype: str, clock: Clock) -> None:
+def ours(folder: Path, batches: list[list[torch.Tensor]], dtype: str, clock: Clock) -> None:
     """Our loop."""
     model = weights.load(folder)
     optimizer = optimizer_for(model, OptimizerSettings(lr=1e-4))
     fit(
         model, Rows(batches), objective=Objective(ce=1.0), optimizer=optimizer, schedule=lambda step: 1.0, track=clock,
-        steps=len(batches), micro_tokens=batches[0].numel(), dtype=getattr(torch, dtype),
+        steps=len(batches), micro_tokens=sum(map(len, batches[0])), dtype=getattr(torch, dtype),
     )  # fmt: skip
 
 
-def theirs(who: str, folder: Path, batches: list[torch.Tensor], dtype: str, clock: Clock) -> None:
+def theirs(who: str, folder: Path, batches: list[list[torch.Tensor]], dtype: str, clock: Clock) -> None:
     """Hugging Face's Trainer, or TRL's SFTTrainer."""
     import datasets
     import transformers
@@ -117,7 +122,7 @@ def theirs(who: str, folder: Path, batches: list[torch.Tensor], dtype: str, cloc
         def on_step_end(self, *arguments: Any, **more: Any) -> None:
             clock.mark()
 
-    ids = torch.cat(batches).tolist()
+    ids = [row.tolist() for batch in batches for row in batch]
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     more = {
         "output_dir": tempfile.mkdtemp(), "max_steps": len(batches), "report_to": [], "bf16": dtype == "bfloat16",
@@ -126,10 +131,12 @@ def theirs(who: str, folder: Path, batches: list[torch.Tensor], dtype: str, cloc
         "logging_strategy": "no", "dataloader_num_workers": 0, "disable_tqdm": True,
     }  # fmt: skip
     if who == "trainer":
-        data = datasets.Dataset.from_dict({"input_ids": ids, "labels": ids})
+        data = datasets.Dataset.from_dict({"input_ids": ids})
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        tokenizer.pad_token = tokenizer.eos_token
         trainer = transformers.Trainer(
-            model=model, args=transformers.TrainingArguments(**more), train_dataset=data.with_format("torch"),
-            callbacks=[Marks()],
+            model=model, args=transformers.TrainingArguments(**more), train_dataset=data, callbacks=[Marks()],
+            data_collator=transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False),
         )  # fmt: skip
     else:
         import trl
@@ -158,7 +165,7 @@ class Watched:
         return getattr(self.track, name)
 
 
-def our_grpo(folder: Path, steps: int, clock: Clock) -> None:
+def our_grpo(folder: Path, steps: int, max_tokens: int, clock: Clock) -> None:
     """Steps of our recipe, rollouts included."""
     from firsthand.config import build
     from firsthand.train.recipes import grpo
@@ -166,14 +173,14 @@ def our_grpo(folder: Path, steps: int, clock: Clock) -> None:
 
     config = build(grpo.Config, {
         "benchmark": "recurrence", "model": str(folder), "prompts": PROMPTS, "group_size": GROUP, "kl": 0.0, "steps": steps,
-        "max_tokens": MAX_TOKENS, "lr": 1e-6, "checkpoint_every": 0,
+        "max_tokens": max_tokens, "lr": 1e-6, "checkpoint_every": 0,
     })  # fmt: skip
     with opened(Path(tempfile.mkdtemp()) / "run", "grpo", config) as run:
         run.track = Watched(run.track, clock)  # type: ignore[assignment]
         grpo.grpo(config, run)
 
 
-def their_grpo(folder: Path, steps: int, clock: Clock) -> None:
+def their_grpo(folder: Path, steps: int, max_tokens: int, clock: Clock) -> None:
     """Steps of TRL's GRPOTrainer on the same tasks, with the same reward."""
     import datasets
     import transformers
@@ -198,7 +205,7 @@ def their_grpo(folder: Path, steps: int, clock: Clock) -> None:
     tokenizer.pad_token = tokenizer.eos_token
     arguments = trl.GRPOConfig(
         output_dir=tempfile.mkdtemp(), max_steps=steps, report_to=[], use_cpu=True, bf16=False, learning_rate=1e-6,
-        per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP, max_completion_length=MAX_TOKENS, beta=0.0,
+        per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP, max_completion_length=max_tokens, beta=0.0,
         loss_type="grpo", temperature=1.0, top_k=0, top_p=1.0, gradient_checkpointing=False, save_strategy="no",
         logging_strategy="no", disable_tqdm=True, lr_scheduler_type="constant",
     )  # fmt: skip
@@ -207,6 +214,18 @@ def their_grpo(folder: Path, steps: int, clock: Clock) -> None:
         args=arguments, train_dataset=data, processing_class=tokenizer, callbacks=[Marks()],
     )  # fmt: skip
     trainer.train()
+
+
+def fresh_policy(folder: Path) -> Path:
+    """A model of six layers with fresh weights, which fills any limit of tokens."""
+    from firsthand.benchmarks.recurrence import MODULUS
+    from firsthand.train.model_folder import save_model
+    from firsthand.train.toy_tasks.toy_models import toy_model
+
+    _, tokenizer = toy_model([*map(str, range(MODULUS)), "=", "?", ":"], seed=0, context=128)
+    shape = ModelSettings(layers=6, hidden_size=384, heads=6, context=128)
+    save_model(initialise(Decoder(shape.architecture(tokenizer.vocab_size))), tokenizer, folder)
+    return folder
 
 
 def toy_reasoner(folder: Path) -> Path:
@@ -236,16 +255,16 @@ def worker(spec: dict[str, Any]) -> dict[str, float]:
     torch.set_num_threads(spec["threads"])
     folder, clock = Path(spec["folder"]), Clock()
     if spec["who"] in GRPO:
-        (our_grpo if spec["who"] == "grpo" else their_grpo)(folder, spec["steps"], clock)
+        (our_grpo if spec["who"] == "grpo" else their_grpo)(folder, spec["steps"], spec["max_tokens"], clock)
         wall, cpu = clock.seconds()
         return {"wall": wall, "cpu": cpu}
-    batches = rows(spec["vocab_size"], spec["steps"], spec["batch"], spec["length"])
+    batches = rows(spec["vocab_size"], spec["steps"], spec["batch"], spec["length"], spec["mixed"])
     if spec["who"] == "firsthand":
         ours(folder, batches, spec["dtype"], clock)
     else:
         theirs(spec["who"], folder, batches, spec["dtype"], clock)
     wall, cpu = clock.seconds()
-    tokens = spec["batch"] * spec["length"]
+    tokens = sum(map(len, batches[0]))
     return {"wall": tokens / wall, "cpu": tokens / cpu, "gemm": gemm_flops(spec["dtype"])}
 
 
@@ -269,6 +288,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--mixed", action="store_true", help="rows of 16 to --length tokens; padding is no token")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--who", default=",".join([*WHO, *GRPO]), help=f"of {', '.join([*WHO, *GRPO])}")
@@ -295,7 +315,13 @@ def main() -> None:
         common = {"steps": args.steps, "threads": args.threads}
         steps_of = [who for who in args.who.split(",") if who in WHO]
         for dtype in args.dtypes.split(",") if steps_of else []:
-            more = {"batch": args.batch, "length": args.length, "vocab_size": a.vocab_size, "dtype": dtype}
+            more = {
+                "batch": args.batch,
+                "length": args.length,
+                "mixed": args.mixed,
+                "vocab_size": a.vocab_size,
+                "dtype": dtype,
+            }
             found = in_turn(steps_of, args.rounds, {**common, **more, "folder": str(folder)})
             print(f"\n| {dtype} | tokens/s | tokens/s of processor time | ours over it | MFU | GEMM, GFLOP/s |")
             print("|---|---|---|---|---|---|")
@@ -305,8 +331,10 @@ def main() -> None:
                 ours_over = over(found, who, "firsthand", "cpu")
                 print(f"| {WHO[who]} | {wall:,.0f} | {cpu:,.0f} | {ours_over} | {mfu:.2f} | {gemm / 1e9:.0f} |")
         if policies := [who for who in args.who.split(",") if who in GRPO]:
-            reasoner = toy_reasoner(Path(temporary) / "reasoner")
-            found = in_turn(policies, args.rounds, {**common, "folder": str(reasoner)})
+            policy = (toy_reasoner if args.quick else fresh_policy)(Path(temporary) / "policy")
+            found = in_turn(
+                policies, args.rounds, {**common, "folder": str(policy), "max_tokens": 14 if args.quick else 48}
+            )
             print("\n| GRPO step | seconds | seconds of processor time | its time over ours |\n|---|---|---|---|")
             for who, rounds in found.items():
                 wall, cpu = (statistics.median(one[kind] for one in rounds) for kind in ("wall", "cpu"))

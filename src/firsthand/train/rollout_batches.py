@@ -75,6 +75,8 @@ class RolloutBatches:
         self.rescore: Callable[[Graded], Graded] | None = None
         """Replaces the rewards of episodes, as a reward model does."""
         self._digest = ""
+        self._order: tuple[int, list[int]] | None = None
+        """A pass over the tasks and its order."""
         self._covered = 0
         """Rounds before the last state that was asked for, as a checkpoint does."""
         self._pending: list[list[Stream]] = []
@@ -164,9 +166,11 @@ class RolloutBatches:
     def _task(self, index: int) -> Task:
         """The task at a place of the endless order: a new permutation of all tasks in each pass."""
         passes, place = divmod(index, len(self.tasks))
-        order = list(range(len(self.tasks)))
-        random.Random(derive_seed("order of tasks", self.seed, passes)).shuffle(order)
-        return self.tasks[order[place]]
+        if self._order is None or self._order[0] != passes:
+            order = list(range(len(self.tasks)))
+            random.Random(derive_seed("order of tasks", self.seed, passes)).shuffle(order)
+            self._order = (passes, order)
+        return self.tasks[self._order[1][place]]
 
     def _split(self, streams: list[Stream]) -> list[list[Stream]]:
         """The minibatches of all passes over the streams; a comparison or group may be divided, a stream never."""

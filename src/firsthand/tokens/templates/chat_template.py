@@ -89,6 +89,8 @@ class ChatTemplate:
         specs = [tool.to_json() for tool in tools]
         seed = canonical([specs, self._variables] if self._variables else specs).encode("utf-8", "replace")
         keys = list(template_messages.digests(messages, seed))
+        if reply and (again := self._recall(keys[-1])) is not None:  # one prompt is often sampled several times
+            return again
         sampled = [index for index, message in enumerate(messages) if message.is_as_sampled]
         # start from the newest remembered prompt of a sampled message
         known = next(
@@ -99,7 +101,10 @@ class ChatTemplate:
             previous = sampled[at - 1] if at else None
             ids = self._extend(ids, messages[: sampled[at]], previous, tools, reply=True)
             self._remember(keys[sampled[at]], ids)
-        return self._extend(ids, messages, sampled[-1] if sampled else None, tools, reply=reply)
+        ids = self._extend(ids, messages, sampled[-1] if sampled else None, tools, reply=reply)
+        if reply:
+            self._remember(keys[-1], ids)
+        return ids
 
     def _extend(self, head: list[int] | None, messages: Sequence[Message], last: int | None, tools: Sequence[ToolSpec],
                 *, reply: bool) -> list[int]:  # fmt: skip
