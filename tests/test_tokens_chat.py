@@ -401,3 +401,21 @@ def test_smollm2_renders_its_own_template(smollm2: Path) -> None:
         9531,
         198,
     ]
+
+
+def test_a_prompt_that_is_sampled_again_is_not_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = ChatTemplate(tokenizer_for("chatml"), TEMPLATES["chatml"])
+    rendered: list[Any] = []
+    render = chat._template.render
+    monkeypatch.setattr(chat._template, "render", lambda *given: (rendered.append(given), render(*given))[1])
+    messages = [user("hi")]
+    first = chat.encode(messages)
+    count = len(rendered)
+    assert count and chat.encode(messages) == first and len(rendered) == count
+    first.append(7)  # what a caller does with its list changes nothing
+    assert chat.encode(messages) == first[:-1]
+    fresh = ChatTemplate(tokenizer_for("chatml"), TEMPLATES["chatml"])
+    assert chat.encode(messages, reply=False) == fresh.encode(messages, reply=False) != first[:-1]
+    tools = [ToolSpec("look", "Look.", {"type": "object", "properties": {}})]
+    assert chat.encode(messages, tools) == fresh.encode(messages, tools) != first[:-1]
+    assert chat.encode([user("ho")]) != first[:-1]
