@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +23,7 @@ from firsthand.kernels.attention.work_split import QUERIES, TASKS, plan
 from firsthand.retrieval.chunking.chunkers import open_chunker
 from firsthand.retrieval.document import Document
 from firsthand.scorers.programs import unit_runner
+from firsthand.system.home_seal import KEY, is_ours, seal_of
 from loopback import serve
 
 # -- kernels --
@@ -189,3 +191,19 @@ def test_prose_overlaps_and_code_and_tables_do_not(sizes: str, texts: list[str])
     text += "\n\n| a |\n|---|\n| 1 |\n\nTail text one. Tail text two."
     chunks = open_chunker(f"markdown:{sizes}", lambda texts: None).chunk(Document("d", text))  # type: ignore[arg-type, return-value]
     assert [chunk.text for chunk in chunks] == texts
+
+
+# -- system --
+
+
+def test_a_seal_is_bound_to_its_kind_and_older_ones_are_good_for_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    text = '{"a":1}'
+    kinds = ("run", "figures", "recipe", "sweep")
+    for kind in kinds:
+        good = [each for each in kinds if is_ours(text, seal_of(text, kind), each)]
+        assert good == [kind] and not is_ours(text + " ", seal_of(text, kind), kind)
+    older = hmac.new((tmp_path / KEY).read_bytes(), text.encode(), "sha256").hexdigest()
+    assert all(is_ours(text, older, kind) for kind in kinds) and not is_ours(text, None, "run")
