@@ -106,7 +106,9 @@ for fd in range(3, 30):
 )
 def test_a_report_that_leaves_tests_out_did_not_run_to_its_end(tmp_path: Path, ran: str, problems: str) -> None:
     (tmp_path / "answer.py").write_text(FORGED.replace("RAN", ran).replace("PROBLEMS", problems))
-    tests = "import unittest\nclass TestCases(unittest.TestCase):\n    def test_one(self): self.assertEqual(task_func(), 1)\n"
+    tests = (
+        "import unittest\nclass TestCases(unittest.TestCase):\n  def test_one(self): self.assertEqual(task_func(), 1)\n"
+    )
     command = [sys.executable, "-I", str(unit_runner.__file__)]
     done = subprocess.run(command, cwd=tmp_path, input=tests, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "the tests did not run to their end\n")
