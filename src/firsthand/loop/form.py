@@ -119,19 +119,19 @@ def checked_answers(fields: Sequence[FormField], answers: Json) -> Json:
     """The answers to a form, checked, with the defaults of what was left out. ConfigError names the field that is wrong."""
     known = {each.name: each for each in fields}
     if unknown := [name for name in answers if name not in known]:
-        raise ConfigError(f"the form has no field {unknown[0][:100]!r}: it has {', '.join(known) or 'none'}")
+        raise ConfigError(f"the form has no field {unknown[0][:100]!r}: it has {', '.join(known)[:1000] or 'none'}")
     found: Json = {}
     for each in fields:
         value = answers.get(each.name)
         if value is None:
             if each.required and each.default is None:
-                raise ConfigError(f"the form needs {each.name} ({each.shown()}), and no answer gives it")
+                raise ConfigError(f"the form needs {each.name[:100]} ({each.shown()[:1000]}), and no answer gives it")
             value = each.default
         if value is not None:
             try:
                 found[each.name] = each.check(value)
             except ValueError as error:
-                raise ConfigError(f"the answer to {each.name} does not fit: {error}") from None
+                raise ConfigError(f"the answer to {each.name[:100]} does not fit: {error}") from None
     return found
 
 
