@@ -13,8 +13,9 @@ measures once which test files reach a line, over the files that name the room; 
 the quick ones first, for up to --budget-s of tests. A line that no test reaches lives. The exit status is 1 if one lives.
 
 With --near no coverage is measured, which costs a whole run of a room's tests: the files that name the module, the changed
-function or a module that imports it are taken, the nearest first, each change has --cpu-s of processor time, a change whose
-tests do not end in it is counted as `no end` and as no catch, and a test that notices a change must pass without it.
+function or a module that imports it, or share its rarer words, are taken, the nearest first, and of their tests those that
+name the function first. Each change has --cpu-s of processor time; one whose tests do not end in it is counted as `no end`
+and as no catch, and a test that notices a change must pass without it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import argparse
 import ast
 import inspect
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -284,14 +286,26 @@ def nearest_tests(change: Change, checkout: Path) -> list[str]:
         if imports(module, path.read_text(encoding="utf-8"))
     }
     ranked = []
-    for path in (checkout / "tests").glob("test_*.py"):
-        text = path.read_text(encoding="utf-8")
-        words = set(re.findall(r"\w+", text))
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for path in (checkout / "tests").glob("test_*.py")
+        if path.stem != "test_docs"
+    }
+    found = {path: set(re.findall(r"\w+", text)) for path, text in texts.items()}
+    around = [each for each in defined if each.lineno <= change.line <= (each.end_lineno or each.lineno)]
+    own = set(re.findall(r"\w+", "\n".join(map(ast.unparse, around))))
+    known = Counter(word for words in found.values() for word in own & words)
+    rarity = {word: math.log(len(texts) / count) for word, count in known.items()}
+    for path, text in texts.items():
+        words = found[path]
         near = 4 * imports(module, text) + 3 * bool(within & words) + 2 * bool(names & words)
         near += 2 * (module.split(".")[-1] in words)
         near = near if near > 2 else near and 1
         near += any(imports(each, text) for each in importers) + (module.split(".")[-1] in path.name)
-        if near:
+        # a test of what is reached over HTTP names no function of it, and the same rare words: fields, paths, reasons
+        shared = sum(rarity[word] for word in rarity.keys() & words) / (sum(rarity.values()) or 1)
+        near += 9 * shared / max(1.0, (len(words) / 500) ** 0.5)  # long files share some with all
+        if near > 1:
             ranked.append((-near, len(text), str(path.relative_to(checkout))))
     first = [DEFAULTS] if re.fullmatch(r"[-\d._e]+|True|False", change.old) else []
     return [*first, *(name for _, _, name in sorted(ranked) if name not in first)]
