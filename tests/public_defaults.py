@@ -42,9 +42,9 @@ def named(body: list[ast.stmt], within: str = "") -> Iterator[tuple[str, ast.exp
 
 
 def is_plain(value: ast.expr) -> bool:
-    """True for numbers, truth values and arithmetic of numbers: texts are read by people, and nothing is computed here."""
+    """True for numbers, truth values, tuples and arithmetic of them: texts are read by people."""
     return all(
-        isinstance(each, ast.BinOp | ast.UnaryOp | ast.operator | ast.unaryop)
+        isinstance(each, ast.BinOp | ast.UnaryOp | ast.operator | ast.unaryop | ast.Tuple | ast.Load)
         or (isinstance(each, ast.Constant) and isinstance(each.value, int | float))
         for each in ast.walk(value)
     )
