@@ -13,15 +13,18 @@ measures once which test files reach a line, over the files that name the room; 
 the quick ones first, for up to --budget-s of tests. A line that no test reaches lives. The exit status is 1 if one lives.
 
 With --near no coverage is measured, which costs a whole run of a room's tests: the files that name the module, the changed
-function or a module that imports it are taken, the nearest first, each change has --cpu-s of processor time, a change whose
-tests do not end in it is counted as `no end` and as no catch, and a test that notices a change must pass without it.
+function or a module that imports it, or share its rarer words, are taken, the nearest first, and of their tests those that
+name the function first. Each change has --cpu-s of processor time; one whose tests do not end in it is counted as `no end`
+and as no catch, and a test that notices a change must pass without it.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -246,10 +249,11 @@ def fate_by_name(change: Change, copy: Path, limit: int, cpu_s: float) -> str:
         return "not reached"
     file = copy / "src" / "firsthand" / change.file
     before = file.read_bytes()
+    words = names_around(before.decode(), change.line)
     drop_bytecode(file)
     file.write_bytes(before[: change.begin] + change.new.encode() + before[change.end :])
     try:
-        status, failed = ended(copy, tests, cpu_s)
+        status, failed = ended(copy, tests, cpu_s, words)
     finally:
         drop_bytecode(file)
         file.write_bytes(before)
@@ -282,14 +286,26 @@ def nearest_tests(change: Change, checkout: Path) -> list[str]:
         if imports(module, path.read_text(encoding="utf-8"))
     }
     ranked = []
-    for path in (checkout / "tests").glob("test_*.py"):
-        text = path.read_text(encoding="utf-8")
-        words = set(re.findall(r"\w+", text))
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for path in (checkout / "tests").glob("test_*.py")
+        if path.stem != "test_docs"
+    }
+    found = {path: set(re.findall(r"\w+", text)) for path, text in texts.items()}
+    around = [each for each in defined if each.lineno <= change.line <= (each.end_lineno or each.lineno)]
+    own = set(re.findall(r"\w+", "\n".join(map(ast.unparse, around))))
+    known = Counter(word for words in found.values() for word in own & words)
+    rarity = {word: math.log(len(texts) / count) for word, count in known.items()}
+    for path, text in texts.items():
+        words = found[path]
         near = 4 * imports(module, text) + 3 * bool(within & words) + 2 * bool(names & words)
         near += 2 * (module.split(".")[-1] in words)
         near = near if near > 2 else near and 1
         near += any(imports(each, text) for each in importers) + (module.split(".")[-1] in path.name)
-        if near:
+        # a test of what is reached over HTTP names no function of it, and the same rare words: fields, paths, reasons
+        shared = sum(rarity[word] for word in rarity.keys() & words) / (sum(rarity.values()) or 1)
+        near += 9 * shared / max(1.0, (len(words) / 500) ** 0.5)  # long files share some with all
+        if near > 1:
             ranked.append((-near, len(text), str(path.relative_to(checkout))))
     first = [DEFAULTS] if re.fullmatch(r"[-\d._e]+|True|False", change.old) else []
     return [*first, *(name for _, _, name in sorted(ranked) if name not in first)]
@@ -309,10 +325,27 @@ def imports(module: str, text: str) -> bool:
     return module in text or bool(re.search(rf"from {re.escape(folder)} import [^\n]*\b{name}\b", text))
 
 
-def ended(checkout: Path, tests: list[str], cpu_s: float) -> tuple[int | None, list[str]]:
-    """The exit status of tests, None or below 0 for those that were ended by a limit, and which test failed."""
+def names_around(source: str, line: int) -> frozenset[str]:
+    """The names of the functions and classes around a line, and of the module's functions that use one of them."""
+    tree = ast.parse(source)
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    around = {
+        each.name
+        for each in ast.walk(tree)
+        if isinstance(each, kinds) and each.lineno <= line <= (each.end_lineno or 0)
+    }
+    return frozenset(users_of(around, [each for each in tree.body if isinstance(each, kinds)]))
+
+
+def ended(
+    checkout: Path, tests: list[str], cpu_s: float, words: frozenset[str] = frozenset()
+) -> tuple[int | None, list[str]]:
+    """The exit status of tests, None or below 0 for those that were ended by a limit, and which test failed.
+
+    Tests that name more of the words run earlier: most changes are noticed in their first seconds.
+    """
     with tempfile.NamedTemporaryFile(suffix=".failed") as kept:
-        child = FORKS.Process(target=run_tests, args=(checkout, tests, kept.name, cpu_s))
+        child = FORKS.Process(target=run_tests, args=(checkout, tests, kept.name, cpu_s, words))
         child.start()
         child.join(60 + 6 * cpu_s)
         status = child.exitcode
@@ -323,10 +356,16 @@ def ended(checkout: Path, tests: list[str], cpu_s: float) -> tuple[int | None, l
 
 
 class FailurePlugin:
-    """Keeps the names of failed tests in a file."""
+    """Keeps the names of failed tests in a file, and runs tests that name more of the given words earlier."""
 
-    def __init__(self, kept: str) -> None:
-        self.kept = Path(kept)
+    def __init__(self, kept: str, words: frozenset[str]) -> None:
+        self.kept, self.words = Path(kept), words
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """The tests were collected."""
+        functions = {each.function for each in items if hasattr(each, "function")}
+        named = {each: len(self.words & set(re.findall(r"\w+", inspect.getsource(each)))) for each in functions}
+        items.sort(key=lambda item: -named.get(getattr(item, "function", None), 0))
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """A part of a test has ended."""
@@ -352,7 +391,9 @@ FORKS = multiprocessing.get_context("forkserver")
 """Children begin with what takes long to import; nothing of firsthand is among it."""
 
 
-def run_tests(checkout: Path, tests: list[str], failures: str = "", cpu_s: float = 0.0) -> None:
+def run_tests(
+    checkout: Path, tests: list[str], failures: str = "", cpu_s: float = 0.0, words: frozenset[str] = frozenset()
+) -> None:
     """Run tests in this process, which was forked for it, and end it with their status."""
     os.setpgid(0, 0)
     if cpu_s:
@@ -364,7 +405,7 @@ def run_tests(checkout: Path, tests: list[str], failures: str = "", cpu_s: float
     os.environ.update(environment_of(checkout))
     sys.dont_write_bytecode = not failures
     sys.path[:0] = [str(checkout / "src"), str(checkout / "bench")]
-    plugins = [FailurePlugin(failures)] if failures else []
+    plugins = [FailurePlugin(failures, words)] if failures else []
     sys.exit(int(pytest.main(["-x", "-q", "-n0", "-p", "no:cacheprovider", *tests], plugins=plugins)))
 
 

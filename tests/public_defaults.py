@@ -1,4 +1,4 @@
-"""Lists what a user gets without asking: defaults of public functions and settings, and public limits.
+"""Lists what a user gets without asking: defaults of functions and settings, and limits, private ones too.
 
 python tests/public_defaults.py > tests/data/public_defaults.txt
 """
@@ -19,8 +19,6 @@ def public_defaults(package: Path = PACKAGE) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(package.rglob("*.py")):
         module = path.relative_to(package).with_suffix("").as_posix()
-        if "/_" in f"/{module}" or "programs" in path.parts:
-            continue
         for name, value in named(ast.parse(path.read_text(encoding="utf-8")).body):
             if is_plain(value):
                 found[f"{module}:{name}"] = ast.unparse(value)
@@ -28,27 +26,25 @@ def public_defaults(package: Path = PACKAGE) -> dict[str, str]:
 
 
 def named(body: list[ast.stmt], within: str = "") -> Iterator[tuple[str, ast.expr]]:
-    """Public names of a module or class with what they are given."""
+    """Names of a module or class with what they are given."""
     for node in body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (
-            node.name[0] != "_" or node.name == "__init__"
-        ):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             given = node.args
             places = [*given.posonlyargs, *given.args][-len(given.defaults) :] if given.defaults else []
             pairs = [*zip(places, given.defaults, strict=True), *zip(given.kwonlyargs, given.kw_defaults, strict=True)]
             yield from ((f"{within}{node.name}({each.arg})", value) for each, value in pairs if value is not None)
-        elif isinstance(node, ast.ClassDef) and node.name[0] != "_":
+        elif isinstance(node, ast.ClassDef):
             yield from named(node.body, f"{within}{node.name}.")
         elif isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-            if isinstance(target, ast.Name) and target.id[0] != "_" and (within or target.id.isupper()):
+            if isinstance(target, ast.Name) and (within or target.id.isupper()):
                 yield f"{within}{target.id}", node.value
 
 
 def is_plain(value: ast.expr) -> bool:
-    """True for numbers, truth values and arithmetic of numbers: texts are read by people, and nothing is computed here."""
+    """True for numbers, truth values, tuples and arithmetic of them: texts are read by people."""
     return all(
-        isinstance(each, ast.BinOp | ast.UnaryOp | ast.operator | ast.unaryop)
+        isinstance(each, ast.BinOp | ast.UnaryOp | ast.operator | ast.unaryop | ast.Tuple | ast.Load)
         or (isinstance(each, ast.Constant) and isinstance(each.value, int | float))
         for each in ast.walk(value)
     )

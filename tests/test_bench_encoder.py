@@ -9,6 +9,7 @@ import pytest
 
 from embedder_tiny import write_embedder
 from firsthand.cli import main
+from firsthand.commands.bench_encoder import mean_attended
 from firsthand.commands.models import encoder_expectation
 from firsthand.hub.encoder_planner import TOKENS, encoder_gflop, plan_encoder
 from firsthand.hub.inspection import inspect
@@ -37,6 +38,10 @@ def embedded(**changes: object) -> BenchResult:
         Measured("embeddings: tokens", "tokens/s", "", (900.0, 1000.0, 2000.0)),
     )
     return result(**{"model": "e", "weights": "int16", "prefill_gflop": 0.01, "figures": figures, **changes})
+
+
+def test_a_token_attends_to_its_own_text_so_that_long_ones_weigh_more() -> None:
+    assert mean_attended([2, 4]) == (4 + 16) / 6 and mean_attended([3]) == 3
 
 
 @pytest.mark.slow

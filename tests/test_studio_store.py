@@ -7,6 +7,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from firsthand.agent import Agent
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
+from firsthand.retrieval.store.postgres_index import open_postgres_index
 from firsthand.runs import store
 from firsthand.studio.access import Access
 from firsthand.studio.annotation_queue import OPEN_S, AnnotationQueue, Queues
@@ -313,3 +315,43 @@ def make_run_trace(task: str) -> Any:
     from firsthand.trace import Trace
 
     return Trace("p1", "quiz", task, {"name": "a"}, 0, 0, "2026-11-27T00:00:00+00:00", 1.0, answer="x")
+
+
+@pytest.mark.parametrize("body", ["not json", "[1]", "[" * 100_000, "null", '"text"'])
+def test_a_row_of_another_program_is_a_sentence(tmp_path: Path, body: str) -> None:
+    store = SqliteStore(tmp_path)
+    store.put("view", "a", {})
+    store.log("view", {})
+    for table in ("items", "log"):
+        with sqlite3.connect(tmp_path / FILE) as connection:
+            connection.execute(f"UPDATE {table} SET body = ?", (body,))
+        connection.close()
+    for read in (lambda: store.items("view"), lambda: store.get("view", "a"), lambda: store.logged("view")):
+        with pytest.raises(StoreError, match="holds no JSON object"):
+            read()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql//u:secret@h/x", "postgresql://u:secret word@h", "host=h password=secret odd=1"]
+)
+def test_an_address_that_cannot_be_read_is_not_quoted_with_its_password(address: str) -> None:
+    if find_spec("psycopg") is None:
+        pytest.skip("PostgreSQL with pgvector and psycopg are not installed")
+    for opened in (lambda: PostgresStore(address).items("view"), lambda: open_postgres_index(address, "n", None)):
+        with pytest.raises(StoreError, match="address cannot be read") as raised:
+            opened()
+        assert "secret" not in str(raised.value) and raised.value.__cause__ is None
+
+
+def test_names_and_kinds_with_sql_or_surrogates_are_names_or_a_sentence(opened: Callable[[], StudioStore]) -> None:
+    store = opened()
+    for key in ("a'; DROP TABLE firsthand_items;--", "%s %(a)s", '"; --'):
+        for kind in ("view", "v'; --", "%s"):
+            store.put(kind, key, {"x": "'; --", "y": "\0"})
+            found = store.get(kind, key)
+            assert found is not None and found.body == {"x": "'; --", "y": "\0"} and store.remove(kind, key)
+    for read in (lambda: store.items("\ud800"), lambda: store.put("\ud800", "a", {}), lambda: store.logged("\ud800")):
+        with pytest.raises(StoreError):
+            read()
+    assert store.items("view") == []

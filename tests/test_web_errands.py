@@ -31,6 +31,7 @@ from firsthand.worlds.browsing.pages import SiteVisit
 from firsthand.worlds.browsing.site_server import SiteServer
 from firsthand.worlds.players import play
 from firsthand.worlds.world import InvalidAction, WorldEnvironment
+from loopback import serve
 
 try:
     import selenium  # noqa: F401
@@ -422,3 +423,50 @@ class TestChromium:
         observed = await environment.act("type[1] x")  # type: ignore[attr-defined]
         assert "The browser failed" in observed and environment.ended == "browser crashed"  # type: ignore[attr-defined]
         await environment.close()  # type: ignore[attr-defined]
+
+    def test_a_hostile_page_reaches_no_file_and_no_other_server(self) -> None:
+        pool = BrowserPool()
+        with serve() as other:
+            port = other.url.rsplit(":", 1)[1]
+
+            class Hostile:
+                def __init__(self, script: str) -> None:
+                    self.script = script.replace("OTHER", port)
+
+                def get(self, path: str, query: dict[str, str]) -> str:
+                    if path == "/redirected":
+                        return f"<meta http-equiv=refresh content='0;url=http://127.0.0.1:{port}/'>"
+                    return f"<body>here<script>{self.script}</script>"
+
+                def post(self, path: str, form: dict[str, str]) -> str:
+                    return f"http://127.0.0.1:{port}/"
+
+            for script in HOSTILE_SCRIPTS:
+                browser = pool.take()
+                assert len(browser.driver.window_handles) == 1, script
+                browser.visit(pool.server.begin(Hostile(script)))  # type: ignore[arg-type]
+                time.sleep(0.4)
+                for window in browser.driver.window_handles:
+                    browser.driver.switch_to.window(window)
+                    assert "root:" not in browser.driver.page_source, script
+                    assert not browser.driver.current_url.startswith("file:"), script
+                assert other.asked == [], script
+                pool.give_back(browser)
+        pool.close()
+
+
+HOSTILE_SCRIPTS = [
+    "location.href = 'file:///etc/passwd'",
+    "window.open('file:///etc/passwd')",
+    'document.body.innerHTML = \'<iframe src="file:///etc/passwd"></iframe><object data="file:///etc/passwd">\'',
+    "location.href = 'http://127.0.0.1:OTHER/'",
+    "window.open('http://127.0.0.1:OTHER/')",
+    'document.body.innerHTML = \'<img src="http://127.0.0.1:OTHER/x"><iframe src="//127.0.0.1:OTHER/"></iframe>\'',
+    "fetch('http://127.0.0.1:OTHER/', {mode: 'no-cors'}); navigator.sendBeacon('http://127.0.0.1:OTHER/', 'x')",
+    "new WebSocket('ws://127.0.0.1:OTHER/'); new EventSource('http://127.0.0.1:OTHER/')",
+    "location.href = 'data:text/html,<script>location=\"http://127.0.0.1:OTHER/\"</scr' + 'ipt>'",
+    "location.href = '/redirected'",
+    "const f = document.createElement('form'); f.method = 'post'; document.body.append(f); f.submit()",
+    "location.href = 'blob:null/x'; location.href = 'chrome://settings'; location.href = 'view-source:file:///etc/passwd'",
+]
+"""What a page could run to read files or to reach another server of this machine."""

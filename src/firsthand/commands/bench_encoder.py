@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,6 @@ def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Worklo
         finally:
             model.close()
     taken = Measured("memory: model", "MB", "used by loading", ((loaded - before) / 1e6,))
-    # a token attends to those of its own text, so long texts weigh more in the mean attended length
-    seen = sum(length**2 for length in lengths) / sum(lengths)
     weights, each = (INT16, 2) if model.is_compiled else ("float32", 4)
     return BenchResult(
         model=config.model,
@@ -56,10 +55,15 @@ def measure_encoder(config: Config, path: Path, facts: Inspection, sizes: Worklo
         weights=weights,
         weight_bytes=each * facts.decode_parameters,
         parameters=facts.decode_parameters,
-        prefill_gflop=encoder_gflop(facts.decode_parameters, facts.attention_width or 0, seen),
+        prefill_gflop=encoder_gflop(facts.decode_parameters, facts.attention_width or 0, mean_attended(lengths)),
         figures=(*figures, taken),
         quick=config.quick,
     )
+
+
+def mean_attended(lengths: Sequence[int]) -> float:
+    """The mean number of tokens that a token attends to: those of its own text, so that long texts weigh more."""
+    return sum(length**2 for length in lengths) / sum(lengths)
 
 
 def check_encoder(config: Config) -> None:

@@ -22,7 +22,7 @@ KINDS = ("benchmark", "pattern", "tool", "guard", "memory")
 
 def is_own(run: Run) -> bool:
     """True if the run's settings carry the seal of this data home."""
-    return is_ours(canonical(run.config), run.about.get("config_seal"))
+    return is_ours(canonical(run.config), run.about.get("config_seal"), "run")
 
 
 def expect_own(run: Run, named: Mapping[str, Sequence[str] | str | None], *, trust: bool) -> None:

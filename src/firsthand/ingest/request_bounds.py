@@ -25,6 +25,8 @@ def check_json_values(raw: bytes, most: int = MAX_VALUES) -> None:
 def check_protobuf_values(raw: bytes, message: Any, most: int = MAX_VALUES) -> None:
     """DataError if a message holds more than `most` fields with a length, those of its inner messages included.
 
+    Of all fields, numbers among them, there may be four times as many: each is a step here.
+
     What is no protobuf is left to the decoder.
 
     Args:
@@ -32,7 +34,7 @@ def check_protobuf_values(raw: bytes, message: Any, most: int = MAX_VALUES) -> N
     """
     if len(raw) <= 2 * most:  # such a field takes two bytes at least
         return
-    number = 0
+    number = steps = 0
     inner = [(0, len(raw), message)]
     try:
         while inner:
@@ -40,6 +42,9 @@ def check_protobuf_values(raw: bytes, message: Any, most: int = MAX_VALUES) -> N
             nested = _nested(type)
             while at < end:
                 tag, at = (raw[at], at + 1) if raw[at] < 128 else _varint(raw, at)
+                steps += 1
+                if steps > 4 * most:
+                    raise DataError(_too_many(most))
                 match tag & 7:
                     case 0:
                         _, at = _varint(raw, at)

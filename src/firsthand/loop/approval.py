@@ -26,6 +26,8 @@ MAX_SHOWN = 4_000
 """The most characters that are shown, shared by the arguments: half from the beginning of one, half from its end."""
 MAX_LINES = 60
 """The most lines of them, so that the beginning of a question stays on the screen."""
+MAX_LINE = 1_000
+"""The most characters of a form's field, or of what is wrong with an answer."""
 MIN_SHOWN, MIN_LINES = 400, 6
 """Characters and lines that each argument may have at least."""
 
@@ -89,13 +91,13 @@ class AskPerson:
             answers: Json = {}
             for field_ in fields:
                 for _ in range(3):
-                    line = await self.terminal.ask(f"  {printable(field_.shown())}:")
+                    line = await self.terminal.ask(f"  {_on_a_line(field_.shown())}:")
                     if line is None:
                         return None
                     try:
                         value = field_.parse(line)
                     except ValueError as error:
-                        self.terminal.sink.write(f"  {printable(str(error))}\n")
+                        self.terminal.sink.write(f"  {_on_a_line(str(error))}\n")
                         continue
                     if value is not None:
                         answers[field_.name] = value
@@ -222,6 +224,15 @@ def _shortened(text: str, most: int, most_lines: int) -> str:
     return (
         f"[{len(text):,} characters in {len(lines):,} lines, of which {left_out:,} in the middle are not shown]\n"
         f"{_without_gaps(begin)}\n[... {left_out:,} characters are not shown here ...]\n{_without_gaps(end)}"
+    )
+
+
+def _on_a_line(text: str) -> str:
+    """What a server wrote for one line, on one, so that it cannot look like our own questions; of a long one its ends."""
+    line = printable(" ".join(text.split()))
+    half = MAX_LINE // 2
+    return (
+        line if len(line) <= MAX_LINE else f"{line[:half]} [... {len(line) - MAX_LINE:,} characters ...] {line[-half:]}"
     )
 
 

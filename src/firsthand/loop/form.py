@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 from firsthand.errors import ConfigError
@@ -98,13 +99,13 @@ def form_fields(schema: Json) -> tuple[FormField, ...]:
     """The fields of a form's schema, in its order; at most `MAX_FIELDS`."""
     properties = schema.get("properties")
     required = schema.get("required")
-    names = required if isinstance(required, list) else []
-    found = [
+    names = {each for each in required if isinstance(each, str)} if isinstance(required, list) else set()
+    found = (
         _field(str(name), each, name in names)
         for name, each in (properties if isinstance(properties, dict) else {}).items()
         if isinstance(each, dict)
-    ]
-    return tuple(each for each in found if each is not None)[:MAX_FIELDS]
+    )
+    return tuple(islice((each for each in found if each is not None), MAX_FIELDS))
 
 
 def form_schema(fields: Sequence[FormField]) -> Json:
@@ -118,19 +119,19 @@ def checked_answers(fields: Sequence[FormField], answers: Json) -> Json:
     """The answers to a form, checked, with the defaults of what was left out. ConfigError names the field that is wrong."""
     known = {each.name: each for each in fields}
     if unknown := [name for name in answers if name not in known]:
-        raise ConfigError(f"the form has no field {unknown[0][:100]!r}: it has {', '.join(known) or 'none'}")
+        raise ConfigError(f"the form has no field {unknown[0][:100]!r}: it has {', '.join(known)[:1000] or 'none'}")
     found: Json = {}
     for each in fields:
         value = answers.get(each.name)
         if value is None:
             if each.required and each.default is None:
-                raise ConfigError(f"the form needs {each.name} ({each.shown()}), and no answer gives it")
+                raise ConfigError(f"the form needs {each.name[:100]} ({each.shown()[:1000]}), and no answer gives it")
             value = each.default
         if value is not None:
             try:
                 found[each.name] = each.check(value)
             except ValueError as error:
-                raise ConfigError(f"the answer to {each.name} does not fit: {error}") from None
+                raise ConfigError(f"the answer to {each.name[:100]} does not fit: {error}") from None
     return found
 
 
@@ -152,16 +153,20 @@ def _field(name: str, schema: Json, required: bool) -> FormField | None:
     least, most = (schema.get(key) for key in _BOUNDS.get(kind, ("minimum", "maximum")))
     default = schema.get("default")
     title = schema.get("description") or schema.get("title")
-    return FormField(
+    made = FormField(
         name,
         kind,
         title if isinstance(title, str) else "",
         required,
         _choices(inner if isinstance(inner, dict) else {}),
-        default if isinstance(default, _TYPES[kind]) else None,
+        None,
         least if _is_finite(least) else None,
         most if _is_finite(most) else None,
     )
+    try:
+        return made if default is None else replace(made, default=made.check(default))
+    except ValueError:  # a default that is no answer is none
+        return made
 
 
 def _is_finite(value: Any) -> bool:

@@ -14,6 +14,14 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.safetensors_file import read_safetensors
 
 
+def is_file(path: Path) -> bool:
+    """True if a file is there; False for what cannot be a path, such as a name that is too long."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 class Direction(NamedTuple):
     """The content of a file."""
 
@@ -41,17 +49,18 @@ def read_direction(file: Path | str, format: str, what: str, by: str, numbers: S
     from safetensors.torch import load_file
 
     file, give = Path(file), f"give a file that `{by}` wrote"
-    if not file.is_file():
-        raise ConfigError(f"no {what} {str(file)!r}: {give}")
+    if not is_file(file):
+        raise ConfigError(f"no {what} {str(file)[:500]!r}: {give}")
     told = f"{file} is no {what}: {give}"
     facts = read_safetensors(file).metadata
     if facts.get("format") != format:
         raise ModelFileError(told)
     values = load_file(file).get("direction")
+    values = None if values is None else values.float()  # what is used must be finite, and not only what is stored
     try:
         found = {name: float(facts[name]) for name in numbers}
     except (KeyError, ValueError):
         raise ModelFileError(told) from None
     if values is None or values.ndim != 1 or not len(values) or not values.isfinite().all() or not facts.get("site"):
         raise ModelFileError(told)
-    return Direction(facts["site"], values.float(), facts.get("name", what), found)
+    return Direction(facts["site"], values, facts.get("name", what), found)

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from firsthand.errors import ConfigError
-from firsthand.nn.direction_file import Direction, read_direction, write_direction
+from firsthand.nn.direction_file import Direction, is_file, read_direction, write_direction
 
 FORMAT = "firsthand.steering.1"
 _BY = "firsthand interp steer --out FILE"
@@ -32,6 +32,10 @@ class SteeringVector:
     def __post_init__(self) -> None:
         if not math.isfinite(self.strength):
             raise ConfigError(f"the strength of a steering vector is {self.strength}: give a finite number")
+        if self.direction.isfinite().all() and not (self.strength * self.direction.float()).isfinite().all():
+            raise ConfigError(
+                f"the strength {self.strength:g} of {self.name} is more than float32 can hold: give a smaller one"
+            )
 
     def added(self, values: Tensor) -> Tensor:
         """The activations with the vector. ConfigError if they have another width."""
@@ -61,7 +65,7 @@ def read_steering(text: str) -> SteeringVector:
     ConfigError if the file is missing or the strength is no number, ModelFileError for another kind of file.
     """
     file, at, times = text.rpartition("@")
-    if not at or Path(text).is_file():
+    if not at or is_file(Path(text)):
         file, times = text, "1"
     try:
         factor = float(times)

@@ -52,7 +52,7 @@ def create(
         "commit": source_commit(),
         "machine": describe_machine(),
         "figures": dict(figures or {}),
-        "figures_seal": seal_of(canonical(dict(figures))) if figures else "",
+        "figures_seal": seal_of(canonical(dict(figures)), "figures") if figures else "",
         "protocols": dict(protocols or {}),
         "reducers": dict(reducers or {}),
     }
@@ -95,7 +95,7 @@ def create(
 def _seal_of_config(config: Json) -> str:
     """The seal over the config as it will be read; empty for one that cannot be stored."""
     try:
-        return seal_of(canonical(json.loads(json.dumps(config, default=str))))
+        return seal_of(canonical(json.loads(json.dumps(config, default=str))), "run")
     except (TypeError, ValueError, RecursionError):
         return ""
 

@@ -80,7 +80,7 @@ def _specs(run: Run) -> list[tuple[str, str, bool]]:
     given = run.about.get("figures", {})
     if not isinstance(given, dict) or not all(isinstance(each, str) for each in given.values()):
         raise run.database.damaged("its figures are not specs of benchmarks")
-    is_own = is_ours(canonical(given), run.about.get("figures_seal"))
+    is_own = is_ours(canonical(given), run.about.get("figures_seal"), "figures")
     return [(name, text, is_own) for name, text in given.items()]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from firsthand.errors import MissingExtra, StoreError
 from firsthand.message import Json
 from firsthand.preference import utc_now
-from firsthand.studio.studio_store import StoredItem, checked_body, expect_version
+from firsthand.studio.studio_store import StoredItem, checked_body, expect_version, stored_body
 
 if TYPE_CHECKING:
     import psycopg
@@ -40,7 +39,7 @@ class PostgresStore:
             rows = connection.execute(
                 'SELECT key, body, version, at FROM firsthand_items WHERE kind = %s ORDER BY key COLLATE "C"', (kind,)
             ).fetchall()
-        return [StoredItem(key, json.loads(body), version, at) for key, body, version, at in rows]
+        return [StoredItem(key, stored_body(key, body), version, at) for key, body, version, at in rows]
 
     def get(self, kind: str, key: str) -> StoredItem | None:
         """One document; None if there is none."""
@@ -50,7 +49,7 @@ class PostgresStore:
             row = connection.execute(
                 "SELECT key, body, version, at FROM firsthand_items WHERE kind = %s AND key = %s", (kind, key)
             ).fetchone()
-        return None if row is None else StoredItem(row[0], json.loads(row[1]), row[2], row[3])
+        return None if row is None else StoredItem(row[0], stored_body(key, row[1]), row[2], row[3])
 
     def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
         """Keeps a document; see `StudioStore.put`."""
@@ -92,7 +91,7 @@ class PostgresStore:
             rows = connection.execute(
                 "SELECT at, body FROM firsthand_log WHERE kind = %s ORDER BY seq DESC LIMIT %s", (kind, limit)
             ).fetchall()
-        return [(at, json.loads(body)) for at, body in rows]
+        return [(at, stored_body(kind, body)) for at, body in rows]
 
     def close(self) -> None:
         """Closes the connection."""
@@ -118,5 +117,9 @@ class PostgresStore:
                         self._connection.execute(_TABLES)
                 with self._connection.transaction():
                     yield self._connection
-            except psycopg.Error as error:
+            except (psycopg.Error, UnicodeError) as error:
+                if self._connection is None and isinstance(error, psycopg.ProgrammingError):  # it quotes the password
+                    raise StoreError(
+                        "the database's address cannot be read: give postgresql://user@host/name or host=... dbname=..."
+                    ) from None
                 raise StoreError(f"the database cannot be used: {' '.join(str(error).split())[:300]}") from None

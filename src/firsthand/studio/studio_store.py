@@ -83,13 +83,12 @@ class SqliteStore:
     def items(self, kind: str) -> list[StoredItem]:
         """All documents of a kind, by key; none if the file is not there yet."""
         rows = self._read("SELECT key, body, version, at FROM items WHERE kind = ? ORDER BY key", (kind,))
-        with self._sentences():
-            return [StoredItem(key, json.loads(body), version, at) for key, body, version, at in rows]
+        return [StoredItem(key, stored_body(key, body), version, at) for key, body, version, at in rows]
 
     def get(self, kind: str, key: str) -> StoredItem | None:
         """One document; None if there is none."""
         rows = self._read("SELECT key, body, version, at FROM items WHERE kind = ? AND key = ?", (kind, key))
-        return StoredItem(rows[0][0], json.loads(rows[0][1]), rows[0][2], rows[0][3]) if rows else None
+        return StoredItem(rows[0][0], stored_body(key, rows[0][1]), rows[0][2], rows[0][3]) if rows else None
 
     def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
         """Keeps a document; see `StudioStore.put`."""
@@ -119,7 +118,7 @@ class SqliteStore:
     def logged(self, kind: str, limit: int = 200) -> list[tuple[str, Json]]:
         """The last entries of a kind with their times, the newest first."""
         rows = self._read("SELECT at, body FROM log WHERE kind = ? ORDER BY seq DESC LIMIT ?", (kind, limit))
-        return [(at, json.loads(body)) for at, body in rows]
+        return [(at, stored_body(kind, body)) for at, body in rows]
 
     def close(self) -> None:
         """Closes the file."""
@@ -174,7 +173,7 @@ class SqliteStore:
     def _sentences(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, json.JSONDecodeError, RecursionError) as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise StoreError(f"{self.path} cannot be used: {error}") from error
         except OSError as error:
             raise StoreError(f"{self.path} cannot be made: {error.strerror or error}") from error
@@ -188,6 +187,19 @@ def checked_body(key: str, body: Json) -> str:
     if len(text) > MAX_BODY_CHARS:
         raise ConfigError(f"{key[:60]!r} has {len(text):,} characters: at most {MAX_BODY_CHARS:,} are kept")
     return text
+
+
+def stored_body(key: str, text: str) -> Json:
+    """The body of a row; StoreError for one that another program has written."""
+    try:
+        body = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise StoreError(
+            f"the store's row {key[:60]!r} holds no JSON object: another program has written it; delete it"
+        )
+    return body
 
 
 def expect_version(kind: str, key: str, version: int | None, now: int) -> None:

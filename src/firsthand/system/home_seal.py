@@ -10,21 +10,37 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from firsthand.system.home import data_home
 
 KEY = "seal.key"
 _BYTES = 32
+SealedKind = Literal["run", "figures", "recipe", "sweep"]
+"""What is sealed: a seal of one kind is none for the same text as another kind."""
 
 
-def seal_of(text: str) -> str:
-    """Return the text's seal: an HMAC-SHA-256 under the key of this data home, which is made at the first use."""
+def seal_of(text: str, kind: SealedKind) -> str:
+    """Return the seal of the text as JSON of this kind: an HMAC-SHA-256 under the key of this data home.
+
+    The key is made at the first use.
+    """
+    return _hmac(f"{kind}\0{text}")
+
+
+def is_ours(text: str, seal: object, kind: SealedKind) -> bool:
+    """Return whether the seal is that of the text, of this kind, under the key of this data home.
+
+    Seals made before 0.14 name no kind and are good for any; no JSON begins as a text with its kind does.
+    """
+    if not isinstance(seal, str):
+        return False
+    shown = seal.encode("utf-8", "replace")
+    return any(hmac.compare_digest(each.encode(), shown) for each in (seal_of(text, kind), _hmac(text)))
+
+
+def _hmac(text: str) -> str:
     return hmac.new(_key(data_home() / KEY), text.encode("utf-8", "surrogatepass"), "sha256").hexdigest()
-
-
-def is_ours(text: str, seal: object) -> bool:
-    """Return whether the seal is that of the text under the key of this data home."""
-    return isinstance(seal, str) and hmac.compare_digest(seal_of(text).encode(), seal.encode("utf-8", "replace"))
 
 
 def _key(path: Path) -> bytes:

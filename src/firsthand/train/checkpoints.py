@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -57,7 +58,11 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, oldest first, whole or not."""
-        return sorted(int(path.name[5:]) for path in self.folder.glob("step-*") if path.name[5:].isdigit())
+        return sorted(
+            int(path.name[5:])
+            for path in self.folder.glob("step-*")
+            if re.fullmatch(r"step-\d{6,18}", path.name, re.ASCII)
+        )
 
     def after(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> None:
         """Save a checkpoint if one is due after this step."""

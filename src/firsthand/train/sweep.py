@@ -80,7 +80,9 @@ def save_spec(sweep: Sweep, folder: Path) -> None:
             raise ConfigError(f"{folder} holds a sweep already: go on with --resume {folder}, or give another --out")
         part = folder / f"{SPEC}.part"
         body = asdict(sweep)
-        part.write_text(json.dumps(body | {SEAL: seal_of(_sealed_text(body))}, indent=2) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps(body | {SEAL: seal_of(_sealed_text(body), "sweep")}, indent=2) + "\n", encoding="utf-8"
+        )
         part.replace(folder / SPEC)
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror or error}): give another --out") from None
@@ -136,7 +138,7 @@ def _is_own(folder: Path) -> bool:
     """True if the spec carries the seal of this data home: a folder may come from anyone, and its command is run."""
     body = json.loads((folder / SPEC).read_text(encoding="utf-8"))
     seal = body.pop(SEAL, None)
-    return is_ours(_sealed_text(body), seal)
+    return is_ours(_sealed_text(body), seal, "sweep")
 
 
 def trials_of(folder: Path) -> list[Trial]:

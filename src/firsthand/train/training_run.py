@@ -271,7 +271,7 @@ def _make_run(folder: Path, recipe: str, settings: Json) -> None:
 def _write(settings: Json, path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
-        settings = settings | {SEAL: seal_of(canonical(settings))}
+        settings = settings | {SEAL: seal_of(canonical(settings), "recipe")}
         part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         part.replace(path)
     except OSError as error:
@@ -282,7 +282,8 @@ def is_made_here(folder: Path) -> bool:
     """True if the settings of a run carry the seal of this data home; others may name what somebody else wants loaded."""
     try:
         body = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        return is_ours(canonical({name: value for name, value in body.items() if name != SEAL}), body.get(SEAL))
+        settings = canonical({name: value for name, value in body.items() if name != SEAL})
+        return is_ours(settings, body.get(SEAL), "recipe")
     except (OSError, ValueError, AttributeError):
         return False
 

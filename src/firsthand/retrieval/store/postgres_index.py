@@ -40,8 +40,15 @@ class PostgresRecords:
                 f"{name!r} is no name for a schema: give letters, digits and underscores, {_MAX_NAME} at most"
             )
         self._psycopg, self._name, self._table = psycopg, name, f'"{name}".records'
-        with self._sentences():
-            self._connection = psycopg.connect(address, autocommit=True)
+        try:
+            with self._sentences():
+                self._connection = psycopg.connect(address, autocommit=True)
+        except StoreError as error:
+            if not isinstance(error.__cause__, psycopg.ProgrammingError):
+                raise
+            raise StoreError(  # psycopg's words quote the address, with its password
+                "PostgreSQL's address cannot be read: give postgresql://user@host/name or host=... dbname=..."
+            ) from None
         try:
             if self._rows("SELECT to_regclass(%s)", [f'"{name}".records'])[0][0] is None:
                 if header is None:

@@ -110,7 +110,11 @@ def _house(id: str, task: str, facts: Mapping[str, list[tuple[str, ...]]], goal:
         {each[0] for each in facts.get(p, ()) if each} for p in ("openable", "opened", "pickupable")
     )
     names, thing_names = _numbered(kinds), _numbered({name: thing_kinds[name] for name in places})
-    able = {name: {_ABILITIES[p] for p in _ABILITIES if (name,) in facts.get(p, ())} for name in places}
+    able: dict[str, set[str]] = {name: set() for name in places}
+    for predicate, ability in _ABILITIES.items():
+        for fact in facts.get(predicate, ()):
+            if len(fact) == 1 and fact[0] in able:
+                able[fact[0]].add(ability)
     for name in places:
         able[name] |= {"fixed"} if name not in movable else set()
         able[name] |= {"cut"} if thing_kinds[name] in ("knife", "butterknife") else set()
