@@ -24,7 +24,8 @@ def open_ordinary(path: Path) -> BinaryIO:
 def read_bounded_text(path: Path) -> str:
     """The UTF-8 text of a file that a user names, which may be a pipe; OSError if it is longer than `MAX_TEXT_BYTES`."""
     with path.open("rb") as file:
-        content = file.read(MAX_TEXT_BYTES + 1)
-    if len(content) > MAX_TEXT_BYTES:
+        is_longer = os.fstat(file.fileno()).st_size > MAX_TEXT_BYTES
+        content = b"" if is_longer else file.read(MAX_TEXT_BYTES + 1)  # the size of a pipe is not known
+    if is_longer or len(content) > MAX_TEXT_BYTES:
         raise OSError(errno.EFBIG, f"it is larger than {MAX_TEXT_BYTES >> 20} MiB", str(path))
     return content.decode()
