@@ -32,6 +32,8 @@ def test_a_name_may_carry_options():
     }
     with pytest.raises(ConfigError, match="key=value"):
         parse_spec("cot:shots=4:oops")
+    with pytest.raises(ConfigError, match="'cot:a-b=1:a_b=2' gives a_b twice: give it once"):
+        parse_spec("cot:a-b=1:a_b=2")
 
 
 def test_listings_find_things_by_place():

@@ -232,6 +232,7 @@ def test_inspect_downloads_nothing_by_itself(
         ("smollm3", "did you mean 'smollm2'"),
         ("nonsense", "no model 'nonsense'"),
         ("nonsense:x", "no model provider 'nonsense'"),
+        ("smollm2+loar:x", "'smollm2+loar:x' adds 'loar' to a model: expected +lora:, +adapter:"),
     ],
 )
 def test_the_name_of_a_hosted_model_says_how_to_reach_it(name: str, says: str) -> None:

@@ -71,7 +71,7 @@ def test_the_word_after_a_flag_that_needs_a_value_is_its_value():
         (["--temperature", "hot"], "temperature is 'hot': a number was expected"),
         (["--mode", "medium"], "mode is 'medium': one of fast, slow was expected"),
         (["--limit"], "expected one argument"),
-        (["--config", "nowhere.toml"], "cannot read the config file 'nowhere.toml'"),
+        (["--config", "nowhere.toml"], "'nowhere.toml' cannot be read: No such file or directory"),
     ],
 )
 def test_wrong_words_are_one_sentence(words, message):

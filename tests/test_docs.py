@@ -13,7 +13,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib.util
-import inspect
 import io
 import json
 import os
@@ -27,8 +26,6 @@ from pathlib import Path
 
 import pytest
 
-from firsthand import catalog
-from firsthand.config import flag_of, settings_of
 from namespaces import WHY_NOT
 
 ROOT = Path(__file__).parent.parent
@@ -361,55 +358,3 @@ def test_every_file_that_the_design_page_names_exists() -> None:
     named = re.findall(r"`([\w/]+/[\w]+\.py|[\w]+/)`", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"))
     assert len(named) > 40
     assert not [name for name in named if not ((PACKAGE / name).exists() or (ROOT / name).exists() or name == "evals/")]
-
-
-def _command_lines(text: str) -> Iterator[str]:
-    """Every `firsthand ...` of a page, in blocks that are not run and within sentences."""
-    blocks = "\n".join(re.findall(r"```(?:text|bash).*?\n(.*?)```", text, flags=re.DOTALL))
-    for line in re.sub(r"\\\n\s*", "", blocks).splitlines():
-        if line.startswith("firsthand ") and not line.startswith("firsthand: "):
-            for part in re.split(r" && | \| | ; ", re.sub(r"\s+# .*", "", line)):
-                if part.startswith("firsthand "):
-                    yield part
-    yield from (
-        " ".join(each.split())
-        for each in re.findall(r"`(firsthand [a-z][^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    )
-
-
-def _flags_of(words: list[str]) -> set[str] | None:
-    """The flags that a command takes; None if no command has the name."""
-    name, rest = words[0], [each for each in words[1:] if not each.startswith("-")]
-    if not catalog.is_ours("command", name):
-        return None
-    kinds, more = [importlib.import_module(f"firsthand.commands.{name}").Config], {"--help", "--config"}
-    if name == "train" and rest and rest[0] == "doctor":
-        kinds = [importlib.import_module("firsthand.commands.train").DoctorConfig]
-    elif name == "train" and rest and catalog.is_ours("recipe", rest[0]):
-        kinds.append(inspect.getmodule(catalog.find("recipe", rest[0])).Config)  # type: ignore[union-attr]
-    elif name == "train":  # settings of the loop, after --resume
-        kinds.append(importlib.import_module("firsthand.train.recipes.sft").Config)
-    elif rest and rest[0] in getattr(importlib.import_module(f"firsthand.commands.{name}"), "subcommands", dict)():
-        kinds = [importlib.import_module(f"firsthand.commands.{name}").subcommand(rest[0]).Config]
-    flags = {flag_of(each.field) for kind in kinds for each in settings_of(kind)}
-    return more | flags | {flag.replace("--", "--no-", 1) for flag in flags}
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_that_a_page_names_has_the_flags_that_it_gives(page: str) -> None:
-    for line in _command_lines((ROOT / page).read_text(encoding="utf-8")):
-        words = re.findall(r"[^\s'\"]+|'[^']*'|\"[^\"]*\"", line)[1:]
-        if not re.fullmatch(r"[a-z]+", words[0]):
-            continue
-        flags = _flags_of(words)
-        assert flags is not None, f"{page}: there is no command {words[0]!r}: {line}"
-        for word in words[1:]:
-            if re.match(r"--[a-z]", word):
-                assert word.partition("=")[0].rstrip(".,;:)") in flags, f"{page}: {line}"
-
-
-def test_a_flag_that_is_gone_is_noticed() -> None:
-    assert list(_command_lines("Try `firsthand run A --limit 1`.\n```text\nfirsthand show last   # x\n```\n")) == [
-        "firsthand show last", "firsthand run A --limit 1",
-    ]  # fmt: skip
-    assert _flags_of(["nothing"]) is None and "--oout" not in (_flags_of(["train", "sft"]) or ())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from firsthand.cli import main
+from firsthand.system.ordinary_file import MAX_TEXT_BYTES
 
 ROOT = Path(sys.modules["firsthand"].__path__[0])
 
@@ -22,20 +23,70 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "board pipe.csv", "tokens ./pipe.csv", "run math:data=pipe.csv --model scripted:echo", "train sft pipe.csv",
-        "serve smollm2 --keys pipe.csv", "serve smollm2 --keys=pipe.csv", "run gsm8k,math:data=pipe.csv --model sim:game24",
-    ],
+NAMED = (
+    "board FILE", "tokens ./FILE", "run math:data=FILE --model scripted:echo", "train sft FILE",
+    "serve smollm2 --keys FILE", "serve smollm2 --keys=FILE", "run gsm8k,math:data=FILE --model sim:game24",
+    "run arithmetic --model scripted:FILE", "run ./FILE", "run arithmetic --config FILE",
 )  # fmt: skip
-def test_a_named_pipe_is_refused_and_not_waited_for(line: str, here: Path) -> None:
+"""The places in which a command line names a file."""
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(here / "pipe.csv")
-    done = subprocess.run(
-        [sys.executable, "-m", "firsthand", *line.split()], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "is a named pipe, and opening it waits for a writer: give an ordinary file" in done.stderr
+    said = "is a named pipe, and opening it waits for a writer: give an ordinary file"
+    command = [sys.executable, "-m", "firsthand", "board", "pipe.csv"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr
+    for line in NAMED:
+        code = main(line.replace("FILE", "pipe.csv").split())
+        assert (code, said in capsys.readouterr().err) == (2, True), line
+
+
+def test_a_device_without_an_end_is_refused_and_not_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "zero.json").symlink_to("/dev/zero")
+    for line in NAMED:
+        code = main(line.replace("FILE", "zero.json").split())
+        assert (code, "which has no end: give an ordinary file" in capsys.readouterr().err) == (2, True), line
+    assert main(["list", "models", "--json", "/dev/null"]) == 2  # a word too many, not a device
+    assert "which has no end" not in capsys.readouterr().err
+
+
+def test_files_that_other_files_name_are_read_up_to_their_bound(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "zero.json").symlink_to("/dev/zero")
+    (here / "nightly.toml").write_text('model = ["scripted:zero.json"]\n')
+    assert main(["run", "arithmetic", "--config", "nightly.toml"]) == 2
+    assert "of at most 16777216 bytes" in capsys.readouterr().err
+    with (here / "large.py").open("wb") as file:
+        file.truncate(1 << 30)
+    assert main(["run", "arithmetic", "--model", "scripted:echo", "--pattern", "large.py"]) == 2
+    assert "has 1,073,741,824 bytes, and a Python file of at most 16,777,216 is read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ["arena scripted:echo sim:game24 --prompts large", "tokens large", "memory import new.db large"]
+)
+def test_a_text_of_gigabytes_is_refused_and_not_read(line: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (here / "large").open("wb") as file:
+        file.truncate(MAX_TEXT_BYTES + 1)
+    assert main(line.split()) in (1, 2)
+    assert "large cannot be read: it is larger than 256 MiB" in capsys.readouterr().err.replace("'", "")
+
+
+def test_a_toml_file_may_begin_with_a_byte_order_mark_and_its_faults_name_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "rows.csv").write_text("question,answer\n2+2?,4\n")
+    about = 'data = "rows.csv"\nprompt = "{question}"\ntarget = "{answer}"\nscorer = "exact"\n'
+    (here / "own.toml").write_bytes(b"\xef\xbb\xbf" + about.encode())
+    assert main(["run", "./own.toml", "--model", "scripted:echo"]) == 0
+    for text, said in (
+        (about + "shots = 'two'\n", "./own.toml: shots is 'two'"),
+        ('data = "rows.csv"\n', "own.toml: prompt is empty"),
+        ("x = " + "[" * 5000 + "]" * 5000, "'own.toml' is not valid TOML: it is nested too deep"),
+    ):
+        (here / "own.toml").write_text(text)
+        assert main(["run", "./own.toml", "--model", "scripted:echo"]) == 2
+        assert said.removeprefix("./") in capsys.readouterr().err
 
 
 def test_a_pipe_that_has_its_writer_and_a_word_that_is_no_file_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +191,7 @@ def test_a_settings_file_that_is_no_text_and_a_script_too_deep_are_told_plainly(
     (here / "image.toml").write_bytes(b"\x89PNG\r\n")
     (here / "deep.json").write_text("[" * 100_000)
     for line, said in (
-        ("--config image.toml", "the config file 'image.toml' is not valid TOML: it is not UTF-8 text"),
+        ("--config image.toml", "'image.toml' is not valid TOML: it is not UTF-8 text"),
         ("--model scripted:deep.json", "the script 'deep.json' is not valid JSON: it is nested too deep"),
     ):
         assert main(["run", "arithmetic", *line.split()]) == 2

@@ -179,7 +179,7 @@ def test_an_answer_says_which_stop_sequence_or_limit_ended_it(running: Running, 
     assert streamed(running, stop_sequences=["x", ": H"])[1].stop_sequence == ": H"
     cut = ask(running, max_tokens=1)
     assert (cut.stop_reason, cut.usage.output_tokens) == ("max_tokens", 1)
-    full = ask(local, [{"role": "user", "content": "x" * 900}], model="tiny", max_tokens=1000)
+    full = ask(local, [{"role": "user", "content": "x" * 900}], model="tiny", max_tokens=1000, temperature=0, seed=0)
     assert full.stop_reason == "model_context_window_exceeded"
     assert full.usage.input_tokens + full.usage.cache_read_input_tokens + full.usage.output_tokens == 1024
     whole = ask(local, model="tiny", max_tokens=8, temperature=0).content[0].text
@@ -276,16 +276,23 @@ def test_a_key_is_taken_from_either_header(tmp_path: Path) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "id": "y"}]}]}, "id does not belong"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a", "name": "b", "input": {}}]}]},
          "only the assistant has such blocks"),
-        ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a"}]}]}, "no call of that id"),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a"}]}]},
+         "messages.0.content.0.tool_use_id is 'a': no call of that id"),
+        ({"system": "S", "messages": [*HI, {"role": "user", "content": [
+            {"type": "text", "text": "x"}, {"type": "tool_result", "tool_use_id": "b"}]}]},
+         "messages.1.content.1.tool_use_id is 'b': no call of that id"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type is 'web_search_20250305'"),
         ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools.0.name is 'a b'"),
-        ({"tools": [{"name": "a", "input_schema": {"type": "array"}}]}, "arguments are an object"),
+        ({"tools": [{"name": "a", "input_schema": {"type": "array"}}]}, "tools.0.input_schema has type 'array': arguments"),
         ({"tool_choice": {"type": "any"}}, "tool_choice demands a call, and there are no tools"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name goes with the type tool"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2048}}, "thinking.budget_tokens is not supported"),
+        ({"output_config": {"format": {"type": "json_schema", "schema": {}}}, "tools": [{"name": "a", "input_schema": {}}]},
+         "output_config.format and tools cannot both rule"),
         ({"output_config": {"effort": "max"}}, "output_config.effort is 'max'"),
         ({"temperature": -1}, "temperature is -1"), ({"top_p": 0}, "top_p is 0"), ({"max_tokens": 5000}, "at most 4096"),
-        ({"stop_sequences": ["x"] * 65}, "more than 64"), ({"temprature": 0}, "did you mean temperature?"),
+        ({"stop_sequences": ["x"] * 65}, "stop_sequences is a list of more than 64"),
+        ({"temprature": 0}, "did you mean temperature?"),
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers is not supported"), ({"n": 2}, "'n' is not known"),
         ({"service_tier": "flex"}, "service_tier is not supported"), ({"guided_regex": "a"}, "is not known"),
     ],

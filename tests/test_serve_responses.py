@@ -102,6 +102,24 @@ def test_a_response_has_the_form_that_was_asked_for(client: openai.OpenAI, runni
     assert client.responses.create(model="demo", input="Hi", text=form).output_text == '{"ok": true}'
 
 
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"input": [{"type": "function_call_output", "call_id": "a", "output": "x"}]}, "input.0.call_id"),
+        ({"max_output_tokens": 10**6}, "max_output_tokens"),
+        ({"instructions": "S", "input": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]},
+         "input.1.role"),
+        ({"tools": [{"type": "function", "name": "a", "parameters": {"type": "array"}}]}, "tools.0.parameters"),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_the_field_of_responses_and_not_that_of_a_chat(
+    running: Running, change: Any, field: str
+) -> None:
+    told = HTTP.post(f"{running.url}/v1/responses", json={"model": "demo", "input": "Hi", **change})
+    error = told.json()["error"]
+    assert told.status_code == 400 and error["param"] == field and error["message"].startswith(f"{field} "), error
+
+
 def test_a_chat_is_not_stored_and_says_so(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="store is not supported: only responses are stored"):
         client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "Hi"}], store=True)

@@ -95,6 +95,7 @@ def test_languages_are_counted_against_english(folders: dict[str, Path], capsys:
         ([], "a text is missing"),
         (["x", "--price", "smollm2=cheap"], "write MODEL=DOLLARS"),
         (["x", "--price", "other=1"], "of one of smollm2"),
+        (["."], ". is a folder: give a file"),
         (["--train", "corpus.txt"], "--train and --out belong together"),
         (["--train", "no-such-file.txt", "--out", "o"], "cannot be read"),
     ],

@@ -43,6 +43,7 @@ _ROOMS: dict[Kind, str] = {
     "command": "commands",
     "recipe": "train/recipes",
 }
+_MAX_SOURCE_BYTES = 1 << 24
 _FURTHER: dict[Kind, tuple[str, ...]] = {
     "pattern": ("retrieval/rag",),
     "tool": ("retrieval/tools", "tools/mcp", "messaging/tools"),
@@ -415,6 +416,9 @@ def model(text: str, *, device: str = "cpu", weights: str = "auto") -> Model:
     opener: Callable[[str], Model] | None = getattr(module, "open_model", None)
     if opener is None and (hint := provider_hint(prefix, rest) or name_hint(text)):
         raise UnknownName(f"no model provider {prefix!r}; {hint}; `firsthand list models` shows all")
+    if opener is None and "+" in prefix:
+        part = prefix.rpartition("+")[2]
+        raise UnknownName(f"{text!r} adds {part!r} to a model: expected +lora:, +adapter:, +steer: or +monitor:")
     if opener is None:
         raise unknown("model provider", prefix, [*providers, "hf"], see="firsthand list models")
     opened = opener(rest)
@@ -460,6 +464,10 @@ def from_file(kind: str, name: str) -> Any:
     wanted = wanted or path.stem
     if not (_exists(path) and path.is_file()):
         raise ConfigError(f"no file {str(path)!r}: give the path of the Python file that defines the {kind}")
+    if (size := path.stat().st_size) > _MAX_SOURCE_BYTES:
+        raise ConfigError(
+            f"{str(path)!r} has {size:,} bytes, and a Python file of at most {_MAX_SOURCE_BYTES:,} is read"
+        )
     module_spec = importlib.util.spec_from_file_location(f"firsthand_file_{path.stem}", path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)

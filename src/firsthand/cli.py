@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         interruption.install()
     try:
-        _check_no_pipe(words)
+        _check_has_end(words)
         line = os.environ.get(COMPLETE)
         code = dispatch(words) if line is None else _complete(line)
         print(end="", flush=True)
@@ -86,17 +86,25 @@ def _hold_standard_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
 
 
-def _check_no_pipe(words: Sequence[str]) -> None:
-    """ConfigError for a word, or a part of one such as `--keys=FILE` or `math:data=FILE`, that is a named pipe: opening
-    one waits for its writer. `<(command)` and /dev/stdin have theirs."""
+_ENDLESS = ("/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+
+
+def _check_has_end(words: Sequence[str]) -> None:
+    """ConfigError for a word, or a part of one such as `--keys=FILE` or `math:data=FILE`, that is a named pipe, whose
+    opening waits for its writer, or a device without an end. `<(command)` and /dev/stdin have a writer."""
     for word in words:
         for name in {word, *re.split("[=:,]", word)}:
             try:
-                is_pipe = bool(name) and stat.S_ISFIFO(os.stat(name).st_mode)  # noqa: PTH116
+                about = os.stat(name) if name else None  # noqa: PTH116
             except (OSError, ValueError):
                 continue
-            if is_pipe and not os.path.realpath(name).startswith(("/dev/", "/proc/")):
+            if about is None or stat.S_ISREG(about.st_mode):
+                continue
+            real = os.path.realpath(name)
+            if stat.S_ISFIFO(about.st_mode) and not real.startswith(("/dev/", "/proc/")):
                 raise ConfigError(f"{name!r} is a named pipe, and opening it waits for a writer: give an ordinary file")
+            if real in _ENDLESS:
+                raise ConfigError(f"{name!r} is the device {real}, which has no end: give an ordinary file")
 
 
 def _as_utf8(word: str) -> str:

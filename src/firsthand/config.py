@@ -158,14 +158,18 @@ def make_parser(config_class: type[Any], *, prog: str, description: str = "", ex
 
 
 def build(config_class: type[C], values: Mapping[str, Any], *, source: str = "") -> C:
-    """The dataclass with these values, converted to its fields' types.
-
-    ConfigError for an unknown key, which names the `source` of the values.
-    """
+    """The dataclass with these values, converted to its fields' types. A ConfigError names the `source` of the values."""
     _expect_known(config_class, values, source)
     if missing := _without_value(config_class, values):
         names = ", ".join(field.name for field in missing)
         raise ConfigError(f"{source or config_class.__name__} has no {names}: a value is needed")
+    try:
+        return _build(config_class, values)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") if source else error from None
+
+
+def _build(config_class: type[C], values: Mapping[str, Any]) -> C:
     known = {each.field.name: each for each in settings_of(config_class)}
     own: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
@@ -249,9 +253,9 @@ def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:
     try:
         body = read_toml_file(Path(path))
     except OSError as error:
-        raise ConfigError(f"cannot read the config file {str(path)!r}: {error.strerror or error}") from None
+        raise ConfigError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the config file {str(path)!r} is not valid TOML: {reason_of(error)}") from None
+        raise ConfigError(f"{str(path)!r} is not valid TOML: {reason_of(error)}") from None
     return flat_settings(config_class, body)
 
 

@@ -84,8 +84,10 @@ def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Seq
 
 def holds_votes(path: Path) -> bool:
     """True if the table at `path` has the columns of votes; DataError if it cannot be read at all."""
-    if path.suffix == ".json" and path.is_file() and path.read_bytes()[:64].lstrip()[:1] == b"{":
-        return False  # an object: a file of results
+    if path.suffix == ".json" and path.is_file():
+        with path.open("rb") as file:
+            if file.read(64).lstrip()[:1] == b"{":
+                return False  # an object: a file of results
     columns = read_table(path)[0].columns
     pairs = ({"model_a", "model_b"}, {"generator_1", "generator_2", "preference"})
     return any(names <= set(columns) for names in pairs)

@@ -24,6 +24,7 @@ from firsthand.runs import store
 from firsthand.runs.store import Run
 from firsthand.system import interruption
 from firsthand.system.home import data_home
+from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, printable
 
@@ -120,7 +121,7 @@ def _prompts(config: Config) -> Iterator[str]:
     if not config.prompts:
         return iter(lambda: _read("\nYour prompt (empty to end): "), "")
     try:
-        lines = Path(config.prompts).read_text(encoding="utf-8").splitlines()
+        lines = read_bounded_text(Path(config.prompts)).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the prompts of {config.prompts!r} cannot be read: {reason_of(error)}") from None
     if not (kept := [line for line in lines if line.strip()]):

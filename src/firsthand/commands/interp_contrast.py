@@ -8,6 +8,7 @@ from random import Random
 
 from firsthand.commands.interp_steer import check_out, multiples, print_study
 from firsthand.errors import ConfigError
+from firsthand.system.ordinary_file import read_bounded_text
 
 EXAMPLES = """
 firsthand data RUN --as pairs --out pairs.jsonl
@@ -64,7 +65,7 @@ def run(config: Config) -> int:
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
     model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
     pairs = read_pairs(config.pairs, tokenizer, model.architecture.max_position)
-    lines = [tokenizer.encode(line) for line in config.unrelated.read_text(encoding="utf-8").splitlines()]
+    lines = [tokenizer.encode(line) for line in read_bounded_text(config.unrelated).splitlines()]
     unrelated = [text for text in lines if len(text) > 1]
     if not unrelated or len(pairs) < 4:
         raise ConfigError(

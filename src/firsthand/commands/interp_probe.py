@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from firsthand.errors import ConfigError
+from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.terminal import console, print_as_json, print_table
 
 EXAMPLES = """
@@ -60,7 +61,7 @@ def run(config: Config) -> int:
     from firsthand.interp.opened_model import open_for_interp
 
     texts = {
-        name: [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        name: [line for line in read_bounded_text(file).splitlines() if line.strip()]
         for name, file in (("positive", config.positive), ("negative", config.negative))
     }
     expect_texts(texts["positive"], texts["negative"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
+from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.terminal import console, print_as_json, print_table
 
 if TYPE_CHECKING:
@@ -69,13 +70,13 @@ def run(config: Config) -> int:
     from firsthand.interp.steering import choice_effect, save_vector, steering_study, steering_vector
 
     for file in (config.towards, config.away, config.prompts, config.unrelated):
-        if not file.read_text(encoding="utf-8").strip():
+        if not read_bounded_text(file).strip():
             raise ConfigError(f"{file} holds no texts: give one or more lines")
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
     model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
 
     def read(file: Path) -> list[list[int]]:
-        return [tokenizer.encode(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [tokenizer.encode(line) for line in read_bounded_text(file).splitlines() if line.strip()]
 
     vector_D = steering_vector(model, site, read(config.towards), read(config.away))
     if config.out is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from firsthand.errors import ConfigError, DataError, FirsthandError, UnknownName, reason_of
 from firsthand.message import Json
+from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import print_as_json, print_table
 
@@ -219,7 +220,7 @@ def _import(config: Config, file: ItemFile) -> int:
 def _lines(path: Path) -> Iterator[tuple[int, Json]]:
     """The objects of a .jsonl file with their line numbers."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_bounded_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
     for number, line in enumerate(lines, 1):

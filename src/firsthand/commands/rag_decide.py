@@ -22,6 +22,7 @@ from firsthand.loop.concurrency import run_sync
 from firsthand.message import Json
 from firsthand.model import Model
 from firsthand.system.home import data_home
+from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
 
@@ -158,7 +159,7 @@ def read_questions(path: Path) -> list[FactQuestion]:
     try:
         if path.stat().st_size > MAX_QUESTIONS_BYTES:
             raise DataError(f"{path} is larger than {MAX_QUESTIONS_BYTES >> 20} MiB: is it the right file?")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_bounded_text(path).splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): give a .jsonl file") from None
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from firsthand.errors import ConfigError, DataError, FirsthandError, TransientError, reason_of
 from firsthand.system import interruption
+from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console
 
@@ -71,7 +72,7 @@ async def _label(config: Config) -> tuple[int, list[tuple[str, str]]]:
 
     assert config.data is not None and config.out is not None
     try:
-        lines = config.data.read_text(encoding="utf-8").split("\n")
+        lines = read_bounded_text(config.data).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config.data} cannot be read: {reason_of(error)}") from None
     retriever = SEARCHES[config.search](open_corpus(config.index))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
+from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.terminal import console, print_as_json, print_table
 
 if TYPE_CHECKING:
@@ -105,13 +108,19 @@ def _text(given: str) -> str:
     if given == "-":
         return sys.stdin.read()
     try:
-        if len(given) < 1024 and Path(given).is_file():
-            return Path(given).read_text(encoding="utf-8")
+        mode = os.stat(given).st_mode if len(given) < 1024 else 0  # noqa: PTH116 - a Path cannot hold every text
+    except (OSError, ValueError):
+        mode = 0
+    if stat.S_ISDIR(mode):
+        raise ConfigError(f"{given} is a folder: give a file, or pipe the text and give a dash")
+    if not stat.S_ISREG(mode):
+        return given  # a text, not a path
+    try:
+        return read_bounded_text(Path(given))
     except UnicodeDecodeError:
         raise ConfigError(f"{given} is no text in UTF-8") from None
-    except (OSError, ValueError):
-        pass  # a text, not a path
-    return given
+    except OSError as error:
+        raise ConfigError(f"{given} cannot be read: {error.strerror or error}") from None
 
 
 def _cut(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[str]]:

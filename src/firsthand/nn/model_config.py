@@ -19,6 +19,7 @@ from firsthand.nn.architecture import Architecture
 from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
 from firsthand.nn.families import (
     bart,
+    bert,
     bloom,
     deepseek,
     gemma,
@@ -111,6 +112,11 @@ def config_architecture(values: dict[str, Any], path: Path) -> Architecture:
     """The architecture of a config.json that has been read from a path."""
     kinds = {kind: family for family in families() for kind in family.MODEL_TYPES}
     config = Fields(values, str(path))
+    if (kind := values.get("model_type")) in bert.MODEL_TYPES:
+        raise ModelFileError(
+            f"{path} is of an encoder ({kind}), which embeds texts and writes none: name it as embedder:NAME with "
+            "--pattern embed, or as --embedder NAME"
+        )
     family: Family = config.choice("model_type", kinds)
     packed_format(config)
     return built(lambda: family.from_config(config), path)

@@ -67,8 +67,9 @@ def open_model(text: str) -> Scripted:
         )
     path = Path(text)
     try:
-        size = path.stat().st_size
-        body = json.loads(path.read_text(encoding="utf-8")) if size <= _MAX_SCRIPT_BYTES else None
+        with path.open("rb") as file:
+            content = file.read(_MAX_SCRIPT_BYTES + 1)
+        body = json.loads(content.decode()) if len(content) <= _MAX_SCRIPT_BYTES else None
     except OSError as error:
         raise ConfigError(f"the script {text!r} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

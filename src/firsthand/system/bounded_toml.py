@@ -11,6 +11,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from firsthand.errors import reason_of
+
 MAX_BYTES = 1 << 24
 MAX_PARTS = 64
 """The most parts of a dotted key."""
@@ -29,10 +31,13 @@ def parse_toml(text: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError:
         raise
     except (ValueError, RecursionError) as error:
-        raise tomllib.TOMLDecodeError(str(error)) from None
+        raise tomllib.TOMLDecodeError(reason_of(error)) from None
 
 
 def read_toml_file(path: Path) -> dict[str, Any]:
-    """The tables of a file, which may be a pipe. OSError, UnicodeDecodeError, or tomllib.TOMLDecodeError."""
+    """The tables of a file, which may be a pipe and begin with a byte-order mark.
+
+    OSError, UnicodeDecodeError, or tomllib.TOMLDecodeError.
+    """
     with path.open("rb") as file:
-        return parse_toml(file.read(MAX_BYTES + 1).decode())
+        return parse_toml(file.read(MAX_BYTES + 1).decode("utf-8-sig"))

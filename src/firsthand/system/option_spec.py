@@ -45,8 +45,10 @@ def parse_spec(text: str) -> Spec:
     options: dict[str, str] = {}
     for part in rest:
         key, equals, value = part.partition("=")
+        if equals and (key := key.strip().replace("-", "_")) in options:
+            raise ConfigError(f"{text!r} gives {key} twice: give it once")
         if equals:
-            options[key.strip().replace("-", "_")] = value.strip()
+            options[key] = value.strip()
         elif options and _goes_on(list(options.values())[-1]):
             options[list(options)[-1]] += ":" + part.strip()
         elif options:

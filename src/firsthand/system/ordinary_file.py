@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+MAX_TEXT_BYTES = 1 << 28
+
 
 def open_ordinary(path: Path) -> BinaryIO:
     """The file, opened for reading; OSError if it is not an ordinary one."""
@@ -17,3 +19,13 @@ def open_ordinary(path: Path) -> BinaryIO:
         os.close(handle)
         raise OSError(errno.EINVAL, os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "it is no ordinary file")
     return os.fdopen(handle, "rb")
+
+
+def read_bounded_text(path: Path) -> str:
+    """The UTF-8 text of a file that a user names, which may be a pipe; OSError if it is longer than `MAX_TEXT_BYTES`."""
+    with path.open("rb") as file:
+        is_longer = os.fstat(file.fileno()).st_size > MAX_TEXT_BYTES
+        content = b"" if is_longer else file.read(MAX_TEXT_BYTES + 1)  # the size of a pipe is not known
+    if is_longer or len(content) > MAX_TEXT_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MAX_TEXT_BYTES >> 20} MiB", str(path))
+    return content.decode()

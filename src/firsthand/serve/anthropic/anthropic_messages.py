@@ -8,7 +8,7 @@ from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.anthropic.message_events import message_events
 from firsthand.serve.anthropic.message_parts import ended_json, message_json, tool_input, tool_use_id, usage_json
 from firsthand.serve.anthropic.messages_schema import CountRequest, MessagesRequest, as_chat
-from firsthand.serve.http.refusals import bad
+from firsthand.serve.http.refusals import bad, in_names_of
 from firsthand.serve.http.replies import Events, Reply, reply
 from firsthand.serve.openai.chat_completions import ChatJob, chat_job, gather_answers, split_reasoning
 from firsthand.serve.openai.openai_state import OpenAIState
@@ -42,7 +42,7 @@ async def count_tokens(state: OpenAIState, request: ActiveRequest) -> Reply:
 
 async def _job(state: OpenAIState, request: ActiveRequest, body: CountRequest) -> ChatJob:
     """The request as a chat that was checked."""
-    chat, thinking = as_chat(body), body.thinking
+    (chat, names), thinking = as_chat(body), body.thinking
     if thinking is not None and (thinking.type == "enabled" or thinking.budget_tokens is not None):
         raise bad(
             'thinking.budget_tokens is not supported: the model decides itself how long it thinks, so give {"type": '
@@ -50,7 +50,8 @@ async def _job(state: OpenAIState, request: ActiveRequest, body: CountRequest) -
         )  # fmt: skip
     if thinking is not None and thinking.type == "disabled" and state.models.find(body.model).thinks:
         chat["chat_template_kwargs"] = {**chat.get("chat_template_kwargs", {}), "enable_thinking": False}
-    return await chat_job(state, request, read(ChatRequest, chat))
+    with in_names_of(names):
+        return await chat_job(state, request, read(ChatRequest, chat))
 
 
 async def _count(job: ChatJob) -> int:

@@ -157,12 +157,29 @@ _SAME = ("model", "max_tokens", "temperature", "top_p", "top_k", "stream", "seed
 """Fields that a chat has too."""
 
 
-def as_chat(body: CountRequest) -> Json:
-    """The same request as a chat."""
-    fields = dict(body)
+_NAMES = {
+    "stop": "stop_sequences",
+    "user": "metadata.user_id",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "response_format": "output_config.format",
+    "response_format.json_schema": "output_config.format",
+}
+"""Fields of a chat and of /v1/messages; those of messages and tools stand at places that a request decides."""
+
+
+def as_chat(body: CountRequest) -> tuple[Json, dict[str, str]]:
+    """The same request as a chat, and the names here of the chat's fields, for refusals."""
+    fields, names = dict(body), dict(_NAMES)
     chat: Json = {name: fields[name] for name in _SAME if fields.get(name) is not None}
-    chat["messages"] = [message for message in (_system(body), *_messages(body)) if message is not None]
+    system = _system(body)
+    begin = [] if system is None else [system]
+    chat["messages"] = begin + _messages(body, names, len(begin))
     if body.tools:
+        for place in range(len(body.tools)):
+            names |= {
+                f"tools.{place}.function": f"tools.{place}",
+                f"tools.{place}.function.parameters": f"tools.{place}.input_schema",
+            }
         chat["tools"] = [{"type": "function", "function": _function(tool)} for tool in body.tools]
     if body.tool_choice is not None:
         chat |= _choice(body.tool_choice)
@@ -174,7 +191,7 @@ def as_chat(body: CountRequest) -> Json:
             chat["stop"] = body.stop_sequences
         if body.metadata is not None and body.metadata.user_id is not None:
             chat["user"] = hashlib.sha256(body.metadata.user_id.encode("utf-8", "surrogatepass")).hexdigest()
-    return chat
+    return chat, names
 
 
 def _function(tool: CustomTool) -> Json:
@@ -203,22 +220,33 @@ def _joined(content: Texts | None) -> str:
     return "\n\n".join(block.text for block in content)
 
 
-def _messages(body: CountRequest) -> list[Json]:
-    """The conversation as messages of a chat. Turns of one role in a row are one, and results are messages of their own."""
+def _messages(body: CountRequest, names: dict[str, str], before: int) -> list[Json]:
+    """The conversation as messages of a chat. Turns of one role in a row are one, and results are messages of their own.
+
+    `names` gets the names here of their fields, whose first is the chat's message `before`.
+    """
     messages: list[Json] = []
     for place, turn in enumerate(body.messages):
         blocks = [Block(type="text", text=turn.content)] if isinstance(turn.content, str) else turn.content
         if not blocks:
             raise bad(f"messages.{place}.content is empty: give a text", f"messages.{place}.content")
         for number, block in enumerate(blocks):
-            _check(block, turn.role, f"messages.{place}.content.{number}")
+            where = f"messages.{place}.content.{number}"
+            _check(block, turn.role, where)
             if block.type == "tool_result":
                 text = _joined(block.content)
                 shown = f"Error: {text}" if block.is_error and not text.startswith("Error: ") else text
+                theirs = f"messages.{before + len(messages)}"
+                names |= {theirs: where, f"{theirs}.tool_call_id": f"{where}.tool_use_id"}
                 messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": shown})
                 continue
             if not messages or messages[-1]["role"] != turn.role:
+                names[f"messages.{before + len(messages)}"] = f"messages.{place}"
                 messages.append({"role": turn.role})
+            if block.type == "tool_use":
+                called = len(messages[-1].get("tool_calls", ()))
+                theirs = f"messages.{before + len(messages) - 1}.tool_calls.{called}"
+                names |= {theirs: where, f"{theirs}.function": where, f"{theirs}.function.arguments": f"{where}.input"}
             _add(messages[-1], block)
     if messages[-1]["role"] == "assistant":
         place = len(body.messages) - 1

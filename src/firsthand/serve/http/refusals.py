@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from firsthand.errors import (
     ConfigError,
@@ -64,6 +66,25 @@ class Refusal(Exception):
 def bad(message: str, param: str | None = None, code: str | None = None) -> Refusal:
     """A 400 that names the field."""
     return Refusal(400, message, param=param, code=code)
+
+
+@contextmanager
+def in_names_of(names: Mapping[str, str]) -> Iterator[None]:
+    """Refusals of the chat behind another interface, in that interface's names: `names` has them by the chat's own.
+
+    A name may be a path; the longest that a field's path begins with is replaced, in the message too.
+    """
+    try:
+        yield
+    except Refusal as refusal:
+        field = refusal.param or ""
+        known = [name for name in names if field == name or field.startswith(f"{name}.")]
+        if known:
+            theirs = max(known, key=len)
+            ours = names[theirs]
+            refusal.param = ours + field.removeprefix(theirs)
+            refusal.message = re.sub(rf"(?<![\w.]){re.escape(theirs)}(?!\w)", lambda _: ours, refusal.message)
+        raise
 
 
 def refusal_of(error: Exception) -> Refusal:

@@ -10,7 +10,7 @@ from typing import Any
 from firsthand.message import Json
 from firsthand.model import Completion, Usage
 from firsthand.serve.admission.active_request import ActiveRequest
-from firsthand.serve.http.refusals import Refusal
+from firsthand.serve.http.refusals import Refusal, in_names_of
 from firsthand.serve.http.replies import Events, Reply, event, reply
 from firsthand.serve.openai.chat_completions import (
     ChatJob,
@@ -33,7 +33,9 @@ async def responses(state: OpenAIState, request: ActiveRequest) -> Reply | Event
     if body.previous_response_id is not None:
         before = state.responses.find(request.client.name, body.previous_response_id, "previous_response_id")
         body = body.model_copy(update={"input": [*before.items, *items(body)]})
-    job = await chat_job(state, request, read(ChatRequest, as_chat(body)))
+    chat, names = as_chat(body)
+    with in_names_of(names):
+        job = await chat_job(state, request, read(ChatRequest, chat))
     if body.stream:
         return await Events.begin(request, _events(state, request, body, job), done=False)
     (answer,) = await gather_answers(state, request, job)

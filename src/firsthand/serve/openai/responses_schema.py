@@ -104,14 +104,24 @@ def items(body: ResponsesRequest) -> tuple[ResponseItem, ...]:
     return tuple(body.input)
 
 
-def as_chat(body: ResponsesRequest) -> Json:
-    """The same request as a chat."""
-    chat: Json = {"messages": _messages(body)}
+_NAMES = {
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "response_format.json_schema": "text.format",
+}
+"""Fields of a chat and of /v1/responses; those of messages and tools stand at places that a request decides."""
+
+
+def as_chat(body: ResponsesRequest) -> tuple[Json, dict[str, str]]:
+    """The same request as a chat, and the names here of the chat's fields, for refusals."""
+    names = dict(_NAMES)
+    chat: Json = {"messages": _messages(body, names)}
+    for place in range(len(body.tools or ())):
+        names[f"tools.{place}.function"] = f"tools.{place}"
     fields = dict(body)
-    names = {"max_output_tokens": "max_completion_tokens"}
     for field in ("model", "max_output_tokens", "temperature", "top_p", "stream", "parallel_tool_calls", "user"):
         if (value := fields[field]) is not None:
-            chat[names.get(field, field)] = value
+            chat["max_completion_tokens" if field == "max_output_tokens" else field] = value
     if body.tools:
         shown = [tool.model_dump(exclude={"type"}, exclude_none=True) for tool in body.tools]
         chat["tools"] = [{"type": "function", "function": tool} for tool in shown]
@@ -124,11 +134,14 @@ def as_chat(body: ResponsesRequest) -> Json:
         chat["response_format"] = {"type": form.type}
         if form.type == "json_schema":
             chat["response_format"]["json_schema"] = {"name": form.name or "answer", "schema": form.schema_}
-    return chat
+    return chat, names
 
 
-def _messages(body: ResponsesRequest) -> list[Json]:
-    """The conversation as messages of a chat: reasoning and calls become part of the assistant's turn."""
+def _messages(body: ResponsesRequest, names: dict[str, str]) -> list[Json]:
+    """The conversation as messages of a chat: reasoning and calls become part of the assistant's turn.
+
+    `names` gets the names here of their fields.
+    """
     messages: list[Json] = [{"role": "system", "content": body.instructions}] if body.instructions else []
     if isinstance(body.input, str):
         return [*messages, {"role": "user", "content": body.input}]
@@ -149,6 +162,7 @@ def _messages(body: ResponsesRequest) -> list[Json]:
                 if item.role == "assistant" and waits and "tool_calls" not in messages[-1]:
                     messages[-1]["content"] = text
                 else:
+                    names[f"messages.{len(messages)}"] = where
                     messages.append({"role": item.role, "content": text})
             case "reasoning":
                 messages.append({"role": "assistant", "content": "", "reasoning_content": _text(item, where)})
@@ -161,6 +175,7 @@ def _messages(body: ResponsesRequest) -> list[Json]:
             case "function_call_output":
                 if item.call_id is None or item.output is None:
                     raise bad(f"{where} is an output without call_id or output", where)
+                names[f"messages.{len(messages)}.tool_call_id"] = f"{where}.call_id"
                 messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
     return messages
 
