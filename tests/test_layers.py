@@ -111,6 +111,9 @@ EDGES = {
 }
 """The rooms that a room may import besides level 0."""
 TORCH_FREE = (
+    "interp.feature_files",
+    "interp.rule_explanations",
+    "interp.sae_shelf",
     "nn.architecture",
     "nn.encoder_decoder_architecture",
     "nn.families",

@@ -20,6 +20,7 @@ from firsthand.runs.track import Track
 from firsthand.studio.demo_home import demo_home
 from firsthand.studio.run_export import exported
 from firsthand.trace import Failure, Score, Trace
+from sae_tiny import autoencoder_of
 from test_studio_browser import (
     CHROMIUM,
     DRIVER,
@@ -52,6 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             track.flush()
     for name, answer in (("amber", "It is four, as two and two are four."), ("cobalt", "Four.")):
         (folder / f"{name}.json").write_text(json.dumps({"": answer}))
+    autoencoder_of(folder)
     return folder
 
 
@@ -218,7 +220,7 @@ def test_three_questions_of_a_newcomer_are_answered_by_clicks(browser: Any, base
     def click(words: str) -> None:
         nonlocal clicks
         clicks += 1
-        until(lambda: browser.find_element("partial link text", words)).click()
+        until(lambda: browser.find_element("partial link text", words).click() is None)  # again if it was replaced
 
     browser.get(base)
     click("today")
@@ -346,3 +348,42 @@ def test_an_export_opens_from_a_disk_and_its_policy_is_kept(browser: Any, home: 
     assert "36 attempts" in text(browser) and find(browser, "table.list")
     background = "return getComputedStyle(document.querySelector('.list')).borderTopWidth"
     assert browser.execute_script(background) == "1px", "its style sheet is allowed"
+
+
+def test_a_text_shows_its_features_and_one_of_them_opens_beside_it(browser: Any, base: str, home: Path) -> None:
+    browser.get(base)
+    next(each for each in find(browser, ".top nav a") if each.text == "Features").click()
+    until(lambda: "autoencoder" in text(browser))
+    press(browser, "j", webdriver.Keys.ENTER)
+    until(lambda: "Features that fire on a text" in text(browser))
+    press(browser, "/")
+    press(browser, "nowhere-at-all")
+    until(lambda: "0 features found" in text(browser) and "nowhere" in browser.current_url)
+    browser.back()
+    until(lambda: len(find(browser, "tr[data-row]")) == 5)
+    field = browser.find_element("css selector", "textarea")
+    field.send_keys("What is 12 + 30? The answer is 42.")
+    field.submit()
+    until(lambda: "/live?text=" in browser.current_url and find(browser, "a.token"))
+    browser.find_element("css selector", "tr[data-row] a").click()
+    shown = browser.find_element("css selector", "tr[data-row] a").text
+    until(lambda: f"Feature {shown}" in text(browser, "#feature"))
+    assert "Nearest features" in text(browser, "#feature") and "/live?text=" in browser.current_url
+    find(browser, "a.token")[1].click()
+    until(lambda: "at=2" in browser.current_url and find(browser, "a.token[aria-current]"))
+    browser.back()
+    until(lambda: "at=2" not in browser.current_url)
+    live = browser.current_url
+    for address in (f"{base}/features", f"{base}/features/small", live, f"{base}/features/small/{shown}"):
+        for width, theme in ((390, "dark"), (1280, "light")):
+            browser.set_window_size(width, 900)
+            browser.execute_script(f"localStorage.setItem('theme', '{theme}')")
+            browser.get(address)
+            assert not browser.execute_script("return document.documentElement.scrollWidth > innerWidth"), (
+                address,
+                width,
+            )
+    axe = axe_script()
+    for address in (f"{base}/features", f"{base}/features/small", live, f"{base}/features/small/{shown}"):
+        browser.get(address)
+        assert violations(browser, axe) == [], address

@@ -127,6 +127,9 @@ def test_an_attempt_of_the_playground_is_continued_too(client: TestClient, home:
     with store.open_run(again, home) as forks:
         (trace,) = forks.traces()
         assert trace.answer == "It is four." and trace.messages(0)[0].text == "Be kind."
+    origin = f'href="/runs/{made}/attempts/{place}">an attempt of {made}'
+    assert origin in client.get(f"/runs/{again}").text and "an attempt of" not in client.get(f"/runs/{made}").text
+    assert "1 task<" in client.get(f"/runs/{again}/board").text
 
 
 def test_a_trial_that_cannot_go_on_says_why(client: TestClient, home: Path, parent: tuple[str, str]) -> None:

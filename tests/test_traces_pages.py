@@ -320,3 +320,17 @@ def test_a_filter_is_no_sql(client: TestClient, home: Path, text: str) -> None:
     store = TraceStore(home)
     assert IncomingQuery.parse("").page(store).total == 4
     store.close()
+
+
+def test_scores_stand_in_the_list_of_traces(home: Path, client: TestClient) -> None:
+    store = TraceStore(home)
+    store.add_score(f"{1:032x}", "helpful", "rubric", 0.25)
+    store.add_score(f"{1:032x}", "helpful", "rubric", 0.75)
+    store.add_score(f"{3:032x}", HOSTILE[:40], "rubric", None, "broke")
+    assert store.scores_of([f"{1:032x}", f"{2:032x}"]) == {f"{1:032x}": {"helpful": 0.75}} and store.scores_of([]) == {}
+    page = client.get("/traces").text
+    rows = {
+        each: next(row for row in page.split("<tr data-row>") if f"/traces/{each:032x}" in row) for each in (1, 2, 3)
+    }
+    assert "helpful <b>0.75</b>" in rows[1] and 'class="score"' not in rows[2] and "<b>failed</b>" in rows[3]
+    assert "<script>alert" not in page

@@ -1,4 +1,4 @@
-"""Write a sparse autoencoder's features as one HTML page: contexts, logits, rules, ablation, steering, and a search."""
+"""Write a sparse autoencoder's features as one HTML page, and as features.json beside it, which the Studio shows."""
 
 from __future__ import annotations
 
@@ -50,45 +50,27 @@ class Config:
 
 def run(config: Config) -> int:
     """Read, gather and write."""
-    from dataclasses import replace
+    from firsthand.interp.feature_files import write_features
+    from firsthand.interp.opened_sae import OpenedSae
+    from firsthand.show.feature_page import feature_page, measure_rows
 
-    from firsthand.interp.feature_reports import feature_reports
-    from firsthand.interp.opened_model import open_for_interp
-    from firsthand.interp.saes.sae_files import read_sae
-    from firsthand.interp.saes.sae_run import SETTINGS, SaeRun, corpora, held_out_pieces, stored_run
-    from firsthand.interp.steered_texts import steered_texts
-    from firsthand.show.feature_page import feature_page
-
-    saved = read_sae(config.folder)
-    if not (config.model or saved.model):
-        raise ConfigError(f"{config.folder} does not say which model it is for: name it with --model")
-    model, tokenizer, path = open_for_interp(config.model or saved.model, shown=not config.json)
-    saved.expect_fits(model)
-    has_run = (config.folder / SETTINGS).is_file()
-    plan = stored_run(config.folder) if has_run else SaeRun(str(path), saved.site)
-    plan = replace(plan, texts=config.texts or plan.texts, held_out_texts=config.pieces, tokens=plan.batch)
-    texts = held_out_pieces(plan, corpora(plan, tokenizer)[1])
-    reports = feature_reports(saved, model, tokenizer, texts, count=config.features, ablate=config.ablate)
-    chosen = reports[:: max(1, len(reports) // config.steer)][: config.steer] if config.steer else []
-    maxima = [(each.index, each.maximum) for each in chosen]
-    steered = steered_texts(saved, model, tokenizer, maxima, config.prompt) if maxima else []
-    measures = saved.facts.get("measures")
-    rows = [
-        (name.replace("_", " "), f"{value:.3f}")
-        for name, value in (measures.items() if isinstance(measures, dict) else ())
-        if isinstance(value, float)
-    ]
+    opened = OpenedSae(config.folder, config.model, texts=config.texts, pieces=config.pieces, shown=not config.json)
+    saved = opened.saved
+    found = opened.dashboard(count=config.features, ablate=config.ablate, steer=config.steer, prompt=config.prompt)
     title = f"{Path(saved.model or config.model).stem}: {saved.site}, {saved.sae.kind} of {saved.sae.d_sae:,} latents"
     page = feature_page(
-        title, reports, latents=saved.sae.d_sae, tokens=sum(map(len, texts)), measures=rows, prompt=config.prompt,
-        steered={each.index: written for each, written in zip(chosen, steered, strict=True)},
+        title, found.reports, latents=found.latents, tokens=found.tokens, measures=measure_rows(saved.facts),
+        prompt=found.prompt, steered=found.steered,
     )  # fmt: skip
     out = config.out or config.folder / "features.html"
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"the folder of {str(out)!r} does not exist: make it, or name another file")
     out.write_text(page, encoding="utf-8")
+    write_features(found, out.parent)
     if config.json:
-        print_as_json({"path": str(out), "features": [each.index for each in reports], "bytes": out.stat().st_size})
+        print_as_json(
+            {"path": str(out), "features": [each.index for each in found.reports], "bytes": out.stat().st_size}
+        )
     else:
-        console().print(f"{len(reports)} features in {out}", markup=False, soft_wrap=True)
+        console().print(f"{len(found.reports)} features in {out}", markup=False, soft_wrap=True)
     return 0

@@ -20,6 +20,7 @@ from firsthand.hub.fetch_model import fetch_named
 from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
 from firsthand.system.home import data_home
+from firsthand.system.option_spec import parse_spec
 from firsthand.system.terminal import printable
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ firsthand studio account add ada --role editor     # then: firsthand studio --ho
 firsthand studio account role ada --role viewer --project vision --database postgresql://user@host/name
 firsthand studio import logs/                      # .eval logs of Inspect, samples_*.jsonl of lm-eval
 firsthand studio --model smollm2,hf:Qwen/Qwen2.5-0.5B-Instruct    # an arena and a playground with these models
+firsthand studio --sae sae                         # the features of a sparse autoencoder, live on a text
 """
 
 
@@ -120,6 +122,9 @@ class Config:
     """Sampling temperature of their answers; 0 is greedy."""
     max_tokens: int = 400
     """At most this many new tokens in an answer."""
+    sae: tuple[str, ...] = ()
+    """Folders of sparse autoencoders, or of several, whose features are shown; `FOLDER:model=MODEL` names the model where
+    the folder names none that is here. Those in the folder `saes` of the data home are shown too."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.sample <= 1:
@@ -152,6 +157,9 @@ class Config:
         needs = ("grpc_port", "ingest_key", "keep", "keep_size", "cold", "redact", "score", "alert")
         if not self.receive and (given := next((name for name in needs if getattr(self, name)), None)):
             raise ConfigError(f"{given} and no-receive do not go together: it is about received traces")
+        for text in self.sae:
+            if not Path(parse_spec(text).name).expanduser().is_dir():
+                raise ConfigError(f"no folder {text!r}: give the folder of an autoencoder, or one that holds several")
         if self.demo and self.home is not None:
             raise ConfigError("demo and home do not go together: the demo has runs of its own")
         if len(set(self.model)) < len(self.model):
@@ -184,11 +192,14 @@ def main(config: Config) -> int:
 
 def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
     from firsthand.commands.studio_transfer import store_of
+    from firsthand.interp.sae_shelf import SaeShelf
     from firsthand.studio.access import Access
     from firsthand.studio.accounts import Accounts
     from firsthand.studio.studio_app import create_app
+    from firsthand.studio.views.feature_views import features_page
 
     kept = store_of(home, config.database, config.project)
+    saes = SaeShelf((*config.sae, *([str(home / "saes")] if (home / "saes").is_dir() else ())))
     accounts = None
     if config.host not in LOOPBACK:
         accounts = Accounts(kept, project=config.project)
@@ -205,7 +216,7 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
     if config.receive:
         receiving = open_intake(config, home, is_wide=accounts is not None)
     writer, key = (None, None) if receiving is None else (receiving.intake.writer, receiving.key)
-    app = create_app(home, access, agents, kept, writer=writer, ingest_key=key)
+    app = create_app(home, access, agents, kept, writer=writer, ingest_key=key, pages=(features_page(saes),))
     server = server_of(app)
 
     if accounts is not None:

@@ -315,6 +315,14 @@ class TraceStore:
         sql = "SELECT name, value, failure, scorer, at_s FROM scores WHERE trace = ? ORDER BY seq"
         return list({row[0]: row for row in self.database.read(sql, (plain(trace),))}.values())
 
+    def scores_of(self, traces: Sequence[str]) -> dict[str, dict[str, float | None]]:
+        """Trace -> name -> the latest score, None for one that failed, of those of these traces that have scores."""
+        found: dict[str, dict[str, float | None]] = {}
+        sql = f"SELECT trace, name, value FROM scores WHERE trace IN ({', '.join('?' * len(traces))}) ORDER BY seq"
+        for trace, name, value in self.database.read(sql, tuple(map(plain, traces))) if traces else ():
+            found.setdefault(str(trace), {})[str(name)] = value
+        return found
+
     @property
     def version(self) -> str:
         """A text that changes with every change of the store."""

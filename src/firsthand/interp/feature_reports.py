@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +12,8 @@ from torch.nn import functional
 
 from firsthand.errors import DataError
 from firsthand.interp.activations import read_activations, run_with_cache, run_with_edits
-from firsthand.interp.rule_explanations import RuleExplanation, explain
+from firsthand.interp.feature_files import SHADES, FeatureReport, ShadedToken
+from firsthand.interp.rule_explanations import explain
 from firsthand.interp.saes.sae_files import SavedSae
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.decoder import Decoder
@@ -21,94 +21,109 @@ from firsthand.nn.sites import Tap
 from firsthand.stats.intervals import Interval, mean_interval
 from firsthand.tokens.tokenizer import Tokenizer
 
-SHADES = 9
 BEFORE, AFTER = 12, 4
 """Tokens of a context on both sides of its peak."""
 
 
-@dataclass(frozen=True)
-class ShadedToken:
-    """A token of a context and its shade, 0 (silent) to 9 (the feature's maximum)."""
+class FeatureSurvey:
+    """Activations of held-out texts and how often each latent fires on them, from which single features are reported.
 
-    text: str
-    shade: int
-    is_peak: bool
+    DataError if no latent fires on the texts, or the activations are not finite.
+    """
+
+    @torch.no_grad()
+    def __init__(self, saved: SavedSae, model: Decoder, tokenizer: Tokenizer, texts: Sequence[Sequence[int]]):
+        saved.expect_fits(model)
+        self._saved, self._model, self._tokenizer = saved, model, tokenizer
+        self._rows_ND = torch.cat([rows_of(model, text, saved.site) for text in texts])
+        self._is_later_N1 = torch.cat([torch.arange(len(text)) > 0 for text in texts])[:, None]
+        density_M = torch.zeros(saved.sae.d_sae)
+        for part_ND, later_N1 in zip(
+            torch.split(self._rows_ND, 4096), torch.split(self._is_later_N1, 4096), strict=True
+        ):
+            density_M += ((saved.sae.encode(part_ND) > 0) & later_N1).sum(0)
+        self._density_M = density_M / int(self._is_later_N1.sum())
+        alive = density_M.nonzero().flatten()
+        if not len(alive):
+            raise DataError(
+                f"no latent fires on {len(self._rows_ND)} tokens: the dictionary is dead here, or for other text"
+            )
+        self._ordered = alive[density_M[alive].argsort(descending=True)]
+        self._unit_MD = functional.normalize(saved.sae.decoder, dim=1)
+        self._words = [tokenizer.decode([id], skip_special=False) for text in texts for id in text]
+        self._reader = _Contexts(texts, self._words)
+
+    def spaced(self, count: int) -> list[int]:
+        """Features that fire, evenly spaced by density, densest first."""
+        places = torch.linspace(0, len(self._ordered) - 1, min(count, len(self._ordered))).round().long()
+        return [int(index) for index in self._ordered[sorted(set(places.tolist()))]]
+
+    @torch.no_grad()
+    def reports(
+        self, features: Sequence[int], *, contexts: int = 6, ablate: int = 4, seed: int = 0
+    ) -> list[FeatureReport]:
+        """Reports on these features; DataError for one that does not fire on the texts, or that there is not."""
+        saved, model = self._saved, self._model
+        sae = saved.sae
+        for feature in features:
+            if not 0 <= feature < sae.d_sae:
+                raise DataError(f"feature {feature} was asked for, and there are {sae.d_sae}, from 0")
+            if not self._density_M[feature]:
+                raise DataError(f"feature {feature} does not fire on the {len(self._rows_ND):,} held-out tokens")
+        shown = torch.tensor(features, dtype=torch.long)
+        z_NF = torch.cat([sae.encode(part)[:, shown] for part in torch.split(self._rows_ND, 4096)]) * self._is_later_N1
+        generator = torch.Generator().manual_seed(seed)
+        logits_FV = (
+            _directions(model, sae.decoder[shown]) if saved.site.endswith(("resid.post", ".out", "resid.mid")) else None
+        )
+        reports = []
+        for place, feature in enumerate(features):
+            z_N = z_NF[:, place]
+            cosines_M = self._unit_MD @ self._unit_MD[feature]
+            cosines_M[feature] = -2.0
+            near = cosines_M.topk(min(3, sae.d_sae - 1))
+            top = self._reader.peaks(z_N, contexts)
+            said = ([], []) if logits_FV is None else _extremes(logits_FV[place], self._tokenizer)
+            effect = null = None
+            if ablate:
+                effect, null = _ablation(saved, model, self._reader, feature, top[:ablate], generator)
+            fired_F = z_N[z_N > 0]
+            reports.append(
+                FeatureReport(
+                    feature, float(self._density_M[feature]), float(z_N.max()),
+                    tuple(int(c) for c in torch.histc(fired_F, 10, 0, float(z_N.max())).tolist()),
+                    self._reader.bands(z_N, top, contexts, generator), *said,
+                    list(zip(near.indices.tolist(), near.values.tolist(), strict=True)),
+                    explain(self._words, (z_N > 0).tolist(), seed=seed), effect, null,
+                )
+            )  # fmt: skip
+        return reports
 
 
-@dataclass(frozen=True)
-class FeatureReport:
-    """One feature."""
-
-    index: int
-    density: float
-    """Share of tokens on which it fires."""
-    maximum: float
-    histogram: tuple[int, ...]
-    """Firing tokens in ten equal parts of 0 to the maximum."""
-    bands: dict[str, list[list[ShadedToken]]]
-    """Contexts by strength: top, the two halves of the other firing tokens, and random tokens."""
-    promoted: list[str]
-    suppressed: list[str]
-    """Tokens whose logits its direction raises and lowers most."""
-    neighbours: list[tuple[int, float]]
-    """Other features by the cosine of decoder rows."""
-    rule: RuleExplanation | None
-    ablation: Interval | None
-    """Change of the loss of the tokens from its peaks on if its contribution is taken away, nats; one value a context."""
-    ablation_null: Interval | None
-    """The same if a random direction of equal length is taken away."""
-
-
-@torch.no_grad()
 def feature_reports(
     saved: SavedSae, model: Decoder, tokenizer: Tokenizer, texts: Sequence[Sequence[int]], *, count: int = 60,
     contexts: int = 6, ablate: int = 4, seed: int = 0,
 ) -> list[FeatureReport]:  # fmt: skip
     """Reports on `count` features, evenly spaced by density, densest first. DataError if none fires on the texts."""
-    saved.expect_fits(model)
-    sae = saved.sae
-    rows_ND = torch.cat([_rows(model, text, saved.site) for text in texts])
-    is_first_N = torch.cat([torch.arange(len(text)) == 0 for text in texts])
-    density_M = torch.zeros(sae.d_sae)
-    for part_ND, first_N in zip(torch.split(rows_ND, 4096), torch.split(is_first_N, 4096), strict=True):
-        density_M += ((sae.encode(part_ND) > 0) & ~first_N[:, None]).sum(0)
-    density_M /= int((~is_first_N).sum())
-    alive = density_M.nonzero().flatten()
-    if not len(alive):
-        raise DataError(f"no latent fires on {len(rows_ND)} tokens: the dictionary is dead here, or for other text")
-    ordered = alive[density_M[alive].argsort(descending=True)]
-    places = torch.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().long()
-    shown = ordered[sorted(set(places.tolist()))]
-    z_NF = torch.cat([sae.encode(part)[:, shown] for part in torch.split(rows_ND, 4096)]) * ~is_first_N[:, None]
-    unit_MD = functional.normalize(sae.decoder, dim=1)
-    words = [tokenizer.decode([id], skip_special=False) for text in texts for id in text]
-    reader = _Contexts(texts, words)
-    generator = torch.Generator().manual_seed(seed)
-    logits_FV = (
-        _directions(model, sae.decoder[shown]) if saved.site.endswith(("resid.post", ".out", "resid.mid")) else None
-    )
-    reports = []
-    for place, feature in enumerate(shown.tolist()):
-        z_N = z_NF[:, place]
-        cosines_M = unit_MD @ unit_MD[feature]
-        cosines_M[feature] = -2.0
-        near = cosines_M.topk(min(3, sae.d_sae - 1))
-        top = reader.peaks(z_N, contexts)
-        said = ([], []) if logits_FV is None else _extremes(logits_FV[place], tokenizer)
-        effect = null = None
-        if ablate:
-            effect, null = _ablation(saved, model, reader, feature, top[:ablate], generator)
-        fired_F = z_N[z_N > 0]
-        reports.append(
-            FeatureReport(
-                feature, float(density_M[feature]), float(z_N.max()),
-                tuple(int(c) for c in torch.histc(fired_F, 10, 0, float(z_N.max())).tolist()),
-                reader.bands(z_N, top, contexts, generator), *said,
-                list(zip(near.indices.tolist(), near.values.tolist(), strict=True)),
-                explain(words, (z_N > 0).tolist(), seed=seed), effect, null,
-            )
-        )  # fmt: skip
-    return reports
+    survey = FeatureSurvey(saved, model, tokenizer, texts)
+    return survey.reports(survey.spaced(count), contexts=contexts, ablate=ablate, seed=seed)
+
+
+def rows_of(model: Decoder, text: Sequence[int], site: str) -> Tensor:
+    """The activations of a text at a site, a row a token; DataError if a value is not finite."""
+    rows_ND = read_activations(model, text, site)[site].flatten(1).float()
+    if not rows_ND.isfinite().all():
+        raise DataError(f"the model's activations at {site} are not finite: its weights are damaged")
+    return rows_ND
+
+
+def shaded(words: Sequence[str], strengths: Sequence[float], top: float, peak: int) -> list[ShadedToken]:
+    """Tokens with shades by strength, `top` being the darkest; `peak` is the place that is marked."""
+    top = max(top, 1e-30)
+    return [
+        ShadedToken(word, max(0, min(SHADES, -int(-SHADES * strength // top))), place == peak)
+        for place, (word, strength) in enumerate(zip(words, strengths, strict=True))
+    ]
 
 
 class _Contexts:
@@ -131,11 +146,8 @@ class _Contexts:
     def window(self, z_N: Tensor, at: int) -> list[ShadedToken]:
         """The tokens around a place."""
         _, start, stop = self.span_of(at)
-        top = max(float(z_N.max()), 1e-30)
-        return [
-            ShadedToken(self.words[i], min(SHADES, -int(-SHADES * float(z_N[i]) // top)), i == at)
-            for i in range(max(start, at - BEFORE), min(stop, at + AFTER + 1))
-        ]
+        first, last = max(start, at - BEFORE), min(stop, at + AFTER + 1)
+        return shaded(self.words[first:last], z_N[first:last].tolist(), float(z_N.max()), at - first)
 
     def bands(
         self, z_N: Tensor, top: Sequence[int], count: int, generator: torch.Generator
@@ -152,10 +164,6 @@ class _Contexts:
             drawn = places[torch.randperm(len(places), generator=generator)[: max(1, count // 2)]]
             found[name] = [self.window(z_N, at) for at in drawn.tolist()]
         return found
-
-
-def _rows(model: Decoder, text: Sequence[int], site: str) -> Tensor:
-    return read_activations(model, text, site)[site].flatten(1).float()
 
 
 def _starts(texts: Sequence[Sequence[int]]) -> list[int]:

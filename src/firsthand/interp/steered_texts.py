@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import DataError
+from firsthand.interp.feature_files import SteeredText
 from firsthand.interp.saes.sae_files import SavedSae
 from firsthand.nn.decoder import Decoder
 from firsthand.sampling import Sampling
@@ -21,15 +21,6 @@ from firsthand.tokens.tokenizer import Tokenizer
 
 STRENGTHS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 """Multiples of a feature's maximum; 0 is the model as it is."""
-
-
-@dataclass(frozen=True)
-class SteeredText:
-    """A continuation that was sampled with a direction added to every token."""
-
-    strength: float
-    """In multiples of the feature's maximum."""
-    text: str
 
 
 def steered_texts(

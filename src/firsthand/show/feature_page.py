@@ -24,6 +24,16 @@ def feature_page(
     )  # fmt: skip
 
 
+def measure_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The measures among an autoencoder's facts, as names and numbers to show."""
+    measures = facts.get("measures")
+    return [
+        (name.replace("_", " "), f"{value:.3f}")
+        for name, value in (measures.items() if isinstance(measures, dict) else ())
+        if isinstance(value, float)
+    ]
+
+
 def token_text(text: str) -> str:
     """A token with its line ends and tabs shown as signs; an empty one as an empty set."""
     return text.replace("\n", "↵").replace("\r", "␍").replace("\t", "⇥") or "∅"

@@ -227,6 +227,8 @@ def matches(password: str, kept: str) -> bool:
     return kind == "scrypt" and hmac.compare_digest(made.hex(), digest)
 
 
+_RUNS_A_MODEL = re.compile(r"/features/[^/]+/live(/[^/]*)?")
+"""Pages that are read with a model."""
 _RATING = re.compile(
     r"/runs/[^/]+/note|/runs/[^/]+/attempts/[^/]+/notes|/queues/[^/]+/items/[^/]+|/arena/rounds(/[^/]+/(vote|undo|reveal))?"
 )
@@ -237,6 +239,8 @@ def needed_role(method: str, path: str) -> Role:
     """The role that a request needs."""
     if path.startswith("/audit"):
         return "admin"
+    if _RUNS_A_MODEL.fullmatch(path):
+        return "editor"
     if method in ("GET", "HEAD"):
         return "viewer"
     is_rating = method == "POST" and _RATING.fullmatch(path)

@@ -133,12 +133,17 @@ function draw() {
       {
         width: card.clientWidth - 20, height: 240, cursor: { sync: { key: cursor.key }, drag: { x: true, y: false } },
         scales: { x: { time: false, distr: chosen.logx ? 3 : 1 }, y: { distr: chosen.logy ? 3 : 1, ...(bounds ? { range: bounds } : {}) } },
-        axes: [axis, { ...axis, size: 60 }], series: options, bands,
+        axes: [axis, { ...axis, size: 60, values: (_, splits) => splits.map(exact) }], series: options, bands,
       },
       tables.length === 1 ? [tables[0][0], tables[0][1]] : uPlot.join(tables), card,
     );
     plots.push(plot);
   }
+}
+
+// uPlot's own labels end after three decimals, so that those of 0.0291 and 0.0293 are the same.
+function exact(value) {
+  return value === null ? "" : Number(value.toPrecision(8)).toLocaleString(undefined, { maximumFractionDigits: 12 });
 }
 
 // Means and times are asked for when they are drawn; the page's head asks for what its address says, in the same words.

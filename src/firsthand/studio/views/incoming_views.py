@@ -47,6 +47,7 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
             "filter": filter_text,
             "sort": sort,
             "num_traces": total,
+            "scores": store.scores_of([each.trace for each in found.rows]),
             "sortable": SORTABLE,
             "when": _when,
             "seen": seen,
