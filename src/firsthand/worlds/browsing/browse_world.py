@@ -10,7 +10,7 @@ from typing import Any
 
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
-from firsthand.worlds.browsing.chromium import BrowserPool, Chromium, PageElement, PageView
+from firsthand.worlds.browsing.chromium import BrowserPool, CannotUse, Chromium, PageElement, PageView
 from firsthand.worlds.browsing.errands import Errand
 from firsthand.worlds.browsing.pages import SiteVisit
 from firsthand.worlds.world import InvalidAction, WorldCall
@@ -56,7 +56,7 @@ class BrowseWorld:
         if self._browser is not browser:
             return self.pool.give_back(browser)
         browser.visit(self._address)
-        self._page = browser.view()
+        self._page, self._dialog = browser.seen(self._page)
 
     async def close(self) -> None:
         """Give the browser back."""
@@ -209,23 +209,15 @@ class BrowseWorld:
         assert browser is not None, "the world is open"
 
         def work() -> None:
-            try:
-                act(browser)
-            except Exception as error:
-                if type(error).__name__ != "UnexpectedAlertPresentException":  # a dialog that came by itself is shown
-                    raise
+            act(browser)
             self._page, self._dialog = browser.seen(self._page)
 
         try:
             await in_thread(work)
+        except CannotUse as error:
+            raise InvalidAction(f"the browser could not do that ({error}): look at the page again") from None
         except Exception as error:
             name = type(error).__name__
-            if name in (
-                "ElementNotInteractableException",
-                "StaleElementReferenceException",
-                "ElementClickInterceptedException",
-            ):
-                raise InvalidAction(f"the browser could not do that ({name}): look at the page again") from None
             self._crashed = True
             return f"The browser failed ({name})."
         return self.render()

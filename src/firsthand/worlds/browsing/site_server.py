@@ -67,6 +67,8 @@ def _handler(site: SiteServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = TIMEOUT_S
+        disable_nagle_algorithm = True
+        wbufsize = -1
 
         def do_GET(self) -> None:
             self._answer(lambda visit, path, query: (200, visit.get(path, query), ""))
