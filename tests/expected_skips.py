@@ -35,6 +35,7 @@ MACHINE = [
     ".*openssl.*",
     "trl is not installed",
     "TransformerLens is not installed",  # it needs an older transformers
+    "MiniWoB\\+\\+ is not installed",  # it brings gymnasium for its pages alone
     r"needs pip install 'firsthand\[(gym|textworld)\]'",  # requirements that are built by a C compiler
     r"FIRSTHAND_(ENDPOINT|FOLDER) .*",
     "found out while it was read",

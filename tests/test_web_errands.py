@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -26,7 +27,8 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.browsing.browse_world import BrowseWorld
-from firsthand.worlds.browsing.chromium import MAX_RUNNING, BrowserPool, PageElement, PageView
+from firsthand.worlds.browsing.browser_pool import MAX_RUNNING, BrowserPool
+from firsthand.worlds.browsing.chromium import PageElement, PageView
 from firsthand.worlds.browsing.errands import SITE_KINDS, Errand, ErrandStep, make_errand
 from firsthand.worlds.browsing.mind2web import element_snippets, operation_f1, parse_choice, read_steps
 from firsthand.worlds.browsing.pages import SiteVisit
@@ -165,8 +167,8 @@ def test_the_proxy_serves_open_visits_and_nothing_else(server: SiteServer):
 
 
 def test_actions_that_do_not_fit_the_page_are_told_without_a_browser():
-    world = BrowseWorld(make_errand(0, 0, 1), BrowserPool())
-    world.site, world._dialog, world._crashed = SiteVisit(world.errand), None, False
+    world = BrowseWorld(partial(SiteVisit, make_errand(0, 0, 1)), BrowserPool())
+    world.site, world._dialog, world._crashed = world.visit(), None, False
     link, field = (
         PageElement(0, "link", "Next", "", ()),
         PageElement(0, "text field", "Name", "", ()),
@@ -197,8 +199,8 @@ class Hangs:
 
 
 def test_a_page_that_never_loads_ends_the_attempt_in_words():
-    world = BrowseWorld(make_errand(0, 0, 1), BrowserPool())
-    world.site, world._dialog, world._crashed = SiteVisit(world.errand), None, False
+    world = BrowseWorld(partial(SiteVisit, make_errand(0, 0, 1)), BrowserPool())
+    world.site, world._dialog, world._crashed = world.visit(), None, False
     world._browser = Hangs()  # type: ignore[assignment]
     world._page = PageView("t", "text", (PageElement(0, "link", "Next", "", ()),))
     environment = WorldEnvironment(world, rounds=3)
@@ -225,7 +227,7 @@ class Idle:
         if self.broken:
             raise ConnectionError("it has died")
 
-    def seen(self, before: PageView) -> tuple[PageView, str | None]:
+    def seen(self, before: PageView, script: str) -> tuple[PageView, str | None]:
         return PageView("t", "text", ()), None
 
     def clean(self) -> None:
@@ -239,7 +241,7 @@ def test_attempts_wait_for_a_browser_and_none_is_lost_to_one_that_died_or_to_a_c
     broken = iter([False, True])
     Idle.in_use = Idle.most = Idle.made = 0
     pool = BrowserPool(lambda port: Idle(next(broken, False)))  # type: ignore[arg-type, return-value]
-    worlds = [BrowseWorld(make_errand(0, index, 1), pool) for index in range(24)]
+    worlds = [BrowseWorld(partial(SiteVisit, make_errand(0, index, 1)), pool) for index in range(24)]
 
     async def attempt(world: BrowseWorld) -> str:
         try:

@@ -7,24 +7,18 @@ crashed or hangs is thrown away. Clicks and keys are input events of the browser
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import shutil
-import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.worlds.browsing.devtools import DevTools, DevToolsError
-from firsthand.worlds.browsing.site_server import SiteServer
 
 PAGE_TIMEOUT_S = 10
 MAX_PAGES = 20
 """Pages that may follow each other by themselves after an action."""
-MAX_RUNNING = 4
-"""Browsers that run at a time; further attempts wait for one."""
 FLAGS = (
     "--headless=new",
     "--disable-gpu",
@@ -56,7 +50,7 @@ PREFERENCES: Json = {
 }
 WIDTH, HEIGHT = 1000, 1400
 KEY_CODES = {"Enter": 13, "Delete": 46}
-_ELEMENTS = r"""(() => {
+FORM_CONTROLS = r"""(() => {
 const elements = [], found = [];
 const shown = e => { const b = e.getBoundingClientRect(); return b.width > 0 && b.height > 0 && !e.disabled; };
 for (const e of document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea')) {
@@ -82,8 +76,11 @@ if (b.top < 0 || b.left < 0 || b.bottom > innerHeight || b.right > innerWidth) {
   e.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
   b = seen();
 }
-const x = b.left + b.width / 2, y = b.top + b.height / 2, hit = document.elementFromPoint(x, y);
-return hit && (hit === e || e.contains(hit) || hit.contains(e)) ? [x, y] : 'another element covers it';
+for (const [across, down] of [[.5, .5], [.1, .5], [.9, .5], [.5, .1], [.5, .9]]) {
+  const x = b.left + across * b.width, y = b.top + down * b.height, hit = document.elementFromPoint(x, y);
+  if (hit && (hit === e || e.contains(hit))) return [x, y];
+}
+return 'another element covers it';
 })"""
 _HOLD = r"""((number, text) => {
 const e = (window.firsthandElements || [])[number];
@@ -215,7 +212,7 @@ class Chromium:
             raise DevToolsError(str(told["exceptionDetails"].get("exception", {}).get("description", ""))[:300])
         return told["result"].get("value")
 
-    def seen(self, before: PageView, script: str = _ELEMENTS) -> tuple[PageView, str | None]:
+    def seen(self, before: PageView, script: str = FORM_CONTROLS) -> tuple[PageView, str | None]:
         """The page now and no dialog, or the page `before` and the text of the dialog that is open."""
         told = self.run("0")  # after this answer, a page that an action has asked for is known to be on its way
         for _ in range(MAX_PAGES):
@@ -231,7 +228,7 @@ class Chromium:
         return PageView(title, text, tuple(PageElement(n, k, label, v, tuple(o)) for n, k, label, v, o in found)), None
 
     def click(self, element: PageElement) -> None:
-        """Click the middle of an element; CannotUse if it is not there. Nothing is done if a dialog has come."""
+        """Click an element, in its middle if nothing covers that; CannotUse says why not. A dialog that has come stops it."""
         place = self.run(f"{_PLACE}({element.number})")
         if place is None:
             return
@@ -281,66 +278,6 @@ class Chromium:
     def quit(self) -> None:
         """End the browser."""
         self.devtools.close()
-
-
-class BrowserPool:
-    """Browsers, at most MAX_RUNNING at a time, and the site server that they all use."""
-
-    def __init__(self, start: Callable[[int], Chromium] = Chromium) -> None:
-        """Start nothing yet; `start` makes a browser for the proxy's port."""
-        self._start, self._lock = start, threading.Lock()
-        self._places = threading.BoundedSemaphore(MAX_RUNNING)
-        self._idle: list[Chromium] = []
-        self._server: SiteServer | None = None
-
-    @property
-    def server(self) -> SiteServer:
-        """The site server, started at the first use."""
-        with self._lock:
-            if self._server is None:
-                self._server = SiteServer()
-                atexit.register(self.close)
-            return self._server
-
-    def take(self) -> Chromium:
-        """A clean browser, once fewer than MAX_RUNNING are in use. It blocks, so call it in a thread of its own."""
-        port = self.server.port
-        self._places.acquire()
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        try:
-            return self._start(port)
-        except BaseException:
-            self._places.release()
-            raise
-
-    def give_back(self, browser: Chromium) -> None:
-        """Keep the browser for the next attempt, if it still works."""
-        try:
-            browser.clean()
-        except Exception:  # crashed or hanging
-            self.end(browser)
-            return
-        with self._lock:
-            self._idle.append(browser)
-        self._places.release()
-
-    def end(self, browser: Chromium) -> None:
-        """End a browser that was taken."""
-        try:
-            browser.quit()
-        finally:
-            self._places.release()
-
-    def close(self) -> None:
-        """End all browsers that wait, and the server."""
-        with self._lock:
-            idle, self._idle, server, self._server = self._idle, [], self._server, None
-        for browser in idle:
-            browser.quit()
-        if server is not None:
-            server.close()
 
 
 def ready() -> str:
