@@ -94,9 +94,10 @@ class Services:
 
     def method(self, name: str) -> Callable[..., Any]:
         """The function of that name."""
-        return next(getattr(each, name) for each in self.instances.values() if hasattr(each, name))
+        owner = next(each for each in self.instances.values() if hasattr(each, name))
+        return getattr(owner, name)  # type: ignore[no-any-return]
 
-    def call(self, name: str, *given: Any, **arguments: Any) -> str:
+    def call(self, name: str, given: Sequence[Any], arguments: Mapping[str, Any]) -> str:
         """The result of a call; its error as a text. Whole numbers become floats where the function wants them."""
         method = self.method(name)
         try:
@@ -116,7 +117,7 @@ class Services:
     def run(self, call: str) -> str:
         """The result of a call that is written in Python with literal arguments."""
         name, given, arguments = parsed(call)
-        return self.call(name, *given, **arguments)
+        return self.call(name, given, arguments)
 
     def equal(self, other: Services) -> bool:
         """True if the public attributes of all services are equal."""
@@ -191,7 +192,7 @@ class FunctionTurnsWorld:
         if self.steps > MAX_STEPS:
             self.ending = "too many calls in a turn"
             return f"The turn is over: {MAX_STEPS} calls are made in one at most."
-        self.last = self.services.call(name, **arguments)
+        self.last = self.services.call(name, (), arguments)
         self.seen[self.last] += 1
         return self.last
 

@@ -228,7 +228,7 @@ class Chromium:
         return PageView(title, text, tuple(PageElement(n, k, label, v, tuple(o)) for n, k, label, v, o in found)), None
 
     def click(self, element: PageElement) -> None:
-        """Click an element, in its middle if nothing covers that; CannotUse says why not. A dialog that has come stops it."""
+        """Click an element, in its middle if nothing covers that; CannotUse says why not. A dialog stops it."""
         place = self.run(f"{_PLACE}({element.number})")
         if place is None:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import mimetypes
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -98,7 +98,7 @@ class MiniWobVisit:
     """A `Site`: one episode of a type of task."""
 
     view = VISIBLE
-    clicks = ("link", "button", "check box", "radio button", "text field", "thing")
+    clicks: Sequence[str] = ("link", "button", "check box", "radio button", "text field", "thing")
 
     def __init__(self, folder: Path, kind: str, seed: int, seconds: float) -> None:
         """The folder of the HTML files, the type of task, its seed, and the seconds until the page ends the episode."""

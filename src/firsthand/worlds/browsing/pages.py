@@ -7,7 +7,7 @@ is archived.
 from __future__ import annotations
 
 import calendar
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from html import escape
 from random import Random
@@ -34,7 +34,8 @@ function sortBy(n, numeric) {
 class SiteVisit:
     """A `Site`: what was entered so far, and what was sent at the end."""
 
-    first, view, clicks = "/", FORM_CONTROLS, ("link", "button", "check box")
+    first, view = "/", FORM_CONTROLS
+    clicks: Sequence[str] = ("link", "button", "check box")
 
     def __init__(self, errand: Errand) -> None:
         """Begin at the first page."""
