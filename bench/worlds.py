@@ -90,7 +90,8 @@ async def reset_ms(benchmark: Benchmark, tasks: Sequence[Task]) -> tuple[float, 
 async def worlds(names: Sequence[str], each: int, at_once: int) -> None:
     """One line for each world."""
     print(
-        f"{'world':<16} {'tasks':>5} {'reset ms':>9} {'ready ms':>9} {'steps/s':>8} {'optimal':>8} {'random':>7} {'lost':>5} {'wall s':>7}"
+        f"{'world':<16} {'tasks':>5} {'reset ms':>9} {'ready ms':>9} {'steps/s':>8} {'optimal':>8} {'random':>7} "
+        f"{'lost':>5} {'wall s':>7}"
     )
     total_s = 0.0
     for name in names:
@@ -106,8 +107,8 @@ async def worlds(names: Sequence[str], each: int, at_once: int) -> None:
         drawn = await played(benchmark, chosen, "random", at_once)
         total_s += optimal.wall_s
         print(
-            f"{name:<16} {len(chosen):>5} {reset:>9.1f} {ready:>9.1f} {drawn.steps_per_s:>8.0f} {optimal.mean:>8.3f} {drawn.mean:>7.3f} "
-            f"{optimal.lost + drawn.lost:>5} {optimal.wall_s + drawn.wall_s:>7.1f}",
+            f"{name:<16} {len(chosen):>5} {reset:>9.1f} {ready:>9.1f} {drawn.steps_per_s:>8.0f} {optimal.mean:>8.3f} "
+            f"{drawn.mean:>7.3f} {optimal.lost + drawn.lost:>5} {optimal.wall_s + drawn.wall_s:>7.1f}",
             flush=True,
         )
     print(f"the optimal player, all of them: {total_s:.1f} s")
