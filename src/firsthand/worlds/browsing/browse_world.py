@@ -24,6 +24,8 @@ _HELP = "write click[n], type[n] text, select[n] option, accept, dismiss or look
 class BrowseWorld:
     """One errand in a browser. `World` describes the interface; `open` waits where all browsers are in use."""
 
+    examples = ("look", "click[2]")
+
     def __init__(self, visit: Callable[[], Site], pool: BrowserPool) -> None:
         """A function that begins a visit, and the browsers to take one from."""
         self.visit, self.pool = visit, pool
