@@ -583,7 +583,7 @@ def test_the_examples_shown_are_those_of_the_tools_there_are_the_calculators_fir
 def test_a_world_shows_react_its_own_actions_and_not_those_of_other_tools() -> None:
     world = catalog.benchmark("agentbench_hh:level=1:tasks=1:rounds=3")
     model = Scripted(["Thought: I look.\nAction: act[look]", "Final Answer: done"])
-    agent = Agent("a", model, react, {"constrained": True}, tools=(replace(run_python, effect="read"),))
+    agent = Agent("a", model, react, tools=(replace(run_python, effect="read"),))
     trace = asyncio.run(rollout(agent, world.tasks(0)[0], benchmark=world))
     texts = [message.text for message in model.asked[0].prompt]  # type: ignore[union-attr]
     shown = [text for text in texts if "Action: " in text]

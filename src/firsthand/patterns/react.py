@@ -7,7 +7,7 @@ from typing import Any
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, checked
-from firsthand.message import Role, ToolCall
+from firsthand.message import Json, Role, ToolCall
 from firsthand.patterns.parts.actions import FINISH, arguments_of, parse_action, usage
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, extract_answer
 from firsthand.task import Task
@@ -125,9 +125,9 @@ async def _observe(ctx: Context, name: str, given: str, step: int) -> str:
 def _worked(tool: Tool) -> tuple[tuple[Role, str], ...]:
     """Worked turns of the examples in a tool's schema, such as those of a world's `act`; none if it has none."""
     properties = tool.spec.parameters.get("properties", {})
-    examples = next(iter(properties.values()), {}).get("examples", ()) if len(properties) == 1 else ()
+    only: Json = next(iter(properties.values())) if len(properties) == 1 else {}
     turns: list[tuple[Role, str]] = []
-    for example in examples:
+    for example in only.get("examples", ()):
         turns += [("assistant", f"Thought: I need {tool.name}.\nAction: {tool.name}[{example}]"), ("user", _HAPPENS)]
     ending: tuple[tuple[Role, str], ...] = (("assistant", "Thought: The task is done.\nFinal Answer: done"),)
     return (("user", "Question: Another task of this kind."), *turns, *ending) if turns else ()
