@@ -17,7 +17,7 @@ from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.browsing.chromium import PageElement, PageView
 from firsthand.worlds.browsing.errands import ErrandStep
-from firsthand.worlds.browsing.miniwob import SCRIPTED, MiniWobVisit, kinds_in, pages_folder, steps_for
+from firsthand.worlds.browsing.miniwob_pages import SCRIPTED, MiniWobVisit, kinds_in, pages_folder, steps_for
 from firsthand.worlds.browsing.pages import step_on
 from firsthand.worlds.players import play
 

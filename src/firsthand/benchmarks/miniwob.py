@@ -14,7 +14,7 @@ from firsthand.trace import Score, Trace
 from firsthand.worlds.browsing.browse_world import BrowseWorld
 from firsthand.worlds.browsing.browser_pool import BrowserPool
 from firsthand.worlds.browsing.chromium import ready
-from firsthand.worlds.browsing.miniwob import SCRIPTED, MiniWobVisit, kinds_in, pages_folder
+from firsthand.worlds.browsing.miniwob_pages import SCRIPTED, MiniWobVisit, kinds_in, pages_folder
 from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.world import Actions, WorldEnvironment
 
