@@ -71,23 +71,27 @@ async def played(benchmark: Benchmark, tasks: Sequence[Task], player: PlayerName
     return Played(list(traces), time.perf_counter() - began)
 
 
-async def reset_ms(benchmark: Benchmark, tasks: Sequence[Task]) -> float:
-    """The median time to make and open an environment, in milliseconds."""
+async def reset_ms(benchmark: Benchmark, tasks: Sequence[Task]) -> tuple[float, float]:
+    """Median milliseconds to make and open an environment, and until its first action can begin if nothing else is done."""
     assert benchmark.environment is not None
-    times = []
+    opened, prepared = [], []
     for place in range(RESETS):
         began = time.perf_counter()
         environment = benchmark.environment(tasks[place % len(tasks)])
         await environment.open()
-        times.append(1000 * (time.perf_counter() - began))
+        opened.append(1000 * (time.perf_counter() - began))
+        if (wait := getattr(getattr(environment, "world", None), "prepared", None)) is not None:
+            await wait()
+        prepared.append(1000 * (time.perf_counter() - began))
         await environment.close()
-    return statistics.median(times)
+    return statistics.median(opened), statistics.median(prepared)
 
 
 async def worlds(names: Sequence[str], each: int, at_once: int) -> None:
     """One line for each world."""
     print(
-        f"{'world':<16} {'tasks':>5} {'reset ms':>9} {'steps/s':>8} {'optimal':>8} {'random':>7} {'lost':>5} {'wall s':>7}"
+        f"{'world':<16} {'tasks':>5} {'reset ms':>9} {'ready ms':>9} {'steps/s':>8} {'optimal':>8} {'random':>7} "
+        f"{'lost':>5} {'wall s':>7}"
     )
     total_s = 0.0
     for name in names:
@@ -98,13 +102,13 @@ async def worlds(names: Sequence[str], each: int, at_once: int) -> None:
             print(f"{name:<16} left out: {error}")
             continue
         chosen = [tasks[place * len(tasks) // each] for place in range(min(each, len(tasks)))]
-        reset = await reset_ms(benchmark, chosen)
+        reset, ready = await reset_ms(benchmark, chosen)
         optimal = await played(benchmark, chosen, "optimal", at_once)
         drawn = await played(benchmark, chosen, "random", at_once)
         total_s += optimal.wall_s
         print(
-            f"{name:<16} {len(chosen):>5} {reset:>9.1f} {drawn.steps_per_s:>8.0f} {optimal.mean:>8.3f} {drawn.mean:>7.3f} "
-            f"{optimal.lost + drawn.lost:>5} {optimal.wall_s + drawn.wall_s:>7.1f}",
+            f"{name:<16} {len(chosen):>5} {reset:>9.1f} {ready:>9.1f} {drawn.steps_per_s:>8.0f} {optimal.mean:>8.3f} "
+            f"{drawn.mean:>7.3f} {optimal.lost + drawn.lost:>5} {optimal.wall_s + drawn.wall_s:>7.1f}",
             flush=True,
         )
     print(f"the optimal player, all of them: {total_s:.1f} s")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.agentbench_os import agentbench_os
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, SandboxError
 from firsthand.patterns.thought_action import thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -224,3 +225,51 @@ def test_the_published_solutions_pass_their_checks_on_the_dev_items():
     benchmark = agentbench_os(split="dev", data=str(REAL))
     traces = [asyncio.run(play(benchmark, task, "optimal")) for task in benchmark.tasks(0)[::2]]
     assert [trace.task_id for trace in traces if trace.value() != 1] == []
+
+
+@needs_sandbox
+def test_an_items_scripts_run_while_the_agent_reads_and_the_first_command_finds_them_done():
+    scripts = (Script("bash", "sleep 0.3; echo $RANDOM > ~/a"), Script("python", "open('b', 'w').write('b')"))
+    world = ShellWorld(OsItem("own", "?", init=scripts, start="x=12", match="12"), limits=replace(LIMITS, wall_s=5))
+
+    async def visit() -> tuple[float, str, list[str]]:
+        began = time.monotonic()
+        await world.open()
+        opened = time.monotonic() - began
+        said = await world.bash("ls; echo $x")
+        await world.close()
+        return opened, said, world.commands
+
+    opened, said, commands = asyncio.run(visit())
+    assert opened < 0.2 and said.split()[-3:] == ["a", "b", "12"] and commands == ["ls; echo $x"]
+
+
+@needs_sandbox
+def test_scripts_that_fail_end_the_attempt_with_an_error_and_a_world_that_is_closed_early_leaves_nothing():
+    item = OsItem("own", "?", init=(Script("bash", "while true; do :; done"),), match="12")
+    limits = replace(LIMITS, wall_s=0.5)
+
+    async def fails() -> None:
+        world = ShellWorld(item, limits=limits)
+        await world.open()
+        try:
+            with pytest.raises(SandboxError, match="was stopped: timeout"):
+                await world.bash("ls")
+            assert world.ending == "sandbox failed"
+            with pytest.raises(SandboxError, match="was stopped: timeout"):
+                await world.result()
+        finally:
+            await world.close()
+
+    async def early() -> float:
+        world = ShellWorld(item, limits=replace(LIMITS, wall_s=60))
+        await world.open()
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        await world.close()
+        assert world._preparing is not None
+        assert world._preparing.done()
+        return time.monotonic() - began
+
+    asyncio.run(fails())
+    assert asyncio.run(early()) < 10

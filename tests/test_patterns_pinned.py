@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.context import Context
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
@@ -577,6 +578,19 @@ def test_the_examples_shown_are_those_of_the_tools_there_are_the_calculators_fir
             len(shown) - 1
         )
         assert all(f"- {name}[" in examples[0] for name in names)
+
+
+def test_a_world_shows_react_its_own_actions_and_not_those_of_other_tools() -> None:
+    world = catalog.benchmark("agentbench_hh:level=1:tasks=1:rounds=3")
+    model = Scripted(["Thought: I look.\nAction: act[look]", "Final Answer: done"])
+    agent = Agent("a", model, react, tools=(replace(run_python, effect="read"),))
+    trace = asyncio.run(rollout(agent, world.tasks(0)[0], benchmark=world))
+    texts = [message.text for message in model.asked[0].prompt]  # type: ignore[union-attr]
+    shown = [text for text in texts if "Action: " in text]
+    assert shown == [
+        "Thought: I need act.\nAction: act[go to shelf 1]", "Thought: I need act.\nAction: act[take mug 1 from shelf 1]",
+    ] and not any("France" in text for text in texts)  # fmt: skip
+    assert trace.error is None and trace.final_state["rounds"] == 1
 
 
 @pytest.mark.parametrize("replans", [0, 1, 2])

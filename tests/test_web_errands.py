@@ -4,11 +4,14 @@ import asyncio
 import hashlib
 import http.client
 import json
+import os
 import re
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,7 +27,8 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.browsing.browse_world import BrowseWorld
-from firsthand.worlds.browsing.chromium import MAX_RUNNING, BrowserPool, PageElement, PageView
+from firsthand.worlds.browsing.browser_pool import MAX_RUNNING, BrowserPool
+from firsthand.worlds.browsing.chromium import PageElement, PageView
 from firsthand.worlds.browsing.errands import SITE_KINDS, Errand, ErrandStep, make_errand
 from firsthand.worlds.browsing.mind2web import element_snippets, operation_f1, parse_choice, read_steps
 from firsthand.worlds.browsing.pages import SiteVisit
@@ -33,13 +37,7 @@ from firsthand.worlds.players import play
 from firsthand.worlds.world import InvalidAction, WorldEnvironment
 from loopback import serve
 
-try:
-    import selenium  # noqa: F401
-
-    NO_SELENIUM = False
-except ImportError:
-    NO_SELENIUM = True
-NO_CHROMIUM = not (shutil.which("chromium") or shutil.which("google-chrome")) or not shutil.which("chromedriver")
+NO_CHROMIUM = not (shutil.which("chromium") or shutil.which("google-chrome"))
 
 
 class Walk:
@@ -170,13 +168,13 @@ def test_the_proxy_serves_open_visits_and_nothing_else(server: SiteServer):
 
 
 def test_actions_that_do_not_fit_the_page_are_told_without_a_browser():
-    world = BrowseWorld(make_errand(0, 0, 1), BrowserPool())
-    world.site, world._dialog, world._crashed = SiteVisit(world.errand), None, False
+    world = BrowseWorld(partial(SiteVisit, make_errand(0, 0, 1)), BrowserPool())
+    world.site, world._dialog, world._crashed = world.visit(), None, False
     link, field = (
-        PageElement(None, "link", "Next", "", (), True),
-        PageElement(None, "text field", "Name", "", (), False),
+        PageElement(0, "link", "Next", "", ()),
+        PageElement(0, "text field", "Name", "", ()),
     )
-    choice = PageElement(None, "choice", "Hour", "", ("09:00",), False)
+    choice = PageElement(0, "choice", "Hour", "", ("09:00",))
     world._page = PageView("t", "text", (link, field, choice))
 
     def told(action: str) -> str:
@@ -202,10 +200,10 @@ class Hangs:
 
 
 def test_a_page_that_never_loads_ends_the_attempt_in_words():
-    world = BrowseWorld(make_errand(0, 0, 1), BrowserPool())
-    world.site, world._dialog, world._crashed = SiteVisit(world.errand), None, False
+    world = BrowseWorld(partial(SiteVisit, make_errand(0, 0, 1)), BrowserPool())
+    world.site, world._dialog, world._crashed = world.visit(), None, False
     world._browser = Hangs()  # type: ignore[assignment]
-    world._page = PageView("t", "text", (PageElement(None, "link", "Next", "", (), True),))
+    world._page = PageView("t", "text", (PageElement(0, "link", "Next", "", ()),))
     environment = WorldEnvironment(world, rounds=3)
     said = asyncio.run(environment.act("click[1]"))
     assert said.startswith("The browser failed (TimeoutError).") and environment.ended == "browser crashed"
@@ -230,8 +228,8 @@ class Idle:
         if self.broken:
             raise ConnectionError("it has died")
 
-    def view(self) -> PageView:
-        return PageView("t", "text", ())
+    def seen(self, before: PageView, script: str) -> tuple[PageView, str | None]:
+        return PageView("t", "text", ()), None
 
     def clean(self) -> None:
         with Idle.lock:
@@ -244,7 +242,7 @@ def test_attempts_wait_for_a_browser_and_none_is_lost_to_one_that_died_or_to_a_c
     broken = iter([False, True])
     Idle.in_use = Idle.most = Idle.made = 0
     pool = BrowserPool(lambda port: Idle(next(broken, False)))  # type: ignore[arg-type, return-value]
-    worlds = [BrowseWorld(make_errand(0, index, 1), pool) for index in range(24)]
+    worlds = [BrowseWorld(partial(SiteVisit, make_errand(0, index, 1)), pool) for index in range(24)]
 
     async def attempt(world: BrowseWorld) -> str:
         try:
@@ -324,7 +322,6 @@ def test_mind2webs_steps_are_choices_among_elements(tmp_path: Path):
 
 browsed = [
     pytest.mark.slow,
-    pytest.mark.skipif(NO_SELENIUM, reason="selenium is not installed"),
     pytest.mark.skipif(NO_CHROMIUM, reason="chromium is not installed"),
 ]
 
@@ -383,14 +380,17 @@ class TestChromium:
         async def visit() -> tuple[str, str, list[str]]:
             await first.open()
             browser = first.world._browser  # type: ignore[attr-defined]
-            browser.driver.execute_script(script)
+            browser.run(script)
             await asyncio.sleep(0.3)
             told = await first.act("click[1]" if "[1] link" in first.world.render() else "type[1] x")  # type: ignore[attr-defined]
             answered = await first.act("accept")  # type: ignore[attr-defined]
             await first.close()
             await second.open()
             assert second.world._browser is browser  # type: ignore[attr-defined]
-            windows = list(browser.driver.window_handles)
+            pages = [
+                each for each in browser.devtools.call("Target.getTargets")["targetInfos"] if each["type"] == "page"
+            ]
+            windows = [each for each in pages if each.get("browserContextId") == browser._context]
             await second.close()
             return told, answered, windows
 
@@ -403,23 +403,23 @@ class TestChromium:
         """A browser that tries to leave, then one that dies in the middle of an attempt."""
         await environment.open()  # type: ignore[attr-defined]
         world = environment.world  # type: ignore[attr-defined]
-        driver = world._browser.driver
+        browser = world._browser
         script = (
-            "const [port, done] = arguments, get = u => fetch(u, {mode: 'no-cors'}).then(() => 'yes', () => 'no');"
-            "Promise.all([`http://127.0.0.1:${port}/`, 'http://localhost/', 'http://example.com/', 'https://1.1.1.1/']"
-            ".map(get)).then(done)"
+            "const get = u => fetch(u, {mode: 'no-cors'}).then(() => 'yes', () => 'no');"
+            f"Promise.all(['http://127.0.0.1:{world.pool.server.port}/', 'http://localhost/', 'http://example.com/', "
+            "'https://1.1.1.1/'].map(get))"
         )
         before = world.pool.server.refused  # Chromium itself calls home, in vain
-        reached = driver.execute_async_script(script, world.pool.server.port)
+        reached = browser.run(script, wait=True)
         assert reached[3] == "no" and world.pool.server.refused >= before + 3, reached
-        driver.execute_script(
+        browser.run(
             "const a = document.createElement('a'); a.download = 'firsthand-never.bin';"
             "a.href = 'data:application/octet-stream,x'; document.body.append(a); a.click(); a.remove()"
         )
         assert "Page:" in await environment.act("look")  # type: ignore[attr-defined]
         places = (Path.cwd(), Path.home(), Path.home() / "Downloads")
         assert not any((place / "firsthand-never.bin").exists() for place in places), "downloads are refused"
-        driver.service.process.kill()
+        os.kill(browser.devtools.pid, signal.SIGKILL)
         observed = await environment.act("type[1] x")  # type: ignore[attr-defined]
         assert "The browser failed" in observed and environment.ended == "browser crashed"  # type: ignore[attr-defined]
         await environment.close()  # type: ignore[attr-defined]

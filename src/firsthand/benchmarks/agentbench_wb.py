@@ -16,9 +16,11 @@ from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from firsthand.worlds.browsing.browse_world import BrowseWorld
-from firsthand.worlds.browsing.chromium import BrowserPool, ready
+from firsthand.worlds.browsing.browser_pool import BrowserPool
+from firsthand.worlds.browsing.chromium import ready
 from firsthand.worlds.browsing.errands import ERRAND_LEVELS, ERRAND_VERSION, make_errand
 from firsthand.worlds.browsing.mind2web import CHOICES, ChoiceStep, operation_f1, parse_choice, question, read_steps
+from firsthand.worlds.browsing.pages import SiteVisit
 from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.world import Actions, WorldEnvironment
 
@@ -113,7 +115,8 @@ def _choice(step: ChoiceStep) -> Task:
 
 
 def _world(task: Task, pool: BrowserPool) -> BrowseWorld:
-    return BrowseWorld(make_errand(task.secret["seed"], task.secret["index"], task.secret["level"]), pool)
+    errand = make_errand(task.secret["seed"], task.secret["index"], task.secret["level"])
+    return BrowseWorld(partial(SiteVisit, errand), pool)
 
 
 def _task(seed: int, level: int, index: int) -> Task:

@@ -1,7 +1,7 @@
 """BFCL: function calls compared with accepted ones (Berkeley Function-Calling Leaderboard, Patil et al., 2025).
 
-Covers the single-turn Python categories, whose calls are compared and never run. Left out: Java and JavaScript, multi-turn,
-memory, web search, and the few dialogues of `live_irrelevance`.
+Covers the single-turn Python categories, whose calls are compared and never run; the multi-turn ones are `bfcl_multi_turn`.
+Left out: Java and JavaScript, memory, web search, and the few dialogues of `live_irrelevance`.
 """
 
 from __future__ import annotations

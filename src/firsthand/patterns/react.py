@@ -7,11 +7,12 @@ from typing import Any
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, checked
-from firsthand.message import Role, ToolCall
+from firsthand.message import Json, Role, ToolCall
 from firsthand.patterns.parts.actions import FINISH, arguments_of, parse_action, usage
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, extract_answer
 from firsthand.task import Task
 from firsthand.tokens.calls.call_grammar import action_grammar
+from firsthand.tool import Tool
 
 _EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("user", "Question: A shop sells 12 boxes of 30 pens. How many pens is that?"),
@@ -40,6 +41,8 @@ _BARE_EXAMPLE: tuple[tuple[Role, str], ...] = (
     ("user", "Question: What is the capital of France?"),
     ("assistant", "Thought: The capital of France is Paris.\nFinal Answer: Paris"),
 )
+
+_HAPPENS = "Observation: (what happens then)"
 
 
 def _check(*, max_steps: int, native: bool = False, constrained: bool = False, **_: Any) -> None:
@@ -119,11 +122,23 @@ async def _observe(ctx: Context, name: str, given: str, step: int) -> str:
     return (await ctx.call(ToolCall(f"step-{step}", tool.name, arguments))).content
 
 
+def _worked(tool: Tool) -> tuple[tuple[Role, str], ...]:
+    """Worked turns of the examples in a tool's schema, such as those of a world's `act`; none if it has none."""
+    properties = tool.spec.parameters.get("properties", {})
+    only: Json = next(iter(properties.values())) if len(properties) == 1 else {}
+    turns: list[tuple[Role, str]] = []
+    for example in only.get("examples", ()):
+        turns += [("assistant", f"Thought: I need {tool.name}.\nAction: {tool.name}[{example}]"), ("user", _HAPPENS)]
+    ending: tuple[tuple[Role, str], ...] = (("assistant", "Thought: The task is done.\nFinal Answer: done"),)
+    return (("user", "Question: Another task of this kind."), *turns, *ending) if turns else ()
+
+
 def _opening(task: Task, ctx: Context) -> Context:
     """The Context after the instructions, a worked example, and the question."""
     actions = "\n".join(f"- {usage(tool)}: {tool.spec.description}" for tool in ctx.tools)
     names = {tool.name for tool in ctx.tools}
-    shown = [_EXAMPLE] * ("calculator" in names) + [_SEARCH_EXAMPLE] * ("search" in names) or [_BARE_EXAMPLE]
+    shown = [_EXAMPLE] * ("calculator" in names) + [_SEARCH_EXAMPLE] * ("search" in names)
+    shown = [turns for tool in ctx.tools if (turns := _worked(tool))] or shown or [_BARE_EXAMPLE]
     example = [turn for each in shown for turn in each]
     instructions = (
         "Answer the question. Write a Thought line, then one Action line. After each Action you are given an Observation. "

@@ -127,7 +127,8 @@ class WorldEnvironment:
             self._made = tuple(self._tool(move) for move in moves)
         if self.actions == "native":
             return self._made
-        return (_narrowed(self._made[0], self.world.admissible(), self.world.form),)
+        examples = getattr(self.world, "examples", ())
+        return (_narrowed(self._made[0], self.world.admissible(), self.world.form, examples),)
 
     async def open(self) -> None:
         """Make the first state."""
@@ -206,9 +207,13 @@ class WorldEnvironment:
         return replace(made, function=counted)
 
 
-def _narrowed(act: Tool, listed: Sequence[str] | None, form: str | None) -> Tool:
-    """The tool with the admissible actions in its schema. They guide; what is possible is decided by the world."""
+def _narrowed(act: Tool, listed: Sequence[str] | None, form: str | None, examples: Sequence[str]) -> Tool:
+    """The tool with the admissible actions in its schema. They guide; what is possible is decided by the world.
+
+    `examples`, which a world may have, are actions of other tasks; `react` shows them in its worked turns.
+    """
     extra: Json = {"enum": list(listed)} if listed else {"pattern": form} if form else {}
+    extra |= {"examples": list(examples)} if examples else {}
     if not extra:
         return act
     schema = act.spec.parameters

@@ -59,7 +59,7 @@ class RenderBudget:
         self._steps = MAX_STEPS
         self._left = MAX_TOTAL
         self._reads = 0
-        self._deadline = time.monotonic() + TIME_S
+        self._deadline = time.thread_time() + TIME_S
         self._given: dict[int, Any] = {}
         self._given_chars: dict[int, int] = {}
         for value in variables.values():
@@ -69,14 +69,14 @@ class RenderBudget:
     def tick(self) -> str:
         """Count a step, and look at the clock."""
         self._steps -= 1
-        if self._steps < 0 or time.monotonic() > self._deadline:
+        if self._steps < 0 or time.thread_time() > self._deadline:
             raise TemplateError("the chat template takes too many steps: it loops far longer than a prompt needs")
         return ""
 
     def read(self) -> None:
         """Count a look-up, which is no step; every so often look at the clock."""
         self._reads += 1
-        if not self._reads % _READS and time.monotonic() > self._deadline:
+        if not self._reads % _READS and time.thread_time() > self._deadline:
             raise TemplateError("the chat template takes too long: it looks up far more than a prompt needs")
 
     def ticking(self, values: Iterable[Any]) -> Iterator[Any]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
-from firsthand.worlds.browsing.chromium import BrowserPool, Chromium, PageElement, PageView
-from firsthand.worlds.browsing.errands import Errand
-from firsthand.worlds.browsing.pages import SiteVisit
+from firsthand.worlds.browsing.browser_pool import BrowserPool
+from firsthand.worlds.browsing.chromium import CannotUse, Chromium, PageElement, PageView
+from firsthand.worlds.browsing.site import Site
 from firsthand.worlds.world import InvalidAction, WorldCall
 
 MAX_TEXT = 3_000
@@ -24,9 +24,11 @@ _HELP = "write click[n], type[n] text, select[n] option, accept, dismiss or look
 class BrowseWorld:
     """One errand in a browser. `World` describes the interface; `open` waits where all browsers are in use."""
 
-    def __init__(self, errand: Errand, pool: BrowserPool) -> None:
-        """An errand, and the browsers to take one from."""
-        self.errand, self.pool = errand, pool
+    examples = ("look", "click[2]")
+
+    def __init__(self, visit: Callable[[], Site], pool: BrowserPool) -> None:
+        """A function that begins a visit, and the browsers to take one from."""
+        self.visit, self.pool = visit, pool
         self._browser: Chromium | None = None
         self._address = ""
         self._lock = threading.Lock()
@@ -34,8 +36,8 @@ class BrowseWorld:
 
     async def open(self) -> None:
         """Take a browser, and open the first page of the site."""
-        self.site = SiteVisit(self.errand)
-        self._steps, self._crashed, self._closed, self._page = 0, False, False, PageView("", "", ())
+        self.site = self.visit()
+        self._crashed, self._closed, self._page = False, False, PageView("", "", ())
         self._dialog: str | None = None
         await in_thread(self._begin)
 
@@ -56,7 +58,15 @@ class BrowseWorld:
         if self._browser is not browser:
             return self.pool.give_back(browser)
         browser.visit(self._address)
-        self._page = browser.view()
+        self.site.begin(browser)
+        self._see(browser)
+
+    def _see(self, browser: Chromium) -> None:
+        self._page, self._dialog = browser.seen(self._page, self.site.view)
+
+    def _follow(self, browser: Chromium) -> None:
+        self._see(browser)
+        self.site.follow(browser)
 
     async def close(self) -> None:
         """Give the browser back."""
@@ -113,22 +123,15 @@ class BrowseWorld:
         return "\n".join([f"Page: {self._page.title}", text, "Elements:", *lines])
 
     async def result(self) -> Json:
-        """If the right thing was sent, what was sent, and what was wanted of it."""
-        wanted, sent = self.errand.goal, self.site.sent or {}
-        share = sum(sent.get(key) == value for key, value in wanted.items()) / len(wanted)
-        return {"right": self.site.is_right, "sent": sent, "share": share}
+        """The site's report."""
+        return self.site.result()
 
     def optimal(self) -> str:
-        """The next step of the errand's own; a dialog is accepted."""
-        if self._dialog is not None:
-            return "accept"
-        step = self.errand.steps[min(self._steps, len(self.errand.steps) - 1)]
-        self._steps += 1
-        number = next((n for n, each in enumerate(self._page.elements, 1) if each.label == step.label), 0)
-        return f"{step.verb}[{number}] {step.value}".strip()
+        """The next step of the site's own player; a dialog is accepted."""
+        return "accept" if self._dialog is not None else self.site.optimal(self._page)
 
     def random(self, rng: Random) -> str:
-        """An action on one of the elements; typed words are those of the task."""
+        """An action on one of the elements."""
         if self._dialog is not None or not self._page.elements:
             return rng.choice(("accept", "dismiss"))
         number = rng.randrange(len(self._page.elements))
@@ -136,16 +139,16 @@ class BrowseWorld:
         if element.kind == "choice":
             return f"select[{number + 1}] {rng.choice(element.options or ('',))}"
         if element.kind == "text field":
-            return f"type[{number + 1}] {rng.choice(self.errand.task.split())}"
+            return f"type[{number + 1}] {self.site.random_words(self._page, rng)}"
         return f"click[{number + 1}]"
 
     async def click(self, number: int) -> str:
-        """Click a link, a button or a check box.
+        """Click a link, a button, a check box or another thing that can be clicked.
 
         Args:
             number: The number of the element on the page.
         """
-        element = self._element(number, ("link", "button", "check box"))
+        element = self._element(number, self.site.clicks)
         return await self._use(lambda browser: browser.click(element))
 
     async def type(self, number: int, text: str) -> str:
@@ -211,21 +214,17 @@ class BrowseWorld:
         def work() -> None:
             try:
                 act(browser)
-            except Exception as error:
-                if type(error).__name__ != "UnexpectedAlertPresentException":  # a dialog that came by itself is shown
-                    raise
-            self._page, self._dialog = browser.seen(self._page)
+            except CannotUse:
+                self._follow(browser)
+                raise
+            self._follow(browser)
 
         try:
             await in_thread(work)
+        except CannotUse as error:
+            raise InvalidAction(f"the browser could not do that ({error}): look at the page again") from None
         except Exception as error:
             name = type(error).__name__
-            if name in (
-                "ElementNotInteractableException",
-                "StaleElementReferenceException",
-                "ElementClickInterceptedException",
-            ):
-                raise InvalidAction(f"the browser could not do that ({name}): look at the page again") from None
             self._crashed = True
             return f"The browser failed ({name})."
         return self.render()

@@ -1,27 +1,24 @@
-"""Headless Chromium, driven by selenium, with no way out but the proxy that it is given.
+"""Headless Chromium, driven over the DevTools protocol, with no way out but the proxy that it is given.
 
-Browsers are kept between attempts, because one takes a second to start; each attempt has its own browser for as long as
-it lasts, and finds it without cookies, storage or further windows. One that crashed or hangs is thrown away.
+Browsers are kept between attempts, because one takes half a second to start. Each attempt has its own browser for as long
+as it lasts, and in it a browser context of its own: no cookies, storage or windows of the one before. A browser that
+crashed or hangs is thrown away. Clicks and keys are input events of the browser, which pages trust as they do a person's.
 """
 
 from __future__ import annotations
 
-import atexit
+import json
 import os
 import shutil
-import threading
-import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from firsthand.errors import ConfigError, MissingExtra
-from firsthand.worlds.browsing.site_server import SiteServer
+from firsthand.errors import ConfigError
+from firsthand.message import Json
+from firsthand.worlds.browsing.devtools import DevTools, DevToolsError
 
 PAGE_TIMEOUT_S = 10
-SCRIPT_TIMEOUT_S = 5
-DIALOG_TIMEOUT_S = 3
-MAX_RUNNING = 4
-"""Browsers that run at a time; further attempts wait for one."""
+MAX_PAGES = 20
+"""Pages that may follow each other by themselves after an action."""
 FLAGS = (
     "--headless=new",
     "--disable-gpu",
@@ -33,20 +30,28 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
     "--mute-audio",
-    "--window-size=1000,1400",
+    "--no-default-browser-check",
+    "--disable-breakpad",
+    "--disable-gpu-vsync",
+    "--disable-frame-rate-limit",
+    "--disable-renderer-backgrounding",
+    "--password-store=basic",
+    "--disable-site-isolation-trials",
+    "--disable-features=SpareRendererForSitePerProcess,IsolateOrigins,site-per-process",
     "--proxy-bypass-list=<-loopback>",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
-PREFERENCES = {
+"""One site is all that a browser reaches, so it keeps no renderer ready for others: each costs 0.3 s of processor time."""
+PREFERENCES: Json = {
     "download_restrictions": 3,
-    "profile.default_content_setting_values.notifications": 2,
-    "profile.default_content_setting_values.popups": 2,
+    "profile": {"default_content_setting_values": {"notifications": 2, "popups": 2}},
     "credentials_enable_service": False,
 }
-_TURNED = "return window.firsthandSaw === undefined && document.readyState === 'complete'"
-_ELEMENTS = """
-const found = [], words = [];
+WIDTH, HEIGHT = 1000, 1400
+KEY_CODES = {"Enter": 13, "Delete": 46}
+FORM_CONTROLS = r"""(() => {
+const elements = [], found = [];
 const shown = e => { const b = e.getBoundingClientRect(); return b.width > 0 && b.height > 0 && !e.disabled; };
 for (const e of document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea')) {
   if (!shown(e)) continue;
@@ -56,25 +61,66 @@ for (const e of document.querySelectorAll('a[href], button, input:not([type=hidd
   const bare = e.tagName === 'BUTTON' || e.tagName === 'A';
   const value = e.type === 'checkbox' ? (e.checked ? 'yes' : 'no') : bare ? '' : e.value;
   const options = e.tagName === 'SELECT' ? [...e.options].map(o => o.text) : [];
-  const leads = e.tagName === 'A' || (e.tagName === 'BUTTON' && e.form !== null);
-  found.push([e, kind, label.trim(), value || '', options, leads]);
+  found.push([elements.push(e) - 1, kind, label.trim(), value || '', options]);
 }
-window.firsthandSaw = true;
+window.firsthandElements = elements;
 return [document.title, document.body ? document.body.innerText : '', found];
-"""
+})()"""
+_PLACE = r"""(number => {
+const e = (window.firsthandElements || [])[number];
+if (!e || !e.isConnected) return 'it is no longer on the page';
+const seen = () => [...e.getClientRects()].find(b => b.width > 0 && b.height > 0);
+let b = seen();
+if (!b) return 'it is hidden';
+if (b.top < 0 || b.left < 0 || b.bottom > innerHeight || b.right > innerWidth) {
+  e.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
+  b = seen();
+}
+for (const [across, down] of [[.5, .5], [.1, .5], [.9, .5], [.5, .1], [.5, .9]]) {
+  const x = b.left + across * b.width, y = b.top + down * b.height, hit = document.elementFromPoint(x, y);
+  if (hit && (hit === e || e.contains(hit))) return [x, y];
+}
+return 'another element covers it';
+})"""
+_HOLD = r"""((number, text) => {
+const e = (window.firsthandElements || [])[number];
+if (!e || !e.isConnected) return 'it is no longer on the page';
+e.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
+e.focus();
+if (e.tagName === 'TEXTAREA' || ['text', 'search', 'password', 'email', 'tel', 'url', 'number'].includes(e.type)) {
+  if (e.readOnly) return 'it cannot be written to';
+  e.select();
+  return 'typed';
+}
+e.value = text;
+for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));
+return 'set';
+})"""
+_CHOOSE = r"""((number, option) => {
+const e = (window.firsthandElements || [])[number];
+if (!e || !e.isConnected) return 'it is no longer on the page';
+e.focus();
+for (const o of e.options) o.selected = o.text === option || (e.multiple && o.selected);
+for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));
+return 'set';
+})"""
+"""Functions of an element's number. What is no list and neither `typed` nor `set` is the reason why it cannot be done."""
+
+
+class CannotUse(Exception):
+    """The element cannot be used now; the text says why."""
 
 
 class PageElement(NamedTuple):
     """Something on the page that can be used."""
 
-    handle: Any
+    number: int
+    """Its place among the page's elements, from 0."""
     kind: str
     """`link`, `button`, `text field`, `check box` or `choice`."""
     label: str
     value: str
     options: tuple[str, ...]
-    leads: bool
-    """True if a click on it leads to another page."""
 
 
 class PageView(NamedTuple):
@@ -86,186 +132,157 @@ class PageView(NamedTuple):
 
 
 class Chromium:
-    """One browser, with the proxy of the site server."""
+    """One browser with one page, and the proxy of the site server."""
 
     def __init__(self, port: int) -> None:
-        """Start it; ConfigError if Chromium or its driver is not installed."""
-        webdriver = _selenium()
-        options = webdriver.ChromeOptions()
-        options.binary_location = ready()
-        for flag in (*FLAGS, f"--proxy-server=http://127.0.0.1:{port}"):
-            options.add_argument(flag)
-        if os.geteuid() == 0:  # Chromium's own sandbox cannot be made by root; the pages are ours
-            options.add_argument("--no-sandbox")
-        options.add_experimental_option("prefs", PREFERENCES)
-        options.set_capability("unhandledPromptBehavior", "ignore")
-        service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
-        self.driver = webdriver.Chrome(options=options, service=service)
-        self.driver.set_page_load_timeout(PAGE_TIMEOUT_S)
-        self.driver.set_script_timeout(SCRIPT_TIMEOUT_S)
+        """Start it; ConfigError if Chromium is not installed."""
+        root = (
+            ["--no-sandbox"] if os.geteuid() == 0 else []
+        )  # root cannot make Chromium's own sandbox; the pages are ours
+        flags = [*FLAGS, f"--window-size={WIDTH},{HEIGHT}", f"--proxy-server=http://127.0.0.1:{port}", *root]
+        self.devtools = DevTools(ready(), flags, PREFERENCES)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Open an empty page in a browser context of its own."""
+        call = self.devtools.call
+        self._dialog: str | None = None
+        self._loading, self._crashed = False, False
+        self._context = call("Target.createBrowserContext")["browserContextId"]
+        call("Browser.setDownloadBehavior", behavior="deny", browserContextId=self._context)
+        self._target = call(
+            "Target.createTarget", url="about:blank", browserContextId=self._context, width=WIDTH, height=HEIGHT
+        )["targetId"]
+        self._session = call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
+        self.devtools.listen(self._session, self._hear)
+        for room in ("Page", "Inspector"):
+            call(f"{room}.enable", self._session)
+
+    def _hear(self, method: str, told: Json) -> None:
+        """Take in an event of the page. A page is on its way from the request until loading has stopped."""
+        if method == "Page.javascriptDialogOpening":
+            self._dialog = str(told.get("message", ""))
+        elif method == "Page.javascriptDialogClosed":
+            self._dialog = None
+        elif method == "Inspector.targetCrashed":
+            self._crashed = True
+        elif told.get("frameId") == self._target:
+            if method in ("Page.frameRequestedNavigation", "Page.frameStartedNavigating"):
+                self._loading = told.get("disposition", "currentTab") == "currentTab"
+                self._started = False
+            elif method == "Page.frameStartedLoading":
+                self._started = True
+            elif method == "Page.frameStoppedLoading" and self._loading and self._started:
+                self._loading = False
 
     def visit(self, address: str) -> None:
-        """Open a page."""
-        self.driver.get(address)
+        """Open a page; TimeoutError if it does not load."""
+        self._loading, self._started = True, False
+        told = self.devtools.call("Page.navigate", self._session, timeout_s=PAGE_TIMEOUT_S, url=address)
+        if "errorText" in told:
+            raise ConnectionError(f"the page did not load: {told['errorText']}")
+        self._load()
 
-    def dialog(self) -> str | None:
-        """The text of the dialog that is open; None if there is none."""
-        from selenium.common.exceptions import NoAlertPresentException
-
+    def _load(self) -> None:
+        """Wait for a page that is on its way, or for a dialog."""
         try:
-            return str(self.driver.switch_to.alert.text)
-        except NoAlertPresentException:
-            return None
+            self.devtools.until(lambda: not self._loading or self._stopped(), PAGE_TIMEOUT_S)
+        except TimeoutError:
+            raise TimeoutError(f"the page did not load within {PAGE_TIMEOUT_S} s") from None
 
-    def answer(self, accept: bool) -> None:
-        """Accept or dismiss the dialog; if it is accepted, wait for the page that it may lead to."""
-        alert = self.driver.switch_to.alert
-        alert.accept() if accept else alert.dismiss()
-        if accept:
-            self._wait_for_page(DIALOG_TIMEOUT_S)
+    def _stopped(self) -> bool:
+        return self._dialog is not None or self._crashed
 
-    def view(self) -> PageView:
-        """The page as it is now."""
-        title, text, found = self.driver.execute_script(_ELEMENTS)
-        return PageView(
-            title, text, tuple(PageElement(e, k, label, v, tuple(o), leads) for e, k, label, v, o, leads in found)
+    def run(self, script: str, *, wait: bool = False) -> Any:
+        """The value of an expression in the page, with `wait` that of its promise; None if a dialog or a new page comes."""
+        sent = self.devtools.send(
+            "Runtime.evaluate", self._session, expression=script, returnByValue=True, awaitPromise=wait
         )
-
-    def seen(self, before: PageView) -> tuple[PageView, str | None]:
-        """The page now and no dialog, or the page `before` and the text of the dialog that is open."""
-        from selenium.common.exceptions import UnexpectedAlertPresentException
-
         try:
-            return self.view(), None
-        except UnexpectedAlertPresentException:
-            return before, self.dialog() or ""
+            told = self.devtools.wait(sent, unless=self._stopped)
+        except DevToolsError:
+            if not self._loading:
+                raise
+            return None
+        if self._crashed:
+            raise ConnectionError("the page has crashed")
+        if told is None:
+            return None
+        if "exceptionDetails" in told:
+            raise DevToolsError(str(told["exceptionDetails"].get("exception", {}).get("description", ""))[:300])
+        return told["result"].get("value")
+
+    def seen(self, before: PageView, script: str = FORM_CONTROLS) -> tuple[PageView, str | None]:
+        """The page now and no dialog, or the page `before` and the text of the dialog that is open."""
+        told = self.run("0")  # after this answer, a page that an action has asked for is known to be on its way
+        for _ in range(MAX_PAGES):
+            told = None if self._loading else self.run(script)
+            if self._dialog is not None:
+                return before, self._dialog
+            if told is not None and not self._loading:
+                break
+            self._load()
+        else:
+            raise TimeoutError(f"{MAX_PAGES} pages came one after the other")
+        title, text, found = told
+        return PageView(title, text, tuple(PageElement(n, k, label, v, tuple(o)) for n, k, label, v, o in found)), None
 
     def click(self, element: PageElement) -> None:
-        """Click an element, and wait for the page that it leads to; TimeoutError if none comes."""
-        element.handle.click()
-        if element.leads and not self._wait_for_page(PAGE_TIMEOUT_S):
-            raise TimeoutError(f"the page did not load within {PAGE_TIMEOUT_S} s")
-
-    def _wait_for_page(self, seconds: float) -> bool:
-        """True as soon as another page is there, or a dialog; False if neither comes in time."""
-        from selenium.common.exceptions import UnexpectedAlertPresentException
-
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                if self.driver.execute_script(_TURNED):
-                    return True
-            except UnexpectedAlertPresentException:
-                return True
-            time.sleep(0.005)
-        return False
+        """Click an element, in its middle if nothing covers that; CannotUse says why not. A dialog stops it."""
+        place = self.run(f"{_PLACE}({element.number})")
+        if place is None:
+            return
+        if isinstance(place, str):
+            raise CannotUse(place)
+        x, y = place
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            pressed = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+            last = self.devtools.send("Input.dispatchMouseEvent", self._session, type=kind, x=x, y=y, **pressed)
+        self.devtools.wait(last, unless=self._stopped)
 
     def type(self, element: PageElement, text: str) -> None:
         """Put a text into a field, in place of what it held."""
-        element.handle.clear()
-        element.handle.send_keys("".join(letter for letter in text if letter.isprintable()))
+        written = "".join(letter for letter in text if letter.isprintable())
+        held = self.run(f"{_HOLD}({element.number}, {json.dumps(written)})")
+        if held == "typed":
+            self._press_all([*written] or ["Delete"])
+        elif held not in ("set", None):
+            raise CannotUse(held)
+
+    def _press_all(self, keys: list[str]) -> None:
+        """Press and release keys one after the other: letters, or a key by its name."""
+        for key in keys:
+            code = KEY_CODES.get(key, ord(key.upper()) if key.isascii() and key.isalnum() and len(key) == 1 else 0)
+            text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+            known = {"key": key, "windowsVirtualKeyCode": code}
+            self.devtools.send("Input.dispatchKeyEvent", self._session, type="keyDown", **known, text=text)
+            last = self.devtools.send("Input.dispatchKeyEvent", self._session, type="keyUp", **known)
+        self.devtools.wait(last, unless=self._stopped)
 
     def select(self, element: PageElement, option: str) -> None:
         """Choose an option by its text."""
-        from selenium.webdriver.support.ui import Select
+        if (told := self.run(f"{_CHOOSE}({element.number}, {json.dumps(option)})")) not in ("set", None):
+            raise CannotUse(told)
 
-        Select(element.handle).select_by_visible_text(option)
+    def answer(self, accept: bool) -> None:
+        """Accept or dismiss the dialog that is open."""
+        self._dialog = None
+        self.devtools.call("Page.handleJavaScriptDialog", self._session, accept=accept)
 
     def clean(self) -> None:
-        """Forget the last visit: dialog, cookies, storage, and all windows but one."""
-        if self.dialog() is not None:
-            self.answer(accept=False)
-        self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
-        first, *others = self.driver.window_handles
-        for other in others:
-            self.driver.switch_to.window(other)
-            self.driver.close()
-        self.driver.switch_to.window(first)
-        self.driver.get("about:blank")
+        """Forget the last visit with its context, and open another."""
+        self.devtools.forget(self._session)
+        self.devtools.call("Target.disposeBrowserContext", browserContextId=self._context)
+        self._begin()
 
     def quit(self) -> None:
-        """End the browser and its driver."""
-        try:
-            self.driver.quit()
-        except Exception:  # it has crashed; its driver is ended all the same
-            self.driver.service.stop()
-
-
-class BrowserPool:
-    """Browsers, at most MAX_RUNNING at a time, and the site server that they all use."""
-
-    def __init__(self, start: Callable[[int], Chromium] = Chromium) -> None:
-        """Start nothing yet; `start` makes a browser for the proxy's port."""
-        self._start, self._lock = start, threading.Lock()
-        self._places = threading.BoundedSemaphore(MAX_RUNNING)
-        self._idle: list[Chromium] = []
-        self._server: SiteServer | None = None
-
-    @property
-    def server(self) -> SiteServer:
-        """The site server, started at the first use."""
-        with self._lock:
-            if self._server is None:
-                self._server = SiteServer()
-                atexit.register(self.close)
-            return self._server
-
-    def take(self) -> Chromium:
-        """A clean browser, once fewer than MAX_RUNNING are in use. It blocks, so call it in a thread of its own."""
-        port = self.server.port
-        self._places.acquire()
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        try:
-            return self._start(port)
-        except BaseException:
-            self._places.release()
-            raise
-
-    def give_back(self, browser: Chromium) -> None:
-        """Keep the browser for the next attempt, if it still works."""
-        try:
-            browser.clean()
-        except Exception:  # crashed or hanging
-            self.end(browser)
-            return
-        with self._lock:
-            self._idle.append(browser)
-        self._places.release()
-
-    def end(self, browser: Chromium) -> None:
-        """End a browser that was taken."""
-        try:
-            browser.quit()
-        finally:
-            self._places.release()
-
-    def close(self) -> None:
-        """End all browsers that wait, and the server."""
-        with self._lock:
-            idle, self._idle, server, self._server = self._idle, [], self._server, None
-        for browser in idle:
-            browser.quit()
-        if server is not None:
-            server.close()
+        """End the browser."""
+        self.devtools.close()
 
 
 def ready() -> str:
-    """The path of Chromium; a FirsthandError that names what is missing."""
-    _selenium()
+    """The path of Chromium; ConfigError if it is not installed."""
     browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-    if browser is None or shutil.which("chromedriver") is None:
-        missing = "chromedriver" if browser else "Chromium"
-        raise ConfigError(
-            f"web browsing needs {missing}, which is not installed: apt-get install chromium chromium-driver"
-        )
+    if browser is None:
+        raise ConfigError("web browsing needs Chromium, which is not installed: apt-get install chromium")
     return browser
-
-
-def _selenium() -> Any:
-    try:
-        from selenium import webdriver
-    except ImportError:
-        raise MissingExtra("selenium", "browse", "web browsing") from None
-    return webdriver

@@ -7,12 +7,15 @@ is archived.
 from __future__ import annotations
 
 import calendar
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from html import escape
+from random import Random
 
 from firsthand.message import Json
-from firsthand.worlds.browsing.errands import HOURS, ROWS_PER_PAGE, SHIPPING, Errand, page_of
+from firsthand.worlds.browsing.chromium import FORM_CONTROLS, Chromium, PageView
+from firsthand.worlds.browsing.errands import HOURS, ROWS_PER_PAGE, SHIPPING, Errand, ErrandStep, page_of
+from firsthand.worlds.browsing.site import Answer
 
 CHOICES = {
     "Department": ("", "Sales", "Support", "Billing", "Press"),
@@ -29,7 +32,10 @@ function sortBy(n, numeric) {
 
 
 class SiteVisit:
-    """The state of one visit: what was entered so far, and what was sent at the end."""
+    """A `Site`: what was entered so far, and what was sent at the end."""
+
+    first, view = "/", FORM_CONTROLS
+    clicks: Sequence[str] = ("link", "button", "check box")
 
     def __init__(self, errand: Errand) -> None:
         """Begin at the first page."""
@@ -37,6 +43,7 @@ class SiteVisit:
         self.sent: Json | None = None
         self.entered: dict[str, str] = {}
         self.cart: dict[str, int] = {}
+        self._steps = iter(errand.steps)
 
     @property
     def is_done(self) -> bool:
@@ -47,6 +54,31 @@ class SiteVisit:
     def is_right(self) -> bool:
         """True if what was sent is the errand's goal."""
         return self.sent == self.errand.goal
+
+    def answer(self, method: str, path: str, given: Mapping[str, str]) -> Answer:
+        """The page at a path, or the way to the page that a form leads to."""
+        if method == "POST":
+            return Answer(303, location=self.post(path, given))
+        return Answer(200, self.get(path, given).encode())
+
+    def begin(self, browser: Chromium) -> None:
+        """Do nothing: what is sent arrives here."""
+
+    follow = begin
+
+    def result(self) -> Json:
+        """If the right thing was sent, what was sent, and the share of it that is right."""
+        wanted, sent = self.errand.goal, self.sent or {}
+        share = sum(sent.get(key) == value for key, value in wanted.items()) / len(wanted)
+        return {"right": self.is_right, "sent": sent, "share": share}
+
+    def optimal(self, page: PageView) -> str:
+        """The next step of the errand's own."""
+        return step_on(page, next(self._steps, self.errand.steps[-1]))
+
+    def random_words(self, page: PageView, rng: Random) -> str:
+        """A word of the task."""
+        return rng.choice(self.errand.task.split())
 
     def get(self, path: str, query: Mapping[str, str]) -> str:
         """The page at a path of the site."""
@@ -198,9 +230,21 @@ class SiteVisit:
         return "/done"
 
 
+def step_on(page: PageView, step: ErrandStep) -> str:
+    """The action of a step on the page's element of that label, if need be in another case; element 0 if there is none."""
+    labels = [each.label for each in page.elements]
+    folded = [label.casefold() for label in labels]
+    wanted = step.label.casefold()
+    number = 1 + (
+        labels.index(step.label) if step.label in labels else folded.index(wanted) if wanted in folded else -1
+    )
+    return f"{step.verb}[{number}] {step.value}".strip()
+
+
 def _page(title: str, body: str) -> str:
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
         f"</head><body><h1>{escape(title)}</h1>{body}</body></html>"
     )
 

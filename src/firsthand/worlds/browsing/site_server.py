@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
-from firsthand.worlds.browsing.pages import SiteVisit
+from firsthand.worlds.browsing.site import Answer, Site
 
 DOMAIN = "site.test"
 MAX_BODY = 64 << 10
@@ -25,7 +25,7 @@ class SiteServer:
 
     def __init__(self) -> None:
         """Start to serve, in a thread of its own."""
-        self._visits: dict[str, SiteVisit] = {}
+        self._visits: dict[str, Site] = {}
         self.refused = 0
         """Requests to other addresses."""
         self._server = _QuietServer(("127.0.0.1", 0), _handler(self))
@@ -36,17 +36,17 @@ class SiteServer:
         """The port of the proxy."""
         return int(self._server.server_address[1])
 
-    def begin(self, visit: SiteVisit) -> str:
+    def begin(self, visit: Site) -> str:
         """Serve a visit; returns the address of its first page."""
         host = f"{secrets.token_hex(8)}.{DOMAIN}"
         self._visits[host] = visit
-        return f"http://{host}/"
+        return f"http://{host}{visit.first}"
 
     def end(self, address: str) -> None:
         """Stop to serve a visit."""
         self._visits.pop(urlsplit(address).netloc, None)
 
-    def visit(self, host: str) -> SiteVisit | None:
+    def visit(self, host: str) -> Site | None:
         """The visit of a host; None if there is none."""
         return self._visits.get(host)
 
@@ -67,44 +67,45 @@ def _handler(site: SiteServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = TIMEOUT_S
+        disable_nagle_algorithm = True
+        wbufsize = -1
 
         def do_GET(self) -> None:
-            self._answer(lambda visit, path, query: (200, visit.get(path, query), ""))
+            self._answer(None)
 
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "0")
             if not length.isdigit() or int(length) > MAX_BODY:
                 self.close_connection = True
-                return self._send(413, "too much", "")
+                return self._send(Answer(413, b"too much"))
             form = dict(parse_qsl(self.rfile.read(int(length)).decode("utf-8", "replace"), keep_blank_values=True))
-            self._answer(lambda visit, path, query: (303, "", visit.post(path, form)))
+            self._answer(form)
 
-        def _answer(self, make: Callable[[SiteVisit, str, dict[str, str]], tuple[int, str, str]]) -> None:
+        def _answer(self, form: Mapping[str, str] | None) -> None:
             asked = urlsplit(self.path)
             visit = site.visit(asked.netloc) if asked.scheme == "http" else None
             if visit is None:
                 return self._refuse()
-            query = dict(parse_qsl(asked.query))
-            self._send(*make(visit, asked.path, query))
+            given = dict(parse_qsl(asked.query)) if form is None else form
+            self._send(visit.answer("GET" if form is None else "POST", asked.path, given))
 
         def _refuse(self) -> None:
             site.refused += 1
             self.close_connection = True
-            self._send(403, "This browser reaches its own site alone.", "")
+            self._send(Answer(403, b"This browser reaches its own site alone."))
 
         do_CONNECT = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = do_PATCH = _refuse  # noqa: N815
 
-        def _send(self, status: int, body: str, location: str) -> None:
-            data = body.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(data)))
+        def _send(self, answer: Answer) -> None:
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.kind)
+            self.send_header("Content-Length", str(len(answer.body)))
             self.send_header("Cache-Control", "no-store")
-            if location:
-                self.send_header("Location", location)
+            if answer.location:
+                self.send_header("Location", answer.location)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(data)
+                self.wfile.write(answer.body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Write nothing: the visit keeps what matters."""

@@ -23,6 +23,8 @@ what a receptacle holds when you are at it and it is open. "Nothing happens." me
 class HouseholdWorld:
     """A game in a house. `World` describes the interface."""
 
+    examples = ("go to shelf 1", "take mug 1 from shelf 1")
+
     def __init__(self, house: House, *, explain: bool = False) -> None:
         """A house; with `explain` a refused action is answered with its reason too."""
         self.house, self.explain = house, explain

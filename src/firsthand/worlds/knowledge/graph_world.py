@@ -37,6 +37,8 @@ class GraphVariable(NamedTuple):
 class GraphWorld:
     """One question to a graph. `World` describes the interface."""
 
+    examples = ("get_relations(Ann Lee)", "get_neighbors(Ann Lee, people.person.parents)", "Final Answer: #0")
+
     def __init__(self, graph: TripleStore, task: Task) -> None:
         """A question whose entities are public and whose actions and answer are secret."""
         self.graph, self.task = graph, task

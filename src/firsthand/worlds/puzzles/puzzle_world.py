@@ -24,6 +24,8 @@ HINT = 'ask one question that can be answered with "yes", "no" or "irrelevant"'
 class PuzzleWorld:
     """A World of one puzzle."""
 
+    examples = ("Is the man alive?", "Did it happen at night?")
+
     form = "[^\\n]{3,200}\\?"
 
     def __init__(self, puzzle: Puzzle, host: PuzzleHost, rounds: int):

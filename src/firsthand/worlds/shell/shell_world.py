@@ -7,6 +7,8 @@ without end is stopped, and the next one runs. The checks run in the same sandbo
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -68,6 +70,7 @@ class ShellWorld:
         self.commands: list[str] = []
         self.last_output = ""
         self._box: Box | None = None
+        self._preparing: asyncio.Task[None] | None = None
 
     @property
     def moves(self) -> Sequence[Callable[..., Awaitable[str]]]:
@@ -82,6 +85,7 @@ class ShellWorld:
         """
         if not code.strip():
             raise InvalidAction(f"there is no code: write {GRAMMAR}")
+        await self.prepared()
         self.commands.append(code)
         outcome = await self._run(["bash", "-c", _SHELL, "bash", code], "/")
         said = outcome.stdout + outcome.stderr
@@ -111,8 +115,11 @@ class ShellWorld:
         available()
 
     async def open(self) -> None:
-        """Open the sandbox and run the item's scripts; SandboxError if one of them fails."""
+        """Begin to open the sandbox and to run the item's scripts, while the agent reads the task."""
         self._box = Box(folder=HOME, environment={"PATH": _PATH, "USER": "root"}, limits=self.limits, size_bytes=2**28)
+        self._preparing = asyncio.create_task(self._prepare())
+
+    async def _prepare(self) -> None:
         seed = zlib.crc32(self.item.id.encode()) % 32768
         await self._run(["mkdir", "-p", "/opt/bin"], "/")
         for script in self.item.init:
@@ -121,12 +128,23 @@ class ShellWorld:
             if outcome.ended not in ("done", "error"):
                 raise SandboxError(f"the script that prepares {self.item.id} was stopped: {outcome.ended}")
         if self.item.start:
-            await self.bash(self.item.start)
-            self.commands.clear()
-            self.last_output = ""
+            await self._run(["bash", "-c", _SHELL, "bash", self.item.start], "/")
+
+    async def prepared(self) -> None:
+        """Wait until the first command can run; SandboxError, which ends the attempt, if the item's scripts fail."""
+        assert self._preparing is not None, "the world is open"
+        try:
+            await asyncio.shield(self._preparing)
+        except SandboxError:
+            self.ending = "sandbox failed"
+            raise
 
     async def close(self) -> None:
         """End the sandbox, with all that runs in it."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, SandboxError):
+                await self._preparing
         if self._box is not None:
             await self._box.close()
 
@@ -155,6 +173,7 @@ class ShellWorld:
 
     async def result(self) -> Json:
         """The answer, and whether it and the state pass the item's checks; an attempt that did not end does not."""
+        await self.prepared()
         passed, why = (False, "it did not end") if self.ending is None else await self._judge()
         return {"answer": self.answer, "passed": passed, "why": why, "commands": len(self.commands)}
 

@@ -28,6 +28,8 @@ Page = Literal["search", "results", "product", "Description", "Features", "Revie
 class ShopWorld:
     """One errand in a shop. `World` describes the interface."""
 
+    examples = ("search[red wool scarf]", "click[next >]")
+
     def __init__(self, shop: Shop, goal: ShoppingGoal) -> None:
         """A shop, which is shared and not changed, and what to buy."""
         self.shop, self.goal = shop, goal

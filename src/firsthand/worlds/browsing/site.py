@@ -1,0 +1,52 @@
+"""A web site as an agent's errand: it answers requests, and knows when the errand is done and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import NamedTuple, Protocol
+
+from firsthand.message import Json
+from firsthand.worlds.browsing.chromium import Chromium, PageView
+
+
+class Answer(NamedTuple):
+    """What a site sends: a status, a body with its type, and where a form leads to."""
+
+    status: int
+    body: bytes = b""
+    kind: str = "text/html; charset=utf-8"
+    location: str = ""
+
+
+class Site(Protocol):
+    """The state of one visit."""
+
+    first: str
+    """The path of the first page."""
+    view: str
+    """A script whose value is the page: its title, its text and its elements (see `chromium.FORM_CONTROLS`)."""
+    clicks: Sequence[str]
+    """The kinds of element that can be clicked."""
+
+    @property
+    def is_done(self) -> bool:
+        """True once the errand is over, right or wrong."""
+
+    def answer(self, method: str, path: str, given: Mapping[str, str]) -> Answer:
+        """What is sent for a request: the query of a GET, or the form of a POST, is `given`."""
+
+    def begin(self, browser: Chromium) -> None:
+        """Do what is left to do once the first page is there."""
+
+    def follow(self, browser: Chromium) -> None:
+        """Take note of what an action has done to the page."""
+
+    def result(self) -> Json:
+        """What the scorers read."""
+
+    def optimal(self, page: PageView) -> str:
+        """The next action of a player that knows what is wanted."""
+
+    def random_words(self, page: PageView, rng: Random) -> str:
+        """Words for a text field, for the random player."""

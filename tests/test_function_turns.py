@@ -1,0 +1,219 @@
+"""BFCL's multi-turn tasks: with a service of our own, and with the package's simulators beside its own checker."""
+
+import asyncio
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from firsthand import catalog
+from firsthand.benchmark import Benchmark
+from firsthand.errors import ConfigError, DataError
+from firsthand.task import Task
+from firsthand.trace import Trace
+from firsthand.worlds.function_turns import FunctionTurnsWorld, parsed
+from firsthand.worlds.players import play
+from firsthand.worlds.world import World
+
+SERVICE = """
+class MessageAPI:
+    def __init__(self):
+        self.sent, self._drafts = [], 0
+
+    def _load_scenario(self, scenario, long_context=False):
+        self.sent = scenario["sent"] + ["long"] * long_context
+
+    def send(self, name: str, text: str = "hello") -> dict:
+        self.sent.append((name, text))
+        return {"sent": len(self.sent)}
+
+    def half(self, of: float) -> float:
+        self._drafts += 1
+        return of / 2
+
+    def fail(self) -> str:
+        raise ValueError("no such user")
+"""
+FUNCTIONS = [
+    {
+        "name": "send",
+        "description": "Send it.",
+        "parameters": {"type": "dict", "properties": {"name": {"type": "string"}}},
+    },
+    {
+        "name": "half",
+        "description": "Halve it.",
+        "parameters": {"type": "dict", "properties": {"of": {"type": "float"}}},
+    },
+    {"name": "fail", "description": "Fail.", "parameters": {"type": "dict", "properties": {}}},
+]
+QUESTION = {
+    "id": "multi_turn_base_0",
+    "question": [[{"role": "user", "content": "Write to Ann."}], [{"role": "user", "content": "Halve 3."}]],
+    "initial_config": {"MessageAPI": {"sent": ["first"]}},
+    "involved_classes": ["MessageAPI"],
+    "excluded_function": ["fail"],
+}
+ANSWER = {"id": "multi_turn_base_0", "ground_truth": [["send('Ann')"], ["half(of=3)"]]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package in the place of bfcl-eval, with one service, one task and its answer."""
+    package = tmp_path / "bfcl_eval" / "eval_checker" / "multi_turn_eval" / "func_source_code"
+    package.mkdir(parents=True)
+    for each in (package, *package.parents[:3]):
+        (each / "__init__.py").touch()
+    (package / "message_api.py").write_text(SERVICE)
+    data = tmp_path / "bfcl_eval" / "data"
+    for name in ("possible_answer", "multi_turn_func_doc"):
+        (data / name).mkdir(parents=True)
+    (data / "multi_turn_func_doc" / "message_api.json").write_text("\n".join(map(json.dumps, FUNCTIONS)))
+    (data / "BFCL_v4_multi_turn_base.json").write_text(json.dumps(QUESTION))
+    (data / "possible_answer" / "BFCL_v4_multi_turn_base.json").write_text(json.dumps(ANSWER))
+    kept = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "bfcl_eval"}
+    for name in kept:
+        del sys.modules[name]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield data
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bfcl_eval"]:
+        del sys.modules[name]
+    sys.modules.update(kept)
+
+
+def played(folder: Path, *actions: str) -> tuple[Trace, list[str]]:
+    """An attempt of these actions and no more, and what was observed."""
+    left, benchmark = iter(actions), catalog.benchmark(f"bfcl_multi_turn:rounds={len(actions)}:data={folder}")
+    trace = asyncio.run(play(benchmark, benchmark.tasks(0)[0], lambda world, messages: next(left), thought=False))
+    return trace, [call.detail["result"] for call in trace.calls if call.kind == "tool"]
+
+
+SEND, HALF = (
+    '{"name": "send", "arguments": {"name": "Ann"}}',
+    '{"name": "half", "arguments": {"of": 3}}',
+)
+
+
+def test_turns_are_right_if_state_and_results_are_those_of_the_tasks_own_calls(folder: Path):
+    benchmark = catalog.benchmark(f"bfcl_multi_turn:data={folder}")
+    task = benchmark.tasks(0)[0]
+    assert (
+        "send" in task.conversation[0].text
+        and "fail" not in task.conversation[0].text
+        and task.prompt == "Write to Ann."
+    )
+    assert asyncio.run(play(benchmark, task, "optimal")).value() == 1
+    trace, seen = played(folder, SEND, "Sent.", HALF, "1.5")
+    assert trace.value() == 1 and seen[:3] == ['{"sent": 2}', "Halve 3.", "1.5"] and trace.value("passed") == 1
+
+    def why(*actions: str) -> tuple[float | None, str]:
+        trace, _ = played(folder, *actions)
+        assert trace.value() == 0
+        return trace.value("passed"), trace.final_state["result"]["why"]
+
+    assert why("Done.", HALF, "1.5") == (0, "turn 1: no call was made")
+    assert why(SEND, SEND, "Sent.", HALF, "1.5") == (0, "turn 1: the services are in another state")
+    assert why(SEND, "Sent.", SEND, "Done.") == (0.5, "turn 2: the services are in another state")
+    assert why(SEND, "Sent.", '{"name": "half", "arguments": {"of": 4}}', "2") == (0.5, "turn 2: a result is missing")
+    assert why(SEND) == (0, ""), "an attempt that stops in the middle has not passed its turns"
+    late = played(folder, HALF, SEND, "Sent.", '{"name": "half", "arguments": {"of": 9}}', "1.5")[0]
+    assert late.value() == 1, "a result that an earlier turn has brought counts"
+
+
+def test_calls_that_do_not_fit_and_too_many_of_them_are_told(folder: Path):
+    _, seen = played(
+        folder, '{"name": "fail", "arguments": {}}', '{"name": "send", "arguments": {"x": 1}}', "{", " ",
+        '{"name": "half", "arguments": {"of": "many"}}', "Done.",
+    )  # fmt: skip
+    assert "there is no tool 'fail': there are send, half, end_turn" in seen[0] and "do not fit send" in seen[1]
+    assert "is no JSON" in seen[2] and "nothing was written" in seen[3] and "Error during execution" in seen[4]
+    trace, seen = played(folder, *[HALF] * 21)
+    assert trace.final_state["ended"] == "too many calls in a turn" and "20 calls" in seen[-1] and trace.value() == 0
+
+
+def test_native_tools_have_the_services_arguments(folder: Path):
+    benchmark = catalog.benchmark(f"bfcl_multi_turn:actions=native:data={folder}")
+    environment = benchmark.environment(benchmark.tasks(0)[0])  # type: ignore[misc]
+    asyncio.run(environment.open())
+    tools = {tool.name: tool.spec for tool in environment.tools}
+    assert set(tools) == {"send", "half", "end_turn"} and tools["send"].description == "Send it."
+    assert tools["send"].parameters["required"] == ["name"]
+    assert tools["half"].parameters["properties"]["of"]["type"] == "number"
+    assert asyncio.run(play(benchmark, benchmark.tasks(0)[0], "optimal")).value() == 1
+
+
+def test_files_that_do_not_fit_are_told(folder: Path):
+    with pytest.raises(ConfigError, match="category is 'miss_func'"):
+        catalog.benchmark("bfcl_multi_turn:category=miss_func")
+    with pytest.raises(DataError, match="is missing"):
+        catalog.benchmark(f"bfcl_multi_turn:category=miss_param:data={folder}")
+    answers = folder / "possible_answer" / "BFCL_v4_multi_turn_base.json"
+    for answer, said in (
+        ({**ANSWER, "id": "x"}, "the answer x"),
+        ({**ANSWER, "ground_truth": []}, "2 turns, 0 answers"),
+    ):
+        answers.write_text(json.dumps(answer))
+        with pytest.raises(DataError, match=said):
+            catalog.benchmark(f"bfcl_multi_turn:data={folder}")
+
+
+HERE = importlib.util.find_spec("bfcl_eval") and importlib.util.find_spec("mpmath")
+
+
+@pytest.mark.skipif(not HERE, reason="bfcl-eval is not installed")
+def test_verdicts_are_those_of_the_leaderboards_own_checker():
+    from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
+
+    benchmark = catalog.benchmark("bfcl_multi_turn")
+    folder = Path(importlib.util.find_spec("bfcl_eval").submodule_search_locations[0]) / "data"  # type: ignore[union-attr, index]
+    name = "BFCL_v4_multi_turn_base.json"
+    entries = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    right = wrong = 0
+    for index in range(0, 200, 10):
+        task = benchmark.tasks(0)[index]
+        for dropped in (-1, 0, 1):
+            made = without(benchmark, task, dropped)
+            theirs = multi_turn_checker(
+                [[[call] for call in turn] for turn in made], list(map(list, own_calls(benchmark, task))), entries[index],
+                "multi_turn_base", f"m{index}_{dropped + 1}",
+            )["valid"]  # fmt: skip
+            ours = asyncio.run(play(benchmark, task, writes(made), thought=False)).value() == 1
+            assert ours == theirs, (task.id, dropped)
+            right, wrong = right + ours, wrong + (not ours)
+    assert right >= 20 and wrong >= 20
+
+
+def own_calls(benchmark: Benchmark, task: Task) -> tuple[tuple[str, ...], ...]:
+    return benchmark.environment(task).world.task.calls  # type: ignore[misc, union-attr, no-any-return]
+
+
+def without(benchmark: Benchmark, task: Task, dropped: int) -> list[list[str]]:
+    """The task's own calls in turns, without the one of that number."""
+    number, made = -1, []
+    for turn in own_calls(benchmark, task):
+        kept = []
+        for call in turn:
+            number += 1
+            kept += [] if number == dropped else [call]
+        made.append(kept)
+    return made
+
+
+def writes(turns: list[list[str]]):  # type: ignore[no-untyped-def]
+    """A player that makes these calls, and ends each turn."""
+    left = [call for turn in turns for call in (*turn, "It is done.")]
+
+    def next_action(world: World, messages: object) -> str:
+        action = left.pop(0)
+        if "(" not in action:
+            return action
+        assert isinstance(world, FunctionTurnsWorld)
+        name, given, named = parsed(action)
+        bound = inspect.signature(world.services.method(name)).bind(*given, **named).arguments
+        return json.dumps({"name": name, "arguments": bound})
+
+    return next_action
