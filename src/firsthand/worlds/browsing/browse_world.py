@@ -195,7 +195,7 @@ class BrowseWorld:
             raise InvalidAction(f"no dialog is open: {_HELP}")
         return await self._use(lambda browser: browser.answer(accept))
 
-    def _element(self, number: int, kinds: tuple[str, ...]) -> PageElement:
+    def _element(self, number: int, kinds: Sequence[str]) -> PageElement:
         if self._dialog is not None:
             raise InvalidAction(f"a dialog is open ({self._dialog[:80]}): write accept or dismiss")
         if not 1 <= number <= len(self._page.elements):
