@@ -36,7 +36,6 @@ MACHINE = [
     "trl is not installed",
     "TransformerLens is not installed",  # it needs an older transformers
     "bfcl-eval is not installed",  # its pinned requirements are those of every model's provider
-    "MiniWoB\\+\\+ is not installed",  # it brings gymnasium for its pages alone
     r"needs pip install 'firsthand\[(gym|textworld)\]'",  # requirements that are built by a C compiler
     r"FIRSTHAND_(ENDPOINT|FOLDER) .*",
     "found out while it was read",

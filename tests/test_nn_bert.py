@@ -274,7 +274,7 @@ def test_any_value_in_a_config_loads_or_is_a_sentence(tmp_path: Path, key: str, 
 
 def test_an_encoder_is_no_decoder_and_a_file_no_encoder(tmp_path: Path) -> None:
     reference().save_pretrained(tmp_path)
-    with pytest.raises(ModelFileError, match="model_type is 'bert': expected one of llama"):
+    with pytest.raises(ModelFileError, match=r"is of an encoder \(bert\), which embeds texts and writes none"):
         load(tmp_path)
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelFileError, match="an encoder is read from a folder"):
