@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -28,10 +29,11 @@ from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.browsing.browse_world import BrowseWorld
 from firsthand.worlds.browsing.browser_pool import MAX_RUNNING, BrowserPool
-from firsthand.worlds.browsing.chromium import PageElement, PageView
+from firsthand.worlds.browsing.chromium import Chromium, PageElement, PageView
 from firsthand.worlds.browsing.errands import SITE_KINDS, Errand, ErrandStep, make_errand
 from firsthand.worlds.browsing.mind2web import element_snippets, operation_f1, parse_choice, read_steps
 from firsthand.worlds.browsing.pages import SiteVisit
+from firsthand.worlds.browsing.site import Answer
 from firsthand.worlds.browsing.site_server import SiteServer
 from firsthand.worlds.players import play
 from firsthand.worlds.world import InvalidAction, WorldEnvironment
@@ -433,26 +435,42 @@ class TestChromium:
                 def __init__(self, script: str) -> None:
                     self.script = script.replace("OTHER", port)
 
-                def get(self, path: str, query: dict[str, str]) -> str:
-                    if path == "/redirected":
-                        return f"<meta http-equiv=refresh content='0;url=http://127.0.0.1:{port}/'>"
-                    return f"<body>here<script>{self.script}</script>"
+                first = "/"
 
-                def post(self, path: str, form: dict[str, str]) -> str:
-                    return f"http://127.0.0.1:{port}/"
+                def answer(self, method: str, path: str, given: dict[str, str]) -> Answer:
+                    if method == "POST":
+                        return Answer(303, location=f"http://127.0.0.1:{port}/")
+                    if path == "/redirected":
+                        return Answer(
+                            200, f"<meta http-equiv=refresh content='0;url=http://127.0.0.1:{port}/'>".encode()
+                        )
+                    return Answer(200, f"<body>here<script>{self.script}</script>".encode())
 
             for script in HOSTILE_SCRIPTS:
                 browser = pool.take()
-                assert len(browser.driver.window_handles) == 1, script
+                assert len(windows_of(browser)) == 1, script
                 browser.visit(pool.server.begin(Hostile(script)))  # type: ignore[arg-type]
                 time.sleep(0.4)
-                for window in browser.driver.window_handles:
-                    browser.driver.switch_to.window(window)
-                    assert "root:" not in browser.driver.page_source, script
-                    assert not browser.driver.current_url.startswith("file:"), script
+                for window in windows_of(browser):
+                    assert not window["url"].startswith(("file:", "view-source:file:")), script
+                    assert "root:" not in source_of(browser, window["targetId"]), script
                 assert other.asked == [], script
                 pool.give_back(browser)
         pool.close()
+
+
+def windows_of(browser: Chromium) -> list[dict[str, Any]]:
+    """The pages that are open in the browser's context."""
+    found = browser.devtools.call("Target.getTargets")["targetInfos"]
+    return [each for each in found if each["type"] == "page" and each.get("browserContextId") == browser._context]
+
+
+def source_of(browser: Chromium, target: str) -> str:
+    """The HTML of a page."""
+    session = browser.devtools.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    asked = {"expression": "document.documentElement.outerHTML", "returnByValue": True}
+    told = browser.devtools.call("Runtime.evaluate", session, **asked)
+    return str(told["result"].get("value", ""))
 
 
 HOSTILE_SCRIPTS = [
