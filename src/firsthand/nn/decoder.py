@@ -193,7 +193,8 @@ _RESIDUAL = tuple(f".{matrix.leaf}" for matrix in BLOCK if matrix.writes_residua
 def _for_products(x_ND: Tensor) -> Tensor:
     """Inputs of several products in the dtype of autocast, which would convert them for each."""
     kind = x_ND.device.type
-    return x_ND.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x_ND
+    is_cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # not on `meta`
+    return x_ND.to(torch.get_autocast_dtype(kind)) if is_cast else x_ND
 
 
 def _inside(tap: TapFunction, part: str, module: nn.Module) -> list[TapFunction]:
