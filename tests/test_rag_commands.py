@@ -23,7 +23,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS
 from firsthand.retrieval.answers.conversation import standalone
 from firsthand.retrieval.answers.rag_model import RagModel, sources_of
-from firsthand.retrieval.corpus import open_corpus
+from firsthand.retrieval.corpus import INDEX_NAME, open_corpus
 from firsthand.retrieval.writer import ModelWriter
 
 TEXTS = {
@@ -339,3 +339,26 @@ def test_real_models_answer_from_an_index_with_citations_that_hold(smollm2, tmp_
         assert code == 0 and body["hits"] and body["usage"]["completion_tokens"] > 0
         index = open_corpus(tmp_path).index
         assert all(holds(Citation(**each), index.document(each["document"])) for each in body["citations"])
+
+
+def test_the_one_folder_that_was_indexed_is_asked_without_its_name(
+    tmp_path: Path, script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    for name in ("one", "two"):
+        (work / name).mkdir(parents=True)
+    monkeypatch.chdir(work)
+    question = ("ask", "When was the mill built?", "--model", script, "--variant", "naive:search=lexical")
+    code, _, err = rag(capsys, *question)
+    assert code == 2 and "no index at '.'" in err
+    write_index(work / "one" / INDEX_NAME, TEXTS, vectors=False)
+    code, out, err = rag(capsys, *question)
+    assert code == 0 and "mill.md:1" in out, err
+    write_index(work / "two" / INDEX_NAME, TEXTS, vectors=False)
+    code, _, err = rag(capsys, *question)
+    assert code == 2 and "2 folders here have an index (one, two): choose one with --index" in err
+    code, out, _ = rag(capsys, *question, "--index", "two")
+    assert code == 0 and "mill.md:1" in out
+    write_index(work / INDEX_NAME, {"own.md": "The mill was built in 1871.\n"}, vectors=False)
+    code, out, _ = rag(capsys, *question)
+    assert code == 0 and "own.md:1" in out, "an index of this folder comes first"

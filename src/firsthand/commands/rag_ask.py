@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from firsthand.retrieval.corpus import Corpus
 
 EXAMPLES = """
+firsthand rag ask "How do I resume a run?"
 firsthand rag ask "How do I resume a run?" --index docs
 firsthand rag ask "How do I resume a run?" --index docs --model none     # the best passages, no model
 firsthand rag ask "How do I resume a run?" --index docs --variant advanced:pool=10 --show
@@ -83,7 +84,8 @@ class Config:
     question: str | None = field(default=None, metadata={"positional": True})
     """The question."""
     index: Path = field(default=Path())
-    """The folder that was indexed, or the index's file."""
+    """The folder that was indexed, or the index's file; by default this folder's, or that of the one folder in it that has
+    one."""
     answer: AnswerFlags = field(default_factory=AnswerFlags)
     sampling: RagSampling = field(default_factory=RagSampling)
     show: bool = False
@@ -98,9 +100,10 @@ class Config:
 
 def run(config: Config) -> int:
     """Print the answer with its citations. Returns 1 if it failed, and 0 if the documents do not answer, too."""
-    from firsthand.retrieval.corpus import check_index, close_corpora
+    from firsthand.retrieval.corpus import check_index, close_corpora, nearby_index
     from firsthand.retrieval.retrievers.cross_encoder import close_cross_encoders
 
+    config = replace(config, index=nearby_index(config.index))
     check_index(config.index, opens=True)
     try:
         body = interruption.run(answer_body(config))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from firsthand.commands.rag_ask import NONE, AnswerFlags, RagSampling
@@ -29,7 +29,7 @@ class Config:
     """The index, and how questions are answered."""
 
     index: Path = field(default=Path())
-    """The folder that was indexed, or the index's file."""
+    """As of `rag ask`."""
     answer: AnswerFlags = field(default_factory=AnswerFlags)
     sampling: RagSampling = field(default_factory=RagSampling)
 
@@ -105,8 +105,9 @@ class RagChat:
 def run(config: Config) -> int:
     """Chat; returns 1 if a question failed and no person was at the terminal."""
     from firsthand.commands.chat import questions
-    from firsthand.retrieval.corpus import check_index, close_corpora
+    from firsthand.retrieval.corpus import check_index, close_corpora, nearby_index
 
+    config = replace(config, index=nearby_index(config.index))
     check_index(config.index)
     chat = RagChat(config)
     if chat.screen.is_terminal:

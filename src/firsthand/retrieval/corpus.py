@@ -144,6 +144,20 @@ def index_file(path: str | Path) -> Path:
     return given / INDEX_NAME if given.is_dir() else given
 
 
+def nearby_index(path: Path) -> Path:
+    """The path; for the working folder without an index of its own, the one folder in it that was indexed.
+
+    ConfigError if there are several.
+    """
+    if path != Path() or index_file(path).is_file():
+        return path
+    found = sorted(each.parent for each in path.glob(f"*/{INDEX_NAME}"))
+    if len(found) > 1:
+        named = ", ".join(map(str, found[:5]))
+        raise ConfigError(f"{len(found)} folders here have an index ({named}): choose one with --index")
+    return found[0] if found else path
+
+
 def check_index(path: str | Path, *, opens: bool = False) -> None:
     """ConfigError if there is no index at a path; with `opens`, StoreError if the file there is none."""
     if not str(path) or not index_file(path).is_file():
