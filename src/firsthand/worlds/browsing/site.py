@@ -11,7 +11,7 @@ from firsthand.worlds.browsing.chromium import Chromium, PageView
 
 
 class Answer(NamedTuple):
-    """What a site sends: a status, a body with its type, and where a form leads to."""
+    """A response: status, body with its type, and the address that a form leads to."""
 
     status: int
     body: bytes = b""
@@ -34,7 +34,7 @@ class Site(Protocol):
         """True once the errand is over, right or wrong."""
 
     def answer(self, method: str, path: str, given: Mapping[str, str]) -> Answer:
-        """What is sent for a request: the query of a GET, or the form of a POST, is `given`."""
+        """Returns the response to a request; `given` is the query of a GET or the form of a POST."""
 
     def begin(self, browser: Chromium) -> None:
         """Do what is left to do once the first page is there."""
@@ -43,7 +43,7 @@ class Site(Protocol):
         """Take note of what an action has done to the page."""
 
     def result(self) -> Json:
-        """What the scorers read."""
+        """Returns the final state for the scorers."""
 
     def optimal(self, page: PageView) -> str:
         """The next action of a player that knows what is wanted."""
