@@ -12,7 +12,7 @@ from firsthand.errors import ConfigError
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
-from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, assistant, system, user
+from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, system, user
 from firsthand.model import Usage
 from firsthand.runs import store
 from firsthand.studio.access import Access
@@ -89,7 +89,7 @@ def test_pages_of_attempts_and_traces_answer_searches(tmp_path: Path) -> None:
         run.append(made())
     taken = TraceStore(tmp_path, create=True)
     spans = [
-        IncomingSpan(f"{1:032x}", f"{n:016x}", f"{1:016x}" if n > 1 else "", "step", n, n + 1, {"gen_ai.prompt": f"item {n}"})
+        IncomingSpan(f"{1:032x}", f"{n:016x}", f"{1:016x}" * (n > 1), "step", n, n + 1, {"gen_ai.prompt": f"item {n}"})
         for n in (1, 2, 3)
     ]  # fmt: skip
     taken.add(SpanPreparer(Redactor()).prepared(spans))

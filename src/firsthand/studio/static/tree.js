@@ -96,6 +96,7 @@ function drawn(row, place) {
   if (hasChildren[row]) element.setAttribute("aria-expanded", !folded.has(row));
   const what = document.createElement("span");
   what.className = "what";
+  what.title = c.label[row]; // a long one is cut where it is drawn
   what.style.paddingLeft = `${c.depth[row] * 16}px`;
   const fold = document.createElement("span");
   fold.className = "fold";

@@ -13,6 +13,7 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.runs.attempts import parsed
 from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
+from firsthand.studio.attempt_facts import attempt_facts
 from firsthand.studio.attempt_query import NOTE, AttemptQuery
 from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.kept_traces import KeptTrace
@@ -64,6 +65,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             trace=trace,
             view=view,
             views=VIEWS,
+            told=attempt_facts(each.trace) if view == "conversation" else None,
             said=conversation(trace, None if leaf < 0 else leaf) if view == "conversation" else None,
             usage=each.usage,
             colour=colour,
