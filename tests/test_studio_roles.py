@@ -72,6 +72,7 @@ ROLES: dict[str, str] = {
     "POST /data-sets/{name}/remove": "editor",
     "POST /data-sets/{name}/run": "editor",
     "POST /playground": "editor",
+    "POST /runs/{run}/attempts/{attempt}/replay": "editor",
     "POST /prompts": "editor",
     "POST /queues": "editor",
     "POST /queues/{queue}/items/{place}": "annotator",
