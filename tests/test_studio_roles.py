@@ -38,6 +38,7 @@ ROLES: dict[str, str] = {
     "GET /data-sets": "viewer",
     "GET /data-sets/{name}": "viewer",
     "GET /data-sets/{name}/tasks.jsonl": "viewer",
+    "GET /data-sets/{name}/test.py": "viewer",
     "GET /events": "viewer",
     "GET /playground": "viewer",
     "GET /prompts": "viewer",
