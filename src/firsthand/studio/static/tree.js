@@ -199,8 +199,10 @@ function take(body) {
 const first = tree.dataset.first ? JSON.parse(tree.dataset.first) : null;
 if (first) {
   take(first);
-  room.style.height = `${first.total * ROW}px`;
-  count.textContent = `${first.total.toLocaleString("en")} spans`;
+  if (first.total > first.columns.parent.length) {
+    room.style.height = `${first.total * ROW}px`;
+    count.textContent = `${first.total.toLocaleString("en")} spans`;
+  }
 }
 if (!first || first.total > first.columns.parent.length) {
   const answer = await fetch(tree.dataset.spans);
