@@ -81,6 +81,12 @@ def test_the_traces_of_a_filter_become_tasks_once_each(client: TestClient, home:
     assert {json.loads(line)["target"] for line in lines} == {"Paris", "Madrid"}
 
 
+def test_a_trace_that_comes_twice_at_once_is_one_task(tmp_path: Path) -> None:
+    row = {"id": "t", "question": "q?", "answer": "a", "system": "", "history": "", "cluster": "c"}
+    collections = TaskCollections(SqliteStore(tmp_path))
+    assert collections.add_received("twice", [row, row]) == 1 and len(collections.get("twice").tasks) == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
