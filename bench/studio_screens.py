@@ -3,11 +3,11 @@
     python bench/studio_screens.py [--to FOLDER] [--axe axe.min.js] [--only arena,runs]
     python bench/studio_screens.py --figures docs/studio    # the pictures of docs/studio.md, one each
 
-The Studio serves the recorded example of `--demo` with what people add to it (votes, queues, data sets, prompts, views),
-traces of a made-up shop, and an empty home. A page's weight is the gzip of all that its first visit fetches; its first paint
-is Chromium's `first-contentful-paint` on loopback, the median of three loads. With `--to`, each page becomes one picture:
-1440 and 390 pixels wide, light and dark. A page is wider than its window if it scrolls sideways at 390, 1440 or 2560 pixels.
-Needs the extra `browse`, Chromium, chromedriver and Pillow.
+The Studio serves the recorded example of `--demo` with what people add to it (votes, queues, data sets, prompts,
+views), traces of a made-up shop, a tiny autoencoder, and an empty home. A page's weight is the gzip of all that its
+first visit fetches; its first paint is Chromium's `first-contentful-paint` on loopback, the median of three loads. With
+`--to`, each page becomes one picture: 1440 and 390 pixels wide, light and dark. A page is wider than its window if it
+scrolls sideways at 390, 1440 or 2560 pixels. Needs the extra `browse`, Chromium, chromedriver and Pillow.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from PIL import Image
@@ -38,6 +39,8 @@ from firsthand.runs import store
 from firsthand.runs.track import Track
 from firsthand.studio.demo_home import demo_home
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # for the tiny autoencoder
+FEATURE_TEXT = "What is 12 + 30? The answer is 42."
 SIZES = ((1440, 900), (390, 900))
 WIDEST = 2560
 PASSWORD = "a long password"
@@ -61,6 +64,7 @@ def main() -> None:
     parser.add_argument("--axe", type=Path, help="axe.min.js of the npm package axe-core")
     parser.add_argument("--only", default="")
     parser.add_argument("--figures", type=Path)
+    parser.add_argument("--sae", type=Path, help="an autoencoder with features; without one, a tiny one is made")
     args = parser.parse_args()
     if args.figures is not None:
         take_figures(args.figures)
@@ -73,6 +77,7 @@ def main() -> None:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         empty = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         fill(home)
+        give_autoencoder(home, args.sae)
         browser = stack.enter_context(chromium())
         for name, url in chain(full(stack, browser, home, only), bare(stack, browser, empty, only)):
             report(browser, name, url, axe, args.to)
@@ -138,6 +143,8 @@ def full(stack: ExitStack, browser: Any, home: Path, only: set[str]) -> Iterator
         "arena": "/arena", "board": "/arena/board", "playground": "/playground",
         "queues": "/queues", "queue": "/queues/sums",
         "queue-item": "/queues/sums/next?as=ada", "data-sets": "/data-sets", "data-set": "/data-sets/kept",
+        "features": "/features", "autoencoder": "/features/small", "feature": f"/features/small/{feature_of(home)}",
+        "feature-text": f"/features/small/live?text={quote(FEATURE_TEXT)}",
         "prompts": "/prompts", "prompt": "/prompts/tutor", "views": "/views", "problem": "/runs/nosuch",
     }  # fmt: skip
     yield from ((name, base + path) for name, path in pages.items() if not only or name in only)
@@ -178,7 +185,7 @@ def bare(stack: ExitStack, browser: Any, home: Path, only: set[str]) -> Iterator
         "traces/by/sessions",
         "traces/by/users",
     ]
-    paths += ["arena", "arena/board", "playground", "queues", "data-sets", "prompts"]
+    paths += ["arena", "arena/board", "playground", "queues", "data-sets", "prompts", "features"]
     pages = {f"empty-{path.replace('/', '-') or 'runs'}": f"/{path}" for path in [*paths, "views"]}
     chosen = {name: path for name, path in pages.items() if not only or name in only}
     if chosen:
@@ -313,6 +320,21 @@ def fill(home: Path) -> None:
             run.finish("done")
     for name, answer in (("amber", "It is four, as two and two are four."), ("cobalt", "Four.")):
         (home / f"{name}.json").write_text(json.dumps({"": answer}))
+
+
+def give_autoencoder(home: Path, sae: Path | None) -> None:
+    """Put an autoencoder with features into a home, as `small`."""
+    if sae is None:
+        from sae_tiny import autoencoder_of
+
+        autoencoder_of(home)
+    else:
+        shutil.copytree(sae, home / "saes" / "small", ignore=shutil.ignore_patterns("checkpoints"))
+
+
+def feature_of(home: Path) -> int:
+    """The feature of the autoencoder that stands first in its file."""
+    return int(json.loads((home / "saes" / "small" / "features.json").read_text())["reports"][0]["index"])
 
 
 def people(browser: Any, base: str, run: str) -> None:

@@ -160,6 +160,7 @@ def test_texts_and_tokens_that_cannot_be_read_are_one_sentence(client: TestClien
     assert client.get(f"/features/small/live/{1 << 40}").status_code == 400
 
 
+@pytest.mark.slow
 def test_features_are_gathered_in_the_background_and_kept(tmp_path: Path, saes: Path, made: Path) -> None:
     (saes / "small" / FEATURES).unlink()
     run = {
@@ -177,7 +178,7 @@ def test_features_are_gathered_in_the_background_and_kept(tmp_path: Path, saes: 
     assert "being gathered" in client.post("/features/small", headers=own).text
     end = time.monotonic() + 60
     while client.get("/features/small/gathering").headers.get("hx-refresh") != "true" and time.monotonic() < end:
-        time.sleep(0.05)
+        time.sleep(0.3)
     page = client.get("/features/small").text
     kept = read_features(saes / "small")
     assert kept is not None and f"{len(kept.reports)} of 48 features" in page and "Gather features again" in page

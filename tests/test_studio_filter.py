@@ -269,6 +269,19 @@ def test_filters_by_any_field_agree_with_the_rows(run: Run) -> None:
         assert found(run, f"{field}{operator}{value}") == expected
 
 
+def test_attempts_are_found_by_the_model_of_their_agent(run: Run) -> None:
+    run.add_agent("cot", {"name": "cot", "model": "SmolLM2-135M"})
+    run.add_agent("direct", {"name": "direct", "model": "qwen"})
+    odd, even = list(range(1, 12, 2)), list(range(0, 12, 2))
+    assert found(run, "model:smollm2") == odd and found(run, "model=qwen") == even
+    assert found(run, "-model:smollm2") == even and found(run, "model=smollm2") == []
+    assert found(run, "model:qwen score<0.5") == [0, 6]
+    query = AttemptQuery.parse("model:smol", "task")
+    assert query.facets(run.database)["agent"] == [("cot", 6)]
+    places = [row.place for row in query.page(run.database).rows]
+    assert query.beside(run.database, places[1]) == (places[0], places[2])
+
+
 @given(st.text(max_size=40))
 def test_any_filter_is_a_page_or_one_error(text: str) -> None:
     try:

@@ -240,6 +240,13 @@ def test_a_run_shows_its_board_with_intervals_and_its_attempts(client: TestClien
     )
 
 
+def test_the_number_of_errors_opens_the_attempts_that_failed(client: TestClient, home: Path) -> None:
+    info = next(each for each in store.list_runs(home) if each.num_errors and "evil" not in each.id)
+    link = f'href="/runs/{info.id}?filter=has%3Aerror#attempts"'
+    assert link in client.get("/").text and link in client.get(f"/runs/{info.id}").text
+    assert f"{info.num_errors} attempt" in client.get(f"/runs/{info.id}?filter=has:error").text
+
+
 def test_attempts_come_page_by_page(client: TestClient, home: Path) -> None:
     run = run_id(home, "fixture")
     rows = client.get(f"/runs/{run}", params={"start": "70", "sort": "task"}, headers={"hx-request": "true"}).text

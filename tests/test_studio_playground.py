@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,3 +208,52 @@ def test_a_fork_asks_nobody_and_allows_no_call_outside(home: Path, parent: tuple
         )
     assert made.approval.rules == {"external": "ask"} and made.approval.ask.__name__ == "_nobody"  # type: ignore[attr-defined]
     assert setting.scorers
+
+
+def replayed(client: TestClient, run: str, place: str) -> str:
+    """The page that a replay leads to."""
+    answer = client.post(f"/runs/{run}/attempts/{place}/replay", headers=OWN, follow_redirects=False)
+    assert answer.status_code == 303, re.findall('role="alert">([^<]*)', answer.text)
+    return answer.headers["location"]
+
+
+def test_an_attempt_is_replayed_without_a_model_and_compared(
+    client: TestClient, home: Path, parent: tuple[str, str], models: dict[str, Scripted]
+) -> None:
+    run, place = parent
+    asked = sum(len(model.asked) for model in models.values())
+    location = replayed(client, run, place)
+    assert location.startswith(f"/compare/attempts?run_a={run}&a={place}&run_b=") and f"&b={place}" in location
+    text = client.get(location).text
+    assert "1 of 1 steps are the same" in text and "they part" not in text and "<ins>" not in text
+    assert sum(len(model.asked) for model in models.values()) == asked
+    made = location.split("run_b=")[1].partition("&")[0]
+    with store.open_run(made, home) as again, store.open_run(run, home) as parents:
+        new, old = again.trace(place), parents.trace(place)
+        assert (new.answer, new.scores, new.seed) == (old.answer, old.scores, old.seed) and new.id != old.id
+        assert new.error is None and again.config["playground"]["replays"] is True
+    assert f'Replays <a href="/runs/{run}/attempts/{place}"' in client.get(f"/runs/{made}").text
+    assert f"replays {run}" in client.get("/playground").text
+
+
+def test_a_replay_says_what_was_not_recorded(client: TestClient, home: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRSTHAND_HOME", str(tmp_path))
+        assert main(["run", "arithmetic", "--model", "scripted:echo", "--pattern", "direct", "--limit", "1"]) == 0
+    copied = home / "runs" / store.list_runs(tmp_path)[0].id
+    shutil.copytree(tmp_path / "runs" / copied.name, copied)
+    with sqlite3.connect(copied / "run.sqlite") as file:
+        file.execute("DELETE FROM effects")
+    file.close()
+    with store.open_run(copied.name, home) as other:
+        place = next(other.rows()).place
+    assert "the replay of scripted:echo holds no reply to" in client.get(replayed(client, copied.name, place)).text
+
+
+def test_what_firsthand_run_did_not_make_is_not_replayed(client: TestClient, home: Path) -> None:
+    made = start(client, prompt="hello", model="scripted:echo")
+    with store.open_run(made, home) as run:
+        place = next(run.rows()).place
+    answer = client.post(f"/runs/{made}/attempts/{place}/replay", headers=OWN)
+    assert answer.status_code == 400 and "was not made by" in answer.text
+    assert client.post(f"/runs/{made}/attempts/{place}/replay", headers={"origin": "https://evil"}).status_code == 403

@@ -74,6 +74,7 @@ SCHEMA = Schema(
     missing="`firsthand studio` makes one",
     resume="then start `firsthand studio` again",
     copied="it",
+    page_bytes=16384,  # most spans take 1 to 2 kB, so that a page of 4 KiB stays a quarter empty
 )
 _SPAN = (
     "seq, trace, span, copy, parent, name, what, label, start_ns, end_ns, error, model, prompt_tokens, cached_tokens,"

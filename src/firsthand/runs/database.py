@@ -29,8 +29,8 @@ MAX_BODY_BYTES = 512 << 20
 _BUSY_TIMEOUT_S = 10.0
 _MAX_DEPTH, _MAX_BITS = 100, 14_000
 """Of values that a scorer or a pattern made of an answer."""
-_CHECKPOINT_PAGES = 4000
-"""Pages of 4 KiB that the write-ahead log holds before they are moved into the file: a page written often moves once."""
+_CHECKPOINT_BYTES = 4000 * 4096
+"""The write-ahead log holds so much before it is moved into the file: a page written often moves once."""
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -115,6 +115,8 @@ class Schema:
     """The end of a sentence on a fault that passes."""
     copied: str = "the run's folder"
     """The files that are restored from a copy."""
+    page_bytes: int = 4096
+    """The page size of a new file."""
 
 
 RUN_SCHEMA = Schema("a run", 0x66737468, MIGRATIONS)  # "fsth"
@@ -242,8 +244,10 @@ class Database:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            pages = _CHECKPOINT_BYTES // self.schema.page_bytes
+            connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
             if mode == "rwc":
+                connection.execute(f"PRAGMA page_size = {self.schema.page_bytes}")  # of a file that is there, nothing
                 connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first look at the file itself
         except BaseException:

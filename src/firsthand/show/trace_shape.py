@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from firsthand.trace import Event, Trace
 
@@ -52,7 +53,7 @@ def marks(trace: Trace) -> tuple[dict[int, list[Mark]], list[Mark]]:
     elsewhere = []
     for data in known.values():
         at, score = data.get("at"), data.get("score")
-        value = float(score) if isinstance(score, int | float) else None
+        value = float(score) if _is_number(score) else None
         mark = Mark(str(data.get("name", "")), str(data.get("status", "")), value, str(data.get("text", "")))
         if type(at) is int and 0 <= at < len(trace.nodes):
             at_node[at].append(mark)
@@ -67,10 +68,15 @@ def tally(event: Event) -> dict[str, float]:
         return {}
     held = (value for value in event.data.values() if isinstance(value, Mapping))
     for counts in (*held, event.data):
-        if counts and all(isinstance(count, int | float) for count in counts.values()):
-            extra = {key: value for key, value in event.data.items() if isinstance(value, int | float) and value}
+        if counts and all(map(_is_number, counts.values())):
+            extra = {key: value for key, value in event.data.items() if _is_number(value) and value}
             return {str(answer): float(count) for answer, count in (extra | dict(counts)).items()}
     return {}
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """True for a number that a float can hold."""
+    return isinstance(value, int | float) and abs(value) < 1e300
 
 
 class Outline:

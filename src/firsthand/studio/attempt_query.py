@@ -6,20 +6,21 @@ The latest try of each attempt counts, as everywhere. Numbers are those that the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from firsthand.errors import ConfigError
-from firsthand.runs.attempts import TraceRow
+from firsthand.runs.attempts import TraceRow, body_of
 from firsthand.runs.database import Database, plain
 from firsthand.studio.found_page import FoundPage
-from firsthand.studio.typed_filter import Kind, Term, parse_filter
+from firsthand.studio.typed_filter import Kind, Term, holds, parse_filter
 
 PAGE = 100
 FIELDS: dict[str, Kind] = {
     "benchmark": "text",
     "task": "text",
     "agent": "text",
+    "model": "text",
     "error": "text",
     "stop": "text",
     "id": "text",
@@ -81,7 +82,7 @@ class AttemptQuery:
 
     def page(self, database: Database, start: int = 0, limit: int = PAGE) -> FoundPage[TraceRow]:
         """A page of the attempts that are found."""
-        where, values = self._where()
+        where, values = self._where(database)
         columns = (
             "id, attempt, benchmark, task, agent, epoch, score, stop_reason, error, calls, tokens, cost_usd, duration_s"
         )
@@ -92,7 +93,7 @@ class AttemptQuery:
 
     def beside(self, database: Database, place: str) -> tuple[str | None, str | None]:
         """The places of the attempts before and after one of those that are found, as they are sorted."""
-        where, values = self._where()
+        where, values = self._where(database)
         sql = (
             f"SELECT before, after FROM (SELECT attempt, lag(attempt) OVER w AS before, lead(attempt) OVER w AS after"
             f" FROM traces WHERE {where} WINDOW w AS (ORDER BY {self._order()})) WHERE attempt = ?"
@@ -102,7 +103,7 @@ class AttemptQuery:
 
     def facets(self, database: Database, most: int = 30) -> dict[str, list[tuple[str, int]]]:
         """Field -> its values with the number of attempts of each, of all that are found, the most frequent first."""
-        where, values = self._where()
+        where, values = self._where(database)
         found = {}
         for field, column in (("benchmark", "benchmark"), ("agent", "agent"), ("is", _RESULT), ("stop", "stop_reason")):
             sql = f"SELECT {column}, count(*) AS n FROM traces WHERE {where} GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?"
@@ -117,14 +118,22 @@ class AttemptQuery:
         column = _COLUMNS[name]
         return f"{column} IS NULL, {column}{' DESC' if descending else ''}, seq"
 
-    def _where(self) -> tuple[str, tuple[Any, ...]]:
+    def _where(self, database: Database) -> tuple[str, tuple[Any, ...]]:
         clauses: list[str] = [_LATEST]
         values: list[Any] = []
         for term in self.terms:
-            clause, its = _condition(term)
+            clause, its = _of_model(term, database) if term.field == "model" else _condition(term)
             clauses.append(f"NOT ({clause})" if term.is_negated else clause)
             values += its
         return " AND ".join(clauses), tuple(values)
+
+
+def _of_model(term: Term, database: Database) -> tuple[str, Sequence[Any]]:
+    """The attempts of those agents whose model the term names."""
+    agents = [(name, body_of(database, body)) for name, body in database.read("SELECT name, body FROM agents")]
+    named = replace(term, is_negated=False)
+    found = [name for name, agent in agents if holds(named, str(agent.get("model", "")))]
+    return f"agent IN ({', '.join('?' * len(found))})", found
 
 
 def _condition(term: Term) -> tuple[str, Sequence[Any]]:

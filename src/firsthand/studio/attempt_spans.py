@@ -138,6 +138,18 @@ def _of_call(call: Json, number: int, labels: dict[str, str]) -> _Item:
 
 def _of_event(event: Json, number: int) -> _Item:
     kind = event["kind"]
+    if kind == "branch":
+        return (
+            "event",
+            _label(_note(event["data"])),
+            _milliseconds(event["at_s"]),
+            0.0,
+            0,
+            0,
+            0,
+            False,
+            f"event:{number}",
+        )
     words = [f"{key}={value}" for key, value in event["data"].items() if isinstance(value, str | int | float)]
     failed = kind in ("error", "limit", "failed")
     return (
@@ -151,6 +163,12 @@ def _of_event(event: Json, number: int) -> _Item:
         failed,
         f"event:{number}",
     )
+
+
+def _note(data: Json) -> str:
+    """A pattern's note on a branch, its fate first: `pruned 1.2 0.3: the sum is odd`."""
+    fate = " ".join(str(data[name]) for name in ("status", "name", "score") if data.get(name) not in (None, ""))
+    return f"{fate}: {data['text']}" if data.get("text") else f"branch {fate}"
 
 
 def _label(text: str) -> str:

@@ -39,6 +39,8 @@ MOST_UNDER_WAY = 8
 MAX_PROMPT_CHARS = 100_000
 MAX_EPOCHS = 16
 MAX_TOKENS = 32_768
+REPLAY_WAIT_S = 20.0
+"""A replay asks no model: its page waits this long for it, and shows the run of one that takes longer."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,23 @@ class Playground:
         self._begin(run, lambda: execute(run, places, pieces=True))
         return run.id
 
+    async def replay(self, parents: Run, attempt: str) -> tuple[str, str]:
+        """Makes a stored attempt again from its recorded replies; returns its run and place, after REPLAY_WAIT_S at most.
+
+        ConfigError if it cannot be replayed.
+        """
+        from firsthand.studio.attempt_replay import replay_of
+
+        if len(self._work) >= MOST_UNDER_WAY:
+            raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
+        parent = parents.trace(attempt)
+        place = replay_of(parents, parent)
+        about: Json = {PLAYGROUND: {"replays": True, "run": parents.id, "attempt": parent.place}}
+        run = store.create(self.home, about, f"replay-{parent.benchmark}"[:40], command=())
+        work = self._begin(run, lambda: execute(run, [place], seed=parent.seed))
+        await asyncio.wait([work], timeout=REPLAY_WAIT_S)
+        return run.id, place.id
+
     async def settled(self) -> None:
         """Wait until no trial is under way."""
         await asyncio.gather(*self._work, return_exceptions=True)
@@ -149,10 +168,11 @@ class Playground:
             task.cancel()
         await self.settled()
 
-    def _begin(self, run: Run, work: _Coming) -> None:
+    def _begin(self, run: Run, work: _Coming) -> asyncio.Task[None]:
         task = asyncio.create_task(self._carry_out(run, work))
         self._work[task] = run.id
         task.add_done_callback(lambda done: self._work.pop(done, None))
+        return task
 
     def _agent(self, name: str) -> Agent:
         found = self.agents.get(name)

@@ -110,7 +110,7 @@ def create_app(
             *arena_views.routes(runs, rounds),
             *playground_views.routes(runs, playground),
             *queue_views.routes(runs, store),
-            *collection_views.routes(runs, store, playground),
+            *collection_views.routes(runs, traces, store, playground),
             *prompt_views.routes(runs, store),
             *saved_views.routes(store),
             *(account_views.routes(access, access.accounts) if access.accounts is not None else ()),

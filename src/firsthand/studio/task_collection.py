@@ -1,4 +1,4 @@
-"""Data sets of tasks that were collected from attempts, to be put to any model again.
+"""Data sets of tasks that were collected from attempts and received traces, to be put to any model again.
 
 A data set is a document of the store: its tasks with their secrets, each with the attempt that it came from. Protected tasks
 are refused, as their text must not be published.
@@ -19,6 +19,8 @@ from firsthand.task import Task
 from firsthand.trace import Trace
 
 COLLECTION = "data-set"
+RECEIVED = "traces"
+"""The benchmark name of tasks that were made of received traces; their place is the id of the trace."""
 MAX_TASKS = 2000
 Check = Literal["numeric", "exact", "normalised", "flexible", "none"]
 
@@ -68,12 +70,7 @@ class TaskCollections:
         A task that is in it already, by benchmark, id and text, stays as it is. ConfigError for a protected task, one that
         the run does not hold, or a data set that would be too large.
         """
-        if "/" in name:
-            raise ConfigError(f"{name[:60]!r} is no name of a data set: leave the slash out")
-        item = self.store.get(COLLECTION, name)
-        body: Json = {"tasks": []} if item is None else item.body
-        known = {(each["benchmark"], each["id"], each["prompt"]) for each in body["tasks"]}
-        before = len(body["tasks"])
+        rows = []
         for trace in traces:
             task = run.task(trace.benchmark, trace.task_id)
             if task is None:
@@ -82,14 +79,42 @@ class TaskCollections:
                 )
             if task.protected is not None:
                 raise ConfigError(f"the task {task.id[:60]!r} is protected ({task.protected}): it is not collected")
-            if (trace.benchmark, task.id, task.prompt) in known:
-                continue
-            known.add((trace.benchmark, task.id, task.prompt))
-            body["tasks"].append(
+            rows.append(
                 {"benchmark": trace.benchmark, "id": task.id, "prompt": task.prompt, "choices": list(task.choices),
                  "hint": task.hint, "secret": _plain(task.secret), "metadata": _plain(task.metadata), "run": run.id,
                  "place": trace.place, "answer": (trace.answer or "")[:2000], "score": trace.value()}
             )  # fmt: skip
+        return self._put(name, rows)
+
+    def add_received(self, name: str, rows: Iterable[Json]) -> int:
+        """Adds tasks made of received traces by `task_row`, with their recorded answers as the expected ones, as `add` does.
+
+        ConfigError for a trace without a question.
+        """
+        found = []
+        for row in rows:
+            if not row["question"].strip():
+                raise ConfigError(f"trace {row['id'][:40]} has no question, so no task can be made of it")
+            told = {key: row[key] for key in ("system", "history", "cluster") if row[key]}
+            found.append(
+                {"benchmark": RECEIVED, "id": row["id"], "prompt": row["question"], "choices": [], "hint": "",
+                 "secret": {"answer": row["answer"]}, "metadata": told, "run": "", "place": row["id"],
+                 "answer": row["answer"][:2000], "score": None}
+            )  # fmt: skip
+        return self._put(name, found)
+
+    def _put(self, name: str, rows: Iterable[Json]) -> int:
+        if "/" in name:
+            raise ConfigError(f"{name[:60]!r} is no name of a data set: leave the slash out")
+        item = self.store.get(COLLECTION, name)
+        body: Json = {"tasks": []} if item is None else item.body
+        known = {(each["benchmark"], each["id"], each["prompt"]) for each in body["tasks"]}
+        before = len(body["tasks"])
+        for row in rows:
+            key = (row["benchmark"], row["id"], row["prompt"])
+            if key not in known:
+                known.add(key)
+                body["tasks"].append(row)
         if len(body["tasks"]) > MAX_TASKS:
             raise ConfigError(f"the data set would have {len(body['tasks']):,} tasks: at most {MAX_TASKS:,} are kept")
         self.store.put(COLLECTION, name, body, version=0 if item is None else item.version)

@@ -22,7 +22,7 @@ function shares(axis) {
   const low = Math.min(...known), high = Math.max(...known);
   const at = axis.values.map((value) => (value === null ? null : high > low ? (scale(value) - low) / (high - low) : 0.5));
   const back = (share) => { const value = low + share * (high - low); return Number((axis.log ? 10 ** value : value).toPrecision(3)).toString(); };
-  return { at, ticks: known.length ? [[0, back(0)], [0.5, back(0.5)], [1, back(1)]] : [] };
+  return { at, ticks: !known.length ? [] : high > low ? [[0, back(0)], [0.5, back(0.5)], [1, back(1)]] : [[0.5, back(0.5)]] };
 }
 const laid = axes.map(shares);
 

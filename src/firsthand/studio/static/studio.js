@@ -104,17 +104,79 @@ document.addEventListener("htmx:after:swap", reachable);
 addEventListener("resize", reachable);
 reachable();
 
+// -- long tables: rows in groups of a hundred, and those far from view are out of the page until they are near it --
+const GROUP = 100, NEAR = "1500px 0px";
+const away = new WeakMap(); // a group -> its rows
+const near = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) isIntersecting ? bringBack(target) : takeAway(target);
+}, { rootMargin: NEAR });
+function takeAway(group) {
+  if (away.has(group) || !group.isConnected || group.contains(document.activeElement)) return;
+  const height = group.getBoundingClientRect().height;
+  if (!height) return;
+  const spacer = document.createElement("tr"), cell = document.createElement("td");
+  cell.colSpan = group.rows[0].cells.length;
+  cell.style.cssText = `height:${height}px;padding:0`;
+  spacer.append(cell);
+  spacer.setAttribute("aria-hidden", "true");
+  away.set(group, [...group.children]);
+  group.replaceChildren(spacer);
+}
+function bringBack(group) {
+  if (!away.has(group)) return;
+  group.replaceChildren(...away.get(group));
+  away.delete(group);
+  showMarks();
+}
+function fixWidths(table) {
+  const widths = [...table.tHead?.rows[0]?.cells ?? []].map((head) => head.getBoundingClientRect().width);
+  table.style.width = `${table.getBoundingClientRect().width}px`;
+  widths.forEach((width, place) => (table.tHead.rows[0].cells[place].style.width = `${width}px`));
+  table.style.tableLayout = "fixed"; // widths of rows that are away count too
+}
+function groupRows() {
+  for (const table of $$("table.list")) {
+    for (const body of [...table.tBodies]) {
+      while (body.rows.length > 2 * GROUP) {
+        if (table.style.tableLayout !== "fixed") fixWidths(table);
+        const group = document.createElement("tbody");
+        group.append(...[...body.rows].slice(0, GROUP));
+        body.before(group);
+        near.observe(group);
+      }
+    }
+  }
+}
+document.addEventListener("htmx:after:swap", groupRows);
+addEventListener("resize", () => {
+  for (const table of $$("table.list")) {
+    if (table.style.tableLayout !== "fixed") continue;
+    for (const each of [table, ...table.tHead?.rows[0]?.cells ?? []]) each.style.width = "";
+    table.style.tableLayout = "";
+  }
+});
+groupRows();
+
 // -- rows --
-let here = -1;
+let here = null;
 const rows = () => $$("tr[data-row]");
 function go(step) {
   const all = rows();
   if (!all.length) return;
-  all[here]?.classList.remove("here");
-  here = Math.min(Math.max(here + step, 0), all.length - 1);
-  all[here].classList.add("here");
-  all[here].scrollIntoView({ block: "nearest" });
+  const isThere = here?.isConnected;
+  const at = isThere ? all.indexOf(here) + step : scrollY < 200 ? 0 : all.findIndex((row) => row.getBoundingClientRect().top >= 0);
+  here?.classList.remove("here");
+  here = all[Math.min(Math.max(at, 0), all.length - 1)];
+  here.classList.add("here");
+  here.scrollIntoView({ block: "nearest" });
 }
+function stayHere() {
+  if (!here || here.isConnected) return; // the table came anew: the same row is found by its link
+  const link = $("a", here)?.getAttribute("href");
+  here = rows().find((row) => link && $("a", row)?.getAttribute("href") === link) ?? null;
+  here?.classList.add("here");
+}
+document.addEventListener("htmx:after:swap", stayHere);
 function compare() {
   const run = location.pathname.match(/^\/runs\/([^/]+)$/)?.[1];
   const chosen = [...marks];
@@ -144,8 +206,8 @@ document.addEventListener("keydown", (event) => {
     "/": () => $("[data-filter] input[type=search], #tree-search")?.focus(),
     j: () => go(1),
     k: () => go(-1),
-    Enter: () => here >= 0 && !event.target.closest("a,button") && $("a", rows()[here])?.click(),
-    x: () => here >= 0 && $("input[type=checkbox]", rows()[here])?.click(),
+    Enter: () => here?.isConnected && !event.target.closest("a,button") && $("a", here)?.click(),
+    x: () => here?.isConnected && $("input[type=checkbox]", here)?.click(),
     c: compare,
     n: () => $("[data-key=n]")?.click(),
     p: () => $("[data-key=p]")?.click(),
@@ -176,7 +238,7 @@ function refresh(topic) {
       waiting.delete(path);
       if ("liveReload" in shown.dataset) location.reload();
       else if (isRead(shown)) late.add(topic);
-      else htmx.ajax("GET", path, { target: shown, swap: "innerHTML" });
+      else htmx.ajax("GET", path, { source: shown, target: shown, swap: "innerHTML" }); // of one source all but two at once are dropped
     }, 300);
   }
 }

@@ -14,7 +14,30 @@ let duration = 1;
 let shown = []; // indices of the rows that are unfolded and fulfil the search, in order
 let folded = new Set();
 let hasChildren = [];
-let chosen = Number(new URLSearchParams(location.search).get("span") ?? -1);
+let holding = new Set(); // refs of the spans whose contents hold the words that are searched for
+
+// -- the state of the view is in the address --
+const MOST_FOLDED = 300;
+const said = new URLSearchParams(location.search);
+let chosen = Number(said.get("span") ?? -1);
+search.value = said.get("find") ?? "";
+kind.value = said.get("kind") ?? "";
+if (kind.selectedIndex < 0) kind.value = "";
+
+function keep() {
+  const query = new URLSearchParams(location.search);
+  const isAll = folded.size && folded.size === foldable().length;
+  const folds = isAll ? "all" : folded.size <= MOST_FOLDED ? [...folded].join("-") : "";
+  for (const [name, value] of [["span", chosen < 0 ? "" : chosen], ["find", search.value.trim()], ["kind", kind.value], ["fold", folds]]) {
+    value === "" ? query.delete(name) : query.set(name, value);
+  }
+  const text = query.toString();
+  history.replaceState(history.state, "", text ? `?${text}` : location.pathname);
+}
+
+function foldable() {
+  return hasChildren.flatMap((has, row) => (has && row ? [row] : []));
+}
 
 function number(value) {
   return value >= 1e6 ? `${(value / 1e6).toFixed(1)}M` : value >= 1e3 ? `${(value / 1e3).toFixed(1)}k` : String(value);
@@ -25,14 +48,14 @@ function time(milliseconds) {
 }
 
 function choose() {
-  const { parent, label, kind: kinds } = columns;
+  const { parent, label, ref, kind: kinds } = columns;
   const words = search.value.trim().toLowerCase(), wanted = kind.value;
   const size = parent.length;
   if (words || wanted) {
     const keep = new Uint8Array(size);
     let found = 0;
     for (let row = 0; row < size; row++) {
-      if ((!wanted || kinds[row] === wanted) && (!words || label[row].toLowerCase().includes(words))) {
+      if ((!wanted || kinds[row] === wanted) && (!words || label[row].toLowerCase().includes(words) || holding.has(ref[row]))) {
         found++;
         for (let up = row; up >= 0 && !keep[up]; up = parent[up]) keep[up] = 1;
       }
@@ -73,6 +96,7 @@ function drawn(row, place) {
   if (hasChildren[row]) element.setAttribute("aria-expanded", !folded.has(row));
   const what = document.createElement("span");
   what.className = "what";
+  what.title = c.label[row]; // a long one is cut where it is drawn
   what.style.paddingLeft = `${c.depth[row] * 16}px`;
   const fold = document.createElement("span");
   fold.className = "fold";
@@ -92,15 +116,26 @@ function drawn(row, place) {
   return element;
 }
 
-async function open(row, keep = true) {
+// Names are searched here, and contents by the server, which holds them.
+let waiting = null;
+function find() {
+  clearTimeout(waiting);
+  const words = search.value.trim();
+  holding = new Set();
+  choose();
+  if (words) waiting = setTimeout(async () => {
+    const answer = await fetch(`${tree.dataset.found}?${new URLSearchParams({ words })}`);
+    if (!answer.ok || search.value.trim() !== words) return;
+    holding = new Set(await answer.json());
+    choose();
+  }, 200);
+}
+
+async function open(row, isNew = true) {
   chosen = row;
   draw();
   const ref = columns.ref[row];
-  if (keep) {
-    const query = new URLSearchParams(location.search);
-    query.set("span", row);
-    history.replaceState(history.state, "", `?${query}`);
-  }
+  if (isNew) keep();
   if (!ref) {
     detail.textContent = "";
     return;
@@ -123,12 +158,13 @@ function fold(row, folds) {
   if (!hasChildren[row]) return;
   folds ? folded.add(row) : folded.delete(row);
   choose();
+  keep();
 }
 
 tree.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
 addEventListener("resize", draw);
-search.addEventListener("input", choose);
-kind.addEventListener("change", choose);
+search.addEventListener("input", () => { if (columns) find(); keep(); });
+kind.addEventListener("change", () => { if (columns) choose(); keep(); });
 tree.addEventListener("click", (event) => {
   const element = event.target.closest(".span");
   if (!element) return;
@@ -140,8 +176,8 @@ document.addEventListener("keydown", (event) => {
   const acts = {
     j: () => move(1), ArrowDown: () => move(1), k: () => move(-1), ArrowUp: () => move(-1),
     ArrowLeft: () => fold(chosen, true), ArrowRight: () => fold(chosen, false),
-    "[": () => { folded = new Set(hasChildren.flatMap((has, row) => (has && row ? [row] : []))); choose(); },
-    "]": () => { folded = new Set(); choose(); },
+    "[": () => { folded = new Set(foldable()); choose(); keep(); },
+    "]": () => { folded = new Set(); choose(); keep(); },
   };
   if (acts[event.key]) {
     event.preventDefault();
@@ -154,6 +190,8 @@ function take(body) {
   duration = Math.max(body.duration, columns.start.reduce((most, start, row) => Math.max(most, start + columns.duration[row]), 1));
   hasChildren = new Array(columns.parent.length).fill(false);
   for (const up of columns.parent) if (up >= 0) hasChildren[up] = true;
+  const folds = new URLSearchParams(location.search).get("fold");
+  folded = new Set(folds === "all" ? foldable() : (folds ?? "").split("-").filter(Boolean).map(Number).filter((row) => hasChildren[row]));
   choose();
 }
 
@@ -161,12 +199,15 @@ function take(body) {
 const first = tree.dataset.first ? JSON.parse(tree.dataset.first) : null;
 if (first) {
   take(first);
-  room.style.height = `${first.total * ROW}px`;
-  count.textContent = `${first.total.toLocaleString("en")} spans`;
+  if (first.total > first.columns.parent.length) {
+    room.style.height = `${first.total * ROW}px`;
+    count.textContent = `${first.total.toLocaleString("en")} spans`;
+  }
 }
 if (!first || first.total > first.columns.parent.length) {
   const answer = await fetch(tree.dataset.spans);
   if (answer.ok) take(await answer.json());
   else detail.textContent = await answer.text();
 }
+if (columns && search.value) find();
 if (columns && chosen >= 0 && chosen < columns.parent.length) open(chosen, false);

@@ -13,12 +13,14 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.runs.attempts import parsed
 from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
+from firsthand.studio.attempt_facts import attempt_facts
 from firsthand.studio.attempt_query import NOTE, AttemptQuery
 from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.kept_traces import KeptTrace
 from firsthand.studio.open_runs import OpenRuns
-from firsthand.studio.rendering import address, page, part
+from firsthand.studio.rendering import address, json_answer, page, part
 from firsthand.studio.span_detail import span_detail
+from firsthand.studio.span_search import refs_holding
 from firsthand.studio.trace_copies import as_examples, as_test
 from firsthand.studio.views.form_fields import form_of
 from firsthand.studio.views.query_values import number_of, text_of
@@ -63,6 +65,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             trace=trace,
             view=view,
             views=VIEWS,
+            told=attempt_facts(each.trace) if view == "conversation" else None,
             said=conversation(trace, None if leaf < 0 else leaf) if view == "conversation" else None,
             usage=each.usage,
             colour=colour,
@@ -90,6 +93,10 @@ def routes(runs: OpenRuns) -> list[Route]:
         detail = parsed(run.database, lambda trace: span_detail(trace, text_of(request, "ref")), trace)
         return page(request, "parts/span", detail=detail)
 
+    def search(request: Request) -> Response:
+        run, each = kept(request)
+        return json_answer(parsed(run.database, lambda body: refs_holding(body, text_of(request, "words")), each.body))
+
     def copy(request: Request) -> Response:
         run, trace = found(request)
         kind = request.path_params["kind"]
@@ -111,6 +118,7 @@ def routes(runs: OpenRuns) -> list[Route]:
     return [
         Route(base, show),
         Route(f"{base}/spans.json", spans),
+        Route(f"{base}/spans/found", search),
         Route(f"{base}/span", span),
         Route(f"{base}/copy/{{kind:str}}", copy),
         Route(f"{base}/notes", note, methods=["POST"]),

@@ -1,23 +1,31 @@
-"""Data sets: tasks collected from attempts, listed, run with any model, and downloaded."""
+"""Data sets: tasks collected from attempts and received traces, listed, run with any model, and downloaded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError
+from firsthand.ingest.task_rows import task_row
+from firsthand.message import Json
 from firsthand.studio.attempt_query import AttemptQuery
+from firsthand.studio.incoming_query import IncomingQuery
+from firsthand.studio.incoming_traces import IncomingTraces
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.playground import Playground
 from firsthand.studio.prompt_library import PromptLibrary
+from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.rendering import page, part
 from firsthand.studio.studio_store import StudioStore
 from firsthand.studio.task_collection import MAX_TASKS, TaskCollections, as_lines, check_of
 from firsthand.studio.views.form_fields import fields_of, form_of
 
 
-def routes(runs: OpenRuns, store: StudioStore, playground: Playground) -> list[Route]:
+def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playground: Playground) -> list[Route]:
     """The list, a data set, and what adds to it, takes from it and runs it."""
     collections, prompts = TaskCollections(store), PromptLibrary(store)
 
@@ -39,6 +47,10 @@ def routes(runs: OpenRuns, store: StudioStore, playground: Playground) -> list[R
 
     async def add(request: Request) -> Response:
         form = await form_of(request)
+        name = form.get("name", "").strip()
+        if "trace" in form or "traces" in form:
+            await run_in_threadpool(collections.add_received, name, received(form))
+            return RedirectResponse(f"/data-sets/{part(name)}", 303)
         run = runs.get(form.get("run", ""))
         if place := form.get("attempt", ""):
             traces = [run.trace(place)]
@@ -47,9 +59,21 @@ def routes(runs: OpenRuns, store: StudioStore, playground: Playground) -> list[R
             if not rows:
                 raise ConfigError("the filter finds no attempt: choose another")
             traces = [run.trace(row.place) for row in rows]
-        name = form.get("name", "").strip()
         collections.add(name, run, traces)
         return RedirectResponse(f"/data-sets/{part(name)}", 303)
+
+    def received(form: dict[str, str]) -> Iterator[Json]:
+        """A task for each trace: the one that the form names, or those that its filter finds."""
+        if "trace" in form:
+            ids = [form["trace"]]
+        else:
+            query, store = IncomingQuery.parse(form["traces"]), traces_in.store
+            found = query.page(store, 0, MAX_TASKS + 1).rows if store is not None else ()
+            if not found:
+                raise ConfigError("the filter finds no trace: choose another")
+            ids = [each.trace for each in found]
+        for id in ids:
+            yield task_row(id, traces_in.get(id).spans)
 
     async def remove(request: Request) -> Response:
         form = await form_of(request)
@@ -72,6 +96,10 @@ def routes(runs: OpenRuns, store: StudioStore, playground: Playground) -> list[R
         found = collections.get(request.path_params["name"])
         return PlainTextResponse(as_lines(found), headers={"content-disposition": 'attachment; filename="tasks.jsonl"'})
 
+    def test_file(request: Request) -> Response:
+        text = as_regression_test(collections.get(request.path_params["name"]))
+        return PlainTextResponse(text, headers={"content-disposition": 'attachment; filename="test_data_set.py"'})
+
     base = "/data-sets/{name}"
     return [
         Route("/data-sets", show),
@@ -80,4 +108,5 @@ def routes(runs: OpenRuns, store: StudioStore, playground: Playground) -> list[R
         Route(f"{base}/remove", remove, methods=["POST"]),
         Route(f"{base}/run", start, methods=["POST"]),
         Route(f"{base}/tasks.jsonl", lines),
+        Route(f"{base}/test.py", test_file),
     ]

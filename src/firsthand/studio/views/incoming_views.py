@@ -20,7 +20,8 @@ from firsthand.studio.incoming_rows import incoming_detail, raw_spans, shown_spa
 from firsthand.studio.incoming_traces import IncomingTraces
 from firsthand.studio.live_events import marks_of
 from firsthand.studio.open_runs import OpenRuns
-from firsthand.studio.rendering import is_part, page
+from firsthand.studio.rendering import is_part, json_answer, page
+from firsthand.studio.span_search import spans_holding
 from firsthand.studio.trace_copies import as_examples
 from firsthand.studio.views.query_values import number_of, text_of
 
@@ -122,6 +123,9 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
         kept = traces.get(request.path_params["trace"])
         return page(request, "parts/span", detail=incoming_detail(kept.spans, text_of(request, "ref")))
 
+    def search(request: Request) -> Response:
+        return json_answer(spans_holding(traces.get(request.path_params["trace"]).spans, text_of(request, "words")))
+
     async def copy(request: Request) -> Response:
         kind = request.path_params["kind"]
         kept = await run_in_threadpool(traces.get, request.path_params["trace"])
@@ -143,6 +147,7 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
         Route("/traces/by/{by}", show_groups),
         Route(base, show),
         Route(f"{base}/spans.json", rows),
+        Route(f"{base}/spans/found", search),
         Route(f"{base}/span", span),
         Route(f"{base}/copy/{{kind:str}}", copy),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -13,7 +14,7 @@ from firsthand.loop.protection import shareable
 from firsthand.studio.branch_conversation import message_blocks
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.playground import MAX_EPOCHS, MAX_TOKENS, PLAYGROUND, Playground, PlaygroundTrial
-from firsthand.studio.rendering import page, part
+from firsthand.studio.rendering import address, page, part
 from firsthand.studio.views.form_fields import fields_of
 from firsthand.studio.views.query_values import number_of, text_of
 
@@ -22,7 +23,7 @@ MAX_FORM = 512 << 10
 
 
 def routes(runs: OpenRuns, playground: Playground) -> list[Route]:
-    """The page, and the trials that it starts."""
+    """The page, the trials that it starts, and replays of stored attempts."""
 
     def show(request: Request) -> Response:
         values: dict[str, Any] = {"run": None, "trace": None, "at": 0, "message": None, "blocks": ()}
@@ -70,7 +71,18 @@ def routes(runs: OpenRuns, playground: Playground) -> list[Route]:
         made = await playground.start(trial, runs.get(trial.run) if trial.attempt else None)
         return RedirectResponse(f"/runs/{part(made)}", 303)
 
-    return [Route("/playground", show), Route("/playground", start, methods=["POST"])]
+    async def replay(request: Request) -> Response:
+        parents, attempt = runs.get(request.path_params["run"]), request.path_params["attempt"]
+        made, place = await playground.replay(parents, attempt)
+        is_made = await run_in_threadpool(lambda: runs.get(made).info.num_traces > 0)
+        both = address("/compare/attempts", run_a=parents.id, a=attempt, run_b=made, b=place)
+        return RedirectResponse(both if is_made else f"/runs/{part(made)}", 303)
+
+    return [
+        Route("/playground", show),
+        Route("/playground", start, methods=["POST"]),
+        Route("/runs/{run}/attempts/{attempt}/replay", replay, methods=["POST"]),
+    ]
 
 
 def _whole(given: dict[str, str], name: str) -> int | None:

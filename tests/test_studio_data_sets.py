@@ -1,0 +1,132 @@
+"""Data sets of received traces, and the pytest file that a data set becomes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.redaction import Redactor
+from firsthand.ingest.trace_store import SpanPreparer, TraceStore
+from firsthand.runs import store
+from firsthand.studio.access import Access
+from firsthand.studio.regression_test import as_regression_test
+from firsthand.studio.studio_app import create_app
+from firsthand.studio.studio_store import SqliteStore
+from firsthand.studio.task_collection import TaskCollections
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+PORT = 8128
+OWN = {"sec-fetch-site": "same-origin"}
+
+
+def span(trace: int, question: str, answer: str, **more: str) -> IncomingSpan:
+    """A call of a model, alone in its trace."""
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}] if question else []
+    attributes = {
+        "gen_ai.operation.name": "chat", "gen_ai.input.messages": json.dumps(said),
+        "gen_ai.output.messages": json.dumps([{"role": "assistant", "content": answer}]),
+    }  # fmt: skip
+    return IncomingSpan(f"{trace:032x}", f"{1:016x}", "", "chat", trace, trace + 9, attributes | more)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data-sets")
+    taken = TraceStore(folder, create=True)
+    spans = [
+        span(1, "Capital of France?", "Paris", session__id="s"), span(2, "<b>2</b> + 2?", "4"),
+        span(3, "", ""), span(4, "Capital of Spain?", "Madrid", error="x"),
+    ]  # fmt: skip
+    taken.add(SpanPreparer(Redactor()).prepared(spans))
+    taken.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(home: Path) -> Iterator[TestClient]:
+    access = Access()
+    access.port = PORT
+    with TestClient(create_app(home, access), base_url=f"http://127.0.0.1:{PORT}") as made:
+        made.get("/enter", params={"code": access.new_code()})
+        yield made
+
+
+def test_a_trace_becomes_a_task_with_its_answer_as_the_expected_one(client: TestClient, home: Path) -> None:
+    assert 'name="trace"' in client.get(f"/traces/{1:032x}").text
+    made = client.post("/data-sets", data={"name": "capitals", "trace": f"{1:032x}"}, headers=OWN)
+    assert made.status_code == 200 and f'href="/traces/{1:032x}">trace</a>' in made.text and "Paris" in made.text
+    (one,) = TaskCollections(SqliteStore(home)).get("capitals").tasks
+    assert (one.task.prompt, one.task.secret, one.benchmark) == ("Capital of France?", {"answer": "Paris"}, "traces")
+    assert one.task.metadata["system"] == "Be brief."
+
+
+def test_the_traces_of_a_filter_become_tasks_once_each(client: TestClient, home: Path) -> None:
+    for _ in range(2):
+        made = client.post("/data-sets", data={"name": "found", "traces": "input:capital"}, headers=OWN)
+        assert made.status_code == 200 and "2 tasks" in made.text
+    assert {each.task.secret["answer"] for each in TaskCollections(SqliteStore(home)).get("found").tasks} == {
+        "Paris",
+        "Madrid",
+    }
+    lines = client.get("/data-sets/found/tasks.jsonl").text.splitlines()
+    assert {json.loads(line)["target"] for line in lines} == {"Paris", "Madrid"}
+
+
+def test_a_trace_that_comes_twice_at_once_is_one_task(tmp_path: Path) -> None:
+    row = {"id": "t", "question": "q?", "answer": "a", "system": "", "history": "", "cluster": "c"}
+    collections = TaskCollections(SqliteStore(tmp_path))
+    assert collections.add_received("twice", [row, row]) == 1 and len(collections.get("twice").tasks) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"trace": f"{3:032x}"}, "has no question"),
+        ({"trace": f"{99:032x}"}, "no trace"),
+        ({"traces": "input:nowhere"}, "the filter finds no trace"),
+        ({"traces": "nosuch:x"}, "which is no field"),
+    ],
+)
+def test_what_makes_no_task_is_one_sentence(client: TestClient, fields: dict[str, str], says: str) -> None:
+    answer = client.post("/data-sets", data={"name": "none", **fields}, headers=OWN)
+    assert answer.status_code in (400, 404) and says in answer.text
+    assert client.get("/data-sets/none").status_code == 404
+
+
+def test_a_data_set_becomes_a_pytest_file_that_fails_where_a_model_got_worse(client: TestClient, home: Path) -> None:
+    client.post("/data-sets", data={"name": "regress", "traces": "input:capital"}, headers=OWN)
+    got = client.get("/data-sets/regress/test.py")
+    assert "attachment" in got.headers["content-disposition"] and got.headers["content-type"].startswith("text/plain")
+    (home / "test_data_set.py").write_text(got.text)
+    (home / "model.json").write_text(json.dumps({"France": "It is Paris.", "": "I cannot say."}))
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(home / "test_data_set.py")],
+        cwd=home, env={**os.environ, "FIRSTHAND_TEST_MODEL": f"scripted:{home}/model.json"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "1 failed, 1 passed" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_hostile_texts_stay_texts_in_the_pytest_file(tmp_path: Path) -> None:
+    evil = '""")\nimport os; os.system("touch hacked")\n{x} %s \ud800 \x00'
+    collections = TaskCollections(SqliteStore(tmp_path))
+    with store.create(tmp_path, {}, "evil") as run:
+        run.add_tasks("b", [Task("t'\"", evil, secret={"answer": "7"})])
+        trace = Trace(
+            "id", "b", "t'\"", {"name": "a"}, 0, 0, "2026-11-29T00:00:00+00:00", 1.0, scores=(Score("exact", 0.5),)
+        )
+        run.append(trace)
+        collections.add("evil", run, [trace])
+    text = as_regression_test(collections.get("evil"))
+    held: dict[str, object] = {}
+    exec(compile(text.partition("@pytest")[0], "test.py", "exec"), held)
+    assert text.isascii() and held["TASKS"] == [("1 t'\"", evil, "7", 0.5)] and held["SCORER"] == "flexible"
+    assert not Path("hacked").exists()
