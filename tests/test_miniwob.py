@@ -15,7 +15,7 @@ from firsthand.patterns.thought_action import thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.trace import Trace
-from firsthand.worlds.browsing.chromium import PageElement, PageView
+from firsthand.worlds.browsing.chromium import BROWSERS, PageElement, PageView
 from firsthand.worlds.browsing.errands import ErrandStep
 from firsthand.worlds.browsing.miniwob_pages import SCRIPTED, MiniWobVisit, kinds_in, pages_folder, steps_for
 from firsthand.worlds.browsing.pages import step_on
@@ -96,7 +96,7 @@ def test_names_and_numbers_that_do_not_fit_are_told(folder: Path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (FOLDER or importlib.util.find_spec("miniwob")), reason="MiniWoB++ is not installed")
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="chromium is not installed")
 class TestEpisodes:
     """Real pages in a real browser."""
 

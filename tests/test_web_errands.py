@@ -29,7 +29,7 @@ from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.browsing.browse_world import BrowseWorld
 from firsthand.worlds.browsing.browser_pool import MAX_RUNNING, BrowserPool
-from firsthand.worlds.browsing.chromium import Chromium, PageElement, PageView
+from firsthand.worlds.browsing.chromium import BROWSERS, Chromium, PageElement, PageView, ready
 from firsthand.worlds.browsing.errands import SITE_KINDS, Errand, ErrandStep, make_errand
 from firsthand.worlds.browsing.mind2web import element_snippets, operation_f1, parse_choice, read_steps
 from firsthand.worlds.browsing.pages import SiteVisit
@@ -39,7 +39,7 @@ from firsthand.worlds.players import play
 from firsthand.worlds.world import InvalidAction, WorldEnvironment
 from loopback import serve
 
-NO_CHROMIUM = not (shutil.which("chromium") or shutil.which("google-chrome"))
+NO_CHROMIUM = not any(map(shutil.which, BROWSERS))
 
 
 class Walk:
@@ -320,6 +320,16 @@ def test_mind2webs_steps_are_choices_among_elements(tmp_path: Path):
         read_steps(tmp_path, 0)
     with pytest.raises(ConfigError, match="level is 0"):
         agentbench_wb(level=0)
+
+
+def test_the_headless_shell_is_taken_before_the_whole_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="apt-get install chromium-headless-shell, or chromium"):
+        ready()
+    for name in ("chromium", "chromium-headless-shell"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+        assert ready() == str(tmp_path / name)
 
 
 browsed = [

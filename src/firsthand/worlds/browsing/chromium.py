@@ -19,6 +19,23 @@ from firsthand.worlds.browsing.devtools import DevTools, DevToolsError
 PAGE_TIMEOUT_S = 10
 MAX_PAGES = 20
 """Pages that may follow each other by themselves after an action."""
+BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
+"""Programs, in the order of preference: the headless shell loads a page in a third of the time (docs/worlds.md)."""
+FEATURES_OFF = (
+    "SpareRendererForSitePerProcess",  # one site is all that a browser reaches: a renderer for others costs 0.3 s
+    "IsolateOrigins",
+    "site-per-process",
+    "RenderDocument",  # a page takes the frame of the one before it
+    "PaintHolding",  # nobody looks at the screen: a page need not wait for its first paint
+    "DeferRendererTasksAfterInput",
+    "HttpsUpgrades",  # the sites have no TLS
+    "ThirdPartyStoragePartitioning",
+    "OptimizationHints",
+    "Translate",
+    "MediaRouter",
+    "LazyFrameLoading",
+    "LensOverlay",
+)
 FLAGS = (
     "--headless=new",
     "--disable-gpu",
@@ -32,17 +49,22 @@ FLAGS = (
     "--mute-audio",
     "--no-default-browser-check",
     "--disable-breakpad",
-    "--disable-gpu-vsync",
-    "--disable-frame-rate-limit",
     "--disable-renderer-backgrounding",
+    "--disable-back-forward-cache",
+    "--disable-default-apps",
+    "--disable-component-extensions-with-background-pages",
+    "--disable-client-side-phishing-detection",
+    "--disable-hang-monitor",
+    "--disable-ipc-flooding-protection",
+    "--disable-field-trial-config",
+    "--metrics-recording-only",
     "--password-store=basic",
     "--disable-site-isolation-trials",
-    "--disable-features=SpareRendererForSitePerProcess,IsolateOrigins,site-per-process",
+    f"--disable-features={','.join(FEATURES_OFF)}",
     "--proxy-bypass-list=<-loopback>",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
-"""One site is all that a browser reaches, so it keeps no renderer ready for others: each costs 0.3 s of processor time."""
 PREFERENCES: Json = {
     "download_restrictions": 3,
     "profile": {"default_content_setting_values": {"notifications": 2, "popups": 2}},
@@ -282,7 +304,9 @@ class Chromium:
 
 def ready() -> str:
     """The path of Chromium; ConfigError if it is not installed."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        raise ConfigError("web browsing needs Chromium, which is not installed: apt-get install chromium")
+        raise ConfigError(
+            "web browsing needs Chromium, which is not installed: apt-get install chromium-headless-shell, or chromium"
+        )
     return browser
