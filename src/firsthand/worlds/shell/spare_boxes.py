@@ -58,7 +58,7 @@ class SpareBoxes:
                 asyncio.run(_start(box))
                 with self._lock:
                     self._spare.append(box)
-        except SandboxError:
+        except (SandboxError, RuntimeError):  # the second: the interpreter ends
             return  # who needs one is told when it is taken
         finally:
             with self._lock:
