@@ -62,6 +62,7 @@ class ShellWorld:
     """A World of one item."""
 
     form = "(bash\\n\\n```bash\\n(.|\\n){1,800}\\n```|finish|answer\\([^\\n]{0,200}\\))"
+    examples = ("bash\n\n```bash\nls -1 /etc | wc -l\n```", "answer(220)")
 
     def __init__(self, item: OsItem, boxes: SpareBoxes | None = None):
         self.item, self.boxes = item, boxes or spare_boxes()
