@@ -220,6 +220,14 @@ def test_a_pattern_for_worlds_says_what_it_needs():
         doors(rounds=0).environment(doors().tasks(0)[0])  # type: ignore[misc]
 
 
+def test_an_agent_whose_own_steps_run_out_ended_by_a_limit():
+    agent = Agent(
+        "a", Scripted(["Action: go red", "Action: go green"]), thought_action, {"max_steps": 2, "constrained": False}
+    )
+    trace = asyncio.run(rollout(agent, doors().tasks(0)[2], benchmark=doors()))
+    assert trace.final_state["ended"] == "stopped" and trace.scores[0].detail["reason"] == "limit"
+
+
 def test_a_move_that_is_json_itself_is_played_by_react_and_so_is_each_worked_example():
     game = catalog.benchmark("agentbench_dcg")
     moves = ['{"guess_type":  "spray", "target_position": 1}', '{"pick_fish": "spray", "action": "normal"}']

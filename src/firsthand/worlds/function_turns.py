@@ -27,7 +27,8 @@ from firsthand.worlds.world import InvalidAction, WorldCall
 
 END_TURN = "end_turn"
 MAX_STEPS = 20
-"""Calls of one turn; with one more the attempt is over, as in the leaderboard."""
+"""Calls of one turn, or as many as the task's own; with one more the attempt is over. The leaderboard counts replies, which
+may hold several."""
 MODULES: Mapping[str, str] = {
     "GorillaFileSystem": "gorilla_file_system",
     "MathAPI": "math_api",
@@ -205,9 +206,9 @@ class FunctionTurnsWorld:
 
     def _called(self, name: str, arguments: Mapping[str, Any]) -> str:
         self.steps += 1
-        if self.steps > MAX_STEPS:
+        if self.steps > (most := max(MAX_STEPS, len(self.task.calls[self.turn]))):
             self.ending = "too many calls in a turn"
-            return f"The turn is over: {MAX_STEPS} calls are made in one at most."
+            return f"The turn is over: {most} calls are made in one at most."
         self.last = self.services.call(name, (), arguments)
         self.seen[self.last] += 1
         return self.last
@@ -226,11 +227,8 @@ class FunctionTurnsWorld:
         self._left = list(self.task.calls[self.turn])
         come = self.task.later.get(self.turn, ())
         self.moves = (*self.moves[:-1], *map(self._move, come), self.end_turn)
-        told = (
-            [f"There are more functions now:\n{listed(self.functions[name] for name in come)}\nDo it now."]
-            if come
-            else []
-        )
+        shown = listed(self.functions[name] for name in come)
+        told = [f"There are more functions now:\n{shown}\nDo it now."] if come else []
         return "\n\n".join([*told, *filter(None, [self.task.turns[self.turn]])])
 
     def _check(self) -> None:
