@@ -322,6 +322,23 @@ def test_mind2webs_steps_are_choices_among_elements(tmp_path: Path):
         agentbench_wb(level=0)
 
 
+def test_the_grammar_offers_each_element_what_can_be_done_to_it() -> None:
+    world = BrowseWorld(partial(SiteVisit, make_errand(0, 0, 1)), BrowserPool())
+    assert world.form == "(look)"
+    world.site, world._crashed, world._dialog = world.visit(), False, None
+    kinds = ("text field", "choice", "button", "check box", "text field")
+    elements = tuple(PageElement(place, kind, "x", "", ("a",)) for place, kind in enumerate(kinds))
+    world._page = PageView("Form", "", elements)
+    assert world.form is not None
+    taken = [
+        f"{verb}[{n}]{rest}" for verb, rest in (("click", ""), ("type", " hi"), ("select", " a")) for n in range(7)
+    ]
+    assert [each for each in taken if re.fullmatch(world.form, each)] == [
+        "click[3]", "click[4]", "type[1] hi", "type[5] hi", "select[2] a"
+    ]  # fmt: skip
+    assert WorldEnvironment(world, rounds=3).version == world.form, "the grammar changes with the page"
+
+
 def test_the_headless_shell_is_taken_before_the_whole_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="apt-get install chromium-headless-shell, or chromium"):

@@ -23,6 +23,7 @@ from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.worlds.database.database_world import DatabaseWorld, SqliteEngine
 from firsthand.worlds.database.table_items import TableItem
+from firsthand.worlds.outcomes import reason_of
 from firsthand.worlds.players import play
 from firsthand.worlds.shell.os_items import OsItem
 from firsthand.worlds.shell.shell_world import ShellWorld
@@ -225,7 +226,8 @@ def test_an_agent_whose_own_steps_run_out_ended_by_a_limit():
         "a", Scripted(["Action: go red", "Action: go green"]), thought_action, {"max_steps": 2, "constrained": False}
     )
     trace = asyncio.run(rollout(agent, doors().tasks(0)[2], benchmark=doors()))
-    assert trace.final_state["ended"] == "stopped" and trace.scores[0].detail["reason"] == "limit"
+    assert trace.final_state["ended"] == "stopped" and reason_of(trace) == "limit"
+    assert reason_of(replace(trace, events=())) == "wrong end", "it stopped by itself"
 
 
 def test_a_move_that_is_json_itself_is_played_by_react_and_so_is_each_worked_example():

@@ -118,7 +118,7 @@ class WorldEnvironment:
         if self.actions == "native":
             return tuple(move.__name__ for move in self.world.moves)
         listed = self.world.admissible()
-        return None if listed is None else tuple(listed)
+        return self.world.form if listed is None else tuple(listed)
 
     @property
     def tools(self) -> Sequence[Tool]:

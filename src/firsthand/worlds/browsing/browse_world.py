@@ -30,6 +30,7 @@ class BrowseWorld:
         """A function that begins a visit, and the browsers to take one from."""
         self.visit, self.pool = visit, pool
         self._browser: Chromium | None = None
+        self._page = PageView("", "", ())
         self._address = ""
         self._lock = threading.Lock()
         self._closed = False
@@ -89,8 +90,15 @@ class BrowseWorld:
 
     @property
     def form(self) -> str | None:
-        """An action with the number of an element."""
-        return r"(click\[[0-9]{1,3}\]|type\[[0-9]{1,3}\] [^\n]{1,100}|select\[[0-9]{1,3}\] [^\n]{1,60}|accept|dismiss|look)"
+        """An action with the number of an element of the page that it can be done to."""
+        elements = list(enumerate(self._page.elements, 1))
+        kinds = {
+            r"click\[%s\]": [number for number, each in elements if each.kind in self.site.clicks],
+            r"type\[%s\] [^\n]{1,100}": [number for number, each in elements if each.kind == "text field"],
+            r"select\[%s\] [^\n]{1,60}": [number for number, each in elements if each.kind == "choice"],
+        }
+        possible = [each % f"({'|'.join(map(str, numbers))})" for each, numbers in kinds.items() if numbers]
+        return f"({'|'.join([*possible, 'look'])})"
 
     @property
     def moves(self) -> Sequence[Callable[..., Awaitable[str]]]:
