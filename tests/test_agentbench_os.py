@@ -283,7 +283,6 @@ def test_sandboxes_are_started_ahead_once_attempts_follow_each_other_and_used_on
     boxes = spare_boxes()
 
     def filled() -> int:
-        boxes.refill()
         while boxes._filling:
             time.sleep(0.01)
         return len(boxes._spare)

@@ -228,6 +228,9 @@ def test_an_agent_whose_own_steps_run_out_ended_by_a_limit():
     trace = asyncio.run(rollout(agent, doors().tasks(0)[2], benchmark=doors()))
     assert trace.final_state["ended"] == "stopped" and reason_of(trace) == "limit"
     assert reason_of(replace(trace, events=())) == "wrong end", "it stopped by itself"
+    state = trace.final_state
+    assert reason_of(replace(trace, final_state={**state, "ended": "answered"})) == "wrong end", "the world ended"
+    assert reason_of(replace(trace, final_state={**state, "longest_loop": 3})) == "loop"
 
 
 def test_a_move_that_is_json_itself_is_played_by_react_and_so_is_each_worked_example():

@@ -174,7 +174,7 @@ def _remove_abandoned(folder: Path) -> None:
             found = profile.lstat()
             if found.st_uid != os.geteuid() or time.time() - found.st_mtime < ABANDONED_S:
                 continue
-            held = os.open(profile, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            held = os.open(profile, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(profile, ignore_errors=True)
