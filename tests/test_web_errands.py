@@ -336,6 +336,9 @@ def test_the_grammar_offers_each_element_what_can_be_done_to_it() -> None:
     assert [each for each in taken if re.fullmatch(world.form, each)] == [
         "click[3]", "click[4]", "type[1] hi", "type[5] hi", "select[2] a"
     ]  # fmt: skip
+    assert "drag" not in [move.__name__ for move in world.moves]
+    with pytest.raises(InvalidAction, match="is no action: write click"):
+        world.read("drag[1] 2")
     assert WorldEnvironment(world, rounds=3).version == world.form, "the grammar changes with the page"
 
 

@@ -8,6 +8,7 @@ crashed or hangs is thrown away. Clicks and keys are input events of the browser
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from typing import Any, NamedTuple
@@ -71,7 +72,14 @@ PREFERENCES: Json = {
     "credentials_enable_service": False,
 }
 WIDTH, HEIGHT = 1000, 1400
-KEY_CODES = {"Enter": 13, "Delete": 46}
+STEPS = 8
+PAST_PX = 4
+"""Moves of the mouse in a drag, and how far past the middle it ends: a list moves its items where the middle is crossed."""
+KEY_CODES = {
+    "Enter": 13, "Delete": 46, "Tab": 9, "Escape": 27, "Backspace": 8,
+    "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+}  # fmt: skip
+"""The keys that can be pressed by name."""
 FORM_CONTROLS = r"""(() => {
 const elements = [], found = [];
 const shown = e => { const b = e.getBoundingClientRect(); return b.width > 0 && b.height > 0 && !e.disabled; };
@@ -251,15 +259,47 @@ class Chromium:
 
     def click(self, element: PageElement) -> None:
         """Click an element, in its middle if nothing covers that; CannotUse says why not. A dialog stops it."""
-        place = self.run(f"{_PLACE}({element.number})")
-        if place is None:
+        if (point := self._point(element)) is not None:
+            self._mouse(("mouseMoved", *point), ("mousePressed", *point), ("mouseReleased", *point))
+
+    def hover(self, element: PageElement) -> None:
+        """Move the mouse over an element."""
+        if (point := self._point(element)) is not None:
+            self._mouse(("mouseMoved", *point))
+
+    def drag(self, element: PageElement, onto: PageElement) -> None:
+        """Press the mouse on an element, move it onto another one, and release it there."""
+        target, start = self._point(onto), self._point(element)
+        if target is None or start is None:
             return
+        (x, y), (to_x, to_y) = start, target
+        beyond = 1 + PAST_PX / max(math.hypot(to_x - x, to_y - y), PAST_PX)
+        to_x, to_y = x + beyond * (to_x - x), y + beyond * (to_y - y)
+        way = [(x + part * (to_x - x) / STEPS, y + part * (to_y - y) / STEPS) for part in range(1, STEPS + 1)]
+        self._mouse(("mouseMoved", x, y))
+        self._mouse(("mousePressed", x, y))
+        for place in way:  # one by one, or the page sees the last alone
+            self._mouse(("mouseMoved", *place), held=True)
+        self._mouse(("mouseReleased", to_x, to_y))
+
+    def press(self, key: str) -> None:
+        """Press and release a key of KEY_CODES."""
+        self._press_all([key])
+
+    def _point(self, element: PageElement) -> tuple[float, float] | None:
+        """A place where an element can be met, None if a dialog or a new page comes; CannotUse if there is none."""
+        place = self.run(f"{_PLACE}({element.number})")
         if isinstance(place, str):
             raise CannotUse(place)
-        x, y = place
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            pressed = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
-            last = self.devtools.send("Input.dispatchMouseEvent", self._session, type=kind, x=x, y=y, **pressed)
+        return None if place is None else (place[0], place[1])
+
+    def _mouse(self, *events: tuple[str, float, float], held: bool = False) -> None:
+        """Send mouse events; `held` says that the left button is down while the mouse moves."""
+        for kind, x, y in events:
+            button = {} if kind == "mouseMoved" and not held else {"button": "left", "clickCount": 1}
+            last = self.devtools.send(
+                "Input.dispatchMouseEvent", self._session, type=kind, x=x, y=y, buttons=int(held), **button
+            )
         self.devtools.wait(last, unless=self._stopped)
 
     def type(self, element: PageElement, text: str) -> None:
