@@ -330,9 +330,8 @@ def test_the_grammar_offers_each_element_what_can_be_done_to_it() -> None:
     elements = tuple(PageElement(place, kind, "x", "", ("a",)) for place, kind in enumerate(kinds))
     world._page = PageView("Form", "", elements)
     assert world.form is not None
-    taken = [
-        f"{verb}[{n}]{rest}" for verb, rest in (("click", ""), ("type", " hi"), ("select", " a")) for n in range(7)
-    ]
+    written = (("click", ""), ("type", " hi"), ("select", " a"), ("drag", " 2"), ("hover", ""))
+    taken = [f"{verb}[{n}]{rest}" for verb, rest in written for n in range(7)]
     assert [each for each in taken if re.fullmatch(world.form, each)] == [
         "click[3]", "click[4]", "type[1] hi", "type[5] hi", "select[2] a"
     ]  # fmt: skip
