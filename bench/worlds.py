@@ -2,6 +2,7 @@
 
     --each N       tasks of each world (20), evenly spread
     --at-once N    attempts that run together (64)
+    --pause-s X    seconds between two resets, as an agent's attempt takes (0): sandboxes are started ahead in them
     --hosts MODEL  instead: how often the two hosts of lateral thinking puzzles agree, on questions whose answer is known
 
 Names are benchmarks with a world; without any, AgentBench's environments that are there. A step is one action of the random
@@ -71,7 +72,7 @@ async def played(benchmark: Benchmark, tasks: Sequence[Task], player: PlayerName
     return Played(list(traces), time.perf_counter() - began)
 
 
-async def reset_ms(benchmark: Benchmark, tasks: Sequence[Task]) -> tuple[float, float]:
+async def reset_ms(benchmark: Benchmark, tasks: Sequence[Task], pause_s: float) -> tuple[float, float]:
     """Median milliseconds to make and open an environment, and until its first action can begin if nothing else is done."""
     assert benchmark.environment is not None
     opened, prepared = [], []
@@ -84,10 +85,11 @@ async def reset_ms(benchmark: Benchmark, tasks: Sequence[Task]) -> tuple[float, 
             await wait()
         prepared.append(1000 * (time.perf_counter() - began))
         await environment.close()
+        await asyncio.sleep(pause_s)
     return statistics.median(opened), statistics.median(prepared)
 
 
-async def worlds(names: Sequence[str], each: int, at_once: int) -> None:
+async def worlds(names: Sequence[str], each: int, at_once: int, pause_s: float) -> None:
     """One line for each world."""
     print(
         f"{'world':<16} {'tasks':>5} {'reset ms':>9} {'ready ms':>9} {'steps/s':>8} {'optimal':>8} {'random':>7} "
@@ -102,7 +104,7 @@ async def worlds(names: Sequence[str], each: int, at_once: int) -> None:
             print(f"{name:<16} left out: {error}")
             continue
         chosen = [tasks[place * len(tasks) // each] for place in range(min(each, len(tasks)))]
-        reset, ready = await reset_ms(benchmark, chosen)
+        reset, ready = await reset_ms(benchmark, chosen, pause_s)
         optimal = await played(benchmark, chosen, "optimal", at_once)
         drawn = await played(benchmark, chosen, "random", at_once)
         total_s += optimal.wall_s
@@ -173,10 +175,11 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*")
     parser.add_argument("--each", type=int, default=20)
     parser.add_argument("--at-once", type=int, default=64)
+    parser.add_argument("--pause-s", type=float, default=0.0)
     parser.add_argument("--hosts", default="")
     given = parser.parse_args()
     if given.hosts:
         asyncio.run(hosts(given.hosts, given.each))
     else:
         here = [f"agentbench_{name}" for name in WEIGHTS if catalog.is_ours("benchmark", f"agentbench_{name}")]
-        asyncio.run(worlds(given.names or here, given.each, given.at_once))
+        asyncio.run(worlds(given.names or here, given.each, given.at_once, given.pause_s))

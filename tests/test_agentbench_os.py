@@ -1,6 +1,7 @@
 """AgentBench's operating-system world: items of our own in the real sandbox, and commands that fork, hang and break out."""
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.players import play
 from firsthand.worlds.shell.os_items import OsItem, Script, read_items
-from firsthand.worlds.shell.shell_world import LIMITS, ShellWorld, command
+from firsthand.worlds.shell.shell_world import LIMITS, ShellWorld, command, spare_boxes
 from firsthand.worlds.world import InvalidAction
 from namespaces import WHY_NOT
 
@@ -120,7 +121,7 @@ def test_commands_that_fork_hang_print_or_break_things_are_stopped_and_the_next_
     item = OsItem("x", "?", check=(Script("bash", "true"),))
 
     async def try_it() -> list[str]:
-        world = ShellWorld(item, limits)
+        world = ShellWorld(item, spare_boxes(limits))
         await world.open()
         try:
             said = []
@@ -230,7 +231,9 @@ def test_the_published_solutions_pass_their_checks_on_the_dev_items():
 @needs_sandbox
 def test_an_items_scripts_run_while_the_agent_reads_and_the_first_command_finds_them_done():
     scripts = (Script("bash", "sleep 0.3; echo $RANDOM > ~/a"), Script("python", "open('b', 'w').write('b')"))
-    world = ShellWorld(OsItem("own", "?", init=scripts, start="x=12", match="12"), limits=replace(LIMITS, wall_s=5))
+    world = ShellWorld(
+        OsItem("own", "?", init=scripts, start="x=12", match="12"), spare_boxes(replace(LIMITS, wall_s=5))
+    )
 
     async def visit() -> tuple[float, str, list[str]]:
         began = time.monotonic()
@@ -250,7 +253,7 @@ def test_scripts_that_fail_end_the_attempt_with_an_error_and_a_world_that_is_clo
     limits = replace(LIMITS, wall_s=0.5)
 
     async def fails() -> None:
-        world = ShellWorld(item, limits=limits)
+        world = ShellWorld(item, spare_boxes(limits))
         await world.open()
         try:
             with pytest.raises(SandboxError, match="was stopped: timeout"):
@@ -262,7 +265,7 @@ def test_scripts_that_fail_end_the_attempt_with_an_error_and_a_world_that_is_clo
             await world.close()
 
     async def early() -> float:
-        world = ShellWorld(item, limits=replace(LIMITS, wall_s=60))
+        world = ShellWorld(item, spare_boxes(replace(LIMITS, wall_s=60)))
         await world.open()
         await asyncio.sleep(0.3)
         began = time.monotonic()
@@ -273,3 +276,36 @@ def test_scripts_that_fail_end_the_attempt_with_an_error_and_a_world_that_is_clo
 
     asyncio.run(fails())
     assert asyncio.run(early()) < 10
+
+
+@needs_sandbox
+def test_sandboxes_are_started_ahead_once_attempts_follow_each_other_and_used_once():
+    boxes = spare_boxes()
+
+    def filled() -> int:
+        while boxes._filling:
+            time.sleep(0.01)
+        return len(boxes._spare)
+
+    async def visit(mark: str) -> str:
+        world = ShellWorld(OsItem("own", "?", match="12"), boxes)
+        await world.open()
+        said = await world.bash(f"echo {mark} >> ~/marks; cat ~/marks; ls -d /opt/bin")
+        await world.close()
+        return said.split("OS:\n")[-1]
+
+    assert asyncio.run(visit("a")) == "a\n/opt/bin\n" and filled() == 0, "one attempt needs no others"
+    assert asyncio.run(visit("b")) == "b\n/opt/bin\n" and filled() == 1
+    ahead = boxes._spare[0]
+    worker = ahead._sandbox._pool.idle[0].pid
+    assert asyncio.run(visit("c")) == "c\n/opt/bin\n" and filled() == 2 and ahead not in boxes._spare
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+    assert asyncio.run(visit("d")) == "d\n/opt/bin\n" and filled() == 3
+    assert asyncio.run(visit("e")) == "e\n/opt/bin\n" and filled() == 3, "no more than three"
+    workers = [each._sandbox._pool.idle[0].pid for each in boxes._spare]
+    del boxes._spare[:]
+    gc.collect()
+    for each in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(each, 0)

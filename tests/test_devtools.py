@@ -1,6 +1,8 @@
 """The DevTools client against a program that speaks the protocol on descriptors 3 and 4, as Chromium does."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -88,3 +90,37 @@ def test_a_browser_that_does_not_start_is_told_in_one_sentence(tmp_path: Path):
     path.chmod(0o755)
     with pytest.raises(ConfigError, match="does not start: the browser has ended; run it by hand"):
         DevTools(str(path), [], {})
+
+
+def test_the_profile_of_a_killed_process_goes_at_the_next_start_and_others_stay(browser: str, tmp_path: Path):
+    starts = "import sys; from firsthand.worlds.browsing.devtools import DevTools; DevTools(sys.argv[1], [], {})"
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder)}
+
+    def start(then: str) -> subprocess.Popen[str]:
+        code = f"{starts}; {then}"
+        command = [sys.executable, "-c", code, browser]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+
+    def profiles() -> set[Path]:
+        return set(folder.glob("firsthand-chromium-*"))
+
+    def age() -> None:
+        for each in profiles():
+            os.utime(each, (0, 0), follow_symlinks=False)
+
+    lives = start("print('up', flush=True); input()")
+    assert lives.stdout is not None and lives.stdout.readline() == "up\n"
+    kept = profiles()
+    killed = start("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    assert killed.wait() == -signal.SIGTERM and len(left := profiles() - kept) == 1
+    start("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").wait()
+    assert left < profiles() and len(profiles()) == 3, (
+        "a profile that is younger than a minute may be about to be locked"
+    )
+    (folder / "firsthand-chromium-elsewhere").symlink_to(tmp_path)
+    age()
+    assert start("import os; os._exit(0)").wait() == 0
+    assert kept < profiles() and not left & profiles() and len(profiles()) == 3 and tmp_path.exists()
+    lives.communicate("\n")

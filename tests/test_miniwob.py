@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from firsthand.patterns.thought_action import thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.trace import Trace
-from firsthand.worlds.browsing.chromium import PageElement, PageView
+from firsthand.worlds.browsing.browse_world import BrowseWorld
+from firsthand.worlds.browsing.browser_pool import BrowserPool
+from firsthand.worlds.browsing.chromium import BROWSERS, PageElement, PageView
 from firsthand.worlds.browsing.errands import ErrandStep
 from firsthand.worlds.browsing.miniwob_pages import SCRIPTED, MiniWobVisit, kinds_in, pages_folder, steps_for
 from firsthand.worlds.browsing.pages import step_on
 from firsthand.worlds.players import play
+from firsthand.worlds.world import InvalidAction, WorldCall
 
 FOLDER = os.environ.get("FIRSTHAND_MINIWOB", "")
 """A folder `html` of MiniWoB++, where the package is not installed."""
@@ -94,9 +98,29 @@ def test_names_and_numbers_that_do_not_fit_are_told(folder: Path):
         catalog.benchmark(f"miniwob:data={folder.parent}")
 
 
+def test_dragging_hovering_and_keys_are_read_where_the_site_takes_them():
+    world = BrowseWorld(lambda: MiniWobVisit(Path(), "drag-box", 0, 10), BrowserPool())
+    world.site, world._crashed, world._dialog = world.visit(), False, None
+    world._page = PageView("Drag", "", (PageElement(0, "thing", "s", "", ()), PageElement(1, "thing", "L", "", ())))
+    assert [move.__name__ for move in world.moves][3:6] == ["hover", "drag", "press"]
+    assert world.read("drag[1] 2") == world.read("DRAG [1] [2]") == WorldCall("drag", {"number": 1, "onto": 2})
+    assert world.read("hover[2]") == WorldCall("hover", {"number": 2})
+    assert world.read("press tab") == WorldCall("press", {"key": "tab"})
+    assert world.form is not None
+    for action in ("hover[2]", "drag[1] 2", "press Tab", "click[1]"):
+        assert re.fullmatch(world.form, action), action
+    assert not re.fullmatch(world.form, "press F5") and not re.fullmatch(world.form, "hover[3]")
+    with pytest.raises(InvalidAction, match=r"is no element to drag onto: write drag\[n\] m"):
+        world.read("drag[1] the box")
+    with pytest.raises(InvalidAction, match="there are Enter, Delete"):
+        asyncio.run(world.press("F5"))
+    with pytest.raises(InvalidAction, match="there is no element 3"):
+        asyncio.run(world.drag(1, 3))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (FOLDER or importlib.util.find_spec("miniwob")), reason="MiniWoB++ is not installed")
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="chromium is not installed")
 class TestEpisodes:
     """Real pages in a real browser."""
 
@@ -119,6 +143,12 @@ class TestEpisodes:
             return asyncio.run(rollout(agent, task, benchmark=benchmark))
 
         wrong = acts("look", "click[2]")
+        by_mouse = {"drag-box": ("drag[1] 2", "press Tab", "hover[2]", "click[3]"), "drag-items": ("drag[1] 4",)}
+        for kind, actions in by_mouse.items():
+            dragged = catalog.benchmark(f"miniwob:kind={kind}:tasks=1:data={FOLDER}")
+            agent = Agent("a", Scripted([f"Action: {a}" for a in actions]), thought_action, {"constrained": False})
+            trace = asyncio.run(rollout(agent, dragged.tasks(0)[0], benchmark=dragged))
+            assert trace.value() == 1, (kind, seen(trace))
         assert wrong.value() == 0 and wrong.value("reward") == -1 and wrong.final_state["ended"] == "done"
         idle = asyncio.run(play(benchmark, task, "idle"))
         assert idle.value() == 0 and idle.value("reward") == 0

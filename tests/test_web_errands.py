@@ -29,7 +29,7 @@ from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.browsing.browse_world import BrowseWorld
 from firsthand.worlds.browsing.browser_pool import MAX_RUNNING, BrowserPool
-from firsthand.worlds.browsing.chromium import Chromium, PageElement, PageView
+from firsthand.worlds.browsing.chromium import BROWSERS, Chromium, PageElement, PageView, ready
 from firsthand.worlds.browsing.errands import SITE_KINDS, Errand, ErrandStep, make_errand
 from firsthand.worlds.browsing.mind2web import element_snippets, operation_f1, parse_choice, read_steps
 from firsthand.worlds.browsing.pages import SiteVisit
@@ -39,7 +39,7 @@ from firsthand.worlds.players import play
 from firsthand.worlds.world import InvalidAction, WorldEnvironment
 from loopback import serve
 
-NO_CHROMIUM = not (shutil.which("chromium") or shutil.which("google-chrome"))
+NO_CHROMIUM = not any(map(shutil.which, BROWSERS))
 
 
 class Walk:
@@ -320,6 +320,35 @@ def test_mind2webs_steps_are_choices_among_elements(tmp_path: Path):
         read_steps(tmp_path, 0)
     with pytest.raises(ConfigError, match="level is 0"):
         agentbench_wb(level=0)
+
+
+def test_the_grammar_offers_each_element_what_can_be_done_to_it() -> None:
+    world = BrowseWorld(partial(SiteVisit, make_errand(0, 0, 1)), BrowserPool())
+    assert world.form == "(look)"
+    world.site, world._crashed, world._dialog = world.visit(), False, None
+    kinds = ("text field", "choice", "button", "check box", "text field")
+    elements = tuple(PageElement(place, kind, "x", "", ("a",)) for place, kind in enumerate(kinds))
+    world._page = PageView("Form", "", elements)
+    assert world.form is not None
+    written = (("click", ""), ("type", " hi"), ("select", " a"), ("drag", " 2"), ("hover", ""))
+    taken = [f"{verb}[{n}]{rest}" for verb, rest in written for n in range(7)]
+    assert [each for each in taken if re.fullmatch(world.form, each)] == [
+        "click[3]", "click[4]", "type[1] hi", "type[5] hi", "select[2] a"
+    ]  # fmt: skip
+    assert "drag" not in [move.__name__ for move in world.moves]
+    with pytest.raises(InvalidAction, match="is no action: write click"):
+        world.read("drag[1] 2")
+    assert WorldEnvironment(world, rounds=3).version == world.form, "the grammar changes with the page"
+
+
+def test_the_headless_shell_is_taken_before_the_whole_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="apt-get install chromium-headless-shell, or chromium"):
+        ready()
+    for name in ("chromium", "chromium-headless-shell"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+        assert ready() == str(tmp_path / name)
 
 
 browsed = [

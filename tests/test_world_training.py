@@ -15,6 +15,7 @@ from firsthand.errors import ConfigError, TrainingError
 from firsthand.train.advantages import group_advantages
 from firsthand.train.recipes import toy_player
 from firsthand.train.training_run import read_metrics
+from firsthand.worlds.browsing.chromium import BROWSERS
 from firsthand.worlds.players import play
 from namespaces import WHY_NOT
 
@@ -56,7 +57,7 @@ def test_the_first_score_of_a_world_of_real_items_is_such_a_reward_too(name: str
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="chromium is not installed")
 def test_the_first_score_of_a_world_in_a_browser_is_such_a_reward_too():
     told_apart("agentbench_wb:level=1")
 

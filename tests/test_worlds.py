@@ -12,16 +12,22 @@ from firsthand.agent import Agent
 from firsthand.errors import ConfigError
 from firsthand.experiment.named_agents import open_tools
 from firsthand.loop.budget import Limits
+from firsthand.patterns.parts.actions import arguments_of, parse_action
 from firsthand.patterns.plan_execute import plan_execute
-from firsthand.patterns.react import react
+from firsthand.patterns.react import _worked, react
 from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.thought_action import OVER, step_grammar, text_action, thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.trace import Trace
+from firsthand.worlds.database.database_world import DatabaseWorld, SqliteEngine
+from firsthand.worlds.database.table_items import TableItem
+from firsthand.worlds.outcomes import reason_of
 from firsthand.worlds.players import play
-from firsthand.worlds.world import WorldEnvironment, failure_reason
+from firsthand.worlds.shell.os_items import OsItem
+from firsthand.worlds.shell.shell_world import ShellWorld
+from firsthand.worlds.world import WorldEnvironment, _narrowed, failure_reason
 from world_of_doors import Doors, doors
 
 
@@ -213,3 +219,39 @@ def test_a_pattern_for_worlds_says_what_it_needs():
     assert trace.error is not None and "run it on a world" in trace.error.message
     with pytest.raises(ConfigError, match="give 1 round or more"):
         doors(rounds=0).environment(doors().tasks(0)[0])  # type: ignore[misc]
+
+
+def test_an_agent_whose_own_steps_run_out_ended_by_a_limit():
+    agent = Agent(
+        "a", Scripted(["Action: go red", "Action: go green"]), thought_action, {"max_steps": 2, "constrained": False}
+    )
+    trace = asyncio.run(rollout(agent, doors().tasks(0)[2], benchmark=doors()))
+    assert trace.final_state["ended"] == "stopped" and reason_of(trace) == "limit"
+    assert reason_of(replace(trace, events=())) == "wrong end", "it stopped by itself"
+    state = trace.final_state
+    assert reason_of(replace(trace, final_state={**state, "ended": "answered"})) == "wrong end", "the world ended"
+    assert reason_of(replace(trace, final_state={**state, "longest_loop": 3})) == "loop"
+
+
+def test_a_move_that_is_json_itself_is_played_by_react_and_so_is_each_worked_example():
+    game = catalog.benchmark("agentbench_dcg")
+    moves = ['{"guess_type":  "spray", "target_position": 1}', '{"pick_fish": "spray", "action": "normal"}']
+    said = [f"Thought: I see.\nAction: act[{move}]" for move in moves]
+    agent = Agent("a", Scripted([*said, "Final Answer: done"]), react)
+    trace = asyncio.run(rollout(agent, game.tasks(0)[0], benchmark=game))
+    assert trace.final_state["rounds"] == 2 and trace.final_state["invalid_actions"] == 1, "the second has no target"
+    assert "target_position" in [call.detail["result"] for call in trace.calls if call.kind == "tool"][1]
+    worlds = [
+        game.environment(game.tasks(0)[0]).world,  # type: ignore[misc, union-attr]
+        ShellWorld(OsItem("x", "?", match="1")),
+        DatabaseWorld(item := TableItem("other", "t", ("a",), (), ("1",)), SqliteEngine(item)),
+    ]
+    for world in worlds:
+        environment = WorldEnvironment(world, rounds=1)
+        shown = _narrowed(environment._tool(environment._act), None, None, world.examples)
+        turns = [text for role, text in _worked(shown) if role == "assistant" and "Action:" in text]
+        given = [arguments_of(shown, parse_action(text)[1]) for text in turns]
+        assert given == [{"action": example} for example in world.examples], turns
+        assert [world.read(example).name for example in world.examples] == [
+            move.__name__ for move in world.moves[: len(turns)]
+        ]

@@ -15,7 +15,7 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from firsthand.worlds.outcomes import world_score
 from firsthand.worlds.shell.os_items import OsItem, read_items
-from firsthand.worlds.shell.shell_world import ShellWorld
+from firsthand.worlds.shell.shell_world import ShellWorld, spare_boxes
 from firsthand.worlds.world import Actions, WorldEnvironment
 
 ROUNDS = 8
@@ -105,6 +105,7 @@ def agentbench_os(
         for item in items
         if item.why_not_here() is None
     ]
+    boxes = spare_boxes()
     left_out = ", ".join(f"{reason} {number}" for reason, number in sorted(missing.items())) or "none"
     return Benchmark(
         name="agentbench_os",
@@ -116,7 +117,7 @@ def agentbench_os(
         "invalid action is answered and costs a round (the paper ends the attempt)",
         licence="Apache-2.0",
         environment=lambda task: WorldEnvironment(
-            ShellWorld(OsItem.from_json(task.secret["item"])), rounds=rounds, actions=actions
+            ShellWorld(OsItem.from_json(task.secret["item"]), boxes), rounds=rounds, actions=actions
         ),
         options={"split": split, "actions": actions, "rounds": rounds},
     )

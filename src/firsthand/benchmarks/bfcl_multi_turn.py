@@ -1,13 +1,12 @@
 """BFCL's multi-turn categories: calls to simulated services over the turns of a user (Patil et al., 2025).
 
-Covers the categories base, miss_param and long_context, with the simulators of the package `bfcl-eval`. Left out: miss_func,
-whose functions come to be in the middle of an attempt, memory and web search.
+Covers the categories base, miss_param, miss_func and long_context, with the simulators of the package `bfcl-eval`. Left out:
+memory and web search.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,12 +26,13 @@ from firsthand.worlds.function_turns import (
     FunctionTurnsWorld,
     TurnTask,
     described_functions,
+    listed,
     ready,
 )
 from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.world import Actions, WorldEnvironment
 
-CATEGORIES = ("base", "miss_param", "long_context")
+CATEGORIES = ("base", "miss_param", "miss_func", "long_context")
 FORM = """You serve a user by calls of functions. To call one write one JSON object, {"name": NAME, "arguments": {...}}, and
 nothing else. Any other text ends the turn, and the user's next request comes. The functions are:
 """
@@ -87,14 +87,12 @@ def turns_passed(task: Task, trace: Trace) -> Score:
 
 def _task(found: list[TurnTask], folder: Path, actions: Actions, index: int) -> Task:
     each = found[index]
-    listed = "\n".join(
-        json.dumps({key: function[key] for key in ("name", "description", "parameters")})
-        for function in described_functions(each, _docs(folder)).values()
-    )
+    functions = described_functions(each, _docs(folder))
+    shown = listed(function for name, function in functions.items() if not each.is_later(name))
     return Task(
         each.id,
         each.turns[0],
-        conversation=(system(FORM + listed if actions == "text" else NATIVE),),
+        conversation=(system(FORM + shown if actions == "text" else NATIVE),),
         metadata={"index": index, "stratum": "+".join(sorted(each.services))},
     )
 
@@ -113,7 +111,9 @@ def _turn_task(row: Json, answer: Json, where: str) -> TurnTask:
     if (unknown := set(services) - MODULES.keys()) or len(turns) != len(calls):
         raise DataError(f"{where}: {len(turns)} turns, {len(calls)} answers, unknown services {sorted(unknown)}")
     excluded = tuple(row.get("excluded_function", ()))
-    return TurnTask(row["id"], turns, services, row["initial_config"], excluded, calls, "long_context" in row["id"])
+    later = {int(turn): tuple(names) for turn, names in row.get("missed_function", {}).items()}
+    is_long = "long_context" in row["id"]
+    return TurnTask(row["id"], turns, services, row["initial_config"], excluded, calls, is_long, later)
 
 
 def _rows(path: Path) -> Sequence[Json]:

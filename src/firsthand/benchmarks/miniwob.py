@@ -22,6 +22,9 @@ INSTRUCTIONS = """You use a web page in a browser, one action in a turn. The pag
 click[n]: click element n
 type[n] text: type a text into field n, in place of what it holds
 select[n] option: choose an option of element n
+hover[n]: move the mouse over element n
+drag[n] m: drag element n onto element m
+press key: press Enter, Tab, Escape, Backspace, Delete, ArrowLeft, ArrowUp, ArrowRight or ArrowDown
 accept or dismiss: answer a dialog
 look: show the page; begin with it
 Its first line is the task. The page ends the task by itself, right or wrong."""

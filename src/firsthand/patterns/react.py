@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from firsthand.context import Context
@@ -128,7 +129,8 @@ def _worked(tool: Tool) -> tuple[tuple[Role, str], ...]:
     only: Json = next(iter(properties.values())) if len(properties) == 1 else {}
     turns: list[tuple[Role, str]] = []
     for example in only.get("examples", ()):
-        turns += [("assistant", f"Thought: I need {tool.name}.\nAction: {tool.name}[{example}]"), ("user", _HAPPENS)]
+        given = json.dumps({next(iter(properties)): example}) if "\n" in example else example  # an action is one line
+        turns += [("assistant", f"Thought: I need {tool.name}.\nAction: {tool.name}[{given}]"), ("user", _HAPPENS)]
     ending: tuple[tuple[Role, str], ...] = (("assistant", "Thought: The task is done.\nFinal Answer: done"),)
     return (("user", "Question: Another task of this kind."), *turns, *ending) if turns else ()
 

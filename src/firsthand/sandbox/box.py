@@ -58,7 +58,6 @@ LIMITS = RunLimits(
 MAX_READ = 100 * 2**20
 MAX_KEPT = 4 * 2**20
 """The most bytes of a compressed `snapshot`."""
-_INSIDE = Path(__file__).parent / "programs" / "box_inside.py"
 
 
 class Box:
@@ -157,7 +156,7 @@ class Box:
 
     async def _run(self, do: str, given: Json, stdin: bytes, limits: RunLimits) -> Outcome:
         text = json.dumps([do, given])  # ASCII: what no encoding knows is escaped in it
-        code = f"{_INSIDE.read_text(encoding='utf-8')}\nmain({text!r})\n"
+        code = f"import box_inside\nbox_inside.main({text!r})\n"  # the worker has it
         async with self._gate:
             text = stdin.decode("utf-8", "surrogateescape")
             return await self._sandbox.python(code, stdin=text, limits=limits, ours=True)

@@ -14,9 +14,10 @@ import inspect
 import json
 import typing
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError
@@ -26,7 +27,8 @@ from firsthand.worlds.world import InvalidAction, WorldCall
 
 END_TURN = "end_turn"
 MAX_STEPS = 20
-"""Calls of one turn; with one more the attempt is over, as in the leaderboard."""
+"""Calls of one turn, or as many as the task's own; with one more the attempt is over. The leaderboard counts replies, which
+may hold several."""
 MODULES: Mapping[str, str] = {
     "GorillaFileSystem": "gorilla_file_system",
     "MathAPI": "math_api",
@@ -51,6 +53,12 @@ class TurnTask(NamedTuple):
     calls: tuple[tuple[str, ...], ...]
     long: bool = False
     """With the services' long contents, for the category `long_context`."""
+    later: Mapping[int, tuple[str, ...]] = MappingProxyType({})
+    """The functions that come with a turn, by its number from 0, for the category `miss_func`."""
+
+    def is_later(self, name: str) -> bool:
+        """True for a function that is not there in the first turn."""
+        return any(name in names for names in self.later.values())
 
 
 def ready() -> None:
@@ -77,6 +85,13 @@ def described_functions(task: TurnTask, folder: Path) -> dict[str, Json]:
             if described["name"] not in task.excluded:
                 found[described["name"]] = described
     return found
+
+
+def listed(functions: Iterable[Json]) -> str:
+    """The descriptions of functions for an agent, one in a line."""
+    return "\n".join(
+        json.dumps({key: each[key] for key in ("name", "description", "parameters")}) for each in functions
+    )
 
 
 class Services:
@@ -147,6 +162,7 @@ class FunctionTurnsWorld:
         """A task, and its functions as they are described."""
         self.task, self.functions = task, functions
         self.ending: str | None = None
+        self.moves: tuple[Callable[..., Awaitable[str]], ...] = ()
 
     def ready(self) -> None:
         """ConfigError if the simulators are missing."""
@@ -160,7 +176,8 @@ class FunctionTurnsWorld:
         self.failed = ""
         self.last = ""
         self._left = list(self.task.calls[0])
-        self.moves = (*(self._move(name) for name in self.functions), self.end_turn)
+        offered = (self._move(name) for name in self.functions if not self.task.is_later(name))
+        self.moves = (*offered, self.end_turn)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -189,9 +206,9 @@ class FunctionTurnsWorld:
 
     def _called(self, name: str, arguments: Mapping[str, Any]) -> str:
         self.steps += 1
-        if self.steps > MAX_STEPS:
+        if self.steps > (most := max(MAX_STEPS, len(self.task.calls[self.turn]))):
             self.ending = "too many calls in a turn"
-            return f"The turn is over: {MAX_STEPS} calls are made in one at most."
+            return f"The turn is over: {most} calls are made in one at most."
         self.last = self.services.call(name, (), arguments)
         self.seen[self.last] += 1
         return self.last
@@ -208,7 +225,11 @@ class FunctionTurnsWorld:
             self.ending = "done"
             return "The user has no further request."
         self._left = list(self.task.calls[self.turn])
-        return self.task.turns[self.turn]
+        come = self.task.later.get(self.turn, ())
+        self.moves = (*self.moves[:-1], *map(self._move, come), self.end_turn)
+        shown = listed(self.functions[name] for name in come)
+        told = [f"There are more functions now:\n{shown}\nDo it now."] if come else []
+        return "\n\n".join([*told, *filter(None, [self.task.turns[self.turn]])])
 
     def _check(self) -> None:
         """Compare services and results with those of the task's own calls; the first turn that differs is told."""

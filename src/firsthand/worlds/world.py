@@ -97,7 +97,8 @@ class WorldEnvironment:
         self.rounds = self.invalid_actions = self.longest_loop = 0
         self._in_a_row = 0
         self._last: tuple[str, str] | None = None
-        self._made: tuple[Tool, ...] | None = None
+        self._made: tuple[Tool, ...] = ()
+        self._names: tuple[str, ...] = ()
 
     def ready(self) -> None:
         """FirsthandError if the world cannot be opened on this machine; a world says so by a `ready` of its own."""
@@ -114,17 +115,19 @@ class WorldEnvironment:
         """A value that changes when the tools do."""
         if (ended := self.ended) is not None:
             return ended
-        listed = self.world.admissible() if self.actions == "text" else None
-        return None if listed is None else tuple(listed)
+        if self.actions == "native":
+            return tuple(move.__name__ for move in self.world.moves)
+        listed = self.world.admissible()
+        return self.world.form if listed is None else tuple(listed)
 
     @property
     def tools(self) -> Sequence[Tool]:
         """The tool `act`, or the native tools; none once the world is over."""
         if self.ended is not None:
             return ()
-        if self._made is None:
-            moves = self.world.moves if self.actions == "native" else (self._act,)
-            self._made = tuple(self._tool(move) for move in moves)
+        moves = self.world.moves if self.actions == "native" else (self._act,)
+        if (names := tuple(move.__name__ for move in moves)) != self._names:  # a world may get further moves
+            self._names, self._made = names, tuple(self._tool(move) for move in moves)
         if self.actions == "native":
             return self._made
         examples = getattr(self.world, "examples", ())

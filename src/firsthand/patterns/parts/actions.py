@@ -41,14 +41,21 @@ def _unwrapped(given: str) -> str:
 
 
 def arguments_of(tool: Tool, given: str) -> Json | str:
-    """The tool's arguments: a JSON object as it is, other text as its only needed argument; or an error message."""
+    """The tool's arguments: a JSON object as it is, other text as its only needed argument; or an error message.
+
+    An object with other keys than the only argument's, if that is a text, is the text: a move of a game may be JSON itself.
+    """
     properties = tool.spec.parameters.get("properties", {})
     if given.startswith("{"):
         try:
             body = json.loads(given)
         except (ValueError, RecursionError):
             return f"The input of {tool.name} is not valid JSON: write {usage(tool)}"
-        return body if isinstance(body, dict) else f"The input of {tool.name} is no JSON object: write {usage(tool)}"
+        if not isinstance(body, dict):
+            return f"The input of {tool.name} is no JSON object: write {usage(tool)}"
+        (name, schema), *others = properties.items() or [("", {})]
+        is_text = not others and schema.get("type") == "string" and not body.keys() <= {name}
+        return {name: given} if is_text else body
     if not properties:
         return {}
     needed = tool.spec.parameters.get("required", []) or list(properties)[:1]

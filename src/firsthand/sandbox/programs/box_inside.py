@@ -1,4 +1,4 @@
-"""Carries out a Box's commands and file operations inside it, as their user. Standard library only; sent as text.
+"""Carries out the commands and file operations of a Box inside it, as their user. Standard library only; imported once.
 
 An answer is one line on stdout: `ok` and more, or `errno` and its number.
 """

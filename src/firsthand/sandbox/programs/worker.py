@@ -59,8 +59,8 @@ def main(config: dict[str, Any]) -> None:
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open("/dev/null", os.O_RDWR), 0)
     become(config["become"])
-    preload()
     workspace = config["workspace"]
+    preload(box=bool(workspace and workspace[2]))
     if workspace and workspace[2]:
         sys.modules["keeping"].make(workspace[0], workspace[2])
     config["writable"] = []
@@ -96,8 +96,8 @@ def become(user: int | None) -> None:
     prctl(_SET_NO_NEW_PRIVS, 1)
 
 
-def preload() -> None:
-    """Import what most code imports, once for all runs."""
+def preload(box: bool) -> None:
+    """Import what most code imports, once for all runs, and what a Box runs before each command."""
     import collections  # noqa: F401
     import itertools  # noqa: F401
 
@@ -105,6 +105,9 @@ def preload() -> None:
     import checker  # type: ignore[import-not-found]  # noqa: F401
     import keeping  # type: ignore[import-not-found]  # noqa: F401
     import write_rules  # type: ignore[import-not-found]  # noqa: F401
+
+    if box:
+        import box_inside  # type: ignore[import-not-found]  # noqa: F401
 
     del sys.path[0]
 

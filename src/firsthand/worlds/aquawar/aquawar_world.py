@@ -33,6 +33,10 @@ class AquawarWorld:
     """A World of one game."""
 
     form = None
+    examples = (
+        '{"guess_type": "eel", "target_position": 2}',
+        '{"pick_fish": "spray", "action": "normal", "target_position": 1}',
+    )
 
     def __init__(self, setup: AquawarSetup):
         self.setup = setup

@@ -11,13 +11,14 @@ from typing import Any
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.worlds.browsing.browser_pool import BrowserPool
-from firsthand.worlds.browsing.chromium import CannotUse, Chromium, PageElement, PageView
+from firsthand.worlds.browsing.chromium import KEY_CODES, CannotUse, Chromium, PageElement, PageView
 from firsthand.worlds.browsing.site import Site
 from firsthand.worlds.world import InvalidAction, WorldCall
 
 MAX_TEXT = 3_000
 MAX_TYPED = 200
-_ACTION = re.compile(r"(click|type|select)\s*\[\s*(\d{1,4})\s*\]\s*(.*)", re.IGNORECASE | re.DOTALL)
+_ACTION = re.compile(r"(click|type|select|hover|drag)\s*\[\s*(\d{1,4})\s*\]\s*(.*)", re.IGNORECASE | re.DOTALL)
+_PRESS = re.compile(r"press\s+(\w{1,20})", re.IGNORECASE)
 _HELP = "write click[n], type[n] text, select[n] option, accept, dismiss or look, where n is the number of an element"
 
 
@@ -30,6 +31,7 @@ class BrowseWorld:
         """A function that begins a visit, and the browsers to take one from."""
         self.visit, self.pool = visit, pool
         self._browser: Chromium | None = None
+        self._page = PageView("", "", ())
         self._address = ""
         self._lock = threading.Lock()
         self._closed = False
@@ -89,25 +91,46 @@ class BrowseWorld:
 
     @property
     def form(self) -> str | None:
-        """An action with the number of an element."""
-        return r"(click\[[0-9]{1,3}\]|type\[[0-9]{1,3}\] [^\n]{1,100}|select\[[0-9]{1,3}\] [^\n]{1,60}|accept|dismiss|look)"
+        """An action with the number of an element of the page that it can be done to."""
+        elements = list(enumerate(self._page.elements, 1))
+        kinds = {
+            r"click\[%s\]": [number for number, each in elements if each.kind in self.site.clicks],
+            r"type\[%s\] [^\n]{1,100}": [number for number, each in elements if each.kind == "text field"],
+            r"select\[%s\] [^\n]{1,60}": [number for number, each in elements if each.kind == "choice"],
+            r"hover\[%s\]": [number for number, _ in elements if "hover" in self.site.verbs],
+            r"drag\[%s\] [0-9]{1,3}": [number for number, _ in elements if "drag" in self.site.verbs],
+        }
+        possible = [each % f"({'|'.join(map(str, numbers))})" for each, numbers in kinds.items() if numbers]
+        possible += [f"press ({'|'.join(KEY_CODES)})"] if elements and "press" in self.site.verbs else []
+        return f"({'|'.join([*possible, 'look'])})"
 
     @property
     def moves(self) -> Sequence[Callable[..., Awaitable[str]]]:
-        """Click, type, select, the answers to a dialog, and look."""
-        return (self.click, self.type, self.select, self.accept, self.dismiss, self.look)
+        """Click, type, select, what else the site takes, the answers to a dialog, and look."""
+        others = (each for each in (self.hover, self.drag, self.press) if each.__name__ in self.site.verbs)
+        return (self.click, self.type, self.select, *others, self.accept, self.dismiss, self.look)
 
     def read(self, action: str) -> WorldCall:
         """The move that a text action means."""
         text = action.strip()
         if text.lower().rstrip("[]") in ("accept", "dismiss", "look"):
             return WorldCall(text.lower().rstrip("[]"), {})
+        if "press" in self.site.verbs and (pressed := _PRESS.fullmatch(text)) is not None:
+            return WorldCall("press", {"key": pressed[1]})
         found = _ACTION.fullmatch(text)
-        if found is None:
-            raise InvalidAction(f"{text[:60]!r} is no action: {_HELP}")
+        if found is None or (found[1].lower() in ("hover", "drag") and found[1].lower() not in self.site.verbs):
+            more = f"; also {', '.join(self.site.verbs)}" if self.site.verbs else ""
+            raise InvalidAction(f"{text[:60]!r} is no action: {_HELP}{more}")
         verb, given = found[1].lower(), {"number": int(found[2])}
-        if verb == "click":
+        if verb in ("click", "hover"):
             return WorldCall(verb, given)
+        if verb == "drag":
+            onto = found[3].strip().strip("[]")
+            if not (onto.isascii() and onto.isdecimal() and len(onto) < 5):
+                raise InvalidAction(
+                    f"{found[3][:40]!r} is no element to drag onto: write drag[n] m, both numbers of elements"
+                )
+            return WorldCall(verb, {**given, "onto": int(onto)})
         return WorldCall(verb, {**given, ("text" if verb == "type" else "option"): found[3].strip()})
 
     def admissible(self) -> Sequence[str] | None:
@@ -178,6 +201,38 @@ class BrowseWorld:
             )
         return await self._use(lambda browser: browser.select(element, wanted))
 
+    async def hover(self, number: int) -> str:
+        """Move the mouse over an element.
+
+        Args:
+            number: The number of the element on the page.
+        """
+        element = self._element(number)
+        return await self._use(lambda browser: browser.hover(element))
+
+    async def drag(self, number: int, onto: int) -> str:
+        """Drag an element onto another one.
+
+        Args:
+            number: The number of the element on the page.
+            onto: The number of the element where it is let go.
+        """
+        element, target = self._element(number), self._element(onto)
+        return await self._use(lambda browser: browser.drag(element, target))
+
+    async def press(self, key: str) -> str:
+        """Press a key.
+
+        Args:
+            key: Enter, Tab, Escape, Backspace, Delete, ArrowLeft, ArrowUp, ArrowRight or ArrowDown.
+        """
+        named = next((each for each in KEY_CODES if each.casefold() == key.casefold()), None)
+        if self._dialog is not None or named is None:
+            raise InvalidAction(
+                f"{key[:20]!r} cannot be pressed: there are {', '.join(KEY_CODES)}, where no dialog is open"
+            )
+        return await self._use(lambda browser: browser.press(named))
+
     async def look(self) -> str:
         """Look at the page."""
         return self.render()
@@ -195,13 +250,14 @@ class BrowseWorld:
             raise InvalidAction(f"no dialog is open: {_HELP}")
         return await self._use(lambda browser: browser.answer(accept))
 
-    def _element(self, number: int, kinds: Sequence[str]) -> PageElement:
+    def _element(self, number: int, kinds: Sequence[str] | None = None) -> PageElement:
+        """The element of a number; InvalidAction if there is none, or if it is of none of the kinds."""
         if self._dialog is not None:
             raise InvalidAction(f"a dialog is open ({self._dialog[:80]}): write accept or dismiss")
         if not 1 <= number <= len(self._page.elements):
             raise InvalidAction(f"there is no element {number}: there are 1 to {len(self._page.elements)}")
         element = self._page.elements[number - 1]
-        if element.kind not in kinds:
+        if kinds is not None and element.kind not in kinds:
             verb = {"choice": "select", "text field": "type"}.get(element.kind, "click")
             raise InvalidAction(f"element {number} is a {element.kind}: use {verb}[{number}]")
         return element

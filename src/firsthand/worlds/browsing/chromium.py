@@ -8,6 +8,7 @@ crashed or hangs is thrown away. Clicks and keys are input events of the browser
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from typing import Any, NamedTuple
@@ -19,6 +20,23 @@ from firsthand.worlds.browsing.devtools import DevTools, DevToolsError
 PAGE_TIMEOUT_S = 10
 MAX_PAGES = 20
 """Pages that may follow each other by themselves after an action."""
+BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
+"""Programs, in the order of preference: the headless shell loads a page in a third of the time (docs/worlds.md)."""
+FEATURES_OFF = (
+    "SpareRendererForSitePerProcess",  # one site is all that a browser reaches: a renderer for others costs 0.3 s
+    "IsolateOrigins",
+    "site-per-process",
+    "RenderDocument",  # a page takes the frame of the one before it
+    "PaintHolding",  # nobody looks at the screen: a page need not wait for its first paint
+    "DeferRendererTasksAfterInput",
+    "HttpsUpgrades",  # the sites have no TLS
+    "ThirdPartyStoragePartitioning",
+    "OptimizationHints",
+    "Translate",
+    "MediaRouter",
+    "LazyFrameLoading",
+    "LensOverlay",
+)
 FLAGS = (
     "--headless=new",
     "--disable-gpu",
@@ -32,24 +50,36 @@ FLAGS = (
     "--mute-audio",
     "--no-default-browser-check",
     "--disable-breakpad",
-    "--disable-gpu-vsync",
-    "--disable-frame-rate-limit",
     "--disable-renderer-backgrounding",
+    "--disable-back-forward-cache",
+    "--disable-default-apps",
+    "--disable-component-extensions-with-background-pages",
+    "--disable-client-side-phishing-detection",
+    "--disable-hang-monitor",
+    "--disable-ipc-flooding-protection",
+    "--disable-field-trial-config",
+    "--metrics-recording-only",
     "--password-store=basic",
     "--disable-site-isolation-trials",
-    "--disable-features=SpareRendererForSitePerProcess,IsolateOrigins,site-per-process",
+    f"--disable-features={','.join(FEATURES_OFF)}",
     "--proxy-bypass-list=<-loopback>",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
-"""One site is all that a browser reaches, so it keeps no renderer ready for others: each costs 0.3 s of processor time."""
 PREFERENCES: Json = {
     "download_restrictions": 3,
     "profile": {"default_content_setting_values": {"notifications": 2, "popups": 2}},
     "credentials_enable_service": False,
 }
 WIDTH, HEIGHT = 1000, 1400
-KEY_CODES = {"Enter": 13, "Delete": 46}
+STEPS = 8
+PAST_PX = 4
+"""Moves of the mouse in a drag, and how far past the middle it ends: a list moves its items where the middle is crossed."""
+KEY_CODES = {
+    "Enter": 13, "Delete": 46, "Tab": 9, "Escape": 27, "Backspace": 8,
+    "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+}  # fmt: skip
+"""The keys that can be pressed by name."""
 FORM_CONTROLS = r"""(() => {
 const elements = [], found = [];
 const shown = e => { const b = e.getBoundingClientRect(); return b.width > 0 && b.height > 0 && !e.disabled; };
@@ -229,15 +259,47 @@ class Chromium:
 
     def click(self, element: PageElement) -> None:
         """Click an element, in its middle if nothing covers that; CannotUse says why not. A dialog stops it."""
-        place = self.run(f"{_PLACE}({element.number})")
-        if place is None:
+        if (point := self._point(element)) is not None:
+            self._mouse(("mouseMoved", *point), ("mousePressed", *point), ("mouseReleased", *point))
+
+    def hover(self, element: PageElement) -> None:
+        """Move the mouse over an element."""
+        if (point := self._point(element)) is not None:
+            self._mouse(("mouseMoved", *point))
+
+    def drag(self, element: PageElement, onto: PageElement) -> None:
+        """Press the mouse on an element, move it onto another one, and release it there."""
+        target, start = self._point(onto), self._point(element)
+        if target is None or start is None:
             return
+        (x, y), (to_x, to_y) = start, target
+        beyond = 1 + PAST_PX / max(math.hypot(to_x - x, to_y - y), PAST_PX)
+        to_x, to_y = x + beyond * (to_x - x), y + beyond * (to_y - y)
+        way = [(x + part * (to_x - x) / STEPS, y + part * (to_y - y) / STEPS) for part in range(1, STEPS + 1)]
+        self._mouse(("mouseMoved", x, y))
+        self._mouse(("mousePressed", x, y))
+        for place in way:  # one by one, or the page sees the last alone
+            self._mouse(("mouseMoved", *place), held=True)
+        self._mouse(("mouseReleased", to_x, to_y))
+
+    def press(self, key: str) -> None:
+        """Press and release a key of KEY_CODES."""
+        self._press_all([key])
+
+    def _point(self, element: PageElement) -> tuple[float, float] | None:
+        """A place where an element can be met, None if a dialog or a new page comes; CannotUse if there is none."""
+        place = self.run(f"{_PLACE}({element.number})")
         if isinstance(place, str):
             raise CannotUse(place)
-        x, y = place
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            pressed = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
-            last = self.devtools.send("Input.dispatchMouseEvent", self._session, type=kind, x=x, y=y, **pressed)
+        return None if place is None else (place[0], place[1])
+
+    def _mouse(self, *events: tuple[str, float, float], held: bool = False) -> None:
+        """Send mouse events; `held` says that the left button is down while the mouse moves."""
+        for kind, x, y in events:
+            button = {} if kind == "mouseMoved" and not held else {"button": "left", "clickCount": 1}
+            last = self.devtools.send(
+                "Input.dispatchMouseEvent", self._session, type=kind, x=x, y=y, buttons=int(held), **button
+            )
         self.devtools.wait(last, unless=self._stopped)
 
     def type(self, element: PageElement, text: str) -> None:
@@ -282,7 +344,9 @@ class Chromium:
 
 def ready() -> str:
     """The path of Chromium; ConfigError if it is not installed."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        raise ConfigError("web browsing needs Chromium, which is not installed: apt-get install chromium")
+        raise ConfigError(
+            "web browsing needs Chromium, which is not installed: apt-get install chromium-headless-shell, or chromium"
+        )
     return browser

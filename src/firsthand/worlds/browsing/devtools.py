@@ -25,6 +25,8 @@ from firsthand.message import Json
 START_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 5.0
 END_TIMEOUT_S = 5.0
+PROFILE = "firsthand-chromium-"
+ABANDONED_S = 60.0
 _FIRST_FREE = 20
 """The pipe's ends are numbered from here before the child gets them as 3 and 4, so that neither overwrites the other."""
 Listener = Callable[[str, Json], None]
@@ -40,7 +42,10 @@ class DevTools:
 
     def __init__(self, browser: str, flags: Sequence[str], preferences: Json) -> None:
         """Start the browser with a new profile; ConfigError if it does not answer."""
-        self.profile = Path(tempfile.mkdtemp(prefix="firsthand-chromium-"))
+        _remove_abandoned(Path(tempfile.gettempdir()))
+        self.profile = Path(tempfile.mkdtemp(prefix=PROFILE))
+        self._held: int | None = os.open(self.profile, os.O_RDONLY)
+        fcntl.flock(self._held, fcntl.LOCK_EX)
         defaults = self.profile / "Default"
         defaults.mkdir()
         (defaults / "Preferences").write_text(json.dumps(preferences), encoding="utf-8")
@@ -135,6 +140,9 @@ class DevTools:
         with contextlib.suppress(OSError):
             self._to.close()
         shutil.rmtree(self.profile, ignore_errors=True)
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
 
     def _read(self) -> None:
         """Take in answers and events until the browser ends."""
@@ -157,6 +165,21 @@ class DevTools:
                 self._answers[number] = dict(message)
         elif (listener := self._listeners.get(message.get("sessionId", ""))) is not None:
             listener(message["method"], message.get("params", {}))
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the profiles of processes that were killed: older than a minute, and locked by nobody."""
+    for profile in folder.glob(f"{PROFILE}*"):
+        with contextlib.suppress(OSError):
+            found = profile.lstat()
+            if found.st_uid != os.geteuid() or time.time() - found.st_mtime < ABANDONED_S:
+                continue
+            held = os.open(profile, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(profile, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def _spawned(command: list[str], given: int, heard: int) -> int:

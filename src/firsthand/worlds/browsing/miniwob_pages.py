@@ -37,7 +37,7 @@ for (const e of roots.flatMap(root => [...root.querySelectorAll('*')])) {
   if (!kind) continue;
   const named = e.labels && e.labels.length ? e.labels[0].innerText : '';
   const label = e.getAttribute('aria-label') || named || (tag === 'select' ? '' : e.innerText || own(e)) || e.placeholder
-    || e.title || e.id || e.className.baseVal || String(e.className || '') || tag;
+    || e.title || e.id || (typeof e.className === 'string' ? e.className : e.className.baseVal) || tag;
   const colour = shapes.includes(tag) && style.fill !== 'none' ? ` (${tag} ${e.getAttribute('fill') || style.fill})` : '';
   const held = kind.match(/field|choice/) ? e.value : '';
   const value = ['checkbox', 'radio'].includes(e.type) ? (e.checked ? 'yes' : 'no') : held;
@@ -99,6 +99,7 @@ class MiniWobVisit:
 
     view = VISIBLE
     clicks: Sequence[str] = ("link", "button", "check box", "radio button", "text field", "thing")
+    verbs: Sequence[str] = ("hover", "drag", "press")
 
     def __init__(self, folder: Path, kind: str, seed: int, seconds: float) -> None:
         """The folder of the HTML files, the type of task, its seed, and the seconds until the page ends the episode."""

@@ -36,6 +36,7 @@ class SiteVisit:
 
     first, view = "/", FORM_CONTROLS
     clicks: Sequence[str] = ("link", "button", "check box")
+    verbs: Sequence[str] = ()
 
     def __init__(self, errand: Errand) -> None:
         """Begin at the first page."""

@@ -28,6 +28,8 @@ class Site(Protocol):
     """A script whose value is the page: its title, its text and its elements (see `chromium.FORM_CONTROLS`)."""
     clicks: Sequence[str]
     """The kinds of element that can be clicked."""
+    verbs: Sequence[str]
+    """What can be done besides clicking, typing and selecting: `hover`, `drag`, `press`."""
 
     @property
     def is_done(self) -> bool:

@@ -112,6 +112,10 @@ class DatabaseWorld:
     """A World of one item."""
 
     form = "(Operation\\n```sql\\n[^\\n]{1,800}\\n```|Answer\\nFinal Answer: \\[[^\\n]{0,400}\\])"
+    examples = (
+        "Operation\n```sql\nSELECT `Year` FROM `Films` WHERE `Title` = 'Metropolis'\n```",
+        "Answer\nFinal Answer: ['1927']",
+    )
 
     def __init__(self, item: TableItem, engine: TableEngine):
         self.item, self.engine = item, engine

@@ -20,6 +20,7 @@ from firsthand.sandbox.box import Box
 from firsthand.sandbox.sandbox import Outcome, available
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.worlds.shell.os_items import OsItem, Script
+from firsthand.worlds.shell.spare_boxes import SpareBoxes
 from firsthand.worlds.world import InvalidAction, WorldCall
 
 MAX_OUTPUT = 800
@@ -37,7 +38,6 @@ LIMITS = RunLimits(
 """Limits of one command."""
 HOME = "/root"
 GRAMMAR = "Act: bash and then code between ```bash and ```, or Act: finish, or Act: answer(...)"
-_PATH = "/opt/bin:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 _SESSION = "/var/tmp/.session"
 _SHELL = f"""
 exec 2>&1
@@ -62,9 +62,10 @@ class ShellWorld:
     """A World of one item."""
 
     form = "(bash\\n\\n```bash\\n(.|\\n){1,800}\\n```|finish|answer\\([^\\n]{0,200}\\))"
+    examples = ("bash\n\n```bash\nls -1 /etc | wc -l\n```", "answer(220)")
 
-    def __init__(self, item: OsItem, limits: RunLimits = LIMITS):
-        self.item, self.limits = item, limits
+    def __init__(self, item: OsItem, boxes: SpareBoxes | None = None):
+        self.item, self.boxes = item, boxes or spare_boxes()
         self.ending: str | None = None
         self.answer: str | None = None
         self.commands: list[str] = []
@@ -116,12 +117,11 @@ class ShellWorld:
 
     async def open(self) -> None:
         """Begin to open the sandbox and to run the item's scripts, while the agent reads the task."""
-        self._box = Box(folder=HOME, environment={"PATH": _PATH, "USER": "root"}, limits=self.limits, size_bytes=2**28)
         self._preparing = asyncio.create_task(self._prepare())
 
     async def _prepare(self) -> None:
         seed = zlib.crc32(self.item.id.encode()) % 32768
-        await self._run(["mkdir", "-p", "/opt/bin"], "/")
+        self._box = await self.boxes.take()
         for script in self.item.init:
             prepared = Script("bash", f"RANDOM={seed}\n{script.code}") if script.language == "bash" else script
             outcome = await self._script(prepared)
@@ -129,6 +129,7 @@ class ShellWorld:
                 raise SandboxError(f"the script that prepares {self.item.id} was stopped: {outcome.ended}")
         if self.item.start:
             await self._run(["bash", "-c", _SHELL, "bash", self.item.start], "/")
+        self.boxes.refill()
 
     async def prepared(self) -> None:
         """Wait until the first command can run; SandboxError, which ends the attempt, if the item's scripts fail."""
@@ -223,6 +224,11 @@ class ShellWorld:
         if any("\x00" in word for word in words):
             raise InvalidAction(f"the code holds a zero byte, which no command can: write {GRAMMAR}")
         return await self._box.exec(words, folder=folder)
+
+
+def spare_boxes(limits: RunLimits = LIMITS) -> SpareBoxes:
+    """Sandboxes for items."""
+    return SpareBoxes(HOME, limits)
 
 
 def command(code: str) -> str:
