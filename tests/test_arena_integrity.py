@@ -234,6 +234,15 @@ def test_votes_are_written_as_they_are_read(fought: tuple[Run, list[BlindBattle]
         write_votes(run, tmp_path / "v.xml")
 
 
+def test_no_name_in_a_table_of_votes_is_a_formula(fought: tuple[Run, list[BlindBattle]], tmp_path: Path):
+    run, battles = fought
+    vote(run, battles[0], "a", by="=cmd()", dwell_s=3)
+    write_votes(run, tmp_path / "v.csv")
+    assert ",'=cmd()," in (tmp_path / "v.csv").read_text() and ",=cmd()" not in (tmp_path / "v.csv").read_text()
+    write_votes(run, tmp_path / "v.jsonl")
+    assert '"judge": "=cmd()"' in (tmp_path / "v.jsonl").read_text()
+
+
 def test_the_board_checks_and_simulates(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]):
     table = arena(400, 10)
     lines = ["model_a,model_b,winner,judge,question_id"]

@@ -11,6 +11,7 @@ from firsthand.arena.blind_reasks import is_reask
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.runs.store import Run
+from firsthand.system.spreadsheet_cells import plain_cell
 
 Layout = Literal["arena", "55k"]
 _WINNERS = {"a": "model_a", "b": "model_b", "tie": "tie", "both_bad": "both_bad"}
@@ -44,7 +45,10 @@ def vote_rows(run: Run, layout: Layout = "arena") -> list[Json]:
 
 
 def write_votes(run: Run, path: Path, layout: Layout = "arena") -> int:
-    """Writes the votes to a .csv or .jsonl file, which `read_votes` reads; returns how many there are."""
+    """Writes the votes to a .csv or .jsonl file, which `read_votes` reads; returns how many there are.
+
+    In a .csv file a name that a spreadsheet would read as a formula is written after an apostrophe.
+    """
     if path.suffix not in (".csv", ".jsonl"):
         raise ConfigError(f"{path} ends in {path.suffix or 'nothing'}: votes are written as .csv or .jsonl")
     rows = vote_rows(run, layout)
@@ -57,7 +61,7 @@ def write_votes(run: Run, path: Path, layout: Layout = "arena") -> int:
             else:
                 table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
                 table.writeheader()
-                table.writerows(rows)
+                table.writerows({name: plain_cell(value) for name, value in row.items()} for row in rows)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
     return len(rows)

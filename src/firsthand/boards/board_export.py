@@ -13,6 +13,7 @@ from firsthand.boards.board_results import BoardResult
 from firsthand.boards.make_board import BoardLine, BoardSection, MadeBoard
 from firsthand.errors import ConfigError
 from firsthand.show.html_page import page_html
+from firsthand.system.spreadsheet_cells import plain_cell
 
 ORIGIN = ("protocol", "metric", "n", "error", "when", "verified", "source", "run", "commit", "data_hash")
 """The origin that is given for a number, in CSV and in the pages."""
@@ -115,11 +116,6 @@ def board_csv(board: MadeBoard) -> str:
                 start = [section.title, model, "", "", name, f"{result.value:.6g}", "", ""]
                 table.writerow(list(map(plain_cell, [*start, *(getattr(result, key) for key in ORIGIN)])))
     return out.getvalue()
-
-
-def plain_cell(value: object) -> object:
-    """The value; a text that a spreadsheet would read as a formula is written after an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def board_html(board: MadeBoard) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from firsthand.benchmarks.sources.tables import TableRow, read_table
-from firsthand.boards.board_export import plain_cell
 from firsthand.boards.board_results import BoardResult
 from firsthand.boards.result_formats.rubric_grades import (
     GradedAnswers,
@@ -26,6 +25,7 @@ from firsthand.boards.result_formats.rubric_grades import (
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.runs.run_folder import Run
+from firsthand.system.spreadsheet_cells import plain_cell
 
 CODES = "codes.json"
 COLUMNS = ("item", "model", "grader", "role", "criterion", "prompt", "answer", "grade")

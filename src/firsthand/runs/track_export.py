@@ -14,6 +14,7 @@ from pathlib import Path
 from firsthand.errors import ConfigError, StoreError
 from firsthand.runs.track import Track
 from firsthand.runs.wandb_files import has_ended
+from firsthand.system.spreadsheet_cells import plain_cell
 
 WRITTEN_S = 60.0
 """The longest wait for W&B to write a run, in seconds."""
@@ -29,7 +30,7 @@ def export_csv(track: Track, target: Path) -> int:
         writer = csv.writer(file)
         writer.writerow(["metric", "step", "value", "time"])
         for curve in track.curves():
-            name = f"'{curve.name}" if curve.name[0] in "=+-@\t\r" else curve.name
+            name = plain_cell(curve.name)
             for step, value, at in zip(curve.steps, curve.values, curve.at, strict=True):
                 writer.writerow([name, step, repr(value), f"{at:.3f}"])
                 count += 1
