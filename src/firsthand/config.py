@@ -70,8 +70,8 @@ def given_values(
         flag = surplus[0].split("=")[0]
         if elsewhere := getattr(config_class, "ELSEWHERE", {}).get(flag):
             raise ConfigError(f"{prog} does not take {flag}: {elsewhere}")
-        close = nearest(flag, flags)
-        hint = f" did you mean {close}?" if close and surplus[0].startswith("-") else ""
+        close = nearest(flag.lstrip("-"), [each.lstrip("-") for each in flags if each.startswith("--")])
+        hint = f" did you mean --{close}?" if close and surplus[0].startswith("-") else ""
         raise ConfigError(f"{prog} does not take {surplus[0]!r};{hint} `{prog} --help` shows what it takes")
     given = {name: _plain(value) for name, value in vars(known).items() if value not in (None, [])}
     for each in settings_of(config_class):
