@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -68,7 +69,7 @@ def libraries_offline() -> Iterator[None]:
     Without it they try a hub that cannot be reached six times, for 23 s, before they look there.
     """
     names = [name for name in ("huggingface_hub.constants", "datasets.config") if find_spec(name.partition(".")[0])]
-    modules = [importlib.import_module(name) for name in names]
+    modules: list[Any] = [importlib.import_module(name) for name in names]
     before = [module.HF_HUB_OFFLINE for module in modules]
     try:
         for module in modules:
