@@ -87,7 +87,9 @@ SLICES = {"gsm8k": "100 of 1,319", "arc_easy": "100 of 2,376", "arc_challenge": 
 """Benchmark -> the share of it that is packaged."""
 
 
-@pytest.mark.parametrize("name", [*SLICES, "humaneval"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.slow] if each == "mmlu" else []) for each in [*SLICES, "humaneval"]]
+)
 def test_a_packaged_item_is_the_one_of_the_whole_file(name: str) -> None:
     made = catalog.benchmark(f"{name}:data=packaged")
     assert (f"packaged slice, {SLICES[name]} items" if name in SLICES else "packaged, 164 items") in made.protocol

@@ -355,6 +355,7 @@ def test_only_tensor_rooms_import_torch():
             )
 
 
+@pytest.mark.slow
 def test_everything_else_imports_without_torch():
     light = [
         name.removesuffix(".__init__")

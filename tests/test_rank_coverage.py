@@ -8,6 +8,7 @@ from firsthand.boards.random_orders import largest_of_equal_models
 from firsthand.stats.joint_ranks import MANY
 
 
+@pytest.mark.slow
 def test_equal_models_are_seldom_told_apart_by_win_rates() -> None:
     held, together = coverage("win-rate", range(150), EQUAL)
     assert together >= 0.89  # .95 expected; less has a probability of 0.1%

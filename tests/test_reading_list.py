@@ -350,7 +350,7 @@ def test_papers_lists_searches_and_shows(cli: Cli) -> None:
     assert "no entry has a word" in cli("papers", "xylophone")[1]
     code, out, _ = cli("papers", "show", "2310.08560")
     assert code == 0 and "memories/memgpt.py" in out
-    assert "Not implemented: Weaviate" in cli("papers", "show", "episodic-memory")[1]
+    assert "Not implemented: Tests against the services" in cli("papers", "show", "episodic-memory")[1]
     code, _, err = cli("papers", "show", "memgtp")
     assert code == 2 and "did you mean 'memgpt'" in err
     assert cli("papers", "show")[0] == 2 and cli("papers", "--limit", "-1")[0] == 2

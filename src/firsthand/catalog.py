@@ -15,10 +15,11 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from firsthand.agent import Pattern
@@ -179,7 +180,8 @@ def _check_is_pattern(name: str, function: Any) -> None:
         ) from None
 
 
-def protocols(name: str) -> dict[str, str]:
+@cache
+def protocols(name: str) -> Mapping[str, str]:
     """Protocols of one of this package's benchmarks -> the source of the number each reproduces, the default first."""
     path = Path(__file__).parent / _ROOMS["benchmark"] / f"{name}.py"
     if not path.is_file():
@@ -188,7 +190,8 @@ def protocols(name: str) -> dict[str, str]:
         value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
         if "PROTOCOLS" in _defined(statement) and isinstance(value, ast.Dict):
             keys = [key.value for key in value.keys if isinstance(key, ast.Constant)]
-            return {str(key): _first_text(call) for key, call in zip(keys, value.values, strict=True)}
+            texts = {str(key): _first_text(call) for key, call in zip(keys, value.values, strict=True)}
+            return MappingProxyType(texts)
     return {}
 
 
@@ -292,6 +295,12 @@ def options(kind: Literal["pattern", "benchmark"], name: str) -> dict[str, str]:
             each for each in inspect.signature(find(kind, name)).parameters.values() if each.kind is each.KEYWORD_ONLY
         ]
         return {each.name: "..." if each.default is each.empty else str(each.default) for each in keyed}
+    return dict(_own_options(path, name))
+
+
+@cache
+def _own_options(path: Path, name: str) -> Mapping[str, str]:
+    """The options of a function of that name in a file of this package."""
     for made in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef) and made.name == name:
             pairs = zip(made.args.kwonlyargs, made.args.kw_defaults, strict=True)
@@ -340,7 +349,8 @@ def tools_and_sources(text: str) -> tuple[ToolLike, ...]:
     return found
 
 
-def tool_forms() -> dict[str, tuple[str, str]]:
+@cache
+def tool_forms() -> Mapping[str, tuple[str, str]]:
     """Tool -> how it is written, required arguments included, and its declared effects; nothing is imported."""
     found: dict[str, tuple[str, str]] = {}
     for path in _files("tool"):
@@ -351,7 +361,7 @@ def tool_forms() -> dict[str, tuple[str, str]]:
                 needed = made.args.args[: len(made.args.args) - len(made.args.defaults)]
                 form = made.name if is_tool else ":".join([made.name, *(each.arg.upper() for each in needed)])
                 found[path.stem] = (form, ", ".join(_effects(tree)) or "as declared")
-    return found
+    return MappingProxyType(found)
 
 
 def _effects(tree: ast.AST) -> list[str]:
@@ -361,7 +371,8 @@ def _effects(tree: ast.AST) -> list[str]:
     return [effect for effect in typing.get_args(Effect) if effect in named]
 
 
-def scorers() -> dict[str, tuple[str, str]]:
+@cache  # the package's files stay as they are while it runs
+def scorers() -> Mapping[str, tuple[str, str]]:
     """Scorer -> its module in `scorers/` and its one-line description, read without importing.
 
     A scorer is a function of (task, trace) that returns a Score, or of options alone that returns a Scorer.
@@ -375,7 +386,7 @@ def scorers() -> dict[str, tuple[str, str]]:
             gives = ast.unparse(made.returns) if made.returns is not None else ""
             if (given == ["task", "trace"] and gives == "Score") or (not given and gives == "Scorer"):
                 found.setdefault(made.name, (path.stem, (ast.get_docstring(made) or "").split("\n")[0]))
-    return found
+    return MappingProxyType(found)
 
 
 def scorer(text: str) -> Scorer:
