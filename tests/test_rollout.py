@@ -186,7 +186,7 @@ async def exits_in_a_branch(task: Task, ctx: Context) -> str:
 def test_a_pattern_that_calls_exit_fails_its_own_attempt(pattern: Any) -> None:
     trace = attempt(pattern, correct)
     assert trace.stop_reason == "error" and trace.error is not None and trace.scores == ()
-    assert trace.error.message == "it called sys.exit(3)"
+    assert trace.error.message == "the pattern called sys.exit(3)"
     assert "sys.exit(3)" in (trace.error.traceback or "")
 
 

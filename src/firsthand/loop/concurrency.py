@@ -105,7 +105,7 @@ async def without_exit(coroutine: Awaitable[T]) -> T:
     try:
         return await coroutine
     except SystemExit as leaving:
-        raise RuntimeError(f"it called sys.exit({'' if leaving.code is None else repr(leaving.code)})") from leaving
+        raise RuntimeError(f"the pattern called sys.exit({'' if leaving.code is None else repr(leaving.code)})") from leaving
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
