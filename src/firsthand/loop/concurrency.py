@@ -105,7 +105,8 @@ async def without_exit(coroutine: Awaitable[T]) -> T:
     try:
         return await coroutine
     except SystemExit as leaving:
-        raise RuntimeError(f"the pattern called sys.exit({'' if leaving.code is None else repr(leaving.code)})") from leaving
+        code = "" if leaving.code is None else repr(leaving.code)
+        raise RuntimeError(f"the pattern called sys.exit({code})") from leaving
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
