@@ -232,6 +232,7 @@ def test_a_schedule_that_is_refused_names_no_run_that_there_is_not(
 @pytest.mark.parametrize("name", sorted(model_lookup.KNOWN))
 def test_a_name_that_is_refused_leaves_no_bar_on_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["models", "inspect", "--pull", f"{name}x"]) == 2
     said = stream.getvalue()
     assert said.startswith("firsthand: no model") and said.count("firsthand: ") == 1
