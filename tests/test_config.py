@@ -66,6 +66,8 @@ def test_the_word_after_a_flag_that_needs_a_value_is_its_value():
     ("words", "message"),
     [
         (["--limits", "5"], "did you mean --limit"),
+        (["--helm", "5"], "did you mean --help"),
+        (["--hxxp", "5"], r"does not take '--hxxp'; `.*` shows"),
         (["--limit", "many"], "limit is 'many': a whole number was expected"),
         (["--limit", "1.5"], "a whole number"),
         (["--temperature", "hot"], "temperature is 'hot': a number was expected"),

@@ -271,6 +271,12 @@ def test_the_list_of_commands_fits_its_terminal() -> None:
     assert max(map(len, shown[:60])) <= 40 and any(line.startswith("              ") for line in shown)
 
 
+@pytest.mark.parametrize("words", ["interp --help", "train --help", "completion --help"])
+def test_descriptions_of_commands_fit_their_terminal(words: str) -> None:
+    shown = "\n".join(on_terminal(words, 40)).partition("usage: ")[2].partition("\n\n")[2].split("\n")
+    assert max(map(len, shown)) <= 40 and len(shown) > 20
+
+
 def on_terminal(words: str, columns: int) -> list[str]:
     """What a command prints on a terminal of so many columns, without what its examples hold."""
     import pty

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -556,6 +557,27 @@ def test_a_name_that_there_is_not_has_its_nearest_named(folder: Path, monkeypatc
         catalog.benchmark(f"lm_eval:task={folder}/write.yaml:fewshot_as_multiturn=true")
     with pytest.raises(DataError, match=r"none\.yaml cannot be read"):
         catalog.benchmark(f"lm_eval:task={folder}/none.yaml")
+
+
+@needs_harness
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_task_of_the_hub_that_cannot_be_reached_is_told_without_retries(
+    is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("FIRSTHAND_OFFLINE", "1" if is_told else "")
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits {seconds} s"))
+    file = tmp_path / "far.yaml"
+    file.write_text(
+        "task: far\ndataset_path: nobody/no-such-data\noutput_type: multiple_choice\ntest_split: test\n"
+        "doc_to_text: q\ndoc_to_choice: [a, b]\ndoc_to_target: 0\n"
+    )
+    with pytest.raises(
+        DataError, match=r"the data of '.*far\.yaml' is not in the cache .* hub cannot be reached from here"
+    ):
+        catalog.benchmark(f"lm_eval:task={file}")
 
 
 def test_without_the_harness_one_line_says_what_to_install(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from firsthand import catalog
 from firsthand.errors import DownloadError
 from firsthand.hub import model_lookup
 from firsthand.hub.download import download
-from firsthand.hub.offline import expect_online, is_offline, offline
+from firsthand.hub.offline import expect_online, is_offline, libraries_offline, offline, reaches_hub
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -49,6 +51,33 @@ def test_this_machine_is_reached_offline_and_no_other_is() -> None:
         expect_online("http://127.0.0.1:8000/a", "a", "b")
         with pytest.raises(DownloadError, match="a is not on this machine, and nothing is fetched while offline: b"):
             expect_online("https://127.0.0.1.example.org/a", "a", "b")
+
+
+def test_the_hub_is_reached_if_something_listens_there_or_a_proxy_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        assert reaches_hub()
+    assert not reaches_hub()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:port")
+    assert not reaches_hub()
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    assert reaches_hub()
+
+
+@pytest.mark.skipif(find_spec("huggingface_hub") is None, reason="needs pip install 'firsthand[lm-eval]'")
+def test_libraries_are_offline_within_the_block_alone() -> None:
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE, before = False, constants.HF_HUB_OFFLINE
+    try:
+        with libraries_offline():
+            assert constants.is_offline_mode()
+        assert not constants.is_offline_mode()
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def test_neither_models_nor_data_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,8 @@ def test_stated_variances_are_planned_from(capsys: Any) -> None:
         ("--disagreement 10% --power 40%", "above 50%"),
         ("--disagreement 10% --epochs 0", "whole numbers from 1 on"),
         ("--between-sd -1", "give 0 or more"),
+        ("--between-sd nan --effect .1", "give 0 or more"),
+        ("--between-sd 1 --within-sd inf --effect .1", "give 0 or more"),
         ("--disagreement 10% --tasks 0", "tasks is 0"),
         ("RUN --against cot", "name with --agent"),
         ("RUN --agent kot", "did you mean 'cot'"),

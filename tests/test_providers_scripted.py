@@ -23,7 +23,7 @@ def test_replies_come_from_a_list_a_mapping_or_a_function() -> None:
     assert [c.message.text for c in ask(Scripted(["a", "b"]), "?", n=2)] == ["a", "b"]
     assert ask(Scripted({"sky": "blue", r"\d+ apples": "many", "": "what?"}), "7 apples")[0].message.text == "many"
     assert [c.message.text for c in ask(Scripted(lambda m, s, i: f"{m[-1].text}{i}"), "x", n=2)] == ["x0", "x1"]
-    with pytest.raises(ModelError, match="asked for one more"):
+    with pytest.raises(ModelError, match="has 1 reply and was asked for one more"):
         ask(Scripted(["a"]), "?", n=2)
     with pytest.raises(ModelError, match="no reply to"):
         ask(Scripted({"a": "b"}), "zzz")

@@ -152,21 +152,60 @@ def test_cancellation_passes_through_and_the_environment_is_closed(breaks: str) 
     assert world.log == ["open", "close"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_in_a_pattern_passes_through_and_closes_the_environment(error: type[BaseException]) -> None:
+def test_an_interrupt_in_a_pattern_passes_through_and_closes_the_environment() -> None:
     world, journal = Counter(), MemoryJournal()
 
     async def interrupted(task: Task, ctx: Context) -> str:
         await ctx.say("q").generate()
-        raise error
+        raise KeyboardInterrupt
 
     benchmark = Benchmark("b", lambda seed: [TASK], (), environment=lambda task: world)
-    with pytest.raises(error):
+    with pytest.raises(KeyboardInterrupt):
         asyncio.run(rollout(agent(interrupted), TASK, benchmark=benchmark, journal=journal))
     assert world.log == ["open", "close"] and len(journal.entries) == 1
 
 
 # -- failures --
+
+
+def exits(task: Task, ctx: Context) -> str:
+    sys.exit(3)
+
+
+async def exits_later(task: Task, ctx: Context) -> str:
+    await ctx.say("q").generate()
+    sys.exit(3)
+
+
+async def exits_in_a_branch(task: Task, ctx: Context) -> str:
+    await ctx.group([exits_later(task, ctx), exits_later(task, ctx)])
+    return "never"
+
+
+@pytest.mark.parametrize("pattern", [exits, exits_later, exits_in_a_branch])
+def test_a_pattern_that_calls_exit_fails_its_own_attempt(pattern: Any) -> None:
+    trace = attempt(pattern, correct)
+    assert trace.stop_reason == "error" and trace.error is not None and trace.scores == ()
+    assert trace.error.message == "the pattern called sys.exit(3)"
+    assert "sys.exit(3)" in (trace.error.traceback or "")
+
+
+def test_an_environment_or_a_scorer_that_calls_exit_is_an_error() -> None:
+    class Leaving(Counter):
+        async def final_state(self) -> dict[str, Any]:
+            sys.exit(4)
+
+    async def answers(task: Task, ctx: Context) -> str:
+        return "4"
+
+    def leaving_scorer(task: Task, trace: Trace) -> float:
+        sys.exit(5)
+
+    benchmark = Benchmark("b", lambda seed: [TASK], (), environment=lambda task: Leaving())
+    trace = asyncio.run(rollout(agent(answers), TASK, benchmark=benchmark))
+    assert trace.error is not None and (trace.error.kind, trace.error.message) == ("SystemExit", "4")
+    scored = attempt(answers, leaving_scorer)
+    assert scored.error is None and [score.failure for score in scored.scores] == ["SystemExit: 5"]
 
 
 def test_a_bug_of_a_pattern_keeps_its_traceback() -> None:

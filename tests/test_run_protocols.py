@@ -13,6 +13,7 @@ import pytest
 
 from firsthand import Agent, Benchmark, Experiment, Task
 from firsthand.cli import main
+from firsthand.commands.print_run import protocol_lines
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
@@ -129,3 +130,7 @@ def test_one_task_is_called_this_one(home: Path, capsys: pytest.CaptureFixture[s
         capsys.readouterr()
         assert main(["run", "arithmetic", "--model", "scripted:echo", "--limit", limit]) == 0
         assert f"Brackets are 95% CIs of the true score on tasks like {end}" in capsys.readouterr().out
+
+
+def test_a_benchmark_that_does_not_say_its_protocol_has_no_empty_line() -> None:
+    assert protocol_lines({"mine": "", "sums": "0-shot"}) == ["protocol  sums: 0-shot"]

@@ -271,7 +271,7 @@ def test_a_key_is_taken_from_either_header(tmp_path: Path) -> None:
         ({"messages": [{"role": "user", "content": []}]}, "messages.0.content is empty"),
         ({"messages": [*HI, {"role": "assistant", "content": "I"}]}, "end with a user's message"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role is 'tool'"),
-        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "content.0.type is 'image'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "content.0.type is 'image': this server takes text only"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text is missing"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "id": "y"}]}]}, "id does not belong"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a", "name": "b", "input": {}}]}]},

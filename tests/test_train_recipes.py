@@ -224,6 +224,8 @@ def test_two_processes_on_one_folder_are_refused(tmp_path, text, cli):
 def test_a_run_that_failed_before_its_first_step_is_begun_anew(tmp_path, text, cli):
     out = tmp_path / "run"
     words = ("train", "pretrain", str(text), "--steps", "2", "--out", str(out), *SMALL)
+    assert cli(*words, "--warmup-steps", "3")[0] == 2 and not out.exists()
+    out.mkdir()  # a folder that was there before is kept
     assert cli(*words, "--warmup-steps", "3")[0] == 2 and (out / "recipe.json").exists()
     assert cli(*words, "--vocab-size", "280")[0] == 0  # with a tokenizer of its own
     assert pretrained.load(out / "model").vocab_size <= 280

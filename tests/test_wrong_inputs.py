@@ -214,9 +214,25 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return stream
 
 
+@pytest.mark.parametrize("out", [(), ("--out", "mine"), ("--out", "empty")])
+def test_training_a_model_that_there_is_not_leaves_no_folder(out: tuple[str, ...], here: Path) -> None:
+    assert main(["train", "sft", "chats.jsonl", "--model", "nope", "--steps", "2", *out]) == 2
+    assert not list(here.glob("home/runs/2*")) and not (here / "mine").exists()
+    assert (here / "empty" / "none").exists()  # a folder that was there is the user's
+
+
+def test_a_schedule_that_is_refused_names_no_run_that_there_is_not(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "toy_reasoner", "--steps", "2", "--out", "mine"]) == 2
+    assert capsys.readouterr().err.startswith("firsthand: the schedule's warm-up and decay take 20 of 2 steps")
+    assert not (here / "mine").exists()
+
+
 @pytest.mark.parametrize("name", sorted(model_lookup.KNOWN))
 def test_a_name_that_is_refused_leaves_no_bar_on_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["models", "inspect", "--pull", f"{name}x"]) == 2
     said = stream.getvalue()
     assert said.startswith("firsthand: no model") and said.count("firsthand: ") == 1

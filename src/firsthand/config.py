@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from firsthand.errors import ConfigError, nearest, reason_of
 from firsthand.system.bounded_toml import read_toml_file
+from firsthand.system.help_formatter import EXAMPLES, HelpFormatter
 
 C = TypeVar("C")
 LARGEST_INT = 2**63 - 1
@@ -70,8 +71,8 @@ def given_values(
         flag = surplus[0].split("=")[0]
         if elsewhere := getattr(config_class, "ELSEWHERE", {}).get(flag):
             raise ConfigError(f"{prog} does not take {flag}: {elsewhere}")
-        close = nearest(flag, flags)
-        hint = f" did you mean {close}?" if close and surplus[0].startswith("-") else ""
+        close = nearest(flag.lstrip("-"), [each.lstrip("-") for each in flags if each.startswith("--")])
+        hint = f" did you mean --{close}?" if close and surplus[0].startswith("-") else ""
         raise ConfigError(f"{prog} does not take {surplus[0]!r};{hint} `{prog} --help` shows what it takes")
     given = {name: _plain(value) for name, value in vars(known).items() if value not in (None, [])}
     for each in settings_of(config_class):
@@ -143,13 +144,9 @@ def _with_values_joined(argv: Sequence[str], flags: Mapping[str, argparse.Action
 
 def make_parser(config_class: type[Any], *, prog: str, description: str = "", examples: str = "") -> Parser:
     """A parser with a flag for each field of the dataclass."""
-    epilog = f"examples:\n{textwrap.indent(examples.strip(), '  ')}" if examples else None
+    epilog = f"{EXAMPLES}{textwrap.indent(examples.strip(), '  ')}" if examples else None
     parser = Parser(
-        prog=prog,
-        description=description,
-        epilog=epilog,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=prog, description=description, epilog=epilog, allow_abbrev=False, formatter_class=HelpFormatter
     )
     for each in settings_of(config_class):
         _add_flag(parser, each.field, each.hint, each.doc)

@@ -26,7 +26,7 @@ from firsthand.loop.attempt import Attempt
 from firsthand.loop.attempt_memory import AttemptMemory, commit, learn
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
-from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
+from firsthand.loop.concurrency import Branch, derive_seed, enter_branch, without_exit
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal
 from firsthand.loop.listener import Listener
 from firsthand.loop.open_sources import SourceKeeper, opened
@@ -110,7 +110,7 @@ async def rollout(
         raise
     except FirsthandError as error:
         stop_reason, failure = "error", Failure(type(error).__name__, str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         stop_reason = "error"
         failure = Failure(type(error).__name__, str(error), traceback.format_exc(limit=-8))
     if attempt.guard_passes:
@@ -190,7 +190,7 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
             return await Borders(attempt, own.next_effect(), attempt.last_of_root, budget).answer(answer)
 
     seconds = agent.limits.seconds
-    running = asyncio.create_task(in_own_branch())
+    running = asyncio.create_task(without_exit(in_own_branch()))
     try:
         async with asyncio.timeout(seconds) as timer:
             answer: object = await running
@@ -258,7 +258,7 @@ async def verdict(
         )
     except (SandboxError, StoreError):  # they say nothing about the answer: a zero would be a lie
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return (Score(_scorer_name(scorer), 0.0, failure=f"{type(error).__name__}: {error}"),)
 
 

@@ -30,7 +30,7 @@ def arithmetic(*, levels: str = "1-3", tasks: int = 200) -> Benchmark:
         tasks=lambda seed: make_tasks(seed, chosen, tasks),
         scorers=(numeric, exact),
         description="Generated arithmetic in four levels, with whole-number answers.",
-        protocol=f"generated: levels {levels}, {count_of(tasks, 'task')}; 0-shot; "
+        protocol=f"generated: {'level' if len(chosen) == 1 else 'levels'} {levels}, {count_of(tasks, 'task')}; 0-shot; "
         "the number of the answer must equal the result",
         licence="none needed: generated",
         options={"levels": levels, "tasks": tasks},

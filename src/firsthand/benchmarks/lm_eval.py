@@ -10,6 +10,7 @@ request, and the harness's own functions score the answer. Names are the harness
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from firsthand.bridges.lm_eval.document_scores import DocumentRequests, failed, 
 from firsthand.bridges.lm_eval.document_tasks import as_marker, entries_of, protocol_text
 from firsthand.bridges.lm_eval.task_loading import is_task_file, load_tasks, prepare, quiet, task_errors
 from firsthand.errors import ConfigError, DataError
+from firsthand.hub.offline import is_offline, libraries_offline, reaches_hub
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -56,7 +58,7 @@ def lm_eval(
         raise ConfigError(f"limit is {limit}: give 1 or more")
     if fewshot_as_multiturn and not apply_chat_template:
         raise ConfigError("fewshot_as_multiturn needs apply_chat_template: there are no turns without a template")
-    tasks, groups = load_tasks(task, include, trust)
+    tasks, groups = _loaded(task, include, trust)
     entries: dict[str, DocumentRequests] = {}
     for name, each in tasks.items():
         prepare(name, each, num_fewshot, seed)
@@ -98,3 +100,18 @@ def lm_eval(
         figures=figures,
         options={"task": task, "limit": limit, "seed": seed},
     )
+
+
+def _loaded(task: str, include: str, trust: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tasks and groups behind a name or file, with data from the cache alone where the hub cannot be reached."""
+    is_away = is_offline() or not reaches_hub()
+    try:
+        with libraries_offline() if is_away else nullcontext():
+            return load_tasks(task, include, trust)
+    except DataError as error:
+        if is_away and isinstance(error.__cause__, ConnectionError):
+            raise DataError(
+                f"the data of {task!r} is not in the cache of `datasets`, and the Hugging Face hub cannot be reached from "
+                f"here: load it once where it can be reached ({error.__cause__!s:.200})"
+            ) from error
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -71,7 +72,7 @@ class Config:
             raise ConfigError("give a run to plan from, or --disagreement or --between-sd without one")
         if self.disagreement is not None and self.between_sd is not None:
             raise ConfigError("disagreement and between_sd do not go together: one follows from the other")
-        if min(self.between_sd or 0.0, self.within_sd) < 0:
+        if not all(0 <= sd < math.inf for sd in (self.between_sd or 0.0, self.within_sd)):
             raise ConfigError(f"between_sd {self.between_sd}, within_sd {self.within_sd}: give 0 or more")
         if self.against is not None and self.agent is None:
             raise ConfigError(f"against is {self.against!r}: name with --agent the agent to compare with it")

@@ -80,6 +80,8 @@ def protocol_lines(protocols: Mapping[str, str]) -> list[str]:
     """A line for each benchmark: how it was prompted and scored, and what is wrong with its data; for a slice, one more."""
     lines = []
     for name, protocol in protocols.items():
+        if not protocol:
+            continue
         lines.append(f"protocol  {name}: {protocol}".replace("\n", "\\n"))
         if found := re.search(r"packaged slice, ([\d,]+) of ([\d,]+) items", protocol):
             here, whole = found.groups()

@@ -137,7 +137,7 @@ def _train(own: Config, words: Sequence[str]) -> int:
     from firsthand.train import processes
     from firsthand.train.training_run import opened, read_metrics
 
-    is_new = own.resume is None and own.out is None  # a folder that was chosen is kept for another try
+    is_new = own.resume is None and not folder.exists()
     with ExitStack() as stack:
         stack.enter_context(processes.joined())
         folder = processes.from_first(folder)

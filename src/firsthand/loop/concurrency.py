@@ -90,7 +90,7 @@ async def group(coroutines: Iterable[Awaitable[T]]) -> list[T]:
     async def run_in_branch(index: int, coroutine: Awaitable[T]) -> T:
         began = (*parent.place, effects, 0, group, index)
         enter_branch(Branch(f"{place}.{index}", parent.depth + 1, place=began, name=parent.name))
-        return await coroutine
+        return await without_exit(coroutine)
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -98,6 +98,15 @@ async def group(coroutines: Iterable[Awaitable[T]]) -> list[T]:
     except BaseExceptionGroup as errors:
         raise first_error(errors) from None
     return [task.result() for task in running]
+
+
+async def without_exit(coroutine: Awaitable[T]) -> T:
+    """The result of a coroutine; a `sys.exit` in it is a RuntimeError, where a task would end the whole event loop."""
+    try:
+        return await coroutine
+    except SystemExit as leaving:
+        code = "" if leaving.code is None else repr(leaving.code)
+        raise RuntimeError(f"the pattern called sys.exit({code})") from leaving
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:

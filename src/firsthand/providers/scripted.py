@@ -178,7 +178,8 @@ class Scripted:
             raise ModelError(f"{self.name} has no reply to {last[:80]!r}: its patterns are {', '.join(replies)[:200]}")
         self._used += 1
         if self._used > len(replies):
-            raise ModelError(f"{self.name} has {len(replies)} replies and was asked for one more: {last[:80]!r}")
+            has = "1 reply" if len(replies) == 1 else f"{len(replies)} replies"
+            raise ModelError(f"{self.name} has {has} and was asked for one more: {last[:80]!r}")
         return replies[self._used - 1]
 
     def _likelihood(self, prompt: str, continuation: str) -> Likelihood:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
+from firsthand.system.plurals import count_of
 from firsthand.tokens import pretrained
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train import bpe, documents, token_file
@@ -51,7 +52,10 @@ class PretrainingTexts:
     def __str__(self) -> str:
         """The counts in words."""
         trained, held_out = (len(each.starts) - 1 for each in (self.corpus, self.unseen))
-        return f"{trained} documents, {self.corpus.num_targets:,} tokens; {held_out} documents held out"
+        return (
+            f"{count_of(trained, 'document')}, {self.corpus.num_targets:,} tokens; "
+            f"{count_of(held_out, 'document')} held out"
+        )
 
     def batches(self, batch_tokens: int, context: int, seed: int) -> Batches:
         """Batches of exactly so many tokens, in a seeded order."""

@@ -117,7 +117,7 @@ class TrainingRun:
         )
         checkpoints.track = self.track
         told: list[MetricSink] = [] if self.track is None else [self.track, LiveLine(steps)]
-        made = optimizer_for(whole, optimizer)
+        made, planned = optimizer_for(whole, optimizer), schedule.over(steps)
         if self.on_fit is not None:
             self.on_fit()
             self.on_fit = None
@@ -126,7 +126,7 @@ class TrainingRun:
             batches,
             objective=objective,
             optimizer=made,
-            schedule=schedule.over(steps),
+            schedule=planned,
             steps=steps,
             track=_Several([*told, *sinks]),
             checkpoint=checkpoints,

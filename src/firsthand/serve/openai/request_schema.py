@@ -284,6 +284,8 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "inference_geo": ("the model runs where the server does", (None,)),
     "speed": ("there is one speed", (None, "standard")),
 }
+_NOT_TEXT = ("image_url", "input_image", "image", "input_audio", "audio", "video_url", "file", "input_file", "document")
+"""Parts of a message that other servers take."""
 
 
 def read(kind: type[W], body: Json) -> W:
@@ -319,6 +321,10 @@ def _fault(kind: type[Wire], error: ValidationError) -> Refusal:
     if fault["type"] == "too_long" and (most := re.search(r"at most (\d+) item", fault["msg"])):
         return bad(
             f"{place} is a {_kind(fault['input'])} of more than {int(most[1]):,}: give fewer", place, "invalid_value"
+        )
+    if place.endswith(".type") and fault["input"] in _NOT_TEXT:
+        return bad(
+            f"{place} is {fault['input']!r}: this server takes text only, so leave it out", place, "invalid_value"
         )
     shown = repr(fault["input"])[:80] if not isinstance(fault["input"], dict | list) else f"a {_kind(fault['input'])}"
     return bad(f"{place} is {shown}: {fault['msg'][:200]}", place, "invalid_value")
