@@ -14,7 +14,9 @@ from firsthand.tools.mcp.server_declaration import ServerDeclaration
 # -- tools --
 
 
-@pytest.mark.parametrize("declared_s, asked_s, said", [(0.01, None, "0.01"), (30.0, 0.02, "0.02"), (0.01, 0.03, "0.03")])
+@pytest.mark.parametrize(
+    "declared_s, asked_s, said", [(0.01, None, "0.01"), (30.0, 0.02, "0.02"), (0.01, 0.03, "0.03")]
+)
 def test_a_request_waits_for_its_own_time_or_else_the_declared_one(
     declared_s: float, asked_s: float | None, said: str
 ) -> None:

@@ -149,7 +149,15 @@ def test_a_hit_without_a_distance_is_an_error(distance: Any, server: Any, index:
 
 @pytest.mark.parametrize(
     "low, high, held",
-    [(None, None, "abcd"), (None, 2, "abc"), (2, None, "cd"), (1, 2, "bc"), (2.5, 3, "d"), (4, None, ""), (None, -9, "")],
+    [
+        (None, None, "abcd"),
+        (None, 2, "abc"),
+        (2, None, "cd"),
+        (1, 2, "bc"),
+        (2.5, 3, "d"),
+        (4, None, ""),
+        (None, -9, ""),
+    ],
 )
 def test_a_range_is_the_records_between_its_bounds_both_included(low: Any, high: Any, held: str, server: Any) -> None:
     records = WeaviateRecords(server[0], "Chunks", TERMS_ONLY)
