@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import struct
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from firsthand.errors import ToolError
+from firsthand.claims.benchmarks import hle_questions
+from firsthand.embed.embedding_config import _from_template
+from firsthand.errors import ModelFileError, ToolError
+from firsthand.experiment.on_cluster import is_local
+from firsthand.formats.gguf_file import read_gguf
 from firsthand.tools.mcp.connection import McpConnection
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
@@ -30,3 +37,93 @@ def test_a_request_waits_for_its_own_time_or_else_the_declared_one(
 
     with pytest.raises(ToolError, match=f"did not answer within {said} s"):
         asyncio.run(asked())
+
+
+# -- formats --
+
+
+@pytest.mark.parametrize("left", [32, 33])
+def test_a_gguf_header_promises_no_more_tensors_than_33_bytes_each_leave_room_for(left: int, tmp_path: Path) -> None:
+    header = b"GGUF" + struct.pack("<IQQ", 3, 1, 0)
+    (tmp_path / "m.gguf").write_bytes(header + b"\xff" * left)
+    with pytest.raises(ModelFileError) as refused:
+        read_gguf(tmp_path / "m.gguf")
+    assert ("the header promises 1 tensors, but 32 bytes are left" in str(refused.value)) == (left == 32)
+
+
+# -- embed --
+
+
+def test_a_template_puts_its_own_tokens_before_and_after_the_text() -> None:
+    tokens = {"[CLS]": {"ids": [1, 2]}, "[SEP]": {"ids": 3}}
+    pieces = [{"SpecialToken": {"id": "[CLS]"}}, {"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "[SEP]"}}]
+    assert _from_template(pieces, tokens, Path("t")) == ((1, 2), (3,))
+    assert _from_template(pieces[1:], tokens, Path("t")) == ((), (3,))
+    assert _from_template(pieces[:2], tokens, Path("t")) == ((1, 2), ())
+    for wrong, told in (
+        ([], "0 texts"),
+        (pieces[1:2] * 2, "2 texts"),
+        ([{"SpecialToken": {"id": "x"}}], "SpecialToken"),
+    ):
+        with pytest.raises(ModelFileError, match=told):
+            _from_template(wrong, tokens, Path("t"))
+
+
+# -- experiment --
+
+
+@pytest.mark.parametrize(
+    "name, local",
+    [
+        ("smollm2", True),
+        ("openai", True),
+        ("hf:a/b", True),
+        ("openai:m", False),
+        ("anthropic:m@x", False),
+        ("C:m", True),
+    ],
+)
+def test_a_model_is_local_unless_its_prefix_is_a_providers(name: str, local: bool) -> None:
+    assert is_local(name) is local
+
+
+# -- messaging --
+
+
+def test_a_key_of_nats_that_another_program_wrote_has_no_entry() -> None:
+    pytest.importorskip("nats", reason="nats-py is not installed")
+    from firsthand.messaging.nats_client import NatsClient
+
+    class Junk(NatsClient):
+        async def _get(self, bucket: str, key: str) -> Any:
+            return None if key.endswith("none") else SimpleNamespace(revision=3, value=b"junk")
+
+    client = Junk.__new__(Junk)
+    assert asyncio.run(client.read("key")) is None
+
+
+# -- claims --
+
+
+def test_the_size_of_hle_is_its_authors_where_there_is_no_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FIRSTHAND_DATA", str(tmp_path))
+    found = hle_questions.measure(None)  # type: ignore[arg-type]
+    assert [label for label, _ in found.rows] == ["final set, by its authors", "first release, by the paper"]
+    assert (
+        found.what == "questions of the final set, by its authors' figure" and found.value == found.rows[0][1] == 2500
+    )
+    assert "the final set has 2,500, by its authors' figure" in str(hle_questions.judge(found))
+
+
+# -- bridges --
+
+
+def test_a_state_of_inspect_is_saved_without_fields_that_are_none() -> None:
+    pytest.importorskip("inspect_ai", reason="inspect_ai is not installed")
+    from inspect_ai.dataset import Sample
+
+    from firsthand.bridges.inspect.sample_scores import restored, saved
+
+    body = saved(restored(None, Sample(input="q", target="a", id=1), "m"))
+    (message,) = body["messages"]
+    assert message["content"] == "q" and None not in message.values() and None not in body["output"].values()
