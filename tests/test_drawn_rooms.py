@@ -12,9 +12,10 @@ import pytest
 
 from firsthand.claims.benchmarks import hle_questions
 from firsthand.embed.embedding_config import _from_template
-from firsthand.errors import ModelFileError, ToolError
+from firsthand.errors import ModelFileError, ToolError, UnknownName
 from firsthand.experiment.on_cluster import is_local
 from firsthand.formats.gguf_file import read_gguf
+from firsthand.reading.tour_steps import tour_step, tour_steps
 from firsthand.tools.mcp.connection import McpConnection
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
@@ -127,3 +128,18 @@ def test_a_state_of_inspect_is_saved_without_fields_that_are_none() -> None:
     body = saved(restored(None, Sample(input="q", target="a", id=1), "m"))
     (message,) = body["messages"]
     assert message["content"] == "q" and None not in message.values() and None not in body["output"].values()
+
+
+# -- reading --
+
+
+def test_a_step_of_the_tour_is_a_number_an_id_or_a_sentence() -> None:
+    last = len(tour_steps())
+    assert [tour_step(text).number for text in ("1", str(last), tour_steps()[1].id)] == [1, last, 2]
+    for text in ("0", str(last + 1), "-1", "9" * 80, "9" * 80 + "x"):
+        with pytest.raises(UnknownName, match=f"give a number from 1 to {last}"):
+            tour_step(text)
+    for text in ("9" * 79 + "x", "", "1.0"):
+        with pytest.raises(UnknownName, match="step of the tour") as refused:
+            tour_step(text)
+        assert "give a number" not in str(refused.value)
