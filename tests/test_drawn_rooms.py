@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,19 @@ from firsthand.embed.embedding_config import _from_template
 from firsthand.errors import ModelFileError, ToolError, UnknownName
 from firsthand.experiment.on_cluster import is_local
 from firsthand.formats.gguf_file import read_gguf
+from firsthand.message import assistant, user
 from firsthand.reading.tour_steps import tour_step, tour_steps
+from firsthand.scorers.instructions import VERIFIERS
+from firsthand.serve.agents.session_store import SessionTurn
+from firsthand.serve.agents.session_trace import joined
+from firsthand.show.answer_diff import page
+from firsthand.stats.figure_stats import FigureDifference
+from firsthand.stats.non_inferiority import Check
 from firsthand.tools.mcp.connection import McpConnection
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from firsthand.trace import Call, Node, Trace
+from firsthand.worlds.aquawar.aquawar_baselines import SeeingPlayer
+from firsthand.worlds.aquawar.aquawar_rules import KINDS, AquawarGame
 
 # -- tools --
 
@@ -143,3 +154,82 @@ def test_a_step_of_the_tour_is_a_number_an_id_or_a_sentence() -> None:
         with pytest.raises(UnknownName, match="step of the tour") as refused:
             tour_step(text)
         assert "give a number" not in str(refused.value)
+
+
+# -- scorers --
+
+
+@pytest.mark.parametrize(
+    "words, followed", [([], True), (["red"], False), (["blue", "red"], False), (["blue", "dog"], True), (["re"], True)]
+)
+def test_one_forbidden_word_is_too_many(words: list[str], followed: bool) -> None:
+    assert VERIFIERS["keywords:forbidden_words"]("A red bird.", forbidden_words=words) is followed
+
+
+# -- serve --
+
+
+def turn(number: int) -> SessionTurn:
+    return SessionTurn(f"i{number}", "s", number, "completed", "q", "a", None, "o", "c")
+
+
+def attempted(seconds: float) -> Trace:
+    nodes = (Node(None, user("q")), Node(0, assistant("a")))
+    call = Call(":0", "generate", 0, 0.5, 0.25, "r", nodes=(1,))
+    return Trace("t", "b", "x", {"name": "a"}, 0, 0, "", seconds, nodes=nodes, calls=(call,), answer="a")
+
+
+def test_a_turn_that_is_made_again_leaves_nothing_of_the_first_try() -> None:
+    once = joined(None, attempted(2.0), turn(1), [])
+    assert once.duration_s == 2.0 and [each.started_s for each in once.calls] == [0.5]
+    again = joined(once, attempted(3.0), turn(1), [])
+    anew = joined(None, attempted(3.0), turn(1), [])
+    for name in ("nodes", "calls", "events", "tools", "duration_s", "final_state"):
+        assert getattr(again, name) == getattr(anew, name), name
+    second = joined(again, attempted(1.0), turn(2), [user("q"), assistant("a")])
+    assert second.duration_s == 4.0 and [each.started_s for each in second.calls] == [0.5, 3.5]
+    assert [(each["calls"], each["seconds"]) for each in second.final_state["turns"]] == [(1, 3.0), (2, 4.0)]
+
+
+# -- show --
+
+
+def test_a_title_of_a_thousand_characters_is_shown_whole() -> None:
+    assert "more characters" not in page("x" * 1000, [], [])
+    assert "(1 more characters)" in page("x" * 1001, [], [])
+
+
+# -- stats --
+
+
+def test_the_gain_of_a_figure_where_lower_is_better_is_the_other_way_round() -> None:
+    down = FigureDifference(-0.25, (-0.5, 0.0), 2, (1, 0), lower_is_better=True, values=(-0.5, 0.0))
+    checks = [
+        Check("a", "b", "s", 0.1, each, 0.95, "pass", "")  # type: ignore[arg-type]
+        for each in (down, replace(down, lower_is_better=False))
+    ]
+    assert [each.gain.mean for each in checks] == [0.25, -0.25]
+    assert [each.drop for each in checks] == ["rise", "drop"]
+    reversed_ = checks[0].gain
+    assert isinstance(reversed_, FigureDifference)
+    assert (reversed_.draws, reversed_.counts, reversed_.values) == ((0.0, 0.5), (0, 1), (0.5, 0.0))
+
+
+# -- worlds --
+
+
+def test_the_player_that_sees_all_does_the_most_harm_for_the_least() -> None:
+    for first in (0, 1):
+        game = AquawarGame.between(KINDS, KINDS[::-1], first)
+        game.phase = "act"
+
+        def health(move: Any, game: AquawarGame = game) -> tuple[int, int]:
+            after = game.copy()
+            after.act(move)
+            mine, theirs = (sum(fish.hp for fish in after.living(team)) for team in (game.turn, game.turn ^ 1))
+            return mine, theirs
+
+        chosen = health(SeeingPlayer().move(game))
+        others = [health(move) for move in game.legal_moves()]
+        assert chosen[1] < max(theirs for _, theirs in others), "somebody else's fish are hurt"
+        assert not any(mine >= chosen[0] and theirs < chosen[1] for mine, theirs in others)
