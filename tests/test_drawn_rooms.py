@@ -189,6 +189,8 @@ def test_a_turn_that_is_made_again_leaves_nothing_of_the_first_try() -> None:
     second = joined(again, attempted(1.0), turn(2), [user("q"), assistant("a")])
     assert second.duration_s == 4.0 and [each.started_s for each in second.calls] == [0.5, 3.5]
     assert [(each["calls"], each["seconds"]) for each in second.final_state["turns"]] == [(1, 3.0), (2, 4.0)]
+    assert [node.message.text for node in again.nodes] == ["q", "a", "q", "a"]
+    assert [(node.parent, node.message.text) for node in second.nodes[4:]] == [(3, "q"), (4, "a")], "one history"
 
 
 # -- show --
