@@ -103,7 +103,6 @@ def test_a_model_is_local_unless_its_prefix_is_a_providers(name: str, local: boo
 
 
 def test_a_key_of_nats_that_another_program_wrote_has_no_entry() -> None:
-    pytest.importorskip("nats", reason="nats-py is not installed")
     from firsthand.messaging.nats_client import NatsClient
 
     class Junk(NatsClient):
