@@ -39,6 +39,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from queue import Queue
 from typing import Any, NamedTuple
@@ -73,10 +74,13 @@ def main() -> int:
     parser.add_argument(
         "--near", type=int, default=0, help="at most so many test files by name, instead of by coverage"
     )
+    parser.add_argument("--show", action="store_true", help="print the drawn changes and the tests near them; run none")
     parser.add_argument("--cpu-s", type=float, default=100.0, help="with --near: processor time for each change")
     parser.add_argument("--only", action="append", default=[], help="FILE:LINE, instead of drawn lines; repeatable")
     args = parser.parse_args()
-    FORKS.set_forkserver_preload(["pytest", "hypothesis", "numpy", "scipy.stats", "torch", "httpx", "pydantic", "rich"])
+    FORKS.set_forkserver_preload(
+        ["pytest", "hypothesis", "numpy", "scipy.stats", "torch", "httpx", "pydantic", "rich", "transformers"]
+    )
     reached: dict[str, Any] = json.loads(args.map.read_text()) if args.map and args.map.is_file() else {}
     drawn: list[Change] = []
     for room in args.room:
@@ -90,6 +94,11 @@ def main() -> int:
         wanted = [each for each in names if f"{each[0]}:{each[1]}" in args.only] if args.only else None
         for place in wanted or chance.sample(names, min(args.lines, len(names))):
             drawn += by_line[place] if wanted else [chance.choice(by_line[place])]
+    if args.show:
+        for change in drawn:
+            near = nearest_tests(change, ROOT)[: args.near] if args.near else []
+            print(f"{change.file}:{change.line}: {shown(change.old)}  ->  {shown(change.new)}", *near, sep="  ")
+        return 0
     copies: Queue[Path] = Queue()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(args.jobs) as pool:
         for number in range(args.jobs):
@@ -110,7 +119,7 @@ def main() -> int:
         for change, fate in zip(drawn, pool.map(tried, drawn), strict=True):
             fates[change.file.split("/")[0]][fate] += 1
             told = f"{change.file}:{change.line}: {shown(change.old)}  ->  {shown(change.new)}"
-            print(f"{fate:<11} {told}", flush=True)
+            print(f"{fate:<15} {told}", flush=True)
     print()
     for room, counts in fates.items():
         others = [f"{count} {fate}" for fate, count in sorted(counts.items()) if fate not in ("caught", "lives")]
@@ -136,13 +145,13 @@ def lines_of(room: str) -> dict[tuple[str, int], list[Change]]:
 
 def changes_of(source: str, file: str) -> Iterator[Change]:
     """Every change that this file knows, in the order of the source."""
-    starts = [0]
-    for line in source.encode().splitlines(keepends=True):
+    starts, encoded = [0], source.encode()
+    for line in encoded.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     for node in computing(ast.parse(source)):
         begin = starts[node.lineno - 1] + node.col_offset
         end = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
-        old = source.encode()[begin:end].decode()
+        old = encoded[begin:end].decode()
         for new in wrong(node):
             yield Change(file, node.lineno, begin, end, old, new)
 
@@ -282,16 +291,11 @@ def nearest_tests(change: Change, checkout: Path) -> list[str]:
     names = {each.name for each in defined if not each.name.startswith("_")}
     importers = {
         "firsthand." + ".".join(path.relative_to(package).with_suffix("").parts)
-        for path in package.rglob("*.py")
-        if imports(module, path.read_text(encoding="utf-8"))
+        for path, text in texts_below(package).items()
+        if imports(module, text)
     }
     ranked = []
-    texts = {
-        path: path.read_text(encoding="utf-8")
-        for path in (checkout / "tests").glob("test_*.py")
-        if path.stem != "test_docs"
-    }
-    found = {path: set(re.findall(r"\w+", text)) for path, text in texts.items()}
+    texts, found = texts_below(checkout / "tests"), words_below(checkout / "tests")
     around = [each for each in defined if each.lineno <= change.line <= (each.end_lineno or each.lineno)]
     own = set(re.findall(r"\w+", "\n".join(map(ast.unparse, around))))
     known = Counter(word for words in found.values() for word in own & words)
@@ -307,8 +311,30 @@ def nearest_tests(change: Change, checkout: Path) -> list[str]:
         near += 9 * shared / max(1.0, (len(words) / 500) ** 0.5)  # long files share some with all
         if near > 1:
             ranked.append((-near, len(text), str(path.relative_to(checkout))))
-    first = [DEFAULTS] if re.fullmatch(r"[-\d._e]+|True|False", change.old) else []
+    first = [DEFAULTS] if is_default(tree, change.line) else []
     return [*first, *(name for _, _, name in sorted(ranked) if name not in first)]
+
+
+@cache
+def texts_below(folder: Path) -> dict[Path, str]:
+    """The sources of a folder, of tests those that pytest collects but for the docs' own."""
+    paths = folder.glob("test_*.py") if folder.name == "tests" else folder.rglob("*.py")
+    return {path: path.read_text(encoding="utf-8") for path in paths if path.stem != "test_docs"}
+
+
+@cache
+def words_below(folder: Path) -> dict[Path, set[str]]:
+    """The words of each of these sources."""
+    return {path: set(re.findall(r"\w+", text)) for path, text in texts_below(folder).items()}
+
+
+def is_default(tree: ast.Module, line: int) -> bool:
+    """True if a line is a default or a limit, which one test lists."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from public_defaults import is_plain, named
+
+    values = [value for _, value in named(tree.body) if is_plain(value)]
+    return any(value.lineno <= line <= (value.end_lineno or line) for value in values)
 
 
 def users_of(names: set[str], defined: list[Any]) -> set[str]:
@@ -322,7 +348,9 @@ def users_of(names: set[str], defined: list[Any]) -> set[str]:
 def imports(module: str, text: str) -> bool:
     """True if a source imports a module, by its whole name or from its folder."""
     folder, _, name = module.rpartition(".")
-    return module in text or bool(re.search(rf"from {re.escape(folder)} import [^\n]*\b{name}\b", text))
+    return module in text or (
+        name in text and bool(re.search(rf"from {re.escape(folder)} import [^\n]*\b{name}\b", text))
+    )
 
 
 def names_around(source: str, line: int) -> frozenset[str]:

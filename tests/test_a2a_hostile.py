@@ -262,6 +262,63 @@ def test_a_card_that_sends_its_readers_elsewhere_gets_no_key() -> None:
         assert other.asked == []
 
 
+def test_a_card_gives_no_user_name_that_takes_the_place_of_the_key() -> None:
+    with peer() as found:
+        found.card = card(found.url.replace("//", "//somebody@"))
+        failed(attempt(found.url), "another address", "somebody@")
+        assert len(found.asked) == 1
+
+
+TEXT = "{,[" * 2_000
+"""Of values no more than one."""
+
+
+def message(body: dict[str, Any], parts: list[Any]) -> dict[str, Any]:
+    result = {"message": {"messageId": "m", "role": "ROLE_AGENT", "parts": parts}}
+    return {"jsonrpc": "2.0", "id": body["id"], "result": result}
+
+
+@pytest.mark.parametrize("parts, refused", [(900, False), (1_100, True)])
+@pytest.mark.parametrize("place", ["card", "answer", "lines", "event", "data lines"])
+def test_a_response_of_too_many_values_is_refused_before_an_sdk_reads_it(
+    place: str, parts: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("firsthand.providers.a2a.MAX_VALUES", 2_050)
+    many: list[Any] = [{"text": TEXT}, *[{}] * parts]
+
+    def answer(request: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        whole = json.dumps(message(body, many if place != "card" else [{"text": "4"}]), indent=1)
+        if place == "event":
+            stream(request, b"data: " + json.dumps(json.loads(whole)).encode() + b"\n\n")
+        elif place == "data lines":
+            stream(request, *[b"data: " + each.encode() + b"\r\n" for each in whole.split("\n")], b"\r\n")
+        else:
+            reply(request, whole.encode() if place == "lines" else json.dumps(json.loads(whole)).encode())
+
+    with peer() as found:
+        found.answer = answer
+        if place == "card":
+            found.card |= {"skills": [{}] * parts, "description": TEXT}
+        trace = attempt(found.url)
+    if refused:
+        failed(trace, "more than 2,050 JSON values at once")
+    else:
+        assert trace.error is None and trace.answer is not None, trace.error
+
+
+def test_a_stream_of_many_small_events_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthand.providers.a2a.MAX_VALUES", 60)
+
+    def answer(request: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        working = [event(body, {"task": task("WORKING")}) for _ in range(40)]
+        stream(request, *working, b"data: " + json.dumps(message(body, [{"text": TEXT}])).encode() + b"\n\n")
+
+    with peer() as found:
+        found.answer = answer
+        trace = attempt(found.url)
+    assert trace.error is None and trace.answer == TEXT
+
+
 def test_a_redirect_is_not_followed() -> None:
     with peer() as found, peer() as other:
 

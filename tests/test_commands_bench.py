@@ -213,6 +213,8 @@ def test_tables_and_numbers_read_well() -> None:
     text = result().markdown()
     assert "| decode 1 | 100 (90-120) tokens/s | one \\| answer |" in text
     assert "- left out: 32 chats: too little memory" in text and "`firsthand bench a`" in text
+    whole = result(left_out=()).markdown()
+    assert "left out" not in whole and "\n\n\n" not in text + whole
 
 
 def test_the_command_line_of_a_config_gives_that_config() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,10 +20,10 @@ from firsthand.loop.form import MAX_FIELDS, checked_answers, form_fields
 from firsthand.message import Json
 from firsthand.nn.activation_monitor import read_monitor
 from firsthand.nn.steering_vector import FORMAT, SteeringVector, read_steering
-from firsthand.system.terminal import Terminal
 from firsthand.tool import tool
 from firsthand.train.checkpoints import Checkpoints
 from firsthand.worlds.household.alfworld_games import read_game
+from typed_terminal import Typed
 
 # -- directions --
 
@@ -132,24 +131,6 @@ def test_a_default_that_is_no_answer_is_none() -> None:
     fields = form_fields({"properties": properties})
     assert [each.default for each in fields] == [None, None, None, "y", 3]
     assert checked_answers(fields, {}) == {"d": "y", "e": 3}
-
-
-class Typed(Terminal):
-    """A terminal at which these lines are typed."""
-
-    def __init__(self, *lines: str) -> None:
-        super().__init__(io.StringIO(), io.StringIO())
-        self.lines = iter(lines)
-
-    def is_there(self) -> bool:
-        return True
-
-    async def ask(self, question: str) -> str | None:
-        self.sink.write(f"{question}\n")
-        return next(self.lines)
-
-    async def choose(self, question: str, answers: Sequence[str]) -> str:
-        return await self.ask(question) or ""
 
 
 @tool(effect="external")

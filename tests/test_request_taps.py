@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -136,6 +137,62 @@ def test_a_tap_that_fails_ends_its_own_request_alone(engine: Engine) -> None:
     assert "returned" in str(outputs[failing][-1].error) and outputs[fine][-1].error is None
     lying = engine.add(asked({SITE: negated}, edits=False))
     assert "only reads" in str(finished(engine)[lying][-1].error)
+
+
+def raising(values: Tensor, positions: range, index: int) -> Tensor:
+    raise ValueError("a tap of somebody")
+
+
+HOSTILE: tuple[RequestTap, ...] = (
+    raising,
+    lambda values, positions, index: values * float("nan"),
+    lambda values, positions, index: values[:, :1],
+    lambda values, positions, index: values.double() if index else values.to(torch.int32),
+    lambda values, positions, index: "no tensor",  # type: ignore[return-value, arg-type]
+    lambda values, positions, index: values.resize_(10_000_000).fill_(3.0)[: len(positions)],
+    lambda values, positions, index: values.mul_(-1e30),
+    negated,
+)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_taps_do_in_a_batch_the_other_requests_answer_as_alone(seed: int) -> None:
+    """Requests with hostile taps come, go and are aborted in steps of the same batch; memory is short, so some wait."""
+    rng = random.Random(seed)
+    prompts = [tuple(rng.randrange(3, 90) for _ in range(rng.randrange(3, 60))) for _ in range(6)]
+
+    def plain(number: int) -> Request:
+        return Request(prompts[number], Sampling(temperature=0, max_tokens=6), n=1)
+
+    alone: dict[int, list[int]] = {}
+    for number in range(len(prompts)):
+        engine = tiny_engine(weights="float32")
+        engine.add(plain(number))
+        alone[number] = tokens(next(iter(finished(engine).values())))
+    engine = tiny_engine(weights="float32", kv_memory_bytes=1 << 17)
+    free = engine.stats().free_blocks
+    asked_for: dict[int, int] = {}
+    others: list[int] = []
+    found: dict[int, list[Output]] = {}
+    for _ in range(40):
+        if len(asked_for) < 18 and rng.random() < 0.5:
+            number = rng.randrange(len(prompts))
+            asked_for[engine.add(plain(number))] = number
+        if rng.random() < 0.5:
+            taps = RequestTaps({SITE: rng.choice(HOSTILE)}, edits=rng.random() < 0.8)
+            sampling = Sampling(temperature=0, max_tokens=6)
+            others.append(engine.add(Request(rng.choice(prompts), sampling, n=rng.choice((1, 2)), taps=taps)))
+        if others and rng.random() < 0.2:
+            engine.abort(rng.choice(others))
+        for output in engine.step() if engine.has_work else ():
+            found.setdefault(output.request_id, []).append(output)
+    for id, outputs in finished(engine).items():
+        found.setdefault(id, []).extend(outputs)
+    assert len(asked_for) > 8 and len(others) > 8
+    for id, number in asked_for.items():
+        assert found[id][-1].error is None and tokens(found[id]) == alone[number]
+    errors = {str(output.error) for id in others for output in found.get(id, []) if output.error is not None}
+    assert len(errors) >= 3 and engine.stats().free_blocks == free, errors
 
 
 @pytest.mark.parametrize(("site", "told"), [("blocks.9.resid.post", "did you mean"), ("logits", "do not reach logits")])

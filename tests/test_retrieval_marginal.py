@@ -262,6 +262,22 @@ def test_a_resumed_attempt_does_not_decode_again(local: Local) -> None:
     assert again.answer == first.answer and again.calls[0].detail == call.detail and silent.asked == []
 
 
+def test_raw_prompts_take_the_place_of_the_conversations(local: Local) -> None:
+    settings = MarginalSettings("rag_token", (math.log(0.5),) * 2, max_tokens=5)
+    texts = ["12 + 30 =", "The sum is"]
+
+    async def raw(task: Task, ctx: Context) -> str:
+        positions = [ctx.say("one"), ctx.say("two")]
+        step = partial(decode_marginal, settings)
+        decoded = await ctx.decode(step, positions, settings.to_json(), max_tokens=5, prompts=texts)
+        return decoded.text
+
+    expected = asyncio.run(decode_marginal(settings, local, texts))
+    trace = asyncio.run(rollout(Agent("a", local, raw), Task("1", "sum")))
+    assert trace.error is None and trace.answer == expected.message.text
+    assert trace.calls[0].usage.prompt_tokens == expected.usage.prompt_tokens
+
+
 def test_a_model_without_distributions_is_refused_and_a_budget_holds(local: Local) -> None:
     refused = asyncio.run(rollout(Agent("a", Scripted(["x"]), marginal), Task("1", "sum")))
     assert refused.error is not None and "use a local model" in refused.error.message

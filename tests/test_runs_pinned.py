@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from firsthand.commands.runs import _attempts, _is_old, _score
+from firsthand.errors import StoreError
 from firsthand.loop.reply_body import from_body
 from firsthand.message import assistant, user
 from firsthand.model import Usage
@@ -213,3 +214,14 @@ def test_tables_read_what_is_kept_of_a_score_and_nothing_else() -> None:
     assert unpack_numbers(pack_numbers(summary)) == ((12, 2, 4), 2.0, summary.scores)
     hidden = AttemptSummary.of(trace(value=None, events=(Event("protected", 0.0, {"why": "w"}),)))
     assert hidden.error == "E" and AttemptSummary.of(trace(value=None)).error == "E: gone"
+
+
+def test_a_row_and_its_trace_name_one_attempt(tmp_path: Path) -> None:
+    with create(tmp_path, {}, "r") as run:
+        run.append(trace("t", id="a\ud800"))  # no column holds half a surrogate pair: it is written out there
+        run.append(trace("u", id="b"))
+        assert [each.id for each in run.traces()] == ["a\ud800", "b"]
+        with run.database.write() as connection:
+            connection.execute("UPDATE traces SET id = 'c' WHERE id = 'b'")
+        with pytest.raises(StoreError, match="a trace is not the one its row says"):
+            list(run.traces())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -49,6 +51,14 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (half / "adapter_model.safetensors").unlink()
     (half / "adapter_model.safetensors").symlink_to(house / "outside" / "adapter_model.safetensors")
     write(house / "adapters" / "wide", model, adapter(model, 3, rank=300))
+    for name, file in (("pipe", "adapter_model.safetensors"), ("asks", "adapter_config.json")):
+        path = write(house / "adapters" / name, model, adapter(model, 3)) / file
+        path.unlink()
+        os.mkfifo(path)
+    for name, body in (("deep", "[" * 100_000), ("long", '{"r": ' + "9" * 5_000 + "}"), ("none", '{"r": NaN}')):
+        (write(house / "adapters" / name, model, adapter(model, 3)) / "adapter_config.json").write_text(body)
+    loud = write(house / "adapters" / "loud", model, adapter(model, 3)) / "adapter_config.json"
+    loud.write_text(json.dumps(json.loads(loud.read_text()) | {"lora_alpha": 3e38}))
     return house
 
 
@@ -263,6 +273,11 @@ def test_adapters_come_and_go_while_requests_run(running: Running, house: Path) 
         ("nan", "no finite numbers"),
         ("cut", "cut"),
         ("wide", "has rank 300: at most 256"),
+        ("pipe", "within the server's folder"),
+        ("asks", "within the server's folder"),
+        ("deep", "does not hold JSON"),
+        ("long", "adapter_config.json"),
+        ("none", "adapter_config.json"),
     ],
 )
 def test_a_bad_adapter_is_refused_and_touches_nothing(running: Running, house: Path, path: str, expected: str) -> None:
@@ -272,6 +287,18 @@ def test_a_bad_adapter_is_refused_and_touches_nothing(running: Running, house: P
     assert str(house / "adapters") not in answer.text
     assert [each["id"] for each in HTTP.get(f"{running.url}/v1/models").json()["data"]] == ["tiny", "red"]
     assert say(running, "red") == before
+
+
+def test_an_adapter_whose_numbers_overflow_ends_its_own_requests_alone(running: Running) -> None:
+    before = say(running, "red", temperature=0.0)
+    answer = load(running, "loud", "loud")
+    if answer.status_code == 200:
+        bad = post(running, "/v1/completions", model="loud", prompt="What is", max_tokens=8)
+        assert bad.status_code >= 400 and "not numbers" in bad.text, bad.text
+        assert post(running, "/v1/unload_lora_adapter", lora_name="loud").status_code == 200
+    else:
+        assert answer.status_code == 400, answer.text
+    assert say(running, "red", temperature=0.0) == before
 
 
 @pytest.mark.parametrize(

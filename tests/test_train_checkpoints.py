@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
+import re
 import resource
 import shutil
 from contextlib import contextmanager
@@ -13,10 +15,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from firsthand.errors import ConfigError, StoreError, TrainingError
-from firsthand.train.checkpoints import Checkpoints, trained_weights
+from firsthand.train.checkpoints import Checkpoints, _sha256, trained_weights
 from firsthand.train.data_order import StreamBatches
 from firsthand.train.fit import fit
 from firsthand.train.objective import Objective
@@ -228,6 +231,39 @@ def test_a_checkpoint_that_holds_something_else_is_passed_over(tmp_path, change)
     forged(tmp_path, change)
     again, rows = run(tmp_path, steps=4, seed=99)
     assert [row["step"] for row in rows] == [3, 4]  # from the one before
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    "optimizer, change, said",
+    [
+        ("adamw", lambda state: state["param_groups"][0].update(lr="1e-3"), "lr is '1e-3'"),
+        ("adamw", lambda state: state["param_groups"][0].update(weight_decay=True), "weight_decay is 'True'"),
+        ("adamw", lambda state: state["param_groups"][1].update(eps=math.nan), "eps is 'nan'"),
+        ("adamw", lambda state: state["param_groups"][0].update(betas=[0.9]), r"betas is '\(0.9,\)'"),
+        ("adamw", lambda state: state["param_groups"][0].update(betas=[0.9, "x"]), "betas is"),
+        ("adamw", lambda state: state["param_groups"][0].update(maximize="yes"), "maximize is 'yes'"),
+        ("adamw", lambda state: state["param_groups"][0]["params"].reverse(), "do not list each weight once, in order"),
+        ("adamw", lambda state: state["state"].update({"0": {"extra": 1}}), "weight 0 has exp_avg, exp_avg_sq, extra"),
+        ("adamw", lambda state: state["state"].update({"900": {"step": 1}}), "weight 900 has step"),
+        ("adamw", lambda state: state["state"].update({"-1": {"step": 1}}), "weight -1 has step"),
+        ("muon", lambda state: state["param_groups"][0].update(orthogonal=1), "orthogonal is '1'"),
+        ("muon", lambda state: next(iter(state["state"].values())).update(step="x"), "step of weight .* is 'x'"),
+        ("adamw", "0.exp_avg", r"exp_avg of weight 0 is torch.float32 \(3,\), not floats \("),
+        ("adamw", "0.step", r"step of weight 0 is torch.float32 \(3,\), not floats \(\)"),
+    ],
+)
+def test_an_optimizer_state_of_other_kinds_or_shapes_is_refused_in_our_words(tmp_path, caplog, optimizer, change, said):
+    whole, _ = run(tmp_path, steps=4, optimizer=optimizer)
+    if isinstance(change, str):
+        path = sorted(tmp_path.glob("step-*"))[-1] / "optimizer.safetensors"
+        save_file(load_file(path) | {change: torch.zeros(3)}, path)
+        forged(tmp_path, lambda state: state["sha256"].update({path.name: _sha256(path)}))
+    else:
+        forged(tmp_path, lambda state: change(state["optimizer"]))
+    again, rows = run(tmp_path, steps=4, optimizer=optimizer, seed=99)
+    assert [row["step"] for row in rows] == [3, 4]  # from the one before
+    assert re.search(rf"step-000004 is not whole \(ValueError: .*{said}", caplog.text)
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 

@@ -11,7 +11,7 @@ import pytest
 from firsthand.errors import ConfigError, StoreError
 from firsthand.retrieval.store import weaviate_index
 from firsthand.retrieval.store.record_index import RecordIndex
-from firsthand.retrieval.store.records import Match, Record
+from firsthand.retrieval.store.records import Match, Range, Record
 from firsthand.retrieval.store.weaviate_index import WeaviateRecords, open_weaviate_index
 from index_tiny import DIMENSION, HEADER, TERMS_ONLY, lines, unit
 from weaviate_wire import Handler, weaviate_server
@@ -145,6 +145,26 @@ def test_a_hit_without_a_distance_is_an_error(distance: Any, server: Any, index:
     server[1].answers.append((200, {"data": {"Get": {"Chunks": found}}}))
     with pytest.raises(StoreError, match="a hit has the distance"):
         index.search_vectors(unit(1, 3)[0], 3, {})
+
+
+@pytest.mark.parametrize(
+    "low, high, held",
+    [
+        (None, None, "abcd"),
+        (None, 2, "abc"),
+        (2, None, "cd"),
+        (1, 2, "bc"),
+        (2.5, 3, "d"),
+        (4, None, ""),
+        (None, -9, ""),
+    ],
+)
+def test_a_range_is_the_records_between_its_bounds_both_included(low: Any, high: Any, held: str, server: Any) -> None:
+    records = WeaviateRecords(server[0], "Chunks", TERMS_ONLY)
+    records.upsert([Record(each * 32, {"n_year": float(number)}) for number, each in enumerate("abcd")])
+    records.upsert([Record("e" * 32, {"kind": "other"})])
+    assert sorted(each.id[0] for each in records.select(Range("n_year", low, high))) == list(held)
+    records.close()
 
 
 @pytest.mark.parametrize("answer", [{"results": {"matches": 2, "failed": 1}}, {}, []])

@@ -122,6 +122,10 @@ def call(request):
             "required": ["seat"],
         }
         text = json.dumps(ask("elicitation/create", {"message": "Which seat?", "requestedSchema": schema})["result"])
+    if MODE == "asks":  # what the file lists, one after the other; a number may have any length
+        sys.set_int_max_str_digits(0)
+        replies = [ask("elicitation/create", params) for params in json.loads(FILE.read_text())]
+        text = json.dumps([each.get("result") or {"refused": each["error"]["message"]} for each in replies])
     if MODE == "roots":
         text = json.dumps(ask("roots/list", {})["result"]["roots"])
     if MODE == "grows":

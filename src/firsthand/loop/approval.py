@@ -85,7 +85,10 @@ class AskPerson:
         async with self.terminal.turn():
             if not self.terminal.is_there():
                 return None
-            self.terminal.sink.write(f"{tool.spec.description}\n  {_shortened(message, MAX_SHOWN, MAX_LINES)}\n")
+            shown = _shortened(message, MAX_SHOWN, MAX_LINES).replace(
+                "\n", "\n    "
+            )  # no line of it can be one of ours
+            self.terminal.sink.write(f"{tool.spec.description}\n  {shown}\n")
             if await self.terminal.choose("Answer it?", ("yes", "no")) != "yes":
                 return None
             answers: Json = {}

@@ -23,6 +23,7 @@ from firsthand.message import Message, assistant, canonical
 from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.providers.openai_wire import clip
 from firsthand.providers.supported_settings import check_supported, no_scores
+from firsthand.system.json_values import values_in
 
 if TYPE_CHECKING:
     import httpx
@@ -33,6 +34,8 @@ KEY_VARIABLE = "FIRSTHAND_A2A_KEY"
 MAX_BYTES = 8 << 20
 """Most bytes of one response, streamed or not."""
 MAX_EVENTS = 100_000
+MAX_VALUES = 200_000
+"""Most JSON values of an event, or of a response that is no stream: about a second, in which nothing else goes on."""
 _SUPPORTED = ("max_tokens", "temperature", "seed")
 """Settings that every agent has and a remote one decides itself."""
 _MOST_THREADS = 10_000
@@ -262,7 +265,8 @@ class RemoteAgent:
             there = urlsplit(interface.url)
             if interface.protocol_binding == "GRPC":
                 continue
-            if (there.scheme, there.hostname, there.port) != (home.scheme, home.hostname, home.port):
+            elsewhere = (there.scheme, there.hostname, there.port) != (home.scheme, home.hostname, home.port)
+            if elsewhere or "@" in there.netloc:  # a user name would take the place of the key
                 raise ModelError(
                     f"the card of {self.name} sends its clients to {clip(interface.url, 120)!r}, another address: "
                     "give that one if you trust it"
@@ -371,18 +375,36 @@ def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
     import httpx
 
     class _Bounded(httpx.AsyncByteStream):
-        def __init__(self, inner: httpx.AsyncByteStream):
-            self._inner = inner
+        def __init__(self, inner: httpx.AsyncByteStream, is_stream: bool):
+            self._inner, self._is_stream = inner, is_stream
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            size = 0
+            size = values = 0
+            line: list[bytes] = []
+
+            def count(last: bytes) -> None:
+                nonlocal values
+                whole, line[:] = b"".join([*line, last]), []
+                values = (
+                    values + values_in(whole, 0) if whole or not self._is_stream else 0
+                )  # a blank line ends an event
+                if values > MAX_VALUES:
+                    raise ModelError(
+                        f"a2a:{url} sent more than {MAX_VALUES:,} JSON values at once, so they are not read"
+                    )
+
             async for piece in self._inner:
                 size += len(piece)
                 if size > MAX_BYTES:
                     raise ModelError(
                         f"a2a:{url} sent more than {MAX_BYTES >> 20} MiB in one response, so it is not read"
                     )
+                *ended, rest = piece.replace(b"\r", b"").split(b"\n")
+                for each in ended:
+                    count(each)
+                line.append(rest)
                 yield piece
+            count(b"")
 
         async def aclose(self) -> None:
             await self._inner.aclose()
@@ -394,7 +416,8 @@ def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
             if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
                 await response.aclose()  # 8 MiB of gzip may be 8 GiB
                 raise ModelError(f"a2a:{url} sent a compressed response, which was not asked for")
-            response.stream = _Bounded(response.stream)
+            is_stream = "event-stream" in response.headers.get("content-type", "")
+            response.stream = _Bounded(response.stream, is_stream)
             return response
 
     headers = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {key}"} if key else {})

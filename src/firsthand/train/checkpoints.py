@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from firsthand.errors import ConfigError, StoreError, TrainingError, reason_of
 from firsthand.message import Json
 from firsthand.nn.lora import whole_tensor
+from firsthand.train.optimizers import check_state
 from firsthand.train.processes import from_first, is_first
 from firsthand.train.sharding import load_whole, spread_state
 from firsthand.train.streams import Batches
@@ -178,8 +179,9 @@ class Checkpoints:
                 f"{self._path(step)} is of another model or optimizer ({', '.join(sorted(wrong)[:3]) or 'other groups'}): "
                 "resume with the settings of the run, or begin anew in another folder"
             )
-        load_whole(model, weights)
         merged = _merged(state["optimizer"], tensors)
+        check_state(optimizer, merged)
+        load_whole(model, weights)
         parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
         optimizer.load_state_dict(spread_state(merged, parameters))
 

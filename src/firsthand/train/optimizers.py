@@ -96,6 +96,43 @@ class Muon(torch.optim.Optimizer):
         return update
 
 
+def check_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """ValueError unless a state is of the kinds and shapes that this AdamW or Muon gives its own."""
+    own = [weight for group in optimizer.param_groups for weight in group["params"]]
+    owners = [group for group in optimizer.param_groups for _ in group["params"]]
+    if [index for group in state["param_groups"] for index in group["params"]] != list(range(len(own))):
+        raise ValueError("its groups do not list each weight once, in order")
+    for mine, kept in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        for name in (mine.keys() & kept.keys()) - {"params"}:
+            if not _is_alike(kept[name], mine[name]):
+                raise ValueError(f"{name} is {str(kept[name])[:40]!r} where {mine[name]!r} is of its kind")
+    for index, entries in state["state"].items():
+        if not 0 <= index < len(own) or entries.keys() != _entries_of(owners[index]):
+            raise ValueError(f"weight {index} has {', '.join(sorted(map(str, entries)))[:80]}")
+        for name, value in entries.items():
+            shape = () if name == "step" else tuple(own[index].shape)
+            if not isinstance(value, Tensor) and not (name == "step" and _is_alike(value, 1)):
+                raise ValueError(f"{name} of weight {index} is {str(value)[:40]!r}")
+            if isinstance(value, Tensor) and (tuple(value.shape) != shape or not value.is_floating_point()):
+                raise ValueError(f"{name} of weight {index} is {value.dtype} {tuple(value.shape)}, not floats {shape}")
+
+
+def _entries_of(group: dict[str, Any]) -> set[str]:
+    """The names of what is kept of each weight of a group once it was updated."""
+    if "orthogonal" not in group:
+        return {"step", "exp_avg", "exp_avg_sq"}
+    return {"momentum"} if group["orthogonal"] else {"step", "mean", "square"}
+
+
+def _is_alike(value: Any, own: Any) -> bool:
+    """True for a finite number in place of a number, a pair of them for a pair, and a truth value or none for another."""
+    if isinstance(own, tuple):
+        return isinstance(value, tuple) and len(value) == len(own) and all(map(_is_alike, value, own))
+    if own is None or isinstance(own, bool):
+        return value is None or isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def newton_schulz(matrix_OK: Tensor, steps: int = 5) -> Tensor:
     """The matrix with its singular values moved to about 1 (0.68 to 1.13), same shape: O K.
 

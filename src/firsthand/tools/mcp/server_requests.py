@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mcp_types as types
 from pydantic import FileUrl
@@ -27,6 +28,8 @@ MAX_REQUESTS = 8
 """The most completions and questions of one call."""
 MAX_COMPLETION = 4_096
 """The most tokens of one completion, whatever the server asks for."""
+MAX_MESSAGE = 20_000
+"""The most characters of a question's text that the trace keeps."""
 _REFUSED = -1
 """JSON-RPC code for a request that the user or the budget refused."""
 
@@ -114,7 +117,9 @@ class RequestAnswers:
             decision: Decision = await self._decide(at, tool, {})
             return types.ElicitResult(action="decline")
         if isinstance(params, types.ElicitRequestURLParams):
-            decision = await self._decide(at, tool, {"message": params.message, "open": params.url})
+            if urlsplit(params.url).scheme not in ("http", "https"):
+                return types.ErrorData(code=_REFUSED, message="only addresses of http and https are opened")
+            decision = await self._decide(at, tool, {"message": params.message[:MAX_MESSAGE], "open": params.url})
             return types.ElicitResult(action="accept" if decision.allowed else "decline")
         schema = params.requested_schema
         schema = schema if isinstance(schema, dict) else schema.model_dump(by_alias=True, exclude_none=True)
@@ -124,7 +129,8 @@ class RequestAnswers:
             raise
         except FirsthandError as error:
             return types.ErrorData(code=_REFUSED, message=str(error))
-        at.context.note("mcp_elicitation", server=self.server.name, message=params.message, answer=answered)
+        message = params.message[:MAX_MESSAGE]
+        at.context.note("mcp_elicitation", server=self.server.name, message=message, answer=answered)
         if answered is None:
             return types.ElicitResult(action="decline")
         return types.ElicitResult(action="accept", content=answered)
