@@ -20,6 +20,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.players import play
+from firsthand.worlds.shell import spare_boxes as spare_boxes_module
 from firsthand.worlds.shell.os_items import OsItem, Script, read_items
 from firsthand.worlds.shell.shell_world import LIMITS, ShellWorld, command, spare_boxes
 from firsthand.worlds.world import InvalidAction
@@ -303,6 +304,31 @@ def test_sandboxes_are_started_ahead_once_attempts_follow_each_other_and_used_on
         os.kill(worker, 0)
     assert asyncio.run(visit("d")) == "d\n/opt/bin\n" and filled() == 3
     assert asyncio.run(visit("e")) == "e\n/opt/bin\n" and filled() == 3, "no more than three"
+    workers = [box._sandbox._pool.idle[0].pid for box in boxes._spare]
+    boxes._drop(boxes._taken - 1)
+    assert len(boxes._spare) == 3, "one was taken since"
+    boxes._drop(boxes._taken)
+    assert not boxes._spare
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+@needs_sandbox
+def test_sandboxes_that_nobody_asks_for_are_closed(monkeypatch):
+    monkeypatch.setattr(spare_boxes_module, "IDLE_S", 0.2)
+    boxes = spare_boxes()
+
+    async def twice() -> None:
+        for _ in range(2):
+            await (await boxes.take()).close()
+
+    asyncio.run(twice())
+    boxes.refill()
+    ends = time.monotonic() + 20
+    while (boxes._filling or boxes._spare) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not boxes._spare
     workers = [each._sandbox._pool.idle[0].pid for each in boxes._spare]
     del boxes._spare[:]
     gc.collect()

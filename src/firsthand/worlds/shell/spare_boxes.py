@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 
@@ -11,6 +12,8 @@ from firsthand.sandbox.box import Box
 from firsthand.sandbox.sandbox_limits import RunLimits
 
 MAX_SPARE = 3
+IDLE_S = 20.0
+"""Spare sandboxes that nobody has asked for in this time are closed."""
 PATH = "/opt/bin:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -63,6 +66,19 @@ class SpareBoxes:
         finally:
             with self._lock:
                 self._filling = False
+                waiting = threading.Timer(IDLE_S, self._drop, (self._taken,))
+            waiting.daemon = True
+            with contextlib.suppress(RuntimeError):  # the interpreter ends, and its sandboxes with it
+                waiting.start()
+
+    def _drop(self, taken: int) -> None:
+        """Close the spare ones, unless one was taken since so many were."""
+        with self._lock:
+            if self._taken != taken or self._pid != os.getpid():
+                return
+            spare, self._spare = self._spare, []
+        for box in spare:
+            asyncio.run(box.close())
 
     def _made(self) -> Box:
         environment = {"PATH": PATH, "USER": "root"}
