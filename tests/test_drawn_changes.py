@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import resource
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +24,8 @@ from firsthand.kernels.attention.work_split import QUERIES, TASKS, plan
 from firsthand.retrieval.chunking.chunkers import open_chunker
 from firsthand.retrieval.document import Document
 from firsthand.scorers.programs import unit_runner
+from firsthand.serve.http import server
+from firsthand.show.board_words import money
 from firsthand.system.home_seal import KEY, is_ours, seal_of
 from loopback import serve
 
@@ -193,6 +196,31 @@ def test_prose_overlaps_and_code_and_tables_do_not(sizes: str, texts: list[str])
     text += "\n\n| a |\n|---|\n| 1 |\n\nTail text one. Tail text two."
     chunks = open_chunker(f"markdown:{sizes}", lambda texts: None).chunk(Document("d", text))  # type: ignore[arg-type, return-value]
     assert [chunk.text for chunk in chunks] == texts
+
+
+# -- show --
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "-"), (0.012, "$0.012"), (0.0999, "$0.1"), (0.1, "$0.10"), (12.345, "$12.35"), (1234.0, "$1234.00")],
+)
+def test_money_has_cents_from_a_dime_on(value: float, shown: str) -> None:
+    assert money(value) == shown
+
+
+# -- serve --
+
+
+@pytest.mark.parametrize(("hard", "target"), [(4096, 4096), (resource.RLIM_INFINITY, 65536)])
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, hard: int, target: int
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: asked.append(limits))
+    server._allow_many_connections()
+    assert asked == [(target, hard)]
 
 
 # -- system --

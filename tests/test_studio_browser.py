@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -118,6 +119,24 @@ def opened(address: Callable[[], str]) -> Iterator[tuple[Any, str]]:
     browser.get(url)
     yield browser, url.partition("/enter")[0]
     browser.quit()
+
+
+@contextlib.contextmanager
+def studio_in_browser(home: Path, *words: str) -> Iterator[tuple[Any, str]]:
+    """A browser at the first page of a Studio over a home, and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "firsthand", "studio", "--no-open", "--port", "0", *words], stdout=subprocess.PIPE,
+        text=True, stdin=subprocess.DEVNULL, env={**os.environ, "FIRSTHAND_HOME": str(home)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    address = re.search(r"http://\S+", process.stdout.readline())
+    assert address is not None
+    made = start_browser()
+    made.get(address[0])
+    yield made, address[0].partition("/enter")[0]
+    made.quit()
+    process.terminate()
+    assert process.wait(20) in (0, -15, 143)
 
 
 @pytest.fixture

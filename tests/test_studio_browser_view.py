@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,7 @@ from firsthand.message import assistant, user
 from firsthand.model import Usage
 from firsthand.runs import store
 from firsthand.trace import Call, Node, Score, Trace
-from test_studio_browser import find, press, run_id, start_browser, text, until, webdriver
+from test_studio_browser import find, press, run_id, studio_in_browser, text, until, webdriver
 
 pytestmark = test_studio_browser.pytestmark
 MANY = 650
@@ -48,19 +44,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def opened(home: Path) -> Iterator[tuple[Any, str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "firsthand", "studio", "--no-open", "--port", "0"], stdout=subprocess.PIPE, text=True,
-        stdin=subprocess.DEVNULL, env={**os.environ, "FIRSTHAND_HOME": str(home)},
-    )  # fmt: skip
-    assert process.stdout is not None
-    address = re.search(r"http://\S+", process.stdout.readline())
-    assert address is not None
-    made = start_browser()
-    made.get(address[0])
-    yield made, address[0].partition("/enter")[0]
-    made.quit()
-    process.terminate()
-    assert process.wait(20) in (0, -15, 143)
+    with studio_in_browser(home) as found:
+        yield found
 
 
 @pytest.fixture

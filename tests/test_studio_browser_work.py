@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +23,7 @@ from test_studio_browser import (
     axe_script,
     find,
     press,
-    start_browser,
+    studio_in_browser,
     text,
     until,
     violations,
@@ -60,20 +56,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def opened(home: Path) -> Iterator[tuple[Any, str]]:
     models = ",".join(f"scripted:{home}/{name}.json" for name in ("amber", "cobalt"))
-    command = [sys.executable, "-m", "firsthand", "studio", "--no-open", "--port", "0", "--model", models]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
-        env={**os.environ, "FIRSTHAND_HOME": str(home)},
-    )  # fmt: skip
-    assert process.stdout is not None
-    address = re.search(r"http://\S+", process.stdout.readline())
-    assert address is not None
-    made = start_browser()
-    made.get(address[0])
-    yield made, address[0].partition("/enter")[0]
-    made.quit()
-    process.terminate()
-    assert process.wait(20) in (0, -15, 143)
+    with studio_in_browser(home, "--model", models) as found:
+        yield found
 
 
 @pytest.fixture

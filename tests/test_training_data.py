@@ -154,6 +154,8 @@ def test_answers_are_labelled_and_ranked(run: Run) -> None:
     made = [trace("a", "4", 1.0), trace("b", "5", 0.25), trace("c", "6", 0.5)]
     found, _ = rows(run, "kto", *made)
     assert [(texts(row["completion"]), row["label"]) for row in found] == [(["4"], True), (["6"], True), (["5"], False)]
+    above = training_rows([run], "kto", DataFilter(min_score=0.75)).rows
+    assert [row["label"] for row in above] == [True, False, False], "the least score divides good from bad"
     (ranked,) = training_rows([run], "reward", DataFilter()).rows
     assert [texts(answer) for answer in ranked["answers"]] == [["4"], ["6"], ["5"]]
     assert [each["trace"] for each in ranked["lineage"]] == ["a", "c", "b"]
