@@ -499,7 +499,8 @@ def test_a_model_that_runs_here_tells_its_queue_and_its_cache(tmp_path: Path) ->
         found.sort(key=lambda each: each["firsthand.time_in_queue"])
         waits = [each["firsthand.time_in_queue"] for each in found]
         assert 0 <= waits[0] < waits[1] < waits[2] < 60  # one at a time is computed
-        assert all(each["gen_ai.usage.cache_read.input_tokens"] > 0 for each in found[1:])
+        read = sorted(each["gen_ai.usage.cache_read.input_tokens"] for each in found)
+        assert read[0] == 0 < read[1]  # the first to be computed, which need not have waited least
         assert all(each["gen_ai.usage.output_tokens"] > 0 for each in found)
         told.telemetry.close()
 
