@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -69,6 +70,21 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return code, out, err
 
     return run
+
+
+@pytest.fixture
+def browser(opened: tuple[Any, str]) -> Iterator[Any]:
+    """The browser of a file's own `opened`; a message on its console, such as of a broken policy, fails the test."""
+    made, _ = opened
+    made.get_log("browser")
+    yield made
+    assert [line["message"] for line in made.get_log("browser") if "favicon" not in line["message"]] == []
+
+
+@pytest.fixture
+def base(opened: tuple[Any, str]) -> str:
+    """The address of the Studio in that browser."""
+    return opened[1]
 
 
 @pytest.fixture(scope="session")

@@ -139,20 +139,6 @@ def studio_in_browser(home: Path, *words: str) -> Iterator[tuple[Any, str]]:
     assert process.wait(20) in (0, -15, 143)
 
 
-@pytest.fixture
-def browser(opened: tuple[Any, str]) -> Iterator[Any]:
-    """The browser; a message on its console, such as of a broken policy, fails the test."""
-    made, _ = opened
-    made.get_log("browser")
-    yield made
-    assert [line["message"] for line in made.get_log("browser") if "favicon" not in line["message"]] == []
-
-
-@pytest.fixture
-def base(opened: tuple[Any, str]) -> str:
-    return opened[1]
-
-
 def find(browser: Any, selector: str) -> list[Any]:
     return list(browser.find_elements("css selector", selector))
 

@@ -48,18 +48,6 @@ def opened(home: Path) -> Iterator[tuple[Any, str]]:
         yield found
 
 
-@pytest.fixture
-def browser(opened: tuple[Any, str]) -> Iterator[Any]:
-    opened[0].get_log("browser")
-    yield opened[0]
-    assert [line["message"] for line in opened[0].get_log("browser") if "favicon" not in line["message"]] == []
-
-
-@pytest.fixture
-def base(opened: tuple[Any, str]) -> str:
-    return opened[1]
-
-
 def test_rows_of_a_long_table_are_in_the_page_while_they_are_near(browser: Any, base: str, home: Path) -> None:
     browser.get(f"{base}/runs/{run_id(home, 'many')}?sort=task")
 

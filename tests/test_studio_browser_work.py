@@ -60,18 +60,6 @@ def opened(home: Path) -> Iterator[tuple[Any, str]]:
         yield found
 
 
-@pytest.fixture
-def browser(opened: tuple[Any, str]) -> Iterator[Any]:
-    opened[0].get_log("browser")
-    yield opened[0]
-    assert [line["message"] for line in opened[0].get_log("browser") if "favicon" not in line["message"]] == []
-
-
-@pytest.fixture
-def base(opened: tuple[Any, str]) -> str:
-    return opened[1]
-
-
 def run_id(home: Path, name: str) -> str:
     return next(info.id for info in store.list_runs(home) if name in info.id)
 

@@ -30,7 +30,7 @@ class AttemptFacts:
     votes: tuple[tuple[tuple[str, float], ...], ...]
     """For each vote its answers with their counts, the most frequent first."""
     fates: tuple[tuple[str, int], ...]
-    """How many branches were kept, pruned and so on."""
+    """Each fate of a branch, such as kept or pruned, with the number of branches that had it."""
     branches: tuple[BranchNote, ...]
     budget: tuple[str, ...]
     """Such as `1.4k of 2.5k tokens`."""

@@ -29,7 +29,7 @@ class Site(Protocol):
     clicks: Sequence[str]
     """The kinds of element that can be clicked."""
     verbs: Sequence[str]
-    """What can be done besides clicking, typing and selecting: `hover`, `drag`, `press`."""
+    """Further actions besides clicking, typing and selecting: `hover`, `drag`, `press`."""
 
     @property
     def is_done(self) -> bool:
