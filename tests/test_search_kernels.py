@@ -22,7 +22,7 @@ def best_places(
 ) -> list[int]:
     found = np.full(len(scores), -7, dtype=np.int64)
     heap = np.full(k, 99.0)
-    count = possible_best(scores, radii, factor, slack, np.array(rows), heap, found)
+    count = possible_best(scores, radii, factor, slack, np.array(rows, dtype=np.int64), heap, found)
     return [int(place) for place in found[:count]]
 
 
