@@ -199,6 +199,25 @@ def test_score_terms_are_capped_then_biased_then_masked_and_sinks_take_their_sha
         cross_attention(q[0], k[0], v[0], [4], scale=1.0, terms=ScoreTerms(bias=AlibiBias(slopes), source_lengths=(2,)))
 
 
+def test_packed_queries_of_several_texts_see_their_own_source_and_nothing_is_written() -> None:
+    generator = torch.Generator().manual_seed(5)
+    q, k, v = (torch.randn(n, heads, 16, generator=generator) for n, heads in ((5, 4), (7, 2), (7, 2)))
+    chunks = [PackedChunk(6, 9, [1, 0, 2]), PackedChunk(0, 2, [3])]
+    pages = Pages.empty(4, 2, 4, 16, torch.float32, CPU)
+    for each in pages.tensors:
+        each.fill_(3)
+    terms = ScoreTerms(source_lengths=(2, 5))
+    found = gather_attention(q, k, v, pages, Layout(chunks, 4), scale=0.3, window=1, terms=terms)
+    for row in range(5):
+        seen = [0, 1] if row < 3 else [2, 3, 4, 5, 6]
+        for head in range(4):
+            expected = softmax_attention(
+                q[row, head].numpy(), k.numpy()[:, head // 2], v.numpy()[:, head // 2], seen, 0.3
+            )
+            np.testing.assert_allclose(found[row, head].numpy(), expected, atol=1e-5)
+    assert all((each == 3).all() for each in pages.tensors)
+
+
 def test_flash_attention_keeps_the_dtype_and_says_which_shapes_do_not_fit() -> None:
     generator = torch.Generator().manual_seed(3)
     q, k, v = (torch.randn(1, heads, n, 4, generator=generator).half() for heads, n in ((2, 7), (1, 5), (1, 5)))

@@ -140,4 +140,10 @@ def test_saved_code_is_named_by_its_contents_and_locks_are_given_back(
     expected = {*names, "step[1].py311.lock", "step[1].py311.nbi", "step1.py311.other.nbc"}
     assert {path.name for path in (tmp_path / "new").iterdir()} == expected
     assert (one.load("float32"), one.load("int8")) == ("code", "more")
+    assert one.load("float16") is None  # it has the right to compile now, until another's code is there
+    code_cache.CodeFiles(str(tmp_path / "new"), "step[1].py311", "today").save("float16", "of another")
+    assert one.load("float16") == "of another"
+    lock = os.open(tmp_path / "new" / "step[1].py311.lock", os.O_RDWR)
+    assert code_cache._locked(lock)
+    os.close(lock)
     assert code_cache.CodeFiles(str(tmp_path / "new"), "step[1].py311", "tomorrow").load("float32") is None
