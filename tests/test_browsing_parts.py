@@ -201,6 +201,9 @@ def test_the_words_of_a_miniwob_task_become_steps():
     assert steps("Focus into the 3rd input textbox.") == [("click", "tt3", "")] and steps("Draw a circle") == []
 
 
+FIELD = PageElement(5, "text field", "Name", "", ())
+
+
 def browsing(**more: object) -> BrowseWorld:
     world = BrowseWorld(partial(visit, "form", {}, fields=[], pages=1), BrowserPool())
     world.site, world._dialog, world._crashed = world.visit(), None, False
