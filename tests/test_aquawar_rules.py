@@ -1,6 +1,7 @@
 """Aquawar's rules and players in figures: each attack, each passive ability, the end of a game, and what is shown."""
 
 import asyncio
+import copy
 import json
 from random import Random
 
@@ -315,3 +316,44 @@ def test_with_nothing_hidden_the_guess_is_passed_over_on_both_sides():
     assert said[0] == "You: spray at 0 uses its ability." and not any("guessed" in line for line in said)
     assert any(line.startswith("The enemy: eel at 0") for line in said)
     assert world.game.phase == "act" and world.game.states == 5 and said[-1] == "Now act."
+
+
+def play(world: AquawarWorld, action: str) -> None:
+    call = world.read(action)
+    asyncio.run(getattr(world, call.name)(**call.arguments))
+
+
+def wins_from(world: AquawarWorld, action: str) -> bool:
+    """Play the action, and then what the seeing player would, on a copy."""
+    twin, seeing = copy.deepcopy(world), SeeingPlayer()
+    play(twin, action)
+    while twin.game.winner is None:
+        if twin.game.phase == "guess":
+            place, kind = seeing.guess(twin.game)
+            play(twin, json.dumps({"guess_type": kind, "target_position": place}))
+        else:
+            play(twin, twin._written(seeing.move(twin.game)))
+    return twin.game.winner == US
+
+
+def test_the_best_move_is_the_greedy_one_or_else_the_first_that_wins():
+    taken = set()
+    for enemy, first, seed in ((2, THEM, 26), (2, US, 4)):
+        world = AquawarWorld(AquawarSetup(("eel", "sunfish", "flame", "spray"), enemy, first, seed))
+        asyncio.run(world.open())
+        while world.ending is None:
+            before = world.render(), world.game.states
+            action = world.optimal()
+            assert (world.render(), world.game.states) == before
+            if world.game.phase == "guess":
+                place, kind = SeeingPlayer().guess(world.game)
+                assert json.loads(action) == {"guess_type": kind, "target_position": place}
+                assert world.game.teams[THEM][place].kind == kind
+            else:
+                greedy = world._written(SeeingPlayer().move(world.game))
+                tried = [greedy, *(each for each in world.admissible() if each != greedy)]
+                winning = next((each for each in tried if wins_from(world, each)), None)
+                assert action == (winning or greedy)
+                taken.add((action == greedy, winning is not None))
+            play(world, action)
+    assert {(True, True), (False, True)} <= taken
