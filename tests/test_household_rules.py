@@ -287,3 +287,50 @@ def test_the_native_moves_do_what_their_text_does():
     assert observed[6] == "This is a cold mug 1." and observed[9] == "OK."
     assert observed[11].endswith("(to heat something, hold it at a microwave; not everything can be)")
     assert observed[15] == "You put the mug 1 in/on the shelf 1."
+
+
+def test_cleaning_keeps_the_warmth_and_heat_and_cold_replace_each_other():
+    game = HouseGame(house(), explain=True)
+    for action in ("go to shelf 1", "take mug 1 from shelf 1", "go to microwave 1"):
+        game.act(action)
+    play(game, ("heat mug 1 with microwave 1", "You heat the mug 1 using the microwave 1."))
+    game.act("go to sinkbasin 1")
+    play(
+        game,
+        ("heat mug 1 with microwave 1", wrong_place("heat", "microwave")),
+        ("heat mug 1 with sinkbasin 1", wrong_place("heat", "microwave")),
+        ("clean mug 1 with sinkbasin 1", "You clean the mug 1 using the sinkbasin 1."),
+        ("examine mug 1", "This is a hot and clean mug 1."),
+    )
+    game.act("go to fridge 1")
+    play(
+        game,
+        ("cool mug 1 with fridge 1", "You cool the mug 1 using the fridge 1."),
+        ("examine mug 1", "This is a cool and clean mug 1."),
+        ("cool mug 2 with fridge 1", wrong_place("cool", "fridge")),
+    )
+    game.act("go to microwave 1")
+    play(
+        game,
+        ("heat mug 1 with microwave 1", "You heat the mug 1 using the microwave 1."),
+        ("examine mug 1", "This is a hot and clean mug 1."),
+    )
+
+
+def test_a_plan_puts_what_is_in_hand_where_it_is_taken_here_or_first_of_all_elsewhere():
+    rest = ["take mug 1 from shelf 1", "go to desk 1", "put mug 1 in/on desk 1"]
+    plans = {}
+    for place in ("sinkbasin 1", "fridge 1", "cabinet 1"):
+        game = HouseGame(house())
+        for action in ("go to shelf 1", "take book 1 from shelf 1", f"go to {place}"):
+            game.act(action)
+        plans[place] = house_solution(game)
+        assert game.held == "book 1"
+        for action in plans[place]:
+            game.act(action)
+        assert game.is_won
+    assert plans == {
+        "sinkbasin 1": ["put book 1 in/on drawer 1", "go to shelf 1", *rest],  # the basin takes no books
+        "fridge 1": ["go to shelf 1", "put book 1 in/on shelf 1", *rest],
+        "cabinet 1": ["open cabinet 1", "put book 1 in/on cabinet 1", "go to shelf 1", *rest],
+    }
