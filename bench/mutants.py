@@ -30,11 +30,11 @@ from queue import Queue
 from typing import NamedTuple
 
 from forked_tests import Checkout, Edit, Fate
-from tests_reached import Found, Reached, tests_by_name
+from tests_reached import Found, Reached
 from wrong_changes import PACKAGE, Change, lines_of
 
-BY_NAME = 6
-"""Test files taken by name for a line that no default test is known to run."""
+BY_NAME = 8
+"""Tests and test files taken by name for a line that no default test is known to run."""
 COMPILED_CPU_S = 240.0
 """Processor time for a change of a kernel, whose callers are all compiled again."""
 
@@ -77,7 +77,9 @@ def main() -> int:
             return Found(list(asked.tests), True)
         last = change.line + change.old.rstrip("\n").count("\n")
         found = reached.near(change.file, change.line, last, budget_s=args.budget_s, most=args.tests)
-        return found if found.seen else Found([*tests_by_name(change.file, change.line)[:BY_NAME], *found.tests], False)
+        if found.seen:
+            return found
+        return Found([*reached.by_name(change.file, change.line, most=BY_NAME), *found.tests], False)
 
     if args.show:
         for asked in wanted:

@@ -5,7 +5,7 @@
 
 Processes that tests start are measured too, for coverage starts in each of them under the name of the test that started it.
 What runs in the sandbox or in compiled kernels is not seen; for such lines, and for constants, the tests are those that run
-a function which names what the line is in.
+a function which names what the line is in, and slow tests and test files by their names.
 """
 
 from __future__ import annotations
@@ -62,9 +62,18 @@ def main() -> int:
         if not told.is_file():
             sys.exit("the suite could not be measured: is coverage installed?")
         found = read_coverage(folder / "data", json.loads(told.read_text()))
+        found["slow"] = slow_tests(environment, args.tests)
     args.out.write_text(json.dumps(found))
     print(f"{len(found['tests'])} tests run {sum(map(len, found['lines'].values()))} lines")
     return 0
+
+
+def slow_tests(environment: dict[str, str], files: list[str]) -> list[str]:
+    """The names of the slow tests, which are not measured: a line that no default test runs is tried against some."""
+    command = [sys.executable, "-m", "pytest", "-n0", "--collect-only", "-m", "slow and not weights", *files]
+    own = {name: value for name, value in environment.items() if name != SETTINGS}
+    done = subprocess.run(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, text=True, check=False)
+    return [line for line in done.stdout.splitlines() if "::" in line]
 
 
 def read_coverage(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
@@ -112,6 +121,7 @@ class Reached:
     def __init__(self, path: Path) -> None:
         told = json.loads(path.read_text())
         self._tests: list[dict[str, Any]] = told["tests"]
+        self._slow: list[str] = told["slow"]
         self._lines = {file: {int(line): some for line, some in by.items()} for file, by in told["lines"].items()}
 
     def near(self, file: str, first: int, last: int, *, budget_s: float, most: int) -> Found:
@@ -130,6 +140,21 @@ class Reached:
         if is_default(tree, first):
             chosen = [DEFAULTS, *chosen]
         return Found(chosen, seen)
+
+    def by_name(self, file: str, line: int, *, most: int) -> list[str]:
+        """Slow tests whose own name has the module's, and files that name it or what the line is in, the likeliest first."""
+        parts = set(file.removesuffix(".py").split("/"))
+        stem = Path(file).stem
+        own = [each for each in self._slow if stem in re.findall(r"\w+", each) or f"test_{stem}.py" in each]
+        nodes = [each for each in parsed(file).body if each.lineno <= line <= (each.end_lineno or line)]
+        names = {name for node in nodes for name in names_given(node)}
+        ranked = []
+        for path in sorted((ROOT / "tests").glob("test_*.py")):
+            words = set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+            score = 3 * len(names & words) + 2 * (stem in words) + len(parts & words) / len(parts)
+            if score >= 2:
+                ranked.append((-score, len(words), f"tests/{path.name}"))
+        return [*own, *(name for _, _, name in sorted(ranked))][:most]
 
     def _of(self, file: str, first: int, last: int) -> tuple[set[int], bool]:
         """Tests that run the lines, or the statement that they are in; else those that run what names it."""
@@ -220,25 +245,6 @@ def words_of(node: ast.AST) -> frozenset[str]:
         for each in ast.walk(node)
         if isinstance(each, ast.Name | ast.Attribute)
     )
-
-
-def tests_by_name(file: str, line: int) -> list[str]:
-    """Test files that name the module of a line and what the line is in, slow ones too, the likeliest first."""
-    module = "firsthand." + file.removesuffix(".py").replace("/", ".")
-    names = {
-        name
-        for node in parsed(file).body
-        if node.lineno <= line <= (node.end_lineno or 0)
-        for name in names_given(node)
-    }
-    ranked = []
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
-        words = set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
-        parts = set(module.split(".")[1:])
-        score = 3 * len(names & words) + 2 * (module.split(".")[-1] in words) + len(parts & words) / len(parts)
-        if score >= 2:
-            ranked.append((-score, len(words), f"tests/{path.name}"))
-    return [name for _, _, name in sorted(ranked)]
 
 
 def is_default(tree: ast.Module, line: int) -> bool:
