@@ -28,7 +28,7 @@ COMMITS = ["0123456789abcdef" * 2 + digit * 8 for digit in "12345"]
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_only_ordinary_files_are_opened_and_none_is_left_open(tmp_path: Path) -> None:
@@ -68,7 +68,6 @@ def test_a_text_is_read_up_to_its_bound_from_a_file_or_a_pipe(tmp_path: Path, mo
             with pytest.raises(OSError, match="it is larger than 0 MiB"):
                 read_bounded_text(Path(f"/proc/self/fd/{reading}"))
         os.close(reading)
-    assert 1 << 28 == 256 << 20
     (tmp_path / "latin").write_bytes(b"\xff")
     with pytest.raises(UnicodeDecodeError):
         read_bounded_text(tmp_path / "latin")
@@ -89,19 +88,23 @@ def test_toml_is_read_within_its_bounds(tmp_path: Path, monkeypatch: pytest.Monk
         f"a = {{{dotted(65)} = 1}}",
         f"a = {{b = 1,\t{dotted(65, 'k-1')} = 1}}",
     ):
-        with pytest.raises(tomllib.TOMLDecodeError, match="^it has a key of more than 64 parts$"):
+        with pytest.raises(tomllib.TOMLDecodeError, match=r"^it has a key of more than 64 parts$"):
             parse_toml(text)
-    for text, said in ((f"a = {'1' * 5000}", "4300 digits"), (f"a = {'[' * 100000}", "nested too deep"), ("a = ", "Invalid value")):
+    for text, said in (
+        (f"a = {'1' * 5000}", "4300 digits"),
+        (f"a = {'[' * 100000}", "nested too deep"),
+        ("a = ", "Invalid value"),
+    ):
         with pytest.raises(tomllib.TOMLDecodeError, match=said):
             parse_toml(text)
     monkeypatch.setattr(bounded_toml, "MAX_BYTES", 1005)
     assert parse_toml("a = 1".ljust(1005)) == {"a": 1}
-    with pytest.raises(tomllib.TOMLDecodeError, match="^it has more than 1,005 bytes$"):
+    with pytest.raises(tomllib.TOMLDecodeError, match=r"^it has more than 1,005 bytes$"):
         parse_toml("a = 1".ljust(1006))
     (tmp_path / "t").write_bytes(b"\xef\xbb\xbfa = '\xc3\xa9'")
     assert read_toml_file(tmp_path / "t") == {"a": "é"}
     (tmp_path / "t").write_bytes(b"a = 1".ljust(1006))
-    with pytest.raises(tomllib.TOMLDecodeError, match="^it has more than 1,005 bytes$"):
+    with pytest.raises(tomllib.TOMLDecodeError, match=r"^it has more than 1,005 bytes$"):
         read_toml_file(tmp_path / "t")
 
 
@@ -147,7 +150,9 @@ def test_the_commit_of_a_checkout_is_that_of_its_head_or_its_branch(tmp_path: Pa
         assert commit_of(tmp_path) == ""
     head.write_text("ref: refs/heads/main\n")
     assert commit_of(tmp_path) == ""
-    (git / "packed-refs").write_text(f"# pack-refs with: peeled\n{other} refs/heads/main2\n{packed} refs/heads/main\n^{one}\n")
+    (git / "packed-refs").write_text(
+        f"# pack-refs with: peeled\n{other} refs/heads/main2\n{packed} refs/heads/main\n^{one}\n"
+    )
     assert commit_of(tmp_path) == packed
     (git / "refs" / "heads" / "main").write_text(f"{other}\n")
     assert commit_of(tmp_path) == other
@@ -219,7 +224,11 @@ def test_a_lock_is_held_once_and_its_note_names_its_process(tmp_path: Path, monk
         found = json.loads(note.read_text())
         assert (found["pid"], found["host"]) == (os.getpid(), socket.gethostname())
         assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", found["since"]) and note.read_text().endswith("}\n")
-        assert lock.is_held(path) and sorted(each.name for each in tmp_path.iterdir()) == ["a.lock", note.name, "victim"]
+        assert lock.is_held(path) and sorted(each.name for each in tmp_path.iterdir()) == [
+            "a.lock",
+            note.name,
+            "victim",
+        ]
         with pytest.raises(Busy) as refused, lock.claimed(path, Busy):
             raise AssertionError
         words = f"process {os.getpid()} on {socket.gethostname()} since {found['since']}"
@@ -272,7 +281,15 @@ def test_the_holder_is_told_from_its_note_if_it_is_one(tmp_path: Path, monkeypat
         note.write_text(json.dumps({"pid": pid, "host": host, "since": since}))
         assert lock.holder(path) == told
     whole = json.dumps({"pid": 1, "host": "elsewhere", "since": since})
-    for text in ("", "[]", "{}", whole[:-1], "[" * 9000, '{"pid": "x", "host": "a", "since": "b"}', whole.ljust(4097, " ") + "x"):
+    for text in (
+        "",
+        "[]",
+        "{}",
+        whole[:-1],
+        "[" * 9000,
+        '{"pid": "x", "host": "a", "since": "b"}',
+        whole.ljust(4097, " ") + "x",
+    ):
         note.write_text(text)
         assert (lock.holder(path) == unknown) is (text[-1:] != "x"), "no more than 4096 bytes are read"
     note.unlink()
@@ -297,6 +314,6 @@ def test_a_lock_that_cannot_be_is_told_with_its_folder(tmp_path: Path) -> None:
                 raise AssertionError
             assert str(refused.value) == said
         assert not lock.is_held(path)
-    with open("/dev/null", "ab") as null, pytest.raises(OSError, match="it is no ordinary file"):
+    with pytest.raises(OSError, match="it is no ordinary file"):
         lock._ordinary(Path("/dev/null"), os.O_RDONLY)
     assert open_files() == before and not (tmp_path / "real").exists()

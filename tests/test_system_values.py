@@ -95,7 +95,9 @@ def typed(**values: Any) -> Typed:
 
 def test_a_value_that_does_not_fit_its_annotation_is_refused_with_what_to_give() -> None:
     check_kinds(typed())
-    check_kinds(typed(count=np.int64(3), rate=2, pair=[1, "x"], many=[1, np.float32(2.0)], whole=(), maybe=-1, mode="b"))
+    check_kinds(
+        typed(count=np.int64(3), rate=2, pair=[1, "x"], many=[1, np.float32(2.0)], whole=(), maybe=-1, mode="b")
+    )
     number, pair = "a whole number", "(a whole number, a text)"
     for name, value, wanted in (
         ("count", True, number),
@@ -125,8 +127,12 @@ def test_a_value_that_does_not_fit_its_annotation_is_refused_with_what_to_give()
 
 def test_where_fractions_are_taken_a_field_for_a_whole_number_takes_any_number() -> None:
     check_kinds(typed(count=1.5, pair=(0.5, "x"), whole=(1, 1.5), maybe=2.5), whole=False)
-    for name, value, wanted in (("count", "1", "a number"), ("maybe", "1", "a number or None"), ("count", True, "a number")):
-        with pytest.raises(ConfigError, match=f"^{name} is {value!r}: give {wanted}$"):
+    for name, value, wanted in (
+        ("count", "1", "a number"),
+        ("maybe", "1", "a number or None"),
+        ("count", True, "a number"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{name} is {value!r}: give {wanted}$"):
             check_kinds(typed(**{name: value}), whole=False)
 
 
@@ -194,7 +200,7 @@ def test_options_become_keywords_of_their_types() -> None:
         with pytest.raises(ConfigError) as refused:
             bind_options(Spec("lead", options), _leading)
         assert str(refused.value) == said
-    with pytest.raises(ConfigError, match="^none has no option 'a'; it takes none$"):
+    with pytest.raises(ConfigError, match=r"^none has no option 'a'; it takes none$"):
         bind_options(Spec("none", {"a": "1"}), lambda: None)
     with pytest.raises(ConfigError, match="lead:on"):
         bind_options(Spec("lead", {"on": "yes"}), _leading)
