@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 import re
+import runpy
 import socket
 import subprocess
 import threading
@@ -175,6 +176,17 @@ def test_the_commit_of_a_checkout_is_that_of_its_head_or_its_branch(tmp_path: Pa
     assert commit_of(tmp_path) == commit_of(tmp_path / "nowhere") == ""
 
 
+def test_a_package_has_a_commit_where_it_lies_in_the_sources_of_a_checkout(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text(COMMITS[0])
+    for folder, commit in (("src", COMMITS[0]), ("lib", "")):
+        copy = tmp_path / folder / "firsthand" / "system" / "source_commit.py"
+        copy.parent.mkdir(parents=True)
+        copy.write_text(Path(source_commit.__wrapped__.__code__.co_filename).read_text())
+        found = runpy.run_path(str(copy))["source_commit"]
+        assert found() == commit == found()
+
+
 def test_the_commit_of_this_checkout_is_gits() -> None:
     root = Path(__file__).parents[1]
     told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
@@ -236,7 +248,7 @@ def test_a_lock_is_held_once_and_its_note_names_its_process(tmp_path: Path, monk
         raise ZeroDivisionError
     assert not lock.is_held(path) and not note.exists() and path.read_bytes() == b"" and victim.read_text() == "whole"
     with lock.claimed(path, Busy), lock.held(tmp_path / "b.lock"):
-        assert lock.is_held(tmp_path / "b.lock")
+        assert note.exists() and lock.is_held(tmp_path / "b.lock")
 
 
 def test_one_that_waits_gets_the_lock_when_its_holder_ends(tmp_path: Path) -> None:
@@ -292,7 +304,17 @@ def test_the_holder_is_told_from_its_note_if_it_is_one(tmp_path: Path, monkeypat
     ):
         note.write_text(text)
         assert (lock.holder(path) == unknown) is (text[-1:] != "x"), "no more than 4096 bytes are read"
+    for size, told in ((4096, f"process 1 on elsewhere since {since}"), (4097, unknown)):
+        note.write_text(whole[:-1].ljust(size - 1) + "}")
+        assert lock.holder(path) == told
     note.unlink()
+    monkeypatch.setattr(lock, "_NOTE_S", 5.0)
+    writer = threading.Timer(0.03, lambda: note.write_text(whole))
+    writer.start()
+    assert lock.holder(path) == f"process 1 on elsewhere since {since}", "the note of a live process is waited for"
+    writer.join()
+    note.unlink()
+    monkeypatch.setattr(lock, "_NOTE_S", 0.02)
     (tmp_path / "real").write_text(whole)
     note.symlink_to(tmp_path / "real")
     assert lock.holder(path) == unknown, "a link is none of ours"

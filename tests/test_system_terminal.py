@@ -338,9 +338,11 @@ def test_a_first_sigterm_is_a_sigint_a_repeated_one_nothing_and_a_later_one_the_
 def test_other_threads_leave_the_signals_alone(signals: list[int]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     mine = signal.getsignal(signal.SIGINT)
-    thread = threading.Thread(target=lambda: (interruption.install(), interruption.exit_at_once()))
+    done = []
+    thread = threading.Thread(target=lambda: done.append((interruption.install(), interruption.exit_at_once())))
     thread.start()
     thread.join()
+    assert len(done) == 1 and interruption._ends_by_leave
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and signal.getsignal(signal.SIGINT) is mine
 
 
@@ -376,5 +378,7 @@ def test_a_process_that_leaves_gives_out_what_it_printed_and_runs_its_exit_handl
         "print('out'); print('err', end='', file=sys.stderr)\n"
         "i.leave(7)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    words = [sys.executable, "-c", program]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False, env=buffered)
     assert (ended.returncode, ended.stdout, ended.stderr) == (7, "out\nexit True SIG_DFL\n", "err")
