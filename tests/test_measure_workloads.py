@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from engine_tiny import VOCAB, tiny_engine
+from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.sequence import Request
 from firsthand.measure import (
     agent_workloads,
@@ -86,6 +87,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     for module in (agent_workloads, choice_workload, embedding_documents, machine_speeds, workloads):
         monkeypatch.setattr(module, "time", fake)
     return again
+
+
+def used_engine() -> Engine:
+    """An engine that has computed other prompts before."""
+    engine = tiny_engine()
+    engine.add(Request((95,) * 9, Sampling(max_tokens=2)))
+    while engine.has_work:
+        engine.step()
+    return engine
 
 
 def figures(workload: Workload[Any]) -> list[tuple[str, str, str]]:
@@ -189,7 +199,7 @@ def test_a_token_after_a_long_context_is_compared_with_one_after_a_short_one(clo
 def test_branches_of_a_prefix_are_timed_with_and_without_it(clock: Callable[[], None]) -> None:
     _, shared, _, _ = agent_workloads.agent_workloads(SIZES, vocab=VOCAB, context=256)
     # readings: 1 start, 2 and 3 the prefix, 4 the start of the branches, 5 to 12 their 8 steps, 13 the end
-    assert shared.measure(tiny_engine(), 2) == [3 * 7 / (144 - 25), 3 * 8 / (169 - 1), 33 + 3 * 7]
+    assert shared.measure(used_engine(), 2) == [3 * 7 / (144 - 25), 3 * 8 / (169 - 1), 33 + 3 * 7]
     assert figures(shared) == [
         ("shared prefix: decode", "tokens/s", "3 answers at a time, each after 33 shared tokens and 7 of its own"),
         ("shared prefix: output", "tokens/s", "the same, with the prompts in the time"),
@@ -200,9 +210,9 @@ def test_branches_of_a_prefix_are_timed_with_and_without_it(clock: Callable[[], 
 
 def test_a_second_turn_is_its_old_tokens_and_the_new_ones(clock: Callable[[], None]) -> None:
     turn = agent_workloads.agent_workloads(SIZES, vocab=VOCAB, context=256)[2]
-    engine = tiny_engine()
+    engine = used_engine()
     assert turn.measure(engine, 4) == [0, 1000 * (4 - 1)]
-    assert engine.stats().prefill_tokens == 21 + 12 and engine.stats().decode_tokens == 5 + 1
+    assert engine.stats().prefill_tokens == 9 + 21 + 12 and engine.stats().decode_tokens == 1 + 5 + 1
     assert figures(turn) == [
         ("second turn: old tokens computed again", "tokens", "of 38 in its prompt, 11 are new"),
         ("second turn: time to first token", "ms", "nothing else being served"),
@@ -214,7 +224,7 @@ class Recorded:
     """An engine, and what it was asked for."""
 
     def __init__(self) -> None:
-        self.engine, self.requests, self.scored = tiny_engine(max_batch_tokens=256), list[Request](), list[Any]()
+        self.engine, self.requests, self.scored = used_engine(), list[Request](), list[Any]()
 
     def add(self, request: Request) -> int:
         self.requests.append(request)
@@ -234,7 +244,7 @@ def test_a_tree_of_thoughts_goes_on_from_the_likeliest_thoughts(clock: Callable[
     saved, computed, alone_tokens, seconds = tree.measure(engine, 3)
     # proposals: 1, 2 and 2 states of 19, 24 and 29 tokens; each thought is valued after a question of 8
     expected = 4 * (19 + (24 + 8)) + 8 * (24 + (29 + 8)) + 8 * (29 + (34 + 8))
-    assert (alone_tokens, computed) == (expected, engine.engine.stats().prefill_tokens)
+    assert (alone_tokens, computed) == (expected, engine.engine.stats().prefill_tokens - 9)
     assert saved == expected / computed and seconds == 4 - 1
     random = Random("tree 3")
     question, verdict, problem = (random_ids(random, count, VOCAB) for count in (8, 1, 19))
@@ -274,7 +284,7 @@ def test_choices_are_counted_as_tasks_and_their_tokens_once(clock: Callable[[], 
         drawn.append((examples + question, tuple(random_ids(random, lengths.randint(2, 4), VOCAB) for _ in range(2))))
     assert questions(SIZES, vocab=VOCAB, seed=2) == drawn
     own = sum(len(prefix) - 50 + sum(len(each) - 1 for each in choices) for prefix, choices in drawn)
-    assert workload.measure(tiny_engine(), 2) == [3 / (4 - 1), 50 + own]
+    assert workload.measure(used_engine(), 2) == [3 / (4 - 1), 50 + own]
     apart = [(len(prefix), len(each)) for prefix, choices in drawn for each in choices]
     assert figures(workload) == [
         (
