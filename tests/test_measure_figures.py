@@ -145,6 +145,24 @@ def test_speeds_are_measured_again_after_an_hour_if_they_are_doubtful(
     assert machine_speeds._age_s(tmp_path / "none") == math.inf
 
 
+def test_a_measurement_has_its_date_its_load_and_both_kinds_of_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def products(threads: int, *, ours: bool) -> dict[str, float]:
+        asked.append((threads, ours))
+        return {"float32_gflop_s": 5.0, "int8_gop_s": 7.0}
+
+    monkeypatch.setattr(machine_speeds, "measure_bandwidth", lambda threads: asked.append(threads) or 2.5)
+    monkeypatch.setattr(machine_speeds, "measure_products", products)  # both take seconds
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 0.0, 0.0))
+    found = machine_speeds.measure(3, ours=True)
+    assert found == Speeds(3, 2.5, 5.0, None, 7.0, found.date, 1.5) and asked == [3, (3, True)]
+    assert len(found.date) == 25 and found.date.endswith("+00:00") and found.date[10] == "T"
+    assert machine_speeds.measure(2).threads == 2 and asked[2:] == [2, (2, False)]
+    slow, fast = Speeds(1, 1.0, 1.0, date="a"), Speeds(1, 2.0, 2.0, date="b")
+    assert faster_of(slow, fast).date == "a", "of equally quiet ones the first"
+
+
 class Ticks:
     """A clock whose calls take 4, 3, 9, 5 and then 7 seconds."""
 
