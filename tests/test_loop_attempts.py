@@ -403,7 +403,7 @@ def test_calls_of_the_model_are_recorded_with_all_that_decided_them() -> None:
         return f"{answers[1].text} {found[1].logprob}"
 
     journal = MemoryJournal()
-    model = Scripted(["x", "y z"], score=lambda prompt, text: -1.0 if text == " a" else -2.0)
+    model = Scripted(["x", "y z", "u", "v"], score=lambda prompt, text: -1.0 if text == " a" else -2.0)
     agent = Agent("a", model, pattern, tools=(send,), sampling=Sampling(max_tokens=9))
     trace = asyncio.run(rollout(agent, TASK, journal=journal, seed=5))
     assert trace.answer == "y z -2.0"
