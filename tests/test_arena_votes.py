@@ -40,6 +40,7 @@ from firsthand.patterns.reply import reply
 from firsthand.preference import Preference
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
+from firsthand.stats.rater_agreement import cohen_kappa
 from firsthand.task import Task
 from firsthand.trace import Failure, Node, Trace
 
@@ -247,6 +248,24 @@ def test_a_vote_is_asked_again_once_and_agreement_counts_sides() -> None:
     bad = Preference("t", "2", "2'", "tie", "ann")
     assert self_agreement([bad, same]) == SelfAgreement(1, 1.0, self_agreement([bad, same]).kappa, 0.0)
     assert self_agreement([same]) is None and self_agreement(own) is None
+
+
+def test_a_second_verdict_is_read_by_the_sides_it_was_given_on() -> None:
+    def pair(name: str, before: str, after: str, turned: bool) -> list[Preference]:
+        one = Preference("t", name, f"{name}'", before, "ann")  # type: ignore[arg-type]
+        sides = (one.b, one.a) if turned else (one.a, one.b)
+        return [one, Preference("t", *sides, after, "ann", None, {REASK: vote_key(one)})]  # type: ignore[arg-type]
+
+    votes = [
+        pair("1", "a", "a", True),
+        pair("2", "a", "a", False),
+        pair("3", "b", "a", True),
+        pair("4", "a", "b", False),
+    ]
+    votes += [pair("5", "b", "a", True), pair("6", "tie", "tie", True), pair("7", "b", "b", True)]
+    found = self_agreement([each for both in votes for each in both])
+    first, second = ["a", "a", "b", "a", "b", "tie", "b"], ["b", "a", "b", "b", "b", "tie", "a"]
+    assert found == SelfAgreement(7, 4 / 7, cohen_kappa(first, second), 2 / 7)
 
 
 SECRET = b"k" * 32
