@@ -165,8 +165,8 @@ def test_an_instruction_that_cannot_be_is_told_with_its_place() -> None:
         (
             "length_constraints:number_words",
             {"num_words": 1, "relation": "more than"},
-            "row 1: length_constraints:number_words cannot take {'num_words': 1, 'relation': 'more than'}: the relation is 'more "
-            "than', and 'less than' or 'at least' was expected",
+            "row 1: length_constraints:number_words cannot take {'num_words': 1, 'relation': 'more than'}: the relation is "
+            "'more than', and 'less than' or 'at least' was expected",
         ),
     ):
         with pytest.raises(DataError) as refused:
