@@ -274,8 +274,9 @@ def test_logs_are_read_by_status_name_and_parser() -> None:
         "e.py::t": "ERROR",
     }
     assert read_log("SKIPPED f::t\nx::y SKIPPED (no)\n", "astropy") == {"f::t": "SKIPPED", "x::y": "SKIPPED"}
-    paths = "PASSED t.py::t[/a/b/c]\nPASSED t.py::u[/a*]\nFAILED t.py::v[x]\n"
-    assert read_log(paths, "requests") == {"t.py::t[/c]": "PASSED", "t.py::u[/a*]": "PASSED", "t.py::v[x]": "FAILED"}
+    assert read_log("FAILED g.py\ng.py::t PASSED\n", "pytest")["g.py::t"] == "PASSED", "not an import that failed"
+    paths = "PASSED t.py::t[/a/b/c]\nPASSED t.py::u[/a/b*]\nFAILED t.py::v[x]\n"
+    assert read_log(paths, "requests") == {"t.py::t[/c]": "PASSED", "t.py::u[/a/b*]": "PASSED", "t.py::v[x]": "FAILED"}
     assert read_log("PASSED t[MouseButton.RIGHT]", "matplotlib") == {"t[3]": "PASSED"}
     sympy = "test_a ok [OK]\ntest_b F\ntest_c E [FAIL]\nok\ntest_d\nother ok\n____ sympy/x.py:test_e ____\ntest_a F\n"
     assert read_log(sympy, "sympy") == {
