@@ -315,3 +315,9 @@ def test_a_form_without_a_person_takes_its_defaults_with_leave() -> None:
     assert filled(True, one, FormField("r", "string", required=True)) is None and len(asked) == 2
     assert filled(True, one, send="deny") is None and len(asked) == 2
     assert filled(True, one, irreversible="allow") == {"n": 0}
+    for verdict, hint in (("alow", " did you mean 'allow'?"), ("xyz", "")):
+        rules: Any = {"send": verdict}
+        with pytest.raises(ConfigError) as refused:
+            Approval(rules)
+        assert str(refused.value) == f"the approval of 'send' is {verdict!r};{hint} allow, ask or deny was expected"
+    assert Approval({"a": "ask"}) == Approval({"a": "ask"}, ask=ask(True)) and isinstance(Approval().ask, AskPerson)
