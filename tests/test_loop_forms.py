@@ -21,6 +21,7 @@ from firsthand.loop.approval import (
     approval_key,
     explained,
     form_question,
+    parse_rules,
     question,
 )
 from firsthand.loop.form import FormField, checked_answers, fields_from_json, fields_to_json, form_fields, form_schema
@@ -321,3 +322,27 @@ def test_a_form_without_a_person_takes_its_defaults_with_leave() -> None:
             Approval(rules)
         assert str(refused.value) == f"the approval of 'send' is {verdict!r};{hint} allow, ask or deny was expected"
     assert Approval({"a": "ask"}) == Approval({"a": "ask"}, ask=ask(True)) and isinstance(Approval().ask, AskPerson)
+
+
+def test_a_call_is_decided_by_its_rule_and_rules_are_read_from_words() -> None:
+    asked: list[Any] = []
+
+    async def ask(tool: Any, arguments: Any) -> Decision:
+        asked.append((tool.name, arguments))
+        return Decision(True, "me", "fine")
+
+    def decided(**rules: Any) -> Decision:
+        return asyncio.run(Approval(rules, ask=ask).decide(send, {"text": "x"}))
+
+    assert decided(send="allow") == Decision(True, "rule") and decided(irreversible="allow") == Decision(True, "rule")
+    assert decided(send="deny") == Decision(False, "rule", "send is not allowed here") and asked == []
+    assert decided() == Decision(True, "me", "fine") == decided(send="ask", irreversible="deny")
+    assert asked == [("send", {"text": "x"})] * 2
+    assert parse_rules([" external = ask ", " deny ", "shell=allow"]) == {
+        "external": "ask", "irreversible": "deny", "shell": "allow",
+    }  # fmt: skip
+    for words, wrong_ in ((["a=ask", "a=deny"], "a=deny"), (["=ask"], "=ask"), (["ask", "deny"], "deny")):
+        with pytest.raises(ConfigError) as refused:
+            parse_rules(words)
+        said = f"approve has {wrong_!r}: give each tool or effect once, as in external=ask,shell=deny"
+        assert str(refused.value) == said
