@@ -12,16 +12,20 @@ import pytest
 
 from firsthand import Agent, Benchmark, Experiment, Task
 from firsthand.context import Context
-from firsthand.errors import ModelError, ToolError
+from firsthand.errors import ConfigError, ModelError, ToolError
+from firsthand.experiment.named_agents import ALLOW_ALL, _expect_replayable, make_agents
 from firsthand.experiment.recorded import as_recorded, recorded_models, with_recorded_judges
+from firsthand.experiment.settings import RunSettings
 from firsthand.loop.concurrency import Retry
 from firsthand.message import ToolCall, user
 from firsthand.model import Sampling
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
+from firsthand.runs.store import open_run
 from firsthand.scorers.match import exact
 from firsthand.scorers.model_judge import JudgeScorer, judged_by, rubric
 from firsthand.scorers.rag_judgements import RagJudge, faithfulness
+from firsthand.system.home import data_home
 from firsthand.tool import tool
 
 
@@ -123,3 +127,29 @@ def test_judges_answer_what_was_recorded_and_plain_scorers_stay() -> None:
     assert kept is not None and (again.value, again.failed) == (kept.value, False) and len(likely.asked) == asked > 0
     other = asyncio.run(made.scorers[1](Task("t", "Another?"), trace))
     assert other.unjudged
+
+
+def test_a_replay_by_names_asks_nobody_and_opens_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = RunSettings(("arithmetic:levels=1:tasks=2",), ("scripted:echo",), approve=("external=deny",))
+    with Experiment.from_settings(settings).run() as run:
+        ref = run.id
+    (agent,) = make_agents(replace(settings, replay=ref))
+    assert agent.approval == ALLOW_ALL and agent.model.name == "scripted:echo" and not isinstance(agent.model, Scripted)
+    assert [each.name for each in agent.own_tools] == ["calculator"]
+    with Experiment.from_settings(replace(settings, replay=ref)).run() as again, open_run(ref, data_home()) as run:
+        assert [each.answer for each in again.traces()] == [each.answer for each in run.traces()]
+        assert again.config["replay"] == ref
+
+    class Source:
+        name = "box"
+        tools = ()
+
+        async def open(self) -> None: ...
+
+        async def close(self) -> None: ...
+
+    source: Any = Source()
+    with pytest.raises(ConfigError) as refused:
+        _expect_replayable((send, source))
+    assert str(refused.value) == "a replay opens nothing, and box is opened for each attempt: leave it out"

@@ -173,7 +173,7 @@ def test_pairs_leave_preferences_and_need_the_agent_they_are_compared_with(run: 
     assert len(preferences) == 4 and {each.winner for each in preferences} == {"a"}
     assert preferences[0].by == "judge:scripted"
     assert score(run, by(scorer, leans("[[A]]"))).kept == 4 and len(run.preferences()) == 4
-    with pytest.raises(ConfigError, match="no agent 'react': it has direct, cot$"):
+    with pytest.raises(ConfigError, match=r"no agent 'react': it has direct, cot$"):
         score(run, pairwise(judge="scripted:echo", against="react"))
 
 
