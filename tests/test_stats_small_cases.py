@@ -236,8 +236,8 @@ def check_of(a: list[float], b: list[float], **changes: Any) -> Check:
 def test_a_check_as_json_and_its_gaps_in_words() -> None:
     gaps = Gaps(1, 2, 3, 1)
     assert str(gaps) == (
-        "1 attempt of the baseline without a score, 2 attempts of the candidate without a score, 3 tasks that the candidate did "
-        "not attempt, 1 task not the same in both runs"
+        "1 attempt of the baseline without a score, 2 attempts of the candidate without a score, 3 tasks that the "
+        "candidate did not attempt, 1 task not the same in both runs"
     )
     assert (
         not Gaps() and all(bool(Gaps(*[int(n == place) for n in range(4)])) for place in range(4)) and str(Gaps()) == ""
