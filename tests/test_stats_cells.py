@@ -106,8 +106,8 @@ def test_the_last_length_that_reaches_a_threshold() -> None:
     [end] = effective(made[:1], 0.9)
     assert (end.last, end.is_end, end.gaps) == (1, True, ())
     assert end.sentence("depth") == (
-        "ada on sums: the last depth that reaches 0.9 is 1, where the measurement ends; surely reached at none, surely missed at "
-        "none."
+        "ada on sums: the last depth that reaches 0.9 is 1, where the measurement ends; surely reached at none, "
+        "surely missed at none."
     )
     assert (
         effective(made[3:], 0.8)[0]
