@@ -284,7 +284,7 @@ def test_sycophancy_is_mended_at_a_cost(monkeypatch: pytest.MonkeyPatch, capsys:
         "-0.500",
         "+0.250",
     ]
-    assert out[8].startswith("steering +0.500 [") and len(out) == 10
+    assert out[8].startswith("steering -0.250 [") and len(out) == 10
     assert arms.asked == [((f"base {seed}", seed), {"steps": 7, "count": 20}) for seed in (0, 1)]
     assert base.asked == [((seed,), {"steps": 9}) for seed in (0, 1)] and {
         each[1]["count"] for each in measured.asked
