@@ -242,3 +242,14 @@ def test_a_figure_without_an_interval_has_no_brackets() -> None:
     figure = Interval(0.5, 0.25, 0.75, 4, "t")
     assert figure_text("f1", figure) == "f1 0.50 [0.25, 0.75]"
     assert figure_text("f1", replace(figure, method=NO_INTERVAL)) == "f1 0.50"
+
+
+def test_a_failed_attempt_counts_as_0_though_its_score_was_not_judged() -> None:
+    unjudged = (Score("exact", 1.0, failure="the judge is away", unjudged=True),)
+    made = [
+        attempt("a", 0, 0, (Score("exact", 1.0),), Usage(1, 0, 1), 1.0),
+        attempt("a", 1, 0, unjudged, Usage(1, 0, 1), 1.0, error="gone"),
+        attempt("a", 2, 0, unjudged, Usage(1, 0, 1), 1.0),
+    ]
+    [row] = leaderboard(made)[0].rows
+    assert (row.score.value, row.score.n, row.errors, row.attempts) == (0.5, 2, 2, 3)

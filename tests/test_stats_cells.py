@@ -187,3 +187,18 @@ def test_a_spec_that_may_name_a_file_is_told_apart_and_what_cannot_be_made_is_sa
     for wrong in ([], {"sums": 3}):
         with pytest.raises(StoreError, match="its figures are not specs"):
             told(wrong)
+
+
+def test_each_benchmark_has_its_grid_once(tmp_path: Path) -> None:
+    made = create(tmp_path, {}, "two")
+    made.add_agent("ada", {"name": "ada"})
+    for benchmark, facts in (("b1", {"length": 1}), ("b2", {"length": 2, "depth": 3}), ("b3", {"level": 1})):
+        made.add_tasks(benchmark, [Task("t", "?", metadata=facts)])
+        made.append(attempt("ada", "t", Score("exact", 1.0), benchmark=benchmark))
+    found = own_grids(made, 0.5)
+    assert [(each.benchmark, each.by, each.rows, each.columns) for each in found] == [
+        ("b1", ("length",), (1,), ("",)),
+        ("b2", ("depth", "length"), (3,), (2,)),
+    ]
+    score = found[0].cells[1, ""].score
+    assert score.low == cells(made, ["length"], 0.5, "b1")[0].score.low > own_grids(made)[0].cells[1, ""].score.low
