@@ -15,10 +15,12 @@ from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.flaky import Flaky
 from firsthand.runs.track import start
 from firsthand.show import html_report
+from firsthand.show.board import leaderboard
 from firsthand.show.curves_page import curves_html
 from firsthand.show.gate_report import details, difference_text, junit, markdown, sentence
 from firsthand.show.html_page import visible
 from firsthand.show.html_report import MAX_ATTEMPTS, MAX_MESSAGES, AttemptRow, Turn, _chosen, clipped, turns
+from firsthand.stats.breakdown import Grid
 from firsthand.stats.non_inferiority import Check, Gaps
 from firsthand.stats.paired import Differences
 from firsthand.task import Task
@@ -116,6 +118,41 @@ def test_a_transcript_is_cut_at_its_messages_and_characters() -> None:
     deep = tuple(Node(None if n == 0 else (n - 1) // 2 * 2, user("d")) for n in range(19))
     assert max(turn.depth for turn in turns(attempt(nodes=deep))[0]) == 6
     assert clipped("abc", 3) == "abc" and clipped("a" * 5003, 3) == "aaa … (5,000 more characters)"
+
+
+def test_transcripts_end_where_the_room_of_all_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html_report, "MAX_ALL_TRANSCRIPT_CHARS", 5)
+    asked: list[tuple[str, str]] = []
+    traces = [attempt(n, nodes=(Node(None, user("abc")), Node(0, user("d" * n)))) for n in range(4)]
+    found, _ = _chosen(traces, {}, None, lambda benchmark, task_id: asked.append((benchmark, task_id)))
+    assert [[turn.text for turn in row.turns] for row in found] == [["abc", ""], ["ab … (1 more characters)"], [], []]
+    assert [row.left_out for row in found] == [0, 1, 0, 0] and asked == [("sums", f"t{n}") for n in range(4)]
+    monkeypatch.undo()
+    seven = attempt(nodes=tuple(Node(None if n == 0 else n - 1, user("c" * 3000)) for n in range(8)))
+    shown, left = turns(seven)
+    assert left == 1 and [turn.text for turn in shown[5:]] == ["c" * 3000, "c" * 2000 + " … (1,000 more characters)"]
+    [row] = rows([attempt(id="i" * 81, benchmark="b" * 81, task_id="t" * 81, agent="a" * 81)])
+    names = (row.trace_id, row.benchmark, row.task, row.agent)
+    assert names == tuple(letter * 80 + " … (1 more characters)" for letter in "ibta")
+
+
+def test_a_board_of_the_page_has_the_grids_of_its_benchmark_that_fit() -> None:
+    def grid(agent: str, benchmark: str = "sums", count: int = 1) -> Grid:
+        values = tuple(str(n) for n in range(count))
+        return Grid(benchmark, agent, ("level",), values, ("all",), {})
+
+    def shown(*grids: Grid) -> list[str]:
+        traces = [attempt(0), attempt(1, 0.0)]
+        text = html_report.report_html(
+            leaderboard(traces), title="t", command="c", machine={}, run_path="r", traces=traces, grids=grids
+        )
+        return [
+            name for name in ("one", "two", "big", "other", *(f"g{n:02}" for n in range(22))) if f"{name}-grid" in text
+        ]
+
+    found = [grid("one-grid"), grid("big-grid", count=401), grid("two-grid", count=400), grid("other-grid", "else")]
+    assert shown(*found) == ["one", "two"]
+    assert shown(*(grid(f"g{n:02}-grid") for n in range(22))) == [f"g{n:02}" for n in range(20)]
 
 
 def test_the_page_names_the_run_its_machine_and_only_grids_that_fit() -> None:
