@@ -327,6 +327,10 @@ def chain(length: int) -> Trace:
 
 def test_of_a_conversation_of_more_than_sixty_messages_the_middle_is_left_out() -> None:
     assert outline(chain(60), {}, full=False).skips == {}
+    assert outline(chain(61), {}, full=False).skips == {29: (31, "… 1 more messages; --full shows them")}
+    assert outline(chain(500), {}, full=True).room == 500 and outline(chain(500), {}, full=False).room == 400
+    loose = tree(nodes=(Node(None, user("a")), Node(2, user("b")), Node(1, user("c")), Node(-1, user("d"))), events=())
+    assert outline(loose, {}, full=False).children(None) == ({1: 0, 2: 1, 3: 3}, "")
     shape = outline(chain(63), {}, full=False)
     assert shape.skips == {29: (33, "… 3 more messages; --full shows them")}
     texts = [line.text for line in brief_lines(chain(63))]
