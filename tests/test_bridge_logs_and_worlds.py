@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from firsthand.bridges.agentdojo import dojo_adaptive, gullible
 from firsthand.bridges.agentdojo.dojo_benchmark import _escaped, attack_success, calls_made, dojo_benchmark
 from firsthand.bridges.agentdojo.dojo_suites import plain
+from firsthand.bridges.huggingface.trainer_callback import track_callback
 from firsthand.bridges.inspect.eval_logs import attempt_of, import_eval
 from firsthand.bridges.inspect.zip_members import read_member
 from firsthand.errors import ConfigError, DataError
@@ -242,12 +244,12 @@ def test_the_benchmark_has_its_options_scorers_and_protocol() -> None:
 # -- the Trainer --
 
 
-@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs pip install transformers")
 def test_the_callback_logs_numbers_rewinds_and_keeps_weights_in_the_first_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from firsthand.bridges.huggingface.trainer_callback import track_callback
-
+    monkeypatch.setitem(
+        sys.modules, "transformers", SimpleNamespace(TrainerCallback=object)
+    )  # its import takes seconds
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     args = SimpleNamespace(output_dir=str(tmp_path))
     folder = tmp_path / "checkpoint-2"

@@ -6,6 +6,8 @@ import io
 import re
 from typing import Any
 
+import pytest
+
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.loop.budget import Limits
@@ -155,6 +157,71 @@ def test_a_watch_prints_titles_steps_and_ends_of_one_attempt_after_the_other() -
         "",
     ]
     assert Watch(file, in_place=True).in_place is False
+
+
+class Terminal(io.StringIO):
+    """A terminal of 10 lines of 100 characters."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_tree_is_drawn_in_place_and_what_came_out_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LINES", "10"), ("COLUMNS", "100"), ("TERM", "xterm"), ("NO_COLOR", "")):
+        monkeypatch.setenv(name, value)
+    file = Terminal()
+
+    def drawn(watch: Watch) -> list[tuple[str, str]]:
+        rows = watch.live.get_renderable().renderables
+        assert all(row.no_wrap and row.overflow == "ellipsis" for row in rows)
+        return [(without_speed(row.plain), str(row.style)) for row in rows]
+
+    with watching(file) as watch:
+        assert watch.in_place and watch.live is None
+        listen = watch.listener(place("one\ntwo", 0))
+        listen(Added(0, Node(None, user("m0"))))
+        first = watch.live
+        assert first.is_started and first.transient and "#0 user" not in file.getvalue().split("\x1b")[0]
+        for number in range(1, 9):
+            listen(Added(number, Node(number - 1, user(f"m{number}"))))
+        title, *rows, status = drawn(watch)
+        assert title == ("sums / t1 / one two / epoch 0", "bold")
+        assert status == ("0 calls, 0 tokens, SPEED, 5 of 5 calls left", "dim") and [text for text, _ in rows] == [
+            f"#{number} user  m{number}" for number in range(2, 9)
+        ]  # fmt: skip
+        for number in range(10):
+            listen(Began(f"c{number}", "generate", 8, {}))
+        rows = drawn(watch)
+        assert [style for _, style in rows].count("green") == 8 and len(rows) == 13
+        assert [text for text, _ in rows[1:4]] == ["#6 user  m6", "#7 user  m7", "#8 user  m8"]
+        watch.listener(place("next", 1))(Added(0, Node(None, user("other"))))
+        assert watch.live is not first and not first.is_started and "epoch 1" in drawn(watch)[0][0]
+        trace = Trace(
+            "id", "sums", "next", {"name": "a"}, 1, 0, "", 1.0, answer="42", nodes=(Node(None, user("whole")),)
+        )
+        watch.ended(trace)
+        left = file.getvalue()
+        assert watch.live is None and watch.progress is None and "whole" in left and left.rstrip().count("42") >= 1
+        watch.listener(place("third", 2))(Added(0, Node(None, user("x"))))
+        last = watch.live
+        assert last.is_started
+    assert watch.live is None and not last.is_started
+    with watching(Terminal(), in_place=False) as watch:
+        assert not watch.in_place
+        watch.listener(place("t", 0))(Added(0, Node(None, user("é"))))
+        assert watch.live is None and watch.file.getvalue().splitlines()[1] == "#0 user é"  # type: ignore[attr-defined]
+
+
+def test_a_reader_that_has_left_does_not_stop_an_attempt(capsys: pytest.CaptureFixture[str]) -> None:
+    class Closed(io.StringIO):
+        encoding = "ascii"  # type: ignore[assignment]
+
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    Watch(Closed()).listener(place("t", 0))(Added(0, Node(None, user("é"))))
+    Watch().listener(place("t", 0))(Added(0, Node(None, user("to the output"))))
+    assert capsys.readouterr().out.endswith("#0 user to the output\n")
 
 
 def test_a_feed_line_begins_with_eight_characters_of_its_place() -> None:
