@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from firsthand.benchmark import Figure
 from firsthand.model import Usage
 from firsthand.runs.attempt_summary import AttemptSummary
-from firsthand.show.board import Board, Cost, Row, caveats, finding, leaderboard
+from firsthand.show.board import Board, Cost, Row, attempts_of, caveats, finding, leaderboard, reducers_of
 from firsthand.show.board_table import render_text
 from firsthand.show.board_words import figure_text
 from firsthand.stats.figure_stats import NO_INTERVAL
+from firsthand.stats.figures import slow_figure
 from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
 from firsthand.trace import Call, Failure, Score, Trace
@@ -253,3 +258,45 @@ def test_a_failed_attempt_counts_as_0_though_its_score_was_not_judged() -> None:
     ]
     [row] = leaderboard(made)[0].rows
     assert (row.score.value, row.score.n, row.errors, row.attempts) == (0.5, 2, 2, 3)
+
+
+def test_reducers_and_traces_are_asked_of_the_run_benchmark_by_benchmark() -> None:
+    traces = {trace.id: replace(trace, benchmark="sums" if trace.seed else "maps") for trace in attempts()[:1]}
+    traces |= {"other": replace(attempts()[1], id="other", benchmark="words")}
+    run: Any = SimpleNamespace(
+        reducer=lambda benchmark, asked: f"{asked} of {benchmark}", benchmarks=lambda: ["maps", "words"],
+        trace=traces.__getitem__, summaries=lambda: map(AttemptSummary.of, traces.values()),
+    )  # fmt: skip
+    assert reducers_of(run) == {"maps": "None of maps", "words": "None of words"}
+    assert reducers_of(run, "max") == {"maps": "max of maps", "words": "max of words"}
+    assert [type(each) for each in attempts_of(run)] == [AttemptSummary, AttemptSummary]
+    found = attempts_of(run, {"words": lambda made: []})
+    assert type(found[0]) is AttemptSummary and found[1] is traces["other"]
+
+
+def test_figures_of_a_benchmark_read_its_traces_and_are_shown_of_agents_that_have_them() -> None:
+    given: list[object] = []
+
+    def own(made: Sequence[Trace]) -> list[Figure]:
+        given.extend(made)
+        tasks = tuple(sorted({each.task_id for each in made}))
+        [agent] = {each.agent_name for each in made}
+        return [slow_figure("share", tasks, lambda chosen: 0.25)] if agent != "late" else []
+
+    traces = attempts()
+    [board] = leaderboard(traces, figures={"sums": own, "other": lambda made: []})
+    assert all(type(each) is Trace for each in given) and len(given) == len(traces)
+    shown = {row.agent: row.secondary["share"].value if "share" in row.secondary else None for row in board.rows}
+    assert shown == {"cot": 0.25, "direct": 0.25, "late": None}
+
+
+def test_the_first_score_of_all_is_the_metric_and_clusters_widen_the_comparison() -> None:
+    traces = attempts()
+    [board] = leaderboard([replace(traces[0], scores=()), *traces[1:]])
+    assert board.metric == "exact"
+    [alone] = leaderboard([replace(each, scores=()) for each in traces])
+    assert alone.metric == "" and alone.baseline == "direct" and {row.versus for row in alone.rows} == {None}
+    groups = {f"t{n}": f"c{n // 2}" for n in range(6)}
+    plain, clustered = leaderboard(traces)[0].rows[0], leaderboard(traces, clusters={"sums": groups})[0].rows[0]
+    assert plain.versus is not None and clustered.versus is not None
+    assert (plain.versus.clusters, clustered.versus.clusters) == (0, 3) and clustered.score.clusters == 3
