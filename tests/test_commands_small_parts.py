@@ -223,6 +223,12 @@ def test_the_end_of_a_training_names_the_model_or_the_agents_adapters(tmp_path: 
         f"the adapters of critic, solver are in {adapters}: try `firsthand run BENCHMARK --model agents:BASE@{tmp_path}` "
         "with the pattern they were trained in"
     )
+    blank, adapters = tmp_path / "a b", tmp_path / "a b" / "adapters"
+    (adapters / "x").mkdir(parents=True)
+    assert train._outcome(blank, blank) == (
+        f"the model is in {blank}: try `firsthand chat '{blank}'` or `firsthand serve '{blank}'`"
+    )
+    assert f"--model 'agents:BASE@{blank}'` with" in train._outcome(adapters, blank)
 
 
 # -- compare, and what is printed of a run --
