@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from firsthand.show.curves import curve_picture, number, sparkline
 from firsthand.show.feature_page import measure_rows, token_text
 from firsthand.show.heatmap import heat, score_cells, shown
 from firsthand.show.line_plot import COLOURS, LinePlot, PlotLine, line_plot, plot_svg
-from firsthand.show.scatter import Rectangle, Tick, _linear_axis, _log_axis, _place, scatter, short
+from firsthand.show.scatter import Rectangle, Tick, _linear_axis, _log_axis, _place, _score_axis, scatter, short
 from firsthand.stats.breakdown import Cell, Grid
 from firsthand.stats.intervals import Interval
 from firsthand.trace import Call, Score, Trace
@@ -169,6 +171,52 @@ def test_tokens_from_more_than_a_tenfold_on_are_a_logarithmic_axis() -> None:
     assert picture.x_ticks[0].at == 56.0 and picture.x_ticks[-1].at == pytest.approx(56 + 644 * share)
     assert [tick.text for tick in scatter(board_of(("a", 1, 0.5), ("b", 700, 0.5))).x_ticks] == ["1", "10", "100", "1k"]
     assert _log_axis([1.0, 401.0])[2] == [1.0, 10.0, 100.0, 1000.0] and len(_log_axis([1.0, 199.0])[2]) == 8
+
+
+def test_scores_that_are_no_shares_have_an_axis_that_holds_them() -> None:
+    def axis(*scores: tuple[float, float, float]) -> tuple[float, float]:
+        rows: Any = [SimpleNamespace(score=Interval(value, low, high, 8)) for value, low, high in scores]
+        low, high, _ = _score_axis(rows)
+        return round(low, 9), round(high, 9)
+
+    assert axis((0.25, 0.0, 0.5)) == (0, 0.6) and axis((0.25, 0.1, 0.31), (0.4, 0.35, 0.55)) == (0, 0.6)
+    assert axis((0.5, 0.2, 0.96)) == (0, 1) == axis((1.0, 0.5, 1.0))
+    assert axis((7.0, 2.0, 12.0)) == (1.2, 12.8) and axis((0.5, -0.5, 0.75)) == (-0.6, 0.85)
+    assert (
+        axis((5.0, 5.0, 5.0)) == (4, 6)
+        and axis((50.0, 50.0, 50.0)) == (45, 55)
+        and axis((-50.0, -50.0, -50.0)) == (-55, -45)
+    )
+    assert axis((0.5, math.nan, math.inf)) == (0, 0.6) and axis((3.0, -math.inf, 13.0)) == (2.2, 13.8)
+
+
+def test_an_agent_without_a_score_is_not_drawn_and_bounds_end_at_the_axis() -> None:
+    board = board_of(("a", 0, 0.5), ("b", 100, 0.25), ("c", 100, 0.75))
+    scores = {
+        "a": Interval(7.0, 2.0, 12.0, 8),
+        "b": Interval(math.nan, 0.0, 1.0, 0),
+        "c": Interval(10.0, 8.0, math.inf, 8),
+    }
+    picture = scatter(replace(board, rows=tuple(replace(row, score=scores[row.agent]) for row in board.rows)))
+    assert picture is not None and not picture.log, "no logarithm of 0 tokens"
+    points = {point.name: point for point in picture.points}
+    assert sorted(points) == ["a", "c"] and points["a"].x == 56
+    # the axis goes from 1.2 to 12.8
+    assert points["a"].y == pytest.approx(348 - 332 / 2) and points["a"].top == pytest.approx(348 - 332 * 10.8 / 11.6)
+    assert points["a"].bottom == pytest.approx(348 - 332 * 0.8 / 11.6) and points["c"].top == 16
+    nothing = replace(board, rows=tuple(replace(row, score=scores["b"]) for row in board.rows))
+    assert scatter(nothing) is None
+    free = scatter(board_of(("a", 0, 0.5)))
+    assert free is not None and free.points[0].x == 56 == free.x_ticks[0].at and free.x_ticks[5].at == 700
+    assert free.x_ticks[4].text == "1", "the axis goes to 1.25 tokens where none were used"
+
+
+def test_a_label_has_a_line_to_its_mark_only_where_it_is_far_off() -> None:
+    picture = scatter(board_of(*((f"agent {n}", 100, 0.5) for n in range(9))))
+    assert picture is not None
+    off = [round(point.label_y - (point.y + 3.5), 6) for point in picture.points]
+    assert off[:2] == [0, 0] and max(map(abs, off)) > 15
+    assert [point.leader for point in picture.points] == [abs(each) > 15 for each in off]
 
 
 def test_round_marks_are_about_five() -> None:
