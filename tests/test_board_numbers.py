@@ -346,3 +346,39 @@ def test_stale_and_undated_results_are_told() -> None:
         "1 repeated result counted once.",
     )
     assert make_board(ResultSet.of(results), BoardSpec(), now=now).remarks == ("1 repeated result counted once.",)
+
+
+def test_weights_of_categories_are_shared_by_their_benchmarks() -> None:
+    def weights(categories: dict[str, float], **entries: BenchmarkEntry) -> list[float]:
+        spec: dict[str, Any] = {"rule": "weighted", "categories": categories, "benchmarks": entries}
+        counted = columns([stated("m", name, 0.5) for name in entries], **spec)[0]
+        return [round(float(each), 9) for each in column_weights(counted, BoardSpec(**spec))]
+
+    entry = BenchmarkEntry
+    assert weights({}, b=entry("x"), c=entry("x"), d=entry("y"), e=entry()) == [
+        0.166666667,
+        0.166666667,
+        0.333333333,
+        0.333333333,
+    ]
+    assert weights({"x": 1.0}, b=entry("x"), d=entry()) == [1, 0], "a benchmark without a category counts for nothing"
+    assert weights({"x": 1.0, "y": 3.0}, b=entry("x", weight=0), d=entry("y")) == [0, 0.75]
+
+
+def test_a_column_without_weight_still_has_the_mean_of_its_category() -> None:
+    entries = {name: BenchmarkEntry("x", weight=0) for name in "bc"} | {"d": BenchmarkEntry("y")}
+    values = {"b": 0.2, "c": 0.6, "d": 0.75}
+    board = made([stated("m", name, value) for name, value in values.items()], rule="weighted", benchmarks=entries)
+    [line] = board.sections[0].lines
+    assert line.parts == pytest.approx({"x": 0.4, "y": 0.75}) and line.score == pytest.approx(0.375)
+
+
+def test_benchmarks_that_not_all_models_share_are_left_out_or_make_a_model_unranked() -> None:
+    results = [stated("m", "b", 0.5), stated("n", "b", 0.25), stated("m", "c", 1.0)]
+    board = made(results, rule="weighted", missing="common", reported="together")
+    assert [(line.model, line.score) for line in board.sections[0].lines] == [("m", 0.5), ("n", 0.25)]
+    assert list(board.sections[0].lines[0].cells) == ["b", "c"] and board.sections[0].title == ""
+    board = made(results, rule="weighted", missing="unranked", reported="together")
+    assert [line.model for line in board.sections[0].lines] == ["m"] and board.sections[0].unranked[0].missing == ("c",)
+    with pytest.raises(ConfigError, match=r"no benchmark has results of all 2 models: leave out a model"):
+        made([stated("m", "b", 0.5), stated("n", "c", 0.25)], rule="weighted", missing="common")
