@@ -32,7 +32,7 @@ from firsthand.trace import Call, Failure, Score, Trace
 
 
 def test_a_run_gives_each_agent_its_tasks_its_price_and_its_origin(tmp_path: Path) -> None:
-    with store.create(tmp_path, {}, "quiz") as run:
+    with store.create(tmp_path, {}, "quiz", protocols={"quiz": "asked once"}) as run:
         tasks = [Task(f"t{n}", "?", metadata={"cluster": "c1"} if n < 2 else {}) for n in range(3)]
         run.add_tasks("quiz", tasks)
         run.add_tasks("other", [Task("t9", "?")])
@@ -63,6 +63,8 @@ def test_a_run_gives_each_agent_its_tasks_its_price_and_its_origin(tmp_path: Pat
         assert (about.cost_usd, about.seconds) == (0.25, pytest.approx(7 / 3)), "of three attempts"
         assert (bo.abouts[0].cost_usd, bo.abouts[0].seconds) == (None, 2.0)
         assert about.data_hash == f"tasks-{zlib.crc32(b't0' + bytes([10]) + b't1' + bytes([10]) + b't2'):08x}"
+        assert (ada.key.protocol, other.key.protocol, about.value) == ("asked once", "", 0.0)
+        assert about.commit == (run.about["commit"] or "")
         assert (about.run, about.source) == (run.id, str(run.path)) and about.when == run.created_at[:19] + "+00:00"
     found = read_results([run.path], tmp_path)
     assert [each.models for each in found.items] == [("bo",), ("ada", "bo")] and len(found.results) == 3

@@ -201,7 +201,9 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_tour_lists_its_steps_and_says_which_is_next(steps: Path, cli: Cli) -> None:
     head = ["A tour through the reading list", "step title state needs"]
     rows = ["1 Title one", "2 Title two SmolLM2", "3 Title three"]
-    assert words(cli("tour")[1]) == [*head, *rows, "`firsthand tour 1` is the next step."]
+    code, out, _ = cli("tour")
+    assert code == 0 and words(out) == [*head, *rows, "`firsthand tour 1` is the next step."]
+    assert cli("tour", "--page")[0] == cli("tour", "--json")[0] == cli("tour", "2")[0] == 0
     tour_progress.mark_done(tour_steps.tour_step("one"))
     rows[0] += " done"
     assert words(cli("tour")[1]) == [*head, *rows, "`firsthand tour 2` is the next step."]
