@@ -166,13 +166,13 @@ def test_qdrant_writes_removes_and_reads_more_than_a_page(tmp_path: Path) -> Non
     client = store._client  # type: ignore[attr-defined]
     with pytest.raises(StoreError, match=r"^Qdrant has no collection 'other': give a header to make one$"):
         QdrantRecords(client, "other", None)
-    with pytest.raises(StoreError, match="^Qdrant cannot query_points in 'records': "):
+    with pytest.raises(StoreError, match=r"^Qdrant cannot query_points in 'records': "):
         store.nearest(np.ones(3, np.float32), 1, Match("kind", ("chunk",)))
     terms = IndexHeader("", "", 0, "lines")
     index = open_qdrant_index(client, "terms", terms)
     assert open_qdrant_index(client, "terms").header == terms and index.header == terms
     assert client.get_collection("terms").config.params.vectors.size == 1
-    with pytest.raises(ConfigError, match="^Qdrant's collection 'terms' was made with"):
+    with pytest.raises(ConfigError, match=r"^Qdrant's collection 'terms' was made with"):
         open_qdrant_index(client, "terms", TWO)
 
 
@@ -187,19 +187,27 @@ def test_pinecone_is_asked_page_by_page_and_refuses_a_record_beyond_its_room() -
     assert [*store.get(ids)] == ids and [each.id for each in store.select(Match("kind", ("chunk",)))] == ids
     store.nearest(np.ones(2, np.float32), 20_000, Match("kind", ("chunk",)))
     store.remove(ids)
-    assert client.calls == [*[("fetch", 100)] * 2, ("fetch", 1), ("query", 10_000), *[("delete", 100)] * 2, ("delete", 1)]
+    assert client.calls == [
+        *[("fetch", 100)] * 2,
+        ("fetch", 1),
+        ("query", 10_000),
+        *[("delete", 100)] * 2,
+        ("delete", 1),
+    ]
     assert not client.points
     client.calls.clear()
     room = MAX_METADATA_BYTES - len("kind" + "chunk" + "n" + "2.5")
     fits = Record(hexed(1), {"kind": "chunk", "n": 2.5}, "x" * room)
     over = Record(hexed(2), {"kind": "chunk", "n": 2.5}, "x" * (room + 1))
-    with pytest.raises(ConfigError, match=r"^a record has 40001 bytes beside its vector, and Pinecone holds 40000: divide"):
+    with pytest.raises(
+        ConfigError, match=r"^a record has 40001 bytes beside its vector, and Pinecone holds 40000: divide"
+    ):
         store.upsert([fits, over])
     assert client.calls == []
     store.upsert([fits])
     assert client.points[hexed(1)].values == [1.0]
     assert client.points[hexed(1)].metadata == {"kind": "chunk", "n": 2.5, "payload": "x" * room, "rid": hexed(1)}
-    with pytest.raises(StoreError, match="^Pinecone cannot query in 'space': "):
+    with pytest.raises(StoreError, match=r"^Pinecone cannot query in 'space': "):
         store.nearest(np.ones(3, np.float32), 1, Match("kind", ("chunk",)))
 
 
@@ -242,9 +250,11 @@ def test_a_name_that_is_no_postgres_schema_is_refused_before_anything_is_connect
     from firsthand.retrieval.store.postgres_index import PostgresRecords
 
     for name in ("a-b", "", "1a", "é", "a" * 49):
-        with pytest.raises(ConfigError, match="is no name for a schema: give letters, digits and underscores, 48 at most"):
+        with pytest.raises(
+            ConfigError, match="is no name for a schema: give letters, digits and underscores, 48 at most"
+        ):
             PostgresRecords("host=/nowhere dbname=x", name, TWO)
-    with pytest.raises(StoreError, match="^PostgreSQL's index 'a{48}' cannot be used: "):
+    with pytest.raises(StoreError, match=r"^PostgreSQL's index 'a{48}' cannot be used: "):
         PostgresRecords("host=/nowhere dbname=x", "a" * 48, TWO)
     with pytest.raises(StoreError) as raised:
         PostgresRecords("postgresql://me:secret@[x", "a", TWO)
@@ -260,7 +270,10 @@ def test_a_lance_row_has_columns_tags_and_the_fields_as_json() -> None:
     }  # fmt: skip
     back = lance_index._record({key: row[key] for key in ("id", "fields", "payload")})
     assert back == Record(hexed(5), {"kind": "chunk", "of": "a", "n_x": 2.0, "v": "4:z"}, "p", None)
-    assert lance_index._sql_among("id", ["a'b", "c"]) == "id IN ('a''b', 'c')" and lance_index._sql_among("x", []) == "false"
+    assert (
+        lance_index._sql_among("id", ["a'b", "c"]) == "id IN ('a''b', 'c')"
+        and lance_index._sql_among("x", []) == "false"
+    )
 
 
 def test_lances_conditions_are_sql() -> None:

@@ -46,7 +46,9 @@ def test_a_document_that_does_not_fit_is_told_what_is_wrong_with_it() -> None:
     document = Document("d", "abcdef")
     first, other = Chunk("d", 0, 3, "abc"), Chunk("d", 3, 6, "def")
     one = unit(1, 0)
-    assert refusal(document, [first, first], unit(2, 0)) == "two chunks of 'd' have one span and text: give each span once"
+    assert (
+        refusal(document, [first, first], unit(2, 0)) == "two chunks of 'd' have one span and text: give each span once"
+    )
     assert refusal(document, [Chunk("e", 0, 3, "abc")], one) == (
         "a chunk of 'e' was given with the document 'd': give its own"
     )
@@ -57,14 +59,18 @@ def test_a_document_that_does_not_fit_is_told_what_is_wrong_with_it() -> None:
     assert refusal(document, [replace(first, parent=other.id)], one) == (
         "a chunk of 'd' has a parent that is none of its chunks: give the parent too"
     )
-    assert rows_of.prepared(IndexedDocument(document, [Chunk("d", 6, 6, ""), first], unit(2, 0)), HEADER).searchable == (
+    assert rows_of.prepared(
+        IndexedDocument(document, [Chunk("d", 6, 6, ""), first], unit(2, 0)), HEADER
+    ).searchable == (
         True,
         True,
     )
     assert refusal(document, [first], None) == (
         "'d' comes with no vectors, and its chunks need (1, 24): embed each chunk's indexed_text"
     )
-    assert refusal(document, [first], unit(2, 0)).startswith("'d' comes with vectors of shape (2, 24), and its chunks need (1,")
+    assert refusal(document, [first], unit(2, 0)).startswith(
+        "'d' comes with vectors of shape (2, 24), and its chunks need (1,"
+    )
     assert refusal(document, [first], one, TERMS_ONLY) == (
         "vectors were given for 'd', and this index has terms alone: make one with an embedder"
     )
@@ -77,7 +83,7 @@ def test_a_document_that_does_not_fit_is_told_what_is_wrong_with_it() -> None:
             assert fits, scale
         except ConfigError:
             assert not fits, scale
-    with pytest.raises(ConfigError, match="^a vector of a text has the length 0:"):
+    with pytest.raises(ConfigError, match=r"^a vector of a text has the length 0:"):
         rows_of.checked_lengths(one * 0, "a text", zeros=False)
     assert refusal(replace(document, meta={"x": {1: 2}}), [first], one).startswith("the meta of 'd': ")
 
@@ -130,11 +136,14 @@ def test_a_documents_columns_are_what_is_read_back_and_every_value_counts_in_its
 
 def test_values_of_filters_are_of_one_kind_where_they_are_equal() -> None:
     big = 2**63
-    assert [field_of(each) for each in (None, False, True, 0, 1.0, -2.5, big - 1, -big, float(big), "é", [2.0, "a"], {"b": 1, "a": {}})] == [
+    values = (None, False, True, 0, 1.0, -2.5, big - 1, -big, float(big), "é", [2.0, "a"], {"b": 1, "a": {}})
+    assert [field_of(each) for each in values] == [
         (NULL, 0), (BOOLEAN, 0), (BOOLEAN, 1), (NUMBER, 0), (NUMBER, 1), (NUMBER, -2.5), (NUMBER, big - 1), (NUMBER, -big),
         (NUMBER, float(big)), (TEXT, "é".encode()), (NESTED, b'[2,"a"]'), (NESTED, b'{"a":{},"b":1}'),
     ]  # fmt: skip
-    assert isinstance(field_of(1.0)[1], int) and isinstance(field_of(big)[1], float) and isinstance(field_of(-big)[1], int)
+    assert (
+        isinstance(field_of(1.0)[1], int) and isinstance(field_of(big)[1], float) and isinstance(field_of(-big)[1], int)
+    )
     assert canonical({"b": (1.0, True), "a": None}) == '{"a":null,"b":[1,true]}'
     for value, said in (
         (10**400, r"is too large: give it as a string"),
@@ -156,7 +165,9 @@ def test_a_condition_is_sql_on_kind_and_value() -> None:
     assert condition_sql({"min": 1, "max": 2}) == ("kind = ? AND value >= ? AND value <= ?", [NUMBER, 1, 2])
     assert condition_sql({"max": "z"}) == ("kind = ? AND value <= ?", [TEXT, b"z"])
     assert condition_sql({"min": 0}) == ("kind = ? AND value >= ?", [NUMBER, 0])
-    assert ends({"max": 0}) == (None, (NUMBER, 0)) and excluded({"not": None}) == (None,) and excluded({"min": 1}) is None
+    assert (
+        ends({"max": 0}) == (None, (NUMBER, 0)) and excluded({"not": None}) == (None,) and excluded({"min": 1}) is None
+    )
     for wrong in ({}, {"least": 1}, {"min": 1, "least": 2}):
         with pytest.raises(ConfigError, match='is not known: give a value, a list, "min" and "max", or "not"'):
             ends(wrong)
@@ -169,11 +180,11 @@ def test_a_condition_is_sql_on_kind_and_value() -> None:
 
 def test_the_predicate_of_a_filter_holds_at_the_ends_of_a_range_and_not_beside_them() -> None:
     meta, own = {"n": 2, "t": "b", "x": None, "title": "of the meta"}, {"document": "d", "title": "T", "source": ""}
-    true = ({}, {"n": 2.0}, {"n": {"min": 2}}, {"n": {"max": 2}}, {"n": {"min": 1, "max": 3}}, {"t": {"min": "b", "max": "b"}},
-            {"x": None}, {"x": [None]}, {"y": {"not": None}}, {"y": {"not": {"min": 1}}}, {"title": "T"}, {"n": [1, 2]},
+    true = ({}, {"n": 2.0}, {"n": {"min": 2}}, {"n": {"max": 2}}, {"n": {"min": 1, "max": 3}},
+            {"t": {"min": "b", "max": "b"}}, {"x": None}, {"x": [None]}, {"y": {"not": None}}, {"y": {"not": {"min": 1}}}, {"title": "T"}, {"n": [1, 2]},
             {"n": {"not": {"not": 2}}}, {"n": 2, "t": "b"})  # fmt: skip
-    false = ({"n": {"min": 3}}, {"n": {"max": 1}}, {"n": {"min": "a"}}, {"y": None}, {"y": []}, {"n": []}, {"n": {"not": 2}},
-             {"title": "of the meta"}, {"n": 2, "t": "c"}, {"n": 1, "t": "b"}, {"y": {"max": 9}}, {"t": {"max": "a"}})  # fmt: skip
+    false = ({"n": {"min": 3}}, {"n": {"max": 1}}, {"n": {"min": "a"}}, {"y": None}, {"y": []}, {"n": []},
+             {"n": {"not": 2}}, {"title": "of the meta"}, {"n": 2, "t": "c"}, {"n": 1, "t": "b"}, {"y": {"max": 9}}, {"t": {"max": "a"}})  # fmt: skip
     assert [matches(where, meta, own) for where in true] == [True] * len(true)
     assert [matches(where, meta, own) for where in false] == [False] * len(false)
 
@@ -321,7 +332,10 @@ def test_sqlites_errors_become_sentences_by_their_kind(tmp_path: Path) -> None:
     assert error("SQLITE_NOTADB") == (
         f"{path} is no index, or its beginning is damaged: give another path, or remove it"
     )
-    assert error("SQLITE_IOERR_READ") == f"{path} cannot be read or written (as SQLite says): check the disk, then try again"
+    assert (
+        error("SQLITE_IOERR_READ")
+        == f"{path} cannot be read or written (as SQLite says): check the disk, then try again"
+    )
     assert error("SQLITE_ERROR", "no such module: fts5").endswith("was built without FTS5: use another")
     assert error("", "closed", sqlite3.ProgrammingError) == f"{path} cannot be used (closed): open it again"
     assert error("SQLITE_CORRUPT") == (
@@ -358,7 +372,7 @@ def test_a_header_with_a_value_that_no_index_has_is_damage(tmp_path: Path, chang
     if sound:
         open_index(path).close()
     else:
-        with pytest.raises(StoreError, match="^the index is damaged: its header has a value that no index has"):
+        with pytest.raises(StoreError, match=r"^the index is damaged: its header has a value that no index has"):
             open_index(path)
 
 
@@ -399,7 +413,9 @@ def test_faults_are_counted_and_the_list_of_them_ends_at_a_hundred(tmp_path: Pat
 
 def test_a_removed_document_leaves_no_row_and_a_meta_that_another_has_stays(tmp_path: Path) -> None:
     index: SqliteIndex = open_index(tmp_path / "a.index", HEADER)
-    index.put([lines("a", ["fox\n", "hen\n"], meta={"n": 1, "m": 2}), lines("b", ["owl\n"], meta={"n": 1, "m": 2}, seed=2)])
+    index.put(
+        [lines("a", ["fox\n", "hen\n"], meta={"n": 1, "m": 2}), lines("b", ["owl\n"], meta={"n": 1, "m": 2}, seed=2)]
+    )
     index.put([lines("c", ["elk\n"], meta={"n": 5}, seed=3)])
 
     def counts() -> dict[str, int]:
@@ -413,5 +429,3 @@ def test_a_removed_document_leaves_no_row_and_a_meta_that_another_has_stays(tmp_
     assert index.delete(["b", "c"]) == ("b", "c") and set(counts().values()) == {0}
     assert index.verify() == [] and index.titled("x") == [] and index.metas() == {} and index.title("a") is None
     index.close()
-
-
