@@ -181,10 +181,12 @@ def test_a_condition_is_sql_on_kind_and_value() -> None:
 def test_the_predicate_of_a_filter_holds_at_the_ends_of_a_range_and_not_beside_them() -> None:
     meta, own = {"n": 2, "t": "b", "x": None, "title": "of the meta"}, {"document": "d", "title": "T", "source": ""}
     true = ({}, {"n": 2.0}, {"n": {"min": 2}}, {"n": {"max": 2}}, {"n": {"min": 1, "max": 3}},
-            {"t": {"min": "b", "max": "b"}}, {"x": None}, {"x": [None]}, {"y": {"not": None}}, {"y": {"not": {"min": 1}}}, {"title": "T"}, {"n": [1, 2]},
+            {"t": {"min": "b", "max": "b"}}, {"x": None}, {"x": [None]}, {"y": {"not": None}},
+            {"y": {"not": {"min": 1}}}, {"title": "T"}, {"n": [1, 2]},
             {"n": {"not": {"not": 2}}}, {"n": 2, "t": "b"})  # fmt: skip
     false = ({"n": {"min": 3}}, {"n": {"max": 1}}, {"n": {"min": "a"}}, {"y": None}, {"y": []}, {"n": []},
-             {"n": {"not": 2}}, {"title": "of the meta"}, {"n": 2, "t": "c"}, {"n": 1, "t": "b"}, {"y": {"max": 9}}, {"t": {"max": "a"}})  # fmt: skip
+             {"n": {"not": 2}}, {"title": "of the meta"}, {"n": 2, "t": "c"}, {"n": 1, "t": "b"},
+             {"y": {"max": 9}}, {"t": {"max": "a"}})  # fmt: skip
     assert [matches(where, meta, own) for where in true] == [True] * len(true)
     assert [matches(where, meta, own) for where in false] == [False] * len(false)
 
