@@ -154,7 +154,7 @@ def stored_run(folder: Path) -> SaeRun:
         body: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in body.items()}
         return SaeRun(**given)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{folder} holds no run of `firsthand interp sae` ({reason_of(error)}): name its folder"
         ) from error
