@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def model_of(table: Table, vocabulary: int = language.VOCABULARY, *, context: in
 
 def chain(*ids: int) -> dict[int, dict[int, float]]:
     """Each token is followed by the next one, almost surely."""
-    return {one: {other: 60.0} for one, other in zip(ids, ids[1:], strict=False)}
+    return {one: {other: 60.0} for one, other in pairwise(ids)}
 
 
 def test_replies_follow_the_model_and_end_where_they_are_told() -> None:
