@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 
 from firsthand.errors import ConfigError
 from firsthand.interp.alignment import constitutional_training, sycophancy_mending
-from firsthand.interp.alignment import request_language as language
 from firsthand.interp.alignment.constitutional_training import (
     AnswerPair,
     ConstitutionalSettings,
@@ -71,30 +69,10 @@ from firsthand.interp.steering import steering_vector
 from firsthand.nn.decoder import Decoder
 from firsthand.stats.intervals import proportion_interval
 from firsthand.train.objective import Comparisons
+from known_tokens import chain, model_of
 
 torch.set_num_threads(1)
 PRINCIPLE = {name: 14 + index for index, name in enumerate(PRINCIPLES)}
-Table = Mapping[int, Mapping[int, float]]
-
-
-def model_of(table: Table, vocabulary: int = language.VOCABULARY, *, context: int = 32) -> Decoder:
-    """A model with these logits of next tokens after a token, and 0 for all others."""
-    hidden = 8 * -(-vocabulary // 8)
-    model = small_decoder(vocabulary, context, layers=1, hidden=hidden).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")) or name == "lm_head.weight":
-                weight.zero_()
-        model.embed.weight.copy_(torch.eye(vocabulary, hidden))
-        for last, row in table.items():
-            for id, logit in row.items():
-                model.lm_head.weight[id, last] = logit * math.sqrt(1 / hidden + 1e-5)
-    return model
-
-
-def chain(*ids: int) -> dict[int, dict[int, float]]:
-    """Each token is followed by the next one, almost surely."""
-    return {one: {other: 60.0} for one, other in pairwise(ids)}
 
 
 def test_replies_follow_the_model_and_end_where_they_are_told() -> None:
