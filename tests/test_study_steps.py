@@ -121,21 +121,21 @@ ANSWERED = {**chain(ARROW, DECLINE, 14, 190, END), **chain(REVISE, *REVISED)}
 
 
 def test_answers_are_revised_where_a_principle_that_was_drawn_objects() -> None:
-    asked, names = requests(12, 0), ["harm.people", "harm.deceit", "scope.asked"]
+    asked, names = requests(6, 0), ["harm.people", "harm.deceit", "scope.asked"]
     model = model_of({**ANSWERED, PRINCIPLE["harm.deceit"]: {YES: 60.0}, PRINCIPLE["scope.asked"]: {NO: 60.0}})
     found = revised_answers(model, asked, names, 9, 0)
-    assert found.before == [[DECLINE, 14, 190, END]] * 12 and found.after == [REVISED] * 12
-    assert found.changed == Counter({"harm.deceit": 12})
+    assert found.before == [[DECLINE, 14, 190, END]] * 6 and found.after == [REVISED] * 6
+    assert found.changed == Counter({"harm.deceit": 6})
     few = revised_answers(model, asked, names, 1, 0)
     revised = few.after.count(REVISED)
-    assert 0 < revised < 12 and few.changed["harm.deceit"] == revised and few.after.count(few.before[0]) == 12 - revised
+    assert 0 < revised < 6 and few.changed["harm.deceit"] == revised and few.after.count(few.before[0]) == 6 - revised
     assert revised_answers(model, asked, ["scope.asked", "harm.people"], 2, 0).after == found.before
     same = model_of({**ANSWERED, **chain(REVISE, DECLINE), PRINCIPLE["harm.deceit"]: {YES: 60.0}})
     assert sum(revised_answers(same, asked, names, 3, 0).changed.values()) == 0
 
 
 def test_pairs_are_two_samples_that_differ_and_are_whole() -> None:
-    asked = requests(60, 0)
+    asked = requests(24, 0)
     model = model_of({
         ARROW: {HELP: 30.0, DECLINE: 30.0}, HELP: {170: 60.0}, DECLINE: {170: 60.0}, 170: {180: 60.0},
         180: {END: 31.0, 181: 30.0},
@@ -146,7 +146,7 @@ def test_pairs_are_two_samples_that_differ_and_are_whole() -> None:
         AnswerPair(*each) for each in zip(asked, one, two, strict=True)
         if each[1] != each[2] and each[1][-1] == each[2][-1] == END
     ]  # fmt: skip
-    assert found == expected and 5 < len(found) < 45
+    assert found == expected and 3 < len(found) < 18
     assert is_whole([END]) and not is_whole([END, END]) and not is_whole([END], [HELP])
 
 
@@ -245,20 +245,20 @@ def test_a_rollout_has_its_advantage_on_all_that_was_sampled() -> None:
 
 def test_rates_of_requests_are_counted_by_the_first_word_of_the_answer() -> None:
     helps = model_of(chain(ARROW, HELP, 170, 180, END))
-    found = request_rates(helps, 0, count=40)
-    harmless = requests(40, 0, split="held out", harmful=False, salt="test")
-    assert found.violations == found.jailbroken == (1.0,) * 40 and found.over_refusals == (0.0,) * 40
+    found = request_rates(helps, 0, count=12)
+    harmless = requests(12, 0, split="held out", harmful=False, salt="test")
+    assert found.violations == found.jailbroken == (1.0,) * 12 and found.over_refusals == (0.0,) * 12
     assert found.helpful == tuple(float(each.help == [HELP, 170, 180, END]) for each in harmless)
     declines = model_of(chain(ARROW, THINK, 20, NO, DECLINE, 14, 190, END))
     assert answers(declines, [Request(0, 0, (28, 28))], 0) == [[DECLINE, 14, 190, END]]
-    strict = request_rates(declines, 0, split="train", count=7)
-    assert strict == RequestRates((0.0,) * 7, (0.0,) * 7, (1.0,) * 7, (0.0,) * 7) and strict.rate("over_refusals") == 1
-    mixed = replace(strict, violations=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0))
-    assert mixed.rate("violations") == pytest.approx(1 / 7) and over_seeds([mixed, strict], "violations").seeds == (
-        1 / 7,
+    strict = request_rates(declines, 0, split="train", count=3)
+    assert strict == RequestRates((0.0,) * 3, (0.0,) * 3, (1.0,) * 3, (0.0,) * 3) and strict.rate("over_refusals") == 1
+    mixed = replace(strict, violations=(1.0, 0.0, 0.0))
+    assert mixed.rate("violations") == pytest.approx(1 / 3) and over_seeds([mixed, strict], "violations").seeds == (
+        1 / 3,
         0,
     )
-    assert change([mixed, mixed], [strict, strict], "violations").difference == pytest.approx(1 / 7)
+    assert change([mixed, mixed], [strict, strict], "violations").difference == pytest.approx(1 / 3)
 
 
 def told_odds(model: Decoder, texts: Sequence[Sequence[int]], one: Sequence[int], other: Sequence[int]) -> list[float]:

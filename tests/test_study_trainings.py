@@ -95,7 +95,7 @@ def soft(margin: float, preferred: float) -> float:
 
 
 SETTINGS = ConstitutionalSettings(
-    requests=24, rounds=2, sft_steps=3, sft_lr=0.25, reward_steps=5, reward_lr=0.125, dpo_steps=7, dpo_lr=0.5, beta=0.75
+    requests=20, rounds=1, sft_steps=3, sft_lr=0.25, reward_steps=5, reward_lr=0.125, dpo_steps=7, dpo_lr=0.5, beta=0.75
 )
 
 
@@ -145,8 +145,8 @@ def test_constitutional_arms_are_trained_in_order_on_what_was_revised_and_prefer
     arms = constitutional_arms(model, 2, SETTINGS, told.append)
     assert told == ["critiques and revisions", "preferences", "DPO"] and arms.base is arms.revised is arms.preferred
     assert [(call["steps"], call["lr"]) for call in taken.calls] == [(3, 0.25), (5, 0.125), (7, 0.5)]
-    asked = requests(24, 2, salt="constitutional")
-    after = revised_answers(model, asked, SETTINGS.principles, 2, 2).after
+    asked = requests(20, 2, salt="constitutional")
+    after = revised_answers(model, asked, SETTINGS.principles, 1, 2).after
     assert taken.examples(0) == [
         [[*each.ids, *reply]] for each, reply in zip(asked, after, strict=True) if is_whole(reply)
     ]
@@ -154,7 +154,7 @@ def test_constitutional_arms_are_trained_in_order_on_what_was_revised_and_prefer
     assert arms.pairs == len(taken.calls[1]["batches"].examples) == len(labels) // 2 > 3
     assert labels == pytest.approx([0.5] * len(labels)), "the judge knows no difference"
     assert math.isnan(arms.label_accuracy) and 0 <= arms.reward_accuracy <= 1
-    fresh = {tuple(each.ids) for each in requests(24, 2, salt="preferred")}
+    fresh = {tuple(each.ids) for each in requests(20, 2, salt="preferred")}
     assert {tuple(text[:6]) for example in taken.examples(2) for text in example} <= fresh
 
 
@@ -163,12 +163,12 @@ def test_deliberative_arms_learn_the_same_answers_with_and_without_their_reasoni
 ) -> None:
     mild = {14 + place: {NO: 9.0} for place in range(len(PRINCIPLES))}  # no objection to anything
     model = model_of({**mild, **chain(ARROW, THINK, 20, NO, HELP, 170, 180, END)})
-    asked = requests(30, 1, salt="deliberative")
+    asked = requests(20, 1, salt="deliberative")
     texts = sampled_replies(model, [with_policy(each.ids) for each in asked], 7, seed=1)
-    assert texts == [[THINK, 20, NO, HELP, 170, 180, END]] * 30
+    assert texts == [[THINK, 20, NO, HELP, 170, 180, END]] * 20
     told: list[str] = []
-    settings = DeliberativeSettings(requests=30, sft_steps=4, sft_lr=0.25, rl_steps=0)
-    assert kept_generations(model, asked, texts) == list(range(30))
+    settings = DeliberativeSettings(requests=20, sft_steps=4, sft_lr=0.25, rl_steps=0)
+    assert kept_generations(model, asked, texts) == list(range(20))
     monkeypatch.setattr(deliberative_training, "kept_generations", lambda judge, asked, generated: [0, 2, 3, 7])
     arms = deliberative_arms(model, 1, settings, told.append)
     assert told == [
@@ -178,7 +178,7 @@ def test_deliberative_arms_learn_the_same_answers_with_and_without_their_reasoni
     assert taken.examples(1) == [[[*asked[place].ids, *texts[0][3:]]] for place in (0, 2, 3, 7)]
     assert [(call["steps"], call["lr"]) for call in taken.calls] == [(4, 0.25)] * 2
     right = [each.right == texts[0][3:] for each in asked]
-    assert (arms.kept, arms.right_before) == (4 / 30, sum(right) / 30)
+    assert (arms.kept, arms.right_before) == (4 / 20, sum(right) / 20)
     assert arms.right_kept == sum(right[place] for place in (0, 2, 3, 7)) / 4
     assert list(arms.models().items()) == [
         ("base", arms.base), ("answers alone, SFT", arms.answered), ("answers alone, SFT and RL", arms.answered_rl),
