@@ -143,8 +143,8 @@ def test_conversations_longer_than_the_context_are_left_out_cut_or_refused(load:
     whole = encode_conversations([short, long], tokenizer, chat, context=999)
     size = len(whole.streams[1])
     assert (
-        str(whole)
-        == f"2 conversations, {sum(map(len, whole.streams))} tokens, {sum(int(s.ce.sum()) for s in whole.streams)} of them trained on"
+        str(whole) == f"2 conversations, {sum(map(len, whole.streams))} tokens, "
+        f"{sum(int(s.ce.sum()) for s in whole.streams)} of them trained on"
     )  # type: ignore[union-attr]
     assert len(encode_conversations([short, long], tokenizer, chat, context=size).streams) == 2
     less = encode_conversations([short, long], tokenizer, chat, context=size - 1)
@@ -166,7 +166,8 @@ def test_conversations_longer_than_the_context_are_left_out_cut_or_refused(load:
         f"l has {size} tokens, and the context is {size - 1}: shorten or cut it"
     )
     assert refused(lambda: encode_conversations([long], tokenizer, chat, context=size - 1)).startswith(
-        f"nothing is left to train on within a context of {size - 1} tokens: 0 conversations, 0 tokens, 0 of them trained on; 1 "
+        f"nothing is left to train on within a context of {size - 1} tokens: 0 conversations, 0 tokens, 0 of them trained "
+        "on; 1 "
     )
     assert str(Encoded(num_without=2)).endswith("; 2 without a token to train on")
 
@@ -206,8 +207,10 @@ def test_published_layouts_become_comparisons_or_are_undecided() -> None:
         assert as_comparison({"chosen": other, "rejected": HH[0]}, "f") is None
     whole = {"prompt": "q", "chosen": [user, a], "rejected": [user, b], "tools": [1], "other": 2}
     assert as_comparison(whole, "f") == {"prompt": [user], "chosen": [a], "rejected": [b], "tools": [1]}
-    for kept in ({"chosen": [a], "rejected": [b]}, {"chosen": [user, a], "rejected": [b, b]}, {"chosen": [user, a], "rejected": [user, a]},
-                 {"prompt": "p", "chosen": "x", "rejected": "y"}, {"prompt": [user], "chosen": [user, a], "rejected": [user, b]}):  # fmt: skip
+    for kept in ({"chosen": [a], "rejected": [b]}, {"chosen": [user, a], "rejected": [b, b]},
+                 {"chosen": [user, a], "rejected": [user, a]},
+                 {"prompt": "p", "chosen": "x", "rejected": "y"},
+                 {"prompt": [user], "chosen": [user, a], "rejected": [user, b]}):  # fmt: skip
         assert as_comparison(kept, "f") is kept
     scored = [
         {"overall_score": score, "response": text}
@@ -246,7 +249,8 @@ def test_comparisons_are_streams_with_labels_by_rank_and_their_number(load: Any,
 
     pair = {"prompt": "say", "chosen": "yes", "rejected": "no no no no no"}
     found = read(pair, {"chosen": HH[0], "rejected": HH[0]}, {"prompt": "p", "answers": ["a", "b", "c"]},
-                 {"prompt": "p", "completion": "x", "label": False}, {"prompt": "p", "completion": "x", "label": True})  # fmt: skip
+                 {"prompt": "p", "completion": "x", "label": False},
+                 {"prompt": "p", "completion": "x", "label": True})  # fmt: skip
     assert [[stream.label for stream in each] for each in found.comparisons] == [[1, -1], [3, 2, 1], [-1], [1]]
     assert [[stream.pair for stream in each] for each in found.comparisons] == [[0, 0], [1, 1, 1], [2], [3]]
     assert (found.num_skipped, found.num_undecided) == (0, 1)
