@@ -148,6 +148,13 @@ def test_dead_latents_rebuild_what_is_left() -> None:
     assert sae.auxiliary_loss(x, left, pre.requires_grad_(), dead).item() == (1 + 16 + 4) / 2
     assert sae.auxiliary_loss(x, left, pre, torch.zeros(3, dtype=torch.bool)).item() == 0
     assert sae.auxiliary_loss(x, left * float("nan"), pre, dead).item() == 0
+    bare, with_dead = (
+        sae.loss(x, is_dead_M=each, progress=0.5).loss for each in (torch.zeros(3, dtype=torch.bool), dead)
+    )
+    rest = (x - sae(x)).detach()
+    torch.testing.assert_close(
+        (with_dead - bare) * 32, sae.auxiliary_loss(x, rest, pre.detach(), dead), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_steps_keep_the_norms_of_rows_where_a_kind_keeps_them() -> None:
