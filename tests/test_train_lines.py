@@ -224,6 +224,14 @@ def test_published_layouts_become_comparisons_or_are_undecided() -> None:
     assert refused(lambda: as_comparison({"instruction": "do", "completions": [{"response": "x"}]}, "f")) == (
         "f: a completion has no `response` or no number as `overall_score` (KeyError: 'overall_score')"
     )
+    for score, response, reason in (
+        ("nan", "x", "ValueError: the score is nan"), (float("inf"), "x", "ValueError: the score is inf"),
+        (1, None, "TypeError: the response is NoneType, not a text"), (1, 5, "TypeError: the response is int, not a text"),
+    ):  # fmt: skip
+        wrong = [*scored, {"overall_score": score, "response": response}]
+        assert refused(lambda wrong=wrong: as_comparison({"instruction": "do", "completions": wrong}, "f")) == (
+            f"f: a completion has no `response` or no number as `overall_score` ({reason})"
+        )
 
 
 def test_of_a_comparison_the_chosen_answer_is_for_fine_tuning() -> None:
