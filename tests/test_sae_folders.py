@@ -204,6 +204,19 @@ def test_a_folder_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(ConfigError, match="holds no run of `firsthand interp sae`"):
             stored_run(tmp_path)
+    for name, value in (
+        ("context", "4"),
+        ("model", 3),
+        ("lr", None),
+        ("width", True),
+        ("texts", "a"),
+        ("settings", []),
+    ):
+        (tmp_path / "run.json").write_text(json.dumps({**asdict(run), name: value}))
+        with pytest.raises(ConfigError, match=rf"holds no run of .* \(its {name} is '.*'\): name its folder"):
+            stored_run(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({**asdict(run), "lr": 0}))
+    assert stored_run(tmp_path).lr == 0
     (tmp_path / "run.json").unlink()
     (tmp_path / "cfg.json").write_text("{}")
     with pytest.raises(ConfigError, match="holds an autoencoder already: give another folder"):
