@@ -256,6 +256,9 @@ def test_a_path_carries_one_corrupted_head_to_one_later_head(
     ):
         with pytest.raises(ConfigError, match="the receiver lies later, and the path ends in q, k or v"):
             path_patch(model, IDS, OTHER, metric, sender=sender, receiver=receiver, into=by)
+    for sent, received_by in ((-1, 0), (6, 0), (0, -1), (0, 6)):
+        with pytest.raises(ConfigError, match=f"the heads {sent} and {received_by} came: this model has heads 0 to 5"):
+            path_patch(model, IDS, OTHER, metric, sender=(0, sent), receiver=(1, received_by), into=into)
 
 
 def test_repeated_texts_and_what_heads_see_in_them() -> None:
