@@ -119,7 +119,9 @@ def chroma(folder: Path) -> RecordStore:
     return ChromaRecords(folder / "chroma", "records", TWO)
 
 
-@pytest.mark.parametrize("engine", [pinecone, qdrant, chroma, pytest.param(lance, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "engine", [pinecone, qdrant, *(pytest.param(each, marks=pytest.mark.slow) for each in (chroma, lance))]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_an_engine_keeps_records_and_selects_those_for_which_a_condition_holds(
     engine: Callable[[Path], RecordStore], tmp_path: Path
@@ -303,6 +305,7 @@ def test_lance_says_that_there_is_no_index_and_reads_more_than_a_page(tmp_path: 
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_chroma_says_that_there_is_no_index_and_reads_more_than_a_page(tmp_path: Path) -> None:
     store = chroma(tmp_path)
     from firsthand.retrieval.store.chroma_index import ChromaRecords
