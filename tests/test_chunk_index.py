@@ -25,15 +25,17 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.retrievers.fusion import reciprocal_rank_fusion
 from firsthand.retrieval.retrievers.searches import traced
 from firsthand.retrieval.store.filter_conditions import matches
+from firsthand.retrieval.store.record_index import RecordIndex
 from firsthand.retrieval.store.sqlite_index import open_index
 from index_postgres import postgres  # noqa: F401
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
+from listed_records import ListedRecords
 from pinecone_wire import pinecone_server
 from weaviate_wire import weaviate_server
 
 Make = Callable[[IndexHeader], ChunkIndex]
 SERVERS = ["postgres", "qdrant", "chroma", "lance", "pinecone", "weaviate"]
-ENGINES = ["sqlite", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in SERVERS)]
+ENGINES = ["sqlite", "memory", "records", *(pytest.param(name, marks=pytest.mark.slow) for name in SERVERS)]
 
 
 @pytest.fixture(params=ENGINES)
@@ -57,6 +59,12 @@ def _sqlite(request: pytest.FixtureRequest, folder: Path) -> Make:
 
 def _memory(request: pytest.FixtureRequest, folder: Path) -> Make:
     return lambda header: open_index(":memory:", header)
+
+
+def _records(request: pytest.FixtureRequest, folder: Path) -> Make:
+    """RecordIndex over a list, so that what all engines share is tested where none is installed."""
+    store = ListedRecords()
+    return lambda header: RecordIndex(store, "listed", header)
 
 
 def _qdrant(request: pytest.FixtureRequest, folder: Path) -> Make:
@@ -125,6 +133,7 @@ OPENERS = {
     "pinecone": _pinecone,
     "sqlite": _sqlite,
     "memory": _memory,
+    "records": _records,
     "postgres": _postgres,
     "qdrant": _qdrant,
     "chroma": _chroma,
@@ -135,7 +144,7 @@ OPENERS = {
 @pytest.fixture
 def many(request: pytest.FixtureRequest) -> int:
     """Documents of a test about many: fewer for the engines that are asked one by one."""
-    return 60 if request.node.callspec.params["make"] in SERVERS else 600
+    return 60 if request.node.callspec.params["make"] in [*SERVERS, "records"] else 600
 
 
 @pytest.fixture
@@ -546,7 +555,6 @@ def test_a_writer_that_ends_between_records_leaves_the_old_document_whole() -> N
     from qdrant_client import QdrantClient
 
     from firsthand.retrieval.store.qdrant_index import QdrantRecords
-    from firsthand.retrieval.store.record_index import RecordIndex
 
     class Ends(QdrantRecords):
         at: int | None = None

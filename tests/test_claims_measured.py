@@ -1,7 +1,7 @@
 """What cheap claims measure at seed 0, number by number: a formula, a count or a default that changes is seen here.
 
 `tests/data/claims_measured.json` holds the numbers. Where a claim is meant to measure something else, write its new ones.
-Claims that read data sets or models, or that measure time or memory, are not among them.
+Claims that read models, or that measure time or memory, are not among them; those whose data set is not here are skipped.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 
 from firsthand.claims.all_claims import all_claims
 from firsthand.claims.lab import Lab
+from firsthand.errors import DataError
 
 KEPT: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "claims_measured.json").read_text())
 
@@ -24,15 +25,22 @@ KEPT: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "
 def test_a_claim_measures_the_numbers_that_are_kept(name: str, tmp_path: Path) -> None:
     claim, kept = all_claims()[name], KEPT[name]
     assert claim.measure is not None
-    measured = claim.measure(Lab(0, tmp_path))
+    try:
+        measured = claim.measure(Lab(0, tmp_path))
+    except DataError:
+        pytest.skip("the claim's data set is not on this machine")
     found = measured.to_json()
     for part in ("value", "low", "high"):
-        assert found[part] == (
-            kept.get(part) if kept.get(part) is None else pytest.approx(kept[part], rel=1e-4, abs=1e-9)
-        )
-    assert found["n"] == kept.get("n", 1) and len(found["rows"]) == len(kept.get("rows", []))
-    for row, wanted in zip(found["rows"], kept.get("rows", []), strict=True):
-        assert list(row) == [
-            each if isinstance(each, str) else pytest.approx(each, rel=1e-4, abs=1e-9) for each in wanted
-        ]
+        assert found[part] == (None if kept.get(part) is None else near(kept[part]))
+    assert found["n"] == kept["n"] and found["columns"] == kept.get("columns", [])
+    assert [list(row) for row in found["rows"]] == [list(map(near, row)) for row in kept.get("rows", [])]
+    curves = {name: [list(point) for point in points] for name, points in found["curves"].items()}
+    assert curves == {
+        name: [list(map(near, point)) for point in points] for name, points in kept.get("curves", {}).items()
+    }
     assert claim.judge(measured).word == kept["verdict"]
+
+
+def near(value: float | str) -> Any:
+    """A number that may differ in its last digits."""
+    return value if isinstance(value, str) else pytest.approx(value, rel=1e-4, abs=1e-9)

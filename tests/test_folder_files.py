@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from firsthand.errors import ConfigError, DataError
-from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, read_bytes, walk
+from firsthand.retrieval.documents.folder_files import (
+    FolderFile,
+    FolderFilter,
+    LeftOut,
+    expect_files,
+    read_bytes,
+    walk,
+)
 
 
 def put(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("words")
+
+
+def refused(act: Any, kind: type[Exception] = DataError) -> str:
+    with pytest.raises(kind) as raised:
+        act()
+    return str(raised.value)
 
 
 def names_of(root: Path, **filters: Sequence[str]) -> list[str]:
@@ -133,3 +148,60 @@ def test_a_single_file_is_its_own_folder(tmp_path: Path) -> None:
     assert names_of(tmp_path / "a.md") == ["a.md"]
     with pytest.raises(ConfigError, match="No such file"):
         names_of(tmp_path / "missing")
+
+
+def test_a_folder_is_walked_in_order_and_everything_left_out_is_told(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("b.md", "a/c.md", "a/skip.bin", "z.md", ".own", "node_modules/x.md", "own.md"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    (root / "in.md").symlink_to(root / "a" / "c.md")
+    (root / "out.md").symlink_to(tmp_path)
+    (root / "none.md").symlink_to(root / "nothing")
+    (root / "none.txt").symlink_to(root / "nothing")
+    found = [*walk(root, FolderFilter(include=["*.md", "*.bin"]), frozenset([root / "own.md"]))]
+    assert [each.name for each in found if isinstance(each, FolderFile)] == ["b.md", "z.md", "a/c.md"]
+    assert [(each.path, each.size_bytes, each.format.name) for each in found if isinstance(each, FolderFile)][2] == (
+        root / "a/c.md", 6, "markdown"
+    )  # fmt: skip
+    assert [each for each in found if isinstance(each, LeftOut)] == [
+        LeftOut("in.md", "it is a link to a/c.md, which is read by that name", False),
+        LeftOut("node_modules/", "generated folders are left out", False),
+        LeftOut("none.md", "it is a link to nothing", True),
+        LeftOut("out.md", "it is a link that leaves the folder: index its target, or copy it here", True),
+        LeftOut("a/skip.bin", ".bin: not a kind that is read", False),
+    ]
+    assert [each.name for each in walk(root / "b.md", FolderFilter(include=["x"]))] == ["b.md"]
+    assert refused(lambda: [*walk(root / "gone", FolderFilter())], ConfigError) == (
+        f"no folder or file '{root / 'gone'}' can be read: No such file or directory"
+    )
+
+
+def test_a_folder_without_a_file_that_is_read_says_what_there_is(tmp_path: Path) -> None:
+    for name in ("a.x", "b.x", "c.x", "d.x"):
+        (tmp_path / name).touch()
+    assert refused(lambda: expect_files([tmp_path], FolderFilter()), ConfigError) == (
+        f"{tmp_path}: no file there can be indexed (a.x: .x: not a kind that is read; b.x: .x: not a kind that is read; "
+        "c.x: .x: not a kind that is read; ...): give a folder of documents, or other patterns"
+    )
+    (tmp_path / "d.x").unlink()
+    assert "; ..." not in refused(lambda: expect_files([tmp_path], FolderFilter()), ConfigError)
+    (tmp_path / "e.md").touch()
+    expect_files([tmp_path], FolderFilter())
+    refused(lambda: expect_files([tmp_path], FolderFilter(), [tmp_path / "e.md"]), ConfigError)
+    data, status = read_bytes(tmp_path / "e.md", 1)
+    assert data == b"" and stat.S_ISREG(status.st_mode)
+    (tmp_path / "e.md").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "e.md", 5)[0] == b"12345"
+    assert refused(lambda: read_bytes(tmp_path / "e.md", 4)) == (
+        "it has 5 bytes, and at most 4 are read: divide it, or raise --max-file-bytes"
+    )
+    assert refused(lambda: read_bytes(tmp_path / "none", 4)) == "it cannot be read: No such file or directory"
+    assert refused(lambda: read_bytes(tmp_path, 4)) == "it is no ordinary file any more"
+    for glob in ("", "/a"):
+        refused(lambda g=glob: FolderFilter(exclude=[g]), ConfigError)
+    chosen = FolderFilter(include=["notes/*", "*.md"], exclude=["b.md", "x/y.md"])
+    names = ("notes/a.txt", "a/notes/b", "q/a.md", "q/b.md", "x/y.md", "q/x/y.md", "c.txt")
+    assert [chosen.takes(name) for name in names] == [
+        True, False, True, False, False, True, False
+    ]  # fmt: skip

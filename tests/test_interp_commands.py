@@ -132,3 +132,12 @@ def test_too_few_texts_are_told_before_the_model_is_fetched(
     assert main(["interp", command, "no-such-model", *more[command]]) in (1, 2)
     told = capsys.readouterr().err
     assert "texts" in told and "no-such-model" not in told
+
+
+def test_blank_lines_are_no_texts_of_a_probe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "few.txt").write_text("one text\n \n\n" * 19)
+    (tmp_path / "enough.txt").write_text("another text\n" * 20)
+    for positive, negative, told in (("few", "enough", "19 positive and 20"), ("enough", "few", "20 positive and 19")):
+        line = ["--positive", str(tmp_path / f"{positive}.txt"), "--negative", str(tmp_path / f"{negative}.txt")]
+        assert main(["interp", "probe", "no-such-model", *line]) == 1
+        assert f"{told} negative texts came: a probe needs 20 of each or more" in capsys.readouterr().err

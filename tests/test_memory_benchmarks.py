@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -404,3 +405,27 @@ def test_wrong_words_are_a_sentence(
     monkeypatch.chdir(tmp_path)
     found = main(["memory", *words])
     assert said in capsys.readouterr().err and found == code
+
+
+def test_locomos_categories_have_rules_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    stems = SimpleNamespace(stem=lambda word: word.rstrip("s"))
+    monkeypatch.setattr("firsthand.scorers.locomo_f1.stemmer", lambda: stems)  # NLTK takes seconds to import
+    for category, answer, reference_, value in (
+        (5, "It is Not mentioned", "x", 1.0),
+        (5, "no information available", "x", 1.0),
+        (5, "x", "x", 0.0),
+        (2, "the runs, and running", "running", 2 * 0.5 / 1.5),
+        (3, "x; b", "x; b", 2 * 0.5 / 1.5),
+        (4, "cats b", "cat", 2 * 0.5 / 1.5),
+        (1, "red cars, blue", "blue, red car, x", 2 / 3),
+        (2, "", "x", 0.0),
+    ):
+        found = locomo_f1(
+            Task("t", "?", secret={"category": str(category), "answer": reference_}),
+            Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer=answer),
+        )
+        assert found.name == "locomo_f1" and found.value == pytest.approx(value), (category, answer)
+    assert (
+        stemmed_f1("x x y", "x z") == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
+        and parts_f1("b", "b, c") == 0.5
+    )

@@ -167,12 +167,13 @@ def test_a_dead_judge_is_an_error_for_each_and_later_a_score(run: Run):
 def test_pairs_leave_preferences_and_need_the_agent_they_are_compared_with(run: Run):
     scorer = pairwise(judge="scripted:echo", against="direct", orders="first")
     found = score(run, by(scorer, leans("[[A]]")))
+    assert (found.kept, found.failed, found.skipped) == (0, 0, 0), "the rivals of the judge are no errors"
     assert found.scored == 4 and {trace.agent_name for trace in run.traces() if trace.score("pairwise")} == {"cot"}
     preferences = run.preferences()
     assert len(preferences) == 4 and {each.winner for each in preferences} == {"a"}
     assert preferences[0].by == "judge:scripted"
     assert score(run, by(scorer, leans("[[A]]"))).kept == 4 and len(run.preferences()) == 4
-    with pytest.raises(ConfigError, match="no agent 'react': it has direct, cot"):
+    with pytest.raises(ConfigError, match=r"no agent 'react': it has direct, cot$"):
         score(run, pairwise(judge="scripted:echo", against="react"))
 
 
@@ -234,3 +235,34 @@ def test_agreement_with_people_is_printed_of_a_run_on_votes(tmp_path, monkeypatc
     assert body[0]["with_humans"]["clusters"] == 6
     assert cli.main(["run", "arithmetic", "--model", "scripted:echo", "--limit", "1"]) == 0
     assert cli.main(["agreement", "last"]) == 2 and "holds no verdicts" in capsys.readouterr().err
+
+
+def test_scorings_are_told_as_they_are_stored_of_one_agent_or_all_and_few_at_a_time(run: Run):
+    told, running, most = [], 0, 0
+
+    class Slow:
+        name, described = "slow", "a slow one"
+
+        async def __call__(self, task, trace):
+            nonlocal running, most
+            running, most = running + 1, max(most, running + 1)
+            await asyncio.sleep(0.002)
+            running -= 1
+            return Score("other", float(trace.agent_name == "cot"))
+
+    def keep(trace, given):
+        kept = run.trace(trace.place).score("slow")
+        told.append((trace.agent_name, given.name, given.value, kept == given))
+
+    found = score(run, Slow(), agent="cot", concurrency=2, on_score=keep)
+    assert told == [("cot", "slow", 1.0, True)] * 4 and most == 2
+    assert (found.name, found.scored, found.kept, found.failed, found.skipped) == ("slow", 4, 0, 0, 0)
+    assert run.score_names()["slow"] == "a slow one"
+    assert score(run, Slow(), benchmark="other").scored == 0
+    found = score(run, Slow(), benchmark="arithmetic", concurrency=0)
+    assert (found.scored, found.kept) == (4, 4) and most == 2
+    with pytest.raises(StoreError) as refused:
+        score(run, Slow(), described="another")
+    assert str(refused.value) == (
+        f"run {run.id} has scores named 'slow' already, given by a slow one: give the new ones another name, --as NAME"
+    )

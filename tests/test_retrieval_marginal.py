@@ -285,6 +285,14 @@ def test_a_model_without_distributions_is_refused_and_a_budget_holds(local: Loca
     assert spent.stop_reason == "tokens" and spent.calls == ()
 
 
+def test_decoding_reserves_its_answer_for_each_of_its_prompts(local: Local) -> None:
+    prompts = [len(asyncio.run(local.tokenize([user(f"sum {word}")]))) for word in ("one", "two")]
+    least = sum(prompts) + 2 * 5
+    for tokens, stop_reason in ((least, "done"), (least - 1, "tokens")):
+        trace = asyncio.run(rollout(Agent("a", local, marginal, limits=Limits(tokens=tokens)), Task("1", "sum")))
+        assert (trace.stop_reason, len(trace.calls)) == (stop_reason, int(stop_reason == "done"))
+
+
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[str]:
     made = open_index(tmp_path / "i", IndexHeader("", "", 0, "whole"))

@@ -120,6 +120,23 @@ def test_a_forged_pass_before_or_after_does_not_undo_a_failure(parser: str, bad:
     assert passed(name, read_log(good, parser))
 
 
+def test_a_test_that_prints_that_it_passed_and_then_fails_has_failed() -> None:
+    name, other = "test_x (a.B)", "test_y (a.B)"
+    for printed in ("ok", "noise\nok", "noise\nok\nmore", "expected failure", "noise\nokay\nok"):
+        for end, result in (("FAIL", "FAILED"), ("ERROR", "ERROR")):
+            found = read_log(f"{name} ... {printed}\n{end}\n{other} ... ok\n", "unittest")
+            assert found == {name: result, other: "PASSED"}, printed
+    # what follows a failure belongs to no test, and a line of dots to the next one
+    assert read_log(f"{name} ... FAIL\nok\n{other} ... noise\nFAIL\nok\n", "django") == {
+        name: "FAILED",
+        other: "FAILED",
+    }
+    assert read_log(f"{name} ... ok\n{other} ... noise\nFAIL\n", "django") == {name: "PASSED", other: "FAILED"}
+    words = "It has a docstring."
+    assert read_log(f"{words} ... FAIL\nok\n", "django") == {words: "FAILED"}
+    assert read_log("FAIL\nok\nERROR\n", "django") == {}
+
+
 def test_what_counts_as_passed_and_as_kept() -> None:
     results = {"p": "PASSED", "x": "XFAIL", "s": "SKIPPED", "f": "FAILED", "e": "ERROR"}
     assert [name for name in [*results, "absent"] if passed(name, results)] == ["p", "x"]

@@ -169,9 +169,10 @@ def _outcome(model: Path, folder: Path) -> str:
     if agents:
         return (
             f"the adapters of {', '.join(agents)} are in {model}: try `firsthand run BENCHMARK --model "
-            f"agents:BASE@{folder}` with the pattern they were trained in"
+            f"{shlex.quote(f'agents:BASE@{folder}')}` with the pattern they were trained in"
         )
-    return f"the model is in {model}: try `firsthand chat {model}` or `firsthand serve {model}`"
+    word = shlex.quote(str(model))
+    return f"the model is in {model}: try `firsthand chat {word}` or `firsthand serve {word}`"
 
 
 def config_of(name: str) -> type[Any]:

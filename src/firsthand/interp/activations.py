@@ -240,8 +240,9 @@ def packed_ids(model: Decoder, texts: Texts) -> tuple[Tensor, list[int]]:
         raise DataError("a text has no tokens: give one token or more for each text")
     ids_N = torch.tensor([id for row in rows for id in row])
     size, context = model.architecture.vocab_size, model.architecture.max_position
-    if int(ids_N.min()) < 0 or int(ids_N.max()) >= size:
-        raise DataError(f"token id {int(ids_N.max())} came, and the model has {size} tokens: use its own tokenizer")
+    foreign = next((id for row in rows for id in row if not 0 <= id < size), None)
+    if foreign is not None:
+        raise DataError(f"token id {foreign} came, and the model has {size} tokens: use its own tokenizer")
     if max(map(len, rows)) > context:
         raise DataError(f"a text has {max(map(len, rows))} tokens, and the model's context is {context}: cut it")
     return ids_N, [len(row) for row in rows]

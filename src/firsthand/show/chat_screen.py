@@ -31,7 +31,8 @@ class Screen:
                 self._first_s.setdefault(step.id, time.perf_counter())
                 self._write(printable(text))
             case Call(kind="generate"):
-                self.writing_s += time.perf_counter() - self._first_s.pop(step.id, time.perf_counter())
+                now = time.perf_counter()
+                self.writing_s += now - self._first_s.pop(step.id, now)
             case Began(kind="tool", detail=detail):
                 self.note(f"→ {detail.get('name')}({as_json_text(detail.get('arguments'))})")
             case Call(kind="tool", detail=detail):

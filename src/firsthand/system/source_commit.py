@@ -11,12 +11,16 @@ from pathlib import Path
 def source_commit() -> str:
     """The commit of the checkout that holds this package, 40 hex digits; empty for an installed one. Reads files only."""
     root = Path(__file__).resolve().parents[3]
+    is_checkout = (root / "src" / "firsthand").resolve() == Path(__file__).resolve().parents[1]
+    return commit_of(root) if is_checkout else ""
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit that a checkout or worktree is at; empty if its files do not tell."""
+    git = checkout / ".git"
     try:
-        if (root / "src" / "firsthand").resolve() != Path(__file__).resolve().parents[1]:
-            return ""
-        git = root / ".git"
         if git.is_file():  # a worktree names its own folder
-            git = (root / git.read_text(encoding="utf-8").partition("gitdir:")[2].strip()).resolve()
+            git = (checkout / git.read_text(encoding="utf-8").partition("gitdir:")[2].strip()).resolve()
         return _commit(git, (git / "HEAD").read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError):
         return ""

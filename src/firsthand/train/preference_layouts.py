@@ -11,6 +11,7 @@ Every other line is left as it is.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -93,7 +94,7 @@ def _of_scores(body: Json, where: str) -> Json | None:
     """The completions ordered by their scores; of equal ones the first. None if all have one score."""
     instruction, completions = body["instruction"], body["completions"]
     try:
-        scored = [(float(each["overall_score"]), str(each["response"])) for each in completions]
+        scored = [(_score(each["overall_score"]), _answer(each["response"])) for each in completions]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{where}: a completion has no `response` or no number as `overall_score` ({type(error).__name__}: {error})"
@@ -107,3 +108,16 @@ def _of_scores(body: Json, where: str) -> Json | None:
     ranked = [best[score] for score in sorted(best, reverse=True)]
     prompt = [{"role": "user", "content": instruction}]
     return {"prompt": prompt, "answers": [[{"role": "assistant", "content": each}] for each in ranked]}
+
+
+def _score(value: Any) -> float:
+    score = float(value)
+    if not math.isfinite(score):
+        raise ValueError(f"the score is {score}")
+    return score
+
+
+def _answer(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"the response is {type(value).__name__}, not a text")
+    return value

@@ -100,7 +100,9 @@ def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:
 
 def _scores(scores: Any) -> Iterator[Score]:
     for name, each in scores.items() if isinstance(scores, dict) else ():
-        value = each.get("value") if isinstance(each, dict) else None
+        if not isinstance(each, dict):
+            continue
+        value = each.get("value")
         values = value.items() if isinstance(value, dict) else [("", value)]
         for part, found in values:
             number = _GRADES.get(found) if isinstance(found, str) else _number(found)

@@ -80,6 +80,9 @@ def path_patch(
             f"a path from layer {sent_layer} to layer {layer} by {into!r} came: the receiver lies later, and the path ends "
             "in q, k or v"
         )
+    heads = model.architecture.num_heads
+    if not (0 <= sent_head < heads and 0 <= head < heads):
+        raise ConfigError(f"the heads {sent_head} and {head} came: this model has heads 0 to {heads - 1} in each layer")
     names = [f"blocks.{index}.{name}" for index in range(layer) for name in ("attn.mixed", "mlp.out")]
     clean_logits, clean_cache = run_with_cache(model, clean, names)
     corrupted_logits, corrupted_cache = run_with_cache(model, corrupted, names)

@@ -33,6 +33,12 @@ SETTINGS = "run.json"
 EXCLUDED = ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__")
 """Folders whose texts are left out."""
 
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("model", "site", "kind"), str), "lr": int | float, "settings": dict,
+    **dict.fromkeys(("width", "k", "tokens", "batch", "context", "seed", "held_out_texts"), int),
+    **dict.fromkeys(("texts", "suffixes"), tuple),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SaeRun:
@@ -153,8 +159,11 @@ def stored_run(folder: Path) -> SaeRun:
     try:
         body: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in body.items()}
+        for name, kind in _TYPES.items():
+            if name in given and (not isinstance(given[name], kind) or isinstance(given[name], bool)):
+                raise TypeError(f"its {name} is {str(given[name])[:40]!r}")
         return SaeRun(**given)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{folder} holds no run of `firsthand interp sae` ({reason_of(error)}): name its folder"
         ) from error

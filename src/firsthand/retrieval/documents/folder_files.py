@@ -128,10 +128,11 @@ def read_bytes(path: Path, most: int) -> tuple[bytes, os.stat_result]:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise DataError(f"it cannot be read: {error.strerror or error}") from None
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise DataError("it is no ordinary file any more")
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError("it is no ordinary file any more")
         if status.st_size > most:
             raise DataError(_too_large(status.st_size, most))
         try:

@@ -34,10 +34,14 @@ def main() -> None:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
             bound = True
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        most = int(used.ru_utime + used.ru_stime + settings.parse_seconds) + 2
-        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit_s(settings), resource.getrlimit(resource.RLIMIT_CPU)[1]))
         write_block(taken, json.dumps(reply(request["format"], data, request["name"], settings)).encode())
+
+
+def cpu_limit_s(settings: ReadSettings) -> int:
+    """The processor time at which the process is stopped: its files until now have their own, and this one its seconds."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return int(used.ru_utime + used.ru_stime + settings.parse_seconds) + 2
 
 
 def reply(format_name: str, data: bytes, name: str, settings: ReadSettings) -> dict[str, Any]:

@@ -60,8 +60,12 @@ def _widened(index: ChunkIndex, hits: Sequence[Hit], around: int) -> list[Hit]:
     for place, hit in enumerate(hits):
         spans = [(each.start, each.end) for each in _level_of(index, hit.chunk)]
         here = next((i for i, span in enumerate(spans) if span == (hit.chunk.start, hit.chunk.end)), None)
-        first, last = (here, here) if here is not None else _covering(spans, hit.chunk)
-        near = spans[max(0, first - around) : last + around + 1] or [(hit.chunk.start, hit.chunk.end)]
+        inside = _overlapping(spans, hit.chunk) if here is None else [here]
+        near = (
+            spans[max(0, inside[0] - around) : inside[-1] + around + 1]
+            if inside
+            else [(hit.chunk.start, hit.chunk.end)]
+        )
         start, end = min(hit.chunk.start, near[0][0]), max(hit.chunk.end, *(stop for _, stop in near))
         windows.setdefault(hit.chunk.document, []).append((start, end, place))
     merged: list[tuple[int, int, int, str]] = []
@@ -88,10 +92,9 @@ def _level_of(index: ChunkIndex, chunk: Chunk) -> list[Chunk]:
     return [each for each in chunks if each.id not in holders]
 
 
-def _covering(spans: Sequence[tuple[int, int]], chunk: Chunk) -> tuple[int, int]:
-    """The first and last span that a chunk overlaps, for one that is no chunk of the index."""
-    inside = [i for i, (start, end) in enumerate(spans) if start < chunk.end and end > chunk.start]
-    return (inside[0], inside[-1]) if inside else (0, -1)
+def _overlapping(spans: Sequence[tuple[int, int]], chunk: Chunk) -> list[int]:
+    """The places of the spans that a chunk overlaps, for one that is no chunk of the index."""
+    return [i for i, (start, end) in enumerate(spans) if start < chunk.end and end > chunk.start]
 
 
 def _stepped(hits: Sequence[Hit], name: str) -> list[Hit]:

@@ -141,7 +141,7 @@ def _vector_faults(connection: sqlite3.Connection, header: IndexHeader) -> Itera
         if blob is None:
             missing += 1
             continue
-        if len(blob) != 2 * header.dimension:
+        if not isinstance(blob, bytes) or len(blob) != 2 * header.dimension:
             sizes += 1
             continue
         with np.errstate(invalid="ignore"):

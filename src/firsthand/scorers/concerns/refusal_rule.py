@@ -141,14 +141,15 @@ def read_labels(path: Path) -> list[tuple[str, str, bool]]:
         lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
-    table = csv.DictReader(io.StringIO("".join(lines[1:] if lines and lines[0].startswith("#") else lines), newline=""))
+    above = int(bool(lines) and lines[0].startswith("#"))  # the line of the file's version
+    table = csv.DictReader(io.StringIO("".join(lines[above:]), newline=""))
     rows = []
     for row in table:
         text, request, label = (row.get(name) for name in ("assistant_response", "objective", "human_score"))
         if text is None or request is None or label not in ("0", "1"):
             raise DataError(
-                f"{path}, line {table.line_num + 1}: objective, assistant_response and human_score 0 or 1 were expected, "
-                f"not {str(row)[:80]!r}"
+                f"{path}, line {table.line_num + above}: objective, assistant_response and human_score 0 or 1 were "
+                f"expected, not {str(row)[:80]!r}"
             )
         rows.append((text, request, label == "1"))
     if not rows:

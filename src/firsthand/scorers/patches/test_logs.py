@@ -95,10 +95,12 @@ def _unittest(log: str) -> Results:
             if line.startswith("Applying sites.0002_alter_domain_unique..."):
                 name = name.split("...", 1)[-1].strip()
             found.append((name, _DJANGO_ENDS[end.strip()]))
-            running = None
+            running = name if found[-1][1] in GOOD else None  # a test may print this line and fail after it
         elif dots:
             running = line.split(" ... ")[0]
-        elif line.startswith("ok") and running is not None:  # it printed something before it passed
+        elif (
+            line.startswith("ok") and running is not None
+        ):  # it printed something before it passed, or this line itself
             found.append((running, "PASSED"))
         elif line in ("FAIL", "ERROR") and running is not None:
             found.append((running, _DJANGO_ENDS[line]))

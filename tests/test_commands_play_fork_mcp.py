@@ -1,0 +1,383 @@
+"""What `firsthand play`, `fork`, `rollback`, `papers` and `mcp` print of small cases, refuse, and pass on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from firsthand.benchmark import Benchmark
+from firsthand.commands import (
+    agent_server,
+    fork,
+    mcp,
+    papers,
+    papers_ask,
+    papers_index,
+    papers_show,
+    play,
+    rag_ask,
+    rag_index,
+)
+from firsthand.commands.rag_ask import AnswerFlags
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.experiment import foreign_settings, named_agents
+from firsthand.message import assistant, user
+from firsthand.model import Usage
+from firsthand.reading import entry_documents, entry_search, reading_list
+from firsthand.runs import store
+from firsthand.safety.undo import roll_back
+from firsthand.safety.undo.roll_back import RollbackStep, UndoPoint
+from firsthand.serve.http.listen_address import ListenAddress
+from firsthand.system.terminal import printable
+from firsthand.task import Task
+from firsthand.trace import Call, Failure, Score, Trace
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def attempt(value: float | None = 1.0, **more: Any) -> Trace:
+    scores = () if value is None else (Score("reward", value, more.pop("detail", {})),)
+    made: dict[str, Any] = {"answer": "42", "scores": scores, **more}
+    return Trace("id", "lm", "t", {"name": "ada"}, 0, 0, "", 1.0, **made)
+
+
+# -- play --
+
+
+def test_the_attempts_of_a_player_are_counted_with_intervals_and_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    traces = [
+        attempt(1.0, final_state={"rounds": 3}), attempt(0.999, detail={"reason": "wrong end"}, final_state={"rounds": 8}),
+        attempt(0.0, detail={"reason": "too long"}), attempt(0.0, detail={"reason": "wrong end"}),
+        attempt(None, error=Failure("ModelError", "gone\x1b")), attempt(None, error=Failure("ModelError", "gone\x1b")),
+    ]  # fmt: skip
+    benchmark = Benchmark("doors", lambda seed: [], (), options={"split": "dev"}, protocol="as told")
+    played = play._PlayedWorld("random", traces)
+    assert played.values == [1, 0.999, 0, 0, 0, 0] and played.won == 1 and played.rounds == [3, 8, 0, 0, 0, 0]
+    body = played.to_json(benchmark, 7, 0.9)
+    low, high, won_low, won_high = (body.pop(name) for name in ("low", "high", "won_low", "won_high"))
+    assert low < 1.999 / 6 < high and won_low < 1 / 6 < won_high
+    assert body.pop("score") == pytest.approx(1.999 / 6) and body == {
+        "world": "doors", "options": {"split": "dev"}, "player": "random", "seed": 7, "tasks": 6,
+        "interval": body["interval"], "won": 1, "rounds": 11, "longest": 8, "reasons": {"wrong end": 2, "too long": 1},
+        "errors": ["gone\x1b", "gone\x1b"], "protocol": "as told",
+    }  # fmt: skip
+    played.print(benchmark, 7, 0.9)
+    assert capsys.readouterr().out.splitlines() == [
+        "doors, random player, 6 tasks, seed 7",
+        f"reward 0.333, 90% interval {low:.3f} to {high:.3f} ({body['interval']})",
+        f"1 of 6 tasks won, 90% interval {won_low:.1%} to {won_high:.1%}",
+        "1.8 rounds for each task, 8 at most",
+        "  wrong end: 2", "  too long: 1", f"  error: {printable('gone' + chr(27))}",
+    ]  # fmt: skip
+    idle = play._PlayedWorld("idle", traces[4:5])
+    idle.print(benchmark, 0, 0.95)
+    body = idle.to_json(benchmark, 0, 0.95)
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "doors, idle player, 1 task, seed 0",
+        f"score 0.000, 95% interval {body['low']:.3f} to {body['high']:.3f} ({body['interval']})",
+    ]
+
+
+def test_tasks_are_the_named_one_or_the_first_ones() -> None:
+    benchmark = Benchmark("doors", lambda seed: [Task(f"s{seed}-{n}", "q") for n in range(5)], ())
+
+    def chosen(**options: Any) -> list[str]:
+        return [task.id for task in play._chosen(benchmark, play.Config("doors", **options))]
+
+    every = [f"s0-{n}" for n in range(5)]
+    assert chosen() == every[:1] and chosen(limit=2) == every[:2] and chosen(player=("idle",)) == every
+    assert chosen(player=("idle", "random"), limit=3) == every[:3]
+    assert chosen(task="s4-3", seed=4, limit=1) == ["s4-3"]
+    with pytest.raises(UnknownName, match="doors has no task 's0-9'; did you mean 's0-"):
+        chosen(task="s0-9")
+    with pytest.raises(UnknownName, match="doors has no task 'kitchen'; the first one is 's0-0'"):
+        chosen(task="kitchen")
+
+
+def test_a_person_types_a_number_or_the_words_of_an_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    class World:
+        actions: tuple[str, ...] | None = tuple(f"go {n}" for n in range(62))
+
+        def render(self) -> str:
+            return "a room"
+
+        def admissible(self) -> Any:
+            return self.actions
+
+    shown: list[str] = []
+    ask = play._asking(SimpleNamespace(print=lambda text, **_: shown.append(text)))
+    world: Any = World()
+
+    def typed(line: str | None, *messages: Any) -> str:
+        def give(prompt: str) -> str:
+            assert prompt == "> "
+            if line is None:
+                raise EOFError
+            return line
+
+        monkeypatch.setattr("builtins.input", give)
+        return ask(world, messages)
+
+    assert typed(" 1 ") == "go 0" and shown[:3] == ["a room", "  1 go 0", "  2 go 1"] and shown[-1] == " 60 go 59"
+    assert len(shown) == 61 and [typed(each) for each in ("62", "63", "0", "-1")] == ["go 61", "63", "0", "-1"]
+    assert typed("a\\nb") == "a\nb" and typed("") == ""
+    for line in ("quit", "EXIT", ":q", None):
+        with pytest.raises(ConfigError, match="the game was left before its end"):
+            typed(line)
+    world.actions = None
+    shown.clear()
+    assert typed("1", user("task"), assistant("Observation no")) == "1"
+    assert shown == ["Observation no", "a room"]
+    shown.clear()
+    typed("1", user("Observation"), user("more")), typed("1")
+    assert shown == ["a room", "a room"]
+    world.typed = lambda text: {"said": text}
+    assert typed("x\\ny") == str({"said": "x\ny"})
+
+
+# -- fork --
+
+
+def test_a_fork_tells_its_parents_outcome_beside_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(tokens: int, name: str = "", *, replayed: bool = False) -> Call:
+        detail = {"name": name} if name else {}
+        return Call(
+            "0",
+            "tool" if name else "generate",
+            None,
+            0.0,
+            1.0,
+            "",
+            Usage(tokens, 0, 0),
+            detail=detail,
+            replayed=replayed,
+        )
+
+    parent = attempt(0.5, answer="x" * 100, calls=(call(7),))
+    child = attempt(
+        None, error=Failure("ModelError", "gone\nfor good"), answer=None,
+        scores=(Score("a", 1.0), Score("b", 0.25)),
+        calls=(call(9, replayed=True), call(4), call(2), call(0, "mail"), call(0, "pay", replayed=True), call(0, "look")),
+    )  # fmt: skip
+    assert fork.outcome(parent) == f"ada: '{'x' * 79} (done), reward 0.5, 7 new tokens"
+    assert fork.outcome(child) == "ada: None (ModelError: gone for good), a 1, b 0.25, 6 new tokens"
+    monkeypatch.setattr(fork, "show", lambda trace: print("tree"))
+    tools = [SimpleNamespace(name=name, effect=effect) for name, effect in
+             [("mail", "external"), ("pay", "irreversible"), ("look", "read")]]  # fmt: skip
+    what = SimpleNamespace(parent=parent, agent=SimpleNamespace(own_tools=tools), run="r 1")
+    fork.print_results(SimpleNamespace(id="r2"), what, child)  # type: ignore[arg-type]
+    assert capsys.readouterr().out.splitlines() == [
+        "tree", "", f"parent   {fork.outcome(parent)}", f"fork     {fork.outcome(child)}",
+        "note     mail were called again: the fork is an attempt of its own", "show     firsthand show r2 id",
+        "compare  firsthand compare r 1 r2 --agent-a ada --agent-b ada",
+    ]  # fmt: skip
+    assert fork._name("/a/b/run-1/") == "run-1" and fork._word("a b") == "'a b'"
+    origin = {"run": "/r", "trace": "t", "at": 3, "say": None, "seed": 5}
+    run = SimpleNamespace(id="r2", config={"fork": origin})
+    assert fork.origin_of(run) == fork.ForkOrigin("/r", "t", 3, None, 5) and fork._folder(run) == "/r"  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="r3 is no fork: `firsthand run --resume r3` finishes it"):
+        fork.origin_of(SimpleNamespace(id="r3", config={}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "name an attempt: firsthand fork RUN TRACE --at STEP"), ("a b c --at 1", "name an attempt"),
+        ("r t", "no step was given: add --at STEP; `firsthand show r t` numbers the steps"),
+        ("t --at 1 --watch --json", "watch and json do not go together"),
+        ("t --resume r", "resume finishes a fork as it was begun"), ("--resume r --at 0", "resume finishes a fork"),
+        ("--resume r --temperature 0", "resume finishes a fork"), ("--resume r --watch --json", "watch and json"),
+    ],
+)  # fmt: skip
+def test_words_of_fork_that_make_no_sense_are_refused(cli: Cli, line: str, said: str) -> None:
+    code, out, err = cli("fork", *line.split())
+    assert code == 2 and said in err and not out
+
+
+# -- rollback --
+
+
+def test_calls_are_taken_back_and_each_outcome_is_printed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [UndoPoint(f"c{n}", n, "write", {"path": f"f{n}"}, "", None) for n in (-1, 2, 4)]
+    beyond = [
+        Call(
+            "c9",
+            "tool",
+            None,
+            0.0,
+            1.0,
+            "",
+            Usage(),
+            detail={"name": "mail", "arguments": {"path": "to", "x": "y" * 90}},
+        )
+    ]
+    trace = Trace("a/b", "lm", "t", {"name": "ada"}, 0, 0, "", 1.0)
+    run = SimpleNamespace(path=tmp_path, trace=lambda which: trace, id="r")
+    asked: list[Any] = []
+    outcomes = [RollbackStep(points[2], "restored"), RollbackStep(points[1], "kept", "it was changed since")]
+    monkeypatch.setattr(store, "open_run", lambda ref, home: asked.append(ref) or nullcontext(run))
+    monkeypatch.setattr(foreign_settings, "is_own", lambda run: True)
+    monkeypatch.setattr(roll_back, "points_of", lambda trace: points)
+    monkeypatch.setattr(
+        roll_back, "calls_without_undo", lambda trace, tools, to: asked.append((sorted(tools), to)) or beyond
+    )
+    monkeypatch.setattr(roll_back, "roll_back", lambda *given: asked.append((given[0], given[2].path.name)) or outcomes)
+    monkeypatch.setattr(
+        named_agents, "open_tools", lambda texts: asked.append(texts) or [SimpleNamespace(name="no Tool")]
+    )
+    line = ("rollback", "r", "t", "--tools", "files")
+    last = f'no undo   step -1: mail {{"path":"to","x":"{"y" * 62}'
+    code, out, _ = cli(*line)
+    assert code == 3 and out.splitlines() == [
+        "restored  step 4: write", "kept      step 2: write it was changed since", "1 earlier call left as it is", last,
+    ]  # fmt: skip
+    assert asked == ["r", ("files",), ([], None), (points, "rollback-a-b.jsonl")]
+    outcomes[1:] = []
+    code, out, _ = cli(*line, "--to", "2")
+    assert code == 0 and out.splitlines()[1] == "1 earlier call left as it is" and asked[-1][0] == points[1:]
+    assert cli(*line)[1].splitlines()[1] == "2 earlier calls left as they are"
+    outcomes[:] = [RollbackStep(each, "as before") for each in points]
+    assert cli(*line)[1].splitlines() == [*(f"as before step {n}: write" for n in (-1, 2, 4)), last]
+    outcomes[1:] = []
+    rows = json.loads(cli(*line, "--json")[1])
+    assert rows == [
+        {"call": "c-1", "tool": "write", "outcome": "as before", "reason": ""},
+        {"call": "c9", "tool": "mail", "outcome": "no undo", "reason": ""},
+    ]
+    asked.clear()
+    dry = ["step -1: write f-1", "step 2: write f2", "step 4: write f4", "step -1: mail to no undo"]
+    assert cli(*line, "--dry-run")[:2] == (0, "\n".join(dry) + "\n") and len(asked) == 3
+    shown = json.loads(cli("rollback", "t", "--tools", "files", "--dry-run", "--json", "--to", "4")[1])
+    assert shown == [[4, "write", "f4", ""], [-1, "mail", "to", "no undo"]] and "last" in asked
+    code, _, err = cli(*line, "--to", "5")
+    assert code == 2 and "no call of a/b can be taken back from there: it needs --guard undoable" in err
+    assert cli("rollback")[0] == 2 and cli("rollback", "a", "b", "c")[0] == 2
+
+
+# -- papers --
+
+
+def test_questions_and_documents_of_the_reading_list_go_on_to_rag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(rag_ask, "run", lambda config: asked.append(config) or 4)
+    monkeypatch.setattr(rag_index, "run", lambda config: asked.append(config) or 5)
+    monkeypatch.setattr(entry_documents, "check_list_index", asked.append)
+    monkeypatch.setattr(entry_documents, "list_index", lambda: tmp_path / "deep" / "own.db")
+    monkeypatch.setattr(entry_documents, "list_folder", lambda: tmp_path / "list")
+    monkeypatch.setattr(entry_documents, "docs_folder", lambda: tmp_path / "docs")
+    monkeypatch.setattr(entry_documents, "write_entries", asked.append)
+    assert papers.dispatch(["ask", "Why?", "--show", "--k", "3"]) == 4
+    flags = AnswerFlags(k=3)
+    assert asked == [
+        tmp_path / "deep" / "own.db",
+        rag_ask.Config("Why?", tmp_path / "deep" / "own.db", flags, show=True),
+    ]
+    assert papers_ask.run(papers_ask.Config("Why?", Path("i.db"), json=True)) == 4
+    assert asked[2:] == [Path("i.db"), rag_ask.Config("Why?", Path("i.db"), json=True)]
+    with pytest.raises(ConfigError, match="ask what"):
+        papers_ask.Config("  ")
+    asked.clear()
+    with pytest.raises(ConfigError, match="docs is not the folder of the documentation: it has no glossary"):
+        papers_index.run(papers_index.Config())
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "glossary.md").touch()
+    with pytest.raises(ConfigError, match="none is no folder: give the folder with the PDFs"):
+        papers_index.run(papers_index.Config(pdfs=tmp_path / "none"))
+    assert asked == [] and papers_index.run(papers_index.Config()) == 5 and (tmp_path / "deep").is_dir()
+    sources = (str(tmp_path / "list"), str(tmp_path / "docs"))
+    left_out = (*entry_documents.LEFT_OUT, "*.png", "*.svg", "*.css")
+    assert asked == [tmp_path / "list", rag_index.Config(sources, index=tmp_path / "deep" / "own.db", exclude=left_out)]
+    told = papers_index.Config(tmp_path, tmp_path / "docs", tmp_path / "x.db", "none", 3.0, json=True)
+    assert papers_index.run(told) == 5 and asked[3] == rag_index.Config(
+        (*sources, str(tmp_path)), index=tmp_path / "x.db", model="none", exclude=left_out, parse_seconds=3.0, json=True
+    )
+
+
+def test_entries_of_the_reading_list_are_found_by_words_and_section(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int, int]] = []
+
+    def search(query: str, entries: list[Any], limit: int) -> list[Any]:
+        asked.append((query, len(entries), limit))
+        return entries[:1] if "flash" in query else []
+
+    monkeypatch.setattr(entry_search, "search_entries", search)
+    every = reading_list.reading_list()
+    safety = [each for each in every if each.section == "safety"]
+    assert 0 < len(safety) < len(every)
+    out = "".join(cli("papers", "x" * 300)[1].split())
+    assert out == f"noentryhasawordof'{'x' * 200}':`firsthandpapers`showsall"
+    body = json.loads(cli("papers", "flash", "attention", "--section", "safety", "--limit", "0", "--json")[1])
+    assert [each["id"] for each in body] == [safety[0].id]
+    assert cli("papers", "flash")[0] == 0
+    assert asked == [
+        ("x" * 300, len(every), 10),
+        ("flash attention", len(safety), len(safety)),
+        ("flash", len(every), 10),
+    ]
+    assert len(json.loads(cli("papers", "--section", "safety", "--json")[1])) == len(safety)
+    assert papers._titled("A", 0) == "A" and papers._titled("A", 3) == "A (3 must-reads)"
+    code, _, err = cli("papers", "--limit", "-1")
+    assert code == 2 and "limit is -1: give 1 or more, or 0 for all" in err
+    code, out, _ = cli("papers", "show", safety[0].id, every[0].id)
+    assert code == 0 and out == "".join(f"{entry_documents.rendered(each)}\n" for each in (safety[0], every[0]))
+    assert [each["id"] for each in json.loads(cli("papers", "show", every[0].id, "--json")[1])] == [every[0].id]
+    with pytest.raises(ConfigError, match="show which entry"):
+        papers_show.Config()
+
+
+# -- mcp, and a served agent --
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "nothing to serve: name tools, an index, benchmarks or a model"),
+        ("--sign-in ftp://x", "sign_in is 'ftp://x': give the server's URL, which begins with https://"),
+        ("--tools calculator --port 1", "an address, a certificate and keys are for --http"),
+        ("--tools calculator --keys k.toml", "an address, a certificate and keys are for --http"),
+        ("--tools calculator --pattern cot", "pattern is for agents, and an agent needs a model: give --model too"),
+    ],
+)
+def test_words_of_mcp_that_make_no_sense_are_refused(cli: Cli, line: str, said: str) -> None:
+    code, out, err = cli("mcp", *line.split())
+    assert code == 2 and said in err and not out
+
+
+def test_agents_of_an_mcp_server_have_what_its_flags_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(named_agents, "make_agents", lambda settings: asked.append(settings) or ["agent"])
+    assert mcp.make_agents_of(mcp.Config(tools=("calculator",))) == () and not asked
+    told = mcp.Config(
+        ("calculator",), model="m", pattern=("cot", "react"), approve=("write=ask",), answer_tokens=7, budget_tokens=8,
+        budget_seconds=9.0,
+    )  # fmt: skip
+    assert mcp.make_agents_of(told) == ["agent"]
+    [found] = asked
+    assert (found.benchmarks, found.model, found.pattern, found.tools) == (
+        (),
+        ("m",),
+        ("cot", "react"),
+        ("calculator",),
+    )
+    assert (found.approve, found.max_tokens, found.budget_tokens, found.budget_seconds) == (("write=ask",), 7, 8, 9.0)
+
+
+def test_an_address_without_a_port_gets_a_free_one_and_has_a_url() -> None:
+    fixed = ListenAddress(port=8123)
+    assert agent_server.with_port(fixed) is fixed
+    assert 1024 <= agent_server.with_port(ListenAddress(port=0)).port < 65536
+    assert agent_server.url_of(fixed) == f"http://{fixed.host}:8123"
+    assert agent_server.url_of(SimpleNamespace(host="::1", port=9, tls_cert="c")) == "https://[::1]:9"  # type: ignore[arg-type]
+    assert agent_server.url_of(SimpleNamespace(host="[::1]", port=9, tls_cert=None)) == "http://[::1]:9"  # type: ignore[arg-type]

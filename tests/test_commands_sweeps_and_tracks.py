@@ -1,0 +1,245 @@
+"""What `sweep`, `track` and `gate` print of small runs, and the words they refuse."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from firsthand.commands import gate, sweep, track
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.runs.flaky import Flaky
+from firsthand.runs.track import start
+from firsthand.stats.non_inferiority import Check, Gaps
+from firsthand.stats.paired import Differences
+from firsthand.system import terminal
+from firsthand.train.sweep import Sweep, Trial, save_spec
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def words(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tables have all their columns side by side, and runs a home of their own."""
+    made = terminal.console
+
+    def console(**options: bool) -> Any:
+        found = made(**options)
+        found.width = 240
+        return found
+
+    monkeypatch.setattr(terminal, "console", console)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+
+
+# -- sweeps --
+
+
+def trial(
+    number: int, value: float = math.nan, state: str = "done", why: str = "", rung: str = "", **settings: str
+) -> Trial:
+    return Trial(number, rung, settings, Path(f"t{number}"), value, state, why, ("train", f"--lr {number}"))
+
+
+def test_a_sweep_is_reported_rung_by_rung_with_the_best_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [
+        trial(0, 0.5, rung="100", lr="1"),
+        trial(1, 0.25, rung="100", lr="2", k="x"),
+        trial(2, rung="100", state="failed", why="exit 1"),
+        trial(1, 0.75, rung="300", lr="2"),
+        trial(0, 0.125, rung="300", lr="1"),
+    ]
+    for minimise, order in ((True, ["1", "0", "2"]), (False, ["0", "1", "2"])):
+        folder = tmp_path / str(minimise)
+        save_spec(Sweep(("train",), ({"lr": "1"},), "loss", minimise, "steps", ("100", "300")), folder)
+        assert sweep.report(folder, trials, sweep.Config(show=folder)) == 0
+        out = words(capsys.readouterr().out)
+        assert out[:2] == ["steps 100", "trial lr k loss state"] and [line.split()[0] for line in out[2:5]] == order
+        assert out[4] == "2 exit 1" and out[5:7] == ["steps 300", "trial lr loss state"]
+        assert out[7:9] == (["0 1 0.125 done", "1 2 0.75 done"] if minimise else ["1 2 0.75 done", "0 1 0.125 done"])
+        assert out[9] == f"best train '--lr {0 if minimise else 1}'"
+        assert (
+            out[10]
+            == "Its value is the best of 2, so it is optimistic: run it again with other seeds before you quote it."
+        )
+        assert sweep.report(folder, trials, sweep.Config(show=folder, json=True)) == 0
+        body = json.loads(capsys.readouterr().out)
+        assert (
+            body["best"] == (0 if minimise else 1)
+            and body["trials"][2]["value"] is None
+            and body["trials"][0]["folder"] == "t0"
+        )
+    save_spec(Sweep(("train",), ({"lr": "1"},), "loss"), tmp_path / "none")
+    assert sweep.report(tmp_path / "none", [trial(0, lr="1")], sweep.Config(show=tmp_path)) == 1
+    assert words(capsys.readouterr().out)[-1] == "No trial has a value."
+    assert sweep.report(tmp_path / "none", [trial(0, 1.0, lr="1")], sweep.Config(show=tmp_path)) == 0
+    assert "optimistic" not in capsys.readouterr().out
+    for told in (
+        trial(3, 0.123456, lr="1", k="2"),
+        trial(4, state="failed", why="exit 2", lr="1"),
+        trial(5, state="running", lr="1"),
+    ):
+        sweep.tell(told)
+    assert (
+        capsys.readouterr().out
+        == "done         3  lr=1 k=2  0.1235\nfailed       4  lr=1  exit 2\nrunning      5  lr=1\n"
+    )
+
+
+def test_a_new_sweep_has_what_its_flags_say() -> None:
+    def new(*settings: str, command: str = "train --x 'a b'", **flags: Any) -> Sweep:
+        return sweep.new_sweep(sweep.Config(command, settings, **flags), command)
+
+    made = new("lr=1,2", "k=a,b", metric="acc", maximise=True, halving="steps=10,20", eta=2, best_of_curve=True)
+    assert made == Sweep(
+        ("train", "--x", "a b"),
+        tuple({"lr": lr, "k": k} for lr in "12" for k in "ab"),
+        "acc",
+        False,
+        "steps",
+        ("10", "20"),
+        2,
+        True,
+    )
+    assert (
+        len(new("lr=uniform:0:1", trials=5, seed=1).trials) == 5
+        and new("lr=1").rungs == ("",)
+        and new("lr=1").budget == ""
+    )
+    assert new("lr=uniform:0:1", trials=3, seed=1) != new("lr=uniform:0:1", trials=3, seed=2)
+    for flags, told in (
+        ({"halving": "steps"}, "halving is 'steps'"),
+        ({"halving": "=1,2"}, "halving is '=1,2'"),
+        ({"halving": "s=1,1"}, "halving is"),
+        ({"halving": "s=1,"}, "halving is"),
+        ({"halving": "lr=1,2"}, "lr is the budget"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            new("lr=1", **flags)
+    for command, told in (("'", "the command cannot be read"), (" ", "the command is empty")):
+        with pytest.raises(ConfigError, match=told):
+            new("lr=1", command=command)
+    for given, told in (
+        ({}, "give a command for a new sweep"),
+        ({"command": "x", "show": Path()}, "give a command"),
+        ({"command": "x"}, "something to vary"),
+        ({"show": Path(), "jobs": 0}, "jobs is 0"),
+        ({"show": Path(), "eta": 1}, "eta 1"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            sweep.Config(**given)
+
+
+# -- tracks --
+
+
+def test_curves_are_shown_compared_and_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str], cli: Cli) -> None:
+    ids = []
+    for number in range(2):
+        with start(f"m{number}", config={}) as made:
+            for step, value in enumerate((1.0, 3.0, math.inf, 2.0)):
+                made.log({"loss": value + number, **({"acc": 0.5} if number else {})}, step=1000 * step)
+            ids.append(made.run.id)
+            if number:
+                track.print_curves(made, ("loss", "acc"))
+    assert words(capsys.readouterr().out) == [
+        f"{ids[1]} (running)",
+        "metric curve last lowest highest at step",
+        "loss ▁█·▅ 3 2 4 3,000",
+        "acc ▄▄▄▄ 0.5 0.5 0.5 3,000",
+    ]
+    code, out, _ = cli("track", *ids)
+    assert code == 0 and words(out) == ["last values", f"metric {ids[0]} {ids[1]}", "acc 0.5", "loss 2 3"]
+    code, out, _ = cli("track", *ids, "--json", "--metric", "loss")
+    assert json.loads(out) == {"loss": {ids[0]: "2", ids[1]: "3"}}
+    code, out, _ = cli("track", ids[0], "--json")
+    assert json.loads(out) == {
+        "run": ids[0],
+        "status": "done",
+        "metrics": {"loss": {"steps": [0, 1000, 2000, 3000], "values": [1.0, 3.0, "inf", 2.0]}},
+    }
+    code, out, _ = cli("track", ids[1], "--follow", "--metric", "acc")
+    assert code == 0 and words(out) == ["step 3,000 acc 0.5 ▄▄▄▄"]
+    code, out, _ = cli("track", ids[0], "--export", "csv", "--to", str(tmp_path / "c.csv"))
+    assert words(out) == [f"4 values of 1 metrics in {tmp_path}/c.csv"]
+    for line, told in (
+        (("--metric", "acc"), f"{ids[0]} has no metric 'acc': it has loss"),
+        (("--export", "csv"), "go together"),
+    ):
+        code, _, err = cli("track", ids[0], *line)
+        assert code == 2 and told in err
+    code, _, err = cli("track", *ids, "--follow")
+    assert code == 2 and "--follow, --export and --html take one run" in err
+
+
+# -- gates --
+
+
+def test_allowed_drops_losses_and_gaps() -> None:
+    assert (
+        gate.allowed_drops(("2%", "b=0.5", "b/s=0")) == {"": 0.02, "b": 0.5, "b/s": 0.0}
+        and gate.allowed_drops(("b=1%",))[""] == 0.01
+    )
+    for texts, told in (
+        (("-1%",), "a drop is 0 or more"),
+        (("1%", "2%"), "two drops for all scores"),
+        (("b=1%", "b=2%"), "two drops for b"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            gate.allowed_drops(texts)
+    a, b = (
+        {"t1": [1.0], "t2": [1.0, 0.5], "t3": [0.0], "t4": [1.0], "t5": [0.5]},
+        {"t1": [0.5], "t2": [0.0], "t3": [1.0], "t5": [0.0]},
+    )
+    assert gate.got_worse(a, b, lower_is_better=False) == ["t2: 0.75 -> 0", "t1: 1 -> 0.5", "t5: 0.5 -> 0"]
+    assert gate.got_worse(a, b, lower_is_better=True) == ["t3: 0 -> 1"]
+    assert gate.mean({"a": [1.0, 0.0], "b": [1.0], "c": []}) == 0.75 and math.isnan(gate.mean({}))
+    found = SimpleNamespace(
+        unscored=({"b": 1, "c": 9}, {"b": 2}), missing=(("b", "t"), ("c", "t")), changed=(("b", "u"), ("b", "v"))
+    )
+    assert gate.gaps_of(found, "b") == Gaps(1, 2, 1, 2) and gate.gaps_of(found, "z") == Gaps()  # type: ignore[arg-type]
+    config = gate.Config("a", "b", benchmark=("sums",))
+    scored = {"exact": {"sums": None}, "style": {"sums": "style", "words": None}}
+    gate.check_names(config, {"": 1, "words": 1, "sums/style": 1}, scored, SimpleNamespace(id="r"))  # type: ignore[arg-type]
+    for drops, names in (({"words/exact": 1}, ("sums",)), ({}, ("none",))):
+        with pytest.raises(UnknownName):
+            gate.check_names(gate.Config("a", "b", benchmark=names), drops, scored, SimpleNamespace(id="r"))  # type: ignore[arg-type]
+
+
+def test_checks_are_printed_with_ten_lines_of_details_each(capsys: pytest.CaptureFixture[str]) -> None:
+    differences = Differences((0.0, -1.0, -1.0, 0.0), True, True)
+    made = Check(
+        "ada",
+        "sums",
+        "exact",
+        0.01,
+        differences,
+        0.95,
+        "fail",
+        "why",
+        Gaps(missing=1),
+        0.75,
+        0.25,
+        tuple(f"t{n}" for n in range(10)),
+        (Flaky("sums", "t1", "a", (0.0, 1.0)),),
+    )
+    gate.print_checks("b vs. a", [made])
+    low, high = made.bounds
+    out = words(capsys.readouterr().out)
+    assert out[:4] == [
+        "b vs. a", "benchmark score agent tasks baseline candidate difference ruling",
+        f"sums exact ada 4 0.7500 0.2500 -50.00% [{low:+.2%}, {high:+.2%}] fail", "sums, exact, ada: why",
+    ]  # fmt: skip
+    assert out[4] == "missing: 1 task that the candidate did not attempt" and out[13] == "worse: t8"
+    assert out[14:] == ["and 2 more: --markdown or --json lists them"]

@@ -1,0 +1,64 @@
+"""The faults that `verify` finds in an index, and the rows that a removed document leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from firsthand.retrieval.store.index_checks import MAX_FAULTS, faults
+from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
+from index_tiny import HEADER, lines
+
+
+def test_faults_are_counted_and_the_list_of_them_ends_at_a_hundred(tmp_path: Path) -> None:
+    index = open_index(tmp_path / "a.index", HEADER)
+    index.put([lines("d", [f"word{n}\n" for n in range(MAX_FAULTS + 2)])])
+    connection = index._file._connection
+    connection.execute("UPDATE chunks SET text_hash = x'00' WHERE number <= 3")
+    assert faults(connection, HEADER, index._analyzer) == [
+        f"The chunk {6 * n}..{6 * n + 6} of 'd' has the hash of another text." for n in range(3)
+    ]
+    connection.execute(f"UPDATE chunks SET text_hash = x'00' WHERE number <= {MAX_FAULTS}")
+    assert len(index.verify()) == MAX_FAULTS
+    connection.execute(f"UPDATE chunks SET text_hash = x'00' WHERE number <= {MAX_FAULTS + 2}")
+    found = index.verify()
+    assert len(found) == MAX_FAULTS + 1 and found[-1] == "There are 2 more faults."
+    index.close()
+    index = open_index(tmp_path / "b.index", HEADER)
+    index.put([lines("d", ["fox\n", "hen\n", "owl\n", "elk\n", "cow\n"], meta={"n": 1})])
+    connection = index._file._connection
+    for change in ("DELETE FROM vectors_0 WHERE chunk = 1", "UPDATE vectors_0 SET vector = x'0000' WHERE chunk = 2",
+                   "UPDATE vectors_0 SET vector = zeroblob(48) WHERE chunk = 3",
+                   "UPDATE vectors_0 SET vector = (SELECT CAST(zeroblob(46) || x'003e' AS BLOB)) WHERE chunk = 4",
+                   "UPDATE vectors_0 SET vector = zeroblob(46) || x'003e' WHERE chunk = 5",
+                   "INSERT INTO terms (rowid, text) VALUES (9, 'yak')", "DELETE FROM fields"):  # fmt: skip
+        connection.execute(change)
+    assert index.verify() == [
+        "There are 1 terms of no chunk.",
+        "FTS5 and the chunks differ in 1 words, the first of which is 'yak'.",
+        'The fields of the meta {"n": 1} are not those that filters read.',
+        "1 chunks have no vector.",
+        "2 vectors have another dimension than the header says.",
+        "1 vectors do not have the length 1.",
+        "1 searchable chunks have a vector of zeros.",
+    ]
+    index.close()
+
+
+def test_a_removed_document_leaves_no_row_and_a_meta_that_another_has_stays(tmp_path: Path) -> None:
+    index: SqliteIndex = open_index(tmp_path / "a.index", HEADER)
+    index.put(
+        [lines("a", ["fox\n", "hen\n"], meta={"n": 1, "m": 2}), lines("b", ["owl\n"], meta={"n": 1, "m": 2}, seed=2)]
+    )
+    index.put([lines("c", ["elk\n"], meta={"n": 5}, seed=3)])
+
+    def counts() -> dict[str, int]:
+        with index._file.reading() as connection:
+            tables = ("documents", "chunks", "metas", "fields", "vectors_0", "terms_docsize")
+            return {each: connection.execute(f"SELECT count(*) FROM {each}").fetchone()[0] for each in tables}
+
+    assert counts() == {"documents": 3, "chunks": 4, "metas": 2, "fields": 3, "vectors_0": 4, "terms_docsize": 4}
+    assert index.delete(["a"]) == ("a",)
+    assert counts() == {"documents": 2, "chunks": 2, "metas": 2, "fields": 3, "vectors_0": 2, "terms_docsize": 2}
+    assert index.delete(["b", "c"]) == ("b", "c") and set(counts().values()) == {0}
+    assert index.verify() == [] and index.titled("x") == [] and index.metas() == {} and index.title("a") is None
+    index.close()

@@ -1,0 +1,301 @@
+"""Guards at the borders of an attempt: what they see, change, claim, ask and note, and what is found again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.errors import ConfigError, GuardBlocked, ToolError
+from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.loop.approval import Approval, Decision
+from firsthand.loop.attempt import Attempt
+from firsthand.loop.borders import Borders, Sent
+from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
+from firsthand.loop.journal import MemoryJournal
+from firsthand.message import Json, ToolResult, assistant, user
+from firsthand.model import Sampling
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
+from firsthand.task import Task
+from firsthand.tool import Tool, tool
+
+TASK = Task("1", "one two three", secret={"answer": "12"})
+
+
+@tool(effect="external")
+def send(text: str) -> str:
+    """Send a text."""
+    return f"sent {text}"
+
+
+@tool(effect="read")
+def find(text: str) -> str:
+    """Find a text."""
+    raise ValueError(f"no {text}")
+
+
+def made(journal: MemoryJournal | None = None, *guards: Any, **agent: Any) -> Attempt:
+    whole = Agent("a", Scripted(["x"]), direct, guard=tuple(guards), **agent)
+    return Attempt(whole, (send, find), journal or MemoryJournal(), 3, task=TASK)
+
+
+class Views:
+    """A guard that keeps what it is shown, and does to it what it was made for."""
+
+    def __init__(self, verdict: Any = None, do: Any = None) -> None:
+        self.verdict, self.do = verdict or GuardVerdict.passed("views"), do
+        self.seen: list[Any] = []
+        self.results: list[Any] = []
+
+    async def call(self, view: AttemptView, tool: Tool, arguments: Json) -> GuardVerdict:
+        self.seen.append(view)
+        arguments["text"] = "changed in place"
+        if self.do is not None:
+            self.results.append(await self.do(view))
+        verdict: GuardVerdict = self.verdict
+        return verdict
+
+
+def crossed(attempt: Attempt, effect: str = ":5", budget: Budget | None = None, node: int | None = None) -> Any:
+    async def main() -> Any:
+        enter_branch(Branch())
+        return await Borders(attempt, effect, node, budget or Budget(Limits())).call(send, {"text": "t"})
+
+    return asyncio.run(main())
+
+
+def test_a_guard_is_shown_the_attempt_up_to_its_effect_and_copies_of_arguments() -> None:
+    guard = Views()
+    attempt = made(None, guard)
+
+    async def fill() -> None:
+        enter_branch(Branch())
+        node = attempt.add_node(attempt.add_node(None, user("q")), assistant("a"))
+        for effect in (":1", ":0", ":5", ":6"):
+            attempt.record("tool", effect, node, 0.0, "key")
+
+    asyncio.run(fill())
+    assert crossed(attempt, node=1) == {"text": "t"}
+    (view,) = guard.seen
+    assert (view.task, view.agent, view.node) == (TASK.public(), "a", 1) and view.task.secret == {}
+    assert [message.text for message in view.messages] == ["q", "a"]
+    assert [call.id for call in view.calls] == [":0", ":1"] and [each.name for each in view.tools] == ["find", "send"]
+    assert attempt.guard_passes == {"views call": 1} and attempt.events == []
+
+
+def test_each_verdict_but_a_silent_pass_is_an_event_with_what_was_there_before() -> None:
+    def events(verdict: GuardVerdict, task: Task = TASK) -> tuple[Any, Json]:
+        attempt = made(None, Views(verdict))
+        attempt.task = task
+        try:
+            passed = crossed(attempt)
+        except Exception as error:
+            passed = str(error)
+        (event,) = attempt.events
+        assert event.kind == "guard"
+        return passed, event.data
+
+    base = {"guard": "Views", "border": "call", "rule": "r", "effect": ":5", "at": None, "tool": "send"}
+    other = {"text": "other"}
+    assert events(GuardVerdict.passed("r", "why", {"k": 1})) == (
+        {"text": "t"},
+        {**base, "action": "pass", "reason": "why", "detail": {"k": 1}},
+    )
+    assert events(GuardVerdict.replaced("r", other)) == (
+        other,
+        {**base, "action": "replace", "reason": "", "original": {"text": "t"}},
+    )
+    assert events(GuardVerdict.blocked("r", "")) == (
+        "send was not run: no reason was given (rule r)",
+        {**base, "action": "block", "reason": "", "original": {"text": "t"}},
+    )
+    protected = replace(TASK, metadata={"protected": "asked"})
+    assert events(GuardVerdict.replaced("r", other, "w", {"k": 1}), protected) == (
+        other,
+        {**base, "action": "replace", "reason": "w"},
+    )
+    for verdict, said in (
+        ("fine", "the guard Views returned 'fine' at call: a GuardVerdict was expected"),
+        (GuardVerdict.replaced("r", "x"), "the guard Views replaced call by 'x': see docs/guards.md for its type"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            crossed(made(None, Views(verdict)))
+        assert str(refused.value) == said
+
+
+def test_refusals_at_each_border_say_what_was_stopped_and_why() -> None:
+    class Stops:
+        def result(self, view: Any, tool: Tool, result: ToolResult) -> GuardVerdict:
+            return GuardVerdict.blocked("r", "secret")
+
+        def answer(self, view: Any, answer: str) -> GuardVerdict:
+            return GuardVerdict.blocked("r", "rude")
+
+        async def prompt(self, view: Any, messages: Any) -> GuardVerdict:
+            return GuardVerdict.blocked("r", "long")
+
+    borders = Borders(made(None, Stops()), ":0", None, Budget(Limits()))
+    for crossing, said in (
+        (borders.result(send, ToolResult("1", "send", "x")), "the result of send was withheld: secret (rule r)"),
+        (borders.answer("x"), "the answer was blocked: rude (rule r)"),
+        (borders.prompt("x"), "the prompt was blocked: long (rule r)"),
+    ):
+        with pytest.raises(Exception, match=r"rule r") as refused:
+            asyncio.run(crossing)  # type: ignore[arg-type]
+        assert str(refused.value) == said
+
+
+def test_claims_add_up_over_branches_items_count_once_and_a_resumed_attempt_still_counts_them() -> None:
+    async def claim(view: AttemptView) -> list[bool]:
+        asked = [
+            ("mail", 3, 2),
+            ("mail", 3, 2),
+            ("mail", 3, 1),
+            ("mail", 3, 0),
+            ("mail", 9, float("inf")),
+            ("sms", 1, 1),
+        ]
+        return [await view.claim(key, most, amount) for key, most, amount in asked]
+
+    async def items(view: AttemptView) -> list[bool]:
+        asked = [("a", 2), ("b", 2), ("a", 2), ("c", 2), ("a", 5)]
+        return [await view.claim("host", 5, amount, item) for item, amount in asked]
+
+    journal = MemoryJournal()
+    guard = Views(do=claim)
+    attempt = made(journal, guard)
+    crossed(attempt)
+    assert guard.results == [[True, False, True, False, False, True]]
+    assert attempt.claims == {"mail": {"": 3}, "sms": {"": 1}}
+    again = Views(do=claim)
+    resumed = made(journal, again)
+    crossed(resumed)
+    assert again.results == guard.results and resumed.claims == attempt.claims, "what was claimed is granted as it was"
+    crossed(resumed, ":6")
+    assert again.results[1] == [False] * 6, "and counts against what is asked next"
+    held = Views(do=items)
+    crossed(made(None, held))
+    assert held.results == [[True, True, True, False, False]], "a second claim of an item takes the place of the first"
+
+
+def test_what_a_guard_does_once_and_asks_is_found_again_under_its_own_number() -> None:
+    ran: list[str] = []
+    journal, judge = MemoryJournal(), Scripted(["yes", "no"], name="scripted:judge")
+
+    async def both(view: AttemptView) -> Any:
+        async def act(name: str) -> Json:
+            ran.append(name)
+            inner = await view.once({"inner": name}, lambda: done(name))
+            return {"did": name, "inner": inner}
+
+        async def done(name: str) -> Json:
+            return {"inner": name}
+
+        first = await view.once({"name": "x"}, lambda: act("one"))
+        answer = await view.ask("a b c", model=judge, sampling=Sampling(max_tokens=4))
+        second = await view.once({"name": "x"}, lambda: act("two"))
+        return first, answer.message.text, second
+
+    guard = Views(do=both)
+    attempt = made(journal, guard)
+    budget = Budget(Limits(tokens=100, calls=5))
+    crossed(attempt, budget=budget)
+    assert guard.results == [
+        ({"did": "one", "inner": {"inner": "one"}}, "yes", {"did": "two", "inner": {"inner": "two"}})
+    ]
+    (call,) = attempt.calls
+    assert (call.kind, call.id, call.detail) == (
+        "guard",
+        ":5 guard 0 call 1",
+        {"model": "scripted:judge", "answer": "yes"},
+    )
+    assert judge.asked[0].sampling == Sampling(max_tokens=4, seed=derive_seed(3, ":5 guard 0 call 1"))
+    assert (budget.spent, budget.calls, budget.reserved_tokens) == (
+        call.usage,
+        1,
+        0,
+    ) and call.usage.total_tokens == 3 + 1
+    again = Views(do=both)
+    crossed(made(journal, again))
+    assert again.results == guard.results and ran == ["one", "two"] and len(judge.asked) == 1
+    short = made(None, Views(do=both))
+    tight = Budget(Limits(tokens=3 + 4 - 1))
+    with pytest.raises(Exception, match="a call needs 7 tokens or more"):
+        crossed(short, budget=tight)
+    assert short.calls == [] and len(judge.asked) == 1
+
+
+def test_a_guards_question_to_a_person_is_asked_once_unless_nobody_answered() -> None:
+    asked: list[Any] = []
+    answers = [Decision(False, "nobody", "gone"), Decision(True, "me", "fine")]
+
+    async def ask(tool: Tool, arguments: Json) -> Decision:
+        asked.append((tool.name, arguments))
+        return answers[len(asked) - 1]
+
+    async def approve(view: AttemptView) -> Decision:
+        return await view.approve(send, {"text": "t"}, "why")
+
+    journal, guard = MemoryJournal(), Views(do=approve)
+    for _ in range(3):
+        crossed(made(journal, guard, approval=Approval(ask=ask)))
+    assert guard.results == [answers[0], answers[1], answers[1]] and asked == [("send", {"text": "t"})] * 2
+
+
+def test_a_prompt_is_sent_as_it_is_or_as_guards_left_it_with_the_nodes_that_stayed() -> None:
+    class Rewrites:
+        def __init__(self, extra: int = 0) -> None:
+            self.extra = extra
+
+        async def prompt(self, view: AttemptView, messages: Any) -> GuardVerdict:
+            changed = [user(each.text.replace("secret", "***")) if "secret" in each.text else each for each in messages]
+            if changed == list(messages):
+                return GuardVerdict.passed("words")
+            return GuardVerdict.replaced("words", [*changed, *[user("more")] * self.extra], "a secret")
+
+    def sent(prompt: str | None, *guards: Any, said: str = "a secret") -> tuple[Any, Attempt]:
+        attempt = made(None, *guards)
+
+        async def main() -> Any:
+            enter_branch(Branch())
+            node = attempt.add_node(attempt.add_node(None, user("hello")), user(said))
+            return await Borders(attempt, ":0", node, Budget(Limits())).prompt(prompt)
+
+        return asyncio.run(main()), attempt
+
+    plain, attempt = sent(None)
+    assert plain == Sent((user("hello"), user("a secret")), {}) and attempt.events == []
+    assert sent("raw secret")[0] == Sent("raw secret", {"prompt": "raw secret"})
+    assert sent("raw secret", Rewrites())[0] == Sent("raw ***", {"prompt": "raw ***"})
+    assert sent(None, Rewrites(), said="fine")[0] == Sent((user("hello"), user("fine")), {})
+    found, attempt = sent(None, Rewrites())
+    assert found == Sent((user("hello"), user("a ***")), {"messages": [0, user("a ***").to_json()]})
+    (event,) = attempt.events
+    assert event.data["original"] == [1] and event.data["border"] == "prompt" and event.data["at"] == 1
+    with pytest.raises(ConfigError) as refused:
+        sent("raw secret", Rewrites(1))
+    assert str(refused.value) == "a guard replaced a text prompt by 2 messages: replace it by one"
+
+
+def test_a_blocked_prompt_or_answer_ends_the_attempt_and_a_blocked_result_does_not() -> None:
+    class Stops:
+        def result(self, view: Any, tool: Tool, result: ToolResult) -> GuardVerdict:
+            return GuardVerdict.blocked("r", "why")
+
+        def answer(self, view: Any, answer: str) -> GuardVerdict:
+            return GuardVerdict.blocked("r", "why") if answer == "bad" else GuardVerdict.replaced("r", answer + "!")
+
+    attempt = made(None, Stops(), Stops())
+    borders = Borders(attempt, ":0", None, Budget(Limits()))
+    with pytest.raises(ToolError):
+        asyncio.run(borders.result(send, ToolResult("1", "send", "x")))
+    with pytest.raises(GuardBlocked):
+        asyncio.run(borders.answer("bad"))
+    assert asyncio.run(borders.answer("good")) == "good!!", "each guard sees what the one before it left"
+    originals = [event.data["original"] for event in attempt.events]
+    assert originals == ["x", "bad", "good", "good!"]

@@ -1,0 +1,174 @@
+"""Each of IFEval's instructions at its bounds, the scores over them, and what a wrong instruction is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from firsthand.errors import DataError
+from firsthand.scorers.instructions import (
+    CONSTRAINED,
+    VERIFIERS,
+    check,
+    count_sentences,
+    follows,
+    instruction_loose,
+    instruction_strict,
+    prompt_loose,
+    prompt_strict,
+    versions,
+)
+from firsthand.task import Task
+from firsthand.trace import Trace
+
+CASES: dict[str, list[tuple[dict[str, Any], list[str], list[str]]]] = {
+    "keywords:existence": [({"keywords": ["sun", "moon"]}, ["SUN and moons"], ["sun", "mo on"])],
+    "keywords:frequency": [
+        ({"keyword": "a", "frequency": 2, "relation": "less than"}, ["A b"], ["a A"]),
+        ({"keyword": "a", "frequency": 2, "relation": "at least"}, ["a A", "aaa"], ["a b"]),
+    ],
+    "keywords:forbidden_words": [({"forbidden_words": ["rock", "hat"]}, ["rocket chat"], ["a Rock", "my hat"])],
+    "keywords:letter_frequency": [
+        ({"letter": "O", "let_frequency": 2, "let_relation": "at least"}, ["oO"], ["o b"]),
+        ({"letter": "o", "let_frequency": 2, "let_relation": "less than"}, ["O b"], ["oO"]),
+    ],
+    "length_constraints:number_sentences": [
+        ({"num_sentences": 2, "relation": "at least"}, ["One. Two."], ["One."]),
+        ({"num_sentences": 2, "relation": "less than"}, ["One."], ["One. Two."]),
+    ],
+    "length_constraints:number_paragraphs": [
+        ({"num_paragraphs": 2}, ["a *** b", "*** a *** b"], ["a", "a *** b *** c", "a *** *** b"]),
+    ],
+    "length_constraints:number_words": [
+        ({"num_words": 3, "relation": "at least"}, ["a b-c"], ["a b"]),
+        ({"num_words": 3, "relation": "less than"}, ["a b"], ["a b c"]),
+    ],
+    "length_constraints:nth_paragraph_first_word": [
+        (
+            {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "Go"},
+            ["x\n\n go, on", 'x\n\n\'"Go" on'],
+            ["go\n\nx", "x", "x\n\nGoing"],
+        ),
+        ({"num_paragraphs": 1, "nth_paragraph": 2, "first_word": "go"}, [], ["x\n\ngo", "x\n\n\n\ngo"]),
+    ],
+    "detectable_content:number_placeholders": [
+        ({"num_placeholders": 2}, ["[a] [b]", "[a]\n[b] [c]"], ["[a]", "[a [b]", "[a\n]"])
+    ],
+    "detectable_content:postscript": [
+        ({"postscript_marker": "P.S."}, ["x\nP.S. y", "p. s. y"], ["ps y"]),
+        ({"postscript_marker": "P.P.S"}, ["P. P. S"], ["P.S."]),
+    ],
+    "detectable_format:number_bullet_lists": [
+        ({"num_bullets": 2}, ["* a\n- b", "\n  - a\n-b"], ["* a", "* a\n- b\n- c", "**a**\n- b", "x * a\n- b"]),
+    ],
+    "detectable_format:constrained_response": [({}, [*CONSTRAINED, f"So: {CONSTRAINED[0]}"], ["My answer is Yes."])],
+    "detectable_format:number_highlighted_sections": [
+        ({"num_highlights": 2}, ["*a* *b*", "**a** **b**"], ["*a*", "* * *a*", "*a\nb* *c*"]),
+        ({"num_highlights": 1}, ["**a**"], ["****", "a"]),
+    ],
+    "detectable_format:multiple_sections": [
+        (
+            {"section_spliter": "Part", "num_sections": 2},
+            ["Part 1 a Part 2 b", "Part1 a Part2"],
+            ["Part 1 a", "Part a Part b"],
+        ),
+    ],
+    "detectable_format:json_format": [
+        ({}, ['{"a": 1}', "```json\n[1]\n```", "```\n1```"], ["{a: 1}", "```js\n1\n```"])
+    ],
+    "detectable_format:title": [({}, ["<<A>>", "x <<<b>>> y"], ["<< >>", "<<a\n>>", "<a>", ">>a<<"])],
+    "combination:two_responses": [
+        ({}, ["a******b", "******a******b******"], ["a******a", "a", "a******b******c", "a************b"]),
+    ],
+    "combination:repeat_prompt": [({"prompt_to_repeat": " Say it "}, [" SAY IT now"], ["now say it"])],
+    "startend:end_checker": [({"end_phrase": " The End "}, ['so "the END" \n', "THE END"], ["the end."])],
+    "startend:quotation": [({}, [' "a" ', '""'], ['"', '"a', "'a'"])],
+    "change_case:capital_word_frequency": [
+        ({"capital_frequency": 2, "capital_relation": "at least"}, ["AB-C D e"], ["AB Cd"]),
+        ({"capital_frequency": 2, "capital_relation": "less than"}, ["AB Cd"], ["A B"]),
+    ],
+    "punctuation:no_comma": [({}, ["a; b"], ["a, b"])],
+}
+
+
+def test_an_instruction_is_followed_up_to_its_bounds() -> None:
+    for instruction, cases in CASES.items():
+        for arguments, yes, no in cases:
+            for text in yes:
+                assert follows(text, instruction, {**arguments, "unused": None}), (instruction, text)
+            for text in (*no, "", " \n"):
+                assert not follows(text, instruction, arguments), (instruction, text)
+
+
+def test_what_needs_a_language_is_all_that_is_left() -> None:
+    assert set(VERIFIERS) - set(CASES) == {
+        "language:response_language", "change_case:english_capital", "change_case:english_lowercase",
+    }  # fmt: skip
+    assert len(VERIFIERS) == 25
+    assert not follows("Some Words", "change_case:english_capital", {}) and not follows(
+        "Some", "change_case:english_lowercase", {}
+    )
+
+
+def test_sentences_end_before_what_is_no_small_letter_and_not_after_abbreviations() -> None:
+    for text, count in (
+        ("", 0),
+        ("One", 1),
+        ("One. Two", 2),
+        ("One.Two", 1),
+        ("One. two", 1),
+        ("One?! (Two.) Three", 3),
+        ("He met Dr. Who. 5 came", 2),
+        ("A. B. C", 1),
+        ("One.\n\nTwo.\n\n", 2),
+        ('She said "No." Then', 2),
+        ("e.g. This. That", 2),
+        ("Wait... What", 2),
+        ("  ", 0),
+    ):
+        assert count_sentences(text) == count, text
+
+
+def test_scores_are_over_all_instructions_or_their_share_of_the_answer_or_its_versions() -> None:
+    given = [["punctuation:no_comma", {}], ["startend:quotation", {}], ["keywords:existence", {"keywords": ["sun"]}]]
+    task = Task("t", "?", secret={"instructions": given})
+
+    def scored(answer: str | None) -> list[float]:
+        made = Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer=answer)
+        scorers = (prompt_strict, prompt_loose, instruction_strict, instruction_loose)
+        return [each(task, made).value for each in scorers]
+
+    assert scored('"the sun"') == [1, 1, 1, 1] and scored(None) == [0, 0, 0, 0]
+    assert scored('Sure, here:\n"the sun"') == pytest.approx([0, 1, 1 / 3, 1])
+    assert scored("sun, moon") == pytest.approx([0, 0, 1 / 3, 1 / 3])
+    made = Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer='Sure, sun:\n"x"')
+    followed = {"0 punctuation:no_comma": False, "1 startend:quotation": False, "2 keywords:existence": True}
+    assert prompt_strict(task, made).detail == {"followed": followed}
+    share = instruction_loose(task, made)
+    assert share.detail["followed"] == {name: True for name in followed} and share.corpus is not None
+    assert versions("*a*\nb\nc*") == ["*a*\nb\nc*", "b\nc*", "*a*\nb", "b", "a\nb\nc", "b\nc", "a\nb", "b"]
+    long = Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer="x" * 100_000 + ", sun")
+    assert instruction_strict(task, long).value == pytest.approx(1 / 3)
+
+
+def test_an_instruction_that_cannot_be_is_told_with_its_place() -> None:
+    check("punctuation:no_comma", {"unused": None}, "row 1")
+    for name, arguments, said in (
+        ("punctuation:none", {}, "row 1: 'punctuation:none' is not one of IFEval's 25 instructions"),
+        ("punctuation:no_comma", {"x": 1}, "row 1: punctuation:no_comma cannot take {'x': 1}: "),
+        (
+            "keywords:frequency",
+            {"keyword": "(", "frequency": 1, "relation": "at least"},
+            "row 1: keywords:frequency cannot take ",
+        ),
+        (
+            "length_constraints:number_words",
+            {"num_words": 1, "relation": "more than"},
+            "row 1: length_constraints:number_words cannot take {'num_words': 1, 'relation': 'more than'}: the relation is "
+            "'more than', and 'less than' or 'at least' was expected",
+        ),
+    ):
+        with pytest.raises(DataError) as refused:
+            check(name, arguments, "row 1")
+        assert str(refused.value).startswith(said)

@@ -1,0 +1,295 @@
+"""Patches and their tests to the letter: what is read, what is refused and why, canaries, doubts and verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from firsthand.errors import DataError
+from firsthand.scorers.patches.patch import MAX_BYTES, Change, find_patch, read_patch, touched
+from firsthand.scorers.patches.test_logs import read_log
+from firsthand.scorers.resolved import (
+    END,
+    START,
+    Canary,
+    HiddenTests,
+    TestRun,
+    _doubt,
+    _runner,
+    canary_for,
+    script_parts,
+    verdict,
+)
+
+HUNK = "@@ -1 +1 @@\n-a\n+b\n"
+
+
+def names(before: str, after: str, hunk: str = HUNK) -> str:
+    return f"--- {before}\n+++ {after}\n{hunk}"
+
+
+ONE = names("a/x.py", "b/x.py")
+
+
+def test_a_patch_is_the_last_one_that_tags_fences_or_headers_mark() -> None:
+    other = names("a/y.py", "b/y.py")
+    for answer, found in (
+        (f"so\n{ONE}", ONE),
+        (f"<patch>\n{other}</patch> then <patch>{ONE}</patch>", ONE),
+        (f"<diff>\n{ONE}\n\n</diff>", ONE),
+        (f"<diff>{other}</diff><patch>{ONE}</patch>", ONE),
+        (f"```diff\n{other}```\nor\n```\n{ONE}```\nend", ONE),
+        (f"```patch\n{ONE}```\n```\nno\n```", ONE),
+        (f"```python\n{ONE}```", ONE + "```\n"),
+        ("nothing", ""),
+        ("<patch>none</patch>", ""),
+        (ONE.replace("\n", "\r\n"), ONE),
+        (f"</patch>\n{ONE}", ONE),
+        (ONE.rstrip("\n"), ONE),
+        (f"x --- a/b\n{ONE}", ONE),
+        (f"text\ndiff --git a/x.py b/x.py\n{ONE}", f"diff --git a/x.py b/x.py\n{ONE}"),
+    ):
+        assert find_patch(answer) == found, answer
+
+
+def test_changes_are_read_file_by_file_with_moves_new_and_deleted_ones() -> None:
+    whole = (
+        "intro\ndiff --git a/m.py b/m.py\nold mode 100644\nnew mode 100755\n"
+        "diff --git a/old b/new\nsimilarity index 90%\nrename from old\nrename to new\n"
+        "diff --git a/c b/d\ncopy from c\ncopy to d\n"
+        + names("a/c", "b/d")
+        + "diff --git a/n b/n\nnew file mode 100644\nindex 0..1 100644\n"
+        + names("/dev/null", "b/n", "@@ -0,0 +1,2 @@\n+x\n+y\n\\ No newline\n")
+        + "diff --git a/g b/g\ndeleted file mode 100644\ndiff --git a/h b/h\n"
+        + names('"a/\\303\\251 b"', '"b/\\303\\251 b"\t2020', "@@ -1,3 +1,2 @@ def\n \n-a\n c\n")
+        + names("a/z", "/dev/null", "@@ -1,1 +0,0 @@\n-a\n")
+        + "diff --git a/e b/e\nnew file mode 100644\n"
+    )
+    found = [
+        ("m.py", "m.py"),
+        ("old", "new"),
+        ("c", "d"),
+        (None, "n"),
+        ("g", None),
+        ("é b", "é b"),
+        ("z", None),
+        (None, "e"),
+    ]
+    assert read_patch(whole) == tuple(Change(*each) for each in found)
+    assert [each.path for each in read_patch(whole)] == ["m.py", "new", "d", "n", "g", "é b", "z", "e"]
+    assert touched(whole) == ("m.py", "old", "new", "c", "d", "n", "g", "é b", "z", "e")
+    assert read_patch(names("a/x", "b/x", HUNK + HUNK) + "\n") == (Change("x", "x"),)
+    assert read_patch(names("a/x", "b/x", "@@ -1,2 +1,2 @@\n-a\n+b\n\n") + ONE) == (
+        Change("x", "x"),
+        Change("x.py", "x.py"),
+    )
+
+
+def test_a_patch_that_is_malformed_or_leads_elsewhere_is_refused_with_its_line() -> None:
+    binary = "a binary file is changed, and only text is allowed"
+    longer = "line {} of the patch: the hunk is longer than its header says"
+    for text, said in (
+        ("\ud800", "the patch is not text: it has half of a surrogate pair"),
+        ("x" * (MAX_BYTES + 1), f"the patch has {MAX_BYTES + 1:,} bytes: at most 1,048,576 are allowed"),
+        (" \n", "the patch is empty"),
+        (ONE + "\0", "the patch has a zero byte: binary content is refused"),
+        ("hello\n", "the patch names no file: lines `--- a/FILE` and `+++ b/FILE` were expected"),
+        (ONE * 301, "the patch changes 301 files: at most 300 are allowed"),
+        ("diff --git a/x b/x\n--- a/x\n", "line 2 of the patch: `--- FILE` is not followed by `+++ FILE`"),
+        ("diff --git a/x b/x\n" + HUNK, "line 2 of the patch: a hunk without `---` and `+++` before it"),
+        ("diff --git a/x b/y\n", "line 1 of the patch: 'diff --git a/x b/y' does not name the same file on both sides"),
+        (names("/dev/null", "/dev/null"), "line 1 of the patch: both sides are /dev/null"),
+        (
+            names("a/x", "b/x", "no\n"),
+            "line 3 of the patch: a hunk `@@ -1,2 +1,3 @@` was expected after the names of the file",
+        ),
+        (
+            names("a/x", "b/x", "@@ -a +1 @@\n"),
+            "line 3 of the patch: '@@ -a +1 @@' is not a hunk header, such as `@@ -1,2 +1,3 @@`",
+        ),
+        (
+            names("a/x", "b/x", "@@ -1,2 +1,2 @@\n-a\n+b\n"),
+            "line 3 of the patch: the hunk is shorter than its header says",
+        ),
+        (
+            names("a/x", "b/x", "@@ -1 +1,2 @@\n-a\n-b\n"),
+            "line 3 of the patch: the hunk's lines do not match its header",
+        ),
+        (names("a/x", "b/x", "@@ -1 +1 @@\n-a\n+b\n+c\n"), longer.format(3)),
+        (names("a/x", "b/x", "@@ -1 +1 @@\n-a\n+b\n c\n"), longer.format(3)),
+        ("GIT binary patch\n", f"line 1 of the patch: {binary}"),
+        (
+            "diff --git a/x b/x\nBinary files a and b differ\n",
+            f"line 2 of the patch: {binary}",
+        ),
+        (
+            "diff --git a/x b/x\nnew file mode 120000\n",
+            "line 2 of the patch: a symbolic link is refused: only ordinary files may be changed",
+        ),
+        (
+            "diff --git a/x b/x\nindex 0a..1b 160000\n",
+            "line 2 of the patch: a submodule is refused: only ordinary files may be changed",
+        ),
+        (
+            "diff --git a/x b/x\nold mode 100600\n",
+            "line 2 of the patch: a file of mode 100600 is refused: only ordinary files may be changed",
+        ),
+    ):
+        with pytest.raises(DataError) as refused:
+            read_patch(text)
+        assert str(refused.value) == said
+    assert len(read_patch(ONE * 300)) == 300
+    git = "is, or could be read as, one inside .git, which is refused"
+    for path, said in (
+        ("/etc/x", "is absolute: give one inside the repository"),
+        ("x", "has no prefix: write it as a/FILE and b/FILE"),
+        ("a/../x", "leads out of the repository, or is not normalised"),
+        ("a//x", "leads out of the repository, or is not normalised"),
+        ("a/./x", "leads out of the repository, or is not normalised"),
+        ("a/.GIT/x", git), ("a/.git. /x", git), ("a/git~1/x", git), ("a/.g\u200bit/x", git), ("a/c:x", git), ("a/c\\x", git),
+        ("a/.gitmodules", "declares submodules, which are refused"),
+        ("a/x\x7f", "has control characters"),
+    ):  # fmt: skip
+        with pytest.raises(DataError) as refused:
+            read_patch(names(path, "b/x"))
+        assert str(refused.value) == f"line 1 of the patch: the path {path!r} {said}"
+    assert read_patch(names("a/sub/.gitmodules", "b/.gitignore"))[0] == Change("sub/.gitmodules", ".gitignore")
+
+
+def hidden(*files: str) -> HiddenTests:
+    return HiddenTests("c", "".join(names(f"a/{file}", f"b/{file}") for file in files), "", "pytest")
+
+
+def test_a_test_command_gets_a_canary_beside_the_file_that_it_names() -> None:
+    made = canary_for("cd x\npytest -rA tests/test_a.py", hidden("src/b.py", "tests/test_a.py"))
+    assert (
+        made is not None and made.path.startswith("tests/test_z") and made.path.endswith(".py") and len(made.path) == 27
+    )
+    assert made.command == f"cd x\npytest -rA tests/test_a.py {made.path}" and made.passing != made.failing
+    assert made.text == f"def {made.passing}():\n    pass\n\n\ndef {made.failing}():\n    assert False\n"
+    assert made.placing == (
+        "[ -d tests ] || { mkdir -p tests; : > tests/__init__.py; }",
+        f"cp /tmp/work/canary.py {made.path}",
+    )
+    django = canary_for("./tests/runtests.py --settings=x admin.tests", hidden("tests/admin/tests.py"))
+    assert django is not None
+    assert django.path == f"tests/{django.command.split()[-1]}/tests.py"
+    assert "unittest.TestCase" in django.text
+    unit = canary_for("python -m unittest pkg.test_a", hidden("pkg/test_a.py"))
+    assert unit is not None and unit.command.endswith(" " + unit.path.removesuffix(".py").replace("/", "."))
+    by_path = canary_for("python -m unittest pkg/test_a.py", hidden("pkg/test_a.py"))
+    assert by_path is not None and by_path.command.endswith(f" {by_path.path}")
+    found = canary_for("python -m unittest discover", hidden("pkg/test_a.py"))
+    assert found is not None and found.command == "python -m unittest discover" and found.path.startswith("pkg/test_z")
+    for command, files in (
+        ("pytest tests", ("tests/test_a.py",)), ("pytest 'tests", ("tests",)), ("make", ("test_a.py",)),
+        ("./tests/runtests.py other", ("tests/admin/tests.py",)),
+        ("python -m unittest test_b", ("test_a.py",)), ("pytest a.txt", ("a.txt",)),
+    ):  # fmt: skip
+        assert canary_for(command, hidden(*files)) is None, command
+    for command, runner in (
+        ("python -m pytest x", "pytest"),
+        ("py.test", "pytest"),
+        ("tox -e py -- x", "pytest"),
+        ("tox -e py", ""),
+        ("python -m unittest", "unittest"),
+        ("./tests/runtests.py", "django"),
+        ("bin/test -C", "sympy"),
+        ("make tests", ""),
+    ):
+        assert _runner(command.split()) == runner
+
+
+def test_a_log_is_doubted_where_canaries_or_the_exit_status_say_otherwise() -> None:
+    canary = Canary("t.py", "", "", "test_p", "test_f")
+    good = {"t.py::test_p": "PASSED", "t.py::test_f": "FAILED", "x": "PASSED"}
+    lost = "the log cannot be trusted: it does not report the two canary tests as one passed and one failed"
+    zero = "the log cannot be trusted: the exit status is 0, and a test failed"
+    one = "the log cannot be trusted: the exit status is 1, and it names no failed test"
+    for results, status, made, said in (
+        (good, 1, canary, ""),
+        ({**good, "t.py::test_f": "ERROR"}, 1, canary, ""),
+        (good, 0, canary, zero),
+        ({**good, "t.py::test_f": "PASSED"}, 1, canary, lost),
+        ({"x": "PASSED"}, 1, canary, lost),
+        ({**good, "t.py::test_p": "SKIPPED"}, 1, canary, lost),
+        ({"x": "PASSED"}, 0, None, ""),
+        ({"x": "PASSED"}, 1, None, one),
+        ({"x": "FAILED"}, 1, None, ""),
+        ({"x": "ERROR"}, 0, None, zero),
+        ({}, 1, None, ""),
+    ):
+        assert _doubt(results, status, made) == said
+    assert canary.owns("test_p (a.B)")
+    assert canary.owns("t.py::test_f")
+    assert not canary.owns("test_pp")
+    assert not canary.lost(good)
+
+
+def test_a_test_command_stands_between_the_last_markers_and_is_not_empty() -> None:
+    script = f"setup\n{START}\nold\n {END} \nmore\n{START}\npytest x\n{END}\nend"
+    assert script_parts(script) == (f"setup\n{START}\nold\n {END} \nmore", "pytest x")
+    for wrong in ("", START, END, f"{END}\n{START}\nx", f"{START}\n \n{END}"):
+        with pytest.raises(DataError, match=r"^the eval_script holds no test command between the lines "):
+            script_parts(wrong)
+
+
+def test_a_run_is_resolved_if_all_tests_that_must_pass_did_and_its_log_is_trusted() -> None:
+    secret = {"FAIL_TO_PASS": ["a", "b"], "PASS_TO_PASS": ["c", "d", "e"]}
+
+    def run(doubt: str = "", ended: str = "error", **results: str) -> TestRun:
+        made = {"a": "PASSED", "b": "XFAIL", "c": "PASSED", "d": "SKIPPED", "e": "PASSED", **results}
+        return TestRun(made, 1, ended, "git apply", doubt, 1.23456, "bwrap", "x" * 3000 + "end")
+
+    base = {"applied": True, "applied_with": "git apply", "exit_status": 1, "wall_s": 1.235, "tier": "bwrap"}
+    found = verdict(run(), secret, machinery=["conftest.py"])
+    assert found.value == 1 and found.detail == {
+        **base, "fail_to_pass": [2, 2], "pass_to_pass": [3, 3], "changes_test_machinery": ["conftest.py"],
+    }  # fmt: skip
+    found = verdict(run(a="SKIPPED", c="FAILED", e="ERROR", doubt="odd", ended="timeout"), secret)
+    assert found.value == 0 and found.detail == {
+        **base, "fail_to_pass": [1, 2], "pass_to_pass": [1, 3], "still_failing": ["a"], "broken": ["c", "e"],
+        "reason": "the tests were ended: timeout; odd; 1 of 2 tests still fail; 2 of 3 tests are broken",
+        "log_end": "x" * 1997 + "end",
+    }  # fmt: skip
+    for changes, value in (
+        ({"doubt": "odd"}, 0), ({"ended": "timeout"}, 0), ({"ended": "done"}, 1), ({"a": "FAILED"}, 0), ({"d": "FAILED"}, 0),
+    ):  # fmt: skip
+        assert verdict(run(**changes), secret).value == value
+    only: dict[str, Any] = {**secret, "eval_type": "fail_only"}
+    for status, value in (("ERROR", 1), ("FAILED", 0)):
+        assert verdict(run(a=status), only).value == value
+    assert verdict(TestRun({}, 0, "done", "nothing", "", 0.0, "t", ""), only).value == 1
+
+
+def test_logs_are_read_by_status_name_and_parser() -> None:
+    log = "a::x PASSED\nPASSED b::y - z\n"
+    log += "SKIPPED [2] c.py:1: no\nFAILED d.py::t[a b] x\nPASSED d.py::t[a c]\nERROR e.py\ne.py::t PASSED\nXFAILx\n"
+    assert read_log(log, "pytest") == {
+        "a::x": "PASSED",
+        "b::y": "PASSED",
+        "d.py::t[a": "PASSED",
+        "e.py": "ERROR",
+        "e.py::t": "ERROR",
+    }
+    assert read_log("SKIPPED f::t\nx::y SKIPPED (no)\n", "astropy") == {"f::t": "SKIPPED", "x::y": "SKIPPED"}
+    assert read_log("FAILED g.py\ng.py::t PASSED\n", "pytest")["g.py::t"] == "PASSED", "not an import that failed"
+    paths = "PASSED t.py::t[/a/b/c]\nPASSED t.py::u[/a/b*]\nFAILED t.py::v[x]\n"
+    assert read_log(paths, "requests") == {"t.py::t[/c]": "PASSED", "t.py::u[/a/b*]": "PASSED", "t.py::v[x]": "FAILED"}
+    assert read_log("PASSED t[MouseButton.RIGHT]", "matplotlib") == {"t[3]": "PASSED"}
+    sympy = "test_a ok [OK]\ntest_b F\ntest_c E [FAIL]\nok\ntest_d\nother ok\n____ sympy/x.py:test_e ____\ntest_a F\n"
+    assert read_log(sympy, "sympy") == {
+        "test_a": "FAILED",
+        "test_b": "FAILED",
+        "test_c": "ERROR",
+        "sympy/x.py:test_e": "FAILED",
+    }
+    unit = "--version is equivalent to version\n"
+    unit += "ERROR: test_q (a.B)\ntest_s ... skipped 'x'\nx ... y ... ok\ntest_w (a.B) ... unknown\n"
+    assert read_log(unit, "unittest") == {
+        "--version is equivalent to version": "PASSED",
+        "test_q": "ERROR",
+        "test_s": "SKIPPED",
+        "x ... y": "PASSED",
+    }

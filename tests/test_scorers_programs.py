@@ -1,0 +1,180 @@
+"""Programs that judge code from within the sandbox: outputs against a reference, and unittest cases that must run whole."""
+
+from __future__ import annotations
+
+import ast
+import signal
+import unittest
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from firsthand.scorers.programs import oracle
+from firsthand.scorers.programs.oracle import compare_outputs
+from firsthand.scorers.programs.unit_runner import (
+    FALSE,
+    UnitTestResult,
+    message,
+    skipped_on_purpose,
+    wanted,
+    with_failing_tests,
+    with_own_builtins,
+)
+
+PLUS = "def f(x):\n    return x + 1\n"
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """The handler and timer of SIGALRM as before."""
+    before, timer = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+    yield
+    signal.signal(signal.SIGALRM, before)
+    signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
+def compared(answer: Any, reference: str, inputs: str, atol: float = 0, rule: str = "equal") -> str:
+    try:
+        compare_outputs(answer, "f", reference, inputs, atol, rule)
+    except (AssertionError, TimeoutError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+@pytest.mark.usefixtures("alarm")
+def test_outputs_are_compared_input_by_input_with_copies_and_a_tolerance_for_floats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert compared(lambda x: x + 1, PLUS, "[[1], [2]]") == ""
+    assert compared(lambda x: min(x + 1, 2), PLUS, "[[1], [2], [3]]") == "AssertionError: input 1, [2]: gave 2, not 3"
+    assert compared(lambda x: x + 1 + 5e-7, PLUS, "[[1.5], [2.5]]") == ""
+    assert compared(lambda x: x + 1 + 5e-6, PLUS, "[[1.5]]").startswith(
+        "AssertionError: input 0, [1.5]: gave 2.500005, not 2.5"
+    )
+    mixed = "def f(x):\n    return x * 1.0 if x == 1 else x\n"
+    assert compared(lambda x: x * 1.0 + 5e-7 if x == 1 else x, mixed, "[[1], [2]]") == ""
+    assert compared(lambda x: x + 5e-7, mixed, "[[2]]") != "", "a whole number has no tolerance"
+
+    def grows(values: list[int]) -> int:
+        values.append(1)
+        return len(values)
+
+    assert compared(grows, "def f(l):\n    l.append(1)\n    return len(l)\n", "[[[1]], [[]]]") == ""
+    assert compared(lambda x: x == {1}, "def f(x):\n    return True\n", "[[set([1])]]") == ""
+    assert compared(lambda x: -x, "def f(x):\n    return -x\n", "[[inf]]") == ""
+
+    def no_plain(x: Any) -> Any:
+        raise TypeError("a match is no plain value")
+
+    assert compared(no_plain, PLUS, "[[1]]", rule="not_none") == ""
+    with pytest.raises(TypeError, match="no plain value"):
+        compared(no_plain, PLUS, "[[1]]")
+    monkeypatch.setattr(oracle, "MIN_LIMIT_S", 0.05)
+
+    def slow(x: int) -> int:
+        while True:
+            x += 1
+
+    assert compared(slow, PLUS, "[[7]]").startswith("TimeoutError: input 0, [7]: no output within 0.")
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0 and oracle.passing_s([1] * 999) == 0.0
+
+
+TESTS = """
+import unittest
+@unittest.skipIf(False, "x")
+class Other(unittest.TestCase):
+    def test_other(self): pass
+class TestCases(unittest.TestCase):
+    def setUp(self): self.assertTrue(len([1]))
+    def test_b(self): self.assertEqual(max(1, 2), 2)
+    @unittest.skip("later")
+    def test_a(self): pass
+    @unittest.expectedFailure
+    def test_c(self): self.fail("x")
+    async def test_d(self): pass
+    def helper(self): sum = 3
+"""
+
+
+def test_the_tests_of_a_file_are_named_and_joined_by_some_that_must_fail() -> None:
+    assert wanted(TESTS) == ["test_a", "test_b", "test_c", "test_d"] and wanted("x = 1") == []
+    assert skipped_on_purpose(TESTS) == {"test_a", "test_c"}
+    whole = TESTS.replace("class TestCases", "@unittest.skipUnless(0, '')\nclass TestCases")
+    assert skipped_on_purpose(whole) == {"setUp", "test_a", "test_b", "test_c", "test_d", "helper"}
+    name, methods, text = with_failing_tests(TESTS)
+    assert (
+        text.startswith(f"{TESTS}\n\nclass {name}(unittest.TestCase):\n")
+        and methods == sorted(methods)
+        and len(methods) == 3
+    )
+    added = next(node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == name)
+    called = sorted(ast.unparse(each).partition("self.")[2].partition("(")[0] for each in added.body)
+    assert called == ["assertEqual", "assertTrue", "fail"]
+    assert sorted(each.name for each in added.body) == methods
+    assert "assertEqual" in with_failing_tests("class TestCases(A, B):\n    def test_x(self): pass\n")[2]
+    assert "(A, B):" in with_failing_tests("class TestCases(A, B):\n    def test_x(self): pass\n")[2]
+    for assertion, line in FALSE.items():
+
+        class Case(unittest.TestCase):
+            def runTest(self, line: str = line) -> None:  # noqa: N802
+                exec(line.format(5, 8), {"self": self})
+
+        found = UnitTestResult()
+        Case().run(found)
+        assert found.problems["runTest"].startswith("AssertionError"), assertion
+
+
+def test_builtins_that_an_answer_has_taken_get_other_names_in_the_tests() -> None:
+    tree, names = with_own_builtins(TESTS, ["max", "len", "sum", "print"])
+    assert sorted(names.values()) == ["len", "max", "print"] and all(
+        new.startswith(f"{old}_") for new, old in names.items()
+    )
+    text = ast.unparse(tree)
+    assert "max(" not in text and "len(" not in text and "sum = 3" in text
+    for code in ("def max(): pass\nmax()", "class max: pass\nmax()", "from x import y as max\nmax()", "max = 1\nmax"):
+        assert with_own_builtins(code, ["max"])[1] == {}
+
+
+def test_what_the_other_process_says_is_an_object_or_an_error() -> None:
+    assert message(b'{"a": 1}\n') == {"a": 1} and message(b"") == {"error": "its process ended"}
+    for line in (b"[1]\n", b"{\n", b"[" * 100_000):
+        assert message(line) == {"error": "it said nothing that can be read"}
+
+
+def test_results_of_cases_are_kept_by_name_with_their_reason() -> None:
+    class Case(unittest.TestCase):
+        def test_ok(self) -> None: ...
+
+        def test_fail(self) -> None:
+            self.fail("no")
+
+        def test_error(self) -> None:
+            raise KeyError("k")
+
+        @unittest.skip("later")
+        def test_skip(self) -> None: ...
+
+        @unittest.expectedFailure
+        def test_expected(self) -> None:
+            raise ValueError("known")
+
+        @unittest.expectedFailure
+        def test_surprise(self) -> None: ...
+
+        def test_parts(self) -> None:
+            for part in range(3):
+                with self.subTest(part=part):
+                    self.assertNotEqual(part, 1)
+
+    found = UnitTestResult()
+    unittest.TestLoader().loadTestsFromTestCase(Case).run(found)
+    assert found.passed == ["test_ok"] and found.skips == {
+        "test_skip": "skipped: later",
+        "test_expected": "expected to fail: known",
+    }
+    parts = found.problems.pop("test_parts")
+    assert parts.startswith("AssertionError: 1 == 1") and found.testsRun == 7
+    assert found.problems == {
+        "test_fail": "AssertionError: no", "test_error": "KeyError: 'k'", "test_surprise": "unexpected success",
+    }  # fmt: skip

@@ -1,0 +1,284 @@
+"""An attempt under way, step by step: the printed line of each, the calls in flight, and what is left of the budget."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.loop.budget import Limits
+from firsthand.loop.listener import Added, Began, Piece
+from firsthand.message import Message, ToolCall, ToolResult, assistant, user
+from firsthand.model import Usage
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import Place
+from firsthand.runs.feed import Ended, FeedStep, Started
+from firsthand.show.chat_screen import Screen
+from firsthand.show.feed_lines import FeedLines
+from firsthand.show.live_tree import Progress, Watch, watching, window
+from firsthand.show.trace_tree import StyledText
+from firsthand.task import Task
+from firsthand.trace import Call, Event, Failure, Node, Score, Trace
+
+
+def without_speed(line: str) -> str:
+    return re.sub(r"[\d.]+ tokens/s, [\d.]+ s", "SPEED", line)
+
+
+def test_each_step_has_its_line_as_deep_as_the_tree_is_there() -> None:
+    progress = Progress("t", Limits(tokens=100))
+    lines = []
+
+    def tell(step: Any) -> None:
+        progress.tell(step)
+        lines.append(progress.line(step))
+
+    tell(Added(0, Node(None, user("one\ntwo"))))
+    tell(Added(1, Node(0, assistant("a", ToolCall("1", "add", {"x": 1})))))
+    tell(Added(2, Node(0, assistant("b"))))
+    tell(Added(3, Node(2, Message("tool", (ToolResult("1", "add", "no", True),)))))
+    tell(Added(4, Node(None, user("again"))))
+    tell(Began("0:1", "tool", 2, {"name": "add", "arguments": {"x": 1}}))
+    tell(Call("0:1", "tool", 2, 0.0, 1.0, "", detail={"name": "add", "result": 5}))
+    tell(Began("0:2", "generate", 3, {"n": 2}))
+    tell(Piece("0:2", "hel"))
+    tell(Piece("0:2", "lo"))
+    assert progress.now() == ["▸ generate 2 answers after #3: hello"]
+    reasons = {"finish_reasons": ["stop", "length"]}
+    tell(Call("0:2", "generate", 3, 0.0, 1.25, "", Usage(30, 4, 9, 0.125), (), reasons))
+    tell(Call("0:3", "score", None, 0.0, 1.0, "", Usage(20), replayed=True))
+    tell(Call("0:4", "generate", 0, 0.0, 1.0, "", error="busy"))
+    tell(Event("vote", 0.0, {"votes": {"5": 2, "6": 1}}))
+    tell(Event("branch", 0.0, {"name": "x", "at": 0, "status": "kept"}))
+    tell(Event("branch", 0.0, {"name": "y"}))
+    tell(Event("retry", 0.0, {"attempt": 1}))
+    assert [line if line is None else without_speed(line) for line in lines] == [
+        "#0 user one two",
+        '#1 assistant a → add({"x": 1})',
+        "  #2 assistant (after #0) b",
+        "  #3 tool (error) no",
+        "  #4 user again",
+        '    → add({"x": 1})',
+        "    ← add: 5",
+        None,
+        None,
+        None,
+        "    · stop, length, 30 tokens in (4 cached), 9 out, 1.25 s; 2 calls, 39 tokens (4 cached), SPEED, "
+        "61 of 100 tokens left",
+        "  · score, 20 tokens in, 0 out, replayed; 3 calls, 59 tokens (4 cached), SPEED, 41 of 100 tokens left",
+        "  · generate failed: busy; 4 calls, 59 tokens (4 cached), SPEED, 41 of 100 tokens left",
+        "  vote 5: 2, 6: 1",
+        "  branch ● x kept (#0)",
+        "  branch · y",
+        '  retry {"attempt": 1}',
+    ]
+    assert progress.now() == [] and progress.streamed == {} and len(progress.calls) == 4
+    trace = progress.trace()
+    assert (len(trace.nodes), len(trace.calls), len(trace.events)) == (5, 4, 4)
+    assert [progress.depth(node) for node in (None, 0, 1, 2, 3, 4)] == [0, 0, 0, 1, 1, 1]
+
+
+def test_the_status_counts_streamed_pieces_and_no_replayed_tokens() -> None:
+    progress = Progress("t", Limits(calls=2, seconds=60, cost_usd=0.5, depth=3))
+    progress._began -= 10  # ten seconds ago
+    progress.tell(Call("0:1", "generate", None, 0.0, 1.0, "", Usage(5, 0, 70, 0.125)))
+    progress.tell(Call("0:2", "generate", None, 0.0, 1.0, "", Usage(5, 0, 500), replayed=True))
+    progress.tell(Began("0:3", "generate", None))
+    for _ in range(30):
+        progress.tell(Piece("0:3", "x"))
+    left = ", 0 of 2 calls left, 50 of 60 seconds left, 0.375 of 0.5 cost_usd left"
+    assert progress.status() == "2 calls, 580 tokens, 10.0 tokens/s, 10.0 s" + left
+    progress.tell(Began("0:3", "generate", None))
+    assert progress.status() == "2 calls, 580 tokens, 7.0 tokens/s, 10.0 s" + left, (
+        "begun again: what was streamed is void"
+    )
+    assert progress.now() == ["▸ generate:"]
+
+
+def test_a_call_in_flight_shows_the_end_of_its_text() -> None:
+    progress = Progress("t", Limits())
+    progress.tell(Began("0:1", "generate", 7))
+    progress.tell(Piece("0:1", "a" * 500 + "\n" + "b" * 100 + " " + "c" * 100))
+    assert progress.now() == ["▸ generate after #7: " + "b" * 59 + " " + "c" * 100]
+    progress.tell(Began("0:2", "tool", 7, {"name": "add", "arguments": [1]}))
+    assert progress.now()[1] == "▸ add([1])"
+
+
+def test_a_line_is_cut_at_160_characters() -> None:
+    progress = Progress("t", Limits())
+    for length in (152, 153):
+        progress.tell(step := Added(0, Node(None, user("a" * length))))
+        assert progress.line(step) == "#0 user " + "a" * 152 + ("…" if length > 152 else "")
+
+
+def test_a_window_ends_a_little_below_the_newest_message() -> None:
+    lines = [StyledText(0, "user", str(place), 100 if place == 40 else -1) for place in range(100)]
+    shown = [int(line.text) for line in window(lines, 12)]
+    assert shown == list(range(32, 44)), "three lines, a quarter of the room, are below line 40"
+    assert window(lines[:12], 12) == lines[:12]
+    early = [StyledText(0, "user", str(place), 100 if place == 2 else -1) for place in range(20)]
+    assert [int(line.text) for line in window(early, 8)] == list(range(8))
+    late = [StyledText(0, "user", str(place), place) for place in range(20)]
+    assert [int(line.text) for line in window(late, 8)] == list(range(12, 20))
+
+
+def place(name: str, epoch: int) -> Place:
+    agent = Agent(name, Scripted(["x"]), direct, limits=Limits(calls=5))
+    return Place(agent, Benchmark("sums", lambda seed: [], ()), Task("t1", "?"), epoch)
+
+
+def test_a_watch_prints_titles_steps_and_ends_of_one_attempt_after_the_other() -> None:
+    file = io.StringIO()
+    with watching(file) as watch:
+        assert not watch.in_place and watch.live is None
+        first, second = watch.listener(place("ada", 0)), watch.listener(place("bo", 3))
+        first(Added(0, Node(None, user("hi"))))
+        first(Call("0:1", "tool", 0, 0.0, 1.0, "", Usage(7, 0, 2), detail={"name": "f", "result": "r"}))
+        scores = (Score("exact", 0.123456), Score("style", 1.0))
+        watch.ended(Trace("x", "sums", "t1", {"name": "ada"}, 0, 0, "", 1.0, answer="a" * 100, scores=scores))
+        second(Added(0, Node(None, user("ho"))))
+        error = Failure("ModelError", "gone\naway")
+        watch.ended(Trace("y", "sums", "t1", {"name": "bo"}, 3, 0, "", 1.0, stop_reason="error", error=error))
+        watch.ended(Trace("z", "sums", "t1", {"name": "bo"}, 3, 0, "", 1.0, stop_reason="calls", answer="b"))
+    assert without_speed(file.getvalue()).split("\n") == [
+        "sums / t1 / ada / epoch 0",
+        "#0 user hi",
+        "  ← f: r",
+        f"= '{'a' * 79} (done), exact 0.1235, style 1; 1 call, 9 tokens, SPEED, 4 of 5 calls left",
+        "sums / t1 / bo / epoch 3",
+        "#0 user ho",
+        "= None (error), ModelError: gone away; 0 calls, 0 tokens, SPEED, 5 of 5 calls left",
+        "= 'b' (calls)",
+        "",
+    ]
+    assert Watch(file, in_place=True).in_place is False
+
+
+class Terminal(io.StringIO):
+    """A terminal of 10 lines of 100 characters."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_tree_is_drawn_in_place_and_what_came_out_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LINES", "10"), ("COLUMNS", "100"), ("TERM", "xterm"), ("NO_COLOR", "")):
+        monkeypatch.setenv(name, value)
+    file = Terminal()
+
+    def drawn(watch: Watch) -> list[tuple[str, str]]:
+        rows = watch.live.get_renderable().renderables
+        assert all(row.no_wrap and row.overflow == "ellipsis" for row in rows)
+        return [(without_speed(row.plain), str(row.style)) for row in rows]
+
+    with watching(file) as watch:
+        assert watch.in_place and watch.live is None
+        listen = watch.listener(place("one\ntwo", 0))
+        listen(Added(0, Node(None, user("m0"))))
+        first = watch.live
+        assert first.is_started and first.transient and "#0 user" not in file.getvalue().split("\x1b")[0]
+        for number in range(1, 9):
+            listen(Added(number, Node(number - 1, user(f"m{number}"))))
+        title, *rows, status = drawn(watch)
+        assert title == ("sums / t1 / one two / epoch 0", "bold")
+        assert status == ("0 calls, 0 tokens, SPEED, 5 of 5 calls left", "dim") and [text for text, _ in rows] == [
+            f"#{number} user  m{number}" for number in range(2, 9)
+        ]  # fmt: skip
+        for number in range(10):
+            listen(Began(f"c{number}", "generate", 8, {}))
+        rows = drawn(watch)
+        assert [style for _, style in rows].count("green") == 8 and len(rows) == 13
+        assert [text for text, _ in rows[1:4]] == ["#6 user  m6", "#7 user  m7", "#8 user  m8"]
+        watch.listener(place("next", 1))(Added(0, Node(None, user("other"))))
+        assert watch.live is not first and not first.is_started and "epoch 1" in drawn(watch)[0][0]
+        trace = Trace(
+            "id", "sums", "next", {"name": "a"}, 1, 0, "", 1.0, answer="42", nodes=(Node(None, user("whole")),)
+        )
+        watch.ended(trace)
+        left = file.getvalue()
+        assert watch.live is None and watch.progress is None and "whole" in left and left.rstrip().count("42") >= 1
+        watch.listener(place("third", 2))(Added(0, Node(None, user("x"))))
+        last = watch.live
+        assert last.is_started
+    assert watch.live is None and not last.is_started
+    with watching(Terminal(), in_place=False) as watch:
+        assert not watch.in_place
+        watch.listener(place("t", 0))(Added(0, Node(None, user("é"))))
+        assert watch.live is None and watch.file.getvalue().splitlines()[1] == "#0 user é"  # type: ignore[attr-defined]
+
+
+def test_a_reader_that_has_left_does_not_stop_an_attempt(capsys: pytest.CaptureFixture[str]) -> None:
+    class Closed(io.StringIO):
+        encoding = "ascii"  # type: ignore[assignment]
+
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    Watch(Closed()).listener(place("t", 0))(Added(0, Node(None, user("é"))))
+    Watch().listener(place("t", 0))(Added(0, Node(None, user("to the output"))))
+    assert capsys.readouterr().out.endswith("#0 user to the output\n")
+
+
+def test_a_feed_line_begins_with_eight_characters_of_its_place() -> None:
+    lines = FeedLines()
+
+    def of(step: Any, where: str = "0123456789") -> list[str]:
+        return [without_speed(line) for line in lines.of(FeedStep(1, where, 0.0, step))]
+
+    started = Started("sums", "t\n1", "ada", 2)
+    assert of(Added(0, Node(None, user("early")))) == [], "an attempt whose beginning was not told"
+    assert of(started) == ["01234567  sums / t 1 / ada / epoch 2"]
+    assert of(started, "98") == ["98  sums / t 1 / ada / epoch 2"]
+    assert of(Added(0, Node(None, user("hi")))) == ["01234567  #0 user hi"]
+    assert of(Began("0:1", "generate", 0)) == []
+    assert of(Call("0:1", "generate", 0, 0.0, 2.0, "", Usage(3, 0, 1))) == [
+        "01234567    · generate, 3 tokens in, 1 out, 2.00 s; 1 call, 4 tokens, SPEED"
+    ]
+    assert of(Event("protected", 0.0, {"why": "asked"})) == ["01234567  protected: its steps are not shown"]
+    assert of(Added(1, Node(0, assistant("secret")))) == [] and of(Event("retry", 0.0)) == []
+    assert of(Added(0, Node(None, user("ho"))), "98") == ["98  #0 user ho"], "the other attempt is not silent"
+    assert of(started) and of(Added(0, Node(None, user("hi")))) == ["01234567  #0 user hi"], "it began again"
+    ended = Ended("id", "sums", "t1", "ada", 2, 0.123456, "tokens", None)
+    assert of(ended) == ["01234567  = 0.1235 (tokens) sums / t1 / ada / epoch 2"]
+    assert of(Added(1, Node(0, assistant("late")))) == []
+    failed = Ended("id", "sums", "t1", "ada", 0, None, "error", "ModelError: gone")
+    assert of(failed) == ["01234567  = (ModelError: gone) sums / t1 / ada / epoch 0"]
+    assert of(Ended("id", "sums", "t1", "ada", 0, 0.0, "done", None)) == [
+        "01234567  = 0 (done) sums / t1 / ada / epoch 0"
+    ]
+
+
+def test_in_a_pipe_answers_are_on_the_output_and_tools_and_retries_on_the_errors(capsys: Any) -> None:
+    screen = Screen()
+    assert not screen.is_terminal
+    screen.listen(Piece("0:1", "Let me "))
+    screen.listen(Piece("0:1", "see\x1b"))
+    screen.listen(Call("0:1", "generate", None, 0.0, 1.0, ""))
+    first = screen.writing_s
+    assert first > 0
+    screen.listen(Call("0:9", "generate", None, 0.0, 1.0, ""))
+    assert screen.writing_s == first, "a call that streamed nothing was written in no time"
+    screen.listen(Began("0:2", "tool", None, {"name": "add", "arguments": {"é": 1}}))
+    screen.listen(Call("0:2", "tool", None, 0.0, 1.0, "", detail={"result": "two\nlines" + "x" * 600}))
+    screen.listen(Piece("0:3", "half"))
+    screen.listen(Event("retry", 0.0, {"error": "busy"}))
+    screen.listen(Event("limit", 0.0, {"error": "not shown"}))
+    screen.listen(Began("0:4", "generate", None, {"name": "not shown"}))
+    screen.fact("only a person reads this")
+    screen.say("[red] said\x07")
+    screen.complain(ValueError("no\nsuch"))
+    screen.end_line()
+    out, err = capsys.readouterr()
+    assert out == "Let me see\\x1b\nhalf\n[red] said\\x07\n"
+    assert err.split("\n") == [
+        '→ add({"é": 1})',
+        "← two lines" + "x" * 489,
+        "retrying: busy",
+        "firsthand: no such",
+        "",
+    ]

@@ -1,0 +1,304 @@
+"""Lines of conversations and comparisons as streams, and what is told of a line that cannot be trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.errors import DataError
+from firsthand.message import Message, Text, ToolCall, ToolResult
+from firsthand.model import ToolSpec
+from firsthand.tokens import pretrained
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train.conversations import (
+    Conversation,
+    Encoded,
+    conversation_of,
+    encode_conversations,
+    read_conversations,
+)
+from firsthand.train.preference_data import ReadComparisons, mismatched, read_comparisons
+from firsthand.train.preference_layouts import as_comparison, dialogue, preferred
+from firsthand.train.streams import Stream
+from tiny import CHATML, write_tokenizer
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder, template=CHATML)
+    tokenizer = pretrained.load(folder)
+    return tokenizer, ChatTemplate(tokenizer, CHATML)
+
+
+def refused(act: Callable[[], Any], kind: type[Exception] = DataError) -> str:
+    with pytest.raises(kind) as raised:
+        act()
+    return str(raised.value)
+
+
+# -- conversations --
+
+
+def test_a_conversation_is_read_with_calls_results_tools_and_weights() -> None:
+    body = {
+        "messages": [
+            {"role": "system", "content": ""}, {"role": "user", "content": "go"},
+            {"role": "assistant", "content": None,
+            "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": '{"a": 1}'}}]},
+            {"role": "tool", "tool_call_id": "c1", "content": "r"},
+            {"role": "tool", "tool_call_id": "c2", "name": "g", "content": None,
+                                                                    "tool_calls": [1]},
+            {"role": "assistant", "content": "x", "weight": 0, "tool_calls": [{"name": "h", "arguments": {}}]},
+            {"role": "assistant", "content": "y", "weight": 1},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", "description": 3}},
+        {"name": "g", "parameters": {"type": "object", "x": 1}}],
+    }  # fmt: skip
+    assert conversation_of(body, "f:1") == Conversation(
+        "f:1",
+        (
+            Message("system", (Text(""),)), Message("user", (Text("go"),)),
+            Message("assistant", (ToolCall("c1", "f", {"a": 1}),)), Message("tool", (ToolResult("c1", "f", "r"),)),
+            Message("tool", (ToolResult("c2", "g", ""),)), Message("assistant", (Text("x"), ToolCall("", "h", {}))),
+            Message("assistant", (Text("y"),)),
+        ),
+        (False, False, True, False, False, False, True),
+        (ToolSpec("f", "3", {"type": "object"}), ToolSpec("g", "", {"type": "object", "x": 1})),
+    )  # fmt: skip
+    asked, replied = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    both = conversation_of({"prompt": [asked, replied, asked], "completion": [replied]})
+    assert both.trained == (False, False, False, True)
+    assert conversation_of({"prompt": "p", "completion": "c"}) == Conversation("a line", prompt="p", text="c")
+    assert conversation_of({"text": "t"}, "f:2") == Conversation("f:2", text="t")
+
+
+def test_a_conversation_that_cannot_be_trained_on_says_which_message_and_why() -> None:
+    user, good = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
+    def said(*messages: Any, **more: Any) -> str:
+        return refused(lambda: conversation_of({"messages": list(messages), **more}, "f:3"))
+
+    call = {"function": {"name": "f", "arguments": "{"}}
+    assert said() == "f:3: `messages` must be a list of one message or more"
+    assert said(user) == "f:3: no message of the role `assistant` counts: there is nothing to train on"
+    assert said(user, {**good, "weight": 2}) == "f:3, message 2: its weight is 2: expected 0 or 1"
+    assert said("x") == "f:3, message 1 has no role: expected an object with `role` and `content`"
+    assert said({"role": "bot", "content": "x"}).startswith("f:3, message 1 has the role 'bot': expected one of ")
+    assert said({"role": "user"}) == "f:3, message 1 has no content: expected a text"
+    assert said({"role": "user", "content": [1]}) == "f:3, message 1 has a content of type list: expected a text"
+    assert said(user, {"role": "assistant", "content": " \n"}) == (
+        "f:3, message 2 is an empty answer: give it a text or tool calls, or leave the line out"
+    )
+    assert (
+        said({**user, "tool_calls": [call]})
+        == "f:3, message 1 has tool calls and the role 'user': expected the role assistant"
+    )
+    assert said({**good, "tool_calls": [call]}) == "f:3, message 1: the arguments of f are no JSON"
+    assert said({**good, "tool_calls": [{"name": "f", "arguments": "[]"}]}) == (
+        "f:3, message 1: the arguments of f are list: expected an object"
+    )
+    for broken in ({"function": {}}, 3, {"function": 3}):
+        assert said({**good, "tool_calls": [broken]}) == (
+            "f:3, message 1 has a tool call without a function's name: expected OpenAI's format"
+        )
+    assert said(user, good, tools=[{"description": "no name"}]).startswith(
+        "f:3: `tools` is not a list in OpenAI's format (KeyError"
+    )
+    assert refused(lambda: conversation_of({"prompt": "p", "completion": [good]}, "f")) == (
+        "f: `prompt` and `completion` must both be texts, or both lists of messages"
+    )
+    assert refused(lambda: conversation_of({"prompt": "p", "completion": ""}, "f")) == (
+        "f: the field `completion` is empty: there is nothing to train on"
+    )
+    assert refused(lambda: conversation_of({"a": 1, "b": 2}, "f")) == (
+        "f has the fields a, b: expected `messages`, `prompt` and `completion`, or `text`"
+    )
+
+
+def test_a_file_counts_its_further_bad_lines_and_leaves_out_what_has_no_answer(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"text": "a"}\n{"b": 1}\n{"text": ""}\n{"text": "b"}\n')
+    assert refused(lambda: read_conversations(file)).endswith("or `text` (1 more lines are bad too)")
+    file.write_text('{"text": "a"}\n{"b": 1}\n')
+    assert "more lines" not in refused(lambda: read_conversations(file))
+    ends, open_ = "\n\nHuman: q\n\nAssistant: a", "\n\nHuman: q"
+    file.write_text(
+        json.dumps({"chosen": ends, "rejected": open_}) + "\n" + json.dumps({"chosen": open_, "rejected": ends}) + "\n"
+    )
+    [only] = read_conversations(file)
+    assert only.source == f"{file}:1" and [each.text for each in only.messages] == ["q", "a"]
+    file.write_text(json.dumps({"chosen": open_, "rejected": ends}))
+    assert refused(lambda: read_conversations(file)) == f"{file} has no conversation: give one JSON object a line"
+
+
+def test_conversations_longer_than_the_context_are_left_out_cut_or_refused(load: Any) -> None:
+    tokenizer, chat = load
+    short, long = Conversation("s", text="ab"), Conversation("l", prompt="abab", text="abababab")
+    whole = encode_conversations([short, long], tokenizer, chat, context=999)
+    size = len(whole.streams[1])
+    assert (
+        str(whole) == f"2 conversations, {sum(map(len, whole.streams))} tokens, "
+        f"{sum(int(s.ce.sum()) for s in whole.streams)} of them trained on"
+    )  # type: ignore[union-attr]
+    assert len(encode_conversations([short, long], tokenizer, chat, context=size).streams) == 2
+    less = encode_conversations([short, long], tokenizer, chat, context=size - 1)
+    assert (len(less.streams), less.num_skipped, less.num_cut) == (1, 1, 0)
+    assert str(less).endswith("; 1 longer than the context and left out (`--too-long cut` keeps their beginning)")
+    cut = encode_conversations([short, long], tokenizer, chat, context=size - 1, too_long="cut")
+    assert (
+        cut.num_cut == 1
+        and cut.streams[1].ids.tolist() == whole.streams[1].ids[:-1].tolist()
+        and cut.streams[1].source == "l"
+    )
+    assert str(cut).endswith("; 1 longer than the context and cut")
+    prompt = len(tokenizer.encode("abab")) + (1 if tokenizer.add_bos and tokenizer.bos_id is not None else 0)
+    without = encode_conversations(
+        [short, long], tokenizer, chat, context=max(prompt, len(whole.streams[0])), too_long="cut"
+    )
+    assert (without.num_cut, without.num_without, len(without.streams)) in ((0, 1, 1), (1, 0, 2))
+    assert refused(lambda: encode_conversations([long], tokenizer, chat, context=size - 1, too_long="refuse")) == (
+        f"l has {size} tokens, and the context is {size - 1}: shorten or cut it"
+    )
+    assert refused(lambda: encode_conversations([long], tokenizer, chat, context=size - 1)).startswith(
+        f"nothing is left to train on within a context of {size - 1} tokens: 0 conversations, 0 tokens, 0 of them trained "
+        "on; 1 "
+    )
+    assert str(Encoded(num_without=2)).endswith("; 2 without a token to train on")
+
+
+# -- comparisons --
+
+HH = ("\n\nHuman: one\n\nHuman: more\n\nAssistant: first", "\n\nHuman: one\n\nHuman: more\n\nAssistant: second")
+
+
+def test_published_layouts_become_comparisons_or_are_undecided() -> None:
+    user, a, b = (
+        {"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "a"), ("assistant", "b"))
+    )
+    assert dialogue(HH[0], "f") == [
+        {"role": "user", "content": "one\n\nmore"},
+        {"role": "assistant", "content": "first"},
+    ]
+    assert dialogue("Assistant:hi\n\nHuman:  yes ", "f") == [
+        {"role": "assistant", "content": "hi"},
+        {"role": "user", "content": "yes"},
+    ]
+    for text in ("no turns", "before\n\nHuman: x"):
+        assert refused(lambda t=text: dialogue(t, "f:1, chosen")).startswith(
+            "f:1, chosen is no dialogue: expected turns"
+        )  # type: ignore[misc]
+    assert as_comparison({"chosen": HH[0], "rejected": HH[1]}, "f") == {
+        "prompt": [{"role": "user", "content": "one\n\nmore"}], "chosen": [{"role": "assistant", "content": "first"}],
+        "rejected": [{"role": "assistant", "content": "second"}],
+    }  # fmt: skip
+    for other in (
+        HH[0],
+        "\n\nHuman: else\n\nAssistant: x",
+        "\n\nHuman: one\n\nHuman: more",
+        "\n\nHuman: one\n\nHuman: more\n\nAssistant: ",
+    ):
+        assert as_comparison({"chosen": HH[0], "rejected": other}, "f") is None
+        assert as_comparison({"chosen": other, "rejected": HH[0]}, "f") is None
+    whole = {"prompt": "q", "chosen": [user, a], "rejected": [user, b], "tools": [1], "other": 2}
+    assert as_comparison(whole, "f") == {"prompt": [user], "chosen": [a], "rejected": [b], "tools": [1]}
+    for kept in ({"chosen": [a], "rejected": [b]}, {"chosen": [user, a], "rejected": [b, b]},
+                 {"chosen": [user, a], "rejected": [user, a]},
+                 {"prompt": "p", "chosen": "x", "rejected": "y"},
+                 {"prompt": [user], "chosen": [user, a], "rejected": [user, b]}):  # fmt: skip
+        assert as_comparison(kept, "f") is kept
+    scored = [
+        {"overall_score": score, "response": text}
+        for score, text in ((3, "c"), ("7.5", "top"), (3, "late"), (9, " "), (1, "low"))
+    ]
+    assert as_comparison({"instruction": "do", "completions": scored}, "f") == {
+        "prompt": [{"role": "user", "content": "do"}],
+        "answers": [[{"role": "assistant", "content": text}] for text in ("top", "c", "low")],
+    }
+    assert as_comparison({"instruction": "do", "completions": scored[:1] + scored[2:4]}, "f") is None
+    assert refused(lambda: as_comparison({"instruction": "do", "completions": [{"response": "x"}]}, "f")) == (
+        "f: a completion has no `response` or no number as `overall_score` (KeyError: 'overall_score')"
+    )
+    for score, response, reason in (
+        ("nan", "x", "ValueError: the score is nan"), (float("inf"), "x", "ValueError: the score is inf"),
+        (1, None, "TypeError: the response is NoneType, not a text"), (1, 5, "TypeError: the response is int, not a text"),
+    ):  # fmt: skip
+        wrong = [*scored, {"overall_score": score, "response": response}]
+        assert refused(lambda wrong=wrong: as_comparison({"instruction": "do", "completions": wrong}, "f")) == (
+            f"f: a completion has no `response` or no number as `overall_score` ({reason})"
+        )
+
+
+def test_of_a_comparison_the_chosen_answer_is_for_fine_tuning() -> None:
+    user, a = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    assert preferred({"prompt": "p", "chosen": "c", "rejected": "r"}, "f") == {"prompt": "p", "completion": "c"}
+    assert preferred({"chosen": [user, a], "rejected": []}, "f") == {"prompt": [user], "completion": [a]}
+    assert preferred({"prompt": [user], "chosen": [a], "rejected": []}, "f") == {"prompt": [user], "completion": [a]}
+    assert preferred({"chosen": HH[0], "rejected": "x"}, "f") == {
+        "prompt": [{"role": "user", "content": "one\n\nmore"}], "completion": [{"role": "assistant", "content": "first"}]
+    }  # fmt: skip
+    for open_ in ("\n\nHuman: q", "\n\nHuman: q\n\nAssistant: "):
+        assert preferred({"chosen": open_, "rejected": HH[0]}, "f") is None
+    assert preferred({"chosen": "x"}, "f") == {"chosen": "x"} and preferred({"rejected": "x"}, "f") == {"rejected": "x"}
+
+
+def test_comparisons_are_streams_with_labels_by_rank_and_their_number(load: Any, tmp_path: Path) -> None:
+    tokenizer, chat = load
+    file = tmp_path / "x.jsonl"
+
+    def read(*lines: Any, context: int = 999, too_long: Any = "skip") -> ReadComparisons:
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return read_comparisons(file, tokenizer, chat, context=context, too_long=too_long)
+
+    pair = {"prompt": "say", "chosen": "yes", "rejected": "no no no no no"}
+    found = read(pair, {"chosen": HH[0], "rejected": HH[0]}, {"prompt": "p", "answers": ["a", "b", "c"]},
+                 {"prompt": "p", "completion": "x", "label": False},
+                 {"prompt": "p", "completion": "x", "label": True})  # fmt: skip
+    assert [[stream.label for stream in each] for each in found.comparisons] == [[1, -1], [3, 2, 1], [-1], [1]]
+    assert [[stream.pair for stream in each] for each in found.comparisons] == [[0, 0], [1, 1, 1], [2], [3]]
+    assert (found.num_skipped, found.num_undecided) == (0, 1)
+    one = found.comparisons[0][0]
+    longest = max(map(len, found.comparisons[0]))
+    assert one.ce is not None and one.ce.sum() == len(one) - int(one.ce.argmax()) and one.source == f"{file}:1"
+    assert read(pair, {"prompt": "p", "answers": ["a", "b"]}, context=longest).num_skipped == 0
+    less = read(pair, {"prompt": "p", "answers": ["a", "b"]}, context=longest - 1)
+    assert (less.num_skipped, [stream.pair for stream in less.comparisons[0]]) == (1, [0, 0])
+    cut = read(pair, context=longest - 1, too_long="cut")
+    assert max(map(len, cut.comparisons[0])) == longest - 1 and [s.label for s in cut.comparisons[0]] == [1, -1]
+    assert refused(lambda: read(pair, context=longest - 1, too_long="refuse")) == (
+        f"{file}:1 has {longest} tokens, and the context is {longest - 1}: shorten or cut it"
+    )
+    assert (
+        refused(lambda: read(pair, context=2))
+        == f"{file} has no comparison within a context of 2 tokens (1 are longer)"
+    )
+    start = int(one.ce.argmax())
+    assert refused(lambda: read(pair, context=start, too_long="cut")).endswith("(1 are longer)"), (
+        "nothing that counts is left"
+    )
+    for line, told in (
+        ({**pair, "rejected": "yes"}, "`chosen` and `rejected` are equal: nothing is preferred, so leave the line out"),
+        ({"prompt": "p", "answers": ["a"]}, "`answers` must be a list of two answers or more, the best first"),
+        ({"prompt": "p", "completion": "x", "label": 1}, "its label is 1: expected true or false"),
+        (
+            {"prompt": "p", "chosen": "x"},
+            "an answer is missing: expected both `chosen` and `rejected`, or `completion`",
+        ),
+    ):
+        assert refused(lambda ln=line: read(ln)) == f"{file}:1: {told}"  # type: ignore[misc]
+    assert refused(lambda: read({"prompt": "p"})).startswith(
+        f"{file}:1 has the fields prompt: expected `prompt` with `chosen` and"
+    )
+
+
+def test_mismatched_rows_have_the_next_rows_answer() -> None:
+    rows = [Stream([1, 2, 3], ce=[0, 0, 1]), Stream([4, 5, 6, 7], ce=[0, 1, 0.5, 1]), Stream([8, 9], ce=[0, 1])]
+    found = mismatched(rows)
+    assert [each.ids.tolist() for each in found] == [[1, 2, 5, 6, 7], [4, 9], [8, 3]]
+    assert [each.ce.tolist() for each in found if each.ce is not None] == [[0, 0, 1, 0.5, 1], [0, 1], [0, 1]]
+    assert replace(rows[0]).ids.tolist() == [1, 2, 3]

@@ -1,0 +1,143 @@
+"""Scaling laws by hand: optima, parabolas of budgets, the envelope of training curves, intervals and plans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.train.scaling.bootstrap_fit import Bootstrapped
+from firsthand.train.scaling.compute_frontier import envelope_frontier, isoflop_frontier
+from firsthand.train.scaling.compute_planner import compute_of, plan_training, predict_loss
+from firsthand.train.scaling.laws import Chinchilla, Kaplan
+from firsthand.train.scaling.parametric_fit import Fit
+from firsthand.train.scaling.scaling_points import ScalingPoints
+
+
+def test_laws_and_their_optima_are_those_of_the_formulas() -> None:
+    law = Chinchilla(1.0, 8.0, 27.0, 1 / 3, 1 / 3)
+    assert float(law.loss(np.array(8.0), np.array(27.0))) == pytest.approx(1 + 8 / 2 + 27 / 3)
+    uneven = Chinchilla(0.0, 2.0, 3.0, 0.25, 0.75)
+    assert (uneven.parameters_exponent, uneven.tokens_exponent) == (0.75, 0.25) and uneven.values() == (
+        0,
+        2,
+        3,
+        0.25,
+        0.75,
+    )
+    best = uneven.optimum(6e4)  # g = (.25 x 2) / (.75 x 3)
+    assert best.parameters == pytest.approx(0.5 / 2.25 * 1e4**0.75) and best.tokens == pytest.approx(
+        1e4 / best.parameters
+    )
+    assert best.loss == pytest.approx(2 * best.parameters**-0.25 + 3 * best.tokens**-0.75)
+    kaplan = Kaplan(10.0, 20.0, 1.0, 1.0)
+    assert float(kaplan.loss(np.array(5.0), np.array(10.0))) == 4 and kaplan.values() == (10, 20, 1, 1)
+    assert kaplan.optimum(1200) == pytest.approx((10, 20, 2)) and kaplan.parameters_exponent == 0.5
+    steep = Kaplan(10.0, 20.0, 1.0, 2.0)
+    assert float(steep.loss(np.array(2.5), np.array(10.0))) == pytest.approx((2 + 2) ** 2)
+    assert steep.parameters_exponent == pytest.approx(2 / 3)
+    for flops in (0.0, -1.0, math.inf, math.nan):
+        for each in (law, kaplan):
+            with pytest.raises(ConfigError, match="expected a number above 0, such as 1e18"):
+                each.optimum(flops)
+
+
+def points_of(*runs: tuple[float, float, float]) -> ScalingPoints:
+    """Runs of (flops, parameters, loss)."""
+    flops, sizes, losses = np.array(runs).T
+    return ScalingPoints(sizes, flops / (6 * sizes), losses)
+
+
+def budget(
+    flops: float, best: float, floor: float, *sizes: float, curve: float = 1.0
+) -> list[tuple[float, float, float]]:
+    """Runs of one budget whose losses are a parabola in log size."""
+    return [(flops, size, floor + curve * math.log(size / best) ** 2) for size in sizes]
+
+
+def test_parabolas_of_two_budgets_give_their_vertices_and_the_law_through_them() -> None:
+    runs = [*budget(2400, 20, 1.5, 8, 20, 60), *budget(600, 10, 2.0, 5, 10, 40)]
+    found = isoflop_frontier(points_of(*runs))
+    assert found.flops == pytest.approx((600, 2400))
+    for optimum, expected in zip(found.optima, ((10, 10, 2.0), (20, 20, 1.5)), strict=True):
+        assert optimum == pytest.approx(expected)
+    assert (found.parameters_exponent, found.tokens_exponent) == pytest.approx((0.5, 0.5))
+    assert found.coefficient == pytest.approx(10 / 600**0.5)
+    beyond = found.optimum(5400)
+    assert (beyond.parameters, beyond.tokens) == pytest.approx((30, 30)) and math.isnan(beyond.loss)
+    near = [*budget(600, 10, 2, 5), *budget(624, 10, 2, 10), *budget(648, 10, 2, 40), *budget(9600, 20, 1, 8, 20, 60)]
+    assert isoflop_frontier(points_of(*near)).flops == pytest.approx(((600 * 624 * 648) ** (1 / 3), 9600))
+    with pytest.raises(DataError, match="1 of 4 budgets have a lowest loss between three or more sizes"):
+        isoflop_frontier(points_of(*near), tolerance=0.03)
+    for other in (
+        budget(60, 3, 3, 2, 4),
+        budget(60, 3, 3, 2, 3, 4, curve=-1),
+        budget(60, 9, 3, 2, 3, 4),
+        budget(60, 1, 3, 2, 3, 4),
+    ):
+        assert isoflop_frontier(points_of(*runs, *other)) == found
+        with pytest.raises(DataError, match="1 of 2 budgets"):
+            isoflop_frontier(points_of(*runs[:3], *other))
+
+
+def curve(size: float, loss: Callable[[float], float], *flops: float) -> list[tuple[float, float, float]]:
+    """A training curve: the losses of one size at several computes."""
+    return [(each, size, loss(math.log(each))) for each in flops]
+
+
+def test_the_envelope_takes_the_lowest_curve_at_each_compute() -> None:
+    first = curve(1.0, lambda x: 20 - x, 6, 600, 60)
+    second = curve(2.0, lambda x: 22 - 1.5 * x, 600, 6)  # they cross at e^4, which is 54.6
+    found = envelope_frontier(points_of(*first, *second), budgets=5)
+    grid = [6 * 100 ** (step / 4) for step in range(5)]
+    assert found.flops == pytest.approx(grid)
+    assert [each.parameters for each in found.optima] == [1, 1, 2, 2, 2]
+    assert [each.tokens for each in found.optima] == pytest.approx(
+        [flops / (6 * size) for flops, size in zip(grid, (1, 1, 2, 2, 2), strict=True)]
+    )
+    assert [each.loss for each in found.optima] == pytest.approx(
+        [20 - math.log(flops) if flops < 54 else 22 - 1.5 * math.log(flops) for flops in grid]
+    )
+    x = np.log(grid)
+    slope = ((x - x.mean()) * (np.log([1, 1, 2, 2, 2]) - np.log([1, 1, 2, 2, 2]).mean())).sum() / (
+        (x - x.mean()) ** 2
+    ).sum()
+    assert found.parameters_exponent == pytest.approx(slope) and found.tokens_exponent == pytest.approx(1 - slope)
+    early, late = curve(1.0, lambda x: 20 - x, 6, 500), curve(2.0, lambda x: 22 - 1.5 * x, 20, 6000)
+    cut = envelope_frontier(points_of(*early, *late), budgets=13)  # one alone is missing its rivals
+    assert cut.flops == pytest.approx([6 * 10 ** (step / 4) for step in (3, 4, 5, 6, 7)])
+    assert [each.parameters for each in cut.optima] == [1, 2, 2, 2, 2]
+    with pytest.raises(DataError, match="fewer than two sizes are the best at any compute"):
+        envelope_frontier(points_of(*first, *curve(2.0, lambda x: 21 - x, 6, 600)), budgets=5)
+
+
+def test_an_interval_is_of_the_draws_and_a_plan_of_its_figures() -> None:
+    laws = tuple(Chinchilla(float(e), 1.0, 1.0, 0.5, 0.5) for e in range(21))
+    law = Chinchilla(7.0, 1.0, 1.0, 0.5, 0.5)
+    fitted = Bootstrapped(Fit(law, 0.0, 1.0, 0.0, 9), laws, 0.9)
+    found = fitted.interval(lambda each: each.e)
+    assert (found.value, found.low, found.high) == pytest.approx((7, 1, 19))
+    some = fitted.interval(lambda each: math.inf if each.e > 10 else each.e)
+    assert (some.low, some.high) == pytest.approx((0.5, 9.5))
+    assert set(fitted.parameters()) == {"e", "a", "b", "alpha", "beta", "parameters_exponent"}
+    assert fitted.parameters()["parameters_exponent"].value == 0.5
+    points = points_of((60.0, 1.0, 3.0), (30.0, 2.0, 3.0))
+    plan = plan_training(fitted, points, 600.0)
+    assert (plan.flops, plan.extrapolates) == (600, 10) and plan.tokens_per_parameter == pytest.approx(1)
+    assert (plan.parameters.value, plan.tokens.low, plan.loss.value) == pytest.approx((10, 10, 7 + 2 / 10**0.5))
+    assert (plan.loss.low, plan.loss.high) == pytest.approx((1 + 2 / 10**0.5, 19 + 2 / 10**0.5))
+    assert predict_loss(fitted, 4.0, 16.0).value == pytest.approx(7 + 0.5 + 0.25)
+    for size, tokens in ((0, 1), (1, 0), (-1, 1)):
+        with pytest.raises(ConfigError, match="expected numbers above 0"):
+            predict_loss(fitted, size, tokens)
+    assert (
+        compute_of(2, 10, utilisation=0.5) == 36_000
+        and compute_of(1, 1) == 3600 * 0.6
+        and compute_of(1, 1, utilisation=1)
+    )
+    for bad in ((0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 1.1)):
+        with pytest.raises(ConfigError, match="and a utilisation of at most 1"):
+            compute_of(bad[0], bad[1], utilisation=bad[2])

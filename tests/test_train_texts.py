@@ -1,0 +1,197 @@
+"""Texts as training data: files in their order, pieces and splits at their ends, and exact batches from any position."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.tokens import pretrained
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train import documents
+from firsthand.train.documents import (
+    Corpus,
+    DocumentBatches,
+    SourceText,
+    encode_documents,
+    json_lines,
+    read_documents,
+    split_documents,
+    stream_documents,
+    text_field,
+    whole_pieces,
+)
+from firsthand.train.token_file import BlockBatches, PieceIndex, is_held_out, part_of
+from tiny import CHATML, write_tokenizer
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder, template=CHATML)
+    tokenizer = pretrained.load(folder)
+    return tokenizer, ChatTemplate(tokenizer, CHATML)
+
+
+def refused(act: Callable[[], Any], kind: type[Exception] = DataError) -> str:
+    with pytest.raises(kind) as raised:
+        act()
+    return str(raised.value)
+
+
+# -- files --
+
+
+def test_texts_come_from_files_in_order_without_what_is_excluded(tmp_path: Path) -> None:
+    for name, text in (("b/z.txt", "z"), ("b/a.py", "a"), ("test_x/c.txt", "c"), ("a.txt", ""), ("d.txt", "d")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "lines.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}\n')
+    (tmp_path / "more.jsonl.gz").write_bytes(gzip.compress(b'{"text": "three"}'))
+    found = read_documents([tmp_path], exclude=["test*"])
+    root = str(tmp_path)
+    assert found == [
+        SourceText("a", f"{root}/b/a.py"), SourceText("z", f"{root}/b/z.txt"), SourceText("d", f"{root}/d.txt"),
+        SourceText("one", f"{root}/lines.jsonl:1"), SourceText("two", f"{root}/lines.jsonl:3"),
+        SourceText("three", f"{root}/more.jsonl.gz:1"),
+    ]  # fmt: skip
+    assert [each.text for each in read_documents([tmp_path], suffixes=[".txt"], exclude=["b/z.txt"])] == ["d", "c"]
+    assert [each.text for each in stream_documents([tmp_path / "d.txt", tmp_path / "b"], suffixes=[".py"])] == [
+        "d",
+        "a",
+    ]
+    assert refused(lambda: read_documents([tmp_path / "a.txt"])) == (
+        f"there is no text in {tmp_path / 'a.txt'}: give a file, a folder, or other suffixes"
+    )
+    assert refused(lambda: read_documents([tmp_path / "none"])) == (
+        f"there is no file or folder {tmp_path / 'none'}: give a text, a .jsonl file, or a folder of them"
+    )
+
+
+def test_a_bad_line_is_named_with_its_place_and_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.jsonl"
+
+    def said(raw: bytes) -> str:
+        file.write_bytes(raw)
+        return refused(lambda: list(json_lines(file))).removeprefix(str(file))
+
+    assert (
+        said(b'{}\n \n{"a": \n').startswith(":3 is no JSON (")
+        and said(b"\n[1]") == ":2 is list: expected a JSON object"
+    )
+    assert said(b'{"a": 1}\n\xff') == " is not UTF-8 text (byte 9): convert it, or leave it out"
+    monkeypatch.setattr(documents, "MAX_LINE_BYTES", 1 << 20)
+    assert said(b"{}\n" + b" " * ((1 << 20) + 1)) == " has a line of more than 1 MiB after byte 3"
+    file.write_bytes(b"{}\n" + b" " * ((1 << 20) - 1) + b"\n{}")
+    assert [where for _, where in json_lines(file)] == [f"{file}:1", f"{file}:3"], "a line of exactly the limit is read"
+    packed = tmp_path / "x.jsonl.gz"
+    packed.write_bytes(gzip.compress(b"{}")[:-9])
+    assert refused(lambda: list(json_lines(packed))).startswith(f"{packed} is no whole gzip file (")
+    bodies = {
+        '{"text": ""}': "is empty",
+        '{"text": 3}': "came as int",
+        '{"b": 1, "a": 2}': "is missing of b, a",
+        "{}": "is missing of none",
+    }
+    for body, told in bodies.items():
+        assert (
+            refused(lambda b=body: text_field(json.loads(b), "f:1")) == f"f:1: the field `text` {told}: expected a text"
+        )  # type: ignore[misc]
+
+
+def test_documents_are_split_by_number_or_one_after_a_line() -> None:
+    one = [SourceText("aaaa\nbbbb\ncccc", "f")]
+    assert split_documents(one, 0) == (one, [])
+    assert [[each.text for each in side] for side in split_documents(one, 0.2)] == [["aaaa\nbbbb\n"], ["cccc"]]
+    assert [[each.text for each in side] for side in split_documents([SourceText("abcdefgh", "f")], 0.25)] == [
+        ["abcdef"],
+        ["gh"],
+    ]
+    assert "too short to hold out a part" in refused(lambda: split_documents([SourceText("a", "f")], 0.5), ConfigError)
+    for fraction in (-0.1, 1.0):
+        assert "expected a fraction from 0 to below 1" in refused(
+            lambda f=fraction: split_documents(one, f), ConfigError
+        )  # type: ignore[misc]
+    assert [len(side) for side in split_documents([SourceText(str(n), "f") for n in range(4)], 0.25)] == [3, 1]
+
+
+def test_documents_are_encoded_between_begin_and_end_and_pieces_overlap_by_a_token(load: Any) -> None:
+    tokenizer, _ = load
+    corpus = encode_documents([SourceText("hi", "a"), SourceText("é\ud800", "b")], tokenizer)
+    begin = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+    first = [begin, *tokenizer.encode("hi"), tokenizer.eos_id]
+    assert corpus.ids[: len(first)].tolist() == first and corpus.starts.tolist()[:2] == [0, len(first)]
+    assert corpus.num_bytes == 2 + 3 and corpus.num_targets == len(corpus.ids) - 2
+    empty = encode_documents([], tokenizer)
+    assert (len(empty.ids), empty.starts.tolist(), empty.num_targets) == (0, [0], 0)
+    made = Corpus(np.arange(12, dtype=np.int32), np.array([0, 1, 3, 8, 12]), 9)
+    assert made.pieces(4) == [(1, 3), (3, 7), (6, 8), (8, 12)] and made.pieces(3) == [
+        (1, 3),
+        (3, 6),
+        (5, 8),
+        (8, 11),
+        (10, 12),
+    ]
+    for context in (2, 3, 4, 5, 9):
+        index = PieceIndex.of(made, context)
+        assert [index[n] for n in range(len(index))] == made.pieces(context)
+    pieces = whole_pieces(made, 4)
+    assert [each.ids.tolist() for each in pieces] == [[1, 2], [3, 4, 5, 6], [6, 7], [8, 9, 10, 11]]
+    assert pieces[1].ce is not None and pieces[1].ce.tolist() == [0, 1, 1, 1]
+    for size, context in ((0, 4), (4, 1)):
+        assert "expected 2 and 1 or more" in refused(
+            lambda s=size, c=context: DocumentBatches(made, batch_tokens=s, context=c), ConfigError
+        )  # type: ignore[misc]
+    for options in ({"batch_tokens": 0}, {"context": 1}, {"block": 0}):
+        given = {"batch_tokens": 1, "context": 2, "block": 1} | options
+        assert "expected 2, 1 and 1 or more" in refused(lambda g=given: BlockBatches(made, "d", **g), ConfigError)  # type: ignore[misc]
+    single = Corpus(np.arange(2, dtype=np.int32), np.array([0, 1, 2]), 2)
+    assert "no token to predict" in refused(lambda: BlockBatches(single, "d", batch_tokens=1, context=2), ConfigError)
+
+
+@pytest.mark.parametrize("make", ["documents", "blocks"])
+def test_batches_are_exact_whatever_the_piece_and_go_on_from_any_state(make: str) -> None:
+    corpus = Corpus(np.arange(23, dtype=np.int32), np.array([0, 5, 6, 14, 23]), 1)
+
+    def begun() -> Any:
+        if make == "documents":
+            return DocumentBatches(corpus, batch_tokens=4, context=4, seed=2)
+        return BlockBatches(corpus, "hash", batch_tokens=4, context=4, seed=2, block=2)
+
+    batches = begun()
+    source = iter(batches)
+    states, found = [dict(batches.state())], []
+    for _ in range(12):
+        found.append([each.ids.tolist() for each in next(source)])
+        states.append(dict(batches.state()))
+    assert all(sum(len(ids) - 1 for ids in batch) == 4 for batch in found)
+    predicted = [token for batch in found for ids in batch for token in ids[1:]]
+    epoch = sorted(set(range(23)) - {0, 5, 6, 14})
+    assert sorted(predicted[:19]) == epoch and sorted(predicted[19:38]) == epoch and predicted[:19] != predicted[19:38]
+    for at in range(12):
+        again = begun()
+        again.load(states[at])
+        assert [each.ids.tolist() for each in next(iter(again))] == found[at]
+    assert all(each.ce is not None and each.ce[1:].all() for each in next(source))
+    other = begun()
+    with pytest.raises(DataError, match="the data is not what the run began with"):
+        other.load({**states[0], "data": "x"})
+    with pytest.raises(ValueError, match="its position in the data is"):
+        other.load({**states[0], "offset": -1})
+
+
+def test_documents_are_held_out_by_their_number_alone() -> None:
+    held = [n for n in range(4000) if is_held_out(n, 0.25, seed=1)]
+    assert 900 < len(held) < 1100 and held != [n for n in range(4000) if is_held_out(n, 0.25, seed=2)]
+    assert not any(is_held_out(n, 0.0, seed=1) for n in range(99)) and all(
+        is_held_out(n, 1.0, seed=1) for n in range(99)
+    )
+    texts = [SourceText(str(n), "f") for n in range(40)]
+    out, kept = (list(part_of(texts, 0.25, seed=1, held_out=each)) for each in (True, False))
+    assert [int(each.text) for each in out] == [n for n in held if n < 40] and len(out) + len(kept) == 40

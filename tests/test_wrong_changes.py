@@ -1,0 +1,96 @@
+"""What `bench/mutants.py` draws from, and how it puts a change into functions that are already imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import forked_tests
+import mutants
+import pytest
+import wrong_changes
+
+SOURCE = '''
+LIMIT: int = 3
+
+
+def share(found: list[str], *, of: int = 2, loud: bool = False) -> float:
+    """A share."""
+    assert of > 0
+    if not found:
+        raise ValueError(f"none of {of + 1}")
+    kept = sorted(each.strip() for each in found if each)
+    tell(kept, loud=loud)
+    return max(len(kept[:9]) / of, -1.0) if loud else LIMIT
+'''
+
+
+def test_every_wrong_change_of_a_source_is_listed_with_its_place() -> None:
+    changes = list(wrong_changes.changes_of(SOURCE, "a.py"))
+    assert all(SOURCE.encode()[each.begin : each.end].decode() == each.old for each in changes)
+    assert [(each.line, each.old, each.new) for each in changes] == [
+        (2, "3", "4"),
+        (2, "3", "2"),
+        (5, "2", "3"),
+        (5, "2", "1"),
+        (5, "False", "True"),
+        (8, "not found", "True"),
+        (8, "not found", "False"),
+        (8, "not found", "(found)"),
+        (10, "(each.strip() for each in found if each)", "(each.strip() for each in found)"),
+        (10, "each.strip()", "(each)"),
+        (11, "tell(kept, loud=loud)", "None"),
+        (11, "tell(kept, loud=loud)", "tell(kept)"),
+        (12, "max(len(kept[:9]) / of, -1.0) if loud else LIMIT", "(max(len(kept[:9]) / of, -1.0))"),
+        (12, "max(len(kept[:9]) / of, -1.0) if loud else LIMIT", "(LIMIT)"),
+        (12, "max(len(kept[:9]) / of, -1.0)", "min(len(kept[:9]) / of, -1.0)"),
+        (12, "len(kept[:9]) / of", "(len(kept[:9]) * of)"),
+        (12, "kept[:9]", "(kept)"),
+        (12, "9", "10"),
+        (12, "9", "8"),
+        (12, "-1.0", "(1.0)"),
+        (12, "1.0", "2.0"),
+    ]
+
+
+def test_a_listed_change_keeps_only_the_lines_that_differ() -> None:
+    source = "a = 1\né = 2\nb = 3\nc = 4\n".encode()
+    change = mutants.narrowed("a.py", source, "é = 2\nb = 3\nc = 4\n", "é = 2\nb = 5\nc = 4\n")
+    assert (change.line, change.old, change.new) == (3, "b = 3\n", "b = 5\n")
+    assert (
+        source[: change.begin] + change.new.encode() + source[change.end :] == "a = 1\né = 2\nb = 5\nc = 4\n".encode()
+    )
+    gone = mutants.narrowed("a.py", source, "b = 3\n", "")
+    assert source[: gone.begin] + gone.new.encode() + source[gone.end :] == "a = 1\né = 2\nc = 4\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("new", "same"),
+    [
+        ("    return of * 2\n", True),
+        ("    return (lambda: of)()\n", True),
+        ("    return of\n\n\nLIMIT = 4\n", False),
+        ("    return of\n\n\nLIMIT = 3\n\n\ndef other(x=1): pass\n", False),
+    ],
+)
+def test_only_the_code_of_functions_is_changed_in_place(new: str, same: bool) -> None:
+    head, tail = "def share(of):\n", "\n\nLIMIT = 3\n\n\ndef other(x=2): pass\n"
+    before = compile(head + "    return of\n" + tail, "a.py", "exec")
+    after = compile(head + new + (tail if same else ""), "a.py", "exec")
+    assert forked_tests.same_outside(before, after) is same
+
+
+def test_a_class_whose_constant_changes_needs_a_fresh_process() -> None:
+    source = "class Settings:\n    most = 3\n    def top(self): return {}\n"
+    was = compile(source.format("self.most"), "a.py", "exec")
+    assert forked_tests.same_outside(was, compile(source.format("self.most + 1"), "a.py", "exec"))
+    assert not forked_tests.same_outside(was, compile(source.format("self.most").replace("3", "4"), "a.py", "exec"))
+
+
+def test_a_changed_file_is_as_it_was_afterwards(tmp_path: Path) -> None:
+    file = tmp_path / "src" / "firsthand" / "a.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("one = 1\n")
+    time = file.stat().st_mtime_ns
+    with forked_tests.Written(tmp_path, forked_tests.Edit("a.py", 6, 7, "20")):
+        assert file.read_text() == "one = 20\n"
+    assert (file.read_text(), file.stat().st_mtime_ns) == ("one = 1\n", time)
