@@ -47,6 +47,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
         "architectures": ["Olmo2ForCausalLM"],
         "model_type": "olmo2",
         "num_key_value_heads": a.num_kv_heads,
+        "head_dim": a.head_dim,
         "rope_parameters": rope_to_parameters(a.ropes[0]),
         "attention_bias": a.qkv_bias,
         "hidden_act": ACTIVATION_NAMES[a.activation],

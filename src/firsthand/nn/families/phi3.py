@@ -41,6 +41,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
         "architectures": ["Phi3ForCausalLM"],
         "model_type": "phi3",
         "num_key_value_heads": a.num_kv_heads,
+        "head_dim": a.head_dim,
         "rope_parameters": rope,
         "original_max_position_embeddings": a.ropes[0].original_max_position or a.max_position,
         "hidden_act": ACTIVATION_NAMES[a.activation],

@@ -55,6 +55,8 @@ def gguf_sizes(file: GGUF, fields: Fields, *, eps: str = "attention.layer_norm_r
 def sizes_to_gguf(a: Architecture) -> dict[str, Any]:
     """The metadata that all families have."""
     eps = "attention.layer_norm_rms_epsilon" if a.norm == "rms" else "attention.layer_norm_epsilon"
+    is_own = a.head_dim * a.num_heads != a.hidden_size
+    widths = {"attention.key_length": a.head_dim, "attention.value_length": a.head_dim} if is_own else {}
     return {
         "vocab_size": a.vocab_size,
         "context_length": a.max_position,
@@ -64,6 +66,7 @@ def sizes_to_gguf(a: Architecture) -> dict[str, Any]:
         "attention.head_count": a.num_heads,
         "attention.head_count_kv": a.num_kv_heads,
         eps: a.norm_eps,
+        **widths,
     }
 
 

@@ -51,6 +51,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
         "architectures": ["StableLmForCausalLM"],
         "model_type": "stablelm",
         "num_key_value_heads": a.num_kv_heads,
+        "head_dim": a.head_dim,
         "layer_norm_eps": a.norm_eps,
         "rope_parameters": rope_to_parameters(a.ropes[0]) | {"partial_rotary_factor": a.rotated / a.head_dim},
         "use_qkv_bias": a.qkv_bias,

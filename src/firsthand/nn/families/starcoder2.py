@@ -46,6 +46,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
         "architectures": ["Starcoder2ForCausalLM"],
         "model_type": "starcoder2",
         "num_key_value_heads": a.num_kv_heads,
+        "head_dim": a.head_dim,
         "norm_epsilon": a.norm_eps,
         "rope_parameters": rope_to_parameters(a.ropes[0]),
         "sliding_window": a.windows[0],
