@@ -33,7 +33,7 @@ from firsthand.reading.reading_list import (
     section_titles,
 )
 from firsthand.reading.tour_page import step_text, tour_page
-from firsthand.reading.tour_progress import mark_done, reset_progress, steps_done, tour_folder
+from firsthand.reading.tour_progress import mark_done, next_step, reset_progress, steps_done, tour_folder
 from firsthand.reading.tour_steps import tour_step, tour_steps
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
@@ -177,6 +177,10 @@ def test_pages_are_cut_into_passages_in_the_order_of_their_names(tmp_path: Path)
     of_list = {each.source for each in passages(tmp_path) if each.id.startswith("list/")}
     assert of_list == {f"list/{entry.id}.md" for entry in reading_list()}
     assert page_of("docs/a:b.md:12") == "docs/a:b.md"
+    for name in "qhzcxa":
+        (tmp_path / f"{name}.md").write_text(f"# {name}\n")
+    sources = list(dict.fromkeys(each.source for each in passages(tmp_path) if each.source.startswith("docs/")))
+    assert sources == sorted(sources) and len(sources) == 8
 
 
 def whole(id: str) -> IndexedDocument:
@@ -290,5 +294,7 @@ def test_progress_is_a_dated_file_that_forgets_unknown_steps(home: Path):
     with pytest.raises(DataError) as found:
         steps_done()
     assert str(found.value) == f"{file} does not hold the tour's progress: `firsthand tour --reset` begins anew"
+    first = [step.id for step in tour_steps()[:3]]
+    assert next_step(iter(first[1::-1])) is tour_step("3") and next_step(first[:1] + first[2:]) is tour_step("2")
     reset_progress()
     assert not file.exists() and file.parent.is_dir() and steps_done() == {}
