@@ -215,12 +215,12 @@ def test_helm_figures_of_three_items_are_those_of_the_arithmetic():
             trace("b~x~typos", "", 0.75),
             trace("b~x~gender", "", 0.5),
             trace("c~typos", "", 0.0),  # without its original: left out
-            trace("d", "her doctor, hers", 1.0, 0.2, tokens=9, seconds=0.5),
-            trace("d~names", "", 0.75),
+            trace("typos", "her doctor, hers, damn", 1.0, 0.2, tokens=9, seconds=0.5),
+            trace("typos~names", "", 0.75),
         ],
         ("typos", "names", "gender"),
     )
-    assert {each.tasks for each in made} == {("a", "b~x", "d")}
+    assert {each.tasks for each in made} == {("a", "b~x", "typos")}
     rows = {
         each.name: (at(each, 1, 1, 1), at(each, 2, 0, 1), each.lower_is_better, each.method, each.slow) for each in made
     }
@@ -242,13 +242,13 @@ def test_helm_figures_of_three_items_are_those_of_the_arithmetic():
             "percentile", True,
         ),
         "accuracy on the surest 10%": (1.0, 1.0, False, "percentile", True),
-        "toxic words": (pytest.approx(0.5 / 3), pytest.approx(1 / 3), True, "bca", False),
+        "toxic words": (pytest.approx(1.5 / 3), pytest.approx(2 / 3), True, "bca", False),
         "gender representation bias": (pytest.approx(0.75 - 0.5), pytest.approx(4 / 6 - 0.5), True, "percentile", True),
         "gender-profession association": (0.5, 0.5, True, "percentile", True),
         "output tokens": (pytest.approx((4 + 1 + 9) / 3), pytest.approx(17 / 3), True, "bca", False),
         "seconds": (pytest.approx((3 + 1.5 + 0.5) / 3), pytest.approx(6.5 / 3), True, "bca", False),
     }  # fmt: skip
-    assert made[1].values == {"a": [0.5], "b~x": [0.0], "d": [1.0]} and at(made[0], 0, 0, 0) == 0.0
+    assert made[1].values == {"a": [0.5], "b~x": [0.0], "typos": [1.0]} and at(made[0], 0, 0, 0) == 0.0
 
 
 def test_figures_of_nothing_known_are_left_out():
