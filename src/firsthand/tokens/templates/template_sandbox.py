@@ -346,7 +346,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return "\n".join([pad + lines[0] if first else lines[0], *rest])
 
     def _format_percent(self, text: str, *args: Any) -> str:
-        if re.search(r"%(?![sd%])", str(text)):
+        if re.search(r"%(?![sd])", str(text).replace("%%", "")):
             raise TemplateError("the chat template formats with widths or names; only %s, %d and %% may")
         self._charge(len(text))
         self._charge_format(text.count("%"), args)
