@@ -81,18 +81,20 @@ def test_the_rank_of_a_canary_counts_ties_against_it():
     for text in asked[1:]:  # hexadecimal digits alone are drawn, and keep their case
         assert [text[place] for place in (1, 2, 3, 6, 7, 8)] == list("IG--Gz") and text[0] in "0123456789ABCDEF"
         assert text[5] in "0123456789abcdef"
+    assert {text[0] for text in asked[1:]} != {"B"} and {text[5] for text in asked[1:]} != {"f"}
     again = Known(lambda text: 0.0)
     asyncio.run(canary_evidence(again, "BIG-3f-Gz", others=4, seed=8))
     assert again.asked[0][0] == "\n" and again.asked[0][1][1:] != asked[1:]
     none = asyncio.run(canary_evidence(model, "Zorro " * 20))
     assert none.detail == f"not run: {('Zorro ' * 20)[:40]!r} has no hexadecimal digits to vary" and none.n == 0
+    assert none.limits == canary_rank.LIMITS
     assert len(asyncio.run(canary_evidence(again, "0f")).detail) and len(again.asked[1][1]) == 200
 
 
 def test_completions_are_compared_with_those_of_twins():
     tasks = [Task(f"t{i}", f"one two three four {'five' if i else 'six'}") for i in range(8)]
     twins = {task.id: "one two three seven eight" for task in tasks}
-    model = Known(lambda text: 0.0, "three four five")
+    model = Known(lambda text: 0.0, "three four five and more")
     found = asyncio.run(completion_evidence(model, [*tasks, Task("few", "one two three"), Task("no", "a b c d")],
                                             {**twins, "few": "x"}, seed=3))  # fmt: skip
     # items: three words of three, but two for the first; twins: one of three
@@ -105,12 +107,13 @@ def test_completions_are_compared_with_those_of_twins():
     assert ("one two", Sampling(temperature=0, max_tokens=len(" three four five") + 2, seed=3)) in model.asked
     unasked = asyncio.run(completion_evidence(model, tasks[:7], twins))
     assert unasked.detail == "not run: 7 items have a twin and four words, and 8 are needed" and unasked.p_value is None
+    assert unasked.limits == completion_overlap.LIMITS
     told = bare(lambda text: 0.0)
     asyncio.run(completion_evidence(told, tasks, twins, name="GSM"))
     guided = completion_overlap.GUIDED.format(name="GSM", start="one two")
     assert ([user(guided)], Sampling(temperature=0, max_tokens=8 + 2, seed=0)) in told.asked
     assert halves("one") == ("one", " ") and halves("a b c") == ("a", " b c") and halves("a  b") == ("a", "  b")
-    assert rouge_l_recall("a b c a", "b a c") == 0.5 and rouge_l_recall("a b", "") == 0.0
+    assert rouge_l_recall("a b c a", "b a c") == 0.5 and rouge_l_recall("a b", "") == 0.0 == rouge_l_recall("", "a")
 
 
 def test_options_with_a_natural_order_are_known():

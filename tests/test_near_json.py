@@ -190,7 +190,7 @@ def test_texts_fit_a_grammar_whole_or_at_their_beginning():
     assert accepts(pick, "", whole=False) and not accepts(pick, "") and not accepts(pick, " yes")
     number = json_schema({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
     assert accepts(number, ' {"a" : 3}\n') and not accepts(number, '{"a": "x"}') and not accepts(number, '{"a": 3')
-    assert (accepts(number, '{"a": 3', whole=False) and not accepts(number, '{"b"', whole=False)) or True
+    assert accepts(number, '{"a": 3', whole=False)
     assert accepts(regex("a+"), "aa") and not accepts(regex("a+"), " aa") and not accepts(regex("a+"), "\ud800")
     assert accepts(regex("é"), "é") and not accepts(regex("ab"), "a") and accepts(regex("ab"), "a", whole=False)
 
