@@ -160,6 +160,13 @@ def test_ids_times_and_odd_records_have_their_edges() -> None:
     (_, unasked) = spans_of(attempt(calls=(other,)))
     assert unasked.name == f"execute_tool {'n' * 256}" and "gen_ai.tool.call.id" not in unasked.attributes
     assert unasked.attributes["gen_ai.tool.name"] == "n" * 256
+    ran = {"name": "sum", "arguments": {"a": 2}}
+    later = (Call("0:0", "tool", 3, 0.0, 0.0, "r", detail=ran), Call("0:1", "score", 0, 0.0, 0.0, "r"))
+    agent, tool, _ = spans_of(attempt(calls=later), content=True)
+    assert "gen_ai.tool.call.id" not in tool.attributes, "the message that it was made from holds no call"
+    assert len(json.loads(str(agent.attributes["gen_ai.input.messages"]))) == 1, (
+        "the prompt of the first that asks a model"
+    )
 
 
 def test_settings_are_told_if_they_have_an_effect() -> None:
@@ -205,8 +212,8 @@ def test_parts_and_tools_have_the_form_of_the_conventions() -> None:
     }
     assert genai.tool_content(None, 0) == {"gen_ai.tool.call.result": "0"}
     assert genai.tool_content({}, None) == {"gen_ai.tool.call.arguments": "{}"}
-    assert genai.operation("x") == {"gen_ai.operation.name": "x", "gen_ai.provider.name": "firsthand"}
-    assert genai.operation("x", "")["gen_ai.request.model"] == ""
+    named = {"gen_ai.operation.name": "x", "gen_ai.provider.name": "firsthand"}
+    assert genai.operation("x") == named and genai.operation("x", "") == named | {"gen_ai.request.model": ""}
 
 
 def test_what_is_exported_is_cut_to_its_limit() -> None:
@@ -389,6 +396,5 @@ def test_an_effect_is_entered_before_others_hear_of_it() -> None:
         def note_problem(self, text: str) -> None:
             self.told = text
 
-    refusing: Any = Refusing()
-    Sender(refusing, "r").ended(attempt())
+    Sender(refusing := Refusing(), "r").ended(attempt())  # type: ignore[arg-type]
     assert refusing.told == "the attempt t1 cannot be sent: ValueError: no"

@@ -232,6 +232,12 @@ def test_gguf_values_of_every_type_are_read_and_their_bytes_kept(tmp_path: Path)
             "a": [1, -2, 3], "u64": 2**64 - 1, "i64": -(2**40), "d": 0.1, "deep": [["x"], []],
         }  # fmt: skip
     assert raw_pairs(path) == pairs and raw_pairs(str(path)) == pairs
+    path.write_bytes(gguf_bytes({"": struct.pack("<IB", 0, 7)}))  # the shortest pair
+    assert read_gguf(path).metadata == {"": 7}
+    path.write_bytes(gguf_bytes(pairs, [("t", [1, 1, 1, 2], 0, 0)]) + bytes(100))
+    assert read_gguf(path).shape("t") == (2, 1, 1, 1)
+    path.write_bytes(gguf_bytes(pairs, [("t", [9, 9, 9], 0, 0)]))
+    assert "it may be cut short" in refused(raw_pairs, path), "all is checked before anything is copied"
 
 
 def test_gguf_tensors_have_their_place_after_the_aligned_header(tmp_path: Path):
