@@ -173,6 +173,25 @@ def test_streams_of_redis_are_read_from_behind_an_offset(words: RedisWords, monk
         assert "\t" not in str(told.value) and "broken" in str(told.value)
 
 
+def test_what_redis_cannot_hold_is_refused_before_it_is_asked(words: RedisWords) -> None:
+    with RedisMessaging(words.url) as shared:
+        assert (shared.max_lag, shared.max_deliveries, shared.kept_versions) == (100_000, 5, 1000)
+        for call, said in (
+            (lambda: shared.publish("a b", ["x"]), "the topic is 'a b'"),
+            (lambda: shared.publish("t", ["x" * 1_000_001]), "a message has 1,000,001 characters"),
+            (lambda: shared.subscribe("g", "a..b"), "the pattern of topics is 'a..b'"),
+            (lambda: shared.subscribe("a b", "t"), "the topic is 'a b'"),
+            (lambda: shared.fetch("g", 0), "limit is 0: give 1 or more"),
+            (lambda: shared.write("", "v", writer="w"), "the key is ''"),
+            (lambda: shared.replay("a..b"), "the pattern of topics is 'a..b'"),
+        ):
+            with pytest.raises(ConfigError) as told:
+                call()  # type: ignore[no-untyped-call]
+            assert str(told.value).startswith(said) and words.asked == []
+    with pytest.raises(ConfigError, match="the topic is 'a b'"):
+        RedisMessaging(words.url, name="a b")
+
+
 def test_lua_patterns_match_as_topics_do() -> None:
     assert lua_pattern("a-b.*.c_1.>") == r"^a%-b%.[^.]+%.c_1%..+$" and lua_pattern(">") == "^.+$"
 

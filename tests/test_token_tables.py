@@ -234,21 +234,25 @@ def test_ranks_become_merges_in_their_order():
 
 
 def trie(*pairs: tuple[str, str]) -> bytes:
-    """A table for keys of one byte each: the root at 0 with offset 256, a child at 256 ^ byte, its value behind it."""
+    """A table for keys of one byte or two: the root at 0 with offset 256, a child at 256 ^ byte, its own at 768 ^ byte."""
     units, texts = [0] * 1024, b""
     units[0] = 256 << 10
     for place, (key, new) in enumerate(pairs):
-        child = 256 ^ ord(key)
+        first, *second = key.encode()
+        child = 256 ^ first
+        if second:
+            units[child] = first | (child ^ 768) << 10
+            first, child = second[0], 768 ^ second[0]
         value = 512 + place
-        units[child] = ord(key) | 1 << 8 | (child ^ value) << 10
+        units[child] = first | 1 << 8 | (child ^ value) << 10
         units[value] = 1 << 31 | len(texts)
         texts += new.encode() + b"\0"
     return struct.pack("<I", 4096) + struct.pack("<1024I", *units) + texts
 
 
 def test_a_table_s_replacements_are_read_out_and_the_longest_is_made():
-    table = trie(("A", "a"), ("!", ""), ("z", "zé"))
-    assert read_table(table, "F") == {"A": "a", "!": "", "z": "zé"} and read_table(bytes(4), "F") == {}
+    table = trie(("A", "a"), ("!", ""), ("z", "zé"), ("é", "e"))
+    assert read_table(table, "F") == {"A": "a", "!": "", "z": "zé", "é": "e"} and read_table(bytes(4), "F") == {}
     for wrong in (b"", b"\1\0\0", struct.pack("<I", 8) + bytes(7), struct.pack("<I", 6) + bytes(8)):
         assert refused(read_table, wrong, "F") == "F: the normaliser's table is cut short"
     assert refused(read_table, table[:-1], "F") == "F: the normaliser's table points past its end"
@@ -257,6 +261,7 @@ def test_a_table_s_replacements_are_read_out_and_the_longest_is_made():
     replace = replacer({"a": "1", "ab": "2", "abc": "3", "c": "", "é": "e"})
     assert replace("abcab aé xc") == "32 1e x" and replace("xyz") == "xyz" and replace("") == ""
     assert replacer({})("a") == "a" and replacer({"ab": "c"})("aab a") == "ac a"
+    assert replacer({"abc": "1", "ab": "2"})("abab") == "22" and replacer({"a": "1"})("aaa") == "111"
     assert charsmap._MAX_GROWTH == 64
 
 
