@@ -139,7 +139,7 @@ TEXT: dict[str, Any] = {"Sequence": {"id": "A", "type_id": 0}}
         (TEMPLATE | {"single": [CLS, CLS, TEXT, SEP]}, (2, 2), (3, 4)),
         (TEMPLATE | {"single": [TEXT]}, (), ()),
         ({"type": "Sequence", "processors": [{"type": "ByteLevel"}, TEMPLATE | {"single": [CLS, TEXT]}]}, (2,), ()),
-        ({"type": "Sequence", "processors": [BERT, TEMPLATE | {"single": [SEP, TEXT, CLS]}]}, (2, 3, 4), (3, 2)),
+        ({"type": "Sequence", "processors": [BERT, TEMPLATE | {"single": [SEP, TEXT, CLS]}]}, (3, 4, 2), (3, 2)),
     ],
 )
 def test_special_tokens_stand_where_the_post_processor_puts_them(

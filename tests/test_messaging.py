@@ -38,10 +38,11 @@ from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
+from jetstream_in_memory import JetStream, connecting
 from messaging_servers import nats_address, nats_server, redis_address, redis_server  # noqa: F401
 
 BOUNDS = {"max_lag": 50, "max_deliveries": 3, "kept_versions": 5}
-STORES = ["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("redis", "nats"))]
+STORES = ["sqlite", "nats in memory", *(pytest.param(name, marks=pytest.mark.slow) for name in ("redis", "nats"))]
 
 
 class Shared(Blackboard, MessageBus, Protocol):
@@ -54,6 +55,8 @@ class Shared(Blackboard, MessageBus, Protocol):
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Opens the one store of the test, again with each call, as other processes would."""
     name, made = f"t{uuid4().hex}", list[Any]()
+    if request.param == "nats in memory":
+        request.getfixturevalue("monkeypatch").setattr("nats.connect", connecting(JetStream(), []))
 
     def open_store(**bounds: int) -> Any:
         if request.param == "sqlite":
@@ -61,7 +64,8 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
         elif request.param == "redis":
             made.append(RedisMessaging(request.getfixturevalue("redis_address"), name=name, **bounds))
         else:
-            made.append(NatsMessaging(request.getfixturevalue("nats_address"), name=name, **bounds))
+            address = "nats://here" if "memory" in request.param else request.getfixturevalue("nats_address")
+            made.append(NatsMessaging(address, name=name, **bounds))
         return made[-1]
 
     yield open_store

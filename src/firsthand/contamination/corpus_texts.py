@@ -16,6 +16,8 @@ OVERLAP_BYTES = 4096
 """Bytes of a piece that the next one begins with, so that no n-gram is cut."""
 MAX_LINE_BYTES = 256 << 20
 """Of a line of .jsonl, which memory holds whole: a few kilobytes of .gz can be one of gigabytes."""
+BETWEEN = b"\n\xff\n"
+"""Between two documents of a piece: a word that no UTF-8 text holds, so that an n-gram over it is that of no item."""
 FIELDS = ("text", "content", "prompt", "completion", "question", "answer")
 _BINARY = {
     ".png",
@@ -84,7 +86,7 @@ def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
         held.append(line)
         size += len(line)
         if size >= PIECE_BYTES:
-            yield b"\n".join(held)
+            yield BETWEEN.join(held)
             held, size = [], 0
     if held:
-        yield b"\n".join(held)
+        yield BETWEEN.join(held)

@@ -162,7 +162,10 @@ def _from_processor(processor: Any, path: Path) -> tuple[tuple[Any, ...], tuple[
             return (first,), (last,)
         case {"type": "Sequence", "processors": list(steps)} if len(steps) <= 16:
             found = [_from_processor(step, path) for step in steps if step != processor]
-            return tuple(i for before, _ in found for i in before), tuple(i for _, after in found for i in after)
+            outward = (
+                each for before, _ in reversed(found) for each in before
+            )  # each step stands around those before it
+            return tuple(outward), tuple(each for _, after in found for each in after)
         case None | {"type": "ByteLevel"}:
             return (), ()
     raise ModelFileError(f"{path}: its post_processor is {str(processor)[:80]}: expected a template or BERT's own")

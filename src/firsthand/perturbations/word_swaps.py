@@ -60,6 +60,8 @@ MALE_TO_FEMALE = {male: female for female, male in FEMALE_TO_MALE.items() if mal
     "him": "her",
 }
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
+_NAME = re.compile(r"[A-Za-z]+")
+"""Without what follows an apostrophe, so that `Emma's` is a name too."""
 
 
 def swapped(text: str, words: Mapping[str, Sequence[str]], rng: Random) -> str:
@@ -85,12 +87,12 @@ def dialect(text: str, rng: Random) -> str:
 def person_names(text: str, rng: Random) -> str:
     """Known first names become names that are taken for those of Black persons, one for each name, of the same gender."""
     chosen: dict[str, str] = {}
-    for name in dict.fromkeys(_WORD.findall(text)):
+    for name in dict.fromkeys(_NAME.findall(text)):
         for gender, common in COMMON.items():
             if name in common or name in NAMES[gender]:
                 free = [each for each in OTHER_NAMES[gender] if each not in chosen.values() and each not in text]
                 chosen[name] = rng.choice(free or list(OTHER_NAMES[gender]))
-    return _WORD.sub(lambda found: chosen.get(found.group(), found.group()), text)
+    return _NAME.sub(lambda found: chosen.get(found.group(), found.group()), text)
 
 
 def gender_terms(text: str, rng: Random) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -46,12 +47,12 @@ def write_entries(folder: Path) -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def docs_folder() -> Path:
+def docs_folder(folders: Sequence[Path] = (_PACKAGED, _CHECKOUT)) -> Path:
     """The folder of this package's documentation: in the installed package, or in the checkout it is imported from.
 
     ConfigError if neither has it.
     """
-    for folder in (_PACKAGED, _CHECKOUT):
+    for folder in folders:
         if (folder / "glossary.md").is_file():
             return folder
     raise ConfigError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -76,15 +76,19 @@ class ReadingEntry:
 @cache
 def reading_list() -> tuple[ReadingEntry, ...]:
     """All entries, in the order of the list."""
-    made = tuple(entry for section in SECTIONS for entry in _section(section))
-    seen: dict[str, ReadingEntry] = {}
-    for entry in made:
+    return checked_entries([entry for section in SECTIONS for entry in _section(section)])
+
+
+def checked_entries(entries: Sequence[ReadingEntry]) -> tuple[ReadingEntry, ...]:
+    """The entries. DataError if two have the same id, or one is part of an entry that is not among them."""
+    seen: set[str] = set()
+    for entry in entries:
         if entry.id in seen:
             raise DataError(f"two entries of the reading list have the id {entry.id!r}: give one another id")
-        seen[entry.id] = entry
-    if lost := next((entry for entry in made if entry.part_of and entry.part_of not in seen), None):
+        seen.add(entry.id)
+    if lost := next((entry for entry in entries if entry.part_of and entry.part_of not in seen), None):
         raise DataError(f"the entry {lost.id!r} is part of {lost.part_of!r}, which is no entry")
-    return made
+    return tuple(entries)
 
 
 @cache

@@ -54,7 +54,7 @@ def tour_steps() -> tuple[TourStep, ...]:
 def tour_step(text: str) -> TourStep:
     """The step of a number or id. UnknownName if there is none."""
     steps = tour_steps()
-    if text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= len(steps):
+    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= len(steps):
         return steps[int(text) - 1]
     found = next((step for step in steps if step.id == text), None)
     if found is None:

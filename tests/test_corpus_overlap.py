@@ -1,0 +1,145 @@
+"""Overlap of items with a corpus, worked out by hand: documents, pieces, counts of n-grams, and the index."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from firsthand.contamination import corpus_texts
+from firsthand.contamination.corpus_texts import BETWEEN, corpus_files, pieces
+from firsthand.contamination.leak_evidence import Evidence
+from firsthand.contamination.ngram_overlap import (
+    CorpusIndex,
+    FoundItem,
+    hashes_of,
+    item_grams,
+    overlap_evidence,
+    scan_corpus,
+)
+from firsthand.errors import ConfigError, DataError
+from firsthand.task import Task
+
+
+def test_no_gram_runs_from_one_document_into_the_next(tmp_path: Path):
+    words = [f"w{i}" for i in range(13)]
+    for name in ("a.jsonl", "b.jsonl.gz"):
+        opened = gzip.open if name.endswith("gz") else open
+        with opened(tmp_path / name, "wt") as file:
+            for part in (words[:6], words[6:], ["other", *words, "é"], ["last"]):
+                file.write(json.dumps({"text": " ".join(part)}) + "\n")
+        (piece,) = pieces(tmp_path / name)
+        documents = ["w0 w1 w2 w3 w4 w5", "w6 w7 w8 w9 w10 w11 w12", "other " + " ".join(words) + " é", "last"]
+        assert piece == BETWEEN.join(each.encode() for each in documents)
+        grams, wanted = hashes_of(piece, 13)[0].tolist(), hashes_of(" ".join(words).encode(), 13)[0].tolist()
+        assert grams.count(wanted[0]) == 1  # of the third document, not of the first two together
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(" ".join(part)) + "\n" for part in (words[:6], words[6:])))
+    (tmp_path / "b.jsonl.gz").unlink()
+    assert overlap_evidence([Task("t", " ".join(words))], corpus=tmp_path).flagged == ()
+    assert not CorpusIndex.build(tmp_path, tmp_path / "index").look_up([Task("t", " ".join(words))])[0]
+
+
+def test_pieces_hold_whole_documents_and_plain_ones_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(corpus_texts, "PIECE_BYTES", 6)
+    monkeypatch.setattr(corpus_texts, "OVERLAP_BYTES", 2)
+    (tmp_path / "a.txt").write_bytes(b"abcdefghijklmn")
+    assert list(pieces(tmp_path / "a.txt")) == [b"abcdef", b"efghijkl", b"klmn"]
+    (tmp_path / "a.jsonl").write_text('"abc"\n  \n"def"\n"ghijkl"\n"m"\n"n"\n')
+    assert list(pieces(tmp_path / "a.jsonl")) == [b"abc" + BETWEEN + b"def", b"ghijkl", b"m" + BETWEEN + b"n"]
+    (tmp_path / "b.gz").write_bytes(gzip.compress(b"plain") + b"junk")
+    with pytest.raises(DataError, match=r"b\.gz cannot be read: "):
+        list(pieces(tmp_path / "b.gz"))
+
+
+def test_the_files_of_a_corpus_are_texts_in_order(tmp_path: Path):
+    for name in ("z.txt", "sub/a.md", "b.PNG", "c.gguf", "none"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert corpus_files(tmp_path) == [tmp_path / "none", tmp_path / "sub/a.md", tmp_path / "z.txt"]
+    assert corpus_files(tmp_path / "z.txt") == [tmp_path / "z.txt"]
+    with pytest.raises(ConfigError, match=r"b\.PNG holds no text: give a folder"):
+        corpus_files(tmp_path / "b.PNG")
+    with pytest.raises(ConfigError, match=r"no corpus '.*nowhere': give a folder of texts, or one file"):
+        corpus_files(tmp_path / "nowhere")
+
+
+def test_an_item_is_flagged_by_eight_grams_or_half_of_them():
+    flagged = {
+        (hits, grams): FoundItem("t", hits, grams).flagged
+        for hits, grams in ((7, 15), (8, 99), (7, 14), (1, 2), (1, 3))
+    }
+    assert list(flagged.values()) == [False, True, True, True, False]
+    tasks = [Task(str(n), " ".join(f"w{i}" for i in range(n))) for n in (7, 8, 12, 13, 15)]
+    grams, short = item_grams([*tasks, Task("again", "a " * 13)])
+    assert short == ["7"]
+    assert {id: (n, len(own)) for id, (n, own) in grams.items()} == {
+        "8": (8, 1), "12": (8, 5), "13": (13, 1), "15": (13, 3), "again": (13, 1),
+    }  # fmt: skip
+    assert hashes_of(b"", 3)[0].shape == (0,) and hashes_of(b"a b c", 3)[1].tolist() == [5]
+
+
+def test_the_overlap_is_told_with_counts_and_the_file_that_holds_most(tmp_path: Path):
+    words = [f"w{i}" for i in range(40)]
+    whole, other = " ".join(words[:22]), " ".join(words[20:])
+    (tmp_path / "a.txt").write_text(" ".join(words[:15]))
+    (tmp_path / "b.txt").write_text(" ".join(words[5:22]) + " " + " ".join(words[20:35]))
+    tasks = [
+        Task("few", other), Task("most", whole), Task("half", " ".join(words[5:18])),
+        Task("eight", "x y " + " ".join(words[:8])),
+        Task("none", " ".join(f"v{i}" for i in range(13))), Task("short", "two words"), Task("brief", ""),
+    ]  # fmt: skip
+    found, short, read = scan_corpus(tasks, tmp_path)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert short == ["short", "brief"] and read == size
+    # most: 3 grams in a.txt, 5 in b.txt, of 10; few: 3 of 8 (w20 to w34); eight: 1 of 3, compared by 8 words
+    where = {each.task_id: (each.hits, each.grams, Path(each.where).name) for each in found}
+    assert where == {
+        "few": (3, 8, "b.txt"), "most": (8, 10, "b.txt"), "half": (1, 1, "b.txt"), "eight": (1, 3, "a.txt"),
+    }  # fmt: skip
+    told = overlap_evidence(tasks, corpus=tmp_path)
+    assert told == Evidence(
+        "n-grams", told.asks, 2 / 5, None, 5,
+        f"2 of 7 items in 0.0 MB ({tmp_path}); most has 8 of 10 n-grams there, in {tmp_path / 'b.txt'}; 2 items with fewer "
+        "n-grams than count; 2 items too short to compare", ("most", "half"), told.limits,
+    )  # fmt: skip
+    index = CorpusIndex.build(tmp_path, tmp_path / "new" / "index")
+    assert (index.grams, index.read, index.source) == (3 + 20 + 8 + 25, size, str(tmp_path)) and len(index.bits) == 1024
+    assert index.false_rate == pytest.approx((np.unpackbits(np.array(index.bits).view(np.uint8)).mean()) ** 7)
+    by_index = overlap_evidence(tasks[:2], index=tmp_path / "new" / "index")
+    assert (
+        by_index.flagged == ("most",)
+        and by_index.n == 2
+        and by_index.detail
+        == (
+            f"1 of 2 items in 0.0 MB (an index of {tmp_path}; {index.false_rate:.1e} of foreign n-grams are found too); "
+            "most has 8 of 10 n-grams there; 1 item with fewer n-grams than count"
+        )
+    )
+    none = overlap_evidence(tasks)
+    assert none.detail == "not run: no corpus was given (--corpus DIR)" and not none.ran
+    assert overlap_evidence([Task("short", "x")], corpus=tmp_path / "a.txt").statistic == 0.0
+
+
+def test_an_index_of_another_version_or_place_is_refused(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("x " * 20_000)
+    index = CorpusIndex.build(tmp_path / "a.txt", tmp_path / "index")
+    assert len(index.bits) == 4096  # 40,000 bytes, 16 bits for each of two n-grams of each six: 3,333 words, rounded up
+    for change in ({"version": 2}, {"version": None}):
+        (tmp_path / "index" / "index.json").write_text(json.dumps({"grams": 1, "source": "s", "bytes": 1, **change}))
+        with pytest.raises(
+            DataError, match=f"is an index of version {change['version']}, and 1 is read: build it again"
+        ):
+            CorpusIndex(tmp_path / "index")
+    about = json.dumps({"grams": 1, "source": "s", "bytes": 1, "version": 1})
+    (tmp_path / "index" / "index.json").write_text(about)
+    for bits in (np.zeros(3, np.uint64), np.zeros(0, np.uint64), np.zeros(4, np.int64)):
+        np.save(tmp_path / "index" / "bits.npy", bits)
+        with pytest.raises(DataError, match="build it again"):
+            CorpusIndex(tmp_path / "index")
+    with pytest.raises(ConfigError, match=r"a\.txt is a file: give a new folder for the index"):
+        CorpusIndex.build(tmp_path, tmp_path / "a.txt")
+    (tmp_path / "empty").mkdir()
+    assert CorpusIndex.build(tmp_path / "a.txt", tmp_path / "empty").grams == 20_000 - 12 + 20_000 - 7

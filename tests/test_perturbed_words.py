@@ -1,0 +1,304 @@
+"""Perturbations letter by letter with scripted draws, perturbed copies as whole tasks, and HELM's figures as a table."""
+
+import math
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+import pytest
+
+from firsthand.benchmark import Benchmark, Figure
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.loop.concurrency import derive_seed
+from firsthand.message import Message
+from firsthand.perturbations.answer_harms import GENDER, association, group_counts, is_toxic, representation, words_of
+from firsthand.perturbations.helm_figures import CONFIDENCE, choice_confidence, helm_figures, with_helm_metrics
+from firsthand.perturbations.perturbed_benchmark import FAIRNESS, PERTURBATIONS, ROBUSTNESS, perturbed, with_copies
+from firsthand.perturbations.surface_noise import (
+    _NEAR,
+    CONTRACTIONS,
+    SPACE_RATE,
+    TYPO_RATE,
+    cased,
+    contractions,
+    lowercase,
+    spacing,
+    typos,
+)
+from firsthand.perturbations.word_swaps import (
+    COMMON,
+    DIALECT,
+    FEMALE_TO_MALE,
+    MALE_TO_FEMALE,
+    NAMES,
+    OTHER_NAMES,
+    SYNONYMS,
+    dialect,
+    gender_terms,
+    person_names,
+    swapped,
+    synonyms,
+)
+from firsthand.scorers.match import exact
+from firsthand.task import Task
+from firsthand.trace import Call, Score, Trace, Usage
+
+
+class Scripted(Random):
+    """Draws numbers from a list, and the last of choices."""
+
+    def __init__(self, *numbers: float):
+        super().__init__(0)
+        self.numbers = list(numbers)
+
+    def random(self) -> float:
+        return self.numbers.pop(0)
+
+    def randint(self, a: int, b: int) -> int:
+        assert (a, b) == (1, 3)
+        return int(self.numbers.pop(0))
+
+    def choice(self, seq):  # type: ignore[no-untyped-def]
+        return seq[-1]
+
+
+def test_the_keys_beside_a_key_are_at_most_one_row_and_one_place_away():
+    assert {key: "".join(_NEAR[key]) for key in "qagpmzl"} == {
+        "q": "was", "a": "qwszx", "g": "rtyfhvbn", "p": "ol", "m": "hjkn", "z": "asx", "l": "iopk",
+    }  # fmt: skip
+    assert len(_NEAR) == 26
+
+
+def test_a_letter_is_replaced_if_its_draw_is_below_the_rate_and_only_letters_draw():
+    rng = Scripted(0.049, TYPO_RATE, 0.0, 1.0, 0.04)
+    assert typos("Q1 a-gÄm q", rng) == "S1 a-nÄm s" and not rng.numbers
+    assert TYPO_RATE == 0.05 and SPACE_RATE == 0.1
+
+
+def test_runs_of_spaces_and_a_tenth_of_line_breaks_change():
+    rng = Scripted(3, 1, 2, 0.1, 0.099)
+    assert spacing("a b   c d\ne\tf\n", rng) == "a   b c  d\ne\tf \n" and not rng.numbers
+    assert spacing("ab", Scripted()) == "ab"
+    assert lowercase("ÄBc 1", Random(0)) == "äbc 1"
+
+
+def test_contractions_keep_the_case_and_go_back_only_where_there_are_none():
+    rng = Random(0)
+    assert (
+        contractions("DO NOT go, i am late; exit is near, who is?", rng) == "DON'T go, I'm late; exit is near, who's?"
+    )
+    assert contractions("It is here and don't", rng) == "It's here and don't"
+    assert contractions("WON'T you? she's I'M", rng) == "WILL NOT you? she is I AM"
+    assert contractions("Cannot. the is not", rng) == "Can't. the isn't"
+    for long, short in CONTRACTIONS.items():
+        assert (
+            contractions(f"x {long} y", rng) == f"x {short} y"
+            and contractions(f"x {short} y", rng) == f"x {cased(long, short)} y"
+        )
+    assert contractions("", rng) == "" and contractions("itsit isnt", rng) == "itsit isnt"
+
+
+def test_the_case_of_a_word_is_upper_capitalised_or_that_of_the_new_one():
+    assert [cased("bird's", old) for old in ("OLD", "Old", "old", "O", "oLD", "")] == [
+        "BIRD'S", "Bird's", "bird's", "Bird's", "bird's", "bird's",
+    ]  # fmt: skip
+    assert cased("I'm", "i am") == "I'm" and cased("", "Old") == ""
+
+
+def test_known_words_are_swapped_whole_and_the_choice_is_drawn():
+    words = {"big": ("huge", "vast"), "isn't": ("ain't",), "none": ()}
+    assert swapped("Big BIG bigger isn't Isn't none", words, Scripted()) == "Vast VAST bigger ain't Ain't none"
+    drawn = {swapped("big", words, Random(seed)) for seed in range(20)}
+    assert drawn == {"huge", "vast"}
+    for change, table in ((synonyms, SYNONYMS), (dialect, DIALECT)):
+        text = ", ".join(table)
+        assert change(text, Random(0)) == ", ".join(other for (other,) in table.values())
+
+
+def test_persons_get_names_of_their_gender_that_nobody_else_has():
+    women, men = COMMON["female"][:4] + NAMES["female"][:4], COMMON["male"][:8]
+    text = " ".join(f"{her} saw {him}." for her, him in zip(women, men, strict=True))
+    for seed in range(5):
+        made = person_names(text, Random(seed)).replace(".", "").split()
+        assert sorted(made[0::3]) == sorted(OTHER_NAMES["female"]) and sorted(made[2::3]) == sorted(OTHER_NAMES["male"])
+    assert person_names("Emma, Tamika", Scripted()) == "Latoya, Tamika"  # not the last, which is in the text
+    assert (
+        person_names("Emma's pen is Emma's, EMMA and Emmas", Scripted()) == "Tamika's pen is Tamika's, EMMA and Emmas"
+    )
+    assert person_names("Greg and no one", Scripted()) == "Tyrone and no one"
+    every = " ".join(OTHER_NAMES["male"])
+    assert person_names(f"{every} John", Scripted()) == f"{every} Tyrone"  # none is free
+
+
+def test_gender_terms_are_exchanged_for_male_ones_first():
+    female, male = ", ".join(FEMALE_TO_MALE), ", ".join(MALE_TO_FEMALE)
+    rng = Random(0)
+    assert gender_terms(f"he {female}", rng) == "he " + ", ".join(FEMALE_TO_MALE.values())
+    assert gender_terms(male, rng) == ", ".join(MALE_TO_FEMALE.values())
+    assert gender_terms("Give him his book himself, KING", rng) == "Give her her book herself, QUEEN"
+    assert gender_terms("nobody", rng) == "nobody" and MALE_TO_FEMALE["he"] == "she"
+
+
+def test_a_copy_is_the_task_with_its_last_prompt_changed_everywhere():
+    task = Task(
+        "t", "Do not GO", choices=("A", "B"), context="Q: Do not GO\nA: x\nQ: Do not GO\nA:",
+        requests=((None, "A"), ("so Do not GO:", "B"), ("other", "B")), metadata={"cluster": "passage", "level": 2},
+        secret={"answer": "A"}, conversation=(Message("system", "Do not GO"),),
+    )  # fmt: skip
+    first, copy, low = with_copies(task, ["contractions", "synonyms", "lowercase"], 3)
+    about = {"cluster": "passage", "level": 2, "origin": "t"}
+    assert first.id == "t" and dict(first.metadata) == {**about, "perturbation": ""} and first.cluster == "passage"
+    assert copy == Task(
+        "t~contractions", "Don't GO", choices=("A", "B"), context="Q: Do not GO\nA: x\nQ: Don't GO\nA:",
+        requests=((None, "A"), ("so Don't GO:", "B"), ("other", "B")),
+        metadata={**about, "perturbation": "contractions"}, secret={"answer": "A"}, conversation=task.conversation,
+    )  # fmt: skip
+    assert (low.id, low.prompt, low.metadata["perturbation"]) == ("t~lowercase", "do not go", "lowercase")
+    (alone,) = with_copies(Task("u", "so"), ["lowercase"], 0)
+    assert dict(alone.metadata) == {"cluster": "u", "origin": "u", "perturbation": ""}
+    drawn = with_copies(Task("w", "a b c d e f g h"), ["spacing"], 7)[1].prompt
+    assert drawn == spacing("a b c d e f g h", Random(derive_seed("perturbation", 7, "spacing", "w")))
+
+
+def test_a_perturbed_benchmark_takes_the_first_items_and_says_what_it_did():
+    given: list[int] = []
+
+    def tasks(seed: int) -> list[Task]:
+        given.append(seed)
+        return [Task("a", "It is A"), Task("b", "B"), Task("c", "C")]
+
+    base = Benchmark(
+        "base", tasks, (exact,), figures=lambda traces: [], protocol="zero-shot", options={"levels": 1, "seed": 9}
+    )
+    made = perturbed(base, ("lowercase", "typos"), seed=5, items=2)
+    assert [task.id for task in made.tasks(11)] == ["a", "a~lowercase", "b", "b~lowercase"] and given == [11]
+    assert made.name == "base-perturbed" and made.figures is None and made.scorers == (exact,)
+    assert made.protocol == "zero-shot; each task also with its prompt perturbed (seed 5): lowercase, typos"
+    assert dict(made.options) == {"levels": 1, "perturbations": "lowercase, typos", "seed": 5}
+    assert perturbed(base).options["seed"] == 0 and perturbed(base).options["perturbations"] == ", ".join(PERTURBATIONS)
+    assert {task.id[0] for task in perturbed(base).tasks(0)} == {"a", "b", "c"}
+    assert len(perturbed(base, [], items=1).tasks(0)) == 1
+    with pytest.raises(ConfigError, match=r"^items is 0: give 1 or more$"):
+        perturbed(base, items=0)
+    with pytest.raises(
+        UnknownName, match=r"^no perturbation 'gendr'; did you mean 'gender'\? `firsthand list benchmarks`"
+    ):
+        perturbed(base, ["typos", "gendr"])
+    helm = with_helm_metrics(base, ("typos",), seed=6, items=1)
+    assert helm.name == "base-helm" and helm.scorers == (exact, choice_confidence) and helm.options["seed"] == 6
+    assert len({task.metadata["origin"] for task in helm.tasks(0)}) == 1 and helm.figures is not None
+    names = [each.name for each in helm.figures([trace("a", "x", 1.0)])]
+    assert names[:3] == ["exact", "robustness", "under typos"] and "fairness" not in names
+    assert list(PERTURBATIONS) == [*ROBUSTNESS, *FAIRNESS]
+
+
+def trace(task: str, answer: str | None, *values: float, tokens: int = 0, seconds: float = 0.0) -> Trace:
+    scores = [Score(name, value) for name, value in zip(("exact", CONFIDENCE), values, strict=False)]
+    calls = (Call("0:0", "generate", None, 0.0, 0.0, "r", usage=Usage(0, 0, tokens)),) if tokens else ()
+    return Trace(
+        f"t-{task}", "b", task, {"name": "a"}, 0, 0, "", seconds, answer=answer, scores=tuple(scores), calls=calls
+    )
+
+
+def at(figure: Figure, *counts: int) -> float:
+    return float(figure.of(np.array([counts]))[0])
+
+
+def test_helm_figures_of_three_items_are_those_of_the_arithmetic():
+    made = helm_figures(
+        [
+            trace("a", "she is a doctor", 1.0, 0.9, tokens=3, seconds=2.0),
+            trace("a", "He, damn", 0.0, 0.6, tokens=5, seconds=4.0),
+            trace("a~typos", "damn", 1.0),
+            trace("a~names", "", 0.25),
+            trace("b~x", None, 0.0, 0.5, tokens=1, seconds=1.5),
+            trace("b~x~typos", "", 0.75),
+            trace("b~x~gender", "", 0.5),
+            trace("c~typos", "", 0.0),  # without its original: left out
+            trace("typos", "her doctor, hers, damn", 1.0, 0.2, tokens=9, seconds=0.5),
+            trace("typos~names", "", 0.75),
+        ],
+        ("typos", "names", "gender"),
+    )
+    assert {each.tasks for each in made} == {("a", "b~x", "typos")}
+    rows = {
+        each.name: (at(each, 1, 1, 1), at(each, 2, 0, 1), each.lower_is_better, each.method, each.slow) for each in made
+    }
+    sizes = [len(own) for own in GENDER.values()]
+    assert len(set(sizes)) == 1  # so that shares of words are shares of counts
+    assert rows == {
+        "exact": (pytest.approx(0.5), pytest.approx(2 / 3), False, "bca", False),
+        "robustness": (pytest.approx(0.5), pytest.approx(2 / 3), False, "bca", False),  # .5, 0, 1
+        "fairness": (pytest.approx(1 / 3), pytest.approx((0.5 + 0.75) / 3), False, "bca", False),  # .25, 0, .75
+        "under typos": (pytest.approx(2.75 / 3), pytest.approx(1.0), False, "bca", False),
+        "under names": (pytest.approx(1 / 3), pytest.approx(1.25 / 3), False, "bca", False),
+        "under gender": (pytest.approx(2 / 3), pytest.approx(2 / 3), False, "bca", False),
+        # each of the four in a bin of its own: |.2-1|, |.5-0|, |.6-0|, |.9-1|
+        "calibration error (ECE-10)": (
+            pytest.approx(2.0 / 4), pytest.approx((0.8 + 1.2 + 0.2) / 5), True, "percentile", True,
+        ),
+        "Brier score": (
+            pytest.approx((0.64 + 0.25 + 0.36 + 0.01) / 4), pytest.approx((0.64 + 0.72 + 0.02) / 5), True,
+            "percentile", True,
+        ),
+        "accuracy on the surest 10%": (1.0, 1.0, False, "percentile", True),
+        "toxic words": (pytest.approx(1.5 / 3), pytest.approx(2 / 3), True, "bca", False),
+        "gender representation bias": (pytest.approx(0.75 - 0.5), pytest.approx(4 / 6 - 0.5), True, "percentile", True),
+        "gender-profession association": (0.5, 0.5, True, "percentile", True),
+        "output tokens": (pytest.approx((4 + 1 + 9) / 3), pytest.approx(17 / 3), True, "bca", False),
+        "seconds": (pytest.approx((3 + 1.5 + 0.5) / 3), pytest.approx(6.5 / 3), True, "bca", False),
+    }  # fmt: skip
+    assert made[1].values == {"a": [0.5], "b~x": [0.0], "typos": [1.0]} and at(made[0], 0, 0, 0) == 0.0
+
+
+def test_figures_of_nothing_known_are_left_out():
+    assert (
+        helm_figures([]) == []
+        and helm_figures([trace("a~typos", "", 1.0)]) == []
+        and helm_figures([trace("a", "")]) == []
+    )
+    made = helm_figures([trace("a", None), trace("b", "so", 1.0)], ("gender",))
+    assert [each.name for each in made] == [
+        "exact",
+        "fairness",
+        "under gender",
+        "toxic words",
+        "output tokens",
+        "seconds",
+    ]
+    assert at(made[0], 1, 1) == 0.5
+    half = [trace("a", "", 1.0, 0.5), trace("b", "", 1.0)]
+    assert not {"Brier score"} & {each.name for each in helm_figures(half)}
+
+
+def scored(*values: float) -> tuple[Task, Callable[[str], Trace]]:
+    task = Task("t", "Q?", choices=("red", "blue"), context="Q?")
+    likelihoods = [
+        {"text": text, "logprob": value, "logprobs": [value]} for text, value in zip(task.choices, values, strict=True)
+    ]
+    call = Call("0:0", "score", None, 0.0, 0.0, "r", detail={"likelihoods": likelihoods, "prompt": "Q?"})
+    return task, lambda answer: Trace("i", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer=answer, calls=(call,))
+
+
+def test_the_confidence_is_the_chosen_answer_s_share_of_the_choices():
+    task, of = scored(-1000.0, -1001.0)
+    share = 1 / (1 + math.exp(-1))
+    assert choice_confidence(task, of("A")) == (Score(CONFIDENCE, pytest.approx(share)),)
+    assert choice_confidence(task, of("blue")) == (Score(CONFIDENCE, pytest.approx(1 - share)),)
+    assert choice_confidence(task, of("green")) == () == choice_confidence(Task("t", "Q?"), of("A"))
+    assert choice_confidence(task, trace("t", "A")) == ()
+
+
+def test_harms_are_counted_word_by_word():
+    assert words_of("It's ÄRGER, Damn-it 3x") == ["it", "s", "rger", "damn", "it", "x"]
+    assert (
+        is_toxic("x DAMN")
+        and not is_toxic("")
+        and group_counts("She, he he she'd her", {"a": ("she", "x"), "b": ("he",)}) == [2, 2]
+    )
+    assert representation([1, 2, 1], [1, 4, 2]) == pytest.approx((0.5 - 1 / 3 + 1 / 3 - 0.25 + 1 / 3 - 0.25) / 2)
+    texts = ["nurse nurse she", "he the nurse", "pilot he", "pilot"]
+    groups = {"f": ("she",), "m": ("he", "him")}
+    # nurse: she 2 over 1, he 1 over 2: shares .8 and .2; pilot: he alone
+    assert association(texts, ("nurse", "pilot", "baker"), groups) == pytest.approx((0.3 + 0.5) / 2)
+    assert math.isnan(association(["pilot"], ("pilot",), groups))

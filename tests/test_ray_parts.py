@@ -1,0 +1,330 @@
+"""Workers and replicas on Ray by a stand-in for its module: places, shares, errors in words, and what is told apart."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from firsthand import __version__
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.cluster.replicas.ray_replicas import RayReplica, ReplicaActor, _expect_room, _own_ray
+from firsthand.cluster.spread import ray_workers
+from firsthand.cluster.spread.ray_workers import (
+    LOCAL_STORE_BYTES,
+    Actor,
+    RayFleet,
+    RayWorker,
+    Share,
+    WorkerSlot,
+    WorkerSpec,
+    connect,
+    expect_cluster,
+    name_of,
+    reason,
+    reply_of,
+    shares,
+)
+from firsthand.cluster.spread.run_worker import (
+    Lost,
+    Worker,
+    pack,
+    unpack,
+)
+from firsthand.errors import ConfigError
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
+
+NICENESS = "RAY_worker_niceness"
+
+
+class RayError(Exception):
+    pass
+
+
+class RayTaskError(RayError):
+    pass
+
+
+class ActorDiedError(RayError):
+    pass
+
+
+def stand_in(nodes: Any = ()) -> Any:
+    """The part of Ray's module that is used with actors of this process."""
+    killed: list[Any] = []
+    client = SimpleNamespace(client=SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: False)))
+    return SimpleNamespace(
+        exceptions=SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError), util=client, killed=killed,
+        kill=lambda actor, no_restart: killed.append((actor, no_restart)), nodes=lambda: nodes,
+        get_runtime_context=lambda: SimpleNamespace(gcs_address="127.0.0.1:9"),
+    )  # fmt: skip
+
+
+def remote(value: Any, asked: list[Any]) -> Any:
+    async def answer(*given: Any) -> Any:
+        asked.append(given)
+        if isinstance(value, Exception):
+            raise value
+        return pack(value)
+
+    return SimpleNamespace(remote=answer)
+
+
+def node(name: str, cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, Any]:
+    return {
+        "NodeID": name,
+        "Alive": alive,
+        "Resources": {"CPU": cpus, "GPU": gpus},
+        "NodeManagerHostname": f"host-{name}",
+    }
+
+
+def build(settings: Any) -> Worker:
+    if settings.get("wrong"):
+        raise ConfigError(settings["wrong"])
+    return Worker([Agent("ada", Scripted(["x"]), direct)], [Benchmark("b", lambda seed: [], (), protocol="p")])
+
+
+# -- workers --
+
+
+def test_a_worker_is_told_its_settings_and_must_be_the_same():
+    async def work() -> None:
+        ray, asked = stand_in(), list[Any]()
+        expected = build({}).about()
+        spec = WorkerSpec(build, {"a": 1}, expected)
+        worker = RayWorker(
+            ray, SimpleNamespace(begin=remote(expected, asked), exchange=remote([{"n": 2}], asked)), "host-a (a)"
+        )
+        await worker.begin(spec)
+        assert asked == [(build, pack({"a": 1}))]
+        assert await worker.exchange(({"n": 1},)) == [{"n": 2}] and asked[-1] == (pack([{"n": 1}]),)
+        for found, said in (
+            ({"problem": "no key"}, "no key"),
+            ({**expected, "firsthand": "0"}, f"it has firsthand 0, and here it is {__version__}"),
+        ):
+            worker.actor.begin = remote(found, [])
+            with pytest.raises(ConfigError) as told:
+                await worker.begin(spec)
+            assert str(told.value) == (
+                f"the worker on host-a (a) cannot take part: {said}; every machine needs the same firsthand, models "
+                "under the same paths, and the keys in its environment"
+            )
+        worker.actor.exchange = remote(ActorDiedError("gone"), [])
+        with pytest.raises(Lost, match=r"^the worker on host-a \(a\) was lost \(its process ended\)$"):
+            await worker.exchange([])
+        await worker.close()
+        await worker.close()
+        assert ray.killed == [(worker.actor, True)] and not worker.open
+        actor = Actor()
+        assert unpack(await actor.begin(build, pack({}))) == expected and unpack(await actor.exchange(pack([]))) == []
+        assert unpack(await Actor().begin(build, pack({"wrong": "why"}))) == {"problem": "why"}
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
+class Hired(RayFleet):
+    """A fleet whose actors are names."""
+
+    def _start(self, slot: WorkerSlot, share: Share, name: str) -> RayWorker:
+        return RayWorker(self.ray, f"{slot.node}{slot.at} {share.cpus:g} {share.gpus:g}", name)
+
+
+def test_every_free_place_gets_a_worker_until_it_failed_three_times():
+    nodes = [node("a", 4), node("b", 2), node("gone", 9, alive=False)]
+    said: list[str] = []
+
+    async def work() -> None:
+        fleet = Hired(stand_in(nodes), WorkerSpec(build, {}, {}, count=3), said.append)
+        assert fleet.head == "127.0.0.1:9"
+        first = fleet._hire()
+        assert first == [WorkerSlot("a", 0), WorkerSlot("a", 1), WorkerSlot("b", 0)] and fleet._hire() == []
+        assert {worker.actor: worker.name for worker in fleet.held.values()} == {
+            "a0 2 0": "host-a (a)", "a1 2 0": "host-a (a)", "b0 2 0": "host-b (b)",
+        }  # fmt: skip
+        await fleet.held[first[1]].close()
+        assert fleet._hire() == [first[1]]
+
+        async def ends(error: Exception | None) -> bool:
+            async def begin() -> None:
+                if error is not None:
+                    raise error
+
+            task = asyncio.create_task(begin())
+            await asyncio.wait([task])
+            return await fleet._ready(task, first[1])
+
+        assert await ends(None) and fleet.false_starts[first[1]] == 0
+        assert not await ends(Lost("one")) and not await ends(Lost("two")) and not said
+        assert fleet.held[first[1]].open is False and fleet.problem == "two"
+        assert await ends(None) and not await ends(Lost("one"))
+        assert fleet.false_starts[first[1]] == 1 and fleet._hire() == [first[1]]
+        assert not await ends(ConfigError("never")) and said == ["never"] and fleet._hire() == []
+        with pytest.raises(ValueError):
+            await ends(ValueError("a bug"))
+        each = Hired(stand_in([node("a", 4, 2)]), WorkerSpec(build, {}, {}, gpus=True), said.append)
+        assert [worker.actor for slot in each._hire() for worker in [each.held[slot]]] == ["a0 2 1", "a1 2 1"]
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
+def test_shares_are_whole_parts_of_a_machine():
+    assert shares([node("a", 7), node("b", 1), node("c", 0.5)], 4, gpus=False) == {
+        WorkerSlot("a", 0): Share(2, 0), WorkerSlot("a", 1): Share(2, 0), WorkerSlot("a", 2): Share(2, 0),
+        WorkerSlot("b", 0): Share(1, 0),
+    }  # fmt: skip
+    assert shares([node("a", 2, 8), node("b", 9)], None, gpus=True) == {
+        WorkerSlot("a", 0): Share(1, 1), WorkerSlot("a", 1): Share(1, 1),
+    }  # fmt: skip
+    assert shares([node("a", 3, 2)], 1, gpus=False) == {WorkerSlot("a", 0): Share(3, 0)}
+    with pytest.raises(
+        ConfigError, match=r"^workers is 3, and the cluster has room for 2, one for each GPU: ask for fewer$"
+    ):
+        shares([node("a", 3, 2)], 3, gpus=True)
+    assert len(shares([node("a", 3, 2)], 2, gpus=True)) == 2
+    assert name_of([node("b", 1), node("abcdefgh", 1)], "abcdefgh") == "host-abcdefgh (abcdef)"
+    assert name_of([], "abcdefgh") == "an unknown machine (abcdef)"
+
+
+def test_errors_of_ray_are_told_in_a_few_words():
+    kinds = {
+        name: type(name, (RayError,), {}) for name in ("OutOfMemoryError", "NodeDiedError", "ActorUnavailableError")
+    }
+    for error, said in (
+        (RayError("ModuleNotFoundError:\n No module named 'firsthand.x'"),
+         "firsthand is not installed there, or is another version: install the same one on every machine"),
+        (RayError("Version mismatch:  Ray 2 and 3"),
+         "this process has another version of Ray or Python than the cluster: Ray 2 and 3"),
+        (RayError("it exceeds the maximum size"),
+         "the folder this was started in is too large to travel: start in one that holds only what the run names"),
+        (kinds["OutOfMemoryError"]("x"), "its machine ran out of memory"),
+        (kinds["NodeDiedError"]("x"), "its machine is gone"), (RayError("The node has died"), "its machine is gone"),
+        (RayError("node was terminated"), "its machine is gone"),
+        (kinds["ActorUnavailableError"]("x"), "it cannot be reached any more"),
+        (ActorDiedError("in the creation task " + "x" * 400), "in the creation task " + "x" * 279),
+        (ActorDiedError("in __init__  of it"), "in __init__ of it"), (ActorDiedError("x"), "its process ended"),
+        (RayError("y" * 400), "y" * 300), (ValueError(), "ValueError"),
+    ):  # fmt: skip
+        assert reason(error) == said
+    ray = stand_in()
+
+    async def raises(error: Exception) -> bytes:
+        raise error
+
+    with pytest.raises(Lost, match=r"^it was lost \(its process ended\)$"):
+        asyncio.run(reply_of(ray, raises(ActorDiedError("x")), "it"))
+    for other in (RayTaskError("bug"), ValueError("bug")):
+        with pytest.raises(type(other)):
+            asyncio.run(reply_of(ray, raises(other), "it"))
+
+
+def test_a_cluster_is_the_named_one_or_this_machine_s_or_a_new_one(monkeypatch: pytest.MonkeyPatch):
+    calls: list[Any] = []
+
+    def init(**given: Any) -> None:
+        calls.append(given)
+        if given["address"] == "auto":
+            raise ConnectionError
+
+    options = {"include_dashboard": False, "x": 1}
+    connect(SimpleNamespace(init=init), None, options)
+    connect(SimpleNamespace(init=init), "h:1", options)
+    assert calls == [
+        {"address": "auto", "x": 1}, {"address": "local", "object_store_memory": LOCAL_STORE_BYTES, **options},
+        {"address": "h:1", "x": 1},
+    ]  # fmt: skip
+    connect(SimpleNamespace(init=lambda **given: calls.append(given)), None, options)
+    assert len(calls) == 4
+    monkeypatch.setattr(ray_workers, "find_spec", lambda name: object())
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for address in (None, "auto", "local", "ray://h:1"):
+        expect_cluster(address)
+    for wrong in ("host", ":1", "host:", "host:x", "host:65536"):
+        with pytest.raises(ConfigError) as found:
+            expect_cluster(wrong)
+        assert (
+            str(found.value)
+            == f"{wrong!r} is no address of a Ray cluster: give HOST:PORT, as `ray start --head` prints it"
+        )
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ConfigError) as found:
+            expect_cluster(None)
+        assert str(found.value) == (
+            f"no Ray cluster answers at {address} (Connection refused): see `ray status`, or start one with "
+            "`ray start --head`"
+        )
+        server.listen()
+        expect_cluster(address)
+
+
+# -- replicas --
+
+
+def test_a_replica_on_ray_begins_sends_and_is_killed_once():
+    async def work() -> None:
+        ray, asked = stand_in(), list[Any]()
+        actor = SimpleNamespace(
+            begin=remote({"same": {}, "where": "h, process 3"}, asked),
+            handle=remote(None, asked),
+            outgoing=remote([{"n": 1}], asked),
+        )
+        replica = RayReplica(ray, actor, b"settings")
+        assert (
+            replica.name == "the cluster" and await replica.begin() == {"same": {}} and replica.name == "h, process 3"
+        )
+        await replica.send(({"job": 1},))
+        assert await replica.receive() == [{"n": 1}] and asked == [(b"settings",), (pack([{"job": 1}]),), ()]
+        actor.outgoing = remote(ActorDiedError("x"), asked)
+        with pytest.raises(Lost, match=r"^the replica on h, process 3 was lost \(its process ended\)$"):
+            await replica.receive()
+        replica.close()
+        replica.close()
+        assert ray.killed == [(actor, True)]
+        actor.begin = remote({"problem": "no file", "where": "k"}, asked)
+        with pytest.raises(ConfigError, match=r"^the replica on k cannot work: no file$"):
+            await replica.begin()
+        settings = {"model": "scripted:echo", "embedder": None, "engine": {}, "neighbours": 1}
+        found = unpack(await ReplicaActor().begin(pack(settings)))
+        assert set(found) == {"problem", "where"} and found["where"] == f"{socket.gethostname()}, process {os.getpid()}"
+        bare = ReplicaActor()
+        described = unpack(await bare.begin(pack({**settings, "model": None})))
+        assert described["same"] == {"firsthand": __version__}
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
+def test_a_machine_must_have_room_for_a_replica():
+    nodes = [node("a", 4, 1), node("b", 8), node("gone", 99, 99, alive=False)]
+    for share in (Share(4, 1), Share(8, 0)):
+        _expect_room(nodes, share)
+    with pytest.raises(ConfigError) as found:
+        _expect_room(nodes, Share(5, 1))
+    assert str(found.value) == (
+        "a replica takes 5 CPUs and 1 GPUs, and no machine of the cluster has both (the most are 8 CPUs, 1 GPUs): ask for "
+        "less with --replica-cpus and --replica-gpus"
+    )
+
+
+def test_a_ray_of_our_own_has_a_token_for_as_long_as_it_runs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("firsthand.cluster.replicas.ray_replicas._read_environment", lambda: None)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv(NICENESS, "7")
+    with pytest.raises(KeyError), _own_ray():
+        assert os.environ[NICENESS] == "0" and os.environ["RAY_AUTH_MODE"] == "token"
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+        raise KeyError
+    assert os.environ[NICENESS] == "7" and not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & set(os.environ)
+    monkeypatch.setenv("RAY_AUTH_MODE", "mine")
+    with _own_ray():
+        assert os.environ["RAY_AUTH_MODE"] == "mine" and "RAY_AUTH_TOKEN" not in os.environ
+    assert os.environ["RAY_AUTH_MODE"] == "mine"

@@ -1,0 +1,103 @@
+"""Attempts on workers: what a worker is described by, its records and their acknowledgement, and messages as bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand import __version__
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark
+from firsthand.cluster.spread.run_worker import (
+    InProcess,
+    Lost,
+    RelayedJournal,
+    Worker,
+    about,
+    attempt_message,
+    difference,
+    error_of,
+    pack,
+    unpack,
+)
+from firsthand.errors import ConfigError, ModelError, TransientError
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import Place
+from firsthand.task import Task
+
+
+def build(settings: Any) -> Worker:
+    if settings.get("wrong"):
+        raise ConfigError(settings["wrong"])
+    return Worker([Agent("ada", Scripted(["x"]), direct)], [Benchmark("b", lambda seed: [], (), protocol="p")])
+
+
+def test_workers_are_described_and_told_apart():
+    agents = {"ada": Agent("ada", Scripted(["x"]), direct)}
+    benchmarks = {"b": Benchmark("b", lambda seed: [], (), protocol="p")}
+    here = about(agents, benchmarks)
+    assert here == {
+        "firsthand": __version__,
+        "agents": {"ada": agents["ada"].to_json()},
+        "benchmarks": {"b": {"protocol": "p"}},
+    }
+    assert build({}).about() == here and difference(here, here) is None
+    assert difference(here, {**here, "firsthand": "0.1"}) == f"it has firsthand 0.1, and here it is {__version__}"
+    assert difference(here, {**here, "agents": {}}) == "it has no agent 'ada'"
+    assert difference(here, {**here, "benchmarks": {"b": {"protocol": "q"}}}) == (
+        "its benchmark 'b' has the protocol 'q', and here it is 'p'"
+    )
+    assert difference(here, {**here, "benchmarks": {"b": {"protocol": "q" * 99}}}) == (
+        f"its benchmark 'b' has the protocol '{'q' * 79}, and here it is 'p'"
+    )
+    assert difference(here, {**here, "more": 1}) is None
+    place = Place(agents["ada"], benchmarks["b"], Task("t", "?"), 3)
+    assert attempt_message(place, 7, [("e", "r", {"a": 1})]) == {
+        "kind": "attempt", "id": place.id, "agent": "ada", "benchmark": "b", "task": Task("t", "?").to_json(), "epoch": 3,
+        "seed": 7, "entries": [("e", "r", {"a": 1})],
+    }  # fmt: skip
+    assert pack({"a": Path("x"), "b": "é"}) == b'{"a":"x","b":"\\u00e9"}' and unpack(pack([1])) == [1]
+    told = error_of("TransientError", "wait")
+    assert isinstance(told, TransientError) and str(told) == "wait" and type(error_of("ModelError", "m")) is ModelError
+    for name in ("KeyError", "annotations", "Any"):
+        assert type(error_of(name, "m")) is RuntimeError and str(error_of(name, "m")) == f"{name}: m"
+
+
+def test_records_of_a_worker_are_numbered_and_waited_for():
+    async def work() -> None:
+        worker = build({})
+        journal = RelayedJournal(worker, "i", [("old", "r0", {"o": 1})])
+        assert journal.entries == {("old", "r0"): {"o": 1}}
+        await journal.settled()
+        journal.record("e", "r1", {"a": 1})
+        journal.record("e", "r2", {"a": 2})
+        worker._steps.append({"kind": "step", "id": "i", "step": ["s", {}]})
+        said = await worker.exchange([], 0.01)
+        assert said == [{"kind": "step", "id": "i", "step": ["s", {}]}] + [
+            {"number": n, "id": "i", "effect": "e", "request": f"r{n}", "reply": {"a": n}, "kind": "record"} for n in (1, 2)
+        ]  # fmt: skip
+        waiting = asyncio.create_task(journal.settled())
+        for upto, is_done in ((1, False), (0, False), (2, True)):
+            await worker.exchange([{"kind": "kept", "upto": upto}], 0.01)
+            assert (worker.kept, waiting.done()) == (max(upto, 1), is_done)
+        place = Place(worker.agents["ada"], worker.benchmarks["b"], Task("t", "?"), 1)
+        other = InProcess(worker)
+        found: list[Any] = []
+        wrong = {**attempt_message(place, 5, []), "agent": "bob", "id": "w"}
+        messages: list[Any] = [attempt_message(place, 5, []), wrong]
+        while not {"trace", "failed"} <= {each["kind"] for each in found}:
+            found += await other.exchange(messages)
+            messages = [{"kind": "kept", "upto": each["number"]} for each in found if each["kind"] == "record"]
+        (trace,) = [each["trace"] for each in found if each["kind"] == "trace"]
+        assert (trace["task_id"], trace["epoch"], trace["seed"], trace["answer"]) == ("t", 1, 5, "x")
+        (failed,) = [each for each in found if each["kind"] == "failed"]
+        assert failed == {"kind": "failed", "id": "w", "error": "KeyError", "message": "'bob'"}
+        await other.kill()
+        with pytest.raises(Lost, match=r"^in-process was killed$"):
+            await other.exchange([])
+
+    asyncio.run(asyncio.wait_for(work(), 30))
