@@ -234,6 +234,7 @@ def test_the_trace_of_a_session_joins_its_turns_under_one_conversation() -> None
     said = {"number": 1, "id": "i1", "state": "completed", "prompt": "q1"}
     assert first.events == (Event("note", 0.5, {"at": 2, "x": "y"}), Event("turn", 2.0, said))
     part = {
+        "number": 1,
         "id": "i1",
         "state": "completed",
         "nodes": 5,
@@ -284,7 +285,7 @@ def test_the_trace_of_a_session_joins_its_turns_under_one_conversation() -> None
     assert second.tools == (spec, other) and (second.stop_reason, second.duration_s) == ("tokens", 3.5)
     assert second.final_state["turns"][0] == part
     assert second.final_state["turns"][1] == {
-        **part, "id": "i2", "state": "failed", "nodes": 7, "calls": 3, "events": 6, "tools": 2, "seconds": 3.5,
+        **part, "number": 2, "id": "i2", "state": "failed", "nodes": 7, "calls": 3, "events": 6, "tools": 2, "seconds": 3.5,
     }  # fmt: skip
     assert second.id != first.id and second.started_at == "then"
     again = joined(second, attempt(seconds=0.5, stop_reason="done"), turn(2, "canceled", None), history)
@@ -292,6 +293,14 @@ def test_the_trace_of_a_session_joins_its_turns_under_one_conversation() -> None
     assert again.stop_reason == "canceled" and again.tools == (spec,)
     waiting = joined(first, attempt(seconds=0.5), turn(2, "input_required", None), history)
     assert waiting.stop_reason == "input_required" and waiting.started_at == "then"
+
+
+def test_a_turn_that_goes_on_takes_its_own_place_where_an_earlier_one_left_no_record() -> None:
+    first = joined(None, attempt(Node(None, user("q1")), seconds=1.0), turn(1), [])
+    third = joined(first, attempt(seconds=1.0), turn(3, "input_required", None), [user("q1"), assistant("a")])
+    again = joined(third, attempt(seconds=1.0), turn(3), [user("q1"), assistant("a")])
+    assert [part["number"] for part in again.final_state["turns"]] == [1, 3] and again.duration_s == 2.0
+    assert [event.data["number"] for event in again.events] == [1, 3]
 
 
 def test_steps_that_were_heard_make_a_trace_of_what_was_cut_off() -> None:
