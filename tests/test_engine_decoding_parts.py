@@ -23,7 +23,16 @@ from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_after, 
 from firsthand.engine.decoding.constraint import Grammars, bits, has, ids_of
 from firsthand.engine.decoding.drafts import DraftModel, NgramIndex, PromptLookup, Shadow, match_length, speculator
 from firsthand.engine.decoding.grammar_cache import GrammarCache, Growth
-from firsthand.engine.decoding.sampler import candidates, choose, draw, is_on_policy, is_plain, most_probable, penalise, uniform
+from firsthand.engine.decoding.sampler import (
+    candidates,
+    choose,
+    draw,
+    is_on_policy,
+    is_plain,
+    most_probable,
+    penalise,
+    uniform,
+)
 from firsthand.engine.decoding.speculative import DraftRequest, Pace, Speculator
 from firsthand.engine.decoding.token_choice import failed, output, rate, sample
 from firsthand.engine.decoding.token_filter import TokenFilter
@@ -45,13 +54,18 @@ def row(values: list[float] = SCORES, **more: Any) -> LogitRow:
 
 
 @pytest.mark.parametrize(
-    "temperature, top_k, top_p, min_p", [(1.0, 0, 1.0, 0.0), (0.7, 0, 1.0, 0.2), (1.3, 3, 1.0, 0.0), (0.9, 0, 0.6, 0.0), (2.0, 5, 0.7, 0.3)]
+    "temperature, top_k, top_p, min_p",
+    [(1.0, 0, 1.0, 0.0), (0.7, 0, 1.0, 0.2), (1.3, 3, 1.0, 0.0), (0.9, 0, 0.6, 0.0), (2.0, 5, 0.7, 0.3)],
 )
 def test_rows_are_drawn_together_as_each_alone(temperature: float, top_k: int, top_p: float, min_p: float) -> None:
     logits = torch.tensor([SCORES, SCORES[::-1], [0.5, 0.25, 0.75, 1.0, -0.5, 0.0, 1.25, 1.5]])
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     for number in (0.0, 0.3, 0.62, 0.97, 1 - 2**-53):
-        draws = [DrawSettings(temperature, top_k, top_p, min_p, number), None, DrawSettings(temperature, top_k, top_p, min_p, number / 2)]
+        draws = [
+            DrawSettings(temperature, top_k, top_p, min_p, number),
+            None,
+            DrawSettings(temperature, top_k, top_p, min_p, number / 2),
+        ]
         found = draw_rows(logits, draws, otherwise=torch.tensor([7, 6, 5]))
         assert int(found.tokens[1]) == 6 and float(found.logprobs[1]) == 0.0
         for place, each in ((0, number), (2, number / 2)):
@@ -63,13 +77,22 @@ def test_rows_are_drawn_together_as_each_alone(temperature: float, top_k: int, t
 
 def test_rows_with_and_without_cuts_keep_their_own_settings() -> None:
     logits = torch.tensor([SCORES] * 3)
-    draws = [DrawSettings(1.0, 0, 1.0, 0.0, 0.9), DrawSettings(0.5, 1, 1.0, 0.0, 0.9), DrawSettings(0.25, 0, 1.0, 0.0, 0.9)]
+    draws = [
+        DrawSettings(1.0, 0, 1.0, 0.0, 0.9),
+        DrawSettings(0.5, 1, 1.0, 0.0, 0.9),
+        DrawSettings(0.25, 0, 1.0, 0.0, 0.9),
+    ]
     found = draw_rows(logits, draws, otherwise=torch.zeros(3, dtype=torch.long))
-    plain = [draw(*candidates(logits[0], Sampling(temperature=heat, top_k=k)), 0.9) for heat, k in ((1.0, 0), (0.5, 1), (0.25, 0))]
+    plain = [
+        draw(*candidates(logits[0], Sampling(temperature=heat, top_k=k)), 0.9)
+        for heat, k in ((1.0, 0), (0.5, 1), (0.25, 0))
+    ]
     assert found.tokens.tolist() == [each.token for each in plain] and found.tokens[1] == 3
     assert found.logprobs.tolist() == pytest.approx([each.logprob for each in plain]), "one is not from the model's own"
     whole = summary(logits, draws)
-    assert whole[0].tolist() == [3.0] * 3 and whole[1].tolist() == found.tokens.tolist() and whole[2].tolist() == [3.0] * 3
+    assert (
+        whole[0].tolist() == [3.0] * 3 and whole[1].tolist() == found.tokens.tolist() and whole[2].tolist() == [3.0] * 3
+    )
     assert whole[3].tolist() == [SCORES[token] for token in found.tokens.tolist()]
     assert whole[4].tolist() == pytest.approx([math.log(sum(map(math.exp, SCORES)))] * 3, abs=1e-6)
     assert whole[5].tolist() == found.logprobs.tolist()
@@ -111,7 +134,9 @@ def test_what_changes_a_distribution_is_known() -> None:
         sampling = Sampling(**fields)  # type: ignore[arg-type]
         assert (is_plain(sampling), is_on_policy(sampling)) == (plain, on_policy), fields
     logits = torch.tensor(SCORES)
-    sampling = Sampling(repetition_penalty=2, presence_penalty=0.5, frequency_penalty=0.25, logit_bias=((0, 10.0), (7, -1.0)))
+    sampling = Sampling(
+        repetition_penalty=2, presence_penalty=0.5, frequency_penalty=0.25, logit_bias=((0, 10.0), (7, -1.0))
+    )
     expected = [2.0 / 2 + 10, -1.0 * 2, 0.5, 3.0 / 2 - 0.5 - 0.25 * 2, 0.0, 1.0, -2.0 * 2 - 0.5 - 0.25, 2.5 - 1]
     assert penalise(logits, sampling, [0, 1], Counter({3: 2, 6: 1})).tolist() == expected
     assert logits.tolist() == SCORES and penalise(logits, Sampling(), [0], Counter({3: 2})) is logits
@@ -126,7 +151,9 @@ def test_only_allowed_tokens_are_drawn_on_either_way() -> None:
             found = choose(logits, sampling, number=number, prompt=[], counts=Counter(), allowed=allowed)
             weights = {each: math.exp(SCORES[each]) for each in (0, 2, 7)}
             share = weights[token] / sum(weights.values())
-            assert found.token == token and found.logprob == pytest.approx(0.0 if heat == 0 else math.log(share), abs=1e-5)
+            assert found.token == token and found.logprob == pytest.approx(
+                0.0 if heat == 0 else math.log(share), abs=1e-5
+            )
     assert most_probable(row(), 3) == tuple((token, pytest.approx(row().logprob(token))) for token in (3, 7, 0))
     assert most_probable(row(), 0) == () and len(most_probable(row(), 99)) == 8
 
@@ -143,8 +170,20 @@ def test_a_token_ends_an_answer_by_what_it_is_or_by_the_number() -> None:
 
     plain = ended()
     best = row().logprob(3)
-    assert (plain.request_id, plain.index, plain.token_ids, plain.logprobs, plain.behaviour_logprobs) == (1, 2, (3,), (best,), (0.0,))
-    assert (plain.is_greedy, plain.finish_reason, plain.version, plain.adapter, plain.adapter_version) == (True, None, 7, None, 0)
+    assert (plain.request_id, plain.index, plain.token_ids, plain.logprobs, plain.behaviour_logprobs) == (
+        1,
+        2,
+        (3,),
+        (best,),
+        (0.0,),
+    )
+    assert (plain.is_greedy, plain.finish_reason, plain.version, plain.adapter, plain.adapter_version) == (
+        True,
+        None,
+        7,
+        None,
+        0,
+    )
     assert plain.top_logprobs == (((3, best), (7, row().logprob(7))),)
     assert ended(stop_ids=frozenset({3})).finish_reason == "stop" and ended(max_tokens=1).finish_reason == "length"
     assert ended(stop_ids=frozenset({3}), max_tokens=1).finish_reason == "stop"
@@ -152,7 +191,13 @@ def test_a_token_ends_an_answer_by_what_it_is_or_by_the_number() -> None:
     assert ended(sampling=Sampling()).top_logprobs == ()
     adapter: Any = SimpleNamespace(name="ad", version=5, id=1)
     found = ended(adapter=adapter, num_cached=9, waited_s=1.5)
-    assert (found.adapter, found.adapter_version, found.cached_tokens, found.prompt_tokens, found.waited_s) == ("ad", 5, 2, 2, 1.5)
+    assert (found.adapter, found.adapter_version, found.cached_tokens, found.prompt_tokens, found.waited_s) == (
+        "ad",
+        5,
+        2,
+        2,
+        1.5,
+    )
     drawn = Sequence(1, 2, [4, 5], 2, sampling=Sampling(temperature=1.0), max_tokens=9)
     found = sample(drawn, row(drawn=0, drawn_logprob=-0.25), 0)
     assert (found.token_ids, found.is_greedy, found.behaviour_logprobs) == ((0,), False, (row().logprob(0),))
@@ -165,7 +210,14 @@ def test_a_token_ends_an_answer_by_what_it_is_or_by_the_number() -> None:
         sample(Sequence(1, 0, [4], 1, max_tokens=9), row([math.nan] * 8), 0)
     error = ModelError("x")
     lost = failed(drawn, 3, error)
-    assert (lost.token_ids, lost.logprobs, lost.is_greedy, lost.error, lost.version, lost.finish_reason) == ((), (), False, error, 3, None)
+    assert (lost.token_ids, lost.logprobs, lost.is_greedy, lost.error, lost.version, lost.finish_reason) == (
+        (),
+        (),
+        False,
+        error,
+        3,
+        None,
+    )
     assert output(drawn, 1, (), (), True).cached_tokens == 0
 
 
@@ -200,7 +252,9 @@ def test_a_filter_forbids_by_list_by_sequence_and_before_enough_tokens() -> None
     least = TokenFilter(5, min_tokens=2, ends=[0, 4])
     assert not least.is_lasting and [least.binds(count) for count in (0, 1, 2)] == [True, True, False]
     assert after(least) == after(least, 1) == [1, 2, 3] and after(least, 1, 1) == [0, 1, 2, 3, 4]
-    assert after(least, written=[0, 3]) == [3] and after(least, written=[0]) == [0], "the grammar lets nothing but the end"
+    assert after(least, written=[0, 3]) == [3] and after(least, written=[0]) == [0], (
+        "the grammar lets nothing but the end"
+    )
     assert after(TokenFilter(40, allowed=[1, 39], bad=[(2, 39)]), 2) == [1]
     assert after(TokenFilter(40, allowed=[1, 39]), written=[39]) == [39]
     for made, written, said in (
@@ -212,7 +266,14 @@ def test_a_filter_forbids_by_list_by_sequence_and_before_enough_tokens() -> None
             after(made, written=written)
     assert after(TokenFilter(5)) == [0, 1, 2, 3, 4] and not TokenFilter(5).binds(0)
     words = bits([0, 31, 32], 40)
-    assert len(words) == 2 and [has(words, token) for token in (0, 1, 31, 32, 63, 64)] == [True, False, True, True, False, False]
+    assert len(words) == 2 and [has(words, token) for token in (0, 1, 31, 32, 63, 64)] == [
+        True,
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert ids_of(bits(None, 33)).tolist() == list(range(33)) and not bits((), 33).any()
 
 
@@ -231,7 +292,9 @@ def looked_up(tokens: list[int], most: int) -> list[int]:
         ([1, 2, 3], 4, []), ([1, 2], 4, []), ([1, 2, 4, 9, 1, 2, 3], 4, []), ([1, 2, 3, 1, 2, 3], 4, [1, 2, 3]),
     ],
 )  # fmt: skip
-def test_what_followed_the_longest_and_latest_match_is_drafted(tokens: list[int], most: int, expected: list[int]) -> None:
+def test_what_followed_the_longest_and_latest_match_is_drafted(
+    tokens: list[int], most: int, expected: list[int]
+) -> None:
     assert looked_up(tokens, most) == expected
     lookup, growing = PromptLookup(), Sequence(0, 0, [], 1)
     for token in tokens:
@@ -247,7 +310,9 @@ def test_runs_are_indexed_and_matches_measured() -> None:
     index = NgramIndex()
     index.extend([1, 2, 3, 1, 2, 3, 1])
     assert index.last == {(1, 2, 3): 6, (2, 3, 1): 4, (3, 1, 2): 5} and index.before == [0, 0, 0, 0, 0, 0, 3]
-    assert match_length([5, 1, 2, 6, 1, 2], 3) == 2 and match_length([1, 2, 1, 2], 2) == 2 and match_length([1, 2], 1) == 0
+    assert (
+        match_length([5, 1, 2, 6, 1, 2], 3) == 2 and match_length([1, 2, 1, 2], 2) == 2 and match_length([1, 2], 1) == 0
+    )
     assert match_length([4] * 100, 50) == 32
     long = [*range(20, 60), 1, *range(20, 60)]
     assert looked_up(long, 99) == [(1, *range(20, 60))[at] for at in range(32)]
@@ -262,7 +327,17 @@ def test_the_pace_follows_what_was_accepted() -> None:
                                           (1, 0, 60), (1, 1, 80)):  # fmt: skip
         pace.learn(drafted, accepted, num_tokens=num_tokens, longest=7)
         told.append((pace.length, pace.rest, pace.rest_until))
-    assert told == [(7, 1, 0), (7, 1, 0), (3, 1, 0), (1, 2, 23), (1, 4, 34), (1, 8, 48), (1, 16, 66), (1, 16, 76), (2, 1, 76)]
+    assert told == [
+        (7, 1, 0),
+        (7, 1, 0),
+        (3, 1, 0),
+        (1, 2, 23),
+        (1, 4, 34),
+        (1, 8, 48),
+        (1, 16, 66),
+        (1, 16, 76),
+        (2, 1, 76),
+    ]
 
 
 class Drafter:
@@ -364,7 +439,9 @@ def test_a_shadow_keeps_what_was_computed_of_accepted_tokens() -> None:
     target.sampling, target.seed = Sampling(temperature=1.0), 3
     shadow.choose(torch.tensor(SCORES))
     number = uniform(3, 0, 6)
-    assert shadow.draft == [choose(torch.tensor(SCORES), target.sampling, number=number, prompt=[], counts=Counter()).token]
+    assert shadow.draft == [
+        choose(torch.tensor(SCORES), target.sampling, number=number, prompt=[], counts=Counter()).token
+    ]
 
 
 # -- grammars --
@@ -495,12 +572,28 @@ def test_the_counters_tell_what_was_computed_and_what_was_found() -> None:
         while engine.has_work:
             engine.step()
         stats = engine.stats()
-        assert (stats.requests, stats.steps, stats.prompt_tokens, stats.cached_tokens) == (turn, 3 * turn, 20 * turn, cached)
-        assert (stats.prefill_tokens, stats.decode_tokens, stats.running, stats.used_blocks) == (prefill, 2 * turn, 0, 0)
+        assert (stats.requests, stats.steps, stats.prompt_tokens, stats.cached_tokens) == (
+            turn,
+            3 * turn,
+            20 * turn,
+            cached,
+        )
+        assert (stats.prefill_tokens, stats.decode_tokens, stats.running, stats.used_blocks) == (
+            prefill,
+            2 * turn,
+            0,
+            0,
+        )
     assert stats.num_blocks == 256 and stats.free_blocks == 256
     prefix = engine.pin_prefix(range(1, 21))
     stats = engine.stats()
-    assert (prefix.num_tokens, stats.pinned_prefixes, stats.pinned_blocks, stats.used_blocks, stats.free_blocks) == (20, 1, 2, 2, 254)
+    assert (prefix.num_tokens, stats.pinned_prefixes, stats.pinned_blocks, stats.used_blocks, stats.free_blocks) == (
+        20,
+        1,
+        2,
+        2,
+        254,
+    )
     engine.unpin_prefix(prefix)
     assert engine.stats().pinned_blocks == 0
     one = engine.add_score((1, 2, 3), [(4,), (5, 6)], top=2, distribution=True)

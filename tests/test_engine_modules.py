@@ -102,7 +102,12 @@ def test_steps_of_fixed_shapes_are_rounded_up_and_made_once() -> None:
             return torch.arange(self.rows)
 
     steps = StaticSteps(Step, lambda compute: compute)  # type: ignore[arg-type]
-    for count, start, rows in ((3, 3, [0, 1, 2]), (4, 15 * 16, [0, 1, 2, 3]), (3, 16 * 16, [0, 1, 2]), (3, 16 * 16 - 1, [0, 1, 2])):
+    for count, start, rows in (
+        (3, 3, [0, 1, 2]),
+        (4, 15 * 16, [0, 1, 2, 3]),
+        (3, 16 * 16, [0, 1, 2]),
+        (3, 16 * 16 - 1, [0, 1, 2]),
+    ):
         chunks = [chunk(at, 0, 1) for at in range(count - 1)] + [chunk(9, start, start + 1)]
         assert steps.hidden(chunks, 16).tolist() == rows
     assert made == [(4, 16), (4, 32)] and len(steps) == 2
@@ -118,7 +123,9 @@ def test_a_fixed_step_pads_its_rows_and_tables() -> None:
     plain = tiny_engine(block_size=8, graphs="off", weights="float32", kv_memory_bytes=1 << 16)
     for prompt in (range(3, 20), range(30, 40), range(50, 55)):
         plain.add(Request(tuple(prompt), Sampling(max_tokens=4)))
-    assert {key: tokens(each) for key, each in outputs.items()} == {key: tokens(each) for key, each in drain(plain).items()}
+    assert {key: tokens(each) for key, each in outputs.items()} == {
+        key: tokens(each) for key, each in drain(plain).items()
+    }
     steps = engine.runner.modules.steps  # type: ignore[union-attr]
     assert steps is not None and [key[0] for key in steps._steps] == [4]
     step, _ = steps._steps[4, 16]
@@ -150,7 +157,9 @@ def test_chunks_go_by_adapter_and_blocks_are_copied_in_their_own_layers() -> Non
 
 def test_a_smaller_model_drafts_what_it_would_answer_itself() -> None:
     small = tiny_model(1)
-    engine = Engine(tiny_model(), EngineConfig(kv_memory_bytes=1 << 20, kv_cache="float32", weights="float32"), draft=small)
+    engine = Engine(
+        tiny_model(), EngineConfig(kv_memory_bytes=1 << 20, kv_cache="float32", weights="float32"), draft=small
+    )
     drafter: Any = engine.speculator.drafter  # type: ignore[union-attr]
     plain = tiny_model(1)
     prompt = list(range(3, 43))
@@ -230,7 +239,10 @@ def test_the_worker_passes_every_setting_on() -> None:
     assert not worker.is_alive
     options = dict(top=2, priority=3, owner="o", adapter=None, salt="s", distribution=True, source=(), taps=taps)
     assert seen[0] == ("score", ((1, 2), [(3,), (4, 5)]), options)
-    assert [each[2] for each in seen if each[0] == "pin"] == [{"adapter": None, "salt": "s"}, {"adapter": None, "salt": "t"}]
+    assert [each[2] for each in seen if each[0] == "pin"] == [
+        {"adapter": None, "salt": "s"},
+        {"adapter": None, "salt": "t"},
+    ]
     assert [each for each in seen if each[0] == "load"] == [("load", ({}, 7), {"recompute": False})]
     (added,) = (each for each in seen if each[0] == "adapter")
     assert added[1][0] == "a" and added[2] == {"version": 4, "replace": True}

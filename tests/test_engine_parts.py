@@ -168,7 +168,9 @@ def test_the_queue_refuses_at_its_limits_and_counts_it() -> None:
 def test_a_request_becomes_a_sequence_for_each_answer() -> None:
     taps, stopper = RequestTaps({}), lambda: SimpleNamespace(feed=lambda token: False)
     sampling = Sampling(seed=0, min_tokens=2, top_logprobs=1)
-    request = Request((1, 2, 3), sampling, 3, frozenset({9}), stopper, ((4, 5),), None, 7, "own", None, "salt", (8,), taps)
+    request = Request(
+        (1, 2, 3), sampling, 3, frozenset({9}), stopper, ((4, 5),), None, 7, "own", None, "salt", (8,), taps
+    )
     made = answer_sequences(request, 5, VOCAB, max_tokens=6, adapter=None)
     assert [(each.request_id, each.index, each.tokens, each.num_prompt) for each in made] == [
         (5, index, [1, 2, 3], 3) for index in range(3)
@@ -190,7 +192,17 @@ def test_a_request_becomes_a_sequence_for_each_answer() -> None:
 def test_continuations_follow_the_sequence_of_their_prefix() -> None:
     taps = RequestTaps({}, edits=False)
     lead, *others = score_sequences(
-        (1, 2), [(3,), (4, 5)], 6, top=3, priority=2, owner="o", adapter=None, salt="s", distribution=True, source=(9,), taps=taps
+        (1, 2),
+        [(3,), (4, 5)],
+        6,
+        top=3,
+        priority=2,
+        owner="o",
+        adapter=None,
+        salt="s",
+        distribution=True,
+        source=(9,),
+        taps=taps,
     )
     assert (lead.index, lead.tokens, lead.num_prompt, lead.goal, lead.followers) == (-1, [1, 2], 2, "prefix", others)
     assert [(each.index, each.tokens, each.num_prompt, each.goal) for each in others] == [
@@ -207,7 +219,13 @@ def test_continuations_follow_the_sequence_of_their_prefix() -> None:
 
 def test_a_sequence_knows_where_it_stands() -> None:
     made = Sequence(3, 1, [1, 2, 3, 4, 5], 3)
-    assert (made.num_answer, made.num_needed, made.first_logit_position, made.arrival, made.place) == (2, 5, 4, (3, 1), (3, 3, 1))
+    assert (made.num_answer, made.num_needed, made.first_logit_position, made.arrival, made.place) == (
+        2,
+        5,
+        4,
+        (3, 1),
+        (3, 3, 1),
+    )
     made.conversation = 0
     assert made.place == (0, 3, 1)
     made.num_computed = 4
@@ -222,7 +240,11 @@ def test_a_sequence_knows_where_it_stands() -> None:
     made.append(7)
     assert made.tokens[-2:] == [7, 7] and made.counts == Counter({7: 2})
     chunk = SequenceChunk(made, 2, 9, (20, 21))
-    assert (chunk.draft_start, chunk.tokens, chunk.without_draft()) == (7, [3, 4, 5, 7, 7, 20, 21], SequenceChunk(made, 2, 7))
+    assert (chunk.draft_start, chunk.tokens, chunk.without_draft()) == (
+        7,
+        [3, 4, 5, 7, 7, 20, 21],
+        SequenceChunk(made, 2, 7),
+    )
     assert chunk.logit_positions == range(6, 9)
     assert chunk.is_draft_accepted(6) and not chunk.is_draft_accepted(7)
     made.append(20)
@@ -258,7 +280,9 @@ def test_each_owner_has_its_share_of_a_step() -> None:
 
 
 def scheduler(**more: Any) -> Scheduler:
-    return Scheduler(BlockPool(64, 16), **{"max_batch_tokens": 128, "max_sequences": 32, "clock": lambda: 100.0, **more})
+    return Scheduler(
+        BlockPool(64, 16), **{"max_batch_tokens": 128, "max_sequences": 32, "clock": lambda: 100.0, **more}
+    )
 
 
 def running(made: Scheduler, *owners: tuple[str, int, int], first: int = 0) -> list[Sequence]:
@@ -374,7 +398,13 @@ def test_a_heap_gives_the_smallest_key_that_is_still_there() -> None:
     for item, key in (("a", 3.0), ("b", 2.0), ("c", 4.0)):
         heap.push(item, (key,))
     heap.push("b", (5.0,))
-    assert (heap.first(), heap.key("b"), len(heap), "c" in heap, sorted(heap)) == ("a", (5.0,), 3, True, ["a", "b", "c"])
+    assert (heap.first(), heap.key("b"), len(heap), "c" in heap, sorted(heap)) == (
+        "a",
+        (5.0,),
+        3,
+        True,
+        ["a", "b", "c"],
+    )
     heap.remove("a")
     heap.remove("a")
     assert heap.first() == "c"
@@ -416,8 +446,19 @@ def test_outputs_of_one_answer_in_a_row_are_one() -> None:
     )
     assert joined[1:] == parts[2:] and join_outputs([]) == []
     scored = score_output(
-        Output(0, 0, (1,), (-0.5,), True, (((1, -0.5),),), "stop", prompt_tokens=4, cached_tokens=3, version=2,
-               distribution=np.zeros(2))  # fmt: skip
+        Output(
+            0,
+            0,
+            (1,),
+            (-0.5,),
+            True,
+            (((1, -0.5),),),
+            "stop",
+            prompt_tokens=4,
+            cached_tokens=3,
+            version=2,
+            distribution=np.zeros(2),
+        )  # fmt: skip
     )
     assert (scored.logprobs, scored.is_greedy, scored.prompt_tokens, scored.cached_tokens) == ((-0.5,), True, 4, 3)
     assert (scored.top_logprobs, scored.version) == ((((1, -0.5),),), 2) and scored.distribution is not None
@@ -442,7 +483,9 @@ def test_the_pools_are_divided_to_the_last_block() -> None:
     assert opened((None, 32), 420, small) == ((2, None), (2, 32))
     assert opened((None, 64, 32), 100_000, small)[1] == (2 * 4 * (4 + 2) + 1, 64), "the widest window counts"
     assert opened((32, 16), 2100) == ((10, 32),) and opened((None, None), 2100) == ((10, None),)
-    assert [window for _, window in opened((256, 255), 2100)] == [None, 255] and opened((256, None), 2100) == ((10, None),)
+    assert [window for _, window in opened((256, 255), 2100)] == [None, 255] and opened((256, None), 2100) == (
+        (10, None),
+    )
     assert opened((None, None), 2100, free_bytes=2100) == ((10, None),)
     for memory, more, said in (
         (419, {}, "a block of 16 tokens takes 210 bytes, and the engine needs two or more"),
@@ -450,7 +493,10 @@ def test_the_pools_are_divided_to_the_last_block() -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             opened((None, 32), memory, **more)
-    assert divide(1000, 10, 5, alone=3, useful=100) == (89, 22) and divide(1000, 10, 5, alone=30, useful=100) == (85, 30)
+    assert divide(1000, 10, 5, alone=3, useful=100) == (89, 22) and divide(1000, 10, 5, alone=30, useful=100) == (
+        85,
+        30,
+    )
     assert divide(1000, 10, 5, alone=30, useful=7) == (96, 7) and divide(60, 10, 5, alone=30, useful=70) == (4, 4)
 
 
@@ -564,7 +610,9 @@ def test_adapters_have_room_by_number_and_bytes_and_leave_with_their_last_sequen
     assert slots.add("b", packed(4), 0) is None
     with pytest.raises(ConfigError, match="an adapter 'a' is loaded already"):
         slots.add("a", packed(1), 0)
-    with pytest.raises(ConfigError, match=r"no room for the adapter 'c' of 0 bytes: 2 take 10 bytes.*max_adapters \(2\)"):
+    with pytest.raises(
+        ConfigError, match=r"no room for the adapter 'c' of 0 bytes: 2 take 10 bytes.*max_adapters \(2\)"
+    ):
         slots.add("c", packed(0), 0)
     old = slots.get("a")
     assert slots.add("a", packed(6), 4, replace=True) is old and old.is_leaving and len(slots) == 2
@@ -583,7 +631,15 @@ def test_adapters_have_room_by_number_and_bytes_and_leave_with_their_last_sequen
     new = slots.get("a")
     slots.enter(new, 1)
     assert slots.leave(new) is None and slots.remove("a") is new and len(slots) == 0
-    for name, fine in (("a.B_1@:/+-", True), ("x" * 256, True), ("x" * 257, False), ("", False), ("a b", False), (3, False), ("é", False)):
+    for name, fine in (
+        ("a.B_1@:/+-", True),
+        ("x" * 256, True),
+        ("x" * 257, False),
+        ("", False),
+        ("a b", False),
+        (3, False),
+        ("é", False),
+    ):
         if fine:
             check_adapter_name(name)
         else:

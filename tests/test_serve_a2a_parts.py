@@ -87,7 +87,12 @@ def test_tasks_are_listed_by_client_the_last_changed_first_a_page_at_a_time(tmp_
         return await tasks.list(request, context("ann"))
 
     async def run() -> None:
-        for made in (task("a", WORKING, 10), task("b", DONE, 30), task("c", WORKING, 20, about="d"), task("e", WORKING, 30)):
+        for made in (
+            task("a", WORKING, 10),
+            task("b", DONE, 30),
+            task("c", WORKING, 20, about="d"),
+            task("e", WORKING, 30),
+        ):
             await tasks.save(made, context("ann"))
         await tasks.save(task("x", WORKING, 40), context("bob"))
         whole = await listed()
@@ -173,7 +178,9 @@ def test_webhooks_are_kept_by_client_and_events_in_order(tmp_path: Path) -> None
         ("http://93.184.216.34/", "a\x7f", "printable ASCII"),
     ],
 )
-def test_a_webhook_has_a_public_address_an_allowed_port_and_plain_headers(url: str, token: str, said: str | None) -> None:
+def test_a_webhook_has_a_public_address_an_allowed_port_and_plain_headers(
+    url: str, token: str, said: str | None
+) -> None:
     async def resolver(host: str, port: int) -> list[str]:
         from firsthand.errors import ToolError
 
@@ -454,7 +461,10 @@ def asked(app: Any, method: str, path: str, content: bytes = b"", **headers: str
 def test_the_door_shows_its_public_address_and_refuses_bodies_the_sdk_should_not_read(tmp_path: Path) -> None:
     keys = Keys((Client("ann", ClientLimits(), b"x"),))
     with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s") as sessions:
-        for settings, url in ((A2ASettings(public_url="https://out"), "https://out/a2a"), (A2ASettings(), "http://in/a2a")):
+        for settings, url in (
+            (A2ASettings(public_url="https://out"), "https://out/a2a"),
+            (A2ASettings(), "http://in/a2a"),
+        ):
             door = a2a_door(
                 sessions, Admission(keys), ListenAddress(), settings, url="http://in", description="D.", examples=("e",)
             )

@@ -37,13 +37,18 @@ from firsthand.serve.mcp.task_file import TaskFile, TaskRow
 from firsthand.tool import tool_from_function
 from served_agent import Desk, clerk
 
-ASK = types.ElicitRequest(params=types.ElicitRequestFormParams(message="Which?", requested_schema={"type": "object", "properties": {}}))
+ASK = types.ElicitRequest(
+    params=types.ElicitRequestFormParams(message="Which?", requested_schema={"type": "object", "properties": {}})
+)
 YES = types.ElicitResult(action="accept", content={"approve": True})
 
 
 def row(id: str, **more: Any) -> TaskRow:
     return replace(
-        TaskRow(id, "ann", "ask", {"a": 1}, {"elicitation": {}}, {}, "n", "working", None, "t0", "t1", time.time() + 60), **more
+        TaskRow(
+            id, "ann", "ask", {"a": 1}, {"elicitation": {}}, {}, "n", "working", None, "t0", "t1", time.time() + 60
+        ),
+        **more,
     )
 
 
@@ -129,7 +134,10 @@ def test_a_running_task_tells_its_requests_its_progress_and_its_end() -> None:
         async def broken(error: Exception) -> Any:
             raise error
 
-        for error, message, code in ((MCPError(-7, "own"), "own", -7), (KeyError("x"), "the tool failed for a reason of its own", -32603)):
+        for error, message, code in (
+            (MCPError(-7, "own"), "own", -7),
+            (KeyError("x"), "the tool failed for a reason of its own", -32603),
+        ):
             lost = ServerTask(RunningCall("t", broken(error), ParkedExchange(None, {}, {})), None, "t0")
             await asyncio.wait({lost.call.task})
             assert lost.state()["error"] == {"code": code, "message": message} and lost.created == "t0"
@@ -158,7 +166,9 @@ def test_tasks_of_another_process_go_on_where_their_tool_can(tmp_path: Path) -> 
     async def main() -> None:
         tasks = ServerTasks(file)
         shape: Any = {"type": "object"}
-        tasks.resume({"ask": ServedTool("ask", "", shape, run, resumes=True), "plain": ServedTool("plain", "", shape, run)})
+        tasks.resume(
+            {"ask": ServedTool("ask", "", shape, run, resumes=True), "plain": ServedTool("plain", "", shape, run)}
+        )
         assert list(tasks.tasks) == ["1"] and tasks.tasks["1"].created == "t0"
         await tasks.tasks["1"].call.task
         await asyncio.sleep(0)
@@ -282,7 +292,9 @@ def test_a_user_approves_by_an_explicit_yes_and_fills_in_what_fits() -> None:
         return asyncio.run(AskClient(Client(*answers, can=can), QuestionSubjects()).fill(tool, "Q", fields))  # type: ignore[arg-type]
 
     accept = types.ElicitResult(action="accept", content={"n": 3})
-    assert filled(accept) == {"n": 3, "w": "x"} and filled(types.ElicitResult(action="decline", content={"n": 3})) is None
+    assert (
+        filled(accept) == {"n": 3, "w": "x"} and filled(types.ElicitResult(action="decline", content={"n": 3})) is None
+    )
     assert filled(MCPError(-1, "gone")) is None and filled(can=False) is None
     with pytest.raises(ConfigError):
         filled(types.ElicitResult(action="accept", content={}))
@@ -316,7 +328,11 @@ def test_a_list_has_pages_of_five_hundred_and_cursors_of_its_own() -> None:
         return _page(entries[:count], types.PaginatedRequestParams(cursor=cursor))
 
     assert _page(entries, None) == page(None) == (entries[:500], "500")
-    assert page("500") == (entries[500:], None) and page("500", 501) == ([500], None) and page(None, 500) == (entries[:500], None)
+    assert (
+        page("500") == (entries[500:], None)
+        and page("500", 501) == ([500], None)
+        and page(None, 500) == (entries[:500], None)
+    )
     assert page("1000") == ([], None)
     for cursor in ("1001", "-1", "x", "\u0663"):
         with pytest.raises(MCPError, match="this cursor was not given by this server"):
@@ -340,7 +356,10 @@ def test_a_tool_is_described_and_its_arguments_are_checked_before_it_runs() -> N
             raise ToolError("zero")
         return "text" if arguments.get("n") == 1 else failed("own")
 
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}, "l": {"type": "array", "items": {"type": "string"}}}}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}, "l": {"type": "array", "items": {"type": "string"}}},
+    }
     made = ServedTool("t", "Does.", schema, run, as_task="must", title="T", output_schema={"type": "object"})
     shown = made.described()
     assert (shown.name, shown.title, shown.description, shown.input_schema) == ("t", "T", "Does.", schema)
@@ -427,7 +446,9 @@ def test_a_benchmark_is_described_by_its_first_three_tasks() -> None:
     assert [each["id"] for each in body["examples"]] == [task.id for task in tasks[:3]]
     assert body["examples"][0]["prompt"] == tasks[0].prompt
     assert _known("agent", "a", {"a": 1}) == "a"
-    with pytest.raises(ToolError, match="no agent 'clark' is served here; did you mean 'clerk'\\? there are clerk, other"):
+    with pytest.raises(
+        ToolError, match="no agent 'clark' is served here; did you mean 'clerk'\\? there are clerk, other"
+    ):
         _known("agent", "clark", {"clerk": 1, "other": 2})
 
 
@@ -449,7 +470,8 @@ def test_a_server_lists_its_tools_by_name_and_completes_a_hundred_values() -> No
         assert [each.name for each in (await made._list_prompts(None, None)).prompts] == ["a", "b"]  # type: ignore[arg-type]
         for name, count in (("a", 100), ("none", 0)):
             params = types.CompleteRequestParams(
-                ref=types.PromptReference(type="ref/prompt", name=name), argument=types.CompletionArgument(name="n", value="v")
+                ref=types.PromptReference(type="ref/prompt", name=name),
+                argument=types.CompletionArgument(name="n", value="v"),
             )
             found = (await made._complete(None, params)).completion  # type: ignore[arg-type]
             assert (len(found.values), found.total, found.has_more) == (count, count and 101, bool(count))
@@ -464,7 +486,11 @@ def test_a_session_is_opened_by_a_post_of_an_older_revision_without_one() -> Non
         return _opens_session({"method": method, "headers": pairs})
 
     assert opens("POST") and opens("POST", mcp_protocol_version="2025-06-18")
-    assert not opens("GET") and not opens("POST", mcp_session_id="s") and not opens("POST", mcp_protocol_version="2026-07-28")
+    assert (
+        not opens("GET")
+        and not opens("POST", mcp_session_id="s")
+        and not opens("POST", mcp_protocol_version="2026-07-28")
+    )
 
 
 def test_a_turn_of_a_session_is_told_by_its_state(tmp_path: Path) -> None:
@@ -484,7 +510,12 @@ def test_a_turn_of_a_session_is_told_by_its_state(tmp_path: Path) -> None:
         assert told("failed", error="why") == ("clerk gave no answer: why", True, {**about, "state": "failed"})
         assert told("canceled") == ("clerk gave no answer: canceled", True, {**about, "state": "canceled"})
         text, is_error, more = told("input_required")
-        assert not is_error and more["approvals"] == ", ".join(asked) and f"({', '.join(asked)})" in text and "session='c'" in text
+        assert (
+            not is_error
+            and more["approvals"] == ", ".join(asked)
+            and f"({', '.join(asked)})" in text
+            and "session='c'" in text
+        )
         assert _turn_id("7") == "mcp-7" and _turn_id("") == ""
         assert _turn_of(sessions, "7", "ann") == turn
         assert _turn_of(sessions, "7", "bob") is None and _turn_of(sessions, "", "ann") is None

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError, ModelError, ModelFileError
-from firsthand.message import ToolCall, assistant, user
+from firsthand.message import Sampled, ToolCall, assistant, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, Usage
 from firsthand.serve.admission.api_keys import Client
 from firsthand.serve.anthropic.anthropic_messages import count_tokens, messages
@@ -26,8 +27,6 @@ from firsthand.serve.openai.openapi import description
 from firsthand.serve.openai.reasoning_split import ReasoningSplitter
 from firsthand.serve.openai.sampled_turns import SampledTurns
 from firsthand.serve.telemetry.request_spans import Operation, RequestSpan, _messages
-from firsthand.message import Sampled
-from dataclasses import replace
 from spelled_model import SpelledModel, answered, request_with, state_of
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -40,10 +39,17 @@ GO = {"name": "go", "input_schema": {"type": "object"}}
 
 def thoughtful(*, streamed: bool = False) -> SpelledModel:
     one, two = ToolCall("0", "go", {"to": "Ö"}), ToolCall("1", "go", {}, "{broken")
-    whole = Completion(assistant("<think>\nso\n</think>\n\nYes", one, two), "tool_calls", Usage(9, 2, 3, cache_write_tokens=4))
+    whole = Completion(
+        assistant("<think>\nso\n</think>\n\nYes", one, two), "tool_calls", Usage(9, 2, 3, cache_write_tokens=4)
+    )
     begun = (Delta("", call=CallDelta(0, "0", "go", "")), Delta("", call=CallDelta(0, arguments='{"to":"Ö"}')))
     return SpelledModel(
-        Delta("<think>\ns"), Delta("o\n</think>\n\nY"), Delta("es"), *(begun if streamed else ()), Delta("", whole), thinks=True
+        Delta("<think>\ns"),
+        Delta("o\n</think>\n\nY"),
+        Delta("es"),
+        *(begun if streamed else ()),
+        Delta("", whole),
+        thinks=True,
     )
 
 
@@ -68,7 +74,9 @@ def test_a_whole_message_has_a_thought_a_text_and_calls() -> None:
 def test_a_streamed_message_tells_blocks_in_order_and_its_counts_twice() -> None:
     events = answered(messages, state_of(thoughtful(streamed=True)), {**ASKED, "tools": [GO], "stream": True})
     begun = events[0].pop("message")
-    assert begun["content"] == [] and begun["stop_reason"] is None and begun["usage"]["input_tokens"] == len("u:Hi;[go]")
+    assert (
+        begun["content"] == [] and begun["stop_reason"] is None and begun["usage"]["input_tokens"] == len("u:Hi;[go]")
+    )
     blocks = [each["content_block"] for each in events if each["type"] == "content_block_start"]
     ids = [block.pop("id") for block in blocks[2:]]
     assert len(set(ids)) == 2
@@ -134,7 +142,9 @@ class Embedder:
 
     async def embed_counted(self, texts: Any) -> Any:
         counts = [len(text) for text in texts]
-        return SimpleNamespace(vectors=[[float(n), -0.5] for n in counts], num_tokens=counts, truncated=[n > 4 for n in counts])
+        return SimpleNamespace(
+            vectors=[[float(n), -0.5] for n in counts], num_tokens=counts, truncated=[n > 4 for n in counts]
+        )
 
 
 def test_texts_become_vectors_as_numbers_or_base64_and_none_is_cut() -> None:
@@ -265,7 +275,10 @@ def test_several_answers_of_a_model_elsewhere_come_whole_one_after_another() -> 
     served = ServedModel("r", model, None, None)
 
     async def run(n: int) -> list[Any]:
-        return [(each.text, each.index, each.completion is not None) async for each in served.stream([user("q")], Sampling(), n=n)]
+        return [
+            (each.text, each.index, each.completion is not None)
+            async for each in served.stream([user("q")], Sampling(), n=n)
+        ]
 
     assert asyncio.run(run(3)) == [("a", 0, False), ("", 0, True), ("", 1, True), ("c", 2, False), ("", 2, True)]
     assert asyncio.run(run(1)) == [("p", 0, True)] * 3
@@ -356,18 +369,32 @@ def test_the_description_tells_of_each_route_its_body_its_answers_and_its_refusa
     ]  # fmt: skip
     assert paths["/version"]["get"]["responses"].keys() == {"200", "400", "401", "405", "421"}
     health = paths["/health"]["get"]["responses"]
-    assert health["503"]["description"] == "Not ready: loading, draining or failed." and "503" not in paths["/version"]["get"]["responses"]
+    assert (
+        health["503"]["description"] == "Not ready: loading, draining or failed."
+        and "503" not in paths["/version"]["get"]["responses"]
+    )
     assert list(paths["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
     one = paths["/v1/responses/{id}"]
     required = {
-        method: each["responses"]["200"]["content"]["application/json"]["schema"]["required"] for method, each in one.items()
+        method: each["responses"]["200"]["content"]["application/json"]["schema"]["required"]
+        for method, each in one.items()
     }
     assert required == {"get": ["id", "object", "status", "output", "usage"], "delete": ["id", "object", "deleted"]}
     model = paths["/v1/models/{id}"]["get"]
-    assert model["responses"]["200"]["content"]["application/json"]["schema"]["required"] == ["id", "object", "created", "owned_by"]
+    assert model["responses"]["200"]["content"]["application/json"]["schema"]["required"] == [
+        "id",
+        "object",
+        "created",
+        "owned_by",
+    ]
     assert model["parameters"] == [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
     assert model["responses"].keys() == {"200", "400", "401", "404", "405", "421"}
-    assert body["components"]["schemas"]["Error"]["properties"]["error"]["required"] == ["message", "type", "param", "code"]
+    assert body["components"]["schemas"]["Error"]["properties"]["error"]["required"] == [
+        "message",
+        "type",
+        "param",
+        "code",
+    ]
     lora = {"/v1/load_lora_adapter": ("POST", "Load."), "/health": ("GET", "H."), "/health/live": ("GET", "L.")}
     keyed = description(lora, {}, has_keys=True)
     assert "403" in keyed["paths"]["/v1/load_lora_adapter"]["post"]["responses"] and keyed["security"] == [{"key": []}]
@@ -457,7 +484,13 @@ class Span:
 
 def test_the_span_of_a_request_has_its_model_its_counts_and_its_end() -> None:
     pytest.importorskip("opentelemetry.trace")
-    notes: dict[str, Any] = {"stream": True, "prompt_tokens": 3, "cached_tokens": 1, "completion_tokens": 2, "ttft_ms": 250.0}
+    notes: dict[str, Any] = {
+        "stream": True,
+        "prompt_tokens": 3,
+        "cached_tokens": 1,
+        "completion_tokens": 2,
+        "ttft_ms": 250.0,
+    }
     span = Span()
     made = RequestSpan(span, "r1", notes, Operation("chat", "chatcmpl-"), content=True)
     made.called("demo", [user("q")], Sampling(temperature=0.5), 2)

@@ -132,7 +132,10 @@ KEY, OTHER = "k" * 16, "o" * 16
 
 
 def test_a_key_is_found_under_its_client_and_in_either_header() -> None:
-    clients = [Client(name, ClientLimits(), hashlib.sha256(key.encode()).digest()) for name, key in (("ann", KEY), ("bob", OTHER))]
+    clients = [
+        Client(name, ClientLimits(), hashlib.sha256(key.encode()).digest())
+        for name, key in (("ann", KEY), ("bob", OTHER))
+    ]
     admission = Admission(Keys(tuple(clients)))
     assert admission.client(f"Bearer {KEY}").name == "ann" and admission.client(f"bearer  {OTHER} ").name == "bob"
     assert admission.client(None, OTHER).name == "bob"
@@ -151,8 +154,14 @@ def test_a_key_is_found_under_its_client_and_in_either_header() -> None:
 
 
 def test_a_file_of_keys_gives_each_client_its_own_limits(tmp_path: Path) -> None:
-    digest, path, limits = hashlib.sha256(OTHER.encode()).hexdigest(), tmp_path / "keys.toml", ClientLimits(max_tokens=9)
-    path.write_text(f'[ann]\nkey = "{KEY}"\nconcurrency = 4\nload_adapters = true\n[bob]\nsha256 = "{digest.upper()}"\n')
+    digest, path, limits = (
+        hashlib.sha256(OTHER.encode()).hexdigest(),
+        tmp_path / "keys.toml",
+        ClientLimits(max_tokens=9),
+    )
+    path.write_text(
+        f'[ann]\nkey = "{KEY}"\nconcurrency = 4\nload_adapters = true\n[bob]\nsha256 = "{digest.upper()}"\n'
+    )
     keys = read_keys(path, {"FIRSTHAND_API_KEY": " " + "e" * 16 + "\n"}, limits)
     ann, bob, env = keys.clients
     assert ann == Client("ann", ClientLimits(concurrency=4, max_tokens=9), hashlib.sha256(KEY.encode()).digest(), True)
@@ -304,7 +313,10 @@ def test_the_longest_prefix_has_a_path_and_then_the_first_that_knows_it() -> Non
         return lambda path: path if path in paths else None
 
     root, also = MountedApp(nothing, route_of=known("/a", "/b")), MountedApp(nothing, route_of=known("/b", "/c"))
-    short, long = MountedApp(nothing, "/m", route_of=known("/", "/x")), MountedApp(nothing, "/m/n", route_of=known("/x/"))
+    short, long = (
+        MountedApp(nothing, "/m", route_of=known("/", "/x")),
+        MountedApp(nothing, "/m/n", route_of=known("/x/")),
+    )
     fallback = MountedApp(nothing)
     for apps in ([root, also, short, long], [long, short, root, also]):
         for path, app, route in (
@@ -335,7 +347,9 @@ def test_a_body_is_read_up_to_its_limit() -> None:
 
         return asyncio.run(read_body(receive, most, 0.02, declared))
 
-    assert read(b"ab", b"", b"cd") == b"abcd" and read(b"abcd", declared="4") == b"abcd" and read(b"", declared="0") == b""
+    assert (
+        read(b"ab", b"", b"cd") == b"abcd" and read(b"abcd", declared="4") == b"abcd" and read(b"", declared="0") == b""
+    )
     for pieces, declared, status, said in (
         ((b"abc", b"de"), None, 413, "the body has more than 4 bytes"),
         ((b"a",), "5", 413, "the body has more than 4 bytes"),
@@ -399,7 +413,14 @@ def test_the_metrics_of_a_server_are_told_one_by_one() -> None:
     metrics.first_token.observe(0.25)
     metrics.between_tokens.observe(0.5)
     assert metrics.mean_request_s() == 3.0
-    engine = {"running": 2.0, "num_blocks": 8.0, "used_blocks": 6.0, "prompt_tokens": 10.0, "cached_tokens": 4.0, "odd": 1.0}
+    engine = {
+        "running": 2.0,
+        "num_blocks": 8.0,
+        "used_blocks": 6.0,
+        "prompt_tokens": 10.0,
+        "cached_tokens": 4.0,
+        "odd": 1.0,
+    }
     lines = metrics.text(engine, ready=True, in_flight=9).splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#") and "_bucket" not in line)
     assert values == {

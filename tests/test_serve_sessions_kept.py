@@ -306,7 +306,14 @@ def test_a_turn_that_goes_on_takes_its_own_place_where_an_earlier_one_left_no_re
 def test_steps_that_were_heard_make_a_trace_of_what_was_cut_off() -> None:
     heard = HeardSteps()
     call, event = Call("b", "tool", 0, 0.0, 0.1, "r"), Event("note", 0.1)
-    for step in (Added(0, Node(None, user("q"))), Began("a", "tool", 0), Began("b", "tool", 0), Piece("a", "x"), call, event):
+    for step in (
+        Added(0, Node(None, user("q"))),
+        Began("a", "tool", 0),
+        Began("b", "tool", 0),
+        Piece("a", "x"),
+        call,
+        event,
+    ):
         heard.hear(step)
     assert heard.open == {"a"}
     trace = heard.trace(attempt(seconds=3.0))
@@ -345,8 +352,24 @@ def test_a_turn_an_approval_and_a_trace_are_shown_without_what_is_not_the_client
         "stop_reason": "done",
         "answer": "a",
         "calls": [
-            {"id": "1.0:0", "kind": "generate", "name": None, "result": None, "error": None, "tokens": 7, "seconds": 0.5},
-            {"id": "1.0:1", "kind": "tool", "name": "pay", "result": "ok", "error": "bad", "tokens": 0, "seconds": 0.25},
+            {
+                "id": "1.0:0",
+                "kind": "generate",
+                "name": None,
+                "result": None,
+                "error": None,
+                "tokens": 7,
+                "seconds": 0.5,
+            },
+            {
+                "id": "1.0:1",
+                "kind": "tool",
+                "name": "pay",
+                "result": "ok",
+                "error": "bad",
+                "tokens": 0,
+                "seconds": 0.25,
+            },
         ],
         "events": [{"kind": "note", "data": {"x": 1}}],
     }

@@ -36,7 +36,6 @@ from firsthand.trace import Call, Trace
 from served_agent import Desk, clerk
 
 
-
 def within(agent: Agent, folder: Path, use: Callable[[ServedSessions], Awaitable[Any]], **settings: Any) -> Any:
     """What `use` makes of an agent's sessions while they run."""
 
@@ -149,7 +148,9 @@ def test_open_turns_and_prompts_are_bounded_by_client(tmp_path: Path) -> None:
             if fine:
                 sessions.submit("eve", "x" * chars, context="a")
             else:
-                with pytest.raises(ConfigError, match="the message has 1,000,001 characters: at most 1,000,000 are taken"):
+                with pytest.raises(
+                    ConfigError, match="the message has 1,000,001 characters: at most 1,000,000 are taken"
+                ):
                     sessions.submit("eve", "x" * chars, context="a")
         desk.go.set()
 
@@ -262,9 +263,15 @@ def test_what_is_read_of_a_conversation() -> None:
         ('{"allowed": 1}', (None, None)),
     ):  # fmt: skip
         assert _said(text) == expected, text
-    assert _lines(Began("0:0", "tool", 0, {"name": "pay", "arguments": {"b": 1, "a": "é"}})) == ['\npay({"a":"é","b":1})\n']
+    assert _lines(Began("0:0", "tool", 0, {"name": "pay", "arguments": {"b": 1, "a": "é"}})) == [
+        '\npay({"a":"é","b":1})\n'
+    ]
     assert _lines(Began("0:0", "generate", 0)) == []
-    for detail, error, shown in (({"result": "ok"}, "x", "-> ok\n"), ({}, "bad", "-> bad\n"), ({"result": "y" * 501}, None, f"-> {'y' * 500}\n")):
+    for detail, error, shown in (
+        ({"result": "ok"}, "x", "-> ok\n"),
+        ({}, "bad", "-> bad\n"),
+        ({"result": "y" * 501}, None, f"-> {'y' * 500}\n"),
+    ):
         assert _lines(Call("0:0", "tool", 0, 0.0, 0.1, "r", detail=detail, error=error)) == [shown]
     calls = tuple(
         Call(id, "generate", 0, 0.0, 0.1, "r", usage=Usage(number, 0, 1))

@@ -104,7 +104,9 @@ def wide() -> Trace:
 
 def test_each_call_event_and_branch_has_its_row_under_its_own() -> None:
     rows = spans_of(wide().to_json())
-    assert [(row.kind, row.label, row.start, row.duration, row.depth, row.parent, row.trouble, row.ref) for row in rows] == [
+    assert [
+        (row.kind, row.label, row.start, row.duration, row.depth, row.parent, row.trouble, row.ref) for row in rows
+    ] == [
         ("attempt", "a task", 0.0, 4000.0, 0, -1, True, ""),
         ("generate", "generate", 0.0, 1000.0, 1, 0, False, "call:0"),
         ("event", "branch kept", 500.0, 0.0, 1, 0, False, "event:2"),
@@ -126,9 +128,14 @@ def test_each_call_event_and_branch_has_its_row_under_its_own() -> None:
     assert whole["columns"]["depth"] == [row.depth for row in rows] and list(whole["columns"])[:2] == ["kind", "label"]
     plain = spans_of(trace(error=Failure("E", "x")).to_json())
     assert [(row.kind, row.trouble) for row in plain] == [("attempt", True)]
-    long = trace(calls=(call(":0", math.inf, math.nan, detail={"name": "n" * 130}),), events=(Event("note", -1.0, {"a": True, "b": 1.5}),))
+    long = trace(
+        calls=(call(":0", math.inf, math.nan, detail={"name": "n" * 130}),),
+        events=(Event("note", -1.0, {"a": True, "b": 1.5}),),
+    )
     found = spans_of(long.to_json())
-    assert [(row.start, row.duration) for row in found[1:]] == [(0.0, 0.0)] * 2 and found[1].label == "note a=True b=1.5"
+    assert [(row.start, row.duration) for row in found[1:]] == [(0.0, 0.0)] * 2 and found[
+        1
+    ].label == "note a=True b=1.5"
     assert {len(row.label) for row in found if row.kind == "generate"} == {120}
 
 
@@ -138,8 +145,25 @@ def test_the_contents_of_a_span_are_what_was_new_to_it() -> None:
         Node(2, Message("tool", (ToolResult("c", "go", "r"),))), Node(3, assistant("done")), Node(0, user("other")),
     )  # fmt: skip
     calls = (
-        call(":0", 0.25, 0.5, at=1, nodes=(2,), usage=Usage(1500, 20, 1000, 0.5), detail={"finish": "stop", "top_logprobs": [1]}),
-        call(":1", 1.0, 0.125, kind="tool", at=2, detail={"name": "go", "arguments": {"a": "é"}}, error="E" * 2100, replayed=True),
+        call(
+            ":0",
+            0.25,
+            0.5,
+            at=1,
+            nodes=(2,),
+            usage=Usage(1500, 20, 1000, 0.5),
+            detail={"finish": "stop", "top_logprobs": [1]},
+        ),
+        call(
+            ":1",
+            1.0,
+            0.125,
+            kind="tool",
+            at=2,
+            detail={"name": "go", "arguments": {"a": "é"}},
+            error="E" * 2100,
+            replayed=True,
+        ),
         call(":2", 2.0, 1.0, at=3, nodes=(4, 99)),
         call("0.1:0", 2.0, 1.0, at=5, kind="score"),
     )
@@ -149,9 +173,16 @@ def test_the_contents_of_a_span_are_what_was_new_to_it() -> None:
         ("kind", "generate"), ("effect", ":0"), ("began", "0.250 s"), ("took", "0.500 s"), ("prompt tokens", "1,500"),
         ("cached tokens", "20"), ("answer tokens", "1,000"), ("cost", "$0.500000"),
     )  # fmt: skip
-    assert ([each.node for each in first.new], first.num_before, [each.node for each in first.answers]) == ([0, 1], 0, [2])
+    assert ([each.node for each in first.new], first.num_before, [each.node for each in first.answers]) == (
+        [0, 1],
+        0,
+        [2],
+    )
     assert first.data == '{\n "finish": "stop"\n}' and first.left_out == 0
-    assert tool.title == "go" and tool.facts[4:] == (("replayed", "from the journal of an earlier try"), ("error", "E" * 2000))
+    assert tool.title == "go" and tool.facts[4:] == (
+        ("replayed", "from the journal of an earlier try"),
+        ("error", "E" * 2000),
+    )
     assert tool.new == () and tool.num_before == 0 and '"a": "é"' in tool.data
     assert ([each.node for each in last.new], last.num_before, [each.node for each in last.answers]) == ([3], 3, [4])
     assert ([each.node for each in apart.new], apart.num_before) == ([0, 5], 0), "it is on a branch of its own"
@@ -170,14 +201,25 @@ def test_the_contents_of_a_span_are_what_was_new_to_it() -> None:
 
 
 def test_words_are_found_in_what_a_call_made_or_was_first_asked_with() -> None:
-    nodes = (Node(None, user("The Moon")), Node(0, assistant("blue")), Node(1, user("more")), Node(2, assistant("red moon")))
+    nodes = (
+        Node(None, user("The Moon")),
+        Node(0, assistant("blue")),
+        Node(1, user("more")),
+        Node(2, assistant("red moon")),
+    )
     calls = (
         call(":0", 0.0, at=0, nodes=(1,)), call(":1", 1.0, at=2, nodes=(3,), detail={"moon": "x", "deep": [{"k": "ROUND"}]}),
         call(":2", 2.0, at=2, error="a moon fell"),
     )  # fmt: skip
-    body = trace(nodes=nodes, calls=calls, events=(Event("moon", 0.0, {"a": "b"}), Event("n", 0.0, {"a": ["Moon", 3]}))).to_json()
+    body = trace(
+        nodes=nodes, calls=calls, events=(Event("moon", 0.0, {"a": "b"}), Event("n", 0.0, {"a": ["Moon", 3]}))
+    ).to_json()
     assert refs_holding(body, " MOON ") == ["call:0", "call:1", "call:2", "event:1"]
-    assert refs_holding(body, "more") == ["call:1"] and refs_holding(body, "round") == ["call:1"] and refs_holding(body, "nothing") == []
+    assert (
+        refs_holding(body, "more") == ["call:1"]
+        and refs_holding(body, "round") == ["call:1"]
+        and refs_holding(body, "nothing") == []
+    )
     with pytest.raises(ConfigError, match="the search has 501 characters: at most 500 are read"):
         refs_holding(body, "x" * 501)
     assert refs_holding(body, "x" * 500) == []
@@ -195,13 +237,21 @@ def test_a_branch_is_followed_to_its_end_with_its_siblings() -> None:
     found = trace(nodes=nodes, calls=(call(":0", 0.0, nodes=(1, 2)), call(":1", 1.0)),
                   events=(Event("branch", 0.0, {"at": 2, "status": "kept"}),))  # fmt: skip
     talk = conversation(found)
-    assert [each.node for each in talk.said] == [0, 2, 3] and (talk.leaf, talk.leaves, talk.num_leaves) == (3, (3, 4), 2)
+    assert [each.node for each in talk.said] == [0, 2, 3] and (talk.leaf, talk.leaves, talk.num_leaves) == (
+        3,
+        (3, 4),
+        2,
+    )
     assert talk.said[1].siblings == (1, 2) and talk.said[0].siblings == () and talk.leaf_of == {1: 4, 2: 3}
     assert talk.said[1].marks == ("● kept",) and talk.left_out == 0
     other = conversation(found, 1)
     assert [each.node for each in other.said] == [0, 1, 4] and other.leaf == 4
     said = other.said[1]
-    assert (said.num_tokens, said.mean_logprob) == (3, pytest.approx(-1.0)) and [bar.step for bar in said.bars] == [0, 4, 2]
+    assert (said.num_tokens, said.mean_logprob) == (3, pytest.approx(-1.0)) and [bar.step for bar in said.bars] == [
+        0,
+        4,
+        2,
+    ]
     assert [conversation(found, leaf).leaf for leaf in (0, 4, 5, -1)] == [3, 4, 3, 3]
     straight = conversation(trace(nodes=nodes[:2]))
     assert straight.said[1].siblings == () and straight.leaf == 1
@@ -226,15 +276,28 @@ def test_parts_are_shown_as_they_are_up_to_a_length() -> None:
 
 def test_tokens_are_coloured_by_how_sure_the_model_was() -> None:
     steps = [logprob_step(math.log(p)) for p in (0.901, 0.899, 0.501, 0.499, 0.101, 0.099, 0.0101, 0.0099, 0.001)]
-    assert steps == [0, 1, 1, 2, 2, 3, 3, 4, 4] and logprob_step(-math.inf) == logprob_step(math.nan) == 4 and logprob_step(0.5) == 0
+    assert (
+        steps == [0, 1, 1, 2, 2, 3, 3, 4, 4]
+        and logprob_step(-math.inf) == logprob_step(math.nan) == 4
+        and logprob_step(0.5) == 0
+    )
     half = math.log(0.5)
     assert entropy_of([half, half]) == pytest.approx(math.log(2)) and entropy_of([0.0]) == 0.0
-    assert entropy_of([half]) == pytest.approx(math.log(2)) and entropy_of([math.log(0.25), -math.inf]) == pytest.approx(
-        -0.25 * math.log(0.25) - 0.75 * math.log(0.75)
-    )
-    assert laid_out("ab c", ["a", "b", " c"]) == ["a", "b", " c"] and laid_out("ab c!", ["a", "b", " c"]) == ["a", "b", " c!"]
+    assert entropy_of([half]) == pytest.approx(math.log(2)) and entropy_of(
+        [math.log(0.25), -math.inf]
+    ) == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.75))
+    assert laid_out("ab c", ["a", "b", " c"]) == ["a", "b", " c"] and laid_out("ab c!", ["a", "b", " c"]) == [
+        "a",
+        "b",
+        " c!",
+    ]
     assert laid_out("axxb", ["a", None, "b"]) == ["a", "xx", "b"] and laid_out("axx", ["a", None, None]) is None
-    assert laid_out("a", ["a", "<end>"]) == ["a", ""] and laid_out("axyb", ["a", "q", "b", "<end>"]) == ["a", "xy", "b", ""]
+    assert laid_out("a", ["a", "<end>"]) == ["a", ""] and laid_out("axyb", ["a", "q", "b", "<end>"]) == [
+        "a",
+        "xy",
+        "b",
+        "",
+    ]
     assert laid_out("", []) is None and laid_out("abcd", ["b", "x", "y"]) is None
     sampled = Sampled((1, 2), (half, -3.0))
     nodes = (Node(None, user("q")), Node(0, Message("assistant", (Text("Hi!"),), sampled)))
@@ -249,7 +312,11 @@ def test_tokens_are_coloured_by_how_sure_the_model_was() -> None:
 
 def test_votes_fates_and_the_budget_of_an_attempt() -> None:
     limits = {"tokens": 2500, "calls": 4, "seconds": 8, "cost_usd": 1.5, "depth": 64}
-    calls = (call(":0", 0.0, usage=Usage(1000, 0, 400, 0.25)), call(":1", 0.0, kind="tool"), call(":2", 0.0, kind="guard"))
+    calls = (
+        call(":0", 0.0, usage=Usage(1000, 0, 400, 0.25)),
+        call(":1", 0.0, kind="tool"),
+        call(":2", 0.0, kind="guard"),
+    )
     events = (
         Event("branch", 0.0, {"at": 0, "status": "pruned", "text": "odd"}), Event("branch", 0.0, {"at": 0, "status": "kept"}),
         Event("branch", 0.0, {"path": "3", "status": "pruned"}),
@@ -286,13 +353,18 @@ def test_two_attempts_part_where_a_step_differs() -> None:
     assert (found.first, found.num_same) == (2, 3) and trace_difference(a, a).first is None
     back = trace_difference(b, a)
     assert [each.change for each in back.steps] == ["same", "same", "changed", "removed", "same"]
-    failed = trace(calls=(call(":0", 0.0, kind="tool", detail={"name": "go", "arguments": {"a": 2, "b": 1}}, error="gone"),))
+    failed = trace(
+        calls=(call(":0", 0.0, kind="tool", detail={"name": "go", "arguments": {"a": 2, "b": 1}}, error="gone"),)
+    )
     assert trace_difference(a, failed).steps[1].b.text == "gone"  # type: ignore[union-attr]
 
 
 def test_an_attempt_is_copied_as_a_test_that_asks_it_again() -> None:
     made = as_test('r"1', trace(scores=(Score("exact", 0.75),)))
-    assert "RUN, ATTEMPT = 'r\"1', 'quiz/a task/agent/0'\nBAR = 0.75\n" in made and "def test_a_task_is_solved_as_well_as_before():" in made
+    assert (
+        "RUN, ATTEMPT = 'r\"1', 'quiz/a task/agent/0'\nBAR = 0.75\n" in made
+        and "def test_a_task_is_solved_as_well_as_before():" in made
+    )
     assert made.startswith('"""Made from attempt t1 of run r1:') and "BAR = 0.0\n" in as_test("r", trace())
     compile(made, "made", "exec")
     odd = Trace("t", "b", "é-/_", {"name": "a"}, 2, 0, "then", 1.0)
@@ -323,7 +395,10 @@ def test_settings_that_go_with_a_result_are_ranked() -> None:
     assert found[0].strength == pytest.approx(1.0) and found[1].strength == pytest.approx(math.sqrt(4 / 5))
     assert found[2].strength == pytest.approx(math.sqrt((0.5**2 + 3 * (1 / 6) ** 2) / 5))
     assert importances(axes, "acc") == importances(axes, "lr") == [] and ranked([3, 1, 3, 2]) == [3.5, 1, 3.5, 2]
-    assert axes_of([{"a": 1.0}, {"a": 99.0}], [{}, {}])[0]["log"] is False and axes_of([{"a": 1.0}, {"a": 100.0}], [{}])[0]["log"]
+    assert (
+        axes_of([{"a": 1.0}, {"a": 99.0}], [{}, {}])[0]["log"] is False
+        and axes_of([{"a": 1.0}, {"a": 100.0}], [{}])[0]["log"]
+    )
     many = axes_of([{f"s{n}": 1 for n in range(20)}, {f"s{n}": 2 for n in range(20)}], [{"r": 1.0, "q": 2.0}, {}])
     assert [axis["name"] for axis in many][15:] == ["s15", "r"]
     few = axes_of([{"s": 1}, {"s": 2}], [{f"r{n}": 1.0 for n in range(20)}])
@@ -331,12 +406,17 @@ def test_settings_that_go_with_a_result_are_ranked() -> None:
 
 
 def test_agents_are_placed_by_cost_on_a_logarithmic_axis_with_their_frontier() -> None:
-    points, unit = scatter_points([("a", 0.5, 10.0, 0.1), ("b", 1.0, 100.0, 1.0), ("c", 0.25, 1.0, 10.0), ("d", math.nan, 1.0, 1.0)])
+    points, unit = scatter_points(
+        [("a", 0.5, 10.0, 0.1), ("b", 1.0, 100.0, 1.0), ("c", 0.25, 1.0, 10.0), ("d", math.nan, 1.0, 1.0)]
+    )
     assert unit == "USD" and [(each.name, each.cost, each.x, each.y, each.on_frontier) for each in points] == [
         ("a", 0.1, 5.0, 35.0, True), ("b", 1.0, 50.0, 95.0, True), ("c", 10.0, 95.0, 5.0, False),
     ]  # fmt: skip
     tokens, unit = scatter_points([("a", 0.5, 10.0, 0.1), ("b", 0.5, 100.0, 0.0), ("z", 0.9, 0.0, 0.1)])
-    assert unit == "tokens" and [(each.name, each.cost, each.y) for each in tokens] == [("a", 10.0, 50.0), ("b", 100.0, 50.0)]
+    assert unit == "tokens" and [(each.name, each.cost, each.y) for each in tokens] == [
+        ("a", 10.0, 50.0),
+        ("b", 100.0, 50.0),
+    ]
     assert scatter_points([]) == ([], "tokens")
 
 
@@ -360,14 +440,28 @@ def test_two_answers_are_shown_at_the_pace_of_the_slower() -> None:
 
 def test_addresses_pages_and_small_facts() -> None:
     assert address("/x", a="", b=None, c=False, d="0", e="é f") == "/x?d=0&e=%C3%A9+f" and address("/x", a="") == "/x"
-    assert part("a/b é\ud83d") == "a%2Fb%20%C3%A9%ED%A0%BD" and json_answer({"a": "é\ud83d"}).body == b'{"a": "\\u00e9\\ud83d"}'
-    pages = [FoundPage(tuple(range(count)), total, start).next_start for count, total, start in ((2, 5, 0), (2, 5, 3), (0, 5, 9), (2, 4, 1))]
+    assert (
+        part("a/b é\ud83d") == "a%2Fb%20%C3%A9%ED%A0%BD"
+        and json_answer({"a": "é\ud83d"}).body == b'{"a": "\\u00e9\\ud83d"}'
+    )
+    pages = [
+        FoundPage(tuple(range(count)), total, start).next_start
+        for count, total, start in ((2, 5, 0), (2, 5, 3), (0, 5, 9), (2, 4, 1))
+    ]
     assert pages == [2, None, None, 3]
     page = StudioPage("Runs", "/runs")
     assert [page.is_open(path) for path in ("/runs", "/runs/1", "/runsx", "/")] == [True, True, False, False]
     assert [StudioPage("Home", "/").is_open(path) for path in ("/", "/runs")] == [True, False]
-    assert shown_filter({"a": "b", "c": "d e"}) == 'a=b c="d e"' and flat({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
-    assert flat(5, "x") == {"x": 5} and flat({}) == {} and [points_of("a" * count) for count in (0, 2, 3)] == [1500, 1500, 1000]
+    assert shown_filter({"a": "b", "c": "d e"}) == 'a=b c="d e"' and flat({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {
+        "a.b": 1,
+        "a.c.d": 2,
+        "e": [3],
+    }
+    assert (
+        flat(5, "x") == {"x": 5}
+        and flat({}) == {}
+        and [points_of("a" * count) for count in (0, 2, 3)] == [1500, 1500, 1000]
+    )
     assert GridRow("b", "t", (0.25, None, 1.0)).spread == 0.75 and GridRow("b", "t", (None,)).spread == 0.0
 
     class Curve:

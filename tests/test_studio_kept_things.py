@@ -46,18 +46,30 @@ def store(tmp_path: Path) -> Any:
 
 def test_a_document_has_versions_and_a_log_its_newest_entries_first(store: SqliteStore, tmp_path: Path) -> None:
     assert store.items("a") == [] and store.get("a", "k") is None and not store.path.exists()
-    assert [store.put("a", "k", {"n": 1}), store.put("a", "k", {"n": "é"}, version=1), store.put("b", "k", {})] == [1, 2, 1]
+    assert [store.put("a", "k", {"n": 1}), store.put("a", "k", {"n": "é"}, version=1), store.put("b", "k", {})] == [
+        1,
+        2,
+        1,
+    ]
     assert store.put("a", "j", {"n": 3}, version=0) == 1 and [(each.key, each.body, each.version) for each in store.items("a")] == [
         ("j", {"n": 3}, 1), ("k", {"n": "é"}, 2),
     ]  # fmt: skip
     for version, said in ((0, "the a 'k' is there already"), (1, "was changed in the meantime"), (3, "was changed")):
         with pytest.raises(ConfigError, match=said):
             store.put("p/a", "k", {}, version=version) if version == 9 else store.put("a", "k", {}, version=version)
-    assert store.remove("a", "k") and not store.remove("a", "k") and not store.remove("a", "a\nb") and store.get("b", "k") is not None
+    assert (
+        store.remove("a", "k")
+        and not store.remove("a", "k")
+        and not store.remove("a", "a\nb")
+        and store.get("b", "k") is not None
+    )
     for number in range(3):
         store.log("x", {"n": number})
     store.log("y", {"n": 9})
-    assert [body for _, body in store.logged("x", 2)] == [{"n": 2}, {"n": 1}] and store.path.stat().st_mode & 0o777 == 0o600
+    assert [body for _, body in store.logged("x", 2)] == [
+        {"n": 2},
+        {"n": 1},
+    ] and store.path.stat().st_mode & 0o777 == 0o600
     for key in ("", "x" * 201, "a\nb"):
         with pytest.raises(ConfigError, match="is no name: give 1 to 200 characters on one line"):
             store.put("a", key, {})
@@ -80,7 +92,11 @@ def test_projects_share_accounts_and_nothing_else(store: SqliteStore) -> None:
     one.put("account", "ann", {"n": 2})
     one.log("audit", {"n": 3})
     assert two.get("queue", "q") is None and two.items("account")[0].key == "ann" and two.logged("audit") == []
-    assert store.get("one/queue", "q") is not None and one.items("queue")[0].body == {"n": 1} and len(one.logged("audit", 5)) == 1
+    assert (
+        store.get("one/queue", "q") is not None
+        and one.items("queue")[0].body == {"n": 1}
+        and len(one.logged("audit", 5)) == 1
+    )
     with pytest.raises(ConfigError, match="the queue 'q' is there already"):
         one.put("queue", "q", {}, version=0)
     assert not two.remove("queue", "q") and one.remove("queue", "q")
@@ -182,7 +198,9 @@ def test_wrong_passwords_are_counted_by_account_and_address_for_a_quarter_of_an_
     for _ in range(7):
         assert made.sign_in("ann", PASSWORD, "here") is not None, "right ones are no wrong guesses"
     user = User("ann", "viewer")
-    assert [made.may_change_now(user) for _ in range(241)] == [True] * 240 + [False] and made.may_change_now(User("bob", "viewer"))
+    assert [made.may_change_now(user) for _ in range(241)] == [True] * 240 + [False] and made.may_change_now(
+        User("bob", "viewer")
+    )
     clock.now += 60
     assert made.may_change_now(user)
     made.audit("x" * 99, "did", status=200)
@@ -222,7 +240,11 @@ def test_a_host_and_an_origin_are_our_own_by_name_and_port(store: SqliteStore) -
         assert access.is_own_origin(Headers(headers)) is own
     session = access.exchange(access.new_code())
     cookie = Headers({"cookie": f"{access.cookie}={session}"})
-    assert access.knows(cookie) and access.user_of(cookie) is None and not access.knows(Headers({"cookie": f"x={session}"}))
+    assert (
+        access.knows(cookie)
+        and access.user_of(cookie) is None
+        and not access.knows(Headers({"cookie": f"x={session}"}))
+    )
     access.accounts = Accounts(store)
     assert not access.knows(cookie), "with accounts a code opens nothing"
     keep_account(access.accounts, "ann", PASSWORD, "viewer")
@@ -250,11 +272,19 @@ def test_items_go_to_raters_so_that_none_gets_more_than_are_asked_for(store: Sql
     assert queues.next_item("q", "cat", now=700.0) == "a", "what was left open is free again"
     queues.rate("q", "a", "ann", 1.0, "fine")
     queues.rate("q", "a", "bob", 0.5)
-    assert queues.next_item("q", "ann", now=2000.0) == "b" and queues.next_item("q", "ann", skip=["b"], now=2000.0) == "c"
+    assert (
+        queues.next_item("q", "ann", now=2000.0) == "b" and queues.next_item("q", "ann", skip=["b"], now=2000.0) == "c"
+    )
     queues.rate("q", "c", "bob", 0.0)
-    assert queues.next_item("q", "ann", skip=["b"], now=4000.0) is None and queues.next_item("q", "bob", now=4000.0) == "b"
+    assert (
+        queues.next_item("q", "ann", skip=["b"], now=4000.0) is None and queues.next_item("q", "bob", now=4000.0) == "b"
+    )
     label = queues.label("q", "a", "ann")
-    assert label is not None and (label.value, label.text, label.version) == (1.0, "fine", 1) and queues.label("q", "a", "cat") is None
+    assert (
+        label is not None
+        and (label.value, label.text, label.version) == (1.0, "fine", 1)
+        and queues.label("q", "a", "cat") is None
+    )
     queues.rate("q", "a", "ann", 0.75, version=1)
     with pytest.raises(ConfigError, match="was changed in the meantime"):
         queues.rate("q", "a", "ann", 0.5, version=1)
@@ -281,7 +311,9 @@ def test_the_agreement_of_raters_is_that_of_items_with_two_labels(store: SqliteS
     assert state.by_rater == (("ann", 3, 0.5), ("bob", 3, 0.5), ("cat", 2, 0.5))
     assert state.alpha == pytest.approx(krippendorff_alpha([[1.0, 1.0, 0.0], [0.5, 0.0], [0.0, 0.5]], level="interval"))
     assert state.kappa == pytest.approx(cohen_kappa([True, True, False], [True, False, True]))
-    assert [(place, len(found)) for place, found in state.disagreements] == [("a", 3), ("b", 2), ("c", 2)] and len(state.labels) == 8
+    assert [(place, len(found)) for place, found in state.disagreements] == [("a", 3), ("b", 2), ("c", 2)] and len(
+        state.labels
+    ) == 8
     queues.make(AnnotationQueue("one", "run", ("a",), "good"))
     bare = queues.state("one")
     assert (bare.done, bare.by_rater, bare.pairs, bare.alpha, bare.kappa, bare.same) == (0, (), 0, None, None, 0)
@@ -290,7 +322,10 @@ def test_the_agreement_of_raters_is_that_of_items_with_two_labels(store: SqliteS
 def test_a_queue_is_what_its_form_says(store: SqliteStore) -> None:
     form = {"name": " q ", "run": "r", "score": " good ", "raters": " 3 ", "shared": "", "guide": "g" * 5000}
     assert queue_of_form(form, ["a"]) == AnnotationQueue("q", "r", ("a",), "good", 3, 0, "g" * 4000)
-    assert queue_of_form({"raters": ""}, ["a"]).raters == 1 and AnnotationQueue("q", "r", ("a",) * 5000, "s", 10).raters == 10
+    assert (
+        queue_of_form({"raters": ""}, ["a"]).raters == 1
+        and AnnotationQueue("q", "r", ("a",) * 5000, "s", 10).raters == 10
+    )
     for change, items, said in (
         ({"raters": "x"}, ["a"], "raters is 'x': a whole number"), ({"shared": "-1"}, ["a"], "shared is '-1'"), ({"raters": "1234567"}, ["a"], "raters is"),
         ({"raters": "11"}, ["a"], "raters is 11: give 1 to 10"), ({"raters": "0"}, ["a"], "raters is 0"), ({}, [], "the queue has no attempts"),
@@ -320,7 +355,11 @@ def test_a_prompt_keeps_its_versions(store: SqliteStore) -> None:
         with pytest.raises(UnknownName, match=said):
             prompts.text(name)
     assert prompts.add("p", "four", "bob", after=3) == 4
-    for text, after, said in (("y", 3, "has 4 versions by now"), (" ", None, "the prompt has 1 characters"), ("x" * 50_001, None, "has 50,001")):
+    for text, after, said in (
+        ("y", 3, "has 4 versions by now"),
+        (" ", None, "the prompt has 1 characters"),
+        ("x" * 50_001, None, "has 50,001"),
+    ):
         with pytest.raises(ConfigError, match=said):
             prompts.add("p", text, "ann", after=after)
     with pytest.raises(ConfigError, match="leave the slash out"):
@@ -334,8 +373,21 @@ def test_a_prompt_keeps_its_versions(store: SqliteStore) -> None:
         scores = tuple(ScoreMean("b", f"a{n}", mean, 1) for n, mean in enumerate(means))
         return RunInfo(id, Path(id), config={"prompt": name, "prompt_version": version}, scores=scores)
 
-    found = tried_in("p", [info("r1", 1, 0.5, 1.0, None), info("r2", 2), info("r3", 2, None), info("r4", "2", 1.0), info("r5", 3, 1.0, name="q")])
-    assert [(each.info.id, each.version, each.score) for each in found] == [("r2", 2, None), ("r3", 2, None), ("r1", 1, 0.75)]
+    found = tried_in(
+        "p",
+        [
+            info("r1", 1, 0.5, 1.0, None),
+            info("r2", 2),
+            info("r3", 2, None),
+            info("r4", "2", 1.0),
+            info("r5", 3, 1.0, name="q"),
+        ],
+    )
+    assert [(each.info.id, each.version, each.score) for each in found] == [
+        ("r2", 2, None),
+        ("r3", 2, None),
+        ("r1", 1, 0.75),
+    ]
 
 
 def test_a_runs_note_is_kept_with_its_version(store: SqliteStore) -> None:
@@ -357,7 +409,9 @@ def test_a_runs_note_is_kept_with_its_version(store: SqliteStore) -> None:
 def run(tmp_path: Path) -> Any:
     """A run of attempts at three tasks by two agents, one of which failed."""
     with runs.create(tmp_path / "home", {"model": ["m1", "m2"]}, "some") as made:
-        made.add_tasks("quiz", [Task(f"t{n}", f"Q{n}?", secret={"answer": str(n)}, metadata={"at": "x"}) for n in range(3)])
+        made.add_tasks(
+            "quiz", [Task(f"t{n}", f"Q{n}?", secret={"answer": str(n)}, metadata={"at": "x"}) for n in range(3)]
+        )
         made.add_tasks("quiz", [Task("secret", "S?", metadata={"protected": "licence"})])
         for name, model in (("ann", "llama-3"), ("bob", "qwen")):
             made.add_agent(name, {"name": name, "model": model})
@@ -383,10 +437,16 @@ def test_attempts_are_filtered_sorted_paged_and_counted(run: Any) -> None:
         ("id:place3", "3"), ("id:x4", "4"), ("id:x", "01234"), ("epoch:0 bob", "34"), ("tokens>0", ""), ("has:note", ""),
     ):  # fmt: skip
         assert found(text) == [f"place{each}" for each in places], text
-    assert found(sort="-finished") == [f"place{each}" for each in "43210"] and found(sort="score") == [f"place{each}" for each in "31042"]
-    assert found(sort="-score") == [f"place{each}" for each in "04132"] and found(sort="-seconds", limit=2, start=1) == ["place3", "place2"]
+    assert found(sort="-finished") == [f"place{each}" for each in "43210"] and found(sort="score") == [
+        f"place{each}" for each in "31042"
+    ]
+    assert found(sort="-score") == [f"place{each}" for each in "04132"] and found(
+        sort="-seconds", limit=2, start=1
+    ) == ["place3", "place2"]
     page = AttemptQuery.parse("").page(run.database, start=3, limit=2)
-    assert (page.total, page.start, page.next_start) == (5, 3, None) and AttemptQuery().page(run.database, -4, 2).next_start == 2
+    assert (page.total, page.start, page.next_start) == (5, 3, None) and AttemptQuery().page(
+        run.database, -4, 2
+    ).next_start == 2
     query = AttemptQuery.parse("agent:ann", "-seconds")
     assert [query.beside(run.database, f"place{n}") for n in (2, 1, 0, 3)] == [
         (None, "place1"), ("place2", "place0"), ("place1", None), (None, None),
@@ -423,19 +483,32 @@ def test_a_note_has_a_name_a_number_and_bounded_words(name: str, value: str, tex
 
 def test_a_data_set_keeps_each_task_once_with_its_origin(store: SqliteStore, run: Any) -> None:
     sets = TaskCollections(store)
-    assert sets.add("d", run, [run.trace("place0"), run.trace("place3"), run.trace("place1")]) == 2 and sets.add("d", run, [run.trace("place0")]) == 0
+    assert (
+        sets.add("d", run, [run.trace("place0"), run.trace("place3"), run.trace("place1")]) == 2
+        and sets.add("d", run, [run.trace("place0")]) == 0
+    )
     found = sets.get("d")
     assert [(each.task.id, each.task.question, each.benchmark, each.place, each.answer, each.score) for each in found.tasks] == [
         ("t0", "Q0?", "quiz", "place0", "A0", 1.0), ("t1", "Q1?", "quiz", "place1", "A1", 0.5),
     ]  # fmt: skip
-    assert found.tasks[0].task.secret["answer"] == "0" and found.tasks[0].task.metadata == {"at": "x"} and found.tasks[0].run == run.id
+    assert (
+        found.tasks[0].task.secret["answer"] == "0"
+        and found.tasks[0].task.metadata == {"at": "x"}
+        and found.tasks[0].run == run.id
+    )
     assert [json.loads(line) for line in as_lines(found).splitlines()][1] == {
         "id": "t1", "prompt": "Q1?", "target": "1", "from": {"run": run.id, "attempt": "place1"},
     }  # fmt: skip
     received = {"id": "r1", "question": "R?", "answer": "é" * 2001, "system": "S", "history": [], "cluster": "c"}
     assert sets.add_received("d", [received, {**received, "id": "r2"}]) == 2
     task = sets.get("d").tasks[2]
-    assert (task.benchmark, task.place, len(task.answer), task.score, task.task.secret["answer"]) == ("traces", "r1", 2000, None, "é" * 2001)
+    assert (task.benchmark, task.place, len(task.answer), task.score, task.task.secret["answer"]) == (
+        "traces",
+        "r1",
+        2000,
+        None,
+        "é" * 2001,
+    )
     assert task.task.metadata == {"system": "S", "cluster": "c"}
     with pytest.raises(ConfigError, match="trace r3 has no question"):
         sets.add_received("d", [{**received, "id": "r3", "question": " "}])
@@ -468,8 +541,13 @@ def test_a_data_set_becomes_a_test_with_the_bar_of_each_task(store: SqliteStore,
     sets = TaskCollections(store)
     sets.add("d", run, [run.trace("place1"), run.trace("place0")])
     numbers = as_regression_test(sets.get("d"))
-    assert "SCORER = 'flexible'" in numbers and "    ('1 t1', 'Q1?', '1', 0.5),\n    ('2 t0', 'Q0?', '0', 1.0),\n" in numbers
-    sets.add_received("d", [{"id": "r", "question": "R?", "answer": "Paris é", "system": "", "history": [], "cluster": ""}])
+    assert (
+        "SCORER = 'flexible'" in numbers
+        and "    ('1 t1', 'Q1?', '1', 0.5),\n    ('2 t0', 'Q0?', '0', 1.0),\n" in numbers
+    )
+    sets.add_received(
+        "d", [{"id": "r", "question": "R?", "answer": "Paris é", "system": "", "history": [], "cluster": ""}]
+    )
     words = as_regression_test(sets.get("d"))
     assert "SCORER = 'contains_words'" in words and "('3 r', 'R?', 'Paris \\xe9', 1.0)" in words
     compile(words, "made", "exec")
@@ -501,7 +579,11 @@ def test_runs_are_listed_filtered_and_counted() -> None:
         ("errors<2", "31"), ("tokens=5", "1"), ("steps:4", "3"), ("pattern:cot", "2"), ("id:r", "231"), ("-m1", "3"), ("status=run", ""),
     ):  # fmt: skip
         assert found(text) == [f"r{each}" for each in ids], text
-    assert found(sort="score") == ["r1", "r2", "r3"] and found(sort="-score") == ["r2", "r1", "r3"] and found(sort="created") == ["r1", "r3", "r2"]
+    assert (
+        found(sort="score") == ["r1", "r2", "r3"]
+        and found(sort="-score") == ["r2", "r1", "r3"]
+        and found(sort="created") == ["r1", "r3", "r2"]
+    )
     assert found(start=1, limit=1) == ["r3"] and found(start=-3, limit=2) == ["r2", "r3"]
     page = run_page(infos, limit=2)
     assert (page.total, page.next_start, run_page(infos, start=2, limit=2).next_start) == (3, 2, None)

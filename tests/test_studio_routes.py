@@ -30,7 +30,14 @@ from firsthand.studio.live_events import files_of_index, mark_of, marks_of, vers
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.span_search import spans_holding
 from firsthand.studio.studio_app import create_app
-from firsthand.studio.views.comparison_views import chosen_pairs, contest_of, grid_rows, plots_of, sides_of, tasks_to_decide
+from firsthand.studio.views.comparison_views import (
+    chosen_pairs,
+    contest_of,
+    grid_rows,
+    plots_of,
+    sides_of,
+    tasks_to_decide,
+)
 from firsthand.studio.views.queue_views import MOST_SHOWN
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
@@ -48,7 +55,9 @@ def attempt(run: Any, at: int, agent: str, task: str, score: float | None, **mor
                      calls=calls, answer=f"A{at}", scores=scores, place=f"p{at}", **more))  # fmt: skip
 
 
-def span(trace: int, number: int, parent: int, name: str, begun: int, took_s: float, error: str | None = None, **more: Any) -> IncomingSpan:
+def span(
+    trace: int, number: int, parent: int, name: str, begun: int, took_s: float, error: str | None = None, **more: Any
+) -> IncomingSpan:
     return IncomingSpan(
         f"{trace:032x}", f"{number:016x}", f"{parent:016x}" if parent else "", name, begun, begun + int(took_s * SECOND),
         {key.replace("__", "."): value for key, value in more.items()}, error=error,
@@ -61,7 +70,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("routes")
     for name, scores in (("older", (1.0, 0.5, 0.0)), ("newer", (0.0, 0.5, 1.0))):
         with store.create(folder, {"model": [name]}, name, command=["firsthand", "run", name]) as run:
-            run.add_tasks("quiz", [Task(f"t{n}", f"Q{n}?", secret={"answer": str(n)}, metadata={"level": f"l{n % 2}"}) for n in range(3)])
+            run.add_tasks(
+                "quiz",
+                [Task(f"t{n}", f"Q{n}?", secret={"answer": str(n)}, metadata={"level": f"l{n % 2}"}) for n in range(3)],
+            )
             for agent in ("ann", "bob"):
                 run.add_agent(agent, {"name": agent, "model": agent})
             for n, score in enumerate(scores):
@@ -85,7 +97,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(home: Path) -> Iterator[TestClient]:
     access = Access()
     access.port = PORT
-    agents = {name: Agent(name, Scripted(lambda *_: "It is 1", name=f"scripted:{name}"), reply) for name in ("m-one", "m-two")}
+    agents = {
+        name: Agent(name, Scripted(lambda *_: "It is 1", name=f"scripted:{name}"), reply) for name in ("m-one", "m-two")
+    }
     with TestClient(create_app(home, access, agents), base_url=f"http://127.0.0.1:{PORT}") as made:
         made.get("/enter", params={"code": access.new_code()})
         yield made
@@ -122,7 +136,9 @@ def test_a_run_shows_its_attempts_filtered_and_its_note_with_a_refused_draft(cli
     assert re.findall(r'data-mark="(p\d)"', rows) == ["p2", "p3", "p4"] and "<html" not in rows and "<table" not in rows
     table = client.get(f"/runs/{run}", params={"filter": "is:failed"}, headers={"hx-request": "true"}).text
     assert re.findall(r'data-mark="(p\d)"', table) == ["p3"] and "The net" in table
-    assert "runs cannot" not in page and "did you mean" in problem(client.get(f"/runs/{run}", params={"filter": "agnt:x"}))
+    assert "runs cannot" not in page and "did you mean" in problem(
+        client.get(f"/runs/{run}", params={"filter": "agnt:x"})
+    )
     path = f"/runs/{run}/note"
     assert post(client, path, text="First", version="0").headers["location"] == f"/runs/{run}"
     refused = post(client, path, text="My words", version="0")
@@ -140,9 +156,16 @@ def test_an_attempt_is_shown_as_a_conversation_a_tree_or_json(client: TestClient
     base = f"/runs/{run}/attempts/p1"
     page = client.get(base, params={"filter": "agent:ann"})
     text = said(page)
-    assert "quiz / t1" in text and "question Q1? expected 1 answer A1" in text and "0.5 exact" in text and "two of ann" in text
+    assert (
+        "quiz / t1" in text
+        and "question Q1? expected 1 answer A1" in text
+        and "0.5 exact" in text
+        and "two of ann" in text
+    )
     assert "1.1k tokens" in text and "(1.0k in, 200 of them cached, 50 out), $0.25" in text.replace("1k in", "1.0k in")
-    assert re.search(rf'rel="prev"[^>]*{base[:-1]}0\?', page.text) and re.search(rf'rel="next"[^>]*{base[:-1]}2\?', page.text)
+    assert re.search(rf'rel="prev"[^>]*{base[:-1]}0\?', page.text) and re.search(
+        rf'rel="next"[^>]*{base[:-1]}2\?', page.text
+    )
     assert "one of them" in text and "two of ann" not in said(client.get(base, params={"leaf": "1"}))
     assert "two of ann" in said(client.get(base, params={"leaf": "2"}))
     raw = client.get(base, params={"view": "raw"})
@@ -159,7 +182,10 @@ def test_an_attempt_is_shown_as_a_conversation_a_tree_or_json(client: TestClient
     copied = client.get(f"{base}/copy/test.py")
     assert copied.headers["content-disposition"] == 'attachment; filename="test.py"' and "BAR = 0.5" in copied.text
     lines = client.get(f"{base}/copy/example.jsonl")
-    assert lines.headers["content-disposition"] == 'attachment; filename="example.jsonl"' and len(lines.text.splitlines()) >= 1
+    assert (
+        lines.headers["content-disposition"] == 'attachment; filename="example.jsonl"'
+        and len(lines.text.splitlines()) >= 1
+    )
     assert "not as 'x'" in problem(client.get(f"{base}/copy/x"), 404)
     noted = post(client, f"{base}/notes", name=" clear ", value="0.25", text="Words", view="tree")
     assert noted.headers["location"] == f"{base}?view=tree" and "note.clear 0.25 Words" in said(client.get(base))
@@ -176,7 +202,13 @@ def test_attempts_that_were_looked_at_are_kept_until_they_get_a_score(home: Path
     kept = KeptTraces()
     first = kept.get(run, "p0")
     assert kept.get(run, "p0") is first and kept.get(run, "p1") is not first
-    assert (first.number, first.size, first.has_messages, first.usage.total_tokens, first.usage.cost_usd) == (1, 4, True, 1050, 0.25)
+    assert (first.number, first.size, first.has_messages, first.usage.total_tokens, first.usage.cost_usd) == (
+        1,
+        4,
+        True,
+        1050,
+        0.25,
+    )
     assert first.head.nodes == () and first.trace.nodes[2].message.text == "two of ann" and first.head.place == "p0"
     run.add_score(first.trace, 1, "note.x", "person", Score("note.x", 0.5))
     again = kept.get(run, "p0")
@@ -198,10 +230,17 @@ def test_two_runs_are_compared_task_by_task_the_older_as_the_baseline(client: Te
     default = client.get("/compare", params=both).text
     chosen = re.findall(r'<option value="([^"]+)" selected>', default)
     assert chosen[:2] == [f"{older}/ann", f"{newer}/ann"], "the same agent of the other run"
-    for only, words in (("worse", "1 task got worse"), ("better", "1 task got better"), ("same", "1 task the same"), ("all", "3 tasks")):
+    for only, words in (
+        ("worse", "1 task got worse"),
+        ("better", "1 task got better"),
+        ("same", "1 task the same"),
+        ("all", "3 tasks"),
+    ):
         assert words in said(client.get("/compare", params=[*both, ("only", only)]))
     sliced = said(client.get("/compare", params=[*both, ("slice", "level")]))
-    assert "By level" in sliced and "l0 quiz 2 0.500 0.500 +0.000" in sliced and "l1 quiz 1 0.500 0.500 +0.000" in sliced
+    assert (
+        "By level" in sliced and "l0 quiz 2 0.500 0.500 +0.000" in sliced and "l1 quiz 1 0.500 0.500 +0.000" in sliced
+    )
     for query, words in (
         (("only", "x"), "only is 'x': it is one of changed, worse, better, same, all"), (("slice", "x"), "no metadata 'x' to slice by: they have level"),
         (("a", "x/y"), "no agent 'x/y' in the runs"),
@@ -216,16 +255,23 @@ def test_two_runs_are_compared_task_by_task_the_older_as_the_baseline(client: Te
     sides = sides_of([runs.get(older), runs.get(newer)])
     assert [each.key for each in sides] == [f"{older}/ann", f"{older}/bob", f"{newer}/ann", f"{newer}/bob"]
     contest = contest_of(sides[0], sides[2])
-    assert [(pair.task_id, pair.a.value, pair.b.value) for pair in chosen_pairs(contest.comparison, "changed")] == [("t0", 1.0, 0.0), ("t2", 0.0, 1.0)]
+    assert [(pair.task_id, pair.a.value, pair.b.value) for pair in chosen_pairs(contest.comparison, "changed")] == [
+        ("t0", 1.0, 0.0),
+        ("t2", 0.0, 1.0),
+    ]
     assert [pair.task_id for pair in chosen_pairs(contest.comparison, "all")] == ["t0", "t2", "t1"]
     assert tasks_to_decide(contest.differences["quiz"]) is None
     failed = contest_of(sides[0], sides[3])
-    assert [(pair.task_id, pair.b.value) for pair in failed.comparison.pairs] == [("t0", 0.0), ("t1", 1.0)], "an error counts 0"
+    assert [(pair.task_id, pair.b.value) for pair in failed.comparison.pairs] == [("t0", 0.0), ("t1", 1.0)], (
+        "an error counts 0"
+    )
     rows = grid_rows(sides)
     assert [(row.task, row.values) for row in rows if row.task == "t2"] == [("t2", (0.0, None, 1.0, None))]
     assert rows[-1].spread <= rows[0].spread
     ((benchmark, points, unit),) = plots_of(sides)
-    assert (benchmark, unit, len(points)) == ("quiz", "USD", 4) and {point.name for point in points} == {each.key for each in sides}
+    assert (benchmark, unit, len(points)) == ("quiz", "USD", 4) and {point.name for point in points} == {
+        each.key for each in sides
+    }
     assert {point.name for point in plots_of(sides[:2])[0][1]} == {"ann", "bob"}
     assert [(point.score, point.cost) for point in points if point.name == f"{older}/ann"] == [(0.5, 0.25)]
     runs.close()
@@ -235,8 +281,15 @@ def test_a_topic_changes_with_what_it_stands_for(home: Path) -> None:
     older, newer = ids(home)
     runs, traces = OpenRuns(home), IncomingTraces(home)
     first = version_of(f"run:{older}", runs)
-    assert first and first != version_of(f"run:{newer}", runs) and version_of("run:none", runs) == version_of("x", runs) == ""
-    assert version_of("runs", runs).startswith(files_of_index(home / "runs")) and version_of("traces", runs, traces) == traces.version != ""
+    assert (
+        first
+        and first != version_of(f"run:{newer}", runs)
+        and version_of("run:none", runs) == version_of("x", runs) == ""
+    )
+    assert (
+        version_of("runs", runs).startswith(files_of_index(home / "runs"))
+        and version_of("traces", runs, traces) == traces.version != ""
+    )
     assert version_of("traces", runs) == "" and len(mark_of("runs", runs)) == 16
     assert marks_of(["runs", f"run:{older}"], runs) == f"{mark_of('runs', runs)} {mark_of(f'run:{older}', runs)}"
     runs.get(older).add_score(runs.get(older).trace("p1"), 1, "note.y", "person", Score("note.y", 0.5))
@@ -256,21 +309,38 @@ def test_a_queue_is_worked_through_and_its_ratings_are_notes(client: TestClient,
     assert made.headers["location"] == "/queues/q"
     assert "the queue 'q' is there already" in problem(post(client, "/queues", **fields))
     assert "a note's name is 'a b'" in problem(post(client, "/queues", **{**fields, "name": "r", "score": "a b"}))
-    assert "the queue has no attempts" in problem(post(client, "/queues", **{**fields, "name": "r", "filter": "agent:zed"}))
+    assert "the queue has no attempts" in problem(
+        post(client, "/queues", **{**fields, "name": "r", "filter": "agent:zed"})
+    )
 
     def following(**query: Any) -> str:
         return str(client.get("/queues/q/next", params=query, follow_redirects=False).headers["location"])
 
-    assert following(**{"as": "eve"}) == "/queues/q/items/p0?as=eve" and following(**{"as": "eve", "skip": "p0"}) == "/queues/q/items/p1?as=eve"
+    assert (
+        following(**{"as": "eve"}) == "/queues/q/items/p0?as=eve"
+        and following(**{"as": "eve", "skip": "p0"}) == "/queues/q/items/p1?as=eve"
+    )
     item = client.get("/queues/q/items/p0", params={"as": "eve"})
-    assert "0 of 3 rated by human:eve" in said(item) and "Q0?" in said(item) and 'name="version" value="0"' in item.text and 'name="as" value="eve"' in item.text
+    assert (
+        "0 of 3 rated by human:eve" in said(item)
+        and "Q0?" in said(item)
+        and 'name="version" value="0"' in item.text
+        and 'name="as" value="eve"' in item.text
+    )
     rated = post(client, "/queues/q/items/p0", value="0.5", text="So so", version="0", **{"as": "eve"})
     assert rated.headers["location"] == "/queues/q/next?as=eve"
     item = client.get("/queues/q/items/p0", params={"as": "eve"})
-    assert "1 of 3 rated by human:eve" in said(item) and 'name="version" value="1"' in item.text and 'value="So so"' in item.text
+    assert (
+        "1 of 3 rated by human:eve" in said(item)
+        and 'name="version" value="1"' in item.text
+        and 'value="So so"' in item.text
+    )
     assert re.search(r'value="0.5"[^>]*aria-pressed="true"', item.text)
     late = post(client, "/queues/q/items/p0", value="1", text="Other words", version="0", **{"as": "eve"})
-    assert "has rated this attempt 0.5 meanwhile, and your 1 was not kept" in problem(late, 409) and "Other words" in late.text
+    assert (
+        "has rated this attempt 0.5 meanwhile, and your 1 was not kept" in problem(late, 409)
+        and "Other words" in late.text
+    )
     assert "version is 'x'" in problem(post(client, "/queues/q/items/p0", value="1", version="x"))
     assert "a note's score is '3'" in problem(post(client, "/queues/q/items/p0", value="3", version="0"))
     for who, value in (("eve", "1"), ("eve", "0")):
@@ -279,8 +349,16 @@ def test_a_queue_is_worked_through_and_its_ratings_are_notes(client: TestClient,
     assert following(**{"as": "eve"}) == "/queues/q?as=eve", "nothing is left for her"
     post(client, "/queues/q/items/p0", value="1", version="0", **{"as": "dan"})
     page = said(client.get("/queues/q", params={"as": "dan"}))
-    assert "1 of 3 finished, 4 labels." in page and "as human:dan" in page and "human:eve 3 0.83" in page and "0 of 1 attempt that several rated" in page
-    assert "t0, ann 1 human:dan 0.5 human:eve : So so" in page.replace("0.5 human:eve: So so", "0.5 human:eve : So so") or "t0, ann" in page
+    assert (
+        "1 of 3 finished, 4 labels." in page
+        and "as human:dan" in page
+        and "human:eve 3 0.83" in page
+        and "0 of 1 attempt that several rated" in page
+    )
+    assert (
+        "t0, ann 1 human:dan 0.5 human:eve : So so" in page.replace("0.5 human:eve: So so", "0.5 human:eve : So so")
+        or "t0, ann" in page
+    )
     assert "q " in said(client.get("/queues")) and "1 of 3" in said(client.get("/queues"))
     with store.open_run(older, home) as run:
         notes = [score for score in run.trace("p0").attempt_scores if score.name == "note.good"]
@@ -293,13 +371,22 @@ def test_a_data_set_is_collected_shown_run_and_downloaded(client: TestClient, ho
     older, _ = ids(home)
     assert post(client, "/data-sets", name=" d ", run=older, filter="agent:ann").headers["location"] == "/data-sets/d"
     assert post(client, "/data-sets", name="d", run=older, attempt="p4").status_code == 303
-    assert [json.loads(line)["id"] for line in client.get("/data-sets/d/tasks.jsonl").text.splitlines()] == ["t0", "t1", "t2"]
+    assert [json.loads(line)["id"] for line in client.get("/data-sets/d/tasks.jsonl").text.splitlines()] == [
+        "t0",
+        "t1",
+        "t2",
+    ]
     assert "the filter finds no attempt" in problem(post(client, "/data-sets", name="d", run=older, filter="agent:zed"))
     assert "the filter finds no trace" in problem(post(client, "/data-sets", name="d", traces="session=zed"))
     assert "no trace" in problem(post(client, "/data-sets", name="d", trace="00"), 404)
     assert "has no question" in problem(post(client, "/data-sets", name="d", traces="session=s1"))
     page = said(client.get("/data-sets/d"))
-    assert "Q0?" in page and "Q2?" in page and "m-one" in page and "d 3" in said(client.get("/data-sets")).replace("d 3 tasks", "d 3")
+    assert (
+        "Q0?" in page
+        and "Q2?" in page
+        and "m-one" in page
+        and "d 3" in said(client.get("/data-sets")).replace("d 3 tasks", "d 3")
+    )
     answer = post(client, "/data-sets/d/run", model="m-one", check="flexible")
     assert answer.status_code == 303
     client.portal.call(client.app.state.playground.settled)  # type: ignore[union-attr, attr-defined]
@@ -308,10 +395,17 @@ def test_a_data_set_is_collected_shown_run_and_downloaded(client: TestClient, ho
             key: value for key, value in run.config.items() if key not in ("data_set", "models", "check")
         }
         assert {row.task_id: row.score for row in run.rows()} == {"t0": 0.0, "t1": 1.0, "t2": 0.0}
-    for fields, words in (({"check": "none"}, "no model was chosen"), ({"model": "m-one", "check": "x"}, "the check is 'x'"), ({"model": "zed"}, "no model 'zed' was named")):
+    for fields, words in (
+        ({"check": "none"}, "no model was chosen"),
+        ({"model": "m-one", "check": "x"}, "the check is 'x'"),
+        ({"model": "zed"}, "no model 'zed' was named"),
+    ):
         assert words in said(post(client, "/data-sets/d/run", **fields))
     test = client.get("/data-sets/d/test.py")
-    assert test.headers["content-disposition"] == 'attachment; filename="test_data_set.py"' and "('1 t0', 'Q0?', '0', 1.0)" in test.text
+    assert (
+        test.headers["content-disposition"] == 'attachment; filename="test_data_set.py"'
+        and "('1 t0', 'Q0?', '0', 1.0)" in test.text
+    )
     assert post(client, "/data-sets/d/remove", benchmark="quiz", task="t0").headers["location"] == "/data-sets/d"
     for task in ("t1", "t2"):
         last = post(client, "/data-sets/d/remove", benchmark="quiz", task=task)
@@ -320,13 +414,22 @@ def test_a_data_set_is_collected_shown_run_and_downloaded(client: TestClient, ho
 
 def test_prompts_and_views_are_kept_and_checked(client: TestClient) -> None:
     for text, after in (("One\r\ntwo", ""), ("One\nthree", "1")):
-        assert post(client, "/prompts", name=" p ", text=text, after=after, note="why").headers["location"] == "/prompts/p"
+        assert (
+            post(client, "/prompts", name=" p ", text=text, after=after, note="why").headers["location"] == "/prompts/p"
+        )
     page = said(client.get("/prompts/p"))
     assert page.index("three") < page.rindex("two") and "why" in page and "p" in said(client.get("/prompts"))
-    for fields, words in (({"text": "x", "after": "x"}, "after is 'x'"), ({"text": "x", "after": "1"}, "has 2 versions by now"), ({"text": ""}, "the prompt has 0 characters")):
+    for fields, words in (
+        ({"text": "x", "after": "x"}, "after is 'x'"),
+        ({"text": "x", "after": "1"}, "has 2 versions by now"),
+        ({"text": ""}, "the prompt has 0 characters"),
+    ):
         assert words in problem(post(client, "/prompts", name="p", **fields))
     assert problem(client.get("/prompts/none"), 404)
-    assert post(client, "/views", name=" mine ", address="/?filter=a b".replace(" ", "%20")).headers["location"] == "/views"
+    assert (
+        post(client, "/views", name=" mine ", address="/?filter=a b".replace(" ", "%20")).headers["location"]
+        == "/views"
+    )
     assert 'href="/?filter=a%20b"' in client.get("/views").text and "mine" in said(client.get("/views"))
     for wrong in ("http://evil", "//evil", "/\\evil", "/a b", "", "/" + "x" * 8000):
         assert "a page of the Studio was expected" in problem(post(client, "/views", name="v", address=wrong))
@@ -340,33 +443,51 @@ def test_prompts_and_views_are_kept_and_checked(client: TestClient) -> None:
 
 def test_received_traces_are_listed_grouped_shown_and_copied(client: TestClient) -> None:
     page = client.get("/traces")
-    assert [int(each, 16) for each in re.findall(r'/traces/([0-9a-f]{32})"', page.text)] == [3, 4, 2, 1] and "4 of 4 traces" in page.text
+    assert [int(each, 16) for each in re.findall(r'/traces/([0-9a-f]{32})"', page.text)] == [
+        3,
+        4,
+        2,
+        1,
+    ] and "4 of 4 traces" in page.text
     part = client.get("/traces", params={"start": "2"}, headers={"hx-request": "true"}).text
     assert [int(each, 16) for each in re.findall(r'/traces/([0-9a-f]{32})"', part)] == [2, 1] and "<table" not in part
     table = client.get("/traces", params={"filter": "has:error"}, headers={"hx-request": "true"}).text
     assert [int(each, 16) for each in re.findall(r"/traces/([0-9a-f]{32})", table)][:1] == [2] and "<html" not in table
     assert "traces cannot be sorted by 'x'" in problem(client.get("/traces", params={"sort": "x"}))
     sessions = said(client.get("/traces/by/sessions"))
-    assert "s2 1970-01-02 00:00:20 1970-01-02 00:00:22 1" in sessions and "s1 1970-01-02 00:00:00 1970-01-02 00:00:13 2 1 2" in sessions
+    assert (
+        "s2 1970-01-02 00:00:20 1970-01-02 00:00:22 1" in sessions
+        and "s1 1970-01-02 00:00:00 1970-01-02 00:00:13 2 1 2" in sessions
+    )
     assert sessions.index("s2 1970") < sessions.index("s1 1970") and "Sessions" in sessions
     users = said(client.get("/traces/by/users", params={"filter": "session=s1"}))
     assert "ann 1970-01-02 00:00:00" in users and "bob" in users and "1970-01-03" not in users
     days = said(client.get("/traces/by/days"))
     assert "1970-01-03 1" in days and "1970-01-02 3 1 33.3%" in days
-    assert "1970-01-03" not in said(client.get("/traces/by/days", params={"start": "1"})) and "not by 'x'" in problem(client.get("/traces/by/x"), 404)
+    assert "1970-01-03" not in said(client.get("/traces/by/days", params={"start": "1"})) and "not by 'x'" in problem(
+        client.get("/traces/by/x"), 404
+    )
     two = f"/traces/{2:032x}"
     shown = client.get(two, params={"filter": "session:s", "sort": "started"}).text
     assert f"/traces/{1:032x}" in shown and f"/traces/{4:032x}" in shown
-    assert "view is 'x'" in problem(client.get(two, params={"view": "x"})) and "No file" in said(client.get(two, params={"view": "raw"}))
+    assert "view is 'x'" in problem(client.get(two, params={"view": "x"})) and "No file" in said(
+        client.get(two, params={"view": "raw"})
+    )
     assert client.get(f"{two}/spans.json").json()["columns"]["label"] == ["chat", "chat", "look"]
     assert client.get(f"{two}/spans/found", params={"words": "NO FILE"}).json() == ["span:1"]
     assert "No file" in said(client.get(f"{two}/span", params={"ref": "span:1"}))
     for ref in ("span:2", "call:0", "span:x"):
         assert f"the trace has no span '{ref}'" in problem(client.get(f"{two}/span", params={"ref": ref}), 404)
     spans = client.get(f"{two}/copy/spans.json")
-    assert spans.headers["content-disposition"] == 'attachment; filename="spans.json"' and len(spans.json()["spans"]) == 2
-    assert json.loads(client.get(f"{two}/copy/task.jsonl").text)["id"] == f"{2:032x}" and problem(client.get(f"{two}/copy/x"), 404)
-    assert "gives no training example" in problem(client.get(f"{two}/copy/example.jsonl")) and problem(client.get("/traces/zz"), 404)
+    assert (
+        spans.headers["content-disposition"] == 'attachment; filename="spans.json"' and len(spans.json()["spans"]) == 2
+    )
+    assert json.loads(client.get(f"{two}/copy/task.jsonl").text)["id"] == f"{2:032x}" and problem(
+        client.get(f"{two}/copy/x"), 404
+    )
+    assert "gives no training example" in problem(client.get(f"{two}/copy/example.jsonl")) and problem(
+        client.get("/traces/zz"), 404
+    )
 
 
 def test_sums_of_sessions_users_and_days_are_exact(home: Path) -> None:
@@ -377,9 +498,17 @@ def test_sums_of_sessions_users_and_days_are_exact(home: Path) -> None:
     assert query.groups(taken, "session") == [
         GroupRow("s2", 1, 0, 0, 0.0, DAY + 20 * SECOND, DAY + 22 * SECOND, 0), GroupRow("s1", 2, 1, 0, 0.0, DAY, DAY + 13 * SECOND, 2),
     ]  # fmt: skip
-    assert [(row.name, row.num_traces, row.other) for row in query.groups(taken, "user")] == [("ann", 2, 1), ("bob", 1, 1)]
-    assert [row.name for row in query.groups(taken, "user", 1, 1)] == ["bob"] and query.groups(taken, "user", -1, 1)[0].name == "ann"
-    assert query.days(taken) == [DayRow("1970-01-03", 1, 0, 0, 0.0, 2.0, 2.0), DayRow("1970-01-02", 3, 1, 0, 0.0, 2.0, 3.0)]
+    assert [(row.name, row.num_traces, row.other) for row in query.groups(taken, "user")] == [
+        ("ann", 2, 1),
+        ("bob", 1, 1),
+    ]
+    assert [row.name for row in query.groups(taken, "user", 1, 1)] == ["bob"] and query.groups(taken, "user", -1, 1)[
+        0
+    ].name == "ann"
+    assert query.days(taken) == [
+        DayRow("1970-01-03", 1, 0, 0, 0.0, 2.0, 2.0),
+        DayRow("1970-01-02", 3, 1, 0, 0.0, 2.0, 3.0),
+    ]
     assert query.facets(taken)["user"] == [("ann", 2), ("bob", 1)] and query.facets(taken, 1)["session"] == [("s1", 2)]
     for text, numbers in (
         ("", "3421"), ("session=s1", "21"), ("user:AN", "31"), ("-user:an", "42"), ("spans>1", "2"), ("errors=1", "2"), ("has:error", "2"),
@@ -388,11 +517,21 @@ def test_sums_of_sessions_users_and_days_are_exact(home: Path) -> None:
     ):  # fmt: skip
         rows = IncomingQuery.parse(text).page(taken).rows
         assert [int(row.trace, 16) for row in rows] == [int(each) for each in numbers], text
-    for sort, numbers in (("started", "1243"), ("-seconds", "2431"), ("seconds", "1342"), ("-spans", "2431"), ("-errors", "2431")):
-        assert [int(row.trace, 16) for row in IncomingQuery.parse("", sort).page(taken).rows] == [int(each) for each in numbers], sort
+    for sort, numbers in (
+        ("started", "1243"),
+        ("-seconds", "2431"),
+        ("seconds", "1342"),
+        ("-spans", "2431"),
+        ("-errors", "2431"),
+    ):
+        assert [int(row.trace, 16) for row in IncomingQuery.parse("", sort).page(taken).rows] == [
+            int(each) for each in numbers
+        ], sort
         placed = IncomingQuery.parse("", sort)
         middle = placed.page(taken, 1, 1).rows[0]
-        assert [int(each or "0", 16) for each in placed.beside(taken, middle)] == [int(numbers[0]), int(numbers[2])], sort
+        assert [int(each or "0", 16) for each in placed.beside(taken, middle)] == [int(numbers[0]), int(numbers[2])], (
+            sort
+        )
         last = placed.page(taken, 3, 1).rows[0]
         assert placed.beside(taken, last)[1] is None and placed.page(taken, 2, 2).next_start is None
     kept = found.get(f"{2:032x}")
@@ -426,4 +565,6 @@ def test_curves_files_and_other_paths_are_checked(client: TestClient, home: Path
     assert "There is no page '/nothing'." in problem(client.get("/nothing"), 404)
     part = client.get("/runs/nosuch", headers={"hx-request": "true"})
     assert part.status_code == 200 and "nosuch" in part.text and "<html" not in part.text
-    assert "/runs/" in client.get("/", params={"filter": "older"}).text and "1 of " in said(client.get("/", params={"filter": "older"}))
+    assert "/runs/" in client.get("/", params={"filter": "older"}).text and "1 of " in said(
+        client.get("/", params={"filter": "older"})
+    )
