@@ -202,7 +202,7 @@ def test_only_an_encoder_decoder_reads_a_source() -> None:
 def test_the_worker_passes_every_setting_on() -> None:
     engine = tiny_engine()
     seen: list[Any] = []
-    add_score, load, pin, load_adapter = engine.add_score, engine.load, engine.pin_prefix, engine.load_adapter
+    add_score, pin = engine.add_score, engine.pin_prefix
 
     def noted(name: str, real: Any) -> Any:
         def call(*args: Any, **options: Any) -> Any:
@@ -229,7 +229,8 @@ def test_the_worker_passes_every_setting_on() -> None:
         del lease
         assert (await worker.stats()).pinned_prefixes == 0
         await worker.load({}, 7, recompute=False)
-        await asyncio.wrap_future(worker.add_adapter("a", SimpleNamespace(), version=4, replace=True))  # type: ignore[arg-type]
+        added = worker.add_adapter("a", SimpleNamespace(), version=4, replace=True)  # type: ignore[arg-type]
+        await asyncio.wrap_future(added)
         with pytest.raises(ConfigError, match="no adapter 'a' is loaded"):
             await worker.find_adapter("a")
 

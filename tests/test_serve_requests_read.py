@@ -1,4 +1,4 @@
-"""What the server makes of a request: its messages, tools, settings and rules, and the sentence for each fault."""
+"""Bodies of chat requests read into settings: each field, its default, its limit and its fault."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from firsthand.grammar import Grammar
 from firsthand.message import Message, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import ModelFacts, Sampling, ToolSpec
 from firsthand.serve.admission.admission_settings import ClientLimits
-from firsthand.serve.anthropic import messages_schema
-from firsthand.serve.http.refusals import Refusal, in_names_of
-from firsthand.serve.openai import request_parsing, responses_schema
+from firsthand.serve.http.refusals import Refusal
+from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.request_schema import ChatRequest, CompletionRequest, EmbeddingRequest, read
 
 FACTS = ModelFacts(100, 256, "hermes", False)
@@ -28,9 +27,6 @@ def refusal(function: Any, *args: Any, **options: Any) -> Refusal:
         function(*args, **options)
     assert caught.value.status == 400
     return caught.value
-
-
-# -- messages and tools of a chat --
 
 
 def call(id: str, name: str, arguments: str) -> dict[str, Any]:
@@ -159,9 +155,6 @@ def test_calls_are_ruled_where_they_are_demanded_single_or_strict() -> None:
     assert rule(Tools(spec), replace(FACTS, markup=None)) is None
 
 
-# -- the form of an answer --
-
-
 @pytest.mark.parametrize(
     "fields, expected",
     [
@@ -215,8 +208,6 @@ def test_two_rules_or_none_in_a_field_for_one_are_refused() -> None:
         found = refusal(request_parsing.structure, body, body.response_format)
         assert found.param == field and said in found.message, fields
 
-
-# -- sampling --
 
 LIMITS = ClientLimits(max_tokens=50, max_answers=3, min_priority=-2)
 
@@ -289,19 +280,21 @@ def test_settings_at_their_limits_are_taken() -> None:
 
 def test_the_first_field_that_only_our_own_models_obey_is_named() -> None:
     for fields, expected in (
-        ({}, None), ({"skip_special_tokens": True}, None), ({"skip_special_tokens": False, "logprobs": True}, "skip_special_tokens"),
+        ({}, None), ({"skip_special_tokens": True}, None),
+        ({"skip_special_tokens": False, "logprobs": True}, "skip_special_tokens"),
         ({"logprobs": False}, None), ({"logprobs": True, "priority": 1}, "logprobs"), ({"top_logprobs": 0}, "top_logprobs"),
-        ({"priority": 0}, "priority"), ({"min_tokens": 0}, None), ({"min_tokens": 1}, "min_tokens"), ({"bad_words": []}, None),
-        ({"bad_words": ["a"]}, "bad_words"), ({"chat_template_kwargs": {}}, None), ({"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
+        ({"priority": 0}, "priority"), ({"min_tokens": 0}, None), ({"min_tokens": 1}, "min_tokens"),
+        ({"bad_words": []}, None),
+        ({"bad_words": ["a"]}, "bad_words"), ({"chat_template_kwargs": {}}, None),
+        ({"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
         ({"ignore_eos": False}, None), ({"return_token_ids": True}, "return_token_ids"), ({"cache_salt": "s"}, "cache_salt"),
-        ({"logit_bias": {}}, "logit_bias"), ({"stop_token_ids": []}, "stop_token_ids"), ({"prompt_logprobs": 0}, "prompt_logprobs"),
-        ({"include_stop_str_in_output": True}, "include_stop_str_in_output"), ({"allowed_token_ids": [1]}, "allowed_token_ids"),
+        ({"logit_bias": {}}, "logit_bias"), ({"stop_token_ids": []}, "stop_token_ids"),
+        ({"prompt_logprobs": 0}, "prompt_logprobs"),
+        ({"include_stop_str_in_output": True}, "include_stop_str_in_output"),
+        ({"allowed_token_ids": [1]}, "allowed_token_ids"),
     ):  # fmt: skip
         assert request_parsing.needs_tokens(chat(**fields)) == expected, fields
     assert request_parsing.needs_tokens(read(CompletionRequest, {"prompt": "x", "logprobs": 0})) == "logprobs"
-
-
-# -- faults of a body --
 
 
 @pytest.mark.parametrize(
@@ -311,7 +304,8 @@ def test_the_first_field_that_only_our_own_models_obey_is_named() -> None:
         (ChatRequest, {"messages": []}, "messages", "invalid_value", "messages is an empty list: give one or more"),
         (ChatRequest, {"messages": [{"role": "user", "content": "x"}], "temprature": 1}, "temprature", "unknown_parameter",
          "the field 'temprature' is not known: did you mean temperature?"),
-        (ChatRequest, {"messages": [{"role": "user", "content": "x", "contnt": 1}]}, "messages.0.contnt", "unknown_parameter",
+        (ChatRequest, {"messages": [{"role": "user", "content": "x", "contnt": 1}]}, "messages.0.contnt",
+        "unknown_parameter",
          "the field 'messages.0.contnt' is not known here"),
         (ChatRequest, {"messages": [{"role": "user", "content": "x"}], "n": 1.5}, "n", "invalid_value", "n is 1.5: "),
         (ChatRequest, {"messages": [{"role": "user", "content": "x"}], "best_of": 2}, "best_of", "unsupported_parameter",
@@ -320,7 +314,8 @@ def test_the_first_field_that_only_our_own_models_obey_is_named() -> None:
          "best_of is not supported"),
         (ChatRequest, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type",
          "invalid_value", "messages.0.content.0.type is 'image_url': this server takes text only, so leave it out"),
-        (EmbeddingRequest, {"input": ["x"] * 2049}, "input", "invalid_value", "input is a list of more than 2,048: give fewer"),
+        (EmbeddingRequest, {"input": ["x"] * 2049}, "input", "invalid_value",
+        "input is a list of more than 2,048: give fewer"),
         (EmbeddingRequest, {"input": {"a": 1}}, "input", "invalid_value", "input is a object: "),
         (CompletionRequest, {"prompt": [[1, -1]]}, "prompt.0.1", "invalid_value", "prompt.0.1 is -1: "),
     ],
@@ -330,208 +325,3 @@ def test_the_fault_of_a_body_is_named_by_field_code_and_value(
 ) -> None:
     found = refusal(read, kind, body)
     assert (found.param, found.code) == (field, code) and found.message.startswith(said), found.message
-
-
-def test_unsupported_fields_that_ask_for_nothing_are_taken() -> None:
-    body = {"messages": [{"role": "user", "content": "x"}], "best_of": 1, "store": False, "modalities": ["text"],
-            "suffix": "", "service_tier": "auto", "function_call": "none", "documents": [], "metadata": {}}  # fmt: skip
-    before = dict(body)
-    assert read(ChatRequest, body).n is None and body == before
-
-
-# -- /v1/responses and /v1/messages as chats --
-
-
-def test_every_item_of_a_response_has_its_place_in_the_chat() -> None:
-    body = read(responses_schema.ResponsesRequest, {
-        "model": "demo", "instructions": "I", "max_output_tokens": 5, "temperature": 0.0, "top_p": 0.5, "stream": False,
-        "parallel_tool_calls": False, "user": "u", "tool_choice": {"type": "function", "name": "go"},
-        "tools": [{"type": "function", "name": "go", "description": "Goes.", "strict": True}],
-        "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}},
-        "input": [
-            {"role": "user", "content": "q"},
-            {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "h"}, {"type": "reasoning_text", "text": "m"}]},
-            {"type": "message", "role": "assistant", "content": "a"},
-            {"type": "function_call", "call_id": "1", "name": "go", "arguments": "{}"},
-            {"type": "function_call", "call_id": "2", "name": "go"},
-            {"type": "function_call_output", "call_id": "1", "output": "r"},
-            {"type": "function_call_output", "call_id": "2", "output": ""},
-            {"type": "function_call", "call_id": "3", "name": "go", "arguments": ""},
-            {"type": "message", "role": "assistant", "content": "b"},
-        ],
-    })  # fmt: skip
-    made, names = responses_schema.as_chat(body)
-    assert made == {
-        "messages": [
-            {"role": "system", "content": "I"},
-            {"role": "user", "content": "q"},
-            {"role": "assistant", "content": "a", "reasoning_content": "hm",
-             "tool_calls": [call("1", "go", "{}"), call("2", "go", "")]},
-            {"role": "tool", "tool_call_id": "1", "content": "r"},
-            {"role": "tool", "tool_call_id": "2", "content": ""},
-            {"role": "assistant", "content": "", "tool_calls": [call("3", "go", "")]},
-            {"role": "assistant", "content": "b"},
-        ],
-        "model": "demo", "max_completion_tokens": 5, "temperature": 0.0, "top_p": 0.5, "stream": False,
-        "parallel_tool_calls": False, "user": "u",
-        "tools": [{"type": "function", "function": {"name": "go", "description": "Goes.", "strict": True}}],
-        "tool_choice": {"type": "function", "function": {"name": "go"}},
-        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
-    }  # fmt: skip
-    assert names == {
-        "max_completion_tokens": "max_output_tokens", "response_format": "text.format",
-        "response_format.json_schema": "text.format", "tools.0.function": "tools.0", "messages.1": "input.0",
-        "messages.3.tool_call_id": "input.5.call_id", "messages.4.tool_call_id": "input.6.call_id", "messages.6": "input.8",
-    }  # fmt: skip
-    plain = read(
-        responses_schema.ResponsesRequest, {"input": "q", "tool_choice": "none", "text": {"format": {"type": "text"}}}
-    )
-    assert responses_schema.as_chat(plain)[0] == {"messages": [{"role": "user", "content": "q"}], "tool_choice": "none"}
-    object_ = read(responses_schema.ResponsesRequest, {"input": "q", "text": {"format": {"type": "json_object"}}})
-    assert responses_schema.as_chat(object_)[0]["response_format"] == {"type": "json_object"}
-
-
-@pytest.mark.parametrize(
-    "item, field, said",
-    [
-        ({"content": "x"}, "input.0.role", "input.0.role is missing"),
-        ({"role": "user"}, "input.0.content", "input.0.content is missing"),
-        ({"type": "reasoning"}, "input.0.content", "input.0.content is missing"),
-        ({"type": "function_call", "call_id": "1"}, "input.0", "a call without call_id or name"),
-        ({"type": "function_call", "name": "go"}, "input.0", "a call without call_id or name"),
-        ({"type": "function_call_output", "call_id": "1"}, "input.0", "an output without call_id or output"),
-        ({"type": "function_call_output", "output": "1"}, "input.0", "an output without call_id or output"),
-    ],
-)
-def test_an_item_that_lacks_something_is_refused(item: Any, field: str, said: str) -> None:
-    body = read(responses_schema.ResponsesRequest, {"input": [item]})
-    found = refusal(responses_schema.as_chat, body)
-    assert found.param == field and said in found.message
-
-
-def test_every_block_of_a_message_has_its_place_in_the_chat() -> None:
-    body = read(messages_schema.MessagesRequest, {
-        "model": "demo", "max_tokens": 9, "temperature": 0.0, "top_p": 0.5, "top_k": 3, "stream": True, "seed": 4,
-        "cache_salt": "s", "chat_template_kwargs": {"k": 1}, "stop_sequences": ["x"], "metadata": {"user_id": "é"},
-        "system": [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}],
-        "tools": [{"name": "go", "input_schema": {"type": "object"}, "description": "Goes.", "strict": False}],
-        "tool_choice": {"type": "tool", "name": "go", "disable_parallel_tool_use": True},
-        "output_config": {"format": {"type": "json_schema", "schema": {"type": "null"}}},
-        "messages": [
-            {"role": "user", "content": "q"},
-            {"role": "user", "content": [{"type": "text", "text": "r"}]},
-            {"role": "assistant", "content": [
-                {"type": "thinking", "thinking": "t1", "signature": ""}, {"type": "thinking", "thinking": "t2"},
-                {"type": "tool_use", "id": "1", "name": "go", "input": {"ö": 1}},
-                {"type": "tool_use", "id": "2", "name": "go", "input": {}}]},
-            {"role": "user", "content": [
-                {"type": "tool_result", "tool_use_id": "2", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-                {"type": "tool_result", "tool_use_id": "1", "content": "bad", "is_error": True},
-                {"type": "tool_result", "tool_use_id": "1", "content": "Error: bad", "is_error": True},
-                {"type": "text", "text": "so?"}]},
-        ],
-    })  # fmt: skip
-    made, names = messages_schema.as_chat(body)
-    user_digest = made.pop("user")
-    assert len(user_digest) == 64 and int(user_digest, 16) > 0
-    assert made == {
-        "model": "demo", "max_tokens": 9, "temperature": 0.0, "top_p": 0.5, "top_k": 3, "stream": True, "seed": 4,
-        "cache_salt": "s", "chat_template_kwargs": {"k": 1}, "stop": ["x"],
-        "messages": [
-            {"role": "system", "content": "A\n\nB"},
-            {"role": "user", "content": "q\n\nr"},
-            {"role": "assistant", "reasoning_content": "t1t2", "content": "",
-             "tool_calls": [call("1", "go", '{"ö":1}'), call("2", "go", "{}")]},
-            {"role": "tool", "tool_call_id": "2", "content": "a\n\nb"},
-            {"role": "tool", "tool_call_id": "1", "content": "Error: bad"},
-            {"role": "tool", "tool_call_id": "1", "content": "Error: bad"},
-            {"role": "user", "content": "so?"},
-        ],
-        "tools": [{"type": "function", "function": {"name": "go", "parameters": {"type": "object"}, "description": "Goes.", "strict": False}}],
-        "tool_choice": {"type": "function", "function": {"name": "go"}}, "parallel_tool_calls": False,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "null"}}},
-    }  # fmt: skip
-    own = {key: value for key, value in names.items() if key.startswith(("messages", "tools"))}
-    assert own == {
-        "tools.0.function": "tools.0", "tools.0.function.parameters": "tools.0.input_schema",
-        "messages.1": "messages.0", "messages.2": "messages.2",
-        "messages.2.tool_calls.0": "messages.2.content.2", "messages.2.tool_calls.0.function": "messages.2.content.2",
-        "messages.2.tool_calls.0.function.arguments": "messages.2.content.2.input",
-        "messages.2.tool_calls.1": "messages.2.content.3", "messages.2.tool_calls.1.function": "messages.2.content.3",
-        "messages.2.tool_calls.1.function.arguments": "messages.2.content.3.input",
-        "messages.3": "messages.3.content.0", "messages.3.tool_call_id": "messages.3.content.0.tool_use_id",
-        "messages.4": "messages.3.content.1", "messages.4.tool_call_id": "messages.3.content.1.tool_use_id",
-        "messages.5": "messages.3.content.2", "messages.5.tool_call_id": "messages.3.content.2.tool_use_id",
-        "messages.6": "messages.3",
-    }  # fmt: skip
-    other = body.model_copy(
-        update={"metadata": messages_schema.Metadata(user_id="e"), "system": "", "stop_sequences": []}
-    )
-    again, _ = messages_schema.as_chat(other)
-    assert again["user"] != user_digest and "stop" not in again and again["messages"][0]["role"] == "user"
-    for kind, choice, several in (("auto", "auto", None), ("any", "required", False), ("none", "none", True)):
-        chosen = messages_schema.ToolChoice(type=kind, disable_parallel_tool_use=several)
-        made, _ = messages_schema.as_chat(body.model_copy(update={"tool_choice": chosen}))
-        assert (made["tool_choice"], made["parallel_tool_calls"]) == (choice, several is not True)
-
-
-@pytest.mark.parametrize(
-    "role, block, field, said",
-    [
-        (
-            "user",
-            {"type": "thinking", "thinking": "t"},
-            "",
-            "is a thinking of the user: only the assistant has such blocks",
-        ),
-        ("user", {"type": "tool_use", "id": "1", "name": "a", "input": {}}, "", "only the assistant has such blocks"),
-        ("assistant", {"type": "tool_result", "tool_use_id": "1"}, "", "only the user has such blocks"),
-        ("user", {"type": "text"}, ".text", "text is missing: a block of type text has it"),
-        ("assistant", {"type": "tool_use", "id": "1", "input": {}}, ".name", "name is missing"),
-        (
-            "user",
-            {"type": "text", "text": "a", "is_error": True},
-            ".is_error",
-            "does not belong to a block of type text",
-        ),
-        ("user", {"type": "text", "text": "a", "name": "b", "content": "c"}, ".content", "content does not belong"),
-    ],
-)
-def test_a_block_that_does_not_belong_is_refused_by_its_place(role: str, block: Any, field: str, said: str) -> None:
-    turns = [{"role": "user", "content": "q"}, {"role": role, "content": [{"type": "text", "text": "x"}, block]}]
-    body = read(messages_schema.MessagesRequest, {"model": "m", "max_tokens": 1, "messages": turns})
-    found = refusal(messages_schema.as_chat, body)
-    assert found.param == f"messages.1.content.1{field}" and said in found.message
-
-
-def test_a_conversation_ends_with_the_user_and_no_turn_is_empty() -> None:
-    def of(*turns: Any, **fields: Any) -> Any:
-        return read(messages_schema.MessagesRequest, {"model": "m", "max_tokens": 1, "messages": list(turns), **fields})
-
-    q, a = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
-    found = refusal(messages_schema.as_chat, of(q, a))
-    assert found.param == "messages" and found.message.startswith("messages.1 is the assistant's")
-    found = refusal(messages_schema.as_chat, of(q, {"role": "user", "content": []}))
-    assert found.param == "messages.1.content" and found.message == "messages.1.content is empty: give a text"
-    for choice in ({"type": "tool"}, {"type": "any", "name": "go"}):
-        assert refusal(messages_schema.as_chat, of(q, tool_choice=choice)).param == "tool_choice.name"
-
-
-def test_a_refusal_is_told_in_the_names_of_the_interface_that_was_asked() -> None:
-    names = {"messages.1": "input.0", "messages.1.tool_calls.0": "input.2", "stop": "stop_sequences"}
-    for field, message, shown, said in (
-        (
-            "messages.1",
-            "messages.1 and messages.10 and x.messages.1",
-            "input.0",
-            "input.0 and messages.10 and x.messages.1",
-        ),
-        ("messages.1.content", "messages.1.content is bad", "input.0.content", "input.0.content is bad"),
-        ("messages.1.tool_calls.0.id", "in messages.1.tool_calls.0.id", "input.2.id", "in input.2.id"),
-        ("messages.10", "messages.10", "messages.10", "messages.10"),
-        ("stop", "nonstop stop", "stop_sequences", "nonstop stop_sequences"),
-        (None, "stop", None, "stop"),
-    ):
-        with pytest.raises(Refusal) as caught, in_names_of(names):
-            raise Refusal(400, message, param=field)
-        assert (caught.value.param, caught.value.message) == (shown, said)

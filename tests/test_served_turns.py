@@ -212,7 +212,7 @@ def test_a_chat_is_a_turn_of_the_session_that_it_goes_on_with(tmp_path: Path) ->
         assert session.conversation == (system("S"),)
         other, elsewhere = await chat(system("S"), user("hi"), said, user("yo"), who="bob")
         assert elsewhere != context and other.message.text == "You said yo, after 1 others."
-        changed, apart = await chat(system("S"), user("hi"), assistant("Something else"), user("yo"))
+        _changed, apart = await chat(system("S"), user("hi"), assistant("Something else"), user("yo"))
         assert apart not in (context, elsewhere)
         asked, paying = await chat(user("pay 5"))
         calls = asked.message.tool_calls

@@ -1,11 +1,8 @@
-"""What the Studio works out before a page is drawn: filters, spans, tokens, branches, differences, sweeps and the pace of a
-pair, to the last number."""
+"""Facts of an attempt before its page is drawn: filters, spans, tokens, branches and differences, to the last number."""
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,26 +11,18 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Message, Reasoning, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Usage
 from firsthand.studio.attempt_facts import attempt_facts
-from firsthand.studio.attempt_query import shown_filter
 from firsthand.studio.attempt_spans import first_spans_json, spans_json, spans_of
 from firsthand.studio.branch_conversation import Block, conversation, message_blocks
-from firsthand.studio.comparison_slices import scatter_points
-from firsthand.studio.found_page import FoundPage
-from firsthand.studio.paced_pair import PacedPair
-from firsthand.studio.rendering import address, json_answer, part
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.span_search import refs_holding
-from firsthand.studio.studio_pages import StudioPage
-from firsthand.studio.sweep_facts import axes_of, importances, ranked
 from firsthand.studio.token_colours import entropy_of, laid_out, logprob_step, tokens_of
-from firsthand.studio.trace_copies import as_test
 from firsthand.studio.trace_difference import trace_difference
 from firsthand.studio.typed_filter import Term, holds, parse_filter
-from firsthand.studio.views.comparison_views import GridRow
-from firsthand.studio.views.curve_views import curve_body, flat, points_of
-from firsthand.trace import Call, Event, Failure, Node, Score, Trace
+from firsthand.trace import Call, Event, Failure, Node, Trace
 
 FIELDS: Any = {"name": "text", "size": "number", "score.": "number"}
+
+
 FLAGS = {"has": ("error", "score"), "is": ("new",)}
 
 
@@ -43,9 +32,6 @@ def call(id: str, began: float, took: float = 0.5, kind: Any = "generate", **mor
 
 def trace(**more: Any) -> Trace:
     return Trace("t1", "quiz", "a task", {"name": "agent", **more.pop("agent", {})}, 0, 0, "then", 4.0, **more)
-
-
-# -- filters --
 
 
 def test_a_filter_is_read_term_by_term() -> None:
@@ -58,9 +44,12 @@ def test_a_filter_is_read_term_by_term() -> None:
     assert len(parse_filter("x " * 40, FIELDS, FLAGS)) == 40 and parse_filter("x" * 2000, FIELDS, FLAGS)
     for wrong, said in (
         ("x " * 41, "more than 40 terms"), ("x" * 2001, "the filter has 2,001 characters: at most 2,000 are read"),
-        ("nam:a", "did you mean 'name'"), ("zzzz:1", "is no field; there are name, size, has, is"), ("size:x", "'x' is not a number"),
-        ("size<inf", "'inf' is not a number"), ("size:nan", "is not a number"), ("name<a", "name is text, which takes name:WORD"),
-        ("has:none", "has takes error, score, as in has:error"), ("has<error", "has takes error, score"), ("-", "'-' with nothing behind it"),
+        ("nam:a", "did you mean 'name'"), ("zzzz:1", "is no field; there are name, size, has, is"),
+        ("size:x", "'x' is not a number"),
+        ("size<inf", "'inf' is not a number"), ("size:nan", "is not a number"),
+        ("name<a", "name is text, which takes name:WORD"),
+        ("has:none", "has takes error, score, as in has:error"), ("has<error", "has takes error, score"),
+        ("-", "'-' with nothing behind it"),
         ("name:", "'name:' without a value"), ("<5", "with no field before it"), ('"a"b', "is not understood from"),
     ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
@@ -71,8 +60,10 @@ def test_a_filter_is_read_term_by_term() -> None:
 @pytest.mark.parametrize(
     "operator, value, held, negated",
     [
-        (":", 2, True, False), ("=", 2.0, True, False), ("<", 2, False, True), ("<", 1.9, True, False), ("<=", 2, True, False),
-        (">", 2, False, True), (">", 2.1, True, False), (">=", 2, True, False), (">=", 1, False, True), (":", None, False, False),
+        (":", 2, True, False), ("=", 2.0, True, False), ("<", 2, False, True), ("<", 1.9, True, False),
+        ("<=", 2, True, False),
+        (">", 2, False, True), (">", 2.1, True, False), (">=", 2, True, False), (">=", 1, False, True),
+        (":", None, False, False),
         (":", "xx2Y", True, False), ("=", "xx2Y", False, True), ("=", "2", True, False), (":", ("a", "b2"), True, False),
         ("=", ["a", "2"], True, False), ("=", ["a", "b2"], False, True), (":", [], False, True),
     ],
@@ -80,9 +71,6 @@ def test_a_filter_is_read_term_by_term() -> None:
 def test_a_value_fulfils_a_term(operator: Any, value: Any, held: bool, negated: bool) -> None:
     assert holds(Term("f", operator, "2"), value) is held and holds(Term("f", operator, "2", True), value) is negated
     assert holds(Term("f", "=", "ÄB"), "äb") and holds(Term("f", ":", "B"), "Äb")
-
-
-# -- the tree of an attempt --
 
 
 def wide() -> Trace:
@@ -225,9 +213,6 @@ def test_words_are_found_in_what_a_call_made_or_was_first_asked_with() -> None:
     assert refs_holding(body, "x" * 500) == []
 
 
-# -- conversations and tokens --
-
-
 def test_a_branch_is_followed_to_its_end_with_its_siblings() -> None:
     sampled = Sampled((1, 2, 3), (-0.05, -math.inf, -1.95))
     nodes = (
@@ -318,7 +303,8 @@ def test_votes_fates_and_the_budget_of_an_attempt() -> None:
         call(":2", 0.0, kind="guard"),
     )
     events = (
-        Event("branch", 0.0, {"at": 0, "status": "pruned", "text": "odd"}), Event("branch", 0.0, {"at": 0, "status": "kept"}),
+        Event("branch", 0.0, {"at": 0, "status": "pruned", "text": "odd"}),
+        Event("branch", 0.0, {"at": 0, "status": "kept"}),
         Event("branch", 0.0, {"path": "3", "status": "pruned"}),
     )  # fmt: skip
     facts = attempt_facts(trace(agent={"limits": limits}, calls=calls, events=events, nodes=(Node(None, user("q")),)))
@@ -327,9 +313,6 @@ def test_votes_fates_and_the_budget_of_an_attempt() -> None:
     assert [each.words for each in facts.branches] == ["✗ pruned: odd", "● kept", "✗ pruned"] and facts.votes == ()
     assert attempt_facts(trace(agent={"limits": {"tokens": True, "calls": 0, "seconds": 1e15}})).budget == ()
     assert attempt_facts(trace(agent={"limits": [1]})).budget == () and attempt_facts(trace()).branches == ()
-
-
-# -- differences and copies --
 
 
 def test_two_attempts_part_where_a_step_differs() -> None:
@@ -347,7 +330,8 @@ def test_two_attempts_part_where_a_step_differs() -> None:
     b = made(("", "think"), ("go", {"a": 2, "b": 1}), ("", "y"), ("look", {}), ("stop", {}))
     found = trace_difference(a, b)
     assert [(each.change, each.a and each.a.ref, each.b and each.b.ref) for each in found.steps] == [
-        ("same", "call:0", "call:0"), ("same", "call:1", "call:1"), ("changed", "call:2", "call:2"), ("added", None, "call:3"),
+        ("same", "call:0", "call:0"), ("same", "call:1", "call:1"), ("changed", "call:2", "call:2"),
+        ("added", None, "call:3"),
         ("same", "call:3", "call:4"),
     ]  # fmt: skip
     assert (found.first, found.num_same) == (2, 3) and trace_difference(a, a).first is None
@@ -357,120 +341,3 @@ def test_two_attempts_part_where_a_step_differs() -> None:
         calls=(call(":0", 0.0, kind="tool", detail={"name": "go", "arguments": {"a": 2, "b": 1}}, error="gone"),)
     )
     assert trace_difference(a, failed).steps[1].b.text == "gone"  # type: ignore[union-attr]
-
-
-def test_an_attempt_is_copied_as_a_test_that_asks_it_again() -> None:
-    made = as_test('r"1', trace(scores=(Score("exact", 0.75),)))
-    assert (
-        "RUN, ATTEMPT = 'r\"1', 'quiz/a task/agent/0'\nBAR = 0.75\n" in made
-        and "def test_a_task_is_solved_as_well_as_before():" in made
-    )
-    assert made.startswith('"""Made from attempt t1 of run r1:') and "BAR = 0.0\n" in as_test("r", trace())
-    compile(made, "made", "exec")
-    odd = Trace("t", "b", "é-/_", {"name": "a"}, 2, 0, "then", 1.0)
-    assert "def test_task_is_solved" in as_test("r", odd) and "'b/\\xe9-/_/a/2'" in as_test("r", odd)
-
-
-# -- sweeps, plots, pages --
-
-
-def test_settings_that_go_with_a_result_are_ranked() -> None:
-    configs: list[Any] = [
-        {"lr": 0.001, "opt": "adam", "same": 1, "list": [1], "flag": True}, {"lr": 0.01, "opt": "sgd", "same": 1, "list": [2], "flag": False},
-        {"lr": 0.1, "opt": "sgd", "same": 1, "flag": True}, {"lr": None, "opt": "adam", "same": 1, "flag": True},
-    ]  # fmt: skip
-    results = [{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0}, {"loss": 4.0, "acc": math.inf}]
-    axes = axes_of(configs, results)
-    assert axes == [
-        {"name": "lr", "is_setting": True, "kind": "number", "log": True, "values": [0.001, 0.01, 0.1, None]},
-        {"name": "opt", "is_setting": True, "kind": "word", "log": False, "values": ["adam", "sgd", "sgd", "adam"]},
-        {"name": "flag", "is_setting": True, "kind": "word", "log": False, "values": ["True", "False", "True", "True"]},
-        {"name": "loss", "is_setting": False, "kind": "number", "log": False, "values": [3.0, 2.0, 1.0, 4.0]},
-        {"name": "acc", "is_setting": False, "kind": "number", "log": False, "values": [None, None, None, None]},
-    ]
-    found = importances(axes, "loss")
-    assert [(each.setting, each.kind, each.direction, each.runs) for each in found] == [
-        ("lr", "rank correlation", -1.0, 3), ("opt", "correlation ratio", 0.0, 4), ("flag", "correlation ratio", 0.0, 4),
-    ]  # fmt: skip
-    assert found[0].strength == pytest.approx(1.0) and found[1].strength == pytest.approx(math.sqrt(4 / 5))
-    assert found[2].strength == pytest.approx(math.sqrt((0.5**2 + 3 * (1 / 6) ** 2) / 5))
-    assert importances(axes, "acc") == importances(axes, "lr") == [] and ranked([3, 1, 3, 2]) == [3.5, 1, 3.5, 2]
-    assert (
-        axes_of([{"a": 1.0}, {"a": 99.0}], [{}, {}])[0]["log"] is False
-        and axes_of([{"a": 1.0}, {"a": 100.0}], [{}])[0]["log"]
-    )
-    many = axes_of([{f"s{n}": 1 for n in range(20)}, {f"s{n}": 2 for n in range(20)}], [{"r": 1.0, "q": 2.0}, {}])
-    assert [axis["name"] for axis in many][15:] == ["s15", "r"]
-    few = axes_of([{"s": 1}, {"s": 2}], [{f"r{n}": 1.0 for n in range(20)}])
-    assert len(few) == 16
-
-
-def test_agents_are_placed_by_cost_on_a_logarithmic_axis_with_their_frontier() -> None:
-    points, unit = scatter_points(
-        [("a", 0.5, 10.0, 0.1), ("b", 1.0, 100.0, 1.0), ("c", 0.25, 1.0, 10.0), ("d", math.nan, 1.0, 1.0)]
-    )
-    assert unit == "USD" and [(each.name, each.cost, each.x, each.y, each.on_frontier) for each in points] == [
-        ("a", 0.1, 5.0, 35.0, True), ("b", 1.0, 50.0, 95.0, True), ("c", 10.0, 95.0, 5.0, False),
-    ]  # fmt: skip
-    tokens, unit = scatter_points([("a", 0.5, 10.0, 0.1), ("b", 0.5, 100.0, 0.0), ("z", 0.9, 0.0, 0.1)])
-    assert unit == "tokens" and [(each.name, each.cost, each.y) for each in tokens] == [
-        ("a", 10.0, 50.0),
-        ("b", 100.0, 50.0),
-    ]
-    assert scatter_points([]) == ([], "tokens")
-
-
-def test_two_answers_are_shown_at_the_pace_of_the_slower() -> None:
-    pair = PacedPair()
-    assert pair.advance(0, False, 50, False, 1.0) == (0, 0) and pair.advance(5, False, 50, False, 2.0) == (0, 0)
-    assert pair.advance(5, False, 50, False, 2.0055) == (3, 3), "600 characters a second"
-    assert pair.advance(5, False, 50, False, 3.0) == (5, 5), "no more than the slower has"
-    assert pair.advance(20, True, 50, True, 4.0) == (20, 20) and not pair.is_over
-    shown = pair.advance(20, True, 50, True, 5.0)
-    assert shown == (20, 40), "20 characters a second at least"
-    assert pair.advance(20, True, 50, True, 5.0) == (20, 40)
-    assert pair.advance(20, True, 50, True, 5.5) == (20, 50) and pair.is_over
-    quick = PacedPair()
-    quick.advance(300, True, 900, True, 0.0)
-    assert quick.advance(300, True, 900, True, 1.0) == (300, 300)
-    assert quick.advance(300, True, 900, True, 1.5) == (300, 450), "300 a second, as the common part was shown"
-    none = PacedPair()
-    assert none.advance(0, True, 0, True, 0.0) == (0, 0) and none.is_over
-
-
-def test_addresses_pages_and_small_facts() -> None:
-    assert address("/x", a="", b=None, c=False, d="0", e="é f") == "/x?d=0&e=%C3%A9+f" and address("/x", a="") == "/x"
-    assert (
-        part("a/b é\ud83d") == "a%2Fb%20%C3%A9%ED%A0%BD"
-        and json_answer({"a": "é\ud83d"}).body == b'{"a": "\\u00e9\\ud83d"}'
-    )
-    pages = [
-        FoundPage(tuple(range(count)), total, start).next_start
-        for count, total, start in ((2, 5, 0), (2, 5, 3), (0, 5, 9), (2, 4, 1))
-    ]
-    assert pages == [2, None, None, 3]
-    page = StudioPage("Runs", "/runs")
-    assert [page.is_open(path) for path in ("/runs", "/runs/1", "/runsx", "/")] == [True, True, False, False]
-    assert [StudioPage("Home", "/").is_open(path) for path in ("/", "/runs")] == [True, False]
-    assert shown_filter({"a": "b", "c": "d e"}) == 'a=b c="d e"' and flat({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {
-        "a.b": 1,
-        "a.c.d": 2,
-        "e": [3],
-    }
-    assert (
-        flat(5, "x") == {"x": 5}
-        and flat({}) == {}
-        and [points_of("a" * count) for count in (0, 2, 3)] == [1500, 1500, 1000]
-    )
-    assert GridRow("b", "t", (0.25, None, 1.0)).spread == 0.75 and GridRow("b", "t", (None,)).spread == 0.0
-
-    class Curve:
-        steps, values, at = [1, 2], [0.5, 1.5], [0.12345, 2.0]
-        means = [0.5, 1.0]
-
-    assert curve_body(Curve, ()) == {"steps": [1, 2], "values": [0.5, 1.5]}  # type: ignore[arg-type]
-    whole = curve_body(Curve, ("at", "means"))  # type: ignore[arg-type]
-    assert whole == {"steps": [1, 2], "values": [0.5, 1.5], "at": [0.123, 2.0], "means": [0.5, 1.0]}
-    Curve.means = Curve.values
-    assert "means" not in curve_body(Curve, ("means",))  # type: ignore[arg-type]
-    assert json.dumps(Path("x").name) == '"x"'
