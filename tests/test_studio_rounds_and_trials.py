@@ -46,6 +46,18 @@ def test_what_was_streamed_is_void_when_a_call_begins_again() -> None:
         assert side.text == left
 
 
+def test_a_studio_gives_five_seconds_to_undo_four_rounds_and_six_reasons() -> None:
+    assert (arena_rounds.UNDO_S, arena_rounds.TICK_S, arena_rounds.MOST_UNDER_WAY, arena_rounds.MOST_ROUNDS) == (
+        5,
+        0.05,
+        4,
+        200,
+    )
+    assert arena_rounds.REASONS == ("correct", "complete", "clear", "follows the prompt", "style", "safe")
+    limits = (playground.MOST_UNDER_WAY, playground.MAX_PROMPT_CHARS, playground.MAX_EPOCHS, playground.MAX_TOKENS)
+    assert limits == (8, 100_000, 16, 32_768) and playground.REPLAY_WAIT_S == 20
+
+
 def test_texts_are_sent_from_the_place_where_they_differ() -> None:
     for a, b, place in (
         ("", "ab", 0), ("ab", "abc", 2), ("abc", "abx", 2), ("abc", "ab", 2), ("abc", "x", 0), ("a", "a", 1), ("ab", "", 0),

@@ -147,7 +147,7 @@ def test_a_run_is_one_file_that_allows_its_own_style_alone(tmp_path: Path) -> No
             run.append(Trace(f"x{at}", "quiz", task, {"name": "ann", "model": "m"}, 0, 0, "2026-01-01T00:00:00+00:00", 1.5,
                              nodes=nodes, answer=f"A{at}", scores=(Score("exact", float(at)),), place=f"p{at}"))  # fmt: skip
         text, shown, left = exported(run)
-        assert (shown, left) == (2, 0) and "said t0" in text and "said t1" in text and "Xt0" in text
+        assert (shown, left) == (2, 0) and "said t0" in text and "said t1" in text and "<bdi>X0</bdi>" in text
         assert "<script" not in text and "Open &lt;b&gt;Q&lt;/b&gt;?" in text and "<b>Q</b>" not in text
         (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
