@@ -115,7 +115,7 @@ def test_answers_come_in_the_order_of_their_index_and_share_the_tokens():
         "choices": [
             {"index": 2, "text": "c", "finish_reason": "max_tokens"},
             {"index": 0, "message": {"content": "a"}, "finish_reason": "stop", "prompt_token_ids": [4, 5]},
-            {"index": 1, "message": {"content": None, "refusal": "no"}, "finish_reason": 7},
+            {"index": 1, "message": {"content": None, "refusal": "no"}, "finish_reason": ["length"]},
         ],
         "usage": {
             "prompt_tokens": 10, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 12}, "cost": 0.25,
@@ -130,6 +130,15 @@ def test_answers_come_in_the_order_of_their_index_and_share_the_tokens():
     found = wire.read_completions(unordered)
     assert [each.message.text for each in found] == ["b", "a"]  # one has no index: as they came
     assert [each.prompt_ids for each in found] == [(1,), (1,)]
+    called = {"content": "", "tool_calls": [{"id": "c", "function": {"name": "f"}}]}
+    for given, expected in (
+        ("stop", "tool_calls"),
+        (None, "tool_calls"),
+        ("length", "length"),
+        ("content_filter",) * 2,
+    ):
+        (one,) = wire.read_completions({"choices": [{"message": called, "finish_reason": given}]})
+        assert one.finish_reason == expected
 
 
 @pytest.mark.parametrize(
@@ -161,7 +170,7 @@ def test_counts_are_whole_numbers_below_a_limit_and_costs_are_not_negative():
 def test_names_of_models_are_read_from_a_list_of_objects():
     names = wire.read_model_names({"data": [{"id": "a"}, {"id": 3}, "b", {"id": "x" * 90}]})
     assert names == ["a", "x" * 80 + "..."]
-    assert wire.read_model_names({"data": {"id": "a"}}) == []
+    assert wire.read_model_names({"data": {"id": "a"}}) == wire.read_model_names({}) == []
 
 
 def nested(depth: int):
@@ -263,6 +272,8 @@ def test_offsets_decide_where_tokens_do_not_spell_the_text():
     body = echoed(tokens, logprobs, offsets=[0, 1, 1, 2, 3])
     assert wire.read_likelihood(body, "a", "éb") == Likelihood("éb", -7.0, 3, False)
     assert wire.read_likelihood(body, "aé", "b") == Likelihood("b", -4.0, 1, False)
+    over = echoed(["a", "\ufffd", "\ufffdb"], logprobs[:3], offsets=[0, 1, 1])  # the last is of both texts
+    assert wire.read_likelihood(over, "aé", "b") == Likelihood("b", -2.0, 1, False)
     for offsets in (None, [0, 1, 2, 3, 4], [1, 1, 1, 2, 3], [0, 2, 1, 2, 3], [0, 1, 1, 2]):
         with pytest.raises(ModelError, match="its tokens do not spell the text that was scored"):
             wire.read_likelihood(echoed(tokens, logprobs, offsets=offsets), "a", "éb")
@@ -311,6 +322,17 @@ def test_a_stream_assembles_calls_text_tokens_and_usage():
     )
 
 
+def test_a_stream_of_a_plain_prompt_has_its_text_and_ids_beside_no_delta():
+    stream = wire.StreamedAnswer()
+    assert stream.add({"choices": [{"text": "He", "prompt_token_ids": [3]}]}) == "He"
+    assert stream.add({"choices": [{"text": "y", "finish_reason": "length", "prompt_token_ids": [4]}]}) == "y"
+    stream.add(delta(tool_calls=[{"index": 0, "function": {"name": 5, "arguments": "{}"}}, "odd"]))
+    assert stream.take_calls() == []
+    whole = stream.completion()
+    assert (whole.message.text, whole.prompt_ids, whole.finish_reason) == ("Hey", (3,), "length")
+    assert whole.message.tool_calls == (ToolCall("call_0", "", {}),)
+
+
 def test_events_are_split_at_blank_lines_however_they_come():
     stream = b": ping\n\ndata: one\r\n\r\nevent: x\ndata:two\ndata:  three\n\n\n\ndata: \n\ndata: last"
     expected = ["one", "two\n three", "", "last"]
@@ -323,6 +345,8 @@ def test_events_are_split_at_blank_lines_however_they_come():
         return [data async for data in wire.sse_data(chunks())]
 
     assert all(asyncio.run(split(size)) == expected for size in (1, 2, 7, 1000))
+    stream, expected = b"data: one\n\nevent: end", ["one"]
+    assert asyncio.run(split(1000)) == expected
 
 
 def test_texts_from_outside_are_cut_and_cleaned():
