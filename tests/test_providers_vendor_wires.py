@@ -124,6 +124,8 @@ def test_an_anthropic_reply_is_read_block_by_block():
         assert (read.finish_reason, read.stop_string) == (expected, "X")
         assert read.message.parts == ((ToolCall("c", "add", {"a": 1}),) if calls else (Text(""),))
     assert anthropic_wire.read_completion({"content": [], "stop_sequence": 3}).stop_string is None
+    odd = anthropic_wire.read_completion({"content": [{"type": "text", "text": 3}, {"type": "text", "text": "a"}]})
+    assert odd.message.parts == (Text("a"),)
     only_thought = anthropic_wire.read_completion({"content": blocks[1:2]})
     assert only_thought.message.parts[1:] == (Text(""),)
     for body, said in (
@@ -179,6 +181,19 @@ def test_an_anthropic_stream_is_put_together():
         ToolCall("call_5", "", {}),
     )
     assert (whole.finish_reason, whole.usage, whole.stop_string) == ("tool_calls", Usage(9, 2, 9), "X")
+
+
+def test_an_anthropic_stream_leaves_its_events_alone_and_keeps_the_reason_it_was_given():
+    stream = anthropic_wire.MessageStream()
+    begun = {"type": "tool_use", "id": "a", "name": "f", "input": {}, "text": "x"}
+    assert stream.add({"type": "content_block_start", "index": 0, "content_block": begun}) == ""
+    assert begun["input"] == {}
+    stream = anthropic_wire.MessageStream()
+    stream.add({"type": "message_delta", "delta": {"stop_reason": "max_tokens", "stop_sequence": "X"}})
+    stream.add({"type": "message_delta", "delta": {}})
+    stream.add({"type": "ping"})
+    whole = stream.completion()
+    assert (whole.finish_reason, whole.stop_string, whole.message) == ("length", "X", assistant(""))
 
 
 def test_a_google_request_holds_what_was_asked_and_no_more():
