@@ -355,6 +355,10 @@ def test_a_google_stream_is_put_together():
         "length",
         Usage(3),
     )
+    later = google_wire.CandidateStream()
+    assert later.add(gemini({"inlineData": {}}, {"text": "a"}, finish="MAX_TOKENS")) == "a"
+    assert later.add(gemini({"text": "b"}, finish=None)) == "b"
+    assert (later.completion().message.text, later.completion().finish_reason) == ("ab", "length")
     refused = google_wire.CandidateStream()
     refused.add({"promptFeedback": {"blockReason": "SAFETY"}})
     assert refused.finished and refused.completion().finish_reason == "content_filter"
