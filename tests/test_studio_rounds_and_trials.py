@@ -125,8 +125,9 @@ def test_a_round_is_shown_voted_on_undone_and_kept(tmp_path: Path) -> None:
 
 def test_votes_go_on_in_the_last_run_that_nobody_holds(tmp_path: Path) -> None:
     async def run_of(rounds: ArenaRounds) -> str:
-        await shown(rounds, await rounds.start("Is it?"))
-        assert rounds.run is not None
+        made = await rounds.start("Is it?")
+        assert rounds.run is not None and made.work is not None
+        await made.work
         return rounds.run.id
 
     async def play() -> None:
