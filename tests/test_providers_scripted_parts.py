@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import time
 from hashlib import blake2b
 
 import pytest
@@ -79,6 +80,13 @@ def test_a_stream_gives_the_words_then_the_calls_then_the_answer():
         Delta("", call=CallDelta(0, arguments='{"a": "é"}')),
     ]
     assert last.completion is not None and last.completion.message.text == " one  two\nthree"
+    assert model.asked == [ScriptedRequest("q", Sampling(), (), 1)] == [ScriptedRequest("q", Sampling())]
+    noted, tool = Scripted(["a"]), ToolSpec("add", "Adds.", {})
+
+    async def with_tool():
+        return [delta async for delta in noted.stream("q", Sampling(), tools=[tool])]
+
+    assert asyncio.run(with_tool()) and noted.asked[0].tools == (tool,)
     assert scripted._pieces("  ") == ["  "] and scripted._pieces("") == []
 
 
@@ -99,6 +107,9 @@ def test_failures_come_first_and_an_error_always():
         with pytest.raises(TransientError, match=rf"^scripted was told to fail; {left} more failures follow$"):
             ask(model)
     assert ask(model)[0].message.text == "a" and len(model.asked) == 3
+    begun = time.monotonic()
+    ask(Scripted(["a"], delay_s=0.02))
+    assert time.monotonic() - begun >= 0.02
     broken = Scripted(["a"], error=ModelError("broken"))
     with pytest.raises(ModelError, match="broken"):
         asyncio.run(broken.score("a", ["b"]))
@@ -119,6 +130,9 @@ def test_likelihoods_are_a_function_or_a_hash_of_the_text_so_far():
         ),
         Usage(5),
     )
+    likely = [each for each in map(str, range(20)) if chance("p " + each) > 0.5]
+    found = asyncio.run(Scripted().score("p ", list(map(str, range(20))))).likelihoods
+    assert likely and [each.text for each in found if each.is_greedy] == likely
     given = Scripted(score=lambda prompt, text: {"a": math.log(0.5), "b": -0.1}[text])
     found = asyncio.run(given.score("p", ["a", "b"]))
     assert [(one.logprob, one.is_greedy) for one in found.likelihoods] == [(math.log(0.5), False), (-0.1, True)]
@@ -134,6 +148,7 @@ def test_a_fingerprint_is_the_script_and_its_scores():
         Scripted(["b"]).fingerprint,
         Scripted(["a", "b"]).fingerprint,
         Scripted({"0": "a"}).fingerprint,
+        Scripted({"0": "b"}).fingerprint,
         Scripted(["a"], score=other).fingerprint,
         Scripted([assistant("a", CALL)]).fingerprint,
         Scripted(lambda *_: "a").fingerprint,
@@ -163,7 +178,7 @@ def test_a_script_is_read_from_a_file(tmp_path):
     both = scripted.open_model(str(file))
     assert [ask(both, text)[0].message.text for text in ("qq", "x")] == ["yes", "no"]
     echo = scripted.open_model("echo")
-    assert (echo.name, ask(echo, [user("a"), user("b")])[0].message.text, ask(echo, [])[0].message.text) == (
+    assert (echo.name, ask(echo, [user("a"), user("x"), user("b")])[0].message.text, ask(echo, [])[0].message.text) == (
         "scripted:echo", "b", "",
     )  # fmt: skip
     for body, said in (

@@ -87,6 +87,11 @@ def test_rates_are_probabilities():
     with pytest.raises(ConfigError, match="distractors is 0: give 1 or more"):
         Errors(distractors=0)
     assert Errors(distractors=1, answer=1.0, direct=0.0).distractors == 1
+    assert Errors() == Errors(
+        propose_winning=(0.38, 0.56, 0.87), propose_losing=(0.27, 0.35, 0.46), legal=(0.94, 0.91, 0.76),
+        sure_if_winnable=(0.51, 0.99, 1.0), sure_if_lost=(0.012, 0.002, 0.003), impossible_if_lost=(0.12, 0.55, 0.61),
+        answer=0.9, direct=0.073, cot=0.040, distractors=5,
+    )  # fmt: skip
     even = uniform(0.5)
     assert even == Errors(
         propose_winning=(0.5,) * 3, propose_losing=(0.3,) * 3, legal=(1.0,) * 3, sure_if_winnable=(0.5,) * 3,
@@ -99,6 +104,13 @@ def test_names_open_the_player_at_its_rates():
     assert isinstance(plain, Sim) and isinstance(wrong, Sim)
     assert (plain.name, plain.errors, plain.seed) == ("sim:game24", Errors(), 0)
     assert (wrong.name, wrong.errors, wrong.seed) == ("sim:game24:error=0.25:seed=3", uniform(0.25), 3)
+    best, worst = sim.open_model("game24:error=0"), sim.open_model("game24:error=1")
+    assert (
+        isinstance(best, Sim)
+        and best.errors == uniform(0.0)
+        and isinstance(worst, Sim)
+        and worst.errors == uniform(1.0)
+    )
     assert len({plain.fingerprint, wrong.fingerprint, Sim(seed=1).fingerprint}) == 3
     assert plain.fingerprint == Sim().fingerprint and plain.fingerprint.startswith("sim-game24-[{")
     assert sim.open_model("sessions").name == "scripted:sessions"
@@ -137,6 +149,10 @@ def test_proposals_are_the_positions_that_its_rates_choose():
         text = say(Sim(errors), f"Input: 1 1\n...\nInput: {numbers}\nPossible next steps:\n")[0]
         return text.split("\n") if text else []
 
+    assert proposed("24", PERFECT) == proposed("", PERFECT) == []
+    asked = "Input: 1 2 3 4\nPossible next steps:\n"
+    orders = {tuple(say(Sim(PERFECT, seed=seed), asked)[0].split("\n")) for seed in (1, 2)}
+    assert len(orders) == 2 and len({tuple(sorted(each)) for each in orders}) == 1  # in random order
     lefts = {move.left for move in moves(position("4 6"))}
     every = proposed("4 6", PERFECT)
     assert {position(line.partition("left: ")[2].rstrip(")")) for line in every} == lefts and len(every) == len(lefts)
