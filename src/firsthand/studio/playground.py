@@ -294,5 +294,6 @@ def _system(trial: PlaygroundTrial, parent: Trace) -> str | None:
 
 
 def _described(trial: PlaygroundTrial) -> Json:
-    """The trial as the run's config keeps it, without what was not given."""
-    return {name: value for name, value in vars(trial).items() if value not in ("", None, False, ())}
+    """The trial as the run's config keeps it, without what was not given: a temperature of 0 was."""
+    given = {name: value for name, value in vars(trial).items() if value is not None and value is not False}
+    return {name: value for name, value in given.items() if value not in ("", ()) and (trial.attempt or name != "at")}

@@ -84,6 +84,7 @@ def joined(before: Trace | None, attempt: Trace, turn: SessionTurn, history: Seq
     heard = (*(before.events[: kept["events"]] if before else ()), *events, said)
     seconds = kept["seconds"] + attempt.duration_s
     part = {
+        "number": turn.number,
         "id": turn.id,
         "state": turn.state,
         "nodes": len(nodes),
@@ -109,7 +110,8 @@ def joined(before: Trace | None, attempt: Trace, turn: SessionTurn, history: Seq
 
 def _parts(before: Trace | None, number: int) -> list[Json]:
     """The record in the trace of the turns before this one."""
-    return [] if before is None else list(before.final_state.get("turns", ()))[: number - 1]
+    kept = [] if before is None else before.final_state.get("turns", ())
+    return [part for place, part in enumerate(kept, 1) if part.get("number", place) < number]
 
 
 def _tip(attempt: Trace, places: Sequence[int | None], length: int) -> int | None:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import mcp_types as types
 
-from firsthand.errors import StoreError, ToolError
+from firsthand.errors import StoreError, ToolError, UnknownName
 from firsthand.loop.concurrency import in_thread
 from firsthand.retrieval.tools.search import SearchIndex
 from firsthand.serve.mcp.mcp_server import Contents, Offer, ServedResource
@@ -36,7 +36,7 @@ def offer_index(offer: Offer, path: str, *, only: bool) -> None:
     async def read(uri: str, parts: dict[str, str]) -> Contents:
         try:
             document = await in_thread(lambda: made.index.document(parts["document"]))
-        except StoreError as error:
+        except (StoreError, UnknownName) as error:
             raise ToolError(str(error)) from None
         text = document.text
         if len(text) > MAX_DOCUMENT:
