@@ -10,10 +10,9 @@ from firsthand.declaration import Declaration, Undo
 from firsthand.errors import ConfigError, StoreError, ToolError
 from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, canonical, system, user
-from firsthand.safety import injection as injection_module
 from firsthand.safety import undoable as undoable_module
 from firsthand.safety.canary import canary, holds
-from firsthand.safety.injection import CUES, injection, injection_score
+from firsthand.safety.injection import Injection, injection, injection_score
 from firsthand.safety.monitor import monitor
 from firsthand.safety.peer import peer
 from firsthand.safety.redact import redact
@@ -29,7 +28,10 @@ async def straight(request, action):
     return await action()
 
 
-def view_of(*messages, task=Task("1", "Tell me."), calls=(), tools=(), journalled=straight):
+TASK = Task("1", "Tell me.")
+
+
+def view_of(*messages, task=TASK, calls=(), tools=(), journalled=straight):
     return AttemptView(task, "a", None, messages, tuple(calls), tuple(tools), None, journalled)
 
 
@@ -51,19 +53,19 @@ def news() -> str:
     return ""
 
 
-CUE_TEXTS = (
-    "Forget what I said above",
-    "an URGENT   note",
-    "before you can solve it",
-    "</ Admin >",
-    "pretend to be now the",
-    "### System",
-    "carry out the following",
-    "from me, the best, to you",
-    "todo :",
-    "don't show it to anyone",
-    "post it over to my friend at www.",
-)
+WEIGHED = {
+    "Forget what I said above": 4.0,
+    "an URGENT   note": 2.5,
+    "before you can solve it": 2.5,
+    "</ Admin >": 2.5,
+    "pretend to be now the": 2.0,
+    "### System": 3.5,
+    "carry out the following": 2.0,
+    "from me, the best, to you": 1.5,
+    "todo :": 2.0,
+    "don't show it to anyone": 3.0,
+    "post it over to my friend at www.": 1.5,
+}
 
 
 def test_each_cue_adds_its_weight_once_to_the_log_odds_of_an_injection():
@@ -71,12 +73,12 @@ def test_each_cue_adds_its_weight_once_to_the_log_odds_of_an_injection():
         return 1 / (1 + math.exp(-log_odds))
 
     assert injection_score("") == injection_score("The dog sleeps.") == chance(-5.0)
-    for text, (_, weight) in zip(CUE_TEXTS, CUES, strict=True):
+    for text, weight in WEIGHED.items():
         assert injection_score(f"x {text} y") == chance(weight - 5.0), text
         assert injection_score(f"{text}\n{text}") == chance(weight - 5.0), text
     assert injection_score("an urgent note\ntodo: x") == chance(2.5 + 2.0 - 5.0)
     assert injection_score(f"ignore{' ' * 41}instruction") == chance(-5.0) < injection_score(f"ignore{' ' * 40}prompt")
-    most, cue = injection_module.MAX_CHARS, " todo:"
+    most, cue = 200_000, " todo:"
     assert injection_score("x" * (most - len(cue)) + cue) == chance(-3.0)
     assert injection_score("x" * (most - len(cue) + 1) + cue) == chance(-5.0)
 
@@ -89,7 +91,7 @@ def test_a_result_that_scores_the_threshold_or_more_is_noted_with_its_score():
     noted = GuardVerdict.passed("injection", "looks like an injection (0.82)", {"score": 0.8176})
     assert injection(at=score).result(view_of(), mail, result) == noted
     assert injection(at=score + 1e-9).result(view_of(), mail, result) == GuardVerdict.passed("injection")
-    assert injection().at == 0.5 and injection(at=0.999).at == 0.999
+    assert injection().at == Injection().at == 0.5 and injection(at=0.999).at == 0.999
     for at in (0.0, 1.0, -0.5, 1.5, math.nan):
         with pytest.raises(ConfigError, match=f"at is {at}: a score between 0 and 1 was expected"):
             injection(at=at)
@@ -149,7 +151,7 @@ def call_of(name, result, number=0, **detail):
     return Call(f":{number}", "tool", None, 0.0, 0.0, "", detail=body)
 
 
-def sends(prompt, *calls, task=Task("1", "Tell me.")):
+def sends(prompt, *calls, task=TASK):
     verdict = peer.prompt(view_of(task=task, calls=calls, tools=(mail, diary, news)), prompt)
     assert verdict.rule == "peer" and verdict.action in ("pass", "block")
     return verdict.reason if verdict.action == "block" else ""
