@@ -106,6 +106,7 @@ def test_runs_are_four_words_or_a_code_of_five_letters_with_a_digit():
 def test_arguments_become_json_data():
     plain = {"a": "x", "b": 1, "c": 1.5, "d": None, "e": True}
     assert as_json_data(plain) == plain and as_json_data(plain) is not plain
+    assert as_json_data({"n": 1, "day": datetime.date(2024, 2, 29)}) == {"n": 1, "day": "2024-02-29"}
     assert as_json_data({"day": datetime.date(2024, 2, 29), "to": ("a", "b")}) == {
         "day": "2024-02-29",
         "to": ["a", "b"],
@@ -122,6 +123,8 @@ def test_the_users_words_leave_marked_documents_out_and_nothing_else():
     view = view_of(f'a {one} b <untrusted from="y"> c {two}', user(f"{one}d"), assistant("no"), user("e"))
     assert words_of(view) == ('a   b <untrusted from="y"> c  ', " d", "e")
     assert [each.result for each in earlier_calls(view)] == [one, two, one, "no"]
+    empty = marked("", "x")
+    assert words_of(view_of(f"a{empty}b")) == ("a b",) and earlier_calls(view_of(empty))[0].result == empty
     unclosed = 'a <untrusted from="x">\none'
     assert words_of(view_of(unclosed)) == (unclosed,) and earlier_calls(view_of(unclosed)) == ()
     assert words_of(view_of("a <untrusted from=")) == ("a <untrusted from=",)

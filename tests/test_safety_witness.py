@@ -39,7 +39,7 @@ def test_a_value_that_is_a_part_of_a_longer_one_does_not_occur(value, text, foun
 
 def test_the_next_sentence_without_a_blank_ends_no_path():
     assert not occurs("a.org", "a.org.Then it was", exact=True) and occurs("a.Org", "see a.Org.", exact=True)
-    whole, among = WitnessSource("x", ("Ab", "c d")), WitnessSource("user", ("Ab c",), whole=False)
+    whole, among = WitnessSource("x", ("Ab", "c d")), WitnessSource("user", ("x", "Ab c", "y"), whole=False)
     assert whole.has("aB") and not whole.has("aB", exact=True) and whole.has("Ab", exact=True) and not whole.has("d")
     assert among.has("C") and not among.has("C", exact=True) and among.has("c", exact=True)
 
@@ -73,7 +73,7 @@ def test_the_parts_of_a_value_are_keys_texts_numbers_and_what_json_holds():
         (".2024-01-02", "z"),
     ]
     assert list(texts_at({"a": ["[1]", "x"], "b": "y", "c": "z"}, ("c", "a"))) == ["z", "1", "x"]
-    assert list(texts_at({"a": "[1]"}, ("a",), unpack=False)) == ["[1]"]
+    assert list(texts_at({"a": "[1]"}, ("a",), unpack=False)) == ["[1]"] and list(leaves(' ["q"]')) == [("", "q")]
 
 
 def test_a_list_in_one_text_needs_a_witness_for_each_item():
