@@ -18,6 +18,7 @@ from firsthand.memories.keeping.conversation_window import (
 )
 from firsthand.memories.memgpt import memgpt
 from firsthand.memories.notes import notes
+from firsthand.memories.semantic import semantic
 from firsthand.memories.working import NOTE, parts_of, pinned_within, working
 from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
 from firsthand.providers.scripted import Scripted
@@ -252,3 +253,105 @@ def test_a_conversation_that_a_template_refuses_is_measured_by_its_text():
 
     trace = asyncio.run(rollout(Agent("a", Strict([]), pattern), Task("t", "x")))
     assert trace.answer == "5"  # user: a b, user: c
+
+
+def days(memory, count, length, options=None):
+    """Levels of the summaries that are shown after each day of a diary, and what was noted."""
+
+    async def use(ctx):
+        ctx = await ctx.say("t").generate()
+        shown = []
+        for n in range(count):
+            ctx = await memory.fit(ctx.say(words(length, f"d{n}_")), ())
+            shown.append([shown_ids(message) for message in ctx.messages if message.text.startswith(LEAD)])
+        return shown
+
+    shown, trace, _ = held(memory, use, says=words(16, "s"))
+    found = items_of(trace)
+    return [[found[id][1]["level"] for each in ids for id in each] for ids in shown], noted(trace, "compacted")
+
+
+def test_summaries_that_take_more_than_two_thirds_of_the_window_are_merged_the_oldest_first():
+    # 29 words stand around the summaries, each of which takes 20: three of them are more than 85
+    levels, compacted = days(hierarchical(window=128, summary=16, fanout=8), 5, 128)
+    assert levels == [[1], [1, 1], [2, 1], [3, 1], [4, 1]]
+    assert compacted[2] == {"messages": 1, "kept": 1, "summaries": 2, "window": 128}
+    levels, _ = days(hierarchical(window=133, summary=16, fanout=8), 4, 133)
+    assert levels == [[1], [1, 1], [2, 1], [3, 1]]
+    levels, _ = days(hierarchical(window=134, summary=16, fanout=8), 4, 134)  # 89 of 134 are two thirds
+    assert levels == [[1], [1, 1], [1, 1, 1], [2, 1, 1]]
+
+
+def test_a_tree_of_many_chunks_holds_them_in_order_and_every_root_opens_an_attempt():
+    memory = hierarchical(window=200, summary=8, fanout=2, chunk=16)
+    text = words(170)[: 64 * 9]
+
+    async def use(ctx):
+        root = await memory.build(ctx, text)
+        others = [await memory.build(ctx, f"note {n}", n=n) for n in range(6)]
+        return root, others, await memory.brief(ctx, Task("t", "x"))
+
+    (root, others, briefed), trace, _ = held(memory, use)
+    found = items_of(trace)
+    level, sizes = [root], []
+    while level:
+        sizes.append([len(found[id][1].get("of", ())) for id in level])
+        leaves, level = level, [each for id in level for each in found[id][1].get("of", ())]
+    assert sizes == [[2], [2, 1], [2, 2, 1], [2, 2, 2, 2, 1], [0] * 9]
+    assert [len(each) for each in sizes] == [1, 2, 3, 5, 9] and "".join(found[id][0] for id in leaves) == text
+    assert found[root][1]["level"] == 4 and found[found[root][1]["of"][0]][1].get("root") is False
+    assert sorted(shown_ids(briefed.messages[-1])) == sorted([root, *others])
+    assert [found[id][1]["n"] for id in others] == [*range(6)]
+
+
+def test_an_empty_summary_says_nothing_and_keeps_the_origins_of_what_it_summarises():
+    web = Message("tool", (ToolResult("1", "f", words(50), origin="web"),))
+    for memory in (
+        working(window=140, summary=8),
+        hierarchical(window=140, summary=8),
+        memgpt(window=256, summary=8, block_chars=16, keep=1),
+    ):
+
+        async def use(ctx, memory=memory):
+            ctx = (await ctx.say("t").generate()).say(assistant("", ToolCall("1", "f", {}))).say(web)
+            once = await memory.fit(ctx.say(words(220, "x")), ())
+            return once, await memory.fit(once.say(words(220, "y")), ())
+
+        (once, twice), trace, _ = held(memory, use, says="<think>so</think>")
+        found = items_of(trace)
+        for made in (once, twice):
+            id, *_ = [id for message in made.messages for id in shown_ids(message)]
+            assert found[id][0] == "(nothing)" and found[id][1]["origin"] == ["web"], memory.name
+        assert ("memory_search" in [tool.name for tool in memory.tools(once)]) == (memory.name != "memgpt")
+
+
+def test_an_opening_of_more_than_half_the_window_is_summarised_but_for_its_system_messages():
+    def opened(task_words):
+        memory = working(window=80, summary=8)
+
+        async def use(ctx):
+            ctx = await ctx.say("s", "system").say(words(task_words, "t")).generate()
+            return texts(await memory.fit(ctx.say(words(60, "x")), ()))
+
+        return held(memory, use)[0]
+
+    assert opened(39)[:2] == ["s", words(39, "t")]
+    assert opened(40)[0] == "s" and opened(40)[1].startswith(f"{LEAD}\n{NOTE}")
+
+
+def test_kinds_have_their_documented_defaults():
+    for made, settings in (
+        (working(), {"window": 4_000, "summary": 200, "offer_tools": True, "lifetime": "attempt"}),
+        (hierarchical(), {"window": 4_000, "summary": 100, "fanout": 4, "chunk": 1_000, "lifetime": "agent"}),
+        (
+            memgpt(),
+            {"window": 4_000, "summary": 200, "block_chars": 2_000, "warn_percent": 70, "keep": 3, "lifetime": "agent"},
+        ),
+        (semantic(), {"shown": 5, "extract": False, "constrained": True, "offer_tools": False, "lifetime": "agent"}),
+    ):
+        assert {name: getattr(made, name) for name in settings} == settings and made.owner == "" and made.file is None
+        assert made.policy.bounds == (100_000, 256 << 20) and made.vectors is None
+        assert type(made)(made.policy).lifetime == settings["lifetime"]
+        again = type(made)(made.policy)
+        assert {name: getattr(again, name) for name in settings} == settings
+    assert working(tools=False).tools(None) == () and len(working().tools(None)) == 2
