@@ -36,3 +36,8 @@ def test_a_claim_measures_the_numbers_that_are_kept(name: str, tmp_path: Path) -
             each if isinstance(each, str) else pytest.approx(each, rel=1e-4, abs=1e-9) for each in wanted
         ]
     assert claim.judge(measured).word == kept["verdict"]
+    for part in () if kept["slow"] else ("what", "unit", "columns", "axes"):
+        assert found[part] == kept[part], part
+    assert kept["slow"] or found["curves"] == {
+        line: [pytest.approx(point, rel=1e-4, abs=1e-9) for point in points] for line, points in kept["curves"].items()
+    }
