@@ -36,7 +36,7 @@ from firsthand.claims.toy_training import agent_of, trained
 from firsthand.errors import ConfigError, DataError
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
-from firsthand.stats.estimates import Interval, PairedDifference
+from firsthand.stats.intervals import Interval
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
 
@@ -60,7 +60,7 @@ OPEN = replace(claim_of("c2", "safety", measure=None), claim=Claim("Q2", "S2", "
 def test_numbers_are_whole_with_thousands_or_have_three_digits():
     for value, text in {
         0.0: "0", 12.0: "12", 1_234_567.0: "1,234,567", -3.0: "-3", 0.12345: "0.123", 999.4: "999", 1234.5: "1,234",
-        -1500.6: "-1,501", 1e15: "1,000,000,000,000,000", 12.345: "12.3",
+        -1500.6: "-1,501", math.nan: "-", math.inf: "inf", 1e15: "1,000,000,000,000,000", 12.345: "12.3",
     }.items():  # fmt: skip
         assert number(value) == text, value
     assert amount(FULL) == "1,234 s [0.25, 12], n = 3,000" and amount(Measurement(2.0)) == "2"
@@ -74,7 +74,9 @@ def test_a_claim_a_plan_and_an_outcome_are_printed(capsys):
     print_claim(claim_of(), None)
     print_claim(claim_of(), last)
     print_claim(OPEN, None)
-    head = '\nc1 (Seminal Papers)\n  "A | quote"\n  source: Source 1; measured on: a simulated or scripted model of known skill\n  needs: model m\n'
+    head = '\nc1 (Seminal Papers)\n  "A | quote"\n'
+    head += "  source: Source 1; measured on: a simulated or scripted model of known skill\n"
+    head += "  needs: model m\n"
     told = "  measured: tokens: 1,234 s [0.25, 12], n = 3,000\n  holds here: it is 1234.5\n"
     assert capsys.readouterr().out == (
         f"{head}  not run yet: `firsthand claims run c1` takes about 3 s\n{head}{told}"
@@ -213,9 +215,14 @@ def test_the_page_in_markdown_has_a_table_an_entry_and_a_plot_for_each_claim(tmp
 def test_the_table_of_patterns_shows_accuracy_gain_tokens_and_errors():
     row = list_tables.PATTERN_ROWS[1]
     measured = list_tables.MeasuredRow(
-        row, Interval(0.5, 0.25, 0.75), PairedDifference(-0.125, -0.5, 0.25, 0.4, 8), 12.34, 2.06, 3
+        row,
+        Interval(0.5, 0.25, 0.75, 8),
+        replace(paired([1.0, 0.0], [0.0, 0.0]), difference=-0.125, low=-0.5, high=0.25),
+        12.34,
+        2.06,
+        3,
     )
-    table = list_tables.PatternTable("R", Interval(0.625, 0.5, 0.7), (measured, replace(measured, errors=0)))
+    table = list_tables.PatternTable("R", Interval(0.625, 0.5, 0.7, 8), (measured, replace(measured, errors=0)))
     assert table.cells() == [
         ("(direct)", "-", "-", "0.62 [0.50, 0.70]", "-", "1.0", "1.0"),
         ("ReAct", "4B+", "Medium", "0.50 [0.25, 0.75], 3 errors", "-0.12 [-0.50, +0.25]", "12.3", "2.1"),
@@ -281,7 +288,7 @@ def test_pages_and_questions_are_those_of_the_seed(tmp_path):
     )
     path = page_index(Lab(1, tmp_path / "lab"))
     assert path == tmp_path / "lab" / "pages-1.index" and page_index(Lab(1, tmp_path / "lab")) == path
-    assert [each.name for each in path.parent.iterdir()] == ["pages-1.index"]
+    assert [each.name for each in path.parent.glob("*.index")] == ["pages-1.index"]
 
 
 def test_facts_are_drawn_by_their_seed_and_written_once(tmp_path):
