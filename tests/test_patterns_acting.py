@@ -78,6 +78,8 @@ def test_react_answers_wrong_actions_and_reads_a_finish_after_its_last_step():
     assert "): Look somewhere." in first[0][1] or "]: Look somewhere." in first[0][1]
     many = played(react, question(), ["Final Answer: x"], sampling=Sampling(stop=tuple(f"s{n}" for n in range(64))))
     assert many[1][0][1]["stop"] == (*(f"s{n}" for n in range(1, 64)), "\nObservation")
+    closed = played(react, question(), ["hm", "Thought: I know.\nAction: Finish[red wine]"], tools=(look,), max_steps=1)
+    assert closed[0] == "red wine" == played(react, question(), ["Action: FINISH[red wine]"], tools=(look,))[0]
     native = [assistant("", ToolCall("1", "look", {"place": "b"})), "It is 5", "z"]
     answer, requests, _ = played(react, question(hint="a number"), native, tools=(look,), native=True)
     ending = 'Q?\n\nUse the tools where they help. End with "The answer is" and a number.'
