@@ -1,11 +1,14 @@
 """Patterns that act, vote and reflect, as they are played; and the options that each pattern refuses."""
 
+import math
+from random import Random
+
 import pytest
 
 from firsthand import Agent, catalog
 from firsthand.errors import ConfigError
 from firsthand.message import ToolCall, assistant
-from firsthand.model import Sampling
+from firsthand.model import Likelihood, Sampling
 from firsthand.patterns.attend import attend
 from firsthand.patterns.audit import audit
 from firsthand.patterns.best_of_n import best_of_n
@@ -20,6 +23,7 @@ from firsthand.patterns.direct import direct
 from firsthand.patterns.evaluator_optimizer import evaluator_optimizer
 from firsthand.patterns.judge import judge
 from firsthand.patterns.judge_rag import judge_rag
+from firsthand.patterns.parts.thoughts import GenericThoughts
 from firsthand.patterns.plan_mode import plan_mode
 from firsthand.patterns.react import react
 from firsthand.patterns.react_cot import react_cot
@@ -31,7 +35,7 @@ from firsthand.patterns.staged import staged
 from firsthand.patterns.swarm import swarm
 from firsthand.patterns.thought_action import thought_action
 from firsthand.patterns.toolformer import toolformer
-from firsthand.patterns.tot import tot
+from firsthand.patterns.tot import choose, expected, tot
 from firsthand.providers.scripted import Scripted
 from firsthand.tool import tool
 from played_pattern import branches, played, question
@@ -234,3 +238,60 @@ def test_options_are_checked_when_an_agent_is_made(pattern, fits, wrong):
     for each in wrong:
         with pytest.raises(ConfigError):
             Agent("a", Scripted([]), pattern, each)
+
+
+def test_a_tree_of_thoughts_proposes_judges_keeps_and_answers():
+    verdicts = {"a": "sure", "b": "likely", "c": "impossible"}
+
+    def says(messages, sampling, index):
+        said = messages[-1].text
+        if said.endswith("Possible next steps:"):
+            return "1. a\n- b\n2) c\na"
+        if said.endswith("Judgement:"):
+            return f"so {verdicts[said.splitlines()[-2].strip()[-1]]}."
+        return f"The answer is {said.count('a') % 7}{said.splitlines()[-2][-1:]}"
+
+    task = question("Q?", hint="a word")
+    answer, requests, notes = played(tot, task, says, notes=("branch",), breadth=2, judgements=2, temperature=0.3)
+    first, *judged = requests[:4]
+    assert first[0][0][1].startswith("Q?\n\nList up to five different next steps, each on a line of its own.")
+    assert first[1]["temperature"] == 0.3 and first[2] == 1 and [each[2] for each in judged] == [2, 2, 2]
+    assert all(each[0][0][1].startswith("Q?\n\nJudge in a few words whether these steps lead") for each in judged)
+    found = branches(notes)
+    values = {text: score for name, status, score, text in found[:3]}
+    assert [name for name, *_ in found[:3]] == ["1.0", "1.1", "1.2"] and values["a"] > values["b"] > values["c"] >= 0
+    assert [status for _, status, _, _ in found[:3]] == ["kept", "kept", "pruned"]
+    assert values["a"] == 2 * 20.0 and values["b"] == 2 * 1.0
+    ended = [each for each in found if each[0].startswith("answer.")]
+    assert [name for name, *_ in ended] == ["answer.0", "answer.1"] and ended[0][1] == "done" and answer
+
+
+def test_verdicts_are_expected_by_their_likelihoods_and_states_are_chosen_in_order():
+    likelihoods = [Likelihood("x", math.log(share), 1, False) for share in (0.5, 0.25, 0.25)]
+    assert expected(likelihoods, {"sure": 20.0, "likely": 1.0, "impossible": 0.001}) == pytest.approx(10.25025)
+    assert choose([1.0, 3.0, 3.0, 2.0], 3, "greedy", Random(0)) == [1, 2, 3]
+    assert choose([0.0, 0.0], 1, "sample", Random(0)) == [0] and choose([0.0, 1.0, 0.0], 3, "sample", Random(0)) == [
+        1,
+        1,
+        1,
+    ]
+
+
+def test_generic_thoughts_ask_for_steps_and_then_for_the_answer():
+    thoughts = GenericThoughts(question("Q?", hint="a word"))
+    assert thoughts.sample("one\n").prompt.startswith("Q?\n\nWrite the next step only, on one line.\n\n")
+    assert thoughts.sample("one\n").stop == ("\n",) and thoughts.sample("one\n").prompt.endswith("Next step:")
+    last = thoughts.propose("one\ntwo\n")
+    assert last.prompt.endswith('Follow these steps. End with "The answer is" and a word.') and last == thoughts.sample(
+        "one\ntwo\n"
+    )
+    assert thoughts.proposed("one\n", ["1. two\n* three\n\n", "two"]) == ["one\ntwo\n", "one\nthree\n"]
+    assert thoughts.proposed("one\ntwo\n", [" The  answer\nis x ", " "]) == ["one\ntwo\nThe answer is x\n"]
+    assert [thoughts.is_done(text) for text in ("", "a\n", "The answer is b\n", "a\nb\nc\n", "answer is x\nno\n")] == [
+        False, False, True, True, False,
+    ]  # fmt: skip
+    assert thoughts.answer("a\nThe answer is red\n") == "red"
+    assert thoughts.valued("s", [["so sure", "likely."], ["none"]]) == 21.0 and (thoughts.steps, thoughts.hopeless) == (
+        3,
+        0.5,
+    )
