@@ -127,7 +127,7 @@ class Trainings:
 
 
 SMALLEST = {
-    "papers.tot_game24": {"PUZZLES": 3},
+    "papers.tot_game24": {"PUZZLES": 2},
     "papers.cot_reasoning": {"TASKS": 7},
     "papers.few_shot_examples": {},
     "papers.rag_grounds_answers": {"TASKS": 6},
@@ -151,7 +151,6 @@ SMALLEST = {
     "safety.access_beyond_need": {"TASKS": 3},
     "safety.gamed_evaluations": {"TASKS": 3},
     "safety.irreversible_loss": {"TASKS": 3},
-    "llmops.word_overlap_metrics": {},
     "benchmarks.contamination_found": {"ITEMS": 6},
     "benchmarks.mmlu_pro_choices": {"DRAWS": 50},
     "leaderboards.arena_votes_gamed": {"VOTES": 400, "VOTERS": 20},
