@@ -127,7 +127,7 @@ class Trainings:
 
 
 SMALLEST = {
-    "papers.tot_game24": {"PUZZLES": 2},
+    "papers.tot_game24": {"PUZZLES": 3},
     "papers.cot_reasoning": {"TASKS": 7},
     "papers.few_shot_examples": {},
     "papers.rag_grounds_answers": {"TASKS": 6},
