@@ -33,6 +33,8 @@ def test_a_claim_measures_the_numbers_that_are_kept(name: str, tmp_path: Path) -
     for part in ("value", "low", "high"):
         assert found[part] == (None if kept.get(part) is None else near(kept[part]))
     assert found["n"] == kept["n"] and found["columns"] == kept.get("columns", [])
+    assert (found["what"], found["unit"]) == (kept.get("what", ""), kept.get("unit", ""))
+    assert list(found["axes"]) == kept.get("axes", ["", ""])
     assert [list(row) for row in found["rows"]] == [list(map(near, row)) for row in kept.get("rows", [])]
     curves = {name: [list(point) for point in points] for name, points in found["curves"].items()}
     assert curves == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +15,9 @@ from firsthand.system.terminal import console, print_table
 
 
 def number(value: float) -> str:
-    """A number for people: whole numbers with thousands, others to three digits."""
+    """A number for people: whole numbers with thousands, others to three digits; a dash for NaN."""
+    if not math.isfinite(value):
+        return "-" if math.isnan(value) else str(value)
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

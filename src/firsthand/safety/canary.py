@@ -21,8 +21,10 @@ def holds(text: str, word: str) -> bool:
     plain, wanted = re.sub(r"[\W_]", "", text).casefold(), re.sub(r"[\W_]", "", word).casefold()
     if wanted in plain or wanted[::-1] in plain or word.encode().hex() in plain:
         return True
-    encoded = (base64.b64encode(b" " * lead + word.encode()).decode() for lead in range(3))
-    return any(each[2:-4] in text for each in encoded)
+    for lead, whole in enumerate((0, 2, 3)):  # the first character of base64 that no byte before the word has a part of
+        if base64.b64encode(b" " * lead + word.encode()).decode()[whole:-4] in text:
+            return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Peer:
         for each in earlier_calls(view):
             if each.label.readers is None or each.failed or not each.is_call:
                 continue
-            short = len(each.result.split()) < RUN and each.result.strip() in shown
+            short = 0 < len(each.result.split()) < RUN and each.result.strip() in shown
             if short or not sent.isdisjoint(runs(each.result)):
                 return GuardVerdict.blocked(self.name, f"it holds what {each.name} gave, which only the user may read")
         return GuardVerdict.passed(self.name)

@@ -69,5 +69,7 @@ def _check(node: ast.AST, tools: Collection[str]) -> None:
             raise PlanError(f"{where}: give {name} its arguments by name")
         case ast.Call(func=func) if not isinstance(func, ast.Name):
             raise PlanError(f"{where}: only tools and {', '.join(FUNCTIONS)} are called")
-        case ast.keyword(arg=None) | ast.Dict(keys=[None, *_]):
+        case ast.keyword(arg=None):
+            raise PlanError(f"{where}: ** is not part of the language")
+        case ast.Dict(keys=keys) if None in keys:
             raise PlanError(f"{where}: ** is not part of the language")

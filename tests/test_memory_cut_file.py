@@ -1,0 +1,49 @@
+"""A memory's file that was cut short is told by its header: refused as it is, and filled up in a copy to be salvaged."""
+
+import pytest
+
+from firsthand.errors import StoreError
+from firsthand.memories.keeping.cut_file import padded_copy, refuse_cut_short
+
+
+def sqlite_file(path, size, *, page=512, pages=3, magic=b"SQLite format 3\x00"):
+    head = magic + page.to_bytes(2, "big") + bytes(10) + pages.to_bytes(4, "big")
+    path.write_bytes((head + bytes(size))[:size])
+    return path
+
+
+def test_a_file_with_fewer_bytes_than_its_header_says_is_refused_unless_a_log_holds_the_rest(tmp_path):
+    path = tmp_path / "m.db"
+    refuse_cut_short(sqlite_file(path, 1536))
+    refuse_cut_short(sqlite_file(path, 1600))
+    with pytest.raises(StoreError) as raised:
+        refuse_cut_short(sqlite_file(path, 1535))
+    assert str(raised.value) == (
+        f"{path} is cut short: it has 1,535 bytes and needs 1,536. Restore it from a copy, or save what can be read with "
+        f"`firsthand memory export {path} --salvage`"
+    )
+    log = tmp_path / "m.db-wal"
+    log.write_bytes(b"")
+    with pytest.raises(StoreError, match="needs 1,536"):
+        refuse_cut_short(path)
+    log.write_bytes(b"x")
+    refuse_cut_short(path)
+    log.unlink()
+    with pytest.raises(StoreError, match=r"needs 131,072\."):
+        refuse_cut_short(sqlite_file(path, 1535, page=1, pages=2))
+    for other in (sqlite_file(path, 99), sqlite_file(path, 500, magic=b"SQLite format 2\x00"), tmp_path / "none"):
+        if other.exists():
+            refuse_cut_short(other)
+
+
+def test_a_copy_is_filled_up_with_zeros_to_what_its_header_says_within_reason(tmp_path):
+    path, folder = sqlite_file(tmp_path / "m.db", 700), tmp_path / "copy"
+    folder.mkdir()
+    (tmp_path / "m.db-wal").write_bytes(b"log")
+    copy = padded_copy(path, folder)
+    assert copy == folder / "m.db" and copy.read_bytes() == path.read_bytes() + bytes(1536 - 700)
+    assert (folder / "m.db-wal").read_bytes() == b"log" and path.stat().st_size == 700
+    huge = padded_copy(sqlite_file(path, 700, page=1, pages=65_536 * 16), folder)
+    assert huge.stat().st_size == 700, "a header that asks for 64 GiB is not believed"
+    with pytest.raises(StoreError, match=r"none cannot be copied to be read: No such file"):
+        padded_copy(tmp_path / "none", folder)
