@@ -59,7 +59,9 @@ def test_the_first_pattern_that_fits_a_tool_counts_for_its_effect_and_its_declar
     assert [mail.effect_of(name) for name in ("get_mail", "get_key", "send", "Send", "quiet")] == [
         "read", "read", "write", "external", "external",
     ]  # fmt: skip
-    assert {name: mail.declares(name) for name in ("get_mail", "get_key", "send", "send_all", "quiet", "share", "x")} == {
+    assert {
+        name: mail.declares(name) for name in ("get_mail", "get_key", "send", "send_all", "quiet", "share", "x")
+    } == {
         "get_mail": Declaration((), ("id", "sender"), (), "user"),
         "get_key": Declaration(("name",), ("id", "sender"), (), "public"),
         "send": Declaration(("to", "cc"), (), ("to", "bcc"), "public"),
@@ -188,7 +190,10 @@ prompts = false
     )
     assert read_declarations(file) == {"mail": mail, "web": web}
     assert declarations(str(file)) == (mail, web) and declarations(f"{file}#web") == (web,)
-    for chosen, said in (("wbe", "no server 'wbe'; did you mean 'web'[?] there are mail, web"), ("zz", "'zz'; there are")):
+    for chosen, said in (
+        ("wbe", "no server 'wbe'; did you mean 'web'[?] there are mail, web"),
+        ("zz", "'zz'; there are"),
+    ):
         with pytest.raises(ConfigError, match=said):
             declarations(f"{file}#{chosen}")
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
@@ -198,7 +203,10 @@ prompts = false
         ("[servers.a]\ncommand='x'\n[more]", "declares no servers"),
         ("servers = [1]", "declares no servers"),
         ("servers = {a = 1}", r"servers\.a is 1: a table was expected"),
-        ("[servers.a]\ncomand='x'", r"servers\.a has no setting 'comand'; did you mean 'command'[?] there are command, args"),
+        (
+            "[servers.a]\ncomand='x'",
+            r"servers\.a has no setting 'comand'; did you mean 'command'[?] there are command, args",
+        ),
         ("[servers.a]\nname='x'", "has no setting 'name'"),
         ("[servers.a]\nargs='x'", r"servers\.a\.args is 'x': a list of texts was expected"),
         ("[servers.a]\nargs=['x', 1]", "a list of texts was expected"),
@@ -250,7 +258,11 @@ def test_a_registration_counts_for_its_own_address_or_another_port_of_it(tmp_pat
         for secret, method in (("s", "client_secret_basic"), ("", "none")):
             declared = replace(there, client_id="mine", client_secret=secret)
             given = await registered("http://127.0.0.1:3/callback", declared)
-            assert (given.client_id, given.client_secret, given.token_endpoint_auth_method) == ("mine", secret or None, method)
+            assert (given.client_id, given.client_secret, given.token_endpoint_auth_method) == (
+                "mine",
+                secret or None,
+                method,
+            )
             assert [str(each) for each in given.redirect_uris] == ["http://127.0.0.1:3/callback"]
         first.path.write_text('{"tokens": {"access_token": 5}, "client": []}')
         assert await first.get_tokens() is None and await first.get_client_info() is None

@@ -134,7 +134,12 @@ def test_names_of_tools_are_cut_and_marked_only_where_they_must_be() -> None:
         made = tool_name("mail", name)
         assert made.rpartition("_")[0] == begins and len(made.rpartition("_")[2]) == 6 and len(made) <= 64
     base = ToolDefinition("t", "d", {"a": 1}, {"h": 1})
-    changed = (replace(base, name="u"), replace(base, description="e"), replace(base, schema={}), replace(base, hints={}))
+    changed = (
+        replace(base, name="u"),
+        replace(base, description="e"),
+        replace(base, schema={}),
+        replace(base, hints={}),
+    )
     assert len({base.digest, *(each.digest for each in changed)}) == 5 and len(base.digest) == 16
     assert difference({"a": 1, "b": 2, "gone": 3}, {"a": 1, "b": 3, "new": None, "c": 4}) == {
         "b": {"was": 2, "is": 3},
@@ -193,7 +198,9 @@ def test_regular_expressions_are_passed_over_and_all_other_keywords_apply() -> N
     assert problems({"uniqueItems": True}, [1, 1]) and problems({"enum": [1, 2]}, 3) == ["3 is not one of [1, 2]"]
     # another dialect's own validator would count no steps, and a property may be called $schema
     assert problems({"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 3}, 2) != []
-    assert problems({"properties": {"$schema": {"type": "integer"}}}, {"$schema": "x"}) == ["'x' is not of type 'integer'"]
+    assert problems({"properties": {"$schema": {"type": "integer"}}}, {"$schema": "x"}) == [
+        "'x' is not of type 'integer'"
+    ]
 
 
 def test_a_check_of_too_many_steps_ends_and_each_check_begins_anew() -> None:
@@ -212,7 +219,10 @@ def test_a_check_of_too_many_steps_ends_and_each_check_begins_anew() -> None:
 
 def test_results_are_checked_by_schemas_up_to_a_size() -> None:
     for over, count in ((0, 1), (1, 0)):
-        schema = {"type": "integer", "title": "x" * (MAX_RESULT_SCHEMA + over - len('{"type": "integer", "title": ""}'))}
+        schema = {
+            "type": "integer",
+            "title": "x" * (MAX_RESULT_SCHEMA + over - len('{"type": "integer", "title": ""}')),
+        }
         assert len(list(ResultValidator(schema).iter_errors("x"))) == count
 
 
@@ -267,7 +277,10 @@ def test_the_words_of_a_name_count_twice_and_rare_words_more() -> None:
     assert ranked("Flights", tools, 9) == ["getFlights", "book_seat"]
     assert ranked("seat", tools, 9) == ["book_seat", "a", "z"] and ranked("seat", tools, 2) == ["book_seat", "a"]
     assert ranked("flights seat", tools, 9) == ["book_seat", "getFlights", "a", "z"]
-    assert ranked("plane seat", {"a": tools["a"], "getFlights": tools["getFlights"], "b": tools["a"]}, 9)[0] == "getFlights"
+    assert (
+        ranked("plane seat", {"a": tools["a"], "getFlights": tools["getFlights"], "b": tools["a"]}, 9)[0]
+        == "getFlights"
+    )
     assert ranked("s up", tools, 9) == ["getFlights"] and ranked("x", tools, 9) == []
 
 
