@@ -121,10 +121,8 @@ def test_resources_and_prompts_are_offered_where_there_are_any_or_may_be() -> No
 
 def test_a_server_of_more_tools_than_are_shown_at_once_offers_a_search() -> None:
     async def work(source: RemoteTools) -> None:
-        names = ["lib__get_prompt", "lib__list_resources", "lib__list_prompts", "lib__read_resource"]
-        assert source.is_large and sorted(names[1:] + ["lib__search_tools"]) == sorted(
-            e.name for e in source.tools if e.name != names[0]
-        )
+        extra = ["list_prompts", "list_resources", "read_resource", "search_tools"]
+        assert source.is_large and sorted(each.name for each in source.tools) == [f"lib__{each}" for each in extra]
         (search,) = [each for each in source.tools if each.name == "lib__search_tools"]
         assert search.effect == "write" and source.version == 1
         none = "None of the 5 tools fits; try other words."
@@ -168,8 +166,8 @@ def test_failed_calls_are_told_as_words_of_the_server_and_a_tool_that_went_away_
         process = connection._process
         await source.close()
         assert process is not None and process.process.returncode == 0
-        with pytest.raises(ToolError, match="MCP server lib ended with exit code 0$"):
-            connection.client
+        with pytest.raises(ToolError, match=r"MCP server lib ended with exit code 0$"):
+            _ = connection.client
 
     with_source(work, timeout_s=0.3)
 
@@ -181,10 +179,10 @@ def test_there_is_no_client_before_a_connection_is_open_nor_after_its_end(tmp_pa
     async def main() -> None:
         unopened = McpConnection(library())
         with pytest.raises(ToolError, match="MCP server lib is not connected"):
-            unopened.client
+            _ = unopened.client
         await unopened.close()
         with pytest.raises(ToolError, match="MCP server lib is not connected"):
-            RemoteTools(library()).connection
+            _ = RemoteTools(library()).connection
         mute = McpConnection(
             ServerDeclaration("lib", command="sh", args=("-c", "echo who >&2; cat >/dev/null"), opening_s=0.3)
         )

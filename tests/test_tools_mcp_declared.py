@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,29 +11,11 @@ import pytest
 
 pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
 
-import mcp_types as types
 from pydantic import AnyUrl
 
 from firsthand.declaration import Declaration
-from firsthand.errors import ConfigError, StoreError, ToolError
-from firsthand.model import ToolSpec
-from firsthand.tools.calculator import calculator
-from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
-from firsthand.tools.mcp.bounded_schema import MAX_RESULT_SCHEMA, BoundedValidator, ResultValidator, TooManySteps
-from firsthand.tools.mcp.definitions import (
-    MAX_DESCRIPTION,
-    MAX_SCHEMA,
-    ArgumentChecker,
-    ToolDefinition,
-    UnusableDefinition,
-    difference,
-    spec_of,
-    tool_name,
-)
+from firsthand.errors import ConfigError
 from firsthand.tools.mcp.oauth_sign_in import StoredTokens
-from firsthand.tools.mcp.remote_tasks import _wait
-from firsthand.tools.mcp.remote_tools import ranked
-from firsthand.tools.mcp.result_text import contents_text, messages_text, text_of_result
 from firsthand.tools.mcp.server_declaration import ServerDeclaration, declarations, read_declarations, to_json
 
 

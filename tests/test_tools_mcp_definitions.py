@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,8 @@ import pytest
 pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
 
 import mcp_types as types
-from pydantic import AnyUrl
 
-from firsthand.declaration import Declaration
-from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.errors import StoreError, ToolError
 from firsthand.model import ToolSpec
 from firsthand.tools.calculator import calculator
 from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
@@ -31,11 +28,10 @@ from firsthand.tools.mcp.definitions import (
     spec_of,
     tool_name,
 )
-from firsthand.tools.mcp.oauth_sign_in import StoredTokens
 from firsthand.tools.mcp.remote_tasks import _wait
 from firsthand.tools.mcp.remote_tools import ranked
 from firsthand.tools.mcp.result_text import contents_text, messages_text, text_of_result
-from firsthand.tools.mcp.server_declaration import ServerDeclaration, declarations, read_declarations, to_json
+from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
 
 def server(**settings: Any) -> ServerDeclaration:
