@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,17 @@ def test_the_first_pattern_that_fits_a_tool_counts_for_its_effect_and_its_declar
         "effects": {"get_*": "read", "get_key": "irreversible", "send": "write"},
         "revision": "auto",
     }
+
+
+def test_what_a_server_may_do_without_any_setting() -> None:
+    tables = dict.fromkeys(("env", "headers", "effects", "authority", "recipients", "trusts", "spends"), {})
+    lists = dict.fromkeys(("args", "scopes", "private", "grants", "only", "roots"), ())
+    texts = dict.fromkeys(("cwd", "url", "allow", "client_id", "client_secret", "client_metadata_url"), "")
+    switches = {"oauth": False, "trusted": False, "shared": False}
+    switches |= dict.fromkeys(("resources", "prompts", "sampling", "elicitation"), True)
+    limits = {"timeout_s": 60.0, "opening_s": 30.0, "lazy_above": 40, "revision": "auto"}
+    given = {"name": "mail", "command": "serve"}
+    assert asdict(server()) == {**given, **tables, **lists, **texts, **switches, **limits}
 
 
 def test_settings_are_refused_beyond_their_limits_and_not_at_them() -> None:

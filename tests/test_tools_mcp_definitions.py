@@ -90,10 +90,10 @@ def test_a_schema_keeps_its_structure_and_its_prose_goes_into_the_description() 
         assert cut == "x" * MAX_DESCRIPTION + end.removeprefix("x")
 
 
-def nested(depth: int) -> Any:
+def nested(depth: int, kind: str = "items") -> Any:
     schema: Any = {"type": "string"}
     for _ in range(depth):
-        schema = {"items": schema}
+        schema = {kind: {"a": schema} if kind == "properties" else [schema] if kind == "anyOf" else schema}
     return schema
 
 
@@ -102,9 +102,18 @@ def test_definitions_are_refused_beyond_their_limits_and_not_at_them() -> None:
         empty = {"properties": {"a": {"const": ""}}}
         return {"properties": {"a": {"const": "x" * (chars - len(json.dumps(empty)))}}}
 
-    fine = (nested(24), sized(MAX_SCHEMA), {"properties": {"n" * 64: {}}}, {"properties": {"a": {"$ref": "#"}}})
+    fine = (
+        nested(24),
+        nested(24, "properties"),
+        nested(24, "anyOf"),
+        sized(MAX_SCHEMA),
+        {"properties": {"n" * 64: {}}},
+        {"properties": {"a": {"$ref": "#"}}},
+    )
     assert all(spec_of(definition(each), server()).parameters["type"] == "object" for each in fine)
     for schema, said in (
+        (nested(25, "properties"), "its schema is nested more than 24 deep"),
+        (nested(25, "anyOf"), "its schema is nested more than 24 deep"),
         (nested(25), "its schema is nested more than 24 deep"),
         (sized(MAX_SCHEMA + 1), "its schema has more than 64,000 characters"),
         ({"properties": {"n" * 65: {}}}, f"its argument '{'n' * 64}' has a name that is not printable or too long"),
