@@ -65,7 +65,7 @@ def test_the_first_pattern_that_fits_a_tool_counts_for_its_effect_and_its_declar
 
 
 def test_what_a_server_may_do_without_any_setting() -> None:
-    tables = dict.fromkeys(("env", "headers", "effects", "authority", "recipients", "trusts", "spends"), {})
+    tables: Any = {key: {} for key in ("env", "headers", "effects", "authority", "recipients", "trusts", "spends")}
     lists = dict.fromkeys(("args", "scopes", "private", "grants", "only", "roots"), ())
     texts = dict.fromkeys(("cwd", "url", "allow", "client_id", "client_secret", "client_metadata_url"), "")
     switches = {"oauth": False, "trusted": False, "shared": False}
