@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Iterator[TraceStore]:
 
 def stored(
     number: int, what: SpanKind, parent: int = 0, begins_s: float = 0, took_s: float = 1, *, error: str | None = None,
-    usage: Usage = Usage(), model: str = "", label: str = "", service: str = "", name: str = "", **attributes: Any,
+    usage: Usage | None = None, model: str = "", label: str = "", service: str = "", name: str = "", **attributes: Any,
 ) -> StoredSpan:  # fmt: skip
     begun = START + int(begins_s * SECOND)
     span = IncomingSpan(
@@ -50,7 +50,7 @@ def stored(
         {key.replace("__", "."): value for key, value in attributes.items()},
         resource={"service.name": service} if service else {}, error=error,
     )  # fmt: skip
-    return StoredSpan(100 - number, span, what, label, model, usage)
+    return StoredSpan(100 - number, span, what, label, model, usage or Usage())
 
 
 def messages(*given: Any) -> str:
@@ -76,13 +76,14 @@ def whole() -> list[StoredSpan]:
                gen_ai__output__messages=messages(("assistant", "42"), ("assistant", "42")), **G),
         stored(2, "generate", 1, 1, 2, usage=Usage(5, 1, 7, 0.5), model="m1",
                gen_ai__input__messages=asked, gen_ai__output__messages=json.dumps([CALL]), **G),
-        stored(3, "tool", 1, 3, 0.5, label="calc", gen_ai__tool__call__arguments='{"x": 1}', gen_ai__tool__call__result="2", **G),
+        stored(3, "tool", 1, 3, 0.5, label="calc", gen_ai__tool__call__arguments='{"x": 1}',
+               gen_ai__tool__call__result="2", **G),
         stored(7, "generate", 2, 1.5, 1, model="m1", gen_ai__input__messages=asked, **G),
         stored(5, "retrieve", 1, 6, 1, name="find", error="gone", openinference__span__kind="RETRIEVER", input__value="q",
                output__value="docs"),
         stored(6, "guard", 1, 7, 1, error=""),
-        stored(1, "chain", 0, 0, 10, service="shop", openinference__span__kind="CHAIN", input__value="why?", output__value="42",
-               session__id="s1"),
+        stored(1, "chain", 0, 0, 10, service="shop", openinference__span__kind="CHAIN", input__value="why?",
+               output__value="42", session__id="s1"),
     ]  # fmt: skip
 
 
