@@ -137,7 +137,8 @@ def test_a_diff_holds_text_and_names_what_a_patch_cannot_express(root: Path, tmp
     (root / "new [1].txt").write_text("é\n")
     patch = {
         "a.txt": "diff --git a/a.txt b/a.txt\n--- a/a.txt\n+++ b/a.txt\n@@ -1,3 +1,3 @@\n one\n-two\n+TWO\n three\n",
-        "new": "diff --git a/new [1].txt b/new [1].txt\nnew file mode 100644\n--- /dev/null\n+++ b/new [1].txt\n@@ -0,0 +1 @@\n+é\n",
+        "new": "diff --git a/new [1].txt b/new [1].txt\nnew file mode 100644\n--- /dev/null\n+++ b/new [1].txt\n"
+               "@@ -0,0 +1 @@\n+é\n",
         "b.txt": "diff --git a/sub/b.txt b/sub/b.txt\ndeleted file mode 100644\n",
     }  # fmt: skip
 

@@ -205,7 +205,8 @@ print(__name__, sys.argv, sys.path[:2], input(), "\\ud800")
     assert said.endswith("exit\n")
     assert ran("import sys; print(sys.path[0])", "program") == (0, "/extra\n", "")
     assert ran("def f():\n    1 / 0\nf()")[::2] == (
-        1, 'Traceback (most recent call last):\n  File "<code>", line 3, in <module>\n    f()\n  File "<code>", line 2, in f\n'
+        1, 'Traceback (most recent call last):\n  File "<code>", line 3, in <module>\n    f()\n'
+        '  File "<code>", line 2, in f\n'
         "    1 / 0\n    ~~^~~\nZeroDivisionError: division by zero\n",
     )  # fmt: skip
     assert ran("raise SystemExit('said')") == (1, "", "said\n") and ran("raise SystemExit(300)")[0] == 300 & 255
