@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from firsthand.errors import ConfigError, StoreError
 from firsthand.runs import store
 from firsthand.runs.curve_envelope import Envelope, _of_curve, envelope, state
+from firsthand.runs.system_metrics import _Clock, watch_system
 from firsthand.runs.track import MAX_NAME, MAX_STEP, Artifact, Curve, TextSample, Track, start
 from firsthand.runs.track_export import export
 
@@ -153,3 +156,21 @@ def test_curves_are_written_as_csv(track: Track, tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=said):
             export(track, form, tmp_path / target)
+
+
+def test_what_a_process_uses_is_logged_at_both_ends_of_a_block(track: Track) -> None:
+    track.log({"loss": 1.0}, step=3)
+    with watch_system(track, every_s=60.0):
+        track.log({"loss": 0.5}, step=5)
+    curves = {curve.name: curve for curve in track.curves()}
+    assert sorted(curves) == ["loss", "system/cores", "system/disk_free_gib", "system/memory_gib"]
+    assert all(curve.steps == (3, 5) for curve in curves.values())
+    assert 0.01 < curves["system/memory_gib"].values[1] < 100
+    assert curves["system/disk_free_gib"].values[0] == pytest.approx(
+        shutil.disk_usage(track.run.path).free / 2**30, rel=0.2
+    )
+    clock = _Clock()
+    until = time.process_time() + 0.02
+    while time.process_time() < until:
+        pass
+    assert 0 < clock.cores() <= 4 and clock.cores() >= 0
