@@ -42,7 +42,7 @@ from firsthand.sandbox.sandbox import (
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 from namespaces import WHY_NOT
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox's programs are for Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the program inside is for Linux")
 needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 

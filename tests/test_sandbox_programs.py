@@ -22,7 +22,7 @@ import pytest
 from firsthand.sandbox.programs import box_inside, inside
 
 PROGRAMS = Path(inside.__file__).parent
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the programs are for Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the program inside is for Linux")
 
 
 # -- a repository --
@@ -114,7 +114,6 @@ def test_files_of_a_repository_are_edited_once_and_created_once(root: Path) -> N
         assert json.loads(done.stdout) == answer
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_a_diff_holds_text_and_names_what_a_patch_cannot_express(root: Path, tmp_path: Path) -> None:
     base, top = str(tmp_path / "base"), str(root)
     names = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a"}
