@@ -160,16 +160,16 @@ def test_failed_calls_are_told_as_words_of_the_server_and_a_tool_that_went_away_
         assert source.connection.changed == {"resources"}, "the tools were read again, the resources were not"
         with pytest.raises(ToolError, match="MCP server lib does not offer 'lend' any more"):
             await lend({})
-        silent = "ToolError: " + fence.format("MCP server lib did not answer within 0.3 s")
+        silent = "ToolError: " + fence.format("MCP server lib did not answer within 1 s")
         assert await said(source, "get_prompt") == silent and source.connection.calls == []
         connection = source.connection
         process = connection._process
         await source.close()
-        assert process is not None and process.process.returncode == 0
-        with pytest.raises(ToolError, match=r"MCP server lib ended with exit code 0$"):
+        assert process is not None and process.process.returncode is not None
+        with pytest.raises(ToolError, match=r"MCP server lib (ended with exit code 0|was ended by signal 15)$"):
             _ = connection.client
 
-    with_source(work, timeout_s=0.3)
+    with_source(work, timeout_s=1.0)
 
 
 # -- the connection --
@@ -184,11 +184,11 @@ def test_there_is_no_client_before_a_connection_is_open_nor_after_its_end(tmp_pa
         with pytest.raises(ToolError, match="MCP server lib is not connected"):
             _ = RemoteTools(library()).connection
         mute = McpConnection(
-            ServerDeclaration("lib", command="sh", args=("-c", "echo who >&2; cat >/dev/null"), opening_s=0.3)
+            ServerDeclaration("lib", command="sh", args=("-c", "echo who >&2; cat >/dev/null"), opening_s=1.0)
         )
         with pytest.raises(ToolError) as error:
             await mute.open()
-        assert str(error.value) == "MCP server lib did not answer within 0.3 s; it wrote: who"
+        assert str(error.value) == "MCP server lib did not answer within 1 s; it wrote: who"
         assert mute._process is not None and mute._process.process.returncode is not None, "the process has ended"
         missing = McpConnection(ServerDeclaration("lib", command="no-such-program-here"))
         with pytest.raises(ToolError) as error:
