@@ -30,7 +30,7 @@ class Sink:
         self.spans.append((span, is_root))
 
     def flush(self, within_s: float) -> bool:
-        return within_s > 3
+        return within_s == 5.0
 
     def take(self) -> IncomingSpan:
         """The one span that came, which has ended."""
@@ -190,6 +190,13 @@ def test_what_is_called_inside_lies_below_and_goes_where_its_root_goes(
     monkeypatch.setattr(recording.random, "random", lambda: next(draws))
     some = traced(share=0.3)(lambda: current_span().is_sampled)  # type: ignore[union-attr]
     assert (some(), some(), len(sink.spans)) == (False, True, 1)
+
+
+def test_opentelemetry_stands_after_a_call_where_it_stood(sink: Sink) -> None:
+    api = pytest.importorskip("opentelemetry.trace", reason="opentelemetry is not installed")
+    before, seen = api.get_current_span(), []
+    traced(lambda: seen.append(api.get_current_span().get_span_context().span_id))()
+    assert api.get_current_span() is before and f"{seen[0]:016x}" == sink.take().span_id
 
 
 class Odd:

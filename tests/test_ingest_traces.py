@@ -174,6 +174,26 @@ def test_of_two_records_of_one_generation_the_one_with_tokens_stays() -> None:
     loop = [stored(1, "generate", 2), stored(2, "chain", 1)]
     assert kept(*loop) == ["1"]
     assert kept(stored(1, "generate"), stored(2, "tool", 1), stored(3, "generate", 2)) == ["1", "2"]
+    assert kept(stored(1, "generate"), stored(2, "tool", 1, usage=some)) == ["1", "2"], "a tool is no generation"
+
+
+def test_question_and_answer_are_those_of_the_root_or_else_of_its_generations() -> None:
+    def said(*spans: StoredSpan) -> tuple[str, str | None]:
+        return question_of(spans), trace_of("x", spans).answer
+
+    tool = stored(1, "tool", gen_ai__tool__call__arguments='{"x": 1}', gen_ai__tool__call__result='{"y": 2}', **G)
+    assert said(tool) == ('{"x": 1}', '{"y": 2}')
+    asked = messages(("user", "first"), ("user", "why?"), ("user", " "))
+    root = stored(1, "agent")
+    one = stored(
+        2, "generate", 1, 1, gen_ai__input__messages=asked, gen_ai__output__messages=messages(("assistant", "a")), **G
+    )
+    later = messages(("assistant", "b"), ("assistant", "c"), ("assistant", " "))
+    two = stored(3, "generate", 1, 2, gen_ai__input__messages='["later"]', gen_ai__output__messages=later, **G)
+    silent = stored(4, "generate", 1, 3, **G)
+    assert said(silent, two, one, root) == ("why?", "c") and said(one, root) == ("why?", "a")
+    system = stored(2, "generate", 1, 1, gen_ai__input__messages=messages(("system", "be"), ("assistant", "hi")), **G)
+    assert said(root, system) == ("hi", None), "without a user's words the last that were said"
 
 
 def test_spans_are_arranged_below_their_parents_with_remarks() -> None:
@@ -233,6 +253,10 @@ def test_a_summary_counts_each_span_and_takes_its_texts_from_the_best() -> None:
         "input_rank": 0, "input_ns": 0, "input": "ri" * 150, "output_rank": 0, "output_ns": 95, "output": "ro",
         "service": "svc1", "model": "m1", "session": "s1", "user": "u1", "tags": "|a|b c|d|", "changed": 0, "arrived_s": 0.0,
     }  # fmt: skip
+    named = TraceSummary(TRACE)
+    named.add(span(3, "f" * 16, 10, 20), SpanFacts(), "svc")
+    named.add(replace(span(1, "", 30, 40), name="n" * 301), SpanFacts(tags=("t",)), "")
+    assert (named.name, named.service, named.tags) == ("n" * 300, "svc", "|t|")
     far = TraceSummary(TRACE)
     far.add(span(1, "", MOST_NS + 5, MOST_NS + 9), SpanFacts(tags=("x" * 200,)), "")
     assert (far.first_ns, far.last_ns, far.tags) == (MOST_NS, MOST_NS, f"|{'x' * 100}|")

@@ -351,7 +351,9 @@ def test_what_is_no_example_is_counted_by_its_reason(run: store.Run) -> None:
         ([{"role": "system", "content": "own"}, spoken[1], {"role": "assistant", "content": "x"}], "n2", 0.0),
     ]  # fmt: skip
     assert len(made("sft", all_branches=True)[0]) == len(rows) + 2
+    assert made("pairs")[1]["nothing to compare with"] == 2, "the talk, and the probe of one text"
     answered, left_out = made("sft", answers=True)
+    assert answered[0]["lineage"][0]["leaf"] == 6
     assert left_out == {"error": 1, "protected benchmark": 1, "no answer": 4}
     assert answered[0]["messages"] == [
         {"role": "user", "content": "before"}, {"role": "assistant", "content": "example", "weight": 0},
