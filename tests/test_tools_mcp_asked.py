@@ -366,8 +366,7 @@ def body(stream: httpx2.AsyncByteStream) -> list[bytes]:
 def test_bodies_and_events_are_counted_and_end_beyond_their_limit() -> None:
     half = b" " * (MAX_BODY // 2)
     inner = Pieces(half, half)
-    assert body(_Counted(inner)) == [half + half] and inner.closed
-    assert body(_Counted(Pieces())) == [b""]
+    assert body(_Counted(inner)) == [half + half] and inner.closed and body(_Counted(Pieces())) == [b""]
     with pytest.raises(httpx2.ReadError, match="more than 16,000,000 bytes"):
         body(_Counted(Pieces(half, half, b" ")))
     flow = MessageFlow()
@@ -393,9 +392,8 @@ def test_requests_to_the_endpoint_carry_the_declared_headers_and_ask_for_no_comp
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
         declared = ServerDeclaration("p", url=url, headers={"X-Key": "k"}, opening_s=3, timeout_s=9)
         async with server, http_client(declared) as client:
-            timeout = client.timeout
             response = await client.get(url)
-            return heads, response.status_code, response.content, (timeout.connect, timeout.read)
+            return heads, response.status_code, response.content, (client.timeout.connect, client.timeout.read)
 
     heads, status, content, timeouts = asyncio.run(main())
     assert len(heads) == 1 and (status, content, timeouts) == (302, b"no", (3, 9)), "no redirect is followed"
