@@ -159,3 +159,33 @@ def test_an_attempt_without_a_score_counts_as_nothing_in_its_tasks_mean(run: Run
     assert (mean.mean, mean.attempts, mean.scored) == (0.5, 2, 1)
     (totals,) = [each for each in run.totals() if each.agent == "ada"]
     assert totals.squares_within == 1.0 - 2 * 0.5 * 0.5
+
+
+def test_the_other_runs_agent_of_that_name_is_meant_and_the_first_runs_clusters_count(tmp_path: Path) -> None:
+    one, two = create(tmp_path, {}, "one"), create(tmp_path, {}, "two")
+    for run, cluster, agents in ((one, "x", ("ada",)), (two, "y", ("bob", "ada"))):
+        run.add_tasks("sums", [Task("t", "?", metadata={"cluster": cluster})])
+        for agent in agents:
+            add(run, agent, "t", None, epoch=1)
+            add(run, agent, "t", 0.25 if agent == "bob" else 0.5, epoch=2, other=0.75)
+            add(run, agent, "u", 1.0, other=float("nan"))
+    found = compare(one, two)
+    assert (found.b, found.clusters, found.changed) == (f"{two.id}/ada", {"sums": {"t": "x"}}, ())
+    assert [(pair.task_id, pair.a.values, pair.b.values, pair.a.epochs) for pair in found.pairs] == [
+        ("t", (0.5,), (0.5,), (2,)), ("u", (1.0,), (1.0,), (0,)),
+    ]  # fmt: skip
+    assert found.num_unscored == (1, 1) and found.unscored == ({"sums": 1}, {"sums": 1})
+    assert not found.repeated, "neither run says what its agent is"
+    named = compare(one, two, score="other", benchmark="sums")
+    assert [(pair.task_id, pair.a.values, pair.a.trace_ids) for pair in named.pairs] == [
+        ("t", (0.75,), ("ada-t-1", "ada-t-2")),
+    ]  # fmt: skip
+    valued = compare(one, two, score="other", error_value=0.125)
+    assert [(pair.task_id, pair.a.values, pair.a.epochs) for pair in valued.pairs] == [
+        ("t", (0.125, 0.75), (1, 2)), ("u", (0.125,), (0,)),
+    ]  # fmt: skip
+    assert (
+        compare(one, two, benchmark="none").pairs == () and compare(one, two, agent_b="bob").pairs[0].change == "worse"
+    )
+    with pytest.raises(ConfigError, match=r"has 0 agents \(none yet\): say which to compare"):
+        compare(create(tmp_path, {}, "empty"), one)

@@ -41,6 +41,7 @@ _ITERATORS: tuple[Any, ...] = (
     zip,
     enumerate,
     reversed,
+    type(reversed([])),
     type({}.keys()),
     type({}.values()),
     type({}.items()),

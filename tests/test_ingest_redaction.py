@@ -1,0 +1,84 @@
+"""Redaction of spans: each part of a span, and each rule with what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from firsthand.errors import ConfigError
+from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.redaction import FAILED, PUT, Redactor
+
+KEY = "sk-" + "a" * 20
+
+
+def redacted(redactor: Redactor | None = None, **changes: Any) -> IncomingSpan:
+    span = IncomingSpan("1" * 32, "2" * 16, "", "n", 1, 2)
+    for name, value in changes.items():
+        setattr(span, name, value)
+    (redactor or Redactor()).redact(span)
+    return span
+
+
+def test_each_part_of_a_span_is_redacted_and_each_replacement_is_counted() -> None:
+    span = redacted(
+        name=f"call {KEY}", scope=f"s {KEY}", error=f"password={KEY[3:]} and Bearer {'t' * 16}",
+        attributes={
+            "llm.api_key": "short", "x[Authorization]": ["a"], "token_count.secret": 5, "password": "", "cookie": None,
+            "deep": [{"Client-Secret": {"x": 1}, "ok": [KEY, 1, None]}], KEY: "v", "kept": "plain text",
+        },
+        events=[{"name": f"e {KEY}", "at_ns": 1, "attributes": {"secret": "s"}}], links=[{"trace_id": KEY}],
+    )  # fmt: skip
+    assert (span.name, span.scope, span.error) == (f"call {PUT}", f"s {PUT}", f"password={PUT} and {PUT}")
+    assert span.attributes == {
+        "llm.api_key": PUT, "x[Authorization]": PUT, "token_count.secret": 5, "password": "", "cookie": None,
+        "deep": [{"Client-Secret": PUT, "ok": [PUT, 1, None]}], PUT: "v", "kept": "plain text",
+    }  # fmt: skip
+    assert span.events == [{"name": f"e {PUT}", "at_ns": 1, "attributes": {"secret": PUT}}]
+    assert span.links == [{"trace_id": PUT}]
+    assert span.redactions == 2 + 2 + 5 + 2 + 1
+    assert redacted(name="calm", attributes={"a": 1}).redactions == 0
+    assert json.loads(Redactor().redact(IncomingSpan("1", "2", "", "n", 1, 2, {"a": KEY}, kind=3))) == {
+        "attributes": {"a": PUT}, "kind": 3,
+    }  # fmt: skip
+
+
+def test_each_rule_takes_its_secret_and_no_more() -> None:
+    texts = {
+        "a sk-" + "x" * 15: None, f"a {KEY}!": f"a {PUT}!", "pk-lf-" + "1" * 8: PUT, "rk_live_" + "1" * 10: PUT,
+        "sk_test_" + "1" * 9: None,
+        "AKIA" + "A" * 16: PUT, "AKIA" + "A" * 17: None, "ghs_" + "1" * 20: PUT, "github_pat_" + "1" * 20: PUT,
+        "glpat-" + "1" * 16: PUT,
+        "xoxb-" + "1" * 10: PUT, "AIza" + "1" * 30: PUT, "hf_" + "1" * 20: PUT, "hf_" + "1" * 19: None,
+        "npm_" + "1" * 30: PUT,
+        "pypi-" + "1" * 30: PUT, f"eyJ{'a' * 8}.{'b' * 8}.c": PUT, "http://me:word@h/x": f"http://{PUT}@h/x",
+        "http://me@h/": None,
+        "-----BEGIN RSA PRIVATE KEY-----\nx\n-----END RSA PRIVATE KEY-----y": f"{PUT}y",
+        "-----BEGIN PRIVATE KEY-----\nx": PUT,
+        'say "api-key": "abcdef", then': f'say "api-key": "{PUT}", then', "api_key=abcde": None,
+        "secret : abcdef": f"secret : {PUT}",
+        "Authorization: Bearer abcdef": f"Authorization: Bearer {PUT}", "basic " + "a" * 8 + "==": PUT,
+        "basic " + "a" * 8: None,
+        "monkey=abcdefgh": None, "my password is abcdef": None, "the secretary=abcdef": None,
+    }  # fmt: skip
+    shown = {text: redacted(attributes={"a": text}).attributes["a"] for text in texts}
+    assert shown == {text: text if put is None else put for text, put in texts.items()}
+    off = Redactor(defaults=False)
+    assert redacted(off, attributes={"password": KEY}).attributes == {"password": KEY}
+    own = Redactor([r"\bID-\d+"], defaults=False)
+    assert redacted(own, name="ID-1 ID-2", attributes={"ID-3": ["ID-4 x", KEY]}).attributes == {PUT: [f"{PUT} x", KEY]}
+    assert own.redact_resource({"host": "ID-5"}) == {"host": PUT}
+    for pattern in ("x*", "(?:)"):
+        with pytest.raises(ConfigError, match="it matches the empty text, and so everything"):
+            Redactor([pattern])
+    with pytest.raises(ConfigError, match="redact"):
+        Redactor(["("])
+    nested: Any = KEY
+    for _ in range(66):
+        nested = [nested]
+    assert redacted(attributes={"a": nested, "b": KEY}).attributes == {"a": FAILED, "b": PUT}
+    broken = redacted(name=KEY, error="e", scope="s", events=[5], attributes={"a": 1})
+    assert (broken.name, broken.scope, broken.error, broken.attributes) == (FAILED, "", FAILED, {"redacted": FAILED})
+    assert (broken.events, broken.links, broken.redactions) == ([], [], 1)

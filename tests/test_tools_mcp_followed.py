@@ -1,0 +1,143 @@
+"""A task of an MCP server polled to its end, and what the connection says of errors, changed lists and running calls."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
+
+import httpx2
+import mcp_types as types
+from mcp import MCPError
+
+from firsthand.errors import StoreError, ToolError
+from firsthand.loop.calling import caller
+from firsthand.tools.mcp.connection import McpConnection, _validator_of
+from firsthand.tools.mcp.remote_tasks import CreatedTask, TasksOfServer
+from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from firsthand.tools.mcp.server_requests import RequestAnswers
+
+SERVER = ServerDeclaration("peer", command="x", roots=("/",))
+TEXT = {"content": [{"type": "text", "text": "done"}]}
+ROOTS = {"method": "roots/list"}
+
+
+class Session:
+    """A session whose server gives these states of a task, one after the other."""
+
+    def __init__(self, *states: dict[str, Any]) -> None:
+        self.states = list(states)
+        self.sent: list[Any] = []
+
+    async def send_request(self, request: Any, kind: Any) -> Any:
+        self.sent.append((request.method, request.params.model_dump(by_alias=True, mode="json", exclude_none=True)))
+        if kind is types.EmptyResult:
+            return types.EmptyResult()
+        return kind.model_validate({"taskId": "t1", **self.states.pop(0)})
+
+
+def followed(*states: dict[str, Any], cancel_after_s: float | None = None) -> tuple[Any, list[Any]]:
+    """The result of the task, or its error, and what was sent."""
+
+    async def main() -> tuple[Any, list[Any]]:
+        session = Session(*states)
+        answers = RequestAnswers(SERVER, caller)
+        created = CreatedTask.model_validate({"resultType": "task", "taskId": "t1", "pollIntervalMs": 1})
+        following = TasksOfServer(answers)._follow(created, SimpleNamespace(session=session))  # type: ignore[arg-type]
+        try:
+            async with asyncio.timeout(cancel_after_s):
+                result: Any = await following
+        except (MCPError, TimeoutError, ValueError) as error:
+            result = error
+        await asyncio.gather(*answers._sending)
+        await asyncio.sleep(0)
+        assert answers._sending == set()
+        return result, session.sent
+
+    return asyncio.run(main())
+
+
+GET = ("tasks/get", {"taskId": "t1"})
+CANCEL = ("tasks/cancel", {"taskId": "t1"})
+
+
+def test_a_task_is_asked_for_until_it_has_ended() -> None:
+    working = {"status": "working", "pollIntervalMs": 1}
+    result, sent = followed(working, working, {"status": "completed", "result": TEXT})
+    assert result.content[0].text == "done" and sent == [GET] * 3, "one that ended is not cancelled"
+    result, sent = followed({"status": "failed", "error": {"code": 7, "message": "no"}})
+    assert (result.error.code, result.error.message, sent) == (7, "no", [GET])
+    result, _ = followed({"status": "failed"})
+    assert (result.error.code, result.error.message) == (types.INTERNAL_ERROR, "the task failed without a reason")
+    for said, reason in (({"statusMessage": "by hand"}, "by hand"), ({}, "no reason")):
+        result, sent = followed({"status": "cancelled", **said})
+        assert result.error.message == f"the task was cancelled: {reason}" and sent == [GET]
+
+
+def test_each_question_of_a_task_is_answered_once() -> None:
+    asks = {"status": "input_required", "pollIntervalMs": 1, "inputRequests": {"a": ROOTS}}
+    more = asks | {"inputRequests": {"a": ROOTS, "b": ROOTS}}
+    result, sent = followed(asks, asks, more, {"status": "completed", "result": TEXT})
+    reply = {"roots": [{"uri": "file:///", "name": ""}]}
+    assert result.content[0].text == "done"
+    assert [each for each in sent if each[0] != "tasks/get"] == [
+        ("tasks/update", {"taskId": "t1", "inputResponses": {key: reply}}) for key in ("a", "b")
+    ]
+    refused, sent = followed(asks | {"inputRequests": {"a": {"method": "no/such"}}})
+    assert isinstance(refused, ValueError) and sent == [GET, CANCEL]
+
+
+def test_a_call_that_is_given_up_cancels_its_task() -> None:
+    result, sent = followed({"status": "working", "pollIntervalMs": 5_000}, cancel_after_s=0.02)
+    assert isinstance(result, TimeoutError) and sent == [GET, CANCEL]
+
+
+def test_what_the_connection_says_of_an_error() -> None:
+    made = McpConnection(SERVER)
+    grouped = ExceptionGroup("two", [ExceptionGroup("one", [OSError("no route\nat all")]), ValueError("x")])
+    assert {
+        made._reason(error) for error in (OSError("no route\nat all"), grouped, httpx2.ConnectError("no route at all"))
+    } == {"MCP server peer cannot be reached: no route at all"}
+    assert made._reason(ValueError("v" * 501)) == f"MCP server peer broke the protocol: {'v' * 500}"
+    assert made._reason(KeyError()) == "MCP server peer broke the protocol: KeyError"
+    assert made._reason(ToolError("as it is")) == "as it is"
+
+    def told(code: int, message: str) -> str:
+        return asyncio.run(made._told(MCPError(code, message)))
+
+    assert told(-5, "m" * 2_001) == f"MCP server peer refused the request (code -5): {'m' * 2_000}"
+    assert (
+        told(types.CONNECTION_CLOSED, "other")
+        == f"MCP server peer refused the request (code {types.CONNECTION_CLOSED}): other"
+    )
+    assert not made._dead.is_set()
+    assert told(types.CONNECTION_CLOSED, "Connection Closed") == "MCP server peer closed the connection"
+    assert made._dead.is_set()
+    assert made.ending() == "MCP server peer is not connected" and made._words() == ""
+    made._failure = StoreError("the approvals are damaged")
+    assert made.ending() == "the approvals are damaged"
+    with pytest.raises(RuntimeError, match="Invalid schema for tool t: "):
+        _validator_of("t", {"type": 5})
+    assert list(_validator_of("t", {"type": "integer"}).iter_errors(1)) == []
+
+
+def test_lists_that_changed_are_noted_and_calls_are_told_apart() -> None:
+    made = McpConnection(SERVER)
+
+    async def heard(*messages: Any) -> None:
+        for each in messages:
+            await made._heard(each)
+
+    asyncio.run(
+        heard(types.ToolListChangedNotification(), types.PromptListChangedNotification(), "other", ValueError())
+    )
+    assert made.changed == {"tools", "prompts"}
+    asyncio.run(heard(types.ResourceListChangedNotification()))
+    assert made.changed == {"tools", "prompts", "resources"}
+    assert made._current() is None
+    made.calls += ["oldest", "newest"]  # type: ignore[list-item]
+    assert made._current() == "oldest"

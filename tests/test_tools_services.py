@@ -1,0 +1,196 @@
+"""Webhooks, search services and the output of code: what is sent, what is shown, and each failure in its own words."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from firsthand.errors import ConfigError, ToolError
+from firsthand.tools.python import output_of, shortened, unfenced
+from firsthand.tools.web import webhook
+from firsthand.tools.web.addresses import Rules
+from firsthand.tools.web.webhook import call_webhook
+from firsthand.tools.web_search import MAX_BYTES, SERVICES, _ask, _request, _shown, web_search
+
+
+def refused(work: Callable[..., Any], *args: Any, **more: Any) -> str:
+    with pytest.raises((ToolError, ConfigError)) as error:
+        result = work(*args, **more)
+        if asyncio.iscoroutine(result):
+            asyncio.run(result)
+    return str(error.value)
+
+
+def served(answers: list[bytes], work: Callable[[int, Rules], Awaitable[Any]]) -> tuple[Any, list[str]]:
+    """What work gives with a server on this machine that answers in turn, and the requests as they came."""
+
+    async def main() -> tuple[Any, list[str]]:
+        came: list[str] = []
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = re.search(r"content-length: (\d+)", head)
+            came.append(head + (await reader.readexactly(int(length[1])) if length else b"").decode())
+            writer.write(answers.pop(0) if len(answers) > 1 else answers[0])
+            writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            return await work(port, Rules((ipaddress.ip_network("127.0.0.0/8"),), ports=frozenset((port,)))), came
+
+    return asyncio.run(main())
+
+
+def answer(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:
+    lines = {"content-length": str(len(body)), "connection": "close"} | {
+        k.replace("_", "-"): v for k, v in headers.items()
+    }
+    return (
+        f"HTTP/1.1 {status}\r\n{''.join(f'{k}: {v}' + chr(13) + chr(10) for k, v in lines.items())}\r\n".encode() + body
+    )
+
+
+def test_a_webhook_is_posted_to_with_its_query_and_headers_and_tried_three_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhook, "FIRST_WAIT_S", 0.0001)
+
+    def called(answers: list[bytes], **more: Any) -> tuple[str, list[str]]:
+        async def work(port: int, rules: Rules) -> str:
+            return await call_webhook(f"http://127.0.0.1:{port}/hook?token=t&x=%20", b'{"n": 1}', rules, **more)
+
+        return served(answers, work)
+
+    said, (request,) = called([answer()], content_type="text/x", headers=((b"x-key", b"k"),))
+    port = request.split("host: 127.0.0.1:")[1].split("\r")[0]
+    assert said == "" and request == (
+        f"POST /hook?token=t&x=%20 HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: firsthand\r\ncontent-type: text/x\r\n"
+        'content-length: 8\r\nconnection: close\r\nx-key: k\r\n\r\n{"n": 1}'
+    )
+    said, (request,) = called([answer(status="299 X")])
+    assert said == "" and "content-type: application/json\r\n" in request
+    said, came = called([answer(status="300 X", location="/y"), answer(status="500 X"), answer(status="202 A")])
+    assert (said, len(came)) == ("", 3)
+    said, came = called([answer(status="503 X"), answer(status="300 Y")])
+    assert (said, len(came)) == ("it answers with status 300", 3)
+    said, came = called([b"nonsense\r\n\r\n"])
+    assert said.startswith("RemoteProtocolError: ") and len(came) == 3
+
+    async def inward(port: int, rules: Rules) -> str:
+        return await call_webhook(f"http://127.0.0.1:{port}/", b"", Rules(ports=rules.ports))
+
+    said, came = served([answer()], inward)
+    assert "is at 127.0.0.1, which is no public address" in said and came == []
+
+
+def test_a_search_service_is_chosen_by_what_is_set_and_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in SERVICES.values():
+        monkeypatch.delenv(each.variable, raising=False)
+    known = "BRAVE_API_KEY for brave, TAVILY_API_KEY for tavily, SEARXNG_URL for searxng"
+    ask = f"set one of the environment variables {known}"
+    assert refused(web_search) == f"no search service is set up: {ask}"
+    assert refused(web_search, service="bing") == f"no search service 'bing' is known: {ask}"
+    needs = "tavily needs the environment variable TAVILY_API_KEY: set it, or leave web_search out"
+    assert refused(web_search, service="tavily") == needs == refused(web_search, service="tavily", url="http://h/")
+    brave, tavily, searxng = (_request(name, "http://h/s", "KEY", "a b", 7) for name in SERVICES)
+    assert (brave.method, str(brave.url), brave.headers["x-subscription-token"]) == (
+        "GET",
+        "http://h/s?q=a+b&count=7",
+        "KEY",
+    )
+    assert (tavily.method, str(tavily.url), tavily.headers["authorization"]) == ("POST", "http://h/s", "Bearer KEY")
+    assert json.loads(tavily.content) == {"query": "a b", "max_results": 7}
+    assert (searxng.method, str(searxng.url)) == ("GET", "http://h/s?q=a+b&format=json") and "KEY" not in str(
+        searxng.headers
+    )
+    results: Any = [
+        {"title": "<b>T</b>", "url": "u", "content": "c" * 1_001},
+        "odd",
+        {"title": None, "content": "d"},
+        {"url": "w"},
+    ]
+    shown = f"T\nu\n{'c' * 1_000}\n\n\n\nd"
+    assert _shown({"results": results}, SERVICES["searxng"], 2) == shown
+    assert (
+        _shown({"results": []}, SERVICES["tavily"], 2)
+        == "(nothing was found: try other words)"
+        == _shown([], SERVICES["brave"], 2)
+    )
+
+    async def found(port: int, rules: Rules) -> Any:
+        for name, value in (("TAVILY_API_KEY", " "), ("SEARXNG_URL", f" http://127.0.0.1:{port}/ ")):
+            monkeypatch.setenv(name, value)
+        tool = web_search(service="searxng")
+        assert (tool.effect, tool.timeout_s, tool.origin) == ("read", 25.0, "the web")
+        with pytest.raises(ToolError, match=r"query is 'a' and k is 21: give words, and 1 to 20"):
+            await tool({"query": "a", "k": 21})
+        for given in ({"query": " ", "k": 1}, {"query": "a", "k": 0}):
+            with pytest.raises(ToolError, match="give words, and 1 to 20"):
+                await tool(given)
+        there = web_search(service="searxng", url=f"http://127.0.0.1:{port}/other")
+        return [await tool({"query": "x" * 401, "k": 20}), await tool({"query": "a"}), await there({"query": "b"})]
+
+    many = answer(json.dumps({"results": [{"title": f"t{n}"} for n in range(9)]}).encode())
+    (first, five, _), came = served([many], found)
+    assert (first.count("t"), five.split()) == (9, ["t0", "t1", "t2", "t3", "t4"])
+    assert [each.split(" ")[1] for each in came] == [
+        f"/search?q={'x' * 400}&format=json", "/search?q=a&format=json", "/other?q=b&format=json",
+    ]  # fmt: skip
+
+
+def test_what_a_search_service_answers_wrongly_is_told_without_the_key() -> None:
+    def asked(*answers: bytes) -> Any:
+        async def work(port: int, rules: Rules) -> Any:
+            return await _ask(_request("brave", f"http://127.0.0.1:{port}/", "SECRET", "q", 3), "brave")
+
+        return served([*answers], work)[0]
+
+    assert asked(answer(b'{"a": 1}')) == {"a": 1}
+    space = b" " * (MAX_BYTES - 1)
+    assert asked(answer(space + b"5")) == 5
+    for body, said in (
+        (answer(space + b"55"), f"brave answers with more than {MAX_BYTES} bytes: ask for less"),
+        (answer(b"{}", "401 X"), "brave answers with status 401: the key is not accepted"),
+        (answer(b"{}", "403 X"), "brave answers with status 403: the key is not accepted"),
+        (answer(b"{}", "429 X"), "brave answers with status 429: too many searches: wait a while"),
+        (answer(b"{}", "201 X"), "brave answers with status 201: no results"),
+        (answer(b"{}", "302 X", location="/y"), "brave answers with status 302: no results"),
+        (answer(b"no"), "brave does not answer with JSON"),
+        (b"nonsense\r\n\r\n", "brave cannot be asked: RemoteProtocolError"),
+    ):
+        assert refused(asked, body) == said
+
+
+# -- Python and the shell --
+
+
+def test_an_output_is_shown_with_the_reason_why_the_run_ended() -> None:
+    from firsthand.sandbox.sandbox import Outcome
+
+    def outcome(out: str = "", err: str = "", ended: Any = "done", status: int | None = 0) -> Outcome:
+        return Outcome(ended, status, out, err, 0.5, None, None, "bubblewrap")
+
+    assert output_of(outcome("a\n", "b\n")) == "a\nb" and output_of(outcome(" \n")) == "(no output)"
+    stopped = "it did not finish within its time and was stopped: use a faster method or smaller numbers"
+    for given, said in (
+        (outcome("a", "", "error", 3), "a\nit ended with exit status 3"),
+        (outcome("a", "trace", "error", 1), "atrace"),
+        (outcome("", "", "timeout", None), stopped),
+        (outcome("a", "b", "memory", None), "ab\nit used too much memory and was stopped: work on smaller pieces"),
+        (outcome("", "", "output", None), "it printed too much and was stopped: print only what is needed"),
+        (outcome("a", "b", "killed", -11), "ab\nit was ended by signal 11"),
+    ):
+        assert refused(output_of, given) == said
+    assert shortened("ab \n", 2) == "ab" and shortened("abcde", 3) == "a\n[3 characters left out]\ne"
+    assert (
+        unfenced(" ```py\nx\n  y\n ``` \n") == "x\n  y"
+        and unfenced("```") == "```"
+        and unfenced("``\nx\n```") == "``\nx\n```"
+    )
