@@ -50,6 +50,8 @@ class Case:
         self.tables = [[order[block] for block in table] for table in tables]
         self.shape, self.spans, self.threads = shape, spans, threads
         self.pages = Pages.empty(num_blocks, shape.kv_heads, BLOCK, shape.dim, dtype, torch.device("cpu"))
+        for each in (self.pages.keys, self.pages.values):
+            each.zero_()  # what is masked is multiplied by 0, and memory that nobody wrote may hold NaN
         for table, (start, _) in zip(self.tables, spans, strict=True):
             at = torch.arange(start)
             k, v = (torch.randn(start, shape.kv_heads, shape.dim, generator=random) for _ in range(2))
