@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import threading
 import time
@@ -272,4 +271,4 @@ def test_the_last_words_of_a_command_are_its_last_line_or_its_end() -> None:
     assert [words("a\n" + "b" * 301 + "\n\n"), words(" \n"), words("", None)] == [
         "b" * 300, "it ended with error, status 4", "it ended with error, status None",
     ]  # fmt: skip
-    assert os.path.basename(repository_workspace._INSIDE) == "inside.py"
+    assert repository_workspace._INSIDE.name == "inside.py"

@@ -45,7 +45,7 @@ class Kernel:
     def __getattr__(self, name: str) -> Any:
         def call(*values: Any) -> int:
             plain = [value.value if isinstance(value, ctypes.c_ulong) else value for value in values]
-            self.calls.append((name, *plain, os.getcwd()) if name == "mount" else (name, *plain))
+            self.calls.append((name, *plain, str(Path.cwd())) if name == "mount" else (name, *plain))
             return self.results.get(name, 0)
 
         return call
@@ -69,7 +69,7 @@ def test_a_folder_is_covered_by_a_layer_unless_it_holds_other_mounts(
         ("umount2", raw, 2),
         ("mount", b"/tmp", raw, b"", 8192, b"", "/"),
     ]
-    assert os.getcwd() == "/"
+    assert str(Path.cwd()) == "/"
     asked = kernel(monkeypatch)
     host_layers.cover("/dev" if os.path.ismount("/dev/shm") or os.path.ismount("/dev/pts") else "/")
     assert asked.calls == [], "other file systems are mounted inside it"
@@ -78,7 +78,7 @@ def test_a_folder_is_covered_by_a_layer_unless_it_holds_other_mounts(
     with pytest.raises(OSError) as error:
         host_layers.cover(place)
     assert (error.value.errno, error.value.strerror) == (errno.EPERM, "Operation not permitted")
-    assert [call[0] for call in asked.calls] == ["mount"] and os.getcwd() == "/"
+    assert [call[0] for call in asked.calls] == ["mount"] and str(Path.cwd()) == "/"
 
 
 def test_devices_are_made_anew_or_made_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_devices_are_made_anew_or_made_read_only(tmp_path: Path, monkeypatch: py
         Path(path).touch(mode=0o600)
 
     monkeypatch.setattr(os, "mknod", mknod)  # few machines that run tests allow it
-    asked, here = kernel(monkeypatch), os.getcwd()
+    asked, here = kernel(monkeypatch), str(Path.cwd())
     host_layers.make_devices()
     raw = spare.encode()
     assert asked.calls == [
@@ -104,8 +104,11 @@ def test_devices_are_made_anew_or_made_read_only(tmp_path: Path, monkeypatch: py
     numbers = {"null": 3, "zero": 5, "full": 7}
     assert nodes == [(f"{spare}/{name}", stat.S_IFCHR | 0o666, os.makedev(1, n)) for name, n in numbers.items()]
     assert all(stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 for name in numbers)
-    links = {name: os.readlink(f"/dev/{name}") for name in os.listdir("/dev") if os.path.islink(f"/dev/{name}")}
-    assert {path.name: os.readlink(path) for path in tmp_path.iterdir() if path.is_symlink()} == links != {}
+    links, made = (
+        {path.name: path.readlink() for path in folder.iterdir() if path.is_symlink()}
+        for folder in (Path("/dev"), tmp_path)
+    )
+    assert made == links != {}
     asked = kernel(monkeypatch)
     with pytest.raises(FileExistsError):
         host_layers.make_devices()
@@ -277,7 +280,7 @@ def test_each_request_of_a_box_has_its_own_limits(box: tuple[Box, Asked]) -> Non
         await made.exec(["a"], wall_s=599.5)
         asked.answers = [answer(f"ok whole:{packed}"), answer(f"ok whole:{packed}"), answer("ok long:12")]
         assert await made.read("f", most=2**20) == await made.read("/f", most=3) == b"\0raw"
-        with pytest.raises(ValueError, match="^'f' has 12 bytes: at most 11 are read$"):
+        with pytest.raises(ValueError, match=r"^'f' has 12 bytes: at most 11 are read$"):
             await made.read("f", most=11)
         asked.answers = [answer("ok "), answer('ok {"/w/a": 1}'), answer("ok whole:abc:d"), answer("ok ")]
         await made.write("sub/f", b"\xff")
