@@ -201,7 +201,7 @@ def test_a_server_has_a_moment_to_end_on_its_own_unless_it_broke_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (stdio_frames.GRACE_S, stdio_frames.KEPT_STDERR) == (1.0, 2_000)
-    monkeypatch.setattr(stdio_frames, "GRACE_S", 0.15)
+    monkeypatch.setattr(stdio_frames, "GRACE_S", 0.3)
     words = tmp_path / "words"
 
     async def ended(script: str, reason: str = "") -> tuple[int | None, str]:
@@ -226,12 +226,13 @@ def test_a_server_has_a_moment_to_end_on_its_own_unless_it_broke_a_limit(
         assert await ended(asked) == (4, "asked\n")
         deaf = """trap '' TERM; echo ready; exec sleep 20"""
         assert await ended(deaf) == (-signal.SIGKILL, "")
+        monkeypatch.setattr(stdio_frames, "GRACE_S", 3.0)
         at_once = time.monotonic()
         assert (await ended("echo ready; exec sleep 20", reason="sent too much"))[0] in (
             -signal.SIGKILL,
             -signal.SIGTERM,
         )
-        assert time.monotonic() - at_once < 0.15
+        assert time.monotonic() - at_once < 2.5
         child = 'sleep 20 & echo $! > "$0"; echo ready; read -r _; exit 0'
         status, pid = await ended(child)
         assert status == 0

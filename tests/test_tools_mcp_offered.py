@@ -15,6 +15,7 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 import mcp_types as types
 
 from firsthand.errors import ToolError
+from firsthand.loop.approval import Decision
 from firsthand.loop.calling import CallPosition
 from firsthand.tools.mcp import remote_tools
 from firsthand.tools.mcp.remote_tools import RemoteTools
@@ -205,5 +206,32 @@ def test_what_a_stranger_says_is_between_marks_and_cut() -> None:
             await source._call("a", {})
         assert made.called == []
         assert source._described("s__a") == "changed <x>"
+        asked: list[Any] = []
+        decisions = [Decision(False, "me", "no"), Decision(True, "me")]
+
+        async def ask(shown: Any, arguments: Any) -> Decision:
+            asked.append((shown.name, shown.effect, shown.spec.description, arguments))
+            return decisions.pop(0)
+
+        context = Noted()
+        context.attempt = SimpleNamespace(agent=SimpleNamespace(approval=SimpleNamespace(ask=ask)), note=context.note)
+        changed, version = source.definitions["a"], source.version
+        with CallPosition(context, "tool:0", None, None).active():  # type: ignore[arg-type]
+            with pytest.raises(
+                ToolError, match=r"^s__a was not run: its definition changed after it was approved, and"
+            ):
+                await source._call("a", {})
+            assert made.called == [] and list(source.changes) == ["a"] and source.version == version
+            assert await source._call("a", {"k": 1}) == "done"
+        assert made.called == [("a", {"k": 1}, True)] and source.changes == {} and source.version == version + 1
+        said = "MCP server s changed the tool a after it was approved."
+        question = (f"s__a@{changed.digest[:8]}", "irreversible", said, {"description": "was: T.\nis: changed <x>"})
+        assert asked == [question, question]
+        change = {"description": {"was": "T.", "is": "changed <x>"}}
+        assert [fields for kind, fields in context.notes if kind == "tool_changed"] == [
+            {"tool": "s__a", "change": change, "allowed": False, "by": "me", "reason": "no"},
+            {"tool": "s__a", "change": change, "allowed": True, "by": "me", "reason": ""},
+        ]
+        assert source._approved.changes({"a": changed}) == {}, "it stands from now on"
 
     asyncio.run(main())
