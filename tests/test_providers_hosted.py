@@ -382,6 +382,14 @@ def test_a_json_schema_is_sent_and_an_answer_without_it_is_an_error(vendor: Vend
     with pytest.raises(ModelError, match="does not fit the json_schema grammar"):
         ask(vendor.model(server), sampling=sampling)
 
+    async def streamed() -> list[Delta]:
+        return [delta async for delta in vendor.model(server).stream(HI, sampling)]
+
+    server.reply(vendor.stream('{"x"', ": 3}"), vendor.stream("thr", "ee"))
+    assert [delta.text for delta in asyncio.run(streamed())] == ['{"x"', ": 3}", ""]
+    with pytest.raises(ModelError, match="'three', which does not fit the json_schema grammar"):
+        asyncio.run(streamed())
+
 
 @pytest.mark.parametrize(
     ("used", "says"),

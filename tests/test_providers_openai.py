@@ -27,6 +27,7 @@ from starlette.routing import Route
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, FirsthandError, ModelError, PromptTooLong, TransientError, Unreachable
+from firsthand.grammar import Grammar
 from firsthand.loop.concurrency import Retry, derive_seed, with_retries
 from firsthand.message import Message, Sampled, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Delta, Likelihood, Sampling, ToolSpec, Usage
@@ -333,6 +334,35 @@ def test_an_endpoint_that_ignores_n_is_asked_again_with_other_seeds(server):
     completions = ask(server.model(), sampling=replace(GREEDY, seed=5), n=3)
     assert sorted(each.message.text for each in completions) == ["a", "b", "c"]
     assert sorted(asked["seed"] for asked in server.asked) == [5, 6, 7]
+
+
+def test_answers_that_are_missing_are_asked_for_one_by_one(server):
+    server.reply(chat("a", "b"), chat("c"), chat("d"))
+    completions = ask(server.model(), sampling=replace(GREEDY, seed=5), n=4)
+    assert sorted(each.message.text for each in completions) == ["a", "b", "c", "d"]
+    assert [(asked["seed"], asked.get("n")) for asked in server.asked[:1]] == [(5, 4)]
+    assert sorted((asked["seed"], asked.get("n")) for asked in server.asked[1:]) == [(7, None), (8, None)]
+    server.reply(chat("a"), chat("b"))
+    ask(server.model(), n=2)
+    assert ["seed" in asked for asked in server.asked] == [False, False]
+
+
+def test_an_answer_must_fit_its_grammar_streamed_or_not(server):
+    sampling = replace(GREEDY, grammar=Grammar("regex", "[0-9]+"))
+
+    async def streamed():
+        return [delta.text async for delta in server.model().stream(HI, sampling)]
+
+    server.reply(
+        sse(piece("4"), piece("2", "stop")), sse(piece("for"), piece("ty", "stop")), chat("42"), chat("x", "42")
+    )
+    assert asyncio.run(streamed()) == ["4", "2", ""]
+    said = "answered 'forty', which does not fit the regex grammar"
+    with pytest.raises(ModelError, match=said):
+        asyncio.run(streamed())
+    assert ask(server.model(), sampling=sampling)[0].message.text == "42"
+    with pytest.raises(ModelError, match="answered 'x', which does not fit"):
+        ask(server.model(), sampling=sampling, n=2)
 
 
 def test_more_answers_than_asked_are_cut(server):

@@ -61,6 +61,18 @@ def test_every_setting_has_its_field():
         body_of("Hi", sampling, tools=[ADD])
 
 
+def test_a_zero_that_means_something_is_sent():
+    for given, sent in (
+        ({"seed": 0}, {"seed": 0}), ({"seed": 2**31 + 3}, {"seed": 3}),
+        ({"presence_penalty": -1.0}, {"presence_penalty": -1}),
+        ({"repetition_penalty": 0.5}, {"repetition_penalty": 0.5}), ({"min_p": 0.1}, {"min_p": 0.1}),
+        ({"allowed_token_ids": (0,)}, {"allowed_token_ids": [0]}), ({"logit_bias": ((0, 0.0),)}, {"logit_bias": {"0": 0.0}}),
+        ({"min_tokens": 1}, {"min_tokens": 1}), ({"top_p": 0.5}, {}),
+    ):  # fmt: skip
+        body = body_of("p", Sampling(max_tokens=3, temperature=0.0, **given))
+        assert body == {"model": body["model"], "prompt": "p", "max_tokens": 3, "temperature": 0.0, **sent}, given
+
+
 def test_token_ids_ask_for_log_probs_and_log_probs_for_no_token_ids():
     quiet = Sampling(max_tokens=1, temperature=0.0)
     chat = body_of([user("Hi")], quiet, token_ids=True)

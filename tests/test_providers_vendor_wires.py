@@ -234,6 +234,23 @@ def test_a_google_request_holds_what_was_asked_and_no_more():
     assert no_json["response_json_schema"] == {"not": {}}
 
 
+def test_a_seed_or_a_penalty_of_google_is_left_out_only_where_there_is_none():
+    base = {
+        "max_output_tokens": 7,
+        "temperature": 0.0,
+        "automatic_function_calling": {"disable": True},
+        "automatic_continuation": False,
+    }
+    for given, sent in (
+        ({"seed": 0}, {"seed": 0}), ({"seed": 2**31 - 1}, {"seed": 2**31 - 1}), ({"seed": 2**31}, {"seed": 0}),
+        ({"presence_penalty": -0.5}, {"presence_penalty": -0.5}),
+        ({"frequency_penalty": -0.25}, {"frequency_penalty": -0.25}), ({"top_k": 1}, {"top_k": 1}), ({"top_p": 0.5}, {}),
+        ({"temperature": 0.01, "top_p": 1.0}, {"temperature": 0.01, "top_p": 1.0}),
+    ):  # fmt: skip
+        settings = {"max_tokens": 7, "temperature": 0.0, **given}
+        assert google_wire.config([user("Hi")], Sampling(**settings), []) == base | sent, given
+
+
 def test_google_turns_carry_signatures_with_the_part_that_follows():
     conversation = [
         system("S"),

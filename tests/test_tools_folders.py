@@ -128,6 +128,37 @@ def test_files_are_written_whole_with_the_mode_that_they_had(root: Path) -> None
     )
 
 
+def test_what_is_half_written_is_removed_and_what_is_written_is_on_the_disk(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooted, synced = Rooted(root), []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+    rooted.create("new", b"12345")
+    rooted.replace("a", b"123")
+    assert synced == [5, 3], "the whole content, before anybody is told"
+    before = sorted(path.name for path in root.iterdir())
+    for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+
+        def fails(handle: int, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(os, "fsync", fails)
+        for work, path in ((rooted.create, "half"), (rooted.replace, "a"), (rooted.replace, "half")):
+            with pytest.raises((ToolError, KeyboardInterrupt)) as told:
+                work(path, b"lost")
+            if isinstance(error, OSError):
+                assert str(told.value) == f"'{path}' cannot be opened: No space left on device"
+    assert sorted(path.name for path in root.iterdir()) == before and (root / "a").read_bytes() == b"123"
+    monkeypatch.undo()
+
+    def refuses(*given: Any, **more: Any) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "replace", refuses)
+    assert refused(rooted.replace, "a", b"lost") == "'a' cannot be opened: Operation not permitted"
+    assert sorted(path.name for path in root.iterdir()) == before, "nothing lies beside it"
+
+
 def test_the_state_of_a_file_is_captured_and_put_back(root: Path) -> None:
     rooted = Rooted(root)
     undo = file_undo(rooted)

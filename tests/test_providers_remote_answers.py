@@ -1,0 +1,200 @@
+"""Answers of a remote agent as they come: shown piece by piece, looked up when they break off, cancelled when unwanted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from a2a.types.a2a_pb2 import CancelTaskRequest, GetTaskRequest, StreamResponse, Task
+from google.protobuf.json_format import ParseDict
+
+from firsthand.errors import ModelError
+from firsthand.message import Message, ToolCall, assistant, system, user
+from firsthand.model import Completion, Delta, Sampling, Usage
+from firsthand.providers import a2a as provider
+from firsthand.providers.a2a import RemoteAgent, _Answer, _Thread
+
+
+def event(**body: Any) -> StreamResponse:
+    return ParseDict(body, StreamResponse())
+
+
+def chunk(id: str, text: str, *, append: bool = False) -> StreamResponse:
+    artifact = {"artifactId": id, "parts": [{"text": text}]}
+    return event(artifactUpdate={"taskId": "t", "artifact": artifact, "append": append})
+
+
+def status(state: str, text: str = "") -> StreamResponse:
+    message = {"message": {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": text}]}} if text else {}
+    update = {"status": {"state": f"TASK_STATE_{state}", **message}, "taskId": "t1", "contextId": "c1"}
+    return event(statusUpdate=update)
+
+
+def task(state: str, *texts: str, said: str = "") -> Task:
+    artifacts = [{"artifactId": str(at), "parts": [{"text": text}]} for at, text in enumerate(texts)]
+    message = {"message": {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": said}]}} if said else {}
+    whole = {"id": "t1", "contextId": "c1", "status": {"state": f"TASK_STATE_{state}", **message}}
+    return ParseDict({**whole, "artifacts": artifacts}, Task())
+
+
+class Played(RemoteAgent):
+    """An agent whose events are given, and what it was asked kept."""
+
+    def __init__(self, *events: StreamResponse, wait_s: float = 0.0, **options: Any) -> None:
+        super().__init__("http://host/", key="", **options)
+        self.events, self.wait_s = events, wait_s
+        self.asked: list[tuple[_Thread, str]] = []
+
+    async def _asked(self, thread: _Thread, text: str, answer: _Answer) -> AsyncGenerator[None, None]:
+        self.asked.append((thread, text))
+        for each in self.events:
+            self._take(each, answer)
+            yield
+        await asyncio.sleep(self.wait_s)
+
+
+def streamed(agent: RemoteAgent, prompt: Any) -> list[Delta]:
+    async def main() -> list[Delta]:
+        return [delta async for delta in agent.stream(prompt, Sampling())]
+
+    return asyncio.run(main())
+
+
+def test_an_answer_is_shown_as_far_as_it_only_grows() -> None:
+    agent = Played(
+        status("WORKING", "busy"), chunk("a", "He"), chunk("a", "llo", append=True), chunk("a", "", append=True),
+        chunk("b", "you"), status("COMPLETED", "said"),
+    )  # fmt: skip
+    whole = Completion(assistant("Hello\n\nyou"), "stop", Usage())
+    assert streamed(agent, "Hi") == [Delta("He"), Delta("llo"), Delta("\n\nyou"), Delta("", whole)]
+    assert agent.asked == [(_Thread(), "Hi")]
+    changed = Played(chunk("a", "one"), chunk("a", "two"), chunk("a", "!", append=True), status("COMPLETED"))
+    assert [each.text for each in streamed(changed, "Hi")] == ["one", ""]
+    assert streamed(changed, "Hi")[-1].completion == Completion(assistant("two!"), "stop", Usage())
+    spoken = Played(status("WORKING", "busy"), status("COMPLETED", "only said"))
+    assert [each.text for each in streamed(spoken, "Hi")] == ["only said", ""]
+    silent = Played(status("COMPLETED"))
+    assert streamed(silent, "Hi") == [Delta("", Completion(assistant(""), "stop", Usage()))]
+    answers = asyncio.run(spoken.complete("Hi", Sampling(), n=3))
+    assert answers == [Completion(assistant("only said"), "stop", Usage())] * 3 and len(spoken.asked) == 4
+
+
+def test_a_task_that_asks_back_is_answered_and_one_that_is_done_is_not() -> None:
+    agent = Played(chunk("a", "draft"), status("INPUT_REQUIRED", "Which one?"))
+    talk = [system("S"), user("Book"), assistant("", ToolCall("c", "f", {})), user("now")]
+    assert streamed(agent, talk)[-1].completion == Completion(assistant("Which one?"), "stop", Usage())
+    told = "The conversation so far:\n\nsystem: S\n\nuser: Book\n\nThe message to answer:\n\nnow"
+    assert agent.asked == [(_Thread(), told)]
+    streamed(agent, [*talk, assistant("Which one? "), user("the red")])
+    assert agent.asked[-1] == (_Thread("c1", "t1"), "the red")
+    done = Played(chunk("a", "yes"), status("COMPLETED"))
+    streamed(done, [user("one")])
+    streamed(done, [user("one"), assistant("yes"), user("two")])
+    streamed(done, [user("one"), assistant("no"), user("two")])
+    assert done.asked == [
+        (_Thread(), "one"), (_Thread("c1", ""), "two"),
+        (_Thread(), "The conversation so far:\n\nuser: one\n\nassistant: no\n\nThe message to answer:\n\ntwo"),
+    ]  # fmt: skip
+    assert list(done._threads) == [
+        provider._digest(talk)
+        for talk in (
+            [user("one"), assistant("yes")],
+            [user("one"), assistant("yes"), user("two"), assistant("yes")],
+            [user("one"), assistant("no"), user("two"), assistant("yes")],
+        )
+    ]
+
+
+def test_a_task_that_got_stuck_or_took_too_long_is_an_error() -> None:
+    for state, words in (("FAILED", "failed"), ("AUTH_REQUIRED", "auth required"), ("REJECTED", "rejected")):
+        with pytest.raises(ModelError, match=f"^a2a:http://host ended with {words}: it gives no reason$"):
+            streamed(Played(status(state)), "Hi")
+    with pytest.raises(ModelError, match=r"ended with canceled: x{500}\.\.\.$"):
+        streamed(Played(chunk("a", "half"), status("CANCELED", "x" * 501)), "Hi")
+    late = {"wait_s": 5.0, "timeout_s": 0.05}
+    with pytest.raises(ModelError, match=r"^a2a:http://host gave no answer within 0\.05 s: it gave no task$"):
+        streamed(Played(**late), "Hi")
+    with pytest.raises(ModelError, match=r"gave no answer within 0\.05 s: its task is t1$"):
+        streamed(Played(status("WORKING"), **late), "Hi")
+
+
+class Client:
+    """Gives each task, or raises each error, that it has."""
+
+    def __init__(self, *found: Any) -> None:
+        self.found, self.asked, self.cancelled = list(found), 0, []
+
+    async def get_task(self, request: GetTaskRequest) -> Task:
+        assert request.id == "t1"
+        self.asked += 1
+        found = self.found.pop(0) if len(self.found) > 1 else self.found[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def cancel_task(self, request: CancelTaskRequest) -> None:
+        self.cancelled.append(request.id)
+        raise OSError("too late")
+
+
+def test_a_task_that_broke_off_is_looked_up_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (provider._POLL_S, provider._LOST_S, provider._CANCEL_S) == (0.2, 10.0, 3.0)
+    monkeypatch.setattr(provider, "_POLL_S", 0.001)
+    monkeypatch.setattr(provider, "_LOST_S", 0.002)
+    agent, gone = RemoteAgent("http://host", key=""), OSError("gone")
+
+    async def looked_up(client: Client, answer: _Answer) -> int:
+        return len([None async for _ in agent._looked_up(client, answer)])  # type: ignore[arg-type]
+
+    def begun() -> _Answer:
+        answer = _Answer()
+        agent._take(status("WORKING"), answer)
+        return answer
+
+    answer = begun()
+    client = Client(gone, gone, task("WORKING", "a"), gone, gone, task("COMPLETED", "a", "b", said="s"))
+    assert asyncio.run(looked_up(client, answer)) == client.asked == 6
+    assert (answer.text, answer.said, answer.state) == ("a\n\nb", "s", "TASK_STATE_COMPLETED")
+    assert asyncio.run(looked_up(client, answer)) == 0 and client.asked == 6, "it is over"
+    lost = Client(gone)
+    with pytest.raises(ModelError) as error:
+        asyncio.run(looked_up(lost, begun()))
+    said = "a2a:http://host broke off and did not come back (OSError: gone): its task is t1"
+    assert str(error.value) == said and lost.asked == 3
+    with pytest.raises(ModelError, match="ended its answer without saying anything: ask it again"):
+        asyncio.run(looked_up(client, _Answer()))
+
+
+def test_a_task_is_cancelled_once_it_is_known_and_only_while_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider, "_CANCEL_S", 0.1)
+    agent = RemoteAgent("http://host", key="")
+
+    async def cancelled(answer: _Answer, *, reads_s: float = 9.0, comes_s: float = 0.0) -> list[str]:
+        client, reading = Client(), asyncio.create_task(asyncio.sleep(reads_s))
+        await asyncio.sleep(0)
+        if comes_s:
+            asyncio.get_running_loop().call_later(comes_s, lambda: agent._take(status("WORKING"), answer))
+        await agent._canceled(client, answer, reading)  # type: ignore[arg-type]
+        reading.cancel()
+        return client.cancelled
+
+    running, over = _Answer(), _Answer()
+    agent._take(status("WORKING"), running)
+    agent._take(status("COMPLETED"), over)
+    assert asyncio.run(cancelled(running)) == ["t1"] and asyncio.run(cancelled(over)) == []
+    assert asyncio.run(cancelled(_Answer(), comes_s=0.02)) == ["t1"], "its id came a moment later"
+    assert asyncio.run(cancelled(_Answer(), reads_s=0.01)) == [], "no id will come"
+    assert asyncio.run(cancelled(_Answer())) == [], "and nobody waits for one without end"
+
+
+def test_the_causes_of_an_error_are_told_once_and_in_short() -> None:
+    inner, outer = OSError("in"), ValueError("out" + "x" * 300)
+    outer.__cause__, inner.__cause__ = inner, outer
+    assert provider._causes(outer) == [outer, inner] and provider._causes(KeyError("k"))[0].args == ("k",)
+    assert provider._reason(outer) == f"ValueError: out{'x' * 185}..." and provider._reason(inner) == "OSError: in"
+    assert provider._digest([user("a"), assistant("b")]) == provider._digest([user(" a\n"), assistant("b")])
+    differ = ([user("a"), assistant("b")], [assistant("b"), user("a")], [user("ab")], [assistant("a"), user("b")])
+    assert len({provider._digest(each) for each in differ}) == 4
+    assert provider._digest([Message("user", ())]) != provider._digest([])

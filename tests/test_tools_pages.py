@@ -1,0 +1,137 @@
+"""Pages as a reader sees them, and bodies as they come: whole texts of small pages that hold each kind of markup."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from firsthand.errors import ToolError
+from firsthand.tools.fetch import Page, read_body, read_url
+from firsthand.tools.web.html import to_placed_text, to_text
+
+
+def test_a_page_reads_as_its_title_its_blocks_its_lists_and_its_links() -> None:
+    page = """<!DOCTYPE html><html><HEAD lang=en><style>h1 { x: "<p>" }</style><Title>A &amp; B</Title><meta name=x></HEAD>
+<body><!-- <p>hidden</p> --><h1>One</h1><p>first \t line<br>second&nbsp;line</p><script>if (a < b) "</p>"</script>
+<ul><li>a<li>b &lt;c&gt;</ul><h3>Three</h3><table><tr><th>k</th><td>v</td></tr></table>
+<p>1 < 2 << 3 &#65;&#x42; &unknown; <3</p><?php x ?><b>bold</b><unknown-tag>kept</unknown-tag>
+<pre>  two
+    four</pre>after <a href="/x?a=1&amp;b=2">rel</a>, <a class=c HREF='http://o/y'>abs</a>, <a href=#top>top</a>,
+<a href="javascript:x">js</a>, <a name=n>plain</a>.</body></html>"""
+    assert to_text(page, "https://h/d/p") == (
+        "A & B\n\n"
+        "# One\n\nfirst line\nsecond line\n\n"
+        "- a\n- b <c>\n\n"
+        "### Three\n\nk | v |\n\n"
+        "1 < 2 << 3 AB &unknown; <3\nboldkept\ntwo\nfour\n"
+        "after rel (https://h/x?a=1&b=2), abs (http://o/y), top, js, plain."
+    )
+
+
+def test_links_tags_and_pages_are_bounded() -> None:
+    for size, shown in ((500, True), (501, False)):
+        url = "http://h/" + "x" * (size - 9)
+        assert to_text(f'<a href="{url}">t</a>') == (f"t ({url})" if shown else "t"), size
+    assert to_text('<a href="//o/y">t</a>', "https://h/") == "t (https://o/y)"
+    assert to_text('<a href="y">t</a>') == "t", "an address that leads nowhere"
+    assert to_text('<a href="/y">t</a>') == "t (/y)" and to_text('<a href="http://[">t</a>', "http://h/") == "t"
+    assert to_text('<a href="http://a/">one<a href="http://b/">two</a>') == "one (http://a/)two (http://b/)"
+    assert to_text("x" * 1_000_001) == "x" * 1_000_000
+    assert to_text("a<script>b") == "a" and to_text("a<script>b</script >c") == "ac" and to_text("a<!-- b") == "a"
+    assert to_text("<head><title>T</title><body>b") == "T\n\nb" and to_text("<head>no end") == "no end"
+    assert to_text("<head></head>a<head><title>x</title></head>b") == "a\nx\nb", "a page has one head"
+    assert to_text("a<b") == "a" and to_text("a <") == "a <" and to_text("a </ b>c") == "a c" and to_text("") == ""
+    assert to_text("<pre>a  b<pre>c  d</pre>e  f</pre>g  h") == "a  b\nc  d\ne  f\ng h"
+
+
+def test_each_line_of_a_page_has_the_place_that_it_comes_from() -> None:
+    source = "<h1> One</h1>\n<p>two &amp;\n three</p><pre>\n  four\n</pre><script>x</script>five<br> six"
+    text, places = to_placed_text(source)
+    words = ["One", "two", "four", "five", "six"]
+    for offset, origin in places:
+        line = text[offset:].split("\n")[0].lstrip("# ")
+        assert source[origin:].startswith(line.split()[0]) or source[origin] == "<", (line, source[origin:])
+    assert [word for word in words if word not in text] == []
+    assert [offset for offset, _ in places] == sorted({offset for offset, _ in places})
+    assert to_placed_text("") == ("", []) and to_placed_text("a") == ("a", [(0, 0)])
+
+
+def body(pieces: list[bytes], encoding: str, most: int) -> Any:
+    async def stream() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    response: Any = SimpleNamespace(aiter_stream=stream)
+    try:
+        return asyncio.run(read_body(response, encoding, most))
+    except ToolError as error:
+        return str(error)
+
+
+def test_a_body_is_read_up_to_its_limit_however_it_is_packed() -> None:
+    raw = b"0123456789"
+    bare = zlib.compressobj(wbits=-15)
+    forms = {
+        "": raw, " Identity ": raw, "gzip": gzip.compress(raw), "X-GZip": gzip.compress(raw), "deflate": zlib.compress(raw),
+        "DEFLATE ": bare.compress(raw) + bare.flush(),
+    }  # fmt: skip
+    for encoding, packed in forms.items():
+        room = max(10, len(packed))
+        assert body([packed], encoding, room) == (raw, False), encoding
+        assert body([packed], encoding, 9)[0] in (raw[:9], b"") and body([packed], encoding, 9)[1] is True
+        if "DEFLATE" not in encoding:
+            assert body([packed[n : n + 1] for n in range(len(packed))], encoding, room) == (raw, False)
+    assert body([b"01234", b"56789"], "", 10) == (raw, False) and body([b"01234", b"567890"], "", 10) == (
+        raw[:10][:-1] + b"9",
+        True,
+    )
+    assert body([], "", 5) == (b"", False) == body([], "gzip", 5)
+    bomb = gzip.compress(bytes(100_000))
+    assert body([bomb], "gzip", 1_000) == (bytes(1_000), True)
+    assert body([raw], "br", 99) == "the page is packed as 'br', which is not understood"
+    assert body([raw], "gzip", 99).startswith("the page is not packed as it says: ")
+    late = [b"x\x9c", b"\xff" * 9]
+    assert body(late, "deflate", 99).startswith("the page is not packed as it says: ")
+
+
+def test_a_response_is_text_by_what_it_says_of_itself() -> None:
+    def shown(content_type: str, body: bytes, status: int = 200, *, cut: bool = False) -> str:
+        try:
+            return Page("http://h/", status, content_type, body, cut).readable().removeprefix("http://h/\n\n")
+        except ToolError as error:
+            return str(error)
+
+    assert (
+        shown("text/plain; charset=latin-1", b"\xe9") == "é" and shown("TEXT/PLAIN ; CHARSET='cp1252'", b"\x80") == "€"
+    )
+    assert shown("text/plain", b"\xe9", cut=True) == "\ufffd\n[only the first 1 bytes were read]"
+    assert (
+        shown("text/plain; charset=rot13", b"a") == "a" and shown("text/plain; charset=none-such", "é".encode()) == "é"
+    )
+    assert shown("text/html", b"<p>a<meta charset=latin-1>\xe9") == "aé"
+    assert shown("application/xhtml+xml", b"<p>a</p>") == "a" and shown("text/plain", b"<p>a</p>") == "<p>a</p>"
+    assert shown("", b" <!DOCTYPE HTML><p>a") == "a" and shown("", b"plain <p>") == "plain <p>"
+    assert shown("", bytes(1)) == "'http://h/' is of no known kind, which is no text"
+    assert shown("", b"x" * 1_024 + b"\0").startswith("xxx")
+    for kind in ("application/json", "application/ld+json", "application/vnd.x.yaml", "text/anything"):
+        assert shown(kind, b"{}") == "{}"
+    for kind in ("image/png", "application/octet-stream", "application/jsonx"):
+        assert shown(kind, b"{}") == f"'http://h/' is {kind}, which is no text"
+    assert (
+        shown("text/plain", b"", 400) == "'http://h/' answers with status 400" and shown("text/plain", b"x", 399) == "x"
+    )
+    assert str(read_url(" http://h/a?b=c#d ")) == "http://h/a?b=c"
+    exact = "http://h/" + "a" * (4_096 - 9)
+    assert str(read_url(exact)) == exact
+    for url, why in (
+        (exact + "a", "too long"), ("http://h/a b", "spaces or control"), ("ftp://h", "a host are expected"),
+        ("http://u:p@h/", "a user and password in a URL are not accepted"), ("http://h/\x7f", "spaces or control"),
+    ):  # fmt: skip
+        with pytest.raises(ToolError, match=why):
+            read_url(url)
