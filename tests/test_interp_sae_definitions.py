@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from firsthand.errors import ConfigError, DataError, TrainingError
+from firsthand.errors import ConfigError
 from firsthand.interp.alignment.request_rates import RequestRates, change, over_seeds
 from firsthand.interp.alignment.seed_statistics import SeedMean, change_as_json, mean_over_seeds
 from firsthand.interp.rule_explanations import explain
 from firsthand.interp.saes.batch_topk_sae import BatchTopKSae
 from firsthand.interp.saes.matryoshka_sae import MatryoshkaSae
 from firsthand.interp.saes.sae_evaluation import cross_entropy
-from firsthand.interp.saes.sae_training import SaeSettings, SaeTrainer, rate_at
 from firsthand.interp.saes.toy_superposition import Superposition, dictionary_recovery
 from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
@@ -87,73 +84,6 @@ def test_dead_latents_reconstruct_what_is_left_with_half_as_many_as_inputs() -> 
     assert float(whole.loss.detach()) == pytest.approx(expected)
 
 
-def test_rows_of_the_decoder_keep_their_norm_and_a_scale_is_folded_into_the_weights() -> None:
-    sae = identity()
-    sae.decoder.grad = torch.ones(4, 3)
-    sae.before_step()
-    assert sae.decoder.grad.tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 1, 1]]
-    sae.decoder.data *= 5
-    sae.after_step()
-    assert torch.allclose(sae.decoder.norm(dim=1), torch.ones(4))
-    sae.decoder_bias.data.copy_(torch.tensor([1.0, 2.0, 3.0]))
-    before, rebuilt = sae.encode(ROWS * 4), sae(ROWS * 4)
-    sae.fold_scale(4.0)
-    assert torch.allclose(sae.encode(ROWS), before) and torch.allclose(sae(ROWS) * 4, rebuilt)
-    for scale in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ConfigError, match="expected a number above 0"):
-            sae.fold_scale(scale)
-
-
-def test_the_rate_rises_over_a_hundredth_and_falls_over_the_last_fifth() -> None:
-    assert [rate_at(step, 1000) for step in (0, 4, 9, 10, 800, 900, 999)] == pytest.approx(
-        [0.1, 0.5, 1, 1, 1, 0.5, 0.005]
-    )
-    assert [rate_at(step, 5) for step in range(5)] == [1.0] * 5 and rate_at(0, 1) == 1.0
-    for given in ({"steps": 0}, {"lr": 0.0}, {"lr": 1.0}, {"dead_tokens": 0}, {"clip_norm": 0.0}):
-        with pytest.raises(ConfigError):
-            SaeSettings(**{"steps": 1, **given})
-    SaeSettings(1, 0.99, 1, 0.1)
-
-
-def test_a_trainer_counts_steps_tokens_and_silence_and_scales_its_inputs(tmp_path: Path) -> None:
-    trainer = SaeTrainer(identity(), SaeSettings(steps=3, lr=1e-6, dead_tokens=8))
-    seen: list[Any] = []
-    plain = trainer.sae.loss
-
-    def listened(x: Tensor, *, is_dead_M: Tensor, progress: float) -> Any:
-        seen.append((x.clone(), is_dead_M.tolist(), progress))
-        return plain(x, is_dead_M=is_dead_M, progress=progress)
-
-    trainer.sae.loss = listened  # type: ignore[method-assign]
-    batch = torch.tensor([[3.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 4.0, 0.0], [0.0, 4.0, 0.0]])
-    trainer.step(batch)
-    scale = math.sqrt(3) / 4  # to a mean norm of the root of the inputs
-    assert trainer.scale == pytest.approx(scale) and torch.allclose(seen[0][0], batch * scale)
-    assert torch.allclose(trainer.sae.decoder_bias.detach(), batch.mean(0) * scale, atol=1e-4)
-    for _ in range(2):
-        trainer.step(batch * 2)
-    assert [each[2] for each in seen] == [0.0, pytest.approx(1 / 3), pytest.approx(2 / 3)]
-    assert torch.allclose(seen[1][0], batch * 2 * scale) and (trainer.step_number, trainer.tokens) == (3, 12)
-    silent = trainer.silent_M.tolist()
-    assert all(each in (0, 4, 8, 12) for each in silent) and max(silent) == 12
-    quiet = silent.index(12)
-    assert [each[1][quiet] for each in seen] == [False, False, True], "dead after 8 silent tokens"
-    trainer.save(tmp_path)
-    again = SaeTrainer.load(tmp_path)
-    assert (again.step_number, again.tokens, again.scale) == (3, 12, trainer.scale)
-    assert again.silent_M.tolist() == silent and again.settings == trainer.settings
-    assert [each.name for each in tmp_path.iterdir()] == ["training.safetensors"]
-    with pytest.raises(TrainingError, match="the run has ended at step 3: nothing is left to train"):
-        trainer.train([batch])
-    with pytest.raises(DataError, match="the activations ended at step 1 of 3"):
-        SaeTrainer(identity(), SaeSettings(steps=3)).train([batch])
-    for bad in (torch.zeros(2, 3), torch.full((2, 3), math.nan)):
-        with pytest.raises(TrainingError, match="the first activations have a mean norm of"):
-            SaeTrainer(identity(), SaeSettings(steps=1)).step(bad)
-    with pytest.raises(ConfigError, match=r"activations of shape \(2, 4\) came: expected rows of width 3"):
-        SaeTrainer(identity(), SaeSettings(steps=1)).step(torch.zeros(2, 4))
-
-
 def test_a_dictionary_is_measured_by_the_nearest_latent_of_each_feature() -> None:
     features = torch.eye(3)
     latents = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.6, 0.8], [0.0, 0.0, 0.0]])
@@ -177,14 +107,9 @@ def test_a_dictionary_is_measured_by_the_nearest_latent_of_each_feature() -> Non
 
 
 def test_rates_of_several_seeds_are_pooled_and_compared_request_by_request() -> None:
-    before = [
-        RequestRates((1, 1, 0, 0), (1, 0, 0, 0), (0,) * 4, (1,) * 4),
-        RequestRates((1,) * 4, (0,) * 4, (1,) * 4, (0,) * 4),
-    ]
-    after = [
-        RequestRates((0, 0, 0, 0), (1, 1, 1, 1), (0,) * 4, (1,) * 4),
-        RequestRates((1, 0, 0, 0), (0,) * 4, (1,) * 4, (0,) * 4),
-    ]
+    ones, zeros = (1, 1, 1, 1), (0, 0, 0, 0)
+    before = [RequestRates((1, 1, 0, 0), (1, 0, 0, 0), zeros, ones), RequestRates(ones, zeros, ones, zeros)]
+    after = [RequestRates(zeros, ones, zeros, ones), RequestRates((1, 0, 0, 0), zeros, ones, zeros)]
     assert before[0].rate("violations") == 0.5 and before[0].rate("jailbroken") == 0.25
     pooled = over_seeds(before, "violations")
     assert pooled.seeds == (0.5, 1.0) and pooled.pooled.value == 0.75 and pooled.pooled.n == 8
@@ -207,16 +132,11 @@ def test_a_rule_is_chosen_on_the_first_half_and_scored_on_the_second() -> None:
     assert found is not None and found.rule == "the token is 'b'"
     # of 120 later tokens 20 fire, all on b, and of the 100 silent ones 80 are no b
     assert found.balanced_accuracy == pytest.approx((1.0 + 80 / 100) / 2)
-    after = explain(first + second, [at > 0 and (first + second)[at - 1] == "C" for at in range(240)])
-    assert (
-        after is not None and after.balanced_accuracy == 1.0 and after.rule == "the token is 'a'"
-    ) or after is not None
-    capital = explain(
-        ["xY", "Yx", "Zz", "Wq", "vv", "Uu", "12", "p"] * 30,
-        [t[0] in "YZWU" for t in ["xY", "Yx", "Zz", "Wq", "vv", "Uu", "12", "p"] * 30],
-    )
-    assert (
-        capital is not None
-        and capital.rule == "the token is an upper-case first letter"
-        and capital.balanced_accuracy == 1
-    )
+    tokens = first + second
+    after = explain(tokens, [at > 0 and tokens[at - 1] == "C" for at in range(240)])
+    assert after is not None, "the first token is an a, and nothing fires on it"
+    assert (after.rule, after.balanced_accuracy) == ("the token before is 'C'", 1.0)
+    words = ["xY", "Yx", "Zz", "Wq", "vv", "Uu", "12", "p"] * 30
+    capital = explain(words, [word[0] in "YZWU" for word in words])
+    assert capital is not None and capital.balanced_accuracy == 1
+    assert capital.rule == "the token is an upper-case first letter"
