@@ -78,6 +78,15 @@ def test_tools_are_opened_once_each_and_rules_are_for_one_of_them() -> None:
     )
 
 
+def test_a_rule_for_a_tool_of_a_source_begins_with_the_sources_whole_name() -> None:
+    (source,) = open_tools(("mcp:time",), ("time__now=ask", "time__=deny"))
+    assert not hasattr(source, "effect")
+    for rule in ("timer=ask", "time=ask", "time_now=ask", "mcp:time__now=ask"):
+        name = rule.partition("=")[0]
+        assert refusal(open_tools, ("mcp:time",), (rule,)).startswith(f"approve names {name!r}, no tool and no effect;")
+    assert refusal(open_tools, ("mcp:time", "calculator"), ("times__now=ask",)).startswith("approve names 'times__now'")
+
+
 @tool(effect="external")
 def send(text: str) -> str:
     """Send a text."""

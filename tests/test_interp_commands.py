@@ -57,6 +57,10 @@ def test_steering_stands_beside_a_random_vector_and_a_cost(place: Path, capsys: 
     rows = printed(capsys, "steer", str(place / "model"), *files, "--answer", "1", "--other", "7", "--layer", "0")
     assert isinstance(rows, list) and [row["strength"] for row in rows] == [0.5, 1.0, 2.0]
     assert all({"effect", "random_effect", "cost", "random_cost"} <= set(row) for row in rows)
+    more = [*files, "--answer", "1", "--other", "7", "--layer", "0", "--strengths", "2"]
+    (other,) = printed(capsys, "steer", str(place / "model"), *more, "--seed", "1")
+    assert isinstance(other, dict) and (other["effect"], other["cost"]) == (rows[2]["effect"], rows[2]["cost"])
+    assert other["random_effect"] != rows[2]["random_effect"] and other["random_cost"] != rows[2]["random_cost"]
     missing = [*files[:2], "--away", "missing", *files[4:], "--answer", "1", "--other", "7"]
     assert main(["interp", "steer", "x", *missing]) == 2
     assert "no file 'missing'" in capsys.readouterr().err
