@@ -50,7 +50,7 @@ def test_an_environment_is_new_for_each_attempt_and_holds_its_injections() -> No
     assert run(suites(V)["slack"], other, "get_users_in_channel", {"channel": "no"})[1] == (
         "ValueError: Channel no not found in the channels list"
     )
-    with pytest.raises(ConfigError, match="version is 'v2': v1, v1.1, v1.1.1, v1.1.2, v1.2, v1.2.1, v1.2.2 was"):
+    with pytest.raises(ConfigError, match=r"version is 'v2': v1, v1.1, v1.1.1, v1.1.2, v1.2, v1.2.1, v1.2.2 was"):
         suites("v2")
 
 
@@ -211,7 +211,7 @@ def test_tools_act_in_one_environment_and_check_what_they_are_given() -> None:
     assert call("read_inbox", user="Bob")[-1]["body"] == "é"
     fresh = {tool.name: tool for tool in bound_tools(V, "slack", world_of(facts))}
     assert len(asyncio.run(fresh["read_inbox"].function(user="Bob"))) == 3
-    with pytest.raises(ToolError, match="^ValueError: Channel no not found in the channels list$"):
+    with pytest.raises(ToolError, match=r"^ValueError: Channel no not found in the channels list$"):
         call("get_users_in_channel", channel="no")
     with pytest.raises(ToolError) as wrong:
         tools["send_direct_message"].validate({"recipient": 5})

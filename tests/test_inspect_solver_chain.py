@@ -28,7 +28,7 @@ from firsthand.bridges.inspect.solver_chain import _declared
 from firsthand.bridges.inspect.task_samples import load
 from firsthand.model import ToolSpec
 
-TASKS = '''
+TASKS = """
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig, get_model
@@ -107,7 +107,7 @@ def twice():
 def boxed(config="", kind="k8s"):
     rows = [Sample(input="a", id=1), Sample(input="b", id=2, sandbox=(kind, config) if config else kind)]
     return Task(dataset=rows, scorer=includes())
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,16 @@ def test_several_samples_are_one_call_and_a_conversation_goes_on_from_the_sample
     assert [(len(prompt), n) for prompt, n, _ in model.asked] == [(4, 3), (6, 1)]
     assert [message.text for message in model.asked[1][0]] == ["S", "first", "yes", "Q?", "1.2", "go on"]
     given, texts = ["S", "first", "yes"], [node.message.text for node in trace.nodes]
-    assert texts == [*given, *given, "Q?", "1.0", "1.1", "1.2", "go on", "2.0"]  # the solvers begin before what was given
+    assert texts == [
+        *given,
+        *given,
+        "Q?",
+        "1.0",
+        "1.1",
+        "1.2",
+        "go on",
+        "2.0",
+    ]  # the solvers begin before what was given
     assert [node.parent for node in trace.nodes] == [None, 0, 1, None, 3, 4, 5, 6, 6, 6, 9, 10]
     assert trace.answer == "2.0" and trace.usage == Usage(40, 0, 16)
     assert [call.detail["finish_reasons"] for call in trace.calls if call.kind == "generate"] == [
@@ -196,7 +205,7 @@ def test_errors_of_a_solver_a_model_and_a_sample_keep_their_kind(file: Path) -> 
     tool = _declared(ToolSpec("ls", "lists", {"type": "object"}))
     assert (tool.name, tool.spec.description, tool.effect) == ("ls", "lists", "external")
     assert tool.validate({"a": 1}) == {"a": 1}
-    with pytest.raises(ConfigError, match="^ls is run by Inspect, not by firsthand$"):
+    with pytest.raises(ConfigError, match=r"^ls is run by Inspect, not by firsthand$"):
         tool.function(a=1)
 
 
@@ -225,7 +234,9 @@ def test_samples_without_ids_are_numbered_and_equal_ids_are_refused(file: Path, 
     with pytest.raises(ConfigError, match=r"gives 2 tasks \(kept, talk\): name one, as in inspect:task=FILE"):
         load(str(several), "", "")
     bad = tmp_path / "bad_tasks.py"
-    bad.write_text(TASKS.partition("@task")[0] + "@task\ndef empty():\n    raise ValueError('no\\n  data' + 'x' * 400)\n")
+    bad.write_text(
+        TASKS.partition("@task")[0] + "@task\ndef empty():\n    raise ValueError('no\\n  data' + 'x' * 400)\n"
+    )
     with pytest.raises(DataError) as told:
         load(f"{bad}@empty", "", "")
     assert f"task '{bad}@empty' (ValueError: no data" + "x" * 293 + ")" in str(told.value)
@@ -240,13 +251,15 @@ def test_only_samples_that_ask_for_a_sandbox_get_one_and_an_unknown_kind_is_refu
         return {id: (spec.type, spec.config) for id, spec in found.items()}
 
     assert specs("plain") == {} == specs("plain", wanted="firsthand")
-    with pytest.raises(ConfigError, match="the sample 2 of 'the task' needs the sandbox 'mainframe', but Inspect knows"):
+    with pytest.raises(
+        ConfigError, match="the sample 2 of 'the task' needs the sandbox 'mainframe', but Inspect knows"
+    ):
         specs("boxed", "kind=local", "mainframe")
     assert specs("boxed", "kind=local") == {"2": ("firsthand", None)} == specs("boxed", "kind=local", "firsthand")
     assert specs("boxed", "kind=docker", "local") == {"2": ("local", None)}
     compose = file.parent / "compose.yaml"
     compose.write_text("services:\n  default:\n    image: postgres:16\n")
-    with pytest.raises(ConfigError, match="the sample 2 of 'the task' cannot run here: .*postgres:16"):
+    with pytest.raises(ConfigError, match=r"the sample 2 of 'the task' cannot run here: .*postgres:16"):
         specs("boxed", "kind=local,config=compose.yaml")
     [(kind, config)] = specs("boxed", "kind=docker,config=compose.yaml", "firsthand").values()
     assert kind == "firsthand" and type(config).__name__ == "LenientConfig" and str(compose) in repr(config)
