@@ -99,6 +99,34 @@ def test_each_key_of_deepseek_counts_and_yarn_scales_attention() -> None:
             read("deepseek_v3", **FEW, **{key: True})
 
 
+def test_deepseek_in_gguf_states_its_latent_its_groups_and_the_log_of_its_stretch() -> None:
+    given = {"kv_lora_rank": 24, "q_lora_rank": 40, "qk_nope_head_dim": 12, "qk_rope_head_dim": 4, "v_head_dim": 10,
+             "n_group": 4, "topk_group": 2, "n_shared_experts": 3, "routed_scaling_factor": 1.5}  # fmt: skip
+    third = read("deepseek_v3", **FEW, **given)
+    told = deepseek.to_gguf(third)
+    own = {key: value for key, value in told.items() if "expert" in key or "mla" in key or "lora" in key}
+    assert own == {
+        "attention.key_length_mla": 16, "attention.value_length_mla": 10, "attention.kv_lora_rank": 24,
+        "attention.q_lora_rank": 40, "expert_count": 16, "expert_used_count": 3, "expert_feed_forward_length": 20,
+        "expert_shared_count": 3, "expert_weights_scale": 1.5, "expert_weights_norm": True, "expert_gating_func": 2,
+        "expert_group_count": 4, "expert_group_used_count": 2,
+    }  # fmt: skip
+    assert (told["attention.key_length"], told["attention.value_length"], told["rope.dimension_count"]) == (28, 24, 4)
+    assert told["leading_dense_block_count"] == 3 and told["general.architecture"] == "deepseek2"
+    second = deepseek.to_gguf(read("deepseek_v2", **FEW, **{**given, "q_lora_rank": None}))
+    assert "attention.q_lora_rank" not in second and second["expert_gating_func"] == 1
+    assert second["expert_weights_norm"] is False and "rope.scaling.yarn_log_multiplier" not in second
+    for factor, multiplier in (
+        (4.0, 0.05),
+        (1.0, None),
+    ):  # of 0.1 times mscale_all_dim; a factor of 1 stretches nothing
+        yarn = {"type": "yarn", "factor": factor, "mscale": 0.7, "mscale_all_dim": 0.5,
+                "original_max_position_embeddings": 75}  # fmt: skip
+        stretched = deepseek.to_gguf(read("deepseek_v2", **FEW, **given, rope_scaling=yarn))
+        assert stretched.get("rope.scaling.yarn_log_multiplier") == (multiplier and pytest.approx(multiplier))
+        assert "rope.scaling.attn_factor" not in stretched
+
+
 def test_qwens_experts_are_in_every_step_th_layer_but_the_dense_ones() -> None:
     second, third = read("qwen2_moe"), read("qwen3_moe")
     assert second == replace(
