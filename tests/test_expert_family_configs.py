@@ -232,6 +232,8 @@ def test_mpt_reads_its_attention_and_its_slopes() -> None:
         "mpt",
     )
     assert "attention.clamp_kqv" not in mpt.to_gguf(plain) and mpt.to_gguf(plain)["attention.max_alibi_bias"] == 8.0
+    between = read("mpt", least, attn_config={"alibi_bias_max": 6.3})  # not only whole numbers come back
+    assert mpt.to_config(between)["attn_config"]["alibi_bias_max"] == 6.3
     # of 3 heads: the odd slopes of 4, then the even ones
     assert mpt.alibi_slopes(3, 8) == (2**-4, 2**-8, 2**-2) and mpt.alibi_slopes(1, 8) == (2**-8,)
     assert mpt.alibi_slopes(2, 4) == (2**-2, 2**-4) and len(mpt.alibi_slopes(5000, 8)) == 4096
