@@ -126,6 +126,14 @@ def test_json_and_html_hold_the_same_and_other_suffixes_are_refused(tmp_path: Pa
         write_board(BOARD, tmp_path / "d.md")
 
 
+def test_a_name_that_is_no_text_is_written_as_an_escape(tmp_path: Path) -> None:
+    odd = MadeBoard(BoardSpec("own", "odd \udcff é"), (), ())
+    for suffix in (".md", ".html", ".json"):
+        write_board(odd, tmp_path / f"odd{suffix}")
+        text = (tmp_path / f"odd{suffix}").read_text(encoding="utf-8")
+        assert "udcff" in text and "é" in text
+
+
 # -- the climb --
 
 

@@ -16,11 +16,11 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Packed
-from firsthand.nn.calibrated_rounding import awq_scales, gptq, round_model, save_rounded
+from firsthand.nn.calibrated_rounding import _group_of, _hessians, awq_scales, gptq, round_model, save_rounded
 from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.int8_outliers import OutlierLinear, to_int8_outliers
 from firsthand.nn.packed_format import PackedFormat
-from firsthand.nn.packed_linears import RoundedMatrix, round_groups, unpack
+from firsthand.nn.packed_linears import RoundedMatrix, group_grid, round_groups, unpack
 from tiny import write_model
 
 SMALL = Architecture(
@@ -239,3 +239,99 @@ def test_a_rounded_matrix_says_what_it_holds() -> None:
         torch.tensor([[0, 15, 8, 8]], dtype=torch.uint8), torch.tensor([[0.5, 2.0]]), torch.tensor([[8.0, 8.0]])
     )
     assert matrix.values().tolist() == [[-4.0, 3.5, 0.0, 0.0]]
+
+
+def test_gptq_is_the_surgery_of_one_input_after_another() -> None:
+    x, w = inputs(), weight(5).double()
+    h = (x.T @ x).double()
+    made = gptq(w, h, 32)
+    h = h + 0.01 * h.diagonal().mean() * torch.eye(64, dtype=torch.float64)
+    rest, codes, scales = w.clone(), torch.empty(5, 64), []
+    for column in range(64):  # Hassibi and Stork, 1993: the rest takes the error by the inverse of what is left of H
+        if column % 32 == 0:
+            scale, zero = group_grid(rest[:, column : column + 32].float(), 4, 32)
+            scales.append(scale)
+        codes[:, column] = (rest[:, column] / scale[:, 0] + zero[:, 0]).round().clamp(0, 15)
+        error = rest[:, column] - (codes[:, column] - zero[:, 0]) * scale[:, 0]
+        inverse = torch.linalg.inv(h[column:, column:])
+        rest[:, column + 1 :] -= error[:, None] * inverse[0, 1:] / inverse[0, 0]
+    assert torch.equal(made.codes.float(), codes) and torch.allclose(made.scales, torch.cat(scales, 1), rtol=1e-4)
+    assert torch.equal(w, weight(5).double())  # what came in is as it was
+
+
+def test_awqs_scale_is_the_best_power_of_the_mean_over_all_matrices() -> None:
+    x, several = inputs(), [weight(8), weight(16)[8:] * 3]
+    mean = x.abs().mean(0)
+    mean[5] = 0.0  # an input that is never seen counts as 1e-4
+    found, errors = [], []
+    for step in range(20):
+        scale = mean.clamp(min=1e-4) ** (step / 20)
+        scale = scale / (scale.max() * scale.min()) ** 0.5
+        misses = [round_groups(w * scale, 4, 32).values() / scale - w for w in several]
+        errors.append(sum(float((x @ miss.T).square().sum()) for miss in misses))
+        found.append(scale)
+    best = min(range(20), key=errors.__getitem__)
+    assert 0 < best < 19 and torch.allclose(awq_scales(several, x.T @ x, mean, 32), found[best])
+    assert torch.equal(
+        awq_scales(several, torch.zeros(64, 64), mean, 32), torch.ones(64)
+    )  # equal: the first, which is 1
+
+
+def test_what_a_block_reads_is_summed_over_all_texts_and_its_mean_is_by_token() -> None:
+    model = initialise(Decoder(SMALL), seed=0, std=0.3)
+    block, texts = model.layers[1], [torch.randn(3, 64), torch.randn(5, 64) * 2]
+    with torch.no_grad():
+        sites, outputs = _hessians(model, 1, block, texts, keep=False)  # type: ignore[arg-type]
+        read = torch.cat([block.attention_norm(text) for text in texts])  # type: ignore[union-attr,operator]
+        kept = _hessians(model, 1, block, texts, keep=True)  # type: ignore[arg-type]
+        rope = [model.rotations(torch.arange(count), torch.float32)[model.architecture.ropes[1]] for count in (3, 5)]
+        alone = [block(text, by, Packed([len(text)]), None) for text, by in zip(texts, rope, strict=True)]
+    assert set(sites) == {"attn.in", "attn.mixed", "mlp.in", "mlp.act"} and outputs == [] and kept[0] == {}
+    assert torch.allclose(sites["attn.in"][0], read.T @ read, atol=1e-3)
+    assert torch.allclose(sites["attn.in"][1], read.abs().mean(0), atol=1e-5)
+    assert sites["mlp.act"][0].shape == (128, 128) and sites["attn.mixed"][1].shape == (64,)
+    assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(kept[1], alone, strict=True))
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_all_but_the_rounded_matrices_is_written_in_float16_with_its_settings(tmp_path: Path, method: str) -> None:
+    model = initialise(Decoder(SMALL), seed=0, std=0.3)
+    rounded, group = round_model(model, [[5], list(range(50))], method)  # type: ignore[arg-type]
+    save_rounded(model, rounded, group, method, tmp_path / "new" / "folder")  # type: ignore[arg-type]
+    folder = tmp_path / "new" / "folder"
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    state = load_file(folder / "model.safetensors")
+    plain = {name: values for name, values in state.items() if name.endswith(".weight")}
+    assert set(plain) == {
+        "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight",
+        *(f"model.layers.{n}.{norm}.weight" for n in (0, 1) for norm in ("input_layernorm", "post_attention_layernorm")),
+    }  # fmt: skip
+    assert {values.dtype for values in plain.values()} == {torch.float16}
+    assert torch.equal(plain["model.norm.weight"], model.norm.weight.detach().half())  # type: ignore[union-attr,operator]
+    config = json.loads((folder / "config.json").read_text())
+    own = {"desc_act": False, "sym": False, "checkpoint_format": "gptq"}
+    other = {"zero_point": True, "version": "gemm"}
+    assert config["quantization_config"] == {
+        "quant_method": method, "bits": 4, "group_size": 64, **(own if method == "gptq" else other),
+    }  # fmt: skip
+    assert config["dtype"] == "float16" and config["hidden_size"] == 64
+    assert set(rounded) == {
+        f"layers.{n}.{part}" for n in (0, 1) for part in (
+            *(f"attention.{name}_proj" for name in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down")))
+    }  # fmt: skip
+
+
+def test_models_that_no_group_divides_or_with_other_blocks_are_refused() -> None:
+    assert [_group_of(widths) for widths in ([256, 128], [128, 64], [64, 192], [96, 64])] == [128, 64, 64, 32]
+    with pytest.raises(ConfigError, match="rows that groups of 32 do not divide"):
+        _group_of([64, 48])
+    for change, told in (
+        ({"vocab_size": 96, "intermediate_size": 100}, "groups of 32 do not divide"),
+        ({"is_gated": False, "activation": "gelu"}, "a block has no plain gate_proj"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            round_model(initialise(Decoder(replace(SMALL, **change)), seed=0), [list(range(9))], "gptq")  # type: ignore[arg-type]
+    narrow = replace(SMALL, num_heads=4, head_dim=16, num_kv_heads=1, hidden_size=64)
+    assert len(round_model(initialise(Decoder(narrow), seed=0, std=0.3), [list(range(9))], "awq")[0]) == 14
+    with pytest.raises(ConfigError, match="calibration text is empty"):
+        round_model(initialise(Decoder(SMALL), seed=0), [[5], []], "gptq")

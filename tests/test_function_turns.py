@@ -7,6 +7,8 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,16 @@ from firsthand.benchmarks.bfcl_multi_turn import CATEGORIES
 from firsthand.errors import ConfigError, DataError
 from firsthand.task import Task
 from firsthand.trace import Trace
-from firsthand.worlds.function_turns import FunctionTurnsWorld, parsed
+from firsthand.worlds.function_turns import (
+    FunctionTurnsWorld,
+    Services,
+    TurnTask,
+    described_functions,
+    listed,
+    parsed,
+)
 from firsthand.worlds.players import play
-from firsthand.worlds.world import World
+from firsthand.worlds.world import InvalidAction, World, WorldCall
 
 SERVICE = """
 class MessageAPI:
@@ -243,3 +252,79 @@ def writes(turns: list[list[str]]):  # type: ignore[no-untyped-def]
         return json.dumps({"name": name, "arguments": bound})
 
     return next_action
+
+
+def test_services_are_called_by_name_with_floats_and_errors_as_texts(folder: Path):
+    task = TurnTask(
+        "t", ("one", "two"), ("MessageAPI",), {"MessageAPI": {"sent": ["first"]}}, (), (("send('A')",), ()), long=True
+    )
+    services, other = Services(task), Services(task)
+    own = services.instances["MessageAPI"]
+    assert own.sent == ["first", "long"] and task.first_state == {"MessageAPI": {"sent": ["first"]}}
+    assert services.equal(other) and services.run("send('Ann', text='hi')") == '{"sent": 3}'
+    assert own.sent[-1] == ("Ann", "hi") and not services.equal(other) and not other.equal(services)
+    assert other.call("send", ["Ann"], {"text": "hi"}) == '{"sent": 3}' and services.equal(other)
+    assert services.run("half(3)") == "1.5" and services.equal(other)  # what begins with _ is not compared
+    assert services.run("half(of=-3)") == "-1.5" and services.run("half('x')").startswith(
+        "Error during execution: unsupp"
+    )
+    assert services.run("fail()") == "Error during execution: no such user"
+    assert services.run("send()") == "Error during execution: missing a required argument: 'name'"
+    assert parsed("f(1, 'a', [2], key={'b': None})") == ("f", [1, "a", [2]], {"key": {"b": None}})
+    functions = described_functions(task._replace(excluded=("half",)), folder / "multi_turn_func_doc")
+    assert list(functions) == ["send", "fail"]
+    assert listed([{**functions["fail"], "response": 5}]) == (
+        '{"name": "fail", "description": "Fail.", "parameters": {"type": "dict", "properties": {}}}'
+    )
+    later = task._replace(later={1: ("half",)})
+    assert later.is_later("half") and not later.is_later("send") and not task.is_later("half")
+
+
+def test_a_world_of_turns_tells_the_first_that_was_wrong_and_counts_those_before_it(folder: Path):
+    calls = (("send('Ann')", "half(of=3)"), (), ("send(name='Bo')",))
+    task = TurnTask(
+        "t", ("Write.", "Thanks.", "Again."), ("MessageAPI",), {"MessageAPI": {"sent": []}}, ("fail",), calls
+    )
+    functions = described_functions(task, folder / "multi_turn_func_doc")
+
+    def played(*actions: str) -> tuple[list[str], Any, FunctionTurnsWorld]:
+        world = FunctionTurnsWorld(task, functions)
+
+        async def play_all() -> tuple[list[str], Any]:
+            await world.open()
+            told = []
+            for action in actions:
+                call = world.read(action)
+                move = next(each for each in world.moves if each.__name__ == call.name)
+                told.append(await move(**call.arguments))
+            return told, await world.result()
+
+        told, result = asyncio.run(play_all())
+        return told, result, world
+
+    send, half = SEND, HALF
+    again = '{"name": "send", "arguments": {"name": "Bo"}}'
+    told, result, world = played(send, half, "Done.", "You are welcome.", again, "Done.")
+    assert told == ['{"sent": 1}', "1.5", "Thanks.", "Again.", '{"sent": 2}', "The user has no further request."]
+    assert result == {"won": True, "passed": 3, "turns": 3, "why": ""} and world.ending == "done"
+    assert world.render() == 'turn 3 of 3: Again.\n{"sent": 2}' and world.admissible() is None
+    for actions, passed, why in (
+        ((send, "Done."), 0, "turn 1: a result is missing"), (("Done.",), 0, "turn 1: no call was made"),
+        ((half, "Done.", "x"), 0, "turn 1: the services are in another state"),
+        ((send, half, "Done.", send, "x", again, "x"), 1, ""),
+        ((send, half, "Done.", "x", "x"), 2, "turn 3: no call was made"),
+    ):  # fmt: skip
+        _, result, _ = played(*actions)
+        assert result["won"] is False
+        if why:
+            assert (result["passed"], result["why"]) == (passed, why)
+    told, _, world = played(*[half] * 20, half)
+    assert told[19] == "1.5" and told[20] == "The turn is over: 20 calls are made in one at most."
+    assert world.ending == "too many calls in a turn"
+    _, _, fresh = played()
+    assert [json.loads(fresh.optimal()) for _ in range(2)] == [json.loads(send), json.loads(half)]
+    assert fresh.optimal() == "It is done." and fresh.read(" hello ") == WorldCall("end_turn", {"message": "hello"})
+    with pytest.raises(InvalidAction, match="nothing was written"):
+        fresh.read("``````")
+    drawn = {fresh.random(Random(seed)) for seed in range(30)}
+    assert "It is done." in drawn and '{"name": "half", "arguments": {"of": "Write"}}' in drawn

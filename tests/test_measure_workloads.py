@@ -169,6 +169,11 @@ def test_serving_workloads_say_what_they_are_and_what_they_need(clock: Callable[
     assert not any(each.needs_kernels for each in (prefill, chats))
     assert prefill.measure(tiny_engine(), 5) == [40 / 3]
     clock()
+    warm = tiny_engine()
+    rounds = [prefill.measure(warm, seed) for seed in (5, 6)]
+    assert warm.stats().prefill_tokens == 80  # prompts of their own: no round finds those of another in the cache
+    assert len(rounds) == 2
+    clock()
     engine, waste = tiny_engine(), KVWaste()
     seeded = serving_jobs(SIZES, vocab=VOCAB, seed=5)["4 chats"]
     expected = rate(engine, seeded, after_step=lambda: waste.look(engine))

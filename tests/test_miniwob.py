@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -81,6 +82,54 @@ def test_a_page_gets_the_files_of_its_folder_and_no_others(folder: Path):
     for path in ("/../secret.txt", "/miniwob/../../secret.txt", "/core/out", "/miniwob", "/none", "//etc/passwd"):
         assert visit.answer("GET", path, {}).status == 404, path
     assert visit.answer("POST", "/core/core.js", {}).status == 404
+
+
+def test_a_folder_beside_it_whose_name_begins_alike_is_not_served(folder: Path):
+    beside = folder.parent / "html-private"
+    beside.mkdir()
+    (beside / "key.txt").write_text("key")
+    visit = MiniWobVisit(folder, "click-test", 0, 10)
+    assert visit.answer("GET", "/../html-private/key.txt", {}).status == 404
+    (folder / "core" / "odd.zzz").write_bytes(b"\x00")
+    odd = visit.answer("GET", "/core/odd.zzz", {})
+    assert (odd.status, odd.body, odd.kind) == (200, b"\x00", "application/octet-stream")
+
+
+class Page:
+    """A browser that answers with given values and keeps what it is asked to run."""
+
+    def __init__(self, *values):
+        self.values, self.ran = list(values), []
+
+    def run(self, code, wait=False):
+        self.ran.append((code, wait))
+        return self.values.pop(0)
+
+
+def test_an_episode_begins_with_its_seed_waits_for_the_task_and_reads_the_first_reward(folder: Path):
+    visit = MiniWobVisit(folder, "click-test", 7, 2.5)
+    assert visit.first == "/miniwob/click-test.html"
+    page = Page(None, False, None, True, "Click the button.")
+    visit.begin(page)
+    codes = [code for code, _ in page.ran]
+    assert codes[0] == "core.EPISODE_MAX_TIME = 2500.0; Math.seedrandom(7); core.startEpisodeReal()"
+    assert codes[1] == codes[3] == "WOB_TASK_READY" and page.ran[2][1] and "50" in codes[2] and len(codes) == 5
+    assert visit.result() == {"task": "Click the button.", "done": False, "reward": 0.0, "raw_reward": 0.0}
+    late = Page(None, *[False, None] * 50, "x")
+    visit.begin(late)
+    assert len(late.ran) == 102 and visit.task == "x"
+    visit.follow(Page(None))
+    assert not visit.is_done
+    visit.follow(Page([False, 0, 0, None]))
+    assert not visit.is_done
+    visit.follow(Page([True, 0.5, 1, "done"]))
+    assert visit.result() == {"task": "x", "done": True, "reward": 0.5, "raw_reward": 1.0} and visit.reason == "done"
+    visit.follow(Page())  # the reward is not read again
+    rng = Random(0)
+    visit.task = '"one," two.'
+    assert {visit.random_words(None, rng) for _ in range(20)} == {"one", "two"}
+    visit.task = ""
+    assert visit.random_words(None, rng) == "x" and visit.optimal(None) == "look"
 
 
 def test_names_and_numbers_that_do_not_fit_are_told(folder: Path):

@@ -228,6 +228,26 @@ def test_summaries_correlate_by_their_nearest_human_one(tmp_path):
         catalog.benchmark(f"mteb_summaries:data={path}")
 
 
+def test_summaries_are_two_or_more_with_a_rating_each(tmp_path):
+    def benchmark(**row):
+        whole = {"human_summaries": ["cat"], "machine_summaries": ["cat", "dog"], "relevance": [2, "1.5"]}
+        path = tmp_path / "summeval.jsonl"
+        path.write_text(json.dumps({**whole, "relevance": [3, 3]}) + "\n" + json.dumps(whole | row) + "\n")
+        return catalog.benchmark(f"mteb_summaries:data={path}")
+
+    (task,) = benchmark().tasks(0)
+    assert (task.id, task.secret) == ("document-001", {"ratings": [2.0, 1.5]})
+    assert task.metadata == {"embedding": {"type": "summary", "human": ["cat"], "machine": ["cat", "dog"]}}
+    for row, told in (
+        ({"machine_summaries": ["cat"], "relevance": [1]}, "line 2: 'relevance' must be a list with a number for each"),
+        ({"relevance": [1, "x"]}, r"line 2: 'relevance' has \"\[1, 'x'\]\""), ({"relevance": [1, None]}, "numbers were"),
+        ({"human_summaries": []}, "line 2: lists"), ({"machine_summaries": ["a", 3]}, "line 2: lists"),
+        ({"relevance": [2, 2.0]}, "has no document whose summaries are rated differently"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=told):
+            benchmark(**row)
+
+
 def test_two_embedders_are_compared_as_agents_are(tmp_path):
     class Noise(Axes):
         name = "noise"

@@ -206,6 +206,24 @@ def test_a_trace_without_parent_cost_error_or_answer_has_no_lines_of_them() -> N
     )
 
 
+def test_a_result_that_a_message_holds_is_not_told_again_at_its_call() -> None:
+    nodes = (
+        Node(None, user("Go.")),
+        Node(0, assistant("", ToolCall("1", "send", {}), ToolCall("2", "send", {}))),
+        Node(1, Message("tool", (ToolResult("1", "send", "Error: no", True), ToolResult("2", "send", "sent")))),
+    )
+
+    def sent(id: str, name: str, result: str, error: str | None = None) -> Call:
+        return Call(id, "tool", 1, 0.0, 0.5, id, detail={"name": name, "arguments": {}, "result": result}, error=error)
+
+    calls = (sent(":0", "send", "Error: no", "no"), sent(":1", "send", "sent"), sent(":2", "post", "sent"))
+    lines = [line.text for line in trace_lines(tree(nodes=nodes, calls=calls, events=(), scores=()))]
+    assert lines[lines.index("→ send({})") : lines.index("outcome")] == [
+        "→ send({})", "→ send({})", "· tool send({})  [0.50 s]", "· tool send({})  [0.50 s]",
+        "· tool post({})  [0.50 s]", "sent", "#2 tool", "← send: Error: no", "← send: sent",
+    ]  # fmt: skip
+
+
 def test_lines_are_indented_by_two_spaces_up_to_a_depth_of_24() -> None:
     lines = [StyledText(1, "body", "a  \n b"), StyledText(24, "body", "c"), StyledText(25, "body", "d")]
     assert plain_lines(lines) == ["  a", "   b", f"{'  ' * 24}c", f"{'  ' * 24}d"]

@@ -74,7 +74,7 @@ def to_gguf(a: Architecture) -> dict[str, Any]:
     assert e is not None and m is not None
     stretch = math.sqrt(a.attention_scale * math.sqrt(m.nope_dim + m.rope_dim))
     found = {key: value for key, value in rope_to_gguf(rope).items() if key != "rope.scaling.attn_factor"}
-    if rope.kind == "yarn":
+    if rope.kind == "yarn" and rope.factor > 1:
         found["rope.scaling.yarn_log_multiplier"] = (stretch - 1) / math.log(rope.factor)
     return {
         "general.architecture": "deepseek2",

@@ -67,6 +67,7 @@ def from_config(config: Fields) -> Architecture:
 
 def to_config(a: Architecture) -> dict[str, Any]:
     """The config.json that transformers reads back as this architecture."""
+    largest = round(_largest(a), 9)
     attention: dict[str, Any] = {"clip_qkv": a.clip_qkv, "softmax_scale": a.attention_scale, "alibi": True}
     return {
         "architectures": ["MptForCausalLM"],
@@ -77,7 +78,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
         "max_seq_len": a.max_position,
         "expansion_ratio": 4,
         "layer_norm_epsilon": a.norm_eps,
-        "attn_config": attention | {"alibi_bias_max": round(_largest(a))},
+        "attn_config": attention | {"alibi_bias_max": int(largest) if largest == int(largest) else largest},
     }
 
 
