@@ -1,4 +1,4 @@
-"""Options of RAG variants that are passed on: forms, floors, unsupported claims, caps by source, the index of a benchmark."""
+"""Options of RAG variants that are passed on: forms, floors, unsupported claims, caps, the index of a benchmark."""
 
 from __future__ import annotations
 
