@@ -253,6 +253,20 @@ def test_the_p_value_of_differences_is_the_larger_of_two_tests():
     assert [_p(each) for each in (0.0123, 1e-4, 0.9e-4, 0.0)] == ["0.012", "0.0001", "< 0.0001", "< 0.0001"]
 
 
+def test_a_verdict_without_a_test_of_the_model_is_that_of_what_ran():
+    ran, not_run = Evidence("n-grams", "?", 0.0, None, 9), Evidence("options", "?", detail="not run")
+    found = Evidence("n-grams", "?", 0.5, None, 9, flagged=("t",))
+    verdicts = [report("x", "m", evidence, corpus="c").verdict for evidence in
+                ([ran, not_run], [not_run, ran], [not_run], [], [not_run, found], [ran])]  # fmt: skip
+    assert verdicts == ["no overlap", "no overlap", "untested", "untested", "overlap", "no overlap"]
+    limit = report("x", "m", [Evidence("a", "?", 1.0, 0.05, 9)])
+    assert limit.verdict == "leaked" and report("x", "m", [Evidence("a", "?", 1.0, 0.0501, 9)]).verdict == "cleared"
+    # a test with a p-value that also flags items does not make an overlap, and a leak goes before one
+    flags = Evidence("completion", "?", 1.0, 0.9, 9, flagged=("t", "u", "v"))
+    assert report("x", "m", [flags, ran]).verdict == "cleared"
+    assert report("x", "m", [found, Evidence("a", "?", 1.0, 0.01, 9)]).verdict == "leaked"
+
+
 def test_a_report_says_its_verdict_in_words_and_as_json():
     a, b, c = (Evidence(name, "?", 1.0, p, 10) for name, p in (("a", 0.0), ("b", 0.02), ("c", 0.9)))
     none = Evidence("d", "?", detail="not run")

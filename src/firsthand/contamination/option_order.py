@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -54,7 +55,8 @@ async def option_evidence(
     async def gain(each: Model, task: Task) -> float:
         rng = Random(derive_seed("options", seed, task.id))
         shuffled: list[list[str]] = []
-        most = math.factorial(len(task.choices)) - 1
+        equals = math.prod(math.factorial(count) for count in Counter(task.choices).values())
+        most = math.factorial(len(task.choices)) // equals - 1  # of equal options no order is another one
         while len(shuffled) < min(orders, most):
             order = rng.sample(task.choices, len(task.choices))
             if tuple(order) != task.choices and order not in shuffled:

@@ -1,0 +1,91 @@
+"""Delivery of spans to a collector and the count of it: batches, failures that are over, problems told once, ids."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from collector import collecting
+from firsthand.telemetry import otlp_export
+from firsthand.telemetry.otlp_export import Telemetry, _ids
+from firsthand.telemetry.trace_spans import Span
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_TRACES_SAMPLER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(otlp_export, "_BATCH", 2)
+
+
+def spans(count: int) -> list[Span]:
+    return [Span(f"s{n}", 9, n + 1, None if n == 0 else 1, 10 + n, 20 + n) for n in range(count)]
+
+
+def test_a_delivery_counts_its_own_failures_and_not_those_before() -> None:
+    told: list[str] = []
+    with collecting() as collector:
+        telemetry = Telemetry(collector.url, on_problem=told.append)
+        telemetry.note(3, False)
+        assert telemetry.failed == 3 and told == ["spans cannot be sent: the collector did not take them"]
+        assert telemetry.deliver(spans(5)) and telemetry.deliver(iter(()))
+        telemetry.close()
+    assert [span.name for span in collector.spans] == ["s0", "s1", "s2", "s3", "s4"] and collector.requests == 3
+    assert (telemetry.ended, telemetry.sent, telemetry.failed) == (5, 5, 3)
+
+
+def test_a_delivery_ends_with_the_first_batch_that_is_refused() -> None:
+    told: list[str] = []
+    with collecting(status=400) as collector:
+        telemetry = Telemetry(collector.url, on_problem=told.append)
+        assert telemetry.deliver(spans(5)) is False and collector.requests == 1
+        assert (telemetry.ended, telemetry.sent, telemetry.failed) == (2, 0, 2)
+        assert telemetry.deliver(spans(1)) is False and telemetry.failed == 3 and len(told) == 1
+        telemetry.close()
+    assert "400" in telemetry.problem
+
+
+def test_a_problem_is_told_when_sending_begins_to_fail_with_the_words_of_the_sdk() -> None:
+    told: list[str] = []
+    telemetry = Telemetry("http://127.0.0.1:1", on_problem=told.append)
+    logger = logging.getLogger("opentelemetry.sdk")
+    logger.info("not a warning")
+    assert telemetry.problem == ""
+    logger.warning("a\n  b %s", "c" * 400)
+    assert telemetry.problem == "a b " + "c" * 296
+    for succeeded in (False, False, True, False):
+        telemetry.note(2, succeeded)
+    assert told == [f"spans cannot be sent: {telemetry.problem}"] * 2
+    assert (telemetry.sent, telemetry.failed) == (2, 6)
+    telemetry.close()
+    logger.warning("after the end")
+    assert (
+        telemetry.problem.startswith("a b ") and telemetry._listener not in logging.getLogger("opentelemetry").handlers
+    )
+
+    def breaks(text: str) -> Any:
+        raise ValueError(text)
+
+    telemetry._on_problem = breaks
+    telemetry.note_problem("x")  # whoever is told may fail
+
+
+def test_ids_are_used_once_and_each_for_itself() -> None:
+    made = _ids()
+    made.use(5, 7)
+    assert (made.generate_trace_id(), made.generate_span_id()) == (5, 7)
+    trace, span = made.generate_trace_id(), made.generate_span_id()
+    assert trace not in (0, 5) and span not in (0, 7)
+    made.use(5, 0)
+    assert made.generate_span_id() not in (0, 5) and made.generate_trace_id() == 5
+
+
+def test_what_a_sampler_leaves_out_takes_what_lies_below_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    with collecting() as collector:
+        telemetry = Telemetry(collector.url)
+        assert telemetry.deliver(spans(3)) and telemetry._unsampled == 9
+        assert collector.requests == 0 and telemetry.ended == 0
+        telemetry.close()
