@@ -237,8 +237,8 @@ def test_messages_become_a_conversation_with_calls_results_and_thoughts() -> Non
         ({"role": "assistant"}, "messages.1.content is missing: give a text", "messages.1.content"),
         ({"role": "user", "content": "x", "name": "n"}, "messages.1.name does not belong to the role user: templates show "
          "no names: put it into the content", "messages.1.name"),
-        ({"role": "user", "content": "x", "tool_calls": [call]}, "messages.1.tool_calls does not belong to the role user: only "
-         "an assistant calls tools", "messages.1.tool_calls"),
+        ({"role": "user", "content": "x", "tool_calls": [call]}, "messages.1.tool_calls does not belong to the role user: "
+         "only an assistant calls tools", "messages.1.tool_calls"),
         ({"role": "system", "content": "x", "reasoning": "r"}, "messages.1.reasoning_content does not belong to the role "
          "system: only an assistant thinks", "messages.1.reasoning_content"),
     ):  # fmt: skip
@@ -291,7 +291,8 @@ def test_tools_and_forms_of_an_answer_are_one_of_each() -> None:
     tools = [{"type": "function", "function": {"name": name, "description": "d"}} for name in ("pay", "look")]
     named = {"type": "function", "function": {"name": "look"}}
     found = [parsing.tools(chat(tools=tools, **more)) for more in (
-        {}, {"tool_choice": "required"}, {"tool_choice": named}, {"tool_choice": "none"}, {"parallel_tool_calls": False})]  # fmt: skip
+        {}, {"tool_choice": "required"}, {"tool_choice": named}, {"tool_choice": "none"},
+        {"parallel_tool_calls": False})]  # fmt: skip
     assert [(len(each.specs), each.choice, each.parallel, each.must_call) for each in found] == [
         (2, "auto", True, False), (2, "required", True, True), (2, "look", True, True), (0, "auto", True, False),
         (2, "auto", False, False),
