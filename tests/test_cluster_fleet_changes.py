@@ -19,7 +19,7 @@ from firsthand.cluster.replicas.router import Router, max_load, next_turn_hashes
 from firsthand.cluster.spread.run_worker import Lost
 from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.message import Json, ToolCall, assistant, user
-from firsthand.model import CallDelta, Completion, Delta, ToolSpec
+from firsthand.model import CallDelta, Completion, Delta, ToolSpec, Usage
 
 Answer = Callable[[int, Json], Any]
 
@@ -326,7 +326,7 @@ def test_an_answer_that_is_repeated_shows_only_what_is_new() -> None:
     assert shown.rest(Delta("", call=CallDelta(0, "c2", "pay"))) is None
     fresh = shown.rest(Delta("", call=CallDelta(0, "c2", arguments='{"a": 1}')))
     assert fresh == Delta("", call=CallDelta(0, "", None, ": 1}"))
-    done = Completion(assistant("abc"), "stop")
+    done = Completion(assistant("abc"), "stop", Usage(1, 2, 3))
     assert shown.rest(Delta("", completion=done)) == Delta("", completion=done)
     shown.restart()
     assert shown.rest(Delta("abc", done)) is None, "its end was shown"
