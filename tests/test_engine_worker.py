@@ -233,3 +233,40 @@ def test_a_lease_holds_a_text_until_nobody_has_it() -> None:
     gc.collect()
     after = worker.lease(text)  # the worker is closed
     del after
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["closed", "broken"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_waits_when_the_engine_ends_is_not_carried_out_and_gets_the_error(breaks: bool) -> None:
+    worker, held, done = EngineWorker(tiny_engine()), threading.Event(), list[str]()
+    begun = threading.Event()
+
+    def hold() -> str:
+        begun.set()
+        assert held.wait(60)
+        if breaks:
+            raise SystemExit("out of luck")  # not an Exception: it ends the thread
+        return "done"
+
+    running = worker._start(hold)
+    assert begun.wait(60)
+    waiting = [worker._start(lambda: done.append("run")) for _ in range(3)]
+    gone = worker._start(lambda: done.append("run"))
+    gone.cancel()
+    if not breaks:
+        closing = threading.Thread(target=worker.close)
+        closing.start()
+        deadline = time.monotonic() + 60
+        while worker.is_alive and time.monotonic() < deadline:
+            time.sleep(0.001)
+        held.set()
+        closing.join(60)
+        assert running.result(60) == "done", "what had begun is finished"
+    held.set()
+    worker._thread.join(60)
+    says = "the engine stopped: SystemExit: out of luck" if breaks else "the engine was closed"
+    for future in (*waiting, worker._start(lambda: done.append("late"))):
+        assert str(future.exception(60)) == says and isinstance(future.exception(), ModelError)
+    assert done == [] and gone.cancelled() and not worker.is_alive and not worker._commands and not worker._queues
+    assert worker.engine.stats().pinned_prefixes == 0
+    worker.close()

@@ -28,6 +28,7 @@ from firsthand.messaging.tools.shared_board import shared_board
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.runs.database import plain
 from firsthand.task import Task
 from jetstream_in_memory import JetStream, connecting
 from messaging_servers import nats_address, nats_server, redis_address, redis_server  # noqa: F401
@@ -346,3 +347,31 @@ def test_a_board_s_tools_say_versions_writers_and_what_is_left_out(tmp_path: Pat
         shown(replace(whole, value="v" * 9234))
         == f"k, version 3, written by bob:\n{'v' * 8000} … (1,234 more characters)"
     )
+
+
+def test_lone_surrogates_in_names_are_found_again_by_every_call(tmp_path: Path) -> None:
+    with SqliteMessaging(tmp_path / "b.db", kept_versions=2, max_deliveries=1) as shared:
+        odd = "k\ud800"
+        first = shared.write("k\\ud800", "v\udfff", writer="w\ud800", once="o\ud800")
+        assert shared.write("k\\ud800", "other", writer="x", once="o\ud800") == first
+        second = shared.write("k\\ud800", "2", writer="w")
+        assert second.version == 2
+        for version in (3, 4):
+            assert shared.write("k\\ud800", str(version), writer="w").version == version
+        assert [each.version for each in shared.history("k\\ud800")] == [1, 3, 4], "a named one stays"
+        assert plain(odd) == "k\\ud800", "as a column holds it"
+        latest = shared.read(odd)
+        assert latest is not None and latest.version == 4 and shared.entries(odd) == [latest]
+        assert [each.version for each in shared.history(odd)] == [1, 3, 4]
+        offsets = shared.publish("t", ["p\ud800", "q"], sender="s\ud800", once="n\ud800")
+        assert shared.publish("t", ["p"], once="n\ud800") == offsets == [1, 2]
+        with pytest.raises(UnknownName, match="subscribe it first"):
+            shared.lag("g\ud800")
+        shared.subscribe("g", "t", after=0)
+        held = shared.fetch("g", 1)
+        assert [each.message.payload for each in held] == [plain("p\ud800")] and held[0].message.sender == plain(
+            "s\ud800"
+        )
+        shared.let_go("g", 1, "why\ud800" + "x" * 2000)
+        (dead,) = shared.dead_letters("g")
+        assert (dead.reason, dead.count, dead.group) == (plain(("why\ud800" + "x" * 2000)[:1000]), 1, "g")

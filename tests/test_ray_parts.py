@@ -328,3 +328,35 @@ def test_a_ray_of_our_own_has_a_token_for_as_long_as_it_runs(monkeypatch: pytest
     with _own_ray():
         assert os.environ["RAY_AUTH_MODE"] == "mine" and "RAY_AUTH_TOKEN" not in os.environ
     assert os.environ["RAY_AUTH_MODE"] == "mine"
+
+
+def test_the_head_is_watched_by_its_own_address_but_not_through_a_client(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ray_workers, "UNTIL_GONE_S", 0.0)
+    monkeypatch.setattr(ray_workers, "LOOK_AGAIN_S", 0.01)
+
+    async def work() -> None:
+        far = stand_in()
+        far.util.client.ray.is_connected = lambda: True
+        client = RayFleet(far, WorkerSpec(build, {}, {}), print)
+        assert client.head is None
+        await client._expect_head()
+        assert not client.gone
+        listening = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+        near = RayFleet(stand_in(), WorkerSpec(build, {}, {}), print)
+        near.head = f"127.0.0.1:{port}"
+        worker = RayWorker(near.ray, SimpleNamespace(), "w")
+        near.held[WorkerSlot("a", 0)] = worker
+        await near._expect_head()
+        assert (near.gone, worker.open) == (False, True)
+        listening.close()
+        await listening.wait_closed()
+        with pytest.raises(ConfigError) as told:
+            await near._expect_head()
+        assert str(told.value) == (
+            f"the head of the Ray cluster, 127.0.0.1:{port}, is gone: "
+            "resume the run on another cluster, or here without --on"
+        )
+        assert (near.gone, worker.open) == (True, False)
+
+    asyncio.run(asyncio.wait_for(work(), 30))

@@ -343,3 +343,14 @@ def test_each_failure_of_sqlite_is_told_with_what_to_do(run: store.Run) -> None:
         connection.execute("DELETE FROM run")
         raise ZeroDivisionError
     assert database.read("SELECT planned FROM run") == [(3,)], "what fails is rolled back"
+
+
+def test_a_summary_of_a_protected_attempt_has_no_words_of_its_scorer_or_its_error() -> None:
+    failed = Score("s", 0.0, {"judge": "m", "why": "words"}, failure="ValueError: the secret task", unjudged=True)
+    hidden = trace("1", scores=(failed, Score("t", 0.5)), error=Failure("Gone", "a secret"),
+                   events=(Event("protected", 0.0, {"why": "w"}),))  # fmt: skip
+    open_one = replace(hidden, events=())
+    kept = Score("s", 0.0, {"judge": "m"}, failure="ValueError", unjudged=True)
+    assert AttemptSummary.of(hidden).scores == (kept, Score("t", 0.5)) and AttemptSummary.of(hidden).error == "Gone"
+    assert AttemptSummary.of(open_one).scores[0] == replace(kept, failure="ValueError: the secret task")
+    assert AttemptSummary.of(open_one).error == "Gone: a secret"

@@ -178,3 +178,50 @@ def test_results_of_cases_are_kept_by_name_with_their_reason() -> None:
     assert found.problems == {
         "test_fail": "AssertionError: no", "test_error": "KeyError: 'k'", "test_surprise": "unexpected success",
     }  # fmt: skip
+
+
+class NoWords:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.usefixtures("alarm")
+def test_outputs_are_shown_in_120_characters_and_numbers_of_more_than_100_digits_in_words() -> None:
+    large = "a number of more than 100 digits"
+    shown = {-(10**99): repr(-(10**99)), 10**100: large, -(10**100): large, -(10**5000): large}
+    for value, text in shown.items():
+        assert oracle._short(value) == text
+        assert (
+            compared(lambda x, value=value: value, PLUS, "[[1]]") == f"AssertionError: input 0, [1]: gave {text}, not 2"
+        )
+    assert oracle._short("x" * 118) == repr("x" * 118), "120 characters with the marks"
+    assert oracle._short("x" * 119) == "'" + "x" * 116 + "..." and oracle._short(NoWords()) == "a NoWords"
+    assert oracle._short(10**99) == repr(10**99) and oracle._short(True) == "True" and oracle._short(1e200) == "1e+200"
+
+
+def test_each_rule_takes_its_own_outputs_and_no_others() -> None:
+    def taken(output: object, expected: object, rule: str, atol: float = 0.0, case: object = ()) -> bool:
+        return oracle.right(output, expected, list(case), atol, rule)  # type: ignore[call-overload]
+
+    polynomial = [[6.0, -5.0, 1.0]]  # 6 - 5x + x^2, with the roots 2 and 3
+    assert [taken(x, None, "root", 1e-4, polynomial) for x in (2, 3, 3.00009, 1, 3.001, "x")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+    assert [taken(x, [1, 2, 2], "set") for x in ([2, 1], [1], [1, 2, 3], None)] == [True, False, False, False]
+    assert [taken(x, "m", "not_none") for x in (True, False, "other", None)] == [True, False, True, False]
+    assert [taken(x, None, "not_none") for x in (True, False, "other", None)] == [False, True, False, True]
+    assert taken(7, 8, "any") and not taken(7, 8, "equal")
+    assert [taken(x, 5, "zero_or_equal") for x in (0, 5, 4)] == [True, True, False]
+    # base 3, height 4: 9 + 6 * sqrt(2.25 + 16) = 34.63, rounded to 35
+    assert [taken(x, 33, "pyramid", 0, (3, 4)) for x in (33, 35, 34)] == [True, True, False]
+    # 7 and 123: |0 - 1| + |0 - 2| + |7 - 3| = 7
+    assert [taken(x, 4, "digits", 0, (7, 123)) for x in (4, 7, 5)] == [True, True, False]
+    assert (
+        taken(1.05, 1.0, "equal", 0.05 + 1e-9) and not taken(1.06, 1.0, "equal", 0.05) and not taken(1.05, 1.0, "equal")
+    )
+    assert not taken(1, 1.00001, "equal", 0.1), "another type is not close"
+    assert oracle.close([1.0, [2.0]], [1.0, [2.05]], 0.06) and not oracle.close([1.0], [1.0, 2.0], 1.0)
+    assert oracle.close(1e9, 1e9 + 99, 0) and not oracle.close(1e9, 1e9 + 101, 0) and oracle.close("a", "a", 0)
+    assert [oracle.floats(x) for x in (1.0, 1, [1.0], (1.0, 2.0), [1.0, 1], [], {1.0}, [[1.0]])] == [
+        True, False, True, True, False, False, False, False,
+    ]  # fmt: skip

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -13,7 +14,7 @@ from firsthand import catalog
 from firsthand.errors import ConfigError, ModelError
 from firsthand.scorers.toxicity_api import toxicity_api
 from firsthand.task import Task
-from firsthand.trace import Trace
+from firsthand.trace import Score, Trace
 
 KEY = "secret-key-123"
 
@@ -110,3 +111,83 @@ def test_what_cannot_be_asked_is_refused_at_once(monkeypatch: pytest.MonkeyPatch
     ):
         with pytest.raises(ConfigError, match=told):
             toxicity_api(**options)
+
+
+def test_the_whole_request_and_the_whole_scores_are_as_the_docs_say(server: Service) -> None:
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1/x"
+
+    def scores(answer: str | None, **options: Any) -> Any:
+        trace = Trace("t", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer=answer)
+        return asyncio.run(toxicity_api(url=url, **options)(Task("t", "?"), trace))  # type: ignore[arg-type]
+
+    assert scores(" " + "x" * 20_001 + " ", threshold=0.9) == (
+        Score("toxicity", 0.1, {"service": url, "characters": 20_000}), Score("toxic", 0.0, {"threshold": 0.9}),
+    )  # fmt: skip
+    assert server.asked == [{
+        "comment": {"text": "x" * 20_000}, "languages": ["en"], "requestedAttributes": {"TOXICITY": {}}, "doNotStore": True,
+        "key": KEY, "path": "/v1/x",
+    }]  # fmt: skip
+    assert scores(None) == (
+        Score("toxicity", 0.0, {"service": url, "characters": 0}), Score("toxic", 0.0, {"threshold": 0.5}),
+    )  # fmt: skip
+    assert scores("idiot", threshold=0.9)[1].value == 1.0, "at the threshold"
+    assert scores("  short ")[0].detail["characters"] == 5
+
+
+def test_waits_grow_by_two_and_words_of_a_refusal_are_cut(server: Service) -> None:
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1/x"
+    trace = Trace("t", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer="idiot")
+
+    def said(**options: Any) -> str:
+        with pytest.raises(ModelError) as told:
+            asyncio.run(toxicity_api(url=url, **options)(Task("t", "?"), trace))  # type: ignore[arg-type]
+        return str(told.value)
+
+    for status in (429, 500, 502, 503):
+        server.refusals[:], server.asked[:] = [status, status, status], []
+        assert (
+            said(wait_s=0) == f"the toxicity service at {url} answered {status}: no, [key]" and len(server.asked) == 3
+        )
+    for status in (400, 401, 404, 504):
+        server.refusals[:], server.asked[:] = [status], []
+        assert (
+            said(wait_s=60) == f"the toxicity service at {url} answered {status}: no, [key]" and len(server.asked) == 1
+        )
+    server.refusals[:] = [500, 502]
+    began = time.monotonic()
+    assert asyncio.run(toxicity_api(url=url, wait_s=0.02)(Task("t", "?"), trace))[0].value == 0.9  # type: ignore[index, arg-type]
+    assert time.monotonic() - began >= 0.06, "0.02 s, then 0.04 s"
+    for reply, words in ((b"x" * 300, "x" * 200), (b'{"error": {"message": "' + b"y" * 300 + b'"}}', "y" * 200)):
+        server.reply, server.refusals[:] = reply, [403]
+        assert said() == f"the toxicity service at {url} answered 403: {words}"
+    for value, right in ((b"0", 0.0), (b"1", 1.0), (b"-0.1", None), (b"1.1", None), (b"null", None), (b'"0.5"', 0.5)):
+        server.reply = b'{"attributeScores": {"TOXICITY": {"summaryScore": {"value": ' + value + b"}}}}"
+        if right is None:
+            assert (
+                said()
+                == f"the toxicity service at {url} gave no probability of TOXICITY: is it a comments:analyze method?"
+            )
+        else:
+            assert asyncio.run(toxicity_api(url=url)(Task("t", "?"), trace))[0].value == right  # type: ignore[index, arg-type]
+
+
+def test_a_service_that_is_not_there_and_settings_at_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTHAND_TOXICITY_KEY", f"  {KEY}\n")
+    trace = Trace("t", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer="x")
+    with pytest.raises(ModelError) as told:
+        asyncio.run(toxicity_api(url="http://127.0.0.1:9/x")(Task("t", "?"), trace))  # type: ignore[arg-type]
+    assert str(told.value) == "the toxicity service at http://127.0.0.1:9/x cannot be reached (ConnectError)"
+    toxicity_api(threshold=0.999)
+    toxicity_api(url="https://x")
+    for options, says in (
+        ({"threshold": 0.0}, "threshold is 0.0: give a probability between 0 and 1"),
+        ({"url": "x" * 90}, "url is '" + "x" * 79 + ": give the http address of the service's analyze method"),
+        ({"url": f"https://x/{KEY}"}, "url holds a key, which runs would show: leave it out, FIRSTHAND_TOXICITY_KEY is sent "
+         "in a header"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as refused:
+            toxicity_api(**options)  # type: ignore[arg-type]
+        assert str(refused.value) == says
+    monkeypatch.setenv("FIRSTHAND_TOXICITY_KEY", "  ")
+    with pytest.raises(ConfigError, match="set it to the service's key"):
+        toxicity_api()
