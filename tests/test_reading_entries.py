@@ -150,7 +150,8 @@ def test_the_documentation_is_the_first_folder_with_a_glossary(tmp_path: Path):
     (full / "glossary.md").touch()
     (other / "glossary.md").touch()
     assert docs_folder((bare, full, other)) == full and docs_folder((other, full)) == other
-    assert docs_folder() == Path(__file__).parent.parent / "docs"
+    packaged, checkout = Path(docs_folder.__code__.co_filename).parent / "docs", Path(__file__).parent.parent / "docs"
+    assert docs_folder() == (packaged if packaged.is_dir() else checkout)
     (bare / "glossary.md").mkdir()
     with pytest.raises(ConfigError, match=r"not beside this installation.* with --docs$"):
         docs_folder((tmp_path / "nowhere", bare))
