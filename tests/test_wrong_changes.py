@@ -52,6 +52,24 @@ def test_every_wrong_change_of_a_source_is_listed_with_its_place() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("x = f(a, b)\n", ["f(b, a)"]),
+        ("x = f(a, a)\n", []),
+        ("x = f(a, b, c)\n", []),
+        ("x = min(a, b)\n", ["max(a, b)"]),
+        ("x = f(*a, b)\n", []),
+        ("x += 1\n", ["x -= 1", "2", "0"]),
+        ("x = a and b\n", ["(a or b)", "(b)", "(a)"]),
+        ("x = sorted(a)\n", ["(a)"]),
+        ("print(a, b)\n", ["print(b, a)"]),
+    ],
+)
+def test_calls_and_conditions_change_in_the_ways_that_people_err(source: str, found: list[str]) -> None:
+    assert [each.new for each in wrong_changes.changes_of(source, "a.py")] == found
+
+
 def test_a_listed_change_keeps_only_the_lines_that_differ() -> None:
     source = "a = 1\né = 2\nb = 3\nc = 4\n".encode()
     change = mutants.narrowed("a.py", source, "é = 2\nb = 3\nc = 4\n", "é = 2\nb = 5\nc = 4\n")
@@ -59,6 +77,8 @@ def test_a_listed_change_keeps_only_the_lines_that_differ() -> None:
     assert (
         source[: change.begin] + change.new.encode() + source[change.end :] == "a = 1\né = 2\nb = 5\nc = 4\n".encode()
     )
+    more = mutants.narrowed("a.py", source, "b = 3\n", "b = 3\nd = 5\n")
+    assert (more.line, more.old, more.new) == (3, "b = 3\n", "b = 3\nd = 5\n"), "a line is left to find tests by"
     gone = mutants.narrowed("a.py", source, "b = 3\n", "")
     assert source[: gone.begin] + gone.new.encode() + source[gone.end :] == "a = 1\né = 2\nc = 4\n".encode()
 
