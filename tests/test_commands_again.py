@@ -18,25 +18,14 @@ from firsthand.claims.claim_run import claims_experiment
 from firsthand.commands import arena, claims_run, memory
 from firsthand.errors import ConfigError
 from firsthand.runs import store
-from firsthand.system import terminal
+from printed_tables import widen, words
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
-
-
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    monkeypatch.setattr(terminal, "console", console)
+    widen(monkeypatch)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"

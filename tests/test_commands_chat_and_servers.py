@@ -8,33 +8,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from firsthand.commands import agent_server, chat, serve, studio, studio_intake
 from firsthand.errors import ConfigError
 from firsthand.model import Usage
-from firsthand.system import terminal
 from firsthand.trace import Call
+from printed_tables import widen
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
-
-
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    monkeypatch.setattr(terminal, "console", console)
+    widen(monkeypatch)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 

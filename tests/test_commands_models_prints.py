@@ -17,26 +17,15 @@ from firsthand.hub.inspection import Inspection
 from firsthand.hub.planner import Bound, Expected, ModelPlan
 from firsthand.hub.resource_plan import MachineSpec, ServingPlan, TrainingNeeds
 from firsthand.measure.machine_speeds import Speeds
-from firsthand.system import terminal
+from printed_tables import widen, words
 
 Cli = Callable[..., tuple[int, str, str]]
-
-
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Tables have all their columns side by side, and runs a home of their own."""
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    monkeypatch.setattr(terminal, "console", console)
+    widen(monkeypatch)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
 
 

@@ -5,35 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from firsthand.message import assistant, user
 from firsthand.model import Usage
 from firsthand.runs import store
-from firsthand.system import terminal
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Node, Score, Trace
+from printed_tables import widen, words
 
 Cli = Callable[..., tuple[int, str, str]]
-
-
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     """Eight tasks; b has no score on t6, which failed, did not try t7, and is worse on t0 and t1 and better on t5."""
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    monkeypatch.setattr(terminal, "console", console)
+    widen(monkeypatch)
     home = tmp_path / "home"
     monkeypatch.setenv("FIRSTHAND_HOME", str(home))
     values = {"a": (1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0), "b": (0.0, 0.0, 1.0, 1.0, 1.0, 1.0, None)}

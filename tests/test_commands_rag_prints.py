@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,25 +15,14 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.experiment.rag_decision import ArmResult, FactChange, FactQuestion
 from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
-from firsthand.system import terminal
+from printed_tables import widen, words
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
-
-
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    monkeypatch.setattr(terminal, "console", console)
+    widen(monkeypatch)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 

@@ -22,25 +22,15 @@ from firsthand.train.scaling import bootstrap_fit, flop_counts
 from firsthand.train.scaling.bootstrap_fit import Bootstrapped
 from firsthand.train.scaling.laws import Chinchilla
 from firsthand.train.scaling.scaling_points import ScalingPoints, write_points
+from printed_tables import widen, words
 
 Cli = Callable[..., tuple[int, str, str]]
-
-
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Tables have all their columns side by side, and runs a home of their own."""
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    monkeypatch.setattr(terminal, "console", console)
+    widen(monkeypatch)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
 
 

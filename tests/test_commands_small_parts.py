@@ -20,25 +20,13 @@ from firsthand.measure.measurements import DECODE, Measured
 from firsthand.measure.workloads import Metric, Workload, WorkloadSizes
 from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
-from firsthand.system import terminal
+from printed_tables import widen, words
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables have all their columns side by side."""
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    monkeypatch.setattr(terminal, "console", console)
-    monkeypatch.setattr(pairwise, "console", console)
-
-
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
+    widen(monkeypatch, pairwise)
 
 
 # -- bench --

@@ -17,27 +17,16 @@ from firsthand.runs.flaky import Flaky
 from firsthand.runs.track import start
 from firsthand.stats.non_inferiority import Check, Gaps
 from firsthand.stats.paired import Differences
-from firsthand.system import terminal
 from firsthand.train.sweep import Sweep, Trial, save_spec
+from printed_tables import widen, words
 
 Cli = Callable[..., tuple[int, str, str]]
-
-
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Tables have all their columns side by side, and runs a home of their own."""
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    monkeypatch.setattr(terminal, "console", console)
+    widen(monkeypatch)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
 
 

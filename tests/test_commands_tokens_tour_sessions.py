@@ -23,9 +23,9 @@ from firsthand.loop.form import FormField
 from firsthand.reading import tour_progress, tour_steps
 from firsthand.runs.run_names import DATABASE
 from firsthand.serve.agents.session_store import SessionStore
-from firsthand.system import terminal
 from firsthand.task import Task
 from firsthand.tokens import fertility
+from printed_tables import widen, words
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -33,18 +33,7 @@ Cli = Callable[..., tuple[int, str, str]]
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables have all their columns side by side."""
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    monkeypatch.setattr(terminal, "console", console)
-
-
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
+    widen(monkeypatch)
 
 
 # -- tokens --

@@ -20,9 +20,9 @@ from firsthand.runs import store
 from firsthand.stats.intervals import Interval
 from firsthand.stats.run_summary import SummaryRow
 from firsthand.stats.score_statistics import Spread
-from firsthand.system import terminal
 from firsthand.tool import tool
 from firsthand.train import doctor
+from printed_tables import widen, words
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -30,19 +30,7 @@ Cli = Callable[..., tuple[int, str, str]]
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables have all their columns side by side."""
-    made = terminal.console
-
-    def console(**options: bool) -> Any:
-        found = made(**options)
-        found.width = 240
-        return found
-
-    for module in (terminal, summary):
-        monkeypatch.setattr(module, "console", console)
-
-
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
+    widen(monkeypatch, summary)
 
 
 # -- completion --
