@@ -15,6 +15,7 @@ from firsthand.runs import store
 from firsthand.runs.track import start
 from firsthand.trace import Call, Failure, Score, Trace
 from firsthand.train.vocabulary import train_vocabulary
+from printed_tables import words
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -24,11 +25,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TZ", "UTC")
     return tmp_path / "home"
-
-
-def lines(text: str) -> list[str]:
-    """The lines with something on them; a table's columns parted by one blank, its rule left out."""
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip() and not line.startswith("─")]
 
 
 def stored(home: Path, name: str, traces: list[Trace], *, days_ago: float = 0) -> str:
@@ -56,7 +52,7 @@ def attempt(number: int, score: float | None = None, **more: object) -> Trace:
 def test_power_from_a_disagreement_is_told_by_tasks_and_effect(cli: Cli) -> None:
     code, out, _ = cli("power", "--disagreement", "15%", "--effect", "5%", "--tasks", "300", "--epochs", "1,2")
     # Connor (1987): (1.96 sqrt(.15) + .8416 sqrt(.15 - .05^2))^2 / .05^2 = 468.5, and 1 / .05 for continuity
-    assert code == 0 and lines(out) == [
+    assert code == 0 and words(out) == [
         "two 0/1 scores",
         "attempts per task tasks for 5.00% min. detectable effect, 300 tasks",
         "1 489 6.41%",
@@ -64,7 +60,7 @@ def test_power_from_a_disagreement_is_told_by_tasks_and_effect(cli: Cli) -> None
         "With one attempt per task the variance within tasks is unknown: run with `--epochs 4` to estimate it.",
     ]
     _, out, _ = cli("power", "--disagreement", "5%", "--effect", "5%", "--epochs", "1")
-    assert lines(out)[1:3] == ["attempts per task tasks for 5.00% min. detectable effect", "1 175 -"]
+    assert words(out)[1:3] == ["attempts per task tasks for 5.00% min. detectable effect", "1 175 -"]
     assert "An effect of" not in out
     code, _, err = cli("power", "--disagreement", "4.9%", "--effect", "5%")
     assert code == 2 and "disagreement is 4.9% and effect 5%: two 0/1 scores differ by no more than" in err
@@ -73,10 +69,10 @@ def test_power_from_a_disagreement_is_told_by_tasks_and_effect(cli: Cli) -> None
 
 
 def test_power_from_deviations_says_what_more_attempts_buy(cli: Cli) -> None:
-    words = ("power", "--between-sd", "0.3", "--within-sd", "0.4", "--effect", "4%")
-    code, out, _ = cli(*words, "--tasks", "700", "--epochs", "1,3")
+    given = ("power", "--between-sd", "0.3", "--within-sd", "0.4", "--effect", "4%")
+    code, out, _ = cli(*given, "--tasks", "700", "--epochs", "1,3")
     # (1.95996 + .84162)^2 = 7.8489 times .09 + 2 * .16 / epochs, over .04^2
-    assert code == 0 and lines(out) == [
+    assert code == 0 and words(out) == [
         "two agents",
         "attempts per task tasks for 4.00% min. detectable effect, 700 tasks",
         "1 2,012 6.78%",
@@ -84,9 +80,9 @@ def test_power_from_deviations_says_what_more_attempts_buy(cli: Cli) -> None:
         "from sd 0.3 between tasks, 0.4 within; 95% confidence, 80% power",
         "On 700 tasks 7 attempts per task detect 4.00%.",
     ]
-    assert "On 2,012 tasks 1 attempt per task detects 4.00%." in cli(*words, "--tasks", "2012")[1]
-    assert "On 1 task no number of attempts detects 4.00%: the tasks" in cli(*words, "--tasks", "1")[1]
-    [plan] = json.loads(cli(*words, "--tasks", "700", "--epochs", "3", "--json")[1])
+    assert "On 2,012 tasks 1 attempt per task detects 4.00%." in cli(*given, "--tasks", "2012")[1]
+    assert "On 1 task no number of attempts detects 4.00%: the tasks" in cli(*given, "--tasks", "1")[1]
+    [plan] = json.loads(cli(*given, "--tasks", "700", "--epochs", "3", "--json")[1])
     assert (plan["title"], plan["basis"], plan["tasks"]) == ("two agents", "sd 0.3 between tasks, 0.4 within", 700)
     assert plan["between"] == pytest.approx(0.09) and plan["within"] == pytest.approx([0.16, 0.16])
     assert plan["plans"] == [{"epochs": 3, "tasks_needed": 965, "smallest_effect": pytest.approx(0.0469591)}]
@@ -97,7 +93,7 @@ def test_power_from_deviations_says_what_more_attempts_buy(cli: Cli) -> None:
         (("--epochs", "1,0"), "epochs is 1,0: give whole numbers from 1 on"),
         (("--confidence", "120%"), "confidence"),
     ):
-        code, _, err = cli(*words, *wrong)
+        code, _, err = cli(*given, *wrong)
         assert code == 2 and said in err
     assert "effect is '0%': give a difference above 0" in cli("power", "--disagreement", "9%", "--effect", "0%")[2]
 
@@ -109,7 +105,7 @@ def test_runs_are_listed_newest_first_with_scores_attempts_and_errors(home: Path
     three = stored(home, "three", [], days_ago=1)
     code, out, _ = cli("runs")
     days = [f"{datetime.now(UTC) - timedelta(days=ago):%Y-%m-%d}" for ago in (1, 2, 3)]
-    found = lines(out)
+    found = words(out)
     assert code == 0 and found[:2] == [f"runs in {home / 'runs'}", "run made state score attempts errors command"]
     told = [row.split() for row in found[2:]]
     assert [row[:2] for row in told] == [[name, day] for name, day in zip((three, two, one), days, strict=True)]
@@ -132,7 +128,7 @@ def test_attempts_of_a_run_are_listed_with_what_ended_them(home: Path, cli: Cli)
         ],
     )
     code, out, _ = cli("runs", run)
-    found = lines(out)
+    found = words(out)
     assert code == 0 and found[0] == f"{run} (done); `firsthand show {run} ID` prints one"
     assert found[1] == "id benchmark/task/agent/epoch score tokens seconds ended by"
     rows = {row.split()[1]: row.split()[2:] for row in found[2:]}
@@ -162,15 +158,15 @@ def test_a_run_that_is_not_removed_is_named(home: Path, cli: Cli) -> None:
     run = stored(home, "one", [attempt(0), attempt(1)])
     code, _, err = cli("runs", run, "--prune")
     assert code == 2 and "this would remove 1 run with 2 attempts: add --yes" in err
-    for words, said in (
+    for asked, said in (
         (("--yes",), "add --prune"),
         (("--older-than", "3"), "add --prune"),
         ((run, "--prune", "--older-than", "3"), "leave it out, or the name of the run"),
         (("--check", "--json"), "leave out --json and --prune"),
         (("--prune", "--older-than", "-1"), "give a number of days, 0 or more"),
     ):
-        code, _, err = cli("runs", *words)
-        assert code == 2 and said in err, words
+        code, _, err = cli("runs", *asked)
+        assert code == 2 and said in err, asked
 
 
 def tracked() -> tuple[str, str, str]:
@@ -189,13 +185,13 @@ def tracked() -> tuple[str, str, str]:
 def test_a_track_is_a_table_of_curves(home: Path, cli: Cli) -> None:
     one, _, none = tracked()
     code, out, _ = cli("track", one)
-    assert code == 0 and lines(out) == [
+    assert code == 0 and words(out) == [
         f"{one} (done)",
         "metric curve last lowest highest at step",
         "accuracy ▄ 0.25 0.25 0.25 1,500",
         "loss ▁█·▄ 4.25 1 8 2,000",
     ]
-    assert [row.split()[0] for row in lines(cli("track", one, "--metric", "loss")[1])[2:]] == ["loss"]
+    assert [row.split()[0] for row in words(cli("track", one, "--metric", "loss")[1])[2:]] == ["loss"]
     assert cli("track", none)[1] == f"{none} has no metrics.\n"
     assert json.loads(cli("track", one, "--json")[1]) == {
         "run": one,
@@ -213,7 +209,7 @@ def test_a_track_is_a_table_of_curves(home: Path, cli: Cli) -> None:
 def test_tracks_stand_beside_each_other_with_their_last_values(home: Path, cli: Cli) -> None:
     one, two, none = tracked()
     code, out, _ = cli("track", two, one)
-    assert code == 0 and lines(out) == [
+    assert code == 0 and words(out) == [
         "last values",
         f"metric {two} {one}",
         "accuracy 0.25",
@@ -228,14 +224,14 @@ def test_tracks_stand_beside_each_other_with_their_last_values(home: Path, cli: 
         "accuracy": {one: "0.25"},
     }
     assert cli("track", none, none)[1] == f"{none} have no metrics.\n"
-    for words in (("--follow",), ("--html", "x.html"), ("--export", "csv", "--to", "x.csv")):
-        assert "take one run" in cli("track", one, two, *words)[2]
+    for asked in (("--follow",), ("--html", "x.html"), ("--export", "csv", "--to", "x.csv")):
+        assert "take one run" in cli("track", one, two, *asked)[2]
 
 
 def test_following_a_run_that_has_ended_prints_its_last_step(home: Path, cli: Cli) -> None:
     one, _, none = tracked()
-    assert lines(cli("track", one, "--follow")[1]) == ["step 2,000 accuracy 0.25 ▄ loss 4.25 ▁█·▄"]
-    assert lines(cli("track", one, "--follow", "--metric", "accuracy")[1]) == ["step 2,000 accuracy 0.25 ▄"]
+    assert words(cli("track", one, "--follow")[1]) == ["step 2,000 accuracy 0.25 ▄ loss 4.25 ▁█·▄"]
+    assert words(cli("track", one, "--follow", "--metric", "accuracy")[1]) == ["step 2,000 accuracy 0.25 ▄"]
     assert cli("track", none, "--follow")[:2] == (0, "")
 
 
@@ -246,7 +242,7 @@ def test_pieces_of_a_text_are_shown_with_counts_and_cost(
     folder = Path("letters")
     train_vocabulary(["abab " * 30], folder, vocab_size=258, cut="gpt-2")  # the bytes, the end, and one pair
     code, out, _ = cli("tokens", "abab\tx", "--model", str(folder), "--price", f"{folder}=2000")
-    assert code == 0 and lines(out) == [
+    assert code == 0 and words(out) == [
         f"{folder}: ab|ab|\\t|x",
         "6 characters",
         "model tokens per word characters per token cost, USD",
@@ -256,7 +252,7 @@ def test_pieces_of_a_text_are_shown_with_counts_and_cost(
     file.write_text("ab" * 203)
     out = cli("tokens", str(file), "--model", str(folder))[1]
     assert out.splitlines()[0] == f"{folder}: {'|'.join(['ab'] * 200)} ... 3 more"
-    assert lines(out)[1:] == [
+    assert words(out)[1:] == [
         "406 characters", "model tokens per word characters per token", f"{folder} 203 203.00 2.00",
     ]  # fmt: skip
     file.write_text("ab" * 200)
@@ -265,7 +261,7 @@ def test_pieces_of_a_text_are_shown_with_counts_and_cost(
     [model] = found["models"]
     assert (found["characters"], found["words"], model["tokens"], model["cost_usd"]) == (4, 2, 3, 0.0)
     assert model["pieces"] == ["ab", " ", "x"] and len(model["ids"]) == 3
-    for words, said in (
+    for asked, said in (
         (("x", "--price", f"{folder}=-1"), "write MODEL=DOLLARS"),
         (("x", "--price", f"{folder}=1e9"), "write MODEL=DOLLARS"),
         (("x", "--vocab-size", "300"), "--vocab-size goes with --train"),
@@ -273,5 +269,5 @@ def test_pieces_of_a_text_are_shown_with_counts_and_cost(
         (("x", "--train", str(file), "--out", "o"), "--train takes no text to show"),
         (("--languages", "--train", str(file), "--out", "o"), "--train takes no text to show"),
     ):
-        code, _, err = cli("tokens", *words, "--model", str(folder))
-        assert code == 2 and said in err, words
+        code, _, err = cli("tokens", *asked, "--model", str(folder))
+        assert code == 2 and said in err, asked

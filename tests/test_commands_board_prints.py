@@ -17,13 +17,9 @@ from firsthand.boards.make_board import BoardLine, BoardSection, MadeBoard, Unra
 from firsthand.commands import board_of_results, board_of_votes
 from firsthand.commands.board import Config, _conditions, _only
 from firsthand.errors import ConfigError
+from printed_tables import words
 
 Cli = Callable[..., tuple[int, str, str]]
-
-
-def words(text: str) -> list[str]:
-    """Each line with its words one space apart; rules and empty lines left out."""
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
 
 
 @pytest.fixture
