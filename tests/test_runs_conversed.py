@@ -25,26 +25,14 @@ from firsthand.runs.dialogue import Dialogue, _branches, _open_calls
 from firsthand.runs.feed import Both, Ended, FeedStep, Started, _rows, follow, step_to_json
 from firsthand.runs.forking import Fork, Kept, _reply
 from firsthand.task import Task
-from firsthand.trace import Call, Event, Failure, Node, Origin, Score, Trace
+from firsthand.trace import Call, Event, Node, Origin
+from made_traces import trace
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[store.Run]:
     with store.create(tmp_path, {"seed": 1}, "parts", command=["firsthand", "run"]) as made:
         yield made
-
-
-def trace(
-    id: str, task: str = "t", value: float | None = 1.0, *, agent: str = "a", epoch: int = 0, **more: Any
-) -> Trace:
-    scores = more.pop("scores", () if value is None else (Score("s", value),))
-    error = more.pop("error", Failure("Gone", "no answer") if value is None else None)
-    place = more.pop("place", f"{more.get('benchmark', 'b')}{task}{agent}{epoch}")
-    return Trace(
-        id, more.pop("benchmark", "b"), task, {"name": agent}, epoch, more.pop("seed", 0), "", 1.0, scores=scores,
-        error=error,
-        place=place, **more,
-    )  # fmt: skip
 
 
 # -- forks --

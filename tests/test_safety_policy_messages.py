@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 
 from firsthand import Task
-from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ModelError, UnknownName
 from firsthand.guard import AttemptView
 from firsthand.loop.approval import Decision
-from firsthand.message import ToolCall, assistant, user
+from firsthand.message import ToolCall, user
 from firsthand.providers.scripted import Scripted
 from firsthand.safety.approvers import ApprovalQuestion, ask_in_turn, check_approvers, model
 from firsthand.safety.plans.labelled import carrying
@@ -18,37 +17,8 @@ from firsthand.safety.policy import DEFAULT, CallPolicy, policy
 from firsthand.safety.rules.labels import USER, Label
 from firsthand.safety.rules.policies import POLICIES, Ruling
 from firsthand.safety.undo.staging import StagedCalls, committing, is_committing
-from firsthand.tool import tool
 from firsthand.trace import Call
-
-TASK = Task("t1", "Write to bob@home.org.", conversation=(user("Hello."), assistant("Hi.")))
-
-
-@tool(effect="external", declares=Declaration(("to",), recipients=("to",), rate=3, spends=("fee",)))
-def send(to: list[str], body: str = "", fee: float = 0) -> str:
-    """Send a mail."""
-    return "sent"
-
-
-@tool(effect="read", origin="the inbox", declares=Declaration(trusts=("id",), readers="user"))
-def inbox(limit: int = 5) -> str:
-    """Return the mails."""
-    return '{"id": "13", "body": "x"}'
-
-
-@tool(effect="external")
-def bare(x: str) -> str:
-    """Do something."""
-    return x
-
-
-def erasing(dry_run):
-    @tool(effect="irreversible", declares=Declaration(("path",), paths=("path",), dry_run=dry_run))
-    def erase(path: str) -> str:
-        """Erase a file."""
-        return ""
-
-    return erase
+from policy_tools import TASK, bare, erasing, inbox, send
 
 
 class Asked:

@@ -8,46 +8,15 @@ import pytest
 
 from firsthand import Agent, Task
 from firsthand.benchmark import Benchmark
-from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError
 from firsthand.loop.approval import Decision
-from firsthand.message import assistant, user
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.safety.approval_burden import ApprovalBurden, approval_burden
 from firsthand.safety.attacks.attacked_benchmark import attack, obeyed, word_of
 from firsthand.safety.guard_tally import GuardTally, tallied
-from firsthand.tool import tool
 from firsthand.trace import Call, Event, Score, Trace
-
-TASK = Task("t1", "Write to bob@home.org.", conversation=(user("Hello."), assistant("Hi.")))
-
-
-@tool(effect="external", declares=Declaration(("to",), recipients=("to",), rate=3, spends=("fee",)))
-def send(to: list[str], body: str = "", fee: float = 0) -> str:
-    """Send a mail."""
-    return "sent"
-
-
-@tool(effect="read", origin="the inbox", declares=Declaration(trusts=("id",), readers="user"))
-def inbox(limit: int = 5) -> str:
-    """Return the mails."""
-    return '{"id": "13", "body": "x"}'
-
-
-@tool(effect="external")
-def bare(x: str) -> str:
-    """Do something."""
-    return x
-
-
-def erasing(dry_run):
-    @tool(effect="irreversible", declares=Declaration(("path",), paths=("path",), dry_run=dry_run))
-    def erase(path: str) -> str:
-        """Erase a file."""
-        return ""
-
-    return erase
+from policy_tools import TASK, bare, inbox, send
 
 
 def trace_of(*events, calls=(), answer="", scores=()):
