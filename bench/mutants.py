@@ -62,6 +62,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="a file that gets a line of JSON for each change")
     parser.add_argument("--show", action="store_true", help="print the changes and their first tests; run none")
     args = parser.parse_args()
+    if unknown := set(args.room) - set(rooms()):
+        parser.error(f"there is no room {min(unknown)!r}: they are {', '.join(rooms())}")
     wanted = [each for path in args.list for each in listed(path)]
     if not args.list:
         wanted = [Asked(each) for each in drawn(args.room or rooms(), args.lines, args.seed, args.only)]
@@ -136,10 +138,18 @@ def drawn(rooms: Iterable[str], lines: int, seed: int, only: list[str]) -> Itera
 
 def listed(path: Path) -> Iterator[Asked]:
     """The changes of a list; one that names no text, or text that occurs twice, ends all."""
-    for each in tomllib.loads(path.read_text(encoding="utf-8"))["change"]:
+    try:
+        changes = tomllib.loads(path.read_text(encoding="utf-8"))["change"]
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"{path} is no list of changes ({error}): give TOML with tables [[change]]")
+    for each in changes:
+        if missing := {"file", "old", "new"} - each.keys():
+            sys.exit(f"{path}: a change has no {' and no '.join(sorted(missing))}")
+        if not (PACKAGE / each["file"]).is_file():
+            sys.exit(f"{path}: there is no {each['file']!r} below {PACKAGE}")
         source = (PACKAGE / each["file"]).read_bytes()
         if (times := source.count(each["old"].encode())) != 1:
-            sys.exit(f"{path}: {each['file']} has {times} times {each['old']!r}")
+            sys.exit(f"{path}: {each['file']} has {times} times {each['old']!r}: give a text that occurs once")
         change = narrowed(each["file"], source, each["old"], each["new"])
         yield Asked(change, each.get("wrong", ""), [f"tests/{name}" for name in each.get("tests", [])])
 

@@ -119,10 +119,13 @@ class Reached:
     """What `main` has measured."""
 
     def __init__(self, path: Path) -> None:
-        told = json.loads(path.read_text())
-        self._tests: list[dict[str, Any]] = told["tests"]
-        self._slow: list[str] = told["slow"]
-        self._lines = {file: {int(line): some for line, some in by.items()} for file, by in told["lines"].items()}
+        try:
+            told = json.loads(path.read_text())
+            self._tests: list[dict[str, Any]] = told["tests"]
+            self._slow: list[str] = told["slow"]
+            self._lines = {file: {int(line): some for line, some in by.items()} for file, by in told["lines"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            sys.exit(f"{path} does not tell which tests run which lines ({error!r}): write it with tests_reached.py")
 
     def near(self, file: str, first: int, last: int, *, budget_s: float, most: int) -> Found:
         """At most so many tests, and seconds of tests, for the lines of a change."""

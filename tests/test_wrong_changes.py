@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import forked_tests
 import mutants
 import pytest
+import tests_reached
 import wrong_changes
 
 SOURCE = '''
@@ -114,3 +117,40 @@ def test_a_changed_file_is_as_it_was_afterwards(tmp_path: Path) -> None:
     with forked_tests.Written(tmp_path, forked_tests.Edit("a.py", 6, 7, "20")):
         assert file.read_text() == "one = 20\n"
     assert (file.read_text(), file.stat().st_mtime_ns) == ("one = 1\n", time)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("x = [", "is no list of changes"),
+        ("x = 1", "is no list of changes ('change')"),
+        ('[[change]]\nfile = "cli.py"\nnew = "b"\n', "a change has no old"),
+        ('[[change]]\nfile = "nope.py"\nold = "a"\nnew = "b"\n', "there is no 'nope.py' below"),
+        ('[[change]]\nfile = "cli.py"\nold = "no such text"\nnew = "b"\n', "cli.py has 0 times 'no such text'"),
+        ('[[change]]\nfile = "cli.py"\nold = "import"\nnew = "b"\n', "give a text that occurs once"),
+    ],
+)
+def test_a_list_that_cannot_be_planted_is_one_sentence(content: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "changes.toml"
+    path.write_text(content)
+    with pytest.raises(SystemExit, match=re.escape(said)):
+        list(mutants.listed(path))
+    with pytest.raises(SystemExit, match=r"none\.toml is no list of changes"):
+        list(mutants.listed(tmp_path / "none.toml"))
+
+
+def test_tests_near_a_line_come_most_special_first_within_their_seconds(tmp_path: Path) -> None:
+    file = "system/plurals.py"
+    line = tests_reached.functions_of(tests_reached.parsed(file))[0].body[-1].lineno
+    tests = [{"name": f"t{n}", "s": s, "lines": lines} for n, (s, lines) in enumerate(((1.0, 9), (5.0, 3), (2.0, 5)))]
+    path = tmp_path / "reached.json"
+    path.write_text(json.dumps({"tests": tests, "slow": [], "lines": {file: {line: [0, 1, 2]}}}))
+    near = tests_reached.Reached(path).near
+    assert near(file, line, line, budget_s=9.0, most=9) == (["t1", "t2", "t0"], True)
+    assert near(file, line, line, budget_s=6.0, most=9) == (["t1", "t0"], True)
+    assert near(file, line, line, budget_s=0.0, most=9) == (["t1"], True), "one test runs, however long it takes"
+    assert near(file, line, line, budget_s=9.0, most=2) == (["t1", "t2"], True)
+    for content in ("", "{}", "[]", '{"tests": [], "slow": [], "lines": {"a.py": 3}}'):
+        path.write_text(content)
+        with pytest.raises(SystemExit, match="does not tell which tests run which lines"):
+            tests_reached.Reached(path)
