@@ -227,6 +227,62 @@ def test_a_wait_grows_with_the_losses_in_a_row_up_to_the_last_of_the_list(monkey
     with_fleet(first, [[SAME]])
 
 
+def test_a_job_waits_for_a_replica_and_goes_where_less_is_under_way_unless_its_prefix_is_known() -> None:
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        waiting = asyncio.create_task(fleet._choose([5, 6]))
+        await asyncio.sleep(0)
+        fleet.slots[0].state = "failed"
+        fleet._note_change()
+        await asyncio.sleep(0.001)
+        assert not waiting.done(), "one may still become ready"
+        fleet.slots[1].state = "ready"
+        fleet.router.open(1, 9)
+        fleet._note_change()
+        assert (await waiting).number == 1 and fleet.router.match(1, [5, 6]) == 2
+        fleet.slots[0].state = "ready"
+        fleet.router.open(0, 9)
+        for loads, prefix, chosen in (((0, 1), [], 0), ((3, 1), [], 1), ((0, 4), [5, 6], 1), ((0, 5), [5, 6], 0)):
+            fleet.slots[0].load, fleet.slots[1].load = loads
+            assert (await fleet._choose(prefix)).number == chosen, (loads, prefix)
+        assert fleet.router.match(0, [5, 6]) == 2
+        fleet.slots[0].state, fleet.slots[0].problem = "failed", ""
+        fleet.slots[1].state, fleet.slots[1].problem = "failed", "no GPU"
+        with pytest.raises(ModelError, match=r"^no replica can work: no GPU$"):
+            await fleet._choose([])
+        fleet.slots[0].state = "starting"
+        with pytest.raises(TimeoutError):
+            await fleet._change(0.001)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.002):
+                await fleet._choose([])
+
+    with_fleet(work, [[None], [None]])
+
+
+def test_a_replica_is_prepared_alone_before_it_takes_requests_and_left_out_if_it_cannot_be() -> None:
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        seen: list[Any] = []
+
+        async def prepare(slot: Any) -> None:
+            seen.append((slot.number, slot.state, slot.is_connected, fleet.change_lock.locked()))
+            await asyncio.sleep(0)
+            if slot.number == 1:
+                raise ConfigError("other files")
+
+        fleet.prepare = prepare
+        assert await fleet.ready() == SAME
+        await until(lambda: fleet.slots[1].problem)
+        assert sorted(seen) == [(0, "starting", True, True), (1, "starting", True, True)]
+        one, two = fleet.slots
+        assert (one.state, one.problem, two.state, two.problem) == ("ready", "", "failed", "other files")
+        assert two.ready_s is None and two.counters == {} and fleet.router._room == {0: 7}
+        assert [each["event"] for each in events] == ["replica_ready", "replica_lost"]
+        assert events[1] == {"event": "replica_lost", "replica": 1, "reason": "other files", "jobs": 0}
+        assert not fleet.change_lock.locked() and fleet.description == SAME and fleet.problem == "other files"
+
+    with_fleet(work, [[SAME], [SAME]])
+
+
 # -- adapters --
 
 
