@@ -193,6 +193,26 @@ def test_a_snapshot_and_its_copies_each_see_their_own_changes(tmp_path: Path) ->
         assert listed(third) == ["a", "b", "f"] and (third._last, third._size) == (second._last, second._size)
 
 
+def test_a_snapshot_keeps_its_own_item_where_the_file_got_one_of_that_id_later(tmp_path: Path) -> None:
+    memory = plain(tmp_path / "m.db")
+    write(memory, item("a", "tea"))
+    mine = memory.snapshot()
+    write(memory, item("b", "of others"))
+    write(mine, item("b", "mine"), item("b", "mine again"), item("a", "mine too"))
+    assert [(one.id, one.text) for one in asyncio.run(mine.list())] == [("a", "tea"), ("b", "mine")]
+    kept = mine.get("b")
+    assert kept is not None and (kept.item.text, kept.number, kept.stored_s) == ("mine", FIRST_UNSTORED + 1, math.inf)
+    assert mine.get("zz") is None is memory.get("zz") and mine._is_in_file("a") and not mine._is_in_file("b")
+    assert memory._is_in_file("b") and not memory._is_in_file("zz") and not plain()._is_in_file("a")
+    forget(mine, "a")
+    forget(mine, "zz")
+    assert (
+        not mine._is_in_file("a") and mine.get("a") is None and listed(mine) == ["b"] and listed(memory) == ["a", "b"]
+    )
+    forget(memory, "a")
+    assert listed(memory) == ["b"] and memory.file is not None and memory.file.size(1).items == 1
+
+
 def test_the_memory_of_another_owner_begins_empty_even_from_a_snapshot(tmp_path: Path) -> None:
     for file in (tmp_path / "m.db", None):
         memory = plain(file, half_life_days=2.0)

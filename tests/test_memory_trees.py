@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from firsthand import Task
-from firsthand.errors import UnknownName
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.memories.hierarchical import DOCUMENT_NOTE, NOTE, _chars, hierarchical
 from firsthand.memories.keeping.conversation_window import shown_ids, shown_items
 from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.opened_file import bounds_of, opened_file, vectors_of
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
+from firsthand.memories.memgpt import memgpt
 from firsthand.memories.working import WindowParts, parts_of, pinned_within, working
 from firsthand.memory import MemoryItem
 from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
@@ -206,3 +207,21 @@ def test_files_bounds_and_vectors_are_opened_by_what_a_user_gives(
     assert vectors is not None and vectors._embedder.path == folder  # type: ignore[attr-defined]
     with pytest.raises(UnknownName, match="none-such"):
         vectors_of("none-such")
+
+
+def test_settings_that_cannot_work_are_named_with_what_can() -> None:
+    for make, given, said in (
+        (working, {"window": 63, "summary": 9},
+         "window is 63 and summary 9: give a window of 64 tokens or more, and 8 to a quarter of it for the summary"),
+        (hierarchical, {"window": 200, "summary": 26, "fanout": 3, "chunk": 17},
+         "window is 200, summary 26, fanout 3 and chunk 17: give a window of 128 tokens or more, 8 to an eighth of it for a "
+         "summary, a fanout of 2 to 32, and chunks of 16 tokens or more"),
+        (memgpt, {"window": 300, "summary": 9, "block_chars": 15},
+         "window is 300, summary 9 and block_chars 15: give a window of 256 tokens or more, 8 to an eighth of it for the "
+         "summary, and blocks of 16 to as many characters as the window has tokens"),
+        (memgpt, {"warn_percent": 101, "keep": 2},
+         "warn_percent is 101 and keep 2: give 1 to 100, and 1 message or more"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as told:
+            make(**given)
+        assert str(told.value) == said

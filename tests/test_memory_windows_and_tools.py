@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from firsthand import Task
+from firsthand.errors import TemplateError
 from firsthand.memories.hierarchical import hierarchical
-from firsthand.memories.keeping.conversation_window import shown_ids
+from firsthand.memories.keeping.conversation_window import shown_ids, shown_items, size_of
 from firsthand.memories.keeping.core_blocks import core_tools, edits_core
 from firsthand.memories.memgpt import is_alert, memgpt
 from firsthand.memories.working import NOTE, working
@@ -62,6 +64,46 @@ def test_the_schemas_of_tools_count_in_a_working_window():
         long.messages[3].text.startswith("longer0 ") and "characters cut]" in long.messages[3].text and 80 < size <= 100
     )
     assert TOOL_TOKENS == 7
+
+
+class Strict(Weighed):
+    """A model whose template takes one message alone."""
+
+    async def count_tokens(self, prompt, tools=(), continuations=()):
+        if len(prompt) > 1:
+            raise TemplateError("roles must alternate")
+        return await super().count_tokens(prompt, tools, continuations)
+
+
+def test_the_size_of_messages_is_that_with_their_tools_also_where_a_template_refuses_them():
+    talk = [user("a b"), assistant("c"), user("d")]
+
+    async def use(ctx):
+        return [
+            await size_of(ctx, *given) for given in ((talk,), (talk, THREE), ([],), ([], (look,)), (talk[:1], (look,)))
+        ]
+
+    assert held(working(), use, kind=Weighed)[0] == [4, 25, 0, 7, 9]
+    # the roles stand before the texts of "user: a b", "assistant: c" and "user: d"
+    assert held(working(), use, kind=Strict)[0] == [7, 28, 0, 7, 9]
+
+
+def test_core_memory_shows_the_newest_version_of_each_block_and_other_items_have_no_key():
+    memory = memgpt(block_chars=16)
+    key = memory.policy.key_of
+    assert key(MemoryItem("a", "x", {"store": "core", "block": "human"})) == "core:human"
+    assert key(MemoryItem("a", "x", {"store": "archival", "block": "human"})) is key(MemoryItem("a", "x")) is None
+
+    async def use(ctx):
+        given = [("human: h1", "core", "human"), ("persona: p1", "core", "persona"), ("human: h2", "core", "human"),
+                 ("persona: no", "archival", "persona")]  # fmt: skip
+        ids = [await ctx.remember(text, store=store, block=block) for text, store, block in given]
+        return ids, await memory._core(ctx), (await memory.brief(ctx, Task("t", "x"))).messages[-1]
+
+    (ids, core, briefed), _, _ = held(memory, use)
+    shown = [MemoryItem(ids[1], "persona: p1"), MemoryItem(ids[2], "human: h2")]
+    note = "Core memory: the blocks persona and human, at most 16 characters each."
+    assert core == briefed == shown_items(shown, note)
 
 
 def test_a_working_summary_names_the_one_before_it_and_has_the_origins_of_both():

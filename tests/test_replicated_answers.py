@@ -148,6 +148,8 @@ def test_each_method_sends_its_arguments_and_the_chosen_adapter() -> None:
                                      ((4, *range(20)), (loading, "digest", "s"), 1),
                                      ((4, *range(20)), (None, "digest", "s"), 0)):  # fmt: skip
             assert fleet.router.match(0, prefix_hashes(prompt, space=space)) == count, (prompt, space)
+        model.close()
+        assert starter.is_closed and starter.started[0].is_closed
 
     with_fleet(work, [[about]], answers)
 
@@ -181,11 +183,11 @@ def test_a_job_of_a_process_that_is_gone_is_not_aborted_in_the_next_one() -> Non
     async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
         starters.append(starter)
         await fleet.ready()
-        stream = fleet.stream({"method": "x"}, weight=2)
+        stream = fleet.stream({"method": "x"}, [5, 6], weight=2)
         assert [(await anext(stream))["kind"] for _ in range(2)] == ["placed", "delta"]
         starter.started[0].queue.put_nowait(Lost("fell"))
         await until(lambda: len(starter.started) == 2 and fleet.is_alive)
-        assert fleet.slots[0].load == 2
+        assert fleet.slots[0].load == 2 and fleet.router.match(0, [5]) == 0, "the new one has nothing cached"
         await stream.aclose()
         await asyncio.sleep(0.003)
         assert (starter.started[1].sent, fleet.slots[0].load, fleet.slots[0].jobs) == ([], 0, {})
