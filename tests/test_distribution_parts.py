@@ -153,9 +153,17 @@ def test_errors_are_attempted_again_only_where_that_is_asked(tmp_path: Path) -> 
         asyncio.run(asyncio.wait_for(distribute(run, every, Crew(remote)), 30))
         assert [message["task"]["id"] for message in remote.heard[0]] == ["1"]
         assert {message["seed"] for message in remote.heard[0]} == {0}
-        again = Told([ends(one, "t1")])
-        asyncio.run(asyncio.wait_for(distribute(run, every, Crew(again), redo_errors=True), 30))
-        assert [message["task"]["id"] for message in again.heard[0]] == ["0"]
+        again, kept = Told([ends(one, "t1")]), list[bool]()
+        told: Any = {
+            "redo_errors": True,
+            "on_trace": lambda trace: kept.append(run.done(errors=False) >= {trace.place}),
+        }
+        asyncio.run(asyncio.wait_for(distribute(run, every, Crew(again), **told), 30))
+        assert [message["task"]["id"] for message in again.heard[0]] == ["0"] and kept == [True]
+        more = places(17, epoch=1)
+        many = Told([ends(place, f"m{place.task.id}") for place in more[:16]], [ends(more[16], "m16")])
+        asyncio.run(asyncio.wait_for(distribute(run, more, Crew(many)), 30))
+        assert [len(heard) for heard in many.heard] == [16, 1], "sixteen at a time, unless it is said otherwise"
 
 
 def test_a_memory_that_attempts_share_is_refused_before_the_run_is_touched(tmp_path: Path) -> None:

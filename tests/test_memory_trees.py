@@ -11,12 +11,15 @@ import pytest
 
 from firsthand import Task
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.memories.episodic import episodic
 from firsthand.memories.hierarchical import DOCUMENT_NOTE, NOTE, _chars, hierarchical
 from firsthand.memories.keeping.conversation_window import shown_ids, shown_items
 from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.opened_file import bounds_of, opened_file, vectors_of
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
 from firsthand.memories.memgpt import memgpt
+from firsthand.memories.procedural import procedural
+from firsthand.memories.semantic import semantic
 from firsthand.memories.working import WindowParts, parts_of, pinned_within, working
 from firsthand.memory import MemoryItem
 from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
@@ -205,6 +208,8 @@ def test_files_bounds_and_vectors_are_opened_by_what_a_user_gives(
     (folder / "model.safetensors").touch()
     vectors = vectors_of(str(folder))
     assert vectors is not None and vectors._embedder.path == folder  # type: ignore[attr-defined]
+    for make in (semantic, episodic, procedural):
+        assert make(vectors=str(folder)).vectors._embedder.path == folder and make().vectors is None
     with pytest.raises(UnknownName, match="none-such"):
         vectors_of("none-such")
 

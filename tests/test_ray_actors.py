@@ -295,6 +295,12 @@ def test_ray_reads_its_environment_again_where_it_can(monkeypatch: pytest.Monkey
     assert len(calls) == 2
 
 
+def test_replicas_are_not_started_on_an_address_that_is_none(ray: Any):
+    with pytest.raises(ConfigError, match="'nowhere' is no address of a Ray cluster"):
+        open_ray({"engine": {}}, 1, address="nowhere", cpus=None, gpus=0.0)
+    assert ray.asked == [] and ray.shut == [] and os.environ.get("RAY_AUTH_MODE") is None
+
+
 def test_replicas_take_the_smallest_share_and_as_many_neighbours_as_there_are(
     ray: Any, monkeypatch: pytest.MonkeyPatch
 ):
