@@ -10,10 +10,13 @@ import pytest
 
 from firsthand.cluster.replicas import fleet as fleets
 from firsthand.cluster.replicas.fleet import Fleet
+from firsthand.cluster.replicas.replica_messages import delta_json
 from firsthand.cluster.replicas.replica_weights import LoadedWeights, SharedWeights
+from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.cluster.spread.run_worker import Lost
 from firsthand.errors import ConfigError, ModelError, ModelFileError, TransientError
-from firsthand.message import Json
+from firsthand.message import Json, assistant
+from firsthand.model import Completion, Delta, Sampling, ToolSpec, Usage
 from fleet_in_memory import SAME, Process, Starter, says, until, with_fleet
 
 
@@ -241,3 +244,29 @@ def test_weights_are_loaded_by_all_replicas_or_those_that_differ_are_replaced():
         assert [each.is_closed for each in starter.started[:2]] == [False, True]
 
     with_fleet(differing, [[SAME], [SAME]], answers)
+
+
+def test_a_model_s_new_weights_are_in_its_fingerprint_and_a_stream_sends_its_tools():
+    tool = ToolSpec("add", "Adds.", {"type": "object"})
+    done = Completion(assistant("ab"), "stop", Usage(1, 0, 2))
+
+    def answers(process: Process, message: Json) -> None:
+        if message["method"] == "stream_many":
+            for piece in (Delta("a"), Delta("b", done)):
+                says(process, message, "delta", delta=delta_json(piece))
+        says(process, message, "end", value="digest of 16 and more")
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        model = ReplicatedModel(fleet, "team")
+        await fleet.ready()
+        assert model.fingerprint == "m"
+        await model.load_weights(Path("/w"), 4)
+        assert model.weights.loaded == LoadedWeights(Path("/w"), 4, "digest of 16 and more")
+        assert model.fingerprint == "m, weights digest of 16 and"
+        found = [delta async for delta in model.stream("q", Sampling(seed=3), tools=[tool])]
+        assert "".join(delta.text for delta in found) == "ab" and found[-1].completion == done
+        load, stream = starter.started[0].sent
+        assert load == {"kind": "do", "job": 1, "method": "load_weights", "file": "/w", "version": 4}
+        assert (stream["tools"], stream["options"], stream["sampling"]["seed"]) == ([tool.to_json()], {"n": 1}, 3)
+
+    with_fleet(work, [[SAME]], answers)

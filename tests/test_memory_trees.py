@@ -113,6 +113,21 @@ def test_what_leaves_a_history_becomes_chunks_under_one_summary_beside_the_older
     ]  # fmt: skip
 
 
+def test_at_most_64_documents_open_an_attempt_and_what_is_no_root_does_not() -> None:
+    memory = hierarchical()
+
+    async def use(ctx: Any) -> Any:
+        one = await ctx.remember("one", root=True)
+        await ctx.remember_all([("no", {"root": False}), ("nor this", {"level": 1})])
+        few = await memory.brief(ctx.say("q"), Task("t", "x"))
+        await ctx.remember_all([(f"text {n}", {"root": True}) for n in range(65)])
+        return one, few, await memory.brief(ctx, Task("t", "x"))
+
+    (one, few, many), _, _ = held(memory, use)
+    assert few.messages == (user("q"), shown_items([MemoryItem(one, "one")], DOCUMENT_NOTE))
+    assert len(shown_ids(many.messages[-1])) == 64
+
+
 @pytest.mark.parametrize(("make", "share"), [(hierarchical, 3), (working, 2)])
 def test_opening_and_newest_messages_stay_up_to_their_share_of_the_window(make: Any, share: int) -> None:
     memory = make(window=150, summary=9)
