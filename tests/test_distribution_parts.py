@@ -144,6 +144,18 @@ def test_a_lost_worker_s_attempts_begin_again_on_the_next_with_what_it_had_recor
         assert (first.closed, second.closed) == (1, 1)
 
 
+def test_a_worker_without_an_attempt_waits_until_one_is_put_back(tmp_path: Path) -> None:
+    (one,) = every = places(1)
+    lost, idle = Told(Lost("lost"), name="lost"), Told([ends(one, "t1")], name="idle")
+    with create(tmp_path, {}, "r") as run:
+        asyncio.run(asyncio.wait_for(distribute(run, every, Crew(lost, idle), seed=3), 30))
+        assert lost.heard == idle.heard == [[attempt_message(one, 3, [])]] and (lost.closed, idle.closed) == (1, 1)
+        (two,) = more = places(1, epoch=1)
+        busy, spare = Told([], [], [ends(two, "t2")], name="busy"), Told(name="spare")
+        asyncio.run(asyncio.wait_for(distribute(run, more, Crew(busy, spare)), 30))
+        assert busy.heard == [[attempt_message(two, 0, [])], [], []] and (spare.heard, spare.closed) == ([], 1)
+
+
 def test_errors_are_attempted_again_only_where_that_is_asked(tmp_path: Path) -> None:
     one, two = every = places(2)
     failed = trace_of(one, "e1", stop_reason="error", error=Failure("ModelError", "no"))

@@ -112,6 +112,29 @@ def test_a_removed_item_takes_its_words_vectors_and_size_with_it(tmp_path: Path)
     assert ids(file) == ["a", "c"] and file.size(2) == (0, 0, 0) and file.last_number() == 3
 
 
+def test_scopes_are_listed_by_owner_and_kind_and_are_apart(tmp_path: Path) -> None:
+    file = ItemFile(tmp_path / "m.db")
+    for owner, kind, text in (("bo", "b", "x y"), ("bo", "a", "x"), ("al", "z", "x y z"), ("é", "a", "x")):
+        assert file.put(owner, kind, item("same", text), None, MANY)
+    sizes = [(owner, kind, size.items, size.words) for owner, kind, size in file.scopes()]
+    assert sizes == [("al", "z", 1, 3), ("bo", "a", 1, 1), ("bo", "b", 1, 2), ("é", "a", 1, 1)]
+    numbers = [
+        file.scope(owner, kind) for owner, kind in (("bo", "b"), ("bo", "a"), ("al", "z"), ("é", "a"), ("al", "a"))
+    ]
+    assert numbers == [1, 2, 3, 4, 0]
+    texts = [kept.item.text for number in numbers if (kept := file.with_id(number, "same")) is not None]
+    assert texts == ["x y", "x", "x y z", "x"] and file.remove("bo", "a", "same") and file.size(1).items == 1
+    file.put("al", "z", item("t", "x", time=4), "k", MANY)
+    file.put("al", "z", item("u", "x", time=2), "k", MANY)
+    assert sorted(kept.item.id for kept in file.with_key(3, "k", 9)) == ["t", "u"] and file.with_key(1, "k", 9) == []
+    assert [kept.item.id for kept in file.with_key(3, "k", 5)] == ["t"] and file.latest_s(3, 0) is None
+    newest = file.latest_s(3, 9)
+    assert newest is not None and newest > 4 and file.latest_s(2, 9) is None
+    assert [kept.item.id for kept in file.newest_first(3, 9, (4.0, "t"), 1)] == ["u"]
+    assert [kept.item.id for kept in file.newest_first(3, 9, (2.0, "t"), 9)] == ["u"]
+    assert file.newest_first(3, 9, (2.0, "u"), 9) == [] and len(file.newest_first(3, 9, None, 2)) == 2
+
+
 def test_vectors_are_of_the_scope_s_own_items_by_model_and_number(tmp_path: Path) -> None:
     file = ItemFile(tmp_path / "m.db")
     for id in "abcd":
