@@ -57,6 +57,14 @@ def test_a_job_of_a_process_that_is_gone_is_not_aborted_in_the_next_one() -> Non
         await stream.aclose()
         await asyncio.sleep(0.003)
         assert (starter.started[1].sent, fleet.slots[0].load, fleet.slots[0].jobs) == ([], 0, {})
+        first, second = starter.started
+        call = asyncio.create_task(fleet.call({"method": "y"}))
+        await until(lambda: second.sent)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await until(lambda: len(second.sent) == 2)
+        assert second.sent == [{"kind": "do", "job": 2, "method": "y"}, {"kind": "abort", "job": 2}]
+        assert first.sent == [{"kind": "do", "job": 1, "method": "x"}] and fleet.slots[0].load == 0
 
     with_fleet(work, [[SAME]], answers)
 
@@ -198,5 +206,19 @@ def test_a_fleet_tells_the_first_problem_and_ends_what_it_started() -> None:
         assert fleet.problem == "first" and not fleet.is_alive
         fleet.slots[1].state = "ready"
         assert fleet.is_alive
+        slot = fleet.slots[1]
+        slot.counters, slot.ended = {"tokens": 2.0, "running": 1.0, "calls": 3.0}, {"tokens": 5.0, "old": 1.0}
+        slot.is_connected = True
+        fleet.router.open(1, 9)
+        fleet.router.note(1, [3, 4])
+        fleet._post(slot, {"kind": "abort", "job": 7})
+        assert list(slot.outbox) == [{"kind": "abort", "job": 7}] and slot.has_outgoing.is_set()
+        changed = fleet._changed
+        fleet._lose(slot, Lost("it fell"), "starting")
+        assert (slot.ended, slot.counters) == ({"tokens": 7.0, "calls": 3.0, "old": 1.0}, {})
+        assert (slot.state, slot.problem, slot.is_connected, list(slot.outbox)) == ("starting", "it fell", False, [])
+        assert fleet.router.num_known(1) == 0 and changed.is_set() and not fleet._changed.is_set()
+        assert events == [{"event": "replica_lost", "replica": 1, "reason": "it fell", "jobs": 0}]
+        assert fleet.problem == "first" and not fleet.is_alive
 
     with_fleet(work, [[None], [None]])
