@@ -5,9 +5,29 @@ import asyncio
 from firsthand import Agent, Task
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.tool import tool
+
+TOOL_TOKENS = 7
 
 
-def held(memory, use, *, says="short", options=None, prompt="go", conversation=()):
+class Weighed(Scripted):
+    """A scripted model to which every tool's schema is seven tokens."""
+
+    async def count_tokens(self, prompt, tools=(), continuations=()):
+        return TOOL_TOKENS * len(tools) + await super().count_tokens(prompt, tools, continuations)
+
+
+@tool(effect="read")
+def look(text: str) -> str:
+    """Look.
+
+    Args:
+        text: The text.
+    """
+    return text
+
+
+def held(memory, use, *, says="short", options=None, prompt="go", conversation=(), kind=Scripted):
     """What `use(ctx)` gives within an attempt, and the trace."""
     kept = []
 
@@ -15,7 +35,7 @@ def held(memory, use, *, says="short", options=None, prompt="go", conversation=(
         kept.append(await use(ctx))
         return "done"
 
-    model = Scripted(says if callable(says) else (lambda messages, sampling, index: says))
+    model = kind(says if callable(says) else (lambda messages, sampling, index: says))
     trace = asyncio.run(
         rollout(Agent("a", model, pattern, memory=memory), Task("t", prompt, conversation=conversation))
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,96 +10,14 @@ import pytest
 
 from firsthand.cluster.replicas import fleet as fleets
 from firsthand.cluster.replicas.fleet import Fleet
+from firsthand.cluster.replicas.replica_messages import delta_json
 from firsthand.cluster.replicas.replica_weights import LoadedWeights, SharedWeights
+from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.cluster.spread.run_worker import Lost
 from firsthand.errors import ConfigError, ModelError, ModelFileError, TransientError
-from firsthand.message import Json
-
-SAME: Json = {"same": {"model": "m"}, "counters": {"num_blocks": 7.0, "prompt_tokens": 3.0}}
-
-
-class Process:
-    """A replica's process: `begin` gives or raises what it is told; `answer` makes replies to what it was sent."""
-
-    def __init__(self, number: int, begins: Any, answer: Callable[[Process, Json], None]):
-        self.name, self.begins, self.answer = f"place {number}", begins, answer
-        self.sent: list[Json] = []
-        self.queue: asyncio.Queue[Any] = asyncio.Queue()
-        self.is_closed = False
-
-    async def begin(self) -> Json:
-        if self.begins is None:
-            await asyncio.Event().wait()
-        if isinstance(self.begins, Exception):
-            raise self.begins
-        return dict(self.begins)
-
-    async def send(self, messages: Sequence[Json]) -> None:
-        for message in messages:
-            self.sent.append(message)
-            self.answer(self, message)
-
-    async def receive(self) -> list[Json]:
-        found = await self.queue.get()
-        if isinstance(found, Exception):
-            raise found
-        return [found]
-
-    def close(self) -> None:
-        if not self.is_closed:
-            self.is_closed = True
-            self.queue.put_nowait(Lost(f"the replica on {self.name} was lost: closed"))
-
-
-def says(process: Process, asked: Json, kind: str, **more: Any) -> None:
-    process.queue.put_nowait({"kind": kind, "job": asked["job"], **more})
-
-
-def echo(process: Process, message: Json) -> None:
-    if message["kind"] == "do":
-        says(process, message, "end", value=message.get("method"))
-
-
-class Starter:
-    """Starts processes that begin as listed, by slot; the last one again and again."""
-
-    def __init__(self, begins: Sequence[Sequence[Any]], answer: Callable[[Process, Json], None] = echo):
-        self.begins, self.answer = [list(each) for each in begins], answer
-        self.started: list[Process] = []
-        self.is_closed = False
-
-    def start(self, number: int) -> Process:
-        left = self.begins[number]
-        self.started.append(Process(number, left.pop(0) if len(left) > 1 else left[0], self.answer))
-        return self.started[-1]
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-def with_fleet(
-    work: Callable[[Fleet, Starter, list[Any]], Awaitable[None]],
-    begins: Sequence[Sequence[Any]],
-    answer: Any = echo,
-    **options: Any,
-) -> None:
-    async def all_of_it() -> None:
-        starter, events = Starter(begins, answer), list[Any]()
-        fleet = Fleet(starter, len(begins), **options)
-        fleet.on_event = lambda event, **fields: events.append({"event": event, **fields})
-        try:
-            await work(fleet, starter, events)
-        finally:
-            for task in fleet._tasks:
-                task.cancel()
-            await asyncio.gather(*fleet._tasks, return_exceptions=True)
-
-    asyncio.run(asyncio.wait_for(all_of_it(), 30))
-
-
-async def until(fact: Callable[[], Any]) -> None:
-    while not fact():
-        await asyncio.sleep(0.001)
+from firsthand.message import Json, assistant
+from firsthand.model import Completion, Delta, Sampling, ToolSpec, Usage
+from fleet_in_memory import SAME, Process, Starter, says, until, with_fleet
 
 
 @pytest.fixture(autouse=True)
@@ -328,3 +244,29 @@ def test_weights_are_loaded_by_all_replicas_or_those_that_differ_are_replaced():
         assert [each.is_closed for each in starter.started[:2]] == [False, True]
 
     with_fleet(differing, [[SAME], [SAME]], answers)
+
+
+def test_a_model_s_new_weights_are_in_its_fingerprint_and_a_stream_sends_its_tools():
+    tool = ToolSpec("add", "Adds.", {"type": "object"})
+    done = Completion(assistant("ab"), "stop", Usage(1, 0, 2))
+
+    def answers(process: Process, message: Json) -> None:
+        if message["method"] == "stream_many":
+            for piece in (Delta("a"), Delta("b", done)):
+                says(process, message, "delta", delta=delta_json(piece))
+        says(process, message, "end", value="digest of 16 and more")
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        model = ReplicatedModel(fleet, "team")
+        await fleet.ready()
+        assert model.fingerprint == "m"
+        await model.load_weights(Path("/w"), 4)
+        assert model.weights.loaded == LoadedWeights(Path("/w"), 4, "digest of 16 and more")
+        assert model.fingerprint == "m, weights digest of 16 and"
+        found = [delta async for delta in model.stream("q", Sampling(seed=3), tools=[tool])]
+        assert "".join(delta.text for delta in found) == "ab" and found[-1].completion == done
+        load, stream = starter.started[0].sent
+        assert load == {"kind": "do", "job": 1, "method": "load_weights", "file": "/w", "version": 4}
+        assert (stream["tools"], stream["options"], stream["sampling"]["seed"]) == ([tool.to_json()], {"n": 1}, 3)
+
+    with_fleet(work, [[SAME]], answers)

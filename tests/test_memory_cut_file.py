@@ -45,5 +45,12 @@ def test_a_copy_is_filled_up_with_zeros_to_what_its_header_says_within_reason(tm
     assert (folder / "m.db-wal").read_bytes() == b"log" and path.stat().st_size == 700
     huge = padded_copy(sqlite_file(path, 700, page=1, pages=65_536 * 16), folder)
     assert huge.stat().st_size == 700, "a header that asks for 64 GiB is not believed"
+    most = 64 * (700 + (1 << 20))
+    for pages, size in ((most // 64, most), (most // 64 + 1, 700)):
+        assert padded_copy(sqlite_file(path, 700, page=64, pages=pages), folder).stat().st_size == size
+    (tmp_path / "m.db-wal").unlink()
+    (folder / "m.db-wal").unlink()
+    whole = padded_copy(sqlite_file(path, 1536), folder)
+    assert whole.read_bytes() == path.read_bytes() and not (folder / "m.db-wal").exists()
     with pytest.raises(StoreError, match=r"none cannot be copied to be read: No such file"):
         padded_copy(tmp_path / "none", folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,35 +37,12 @@ from firsthand.rollout import Place
 from firsthand.runs.store import create
 from firsthand.task import Task
 from firsthand.trace import Failure, Trace
-from test_ray_parts import Hired, build, node, stand_in
+from ray_stand_in import Hired, build, node, ray_module, stand_in
 
 
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Ray's module, as far as it is called here; `asked` has what `init` and the actors were given."""
-    made = stand_in([node("a", 8, 2), node("b", 4)])
-    made.asked, made.shut, made.refuses, made.__spec__ = [], [], None, object()
-
-    def init(**given: Any) -> None:
-        made.asked.append(given)
-        if made.refuses is not None:
-            raise made.refuses
-
-    def remote(kind: type) -> Any:
-        return SimpleNamespace(
-            options=lambda **given: made.asked.append(given) or SimpleNamespace(remote=lambda: kind.__name__)
-        )
-
-    made.init, made.remote, made.shutdown = init, remote, lambda: made.shut.append(True)
-    printing = SimpleNamespace(_worker_logs_enabled=True)
-    monkeypatch.setitem(sys.modules, "ray", made)
-    monkeypatch.setitem(sys.modules, "ray._private.worker", printing)
-    made.printing = printing
-    monkeypatch.setattr(ray_replicas, "find_spec", lambda name: object())
-    monkeypatch.setattr(ray_replicas, "_read_environment", lambda: None)
-    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_worker_niceness"):
-        monkeypatch.delenv(name, raising=False)
-    return made
+    return ray_module(monkeypatch, [node("a", 8, 2), node("b", 4)])
 
 
 SETTINGS: Json = {"model": "m", "embedder": None, "engine": {"max_batch": 3}}

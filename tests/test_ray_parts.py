@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from firsthand import __version__
-from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark
 from firsthand.cluster.replicas.ray_replicas import RayReplica, ReplicaActor, _expect_room, _own_ray
 from firsthand.cluster.spread import ray_workers
 from firsthand.cluster.spread.ray_workers import (
@@ -32,63 +30,13 @@ from firsthand.cluster.spread.ray_workers import (
 )
 from firsthand.cluster.spread.run_worker import (
     Lost,
-    Worker,
     pack,
     unpack,
 )
 from firsthand.errors import ConfigError
-from firsthand.patterns.direct import direct
-from firsthand.providers.scripted import Scripted
+from ray_stand_in import ActorDiedError, Hired, RayError, RayTaskError, build, node, remote, stand_in
 
 NICENESS = "RAY_worker_niceness"
-
-
-class RayError(Exception):
-    pass
-
-
-class RayTaskError(RayError):
-    pass
-
-
-class ActorDiedError(RayError):
-    pass
-
-
-def stand_in(nodes: Any = ()) -> Any:
-    """The part of Ray's module that is used with actors of this process."""
-    killed: list[Any] = []
-    client = SimpleNamespace(client=SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: False)))
-    return SimpleNamespace(
-        exceptions=SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError), util=client, killed=killed,
-        kill=lambda actor, no_restart: killed.append((actor, no_restart)), nodes=lambda: nodes,
-        get_runtime_context=lambda: SimpleNamespace(gcs_address="127.0.0.1:9"),
-    )  # fmt: skip
-
-
-def remote(value: Any, asked: list[Any]) -> Any:
-    async def answer(*given: Any) -> Any:
-        asked.append(given)
-        if isinstance(value, Exception):
-            raise value
-        return pack(value)
-
-    return SimpleNamespace(remote=answer)
-
-
-def node(name: str, cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, Any]:
-    return {
-        "NodeID": name,
-        "Alive": alive,
-        "Resources": {"CPU": cpus, "GPU": gpus},
-        "NodeManagerHostname": f"host-{name}",
-    }
-
-
-def build(settings: Any) -> Worker:
-    if settings.get("wrong"):
-        raise ConfigError(settings["wrong"])
-    return Worker([Agent("ada", Scripted(["x"]), direct)], [Benchmark("b", lambda seed: [], (), protocol="p")])
 
 
 # -- workers --
@@ -127,13 +75,6 @@ def test_a_worker_is_told_its_settings_and_must_be_the_same():
         assert unpack(await Actor().begin(build, pack({"wrong": "why"}))) == {"problem": "why"}
 
     asyncio.run(asyncio.wait_for(work(), 30))
-
-
-class Hired(RayFleet):
-    """A fleet whose actors are names."""
-
-    def _start(self, slot: WorkerSlot, share: Share, name: str) -> RayWorker:
-        return RayWorker(self.ray, f"{slot.node}{slot.at} {share.cpus:g} {share.gpus:g}", name)
 
 
 def test_every_free_place_gets_a_worker_until_it_failed_three_times():

@@ -344,6 +344,12 @@ def test_replicas_share_their_machines_memory_and_on_a_gpu_each_asks_its_own(fol
     told: Json = {"model": str(local(folder).path), "embedder": None, "engine": {}, "neighbours": 4}
     configs = [cast(Local, open_replica(told | {"engine": engine}).model).config for engine in ({}, {"device": "cuda"})]
     assert 0 < (configs[0].kv_memory_bytes or 0) <= 1 << 29 and configs[1].kv_memory_bytes is None
+    given = {"kv_memory_bytes": 12_345_678, "threads": 3, "max_waiting": 7}
+    own = cast(Local, open_replica(told | {"engine": given, "free_calls": True, "device": "cpu"}).model)
+    assert own.config == replace(configs[0], **given) and own.free_calls
+    for calls in ({}, {"free_calls": False}):
+        plain = cast(Local, open_replica(told | {"neighbours": 0} | calls).model)
+        assert not plain.free_calls and (plain.config.kv_memory_bytes or 0) > (configs[0].kv_memory_bytes or 0)
 
 
 @in_loop

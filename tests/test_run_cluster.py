@@ -208,7 +208,7 @@ def test_a_run_whose_worker_and_node_are_killed_is_that_of_one_machine(tmp_path:
     _, err = child.communicate(timeout=240)
     cluster.nodes.append(cluster.add())
     assert child.returncode == 0, err
-    assert err.count("was lost") >= 1 and err.count("go to others") >= 1, err  # both losses may be told in one
+    assert err.count("was lost") >= 1 and err.count(" to others") >= 1, err  # both losses may be told in one
     with open_run("last", folder / "home") as run:
         check(run, folder, expected(tmp_path, wait_s=3.0))
 

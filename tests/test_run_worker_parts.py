@@ -75,6 +75,7 @@ def test_records_of_a_worker_are_numbered_and_waited_for():
         await journal.settled()
         journal.record("e", "r1", {"a": 1})
         journal.record("e", "r2", {"a": 2})
+        assert journal.find("e", "r1") == {"a": 1} and journal.find("old", "r0") == {"o": 1} and journal.last == 2
         worker._steps.append({"kind": "step", "id": "i", "step": ["s", {}]})
         said = await worker.exchange([], 0.01)
         assert said == [{"kind": "step", "id": "i", "step": ["s", {}]}] + [

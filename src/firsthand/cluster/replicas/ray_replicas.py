@@ -142,7 +142,7 @@ def open_ray(settings: Json, count: int, *, address: str | None, cpus: float | N
             raise ConfigError(f"{where} cannot be used: {reason(error)}") from None
         around.callback(ray.shutdown)
         nodes = ray.nodes()
-        places = shares(nodes, count, gpus=gpus > 0, strict=cpus is None)
+        places = shares(nodes, count, gpus=gpus > 0, strict=cpus is None, what="replicas")
         share = Share(min(share.cpus for share in places.values()) if cpus is None else cpus, gpus)
         _expect_room(nodes, share)
         around.enter_context(quiet())

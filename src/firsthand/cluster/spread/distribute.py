@@ -173,7 +173,8 @@ class _Distribution:
 
     def _put_back(self, remote: RemoteWorker, held: dict[str, Place], how: str) -> None:
         """Return a lost worker's attempts to the queue, or make them errors."""
-        again = f": its {count_of(len(held), 'attempt')} go to others" if held and self.missing else ""
+        go = "goes" if len(held) == 1 else "go"
+        again = f": its {count_of(len(held), 'attempt')} {go} to others" if held and self.missing else ""
         self.on_lost(f"{how}{again}")
         for place in reversed(held.values()):
             self.losses[place.id] += 1

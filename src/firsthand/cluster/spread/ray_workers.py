@@ -309,12 +309,13 @@ def connect(ray: Any, address: str | None, options: Json) -> None:
 
 
 def shares(
-    nodes: Sequence[Mapping[str, Any]], count: int | None, *, gpus: bool, strict: bool = True
+    nodes: Sequence[Mapping[str, Any]], count: int | None, *, gpus: bool, strict: bool = True, what: str = "workers"
 ) -> dict[WorkerSlot, Share]:
     """The slot of each worker, and its share of the machine.
 
     Without a `count`: one for each GPU if `gpus` can be used and there are any, otherwise one for each machine with a CPU.
-    With one: that many, spread over the machines. No machine is a ConfigError, and so is too high a count if `strict`.
+    With one: that many, spread over the machines. No machine is a ConfigError, and so is too high a count if `strict`, which
+    names `what` is counted.
     """
     room: dict[str, tuple[int, int]] = {}
     for node in nodes:
@@ -328,7 +329,7 @@ def shares(
     if strict and count is not None and count > sum(most.values()):
         each = "GPU" if on_gpus else "CPU"
         raise ConfigError(
-            f"workers is {count}, and the cluster has room for {sum(most.values())}, one for each {each}: ask for fewer"
+            f"{what} is {count}, and the cluster has room for {sum(most.values())}, one for each {each}: ask for fewer"
         )
     numbers = most if on_gpus else dict.fromkeys(most, 1)
     if count is not None:

@@ -64,9 +64,9 @@ def time_of(item: MemoryItem) -> float | None:
 
 def seconds_of(given: Any) -> float:
     """Seconds since 1970 of a number or an ISO 8601 text, UTC unless it names a zone. ConfigError for anything else."""
-    if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
-        return float(given)
     try:
+        if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
+            return float(given)
         read = datetime.fromisoformat(given)
         return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, OverflowError):

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from heapq import merge
 from itertools import groupby, islice
 from typing import Any, Self
 
@@ -156,8 +157,11 @@ class StoredMemory:
     # -- reading --
 
     def all(self) -> Iterator[KeptItem]:
-        """All items, the newest first, replaced and withdrawn ones included."""
-        yield from sorted(self._changes.values(), key=_newest)
+        """All items, the newest first, ties by id, replaced and withdrawn ones included."""
+        return merge(sorted(self._changes.values(), key=_newest), self._stored(), key=_newest)
+
+    def _stored(self) -> Iterator[KeptItem]:
+        """Those of them that are in the file."""
         if self.file is None:
             return
         scope, before = self.file.scope(self.owner, self.name), None
@@ -295,6 +299,6 @@ class StoredMemory:
             self._changes.pop(next(replaced, oldest[0]).item.id)
 
 
-def _newest(kept: KeptItem) -> tuple[float, int]:
-    """A sort key: the newest first; of those without a time the last written."""
-    return -kept.valid_s, -kept.number
+def _newest(kept: KeptItem) -> tuple[float, int, str]:
+    """A sort key: the newest first, ties by id; of those without a time the last written."""
+    return -kept.valid_s, 0 if math.isfinite(kept.valid_s) else -kept.number, kept.item.id
