@@ -84,6 +84,12 @@ def test_tools_run_for_so_many_rounds_and_then_words_are_asked_for() -> None:
     assert [call.kind for call in talk.calls] == ["generate", "tool", "tool", "generate", "tool", "generate"]
     assert talk.trace().tools == (double.spec,)
     assert asked(talk, "again", max_steps=0) == ["more"]
+    seeds = []
+    for seed in (0, 0, 1):
+        other = Scripted(["x"])
+        asked(Dialogue(chat(other), seed=seed), "q")
+        seeds.append(other.asked[0].sampling.seed if other.asked[0].sampling else None)
+    assert (seeds[0] == seeds[1], seeds[0] == seeds[2], None in seeds) == (True, False, False)
     assert model.asked[-1].tools == ()
     assert talk.usage == sum((call.usage for call in talk.calls), Usage())
 
@@ -118,6 +124,7 @@ def test_the_owner_of_a_question_is_the_conversation_and_its_time_is_counted() -
         "time budget exhausted: the 0.02 seconds for answers were over before this one ended",
     )
     assert said(slow) == [], "nothing had come, so the question is taken back"
+    assert slow._answering_s >= 0.02
 
 
 def test_an_answer_that_fails_leaves_the_conversation_as_it_was() -> None:
@@ -236,6 +243,11 @@ def test_an_answer_that_is_broken_off_stays_as_far_as_it_had_come() -> None:
     assert broken({"0:1": ["x"]}, two) == (
         [("user", "q"), ("assistant", ""), ("tool", text), ("tool", text)], noted,
     )  # fmt: skip
+    talk = Dialogue(chat(Scripted([])))
+    start = talk.context
+    talk._stand(start.say("q").say(calls_double(1)))
+    talk._break_off(start)
+    assert talk.context.last.parts == (ToolResult("c1", "double", text, is_error=True),)
     done = Message("tool", (ToolResult("c1", "double", "2"),))
     assert broken({}, two, done)[0][2:] == [("tool", "2"), ("tool", text)]
     assert broken({"0:1": ["then"]}, calls_double(1), done)[0][2:] == [("tool", "2"), ("assistant", "then")]

@@ -11,6 +11,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -185,6 +186,21 @@ def test_a_file_that_cannot_be_written_is_read_where_no_log_waits(tmp_path: Path
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         readable.execute("CREATE TABLE t (x)")
     readable.close()
+    shared, wal = Path(f"{database.path}-shm"), Path(f"{database.path}-wal")
+    shared.symlink_to(tmp_path / "none" / "file")  # no room for the memory that a log needs
+    assert database.read("SELECT count(*) FROM run") == [(0,)]
+    with pytest.raises(StoreError), database.write() as connection:
+        connection.execute("DELETE FROM run")
+    database.close()
+    with pytest.raises(sqlite3.OperationalError):
+        database._connect(create=True)
+    wal.write_bytes(b"")
+    database._connect(create=False).close()
+    wal.write_bytes(b"what waits in the log must not be passed over")
+    with pytest.raises(StoreError, match="cannot be written"):
+        database.read("SELECT 1")
+    wal.unlink()
+    shared.unlink()
     gone = Database(tmp_path / "gone.sqlite", create=True)
     gone.close()
     for file in tmp_path.glob("gone.sqlite*"):
@@ -224,6 +240,12 @@ def test_every_error_of_sqlite_is_a_sentence_that_says_what_to_do(shelf: Databas
         with pytest.raises(StoreError) as told, shelf._sentences():
             raise raised
         assert (str(told.value), told.value.__cause__) == (sentence, raised)
+    for free, is_full in (((1 << 20) - 1, True), (1 << 20, False)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module.shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
+            assert (
+                str(shelf._explain(error("SQLITE_IOERR_WRITE"))).startswith(f"the disk of {folder} is full") is is_full
+            )
     with pytest.raises(ZeroDivisionError), shelf._sentences():
         raise ZeroDivisionError
     with pytest.raises(StoreError, match="too large to be stored"):

@@ -44,6 +44,11 @@ def test_attempts_are_kept_by_place_and_the_latest_try_counts(run: store.Run) ->
     assert list(run.tried()) == [(other, 1), (again, 2)]
     assert (list(run.traces(agent="z")), list(run.traces(benchmark="none"))) == ([other], [])
     assert ([row.id for row in run.rows(agent="a")], [each.id for each in run.summaries(agent="a")]) == (["2"], ["2"])
+    assert (list(run.rows(benchmark="none")), list(run.summaries(benchmark="none"))) == ([], [])
+    assert ([row.id for row in run.rows()], [each.id for each in run.summaries(benchmark="b")]) == (
+        ["3", "2"],
+        ["3", "2"],
+    )
     assert (run.tries("p"), run.tries("none")) == ([first, again], [])
     assert (run.done(), run.done(errors=False)) == ({"p", "q"}, {"p", "q"})
     run.append(trace("5", "t1", None, place="p"))
@@ -92,6 +97,14 @@ def test_agents_replies_and_preferences_are_kept_as_they_were_given(run: store.R
         "give it a name of its own"
     )
     assert run.agents()["a"] == {"n": 1}
+    tasks = [Task("t1", "?", metadata={"n": 1, "cluster": "c"}), Task("t2", "?", metadata={"n": 2})]
+    run.add_tasks("m", tasks)
+    assert (run.benchmarks(), run.task("m", "t2"), run.task("m", "t3"), run.tasks()["m", "t1"]) == (
+        ["m"], tasks[1], None, tasks[0],
+    )  # fmt: skip
+    assert list(run.metadata("m", 1)) == [("t1", {"n": 1, "cluster": "c"})]
+    assert (len(list(run.metadata("m"))), run.clusters()) == (2, {"m": {"t1": "c"}})
+    assert run.clusters("n")["m"].strata == {"t1": "1", "t2": "2"}  # type: ignore[attr-defined]
     for place, reply in (("p", {"n": 1}), ("q", {"n": 2})):
         run.journal(place).record("0:1", "hash\ud800", reply)
     run.journal("p").record("0:2", "other", {"n": 3})
@@ -277,6 +290,9 @@ def test_runs_are_named_and_found_by_id_part_path_and_name(tmp_path: Path, monke
     (runs / "empty").mkdir()
     assert run_ids(tmp_path) == sorted(ids)
     assert run_ids(tmp_path / "none") == []
+    with pytest.raises(StoreError) as unreadable:
+        run_ids(Path("x" * 5000))
+    assert str(unreadable.value).endswith("/runs cannot be read: File name too long; check its permissions")
     (runs / ids[1] / LOCK).write_text("")
     assert _made(runs / ids[1]) == (runs / ids[1] / LOCK).stat().st_mtime_ns
     assert _made(runs / ids[0]) == (runs / ids[0] / DATABASE).stat().st_mtime_ns

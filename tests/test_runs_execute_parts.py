@@ -87,11 +87,17 @@ def test_what_is_missing_is_told_by_place_and_counts_with_what_is_done(run: stor
     assert run.info.num_planned == 5
     assert list(begin(run, made, True)) == [made[1].id, made[2].id, made[3].id]
     assert begin(run, made[:1], True) == {}
+    other = Task("t0", "say a letter")
+    letters = Place(Agent("b", Scripted(echo), direct), Benchmark("letters", lambda seed: [other], ()), other)
+    assert begin(run, [made[0], letters], True) == {letters.id: letters}
+    assert (run.info.num_planned, list(run.agents())) == (3, ["a", "b"])
+    assert begin(run, made[:1], True) == {}
     assert run.info.num_planned == 2, "the two that are done without an error"
-    assert run.agents() == {"a": made[0].agent.to_json()}
-    assert {key: task.secret for key, task in run.tasks().items()} == {
-        ("digits", f"t{n}"): {"answer": str(n)} for n in range(4)
-    }
+    assert run.agents() == {"a": made[0].agent.to_json(), "b": letters.agent.to_json()}
+    assert {key: task.prompt for key, task in run.tasks().items()} == {
+        **{("digits", f"t{n}"): f"say {n}" for n in range(4)}, ("letters", "t0"): "say a letter",
+    }  # fmt: skip
+    assert run.tasks()["digits", "t3"].secret == {"answer": "3"}
 
 
 def test_errors_are_made_again_only_when_asked(run: store.Run) -> None:
@@ -140,6 +146,7 @@ def test_a_fresh_budget_is_charged_what_the_run_has_spent_and_a_used_one_is_not(
         f"resume run {run.id} with a larger limit to finish them"
     )
     assert (run.status, len(run.done()), fresh.calls) == ("interrupted", 2, 2)
+    assert fresh.spent.total_tokens == 2 * spent.total_tokens
     used = Budget(Limits(calls=3))
     used.calls = 1
     with pytest.raises(LimitExceeded, match="exhausted with 1 attempt to go;"):

@@ -159,6 +159,11 @@ def test_a_summary_tells_an_error_in_one_line_and_no_words_of_a_protected_task()
     assert without_words(plain, True).failure == "E"
     made = AttemptSummary.of(trace("1", scores=(Score("a", 1, {}, 0), Score("b", 2), Score("c", float("inf")))))
     assert [each.name for each in made.attempt_scores] == ["b", "c"]
+    assert AttemptSummary.of(replace(hidden, scores=(score, plain, Score("t", 1.0, {"why": "w", "by": 2})))).scores == (
+        replace(plain, failure="E"), Score("t", 1.0, {"by": 2}),
+    )  # fmt: skip
+    assert AttemptSummary.of(trace("1", scores=(plain,))).scores == (plain,)
+    assert made.scored((Score("d", float("nan")),)).value() is None
     assert (made.value(), made.value("b"), made.value("c"), made.value("a")) == (2.0, 2.0, None, None)
     assert replace(made, error="E").value() is None
     assert made.scored((plain,)).value() is None
@@ -191,9 +196,14 @@ def test_an_attempt_is_found_by_id_place_name_or_the_beginning_of_one(database: 
             found(ref)
     with pytest.raises(UnknownName, match="did you mean 'idmore'"):
         found("idmor3")
+    with pytest.raises(UnknownName, match="did you mean 'bb33'"):
+        found("bb34")
+    with pytest.raises(UnknownName, match="did you mean 'b/t2/a/1'"):
+        found("b/t2/a/7")
     keep(database, *(trace(f"n{n:02}", f"u{n}", place=f"q{n:02}") for n in range(20)))
-    with pytest.raises(UnknownName, match=r"^'q' names 20 or more attempts, such as "):
+    with pytest.raises(UnknownName, match=r"^'q' names 20 or more attempts, such as ") as many:
         found("q")
+    assert str(many.value).count(" (n") == 4
 
 
 def test_a_trace_is_a_tree_or_is_not_read(database: Database) -> None:
@@ -208,6 +218,15 @@ def test_a_trace_is_a_tree_or_is_not_read(database: Database) -> None:
         attempts.body_of(database, text)
     with pytest.raises(StoreError, match="a record is not what was expected: KeyError"):
         read_trace(database, other)
+    for kind in (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError):
+
+        def parse(stored: Any, kind: type[Exception] = kind) -> None:
+            raise kind(stored)
+
+        with pytest.raises(OverflowError if kind is OverflowError else StoreError) as told:
+            attempts.parsed(database, parse, "it")
+        assert kind is OverflowError or f"a record is not what was expected: {kind('it')!r}. Restore" in str(told.value)
+    assert attempts.parsed(database, str.upper, "it") == "IT"
 
 
 def test_the_sums_of_a_benchmark_are_those_of_the_latest_tries_by_task(database: Database) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -251,6 +253,8 @@ def test_what_a_process_uses_is_logged_at_both_ends_and_in_between(track: Track)
     assert [(step, name) for step, name, _ in found if "gpu" not in name] == [
         *((5, name) for name in names), *((8, name) for name in names),
     ]  # fmt: skip
+    free = shutil.disk_usage(track.run.path).free / GIB
+    assert abs(found[2][2] - free) < free / 10 + 1
     memory = found[1][2] * GIB
     assert 2**23 < memory < 2**36
     assert abs(memory - _resident_bytes()) < memory / 2
@@ -278,4 +282,29 @@ def test_cores_are_those_used_since_the_last_look() -> None:
     assert abs(now[0] - time.monotonic()) < 5
     clock._before = time.monotonic() + 100.0, time.process_time() - 1.0
     assert clock.cores() == 0.0
-    assert set(system_metrics.system_metrics(Path("/"), clock)) >= {"system/cores", "system/memory_gib"}
+
+
+def test_memory_of_a_gpu_is_that_of_the_torch_which_the_loop_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {"system/cores", "system/memory_gib", "system/disk_free_gib"}
+    for available, used, more in ((True, True, {"system/gpu_memory_gib"}), (True, False, set()), (False, True, set())):
+        cuda = SimpleNamespace(
+            is_available=lambda value=available: value, is_initialized=lambda value=used: value,
+            memory_allocated=lambda: 3 * 2**29,
+        )  # fmt: skip
+        monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+        found = system_metrics.system_metrics(tmp_path, _Clock())
+        assert set(found) == plain | more
+        assert found.get("system/gpu_memory_gib", 1.5) == 1.5
+    monkeypatch.delitem(sys.modules, "torch")
+    assert set(system_metrics.system_metrics(tmp_path, _Clock())) == plain
+
+
+def test_without_a_list_of_pages_the_most_memory_so_far_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system_metrics, "Path", lambda name: Path("/nowhere") / name.strip("/"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    kilobytes = _resident_bytes()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert kilobytes / 1024 <= _resident_bytes() < 2 * kilobytes / 1024
+    assert 2**23 < kilobytes < 2**36

@@ -182,14 +182,17 @@ def test_a_row_of_history_has_a_step_of_its_own_or_the_next() -> None:
 def test_a_log_of_wandb_gives_name_config_and_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "run-1.wandb"
     lr, early, late = item("lr", '{"value": 0.1}'), item("size", "4"), item("size", "8")
-    run = part(17, part(4, part(1, early)) + part(8, "né".encode()) + part(9, b"other"))
+    before = part(5, part(1, item("first", "1")) + part(1, item("size", "2")))
+    run = part(17, part(4, part(1, early) + part(1, item("second", "2"))) + part(8, "né".encode()) + part(9, b"other"))
     data = wandb_log(
-        part(1, b"output"), run, history(4, loss=0.5), part(5, part(1, lr) + part(1, late)), history(None, loss=0.25),
-        whole(2, 9),
+        part(1, b"output"), before, run, history(4, loss=0.5), part(5, part(1, lr) + part(1, late)),
+        history(None, loss=0.25), whole(2, 9),
     )  # fmt: skip
     file.write_bytes(data)
     assert read_wandb(file) == WandbRun(
-        "né", {"size": 8, "lr": 0.1}, [LoggedValue("loss", 4, 0.5, 0.0), LoggedValue("loss", 5, 0.25, 0.0)]
+        "né",
+        {"first": 1, "second": 2, "size": 8, "lr": 0.1},
+        [LoggedValue("loss", 4, 0.5, 0.0), LoggedValue("loss", 5, 0.25, 0.0)],
     )
     assert not has_ended(file)
     file.write_bytes(wandb_log(run, part(18, b"")))

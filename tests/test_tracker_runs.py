@@ -326,6 +326,11 @@ def test_an_imported_run_keeps_values_times_and_settings_and_is_done(
         assert curve.at[0] < 1e10, "a time beyond all calendars is left out"
     with store.open_run(made[1][0], home) as run:
         assert Track(run).curve("y").at[0] > 1e9, "so is none"
+    for name, text in (("meta.yaml", ""), ("metrics/acc", "1000 0.5 2"), ("tags/mlflow.runName", "  ")):
+        (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "m" / name).write_text(text)
+    ((nameless, _),) = import_runs(tmp_path / "m", home)
+    assert nameless[16:-5] == "mlflow"
     monkeypatch.setattr(track_import, "MAX_RUNS", 1)
     assert len(import_runs(root, home)) == 1
     monkeypatch.setattr(track_import, "MAX_STEP", 6)
@@ -340,4 +345,4 @@ def test_an_imported_run_keeps_values_times_and_settings_and_is_done(
         f"{root / 'b.wandb'} holds no runs with numbers: an event file of TensorBoard, an offline-run folder of W&B, mlruns "
         "of MLflow or a database of trackio was expected"
     )
-    assert len(list(store.list_runs(home))) == 4
+    assert len(list(store.list_runs(home))) == 5
