@@ -82,7 +82,7 @@ def test_tools_run_for_so_many_rounds_and_then_words_are_asked_for() -> None:
     assert [len(each.tools) for each in model.asked] == [1, 1, 0]
     assert said(talk)[2:] == [("tool", "4"), ("tool", "6"), ("assistant", ""), ("tool", "10"), ("assistant", "done")]
     assert [call.kind for call in talk.calls] == ["generate", "tool", "tool", "generate", "tool", "generate"]
-    assert talk.trace().tools == (double.spec,)
+    assert (talk.trace().tools, talk.trace().calls, talk.trace().answer) == ((double.spec,), tuple(talk.calls), "done")
     assert asked(talk, "again", max_steps=0) == ["more"]
     seeds = []
     for seed in (0, 0, 1):

@@ -19,6 +19,7 @@ from firsthand.loop.concurrency import Branch, enter_branch
 from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.listener import Step
 from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
+from firsthand.model import Usage
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -35,7 +36,7 @@ from firsthand.runs.forking import (
 )
 from firsthand.task import Task
 from firsthand.tool import tool
-from firsthand.trace import Call, Failure, Node, Origin, Score, Trace
+from firsthand.trace import Call, Failure, Node, Origin, PromptIds, Score, Trace
 from made_traces import trace
 
 BOOKED: list[str] = []
@@ -253,6 +254,23 @@ def test_a_fork_is_refused_at_a_step_that_is_not_there_or_whose_results_are_to_c
     others = [replace(base, agent=agent(two)), replace(base, say=""), replace(base, seed=0), replace(base, run="r")]
     assert len({each.place for each in [base, *others, replace(base)]}) == 5
     assert len(base.place) == len(base.place.strip("ghijklmnopqrstuvwxyz")) == 16
+
+
+def test_a_kept_generation_has_its_answers_and_the_ids_of_its_own_prompt() -> None:
+    nodes = (Node(None, user("q")), Node(0, assistant("a")), Node(0, assistant("b")), Node(1, assistant("c")))
+    reasons = {"finish_reasons": ["stop", "length"]}
+    first = Call("0:1", "generate", 0, 0.0, 1.0, "r", Usage(7, 0, 2), (1, 2), reasons, prompt=PromptIds((1, 2)))
+    second = Call("0:2", "generate", 1, 1.0, 1.0, "r", Usage(9), (3,), reasons, prompt=PromptIds((7, 8, 9)))
+    none = Call("0:3", "generate", 1, 1.0, 1.0, "r", Usage(9), (3,), reasons)
+    made = trace("p", nodes=nodes, calls=(none, first, second))
+    kept = Kept(MemoryJournal(), made, {"0:2": second, "0:1": first, "0:3": none}).kept
+    assert [[each["message"]["parts"][0]["text"] for each in kept[id]["completions"]] for id in ("0:1", "0:2")] == [
+        ["a", "b"], ["c"],
+    ]  # fmt: skip
+    assert [(each["finish_reason"], each["usage"]) for each in kept["0:1"]["completions"]] == [
+        ("stop", Usage(7, 0, 2).to_json()), ("length", Usage().to_json()),
+    ]  # fmt: skip
+    assert [kept[id].get("prompt", {}).get("ids") for id in ("0:1", "0:2", "0:3")] == [[1, 2], [7, 8, 9], None]
 
 
 def test_a_kept_reply_of_a_tool_answers_the_same_request_alone_and_the_own_journal_goes_first() -> None:

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sqlite3
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,12 +66,12 @@ def test_a_new_file_is_of_its_schema_and_set_as_it_should_be(shelf: Database) ->
         name: shelf.read(f"PRAGMA {name}")[0][0]
         for name in (
             "application_id", "user_version", "page_size", "journal_mode", "synchronous", "trusted_schema",
-            "cell_size_check", "wal_autocheckpoint",
+            "cell_size_check", "wal_autocheckpoint", "busy_timeout",
         )
     }  # fmt: skip
     assert pragmas == {
         "application_id": 77, "user_version": 2, "page_size": 8192, "journal_mode": "wal", "synchronous": 1,
-        "trusted_schema": 0, "cell_size_check": 1, "wal_autocheckpoint": 2000,
+        "trusted_schema": 0, "cell_size_check": 1, "wal_autocheckpoint": 2000, "busy_timeout": 10_000,
     }  # fmt: skip
     assert [row[1] for row in shelf.read("PRAGMA table_info(books)")] == ["id", "title", "year"]
     connection = shelf._connection
@@ -78,6 +79,14 @@ def test_a_new_file_is_of_its_schema_and_set_as_it_should_be(shelf: Database) ->
     assert shelf.read("SELECT checksum(1, 'a', NULL)") == [(checksum(1, "a", None),)]
     assert checksum(1, "a", None) == zlib.crc32(b"(1, 'a', None)")
     assert connection.isolation_level is None
+    seen: list[Any] = []
+    reader = threading.Thread(target=lambda: seen.append(shelf.read("SELECT 5")))
+    reader.start()
+    reader.join()
+    assert seen == [[(5,)]], "any thread may use it"
+    odd = Database(shelf.path.with_name("a b#?%20é.sqlite"), create=True, schema=SMALL)
+    odd.close()
+    assert odd.path.is_file()
 
 
 def test_an_older_file_is_migrated_once_and_a_newer_or_foreign_one_is_refused(tmp_path: Path, shelf: Database) -> None:

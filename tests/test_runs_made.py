@@ -153,6 +153,10 @@ def test_nothing_is_left_of_a_run_that_could_not_be_made(
     (folder / DATABASE).symlink_to(tmp_path / "nowhere" / "file")
     refused("unable to open database file", folder, at=folder)
     assert {file.name for file in folder.iterdir()} == {"other", LOCK}
+    (folder / LOCK).unlink()
+    (folder / LOCK).symlink_to(tmp_path / "nowhere" / "file")
+    refused("No such file or directory", folder, at=folder)
+    (folder / LOCK).unlink()
     monkeypatch.setattr(database_module, "MAX_BODY_BYTES", 2500)
     with pytest.raises(StoreError, match=r"^a body of \d+ bytes is too large"):
         create(home, {"x": "x" * 3000}, "x")

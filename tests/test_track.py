@@ -332,8 +332,8 @@ def test_tensorboard_reads_the_same_values(track: Track, tmp_path: Path) -> None
     for step in range(5):
         track.log({"train/loss": step / 8}, step=step, at=1e9 + step / 4)
     track.log({"=acc": 0.5}, step=9, at=2e9)
-    assert export(track, "tensorboard", tmp_path / "events") == 6
-    events = loader.EventAccumulator(str(tmp_path / "events"))
+    assert export(track, "tensorboard", tmp_path / "deep" / "events") == 6
+    events = loader.EventAccumulator(str(tmp_path / "deep" / "events"))
     events.Reload()
     read = [(each.step, each.value, each.wall_time) for each in events.Scalars("train/loss")]
     assert read == [(s, s / 8, 1e9 + s / 4) for s in range(5)]

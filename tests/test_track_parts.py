@@ -30,6 +30,21 @@ def track(tmp_path: Path) -> Iterator[Track]:
         made.flush()
 
 
+class Item:
+    """A number as a tensor has it."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __float__(self) -> float:
+        raise AssertionError("a tensor that has a gradient would warn")
+
+    def item(self) -> Any:
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
 def hold(track: Track) -> None:
     """Write what waits; what is logged from now on waits, however slow the machine is."""
     track.flush()
@@ -159,7 +174,11 @@ def test_each_step_name_and_number_is_checked_and_nothing_of_a_refused_call_is_k
     for value in (None, [1.0], 10**400):
         with pytest.raises(ConfigError, match=r"^a is .*: give one number$"):
             track.log({"a": value}, step=1)  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match=r"^a is .*: give one number$"):
+        track.log({"a": Item(RuntimeError("several numbers"))}, step=1)
     assert [(name, step) for name, step, _, _ in track._pending] == [("a", 2**62), ("a", 0)]
+    track.log({"item": Item(2.5)}, step=0)
+    assert track._pending.pop()[:3] == ("item", 0, 2.5)
     track.log({"x" * 200: True, "\xa0é": 2}, step=1)
     track.flush()
     assert [(len(name), value) for name, value in rows(track, "metrics", "name, value")[2:]] == [(200, 1.0), (2, 2.0)]

@@ -205,6 +205,10 @@ def test_a_database_of_trackio_gives_its_runs_in_the_order_they_began(tmp_path: 
         )
     connection.close()
     assert list(_trackio(tmp_path / "view.db")) == []
+    (tmp_path / "old.db-journal").mkdir()  # what cannot be looked into is not believed
+    with pytest.raises(DataError) as forged:
+        list(_trackio(tmp_path / "old.db"))
+    assert str(forged.value) == f"a journal beside {tmp_path / 'old.db'} is not its own: remove it"
     (tmp_path / "no.db").write_bytes(b"x" * 5000)
     with pytest.raises(DataError) as broken:
         list(_trackio(tmp_path / "no.db"))
