@@ -24,12 +24,12 @@ from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs import store
-from firsthand.runs.execute import _Watched, begin, execute
+from firsthand.runs.execute import _cut_by, _ends, _FailuresInARow, _stopped, _Watched, begin, execute
 from firsthand.runs.feed import Started
 from firsthand.scorers.match import exact
 from firsthand.system import request_owner
 from firsthand.task import Task
-from firsthand.trace import Failure, Trace
+from firsthand.trace import Failure, Score, Trace
 from made_traces import trace
 
 
@@ -282,3 +282,64 @@ def test_a_memory_of_the_run_holds_what_attempts_wrote_before_it_went_on(run: st
     answers: list[str | None] = []
     asyncio.run(execute(run, epochs(3), on_trace=lambda each: answers.append(each.answer)))
     assert answers == ["day 0", "day 0 day 1"]
+
+
+def test_a_run_was_cut_short_if_its_own_budget_was_used_up_or_the_only_limit(run: store.Run) -> None:
+    budget = Budget(Limits(tokens=100, calls=5, cost_usd=1.0))
+
+    def cut(reason: str, own: Limits, tokens: int = 0, reserved: int = 0, calls: int = 0, usd: float = 0.0) -> bool:
+        budget.spent, budget.reserved_tokens, budget.calls = Usage(tokens - 1, 0, 1, usd), reserved, calls
+        return _cut_by(budget, reason, own)
+
+    both, none = Limits(tokens=9, calls=9, cost_usd=9.0), Limits()
+    assert [cut("tokens", both, 60, reserved) for reserved in (39, 40, 41)] == [False, True, True]
+    assert [cut("calls", both, calls=calls) for calls in (4, 5, 6)] == [False, True, True]
+    assert [cut("cost_usd", both, usd=usd) for usd in (0.75, 1.0, 1.25)] == [False, True, True]
+    assert [cut(reason, none) for reason in ("tokens", "calls", "cost_usd", "seconds", "depth", "done")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+    assert [_cut_by(Budget(Limits()), reason, none) for reason in ("tokens", "calls", "cost_usd")] == [False] * 3
+    crossed = Limits(tokens=9), Limits(calls=9), Limits(cost_usd=9.0)
+    assert [cut("tokens", own) for own in crossed] == [False, True, True]
+    assert [cut("calls", own) for own in crossed] == [True, False, True]
+    assert [cut("cost_usd", own) for own in crossed] == [True, True, False]
+
+
+def test_the_ends_of_an_attempt_are_its_own_and_those_of_judges_without_a_verdict(run: store.Run) -> None:
+    judged = {"trace": {"stop_reason": "calls", "agent": {"limits": {"calls": 3}}}}
+    scores = (
+        Score("judge", 0.0, judged, failure="E", unjudged=True), Score("judge", 0.0, judged, failure="E"),
+        Score("judge", 0.0, {}, failure="E", unjudged=True),
+    )  # fmt: skip
+    made = trace("1", scores=scores, stop_reason="tokens")
+    assert list(_ends(made, Limits(tokens=7))) == [("tokens", Limits(tokens=7)), ("calls", Limits(calls=3))]
+    one = dict.fromkeys("a", places(Scripted(echo), 1)[0])
+    for limit, name in (
+        ("tokens", "token"), ("calls", "call"), ("cost_usd", "cost"), ("seconds", "time"), ("depth", "depth"),
+    ):  # fmt: skip
+        error = _stopped(limit, run, one)
+        assert (error.limit, str(error)) == (
+            limit,
+            f"{name} budget of the whole run exhausted with 1 attempt to go; what is done is kept: resume run {run.id} with "
+            "a larger limit to finish them",
+        )
+    row = _FailuresInARow(4)
+    row.count, row.last = 4, "it"
+    assert (row.is_full, str(row.ends(run, {}))) == (
+        True,
+        "4 attempts in a row failed, the last with: it; what is done is kept, and 0 attempts to go: mend it, then "
+        f"`firsthand run --resume {run.id}` finishes them (--fail-fast 0 never stops)",
+    )
+
+
+def test_a_run_ends_by_itself_after_five_attempts_in_a_row_that_reached_no_server(run: store.Run) -> None:
+    gone = [Place(each.agent, each.benchmark, each.task, epoch) for epoch in (0, 1) for each in places(
+        Scripted(error=Unreachable("no server")), 3, retry=Retry(attempts=1))]  # fmt: skip
+    with pytest.raises(
+        TooManyFailures, match=r"^5 attempts in a row failed, the last with: no server; .* 6 attempts to go"
+    ):
+        asyncio.run(execute(run, gone, concurrency=1))
+    assert run.done() == set(), "so that a later call makes them again"
+    told: list[str | None] = []
+    asyncio.run(execute(run, gone, concurrency=1, fail_fast=0, on_trace=lambda each: told.append(each.stop_reason)))
+    assert told == ["error"] * 6
