@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from firsthand.errors import StoreError
 from firsthand.runs import integrity
-from firsthand.runs.database import Database, put
+from firsthand.runs.database import Database, checksum, put
 from firsthand.runs.integrity import check_bodies, check_file, check_numbers, seal
 
 
@@ -83,6 +84,31 @@ def test_a_changed_number_and_a_value_of_another_type_are_found(
     with database.write() as connection:
         connection.execute("UPDATE run SET status = 'x'")
     check_numbers(database)
+
+
+def test_an_index_that_lacks_a_row_is_found_in_its_table_and_in_the_file(tmp_path: Path, database: Database) -> None:
+    name, filled_by = (
+        "traces_retried",
+        "INSERT INTO traces (attempt, try, benchmark, task, agent, epoch, stop_reason, calls,",
+    )
+    filled_by += (
+        " tokens, cost_usd, duration_s, version, body) VALUES ('p', 2, 'b', 't', 'a', 0, 'done', 0, 0, 0, 0, 3, x'00')"
+    )
+    ((sql,),) = database.read("SELECT sql FROM sqlite_master WHERE name = ?", (name,))
+    database.close()
+    connection = sqlite3.connect(database.path, isolation_level=None)
+    connection.create_function("checksum", -1, checksum, deterministic=True)
+    connection.execute(f"DROP INDEX {name}")
+    connection.execute(sql.replace("try > 1", "try > 2"))
+    connection.execute(filled_by)
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (sql, name))
+    connection.close()
+    said = r"its tables and indexes do not agree \(row 1 missing from index traces_retried\)\. Restore the run's folder"
+    for check in (check_numbers, check_file, lambda file: integrity._check_indexes(file, "(traces)")):
+        with pytest.raises(StoreError, match=said):
+            check(database)
+    integrity._check_indexes(database, "(scores)")
 
 
 def test_each_body_that_is_referred_to_is_there_and_sound(database: Database) -> None:

@@ -317,6 +317,8 @@ def test_runs_are_named_and_found_by_id_part_path_and_name(tmp_path: Path, monke
     assert found(ids[1]) == ids[1]
     monkeypatch.chdir(runs / ids[2])
     assert (found("."), find_run(".", tmp_path)) == (ids[2], (runs / ids[2]).resolve())
+    with pytest.raises(UnknownName, match="no run ''"):
+        found("")
     monkeypatch.chdir(tmp_path)
     for ref, said in (
         ("2026-01-01", f"'2026-01-01' is the beginning of 3 runs ({ids[0]}, {ids[1]}, {ids[3]}): give more of the id"),

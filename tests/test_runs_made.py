@@ -9,6 +9,7 @@ import re
 import sqlite3
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -333,10 +334,10 @@ def test_an_entry_is_a_row_of_the_index_and_comes_back_from_it(tmp_path: Path) -
     index, told = Index(tmp_path), list[str]()
     index.keep([info, replace(info, id="r2")])
     index.keep([])
-    with Database(index.path, schema=SCHEMA).write() as connection:
+    with closing(Database(index.path, schema=SCHEMA)) as kept, kept.write() as connection:
         connection.execute("UPDATE runs SET digest = NULL WHERE id = 'r2'")
     assert (list(index.entries(told.append)), told) == (["r1"], [])
-    with Database(index.path, schema=SCHEMA).write() as connection:
+    with closing(Database(index.path, schema=SCHEMA)) as kept, kept.write() as connection:
         connection.execute("UPDATE runs SET done = 6 WHERE id = 'r1'")
     assert index.entries(told.append) == {}
     assert told == [f"the index of runs {index.path} cannot be read and is made anew: an entry has been changed"]

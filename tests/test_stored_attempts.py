@@ -84,8 +84,10 @@ def test_the_latest_try_of_each_attempt_is_listed_in_the_order_they_ended(
     assert [row.id for row, _, _ in latest_rows(database, "b", None)] == ["2", "3"]
     assert [row.id for row, _, _ in latest_rows(database, None, "a")] == ["3", "4"]
     assert [row.id for row, _, _ in latest_rows(database, "c", "z")] == []
+    keep(database, trace("5", benchmark="b\ud800", agent="a\ud800"))
+    assert [row.id for row, _, _ in latest_rows(database, "b\ud800", "a\ud800")] == ["5"]
     monkeypatch.setattr(attempts, "_PAGE", 2)
-    assert [row.id for row, _, _ in latest_rows(database, None, None)] == ["2", "3", "4"]
+    assert [row.id for row, _, _ in latest_rows(database, None, None)] == ["2", "3", "4", "5"]
     assert attempts.samples(database, "b", ()) == ["bt1a0"]
 
 
@@ -113,7 +115,7 @@ def test_summaries_have_the_scores_given_later_and_are_decoded_where_there_are_n
         connection.execute("UPDATE scores SET numbers = NULL")
     decoded = list(summaries(database, None, None))
     assert decoded[0] == replace(whole, scores=(*whole.scores[:2], given))
-    assert later_scores.score_names(database) == {"later": "rubric", "more": "rubric"}
+    assert list(later_scores.score_names(database).items()) == [("later", "rubric"), ("more", "rubric")]
     assert later_scores.scored(database, "later") == {("bt1a0", 1): True, ("bt1a0", 2): True, ("bt2z4", 1): False}
     assert later_scores.with_scores(database, one, 2).scores == (Score("s", 0.5), Score("m", 8.0), given)
     assert later_scores.with_scores(database, one, 3) is one
@@ -348,6 +350,7 @@ def test_tasks_are_kept_once_with_their_groups_and_their_data(database: Database
     assert stored_tasks.tasks(database) == {
         ("m", "t1"): one, ("m", "t2\ud800"): two, ("a", "t1"): replace(one, prompt="another?"),
     }  # fmt: skip
+    assert list(stored_tasks.tasks(database)) == [("m", "t1"), ("m", "t2\ud800"), ("a", "t1")]
     found = [stored_tasks.task(database, *key) for key in (("m", "t1"), ("m", "t2\ud800"), ("m", "t3"), ("b", "t1"))]
     assert found == [one, two, None, None]
     assert stored_tasks.benchmarks(database) == ["m", "a"]

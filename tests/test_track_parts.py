@@ -17,6 +17,8 @@ import pytest
 from firsthand.errors import ConfigError, StoreError
 from firsthand.runs import store, system_metrics
 from firsthand.runs import track as track_module
+from firsthand.runs.database import checksum
+from firsthand.runs.integrity import SEALED
 from firsthand.runs.system_metrics import GIB, _Clock, _resident_bytes, watch_system
 from firsthand.runs.track import FLUSH_S, MAX_PENDING, Artifact, Curve, TextSample, Track, start
 from firsthand.system import lock
@@ -142,6 +144,11 @@ def test_texts_files_and_rewinds_come_after_the_numbers_before_them(track: Track
     assert (track.step, rows(track, "rewinds", "step, after")) == (2, [(2, 3)])
     track.rewind(1)
     assert rows(track, "rewinds", "step, after")[1] == (1, 3)
+    for table, count in (("metrics", 3), ("samples", 2), ("artifacts", 2), ("rewinds", 2)):
+        columns = SEALED[table]
+        sealed = rows(track, table, f"digest, {columns}")
+        assert [digest for digest, *_ in sealed] == [checksum(*row) for _, *row in sealed]
+        assert len(sealed) == count
     track.run.check()
 
 
