@@ -84,6 +84,9 @@ def test_tools_run_for_so_many_rounds_and_then_words_are_asked_for() -> None:
     assert [call.kind for call in talk.calls] == ["generate", "tool", "tool", "generate", "tool", "generate"]
     assert (talk.trace().tools, talk.trace().calls, talk.trace().answer) == ((double.spec,), tuple(talk.calls), "done")
     assert asked(talk, "again", max_steps=0) == ["more"]
+    for_ever = Scripted([*[calls_double(1)] * 8, "in the end"])
+    assert asked(Dialogue(chat(for_ever, tools=(double,))), "go") == ["in the end"]
+    assert [len(each.tools) for each in for_ever.asked] == [1] * 8 + [0]
     seeds = []
     for seed in (0, 0, 1):
         other = Scripted(["x"])

@@ -176,6 +176,8 @@ def test_a_transaction_is_kept_whole_or_not_at_all(shelf: Database) -> None:
     assert shelf.version != seen
     other.close()
     assert other._pid == -1
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        other._connection.execute("SELECT 1")
     other.close()
     assert other.read("SELECT count(*) FROM books") == [(0,)], "a later use opens it again"
     other.close()

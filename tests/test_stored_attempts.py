@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +326,8 @@ def test_a_journal_finds_the_last_reply_of_its_attempt_and_tells_parts_apart(dat
     ):
         mine.record(effect, request, reply)
     other.record(":1", "r", {"n": 5})
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", before)
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(before)).total_seconds()) < 600
     ((*row, at), *_) = database.read("SELECT seq, attempt, effect, request, at FROM effects ORDER BY seq")
     assert (row, before <= at <= now()) == ([1, "p\\ud800", ":1", "r"], True)
     assert [mine.find(*asked) for asked in ((":1", "r"), (":2", "r"), (":2", "x"), (":3", "r"))] == [

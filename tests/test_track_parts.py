@@ -260,6 +260,19 @@ def test_a_track_begins_a_run_or_goes_on_with_one_and_ends_as_its_block_does(
     trial._finish_at_exit()
     assert trial.run.status == "interrupted"
     monkeypatch.delattr(sys, "last_value")
+    for end in ("finish", "at exit"):
+        monkeypatch.setenv("FIRSTHAND_TRACK_AT", str(tmp_path / end))
+        full = start("f")
+        hold(full)
+        full.log({"a": 1.0}, step=1)
+        with full.run.database.write() as connection:
+            connection.execute("ALTER TABLE metrics RENAME TO hidden")
+        if end == "finish":
+            with pytest.raises(StoreError, match="no such table"):
+                full.finish()
+        else:
+            full._finish_at_exit()
+        full.run.expect_idle()
     with store.open_run(tmp_path / "trial", home):
         again = start("ignored", resume=tmp_path / "trial")
         again._finish_at_exit()
