@@ -330,11 +330,15 @@ def test_pruning_keeps_runs_that_have_steps(home: Path, cli: Cli) -> None:
 def test_tensorboard_reads_the_same_values(track: Track, tmp_path: Path) -> None:
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for step in range(5):
-        track.log({"train/loss": step / 8}, step=step)
-    assert export(track, "tensorboard", tmp_path / "events") == 5
-    events = loader.EventAccumulator(str(tmp_path / "events"))
+        track.log({"train/loss": step / 8}, step=step, at=1e9 + step / 4)
+    track.log({"=acc": 0.5}, step=9, at=2e9)
+    assert export(track, "tensorboard", tmp_path / "deep" / "events") == 6
+    events = loader.EventAccumulator(str(tmp_path / "deep" / "events"))
     events.Reload()
-    assert [(each.step, each.value) for each in events.Scalars("train/loss")] == [(s, s / 8) for s in range(5)]
+    read = [(each.step, each.value, each.wall_time) for each in events.Scalars("train/loss")]
+    assert read == [(s, s / 8, 1e9 + s / 4) for s in range(5)]
+    (other,) = events.Scalars("=acc")
+    assert (other.wall_time, other.step, other.value) == (2e9, 9, 0.5)
 
 
 @pytest.mark.slow

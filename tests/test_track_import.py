@@ -24,6 +24,7 @@ from firsthand.runs.track import Track
 from firsthand.runs.track_export import export
 from firsthand.runs.track_import import import_runs, tracked_runs
 from firsthand.runs.wandb_files import BLOCK, read_wandb
+from tracker_bytes import history, item, part, record, wandb_log
 
 VALUES = [(0, 1.5), (2, 0.25), (70_000, math.nan), (70_001, 1e-3)]
 
@@ -68,15 +69,6 @@ def test_event_files_of_tensorboard_are_read(tmp_path: Path) -> None:
         list(read_events(file))
 
 
-def record(body: bytes) -> bytes:
-    head = struct.pack("<Q", len(body))
-    return head + struct.pack("<I", masked_crc(head)) + body + struct.pack("<I", masked_crc(body))
-
-
-def part(number: int, body: bytes) -> bytes:
-    return bytes([number << 3 | 2, len(body)]) + body
-
-
 def test_scalars_in_tensors_are_read_and_other_tensors_are_not(tmp_path: Path) -> None:
     def event(tensor: bytes) -> bytes:
         value = part(1, b"acc") + part(8, tensor)
@@ -107,45 +99,10 @@ def test_offline_runs_of_wandb_are_read(tmp_path: Path) -> None:
         assert run.config["settings"]["lr"] == 0.1 and run.config["name"].endswith(track.run.id)
 
 
-def wandb_log(records: list[bytes]) -> bytes:
-    """A log as W&B writes it: records in pieces that end at blocks, each with its checksum."""
-    data = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
-    for body in records:
-        first = True
-        while True:
-            left = BLOCK - len(data) % BLOCK
-            if left < 7:
-                data += bytes(left)
-                left = BLOCK
-            piece, body = body[: left - 7], body[left - 7 :]
-            kind = 1 if first and not body else 2 if first else 4 if not body else 3
-            data += struct.pack("<IHB", zlib.crc32(bytes([kind]) + piece), len(piece), kind) + piece
-            first = False
-            if not body:
-                break
-    return data
-
-
-def long_part(number: int, body: bytes) -> bytes:
-    size, out = len(body), bytearray([number << 3 | 2])
-    while size > 127:
-        out.append(size & 127 | 128)
-        size >>= 7
-    return bytes([*out, size]) + body
-
-
-def history(step: int, **values: object) -> bytes:
-    items = b"".join(
-        long_part(1, part(2, name.encode()) + bytes([0x82, 1]) + long_part(0, json.dumps(value).encode())[1:])
-        for name, value in values.items()
-    )
-    return long_part(2, items + part(2, bytes([8, step])))
-
-
 def test_records_of_wandb_in_several_blocks_are_joined(tmp_path: Path) -> None:
     filler = "x" * (2 * BLOCK)
     file = tmp_path / "run-1.wandb"
-    file.write_bytes(wandb_log([history(1, loss=0.5, note=filler), history(2, loss=0.25, **{"_runtime": 3})]))
+    file.write_bytes(wandb_log(history(1, loss=0.5, note=filler), history(2, loss=0.25, **{"_runtime": 3})))
     assert [(each.name, each.step, each.value) for each in read_wandb(file).values] == [
         ("loss", 1, 0.5),
         ("loss", 2, 0.25),
@@ -174,11 +131,8 @@ def test_records_of_wandb_in_several_blocks_are_joined(tmp_path: Path) -> None:
 def test_numbers_and_times_of_any_size_are_read(
     row: dict[str, object], kept: list[tuple[str, int, float]], tmp_path: Path
 ) -> None:
-    items = b"".join(
-        long_part(1, part(2, name.encode()) + bytes([0x82, 1]) + long_part(0, json.dumps(value).encode())[1:])
-        for name, value in row.items()
-    )
-    (tmp_path / "run-1.wandb").write_bytes(wandb_log([long_part(2, items)]))
+    items = b"".join(part(1, item([name], json.dumps(value))) for name, value in row.items())
+    (tmp_path / "run-1.wandb").write_bytes(wandb_log(part(2, items)))
     assert [(each.name, each.step, each.value) for each in read_wandb(tmp_path / "run-1.wandb").values] == kept
     [(id, count)] = import_runs(tmp_path, tmp_path / "home")
     assert count == len(kept)
@@ -203,7 +157,7 @@ def test_a_step_or_time_beyond_all_bounds_makes_no_run(tmp_path: Path) -> None:
 
 
 def test_fields_of_another_length_than_a_number_are_passed_over(tmp_path: Path) -> None:
-    summary = long_part(5, long_part(1, part(1, b"loss") + part(2, b"abc") + b"\x15" + struct.pack("<f", 0.5)))
+    summary = part(5, part(1, part(1, b"loss") + part(2, b"abc") + b"\x15" + struct.pack("<f", 0.5)))
     file = tmp_path / "events.out.tfevents.1"
     body = part(1, b"abc") + bytes([2 << 3, 4]) + summary
     head = struct.pack("<Q", len(body))
@@ -215,7 +169,7 @@ def test_a_record_in_many_pieces_is_joined_in_linear_time(tmp_path: Path) -> Non
     middle = bytes(BLOCK - 7)
     record = struct.pack("<IHB", zlib.crc32(b"\x03" + middle), len(middle), 3) + middle
     file = tmp_path / "run-1.wandb"
-    file.write_bytes(wandb_log([bytes(BLOCK - 7 - 7)])[:BLOCK] + record * 1200)
+    file.write_bytes(wandb_log(bytes(BLOCK - 7 - 7))[:BLOCK] + record * 1200)
     with at_most_cpu_s(5):  # 39 MB; it was a quarter of a minute
         assert read_wandb(file).values == []
 

@@ -268,7 +268,7 @@ class Run:
         return score_totals.task_means(self._sound)
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Each benchmark with each of its agents, in the order in which the run first met them."""
+        """Each benchmark, by name, with each of its agents, in the order in which the run first met them."""
         return score_totals.pairs(self._sound)
 
     # -- scores given later --

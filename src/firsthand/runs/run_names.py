@@ -49,7 +49,7 @@ def find_run(ref: str, home: Path) -> Path:
         return max((home / "runs" / each for each in ids), key=lambda path: (path.name[:15], _made(path)))
     if ref in ids:
         return home / "runs" / ref
-    if os.sep in ref or ref in (".", "..") or _holds_run(Path(ref)):
+    if os.sep in ref or ref in (".", "..") or (ref and _holds_run(Path(ref))):
         return _at_path(Path(ref).expanduser())
     matching = [each for each in ids if ref and (each.startswith(ref) or each.endswith(f"-{ref}"))]
     if len(matching) == 1:

@@ -106,7 +106,7 @@ class TaskMean:
 
 
 def task_means(database: Database) -> list[TaskMean]:
-    """The mean of each agent on each task, in the order in which the run first met agents and benchmarks."""
+    """The mean of each agent on each task, in the order of `pairs`."""
     sql = f"SELECT task, mean, epochs, scored, coalesce(others, 0) = 0 FROM ({_by_task(None)})"
     found = []
     for benchmark, agent in pairs(database):
@@ -130,7 +130,7 @@ def score_means(database: Database) -> tuple[ScoreMean, ...]:
 
 
 def totals(database: Database, name: str | None = None) -> list[Totals]:
-    """The sums of each agent on each benchmark, in the order in which the run first met them.
+    """The sums of each agent on each benchmark, in the order of `pairs`.
 
     They are of the attempts' own first score, or of the one given later under a name. Where no attempt has one of its own,
     the first that was given later stands in.
@@ -152,7 +152,7 @@ def totals(database: Database, name: str | None = None) -> list[Totals]:
 
 
 def pairs(database: Database) -> list[tuple[str, str]]:
-    """Each benchmark with each of its agents, in the order in which the run first met them."""
+    """Each benchmark, by name, with each of its agents, in the order in which the run first met them."""
     order = {str(name): rank for rank, (name,) in enumerate(database.read("SELECT name FROM agents ORDER BY rowid"))}
     found = _agents(database)
     first = {name: place for place, name in enumerate(dict.fromkeys(benchmark for benchmark, _ in found))}

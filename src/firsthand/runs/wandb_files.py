@@ -80,13 +80,13 @@ def _records(path: Path) -> Iterator[bytes]:
             return
         if zlib.crc32(bytes([kind]) + body) != checksum:
             raise DataError(f"{path}: the record at byte {position} is damaged: its checksum does not fit")
-        position += 7 + size
         if kind in (_FULL, _FIRST):
             pieces = bytearray(body)
         elif kind in (_MIDDLE, _LAST):
             pieces += body
         else:
             raise DataError(f"{path}: the record at byte {position} has the unknown type {kind}")
+        position += 7 + size
         if kind in (_FULL, _LAST):
             yield bytes(pieces)
 
