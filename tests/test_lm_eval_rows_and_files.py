@@ -104,7 +104,7 @@ def test_rows_are_read_line_by_line_and_a_file_becomes_a_run(tmp_path: Path) -> 
     path = tmp_path / "m" / "samples_ns_quiz_2025-01-02T03-04-05.678.jsonl"
     path.parent.mkdir()
     row = {"doc_id": 1, "filtered_resps": ["é"], "arguments": [["Q1"]], "em": 1.0}
-    rows = [row, {**row, "doc_id": 2, "arguments": [["Q2"]], "em": 0.0}, {**row, "arguments": [["Q3"]]}]
+    rows = [row, {**row, "doc_id": 2, "arguments": [["Q2"]], "em": 0.0}, {**row, "arguments": [["Q3"]], "filter": "l"}]
     path.write_text("\n \n" + "\n".join(json.dumps(each, ensure_ascii=False) for each in rows))
     assert list(_rows(path)) == rows
     id, count = import_samples(path, tmp_path / "home")
@@ -112,11 +112,14 @@ def test_rows_are_read_line_by_line_and_a_file_becomes_a_run(tmp_path: Path) -> 
     with open_run(id, tmp_path / "home") as run:
         about = {"kind": "import", "imported": "lm-eval", "model": "m", "benchmarks": ["ns_quiz"], "file": path.name}
         assert {key: run.config[key] for key in about} == about and run.status == "done"
-        assert run.agents() == {"m": {"name": "m", "model": "m"}}
-        made = [(each.task_id, each.answer, [score.value for score in each.scores]) for each in run.traces()]
-        assert made == [("1", "é", [1.0]), ("2", "é", [0.0]), ("1", "é", [1.0])]
+        assert run.agents() == {name: {"name": name, "model": "m"} for name in ("m:none", "m:l")}
+        made = [(each.task_id, each.agent_name, each.answer, each.scores[0].value) for each in run.traces()]
+        assert made == [("1", "m:none", "é", 1.0), ("2", "m:none", "é", 0.0), ("1", "m:l", "é", 1.0)]
         first, second = run.task("ns_quiz", "1"), run.task("ns_quiz", "2")
         assert first is not None and second is not None and (first.prompt, second.prompt) == ("Q3", "Q2")
+    path.write_text(json.dumps(row))
+    with open_run(import_samples(path, tmp_path / "home")[0], tmp_path / "home") as run:
+        assert list(run.agents()) == ["m"] == [each.agent_name for each in run.traces()]
     path.write_bytes(b'{"doc_id": 1, "filtered_resps": []}\n\n\xff\n')
     with pytest.raises(DataError, match="cannot be read: "):
         list(_rows(path))
