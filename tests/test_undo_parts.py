@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from firsthand.declaration import Declaration, Undo
-from firsthand.errors import ConfigError, ModelError, StoreError, ToolError
+from firsthand.errors import ConfigError, StoreError, ToolError
 from firsthand.guard import GuardVerdict
 from firsthand.loop.calling import calling
-from firsthand.message import Json, ToolCall, ToolResult, canonical
+from firsthand.message import Json, ToolCall, ToolResult
 from firsthand.model import ToolSpec
 from firsthand.safety.undo.roll_back import (
     RollbackLog,
@@ -26,7 +26,7 @@ from firsthand.safety.undo.roll_back import (
     state_hash,
 )
 from firsthand.safety.undo.staging import StagedCalls, committing, is_committing
-from firsthand.safety.undoable import MAX_STATE, _running, undoable
+from firsthand.safety.undoable import _running, undoable
 from firsthand.tool import Tool
 from policy_tools import Asked
 
@@ -115,37 +115,6 @@ def test_what_declares_no_undo_or_has_wrong_arguments_passes_and_forgets_the_cal
         return await undoable.result(asked.view, tool, ToolResult("c", "x", "ok"))
 
     assert asyncio.run(other_result(bare)) == asyncio.run(other_result(cells.made("x", undo=False))) == passed
-
-
-def test_a_state_that_cannot_be_kept_blocks_and_one_that_is_lost_afterwards_is_told() -> None:
-    cells = Cells(a="x" * (MAX_STATE - len(canonical({"before": ""}))))
-    asked = Asked()
-
-    async def call() -> GuardVerdict:
-        verdict = await undoable.call(asked.view, cells.tool, {"key": "a"})
-        assert (_running.get() is None) is (verdict.action == "block")
-        return verdict
-
-    assert asyncio.run(call()).action == "pass"
-    cells.cells["a"] += "x"
-    assert asyncio.run(call()) == GuardVerdict(
-        "undoable", "block", None, "the state before it is too large to be kept"
-    )  # fmt: skip
-    cells.on_capture = ToolError("no such folder")
-    assert asyncio.run(call()) == GuardVerdict(
-        "undoable", "block", None, "the state before it could not be kept: no such folder"
-    )
-    cells.on_capture = ModelError("gone")
-    with pytest.raises(ModelError, match="gone"):
-        asyncio.run(call())
-
-    async def lost() -> GuardVerdict:
-        cells.on_capture, cells.cells["a"] = None, 1
-        await undoable.call(asked.view, cells.tool, {"key": "a"})
-        cells.on_capture = ModelError("gone")
-        return await undoable.result(asked.view, cells.tool, ToolResult("c", "put", "ok"))
-
-    assert asyncio.run(lost()) == GuardVerdict("undoable", "pass", None, "the state after it is not known: gone")
 
 
 def test_points_pair_the_states_around_each_call_in_the_order_of_the_calls() -> None:
