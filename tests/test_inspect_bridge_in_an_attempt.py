@@ -51,6 +51,7 @@ from firsthand.bridges.inspect.messages import (
     specs_from,
     too_long,
 )
+from firsthand.bridges.inspect.model_provider import model_api
 from firsthand.bridges.inspect.sample_scores import restored
 from firsthand.bridges.inspect.sandbox_provider import _seconds, open_box, sandbox_environment
 from firsthand.bridges.inspect.solver_chain import _bridge, _declared, _enter, _key, _root
@@ -178,6 +179,24 @@ def test_a_generation_of_inspect_is_an_effect_after_the_same_messages_of_our_att
     assert [(call.at, call.nodes) for call in calls] == [(2, (3, 4)), (5, (6,))]
 
 
+def test_a_provider_offers_the_tools_that_the_choice_allows_with_the_settings_of_the_request() -> None:
+    api = model_api()("scripted:echo")
+    api.model = model = Several()
+    assert api.model_name == "scripted:echo"
+
+    def ask(choice: Any, **config: Any) -> Any:
+        return asyncio.run(api.generate(TALK, [info("look"), info("go")], choice, GenerateConfig(**config)))
+
+    output = ask("auto", num_choices=2, max_tokens=7, temperature=0.5)
+    assert [each.message.text for each in output.choices] == ["1.0", "1.1"] and output.model == "scripted:echo"
+    ask(ToolFunction("go"))
+    ask("none")
+    assert model.asked == [
+        (["Q?"], 7, 0.5, ["look", "go"], 2), (["Q?"], 2048, 0.0, ["go"], 1), (["Q?"], 2048, 0.0, [], 1),
+    ]  # fmt: skip
+    api.close()  # a model without a `close` is left alone
+
+
 def test_a_tool_for_the_prompt_is_not_run_here_and_keys_of_messages_are_their_content() -> None:
     spec = ToolSpec("ls", "List.", {"type": "object"})
     tool = _declared(spec)
@@ -209,6 +228,9 @@ def test_our_sandbox_reads_compose_files_and_opens_one_box_for_each_service() ->
     ours = sandbox_environment()
     assert ours is sandbox_environment() and ours.config_files() == [*COMPOSE_FILES, "Dockerfile"]
     assert ours.is_docker_compatible() is True and ours(None).default_polling_interval() == 0.2
+    for command, name in ((["serve", "x"], "serve"), ([], "it")):
+        with pytest.raises(NotImplementedError, match=rf"^{name} would keep running in the sandbox, where no process"):
+            asyncio.run(ours(None).exec_remote(command))
     late = SimpleNamespace(wall_s=2.5)
     assert [_seconds(late, each) for each in (None, 7, 0)] == ["2.5", "7", "0"]  # type: ignore[arg-type]
     closed: list[str] = []
@@ -294,6 +316,7 @@ def test_a_step_that_fails_closes_the_boxes_and_tells_its_last_line(tmp_path: Pa
 
     assert asyncio.run(opened()) == (["default", "db"], "/db\n", "é\né")
     (tmp_path / "Dockerfile").write_text("FROM debian\nRUN exit 4\n")
+    (tmp_path / "compose.yaml").write_text("services:\n  default: {image: bash}\n  db: {build: .}\n")
     with pytest.raises(ConfigError, match=r"Dockerfile: RUN exit 4 fails in the sandbox: error$"):
-        asyncio.run(ours.sample_init("task", str(tmp_path / "Dockerfile"), {}))
+        asyncio.run(ours.sample_init("task", str(tmp_path / "compose.yaml"), {}))
     assert workers() <= before
