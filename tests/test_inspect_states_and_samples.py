@@ -210,12 +210,16 @@ def _reducers_of(*names: str) -> Any:
     return create_reducers(list(names))
 
 
-def test_a_scorer_that_calls_a_model_gets_the_grader_or_is_told_to_name_one() -> None:
+def test_a_scorer_that_calls_a_model_gets_the_grader_or_is_told_to_name_one(tmp_path: Path) -> None:
+    script = tmp_path / "replies.json"
+    script.write_text('["judged", "judged"]')
+
     async def asked(grader: str) -> Any:
         enter_grader(grader)
         return [(await get_model(role=role).generate("hi")).completion for role in (None, "grader")]
 
     assert asyncio.run(asked("scripted:echo")) == ["hi", "hi"]
+    assert asyncio.run(asked(f"scripted:{script}")) == ["judged", "judged"]
     named = "this scorer calls a judge model, and none was named: add :grader=MODEL to the benchmark"
     with pytest.raises(ConfigError) as missing:
         asyncio.run(_grader_api("").generate([], [], "auto", GenerateConfig()))
