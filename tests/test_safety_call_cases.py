@@ -11,7 +11,7 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
 from firsthand.message import Json
 from firsthand.model import ToolSpec
-from firsthand.safety.plans.labelled import Labelled
+from firsthand.safety.plans.labelled import Labelled, carried, carrying, flat
 from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds, _earlier, told_to, unmarked, uses
 from firsthand.safety.rules.labels import USER, Label
 from firsthand.safety.rules.policies import POLICIES, Ruling
@@ -237,3 +237,16 @@ def test_a_field_or_an_item_takes_the_paths_that_begin_with_it_and_is_trusted_at
             call()
     with pytest.raises(KeyError):
         whole.at("no")
+
+
+def test_labels_are_carried_within_their_block_alone_and_plain_values_are_flat() -> None:
+    outer, inner = {"a": USER}, {"b": Label()}
+    with carrying(outer):
+        with pytest.raises(KeyError), carrying(inner):
+            assert carried() is inner
+            raise KeyError
+        assert carried() is outer
+    assert carried() is None
+    box, web = Label("untrusted", None, frozenset({"box"})), Label("trusted", frozenset(), frozenset({"web"}))
+    nested = Labelled({"a": [Labelled(1, web), 2], "b": Labelled(Labelled("x", box), USER)})
+    assert flat(nested) == ({"a": [1, 2], "b": "x"}, box.join(web).join(USER)) and flat([]) == ([], Label())
