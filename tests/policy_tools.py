@@ -1,11 +1,14 @@
-"""A task and tools with declarations, for tests of policies."""
+"""A task, tools with declarations, and a view that records what it was asked, for tests of policies."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from firsthand.declaration import Declaration
+from firsthand.guard import AttemptView
+from firsthand.loop.approval import Decision
 from firsthand.message import assistant, user
+from firsthand.providers.scripted import Scripted
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 
@@ -39,3 +42,29 @@ def erasing(dry_run: Any) -> Tool:
         return ""
 
     return erase
+
+
+class Asked:
+    """A view whose person and model answer as they are told, and which records what it was asked."""
+
+    def __init__(self, *says, decides=None, task=TASK, calls=(), tools=(send, inbox, bare), most=None):
+        self.model, self.approved, self.journal, self.claims = Scripted(list(says)), [], [], []
+        self.decides, self.most = decides, most
+        self.view = AttemptView(task, "a", None, (), tuple(calls), tools, self.ask, self.once, self.approve, self.claim)
+
+    async def ask(self, prompt, model, sampling):
+        return (await self.model.complete(prompt, sampling))[0]
+
+    async def once(self, request, action):
+        self.journal.append(request)
+        return await action()
+
+    async def approve(self, tool, arguments, about):
+        self.approved.append((tool.name, arguments, about))
+        if isinstance(self.decides, Exception):
+            raise self.decides
+        return self.decides or Decision(False, "ann", "ann says no")
+
+    async def claim(self, key, most, amount=1, item=""):
+        self.claims.append((key, most, amount, item))
+        return self.most != key

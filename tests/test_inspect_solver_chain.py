@@ -29,6 +29,7 @@ from firsthand.bridges.inspect.task_samples import load
 from firsthand.model import ToolSpec
 
 TASKS = """
+import asyncio
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig, get_model
@@ -94,6 +95,29 @@ def broken():
 @task
 def plain():
     return Task(dataset=[ROW], solver=generate(), scorer=includes())
+
+@solver
+def waiting():
+    async def solve(state, generate):
+        await asyncio.sleep(30)
+        return state
+    return solve
+
+@task
+def timed():
+    return Task(dataset=[ROW], setup=[prepared(), prepared()], solver=[waiting()], scorer=includes(), time_limit=0.05)
+
+@solver
+def cached():
+    async def solve(state, generate):
+        for cache in (None, False):
+            state = await generate(state, tool_calls="none", cache=cache, max_tokens=5)
+        return state
+    return solve
+
+@task
+def calling():
+    return Task(dataset=[ROW], setup=[prepared()], solver=cached(), scorer=includes(), config=GenerateConfig(max_tokens=9))
 
 @task
 def numbered():
@@ -187,6 +211,24 @@ def test_a_limit_of_the_task_ends_its_solvers_and_is_noted(file: Path) -> None:
     [limit] = [event for event in trace.events if event.kind == "limit"]
     assert trace.error is None and limit.data["limit"] == "message" and "3" in limit.data["message"]
     assert len(state_of(trace)["messages"]) <= 3 and state_of(trace)["store"] == {"seen": None}
+
+
+def test_a_time_limit_ends_the_solvers_after_all_steps_of_the_setup_and_the_state_so_far_is_kept(file: Path) -> None:
+    trace = attempt(file, "timed", Counted())
+    [limit] = [event for event in trace.events if event.kind == "limit"]
+    assert trace.error is None and limit.data["limit"] == "time" and "0.05" in limit.data["message"]
+    state = state_of(trace)
+    assert [message["content"] for message in state["messages"]] == ["Q?", "set up", "set up"]
+    assert state["store"] == {"prepared": 2} and (trace.answer, [score.value for score in trace.scores]) == ("", [0.0])
+
+
+def test_a_solvers_own_settings_go_before_those_of_its_task(file: Path) -> None:
+    model = Counted()
+    trace = attempt(file, "calling", model)
+    assert trace.error is None and trace.answer == "2.0"
+    assert [most for _, _, most in model.asked] == [5, 5]
+    assert [message.text for message in model.asked[1][0]] == ["Q?", "set up", "1.0"]
+    assert [each["content"] for each in state_of(trace)["messages"]] == ["Q?", "set up", "1.0", "2.0"]
 
 
 def test_errors_of_a_solver_a_model_and_a_sample_keep_their_kind(file: Path) -> None:

@@ -44,6 +44,13 @@ def test_the_block_is_for_its_own_thread_and_ends() -> None:
         other.start()
         other.join()
     assert seen == [False] and not is_offline()
+    with pytest.raises(KeyError), offline():
+        raise KeyError
+    assert not is_offline()
+    with offline():
+        with offline():
+            assert is_offline()
+        assert is_offline()
 
 
 def test_this_machine_is_reached_offline_and_no_other_is() -> None:
@@ -75,6 +82,9 @@ def test_libraries_are_offline_within_the_block_alone() -> None:
     try:
         with libraries_offline():
             assert constants.is_offline_mode()
+        assert not constants.is_offline_mode()
+        with pytest.raises(KeyError), libraries_offline():
+            raise KeyError
         assert not constants.is_offline_mode()
     finally:
         constants.HF_HUB_OFFLINE = before

@@ -7,10 +7,8 @@ import pytest
 
 from firsthand import Task
 from firsthand.errors import ConfigError, ModelError, UnknownName
-from firsthand.guard import AttemptView
 from firsthand.loop.approval import Decision
 from firsthand.message import ToolCall, user
-from firsthand.providers.scripted import Scripted
 from firsthand.safety.approvers import ApprovalQuestion, ask_in_turn, check_approvers, model
 from firsthand.safety.plans.labelled import carrying
 from firsthand.safety.policy import DEFAULT, CallPolicy, policy
@@ -18,33 +16,7 @@ from firsthand.safety.rules.labels import USER, Label
 from firsthand.safety.rules.policies import POLICIES, Ruling
 from firsthand.safety.undo.staging import StagedCalls, committing, is_committing
 from firsthand.trace import Call
-from policy_tools import TASK, bare, erasing, inbox, send
-
-
-class Asked:
-    """A view whose person and model answer as they are told, and which records what it was asked."""
-
-    def __init__(self, *says, decides=None, task=TASK, calls=(), tools=(send, inbox, bare), most=None):
-        self.model, self.approved, self.journal, self.claims = Scripted(list(says)), [], [], []
-        self.decides, self.most = decides, most
-        self.view = AttemptView(task, "a", None, (), tuple(calls), tools, self.ask, self.once, self.approve, self.claim)
-
-    async def ask(self, prompt, model, sampling):
-        return (await self.model.complete(prompt, sampling))[0]
-
-    async def once(self, request, action):
-        self.journal.append(request)
-        return await action()
-
-    async def approve(self, tool, arguments, about):
-        self.approved.append((tool.name, arguments, about))
-        if isinstance(self.decides, Exception):
-            raise self.decides
-        return self.decides or Decision(False, "ann", "ann says no")
-
-    async def claim(self, key, most, amount=1, item=""):
-        self.claims.append((key, most, amount, item))
-        return self.most != key
+from policy_tools import Asked, bare, erasing, inbox, send
 
 
 def called(guard, asked, tool, arguments):

@@ -162,9 +162,16 @@ class DecoderShape:
 def shape_from_architecture(a: Architecture) -> DecoderShape:
     """The shape of a model that our engine loads."""
     windows = [window for window in a.windows if window is not None]
+    experts, latent = a.experts, a.latent
     return DecoderShape(
-        a.vocab_size, a.hidden_size, a.num_layers, a.num_heads, a.num_kv_heads, a.head_dim, a.intermediate_size,
-        max_position=a.max_position, tied=a.tie_embeddings, qkv_bias=a.qkv_bias, qk_norm=a.qk_norm,
+        a.vocab_size, a.hidden_size, a.num_layers, a.num_heads, a.num_kv_heads, latent.nope_dim if latent else a.head_dim,
+        a.intermediate_size, max_position=a.max_position, tied=a.tie_embeddings, gated=a.is_gated, qkv_bias=a.qkv_bias,
+        other_bias=a.o_bias and a.mlp_bias, qk_norm=a.qk_norm, learned_positions=a.learned_positions > 0,
+        num_experts=experts.num_experts if experts else 0, experts_per_token=experts.per_token if experts else 0,
+        expert_size=experts.width if experts else 0, shared_size=experts.shared_width if experts else 0,
+        dense_layers=experts.layers.count(False) if experts else 0,
+        kv_rank=latent.rank if latent else 0, q_rank=latent.query_rank if latent else 0,
+        rope_dim=latent.rope_dim if latent else 0, value_dim=latent.value_dim if latent else 0,
         window=max(windows, default=None), windowed_layers=len(windows),
     )  # fmt: skip
 

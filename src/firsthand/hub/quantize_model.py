@@ -42,8 +42,7 @@ def quantize_folder(
         raise ConfigError(f"{source} is a file: {method} takes a folder with config.json and safetensors")
     if (folder / "config.json").exists():
         raise ConfigError(f"{folder} holds a model: give another name, or remove it first")
-    ids = load_tokenizer(source).encode(text)[: _SEQUENCE * _SEQUENCES]
-    sequences = [ids[start : start + _SEQUENCE] for start in range(0, len(ids), _SEQUENCE)]
+    sequences = _sequences(load_tokenizer(source).encode(text))
     chosen = cast(Method, method.lower())
     model = load(source)
     rounded, group = round_model(model, sequences, chosen, told=told)
@@ -52,3 +51,9 @@ def quantize_folder(
         if (source / name).is_file():
             (folder / name).write_bytes((source / name).read_bytes())
     return (folder / "model.safetensors").stat().st_size
+
+
+def _sequences(ids: list[int]) -> list[list[int]]:
+    """The first `_SEQUENCES` sequences of `_SEQUENCE` ids, the last one perhaps shorter."""
+    used = ids[: _SEQUENCE * _SEQUENCES]
+    return [used[start : start + _SEQUENCE] for start in range(0, len(used), _SEQUENCE)]

@@ -30,29 +30,29 @@ async def solve(task: Task, ctx: Context) -> str:
         raise DataError(f"{task.id!r} is not a sample of {about['task']!r}: check whether its dataset has changed")
     model, api = _bridge(ctx, task)
     state = restored(theirs, sample, ctx.attempt.agent.model.name)
-    with contextlib.ExitStack() as stack:
-        for limit, value in (("message_limit", theirs.message_limit), ("time_limit", theirs.time_limit)):
-            if value is not None:
-                stack.enter_context(getattr(util, limit)(value))
-        _enter(model, state, theirs.config)
 
-        async def generate(state: Any, tool_calls: Any = "loop", cache: Any = None, **changes: Any) -> Any:
-            from inspect_ai._eval.task.generate import task_generate
-            from inspect_ai._util.notgiven import NOT_GIVEN
+    async def generate(state: Any, tool_calls: Any = "loop", cache: Any = None, **changes: Any) -> Any:
+        from inspect_ai._eval.task.generate import task_generate
+        from inspect_ai._util.notgiven import NOT_GIVEN
 
-            config = theirs.config.merge(GenerateConfig(**changes))
-            return await task_generate(model, state, tool_calls, NOT_GIVEN if cache is None else cache, config)
+        config = theirs.config.merge(GenerateConfig(**changes))
+        return await task_generate(model, state, tool_calls, NOT_GIVEN if cache is None else cache, config)
 
-        setup = [theirs.setup] if theirs.setup is not None else []
-        steps = [step for given in (*setup, theirs.solver) for step in (given if isinstance(given, list) else [given])]
-        try:
+    setup = [theirs.setup] if theirs.setup is not None else []
+    steps = [step for given in (*setup, theirs.solver) for step in (given if isinstance(given, list) else [given])]
+    try:
+        with contextlib.ExitStack() as stack:
+            for limit, value in (("message_limit", theirs.message_limit), ("time_limit", theirs.time_limit)):
+                if value is not None:
+                    stack.enter_context(getattr(util, limit)(value))
+            _enter(model, state, theirs.config)
             state = await chain(*steps)(state, generate)
-        except util.LimitExceededError as error:
-            ctx.note("limit", limit=error.type, message=error.message)
-        except Exception:
-            if api.error is not None:  # Inspect wraps a provider's errors; the attempt must fail with the cause
-                raise api.error from None
-            raise
+    except util.LimitExceededError as error:  # that of time is raised at the end of its block
+        ctx.note("limit", limit=error.type, message=error.message)
+    except Exception:
+        if api.error is not None:  # Inspect wraps a provider's errors; the attempt must fail with the cause
+            raise api.error from None
+        raise
     ctx.note(STATE, **saved(state))
     return str(state.output.completion)
 
