@@ -118,6 +118,9 @@ def test_names_of_a_run_from_elsewhere_are_loaded_if_they_are_installed(home: Pa
     }
     expect_known("f", fine)
     expect_installed({kind: texts for kind, texts in fine.items() if isinstance(texts, list)})
+    expect_known("f", {"tool": ("none",)})  # no tools
+    expect_installed({"tool": ["none"]})
+    assert refusal(expect_known, "f", {"guard": ("none",)}) == said.format("f", "guard", "none")
     for kind, text in (
         ("benchmark", "mine.py"),
         ("benchmark", "arithmetic:levels=a.b"),
