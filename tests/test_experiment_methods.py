@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from firsthand.message import ToolCall
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
-from firsthand.runs.store import Run
 from firsthand.scorers.match import exact
 from firsthand.scorers.model_judge import judged_by, rubric
 from firsthand.tool import tool
