@@ -228,6 +228,11 @@ def test_the_next_value_of_a_knob_lies_on_the_line_through_its_neighbours() -> N
         ({4: 110, 8: 150}, 3),  # 4 - 10 / 10
         ({1: 110, 8: 150}, None),
         ({4: 60, 8: 60.01}, None),
+        (
+            {4: 60, 8: 60.2},
+            64,
+        ),  # it grows by more than a five-hundredth of its mean cost, to at most eight times the last
+        ({1: 100 / 6, 2: 100 / 3}, 6),  # 1 + 5, and not the 5.999 of floats
         ({4: 60, 8: 59}, None),
         ({1: 10, 2: 11}, 16),
         ({64: 10, 100: 20}, 388),
@@ -243,6 +248,10 @@ def test_the_next_value_of_a_knob_lies_on_the_line_through_its_neighbours() -> N
     for points, value in (
         ({1: 50, 2: 100, 3: 105, 4: 106}, 3),
         ({1: 104.5, 3: 105}, 1),
+        ({2: 99.0, 3: 100.0}, 2),
+        ({2: 98.9, 3: 100.0}, 3),
+        ({5: 105.0, 7: 105.1}, 5),
+        ({7: 110.0, 5: 110.0, 6: 111.0}, 5),
         ({1: 103, 3: 105}, 3),
         ({4: 200, 2: 150, 3: 150}, 2),
     ):

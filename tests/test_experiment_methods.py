@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 
 from firsthand import Agent, Benchmark, Experiment, Limits, Task
 from firsthand.benchmark import Figure
-from firsthand.errors import ConfigError, ModelFileError, TooManyFailures
+from firsthand.errors import ConfigError, MissingExtra, ModelFileError, TooManyFailures
+from firsthand.experiment.experiment import log_notice
 from firsthand.experiment.named_agents import make_agents, open_models
 from firsthand.experiment.settings import RunSettings
 from firsthand.loop.approval import Approval
@@ -154,8 +157,28 @@ def test_a_run_is_made_with_its_name_and_not_at_all_where_something_is_missing(h
         assert "-mine.py-own-" in run.id or "-mine-py-own-" in run.id
         assert run.about["figures"] == {"mine": "deep/mine.py"}
         assert run.config["benchmarks"] == ["deep/mine.py", "own"] and run.config["agents"] == ["a"]
+        assert run.about["command"] == sys.argv
     with Experiment([echo()], [own()], name="named").create() as run:
         assert "-named-" in run.id and "own" not in run.id
+
+
+def test_a_notice_is_logged_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "firsthand"):
+        log_notice("100% of %s")
+    assert [(each.name, each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("firsthand", "INFO", "100% of %s")
+    ]
+
+
+def test_no_run_is_made_if_spans_are_asked_for_that_cannot_be_sent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("opentelemetry")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(MissingExtra, match="sending spans"):
+        Experiment([echo()], own()).run(otel=True)
+    assert made(home) == 0
+    Experiment([echo()], own()).run(otel=False).close()
+    assert made(home) == 1
 
 
 class Cold(Scripted):

@@ -120,6 +120,8 @@ def test_names_of_a_run_from_elsewhere_are_loaded_if_they_are_installed(home: Pa
     expect_installed({kind: texts for kind, texts in fine.items() if isinstance(texts, list)})
     expect_known("f", {"tool": ("none",)})  # no tools
     expect_installed({"tool": ["none"]})
+    expect_known("f", {"benchmark": ("arithmetic@main:levels=-1.5e3",), "memory": "notes", "model": ()})
+    assert refusal(expect_installed, {"tool": ["x" * 70]}).startswith(f"the run names the tool {'x' * 60!r}, which may")
     assert refusal(expect_known, "f", {"guard": ("none",)}) == said.format("f", "guard", "none")
     for kind, text in (
         ("benchmark", "mine.py"),
@@ -127,6 +129,8 @@ def test_names_of_a_run_from_elsewhere_are_loaded_if_they_are_installed(home: Pa
         ("benchmark", "arithmetic:levels=a/b"),
         ("pattern", "self_consistency(mine.py:f)"),
         ("pattern", "self_consistency(cot:x=/etc)"),
+        ("benchmark", "arithmetic:levels=a\\b"),
+        ("benchmark", "arithmetic:model=hf:x"),
         ("tool", "mcp:server"),
         ("tool", "files:notes/x"),
         ("model", "hf:a/b"),

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import sys
+import time
 
 import pytest
 
@@ -72,6 +73,8 @@ def test_an_answer_is_whole_however_it_is_typed_and_none_at_a_terminal_that_ends
         """The answer to pieces that are typed one after the other; None hangs up."""
         controller, worker = pty.openpty()
         sink = Screen()
+        os.write(controller, b"typed before\n")
+        time.sleep(0.01)
         with os.fdopen(worker, "r") as source:
             answer = asyncio.ensure_future(Terminal(source, sink).ask("Name:"))
             for piece in pieces:
