@@ -81,6 +81,10 @@ def test_what_an_experiment_cannot_be_is_said_with_what_to_give() -> None:
     most = Experiment([echo()], own(), epochs=100_000, limit=1, concurrency=1, limits=Limits(calls=1))
     assert isinstance(most.benchmarks, tuple) and isinstance(most.agents, tuple) and most.epochs == 100_000
     assert Experiment([echo()], "a", where="ray:h:1", workers=1, settings=NAMED).workers == 1
+    assert Experiment([echo()], "game24").config() == {
+        "benchmarks": ["game24"], "agents": ["a"], "epochs": 1, "seed": 0, "limit": None, "concurrency": 16, "on": None,
+        "workers": None, "name": None,
+    }  # fmt: skip
 
 
 def test_an_experiment_of_names_has_all_their_settings_and_the_models_that_are_given() -> None:
@@ -259,6 +263,8 @@ def test_a_run_goes_on_with_the_same_settings_but_for_those_that_change_no_resul
             ({"agents": [echo("b"), echo()]}, "agents a, not b,a"),
         ):
             assert refusal(replace(experiment, **changes).resume, run) == begun.format(said)
+    with store.create(home, {**experiment.config(), "on": "ray", "workers": 3}, "there") as there:
+        assert len(experiment.resume(there).done()) == 2, "what was begun on a cluster may go on here"
     with store.create(home, {"seed": 3}, "older") as older:
         assert len(experiment.resume(older).done()) == 2, "a setting that the run does not tell may be any"
     for config, said in (

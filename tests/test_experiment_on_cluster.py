@@ -113,6 +113,7 @@ def test_workers_are_made_from_the_settings_and_must_have_the_agents_and_benchma
 def test_a_run_on_a_cluster_holds_the_attempts_of_its_workers(
     folder: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", "home")  # in this folder, and not sent with it
     actors = ray_in_process(monkeypatch, [("a", 4, 2), ("b", 2, 0)])
     experiment = Experiment.from_settings(replace(NAMED, on=f"ray:{address}", workers=2))
     assert (experiment.where, experiment.workers) == (f"ray:{address}", 2)

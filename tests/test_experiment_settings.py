@@ -51,6 +51,16 @@ def test_settings_that_cannot_be_say_what_to_give() -> None:
     assert [RunSettings(equal_budget=each).token_budget for each in (None, "auto", "300")] == [None, None, 300.0]
 
 
+def test_settings_have_the_defaults_that_the_flags_tell() -> None:
+    assert RunSettings().to_json() == {
+        "benchmarks": (), "model": ("smollm2",), "device": "cpu", "weights": "auto", "pattern": ("direct",),
+        "tools": ("calculator",), "approve": (), "guard": (), "memory": None, "limit": None, "epochs": 1, "reduce": "",
+        "metrics": "own", "seed": 0, "temperature": 0.0, "max_tokens": 256, "system": None, "budget_tokens": None,
+        "budget_calls": None, "budget_seconds": None, "budget_usd": None, "equal_budget": None, "concurrency": 16,
+        "on": None, "workers": None, "replay": None, "name": None,
+    }  # fmt: skip
+
+
 def test_helms_metrics_wrap_each_benchmark_and_take_the_limit() -> None:
     named = ("gsm8k:shots=2:x=1", "helm_metrics:of=b", "a")
     made = RunSettings(benchmarks=named, metrics="helm", limit=5)

@@ -50,6 +50,15 @@ def test_without_torch_products_are_those_of_numpy(monkeypatch: pytest.MonkeyPat
     assert trials == [([[4.0] * 4] * 4, 7)]
 
 
+def test_a_quarter_of_the_free_memory_is_read_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(machine_speeds, "free_bytes", lambda: 12 << 20)
+    monkeypatch.setattr(machine_speeds, "best_of", lambda work, count: sizes.append(count) or 0.25)
+    for asked, read in ((64 << 20, 3 << 20), (2 << 20, 2 << 20), (5, 1 << 20)):
+        assert machine_speeds.measure_bandwidth(3, size_bytes=asked, trials=9) == read / 0.25 / 1e9
+    assert sizes == [9] * 27, "three ways with 1, 2 and 3 threads"
+
+
 def test_speeds_that_are_damaged_or_of_another_format_are_not_known(tmp_path: Path) -> None:
     here = machine.describe()
     path = tmp_path / "machine" / f"{here.key}-2.json"

@@ -288,6 +288,7 @@ def test_rows_with_cells_below_them_are_joined_by_dots_while_they_fit() -> None:
         f"  a {'1' * 10}",
         f"  c {'2' * 12}",
     ]
+    assert drawn(24, ["n", "a"], [["n" * 23, "1\n\n2\n[3]\n4"]])[2:] == ["n" * 23, "  a 1, 2 [3], 4", ""]
     assert drawn(100, ["n"], [["1\n2\n3"], ["1\n2"]])[2:] == ["1", "2", "3", "", "1", "2"]
 
 
