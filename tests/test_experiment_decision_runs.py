@@ -49,7 +49,7 @@ def test_a_document_that_cannot_be_changed_is_named_and_the_log_of_the_index_is_
     assert str(refused.value) == (
         "document 'd0' could not be changed: the chunk 0..999 of 'd0' is not the document's text there: chunk it again"
     )
-    assert opened_files("b.sqlite") == 0
+    assert opened_files(tmp_path, "b.sqlite") == 0
     opened.close()
 
 
@@ -78,12 +78,13 @@ def test_all_arms_answer_all_questions_in_a_run_that_is_closed_if_it_fails(tmp_p
     waiting = answer_all([Agent("RAG", Scripted([]), waits)], asked, seed=7, concurrency=2)
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(waiting, 0.05))
-    assert opened_files("run.sqlite") == 0
+    assert opened_files(tmp_path, "run.sqlite") == 0
 
 
-def opened_files(name: str) -> int:
+def opened_files(folder: Path, name: str) -> int:
+    """How often this process has a file of that name below a folder open."""
     found = 0
     for each in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
-            found += each.readlink().name == name
+            found += (path := each.readlink()).name == name and path.is_relative_to(folder)
     return found

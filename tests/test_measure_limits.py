@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from engine_tiny import tiny_engine
+from engine_tiny import drain, tiny_engine, tokens
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import ModelError
 from firsthand.measure import machine, machine_speeds
+from firsthand.measure.agent_workloads import answers, likelihoods
 from firsthand.measure.machine_speeds import Speeds, save_speeds
 from firsthand.measure.workloads import KVWaste, raise_errors
 from firsthand.model import Sampling
@@ -124,3 +125,26 @@ def test_the_first_error_of_a_step_is_raised() -> None:
     wrong = [fine[0], *(Output(2, 0, (), (), True, error=ModelError(text)) for text in ("first", "second"))]
     with pytest.raises(ModelError, match="first"):
         raise_errors(wrong)
+
+
+def test_answers_have_their_own_tokens_and_the_sum_of_their_log_probs() -> None:
+    asked = [
+        Request((5, 6, 7), Sampling(max_tokens=3, temperature=1.0, seed=4), n=2),
+        Request((8, 9), Sampling(max_tokens=4)),
+    ]
+    engine = tiny_engine()
+    ids = [engine.add(each) for each in asked]
+    made = drain(engine)
+    wanted = [[made[id, index] for index in range(each.n)] for id, each in zip(ids, asked, strict=True)]
+    found = answers(tiny_engine(), iter(asked))
+    assert [[ids for ids, _ in group] for group in found] == [[tokens(each) for each in group] for group in wanted]
+    assert [[logprob for _, logprob in group] for group in found] == [
+        pytest.approx([sum(value for output in each for value in output.logprobs) for each in group])
+        for group in wanted
+    ]
+    assert [[len(ids) for ids, _ in group] for group in found] == [[3, 3], [4]] and found[0][0] != found[0][1]
+    rated = likelihoods(tiny_engine(), iter([(5, 6), (9,)]), (20, 21, 22))
+    assert rated == pytest.approx(
+        [sum(tiny_engine().score(each, [[20, 21, 22]])[0].logprobs) for each in ((5, 6), (9,))]
+    )
+    assert rated[0] != rated[1] and max(rated) < 0
