@@ -59,7 +59,7 @@ def test_all_arms_answer_all_questions_in_a_run_that_is_closed_if_it_fails(tmp_p
     async def arm(task: Task, ctx: Any) -> str:
         nonlocal running, most
         running, most = running + 1, max(most, running + 1)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
         running -= 1
         return str(task.secret) or "Oslo"
 

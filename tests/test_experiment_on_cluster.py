@@ -29,13 +29,26 @@ import asyncio
 from pathlib import Path
 
 async def mine(task, ctx):
-    with open("log.txt", "a") as log:
-        log.write("+")
     await asyncio.sleep(0.002)
-    with open("log.txt", "a") as log:
-        log.write("-")
     if Path("broken").exists():
         raise ValueError("down")
+    return "7"
+"""
+TOGETHER = """
+import asyncio
+from pathlib import Path
+
+async def together(task, ctx):
+    log = Path("log.txt")
+    with log.open("a") as file:
+        file.write("+")
+    for _ in range(1000):
+        if log.read_text().count("+") >= 3:
+            break
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)  # for a fourth one, if there is any
+    with log.open("a") as file:
+        file.write("-")
     return "7"
 """
 NAMED = RunSettings(
@@ -141,8 +154,9 @@ def test_each_worker_makes_at_most_so_many_attempts_at_once(
     folder: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     actors = ray_in_process(monkeypatch)
+    (folder / "together.py").write_text(TOGETHER)
     many = replace(NAMED, benchmarks=("arithmetic:levels=1:tasks=5",), concurrency=3)
-    made = Experiment.from_settings(replace(many, pattern=(str(folder / "mine.py"),), on=f"ray:{address}"))
+    made = Experiment.from_settings(replace(many, pattern=(str(folder / "together.py"),), on=f"ray:{address}"))
     made.run().close()
     running = most = 0
     for sign in (folder / "log.txt").read_text():
