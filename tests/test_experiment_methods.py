@@ -236,6 +236,15 @@ def test_a_run_that_fails_is_kept_and_closed(home: Path) -> None:
         Experiment([echo()], own()).run(on_trace=stop)
     assert made(home) == 1 and opened_runs(home) == 0
 
+    async def waits(task: Any, ctx: Any) -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    cancelled = Experiment([Agent("a", Scripted([]), waits)], own()).run_async()
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(cancelled, 0.05))
+    assert made(home) == 2 and opened_runs(home) == 0
+
     async def down(task: Any, ctx: Any) -> str:
         raise ValueError
 
