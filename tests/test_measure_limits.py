@@ -43,6 +43,29 @@ def test_memory_is_the_resident_one_and_where_the_system_does_not_say_the_peak(m
     assert machine.memory_in_use() == 0
 
 
+def test_a_processor_is_that_of_the_first_core_as_each_kind_of_machine_tells_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x86 = (
+        "processor\t: 0\nmodel name\t: A: CPU\nflags\t\t: fma mmx avx2 avx512_vnni\n\n"
+        "processor\t: 1\nmodel name\t: B\nflags\t: amx_int8\n"
+    )
+    arm = "processor\t: 0\nBogoMIPS\t: 50\nFeatures\t: fp sve asimd i8mm\nCPU part\t: 0xd40\n"
+    names = iter(["one", "", ""])
+    monkeypatch.setattr(machine.platform, "processor", lambda: next(names))
+    monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
+    for text, flags, name in (
+        (x86, ("avx2", "avx512_vnni", "fma"), "A: CPU"),
+        (arm, ("asimd", "i8mm", "sve"), "one"),
+        ("", (), "aarch64"),
+    ):
+        monkeypatch.setattr(Path, "read_text", lambda path, text=text, **how: text)
+        assert machine._cpu() == (flags, name)
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: (_ for _ in ()).throw(OSError()))
+    monkeypatch.setattr(machine.platform, "machine", lambda: "")
+    assert machine._cpu() == ((), "unknown CPU")
+
+
 def test_without_torch_products_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     trials: list[Any] = []
     monkeypatch.setitem(sys.modules, "torch", None)
