@@ -287,3 +287,5 @@ def test_only_the_start_of_a_long_text_is_encoded() -> None:
     assert encode_start(words, text, 2) == [1] * 11  # to the first space from character 32 on
     assert encode_start(words, "w" * 40 + " w2 w3 w4", 2) == [0, 2, 3, 4]  # two tokens are not more than two
     assert encode_start(words, "w1 " + "x" * 90, 2) == [1, 0]
+    # the first space from 32 on is at 40, which gives one token; the first from 4 * 40 on is at 160, after 40 words more
+    assert encode_start(words, "w" * 40 + " w2" * 100, 2) == [0] + [2] * 40

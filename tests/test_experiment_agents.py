@@ -189,6 +189,8 @@ def test_what_an_agent_cannot_do_is_refused_whichever_agent_it_is() -> None:
 
     lacking = "needy needs the tool 'find', and the tools are {}: give it, as in --tools find"
     assert ready([Agent("a", Scripted(["x"]), needy, {}, (send,)), good], [chat]) == lacking.format("send")
+    two = (send, replace(send, spec=replace(send.spec, name="add")))
+    assert ready([Agent("a", Scripted(["x"]), needy, {}, two)], [chat]) == lacking.format("add, send")
     alone = Agent("a", Scripted(["x"]), needy, {}, ())
     assert ready([alone], [chat]) == lacking.format("none").replace("'find'", "'send'").replace(
         "tools find", "tools send"

@@ -156,6 +156,9 @@ def test_only_an_answer_that_stands_word_for_word_in_a_free_document_is_changed_
         "Oslo": ("d0", "Rome"),
         "new Oslo": ("d1", "Rome"),
     }
+    shared = [FactQuestion(str(at), "?", word, ("d0", "d2")) for at, word in enumerate(("Oslo", "Rome", "Lima"))]
+    found = choose_changes([*shared, *facts("Bern")], {"d0": "Oslo Rome Lima", "d2": "Lima Rome Oslo"}, 1.0, seed=0)
+    assert sorted(each.document for each in found) == ["d0", "d2"], "no two changes are of one document"
     for asked, texts in ((facts("Oslo", "oslo"), {"d0": "Oslo"}), (facts("Oslo"), {"d0": "Oslos"}), (facts("x"), {})):
         with pytest.raises(DataError) as refused:
             changed(asked, texts)

@@ -17,7 +17,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.corpus import close_corpora
-from firsthand.retrieval.document import Document
+from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.task import Task
 from test_experiment_decision import facts, sentences
@@ -33,12 +33,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_document_that_cannot_be_changed_is_named_and_the_log_of_the_index_is_copied(tmp_path: Path) -> None:
     index, target = tmp_path / "a.sqlite", tmp_path / "b.sqlite"
     opened = open_index(index, IndexHeader("", "", 0, "sentences"))
-    opened.put([IndexedDocument(each, sentences(each), None) for each in (Document("d0", "It is Oslo."),)])
+    pages = (Location(0, "page", "1"), Location(6, "page", "2"))
+    document = Document("d0", "It is Oslo.", "T", "s.pdf", {"year": 3}, pages)
+    opened.put([IndexedDocument(document, sentences(document), None)])
     change = FactChange(facts("Oslo")[0], "d0", "Bern")
     assert index.with_name("a.sqlite-wal").stat().st_size > 0, "what was put last stands in the log alone"
     asyncio.run(changed_index(index, target, [change], None, sentences))
     copy = open_index(target)
-    assert copy.document("d0").text == "It is Bern."
+    assert opened.document("d0") == document
+    assert copy.document("d0") == Document("d0", "It is Bern.", "T", "s.pdf", {"year": 3}), (
+        "its places are not known now"
+    )
     copy.close()
 
     def astray(document: Document) -> list[Chunk]:
