@@ -165,6 +165,12 @@ def test_what_a_post_processor_may_not_say_is_told_with_the_piece(tmp_path: Path
     steps = [{"type": "ByteLevel"}] * 15
     write(tmp_path, tokenizer={"post_processor": {"type": "Sequence", "processors": [*steps, TEMPLATE]}})
     assert around_texts(tmp_path, tokenizer()) == ((5,), (7, 8))
+    inner, outer = (
+        {"type": "BertProcessing", "cls": ["C", 2], "sep": ["S", 3]},
+        {**TEMPLATE, "single": [FIRST, TEXT, LAST]},
+    )
+    write(tmp_path, tokenizer={"post_processor": {"type": "Sequence", "processors": [inner, outer]}})
+    assert around_texts(tmp_path, tokenizer()) == ((5, 2), (3, 7, 8)), "each step stands around those before it"
     assert "expected a template or BERT's own" in said({"type": "Sequence", "processors": [*steps, None, TEMPLATE]})
     write(tmp_path, tokenizer={"post_processor": {**TEMPLATE, "special_tokens": {"F": {"ids": 39}, "L": {"ids": [0]}}}})
     assert around_texts(tmp_path, tokenizer()) == ((39,), (0,))

@@ -158,7 +158,7 @@ def test_a_run_is_made_with_its_name_and_not_at_all_where_something_is_missing(h
     (home.parent / "deep").mkdir()
     Path("mine.py").rename("deep/mine.py")
     with Experiment([echo()], ["deep/mine.py", own()]).create() as run:
-        assert "-mine.py-own-" in run.id or "-mine-py-own-" in run.id
+        assert ("-mine.py-own-" in run.id or "-mine-py-own-" in run.id) and "deep" not in run.id
         assert run.about["figures"] == {"mine": "deep/mine.py"}
         assert run.config["benchmarks"] == ["deep/mine.py", "own"] and run.config["agents"] == ["a"]
         assert run.about["command"] == sys.argv
