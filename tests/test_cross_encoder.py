@@ -75,6 +75,14 @@ def test_the_compiled_kernels_are_near_and_no_bit_depends_on_the_company(bert: P
     assert [kind for _, kind in compiled.config.parts] == [0, 0, 0, 1, 1], "the text is of the second type"
 
 
+def test_elsewhere_than_on_the_cpu_a_reranker_runs_in_torch(bert: Path) -> None:
+    there = load_relevance(str(bert), compiled=True, device="meta", threads=3)
+    assert next(there.model.parameters()).device.type == "meta" and not there.is_compiled
+    here = load_relevance(bert, compiled=True, threads=3)
+    assert here.is_compiled and here._workers == 3
+    assert here.config == there.config
+
+
 @pytest.mark.parametrize("most", range(2, 12))
 def test_the_longer_one_is_truncated_first_as_in_tokenizers(tmp_path: Path, most: int) -> None:
     write_tokenizer(tmp_path)

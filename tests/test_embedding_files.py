@@ -165,6 +165,12 @@ def test_what_a_post_processor_may_not_say_is_told_with_the_piece(tmp_path: Path
     steps = [{"type": "ByteLevel"}] * 15
     write(tmp_path, tokenizer={"post_processor": {"type": "Sequence", "processors": [*steps, TEMPLATE]}})
     assert around_texts(tmp_path, tokenizer()) == ((5,), (7, 8))
+    inner, outer = (
+        {"type": "BertProcessing", "cls": ["C", 2], "sep": ["S", 3]},
+        {**TEMPLATE, "single": [FIRST, TEXT, LAST]},
+    )
+    write(tmp_path, tokenizer={"post_processor": {"type": "Sequence", "processors": [inner, outer]}})
+    assert around_texts(tmp_path, tokenizer()) == ((5, 2), (3, 7, 8)), "each step stands around those before it"
     assert "expected a template or BERT's own" in said({"type": "Sequence", "processors": [*steps, None, TEMPLATE]})
     write(tmp_path, tokenizer={"post_processor": {**TEMPLATE, "special_tokens": {"F": {"ids": 39}, "L": {"ids": [0]}}}})
     assert around_texts(tmp_path, tokenizer()) == ((39,), (0,))
@@ -287,3 +293,5 @@ def test_only_the_start_of_a_long_text_is_encoded() -> None:
     assert encode_start(words, text, 2) == [1] * 11  # to the first space from character 32 on
     assert encode_start(words, "w" * 40 + " w2 w3 w4", 2) == [0, 2, 3, 4]  # two tokens are not more than two
     assert encode_start(words, "w1 " + "x" * 90, 2) == [1, 0]
+    # the first space from 32 on is at 40, which gives one token; the first from 4 * 40 on is at 160, after 40 words more
+    assert encode_start(words, "w" * 40 + " w2" * 100, 2) == [0] + [2] * 40

@@ -189,6 +189,8 @@ def test_what_an_agent_cannot_do_is_refused_whichever_agent_it_is() -> None:
 
     lacking = "needy needs the tool 'find', and the tools are {}: give it, as in --tools find"
     assert ready([Agent("a", Scripted(["x"]), needy, {}, (send,)), good], [chat]) == lacking.format("send")
+    two = (send, replace(send, spec=replace(send.spec, name="add")))
+    assert ready([Agent("a", Scripted(["x"]), needy, {}, two)], [chat]) == lacking.format("add, send")
     alone = Agent("a", Scripted(["x"]), needy, {}, ())
     assert ready([alone], [chat]) == lacking.format("none").replace("'find'", "'send'").replace(
         "tools find", "tools send"
@@ -228,6 +230,11 @@ def test_the_next_value_of_a_knob_lies_on_the_line_through_its_neighbours() -> N
         ({4: 110, 8: 150}, 3),  # 4 - 10 / 10
         ({1: 110, 8: 150}, None),
         ({4: 60, 8: 60.01}, None),
+        (
+            {4: 60, 8: 60.2},
+            64,
+        ),  # it grows by more than a five-hundredth of its mean cost, to at most eight times the last
+        ({1: 100 / 6, 2: 100 / 3}, 6),  # 1 + 5, and not the 5.999 of floats
         ({4: 60, 8: 59}, None),
         ({1: 10, 2: 11}, 16),
         ({64: 10, 100: 20}, 388),
@@ -243,6 +250,10 @@ def test_the_next_value_of_a_knob_lies_on_the_line_through_its_neighbours() -> N
     for points, value in (
         ({1: 50, 2: 100, 3: 105, 4: 106}, 3),
         ({1: 104.5, 3: 105}, 1),
+        ({2: 99.0, 3: 100.0}, 2),
+        ({2: 98.9, 3: 100.0}, 3),
+        ({5: 105.0, 7: 105.1}, 5),
+        ({7: 110.0, 5: 110.0, 6: 111.0}, 5),
         ({1: 103, 3: 105}, 3),
         ({4: 200, 2: 150, 3: 150}, 2),
     ):

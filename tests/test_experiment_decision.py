@@ -156,6 +156,9 @@ def test_only_an_answer_that_stands_word_for_word_in_a_free_document_is_changed_
         "Oslo": ("d0", "Rome"),
         "new Oslo": ("d1", "Rome"),
     }
+    shared = [FactQuestion(str(at), "?", word, ("d0", "d2")) for at, word in enumerate(("Oslo", "Rome", "Lima"))]
+    found = choose_changes([*shared, *facts("Bern")], {"d0": "Oslo Rome Lima", "d2": "Lima Rome Oslo"}, 1.0, seed=0)
+    assert sorted(each.document for each in found) == ["d0", "d2"], "no two changes are of one document"
     for asked, texts in ((facts("Oslo", "oslo"), {"d0": "Oslo"}), (facts("Oslo"), {"d0": "Oslos"}), (facts("x"), {})):
         with pytest.raises(DataError) as refused:
             changed(asked, texts)
@@ -333,6 +336,7 @@ def test_the_sentences_say_what_holds_the_user_back() -> None:
             f"Retrieval holds you back: with the right document quality is 1.00, with RAG 0.25 ({lost(20, 5)} 0.00), and "
             f"{missed} of the documents were not found."
         )
+    assert said(10, 0, 0.0).startswith("Retrieval holds you back"), "of an equal loss retrieval is the first to mend"
     assert said(20, 5, 0.63) == (
         "Reading among other passages holds you back: the document is found for 63% of the questions, yet quality is 0.25 "
         f"and with that document alone 1.00 ({lost(20, 5)} 0.00); give fewer passages (--k), rerank them, or take a larger "
@@ -345,6 +349,8 @@ def test_the_sentences_say_what_holds_the_user_back() -> None:
     assert said(20, 5, 0.0, quality=0.1) == f"Both lose: {lost(20, 5)} 0.90."
     neither = "Neither retrieval nor reading is shown to hold you back on these questions ({} 0.00)."
     assert said(20, 20, 1.0) == neither.format(lost(20, 20)) and said(20, 18, 0.0) == neither.format(lost(20, 18))
+    assert said(18, 18, 1.0) == neither.format(lost(18, 18)).replace("0.00).", "0.10)."), "most of it is read"
+    assert said(5, 10, 1.0, quality=1.0) == neither.format(lost(5, 10))
     assert said(20, 16, 0.0, confidence=0.5) == (
         f"Retrieval holds you back: with the right document quality is 1.00, with RAG 0.80 ({lost(20, 16, 0.5)} 0.00), and "
         "100% of the documents were not found."
@@ -358,13 +364,15 @@ def test_each_arm_is_compared_with_closed_book_in_a_sentence() -> None:
     results = [
         result("long context", 0.0, versus=paired_difference(some, ones)),
         result("closed book", 0.0),
+        result("LoRA + RAG", 0.0, versus=paired_difference(some, none)),
         result("LoRA", 0.0, versus=paired_difference(none, ones)),
         result("RAG", 0.0, versus=paired_difference(ones, none)),
     ]
-    better, worse, same = (results[at].versus for at in (3, 2, 0))
-    assert better and worse and same
+    better, worse, same, both = (results[at].versus for at in (4, 3, 0, 2))
+    assert better and worse and same and both
     assert diagnosis(results, Kept([])) == [  # type: ignore[arg-type]
         f"RAG is better than closed book: +1.00 [{better.low:+.2f}, {better.high:+.2f}], p=0.000.",
         f"LoRA is worse than closed book: -1.00 [{worse.low:+.2f}, {worse.high:+.2f}], p=0.000.",
+        f"LoRA + RAG is better than closed book: +0.95 [{both.low:+.2f}, {both.high:+.2f}], p=0.000.",
         f"long context is not shown to differ from closed book: -0.05 [{same.low:+.2f}, {same.high:+.2f}], p=1.000.",
     ]

@@ -153,3 +153,27 @@ def test_a_replay_by_names_asks_nobody_and_opens_no_source(tmp_path: Path, monke
     with pytest.raises(ConfigError) as refused:
         _expect_replayable((send, source))
     assert str(refused.value) == "a replay opens nothing, and box is opened for each attempt: leave it out"
+
+
+def test_what_was_recorded_is_given_whole_and_a_missing_one_named_in_short() -> None:
+    @tool(effect="external")
+    def whole(page: str, times: int = 1) -> str:
+        """Read."""
+        return page * times
+
+    read = replace(whole, spec=replace(whole.spec, name="read"), max_chars=9)
+
+    async def reads(task: Task, ctx: Context) -> str:
+        return str((await ctx.call(ToolCall("1", "read", {"page": "ab", "times": 20}))).content)
+
+    agent = Agent("a", Scripted([]), reads, tools=(read,), approval=ALLOW_ALL)
+    with Experiment([agent], Benchmark("own", lambda seed: [Task("t", "Q?")], ())).run() as run:
+        (trace,) = run.traces()
+        replayed = as_recorded(read, run.id)
+        assert (replayed.max_chars > 10**9, replayed.name, replayed.effect) == (True, "read", "external")
+        kept = asyncio.run(replayed({"page": "ab", "times": 20}))
+        assert kept == trace.answer and len(kept) > 9, "what was cut then is not cut again"
+        for arguments in ({"page": "ab"}, {"page": "x" * 300}):
+            with pytest.raises(ToolError) as refused:
+                asyncio.run(replayed(arguments))
+            assert str(refused.value) == f"the replayed run holds no result of read with {str(arguments)[:200]}"

@@ -51,6 +51,16 @@ def test_settings_that_cannot_be_say_what_to_give() -> None:
     assert [RunSettings(equal_budget=each).token_budget for each in (None, "auto", "300")] == [None, None, 300.0]
 
 
+def test_settings_have_the_defaults_that_the_flags_tell() -> None:
+    assert RunSettings().to_json() == {
+        "benchmarks": (), "model": ("smollm2",), "device": "cpu", "weights": "auto", "pattern": ("direct",),
+        "tools": ("calculator",), "approve": (), "guard": (), "memory": None, "limit": None, "epochs": 1, "reduce": "",
+        "metrics": "own", "seed": 0, "temperature": 0.0, "max_tokens": 256, "system": None, "budget_tokens": None,
+        "budget_calls": None, "budget_seconds": None, "budget_usd": None, "equal_budget": None, "concurrency": 16,
+        "on": None, "workers": None, "replay": None, "name": None,
+    }  # fmt: skip
+
+
 def test_helms_metrics_wrap_each_benchmark_and_take_the_limit() -> None:
     named = ("gsm8k:shots=2:x=1", "helm_metrics:of=b", "a")
     made = RunSettings(benchmarks=named, metrics="helm", limit=5)
@@ -118,12 +128,19 @@ def test_names_of_a_run_from_elsewhere_are_loaded_if_they_are_installed(home: Pa
     }
     expect_known("f", fine)
     expect_installed({kind: texts for kind, texts in fine.items() if isinstance(texts, list)})
+    expect_known("f", {"tool": ("none",)})  # no tools
+    expect_installed({"tool": ["none"]})
+    expect_known("f", {"benchmark": ("arithmetic@main:levels=-1.5e3",), "memory": "notes", "model": ()})
+    assert refusal(expect_installed, {"tool": ["x" * 70]}).startswith(f"the run names the tool {'x' * 60!r}, which may")
+    assert refusal(expect_known, "f", {"guard": ("none",)}) == said.format("f", "guard", "none")
     for kind, text in (
         ("benchmark", "mine.py"),
         ("benchmark", "arithmetic:levels=a.b"),
         ("benchmark", "arithmetic:levels=a/b"),
         ("pattern", "self_consistency(mine.py:f)"),
         ("pattern", "self_consistency(cot:x=/etc)"),
+        ("benchmark", "arithmetic:levels=a\\b"),
+        ("benchmark", "arithmetic:model=hf:x"),
         ("tool", "mcp:server"),
         ("tool", "files:notes/x"),
         ("model", "hf:a/b"),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -287,6 +288,7 @@ def test_the_confidence_is_the_chosen_answer_s_share_of_the_choices():
     assert choice_confidence(task, of("blue")) == (Score(CONFIDENCE, pytest.approx(1 - share)),)
     assert choice_confidence(task, of("green")) == () == choice_confidence(Task("t", "Q?"), of("A"))
     assert choice_confidence(task, trace("t", "A")) == ()
+    assert choice_confidence(task, replace(of("A"), answer=None)) == ()
 
 
 def test_harms_are_counted_word_by_word():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import hmac
 import json
@@ -250,6 +251,19 @@ def test_a_lock_is_held_once_and_its_note_names_its_process(tmp_path: Path, monk
     assert not lock.is_held(path) and not note.exists() and path.read_bytes() == b"" and victim.read_text() == "whole"
     with lock.claimed(path, Busy), lock.held(tmp_path / "b.lock"):
         assert note.exists() and lock.is_held(tmp_path / "b.lock")
+
+
+def test_two_that_look_at_a_lock_do_not_take_each_other_for_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    with path.open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert not lock.is_held(path)
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        assert lock.is_held(path)
+        with lock._ordinary(path, os.O_RDONLY) as other:
+            assert not os.get_inheritable(other.fileno()) and other.mode == "rb"
+    assert not lock.is_held(path)
 
 
 def test_one_that_waits_gets_the_lock_when_its_holder_ends(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def answered(person: tuple[int, Terminal, io.StringIO], choices: list[str], *typ
             await asyncio.sleep(0.001)
             if len(sink.getvalue()) > seen:
                 seen = len(sink.getvalue())
-                os.write(controller, next(asked))
+                os.write(controller, next(asked, b"\x04"))  # one question more than expected ends
 
     async def both() -> str | None:
         typing = asyncio.ensure_future(type_them())
@@ -288,6 +288,7 @@ def test_rows_with_cells_below_them_are_joined_by_dots_while_they_fit() -> None:
         f"  a {'1' * 10}",
         f"  c {'2' * 12}",
     ]
+    assert drawn(24, ["n", "a"], [["n" * 23, "1\n\n2\n[3]\n4"]])[2:] == ["n" * 23, "  a 1, 2 [3], 4", ""]
     assert drawn(100, ["n"], [["1\n2\n3"], ["1\n2"]])[2:] == ["1", "2", "3", "", "1", "2"]
 
 
@@ -299,6 +300,7 @@ def test_a_rule_is_as_wide_as_its_columns_and_plain_where_the_encoding_is() -> N
     Console(file=out, width=40, color_system=None).print(FittedTable(["ab", "c"], [[Text("1"), Text("2")]], ("ab",)))
     assert out.getvalue() == "ab  c\n-----\n 1  2\n"
     assert broken(Text("aaa/bbbbbb"), 6).plain == "aaa/\nbbbbbb" and broken(Text("a/bbbbbbb"), 7).plain == "a/bbbbb\nbb"
+    assert broken(Text("a/bbbbbb"), 6).plain == "a/\nbbbbbb", "after a third of the width or more"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from firsthand.errors import ConfigError
-from firsthand.system import request_owner, trace_context
+from firsthand.system import interruption, request_owner, trace_context
 from firsthand.system.field_types import MANY, check_kinds, shown
 from firsthand.system.home import data_home
 from firsthand.system.hosted_models import ADDRESSES, elsewhere, name_hint, provider_hint
@@ -260,3 +261,31 @@ def test_an_owner_stands_below_the_one_around_it_and_goes_even_after_an_error() 
     assert (none, run, after) == ("", "run", "")
     assert longest == "run/" + "é" * 252
     assert cut[:239] == "run/\ud800" + "b" * 234 and cut[239] == "~" and len(cut) == 256 and cut != longest
+
+
+def test_threads_that_nobody_waits_for_drop_what_has_not_begun() -> None:
+    for awaited, ran in ((True, ["first", "second"]), (False, ["first"])):
+        go, done = threading.Event(), list[str]()
+        threads = interruption._Threads(1)
+        assert threads.awaited
+        first = threads.submit(lambda go=go, done=done: (go.wait(20), done.append("first")))
+        second = threads.submit(done.append, "second")
+        threads.awaited = awaited
+        if awaited:
+            threading.Timer(0.01, go.set).start()
+        threads.shutdown()
+        assert done == (ran if awaited else []) and second.cancelled() is not awaited
+        go.set()
+        first.result(20)
+        assert done == ran
+    kept = interruption._Threads(1)
+    kept.submit(go.wait, 0.01)
+    dropped = kept.submit(done.append, "third")
+    kept.shutdown(wait=True, cancel_futures=True)
+    assert dropped.cancelled() and done == ["first"]
+    free = interruption._Threads(1)
+    hold = threading.Event()
+    held = free.submit(hold.wait, 20)
+    free.shutdown(wait=False)
+    assert not held.done(), "and it was not waited for"
+    hold.set()

@@ -69,6 +69,8 @@ def _is_installed(kind: str, text: str) -> bool:
     """True for a name that is known here, with options that are no paths and no addresses."""
     if kind == "model":
         return not set(text) & set("/\\@~") and not Path(text).exists()
+    if (kind, text) == ("tool", "none"):
+        return True
     known = catalog.names(kind).keys() - {"mcp"}  # type: ignore[arg-type]
     return _is_plain(parse_spec(text), known)
 

@@ -51,15 +51,7 @@ async def execute_on_cluster(
 
     As `runs.execute.execute`; `on_notice` is given a sentence for each lost worker and each long wait.
     """
-    agents = {place.agent.name: place.agent for place in places}
-    benchmarks = {place.benchmark.name: place.benchmark for place in places if isinstance(place.benchmark, Benchmark)}
-    spec = WorkerSpec(
-        build=build_worker,
-        settings=settings.to_json(),
-        expected=about(agents, benchmarks),
-        count=settings.workers,
-        gpus=any(map(is_local, settings.model)),
-    )
+    spec = worker_spec(settings, places)
     folder = Path.cwd() if uses_files(settings) else None
     with on_ray(address_of(settings), spec, folder=folder, home=data_home().absolute(), say=on_notice) as fleet:
         await distribute(
@@ -72,6 +64,19 @@ async def execute_on_cluster(
             on_lost=on_notice,
             redo_errors=redo_errors,
         )
+
+
+def worker_spec(settings: RunSettings, places: Sequence[Place]) -> WorkerSpec:
+    """The workers of a run with these settings: what they are built from, and the agents and benchmarks they must have."""
+    agents = {place.agent.name: place.agent for place in places}
+    benchmarks = {place.benchmark.name: place.benchmark for place in places if isinstance(place.benchmark, Benchmark)}
+    return WorkerSpec(
+        build=build_worker,
+        settings=settings.to_json(),
+        expected=about(agents, benchmarks),
+        count=settings.workers,
+        gpus=any(map(is_local, settings.model)),
+    )
 
 
 def build_worker(settings: Json) -> Worker:

@@ -1,0 +1,95 @@
+"""RAG or fine-tuning carried out: the run of all arms, and an index whose log is copied with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.errors import DataError
+from firsthand.experiment.rag_decision import FactChange, answer_all, changed_index, question_benchmark
+from firsthand.providers.scripted import Scripted
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
+from firsthand.retrieval.corpus import close_corpora
+from firsthand.retrieval.document import Document, Location
+from firsthand.retrieval.store.sqlite_index import open_index
+from firsthand.task import Task
+from test_experiment_decision import facts, sentences
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    yield
+    close_corpora()
+
+
+def test_a_document_that_cannot_be_changed_is_named_and_the_log_of_the_index_is_copied(tmp_path: Path) -> None:
+    index, target = tmp_path / "a.sqlite", tmp_path / "b.sqlite"
+    opened = open_index(index, IndexHeader("", "", 0, "sentences"))
+    pages = (Location(0, "page", "1"), Location(6, "page", "2"))
+    document = Document("d0", "It is Oslo.", "T", "s.pdf", {"year": 3}, pages)
+    opened.put([IndexedDocument(document, sentences(document), None)])
+    change = FactChange(facts("Oslo")[0], "d0", "Bern")
+    assert index.with_name("a.sqlite-wal").stat().st_size > 0, "what was put last stands in the log alone"
+    asyncio.run(changed_index(index, target, [change], None, sentences))
+    copy = open_index(target)
+    assert opened.document("d0") == document
+    assert copy.document("d0") == Document("d0", "It is Bern.", "T", "s.pdf", {"year": 3}), (
+        "its places are not known now"
+    )
+    copy.close()
+
+    def astray(document: Document) -> list[Chunk]:
+        return [Chunk(document.id, 0, 999, "elsewhere")]
+
+    with pytest.raises(DataError) as refused:
+        asyncio.run(changed_index(index, target, [change], None, astray))
+    assert str(refused.value) == (
+        "document 'd0' could not be changed: the chunk 0..999 of 'd0' is not the document's text there: chunk it again"
+    )
+    assert opened_files(tmp_path, "b.sqlite") == 0
+    opened.close()
+
+
+def test_all_arms_answer_all_questions_in_a_run_that_is_closed_if_it_fails(tmp_path: Path) -> None:
+    running = most = 0
+
+    async def arm(task: Task, ctx: Any) -> str:
+        nonlocal running, most
+        running, most = running + 1, max(most, running + 1)
+        await asyncio.sleep(0.02)
+        running -= 1
+        return str(task.secret) or "Oslo"
+
+    agents = [Agent(name, Scripted([]), arm) for name in ("RAG", "LoRA")]
+    asked = question_benchmark(facts("Oslo", "Rome", "Bern"), "mine")
+    with asyncio.run(answer_all(agents, asked, seed=7, concurrency=2)) as run:
+        assert sorted((each.agent_name, each.task_id, each.seed) for each in run.traces()) == [
+            (name, task, 7) for name in ("LoRA", "RAG") for task in "012"
+        ]
+        assert most == 2 and "-decide-" in run.id and run.config["name"] == "decide" and run.config["concurrency"] == 2
+
+    async def waits(task: Task, ctx: Any) -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    waiting = answer_all([Agent("RAG", Scripted([]), waits)], asked, seed=7, concurrency=2)
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(waiting, 0.05))
+    assert opened_files(tmp_path, "run.sqlite") == 0
+
+
+def opened_files(folder: Path, name: str) -> int:
+    """How often this process has a file of that name below a folder open."""
+    found = 0
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found += (path := each.readlink()).name == name and path.is_relative_to(folder)
+    return found

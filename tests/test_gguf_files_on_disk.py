@@ -1,0 +1,148 @@
+"""GGUF files on a disk: without anonymous files, without room, beside another's part, and tensors that are read back."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from firsthand.errors import ConfigError, ModelFileError
+from firsthand.formats import gguf_file, gguf_output
+from firsthand.formats.gguf_file import raw_pairs, read_gguf
+from firsthand.formats.gguf_output import PlannedTensor, _anonymous, _path_of, packed_pair, whole_file, write_tensors
+
+
+def test_a_file_without_a_name_is_made_where_the_system_has_those(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = _anonymous(tmp_path)
+    assert handle is not None and list(tmp_path.iterdir()) == []
+    assert os.fstat(handle).st_nlink == 0 and not os.get_inheritable(handle)
+    os.write(handle, b"x")
+    os.lseek(handle, 0, os.SEEK_SET)
+    assert os.read(handle, 9) == b"x", "it can be read too"
+    os.close(handle)
+    assert _anonymous(tmp_path / "none") is None
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        _anonymous(tmp_path / "file")
+    for number, is_none in (
+        (errno.EOPNOTSUPP, True), (errno.EISDIR, True), (errno.EINVAL, True), (errno.ENOSPC, False), (errno.EACCES, False),
+    ):  # fmt: skip
+
+        def refuse(*given: object, number: int = number) -> int:
+            raise OSError(number, "no")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(gguf_output.os, "open", refuse)
+            if is_none:
+                assert _anonymous(tmp_path) is None
+            else:
+                with pytest.raises(OSError, match="no"):
+                    _anonymous(tmp_path)
+    monkeypatch.delattr(os, "O_TMPFILE")
+    assert _anonymous(tmp_path) is None
+
+
+def test_where_there_are_no_anonymous_files_a_part_lies_beside_until_the_file_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE")
+    path, part = tmp_path / "f", tmp_path / f"f.{os.getpid()}.part"
+    path.write_bytes(b"before")
+    with whole_file(path) as file:
+        file.write(b"after")
+        file.flush()
+        assert part.read_bytes() == b"after" == _path_of(file, path).read_bytes() and path.read_bytes() == b"before"
+    assert path.read_bytes() == b"after" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(KeyError), whole_file(path) as file:
+        file.write(b"half")
+        raise KeyError
+    assert path.read_bytes() == b"after" and list(tmp_path.iterdir()) == [path]
+    part.write_bytes(b"another's")
+    with pytest.raises(FileExistsError), whole_file(path):
+        raise AssertionError
+    assert part.read_bytes() == b"another's", "what was there before is left alone"
+
+
+def test_a_named_file_takes_the_place_of_a_part_that_was_left_by_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with whole_file(path) as file:
+        file.write(b"1")
+        file.flush()
+        assert (
+            _path_of(file, path) == Path(f"/proc/self/fd/{file.fileno()}") and _path_of(file, path).read_bytes() == b"1"
+        )
+        assert list(tmp_path.iterdir()) == []
+    assert path.stat().st_nlink == 1 and path.stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0o022))
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    asked: list[PlannedTensor] = []
+    huge = PlannedTensor("t", (1 << 40, 1 << 10), "F16")
+    path = tmp_path / "deep" / "m.gguf"
+    with pytest.raises(ConfigError) as refused:
+        write_tensors(path, {}, [huge], lambda each: asked.append(each) or b"")
+    # 4 of magic, 4 of version, 8 and 8 of counts; 9 of the name, 4 + 16 of the shape, 4 of the type, 8 of the offset: 96
+    assert str(refused.value) == (
+        f"{path} takes {96 + (1 << 51):,} bytes, and the disk has less room: free some, or choose another folder"
+    )
+    assert asked == [] and list(path.parent.iterdir()) == []
+
+
+def test_a_check_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    tensor = PlannedTensor("t", (3,), "F32")
+
+    def write(value: float, check: object = None) -> int:
+        data = np.full(3, value, "<f4")
+        return write_tensors(path, {"k": packed_pair("v")}, [tensor], lambda each: data, check=check)  # type: ignore[arg-type]
+
+    size = write(1.5)
+    assert size == path.stat().st_size and size % 32 == 0
+
+    def check(made: Path) -> None:
+        assert read_gguf(made).dequantise("t").tolist() == [2.5] * 3 and read_gguf(made).metadata == {"k": "v"}
+        assert made.stat().st_size == size, "all of it is on the disk"
+        raise ModelFileError("not so")
+
+    with pytest.raises(ModelFileError, match="not so"):
+        write(2.5, check)
+    found = read_gguf(path)
+    assert found.dequantise("t").tolist() == [1.5] * 3 and list(tmp_path.iterdir()) == [path]
+    assert write_tensors(path, {}, [], lambda each: b"") == 32 and read_gguf(path).tensors == {}
+
+
+def test_a_row_alone_is_read_too_and_its_values_are_a_copy(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    row, q8 = PlannedTensor("row", (5,), "F32"), PlannedTensor("q", (64,), "Q8_0")
+    block = np.float16(0.5).tobytes() + bytes(range(32))
+    write_tensors(path, {}, [row, q8], lambda each: np.arange(5, dtype="<f4") if each is row else block * 2)
+    found = read_gguf(str(path))
+    assert found.path == path and found.raw("row").shape == (20,) and found.raw("q").shape == (68,)
+    values = found.dequantise("row")
+    values[0] = 9.0
+    assert values.tolist() == [9.0, 1.0, 2.0, 3.0, 4.0] and found.dequantise("row")[0] == 0.0
+    assert found.dequantise("q").tolist() == [0.5 * number for number in [*range(32), *range(32)]]
+    for call in (found.raw, found.dequantise, found.shape):
+        with pytest.raises(ModelFileError) as refused:
+            call("none")
+        assert str(refused.value) == f"{path} has no tensor 'none'"
+
+
+def test_a_header_ends_where_the_reader_s_bound_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.gguf"
+    pairs = {"a": packed_pair(1), "b": packed_pair([1, 2, 3])}
+    write_tensors(path, pairs, [], lambda each: b"")
+    used = 24 + (9 + 8) + (9 + 4 + 12 + 12)
+    assert path.stat().st_size == 96 and raw_pairs(path) == pairs
+    monkeypatch.setattr(gguf_file, "_MAX_HEADER_BYTES", used)
+    assert raw_pairs(path) == pairs
+    monkeypatch.setattr(gguf_file, "_MAX_HEADER_BYTES", used - 1)
+    with pytest.raises(ModelFileError) as refused:
+        read_gguf(path)
+    said = f"the header promises 12 bytes, but 11 bytes are left for it (at byte {used - 12})"
+    assert str(refused.value) == f"{path}: {said}"

@@ -1,0 +1,173 @@
+"""What is measured at the edges: memory where the system does not say, no torch, damaged files, KV blocks by hand."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine_tiny import drain, tiny_engine, tokens
+from firsthand.engine.core.outputs import Output
+from firsthand.engine.core.sequence import Request
+from firsthand.errors import ModelError
+from firsthand.measure import machine, machine_speeds
+from firsthand.measure.agent_workloads import answers, likelihoods
+from firsthand.measure.machine_speeds import Speeds, save_speeds
+from firsthand.measure.workloads import KVWaste, raise_errors
+from firsthand.model import Sampling
+
+SPEEDS = Speeds(2, 20.25, 100.4, 200.6, None, "2026-01-02", 0.5)
+
+
+def test_memory_is_the_resident_one_and_where_the_system_does_not_say_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(path: Path, *given: Any, **named: Any) -> str:
+        raise OSError
+
+    monkeypatch.setattr(Path, "read_text", unreadable)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for system, unit in (("linux", 1024), ("darwin", 1)):  # macOS counts in bytes
+        monkeypatch.setattr(sys, "platform", system)
+        assert abs(machine.memory_in_use() - peak * unit) <= (1 << 14) * unit
+    monkeypatch.setattr(Path, "read_text", lambda path: "100 7 3 1")
+    monkeypatch.setattr(machine.os, "sysconf", {"SC_PAGE_SIZE": 4096}.__getitem__)
+    assert machine.memory_in_use() == 7 * 4096, "the second number is the resident pages"
+    for text in ("100", "a b c"):
+        monkeypatch.setattr(Path, "read_text", lambda path, text=text: text)
+        assert abs(machine.memory_in_use() - peak) <= 1 << 14
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert machine.memory_in_use() == 0
+
+
+def test_a_processor_is_that_of_the_first_core_as_each_kind_of_machine_tells_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x86 = (
+        "processor\t: 0\nmodel name\t: A: CPU\nflags\t\t: fma mmx avx2 avx512_vnni\n\n"
+        "processor\t: 1\nmodel name\t: B\nflags\t: amx_int8\n"
+    )
+    arm = "processor\t: 0\nBogoMIPS\t: 50\nFeatures\t: fp sve asimd i8mm\nCPU part\t: 0xd40\n"
+    names = iter(["one", "", ""])
+    monkeypatch.setattr(machine.platform, "processor", lambda: next(names))
+    monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
+    for text, flags, name in (
+        (x86, ("avx2", "avx512_vnni", "fma"), "A: CPU"),
+        (arm, ("asimd", "i8mm", "sve"), "one"),
+        ("", (), "aarch64"),
+    ):
+        monkeypatch.setattr(Path, "read_text", lambda path, text=text, **how: text)
+        assert machine._cpu() == (flags, name)
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: (_ for _ in ()).throw(OSError()))
+    monkeypatch.setattr(machine.platform, "machine", lambda: "")
+    assert machine._cpu() == ((), "unknown CPU")
+
+
+def test_without_torch_products_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials: list[Any] = []
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(machine_speeds, "best_of", lambda work, count: trials.append((work().tolist(), count)) or 0.5)
+    assert machine_speeds.measure_products(3, size=4, trials=7) == {"float32_gflop_s": 2 * 4**3 / 1e9 / 0.5}
+    assert trials == [([[4.0] * 4] * 4, 7)]
+
+
+def test_a_quarter_of_the_free_memory_is_read_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(machine_speeds, "free_bytes", lambda: 12 << 20)
+    monkeypatch.setattr(machine_speeds, "best_of", lambda work, count: sizes.append(count) or 0.25)
+    for asked, read in ((64 << 20, 3 << 20), (2 << 20, 2 << 20), (5, 1 << 20)):
+        assert machine_speeds.measure_bandwidth(3, size_bytes=asked, trials=9) == read / 0.25 / 1e9
+    assert sizes == [9] * 27, "three ways with 1, 2 and 3 threads"
+
+
+def test_speeds_that_are_damaged_or_of_another_format_are_not_known(tmp_path: Path) -> None:
+    here = machine.describe()
+    path = tmp_path / "machine" / f"{here.key}-2.json"
+    assert machine_speeds._path(here, 2, tmp_path) == path and machine_speeds._read(path) is None
+    assert save_speeds(SPEEDS, home=tmp_path) == SPEEDS == machine_speeds._read(path)
+    whole = {"version": 2, "machine": here.to_json(), "speeds": asdict(SPEEDS)}
+    assert json.loads(path.read_text()) == {**whole, "machine": {**whole["machine"], "load": json.loads(path.read_text())[
+        "machine"]["load"]}}  # fmt: skip
+    for wrong in (
+        {**whole, "version": 1},
+        {**whole, "speeds": {**whole["speeds"], "more": 1}},
+        {**whole, "speeds": {**whole["speeds"], "read_gb_s": 0}},
+        {**whole, "speeds": None},
+        {"version": 2},
+        {"speeds": whole["speeds"]},
+        [],
+    ):
+        path.write_text(json.dumps(wrong))
+        assert machine_speeds._read(path) is None
+    for text in ("", "[" * 100_000, "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")):
+        path.write_text(text)
+        assert machine_speeds._read(path) is None
+    slower = replace(SPEEDS, read_gb_s=1.0, float32_gflop_s=101.0, load=0.4, date="later")
+    path.write_text(json.dumps(whole))
+    best = replace(SPEEDS, float32_gflop_s=101.0, load=0.4, date="later")
+    assert save_speeds(slower, home=tmp_path) == best == machine_speeds._read(path)
+    (tmp_path / "file").touch()
+    assert save_speeds(SPEEDS, home=tmp_path / "file") == SPEEDS, "a home that cannot be written is no error"
+
+
+def test_waste_is_what_running_sequences_hold_and_have_not_computed() -> None:
+    """Blocks of 16 positions. After its first step a prompt is computed, and its answer's first token is not."""
+    for settings, held, used in (
+        ({}, (1 + 5) * 16, 3 + 70),
+        ({"window": 16, "only_windows": True}, None, None),
+        ({"window": 16}, None, None),
+    ):
+        engine, waste = tiny_engine(**settings), KVWaste()  # type: ignore[arg-type]
+        assert waste.percent == 0.0
+        waste.look(engine)
+        assert (waste.allocated, waste.used) == (0, 0), "nothing runs yet"
+        for length in (3, 70):
+            engine.add(Request(tuple(range(10, 10 + length)), Sampling(max_tokens=30)))
+        engine.step()
+        waste.look(engine)
+        if held is None:  # of the blocks behind a window nothing is held
+            held = used = 0
+            for sequence in engine.scheduler.running:
+                for part, blocks in engine.pool.split(sequence.table):
+                    kept = [place for place, block in enumerate(blocks) if block != part.null_block]
+                    held += 16 * len(kept)
+                    used += sum(position // 16 in kept for position in range(sequence.num_computed))
+            assert used < 2 * 73
+        assert (waste.allocated, waste.used) == (held, used)
+        assert waste.percent == pytest.approx(100 * (held - used) / held)
+        waste.look(engine)
+        assert (waste.allocated, waste.used) == (2 * held, 2 * used), "the ends of steps are summed"
+
+
+def test_the_first_error_of_a_step_is_raised() -> None:
+    fine = [Output(0, 0, (5,), (-1.0,), False), Output(1, 0, (), (), True)]
+    assert raise_errors(fine) is fine
+    wrong = [fine[0], *(Output(2, 0, (), (), True, error=ModelError(text)) for text in ("first", "second"))]
+    with pytest.raises(ModelError, match="first"):
+        raise_errors(wrong)
+
+
+def test_answers_have_their_own_tokens_and_the_sum_of_their_log_probs() -> None:
+    asked = [
+        Request((5, 6, 7), Sampling(max_tokens=3, temperature=1.0, seed=4), n=2),
+        Request((8, 9), Sampling(max_tokens=4)),
+    ]
+    engine = tiny_engine()
+    ids = [engine.add(each) for each in asked]
+    made = drain(engine)
+    wanted = [[made[id, index] for index in range(each.n)] for id, each in zip(ids, asked, strict=True)]
+    found = answers(tiny_engine(), iter(asked))
+    assert [[ids for ids, _ in group] for group in found] == [[tokens(each) for each in group] for group in wanted]
+    assert [[logprob for _, logprob in group] for group in found] == [
+        pytest.approx([sum(value for output in each for value in output.logprobs) for each in group])
+        for group in wanted
+    ]
+    assert [[len(ids) for ids, _ in group] for group in found] == [[3, 3], [4]] and found[0][0] != found[0][1]
+    rated = likelihoods(tiny_engine(), iter([(5, 6), (9,)]), (20, 21, 22))
+    assert rated == pytest.approx(
+        [sum(tiny_engine().score(each, [[20, 21, 22]])[0].logprobs) for each in ((5, 6), (9,))]
+    )
+    assert rated[0] != rated[1] and max(rated) < 0

@@ -1,0 +1,84 @@
+"""The reading list by its defaults: ten hits, the pages of this package, and the steps of the tour as in their file."""
+
+from __future__ import annotations
+
+import tomllib
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from firsthand.errors import ConfigError
+from firsthand.reading import tour_steps as module
+from firsthand.reading.entry_documents import _facts, _pages, check_list_index, docs_folder, passages
+from firsthand.reading.entry_search import search_entries
+from firsthand.reading.reading_list import ReadingEntry, entry_named, reading_list
+from firsthand.reading.tour_steps import TourStep, tour_steps
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
+from firsthand.retrieval.document import Document
+from firsthand.retrieval.store.sqlite_index import open_index
+
+BARE = ReadingEntry("bare", "safety", "Bare", "Nothing more.", (), (), "firsthand list")
+
+
+def test_ten_entries_are_found_unless_another_number_is_asked_for() -> None:
+    made = [
+        ReadingEntry(f"e{number}", "safety", "Bird " + "x " * number, "One.", (), (), "firsthand list")
+        for number in range(11, -1, -1)
+    ]
+    ids = [each.id for each in search_entries("bird", made)]
+    assert ids == [f"e{number}" for number in range(10)], "the shorter a title, the more a word of it says"
+    assert len(search_entries("bird", made, 12)) == 12 and search_entries("bird", made, 1)[0] is made[-1]
+    assert search_entries("fish", made) == [] and search_entries("firsthand bird", made, 2)[1].id == "e1"
+
+
+def test_pages_are_documents_in_the_order_of_their_paths_without_those_made_from_others(tmp_path: Path) -> None:
+    for name in ("z.md", "a/b.md", "a.md", "reference/x.md", "a/reference/x.md", "tour.md", "a.txt", "reading-list.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"# Ünlike {name}\n", encoding="utf-8")
+    paths = sorted(["z.md", "a/b.md", "a.md", "a/reference/x.md"], key=lambda name: Path(name).parts)
+    assert _pages(tmp_path) == [
+        Document(f"docs/{name}", f"# Ünlike {name}\n", meta={"kind": "markdown"}) for name in paths
+    ]
+
+
+def test_without_a_folder_the_passages_are_those_of_this_package() -> None:
+    try:
+        own = docs_folder()
+    except ConfigError:  # a package without its pages
+        with pytest.raises(ConfigError, match="the documentation is not beside this installation"):
+            passages()
+        return
+    found, given = passages(), passages(own)
+    assert [each.id for each in found] == [each.id for each in given] and found == given
+    assert found[0].id.startswith(f"list/{reading_list()[0].id}.md:1") and found[-1].id.startswith("docs/")
+
+
+def test_facts_of_an_entry_are_told_in_order_and_empty_where_they_are_not_known() -> None:
+    assert _facts(BARE) == [
+        ("Source", ""), ("Address", ""), ("Section", "Safety, alignment and interpretability"), ("Must-reads", ""),
+        ("Names", ""), ("Code", ""), ("Documentation", ""), ("Command", "firsthand list"), ("Claims", ""),
+    ]  # fmt: skip
+
+
+def test_an_index_of_other_documents_is_told_from_the_list_and_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "other.index"
+    with closing(open_index(path, IndexHeader("", "", 0, "whole"))) as index:
+        index.put([IndexedDocument(Document("listed.md", "text"), [Chunk("listed.md", 0, 4, "text")], None)])
+    before = path.read_bytes()
+    with pytest.raises(ConfigError) as refused:
+        check_list_index(path)
+    assert str(refused.value) == (
+        f"{path} is an index of other documents and holds no entry of the list: ask it by `firsthand rag ask`, or leave "
+        "--index out"
+    )
+    assert path.read_bytes() == before
+
+
+def test_the_steps_of_the_tour_are_those_of_its_file_numbered_from_1() -> None:
+    rows = tomllib.loads((Path(module.__file__).parent / "tour.toml").read_text(encoding="utf-8"))["step"]
+    assert list(tour_steps()) == [TourStep(number=at + 1, **row) for at, row in enumerate(rows)]
+    assert tour_steps() is tour_steps() and {step.weights for step in tour_steps()} == {True, False}
+    plain = TourStep(3, "i", "t", "idea", "c", "look", "attention", "p.md")
+    assert (plain.weights, plain.after, plain.makes) == (False, "", "") and plain.reading is entry_named("attention")
