@@ -171,7 +171,7 @@ def test_a_lost_worker_is_told_and_another_goes_on(address: str, monkeypatch: py
     notices: list[str] = []
     with experiment.run(on_notice=notices.append) as run:
         assert [trace.answer for trace in run.traces()] == ["7"] * 3
-    assert notices == ["the worker on host-a (a) was lost (its process ended): its 1 attempt go to others"]
+    assert notices == ["the worker on host-a (a) was lost (its process ended): its 1 attempt goes to others"]
 
 
 def test_without_an_address_the_cluster_of_this_machine_is_used_or_one_is_started(
