@@ -220,18 +220,18 @@ def _json(path: Path) -> Any:
         raise DataError(f"{path}: not JSON (is the file cut short?): {text[:60]!r}") from None
 
 
-def _raw(path: Path) -> bytes:
+def _raw(path: Path, most: int = MAX_BYTES) -> bytes:
     """The file's bytes, unpacked if it is a .gz file; DataError if that gives more than a plain file may have."""
     raw = contents(path)
     if path.suffix != ".gz":
         return raw
     unpacker = zlib.decompressobj(wbits=31)
     try:
-        text = unpacker.decompress(raw, MAX_BYTES)
+        text = unpacker.decompress(raw, most)
     except zlib.error:
         text = b""
     if unpacker.unconsumed_tail:
-        raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
+        raise DataError(f"{path} unpacks to more than {most >> 20} MiB: is it the right file?")
     if not unpacker.eof:
         raise DataError(f"{path} is no gzip file, or is cut short: fetch it again")
     return text
