@@ -137,8 +137,8 @@ def test_grades_that_cannot_be_counted_are_refused_by_line() -> None:
         "each answer twice"
     )
     assert told(good, grade("q", "m", "bob", ""), grade("q", "m", "eve", "")) == (
-        "g.csv has no answer with two grades that agree, nor an adjudicator's (2 grades still to be given; 1 answer with one "
-        "grade, 0 disputed): grade each answer twice"
+        "g.csv has no answer with two grades that agree, nor an adjudicator's (2 grades still to be given; 1 answer with "
+        "one grade, 0 disputed): grade each answer twice"
     )
 
 

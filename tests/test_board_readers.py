@@ -76,6 +76,45 @@ def test_a_packed_file_unpacks_to_at_most_what_a_plain_one_may_have(tmp_path: Pa
     assert _raw(tmp_path / "b.json") == gzip.compress(b"x")
 
 
+def test_a_folder_holds_runs_of_helm_beside_files_and_a_folder_of_sheets_is_one_benchmark(tmp_path: Path) -> None:
+    suite = tmp_path / "all" / "suite"
+    stats = [{"name": {"name": "exact_match", "split": "test"}, "mean": 0.5}]
+    for name, mean in (("b:model=x", 0.5), ("a:model=x", 0.25)):
+        run = suite / name.replace(":", "_")
+        (run / "deep").mkdir(parents=True)
+        (run / "run_spec.json").write_text(json.dumps({"name": name, "adapter_spec": {"model": "m"}}))
+        (run / "stats.json").write_text(json.dumps([{**stats[0], "mean": mean}]))
+        (run / "deep" / "x.csv").write_text("model,benchmark,score\nno,no,1\n")
+    (suite / "summary.csv").write_text("model,benchmark,score\nno,no,1\n")
+    (tmp_path / "all" / "bad.csv").write_text("x\n1\n")
+    (tmp_path / "all" / "own.csv").write_text("model,benchmark,score\no,c,0.75\n")
+    found = read_results([tmp_path / "all"], tmp_path)
+    assert [(each.model, each.benchmark, each.value, each.source) for each in found.results] == [
+        ("m", "a", 0.25, str(suite / "a_model=x")), ("m", "b", 0.5, str(suite / "b_model=x")),
+        ("o", "c", 0.75, f"{tmp_path}/all/own.csv, line 2"),
+    ]  # fmt: skip
+    assert found.remarks == (
+        f"Left out: {tmp_path}/all/bad.csv holds no results: it has the columns x; model, benchmark and score, or model and "
+        "a column for each benchmark, were expected.",
+    )
+    (suite / "a_model=x" / "stats.json").write_text('[{"name": 3}]')
+    assert refusal(lambda: read_results([tmp_path / "all"], tmp_path).results) == (
+        f"{suite}/a_model=x begins as a file of results and is malformed (AttributeError: 'int' object has no attribute 'get')"
+    )
+    sheets = tmp_path / "sheets"
+    sheets.mkdir()
+    assert refusal(lambda: read_results([sheets], tmp_path).results) == (
+        f"{sheets} holds no file of results: .csv, .tsv, .jsonl, .json or .eval was expected"
+    )
+    (sheets / "codes.json").write_text('{"run": "r", "when": "", "commit": "", "models": {"x": "m"}}')
+    (sheets / "a.csv").write_text("item,model,grader,grade\n1,x,a,1\n1,x,b,0.75\n")
+    graded = read_results([sheets], tmp_path)
+    assert [(each.model, each.benchmark, each.value, each.run) for each in graded.results] == [
+        ("m", "sheets", 0.875, "r")
+    ]
+    assert len(graded.remarks) == 1 and graded.remarks[0].startswith("sheets: 1 answer, Krippendorff's alpha ")
+
+
 def test_tables_in_a_list_of_helm_and_rows_of_json_are_told_apart(tmp_path: Path) -> None:
     table = {
         "header": [{"value": "Model"}, {"value": "b", "lower_is_better": False}],
