@@ -99,7 +99,8 @@ def test_a_folder_holds_runs_of_helm_beside_files_and_a_folder_of_sheets_is_one_
     )
     (suite / "a_model=x" / "stats.json").write_text('[{"name": 3}]')
     assert refusal(lambda: read_results([tmp_path / "all"], tmp_path).results) == (
-        f"{suite}/a_model=x begins as a file of results and is malformed (AttributeError: 'int' object has no attribute 'get')"
+        f"{suite}/a_model=x begins as a file of results and is malformed "
+        "(AttributeError: 'int' object has no attribute 'get')"
     )
     sheets = tmp_path / "sheets"
     sheets.mkdir()
