@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 from firsthand import Agent, Task
 from firsthand.context import Attempt, open_context
+from firsthand.loop.attempt_memory import AttemptMemory
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, enter_branch
 from firsthand.loop.journal import MemoryJournal
@@ -37,6 +38,8 @@ class Opened:
         self.model = model or Scripted(replies, score=score)
         self.agent = Agent("a", self.model, direct, tools=tuple(tools), **agent)
         self.attempt = Attempt(self.agent, self.agent.own_tools, MemoryJournal(), seed, task=task)
+        if self.agent.memory is not None:
+            self.attempt.memory = AttemptMemory(self.agent.memory, {})
         self.ctx = open_context(self.attempt, Budget(self.agent.limits))
         self.branch = Branch()
 
