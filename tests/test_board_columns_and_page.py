@@ -15,7 +15,7 @@ from firsthand.boards.board_columns import _label, _mixture, board_columns
 from firsthand.boards.board_export import _origins, board_html, write_board
 from firsthand.boards.board_results import BoardResult, ColumnKey, ResultSet
 from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec
-from firsthand.boards.make_board import BoardLine, BoardSection, MadeBoard, UnrankedModel
+from firsthand.boards.make_board import BoardLine, BoardSection, MadeBoard, UnrankedModel, make_board
 from firsthand.errors import ConfigError
 
 NAN = math.nan
@@ -65,6 +65,32 @@ def test_columns_are_chosen_by_protocol_and_metric_and_put_on_one_scale() -> Non
         assert str(refused.value) == f"the results hold no score that can be used: {why}"
 
 
+def test_a_board_takes_the_protocol_and_the_metric_that_are_asked_for() -> None:
+    given = [
+        stated("a", "quiz", value, protocol=protocol, metric=metric)
+        for value, protocol, metric in ((0.125, "0-shot", "acc"), (0.25, "5-shot", "acc"), (0.5, "0-shot", "f1"),
+        (0.75, "5-shot", "f1"))
+    ]  # fmt: skip
+    results = ResultSet(tuple(given))
+    for protocol, metric, value in (
+        ("0*", "acc", 0.125),
+        ("5-shot", "a*", 0.25),
+        ("0-shot", "f1", 0.5),
+        ("5*", "f*", 0.75),
+    ):
+        board = make_board(results, BoardSpec(rule="weighted"), protocols={"quiz": protocol}, metrics={"quiz": metric})
+        assert [line.score for section in board.sections for line in section.lines] == [value]
+    with pytest.raises(
+        ConfigError, match=r"^quiz has results under 2 protocols, '0-shot', '5-shot', which are not mixed"
+    ):
+        make_board(results, BoardSpec(rule="weighted"), metrics={"quiz": "acc"})
+    with pytest.raises(ConfigError, match=r"^quiz has results under 2 metrics, 'acc', 'f1', which are not mixed"):
+        make_board(results, BoardSpec(rule="weighted"), protocols={"quiz": "5*"})
+    assert [section.title for section in make_board(results, BoardSpec()).sections] == [
+        "quiz [acc; 0-shot]", "quiz [acc; 5-shot]", "quiz [f1; 0-shot]", "quiz [f1; 5-shot]",
+    ]  # fmt: skip
+
+
 def test_columns_are_named_by_what_tells_them_apart_and_mixtures_by_what_they_mix() -> None:
     def keys(*pairs: tuple[str, str]) -> list[ColumnKey]:
         return [ColumnKey("b", protocol, metric) for protocol, metric in pairs]
@@ -94,7 +120,8 @@ PAGE = MadeBoard(
             "first", "points",
             (
                 BoardLine("a", 1, 2, 12.5, 1.0, 20.0, {"n": 30.0}, {
-                    "quiz": BoardResult("a", "quiz", 0.5, "p", "acc", 0.25, 30, when="w", source="s", run="r", commit="c",
+                    "quiz": BoardResult("a", "quiz", 0.5, "p", "acc", 0.25, 30, when="w", source="s", run="r",
+                    commit="c",
                                         data_hash="h"),
                     "maths": BoardResult("a", "maths", 0.75, verified=True),
                 }),
@@ -116,7 +143,8 @@ def test_the_words_of_a_page_in_their_order(tmp_path: Path) -> None:
         "own", "About <it>", "first",
         "rank", "model", "points", "90% CI", "n", "USD each", "origin",
         "1-2", "a", "12.5", "[1.000, 20.0]", "30", "–", "2 numbers",
-        "quiz", ": 0.500", "protocol", "p", "metric", "acc", "n", "30", "error", "0.25", "when", "w", "verified", "False",
+        "quiz", ": 0.500", "protocol", "p", "metric", "acc", "n", "30", "error", "0.25", "when", "w", "verified",
+        "False",
         "source", "s", "run", "r", "commit", "c", "data_hash", "h",
         "maths", ": 0.750", "verified", "True",
         "2", "b", "0.500", "unknown", "–", "0.2500", "0 numbers",
@@ -128,7 +156,8 @@ def test_the_words_of_a_page_in_their_order(tmp_path: Path) -> None:
     assert _origins({"q": BoardResult("a", "b", 12.0, "p", "m", None, 3, verified=True)}) == [
         {
             "column": "q", "value": "12.0",
-            "origin": {"protocol": "p", "metric": "m", "n": 3, "error": None, "when": "", "verified": True, "source": "",
+            "origin": {"protocol": "p", "metric": "m", "n": 3, "error": None, "when": "", "verified": True,
+            "source": "",
                        "run": "", "commit": "", "data_hash": ""},
         }
     ]  # fmt: skip

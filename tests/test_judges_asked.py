@@ -276,8 +276,8 @@ def test_passages_help_or_not_and_questions_are_made_of_an_answer():
     found, opened = judged(about, score=good)
     assert found == {"verdicts": [True, False, True]}
     assert opened.asked[1] == (
-        [f'{QUOTED}\nQuestion: "Q"\nReference answer: "R{{passage}}"\nPassage: "bad"\nDoes the passage contain information that helps to '
-         "arrive at the reference answer? Answer yes or no."], ("yes", "no"),
+        [f'{QUOTED}\nQuestion: "Q"\nReference answer: "R{{passage}}"\nPassage: "bad"\nDoes the passage contain information '
+         "that helps to arrive at the reference answer? Answer yes or no."], ("yes", "no"),
     )  # fmt: skip
     made = [json.dumps({"noncommittal": n == 1, "question": f"q{n}"}) for n in range(3)]
     asked = (

@@ -262,6 +262,21 @@ def test_a_thought_and_an_action_in_turn():
     assert ended.run(after_the_end) == OVER and ended.asked == []
 
 
+def test_a_world_that_is_over_is_left_without_a_note_of_its_steps():
+    opened = Opened(["Action: go a", "never"])
+
+    @tool(effect="write")
+    def act(action: str) -> str:
+        """Act."""
+        opened.attempt.tools.pop("act")
+        return f"did {action}"
+
+    opened.attempt.tools["act"] = act
+    assert opened.run(lambda ctx: thought_action(asks(), ctx, max_steps=9)) == "Action: go a"
+    assert len(opened.asked) == 1 and opened.notes() == []
+    assert opened.attempt.nodes[-1].message.text == "Observation: did go a"
+
+
 def test_the_grammar_of_a_step():
     line = '\nthought: "Thought: " LINE "\\n"\nLINE: /[^\\n]{1,400}/'
     assert step_grammar({"enum": ["a", "b c"]}).source == f'start: thought "Action: " ("a" | "b c"){line}'

@@ -157,6 +157,29 @@ def test_reflexion_learns_from_each_failed_trial():
         assert [talk for talk, _ in last.asked] == [[f"user: {each}"] for each in prompts], strategy
 
 
+def test_a_trial_that_says_nothing_is_told_by_its_answer():
+    async def silent(task, ctx):
+        return "x" * 201
+
+    async def evaluate(task, ctx, answer):
+        return Feedback(False, "no")
+
+    opened = Opened(["lesson"])
+    run = opened.run(lambda ctx: reflexion(asks(), ctx.say("before"), pattern=silent, evaluate=evaluate, trials=2))
+    assert run == "x" * 201
+    assert [f"\n\nAttempt:\nassistant: {'x' * 201}\n\n" in talk[-1] for talk, _ in opened.asked] == [True]
+    assert opened.asked[0][0][0] == "user: before"
+    assert opened.notes() == [branch(f"trial.{n}", "failed", None, "x" * 200) for n in (1, 2)]
+    judged = Opened(["A", "right"])
+    assert judged.run(lambda ctx: reflexion(asks(), ctx)) == "A"
+    assert judged.asked[1][0][0].startswith("user: Problem:\nQ?\n\nProposed answer:\nA\n\nCheck the answer")
+    for options in ({"trials": 0}, {"memory": 0}):
+        given = {"trials": 3, "memory": 3, **options}
+        with pytest.raises(ConfigError) as told:
+            Opened().run(lambda ctx, options=options: reflexion(asks(), ctx, **options))
+        assert str(told.value) == f"trials is {given['trials']} and memory {given['memory']}: give 1 or more of each"
+
+
 def test_a_prompt_of_reflexion_has_what_there_is():
     task = asks(choices=("x", "y"))
     assert remembering(task, []) == task

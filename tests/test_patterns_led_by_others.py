@@ -7,11 +7,12 @@ import pytest
 
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.loop.concurrency import Retry
-from firsthand.memories.notes import notes
+from firsthand.memories.notes import Notes, notes
 from firsthand.message import ToolCall, assistant
 from firsthand.patterns.attend import _attended, _last, attend
 from firsthand.patterns.audit import AUDITOR, _score_choice, _shown, _written, audit, auditor
 from firsthand.patterns.heartbeats import INSTRUCTIONS, YIELDED, heartbeats, send_message, turns
+from firsthand.patterns.inspect_solver import _check_task, inspect_solver
 from firsthand.patterns.staged import staged
 from firsthand.tool import tool
 from opened_context import Opened, asks, branch
@@ -147,6 +148,51 @@ def test_sessions_are_said_heard_or_skipped():
         told(ConfigError, lambda: Opened().run(lambda ctx: attend(task, ctx, window=-1)))
         == "window is -1: give 0 or more"
     )
+
+
+class Hearing(Notes):
+    """A memory that hears, and says something of a task."""
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    async def hear(self, ctx, text, provenance):
+        self.heard.append((text, provenance))
+
+    async def brief(self, ctx, task):
+        return ctx.say(f"known of {task.prompt}", "system")
+
+
+class Acting(Notes):
+    """A memory whose model acts by tools."""
+
+    acts = True
+
+
+def test_a_memory_says_how_sessions_are_attended():
+    task = asks(metadata={"sessions": [{**SESSIONS[1], "id": 0}]})
+    asked = "user: Q?\n\nAnswer with in few words only."
+    hearing = Hearing()
+    heard = Opened(["red"], memory=hearing)
+    assert heard.run(lambda ctx: attend(task, ctx)) == "red"
+    assert hearing.heard == [("e", {"role": "user", "time": "d2", "session": "0"})]
+    assert heard.asked == [(["system: known of Q?", asked], {})]
+    acting = Opened(["read", "blue"], memory=Acting())
+    assert acting.run(lambda ctx: attend(task, ctx)) == "blue"
+    lines = ["user: [d2]\nuser: e", "assistant: read", asked]
+    assert acting.asked == [(lines[:1], {"tools": ["send_message"]}), (lines, {"tools": ["send_message"]})]
+    plain = Opened(["green"], memory=Notes())
+    assert plain.run(lambda ctx: attend(task, ctx)) == "green"
+    assert plain.asked == [(["user: [d2]\nuser: e", "assistant: Noted.", asked], {})]
+
+
+def test_a_solver_of_inspect_needs_a_sample_of_inspect():
+    for make in (lambda: _check_task(asks()), lambda: Opened().run(lambda ctx: inspect_solver(asks(), ctx))):
+        assert told(ConfigError, make) == (
+            "t is no sample of an Inspect task: use inspect_solver with inspect:task=FILE.py@NAME"
+        )
+    _check_task(asks(metadata={"inspect": {}}))
 
 
 def test_a_model_acts_in_turns_after_each_session():
