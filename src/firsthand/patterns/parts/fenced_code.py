@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 _BLOCK = re.compile(r"^```[ \t]*+(\w*+)[^\n]*+\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 _OPEN = re.compile(r"^[ \t]*(?:```(?:[ \t]*(?:python|py))?[ \t]*$|<execute>)", re.IGNORECASE | re.MULTILINE)
+_OTHER = re.compile(r"^[ \t]*```[ \t]*\w[^\n`]*$", re.MULTILINE)
 _CLOSE = re.compile(r"^[ \t]*```[ \t]*$|</execute>", re.IGNORECASE | re.MULTILINE)
 
 
@@ -34,7 +35,13 @@ def first_action(text: str) -> CodeBlock | None:
 
     Blank lines around its code are left out; the code of a block that is not closed is empty.
     """
-    opened = _OPEN.search(text)
+    opened, other = _OPEN.search(text), _OTHER.search(text)
+    while opened and other and other.start() < opened.start():  # the end of a block in another language opens none
+        end = _CLOSE.search(text, other.end())
+        if end is None:
+            return None
+        opened = opened if opened.start() >= end.end() else _OPEN.search(text, end.end())
+        other = _OTHER.search(text, end.end())
     if opened is None:
         return None
     closed = _CLOSE.search(text, opened.end())
