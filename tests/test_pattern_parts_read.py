@@ -108,7 +108,7 @@ def test_log_probs_become_shares_and_the_mass_before_that():
 
 
 def test_tests_that_call_the_function_are_taken_once_in_order():
-    text = "Here:\n```py\nassert f(1) == 1\nassert g(2) == 2\nassert  f( 1 )==1\nx = f(3)\nassert a.f(4)\nassert h(f(5))\n```"
+    text = "Hi:\n```py\nassert f(1) == 1\nassert g(2) == 2\nassert  f( 1 )==1\nf(3)\nassert a.f(4)\nassert h(f(5))\n```"
     assert usable_tests(text, "f") == ["assert f(1) == 1", "assert h(f(5))"]
     assert usable_tests(text, "") == ["assert f(1) == 1", "assert g(2) == 2", "assert a.f(4)", "assert h(f(5))"]
     broken = "assert f(1) == 1\nthis is no code\n  assert f(2) == 2\nassert f(3"
