@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 import re
 from dataclasses import replace
@@ -131,7 +132,7 @@ PAGE = MadeBoard(
         ),
         BoardSection("", "score", (BoardLine("e", 1, 1, 0.25, 0.125, 0.5),)),
     ),
-    ("one remark", "two"),
+    ("one remark", "é"),
     0.9,
 )  # fmt: skip
 
@@ -151,7 +152,7 @@ def test_the_words_of_a_page_in_their_order(tmp_path: Path) -> None:
         "Not ranked, because results are missing (nothing is put in their place):",
         "d", "lacks quiz, maths", "1 numbers", "other", ": 3.000", "verified", "False",
         "rank", "model", "score", "90% CI", "origin", "1", "e", "0.250", "[0.125, 0.500]", "0 numbers",
-        "Ranks hold together at 90% in each table: models that share a rank cannot be told apart.", "one remark", "two",
+        "Ranks hold together at 90% in each table: models that share a rank cannot be told apart.", "one remark", "é",
     ]  # fmt: skip
     assert _origins({"q": BoardResult("a", "b", 12.0, "p", "m", None, 3, verified=True)}) == [
         {
@@ -164,6 +165,9 @@ def test_the_words_of_a_page_in_their_order(tmp_path: Path) -> None:
     assert "<title>Named</title>" in board_html(replace(PAGE, spec=BoardSpec("own", "Named")))
     write_board(PAGE, tmp_path / "é.html")
     assert (tmp_path / "é.html").read_text(encoding="utf-8") == page
+    write_board(PAGE, tmp_path / "b.json")
+    body = json.dumps(PAGE.to_json(), indent=2, ensure_ascii=False)
+    assert (tmp_path / "b.json").read_text(encoding="utf-8") == f"{body}\n" and "é" in body
     with pytest.raises(ConfigError) as told:
         write_board(PAGE, tmp_path / "no" / "b.md")
     assert str(told.value) == f"{tmp_path}/no/b.md cannot be written: No such file or directory"

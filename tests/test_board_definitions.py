@@ -168,6 +168,20 @@ def test_the_largest_difference_of_random_orders_is_the_quantile_of_its_definiti
         )
 
 
+def test_many_random_orders_are_drawn_in_parts() -> None:
+    models, columns, largest = 25, 2, []
+    draw = np.random.default_rng(0)
+    plain = np.arange(25) - 12.0
+    for count in (3200, 800):  # 2,000,000 cells of 25 by 25 at once, 4,000 draws in all
+        orders = draw.permuted(np.broadcast_to(plain, (count, columns, models)), axis=2)
+        total, both = orders.sum(1), (orders**2).sum(1) - orders.sum(1) ** 2 / 3
+        products = np.einsum("sci,scj->sij", orders, orders) - total[:, :, None] * total[:, None, :] / 3
+        spread = (both[:, :, None] + both[:, None, :] - 2 * products) * 3 / 2 + np.eye(models)
+        largest.append((np.abs(total[:, :, None] - total[:, None, :]) / np.sqrt(spread)).max((1, 2)))
+    wanted = np.sort(np.concatenate(largest))[3800 - 1]
+    assert largest_of_equal_models(models, columns, 0.95) == pytest.approx(wanted, rel=1e-8)
+
+
 def test_ties_gaps_and_single_models_in_aggregates() -> None:
     table = np.array([[3.0, NAN, 1.0], [3.0, 5.0, NAN], [1.0, NAN, 2.0], [3.0, NAN, 1.0]])
     assert np.array_equal(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import sqlite3
+import zipfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,9 @@ import pytest
 from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet, check_result
 from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec, _beside
-from firsthand.boards.read_results import read_results
+from firsthand.boards.read_results import _of_path, read_results
 from firsthand.boards.result_file import read_result_file, write_result_file
+from firsthand.boards.result_formats.inspect_logs import MAX_MEMBER_BYTES, read_archive
 from firsthand.boards.result_formats.rubric_grades import disputed_answers, graded_answers
 from firsthand.boards.result_formats.score_tables import item_rows, long_rows, open_llm_rows, wide_rows
 from firsthand.errors import ConfigError, DataError, StoreError
@@ -133,11 +137,13 @@ def test_grades_that_cannot_be_counted_are_refused_by_line() -> None:
     assert told(grade("q", "m", "a", "n/a")) == "t.csv, line 2: the grade is 'n/a': give a number from 0 to 1"
     assert told(good, good) == "t.csv, line 3: ann graded 'q' of m twice: keep one grade"
     assert told(good, grade("r", "m", "ann", 0), grade("s", "m", "a", 0), grade("s", "m", "b", 1)) == (
-        "g.csv has no answer with two grades that agree, nor an adjudicator's (2 answers with one grade, 1 disputed): grade "
+        "g.csv has no answer with two grades that agree, nor an adjudicator's (2 answers with one grade, 1 "
+        "disputed): grade "
         "each answer twice"
     )
     assert told(good, grade("q", "m", "bob", ""), grade("q", "m", "eve", "")) == (
-        "g.csv has no answer with two grades that agree, nor an adjudicator's (2 grades still to be given; 1 answer with "
+        "g.csv has no answer with two grades that agree, nor an adjudicator's (2 grades still to be given; 1 "
+        "answer with "
         "one grade, 0 disputed): grade each answer twice"
     )
 
@@ -204,4 +210,44 @@ def test_a_file_of_results_keeps_stated_numbers_apart_from_computed_ones(tmp_pat
     assert refusal(read_result_file(path)) == f"{path} is no file of results, or is damaged: file is not a database"
     assert refusal(lambda: write_result_file(tmp_path / "x.result", made)) == (
         f"{tmp_path}/x.result: a file of results ends in .results: choose such a name"
+    )
+    (tmp_path / "d.results" / "in").mkdir(parents=True)
+    assert refusal(lambda: write_result_file(tmp_path / "d.results", made)) == (
+        f"{tmp_path}/d.results cannot be written: Is a directory"
+    )
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.results", "d.results"], "no draft is left"
+
+
+def test_a_folder_holds_at_most_so_many_files(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("a.csv", "deep/b.csv", "deep/stats.json"):
+        (tmp_path / name).write_text(f"model,benchmark,score\n{name[0]},b,1\n")
+    assert [each.model for each in _of_path(tmp_path, [], 2)] == ["a", "d"], "files beside results do not count"  # type: ignore[union-attr]
+    assert refusal(_of_path(tmp_path, [], 1)) == f"{tmp_path} holds 2 files: give a folder of results, with at most 1"
+
+
+def test_an_archive_is_read_up_to_the_sizes_that_it_states() -> None:
+    def archive(**sizes: int) -> bytes:
+        raw = io.BytesIO()
+        with zipfile.ZipFile(raw, "w") as made:
+            made.writestr("header.json", '{"eval": {}}')
+            for name in ("samples/1.json", "samples/2.json", "other/3.json"):
+                made.writestr(name, json.dumps({"id": name}))
+            for each in made.filelist:
+                each.file_size = sizes.get(each.filename[-6:-5], each.file_size)
+        return raw.getvalue()
+
+    most = 8 * MAX_MEMBER_BYTES
+    whole = {"eval": {}, "samples": [{"id": "samples/1.json"}, {"id": "samples/2.json"}]}
+    assert read_archive(archive(), "f") == whole
+    rest = len('{"eval": {}}') + 2 * len('{"id": "samples/1.json"}')
+    assert read_archive(archive(**{"3": most - rest}), "f") == whole
+    assert refusal(lambda: read_archive(archive(**{"3": most - rest + 1}), "f")) == (
+        "f: the archive unpacks to more than 2048 MB: not read"
+    )
+    assert read_archive(archive(**{"1": MAX_MEMBER_BYTES + 1}), "f") == {**whole, "samples": whole["samples"][1:]}
+    assert refusal(lambda: read_archive(b"PK", "f")) == (
+        "f is no readable Inspect log (File is not a zip file): install firsthand[inspect], or convert it to "
+        "JSON with `inspect "
+        "log convert`"
     )

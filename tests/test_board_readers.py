@@ -1,4 +1,5 @@
-"""Readers of result files at their edges: which layout a file is read in, what is left out, and each sentence of refusal."""
+"""Readers of result files at their edges: which layout a file is read in, what is left out, and each sentence "
+"of refusal."""
 
 from __future__ import annotations
 
@@ -41,8 +42,10 @@ def test_each_layout_of_json_is_told_by_its_keys(tmp_path: Path) -> None:
     score = {"score_details": {"score": 0.5}, "evaluation_name": "b"}
     for body, model, benchmark in (
         ({"results": {"b": {"acc": 1}}, "versions": {}, "model_name": "lm"}, "lm", "b"),
-        ({"eval": {"task": "b", "model": "i"}, "status": "success", "samples": [{"id": 1, "scores": {"s": 1}}]}, "i", "b"),
-        ({"header": [{"value": "M"}, {"value": "b", "lower_is_better": False}], "rows": [[{"value": "h"}, {"value": 1}]]},
+        ({"eval": {"task": "b", "model": "i"}, "status": "success", "samples": [{"id": 1, "scores": {"s": 1}}]},
+        "i", "b"),
+        ({"header": [{"value": "M"}, {"value": "b", "lower_is_better": False}],
+        "rows": [[{"value": "h"}, {"value": 1}]]},
          "h", "b"),
         ({"task_name": "b", "scores": {"test": [{"main_score": 1}]}}, "named", "b"),
         ({"resolved_instances": 1, "total_instances": 2, "model": "s"}, "s", "swe_bench_2"),
@@ -94,7 +97,8 @@ def test_a_folder_holds_runs_of_helm_beside_files_and_a_folder_of_sheets_is_one_
         ("o", "c", 0.75, f"{tmp_path}/all/own.csv, line 2"),
     ]  # fmt: skip
     assert found.remarks == (
-        f"Left out: {tmp_path}/all/bad.csv holds no results: it has the columns x; model, benchmark and score, or model and "
+        f"Left out: {tmp_path}/all/bad.csv holds no results: it has the columns x; model, benchmark and score, "
+        f"or model and "
         "a column for each benchmark, were expected.",
     )
     (suite / "a_model=x" / "stats.json").write_text('[{"name": 3}]')
@@ -134,7 +138,8 @@ def test_tables_in_a_list_of_helm_and_rows_of_json_are_told_apart(tmp_path: Path
     )
     (tmp_path / "bad.csv").write_text("x,y\n1,2\n")
     assert refusal(lambda: read_results([tmp_path / "bad.csv"], tmp_path).results) == (
-        f"{tmp_path}/bad.csv holds no results: it has the columns x, y; model, benchmark and score, or model and a column "
+        f"{tmp_path}/bad.csv holds no results: it has the columns x, y; model, benchmark and score, or model and "
+        f"a column "
         "for each benchmark, were expected"
     )
     (tmp_path / "a.txt").touch()
@@ -151,7 +156,8 @@ def test_tables_in_a_list_of_helm_and_rows_of_json_are_told_apart(tmp_path: Path
 def test_lm_eval_files_that_lack_parts() -> None:
     body: dict[str, Any] = {
         "results": {
-            "solo": {"acc": 0.5, "acc_stderr": "N/A", "acc_stderr,none": 0.1, "f1,none": 0.25, "f1_stderr,none": math.nan},
+            "solo": {"acc": 0.5, "acc_stderr": "N/A", "acc_stderr,none": 0.1, "f1,none": 0.25,
+            "f1_stderr,none": math.nan},
             "whole": {"acc,none": 0.75},
         },
         "versions": {"solo": 1, "whole": 2}, "group_subtasks": {"whole": [], "gone": ["solo"]},
@@ -258,7 +264,8 @@ def test_records_of_every_eval_ever_at_their_edges() -> None:
         return {"evaluation_name": name, "score_details": {"score": score}, **more}
 
     body: dict[str, Any] = {
-        "model_info": {"name": "n"}, "source_data": {"url": "u", "hf_repo": "r"}, "source_metadata": {"source_name": "src"},
+        "model_info": {"name": "n"}, "source_data": {"url": "u", "hf_repo": "r"},
+        "source_metadata": {"source_name": "src"},
         "evaluation_source": {"evaluation_source_name": "other"},
         "evaluation_results": [
             cell("A - B - C", 0), cell("low", -1, metric_config={"min_score": -1}), cell("Mean win rate", 0.5),
@@ -331,7 +338,8 @@ def test_mteb_files_without_a_score_are_refused() -> None:
     [found] = mteb_results(
         {"task_name": "STS22.v2", "scores": en, "dataset_revision": None}, Path("o__m/r/x"), {"name": ""}
     )
-    assert found == BoardResult("o/m", "STS22.v2", 0.5, "MTEB, split test", "main_score", group="STS", source="o__m/r/x",
+    assert found == BoardResult("o/m", "STS22.v2", 0.5, "MTEB, split test", "main_score", group="STS",
+    source="o__m/r/x",
                                 commit="mteb None")  # fmt: skip
 
 

@@ -112,7 +112,8 @@ def test_a_weighted_board_whole() -> None:
             "score": "score",
             "lines": [line("c", [1, 1], c, NAN, {"reason": 1.4 / 3, "code": 0.8})],
             "unranked": [
-                {"model": "d", "missing": ["quiz", "maths", "loss"], "results": {"shown": cells["d", "shown"].to_json()}}
+                {"model": "d", "missing": ["quiz", "maths", "loss"],
+                "results": {"shown": cells["d", "shown"].to_json()}}
             ],
         },
     ]  # fmt: skip
@@ -183,7 +184,8 @@ def test_a_section_ranks_what_is_complete_and_names_what_the_others_lack() -> No
 
 def test_the_score_that_counts_is_turned_round_and_above_chance() -> None:
     for value, entry, counted in (
-        (0.625, {"chance": 0.25}, 0.5), (0.2, {"chance": 0.25}, 0.0), (0.2, {}, 0.2), (0.3, {"lower_is_better": True}, 0.7),
+        (0.625, {"chance": 0.25}, 0.5), (0.2, {"chance": 0.25}, 0.0), (0.2, {}, 0.2),
+        (0.3, {"lower_is_better": True}, 0.7),
         (0.3, {"lower_is_better": True, "chance": 0.2}, 0.625), (-0.5, {}, -0.5), (1.0, {"chance": 0.5}, 1.0),
     ):  # fmt: skip
         assert _value(plain("b", {"m": stated("m", "b", value)}, **entry), "m") == pytest.approx(counted), (
@@ -269,6 +271,26 @@ def test_the_errors_of_win_rates_and_points_are_those_between_columns() -> None:
     assert largest_of_equal_models(1, 3, 0.8) is largest_of_equal_models(3, 1, 0.8) is None
 
 
+def test_a_model_without_a_rank_still_counts_where_it_has_results() -> None:
+    values = {"a": (0.9, 0.2, 0.4), "b": (0.5, 0.1), "c": (0.1, 0.3, 0.8), "d": (0.7, 0.4, 0.6)}
+    results = ResultSet.of([stated(m, f"t{n}", value) for m, each in values.items() for n, value in enumerate(each)])
+    [points] = make_board(results, BoardSpec(rule="borda", reported="together"), confidence=0.8).sections
+    # points among four models in t0 and t1, among the three that have it in t2
+    counts = {"a": [3, 1, 1], "c": [0, 2, 3], "d": [2, 3, 2]}
+    assert [(each.model, each.score) for each in points.lines] == [("d", 7.0), ("a", 5.0), ("c", 5.0)]
+    t = 1.8856180831641267  # of two degrees, both tails 10 %
+    for line in points.lines:
+        further = [*counts[line.model], 1.5]  # the mean of four models
+        error = math.sqrt(sum((each - sum(further) / 4) ** 2 for each in further) * 4 / 9 * 3)
+        assert line.high - line.score == pytest.approx(t * error), line.model
+        assert line.parts["Borda rank"] == {"d": 1, "a": 2, "c": 2}[line.model]
+    lone = ResultSet.of([*results.results, stated("d", "own", 0.5)])
+    [rates] = make_board(lone, BoardSpec(rule="win-rate", reported="together")).sections
+    # only d has a result on `own`, which gives no rate: it beats 2 of 3, 3 of 3 and 1 of 2
+    assert [each.model for each in rates.lines] == ["d"] and len(rates.unranked) == 3
+    assert rates.lines[0].score == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
+
+
 def test_the_table_of_one_column_with_its_costs() -> None:
     cells = {
         "a": own("a", "b", 0.75, 0.125, n=8, cost_usd=0.5), "c": own("c", "b", 0.25, 0.25, seconds=0.0, n=8),
@@ -279,7 +301,8 @@ def test_the_table_of_one_column_with_its_costs() -> None:
         (
             BoardLine("a", 1, 2, 0.75, pytest.approx(0.75 - Z95 * 0.125), pytest.approx(0.75 + Z95 * 0.125),
                       {"n": 8.0, "USD each": 0.5}, {"b": cells["a"]}),
-            BoardLine("c", 1, 2, 0.25, 0.0, pytest.approx(0.25 + Z95 * 0.25), {"n": 8.0, "s each": 0.0}, {"b": cells["c"]}),
+            BoardLine("c", 1, 2, 0.25, 0.0, pytest.approx(0.25 + Z95 * 0.25), {"n": 8.0, "s each": 0.0},
+            {"b": cells["c"]}),
         ),
     )  # fmt: skip
     down = _of_column(plain("b", cells, lower_is_better=True), 0.95)
