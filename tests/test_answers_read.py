@@ -204,7 +204,8 @@ def test_code_is_found_between_fences_and_tags():
     assert first_action("<EXECUTE>\nx\n</execute>") == CodeBlock("python", "x", 0, True)
     for other in ("```js\nx\n```\n", "```sh title\nx\n ```\n```c++\n```python\n```\n", "```x```\n"):
         assert first_action(f"{other}```python\ny\n```") == CodeBlock("python", "y", len(other), True), other
-    assert first_action("```js\nx\n```") is None is first_action("```js\n```python")
+    assert first_action("```js\nx\n```") == CodeBlock("python", "", 8, False), "its end, as a block that is not closed"
+    assert first_action("```js\nx") is None
     assert first_action("```python\ny\n```\n```js\nx\n```") == CodeBlock("python", "y", 0, True)
     assert first_action("```python\nx") == CodeBlock("python", "", 0, False) and first_action("x") is None
     for said, found in (
