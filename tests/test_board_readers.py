@@ -89,6 +89,9 @@ def test_a_folder_holds_runs_of_helm_beside_files_and_a_folder_of_sheets_is_one_
         (run / "stats.json").write_text(json.dumps([{**stats[0], "mean": mean}]))
         (run / "deep" / "x.csv").write_text("model,benchmark,score\nno,no,1\n")
     (suite / "summary.csv").write_text("model,benchmark,score\nno,no,1\n")
+    assert [each.model for each in read_results([tmp_path / "all"], tmp_path).results] == ["m", "m"], (
+        "runs alone will do"
+    )
     (tmp_path / "all" / "bad.csv").write_text("x\n1\n")
     (tmp_path / "all" / "own.csv").write_text("model,benchmark,score\no,c,0.75\n")
     found = read_results([tmp_path / "all"], tmp_path)

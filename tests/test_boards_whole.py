@@ -219,6 +219,10 @@ def test_lines_are_in_order_of_score_with_intervals_by_their_degrees() -> None:
     assert (one.rank_low, one.rank_high, one.low, one.high) == (
         1, 1, pytest.approx(1 - t3 / 2), pytest.approx(1 + t3 / 2)
     )  # fmt: skip
+    for degrees, ranks in ((math.inf, [(1, 1), (2, 2)]), (1, [(1, 2), (1, 2)]), (0, [(1, 1), (2, 2)])):
+        # three errors apart: beyond a normal's 1.96, within the 12.7 of one degree; without any the error is not known
+        pair = _lines(["a", "b"], np.array([1.0, 4.0]), np.diag([0.5, 0.5]), degrees, 0.95, [{}, {}])
+        assert [(each.rank_low, each.rank_high) for each in pair] == ranks
     none = _lines(["a", "b"], np.array([1.0, 2.0]), np.diag([0.25, 0.25]), 0, 0.9, [{}, {}])
     assert all(math.isnan(each.low) and math.isnan(each.high) for each in none)
     apart = _lines(["a", "b"], np.array([1.0, 2.0]), np.diag([0.01, 0.01]), math.inf, 0.95, [{}, {}], 5.0)

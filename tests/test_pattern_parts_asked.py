@@ -54,6 +54,11 @@ def test_each_probe_is_scored_after_its_own_turns():
     assert opened.notes() == [
         ("probe", {"name": "one", "logprobs": [-2.0, -1.0]}), ("probe", {"name": "two", "logprobs": [-3.0]}),
     ]  # fmt: skip
+    two = asks(metadata={"probes": [probe("p", [("system", "s"), ("user", "u"), ("system", "t")], ["c"])]})
+    turns, added = Opened(score=lambda p, c: -1.0), Opened(score=lambda p, c: -1.0, system="own")
+    turns.run(lambda ctx: answer_probes(two, ctx)), added.run(lambda ctx: answer_probes(two, ctx))
+    assert turns.asked[0][0] == ["system: s", "user: u", "system: t"], "the turns as they are where nothing was said"
+    assert added.asked[0][0] == ["system: own\n\ns\n\nt", "user: u"]
     kept = Opened(score=lambda p, c: -1.0, system="own")
     assert kept.run(lambda ctx: answer_probes(task, ctx)) == "x", "the first of equals"
     assert [talk for talk, _ in kept.asked] == [
@@ -126,7 +131,8 @@ def test_a_pattern_that_fails_is_noted_and_its_error_goes_on():
     assert opened.notes() == [branch("w", "open", None, "Q?"), branch("w", "failed", 1, "KeyError: 'lost'")]
     assert opened.run(lambda ctx: attempt("v", silent, asks(), ctx)).error == "m" * 1000
     for pattern, kind, told in (
-        (quiet, ConfigError, "the pattern of w returned 3 (int): its answer must be a str"), (blocked, GuardBlocked, "no"),
+        (quiet, ConfigError, "the pattern of w returned 3 (int): its answer must be a str"),
+        (blocked, GuardBlocked, "no"),
     ):  # fmt: skip
         with pytest.raises(kind) as refused:
             Opened().run(lambda ctx, pattern=pattern: attempt("w", pattern, asks(), ctx))
@@ -265,12 +271,14 @@ def test_generic_thoughts_whole():
         ),
     )
     assert thoughts.valued(one, [["Sure.", "likely", "hm"], ["so impossible"]]) == pytest.approx(21.001)
-    assert [thoughts.is_done(each) for each in ("", two, two + "x\n", "a\nThe Answer is 3\n", "The answer is 3\nb\n")] == [
+    assert [thoughts.is_done(each) for each in ("", two, two + "x\n", "a\nThe Answer is 3\n",
+        "The answer is 3\nb\n")] == [
         False, False, True, True, False,
     ]  # fmt: skip
     assert [thoughts.answer(each) for each in ("", "is 4\nis 5\n", "is 4\nnone\n")] == ["", "5", "4"]
     told = (
-        "Given an instruction and several choices, decide which choice is most promising. Analyze each choice in detail, "
+        "Given an instruction and several choices, decide which choice is most promising. Analyze each choice in "
+        "detail, "
         'then conclude in the last line "The best choice is s", where s is the integer id of the choice.\n'
     )
     assert thoughts.vote(["s1\n", "s2"]) == ThoughtRequest(f"Q?\n\n{told}Choice 1:\ns1\n\nChoice 2:\ns2\n")

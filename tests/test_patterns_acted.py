@@ -28,6 +28,12 @@ def look(place: str) -> str:
     return f"seen {place}"
 
 
+@tool(effect="read", name="Peer")
+def peer(place: str) -> str:
+    """Peer at a place."""
+    return f"at {place}"
+
+
 @tool(effect="read")
 def add(a: int, b: int) -> str:
     """Add."""
@@ -125,18 +131,19 @@ def test_react_by_native_calls():
 
 
 def test_an_observation_says_what_was_wrong_with_an_action():
-    opened = Opened(tools=(look, add))
-    known = "add[input], look[input]; or Final Answer: and the answer"
+    opened = Opened(tools=(look, add, peer))
+    known = "Peer[input], add[input], look[input]; or Final Answer: and the answer"
     for (name, given), found in {
         ("", ""): f"There was no action. Write one line: Action: and one of {known}",
         ("Peek", "a"): f"There is no tool 'Peek'. Write one line: Action: and one of {known}",
         ("LOOK", "a"): "seen a",
+        ("peer", "b"): "at b",
         ("look", "dark"): "Error: look failed: ValueError: too dark",
         ("add", "1, 2"): 'add takes 2 arguments: write add[{"a": "...", "b": "..."}]',
         ("add", '{"a": 1, "b": 2}'): "3",
     }.items():
         assert opened.run(lambda ctx, name=name, given=given: _observe(ctx, name, given, 4)) == found
-    assert [each.detail["name"] for each in opened.attempt.calls] == ["look", "look", "add"]
+    assert [each.detail["name"] for each in opened.attempt.calls] == ["look", "Peer", "look", "add"]
     bare = Opened()
     assert bare.run(lambda ctx: _observe(ctx, "", "", 0)) == (
         "There was no action. Write one line: Action: and one of none, for there are no tools; or Final Answer: "
@@ -340,6 +347,7 @@ def test_a_call_by_rank_begins_where_its_token_is_among_the_most_probable():
         ("look(b)", False),
         (" [look(b)] c", False),
         (" [look", False),
+        (" [look(a]b)", False),
         (" [x] [look(b)", True),
     ):
         assert Opened([said]).run(lambda ctx: _until_call(ctx, "P", 1, asks())) == (said, found)

@@ -151,7 +151,7 @@ def test_a_quarantined_reader_answers_by_kind():
 
 
 def test_a_plan_goes_on_after_a_failure_that_it_may_not_plan_anew():
-    said = ["1. one\n2. two\n3. three\n4. four", "R1", " ", "1. other\n2. last\n3. never", "R3", " ", "so 9"]
+    said = ["1. one\n2. two\n3. three", "R1", " ", "1. other\n2. last\n3. never", "R3", " ", "so 9"]
     opened = Opened(said)
     assert opened.run(lambda ctx: plan_execute(NUMBER, ctx, max_steps=4)) == "9"
     one, two = "step 1: one\nResult: R1\n\n", "step 2: two\nResult: failed: it gave no answer\n\n"
