@@ -43,10 +43,16 @@ def refusal(call: Any) -> str:
 def test_the_sheets_of_a_run_whole(tmp_path: Path) -> None:
     with store.create(tmp_path, {}, "quiz") as run:
         run.add_tasks("quiz", [Task("t1", "Qé1?"), Task("t2", "Q2?")])
-        for agent, task, answer in (("ada", "t1", "1"), ("bo", "t1", None), ("bo", "t2", "é\n2"), ("ada", "t3", "")):
+        for agent, task, answer in (
+            ("ada", "t1", "1"),
+            ("bo", "t1", "one"),
+            ("bo", "t2", "é\n2"),
+            ("ada", "t3", ""),
+            ("cy", "t3", None),
+        ):
             run.append(Trace(f"{agent}{task}", "quiz", task, {"name": agent}, 0, 0, "", 1.0, answer=answer))
         counts = write_sheets(run, tmp_path / "g", ["ann", "bob", "cyd"], ["right", "clear"], seed=9)
-        order = [("t1", "ada", "1"), ("t2", "bo", "é\n2"), ("t3", "ada", "")]
+        order = [("t1", "ada", "1"), ("t1", "bo", "one"), ("t2", "bo", "é\n2"), ("t3", "ada", "")]
         found = [(trace.task_id, trace.agent_name, trace.answer) for trace in run.traces() if trace.answer is not None]
         assert sorted(found) == order
         # codes are given in the drawn order, and each answer to the two least busy graders, ties drawn
@@ -63,7 +69,7 @@ def test_the_sheets_of_a_run_whole(tmp_path: Path) -> None:
                     for each in ("right", "clear")
                 ]
         assert {name: table(tmp_path / "g" / f"{name}.csv") for name in load} == sheets and counts == load
-        assert sorted(load.values()) == [2, 2, 2]
+        assert sorted(load.values()) == [2, 3, 3]
         assert (tmp_path / "g" / "codes.json").read_text(encoding="utf-8") == json.dumps(
             {
                 "run": run.id, "when": run.created_at[:19] + "+00:00", "commit": str(run.about.get("commit") or ""),
@@ -158,6 +164,9 @@ def test_a_folder_of_sheets_that_was_changed_is_refused(tmp_path: Path) -> None:
         ("x", "b"),
     ]
     assert tuple(_codes(folder)) == ({"x": "m", "y": "n", "z": "m"}, "r1", "2026-01-02T00:00:00+00:00", "c0")
+    for number in range(8):  # whatever order the folder lists them in
+        (folder / f"c{number}.csv").write_text(f"item,model,grader,grade\n{number},x,c,1\n")
+    assert [row.columns["item"] for row in _rows(folder)] == [*"111", *"01234567"]
     (folder / "b.csv").write_text("item,model,grader,grade\n1,x,b,1\n1,w,b,1\n")
     assert refusal(lambda: _rows(folder)) == f"{folder}/b.csv, line 3: 'w' is no code of {folder}/codes.json"
     (folder / "c.csv").write_text("item,model,grader\n1,x,b\n")
