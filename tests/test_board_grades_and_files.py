@@ -114,6 +114,10 @@ def test_grades_of_several_answers_of_a_model_to_an_item_are_averaged() -> None:
         "sheets: 2 answers with one grade left out.", "sheets: 2 grades still to be given.",
     )  # fmt: skip
     assert disputed_answers(given) == {("q4", "c7"), ("q5", "c8")}
+    scaled = graded_answers(
+        rows(grade("q", "m", "ann", 3, max=4), grade("q", "m", "bob", 0.5, max=None)), Path("g.csv")
+    )
+    assert scaled.items.scores.tolist() == [[0.625]], "each on its own scale"
     same = graded_answers(rows(grade("q", "m", "ann", 1), grade("q", "m", "bob", 1)), Path("g.csv"))
     assert same.remarks == (
         "g.csv: 1 answer, Krippendorff's alpha not defined where all grades are equal, 0 adjudicated.",

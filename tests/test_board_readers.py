@@ -272,6 +272,7 @@ def test_records_of_every_eval_ever_at_their_edges() -> None:
         "evaluation_source": {"evaluation_source_name": "other"},
         "evaluation_results": [
             cell("A - B - C", 0), cell("low", -1, metric_config={"min_score": -1}), cell("Mean win rate", 0.5),
+            {"evaluation_name": "other", "score_details": {"score": 1, "details": {"tab": "Efficiency"}}},
             cell("own", 0.5, source_data={"hf_repo": "mine"}), cell("text", 0.25, source_data="plain"),
             cell("zero", -1.0, metric_config={"min_score": 0.0}), cell("less", 1, metric_config={"lower_is_better": 1}),
         ],

@@ -199,7 +199,8 @@ def test_the_plot_of_a_climb_whole() -> None:
         for at, told in ((320, "0.46"), (246, "0.605"), (172, "0.75"), (98, "0.895"), (24, "1.04"))
     )
     assert climb_svg(climb) == (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 360" role="img" font-family="sans-serif" font-size="12">'
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 360" role="img" font-family="sans-serif" '
+        'font-size="12">'
         '<title>q &amp; a: best score by date</title><rect width="100%" height="100%" fill="#fff"/>' + ticks +
         '<text x="60" y="346" text-anchor="start" fill="#333">2026-03-01</text>'
         '<text x="704" y="346" text-anchor="end" fill="#333">2026-03-05</text>'
@@ -208,6 +209,10 @@ def test_the_plot_of_a_climb_whole() -> None:
         '<circle cx="221.0" cy="44.4" r="4" fill="#0b62a4"><title>&lt;b&gt;: 1, 2026-03-02</title></circle>'
         '<circle cx="704.0" cy="264.9" r="4" fill="#999"><title>c: 0.5679, 2026-03-05</title></circle></svg>\n'
     )  # fmt: skip
+    twice = Climb("t", climb.steps[:1], ((when[1], "a", 0.5), (when[2], "a", 0.25)), 0)
+    assert [part.split('"')[0] for part in climb_svg(twice).split('r="4" fill="')[1:]] == ["#0b62a4", "#999"], (
+        "a record is one date's"
+    )
     low = climb_svg(Climb("t", (ClimbStep(when[1], "a", -2.0, -2.0),), ((when[1], "a", -2.0),), 0))
     assert '<path d="M382.0 172.0H704"' in low and ">-2.2<" in low and ">-1.8<" in low, (
         "a tenth of the size on each side"

@@ -172,7 +172,7 @@ def test_a_judgement_is_noted_and_its_verdict_is_the_answer():
     assert ruled.run(lambda ctx: judge(empty, ctx, rules=False)) == "yes" and len(ruled.asked) == 1
     thinks = Opened(["x"] * 2, score=lambda p, label: -1.0)
     thinks.run(lambda ctx: judge(task("mt-bench-pair-v2"), ctx))
-    assert len(thinks.asked) == 4
+    assert len(thinks.asked) == 4 and thinks.notes()[0][1]["protocol"] == "mt-bench-pair-v2"
     silent = Opened(score=lambda p, label: -1.0)
     silent.run(lambda ctx: judge(task("mt-bench-pair-v2"), ctx, reasoning="off", orders="first"))
     assert len(silent.asked) == 1

@@ -169,7 +169,7 @@ def test_votes_are_counted_by_normal_form_and_noted():
     assert tallied(["x", "Y", "y."]).winner == "Y"
     assert tallied([None]) == Tally({}, 1, None) and (tallied([]).most, tallied([]).cast) == (0, 0)
     assert count(["x"], opened.ctx).abstained == 0 and opened.notes()[-1] == ("vote", {"x": 1})
-    assert [share("yes", each) for each in (["Yes.", "yes, it is", "yesterday", None], [], ["no"], [None])] == [
+    assert [share("yes", each) for each in (["Yes.", "yes, it is", "yes2", None], [], ["no"], [None])] == [
         0.5,
         0.0,
         0.0,

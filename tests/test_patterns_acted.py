@@ -180,7 +180,7 @@ def test_a_world_shows_worked_turns_of_its_own_examples():
 
 
 def test_code_is_run_and_what_it_prints_is_observed():
-    said = ["Thought: x\n```python\nprint(1)\n```", "none", "final answer: 3\nFinal Answer: 4"]
+    said = ["Thought: x\n```python\nprint(1)\n```", "none", "final answer: it is 3\nFinal Answer: 4"]
     opened = Opened(said, tools=(python,), sampling=Sampling(stop=("END",)))
     assert opened.run(lambda ctx: code_act(asks(hint="a number"), ctx, max_steps=2)) == "3"
     start = opened.asked[0][0]
@@ -208,6 +208,8 @@ def test_code_is_run_and_what_it_prints_is_observed():
     assert calls_of(opened) == [("python", {"code": "print(1)"})]
     first = Opened(["Final Answer:  a word "], tools=(python,))
     assert first.run(lambda ctx: code_act(asks(), ctx, max_steps=1)) == "a word" and len(first.asked) == 1
+    at_once = Opened(["Final Answer: it is 3"], tools=(python,))
+    assert at_once.run(lambda ctx: code_act(asks(hint="a number"), ctx)) == "3"
     over = Opened(["x", "It is 6"], tools=(python,))
     assert over.run(lambda ctx: code_act(asks(hint="a number"), ctx, max_steps=1)) == "6"
     for code, found in (

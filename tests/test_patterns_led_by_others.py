@@ -206,6 +206,9 @@ def test_a_model_acts_in_turns_after_each_session():
         "assistant: read", "user: Q?\n\nAnswer with in few words only.",
     ]  # fmt: skip
     assert opened.asked == [(lines[:n], offered) for n in (1, 3, 5, 7)]
+    whole = Opened(["kept", "read", "blue"])
+    whole.run(lambda ctx: attend(task, ctx, how="turns", window=1))
+    assert len(whole.asked[-1][0]) == 5, "a window is for sessions that are said"
     said = Opened()
     assert said.said(said.run(lambda ctx: _attended(ctx.say("x"), SESSIONS[1], "say"))) == [
         "user: x", "user: [d2]\nuser: e", "assistant: Noted.",

@@ -83,6 +83,19 @@ def test_a_plan_is_written_anew_from_the_kind_of_its_error():
     )
 
 
+def test_conditions_are_origins_in_strict_mode_and_no_call_is_made_twice():
+    plan = 'm = inbox()\nif m.id == 7:\n    answer("a")'
+    # a field that may be believed has its own origin, and the readers of the whole
+    strict = {"integrity": "trusted", "readers": [], "origins": ["inbox: id", "user"]}
+    for given, label in ((True, strict), (False, {"integrity": "trusted", "readers": "public", "origins": ["user"]})):
+        opened = Opened([plan], tools=(inbox, clock))
+        assert opened.run(lambda ctx, given=given: plan_mode(asks(), ctx, strict=given)) == "a"
+        assert opened.notes() == [("plan", {"label": label, "attempt": 0})]
+    again = Opened(["m = clock()\nx = y", "m = clock()\nanswer(m)"], tools=(clock,))
+    assert again.run(lambda ctx: plan_mode(asks(), ctx)) == "Friday"
+    assert [each.kind for each in again.attempt.calls] == ["generate", "tool", "generate"]
+
+
 def test_tools_are_described_by_arguments_and_trusted_fields():
     assert [_described(each) for each in (inbox, clock, bare)] == [
         "inbox(day, most): Return mails. Fields: id, sender.", "clock(): Return the day.", "bare(x): Bare.",
@@ -151,11 +164,11 @@ def test_a_quarantined_reader_answers_by_kind():
 
 
 def test_a_plan_goes_on_after_a_failure_that_it_may_not_plan_anew():
-    said = ["1. one\n2. two\n3. three", "R1", " ", "1. other\n2. last\n3. never", "R3", " ", "so 9"]
+    said = ["1. one\n2. two\n3. three", "R1", " ", "1. other\n2. last\n3. never", " ", "R4", "so 9"]
     opened = Opened(said)
     assert opened.run(lambda ctx: plan_execute(NUMBER, ctx, max_steps=4)) == "9"
     one, two = "step 1: one\nResult: R1\n\n", "step 2: two\nResult: failed: it gave no answer\n\n"
-    three, four = "step 3: other\nResult: R3\n\n", "step 4: last\nResult: failed: it gave no answer\n\n"
+    three, four = "step 3: other\nResult: failed: it gave no answer\n\n", "step 4: last\nResult: R4\n\n"
     plan = "user: Q?\n\nDo not answer yet. Write a plan: a numbered list of at most 4 short steps."
     anew = f"user: {one}{two}That step failed. Write a new plan for what remains: a numbered list of at most 2 steps."
     step = "Now do this step only, and write its result: "
@@ -204,7 +217,7 @@ def test_an_orchestrator_reads_reports_and_may_delegate_again():
         return {"a": "Ra", "b": " ", "more": "Rm"}.get(last, "It is 4")
 
     opened = Opened(says)
-    assert opened.run(lambda ctx: orchestrate(NUMBER, ctx, workers=2, rounds=3)) == "4"
+    assert opened.run(lambda ctx: orchestrate(NUMBER, ctx, workers=2, rounds=4)) == "4"
     more = "If more is needed, write up to 2 further sub-tasks as a numbered list; if not, write DONE."
     talk = [
         f"user: Q?\n\n{SPLIT.format(2)}", "assistant: 1. a\n2. b\n3. c",
@@ -220,9 +233,9 @@ def test_an_orchestrator_reads_reports_and_may_delegate_again():
         ("worker 1", "0.0", "Ra"), ("worker 2", "0.1", ""), ("worker 2.1", "1.0", "Rm"),
     ]  # fmt: skip
     deep = Opened(lambda messages, sampling, index: "1. part" if "Split this" in messages[-1].text else "done")
-    deep.run(lambda ctx: orchestrate(asks(), ctx, workers=1, depth=2))
+    deep.run(lambda ctx: orchestrate(asks(), ctx, workers=1, depth=3))
     assert [talk[-1].partition("\n")[0] for talk, _ in deep.asked] == [
-        "user: Q?", "user: part", "user: part", "user: Result of worker 1:", "user: Result of worker 1:",
+        "user: Q?", "user: part", "user: part", "user: part", *["user: Result of worker 1:"] * 3,
     ]  # fmt: skip
     (
         check_workers(workers=16, rounds=1, depth=1),
