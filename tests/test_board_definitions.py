@@ -241,6 +241,10 @@ def test_a_number_that_two_files_state_counts_once_within_a_tenth_of_a_point() -
     assert four.remarks == ("m has 4 different numbers on b, 1 (f0) and 2 (f1) and 3 (f2): none is used.",)
     same = ResultSet.of([stated("m", 0.5, source="f"), stated("m", 0.5, source="g", verified=True)])
     assert [each.source for each in same.results] == ["f"] and same.duplicates == 1
+    later = [stated("m", 0.5, when="2999-01-01T00:00:00+00:00", source=name) for name in ("f", "g")]
+    assert ResultSet.of(later).remarks == (
+        "1 results are dated after now, m on b for example (2999-01-01T00:00:00+00:00): is a clock wrong?",
+    )
     checked = ResultSet.of([stated("m", 0.5, run="1"), stated("m", 0.5001, run="2", verified=True)])
     assert [each.run for each in checked.results] == ["2"]
 

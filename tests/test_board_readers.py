@@ -20,7 +20,7 @@ from firsthand.boards.result_formats.helm_results import helm_run_results, helm_
 from firsthand.boards.result_formats.inspect_logs import inspect_results
 from firsthand.boards.result_formats.lm_eval_results import lm_eval_results
 from firsthand.boards.result_formats.mteb_results import mteb_results
-from firsthand.boards.result_formats.swe_leaderboards import swe_leaderboard_results
+from firsthand.boards.result_formats.swe_leaderboards import swe_instance_results, swe_leaderboard_results
 from firsthand.errors import ConfigError, DataError, StoreError
 
 
@@ -367,6 +367,17 @@ def test_hidden_systems_of_swe_bench_are_told_together() -> None:
     assert remarks == [
         "2 results carry SWE-bench's warning and are left out, as on its page: a on swe_bench, b on swe_bench_verified."
     ]
+    costs = {
+        "m": {
+            "t1": {"resolved": True, "cost": 3},
+            "t2": {"resolved": False, "cost": None},
+            "t3": {"resolved": True, "cost": 0},
+        }
+    }
+    [items] = swe_instance_results(costs, "f")
+    assert [each.cost_usd for each in items.abouts] == [1.0] and items.scores.tolist() == [[1, 0, 1]], (
+        "of all instances"
+    )
     wrong = {"leaderboards": [{"name": "Lite", "results": [{"name": "q", "resolved": 100.5}]}]}
     assert refusal(swe_leaderboard_results(wrong, "f", [])) == "f: q resolved 100.5: a percentage was expected"
     assert refusal(swe_leaderboard_results({"leaderboards": [{"name": "New", "results": []}]}, "f", [])) == (

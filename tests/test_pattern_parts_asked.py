@@ -7,6 +7,7 @@ import pytest
 
 from firsthand.errors import ConfigError, DataError, GuardBlocked, ModelError
 from firsthand.loop.concurrency import Retry, current_branch
+from firsthand.message import Message, Sampled, Text
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, given_answer, normal_form
 from firsthand.patterns.parts.feedback import Feedback, evaluator_for, judge
 from firsthand.patterns.parts.probes import _checked, answer_probes, probe
@@ -87,6 +88,8 @@ def test_a_system_text_is_added_to_the_one_there_is():
     talk = opened.ctx.say("u").say("a", "assistant")
     assert opened.said(with_system(talk, "new")) == ["system: new", "user: u", "assistant: a"]
     assert opened.said(talk) == ["user: u", "assistant: a"], "the conversation that was there stays"
+    made = opened.ctx.say("u").say(Message("assistant", (Text("a"),), sampled=Sampled((1,), (-0.5,))))
+    assert [each.sampled for each in with_system(made, "new").messages] == [None] * 3, "tokens of another conversation"
     own = Opened(system="own")
     assert own.said(with_system(own.ctx.say("u"), "new")) == ["system: own\n\nnew", "user: u"]
     assert own.said(with_system(own.ctx, "new")) == ["system: own\n\nnew"]

@@ -316,7 +316,8 @@ def test_a_text_goes_on_after_the_result_of_each_call():
     none = Opened(["x"])
     assert none.run(lambda ctx: toolformer(asks(), ctx, max_calls=0)) == "x" and none.asked == [("Q?", {})]
     for inside, found in (
-        ("look( a )", " [look( a ) -> seen a]"), ("look(dark)", " [look(dark)]"), ("peek(a)", " [peek(a)]"),
+        ("look( a )", " [look( a ) -> seen a]"), ('add( {"a": 2, "b": 5} )', ' [add( {"a": 2, "b": 5} ) -> 7]'),
+        ("look(dark)", " [look(dark)]"), ("peek(a)", " [peek(a)]"),
         ("add(1)", " [add(1)]"),
     ):  # fmt: skip
         assert opened.run(lambda ctx, inside=inside: _with_result(ctx, inside, 3)) == found

@@ -212,8 +212,8 @@ def test_the_last_message_is_that_of_the_own_branch_or_of_the_last_one_below():
 
     async def both(ctx):
         assert last_said(ctx, 0) is None
-        own = await ctx.say("own").generate()
-        found = [last_said(ctx, 0) == own.node, last_said(ctx, 1)]
+        own = await (await ctx.say("before").generate()).say("own").generate()
+        found = [last_said(ctx, 0) == own.node, last_said(ctx, 2)]
 
         async def side(name):
             mine = await ctx.say(name).generate()
@@ -223,7 +223,7 @@ def test_the_last_message_is_that_of_the_own_branch_or_of_the_last_one_below():
         return [
             *found,
             [node == seen for node, seen in sides],
-            last_said(ctx, 1) == sides[1][0],
+            last_said(ctx, 2) == sides[1][0],
             last_said(ctx, 0) == own.node,
         ]
 
