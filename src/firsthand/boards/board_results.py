@@ -24,6 +24,8 @@ from firsthand.message import Json
 Floats = NDArray[np.float64]
 MOST_TOLD = 5
 """Cells with different numbers that are told one by one."""
+_AGREE = 0.001 + 1e-12
+"""Two numbers of one cell that differ by no more agree: 0.1 points, and what floats add to it."""
 
 
 class ColumnKey(NamedTuple):
@@ -213,7 +215,7 @@ class ResultSet:
         told: list[str] = []
         for (key, model), found in cells.items():
             values = [each.value for each in found]
-            if len(found) > 1 and max(values) - min(values) <= 0.001:
+            if len(found) > 1 and max(values) - min(values) <= _AGREE:
                 repeated += len(found) - 1
                 kept.append(sorted(found, key=lambda each: not each.verified)[0])
             elif len(found) > 1:

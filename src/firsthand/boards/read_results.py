@@ -100,7 +100,7 @@ def _score_name(run: Run, benchmark: str) -> str:
     return next((trace.attempt_scores[0].name for trace in run.samples(benchmark) if trace.attempt_scores), "")
 
 
-def _of_path(path: Path, remarks: list[str]) -> Iterator[Found]:
+def _of_path(path: Path, remarks: list[str], most: int = MAX_FILES) -> Iterator[Found]:
     """The results of a file, or of all files of a folder."""
     if path.is_file():
         yield from _of_file(path, remarks)
@@ -112,8 +112,8 @@ def _of_path(path: Path, remarks: list[str]) -> Iterator[Found]:
         return
     files = sorted(each for each in path.rglob("*") if each.is_file() and each.name not in _SIDE_FILES)
     runs = sorted(each.parent for each in path.rglob("run_spec.json") if helm_results.is_helm_run(each.parent))
-    if len(files) > MAX_FILES:
-        raise ConfigError(f"{path} holds {len(files):,} files: give a folder of results, with at most {MAX_FILES:,}")
+    if len(files) > most:
+        raise ConfigError(f"{path} holds {len(files):,} files: give a folder of results, with at most {most:,}")
     side = helm_results.side_files(runs, files)
     known = [each for each in files if _suffix(each) in (*SUFFIXES, ".eval", RESULT_FILE) and each not in side]
     if not known and not runs:
@@ -220,18 +220,18 @@ def _json(path: Path) -> Any:
         raise DataError(f"{path}: not JSON (is the file cut short?): {text[:60]!r}") from None
 
 
-def _raw(path: Path) -> bytes:
+def _raw(path: Path, most: int = MAX_BYTES) -> bytes:
     """The file's bytes, unpacked if it is a .gz file; DataError if that gives more than a plain file may have."""
     raw = contents(path)
     if path.suffix != ".gz":
         return raw
     unpacker = zlib.decompressobj(wbits=31)
     try:
-        text = unpacker.decompress(raw, MAX_BYTES)
+        text = unpacker.decompress(raw, most)
     except zlib.error:
         text = b""
     if unpacker.unconsumed_tail:
-        raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
+        raise DataError(f"{path} unpacks to more than {most >> 20} MiB: is it the right file?")
     if not unpacker.eof:
         raise DataError(f"{path} is no gzip file, or is cut short: fetch it again")
     return text

@@ -19,7 +19,7 @@ from firsthand.task import Task
 
 SHOWN_CHARS = 4000
 """Characters of one entry that others read."""
-_PART = re.compile(r"^[ \t>*]*(?:WRITE[ \t]+([^:\n \t][^:\n]{0,79})|(DONE))[ \t*]*:", re.MULTILINE)
+_PART = re.compile(r"^[ \t>*]*(?:WRITE[ \t]+([^:\n \t][^:\n]{0,79})|(DONE))[ \t*]*:(?:\*\*(?=\s))?", re.MULTILINE)
 _TURN = (
     "{question}\n\nYou are {name} of {members}, who solve this together through a shared board. "
     "The board now:\n\n{board}\n\n"
@@ -92,5 +92,5 @@ def _parts(text: str, name: str) -> Iterator[tuple[str | None, str]]:
         body = text[part.end() : end].strip()
         if part[2]:
             yield None, body
-        elif key := "".join(filter(str.isprintable, part[1])).strip()[:MAX_KEY_CHARS]:
+        elif key := "".join(filter(str.isprintable, part[1])).rstrip(" *").strip()[:MAX_KEY_CHARS]:
             yield key, body

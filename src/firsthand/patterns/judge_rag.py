@@ -87,11 +87,12 @@ async def _context_recall(shown: Json, ctx: Context, how: VerdictMethod, questio
 
 async def _context_precision(shown: Json, ctx: Context, how: VerdictMethod, questions: int) -> Json:
     """For each passage, in its order, whether it helps to reach the reference."""
-    asked = (
-        f"{_QUOTED}\nQuestion: {shown['question']}\nReference answer: {shown['reference']}\nPassage: {{passage}}\n"
+    asked = [
+        f"{_QUOTED}\nQuestion: {shown['question']}\nReference answer: {shown['reference']}\nPassage: {each}\n"
         "Does the passage contain information that helps to arrive at the reference answer? Answer yes or no."
-    )
-    return {"verdicts": await _yes_or_no(ctx, [asked.replace("{passage}", each) for each in shown["passages"]], how)}
+        for each in shown["passages"]
+    ]
+    return {"verdicts": await _yes_or_no(ctx, asked, how)}
 
 
 async def _answer_relevance(shown: Json, ctx: Context, how: VerdictMethod, questions: int) -> Json:

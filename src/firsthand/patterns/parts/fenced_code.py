@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 _BLOCK = re.compile(r"^```[ \t]*+(\w*+)[^\n]*+\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 _OPEN = re.compile(r"^[ \t]*(?:```(?:[ \t]*(?:python|py))?[ \t]*$|<execute>)", re.IGNORECASE | re.MULTILINE)
+_OTHER = re.compile(r"^[ \t]*```[ \t]*\w[^\n`]*$", re.MULTILINE)
 _CLOSE = re.compile(r"^[ \t]*```[ \t]*$|</execute>", re.IGNORECASE | re.MULTILINE)
 
 
@@ -37,6 +38,20 @@ def first_action(text: str) -> CodeBlock | None:
     opened = _OPEN.search(text)
     if opened is None:
         return None
+    opened = _after_other_languages(text, opened) or opened
     closed = _CLOSE.search(text, opened.end())
     code = text[opened.end() : closed.start()].strip("\n") if closed else ""
     return CodeBlock("python", code, opened.start(), closed is not None)
+
+
+def _after_other_languages(text: str, opened: re.Match[str]) -> re.Match[str] | None:
+    """The first opening that is not the end of a block in another language; None if there is no other."""
+    found: re.Match[str] | None = opened
+    other = _OTHER.search(text)
+    while found and other and other.start() < found.start():
+        end = _CLOSE.search(text, other.end())
+        if end is None:
+            return None
+        found = found if found.start() >= end.end() else _OPEN.search(text, end.end())
+        other = _OTHER.search(text, end.end())
+    return found

@@ -1,0 +1,296 @@
+"""Parts of patterns by themselves: each request with all its settings, each note, and what they make of the replies."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from firsthand.errors import ConfigError, DataError, GuardBlocked, ModelError
+from firsthand.loop.concurrency import Retry, current_branch
+from firsthand.message import Message, Sampled, Text
+from firsthand.patterns.parts.answers import answer_form, answer_or_text, given_answer, normal_form
+from firsthand.patterns.parts.feedback import Feedback, evaluator_for, judge
+from firsthand.patterns.parts.probes import _checked, answer_probes, probe
+from firsthand.patterns.parts.self_tests import SelfTests, program
+from firsthand.patterns.parts.sub_patterns import BranchOutcome, attempt, follow
+from firsthand.patterns.parts.system_text import with_system
+from firsthand.patterns.parts.thoughts import GenericThoughts, ThoughtRequest, thoughts_of, vote
+from firsthand.patterns.parts.voting import Tally, count, share, tallied
+from firsthand.tool import tool
+from opened_context import Opened, asks, branch
+
+ONCE = Retry(attempts=1, first_wait_s=0.0)
+
+
+def unscored(prompt, continuation):
+    raise ModelError("no scores here")
+
+
+def raising(error):
+    def fails(prompt, continuation):
+        raise error
+
+    return fails
+
+
+def logs(**shares):
+    return lambda prompt, continuation: math.log(shares[continuation])
+
+
+# -- probes and system texts --
+
+
+def test_each_probe_is_scored_after_its_own_turns():
+    probes = [
+        probe("one", [("system", "s"), ("user", "u"), ("assistant", "a")], [" x", "y "]),
+        probe("two", (("user", "v"),), ["z"]),
+    ]
+    assert probes[0] == {
+        "name": "one", "turns": [["system", "s"], ["user", "u"], ["assistant", "a"]], "continuations": [" x", "y "],
+    }  # fmt: skip
+    task = asks(metadata={"probes": probes})
+    opened = Opened(score=lambda p, c: {" x": -2.0, "y ": -1.0, "z": -3.0}[c])
+    assert opened.run(lambda ctx: answer_probes(task, ctx)) == "y"
+    assert opened.asked == [(["system: s", "user: u", "assistant: a"], (" x", "y ")), (["user: v"], ("z",))]
+    assert opened.notes() == [
+        ("probe", {"name": "one", "logprobs": [-2.0, -1.0]}), ("probe", {"name": "two", "logprobs": [-3.0]}),
+    ]  # fmt: skip
+    two = asks(metadata={"probes": [probe("p", [("system", "s"), ("user", "u"), ("system", "t")], ["c"])]})
+    turns, added = Opened(score=lambda p, c: -1.0), Opened(score=lambda p, c: -1.0, system="own")
+    turns.run(lambda ctx: answer_probes(two, ctx)), added.run(lambda ctx: answer_probes(two, ctx))
+    assert turns.asked[0][0] == ["system: s", "user: u", "system: t"], "the turns as they are where nothing was said"
+    assert added.asked[0][0] == ["system: own\n\ns\n\nt", "user: u"]
+    kept = Opened(score=lambda p, c: -1.0, system="own")
+    assert kept.run(lambda ctx: answer_probes(task, ctx)) == "x", "the first of equals"
+    assert [talk for talk, _ in kept.asked] == [
+        ["system: own\n\ns", "user: u", "assistant: a"],
+        ["system: own", "user: v"],
+    ]
+
+
+def test_a_probe_of_another_form_is_refused():
+    good = probe("n", [("user", "u")], ["c"])
+    assert _checked(asks(), {**good, "turns": [("user", 1)], "continuations": [2]}) == ("n", [("user", "1")], ["2"])
+    assert _checked(asks(), {**good, "turns": []}) == ("n", [], ["c"])
+    for wrong in ({**good, "name": 1}, {**good, "turns": [["user"]]}, {**good, "turns": [["you", "x"]]},
+                  {**good, "turns": ["ab"]}, {**good, "continuations": []}, {"name": "n"}, [good]):  # fmt: skip
+        with pytest.raises(DataError) as told:
+            _checked(asks(), wrong)
+        assert str(told.value) == (
+            f"task t has a probe {str(wrong)[:80]!r}: an object with a name, turns (pairs of role and text) and "
+            "continuations (one text or more) was expected"
+        )
+
+
+def test_a_system_text_is_added_to_the_one_there_is():
+    opened = Opened()
+    assert opened.said(with_system(opened.ctx, "new")) == ["system: new"]
+    talk = opened.ctx.say("u").say("a", "assistant")
+    assert opened.said(with_system(talk, "new")) == ["system: new", "user: u", "assistant: a"]
+    assert opened.said(talk) == ["user: u", "assistant: a"], "the conversation that was there stays"
+    made = opened.ctx.say("u").say(Message("assistant", (Text("a"),), sampled=Sampled((1,), (-0.5,))))
+    assert [each.sampled for each in with_system(made, "new").messages] == [None] * 3, "tokens of another conversation"
+    own = Opened(system="own")
+    assert own.said(with_system(own.ctx.say("u"), "new")) == ["system: own\n\nnew", "user: u"]
+    assert own.said(with_system(own.ctx, "new")) == ["system: own\n\nnew"]
+
+
+# -- branches --
+
+
+def test_a_pattern_is_followed_from_its_start_to_its_last_message():
+    async def pattern(task, ctx):
+        assert current_branch().name == "worker 1"
+        first = await ctx.say(task.prompt).generate()
+        return (await first.say("more").generate()).text + "!"
+
+    opened = Opened(["one", "two"])
+
+    async def both(ctx):
+        ctx = ctx.say("before")
+        return await follow("worker 1", pattern, asks("do"), ctx), current_branch().name
+
+    assert opened.run(both) == ("two!", "")
+    assert opened.notes() == [branch("worker 1", "open", 0, "do"), branch("worker 1", "done", 4, "two!")]
+
+
+def test_a_pattern_that_fails_is_noted_and_its_error_goes_on():
+    async def fails(task, ctx):
+        await ctx.say("x").generate()
+        raise KeyError("lost")
+
+    async def quiet(task, ctx):
+        return 3
+
+    async def blocked(task, ctx):
+        raise GuardBlocked("no")
+
+    async def silent(task, ctx):
+        raise ModelError("m" * 1200)
+
+    opened = Opened(["said"])
+    outcome = opened.run(lambda ctx: attempt("w", fails, asks(), ctx))
+    assert outcome == BranchOutcome("w", error="KeyError: 'lost'") and isinstance(outcome.cause, KeyError)
+    assert opened.notes() == [branch("w", "open", None, "Q?"), branch("w", "failed", 1, "KeyError: 'lost'")]
+    assert opened.run(lambda ctx: attempt("v", silent, asks(), ctx)).error == "m" * 1000
+    for pattern, kind, told in (
+        (quiet, ConfigError, "the pattern of w returned 3 (int): its answer must be a str"),
+        (blocked, GuardBlocked, "no"),
+    ):  # fmt: skip
+        with pytest.raises(kind) as refused:
+            Opened().run(lambda ctx, pattern=pattern: attempt("w", pattern, asks(), ctx))
+        assert str(refused.value) == told
+
+
+def test_of_branches_side_by_side_each_ends_at_its_own_last_message():
+    async def pattern(task, ctx):
+        return (await ctx.say(task.prompt).generate()).text
+
+    opened = Opened(lambda messages, sampling, index: f"re {messages[-1].text}")
+    found = opened.run(lambda ctx: ctx.group(attempt(f"w{n}", pattern, asks(f"p{n}"), ctx) for n in (1, 2)))
+    assert found == [BranchOutcome("w1", "re p1"), BranchOutcome("w2", "re p2")]
+    ends = {
+        d["name"]: (d["path"], opened.said(_at(opened, d["at"]))) for _, d in opened.notes() if d["status"] == "done"
+    }
+    assert ends == {"w1": ("0.0", ["user: p1", "assistant: re p1"]), "w2": ("0.1", ["user: p2", "assistant: re p2"])}
+
+
+def _at(opened, node):
+    return replace(opened.ctx, node=node)
+
+
+# -- votes and answers --
+
+
+def test_votes_are_counted_by_normal_form_and_noted():
+    opened = Opened()
+    given = ["72.0", "a" * 250, None, "72", "b", None, "b"]
+    assert tallied(given) == Tally({"72": 2, "a" * 250: 1, "b": 2}, 2, "72.0")
+    tally = count(given, opened.ctx)
+    assert tally == tallied(given) and (tally.most, tally.cast) == (2, 7)
+    assert opened.notes() == [("vote", {"72": 2, "a" * 200: 1, "b": 2, "(no answer)": 2})]
+    assert tallied(["x", "Y", "y."]).winner == "Y"
+    assert tallied([None]) == Tally({}, 1, None) and (tallied([]).most, tallied([]).cast) == (0, 0)
+    assert count(["x"], opened.ctx).abstained == 0 and opened.notes()[-1] == ("vote", {"x": 1})
+    assert [share("yes", each) for each in (["Yes.", "yes, it is", "yes2", None], [], ["no"], [None])] == [
+        0.5,
+        0.0,
+        0.0,
+        0.0,
+    ]
+
+
+def test_an_answer_is_a_vote_where_the_task_can_use_it():
+    number, pick, free = asks(hint="a whole number"), asks(choices=("x", "y")), asks(hint="a numbered word")
+    assert [given_answer(text, number) for text in ("so 7", "none", " ")] == ["7", None, None]
+    assert [given_answer(text, pick) for text in ("(B)", "neither", " ")] == ["B", None, None]
+    assert [given_answer(text, free) for text in (" red ", "The answer is red.", "  ")] == ["red", "red", None]
+    assert [answer_or_text(text, number) for text in (" none ", "is 1,200")] == ["none", "1200"]
+    forms = ["a whole number", "the letter of the right choice", "o"]
+    assert [answer_form(each, "o") for each in (number, pick, asks())] == forms
+    assert answer_form(asks()) == "the answer"
+    given = ("1,200", "1/2", " Two  WORDS. ", "72.00%", "ÄB")
+    assert [normal_form(each) for each in given] == ["1200", "1/2", "two words", "72", "äb"]
+
+
+# -- evaluators --
+
+
+@tool(effect="read")
+def python(code: str) -> str:
+    """Run code."""
+    return "own test 0: passed\nown test 1: failed: got 3"
+
+
+def test_own_tests_are_asked_for_once_and_run_on_each_answer():
+    task = asks("def f(x): ...", metadata={"entry_point": "f", "prompt": "HEAD"})
+    opened = Opened(["```\nassert f(1) == 2\nassert f(2) == 4\n```"], tools=(python,))
+    evaluate = evaluator_for(task)
+    assert isinstance(evaluate, SelfTests)
+
+    async def twice(ctx):
+        return [await evaluate(task, ctx, answer) for answer in ("def f(x): return 1", "def f(x): return 2")]
+
+    tests = ["assert f(1) == 2", "assert f(2) == 4"]
+    feedback = Feedback(False, "assert f(1) == 2  # passed\nassert f(2) == 4  # failed: got 3")
+    assert opened.run(twice) == [feedback, feedback]
+    assert opened.asked == [
+        (["user: HEAD\n\nWrite up to 6 tests for f, each one line of the form `assert f(...) == ...`. Think of edge cases. "
+          "Write the tests only, in one code block."], {})
+    ]  # fmt: skip
+    assert opened.notes() == [("tests", {"tests": tests})]
+    calls = [each.detail for each in opened.attempt.calls if each.kind == "tool"]
+    assert [each["arguments"] for each in calls] == [
+        {"code": program(task, f"def f(x): return {n}", tests)} for n in (1, 2)
+    ]  # fmt: skip
+    unnamed = Opened(["no tests"], tools=(python,))
+    assert unnamed.run(lambda ctx: SelfTests()(asks("P"), ctx, "x")) == Feedback(True, "There is no test to fail.")
+    assert "tests for this function, each one line of the form `assert f(...) == ...`" in unnamed.asked[0][0][0]
+    with pytest.raises(
+        ConfigError, match=r"^testing code needs the tool python: add --tools python, or take evaluator=judge$"
+    ):
+        Opened().run(lambda ctx: SelfTests()(task, ctx, "x"))
+
+
+def test_the_evaluator_is_the_models_judgement_unless_there_is_code_to_test():
+    code = asks(metadata={"entry_point": ""})
+    given = ((code,), (asks(), "tests"), (asks(),), (code, "judge"))
+    assert [isinstance(evaluator_for(*each), SelfTests) for each in given] == [True, True, False, False]
+    assert evaluator_for(asks()) is judge is evaluator_for(code, "judge")
+    opened = Opened([" It is Wrong. ", "so INCORRECT", "wrong? right", "unsure"])
+    task = asks(choices=("x",))
+    found = [opened.run(lambda ctx: judge(task, ctx, "A")) for _ in range(4)]
+    assert found == [
+        Feedback(False, "It is Wrong."), Feedback(False, "so INCORRECT"), Feedback(True, "wrong? right"),
+        Feedback(True, "unsure"),
+    ]  # fmt: skip
+    assert opened.asked[0] == (
+        ["user: Problem:\nQ?\nA. x\n\nProposed answer:\nA\n\nCheck the answer step by step. End with one word: right or "
+         "wrong."], {}
+    )  # fmt: skip
+
+
+# -- thoughts --
+
+
+def test_generic_thoughts_whole():
+    thoughts = GenericThoughts(asks(hint="a number"), steps=3)
+    one, two = "first step\n", "first step\nsecond step\n"
+    wanted = "List up to five different next steps, each on a line of its own. Do not solve the problem yet."
+    assert thoughts.propose("") == ThoughtRequest(f"Q?\n\n{wanted}\n\nPossible next steps:")
+    assert thoughts.propose(one) == ThoughtRequest(f"Q?\n\n{wanted}\n\nSteps so far:\n{one}Possible next steps:")
+    last = ThoughtRequest(f'Q?\n\nSteps so far:\n{two}Follow these steps. End with "The answer is" and a number.')
+    assert thoughts.propose(two) == last == thoughts.sample(two)
+    assert thoughts.sample(one) == ThoughtRequest(
+        f"Q?\n\nWrite the next step only, on one line.\n\nSteps so far:\n{one}Next step:", ("\n",)
+    )
+    assert thoughts.proposed(one, ["1. a\n- b\n\n", "2) a\nc d"]) == [f"{one}{each}\n" for each in ("a", "b", "c d")]
+    assert thoughts.proposed(two, ["x\ny", " ", "z"]) == [f"{two}x y\n", f"{two}z\n"]
+    assert thoughts.sampled(one, " a \n b ") == f"{one}a b\n"
+    assert thoughts.value(one) == (
+        ThoughtRequest(
+            "Q?\n\nJudge in a few words whether these steps lead to the right answer. End with one word: "
+            f"sure/likely/impossible.\n\nSteps so far:\n{one}Judgement:"
+        ),
+    )
+    assert thoughts.valued(one, [["Sure.", "likely", "hm"], ["so impossible"]]) == pytest.approx(21.001)
+    assert [thoughts.is_done(each) for each in ("", two, two + "x\n", "a\nThe Answer is 3\n",
+        "The answer is 3\nb\n")] == [
+        False, False, True, True, False,
+    ]  # fmt: skip
+    assert [thoughts.answer(each) for each in ("", "is 4\nis 5\n", "is 4\nnone\n")] == ["", "5", "4"]
+    told = (
+        "Given an instruction and several choices, decide which choice is most promising. Analyze each choice in "
+        "detail, "
+        'then conclude in the last line "The best choice is s", where s is the integer id of the choice.\n'
+    )
+    assert thoughts.vote(["s1\n", "s2"]) == ThoughtRequest(f"Q?\n\n{told}Choice 1:\ns1\n\nChoice 2:\ns2\n")
+    assert vote("O ", []) == ThoughtRequest(f"O {told}")
+    assert thoughts.voted(
+        ["a", "b", "c"], ["best choice is 3", "The best choice is 1, no: best choice is 3", "is 2"]
+    ) == [0, 0, 2]
+    assert thoughts_of(asks()) == GenericThoughts(asks())
+    with pytest.raises(
+        ConfigError, match=r"^task 't' has 'thoughts' in its metadata: give it as the field `thoughts`$"
+    ):
+        thoughts_of(asks(metadata={"thoughts": "game24"}))
