@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 from firsthand.errors import SandboxError
 from firsthand.sandbox.bubblewrap import SandboxRun, WarmWorker
 from firsthand.sandbox.bwrap_command import _environment
+from firsthand.sandbox.programs import worker as worker_program
+from firsthand.sandbox.programs import write_rules
 from firsthand.sandbox.sandbox import Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 from namespaces import WHY_NOT
@@ -42,6 +45,13 @@ def tried(path):
     except OSError as error:
         return error.strerror
 
+def written(path):
+    try:
+        with open(path, "w") as file:
+            return file.write("x")
+    except OSError as error:
+        return error.strerror
+
 status = dict(line.rstrip("\\n").split(":\\t", 1) for line in open("/proc/self/status"))
 mounts = [line.split() for line in open("/proc/self/mountinfo")]
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
@@ -60,7 +70,8 @@ print(json.dumps({
     "limits": {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in (
         "AS", "CPU", "FSIZE", "NOFILE", "NPROC", "CORE", "SIGPENDING", "MSGQUEUE", "MEMLOCK")},
     "oom": tried("/proc/self/oom_score_adj"),
-    "hidden": [tried("/proc/" + name) for name in ("cmdline", "interrupts", "diskstats", "sys/kernel/random/boot_id")],
+    "hidden": [tried("/proc/" + name) for name in (
+        "cmdline", "interrupts", "kallsyms", "diskstats", "sys/kernel/random/boot_id")],
     "scratch": [
         [each[5], sorted(part for part in each[-1].split(",") if part[:3] not in ("uid", "gid"))]
         for each in mounts if each[4] == "/tmp"],
@@ -72,6 +83,12 @@ print(json.dumps({
     "files": files,
     "python": [sys.argv, sys.path[0], "/" in sys.path, gc.isenabled(), gc.get_freeze_count() > 0, __name__],
     "stdin": sys.stdin.read(),
+    "streams": [
+        [each.encoding, each.errors, each.line_buffering, each is kept, each.fileno()] for each, kept in (
+            (sys.stdin, sys.__stdin__), (sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__))],
+    "main": [sys.modules["__main__"].__dict__ is globals(), __builtins__ is __import__("builtins")],
+    "writes": [written(path) for path in (
+        "/dev/null", "/dev/shm/x", "/tmp/work/x", "/tmp/x", "/x", "/dev/x", "/proc/self/comm")],
     "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
     "modules": [name for name in ("checker", "keeping", "write_rules", "box_inside") if name in sys.modules],
     "spaces": {name: os.readlink("/proc/self/ns/" + name) for name in ("ipc", "mnt", "net", "pid", "user", "uts")},
@@ -79,11 +96,20 @@ print(json.dumps({
 """
 
 
+READ_ONLY = "Read-only file system"
+
+
 def looked(run: SandboxRun, worker: WarmWorker) -> dict[str, Any]:
     report = worker.run(run)
     assert report.stderr == b"" and not report.flooded and report.body["killed"] is None
     found: dict[str, Any] = json.loads(report.stdout)
     return found
+
+
+def below(pid: int) -> list[Path]:
+    """The folders in /proc of all processes below one."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [place for child in map(int, children) for place in (Path(f"/proc/{child}"), *below(child))]
 
 
 def most(name: str, soft: int, hard: int) -> list[int]:
@@ -95,7 +121,7 @@ def most(name: str, soft: int, hard: int) -> list[int]:
 def test_a_run_sees_a_machine_of_its_own_with_the_limits_that_it_was_given() -> None:
     worker = WarmWorker()
     try:
-        run = SandboxRun("python", LOOK, LIMITS, "in", {"a/b.txt": "é", "c": "\udcff"}, "<named>")
+        run = SandboxRun("python", LOOK, LIMITS, "in\udcff", {"a/b.txt": "é", "c": "\udcff"}, "<named>")
         found = looked(run, worker)
         again = looked(SandboxRun("python", LOOK, LIMITS, "in", name="<named>"), worker)
     finally:
@@ -118,7 +144,7 @@ def test_a_run_sees_a_machine_of_its_own_with_the_limits_that_it_was_given() -> 
             "SIGPENDING": most("SIGPENDING", 512, 512), "MSGQUEUE": [0, 0], "MEMLOCK": [0, 0],
         },
         "oom": "1000\n",
-        "hidden": ["", "", "", ""],
+        "hidden": ["", "", "", "", ""],
         "scratch": [["rw,nosuid,nodev,relatime", ["mode=755", "nr_inodes=54", "rw", "size=1024k"]]],
         "proc": "rw,nosuid,nodev,noexec,relatime",
         "maps": [["1000", "1"], ["1000", "1"], "deny\n"],
@@ -127,7 +153,13 @@ def test_a_run_sees_a_machine_of_its_own_with_the_limits_that_it_was_given() -> 
         "buffers": [["4096", "262144", "262144"], ["4096", "262144", "262144"]],
         "files": {"./a/b.txt": "c3a9", "./c": "ff"},
         "python": [["<named>"], "/tmp/work", False, True, True, "__main__"],
-        "stdin": "in",
+        "stdin": "in\ufffd",
+        "streams": [
+            ["utf-8", "replace", False, True, 0], ["utf-8", "backslashreplace", False, True, 1],
+            ["utf-8", "backslashreplace", True, True, 2],
+        ],
+        "main": [True, True],
+        "writes": [1, 1, 1, 1, READ_ONLY, READ_ONLY, "Permission denied" if write_rules.supported() else 1],
         "interrupt": True,
         "modules": ["checker", "keeping", "write_rules"],
     }  # fmt: skip
@@ -203,12 +235,8 @@ def test_packages_and_kept_folders_are_where_each_kind_of_run_looks_for_them(tmp
 
 def test_a_program_of_the_worker_is_started_for_a_container_with_its_path_and_signals(tmp_path: Path) -> None:
     """`once` in this machine, with another folder in place of /tmp."""
-    import subprocess
-
-    from firsthand.sandbox.programs import worker
-
     (tmp_path / "in").mkdir()
-    source = Path(worker.__file__).read_text().replace('"/tmp/', f'"{tmp_path}/in/')
+    source = Path(worker_program.__file__).read_text().replace('"/tmp/', f'"{tmp_path}/in/')
 
     def once(kind: str, code: str, path: list[str], stdin: str = "", **limits: Any) -> tuple[int, str, str]:
         for name in ("shm", "work/c/d", "work/c", "work"):
