@@ -1,0 +1,220 @@
+"""The processes of a check, and the programs in a box, a repository and a store, each by single calls."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("the programs are those of Linux", allow_module_level=True)
+
+from firsthand.sandbox.programs import box_inside, checker, inside, keeping, worker, write_rules
+from forked_process import forked
+
+# -- the check of an answer --
+
+
+def test_the_tests_process_has_nothing_of_the_answers_and_the_set_up_comes_first(tmp_path: Path) -> None:
+    def checked(answer: str, tests: str, setup: str = "") -> tuple[int, str, str]:
+        (tmp_path / "answer.py").write_text(answer)
+        given = {"tests": tests, "setup": setup, "names": [], "proof": "PROOF"}
+
+        def work() -> None:
+            os.chdir(tmp_path)
+            worker.execute_cell("import checker", "<n>", {}) if "checker" in sys.modules else None
+            checker.main()
+
+        return forked(work, json.dumps(given).encode())
+
+    answer = f"""
+import sys, os, ctypes
+open({str(tmp_path / "loaded")!r}, "w").close()
+def seen(): return [sys.path[0], __name__, sys.modules["__main__"].__name__, ctypes.CDLL(None).prctl(3), sys.stdin.read(),
+    os.environ.get("PYTHONSAFEPATH")]
+print("noise"); sys.stderr.write("noise")
+"""
+    setup = f"""
+import os, sys, ctypes
+assert not os.path.exists({str(tmp_path / "loaded")!r})
+mine = [__name__, sys.get_int_max_str_digits(), ctypes.CDLL(None).prctl(3), {str(tmp_path)!r} in sys.path,
+    *[os.environ[name] for name in ("PYTHONSAFEPATH", "PYTHONNOUSERSITE", "HOME")]]
+"""
+    tests = "print(seen()); print(mine)"
+    status, said, errors = checked(answer, tests, setup)
+    assert (status, errors) == (0, "") and said.splitlines() == [
+        str([str(tmp_path), "answer", "answer", 0, "", None]),
+        str(["__main__", 0, 0, False, "1", "1", "/nonexistent"]), "PROOF",
+    ]  # fmt: skip
+    assert checked("big = lambda: 10 ** 5000", "assert big() == 10 ** 5000")[:2] == (0, "PROOF")
+    import linecache
+
+    assert "<tests>" not in linecache.cache, "in its own process"
+    assert checked("def f(): raise SystemExit(0)", "f()") == (99, "", "RuntimeError: SystemExit: 0\n")
+    assert checked("raise SystemExit(0)", "1") == (99, "", "RuntimeError: SystemExit: 0\n")
+    assert checked("import os; os._exit(0)", "1") == (
+        99, "", "RuntimeError: the answer did not load: the answer's process ended\n",
+    )  # fmt: skip
+
+
+def test_messages_between_the_processes_have_their_length_before_them() -> None:
+    one, two = socket.socketpair()
+    checker.send(one, {"é": [1]})
+    assert two.recv(99) == b'\0\0\0\x0f{"\\u00e9": [1]}'
+    checker.send(one, {})
+    checker.send(one, {"b": None})
+    assert [checker.receive(two), checker.receive(two)] == [{}, {"b": None}]
+    remote = checker.AnswerProcess(two)
+    for error, kind, said in (
+        (["ValueError", "no"], ValueError, "no"), (["StopIteration", "x"], RuntimeError, "StopIteration: x"),
+        (["SystemExit", "1"], RuntimeError, "SystemExit: 1"),
+        (["KeyboardInterrupt", ""], RuntimeError, "KeyboardInterrupt: "),
+        (["print", "p"], RuntimeError, "print: p"), (["Odd", "x"], RuntimeError, "Odd: x"), ([5, 6], RuntimeError, "5: 6"),
+        (["BaseException", "b"], RuntimeError, "BaseException: b"), (["int", "i"], RuntimeError, "int: i"),
+    ):  # fmt: skip
+        checker.send(one, {"error": error})
+        with pytest.raises(Exception) as raised:
+            remote.expect("w")
+        assert type(raised.value) is kind and str(raised.value) == said, error
+    mine, table = [3, 1], {"a": {1}}
+    checker.send(one, {"value": {"tuple": [1, 2]}, "args": {"tuple": [{"list": [9]}, {"dict": [["b", 2]]}, 5]}})
+    assert remote.function("f")(mine, table, 4, k=(1,)) == (1, 2) and (mine, table) == ([9], {"b": 2})
+    assert checker.receive(one) == {
+        "name": "f", "args": {"tuple": [{"list": [3, 1]}, {"dict": [["a", {"set": [1]}]]}, 4]},
+        "kwargs": {"dict": [["k", {"tuple": [1]}]]},
+    }  # fmt: skip
+    one.sendall(b"ab")
+    one.close()
+    assert checker.exactly(two, 0) == b"" and checker.exactly(two, 3) is None
+    with pytest.raises(RuntimeError, match=r"^w: the answer's process ended$"):
+        remote.expect("w")
+    two.close()
+    left, right = socket.socketpair()
+    left.sendall(b"unread")
+    right.sendall(b"unread")
+    right.close()  # with something unread: the other side's read is reset
+    assert checker.exactly(left, 7) is None
+    left.close()
+
+
+# -- a box and a repository --
+
+
+def test_a_box_answers_ordinary_files_alone_and_marks_each_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, pipe = tmp_path / "f", tmp_path / "pipe"
+    file.write_bytes(b"x" * ((1 << 20) + 3))
+    file.chmod(0o754)
+    os.mkfifo(pipe, 0o600)
+    (tmp_path / "folder").mkdir(mode=0o751)
+    (tmp_path / "folder").chmod(0o751)
+    (tmp_path / "link").symlink_to("nowhere/é")
+    import hashlib
+
+    assert [box_inside.marks(str(path)) for path in (file, pipe, tmp_path / "folder", tmp_path / "link")] == [
+        ["file", 0o754, hashlib.sha256(b"x" * ((1 << 20) + 3)).hexdigest()], ["other", 0, ""], ["folder", 0o751, ""],
+        ["link", 0, "nowhere/é"],
+    ]  # fmt: skip
+    for path, number in ((tmp_path, 21), (pipe, 22), (file, 0)):
+        handle = os.open(path, os.O_RDONLY | box_inside.OPEN)
+        try:
+            if number:
+                with pytest.raises(OSError) as error:
+                    box_inside.ordinary(handle)
+                assert error.value.errno == number and isinstance(error.value, IsADirectoryError) is (number == 21)
+            else:
+                box_inside.ordinary(handle)
+        finally:
+            os.close(handle)
+    closed = tmp_path / "closed"
+    closed.write_text("secret")
+    closed.chmod(0o200)
+    os.utime(closed, ns=(1, 123_456_789))
+
+    def refused(path: str, *mode: Any, **more: Any) -> Any:
+        if str(path) == str(closed) and stat.S_IMODE(Path(path).stat().st_mode) == 0o200:
+            raise PermissionError(13, "Permission denied")  # root may read it
+        return io.open(path, *mode, **more)  # noqa: UP020
+
+    monkeypatch.setattr(box_inside, "open", refused, raising=False)
+    assert box_inside.marks(str(closed)) == ["file", 0o200, "123456789"]
+    before = {path: box_inside.marks(path) for path in box_inside.everything([str(tmp_path)]) if path != str(closed)}
+
+    class Given:
+        buffer = io.BytesIO(json.dumps({**before, "/gone/a": [], "/gone": []}).encode())
+
+    monkeypatch.setattr(sys, "stdin", Given)
+    import base64
+    import zlib
+
+    kept = box_inside.do_snapshot([str(tmp_path)], 9_999)
+    assert json.loads(zlib.decompress(base64.b64decode(kept.removeprefix("whole:")))) == {
+        "gone": ["/gone/a", "/gone"],
+        "changed": [[str(closed), ["file", 0o200, "123456789"], base64.b64encode(b"secret").decode()]],
+    }  # fmt: skip
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o200, "it is closed again"
+
+
+def test_a_request_to_the_program_in_a_repository_is_answered_once(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(do: str, **given: Any) -> Any:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"do": do, "with": given})))
+        inside.main()
+        return json.loads(capsys.readouterr().out)
+
+    root = os.path.realpath(tmp_path)
+    assert asked("create", root=root, path="a/é", text="ü\n") == {"result": "a/é has been written: 2 characters"}
+    assert asked("create", root=root, path="a/é", text="") == {"problem": "'a/é' is there already: edit it"}
+    assert asked("create", root=root, path="a/é/x", text="") == {"problem": "File exists"}
+    assert asked("view", root=root, path="a", start=1, lines=1, most=1) == {"result": "é"}
+    with pytest.raises(KeyError):
+        asked("none")
+
+
+def test_parts_of_a_store_are_shown_though_something_else_lies_in_their_place(tmp_path: Path) -> None:
+    store, within, gone = tmp_path / "store", tmp_path / "python", tmp_path / "gone"
+    for folder in (store, within, gone):
+        folder.mkdir()
+    bound: list[tuple[str, str, str, int]] = []
+
+    def mount(source: str, target: str, kind: str, flags: int) -> None:
+        if target == "/kept":  # what lay within is covered now
+            within.rename(tmp_path / "other")
+            gone.rmdir()
+            gone.write_text("a file of an earlier run")
+        bound.append((source if "/fd/" not in source else str(Path(source).readlink()), target, kind, flags))
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    had = Path("/tmp/shm").exists()
+    keeping.show(mount, str(store), ["/kept"], [str(within), str(gone)])
+    if not had:
+        Path("/tmp/shm").rmdir()
+    assert bound == [(f"{store}/0", "/kept", "none", 4096), (str(tmp_path / "other"), str(within), "none", 4096)]
+    assert within.is_dir() and len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_rule_that_the_kernel_refuses_says_which_call_it_was() -> None:
+    with pytest.raises(OSError, match=r"^\[Errno \d+\] landlock call 446: "):
+        write_rules._checked(446, -1, 0)
+    if write_rules.supported():
+        ruleset = write_rules._checked(444, b"\x02\x20" + bytes(6), 8, 0)
+        assert ruleset > 2
+        os.close(ruleset)
+        assert write_rules._call(444, None, 0, 1) >= 2
+        before = len(list(Path("/proc/self/fd").iterdir()))
+
+        def only() -> None:
+            worker.prctl(38, 1)
+            write_rules.allow_only(["/tmp"])
+            assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+        assert forked(only)[0] in (0, 99)
