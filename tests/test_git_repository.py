@@ -135,7 +135,7 @@ def test_a_commit_is_kept_under_its_source_from_a_folder_or_a_bundle(
         (f"{first}\n", repo, f"the commit is {first + chr(10)!r}: give all 40 digits of its hash"),
         ("a" * 41, repo, f"the commit is {'a' * 41!r}: give"), ("a" * 63, repo, f"the commit is {'a' * 63!r}: give"),
         ("g" * 40, repo, f"the commit is {'g' * 40!r}: give"),
-        (first, tmp_path / "no", f"{str(tmp_path / 'no')!r} is not there: the folder of a git repository, or a bundle, was exp"),
+        (first, tmp_path / "no", f"{str(tmp_path / 'no')!r} is not there: the folder of a git repository"),
         ("a" * 64, repo, "git fetch failed: "), ("0" * 40, repo, "git fetch failed: "),
         (first, tmp_path / "home", "git fetch failed"),
     ):  # fmt: skip
