@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
+import linecache
 import os
+import shutil
 import socket
 import stat
+import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +60,30 @@ mine = [__name__, sys.get_int_max_str_digits(), ctypes.CDLL(None).prctl(3), {str
         str(["__main__", 0, 0, False, "1", "1", "/nonexistent"]), "PROOF",
     ]  # fmt: skip
     assert checked("big = lambda: 10 ** 5000", "assert big() == 10 ** 5000")[:2] == (0, "PROOF")
-    import linecache
-
     assert "<tests>" not in linecache.cache, "in its own process"
     assert checked("def f(): raise SystemExit(0)", "f()") == (99, "", "RuntimeError: SystemExit: 0\n")
     assert checked("raise SystemExit(0)", "1") == (99, "", "RuntimeError: SystemExit: 0\n")
     assert checked("import os; os._exit(0)", "1") == (
         99, "", "RuntimeError: the answer did not load: the answer's process ended\n",
     )  # fmt: skip
+
+
+def test_a_name_is_the_answers_if_tests_use_it_and_nobody_defines_it() -> None:
+    for tests, names in (
+        ("import os.path\nos.path.join(a)", {"a"}), ("import os.path as p\nos, p", {"os"}),
+        ("from x.y import z\nx, y, z", {"x", "y"}),
+        ("from m import n as k\nn, k, m", {"n", "m"}), ("f(x=1, *y, **z)", {"f", "y", "z"}), ("a = b = c", {"c"}),
+        ("a += 1\na", set()), ("print(len(a), max)", {"a"}), ("[i for i in r if i > k]", {"r", "k"}), ("given, other",
+        {"other"}),
+        ("def f(p, /, q=d, *r, s: t = 1, **u): return p, q, r, s, u, v", {"d", "t", "v"}), ("lambda a, *b: (a, b, c)",
+        {"c"}),
+        ("class A(B):\n    x = y\nA", {"B", "y"}), ("with o() as w: w", {"o"}),
+        ("try: a\nexcept E as e: e\nexcept F: 1", {"a", "E", "F"}),
+        ("for x, (y, *z) in p: x, y, z", {"p"}), ("(w := 1), w", set()), ("global g\ng", {"g"}), ("del d", set()),
+        ("a.b.c[d]", {"a", "d"}),
+        ("@deco\ndef f(): pass", {"deco"}), ("f'{a!r:{b}}'", {"a", "b"}), ("", set()), ("é(Ü)", {"é", "Ü"}),
+    ):  # fmt: skip
+        assert checker.free_names(tests, {"given": 1}) == names, tests
 
 
 def test_messages_between_the_processes_have_their_length_before_them() -> None:
@@ -117,8 +139,6 @@ def test_a_box_answers_ordinary_files_alone_and_marks_each_kind(
     (tmp_path / "folder").mkdir(mode=0o751)
     (tmp_path / "folder").chmod(0o751)
     (tmp_path / "link").symlink_to("nowhere/é")
-    import hashlib
-
     assert [box_inside.marks(str(path)) for path in (file, pipe, tmp_path / "folder", tmp_path / "link")] == [
         ["file", 0o754, hashlib.sha256(b"x" * ((1 << 20) + 3)).hexdigest()], ["other", 0, ""], ["folder", 0o751, ""],
         ["link", 0, "nowhere/é"],
@@ -152,15 +172,91 @@ def test_a_box_answers_ordinary_files_alone_and_marks_each_kind(
         buffer = io.BytesIO(json.dumps({**before, "/gone/a": [], "/gone": []}).encode())
 
     monkeypatch.setattr(sys, "stdin", Given)
-    import base64
-    import zlib
-
     kept = box_inside.do_snapshot([str(tmp_path)], 9_999)
     assert json.loads(zlib.decompress(base64.b64decode(kept.removeprefix("whole:")))) == {
         "gone": ["/gone/a", "/gone"],
         "changed": [[str(closed), ["file", 0o200, "123456789"], base64.b64encode(b"secret").decode()]],
     }  # fmt: skip
     assert stat.S_IMODE(closed.stat().st_mode) == 0o200, "it is closed again"
+
+
+def test_a_snapshot_is_put_back_over_whatever_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top, elsewhere = tmp_path / "top", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("kept")
+    for name in ("gone", "file", "to_link", "parent"):
+        (top / name).mkdir(parents=True)
+        (top / name / "x").write_text("old")
+    for name in ("folder", "second"):
+        (top / name).write_text("a file")
+    for name in ("gone_link", "linked"):
+        (top / name).symlink_to(elsewhere)
+    modes = {"folder": 0o711, "folder/in": 0o700, "linked": 0o755, "parent": 0o500}
+    content = {"folder/in/new": b"\xffnew", "file": b"file", "parent/x": b""}
+    changed = [
+        *([f"{top}/{name}", ["folder", mode, ""], ""] for name, mode in modes.items()),
+        *([f"{top}/{name}", ["file", 0o640, "hash"], base64.b64encode(raw).decode()] for name, raw in content.items()),
+        [f"{top}/to_link", ["link", 0, "no where/é"], ""], [f"{top}/second", ["link", 0, "file"], ""],
+    ]  # fmt: skip
+    gone = [f"{top}/gone/x", f"{top}/gone", f"{top}/gone_link", f"{top}/never"]
+    raw = zlib.compress(json.dumps({"gone": gone, "changed": changed}).encode())
+
+    class Given:
+        buffer = io.BytesIO(base64.b64encode(raw))
+
+    monkeypatch.setattr(sys, "stdin", Given)
+    assert box_inside.do_restore([str(top)]) == ""
+    found = {path.removeprefix(f"{top}/"): box_inside.marks(path)[:2] for path in box_inside.everything([str(top)])}
+    assert found == {
+        **{name: ["folder", mode] for name, mode in modes.items()}, **{name: ["file", 0o640] for name in content},
+        "to_link": ["link", 0], "second": ["link", 0],
+    }  # fmt: skip
+    assert {name: (top / name).read_bytes() for name in content} == content
+    assert (os.readlink(top / "to_link"), os.readlink(top / "second")) == ("no where/é", "file")  # noqa: PTH115
+    assert not (top / "linked").is_symlink() and (elsewhere / "kept").read_text() == "kept", "links are not followed"
+
+
+def test_a_diff_names_a_hundred_of_what_it_leaves_out_and_counts_all(tmp_path: Path) -> None:
+    root, base = tmp_path / "root", tmp_path / "base"
+    root.mkdir()
+    (root / "first").write_text("x")
+    (root / "turns").write_text("x")
+    who = {f"GIT_{role}_{what}": "a" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    script = "git init -q && git add . && git commit -qm 1 && mv .git ../base"
+    script += " && git --git-dir=../base config core.bare false"
+    environment = {**os.environ, **who, "GIT_CONFIG_GLOBAL": os.devnull}
+    subprocess.run(["sh", "-c", script], cwd=root, check=True, env=environment)
+
+    def diff(most_files: int) -> Any:
+        try:
+            return inside.do_diff(str(base), str(root), 10_000, most_files)
+        finally:
+            shutil.rmtree(f"/tmp/diff-{os.getpid()}", ignore_errors=True)
+
+    long = f"{'d' * 120}/{'é' * 100}"
+    (root / long).parent.mkdir()
+    for name in (long, *(f"n{number:03}" for number in range(99))):
+        (root / name).write_text("y")
+    (root / "turns").unlink()
+    (root / "turns").symlink_to("first")
+    many = diff(0)
+    assert many["diff"] == "" and (len(many["left_out"]), many["num_left_out"]) == (100, 101)
+    assert many["left_out"][:2] == [[long[:200], "too many files"], ["n000", "too many files"]]
+    assert many["left_out"][99] == ["n098", "too many files"]
+    for number in range(99):
+        (root / f"n{number:03}").unlink()
+    (root / long).unlink()
+    (root / "first").chmod(0o755)
+    one = diff(1)
+    assert one == {
+        "diff": "diff --git a/first b/first\nold mode 100644\nnew mode 100755\n", "left_out": [["turns", "too many files"]],
+        "num_left_out": 1,
+    }  # fmt: skip
+    assert diff(2)["left_out"] == [["turns", "no ordinary file"]]
+    sha = hashlib.sha1(b"blob 2\0xy").hexdigest()
+    assert inside.git("hash-object", "--stdin", data=b"xy") == f"{sha}\n".encode()
+    with pytest.raises(inside.Problem, match=f"^git {'w' * 40}: git: 'w"):
+        inside.git("w" * 41)
 
 
 def test_a_request_to_the_program_in_a_repository_is_answered_once(

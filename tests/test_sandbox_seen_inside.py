@@ -89,6 +89,10 @@ print(json.dumps({
     "main": [sys.modules["__main__"].__dict__ is globals(), __builtins__ is __import__("builtins")],
     "writes": [written(path) for path in (
         "/dev/null", "/dev/shm/x", "/tmp/work/x", "/tmp/x", "/x", "/dev/x", "/proc/self/comm")],
+    "devices": {name: os.readlink("/dev/" + name) if os.path.islink("/dev/" + name)
+                else [os.major(os.stat("/dev/" + name).st_rdev), os.minor(os.stat("/dev/" + name).st_rdev),
+                      oct(os.stat("/dev/" + name).st_mode)] for name in os.listdir("/dev")},
+    "system": sorted({each[4] for each in mounts if "rw" in each[5].split(",")}),
     "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
     "modules": [name for name in ("checker", "keeping", "write_rules", "box_inside") if name in sys.modules],
     "spaces": {name: os.readlink("/proc/self/ns/" + name) for name in ("ipc", "mnt", "net", "pid", "user", "uts")},
@@ -160,6 +164,12 @@ def test_a_run_sees_a_machine_of_its_own_with_the_limits_that_it_was_given() -> 
         ],
         "main": [True, True],
         "writes": [1, 1, 1, 1, READ_ONLY, READ_ONLY, "Permission denied" if write_rules.supported() else 1],
+        "devices": {
+            "null": [1, 3, "0o20666"], "zero": [1, 5, "0o20666"], "full": [1, 7, "0o20666"], "random": [1, 8, "0o20666"],
+            "urandom": [1, 9, "0o20666"], "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2",
+            "shm": "/tmp/shm",
+        },
+        "system": ["/proc", "/tmp"],
         "interrupt": True,
         "modules": ["checker", "keeping", "write_rules"],
     }  # fmt: skip
