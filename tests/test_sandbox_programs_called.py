@@ -61,6 +61,10 @@ mine = [__name__, sys.get_int_max_str_digits(), ctypes.CDLL(None).prctl(3), {str
     ]  # fmt: skip
     assert checked("big = lambda: 10 ** 5000", "assert big() == 10 ** 5000")[:2] == (0, "PROOF")
     assert "<tests>" not in linecache.cache, "in its own process"
+    answer = "from typing import List\ndef f(x: int): return f.__annotations__['x'] is int"
+    tests = "def g(x: List[Kind]) -> None: return f(x)\nprint(g(1), h(1))"
+    setup = "def h(x: List[Kind]): return sorted(h.__annotations__)"
+    assert checked(answer, tests, setup) == (0, "True ['x']\nPROOF", ""), "an annotation may use a name of the answer's"
     assert checked("def f(): raise SystemExit(0)", "f()") == (99, "", "RuntimeError: SystemExit: 0\n")
     assert checked("raise SystemExit(0)", "1") == (99, "", "RuntimeError: SystemExit: 0\n")
     assert checked("import os; os._exit(0)", "1") == (

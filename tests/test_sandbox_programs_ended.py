@@ -98,6 +98,9 @@ def test_each_kind_of_run_has_its_own_way() -> None:
     ]  # fmt: skip
     assert executed("def main(): print('checked', __name__)", "check") == (0, "checked checker\n", "")
     assert executed("def main(): raise SystemExit(6)", "check")[0] == 6
+    for kind in ("python", "cell"):
+        assert executed("def f(x: int): pass\nprint(f.__annotations__)", kind)[1] == "{'x': <class 'int'>}\n"
+    assert executed("def f(): f.x: int = 1\n(lambda: 1).__annotations__", "cell")[1] == "{}\n"
     space: dict[str, Any] = {"x": 5}
     out = io.StringIO()
     kept, sys.stdout = sys.stdout, out

@@ -130,6 +130,7 @@ def test_a_run_sees_a_machine_of_its_own_with_the_limits_that_it_was_given() -> 
         again = looked(SandboxRun("python", LOOK, LIMITS, "in", name="<named>"), worker)
     finally:
         worker.close()
+    assert worker._process.returncode == 0, "it has left by itself"
     for name, link in found.pop("spaces").items():
         assert link != str(Path(f"/proc/self/ns/{name}").readlink()), name
     no_capability = "0000000000000000"
