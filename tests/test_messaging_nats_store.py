@@ -63,6 +63,16 @@ def test_a_store_in_nats_passes_on_what_it_is_asked_and_stops_its_thread(server:
         nothing = {10, 11, 12, 16, 17}
         assert results == [None if n in nothing else ["entry"] if n == 5 else "said" for n in range(len(results))]
         asked.clear()
+        store.unsubscribe(odd)
+        store.fetch(odd)
+        store.acknowledge(odd, [])
+        store.let_go(odd, 1)
+        store.dead_letters(odd)
+        store.lag(odd)
+        assert [(name, group) for name, group, *_ in asked] == [
+            (name, plain) for name in ("unsubscribe", "fetch", "acknowledge", "let_go", "dead_letters", "lag")
+        ], "a name that no column can hold is the name of no group"
+        asked.clear()
         for call in (
             lambda: store.write("", "v", writer="w"), lambda: store.publish("a b", []), lambda: store.fetch("g", 0),
             lambda: store.publish("t", ["x" * 1_000_001]), lambda: store.subscribe("a b", "t"),

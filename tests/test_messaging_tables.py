@@ -227,6 +227,8 @@ def test_a_group_is_made_moved_and_removed_with_all_that_is_its_own(store: Sqlit
     store.unsubscribe("old")
     store.unsubscribe("none")
     assert rows(store, "deliveries") == [] and rows(store, "groups") == [("new", "t", 3)]
+    store.unsubscribe("\ud800")
+    assert store.dead_letters("\ud800") == [] and len(rows(store, "groups")) == 1
     for call in (
         store.fetch,
         store.lag,

@@ -203,7 +203,7 @@ def test_a_worker_is_ready_when_it_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     control.close()
     for said, script, words in (
         (b"no", "echo first >&2; echo why >&2; exit 1", "first\nwhy"), (None, "exec sleep 20", "it said nothing"),
-        (b"ready!", "exit 0", "it said nothing"),
+        (b"ready!", "exit 0", "it said nothing"), (b"no", "head -c 4009 /dev/zero | tr '\\0' e >&2", "e" * 4_000),
     ):  # fmt: skip
         made, control = warm_worker(script)
         if said is not None:

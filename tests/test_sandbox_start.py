@@ -343,3 +343,47 @@ def test_the_parents_of_a_cgroup_are_looked_up_where_the_system_tells_them(monke
 
     monkeypatch.setattr(Path, "read_text", read_text)
     assert memory_cgroup._parents() == []
+
+
+# -- what is shown of Python --
+
+
+def test_a_python_reached_by_a_link_is_shown_at_both_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shown(prefix: str) -> tuple[dict[Path, Path], list[str]]:
+        monkeypatch.setattr(sys, "base_prefix", prefix)
+        return bwrap_command.python_folders(), bwrap_command._prefixes()
+
+    real, link = "/opt/py-none", "/proc/self/root/opt/py-none"  # the link leads to the root
+    assert shown(link) == ({Path(real): Path(real), Path(link): Path(real)}, sorted([real, link]))
+    assert shown("/proc/self/root/usr/none") == ({}, ["/proc/self/root/usr/none"])
+    assert shown("/usrx") == ({Path("/usrx"): Path("/usrx")}, ["/usrx"])
+    monkeypatch.setenv("HOME", "/srv/none")
+    assert shown("/srv/none/py")[0] == {Path("/srv/none/py"): Path("/srv/none/py")}, "a folder in a home holds less"
+    assert Path("/nix/store") in shown("/nix/none")[0] and Path("/nix/store") not in shown("/nixos")[0]
+    for prefix in ("/proc/self/root", "/proc/self/root/tmp/none", "/srv/none"):
+        real = prefix.removeprefix("/proc/self/root") or "/"
+        with pytest.raises(SandboxError, match=f"^Python is installed in {real}, which cannot be shown"):
+            shown(prefix)
+
+
+def test_packages_of_the_user_are_shown_only_where_python_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = reader_command.site
+    names = [str(tmp_path / name) for name in ("one", "two", "user")]
+    for name in (names[0], names[2]):
+        Path(name).mkdir()
+    monkeypatch.setattr(site, "getsitepackages", lambda: names[:2])
+    monkeypatch.setattr(site, "getusersitepackages", lambda: names[2])
+    for enabled, found in ((True, [names[0], names[2]]), (False, names[:1]), (None, names[:1])):
+        monkeypatch.setattr(site, "ENABLE_USER_SITE", enabled)
+        assert reader_command._packages() == [Path(name) for name in found]
+        ours = str(Path(bubblewrap.__file__).parents[2])
+        assert reader_command.import_path() == ":".join([ours, *found])
+    for prefix in ("/", str(Path.home())):
+        monkeypatch.setattr(sys, "prefix", prefix)
+        with pytest.raises(SandboxError) as error:
+            reader_command._shown()
+        assert str(error.value) == (
+            f"Python is installed in {prefix}, which cannot be shown: use one in a folder of its own"
+        )
