@@ -201,10 +201,14 @@ def test_the_report_of_a_run_has_its_own_time_memory_and_status() -> None:
         )
         body = worker.run(SandboxRun("shell", "echo $$ $PYTHONPATH; grep SigIgn /proc/self/status; exit 3", limits))
         assert (body.stdout, body.body["status"]) == (b"2\nSigIgn:\t0000000000000000\n", 3 << 8)
-        orphan = "sh -c 'sleep 0.05; exit 9' & exit 4"
-        assert worker.run(SandboxRun("shell", orphan, limits)).body["status"] == 4 << 8, (
-            "the run's own, not an orphan's"
-        )
+        orphan = "sh -c 'sleep 0.01 &'; kill -INT 1; sleep 0.06; exit 4"  # init reaps it before the run has ended
+        assert worker.run(SandboxRun("shell", orphan, limits)).body["status"] == 4 << 8, "not an orphan's"
+        held = [len(list(folder.glob("fd/*"))) for folder in below(worker.pid)]
+        for number in range(3):
+            report = worker.run(SandboxRun("python", f"import os; os.write({1 + number % 2}, b'x' * 3)", limits))
+            assert len(report.stdout + report.stderr) == 3
+        after = [len(list(folder.glob("fd/*"))) for folder in below(worker.pid)]
+        assert after == held != [], "no descriptor and no child is left"
         with pytest.raises(SandboxError) as told:
             worker.run(SandboxRun("python", "1", limits, files={"a": "x", "a/b": "y"}))
         why = "FileExistsError: [Errno 17] File exists: '/tmp/work/a'"
