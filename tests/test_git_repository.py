@@ -125,6 +125,8 @@ def test_a_commit_is_kept_under_its_source_from_a_folder_or_a_bundle(
     assert bundled == kept / hashlib.sha256(f"{tmp_path.resolve()}/b.bundle\0{second}".encode()).hexdigest()[:24]
     assert (blob(bundled, "HEAD", "f"), blob(bundled, first, "f")) == ("two\n", None)
     assert git("rev-list", "--count", "HEAD", folder=bundled) == b"1\n", "without its history"
+    own = commit_alone(repo, second)
+    assert own != bundled and git("for-each-ref", folder=own) == git("for-each-ref", folder=bundled) == b"", "no tags"
     marker = made / "marker"
     marker.touch()
     os.utime(made, (9, 9))
@@ -142,7 +144,7 @@ def test_a_commit_is_kept_under_its_source_from_a_folder_or_a_bundle(
         with pytest.raises(DataError) as error:
             commit_alone(where, commit)
         assert str(error.value).startswith(said)
-    assert sorted(path.name for path in kept.iterdir()) == sorted([made.name, bundled.name])
+    assert sorted(path.name for path in kept.iterdir()) == sorted([made.name, bundled.name, own.name])
 
 
 def test_what_is_kept_too_long_goes_with_the_next_commit(
