@@ -41,6 +41,21 @@ class Server(JetStream):
 
 
 class Heard(Connection):
+    open = 0
+    """Subscriptions that have not ended."""
+
+    async def subscribe(self, inbox: str) -> Any:
+        made = await super().subscribe(inbox)
+        self.open += 1
+        ending = made.unsubscribe
+
+        async def unsubscribe() -> None:
+            self.open -= 1
+            await ending()
+
+        made.unsubscribe = unsubscribe
+        return made
+
     async def publish(self, subject: str, data: bytes, reply: str = "") -> None:
         self.server.heard.append((subject, data))  # type: ignore[attr-defined]
         await super().publish(subject, data, reply)
@@ -73,7 +88,7 @@ def calling(work: Callable[[NatsClient], Awaitable[Any]], **bounds: int) -> Any:
         await client.connect("nats://here")
         found = await work(client)
         await client.close()
-        assert client._nc.is_closed
+        assert client._nc.is_closed and client._nc.open == 0
         return found
 
     return asyncio.run(main())
@@ -265,6 +280,8 @@ def test_a_group_is_a_consumer_a_record_and_its_letters(server: Server) -> None:
         assert [each.message.offset for each in await client.dead_letters("g")] == [1, 2]
         assert client._held == {("h", 4): 1}, "what it held is forgotten, another group's is not"
         assert await client.lag("g") == 2 and server.consumers["t_messages", G].next == 3
+        for bucket in ("dead", "groups"):  # made by somebody who keeps more of each key
+            server.configs[f"KV_t_{bucket}"].max_msgs_per_subject = 9
         await client.unsubscribe("g")
         assert await client.dead_letters("g") == [] and await client._groups() == {"h": ">"}
         await client.unsubscribe("g")

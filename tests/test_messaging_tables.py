@@ -71,6 +71,15 @@ def test_each_write_is_a_row_and_old_ones_go_unless_they_have_a_name(store: Sqli
         (4, "k", 3, "4", "dan", 103.0, None),
         (5, "k", 4, "5", "eve", 104.0, None), (6, "k", 5, "6", "fay", 105.0, None),
     ], "3 versions, and the named one"  # fmt: skip
+    for number in (1, 2, 3):
+        store.write("plain", f"{number}", writer="w")
+    assert [each.version for each in store.history("plain")] == [1, 2, 3], "as many as are kept"
+    store.write("plain", "4", writer="w")
+    assert [each.version for each in store.history("plain")] == [2, 3, 4]
+    with sqlite3.connect(store._database.path) as connection:
+        connection.execute("DELETE FROM entries WHERE key = 'plain'")
+        connection.execute("UPDATE sqlite_sequence SET seq = 6 WHERE name = 'entries'")
+    connection.close()
     before = rows(store, "entries")
     assert store.write("other", "9", writer="x", expected=5, once="first") == made[0]
     for expected in (0, 4, 6):

@@ -208,6 +208,14 @@ def test_a_snapshot_is_put_back_over_whatever_lies_there(tmp_path: Path, monkeyp
     class Given:
         buffer = io.BytesIO(base64.b64encode(raw))
 
+    changes: list[str] = []
+    chmod = os.chmod
+
+    def kept(path: str, mode: int) -> None:
+        changes.append(path.removeprefix(f"{top}/"))
+        chmod(path, mode)
+
+    monkeypatch.setattr(os, "chmod", kept)
     monkeypatch.setattr(sys, "stdin", Given)
     assert box_inside.do_restore([str(top)]) == ""
     found = {path.removeprefix(f"{top}/"): box_inside.marks(path)[:2] for path in box_inside.everything([str(top)])}
@@ -216,6 +224,7 @@ def test_a_snapshot_is_put_back_over_whatever_lies_there(tmp_path: Path, monkeyp
         "to_link": ["link", 0], "second": ["link", 0],
     }  # fmt: skip
     assert {name: (top / name).read_bytes() for name in content} == content
+    assert changes == [*reversed(content), *reversed(modes)], "what lies in a folder before the folder is closed"
     assert (os.readlink(top / "to_link"), os.readlink(top / "second")) == ("no where/é", "file")  # noqa: PTH115
     assert not (top / "linked").is_symlink() and (elsewhere / "kept").read_text() == "kept", "links are not followed"
 
