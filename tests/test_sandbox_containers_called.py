@@ -87,6 +87,9 @@ def test_a_workplace_keeps_its_commit_apart_and_runs_each_command_in_the_testbed
         stopping = asyncio.Event()
         ended = place._run(["sh", "-c", "echo a; exit 4"], b"", RunLimits(wall_s=5), stopping)
         assert (ended.ended, ended.exit_status, ended.stdout) == ("error", 4, "a\n") and 0 < ended.wall_s < 5
+        answers = "dd bs=8192 count=1 2>/dev/null >&2; head -c 300000 /dev/zero; wc -c"  # between two reads
+        whole = place._run(["sh", "-c", answers], b"x" * 200_000, RunLimits(wall_s=5), stopping)
+        assert (whole.ended, whole.stdout) == ("done", "\0" * 300_000 + "191808\n")
         stopping.set()
         ended = place._run(["sleep", "5"], b"", RunLimits(wall_s=5), stopping)
         assert (ended.ended, ended.exit_status) == ("killed", None) and ended.wall_s < 4

@@ -229,10 +229,14 @@ def test_a_snapshot_is_put_back_over_whatever_lies_there(tmp_path: Path, monkeyp
     assert not (top / "linked").is_symlink() and (elsewhere / "kept").read_text() == "kept", "links are not followed"
 
 
-def test_a_diff_names_a_hundred_of_what_it_leaves_out_and_counts_all(tmp_path: Path) -> None:
+def test_a_diff_names_a_hundred_of_what_it_leaves_out_and_counts_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "users").write_text("[diff]\n\tcontext = 0\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "users"))
     root, base = tmp_path / "root", tmp_path / "base"
     root.mkdir()
-    (root / "first").write_text("x")
+    (root / "first").write_text("a\nb\nc\n")
     (root / "turns").write_text("x")
     who = {f"GIT_{role}_{what}": "a" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     script = "git init -q && git add . && git commit -qm 1 && mv .git ../base"
@@ -266,6 +270,15 @@ def test_a_diff_names_a_hundred_of_what_it_leaves_out_and_counts_all(tmp_path: P
         "num_left_out": 1,
     }  # fmt: skip
     assert diff(2)["left_out"] == [["turns", "no ordinary file"]]
+    (root / "first").write_text("a\nB\nc\n")
+    (root / "p*").write_text("1\n")
+    (root / "pq").write_text("2\n")
+    lines = [line for line in diff(9)["diff"].splitlines() if not line.startswith("index ")]
+    assert lines == [
+        "diff --git a/first b/first", "old mode 100644", "new mode 100755", "--- a/first", "+++ b/first", "@@ -1,3 +1,3 @@",
+        " a", "-b", "+B", " c", "diff --git a/p* b/p*", "new file mode 100644", "--- /dev/null", "+++ b/p*", "@@ -0,0 +1 @@",
+        "+1", "diff --git a/pq b/pq", "new file mode 100644", "--- /dev/null", "+++ b/pq", "@@ -0,0 +1 @@", "+2",
+    ], "each name stands for itself, and the user's settings for nothing"  # fmt: skip
     sha = hashlib.sha1(b"blob 2\0xy").hexdigest()
     assert inside.git("hash-object", "--stdin", data=b"xy") == f"{sha}\n".encode()
     with pytest.raises(inside.Problem, match=f"^git {'w' * 40}: git: 'w"):

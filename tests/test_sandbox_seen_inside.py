@@ -199,6 +199,10 @@ def test_the_report_of_a_run_has_its_own_time_memory_and_status() -> None:
         }  # fmt: skip
         assert 0.05 <= body["cpu_s"] < 0.5 and 0.05 < body["wall_s"] < 10
         assert 40 << 20 < body["peak_bytes"] < 120 << 20, "the pages that it shares with the zygote are not its own"
+        both = "import os, time\nchild = os.fork()\nheld = b'x' * (40 << 20)\ntime.sleep(0.2)\n"
+        both += "child and os.waitpid(child, 0)"
+        together = worker.run(SandboxRun("python", both, limits)).body["peak_bytes"]
+        assert 80 << 20 < together < 200 << 20, "what two processes hold at a time counts together"
         body = worker.run(SandboxRun("python", "import time; time.sleep(9)", short)).body
         assert (
             (body["killed"], body["status"]) == ("timeout", None) and 0.1 <= body["wall_s"] < 5 and body["cpu_s"] < 0.3
