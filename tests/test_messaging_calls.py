@@ -298,7 +298,12 @@ def test_an_agent_writes_a_board_in_its_name_and_against_the_version_it_has_seen
     for number in (98, 99, 100):
         board.write(f"n{number}", "v", writer="bob")
     lines = listed.function().splitlines()
-    assert len(lines) == 101 and lines[-1] == "and 3 more" and len(listed.function("n9").splitlines()) == 10
+    assert (
+        len(lines) == 101
+        and lines[0] == "a (version 1, by ann)"
+        and lines[-1] == "and 3 more"
+        and len(listed.function("n9").splitlines()) == 10
+    )
     entry = BoardEntry("k", "é" * 8001, 1, "w", 0.0, 1)
     assert shown(entry) == f"k, version 1, written by w:\n{'é' * 8000} … (1 more characters)"
     assert shown(BoardEntry("k", "", 12, "w", 0.0, 1)) == "k, version 12, written by w:\n"

@@ -339,6 +339,24 @@ def test_what_is_fetched_is_held_until_it_is_acknowledged_or_let_go(server: Serv
         leases.clear()
         client._held["g", 7] = 1  # the server has given it up
         assert await client.acknowledge("g", [7]) == 0 and client._held == {}
+        looked: list[str] = []
+        consumer, say = client._consumer, client._say
+
+        async def looks(group: str) -> Any:
+            looked.append(group)
+            return await consumer(group)
+
+        async def says(group: str, offset: int, word: bytes) -> None:
+            if offset == 8:
+                raise TimeoutError
+
+        client._held |= {("g", 8): 1, ("g", 9): 1, ("g", 10): 1}
+        client._consumer, client._say = looks, says  # type: ignore[method-assign]
+        assert await client.acknowledge("g", [8, 9]) == 1 and looked == ["g", "g"], (
+            "it asks whether the server is there"
+        )
+        assert await client.acknowledge("g", [10]) == 1 and looked == ["g"] * 3
+        client._consumer, client._say = consumer, say  # type: ignore[method-assign]
         for call in (
             client.acknowledge("x", [1]),
             client.let_go("x", 1, ""),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.messaging import nats_messaging
 from firsthand.messaging.nats_messaging import NatsMessaging
 from jetstream_in_memory import JetStream, connecting
@@ -116,3 +116,25 @@ def test_tasks_that_a_connection_left_running_are_ended_before_its_thread() -> N
         return sum(each.done() for each in tasks)
 
     assert asyncio.run(main()) == 2 and sorted(ended) == ["a", "fails"]
+
+
+def test_each_fault_of_a_server_is_told_as_one_of_two_sentences(server: list[Any]) -> None:
+    import nats
+
+    async def fails(error: Exception) -> None:
+        raise error
+
+    with NatsMessaging("nats://me:pw@here:1") as store:
+        for error, said in (
+            (nats.errors.NoServersError(), "failed: nats: no servers available for connection"),
+            (TimeoutError(), "failed: TimeoutError"), (OSError("a  b"), "failed: a  b"), (ConnectionResetError(), "failed: Conn"),
+            *((kind("x" * 99), f"holds a record that firsthand did not write ({'x' * 80}): give another name")
+              for kind in (ValueError, UnicodeError, TypeError, AttributeError, LookupError, IndexError)),
+            (KeyError("k"), "holds a record that firsthand did not write ('k'): give another name"),
+        ):  # fmt: skip
+            with pytest.raises(StoreError) as told:
+                store._wait(fails(error))
+            assert str(told.value).startswith(f"the NATS server at here:1 {said}"), error
+        for other in (RuntimeError("ours"), UnknownName("no group")):
+            with pytest.raises(type(other), match=str(other)):
+                store._wait(fails(other))
