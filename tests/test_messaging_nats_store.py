@@ -127,7 +127,8 @@ def test_each_fault_of_a_server_is_told_as_one_of_two_sentences(server: list[Any
     with NatsMessaging("nats://me:pw@here:1") as store:
         for error, said in (
             (nats.errors.NoServersError(), "failed: nats: no servers available for connection"),
-            (TimeoutError(), "failed: TimeoutError"), (OSError("a  b"), "failed: a  b"), (ConnectionResetError(), "failed: Conn"),
+            (TimeoutError(), "failed: TimeoutError"), (OSError("a\n b"), "failed: a b"),
+            (ConnectionResetError(), "failed: Conn"),
             *((kind("x" * 99), f"holds a record that firsthand did not write ({'x' * 80}): give another name")
               for kind in (ValueError, UnicodeError, TypeError, AttributeError, LookupError, IndexError)),
             (KeyError("k"), "holds a record that firsthand did not write ('k'): give another name"),
