@@ -111,6 +111,10 @@ def test_each_kind_of_run_has_its_own_way() -> None:
         sys.stdout = kept
     assert out.getvalue() == "12\n'é'\n" and (space["y"], space["z"], space["w"]) == (6, 1, 3)
 
+    for kind, first in (("check", "/p"), ("program", "/p"), ("python", "/tmp/work"), ("cell", "/tmp/work")):
+        code = "import sys\ndef main(): print(sys.path[0])\nif __name__ == '__main__': main()"
+        assert python(code, kind, path=["/p"]) == (0, f"{first}\n", ""), kind
+
     def module() -> None:
         made = worker.checking("value = __name__, __builtins__ is not None")
         assert made is sys.modules["checker"] and made.value == ("checker", True)

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ print(json.dumps({
 """
 
 
+SPACES = ("ipc", "mnt", "net", "pid", "user")
 READ_ONLY = "Read-only file system"
 
 
@@ -125,6 +127,14 @@ def descriptors(worker: WarmWorker) -> list[int]:
     return [len(list(folder.glob("fd/*"))) for folder in below(worker.pid)]
 
 
+def link(process: Path, name: str) -> str:
+    """A namespace of a process; "" if it may not be looked at."""
+    try:
+        return str((process / "ns" / name).readlink())
+    except OSError:
+        return ""
+
+
 def most(name: str, soft: int, hard: int) -> list[int]:
     """A limit, or what is lower on this machine already."""
     here = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1]
@@ -132,16 +142,27 @@ def most(name: str, soft: int, hard: int) -> list[int]:
 
 
 def test_a_run_sees_a_machine_of_its_own_with_the_limits_that_it_was_given() -> None:
-    worker = WarmWorker()
+    groups = os.getgroups()
+    with suppress(PermissionError):  # an ordinary user keeps those it has
+        os.setgroups([4242])
     try:
+        worker = WarmWorker()
+    finally:
+        with suppress(PermissionError):
+            os.setgroups(groups)
+    try:
+        outer = [link(below(worker.pid)[-1], name) for name in SPACES]
         run = SandboxRun("python", LOOK, LIMITS, "in\udcff", {"a/b.txt": "é", "c": "\udcff"}, "<named>")
         found = looked(run, worker)
         again = looked(SandboxRun("python", LOOK, LIMITS, "in", name="<named>"), worker)
     finally:
         worker.close()
     assert worker._process.returncode == 0, "it has left by itself"
-    for name, link in found.pop("spaces").items():
-        assert link != str(Path(f"/proc/self/ns/{name}").readlink()), name
+    assert list(found["spaces"]) == [*SPACES, "uts"]
+    for name, inner in zip(SPACES, outer, strict=True):
+        assert found["spaces"][name] != inner, f"the worker's {name} is not the run's"
+    for name, place in found.pop("spaces").items():
+        assert place != str(Path(f"/proc/self/ns/{name}").readlink()), name
     no_capability = "0000000000000000"
     assert found == {
         "ids": [1000, 1000, [], 2, 1, 2, 2] if os.geteuid() == 0 else [1000, 1000, found["ids"][2], 2, 1, 2, 2],
