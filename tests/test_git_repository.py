@@ -156,7 +156,13 @@ def test_what_is_kept_too_long_goes_with_the_next_commit(
     (kept / "old" / "f").write_bytes(bytes(2_000))
     os.utime(kept / "old", (5, 5))
     monkeypatch.setenv("FIRSTHAND_REPOSITORIES_GB", "0.000001")
-    made = commit_alone(repo, second)
+    mask = os.umask(0o077)
+    try:
+        made = commit_alone(repo, second)
+    finally:
+        os.umask(mask)
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in made.rglob("*") if path.is_dir()} == {0o055}
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in made.rglob("*") if path.is_file()} == {0o044}
     assert [path.name for path in kept.iterdir()] == [made.name], "what was used today stays"
     assert (
         git_repository._used_at(tmp_path / "none") == float("inf")

@@ -257,7 +257,8 @@ def test_a_replay_reads_on_until_it_has_as_many_as_were_asked(
     for place in range(9):
         store.publish("a.x" if place % 2 else "b", [str(place)])
     assert [[each.payload for each in store.replay(*given)] for given in (
-        ("a.*",), ("a.*", 4), ("a.*", 0, 3), ("a.*", 2, 1), (">", 6), (">", 0, 2), (">", 5, 3), (">", 9), ("c",), (">", 0, 0),
+        ("a.*",), ("a.*", 4), ("a.*", 0, 3), ("a.*", 2, 1), (">", 6), (">", 0, 2), (">", 5, 3), (">", 9), ("c",), (">",
+        0, 0),
     )] == [
         ["1", "3", "5", "7"], ["5", "7"], ["1", "3", "5"], ["3"], ["6", "7", "8"], ["0", "1"], ["5", "6", "7"], [], [], [],
     ]  # fmt: skip

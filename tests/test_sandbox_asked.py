@@ -188,6 +188,8 @@ def test_a_check_passes_only_with_its_proof_and_pure_code_is_tried_first(monkeyp
         "error", 0, "beforeno", "ethe tests did not run to their last line\n", 0.5, 0.25, 3, "docker"
     )
     assert checked(Runner("no", 1 << 8)) == Outcome("error", 1, "beforeno", "e", 0.5, 0.25, 3, "docker")
+    twice = Outcome("error", 3, "aPbPc", "", 1, 1, 1, "docker")
+    assert sandboxes._proved(twice, "P").stdout == "aPbc", "the last one is the tests' own"
     answers[:] = [quick]
     left = Runner()
     assert checked(left, pure=True, setup="y = 2", limits=own) == quick and left.runs == []

@@ -264,6 +264,7 @@ def test_a_diff_names_a_hundred_of_what_it_leaves_out_and_counts_all(
     root.mkdir()
     (root / "first").write_text("a\nb\nc\n")
     (root / "turns").write_text("x")
+    (root / "moved").write_text("same\n")
     who = {f"GIT_{role}_{what}": "a" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     script = "git init -q && git add . && git commit -qm 1 && mv .git ../base"
     script += " && git --git-dir=../base config core.bare false"
@@ -297,13 +298,17 @@ def test_a_diff_names_a_hundred_of_what_it_leaves_out_and_counts_all(
     }  # fmt: skip
     assert diff(2)["left_out"] == [["turns", "no ordinary file"]]
     (root / "first").write_text("a\nB\nc\n")
+    (root / "moved").rename(root / "moved2")
     (root / "p*").write_text("1\n")
     (root / "pq").write_text("2\n")
     lines = [line for line in diff(9)["diff"].splitlines() if not line.startswith("index ")]
+    added = ["new file mode 100644", "--- /dev/null"]
     assert lines == [
         "diff --git a/first b/first", "old mode 100644", "new mode 100755", "--- a/first", "+++ b/first", "@@ -1,3 +1,3 @@",
-        " a", "-b", "+B", " c", "diff --git a/p* b/p*", "new file mode 100644", "--- /dev/null", "+++ b/p*", "@@ -0,0 +1 @@",
-        "+1", "diff --git a/pq b/pq", "new file mode 100644", "--- /dev/null", "+++ b/pq", "@@ -0,0 +1 @@", "+2",
+        " a", "-b", "+B", " c", "diff --git a/moved b/moved", "deleted file mode 100644", "--- a/moved", "+++ /dev/null",
+        "@@ -1 +0,0 @@", "-same", "diff --git a/moved2 b/moved2", *added, "+++ b/moved2", "@@ -0,0 +1 @@", "+same",
+        "diff --git a/p* b/p*", *added, "+++ b/p*", "@@ -0,0 +1 @@", "+1",
+        "diff --git a/pq b/pq", *added, "+++ b/pq", "@@ -0,0 +1 @@", "+2",
     ], "each name stands for itself, and the user's settings for nothing"  # fmt: skip
     sha = hashlib.sha1(b"blob 2\0xy").hexdigest()
     assert inside.git("hash-object", "--stdin", data=b"xy") == f"{sha}\n".encode()
