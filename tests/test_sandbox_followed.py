@@ -298,3 +298,33 @@ def test_a_run_whose_worker_is_silent_is_followed_no_longer_than_its_time_and_gr
     assert (report.stdout, report.stderr, report.flooded) == (b"a", b"bc", False)
     assert (report.body["killed"], report.body["cpu_s"], report.body["peak_bytes"]) == ("timeout", None, None)
     assert made._control.fileno() == -1 and not made.alive
+
+
+def test_output_is_read_while_a_long_request_is_still_on_its_way() -> None:
+    made, control = warm_worker()
+    job, theirs = socket.socketpair()
+    (out, out_w), (err, err_w) = os.pipe(), os.pipe()
+    run = SandboxRun("python", "x" * 900_000, RunLimits(output_bytes=400_000, wall_s=9))
+    sent: list[bytes] = []
+
+    def answers() -> None:
+        with os.fdopen(out_w, "wb") as file:
+            file.write(b"o" * 300_000)  # more than a pipe takes, before a byte of the request is read
+        os.close(err_w)
+        while sum(map(len, sent)) < len(run.packed()):
+            sent.append(theirs.recv(1 << 16))
+        theirs.sendall(json.dumps(DONE).encode())
+        theirs.close()
+
+    thread = threading.Thread(target=answers, daemon=True)
+    thread.start()
+    try:
+        report = made._follow(run, job, out, err, 0)
+        thread.join(5)
+    finally:
+        job.close()
+        for fd in (out, err):
+            os.close(fd)
+        made.close()
+        control.close()
+    assert report == Report(b"o" * 300_000, b"", False, DONE) and b"".join(sent) == run.packed()
