@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,42 @@ def test_a_debian_package_is_there_as_a_program_or_by_dpkg(tmp_path: Path, monke
         assert not _installed("here") and _installed("sh") and os.environ["PATH"] == str(tmp_path)
     finally:
         _installed.cache_clear()
+
+
+def test_a_dockerfile_is_told_shortly_and_its_folders_once(context: Path) -> None:
+    file = context / "Dockerfile"
+    long = "y" * 70
+    file.write_text(
+        f"""FROM --platform=a debian
+WORKDIR 'w x'
+WORKDIR "sub"
+WORKDIR /
+COPY a /
+COPY a /o/p/
+WORKDIR /o/p
+COPY {long} /x
+STRANGE {long}
+USER 0:5
+USER rooty
+ENV A=1
+RUN one
+ENV A=2 B=3
+RUN two
+FROM debian
+"""
+    )
+    built = dockerfile.read_dockerfile(file, context, re.compile("debian"))
+    assert (built.folder, built.folders, built.environment) == (
+        "/o/p",
+        ("/w x", "/w x/sub", "/o/p"),
+        {"A": "2", "B": "3"},
+    )
+    assert built.lacks == [
+        f"COPY {'y' * 60}: {long} is not there", f"says 'STRANGE {'y' * 52}'", "says 'USER rooty'",
+        "builds in several stages",
+    ]  # fmt: skip
+    assert built.steps == (
+        BuildStep(files=(("/a", b"a", False),)), BuildStep(files=(("/o/p/a", b"a", False),)), BuildStep(),
+        BuildStep(command="one", folder="/o/p", environment={"A": "1"}),
+        BuildStep(command="two", folder="/o/p", environment={"A": "2", "B": "3"}),
+    )  # fmt: skip

@@ -7,8 +7,11 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +213,41 @@ def test_small_parts_of_the_worker(tmp_path: Path) -> None:
     assert started({"kind": "program", "code": "import sys\nprint(sys.path[:2], sys.argv)"}, ["/a", "/b"])[1] == (
         "['/a', '/b'] ['<n>']\n"
     )
+
+
+def test_a_run_that_was_killed_has_the_time_and_memory_of_its_init(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[set[int], int]] = []
+
+    def memory_of(ours: set[int], enough: int) -> int:
+        asked.append((ours, enough))
+        return 5
+
+    monkeypatch.setattr(worker, "memory_of", memory_of)  # here it would count all that this machine runs
+
+    def watched(child: Callable[[int], object], wall_s: float) -> dict[str, Any]:
+        job, theirs = socket.socketpair()
+        told, tell = os.pipe()
+        init = os.fork()
+        if init == 0:
+            child(tell)
+            os._exit(3)
+        os.close(tell)
+        try:
+            return worker.watch(job, told, init, {"wall_s": wall_s, "memory_bytes": 77}, time.monotonic(), None)
+        finally:
+            job.close()
+            theirs.close()
+            os.close(told)
+
+    def busy(tell: int) -> None:
+        until = time.process_time() + 0.04
+        while time.process_time() < until:
+            os.urandom(1 << 18)  # the kernel's time
+        time.sleep(20)
+
+    report = watched(busy, 0.4)
+    assert (report["killed"], report["status"]) == ("timeout", None) and 0.03 < report["cpu_s"] < 0.4
+    assert report["peak_bytes"] > 4 << 20, "kibibytes, of the largest process"
+    assert asked and all(each == ({1, os.getppid(), os.getpid()}, 77) for each in asked)
+    assert watched(lambda tell: os.write(tell, b"w" * 4_000), 20)["broken"] == "w" * 4_000
+    assert watched(lambda tell: None, 20)["broken"] == f"init ended with wait status {3 << 8}"
