@@ -460,9 +460,8 @@ def checking(code: str) -> Any:
 
 def execute_cell(code: str, name: str, namespace: dict[str, Any]) -> None:
     """Run code and print the value of its last expression, unless that is None."""
-    tree: Any = compile(
-        code, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True
-    )  # `ast.parse` would be in its traceback
+    # Not by `ast.parse`, whose frame would be in the traceback.
+    tree: Any = compile(code, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     last = tree.body[-1] if tree.body else None
     if isinstance(last, ast.Expr):
         tree.body.pop()
@@ -514,10 +513,7 @@ def finish(status: int) -> NoReturn:
             except BaseException:
                 status = status or 1
             status = status or (120 if name == "stdout" else 0)
-    for name in (
-        "__stdout__",
-        "__stderr__",
-    ):  # an interpreter flushes those that the code has replaced when it frees them
+    for name in ("__stdout__", "__stderr__"):  # those that the code has replaced are flushed too, when they are freed
         with suppress(BaseException):
             flush(name)
     os._exit(status)
