@@ -203,7 +203,7 @@ def test_a_worker_is_ready_when_it_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     control.close()
     for said, script, words in (
         (b"no", "echo first >&2; echo why >&2; exit 1", "first\nwhy"), (None, "exec sleep 20", "it said nothing"),
-        (b"ready!", "exit 0", "it said nothing"),
+        (b"ready!", "exit 0", "it said nothing"), (b"no", "head -c 4009 /dev/zero | tr '\\0' e >&2", "e" * 4_000),
     ):  # fmt: skip
         made, control = warm_worker(script)
         if said is not None:
@@ -214,3 +214,117 @@ def test_a_worker_is_ready_when_it_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         assert str(error.value) == f"the bubblewrap sandbox does not start here: {words}"
         assert made._control.fileno() == -1 and not made.alive
         control.close()
+
+
+def followed(
+    out: bytes,
+    err: bytes,
+    said: bytes,
+    run: SandboxRun,
+    *,
+    kills: int = 0,
+    cgroup: Path | None = None,
+    ends: bool = True,
+) -> tuple[Report, bytes, WarmWorker]:
+    """What `_follow` makes of streams that hold these bytes already, and what it has sent; they do not end unless `ends`."""
+    made, control = warm_worker(cgroup=cgroup)
+    job, theirs = socket.socketpair()
+    pipes = [os.pipe(), os.pipe()]
+    run.socket = job
+    theirs.sendall(said)
+    if ends:
+        theirs.shutdown(socket.SHUT_WR)
+    for (_, writing), raw in zip(pipes, (out, err), strict=True):
+        os.write(writing, raw)
+        if ends:
+            os.close(writing)
+    try:
+        report = made._follow(run, job, pipes[0][0], pipes[1][0], kills)
+        job.close()
+        sent = b""
+        while piece := theirs.recv(1 << 20):
+            sent += piece
+        return report, sent, made
+    finally:
+        job.close()
+        theirs.close()
+        for reading, writing in pipes:
+            for fd in (reading,) if ends else (reading, writing):
+                os.close(fd)
+        made.close()
+        control.close()
+
+
+def test_streams_are_followed_to_their_ends_and_cut_at_their_own_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryCgroup, "close", lambda self: None)  # a folder of files cannot be removed as one
+    body = json.dumps(DONE).encode()
+
+    def run() -> SandboxRun:
+        return SandboxRun("cell", "é", LIMITS, files={"f": "x"})
+
+    for out, err, kept, flooded in (
+        (b"", b"", (b"", b""), False), (b"12345", b"abcde", (b"12345", b"abcde"), False),
+        (b"123456", b"ab", (b"12345", b"ab"), True), (b"12", b"abcdefgh", (b"12", b"abcde"), True),
+        (b"1" * 9_000, b"2" * 9_000, (b"11111", b"22222"), True),
+    ):  # fmt: skip
+        asked = run()
+        report, sent, made = followed(out, err, body, asked)
+        assert report == Report(*kept, flooded, DONE) and sent == asked.packed() and asked.stopped is flooded
+        assert made._process.returncode == 0, "it was left to end by itself"
+    with pytest.raises(SandboxError, match=r"^the sandbox's worker ended in the middle of a run: run it again$"):
+        followed(b"a", b"", body[:-1], run())
+    with pytest.raises(SandboxError, match=r"^the sandbox could not be set up: why$"):
+        followed(b"a", b"", b'{"broken": "why"}', run())
+    for name, text in (("memory.max", ""), ("memory.current", "5"), ("memory.events", "oom_kill 3\n")):
+        (tmp_path / name).write_text(text)
+    for kills in (3, 4):
+        with pytest.raises(SandboxError, match="in the middle of a run"):
+            followed(b"a", b"", b"", run(), kills=kills, cgroup=tmp_path)
+    report, _, made = followed(b"1234", b"e", b"", run(), kills=2, cgroup=tmp_path)
+    assert 0 <= report.body.pop("wall_s") < 5 and made._control.fileno() == -1
+    killed = {"status": None, "cpu_s": None, "peak_bytes": None}
+    assert report == Report(b"1234", b"e", False, {"killed": "memory", **killed})
+
+
+def test_a_run_whose_worker_is_silent_is_followed_no_longer_than_its_time_and_grace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bubblewrap, "GRACE_S", 0.06)
+    began = time.monotonic()
+    report, _, made = followed(b"a", b"bc", b"{", SandboxRun("python", "x", RunLimits(wall_s=0.05)), ends=False)
+    assert 0.11 <= time.monotonic() - began < 5 and 0.11 <= report.body["wall_s"] < 5
+    assert (report.stdout, report.stderr, report.flooded) == (b"a", b"bc", False)
+    assert (report.body["killed"], report.body["cpu_s"], report.body["peak_bytes"]) == ("timeout", None, None)
+    assert made._control.fileno() == -1 and not made.alive
+
+
+def test_output_is_read_while_a_long_request_is_still_on_its_way() -> None:
+    made, control = warm_worker()
+    job, theirs = socket.socketpair()
+    (out, out_w), (err, err_w) = os.pipe(), os.pipe()
+    run = SandboxRun("python", "x" * 900_000, RunLimits(output_bytes=400_000, wall_s=9))
+    sent: list[bytes] = []
+
+    def answers() -> None:
+        with os.fdopen(out_w, "wb") as file:
+            file.write(b"o" * 300_000)  # more than a pipe takes, before a byte of the request is read
+        os.close(err_w)
+        while sum(map(len, sent)) < len(run.packed()):
+            sent.append(theirs.recv(1 << 16))
+        theirs.sendall(json.dumps(DONE).encode())
+        theirs.close()
+
+    thread = threading.Thread(target=answers, daemon=True)
+    thread.start()
+    try:
+        report = made._follow(run, job, out, err, 0)
+        thread.join(5)
+    finally:
+        job.close()
+        for fd in (out, err):
+            os.close(fd)
+        made.close()
+        control.close()
+    assert report == Report(b"o" * 300_000, b"", False, DONE) and b"".join(sent) == run.packed()

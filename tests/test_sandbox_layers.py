@@ -6,6 +6,7 @@ import asyncio
 import base64
 import ctypes
 import errno
+import io
 import json
 import os
 import signal
@@ -79,6 +80,26 @@ def test_a_folder_is_covered_by_a_layer_unless_it_holds_other_mounts(
         host_layers.cover(place)
     assert (error.value.errno, error.value.strerror) == (errno.EPERM, "Operation not permitted")
     assert [call[0] for call in asked.calls] == ["mount"] and str(Path.cwd()) == "/"
+
+
+def test_only_mounts_inside_a_folder_keep_it_from_being_covered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "a é"
+    place.mkdir()
+    raw = os.fsencode(place)
+    for point, covered in (
+        (str(place), True), (f"{place}x", True), (f"{place}/in", False), (str(tmp_path), True), ("/", True),
+        (f"/x{place}/y", True),
+    ):  # fmt: skip
+        line = os.fsencode(point).replace(b" ", b"\\040")  # as the kernel writes it
+        told = b"1 0 0:1 /root /other rw - x y z\n2 1 0:2 / " + line + b" rw,relatime - tmpfs tmpfs rw\n"
+        monkeypatch.setattr(host_layers, "open", lambda path, mode, told=told: io.BytesIO(told), raising=False)
+        asked = kernel(monkeypatch)
+        host_layers.cover(str(place))
+        assert [call[0] for call in asked.calls] == (["mount", "umount2", "mount"] if covered else []), point
+        assert not covered or asked.calls[1:] == [("umount2", raw, 2), ("mount", b"/tmp", raw, b"", 8192, b"", "/")]
 
 
 def test_devices_are_made_anew_or_made_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

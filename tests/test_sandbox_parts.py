@@ -127,6 +127,7 @@ def test_what_a_worker_says_is_parsed_or_told() -> None:
     two.close()
     assert _send(one, memoryview(b"abcd")) == 4, "what nobody reads counts as sent"
     one.close()
+    assert _send(one, memoryview(b"ab")) == 2, "nor does any other fault of the socket"
 
 
 def test_files_and_folders_of_packages_are_named_within_their_place(

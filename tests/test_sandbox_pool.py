@@ -72,12 +72,14 @@ def test_a_runner_is_kept_while_it_lives_and_closed_when_it_fails() -> None:
         time.sleep(0.001)
     last = pool.made[2]
     assert last.entered.wait(10) and pool.running == {held} and pool.idle == []
+    queued = pool.submit(run("never"))
     closing = threading.Thread(target=pool.close)
     closing.start()
     assert pool.closing.wait(10)
     last.go_on.set()
     closing.join()
     assert future.result().stdout == b"wait" and held.stopped and (last.closed, pool.idle) == (1, [])
+    assert queued.cancelled() and [each.code for each in last.runs] == ["wait"]
     with pytest.raises(SandboxError, match="this sandbox is closed: open another one"):
         pool.submit(run("d"))
     with pytest.raises(SandboxError, match="this sandbox was closed before the code was run"):

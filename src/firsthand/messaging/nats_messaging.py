@@ -136,21 +136,21 @@ class NatsMessaging:
 
     def unsubscribe(self, group: str) -> None:
         """Remove a group; its messages stay for others and for replays."""
-        self._wait(self._client.unsubscribe(group))
+        self._wait(self._client.unsubscribe(plain(group)))
 
     def fetch(self, group: str, limit: int = 100, *, lease_s: float = 30.0) -> list[Delivery]:
         """The next messages for a group, the oldest first: those whose lease ran out, and new ones."""
         if limit < 1:
             raise ConfigError(f"limit is {limit}: give 1 or more")
-        return self._wait(self._client.fetch(group, limit, lease_s))
+        return self._wait(self._client.fetch(plain(group), limit, lease_s))
 
     def acknowledge(self, group: str, offsets: Sequence[int]) -> int:
         """Say that messages were handled; returns how many of them this connection had fetched."""
-        return self._wait(self._client.acknowledge(group, offsets))
+        return self._wait(self._client.acknowledge(plain(group), offsets))
 
     def let_go(self, group: str, offset: int, reason: str = "") -> None:
         """Give a message back, to be delivered again at once, or to become a dead letter."""
-        self._wait(self._client.let_go(group, offset, reason))
+        self._wait(self._client.let_go(plain(group), offset, reason))
 
     def replay(self, pattern: str, after: int = 0, limit: int = 1000) -> list[BusMessage]:
         """The messages of a pattern behind an offset, in order, whatever any group has done."""
@@ -159,11 +159,11 @@ class NatsMessaging:
 
     def dead_letters(self, group: str) -> list[DeadLetter]:
         """The messages that the group could not handle, the oldest first."""
-        return self._wait(self._client.dead_letters(group))
+        return self._wait(self._client.dead_letters(plain(group)))
 
     def lag(self, group: str) -> int:
         """The messages that the group has not acknowledged."""
-        return self._wait(self._client.lag(group))
+        return self._wait(self._client.lag(plain(group)))
 
     # -- inside --
 

@@ -191,7 +191,7 @@ class SqliteMessaging:
         """Remove a group; its messages stay for others and for replays."""
         with self._database.write() as connection:
             for table, column in (("groups", "name"), ("deliveries", "grp"), ("dead", "grp")):
-                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (group,))
+                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (plain(group),))
 
     def fetch(self, group: str, limit: int = 100, *, lease_s: float = 30.0) -> list[Delivery]:
         """The next messages for a group, the oldest first: those whose lease ran out, and new ones."""
@@ -277,7 +277,7 @@ class SqliteMessaging:
         rows = self._database.read(
             f"SELECT {', '.join(f'messages.{name}' for name in _MESSAGE.split(', '))}, count, reason FROM dead"
             " JOIN messages USING (seq) WHERE grp = ? ORDER BY seq",
-            (group,),
+            (plain(group),),
         )
         return [DeadLetter(BusMessage(*row[:5]), group, row[5], row[6]) for row in rows]
 

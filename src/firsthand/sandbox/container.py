@@ -62,6 +62,9 @@ class Container:
         try:
             process = subprocess.Popen(self.command(run, name), stdin=new, stdout=new, stderr=new)
         except OSError as error:
+            run.socket = None
+            stopping.close()
+            stop.close()
             raise SandboxError(f"docker does not start: {error.strerror or error}") from None
         try:
             if run.stopped:

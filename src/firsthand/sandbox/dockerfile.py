@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 from firsthand.errors import ConfigError, reason_of
 from firsthand.sandbox.sandbox import shared_packages
@@ -105,7 +106,7 @@ def _lines(text: str) -> Iterator[str]:
     """Instructions, each on one line."""
     whole = ""
     for line in text.splitlines():
-        if line.strip().startswith("#") or (not line.strip() and not whole):
+        if line.strip().startswith("#") or not line.strip():  # within an instruction too
             continue
         whole += line.rstrip().removesuffix("\\") + " "
         if not line.rstrip().endswith("\\"):
@@ -132,12 +133,9 @@ def _pairs(rest: str) -> dict[str, str]:
 
 def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tuple[BuildStep, str]:
     """The files that a COPY puts in place, and why it cannot be followed."""
-    flags = re.findall(r"--(\w+)(?:=\S+)?", rest)
-    try:
-        words = json.loads(rest) if rest.startswith("[") else [w for w in shlex.split(rest) if not w.startswith("--")]
-    except (ValueError, RecursionError):
-        words = []
-    if "from" in flags or len(words) < 2 or not all(isinstance(each, str) for each in words):
+    flags, rest = re.fullmatch(r"((?:--\S+\s+)*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    words = _words(rest)
+    if "--from" in flags or len(words) < 2 or not all(isinstance(each, str) for each in words):
         return BuildStep(), "only files beside the Dockerfile are copied"
     *sources, place = words
     whole = _joined(folder, place)
@@ -164,6 +162,20 @@ def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tupl
         if not matches:
             return BuildStep(), f"{source} is not there"
     return BuildStep(files=tuple(found)), ""
+
+
+def _words(rest: str) -> list[Any]:
+    """A list as JSON, or else words as a shell splits them; none where both fail."""
+    try:
+        return list(json.loads(rest)) if rest.startswith("[") else shlex.split(rest)
+    except RecursionError:
+        return []
+    except ValueError:
+        pass
+    try:
+        return shlex.split(rest)
+    except ValueError:
+        return []
 
 
 def _commands(rest: str) -> list[str]:

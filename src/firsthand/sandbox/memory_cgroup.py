@@ -76,18 +76,23 @@ def open_cgroup() -> MemoryCgroup | None:
             continue
         made = MemoryCgroup(folder, version)
         try:
-            made.limit_file.write_text(str(2**40))
-            int(made.usage_file.read_text())
-            made.kills()
-            with suppress(FileNotFoundError):  # a kernel without swap
-                (folder / ("memory.swap.max" if version == 2 else "memory.swappiness")).write_text("0")
-            if version == 1:  # which counts sockets only if asked to
-                with suppress(OSError):
-                    (folder / "memory.kmem.tcp.limit_in_bytes").write_text(str(SLACK_BYTES))
+            _set_up(made)
             return made
         except (OSError, ValueError):
             made.close()
     return None
+
+
+def _set_up(made: MemoryCgroup) -> None:
+    """Give a new cgroup its first limit; OSError or ValueError if it lacks one of the files."""
+    made.limit_file.write_text(str(2**40))
+    int(made.usage_file.read_text())
+    made.kills()
+    with suppress(FileNotFoundError):  # a kernel without swap
+        (made.folder / ("memory.swap.max" if made.version == 2 else "memory.swappiness")).write_text("0")
+    if made.version == 1:  # which counts sockets only if asked to
+        with suppress(OSError):
+            (made.folder / "memory.kmem.tcp.limit_in_bytes").write_text(str(SLACK_BYTES))
 
 
 def _remove_left(parent: Path) -> None:

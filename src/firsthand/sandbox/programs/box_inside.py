@@ -173,7 +173,7 @@ def do_restore(folders: list[str]) -> str:
             os.unlink(path)
     for path, (kind, _, target), content in given["changed"]:
         if kind == "folder":
-            if os.path.lexists(path) and not os.path.isdir(path):
+            if os.path.islink(path) or (os.path.lexists(path) and not os.path.isdir(path)):
                 os.unlink(path)
             os.makedirs(path, exist_ok=True)
         elif kind == "link":

@@ -32,6 +32,7 @@ import threading
 import time
 import traceback
 import types
+from contextlib import suppress
 from typing import Any, NoReturn
 
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
@@ -459,7 +460,8 @@ def checking(code: str) -> Any:
 
 def execute_cell(code: str, name: str, namespace: dict[str, Any]) -> None:
     """Run code and print the value of its last expression, unless that is None."""
-    tree = ast.parse(code, name)
+    # Not by `ast.parse`, whose frame would be in the traceback.
+    tree: Any = compile(code, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     last = tree.body[-1] if tree.body else None
     if isinstance(last, ast.Expr):
         tree.body.pop()
@@ -489,7 +491,7 @@ def complain(error: BaseException) -> None:
     except BaseException:
         text = f"{kind}\n"
     try:
-        sys.stdout.flush()
+        flush("stdout")
         sys.stderr.write(text)
     except BaseException:
         os.write(2, f"{kind}\n".encode())
@@ -497,11 +499,11 @@ def complain(error: BaseException) -> None:
 
 def finish(status: int) -> NoReturn:
     """End as an interpreter ends: wait for threads, call what was registered, flush; but never return."""
-    for step in (
-        threading._shutdown,  # type: ignore[attr-defined]
-        atexit._run_exitfuncs,
-        sys.stdout.flush,
-        sys.stderr.flush,
+    for name, step in (
+        ("threads", threading._shutdown),  # type: ignore[attr-defined]
+        ("callbacks", atexit._run_exitfuncs),
+        ("stdout", lambda: flush("stdout")),
+        ("stderr", lambda: flush("stderr")),
     ):
         try:
             step()
@@ -510,8 +512,18 @@ def finish(status: int) -> NoReturn:
                 complain(error)
             except BaseException:
                 status = status or 1
-            status = status or (120 if step == sys.stdout.flush else 0)
+            status = status or (120 if name == "stdout" else 0)
+    for name in ("__stdout__", "__stderr__"):  # those that the code has replaced are flushed too, when they are freed
+        with suppress(BaseException):
+            flush(name)
     os._exit(status)
+
+
+def flush(name: str) -> None:
+    """Flush a stream of `sys`, unless the code has closed or removed it, as an interpreter does at its end."""
+    stream = getattr(sys, name, None)
+    if stream is not None and not getattr(stream, "closed", False):
+        stream.flush()
 
 
 # -- without namespaces of our own, inside a container --
