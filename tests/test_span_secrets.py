@@ -65,7 +65,8 @@ def test_a_text_is_found_by_any_of_many_literals() -> None:
 def test_a_name_says_whether_its_value_is_a_secret() -> None:
     redactor = Redactor()
     for name in (*SECRET_NAMES, "x.API_KEY", "a[password]", "llm.invocation[secret]", "my_password", "db-api-key",
-                 "my_api_key", "x_secret", "a.b_access_token", "user_private_key", "proxyauthorization", "Client-Secret"):  # fmt: skip
+                 "my_api_key", "x_secret", "a.b_access_token", "user_private_key", "proxyauthorization",
+                 "Client-Secret"):  # fmt: skip
         assert redactor._is_secret_name(name), name
     for name in (
         "passwords",
