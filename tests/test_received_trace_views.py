@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from answering_server import answer, served
 from firsthand.errors import ConfigError
 from firsthand.ingest.alert_delivery import _append, deliver
 from firsthand.ingest.alert_rules import Alert, AlertRule, WindowValue, chart_of
@@ -347,5 +348,15 @@ def test_an_alert_is_a_line_at_the_end_of_its_file(tmp_path: Path) -> None:
     _append(tmp_path / "new", "x")
     assert (tmp_path / "new").read_text() == "x\n" and (tmp_path / "new").stat().st_mode & 0o777 == 0o600
     assert asyncio.run(deliver(alert, str(tmp_path), Rules())) == f"{tmp_path} cannot be written: Is a directory"
-    refused = asyncio.run(deliver(alert, "http://127.0.0.1:1/hook", Rules()))
-    assert refused and "\n" not in refused, "an address of this machine may not be called"
+
+    async def called(port: int, rules: Rules) -> str:
+        inward = await deliver(alert, f"http://127.0.0.1:{port}/hook", Rules(ports=rules.ports))
+        assert "which is no public address" in inward
+        return await deliver(alert, f"http://127.0.0.1:{port}/hook", rules)
+
+    said, (request,) = served([answer()], called)
+    assert (
+        said == ""
+        and request.startswith("POST /hook HTTP/1.1\r\n")
+        and request.endswith('\r\n\r\n{"rule": "r>1/1m", "value": 1.5, "message": "\\u00e9", "at": 9.25}')
+    )
