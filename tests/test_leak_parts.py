@@ -34,9 +34,13 @@ from firsthand.task import Task
 from test_leak_figures import Known
 
 
+def spread(crc: int) -> float:
+    return -1.0 - (crc * 2654435761 >> 7) % 2**32 / 2**32
+
+
 def drawn(text: str, salt: int = 0) -> float:
     """A log-prob that a text decides and no other text shares."""
-    return -1.0 - (zlib.crc32(text.encode(), salt) * 2654435761 >> 7) % 2**32 / 2**32
+    return spread(zlib.crc32(text.encode(), salt))
 
 
 class Lettered(Known):
@@ -47,8 +51,11 @@ class Lettered(Known):
         self.answers, self.salt = answers or {}, salt
 
     async def rate(self, ids: Sequence[int], top: int = 0, **_: Any) -> list[TokenRating]:
-        text = "".join(map(chr, ids))
-        return [TokenRating(token, drawn(text[: at + 1], self.salt)) for at, token in enumerate(ids) if at]
+        crc, found = self.salt, []
+        for token in ids:
+            crc = zlib.crc32(chr(token).encode(), crc)
+            found.append(TokenRating(token, spread(crc)))  # that of the text up to here
+        return found[1:]
 
     async def complete(self, prompt: Any, sampling: Sampling, *, tools: Any = (), n: int = 1) -> list[Completion]:
         self.asked.append((prompt, sampling))
