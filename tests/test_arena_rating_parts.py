@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from firsthand.arena.ratings import (
     rate,
 )
 from firsthand.arena.vote_checks import SuspectVoter, _of_voter
-from firsthand.arena.vote_stuffing import _joined, _rank
+from firsthand.arena.vote_stuffing import StuffingAttack, _joined, _rank, forged_votes_needed
 from firsthand.errors import ConfigError
 
 METHODS = ("bradley-terry", "davidson", "rao-kupper")
@@ -316,3 +317,21 @@ def test_forged_votes_follow_the_honest_ones_and_equals_share_a_rank() -> None:
     assert _joined(honest, forged, 0).a.tolist() == [0, 1]
     even = table("x y tie", "z w a", "x z a", "y z a")
     assert [_rank(even, name) for name in ("x", "y", "z", "w")] == [1, 1, 3, 4]
+
+
+def test_votes_without_voters_are_stuffed_without_checks_alone(tmp_path: Path, cli: Any) -> None:
+    rows = [*["x y a"] * 4, *["y x a"] * 3, "x y tie"]
+    battles = table(*rows)
+    attack = StuffingAttack("y", accuracy=1.0, most=40)
+    assert forged_votes_needed(battles, attack, checks=False) is not None
+    with pytest.raises(ConfigError) as refused:
+        forged_votes_needed(battles, attack, checks=True)
+    assert str(refused.value) == (
+        "the votes name no voters, so that nothing can check them: give a column voter, judge or user_id"
+    )
+    path = tmp_path / "v.csv"
+    path.write_text("model_a,model_b,winner\n" + "".join(",".join(row.split()) + "\n" for row in rows))
+    code, out, err = cli("board", str(path), "--stuffing", "y")
+    assert code == 0, err
+    told = [line.split()[:2] for line in out.splitlines() if line.strip()]
+    assert ["no", "checks"] in told and not any(words[0] == "checks" for words in told)
