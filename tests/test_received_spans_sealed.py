@@ -57,6 +57,14 @@ def test_a_segment_holds_the_rows_of_its_traces_and_goes_with_them(tmp_path: Pat
             "INSERT INTO sealed VALUES (?, ?)", [("b", "day=x/one.parquet"), ("c", "day=x/no.parquet")]
         )
         connection.execute("INSERT INTO segments VALUES ('day=x/one.parquet', 3, 1000, 1, 2)")
+    import duckdb
+
+    with duckdb.connect() as connection:
+        file = str(folder / "day=x" / "one.parquet")
+        lying = connection.execute(
+            "SELECT trace, seq, copy, start_ns, cost_usd, packed IS NULL FROM read_parquet(?)", [file]
+        )
+        assert lying.fetchall() == [("a", 2, 0, 10, 0.0, True), ("b", 1, 0, 10, 0.0, False), ("b", 3, 0, 10, 0.0, True)]
     digestless = [(*row[:-2], row[-1]) for row in rows]
     assert read_sealed(store, "b") == [digestless[0], digestless[2]] and read_sealed(store, "a") == []
     with pytest.raises(StoreError, match=r"the segment .*no\.parquet cannot be read \(.*\): restore it from a copy"):
@@ -84,6 +92,37 @@ def test_a_segment_holds_the_rows_of_its_traces_and_goes_with_them(tmp_path: Pat
     drop_segment(store, "day=x/none.parquet")
     assert not (folder / "day=x").exists()
     store.close()
+
+
+def test_a_segment_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    row = (
+        1,
+        "t",
+        "s",
+        0,
+        "",
+        "n",
+        "span",
+        "",
+        1,
+        2,
+        None,
+        "",
+        0,
+        0,
+        0,
+        0.0,
+        0,
+        1,
+        b"d",
+        zlib.compress(b"x" * 2_500_000),
+    )
+    _write(tmp_path / "large.parquet", [row])  # a line of more than twice a megabyte
+    assert [path.name for path in tmp_path.iterdir()] == ["large.parquet"]
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StoreError, match=r"the segment .*there cannot be written \(Is a directory\): make room"):
+        _write(tmp_path / "there", [(*row[:-1], b"{}")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large.parquet", "there"], "nothing beside it is left"
 
 
 def test_whole_traces_are_sealed_while_they_fit(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:

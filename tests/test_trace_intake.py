@@ -182,10 +182,11 @@ def test_a_round_scores_and_alerts_and_a_problem_ends_nothing(tmp_path: Path, st
     assert intake.problems == ["x" * 400, "ValueError: " + "x" * 288]
 
 
-def test_grpc_asks_for_the_key_and_tells_a_port_that_is_taken(tmp_path: Path) -> None:
+def test_grpc_asks_for_the_key_and_tells_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+    from firsthand.ingest import otlp_grpc
     from firsthand.ingest.otlp_grpc import _shows_key, serve_grpc
 
     class Told:
@@ -194,7 +195,8 @@ def test_grpc_asks_for_the_key_and_tells_a_port_that_is_taken(tmp_path: Path) ->
 
         def submit(self, raw: bytes, kind: str, encoding: str, done: Any) -> bool:
             self.taken.append((raw, kind, encoding))
-            done(self.outcome)
+            if self.outcome is not None:
+                done(self.outcome)
             return True
 
     told: Any = Told()
@@ -223,6 +225,14 @@ def test_grpc_asks_for_the_key_and_tells_a_port_that_is_taken(tmp_path: Path) ->
             ):
                 told.outcome = outcome
                 assert answer(b"", ("x-api-key", "k1")) == (code, "p")
+            told.outcome = WriteOutcome(1)
+            assert answer(bytes(5 << 20), ("x-api-key", "k1")) == (0, ""), "gRPC's own limit is 4 MiB"
+            monkeypatch.setattr(otlp_grpc, "WAIT_S", 0.01)
+            told.outcome = None
+            waits = ("UNAVAILABLE", "too many requests wait: send it again later")
+            assert answer(b"", ("x-api-key", "k1")) == waits
+            with pytest.raises(ConfigError, match=f"127.0.0.1:{port} cannot be opened for gRPC"):
+                serve_grpc(told, port)
     finally:
         end()
     with socket.socket() as taken:
