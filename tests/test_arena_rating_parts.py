@@ -36,7 +36,7 @@ from firsthand.arena.ratings import (
     _without_negative_variance,
     rate,
 )
-from firsthand.arena.vote_checks import SuspectVoter, _of_voter
+from firsthand.arena.vote_checks import SuspectVoter, _of_voter, suspect_voters
 from firsthand.arena.vote_stuffing import StuffingAttack, _joined, _rank, forged_votes_needed
 from firsthand.errors import ConfigError
 
@@ -335,3 +335,18 @@ def test_votes_without_voters_are_stuffed_without_checks_alone(tmp_path: Path, c
     assert code == 0, err
     told = [line.split()[:2] for line in out.splitlines() if line.strip()]
     assert ["no", "checks"] in told and not any(words[0] == "checks" for words in told)
+
+
+@pytest.mark.parametrize("number", [199, 200])
+def test_hundreds_of_voters_share_the_strengths_of_all_votes(number: int) -> None:
+    honest = ["x y a", "y x a", "y z a", "z x a", "x z a"]
+    stuffed = ["z x a", "y z b", "z y a", "x z b", "z x a", "z y a"]
+    rows = [*(honest[at % 5] for at in range(number - 1)), *stuffed]
+    battles = table(*rows, voters=[*map(str, range(number - 1)), *["stuffer"] * 6])
+    others = battles if number == 200 else battles.where(np.arange(len(battles)) < number - 1)
+    (expected,) = _of_voter(battles.where(battles.voters == number - 1), number - 1, rate(others, prior=PRIOR).theta, 5)
+    assert (expected.model, expected.battles, expected.won) == ("z", 6, 6.0)
+    found = suspect_voters(battles, level=1.0)
+    assert found == [
+        replace(expected, expected=pytest.approx(expected.expected), p_value=pytest.approx(expected.p_value))
+    ]
