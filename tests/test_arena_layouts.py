@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -10,17 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from firsthand.agent import Agent
 from firsthand.arena import vote_files
 from firsthand.arena.battle_table import BattleTable, _coded, _numbered
-from firsthand.arena.blind_battles import BlindBattle, identifying_names, void_reason
+from firsthand.arena.blind_battles import BlindBattle, fight, identifying_names, void_reason
 from firsthand.arena.blind_reasks import REASK, SelfAgreement, self_agreement
 from firsthand.arena.elo import elo
 from firsthand.arena.vote_checks import checked_votes, suspect_voters
 from firsthand.arena.vote_files import _from_preference, _layout, read_votes, style_count, voter_shares
 from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.errors import DataError
+from firsthand.loop.listener import Piece
 from firsthand.message import assistant, user
+from firsthand.patterns.reply import reply
 from firsthand.preference import Preference
+from firsthand.providers.scripted import Scripted
+from firsthand.runs import store
 from firsthand.stats.rater_agreement import cohen_kappa
 from firsthand.task import Task
 from firsthand.trace import Node
@@ -188,3 +194,25 @@ def test_checks_of_no_votes_leave_none() -> None:
     assert len(checked_votes(none)) == 0 and suspect_voters(none) == [] and len(checked_votes(none, cap=2)) == 0
     assert checked_votes(battles, cap=1).voters.tolist() == [0, 1] and voter_shares(battles) == {0: 2, 1: 1}
     assert len(checked_votes(battles)) == 3
+
+
+def test_a_fight_keeps_both_attempts_with_its_number_and_seed(tmp_path: Path) -> None:
+    heard: list[list[Any]] = [[], []]
+    with store.create(tmp_path, {"arena": {}}, "arena") as run:
+        models = [Scripted([f"{name} says", "again"], name=f"scripted:{name}") for name in ("bob", "ann")]
+        agents = [Agent(name, model, reply) for name, model in zip(("bob", "ann"), models, strict=True)]
+        task = Task("t5", "q?")
+        first = asyncio.run(fight(run, *agents, task, number=3, seed=5, listeners=(heard[0].append, heard[1].append)))
+        second = asyncio.run(fight(run, *agents, task, number=4, seed=6))
+        kept = [
+            (each.agent_name, each.benchmark, each.task_id, each.epoch, each.seed, each.answer) for each in run.traces()
+        ]
+        assert kept == [
+            ("bob", "arena", "t5", 3, 5, "bob says"), ("ann", "arena", "t5", 3, 5, "ann says"),
+            ("bob", "arena", "t5", 4, 6, "again"), ("ann", "arena", "t5", 4, 6, "again"),
+        ]  # fmt: skip
+        assert [trace.id for trace in run.traces()] == [first.a.id, first.b.id, second.a.id, second.b.id]
+        assert first.task is task and list(run.tasks()) == [("arena", "t5")]
+    told = ["".join(step.text for step in steps if isinstance(step, Piece)) for steps in heard]
+    assert told == ["bob says", "ann says"], "each listener hears its own side"
+    assert models[0].asked[0].sampling.seed != models[0].asked[1].sampling.seed
