@@ -37,7 +37,7 @@ from firsthand.arena.ratings import (
     rate,
 )
 from firsthand.arena.vote_checks import SuspectVoter, _of_voter, suspect_voters
-from firsthand.arena.vote_stuffing import StuffingAttack, _joined, _rank, forged_votes_needed
+from firsthand.arena.vote_stuffing import StuffingAttack, _joined, _rank, forge, forged_votes_needed
 from firsthand.errors import ConfigError
 
 METHODS = ("bradley-terry", "davidson", "rao-kupper")
@@ -144,6 +144,10 @@ def test_the_likelihood_of_rows_has_the_derivatives_of_its_definition(method: An
         assert np.abs(reached.gradient).max() < 1e-8 and len(solved) == len(fitted)
         assert reached.value == pytest.approx(log_likelihood(battles, solved, method, prior))
         assert prior or solved[:3].sum() == pytest.approx(0, abs=1e-12)
+    shrunk = rate(battles, method, prior=0.7)
+    assert shrunk.theta == pytest.approx(solved[:3]) and shrunk.log_likelihood == pytest.approx(
+        log_likelihood(battles, solved, method)
+    ), "without the penalty of the prior"
     # the whole record
     battles = replace(battles, voters=None, questions=None)
     made, (solved, reached) = rate(battles, method), _newton(rows, 3, method, 0.0)
@@ -317,6 +321,15 @@ def test_forged_votes_follow_the_honest_ones_and_equals_share_a_rank() -> None:
     assert _joined(honest, forged, 0).a.tolist() == [0, 1]
     even = table("x y tie", "z w a", "x z a", "y z a")
     assert [_rank(even, name) for name in ("x", "y", "z", "w")] == [1, 1, 3, 4]
+
+
+def test_the_last_votes_of_an_attack_are_tried_too() -> None:
+    battles = table(*["x y a"] * 9, *["x y b"] * 2)
+    attack = StuffingAttack("y", accuracy=0.75, most=17)
+    forged = forge(battles, attack, 17)
+    assert [_rank(_joined(battles, forged, number), "y") for number in (16, 17)] == [2, 1]
+    assert forged_votes_needed(battles, attack, checks=False) == 17
+    assert forged_votes_needed(battles, replace(attack, most=16), checks=False) is None
 
 
 def test_votes_without_voters_are_stuffed_without_checks_alone(tmp_path: Path, cli: Any) -> None:

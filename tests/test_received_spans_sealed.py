@@ -117,7 +117,7 @@ def test_a_segment_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         b"d",
         zlib.compress(b"x" * 2_500_000),
     )
-    _write(tmp_path / "large.parquet", [row])  # a line of more than twice a megabyte
+    _write(tmp_path / "large.parquet", [row])  # a line of more than two megabytes
     assert [path.name for path in tmp_path.iterdir()] == ["large.parquet"]
     (tmp_path / "there").mkdir()
     with pytest.raises(StoreError, match=r"the segment .*there cannot be written \(Is a directory\): make room"):

@@ -66,6 +66,7 @@ def test_a_name_says_whether_its_value_is_a_secret() -> None:
     redactor = Redactor()
     for name in (*SECRET_NAMES, "x.API_KEY", "a[password]", "llm.invocation[secret]", "my_password", "db-api-key",
                  "my_api_key", "x_secret", "a.b_access_token", "user_private_key", "proxyauthorization",
+                 "DB_PASSWORD", "x[My_Secret]",
                  "Client-Secret"):  # fmt: skip
         assert redactor._is_secret_name(name), name
     for name in (

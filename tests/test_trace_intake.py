@@ -67,10 +67,11 @@ def test_an_intake_holds_its_home_and_leaves_it_whole(tmp_path: Path, still: Any
     bad = tmp_path / "bad"
     (bad / "traces").mkdir(parents=True)
     (bad / "traces" / "traces.sqlite").write_text("no database" * 200)
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError) as failed:
         Intake(bad)
     (bad / "traces" / "traces.sqlite").unlink()
     still(bad)  # the lock was given back
+    assert "traces.sqlite" in str(failed.value)
     with pytest.raises(ConfigError, match="redact"):
         Intake(tmp_path / "never", IntakeSettings(redact=("(",)))
     assert not (tmp_path / "never").exists()
