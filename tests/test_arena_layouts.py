@@ -30,6 +30,7 @@ from firsthand.runs import store
 from firsthand.stats.rater_agreement import cohen_kappa
 from firsthand.task import Task
 from firsthand.trace import Node
+from test_arena_tables import stuffed
 from test_arena_votes import refusal, trace
 
 
@@ -192,6 +193,8 @@ def test_checks_of_no_votes_leave_none() -> None:
     battles = BattleTable.from_columns(list("xyx"), list("yxy"), list("aab"), voters=list("uuv"))
     none = battles.where(np.zeros(3, bool))
     assert len(checked_votes(none)) == 0 and suspect_voters(none) == [] and len(checked_votes(none, cap=2)) == 0
+    # of each only four are left, with which nothing is said of anybody, whatever the votes beyond the cap would tell
+    assert checked_votes(stuffed(), cap=4, level=1.0).voters.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 2
     assert checked_votes(battles, cap=1).voters.tolist() == [0, 1] and voter_shares(battles) == {0: 2, 1: 1}
     assert len(checked_votes(battles)) == 3
 

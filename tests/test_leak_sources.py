@@ -17,7 +17,7 @@ from scipy import stats
 from firsthand.contamination import corpus_texts
 from firsthand.contamination.canary_rank import ASKS, LIMITS, _like, canary_evidence
 from firsthand.contamination.corpus_texts import BETWEEN, _joined, corpus_files, pieces
-from firsthand.contamination.leak_evidence import Evidence, _p, paired_p_value, report
+from firsthand.contamination.leak_evidence import ContaminationReport, Evidence, _p, paired_p_value, report
 from firsthand.contamination.ngram_overlap import FoundItem, hashes_of, item_grams
 from firsthand.contamination.option_order import natural_order
 from firsthand.contamination.order_test import _shards
@@ -104,6 +104,9 @@ def test_words_of_twins_are_those_of_all_texts() -> None:
         "Ada",
         "Monday",
     )
+    six = TwinWords({}, frozenset({"Ada", "Ben", "Clara", "Daniel", "Emma", "Frank"}))
+    pairs = [str(twin_text("Ada Ben Ada", six, Random(seed))).split() for seed in range(40)]
+    assert all(one == again and one != other for one, other, again in pairs), "two names stay two"
     assert twin_text("no such words", words, rng) is None and twin_text("", words, rng) is None
     only = TwinWords({1: ("7",)}, frozenset())
     assert {twin_text("7", only, Random(seed)) for seed in range(60)} == set("12345689"), (
@@ -235,5 +238,7 @@ def test_a_verdict_is_told_in_words() -> None:
         and made.alpha == 0.5
     )
     assert report("set", "m", [Evidence("a", "?", 1.0, 0.0, 9)]).corrected == {"a": 0.0}
+    bare = ContaminationReport("set", "m", ())
+    assert (bare.corpus, bare.corrected, bare.alpha, bare.caught) == ("", {}, 0.05, ())
     assert low.to_json() == {"test": "a", "asks": "?", "statistic": 1.0, "p_value": 0.004, "n": 9, "detail": "",
                              "flagged": [], "limits": ""}  # fmt: skip

@@ -179,6 +179,8 @@ def test_tokens_and_answers_are_told_under_the_names_of_the_conventions() -> Non
     assert genai.usage(Usage(10, 3, 4, 0.0, 2)) == tokens | written
     assert genai.usage(Usage(10, 3, 4, 0.5, 2)) == tokens | written | {"firsthand.usage.cost_usd": 0.5}
     assert genai.usage(Usage(10, 3, 4, 0.5)) == tokens | {"firsthand.usage.cost_usd": 0.5}
+    limits = {"seed": -(2**63), "max_tokens": 2**63, "top_k": -1, "temperature": -1e300, "top_p": 0.0}
+    assert genai.request(limits) == {"gen_ai.request.top_k": -1, "gen_ai.request.top_p": 0.0}
     thought = Message("assistant", (Reasoning("hm", {}), Text("é")))
     found = genai.answers([(thought, "tool_calls"), (assistant("b"), "length")])
     assert list(found) == ["gen_ai.output.messages"] and "é" in str(found["gen_ai.output.messages"])
