@@ -177,3 +177,13 @@ def test_room_is_given_back_where_more_than_half_is_free(store: TraceStore, monk
     assert give_back(store) is True and _pages(store)[2] == 0 and _pages(store)[1] < before / 2
     assert (store.folder / "traces.sqlite").stat().st_size == size * _pages(store)[1]
     assert give_back(store) is False
+
+
+def test_of_a_segment_and_a_trace_of_one_age_the_segment_goes_first(store: TraceStore) -> None:
+    store.add([ready(trace, "1") for trace in "ab"])
+    arrived(store, a=9.0, b=9.0)
+    with store.database.write() as connection:
+        connection.execute("DELETE FROM spans WHERE trace = 'a'")
+        connection.execute("INSERT INTO sealed VALUES ('a', 'day=x/f.parquet')")
+        connection.execute("INSERT INTO segments VALUES ('day=x/f.parquet', 1, 5000000, 9, 9)")
+    assert remove_beyond(store, used_bytes(store) - 5_000_000) == 1 and names(store) == names(store, "spans") == ["b"]
