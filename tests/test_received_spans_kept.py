@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,7 @@ def test_traces_are_counted_on_or_anew_where_a_span_was_replaced(store: TraceSto
         == 3
     )
     one, other = store.summary("t"), store.summary("u")
+    assert abs(one.arrived_s - time.time()) < 100 and one.arrived_s == other.arrived_s
     assert (one.num_spans, one.prompt_tokens, one.service, one.input, one.changed, other.changed) == (
         2,
         5,

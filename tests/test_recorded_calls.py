@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import inspect
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,8 @@ def test_a_call_begins_with_its_kind_and_arguments_if_it_is_sampled(sink: Sink) 
     for share, wanted, sampled in ((1.0, None, True), (1.0, 0.0, False), (0.0, None, False), (0.0, 1.0, True)):
         destination.share = share
         assert _Recorded("n", "chain", wanted, True, arguments).active.is_sampled is sampled, (share, wanted)
+    destination.share = 0.5
+    assert {_Recorded("n", "chain", None, True, arguments).active.is_sampled for _ in range(80)} == {True, False}
     destination.share = 1.0
     left_out = _Recorded("n", "chain", 0.0, True, arguments)
     with left_out.running():
@@ -137,7 +140,8 @@ def test_what_a_call_gave_is_kept_until_it_ends(sink: Sink) -> None:
             one.failed(error)
         one.ended()
         ((span, is_root),) = sink.spans
-        assert is_root and span.end_ns >= span.start_ns
+        assert is_root and 0 <= span.end_ns - span.start_ns < 10**11 and abs(time.time_ns() - span.start_ns) < 10**11
+        assert all(span.start_ns <= event["at_ns"] <= time.time_ns() for event in span.events)
         sink.spans.clear()
         events = [(event["name"], event["attributes"]) for event in span.events]
         return {"out": span.attributes.get("output.value"), "items": span.attributes.get("firsthand.items"),
