@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import os
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -17,19 +18,25 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from starlette.datastructures import Headers
 
-from firsthand.errors import ConfigError, DataError, StoreError
+from firsthand.errors import ConfigError, DataError, MissingExtra, StoreError
 from firsthand.ingest import recording, span_sender, span_writer
 from firsthand.ingest.alert_delivery import check_target
 from firsthand.ingest.alert_rules import AlertRule
+from firsthand.ingest.cold_segments import check_cold
 from firsthand.ingest.dialects.span_facts import number_of
 from firsthand.ingest.incoming_span import IncomingSpan
-from firsthand.ingest.intake import parse_alerts
+from firsthand.ingest.intake import IntakeSettings, parse_alerts
 from firsthand.ingest.otlp_door import shows_key
+from firsthand.ingest.otlp_grpc import serve_grpc
+from firsthand.ingest.otlp_protobuf import decode_protobuf
 from firsthand.ingest.recording import flush_traces, trace_to
+from firsthand.ingest.redaction import _fast_encoder
 from firsthand.ingest.request_bounds import _nested, _varint, check_json_values, check_protobuf_values
 from firsthand.ingest.span_sender import OtlpSender, RunRecorder, otlp_json
 from firsthand.ingest.span_writer import inflated
 from firsthand.ingest.task_rows import write_tasks
+from firsthand.system import trace_context
+from firsthand.system.trace_context import TraceParent
 from firsthand.tools.web.addresses import parse_rules
 
 # -- requests --
@@ -273,3 +280,30 @@ def test_what_waits_is_sent_in_batches_from_a_thread(monkeypatch: pytest.MonkeyP
         thread.join(5)
     assert came == [("/v1/tracesk", otlp_json(part, "shop")) for part in (spans[:2], spans[2:4], spans[4:])]
     assert sender.dropped == 2 and sender._sending == 0, "the second batch was refused"
+
+
+# -- without the extras --
+
+
+def test_what_an_extra_brings_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    for ask in (check_cold, lambda: IntakeSettings(cold_s=1.0)):
+        with pytest.raises(MissingExtra) as missing:
+            ask()
+        assert str(missing.value) == str(MissingExtra("duckdb", "cold", "sealing traces into segments"))
+    assert IntakeSettings(keep_s=1.0).cold_s is None
+    monkeypatch.setitem(sys.modules, "orjson", None)
+    assert _fast_encoder() is None
+    monkeypatch.setitem(sys.modules, "opentelemetry.proto.collector.trace.v1.trace_service_pb2", None)
+    with pytest.raises(ConfigError) as refused:
+        decode_protobuf(b"")
+    assert str(refused.value) == "protobuf needs opentelemetry-proto: pip install 'firsthand[studio]'"
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(ConfigError) as refused:
+        serve_grpc(None, 0)  # type: ignore[arg-type]
+    assert str(refused.value) == "spans over gRPC need an extra: pip install 'firsthand[studio,otlp-grpc]'"
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
+    trace_context.enter(None)
+    assert recording._enter_opentelemetry(TraceParent(1, 2))() is None  # type: ignore[func-returns-value]
+    trace, parent = recording._place(None)
+    assert len(trace) == 32 and int(trace, 16) and parent == ""
