@@ -182,6 +182,8 @@ def test_a_trace_is_read_in_the_order_of_starts() -> None:
     failed = trace_of("u", [stored("r", "chain", error="", **OI, input__value="why", output__value="so")])
     assert (failed.id, failed.task_id, failed.stop_reason, failed.error) == ("u", "u", "error", Failure("span", ""))
     assert failed.nodes == (Node(None, user("why")), Node(0, assistant("so"))) and failed.answer == "so"
+    begun = trace_of("u", [stored("a", start=10, end=12), stored("b", start=15, end=0), stored("c", start=11, end=9)])
+    assert begun.duration_s == 5.0, "what has not ended counts from its start"
     only = trace_of("u", [stored("r", "chain", **OI, output__value="so")])
     assert only.nodes == (Node(None, assistant("so")),) and only.agent == {"name": "unknown", "model": ""}
 

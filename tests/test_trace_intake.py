@@ -56,12 +56,14 @@ def test_an_intake_holds_its_home_and_leaves_it_whole(tmp_path: Path, still: Any
     assert (folder / "intake.lock").exists() and not (intake._keeper.is_alive() or intake._fired)
     (ended,) = asyncio.run(submitted(intake, otlp.as_json(otlp.span(1, 1, text="ID-7 x"))))
     assert ended == WriteOutcome(1, 0) and intake.store.spans(f"{1:032x}")[0].span.attributes == {"text": f"{PUT} x"}
+    assert list(folder.glob("*-wal"))
     waiting: list[WriteOutcome] = []
     slow = threading.Event()
     intake.writer.submit_spans(lambda: (slow.wait(5), ([], 3))[1], 1, waiting.append)
     threading.Timer(0.02, slow.set).start()
     intake.close()
     assert waiting == [WriteOutcome(0, 3)] and not intake.writer._thread.is_alive(), "what waits is written first"
+    assert not list(folder.glob("*-wal")), "the last connection to be closed removes it"
     again = still(tmp_path / "home")
     assert again.settings == IntakeSettings(redact=()) and len(again.store.spans(f"{1:032x}")) == 1
     bad = tmp_path / "bad"
