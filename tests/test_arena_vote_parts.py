@@ -50,9 +50,6 @@ def row(**columns: Any) -> TableRow:
     return TableRow(columns, "v.jsonl, line 7")
 
 
-# -- files --
-
-
 def test_the_columns_of_a_row_are_read_or_refused_with_its_place() -> None:
     assert _name(row(model_a=" x "), "model_a") == " x "
     for name in (None, "", " \t", 5):
@@ -154,9 +151,6 @@ def test_a_json_file_of_one_object_holds_no_votes(tmp_path: Path) -> None:
     assert "{" not in refusal(holds_votes, tmp_path / "none.json", kind=DataError)
 
 
-# -- tables --
-
-
 def test_texts_are_coded_in_order_of_appearance_and_recoded_where_codes_are_known() -> None:
     codes: defaultdict[str, int] = defaultdict(lambda: len(codes), {"x": 0, "y": 1})
     assert _coded(["z", "y", "z", "w"], codes).tolist() == [2, 1, 2, 3] and dict(codes) == {
@@ -209,6 +203,10 @@ def test_groups_are_found_by_pairs_and_by_battles_alike() -> None:
     assert comparable_groups(table(*rows * 5)) == expected  # as many battles as pairs
     assert comparable_groups(table("b a a", "a c a", "c b b", models=("d", "c"))) == [("d",), ("c",), ("b",), ("a",)]
     assert comparable_groups(table("b a a", "a c a", "b c b")) == [("b", "a", "c")], "b beat a, a beat c, c beat b"
+    assert comparable_groups(table("b z tie", "a y tie", models="ayzb")) == [("a", "y"), ("z", "b")]
+    assert comparable_groups(table("a b tie", "y z tie", models="ayzb")) == [("a", "b"), ("y", "z")], (
+        "by the first of each"
+    )
 
 
 # -- battles --

@@ -202,7 +202,10 @@ def test_the_file_s_order_of_options_is_set_against_orders_drawn_for_each_questi
         "options", option_order.ASKS, pytest.approx(left.mean()), pytest.approx(paired_p_value(left)), 8,
         f"{told}; beyond the reference model {left.mean():+.2f}", (), option_order.LIMITS,
     )  # fmt: skip
-    few = asyncio.run(option_evidence(Lettered(), tasks[:7]))
+    even = asyncio.run(option_evidence(Known(lambda text: 1.0), tasks))
+    assert even.detail == "the file's order is +0.00 nats more probable than others, in 0 of 8" and even.p_value == 1.0
+    few = asyncio.run(option_evidence(Lettered(), [*tasks[:7], Task("same", "Q?", ("b", "a", "b"))]))
+    assert few.detail.startswith("not run: 7 questions have three options")
     assert (few.p_value, few.n, few.limits) == (None, 0, option_order.LIMITS) and not few.ran
 
 
@@ -228,6 +231,10 @@ def test_the_file_s_order_of_items_is_set_against_orders_drawn_for_each_shard() 
     told += f"{sum(gain > 0 for gain in gains)} of them above 0"
     assert found == Evidence("order", order_test.ASKS, pytest.approx(np.mean(gains)),
                              pytest.approx(paired_p_value(np.array(gains))), 12, told, (), order_test.LIMITS)  # fmt: skip
+
+    even = asyncio.run(order_evidence(Known(lambda text: -1.0), tasks, shards=6, permutations=2))
+    told = "the file's order is +0.00 nats more probable than 2 others, over 6 shards, 0 of them above 0"
+    assert (even.detail, even.p_value, even.n) == (told, 1.0, 18)
 
 
 def test_a_scan_counts_each_item_s_grams_once_and_names_the_file_with_most(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import requests
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from collector import collecting
 from firsthand import __version__
@@ -92,6 +94,12 @@ def test_each_request_of_a_batch_is_counted_by_its_own_end(monkeypatch: pytest.M
     assert exporter.taken == [["s0", "s1"], ["s2", "s3"], ["s4"]], "two spans of 1,024 bytes are a request"
     assert (telemetry.ended, telemetry.sent, telemetry.failed) == (5, 3, 2)
     assert telemetry.problem == "ValueError: " + "x" * 288 and told == [f"spans cannot be sent: {telemetry.problem}"]
+    context = SpanContext(3, 9, is_remote=False, trace_flags=TraceFlags(0))
+    queue.on_end(ReadableSpan("left out", context=context))
+    assert telemetry.ended == 5
+    exporter.ends = [fine, bad, fine, fine]
+    assert queue.span_exporter.export([span] * 5) is bad and queue.span_exporter.export([span]) is fine
+    assert (telemetry.sent, telemetry.failed) == (7, 4)
     queue.shutdown()
     assert exporter.closed == 1
     telemetry.close()
@@ -100,7 +108,7 @@ def test_each_request_of_a_batch_is_counted_by_its_own_end(monkeypatch: pytest.M
 def test_spans_are_put_below_their_parents_and_not_below_what_a_sampler_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")  # by the lower half of a trace's id
     telemetry, kept = Telemetry("http://127.0.0.1:9"), InMemorySpanExporter()
     telemetry.tracer.span_processor.add_span_processor(SimpleSpanProcessor(kept))
