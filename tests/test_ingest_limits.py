@@ -60,6 +60,7 @@ def test_fields_are_counted_through_each_level_and_kind() -> None:
     assert most(b"\x78\x01" * 16) == 4 and most(b"\x7d" + bytes(4)) == 1 and most(b"\x79" + bytes(8)) == 1
     assert _passes(b"\x0a\x00\x0a", message, 1) and _passes(b"\x0a\x00\x78\xff", message, 1), "cut short"
     assert not _passes(b"\x0a\x7f" + field(2, b"") * 3, message, 3), "its length is more than there is"
+    assert most(field(1, b"\x12\x64") + field(3, b"xyz") * 3) == 5, "what is too long ends with what it lies in"
     assert (
         _varint(b"\x05\x07", 1) == (7, 2)
         and _varint(b"\x00\x80\x01", 1) == (128, 3)

@@ -15,6 +15,7 @@ import pytest
 
 from firsthand.errors import StoreError, UnknownName
 from firsthand.ingest import trace_evaluation, trace_store
+from firsthand.ingest.alert_rules import AlertRule, WindowValue
 from firsthand.ingest.dialects.span_facts import SpanFacts
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, StoredSpan
 from firsthand.ingest.redaction import PUT, Redactor
@@ -288,3 +289,23 @@ def test_a_complete_trace_is_scored_with_its_question_and_what_fails_is_kept(
 
     asyncio.run(evaluation._score(store, "t", "n", "typed", broken))
     assert store.scores("t")[1][:4] == ("n", None, "StoreError: " + "x" * 488, "typed")
+
+
+def test_a_trace_without_times_took_no_seconds(store: TraceStore) -> None:
+    facts = SpanFacts("generate", prompt_tokens=5, completion_tokens=2, cost_usd=0.25)
+    store.add([ready("t", "1", start=0, end=0, facts=facts), ready("u", "1", start=10**9, end=3 * 10**9, error="e")])
+    arrived(store, t=5.0, u=9.0)
+    measured = {}
+    for metric in ("traces", "errors", "seconds", "p95_seconds", "tokens", "cost", "spans"):
+        rule = AlertRule(metric, metric, ">", 0.0, 60.0)
+        measured[metric] = [rule.measure(store, *times) for times in ((5.0, 9.0), (5.0, 9.1), (5.1, 9.0))]
+    none = WindowValue(None, 0)
+    assert measured == {
+        "traces": [WindowValue(1.0, 1), WindowValue(2.0, 2), WindowValue(0.0, 0)],
+        "errors": [WindowValue(0.0, 1), WindowValue(0.5, 2), none],
+        "seconds": [WindowValue(0.0, 1), WindowValue(1.0, 2), none],
+        "p95_seconds": [WindowValue(0.0, 1), WindowValue(2.0, 2), none],
+        "tokens": [WindowValue(7.0, 1), WindowValue(3.5, 2), none],
+        "cost": [WindowValue(0.25, 1), WindowValue(0.25, 2), WindowValue(0.0, 0)],
+        "spans": [WindowValue(1.0, 1), WindowValue(2.0, 2), WindowValue(0.0, 0)],
+    }

@@ -226,6 +226,8 @@ def test_a_task_is_the_question_with_what_was_said_before_it() -> None:
     assert task_row("t9", [generation, root]) == row
     alone = task_row("t8", [generation])
     assert alone == {**row, "id": "t8", "cluster": "t8", "name": "n-g", "error": ""}, "without a root the first span"
+    parts = [stored("x", "tool", "gone", start=5), stored("y", "tool", "gone", start=1)]
+    assert task_row("t6", parts)["name"] == "n-x", "the first as they were given"
     plain = task_row("t7", [stored("r", "chain", **OI, input__value="why")])
     assert plain == {
         "id": "t7",

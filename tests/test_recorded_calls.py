@@ -31,6 +31,7 @@ from firsthand.ingest.recording import (
     current_span,
     traced,
 )
+from firsthand.ingest.redaction import PUT
 from firsthand.ingest.span_sender import OtlpSender, RunRecorder, _headers, _span_json, _value, otlp_json, stored_of
 from firsthand.model import Usage
 from firsthand.system import trace_context
@@ -335,7 +336,7 @@ def test_a_root_is_kept_as_an_attempt_with_its_question_and_secrets_removed(tmp_
     folder = tmp_path / "deep" / "run"
     recorder = RunRecorder(folder, "shop")
     kind, g = {"openinference.span.kind": "CHAIN"}, {"openinference.span.kind": "TOOL", "tool.name": "f"}
-    secret = {"api_key": "abc123456789", "input.value": '{"x": 1}', "output.value": "2"}
+    secret = {"api_key": "abc123456789", "input.value": f'{{"x": "sk-{"a" * 20}"}}', "output.value": "2"}
     recorder.put(IncomingSpan("a" * 32, "2" * 16, "1" * 16, "tool", 12_000, 14_000, g | secret), False)
     root = IncomingSpan(
         "a" * 32, "1" * 16, "", "root", 10_000, 20_000, kind | {"input.value": "é?", "output.value": "yes"}
@@ -353,7 +354,7 @@ def test_a_root_is_kept_as_an_attempt_with_its_question_and_secrets_removed(tmp_
         assert (call.kind, call.detail["name"], call.detail["arguments"], call.detail["result"]) == (
             "tool",
             "f",
-            {"x": 1},
+            {"x": PUT},
             "2",
         )
         assert second.id == "b" * 32 and run.tasks()["traced", f"root-{digest}"].prompt == "é?"

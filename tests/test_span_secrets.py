@@ -130,6 +130,7 @@ def test_texts_are_redacted_by_own_rules_shapes_and_names_in_turn() -> None:
 
     assert text("ID-1 ID-2", r"ID-\d") == (f"{PUT} {PUT}", 2) and text("ID-1", r"ID-\d", defaults=False) == (PUT, 1)
     assert text("a=sk-1", "sk-1") == (f"a={PUT}", 1), "a text that is too short for the others"
+    assert text("a://:b@h") == (f"a://{PUT}@h", 1)
     assert text("secret=x") == ("secret=x", 0) and text("secret=abcdef") == (f"secret={PUT}", 1)
     assert text(f"{KEY} and {KEY} and hf_{'b' * 20}") == (f"{PUT} and {PUT} and {PUT}", 3)
     assert text(f"PASSWORD: abcdef, Bearer {'t' * 16}") == (f"PASSWORD: {PUT}, {PUT}", 2)
