@@ -264,6 +264,11 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     pieces[:] = [{"type": "http.request", "body": b"ab", "more_body": True}, {"type": "http.request"}]
     assert asyncio.run(door._answer(scope, receive)).status_code == 200
     assert door.writer.taken == [(b"ab", "json", "gzip")], "in lower case, without spaces"  # type: ignore[attr-defined]
+    monkeypatch.setattr(otlp_door, "MAX_WAITING_BYTES", 10)
+    door._arriving = 8  # of other requests
+    for raw, status in ((b"ab", 200), (b"abc", 503)):
+        pieces[:] = [{"type": "http.request", "body": raw}]
+        assert asyncio.run(door._answer(scope, receive)).status_code == status and door._arriving == 8
     came: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +127,9 @@ def test_a_segment_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_whole_traces_are_sealed_while_they_fit(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "duckdb", None)
+        assert read_sealed(store, "a") == [], "a trace of which nothing is sealed needs no extra"
     monkeypatch.setattr(cold_segments, "_PARTS", 1)
     store.add([ready(trace, str(number)) for trace, count in (("a", 2), ("b", 2), ("c", 1)) for number in range(count)])
     arrived(store, a=30.5, b=10.25, c=50.0)

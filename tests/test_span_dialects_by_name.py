@@ -301,6 +301,9 @@ def test_openinference_s_messages_are_flattened_by_number() -> None:
         _messages(given, "n") == [] and _value_preview({"v": '["hi"]'}, "v") == "hi" and _value_preview({}, "v") == ""
     )
     assert _value_preview({"v": "x" * 301}, "v") == "x" * 300 and _value_preview({"v": [1]}, "v") == "[1]"
+    long = [f'["hi",{" " * size}"lo"]' for size in (19_988, 19_989)]
+    assert [len(each) for each in long] == [19_999, 20_000]
+    assert [_value_preview({"v": each}, "v") for each in long] == ["lo", long[1][:300]]
     assert _value_preview({"v": "{" * 20_000}, "v") == "{" * 300 and _value_preview({"v": "[]"}, "v") == "[]"
     asked, answered = (
         flat({"role": "user", "content": "q"}, prefix="llm.input_messages"),

@@ -123,13 +123,17 @@ def test_the_keeper_looks_each_tick_and_removes_each_minute(tmp_path: Path, monk
     assert kinds.count("tick") > kinds.count("keep") >= 2 and looked == sorted(looked, key=lambda each: each[1])
 
 
-def test_each_setting_keeps_what_it_says(tmp_path: Path, still: Any) -> None:
+def test_each_setting_keeps_what_it_says(tmp_path: Path, still: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[Any] = []
+    monkeypatch.setattr(rounds, "give_back", given_back.append)
+
     def made(name: str, **settings: Any) -> Any:
         intake = still(tmp_path / name, **settings)
         intake.store.add([ready(trace, "1", body=b"{" + bytes(3000)) for trace in "abc"])
         arrived(intake.store, a=NOW - 30, b=NOW - 20, c=NOW - 10)
         intake.keep(NOW)
-        assert intake.problems == []
+        assert intake.problems == [] and given_back == ([intake._keeping] if settings else [])
+        given_back.clear()
         return names(intake.store), names(intake.store, "sealed")
 
     assert made("all") == (["a", "b", "c"], [])
