@@ -53,9 +53,16 @@ def forged_votes_needed(
         checks: Leave out suspect voters and votes above the cap before rating (`vote_checks.checked_votes`).
         cap: With checks: the votes of one account that count; 0 for all.
         seed: Of the forged votes.
+
+    Raises:
+        ConfigError: No battle names the target, as many models are not above it, or checks of votes that name no voters.
     """
     if attack.target not in battles.models:
         raise ConfigError(f"no battle names {attack.target!r}: the models are {', '.join(battles.models)[:300]}")
+    if checks and battles.voters is None:  # all honest votes would be one account's
+        raise ConfigError(
+            "the votes name no voters, so that nothing can check them: give a column voter, judge or user_id"
+        )
     honest = checked_votes(battles, cap=cap) if checks else battles
     before = _rank(honest, attack.target)
     if before <= attack.ranks:

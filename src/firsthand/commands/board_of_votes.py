@@ -122,7 +122,8 @@ def _print_stuffing(votes: VoteFile, target: str, cap: int) -> None:
 
     attack = StuffingAttack(target)
     rows = []
-    for label, checks in (("no checks", False), ("checks", True)):
+    kinds = [("no checks", False)] if votes.battles.voters is None else [("no checks", False), ("checks", True)]
+    for label, checks in kinds:
         needed = forged_votes_needed(votes.battles, attack, checks=checks, cap=cap)
         rows.append([label, f"more than {attack.most:,}" if needed is None else f"{needed:,}"])
     print_table(f"forged votes that move {target} up a rank", ["ratings", "votes"], rows, right=("votes",))

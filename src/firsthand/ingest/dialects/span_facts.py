@@ -138,13 +138,13 @@ def parsed(value: Any) -> Any:
 
 def _is_flat(value: Any) -> bool:
     """True if lists and objects are nested at most MAX_DEPTH deep: what is deeper cannot be written again."""
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH):
         level = [
             inner
             for each in level
-            if isinstance(each, dict | list)
             for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
         ]
         if not level:
             return True

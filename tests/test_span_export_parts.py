@@ -1,0 +1,216 @@
+"""Parts of the export of spans, each on a small case: sessions, queues, samplers, services, listeners, and the end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import pytest
+import requests
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from collector import collecting
+from firsthand import __version__
+from firsthand.agent import Agent
+from firsthand.benchmark import NamedSetting
+from firsthand.errors import ConfigError
+from firsthand.loop.listener import Began
+from firsthand.patterns.reply import reply
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import Place
+from firsthand.system import trace_context
+from firsthand.task import Task
+from firsthand.telemetry.live_export import Sender
+from firsthand.telemetry.otlp_export import Telemetry, _exporter, _processor, _resource, _session, open_telemetry
+from firsthand.telemetry.trace_spans import (
+    Span,
+    SpanEvent,
+    parent_of,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER", "OTEL_SERVICE_NAME",
+        "OTEL_SDK_DISABLED", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_TRACES_SAMPLER",
+        "OTEL_TRACES_SAMPLER_ARG",
+    ):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_session_asks_one_address_and_reads_no_body() -> None:
+    session = _session()
+    with collecting(status=429, body=b"x" * 10) as collector:
+        answer = session.post(collector.url + "/v1/traces", data=b"abc", headers={"a": "b"}, allow_redirects=True)
+        assert (answer.status_code, answer.reason, answer.url) == (
+            429,
+            "Too Many Requests",
+            collector.url + "/v1/traces",
+        )
+        assert answer.headers["content-length"] == "10" and not answer._content and not answer.ok
+    with (
+        collecting(redirect="http://127.0.0.1:1/") as collector,
+        pytest.raises(requests.exceptions.InvalidURL) as refused,
+    ):
+        session.post(collector.url + "/v1/traces", data=b"abc")
+    assert str(refused.value) == "the collector answered 307, a redirect: give the address it leads to"
+    assert collector.requests == 1
+
+
+class Told(SpanExporter):
+    """An exporter that ends each request as it was told to."""
+
+    def __init__(self, *ends: Any):
+        self.ends, self.taken, self.closed = list(ends), [], 0
+
+    def export(self, spans: Any) -> Any:
+        self.taken.append([span.name for span in spans])
+        end = self.ends.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    def shutdown(self) -> None:
+        self.closed += 1
+
+
+def test_each_request_of_a_batch_is_counted_by_its_own_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    fine, bad = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
+    told: list[str] = []
+    monkeypatch.setattr("firsthand.telemetry.otlp_export._REQUEST_BYTES", 2 * 1024)
+    telemetry = Telemetry("http://127.0.0.1:9", on_problem=told.append)
+    exporter = Told(fine, ValueError("x" * 400), fine, bad, fine)
+    queue = _processor(telemetry, exporter)
+    for number in range(5):
+        telemetry._ids.use(3, number + 1)
+        span = telemetry.tracer.start_span(f"s{number}")
+        queue.on_end(span)
+    queue.force_flush()
+    assert exporter.taken == [["s0", "s1"], ["s2", "s3"], ["s4"]], "two spans of 1,024 bytes are a request"
+    assert (telemetry.ended, telemetry.sent, telemetry.failed) == (5, 3, 2)
+    assert telemetry.problem == "ValueError: " + "x" * 288 and told == [f"spans cannot be sent: {telemetry.problem}"]
+    context = SpanContext(3, 9, is_remote=False, trace_flags=TraceFlags(0))
+    queue.on_end(ReadableSpan("left out", context=context))
+    assert telemetry.ended == 5
+    exporter.ends = [fine, bad, fine, fine]
+    assert queue.span_exporter.export([span] * 5) is bad and queue.span_exporter.export([span]) is fine
+    assert (telemetry.sent, telemetry.failed) == (7, 4)
+    queue.shutdown()
+    assert exporter.closed == 1
+    telemetry.close()
+
+
+def test_spans_are_put_below_their_parents_and_not_below_what_a_sampler_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")  # by the lower half of a trace's id
+    telemetry, kept = Telemetry("http://127.0.0.1:9"), InMemorySpanExporter()
+    telemetry.tracer.span_processor.add_span_processor(SimpleSpanProcessor(kept))
+    out, taken = 2**64 - 1, 7
+    telemetry._put(Span("out", out, 1, None, 10, 20))
+    assert telemetry._unsampled == out
+    telemetry._put(Span("below", out, 2, 1, 11, 19))
+    events = (SpanEvent("e1", 31, {"n": 2}), SpanEvent("e2", 32))
+    telemetry._put(Span("root", taken, 3, None, 30, 40, attributes={"k": "v"}, events=events))
+    assert telemetry._unsampled == 0
+    telemetry.send(
+        [Span("child", taken, 4, 3, 33, 39, "client", error=""), Span("other", taken, 5, 4, 34, 38, error="bad")]
+    )
+    root, child, other = kept.get_finished_spans()
+    assert [(span.name, span.context.trace_id, span.context.span_id) for span in (root, child, other)] == [
+        ("root", 7, 3), ("child", 7, 4), ("other", 7, 5),
+    ]  # fmt: skip
+    assert root.parent is None and (child.parent.span_id, other.parent.span_id) == (3, 4) and not child.parent.is_remote
+    assert [(span.start_time, span.end_time, span.kind.name) for span in (root, child, other)] == [
+        (30, 40, "INTERNAL"), (33, 39, "CLIENT"), (34, 38, "INTERNAL"),
+    ]  # fmt: skip
+    assert dict(root.attributes) == {"k": "v"} and [(e.name, e.timestamp, dict(e.attributes)) for e in root.events] == [
+        ("e1", 31, {"n": 2}), ("e2", 32, {}),
+    ]  # fmt: skip
+    assert [(s.status.status_code.name, s.status.description) for s in (root, child, other)] == [
+        ("UNSET", None), ("ERROR", None), ("ERROR", "bad"),
+    ]  # fmt: skip
+    assert telemetry._ids.generate_trace_id() not in (0, 7) and telemetry._ids.generate_span_id() not in (0, 5)
+    assert telemetry.ended == 3
+    telemetry._exporter.shutdown()  # nobody listens at that address
+    telemetry.close(0.5)
+
+
+def test_the_service_is_firsthand_unless_the_environment_names_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(**environment: str) -> tuple[Any, Any]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        found = _resource(environment).attributes
+        for name in environment:
+            monkeypatch.delenv(name)
+        return found["service.name"], found["service.version"]
+
+    assert named() == ("firsthand", __version__)
+    assert named(OTEL_SERVICE_NAME="shop") == ("shop", __version__)
+    assert named(OTEL_RESOURCE_ATTRIBUTES="a=b,service.name=desk") == ("desk", __version__)
+    assert named(OTEL_RESOURCE_ATTRIBUTES="a=b") == ("firsthand", __version__)
+
+
+def test_a_sender_s_listener_enters_each_effect_of_its_own_attempt() -> None:
+    heard: list[Any] = []
+    telemetry: Any = object()
+    sender = Sender(telemetry, "run-7")
+    place = Place(Agent("a", Scripted(["x"]), reply), NamedSetting("b"), Task("t", "?"), 2)
+    listener = sender.listeners(lambda given: lambda step: heard.append((given is place, step)))(place)
+    trace_context.enter(None)
+    listener(began := Began("0:2", "generate", None))
+    assert trace_context.current() == parent_of(place.id, "run-7", "0:2") and heard == [(True, began)]
+    trace_context.enter(None)
+
+
+def test_a_telemetry_ends_in_its_time_whatever_the_collector_does() -> None:
+    told: list[str] = []
+    with collecting(hang=True) as collector:
+        telemetry = Telemetry(collector.url)
+        telemetry.send([Span("s", 7, 1, None, 10, 20)])
+        began = time.monotonic()
+        telemetry.close(0.1)
+        assert 0.09 < time.monotonic() - began < 5 and telemetry.sent == 0 and telemetry.ended == 1
+    assert telemetry._listener not in logging.getLogger("opentelemetry").handlers
+    with collecting() as collector:
+        telemetry = Telemetry(collector.url, on_problem=told.append)
+        assert telemetry._listener in logging.getLogger("opentelemetry").handlers
+        assert (telemetry.ended, telemetry.sent, telemetry.failed, telemetry._unsampled) == (0, 0, 0, 0)
+        telemetry.send(Span(f"s{n}", 7, n + 1, None, 10, 20) for n in range(3))
+        telemetry.close()
+        assert [span.name for span in collector.wait(3)] == ["s0", "s1", "s2"] and (
+            telemetry.ended,
+            telemetry.sent,
+        ) == (3, 3)
+    assert told == []
+
+
+def test_spans_go_by_http_alone_to_where_they_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _exporter("http://c:1")._endpoint == "http://c:1/v1/traces"
+    for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
+        monkeypatch.setenv(name, "grpc")
+        with pytest.raises(ConfigError) as refused:
+            _exporter("http://c:1")
+        assert str(refused.value) == (
+            "OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc': spans are sent as http/protobuf, which collectors take on port 4318"
+        )
+        monkeypatch.delenv(name)
+    told: list[str] = []
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+    said = "OTEL_TRACES_EXPORTER is 'zipkin': give otlp, console or none"
+    assert open_telemetry(False, on_problem=told.append) is None and told == [f"no spans are sent: {said}"]
+    with pytest.raises(ConfigError, match=said):
+        open_telemetry(True, on_problem=told.append)
+    opened = open_telemetry(False, endpoint="http://c:1", on_problem=told.append)
+    assert opened is not None and opened._exporter._endpoint == "http://c:1/v1/traces" and len(told) == 1
+    opened.note_problem("x")
+    opened.close()
+    assert told[1:] == ["x"]
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    assert open_telemetry(False) is None
