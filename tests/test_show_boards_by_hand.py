@@ -79,7 +79,8 @@ def test_a_board_with_a_budget_is_drawn_with_shares_frontier_paths_and_all_it_fo
         "",
         *FOUND,
         *CAUTION[:2],
-        "Each agent is compared to the baseline base on the tasks both attempted, with 95% CIs, which hold jointly (Bonferroni).",
+        "Each agent is compared to the baseline base on the tasks both attempted, with 95% CIs, which hold jointly "
+        "(Bonferroni).",
         "P-values are Holm-corrected for 2 comparisons.",
         CAUTION[3],
     ]
