@@ -116,9 +116,29 @@ def test_answers_share_what_a_budget_has_left_and_the_budget_that_cut_them_is_ma
         roomy = open_call(resumed, budget=Budget(Limits(tokens=900), Budget(Limits())))
         within(lambda roomy=roomy, wanted=wanted: sample_answers(roomy, wanted, [], 2, None))
         assert untimed(resumed.calls) == [replace(untimed(attempt.calls)[0], replayed=True)]
-        assert roomy.budget.hit == mark, "it was cut when it was made"
+        assert roomy.budget.parent is not None
+        assert (roomy.budget.hit, roomy.budget.parent.hit) == (mark, mark), "it was cut when it was made"
     with pytest.raises(LimitExceeded):  # 3 + 2 are needed
         within(lambda: sample_answers(open_call(attempt_of(model), limits=Limits(tokens=4)), wanted, [], 2, None))
+
+
+def test_an_answer_to_an_answer_is_kept_as_what_its_prompt_adds() -> None:
+    attempt = attempt_of(Worded(["x y", "z"]))
+    wanted = Sampling(seed=1)
+    ((first, _),) = within(lambda: sample_answers(open_call(attempt, ":0"), wanted, [], 1, None))
+    ((second, _),) = within(lambda: sample_answers(open_call(attempt, ":1", first), wanted, [], 1, None))
+    one, two = attempt.calls
+    assert (attempt.nodes[second].parent, two.at, two.prompt) == (first, first, PromptIds((4, 5), 0, 0, 3))
+    kept: Any = attempt.journal
+    body = kept.entries[":1", two.request]["prompt"]
+    assert {name: body[name] for name in ("ids", "after", "sample", "kept")} == {
+        "ids": [4, 5], "after": one.request, "sample": 0, "kept": 3,
+    }  # fmt: skip
+    again = attempt_of(attempt.agent.model, journal=kept)
+    for effect, node in ((":0", 1), (":1", first)):
+        call = open_call(again, effect, node)
+        within(lambda call=call: sample_answers(call, wanted, [], 1, None))
+    assert [call.prompt for call in again.calls] == [one.prompt, two.prompt] and all(c.replayed for c in again.calls)
 
 
 def test_a_short_answer_under_a_smaller_grant_marks_no_limit() -> None:
@@ -155,7 +175,10 @@ def test_a_scoring_costs_its_prompt_and_continuations_and_gives_them_in_order() 
 
     nothing = open_call(attempt_of(Scripted()), ":0", None, limits=Limits(tokens=1))
     assert within(lambda: score_continuations(nothing, [], None)) == []
-    assert nothing.budget.calls == 1, "an empty scoring reserves one token"
+    assert nothing.budget.calls == 1
+    nothing.budget.charge(0, Usage(1))
+    with pytest.raises(LimitExceeded, match="a call needs 1 tokens or more"):  # an empty scoring reserves one token
+        within(lambda: score_continuations(replace(nothing, effect=":1"), [], None))
     broken = attempt_of(Scripted(error=ModelError("no scores")))
     failed = open_call(broken, ":1", limits=Limits(tokens=9))
     with pytest.raises(ModelError):

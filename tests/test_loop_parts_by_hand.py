@@ -13,7 +13,16 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError
-from firsthand.loop.approval import AskPerson, Decision, explained, form_question, question
+from firsthand.loop.approval import (
+    MAX_SHOWN,
+    AskPerson,
+    Decision,
+    _shortened,
+    check_rules,
+    explained,
+    form_question,
+    question,
+)
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.form import FormField, checked_answers
 from firsthand.loop.journal import MemoryJournal
@@ -201,6 +210,33 @@ def test_a_persons_always_is_of_one_tool_and_not_of_a_reason() -> None:
         "Send a text.", "  fill", "    this\\x07", "  n: How many? (integer; may be left empty)", "  s: s (string)",
         "Fill it in?",
     ]  # fmt: skip
+
+
+def test_long_texts_are_shown_by_their_ends_with_what_is_left_out() -> None:
+    assert _shortened("abc\nd", 5, 2) == "abc\nd"
+    assert _shortened("abcdef", 5, 2) == (
+        "[6 characters in 1 lines, of which 2 in the middle are not shown]\nab\n"
+        "[... 2 characters are not shown here ...]\nef"
+    )
+    assert _shortened("a\nb\nc\nd\ne", 99, 4) == (
+        "[9 characters in 5 lines, of which 3 in the middle are not shown]\na\nb\n"
+        "[... 3 characters are not shown here ...]\nd\ne"
+    )
+    long = "x" * (MAX_SHOWN + 1)
+    terminal = Typed("yes", "7", "")
+    fields = (FormField("n", "integer", required=True), FormField("s", "string"))
+    assert asyncio.run(AskPerson(terminal).fill(send, long, fields)) == {"n": 7}
+    shown = terminal.sink.getvalue()  # type: ignore[attr-defined]
+    assert shown.startswith(
+        "Send a text.\n  [4,001 characters in 1 lines, of which 1 in the middle are not shown]\n    xxx"
+    )
+    check_rules({"external": "ask", "find": "deny", "read": "allow"}, [find])
+    for name, hint in (("fnd", " did you mean 'find'?"), ("zzz", "")):
+        with pytest.raises(ConfigError) as refused:
+            check_rules({"read": "ask", name: "ask"}, [find])
+        assert str(refused.value) == (
+            f"approve names {name!r}, no tool and no effect;{hint} there are read, write, external, irreversible, find"
+        )
 
 
 def test_answers_are_checked_field_by_field_and_defaults_stand_in() -> None:

@@ -286,6 +286,14 @@ def test_agents_are_compared_to_the_baseline_of_their_board_and_ranked() -> None
     twice = {"a": [*attempts["a"], made("a", "t", 0.25, epoch=1)]}
     best = _board("b", twice, None, None, None, None, "max")
     assert best.rows[0].score.value == pytest.approx((1.0 + 0.0 + 0.5) / 3) and best.reduce == "max"
+    flips = {
+        "a": [made("a", "t", 1.0), made("a", "t", 0.0, epoch=1), made("a", "u", 0.0), made("a", "u", 0.0, epoch=1)]
+    }
+    reduced = _board("b", flips, None, None, clusters, None, "max").rows[0]
+    assert (reduced.score.value, reduced.score.clusters, list(reduced.secondary)) == (0.5, 1, ["pass@2", "pass^2"])
+    assert [each.value for each in reduced.secondary.values()] == [0.5, 0.0] and reduced.secondary[
+        "pass@2"
+    ].clusters == 1
     unscored = _board("b", {"a": [made("a", "t", 1.0, scores=())]}, None, None, None, None, "mean")
     assert unscored.metric == "" and unscored.rows[0].score.n == 0 and unscored.rows[0].secondary == {}
     lower = [
@@ -320,11 +328,13 @@ def test_leaderboards_take_what_each_benchmark_has_of_its_own() -> None:
     attempts = [
         made("a", "t", 1.0, benchmark="x"), made("b", "t", 0.0, benchmark="x"), made("b", "t", 0.5, benchmark="y"),
         made("c", "t", 1.0, benchmark="y"), made("b", "t", 1.0, benchmark="y", epoch=1),
+        made("b", "u", 1.0, benchmark="y"), made("c", "u", 1.0, benchmark="y"),
     ]  # fmt: skip
     first, second = leaderboard(
         attempts, baseline="c", budget=7.0, order=["c", "b"], protocols={"y": "p"}, reducers={"y": "max"},
-        clusters={"y": {"t": "g"}},
+        clusters={"y": {"t": "g", "u": "g"}},
     )  # fmt: skip
+    assert [each.score.clusters for each in second.rows] == [1, 1] and first.rows[0].score.clusters == 0
     assert (first.benchmark, first.baseline, first.protocol, first.reduce, first.budget) == ("x", "b", "", "mean", 7.0)
     assert (second.benchmark, second.baseline, second.protocol, second.reduce) == ("y", "c", "p", "max")
     assert [(each.agent, each.score.value) for each in second.rows] == [("c", 1.0), ("b", 1.0)]
