@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
+from array import array
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -23,7 +25,9 @@ from firsthand.loop.approval import (
     form_question,
     question,
 )
-from firsthand.loop.attempt import Attempt
+from firsthand.loop.attempt import Attempt, cost_of
+from firsthand.loop.attempt_memory import learn
+from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.form import FormField, checked_answers
 from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.listener import Added
@@ -38,7 +42,9 @@ from firsthand.loop.pattern_options import (
     tools_needed,
 )
 from firsthand.loop.protection import _without_texts
-from firsthand.loop.reply_body import answered
+from firsthand.loop.reply_body import Continued, answered, from_body, shared, to_body
+from firsthand.memories.notes import notes
+from firsthand.memory import MemoryItem
 from firsthand.message import Message, Sampled, Text, assistant, user
 from firsthand.model import Completion, Usage
 from firsthand.patterns.direct import direct
@@ -46,6 +52,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 from firsthand.trace import Node
+from made_traces import trace
 from open_calls import attempt_of
 from typed_terminal import Typed
 
@@ -119,6 +126,8 @@ def test_tools_come_and_go_with_sources_the_environment_and_stand_ins() -> None:
     assert set(attempt.own_tools) == {"send", "find", "more"} and "more" in attempt.tools and "u" in attempt.tools
     with pytest.raises(ConfigError, match="the memory of a has a tool 'u', and there is one: leave one out"):
         attempt.offer([named("u")])
+    with pytest.raises(ConfigError, match="the memory of a has a tool 'twice', and there is one: leave one out"):
+        attempt.offer([named("twice"), named("twice")])
     with pytest.raises(ConfigError), attempt.stand_ins([named("z")]):
         raise ConfigError("x")
     assert "z" not in attempt.tools
@@ -300,3 +309,63 @@ def test_long_texts_are_withheld_at_any_depth_and_ids_of_an_answer_follow_its_pr
     made = Completion(said, "stop", Usage(), prompt_ids=(1, 2))
     assert answered(made) == (1, 2, 3, 4) and answered(replace(made, prompt_ids=None)) is None
     assert answered(replace(made, message=assistant("x"))) is None and answered(replace(made, prompt_ids=())) == (3, 4)
+
+
+def test_a_reply_holds_a_prompts_ids_once_and_costs_what_all_its_answers_cost() -> None:
+    def said(*ids: int, cost: int = 1) -> Completion:
+        return Completion(assistant("x"), "stop", Usage(cost, 0, 2 * cost), prompt_ids=ids)
+
+    two = [said(1, 2, 3, cost=4), replace(said(1, 2, 3), finish_reason="length")]
+    body = to_body(two, Continued("k", 1, (1, 2, 9)))
+    check = zlib.crc32(array("q", (1, 2, 3)).tobytes())
+    assert body["prompt"] == {"ids": [3], "check": check, "after": "k", "sample": 1, "kept": 2}
+    assert body["completions"] == [replace(each, prompt_ids=None).to_json() for each in two]
+    assert (
+        to_body(two)["prompt"] == {"ids": [1, 2, 3], "check": check} == to_body(two, Continued("k", 0, (7,)))["prompt"]
+    )
+    assert from_body(body, lambda request, sample: [1, 2, 8] if (request, sample) == ("k", 1) else None) == two
+    bare = [replace(each, prompt_ids=None) for each in two]
+    assert from_body(body, lambda *_: None) == bare == from_body(body, lambda *_: [2, 1]), "another reply, and none"
+    assert from_body(to_body(two), lambda *_: None) == two and from_body(to_body(bare), lambda *_: [1]) == bare
+    assert [shared(*each) for each in (((1, 2), (1, 2, 3)), ((1, 2, 3), (1, 2)), ((1, 5, 3), (1, 2, 3)))] == [2, 2, 1]
+    assert cost_of(body) == Usage(5, 0, 10) and cost_of({"completions": []}) == Usage() == cost_of({"content": "x"})
+    assert cost_of({"likelihoods": [], "usage": Usage(7, 1).to_json()}) == Usage(7, 1)
+
+
+def test_budgets_charge_hold_and_repay_in_every_parent() -> None:
+    root = Budget(Limits(tokens=50, cost_usd=1.0))
+    leaf = Budget(Limits(tokens=40), root)
+    leaf.hold(12, 2)
+    assert [(each.reserved_tokens, each.calls, each.held_tokens, each.held_calls) for each in (leaf, root)] == [
+        (12, 2, 12, 2), (12, 2, 0, 0),
+    ]  # fmt: skip
+    assert leaf.tightest() == 0 and leaf.reserve(99, least=3) == 28
+    leaf.pay(28, Usage(5, 0, 4, 0.25))
+    leaf.pay(None, Usage(6, 0, 1, 0.5))
+    assert [(each.spent, each.reserved_tokens, each.calls) for each in (leaf, root)] == [
+        (Usage(11, 0, 5, 0.75), 5, 3)
+    ] * 2
+    assert (leaf.held_tokens, leaf.held_calls) == (5, 1) and root.overspent is None is leaf.overspent
+    leaf.charge(0, Usage(25, 0, 0, 0.25))
+    assert (leaf.overspent, root.overspent, leaf.tightest()) == ("tokens", None, 0)
+    root.charge(0, Usage(0, 0, 0, 0.125))
+    assert root.overspent == "cost_usd" and Budget(Limits(), root).tightest() == 1
+    leaf.mark("calls", 0)
+    leaf.mark("tokens", 1)
+    assert (leaf.hit, root.hit) == ("calls", "tokens")
+
+
+def test_a_kind_of_memory_learns_from_a_finished_attempt_what_is_there_once() -> None:
+    class Kind:
+        def learn(self, made: Any) -> list[MemoryItem]:
+            return [MemoryItem.of(f"red {made.task_id}", {}), MemoryItem.of(f"red {made.agent_name}", {})]
+
+    made = trace("i", "task", agent="ada")
+    kept = notes()
+
+    async def twice() -> list[str]:
+        for kind in (Kind(), object(), Kind()):
+            await learn(kept, made, kind)
+        return sorted(each.text for each in await kept.search("red", 9))
+
+    assert asyncio.run(twice()) == ["red ada", "red task"]

@@ -42,7 +42,15 @@ from firsthand.stats.power_analysis import (
     smallest_detectable,
     spread,
 )
-from firsthand.stats.rater_agreement import Judged, _confusions, _kappas, _ratio, agreement
+from firsthand.stats.rater_agreement import (
+    Judged,
+    _confusions,
+    _kappas,
+    _ratio,
+    agreement,
+    fleiss_kappa,
+    krippendorff_alpha,
+)
 from firsthand.stats.strata import strata_units, stratified_error, stratified_freedom
 
 A = {"t1": [1.0], "t2": [0.0], "t3": [1.0], "t4": [1.0], "t5": [1.0], "t6": []}
@@ -359,6 +367,15 @@ def test_agreement_is_bootstrapped_by_cluster_from_the_counts_of_each_item() -> 
     assert found.length_bias == of(both, lambda sums: _ratio(sums[:, :2]) - _ratio(sums[:, 2:]))
     assert found.first == mean_interval({"1": [0.75], "2": [0.5], "4": [0.25]}, 0.8, {"1": "p", "2": "p", "4": "q"})
     assert found.consistent == mean_interval({"1": [1.0], "2": [0.0], "4": [1.0]}, 0.8, {"1": "p", "2": "p", "4": "q"})
+    assert found.kappa_humans == fleiss_kappa([[2, 0, 1], [0, 1, 2], [1, 2, 0], [1, 1, 1], [0, 0, 3]])
+    assert found.alpha_humans == krippendorff_alpha([each.humans for each in items])
+    judges = [("A", "A", "B", "A"), ("B", "B", "tie", "A"), ("tie", "tie", "A", "tie"), ("A", "B", "tie", "B"), "BBBB"]
+    assert found.alpha_with_judge == krippendorff_alpha(judges)
+    uneven = agreement([replace(items[0], humans=("A", "B")), *items[1:]])
+    assert uneven.kappa_humans is None and uneven.alpha_humans is not None and uneven.votes == 14
+    single = agreement([replace(each, humans=each.humans[:1], longer=None) for each in items])
+    assert (single.among_humans, single.kappa_humans, single.alpha_humans, single.longer_judge) == (None,) * 4
+    assert single.alpha_with_judge == krippendorff_alpha([(each.humans[0], each.verdict) for each in items])
     body = replace(found, kappa_humans=math.nan, decided=None).to_json()
     assert (body["items"], body["kappa_humans"], body["decided"]) == (5, None, None)
     assert body["with_humans"] == found.with_humans.to_json() and list(body) == list(vars(found))

@@ -14,14 +14,14 @@ from firsthand.benchmark import Figure
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.runs.score_totals import TaskMean, Totals
 from firsthand.runs.store import Run, create
-from firsthand.stats.breakdown import Cell, Grid, _cell, _rank, _scores, _value, cells, grids
+from firsthand.stats.breakdown import Cell, Grid, _cell, _rank, _scores, _value, cells, grids, own_grids
 from firsthand.stats.effective_length import Effective
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.figures import figure_detail
 from firsthand.stats.intervals import Interval, Moments, interval_of, mean_interval, z_value
 from firsthand.stats.power_analysis import Spread
 from firsthand.stats.run_summary import SummaryRow, _line, _repeats, _spread, _with_figures, summary
-from firsthand.stats.stored_figures import first_score, stored_figures
+from firsthand.stats.stored_figures import _specs, first_score, own_figures, stored_figures
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from made_traces import trace
@@ -245,3 +245,36 @@ def test_a_cells_attempts_and_values_by_hand() -> None:
     assert Effective("s", "bo", 0.25, 0, 0, 3, (), False).sentence("depth") == (
         "bo on s: the last depth that reaches 0.25 is 0; surely reached up to 0, surely not at 3."
     )
+
+
+def test_a_runs_own_figures_are_those_of_benchmarks_made_again_under_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    own = "goal_misspecification"
+    run = create(tmp_path, {}, "own", figures={own: own, "other": own, "arithmetic": "arithmetic", "gone": "gone.py"})
+    told: list[str] = []
+    found = own_figures(told.append, run, run)
+    assert list(found) == [own] and callable(found[own]), "of the same name, and with figures"
+    assert len(told) == 1 and told[0].startswith("gone has figures of its own, which cannot be computed here: ")
+    assert "was not made in this data home" not in told[0]
+    assert _specs(run) == [
+        (own, own, True), ("other", own, True), ("arithmetic", "arithmetic", True), ("gone", "gone.py", True),
+    ]  # fmt: skip
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "elsewhere"))
+    assert [is_own for _, _, is_own in _specs(run)] == [False] * 4
+    told.clear()
+    assert list(own_figures(told.append, run)) == [own] and told == [
+        "gone has figures of its own, which cannot be computed here: the run names 'gone.py' for them, and it was not made "
+        "in this data home: a file may hold any program, so it is not loaded"
+    ]
+    for benchmark, facts in (
+        ("b", {"depth": 1, "position": 2}),
+        ("c", {"group": "g", "length": 4}),
+        ("d", {"level": 1}),
+    ):
+        run.add_tasks(benchmark, [Task("t", "?", metadata=facts)])
+        run.append(trace(benchmark, "t", 0.5, benchmark=benchmark))
+    assert [(each.benchmark, each.by) for each in own_grids(run)] == [("b", ("position",)), ("c", ("group", "length"))]
+    score = own_grids(run, 0.5)[1].cells["g", 4].score
+    assert score == mean_interval({"t": [0.5]}, 0.5) != mean_interval({"t": [0.5]})
