@@ -147,7 +147,7 @@ def test_the_cells_of_a_row_and_their_styles() -> None:
     wide = board(replace(BASE, score=Interval(1e6, 1e6, 1e6 + 1, 6)), BETTER, WORSE)  # 24 columns for 12, in 96
     kinds = [type(_render_board(wide, width)[1]).__name__ for width in (107, 108)]
     assert kinds == ["FittedTable", "Table"]
-    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system="standard")
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system="standard", no_color=False)
     console.print(render([ALL]))
     drawn = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b[32m" in drawn and "\x1b[31m" in drawn

@@ -25,7 +25,7 @@ from firsthand.show.alignment_report import AgentAlignment, ScenarioRate, _verdi
 from firsthand.show.answer_diff import DiffSide, Sample, _answer, _asked, _traces, page, samples, terminal_text
 from firsthand.show.curves_page import curves_html
 from firsthand.show.feature_page import feature_page
-from firsthand.show.gate_report import _kind, _md, details, junit, markdown, sentence
+from firsthand.show.gate_report import _kind, _md, details, difference_text, junit, markdown, rate, sentence
 from firsthand.show.html_page import _environment, visible
 from firsthand.show.html_report import (
     AttemptRow,
@@ -40,6 +40,7 @@ from firsthand.show.html_report import (
 )
 from firsthand.show.line_plot import LinePlot, PlotLine, line_plot, plot_svg
 from firsthand.stats.breakdown import Cell, Grid
+from firsthand.stats.figure_stats import FigureDifference
 from firsthand.stats.intervals import Bounds, Interval, proportion_interval
 from firsthand.stats.non_inferiority import Check, Gaps
 from firsthand.stats.paired import Differences
@@ -294,6 +295,13 @@ def check(**changes: Any) -> Check:
         "reason": "it dropped", "baseline": 0.75, "candidate": 0.25, "differences": Differences((), True, True),
     }  # fmt: skip
     return Check(**made | changes)
+
+
+def test_a_difference_has_its_bounds_where_they_are_known() -> None:
+    assert difference_text(check(differences=Differences((0.5, 0.5), False, False))) == "+50.00% [unknown]"
+    drawn = FigureDifference(-0.125, (-0.5, -0.125, 0.25), 3, (1, 2))
+    assert difference_text(check(differences=drawn)) == "-12.50% [-50.00%, +25.00%]" and difference_text(check()) == "-"
+    assert (rate(0.12346), rate(1.0), rate(math.nan)) == ("0.1235", "1.0000", "-")
 
 
 def test_a_gate_as_junit_and_markdown_whole() -> None:

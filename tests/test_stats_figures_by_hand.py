@@ -30,7 +30,16 @@ from firsthand.stats.figure_stats import (
     influences,
     strata_gain,
 )
-from firsthand.stats.figures import CALIBRATION, _of_confidences, _share, _stated, _summed, figures, slow_figure
+from firsthand.stats.figures import (
+    CALIBRATION,
+    _of_confidences,
+    _share,
+    _stated,
+    _summed,
+    figure_detail,
+    figures,
+    slow_figure,
+)
 from firsthand.stats.intervals import (
     Interval,
     equal_bounds,
@@ -252,6 +261,30 @@ def test_stated_confidences_make_a_figure_by_task_and_only_sound_ones_count() ->
     assert _of_confidences([sure("c", None)], "s").tasks == ()
     agents = figures({"one": [sure("z", 0.5), sure("a", 0.25)], "two": [sure("z", None)]})
     assert {agent: each.tasks for agent, each in agents[CALIBRATION].items()} == {"one": ("a", "z"), "two": ()}
+
+
+def test_scores_of_one_name_are_a_figure_only_where_all_are_shares_of_one_formula() -> None:
+    def attempt(task: str, formula: str = "share", sums: Any = (1, 4), *, agent: str = "a", **more: Any) -> Any:
+        scores = (Score("s", 0.25, figure_detail(formula, sums)), Score("plain", 1.0))
+        return trace(f"{agent}{task}", task, agent=agent, **{"scores": scores, **more})
+
+    def lost(task: str) -> Any:
+        return attempt(task, agent="b", error=Failure("Gone", "x"))
+
+    agents = {
+        "a": [attempt("t"), attempt("u", sums=(3, 6))],
+        "b": [lost("u"), attempt("t", sums=(2, 4), agent="b"), lost("v")],
+    }
+    found = figures(agents)
+    assert list(found) == ["s"] and {name: each.tasks for name, each in found["s"].items()} == {
+        "a": ("t", "u"), "b": ("t", "u"),
+    }  # fmt: skip
+    assert figure_value(found["s"]["a"]) == 0.4 and figure_value(found["s"]["b"]) == 0.2, "2 of 4, and none of 6"
+    assert figure_value(figures(agents, errors=False)["s"]["b"]) == 0.5
+    assert figures({"a": [attempt("t"), attempt("u", "micro_f1", (1, 0, 0))]}) == {}
+    assert figures({"a": [attempt("t"), attempt("u", scores=(Score("s", 0.5),))]}) == {}
+    failed = attempt("u", scores=(Score("s", 0.5, failure="x"),))
+    assert figures({"a": [attempt("t"), failed]})["s"]["a"].tasks == ("t",) and figures({}) == {}
 
 
 def test_a_slow_figure_is_of_the_indices_that_were_drawn() -> None:
