@@ -28,7 +28,15 @@ from firsthand.loop.approval import (
 from firsthand.loop.attempt import Attempt, cost_of
 from firsthand.loop.attempt_memory import learn
 from firsthand.loop.budget import Budget, Limits
-from firsthand.loop.form import FormField, checked_answers
+from firsthand.loop.form import (
+    MAX_FIELDS,
+    FormField,
+    checked_answers,
+    fields_from_json,
+    fields_to_json,
+    form_fields,
+    form_schema,
+)
 from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.listener import Added
 from firsthand.loop.open_sources import SourceKeeper
@@ -269,6 +277,33 @@ def test_answers_are_checked_field_by_field_and_defaults_stand_in() -> None:
     with pytest.raises(ConfigError, match="the form has no field 'z': it has none"):
         checked_answers((), {"z": 1})
     assert checked_answers((), {}) == {}
+
+
+def test_a_schema_gives_its_fields_with_defaults_that_are_nothing_much() -> None:
+    schema: Any = {
+        "required": ["s", 3], "properties": {
+            "s": {"type": "string", "default": "", "minLength": 0, "maxLength": 9, "title": "T", "enum": ["", "a", 1]},
+            "b": {"type": "boolean", "default": False, "title": "T", "description": "D", "minimum": 2},
+            "i": {"type": "integer", "default": 0, "minimum": 0, "maximum": 5, "title": 4},
+            "n": {"type": "number", "default": 9, "maximum": 5, "minimum": "x"},
+            "o": {"type": "object"}, "x": 3, "l": {"type": "array", "default": ["v"], "maxItems": 2, "minItems": 1,
+            "items": {"anyOf": [{"const": "v"}, {"const": 7}, {"title": "w"}, "z"]}},
+        },
+    }  # fmt: skip
+    fields = form_fields(schema)
+    assert fields == (
+        FormField("s", "string", "T", True, ("", "a"), "", 0, 9), FormField("b", "boolean", "D", default=False, least=2),
+        FormField("i", "integer", default=0, least=0, most=5), FormField("n", "number", most=5),
+        FormField("l", "array", choices=("v", "7"), default=["v"], least=1, most=2),
+    )  # fmt: skip
+    assert checked_answers(fields, {}) == {"s": "", "b": False, "i": 0, "l": ["v"]}
+    again = {"type": "object", "properties": {each.name: each.schema() for each in fields}, "required": ["s"]}
+    assert form_schema(fields) == again and again["properties"]["i"] == {  # type: ignore[index]
+        "type": "integer", "minimum": 0, "maximum": 5, "default": 0,
+    }  # fmt: skip
+    assert fields_from_json(json.loads(json.dumps(fields_to_json(fields)))) == fields and form_fields({}) == ()
+    many = {"properties": {str(n): {"type": "string"} for n in range(MAX_FIELDS + 2)}}
+    assert [each.name for each in form_fields(many)] == [str(n) for n in range(MAX_FIELDS)]
 
 
 def test_sources_that_are_still_opening_are_broken_off_and_closed() -> None:

@@ -23,7 +23,16 @@ from firsthand.show.feed_lines import FeedLines
 from firsthand.show.live_totals import EVERY_S, LiveTotals
 from firsthand.show.live_tree import Progress, Watch, _ended, _message, _noted, _request, watching, window
 from firsthand.show.trace_shape import SHOWN_BRANCHES, SHOWN_CHAIN, Mark, Outline, marks
-from firsthand.show.trace_tree import StyledText, _print_rich, _score_line, _Writer, rich_text, show, trace_lines
+from firsthand.show.trace_tree import (
+    StyledText,
+    _print_rich,
+    _score_line,
+    _Writer,
+    brief_lines,
+    rich_text,
+    show,
+    trace_lines,
+)
 from firsthand.show.word_wrap import WordWrap
 from firsthand.stats.intervals import mean_interval
 from firsthand.task import Task
@@ -130,6 +139,34 @@ def test_what_is_said_of_a_call_and_of_the_birth_of_a_message() -> None:
     short.done_at[7] = writer.done_at[7]
     short.calls(0, 7)
     assert texts(short) == [(1, "tool", f"· tool f(null) {'r' * 100}"), (1, "error", "· score failed bad")]
+
+
+def test_a_pruned_branch_is_a_line_in_short_and_a_prompt_of_two_samples_is_shown_once() -> None:
+    nodes = (
+        Node(None, user("q")), Node(0, assistant("a")), Node(0, assistant("b")), Node(1, user("more")),
+        Node(3, Message("tool", (ToolResult("1", "add", "Error: no", True),))),
+    )  # fmt: skip
+    made = attempt(
+        *nodes, events=(Event("branch", 0.0, {"name": "n", "at": 1, "status": "pruned"}),),
+        calls=(
+            Call(":0", "generate", 0, 0.0, 1.0, "", Usage(5, 0, 2), (1, 2), {"prompt": "raw"}),
+            Call(":1", "tool", 3, 0.0, 0.5, "", detail={"name": "add", "arguments": {}, "result": "Error: no"}, error="no"),
+        ),
+    )  # fmt: skip
+    fold = "#1 assistant  a  (2 more messages below)"
+    short = [(line.depth, line.style, line.text) for line in trace_lines(made)]
+    assert short[2:8] == [
+        (0, "user", "#0 user"), (1, "body", "q"), (0, "note", "├ branch 1 of 2  ✗ n pruned"), (1, "note", fold),
+        (0, "title", "├ branch 2 of 2"), (1, "assistant", "#2 assistant  []"),
+    ]  # fmt: skip
+    assert [line.text for line in brief_lines(made)] == [
+        "#0 user  q", "├ branch 1 of 2  ✗ n pruned", fold, "├ branch 2 of 2", "#2 assistant  b",
+    ]  # fmt: skip
+    whole = [line.text for line in trace_lines(made, full=True)]
+    assert whole[4:13] == [
+        "├ branch 1 of 2  ✗ n pruned", "prompt: raw", "#1 assistant  [5 tokens in, 2 out, 1.00 s, for 2 samples]", "a",
+        "#3 user", "more", "· tool add({})  [0.50 s]", "#4 tool", "← add: Error: no",
+    ] and whole.count("prompt: raw") == 1  # fmt: skip
 
 
 def test_texts_are_cut_by_characters_and_lines_and_messages_to_one_line() -> None:
