@@ -1,4 +1,4 @@
-"""Edges of what is printed of an attempt, under way and when it has ended: lines, outlines, totals, wraps and screens."""
+"""Edges of what is printed of an attempt, under way and when it has ended: lines, outlines and totals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs.feed import Ended, FeedStep, Started
-from firsthand.show.chat_screen import Screen
 from firsthand.show.feed_lines import FeedLines
 from firsthand.show.live_totals import EVERY_S, LiveTotals
 from firsthand.show.live_tree import Progress, Watch, _ended, _message, _noted, _request, watching, window
@@ -33,7 +32,6 @@ from firsthand.show.trace_tree import (
     show,
     trace_lines,
 )
-from firsthand.show.word_wrap import WordWrap
 from firsthand.stats.intervals import mean_interval
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Origin, Score, Trace
@@ -389,36 +387,3 @@ def test_a_feed_forgets_an_attempt_that_ended_and_keeps_a_protected_one_silent()
     assert of(Added(0, Node(None, user("x")))) == []
     assert of(Ended("id", "b", "t", "a", 1, 1.0, "done", None)) == ["abcdefgh  = 1 (done) b / t / a / epoch 1"]
     assert of(Added(0, Node(None, user("x")))) == [] and lines._attempts == {}
-
-
-# -- a conversation --
-
-
-def test_words_are_wrapped_whole_at_the_width_and_wide_characters_anywhere() -> None:
-    def wrapped(width: int, *pieces: str) -> list[str]:
-        wrap = WordWrap(width)
-        return [*(wrap.feed(piece) for piece in pieces), wrap.flush()]
-
-    assert wrapped(10, "one two th", "ree four ") == ["one two", "\nthree four", ""]
-    assert wrapped(10, "12345 6789") == ["12345", " 6789"] and wrapped(10, "12345 67890") == ["12345", "\n67890"]
-    assert wrapped(4, "abcdefghij") == ["abcd\nefgh", "\nij"], "a word longer than the line is cut"
-    assert wrapped(5, "漢字かな") == ["漢字\nかな", ""] and wrapped(5, "a 漢字") == ["a 漢\n字", ""]
-    assert wrapped(20, "a\tb  c\nd") == ["a    b  c\n", "d"] and wrapped(0, "ab") == ["a\nb", ""]
-    code = "```\n" + "x " * 9 + "\n```\n"
-    assert "".join(wrapped(8, code, "one two three")) == code + "one two\nthree"
-    assert "".join(wrapped(8, "  ``` y y y y y\n```\nlong words here")) == "  ``` y y y y y\n```\nlong\nwords\nhere"
-    assert "".join(wrapped(8, "a ```b c d e f")) == "a ```b c\nd e f"
-
-
-def test_on_a_terminal_answers_are_wrapped_and_facts_are_told(capsys: Any) -> None:
-    screen = Screen()
-    screen.is_terminal = True
-    width = screen._out.width
-    screen.listen(Piece("1", "w" * (width - 2) + " end"))
-    screen.fact("a fact")
-    screen.listen(Piece("1", ""))
-    screen.note("b" * 600)
-    screen.say("said")
-    out, err = capsys.readouterr()
-    assert out == "w" * (width - 2) + "\nend\nsaid\n" and err.split("\n") == ["a fact", "b" * 500, ""]
-    assert not screen._is_open
