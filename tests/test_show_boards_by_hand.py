@@ -237,7 +237,7 @@ def test_a_row_counts_errors_and_limits_and_averages_costs() -> None:
         AttemptSummary.of(each)
         for each in (
             made("a", "t", 1.0, 10, stop_reason="tokens"), made("a", "u", None, 20, stop_reason="error"),
-            made("a", "v", 1.0, 60, scores=(Score("s", 1.0, failure="broken"), Score("z", 1.0))),
+            made("a", "v", 1.0, 60, scores=(Score("s", 1.0), Score("z", 1.0, failure="broken"))),
             made("a", "w", None, 30, stop_reason="calls"), made("a", "x", 0.5, 5, calls=()),
         )
     ]  # fmt: skip

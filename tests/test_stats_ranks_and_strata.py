@@ -175,7 +175,11 @@ def test_small_strata_are_drawn_together_and_units_within_theirs() -> None:
     assert found is not None and found.tolist() == [0] * 12 + [1] * 11 + [2] * 11, "four and seven are enough together"
     found = unit_strata(np.arange(30), strata[:23] + ["u"] * 7)
     assert found is not None and found.tolist() == [0] * 12 + [1] * 18, "seven join the smallest of the others"
+    found = unit_strata(np.arange(33), strata[:23] + ["u"] * 4 + ["v"] * 6)
+    assert found is not None and found.tolist() == [0] * 12 + [1] * 11 + [2] * 10, "ten together are enough"
     assert unit_strata(np.arange(18), ["s"] * 9 + ["t"] * 9) is None
+    found = unit_strata(np.arange(20), ["s"] * 10 + ["t"] * 10)
+    assert found is not None and found.tolist() == [0] * 10 + [1] * 10, "ten are enough"
     unit = units(24, [f"c{n // 2}" for n in range(24)])
     assert unit_strata(unit, ["s"] * 12 + ["t"] * 12) is None, "of twelve clusters each has six"
     stratum = np.array([0] * 2 + [1] * 3)

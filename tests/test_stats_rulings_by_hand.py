@@ -256,6 +256,14 @@ def test_a_plan_from_one_agent_or_two_has_the_variance_of_their_difference() -> 
     )
     assert from_one(ones, 0.25, groups).design_effect == pytest.approx(error**2 / 0.06) and error**2 > 0.06
 
+    strata = TaskGroups(
+        {}, {task: "x" if value == [1.0] else "y" for task, value in ones.items()} | {"t1": "x", "t2": "y"}
+    )
+    layered = mean_interval(ones, clusters=strata)
+    assert (
+        from_one(ones, 0.25, strata).design_effect == pytest.approx(layered.error**2 / 0.06) and layered.error**2 < 0.06
+    )
+
     differences = Differences.between(A, B)
     pair = _from_pair(A, B, differences, 0.9, 0.7)
     assert pair == Design(

@@ -225,6 +225,7 @@ def test_cells_hold_the_tasks_that_agree_with_their_errors_and_clusters(tmp_path
 
 def test_a_cells_attempts_and_values_by_hand() -> None:
     tasks = [TaskMean("s", "bo", "t1", 2 / 3, 3, 3, True), TaskMean("s", "bo", "t2", 0.4, 2, 1, False)]
+    assert _scores(TaskMean("s", "bo", "t", 0.29, 100, 100, True)) == [1.0] * 29 + [0.0] * 71  # 0.29 * 100 < 29
     assert _scores(tasks[0]) == [1.0, 1.0, 0.0] and _scores(tasks[1]) == [0.4]
     tasks.append(TaskMean("s", "bo", "t3", 0.75, 1, 1, False))
     score = mean_interval({"t1": [1.0, 1.0, 0.0], "t2": [0.4], "t3": [0.75]}, 0.9, {"t1": "c", "t2": "c"})
