@@ -256,13 +256,10 @@ def test_a_plan_from_one_agent_or_two_has_the_variance_of_their_difference() -> 
     )
     assert from_one(ones, 0.25, groups).design_effect == pytest.approx(error**2 / 0.06) and error**2 > 0.06
 
-    strata = TaskGroups(
-        {}, {task: "x" if value == [1.0] else "y" for task, value in ones.items()} | {"t1": "x", "t2": "y"}
-    )
-    layered = mean_interval(ones, clusters=strata)
-    assert (
-        from_one(ones, 0.25, strata).design_effect == pytest.approx(layered.error**2 / 0.06) and layered.error**2 < 0.06
-    )
+    eight = {f"t{n}": [value] for n, value in enumerate((1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))}
+    layered = from_one(eight, 0.25, TaskGroups({}, {f"t{n}": "x" if n < 4 else "y" for n in range(8)}))
+    # within each stratum .75 of squares over 1 - 1/4, of 8 tasks; without strata 2 over 7 * 8
+    assert layered.design_effect == pytest.approx((2 * 0.75 / 0.75 / 64) / (2 / 56)) and layered.design_effect < 1
 
     differences = Differences.between(A, B)
     pair = _from_pair(A, B, differences, 0.9, 0.7)
