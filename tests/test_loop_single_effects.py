@@ -17,7 +17,7 @@ from firsthand.loop.listener import Began, Piece
 from firsthand.loop.reply_body import Continued
 from firsthand.loop.warm_up import make_ready, warm_up
 from firsthand.message import Json, Message, Sampled, Text, canonical
-from firsthand.model import Completion, Sampling, Usage, request_key
+from firsthand.model import Completion, Delta, Sampling, Usage, request_key
 from firsthand.providers.scripted import Scripted
 from firsthand.tool import Tool, tool
 from firsthand.trace import Call, Event, PromptIds
@@ -206,6 +206,12 @@ def test_a_model_that_fails_for_a_while_is_asked_again_and_its_reply_kept_before
     assert within(lambda: attempt.reply(":2", "k", ask, other)) is other and len(tries) == 3 and attempt.has_begun
 
 
+def listening(model: Any) -> Any:
+    attempt = attempt_of(model)
+    attempt.listener = lambda step: None
+    return attempt
+
+
 def test_one_answer_is_streamed_to_who_listens_to_streams_and_several_are_not() -> None:
     def pieces(n: int, listener: Any) -> tuple[list[str], int]:
         model, heard = Worded(["one two", "b", "c"]), list[Any]()
@@ -231,6 +237,14 @@ def test_one_answer_is_streamed_to_who_listens_to_streams_and_several_are_not() 
                 if delta.completion is None:
                     yield delta
 
+    class Trailing(Scripted):
+        async def stream(self, *args: Any, **options: Any) -> Any:
+            async for delta in super().stream(*args, **options):
+                yield delta
+            yield Delta("")
+
+    (made,) = within(lambda: listening(Trailing(["late"])).complete(":1", "q", Sampling(), (), 1))
+    assert made.message.text == "late", "a piece after the Completion changes nothing"
     attempt, heard = attempt_of(Endless(["x"])), list[Any]()
     attempt.listener = heard.append
     with pytest.raises(ModelError) as ended:

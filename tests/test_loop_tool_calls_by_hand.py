@@ -110,6 +110,9 @@ def test_what_is_on_record_stands_for_outside_effects_and_the_world_is_built_aga
     assert called("x", kept | {"shown": True}, guard=Guard())[0].result == seen
     failed: Json = {"content": "Error: gone", "is_error": True, "origin": "web"}
     assert called("x", failed)[0].result == ToolResult("7", "send", "Error: gone", True, "web"), "an error has no marks"
+    for effect in ("read", "irreversible"):
+        other: Any = replace(send, effect=effect)
+        assert called("x", {"content": "kept", "is_error": False}, of=other)[0].result.content == "kept" and ran == []
     interrupted = "send was interrupted while it ran; it may have taken effect, so it is not repeated"
     assert called("x", {"started": True}, guard=Guard())[:2] == (Ran(error(interrupted), {"text": "X"}), {})
     again, added, _ = called("x", {"waiting": True})

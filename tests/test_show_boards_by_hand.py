@@ -87,12 +87,12 @@ def test_a_board_with_a_budget_is_drawn_with_shares_frontier_paths_and_all_it_fo
 
 
 def test_a_narrow_board_has_columns_below_its_rows_and_two_boards_follow_each_other() -> None:
-    short = board(replace(BASE, agent="a" * 20), metric="", tasks=1, epochs=1)
+    short = board(replace(BASE, agent="a" * 9 + ":" + "b" * 10), metric="", tasks=1, epochs=1)
     assert lines(render_text([short, board(BASE, BETTER)], width=99)) == [
         "sums: not scored, 1 task",
         "agent                 score  vs. baseline  verdict  tokens/task    seconds  calls  errors",
         "─────────────────────────────────────────────────────────────────────────────────────────",
-        "aaaaaaaaaaaaaaaaaaaa      -    (baseline)                   120      2.0 s      1       0",
+        "aaaaaaaaa:bbbbbbbbbb      -    (baseline)                   120      2.0 s      1       0",
         "                                                         100 in  avg 3.0 s",
         "",
         "Nothing was scored.",

@@ -21,6 +21,7 @@ def test_words_are_wrapped_whole_at_the_width_and_wide_characters_anywhere() -> 
     assert wrapped(4, "abcdefghij") == ["abcd\nefgh", "\nij"], "a word longer than the line is cut"
     assert wrapped(5, "漢字かな") == ["漢字\nかな", ""] and wrapped(5, "a 漢字") == ["a 漢\n字", ""]
     assert wrapped(20, "a\tb  c\nd") == ["a    b  c\n", "d"] and wrapped(0, "ab") == ["a\nb", ""]
+    assert wrapped(5, "   abcd") == ["", "   abcd"], "the first word of a line stays on it"
     code = "```\n" + "x " * 9 + "\n```\n"
     assert "".join(wrapped(8, code, "one two three")) == code + "one two\nthree"
     assert "".join(wrapped(8, "  ``` y y y y y\n```\nlong words here")) == "  ``` y y y y y\n```\nlong\nwords\nhere"

@@ -340,6 +340,7 @@ def test_a_gate_as_junit_and_markdown_whole() -> None:
     )
     assert [_kind(checks[1], each) for each in ("report", "pass", "fail")] == ["skipped", None, "failure"]
     assert [_kind(each, "fail") for each in (checks[0], checks[2], checks[3])] == [None, "error", "failure"]
+    assert (_kind(check(gaps=Gaps(1)), "pass"), _kind(check(reason="errors: x"), "pass")) == ("failure", "error")
     assert 'errors="1" skipped="0"' in junit("g", checks, "fail") and 'failures="2"' in junit("g", checks, "fail")
     lines = markdown("g", checks[1:3], "fail").split("\n")
     assert lines[6:9] == [

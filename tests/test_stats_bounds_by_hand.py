@@ -111,6 +111,10 @@ def test_strata_leave_out_what_they_differ_by_and_are_left_out_where_each_agrees
     effective = min(12, 0.25 / error**2) * min(1.0, (z_value(0.9) / t_of(found.freedom, 0.9)) ** 2)
     assert interval.method == "stratified Wilson" and interval.inflation == pytest.approx(error / math.sqrt(0.3 / 6))
     assert (interval.low, interval.high) == pytest.approx(proportion_interval(0.5 * effective, effective, 0.9))
+    quiet = interval_of(moments([1.0] * 5 + [0.0] * 7, None, ["x"] * 6 + ["y"] * 6), 0.9)
+    freedom = stratified_freedom((((1.0, 1),) * 6, ((0.0, 1),) * 6))
+    effective = 24 * min(1.0, (z_value(0.9) / t_of(freedom, 0.9)) ** 2)  # of an error of 1/12, at most twice 12 tasks
+    assert (quiet.low, quiet.high) == pytest.approx(proportion_interval(5 / 12 * effective, effective, 0.9))
     labelled = interval_of(moments(values, list("aabccd"), strata), 0.9)
     assert labelled.method == "stratified clustered Wilson" and labelled.clusters == 4
     pure = interval_of(moments([1.0, 1.0, 0.0, 0.0], None, list("xxyy")), 0.9)

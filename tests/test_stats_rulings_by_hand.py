@@ -314,8 +314,8 @@ def test_a_ruling_comes_from_the_first_reason_that_holds() -> None:
 
 
 def test_an_inconclusive_check_says_what_is_possible_and_how_many_tasks_decide() -> None:
-    few = check((1.0, 0.0, 0.0, -1.0), binary=True)
-    needed = margin_tasks_needed(0.25, (2 + 1) / (4 + 2), confidence=0.9)
+    few = check((1.0, 0.0, 0.0, 0.0, -1.0), binary=True)
+    needed = margin_tasks_needed(0.25, (2 + 1) / (5 + 2), confidence=0.9)
     assert _unsure(few, "25%") == (
         f"a drop of {-few.bounds.low:.2%} is still possible, 25% is allowed; underpowered: {needed} tasks decide with 80% "
         "power, if both are equally good"
