@@ -73,6 +73,15 @@ def test_long_texts_are_shown_by_their_ends_with_what_is_left_out() -> None:
         "[9 characters in 5 lines, of which 3 in the middle are not shown]\na\nb\n"
         "[... 3 characters are not shown here ...]\nd\ne"
     )
+    asked = question(send, {"a": "x" * 5000, "b": "y" * 10, "c": [1, "é"]}).split("\n")
+    assert asked[1] == "  a: [5,000 characters in 1 lines, of which 1,018 in the middle are not shown]", "18 are taken"
+    assert asked[2] == "    " + "x" * 1991 and asked[5:7] == ["  b: yyyyyyyyyy", '  c: [1,"é"]']
+    crowded = question(send, {f"a{n}": "x" * 401 for n in range(20)})
+    assert crowded.count("[401 characters in 1 lines, of which 1 in the middle are not shown]") == 20, "400 at least"
+    tall = question(send, {"a": "l\n" * 99, "b": "1\n2"})
+    assert "[198 characters in 100 lines, of which 85 in the middle are not shown]" in tall, (
+        "58 lines are left to it: 29 of 57 characters, 29 of 56"
+    )
     long = "x" * (MAX_SHOWN + 1)
     terminal = Typed("yes", "7", "")
     fields = (FormField("n", "integer", required=True), FormField("s", "string"))

@@ -13,6 +13,7 @@ from firsthand.loop.approval import Approval, Decision, approval_key
 from firsthand.loop.borders import Borders, _View
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Branch, Retry, current_branch, derive_seed, enter_branch
+from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.listener import Began, Piece
 from firsthand.loop.reply_body import Continued
 from firsthand.loop.warm_up import make_ready, warm_up
@@ -204,6 +205,34 @@ def test_a_model_that_fails_for_a_while_is_asked_again_and_its_reply_kept_before
     assert not attempt.has_begun and isinstance(attempt.events[0], Event)
     other: Json = {"completions": [1]}
     assert within(lambda: attempt.reply(":2", "k", ask, other)) is other and len(tries) == 3 and attempt.has_begun
+
+
+def test_a_reply_is_on_record_and_settled_before_it_is_given_on() -> None:
+    log: list[str] = []
+
+    class Durable(MemoryJournal):
+        def record(self, effect: str, request: str, reply: Json) -> None:
+            log.append(f"record {effect}")
+            super().record(effect, request, reply)
+
+        async def settled(self) -> None:
+            await asyncio.sleep(0)
+            log.append("settled")
+
+    attempt = attempt_of(Scripted(), journal=Durable())
+
+    async def ask() -> Json:
+        log.append("asked")
+        return {"completions": []}
+
+    async def main() -> None:
+        await attempt.reply(":0", "k", ask, None)
+        log.append("given")
+        await attempt.keep(":1", "k", {"started": True})
+        log.append("kept")
+
+    within(main)
+    assert log == ["asked", "record :0", "settled", "given", "record :1", "settled", "kept"]
 
 
 def listening(model: Any) -> Any:

@@ -160,6 +160,13 @@ def test_a_pruned_branch_is_a_line_in_short_and_a_prompt_of_two_samples_is_shown
     assert [line.text for line in brief_lines(made)] == [
         "#0 user  q", "├ branch 1 of 2  ✗ n pruned", fold, "├ branch 2 of 2", "#2 assistant  b",
     ]  # fmt: skip
+    noted = [Event("branch", 0.0, {"name": name, "at": at, "status": status, "score": 0.5})
+             for name, at, status in (("n", 1, "kept"), ("m", 1, "open"), ("l", 0, "failed"))]  # fmt: skip
+    only = trace_lines(attempt(Node(None, user("q")), Node(0, assistant("a")), events=tuple(noted)))
+    assert [(line.depth, line.style, line.text) for line in only[2:8]] == [
+        (0, "user", "#0 user"), (1, "error", "! l failed 0.5"), (1, "body", "q"), (0, "assistant", "#1 assistant"),
+        (1, "good", "● n kept 0.5"), (1, "note", "○ m open 0.5"),
+    ]  # fmt: skip
     whole = [line.text for line in trace_lines(made, full=True)]
     assert whole[4:13] == [
         "├ branch 1 of 2  ✗ n pruned", "prompt: raw", "#1 assistant  [5 tokens in, 2 out, 1.00 s, for 2 samples]", "a",
