@@ -92,6 +92,8 @@ def test_a_call_is_told_apart_by_what_its_arguments_tool_and_record_say() -> Non
     assert called("red", guard=Guard())[:2] == (
         Ran(error(blocked), {"text": "red"}), {(":3", "k"): {"content": f"Error: {blocked}", "is_error": True}},
     )  # fmt: skip
+    unread = ToolCall("7", "send", {"text": "unread"}, invalid='{"text": "red"}')
+    assert called("", given=unread, guard=Guard())[0] == Ran(error(blocked), {"text": "red"})
     withheld = "the result of send was withheld: redder (rule r)"
     found, added, _ = called("infra-red", guard=Guard())
     assert found == Ran(error(withheld), {"text": "INFRA-RED"}) and added[":3", "k"]["content"] == "sent INFRA-RED"

@@ -134,6 +134,9 @@ def test_the_cells_of_a_row_and_their_styles() -> None:
         "tokens/task": "120\n100 in", "seconds": "2.0 s\navg 3.0 s", "calls": "1", "cost": "-", "errors": "0",
     }  # fmt: skip
     columns = ("score", "vs. baseline", "vs. cheapest", "verdict", "errors")
+    dear = replace(WORSE, agent="dear", cost=replace(BETTER.cost, prompt_tokens=9000.0))
+    lost = render_text([board(BETTER, BASE, dear, budget=2000.0)], width=120)
+    assert lost.count("◆ frontier") == 2 and "◆" not in render_text([board(BETTER, BASE, dear)], width=120)
     assert [_style(BETTER, each) for each in columns] == ["", "green", "green", "green", ""]
     assert [_style(WORSE, each) for each in columns] == ["", "red", "red", "red", ""]
     unsure = replace(BETTER, versus=replace(BETTER.versus, verdict="inconclusive"))  # type: ignore[type-var]

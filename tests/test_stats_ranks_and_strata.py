@@ -72,6 +72,8 @@ def test_values_are_told_apart_beyond_the_quantile_of_their_largest_difference()
     assert rank_ranges(np.array([9.0, 0.0]), np.array([0.5, 0.25])) == [RankRange(1, 1), RankRange(2, 2)]
     known = rank_ranges(np.array([9.0, 5.0, 0.0]), np.array([0.5, math.inf, 0.25]))
     assert known == [RankRange(1, 2), RankRange(1, 3), RankRange(2, 3)], "what has no variance is told apart from none"
+    many = rank_ranges(np.arange(300.0), np.full(300, 0.25), critical=4.0)  # apart by more than 4 * sqrt(2) / 4
+    assert many == [RankRange(max(1, 299 - n), min(300, 301 - n)) for n in range(300)]
     assert rank_ranges(np.array([]), np.array([])) == [] and rank_ranges(np.array([1.0]), np.array([1.0])) == [(1, 1)]
     assert _bonferroni(4, math.inf, 0.88) == pytest.approx(stats.norm.ppf(1 - 0.12 / 12))
     assert _bonferroni(4, 3.0, 0.88) == pytest.approx(stats.t.ppf(0.99, 3))

@@ -266,6 +266,10 @@ def test_a_plan_from_one_agent_or_two_has_the_variance_of_their_difference() -> 
     assert pair == Design(
         pytest.approx(0.8 - 0.16), None, 0.8, "both measured on 5 tasks, disagreeing on 80.0%", 0.9, 0.7
     )
+    one, other = {"a": [1.0, 0.0], "b": [0.5, 0.0]}, {"a": [0.25, 0.5], "b": [1.0, 1.0]}
+    within = (1 / 2 + 1 / 8) / 2, 1 / 32 / 2
+    repeated = _from_pair(one, other, Differences.between(one, other), 0.9, 0.7)
+    assert repeated.within == pytest.approx(within) and repeated.between == paired_spread(one, other).between
     halves = {task: [each / 2 for each in values] for task, values in A.items()}
     one_each = _from_pair(halves, B, Differences.between(halves, B), 0.9, 0.7)
     variance = float(np.var([-0.5, -1.0, 0.5, 0.5, 0.5], ddof=1))
