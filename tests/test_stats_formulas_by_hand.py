@@ -27,7 +27,7 @@ from firsthand.stats.intervals import (
 from firsthand.stats.multiple_comparisons import benjamini_hochberg, holm
 from firsthand.stats.paired import mcnemar, sign_flip, tango_interval, tango_statistic
 from firsthand.stats.power_analysis import paired_tasks_needed, smallest_detectable, spread, tasks_needed
-from firsthand.stats.rater_agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha
+from firsthand.stats.rater_agreement import _kappas, _ratio, cohen_kappa, fleiss_kappa, krippendorff_alpha
 
 # -- intervals and tests --
 
@@ -236,3 +236,14 @@ def test_the_effective_length_is_the_last_that_reaches_and_its_bounds_are_sure()
     ]  # fmt: skip
     assert effective(made[:3], 0.75) == [Effective("b", "a", 0.75, 4, 4, None, (2,), True)]
     assert effective(made[3:], 0.79) == [Effective("b", "a", 0.79, None, None, None, (), False)], "a bound that touches"
+
+
+def test_kappa_and_ratio_of_sums_are_0_where_they_are_not_defined() -> None:
+    table = np.array([[4, 1, 0], [0, 2, 1], [2, 0, 5]])
+    chance = (5 * 6 + 3 * 3 + 7 * 6) / 15**2
+    kappa = (11 / 15 - chance) / (1 - chance)
+    one_label = np.zeros((3, 3))
+    one_label[1, 1] = 6
+    rows = np.array([table.ravel(), one_label.ravel(), np.zeros(9)])
+    assert _kappas(rows).tolist() == pytest.approx([kappa, 0.0, 0.0])
+    assert _ratio(np.array([[1.0, 4.0], [3.0, 0.0], [0.0, 2.0]])).tolist() == [0.25, 0.0, 0.0]

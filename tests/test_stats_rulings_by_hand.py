@@ -390,14 +390,3 @@ def test_agreement_is_bootstrapped_by_cluster_from_the_counts_of_each_item() -> 
     assert body["with_humans"] == found.with_humans.to_json() and list(body) == list(vars(found))
     alone = agreement([replace(each, cluster=None) for each in items], 0.8)
     assert (alone.with_humans.clusters, found.with_humans.clusters) == (0, 3)
-
-
-def test_kappa_and_ratio_of_sums_are_0_where_they_are_not_defined() -> None:
-    table = np.array([[4, 1, 0], [0, 2, 1], [2, 0, 5]])
-    chance = (5 * 6 + 3 * 3 + 7 * 6) / 15**2
-    kappa = (11 / 15 - chance) / (1 - chance)
-    one_label = np.zeros((3, 3))
-    one_label[1, 1] = 6
-    rows = np.array([table.ravel(), one_label.ravel(), np.zeros(9)])
-    assert _kappas(rows).tolist() == pytest.approx([kappa, 0.0, 0.0])
-    assert _ratio(np.array([[1.0, 4.0], [3.0, 0.0], [0.0, 2.0]])).tolist() == [0.25, 0.0, 0.0]
