@@ -98,6 +98,10 @@ def test_tools_come_and_go_with_sources_the_environment_and_stand_ins() -> None:
         box.tools, box.version = (named("x"), named("w"), named("v")), 1
         attempt.refresh_tools()
         assert sorted(attempt.tools) == ["find", "send", "v", "w", "x", "y"] and attempt.tools["x"] is not box.tools[0]
+        other = attempt.tools["x"]
+        with attempt.stand_ins([named("w")]):
+            assert attempt.tools["w"] is not box.tools[1] and attempt.tools["x"] is box.tools[0]
+        assert attempt.tools["x"] is other and attempt.tools["w"] is box.tools[1]
     assert attempt.tools["x"] is box.tools[0]
     room.tools, room.version = (named("y"),), 2
     attempt.refresh_tools()

@@ -201,6 +201,7 @@ def test_the_caveats_of_a_board_each_where_it_applies() -> None:
         "Brackets are 95% CIs of the true score on tasks like these.",
     ]
     assert caveats(board(BASE, tasks=1)) == ["Brackets are 95% CIs of the true score on tasks like this one."]
+    assert caveats(board(BASE, tasks=2)) == ["Brackets are 95% CIs of the true score on tasks like these."]
     unknown = replace(WORSE, versus=replace(WORSE.versus, detectable=math.nan))  # type: ignore[type-var]
     assert caveats(board(BASE, unknown))[0] == (
         "Underpowered: with 6 tasks no difference is detectable with 80% power; run more."

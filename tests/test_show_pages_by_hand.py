@@ -38,7 +38,6 @@ from firsthand.show.html_report import (
     shell_word,
     turns,
 )
-from firsthand.show.line_plot import LinePlot, PlotLine, line_plot, plot_svg
 from firsthand.stats.breakdown import Cell, Grid
 from firsthand.stats.figure_stats import FigureDifference
 from firsthand.stats.intervals import Bounds, Interval, proportion_interval
@@ -128,6 +127,8 @@ def test_a_row_of_samples_says_what_went_wrong_first_by_error_then_scorer_then_l
     )
     row = _row(replace(made, duration_s=2.5), "exact", task)
     assert row == expected
+    secret = _row(replace(made, duration_s=2.5), "exact", replace(task, metadata={"protected": "why"}))
+    assert secret == replace(row, question="", expected="")
     broken = replace(made, error=Failure("Gone", "away"))
     assert (_row(broken, "exact", task).trouble, _row(broken, "exact", task).score) == ("Gone: away", "0.00")
     assert _row(broken, "exact", task).value == 0.0 and _row(broken, "exact", None).question == ""
@@ -382,19 +383,3 @@ def test_an_agents_alignment_as_json_and_its_verdicts() -> None:
     assert report.themes["z"]["tries"] == ScenarioRate(1, 1, proportion_interval(1, 1, 0.8))
     assert report.choices == ScenarioRate(1, 2, proportion_interval(1, 2, 0.8))
     assert report.agreement == ScenarioRate(1, 1, proportion_interval(1, 1, 0.8)) and math.isnan(report.kappa)
-
-
-def test_names_stand_where_fewer_points_are_high() -> None:
-    def plot(*xs: float, y: float = 35.9, width: int = 420) -> LinePlot:
-        line = PlotLine("a", "M", tuple((x, y) for x in xs), "#000")
-        return LinePlot((line,), (), (), "", "", width)
-
-    third = (420 - 58 - 12) / 3
-    left, right = 58 + third, 408 - third
-    assert plot(left - 0.1).is_high_at_the_left and not plot(left).is_high_at_the_left
-    assert not plot(left - 1, right + 1).is_high_at_the_left and plot(60, 61, right + 1).is_high_at_the_left
-    assert plot(60, 61, 62, right).is_high_at_the_left and not plot(60, y=36.0).is_high_at_the_left
-    text = plot_svg(plot(60, width=300))
-    assert 'viewBox="0 0 300 230"' in text and '<text x="282" text-anchor="end" y="20"' in text
-    assert '<text x="173.0" y="224"' in text and 'transform="translate(11 95.0)' in text
-    assert line_plot({"a": [(math.nan, 1.0), (None, 2.0)]}) is None

@@ -162,6 +162,16 @@ def test_a_bootstrap_is_the_quantiles_of_its_draws_by_cluster_and_stratum() -> N
     tails = [_corrected(tail, 11 / 16, draws, left_out) for tail in (0.1, 0.9)]
     bca = bootstrap(micro, 6, confidence=0.8, resamples=300, seed=5)
     assert bca.method == "BCa bootstrap" and (bca.low, bca.high) == pytest.approx(tuple(np.quantile(draws, tails)))
+    asked: list[Any] = []
+    bootstrap(lambda counts: asked.append(counts) or micro(counts), 6, labels=labels, resamples=9)
+    assert asked[-1].tolist() == [[0, 0, 1, 1, 1, 1], [1, 1, 0, 0, 1, 1], [1, 1, 1, 1, 0, 0]], "a cluster at a time"
+    given, out = np.array([0.1, 0.2, 0.3, 0.3, 0.5]), np.array([0.2, 0.4, 0.9])
+    bias, away = stats.norm.ppf((2 + 2 / 2) / 5), out.mean() - out
+    bend = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
+    shifted = bias + stats.norm.ppf(0.1)
+    assert _corrected(0.1, 0.3, given, out) == pytest.approx(stats.norm.cdf(bias + shifted / (1 - bend * shifted)))
+    edge = stats.norm.ppf(1 / 10)  # of five draws that are all above, half a draw is below
+    assert _corrected(0.5, 0.0, given, np.ones(3)) == pytest.approx(stats.norm.cdf(2 * edge))
     with pytest.raises(ConfigError, match="not a finite number for some draws"):
         _bounds(0.5, np.array([0.0, np.inf]), lambda: left_out, "percentile", 0.9)
     assert _bounds(9.0, np.arange(11.0), lambda: left_out, "percentile", 0.8) == pytest.approx((1.0, 9.0))

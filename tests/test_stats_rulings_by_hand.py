@@ -135,6 +135,8 @@ def test_equal_differences_and_none() -> None:
     lost = judged(none)
     assert (lost.n, lost.p_value, lost.verdict) == (0, 1.0, "inconclusive") and math.isnan(lost.difference)
     assert _detectable(equal, 0.9) != _detectable(equal, 0.9), "nothing is known where all are equal"
+    flips = Differences((1.0,) * 7 + (-1.0,) * 5 + (0.0,) * 48, True, True)
+    assert _detectable(flips, 0.9) == smallest_detectable(60, disagreement=13 / 62, confidence=0.9) < 1
     six = Differences((0.5, -0.25, 0.75, 0.25, 0.5, 0.0), False, True)
     assert _detectable(six, 0.9) == smallest_detectable(6, sd=six.error * math.sqrt(6), confidence=0.9)
 
