@@ -21,6 +21,7 @@ from firsthand.trace import Call, Node, PromptIds
 from open_calls import Worded, attempt_of, open_call, untimed, within
 
 SPEC = ToolSpec("look", "Look.", {"type": "object"})
+OTHER = ToolSpec("hear", "Hear.", {"type": "object"})
 CONVERSATION = (user("one two"), assistant("three"))
 
 
@@ -125,9 +126,10 @@ def test_answers_share_what_a_budget_has_left_and_the_budget_that_cut_them_is_ma
 def test_an_answer_to_an_answer_is_kept_as_what_its_prompt_adds() -> None:
     attempt = attempt_of(Worded(["x y", "z"]))
     wanted = Sampling(seed=1)
-    ((first, _),) = within(lambda: sample_answers(open_call(attempt, ":0"), wanted, [], 1, None))
-    ((second, _),) = within(lambda: sample_answers(open_call(attempt, ":1", first), wanted, [], 1, None))
+    ((first, _),) = within(lambda: sample_answers(open_call(attempt, ":0"), wanted, [SPEC], 1, None))
+    ((second, _),) = within(lambda: sample_answers(open_call(attempt, ":1", first), wanted, [OTHER, SPEC], 1, None))
     one, two = attempt.calls
+    assert attempt.tool_specs == [SPEC, OTHER] and (one.tools, two.tools) == ((0,), (1, 0)), "each spec is kept once"
     assert (attempt.nodes[second].parent, two.at, two.prompt) == (first, first, PromptIds((4, 5), 0, 0, 3))
     kept: Any = attempt.journal
     body = kept.entries[":1", two.request]["prompt"]
@@ -135,9 +137,9 @@ def test_an_answer_to_an_answer_is_kept_as_what_its_prompt_adds() -> None:
         "ids": [4, 5], "after": one.request, "sample": 0, "kept": 3,
     }  # fmt: skip
     again = attempt_of(attempt.agent.model, journal=kept)
-    for effect, node in ((":0", 1), (":1", first)):
+    for effect, node, specs in ((":0", 1, [SPEC]), (":1", first, [OTHER, SPEC])):
         call = open_call(again, effect, node)
-        within(lambda call=call: sample_answers(call, wanted, [], 1, None))
+        within(lambda call=call, specs=specs: sample_answers(call, wanted, specs, 1, None))
     assert [call.prompt for call in again.calls] == [one.prompt, two.prompt] and all(c.replayed for c in again.calls)
 
 

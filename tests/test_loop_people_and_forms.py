@@ -86,6 +86,7 @@ def test_long_texts_are_shown_by_their_ends_with_what_is_left_out() -> None:
     terminal = Typed("yes", "7", "")
     fields = (FormField("n", "integer", required=True), FormField("s", "string"))
     assert asyncio.run(AskPerson(terminal).fill(send, long, fields)) == {"n": 7}
+    assert asyncio.run(AskPerson(Typed(None)).fill(send, "m", fields)) is None, "the input has ended"
     shown = terminal.sink.getvalue()  # type: ignore[attr-defined]
     assert shown.startswith(
         "Send a text.\n  [4,001 characters in 1 lines, of which 1 in the middle are not shown]\n    xxx"

@@ -205,6 +205,14 @@ def test_a_prompt_keeps_its_nodes_and_equal_messages_are_told_apart_by_place() -
     assert attempt.events[3].data["original"] == [user("stop").to_json()]
     assert within(lambda: borders.answer("ab")) == "abab" and within(lambda: borders.answer("b")) == "b"
     assert attempt.events[4].data["original"] == "ab" and attempt.guard_passes == Counter({"q answer": 1})
+
+    class Copies(Prompts):
+        def prompt(self, view: AttemptView, messages: tuple[Message, ...]) -> GuardVerdict:
+            return GuardVerdict.replaced("p", [user("new"), *(replace(each) for each in messages[1:])])
+
+    copied = attempt_of(Scripted(), guard=(Copies(),))
+    assert within(lambda: Borders(copied, ":4", 1, Budget(Limits())).prompt(None)).prompt[1] == assistant("three")
+    assert copied.events[0].data["original"] == [0], "an equal message has passed"
     noted = attempt_of(Scripted(), guard=(Prompts(noted="x"),))
     within(lambda: Borders(noted, ":4", 1, Budget(Limits())).prompt(None))
     assert noted.events[0].data["detail"] == {"n": 2} and "tool" not in noted.events[0].data

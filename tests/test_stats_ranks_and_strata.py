@@ -125,6 +125,11 @@ def test_the_p_value_of_a_bounded_mean_is_the_larger_of_two_tests() -> None:
     assert effect > 1 and score_p_value(values, bar, 0.0, labels=labels, gain=gain) == pytest.approx(expected)
     below = float(stats.t.sf(_statistic(found - 0.2, counts, 0.2) / effect, cluster_freedom([2, 1, 2])))
     assert score_p_value(values, 0.2, 0.0, labels=labels) == pytest.approx(below), "a bar that no lost cluster reaches"
+    quiet, three = [0.6, 0.62, 0.58, 0.6] * 6, [name for name in "abc" for _ in range(8)]  # cluster means are equal
+    by_cluster = _statistic(np.full(3, 0.1 * 8 / 8), np.ones(3), 0.5 - (0.1 + 0.6) / 2)
+    alone = _statistic(np.array([0.08, 0.1, 0.12]), np.array([6, 12, 6]), 0.4)
+    assert by_cluster < alone, "a cluster that nobody saw may lose half of what its tasks have"
+    assert score_p_value(quiet, 0.5, 0.1, labels=three) == pytest.approx(float(stats.t.sf(by_cluster, 2)))
     assert (score_p_value(values, 0.6, 0.0), score_p_value(values, 0.0 - 1e-9, 0.0)) == (1.0, 0.0)
     assert score_p_value([1.0], 0.0, -1.0) == 1.0 == score_p_value(values, 0.2, 0.0, labels=["a"] * 5)
     assert lowest_mean(lambda bar: bar, 0.5, 0.0, 0.25) == pytest.approx(0.25)
