@@ -10,6 +10,7 @@ import pytest
 
 from firsthand.errors import LimitExceeded, ModelError, TransientError
 from firsthand.loop.approval import Approval, Decision, approval_key
+from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders, _View
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Branch, Retry, current_branch, derive_seed, enter_branch
@@ -309,6 +310,13 @@ def test_a_prompt_continues_the_nearest_answer_above_or_the_last_call_from_its_n
         assert attempt._prompt(1, (5, 5)) == PromptIds((5, 5)), "nothing is shared"
         assert attempt._prompt(1, (1, 2, 9, 7, 3)) == PromptIds((3,), 1, 0, 4), "the last call from the node"
         assert attempt._prompt(last, (1, 2, 3, 6, 8, 11, 0)) == PromptIds((0,), 2, 0, 6)
+        generated(":6", 0, (), attempt.add_node(0, said(1)))
+        assert attempt.calls[-1].prompt == PromptIds(()), "no ids are known ids"
+        begun = Attempt(attempt.agent, (), MemoryJournal(), 0)
+        top = begun.add_node(None, said(4))
+        begun.record_generation(":0", None, 0.0, "first", nodes=(top,), ids=(3,), specs=())
+        assert top == 0 and begun._continued(begun.add_node(top, said(5))) == Continued("first", 0, (3, 4))
+        assert begun._prompt(top, (3, 4, 6)) == PromptIds((6,), 0, 0, 2)
         completion = Completion(said(12), "stop", Usage(7, 0, 1), prompt_ids=(1, 2, 3, 6, 8, 11, 0))
         body = attempt.to_reply([completion], last)
         assert {name: body["prompt"][name] for name in ("ids", "after", "sample", "kept")} == {

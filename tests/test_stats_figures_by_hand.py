@@ -185,6 +185,7 @@ def test_equal_draws_leave_possible_what_so_many_units_do() -> None:
     assert equal.sure_bounds(0.9) == equal.bounds(0.9)
     assert equal.p_above(0.2) == pytest.approx((1.2 / 1.5) ** 2) == equal.surely_above(0.2)
     assert (equal.p_above(0.5), equal.p_above(-2.0), equal.p_below(0.2)) == (1.0, 0.0, 1.0)
+    assert (equal.reversed.counts, equal.reversed.mean, equal.reversed.num_units) == ((0, 3), -0.5, 2)
     assert equal.p_below(0.75) == pytest.approx((0.25 / 0.5) ** 2), "of -0.5 above -0.75"
     assert replace(equal, unit=False).p_above(0.2) == 1.0
     assert replace(equal, unit=False).bounds(0.9) == (-math.inf, math.inf) and equal.method == "equal draws"

@@ -24,8 +24,8 @@ from firsthand.stats.intervals import (
     task_means,
     z_value,
 )
-from firsthand.stats.multiple_comparisons import benjamini_hochberg, holm
-from firsthand.stats.paired import mcnemar, sign_flip, tango_interval, tango_statistic
+from firsthand.stats.multiple_comparisons import benjamini_hochberg, corrected, holm
+from firsthand.stats.paired import Differences, mcnemar, sign_flip, tango_interval, tango_statistic
 from firsthand.stats.power_analysis import paired_tasks_needed, smallest_detectable, spread, tasks_needed
 from firsthand.stats.rater_agreement import _kappas, _ratio, cohen_kappa, fleiss_kappa, krippendorff_alpha
 
@@ -247,3 +247,14 @@ def test_kappa_and_ratio_of_sums_are_0_where_they_are_not_defined() -> None:
     rows = np.array([table.ravel(), one_label.ravel(), np.zeros(9)])
     assert _kappas(rows).tolist() == pytest.approx([kappa, 0.0, 0.0])
     assert _ratio(np.array([[1.0, 4.0], [3.0, 0.0], [0.0, 2.0]])).tolist() == [0.25, 0.0, 0.0]
+
+
+def test_intervals_of_discoveries_are_as_wide_as_their_number_after_correction_asks() -> None:
+    strong, close, weak = (
+        Differences(tuple(mean + step * (n - 6) for n in range(12)), False, True)
+        for mean, step in ((0.5, 0.01), (0.3, 0.1), (0.0, 0.1))
+    )
+    assert 0.05 / 1.5 < close.p_value < 0.05, "found alone, and not among three"
+    found = corrected([strong, close, weak], "bh")
+    assert [each.verdict for each in found] == ["better", "inconclusive", "inconclusive"]
+    assert (found[0].low, found[0].high) == pytest.approx(strong.bounds(1 - 0.05 / 3))

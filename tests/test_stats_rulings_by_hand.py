@@ -240,6 +240,8 @@ def test_a_plan_from_one_agent_or_two_has_the_variance_of_their_difference() -> 
         pytest.approx(1.5 * 0.3), None, pytest.approx(0.45),
         "one agent on 5 tasks, and a correlation of 0.25 assumed for single attempts", 0.9, 0.7,
     )  # fmt: skip
+    opposed = _from_one(ones, -1.0, 0.9, 0.7)
+    assert (opposed.between, opposed.disagreement) == (pytest.approx(1.2), 1.0), "no more than all tasks"
     shares = {task: [value[0] / 2] for task, value in ones.items()}
     assert _from_one(shares, 0.25, 0.9, 0.7) == replace(design, between=pytest.approx(1.5 * 0.075), disagreement=None)
     several = {"a": [1.0, 0.0], "b": [0.25, 0.5], "c": [0.0, 0.0]}
