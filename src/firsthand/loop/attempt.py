@@ -92,7 +92,7 @@ class Attempt:
     def offer(self, tools: Iterable[Tool]) -> None:
         """Offer further tools of the agent's own. ConfigError if a name is taken."""
         for tool in tools:
-            if tool.name in self.tools:
+            if tool.name in self.tools or tool.name in self.own_tools:
                 raise ConfigError(
                     f"the memory of {self.agent.name} has a tool {tool.name!r}, and there is one: leave one out"
                 )

@@ -136,9 +136,10 @@ def _from_one(scores: Scores, correlation: float, confidence: float, power: floa
     if not -1 <= correlation <= 1:
         raise ConfigError(f"correlation is {correlation}: give a number from -1 to 1, such as 0.5")
     values = [value for each in scores.values() for value in each]
-    if len(scores) < 2:
-        raise ConfigError(f"there are scores on {count_of(len(scores), 'task')}: a variance needs 2 or more")
-    parts, about = spread(scores), f"one agent on {len(scores)} tasks, and a correlation of {correlation:g} assumed"
+    parts = spread(scores)
+    if parts.tasks < 2:
+        raise ConfigError(f"there are scores on {count_of(parts.tasks, 'task')}: a variance needs 2 or more")
+    about = f"one agent on {parts.tasks} tasks, and a correlation of {correlation:g} assumed"
     if math.isfinite(parts.within):
         between = 2 * (1 - correlation) * parts.between
         return Design(between, (parts.within, parts.within), None, f"{about} for task means", confidence, power)

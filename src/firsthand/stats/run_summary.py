@@ -123,17 +123,26 @@ def _by_task(
     wanted = fixed | {line.benchmark for line in lines if run.reducer(line.benchmark, reduce) != "mean"}
     if not wanted:
         return lines
-    later = [] if any(first_score(name, run) for name in wanted) else run.score_names()
-    scores = scores_of([run], score=score or next(iter(later), None), error_value=0.0, reduce=reduce)
+    later = score or next(iter(run.score_names()), None)  # where no attempt has a score of its own, as in the totals
+    names = {
+        (line.benchmark, line.agent): score if _has_own_score(run, line) else later
+        for line in lines
+        if line.benchmark in wanted
+    }
+    scores = {
+        name: scores_of([run], score=name, error_value=0.0, reduce=reduce) for name in dict.fromkeys(names.values())
+    }
     return [
-        replace(
-            line,
-            score=mean_interval(scores[line.benchmark][line.agent], confidence, clusters=clusters.get(line.benchmark)),
-        )
-        if line.benchmark in wanted and line.agent in scores.get(line.benchmark, {})
+        replace(line, score=mean_interval(values, confidence, clusters=clusters.get(line.benchmark)))
+        if (line.benchmark, line.agent) in names
+        and (values := scores[names[line.benchmark, line.agent]].get(line.benchmark, {}).get(line.agent))
         else line
         for line in lines
     ]
+
+
+def _has_own_score(run: Run, line: SummaryRow) -> bool:
+    return any(row.score is not None for row in run.rows(benchmark=line.benchmark, agent=line.agent))
 
 
 def _line(each: Totals, confidence: float) -> SummaryRow:

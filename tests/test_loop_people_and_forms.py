@@ -1,0 +1,150 @@
+"""What a person is shown and asked, and the fields of forms with their answers, on small cases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from firsthand.errors import ConfigError
+from firsthand.loop.approval import (
+    MAX_SHOWN,
+    AskPerson,
+    Decision,
+    _shortened,
+    check_rules,
+    explained,
+    form_question,
+    question,
+)
+from firsthand.loop.form import (
+    MAX_FIELDS,
+    FormField,
+    checked_answers,
+    fields_from_json,
+    fields_to_json,
+    form_fields,
+    form_schema,
+)
+from firsthand.tool import tool
+from typed_terminal import Typed
+
+
+@tool(effect="external")
+def send(text: str) -> str:
+    """Send a text."""
+    return f"sent {text}"
+
+
+@tool(effect="read")
+def find(text: str) -> str:
+    """Find a text."""
+    return text
+
+
+def test_a_persons_always_is_of_one_tool_and_not_of_a_reason() -> None:
+    ask = AskPerson(Typed("always", "no", "yes"))
+    ask.terminal.is_there = lambda: True  # type: ignore[method-assign]
+    assert asyncio.run(ask(send, {"text": "x"})) == Decision(True, "terminal") and ask.always == {"send"}
+    refused = asyncio.run(ask(find, {"text": "x"}))
+    assert refused == Decision(False, "terminal", "the person asked did not approve this call of find")
+    with explained("it spends money"):
+        assert "  why you are asked: it spends money" in question(send, {"text": "x"}).split("\n")
+        assert asyncio.run(ask(send, {"text": "x"})) == Decision(True, "terminal"), "it was asked again"
+    assert question(send, {"text": "x\ny", "n": 1}).split("\n") == [
+        "send (external): Send a text.", "  text: x", "    y", "  n: 1", "Run it?",
+    ]  # fmt: skip
+    fields = (FormField("n", "integer", "How many?"), FormField("s", "string", required=True))
+    assert form_question(send, "fill\nthis\x07", fields).split("\n") == [
+        "Send a text.", "  fill", "    this\\x07", "  n: How many? (integer; may be left empty)", "  s: s (string)",
+        "Fill it in?",
+    ]  # fmt: skip
+
+
+def test_long_texts_are_shown_by_their_ends_with_what_is_left_out() -> None:
+    assert _shortened("abc\nd", 5, 2) == "abc\nd"
+    assert _shortened("abcdef", 5, 2) == (
+        "[6 characters in 1 lines, of which 2 in the middle are not shown]\nab\n"
+        "[... 2 characters are not shown here ...]\nef"
+    )
+    assert _shortened("a\nb\nc\nd\ne", 99, 4) == (
+        "[9 characters in 5 lines, of which 3 in the middle are not shown]\na\nb\n"
+        "[... 3 characters are not shown here ...]\nd\ne"
+    )
+    asked = question(send, {"a": "x" * 5000, "b": "y" * 10, "c": [1, "é"]}).split("\n")
+    assert asked[1] == "  a: [5,000 characters in 1 lines, of which 1,018 in the middle are not shown]", "18 are taken"
+    assert asked[2] == "    " + "x" * 1991 and asked[5:7] == ["  b: yyyyyyyyyy", '  c: [1,"é"]']
+    crowded = question(send, {f"a{n}": "x" * 401 for n in range(20)})
+    assert crowded.count("[401 characters in 1 lines, of which 1 in the middle are not shown]") == 20, "400 at least"
+    tall = question(send, {"a": "l\n" * 99, "b": "1\n2"})
+    assert "[198 characters in 100 lines, of which 85 in the middle are not shown]" in tall, (
+        "58 lines are left to it: 29 of 57 characters, 29 of 56"
+    )
+    long = "x" * (MAX_SHOWN + 1)
+    terminal = Typed("yes", "7", "")
+    fields = (FormField("n", "integer", required=True), FormField("s", "string"))
+    assert asyncio.run(AskPerson(terminal).fill(send, long, fields)) == {"n": 7}
+    assert asyncio.run(AskPerson(Typed(None)).fill(send, "m", fields)) is None, "the input has ended"
+    shown = terminal.sink.getvalue()  # type: ignore[attr-defined]
+    assert shown.startswith(
+        "Send a text.\n  [4,001 characters in 1 lines, of which 1 in the middle are not shown]\n    xxx"
+    )
+    check_rules({"external": "ask", "find": "deny", "read": "allow"}, [find])
+    for name, hint in (("fnd", " did you mean 'find'?"), ("zzz", "")):
+        with pytest.raises(ConfigError) as refused:
+            check_rules({"read": "ask", name: "ask"}, [find])
+        assert str(refused.value) == (
+            f"approve names {name!r}, no tool and no effect;{hint} there are read, write, external, irreversible, find"
+        )
+
+
+def test_answers_are_checked_field_by_field_and_defaults_stand_in() -> None:
+    fields = (
+        FormField("n", "integer", "Number", True, least=2, most=4), FormField("s", "string", default="d"),
+        FormField("b", "boolean"), FormField("c", "array", choices=("x", "y"), required=True, default=["x"]),
+    )  # fmt: skip
+    assert checked_answers(fields, {"n": 2.0, "b": False}) == {"n": 2, "s": "d", "b": False, "c": ["x"]}
+    assert checked_answers(fields, {"n": 4, "s": None, "c": ["y"]}) == {"n": 4, "s": "d", "c": ["y"]}
+    for answers, said in (
+        ({"n": 5}, "the answer to n does not fit: 4 or less was expected"),
+        ({"n": 1}, "the answer to n does not fit: 2 or more was expected"),
+        ({"n": True}, "the answer to n does not fit: 'True' is no integer"),
+        ({"n": 2, "c": ["z"]}, "the answer to c does not fit: 'z' is none of x, y"),
+        ({}, "the form needs n (Number (integer)), and no answer gives it"),
+        ({"n": 2, "z": 1}, "the form has no field 'z': it has n, s, b, c"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            checked_answers(fields, answers)
+        assert str(refused.value) == said
+    with pytest.raises(ConfigError, match="the form has no field 'z': it has none"):
+        checked_answers((), {"z": 1})
+    assert checked_answers((), {}) == {}
+
+
+def test_a_schema_gives_its_fields_with_defaults_that_are_nothing_much() -> None:
+    schema: Any = {
+        "required": ["s", 3], "properties": {
+            "s": {"type": "string", "default": "", "minLength": 0, "maxLength": 9, "title": "T", "enum": ["", "a", 1]},
+            "b": {"type": "boolean", "default": False, "title": "T", "description": "D", "minimum": 2},
+            "i": {"type": "integer", "default": 0, "minimum": 0, "maximum": 5, "title": 4},
+            "n": {"type": "number", "default": 9, "maximum": 5, "minimum": "x"},
+            "o": {"type": "object"}, "x": 3, "l": {"type": "array", "default": ["v"], "maxItems": 2, "minItems": 1,
+            "items": {"anyOf": [{"const": "v"}, {"const": 7}, {"title": "w"}, "z"]}},
+        },
+    }  # fmt: skip
+    fields = form_fields(schema)
+    assert fields == (
+        FormField("s", "string", "T", True, ("", "a"), "", 0, 9), FormField("b", "boolean", "D", default=False, least=2),
+        FormField("i", "integer", default=0, least=0, most=5), FormField("n", "number", most=5),
+        FormField("l", "array", choices=("v", "7"), default=["v"], least=1, most=2),
+    )  # fmt: skip
+    assert checked_answers(fields, {}) == {"s": "", "b": False, "i": 0, "l": ["v"]}
+    again = {"type": "object", "properties": {each.name: each.schema() for each in fields}, "required": ["s"]}
+    assert form_schema(fields) == again and again["properties"]["i"] == {  # type: ignore[index]
+        "type": "integer", "minimum": 0, "maximum": 5, "default": 0,
+    }  # fmt: skip
+    assert fields_from_json(json.loads(json.dumps(fields_to_json(fields)))) == fields and form_fields({}) == ()
+    many = {"properties": {str(n): {"type": "string"} for n in range(MAX_FIELDS + 2)}}
+    assert [each.name for each in form_fields(many)] == [str(n) for n in range(MAX_FIELDS)]

@@ -1,0 +1,42 @@
+"""A conversation on a terminal: words that are wrapped whole, and what is printed beside the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from firsthand.loop.listener import Piece
+from firsthand.show.chat_screen import Screen
+from firsthand.show.word_wrap import WordWrap
+
+# -- a conversation --
+
+
+def test_words_are_wrapped_whole_at_the_width_and_wide_characters_anywhere() -> None:
+    def wrapped(width: int, *pieces: str) -> list[str]:
+        wrap = WordWrap(width)
+        return [*(wrap.feed(piece) for piece in pieces), wrap.flush()]
+
+    assert wrapped(10, "one two th", "ree four ") == ["one two", "\nthree four", ""]
+    assert wrapped(10, "12345 6789") == ["12345", " 6789"] and wrapped(10, "12345 67890") == ["12345", "\n67890"]
+    assert wrapped(4, "abcdefghij") == ["abcd\nefgh", "\nij"], "a word longer than the line is cut"
+    assert wrapped(5, "漢字かな") == ["漢字\nかな", ""] and wrapped(5, "a 漢字") == ["a 漢\n字", ""]
+    assert wrapped(20, "a\tb  c\nd") == ["a    b  c\n", "d"] and wrapped(0, "ab") == ["a\nb", ""]
+    assert wrapped(5, "   abcd") == ["", "   abcd"], "the first word of a line stays on it"
+    code = "```\n" + "x " * 9 + "\n```\n"
+    assert "".join(wrapped(8, code, "one two three")) == code + "one two\nthree"
+    assert "".join(wrapped(8, "  ``` y y y y y\n```\nlong words here")) == "  ``` y y y y y\n```\nlong\nwords\nhere"
+    assert "".join(wrapped(8, "a ```b c d e f")) == "a ```b c\nd e f"
+
+
+def test_on_a_terminal_answers_are_wrapped_and_facts_are_told(capsys: Any) -> None:
+    screen = Screen()
+    screen.is_terminal = True
+    width = screen._out.width
+    screen.listen(Piece("1", "w" * (width - 2) + " end"))
+    screen.fact("a fact")
+    screen.listen(Piece("1", ""))
+    screen.note("b" * 600)
+    screen.say("said")
+    out, err = capsys.readouterr()
+    assert out == "w" * (width - 2) + "\nend\nsaid\n" and err.split("\n") == ["a fact", "b" * 500, ""]
+    assert not screen._is_open
