@@ -139,7 +139,8 @@ def test_every_agent_and_benchmark_gets_a_check_by_the_settings(two: tuple[Run, 
 
     both = Gaps(1, 0), Gaps(1, 1, 1)
     assert checks(max_drop=("3%", "words=4%"), confidence="90%") == [
-        ("ada", "sums", "exact", 0.03, (-1.0, 0.5, 0.0), 0.9, both[0]), ("ada", "words", "exact", 0.04, (1.0,), 0.9, both[1]),
+        ("ada", "sums", "exact", 0.03, (-1.0, 0.5, 0.0), 0.9, both[0]),
+        ("ada", "words", "exact", 0.04, (1.0,), 0.9, both[1]),
         ("bob", "sums", "exact", 0.03, (1.0,), 0.9, Gaps()), ("bob", "words", "exact", 0.04, (), 0.9, Gaps()),
     ]  # fmt: skip
     # as 0 a failed attempt lowers s2 of the first to 0.5, and w1 of the second to 0
@@ -276,7 +277,8 @@ def test_a_comparison_as_json_has_figures_below_the_first_score() -> None:
         ],
         "only_a": [["sums", f"x{n}"] for n in range(6)], "only_b": [["words", "y"]],
         "changed": [["sums", "z"], ["words", "z2"]], "unscored": {"a": {"sums": 2, "words": 1}, "b": {"sums": 0}},
-        "flaky": [{"task": "t", "where": "between", "values": [0.25, 1]}, {"task": "u", "where": "between", "values": [1, 0.5]}],
+        "flaky": [{"task": "t", "where": "between", "values": [0.25, 1]},
+                  {"task": "u", "where": "between", "values": [1, 0.5]}],
     }  # fmt: skip
 
 
