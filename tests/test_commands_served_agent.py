@@ -35,9 +35,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FIRSTHAND_API_KEY", KEY)
     monkeypatch.chdir(tmp_path)
     Path("s.json").write_text('{"": "It is seven."}')
-    Path("clerk.toml").write_text(
-        'name = "clerk"\ndescription = "Tells the time."\nmodel = "scripted:s.json"\npattern = "reply"\nskill = ["What time?"]\n'
-    )
+    lines = ('name = "clerk"', 'description = "Tells the time."', 'model = "scripted:s.json"', 'pattern = "reply"')
+    Path("clerk.toml").write_text("\n".join([*lines, 'skill = ["What time?"]', ""]))
     return tmp_path / "clerk.toml"
 
 
@@ -127,16 +126,16 @@ def test_an_agent_is_served_by_its_file_and_settings_until_a_signal_comes(
 def test_an_agent_that_cannot_be_served_is_refused_before_anything_is_opened(file: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
     given: dict[str, Any] = {
-        "folder": None, "key_file": None, "limits": ClientLimits(), "admitted": AdmissionSettings(), "openai": OpenAISettings(),
-        "recorded": TelemetrySettings(log="none"), "session_limits": SessionSettings(), "a2a": A2ASettings(),
-        "listen": ListenAddress(port=0),
+        "folder": None, "key_file": None, "limits": ClientLimits(), "admitted": AdmissionSettings(),
+        "openai": OpenAISettings(), "recorded": TelemetrySettings(log="none"), "session_limits": SessionSettings(),
+        "a2a": A2ASettings(), "listen": ListenAddress(port=0),
     }  # fmt: skip
-    with pytest.raises(ConfigError, match="keys.toml"):
+    with pytest.raises(ConfigError, match=r"keys\.toml"):
         agent_server.serve_agent(file, **{**given, "key_file": keys})
     os.environ.pop("FIRSTHAND_API_KEY")
-    with pytest.raises(ConfigError, match="host is '0.0.0.0', which others can reach, and there are no API keys"):
+    with pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"):
         agent_server.serve_agent(tmp_path / "none.toml", **{**given, "listen": ListenAddress(host="0.0.0.0", port=0)})
-    with pytest.raises(ConfigError, match="none.toml"):
+    with pytest.raises(ConfigError, match=r"none\.toml"):
         agent_server.serve_agent(tmp_path / "none.toml", **given)
     file.write_text('name = "clerk"\n')
     with pytest.raises(ConfigError, match="names no model"):

@@ -1,0 +1,166 @@
+"""The lines of a conversation, typed or piped in, and the agent that the flags make."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_at_terminal import talk
+from firsthand.commands import chat
+from firsthand.commands.chat import Chat, Config
+from firsthand.loop.approval import Approval
+from firsthand.loop.budget import Limits
+from firsthand.model import Sampling
+from firsthand.patterns.reply import reply
+from firsthand.runs import store
+from firsthand.system import interruption
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def runner() -> Iterator[interruption.Runner]:
+    with interruption.Runner() as made:
+        yield made
+
+
+def lines(made: Chat, runner: interruption.Runner, monkeypatch: pytest.MonkeyPatch, *typed: str) -> None:
+    """The conversation with these lines of a person or a pipe."""
+    given = iter(typed)
+
+    def read(prompt: str) -> str:
+        try:
+            return next(given)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", read)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(typed)))
+    made.run(runner)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_lines_are_questions_commands_or_nothing(
+    home: Path,
+    runner: interruption.Runner,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    terminal: bool,
+) -> None:
+    made = talk(terminal=terminal)
+    lines(made, runner, monkeypatch, "", "  ", "//first", "/fork  side ", "/help", "/retry", "/usage", "/quit", "more")
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "one" and out.splitlines()[-2:-1] == ["two"]
+    assert made.dialogue.context.messages[0].text == "/first" and made.dialogue.current == "side"
+    assert chat.HELP in out and out.splitlines()[-1].startswith("2 calls, ") and made.was_asked and not made.failed
+    assert ("removed: /first" in err) is terminal
+    lines(made, runner, monkeypatch, "/nope x", "/exit", "more")
+    assert capsys.readouterr().err.startswith("firsthand: no command '/nope'") and made.failed
+    quiet = talk(terminal=terminal)
+    lines(quiet, runner, monkeypatch, "", " ")
+    assert not quiet.was_asked
+
+
+def test_ctrl_c_ends_an_answer_at_a_terminal_and_the_program_in_a_pipe(
+    runner: interruption.Runner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    made = talk()
+    made.commands["help"] = stop
+    lines(made, runner, monkeypatch, "/help", "next")
+    out, err = capsys.readouterr()
+    assert out == "one\n\n" and err.startswith("stopped; what had arrived of the answer is kept\n") and not made.failed
+    piped = talk(terminal=False)
+    piped.commands["help"] = stop
+    with pytest.raises(KeyboardInterrupt):
+        lines(piped, runner, monkeypatch, "/help", "next")
+
+
+def test_a_question_of_the_command_line_is_the_only_one(
+    runner: interruption.Runner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = talk(question="Why?")
+    monkeypatch.setattr("sys.stdin", io.StringIO("notes\n"))
+    assert list(made.questions()) == ["notes\n\nWhy?"]
+    assert list(made.questions()) == ["Why?"]
+    made.run(runner)
+    assert capsys.readouterr().out == "one\n"
+
+
+def test_ctrl_c_starts_a_typed_line_again_and_ctrl_d_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: Iterator[Any] = iter(["a", KeyboardInterrupt(), "b", EOFError(), "c"])
+    prompts: list[str] = []
+
+    def read(prompt: str) -> str:
+        prompts.append(prompt)
+        found = next(given)
+        if isinstance(found, BaseException):
+            raise found
+        return str(found)
+
+    monkeypatch.setattr("builtins.input", read)
+    assert list(chat._typed(lambda: f"{len(prompts)}> ")) == ["a", "b"]
+    assert prompts == ["0> ", "1> ", "2> ", "3> "] and capsys.readouterr().out == "\n\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a \xff\r\nb\n\n c")))
+    assert list(chat._piped()) == ["a �", "b", "", " c"]
+    monkeypatch.setattr("sys.stdin", None)
+    assert list(chat._piped()) == []
+
+
+def test_an_agent_has_what_the_flags_say() -> None:
+    agent = chat.make_agent(Config(
+        "scripted:echo", system="S", tools=("calculator",), approve=("write=deny",), temperature=0.25, max_tokens=7,
+        budget_tokens=1, budget_calls=2, budget_seconds=3.0, budget_usd=4.0,
+    ))  # fmt: skip
+    assert (agent.name, agent.model.name, agent.pattern, agent.options) == ("chat", "scripted:echo", reply, {})
+    assert [tool.name for tool in agent.tools] == ["calculator"] and agent.system == "S"
+    assert agent.sampling == Sampling(temperature=0.25, max_tokens=7) and agent.limits == Limits(1, 2, 3.0, 4.0)
+    assert agent.approval == Approval(chat.parse_rules(("write=deny",))) != Approval(chat.parse_rules(()))
+    recommended = {"temperature": 0.5, "max_tokens": 33.0, "top_k": 4}
+    assert chat.sampling_of(Config(), recommended) == Sampling(temperature=0.5, max_tokens=33, top_k=4)
+    assert chat.sampling_of(Config(temperature=0.0), recommended) == Sampling(temperature=0.0, max_tokens=33)
+    assert chat.sampling_of(Config(max_tokens=5), recommended).max_tokens == 5
+
+
+def test_a_chat_ends_with_1_if_a_piped_question_failed(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("s.json").write_text('["one"]')
+    config = Config("scripted:s.json", save="mine")
+    monkeypatch.setattr("sys.stdin", io.StringIO("a?\nb?\n"))
+    assert chat.main(config) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "one" and err.startswith("firsthand: ")
+    with store.open_run("last", home) as run:
+        assert "mine" in run.id
+        first = run.id
+        (trace,) = run.traces()
+        assert out.splitlines()[1:] == [f"saved: firsthand show {first} {trace.place[:8]}"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("/branches\n"))
+    assert chat.main(replace(config, save=None, load=first)) == 0
+    assert capsys.readouterr().out == "* main: 2 messages, the last: one\n"
+    assert len(store.list_runs(home)) == 1, "nothing new was said"
+    monkeypatch.setattr("sys.stdin", io.StringIO("a?\n"))
+    assert chat.main(replace(config, save=None, continue_=True, model="scripted:echo")) == 0
+    with store.open_run(chat.last_conversation(), home) as run:
+        assert run.id != first and [each.message.text for each in next(run.traces()).nodes] == [
+            "a?",
+            "one",
+            "b?",
+            "a?",
+            "a?",
+        ]
