@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.message import assistant, user
+from firsthand.model import Usage
 from firsthand.runs.store import Run, create
 from firsthand.task import Task
-from firsthand.trace import Failure, Node, Score, Trace
+from firsthand.trace import Call, Failure, Node, Score, Trace
 
 Epochs = Sequence[Mapping[str, float | Score] | None]
 """The scores of each attempt at a task by name; None is an attempt that failed."""
@@ -40,8 +41,9 @@ def _attempt(name: str, agent: str, benchmark: str, task: str, epoch: int, value
     given = [each if isinstance(each, Score) else Score(score, each) for score, each in (values or {}).items()]
     answer = f"{agent} {task} {epoch}"
     nodes = (Node(None, user(f"{task}?")), Node(0, assistant(answer)))
+    calls = (Call("0", "generate", 0, 0.0, 1.0, "", Usage(5, 0, 3), (1,)),)
     error = Failure("ModelError", "gone") if values is None else None
     return Trace(
-        f"{name}-{agent}-{benchmark}-{task}-{epoch}", benchmark, task, {"name": agent}, epoch, 0, "", 1.0, nodes,
+        f"{name}-{agent}-{benchmark}-{task}-{epoch}", benchmark, task, {"name": agent}, epoch, 0, "", 1.0, nodes, calls,
         answer=answer, scores=tuple(given), error=error, stop_reason="error" if error else "done",
     )  # fmt: skip
