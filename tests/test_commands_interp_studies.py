@@ -181,7 +181,8 @@ def test_principles_and_their_null_are_trained_from_one_base_of_each_seed(
         header, table = alignment_tables.rates_table(rows, "base")
         expected += [f"{split} requests, 2 seeds of 20 each", *(" ".join(row) for row in (header, *table))]
     assert out == [
-        *expected, "critiques and preferences", "seed principles answers changed by each pairs labels right preference model right",
+        *expected, "critiques and preferences",
+        "seed principles answers changed by each pairs labels right preference model right",
         "0 harm harm.b 3, harm.a 1 9 0.500 0.750", "0 scope+oversight nothing 9 - 0.250",
         "1 harm harm.b 4, harm.a 1 10 0.500 0.750", "1 scope+oversight nothing 10 - 0.250",
         "A test of the mechanism: the base model was taught to criticise by examples, and helps with everything otherwise. "
