@@ -17,13 +17,16 @@ Epochs = Sequence[Mapping[str, float | Score] | None]
 
 
 def scored_run(home: Path, name: str, scores: Mapping[str, Mapping[str, Mapping[str, Epochs]]], **more: Any) -> Run:
-    """A finished run: agent -> benchmark -> task -> epochs. Its attempts answer `AGENT TASK EPOCH`."""
+    """A finished run: agent -> benchmark -> task -> epochs. Its attempts answer `AGENT TASK EPOCH`.
+
+    The metadata of a task has the first `letter` of its id.
+    """
     run = create(home, {"seed": 0}, name, command=["firsthand"], **more)
     tasks: dict[str, dict[str, Task]] = {}
     for benchmarks in scores.values():
         for benchmark, tries in benchmarks.items():
             tasks.setdefault(benchmark, {}).update(
-                {each: Task(each, f"{each}?", secret={"answer": "x"}) for each in tries}
+                {each: Task(each, f"{each}?", secret={"answer": "x"}, metadata={"letter": each[0]}) for each in tries}
             )
     for benchmark, known in tasks.items():
         run.add_tasks(benchmark, [*known.values()])

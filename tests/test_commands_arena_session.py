@@ -263,11 +263,16 @@ def test_prompts_of_a_file_are_its_lines_that_are_not_blank(tmp_path: Path) -> N
         assert repr(str(file)) in str(refused.value)
 
 
-def test_agents_have_the_settings_of_the_session() -> None:
-    config = Config(("scripted:echo", "y"), system="Be brief.", temperature=0.25, max_tokens=7)
+def test_agents_have_the_settings_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[Any] = []
+    monkeypatch.setattr(arena, "fetch_named", fetched.append)
+    real = arena.catalog.model
+    monkeypatch.setattr(arena.catalog, "model", lambda name, *, device: fetched.append(device) or real(name))
+    config = Config(("scripted:echo", "y"), system="Be brief.", device="cuda:1", temperature=0.25, max_tokens=7)
     agent = arena._agent(config, "scripted:echo")
     assert (agent.name, agent.model.name, agent.pattern, agent.tools) == ("scripted:echo", "scripted:echo", reply, ())
     assert agent.sampling == Sampling(temperature=0.25, max_tokens=7) and agent.system == "Be brief."
+    assert fetched == ["scripted:echo", "cuda:1"]
 
 
 def test_limits_of_a_session() -> None:

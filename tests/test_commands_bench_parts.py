@@ -12,7 +12,7 @@ import pytest
 
 import tiny
 from embedder_tiny import write_embedder
-from firsthand.commands import bench, bench_rounds
+from firsthand.commands import bench, bench_decoder, bench_rounds
 from firsthand.commands.bench_config import Config
 from firsthand.commands.bench_decoder import decoder_workloads, load, measure_decoder
 from firsthand.commands.bench_encoder import check_encoder, measure_encoder
@@ -86,10 +86,14 @@ def test_a_decoder_is_measured_whole(tmp_path: Path, asked: list[tuple[Any, ...]
 
 
 def test_a_quick_run_of_a_decoder_measures_once_and_tells_the_share_of_the_memorys_speed(
-    tmp_path: Path, asked: list[tuple[Any, ...]]
+    tmp_path: Path, asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tiny.write_model(tmp_path / "model", max_position=64)
-    found = measure_decoder(Config("m", quick=True, threads=1, weights="float32", only=("decode 1",)), path, SMALL)
+    opened: list[Any] = []
+    monkeypatch.setattr(bench_decoder, "load", lambda *given: opened.append(given) or load(*given))
+    config = Config("m", quick=True, threads=1, weights="float32", kv_cache="float32", only=("decode 1",))
+    found = measure_decoder(config, path, SMALL)
+    assert opened == [(path, EngineConfig(threads=1, weights="float32", kv_cache="float32", device="cpu"))]
     assert (
         found.model == "m"
         and found.quick

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from firsthand.boards.result_file import RESULT_FILE
 from firsthand.commands import board, board_grading, board_of_results, board_of_votes
 from firsthand.commands.board import Config
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.preference import Preference
+from firsthand.runs import store
 from printed_tables import widen, words
 from scored_runs import scored_run
 
@@ -145,3 +148,50 @@ def test_a_board_that_was_followed_is_not_printed_again(
     assert board.main(Config(("own.toml", "more.csv"), watch=True, origins=True, export=("o.md",))) == 0
     assert followed == [(("r.csv", "more.csv"), "own")] and lines(capsys.readouterr().out) == ["origins"]
     assert Path("o.md").exists()
+
+
+def test_a_followed_board_of_votes_stays_with_its_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks: list[float] = []
+    told: list[str] = []
+    with ExitStack() as working:
+        run = working.enter_context(store.create(home, {"arena": {}}, "arena"))
+        working.enter_context(run.working())
+
+        def wait(seconds: float) -> None:
+            """In place of waiting: another run at the first look, a vote at the second, the end at the third."""
+            looks.append(seconds)
+            if len(looks) == 1:
+                scored_run(home, "later", {"x": {"sums": {"t": [{"exact": 1.0}]}}})
+            if len(looks) == 2:
+                run.add_preference(Preference("t", "a", "b", "tie", "human:ada", "2025-01-02T00:00:00+00:00", {}))
+            if len(looks) == 3:
+                working.close()
+
+        def show() -> None:
+            told.append(f"look {len(looks)}")
+            if not looks:
+                raise ConfigError("more battles are needed")
+
+        monkeypatch.setattr(board_of_votes.time, "sleep", wait)
+        board_of_votes.follow_votes("last", show)
+    # shown when its votes are new alone: none, then one
+    assert told == ["look 0", "look 2"] and looks == [board_of_votes.LOOK_S] * 3
+    assert capsys.readouterr().out == "0 votes: more battles are needed\n"
+    looks.clear()
+    with pytest.raises(ConfigError, match="more battles are needed"):
+        board_of_votes.follow_votes("last", show)
+
+
+def test_a_followed_board_of_files_and_a_run_that_has_nothing_yet_shows_the_files_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(board_of_results, "print_board", made.append)
+    with ExitStack() as working:
+        run = working.enter_context(store.create(home, {"seed": 0}, "growing"))
+        working.enter_context(run.working())
+        monkeypatch.setattr(board_of_results.time, "sleep", lambda seconds: working.close())
+        board_of_results.follow(("r.csv", run.id), lambda: f"board {len(made)}")  # type: ignore[arg-type, return-value]
+    assert made == ["board 0", "board 1"], "once at the beginning, and once more since the run has ended"

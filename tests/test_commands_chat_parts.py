@@ -12,6 +12,7 @@ import pytest
 
 from chat_at_terminal import talk
 from firsthand.commands import chat
+from firsthand.commands.chat import Config
 from firsthand.errors import ConfigError, ModelError, StoreError, UnknownName
 from firsthand.model import BASE_MODEL, ModelFacts, Sampling, TokenCapability, Usage
 from firsthand.providers.scripted import Scripted
@@ -188,6 +189,19 @@ def test_another_model_takes_over_and_the_old_one_is_closed(
     with pytest.raises(UnknownName):
         made.model("no:model")
     assert made.agent.model.name == "scripted:echo"
+
+
+def test_models_are_fetched_and_opened_on_the_device_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(chat, "fetch_named", told.append)
+    monkeypatch.setattr(
+        chat.catalog, "model", lambda name, *, device: told.append(device) or Scripted([], name=f"scripted:{name}")
+    )
+    made = talk(device="cuda:1")
+    made.model("other")
+    assert made.agent.model.name == "scripted:other" == made.dialogue.trace().agent["model"]
+    assert chat.make_agent(Config("third", device="auto")).model.name == "scripted:third"
+    assert told == ["other", "cuda:1", "third", "auto"]
 
 
 def test_a_conversation_is_saved_kept_and_loaded(

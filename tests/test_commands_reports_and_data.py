@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 from firsthand.runs import store
 from firsthand.runs.store import Run
+from firsthand.runs.training_data import DataFilter, TrainingRows
 from firsthand.scorers.human_votes import judged_items
 from firsthand.show.alignment_report import AgentAlignment, ScenarioRate
 from firsthand.stats import rater_agreement
@@ -246,6 +248,32 @@ def test_lines_are_printed_or_written_and_what_was_left_out_is_told(
     assert str(refused.value) == "none/e.jsonl cannot be written: No such file or directory"
 
 
+def test_every_filter_of_data_reaches_its_rows(
+    runs: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def rows(found: Sequence[Run], kind: str, chosen: DataFilter) -> TrainingRows:
+        asked.append(([run.id for run in found], kind, chosen))
+        return TrainingRows([{"x": "é"}], Counter({"why": 1, "because": 2, "never": 0}))
+
+    monkeypatch.setattr(data, "training_rows", rows)
+    a, b = (run.id for run in runs)
+    assert (
+        data.main(
+            data.Config((b, a), "kto", score="s", min_score=0.5, best_of=2, benchmark="x", agent="y", answers=True)
+        )
+        == 0
+    )
+    assert data.main(data.Config((a,), "pairs", all_branches=True)) == 0
+    assert asked == [
+        ([b, a], "kto", DataFilter("s", 0.5, 2, "x", "y", answers=True)), ([a], "pairs", DataFilter(all_branches=True))
+    ]  # fmt: skip
+    out, err = capsys.readouterr()
+    assert out == '{"x": "\\u00e9"}\n' * 2
+    assert err.splitlines() == [f"1 line of {kind} data; left out: 2 because, 1 why" for kind in ("kto", "pairs")]
+
+
 def test_settings_of_data_that_do_not_go_together(tmp_path: Path) -> None:
     Path("there").write_text("")
     tasks = "tasks are made of traces into a file, as in: firsthand data traces --as tasks --out set.toml"
@@ -353,6 +381,10 @@ def test_a_whole_run_or_one_attempt_is_sent_with_its_words_or_without(
         assert capsys.readouterr().out == "sent: 1 attempt as 2 spans\n"
         later = collector.spans[sent:]
         assert b"ada s1 0" in b"".join(each.SerializeToString() for each in later) and len(later) == 2
+        monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
+        assert export.main(export.Config(run.id, "sums/s0", otlp=f"{collector.url}/v1/traces")) == 0
+        assert b"ada s0 0" in b"".join(each.SerializeToString() for each in collector.spans[sent + 2 :])
+        capsys.readouterr()
         assert export.main(export.Config(empty.id, otlp=collector.url)) == 0
         assert capsys.readouterr().out == "sent: 0 attempts as 0 spans\n"
     with collecting(status=403) as collector, pytest.raises(ConfigError) as refused:

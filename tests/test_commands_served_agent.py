@@ -19,6 +19,7 @@ from firsthand.errors import ConfigError
 from firsthand.runs import store
 from firsthand.serve.a2a.a2a_settings import A2ASettings
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
+from firsthand.serve.agents import agent_doors
 from firsthand.serve.agents.agent_doors import speaks_a2a, speaks_mcp
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.http.listen_address import ListenAddress
@@ -82,14 +83,18 @@ def served(file: Path, address: ListenAddress, asks: Callable[[], None], **more:
 
 
 def test_an_agent_is_served_by_its_file_and_settings_until_a_signal_comes(
-    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    offered: list[Any] = []
+    real = agent_doors.ServedAgent
+    monkeypatch.setattr(agent_doors, "ServedAgent", lambda *given: offered.append(real(*given)) or offered[0])
     address = agent_server.with_port(ListenAddress(port=0))
     folder, log = tmp_path / "kept", tmp_path / "log.jsonl"
     url = f"http://127.0.0.1:{address.port}"
     found: dict[str, Any] = {}
 
     def asks() -> None:
+        offered[0].sessions.on_bug("a bug")
         found["models"] = asked(address, "GET", "/v1/models")
         found["nobody"] = asked(address, "GET", "/v1/models", key="")
         body = {"model": "clerk", "messages": [{"role": "user", "content": "What time is it?"}]}
@@ -97,11 +102,17 @@ def test_an_agent_is_served_by_its_file_and_settings_until_a_signal_comes(
         found["long"] = asked(address, "POST", "/v1/chat/completions", body | {"user": "u" * 3000})
         found["host"] = asked(address, "GET", "/.well-known/agent-card.json", key="")
 
-    code = served(
-        file, address, asks, folder=folder, limits=ClientLimits(body_bytes=2000),
-        recorded=TelemetrySettings(log=str(log)), a2a=A2ASettings(public_url="https://clerk.example"),
-    )  # fmt: skip
+    given = {
+        "openai": OpenAISettings(stored_responses=3), "session_limits": SessionSettings(max_turns=2),
+        "admitted": AdmissionSettings(max_requests=9, drain_s=0.2), "a2a": A2ASettings(public_url="https://clerk.example"),
+    }  # fmt: skip
+    code = served(file, address, asks, folder=folder, limits=ClientLimits(body_bytes=2000),
+                  recorded=TelemetrySettings(log=str(log)), **given)  # fmt: skip
     assert code == 0
+    made = offered[0]
+    assert (made.openai, made.a2a, made.sessions.settings) == (given["openai"], given["a2a"], given["session_limits"])
+    assert made.admission.settings == given["admitted"] and (made.address, made.url) == (address, url)
+    assert (made.description, made.examples) == ("Tells the time.", ("What time?",))
     out, err = capsys.readouterr()
     also = f", as an A2A agent at {url}" * speaks_a2a() + f", to MCP clients at {url}/mcp" * speaks_mcp()
     assert out == f"clerk is served at {url}/v1{also} (Ctrl-C ends it)\nsessions  {folder}\n"
@@ -115,7 +126,9 @@ def test_an_agent_is_served_by_its_file_and_settings_until_a_signal_comes(
         status, card = found["host"]
         assert status == 200 and (card["name"], card["description"]) == ("clerk", "Tells the time.")
         assert "https://clerk.example" in json.dumps(card) and "What time?" in json.dumps(card["skills"])
-    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    events = [line["event"] for line in lines]
+    assert [line["error"] for line in lines if line["event"] == "turn_failed"] == ["a bug"]
     assert events[0] == "ready" and events[-2:] == ["draining", "stopped"]
     with store.open_run(folder, tmp_path / "home") as run:
         assert run.config["served"]["name"] == "clerk" and run.info.status != "running"
