@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,6 +201,23 @@ def test_words_choose_figures_in_any_case_and_by_any_name() -> None:
         assert bench_rounds.is_wanted(workload, only) is wanted
     names = [each.name for each in decoder_workloads(replace(QUICK, streams=(1, 3)), vocab=96, context=64)]
     assert names[:4] == ["prefill 128", "decode 1", "decode 3", "8 chats"] and len(set(names)) == len(names) > 6
+
+
+def test_long_contexts_take_half_of_the_room_at_most() -> None:
+    def names(context: int) -> list[str]:
+        return [each.name for each in decoder_workloads(QUICK, vocab=96, context=context)]
+
+    def chosen(context: int, blocks: int) -> list[str]:
+        engine: Any = SimpleNamespace(
+            architecture=SimpleNamespace(vocab_size=96, max_position=context), runner=SimpleNamespace(fused=object()),
+            pool=SimpleNamespace(num_blocks=blocks, block_size=2),
+        )  # fmt: skip
+        wanted, left_out = bench_decoder.choose(engine, QUICK, ())
+        return sorted([*(each.name for each in wanted), *(each.split(": ")[0] for each in left_out)])
+
+    assert names(180) != names(360) != names(150)
+    # nine tenths of 400 positions are 360, half of which are 180
+    assert chosen(1 << 14, 200) == sorted(names(180)) and chosen(150, 200) == sorted(names(150))
 
 
 def test_words_that_no_figure_has_are_refused_with_the_names(tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ import pytest
 from chat_at_terminal import talk
 from firsthand.commands import chat
 from firsthand.commands.chat import Chat, Config
+from firsthand.errors import ConfigError
 from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Limits
 from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
 from firsthand.runs import store
+from firsthand.runs.dialogue import Dialogue
+from firsthand.show.chat_screen import Screen
 from firsthand.system import interruption
 
 
@@ -86,6 +89,13 @@ def test_ctrl_c_ends_an_answer_at_a_terminal_and_the_program_in_a_pipe(
     piped.commands["help"] = stop
     with pytest.raises(KeyboardInterrupt):
         lines(piped, runner, monkeypatch, "/help", "next")
+    # what ends the program is no Ctrl-C
+    monkeypatch.setattr(chat, "terminated", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        lines(made, runner, monkeypatch, "/help", "next")
+    monkeypatch.setattr("builtins.input", stop)
+    with pytest.raises(KeyboardInterrupt):
+        next(chat._typed(made.prompt))
 
 
 def test_a_question_of_the_command_line_is_the_only_one(
@@ -164,3 +174,61 @@ def test_a_chat_ends_with_1_if_a_piped_question_failed(
             "a?",
             "a?",
         ]
+
+
+def test_at_a_terminal_the_model_loads_meanwhile_and_a_failure_is_no_exit_code(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[Any] = []
+
+    class Terminal(Screen):
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_terminal = True
+
+    typed: Iterator[str] = iter(["first?", "/nope", "second?"])
+
+    def read(prompt: str) -> str:
+        told.append(prompt)
+        if (line := next(typed, None)) is None:
+            raise EOFError
+        return line
+
+    monkeypatch.setattr(chat, "Screen", Terminal)
+    monkeypatch.setattr("builtins.input", read)
+    monkeypatch.setattr(chat, "_use_line_editing", lambda: told.append("editing"))
+    monkeypatch.setattr(chat, "load_in_background", lambda model: told.append(model.name))
+    Path("s.json").write_text('["one", "two"]')
+    assert chat.main(Config("scripted:s.json")) == 0
+    assert told == ["editing", "scripted:s.json", "> ", "> ", "> ", "> "]
+    out, err = capsys.readouterr()
+    assert out.split() == ["one", "two"]
+    lines = err.splitlines()
+    assert lines[0] == "scripted:s.json: ask a question, /help for commands, Ctrl-D to quit"
+    assert lines[2].startswith("firsthand: no command '/nope'") and lines[-1].startswith("kept: ") and len(lines) == 5
+    assert chat.main(Config("scripted:s.json")) == 0, "at a terminal nothing need be asked"
+    assert len(store.list_runs(home)) == 1
+
+
+def test_all_conversations_are_closed_at_the_end(
+    home: Path, monkeypatch: pytest.MonkeyPatch, runner: interruption.Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed: list[str] = []
+
+    async def close(dialogue: Dialogue) -> None:
+        closed.append(dialogue.current)
+
+    monkeypatch.setattr(Dialogue, "close", close)
+    made = talk()
+    made.ask(runner, "q")
+    made.save("")
+    made.clear("before")
+    made.load("last")
+    made.clear("after")
+    made.close(runner)
+    assert closed == ["before", "after"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(ConfigError) as refused:
+        chat.main(Config("scripted:echo"))
+    assert str(refused.value) == "nothing was asked: give a question, as in `firsthand chat scripted:echo QUESTION`"
+    assert closed[2:] == ["main"]

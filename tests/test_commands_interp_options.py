@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from firsthand.cli import main
-from firsthand.commands import sides
+from firsthand.commands import interp_sae, sides
 from firsthand.errors import ConfigError
 from firsthand.interp import monitor_fitting, opened_model
 from firsthand.interp.saes import sae_files, sae_run
@@ -130,6 +132,57 @@ def test_every_option_of_a_probe_reaches_its_fitting(asked: list[Any], capsys: p
         ("--out=gone/m", "the folder of 'gone/m' does not exist"),
     ):  # fmt: skip
         assert main([*line, wrong]) == 2 and told in capsys.readouterr().err
+
+
+def test_an_autoencoder_is_checked_by_its_models_shape_and_tells_its_error(
+    asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    trained = sae_run.train_sae
+
+    @contextmanager
+    def progress(label: str, total: int, *, shown: bool) -> Iterator[Any]:
+        told.append((label, total, shown))
+        yield lambda completed, note: told.append((completed, note))
+
+    def training(*given: Any, told: Any) -> Any:
+        told(7, 99, {"error": 1.26})
+        return trained(*given, told=told)
+
+    monkeypatch.setattr(interp_sae, "progress", progress)
+    monkeypatch.setattr(sae_run, "train_sae", training)
+    monkeypatch.setattr(opened_model, "shape_of", lambda name, **given: told.append((name, given)) or "SHAPE")
+    monkeypatch.setattr(sae_run, "expect_possible", lambda plan, shape, out: told.append((plan.tokens, shape, out)))
+    config = interp_sae.Config("some", Path("there"), layer=3, tokens=700, batch=70, threads=5)
+    assert interp_sae.run(config) == 0
+    site = "blocks.3.resid.post"
+    assert told == [
+        ("some", {"shown": True, "sites": (site,)}), (700, "SHAPE", Path("there")), (f"autoencoder of some {site}", 10,
+        True),
+        (7, "error 1.3"),
+    ]  # fmt: skip
+    assert asked[0] == ("open", "some", {"shown": True, "threads": 5})
+
+
+def test_a_probe_opens_its_model_at_its_site(asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    line = [
+        "interp",
+        "probe",
+        "some",
+        "--positive",
+        "yes.txt",
+        "--negative",
+        "no.txt",
+        "--site",
+        "blocks.2.hook_mlp_out",
+    ]
+    assert main(line) == 0 and main([*line, "--json"]) == 0
+    capsys.readouterr()
+    assert [each[2] for each in asked[::2]] == [
+        {"shown": shown, "sites": ("blocks.2.mlp.out",)} for shown in (True, False)
+    ]
+    assert asked[1][3] == "blocks.2.mlp.out"
+    assert asked[1][4] == {"name": "yes", "false_alarms": 0.05, "held_out": 0.3, "seed": 0}
 
 
 def test_agents_are_paired_by_name_and_differences_shown_by_their_counts(tmp_path: Path) -> None:

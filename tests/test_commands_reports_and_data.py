@@ -15,6 +15,7 @@ import pytest
 import otlp_requests as otlp
 from firsthand.commands import agreement, alignment, data, export
 from firsthand.errors import ConfigError, StoreError, UnknownName
+from firsthand.ingest.cold_segments import read_sealed
 from firsthand.ingest.otlp_json import decode_json
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
@@ -342,6 +343,22 @@ def test_tasks_and_conversations_are_made_of_received_traces(
         data.main(data.Config(("traces",), as_="tasks", out="no.toml", filter=f"id:{2:032x}"))
     assert str(refused.value) == "none of 1 trace has a question and an answer: give another --filter"
     assert not Path("no.toml").exists()
+
+
+def test_traces_are_read_from_cold_segments_too_and_the_store_is_closed(
+    received: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[Any] = []
+    spans, close = TraceStore.spans, TraceStore.close
+
+    def closing(self: TraceStore) -> None:
+        told.append("closed")
+        close(self)
+
+    monkeypatch.setattr(TraceStore, "spans", lambda self, id: told.append(self.read_sealed) or spans(self, id))
+    monkeypatch.setattr(TraceStore, "close", closing)
+    assert data.main(data.Config(("traces",), limit=2)) == 0
+    assert told == [read_sealed, read_sealed, "closed"]
 
 
 def test_data_of_traces_needs_some_and_a_scorer_that_is_known(home: Path) -> None:
