@@ -297,7 +297,7 @@ def test_an_arena_keeps_its_settings_and_says_where_votes_are(
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     Path("six.json").write_text('{"": "six says"}')
-    models = ("scripted:echo", "scripted:six.json")
+    models = ("scripted:six.json", "scripted:echo")
     typed(monkeypatch, "P?\na\n\n")
     assert arena.main(Config(models, system="S", seed=7, voter="ada")) == 0
     with store.open_run("last", tmp_path) as run:

@@ -232,3 +232,13 @@ def test_all_conversations_are_closed_at_the_end(
         chat.main(Config("scripted:echo"))
     assert str(refused.value) == "nothing was asked: give a question, as in `firsthand chat scripted:echo QUESTION`"
     assert closed[2:] == ["main"]
+
+
+def test_a_conversation_that_is_saved_is_not_saved_again_at_its_end(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("s.json").write_text('["one", "two"]')
+    monkeypatch.setattr("sys.stdin", io.StringIO("a?\n/save own\n"))
+    assert chat.main(Config("scripted:s.json", save="mine")) == 0
+    assert capsys.readouterr().out.count("saved: ") == 1
+    assert ["own" in info.id for info in store.list_runs(home)] == [True]

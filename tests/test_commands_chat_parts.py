@@ -123,6 +123,12 @@ def test_a_question_is_answered_and_its_facts_are_its_own(
     dear = talk()
     dear.dialogue = SimpleNamespace(usage=Usage(7, 2, 5, 0.01234), calls=[1])  # type: ignore[assignment]
     assert dear.usage() == "1 call, 7 tokens in (2 cached), 5 out, 0.0123 USD"
+    slow = talk(Scripted(["three words more"]))
+    slow.screen.writing_s = 50.0  # of answers before
+    slow.ask(runner, "q")
+    (told,) = capsys.readouterr().err.splitlines()
+    # two words after the first, in the time of this answer alone
+    assert told.startswith("3 tokens, ") and float(told.split()[2].replace(",", "")) > 2
     failing = talk(Scripted([]))
     with pytest.raises(ModelError):
         failing.ask(runner, "q")

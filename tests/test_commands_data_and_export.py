@@ -215,6 +215,9 @@ def test_a_whole_run_or_one_attempt_is_sent_with_its_words_or_without(
     from collector import collecting
 
     monkeypatch.delenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", raising=False)
+    closed: list[Any] = []
+    close = export.Telemetry.close
+    monkeypatch.setattr(export.Telemetry, "close", lambda self: closed.append(self) or close(self))
     run = scored_run(home, "sent", {"ada": {"sums": {"s0": [{"exact": 1.0}], "s1": [{"exact": 0.0}]}}})
     empty = scored_run(home, "empty", {"ada": {}})
     with collecting() as collector:
@@ -238,3 +241,4 @@ def test_a_whole_run_or_one_attempt_is_sent_with_its_words_or_without(
     assert str(refused.value).startswith(
         f"the collector at {collector.url}/v1/traces accepted 0 attempts and refused the next: "
     )
+    assert len(closed) == 5, "also after a refusal"

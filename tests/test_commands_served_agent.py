@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from firsthand import model
 from firsthand.commands import agent_server
 from firsthand.errors import ConfigError
 from firsthand.runs import store
@@ -24,6 +25,7 @@ from firsthand.serve.agents.agent_doors import speaks_a2a, speaks_mcp
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.openai.openai_settings import OpenAISettings
+from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
 
 KEY = "k" * 32
@@ -88,6 +90,15 @@ def test_an_agent_is_served_by_its_file_and_settings_until_a_signal_comes(
     offered: list[Any] = []
     real = agent_doors.ServedAgent
     monkeypatch.setattr(agent_doors, "ServedAgent", lambda *given: offered.append(real(*given)) or offered[0])
+    told: list[Any] = []
+    closed = model.close
+    monkeypatch.setattr(agent_server, "fetch_named", lambda name: told.append(("fetched", name)))
+    monkeypatch.setattr(
+        model, "close", lambda *models: told.append(("closed", *(m.name for m in models))) or closed(*models)
+    )
+    for name in ("open_spans", "close"):
+        whole = getattr(ServerTelemetry, name)
+        monkeypatch.setattr(ServerTelemetry, name, lambda self, n=name, whole=whole: told.append(n) or whole(self))
     address = agent_server.with_port(ListenAddress(port=0))
     folder, log = tmp_path / "kept", tmp_path / "log.jsonl"
     url = f"http://127.0.0.1:{address.port}"
@@ -109,6 +120,7 @@ def test_an_agent_is_served_by_its_file_and_settings_until_a_signal_comes(
     code = served(file, address, asks, folder=folder, limits=ClientLimits(body_bytes=2000),
                   recorded=TelemetrySettings(log=str(log)), **given)  # fmt: skip
     assert code == 0
+    assert told == [("fetched", "scripted:s.json"), "open_spans", "close", ("closed", "scripted:s.json")]
     made = offered[0]
     assert (made.openai, made.a2a, made.sessions.settings) == (given["openai"], given["a2a"], given["session_limits"])
     assert made.admission.settings == given["admitted"] and (made.address, made.url) == (address, url)
