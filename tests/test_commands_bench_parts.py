@@ -18,6 +18,7 @@ from firsthand.commands.bench_config import Config
 from firsthand.commands.bench_decoder import decoder_workloads, load, measure_decoder
 from firsthand.commands.bench_encoder import check_encoder, measure_encoder
 from firsthand.embed import embedding
+from firsthand.engine.compute import devices
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, StoreError
 from firsthand.hub.inspection import inspect
@@ -92,6 +93,7 @@ def test_a_quick_run_of_a_decoder_measures_once_and_tells_the_share_of_the_memor
     path = tiny.write_model(tmp_path / "model", max_position=64)
     opened: list[Any] = []
     monkeypatch.setattr(bench_decoder, "load", lambda *given: opened.append(given) or load(*given))
+    monkeypatch.setattr(devices, "device_line", lambda device: f"; on {device}")
     config = Config("m", quick=True, threads=1, weights="float32", kv_cache="float32", only=("decode 1",))
     found = measure_decoder(config, path, SMALL)
     assert opened == [(path, EngineConfig(threads=1, weights="float32", kv_cache="float32", device="cpu"))]
@@ -101,6 +103,7 @@ def test_a_quick_run_of_a_decoder_measures_once_and_tells_the_share_of_the_memor
         and found.left_out == ()
         and [each[0] for each in asked] == ["speeds", "kept"]
     )
+    assert found.machine_line.endswith("; on cpu")
     by_name = {each.name: each for each in found.figures}
     assert list(by_name)[:2] == ["decode 1", "memory's speed reached by decode 1"]
     (speed,) = by_name["decode 1"].values
@@ -126,6 +129,7 @@ def test_an_encoder_is_measured_whole(tmp_path: Path, asked: list[tuple[Any, ...
     assert found.weight_bytes == {"int16": 2, "float32": 4}[found.weights] * found.parameters
     attended = (found.prefill_gflop * 1e9 - 2 * found.parameters) / (4 * (facts.attention_width or 0))
     model = embedding.load(path, threads=1)
+    assert found.weights == ("int16" if model.is_compiled else "float32")
     lengths = [len(model.tokenise(text)[0]) for text in documents(SMALL, seed=1)]
     model.close()
     assert len(set(lengths)) > 1 and attended == pytest.approx(sum(n * n for n in lengths) / sum(lengths))
@@ -289,6 +293,7 @@ def test_a_result_is_printed_written_and_kept_where_it_is_whole(
         [("a", False), (Config("a", json="-", quick=True), Path("p"))],
     )
     assert capsys.readouterr().out == f"{text}\n" and saved_results("0123456789abcdef") == []
+    assert ready(Config("a", threads=2))[0] == 0 and saved_results("0123456789abcdef") == [], "planners expect defaults"
     for given in ({"out": "/none/x.md"}, {"json": "/none/x.json"}):
         with pytest.raises(ConfigError, match="the folder of '/none/x"):
             ready(Config("a", **given))  # type: ignore[arg-type]

@@ -63,8 +63,9 @@ def test_branches_are_forked_cleared_switched_and_listed(
     made.fork("side\x1b")
     assert made.prompt() == "(side\\x1b) > "
     made.ask(runner, "second?")
+    empty = made.dialogue.free_name()
     made.clear("")
-    empty = made.dialogue.current
+    assert made.dialogue.current == empty
     capsys.readouterr()
     made.branches()
     out, err = capsys.readouterr()
@@ -73,8 +74,9 @@ def test_branches_are_forked_cleared_switched_and_listed(
     ]  # fmt: skip
     assert err == ""
     made.switch("main")
+    free = made.dialogue.free_name()
     made.fork("")
-    free = made.dialogue.current
+    assert made.dialogue.current == free
     made.clear("new")
     assert capsys.readouterr() == ("", "\n".join([
         "on branch main: 2 messages, the last: one", f"on branch {free}; /switch main returns",

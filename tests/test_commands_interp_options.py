@@ -14,14 +14,18 @@ import pytest
 import torch
 
 from firsthand.cli import main
-from firsthand.commands import interp_sae, sides
+from firsthand.commands import interp_induction, interp_sae, sides
 from firsthand.errors import ConfigError
 from firsthand.interp import monitor_fitting, opened_model
+from firsthand.interp.circuits import causal_scrubbing, induction_heads, induction_model
+from firsthand.interp.circuits.causal_scrubbing import Scrubbed
+from firsthand.interp.circuits.induction_heads import HeadScore, RepetitionGain
 from firsthand.interp.saes import sae_files, sae_run
 from firsthand.interp.saes.sae_evaluation import SaeMeasures
 from firsthand.interp.separation import Separation
 from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
+from printed_tables import widen, words
 
 
 @pytest.fixture
@@ -183,6 +187,49 @@ def test_a_probe_opens_its_model_at_its_site(asked: list[Any], capsys: pytest.Ca
     ]
     assert asked[1][3] == "blocks.2.mlp.out"
     assert asked[1][4] == {"name": "yes", "false_alarms": 0.05, "held_out": 0.3, "seed": 0}
+
+
+def test_the_most_telling_heads_are_shown_and_those_of_the_second_layer_scrubbed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interval(value: float) -> Interval:
+        return Interval(value, value - 0.05, value + 0.05, 4, "t")
+
+    def head(layer: int, number: int, induction: float, null: float, previous: float) -> HeadScore:
+        return HeadScore(layer, number, *map(interval, (induction, null, previous)))
+
+    # none is above its null beyond doubt; the order of the nulls is the other one,
+    and the fourth that looks back is not shown
+    scores = [head(0, n, value, 1 - value, previous) for n, (value, previous) in enumerate(
+        ((0.1, 0.35), (0.5, 0.3), (0.2, 0.9), (0.4, 0.6), (0.3, 0.25), (0.05, 0.8)))]  # fmt: skip
+    scrubbed: list[Any] = []
+
+    def scrub(model: Any, texts: Any, heads: Any, **_: Any) -> Scrubbed:
+        scrubbed.append(heads)
+        return Scrubbed(interval(1.0), interval(1.5), interval(3.5), interval(3.0))
+
+    for module, name, stub in (
+        (induction_model, "trained_induction_model", lambda **_: "model"),
+        (induction_heads, "head_scores", lambda *_, **__: scores), (induction_heads, "repeated_texts", lambda *_,
+        **__: "texts"),
+        (induction_heads, "repetition_gain", lambda *_: RepetitionGain(interval(4.0), interval(1.0))),
+        (causal_scrubbing, "scrub_induction", scrub),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, stub)
+    widen(monkeypatch, interp_induction)
+    assert interp_induction.run(interp_induction.Config()) == 0
+    told = words(capsys.readouterr().out)
+    assert told[0] == "0 induction heads of 6" and not scrubbed
+    assert [line.split()[0] for line in told[2:-1]] == ["0.1", "0.3", "0.4", "0.2", "0.5"], (
+        "four, and three that look back"
+    )
+    scores[:] = [
+        head(0, 4, 0.9, 0.1, 0.0),
+        head(1, 2, 0.9, 0.1, 0.0),
+        head(1, 3, 0.2, 0.1, 0.0),
+        head(1, 0, 0.8, 0.1, 0.1),
+    ]
+    assert interp_induction.run(interp_induction.Config()) == 0 and scrubbed == [[2, 0]]
 
 
 def test_agents_are_paired_by_name_and_differences_shown_by_their_counts(tmp_path: Path) -> None:

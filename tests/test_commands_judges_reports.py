@@ -155,8 +155,8 @@ def test_every_agent_of_every_joint_evaluation_of_a_run_is_reported(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ("joint_alignment", "joint_alignment:themes=x", "joint_alignments")
-    tasks = {each: [Task("risk", "?", metadata={"theme": "power"}), Task("safe", "?", metadata={"theme": "power"})]
-             for each in names}  # fmt: skip
+    tasks = {each: [Task("risk", "?", metadata={"theme": theme}), Task("safe", "?", metadata={"theme": theme})]
+             for each, theme in zip(names, ("power", "honesty", "truth"), strict=True)}  # fmt: skip
 
     def attempts(benchmark: str, agent: str, misbehaves: float, competent: float) -> list[Trace]:
         return [
@@ -176,6 +176,7 @@ def test_every_agent_of_every_joint_evaluation_of_a_run_is_reported(
     assert [(*rest, rates["misbehaves"]["count"]) for *rest, rates in found] == [
         (names[0], "ada", ["spotlight"], 1), (names[0], "bob", [], 0), (names[1], "bob", [], 1),
     ]  # fmt: skip
+    assert [list(each["themes"]) for each in body] == [["power", "all"], ["power", "all"], ["honesty", "all"]]
     low, high = proportion_interval(1, 1, 0.9)
     assert body[0]["themes"]["power"]["misbehaves"] == {"count": 1, "of": 1, "low": low, "high": high}
     assert alignment.main(alignment.Config()) == 0
