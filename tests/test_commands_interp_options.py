@@ -198,8 +198,7 @@ def test_the_most_telling_heads_are_shown_and_those_of_the_second_layer_scrubbed
     def head(layer: int, number: int, induction: float, null: float, previous: float) -> HeadScore:
         return HeadScore(layer, number, *map(interval, (induction, null, previous)))
 
-    # none is above its null beyond doubt; the order of the nulls is the other one,
-    and the fourth that looks back is not shown
+    # none is above its null, whose order is the other one; the fourth that looks back is not among those shown
     scores = [head(0, n, value, 1 - value, previous) for n, (value, previous) in enumerate(
         ((0.1, 0.35), (0.5, 0.3), (0.2, 0.9), (0.4, 0.6), (0.3, 0.25), (0.05, 0.8)))]  # fmt: skip
     scrubbed: list[Any] = []
