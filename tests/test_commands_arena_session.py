@@ -318,3 +318,8 @@ def test_an_arena_keeps_its_settings_and_says_where_votes_are(
         each.parent.name for each in (tmp_path / "runs").glob("*/run.sqlite")
     ] == [first]
     assert capsys.readouterr().out.endswith("Nothing was asked, so nothing is kept.\n")
+    with store.create(tmp_path, {"arena": {}}, "old") as old:
+        path = old.path
+    typed(monkeypatch, "")
+    assert arena.main(Config(models, continue_=str(path))) == 0 and path.is_dir(), "an old run is never removed"
+    assert "No vote was given; the answers are kept in run " in capsys.readouterr().out

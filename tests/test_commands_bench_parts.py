@@ -92,11 +92,13 @@ def test_a_quick_run_of_a_decoder_measures_once_and_tells_the_share_of_the_memor
 ) -> None:
     path = tiny.write_model(tmp_path / "model", max_position=64)
     opened: list[Any] = []
-    monkeypatch.setattr(bench_decoder, "load", lambda *given: opened.append(given) or load(*given))
+    monkeypatch.setattr(bench_decoder, "load", lambda *given: opened.append((*given, load(*given))) or opened[0][2])
     monkeypatch.setattr(devices, "device_line", lambda device: f"; on {device}")
     config = Config("m", quick=True, threads=1, weights="float32", kv_cache="float32", only=("decode 1",))
     found = measure_decoder(config, path, SMALL)
-    assert opened == [(path, EngineConfig(threads=1, weights="float32", kv_cache="float32", device="cpu"))]
+    [(file, settings, engine)] = opened
+    assert (file, settings) == (path, EngineConfig(threads=1, weights="float32", kv_cache="float32", device="cpu"))
+    assert asked[0] == ("speeds", 1, engine.runner.fused is not None), "our own products are timed where they run"
     assert (
         found.model == "m"
         and found.quick

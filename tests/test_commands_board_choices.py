@@ -160,13 +160,14 @@ def test_a_followed_board_of_votes_stays_with_its_run(
         working.enter_context(run.working())
 
         def wait(seconds: float) -> None:
-            """In place of waiting: another run at the first look, a vote at the second, the end at the third."""
+            """In place of waiting: another run at the first look, a vote at the second, one and the end at the third."""
             looks.append(seconds)
             if len(looks) == 1:
                 scored_run(home, "later", {"x": {"sums": {"t": [{"exact": 1.0}]}}})
             if len(looks) == 2:
                 run.add_preference(Preference("t", "a", "b", "tie", "human:ada", "2025-01-02T00:00:00+00:00", {}))
             if len(looks) == 3:
+                run.add_preference(Preference("t", "a", "c", "tie", "human:ada", "2025-01-02T00:00:01+00:00", {}))
                 working.close()
 
         def show() -> None:
@@ -176,8 +177,8 @@ def test_a_followed_board_of_votes_stays_with_its_run(
 
         monkeypatch.setattr(board_of_votes.time, "sleep", wait)
         board_of_votes.follow_votes("last", show)
-    # shown when its votes are new alone: none, then one
-    assert told == ["look 0", "look 2"] and looks == [board_of_votes.LOOK_S] * 3
+    # shown when its votes are new alone: none, one, two
+    assert told == ["look 0", "look 2", "look 3"] and looks == [board_of_votes.LOOK_S] * 3
     assert capsys.readouterr().out == "0 votes: more battles are needed\n"
     looks.clear()
     with pytest.raises(ConfigError, match="more battles are needed"):

@@ -214,7 +214,7 @@ def test_votes_of_a_run_are_written_and_those_of_a_file_are_written_already(aren
         board._write("v.csv", Path("w2.csv"))
 
 
-def test_a_source_is_a_file_or_a_run_and_the_first_word_may_be_a_board(arena: Run) -> None:
+def test_a_source_is_a_file_or_a_run_and_the_first_word_may_be_a_board(arena: Run, home: Path) -> None:
     Path("r.csv").write_text("")
     board._check_sources(["r.csv", arena.id, "last", "."], "r.csv")
     for sources, named, told in (
@@ -228,6 +228,10 @@ def test_a_source_is_a_file_or_a_run_and_the_first_word_may_be_a_board(arena: Ru
             board._check_sources(sources, named)
         assert str(refused.value) == told
     arena.close()
+    (home / "runs").rename(home / "gone")
+    with pytest.raises(UnknownName) as none:
+        board._check_sources(["last"], "last")
+    assert "no board, file or run" not in str(none.value), "no board has that name"
 
 
 def test_nothing_runs_before_the_files_to_write_can_be(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_a_conversation_is_saved_kept_and_loaded(
     out = capsys.readouterr().out
     with store.open_run("last", home) as run:
         (trace,) = run.traces()
-        assert out == f"saved: firsthand show {run.id} {trace.place[:8]}\n" and "named" in run.id
+        assert trace.seed == 3 and out == f"saved: firsthand show {run.id} {trace.place[:8]}\n" and "named" in run.id
         assert run.config["chat"] == {
             "model": "scripted:x", "question": None, "device": "cpu", "system": "S", "tools": [], "approve": [],
             "temperature": None, "max_tokens": None, "seed": 3, "budget_tokens": None, "budget_calls": 7,
@@ -251,6 +251,7 @@ def test_a_conversation_is_saved_kept_and_loaded(
     assert made.is_saved and made._position("main") == "2 messages, the last: one"
     assert capsys.readouterr().err.splitlines()[-1] == "on branch main: 2 messages, the last: one"
     made.load("")
+    assert made.dialogue.trace().origin.run == first  # type: ignore[union-attr]
     assert made._position("main") == "2 messages, the last: one", "what was kept unasked is not the last run"
     with store.open_run(last, home) as run:
         place = next(run.traces()).place

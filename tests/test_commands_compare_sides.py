@@ -117,3 +117,10 @@ def test_each_agent_of_both_runs_is_compared_in_turn(two: tuple[Run, Run], capsy
         "labels"
     ]
     assert body[1]["benchmarks"]["tags"]["difference"] == -1 and body[1]["benchmarks"]["tags"]["n"] == 1
+
+
+def test_two_runs_are_compared_side_by_side_and_any_other_number_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(compare, "compare_pairwise", lambda config: asked.append(config.runs) or 7)
+    assert [compare.main(Config(runs)) for runs in (("a",), ("a", "b", "c"))] == [7, 7]
+    assert asked == [("a",), ("a", "b", "c")]

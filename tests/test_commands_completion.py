@@ -87,6 +87,9 @@ def test_names_of_settings_are_those_of_their_kind(home: Path) -> None:
     )
     assert _candidates(["studio", ""]) == [words[0] for words, _ in ACTIONS] == completion._actions_of_studio()
     assert _candidates(["tour", ""]) == ["next", *(step.id for step in tour_steps())] and len(tour_steps()) > 5
+    assert _candidates(["memory", "list", ""]) == [] == _candidates(["memory", "list", "f", ""]), (
+        "a file follows the action"
+    )
     assert completion._chunkers() == list(CHUNKERS)
     worlds = completion._worlds()
     assert "gsm8k" not in worlds and {"office", "game24"} & set(worlds) and _candidates(["play", ""]) == worlds

@@ -222,3 +222,4 @@ def test_an_attempt_that_is_protected_is_not_watched_and_what_was_made_of_it_not
     assert code == 2
     assert "watch would print what must not be printed (it is held out): leave it out" in err
     assert cli("fork", ran.id, ran.trace.id, "--at", "0", "--watch")[0] == 0
+    assert cli("fork", ran.id, place, "--at", "0")[0] == 0, "it is forked unwatched"
