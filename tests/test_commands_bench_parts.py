@@ -113,7 +113,12 @@ def test_a_quick_run_of_a_decoder_measures_once_and_tells_the_share_of_the_memor
     assert by_name["memory's speed reached by decode 1"].values == (pytest.approx(100 * speed / most),)
 
 
-def test_an_encoder_is_measured_whole(tmp_path: Path, asked: list[tuple[Any, ...]]) -> None:
+def test_an_encoder_is_measured_whole(
+    tmp_path: Path, asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    whole = machine_speeds.torch_threads
+    monkeypatch.setattr(machine_speeds, "torch_threads", lambda count: threads.append(count) or whole(count))
     path = write_embedder(tmp_path / "encoder")
     facts = inspect(path)
     config = Config("e", rounds=2, threads=1)
@@ -126,6 +131,7 @@ def test_an_encoder_is_measured_whole(tmp_path: Path, asked: list[tuple[Any, ...
     assert [(each.name, each.unit, len(each.values)) for each in found.figures] == [
         ("embeddings", "texts/s", 2), ("embeddings: tokens", "tokens/s", 2), ("memory: model", "MB", 1)
     ]  # fmt: skip
+    assert threads == [1]
     assert found.figures[2].values == (3.0,) and found.figures[2].meaning == "used by loading"
     assert found.parameters == facts.decode_parameters and not found.quick and found.left_out == ()
     assert found.weight_bytes == {"int16": 2, "float32": 4}[found.weights] * found.parameters

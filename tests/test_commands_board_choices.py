@@ -120,6 +120,13 @@ def test_a_board_of_results_is_printed_in_parts_and_written_to_files(
                              export=("o.json", "o.md"))) == 0  # fmt: skip
     out = capsys.readouterr().out
     assert lines(out) == ["Own", "origins", "climb: score", "cross-reference"]
+    raw = [line.rstrip() for line in out.splitlines()]
+    # numbers end where their column does
+    assert raw[2] == "rank  model  score  95% CI             b1     b2" and raw[4].startswith("   1  a      0.850  [")
+    climb = raw.index("climb: score")
+    assert raw[climb + 2] == "date        model  best score   gain" and raw[climb + 4].endswith(
+        "  a            0.85  +0.85"
+    )
     told = words(out)
     assert [line.split()[1:3] for line in told[2:5]] == [["a", "0.850"], ["c", "0.650"], ["bo", "0.375"]]
     body = json.loads(Path("o.json").read_text())

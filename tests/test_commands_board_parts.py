@@ -56,7 +56,11 @@ ROWS = [RatedModel("x", 1100.4, 1000.6, 1200.5, 1, 1, 1234), RatedModel("y", 950
 def test_a_board_of_votes_has_a_row_for_each_model_and_what_must_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     battles = table(("x", "y", "a"), ("y", "x", "tie"), ("z", "x", "b"), voters="ppq")
     board_of_votes._print("some/votes.csv", "90%", VoteFile(battles, 0, 0), RATINGS, ROWS, [])
-    told = words(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert out.splitlines()[2:5:2] == [
+        "rank  model  rating  90% CI        battles  win rate", "   1  x        1100  [1001, 1200]    1,234      0.83"
+    ]  # fmt: skip
+    told = words(out)
     # x won twice and had a tie, y had a tie of two
     assert told == [
         "votes.csv: 3 battles, davidson", "rank model rating 90% CI battles win rate",

@@ -242,3 +242,29 @@ def test_a_conversation_that_is_saved_is_not_saved_again_at_its_end(
     assert chat.main(Config("scripted:s.json", save="mine")) == 0
     assert capsys.readouterr().out.count("saved: ") == 1
     assert ["own" in info.id for info in store.list_runs(home)] == [True]
+
+
+def test_a_question_may_be_several_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = '"""'
+    typed = [
+        "one \\",
+        " two\\",
+        "three ",
+        "",
+        f" {block} ",
+        "a",
+        "",
+        f"b{block}",
+        block,
+        "\\",
+        "last\\",
+        block,
+        " open ",
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(typed)))
+    # a line that ends in a backslash takes the next one, whatever it is; a block that is not closed ends with the input
+    assert list(chat.questions(None)) == ["one \n two\nthree", f"a\n\nb{block}", f"last\n{block}", "open"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{block}\nx\n y \n"))
+    assert list(chat.questions(None)) == ["x\n y"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("end\\"))
+    assert list(chat.questions(None)) == ["end"]

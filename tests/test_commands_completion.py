@@ -118,6 +118,7 @@ def test_a_list_keeps_what_stands_before_its_last_comma() -> None:
     with_options = completion._values(setting(run, "pattern"), "cot,self_consistency:samples=3:", "run")
     options = completion._options("self_consistency:samples=3:")
     assert with_options == [f"cot,{each}" for each in [*names, *options]]
+    assert not {"self_consistency:samples=3:task=", "self_consistency:samples=3:ctx="} & set(options)
     assert "self_consistency:samples=3:samples=" in options and all(each.endswith("=") for each in options)
     assert completion._options("self_consistency(x):") == [each.replace("samples=3", "", 1).replace("::", "(x):")
                                                            for each in options]  # fmt: skip
@@ -140,6 +141,7 @@ def test_words_are_printed_one_a_line_and_none_where_a_line_makes_no_sense(capsy
     assert capsys.readouterr().out == "samples=\n"
     assert completion.print_words("firsthand run --pattern no_such_pattern:x", "") == 0
     assert completion.print_words("firsthand", "") == 0 and capsys.readouterr().out == ""
+    assert complete("firsthand completion is") == [] and complete("firsthand completion fi") == ["fish"]
     # what stands before the last of all break characters is left out
     assert complete("firsthand bench --weights=float", "=-") == ["float16", "float32"] and complete(
         "firsthand bench --we", "-"

@@ -101,6 +101,9 @@ def test_the_overlap_stands_before_the_models_tests_and_models_are_closed_in_any
         and not asked[1][1]["reference"]
     )
     assert "n-grams" not in capsys.readouterr().out and closed[2:] == ["m"]
+    Path("many.py").write_text(Path(own).read_text().replace("own", "many").replace("[Task", "50 * [Task"))
+    contamination.main(replace(some, benchmark=str(Path("many.py").absolute()), limit=None))
+    assert len(asked[2][0][1]) == 100 and closed.pop() == "m"
     found.clear()
     with pytest.raises(ConfigError, match="it broke"):
         contamination.main(config)
