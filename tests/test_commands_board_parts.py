@@ -27,7 +27,7 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.preference import Preference
 from firsthand.runs import store
 from firsthand.runs.store import Run
-from printed_tables import widen, words
+from printed_tables import right_cells, widen, words
 from scored_runs import scored_run
 
 
@@ -129,7 +129,10 @@ def test_suspect_votes_are_left_out_before_models_are_rated(capsys: pytest.Captu
     assert capsys.readouterr().out == "" and (kept.duplicates, kept.filtered, kept.void) == (4, 5, 6)
     assert len(kept.battles) == 33, "three of each of eleven, among which nobody is suspect"
     assert len(board_of_votes._checked(votes, 0, json=False).battles) == 40
-    told = words(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert [right_cells(out, name) for name in ("battles", "won")] == [["30"], ["30"]]
+    assert "" not in right_cells(out, "expected") + right_cells(out, "p corrected")
+    told = words(out)
     assert (
         told[2].split()[:5] == ["voter", "11", "y", "30", "30"]
         and told[3] == "30 votes left out by the checks (1 finding)."
@@ -143,7 +146,9 @@ def test_suspect_votes_are_left_out_before_models_are_rated(capsys: pytest.Captu
     )
     board_of_votes.print_votes("v", replace(votes, battles=more), method="bradley-terry", anchor="=", confidence=0.95,
                                level="95%", json=True, checks=True, stuffing="y")  # fmt: skip
-    told = words(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    told = words(out)
+    assert right_cells(out, "votes") == [line.split()[-1] for line in told[2:4]]
     assert told[:2] == ["forged votes that move y up a rank", "ratings votes"]
     needed = [int(line.split()[-1].replace(",", "")) for line in told[2:4]]
     assert [line.rsplit(" ", 1)[0] for line in told[2:4]] == ["no checks", "checks"] and 1 <= needed[0] <= needed[1]

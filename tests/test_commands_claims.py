@@ -14,7 +14,7 @@ from firsthand.claims.all_claims import all_claims
 from firsthand.commands import claims, claims_run, claims_table, rag_decide
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.runs import store
-from printed_tables import widen, words
+from printed_tables import right_cells, widen, words
 
 UNTESTED = ("few_shot_by_scale", "react_in_frameworks")
 
@@ -158,7 +158,9 @@ def test_the_table_of_patterns_is_printed_with_the_lists_words(home: Path, capsy
         "patterns", model="scripted:echo", rows=("Chain of Thought", "Prompt Chaining"), limit=2
     )
     assert claims_table.run(asked) == 0
-    out = words(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert right_cells(printed, "tokens x")[0] == right_cells(printed, "calls")[0] == "1.0"
+    out = words(printed)
     with store.open_run("last", home) as run:
         assert len(list(run.traces())) == 6, "two tasks, and a plain answer beside the two rows"
         identifier = run.id

@@ -18,7 +18,7 @@ from firsthand.contamination import contamination_tests
 from firsthand.contamination.leak_evidence import ContaminationReport, Evidence
 from firsthand.contamination.ngram_overlap import LIMITS, CorpusIndex
 from firsthand.errors import ConfigError
-from printed_tables import widen, words
+from printed_tables import right_cells, widen, words
 
 LEAKED = "the quick brown fox jumps over the lazy dog while seventeen small birds sing loudly in the old oak tree"
 CLEAN = "a slow green turtle crawls under the eager cat until eighteen large fish swim quietly in the new pine pond"
@@ -83,7 +83,9 @@ def test_the_overlap_stands_before_the_models_tests_and_models_are_closed_in_any
     monkeypatch.setattr(contamination_tests, "contamination", study)
     config = Config(own, "m", "r", "texts", device="cuda", limit=1, seed=4, canary="C", guided=True)
     assert contamination.main(config) == 3
-    told = words(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    told = words(out)
+    assert right_cells(out, "p") == ["-", "0.04", "0.03", "-"] and right_cells(out, "p corrected")[:2] == ["-", "0.06"]
     # Holm: the smaller of two p-values is doubled, and the larger is no smaller than that
     assert told[0] == "own: the model and texts" and told[2].startswith("n-grams - - 1 of 2 items")
     assert told[3:6] == ["order 0.04 0.06 8 of 9", "min-k% 0.03 0.06 5 of 9", "canary - -"]
