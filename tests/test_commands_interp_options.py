@@ -14,7 +14,15 @@ import pytest
 import torch
 
 from firsthand.cli import main
-from firsthand.commands import interp_induction, interp_sae, sides
+from firsthand.commands import (
+    interp_constitution,
+    interp_deliberation,
+    interp_induction,
+    interp_probe,
+    interp_sae,
+    interp_sycophancy,
+    sides,
+)
 from firsthand.errors import ConfigError
 from firsthand.interp import monitor_fitting, opened_model
 from firsthand.interp.circuits import causal_scrubbing, induction_heads, induction_model
@@ -229,6 +237,28 @@ def test_the_most_telling_heads_are_shown_and_those_of_the_second_layer_scrubbed
         head(1, 0, 0.8, 0.1, 0.1),
     ]
     assert interp_induction.run(interp_induction.Config()) == 0 and scrubbed == [[2, 0]]
+
+
+def test_the_smallest_sizes_of_the_studies_are_taken(asked: list[Any]) -> None:
+    assert interp_induction.Config(texts=2, half=4, steps=1).seed == 0
+    assert interp_sycophancy.Config(seeds=1, steps=1, base_steps=1, facts=20).json is False
+    assert interp_constitution.Config(rounds=1, seeds=1, prompts=20).quick is False
+    assert interp_deliberation.Config(seeds=1, prompts=20).quick is False
+    small = {"expansion": 1, "layer": 0, "k": 1, "batch": 1, "tokens": 1, "context": 2, "held_out": 2, "threads": 0}
+    smallest = interp_sae.Config("m", lr=0.999, **small)  # type: ignore[arg-type]
+    for name, value in small.items():
+        with pytest.raises(ConfigError) as refused:
+            replace(smallest, **{name: value - 1})
+        least = f"{value} (a batch)" if name == "tokens" else value
+        assert str(refused.value) == f"{name} is {value - 1}: give {least} or more"
+    for lr in (0.0, 1.0):
+        with pytest.raises(ConfigError, match=f"^lr is {lr}: give a number above 0 and below 1$"):
+            replace(smallest, lr=lr)
+    probe = interp_probe.Config("m", Path("yes.txt"), Path("no.txt"), layer=0, false_alarms=0.001, held_out=0.999)
+    for name in ("held_out", "false_alarms"):
+        for value in (0.0, 1.0):
+            with pytest.raises(ConfigError, match=f"^{name} is {value}: give a share between 0 and 1$"):
+                replace(probe, **{name: value})
 
 
 def test_agents_are_paired_by_name_and_differences_shown_by_their_counts(tmp_path: Path) -> None:
