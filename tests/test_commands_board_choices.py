@@ -203,3 +203,14 @@ def test_a_followed_board_of_files_and_a_run_that_has_nothing_yet_shows_the_file
         monkeypatch.setattr(board_of_results.time, "sleep", lambda seconds: working.close())
         board_of_results.follow(("r.csv", run.id), lambda: f"board {len(made)}")  # type: ignore[arg-type, return-value]
     assert made == ["board 0", "board 1"], "once at the beginning, and once more since the run has ended"
+
+
+def test_the_metric_and_the_protocol_that_count_are_chosen_by_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {("acc", "0-shot"): 0.25, ("acc", "5-shot"): 0.5, ("em", "0-shot"): 0.75, ("em", "5-shot"): 1.0}
+    rows = "".join(f"{m},quiz,{v},100,{metric},{protocol}\n" for m in "ab" for (metric, protocol), v in values.items())
+    Path("q.csv").write_text(f"model,benchmark,score,n,metric,protocol\n{rows}")
+    for (metric, protocol), value in values.items():
+        chosen = {"metric": (f"quiz={metric}",), "protocol": (f"quiz={protocol}",)}
+        assert board.main(Config(("q.csv",), json=True, **chosen)) == 0  # type: ignore[arg-type]
+        sections = json.loads(capsys.readouterr().out)["sections"]
+        assert [[line["score"] for line in section["lines"]] for section in sections] == [[value, value]]

@@ -244,6 +244,13 @@ def test_a_conversation_that_is_saved_is_not_saved_again_at_its_end(
     assert ["own" in info.id for info in store.list_runs(home)] == [True]
 
 
+def test_a_question_of_blanks_is_none(home: Path, runner: interruption.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    made = talk(question=" ", terminal=False)
+    made.run(runner)
+    assert not made.was_asked and made.dialogue.calls == []
+
+
 def test_a_question_may_be_several_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     block = '"""'
     typed = [

@@ -71,6 +71,7 @@ def test_the_drop_of_a_score_goes_before_that_of_its_benchmark_and_of_all(two: t
     assert {(each.benchmark, each.task_id, each.where) for each in made.flaky} >= {
         ("sums", "s0", "between"), ("sums", "s1", "a"), ("sums", "s1", "b"), ("sums", "s2", "b"),
     }  # fmt: skip
+    assert {each.benchmark for each in made.flaky} == {"sums"}
     assert gate.make_check(found, "sums", "exact", drops, 0.9).max_drop == 0.02
     assert gate.make_check(found, "words", "exact", drops, 0.9).max_drop == 0.01
     other = compare.compare(*two, agent_a="bob", agent_b="cyd", score="exact")
@@ -128,6 +129,8 @@ def test_scores_to_check_are_the_first_of_each_benchmark_or_the_named_ones(two: 
         return gate.scores_to_check(gate.Config("", "", score=scores), *two, {})
 
     assert asked() == {"exact": {"sums": None, "words": None}}
+    failed = scored_run(two[0].path.parent.parent, "failed", {"ada": {"sums": {"s0": [None]}}})
+    assert gate.scores_to_check(gate.Config("", ""), failed, failed, {}) == {"no score": {"sums": None}}
     assert asked("style", "exact") == {"style": {"sums": "style"}, "exact": {"sums": "exact", "words": "exact"}}
 
 
@@ -212,6 +215,8 @@ def test_a_gate_says_and_writes_its_ruling(
     # errors fail whatever the scores are, unless they are dropped
     assert gate.main(gate.Config(a, b, agent_a="ada", benchmark=("words",))) == 1
     assert "errors: 1 attempt of the baseline without a score, 1 attempt of the candidate" in capsys.readouterr().out
+    gate.main(gate.Config(a, b, agent_a="ada", benchmark=("words",), errors="zero"))
+    assert "errors: " not in capsys.readouterr().out
     empty = scored_run(home, "none", {"ada": {}})
     with pytest.raises(ConfigError) as refused:
         gate.main(gate.Config(empty.id, empty.id))

@@ -123,6 +123,7 @@ def test_an_agent_is_served_by_its_file_and_settings_until_a_signal_comes(
     assert told == [("fetched", "scripted:s.json"), "open_spans", "close", ("closed", "scripted:s.json")]
     made = offered[0]
     assert (made.openai, made.a2a, made.sessions.settings) == (given["openai"], given["a2a"], given["session_limits"])
+    assert made.admission._mean_request_s == made.telemetry.metrics.mean_request_s, "refused clients wait as long"
     assert made.admission.settings == given["admitted"] and (made.address, made.url) == (address, url)
     assert (made.description, made.examples) == ("Tells the time.", ("What time?",))
     out, err = capsys.readouterr()
