@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,12 +59,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return told
 
 
-def test_a_decoder_is_measured_whole(tmp_path: Path, asked: list[tuple[Any, ...]]) -> None:
+def test_a_decoder_is_measured_whole(
+    tmp_path: Path, asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr(bench_decoder, "load", lambda *given: opened.append(load(*given)) or opened[0])
     path = tiny.write_model(tmp_path / "model", max_position=64)
     config = Config(str(path), rounds=2, threads=1, weights="float32", only=("prefill", "decode 2"))
     found = measure_decoder(config, path, SMALL)
     facts = inspect(path)
-    a = load(path, EngineConfig(threads=1, weights="float32")).architecture
+    a = opened[0].architecture
     head = a.vocab_size * a.hidden_size
     assert (found.model, found.path, found.weights, found.quick) == (str(path), str(path.resolve()), "float32", False)
     assert found.command == f"firsthand bench {path} --rounds 2 --threads 1 --weights float32 --only 'prefill,decode 2'"
@@ -187,6 +192,23 @@ def test_each_workload_runs_once_a_round_and_once_before(asked: list[tuple[Any, 
     # what has taken more than its seconds is not begun again, after its first counted round
     assert [turn for name, turn in told if "slow" in name] == [0, 1] and figures[0].values == (1,)
     assert [turn for name, turn in told if "quick" in name] == [0, 1, 2, 3]
+
+
+def test_progress_counts_all_runs_of_all_workloads(
+    asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    @contextmanager
+    def progress(label: str, total: int, *, shown: bool) -> Iterator[Callable[..., None]]:
+        told.append((label, total, shown))
+        yield lambda completed, note: told.append((completed, note))
+
+    monkeypatch.setattr(bench_rounds, "progress", progress)
+    bench_rounds.repeat("s", [counted("a", []), counted("b", [])], Config("m", rounds=2))
+    assert told == [("m", 6, True), (0, "a"), (1, "b"), (2, "a"), (3, "b"), (4, "a"), (5, "b")]
+    bench_rounds.repeat("s", [counted("a", [])], Config("m", quick=True, json="-"))
+    assert told[7:] == [("m", 2, False), (0, "a"), (1, "a")]
 
 
 def test_the_machines_best_speeds_around_the_work_are_kept(asked: list[tuple[Any, ...]]) -> None:
