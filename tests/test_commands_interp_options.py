@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +14,26 @@ import pytest
 import torch
 
 from firsthand.cli import main
-from firsthand.commands import sides
+from firsthand.commands import (
+    interp_constitution,
+    interp_deliberation,
+    interp_induction,
+    interp_probe,
+    interp_sae,
+    interp_sycophancy,
+    sides,
+)
 from firsthand.errors import ConfigError
 from firsthand.interp import monitor_fitting, opened_model
+from firsthand.interp.circuits import causal_scrubbing, induction_heads, induction_model
+from firsthand.interp.circuits.causal_scrubbing import Scrubbed
+from firsthand.interp.circuits.induction_heads import HeadScore, RepetitionGain
 from firsthand.interp.saes import sae_files, sae_run
 from firsthand.interp.saes.sae_evaluation import SaeMeasures
 from firsthand.interp.separation import Separation
 from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
+from printed_tables import widen, words
 
 
 @pytest.fixture
@@ -130,6 +144,121 @@ def test_every_option_of_a_probe_reaches_its_fitting(asked: list[Any], capsys: p
         ("--out=gone/m", "the folder of 'gone/m' does not exist"),
     ):  # fmt: skip
         assert main([*line, wrong]) == 2 and told in capsys.readouterr().err
+
+
+def test_an_autoencoder_is_checked_by_its_models_shape_and_tells_its_error(
+    asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    trained = sae_run.train_sae
+
+    @contextmanager
+    def progress(label: str, total: int, *, shown: bool) -> Iterator[Any]:
+        told.append((label, total, shown))
+        yield lambda completed, note: told.append((completed, note))
+
+    def training(*given: Any, told: Any) -> Any:
+        told(7, 99, {"error": 1.26})
+        return trained(*given, told=told)
+
+    monkeypatch.setattr(interp_sae, "progress", progress)
+    monkeypatch.setattr(sae_run, "train_sae", training)
+    monkeypatch.setattr(opened_model, "shape_of", lambda name, **given: told.append((name, given)) or "SHAPE")
+    monkeypatch.setattr(sae_run, "expect_possible", lambda plan, shape, out: told.append((plan.tokens, shape, out)))
+    config = interp_sae.Config("some", Path("there"), layer=3, tokens=700, batch=70, threads=5)
+    assert interp_sae.run(config) == 0
+    site = "blocks.3.resid.post"
+    assert told == [
+        ("some", {"shown": True, "sites": (site,)}), (700, "SHAPE", Path("there")), (f"autoencoder of some {site}", 10,
+        True),
+        (7, "error 1.3"),
+    ]  # fmt: skip
+    assert asked[0] == ("open", "some", {"shown": True, "threads": 5})
+
+
+def test_a_probe_opens_its_model_at_its_site(asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    line = [
+        "interp",
+        "probe",
+        "some",
+        "--positive",
+        "yes.txt",
+        "--negative",
+        "no.txt",
+        "--site",
+        "blocks.2.hook_mlp_out",
+    ]
+    assert main(line) == 0 and main([*line, "--json"]) == 0
+    capsys.readouterr()
+    assert [each[2] for each in asked[::2]] == [
+        {"shown": shown, "sites": ("blocks.2.mlp.out",)} for shown in (True, False)
+    ]
+    assert asked[1][3] == "blocks.2.mlp.out"
+    assert asked[1][4] == {"name": "yes", "false_alarms": 0.05, "held_out": 0.3, "seed": 0}
+
+
+def test_the_most_telling_heads_are_shown_and_those_of_the_second_layer_scrubbed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interval(value: float) -> Interval:
+        return Interval(value, value - 0.05, value + 0.05, 4, "t")
+
+    def head(layer: int, number: int, induction: float, null: float, previous: float) -> HeadScore:
+        return HeadScore(layer, number, *map(interval, (induction, null, previous)))
+
+    # none is above its null, whose order is the other one; the fourth that looks back is not among those shown
+    scores = [head(0, n, value, 1 - value, previous) for n, (value, previous) in enumerate(
+        ((0.1, 0.35), (0.5, 0.3), (0.2, 0.9), (0.4, 0.6), (0.3, 0.25), (0.05, 0.8)))]  # fmt: skip
+    scrubbed: list[Any] = []
+
+    def scrub(model: Any, texts: Any, heads: Any, **_: Any) -> Scrubbed:
+        scrubbed.append(heads)
+        return Scrubbed(interval(1.0), interval(1.5), interval(3.5), interval(3.0))
+
+    for module, name, stub in (
+        (induction_model, "trained_induction_model", lambda **_: "model"),
+        (induction_heads, "head_scores", lambda *_, **__: scores), (induction_heads, "repeated_texts", lambda *_,
+        **__: "texts"),
+        (induction_heads, "repetition_gain", lambda *_: RepetitionGain(interval(4.0), interval(1.0))),
+        (causal_scrubbing, "scrub_induction", scrub),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, stub)
+    widen(monkeypatch, interp_induction)
+    assert interp_induction.run(interp_induction.Config()) == 0
+    told = words(capsys.readouterr().out)
+    assert told[0] == "0 induction heads of 6" and not scrubbed
+    assert [line.split()[0] for line in told[2:-1]] == ["0.1", "0.3", "0.4", "0.2", "0.5"], (
+        "four, and three that look back"
+    )
+    scores[:] = [
+        head(0, 4, 0.9, 0.1, 0.0),
+        head(1, 2, 0.9, 0.1, 0.0),
+        head(1, 3, 0.2, 0.1, 0.0),
+        head(1, 0, 0.8, 0.1, 0.1),
+    ]
+    assert interp_induction.run(interp_induction.Config()) == 0 and scrubbed == [[2, 0]]
+
+
+def test_the_smallest_sizes_of_the_studies_are_taken(asked: list[Any]) -> None:
+    assert interp_induction.Config(texts=2, half=4, steps=1).seed == 0
+    assert interp_sycophancy.Config(seeds=1, steps=1, base_steps=1, facts=20).json is False
+    assert interp_constitution.Config(rounds=1, seeds=1, prompts=20).quick is False
+    assert interp_deliberation.Config(seeds=1, prompts=20).quick is False
+    small = {"expansion": 1, "layer": 0, "k": 1, "batch": 1, "tokens": 1, "context": 2, "held_out": 2, "threads": 0}
+    smallest = interp_sae.Config("m", lr=0.999, **small)  # type: ignore[arg-type]
+    for name, value in small.items():
+        with pytest.raises(ConfigError) as refused:
+            replace(smallest, **{name: value - 1})
+        least = f"{value} (a batch)" if name == "tokens" else value
+        assert str(refused.value) == f"{name} is {value - 1}: give {least} or more"
+    for lr in (0.0, 1.0):
+        with pytest.raises(ConfigError, match=f"^lr is {lr}: give a number above 0 and below 1$"):
+            replace(smallest, lr=lr)
+    probe = interp_probe.Config("m", Path("yes.txt"), Path("no.txt"), layer=0, false_alarms=0.001, held_out=0.999)
+    for name in ("held_out", "false_alarms"):
+        for value in (0.0, 1.0):
+            with pytest.raises(ConfigError, match=f"^{name} is {value}: give a share between 0 and 1$"):
+                replace(probe, **{name: value})
 
 
 def test_agents_are_paired_by_name_and_differences_shown_by_their_counts(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from firsthand.errors import ConfigError
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.runs.store import open_run
 from firsthand.tool import tool
-from firsthand.trace import Failure, Score
+from firsthand.trace import Event, Failure, Score
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -74,6 +74,9 @@ def test_a_fork_stores_its_origin_and_every_change_and_keeps_a_journal(cli: Cli,
             "temperature": 0.5, "max_tokens": 99, "system": "S.", "tools": ["none"], "budget_tokens": 5000,
             "budget_calls": 7, "budget_seconds": 60.0, "budget_usd": 2.0,
         }  # fmt: skip
+        with open_run(ran.id, home) as parents:
+            name = ran.trace.benchmark
+            assert run.protocols == {name: parents.protocols[name]} and [key for key, _ in run.tasks()] == [name]
         assert "fork-arithmetic" in run.id and run.status == "done" and list(run.agents()) == [trace.agent_name]
         made = [call for call in trace.calls if not call.replayed]
         assert len(made) == 1 and run.database.read("SELECT 1 FROM effects"), "what was paid for is kept"
@@ -176,6 +179,50 @@ def test_what_a_fork_needs_is_told(given: dict[str, Any], told: str) -> None:
     ForkConfig(("a",), at=0), ForkConfig(("a", "b"), at=0), ForkConfig(resume="x", trust=True, watch=True)
 
 
-def test_a_protected_attempt_is_not_watched(cli: Cli, ran: Any, home: Path) -> None:
-    code, _, err = cli("fork", ran.id, "nothing-like-it", "--at", "0", "--watch")
-    assert code == 2 and "no attempt 'nothing-like-it'" in err
+def test_a_run_from_elsewhere_is_forked_where_what_it_names_is_installed_trusted_or_exchanged(
+    cli: Cli, home: Path, ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("own.json").write_text('["mine"]')
+    run_words = ("--pattern", "cot", "--model", "scripted:./script.json")
+    assert cli("run", "arithmetic:levels=1:tasks=1", *run_words)[0] == 0
+    with open_run("last", home) as parents:
+        (parent,) = parents.traces()
+        path, refused = (
+            str(parents.path),
+            f"{parents.id} was made elsewhere and names the model 'scripted:./script.json'",
+        )
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "other"))
+    line = ("fork", path, parent.id, "--at", "0")
+    code, _, err = cli(*line)
+    assert code == 2 and refused in err and "add --trust" in err and not (tmp_path / "other" / "runs").exists()
+    assert cli(*line, "--pattern", "direct")[0] == 2, "the model is its own still"
+    code, out, _ = cli(*line, "--model", "scripted:./own.json", "--json")
+    assert code == 0 and json.loads(out)["answer"] == "mine"
+    with open_run("last", tmp_path / "other") as run:
+        settings, fork = run.config["settings"], run.config["fork"]
+        assert (settings["model"], settings["pattern"]) == (["scripted:./own.json"], ["cot"])
+        assert fork == {"run": path, "trace": parent.id, "at": 0, "say": None, "seed": None}
+        made = str(run.path)
+    assert cli(*line, "--trust", "--json")[0] == 0
+    # a fork that is finished in a third home is one from elsewhere too
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "third"))
+    code, _, err = cli("fork", "--resume", made)
+    assert code == 2 and "was made elsewhere and names the model 'scripted:./own.json'" in err
+    code, out, _ = cli("fork", "--resume", made, "--trust", "--json")
+    assert code == 0 and json.loads(out)["answer"] == "mine"
+
+
+def test_an_attempt_that_is_protected_is_not_watched_and_what_was_made_of_it_not_printed(
+    cli: Cli, home: Path, ran: Any
+) -> None:
+    with open_run(ran.id, home) as run:
+        secret = replace(
+            ran.trace, id="f" * 16, epoch=7, events=(Event("protected", 0.0, data={"why": "it is held out"}),)
+        )
+        run.append(secret)
+        place = run.trace(secret.id).place
+    code, _, err = cli("fork", ran.id, place, "--at", "0", "--watch")
+    assert code == 2
+    assert "watch would print what must not be printed (it is held out): leave it out" in err
+    assert cli("fork", ran.id, ran.trace.id, "--at", "0", "--watch")[0] == 0
+    assert cli("fork", ran.id, place, "--at", "0")[0] == 0, "it is forked unwatched"
