@@ -59,3 +59,13 @@ def asked(client: Any, key: str, names: Mapping[str, str]) -> tuple[str, int]:
         path = path.replace(name, said)
     answer = client.get(path, headers={"hx-request": "true"} if key.startswith("+") else {})
     return outline(answer, names).partition(" Use it copy as")[0], answer.status_code
+
+
+def sent(client: Any, path: str, names: Mapping[str, str], **fields: str) -> tuple[int, str]:
+    """The status of a form that is sent, and the address that it leads to, or the outline of its page."""
+    for said, name in names.items():
+        path = path.replace(name, said)
+        fields = {key: value.replace(name, said) for key, value in fields.items()}
+    answer = client.post(path, data=fields, headers={"sec-fetch-site": "same-origin"}, follow_redirects=False)
+    place = answer.headers.get("location")
+    return answer.status_code, outline(answer, names) if place is None else outline(place, names)
