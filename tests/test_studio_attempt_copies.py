@@ -91,7 +91,8 @@ def test_steps_of_two_attempts_are_aligned_and_part_at_the_first_difference() ->
     found = trace_difference(made, other)
     assert found.steps == (
         AlignedStep("same", steps[0], theirs[0]), AlignedStep("changed", steps[1], theirs[1]),
-        AlignedStep("removed", steps[2], None), AlignedStep("added", None, theirs[2]), AlignedStep("same", steps[3], theirs[3]),
+        AlignedStep("removed", steps[2], None), AlignedStep("added", None, theirs[2]),
+        AlignedStep("same", steps[3], theirs[3]),
     )  # fmt: skip
     assert (found.first, found.num_same) == (1, 2)
     same = trace_difference(made, made)
