@@ -106,8 +106,7 @@ def test_attempts_are_listed_with_their_neighbours_and_counts(two: Two) -> None:
     ]  # fmt: skip
     assert (page.total, page.start, page.next_start) == (4, 1, 3)
     for sort, order in (("-tokens", "42310"), ("score", "42103"), ("-score", "01243"), ("seconds", "20134"),
-    ("-cost", "40123"),
-                        ("epoch", "02341"), ("task", "01324"), ("-agent", "34012")):  # fmt: skip
+                        ("-cost", "40123"), ("epoch", "02341"), ("task", "01324"), ("-agent", "34012")):  # fmt: skip
         query = AttemptQuery.parse("", sort)
         assert "".join(row.place[1] for row in query.page(database).rows) == order, sort
         for place, each in enumerate(order):
@@ -333,19 +332,22 @@ def test_curves_of_a_sweep_are_shown_with_what_differs_and_what_goes_with_the_re
     )
     heads = [f"TR{n}(/runs/TR{n}) interrupted" for n in range(3)]
     texts = [f"sample step {10 + n}, TR{n} hello {n}" for n in range(3)]
-    note = "over these runs. Settings may move together, so this is no proof of cause. setting strength "
-    "direction measure runs "
+    note = (
+        "over these runs. Settings may move together, so this is no proof of cause. "
+        "setting strength direction measure runs "
+    )
     form = "Settings and results [get /curves {run=TR0} {run=TR1} {run=TR2} result target: "
     differs = "What differs setting TR0 TR1 TR2 optim.lr 0.1 0.01 0.001 optim.name sgd adam adam Samples "
     with entered(tmp_path) as client:
         for key, says in {
             f"/curves?{all3}": "Curves " + ", ".join(heads) + top + form + "acc *loss Show ] Settings by how "
             "strongly they go with the "
-            f"last loss {note}optim.lr 0.50 -0.50 rank correlation 3 optim.name 0.00 correlation ratio 3 " + differs + " ".join(texts),
+            f"last loss {note}optim.lr 0.50 -0.50 rank correlation 3 optim.name 0.00 correlation ratio 3 "
+            + differs + " ".join(texts),
             f"/curves?{all3}&target=acc&smooth=0.5&x=time": "Curves " + ", ".join(heads) + top + form + "*acc "
             "loss Show ] Settings by "
             f"how strongly they go with the last acc {note}optim.lr 1.00 -1.00 rank correlation 3 optim.name "
-            f"0.87 correlation ratio 3 "
+            "0.87 correlation ratio 3 "
             + differs + " ".join(texts),
             "/curves?run=TR1&run=TR0&run=TR1": "Curves " + ", ".join(heads[1::-1]) + top + "What differs "
             "setting TR1 TR0 optim.lr 0.01 "
