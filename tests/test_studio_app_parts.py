@@ -1,0 +1,132 @@
+"""Signing in and out, the log of it, and what the app itself serves: files, errors and the navigation."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from firsthand.studio.access import Access
+from firsthand.studio.accounts import Accounts
+from firsthand.studio.rendering import STATIC
+from firsthand.studio.studio_app import create_app
+from firsthand.studio.studio_store import SqliteStore
+from studio_page_outline import asked, outline
+from studio_small_home import PORT
+from studio_varied_home import write_runs, write_traces
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("watched")
+    write_runs(folder)
+    write_traces(folder)
+    return folder
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[TestClient, Accounts]]:
+    from firsthand.studio import accounts as module
+
+    monkeypatch.setitem(module._SCRYPT, "n", 1 << 4)
+    monkeypatch.setattr(module, "_NOBODY", module.hashed("nobody at all"))
+    accounts = Accounts(SqliteStore(tmp_path))
+    for name, role in (("bob", "editor"), ("ada", "admin")):
+        accounts.add(name, "a long password", role)
+    access = Access(accounts=accounts, is_https=True)
+    access.port = PORT
+    with TestClient(create_app(tmp_path, access, store=accounts.store), base_url=f"https://127.0.0.1:{PORT}") as made:
+        yield made, accounts
+
+
+def test_people_sign_in_and_out_and_the_log_tells_it(client: tuple[TestClient, Accounts]) -> None:
+    made, accounts = client
+    own = {"sec-fetch-site": "same-origin"}
+    form = (
+        "[post /sign-in name {name=} password {password=} Sign in ] Accounts are made in a terminal on the server: "
+        "firsthand studio account add NAME"
+    )
+    assert outline(made.get("/sign-in")) == f"Sign in {form}"
+
+    def sign_in(name: str, password: str) -> Any:
+        return made.post("/sign-in", data={"name": name, "password": password}, headers=own, follow_redirects=False)
+
+    wrong = sign_in("bob", "a long passwort")
+    problem = "The name or the password is wrong, or there were too many attempts: wait a quarter of an hour."
+    assert (wrong.status_code, outline(wrong)) == (
+        403,
+        f"Sign in {problem} {form}",
+    ) and "set-cookie" not in wrong.headers
+    right = sign_in("ada", "a long password")
+    session = re.fullmatch(
+        rf"firsthand-studio-{PORT}=([\w-]+); HttpOnly; Max-Age=43200; Path=/; SameSite=strict; Secure",
+        right.headers["set-cookie"],
+    )
+    assert session and (right.status_code, right.headers["location"]) == (303, "/")
+    user = accounts.of_session(session[1])
+    assert user is not None and user.name == "ada"
+    (newest, _), (older, _) = accounts.store.logged("audit")
+    text, status = asked(made, "/audit", {newest[:19]: "NOW", older[:19]: "NOW"})
+    assert (text, status) == (
+        "Audit log 2 accounts: ada (admin), bob (editor) when who what from NOW ada signed in testclient "
+        "NOW bob was refused testclient", 200,
+    )  # fmt: skip
+    assert asked(made, "/audit?limit=1", {newest[:19]: "NOW"})[0].endswith("NOW ada signed in testclient")
+    assert asked(made, "/audit?limit=0", {newest[:19]: "NOW"})[0].endswith(
+        "when who what from NOW ada signed in testclient"
+    )
+    out = made.post("/sign-out", headers=own, follow_redirects=False)
+    assert (out.status_code, out.headers["location"]) == (303, "/sign-in") and accounts.of_session(session[1]) is None
+    assert (
+        out.headers["set-cookie"].startswith(f'firsthand-studio-{PORT}=""; ')
+        and "Max-Age=0; Path=/" in out.headers["set-cookie"]
+    )
+
+
+def test_the_app_serves_its_files_errors_and_pages(home: Path) -> None:
+    access = Access()
+    access.port = PORT
+    with TestClient(
+        create_app(home, access), base_url=f"http://127.0.0.1:{PORT}", raise_server_exceptions=False
+    ) as made:
+        made.get("/enter", params={"code": access.new_code()})
+        for name, kind in (
+            ("studio.css", "text/css; charset=utf-8"),
+            ("tree.js", "text/javascript; charset=utf-8"),
+            ("mark.svg", "image/svg+xml"),
+        ):
+            found = made.get(f"/static/any/{name}")
+            assert (found.status_code, found.headers["content-type"], found.content) == (
+                200,
+                kind,
+                (STATIC / name).read_bytes(),
+            )
+            assert found.headers["cache-control"] == "public, max-age=31536000, immutable"
+        for name in ("LICENSES.txt", "none.css", ".hidden.css", "..%2Faccess.py", "a%2Fstudio.css"):
+            answer = made.get(f"/static/any/{name}")
+            assert answer.status_code == 404
+        assert made.get("/static/any/none.css").text == "There is no such file.\n"
+        assert asked(made, "/?sort=x", {}) == (
+            "Problem runs cannot be sorted by 'x': they can by id, status, score, tokens, errors, attempts, "
+            "steps, created All runs(/)", 400,
+        )  # fmt: skip
+        assert asked(made, "+/?sort=x", {})[1] == 200 and asked(made, "+/?sort=x", {})[0].startswith(
+            "runs cannot be sorted by 'x'"
+        )
+        assert asked(made, "/no%20page", {}) == ("Not found There is no page '/no page'. All runs(/)", 404)
+        nav = html.unescape(made.get("/").text).partition("<nav")[2].partition("</nav>")[0]
+        assert re.findall(r'href="([^"]+)"( aria-current="page")?>([^<]+)<', nav) == [
+            ("/", ' aria-current="page"', "Runs"), ("/compare", "", "Compare"), ("/curves", "", "Curves"),
+            ("/traces", "", "Traces"),
+            ("/arena", "", "Arena"), ("/playground", "", "Playground"), ("/queues", "", "Queues"), ("/data-sets",
+            "", "Data sets"),
+            ("/prompts", "", "Prompts"),
+        ]  # fmt: skip
+        assert made.get("/sign-in").status_code == 404, "there are no accounts"
+        assert json.loads(made.get("/curves.json").text) == {"curves": []}
