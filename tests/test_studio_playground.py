@@ -381,7 +381,7 @@ def test_the_playground_page_shows_what_is_continued_and_what_was_made(
     run, place = original
     made = start(client, prompt="hello there", model="scripted:four", seed="3")
     with store.open_run(run, home) as parents:
-        asked_for = parents.trace(place).nodes[0].message.text
+        asked_for, task = parents.trace(place).nodes[0].message.text, parents.trace(place).task_id
         count = len(parents.trace(place).nodes)
     names = {run: "RUN", place: "PLACE", made: "MADE"}
     page, status = asked(client, f"/playground?run={run}&attempt={place}&at=0&model=scripted:four", names)
@@ -389,7 +389,7 @@ def test_the_playground_page_shows_what_is_continued_and_what_was_made(
         "models {model=scripted:echo} scripted:echo {*model=scripted:four} scripted:four temperature {temperature=} "
     )
     assert status == 200 and page.startswith(
-        "Playground Continue arithmetic / seed0-level1-0000(/runs/RUN/attempts/PLACE) of direct from message "
+        f"Playground Continue arithmetic / {task}(/runs/RUN/attempts/PLACE) of direct from message "
         "#0. What comes of it "
         f"is a run of its own, which names this attempt as its origin. user #0 {' '.join(asked_for.split())} "
         f"[post /playground "
