@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from firsthand.studio.access import Access
 from firsthand.studio.accounts import Accounts
 from firsthand.studio.rendering import STATIC
 from firsthand.studio.studio_app import create_app
+from firsthand.studio.studio_pages import OWN_PAGES, StudioPage
 from firsthand.studio.studio_store import SqliteStore
-from studio_page_outline import asked, outline
+from studio_page_outline import asked, outline, sent
 from studio_small_home import PORT
 from studio_varied_home import write_runs, write_traces
 
@@ -130,3 +134,32 @@ def test_the_app_serves_its_files_errors_and_pages(home: Path) -> None:
         ]  # fmt: skip
         assert made.get("/sign-in").status_code == 404, "there are no accounts"
         assert json.loads(made.get("/curves.json").text) == {"curves": []}
+
+
+def test_a_page_that_fails_is_told_in_the_terminal_and_all_is_closed_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(request: Request) -> Response:
+        raise ValueError("odd page")
+
+    first, _ = write_runs(tmp_path)
+    access = Access()
+    access.port = PORT
+    kept = SqliteStore(tmp_path / "elsewhere")
+    bad = StudioPage("Bad", "/bad", [Route("/bad", fail)])
+    app = create_app(tmp_path, access, store=kept, pages=[bad])
+    with TestClient(app, base_url=f"http://127.0.0.1:{PORT}", raise_server_exceptions=False) as made:
+        made.get("/enter", params={"code": access.new_code()})
+        answer = made.get("/bad")
+        assert (answer.status_code, answer.text) == (500, "The Studio failed at this page; its terminal says more.\n")
+        assert capsys.readouterr().err.rstrip().endswith("ValueError: odd page")
+        assert answer.headers.get("x-frame-options") in ("DENY", None)
+        assert sent(made, "/views", {}, name="v", address="/") == (303, "/views")
+        assert [item.key for item in kept.items("view")] == ["v"] and not (tmp_path / "studio.sqlite").exists()
+        assert made.get(f"/runs/{first}").status_code == 200 and list(app.state.runs._open) == [first]
+        nav = html.unescape(made.get("/views").text).partition("<nav")[2].partition("</nav>")[0]
+        assert nav.endswith('<a href="/prompts">Prompts</a><a href="/bad">Bad</a>') and "aria-current" not in nav
+    assert (kept._connection, dict(app.state.runs._open), app.state.curves._closed.is_set()) == (None, {}, True)
+    assert [bad.is_open(path) for path in ("/bad", "/bad/x", "/badly", "/", "")] == [True, True, False, False, False]
+    first_page = OWN_PAGES[0]
+    assert [first_page.is_open(path) for path in ("/", "/runs/x", "//")] == [True, False, False]

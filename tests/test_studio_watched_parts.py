@@ -40,6 +40,8 @@ from firsthand.studio.views.curve_views import KeptCurves
 from firsthand.studio.views.run_views import KeptBoards, UnderWay, under_way_of
 from firsthand.task import Task
 from firsthand.trace import Event
+from studio_page_outline import asked
+from studio_small_home import entered
 from studio_varied_home import RUNS, attempt, write_runs, write_traces
 
 
@@ -316,3 +318,37 @@ def test_the_demo_is_unpacked_for_a_while(tmp_path: Path, monkeypatch: pytest.Mo
         ]  # fmt: skip
         assert folder.name.startswith("firsthand-demo-") and (folder / "runs/two/lock").read_bytes() == b""
     assert not folder.exists()
+
+
+def test_files_of_runs_are_listed_with_the_runs_that_share_them(tmp_path: Path) -> None:
+    names, digests = {}, []
+    for number, text in enumerate(("weights", "weights", "others")):
+        file = tmp_path / f"model{number}.bin"
+        file.write_text(text)
+        with store.create(tmp_path, {"n": number}, f"tr{number}") as run, Track(run) as track:
+            track.log({"loss": 1.0}, step=3)
+            digests.append(track.artifact(file, step=None if number else 7).sha256[:16])
+        names[run.id] = f"TR{number}"
+    assert digests[0] == digests[1] == hashlib.sha256(b"weights").hexdigest()[:16] != digests[2]
+    ids = {name: id for id, name in names.items()}
+    with entered(tmp_path) as client:
+        page, status = asked(client, "/curves?run=TR2&run=TR1&run=TR0", {id: name for id, name in names.items()})
+        files = (
+            f"Files file run step bytes SHA-256 model2.bin TR2 6 {digests[2]} model1.bin TR1 7 {digests[1]}the "
+            f"same file as in TR0 "
+            f"model0.bin TR0 7 7 {digests[0]}first kept here; also in TR1"
+        )
+        assert status == 200 and page.endswith(files)
+        assert asked(client, "/curves?run=TR1", names)[0].endswith(
+            f"Files file run step bytes SHA-256 model1.bin TR1 7 {digests[1]}"
+        )
+        many = "&".join(f"run=r{number}" for number in range(41))
+        for path, says, status in (
+            (f"/curves?{many}", "41 runs are too many for one plot: choose 40 at most", 400),
+            (f"/curves.json?run={ids['TR0']}&with=zz&with=at&with=b", "with is 'b': it is one of at, means", 400),
+            ("/curves?run=none", "no run 'none'; `firsthand runs` shows all", 404),
+            (f"/curves.json?run={ids['TR0']}&points=x", "points is 'x': a whole number was expected", 400),
+        ):  # fmt: skip
+            assert asked(client, path, names) == (f"Problem {says} All runs(/)", status)
+        twice = "&".join([f"run={ids['TR0']}"] * 41)
+        assert asked(client, f"/curves?{twice}", names)[1] == 200, "one run, however often it is named"
