@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import hashlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -298,3 +300,68 @@ def test_a_round_shows_both_sides_up_to_the_pace_and_says_why_it_ended(
 
     monkeypatch.setattr(getpass, "getuser", nobody)
     assert voter_of(Request({"type": "http"})) == "human:user"
+
+
+def test_a_vote_counts_from_when_both_answers_were_shown_and_waits_to_be_kept(tmp_path: Path) -> None:
+    agents = {name: Agent(name, Scripted(lambda *_, said=said: said, name=f"scripted:{name}", fingerprint=name), reply)
+              for name, said in (("amber", "yes"), ("cobalt", "no"))}  # fmt: skip
+
+    async def play() -> None:
+        rounds = ArenaRounds(tmp_path, agents, seed=3)
+        made = await rounds.start("Is it?")
+        assert made.work is not None and rounds.get(made.id) is made and rounds._number == 1
+        assert sum([1 async for _ in rounds.events(made, tick_s=0.001)]) > 1 and made.battle is not None
+        assert (made.battle.a.seed, made.battle.a.epoch, made.battle.task.prompt) == (made.battle.b.seed, 0, "Is it?")
+        made.ready_at = time.monotonic() - 5
+        rounds.vote(made, "a", ["style", "safe", "style"], "ann", undo_s=60)
+        first = made.dwell_s
+        assert 5 <= first < 6 and (made.winner, made.reasons, made.by, made.kept) == (
+            "a",
+            ("style", "safe"),
+            "ann",
+            None,
+        )
+        made.ready_at -= 100
+        rounds.vote(made, "tie", [], "bob", undo_s=60)
+        assert made.dwell_s == first and (made.winner, made.reasons, made.by) == ("tie", (), "bob")
+        rounds.undo(made)
+        rounds.undo(made)
+        rounds.vote(made, "both_bad", ["clear"], "cat", undo_s=60)
+        assert 105 <= made.dwell_s < 106
+        spare = [Round(str(n), made.task, made.a, made.b) for n in range(5)]
+        spare[3].problem, spare[4].battle = "It broke", made.battle
+        rounds._rounds.update({each.id: each for each in spare})
+        second = await rounds.start("x" * 20_000)
+        assert second.work is not None and rounds._number == 2 and list(rounds._rounds)[-1] == second.id
+        with pytest.raises(ConfigError, match="4 rounds are under way: wait for one of them to end"):
+            await rounds.start("Is it?")
+        await second.work
+        with pytest.raises(ConfigError, match="the prompt has 20,001 characters: at most 20,000 are taken"):
+            await rounds.start("x" * 20_001)
+        run = rounds.run
+        assert run is not None and made.keeper is not None
+        rounds.close()
+        rounds._keep(made)
+        made.keeper.cancel()
+        assert made.kept is not None and made.kept.detail is not None and rounds.run is None
+        digest = hashlib.sha256(b"Is it?").hexdigest()
+        assert made.kept.detail == {
+            "prompt_sha256": digest,
+            "dwell_s": round(made.dwell_s, 3),
+            "void": "",
+            "reasons": ["clear"],
+        }
+        assert (made.kept.winner, made.kept.by, made.kept.a, made.kept.b) == (
+            "both_bad",
+            "cat",
+            made.battle.a.id,
+            made.battle.b.id,
+        )
+        with store.open_run(run.id, tmp_path) as again:
+            assert [(each.winner, each.by) for each in again.preferences()] == [("both_bad", "cat")]
+            assert again.info.config["arena"] == {
+                "models": ["amber", "cobalt"], "agents": {name: agent.to_json() for name, agent in agents.items()},
+                "by": "studio", "seed": 3,
+            }  # fmt: skip
+
+    asyncio.run(play())

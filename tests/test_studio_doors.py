@@ -239,3 +239,85 @@ def test_guesses_and_sessions_end_at_their_limits(store: SqliteStore, monkeypatc
     made._changes = {"ann": [43_140.0, *[43_140.5] * 239]}
     assert [made.may_change_now(user), made.may_change_now(user)] == [True, False]
     assert len(made._changes["ann"]) == 241 and made._changes["ann"][0] == 43_140.5
+
+
+def test_accounts_are_made_and_changed_within_their_bounds(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(accounts_of._SCRYPT, "n", 1 << 4)
+    made, here = Accounts(store), Accounts(store, project="p")
+    longest = "A" + "b._@-9" * 10 + "xyz"
+    made.add(longest, "x" * 12, "viewer")
+    made.add("0", "é" * 1024, "admin")
+    assert [(user.name, user.role) for user in made.all()] == [("0", "admin"), (longest, "viewer")] and len(
+        longest
+    ) == 64
+    item = store.get("account", "0")
+    assert (
+        item is not None
+        and sorted(item.body) == ["hash", "made", "role"]
+        and accounts_of.matches("é" * 1024, item.body["hash"])
+    )
+    here.add("0", "y" * 12, "viewer")
+    again = store.get("account", "0")
+    assert again is not None and (again.body["role"], again.body["projects"]) == ("admin", {"p": "viewer"})
+    assert accounts_of.matches("y" * 12, again.body["hash"]) and not accounts_of.matches("é" * 1024, again.body["hash"])
+    here.add("new", "y" * 12, "editor")
+    assert (made.all(), [user.name for user in here.all()]) == (
+        [User("0", "admin"), User(longest, "viewer")], ["0", longest, "new"],
+    )  # fmt: skip
+    for name, password, role, says in (
+        ("a" * 65, "y" * 12, "viewer", f"'{'a' * 60}' is no name of an account: use up to 64 letters, digits and . _ @ -"),
+        ("", "y" * 12, "viewer", "'' is no name of an account: use up to 64 letters, digits and . _ @ -"),
+        ("a", "y" * 11, "viewer", "the password has 11 characters: give 12 to 1024"),
+        ("a", "y" * 1025, "viewer", "the password has 1025 characters: give 12 to 1024"),
+        ("a", "y" * 12, "none", "role is 'none': give one of viewer, annotator, editor, admin"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as said:
+            made.add(name, password, role)
+        assert str(said.value) == says
+    kept = accounts_of.hashed("secret")
+    salt, digest = kept.split("$")[4:]
+    assert (
+        kept.startswith("scrypt$16$8$1$")
+        and (len(salt), len(digest)) == (32, 64)
+        and kept != accounts_of.hashed("secret")
+    )
+    wrong = ("", "scrypt$16$8$1$" + salt, f"sha$16$8$1${salt}${digest}",
+    f"scrypt$16$8$1${salt}${digest[:-1]}0"[:-2], kept + "$1",
+             f"scrypt$15$8$1${salt}${digest}", f"scrypt$16$8$1$zz${digest}")  # fmt: skip
+    assert accounts_of.matches("secret", kept) and not any(accounts_of.matches("secret", each) for each in wrong)
+    assert not accounts_of.matches("secret ", kept)
+
+
+def test_what_is_no_request_of_a_page_goes_through(store: SqliteStore) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["type"], receive, send))
+
+    for kind in ("lifespan", "websocket"):
+        asyncio.run(AccessMiddleware(app, opened(Accounts(store)))({"type": kind}, "receive", "send"))  # type: ignore[arg-type]
+    assert seen == [("lifespan", "receive", "send"), ("websocket", "receive", "send")]
+
+
+def test_a_code_opens_one_session_and_wrong_ones_are_counted_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("firsthand.studio.access.time.monotonic", lambda: now[0])
+    access = opened()
+    first, second = access.new_code(), access.new_code()
+    assert first != second and access.exchange("é") is None and access._wrong == [1000.0]
+    session = access.exchange(second)
+    assert session and access.exchange(second) is None and list(access._codes) == [first]
+    assert access.knows(Headers({"cookie": f"firsthand-studio-8131={session}"})) and len(access._wrong) == 2
+    now[0] = 1600.0
+    assert access.exchange(first), "at the last moment"
+    late = access.new_code()
+    now[0] = 2200.5
+    assert access.exchange(late) is None and access._codes == {} and access._wrong == [2200.5]
+    codes = [access.new_code() for _ in range(3)]
+    access._wrong = [2200.5] * 19
+    assert access.exchange(codes[0]) and access.exchange("wrong") is None
+    assert access.exchange(codes[1]) is None and len(access._wrong) == 20 and codes[1] in access._codes
+    now[0] = 2260.4
+    assert access.exchange(codes[1]) is None
+    now[0] = 2260.5
+    assert access.exchange(codes[1]) and access._wrong == []
