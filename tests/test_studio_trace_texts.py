@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from firsthand.ingest.redaction import Redactor
+from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 from studio_page_outline import asked
 from studio_small_home import entered
-from studio_varied_home import T, write_traces
+from studio_varied_home import T, span, usage, write_traces
 
 PAGES = {
     "/traces?filter=-user:zed&sort=-tokens": (
@@ -121,3 +123,37 @@ def client(home: Path) -> Iterator[TestClient]:
 def test_received_traces_are_shown_with_all_their_numbers_and_addresses(client: TestClient) -> None:
     for key, says in PAGES.items():
         assert asked(client, key, {id: f"T{number}" for number, id in T.items()}) == (says, 200), key
+
+
+def test_a_trace_of_two_conversations_shows_one_and_its_scorer_that_failed(tmp_path: Path) -> None:
+    spans = [
+        span(7, 1, 0, "root", 0, 9, tag__tags=["b", "a"], openinference__span__kind="CHAIN"),
+        span(7, 2, 1, "one", 1, 2, asked="First?", said="Yes", **usage("m", 10, 2, 0.0)),
+        span(7, 3, 1, "two", 4, 2, asked="Second?", said="No", **usage("m", 20, 3, 0.0)),
+    ]
+    taken = TraceStore(tmp_path, create=True)
+    taken.add(SpanPreparer(Redactor()).prepared(spans))
+    taken.add_score(f"{7:032x}", "odd", "judge", None, "It broke")
+    taken.add_score(f"{7:032x}", "even", "judge", 0.5)
+    taken.close()
+    names = {f"{7:032x}": "T7"}
+    top = (
+        "Traces(/traces) / root 1970-01-02 00:00:00 UTC, 9.0 s, 3 spans, 35 tokens (30 in, 0 of them cached, 5 "
+        "out) tags b, a "
+        "input First? output No scores failed odd: It broke0.5 even *conversation(/traces/T7) tree(/traces/T7?view=tree) "
+        "raw(/traces/T7?view=raw) 2 conversations: this is one of them; a message where they part names those beside it. "
+    )
+    last = "user #2 branch 1(/traces/T7?leaf=1) *2(/traces/T7?leaf=3) Second? assistant #3 No"
+    first = "user #0 branch *1(/traces/T7?leaf=1) 2(/traces/T7?leaf=3) First? assistant #1 Yes"
+    with entered(tmp_path) as client:
+        for key, says in (
+            ("", last),
+            ("?leaf=1", first),
+            ("?leaf=0", first),
+            ("?leaf=2", last),
+            ("?leaf=-1", last),
+            ("?leaf=9", last),
+        ):
+            assert asked(client, f"/traces/T7{key}", names) == (top + says, 200), key
+        listed = asked(client, "+/traces?filter=id:00", names)[0]
+        assert listed.endswith(" 9.0 s 3 35 odd failedeven 0.5")
