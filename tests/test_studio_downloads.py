@@ -177,7 +177,8 @@ def test_a_trial_has_the_fields_of_its_form(shown: Shown) -> None:
         assert status == 303 and place.startswith("/runs/") and client.portal is not None
         client.portal.call(state.playground.settled)
         with store.open_run(place.removeprefix("/runs/"), state.runs.home) as run:
-            return run.info.config["playground"], [run.trace(row.place) for row in run.rows()]
+            made = [run.trace(row.place) for row in run.rows()]
+            return run.info.config["playground"], sorted(made, key=lambda each: each.epoch)
 
     config, traces = trial(prompt=" Hi? ", system=" Be brief ", model="m-two", temperature=" 0.25 ", max_tokens="9",
     alternatives="2",
@@ -212,3 +213,36 @@ def test_a_trial_has_the_fields_of_its_form(shown: Shown) -> None:
     ):  # fmt: skip
         found = sent(client, "/playground", {}, **fields)
         assert found[0] == status and (says is None or found[1] == f"Problem {says} All runs(/)")
+
+
+def test_an_address_is_kept_with_all_that_a_page_may_have_in_it(shown: Shown) -> None:
+    client, names, _ = shown
+    whole = "/runs/a?b=c&d=%41:1+2,3;4@5!$'()*~[]#e"
+    for place, kept in ((whole, whole), ("/", "/"), ('/"<>', "/%22%3C%3E"), ("/x{}|^`", "/x%7B%7D%7C%5E%60")):
+        assert sent(client, "/views", names, name="v", address=place) == (303, "/views")
+        text, _ = asked(client, "/views", names)
+        assert text.startswith(f"Saved views view address saved remove v({kept}) {kept} 20"), place
+    for place in ("", "a", "//a", "/\\a", "/a\\b", "/a b", "/a\n", "http://x/"):
+        expected = "a page of the Studio was expected, such as /?filter=has:error All runs(/)"
+        says = f"Problem address is {place!r}: {expected}"
+        assert sent(client, "/views", names, name="v", address=place) == (400, says)
+    assert sent(client, "/views", names, name=" ", address="/") == (
+        400, "Problem '' is no name: give 1 to 200 characters on one line All runs(/)",
+    )  # fmt: skip
+    assert sent(client, "/views/remove", names, name="none") == (303, "/views")
+
+
+def test_a_data_set_is_checked_by_numbers_unless_its_form_says_another_check(shown: Shown) -> None:
+    client, names, ids = shown
+    assert sent(client, "/data-sets", names, name="s", run=ids["FIRST"], attempt="p2")[0] == 303
+    state = client.app.state  # type: ignore[attr-defined]
+    answer = client.post("/data-sets/s/run", content="model=m-two&model=m-one&model=m-two", follow_redirects=False, headers={
+        "sec-fetch-site": "same-origin", "content-type": "application/x-www-form-urlencoded"})  # fmt: skip
+    assert answer.status_code == 303 and client.portal is not None
+    client.portal.call(state.playground.settled)
+    with store.open_run(answer.headers["location"].removeprefix("/runs/"), state.runs.home) as run:
+        assert run.info.config == {"data_set": "s", "models": ["m-two", "m-one"], "check": "numeric"}
+        made = [run.trace(row.place) for row in run.rows()]
+        assert sorted((each.agent_name, each.scores[0].name, each.scores[0].value) for each in made) == [
+            ("m-one", "numeric", 1.0), ("m-two", "numeric", 1.0),
+        ]  # fmt: skip

@@ -285,41 +285,6 @@ def test_prompts_views_and_notes_are_kept_as_they_were_typed(shown: Shown) -> No
     assert outline("<p>a</p>") == "a"
 
 
-def test_an_address_is_kept_with_all_that_a_page_may_have_in_it(shown: Shown) -> None:
-    client, names = shown
-    whole = "/runs/a?b=c&d=%41:1+2,3;4@5!$'()*~[]#e"
-    for place, kept in ((whole, whole), ("/", "/"), ('/"<>', "/%22%3C%3E"), ("/x{}|^`", "/x%7B%7D%7C%5E%60")):
-        assert sent(client, "/views", names, name="v", address=place) == (303, "/views")
-        state = client.app.state  # type: ignore[attr-defined]
-        text, _ = asked(client, "/views", names)
-        assert text.startswith(f"Saved views view address saved remove v({kept}) {kept} NOW "), place
-        assert state.runs.home.exists()
-    for place in ("", "a", "//a", "/\\a", "/a\\b", "/a b", "/a\n", "http://x/"):
-        expected = "a page of the Studio was expected, such as /?filter=has:error All runs(/)"
-        says = f"Problem address is {place!r}: {expected}"
-        assert sent(client, "/views", names, name="v", address=place) == (400, says)
-    assert sent(client, "/views", names, name=" ", address="/") == (
-        400, "Problem '' is no name: give 1 to 200 characters on one line All runs(/)",
-    )  # fmt: skip
-    assert sent(client, "/views/remove", names, name="none") == (303, "/views")
-
-
-def test_a_data_set_is_checked_by_numbers_unless_its_form_says_another_check(shown: Shown) -> None:
-    client, names = shown
-    assert sent(client, "/data-sets", names, name="s", run="FIRST", attempt="p2")[0] == 303
-    state = client.app.state  # type: ignore[attr-defined]
-    answer = client.post("/data-sets/s/run", content="model=m-two&model=m-one&model=m-two", follow_redirects=False, headers={
-        "sec-fetch-site": "same-origin", "content-type": "application/x-www-form-urlencoded"})  # fmt: skip
-    assert answer.status_code == 303 and client.portal is not None
-    client.portal.call(state.playground.settled)
-    with store.open_run(answer.headers["location"].removeprefix("/runs/"), state.runs.home) as run:
-        assert run.info.config == {"data_set": "s", "models": ["m-two", "m-one"], "check": "numeric"}
-        made = [run.trace(row.place) for row in run.rows()]
-        assert sorted((each.agent_name, each.scores[0].name, each.scores[0].value) for each in made) == [
-            ("m-one", "numeric", 1.0), ("m-two", "numeric", 1.0),
-        ]  # fmt: skip
-
-
 def test_the_runs_of_a_prompt_stand_by_version_with_their_mean_score() -> None:
     def info(id: str, config: dict[str, object], *means: float | None) -> RunInfo:
         scores = tuple(ScoreMean("b", "a", mean, 1) for mean in means)
