@@ -163,3 +163,22 @@ def test_a_page_that_fails_is_told_in_the_terminal_and_all_is_closed_at_the_end(
     assert [bad.is_open(path) for path in ("/bad", "/bad/x", "/badly", "/", "")] == [True, True, False, False, False]
     first_page = OWN_PAGES[0]
     assert [first_page.is_open(path) for path in ("/", "/runs/x", "//")] == [True, False, False]
+
+
+def test_each_page_names_who_is_signed_in_and_offers_an_admin_the_log(client: tuple[TestClient, Accounts]) -> None:
+    made, accounts = client
+    for name, role, audit in (("ada", "admin", ', <a href="/audit">audit</a>'), ("bob", "editor", "")):
+        page = made.get("/views", headers={"authorization": f"Bearer {accounts.new_key(name)}"})
+        who = f'<form method="post" action="/sign-out"><span class="soft">{name}{audit}</span>'
+        assert page.status_code == 200 and who in page.text
+        log = made.get("/audit", headers={"authorization": f"Bearer {accounts.new_key(name)}"})
+        assert log.status_code == (200 if role == "admin" else 403)
+    note = {"authorization": f"bearer {accounts.new_key('bob')}"}
+    assert (
+        made.post("/views", data={"name": "v", "address": "/"}, headers=note, follow_redirects=False).status_code == 303
+    )
+    (_, body), *_ = accounts.store.logged("audit")
+    assert body == {"who": "bob", "what": "POST /views", "status": 303, "address": "testclient"}
+    refused = made.post("/views", data={"name": "v", "address": "x"}, headers=note)
+    assert refused.status_code == 400 and accounts.store.logged("audit", 1)[0][1]["status"] == 400
+    assert "sign-out" not in made.get("/sign-in").text

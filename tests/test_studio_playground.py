@@ -23,6 +23,7 @@ from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
+from firsthand.studio import playground
 from firsthand.studio.access import Access
 from firsthand.studio.attempt_replay import replay_of
 from firsthand.studio.playground import Playground, PlaygroundTrial, forked
@@ -410,3 +411,27 @@ def test_the_playground_page_shows_what_is_continued_and_what_was_made(
     says = f"Problem the attempt has no message {count}: it has {count} All runs(/)"
     assert asked(client, f"/playground?run={run}&attempt={place}&at={count}", names) == (says, 400)
     assert asked(client, f"/playground?run={run}&attempt={place}&at={count - 1}", names)[1] == 200
+
+
+def test_a_replay_needs_room_and_an_agent_without_memory(
+    home: Path, original: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, place = original
+    with store.open_run(run, home) as parents:
+        old, task = parents.trace(place), parents.task("arithmetic", parents.trace(place).task_id)
+        monkeypatch.setattr(playground, "MOST_UNDER_WAY", 0)
+        with pytest.raises(ConfigError, match="0 trials are under way: wait for one of them to end"):
+            asyncio.run(Playground(home, {}).replay(parents, place))
+        assert task is not None
+        for changed, says in (
+            ({"memory": "notes"}, "the attempt had a memory, which a replay would write to: run it again in a terminal"),
+            ({"pattern": ["self_consistency"]}, "the run's settings name no pattern for the agent 'direct': give --pattern"),
+        ):  # fmt: skip
+            with store.create(home, {**parents.config, **changed}, "other") as other:
+                other.add_tasks("arithmetic", [task])
+                with pytest.raises(ConfigError) as told:
+                    replay_of(other, old)
+                assert str(told.value) == says
+        found = replay_of(parents, replace(old, epoch=3))
+        assert found.epoch == 3 and found.agent.name == old.agent_name and found.benchmark.name == "arithmetic"
+        assert [scorer.__name__ for scorer in found.benchmark.scorers] == [score.name for score in old.scores]  # type: ignore[attr-defined]
