@@ -201,6 +201,17 @@ def test_a_trial_has_the_fields_of_its_form(shown: Shown) -> None:
     assert [(each.agent_name, each.epoch, each.seed, [node.message.text for node in each.nodes]) for each in traces] == [
         ("m-one", 1, 3, ["Ask t0", "ann says 1", "More", "It is 1"]),
     ]  # fmt: skip
+    made = next(info.id for info in state.runs.infos() if "playground" in info.config)
+    state.playground.problems |= {made: "It broke", ids["FIRST"]: "So did it"}
+    names = {made: "MADE", ids["FIRST"]: "FIRST"}
+    assert " It broke Note " in asked(client, f"/runs/{made}", names)[0]
+    assert " So did it Note " in asked(client, "/runs/FIRST", names)[0]
+    assert "broke" not in asked(client, f"/runs/{ids['SECOND']}", names)[0]
+    listed = asked(client, "/playground", names)[0].partition("Runs made here ")[2]
+    assert listed.startswith(
+        "run status models prompt attempts MADE(/runs/MADE) It broke done m-one continues FIRST 1 "
+    ) and "So did it" not in listed  # fmt: skip
+    state.playground.problems.clear()
     for fields, says, status in (
         ({"model": "m-one", "prompt": " "}, "the prompt is empty: write a question", 400),
         ({"prompt": "Hi"}, "no model was chosen: choose one or more", 400),

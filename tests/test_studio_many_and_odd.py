@@ -125,9 +125,13 @@ def test_the_newest_try_counts_and_gets_the_note(tmp_path: Path) -> None:
             "Continues an attempt of parents(/runs/parents/attempts/x0) from message #1: compare the "
             "two(/compare/attempts?run_a=parents&a=x0&run_b=RUN&b=x1)"
         ) in page
+        assert sent(client, "/queues", {}, name="q", run=run.id, score="kind")[0] == 303
+        rated = sent(client, "/queues/q/items/p1", {}, value="1", version="0", **{"as": "eve"})
+        assert rated == (303, "/queues/q/next?as=eve")
         kept = client.app.state.runs.get(run.id)  # type: ignore[attr-defined]
         assert [(score.name, score.value, score.detail) for score in kept.trace("p1").attempt_scores] == [
-            ("exact", 0.75, {}), ("note.good", 0.5, {"by": "person", "text": "Yes"}),
+            ("exact", 0.75, {}), ("note.good", 0.5, {"by": "person", "text": "Yes"}), ("note.kind", 1.0,
+            {"by": "human:eve"}),
         ]  # fmt: skip
         assert asked(client, f"/runs/{run.id}", names)[0].count("/attempts/p1)") == 1
         rows = asked(client, f"+/runs/{run.id}?filter=has:note", names)[0]

@@ -167,6 +167,18 @@ def test_attempts_under_way_have_their_steps_since_they_began_last(tmp_path: Pat
             assert [(each.place, each.title) for each in found] == [(ann, titles[ann]), (bob, titles[bob])]
             assert found[1] == UnderWay(bob, titles[bob], began[bob], ()), "what was said before it began again is gone"
             assert found[0] == UnderWay(ann, titles[ann], began[ann], ('  limit {"limit": "tokens", "who": "ann"}',))
+            for number in range(201):
+                run.feed.add(bob, Event("limit", 2.0, {"n": number}))
+            run.feed.flush()
+            with entered(tmp_path) as client:
+                page, status = asked(client, f"+/runs/{run.id}/under-way", {})
+                lines = " ".join(f'limit {{"n": {number}}}' for number in range(1, 201))
+                assert (page, status) == (
+                    f'Under way {titles[ann]} 1 step, last: limit {{"limit": "tokens", "who": "ann"}} limit '
+                    f'{{"limit": "tokens", "who": "ann"}} {titles[bob]} 201 steps, last: limit {{"n": 200}} 1 '
+                    f"steps before these {lines}",
+                    200,
+                )
         assert under_way_of(run) == []
 
 
