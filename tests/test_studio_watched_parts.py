@@ -176,7 +176,7 @@ def test_attempts_under_way_have_their_steps_since_they_began_last(tmp_path: Pat
                 assert (page, status) == (
                     f'Under way {titles[ann]} 1 step, last: limit {{"limit": "tokens", "who": "ann"}} limit '
                     f'{{"limit": "tokens", "who": "ann"}} {titles[bob]} 201 steps, last: limit {{"n": 200}} 1 '
-                    f"steps before these {lines}",
+                    f"step before these {lines}",
                     200,
                 )
         assert under_way_of(run) == []
