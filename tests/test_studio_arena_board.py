@@ -359,6 +359,7 @@ def test_a_vote_counts_from_when_both_answers_were_shown_and_waits_to_be_kept(tm
         )
         with store.open_run(run.id, tmp_path) as again:
             assert [(each.winner, each.by) for each in again.preferences()] == [("both_bad", "cat")]
+            assert again.agents() == {name: agent.to_json() for name, agent in agents.items()}
             assert again.info.config["arena"] == {
                 "models": ["amber", "cobalt"], "agents": {name: agent.to_json() for name, agent in agents.items()},
                 "by": "studio", "seed": 3,

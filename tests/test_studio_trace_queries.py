@@ -12,8 +12,9 @@ import pytest
 from starlette.requests import Request
 
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.ingest.incoming_span import IncomingSpan, StoredSpan
-from firsthand.ingest.trace_store import TraceStore
+from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, StoredSpan
+from firsthand.ingest.redaction import Redactor
+from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 from firsthand.model import Usage
 from firsthand.studio import incoming_traces
 from firsthand.studio.branch_conversation import Block
@@ -33,7 +34,8 @@ from firsthand.studio.span_detail import SpanMessage
 from firsthand.studio.span_search import spans_holding
 from firsthand.studio.typed_filter import Term
 from firsthand.studio.views import incoming_views
-from studio_small_home import DAY, SECOND
+from studio_page_outline import asked
+from studio_small_home import DAY, SECOND, entered
 from studio_varied_home import T, write_traces
 
 
@@ -314,3 +316,24 @@ def test_received_traces_are_kept_until_they_change_and_the_oldest_goes(
     kept = found.get(T[3])
     found.store.add_score(T[3], "late", "judge", 1.0)
     assert found.get(T[3]) is not kept and found.get(T[3]).summary.changed > kept.summary.changed
+
+
+def test_a_trace_without_times_is_of_no_day_and_of_an_unknown_time(tmp_path: Path) -> None:
+    store = TraceStore(tmp_path, create=True)
+    spans = [IncomingSpan("9" * 32, f"{1:016x}", "", "idle", 0, 0, {"user.id": "ann"})]
+    store.add(SpanPreparer(Redactor()).prepared(spans))
+    query = IncomingQuery.parse("seconds=0")
+    (row,) = query.page(store).rows
+    assert (row.name, row.duration_s, query.days(store)) == ("idle", 0.0, [])
+    (group,) = query.groups(store, "user")
+    assert (group.name, group.num_traces) == ("ann", 1)
+    times = (row.first_ns, row.last_ns, group.first_ns, group.last_ns, MOST_NS, -1)
+    assert [incoming_views._when(each) for each in times] == ["unknown"] * 6
+    assert incoming_views._when(0) == "1970-01-01 00:00:00" and incoming_views._when(MOST_NS - 1)[:4] == "2262"
+    store.close()
+    with entered(tmp_path) as client:
+        page, status = asked(client, "+/traces", {})
+        assert status == 200 and page.endswith(f" idle(/traces/{'9' * 32}) unknown ann 0 ms 1")
+        assert asked(client, "/traces/by/users", {})[0].endswith(
+            " ann(/traces?filter=user%3D%22ann%22) unknown unknown 1"
+        )
