@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,24 @@ def test_a_board_has_every_agent_with_its_own_numbers(tmp_path: Path) -> None:
             run.append(attempt(run, 5, (*RUNS["first"][4][:3], 1.0, *RUNS["first"][4][4:])))
         again, _ = asked(client, f"+/runs/{first}/board", {first: "FIRST"})
         assert again != page and re.search(r" bob 0\.\d\d\[", again.replace("◆ on the Pareto frontier ", ""))
+
+
+def test_what_was_looked_at_goes_when_another_run_takes_the_place_of_its_run(tmp_path: Path) -> None:
+    with store.create(tmp_path, {}, "taken") as run:
+        run.append(made(1, scores=(Score("exact", 0.25),)))
+    shutil.copytree(run.path, tmp_path / "copy")
+    with store.open_run(run.id, tmp_path) as again, again.database.write() as connection:
+        connection.execute("DELETE FROM traces")
+    with store.open_run(run.id, tmp_path) as again:
+        again.append(made(1, "other words", scores=(Score("exact", 1.0),), answer="another answer"))
+    with entered(tmp_path) as client:
+
+        def shown_now() -> tuple[str, list[str]]:
+            page = asked(client, f"/runs/{run.id}/attempts/p1", {})[0]
+            board = asked(client, f"+/runs/{run.id}/board", {})[0]
+            return page.partition(" answer ")[2].partition(" scores ")[0], re.findall(r"\d\.\d\d(?=\[)", board)
+
+        assert shown_now() == ("another answer", ["1.00"])
+        shutil.move(run.path, tmp_path / "old")
+        shutil.copytree(tmp_path / "copy", run.path)
+        assert shown_now() == ("a1", ["0.25"])
