@@ -367,24 +367,13 @@ def test_files_of_runs_are_listed_with_the_runs_that_share_them(tmp_path: Path) 
 
 
 def test_a_sweep_whose_last_values_are_no_numbers_is_shown_without_a_result(tmp_path: Path) -> None:
-    ids = {}
-    for number, last in enumerate((float("nan"), float("nan"), 2.0)):
+    ids, nan = {}, float("nan")
+    for number, values in enumerate(({"acc": nan}, {"acc": nan}, {"acc": nan}, {"acc": 2.0, "score": 1.0})):
         with store.create(tmp_path, {"lr": number}, f"t{number}") as run, Track(run) as track:
-            track.log({"acc": last, "score": 1.0} if number == 2 else {"acc": last}, step=1)
+            track.log(values, step=1)
         ids[run.id] = f"TR{number}"
     with entered(tmp_path) as client:
-        for extra, ends in (
-            ("&run=TR2", "result target: *acc score Show ] What differs setting TR0 TR1 TR2 lr 0 1 2"),
-            ("&run=TR2&target=score", "result target: acc *score Show ] What differs setting TR0 TR1 TR2 lr 0 1 2"),
-        ):
-            page, status = asked(client, f"/curves?run=TR0&run=TR1{extra}", ids)
-            assert status == 200 and page.endswith(ends)
-    bare = tmp_path / "bare"
-    names = {}
-    for number in range(3):
-        with store.create(bare, {"lr": number}, f"t{number}") as run, Track(run) as track:
-            track.log({"acc": float("nan")}, step=1)
-        names[run.id] = f"TR{number}"
-    with entered(bare) as client:
-        page, status = asked(client, "/curves?run=TR0&run=TR1&run=TR2", names)
-        assert status == 200 and page.endswith("result target: Show ] What differs setting TR0 TR1 TR2 lr 0 1 2")
+        for last, results in (("TR2", "Show"), ("TR3", "*acc score Show"), ("TR3&target=score", "acc *score Show")):
+            page, status = asked(client, f"/curves?run=TR0&run=TR1&run={last}", ids)
+            ends = f"result target: {results} ] What differs setting TR0 TR1 {last[:3]} lr 0 1 {last[2]}"
+            assert status == 200 and page.endswith(ends), last
