@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from firsthand.agent import Agent
+from firsthand.benchmark import NamedSetting
 from firsthand.cli import main
 from firsthand.errors import ConfigError
 from firsthand.experiment.foreign_settings import expect_installed
@@ -20,9 +23,13 @@ from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
+from firsthand.studio import playground
 from firsthand.studio.access import Access
-from firsthand.studio.playground import PlaygroundTrial, forked
+from firsthand.studio.attempt_replay import replay_of
+from firsthand.studio.playground import Playground, PlaygroundTrial, forked
 from firsthand.studio.studio_app import create_app
+from firsthand.trace import Origin
+from studio_page_outline import asked
 
 PORT = 8125
 OWN = {"sec-fetch-site": "same-origin"}
@@ -257,3 +264,174 @@ def test_what_firsthand_run_did_not_make_is_not_replayed(client: TestClient, hom
     answer = client.post(f"/runs/{made}/attempts/{place}/replay", headers=OWN)
     assert answer.status_code == 400 and "was not made by" in answer.text
     assert client.post(f"/runs/{made}/attempts/{place}/replay", headers={"origin": "https://evil"}).status_code == 403
+
+
+@pytest.fixture(scope="module")
+def original(home: Path) -> tuple[str, str]:
+    """Run and place of an attempt of the first run, which `firsthand run` has made."""
+    info = [info for info in store.list_runs(home) if "benchmarks" in info.config][-1]
+    with store.open_run(info.id, home) as run:
+        return run.id, next(run.rows()).place
+
+
+def test_a_fork_keeps_what_its_parent_had_but_for_what_the_trial_changes(home: Path, original: tuple[str, str]) -> None:
+    run, place = original
+    echo, four = (Agent(name, Scripted(["x"], name=name), reply, sampling=Sampling(max_tokens=40), system="Own")
+                  for name in ("scripted:echo", "scripted:four"))  # fmt: skip
+    with store.open_run(run, home) as parents:
+        old = parents.trace(place)
+
+        def made(agent: Agent, **fields: Any) -> tuple[Any, ...]:
+            found, setting = forked(
+                PlaygroundTrial((agent.name,), run=run, attempt=place, **fields), agent, parents, old
+            )
+            assert found.model is agent.model and setting.name == "arithmetic" and setting.scorers
+            sampling = found.sampling
+            return found.name, found.to_json()["pattern"], found.system, sampling.temperature, sampling.max_tokens
+
+        own = old.agent["sampling"]["temperature"], old.agent["sampling"]["max_tokens"]
+        assert made(echo) == ("direct", "direct", None, *own)
+        assert made(four) == ("direct@scripted:four", "direct", None, *own)
+        assert made(echo, is_plain=True) == ("reply@scripted:echo", "reply", None, *own)
+        assert made(echo, say="And?") == ("reply@scripted:echo", "reply", None, *own)
+        assert made(echo, system="Be brief", temperature=0.0, max_tokens=7) == ("direct", "direct", "Be brief", 0.0, 7)
+        assert made(echo, system="") == ("direct", "direct", "", *own)
+    with store.create(home, {}, "bare") as bare:
+        bare.append(old)
+        trial = PlaygroundTrial(("scripted:echo",), run=bare.id, attempt=place, temperature=0.25, alternatives=3)
+        kept = replace(old, agent={**old.agent, "system": 5}, benchmark="quiz")
+        for given, system in ((trial, "5"), (replace(trial, system="New"), "New"), (replace(trial, system=""), "")):
+            found, setting = forked(given, echo, bare, kept)
+            wanted = replace(echo, system=system, sampling=Sampling(max_tokens=40, temperature=0.25, top_logprobs=3))
+            assert (found, setting) == (wanted, NamedSetting("quiz"))
+        assert forked(trial, echo, bare, replace(old, agent={"name": "a"}))[0].system is None
+        playground = Playground(home, {"scripted:echo": echo})
+        for coming in (playground.start(trial, bare), playground.replay(bare, place)):
+            with pytest.raises(ConfigError) as told:
+                asyncio.run(coming)  # type: ignore[arg-type]
+            again = "attempted again" if coming.__name__ == "start" else "replayed"
+            assert str(told.value) == f"run {bare.id} does not hold the task of this attempt, so it cannot be {again}"
+
+
+def test_forks_and_replays_are_runs_that_name_their_parent(home: Path, original: tuple[str, str]) -> None:
+    run, place = original
+    agents = {name: Agent(name, Scripted(lambda *_, said=said: said, name=name), reply)
+              for name, said in (("scripted:one", "It is 1."), ("scripted:two", "It is 2."))}  # fmt: skip
+    trial = PlaygroundTrial(
+        ("scripted:two", "scripted:one"), run=run, attempt=place, at=1, say="Sure?", seed=5, temperature=0.5
+    )
+
+    async def play() -> tuple[str, str, str]:
+        made = Playground(home, agents)
+        with store.open_run(run, home) as parents:
+            forks = await made.start(trial, parents)
+            again, where = await made.replay(parents, place)
+        await made.settled()
+        assert made.problems == {} and made._work == {}
+        return forks, again, where
+
+    forks, again, where = asyncio.run(play())
+    with store.open_run(run, home) as parents, store.open_run(forks, home) as made, store.open_run(again, home) as copy:
+        old = parents.trace(place)
+        assert "fork-arithmetic" in forks and made.info.config == {
+            "playground": {"models": ["scripted:two", "scripted:one"], "temperature": 0.5, "seed": 5, "epochs": 1,
+            "run": run,
+                           "attempt": place, "at": 1, "say": "Sure?"},
+        }  # fmt: skip
+        assert (
+            made.info.num_planned == 2
+            and made.info.command == ()
+            and made.task("arithmetic", old.task_id) == parents.task("arithmetic", old.task_id)
+        )
+        assert sorted(made.agents()) == ["reply@scripted:one", "reply@scripted:two"]
+        traces = [made.trace(row.place) for row in made.rows()]
+        assert [
+            (each.agent_name, each.answer, each.origin, each.seed, each.epoch, each.nodes[-2].message.text)
+            for each in traces
+        ] == [
+            (f"reply@{name}", said, Origin(old.id, 1, run), 5, old.epoch, "Sure?")
+            for name, said in (("scripted:two", "2"), ("scripted:one", "1"))
+        ]
+        assert all(each.scores[0].name == old.scores[0].name for each in traces)
+        assert "replay-arithmetic" in again and copy.info.config == {
+            "playground": {"replays": True, "run": run, "attempt": place}
+        }
+        (new,) = [copy.trace(row.place) for row in copy.rows()]
+        assert (new.place, new.agent_name, new.answer, new.seed, new.epoch) == (
+            where,
+            old.agent_name,
+            old.answer,
+            old.seed,
+            old.epoch,
+        )
+        found = replay_of(parents, old)
+        assert (found.id, found.task, found.epoch, found.agent.name) == (
+            where,
+            parents.task("arithmetic", old.task_id),
+            0,
+            "direct",
+        )
+        with pytest.raises(ConfigError) as told:
+            replay_of(made, traces[0])
+        assert "was not made by `firsthand run`" in str(told.value)
+
+
+def test_the_playground_page_shows_what_is_continued_and_what_was_made(
+    client: TestClient, home: Path, original: tuple[str, str]
+) -> None:
+    run, place = original
+    made = start(client, prompt="hello there", model="scripted:four", seed="3")
+    with store.open_run(run, home) as parents:
+        asked_for, task = parents.trace(place).nodes[0].message.text, parents.trace(place).task_id
+        count = len(parents.trace(place).nodes)
+    names = {run: "RUN", place: "PLACE", made: "MADE"}
+    page, status = asked(client, f"/playground?run={run}&attempt={place}&at=0&model=scripted:four", names)
+    models = (
+        "models {model=scripted:echo} scripted:echo {*model=scripted:four} scripted:four temperature {temperature=} "
+    )
+    assert status == 200 and page.startswith(
+        f"Playground Continue arithmetic / {task}(/runs/RUN/attempts/PLACE) of direct from message "
+        "#0. What comes of it "
+        f"is a run of its own, which names this attempt as its origin. user #0 {' '.join(asked_for.split())} "
+        f"[post /playground "
+        "{run=RUN} {attempt=PLACE} {at=0} Say after it {say=} pattern pattern: the attempt's own reply: the "
+        "model answers the "
+        "conversation as it stands System message {system=} " + models + "new tokens {max_tokens=} seed {seed=} token "
+        "alternatives {alternatives=} Run ] Runs made here run status models prompt attempts MADE(/runs/MADE) "
+    )
+    assert " scripted:four hello there 1" in page
+    plain, status = asked(client, "/playground?prompt=Hi%20%22you%22", names)
+    assert status == 200 and plain.startswith(
+        'Playground [post /playground Prompt {prompt=Hi "you"} System message {system=} models '
+        "{*model=scripted:echo} scripted:echo "
+        "{model=scripted:four} scripted:four temperature {temperature=} new tokens {max_tokens=} seed {seed=} "
+        "token alternatives "
+        "{alternatives=} attempts of each {epochs=1} Run ] Runs made here "
+    )
+    says = f"Problem the attempt has no message {count}: it has {count} All runs(/)"
+    assert asked(client, f"/playground?run={run}&attempt={place}&at={count}", names) == (says, 400)
+    assert asked(client, f"/playground?run={run}&attempt={place}&at={count - 1}", names)[1] == 200
+
+
+def test_a_replay_needs_room_and_an_agent_without_memory(
+    home: Path, original: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, place = original
+    with store.open_run(run, home) as parents:
+        old, task = parents.trace(place), parents.task("arithmetic", parents.trace(place).task_id)
+        monkeypatch.setattr(playground, "MOST_UNDER_WAY", 0)
+        with pytest.raises(ConfigError, match="0 trials are under way: wait for one of them to end"):
+            asyncio.run(Playground(home, {}).replay(parents, place))
+        assert task is not None
+        for changed, says in (
+            ({"memory": "notes"}, "the attempt had a memory, which a replay would write to: run it again in a terminal"),
+            ({"pattern": ["self_consistency"]}, "the run's settings name no pattern for the agent 'direct': give --pattern"),
+        ):  # fmt: skip
+            with store.create(home, {**parents.config, **changed}, "other") as other:
+                other.add_tasks("arithmetic", [task])
+                with pytest.raises(ConfigError) as told:
+                    replay_of(other, old)
+                assert str(told.value) == says
+        found = replay_of(parents, replace(old, epoch=3))
+        assert found.epoch == 3 and found.agent.name == old.agent_name and found.benchmark.name == "arithmetic"
+        assert [scorer.__name__ for scorer in found.benchmark.scorers] == [score.name for score in old.scores]  # type: ignore[attr-defined]

@@ -89,7 +89,7 @@ class KeptTraces:
         """The attempt that `ref` names, as `Run.trace` finds it, with the scores it was given since."""
         place, number = find(run.database, ref, run.id)
         newest = run.database.read("SELECT coalesce(max(seq), 0) FROM scores WHERE attempt = ?", (place,))[0][0]
-        key = (run.path, place, number, newest)
+        key = (run, place, number, newest)  # not its path, where another run may have taken its place
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

@@ -148,9 +148,9 @@ class SqliteStore:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             if forged_journal(self.path):
                 raise StoreError(f"a journal beside {self.path} is not its own: remove it")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():
                 self.path.touch(mode=0o600)
             connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)

@@ -64,7 +64,8 @@ def routes(runs: OpenRuns, curves: KeptCurves) -> list[Route]:
             last = [last_values(track) for _, track in tracks]
             axes = axes_of([each for _, each in facts], last)
             results = [axis["name"] for axis in axes if not axis["is_setting"]]
-            target = text_of(request, "target") or next((name for name in results if "loss" in name), results[0])
+            likely = [*(name for name in results if "loss" in name), *results, ""]  # no result where the last are NaN
+            target = text_of(request, "target") or likely[0]
             ranking = importances(axes, target)
         source = source_of(found, points)
         made = page(

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.ingest.as_trace import question_of
+from firsthand.ingest.incoming_span import MOST_NS
 from firsthand.ingest.task_rows import task_row
 from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.incoming_query import SORTABLE, IncomingQuery
@@ -159,6 +160,9 @@ def _base(request: Request) -> str:
 
 
 def _when(ns: int) -> str:
+    """The time in UTC; `unknown` where no span has said one, as a summary then has bounds that no time can have."""
+    if not 0 <= ns < MOST_NS:
+        return "unknown"
     try:
         return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):

@@ -146,9 +146,9 @@ class KeptBoards:
             "SELECT (SELECT coalesce(max(seq), 0) FROM traces), (SELECT coalesce(max(seq), 0) FROM scores)"
         )
         kept = self._kept.get(run.id)
-        if kept is None or kept[0] != state:
+        if kept is None or kept[0] != (run, state):
             self._kept.pop(run.id, None)
-            kept = self._kept[run.id] = (state, boards_of(run))
+            kept = self._kept[run.id] = ((run, state), boards_of(run))
             while len(self._kept) > self._most:
                 self._kept.pop(next(iter(self._kept)), None)
         return kept[1]

@@ -1,0 +1,156 @@
+"""The Studio's store in PostgreSQL, with its own SQL run by SQLite behind psycopg's connection: documents, log, faults."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from firsthand.errors import ConfigError, StoreError
+from firsthand.studio.postgres_store import PostgresStore
+from firsthand.studio.studio_store import StoredItem
+
+psycopg = pytest.importorskip("psycopg")
+ADDRESS = "postgresql://u@h/x"
+
+
+class Database:
+    """A connection as psycopg makes it: `%s` for values, one transaction at a time, PostgreSQL's locks as functions."""
+
+    def __init__(self) -> None:
+        self.rows = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self.rows.create_collation("C", lambda a, b: (a.encode() > b.encode()) - (a.encode() < b.encode()))
+        self.locks: list[Any] = []
+        self.rows.create_function("hashtextextended", 2, lambda text, seed: f"{text}#{seed}")
+        self.rows.create_function("pg_advisory_xact_lock", 1, self.locks.append)
+        self.closed = False
+        self.depth = 0
+        self.fails: Exception | None = None
+
+    def execute(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
+        assert self.depth == 1, "in a transaction, and in one alone"
+        if self.fails is not None:
+            raise self.fails
+        if not values and ";" in sql:
+            self.rows.executescript(sql.replace("BIGSERIAL PRIMARY", "INTEGER PRIMARY"))
+            return None
+        return self.rows.execute(sql.replace("%s", "?"), values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self.depth += 1
+        self.rows.execute("SAVEPOINT s")
+        try:
+            yield
+        except BaseException:
+            self.rows.execute("ROLLBACK TO s")
+            raise
+        finally:
+            self.depth -= 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was opened: the connections, each after the way in which it was asked for."""
+    found: list[Any] = []
+
+    def connect(address: str, **options: Any) -> Database:
+        found.append((address, options, made := Database()))
+        return made
+
+    monkeypatch.setattr(psycopg, "connect", connect)
+    return found
+
+
+def test_documents_are_kept_by_kind_and_key_with_their_versions(opened: list[Any]) -> None:
+    store = PostgresStore(ADDRESS)
+    assert opened == [] and (store.items("a"), store.get("a", "k"), store.logged("a")) == ([], None, [])
+    assert [
+        store.put("a", "k", {"n": 1}),
+        store.put("a", "k", {"n": "é"}, version=1),
+        store.put("b", "k", {}, version=0),
+    ] == [1, 2, 1]
+    assert [store.put("a", key, {"key": key}) for key in ("B", "é", "c")] == [1, 1, 1]
+    assert [(each.key, each.body, each.version) for each in store.items("a")] == [
+        ("B", {"key": "B"}, 1), ("c", {"key": "c"}, 1), ("k", {"n": "é"}, 2), ("é", {"key": "é"}, 1),
+    ]  # fmt: skip
+    (item,) = store.items("b")
+    assert store.get("b", "k") == item == StoredItem("k", {}, 1, item.at) and item.at[:2] == "20"
+    for kind, version, says in (("a", 0, "the a 'k' is there already"), ("p/a", 3, "the a 'k' was changed in the meantime"),
+                                ("a", 1, "the a 'k' was changed in the meantime")):  # fmt: skip
+        with pytest.raises(ConfigError) as told:
+            store.put(kind, "k", {"n": 9}, version=version)
+        assert str(told.value) == f"{says}: open it again and repeat your change"
+    assert (
+        store.get("a", "k") == StoredItem("k", {"n": "é"}, 2, store.items("a")[2].at) and store.get("p/a", "k") is None
+    )
+    with pytest.raises(ConfigError, match="is no name: give 1 to 200 characters on one line"):
+        store.put("a", "a\nb", {})
+    assert (store.remove("a", "k"), store.remove("a", "k"), store.remove("a", "a\nb"), store.get("a", "a\nb")) == (
+        True, False, False, None,
+    )  # fmt: skip
+    assert store.get("b", "k") == item and [each.key for each in store.items("a")] == ["B", "c", "é"]
+    ((address, options, database),) = opened
+    assert (address, options) == (ADDRESS, {"connect_timeout": 10}) and database.depth == 0
+    assert database.locks[:2] == [8203641, "a\nk#0"] and "b\nk#0" in database.locks, (
+        "a writer waits for its own document"
+    )
+
+
+def test_a_log_has_its_newest_entries_first_and_a_closed_connection_is_opened_again(opened: list[Any]) -> None:
+    store = PostgresStore(ADDRESS)
+    for number in range(3):
+        store.log("x", {"n": number})
+    store.log("y", {"n": 9})
+    assert [body for _, body in store.logged("x", 2)] == [{"n": 2}, {"n": 1}] and len(store.logged("x")) == 3
+    assert [(at[:2], body) for at, body in store.logged("y")] == [("20", {"n": 9})]
+    with pytest.raises(ConfigError, match="at most 4,000,000 are kept"):
+        store.log("x", {"a": "x" * 4_000_000})
+    store.close()
+    store.close()
+    assert opened[0][2].closed and store._connection is None and store.items("x") == [] and len(opened) == 2
+    opened[1][2].closed = True
+    store.log("x", {})
+    assert len(opened) == 3 and len(store.logged("x")) == 1
+
+
+def test_a_fault_of_the_database_is_one_sentence_without_its_address(
+    opened: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresStore(ADDRESS)
+    store.put("a", "k", {})
+    database = opened[0][2]
+    for fault in (
+        psycopg.OperationalError("line one\n  " + "y" * 400),
+        psycopg.ProgrammingError("line one\n  " + "y" * 400),
+    ):
+        database.fails = fault
+        with pytest.raises(StoreError) as told:
+            store.items("a")
+        assert str(told.value) == f"the database cannot be used: line one {'y' * 291}"
+    database.fails = None
+    database.rows.execute("UPDATE firsthand_items SET body = '[1]'")
+    for read in (lambda: store.get("a", "k"), lambda: store.items("a")):
+        with pytest.raises(
+            StoreError, match="the store's row 'k' holds no JSON object: another program has written it"
+        ):
+            read()
+    for error, says in (
+        (psycopg.ProgrammingError("bad secret"),
+         "the database's address cannot be read: give postgresql://user@host/name or host=... dbname=..."),
+        (psycopg.OperationalError("no server"), "the database cannot be used: no server"),
+    ):  # fmt: skip
+
+        def refuse(*_: Any, error: Exception = error, **__: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(psycopg, "connect", refuse)
+        with pytest.raises(StoreError) as told:
+            PostgresStore(ADDRESS).items("a")
+        assert str(told.value) == says
