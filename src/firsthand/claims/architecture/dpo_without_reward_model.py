@@ -41,7 +41,6 @@ def measure(lab: Lab) -> Measurement:
         for _ in range(2)
     )
     generator = torch.Generator().manual_seed(lab.seed)
-
     optimizer, rows = torch.optim.AdamW(policy.parameters(), lr=3e-3, weight_decay=0.0), []
     held = [_pairs(generator) for _ in range(4)]
 

@@ -94,7 +94,8 @@ async def _worked(url: str, binding: str, streams: bool) -> float:
         message = Message(message_id="1", role=Role.ROLE_USER, parts=[Part(text=WORDS)])
         try:
             client = await ClientFactory(config).create_from_url(url)
-            events = [str(event) async for event in client.send_message(SendMessageRequest(message=message))]
+            events = [event async for event in client.send_message(SendMessageRequest(message=message))]
         except Exception:
             return 0.0
-    return float(any("artifact" in event and WORDS in event for event in events))
+    artifacts = [each for event in events for each in (*event.task.artifacts, event.artifact_update.artifact)]
+    return float(any(WORDS in part.text for artifact in artifacts for part in artifact.parts))
