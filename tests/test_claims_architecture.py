@@ -1,15 +1,9 @@
 """The claims about architecture and training, each on a small case whose numbers follow from the definition."""
 
-import json
-import math
-from itertools import combinations
-from random import Random
-
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from firsthand.benchmarks.toy_reviews import BLAME, NEUTRAL, PRAISE, SUBJECTS, VERBS, gold_reward
 from firsthand.claims import generated_tokens
 from firsthand.claims.architecture import (
     dpo_without_reward_model,
@@ -18,7 +12,6 @@ from firsthand.claims.architecture import (
     kv_cache_cost,
     speculative_exact,
     tokens_per_word,
-    training_stages,
     word_to_tokens,
 )
 from firsthand.claims.claim import Measurement
@@ -298,80 +291,3 @@ def test_a_head_is_of_the_first_kind_that_fits_and_kinds_are_counted_once():
         heads_differ._measured(scores[:1]).what.endswith(": previous")
         and heads_differ._measured(scores[1:2]).value == 1
     )
-
-
-def test_a_review_is_adjectives_with_a_joining_word_between_two():
-    reviews = {
-        "good": True, " bad and long ": True, "good but good yet old": True, "": False, "and": False, "good and": False,
-        "good bad": False, "and good and": False, "good is bad": False, "good and film": False, "Good": False,
-    }  # fmt: skip
-    assert {text: training_stages._is_review(text) for text in reviews} == reviews
-
-
-def test_a_stage_is_judged_by_its_own_aim_against_the_stage_before():
-    given = {
-        "fresh weights": ["film film", "good and", "x"],
-        "pretraining": ["good and bad", "bad", "and and"],
-        "SFT": ["good and fine", "good", "and"],
-        "RLHF": ["good and fine and warm", "good and good", "fine"],
-    }
-    shares = [[0.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]
-    golds = [[0.0, 1.0, 0.0], [0.0, -1.0, 0.0], [2.0, 1.0, 0.0], [3.0, 0.5, 1.0]]
-    gains = [paired(shares[1], shares[0]), paired(golds[2], golds[1]), paired(golds[3], golds[2])]
-    rows = [
-        (name, sum(share) / 3, pytest.approx(sum(gold) / 3), *own)
-        for name, share, gold, own in zip(
-            given, shares, golds, [(0.0, 0.0, 0.0), *((g.difference, g.low, g.high) for g in gains)], strict=True
-        )
-    ]
-    found = training_stages._measured(given)
-    assert list(found.rows) == rows
-    assert found == Measurement(
-        0.5,
-        "gold reward after PPO against a reward model, less that after SFT",
-        gains[2].low,
-        gains[2].high,
-        3,
-        columns=("after", "grammatical", "gold reward", "gain of its aim", "low", "high"),
-        rows=found.rows,
-    )
-
-
-def test_demonstrations_are_good_reviews_after_any_opening_and_the_same_for_a_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_stages, "DEMONSTRATIONS", 150)
-    for name, seed in (("a", 4), ("b", 4), ("c", 5)):
-        training_stages._write_demonstrations(tmp_path / name, seed)
-    texts = [(tmp_path / name).read_text() for name in "abc"]
-    assert texts[0] == texts[1] != texts[2] and texts[0].endswith("}\n")
-    lines = [json.loads(line) for line in texts[0].splitlines()]
-    assert len(lines) == 150 and all(set(line) == {"prompt", "completion"} for line in lines)
-    assert {line["prompt"] for line in lines} == {f"the {subject} {verb}" for subject in SUBJECTS for verb in VERBS}
-    assert min(gold_reward(line["completion"]) for line in lines) == 2.0, "two is good enough"
-    assert all(training_stages._is_review(line["completion"]) for line in lines)
-
-
-def test_pairs_are_two_answers_to_one_opening_preferred_by_bradley_terry(tmp_path):
-    reviews = [
-        ("a", " good"), ("b", " bad"), ("a", " good and fine and warm"), ("b", " bad"), ("a", " dull"), ("b", " "),
-        ("b", " cold"), ("a", " warm"), ("c", ""), ("c", " long"), ("d", " old"),
-    ]  # fmt: skip
-    training_stages._write_pairs(tmp_path / "p", reviews, 6)
-    rng = Random("pairs 6")
-    wanted = []
-    # Equal answers of b are no pair, nor are those where one is blank: of b, then of c; d is asked once.
-    for prompt, one, other in (("a", " good", " good and fine and warm"), ("a", " dull", " warm")):
-        second = rng.random() < math.exp(gold_reward(other)) / (
-            math.exp(gold_reward(other)) + math.exp(gold_reward(one))
-        )
-        chosen, rejected = (other, one) if second else (one, other)
-        wanted.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
-    text = (tmp_path / "p").read_text()
-    assert text.endswith("}\n") and [json.loads(line) for line in text.splitlines()] == wanted
-    words = (*PRAISE, *BLAME, *NEUTRAL)
-    many = [(f"{at}", f" {word}") for at, pair in enumerate(combinations(words, 2)) for word in pair]
-    training_stages._write_pairs(tmp_path / "q", many, 1)
-    pairs = [json.loads(line) for line in (tmp_path / "q").read_text().splitlines()]
-    gaps = [gold_reward(pair["chosen"]) - gold_reward(pair["rejected"]) for pair in pairs]
-    by_two, by_one = ([gap > 0 for gap in gaps if abs(gap) == size] for size in (2.0, 1.0))
-    assert len(pairs) == 231 and sum(by_two) / len(by_two) == pytest.approx(0.88, abs=0.1)
-    assert sum(by_one) / len(by_one) == pytest.approx(0.73, abs=0.1)
