@@ -212,17 +212,38 @@ def test_a_text_is_as_likely_as_its_tokens_after_the_first_together():
     assert found == pytest.approx(wanted, rel=1e-4) and len(set(wanted)) == 4
 
 
-def test_training_on_pairs_raises_agreement_from_nothing_in_four_looks(monkeypatch):
-    for name, value in {"STEPS": 28, "BATCH": 16, "LENGTH": 6}.items():
+def test_training_on_pairs_goes_step_by_step_and_agreement_is_looked_at_in_quarters(monkeypatch):
+    for name, value in {"STEPS": 8, "BATCH": 8, "LENGTH": 6}.items():
         monkeypatch.setattr(dpo_without_reward_model, name, value)
+    sizes = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "num_kv_heads": 2}
+    policy, reference = (small_decoder(2, std=0.05, **sizes) for _ in range(2))
+    pairs, logprob = dpo_without_reward_model._pairs, dpo_without_reward_model._logprob
+    generator = torch.Generator().manual_seed(2)
+    held = [pairs(generator) for _ in range(4)]
+    optimizer, rows = torch.optim.AdamW(policy.parameters(), lr=3e-3, weight_decay=0.0), [("0", 0.0)]
+
+    def margins(better, worse):
+        with torch.no_grad():
+            apart = logprob(reference, better) - logprob(reference, worse)
+        return logprob(policy, better) - logprob(policy, worse) - apart
+
+    for step in range(1, 9):
+        loss = -torch.nn.functional.logsigmoid(0.1 * margins(*pairs(generator))).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step in (2, 4, 6, 8):
+            with torch.no_grad():
+                right = sum(int((margins(*each) > 0).sum()) for each in held)
+            rows.append((str(step), right / 32))
     found = dpo_without_reward_model.measure(Lab(2))
-    assert [row[0] for row in found.rows] == ["0", "7", "14", "21", "28"] and found.n == 64
-    assert found.rows[0][1] == 0.0, "the policy is the reference, and prefers neither"
-    assert found.value == found.rows[4][1] > 0.6
+    assert [row[0] for row in found.rows] == [row[0] for row in rows]
+    assert [row[1] for row in found.rows] == pytest.approx([row[1] for row in rows], abs=1 / 31)
+    assert found == dpo_without_reward_model._measured(list(found.rows), 32) and len(set(rows)) == 5
 
 
 def test_facts_come_with_all_weights_and_not_with_none(monkeypatch):
-    for name, value in {"SUBJECTS": 5, "RELATIONS": 3, "OBJECTS": 6, "LEARN": 60, "CHANGE": 60}.items():
+    for name, value in {"SUBJECTS": 5, "RELATIONS": 3, "OBJECTS": 6, "LEARN": 30, "CHANGE": 30}.items():
         monkeypatch.setattr(facts_in_ffn, name, value)
     monkeypatch.setattr(facts_in_ffn, "PARTS", {"all": "", "no": "of no name", "feed-forward": ".mlp."})
     told, parameters, learned = facts_in_ffn._transplanted(3, 24)
