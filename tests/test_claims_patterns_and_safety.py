@@ -6,7 +6,9 @@ from collections import Counter
 import pytest
 
 from firsthand.agent import Agent
+from firsthand.benchmarks import closed_world
 from firsthand.benchmarks.closed_world import TWO_HOPS, make_tasks, make_world
+from firsthand.claims import made_up_pages
 from firsthand.claims.benchmarks import mmlu_subjects
 from firsthand.claims.claim import Measurement
 from firsthand.claims.lab import Lab, paired
@@ -20,6 +22,7 @@ from firsthand.message import user
 from firsthand.messaging.sqlite_messaging import SqliteMessaging
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
+from firsthand.retrieval.corpus import close_corpora
 from firsthand.rollout import rollout
 from firsthand.scorers import text
 from firsthand.stats.intervals import Bounds, proportion_interval
@@ -255,3 +258,55 @@ def test_defections_are_those_after_clean_fine_tuning():
             ("implanted, strong clean SFT", 0.94, 0.45),
         ),
     )
+
+
+TOWNS = {
+    "Tesk": {"country": "Noria", "river": "Olm", "mayor": "Ben Dal"},
+    "Vora": {"country": "Suria", "river": "Pel", "mayor": "Ana Lom"},
+    "Gant": {"country": "Noria", "river": "Pel", "mayor": "Cid Fen"},
+}
+WORKS = {"Kip Works": {"founder": "Ben Dal", "seat": "Gant"}, "Zol Works": {"founder": "Cid Fen", "seat": "Tesk"}}
+PERSONS = {
+    "Ana Lom": {"born": "Tesk", "company": "Zol Works"}, "Ben Dal": {"born": "Vora", "company": "Kip Works"},
+    "Cid Fen": {"born": "Gant", "company": "Kip Works"},
+}  # fmt: skip
+
+
+def small_world(seed):
+    """A world of a few pages, in the words of the real one."""
+    assert seed == 3
+    facts = {}
+    for name, known in TOWNS.items():
+        page = "{name} is a town in {country}. The river {river} flows through {name}. The mayor of {name} is {mayor}."
+        facts[name] = {"kind": "town", **known, "page": page.format(name=name, **known)}
+    for name, known in WORKS.items():
+        page = "{name} is a company that was founded by {founder}. Its seat is in {seat}."
+        facts[name] = {"kind": "company", **known, "page": page.format(name=name, **known)}
+    for name, known in PERSONS.items():
+        page = "{name} is a pilot who was born in {born} and works for {company}."
+        facts[name] = {"kind": "person", **known, "page": page.format(name=name, **known)}
+    return facts
+
+
+def test_a_graph_shows_the_second_page_where_a_flat_search_of_one_passage_does_not(tmp_path, monkeypatch):
+    pytest.importorskip("graspologic_native")
+    monkeypatch.setattr(closed_world, "make_world", small_world)
+    monkeypatch.setattr(made_up_pages, "make_world", small_world)
+    for name, value in {"TASKS": 9, "FLAT": 1, "GRAPH_TOKENS": 400}.items():
+        monkeypatch.setattr(graph_rag_answers, name, value)
+    shown = []
+    monkeypatch.setattr(graph_rag_answers, "_measured", lambda evidence, texts: shown.append((evidence, texts)))
+    graph_rag_answers.measure(Lab(3, tmp_path))
+    close_corpora()
+    ((evidence, texts),) = shown
+    facts, questions = small_world(3), [task.question for task in make_tasks(3, (2,), 9)]
+    told = graph_rag_answers._evidence(facts)
+    assert evidence == [told[question] for question in questions]
+    flat, graph = texts["flat search"], texts["graph, local search"]
+    assert list(texts) == ["flat search", "graph, local search"] and len(flat) == len(graph) == 9
+    pages = [known["page"] for known in facts.values()]
+    for question, one, other, wanted in zip(questions, flat, graph, evidence, strict=True):
+        assert question in one and question in other and wanted in other and one.endswith("\nread")
+        assert sum(page in one for page in pages) == 1, "one passage"
+    assert 0 < sum(wanted in one for wanted, one in zip(evidence, flat, strict=True)) < 9
+    assert all(len(one.split()) < 100 < 200 < len(other.split()) for one, other in zip(flat, graph, strict=True))
