@@ -1,5 +1,6 @@
 """The small models that claims are measured with: their shapes, their texts, their training step by step, their files."""
 
+import json
 import os
 from dataclasses import replace
 from random import Random
@@ -252,3 +253,5 @@ def test_a_recipe_that_was_cut_short_is_made_again_in_silence(tmp_path, capsys):
     assert folder == tmp_path / "w-2" and [each.name for each in tmp_path.iterdir()] == ["w-2"]
     assert (folder / "model").is_dir() and not (folder / "junk").exists()
     assert capsys.readouterr() == ("", "")
+    loop = json.loads((folder / "recipe.json").read_text())["settings"]["loop"]
+    assert (loop["seed"], loop["steps"], loop["checkpoint_every"]) == (9, 1, 1), "settings that are given count"

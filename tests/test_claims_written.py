@@ -118,6 +118,18 @@ def test_sections_are_printed_with_cost_and_last_verdict_and_their_sum(capsys, m
     ]
 
 
+def test_numbers_of_three_digits_become_thousands_where_they_round_to_them():
+    shown = {
+        999.4: "999", 999.5: "1,000", 999.96: "1,000", -999.7: "-1,000", -999.2: "-999", 99.96: "100", 9.996: "10",
+        0.00012345: "0.000123", 1000.4: "1,000", 1234567.8: "1,234,568", -0.5: "-0.5", 1e15: "1,000,000,000,000,000",
+    }  # fmt: skip
+    assert {value: claim_text.number(value) for value in shown} == shown
+    assert claim_text.number(float("-inf")) == "-inf" and claim_text.number(3) == "3"
+    assert claim_text.number(1e16) == "10,000,000,000,000,000"
+    few = Measurement(0.5, low=0.25, high=1.0, n=1, unit="x")
+    assert [claim_text.amount(replace(few, n=n)) for n in (1, 2)] == ["0.5 x [0.25, 1]", "0.5 x [0.25, 1], n = 2"]
+
+
 def test_totals_are_in_the_order_of_the_verdicts(capsys):
     claim_text.print_totals([*OUTCOMES, outcome(claim_of("x"), None, "does not hold here")])
     assert capsys.readouterr().out == (
@@ -216,3 +228,22 @@ def test_a_claim_is_loaded_with_its_place_and_one_that_cannot_be_tested_has_no_m
         with pytest.raises(ConfigError):
             Claim(quote, source, kind, cannot=cannot)
     assert Claim("q", "s", "none", cannot="w").cannot == "w"
+    with pytest.raises(ConfigError) as told:
+        Claim("", "s", "sim")
+    assert str(told.value) == "a claim has no quote or no source: give the list's words, and the paper or page"
+    with pytest.raises(ConfigError) as told:
+        Claim("q", "s", "sim", cannot="why")
+    assert str(told.value) == "kind is 'sim' and cannot is 'why': a claim of kind none says why"
+    with pytest.raises(ConfigError) as told:
+        ruling("holds", "why")
+    words = "holds here, holds in part, does not hold here, cannot be tested here"
+    assert str(told.value) == f"'holds' is no verdict: give one of {words}"
+    assert ruling("holds in part", "why") == ("holds in part", "why")
+
+
+def test_a_cell_is_of_the_first_row_of_that_name_and_the_column_of_that_name():
+    table = Measurement(0.0, columns=("name", "one", "two"), rows=(("a", 1.5, "2"), ("b", 3, 4.0), ("a", 9.0, 9.0)))
+    cells = [table.cell(row, column) for row in ("a", "b") for column in ("one", "two")]
+    assert cells == [1.5, 2.0, 3.0, 4.0] and all(type(each) is float for each in cells)
+    with pytest.raises(ValueError, match="not in tuple"):
+        table.cell("a", "three")
