@@ -9,7 +9,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.claims.lab import Lab
 from firsthand.message import assistant
-from firsthand.model import Usage
+from firsthand.model import Sampling, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.trace import Call, Failure, Node, Score, Trace
 
@@ -46,3 +46,14 @@ class AskedLab(Lab):
         assert agent.name == wanted
         self.asked.append((agent, benchmark, tasks, concurrency))  # type: ignore[attr-defined]
         return list(traces)
+
+
+def greedy(tokens: int) -> Sampling:
+    """Sampling at temperature 0, of so many tokens at most."""
+    return Sampling(temperature=0.0, max_tokens=tokens)
+
+
+def agents(lab: AskedLab) -> list[tuple[Any, dict[str, Any], Sampling]]:
+    """Pattern, options and sampling of each agent that was asked for."""
+    asked = lab.asked  # type: ignore[attr-defined]
+    return [(agent.pattern, dict(agent.options), agent.sampling) for agent, *_ in asked]

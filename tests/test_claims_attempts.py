@@ -2,7 +2,7 @@
 
 import pytest
 
-from claims_asked import AskedLab, attempt
+from claims_asked import AskedLab, agents, attempt, greedy
 from firsthand.benchmarks.paired_requests import paired_requests
 from firsthand.benchmarks.recurrence import make_tasks
 from firsthand.claims import toy_training
@@ -16,17 +16,14 @@ from firsthand.claims.papers import (
     toolformer_self_supervised,
     tot_game24,
 )
-from firsthand.claims.patterns import cost_of_tot, memgpt_paging, smallest_models
+from firsthand.claims.patterns import cost_of_tot, memgpt_paging
 from firsthand.claims.safety import reasoning_improves_safety
-from firsthand.message import user
+from firsthand.message import Message, ToolCall, ToolResult, assistant, user
 from firsthand.model import Sampling
 from firsthand.patterns.cot import cot
 from firsthand.patterns.deliberative import deliberative
 from firsthand.patterns.direct import direct
 from firsthand.patterns.heartbeats import heartbeats
-from firsthand.patterns.orchestrate import orchestrate
-from firsthand.patterns.react import react
-from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.tot import tot
 from firsthand.providers.sim import Sim
 from firsthand.retrieval.chunk import Chunk
@@ -34,17 +31,7 @@ from firsthand.retrieval.hit_json import hit_to_json
 from firsthand.retrieval.rag.naive import naive
 from firsthand.retrieval.rag.self_rag import self_rag
 from firsthand.retrieval.retriever import Hit
-from firsthand.stats.intervals import proportion_interval
-from firsthand.trace import Call, Node, Trace
-
-
-def greedy(tokens):
-    return Sampling(temperature=0.0, max_tokens=tokens)
-
-
-def agents(lab):
-    """What was asked of each agent, without its model."""
-    return [(agent.pattern, dict(agent.options), agent.sampling) for agent, *_ in lab.asked]
+from firsthand.trace import Call
 
 
 def compared(gain, what, n, columns, rows, **more):
@@ -302,80 +289,29 @@ def test_accuracy_by_look_ups_is_that_of_the_questions_with_so_many(tmp_path, mo
     assert options == [{**shared, "paging": True, "shown": 0}, {**shared, "paging": False, "shown": 6}]
 
 
-def conversation(*turns):
-    """A trace of turns: kind of call, error, the prompt and the replies to it."""
-    nodes, calls = [], []
-    for kind, error, asked, *replies in turns:
-        nodes.append(Node(None, user(asked)))
-        at = len(nodes) - 1
-        places = tuple(range(at + 1, at + 1 + len(replies)))
-        nodes += [Node(at, user(reply)) for reply in replies]
-        calls.append(Call(f":{at}", kind, at, 0.0, 0.0, "r", nodes=places, error=error))
-    return Trace("1", "b", "1", {"name": "a"}, 0, 0, "", 0.0, tuple(nodes), tuple(calls))
+def test_a_reader_pages_through_nested_keys_and_one_with_a_window_follows_what_it_sees(tmp_path, monkeypatch):
+    for name, value in {"HOPS": 0, "EXAMPLES": 1, "KEYS": 12, "WINDOW": 6}.items():
+        monkeypatch.setattr(memgpt_paging, name, value)
+    lab = AskedLab([("paging", [attempt(1.0)]), ("window", [attempt(0.0)])], 1, tmp_path)
+    memgpt_paging.measure(lab)
+    pages, reads = (agent.model for agent, *_ in lab.asked)
+    keys = [f"{at:08x}-0000-0000-0000-{at:012x}" for at in range(4)]
+    asked = f'of no use: "{keys[3]}". The value for the following key: {keys[0]}. Answer.'
 
+    def says(model, *messages):
+        return model._reply(messages, Sampling(), 0)
 
-def test_each_pattern_has_a_form_of_its_own_for_the_replies_to_its_prompts():
-    checks = smallest_models._checks()
-    assert list(checks) == ["react", "cot", "reflexion", "orchestrate", "tot"]
-    made = {
-        "react": [
-            (conversation(("generate", None, "q", "r"), ("tool", None, "t")), [True]),
-            (conversation(("generate", None, "q", "r"), ("tool", "no tool", "t")), [False]),
-            (conversation(("tool", "no tool", "t"), ("tool", None, "t")), [True]),
-            (conversation(("generate", None, "q")), [False]),
-        ],
-        "cot": [
-            (conversation(
-                ("generate", None, "think step by step", "so The Answer IS 3", "it is 3"),
-                ("generate", None, "q", "answer is"),
-                ("tool", None, "step by step", "answer is"), ("generate", None, "step by step", "answer: is"),
-            ), [True, False, False]),
-        ],
-        "reflexion": [
-            (conversation(("generate", None, "Say right or wrong", "It is WRONG.", "right!", "rightly", "correct",
-                           "incorrect", "no")), [True, True, False, True, True, False]),
-            (conversation(("generate", None, "right and wrong", "right")), []),
-        ],
-        "orchestrate": [
-            (conversation(("generate", None, "Write a numbered list.", "1. a\n2. b", "1. a", "1. a\n2. b\n3. c", "")),
-             [True, False, True, False]),
-        ],
-        "tot": [
-            (conversation(("generate", None, "Judgement: ?", "sure", "It is likely.", "impossible", "unsure", "perhaps")),
-             [True, True, True, False, False]),
-        ],
-    }  # fmt: skip
-    for name, cases in made.items():
-        assert [checks[name](trace) for trace, _ in cases] == [wanted for _, wanted in cases], name
-    bare = Trace("1", "b", "1", {"name": "a"}, 0, 0, "", 0.0, (), (Call(":0", "generate", None, 0.0, 0.0, "r"),))
-    assert [checks[name](bare) for name in checks] == [[False], [], [], [], []]
+    pairs = f'"{keys[0]}": "{keys[1]}", "{keys[2]}": "{keys[3]}", "{keys[1]}": "{keys[2]}"\n'
+    assert says(reads, user(pairs + asked)).text == keys[3]
+    assert says(reads, user(f'"{keys[1]}": "{keys[2]}"\n' + asked)).text == keys[0], "its pair is not in the window"
+    first = says(pages, user(asked))
+    assert first == assistant("", ToolCall("0", "archival_memory_search", {"query": keys[0]}))
 
+    def result(text):
+        return Message("tool", (ToolResult("0", "archival_memory_search", text),))
 
-def test_a_pattern_is_kept_if_half_of_its_replies_have_the_form(tmp_path, monkeypatch):
-    monkeypatch.setattr(smallest_models, "TASKS", 2)
-    monkeypatch.setattr(smallest_models, "TOKENS", 77)
-    acted, idle = conversation(("tool", None, "t")), conversation(("generate", None, "q", "r"))
-    half = conversation(("generate", None, "step by step", "the answer is 3", "no"))
-    third = conversation(("generate", None, "right or wrong", "right", "no", "no"))
-    lists = conversation(("generate", None, "numbered list", "1. a\n2. b"))
-    given = [("react", [acted, idle]), ("cot", [half, idle]), ("reflexion", [third, idle]), ("orchestrate", [lists, lists]),
-             ("tot", [idle, idle])]  # fmt: skip
-    lab = AskedLab(given, 1, tmp_path)
-    assert smallest_models.measure(lab) == Measurement(
-        3,
-        "of the five patterns with a smallest model, those whose form SmolLM2 135M keeps in half of the replies or more",
-        n=2,
-        columns=("pattern", "replies in form", "low", "high", "replies"),
-        rows=(
-            ("react", 0.5, *proportion_interval(1, 2), 2.0), ("cot", 0.5, *proportion_interval(1, 2), 2.0),
-            ("reflexion", 1 / 3, *proportion_interval(1, 3), 3.0), ("orchestrate", 1.0, *proportion_interval(2, 2), 2.0),
-            ("tot", 0.0, *proportion_interval(0, 1), 0.0),
-        ),
-    )  # fmt: skip
-    tree = {"breadth": 1, "samples": 1, "judgements": 1, "generate": "sample"}
-    assert agents(lab) == [
-        (react, {"max_steps": 2}, greedy(77)), (cot, {}, greedy(77)), (reflexion, {"trials": 2}, greedy(77)),
-        (orchestrate, {"workers": 2}, greedy(77)), (tot, tree, greedy(77)),
-    ]  # fmt: skip
-    assert {tuple(tool.name for tool in agent.tools) for agent, *_ in lab.asked} == {("calculator",)}
-    assert [(benchmark.name, tasks) for _, benchmark, tasks, _ in lab.asked] == [("arithmetic", 2)] * 5
+    found = result(f"key = {keys[2]}, value = {keys[3]}\nkey = {keys[0]}, value = {keys[1]}")
+    second = says(pages, user(asked), first, found)
+    assert second == assistant("", ToolCall("1", "archival_memory_search", {"query": keys[1]}))
+    last = result(f"key = {keys[0]}, value = {keys[1]}")
+    assert says(pages, user(asked), first, found, second, last).text == keys[1], "it is the key of no pair"

@@ -222,11 +222,10 @@ def test_a_skill_of_its_kind_makes_a_guess_right(monkeypatch):
 
 
 def test_facts_are_asked_for_one_by_one_and_one_that_is_told_of_another_is_not_found(monkeypatch):
-    monkeypatch.setattr(semantic_memory, "PEOPLE", {"Ann": "Oslo", "Ben": "Lima", "Cleo": "Rome"})
-    found = semantic_memory.measure(Lab(1))
-    assert found == Measurement(
-        1.0, "facts that a question brings back first", *proportion_interval(3, 3), 3, columns=("facts", "found"),
-        rows=(("3", 3.0),),
+    monkeypatch.setattr(semantic_memory, "PEOPLE", {"Ann": "Oslo", "Ben": "Lima", "ann": "Rome"})
+    assert semantic_memory.measure(Lab(1)) == Measurement(
+        2 / 3, "facts that a question brings back first", *proportion_interval(2, 3), 3, columns=("facts", "found"),
+        rows=(("3", 2.0),),
     )  # fmt: skip
 
 

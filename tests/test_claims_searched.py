@@ -44,6 +44,13 @@ def test_pages_are_passages_and_a_page_of_the_same_name_is_replaced(tmp_path):
     put_pages(path, {"two": "The bakery is green.", "three": "A mill and a bakery."})
     assert found(path, "bakery", 5) == ["The bakery is green.", "A mill and a bakery."]
     assert found(path, "red mill", 1) == ["The mill is red."] and found(path, "blue", 5) == []
+    index = open_index(path)
+    try:
+        (chunk,) = index.chunks("two")
+        assert (chunk.document, chunk.start, chunk.end, len(index)) == ("two", 0, 20, 3)
+        assert index.header == IndexHeader("", "", 0, "whole") and index.document("one").text == "The mill is red."
+    finally:
+        index.close()
 
 
 def test_the_index_of_the_made_up_town_is_made_once_and_its_questions_are_those_of_its_seed(tmp_path):
