@@ -1,20 +1,27 @@
 """The claims that look at what is here: families of models, benchmarks of a suite, and published shapes."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from firsthand import catalog
+from firsthand.claims import live_bytes
 from firsthand.claims.architecture import (
     cached_users,
     cost_by_length,
+    flash_attention_memory,
     fp32_70b_memory,
     gqa_saves_cache,
     kv_memory_formula,
     llama_70b_on_a_mac,
+    mixtral_parameters,
     rope_families,
     sliding_window_cache,
     vocabulary_sizes,
     work_without_cache,
 )
+from firsthand.claims.benchmarks import mteb_datasets
 from firsthand.claims.claim import Measurement
 from firsthand.claims.lab import Lab
 from firsthand.claims.papers import agentbench_environments, transformer_ancestry
@@ -215,3 +222,68 @@ def test_tokens_through_a_layer_are_counted_with_and_without_a_cache(monkeypatch
         },
         axes=("tokens generated", "tokens through a layer"),
     )  # fmt: skip
+
+
+def test_the_packages_datasets_are_counted_where_it_is_installed_and_knows_the_board(monkeypatch):
+    asked = []
+
+    class Board:
+        tasks = (1, 2, 3)
+
+    def get_benchmark(name):
+        asked.append(name)
+        return Board()
+
+    monkeypatch.setitem(sys.modules, "mteb", SimpleNamespace(get_benchmark=get_benchmark))
+    assert mteb_datasets._in_the_package() == 3 and asked == ["MTEB(eng, v1)"]
+    monkeypatch.setitem(sys.modules, "mteb", SimpleNamespace())
+    assert mteb_datasets._in_the_package() is None
+    monkeypatch.setitem(sys.modules, "mteb", None)
+    assert mteb_datasets._in_the_package() is None
+
+
+def test_the_growth_of_memory_is_from_the_second_length_to_the_last(monkeypatch):
+    monkeypatch.setattr(flash_attention_memory, "LENGTHS", (8, 16, 32, 64))
+    full, tiled, asked = iter((3, 2, 5, 32)), iter((9, 1, 7, 4)), []
+
+    def peak_bytes(call):
+        asked.append(([tuple(each.shape) for each in call.args], call.keywords))
+        call()
+        return float(next(tiled if call.keywords else full)) * 2**20
+
+    monkeypatch.setattr(live_bytes, "peak_bytes", peak_bytes)
+    found = flash_attention_memory.measure(Lab(3))
+    assert [row[:3] for row in found.rows] == [
+        (str(length), a * 2.0**20, b * 2.0**20)
+        for length, a, b in zip((8, 16, 32, 64), (3, 2, 5, 32), (9, 1, 7, 4), strict=True)
+    ]
+    assert all(0 <= row[3] < 1e-5 for row in found.rows), "both compute the same"
+    assert found == Measurement(
+        pytest.approx(1.0),  # four times the bytes at four times the length
+        "exponent of the tiled kernel's peak memory in the length (in full: 2.00)",
+        columns=("tokens", "peak bytes in full", "peak bytes tiled", "largest difference"),
+        rows=found.rows,
+        curves={
+            "scores in full": [(8.0, 3.0), (16.0, 2.0), (32.0, 5.0), (64.0, 32.0)],
+            "tiled": [(8.0, 9.0), (16.0, 1.0), (32.0, 7.0), (64.0, 4.0)],
+        },
+        axes=("tokens", "peak MiB"),
+    )
+    scale = {"scale": 32**-0.5}
+    assert [(shapes[0], more) for shapes, more in asked] == [
+        ((1, 2, length, 32), more and pytest.approx(more)) for length in (8, 16, 32, 64) for more in ({}, scale)
+    ]
+
+
+def test_experts_and_active_parameters_of_mixtral_are_counted_from_its_config():
+    attention, norms = 4096 * (2 * 4096 + 2 * 1024), 2 * 4096
+    expert, router = 3 * 4096 * 14_336, 8 * 4096
+    total = 2 * 32_000 * 4096 + 4096 + 32 * (attention + norms + 8 * expert + router)
+    active = total - 32 * 6 * expert
+    assert mixtral_parameters.measure(Lab(0)) == Measurement(
+        total / 1e9,
+        "parameters of the model built from its config (12.9 active)",
+        unit="B",
+        columns=("part", "B"),
+        rows=(("total", total / 1e9), ("active per token", active / 1e9), ("one expert of a layer", expert / 1e9)),
+    )
