@@ -224,6 +224,18 @@ def test_bytes_are_those_that_new_tensors_hold_at_once():
         other = torch.ones(300)
         return view, other
 
+    def kept_by_another_name():
+        one = torch.ones(1000)
+        same = one.detach()
+        del one
+        return same, torch.ones(200)
+
+    def freed_by_both_names():
+        one = torch.ones(1000)
+        same = one.detach()
+        del one, same
+        return torch.ones(200)
+
     def loops():
         for _ in range(5):
             made = torch.ones(10) + 1
@@ -232,6 +244,7 @@ def test_bytes_are_those_that_new_tensors_hold_at_once():
     cases = {
         "in place": (lambda: given.add_(1), 0), "view": (lambda: given[:10], 0), "new": (lambda: given + 1, 400),
         "two results": (lambda: torch.sort(given), 400 + 800), "freed": (freed, 4000), "view keeps": (kept_by_a_view, 5200),
+        "one of two names": (kept_by_another_name, 4800), "two names": (freed_by_both_names, 4000),
         "parts": (lambda: torch.ones(6).split(2), 24), "double": (lambda: torch.ones(10, dtype=torch.float64), 80),
         "keyword": (lambda: torch.add(given, other=given, alpha=2), 400), "nothing": (lambda: 3, 0),
         "of its own": (lambda: torch.ones(7).add_(1).mul_(2), 28), "one at a time": (loops, 3 * 40),

@@ -13,6 +13,7 @@ from firsthand.claims.papers import few_shot_examples
 from firsthand.claims.patterns import procedural_memory, semantic_memory
 from firsthand.claims.safety import proxy_not_goal
 from firsthand.providers.scripted import Scripted
+from firsthand.retrieval import corpus
 from firsthand.stats.intervals import proportion_interval
 
 
@@ -93,8 +94,11 @@ def test_the_middle_fact_is_asked_of_all_lines_and_of_those_that_a_search_finds(
         known = len(facts) < 5 or chance(asked, 2)
         return f" {dict(facts)[asked]}" if known else f" {facts[0][1]}"
 
+    closed, close = [], corpus.close_corpora
+    monkeypatch.setattr(corpus, "close_corpora", lambda: closed.append(close()))
     lab = ScoringLab(likes, 3, tmp_path)
     found = past_the_middle.measure(lab)
+    assert closed == [None]
     recalled = []
     for item in range(4):
         rng = Random(f"3-{item}")

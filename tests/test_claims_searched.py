@@ -20,6 +20,7 @@ from firsthand.loop.concurrency import run_sync
 from firsthand.loop.critical_path import critical_calls
 from firsthand.message import user
 from firsthand.providers import local_embedder
+from firsthand.retrieval import corpus
 from firsthand.retrieval.chunk_index import IndexHeader
 from firsthand.retrieval.chunking.chunkers import open_chunker
 from firsthand.retrieval.corpus import close_corpora, open_corpus
@@ -122,6 +123,8 @@ def test_both_arms_ask_in_the_order_of_the_questions_and_the_folder_goes_with_th
     monkeypatch.setattr(
         fact_arms, "answers", lambda *asked: given.append(asked) or [str(at) for at in range(len(asked[1]))]
     )
+    closed = []
+    monkeypatch.setattr(corpus, "close_corpora", lambda: closed.append(close_corpora()))
     with fact_index(FACTS) as index:
         folder = index.path.parent
         assert read("model", index, ASKED[1:3], before="so then", words=3) == ["0", "1"]
@@ -131,7 +134,7 @@ def test_both_arms_ask_in_the_order_of_the_questions_and_the_folder_goes_with_th
     with pytest.raises(KeyError), fact_index(FACTS) as index:
         folder = index.path.parent
         raise KeyError
-    assert not folder.exists()
+    assert not folder.exists() and closed == [None, None], "its files are let go of, with an error or without"
     assert recalled("third", ASKED[2:4], words=2) == ["0", "1"] and recalled("fourth", ASKED[:1]) == ["0"]
     told = [sentence(*each, FACTS[each]) for each in ASKED]
     spoken = [(model, [" ".join(prompt.split()) for prompt in prompts], words) for model, prompts, words in given]

@@ -13,11 +13,11 @@ from firsthand.benchmark import Benchmark
 from firsthand.claims import all_claims, claim_text, claims_page, lab
 from firsthand.claims.all_claims import NamedClaim
 from firsthand.claims.benchmarks import gpqa_items
-from firsthand.claims.claim import Claim, Measurement, ruling
+from firsthand.claims.claim import SECTIONS, Claim, Measurement, ruling
 from firsthand.claims.claim_run import Outcome
 from firsthand.claims.lab import Lab, paired
 from firsthand.claims.leaderboards import arena_size
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, UnknownName
 from firsthand.hub import model_lookup
 from firsthand.providers.scripted import Scripted
 from firsthand.task import Task
@@ -247,3 +247,42 @@ def test_a_cell_is_of_the_first_row_of_that_name_and_the_column_of_that_name():
     assert cells == [1.5, 2.0, 3.0, 4.0] and all(type(each) is float for each in cells)
     with pytest.raises(ValueError, match="not in tuple"):
         table.cell("a", "three")
+
+
+def test_claims_are_found_by_place_in_the_order_of_the_sections_and_of_their_names(tmp_path, monkeypatch):
+    for section, names in {"papers": ("b", "a"), "safety": ("c",), "other": ("d",)}.items():
+        (tmp_path / section).mkdir()
+        for name in (*names, "__init__", "Zeta"):
+            (tmp_path / section / f"{name}.py").write_text("raise AssertionError('not to be loaded')")
+        (tmp_path / section / "e.txt").write_text("")
+    real = {name: section for section, names in all_claims.claim_names().items() for name in names}
+    assert {name: each.section for name, each in all_claims.all_claims().items()} == real
+    assert list(all_claims.all_claims()) == list(real) and "gpqa_items" in real
+    monkeypatch.setattr(all_claims, "_FOLDER", tmp_path)
+    found = all_claims.claim_names()
+    assert list(found) == list(SECTIONS) and {key: names for key, names in found.items() if names} == {
+        "papers": ["a", "b"], "safety": ["c"],
+    }  # fmt: skip
+    with pytest.raises(UnknownName) as told:
+        all_claims.chosen_claims(["gpqa_items", "safty"])
+    assert str(told.value) == "no claim 'safty'; did you mean 'safety'? `firsthand claims` shows all"
+
+
+def test_a_budget_takes_what_costs_as_much_as_is_left(monkeypatch):
+    claims = [
+        replace(claim_of(name), claim=replace(claim_of(name).claim, cost_s=cost))
+        for name, cost in (("a", 3.0), ("b", 1.0), ("c", 2.0), ("d", 1.5))
+    ]
+    names = [([each.name for each in kept], [each.name for each in left]) for kept, left in (
+        all_claims.fitting(claims, budget) for budget in (None, 7.5, 7.4, 4.5, 4.49, 1.0)
+    )]  # fmt: skip
+    assert names == [
+        (["a", "b", "c", "d"], []), (["a", "b", "c", "d"], []), (["b", "c", "d"], ["a"]), (["b", "c", "d"], ["a"]),
+        (["b", "d"], ["a", "c"]), (["b"], ["a", "c", "d"]),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError) as told:
+        all_claims.fitting([*claims, closed("x")], 0.999)
+    assert str(told.value) == (
+        "budget is 0.999 s: none of the 4 claims fits; the shortest, b, takes 1 s, and all of them 8 s"
+    )
+    assert all_claims.fitting(iter([]), 1.0) == ([], [])
