@@ -296,7 +296,9 @@ def test_a_reader_pages_through_nested_keys_and_one_with_a_window_follows_what_i
     memgpt_paging.measure(lab)
     pages, reads = (agent.model for agent, *_ in lab.asked)
     keys = [f"{at:08x}-0000-0000-0000-{at:012x}" for at in range(4)]
-    asked = f'of no use: "{keys[3]}". The value for the following key: {keys[0]}. Answer.'
+    asked = (
+        f'of no use: "{keys[3]}". The value for the following key: {keys[0]}. No value but that of the following key.'
+    )
 
     def says(model, *messages):
         return model._reply(messages, Sampling(), 0)
@@ -307,10 +309,10 @@ def test_a_reader_pages_through_nested_keys_and_one_with_a_window_follows_what_i
     first = says(pages, user(asked))
     assert first == assistant("", ToolCall("0", "archival_memory_search", {"query": keys[0]}))
 
-    def result(text):
-        return Message("tool", (ToolResult("0", "archival_memory_search", text),))
+    def result(*texts):
+        return Message("tool", tuple(ToolResult("0", "archival_memory_search", text) for text in texts))
 
-    found = result(f"key = {keys[2]}, value = {keys[3]}\nkey = {keys[0]}, value = {keys[1]}")
+    found = result("of before", f"key = {keys[2]}, value = {keys[3]}\nkey = {keys[0]}, value = {keys[1]}")
     second = says(pages, user(asked), first, found)
     assert second == assistant("", ToolCall("1", "archival_memory_search", {"query": keys[1]}))
     last = result(f"key = {keys[0]}, value = {keys[1]}")

@@ -195,7 +195,8 @@ def test_a_page_has_its_sections_in_the_lists_order_and_a_note_of_each_claim(tmp
 
 
 def test_a_measurement_that_was_read_is_plain_if_each_part_is_of_its_type():
-    assert FULL.is_plain() and Measurement(1, low=0, high=2).is_plain()
+    assert FULL.is_plain() and Measurement(1, low=0, high=2, rows=(("a", 3, 0.5, None),)).is_plain()
+    assert Measurement(1.0, curves={"a": ((1, 2.0), (None, 3))}).is_plain()
     wrong = {
         "value": "1", "low": "1", "high": "1", "n": 2.5, "what": 1, "unit": None, "columns": ("a", 3), "axes": ("x", None),
         "rows": (("a", 1), (["b"], 2)), "curves": {"line": ((1.0, 2.0), (1.0, "2"))},
