@@ -208,6 +208,9 @@ def test_a_pattern_is_asked_the_question_over_the_index_and_replies_go_by_the_fi
     assert (trace.answer, trace.seed, trace.task_id, trace.agent["name"]) == ("It says 1871. [1]", 9, "1", "naive")
     assert searches(trace) == [QUESTION] and trace.nodes[-2].message.text.count("mill") >= 2
     assert answered(lab, "naive", {"": "other"}, settings={"search": "lexical"}).answer
+    turns = {"You coordinate a team": "mill built", "The search for": "READY", "": "It says 1871. [1]"}
+    trace = answered(lab, "team", turns, settings={"search": "lexical"})
+    assert [node.message.text for node in trace.nodes if node.message.role == "assistant"] == list(turns.values())
     with pytest.raises(AssertionError, match="StopIteration"):
         answered(lab, "naive", {"not there": "x"}, settings={"search": "lexical"})
     close_corpora()

@@ -33,7 +33,13 @@ def said(name, prompt):
 def test_each_stage_is_trained_on_the_one_before_and_the_raters_on_answers_of_sft(tmp_path, monkeypatch):
     for name, value in {"ASKED": 7, "DEMONSTRATIONS": 3, "PAIRS": 20}.items():
         monkeypatch.setattr(training_stages, name, value)
-    lab, made, agents = Lab(5, tmp_path / "lab"), [], []
+    lab, made, agents, attempts, attempt = Lab(5, tmp_path / "lab"), [], [], [], Lab.attempt
+
+    def noted(of, agent, benchmark, tasks, **more):
+        attempts.append((benchmark.name, len(tasks), more))
+        return attempt(of, agent, benchmark, tasks, **more)
+
+    monkeypatch.setattr(Lab, "attempt", noted)
 
     def trained(of, recipe, name, **settings):
         assert of is lab and lab.folder.is_dir()
@@ -65,6 +71,7 @@ def test_each_stage_is_trained_on_the_one_before_and_the_raters_on_answers_of_sf
     ]  # fmt: skip
     asked = ["reviews-sft", *SAID]
     assert agents == [(name, "direct", {"temperature": 1.0, "max_tokens": 20}) for name in asked]
+    assert attempts == [("toy_reviews", number, {"concurrency": 32}) for number in (40, 7, 7, 7, 7)]
     openings = [task.prompt for task in make_tasks(5, 40)]
     answers = {name: [f" {said(name, prompt).strip()}" for prompt in openings] for name in SAID}
     training_stages._write_demonstrations(tmp_path / "d", 5)

@@ -67,6 +67,7 @@ def test_no_more_attempts_are_under_way_at_once_than_are_allowed_and_each_has_th
         traces = Lab(6).attempt(agent, benchmark, tasks[1:], **more)
         assert [each.task_id for each in traces] == [f"t{at}" for at in range(1, 7)]
         assert (max(most), {each.seed for each in traces}, {each.benchmark for each in traces}) == (wanted, {6}, {"b"})
+    assert [each.task_id for each in Lab(6).attempt(agent, benchmark, (tasks[5], tasks[2]))] == ["t5", "t2"]
     assert drawn == [] and [each.task_id for each in Lab(6).attempt(agent, benchmark, 2)] == ["t0", "t1"]
     assert drawn == [6] and Lab(6).attempt(agent, benchmark, 0) == [] == Lab(6).attempt(agent, benchmark, [])
 
