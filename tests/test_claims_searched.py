@@ -251,6 +251,7 @@ def test_a_patterns_cost_is_its_tokens_over_those_of_a_plain_answer_with_its_cal
         columns=("pattern", "tokens", "calls", "calls in a row"),
         rows=(("direct", tokens[0], 1.0, 1.0), ("self_consistency", tokens[1], 1.0, float(critical_calls(voted)))),
     )
+    assert scripted_costs.pattern_cost(Lab(6), "orchestrate").rows[1][2:] == (5.0, 3.0), "three workers at once"
     reacted = scripted_costs.pattern_cost(Lab(6), "react")
     assert reacted.rows[1][2:] == (2.0, 3.0), "two generations, and a tool between them"
     assert [call.detail.get("name") for call in made[-1][1].calls] == [None, "calculator", None]
