@@ -20,7 +20,7 @@ def number(value: float) -> str:
         return "-" if math.isnan(value) else str(value)
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def amount(measurement: Measurement) -> str:

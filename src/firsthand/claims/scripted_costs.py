@@ -73,7 +73,7 @@ def _reply(messages: Sequence[Message], sampling: Sampling, index: int) -> str:
     said = messages[-1].text
     if "numbered list" in said:
         return "1. Count the first boxes\n2. Count the other boxes\n3. Add them"
-    if "Action" in said and "Observation" not in said:
+    if "Action" in messages[0].text and "Observation" not in said:
         return f"Thought: {THOUGHT}\nAction: calculator[3*4 + 2*5]"
     if "Observation" in said:
         return "Thought: I know it.\nFinal Answer: 22"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
 
@@ -31,7 +33,12 @@ def measure(lab: Lab) -> Measurement:
     )[-1]
     logits_HT = out_1HT.clamp_min(1e-30).log()
     steps_HT = logits_HT[:, 1:] - logits_HT[:, :-1]
-    rows = tuple((f"head {h}", float(slopes[h]), float(steps_HT[h, -20:].mean())) for h in range(4))
+    return _measured([(float(slopes[h]), float(steps_HT[h, -20:].mean())) for h in range(4)])
+
+
+def _measured(heads: Sequence[tuple[float, float]]) -> Measurement:
+    """`heads`: each head's slope, and its penalty per token."""
+    rows = tuple((f"head {at}", *each) for at, each in enumerate(heads))
     worst = max(abs(row[1] - row[2]) / row[1] for row in rows)
     return Measurement(
         worst,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
+
+if TYPE_CHECKING:
+    from firsthand.interp.circuits.induction_heads import HeadScore
 
 CLAIM = Claim(
     quote=(
@@ -23,7 +29,10 @@ def measure(lab: Lab) -> Measurement:
     from firsthand.interp.circuits.induction_model import BEGIN, VOCABULARY, trained_induction_model
 
     model = trained_induction_model(steps=STEPS, batch=24, seed=lab.seed)
-    scores = head_scores(model, range(VOCABULARY), texts=8, half=16, begin=BEGIN, seed=lab.seed)
+    return _measured(head_scores(model, range(VOCABULARY), texts=8, half=16, begin=BEGIN, seed=lab.seed))
+
+
+def _measured(scores: Sequence[HeadScore]) -> Measurement:
     rows = tuple((f"layer {s.layer}, head {s.head}", s.previous.value, s.induction.value) for s in scores)
     kinds = {"previous" if s.previous.value > 0.4 else "induction" if s.is_induction else "other" for s in scores}
     return Measurement(

@@ -12,6 +12,8 @@ CLAIM = Claim(
     cost_s=5,
 )
 LENGTHS = (256, 1024, 4096, 10_000)
+PIECE = 1000
+"""Tokens that go into the cache at once."""
 
 
 def measure(lab: Lab) -> Measurement:
@@ -34,8 +36,8 @@ def measure(lab: Lab) -> Measurement:
     with torch.inference_mode():
         for length in LENGTHS:
             cache = TextbookCache()
-            for first in range(0, length, 1000):
-                count = min(1000, length - first)
+            for first in range(0, length, PIECE):
+                count = min(PIECE, length - first)
                 model(random_ids(count, lab.seed), torch.arange(first, first + count), cache)
             step = seconds(partial(one_more, cache), 9)
             attended = 2 * a.num_layers * a.num_heads * a.head_dim * length

@@ -28,6 +28,11 @@ def measure(lab: Lab) -> Measurement:
     texts = {"English prose: the list's sentences": prose, "Python code": code}
     rows = [(name, len(text.split()) / len(tokenizer.encode(text))) for name, text in texts.items()]
     rows += [(f"{each.language}, article 1", each.words / each.tokens) for each in fertility(tokenizer) if each.words]
+    return _measured(rows)
+
+
+def _measured(rows: list[tuple[str, float]]) -> Measurement:
+    """The mean and the bounds of the English texts; `rows` are names of texts and their words per token."""
     english = [value for name, value in rows if "English" in name]
     return Measurement(
         sum(english) / len(english),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
@@ -24,9 +25,7 @@ ASKED, DEMONSTRATIONS, PAIRS, GOOD = 96, 200, 400, 2
 def measure(lab: Lab) -> Measurement:
     """A model of 100,000 parameters goes through the stages on reviews in a tiny language; whoever ranks is simulated by the
     language's gold reward, with Bradley-Terry's noise. A stage is judged by its own aim, against the stage before."""
-    from statistics import fmean
-
-    from firsthand.benchmarks.toy_reviews import gold_reward, toy_reviews
+    from firsthand.benchmarks.toy_reviews import toy_reviews
     from firsthand.claims.toy_training import agent_of, trained
 
     def reviews(folder: Path, count: int) -> list[tuple[str, str]]:
@@ -53,9 +52,17 @@ def measure(lab: Lab) -> Measurement:
         lab, "ppo", "reviews-ppo", benchmark="toy_reviews", model=str(stages["SFT"] / "model"),
         reward_model=str(reward_model / "model"), kl=0.1, lr=1e-3, steps=30, prompts=16, group_size=4, max_tokens=20,
     )  # fmt: skip
+    return _measured({name: [answer for _, answer in reviews(folder, ASKED)] for name, folder in stages.items()})
+
+
+def _measured(given: Mapping[str, Sequence[str]]) -> Measurement:
+    """`given`: stage -> its answers, the fresh weights' first and those of RLHF last."""
+    from statistics import fmean
+
+    from firsthand.benchmarks.toy_reviews import gold_reward
+
     grammar, gold, rows = list[list[float]](), list[list[float]](), list[tuple[str | float, ...]]()
-    for name, folder in stages.items():
-        answers = [answer for _, answer in reviews(folder, ASKED)]
+    for name, answers in given.items():
         grammar.append([float(_is_review(answer)) for answer in answers])
         gold.append([gold_reward(answer) for answer in answers])
         aim = grammar if name == "pretraining" else gold
@@ -67,7 +74,7 @@ def measure(lab: Lab) -> Measurement:
         "gold reward after PPO against a reward model, less that after SFT",
         float(rows[-1][4]),
         float(rows[-1][5]),
-        ASKED,
+        len(gold[-1]),
         columns=("after", "grammatical", "gold reward", "gain of its aim", "low", "high"),
         rows=tuple(rows),
     )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
+from firsthand.task import Task
 
 CLAIM = Claim(
     quote="57-subject MCQ covering STEM, humanities, social sciences, law, medicine.",
@@ -16,11 +20,12 @@ CLAIM = Claim(
 
 def measure(lab: Lab) -> Measurement:
     """Reads the test questions."""
-    from collections import Counter
-
     from firsthand import catalog
 
-    tasks = catalog.benchmark("mmlu").tasks(0)
+    return _measured(catalog.benchmark("mmlu").tasks(0))
+
+
+def _measured(tasks: Sequence[Task]) -> Measurement:
     subjects = Counter(str(task.metadata.get("subject")) for task in tasks)
     return Measurement(
         len(subjects),

@@ -44,6 +44,11 @@ def measure(lab: Lab) -> Measurement:
                 steps += STEPS
                 right = fmean(correct(recalled(model, asked), asked, facts))
             rows.append((str(repeat + 1), indexed, trained, float(steps), right))
+    return _measured(rows)
+
+
+def _measured(rows: list[tuple[str, float, float, float, float]]) -> Measurement:
+    """`rows`: change, seconds of the index, seconds of training, steps, share that is right after them."""
     ratios = sorted(row[2] / row[1] for row in rows)
     return Measurement(
         ratios[REPEATS // 2],

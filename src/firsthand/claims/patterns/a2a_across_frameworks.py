@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ WORDS = "the mill was built in 1871"
 AGENT = 'name = "echo"\ndescription = "Repeats what it is told."\nmodel = "scripted:echo"\npattern = "direct"\n'
 WAYS = (("JSONRPC", True), ("JSONRPC", False), ("HTTP+JSON", True), ("HTTP+JSON", False))
 """Binding, and whether the answer is streamed."""
+SERVE = ("-m", "firsthand", "serve", "--agent", "agent.toml", "--port", "0", "--log", "none")
 
 
 def measure(lab: Lab) -> Measurement:
@@ -40,10 +41,15 @@ def measure(lab: Lab) -> Measurement:
         extra = "serve" if error.name == "uvicorn" else "a2a"
         raise MissingExtra(str(error.name).partition(".")[0], extra, "a client of A2A's own SDK") from None
     with _served() as url:
-        rows = tuple(
-            (f"{way}, {'streamed' if streams else 'at once'}", asyncio.run(_worked(url, way, streams)))
-            for way, streams in WAYS
-        )
+        return _measured([asyncio.run(_worked(url, way, streams)) for way, streams in WAYS])
+
+
+def _measured(found: Sequence[float]) -> Measurement:
+    """`found`: for each of WAYS 1 if it worked."""
+    rows = tuple(
+        (f"{way}, {'streamed' if streams else 'at once'}", each)
+        for (way, streams), each in zip(WAYS, found, strict=True)
+    )
     worked = int(sum(row[1] for row in rows))
     return Measurement(
         worked / len(rows),
@@ -66,10 +72,7 @@ def judge(m: Measurement) -> Verdict:
 def _served() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "agent.toml").write_text(AGENT, encoding="utf-8")
-        words = ("serve", "--agent", "agent.toml", "--port", "0", "--log", "none")
-        server = subprocess.Popen(
-            [sys.executable, "-m", "firsthand", *words], cwd=folder, stdout=subprocess.PIPE, text=True
-        )
+        server = subprocess.Popen([sys.executable, *SERVE], cwd=folder, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             found = next((re.search(r"https?://[\d.:]+", line) for line in server.stdout if "served at" in line), None)
@@ -91,7 +94,8 @@ async def _worked(url: str, binding: str, streams: bool) -> float:
         message = Message(message_id="1", role=Role.ROLE_USER, parts=[Part(text=WORDS)])
         try:
             client = await ClientFactory(config).create_from_url(url)
-            events = [str(event) async for event in client.send_message(SendMessageRequest(message=message))]
+            events = [event async for event in client.send_message(SendMessageRequest(message=message))]
         except Exception:
             return 0.0
-    return float(any("artifact" in event and WORDS in event for event in events))
+    artifacts = [each for event in events for each in (*event.task.artifacts, event.artifact_update.artifact)]
+    return float(any(WORDS in part.text for artifact in artifacts for part in artifact.parts))

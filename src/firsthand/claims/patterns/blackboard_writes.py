@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
+
+if TYPE_CHECKING:
+    from firsthand.messaging.blackboard import Blackboard
 
 CLAIM = Claim(
     quote="Shared state (blackboard): Agents read/write to shared memory object",
@@ -20,7 +25,6 @@ def measure(lab: Lab) -> Measurement:
     import threading
     from pathlib import Path
 
-    from firsthand.messaging.blackboard import BoardConflict
     from firsthand.messaging.sqlite_messaging import SqliteMessaging
 
     kept = {}
@@ -32,18 +36,7 @@ def measure(lab: Lab) -> Measurement:
 
             def add(number: int, careful: bool = careful, path: Path = path) -> None:
                 with SqliteMessaging(path) as board:
-                    for _ in range(WRITES):
-                        while True:
-                            entry = board.read("count")
-                            assert entry is not None
-                            new = str(int(entry.value) + 1)
-                            try:
-                                board.write(
-                                    "count", new, writer=f"{number}", expected=entry.version if careful else None
-                                )
-                                break
-                            except BoardConflict:
-                                continue
+                    _add(board, f"{number}", careful)
 
             team = [threading.Thread(target=add, args=(number,)) for number in range(AGENTS)]
             for each in team:
@@ -53,13 +46,33 @@ def measure(lab: Lab) -> Measurement:
             with SqliteMessaging(path) as board:
                 last = board.read("count")
                 kept[careful] = int(last.value) if last else 0
+    return _measured(kept[False], kept[True])
+
+
+def _add(board: Blackboard, writer: str, careful: bool) -> None:
+    """Adds 1 to the number, WRITES times; a careful writer reads again when another one was faster."""
+    from firsthand.messaging.blackboard import BoardConflict
+
+    for _ in range(WRITES):
+        while True:
+            entry = board.read("count")
+            assert entry is not None
+            new = str(int(entry.value) + 1)
+            try:
+                board.write("count", new, writer=writer, expected=entry.version if careful else None)
+                break
+            except BoardConflict:
+                continue
+
+
+def _measured(careless: int, careful: int) -> Measurement:
     total = AGENTS * WRITES
     rows = (
-        ("last write wins", float(kept[False]), float(total)),
-        ("expected version", float(kept[True]), float(total)),
+        ("last write wins", float(careless), float(total)),
+        ("expected version", float(careful), float(total)),
     )
     return Measurement(
-        kept[True] / total,
+        careful / total,
         "increments kept where a write names the version it saw",
         n=total,
         columns=("writes", "kept", "made"),

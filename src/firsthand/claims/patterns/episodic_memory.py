@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab, paired
 from firsthand.stats.intervals import proportion_interval
+
+if TYPE_CHECKING:
+    from firsthand.memories.episodic import EpisodicMemory
+    from firsthand.trace import Trace
 
 CLAIM = Claim(
     quote="External (episodic): Vector DB (Pinecone, Chroma, Weaviate)",
@@ -34,35 +41,40 @@ def measure(lab: Lab) -> Measurement:
     """Twelve attempts are remembered; each is looked for in other words, by shared words and by vectors too."""
     from firsthand.agent import Agent
     from firsthand.loop.concurrency import run_sync
-    from firsthand.memories.episodic import EpisodicMemory, episodic
+    from firsthand.memories.episodic import episodic
     from firsthand.patterns.direct import direct
     from firsthand.providers.scripted import Scripted
     from firsthand.rollout import rollout
     from firsthand.task import Task
 
     lab.path("minilm")
-    model, rows, found = Scripted(lambda messages, sampling, index: "Done."), [], []
+    model = Scripted(lambda messages, sampling, index: "Done.")
     agent = Agent("a", model, direct)
     traces = [run_sync(rollout(agent, Task(str(at), asked), seed=lab.seed)) for at, asked in enumerate(PARAPHRASES)]
+    return _measured(*(run_sync(_first_is_right(episodic(vectors=each), traces)) for each in ("", "minilm")))
 
-    async def first_is_right(memory: EpisodicMemory) -> list[float]:
-        for trace in traces:
-            for item in memory.learn(trace):
-                await memory.write(item)
-        hits = [await memory.search(other, 1) for other in PARAPHRASES.values()]
-        return [float(bool(hit) and asked in hit[0].text) for asked, hit in zip(PARAPHRASES, hits, strict=True)]
 
-    for name, vectors in (("words", ""), ("words and vectors", "minilm")):
-        found.append(run_sync(first_is_right(episodic(vectors=vectors))))
-        low, high = proportion_interval(int(sum(found[-1])), len(found[-1]))
-        rows.append((name, sum(found[-1]) / len(found[-1]), low, high))
+async def _first_is_right(memory: EpisodicMemory, traces: Sequence[Trace]) -> list[float]:
+    """For each of PARAPHRASES, 1 if the attempt that it means is found first."""
+    for trace in traces:
+        for item in memory.learn(trace):
+            await memory.write(item)
+    hits = [await memory.search(other, 1) for other in PARAPHRASES.values()]
+    return [float(bool(hit) and asked in hit[0].text) for asked, hit in zip(PARAPHRASES, hits, strict=True)]
+
+
+def _measured(words: Sequence[float], vectors: Sequence[float]) -> Measurement:
+    rows, found = [], (words, vectors)
+    for name, each in zip(("words", "words and vectors"), found, strict=True):
+        low, high = proportion_interval(int(sum(each)), len(each))
+        rows.append((name, sum(each) / len(each), low, high))
     gain = paired(found[1], found[0])
     return Measurement(
         gain.difference,
         "earlier attempts found first with vectors, less those found by words alone",
         gain.low,
         gain.high,
-        len(PARAPHRASES),
+        len(words),
         columns=("search", "found first", "low", "high"),
         rows=tuple(rows),
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab, paired
 
 if TYPE_CHECKING:
+    from firsthand.benchmarks.closed_world import Facts
     from firsthand.message import Message
     from firsthand.model import Sampling
 
@@ -29,10 +31,8 @@ def measure(lab: Lab) -> Measurement:
     Counted is the evidence, not the answer: does the sentence that answers stand in what the model is shown? Its page is
     not named in the question, but on the page of the name that is.
     """
-    from statistics import fmean
-
     from firsthand.agent import Agent
-    from firsthand.benchmarks.closed_world import TWO_HOPS, make_world
+    from firsthand.benchmarks.closed_world import make_world
     from firsthand.claims.made_up_pages import page_index, page_questions
     from firsthand.loop.concurrency import run_sync
     from firsthand.providers.scripted import Scripted
@@ -44,7 +44,6 @@ def measure(lab: Lab) -> Measurement:
     from firsthand.retrieval.store.sqlite_index import open_index
 
     path, facts = page_index(lab), make_world(lab.seed)
-    pages = {name: known["page"] for name, known in facts.items()}
     index, graph = open_index(path), GraphFile(graph_path(path), create=True)
     try:
         settings = GraphSettings(extraction=ExtractionSettings(types=("thing",), gleanings=0))
@@ -52,15 +51,7 @@ def measure(lab: Lab) -> Measurement:
     finally:
         graph.close()
         index.close()
-    evidence = {
-        template.format(name): next(
-            each for each in _sentences(pages[known[first]]) if facts[known[first]][then] in each
-        )
-        for template, (kind, first, then) in TWO_HOPS.items()
-        for name, known in facts.items()
-        if known["kind"] == kind
-    }
-    questions, found, rows = page_questions(lab.seed, TASKS, hops=2), [], []
+    questions, shown = page_questions(lab.seed, TASKS, hops=2), dict[str, list[str]]()
     tasks = list(questions.tasks(lab.seed))
     for name, pattern, options in (
         ("flat search", naive, {"k": FLAT, "search": "lexical"}),
@@ -68,16 +59,38 @@ def measure(lab: Lab) -> Measurement:
     ):
         reader = Scripted(lambda messages, sampling, index: "read")
         traces = lab.attempt(Agent(name, reader, pattern, {"index": str(path), **options}), questions, tasks)
-        shown = ["\n".join(node.message.text for node in trace.nodes) for trace in traces]
-        found.append([float(evidence[task.question] in text) for task, text in zip(tasks, shown, strict=True)])
-        rows.append((name, fmean(found[-1]), fmean(len(text.split()) for text in shown)))
+        shown[name] = ["\n".join(node.message.text for node in trace.nodes) for trace in traces]
+    told = _evidence(facts)
+    return _measured([told[task.question] for task in tasks], shown)
+
+
+def _evidence(facts: Facts) -> dict[str, str]:
+    """Two-hop question -> the sentence that answers it, on the page that the first hop leads to."""
+    from firsthand.benchmarks.closed_world import TWO_HOPS
+
+    return {
+        template.format(name): next(
+            each for each in _sentences(facts[known[first]]["page"]) if facts[known[first]][then] in each
+        )
+        for template, (kind, first, then) in TWO_HOPS.items()
+        for name, known in facts.items()
+        if known["kind"] == kind
+    }
+
+
+def _measured(evidence: Sequence[str], shown: Mapping[str, Sequence[str]]) -> Measurement:
+    """`shown`: search -> the text that was shown for each question, a flat search first."""
+    found, rows = [], []
+    for name, texts in shown.items():
+        found.append([float(told in text) for told, text in zip(evidence, texts, strict=True)])
+        rows.append((name, fmean(found[-1]), fmean(len(text.split()) for text in texts)))
     gain = paired(found[1], found[0])
     return Measurement(
         gain.difference,
         "two-hop questions whose evidence is shown, by the graph less by a flat search",
         gain.low,
         gain.high,
-        TASKS,
+        len(evidence),
         columns=("search", "evidence shown", "words shown"),
         rows=tuple(rows),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
 from firsthand.claims.scripted_rag import answered, searches
+from firsthand.trace import Trace
 
 CLAIM = Claim(
     quote="HyDE: Generate hypothetical answer → use it as query",
@@ -20,6 +21,10 @@ def measure(lab: Lab) -> Measurement:
     trace = answered(
         lab, "hyde", {"passage": "A mill was built in 1850 beside the river.", "": "The mill was built in 1871. [1]"}
     )
+    return _measured(trace)
+
+
+def _measured(trace: Trace) -> Measurement:
     first = next(at for at, call in enumerate(trace.calls) if call.kind == "tool")
     written = sum(len(call.detail.get("finish_reasons", ())) for call in trace.calls[:first])
     vectors = len(searches(trace))

@@ -27,14 +27,18 @@ def measure(lab: Lab) -> Measurement:
         "batch_topk", seed=lab.seed, num_features=48, dimensions=24, width=96, l0=2.0, steps=STEPS, batch=256, k=2
     )
     truth = Superposition(48, 24, l0=2.0, seed=lab.seed)
-    neurons = dictionary_recovery(torch.eye(24), truth.features)
+    return _measured(dictionary_recovery(torch.eye(24), truth.features).mmcs, study.null.mmcs, study.found.mmcs)
+
+
+def _measured(neurons: float, directions: float, features: float) -> Measurement:
+    """The mean largest cosine with the true concepts of each dictionary."""
     rows = (
-        ("single neurons", neurons.mmcs),
-        ("random directions", study.null.mmcs),
-        ("autoencoder's features", study.found.mmcs),
+        ("single neurons", neurons),
+        ("random directions", directions),
+        ("autoencoder's features", features),
     )
     return Measurement(
-        study.found.mmcs - neurons.mmcs,
+        features - neurons,
         "mean largest cosine with the true concepts, features less neurons",
         columns=("dictionary", "mean largest cosine"),
         rows=rows,

