@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from types import CellType, FunctionType, ModuleType, SimpleNamespace
+from types import CellType, CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Interpreter:
             made = FunctionType(body.__code__, space, body.__name__, body.__defaults__, cells)
             made.__kwdefaults__ = body.__kwdefaults__
             self._made[id(body)] = made
-            for name in body.__code__.co_names:
+            for name in names_of(body.__code__):
                 if name in space:
                     space[name] = self._stand_in(name, space[name])
             for name, cell, own in zip(body.__code__.co_freevars, cells, body.__closure__ or (), strict=True):
@@ -84,6 +84,11 @@ class Interpreter:
         if gives is LANES_TYPE:
             return found[0].view(Vector)
         return found if isinstance(gives, types.UniTuple) else found[0] if found else None
+
+
+def names_of(code: CodeType) -> set[str]:
+    """The names that a function and those inside it look up."""
+    return set(code.co_names).union(*(names_of(each) for each in code.co_consts if isinstance(each, CodeType)))
 
 
 BUILT: dict[Any, Any] = {}
