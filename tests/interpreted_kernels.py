@@ -65,6 +65,8 @@ class Interpreter:
             return lambda *args: self.intrinsic(value, *args)
         if hasattr(value, "py_func"):
             return self._function(value.py_func)
+        if value is np:
+            return NUMPY
         if isinstance(value, ModuleType) and value.__name__.startswith("firsthand"):
             return SimpleNamespace(
                 **{
@@ -84,6 +86,19 @@ class Interpreter:
         if gives is LANES_TYPE:
             return found[0].view(Vector)
         return found if isinstance(gives, types.UniTuple) else found[0] if found else None
+
+
+class Numpy:
+    """numpy, with numba's int32, which wraps around."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def int32(self, value: Any) -> Any:
+        return np.array(value).astype(np.int32)[()]
+
+
+NUMPY = Numpy()
 
 
 def names_of(code: CodeType) -> set[str]:

@@ -305,10 +305,8 @@ def test_items_write_attend_and_merge_as_softmax_attention(dtype: str, window: i
         places = np.array([tables[10 * text + at // BLOCK] * BLOCK + at % BLOCK for at in range(length)])
         packed = np.concatenate([np.full((length, 3), 9, np.float32), k.reshape(length, -1), v.reshape(length, -1)], 1)
         views = (RowView(packed.reshape(-1), 3, 3 + 2 * KV * DIM), RowView(packed.reshape(-1), 13, 3 + 2 * KV * DIM))
-        paged_cpu.write(0, 60, *views, places, cache, heads)
-        Interpreter()(paged_cpu.write)(60 if dtype != "half" else 130, length, *views, places, cache, heads)
-        if dtype == "half":
-            paged_cpu.write(60, 130, *views, places, cache, heads)
+        for first, last in ((0, 60), (60, length)):
+            Interpreter()(paged_cpu.write)(first, last, *views, places, cache, heads)
     q = np.concatenate([normal(8, 4), *(texts[text][0][at].reshape(-1) for text, at in rows)])
     tasks = np.array([[0, 0, 1, 2, 1, 1], [0, 1, 2, 2, 1, 1], [10, 0, 2, 0, 2, 0]])
     if window == 20:
