@@ -98,10 +98,12 @@ def test_functions_that_kernels_call_have_no_code_for_python_and_one_version_a_t
         return x + 1
 
     for make, counts in ((jit.called, False), (jit.allocating, True)):
-        options = make(jit.named(f"more_{counts}")(more)).targetoptions
+        made = make(jit.named(f"more_{counts}")(more))
+        options = made.targetoptions
         wanted = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        wanted |= {"_nrt": counts, "pipeline_class": jit.LinkedCompiler}
+        wanted |= {"_nrt": counts}
         assert {name: options[name] for name in wanted} == wanted
+        assert made._compiler.pipeline_class is jit.LinkedCompiler
     assert jit.inlined(more).targetoptions["inline"] == "always"
     seen: list[Any] = []
     compiled = SimpleNamespace(get_call_template=lambda args, kwargs: seen.append((list(args), kwargs)) or "template")
