@@ -51,9 +51,6 @@ class Pointer:
         assert self.at >= 0 and self.at + size <= len(self.memory), (self.at, size, len(self.memory))
         return self.memory[self.at : self.at + size]
 
-    def read(self, dtype: Any, size: int) -> Any:
-        return self.bytes(size).view(dtype).copy()
-
     def write(self, dtype: Any, value: Any) -> None:
         raw = np.asarray(value, dtype=dtype).reshape(-1).view(np.uint8)
         self.bytes(len(raw))[:] = raw
@@ -71,9 +68,6 @@ class Machine:
 
     def call(self, name: str, args: list[Any]) -> Any:
         """One of LLVM's or the processor's own functions."""
-        if name == "llvm.fma.v16f32":
-            a, b, c = (each.astype(np.float64) for each in args)
-            return (a * b + c).astype(np.float32)
         if name == "llvm.prefetch.p0":
             assert (args[1], args[3]) == (0, 1)
             self.prefetched.append((args[0], args[2]))
@@ -81,18 +75,7 @@ class Machine:
         if name.startswith("llvm.memcpy."):
             args[0].bytes(args[2])[:] = args[1].bytes(args[2])
             return None
-        plain: dict[str, Callable[..., Any]] = {
-            "llvm.fabs.v16f32": np.abs,
-            "llvm.rint.v16f32": np.rint,
-            "llvm.copysign.v16f32": np.copysign,
-            "llvm.fptosi.sat.v16i8.v16f32": lambda x: np.nan_to_num(np.clip(np.trunc(x), -128, 127)).astype(np.int8),
-            "llvm.vector.reduce.add.v16i32": lambda x: signed(int(x.sum(dtype=np.int64)), 32),
-            "llvm.x86.avx512.vpdpbusd.512": dot_of_bytes,
-            "llvm.x86.avx512.vpdpbusd.256": dot_of_bytes,
-            "llvm.x86.avx2.pmadd.wd": lambda a, b: (a.astype(np.int32) * b).reshape(-1, 2).sum(1, dtype=np.int32),
-            "sched_yield": lambda: 0,
-        }
-        return plain[name](*args) if name in plain else self.call_tiles(name, args)
+        return self.call_tiles(name, args)
 
     def call_tiles(self, name: str, args: list[Any]) -> Any:
         if name == "llvm.x86.ldtilecfg":
@@ -134,6 +117,19 @@ def dot_of_bytes(sums: Any, codes: Any, values: Any) -> Any:
     return sums + products.reshape(-1, 4).sum(1, dtype=np.int32)
 
 
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "llvm.fma.v16f32": lambda a, b, c: (a.astype(np.float64) * b + c).astype(np.float32),
+    "llvm.fabs.v16f32": np.abs,
+    "llvm.rint.v16f32": np.rint,
+    "llvm.copysign.v16f32": np.copysign,
+    "llvm.fptosi.sat.v16i8.v16f32": lambda x: np.nan_to_num(np.clip(np.trunc(x), -128, 127)).astype(np.int8),
+    "llvm.vector.reduce.add.v16i32": lambda x: signed(int(x.sum(dtype=np.int64)), 32),
+    "llvm.x86.avx512.vpdpbusd.512": dot_of_bytes,
+    "llvm.x86.avx512.vpdpbusd.256": dot_of_bytes,
+    "llvm.x86.avx2.pmadd.wd": lambda a, b: (a.astype(np.int32) * b).reshape(-1, 2).sum(1, dtype=np.int32),
+    "sched_yield": lambda: 0,
+}
+"""Functions of LLVM and of processors that change nothing."""
 SYMBOLS = {
     "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "shl": "<<", "ashr": ">>", "udiv": "//", "fadd": "+",
     "fsub": "-", "fmul": "*", "fdiv": "/",
@@ -174,7 +170,7 @@ def shifted_right(value: Any, by: Any, bits: int) -> Any:
 
 
 def one_more(place: Pointer, dtype: Any, more: int) -> int:
-    before = int(place.read(dtype, dtype.itemsize)[0])
+    before = int(place.bytes(dtype.itemsize).view(dtype)[0])
     place.write(dtype, before + more)
     return before
 
@@ -255,6 +251,8 @@ class Translation:
             args = ", ".join(map(self.operand, each.args))
             if each.callee.blocks:
                 return f"{self.keep(Translation(each.callee).run)}(machine, {args})"
+            if each.callee.name in FUNCTIONS:
+                return f"{self.keep(FUNCTIONS[each.callee.name])}({args})"
             return f"machine.call({each.callee.name!r}, [{args}])"
         if isinstance(each, kinds.AllocaInstr):
             size = dtype_of(kind.pointee).itemsize * count_of(kind.pointee)
@@ -268,14 +266,10 @@ class Translation:
             )
         if isinstance(each, (kinds.LoadInstr, kinds.LoadAtomicInstr)):
             dtype = dtype_of(kind)
-            read = f"{ops[0]}.read({self.keep(dtype)}, {dtype.itemsize * count_of(kind)})"
-            return (
-                read
-                if isinstance(kind, ir.VectorType)
-                else f"int({read}[0])"
-                if isinstance(kind, ir.IntType)
-                else f"{read}[0]"
-            )
+            place = f"{ops[0]}.bytes({dtype.itemsize * count_of(kind)}).view({self.keep(dtype)})"
+            if isinstance(kind, ir.VectorType):
+                return f"{place}.copy()"
+            return f"int({place}[0])" if isinstance(kind, ir.IntType) else f"{place}[0]"
         if isinstance(each, kinds.AtomicRMW):
             assert each.operation == "add"
             return f"one_more({ops[0]}, {self.keep(dtype_of(kind))}, {ops[1]})"
@@ -284,12 +278,18 @@ class Translation:
                 return f"Pointer(None, {ops[0]})"
             if isinstance(kind, ir.PointerType):
                 return ops[0]
-            return f"cast({name!r}, {self.keep(each.operands[0].type)}, {self.keep(kind)}, {ops[0]})"
+            source = each.operands[0].type
+            if isinstance(kind, ir.VectorType) and isinstance(source, ir.VectorType) and name != "zext":
+                return f"{ops[0]}.{'view' if name == 'bitcast' else 'astype'}({self.keep(dtype_of(kind))})"
+            return f"cast({name!r}, {self.keep(source)}, {self.keep(kind)}, {ops[0]})"
         if isinstance(each, kinds.CompareInstr):
             return COMPARED[each.op].format(*ops)
         if isinstance(each, kinds.SelectInstr):
             return f"select({', '.join(ops)})"
         if isinstance(each, kinds.ShuffleVector):
+            first, mask = each.operands[0].type.count, constant(each.operands[2])
+            if (mask < first).all():
+                return f"{ops[0]}[{ops[2]}]"
             return f"np.concatenate([{ops[0]}, {ops[1]}])[{ops[2]}]"
         if isinstance(each, kinds.InsertElement):
             return f"inserted({', '.join(ops)})"
