@@ -286,10 +286,13 @@ def attended(q: Floats, k: Floats, v: Floats, at: int, window: int) -> NDArray[n
     return np.array(out)
 
 
-@pytest.mark.parametrize(("dtype", "window"), [("float32", 0), ("int8", 20), ("half", 140)])
+@pytest.mark.parametrize(("dtype", "window"), [("float32", 0), ("int8", 20), ("half", 140), ("float32", 1)])
 def test_items_write_attend_and_merge_as_softmax_attention(dtype: str, window: int) -> None:
-    """A split row of two segments at position 150, and a chunk of two rows at 128 that is not split."""
-    length, rows = 151, [(0, 150), (1, 128), (1, 129)]
+    """A split row of two segments at position 150, and a chunk of two rows that is not split.
+
+    With a window of 20 the first of them sees both segments, and the second the later one alone.
+    """
+    length, rows = 151, [(0, 150), *(((1, 146), (1, 147)) if window == 20 else ((1, 128), (1, 129)))]
     texts = [
         (normal(i, length, HEADS, DIM), normal(i + 9, length, KV, DIM), normal(i + 5, length, KV, DIM)) for i in (1, 2)
     ]
@@ -309,7 +312,7 @@ def test_items_write_attend_and_merge_as_softmax_attention(dtype: str, window: i
             Interpreter()(paged_cpu.write)(first, last, *views, places, cache, heads)
     q = np.concatenate([normal(8, 4), *(texts[text][0][at].reshape(-1) for text, at in rows)])
     tasks = np.array([[0, 0, 1, 2, 1, 1], [0, 1, 2, 2, 1, 1], [10, 0, 2, 0, 2, 0]])
-    if window == 20:
+    if window in (1, 20):
         tasks = tasks[1:]
     work = Work(tables, tasks, np.array([1, 2, 0]), np.array([at for _, at in rows]), np.array([1, 0, 0]))
     partials, out = np.full(3 * HEADS * 32, np.nan, np.float32), np.full(3 * HEADS * DIM, np.nan, np.float32)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 pytest.importorskip("numba")
 from firsthand.kernels.products import amx_products
 from firsthand.kernels.products.amx_products import ahead, mlp, place_of, products, round_rows, store_split, wide_steps
-from firsthand.kernels.step.amx_attention import attend
+from firsthand.kernels.step.amx_attention import _softmax, attend
 from firsthand.kernels.vectors import load
 from firsthand.nn.encoder_arithmetic import EncoderProduct, Tiles, aligned
 from interpreted_ir import bfloat
@@ -183,6 +183,24 @@ def test_attention_on_tiles_is_each_texts_own(
     assert np.abs(found[:used] - expected).max() < (5e-4 if parts == 2 else 0.04)
     assert (out.reshape(rows // 16, width // 32, parts, 16, 32)[-1, :, :, used - rows + 16 :] == 77).all()
     assert run.machine.tiles is None
+
+
+@pytest.mark.parametrize(("parts", "length"), [(2, 21), (1, 32), (2, 48), (1, 5)])
+def test_weights_of_a_row_are_written_as_tiles_with_zeros_behind_the_last(parts: int, length: int) -> None:
+    scores = np.full(7 + 64, 500, np.float32)
+    scores[7 : 7 + length] = np.random.default_rng(length).normal(size=length) - 90
+    weights = np.full(2 * 3 * parts * 512, 77, np.int16)  # two tiles of 16 rows, of three steps
+    steps = -(-length // 32)
+    share = Interpreter()(_softmax)(scores, 7, length, weights, 17, steps, parts)
+    exact = scores[7 : 7 + length].astype(np.float64)
+    exact = np.exp(exact - exact.max())
+    assert share == pytest.approx(1 / exact.sum(), rel=1e-5)
+    expected = np.concatenate([exact, np.zeros(32 * steps - length)]).reshape(steps, 32)
+    tiles = weights[: 2 * steps * parts * 512].reshape(2, steps, parts, 16, 32)
+    found = bfloat(np.ascontiguousarray(tiles[1, :, :, 1])).astype(np.float64).sum(1)
+    np.testing.assert_allclose(found, expected, atol=2e-5 if parts == 2 else 5e-3)
+    tiles[1, :, :, 1] = 77
+    assert (weights == 77).all()
 
 
 WITH_TILES = {"amx-tile": True, "amx-bf16": True, "avx512f": True}

@@ -17,6 +17,7 @@ from firsthand.kernels.products.rounded_rows import RECORD
 from firsthand.kernels.step import lora_products, phases, row_ops, thread_team
 from firsthand.kernels.step.step_tables import Adapted, Inputs, Norms, Outputs, Product
 from firsthand.kernels.step.thread_team import counters
+from interpreted_ir import FUNCTIONS
 from interpreted_kernels import Interpreter
 
 Floats = NDArray[np.float32]
@@ -113,7 +114,7 @@ def test_a_row_of_logits_is_capped_rated_and_its_first_best_token_found() -> Non
     assert best in range(19) and math.isnan(normaliser)
 
 
-def test_threads_take_every_item_once_and_wait_for_all() -> None:
+def test_threads_take_every_item_once_and_wait_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     team = counters(3)
     assert len(team) == 48 and not team.any()
     assert [RUN(thread_team.take)(team, 1) for _ in range(3)] == [0, 1, 2]
@@ -131,6 +132,9 @@ def test_threads_take_every_item_once_and_wait_for_all() -> None:
     looks = Interpreter(offer_core=offer_core, SPINS=3)
     looks(thread_team.wait)(team, 1, 5)
     assert len(yielded) == 2
+    monkeypatch.setitem(FUNCTIONS, "sched_yield", lambda: yielded.append(2))
+    RUN.intrinsic(thread_team.offer_core)
+    assert yielded == [1, 1, 2]
     called: list[int] = []
     thread_team.together(1, lambda: called.append(1))
     assert called == [1]
