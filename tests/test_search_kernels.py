@@ -20,7 +20,7 @@ from interpreted_kernels import Interpreter
 ALL = (1 << 64) - 1
 
 
-@pytest.fixture(params=["compiled", "in Python"])
+@pytest.fixture(params=["in Python", "compiled"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once with the kernels as they run, and once with their Python bodies."""
     if request.param == "in Python":

@@ -14,10 +14,9 @@ pytest.importorskip("numba")
 from firsthand.kernels.attention.attention_tables import Heads, RowView
 from firsthand.kernels.products.float_products import tile_floats
 from firsthand.kernels.products.rounded_rows import RECORD
-from firsthand.kernels.step import lora_products, phases, row_ops, thread_team
+from firsthand.kernels.step import layer_attention, lora_products, phases, row_ops
 from firsthand.kernels.step.step_tables import Adapted, Inputs, Norms, Outputs, Product
 from firsthand.kernels.step.thread_team import counters
-from interpreted_ir import FUNCTIONS
 from interpreted_kernels import Interpreter
 
 Floats = NDArray[np.float32]
@@ -46,103 +45,6 @@ def records_of(values: Floats) -> list[bytes]:
     for row in range(len(values)):
         RUN(phases.round_row)(values.reshape(-1), row * values.shape[1], values.shape[1], found, row, len(values))
     return [bytes(found)]
-
-
-def test_operations_on_rows_are_their_formulas() -> None:
-    values, weights = normal(1, 60), normal(2, 60)
-    x = values[5:37].astype(np.float64)
-    assert RUN(row_ops.inverse_rms)(values, 5, 32, np.float32(0.5)) == pytest.approx(
-        1 / math.sqrt((x**2).mean() + 0.5), rel=1e-6
-    )
-    out = np.full(50, 7, np.float32)
-    RUN(row_ops.normalise)(values, 5, 32, weights, 9, np.float32(0.5), out, 3)
-    np.testing.assert_allclose(out[3:35], rms(x, weights[9:41], 0.5), rtol=1e-5)
-    assert (out[:3] == 7).all() and (out[35:] == 7).all()
-    added = values.copy()
-    RUN(row_ops.add_row)(added, 5, 32, weights, 9)
-    expected = values.copy()
-    expected[5:37] += weights[9:41]
-    np.testing.assert_array_equal(added, expected)
-
-    gates = np.zeros(40, np.float32)
-    gates[4:36] = np.linspace(-9, 9, 32)
-    gates[4:36:5] = 0
-    x, ups = gates[4:36].astype(np.float64), weights[7:39]
-    for activation, share in (
-        (row_ops.SILU, x),
-        (row_ops.GELU_TANH, 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
-    ):
-        mixed = gates.copy()
-        RUN(row_ops.gate_row)(mixed, 4, 32, weights, 7, activation)
-        np.testing.assert_allclose(mixed[4:36], x / (1 + np.exp(-share)) * ups, rtol=2e-5, atol=1e-7)
-        np.testing.assert_array_equal(mixed[[*range(4), *range(36, 40)]], gates[[*range(4), *range(36, 40)]])
-
-
-def test_the_highest_and_the_mass_of_a_row_count_its_own_values_alone() -> None:
-    values = np.full(3000, 90, np.float32)
-    values[7:2114] = np.random.default_rng(1).normal(size=2107) - 50
-    for place in (7, 1030, 2113):
-        values[place] += 20
-        row = values[7:2114]
-        top = RUN(row_ops.highest)(values, 7, 2107)
-        assert top == row.max()
-        expected = np.exp((row.astype(np.float64) - row.max()) * 0.5).sum()
-        assert RUN(row_ops.mass)(values, 7, 2107, top, np.float32(0.5)) == pytest.approx(expected, rel=1e-6)
-    values[7:23] = -1e9
-    assert RUN(row_ops.highest)(values, 7, 16) == -1e9
-    assert [RUN(row_ops.highest)(values, 2112, width) for width in (1, 2)] == [values[2112], values[2112:2114].max()]
-    assert RUN(row_ops.mass)(values, 7, 5, np.float32(-1e9), np.float32(1)) == 5
-
-
-def test_a_row_of_logits_is_capped_rated_and_its_first_best_token_found() -> None:
-    logits = np.full(40, 99, np.float32)
-    logits[3:22] = np.linspace(-4, 3, 19)
-    logits[[9, 15]] = 6
-    before = logits[3:22].astype(np.float64)
-    best, normaliser = RUN(phases.rate_row)(logits, 3, 19, np.float32(0))
-    assert (best, normaliser) == (6, pytest.approx(math.log(np.exp(before).sum()), abs=1e-5))
-    assert logits[3:22].tolist() == before.tolist()
-    best, normaliser = RUN(phases.rate_row)(logits, 3, 19, np.float32(2))
-    capped = 2 * np.tanh(before / 2)
-    np.testing.assert_allclose(logits[3:22], capped, rtol=1e-6)
-    assert (best, normaliser) == (6, pytest.approx(math.log(np.exp(capped).sum()), abs=1e-5))
-    assert (logits[:3] == 99).all() and (logits[22:] == 99).all()
-    logits[21] = 50
-    assert RUN(phases.rate_row)(logits, 3, 19, np.float32(0))[0] == 18
-    strange = np.full(19, np.nan, np.float32)
-    best, normaliser = RUN(phases.rate_row)(strange, 0, 19, np.float32(0))
-    assert best in range(19) and math.isnan(normaliser)
-
-
-def test_threads_take_every_item_once_and_wait_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    team = counters(3)
-    assert len(team) == 48 and not team.any()
-    assert [RUN(thread_team.take)(team, 1) for _ in range(3)] == [0, 1, 2]
-    RUN(thread_team.done)(team, 1)
-    RUN(thread_team.done)(team, 1)
-    assert np.flatnonzero(team).tolist() == [16, 24] and team[[16, 24]].tolist() == [3, 2]
-    RUN(thread_team.wait)(team, 1, 2)
-    yielded: list[int] = []
-
-    def offer_core() -> None:
-        yielded.append(1)
-        if len(yielded) == 2:
-            team[24] = 5
-
-    looks = Interpreter(offer_core=offer_core, SPINS=3)
-    looks(thread_team.wait)(team, 1, 5)
-    assert len(yielded) == 2
-    monkeypatch.setitem(FUNCTIONS, "sched_yield", lambda: yielded.append(2))
-    RUN.intrinsic(thread_team.offer_core)
-    assert yielded == [1, 1, 2]
-    called: list[int] = []
-    thread_team.together(1, lambda: called.append(1))
-    assert called == [1]
-    thread_team.together(3, lambda: called.append(2))
-    thread_team._executor(2).submit(int).result()  # after those before it
-    thread_team._executor(2).shutdown()
-    thread_team._executor.cache_clear()
-    assert called == [1, 2, 2, 2]
 
 
 def test_products_are_shared_by_pairs_of_tiles_of_all_matrices() -> None:
@@ -353,3 +255,70 @@ def test_an_adapter_adds_its_two_products_to_its_own_rows() -> None:
     team = counters(1)
     run(lora_products.adapt)(team, 0, Adapted(pieces[:0], None, rank, low, lift), entries, product, rows, None, None)
     assert not team.any()
+
+
+def test_a_layers_attention_has_its_own_pages_plan_slots_window_and_angles() -> None:
+    calls: list[tuple[Any, ...]] = []
+    run = Interpreter(
+        **{
+            name: lambda *args, name=name: calls.append((name, *args))
+            for name in ("turn_rows", "attend_rows", "round_rows")
+        }
+    )
+    shape = SimpleNamespace(num_heads=6, num_kv_heads=2, head_dim=20, block_size=16)
+    numbers = np.arange(9 * 2 * 16 * 32)
+    weights = SimpleNamespace(layers=np.array([[0, 0, 0], [7, 1, 500]]), places=["first", "second"])
+    batch = SimpleNamespace(
+        ids=[1, 2, 3], positions="positions", places=["far", "near"], tables="tables", members="members",
+        plans=np.array([[0, 2, 0, 1], [2, 6, 1, 4]]), tasks=np.arange(60).reshape(10, 6), merged=np.arange(5) * 10,
+        slots=["slots of the first", "slots of the second"],
+    )  # fmt: skip
+    memory = SimpleNamespace(wide="wide", rest="rest", rounded="rounded")
+    spans = np.array([[0, 0, 4], [1, 4, 9]])
+    for scales in (numbers[:0], numbers[: 9 * 2 * 16]):
+        calls.clear()
+        cache = SimpleNamespace(
+            spans=spans, keys=numbers[: 9 * 2 * 16 * 20], values=numbers, key_scales=scales, value_scales=scales + 1000
+        )
+        run(layer_attention.attend_layer)("team", 5, 3, 1, shape, weights, batch, cache, memory)
+        (_, *turned), (_, *attended), rounded = calls
+        pages = turned.pop()
+        assert turned == ["team", 5, 3, shape, weights, "second", 500, "positions", "wide", "near"]
+        block = 2 * 16
+        assert [(int(each[0]), len(each)) for each in pages[:2]] == [
+            (4 * block * 20, 5 * block * 20), (4 * block * 32, 5 * block * 32)
+        ]  # fmt: skip
+        if len(scales):
+            assert [(int(each[0]), len(each)) for each in pages[2:]] == [
+                (4 * block, 5 * block), (4 * block + 1000, 5 * block)
+            ]  # fmt: skip
+        else:
+            assert [len(each) for each in pages[2:]] == [0, 0]
+        team, phase, threads, heads, same, work, merged, of, window, room = attended
+        assert (team, phase, threads, heads, of, window, room) == (
+            "team",
+            6,
+            3,
+            RowView("wide", 0, 200),
+            shape,
+            7,
+            memory,
+        )
+        assert same is pages and merged.tolist() == [10, 20, 30]
+        assert work.tasks.tolist() == batch.tasks[2:6].tolist()
+        assert (work.tables, work.members, work.positions) == ("tables", "members", "positions")
+        assert work.slots == "slots of the second"
+        assert rounded == ("round_rows", "team", 8, 3, 3, "rest", 120, "rounded")
+
+
+def test_the_wanted_rows_get_the_final_norm_in_their_order() -> None:
+    stream, vectors = normal(1, 4, 32), normal(2, 100)
+    hidden, team = np.full((4, 32), 7, np.float32), counters(3)
+    shape = SimpleNamespace(num_layers=2, width=32, eps=np.float32(0.4))
+    weights = SimpleNamespace(places=np.array([[1, 2], [3, 4], [50, -1]]), vectors=vectors)
+    memory = SimpleNamespace(stream=stream.reshape(-1))
+    batch = SimpleNamespace(wanted=np.array([3, 0, 3]))
+    RUN(layer_attention.finish_rows)(team, 2, shape, weights, batch, memory, hidden.reshape(-1))
+    assert items_of(team, 2) == 3
+    np.testing.assert_allclose(hidden[:3], rms(stream[[3, 0, 3]], vectors[50:82], 0.4), rtol=1e-5, atol=1e-6)
+    assert (hidden[3] == 7).all()
