@@ -107,8 +107,15 @@ def test_products_on_tiles_are_exact_to_their_parts_and_free_the_tiles(parts: in
         *range(ahead_of_first + per_step, ahead_of_first + per_step + 8),
     ]
     assert {locality for _, locality in run.machine.prefetched} == {2}
-    steps = [ahead.py_func(row, 13, parts) for row in (0, 31, 32, 96, 127, 128)]
-    assert steps == [(13 * 1024 + turn * 256) * parts for turn in (0, 0, 1, 3, 3, 0)]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_all_lines_of_the_next_panel_are_prefetched_by_some_rows(parts: int) -> None:
+    lines = 32 * parts  # of a step's weights
+    found = [ahead.py_func(row, 13, parts) for row in range(0, 32 * 4 * parts, 32)]
+    assert found == [13 * 1024 * parts + turn * 8 * 32 for turn in range(lines // 8)]
+    again = [ahead.py_func(row, 13, parts) for row in (31, 32 * 4 * parts, 32 * 4 * parts + 63)]
+    assert again == [found[0], found[0], found[1]]
 
 
 @pytest.mark.parametrize(("parts", "rows"), [(2, 16), (1, 48)])

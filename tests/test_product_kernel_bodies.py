@@ -332,3 +332,13 @@ def test_one_to_eight_rows_go_through_the_largest_loops_that_fit() -> None:
         }
         Interpreter(**loops)(float_products._multiply_floats)(1000, 64, 5, 2, 3, rows, "x", 11, "out", 6, 70)
         assert calls == [(size, 1128, 5, "x", row * 11, 11, "out", row * 70 + 38, 70) for size, row in expected]
+
+
+def test_a_dense_product_takes_some_tiles_of_whole_rows() -> None:
+    weights = np.random.default_rng(4).integers(-9, 10, (40, 6)).astype(np.float32)
+    rows = np.random.default_rng(5).integers(-9, 10, (3, 6)).astype(np.float32)
+    out = np.full((3, 48), 7, np.float32)
+    tiles = tile_floats(weights, np.float32)
+    Interpreter()(float_products._product)(np.array(tiles.entry()), rows, 1, 3, out)
+    assert (out[:, :16] == 7).all() and (out[:, 40:] == 0).all()
+    np.testing.assert_array_equal(out[:, 16:40], rows @ weights[16:].T)
