@@ -317,11 +317,13 @@ def test_items_write_attend_and_merge_as_softmax_attention(dtype: str, window: i
     work = Work(tables, tasks, np.array([1, 2, 0]), np.array([at for _, at in rows]), np.array([1, 0, 0]))
     partials, out = np.full(3 * HEADS * 32, np.nan, np.float32), np.full(3 * HEADS * DIM, np.nan, np.float32)
     items = len(tasks) * KV
-    run = Interpreter()
+    touched: list[int] = []
+    run = Interpreter(_touch=lambda cache, places, at: touched.append(at))
     for first, last in ((0, 3), (3, items)):
         run(paged_cpu.attend)(
             first, last, RowView(q, 4, HEADS * DIM), cache, work, heads, np.float32(0.4), window, partials, out
         )
+    assert touched == [24] * sum((task[2] - task[1]) * KV for task in tasks)  # the next segment's places
     assert np.isnan(out[: HEADS * DIM]).all()
     run(paged_cpu.merge)(0, 2, np.array([0]), work, heads, window, partials, out)
     run(paged_cpu.merge)(2, HEADS, np.array([0]), work, heads, window, partials, out)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 pytest.importorskip("numba")
 from firsthand.kernels.products import amx_products
 from firsthand.kernels.products.amx_products import ahead, mlp, place_of, products, round_rows, store_split, wide_steps
-from firsthand.kernels.step.amx_attention import _softmax, attend
+from firsthand.kernels.step.amx_attention import _keys, _softmax, _values, attend
 from firsthand.kernels.vectors import load
 from firsthand.nn.encoder_arithmetic import EncoderProduct, Tiles, aligned
 from interpreted_ir import bfloat
@@ -118,10 +118,10 @@ def test_all_lines_of_the_next_panel_are_prefetched_by_some_rows(parts: int) -> 
     assert again == [found[0], found[0], found[1]]
 
 
-@pytest.mark.parametrize(("parts", "rows"), [(2, 16), (1, 48)])
-def test_an_mlp_on_tiles_adds_its_inner_numbers_in_turns(parts: int, rows: int) -> None:
+@pytest.mark.parametrize(("parts", "rows", "width"), [(2, 16, 32), (1, 48, 64)])
+def test_an_mlp_on_tiles_adds_its_inner_numbers_in_turns(parts: int, rows: int, width: int) -> None:
     rng = np.random.default_rng(3)
-    width, inner = 32, 13 * 32
+    inner = 13 * 32
     up, up_weight, up_bias = random_product(rng, inner, width, parts)
     down, down_weight, down_bias = random_product(rng, width, inner, parts)
     values = rng.normal(size=(rows, width))
@@ -190,6 +190,28 @@ def test_attention_on_tiles_is_each_texts_own(
     assert np.abs(found[:used] - expected).max() < (5e-4 if parts == 2 else 0.04)
     assert (out.reshape(rows // 16, width // 32, parts, 16, 32)[-1, :, :, used - rows + 16 :] == 77).all()
     assert run.machine.tiles is None
+
+
+@pytest.mark.parametrize(("parts", "length"), [(2, 19), (1, 33), (1, 16)])
+def test_keys_and_values_become_panels_of_weights_with_zeros_behind_the_last(parts: int, length: int) -> None:
+    rng = np.random.default_rng(length)
+    span, aside, at = -(-length // 32) * 32, 3000, 7
+    head = (
+        (rng.integers(8192, 16384, (70, 64)) * 2 + 1) * rng.choice([-1.0, 1.0], (70, 64)) / 4096
+    )  # no ties; two parts
+    qkv = np.full(2 * aside, np.nan, np.float32)
+    for step in range(2):
+        panel = qkv[at + step * aside :][: 70 * 32].reshape(70, 32)
+        panel[:] = head[:, 32 * step :][:, :32]
+    own = np.zeros((span, 64))
+    own[:length] = head[:length]
+    rows, nothing = np.zeros(2 * 512, np.int16), torch.zeros(64)  # the rows behind the text are another's
+    keys, values = (np.zeros(span * 64 * parts, np.int16) for _ in range(2))
+    Interpreter()(_keys)(qkv, at, length, 2, aside, rows, keys, parts)
+    np.testing.assert_array_equal(keys, tiles_of(parts).pack(torch.from_numpy(own), nothing).numbers)
+    Interpreter()(_values)(qkv, at, length, span, 2, aside, rows, values, parts)
+    turned = torch.from_numpy(np.ascontiguousarray(own.T))
+    np.testing.assert_array_equal(values, tiles_of(parts).pack(turned, nothing).numbers)
 
 
 @pytest.mark.parametrize(("parts", "length"), [(2, 21), (1, 32), (2, 48), (1, 5)])
