@@ -35,11 +35,11 @@ def test_whoever_waits_says_so_and_takes_the_lock_once_it_is_free(
         assert not one._waited() and one._held is not None and caplog.messages == []
         held = one._held
         assert not one._waited() and one._held == held  # it has the right already
-        open_files = len(os.listdir("/dev/fd"))
+        open_files = len(list(Path("/dev/fd").iterdir()))
         assert other._waited() and other._held is None  # in vain
         assert other._waited()
     assert caplog.messages == ["another process compiles the kernels: waiting for it"]
-    assert len(os.listdir("/dev/fd")) == open_files
+    assert len(list(Path("/dev/fd").iterdir())) == open_files
     assert stat.S_IMODE((tmp_path / "a" / "b" / "step.lock").stat().st_mode) == 0o600
     monkeypatch.setattr(code_cache, "WAIT_S", 30)
     monkeypatch.setattr(code_cache.time, "sleep", lambda seconds: one._release())
@@ -161,3 +161,53 @@ def test_a_kernel_enters_the_environments_that_are_still_in_use(monkeypatch: pyt
     linked._finalize_final_module()
     assert steps == ["_finalize_dynamic_globals", "_verify_declare_only_symbols"] and linked._finalized
     assert linked.get_pointer_to_function("any") == 0 and steps[2:] == ["_ensure_finalized"]
+
+
+def adder(x: Any) -> Any:
+    return x + 1
+
+
+def test_a_dispatcher_keeps_its_code_in_our_files_if_it_has_a_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code_cache, "shared_folder", lambda: tmp_path / "ours")
+
+    def kept(function: Any, **parts: Any) -> Any:
+        cache = SimpleNamespace(_cache_path=str(tmp_path), _impl=SimpleNamespace(filename_base="base"), **parts)
+        compiled = SimpleNamespace(_cache=cache)
+        code_cache.keep_code(compiled, function)
+        assert compiled._cache is cache
+        return vars(cache).get("_cache_file")
+
+    assert kept(adder) is None  # another numba, without the attribute
+    bare = SimpleNamespace()
+    code_cache.keep_code(bare, adder)
+    assert vars(bare) == {}
+    tmp_path.chmod(0o700)
+    outside = kept(adder, _cache_file=None)
+    inside = kept(code_cache.sources_digest.__wrapped__, _cache_file=None)
+    assert [(each._cache_path, each._base) for each in (outside, inside)] == [
+        (str(tmp_path), "base"), (str(tmp_path / "ours"), "base")
+    ]  # fmt: skip
+    here = Path(__file__).resolve()
+    assert outside._source_stamp == code_cache.sources_digest(here) != code_cache.sources_digest()
+    assert inside._source_stamp == code_cache.sources_digest()
+
+
+def test_a_folder_in_use_is_marked_and_one_that_others_can_write_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    find = code_cache.shared_folder.__wrapped__
+    folder = find()
+    stale = folder.parent / "stale"
+    stale.mkdir()
+    for each in (folder, stale):
+        os.utime(each, (0, 0))
+    assert find() == folder and folder.stat().st_mtime > 1e9  # used now
+    assert stale.is_dir()  # only a new folder makes room
+    folder.chmod(0o777)
+    assert find() is None
+    folder.rmdir()
+    assert find() == folder and not stale.exists()
