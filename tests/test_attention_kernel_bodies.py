@@ -107,6 +107,10 @@ def test_tiles_of_queries_fit_the_registers(monkeypatch: pytest.MonkeyPatch) -> 
             query_tiles, "binding", SimpleNamespace(get_host_cpu_features=lambda features=features: features)
         )
         assert query_tiles._registers() == registers
+    assert (SEGMENT, GROUPS) == (128, 8)
+    assert 3 * GROUPS - GROUPS == query_tiles.AHEAD  # from the slots of values to those of the next keys
+    assert (query_tiles.REGISTERS > 8) == (query_tiles.MOST == 8)
+    assert query_tiles.MOST in (3, 8)
 
 
 LOWS, HIGHS = [9, 0, 20, 40, 17, 3, 30, 16], [90, 64, 61, 40, 128, 100, 63, 48]

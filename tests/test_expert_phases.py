@@ -166,6 +166,7 @@ def test_experts_products_are_cut_into_items_of_equal_work() -> None:
     assert [call[5] for call in with_blocks] == [
         (12 - start) * 2 * RECORD for start in (0, 0, 6, 6, 7, 7)
     ]  # fmt: skip
+    assert (expert_phases.ITEMS, expert_phases.LEAST) == (8, 4)
     assert [call[:4] for call in shares(1, [0, 1, 1, 1, 1], tiles)[0]] == [(0, 0, 2, 1), (0, 2, 4, 1)]
 
 

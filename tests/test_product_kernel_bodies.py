@@ -152,6 +152,8 @@ def test_rows_are_cut_into_few_pieces_of_about_equal_size(piece: int) -> None:
         owners = [place for place, size in enumerate(sizes) for _ in range(size)]
         assert [run(rounded_rows._piece_with)(row, rows) for row in range(rows)] == owners
     assert run(pieces_of)(0) == 0
+    assert (6 if instructions() == "vnni512" else 4) == rounded_rows.PIECE
+    assert (blockwise_products.BUNCH, blockwise_products.FEW, blockwise_products.MANY) == (2**18, 64, 128)
 
 
 def test_a_row_is_rounded_to_records_of_its_piece() -> None:

@@ -252,6 +252,8 @@ def test_an_adapter_adds_its_two_products_to_its_own_rows() -> None:
     used = {which * rows + row for which, own in ((0, [0, 1, 3, 4, 5]), (1, [3, 4, 5])) for row in own}
     assert {place for place in range(3 * rows) if not np.isnan(places[place]).all()} == used
     assert {place for place in range(3 * rows) if not np.isnan(lift.reshape(-1, 256)[place]).all()} == used
+    assert (lora_products.LIFT, lora_products.LIFT_TILES) == (256, 16)
+    assert (lora_products.PIECE_ROWS, lora_products.MATRICES) == (16, 3)
     team = counters(1)
     run(lora_products.adapt)(team, 0, Adapted(pieces[:0], None, rank, low, lift), entries, product, rows, None, None)
     assert not team.any()

@@ -135,3 +135,4 @@ def test_threads_take_every_item_once_and_wait_for_all(monkeypatch: pytest.Monke
     thread_team._executor(2).shutdown()
     thread_team._executor.cache_clear()
     assert called == [1, 2, 2, 2]
+    assert (thread_team.LINE, thread_team.SPINS) == (8, 1000)  # a line of 64 bytes

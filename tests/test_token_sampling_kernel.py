@@ -94,3 +94,4 @@ def test_a_piece_is_weighed_whole_or_down_to_a_floor() -> None:
     )
     np.testing.assert_allclose(weights[:32], whole, rtol=1e-5)
     assert (weights[32:] == 9).all()
+    assert token_sampling.PIECE == 1024
