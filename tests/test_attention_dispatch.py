@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,18 @@ def test_the_kernels_share_the_rows_of_a_step_among_threads(
 
     def attend(*args: Any) -> None:
         where.append(threading.get_ident())
+        if where[-1] != threading.main_thread().ident:
+            time.sleep(0.03)  # whoever does not wait for it has no result
         in_python(*args)
+
+    asked: list[int] = []
+    pool = paged_attention._executor
+
+    def executor(number: int) -> Any:
+        asked.append(number)
+        return pool(number)
+
+    monkeypatch.setattr(paged_attention, "_executor", executor)
 
     monkeypatch.setattr(paged_cpu, "attend", attend)
     for module, name in ((paged_cpu, "write"), (paged_cpu, "merge"), (work_split, "plan"), (work_split, "locate")):
@@ -82,6 +94,9 @@ def test_the_kernels_share_the_rows_of_a_step_among_threads(
             np.testing.assert_allclose(found[row, head], weights @ values / weights.sum(), rtol=1e-4, atol=1e-5)
     assert len(where) == (threads if parallel_from < 1053 and threads > 1 else 1)
     assert where.count(threading.get_ident()) == 1
+    assert asked == ([threads - 1] if len(where) > 1 else [])
+    for number in asked:
+        assert pool(number)._max_workers == number
 
 
 def test_tiles_cover_a_length_and_a_causal_tile_of_queries_sees_no_later_tile() -> None:
