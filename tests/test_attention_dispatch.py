@@ -136,3 +136,25 @@ def test_the_readable_version_gives_each_argument_its_own_gradient() -> None:
         strict=True,
     ):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_caches_on_the_cpu_of_whole_vectors_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fits(dtype: torch.dtype, block: int, device: str = "cpu") -> bool:
+        return paged_attention.can_compile(Pages.empty(1, 1, block, 16, dtype, torch.device(device)), block)
+
+    assert [fits(torch.float32, block) for block in (1, 8, 16, 24, 32, 40, 48)] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+    kinds = (torch.float32, torch.float16, torch.int8, torch.bfloat16, torch.float64)
+    assert [fits(kind, 16) for kind in kinds] == [True, True, True, False, False]
+    assert not fits(torch.float32, 16, "meta")
+    paged_attention._has_numba.cache_clear()
+    monkeypatch.setattr(paged_attention, "find_spec", lambda name: None if name == "numba" else name)
+    assert not fits(torch.float32, 16)
+    paged_attention._has_numba.cache_clear()
