@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,17 @@ from firsthand.kernels.products.float_products import dense_product, tile_floats
 from firsthand.kernels.products.int16_products import gelu_products, round_rows
 from firsthand.kernels.products.tiled_weights import KINDS, LANES, tile, untile
 from firsthand.nn.encoder_arithmetic import Shorts
+from interpreted_kernels import Interpreter
 
 Floats = NDArray[np.float32]
+
+
+@pytest.fixture(params=["in Python", "compiled"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with the kernels as they run, and once with their Python bodies."""
+    if request.param == "in Python":
+        for kernel in (fit_affine, fit_symmetric, round_affine, round_symmetric):
+            monkeypatch.setattr(sys.modules[__name__], kernel.__name__, Interpreter()(kernel))
 
 
 def tiled(blocks: NDArray[Any]) -> Floats:
@@ -41,6 +51,7 @@ def codes_of(x: Floats, step: np.float32, least: int, most: int) -> Floats:
     return np.clip(np.rint(x * inverse), least, most)
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(("size", "most", "last"), [(16, 3, 15), (32, 31, 63)])
 def test_a_rounded_scale_and_minimum_are_the_best_of_nine_neighbours_with_their_own_codes(
     size: int, most: int, last: int
@@ -72,6 +83,7 @@ def test_a_rounded_scale_and_minimum_are_the_best_of_nine_neighbours_with_their_
     assert len(moved) >= 5  # neighbours on all sides were taken
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(("size", "least", "most", "first", "last"), [(16, -4, 3, -32, 31), (16, -32, 31, -128, 127)])
 def test_a_rounded_signed_scale_is_the_best_of_three_neighbours_with_its_own_codes(
     size: int, least: int, most: int, first: int, last: int
@@ -117,6 +129,7 @@ def best_line(x: NDArray[np.float64], most: int, tops: Floats) -> tuple[float, f
     return scale, -offset
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(("size", "most"), [(16, 3), (32, 15)])
 def test_a_scale_and_a_minimum_are_the_least_squares_of_the_best_range(size: int, most: int) -> None:
     x = uneven_blocks(size, 6)
@@ -130,6 +143,7 @@ def test_a_scale_and_a_minimum_are_the_least_squares_of_the_best_range(size: int
     assert (minimums[7] - scales[7] * np.arange(most + 1)).tolist().count(1.75) > 0
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(("size", "least", "most"), [(16, -4, 3), (16, -32, 31)])
 def test_a_signed_scale_is_the_least_squares_of_the_best_range(size: int, least: int, most: int) -> None:
     x = uneven_blocks(size, 7)

@@ -1,20 +1,33 @@
 """The compiled parts of search and of sampling against what they are defined to be, in plain numpy and Python."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 pytest.importorskip("numba")
+from firsthand.contamination import ngram_overlap
 from firsthand.contamination.ngram_overlap import hashes_of
 from firsthand.kernels.search.best_rows import possible_best
 from firsthand.kernels.search.byte_scan import byte_scores
 from firsthand.kernels.search.gram_hashes import bloom_add, bloom_has
 from firsthand.kernels.search.posting_scores import add_scores, count_alive, sort_postings
 from firsthand.kernels.step.token_sampling import draw, draw_nucleus
+from interpreted_kernels import Interpreter
 
 ALL = (1 << 64) - 1
+
+
+@pytest.fixture(params=["in Python", "compiled"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with the kernels as they run, and once with their Python bodies."""
+    if request.param == "in Python":
+        here = sys.modules[__name__]
+        for kernel in (possible_best, byte_scores, bloom_add, bloom_has, add_scores, count_alive, sort_postings):
+            monkeypatch.setattr(here, kernel.__name__, Interpreter()(kernel))
+        monkeypatch.setattr(ngram_overlap, "gram_hashes", Interpreter()(ngram_overlap.gram_hashes))
 
 
 def best_places(
@@ -26,6 +39,7 @@ def best_places(
     return [int(place) for place in found[:count]]
 
 
+@pytest.mark.usefixtures("either_way")
 def test_possible_best_keeps_every_row_whose_score_may_reach_the_k_th() -> None:
     rng = np.random.default_rng(5)
     for k in (1, 2, 3, 5, 8, 40):
@@ -47,6 +61,7 @@ def test_possible_best_keeps_every_row_whose_score_may_reach_the_k_th() -> None:
     assert best_places(scores[:0], exact, 1, 0.0, 0.0, []) == []
 
 
+@pytest.mark.usefixtures("either_way")
 def test_byte_scores_are_the_dot_products_of_the_rows_that_are_asked_for() -> None:
     rng = np.random.default_rng(6)
     for width in (64, 192):
@@ -76,6 +91,7 @@ def gram_hash(words: list[bytes]) -> int:
     return ((number ^ (number >> 31)) * 0xBF58476D1CE4E5B9) & ALL
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_hashes_of_n_grams_are_of_lower_case_words_between_anything_else(n: int) -> None:
     text = "@Az, zA[`0:9/ é-{AZ}a0Z9 m'M\x7f\nÄb  B..last".encode()
@@ -97,6 +113,7 @@ def bloom_places(hashed: int, words: int, probes: int) -> list[int]:
     return [((hashed + i * step * 1099511628211) & ALL) % (words * 64) for i in range(probes)]
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_bloom_filter_sets_and_asks_for_the_same_bits() -> None:
     hashes = np.array([5, (1 << 63) + 77, ALL, gram_hash([b"one"])], dtype=np.uint64)
     bits = np.zeros(4, dtype=np.uint64)
@@ -112,6 +129,7 @@ def test_a_bloom_filter_sets_and_asks_for_the_same_bits() -> None:
         assert found.tolist() == [set(bloom_places(each, 4, probes)) <= expected for each in asked.tolist()]
 
 
+@pytest.mark.usefixtures("either_way")
 def test_postings_are_sorted_by_word_and_keep_the_order_of_rows() -> None:
     words = np.array([4, 1, 4, 0, 1, 4])
     rows, counts = (np.array(each, dtype=np.int32) for each in ([9, 2, 3, 5, 1, 8], [1, 2, 3, 4, 5, 6]))

@@ -211,8 +211,12 @@ def add_tiles(
 
 @inlined
 def ahead(row: int, steps: int, parts: int) -> int:
-    """Distance from a step's weights to those of the next panel that 32 rows prefetch; eight times 32 fetch all."""
-    return (2 * steps * TILE + row // (2 * ROWS) % (2 * TILE // STEP // _LINES) * _LINES * STEP) * parts
+    """Distance from a step's weights to those of the next panel that 32 rows prefetch.
+
+    Eight times 32 rows prefetch all with two parts, four times with one.
+    """
+    of_a_step = 2 * parts * TILE
+    return steps * of_a_step + row // (2 * ROWS) % (of_a_step // STEP // _LINES) * _LINES * STEP
 
 
 @_intrinsic
