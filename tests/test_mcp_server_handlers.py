@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from firsthand.serve.mcp.mcp_server import (
     _set_level,
 )
 from firsthand.serve.mcp.running_call import MAX_PARKED
-from firsthand.serve.mcp.served_tool import ServedTool, text_result
+from firsthand.serve.mcp.served_tool import ServedTool
 from firsthand.serve.mcp.server_tasks import EXTENSION
 from mcp_contexts import ASK, MODERN, OLDER, OLDEST, chose, context
 
@@ -292,8 +291,7 @@ def test_what_a_tool_asks_for_first_comes_before_the_work_in_each_revision() -> 
                 await made._call_tool(ctx, again)
             seeded = called(name, arguments={"text": "t"}, input_responses={"word": chose(w="sun")})
             assert outcome(await made._call_tool(ctx, seeded)) == expected, "the answer came with the call"
-        kept = [task for task in made.tasks.tasks.values()]
-        assert [task.owner for task in kept] == ["ann", "ann"]
+        assert [task.owner for task in made.tasks.tasks.values()] == ["ann", "ann"]
         await made.close()
         assert made.tasks.tasks == {} and made._parked._calls == {}
 
@@ -392,13 +390,13 @@ def test_an_exchange_of_an_older_call_passes_everything_on_with_the_calls_id() -
     assert capabilities_of(ctx) == {"elicitation": {}}
     ctx.session.client_capabilities = None  # type: ignore[misc]
     assert capabilities_of(ctx) == {}
-    assert client_of(context()) is None and client_of(context(name="1")) is None, "a request outside of our server"
-    seen: Sequence[Any] = ("outer", "inner")
-    with exchanging(seen[0]):
-        with pytest.raises(KeyError), exchanging(seen[1]):
+    assert client_of(context()) is None and client_of(context(name="1")) is None
+    outer: Any = "outer"
+    inner: Any = "inner"
+    with exchanging(outer):
+        with pytest.raises(KeyError), exchanging(inner):
             assert current_exchange() == "inner"
             raise KeyError
         assert current_exchange() == "outer"
     with pytest.raises(LookupError):
         current_exchange()
-    assert text_result("x").is_error in (None, False)

@@ -37,11 +37,6 @@ from mcp_contexts import ASK, MODERN, OLDER, OLDEST, Session, chose, context
 NO_TASK = (-32602, "there is no such task: it may be too old, or the server began anew", None)
 
 
-def sent_by(ctx: Any) -> Session:
-    session: Session = ctx.session
-    return session
-
-
 async def told(work: Any) -> tuple[int, str, Any]:
     """Code, message and data of the error that a handler answers with."""
     with pytest.raises(MCPError) as caught:
@@ -76,7 +71,8 @@ async def says(text: str) -> Any:
 
 def test_a_client_of_the_newer_revision_that_declared_the_extension_knows_tasks() -> None:
     for version, tasks, expected in (
-        (MODERN, True, True), (MODERN, False, False), ("2027-01-01", True, True), (OLDER, True, False), (OLDEST, True, False),
+        (MODERN, True, True), (MODERN, False, False), ("2027-01-01", True, True), (OLDER, True, False),
+        (OLDEST, True, False),
     ):  # fmt: skip
         ctx = context(version, tasks=tasks)
         assert declares_tasks(ctx) is expected
@@ -201,7 +197,7 @@ def test_tasks_that_are_over_make_room_for_others_and_those_that_run_do_not(tmp_
         begin("ann", "last")
         assert "done" not in tasks.tasks and "bobs" in tasks.tasks and file.find("done") is None and call.task.done()
         refused = call_of(asyncio.sleep(60), "c")
-        with pytest.raises(MCPError, match="^250 tasks of yours are under way, which is the limit: try later"):
+        with pytest.raises(MCPError, match=r"^250 tasks of yours are under way, which is the limit: try later"):
             tasks.begin(refused, "ann", "t", {})
         refused.task.cancel()
         count = len(tasks.tasks)
@@ -214,7 +210,7 @@ def test_tasks_that_are_over_make_room_for_others_and_those_that_run_do_not(tmp_
         assert "n0" in tasks.tasks, "the oldest that is over makes room, and no other"
         tasks.tasks.update({id: kept for id, task in tasks.tasks.items() if task.is_over})
         refused = call_of(asyncio.sleep(60), "d")
-        with pytest.raises(MCPError, match="^1000 tasks are under way, which is the limit: try later"):
+        with pytest.raises(MCPError, match=r"^1000 tasks are under way, which is the limit: try later"):
             tasks.begin(refused, None, "t", {})
         refused.task.cancel()
         for task in tasks.tasks.values():
@@ -327,7 +323,7 @@ def test_a_result_of_the_older_revision_passes_the_questions_on_until_the_task_i
         id = begun["task"]["taskId"]
         result = await handlers.result(ann, about(id))
         assert result["content"][0]["text"] == "ann one two"
-        session = sent_by(ann)
+        session: Session = ann.session  # type: ignore[assignment]
         assert [(kind, related) for _, kind, related in session.sent] == [(types.ElicitResult, 7)] * 3
         wire = session.sent[0][0].model_dump(by_alias=True, mode="json", exclude_none=True)
         assert wire["method"] == "elicitation/create" and wire["params"]["message"] == "Which?"
@@ -377,7 +373,7 @@ def test_a_question_that_is_answered_in_another_way_is_asked_no_longer() -> None
                 cancelled.append(request.params.message)
                 raise
 
-        sent_by(ann).send_request = never  # type: ignore[method-assign]
+        ann.session.send_request = never  # type: ignore[method-assign]
         task = tasks.begin(asking("1", "a", "b"), "ann", "t", {})
         passing = asyncio.create_task(handlers._pass_on(ann, task))
         for key, count in (("a", 1), ("b", 2)):
