@@ -1,4 +1,4 @@
-"""The context of one request of an MCP client, with a session that notes what it is sent and gives ready answers."""
+"""The context of one request of an MCP client, and an exchange with it, which note what they are sent and give answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from starlette.requests import Request
 from firsthand.serve.admission.active_request import ActiveRequest, attach
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client
+from firsthand.serve.mcp.exchange import ParkedExchange
 from firsthand.serve.mcp.server_tasks import EXTENSION
 
+YES, NO = (types.ElicitResult(action="accept", content={"approve": each}) for each in (True, False))
 MODERN, OLDER, OLDEST = "2026-07-28", "2025-11-25", "2025-06-18"
 ASK = types.ElicitRequest(
     params=types.ElicitRequestFormParams(message="Which?", requested_schema={"type": "object", "properties": {}})
@@ -77,3 +79,29 @@ def context(
         request_id=7,
         request=request,
     )
+
+
+class Heard(ParkedExchange):
+    """An exchange whose client gives these answers at once, and which notes what it is told."""
+
+    def __init__(self, *answers: Any, client: str | None = None, asks: bool = True, task: str = ""):
+        super().__init__(None, {"elicitation": {}} if asks else {}, {}, client=client)
+        self.task, self.answers = task, list(answers)
+        self.asked: list[tuple[str, Any]] = []
+        self.told: list[Any] = []
+
+    async def ask(self, key: str, request: Any) -> Any:
+        self.asked.append((key, request))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return await answer() if callable(answer) else answer
+
+    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        self.told.append((done, total, message))
+
+
+def said(result: Any) -> str:
+    """The text of a result."""
+    (block,) = result.content
+    return f"{'error: ' if result.is_error else ''}{block.text}"

@@ -47,9 +47,6 @@ def called(name: str, **more: Any) -> types.CallToolRequestParams:
     return types.CallToolRequestParams(name=name, **more)
 
 
-# -- lists, resources, prompts --
-
-
 def resources() -> list[ServedResource]:
     async def read(uri: str, parts: dict[str, str]) -> Any:
         text = f"{uri} {sorted(parts.items())}"
@@ -184,9 +181,6 @@ def test_a_prompt_that_asks_is_asked_anew_with_the_answer_or_asks_on_the_older_s
     code, message, _ = told(get(MODERN, asks=False))
     assert (code, message) == (types.MISSING_REQUIRED_CLIENT_CAPABILITY,
                                "this tool needs a client with the capability elicitation")  # fmt: skip
-
-
-# -- calls --
 
 
 def tools(log: list[Any]) -> list[ServedTool]:
