@@ -145,7 +145,8 @@ def test_the_newest_thousand_sessions_are_listed_and_a_bug_is_not_told(tmp_path:
     with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s") as sessions:
         with sessions.store.database.write() as connection:
             connection.executemany(
-                "INSERT INTO sessions (id, owner, context, transcript, conversation, created_at) VALUES (?, ?, ?, '', '[]', ?)",
+                "INSERT INTO sessions (id, owner, context, transcript, conversation, created_at)"
+                " VALUES (?, ?, ?, '', '[]', ?)",
                 [(f"i{at}", "ann", f"c{at}", f"{at:05}") for at in range(MOST_LISTED + 2)],
             )
         app = SessionsApp(sessions)
@@ -163,7 +164,7 @@ def test_the_newest_thousand_sessions_are_listed_and_a_bug_is_not_told(tmp_path:
             "/",
         )
         assert [mounted.route_of(path) for path in paths] == [
-            "/sessions", "/approvals", "/sessions/{id}", "/approvals/{id}", None, None, None, None,
+            "/sessions", "/approvals", "/sessions/{id}", "/approvals/{id}", None, None, None,
         ]  # fmt: skip
         assert mounted.limited_methods == {"POST"} and mounted.prefix == "" and mounted.open_routes == frozenset()
         assert mounted.lifespan is not None
