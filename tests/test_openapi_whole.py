@@ -119,8 +119,8 @@ def test_a_document_holds_its_routes_its_errors_and_its_keys() -> None:
                                    "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}}  # fmt: skip
     theirs = schemas["MessagesError"]
     assert theirs["required"] == ["type", "error"] and theirs["properties"]["type"] == {"const": "error"}
-    assert theirs["properties"]["error"] == {"type": "object", "required": ["type", "message"],
-                                             "properties": {"type": {"type": "string"}, "message": {"type": "string"}}}  # fmt: skip
+    texts = {"type": {"type": "string"}, "message": {"type": "string"}}
+    assert theirs["properties"]["error"] == {"type": "object", "required": ["type", "message"], "properties": texts}
     assert {"ChatRequest", "CountRequest", "UnloadAdapterRequest", "ResponsesRequest"} < set(schemas)
     assert {value["$ref"].rpartition("/")[2] for value in _refs(schemas)} <= set(schemas)
     keyed = description(health, {}, has_keys=True)
