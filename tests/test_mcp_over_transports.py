@@ -1,0 +1,197 @@
+"""The MCP server under HTTP and over standard input, without a socket and without a process."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
+
+import httpx
+
+from firsthand.serve.admission.active_request import ActiveRequest, attach, request_of
+from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.admission.api_keys import Client
+from firsthand.serve.agents.agent_doors import opened_sessions
+from firsthand.serve.http.refusals import Refusal
+from firsthand.serve.mcp import mcp_transports
+from firsthand.serve.mcp.mcp_server import McpServer, Offer
+from firsthand.serve.mcp.mcp_transports import mcp_app, serve_stdio
+from firsthand.serve.mcp.served_tool import ServedTool
+from firsthand.serve.mcp.session_door import session_door
+from firsthand.serve.mcp.task_file import TASKS_FILE
+from served_agent import Desk, clerk
+
+HELLO = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+    "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"},
+}}  # fmt: skip
+KIND = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+
+
+def made_server() -> McpServer:
+    async def run(arguments: Any, exchange: Any) -> str:
+        return f"{exchange.client} said {arguments['text']}"
+
+    shape = {"type": "object", "properties": {"text": {"type": "string"}}}
+    return McpServer(Offer([ServedTool("say", "Says.", shape, run)], name="peer", version="7", instructions="Be kind."))
+
+
+def over_http(host: str, use: Callable[[Callable[..., Awaitable[httpx.Response]], Any], Awaitable[Any]]) -> Any:
+    """What `use` makes of a function that asks the mounted app as a client."""
+    app = mcp_app(made_server(), host)
+
+    async def admitted(scope: Any, receive: Any, send: Any) -> None:
+        name = dict(scope["headers"]).get(b"x-who", b"ann").decode()
+        content = await receive()
+        attach(scope, ActiveRequest("r", Client(name, ClientLimits()), "/mcp", "application/json", content["body"]))
+        pending = [content]
+
+        async def again() -> Any:
+            return pending.pop() if pending else await receive()
+
+        await app.app(scope, again, send)
+
+    async def main() -> Any:
+        assert app.lifespan is not None
+        async with (
+            app.lifespan(),
+            httpx.AsyncClient(transport=httpx.ASGITransport(admitted), base_url="http://x") as client,
+        ):
+
+            async def ask(body: Any, *, method: str = "POST", **headers: str) -> httpx.Response:
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                shown = {name.replace("_", "-"): value for name, value in headers.items()}
+                return await client.request(
+                    method, "/mcp", content=content, headers={"host": "localhost:1"} | KIND | shown
+                )
+
+            return await use(ask, app)
+
+    return asyncio.run(main())
+
+
+def event(answer: httpx.Response) -> Any:
+    (line,) = [line for line in answer.text.splitlines() if line.startswith("data: {")]
+    return json.loads(line.removeprefix("data: "))
+
+
+def test_a_session_over_http_belongs_to_the_client_that_opened_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_transports, "MAX_OWN_SESSIONS", 2)
+
+    async def use(ask: Any, app: Any) -> None:
+        assert (app.prefix, app.limited_methods, app.most_values) == ("/mcp", {"POST"}, 100_000)
+        opened = await ask(HELLO)
+        session = opened.headers["mcp-session-id"]
+        result = event(opened)["result"]
+        assert opened.status_code == 200 and result["serverInfo"] == {"name": "peer", "version": "7"}
+        assert result["instructions"] == "Be kind." and result["protocolVersion"] == "2025-06-18"
+        call = {
+            "jsonrpc": "2.0",
+            "id": 2,
+            "method": "tools/call",
+            "params": {"name": "say", "arguments": {"text": "hi"}},
+        }
+        mine = {"mcp_session_id": session, "mcp_protocol_version": "2025-06-18"}
+        await ask({"jsonrpc": "2.0", "method": "notifications/initialized"}, **mine)
+        said = event(await ask(call, **mine))
+        assert said["result"]["content"] == [{"type": "text", "text": "ann said hi"}]
+        assert (await ask(call, **mine, x_who="bob")).status_code == 404, "another client's session"
+        await ask(HELLO)
+        with pytest.raises(Refusal, match=r"^2 sessions of yours are open: end one with DELETE, or wait$") as caught:
+            await ask(HELLO)
+        assert caught.value.status == 429 and (await ask(HELLO, x_who="bob")).status_code == 200
+        assert (await ask(b"", method="DELETE", **mine)).status_code == 200
+        assert (await ask(HELLO)).status_code == 200, "one has ended"
+
+    over_http("127.0.0.1", use)
+
+
+def test_what_opens_a_session_is_bounded_and_hosts_are_checked_on_this_machine_alone() -> None:
+    async def local(ask: Any, app: Any) -> None:
+        assert (await ask(HELLO, host="evil.example")).status_code == 421
+        size = len(json.dumps(HELLO))
+        fits = json.dumps(HELLO).encode() + b" " * (65_536 - size)
+        assert (await ask(fits)).status_code == 200
+        many = HELLO | {"params": HELLO["params"] | {"capabilities": {"experimental": {"x": {"y": [0] * 2_000}}}}}  # type: ignore[operator]
+        for body in (fits + b" ", many):
+            with pytest.raises(
+                Refusal, match=r"^the request that opens a session is kept with it: send less in it$"
+            ) as caught:
+                await ask(body)
+            assert caught.value.status == 413
+        other = await ask(fits + b" ", mcp_session_id="none", mcp_protocol_version="2025-06-18")
+        assert other.status_code == 404, "within a session there is another bound"
+
+    over_http("localhost", local)
+
+    async def public(ask: Any, app: Any) -> None:
+        assert (await ask(HELLO, host="any.example")).status_code == 200
+
+    over_http("0.0.0.0", public)
+
+
+def test_one_client_is_served_over_standard_input_until_it_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "say", "arguments": {"text": "é"}}}
+    lines = [HELLO, {"jsonrpc": "2.0", "method": "notifications/initialized"}, call]
+    given = io.TextIOWrapper(io.BytesIO("".join(json.dumps(line) + "\n" for line in lines).encode()))
+    told = io.BytesIO()
+    monkeypatch.setattr(sys, "stdin", given)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(told))
+    made = made_server()
+    life: list[str] = []
+    resume, close = made.resume, made.close
+
+    def resumed() -> None:
+        life.append("resumed")
+        resume()
+
+    async def closed() -> None:
+        life.append("closed")
+        await close()
+
+    made.resume, made.close = resumed, closed  # type: ignore[method-assign]
+    asyncio.run(asyncio.wait_for(serve_stdio(made), 10))
+    answers = {
+        each["id"]: each["result"] for each in map(json.loads, told.getvalue().decode().splitlines()) if "id" in each
+    }
+    assert answers[1]["serverInfo"]["name"] == "peer" and life == ["resumed", "closed"]
+    assert answers.get(2, {"content": [{"text": "None said é"}]})["content"][0]["text"] == "None said é"
+    assert logging.getLogger("mcp").level == logging.ERROR
+
+
+def test_the_door_of_an_agent_keeps_its_tasks_in_the_folder_of_its_run(tmp_path: Path) -> None:
+    with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s") as sessions:
+        door = session_door(sessions, "127.0.0.1", "Clerks.")
+        assert door.prefix == "/mcp" and (sessions.run.path / TASKS_FILE).is_file()
+
+        async def main() -> Any:
+            assert door.lifespan is not None
+            async with door.lifespan():
+                listed = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": {
+                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                    "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
+                    "io.modelcontextprotocol/clientCapabilities": {}}}}  # fmt: skip
+
+                async def admitted(scope: Any, receive: Any, send: Any) -> None:
+                    attach(scope, ActiveRequest("r", Client("ann", ClientLimits()), "/mcp", None, b""))
+                    assert request_of(scope).client.name == "ann"
+                    await door.app(scope, receive, send)
+
+                async with httpx.AsyncClient(
+                    transport=httpx.ASGITransport(admitted), base_url="http://localhost:1"
+                ) as client:
+                    more = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/list"}
+                    return await client.post("/mcp", json=listed, headers=KIND | more)
+
+        answer = asyncio.run(main())
+        body = answer.json() if answer.headers["content-type"].startswith("application/json") else event(answer)
+        (tool,) = body["result"]["tools"]
+        assert (tool["name"], tool["description"]) == ("ask", "Clerks.")
