@@ -15,6 +15,7 @@ from firsthand.serve.http.replies import Events, Reply, event, reply
 from firsthand.serve.openai.chat_completions import (
     ChatJob,
     chat_job,
+    check_called,
     deltas,
     gather_answers,
     remember,
@@ -215,6 +216,7 @@ async def _events(
             if each.completion is not None:
                 completion = each.completion
                 remember(state, request, job, completion)
+                check_called(job, completion)
                 shown += split.finish()
             for kind, piece in shown:
                 for made in add(kind, piece):
