@@ -123,7 +123,9 @@ def test_a_stream_of_texts_numbers_its_answers_and_counts_offsets_of_each() -> N
 
     pieces = (
         Delta("ab", index=1, token_ids=(97, 98), logprobs=(-0.5, -1.0)),
-        Delta("", index=0, token_ids=(195,), logprobs=(-2.0,)), Delta("é", index=0, token_ids=(169,), logprobs=(-3.0,)), Delta("c", index=1, token_ids=(99,), logprobs=(-4.0,)),
+        Delta("", index=0, token_ids=(195,), logprobs=(-2.0,)),
+        Delta("é", index=0, token_ids=(169,), logprobs=(-3.0,)),
+        Delta("c", index=1, token_ids=(99,), logprobs=(-4.0,)),
         end("d", "length", 1, Usage(2, 1, 3)), end("", "stop", 0, Usage(2, 0, 1)),
     )  # fmt: skip
     asked = {"prompt": "x", "n": 2, "logprobs": 0, "return_token_ids": True, "stream_options": {"include_usage": True}}
