@@ -176,6 +176,7 @@ def test_webhooks_are_set_where_they_may_be_called_and_for_tasks_that_are_there(
             await handler.webhooks.get_info(done.id, ANN) == [kept]
             and await handler.webhooks.get_info(done.id, BOB) == []
         )
+        other = hook("http://out.example/x", "no")
         for config, context, error in (
             (hook("http://in.example/x"), ANN, InvalidParamsError), (hook("https://out.example/x"), ANN, InvalidParamsError),
             (hook("http://out.example/x"), BOB, TaskNotFoundError), (other, ANN, TaskNotFoundError),
@@ -220,7 +221,8 @@ def test_a_webhook_may_have_the_ports_and_hosts_of_the_rules_and_no_odd_headers(
     odd = "token, scheme and credentials are printable ASCII of at most 4,096 characters"
     for fields, fine in (
         ({"token": "x" * 4096}, True), ({"token": "x" * 4097}, False), ({"scheme": "é"}, False),
-        ({"credentials": "a\n"}, False), ({"credentials": "a b"}, True), ({"scheme": "Bearer", "credentials": "x" * 4096}, True),
+        ({"credentials": "a\n"}, False), ({"credentials": "a b"}, True),
+        ({"scheme": "Bearer", "credentials": "x" * 4096}, True),
     ):  # fmt: skip
         assert check("http://out.example/", **fields) == ("" if fine else odd)
 
