@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
 
 import httpx
+import mcp_types as types
 
 from firsthand.serve.admission.active_request import ActiveRequest, attach, request_of
 from firsthand.serve.admission.admission_settings import ClientLimits
@@ -28,6 +29,7 @@ from firsthand.serve.mcp.mcp_transports import mcp_app, serve_stdio
 from firsthand.serve.mcp.served_tool import ServedTool
 from firsthand.serve.mcp.session_door import session_door
 from firsthand.serve.mcp.task_file import TASKS_FILE
+from mcp_contexts import context
 from served_agent import Desk, clerk
 
 HELLO = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
@@ -195,3 +197,27 @@ def test_the_door_of_an_agent_keeps_its_tasks_in_the_folder_of_its_run(tmp_path:
         body = answer.json() if answer.headers["content-type"].startswith("application/json") else event(answer)
         (tool,) = body["result"]["tools"]
         assert (tool["name"], tool["description"]) == ("ask", "Clerks.")
+
+
+def test_a_call_whose_client_has_gone_is_ended_and_one_that_asks_waits_for_input() -> None:
+    ended: list[str] = []
+
+    async def slow(arguments: Any, exchange: Any) -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("ended")
+            raise
+        return "never"
+
+    async def main() -> None:
+        made = McpServer(Offer([ServedTool("slow", "", {"type": "object"}, slow)]))
+        calling = asyncio.ensure_future(made._call_tool(context(), types.CallToolRequestParams(name="slow")))
+        await asyncio.sleep(0.001)
+        calling.cancel()
+        await asyncio.wait({calling})
+        await asyncio.sleep(0)
+        assert calling.cancelled() and ended == ["ended"] and made._parked._calls == {}
+        await made.close()
+
+    asyncio.run(main())

@@ -1,0 +1,151 @@
+"""Turns of a served agent that race with cancels, answers, rules of approval and broken files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from firsthand.agent import Agent
+from firsthand.loop.approval import Approval
+from firsthand.message import ToolCall, assistant, user
+from firsthand.serve.agents.agent_doors import opened_sessions
+from firsthand.serve.agents.served_sessions import ServedSessions
+from firsthand.serve.agents.session_settings import SessionSettings
+from served_agent import Desk, clerk
+
+
+def within(agent: Agent, folder: Path, use: Callable[[ServedSessions], Awaitable[Any]], **settings: Any) -> Any:
+    """What `use` makes of an agent's sessions while they run."""
+
+    async def main() -> Any:
+        limits = SessionSettings(**{"poll_s": 0.01} | settings)
+        with opened_sessions(agent, folder, folder / "s", limits, seed=40) as sessions:
+            async with sessions.running():
+                return await use(sessions)
+
+    return asyncio.run(main())
+
+
+def test_a_turn_that_is_cancelled_while_it_waits_for_a_place_is_not_attempted(tmp_path: Path) -> None:
+    desk = Desk()
+
+    async def use(sessions: ServedSessions) -> None:
+        begun: list[str] = []
+        sessions.on_begin.append(lambda turn: begun.append(turn.id))
+        first = sessions.submit("ann", "wait", context="a", id="first")
+        while not desk.waiting.is_set():
+            await asyncio.sleep(0.001)
+        queued = sessions.submit("ann", "hi", context="b", id="queued")
+        other = sessions.submit("ann", "yo", context="c", id="other")
+        await asyncio.sleep(0.01)
+        assert begun == ["first"] and sessions.store.turn("other").state == "submitted", "one turn at a time"
+        assert (await sessions.cancel(queued.id)).state == "canceled"
+        desk.go.set()
+        assert (await sessions.settled(other.id)).answer == "You said yo, after 0 others."
+        assert (await sessions.settled(first.id)).answer == "Done: it is over"
+        assert begun == ["first", "other"] and sessions.store.turn("queued").answer is None
+        trace = sessions.trace(queued.session)
+        assert trace is not None and trace.stop_reason == "canceled" and trace.calls == () and trace.duration_s == 0.0
+        assert [event.data for event in trace.events] == [
+            {"number": 1, "id": "queued", "state": "canceled", "prompt": "hi"},
+        ]  # fmt: skip
+
+    within(clerk(desk), tmp_path, use, max_turns=1)
+
+
+def test_a_call_that_a_rule_allows_or_denies_is_not_asked_about(tmp_path: Path) -> None:
+    for rule, answer, paid in (("allow", "Done: paid 5", [5]), ("deny", "Done: Error: pay was not run", [])):
+        desk = Desk()
+
+        async def use(sessions: ServedSessions, answer: str = answer) -> None:
+            done = await sessions.settled(sessions.submit("ann", "pay 5", context="c").id)
+            assert done.state == "completed" and str(done.answer).startswith(answer) and sessions.store.pending() == []
+
+        agent = replace(clerk(desk), approval=Approval({"irreversible": rule}))  # type: ignore[dict-item]
+        within(agent, tmp_path / rule, use)
+        assert desk.paid == paid
+
+
+def test_a_cancel_holds_where_the_agent_went_on_to_an_answer(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def stubborn(task: Any, ctx: Any) -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "too late"
+        return "never"
+
+    async def use(sessions: ServedSessions) -> None:
+        turn = sessions.submit("ann", "q", context="c")
+        await begun.wait()
+        canceled = await sessions.cancel(turn.id, "ann")
+        assert (canceled.state, canceled.answer, canceled.error) == ("canceled", None, None)
+        assert sessions._canceled == set() and sessions._attempts == {}
+        trace = sessions.trace(turn.session)
+        assert trace is not None and trace.stop_reason == "canceled"
+        assert sessions.history(replace(turn, number=9)) == (), "nothing of it is history"
+
+    within(Agent("a", clerk(Desk()).model, stubborn), tmp_path, use)
+
+
+def test_a_question_that_is_answered_while_its_attempt_ends_is_gone_on_with(tmp_path: Path) -> None:
+    desk = Desk()
+    opened: list[ServedSessions] = []
+    answered: list[str] = []
+
+    async def pattern(task: Any, ctx: Any) -> str:
+        try:
+            return str((await ctx.call(ToolCall("c", "pay", {"amount": 5}))).content)
+        finally:
+            for asked in opened[0].store.pending():  # as another process would, before the turn waits
+                answered.append(asked.id)
+                opened[0].store.answer(asked.id, True, by="boss")
+
+    async def use(sessions: ServedSessions) -> None:
+        opened.append(sessions)
+        states: list[str] = []
+        turn = sessions.submit("ann", "q", context="c")
+        async for news in sessions.follow(turn.id):
+            states += [news.state] if hasattr(news, "state") else []
+        assert states == ["submitted", "working", "submitted", "working", "completed"]
+        assert sessions.store.turn(turn.id).answer == "paid 5" and desk.paid == [5] and len(answered) == 1
+
+    within(replace(clerk(desk), pattern=pattern, options={}), tmp_path, use, poll_s=60)
+
+
+def test_a_file_that_cannot_be_read_ends_the_driving_of_its_session_and_is_told(tmp_path: Path) -> None:
+    bugs: list[str] = []
+
+    async def drive(sessions: ServedSessions) -> dict[str, Any]:
+        sessions.on_bug = bugs.append
+        with sessions.store.database.write() as connection:
+            connection.execute("DROP TABLE turns")
+        sessions._wake("s")
+        sessions._wake("s")
+        assert list(sessions._driving) == ["s"]
+        await asyncio.wait(sessions._driving.values())
+        return sessions._driving
+
+    with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s") as sessions:
+        assert asyncio.run(drive(sessions)) == {} and len(bugs) == 1 and "turns" in bugs[0]
+
+
+def test_the_history_of_a_turn_ends_before_it_and_begins_with_what_its_client_brought(tmp_path: Path) -> None:
+    with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s") as sessions:
+        store = sessions.store
+        session = store.open_session("ann", "c", (user("before"),))
+        turns = [store.add_turn(session.id, prompt) for prompt in ("one", "two", "three", "four")]
+        for turn, state, answer in zip(turns, ("completed", "failed", "completed", "working"), ("A", "x", None, None),
+                                       strict=True):  # fmt: skip
+            store.move(turn.id, state, answer=answer)  # type: ignore[arg-type]
+        brought = (user("before"),)
+        first = (*brought, user("one"), assistant("A"))
+        assert [sessions.history(turn) for turn in turns] == [
+            brought, first, first, (*first, user("three"), assistant("")),
+        ]  # fmt: skip
+        assert sessions._place(session.id).id != sessions._place("other").id == sessions._place("other").id
