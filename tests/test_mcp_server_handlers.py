@@ -155,10 +155,9 @@ def test_prompts_are_listed_by_name_and_need_their_required_arguments() -> None:
 
     found = completed(types.PromptReference(type="ref/prompt", name="p"), "a", "x")
     assert (found.values, found.total, found.has_more) == (["ax0", "ax1", "ax2"], 3, False)
-    for ref in (
-        types.PromptReference(type="ref/prompt", name="z"),
-        types.ResourceTemplateReference(type="ref/resource", uri="p"),
-    ):
+    refs: Any = (types.PromptReference(type="ref/prompt", name="z"),
+                 types.ResourceTemplateReference(type="ref/resource", uri="p"))  # fmt: skip
+    for ref in refs:
         found = completed(ref, "a", "x")
         assert (found.values, found.total, found.has_more) == ([], 0, False)
 
@@ -247,7 +246,8 @@ def test_a_call_runs_at_once_or_as_a_task_by_its_tool_its_revision_and_its_clien
             await call(version, "quick", "v", client="ann")
             assert log == [("quick", {"text": "v"}, kind, "ann")]
             assert await call(version, "quick", "wrong") == "error not like that"
-    XX "error quick cannot take these arguments: text: 3 is not of type 'string'"
+            wrong = await call(version, "quick", 3)  # type: ignore[arg-type]
+            assert wrong == "error quick cannot take these arguments: text: 3 is not of type 'string'"
         assert await call(MODERN, "may", 3, tasks=True) == (  # type: ignore[arg-type]
             "error may cannot take these arguments: text: 3 is not of type 'string'"
         )
