@@ -182,7 +182,8 @@ def test_every_series_has_its_own_help_and_kind() -> None:
         histograms, "histogram"
     )
     told = dict(line.rsplit(" ", 1) for line in lines if line.startswith("firsthand_engine_"))
-    assert told == {f"firsthand_engine_{name}{'' if at <= 7 else '_total'}": str(at) for at, name in enumerate(engine, 1)} | {
+    numbers = {f"firsthand_engine_{name}{'' if at <= 7 else '_total'}": str(at) for at, name in enumerate(engine, 1)}
+    assert told == numbers | {
         "firsthand_engine_kv_usage_ratio": "1.5", "firsthand_engine_cache_hit_ratio": f"{12 / 11:.9g}",
     }  # fmt: skip
     helps = [line.split(" ", 3) for line in lines if line.startswith("# HELP")]
