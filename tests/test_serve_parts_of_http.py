@@ -189,7 +189,7 @@ def test_every_series_has_its_own_help_and_kind() -> None:
     helps = [line.split(" ", 3) for line in lines if line.startswith("# HELP")]
     assert [each[2].removeprefix("firsthand_") for each in helps] == list(kinds) and len(
         {each[3] for each in helps}
-    ) == 28
+    ) == 27
     told = {each[2].removeprefix("firsthand_"): each[3] for each in helps}
     assert told["request_seconds"] == "From the first byte to the end of the answer."
     assert told["engine_oldest_wait_s"] == "Seconds that the oldest waiting answer has waited."
