@@ -24,6 +24,7 @@ from firsthand.serve.admission.api_keys import Client
 from firsthand.serve.agents.agent_doors import opened_sessions
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.mcp import mcp_transports
+from firsthand.serve.mcp.exchange import ParkedExchange
 from firsthand.serve.mcp.mcp_server import McpServer, Offer
 from firsthand.serve.mcp.mcp_transports import mcp_app, serve_stdio
 from firsthand.serve.mcp.served_tool import ServedTool
@@ -219,5 +220,26 @@ def test_a_call_whose_client_has_gone_is_ended_and_one_that_asks_waits_for_input
         await asyncio.sleep(0)
         assert calling.cancelled() and ended == ["ended"] and made._parked._calls == {}
         await made.close()
+
+    asyncio.run(main())
+
+
+def test_a_parked_call_reports_to_the_request_that_is_under_way_and_to_none_without_one() -> None:
+    async def main() -> None:
+        ctx = context(client="ann")
+        exchange = ParkedExchange(ctx, {}, {}, client="another")
+        assert exchange.client == "ann", "the client is that of the request"
+        await exchange.progress(1, 4, "one")
+        await exchange.progress(2)
+        await exchange.log("error", "hot")
+        session: Any = ctx.session
+        assert session.told == [(1, 4, "one"), (2, None, None)] and session.logged == [("error", "hot", 7)]
+        exchange.ctx = None
+        exchange.moved.clear()
+        await exchange.progress(3, None, "x")
+        await exchange.log("error", "lost")
+        assert (
+            exchange.status == "3 x" and exchange.moved.is_set() and len(session.told) == 2 == len(session.logged) + 1
+        )
 
     asyncio.run(main())

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from firsthand import grammar
+from firsthand.errors import ConfigError
+from firsthand.grammar import Grammar
 from firsthand.sampling import MAX_ALLOWED, MAX_BAD_WORDS, MAX_WORD_CHARS
 from firsthand.serve.anthropic.messages_schema import MessagesRequest
 from firsthand.serve.http.refusals import Refusal
+from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.adapter_routes import LoadAdapterRequest, UnloadAdapterRequest
+from firsthand.serve.openai.openai_settings import OpenAISettings
 from firsthand.serve.openai.request_schema import (
     ChatRequest,
     CompletionRequest,
@@ -185,3 +191,40 @@ def test_the_fault_that_is_told_is_the_deepest_and_an_unknown_field_comes_first(
         True, True, False, False, False, True, False, False,
     ]  # fmt: skip
     assert [_kind(each) for each in ({}, [], "", 1, None)] == ["object", "list", "str", "int", "NoneType"]
+
+
+def test_a_rule_of_an_answer_is_read_by_its_kind_and_refused_by_its_field() -> None:
+    lark, gbnf = 'start: "a"', 'root ::= "a"'
+    for kind, value, expected in (
+        ("json_object", True, grammar.json_schema({"type": "object"})), ("json", {"type": "array"},
+                                                                         grammar.json_schema({"type": "array"})),
+        ("json", '{"type": "array"}', Grammar("json_schema", '{"type": "array"}')),
+        ("json", True, grammar.json_schema(True)),
+        ("choice", ["a", "b"], grammar.choice(["a", "b"])), ("regex", "a+", grammar.regex("a+")),
+        ("grammar", lark, grammar.lark(lark)), ("grammar", gbnf, grammar.gbnf(gbnf)),
+    ):  # fmt: skip
+        assert request_parsing._grammar(kind, value, "f") == expected, kind
+    for kind, value in (("json", 3), ("choice", "a"), ("regex", ["a"]), ("grammar", None), ("else", "a")):
+        with pytest.raises(Refusal) as caught:
+            request_parsing._grammar(kind, value, "guided_x")
+        assert (caught.value.message, caught.value.param) == (f"guided_x cannot be read as {kind}", "guided_x")
+    with pytest.raises(Refusal) as caught:
+        request_parsing._grammar("choice", [], "guided_choice")
+    assert caught.value.param == "guided_choice" and caught.value.status == 400
+
+
+def test_settings_of_the_openai_routes_are_checked_at_their_ends(tmp_path: Path) -> None:
+    made = OpenAISettings(stored_responses=0, stored_bytes=0, adapter_root=tmp_path)
+    assert (made.private_caches, OpenAISettings().stored_responses, OpenAISettings().stored_bytes) == (
+        False,
+        1024,
+        64 << 20,
+    )
+    for fields, said in (
+        ({"stored_responses": -1}, "stored_responses is -1: give 0 or more"),
+        ({"stored_bytes": -5}, "stored_bytes is -5: give 0 or more"),
+        ({"adapter_root": tmp_path / "no"}, f"adapter_root is {str(tmp_path / 'no')!r}: give a folder that is there"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            OpenAISettings(**fields)  # type: ignore[arg-type]
+        assert str(caught.value) == said

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from firsthand.agent import Agent
+from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.loop.approval import Approval
-from firsthand.message import ToolCall, assistant, user
+from firsthand.loop.calling import calling
+from firsthand.loop.form import FormField
+from firsthand.loop.listener import Began
+from firsthand.message import Message, ToolCall, ToolResult, assistant, user
+from firsthand.providers.scripted import Scripted
 from firsthand.serve.agents.agent_doors import opened_sessions
+from firsthand.serve.agents.question_subjects import QuestionSubjects
 from firsthand.serve.agents.served_sessions import ServedSessions
+from firsthand.serve.agents.session_model import ASK, Caller, SessionModel
 from firsthand.serve.agents.session_settings import SessionSettings
+from firsthand.tool import tool_from_function
 from served_agent import Desk, clerk
 
 
@@ -149,3 +159,81 @@ def test_the_history_of_a_turn_ends_before_it_and_begins_with_what_its_client_br
             brought, first, first, (*first, user("three"), assistant("")),
         ]  # fmt: skip
         assert sessions._place(session.id).id != sessions._place("other").id == sessions._place("other").id
+
+
+def test_what_cannot_be_recorded_fails_its_turn_with_what_was_heard_and_the_next_goes_on(tmp_path: Path) -> None:
+    async def pattern(task: Any, ctx: Any) -> str:
+        await ctx.generate()
+        if task.question == "full":
+            raise StoreError("the disk is full")
+        return "fine"
+
+    async def use(sessions: ServedSessions) -> None:
+        bugs: list[str] = []
+        sessions.on_bug = bugs.append
+        turn = await sessions.settled(sessions.submit("ann", "full", context="c").id)
+        assert (turn.state, turn.answer, turn.error) == ("failed", None, "the disk is full") and bugs == []
+        trace = sessions.trace(turn.session)
+        assert trace is not None and trace.error is not None and trace.stop_reason == "error" and trace.duration_s > 0
+        assert (trace.error.kind, trace.error.message) == ("StoreError", "the disk is full")
+        assert [(each.id, each.kind) for each in trace.calls] == [("1.0:0", "generate")] and trace.seed == 41
+        after = await sessions.settled(sessions.submit("ann", "more", context="c").id)
+        assert (after.state, after.answer) == ("completed", "fine") and sessions._attempts == {}
+
+    within(Agent("a", Scripted(lambda *given: "x"), pattern), tmp_path, use)
+
+
+def test_a_tools_own_question_is_about_the_call_whose_connection_asks() -> None:
+    def named(name: str) -> Any:
+        def run() -> str:
+            """Runs."""
+            return ""
+
+        return tool_from_function(run, effect="read", name=name)
+
+    @dataclass(frozen=True)
+    class Here:
+        node: int | None
+
+    async def main() -> None:
+        subjects = QuestionSubjects()
+        with calling(Here(3), "0:4"):
+            assert [subjects.of(named(name)) for name in ("ask", "ask", "other")] == [
+                "0:4 ask 1", "0:4 ask 2", "0:4 other 1",
+            ]  # fmt: skip
+        assert subjects.of(named("ask")) == " ask 1", "outside of a call it belongs to none"
+        subjects.hear(Began("0:9", "tool", 0, {"name": "run"}))
+        with calling(Here(3), "0:4"):
+            assert subjects.of(named("ask")) == "0:9 ask 1" and subjects.of(named("run")) == "0:9"
+
+    asyncio.run(main())
+
+
+def test_results_that_answer_no_approval_are_refused_in_the_clients_words(tmp_path: Path) -> None:
+    with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s") as sessions:
+        model, store = SessionModel(sessions), sessions.store
+        turn = store.add_turn(store.open_session("ann", "c").id, "q")
+        asked = store.asked(turn.id, ":0", "pay", "read", {}, "?")
+        calls = assistant(
+            "", ToolCall("k", ASK, {"approval": asked.id}), ToolCall("l", "other", {"approval": asked.id})
+        )
+
+        def answered(*results: ToolResult, who: str = "ann") -> str:
+            messages = [user("q"), calls, Message("tool", results)] if results else [user("q"), Message("tool", ())]
+            with pytest.raises((ConfigError, UnknownName)) as caught:
+                model._turn(Caller(who), "", messages)
+            return str(caught.value)
+
+        assert answered() == "the last message answers no call of approval: send its result, yes or no"
+        assert answered(ToolResult("k", ASK, "x" * 50)) == f"the result of approval is {'x' * 40!r}: send yes or no"
+        assert answered(ToolResult("l", ASK, "yes")) == "no approval ''"
+        assert answered(ToolResult("k", ASK, "yes"), who="bob") == f"no approval '{asked.id}'"
+        assert store.approval(asked.id).state == "pending"
+        form = store.asked(turn.id, ":1", "fill", "read", {}, "?", (FormField("n", "integer", required=True),))
+        call = assistant("", ToolCall("m", ASK, {"approval": form.id}))
+        given = Message("tool", (ToolResult("m", ASK, '{"allowed": true, "content": {"n": 4}}'),))
+        sessions._closing = True  # nothing is attempted here
+        assert model._turn(Caller("ann"), "", [user("q"), call, given]).id == turn.id
+        assert store.approval(form.id).content == {"n": 4} and store.approval(form.id).answered_by == "ann"
+        with pytest.raises(ConfigError, match="the last message is neither a user's nor the result of an approval"):
+            model._turn(Caller("ann"), "", [user("q"), assistant("a")])
