@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ from a2a.types.a2a_pb2 import (
 from a2a.utils.errors import InvalidParamsError, TaskNotCancelableError, TaskNotFoundError
 from google.protobuf.json_format import MessageToDict
 
-from firsthand.serve.a2a.a2a_app import _refused, card_json
+from firsthand.serve.a2a.a2a_app import _refused, a2a_app, card_json
 from firsthand.serve.a2a.a2a_door import a2a_door
 from firsthand.serve.a2a.a2a_handler import A2AHandler, ClientUser
 from firsthand.serve.a2a.a2a_settings import A2ASettings
 from firsthand.serve.a2a.agent_card import CardFacts, extended_card, make_card
+from firsthand.serve.a2a.grpc_door import GrpcDoor
 from firsthand.serve.a2a.sqlite_tasks import MAX_WEBHOOKS, SqlitePushConfigs
 from firsthand.serve.a2a.turn_executor import TurnExecutor
 from firsthand.serve.a2a.webhooks import check_webhook
@@ -291,3 +293,32 @@ def test_the_cards_of_a_door_name_grpc_need_a_key_and_are_signed(tmp_path: Path)
                                          ("/a2a/rest/tasks", 400, 400, 400), ("/a2a/rest/x", 415, 415, 415)):  # fmt: skip
         made = _refused(path, InvalidParamsError("no"), status)
         assert made.status == expected and json.loads(made.content)["error"]["code"] == code
+
+
+def test_grpc_is_open_and_the_handler_takes_tasks_as_long_as_the_app_lives(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions, handler: A2AHandler) -> None:
+        address = ListenAddress()
+        grpc = GrpcDoor(address, 0, Admission())
+        port = grpc.open_port()
+        waits = Task(id="t", context_id="c", status=TaskStatus(state=TaskState.TASK_STATE_WORKING))
+        await handler.tasks.save(waits, ANN)
+        app = a2a_app(handler, handler._agent_card, grpc=grpc)
+        assert app.lifespan is not None
+
+        def is_open() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex((address.host, port)) == 0
+
+        async with app.lifespan():
+            assert is_open()
+            for _ in range(200):
+                found = await handler.tasks.get("t", ANN)
+                if found is not None and state_of(found) == "failed":
+                    break
+                await asyncio.sleep(0.005)
+            assert (
+                found is not None and found.status.message.parts[0].text == "the server was stopped before this began"
+            )
+        assert not is_open()
+
+    within(tmp_path, Desk(), use)

@@ -91,6 +91,7 @@ def test_a_question_to_an_agent_is_one_attempt_whose_trace_is_kept() -> None:
     with store.open_run(run_id, data_home()) as run:
         traces = list(run.traces())
         assert [trace.id for trace in traces] == [each["trace"] for each in abouts]
+        assert list(run.agents()) == ["ann"] and run.agents()["ann"] == traces[0].agent and run.config == {"mcp": {}}
         assert {trace.benchmark for trace in traces} == {"mcp"} and len({trace.task_id for trace in traces}) == 5
         assert all(len(trace.task_id) == 12 for trace in traces)
         assert [getattr(run.task("mcp", each.task_id), "prompt", None) for each in traces] == [

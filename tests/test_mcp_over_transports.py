@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ from firsthand.serve.mcp import mcp_transports
 from firsthand.serve.mcp.exchange import ParkedExchange
 from firsthand.serve.mcp.mcp_server import McpServer, Offer
 from firsthand.serve.mcp.mcp_transports import mcp_app, serve_stdio
+from firsthand.serve.mcp.running_call import RunningCall
 from firsthand.serve.mcp.served_tool import ServedTool
+from firsthand.serve.mcp.server_tasks import ServerTask
 from firsthand.serve.mcp.session_door import session_door
-from firsthand.serve.mcp.task_file import TASKS_FILE
-from mcp_contexts import context
+from firsthand.serve.mcp.task_file import TASKS_FILE, TaskFile, TaskRow
+from mcp_contexts import ASK, chose, context
 from served_agent import Desk, clerk
 
 HELLO = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
@@ -241,5 +244,57 @@ def test_a_parked_call_reports_to_the_request_that_is_under_way_and_to_none_with
         assert (
             exchange.status == "3 x" and exchange.moved.is_set() and len(session.told) == 2 == len(session.logged) + 1
         )
+
+    asyncio.run(main())
+
+
+def test_the_app_goes_on_with_tasks_that_were_left_and_closes_their_file(tmp_path: Path) -> None:
+    file = TaskFile(tmp_path)
+    file.add(TaskRow("1", "ann", "gone", {}, {}, {}, "", "working", None, "t0", "t1", time.time() + 60))
+    made = McpServer(Offer(), file)
+    app = mcp_app(made, "127.0.0.1")
+
+    async def main() -> None:
+        assert app.lifespan is not None
+        async with app.lifespan():
+            row = file.find("1")
+            assert row is not None and row.status == "failed" and made.tasks.file is file
+
+    asyncio.run(main())
+    assert made.tasks.file is None
+
+
+def test_a_call_that_asks_again_waits_anew_and_a_task_tells_when_it_changed() -> None:
+    async def twice(arguments: Any, exchange: Any) -> str:
+        return " ".join([(await exchange.ask(key, ASK)).content["w"] for key in ("a", "b")])
+
+    async def main() -> None:
+        made = McpServer(Offer([ServedTool("twice", "", {"type": "object"}, twice)]))
+        ctx = context(client="ann")
+
+        async def called(**more: Any) -> Any:
+            return await made._call_tool(ctx, types.CallToolRequestParams(name="twice", **more))
+
+        first = await called()
+        made._parked._calls[first.request_state].since -= 599.0
+        second = await called(request_state=first.request_state, input_responses={"a": chose(w="x")})
+        assert second.request_state == first.request_state and list(second.input_requests) == ["b"]
+        assert time.monotonic() - made._parked._calls[first.request_state].since < 60
+        last = await called(request_state=first.request_state, input_responses={"b": chose(w="y")})
+        assert last.content[0].text == "x y"
+
+        exchange = ParkedExchange(None, {"elicitation": {}}, {})
+        task = ServerTask(RunningCall("t", exchange.ask("k", ASK), exchange), "ann")
+        await task.call.settled()
+        await asyncio.sleep(0.003)
+        asked = task.state()
+        assert asked["createdAt"] == task.created < asked["lastUpdatedAt"]
+        await asyncio.sleep(0.003)
+        assert task.state() == asked, "nothing changed"
+        await exchange.progress(1, None, "one")
+        told = task.state()
+        assert told["statusMessage"] == "1 one" and told["lastUpdatedAt"] > asked["lastUpdatedAt"]
+        await task.call.cancel()
+        await made.close()
 
     asyncio.run(main())

@@ -78,6 +78,25 @@ def test_a_client_that_reads_nothing_is_cut_off_and_written_down(tmp_path: Path)
     assert (served.admission.active, served.admission.in_flight) == (set(), 0)
 
 
+def test_a_client_that_read_its_answer_keeps_its_connection_and_nothing_goes_on() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+
+    served = Exchanges(app, admission=Admission(settings=AdmissionSettings(stall_s=0.01)))
+    aborted: list[str] = []
+
+    async def takes(message: Any) -> None: ...
+
+    async def main() -> None:
+        extensions = {"firsthand.abort": lambda: aborted.append("abort")}
+        await served.middleware(scope_of(extensions=extensions), receiving(), takes)
+        await asyncio.sleep(0.03)
+        assert aborted == [] and len(asyncio.all_tasks()) == 1
+
+    asyncio.run(main())
+    assert served.telemetry.metrics.requests == {("/a/x", "201"): 1} and served.telemetry.metrics.disconnects == 0
+
+
 def test_a_server_that_stops_tells_who_waits_and_a_client_that_breaks_off_is_not_told(tmp_path: Path) -> None:
     running: list[str] = []
 

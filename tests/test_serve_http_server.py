@@ -156,7 +156,8 @@ def test_a_server_opens_its_apps_tells_its_address_and_waits_for_what_is_under_w
     async def app(scope: Any, receive: Any, send: Any) -> None:
         begun.set()
         await go.wait()
-        body = request_of(scope).client.name.encode()
+        thread = await asyncio.to_thread(lambda: threading.current_thread().name)
+        body = f"{request_of(scope).client.name} {thread[:15]}".encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -174,7 +175,7 @@ def test_a_server_opens_its_apps_tells_its_address_and_waits_for_what_is_under_w
             await asyncio.sleep(0.01)
         go.set()
         lines, body = await asking
-        assert lines[0] == "http/1.1 200 ok" and body == b"anyone"
+        assert lines[0] == "http/1.1 200 ok" and body == b"anyone firsthand-serve"
 
     served(made(app, tmp_path, lifespan=lifespan), use, on_open=lambda url: life.append(f"told {url}"))
     assert life[-1] == "closed" and len(life) == 3

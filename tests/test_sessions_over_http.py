@@ -32,6 +32,7 @@ from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.openai.openai_settings import OpenAISettings
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
+from replica_scripted import Echo
 from served_agent import Desk, clerk
 
 
@@ -328,3 +329,29 @@ def test_a_session_model_is_named_and_fingerprinted_by_its_agent(tmp_path: Path)
         with opened_sessions(clerk(Desk(), system="é!"), tmp_path, tmp_path / "t") as others:
             assert SessionModel(others).fingerprint != model.fingerprint == SessionModel(sessions).fingerprint
         assert model.name == "clerk" and model.fingerprint.startswith("served:") and len(model.fingerprint) == 23
+
+
+def test_the_model_of_an_agent_is_loaded_before_its_first_turn(tmp_path: Path) -> None:
+    loaded: list[str] = []
+
+    class Loads(Echo):
+        async def load(self) -> Any:
+            loaded.append("loaded")
+            return await super().load()
+
+    async def pattern(task: Any, ctx: Any) -> str:
+        return str(loaded)
+
+    async def use(sessions: ServedSessions) -> None:
+        app = sessions_app(sessions)
+        assert app.lifespan is not None and loaded == []
+        async with app.lifespan():
+            turn = sessions.submit("ann", "q", context="c")
+            assert (await sessions.settled(turn.id)).answer == "['loaded']"
+        assert sessions._closing
+
+    async def main() -> None:
+        with opened_sessions(Agent("a", Loads(), pattern), tmp_path, tmp_path / "s") as sessions:
+            await use(sessions)
+
+    asyncio.run(main())
