@@ -35,7 +35,7 @@ from firsthand.serve.a2a.a2a_handler import A2AHandler, ClientUser
 from firsthand.serve.a2a.a2a_settings import A2ASettings
 from firsthand.serve.a2a.agent_card import CardFacts, extended_card, make_card
 from firsthand.serve.a2a.grpc_door import GrpcDoor
-from firsthand.serve.a2a.sqlite_tasks import MAX_WEBHOOKS, SqlitePushConfigs
+from firsthand.serve.a2a.sqlite_tasks import MAX_WEBHOOKS, SqlitePushConfigs, SqliteTaskStore
 from firsthand.serve.a2a.turn_executor import TurnExecutor
 from firsthand.serve.a2a.webhooks import check_webhook
 from firsthand.serve.admission.admission_settings import ClientLimits
@@ -322,3 +322,32 @@ def test_grpc_is_open_and_the_handler_takes_tasks_as_long_as_the_app_lives(tmp_p
         assert not is_open()
 
     within(tmp_path, Desk(), use)
+
+
+def test_a_kept_task_changes_for_its_own_client_until_it_is_over(tmp_path: Path) -> None:
+    tasks = SqliteTaskStore(SessionStore(tmp_path, create=True).database)
+
+    def task(state: Any, *texts: str) -> Task:
+        made = Task(id="t", context_id="c", status=TaskStatus(state=state))
+        made.history.extend([Message(message_id=text) for text in texts])
+        return made
+
+    async def kept() -> tuple[str, list[str]]:
+        found = await tasks.get("t", ANN)
+        assert found is not None
+        return state_of(found), [each.message_id for each in found.history]
+
+    async def main() -> None:
+        await tasks.save(task(TaskState.TASK_STATE_WORKING, "a"), ANN)
+        await tasks.save(task(TaskState.TASK_STATE_COMPLETED, "b"), BOB)
+        assert await kept() == ("working", ["a"]) and await tasks.get("t", BOB) is None
+        await tasks.save(task(TaskState.TASK_STATE_INPUT_REQUIRED, "c"), ANN)
+        await tasks.save(task(TaskState.TASK_STATE_COMPLETED, "c", "d"), ANN)
+        assert await kept() == ("completed", ["c", "d"]) and tasks.open_tasks() == {}
+        for state in (TaskState.TASK_STATE_WORKING, TaskState.TASK_STATE_CANCELED):
+            await tasks.save(task(state, "e"), ANN)
+            assert await kept() == ("completed", ["c", "d"])
+        await tasks.save(task(TaskState.TASK_STATE_COMPLETED, "f"), ANN)
+        assert await kept() == ("completed", ["f"]), "the same state may say more"
+
+    asyncio.run(main())

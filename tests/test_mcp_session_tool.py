@@ -13,11 +13,13 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 import mcp_types as types
 from mcp import MCPError
 
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.loop.form import FormField
 from firsthand.serve.agents.agent_doors import opened_sessions
 from firsthand.serve.agents.served_sessions import ServedSessions
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.mcp.agent_offer import approval_request
-from firsthand.serve.mcp.session_door import _no_longer_pending, session_tool
+from firsthand.serve.mcp.session_door import _answered, _no_longer_pending, session_tool
 from mcp_contexts import NO, YES, Heard, said
 from served_agent import Desk, clerk
 
@@ -123,3 +125,61 @@ def test_a_question_without_an_answer_leaves_the_turn_open_and_a_task_finds_its_
         assert said(await running) == "error: clerk gave no answer: canceled"
 
     in_sessions(tmp_path, desk, use)
+
+
+def test_a_form_is_filled_in_by_the_clients_user_and_a_question_goes_where_it_is_answered_first(tmp_path: Path) -> None:
+    field = FormField("n", "integer", required=True)
+
+    async def main() -> None:
+        with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s", SessionSettings(poll_s=0.005)) as sessions:
+            sessions._closing = True  # nothing is attempted here
+            store = sessions.store
+            turn = store.add_turn(store.open_session("ann", "c").id, "q", id="t")
+            numbers = iter(range(99))
+
+            def asked(form: bool = True) -> Any:
+                return store.asked(
+                    turn.id, f":{next(numbers)}", "fill", "read", {}, "How many?", (field,) if form else None
+                )
+
+            def result(action: Any, **content: Any) -> types.ElicitResult:
+                return types.ElicitResult(action=action, content=content or None)
+
+            for form, answer, told, state, kept in (
+                (True, result("accept", n=4), True, "allowed", {"n": 4}),
+                (True, result("decline", n=4), True, "denied", None), (True, result("cancel"), False, "pending", None),
+                (False, result("accept"), True, "denied", None), (False, result("cancel"), False, "pending", None),
+                (False, result("accept", approve=True), True, "allowed", None),
+                (False, result("decline", approve=True), True, "denied", None),
+                (False, MCPError(-1, "no"), False, "pending", None),
+            ):  # fmt: skip
+                question = asked(form)
+                exchange = Heard(answer)
+                assert await _answered(sessions, question, "ann", exchange) is told
+                found = store.approval(question.id)
+                assert (found.state, found.content, found.answered_by) == (state, kept, "client" if told else "")
+                ((key, request),) = exchange.asked
+                assert key == f"approval {question.id}"
+                assert request == approval_request("fill", "How many?", (field,) if form else None)
+            wrong = asked()
+            with pytest.raises(ConfigError):
+                await _answered(sessions, wrong, "ann", Heard(result("accept", n="x")))
+            with pytest.raises(UnknownName):
+                await _answered(sessions, wrong, "bob", Heard(result("accept", n=1)))
+            assert store.approval(wrong.id).state == "pending"
+
+            async def never() -> Any:
+                await asyncio.sleep(60)
+
+            elsewhere = asyncio.ensure_future(_answered(sessions, wrong, "ann", Heard(never)))
+            await asyncio.sleep(0.01)
+            assert not elsewhere.done()
+            store.answer(wrong.id, False, by="boss")
+            assert await elsewhere is True and store.approval(wrong.id).answered_by == "boss"
+            assert len(asyncio.all_tasks()) <= 3, "the client is asked no longer"
+            late = asked(False)
+            store.move("t", "canceled")
+            await _no_longer_pending(sessions, late)
+            assert await _answered(sessions, late, "ann", Heard(never)) is True, "its turn is over"
+
+    asyncio.run(main())

@@ -292,3 +292,25 @@ def test_a_streamed_response_without_the_call_that_was_demanded_ends_with_an_err
     with pytest.raises(Refusal, match="there is no response 'resp_r1' here"):
         state.responses.find("ann", "resp_r1")
     assert answered(responses, state, body | {"tool_choice": "auto"})[-1]["type"] == "response.completed"
+
+
+def test_every_setting_of_an_answer_reaches_its_model() -> None:
+    end = Delta("", Completion(assistant("x"), "stop", Usage()))
+    model = SpelledModel(end, Delta("", Completion(assistant("y"), "stop", Usage()), index=1))
+    fields = {"n": 2, "priority": 3, "user": "u", "cache_salt": "s", "max_tokens": 5}
+    answered(
+        chat_completions, state_of(model), {"messages": HI, "tools": [GO], "chat_template_kwargs": {"a": 1}, **fields}
+    )
+    answered(completions, state_of(model), {"prompt": [[1, 2]], **fields})
+    chat, text = model.asked
+    assert [spec.name for spec in chat.pop("tools")] == ["go"] and text.pop("tools") == ()
+    assert [each.pop("sampling").max_tokens for each in (chat, text)] == [5, 5] and chat.pop("template") == {"a": 1}
+    assert [(each.role, each.text) for each in chat.pop("prompt")] == [("user", "Hi")] and text.pop("prompt") == [1, 2]
+    assert chat == text == {"n": 2, "priority": 3, "run": "ann/u", "cache_salt": "s"}
+    model = SpelledModel(end)
+    answered(chat_completions, state_of(model), {"messages": HI})
+    answered(completions, state_of(model), {"prompt": "x"})
+    assert [{key: each[key] for key in ("n", "priority", "run")} for each in model.asked] == [
+        {"n": 1, "priority": 0, "run": "ann/"},
+    ] * 2  # fmt: skip
+    assert all("cache_salt" not in each and "template" not in each for each in model.asked)
