@@ -129,6 +129,60 @@ def test_every_text_and_list_is_taken_at_its_length_and_refused_beyond_it() -> N
         read(UnloadAdapterRequest, {"lora_name": "n", "lora_int_id": 1})
 
 
+def test_every_part_of_a_message_and_of_a_response_has_its_own_bounds() -> None:
+    def turn(**block: Any) -> list[Any]:
+        return [{"role": "user", "content": [block]}]
+
+    def tool(**fields: Any) -> list[Any]:
+        return [{"name": "go", "input_schema": {}, **fields}]
+
+    def function(**fields: Any) -> list[Any]:
+        return [{"type": "function", "name": "go", **fields}]
+
+    marked = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "5m"}}
+    for kind, field, fine, wrong in (
+        (MessagesRequest, "messages", HI * 4096, HI * 4097), (MessagesRequest, "messages", HI, []),
+        (MessagesRequest, "messages", turn(**marked),
+         turn(**marked | {"cache_control": {"type": "ephemeral", "ttl": "2h"}})),
+        (MessagesRequest, "messages", turn(type="text", text="x", citations=[]),
+         turn(type="text", text="x", citations=[{}])),
+        (MessagesRequest, "messages", turn(type="tool_use", id="x" * 256, name="n" * 256, input={}),
+         turn(type="tool_use", id="x" * 257, name="n", input={})),
+        (MessagesRequest, "messages", turn(type="tool_use", id="x", name="", input={}),
+         turn(type="tool_use", id="", name="n", input={})),
+        (MessagesRequest, "messages", turn(type="tool_use", id="x", name="n" * 256, input={}),
+         turn(type="tool_use", id="x", name="n" * 257, input={})),
+        (MessagesRequest, "messages", [{"role": "system", "content": "x"}], [{"role": "developer", "content": "x"}]),
+        (MessagesRequest, "model", "x" * 512, "x" * 513), (MessagesRequest, "tools", tool() * 128, tool() * 129),
+        (MessagesRequest, "tools", tool(type="custom"), tool(type="bash_20250124")),
+        (MessagesRequest, "tools", tool(defer_loading=False, input_examples=[]), tool(defer_loading=True)),
+        (MessagesRequest, "tools", tool(input_examples=[]), tool(input_examples=[{}])),
+        (MessagesRequest, "tools", tool(name="x" * 64), tool(name="x" * 65)),
+        (MessagesRequest, "metadata", {"user_id": "x" * 1024}, {"user_id": "x" * 1025}),
+        (MessagesRequest, "output_config", {"effort": "high"}, {"effort": "low"}),
+        (MessagesRequest, "output_config", {"format": {"type": "json_schema", "schema": {}}}, {"format": {"type": "text"}}),
+        (MessagesRequest, "thinking", {"type": "adaptive", "display": "summarized"},
+         {"type": "adaptive", "display": "full"}),
+        (MessagesRequest, "tool_choice", {"type": "any", "disable_parallel_tool_use": True}, {"type": "required"}),
+        (MessagesRequest, "chat_template_kwargs", {str(at): 0 for at in range(16)}, {str(at): 0 for at in range(17)}),
+        (MessagesRequest, "cache_control", {"type": "ephemeral", "ttl": "1h"}, {"type": "lasting"}),
+        (ResponsesRequest, "tools", function() * 128, function() * 129),
+        (ResponsesRequest, "tools", function(name="x" * 64), function(name="x" * 65)),
+        (ResponsesRequest, "tools", function(strict=True), [{"type": "web_search"}]),
+        (ResponsesRequest, "input", HI * 4096, HI * 4097), (ResponsesRequest, "input", HI, []),
+        (ResponsesRequest, "input", [{"type": "reasoning", "summary": []}], [{"type": "reasoning", "summary": ["x"]}]),
+        (ResponsesRequest, "input", [{"role": "developer", "content": "x"}], [{"role": "tool", "content": "x"}]),
+        (ResponsesRequest, "model", "x" * 512, "x" * 513), (ResponsesRequest, "reasoning", None, {"effort": "low"}),
+        (ResponsesRequest, "tool_choice", {"type": "function", "name": "go"}, "go"),
+        (ResponsesRequest, "text", {"format": {"type": "json_object"}, "verbosity": None}, {"verbosity": "low"}),
+        (ResponsesRequest, "metadata", {"k" * 64: "v" * 512}, {"k" * 65: ""}),
+        (ResponsesRequest, "metadata", {}, {"k": "v" * 513}),
+    ):  # fmt: skip
+        assert fault(kind, **{field: fine}) is None, (field, str(fine)[:60])
+        found = fault(kind, **{field: wrong})
+        assert found is not None and str(found.param).startswith(field), (field, str(wrong)[:60])
+
+
 def test_what_there_is_not_is_refused_with_the_reason_unless_it_asks_for_nothing() -> None:
     nothing: tuple[Any, ...] = (None, False, [], {})
     for field, reason, neutral, wrong in (
