@@ -13,6 +13,8 @@ from firsthand.message import assistant, user
 from firsthand.model import Completion, Sampling, Usage
 from firsthand.serve.admission.active_request import request_of
 from firsthand.serve.telemetry.request_spans import Operation, RequestSpans, _messages
+from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
+from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
 
 
 @pytest.fixture
@@ -118,3 +120,24 @@ def test_a_request_that_is_measured_has_a_span_of_its_operation_unless_its_route
              f"{each.parent.span_id:x}") for each in ended()] == [
         ("embeddings", 201, "anyone", "d" * 16), ("POST /a/y", 201, "anyone", "d" * 16),
     ]  # fmt: skip
+
+
+def test_spans_are_opened_where_they_are_asked_for_and_hold_texts_only_on_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    for name in ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    variable = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+
+    def opened(*, otel: bool, disabled: bool = False, content: str = "") -> bool | None:
+        monkeypatch.setenv("OTEL_SDK_DISABLED", "true" if disabled else "false")
+        monkeypatch.setenv(variable, content)
+        telemetry = ServerTelemetry(TelemetrySettings(log="none", otel=otel))
+        telemetry.open_spans()
+        found = None if telemetry.spans is None else telemetry.spans.content
+        telemetry.close()
+        return found
+
+    assert opened(otel=False) is None and opened(otel=True, disabled=True) is None
+    assert opened(otel=True) is False and opened(otel=True, content="true") is True

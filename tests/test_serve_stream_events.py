@@ -314,3 +314,26 @@ def test_every_setting_of_an_answer_reaches_its_model() -> None:
         {"n": 1, "priority": 0, "run": "ann/"},
     ] * 2  # fmt: skip
     assert all("cache_salt" not in each and "template" not in each for each in model.asked)
+
+
+def test_no_ranks_are_not_no_log_probs_and_an_answer_may_lack_its_prompts_ids() -> None:
+    model = SpelledModel(Delta("a", token_ids=(97,)), Delta("", Completion(assistant("a"), "stop", Usage(5, 0, 1))))
+    rows = [None, *({str(id): {"logprob": -float(at), "rank": None, "decoded_token": chr(id)}}
+                    for at, id in enumerate(b":Hi;", 1))]  # fmt: skip
+    asked = {"messages": HI, "prompt_logprobs": 0, "return_token_ids": True}
+    body = answered(chat_completions, state_of(model), asked)
+    assert body["prompt_logprobs"] == rows and body["prompt_token_ids"] == []
+    assert (
+        answered(chat_completions, state_of(model), {"messages": HI})
+        .keys()
+        .isdisjoint({"prompt_logprobs", "prompt_token_ids"})
+    )
+    text = {"prompt": "u:Hi;", "prompt_logprobs": 0, "return_token_ids": True, "max_tokens": 1}
+    (choice,) = answered(completions, state_of(model), text)["choices"]
+    assert choice == {"index": 0, "text": "a", "logprobs": None, "finish_reason": "stop", "token_ids": [97],
+                      "prompt_token_ids": [], "prompt_logprobs": rows}  # fmt: skip
+    (plain,) = answered(completions, state_of(model), {"prompt": "x"})["choices"]
+    assert plain == {"index": 0, "text": "a", "logprobs": None, "finish_reason": "stop"}
+    echoed = answered(completions, state_of(model), {"prompt": [97, 98], "max_tokens": 0, "echo": True, "n": 2})
+    assert echoed["usage"]["prompt_tokens"] == 2 and [each["text"] for each in echoed["choices"]] == ["ab", "ab"]
+    assert [each["index"] for each in echoed["choices"]] == [0, 1], "each answer is an object of its own"
