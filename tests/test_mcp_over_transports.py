@@ -19,6 +19,7 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 import httpx
 import mcp_types as types
 
+from firsthand import __version__
 from firsthand.serve.admission.active_request import ActiveRequest, attach, request_of
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client
@@ -187,7 +188,10 @@ def test_the_door_of_an_agent_keeps_its_tasks_in_the_folder_of_its_run(tmp_path:
                     "io.modelcontextprotocol/clientCapabilities": {}}}}  # fmt: skip
 
                 async def admitted(scope: Any, receive: Any, send: Any) -> None:
-                    attach(scope, ActiveRequest("r", Client("ann", ClientLimits()), "/mcp", None, b""))
+                    attach(
+                        scope,
+                        ActiveRequest("r", Client("ann", ClientLimits()), "/mcp", None, json.dumps(HELLO).encode()),
+                    )
                     assert request_of(scope).client.name == "ann"
                     await door.app(scope, receive, send)
 
@@ -195,9 +199,11 @@ def test_the_door_of_an_agent_keeps_its_tasks_in_the_folder_of_its_run(tmp_path:
                     transport=httpx.ASGITransport(admitted), base_url="http://localhost:1"
                 ) as client:
                     more = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/list"}
-                    return await client.post("/mcp", json=listed, headers=KIND | more)
+                    hello = event(await client.post("/mcp", json=HELLO, headers=KIND))["result"]["serverInfo"]
+                    return hello, await client.post("/mcp", json=listed, headers=KIND | more)
 
-        answer = asyncio.run(main())
+        about, answer = asyncio.run(main())
+        assert about == {"name": "clerk", "version": __version__}
         body = answer.json() if answer.headers["content-type"].startswith("application/json") else event(answer)
         (tool,) = body["result"]["tools"]
         assert (tool["name"], tool["description"]) == ("ask", "Clerks.")
@@ -295,6 +301,27 @@ def test_a_call_that_asks_again_waits_anew_and_a_task_tells_when_it_changed() ->
         told = task.state()
         assert told["statusMessage"] == "1 one" and told["lastUpdatedAt"] > asked["lastUpdatedAt"]
         await task.call.cancel()
+        await made.close()
+
+    asyncio.run(main())
+
+
+def test_a_tool_that_is_added_takes_the_place_of_one_of_its_name_in_the_order_of_names() -> None:
+    def saying(text: str) -> Any:
+        async def run(arguments: Any, exchange: Any) -> str:
+            return text
+
+        return run
+
+    async def main() -> None:
+        shape = {"type": "object"}
+        made = McpServer(Offer([ServedTool(name, "old", shape, saying(f"old {name}")) for name in ("m", "c")]))
+        made.add(ServedTool("m", "new", shape, saying("new m")), ServedTool("a", "new", shape, saying("new a")))
+        listed = await made._list_tools(context(), None)
+        assert [(tool.name, tool.description) for tool in listed.tools] == [("a", "new"), ("c", "old"), ("m", "new")]
+        for name, text in (("a", "new a"), ("c", "old c"), ("m", "new m")):
+            result = await made._call_tool(context(), types.CallToolRequestParams(name=name))
+            assert result.content[0].text == text
         await made.close()
 
     asyncio.run(main())

@@ -303,6 +303,38 @@ def test_pieces_are_timed_by_answer_and_counted_when_one_ends() -> None:
     assert closed == ["closed", "closed"]
 
 
+def test_each_client_has_its_own_allowance_and_each_request_its_own_reason() -> None:
+    admission = Admission()
+    ann, bob = (Client(name, ClientLimits(tokens_per_minute=10)) for name in ("ann", "bob"))
+    admission.charge(ann, 10)
+    admission.charge(bob, 9)
+    used_up = r"^ann has had its 10 tokens of this minute: wait$"
+    with admission.slot(bob), pytest.raises(Refusal, match=used_up), admission.slot(ann):
+        pass
+    admission.charge(bob, 1)
+    assert 59 < admission.wait_for_tokens_s(bob) <= 60 and list(admission._spent) == ["ann", "bob"]
+
+    async def main() -> None:
+        async def waits() -> None:
+            await asyncio.sleep(60)
+
+        requests = [ActiveRequest(str(at), ann, "/x") for at in range(3)]
+        for request in requests[:2]:
+            request.task = asyncio.create_task(waits())
+        admission.active.update(requests)
+        first, later = Refusal(503, "first"), Refusal(503, "later")
+        requests[1].cancel(first)
+        admission.cancel_all(later)
+        await asyncio.wait([request.task for request in requests if request.task])
+        assert [request.cancelled for request in requests] == [later, first, None]
+        assert all(request.task.cancelled() for request in requests[:2] if request.task)
+        done = ActiveRequest("4", ann, "/x", task=requests[0].task)
+        done.cancel(first)
+        assert done.cancelled is None, "it is over"
+
+    asyncio.run(main())
+
+
 def test_a_log_is_a_file_standard_error_or_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     metrics = Metrics()
     log = RequestLog(tmp_path / "log", metrics)
