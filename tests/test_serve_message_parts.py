@@ -21,7 +21,7 @@ from firsthand.serve.openai import responses_schema
 from firsthand.serve.openai.chat_completions import ChatJob, chat_job
 from firsthand.serve.openai.request_schema import ChatRequest, read
 from firsthand.serve.openai.responses_schema import ResponsesRequest
-from spelled_model import SpelledModel, events_of, request_with, state_of
+from spelled_model import SpelledModel, answered, events_of, request_with, state_of
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -178,6 +178,22 @@ def test_tokens_are_counted_by_the_model_here_or_elsewhere_and_thoughts_switched
         message, param, code = refused(lambda given=thinking: kwargs(True, thinking=given))
         assert message.startswith("thinking.budget_tokens is not supported") and '{"type": "adaptive"}' in message
         assert (param, code) == ("thinking", "unsupported_parameter")
+
+
+def test_a_model_elsewhere_tells_no_count_before_it_has_answered() -> None:
+    end = Completion(assistant("a"), "stop", Usage(9, 0, 2))
+    asked = {"model": "demo", "max_tokens": 3, "messages": HI, "stream": True}
+    for here, count in ((True, len("u:Hi;")), (False, 0)):
+        model = SpelledModel(Delta("a"), Delta("", end))
+        state = state_of(model)
+        if not here:
+            state.models.tokens = None
+        begun, *_, last, stop = answered(anthropic_messages.messages, state, asked)
+        assert begun["message"]["usage"]["input_tokens"] == count and last["usage"]["input_tokens"] == 9
+        assert (begun["message"]["id"], begun["message"]["content"]) == ("msg_r1", []) and stop == {
+            "type": "message_stop"
+        }
+        assert last["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
 
 
 # -- requests as chats --

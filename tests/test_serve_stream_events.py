@@ -337,3 +337,16 @@ def test_no_ranks_are_not_no_log_probs_and_an_answer_may_lack_its_prompts_ids() 
     echoed = answered(completions, state_of(model), {"prompt": [97, 98], "max_tokens": 0, "echo": True, "n": 2})
     assert echoed["usage"]["prompt_tokens"] == 2 and [each["text"] for each in echoed["choices"]] == ["ab", "ab"]
     assert [each["index"] for each in echoed["choices"]] == [0, 1], "each answer is an object of its own"
+
+
+def test_the_log_probs_of_a_prompt_are_those_of_the_whole_chat_with_its_tools() -> None:
+    model = SpelledModel(Delta("", Completion(assistant("a"), "stop", Usage())))
+    asked = {"messages": HI, "prompt_logprobs": 2, "tools": [GO], "chat_template_kwargs": {"a": 1}, "cache_salt": "s"}
+    body = answered(chat_completions, state_of(model), asked)
+    (rated,) = [each for each in model.asked if "rate" in each]
+    assert rated == {"rate": list(b"u:Hi;[go]{'a': 1}"), "top": 2, "run": "ann", "cache_salt": "s"}
+    assert len(body["prompt_logprobs"]) == len(rated["rate"]) and list(body["prompt_logprobs"][1]) == [
+        "58",
+        "122",
+        "121",
+    ]
