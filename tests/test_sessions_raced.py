@@ -23,7 +23,10 @@ from firsthand.serve.agents.question_subjects import QuestionSubjects
 from firsthand.serve.agents.served_sessions import ServedSessions
 from firsthand.serve.agents.session_model import ASK, Caller, SessionModel
 from firsthand.serve.agents.session_settings import SessionSettings
+from firsthand.serve.agents.session_store import SessionTurn
+from firsthand.serve.agents.session_trace import joined, restated
 from firsthand.tool import tool_from_function
+from firsthand.trace import Call, Node, Trace
 from served_agent import Desk, clerk
 
 
@@ -237,3 +240,57 @@ def test_results_that_answer_no_approval_are_refused_in_the_clients_words(tmp_pa
         assert store.approval(form.id).content == {"n": 4} and store.approval(form.id).answered_by == "ann"
         with pytest.raises(ConfigError, match="the last message is neither a user's nor the result of an approval"):
             model._turn(Caller("ann"), "", [user("q"), assistant("a")])
+
+
+def test_a_turn_that_is_cancelled_while_it_waits_keeps_the_record_of_what_it_did(tmp_path: Path) -> None:
+    async def pattern(task: Any, ctx: Any) -> str:
+        await ctx.generate()
+        return str((await ctx.call(ToolCall("c", "pay", {"amount": 5}))).content) if task.question == "pay" else "fine"
+
+    async def use(sessions: ServedSessions) -> None:
+        await sessions.settled(sessions.submit("ann", "first", context="c", id="one").id)
+        waits = await sessions.settled(sessions.submit("ann", "pay", context="c", id="two").id)
+        before = sessions.trace(waits.session)
+        assert before is not None and [call.id for call in before.calls] == ["1.0:0", "2.0:0", "2.0:1"]
+        await sessions.cancel("two")
+        after = sessions.trace(waits.session)
+        assert after is not None and after.stop_reason == "canceled" and after.id != before.id
+        assert (after.nodes, after.calls, after.tools) == (before.nodes, before.calls, before.tools)
+        assert after.events[:-1] == before.events and after.duration_s == before.duration_s and after.answer is None
+        assert after.events[-1].data == {"number": 2, "id": "two", "state": "canceled", "prompt": "pay"}
+        one, two = before.final_state["turns"]
+        assert after.final_state["turns"] == [one, {**two, "state": "canceled", "events": two["events"] + 1}]
+        last = await sessions.settled(sessions.submit("ann", "last", context="c", id="three").id)
+        trace = sessions.trace(last.session)
+        assert trace is not None and [part["state"] for part in trace.final_state["turns"]] == [
+            "completed", "canceled", "completed",
+        ]  # fmt: skip
+        assert [call.id for call in trace.calls] == ["1.0:0", "2.0:0", "2.0:1", "3.0:0"]
+
+    desk = Desk()
+    agent = replace(clerk(desk), model=Scripted(lambda *given: "x"), pattern=pattern, options={})
+    within(agent, tmp_path, use)
+    assert desk.paid == []
+
+
+def test_a_trace_is_restated_up_to_the_turn_whose_state_is_another() -> None:
+    def turn(number: int, state: Any) -> SessionTurn:
+        return SessionTurn(f"i{number}", "s", number, state, f"q{number}", None, None, "o", "c")
+
+    def attempt(seconds: float, *texts: str) -> Trace:
+        nodes = tuple(Node(None, user(text)) for text in texts)
+        calls = tuple(Call(f":{at}", "generate", at, 0.0, 0.1, "r") for at in range(len(texts)))
+        return Trace("t", "served", "s", {"name": "a"}, 0, 0, "then", seconds, nodes=nodes, calls=calls)
+
+    first = joined(None, attempt(1.0, "a"), turn(1, "input_required"), [])
+    both = joined(first, attempt(2.0, "b", "c"), turn(2, "failed"), [])
+    made = restated(both, turn(1, "canceled"))
+    assert made is not None and [node.message.text for node in made.nodes] == ["a"] and made.duration_s == 1.0
+    assert [call.id for call in made.calls] == ["1.0:0"] and [event.data["state"] for event in made.events] == [
+        "input_required", "canceled",
+    ]  # fmt: skip
+    (part,) = made.final_state["turns"]
+    assert part == {**first.final_state["turns"][0], "state": "canceled", "events": 2} and made.events[1].at_s == 1.0
+    assert restated(both, turn(3, "canceled")) is None
+    failed = restated(both, turn(2, "failed"))
+    assert failed is not None and len(failed.nodes) == 3 and failed.stop_reason == both.stop_reason
