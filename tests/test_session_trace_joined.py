@@ -90,6 +90,18 @@ def test_an_attempt_that_begins_with_other_messages_shares_none_of_them() -> Non
     assert done.nodes == () and joined(None, attempt(), turn(1, "completed", ""), []).nodes[1].message.text == ""
 
 
+def test_a_turn_in_which_nothing_was_asked_leaves_the_conversation_where_it_was() -> None:
+    first = joined(None, attempt(Node(None, system("S")), Node(0, H1)), turn(1), [H1])
+    history = [H1, user("q1"), assistant("a")]
+    canceled = joined(first, attempt(), turn(2, "canceled", None), history)
+    assert canceled.nodes == first.nodes and canceled.final_state["turns"][1]["tip"] == 3
+    told = [Node(None, system("S")), *(Node(at, message) for at, message in enumerate([*history, user("q3")]))]
+    third = joined(canceled, attempt(*told), turn(3, answer="c"), history)
+    assert shape(third) == [*shape(first), (3, "q3"), (3, "q3"), (5, "c")], "no message of it comes twice"
+    quiet = joined(first, attempt(), turn(2, answer="b"), history)
+    assert shape(quiet) == [*shape(first), (3, "q2"), (4, "b")] and quiet.final_state["turns"][1]["tip"] == 5
+
+
 def test_ids_places_and_times_of_what_an_attempt_did_are_those_of_the_session() -> None:
     assert [_effect(id, 3) for id in (":0", "0.1:2", "", "0.1", "0.1/2.0:1")] == [
         "3.0:0", "3.0/0.1:2", "3.0", "3.0/0.1", "3.0/0.1/2.0:1",

@@ -69,7 +69,7 @@ def joined(before: Trace | None, attempt: Trace, turn: SessionTurn, history: Seq
         places.append(number)
         nodes.append(Node(None if node.parent is None else places[node.parent], node.message))
         number += 1
-    tip = _tip(attempt, places, len(history))
+    tip: int | None = _tip(attempt, places, len(history)) if attempt.nodes else kept["tip"]
     if turn.state == "completed" and turn.answer is not None:
         for message in (user(turn.prompt), assistant(turn.answer)):
             nodes.append(Node(tip, message))
