@@ -354,8 +354,8 @@ def test_the_items_of_a_response_are_a_thought_a_text_and_calls() -> None:
                      "arguments": '{"a":"é","b":1}', "status": "completed"}  # fmt: skip
     assert [each["type"] for each in output("", "", call, call)] == ["function_call"] * 2
     assert made_responses._message(request, None, "in_progress")["content"] == []
-    assert made_responses._usage(Usage(9, 4, 2)) == {
-        "input_tokens": 9, "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0}, "output_tokens": 2,
+    assert made_responses._usage(Usage(9, 4, 2, cache_write_tokens=3)) == {
+        "input_tokens": 9, "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3}, "output_tokens": 2,
         "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 11,
     }  # fmt: skip
 
