@@ -166,6 +166,38 @@ def test_the_metrics_of_a_server_are_told_one_by_one() -> None:
     assert "ratio" not in bare and "firsthand_ready 0" in bare and bare.endswith("\n")
 
 
+def test_every_series_has_its_own_help_and_kind() -> None:
+    engine = ("running", "waiting", "oldest_wait_s", "num_blocks", "adapters", "used_blocks", "cached_blocks", "requests",
+              "refused", "steps", "prompt_tokens", "cached_tokens", "prefill_tokens", "decode_tokens", "forced_tokens",
+              "preemptions")  # fmt: skip
+    values = {name: float(at) for at, name in enumerate(engine, 1)}
+    lines = Metrics().text(values, ready=False, in_flight=0).splitlines()
+    kinds = dict(line.removeprefix("# TYPE firsthand_").split(" ") for line in lines if line.startswith("# TYPE"))
+    gauges = {*(f"engine_{name}" for name in engine[:7]), "engine_kv_usage_ratio", "engine_cache_hit_ratio", "ready",
+              "requests_in_flight"}  # fmt: skip
+    counters = {*(f"engine_{name}_total" for name in engine[7:]), "requests_total", "tokens_total", "disconnects_total",
+                "log_failures_total"}  # fmt: skip
+    histograms = {"time_to_first_token_seconds", "inter_token_latency_seconds", "request_seconds"}
+    assert kinds == dict.fromkeys(gauges, "gauge") | dict.fromkeys(counters, "counter") | dict.fromkeys(
+        histograms, "histogram"
+    )
+    told = dict(line.rsplit(" ", 1) for line in lines if line.startswith("firsthand_engine_"))
+    numbers = {f"firsthand_engine_{name}{'' if at <= 7 else '_total'}": str(at) for at, name in enumerate(engine, 1)}
+    assert told == numbers | {
+        "firsthand_engine_kv_usage_ratio": "1.5", "firsthand_engine_cache_hit_ratio": f"{12 / 11:.9g}",
+    }  # fmt: skip
+    helps = [line.split(" ", 3) for line in lines if line.startswith("# HELP")]
+    assert [each[2].removeprefix("firsthand_") for each in helps] == list(kinds) and len(
+        {each[3] for each in helps}
+    ) == 27
+    told = {each[2].removeprefix("firsthand_"): each[3] for each in helps}
+    assert told["request_seconds"] == "From the first byte to the end of the answer."
+    assert told["engine_oldest_wait_s"] == "Seconds that the oldest waiting answer has waited."
+    order = [line.split(" ")[2] for line in lines if line.startswith("# TYPE")]
+    assert order[:3] == [f"firsthand_{name}" for name in ("time_to_first_token_seconds", "inter_token_latency_seconds",
+                                                          "request_seconds")]  # fmt: skip
+
+
 def test_answers_are_metered_by_their_first_piece_their_gaps_and_their_end() -> None:
     telemetry, admission = ServerTelemetry(TelemetrySettings(log="none")), Admission(Keys((ANN,)))
     request = ActiveRequest("r", ANN, "/x")

@@ -23,7 +23,7 @@ from firsthand.runs.run_folder import Run
 from firsthand.serve.agents.parked_approval import ParkedApproval
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionRow, SessionStore, SessionTurn, TurnState
-from firsthand.serve.agents.session_trace import HeardSteps, joined
+from firsthand.serve.agents.session_trace import HeardSteps, joined, restated
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Trace, new_trace_id
 
@@ -127,7 +127,7 @@ class ServedSessions:
                 if isinstance(news, SessionTurn) and news.is_over:
                     break
         else:
-            self._end(self.store.turn(id), "canceled", None, None, self._empty(turn, "it was cancelled"))
+            self._end_waiting(self.store.turn(id))
             self._wake(turn.session)
         found = self.store.turn(id)
         if found.state != "canceled":
@@ -280,6 +280,16 @@ class ServedSessions:
         settled = replace(turn, state=state, answer=answer, error=error)
         self.run.append(joined(self.trace(turn.session), attempt, settled, history))
         self._move(settled, state)
+
+    def _end_waiting(self, turn: SessionTurn) -> None:
+        """Cancel a turn that is not attempted now; the record of what it had done before it waited stays."""
+        canceled, trace = replace(turn, state="canceled", answer=None, error=None), self.trace(turn.session)
+        kept = None if trace is None else restated(trace, canceled)
+        if kept is None:
+            self._end(turn, "canceled", None, None, self._empty(turn, "it was cancelled"))
+            return
+        self.run.append(kept)
+        self._move(canceled, "canceled")
 
     def _move(self, turn: SessionTurn, state: TurnState) -> bool:
         moved = self.store.move(turn.id, state, answer=turn.answer, error=turn.error)

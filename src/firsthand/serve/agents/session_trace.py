@@ -69,7 +69,7 @@ def joined(before: Trace | None, attempt: Trace, turn: SessionTurn, history: Seq
         places.append(number)
         nodes.append(Node(None if node.parent is None else places[node.parent], node.message))
         number += 1
-    tip = _tip(attempt, places, len(history))
+    tip: int | None = _tip(attempt, places, len(history)) if attempt.nodes else kept["tip"]
     if turn.state == "completed" and turn.answer is not None:
         for message in (user(turn.prompt), assistant(turn.answer)):
             nodes.append(Node(tip, message))
@@ -77,8 +77,7 @@ def joined(before: Trace | None, attempt: Trace, turn: SessionTurn, history: Seq
     tools = list(before.tools[: kept["tools"]]) if before is not None else []
     shift, first_tool = kept["calls"], len(tools)
     moved = [_moved(call, places, turn.number, kept["seconds"], shift, first_tool) for call in attempt.calls]
-    note = {"number": turn.number, "id": turn.id, "state": turn.state, "prompt": turn.prompt, "error": turn.error}
-    said = Event("turn", kept["seconds"] + attempt.duration_s, {k: v for k, v in note.items() if v is not None})
+    said = _said(turn, kept["seconds"] + attempt.duration_s)
     events = [_moved_event(event, places, turn.number, kept["seconds"]) for event in attempt.events]
     calls = (*(before.calls[: kept["calls"]] if before else ()), *moved)
     heard = (*(before.events[: kept["events"]] if before else ()), *events, said)
@@ -106,6 +105,34 @@ def joined(before: Trace | None, attempt: Trace, turn: SessionTurn, history: Seq
         stop_reason=_STOPPED.get(turn.state, attempt.stop_reason),
         final_state={**attempt.final_state, "turns": [*parts, part]},
     )
+
+
+def restated(trace: Trace, turn: SessionTurn) -> Trace | None:
+    """The session's trace up to a turn, whose record stays while its state is another; None if it has no record of it."""
+    own: Json | None = next((part for part in trace.final_state.get("turns", ()) if part.get("id") == turn.id), None)
+    if own is None:
+        return None
+    events = (*trace.events[: own["events"]], _said(turn, own["seconds"]))
+    part = {**own, "state": turn.state, "events": len(events)}
+    return replace(
+        trace,
+        id=new_trace_id(),
+        duration_s=own["seconds"],
+        nodes=trace.nodes[: own["nodes"]],
+        calls=trace.calls[: own["calls"]],
+        events=events,
+        tools=trace.tools[: own["tools"]],
+        answer=turn.answer,
+        error=None,
+        stop_reason=_STOPPED.get(turn.state, trace.stop_reason),
+        final_state={**trace.final_state, "turns": [*_parts(trace, turn.number), part]},
+    )
+
+
+def _said(turn: SessionTurn, at_s: float) -> Event:
+    """The event of a turn's new state."""
+    note = {"number": turn.number, "id": turn.id, "state": turn.state, "prompt": turn.prompt, "error": turn.error}
+    return Event("turn", at_s, {name: value for name, value in note.items() if value is not None})
 
 
 def _parts(before: Trace | None, number: int) -> list[Json]:

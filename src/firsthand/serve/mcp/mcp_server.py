@@ -137,8 +137,9 @@ class McpServer:
         yield {}
 
     def add(self, *tools: ServedTool) -> None:
-        """Offer more tools. Clients that listen hear of it once a `ToolsListChanged` is published on `bus`."""
-        self._tools = {name: tool for name, tool in sorted([*self._tools.items(), *((t.name, t) for t in tools)])}
+        """Offer more tools, in place of those of their names. Clients hear of it by a `ToolsListChanged` on `bus`."""
+        known = self._tools | {tool.name: tool for tool in tools}
+        self._tools = {name: known[name] for name in sorted(known)}
 
     def resume(self) -> None:
         """Go on with the tasks that the server before this one left."""

@@ -263,7 +263,7 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: CompletionJob
             if delta.completion is not None:
                 ended.append(delta.completion)
                 yield chunk(index, delta.text, [], delta.completion.finish_reason)
-            elif delta.text or (body.logprobs is not None and delta.token_ids):
+            elif delta.text or (delta.token_ids and (body.logprobs is not None or body.return_token_ids)):
                 more = {"token_ids": list(delta.token_ids)} if body.return_token_ids else {}
                 yield chunk(index, delta.text, _tokens(job, delta), None, **more)
     if len(ended) < n * len(job.prompts):

@@ -15,6 +15,7 @@ from firsthand.serve.http.replies import Events, Reply, event, reply
 from firsthand.serve.openai.chat_completions import (
     ChatJob,
     chat_job,
+    check_called,
     deltas,
     gather_answers,
     remember,
@@ -140,7 +141,10 @@ def _response(
 def _usage(usage: Usage) -> Json:
     return {
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage.total_tokens,
@@ -215,6 +219,7 @@ async def _events(
             if each.completion is not None:
                 completion = each.completion
                 remember(state, request, job, completion)
+                check_called(job, completion)
                 shown += split.finish()
             for kind, piece in shown:
                 for made in add(kind, piece):

@@ -29,6 +29,8 @@ MAX_QUERY_CHARS = 10_000
 MAX_TURNS = 64
 ROUTES = ("/search", "/answer")
 Text = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS)]
+Turn = Annotated[tuple[str, str], Field(strict=False)]
+"""A question and its answer: a list of two texts, since JSON has no tuples."""
 
 
 class SearchRequest(Wire):
@@ -44,7 +46,7 @@ class AnswerRequest(Wire):
     """A question, and the questions and answers before it."""
 
     question: Text
-    history: Annotated[list[tuple[str, str]], Field(fail_fast=True, max_length=MAX_TURNS, strict=False)] | None = None
+    history: Annotated[list[Turn], Field(fail_fast=True, max_length=MAX_TURNS)] | None = None
 
 
 class SearchApp:

@@ -1,0 +1,160 @@
+"""The gRPC door of A2A: its port, its keys, and the slots that its calls hold."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hashlib
+import ipaddress
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("a2a", reason="needs the A2A SDK: pip install 'firsthand[a2a]'")
+
+import grpc
+
+from firsthand.errors import ConfigError
+from firsthand.serve.a2a.grpc_door import GrpcDoor, _counted, _Keys, _refusing, _Users
+from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
+from firsthand.serve.admission.api_keys import Client, Keys
+from firsthand.serve.admission.server_admission import Admission
+from firsthand.serve.http.listen_address import ListenAddress
+
+
+class Aborted(Exception):
+    pass
+
+
+class Call:
+    """The context of a call over gRPC."""
+
+    async def abort(self, code: grpc.StatusCode, text: str) -> None:
+        raise Aborted(code, text)
+
+    def invocation_metadata(self) -> Any:
+        return None
+
+
+def test_a_call_over_grpc_is_admitted_by_key_version_and_slot() -> None:
+    ann = Client("ann", ClientLimits(concurrency=1), hashlib.sha256(b"k" * 16).digest())
+    admission = Admission(Keys((ann,)), AdmissionSettings(max_requests=5))
+    key = ("Authorization", "Bearer " + "k" * 16)
+
+    async def unary(request: Any, context: Any) -> Any:
+        assert (admission.by_client, admission.in_flight) == ({"ann": 1}, 1)
+        with pytest.raises(Aborted, match="RESOURCE_EXHAUSTED"):
+            await made.unary_unary(request, context)
+        return f"one {request}"
+
+    async def streams(request: Any, context: Any) -> Any:
+        for at in range(2):
+            yield f"{at} {request}"
+        with pytest.raises(Aborted, match="RESOURCE_EXHAUSTED"):
+            _ = [each async for each in stream.unary_stream(request, context)]
+
+    plain = grpc.unary_unary_rpc_method_handler(unary, str, repr)
+    made = _counted(plain, admission, ann)
+    stream = _counted(grpc.unary_stream_rpc_method_handler(streams, int, ascii), admission, ann)
+    assert (made.request_deserializer, made.response_serializer) == (str, repr)
+    assert (stream.request_deserializer, stream.response_serializer) == (int, ascii) and not made.response_streaming
+    both = grpc.stream_stream_rpc_method_handler(streams)
+    assert _counted(None, admission, ann) is None and _counted(both, admission, ann) is both
+
+    async def main() -> None:
+        for _ in range(2):
+            assert await made.unary_unary("q", Call()) == "one q"
+            assert [each async for each in stream.unary_stream("q", Call())] == ["0 q", "1 q"]
+
+        async def intercepted(*metadata: Any) -> Any:
+            async def going_on(details: Any) -> Any:
+                return plain
+
+            handler = await _Keys(admission).intercept_service(going_on, SimpleNamespace(invocation_metadata=metadata))
+            return await handler.unary_unary("q", Call())
+
+        for metadata in ((key,), (key, ("A2A-Version", "1.0")), (key, ("a2a-version", "1.9"))):
+            assert await intercepted(*metadata) == "one q"
+        for metadata, code, text in (
+            ((), "UNAUTHENTICATED", "the API key is missing or not known: send it as a Bearer token"),
+            ((key, ("a2a-version", "0.3")), "UNIMPLEMENTED", "A2A '0.3' is not spoken here: use 1.0"),
+            ((key, ("a2a-version", "2" * 50)), "UNIMPLEMENTED", f"A2A {'2' * 40!r} is not spoken here: use 1.0"),
+        ):
+            with pytest.raises(Aborted) as caught:
+                await intercepted(*metadata)
+            assert caught.value.args == (getattr(grpc.StatusCode, code), text)
+        assert admission.by_client == {}
+        admission.drain()
+        with pytest.raises(Aborted) as caught:
+            await intercepted(key)
+        assert caught.value.args == (grpc.StatusCode.UNAVAILABLE, "the server is stopping: ask another one")
+        with pytest.raises(Aborted):
+            await _refusing(grpc.StatusCode.ABORTED, "x").unary_unary(None, Call())
+
+    asyncio.run(main())
+    assert _Users(Keys()).build_user(Call()).user_name == Keys().anyone.name
+
+
+def test_a_grpc_port_is_the_one_that_is_wanted_or_a_free_one() -> None:
+    admission = Admission()
+    assert GrpcDoor(ListenAddress(), 4711, admission).open_port() == 4711
+    free = GrpcDoor(ListenAddress(), 0, admission)
+    assert free.port == 0 and 1024 <= free.open_port() == free.port
+    asyncio.run(free.stop())
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = generate_private_key(SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
+        .add_extension(alternative, critical=False).sign(key, SHA256())
+    )  # fmt: skip
+    paths = folder / "cert.pem", folder / "key.pem"
+    paths[0].write_bytes(made.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+def test_a_door_is_open_until_it_is_stopped_with_tls_where_the_server_has_it(tmp_path: Path) -> None:
+    keys = Keys((Client("ann", ClientLimits(), hashlib.sha256(b"k" * 16).digest()),))
+    cert, key = certificate(tmp_path)
+
+    async def refused(door: GrpcDoor, *, tls: bool) -> Any:
+        where = f"127.0.0.1:{door.port}"
+        credentials = grpc.ssl_channel_credentials(cert.read_bytes())
+        async with grpc.aio.secure_channel(where, credentials) if tls else grpc.aio.insecure_channel(where) as channel:
+            call = channel.unary_unary("/lf.a2a.v1.A2AService/GetTask")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(b"", timeout=5)
+            return caught.value.code(), caught.value.details()
+
+    async def main() -> None:
+        for tls in (False, True):
+            address = ListenAddress(tls_cert=cert if tls else None, tls_key=key if tls else None)
+            door = GrpcDoor(address, 0, Admission(keys))
+            door.open_port()
+            await door.start(object())  # type: ignore[arg-type]
+            assert await refused(door, tls=tls) == (
+                grpc.StatusCode.UNAUTHENTICATED, "the API key is missing or not known: send it as a Bearer token",
+            )  # fmt: skip
+            again = GrpcDoor(address, door.port, Admission(keys))
+            with pytest.raises(ConfigError, match=f"^{address.host}:{door.port} cannot be opened for gRPC: "):
+                await again.start(object())  # type: ignore[arg-type]
+            await door.stop()
+            with socket.socket() as probe:
+                assert probe.connect_ex(("127.0.0.1", door.port)) != 0
+
+    asyncio.run(main())

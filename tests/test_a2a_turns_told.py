@@ -1,0 +1,336 @@
+"""What the A2A door tells of a turn, event by event, and its handler, app and webhooks called directly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("a2a", reason="needs the A2A SDK: pip install 'firsthand[a2a]'")
+
+from a2a.server.agent_execution.context import RequestContext
+from a2a.server.context import ServerCallContext
+from a2a.types.a2a_pb2 import Message, Part, Role, SendMessageRequest, Task, TaskPushNotificationConfig, TaskState
+from a2a.types.a2a_pb2 import TaskStatus as Status
+from a2a.utils.errors import InvalidParamsError, TaskNotFoundError
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Value
+from starlette.requests import Request
+
+from answering_server import answer, served
+from firsthand.loop.form import FormField
+from firsthand.serve.a2a.a2a_app import _Contexts, _Guarded
+from firsthand.serve.a2a.a2a_door import a2a_door
+from firsthand.serve.a2a.a2a_handler import A2AHandler, ClientUser
+from firsthand.serve.a2a.a2a_settings import A2ASettings
+from firsthand.serve.a2a.sqlite_tasks import SqlitePushConfigs
+from firsthand.serve.a2a.turn_executor import _MOST_TOLD, TurnExecutor
+from firsthand.serve.a2a.webhooks import WebhookSender
+from firsthand.serve.admission.active_request import ActiveRequest, attach
+from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.admission.api_keys import Client
+from firsthand.serve.admission.server_admission import Admission
+from firsthand.serve.agents.agent_doors import opened_sessions
+from firsthand.serve.agents.served_sessions import ServedSessions
+from firsthand.serve.agents.session_settings import SessionSettings
+from firsthand.serve.agents.session_store import SessionStore
+from firsthand.serve.http.listen_address import ListenAddress
+from served_agent import Desk, clerk
+
+
+def within(
+    folder: Path, desk: Desk, use: Callable[[ServedSessions, TurnExecutor], Awaitable[Any]], **limits: Any
+) -> Any:
+    async def main() -> Any:
+        settings = SessionSettings(poll_s=0.01, **limits)
+        with opened_sessions(clerk(desk), folder, folder / "s", settings) as sessions:
+            async with sessions.running():
+                return await use(sessions, TurnExecutor(sessions))
+
+    return asyncio.run(main())
+
+
+class Events:
+    """A queue that keeps the events of a task in short: a task, a status with its texts, an artifact."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+        self.data: list[Any] = []
+
+    async def enqueue_event(self, event: Any) -> None:
+        if isinstance(event, Task):
+            self.said.append(("task", event.id, event.context_id, [part.text for part in event.history[0].parts]))
+            assert event.status.state == TaskState.TASK_STATE_SUBMITTED and event.status.HasField("timestamp")
+        elif hasattr(event, "artifact"):
+            made = event.artifact
+            kinds = [(part.text, part.media_type) for part in made.parts]
+            self.said.append(("artifact", made.artifact_id, made.name, kinds, event.last_chunk))
+        else:
+            parts = event.status.message.parts
+            self.data += [MessageToDict(part.data) for part in parts if part.HasField("data")]
+            assert all(part.media_type == "application/json" for part in parts if part.HasField("data"))
+            state = TaskState.Name(event.status.state).removeprefix("TASK_STATE_").lower()
+            self.said.append((state, *[part.text for part in parts if part.text]))
+
+
+def asks(id: str, *parts: Part, begun: bool = False, owner: str = "ann", empty: bool = False) -> RequestContext:
+    """A request of a client about the task, which is there already if it has begun."""
+    request = SendMessageRequest(
+        message=Message(message_id="m", role=Role.ROLE_USER, task_id=id, context_id="c", parts=list(parts))
+    )
+    task = Task(id=id, context_id="c", status=Status(state=TaskState.TASK_STATE_WORKING)) if begun else None
+    call = ServerCallContext(user=ClientUser(owner))
+    return RequestContext(call, None if empty else request, task_id=id, context_id="c", task=task)
+
+
+def said(text: str) -> Part:
+    return Part(text=text)
+
+
+def data(**body: Any) -> Part:
+    return Part(data=ParseDict(body, Value()))
+
+
+def test_a_task_is_told_from_its_question_to_its_answer(tmp_path: Path) -> None:
+    desk = Desk()
+
+    async def use(sessions: ServedSessions, executor: TurnExecutor) -> None:
+        async def told(context: RequestContext) -> Events:
+            queue = Events()
+            await executor.execute(context, queue)  # type: ignore[arg-type]
+            assert executor.following == set()
+            return queue
+
+        first = await told(asks("t1", said("hi")))
+        assert first.said == [
+            ("task", "t1", "c", ["hi"]), ("working",),
+            ("artifact", "answer", "answer", [("You said hi, after 0 others.", "text/plain")], True), ("completed",),
+        ]  # fmt: skip
+        paying = await told(asks("t2", said("pay 6")))
+        (two,) = sessions.store.pending("t2")
+        assert paying.said == [
+            ("task", "t2", "c", ["pay 6"]), ("working",), ("working", 'pay({"amount":6})'), ("input_required", two.question),
+        ]  # fmt: skip
+        two_json = {"approval": two.id, "tool": "pay", "effect": "irreversible", "arguments": {"amount": 6.0}}
+        assert paying.data == [two_json]
+        one = sessions.store.asked("t2", ":9", "mail", "read", {"x": "y"}, "Mail?")
+        unclear = await told(asks("t2", said("yes"), begun=True))
+        assert unclear.said == [("input_required", "say yes or no, or send data with approval and allowed; this waits for "
+                                 f"an answer: {two.id}: pay; {one.id}: mail")]  # fmt: skip
+        one_json = {"approval": one.id, "tool": "mail", "effect": "read", "arguments": {"x": "y"}}
+        assert unclear.data == [two_json, one_json] and sessions.store.turn("t2").state == "input_required"
+        half = await told(asks("t2", data(approval=one.id, allowed=False), begun=True))
+        assert half.said[-1] == ("input_required", two.question) and half.data == [two_json]
+        assert (
+            sessions.store.approval(one.id).answered_by == "ann" and sessions.store.approval(two.id).state == "pending"
+        )
+        done = await told(asks("t2", said("Yes."), begun=True))
+        assert done.said[-1] == ("completed",) and desk.paid == [6]
+        assert ("artifact", "answer", "answer", [("Done: paid 6", "text/plain")], True) in done.said
+        assert (await told(asks("t2", said("yes"), begun=True))).said == [], "an end is told once"
+        with pytest.raises(InvalidParamsError, match="there is a turn 't1' already"):
+            await told(asks("t1", said("hi")))
+        with pytest.raises(InvalidParamsError, match="the message says nothing: send text"):
+            await told(asks("t3", said(" ")))
+        assert executor.following == set()
+        lost = await told(asks("lost", said("x"), begun=True))
+        assert lost.said == [("failed", "the server was stopped before this began")]
+        theirs = await told(asks("t2", said("x"), begun=True, owner="bob"))
+        assert theirs.said == [("failed", "the server was stopped before this began")]
+        again = TurnExecutor(sessions)
+        queue = Events()
+        await again.execute(asks("t1", begun=True, empty=True), queue)  # type: ignore[arg-type]
+        assert [each[0] for each in queue.said] == ["artifact", "completed"], "after a restart it is told again"
+
+    within(tmp_path, desk, use)
+
+
+def test_a_form_that_does_not_fit_is_asked_again_with_the_reason(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions, executor: TurnExecutor) -> None:
+        store = sessions.store
+        turn = store.add_turn(store.open_session("ann", "c").id, "q", id="f")
+        field = FormField("n", "integer", required=True)
+        asked = store.asked(turn.id, ":0", "fill", "read", {}, "How many?", (field,))
+        store.move("f", "input_required")
+        queue = Events()
+        await executor.execute(asks("f", data(approval=asked.id, content={"n": "x"}), begun=True), queue)  # type: ignore[arg-type]
+        ((state, text),) = queue.said
+        assert state == "input_required" and text.endswith(
+            f"; send data with approval, allowed and content. this waits for an answer: {asked.id}: fill"
+        )
+        assert queue.data[0]["schema"]["required"] == ["n"] and store.approval(asked.id).state == "pending"
+        page = {"open": "https://x.example", "message": "Sign in"}
+        store.answer(asked.id, False, by="x")
+        signs = store.asked("f", ":1", "mail__elicitation", "read", page, "?")
+        queue = Events()
+        await executor.execute(asks("f", said("perhaps"), begun=True), queue)  # type: ignore[arg-type]
+        assert queue.said == [("auth_required", "say yes or no, or send data with approval and allowed; "
+                               f"this waits for an answer: {signs.id}: mail__elicitation")]  # fmt: skip
+
+    within(tmp_path, Desk(), use)
+
+
+def test_a_cancel_tells_what_became_of_the_turn(tmp_path: Path) -> None:
+    desk = Desk()
+
+    async def use(sessions: ServedSessions, executor: TurnExecutor) -> None:
+        async def canceled(id: str, owner: str = "ann") -> list[Any]:
+            queue = Events()
+            await executor.cancel(asks(id, said("x"), begun=True, owner=owner), queue)  # type: ignore[arg-type]
+            return queue.said
+
+        sessions.submit("ann", "wait", context="c", id="w")
+        while not desk.waiting.is_set():
+            await asyncio.sleep(0.001)
+        assert await canceled("w", "bob") == [("canceled",)] and not sessions.store.turn("w").is_over
+        assert await canceled("w") == [("canceled",)] and sessions.store.turn("w").state == "canceled"
+        await sessions.settled(sessions.submit("ann", "hi", context="c", id="h").id)
+        assert [each[0] for each in await canceled("h")] == ["artifact", "completed"]
+        assert await canceled("h") == [] and await canceled("none") == [("canceled",)]
+        executor._told = dict.fromkeys(map(str, range(_MOST_TOLD)))
+        await sessions.settled(sessions.submit("ann", "yo", context="c", id="y").id)
+        await canceled("y")
+        assert len(executor._told) == _MOST_TOLD == 10_000 and "0" not in executor._told and "y" in executor._told
+
+    within(tmp_path, desk, use)
+
+
+# -- the handler and the app --
+
+
+def test_a_door_follows_turns_that_go_on_without_a_request_and_names_webhooks_that_fail(tmp_path: Path) -> None:
+    desk = Desk()
+
+    async def use(sessions: ServedSessions, executor: TurnExecutor) -> None:
+        door = a2a_door(sessions, Admission(), ListenAddress(), A2ASettings(webhook_ports="80"), url="http://in")
+        (begun,) = sessions.on_begin
+        bugs: list[str] = []
+        sessions.on_bug = bugs.append
+        handler: A2AHandler = _handler(begun)
+        handler.sender.on_failure("t9", "it answers with status 500")
+        assert bugs == ["the webhook of the task t9 was not called: it answers with status 500"]
+        ann = ServerCallContext(user=ClientUser("ann"))
+        kept = Task(id="t", context_id="c", status=Status(state=TaskState.TASK_STATE_SUBMITTED))
+        assert door.lifespan is not None
+        async with door.lifespan():
+            await handler.tasks.save(kept, ann)
+            other = await sessions.settled(sessions.submit("ann", "hi", context="d").id)
+            await sessions.settled(sessions.submit("ann", "hi", context="c", id="t").id)
+            for _ in range(200):
+                found = await handler.tasks.get("t", ann)
+                if found is not None and found.status.state == TaskState.TASK_STATE_COMPLETED:
+                    break
+                await asyncio.sleep(0.005)
+            assert found is not None and found.artifacts[0].parts[0].text == "You said hi, after 0 others."
+            assert await handler.tasks.get(other.id, ann) is None
+        hook = TaskPushNotificationConfig(task_id="none", url="http://x.example")
+        with pytest.raises(TaskNotFoundError):
+            await handler.on_create_task_push_notification_config(hook, ann)
+        with pytest.raises(InvalidParamsError, match="the push notification URL was refused"):
+            await handler._reject_unsafe_push_url("http://127.0.0.1/")
+        inner = TaskPushNotificationConfig(task_id="t", url="http://127.0.0.1/")
+        with pytest.raises(InvalidParamsError, match="the push notification URL was refused"):
+            await handler.on_create_task_push_notification_config(inner, ann)
+
+    within(tmp_path, desk, use)
+
+
+def _handler(begun: Any) -> Any:
+    cells = dict(zip(begun.__code__.co_freevars, begun.__closure__, strict=True))
+    return cells["handler"].cell_contents
+
+
+def test_the_sdk_gets_the_servers_client_and_the_answers_the_newer_type_only_where_it_is_asked_for() -> None:
+    def scope(path: str, method: str = "POST", body: bytes = b"{}", kind: str | None = "application/json",
+              **headers: str) -> dict[str, Any]:  # fmt: skip
+        pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        made = {"type": "http", "path": path, "method": method, "headers": pairs}
+        attach(made, ActiveRequest("r", Client("ann", ClientLimits()), path, kind, body))
+        return made
+
+    context = _Contexts().build(Request(scope("/a2a", a2a_extensions="x://1, x://2", more="m")))
+    assert context.user.user_name == "ann" and context.user.is_authenticated
+    assert context.requested_extensions == {"x://1", "x://2"}
+    assert context.state == {"headers": {"a2a-extensions": "x://1, x://2", "more": "m"}}
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/a2a+json"), (b"x", b"y")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"passed"})
+
+    guarded = _Guarded(app, "then")  # type: ignore[arg-type]
+    card = "/.well-known/agent-card.json"
+    for made, headers in (
+        (scope("/a2a/rest/tasks", "GET"), {"content-type": "application/json", "x": "y"}),
+        (
+            scope("/a2a/rest/message:send", accept="application/a2a+json"),
+            {"content-type": "application/a2a+json", "x": "y"},
+        ),
+        (scope("/a2a/rest/tasks/1:cancel", body=b"", kind=None), {"content-type": "application/json", "x": "y"}),
+        (scope(card, "GET"), {"content-type": "application/a2a+json", "x": "y", "last-modified": "then"}),
+        (
+            scope(card, body=b"\xff", kind="text/plain"),
+            {"content-type": "application/a2a+json", "x": "y", "last-modified": "then"},
+        ),
+        (scope("/a2a", "GET", b"\xff", "text/plain"), {"content-type": "application/json", "x": "y"}),
+    ):
+        sent.clear()
+        asyncio.run(guarded(made, None, send))  # type: ignore[arg-type]
+        assert sent[1]["body"] == b"passed", made
+        assert {name.decode(): value.decode() for name, value in sent[0]["headers"]} == headers
+    for made in (scope("/a2a", body=b"", kind="text/plain"), scope("/a2a", kind=" TEXT/x ; a=b")):
+        sent.clear()
+        asyncio.run(guarded(made, None, send))  # type: ignore[arg-type]
+        assert sent[0]["status"] == 415 and b"text/" in sent[1]["body"] and b"send application/json" in sent[1]["body"]
+
+
+def test_a_webhook_gets_every_event_in_order_with_its_token_and_its_credentials(tmp_path: Path) -> None:
+    database = SessionStore(tmp_path, create=True).database
+    configs = SqlitePushConfigs(database)
+    ann = ServerCallContext(user=ClientUser("ann"))
+    failures: list[Any] = []
+
+    async def work(port: int, rules: Any) -> list[str]:
+        def hook(id: str, path: str, **more: Any) -> TaskPushNotificationConfig:
+            return TaskPushNotificationConfig(id=id, url=f"http://127.0.0.1:{port}/{path}", **more)
+
+        bearer = {"scheme": "Bearer", "credentials": "secret"}
+        await configs.set_info("t", hook("1", "one", token="tok", authentication=bearer), ann)
+        await configs.set_info("u", hook("2", "two", authentication={"scheme": "Bearer"}), ann)
+        await configs.set_info("v", TaskPushNotificationConfig(id="3", url="http://127.0.0.1:1/"), ann)
+        sender = WebhookSender(configs, rules, on_failure=lambda task, why: failures.append((task, why)))
+        for id, state in (("t", TaskState.TASK_STATE_WORKING), ("t", TaskState.TASK_STATE_COMPLETED),
+                          ("none", TaskState.TASK_STATE_WORKING), ("v", TaskState.TASK_STATE_WORKING)):  # fmt: skip
+            await sender.send_notification(id, Task(id=id, context_id="c", status=Status(state=state)))
+        assert configs.queued_tasks() == ["t", "v"] and sorted(sender._workers) == ["t", "v"]
+        while sender._workers:
+            await asyncio.sleep(0.002)
+        configs.queue("u", b'{"left": 1}')
+        sender.go_on()
+        while sender._workers:
+            await asyncio.sleep(0.002)
+        await sender.aclose()
+        return configs.queued_tasks()
+
+    left, came = served([answer()], work)
+    assert left == [] and [each.partition(" HTTP")[0] for each in came] == ["POST /one", "POST /one", "POST /two"]
+    heads, bodies = zip(*(each.split("\r\n\r\n") for each in came), strict=True)
+    assert [json.loads(each) for each in bodies] == [
+        {"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_WORKING"}}},
+        {"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_COMPLETED"}}},
+        {"left": 1},
+    ]
+    for head, has in zip(heads, (True, True, False), strict=True):
+        assert "content-type: application/a2a+json" in head.lower()
+        assert ("x-a2a-notification-token: tok\r\n" in f"{head}\r\n".lower()) is has
+        assert ("authorization: Bearer secret\r\n" in f"{head}\r\n") is has and ("authorization" in head.lower()) is has
+    ((task, why),) = failures
+    assert task == "v" and "port 1 may not be used" in why

@@ -1,0 +1,133 @@
+"""Tasks that an earlier MCP server left in a file, read, gone on with and ended by the next one in both revisions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
+
+import mcp_types as types
+from mcp import MCPError
+
+from firsthand.serve.mcp.mcp_server import McpServer, Offer
+from firsthand.serve.mcp.older_tasks import RELATED, OlderTasks
+from firsthand.serve.mcp.served_tool import ServedTool
+from firsthand.serve.mcp.server_tasks import ServerTasks, TaskIdParams, _answers, row_state
+from firsthand.serve.mcp.task_file import TaskFile, TaskRow
+from mcp_contexts import ASK, OLDER, context
+
+
+def row(id: str, status: str = "working", outcome: Any = None, **more: Any) -> TaskRow:
+    fields = {"owner": "ann", "tool": "ask", "arguments": {"n": id}, "declared": {"elicitation": {}}, "answers": {},
+              "note": "", "status": status, "outcome": outcome, "created_at": f"c{id}", "updated_at": f"u{id}",
+              "expires": time.time() + 60}  # fmt: skip
+    return TaskRow(id, **(fields | more))  # type: ignore[arg-type]
+
+
+def about(id: str) -> TaskIdParams:
+    return TaskIdParams(taskId=id)  # type: ignore[call-arg]
+
+
+def filed(folder: Path, *rows: TaskRow) -> TaskFile:
+    file = TaskFile(folder)
+    for each in rows:
+        file.add(each)
+        if each.outcome is not None or each.status != "working":
+            with file._database.write() as connection:
+                connection.execute("UPDATE tasks SET status = 'working' WHERE id = ?", (each.id,))
+            file.end(each.id, each.status, each.outcome, each.updated_at)
+    return file
+
+
+def test_a_task_that_is_over_is_read_from_the_file_in_both_revisions(tmp_path: Path) -> None:
+    result = {"content": [{"type": "text", "text": "x"}], "_meta": {"a": 1}}
+    error = {"code": -7, "message": "own", "data": [1]}
+    file = filed(tmp_path, row("1", "completed", result), row("2", "failed", error), row("3", "cancelled"))
+    tasks = ServerTasks(file)
+    older = OlderTasks(tasks, lambda name: None)
+    new, old = context(client="ann", tasks=True), context(OLDER, client="ann")
+
+    async def main() -> None:
+        ids = {"taskId": "1", "createdAt": "c1", "lastUpdatedAt": "u1"}
+        assert await tasks.get(context(client="ann", tasks=True, name="1"), about("1")) == {
+            **ids, "status": "completed", "ttlMs": 3_600_000, "pollIntervalMs": 500, "result": result,
+        }  # fmt: skip
+        assert await older.get(old, about("1")) == {**ids, "status": "completed", "ttl": 3_600_000, "pollInterval": 500}
+        assert (await older.get(old, about("2")))["statusMessage"] == "own"
+        assert await older.result(old, about("1")) == result | {"_meta": {"a": 1, RELATED: {"taskId": "1"}}}
+        for work, told in (
+            (older.result(old, about("2")), (-7, "own", [1])),
+            (older.result(old, about("3")), (-32602, "the task was cancelled, and has no result", None)),
+            (older.cancel(old, about("2")), (-32602, "the task is failed: only one that runs is cancelled", None)),
+            (
+                older.get(context(OLDER, client="bob"), about("1")),
+                (-32602, "there is no such task: it may be too old, or the server began anew", None),
+            ),
+        ):
+            with pytest.raises(MCPError) as caught:
+                await work
+            assert (caught.value.error.code, caught.value.error.message, caught.value.error.data) == told
+        named = context(client="ann", tasks=True, name="2")
+        assert (await tasks.get(named, about("2")))["error"] == error and await tasks.cancel(named, about("2")) == {}
+        assert row_state(file.find("2") or row("0"))["status"] == "failed"
+        with pytest.raises(MCPError):
+            await tasks.get(new, about("1"))  # it does not name the task in its header
+        await tasks.close()
+
+    asyncio.run(main())
+
+
+def test_the_next_server_goes_on_with_each_task_under_its_own_arguments_answers_and_note(tmp_path: Path) -> None:
+    yes = {"action": "accept", "content": {"w": "yes"}}
+    file = filed(
+        tmp_path, row("1", answers={"k": yes}, note="run 1"), row("2", owner=None, note="run 2"),
+        row("3", "completed", {"content": []}), row("4", expires=time.time() - 1),
+    )  # fmt: skip
+    seen: list[Any] = []
+
+    async def run(arguments: Any, exchange: Any) -> str:
+        seen.append((arguments, exchange.task, exchange.note, exchange.client, exchange.can("elicitation")))
+        exchange.keep(f"{exchange.note} again")
+        return str((await exchange.ask("k", ASK)).content["w"])
+
+    async def main() -> None:
+        made = McpServer(Offer([ServedTool("ask", "", {}, run, resumes=True)]), file)
+        made.resume()
+        tasks = made.tasks.tasks
+        assert list(tasks) == ["1", "2"] and [task.created for task in tasks.values()] == ["c1", "c2"]
+        await tasks["1"].call.task
+        await tasks["2"].call.settled()
+        await asyncio.sleep(0)
+        assert seen == [({"n": "1"}, "1", "run 1", "ann", True), ({"n": "2"}, "2", "run 2", None, True)]
+        kept = [file.find(id) for id in ("1", "2")]
+        assert [(each.status, each.note) for each in kept if each] == [
+            ("completed", "run 1 again"),
+            ("working", "run 2 again"),
+        ]
+        assert made.tasks.find("ann", "1").state()["result"]["content"][0]["text"] == "yes"  # type: ignore[union-attr]
+        assert list(tasks["2"].state()["inputRequests"]) == ["k"]
+        await made.close()
+
+    asyncio.run(main())
+    again = TaskFile(tmp_path)
+    assert [each.id for each in again.unfinished()] == ["2"], "it goes on with the server after this one"
+    again.close()
+
+
+def test_answers_of_a_client_are_read_by_their_kind_and_others_left_out() -> None:
+    given = {
+        "form": {"action": "accept", "content": {"n": 1}}, "no": {"action": "decline"},
+        "roots": {"roots": [{"uri": "file:///x"}]}, "odd": {"x": 1}, "text": "yes",
+        "model": {"role": "assistant", "model": "m", "content": {"type": "text", "text": "t"}},
+    }  # fmt: skip
+    found = _answers(given)
+    assert {key: type(value) for key, value in found.items()} == {
+        "form": types.ElicitResult, "no": types.ElicitResult, "roots": types.ListRootsResult,
+        "model": types.CreateMessageResult,
+    }  # fmt: skip
+    assert found["form"].content == {"n": 1} and found["no"].content is None and _answers({}) == {}

@@ -1,0 +1,185 @@
+"""The tool `ask` of a served agent over MCP: turns of sessions, approvals asked of the client, calls that go on as tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
+
+import mcp_types as types
+from mcp import MCPError
+
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.loop.form import FormField
+from firsthand.serve.agents.agent_doors import opened_sessions
+from firsthand.serve.agents.served_sessions import ServedSessions
+from firsthand.serve.agents.session_settings import SessionSettings
+from firsthand.serve.mcp.agent_offer import approval_request
+from firsthand.serve.mcp.session_door import _answered, _no_longer_pending, session_tool
+from mcp_contexts import NO, YES, Heard, said
+from served_agent import Desk, clerk
+
+
+def in_sessions(folder: Path, desk: Desk, use: Any) -> Any:
+    async def main() -> Any:
+        with opened_sessions(clerk(desk), folder, folder / "s", SessionSettings(poll_s=0.01)) as sessions:
+            async with sessions.running():
+                return await use(sessions, session_tool(sessions))
+
+    return asyncio.run(main())
+
+
+def about(result: Any) -> dict[str, str]:
+    found: dict[str, str] = result.meta["org.firsthand/session"]
+    return found
+
+
+def test_a_call_is_a_turn_of_its_clients_session_and_its_approvals_are_asked(tmp_path: Path) -> None:
+    desk = Desk()
+
+    async def use(sessions: ServedSessions, tool: Any) -> None:
+        assert (tool.name, tool.description, tool.as_task, tool.resumes) == (
+            "ask", "Asks the agent clerk (scripted:clerk), and returns its answer.", "may", True,
+        )  # fmt: skip
+        assert session_tool(sessions, "Clerks.").description == "Clerks."
+        assert tool.annotations == types.ToolAnnotations(read_only_hint=False, open_world_hint=True)
+        assert tool.schema["required"] == ["question"] and list(tool.schema["properties"]) == ["question", "session"]
+        hello = Heard(client="ann")
+        first = await tool.run({"question": "hi", "session": "mine"}, hello)
+        assert said(first) == "You said hi, after 0 others." and hello.told == [(1, None, "asks the model")]
+        assert about(first) == {"session": "mine", "turn": about(first)["turn"], "state": "completed"}
+        second = await tool.run({"question": "yo", "session": "mine"}, Heard(client="ann"))
+        other = await tool.run({"question": "yo", "session": "mine"}, Heard(client="bob"))
+        fresh = await tool.run({"question": "yo"}, Heard())
+        assert [said(each) for each in (second, other, fresh)] == [
+            "You said yo, after 1 others.", "You said yo, after 0 others.", "You said yo, after 0 others.",
+        ]  # fmt: skip
+        assert len(about(fresh)["session"]) == 16
+        owners = [(row.owner, row.context) for row in sessions.store.sessions()]
+        assert owners == [("ann", "mine"), ("bob", "mine"), ("", about(fresh)["session"])]
+
+        asking = Heard(NO, YES, client="ann")
+        paid = await tool.run({"question": "pay 5 and 6", "session": "p"}, asking)
+        assert desk.paid == [6] and about(paid)["state"] == "completed"
+        pending = [key.removeprefix("approval ") for key, _ in asking.asked]
+        kept = [sessions.store.approval(id) for id in pending]
+        assert [(each.state, each.answered_by, each.arguments) for each in kept] == [
+            ("denied", "client", {"amount": 5}), ("allowed", "client", {"amount": 6}),
+        ]  # fmt: skip
+        assert [request for _, request in asking.asked] == [approval_request("pay", each.question) for each in kept]
+        assert "calls pay" in [message for _, _, message in asking.told]
+        assert [count for count, _, _ in asking.told] == list(range(1, len(asking.told) + 1))
+
+        wrong = await tool.run({"question": "x" * 1_000_001}, Heard())
+        assert said(wrong) == "error: the message has 1,000,001 characters: at most 1,000,000 are taken"
+
+    in_sessions(tmp_path, desk, use)
+
+
+def test_a_question_without_an_answer_leaves_the_turn_open_and_a_task_finds_its_turn_again(tmp_path: Path) -> None:
+    desk = Desk()
+
+    async def use(sessions: ServedSessions, tool: Any) -> None:
+        for at, exchange in enumerate((
+            Heard(asks=False), Heard(types.ElicitResult(action="cancel")), Heard(MCPError(-1, "gone")),
+        )):  # fmt: skip
+            left = await tool.run({"question": "pay 5", "session": f"c{at}"}, exchange)
+            (asked,) = sessions.store.pending(about(left)["turn"])
+            assert about(left) == {"session": f"c{at}", "turn": asked.turn, "state": "input_required",
+                                   "approvals": asked.id}  # fmt: skip
+            assert said(left) == (
+                f"The turn waits for approval ({asked.id}): `firsthand sessions` or POST /approvals/ID answers it, "
+                f"and a call with session='c{at}' goes on after it."
+            )
+        again = await tool.run({"question": "pay 5", "session": "t"}, Heard(asks=False, task="77"))
+        assert about(again)["turn"] == "mcp-77"
+        same = await tool.run({"question": "not asked", "session": "u"}, Heard(YES, task="77"))
+        assert said(same) == "Done: paid 5" and about(same) == {"session": "t", "turn": "mcp-77", "state": "completed"}
+        assert sessions.store.find_session("", "u") is None
+
+        async def never() -> Any:
+            (asked,) = sessions.store.pending(elsewhere)
+            sessions.answer(asked.id, True, by="boss")
+            await _no_longer_pending(sessions, asked)
+            await asyncio.sleep(60)
+
+        elsewhere = "mcp-88"
+        waiting = await tool.run({"question": "pay 9", "session": "e"}, Heard(never, task="88"))
+        assert said(waiting) == "Done: paid 9" and desk.paid == [5, 9]
+
+        waits = Heard(task="99")
+        running = asyncio.ensure_future(tool.run({"question": "wait", "session": "w"}, waits))
+        while not desk.waiting.is_set():
+            await asyncio.sleep(0.001)
+        for cancelled, state in ((False, "working"), (True, "canceled")):
+            waits.is_cancelled = cancelled
+            running.cancel()
+            await asyncio.wait({running})
+            assert running.cancelled() and sessions.store.turn("mcp-99").state == state
+            running = asyncio.ensure_future(tool.run({"question": "wait"}, waits))
+            await asyncio.sleep(0.01)
+        assert said(await running) == "error: clerk gave no answer: canceled"
+
+    in_sessions(tmp_path, desk, use)
+
+
+def test_a_form_is_filled_in_by_the_clients_user_and_a_question_goes_where_it_is_answered_first(tmp_path: Path) -> None:
+    field = FormField("n", "integer", required=True)
+
+    async def main() -> None:
+        with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s", SessionSettings(poll_s=0.005)) as sessions:
+            sessions._closing = True  # nothing is attempted here
+            store = sessions.store
+            turn = store.add_turn(store.open_session("ann", "c").id, "q", id="t")
+            numbers = iter(range(99))
+
+            def asked(form: bool = True) -> Any:
+                return store.asked(
+                    turn.id, f":{next(numbers)}", "fill", "read", {}, "How many?", (field,) if form else None
+                )
+
+            def result(action: Any, **content: Any) -> types.ElicitResult:
+                return types.ElicitResult(action=action, content=content or None)
+
+            for form, answer, told, state, kept in (
+                (True, result("accept", n=4), True, "allowed", {"n": 4}),
+                (True, result("decline", n=4), True, "denied", None), (True, result("cancel"), False, "pending", None),
+                (False, result("accept"), True, "denied", None), (False, result("cancel"), False, "pending", None),
+                (False, result("accept", approve=True), True, "allowed", None),
+                (False, result("decline", approve=True), True, "denied", None),
+                (False, MCPError(-1, "no"), False, "pending", None),
+            ):  # fmt: skip
+                question = asked(form)
+                exchange = Heard(answer)
+                assert await _answered(sessions, question, "ann", exchange) is told
+                found = store.approval(question.id)
+                assert (found.state, found.content, found.answered_by) == (state, kept, "client" if told else "")
+                ((key, request),) = exchange.asked
+                assert key == f"approval {question.id}"
+                assert request == approval_request("fill", "How many?", (field,) if form else None)
+            wrong = asked()
+            with pytest.raises(ConfigError):
+                await _answered(sessions, wrong, "ann", Heard(result("accept", n="x")))
+            with pytest.raises(UnknownName):
+                await _answered(sessions, wrong, "bob", Heard(result("accept", n=1)))
+            assert store.approval(wrong.id).state == "pending"
+
+            async def never() -> Any:
+                await asyncio.sleep(60)
+
+            elsewhere = asyncio.ensure_future(_answered(sessions, wrong, "ann", Heard(never)))
+            await asyncio.sleep(0.01)
+            assert not elsewhere.done()
+            store.answer(wrong.id, False, by="boss")
+            assert await elsewhere is True and store.approval(wrong.id).answered_by == "boss"
+            assert len(asyncio.all_tasks()) <= 3, "the client is asked no longer"
+            late = asked(False)
+            store.move("t", "canceled")
+            await _no_longer_pending(sessions, late)
+            assert await _answered(sessions, late, "ann", Heard(never)) is True, "its turn is over"
+
+    asyncio.run(main())
