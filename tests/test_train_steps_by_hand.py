@@ -43,7 +43,8 @@ def drawn_head(seed: int = 5) -> nn.Linear:
 
 
 LONG = Stream(
-    [3, 14, 15, 92, 65], ce=[9, 0, 0.5, 0, 2], pg=[9, 1, 0, 0.25, 0], advantage=[0, 3, 7, -2, 7], behaviour=[0, -1, 7, -4, 7],
+    [3, 14, 15, 92, 65], ce=[9, 0, 0.5, 0, 2],
+    pg=[9, 1, 0, 0.25, 0], advantage=[0, 3, 7, -2, 7], behaviour=[0, -1, 7, -4, 7],
     reference=[0, -2, -3, -5, -6], ref_kl=[9, 0, 0.75, 1.5, 0], value=[9, 0, 0, 1, 0.5], returns=[0, 0, 0, 4, -1],
     old_values=[0, 0, 0, 0.25, 0.5],
 )  # fmt: skip
@@ -283,7 +284,7 @@ def test_numbers_of_streams_come_in_their_order_whatever_their_lengths_and_passe
             assert other.values is not None and other.values.tolist() == pytest.approx(
                 [0.0, *values.tolist()[:-1]], abs=1e-5
             )
-            assert other.last_value == pytest.approx(float(values[-1]), abs=1e-5)
+            assert other.last_value == pytest.approx(float(values[-1].detach()), abs=1e-5)
     assert decoder.training and stream_logprobs(decoder, []) == []
     stream_logprobs(decoder.eval(), given)
     assert not decoder.training
