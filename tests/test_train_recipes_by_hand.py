@@ -47,7 +47,7 @@ CHATS = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("model")
     write_lines(place / "chats.jsonl", CHATS)
-    tiny.write_model(place / "teacher", seed=1, max_position=130)
+    tiny.write_model(place / "teacher", seed=1, max_position=41)
     return tiny.write_model(place / "tiny", max_position=140)
 
 
@@ -117,10 +117,10 @@ def test_distillation_reads_the_teachers_distribution_at_the_same_places(
     teacher = folder.parent / "teacher"
     config, run, returned = rehearsed(
         "distill", tmp_path, data=str(folder.parent / "chats.jsonl"), teacher=str(teacher), model=str(folder),
-        divergence=divergence, beta=beta, temperature=2.0, hard=0.25, epochs=2.0, batch_size=4, holdout=0.3, eval_every=2,
+        divergence=divergence, beta=beta, temperature=2.0, hard=0.25, epochs=3.0, batch_size=4, holdout=0.3, eval_every=2,
         seed=5,
     )  # fmt: skip
-    found = encoded(folder, 130)
+    found = encoded(folder, 41)
     assert capsys.readouterr().out == f"{found}\n"
     trained, held_out = split(found.streams, 0.3, seed=5)
     expected_batches(run.told.pop("batches"), trained, 4, 5)
@@ -154,6 +154,11 @@ def test_distillation_takes_the_smaller_context_and_refuses_another_tokenizer(fo
     _, run, _ = rehearsed("distill", tmp_path, data=data, teacher=teacher, model=str(folder), holdout=0.0,
                           context=sizes[1], steps=4)  # fmt: skip
     assert len(run.told["batches"].examples) == 2 and run.told["steps"] == 4 and run.told["evaluate"](4) == {}
+    for context in (0, 42, 100_000):  # the teacher's is 41
+        _, run, _ = rehearsed(
+            "distill", tmp_path, data=data, teacher=teacher, model=str(folder), holdout=0.0, context=context
+        )
+        assert len(run.told["batches"].examples) == sum(size <= 41 for size in sizes) < 7
     other = tiny.write_model(tmp_path / "other", specials=["<x>"])
     with pytest.raises(ConfigError) as refused:
         rehearsed("distill", tmp_path, data=data, teacher=str(other), model=str(folder))
@@ -169,17 +174,22 @@ def test_selfrag_adds_the_reflection_tokens_and_leaves_out_what_is_too_long(
     lines = [
         {"instruction": f"q{number}", "output": f"[No Retrieval]{'12 ' * number}[Utility:5]"} for number in range(1, 6)
     ]
-    data = write_lines(tmp_path / "labelled.jsonl", [*lines, {**lines[0], "output": "[Relevant]" + "30 " * 200}])
+    grown = with_added_tokens(weights.load(folder), pretrained.load(folder), SPELLED)[1]
+    room = 140 - len(grown.encode(raw_prompt("q5", ""))) - 3  # both marks and the end
+    lines[4]["output"] = f"[No Retrieval]{'!?' * (room // 2)}{'!' * (room % 2)}[Utility:5]"
+    too_long = {**lines[4], "output": lines[4]["output"].replace("]!", "]?!")}
+    data = write_lines(tmp_path / "labelled.jsonl", [*lines, too_long])
     config, run, returned = rehearsed("selfrag", tmp_path / "run", data=str(data), model=str(folder), epochs=2.0,
                                       batch_size=3, holdout=0.2, eval_every=2, seed=1)  # fmt: skip
     assert capsys.readouterr().out == "5 answers; 1 longer than the context and left out\n"
-    model, grown = run.told.pop("model"), with_added_tokens(weights.load(folder), pretrained.load(folder), SPELLED)[1]
+    model = run.told.pop("model")
     streams = []
     for line in lines:
         prompt = grown.encode(raw_prompt(line["instruction"], ""))
         words = grown.encode(line["output"][14:-11])
         ids = [grown.token_id("[No Retrieval]"), *words, grown.token_id("[Utility:5]"), grown.eos_id]
         streams.append(Stream([*prompt, *ids], ce=[0.0] * len(prompt) + [1.0] * len(ids)))
+    assert len(streams[4]) == 140
     trained, held_out = split(streams, 0.2, seed=1)
     expected_batches(run.told.pop("batches"), trained, 3, 1)
     evaluate = run.told.pop("evaluate")
@@ -289,12 +299,14 @@ def test_the_toy_bookkeeper_writes_its_plain_texts_and_draws_fresh_ones(tmp_path
 
 
 def test_a_bookkeepers_text_is_of_the_kind_that_is_drawn() -> None:
-    kinds = {"copies": (1.0, 0.0, 0.0), "notes": (0.0, 1.0, 0.0), "calls": (0.0, 0.0, 1.0), "plain": (0.0, 0.0, 0.0)}
-    for kind, (copies, notes, calls) in kinds.items():
+    shares = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0), (0.3, 0.25, 0.2), (0.2, 0.3, 0.25)]
+    for copies, notes, calls in shares:
         config = toy_bookkeeper.Config(copies=copies, notes=notes, calls=calls)
-        for seed in range(12):
+        for seed in range(24):
             text, rng = base_text(Random(seed), config), Random(seed)
-            ledger, _ = random_ledger(rng), rng.random()
+            ledger, drawn = random_ledger(rng), rng.random()
+            limits = [("copies", copies), ("notes", copies + notes), ("calls", copies + notes + calls), ("plain", 9.0)]
+            kind = next(name for name, limit in limits if drawn < limit)
             if kind == "copies":
                 row = [str(rng.randrange(30)) for _ in range(rng.randint(3, 7))]
                 assert text == "".join(f" {each}" for each in row * rng.randint(2, 3))

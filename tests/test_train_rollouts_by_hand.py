@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -118,20 +119,23 @@ def test_a_batch_sends_the_weights_first_and_tells_its_metrics_and_those_of_held
         {"a": [1, 0], "x": [4, 7], "y": [6]}, "a", plan={"prompts": 1, "group_size": 2, "eval_every": 2},
         held_out=[Task("x", "x"), Task("y", "y")],
     )  # fmt: skip
-    found = iter(made)
-    assert sources(next(found)) == ["a:1.0", "a:0.0"] and made.on_policy and made.batches_made == made.rounds == 1
-    told = dict(made.metrics)
-    assert told.pop("rollout_s") > 0
-    assert told == {
-        "reward": 99.0, "reward_std": 0.5, "answer_tokens": 1.5, "rollouts": 2.0, "groups": 1.0,
-        "groups_of_equal_rewards": 0.0, "rollouts_failed": 0.0, "rewards_failed": 0.0, "rollouts_cut": 0.0, "streams": 2.0,
-        "held_out_reward": 5.0, "held_out_answer_tokens": 1.0,
-    }  # fmt: skip
-    next(found)
-    assert "held_out_reward" not in made.metrics, "the second batch is not due"
-    next(found)
-    assert (made.metrics["held_out_reward"], made.metrics["held_out_answer_tokens"]) == (6.5, 2.0)
-    assert made.sampler.versions == [1, 2, 3] and made.batches_made == 3
+    made.rounds = 1  # as after a batch that took more rounds than one
+    with closing(iter(made)) as found:
+        assert (
+            sources(next(found)) == ["a:1.0", "a:0.0"] and made.on_policy and (made.batches_made, made.rounds) == (1, 2)
+        )
+        told = dict(made.metrics)
+        assert told.pop("rollout_s") > 0
+        assert told == {
+            "reward": 99.0, "reward_std": 0.5, "answer_tokens": 1.5, "rollouts": 2.0, "groups": 1.0,
+            "groups_of_equal_rewards": 0.0, "rollouts_failed": 0.0, "rewards_failed": 0.0, "rollouts_cut": 0.0, "streams": 2.0,
+            "held_out_reward": 5.0, "held_out_answer_tokens": 1.0,
+        }  # fmt: skip
+        next(found)
+        assert "held_out_reward" not in made.metrics, "the second batch is not due"
+        next(found)
+        assert (made.metrics["held_out_reward"], made.metrics["held_out_answer_tokens"]) == (6.5, 2.0)
+        assert made.sampler.versions == [2, 3, 4] and made.batches_made == 3
 
 
 def test_streams_are_used_in_passes_and_minibatches_and_only_the_first_is_on_policy() -> None:
@@ -179,6 +183,17 @@ def test_dynamic_sampling_goes_on_until_enough_groups_differ_and_takes_the_first
     assert made.rounds > 1 and made.metrics["sampled_rounds"] == made.rounds and made.batches_made == 1
     first = [each for _, pair in rounds[0] for each in pair]
     assert made.metrics["reward_std"] == pytest.approx(math.sqrt(sum((x - sum(first) / 4) ** 2 for x in first) / 4))
+
+
+def test_groups_beyond_the_number_of_a_batch_are_left_out() -> None:
+    made = batches({}, "abcd", plan={"prompts": 2, "group_size": 2}, dynamic=True, seed=1)
+    one, two, three, four = (made._task(place).id for place in range(4))
+    scripted = made.agent.model
+    scripted.rewards = {one: [1, 0], two: [5, 5], three: [0, 2], four: [0, 3]}  # type: ignore[attr-defined]
+    scripted.given = dict.fromkeys("abcd", 0)  # type: ignore[attr-defined]
+    second = min(three, four)
+    assert sources(next(iter(made))) == [f"{one}#1:1.0", f"{one}#1:0.0", f"{second}#2:0.0",
+                                         f"{second}#2:{2.0 if second == three else 3.0}"]  # fmt: skip
 
 
 def test_a_constant_reward_stops_after_ten_rounds_in_a_sentence() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from firsthand.train.agent_heads import AgentHeads
 from firsthand.train.bits_per_byte import held_out_loss, mean_loss
 from firsthand.train.fit import _add, fit
 from firsthand.train.objective import Comparisons, Objective, Targets
+from firsthand.train.policy_objective import policy_objective, watched
+from firsthand.train.rollout_settings import RolloutSettings
 from firsthand.train.step_loss import logits_of, on, step_loss
 from firsthand.train.stream_logprobs import _chunks, stream_logprobs
 from firsthand.train.streams import Stream, counts, load_streams, packed
@@ -181,15 +184,15 @@ def test_each_step_is_told_clipped_scheduled_saved_and_counted_as_by_hand() -> N
     groups = [{"params": [decoder.embed.weight], "lr": 0.5}, {"params": list(decoder.layers.parameters()), "lr": 0.25}]
     optimizer, batches = torch.optim.SGD(groups), Lists(*steps)
     last = fit(
-        decoder, batches, objective=Objective(ce=3.0), optimizer=optimizer, schedule=lambda step: 1 / step, steps=5,
+        decoder, batches, objective=Objective(ce=6.0, divisors={"ce": 6.0}), optimizer=optimizer, schedule=lambda step: 1 / step, steps=5,
         track=kept, checkpoint=saver, clip_norm=0.5, evaluate=lambda step: {"twice": 2.0 * step},
     )  # fmt: skip
     assert last == 5 and batches.position == 2 and decoder.training
     assert saver.after_steps == [(4, 1), (5, 2)] and saver.modules == [False]
     for step, row, streams in zip((4, 5), kept.rows, steps, strict=False):
-        nll = sum(-(pass_of(other, s.ids)[1] * torch.tensor(s.ce[1:])).sum() for s in streams) / 3
+        nll = sum(-(pass_of(other, s.ids)[1] * torch.tensor(s.ce[1:])).sum() for s in streams) / 6
         other.zero_grad()
-        (3 * nll).backward()
+        (6 * nll).backward()
         trained = [(weight, 0.5 if weight is other.embed.weight else 0.25)
                    for weight in (other.embed.weight, *other.layers.parameters())]  # fmt: skip
         norm = math.sqrt(sum(float(weight.grad.square().sum()) for weight, _ in trained))
@@ -199,7 +202,7 @@ def test_each_step_is_told_clipped_scheduled_saved_and_counted_as_by_hand() -> N
                 weight -= rate / step * weight.grad * 0.5 / norm
         assert row.pop("tokens_per_s") > 0
         assert row == pytest.approx(
-            {"step": step, "loss": 3 * float(nll.detach()), "ce": float(nll.detach()), "grad_norm": norm, "lr": 0.5 / step,
+            {"step": step, "loss": 6 * float(nll.detach()), "ce": float(nll.detach()), "grad_norm": norm, "lr": 0.5 / step,
              "tokens": 3 if step == 4 else 6, "twice": 2.0 * step}, rel=1e-4)  # fmt: skip
     assert len(kept.rows) == 2
     for one, two in zip(decoder.parameters(), other.parameters(), strict=True):
@@ -211,7 +214,7 @@ def test_each_step_is_told_clipped_scheduled_saved_and_counted_as_by_hand() -> N
 def test_no_bound_on_the_norm_clips_nothing_and_values_are_part_of_what_is_saved() -> None:
     decoder, head, saver, kept = model(), drawn_head(), Saves(), Kept()
     before = decoder.embed.weight.detach().clone()
-    optimizer = torch.optim.SGD([{"params": [decoder.embed.weight, head.weight]}], lr=1.0)
+    optimizer = torch.optim.SGD([{"params": [decoder.embed.weight, head.weight]}], lr=1.0, momentum=0.9)
     stream = Stream([3, 14, 15], ce=[0, 1, 2], value=[0, 1, 0], returns=[0, 5, 0])
     told: list[int] = []
     done = fit(
@@ -222,11 +225,13 @@ def test_no_bound_on_the_norm_clips_nothing_and_values_are_part_of_what_is_saved
     assert told == []  # without a track nobody reads an evaluation
     moved = float((decoder.embed.weight.detach() - before).norm())
     assert moved == pytest.approx(0.5 * float(decoder.embed.weight.grad.norm()), rel=1e-4) and moved > 1
+    after = decoder.embed.weight.detach().clone()
     nothing = fit(
         decoder, Lists([Stream([3, 4], ce=[0, 0])]), objective=Objective(ce=1.0), optimizer=optimizer,
         schedule=lambda step: 1.0, steps=1, track=kept,
     )  # fmt: skip
     row = kept.rows[0]
+    assert torch.equal(after, decoder.embed.weight), "its momentum does not move it either"
     assert nothing == 1 and row.pop("tokens_per_s") > 0
     assert row == {"step": 1, "loss": 0.0, "grad_norm": 0.0, "lr": 1.0, "tokens": 2}
     assert fit(decoder, Lists([stream]), objective=Objective(ce=1.0), optimizer=optimizer, schedule=lambda step: 1.0,
@@ -299,3 +304,29 @@ def test_divisors_of_a_step_count_weights_over_all_streams_and_pairs_once() -> N
     assert counts([LONG, GOOD, BAD, Stream([1, 2], pair=9, label=0.0)]) == {
         "ce": 7.0, "pg": 1.25, "ref_kl": 2.25, "value": 1.5, "pair": 2.0
     }  # fmt: skip
+
+
+def test_a_policy_objective_hands_each_loss_what_it_reads() -> None:
+    row = torch.arange(3)
+    targets = SimpleNamespace(
+        behaviour=torch.tensor([-1.0, -2.0, -3.0]), advantage=torch.tensor([2.0, 3.0, 5.0]), row=row
+    )
+    now = torch.tensor([-1.0, -1.5, -3.00005])
+    by_token = policy_objective(lambda new, old, advantage: 100 * new + 10 * old + advantage)
+    assert by_token.policy_loss(targets, now).tolist() == pytest.approx([-108.0, -167.0, -325.005])
+    by_answer = policy_objective(
+        None, RolloutSettings(temperature=0.5),
+        answer_loss=lambda new, old, advantage, rows: rows * 1000 + new + old * advantage, 
+        kl=0.25, divisor=7.0, value=0.5, ce=0.125,
+    )  # fmt: skip
+    assert by_answer.policy_loss(targets, now).tolist() == pytest.approx([-3.0, 992.5, 1981.99995])
+    assert (by_answer.ref_kl, by_answer.value, by_answer.ce, by_answer.pg) == (0.25, 0.5, 0.125, 1.0)
+    assert by_answer.divisors == {"pg": 7.0} and by_token.divisors == {} and by_answer.policy_logprobs is not None
+    assert (
+        policy_objective(lambda *row: row[0], RolloutSettings(temperature=0.5, correct_to_model=True)).policy_logprobs
+        is None
+    )
+    found = {name: each.tolist() for name, each in watched(targets, now).items()}
+    assert found["ratio"] == pytest.approx([1.0, np.exp(0.5), np.exp(-5e-5)])
+    assert found["approx_kl"] == pytest.approx([0.0, np.exp(0.5) - 1.5, 0.0], abs=1e-6)
+    assert found["surprisal"] == pytest.approx([1.0, 1.5, 3.00005]) and found["gap_share"] == [0.0, 1.0, 0.0]
