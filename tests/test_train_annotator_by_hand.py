@@ -278,7 +278,11 @@ def test_texts_get_the_calls_that_were_kept_and_a_resumed_run_reads_them(
     assert [each.ids.tolist() for each in streams] == [each.tolist() for each in expected]
     assert all(each.ce.tolist() == [0.0] + [1.0] * (len(each) - 1) for each in streams if each.ce is not None)
     assert [each.ids.tolist() for each in annotated(opened, Config(most=1), run)] == [expected[0].tolist()]
-    _write([{"data": digest(texts)}, kept_row(0, 3, "8" * 29), kept_row(1, 2, "6")], file)
+    sizes = [len(texts[0]) + len(tokenizer.encode(NOTED.written("8" * count))) for count in range(40)]
+    full = sizes.index(40)
+    _write([{"data": digest(texts)}, kept_row(0, 3, "8" * full), kept_row(1, 2, "6")], file)
+    assert [len(each) for each in annotated(opened, Config(), run)][0] == 40, "as long as the context"
+    _write([{"data": digest(texts)}, kept_row(0, 3, "8" * (full + 1)), kept_row(1, 2, "6")], file)
     (only,) = annotated(opened, Config(), run)
     assert only.ids.tolist() == with_calls(texts[1], {2: written["6"]}).tolist(), "the other is longer than the context"
     _write([{"data": digest(texts)}, kept_row(0, 3, "8", kept=False), kept_row(1, 3, "8", kept=False)], file)

@@ -14,8 +14,12 @@ from torch import nn
 import tiny
 from firsthand.errors import ConfigError, DataError
 from firsthand.nn import weights
+from firsthand.nn.lora import LoRALinear
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train.adapters.adapter_settings import AdapterSettings
+from firsthand.train.adapters.lora_training import with_adapter
+from firsthand.train.adapters.save_adapter import save_adapter
 from firsthand.train.data_order import StreamBatches, split
 from firsthand.train.episodes import Episode, Graded
 from firsthand.train.objective import Comparisons
@@ -30,7 +34,7 @@ from firsthand.train.preference_training import (
     ordered_right,
     with_references,
 )
-from firsthand.train.recipes import dpo, kto, reward
+from firsthand.train.recipes import dpo, reward
 from firsthand.train.reference_policy import ReferencePolicy
 from firsthand.train.reward_scores import RewardModel
 from firsthand.train.stream_logprobs import stream_logprobs
@@ -121,6 +125,9 @@ def test_opened_comparisons_are_counted_and_divided(
     assert (found.path, len(held_out), found.model.architecture.max_position) == (folder, 2, 60)
     opened(run, dpo.Config(str(folder.parent / "pairs.jsonl"), comparisons=PreferenceSettings(str(folder))))
     assert capsys.readouterr().out == "5 comparisons\n"
+    only = write_lines(tmp_path / "only.jsonl", [*PAIRS, UNDECIDED])
+    opened(run, dpo.Config(str(only), comparisons=PreferenceSettings(str(folder))))
+    assert capsys.readouterr().out == "5 comparisons; 1 without a preference and left out\n"
     cut = dpo.Config(str(data), comparisons=PreferenceSettings(str(folder), too_long="cut"))
     assert [max(map(len, each)) for each in opened(run, cut).examples][-1] == 60
     with pytest.raises(ConfigError) as refused:
@@ -243,7 +250,21 @@ def test_kto_takes_pairs_apart_and_tells_its_baseline(folder: Path, tmp_path: Pa
     )
     _, run, _ = rehearsed("kto", tmp_path, **{**given, "data": str(single)})
     assert [example[0].label for example in run.told["batches"].batches.examples] == [-1.0, -1.0, 1.0]
-    assert kto.Config().beta == 0.1
+    begun = with_adapter(weights.load(folder), AdapterSettings("lora", rank=2), seed=0, verbose=False)
+    for module in begun.modules():
+        if isinstance(module, LoRALinear):
+            nn.init.normal_(module.b, std=0.1)
+    save_adapter(begun, tmp_path / "begun")
+    _, run, _ = rehearsed("kto", tmp_path, **given, adapter="lora", begin_with=str(tmp_path / "begun"))
+    with torch.no_grad():
+        for module in run.told["model"].modules():
+            if isinstance(module, LoRALinear):
+                module.b.mul_(3)
+    ((example,), ids) = run.told["batches"].batches.examples[0], np.array([3, 5, 8], np.int32)
+    assert example.reference.tolist() == pytest.approx(stream_logprobs(begun, [example])[0].logprobs.tolist(), abs=1e-4)
+    with run.told["batches"].before.there() as reference:
+        own = stream_logprobs(reference, [ids])[0].logprobs.tolist()
+    assert own == pytest.approx(stream_logprobs(begun, [ids])[0].logprobs.tolist(), abs=1e-4)
 
 
 class Writes(Rehearsal):
@@ -346,17 +367,17 @@ def test_streams_of_a_line_are_labelled_by_their_place_and_cut_with_what_counts(
         rows(completion="abc", label=False) == [(3, -1.0, 0, "None|None|f:3")]
         and rows(completion="a", label=True)[0][1] == 1.0
     )
+    fields = "`prompt` with `chosen` and `rejected`, with `answers`, or with `completion` and `label`"
     for body, text in (
         ({"chosen": "a"}, "f:3: an answer is missing: expected both `chosen` and `rejected`, or `completion`"),
         ({"rejected": "a"}, "f:3: an answer is missing: expected both `chosen` and `rejected`, or `completion`"),
         ({"answers": ["a"]}, "f:3: `answers` must be a list of two answers or more, the best first"),
         ({"answers": "ab"}, "f:3: `answers` must be a list of two answers or more, the best first"),
         ({"label": 1}, "f:3: its label is 1: expected true or false"),
-        ({"chosen": "a", "rejected": "a"}, "f:3: `chosen` and `rejected` are equal: nothing is preferred, so leave the line out"),
-        ({}, "f:3 has the fields (none): expected `prompt` with `chosen` and `rejected`, with `answers`, or with `completion` "
-             "and `label`"),
-        (dict.fromkeys("abcdefgh"), "f:3 has the fields a, b, c, d, e, f: expected `prompt` with `chosen` and `rejected`, with "
-                                    "`answers`, or with `completion` and `label`"),
+        ({"chosen": "a", "rejected": "a"},
+         "f:3: `chosen` and `rejected` are equal: nothing is preferred, so leave the line out"),
+        ({}, f"f:3 has the fields (none): expected {fields}"),
+        (dict.fromkeys("abcdefgh"), f"f:3 has the fields a, b, c, d, e, f: expected {fields}"),
     ):  # fmt: skip
         with pytest.raises(DataError) as refused:
             _comparison(body, "f:3", encode)

@@ -174,14 +174,16 @@ def test_pieces_overlap_by_a_token_and_a_full_batch_cuts_the_last() -> None:
     index = PieceIndex.of(corpus, 4)
     assert len(index) == 6 and [index[number] for number in range(6)] == pieces
     assert [each.ids.tolist() for each in whole_pieces(corpus, 4)] == [list(range(*piece)) for piece in pieces]
-    for made in (
-        DocumentBatches(corpus, batch_tokens=5, context=4, seed=7),
-        BlockBatches(corpus, "d", batch_tokens=5, context=4, seed=7, block=4),
+    for made, size in (
+        (DocumentBatches(corpus, batch_tokens=5, context=4, seed=7), 5),
+        (DocumentBatches(corpus, batch_tokens=1, context=4, seed=7), 1),
+        (BlockBatches(corpus, "d", batch_tokens=1, context=4, seed=7, block=4), 1),
+        (BlockBatches(corpus, "d", batch_tokens=5, context=4, seed=7, block=4), 5),
     ):
         targets: list[int] = []
         states = []
         for batch in islice(made, 6):
-            assert sum(len(each) - 1 for each in batch) == 5
+            assert sum(len(each) - 1 for each in batch) == size
             assert all(each.ce is not None and each.ce.tolist() == [0.0] + [1.0] * (len(each) - 1) for each in batch)
             assert all(np.diff(each.ids).tolist() == [1] * (len(each) - 1) for each in batch)
             targets += [id for each in batch for id in each.ids[1:].tolist()]
@@ -192,15 +194,14 @@ def test_pieces_overlap_by_a_token_and_a_full_batch_cuts_the_last() -> None:
                 numbers = order(7, epoch, 6).tolist()
             else:
                 blocks = {0: (0, 4), 1: (4, 2)}
-                numbers = [first + each for block in order(7, epoch, 2).tolist() for first, size in [blocks[block]]
-                           for each in order(7, epoch, size, block=block).tolist()]  # fmt: skip
+                numbers = [first + each for block in order(7, epoch, 2).tolist() for first, count in [blocks[block]]
+                           for each in order(7, epoch, count, block=block).tolist()]  # fmt: skip
             ordered += [id for number in numbers for id in range(pieces[number][0] + 1, pieces[number][1])]
-        assert targets == ordered[:30] and made.epochs == made.drawn / 6
+        assert targets == ordered[: 6 * size] and made.epochs == made.drawn / 6
         for at, state in enumerate(states[:-1]):
             made.load(state)
-            assert [id for each in next(iter(made)) for id in each.ids[1:].tolist()] == ordered[
-                5 * at + 5 : 5 * at + 10
-            ]
+            found = [id for each in next(iter(made)) for id in each.ids[1:].tolist()]
+            assert found == ordered[size * (at + 1) : size * (at + 2)]
     assert made.state()["data"] == "d:4:4" and DocumentBatches(
         corpus, batch_tokens=5, context=4
     ).state() == {"drawn": 0, "offset": 0, "data": digest([corpus.ids])}  # fmt: skip
@@ -359,8 +360,8 @@ def test_a_toy_model_writes_each_piece_and_its_beginnings_as_one_token() -> None
     assert (tokenizer.eos_id, tokenizer.bos_id) == (0, 1) and tokenizer.encode("ab cdb") == [3, 6, 7]
     assert tokenizer.chat_template == "{{ messages[-1]['content'] }}" and tokenizer.decode([3, 6]) == "ab cd"
     a = decoder.architecture
-    assert (a.family, a.vocab_size, a.hidden_size, a.intermediate_size, a.num_layers, a.num_heads, a.num_kv_heads, a.head_dim,
-            a.max_position, a.norm_eps, a.tie_embeddings, len(a.windows), len(a.ropes)) == (
+    assert (a.family, a.vocab_size, a.hidden_size, a.intermediate_size, a.num_layers, a.num_heads, a.num_kv_heads,
+            a.head_dim, a.max_position, a.norm_eps, a.tie_embeddings, len(a.windows), len(a.ropes)) == (
         "llama", 10, 64, 192, 1, 4, 4, 16, 12, 1e-5, False, 1, 1)  # fmt: skip
     assert float(decoder.embed.weight.std().detach()) == pytest.approx(0.1, rel=0.1)
     other = toy_model(["ab", " cd", "b"], seed=4, context=12)[0]

@@ -79,6 +79,12 @@ def batches(rewards: Mapping[str, Sequence[float]], tasks: Sequence[str] = "abc"
     return RolloutBatches(model(), agent, own, made, plan, streams_of, sampler=Sent(scripted), **given)
 
 
+def batch_of(made: RolloutBatches) -> list[Stream]:
+    """The next batch alone; what makes it is closed, so that a test that fails does not wait for it."""
+    with closing(iter(made)) as found:
+        return next(found)
+
+
 def sources(streams: Sequence[Stream]) -> list[str]:
     return [each.source for each in streams]
 
@@ -154,21 +160,21 @@ def test_a_state_has_the_rounds_and_what_is_not_used_up() -> None:
     plan = {"prompts": 1, "group_size": 2, "updates": 2}
     made = batches({"a": [1, 2]}, "a", plan=plan)
     assert made.state() == {"rounds": 0, "batches": 0, "pending": []} and made._covered == 0
-    next(iter(made))
+    batch_of(made)
     state = made.state()
     rows = [{"ids": [1, 2, 5], "ce": [0.0, 0.0, 1.0], "group": "", "source": "a:1.0", "adapter": ""},
             {"ids": [1, 2, 5, 6], "ce": [0.0, 0.0, 1.0, 1.0], "group": "", "source": "a:2.0", "adapter": ""}]  # fmt: skip
     assert state == {"rounds": 1, "batches": 1, "pending": [rows]} and made._covered == 1
     other = batches({"a": [5]}, "a", plan=plan)
     other.load(state)
-    taken = next(iter(other))
+    taken = batch_of(other)
     assert sources(taken) == ["a:1.0", "a:2.0"] and not other.on_policy and (other.rounds, other.batches_made) == (1, 1)
 
 
 def test_dynamic_sampling_goes_on_until_enough_groups_differ_and_takes_the_first() -> None:
     rewards = {"a": [1, 1, 0, 1], "b": [0, 0, 0, 2], "c": [3, 3, 4, 5]}
     made = batches(rewards, plan={"prompts": 2, "group_size": 2}, dynamic=True, seed=1)
-    streams = next(iter(made))
+    streams = batch_of(made)
     rounds, count, kept = [], dict.fromkeys("abc", 0), []
     for number in range(made.rounds):
         assert len(kept) < 2, "no further round once there are two groups"
@@ -192,44 +198,44 @@ def test_groups_beyond_the_number_of_a_batch_are_left_out() -> None:
     scripted.rewards = {one: [1, 0], two: [5, 5], three: [0, 2], four: [0, 3]}  # type: ignore[attr-defined]
     scripted.given = dict.fromkeys("abcd", 0)  # type: ignore[attr-defined]
     second = min(three, four)
-    assert sources(next(iter(made))) == [f"{one}#1:1.0", f"{one}#1:0.0", f"{second}#2:0.0",
+    assert sources(batch_of(made)) == [f"{one}#1:1.0", f"{one}#1:0.0", f"{second}#2:0.0",
                                          f"{second}#2:{2.0 if second == three else 3.0}"]  # fmt: skip
 
 
 def test_a_constant_reward_stops_after_ten_rounds_in_a_sentence() -> None:
     made = batches({each: [0.25] for each in "abc"}, plan={"prompts": 2, "group_size": 2}, dynamic=True)
     with pytest.raises(TrainingError) as stopped:
-        next(iter(made))
+        batch_of(made)
     assert str(stopped.value) == (
         "10 rounds of 2 tasks had no group whose rewards differ (mean reward 0.25): the tasks are too hard or too easy for "
         "this model, or the reward is constant"
     )
     assert made.rounds == MAX_ROUNDS == 10 and made.sampler.versions == [1]
     few = batches({"a": [1, 2], "b": [3], "c": [3]}, plan={"prompts": 3, "group_size": 2}, dynamic=True)
-    assert sources(next(iter(few)))[:2] == ["a#1:1.0", "a#1:2.0"] and few.metrics["sampled_rounds"] == 3.0
+    assert sources(batch_of(few))[:2] == ["a#1:1.0", "a#1:2.0"] and few.metrics["sampled_rounds"] == 3.0
 
 
 def test_kept_rollouts_of_the_same_weights_are_not_made_again(tmp_path: Path) -> None:
     plan = {"prompts": 1, "group_size": 2}
     made = batches({"a": [1, 2, 3]}, "a", plan=plan, kept=KeptRollouts(tmp_path))
-    next(iter(made))
+    batch_of(made)
     (file,) = tmp_path.iterdir()
     header, *rows = file.read_text().splitlines()
     assert file.name == "round-000001-0.jsonl" and len(rows) == 2
     assert header == f'{{"weights": "{weights_digest(made.policy)}"}}'
     file.write_text(f"{header}\n{rows[1]}\n")
     again = batches({"a": [8, 9]}, "a", plan=plan, kept=KeptRollouts(tmp_path), held_out=[Task("a", "a")])
-    assert sorted(sources(next(iter(again)))) == ["a:2.0", "a:9.0"], "one is read, one is made; 8 was the held-out one"
+    assert sorted(sources(batch_of(again))) == ["a:2.0", "a:9.0"], "one is read, one is made; 8 was the held-out one"
     names = {each.name for each in tmp_path.iterdir()}
     assert names == {"round-000001-0.jsonl", "held-out-000000-0.jsonl"}
     again.state()
-    next(iter(again))
-    next(iter(again))
+    batch_of(again)
+    batch_of(again)
     assert {each.name for each in tmp_path.iterdir()} == {
         "round-000001-0.jsonl", "round-000002-0.jsonl", "round-000003-0.jsonl", "held-out-000000-0.jsonl"
     }  # fmt: skip
     again.state()
-    next(iter(again))
+    batch_of(again)
     assert "round-000002-0.jsonl" not in {each.name for each in tmp_path.iterdir()}
 
 

@@ -1,0 +1,431 @@
+"""Conversations as tokens turn by turn, whatever the template; and adapters as they are drawn, merged and written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from engine_tiny import in_blocks_of_4_bits, tiny_model
+from firsthand.errors import ConfigError, DataError
+from firsthand.message import Message, Text, ToolCall, assistant, user
+from firsthand.model import ToolSpec
+from firsthand.nn.lora import LoRALinear, read_adapter
+from firsthand.nn.routed_lora import RoutedLinear
+from firsthand.tokens import pretrained
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.train.adapters.adapter_memory import training_memory
+from firsthand.train.adapters.adapter_settings import AdapterSettings
+from firsthand.train.adapters.lora_config import LoRAConfig
+from firsthand.train.adapters.lora_training import (
+    adapted,
+    adapter_of,
+    add_lora,
+    fresh_adapter,
+    frozen,
+    merged,
+    merged_state,
+    with_adapter,
+)
+from firsthand.train.adapters.save_adapter import _settings, save_adapter, write_adapter
+from firsthand.train.conversations import (
+    Conversation,
+    Encoded,
+    _of_text,
+    _of_turns,
+    _reply,
+    _turn_end,
+    conversation_of,
+    encode_conversation,
+    encode_conversations,
+    read_conversations,
+    with_marks,
+)
+from firsthand.train.streams import Stream
+from tiny import CHATML, write_tokenizer
+from train_rehearsal import write_lines
+from train_tiny import model
+
+Load = Callable[[str], tuple[Tokenizer, ChatTemplate]]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
+    def loaded(template: str) -> tuple[Tokenizer, ChatTemplate]:
+        folder = tmp_path_factory.mktemp("tokenizer")
+        write_tokenizer(folder, template=template)
+        tokenizer = pretrained.load(folder)
+        return tokenizer, ChatTemplate(tokenizer, template)
+
+    return loaded
+
+
+PLAIN = "{% for m in messages %}{{ m['role'] }}:\n{{ m['content'] }}  \n{% endfor %}{% if add_generation_prompt %}assistant:\n{% endif %}"
+"""A template without end tokens."""
+THINKING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think></think>{% endif %}")
+"""The prompt of a turn is not the beginning of the finished one."""
+
+
+def test_a_reply_is_what_the_template_writes_after_the_prompt_up_to_its_end(load: Load) -> None:
+    tokenizer, chat = load(CHATML)
+    said = [user("a")]
+    prompt = chat.encode(said)
+    assert _reply(said, assistant("12"), prompt, (), tokenizer, chat) == [
+        *tokenizer.encode("12"),
+        tokenizer.id_of("<|im_end|>"),
+    ]
+    tokenizer, chat = load(PLAIN)
+    found = _reply(said, assistant("12 "), chat.encode(said), (), tokenizer, chat)
+    assert tokenizer.decode(found[:-1]) == "12" and found[-1] == tokenizer.eos_id, "trailing space is the template's"
+    tokenizer, chat = load(THINKING)
+    found = _reply(said, assistant(" 12 "), chat.encode(said), (), tokenizer, chat)
+    assert tokenizer.decode(found[:-1]) == " 12 " and found[-1] == tokenizer.id_of("<|im_end|>")
+    call = Message("assistant", (Text("x"), ToolCall("c", "add", {"a": 1})))
+    with pytest.raises(ConfigError) as refused:
+        _reply(said, call, chat.encode(said), (), tokenizer, chat)
+    assert str(refused.value) == (
+        "the model's chat template does not write a tool call as a continuation of its own prompt, so its tokens are not "
+        "known: give a template that does"
+    )
+    end, other = tokenizer.id_of("<|im_end|>"), tokenizer.id_of("<|im_start|>")
+    assert _turn_end([1, end, 7, other], tokenizer) == [end] and _turn_end([1, 7], tokenizer) == [tokenizer.eos_id]
+
+
+def test_turns_end_with_the_last_that_counts_and_spans_leave_out_the_others(load: Load) -> None:
+    tokenizer, chat = load(CHATML)
+    turns = (user("a"), assistant("12"), user("b"), assistant("30"), user("c"), assistant("no"), user("d"))
+    conversation = Conversation("f:1", turns, (False, True, False, True, False, False, False))
+    ids, spans = _of_turns(conversation, tokenizer, chat)
+    assert tokenizer.decode(ids, skip_special=False) == (
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n12<|im_end|>\n<|im_start|>user\nb<|im_end|>\n"
+        "<|im_start|>assistant\n30<|im_end|>"
+    )
+    assert [tokenizer.decode(ids[start:stop], skip_special=False) for start, stop in spans] == [
+        "12<|im_end|>",
+        "30<|im_end|>",
+    ]
+    stream = encode_conversation(conversation, tokenizer, chat)
+    assert stream.ids.tolist() == ids and stream.source == "f:1"
+    assert np.flatnonzero(stream.ce).tolist() == [place for start, stop in spans for place in range(start, stop)]
+    last = encode_conversation(conversation, tokenizer, chat, last_only=True)
+    assert np.flatnonzero(last.ce).tolist() == list(range(*spans[1])) and last.ids.tolist() == ids
+    assert with_marks(last, tokenizer).endswith("assistant\n⟦30<|im_end|>⟧")
+    assert with_marks(Stream([tokenizer.id_of("<|im_end|>")] * 4, ce=[0, 1, 0, 1]), tokenizer) == (
+        "<|im_end|>⟦<|im_end|>⟧<|im_end|>⟦<|im_end|>⟧"
+    )
+    broken = ChatTemplate(tokenizer, "{{ raise_exception('no system') }}")
+    with pytest.raises(DataError, match="^f:1: "):
+        encode_conversation(conversation, tokenizer, broken)
+
+
+def test_a_text_follows_its_prompt_as_it_would_be_sampled(load: Load) -> None:
+    tokenizer, chat = load(CHATML)
+    for add_bos in (False, True):
+        own = Tokenizer(**{**tokenizer.settings(), "add_bos": add_bos}, chat_template=None)
+        begin = [own.bos_id] if add_bos else []
+        prompt = [*begin, *own.encode("What is")]
+        ids, spans = _of_text(Conversation("f", prompt="What is", text=" 12?"), own)
+        assert (ids, spans) == ([*prompt, *own.encode(" 12?"), own.eos_id], [(len(prompt), len(ids))])
+        ids, spans = _of_text(Conversation("f", text="12"), own)
+        assert (ids, spans) == ([*begin, *own.encode("12"), own.eos_id], [(len(begin), len(ids))])
+    stream = encode_conversation(Conversation("f:2", prompt="a", text="12"), tokenizer, chat)
+    assert stream.ce.tolist() == [0.0, *[1.0] * (len(stream) - 1)]
+
+
+def test_conversations_beyond_the_context_are_left_out_cut_or_refused_and_counted(load: Load) -> None:
+    tokenizer, chat = load(CHATML)
+    rows = [Conversation("f:1", prompt="a", text="!"), Conversation("f:2", prompt="a" * 4, text="!?!?"),
+            Conversation("f:3", prompt="aaaaaaaaaa", text="!")]  # fmt: skip
+    sizes = [len(encode_conversation(each, tokenizer, chat)) for each in rows]
+    assert sizes[1] - sizes[0] > 2 and sizes[2] > sizes[0] + 4
+    context = sizes[1]
+    found = encode_conversations(rows, tokenizer, chat, context=context)
+    assert ([each.source for each in found.streams], found.num_skipped, found.num_cut, found.num_without) == (
+        (["f:1", "f:2"], 1, 0, 0) if sizes[2] > context else (["f:1", "f:2", "f:3"], 0, 0, 0)
+    )  # fmt: skip
+    found = encode_conversations(rows, tokenizer, chat, context=context - 1, too_long="cut")
+    assert [len(each) for each in found.streams][:2] == [sizes[0], context - 1]
+    assert found.streams[1].ids.tolist() == encode_conversation(rows[1], tokenizer, chat).ids[:-1].tolist()
+    assert found.streams[1].ce.tolist()[-1] == 1.0 and found.streams[1].source == "f:2"
+    shortest = encode_conversations(rows, tokenizer, chat, context=sizes[0], too_long="cut")
+    without = [each for each, size in zip(rows[1:], sizes[1:], strict=True) if size > sizes[0]]
+    assert (len(shortest.streams), shortest.num_cut, shortest.num_without) == (1, 0, len(without))
+    with pytest.raises(DataError) as refused:
+        encode_conversations(rows, tokenizer, chat, context=context - 1, too_long="refuse")
+    assert str(refused.value) == f"f:2 has {context} tokens, and the context is {context - 1}: shorten or cut it"
+    with pytest.raises(DataError) as nothing:
+        encode_conversations(rows, tokenizer, chat, context=1)
+    assert str(nothing.value) == (
+        "nothing is left to train on within a context of 1 tokens: 0 conversations, 0 tokens, 0 of them trained on; 3 longer "
+        "than the context and left out (`--too-long cut` keeps their beginning)"
+    )
+    told = Encoded([Stream([1, 2, 3], ce=[0, 0.5, 0]), Stream([4, 5], ce=[0, 1])], 2, 3, 4)
+    assert str(told) == (
+        "2 conversations, 5 tokens, 2 of them trained on; 2 longer than the context and left out (`--too-long cut` keeps their "
+        "beginning); 3 longer than the context and cut; 4 without a token to train on"
+    )
+    assert str(Encoded([Stream([1], ce=[0])])) == "1 conversation, 1 token, 0 of them trained on"
+
+
+CALL = {"id": "c1", "function": {"name": "add", "arguments": '{"a": 1}'}}
+
+
+def test_messages_in_openais_format_are_read_with_their_calls_and_weights() -> None:
+    tools = [{"function": {"name": "add", "description": "sums", "parameters": {"type": "x"}}}, {"name": "bare"}]
+    body = {
+        "messages": [
+            {"role": "user", "content": ""}, {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": "3"}, {"role": "assistant", "content": "ok", "weight": 0},
+            {"role": "assistant", "content": "b", "tool_calls": [{"name": "bare"}]},
+        ],
+        "tools": tools,
+    }  # fmt: skip
+    found = conversation_of(body, "f:4")
+    assert found.trained == (False, True, False, False, True) and found.source == "f:4"
+    first, second, third, _, last = found.messages
+    assert first == user("") and second.tool_calls == (ToolCall("c1", "add", {"a": 1}),) and second.text == ""
+    assert (third.role, third.parts[0].call_id, third.parts[0].name) == ("tool", "c1", "add")  # type: ignore[union-attr]
+    assert (last.text, last.tool_calls) == ("b", (ToolCall("", "bare", {}),))
+    assert found.tools == (ToolSpec("add", "sums", {"type": "x"}), ToolSpec("bare", "", {"type": "object"}))
+    turns = conversation_of(
+        {"prompt": [{"role": "assistant", "content": "x"}], "completion": [{"role": "assistant", "content": "y"}]}
+    )
+    assert turns.trained == (False, True) and conversation_of({"text": "t"}, "f:1") == Conversation("f:1", text="t")
+    assert conversation_of({"prompt": "p", "completion": "c"}, "f") == Conversation("f", prompt="p", text="c")
+
+
+def test_each_wrong_line_is_told_by_what_is_wrong_with_it(tmp_path: Path) -> None:
+    def told(body: Any) -> str:
+        with pytest.raises(DataError) as refused:
+            conversation_of(body, "f:4")
+        return str(refused.value)
+
+    def one(**entry: Any) -> str:
+        return told({"messages": [{"role": "user", "content": "q"}, entry]})
+
+    assert told({}) == "f:4 has the fields (none): expected `messages`, `prompt` and `completion`, or `text`"
+    assert told(dict.fromkeys("abcdefg")).startswith("f:4 has the fields a, b, c, d, e, f: expected")
+    assert told({"messages": []}) == told({"messages": "x"}) == "f:4: `messages` must be a list of one message or more"
+    assert told({"prompt": "p"}) == "f:4: `prompt` and `completion` must both be texts, or both lists of messages"
+    assert (
+        told({"prompt": "p", "completion": ""}) == "f:4: the field `completion` is empty: there is nothing to train on"
+    )
+    assert told({"messages": [{"role": "user", "content": "q"}]}) == (
+        "f:4: no message of the role `assistant` counts: there is nothing to train on"
+    )
+    assert one(role="assistant", content="a", weight=2) == "f:4, message 2: its weight is 2: expected 0 or 1"
+    assert one(role="assistant", content=" \n") == (
+        "f:4, message 2 is an empty answer: give it a text or tool calls, or leave the line out"
+    )
+    assert one(role="assistant", content=["x"]) == "f:4, message 2 has a content of type list: expected a text"
+    assert one(role="user", content="x", tool_calls=[CALL]) == (
+        "f:4, message 2 has tool calls and the role 'user': expected the role assistant"
+    )
+    for call, text in (
+        ({"function": {}}, "f:4, message 2 has a tool call without a function's name: expected OpenAI's format"),
+        ("x", "f:4, message 2 has a tool call without a function's name: expected OpenAI's format"),
+        ({"name": "add", "arguments": "{"}, "f:4, message 2: the arguments of add are no JSON"),
+        ({"name": "add", "arguments": "[]"}, "f:4, message 2: the arguments of add are list: expected an object"),
+    ):
+        assert one(role="assistant", tool_calls=[call]) == text
+    good = [{"role": "assistant", "content": "a"}]
+    assert told({"messages": good, "tools": [{}]}) == "f:4: `tools` is not a list in OpenAI's format (KeyError: 'name')"
+    assert told({"messages": good, "tools": 3}).startswith("f:4: `tools` is not a list in OpenAI's format (TypeError: ")
+    path = write_lines(tmp_path / "c.jsonl", [{"text": "a"}, {"x": 1}, {"messages": []}, {"text": ""}])
+    with pytest.raises(DataError) as refused:
+        read_conversations(path)
+    assert str(refused.value) == (
+        f"{path}:2 has the fields x: expected `messages`, `prompt` and `completion`, or `text` (2 more lines are bad too)"
+    )
+    path.write_text("\n")
+    with pytest.raises(DataError) as empty:
+        read_conversations(path)
+    assert str(empty.value) == f"{path} has no conversation: give one JSON object a line"
+
+
+# -- adapters --
+
+
+def test_an_adapter_begins_as_nothing_and_is_drawn_in_the_models_order() -> None:
+    decoder = tiny_model(tied=False)
+    config = LoRAConfig(rank=3, alpha=6.0, targets=("v_proj", "lm_head", "layers.1.mlp.up_proj"), seed=5)
+    names = ["layers.0.attention.v_proj", "layers.1.attention.v_proj", "layers.1.mlp.up_proj", "lm_head"]
+    assert adapted(decoder, config.targets) == names
+    generator = torch.Generator().manual_seed(5)
+    for name, (place, update) in zip(names, fresh_adapter(decoder, config).deltas.items(), strict=True):
+        outputs, inputs = decoder.get_submodule(name).weight.shape
+        expected = (torch.rand(3, inputs, generator=generator) * 2 - 1) / math.sqrt(inputs)
+        assert place == f"{name}.weight" and torch.equal(update.a, expected) and update.b.shape == (outputs, 3)
+        assert not update.b.any() and (update.scale, update.magnitude) == (2.0, None)
+    drawn = fresh_adapter(
+        decoder, LoRAConfig(rank=4, init="gaussian", targets=("lm_head",), kind="dora", rank_stabilised=True)
+    )
+    (update,) = drawn.deltas.values()
+    assert torch.equal(update.a, torch.randn(4, 32, generator=torch.Generator().manual_seed(0)) / 4)
+    assert torch.allclose(update.magnitude, decoder.lm_head.weight.norm(dim=1)) and update.scale == 32 / 2
+    leaves = "down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj"
+    for target, text in (
+        ("qproj", f"the model has no matrix 'qproj'; did you mean 'q_proj'? it has {leaves}, or all"),
+        ("xyz", f"the model has no matrix 'xyz'; it has {leaves}, or all"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            adapted(decoder, (target,))
+        assert str(refused.value) == text
+    with pytest.raises(ConfigError) as refused:
+        adapted(model(), ("lm_head",))
+    assert (
+        str(refused.value) == "lm_head shares its matrix with the embedding in this model: it cannot be adapted alone"
+    )
+
+
+def test_freezing_keeps_the_weights_or_rounds_them_and_refuses_a_second_adapter() -> None:
+    decoder = frozen(model(), LoRAConfig())
+    assert not any(weight.requires_grad for weight in decoder.parameters()) and isinstance(
+        decoder.layers[0].mlp.up_proj, nn.Linear
+    )
+    four = frozen(model(), LoRAConfig(base="nf4"))
+    assert type(four.layers[0].mlp.up_proj).__name__ == "FourBitLinear"
+    with pytest.raises(ConfigError) as refused:
+        frozen(add_lora(model(), LoRAConfig(rank=1)), LoRAConfig())
+    assert str(refused.value) == (
+        "layers.0.attention.q_proj is a LoRALinear: merge the model's adapter before you add another"
+    )
+    with pytest.raises(ConfigError) as packed:
+        frozen(in_blocks_of_4_bits(model()), LoRAConfig(base="int4"))
+    assert str(packed.value).endswith("is quantised already: base='int4' needs a model with float weights")
+
+
+def test_settings_decide_which_adapters_a_model_has_and_what_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = model()
+    assert with_adapter(plain, AdapterSettings(), seed=3) is plain and capsys.readouterr().out == ""
+    lora = AdapterSettings("lora", rank=2, targets=("q_proj",))
+    one = with_adapter(model(), lora, seed=3)
+    assert capsys.readouterr().out == f"{training_memory(one)}\n"
+    with_adapter(model(), lora, seed=3, verbose=False)
+    assert capsys.readouterr().out == ""
+    expected = fresh_adapter(model(), LoRAConfig(rank=2, targets=("q_proj",), seed=3)).deltas
+    for name, update in adapter_of(one).deltas.items():
+        assert torch.equal(update.a, expected[name].a)
+    routed = with_adapter(model(), lora, seed=3, agents=("lead", "worker"), verbose=False)
+    for at, agent in enumerate(("lead", "worker")):
+        own = fresh_adapter(model(), LoRAConfig(rank=2, targets=("q_proj",), seed=3 + at)).deltas
+        assert all(
+            torch.equal(update.a, own[name].a) for name, update in adapter_of(routed, agent=agent).deltas.items()
+        )
+    with pytest.raises(ConfigError, match="no agent 'x' has an adapter: there are lead, worker"):
+        adapter_of(routed, agent="x")
+    with pytest.raises(ConfigError, match="the model has no adapter: put one beside it with add_lora"):
+        adapter_of(model())
+    for module in routed.modules():
+        if isinstance(module, LoRALinear):
+            nn.init.normal_(module.b)
+    for agent in ("lead", "worker"):
+        save_adapter(routed, tmp_path / "adapters" / agent, agent=agent)
+    for folder in (tmp_path, tmp_path / "adapters"):
+        begun = AdapterSettings("lora", rank=9, targets=("q_proj",), begin_with=folder)
+        again = with_adapter(model(), begun, seed=8, agents=("worker", "lead"), verbose=False)
+        for agent in ("lead", "worker"):
+            first, second = (adapter_of(each, agent=agent).deltas for each in (again, routed))
+            assert all(torch.equal(first[name].b, second[name].b) for name in second)
+    with pytest.raises(ConfigError) as refused:
+        with_adapter(model(), AdapterSettings("lora", base_weights="blocks"), seed=0)
+    assert str(refused.value).startswith(
+        "base_weights is 'blocks', which needs an adapter and a GGUF file with quantised"
+    )
+    for settings in (AdapterSettings(), AdapterSettings("dora"), AdapterSettings("lora", dropout=0.1)):
+        with pytest.raises(ConfigError) as agents:
+            with_adapter(model(), settings, seed=0, agents=("lead", "worker"))
+        assert str(agents.value) == (
+            "agents are lead, worker, and each has an adapter beside shared weights: give --adapter lora or rslora, without "
+            "dropout"
+        )
+    assert not any(isinstance(module, RoutedLinear) for module in one.modules())
+
+
+def drawn(decoder: Any) -> Any:
+    torch.manual_seed(1)
+    for module in decoder.modules():
+        if isinstance(module, LoRALinear):
+            nn.init.normal_(module.b)
+    return decoder
+
+
+def test_a_merged_model_has_the_product_in_its_weights_and_the_model_keeps_its_own() -> None:
+    base, decoder = (
+        model().state_dict(),
+        drawn(add_lora(model(), LoRAConfig(rank=2, alpha=3.0, targets=("q_proj", "up_proj")))),
+    )
+    state, plain = merged_state(decoder), merged_state(decoder, adapted=False)
+    updates = adapter_of(decoder).deltas
+    assert (
+        set(state)
+        == set(plain)
+        == {name for name in base if name != "lm_head.weight"} | (set(state) & {"lm_head.weight"})
+    )
+    for name, weight in state.items():
+        assert torch.equal(plain[name], base[name])
+        if name in updates:
+            assert torch.allclose(weight, base[name] + 1.5 * updates[name].b @ updates[name].a, atol=1e-5)
+        else:
+            assert torch.equal(weight, base[name])
+    whole = merged(decoder.eval())
+    assert not whole.training and all(weight.requires_grad for weight in whole.parameters())
+    assert torch.equal(whole.layers[1].attention.q_proj.weight, state["layers.1.attention.q_proj.weight"])
+    assert whole.lm_head.weight is whole.embed.weight and torch.equal(
+        decoder.layers[0].mlp.up_proj.base.weight, base["layers.0.mlp.up_proj.weight"]
+    )
+    routed = drawn(with_adapter(model(), AdapterSettings("lora", rank=2), seed=0, agents=("a", "b"), verbose=False))
+    assert all(torch.equal(weight, base[name]) for name, weight in merged_state(routed).items())
+
+
+def test_an_adapters_settings_name_each_rank_and_scale_that_differs(tmp_path: Path) -> None:
+    decoder = drawn(add_lora(model(), LoRAConfig(rank=2, alpha=3.0, targets=("q_proj", "k_proj"))))
+    updates = adapter_of(decoder).deltas
+    names = ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj", "model.layers.1.self_attn.q_proj"]
+    q, k, last = (updates[f"layers.{n}.attention.{p}_proj.weight"] for n, p in ((0, "q"), (0, "k"), (1, "q")))
+    larger = type(q)(torch.ones(5, 32), torch.ones(96, 5), 0.5)
+    steeper = type(k)(k.a, k.b, 4.0)
+    body = _settings(dict(zip(names, (q, steeper, larger), strict=True)), decoder, LoRAConfig(dropout=0.25))
+    assert body == {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "r": 2, "lora_alpha": 3,
+        "rank_pattern": {names[2]: 5}, "alpha_pattern": {names[1]: 8.0, names[2]: 2.5}, "use_rslora": False,
+        "lora_dropout": 0.25, "target_modules": sorted(names), "bias": "none", "fan_in_fan_out": False,
+        "init_lora_weights": True,
+    }  # fmt: skip
+    stabilised = _settings({names[0]: last}, decoder, LoRAConfig(rank_stabilised=True))
+    assert stabilised["lora_alpha"] == pytest.approx(1.5 * math.sqrt(2)) and stabilised["use_rslora"]
+    assert _settings({names[0]: q}, decoder, None)["lora_dropout"] == 0.0
+    saved = save_adapter(decoder, tmp_path / "a", base="org/base", config=LoRAConfig(rank=2, alpha=3.0))
+    settings = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert (settings["target_modules"], settings["use_dora"], settings["base_model_name_or_path"]) == (
+        ["k_proj", "q_proj"], False, "org/base"
+    )  # fmt: skip
+    assert {each.name for each in (tmp_path / "a").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert len(tensors) == 8 and torch.equal(tensors[f"base_model.model.{names[0]}.lora_A.weight"], q.a)
+    again = read_adapter(tmp_path / "a", model())
+    assert all(
+        torch.equal(again.deltas[name].b, update.b) and again.deltas[name].scale == 1.5
+        for name, update in updates.items()
+    )
+    assert saved.deltas.keys() == updates.keys()
+    write_adapter(saved, decoder, tmp_path / "b")
+    assert json.loads((tmp_path / "b" / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+    with torch.no_grad():
+        decoder.layers[1].attention.k_proj.b[0, 0] = math.inf
+    with pytest.raises(ConfigError) as refused:
+        save_adapter(decoder, tmp_path / "c")
+    assert str(refused.value) == (
+        "layers.1.attention.k_proj.weight of the adapter has values that are no finite numbers: it is not saved"
+    )
