@@ -27,8 +27,8 @@ def episode(number: int, reward: float, group: str, mask: Sequence[float], **mor
     """Log-probs that depend on the episode and the place."""
     at = np.array(mask) > 0
     own = np.where(at, -0.1 * (number + 1) * np.arange(1, SIZE + 1), 0.0)
-    return Episode(np.arange(SIZE, dtype=np.int32) + number, np.array(mask, float), own, 1.5 * own, reward, group, f"t{number}",
-                   **more)  # fmt: skip
+    ids = np.arange(SIZE, dtype=np.int32) + number
+    return Episode(ids, np.array(mask, float), own, 1.5 * own, reward, group, f"t{number}", **more)
 
 
 A = episode(0, 1.0, "a", (0, 1, 0, 0.5, 1))
@@ -89,8 +89,9 @@ def test_rloos_reward_pays_the_kl_under_the_distribution_that_is_trained() -> No
         for each, reference in zip(GRADED.episodes, View().references(GRADED.episodes), strict=True):
             old = each.own if to_model else each.behaviour
             paid.append(each.reward - 0.5 * float((old - reference)[each.sampled].sum()))
-        expected = [paid[0] - (paid[2] + paid[4]) / 2, paid[1] - paid[3], paid[2] - (paid[0] + paid[4]) / 2, paid[3] - paid[1],
-                    paid[4] - (paid[0] + paid[2]) / 2]  # fmt: skip
+        first, second, third, fourth, fifth = paid
+        expected = [first - (third + fifth) / 2, second - fourth, third - (first + fifth) / 2, fourth - second,
+                    fifth - (first + third) / 2]  # fmt: skip
         for stream, each, advantage in zip(made, GRADED.episodes, expected, strict=True):
             weight = np.exp(each.own - each.behaviour)[each.sampled] if to_model else 1.0
             assert stream.advantage[each.sampled] == pytest.approx(advantage * weight, abs=1e-4)
@@ -103,8 +104,8 @@ def test_ppo_discounts_decays_and_reads_each_tokens_own_numbers() -> None:
         plan = RolloutSettings(correct_to_model=to_model, importance_cap=1.2)
         made = streams("ppo", kl=0.3, discount=0.9, trace_decay=0.6, rollouts=plan)
         raw, returns = [], []
-        for each, reference, value in zip(GRADED.episodes, View().references(GRADED.episodes), View().values(GRADED.episodes),
-                                          strict=True):  # fmt: skip
+        references, values = View().references(GRADED.episodes), View().values(GRADED.episodes)
+        for each, reference, value in zip(GRADED.episodes, references, values, strict=True):
             at, old = each.sampled, each.own if to_model else each.behaviour
             rewards = -0.3 * (old - reference)[at]
             rewards[-1] += each.reward
@@ -235,8 +236,8 @@ def test_cuts_keep_tokens_in_the_samplers_order() -> None:
     with pytest.raises(ConfigError) as refused:
         sampled_policy(both)
     assert str(refused.value) == (
-        "rollouts are sampled with presence_penalty, frequency_penalty, allowed_token_ids, which the trainer cannot compute from "
-        "logits alone: leave it out, or train the model's own distribution (correct_to_model) by importance weights"
+        "rollouts are sampled with presence_penalty, frequency_penalty, allowed_token_ids, which the trainer cannot compute "
+        "from logits alone: leave it out, or train the model's own distribution (correct_to_model) by importance weights"
     )
 
 

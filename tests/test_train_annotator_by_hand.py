@@ -281,7 +281,7 @@ def test_texts_get_the_calls_that_were_kept_and_a_resumed_run_reads_them(
     sizes = [len(texts[0]) + len(tokenizer.encode(NOTED.written("8" * count))) for count in range(40)]
     full = sizes.index(40)
     _write([{"data": digest(texts)}, kept_row(0, 3, "8" * full), kept_row(1, 2, "6")], file)
-    assert [len(each) for each in annotated(opened, Config(), run)][0] == 40, "as long as the context"
+    assert max(len(each) for each in annotated(opened, Config(), run)) == 40, "as long as the context"
     _write([{"data": digest(texts)}, kept_row(0, 3, "8" * (full + 1)), kept_row(1, 2, "6")], file)
     (only,) = annotated(opened, Config(), run)
     assert only.ids.tolist() == with_calls(texts[1], {2: written["6"]}).tolist(), "the other is longer than the context"

@@ -134,8 +134,8 @@ def test_a_batch_sends_the_weights_first_and_tells_its_metrics_and_those_of_held
         assert told.pop("rollout_s") > 0
         assert told == {
             "reward": 99.0, "reward_std": 0.5, "answer_tokens": 1.5, "rollouts": 2.0, "groups": 1.0,
-            "groups_of_equal_rewards": 0.0, "rollouts_failed": 0.0, "rewards_failed": 0.0, "rollouts_cut": 0.0, "streams": 2.0,
-            "held_out_reward": 5.0, "held_out_answer_tokens": 1.0,
+            "groups_of_equal_rewards": 0.0, "rollouts_failed": 0.0, "rewards_failed": 0.0, "rollouts_cut": 0.0,
+            "streams": 2.0, "held_out_reward": 5.0, "held_out_answer_tokens": 1.0,
         }  # fmt: skip
         next(found)
         assert "held_out_reward" not in made.metrics, "the second batch is not due"
