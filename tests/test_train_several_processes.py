@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,21 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
+from firsthand.rollout import Place
+from firsthand.train.checkpoints import Checkpoints
 from firsthand.train.fit import _join, fit
+from firsthand.train.kept_rollouts import KeptRollouts
 from firsthand.train.objective import Comparisons, Objective
 from firsthand.train.preference_training import WatchedPairLoss
+from firsthand.train.pretraining_texts import in_memory
 from firsthand.train.processes import from_all, from_first, is_first, joined, rank, ranks, together
 from firsthand.train.recipe_settings import LoopSettings
+from firsthand.train.recipes.pretrain import Config as Pretrain
 from firsthand.train.sharding import passes_of_rank
 from firsthand.train.streams import Stream
 from firsthand.train.training_run import TrainingRun, opened, read_metrics
+from test_train_rollouts_by_hand import batches
+from train_rehearsal import Rehearsal
 from train_tiny import Kept, Lists, model
 
 torch.set_num_threads(1)
@@ -199,3 +207,34 @@ def test_a_gradient_that_one_process_alone_has_reaches_the_others_as_it_is() -> 
         return [None if each.grad is None else each.grad.tolist() for each in weights]
 
     assert in_processes(2, act) == [[None, [5.0]]] * 2
+
+
+def test_processes_share_the_rollouts_of_a_round_and_keep_their_own(tmp_path: Path) -> None:
+    def act(_: int) -> list[tuple[int, str]]:
+        made = batches({"a": [1, 2, 3, 4]}, "a", plan={"prompts": 1, "group_size": 3}, kept=KeptRollouts(tmp_path))
+        made._digest = "w"
+        places = [Place(made.agent, made.benchmark, made.tasks[0], epoch) for epoch in range(3)]
+        return [(trace.epoch, str(trace.answer)) for trace in asyncio.run(made._made(places, "round"))]
+
+    found = in_processes(2, act)
+    assert found == [[(0, "1"), (2, "2"), (1, "1")]] * 2
+    assert {file.name: len(file.read_text().splitlines()) for file in tmp_path.iterdir()} == {
+        "round-000000-0.jsonl": 3, "round-000000-1.jsonl": 2
+    }  # fmt: skip
+    assert in_processes(2, act) == found, "all of them are read again"
+
+
+def test_the_first_process_writes_checkpoints_and_trains_the_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("one two\nthree four\n" * 3)
+
+    def act(number: int) -> Any:
+        layer = nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+        path = Checkpoints(tmp_path / str(number), every=1).save(3, layer, optimizer, Lists())  # type: ignore[arg-type]
+        texts = in_memory(
+            Pretrain((str(tmp_path / "text.txt"),), vocab_size=260), Rehearsal(tmp_path / "run", LoopSettings())
+        )
+        return path.name, path.exists(), texts.tokenizer.fingerprint
+
+    (one, is_written, own), (two, is_there, other) = in_processes(2, act)
+    assert (one, two, is_written, is_there, own) == ("step-000003", "step-000003", True, False, other)
