@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,27 +91,39 @@ def test_a_run_trains_as_its_settings_say_and_tells_its_track_and_sinks(home: Pa
     assert {"value_head.weight", "value_head.bias", "model.embed.weight"} <= names
 
 
-def test_a_stopped_run_goes_on_from_its_checkpoint_and_its_metrics_with_it(home: Path) -> None:
-    def trained(folder: Path, steps: int, *, resume: bool, every: int = 2) -> tuple[int, Any]:
-        config = Config(loop=replace(Config().loop, checkpoint_every=every, steps=steps))
-        with opened(folder, "sft", config, resume=resume) as run:
-            decoder = model()
-            assert run.is_resumed == resume
-            last = run.fit(decoder, Lists(*[STREAMS] * 9), objective=OBJECTIVE, optimizer=OPTIMIZER,
-                           schedule=ScheduleSettings("constant"), values=head_of())  # fmt: skip
-            return last, decoder
+class Broken(Lists):
+    """Batches that end with an error after so many."""
 
-    assert trained(home / "a", 3, resume=False)[0] == 3
-    last, gone_on = trained(home / "a", 5, resume=True)
-    whole = trained(home / "b", 5, resume=False)[1]
-    assert last == 5 and torch.equal(gone_on.embed.weight, whole.embed.weight)
-    assert [row["step"] for row in read_metrics(home / "a")] == [1, 2, 3, 4, 5]
-    trained(home / "c", 2, resume=False, every=0)
+    def __iter__(self) -> Iterator[list[Stream]]:
+        yield from super().__iter__()
+        raise KeyboardInterrupt
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint_and_its_metrics_with_it(home: Path) -> None:
+    def trained(folder: Path, batches: Lists, *, resume: bool, name: str) -> Any:
+        with opened(folder, "sft", Config(), resume=resume) as run:
+            decoder = model()
+            run.fit(decoder, batches, objective=OBJECTIVE, optimizer=OPTIMIZER, schedule=ScheduleSettings("constant"),
+                    steps=5, values=head_of(), evaluate=lambda step: {name: 1.0})  # fmt: skip
+            return decoder
+
+    steps = [[each] for each in (STREAMS * 3)[:5]]
+    with pytest.raises(KeyboardInterrupt):
+        trained(home / "a", Broken(*steps[:3]), resume=False, name="before")
+    assert [row["step"] for row in read_metrics(home / "a")] == [1, 2, 3]
+    gone_on = trained(home / "a", Lists(*steps), resume=True, name="after")
+    whole = trained(home / "b", Lists(*steps), resume=False, name="after")
+    assert torch.equal(gone_on.embed.weight, whole.embed.weight)
+    found = [("before" in row, "after" in row) for row in read_metrics(home / "a")]
+    assert found == [(True, False)] * 2 + [(False, True)] * 3, "the third step is of the run that made it last"
+
+
+def test_a_run_without_checkpoints_keeps_none_and_one_without_a_number_its_streams(home: Path) -> None:
+    with opened(home / "c", "sft", Config(loop=replace(Config().loop, checkpoint_every=0, steps=1))) as run:
+        run.fit(model(), Lists(STREAMS), objective=Objective(ce=1.0), optimizer=OPTIMIZER, schedule=SCHEDULE)
     assert not (home / "c" / "checkpoints").exists() and read_metrics(home / "none") == []
-    with (
-        pytest.raises(TrainingError, match=rf"its streams are in {home / 'd' / 'stopped' / 'step-1.npz'}; lower"),
-        opened(home / "d", "sft", Config()) as run,
-    ):
+    told = rf"its streams are in {home / 'd' / 'stopped' / 'step-1.npz'}; lower"
+    with pytest.raises(TrainingError, match=told), opened(home / "d", "sft", Config()) as run:
         broken = model()
         nn.init.constant_(broken.embed.weight, float("nan"))
         run.fit(broken, Lists(STREAMS), objective=Objective(ce=1.0), optimizer=OPTIMIZER, schedule=SCHEDULE)
@@ -156,6 +169,8 @@ def test_a_folder_is_opened_once_sealed_and_told_apart(home: Path) -> None:
         pass  # it never made a step, so another may begin there
     with opened(home / "again", "dpo", Config(rate=0.25)) as run:
         assert not run.is_resumed
+    with closing(store.open_run(home / "again", home / "again")) as left:
+        assert left.config["recipe"] == "dpo", "what the first left is gone"
     assert stored_settings(home / "again") == ("dpo", {"rate": 0.25, "loop": dict(vars(Config().loop))})
 
 

@@ -152,6 +152,7 @@ def test_an_endpoint_loads_every_adapter_in_place_before_a_batch(
     for reply, told in (
         ((400, '{"error": {"message": "no such folder"}}'), "status 400: no such folder"),
         ((404, '{"detail": "gone"}'), "status 404: {'detail': 'gone'}"), ((500, "[1]"), "status 500: [1]"),
+        ((422, json.dumps({"error": {"message": "y" * 400}})), f"status 422: {'y' * 300}"),
         ((503, "x" * 400), f"status 503: {'x' * 300}"), ((201, "made"), "status 201: made"),
     ):  # fmt: skip
         server.replies = [reply]
@@ -161,7 +162,7 @@ def test_an_endpoint_loads_every_adapter_in_place_before_a_batch(
             f"{url} did not load the adapter of step 7 ({told}): serve the base with `--adapter-root` above the run's "
             "folder, or vLLM with runtime LoRA updating"
         )
-    assert [each[2] for each in server.asked] == ["Bearer key"] * 5, "after the first refusal nothing more is sent"
+    assert [each[2] for each in server.asked] == ["Bearer key"] * 6, "after the first refusal nothing more is sent"
     single = EndpointSampler(
         "openai:b@http://127.0.0.1:9/v1", with_adapter(model(), lora, seed=0, verbose=False), home, lora
     )

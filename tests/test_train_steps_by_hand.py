@@ -184,8 +184,9 @@ def test_each_step_is_told_clipped_scheduled_saved_and_counted_as_by_hand() -> N
     groups = [{"params": [decoder.embed.weight], "lr": 0.5}, {"params": list(decoder.layers.parameters()), "lr": 0.25}]
     optimizer, batches = torch.optim.SGD(groups), Lists(*steps)
     last = fit(
-        decoder, batches, objective=Objective(ce=6.0, divisors={"ce": 6.0}), 
-        optimizer=optimizer, schedule=lambda step: 1 / step, steps=5, track=kept, checkpoint=saver, clip_norm=0.5, evaluate=lambda step: {"twice": 2.0 * step},
+        decoder, batches, objective=Objective(ce=6.0, divisors={"ce": 6.0}), optimizer=optimizer,
+        schedule=lambda step: 1 / step, steps=5, track=kept, checkpoint=saver, clip_norm=0.5,
+        evaluate=lambda step: {"twice": 2.0 * step},
     )  # fmt: skip
     assert last == 5 and batches.position == 2 and decoder.training
     assert saver.after_steps == [(4, 1), (5, 2)] and saver.modules == [False]
