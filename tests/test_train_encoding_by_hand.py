@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,9 @@ def test_a_reply_is_what_the_template_writes_after_the_prompt_up_to_its_end(load
         "known: give a template that does"
     )
     end, other = tokenizer.id_of("<|im_end|>"), tokenizer.id_of("<|im_start|>")
+    two = SimpleNamespace(eos_ids={3, 9}, eos_id=4)
+    assert [_turn_end(ids, two) for ids in ([3, 1, 9, 5], [9, 3], [1])] == [[9], [3], [4]]  # type: ignore[arg-type]
+    assert _turn_end([1], SimpleNamespace(eos_ids=set(), eos_id=None)) == []  # type: ignore[arg-type]
     assert _turn_end([1, end, 7, other], tokenizer) == [end] and _turn_end([1, 7], tokenizer) == [tokenizer.eos_id]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from pathlib import Path
 from random import Random
@@ -12,27 +13,32 @@ import pytest
 import torch
 
 import tiny
+from firsthand import catalog
 from firsthand.benchmarks.recurrence import solution, states
 from firsthand.benchmarks.toy_ledgers import random_ledger
 from firsthand.benchmarks.toy_reviews import SUBJECTS, VERBS, random_review
 from firsthand.errors import ConfigError, DataError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.nn import weights
+from firsthand.nn.decoder import Decoder, initialise
 from firsthand.retrieval.reflection.token_reflections import SPELLED, raw_prompt
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.train.added_tokens import with_added_tokens
 from firsthand.train.bits_per_byte import held_out_loss
-from firsthand.train.conversations import Encoded, encode_conversations, read_conversations, with_marks
+from firsthand.train.bpe import train_tokenizer
+from firsthand.train.conversations import Conversation, Encoded, encode_conversations, read_conversations, with_marks
 from firsthand.train.data_order import StreamBatches, split
 from firsthand.train.losses.distillation import forward_kl, generalised_jsd, reverse_kl
 from firsthand.train.objective import Objective
 from firsthand.train.recipe_settings import LoopSettings
 from firsthand.train.recipes import toy_bookkeeper, toy_reasoner, toy_writer
 from firsthand.train.recipes.toy_bookkeeper import base_text
+from firsthand.train.recipes.toy_player import random_play
 from firsthand.train.step_loss import logits_of
 from firsthand.train.streams import Stream, packed
-from firsthand.train.toy_tasks.toy_models import toy_model
+from firsthand.train.toy_tasks.toy_models import STD, toy_model
+from firsthand.worlds.players import play
 from train_rehearsal import Rehearsal, rehearsed, write_lines
 
 torch.set_num_threads(1)
@@ -330,3 +336,32 @@ def test_the_toy_player_must_be_told_its_world(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         rehearsed("toy_player", tmp_path)
     assert str(refused.value) == "name the world to play, as in `firsthand train toy_player agentbench_kg:level=1`"
+
+
+def test_the_toy_player_learns_what_random_players_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = "agentbench_kg:level=1:about=book.book:rounds=2:tasks=2"
+    model_size = {"layers": 1, "hidden_size": 16, "heads": 2, "context": 442, "tie_embeddings": False}
+    given = {"benchmark": world, "attempts": 3, "vocab_size": 400, "batch_size": 2, "seed": 4}
+    config, run, returned = rehearsed("toy_player", tmp_path, **given, **model_size)
+    benchmark = catalog.benchmark(world)
+    played = asyncio.run(random_play(benchmark, 3, 4))
+    tasks = benchmark.tasks(4)
+    for number, messages in enumerate(played):
+        trace = asyncio.run(play(benchmark, tasks[number % 2], "random", seed=4 + number // 2, thought=False))
+        assert messages == trace.messages(len(trace.nodes) - 1)
+    assert played[0] != played[2], "another seed when the tasks begin anew"
+    texts = [message.text for messages in played for message in messages]
+    tokenizer = train_tokenizer(texts, tmp_path / "again", vocab_size=400, across_words=True)
+    said = [Conversation(f"attempt {number}", messages, tuple(each.role == "assistant" for each in messages))
+            for number, messages in enumerate(played)]  # fmt: skip
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template)
+    found = encode_conversations(said, tokenizer, chat, context=442, too_long="cut")
+    assert (len(found.streams), found.num_cut) == (3, 2)
+    assert capsys.readouterr().out == f"{found}\n"
+    expected_batches(run.told.pop("batches"), found.streams, 2, 4)
+    made = run.told.pop("model")
+    fresh = initialise(Decoder(config.model.architecture(tokenizer.vocab_size)), seed=4, std=STD)
+    assert all(torch.equal(one, two) for one, two in zip(made.parameters(), fresh.parameters(), strict=True))
+    assert run.told == {"objective": Objective(ce=1.0), "optimizer": config.optimizer, "schedule": config.schedule}
+    assert run.saved.pop("tokenizer").fingerprint == tokenizer.fingerprint
+    assert run.saved == {"model": made, "base": tmp_path / "tokenizer"} and returned == tmp_path / "model"
