@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,10 +15,13 @@ from torch import nn
 
 from engine_tiny import in_blocks_of_4_bits, tiny_model
 from firsthand.errors import ConfigError
+from firsthand.nn import weights
 from firsthand.nn.lora import LoRALinear, read_adapter
 from firsthand.nn.routed_lora import RoutedLinear
+from firsthand.tokens import pretrained
 from firsthand.train.adapters.adapter_memory import training_memory
 from firsthand.train.adapters.adapter_settings import AdapterSettings
+from firsthand.train.adapters.export_gguf import export_gguf
 from firsthand.train.adapters.lora_config import LoRAConfig
 from firsthand.train.adapters.lora_training import (
     adapted,
@@ -30,6 +34,8 @@ from firsthand.train.adapters.lora_training import (
     with_adapter,
 )
 from firsthand.train.adapters.save_adapter import _settings, save_adapter, write_adapter
+from firsthand.train.reference_policy import ReferencePolicy
+from tiny import write_model
 from train_tiny import model
 
 
@@ -207,3 +213,55 @@ def test_an_adapters_settings_name_each_rank_and_scale_that_differs(tmp_path: Pa
     assert str(refused.value) == (
         "layers.1.attention.k_proj.weight of the adapter has values that are no finite numbers: it is not saved"
     )
+
+
+def test_an_exported_file_has_the_merged_weights_and_a_name_for_every_row(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "base")
+    known = pretrained.load(folder).vocab_size
+    decoder = drawn(add_lora(tiny_model(4, vocab_size=known + 2), LoRAConfig(rank=2, targets=("v_proj",))))
+    export_gguf(decoder, tmp_path / "named.gguf", dtype="F32", tokenizer=folder)
+    export_gguf(decoder, tmp_path / "bare.gguf", dtype="F16")
+    whole = merged(decoder).state_dict()
+    for name, tolerance in (("named", 1e-6), ("bare", 2e-2)):
+        loaded = weights.load(tmp_path / f"{name}.gguf").state_dict()
+        assert loaded.keys() == whole.keys()
+        assert all(torch.allclose(loaded[key], value, atol=tolerance) for key, value in whole.items())
+    fields = gguf.GGUFReader(tmp_path / "named.gguf").fields
+    tokens, kinds = (fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "token_type"))
+    assert len(tokens) == len(kinds) == known + 2 and tokens[:3] == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    assert (
+        tokens[known:] == [f"[PAD{known}]", f"[PAD{known + 1}]"] and kinds[known:] == [5, 5] and kinds[known - 1] == 1
+    )
+    assert not any(key.startswith("tokenizer.") for key in gguf.GGUFReader(tmp_path / "bare.gguf").fields)
+
+
+def scaled(decoder: Any, factor: float) -> None:
+    with torch.no_grad():
+        for weight in decoder.parameters():
+            if weight.requires_grad:
+                weight.mul_(factor)
+
+
+def test_a_reference_is_the_model_as_it_was_and_leaves_the_model_as_it_is() -> None:
+    plain = model()
+    before = ReferencePolicy(plain)
+    was = plain.embed.weight.detach().clone()
+    scaled(plain, 2.0)
+    with before.there() as there:
+        assert there is not plain and not there.training and torch.equal(there.embed.weight, was)
+    fresh = add_lora(model(), LoRAConfig(rank=2, targets=("q_proj",)))
+    before = ReferencePolicy(fresh)
+    layer = fresh.layers[0].attention.q_proj
+    with pytest.raises(KeyboardInterrupt), before.there() as there:
+        assert there is fresh and not layer.is_on
+        raise KeyboardInterrupt
+    assert layer.is_on and before.copy is None and before.beginning == []
+    begun = drawn(fresh)
+    before, was = ReferencePolicy(begun, is_fresh=False), layer.b.detach().clone()
+    assert before.copy is None and len(before.beginning) == 4, "frozen weights are not kept twice"
+    scaled(begun, 3.0)
+    with pytest.raises(KeyboardInterrupt), before.there() as there:
+        assert there is begun and layer.is_on and torch.equal(layer.b, was)
+        raise KeyboardInterrupt
+    assert torch.allclose(layer.b, 3 * was)
+    assert ReferencePolicy(model(), is_fresh=False).copy is not None

@@ -331,3 +331,35 @@ def test_a_policy_objective_hands_each_loss_what_it_reads() -> None:
     assert found["ratio"] == pytest.approx([1.0, np.exp(0.5), np.exp(-5e-5)])
     assert found["approx_kl"] == pytest.approx([0.0, np.exp(0.5) - 1.5, 0.0], abs=1e-6)
     assert found["surprisal"] == pytest.approx([1.0, 1.5, 3.00005]) and found["gap_share"] == [0.0, 1.0, 0.0]
+
+
+def test_a_sharded_models_passes_reach_every_weight_and_an_idle_one_counts_nothing() -> None:
+    decoder, batch, objective = model(), packed([Stream([3, 14, 15], ce=[0, 0, 2])]), Objective(ce=1.0)
+    plain, told = step_loss(decoder, batch, objective, {"ce": 4.0})
+    anchored, same = step_loss(decoder, batch, objective, {"ce": 4.0}, kind="anchored")
+    assert same == told and float(anchored.detach()) == pytest.approx(float(plain.detach()))
+    idle, nothing = step_loss(decoder, batch, objective, {"ce": 4.0}, kind="idle")
+    assert (float(idle.detach()), nothing) == (0.0, {})
+    idle.backward()
+    assert all(weight.grad is not None and not weight.grad.any() for weight in decoder.parameters())
+    empty = packed([Stream([3, 14], ce=[0, 0])])
+    loss, _ = step_loss(model(), empty, objective, {"ce": 4.0}, kind="anchored")
+    assert loss.requires_grad and not step_loss(model(), empty, objective, {"ce": 4.0})[0].requires_grad
+
+
+def test_bfloat16_rounds_the_forward_pass_of_steps_and_of_evaluations() -> None:
+    stream, kept = Stream([3, 14, 15, 92, 65, 35], ce=[0, 1, 1, 1, 1, 1]), Kept()
+    losses = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        optimizer = torch.optim.SGD((decoder := model()).parameters(), lr=0.1)
+        losses[dtype] = [
+            step_loss(decoder, packed([stream]), Objective(ce=1.0), {"ce": 5.0}, dtype=dtype)[1]["loss"],
+            mean_loss(decoder, [stream], Objective(ce=1.0), dtype=dtype),
+            held_out_loss(decoder, [stream], 1, dtype=dtype).loss,
+        ]  # fmt: skip
+        fit(decoder, Lists([stream]), objective=Objective(ce=1.0), optimizer=optimizer, schedule=lambda step: 1.0, steps=1,
+            track=kept, dtype=dtype)  # fmt: skip
+        losses[dtype].append(kept.rows[-1]["loss"])
+        assert decoder.embed.weight.dtype == torch.float32
+    for exact, rounded in zip(*losses.values(), strict=True):
+        assert exact == pytest.approx(losses[torch.float32][0]) and 0 < abs(exact - rounded) < 0.3

@@ -52,7 +52,7 @@ def told(trials: list[Trial]) -> list[tuple[int, str, str, float | None]]:
 def test_the_best_of_a_rung_go_on_and_a_sweep_that_ended_is_not_run_again(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = {"a-1": [9.0, 3.0], "b-1": [0.5, 1.0], "c-1": [2.0], "e-1": [1.5], "b-4": [4.0, 0.25], "e-4": [0.75]}
+    runs = {"a-1": [9.0, 3.0], "b-1": [0.5, 1.0], "c-1": [2.0], "e-1": [0.875], "b-4": [4.0, 0.25], "e-4": [0.75]}
     command = made(home, runs, monkeypatch)
     trials = tuple({"lr": name, "steps": "0"} for name in ("a", "b", "c", "d", "e"))
     sweep = Sweep(command, trials, "loss", budget="steps", rungs=("1", "4"), eta=2)
@@ -66,7 +66,7 @@ def test_the_best_of_a_rung_go_on_and_a_sweep_that_ended_is_not_run_again(
         (1, "1", "done", 1.0),
         (2, "1", "done", 2.0),
         (3, "1", "failed", None),
-        (4, "1", "done", 1.5),
+        (4, "1", "done", 0.875),
     ]
     second = [(1, "4", "done", 0.25), (4, "4", "done", 0.75)]
     assert told(found) == first + second
