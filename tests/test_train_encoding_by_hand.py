@@ -13,6 +13,7 @@ import pytest
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Message, Text, ToolCall, assistant, user
 from firsthand.model import ToolSpec
+from firsthand.retrieval.reflection.token_reflections import SPELLED, raw_prompt
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ from firsthand.train.conversations import (
     read_conversations,
     with_marks,
 )
+from firsthand.train.reflected_texts import ReflectedText, encode_reflected, read_reflected
 from firsthand.train.streams import Stream
 from tiny import CHATML, write_tokenizer
 from train_rehearsal import write_lines
@@ -234,3 +236,45 @@ def test_each_wrong_line_is_told_by_what_is_wrong_with_it(tmp_path: Path) -> Non
     with pytest.raises(DataError) as empty:
         read_conversations(path)
     assert str(empty.value) == f"{path} has no conversation: give one JSON object a line"
+
+
+def test_reflections_words_and_the_end_count_and_prompts_and_passages_do_not(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, specials=SPELLED)
+    tokenizer = pretrained.load(tmp_path)
+    output = "[Retrieval]<paragraph>12 [Relevant] 30</paragraph>[Relevant]42<paragraph>a</paragraph>no[Utility:3] x"
+    parts = [("[Retrieval]", 1), ("<paragraph>", 0), ("12 ", 0), ("[Relevant]", 0), (" 30", 0), ("</paragraph>", 0),
+             ("[Relevant]", 1), ("42", 1), ("<paragraph>", 0), ("a", 0), ("</paragraph>", 0), ("no", 1), ("[Utility:3]", 1),
+             (" x", 1)]  # fmt: skip
+    for add_bos in (False, True):
+        own = Tokenizer(**{**tokenizer.settings(), "add_bos": add_bos}, chat_template=None)
+        ids = [*([own.bos_id] if add_bos else []), *own.encode(raw_prompt("q [Relevant]", ""))]
+        ce = [0.0] * len(ids)
+        for text, weight in parts:
+            new = [own.token_id(text)] if text in SPELLED else own.encode(text)
+            ids, ce = [*ids, *new], [*ce, *[float(weight)] * len(new)]
+        stream = encode_reflected(ReflectedText("f:3", "q [Relevant]", output), own)
+        assert stream.ids.tolist() == [*ids, own.eos_id] and stream.ce.tolist() == [*ce, 1.0] and stream.source == "f:3"
+    assert own.token_id("[Relevant]") not in own.encode(raw_prompt("q [Relevant]", "")), "an instruction is text"
+    good = {"instruction": "q", "output": "[Relevant]a"}
+    rows = write_lines(tmp_path / "r.jsonl", [good, {**good, "instruction": "p", "output": output}])
+    assert read_reflected(rows) == [
+        ReflectedText(f"{rows}:1", "q", "[Relevant]a"), ReflectedText(f"{rows}:2", "p", output)
+    ]  # fmt: skip
+    empty = "`instruction` and `output` must both be texts that are not empty"
+    for line, text in (
+        ({**good, "instruction": " "}, empty), ({**good, "output": "\n"}, empty), ({"output": "[Relevant]"}, empty),
+        ({**good, "output": 3}, empty), 
+        ({**good, "output": "a"}, "the output has no reflection token, such as [Relevant]: label it first"),
+        ({**good, "output": "[Relevant]<paragraph>"}, "a <paragraph> is not closed"),
+        ({**good, "output": "[Relevant]</paragraph><paragraph>"}, "<paragraph> and </paragraph> do not come in pairs"),
+        ({**good, "output": "[Relevant]<paragraph><paragraph></paragraph></paragraph>"},
+         "<paragraph> and </paragraph> do not come in pairs"),
+    ):  # fmt: skip
+        write_lines(rows, [good, line])
+        with pytest.raises(DataError) as refused:
+            read_reflected(rows)
+        assert str(refused.value) == f"{rows}:2: {text}"
+    rows.write_text("\n")
+    with pytest.raises(DataError) as none:
+        read_reflected(rows)
+    assert str(none.value) == f"{rows} has no line: make it by `firsthand rag label`"

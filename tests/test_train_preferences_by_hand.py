@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import tiny
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, ModelFileError
 from firsthand.nn import weights
 from firsthand.nn.lora import LoRALinear
 from firsthand.tokens import pretrained
@@ -345,3 +347,29 @@ def test_a_reward_model_takes_the_place_of_rewards() -> None:
     assert found.metrics == pytest.approx({
         "reward": np.mean(raw) - 0.5, "reward_std": np.std(raw), "gold_reward": 7.5, "groups": 2.0
     }, abs=1e-5)  # fmt: skip
+
+
+def test_a_folder_without_a_whole_head_is_no_reward_model(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "judge"
+    shutil.copytree(folder, place)
+    head = nn.Linear(32, 1)
+    RewardModel(weights.load(place), head, mean=-0.25).save_head(place)
+    again = RewardModel.load(place)
+    assert (
+        torch.equal(again.head.weight, head.weight) and torch.equal(again.head.bias, head.bias) and again.mean == -0.25
+    )
+    file, whole = (
+        place / "reward_head.safetensors",
+        {"weight": head.weight, "bias": head.bias, "mean": torch.tensor(1.0)},
+    )
+    for state in ({**whole, "weight": torch.zeros(1, 31)}, *({name: value for name, value in whole.items() if name != left}
+                                                              for left in whole)):  # fmt: skip
+        save_file({name: value.detach().contiguous() for name, value in state.items()}, file)
+        with pytest.raises(ModelFileError) as refused:
+            RewardModel.load(place)
+        text = str(refused.value)
+        assert text.startswith(f"{place} is no reward model (")
+        assert text.endswith("): give a folder that `firsthand train reward` wrote")
+    file.unlink()
+    with pytest.raises(ModelFileError, match="is no reward model"):
+        RewardModel.load(place)

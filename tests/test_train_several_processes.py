@@ -61,11 +61,12 @@ def in_processes(count: int, act: Callable[[int], Any]) -> list[Any]:
             group.ProcessLocalGroup.exception_handle(error)
 
     with threaded() as group:
-        threads = [Thread(target=one, args=(number,)) for number in range(count)]
+        threads = [Thread(target=one, args=(number,), daemon=True) for number in range(count)]
         for each in threads:
             each.start()
         for each in threads:
-            each.join()
+            each.join(30)
+            assert not each.is_alive(), "the processes wait for each other without end"
     if errors:
         raise errors[0]
     return found
