@@ -233,9 +233,11 @@ def test_the_first_process_writes_checkpoints_and_trains_the_tokenizer(tmp_path:
         optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
         path = Checkpoints(tmp_path / str(number), every=1).save(3, layer, optimizer, Lists())  # type: ignore[arg-type]
         texts = in_memory(
-            Pretrain((str(tmp_path / "text.txt"),), vocab_size=260), Rehearsal(tmp_path / "run", LoopSettings())
+            Pretrain((str(tmp_path / "text.txt"),), vocab_size=260 + 9 * number),
+            Rehearsal(tmp_path / "run", LoopSettings()),
         )
-        return path.name, path.exists(), texts.tokenizer.fingerprint
+        return path.name, path.exists(), texts.tokenizer.vocab_size
 
-    (one, is_written, own), (two, is_there, other) = in_processes(2, act)
-    assert (one, two, is_written, is_there, own) == ("step-000003", "step-000003", True, False, other)
+    (one, is_written, own), (two, is_there, other) = in_processes(2, act)  # the second would have 269 tokens
+    assert (one, two, is_written, is_there, own) == ("step-000003", "step-000003", True, False, 260)
+    assert other == 260
