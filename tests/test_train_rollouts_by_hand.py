@@ -239,6 +239,23 @@ def test_kept_rollouts_of_the_same_weights_are_not_made_again(tmp_path: Path) ->
     assert "round-000002-0.jsonl" not in {each.name for each in tmp_path.iterdir()}
 
 
+def test_files_of_rounds_that_are_covered_are_dropped_by_their_label(tmp_path: Path) -> None:
+    kept = KeptRollouts(tmp_path)
+    for label, number in (("held-out", 3), ("held-out", 4), ("round", 3), ("round", 12)):
+        assert kept.begin(label, number, "w") == {}
+
+    def left() -> list[str]:
+        return sorted(each.name for each in tmp_path.iterdir())
+
+    kept.drop_before("held-out", 4)
+    names = ["held-out-000004-0.jsonl", "round-000003-0.jsonl", "round-000012-0.jsonl"]
+    assert left() == names
+    kept.drop_before("round", 3)
+    assert left() == names
+    kept.drop_before("round", 12)
+    assert left() == [names[0], names[2]]
+
+
 def test_batches_need_tasks_and_a_model_that_takes_weights() -> None:
     scripted = Rewarded({})
     own = Benchmark("own", lambda seed: [], (reward,))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from firsthand.rollout import Place
 from firsthand.train.checkpoints import Checkpoints
@@ -27,49 +24,11 @@ from firsthand.train.sharding import passes_of_rank
 from firsthand.train.streams import Stream
 from firsthand.train.training_run import TrainingRun, opened, read_metrics
 from test_train_rollouts_by_hand import batches
+from train_processes import in_processes
 from train_rehearsal import Rehearsal
 from train_tiny import Kept, Lists, model
 
 torch.set_num_threads(1)
-
-
-@contextmanager
-def threaded() -> Iterator[Any]:
-    """torch's group whose processes are threads."""
-    from torch.testing._internal.distributed import multi_threaded_pg
-
-    multi_threaded_pg._install_threaded_pg()
-    torch._C._distributed_c10d._set_thread_isolation_mode(True)
-    try:
-        yield multi_threaded_pg
-    finally:
-        torch._C._distributed_c10d._set_thread_isolation_mode(False)
-        multi_threaded_pg._uninstall_threaded_pg()
-
-
-def in_processes(count: int, act: Callable[[int], Any]) -> list[Any]:
-    """What each process returns."""
-    store, found, errors = distributed.HashStore(), [None] * count, []
-
-    def one(number: int) -> None:
-        try:
-            distributed.init_process_group("threaded", rank=number, world_size=count, store=store)
-            found[number] = act(number)
-            distributed.destroy_process_group()
-        except BaseException as error:
-            errors.append(error)
-            group.ProcessLocalGroup.exception_handle(error)
-
-    with threaded() as group:
-        threads = [Thread(target=one, args=(number,), daemon=True) for number in range(count)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join(30)
-            assert not each.is_alive(), "the processes wait for each other without end"
-    if errors:
-        raise errors[0]
-    return found
 
 
 def test_items_go_from_each_to_all_and_a_value_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
