@@ -281,3 +281,12 @@ def test_a_split_keeps_the_order_of_both_parts_and_a_position_resumes() -> None:
         with pytest.raises(ValueError, match="its position in the data is"):
             expect_same_data("d", state)
     expect_same_data("d", {"drawn": 0, "offset": 0, "data": "d"})
+
+
+def test_a_vocabulary_needs_texts_that_are_not_all_empty(tmp_path: Path) -> None:
+    for texts in ([], ["", ""]):
+        for kind in ("bpe", "wordpiece"):
+            with pytest.raises(ConfigError) as refused:
+                train_vocabulary(texts, tmp_path / kind, kind=kind, vocab_size=300)  # type: ignore[arg-type]
+            assert str(refused.value) == "the texts to train a vocabulary on are empty: give a file with text"
+            assert not (tmp_path / kind).exists()

@@ -195,3 +195,11 @@ def test_documents_are_held_out_by_their_number_alone() -> None:
     texts = [SourceText(str(n), "f") for n in range(40)]
     out, kept = (list(part_of(texts, 0.25, seed=1, held_out=each)) for each in (True, False))
     assert [int(each.text) for each in out] == [n for n in held if n < 40] and len(out) + len(kept) == 40
+
+
+def test_a_byte_that_is_no_utf_8_is_named_by_its_place_in_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one\n" + "zw\u00f6lf\n".encode() + b"x\xff\n")
+    assert refused(lambda: documents.read_documents([path])) == (
+        f"{path} is not UTF-8 text (byte 12): convert it, or leave it out"
+    )

@@ -40,11 +40,12 @@ class RewardModel:
             state = load_file(file)
             head = nn.Linear(model.architecture.hidden_size, 1)
             head.load_state_dict({"weight": state["weight"], "bias": state["bias"]})
+            mean = float(state["mean"])
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise ModelFileError(
                 f"{folder} is no reward model ({reason_of(error)}): give a folder that `firsthand train reward` wrote"
             ) from None
-        return RewardModel(model, head.to(device), float(state["mean"]))
+        return RewardModel(model, head.to(device), mean)
 
     def save_head(self, folder: Path) -> None:
         """Write the head beside the decoder's weights."""

@@ -283,13 +283,12 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         while any(process.poll() is None for process in left) and time.monotonic() < until:
             time.sleep(_POLL_S)
     finally:  # at once if Ctrl-C is pressed again
-        _signal(left, signal.SIGKILL)
+        _signal(left, signal.SIGKILL)  # also where its first process has ended: children may have stayed
         for process in left:
             process.wait()
 
 
 def _signal(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
     for process in processes:
-        if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
