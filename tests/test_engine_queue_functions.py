@@ -129,6 +129,17 @@ def test_an_owner_that_returns_gets_no_credit_for_its_pause() -> None:
     assert flows(queue)[0, "c"] == (57, 0, 1)
     queue.add(one(6, "c", priority=2))
     assert flows(queue)[2, "c"] == (0, 0, 1), "levels know nothing of each other"
+    other = WaitingQueue()
+    x, y = one(1, "x"), one(2, "y")
+    for each, tokens in ((x, 5), (y, 20)):
+        other.start(each)
+        other.charge(each, tokens)
+    other.add(one(3, "z"))
+    assert flows(other) == {(0, "x"): (5, 1, 0), (0, "y"): (25, 1, 0), (0, "z"): (25, 0, 1)}, (
+        "the latest to start counts"
+    )
+    other.put_back(x)
+    assert flows(other)[0, "x"] == (5, 0, 1), "to be preempted is no pause"
     rich = one(7, "d")
     queue._flows[0, "d"] = Flow(0, "d", served=90)
     queue.add(rich)

@@ -61,6 +61,13 @@ def test_a_started_sequence_runs_by_rank_and_its_wait_is_told_once() -> None:
     clock.now = 109.0
     s._start(old)
     assert old.waited_s == 2.0 and s.num_preemptions == 1
+    at_once = sequence(4)
+    s.add(at_once)
+    s._start(at_once)
+    s._preempt(at_once)
+    clock.now = 120.0
+    s._start(at_once)
+    assert at_once.waited_s == 0.0 and at_once.arrived_s == 109.0
 
 
 def test_a_preempted_sequence_keeps_its_text_in_the_cache_and_nothing_else() -> None:
@@ -154,21 +161,21 @@ def test_the_prefixes_of_an_adapter_are_unpinned_and_dropped() -> None:
 
 
 def test_followers_start_from_the_blocks_of_their_lead_and_those_without_a_slot_wait() -> None:
-    s = scheduler(most=3)
+    s = scheduler(most=2)
     lead = running(s, 1, 7, computed=7)
     lead.num_cached, lead.num_committed, lead.is_stale, lead.conversation = 4, 1, True, 6
     lead.followers = [Sequence(1, index, list(lead.tokens), 7) for index in range(1, 5)]
     gone, second, third, fourth = lead.followers
     gone.state = FINISHED
     s.fork(lead)
-    assert lead.followers == [] and s.running == [lead, second, third] and list(s.waiting) == [fourth]
-    for each in (second, third):
-        assert each.table == lead.table and each.table is not lead.table and each.state is RUNNING
-        assert (each.num_computed, each.num_committed, each.is_stale) == (7, 1, True)
-    assert (fourth.table, fourth.num_computed, fourth.is_stale, fourth.state) == ([], 0, False, WAITING)
+    assert lead.followers == [] and s.running == [lead, second] and list(s.waiting) == [third, fourth]
+    assert second.table == lead.table and second.table is not lead.table and second.state is RUNNING
+    assert (second.num_computed, second.num_committed, second.is_stale) == (7, 1, True)
+    for each in (third, fourth):
+        assert (each.table, each.num_computed, each.is_stale, each.state) == ([], 0, False, WAITING)
     for each in (second, third, fourth):
         assert (each.num_cached, each.num_charged, each.arrived_s, each.conversation) == (4, 7, 100.0, 6)
-    assert gone.table == [] and gone.num_cached is None and s.pool._references[:2] == [3, 3]
+    assert gone.table == [] and gone.num_cached is None and s.pool._references[:2] == [2, 2]
 
 
 def test_a_follower_starts_at_once_only_with_a_slot_a_block_for_each_and_none_before_it() -> None:

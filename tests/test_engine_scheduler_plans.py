@@ -150,6 +150,8 @@ def test_a_draft_goes_into_the_step_if_it_takes_no_block_that_another_may_need()
     one.draft = (1, 2, 3, 4, 5)
     assert not s._schedule_with_draft(one, StepPlan(), 3, 4), "one missing, two running, one left"
     s.finish(two)
+    s.pool._allocate()
+    assert s.pool.num_available == 2, "one is missing, so that one is left for the one that runs"
     one.draft = (1, 2, 3, 4, 5)
     assert s._schedule_with_draft(one, StepPlan(), 3, 4) and len(one.table) == 3
 
@@ -187,6 +189,42 @@ def test_a_plan_decodes_first_then_continues_prompts_then_admits() -> None:
     s.add(more)
     assert spans(s.plan()) == [(1, 4, 5), (2, 2, 5)] and more.state is WAITING, "the share of b is used up"
     assert long.num_charged == 5
+    s = scheduler(32, tokens=12, shared_prompt_tokens=3)
+    running(s, 1, 5, owner="a")
+    running(s, 2, 4, computed=2, owner="b")
+    running(s, 3, 30, computed=2, owner="b")
+    assert spans(s.plan()) == [(1, 4, 5), (2, 2, 4), (3, 2, 3)], "the share is of both together"
+
+
+def test_one_that_lost_its_blocks_in_this_step_is_not_decoded_in_it() -> None:
+    s = scheduler(4)
+    first, second, third = running(s, 1, 9), running(s, 2, 5), running(s, 3, 5)
+    plan = s.plan()
+    assert spans(plan) == [(1, 8, 9)] and plan.is_out_of_blocks and s.running == [first]
+    assert second.state is third.state is WAITING and third.table == [] and s.num_preemptions == 2
+
+
+def test_the_victim_is_the_last_of_lower_priority_or_the_youngest_of_an_owner_of_several() -> None:
+    s = scheduler(most=9)
+    new = sequence(9, owner="new")
+    new.arrived_s = 100.0
+    s.waiting.add(new)
+    assert s._victim_for(new) is None
+    only = running(s, 1, owner="a")
+    assert s._victim_for(new) is None, "its owner keeps one"
+    pair = [running(s, id, owner="b") for id in (2, 3)]
+    assert s._victim_for(new) is pair[-1]
+    low = [running(s, id, owner="c", priority=priority) for id, priority in ((4, 2), (5, 1))]
+    assert s.running[-1] is low[0] and s._victim_for(new) is low[0]
+    low[0].arrived_s = 39.0
+    s.running.sort(key=lambda each: each.arrived_s + 30 * each.priority)
+    assert s._victim_for(new) is low[1], "the other has waited longer than its priority counts"
+    s.finish(low[1])
+    assert s._victim_for(new) is pair[-1]
+    s.waiting.start(new)
+    assert s._victim_for(sequence(10, owner="new", arrived_s=100.0)) is None and only in s.running, (
+        "its owner has one running"
+    )
 
 
 def test_shares_are_limited_for_those_that_others_of_few_requests_wait_for() -> None:
@@ -208,6 +246,12 @@ def test_shares_are_limited_for_those_that_others_of_few_requests_wait_for() -> 
     assert [shares.left(each) for each in (c, *others)] == [1, 3, 12, 12]
     shares.take(c, 9)
     assert shares.left(c) == 0 and PromptShares({}, 7).left(c) == 7
+    for count, limited in ((8, {(0, "a"): 3, (0, "b"): 3}), (9, {(0, "b"): 3})):
+        many = scheduler(64, tokens=12, most=11, shared_prompt_tokens=3)
+        running(many, 0, owner="a")
+        for id in range(1, count + 1):
+            running(many, id, owner="b")
+        assert many._prompt_shares()._most == limited, "an owner of nine wants throughput"
     s.shared_prompt_tokens = 12
     assert s._prompt_shares()._most == {}
 
