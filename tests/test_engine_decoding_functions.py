@@ -186,6 +186,9 @@ def test_a_guide_takes_what_is_forced_and_then_what_is_allowed() -> None:
     with pytest.raises(ModelError) as told:
         guide.advance(9)
     assert str(told.value) == "the grammar does not go on after token 9; the answer cannot be finished"
+    stuck = guide_of(Matcher([5], ends=1))
+    stuck.advance(5)
+    assert not stuck.is_done, "it stopped where no text ends"
     broken = guide_of(Matcher([1], forced={1: [66]}, error="<non-verbose/> odd \n token"))
     with pytest.raises(ModelError) as told:
         broken.advance(1)

@@ -60,6 +60,7 @@ def test_a_draft_model_drafts_for_all_together_and_each_as_far_as_it_was_asked()
     assert made.propose([DraftRequest(a, 2), DraftRequest(b, 3), DraftRequest(c, 1)]) == [[4, 5], [0, 1, 2], [5]]
     assert made.runner.ran == [[(1, 0, 3), (2, 0, 5), (3, 0, 1)], [(1, 3, 4), (2, 5, 6)], [(2, 6, 7)]]  # type: ignore[attr-defined]
     assert [made._shadows[each].own.num_computed for each in (a, b, c)] == [4, 7, 1]
+    assert made.pool.match([1, 2, 3, 4]) == [] and len(made.pool.match([5, 6, 7, 8, 9])) == 1, "drafts are not cached"
     a.tokens += [4, 9]
     made.runner.ran.clear()  # type: ignore[attr-defined]
     assert made.propose([DraftRequest(a, 2)]) == [[0, 1]]
@@ -86,6 +87,13 @@ def test_prompts_are_caught_up_within_a_step_and_answers_to_one_prompt_one_after
     ran = made.runner.ran  # type: ignore[attr-defined]
     assert made.propose([DraftRequest(c, 1), *asked[:2]]) == [[5], [], []] and ran == [[(2, 0, 2), (1, 0, 4)]]
     assert made._shadows[a].own.num_committed == 1 and made._shadows[b].own.table == []
+    made = drafter()
+    ran = made.runner.ran  # type: ignore[attr-defined]
+    assert made.propose([*asked[:2], DraftRequest(c, 1)]) == [[0, 1], [], [5]] and ran[0] == [(1, 0, 9), (2, 0, 2)]
+    same = answer(5, *prompt[:8])
+    assert made.propose([DraftRequest(same, 1)]) == [[9]] and ran[2] == [(5, 4, 8)], (
+        "the last token's logits are wanted"
+    )
     long = answer(4, *range(7), 7)
     short = drafter(max_position=8)
     assert short.propose([DraftRequest(long, 3)]) == [[8]], "the position after the last is not there"
@@ -101,6 +109,8 @@ def test_a_sequence_without_a_request_loses_its_memory_to_one_that_has_none() ->
     assert made.propose([DraftRequest(new, 1), DraftRequest(same, 1)]) == [[7], [8]] and old not in made._shadows
     assert not made._make_room([made._shadows[new], made._shadows[same]]) and len(made._shadows) == 2
     assert made._make_room([made._shadows[new]]) and list(made._shadows) == [new]
+    made._shadow(same)
+    assert not made._make_room([made._shadows[new]]) and list(made._shadows) == [new, same], "it had no memory"
 
 
 def test_a_shadow_samples_as_its_target_would_and_counts_the_drafted_tokens() -> None:
@@ -188,6 +198,9 @@ def test_free_rows_are_shared_and_a_pace_is_kept_for_each_sequence() -> None:
     made.learn(unready, 5, 2)
     assert (made.num_drafted, made.num_accepted) == (9, 5)
     assert made._paces == {one: Pace(7, 1, 0), two: Pace(2, 2, 6)}
+    made._paces[one].learn(7, 3, num_tokens=9, longest=7)
+    assert made._paces.pop(one) == Pace(3, 1, 0)
+    made._paces[one] = Pace(7)
     short = ready(5)
     short.max_tokens = 5
     made._paces[short] = Pace(4, 1, 4)
