@@ -164,7 +164,13 @@ def test_a_step_that_cannot_be_captured_is_given_up_on_a_gpu_alone() -> None:
     with pytest.raises(ValueError):
         broken._make = lambda rows, width: (_ for _ in ()).throw(ValueError("other"))
         modules._static(broken, [chunk([3] * 99, 98, 99, [0])])
-    assert modules.steps is broken
+    captured = StaticSteps(
+        lambda rows, width: SimpleNamespace(fill=lambda chunks: None, compute=None),  # type: ignore[arg-type,return-value]
+        lambda compute: lambda: fails(0, 0),
+    )
+    with pytest.raises(RuntimeError, match="no graph"):
+        modules._static(captured, one)
+    assert modules.steps is broken, "one that was captured failed for another reason"
     assert modules._static(broken, one) is None and modules.steps is None, "no graph will be tried again"
     assert decode_on(CPU) is gather.decode
 
@@ -256,6 +262,9 @@ def test_each_request_sees_its_own_rows_after_the_engines_tap_and_edits_no_other
     assert taps["norm"](values).tolist() == [12.0, 14.0, 6.0, 108.0] and values.tolist() == [1.0, 2.0, 3.0, 4.0]
     assert seen == [([2.0, 4.0], range(3, 5), 2), ([8.0], range(1), 0)]
     assert taps["embed"](values) is None and values.tolist() == [1.0, 2.0, 3.0, 4.0]
+    held = torch.full((4,), 5.0)
+    assert taps_of_step([one, plain, other], {"norm": lambda values: held})["norm"](values) is not held
+    assert held.tolist() == [5.0] * 4, "the engine's tap may keep what it returned"
     only: dict[str, Any] = dict(taps_of_step([plain, other], None))
     assert only["norm"](values[:2]).tolist() == [1.0, 102.0]
     reads = chunk([0], 0, 1, [], taps=RequestTaps({"norm": add(1.0)}, edits=False))

@@ -51,6 +51,8 @@ def test_adapters_have_ids_and_room_and_are_freed_with_their_last_sequence() -> 
     assert slots.remove("red") is not None and slots.versions == {"blue": 1}
     idle = slots.get("blue")
     slots.enter(idle, 1)
+    with pytest.raises(ConfigError, match="'blue' of 70 bytes: 1 take 40 bytes; unload one"):
+        slots.add("blue", packed(70), 2, replace=True)
     assert slots.leave(idle) is None and slots.get("blue") is idle, "it is loaded still"
     for name, says in (
         ("red", "no adapter 'red' is loaded: there are blue"),
