@@ -76,7 +76,7 @@ def test_candidates_are_cut_by_number_then_by_probability_then_by_the_best() -> 
     two = 1.0 / (1 + w[3])
     assert cut(top_k=2, top_p=two - 0.001)[0] == [1] and 1.0 / whole < two - 0.001, "of what top-k leaves"
     assert cut(top_p=0.999, min_p=0.2)[0] == [1, 3]
-    for count, top_p, kept in ((200, 0.9, 180), (100, 0.64, 64), (100, 0.65, 65), (1000, 0.6, 600)):
+    for count, top_p, kept in ((200, 0.9, 180), (200, 0.999, 200), (100, 0.64, 64), (100, 0.65, 65), (1000, 0.6, 600)):
         ids, _ = sampler.candidates(torch.zeros(count), Sampling(temperature=1.0, top_p=top_p))
         assert abs(len(ids) - kept) <= (1 if count == 1000 else 0)
 
@@ -168,6 +168,10 @@ def test_a_continuation_is_scored_token_by_token_with_the_whole_row_of_its_first
     assert found.distribution is not None and found.distribution.tolist() == pytest.approx(
         [first.logprob(token) for token in range(3)]
     )
+    late = Sequence(4, 1, [9, 2, 0, 2], 2, goal="score")
+    assert token_choice.rate(late, 1, first, 3) == [] and not late.is_greedy
+    (found,) = token_choice.rate(late, 2, second, 3)
+    assert not found.is_greedy and found.distribution is None and found.top_logprobs == (), "one was not the best"
     (empty,) = token_choice.rate(Sequence(4, 1, [9, 2], 2, goal="score"), 1, first, 3)
     assert (empty.token_ids, empty.logprobs, empty.is_greedy, empty.finish_reason, empty.distribution) == (
         (),
