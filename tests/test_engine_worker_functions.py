@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -275,12 +274,10 @@ def test_what_a_cancelled_caller_pinned_is_unpinned_and_a_lease_pins_until_it_is
     worker._run_commands(1.0)
     assert engine.calls[-2:] == [("unpin", 4), ("pin", (1, 2), "red", "s")] and not worker._commands
     del lease
-    gc.collect()
     worker._run_commands(1.0)
     assert engine.calls[-1] == ("unpin", 2)
     early = worker.lease((1, 2, 3))
     del early
-    gc.collect()
     worker._run_commands(1.0)
     assert engine.calls[-2:] == [("pin", (1, 2, 3), None, ""), ("unpin", 3)]
 
