@@ -1,6 +1,8 @@
-"""Reports of features worked out token by token: contexts, ablation and its null, neighbours, and sites that reach logits."""
+"""Reports of features worked out token by token: contexts, ablation, neighbours, and the sites that reach the logits."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -72,11 +74,11 @@ def test_a_whole_report_is_that_of_its_definition() -> None:
     generator = torch.Generator().manual_seed(seed)
     row = sae.decoder[feature].detach()
     noise = torch.randn(32, generator=generator)
-    bests = [(float(z[a:b].max()), a + int(z[a:b].argmax())) for a, b in zip(starts, starts[1:], strict=False)]
+    bests = [(float(z[a:b].max()), a + int(z[a:b].argmax())) for a, b in pairwise(starts)]
     peaks = [at for value, at in sorted(bests, reverse=True) if value > 0]
 
     def window(at: int) -> list[ShadedToken]:
-        start, stop = next((a, b) for a, b in zip(starts, starts[1:], strict=False) if a <= at < b)
+        start, stop = next((a, b) for a, b in pairwise(starts) if a <= at < b)
         return [
             ShadedToken(words[i], min(9, max(0, -int(-9 * float(z[i]) // top))), i == at)
             for i in range(max(start, at - 12), min(stop, at + 5))
