@@ -40,9 +40,6 @@ def texts_in(folder: Path, count: int = 12) -> Path:
     return folder
 
 
-# -- texts --
-
-
 def test_a_run_takes_documents_in_its_seeds_order_until_there_are_tokens_enough(tmp_path: Path) -> None:
     tokenizer = pretrained.load(write_model(tmp_path / "m"))
     documents = [SourceText(f"{number} " * 100 + "x" * (number % 3), str(number)) for number in range(12, 24)]
@@ -97,9 +94,6 @@ def test_without_texts_a_run_takes_the_standard_library(tmp_path: Path, monkeypa
     assert {line for line in words.split("\n") if line} == {"# ast.py", "# json/e.py", "# f.rst"}
 
 
-# -- streams --
-
-
 def test_a_stream_gives_the_shuffled_tokens_of_its_chunks_from_any_position() -> None:
     model = tiny_model()
     corpus = Corpus(np.arange(90, dtype=np.int32), np.array([0, 40, 90], np.int64), 0)
@@ -150,9 +144,6 @@ def test_a_stream_gives_the_shuffled_tokens_of_its_chunks_from_any_position() ->
     with pytest.raises(ConfigError) as refused:
         ActivationStream(model, corpus, "blocks.*.resid.mid")
     assert str(refused.value) == "'blocks.*.resid.mid' stands for 2 sites: name one, such as blocks.8.resid.post"
-
-
-# -- steps --
 
 
 def test_steps_are_adams_on_projected_and_clipped_gradients_with_rows_of_norm_one() -> None:
@@ -242,9 +233,6 @@ def test_training_states_that_do_not_fit_are_refused_with_their_reason(tmp_path:
     save_file(tensors, file)
     with pytest.raises(ModelFileError):
         SaeTrainer.load(tmp_path)
-
-
-# -- whole runs --
 
 
 @pytest.mark.parametrize(
@@ -338,9 +326,6 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path: 
         )
 
 
-# -- files and toys --
-
-
 def test_a_folder_is_read_by_its_metadata_first_and_foreign_marks_are_ignored(tmp_path: Path) -> None:
     sae = sae_of("topk", 3, 5, k=2, seed=4)
     save_sae(SavedSae(sae, "mine", SITE, {"context": 9}), tmp_path)
@@ -388,7 +373,7 @@ def test_a_folder_is_read_by_its_metadata_first_and_foreign_marks_are_ignored(tm
             read_sae(tmp_path)
         assert str(unknown.value) == f"{tmp_path} {told}"
     (tmp_path / "cfg.json").unlink()
-    with pytest.raises(ModelFileError, match="cannot be read.*: give the folder of an autoencoder"):
+    with pytest.raises(ModelFileError, match=r"cannot be read.*: give the folder of an autoencoder"):
         read_sae(tmp_path)
     with pytest.raises(UnknownName):
         sae_of("nosuch", 3, 5)
