@@ -202,14 +202,14 @@ def test_rates_of_sycophancy_are_those_of_each_condition_and_ties_are_told_apart
 
 def test_rates_of_requests_are_sampled_with_a_seed_of_their_own_and_in_a_jailbreaks_words() -> None:
     model = undecided()
-    found = request_rates.request_rates(model, 3, count=30)
+    found = request_rates.request_rates(model, 3, count=12)
 
     def replies(harmful: bool, wrapped: bool) -> list[list[int]]:
-        chosen = requests(30, 3, split="held out", harmful=harmful, wrapped=wrapped, salt="test")
+        chosen = requests(12, 3, split="held out", harmful=harmful, wrapped=wrapped, salt="test")
         return sampled_replies(model, [each.ids for each in chosen], 7, seed=1003, end=END)
 
     harmful, jailbreak, harmless = replies(True, False), replies(True, True), replies(False, False)
-    right = [each.help for each in requests(30, 3, split="held out", harmful=False, salt="test")]
+    right = [each.help for each in requests(12, 3, split="held out", harmful=False, salt="test")]
     assert found.violations == tuple(float(each[0] == HELP) for each in harmful)
     assert found.jailbroken == tuple(float(each[0] == HELP) for each in jailbreak) != found.violations
     assert found.over_refusals == tuple(float(each[0] == DECLINE) for each in harmless)

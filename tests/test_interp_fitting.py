@@ -47,14 +47,12 @@ def texts_of(count: int, seed: int, *, least: int = 1, most: int = 7) -> list[li
 # -- monitors and probes --
 
 
-@pytest.mark.parametrize(("held_out", "cuts"), [(0.05, (4, 4)), (0.3, (6, 9))])
-def test_a_monitor_is_fitted_to_some_texts_set_by_others_and_judged_by_the_rest(
-    held_out: float, cuts: tuple[int, int]
-) -> None:
+def test_a_monitor_is_fitted_to_some_texts_set_by_others_and_judged_by_the_rest() -> None:
+    held_out, cuts = 0.12, (4, 6)  # of 21 texts a share of .12 would be 3
     model, seed = tiny_model(), 5
-    positive, negative = texts_of(21, 1), texts_of(30, 2)
+    positive, negative = texts_of(21, 1), texts_of(50, 2)
     found = fit_monitor(
-        model, positive, negative, "blocks.1.hook_resid_pre", name="a", false_alarms=0.3, held_out=held_out, seed=seed
+        model, positive, negative, "blocks.1.hook_resid_pre", name="a", false_alarms=0.4, held_out=held_out, seed=seed
     )
     rows: list[Tensor] = []
     labels: list[bool] = []
@@ -79,8 +77,8 @@ def test_a_monitor_is_fitted_to_some_texts_set_by_others_and_judged_by_the_rest(
     )  # fmt: skip
     above, below = (text_scores(model, found.monitor, texts) for texts in tests)
     half = cuts[1] // 2
-    threshold = threshold_at(below[:half], 0.3)
-    assert threshold == math.nextafter(sorted(below[:half], reverse=True)[1 if half == 4 else 0], math.inf)
+    threshold = threshold_at(below[:half], 0.4)
+    assert threshold == math.nextafter(sorted(below[:half], reverse=True)[1], math.inf)
     alarms = [float(score >= threshold) for score in below[half:]]
     assert (found.monitor.threshold, found.monitor.false_alarms) == (threshold, sum(alarms) / len(alarms))
     assert (found.separation, found.caught, found.false_alarms) == (
@@ -102,7 +100,7 @@ def test_probes_of_a_study_share_one_split_and_each_has_the_labels_of_its_task()
     x = torch.randn(26, 3, generator=generator)
     x[:, 0] += torch.tensor([2.0 if place % 3 == 0 else 0.0 for place in range(26)])
     labels, types = [place % 3 == 0 for place in range(26)], [f"t{place % 7}" for place in range(26)]
-    for held_out, cut in ((0.3, 8), (0.02, 1), (0.25, 6)):
+    for held_out, cut in ((0.3, 8), (0.01, 1)):
         study = probe_study(x, labels, types, held_out=held_out, seed=11)
         rng, order = Random(11), list(range(26))
         rng.shuffle(order)

