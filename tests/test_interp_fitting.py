@@ -126,7 +126,7 @@ def test_probes_of_a_study_share_one_split_and_each_has_the_labels_of_its_task()
 
 
 def test_a_probe_is_the_optimum_of_its_ridge_regression_with_a_free_bias() -> None:
-    x = torch.tensor([[1.0, 500.0], [2.0, 100.0], [4.0, 300.0], [8.0, 200.0], [3.0, 250.0], [5.0, 50.0]])
+    x = torch.tensor([[0.001, 500.0], [0.002, 100.0], [0.004, 300.0], [0.008, 200.0], [0.003, 250.0], [0.005, 50.0]])
     y = torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0, 1.0])
     for ridge in (1e-2, 0.3):
         probe = fit_probe(x, y.bool(), ridge=ridge)
