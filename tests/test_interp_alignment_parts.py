@@ -93,12 +93,12 @@ def test_a_model_is_trained_in_place_without_decay_after_a_short_rise() -> None:
             schedule=ScheduleSettings(warmup_steps=warm).over(steps), steps=steps, values=heads[1],
         )  # fmt: skip
         assert same(model, other) and not model.training
-    trained = trained_induction_model(steps=3, batch=2, layers=1, seed=4)
+    trained = trained_induction_model(steps=22, batch=1, layers=1, seed=4)
     expected = attention_only(layers=1, seed=4)
     settings = OptimizerSettings(optimizer="muon", lr=1e-2, weight_decay=0.0)
     fit(
-        expected, RepeatedTexts(2, 4), objective=Objective(ce=1.0), optimizer=optimizer_for(expected, settings),
-        schedule=ScheduleSettings(warmup_steps=3, final_lr=0.1).over(3), steps=3,
+        expected, RepeatedTexts(1, 4), objective=Objective(ce=1.0), optimizer=optimizer_for(expected, settings),
+        schedule=ScheduleSettings(warmup_steps=20, final_lr=0.1).over(22), steps=22,
     )  # fmt: skip
     assert same(trained, expected) and not trained.training
     for made, vocabulary, context, batches in (
@@ -158,7 +158,7 @@ def test_what_is_said_again_after_a_critique_is_sampled_by_the_next_seed(monkeyp
 def test_rates_of_sycophancy_are_those_of_each_condition_and_ties_are_told_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    values = {id: 3.0 for id in (*range(73, 85), *range(85, 95))}
+    values = {id: 3.0 for id in range(73, 94)} | {94: 5.0}
     model = attending({1: values}, 95, context=16)
     known = facts(12, 5, held_out=True, salt="test")
     arm = MendedArm(model, "blocks.0.resid.post", torch.linspace(-0.2, 0.2, 96), 0.5)

@@ -200,13 +200,13 @@ def test_rewards_train_the_policy_by_ppos_clip_and_the_divergence_from_the_tuned
     tuned, judge = undecided(), undecided()
     with torch.no_grad():
         judge.lm_head.weight.mul_(3)
-    settings = DeliberativeSettings(rl_steps=2, rl_lr=2e-3, rl_requests=1, kl=0.4)
+    settings = DeliberativeSettings(rl_steps=2, rl_lr=1e-6, rl_requests=2, kl=0.4)
     found = rewarded(tuned, judge, 5, settings)
     policy = deepcopy(tuned)
     objective = Objective(
         pg=1.0, ref_kl=0.4, policy_loss=lambda got, own: clipped_policy_loss(own, got.behaviour, got.advantage)
     )
-    train_in_place(policy, JudgedRollouts(policy, tuned, judge, 5, 1), steps=2, lr=2e-3, objective=objective)
+    train_in_place(policy, JudgedRollouts(policy, tuned, judge, 5, 2), steps=2, lr=1e-6, objective=objective)
     assert same(found, policy) and not same(found, tuned) and not found.training
     untrained = rewarded(tuned, judge, 5, DeliberativeSettings(rl_steps=0))
     assert untrained is not tuned and same(untrained, tuned)
