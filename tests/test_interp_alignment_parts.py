@@ -93,12 +93,12 @@ def test_a_model_is_trained_in_place_without_decay_after_a_short_rise() -> None:
             schedule=ScheduleSettings(warmup_steps=warm).over(steps), steps=steps, values=heads[1],
         )  # fmt: skip
         assert same(model, other) and not model.training
-    trained = trained_induction_model(steps=22, batch=1, layers=1, seed=4)
+    trained = trained_induction_model(steps=21, batch=1, layers=1, seed=4)
     expected = attention_only(layers=1, seed=4)
     settings = OptimizerSettings(optimizer="muon", lr=1e-2, weight_decay=0.0)
     fit(
         expected, RepeatedTexts(1, 4), objective=Objective(ce=1.0), optimizer=optimizer_for(expected, settings),
-        schedule=ScheduleSettings(warmup_steps=20, final_lr=0.1).over(22), steps=22,
+        schedule=ScheduleSettings(warmup_steps=20, final_lr=0.1).over(21), steps=21,
     )  # fmt: skip
     assert same(trained, expected) and not trained.training
     for made, vocabulary, context, batches in (

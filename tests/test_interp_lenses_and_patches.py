@@ -79,6 +79,8 @@ def test_a_lens_ranks_and_measures_each_position_of_each_layer() -> None:
     torch.testing.assert_close(chances[0], torch.tensor([[0.5, 0.3], [0.7, 0.2]]))
     sure = LensReading(torch.tensor([[[0.0, -math.inf]]]))
     assert sure.entropy.item() == 0
+    even = LensReading(torch.full((1, 1, 100_000), -math.log(100_000)))
+    assert even.entropy.item() == pytest.approx(math.log(100_000), rel=1e-3)
 
 
 def varied(**changes: Any) -> Decoder:
