@@ -18,7 +18,7 @@ from firsthand.interp.lenses.direct_attribution import head_outputs, logit_share
 from firsthand.interp.lenses.logit_lens import LensReading, logit_lens, unembedded
 from firsthand.interp.lenses.tuned_lens import TunedLens, train_tuned_lens
 from firsthand.interp.model_look import look_at
-from firsthand.nn.architecture import Architecture, Rope
+from firsthand.nn.architecture import Architecture, LatentSettings, Rope
 from firsthand.nn.decoder import Decoder, initialise
 
 torch.set_num_threads(1)
@@ -139,6 +139,24 @@ def test_the_shares_of_all_parts_add_up_to_the_difference_whatever_the_norm(chan
             "llama normalises what its layers add, caps its logits or mixes latents: direct attribution needs a sum of "
             "parts, so use patching"
         )
+
+
+def test_models_that_keep_keys_in_latents_are_refused_by_name() -> None:
+    latent = LatentSettings(rank=8, nope_dim=6, rope_dim=8, value_dim=5)
+    architecture = replace(
+        tiny_model().architecture, family="deepseek", num_kv_heads=1, head_dim=16, latent=latent, rotary_dim=8,
+        windows=(None, None),
+    )  # fmt: skip
+    model = initialise(Decoder(architecture), seed=1, std=0.1)
+    with pytest.raises(ConfigError) as looked:
+        look_at(model, Numbers(), [1, 2])  # type: ignore[arg-type]
+    assert str(looked.value) == "deepseek mixes keys in latents: its heads have no sites to look at"
+    with pytest.raises(ConfigError, match="deepseek normalises what its layers add, caps its logits or mixes latents"):
+        logit_shares(model, [1, 2], 3, 4)
+    for count, told in ((1, "1 token"), (0, "0 tokens"), (129, "129 tokens")):
+        with pytest.raises(ConfigError) as sized:
+            look_at(tiny_model(), Numbers(), [1] * count)  # type: ignore[arg-type]
+        assert str(sized.value) == f"the text has {told}: expected 2 to 128, which a page can show"
 
 
 CLEAN, CORRUPTED = [3, 14, 15, 92], [3, 14, 51, 90]
