@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from attending_models import attending, same, undecided
+from firsthand.interp.activations import attention_weights, run_with_cache
 from firsthand.interp.alignment import constitutional_training, request_rates, sycophancy_mending
 from firsthand.interp.alignment.opinion_language import CONDITIONS, Condition, OpinionBatches, critique_of, facts
 from firsthand.interp.alignment.opinion_language import VOCABULARY as OPINIONS
@@ -33,7 +34,7 @@ from firsthand.interp.alignment.small_models import (
     trained_copy,
 )
 from firsthand.interp.alignment.sycophancy_mending import MendedArm, by_dpo, by_revision, opinion_base, sycophancy_rates
-from firsthand.interp.circuits.induction_heads import repetition_gain
+from firsthand.interp.circuits.induction_heads import head_scores, repeated_texts, repetition_gain
 from firsthand.interp.circuits.induction_model import (
     BEGIN,
     RepeatedTexts,
@@ -43,6 +44,7 @@ from firsthand.interp.circuits.induction_model import (
 from firsthand.interp.steering import adding
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.decoder import Decoder, initialise
+from firsthand.stats.intervals import mean_interval
 from firsthand.train.agent_heads import value_head
 from firsthand.train.fit import fit
 from firsthand.train.objective import Objective
@@ -121,6 +123,35 @@ def test_the_first_half_of_a_text_without_a_begin_token_has_one_loss_less() -> N
         second.append((losses[3] + losses[4]) / 2)
     assert (found.first.value, found.second.value) == pytest.approx((sum(first) / 2, sum(second) / 2), abs=1e-5)
     assert BEGIN == 32
+
+
+def test_scores_of_every_head_are_means_over_texts_with_their_null_from_the_next_seed() -> None:
+    model = attention_only(hidden=16, heads=2, seed=3)
+    for name, weight in model.named_parameters():
+        if ".mlp" not in name and weight.ndim == 2:
+            weight.data.mul_(6)
+    for begin in (None, 32):
+        offset, found = (
+            0 if begin is None else 1,
+            head_scores(model, range(5, 15), texts=2, half=3, begin=begin, seed=4),
+        )
+        one, two = (repeated_texts(range(5, 15), texts=2, half=3, begin=begin, seed=seed) for seed in (4, 5))
+        plain = [a[: offset + 3] + b[offset : offset + 3] for a, b in zip(one, two, strict=True)]
+        assert [(each.layer, each.head) for each in found] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+        for score in found:
+            looks: list[list[float]] = [[], [], []]
+            for repeated, other in zip(one, plain, strict=True):
+                for text, kept in ((repeated, looks[0]), (other, looks[1])):
+                    cache = run_with_cache(model, text, ["blocks.*.attn.q", "blocks.*.attn.k"]).cache
+                    weights = attention_weights(model, cache, score.layer)[score.head]
+                    later = range(len(text) - 2, len(text))
+                    kept.append(sum(float(weights[at, at - 2]) for at in later) / 2)
+                    if text is repeated:
+                        every = range(2, len(text))
+                        looks[2].append(sum(float(weights[at, at - 1]) for at in every) / len(every))
+            for interval, values in zip((score.induction, score.null, score.previous), looks, strict=True):
+                expected = mean_interval(values)
+                assert (interval.value, interval.high) == pytest.approx((expected.value, expected.high), abs=1e-5)
 
 
 def packed(length: int) -> Any:

@@ -130,6 +130,24 @@ def test_a_whole_report_is_that_of_its_definition() -> None:
     assert [len(one.bands[name]) for name in ("top", "upper half")] == [1, 1]
 
 
+def test_latents_of_more_tokens_than_one_part_are_all_counted() -> None:
+    model, sae, texts = tiny_model(), positive_parts(latents=3), texts_of(*[256] * 17)
+    with torch.no_grad():
+        sae.encoder_bias.copy_(torch.tensor([-3.0, 0.5, -1.0]))
+    survey = FeatureSurvey(SavedSae(sae, "", SITE), model, Numbers(), texts)  # type: ignore[arg-type]
+    z = torch.cat([sae.encode(read_activations(model, text, SITE)[SITE]) for text in texts]).detach()
+    z[::256] = 0
+    counts = (z > 0).sum(0).tolist()
+    order = sorted(range(3), key=lambda index: -counts[index])
+    assert len(set(counts)) == 3 and survey.spaced(3) == order
+    (found,) = survey.reports([order[1]], ablate=0, contexts=20)
+    values = z[:, order[1]]
+    assert found.density == pytest.approx(counts[order[1]] / (17 * 255)) and sum(found.histogram) == counts[order[1]]
+    assert found.maximum == float(values.max()) and len(found.bands["top"]) == int(
+        (values.reshape(17, 256) > 0).any(1).sum()
+    )
+
+
 def test_a_peak_is_ablated_if_one_token_follows_it_and_windows_end_with_their_text() -> None:
     model, sae, texts = tiny_model(), positive_parts(), texts_of(40, 9)
     saved = SavedSae(sae, "", SITE)
