@@ -132,14 +132,18 @@ def test_a_whole_report_is_that_of_its_definition() -> None:
 
 def test_latents_of_more_tokens_than_one_part_are_all_counted() -> None:
     model, sae, texts = tiny_model(), positive_parts(latents=3), texts_of(*[256] * 17)
+    rows = torch.cat([read_activations(model, text, SITE)[SITE] for text in texts])
+    strongest = rows[[at for at in range(4352) if at % 256], 0].sort(descending=True).values
     with torch.no_grad():
-        sae.encoder_bias.copy_(torch.tensor([-3.0, 0.5, -1.0]))
+        sae.encoder_bias.copy_(torch.tensor([-float(strongest[2]), 0.5, -1.0]))
     survey = FeatureSurvey(SavedSae(sae, "", SITE), model, Numbers(), texts)  # type: ignore[arg-type]
-    z = torch.cat([sae.encode(read_activations(model, text, SITE)[SITE]) for text in texts]).detach()
+    z = sae.encode(rows).detach()
     z[::256] = 0
     counts = (z > 0).sum(0).tolist()
     order = sorted(range(3), key=lambda index: -counts[index])
     assert len(set(counts)) == 3 and survey.spaced(3) == order
+    (rare,) = survey.reports([0], ablate=0)
+    assert order[2] == 0 and (rare.density, sum(rare.histogram)) == (pytest.approx(2 / (17 * 255)), 2)
     (found,) = survey.reports([order[1]], ablate=0, contexts=20)
     values = z[:, order[1]]
     assert found.density == pytest.approx(counts[order[1]] / (17 * 255)) and sum(found.histogram) == counts[order[1]]
@@ -196,7 +200,8 @@ def test_features_that_all_point_apart_are_still_neighbours_and_none_is_its_own(
 def test_features_promote_tokens_at_sites_that_are_added_to_the_residual_stream(site: str) -> None:
     model, sae = tiny_model(), positive_parts(latents=4)
     saved = SavedSae(sae, "", f"blocks.1.{site}")
-    (found,) = feature_reports(saved, model, Numbers(), texts_of(150, 60), count=1, ablate=0)  # type: ignore[arg-type]
+    other, found = feature_reports(saved, model, Numbers(), texts_of(150, 60), count=2, ablate=0)  # type: ignore[arg-type]
+    assert other.promoted != found.promoted or site.endswith("in")
     logits = ((sae.decoder[found.index] * model.norm.weight) @ model.lm_head.weight.T).detach()
     best = [f"<{id}>" for id in logits.argsort(descending=True).tolist()[:8]]
     assert found.promoted == ([] if site.endswith("in") else best) and len(found.suppressed) == len(found.promoted)

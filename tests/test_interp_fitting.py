@@ -49,7 +49,7 @@ def texts_of(count: int, seed: int, *, least: int = 1, most: int = 7) -> list[li
 
 def test_a_monitor_is_fitted_to_some_texts_set_by_others_and_judged_by_the_rest() -> None:
     held_out, cuts = 0.12, (4, 6)  # of 21 texts a share of .12 would be 3
-    model, seed = tiny_model(), 5
+    model, seed = tiny_model(), 6
     positive, negative = texts_of(21, 1), texts_of(50, 2)
     found = fit_monitor(
         model, positive, negative, "blocks.1.hook_resid_pre", name="a", false_alarms=0.4, held_out=held_out, seed=seed
@@ -84,7 +84,7 @@ def test_a_monitor_is_fitted_to_some_texts_set_by_others_and_judged_by_the_rest(
     assert (found.separation, found.caught, found.false_alarms) == (
         separation(above, below), mean_interval([float(score >= threshold) for score in above]), mean_interval(alarms),
     )  # fmt: skip
-    assert len(alarms) == cuts[1] - half
+    assert len(alarms) == cuts[1] - half and sum(alarms) > 0
     torch.testing.assert_close(mean_activation(model, [3, 9], SITE), read_activations(model, [3, 9], SITE)[SITE][1])
     half_model = tiny_model().to(torch.bfloat16)
     assert mean_activation(half_model, [3, 9, 4], SITE).dtype == torch.float32

@@ -204,7 +204,9 @@ def test_rewards_train_the_policy_by_ppos_clip_and_the_divergence_from_the_tuned
     objective = Objective(
         pg=1.0, ref_kl=0.4, policy_loss=lambda got, own: clipped_policy_loss(own, got.behaviour, got.advantage)
     )
-    train_in_place(policy, JudgedRollouts(policy, tuned, judge, 5, 2), steps=2, lr=1e-6, objective=objective)
+    batches = JudgedRollouts(policy, tuned, judge, 5, 2)
+    train_in_place(policy, batches, steps=2, lr=1e-6, objective=objective)
+    assert len(batches.rewards) == 2 and batches.rewards[0] != batches.rewards[1]
     assert same(found, policy) and not same(found, tuned) and not found.training
     untrained = rewarded(tuned, judge, 5, DeliberativeSettings(rl_steps=0))
     assert untrained is not tuned and same(untrained, tuned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -110,7 +111,8 @@ def test_a_text_is_read_in_whole_values_and_up_to_its_limits(tmp_path: Path) -> 
         text = word * count
         assert len(tokenizer.encode(text)) == count
         if 2 <= count <= 256:
-            assert len(opened.read_text(text).words) == count
+            read = opened.read_text(text)
+            assert len(read.words) == count and math.isnan(read.explained) == (count == 2)
             continue
         with pytest.raises(DataError) as refused:
             opened.read_text(text)
@@ -287,9 +289,15 @@ def test_a_shelf_gathers_reports_and_reads_one_autoencoder_at_a_time(tmp_path: P
     assert shelf.report("wide", both) == wide.report(both) and set(shelf._extra) == {("wide", both)}
     gathered = small.dashboard(count=3, ablate=0, steer=0)
     write_features(gathered, place)
-    kept = gathered.reports[1]
     assert shelf.dashboard("small") == gathered and shelf.dashboard("wide") is None
-    assert shelf.report("small", kept.index) == kept and ("small", kept.index) not in shelf._extra
+    assert small._surveyed() is small._surveyed()
+    shown = {each.index for each in gathered.reports}
+    firing = [each.index for each in small.read_text(TEXT).features if each.index not in shown]
+    between = next(index for index in firing if index < max(shown))
+    assert shelf.report("small", between) == small.report(between)
+    for kept in gathered.reports:
+        assert shelf.report("small", kept.index) == kept and ("small", kept.index) not in shelf._extra
+    shelf.read_text("wide", TEXT)
     for asked in (shelf.gather, lambda name: shelf.read_text(name, TEXT), lambda name: shelf.report(name, 0)):
         with pytest.raises(ModelFileError, match="does not hold JSON"):
             asked("broken")

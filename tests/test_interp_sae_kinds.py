@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine_tiny import tiny_model
 from firsthand.errors import ConfigError
+from firsthand.interp.activations import read_activations
 from firsthand.interp.saes.batch_topk_sae import candidates
 from firsthand.interp.saes.jumprelu_sae import _Jump, _Step
+from firsthand.interp.saes.sae_evaluation import measure_sae
+from firsthand.interp.saes.sae_files import SavedSae
 from firsthand.interp.saes.sae_kinds import sae_of
 from firsthand.interp.saes.sparse_autoencoder import AUXILIARY_WEIGHT, SparseAutoencoder, l0_of
 from firsthand.interp.saes.sparse_products import (
@@ -77,6 +81,20 @@ def test_every_loss_adds_a_32nd_of_what_dead_latents_leave_and_trains_them_alone
         assert gradient[~is_dead].abs().max() < 1e-6 < gradient[is_dead].abs().max()
     if kind in ("topk", "batch_topk", "matryoshka"):
         assert decoder_bias.abs().max() < 1e-6, "the bias of inputs is trained by the living latents"
+
+
+def test_norms_of_reconstructions_have_the_bias_in_them_and_first_tokens_are_left_out() -> None:
+    sae, model, texts = made("topk", 32, 8), tiny_model(), [[1, 2, 3], [4, 5]]
+    found = measure_sae(SavedSae(sae, "", "blocks.0.resid.post"), model, texts)
+    read = [read_activations(model, text, "blocks.0.resid.post")["blocks.0.resid.post"][1:] for text in texts]
+    x = torch.cat(read)
+    with torch.no_grad():
+        out = sae(x)
+        fires = sae.encode(x) > 0
+    assert found.shrinkage == pytest.approx(float(out.norm(dim=1).sum() / x.norm(dim=1).sum()), rel=1e-5)
+    assert found.fvu == pytest.approx(float((x - out).square().sum() / (x - x.mean(0)).square().sum()), rel=1e-4)
+    assert (found.tokens, found.l0, found.dead) == (3, float(fires.sum()) / 3, float((~fires.any(0)).float().mean()))
+    assert found.density.tolist() == pytest.approx(fires.float().mean(0).tolist())
 
 
 def test_topk_keeps_no_latent_at_or_below_0() -> None:

