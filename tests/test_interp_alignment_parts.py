@@ -95,12 +95,12 @@ def test_a_model_is_trained_in_place_without_decay_after_a_short_rise() -> None:
             schedule=ScheduleSettings(warmup_steps=warm).over(steps), steps=steps, values=heads[1],
         )  # fmt: skip
         assert same(model, other) and not model.training
-    trained = trained_induction_model(steps=21, batch=1, layers=1, seed=4)
+    trained = trained_induction_model(steps=3, batch=1, layers=1, seed=4)
     expected = attention_only(layers=1, seed=4)
     settings = OptimizerSettings(optimizer="muon", lr=1e-2, weight_decay=0.0)
     fit(
         expected, RepeatedTexts(1, 4), objective=Objective(ce=1.0), optimizer=optimizer_for(expected, settings),
-        schedule=ScheduleSettings(warmup_steps=20, final_lr=0.1).over(21), steps=21,
+        schedule=ScheduleSettings(warmup_steps=3, final_lr=0.1).over(3), steps=3,
     )  # fmt: skip
     assert same(trained, expected) and not trained.training
     for made, vocabulary, context, batches in (
@@ -183,7 +183,7 @@ def test_what_is_said_again_after_a_critique_is_sampled_by_the_next_seed(monkeyp
         examples = [[taught(text, [answer])] for text, answer in zip(texts, answers, strict=True)]
         assert same(found, trained_copy(model, DrawnStreams(examples, 6), steps=2, lr=5e-4))
     tuned = by_dpo(model, known, 6, 2)
-    assert same(tuned, by_dpo(model, known, 6, 2, beta=0.1)) and not same(tuned, by_dpo(model, known, 6, 2, beta=0.9))
+    assert not same(tuned, by_dpo(model, known, 6, 2, beta=0.9))
 
 
 def test_rates_of_sycophancy_are_those_of_each_condition_and_ties_are_told_apart(
@@ -253,7 +253,7 @@ def test_rates_of_requests_are_sampled_with_a_seed_of_their_own_and_in_a_jailbre
     )
     asked = requests(4, 1)
     cold = request_rates.answers(model, asked, 9, temperature=0)
-    assert cold == request_rates.answers(model, asked, 8, temperature=0)
+    assert cold == [each[:4] for each in sampled_replies(model, [each.ids for each in asked], 7, seed=8, temperature=0)]
     reasoning = attending({ARROW: {THINK: 40.0}, THINK: {20: 40.0}, 20: {NO: 40.0}, **chain(NO, HELP, 170, 180, END)})
     assert request_rates.answers(reasoning, asked, 0) == [[HELP, 170, 180, END]] * 4
     assert constitutional_training.ANSWER_TOKENS == 4

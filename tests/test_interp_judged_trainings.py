@@ -78,7 +78,7 @@ torch.set_num_threads(1)
 
 def test_each_round_criticises_by_the_next_principle_and_samples_by_the_next_seed() -> None:
     model, asked, names = undecided(), requests(9, 3), ["harm.people", "harm.deceit", "scope.asked"]
-    for rounds, seed in ((1, 4), (2, 4), (5, 1)):
+    for rounds, seed in ((2, 4), (5, 1)):
         found = revised_answers(model, asked, names, rounds, seed)
         texts = [each.ids for each in asked]
         before = sampled_replies(model, texts, 4, seed=seed)
@@ -102,11 +102,11 @@ def test_each_round_criticises_by_the_next_principle_and_samples_by_the_next_see
 
 def test_pairs_are_labelled_in_both_orders_by_a_principle_of_their_own() -> None:
     model, names = undecided(), ["harm.people", "harm.deceit", "scope.asked"]
-    pairs = answer_pairs(model, requests(30, 3), 5)
-    texts = [each.ids for each in requests(30, 3)]
+    pairs = answer_pairs(model, requests(18, 3), 5)
+    texts = [each.ids for each in requests(18, 3)]
     one, two = sampled_replies(model, texts, 4, seed=10), sampled_replies(model, texts, 4, seed=11)
     assert pairs == [
-        AnswerPair(each, a, b) for each, a, b in zip(requests(30, 3), one, two, strict=True)
+        AnswerPair(each, a, b) for each, a, b in zip(requests(18, 3), one, two, strict=True)
         if a != b and a[-1] == b[-1] == END
     ]  # fmt: skip
     labels = preference_labels(model, pairs, names, 6)

@@ -282,7 +282,7 @@ def test_a_shelf_gathers_reports_and_reads_one_autoencoder_at_a_time(tmp_path: P
     assert opened is not None and opened[0] == "small" and shelf.read_text("small", TEXT) == small.read_text(TEXT)
     assert shelf._opened is opened
     index, other = (each.index for each in small.read_text(TEXT).features[:2])
-    for number in (index, other, index):
+    for number in (index, other):
         assert shelf.report("small", number) == small.report(number)
     assert set(shelf._extra) == {("small", index), ("small", other)}
     both = next(each.index for each in wide.read_text(TEXT).features if each.index < 40)
