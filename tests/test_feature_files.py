@@ -44,6 +44,15 @@ def test_features_come_back_from_their_file_as_they_were(tmp_path: Path) -> None
     assert read_features(tmp_path) == bare and [each.name for each in tmp_path.iterdir()] == ["features.json"]
 
 
+def test_a_large_file_in_any_script_comes_back_and_both_intervals_of_an_ablation_stay_apart(tmp_path: Path) -> None:
+    null = Interval(-0.125, -0.5, 0.0, 3, "t")
+    window = [ShadedToken(f"töken {number} \u4e2d", number % 10, number == 7) for number in range(2500)]
+    report = replace(REPORT, bands={"top": [window], "lower half": [window[:2], []]}, ablation_null=null)
+    large = replace(DASHBOARD, latents=0, tokens=0, reports=[report, REPORT], prompt="ja \U0001f600")
+    assert write_features(large, tmp_path).stat().st_size > 100_000
+    assert read_features(tmp_path) == large
+
+
 def test_features_that_cannot_be_written_leave_no_half_of_a_file(tmp_path: Path) -> None:
     (tmp_path / FEATURES).mkdir()
     with pytest.raises(ConfigError, match=r"features\.json cannot be written: Is a directory"):

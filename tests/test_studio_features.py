@@ -136,6 +136,8 @@ def test_the_features_of_a_text_are_those_that_the_autoencoder_computes(client: 
     error, later = (rows - rebuilt)[1:], rows[1:]
     explained = 1 - float(error.square().sum() / (later - later.mean(0)).square().sum())
     assert f"explains {100 * explained:.0f}%" in page
+    two = client.get("/features/small/live", params={"text": "?!"}).text
+    assert "choose a token to see those alone.</p>" in two and two.count('class="token"') == 2, "one has no variance"
     at = client.get("/features/small/live", params={"text": TEXT, "at": "3"}).text
     firing = z[3].argsort(descending=True)[: int((z[3] > 0).sum())].tolist()
     assert [int(each) for each in re.findall(r'<a href="/features/small/(\d+)" hx-get', at)] == firing

@@ -162,6 +162,7 @@ def tapped(model: Decoder | Engine, taps: Mapping[str, Tap]) -> Iterator[None]:
                 model.__dict__.pop(name, None)
 
 
+@torch.no_grad()
 def attention_weights(model: Decoder, cache: ActivationCache, layer: int, text: int = 0) -> Tensor:
     """The weights of a layer's heads on one text, H T T: made from cached queries and keys by the model's own attention.
 

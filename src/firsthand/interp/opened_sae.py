@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ class TextReading:
     features: list[FiringFeature]
     """The strongest of them, strongest first."""
     explained: float
-    """Share of the variance of the later tokens' activations that the reconstruction explains."""
+    """Share of the variance of the later tokens' activations that the reconstruction explains; nan for a single one."""
 
 
 class OpenedSae:
@@ -108,7 +109,8 @@ class OpenedSae:
             tokens = shaded(words, z_N.tolist(), float(z_N.max()), int(z_N.argmax()))
             features.append(FiringFeature(index, float(strength_M[index]), int((z_N > 0).sum()), tokens))
         counts = (z_NM > 0).sum(1).tolist()
-        return TextReading(words, counts, active, features, 1 - float(error_ND.square().sum()) / max(spread, 1e-30))
+        explained = 1 - float(error_ND.square().sum()) / spread if spread else math.nan
+        return TextReading(words, counts, active, features, explained)
 
     def _surveyed(self) -> FeatureSurvey:
         if self._survey is None:

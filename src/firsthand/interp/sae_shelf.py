@@ -58,7 +58,7 @@ class SaeShelf:
             spec = parse_spec(text)
             if wrong := set(spec.options) - {"model"}:
                 raise ConfigError(f"{text!r} has the option {min(wrong)!r}: write FOLDER or FOLDER:model=MODEL")
-            self._places.append((Path(spec.name).expanduser(), spec.options.get("model", "")))
+            self._places.append((_expanded(spec.name), spec.options.get("model", "")))
         self._opened: tuple[str, OpenedSae] | None = None
         self._extra: dict[tuple[str, int], FeatureReport] = {}
         self._working: dict[str, threading.Thread] = {}
@@ -190,9 +190,17 @@ def _model_here(model: str, folder: Path) -> tuple[str, str]:
     try:
         if model in model_lookup.KNOWN or model.startswith("hf:"):
             return model, "" if model_lookup.is_here(model) else told
-        for path in (Path(model).expanduser(), folder.parent / model):
+        for path in (_expanded(model), folder.parent / model):
             if path.exists():
                 return str(path), ""
     except (OSError, ValueError, UnknownName, ConfigError):
         pass
     return model, told
+
+
+def _expanded(text: str) -> Path:
+    """The path with `~` as a home; as it is where nobody has the name after the `~`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
