@@ -425,6 +425,7 @@ def test_an_index_is_served_with_and_without_a_model(
 def test_tools_are_served_over_http_and_the_record_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("mcp")
     told: list[Any] = []
     telemetry_told(monkeypatch, told)
     port, found = free_port(), {}
