@@ -12,6 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
+
 
 def free_port() -> int:
     """A port that nobody listens on."""
@@ -53,3 +57,10 @@ def until_signal(port: int, serve: Callable[[], int], asks: Callable[[], None]) 
         return serve()
     finally:
         thread.join(60)
+
+
+def telemetry_told(monkeypatch: pytest.MonkeyPatch, told: list[Any]) -> None:
+    """Note in `told` when a server's telemetry opens its spans and closes."""
+    for name in ("open_spans", "close"):
+        whole = getattr(ServerTelemetry, name)
+        monkeypatch.setattr(ServerTelemetry, name, lambda self, n=name, whole=whole: told.append(n) or whole(self))

@@ -108,7 +108,8 @@ def test_a_person_is_asked_before_a_model_is_downloaded_and_a_program_is_not(
         typed(answer)
         models.expect_on_disk("smollm2", may_ask=True)
         assert capsys.readouterr().err == f"smollm2 is not on disk ({much}). Download it? [y/N] "
-    refused = "{0} is not on disk{1}, and inspect downloads nothing by itself: `firsthand models pull {0}` first, or add --pull"
+    refused = "{0} is not on disk{1}, and inspect downloads nothing by itself: "
+    refused += "`firsthand models pull {0}` first, or add --pull"
     for answer, ask, terminal, name in (
         ("n\n", True, True, "smollm2"), ("\n", True, True, "smollm2"), ("yep\n", True, True, "hf:a/b"),
         ("y\n", False, True, "smollm2"), ("y\n", True, False, "hf:a/b"),

@@ -15,22 +15,20 @@ from typing import Any
 
 import pytest
 
-from corpus_tiny import write_index
 from firsthand import model as models
 from firsthand.cluster.replicas import ray_replicas
-from firsthand.commands import mcp, rag_ask, rag_serve, serve, studio, studio_transfer
+from firsthand.commands import serve, studio, studio_transfer
 from firsthand.errors import ConfigError
 from firsthand.providers import local_embedder
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.openai.openai_settings import OpenAISettings
-from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
 from firsthand.studio import studio_app
 from firsthand.studio.accounts import ACCOUNT
 from firsthand.studio.studio_store import SqliteStore
-from served_in_thread import asked, free_port, until_signal
+from served_in_thread import asked, free_port, telemetry_told, until_signal
 
 
 @pytest.fixture(autouse=True)
@@ -232,12 +230,6 @@ def test_agents_of_the_studio_answer_with_the_sampling_of_its_flags(monkeypatch:
 # -- serve --
 
 
-def telemetry_told(monkeypatch: pytest.MonkeyPatch, told: list[Any]) -> None:
-    for name in ("open_spans", "close"):
-        whole = getattr(ServerTelemetry, name)
-        monkeypatch.setattr(ServerTelemetry, name, lambda self, n=name, whole=whole: told.append(n) or whole(self))
-
-
 def test_a_model_is_served_under_its_public_name_until_a_signal_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -376,72 +368,3 @@ def test_a_base_model_is_told_and_public_names_show_no_folder_and_no_address(
     )
     found = ["c", "g", "l", "b", "n.gguf", "m+lora:c+adapter:e", "hf:a/b"]
     assert [serve.public_name(name) for name in names] == found
-
-
-# -- rag serve, mcp --
-
-
-def test_an_index_is_served_with_and_without_a_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    index = write_index(
-        tmp_path / "d.index", {"mill.md": "The mill was built in 1871.\n", "b.txt": "River.\n"}, vectors=False
-    )
-    told: list[Any] = []
-    telemetry_told(monkeypatch, told)
-    closed = models.close
-    monkeypatch.setattr(
-        models, "close", lambda *given: told.append(given[0] and type(given[0]).__name__) or closed(*given)
-    )
-    for name, model in (("none", "none"), ("own", f"scripted:{tmp_path}/s.json")):
-        port, found = free_port(), {}
-
-        def asks(port: int = port, found: dict[str, Any] = found) -> None:
-            found["search"] = asked(port, "POST", "/search", {"query": "mill", "search": "lexical", "k": 1})[1]
-            found["answer"] = asked(port, "POST", "/answer", {"question": "When was the mill built?"})
-            found["models"] = asked(port, "GET", "/v1/models")[1]
-
-        config = rag_serve.Config(
-            index, name="docs", answer=rag_ask.AnswerFlags(model=model), listen=ListenAddress(port=port),
-            telemetry=TelemetrySettings(log="none"), admission=AdmissionSettings(drain_s=0.2),
-        ) if name == "own" else rag_serve.Config(
-            index, answer=rag_ask.AnswerFlags(model=model), listen=ListenAddress(port=port),
-            telemetry=TelemetrySettings(log="none"), admission=AdmissionSettings(drain_s=0.2),
-        )  # fmt: skip
-        told.clear()
-        assert until_signal(port, lambda config=config: rag_serve.run(config), asks) == 0  # type: ignore[misc]
-        url = f"http://127.0.0.1:{port}"
-        routes = f"{url}/search" if name == "none" else f"{url}/v1, {url}/search and {url}/answer"
-        assert capsys.readouterr().out == f"{index} is served at {routes} (Ctrl-C ends it)\n"
-        assert [hit["document"] for hit in found["search"]["data"]] == ["mill.md"], found["search"]
-        assert (found["answer"][0] == 200) is (name == "own"), found["answer"]
-        listed = [each["id"] for each in found["models"]["data"]]
-        assert ("docs" in listed) is (name == "own"), listed
-        assert told == ["open_spans", "close"] + (["RagModel", "Scripted"] if name == "own" else [None])
-    with pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"):
-        rag_serve.run(rag_serve.Config(index, listen=ListenAddress(host="0.0.0.0", port=0)))
-
-
-def test_tools_are_served_over_http_and_the_record_is_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("mcp")
-    told: list[Any] = []
-    telemetry_told(monkeypatch, told)
-    port, found = free_port(), {}
-    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
-
-    def asks() -> None:
-        found["health"] = asked(port, "GET", "/health")[0]
-        found["other"] = asked(port, "POST", "/v1/chat/completions", {})[0]
-        found["mcp"] = asked(port, "POST", "/mcp", call, Accept="application/json, text/event-stream")[0]
-
-    config = mcp.Config(
-        tools=("calculator",), http=True, listen=ListenAddress(port=port), telemetry=TelemetrySettings(log="none"),
-        admission=AdmissionSettings(drain_s=0.2),
-    )  # fmt: skip
-    assert until_signal(port, lambda: mcp.main(config), asks) == 0
-    assert capsys.readouterr().out == f"MCP is served at http://127.0.0.1:{port}/mcp (Ctrl-C ends it)\n"
-    assert told == ["open_spans", "close"] and found["health"] == 200 and found["other"] == 404 != found["mcp"]
-    with pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"):
-        mcp.main(mcp.Config(tools=("calculator",), http=True, listen=ListenAddress(host="0.0.0.0", port=0)))
