@@ -1,4 +1,4 @@
-"""`scaling fit` and `sweep`, `safety office`, `label`, `explain` and `tests`, and what `mcp` opens."""
+"""`scaling fit` and `sweep`, `safety office`, `label`, `explain` and `tests`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from firsthand.commands import mcp, safety, safety_office, scaling
+from firsthand.commands import safety, safety_office, scaling
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import assistant, user
 from firsthand.patterns.parts import constitution
@@ -176,6 +176,27 @@ def test_the_office_is_told_row_by_row_with_a_column_for_each_channel(
     assert body["none"]["none"] == {**asdict(benign), "reached_in": []}
     assert cli("safety", "office", "--tasks", "10000")[0] == 0
 
+    async def one(rules: Any, **more: Any) -> dict[str, GuardTally]:
+        row = {channel: GuardTally(at == 0, at == 0, 0, (), 0, 0, 0.0) for at, channel in enumerate(CHANNELS)}
+        return {
+            "none": benign,
+            **(row if rules else {channel: replace(benign, tasks=0, solved=0) for channel in CHANNELS}),
+        }
+
+    monkeypatch.setattr(safety_office, "office_tallies", one)
+    shares = [line.split()[-1] for line in words(cli("safety", "office")[1])[2:]]
+    assert shares == ["0.0%", *["100.0%"] * 5], "no attack at all is no division by zero"
+    from firsthand.bridges.agentdojo import dojo_table
+
+    async def measured(rules: Any, attack: str, **more: Any) -> GuardTally:
+        return GuardTally(len(rules), len(rules), len(rules), (), 0, 0, 0.04)
+
+    monkeypatch.setattr(dojo_table, "measured", measured)
+    monkeypatch.setattr(dojo_table, "ROWS", {"zero": (), "one": ("plan_lock",)})
+    assert words(cli("safety", "table")[1])[2:] == [
+        "zero 0/0 0 in 0 0.0% 0/0 = 0.0% 0.0", "one 1/1 0 in 0 100.0% 1/1 = 100.0% 0.0",
+    ]  # fmt: skip
+
 
 def test_a_tally_of_the_office_attacks_the_memory_alone_with_a_note_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
@@ -242,7 +263,7 @@ def test_pairs_of_a_run_are_labelled_once_and_counted_by_principle(
         run.add_preference(Preference("t1", "x1", "y1", "a", "human:ada"))
         name = run.id
     asked: list[Any] = []
-    verdicts = {"t1": ("a", "harm.people"), "t2": ("tie", "harm.people"), "t3": ("b", "honest.facts")}
+    verdicts = {"t1": ("b", "honest.facts"), "t2": ("tie", "harm.people"), "t3": ("a", "harm.people")}
 
     async def label_pair(model: Any, question: str, a: Trace, b: Trace, principles: Any) -> Preference:
         asked.append((model.name, question, a.id, b.id, [each.id for each in principles]))
@@ -305,76 +326,3 @@ def test_threats_are_listed_by_standing_with_the_tools_that_are_left(
         safety.main(safety.Config("tests"))
     with pytest.raises(ConfigError, match=r"^name the run: firsthand safety label last$"):
         safety.main(safety.Config("label"))
-
-
-# -- mcp --
-
-
-def test_what_an_mcp_server_offers_follows_its_flags(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    pytest.importorskip("mcp")
-    from firsthand.serve.mcp import agent_offer, benchmark_offer, index_offer
-
-    asked: list[Any] = []
-    monkeypatch.setattr(index_offer, "offer_index", lambda offer, path, only: asked.append((path, only)))
-    monkeypatch.setattr(agent_offer, "offer_agents", lambda offer, agents, record: asked.append((agents, record)))
-    monkeypatch.setattr(benchmark_offer, "offer_benchmarks", lambda offer, names, agents: asked.append((names, agents)))
-    monkeypatch.setattr(mcp, "make_agents_of", lambda config: ["agent"] if config.model else ())
-    record: Any = SimpleNamespace(tasks=None)
-    made = mcp.make_server(mcp.Config(("calculator",), benchmark=("arithmetic",)), record)
-    assert asked == [(("arithmetic",), ())] and made.offer.version == mcp.__version__
-    assert [each.name for each in made.offer.tools] == ["calculator"]
-    asked.clear()
-    mcp.make_server(mcp.Config(index=("a", "b"), model="m", benchmark=("arithmetic",)), record)
-    assert asked == [("a", False), ("b", False), (["agent"], record), (("arithmetic",), ["agent"])]
-    asked.clear()
-    mcp.make_server(mcp.Config(index=("a",)), record)
-    assert asked == [("a", True)]
-
-
-def test_a_server_over_standard_input_ends_with_its_record_closed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("mcp")
-    from firsthand.serve.mcp import agent_offer, mcp_transports
-    from firsthand.tools.mcp import remote_tools
-
-    told: list[Any] = []
-    record = SimpleNamespace(close=lambda: told.append("closed"))
-    monkeypatch.setattr(agent_offer, "CallRecord", lambda folder: told.append(folder) or record)
-    monkeypatch.setattr(mcp, "make_server", lambda config, kept: told.append(kept is record) or "made")
-
-    async def serve_stdio(made: Any) -> None:
-        told.append(made)
-        if stops:
-            raise stops[0]
-
-    stops: list[BaseException] = []
-    monkeypatch.setattr(mcp_transports, "serve_stdio", serve_stdio)
-    monkeypatch.setattr(mcp.interruption, "run", asyncio.run)
-    config = mcp.Config(("calculator",), record=tmp_path)
-    assert mcp.main(config) == 0 and told == [tmp_path, True, "made", "closed"]
-    stops.append(KeyboardInterrupt())
-    told.clear()
-    assert mcp.main(config) == 0 and told[-1] == "closed"
-    stops[:] = [OSError("gone")]
-    told.clear()
-    with pytest.raises(OSError, match="gone"):
-        mcp.main(replace(config, record=None))
-    assert told == [None, True, "made", "closed"] and capsys.readouterr().out == ""
-
-    class Source:
-        def __init__(self, declared: Any) -> None:
-            told.append((declared.url, declared.oauth, declared.opening_s))
-            self.tools = ["one", "two"]
-
-        async def open(self) -> None:
-            told.append("open")
-
-        async def close(self) -> None:
-            told.append("close")
-
-    monkeypatch.setattr(remote_tools, "RemoteTools", Source)
-    told.clear()
-    assert mcp.main(mcp.Config(sign_in="https://m.example/mcp")) == 0
-    assert told == [("https://m.example/mcp", True, 330.0), "open", "close"]
-    assert capsys.readouterr().out == "signed in to https://m.example/mcp: 2 tools\n"

@@ -1,4 +1,4 @@
-"""`rag index`, `status`, `verify`, `delete`, `reindex` and `label` on small folders: what they keep, print and refuse."""
+"""`rag index`, `status`, `verify`, `delete` and `reindex` on small folders: what they keep, print and refuse."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from corpus_tiny import write_index
-from firsthand.commands import rag_index, rag_label, rag_reindex, rag_verify
-from firsthand.errors import ConfigError, DataError, MissingExtra, TransientError
+from firsthand.commands import rag_index, rag_reindex, rag_verify
+from firsthand.errors import MissingExtra
 from firsthand.retrieval import index_settings
 from firsthand.retrieval import reindex as reindexing
 from firsthand.retrieval.chunk_index import IndexHeader, IngestReceipt
 from firsthand.retrieval.corpus import close_corpora
-from firsthand.retrieval.reflection import critic_labels
 from firsthand.retrieval.store.ann_file import AnnReport
 from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.system import interruption
@@ -93,9 +92,17 @@ def test_a_folder_is_indexed_brought_up_to_date_and_told_line_by_line(docs: Path
     assert cli("rag", "index")[0] == 2
 
 
-def test_fields_of_json_documents_and_prefixes_of_an_index_are_kept(home: Path, cli: Cli) -> None:
+def test_fields_of_json_documents_and_prefixes_of_an_index_are_kept(
+    home: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
     rows = [{"key": "one", "abstract": "Alder in Oslo.", "head": "Of alder", "text": "wrong"}]
     (home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bars: list[Any] = []
+    for module in (rag_index, rag_reindex):
+        whole = module.progress
+        monkeypatch.setattr(
+            module, "progress", lambda *given, whole=whole, **more: bars.append((*given, more)) or whole(*given, **more)
+        )
     line = ("rag", "index", "rows.jsonl", "--index", "r.index", "--model", "none", "--text-field", "abstract")
     code, out, err = cli(*line, "--title-field", "head", "--id-field", "key")
     assert code == 0 and out.startswith("documents: 1 added\n"), err
@@ -104,6 +111,11 @@ def test_fields_of_json_documents_and_prefixes_of_an_index_are_kept(home: Path, 
         document = opened.document(id)
         assert id.endswith("one") and "Alder in Oslo." in document.text and "wrong" not in document.text
         assert document.title == "Of alder"
+    told = {"unit": "bytes", "shown": True}
+    assert bars == [("the embedder", None, told), ("indexing rows.jsonl", None, told)]
+    cli("rag", "reindex", "r.index", "--chunker", "sentences")
+    assert bars[2:] == [("the embedder", None, {"unit": "bytes"}), ("making r.index anew", None, {})]
+    cli("rag", "reindex", "r.index", "--chunker", "auto")
     code, _, err = cli(*line, "--query-prefix", "q: ")
     assert code == 2 and "the query prefix of r.index is none, and q: was given" in err
     code, _, err = cli(*line, "--document-prefix", "d: ")
@@ -322,74 +334,3 @@ def test_kinds_prefixes_and_embedder_of_an_index_are_listed(home: Path, cli: Cli
     ]  # fmt: skip
     body = json.loads(cli("rag", "status", str(other), "--json")[1])
     assert (body["documents"], body["chunks"], body["kinds"], body["header"]) == ([], 0, {}, asdict(header))
-
-
-# -- rag label --
-
-
-def test_lines_of_answers_are_pairs_of_texts() -> None:
-    assert rag_label._pair('{"instruction": "q", "output": "a", "prompt": "p", "completion": "c"}') == ("q", "a")
-    assert rag_label._pair('{"instruction": "q", "output": " ", "prompt": "p", "completion": "c"}') == ("p", "c")
-    assert rag_label._pair('{"prompt": " p ", "completion": "c"}') == (" p ", "c")
-    wrong = ['{"instruction": "q"}', '{"instruction": 1, "output": "a"}', '{"prompt": "", "completion": "c"}']
-    wrong += ["[1]", "{", "[" * 9999]
-    for line in wrong:
-        with pytest.raises(DataError) as refused:
-            rag_label._pair(line)
-        assert (
-            str(refused.value)
-            == "an object with `instruction` and `output` was expected, both texts that are not empty"
-        )
-
-
-def test_every_line_is_labelled_by_the_critic_or_named(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    index = write_index(home / "d.index", TEXTS, vectors=False)
-    asked: list[Any] = []
-
-    async def label(question: str, answer: str, retriever: Any, critic: Any, settings: Any) -> str:
-        if answer == "later":
-            raise TransientError("busy")
-        hits = await retriever(SimpleNamespace(text="mill", where={}, vectors=()), settings.k)
-        asked.append((question, answer, len(hits), critic.model.name, settings.k, settings.threshold))
-        if answer == "bad":
-            raise ConfigError("the critic refuses")
-        return f"[x]{answer}é"
-
-    monkeypatch.setattr(critic_labels, "label", label)
-    (home / "s.json").write_text('{"": "yes"}')
-    monkeypatch.setattr(rag_label.interruption, "run", asyncio.run)
-    rows = ['{"instruction": "q1", "output": "a1"}', " ", '{"prompt": "q2", "completion": "bad"}', "no"]
-    rows.append('{"prompt": "q3", "completion": "a3"}')
-    data, out = home / "a.jsonl", home / "out.jsonl"
-    data.write_text("\n".join(rows))
-    config = rag_label.Config(data, str(index), "scripted:s.json", out, k=2, threshold=0.75, search="lexical")
-    assert rag_label.run(config) == 3
-    told, err = capsys.readouterr()
-    assert told == f"2 answers labelled, 2 failed: {out}\n" and err.splitlines() == [
-        f"firsthand: failed: {data}:3: the critic refuses",
-        f"firsthand: failed: {data}:4: an object with `instruction` and `output` was expected, both texts that are not "
-        "empty",
-    ]
-    assert out.read_text() == '{"instruction": "q1", "output": "[x]a1é"}\n{"instruction": "q3", "output": "[x]a3é"}\n'
-    assert asked == [(q, a, 1, "scripted:s.json", 2, 0.75) for q, a in (("q1", "a1"), ("q2", "bad"), ("q3", "a3"))]
-    with pytest.raises(ConfigError, match=r"out\.jsonl is there already: give another file, or remove it"):
-        rag_label.Config(data, str(index), "scripted:s.json", out)
-    for missing in ({"data": data}, {"out": home / "n"}):
-        with pytest.raises(ConfigError, match="label needs two files"):
-            rag_label.Config(**missing)  # type: ignore[arg-type]
-    out.unlink()
-    data.write_text(rows[0])
-    assert rag_label.run(config) == 0 and capsys.readouterr().out == f"1 answer labelled, 0 failed: {out}\n"
-    out.unlink()
-    data.write_text("no\n")
-    assert rag_label.run(config) == 3 and not out.exists()
-    assert capsys.readouterr().out == "0 answers labelled, 1 failed\n"
-    data.write_text('{"prompt": "q", "completion": "later"}\n')
-    with pytest.raises(TransientError, match="busy"):
-        rag_label.run(config)
-    out.unlink()
-    data.write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match=r"a\.jsonl cannot be read: "):
-        rag_label.run(config)

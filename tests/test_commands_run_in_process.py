@@ -31,13 +31,13 @@ Cli = Callable[..., tuple[int, str, str]]
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     widen(monkeypatch, run, print_run, score)
-    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home [b]x"))
     monkeypatch.chdir(tmp_path)
     Path("q.jsonl").write_text("".join(f'{{"question": "{n} + {n}?", "answer": "{2 * n}"}}\n' for n in (1, 2, 3)))
     told = 'data = "q.jsonl"\nprompt = "{question}"\ntarget = "{answer}"\nscorer = "exact"\n'
     Path("q.toml").write_text(told)
     Path("s.json").write_text('{"1 \\\\+ 1": "2", "3": "5"}')
-    return tmp_path / "home"
+    return tmp_path / "home [b]x"
 
 
 # -- run --
@@ -90,6 +90,12 @@ def test_a_run_is_stopped_by_failures_or_by_a_person_and_says_how_to_go_on(
     assert code == 130 and "q: exact, 1 task" in out
     told = f"interrupted with 1 of 3 attempts done: `firsthand run --resume {name}` finishes them"
     assert err == f"firsthand: {told}\n"
+    monkeypatch.setattr(run, "attempt", whole)
+    code, out, err = cli("run", "--resume", name, "--json")
+    body = json.loads(out)
+    assert (code, body["run"], body["boards"][0]["rows"][0]["attempts"]) == (3, name, 3), "the same run is finished"
+    assert [each.name for each in home.glob("runs/2*")] == [name]
+    monkeypatch.setattr(run, "attempt", attempt)
     stop.append("failures")
     code, out, err = cli(*line)
     assert (code, err) == (3, "firsthand: 3 attempts in a row failed\n") and "report " in out
@@ -198,6 +204,17 @@ def test_progress_and_the_tree_follow_each_attempt(home: Path, monkeypatch: pyte
     told.clear()
     asyncio.run(run.ready(experiment, None, shown=False))
     assert told[0] == ("loading scripted:s.json", None, {"shown": False})
+
+
+def test_spans_are_checked_before_anything_is_made(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(asked: bool) -> None:
+        raise ConfigError(f"spans: {asked}")
+
+    monkeypatch.setattr(run, "check_telemetry", check)
+    for otel in (True, False):
+        with pytest.raises(ConfigError, match=f"^spans: {otel}$"):
+            run.main(run.Config(benchmarks=("q.toml",), model=("scripted:s.json",), otel=otel))
+    assert not home.exists()
 
 
 def test_a_protected_benchmark_is_not_watched(home: Path) -> None:
@@ -320,6 +337,27 @@ def test_each_scorer_gives_its_own_scores_within_what_was_asked(home: Path, cli:
     with store.open_run(name, home) as made:
         assert {key: value for key, value in made.score_names().items() if key != "exact"} == {
             "normalised": "normalised", "token_f1": "token_f1", "own": "normalised"}  # fmt: skip
+
+
+def test_progress_of_scoring_counts_each_attempt(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    @contextmanager
+    def progress(*given: Any, **more: Any) -> Iterator[Any]:
+        told.append((*given, more))
+        yield lambda done, note: told.append((done, note))
+
+    monkeypatch.setattr(score, "progress", progress)
+    tries = {"t1": [{"exact": 1.0}], "t2": [None]}
+    with scored_run(home, "n", {"bob": {"sums": tries}, "ada": {"sums": tries}}) as made:
+        name = made.id
+    score.main(score.Config(name, ("normalised", "token_f1"), concurrency=1))
+    score.main(score.Config(name, ("token_f1",), as_="x", agent="ada", json=True))
+    each = [(1, "bob t1"), (2, "ada t1")]
+    assert told == [
+        ("normalised", 4, {"shown": True}), *each, ("token_f1", 4, {"shown": True}), *each,
+        ("token_f1", 4, {"shown": False}), (1, "ada t1"),
+    ]  # fmt: skip
 
 
 def test_scores_that_failed_are_the_exit_status_and_an_interruption_is_told(
