@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,15 +10,11 @@ from typing import Any
 
 import pytest
 
-from firsthand.commands import mcp, safety, scaling
-from printed_tables import widen
-
-Cli = Callable[..., tuple[int, str, str]]
+from firsthand.commands import mcp
 
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    widen(monkeypatch, scaling, safety)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
