@@ -116,7 +116,12 @@ def test_accounts_are_managed_and_each_change_is_told(
     assert told("role", "bob", role="annotator") == "bob is annotator.\n" and told("list") == "bob  annotator\n"
     assert told("list", project="vision") == "ada  admin\nbob  annotator\n"
     assert told("role", "ada", role="none", project="vision") == "ada has no role in vision.\n"
-    key = told("key", "bob").strip()
+    narrow = studio_transfer.console()
+    monkeypatch.setattr(studio_transfer, "console", lambda: narrow)
+    wide = narrow.width
+    narrow.width = 10
+    key = told("key", "bob").removesuffix("\n")  # in one piece however narrow the terminal is
+    narrow.width = wide
     assert accounts.Accounts(SqliteStore(home)).of_key(key) == accounts.User("bob", "annotator")
     assert told("remove", "bob") == "bob is removed, with its keys and sessions.\n" and told("list") == ""
 
