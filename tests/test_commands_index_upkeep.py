@@ -217,6 +217,17 @@ def test_an_index_is_verified_and_its_documents_are_removed_by_id(home: Path, cl
     assert code == 2 and "delete needs a document's id" in err
 
 
+def test_a_folder_without_an_index_is_refused_by_every_command_in_one_sentence(home: Path, cli: Cli) -> None:
+    (home / "bare").mkdir()
+    told = "firsthand: no index at 'bare': make one with `firsthand rag index DIR`, and give its path\n"
+    for line in (
+        ("delete", "a.md", "--index", "bare"), ("verify", "bare"), ("reindex", "bare"), ("status", "bare"), ("graph", "bare"),
+        ("ask", "q", "--index", "bare"), ("chat", "--index", "bare"),
+    ):  # fmt: skip
+        assert cli("rag", *line) == (2, "", told), line
+    assert not list((home / "bare").iterdir())
+
+
 def test_the_side_file_of_an_index_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rag_verify, "find_spec", lambda name: None)
     told = rag_verify._told(AnnReport(1, 2, 0.5, 3, 10))
