@@ -37,16 +37,18 @@ def asked(port: int, method: str, path: str, body: Any = None, **headers: str) -
 def until_signal(port: int, serve: Callable[[], int], asks: Callable[[], None]) -> int:
     """The exit code of `serve`, which gets the signal of Ctrl-C once it listens and `asks` has asked."""
 
+    over = threading.Event()
+
     def client() -> None:
         begun = time.monotonic()
         try:
-            while time.monotonic() - begun < 30:
+            while not over.is_set() and time.monotonic() - begun < 30:
                 try:
                     socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                    asks()
                     break
-                except OSError:
+                except ConnectionRefusedError:
                     time.sleep(0.01)
-            asks()
         finally:
             if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # the server's own is in place
                 os.kill(os.getpid(), signal.SIGINT)
@@ -56,6 +58,7 @@ def until_signal(port: int, serve: Callable[[], int], asks: Callable[[], None]) 
     try:
         return serve()
     finally:
+        over.set()
         thread.join(60)
 
 

@@ -221,8 +221,8 @@ def test_a_folder_without_an_index_is_refused_by_every_command_in_one_sentence(h
     (home / "bare").mkdir()
     told = "firsthand: no index at 'bare': make one with `firsthand rag index DIR`, and give its path\n"
     for line in (
-        ("delete", "a.md", "--index", "bare"), ("verify", "bare"), ("reindex", "bare"), ("status", "bare"), ("graph", "bare"),
-        ("ask", "q", "--index", "bare"), ("chat", "--index", "bare"),
+        ("delete", "a.md", "--index", "bare"), ("verify", "bare"), ("reindex", "bare"), ("status", "bare"),
+        ("graph", "bare"), ("ask", "q", "--index", "bare"), ("chat", "--index", "bare"),
     ):  # fmt: skip
         assert cli("rag", *line) == (2, "", told), line
     assert not list((home / "bare").iterdir())

@@ -69,20 +69,23 @@ class Opened:
         monkeypatch.setattr(studio, "server_of", server)
 
     def run(self, config: studio.Config, home: Path, asks: Callable[[], None] = lambda: None, **agents: Any) -> int:
+        over = threading.Event()
+
         def client() -> None:
-            begun = time.monotonic()
-            while (self.server is None or not self.server.started) and time.monotonic() - begun < 30:
-                time.sleep(0.005)
-            try:
-                asks()
-            finally:
-                self.server.should_exit = True
+            while not over.wait(0.005):
+                if self.server is not None and self.server.started:
+                    try:
+                        return asks()
+                    finally:
+                        self.server.should_exit = True
+            return None
 
         thread = threading.Thread(target=client)
         thread.start()
         try:
             return studio._serve(config, home, agents)
         finally:
+            over.set()
             thread.join(60)
 
 
