@@ -9,11 +9,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 
 
@@ -21,6 +23,13 @@ def free_port() -> int:
     """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
+
+
+@contextmanager
+def wide_address() -> Iterator[ListenAddress]:
+    """An address that others reach, at a port that is taken, so that nothing is served there by mistake."""
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        yield ListenAddress(host="0.0.0.0", port=taken.getsockname()[1])
 
 
 def asked(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:

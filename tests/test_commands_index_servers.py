@@ -16,7 +16,7 @@ from firsthand.retrieval.corpus import close_corpora
 from firsthand.serve.admission.admission_settings import AdmissionSettings
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
-from served_in_thread import asked, free_port, telemetry_told, until_signal
+from served_in_thread import asked, free_port, telemetry_told, until_signal, wide_address
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +66,11 @@ def test_an_index_is_served_with_and_without_a_model(
         listed = [each["id"] for each in found["models"]["data"]]
         assert ("docs" in listed) is (name == "own"), listed
         assert told == ["open_spans", "close"] + (["RagModel", "Scripted"] if name == "own" else [None])
-    with pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"):
-        rag_serve.run(rag_serve.Config(index, listen=ListenAddress(host="0.0.0.0", port=0)))
+    with (
+        wide_address() as wide,
+        pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"),
+    ):
+        rag_serve.run(rag_serve.Config(index, listen=wide))
 
 
 def test_tools_are_served_over_http_and_the_record_is_closed(
@@ -91,5 +94,8 @@ def test_tools_are_served_over_http_and_the_record_is_closed(
     assert until_signal(port, lambda: mcp.main(config), asks) == 0
     assert capsys.readouterr().out == f"MCP is served at http://127.0.0.1:{port}/mcp (Ctrl-C ends it)\n"
     assert told == ["open_spans", "close"] and found["health"] == 200 and found["other"] == 404 != found["mcp"]
-    with pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"):
-        mcp.main(mcp.Config(tools=("calculator",), http=True, listen=ListenAddress(host="0.0.0.0", port=0)))
+    with (
+        wide_address() as wide,
+        pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"),
+    ):
+        mcp.main(mcp.Config(tools=("calculator",), http=True, listen=wide))

@@ -28,7 +28,7 @@ from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
 from firsthand.studio import studio_app
 from firsthand.studio.accounts import ACCOUNT
 from firsthand.studio.studio_store import SqliteStore
-from served_in_thread import asked, free_port, telemetry_told, until_signal
+from served_in_thread import asked, free_port, telemetry_told, until_signal, wide_address
 
 
 @pytest.fixture(autouse=True)
@@ -264,8 +264,11 @@ def test_a_model_is_served_under_its_public_name_until_a_signal_comes(
     assert capsys.readouterr().out == f"scripted:{tmp_path}/s.json is served at {url}/v1 (Ctrl-C ends it)\n"
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     assert (events[0], events[-1]) == ("ready", "stopped") and events.count("request") == 4
-    with pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"):
-        serve.main(serve.Config("scripted:s.json", listen=ListenAddress(host="0.0.0.0", port=0)))
+    with (
+        wide_address() as wide,
+        pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"),
+    ):
+        serve.main(serve.Config("scripted:s.json", listen=wide))
 
 
 def test_an_agents_file_gets_every_setting_of_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
