@@ -344,6 +344,9 @@ def test_a_step_is_run_after_a_yes_and_not_before_what_it_needs(monkeypatch: pyt
     assert cli("tour", "next", "--yes")[0] == 7 and asked[4:] == [1]
     with pytest.raises(UnknownName):
         tour.main(tour.Config("99"))
+    monkeypatch.setattr(tour_progress, "next_step", lambda done: None)
+    told = "All steps are done. `firsthand claims` tells, line by line, what of the reading list holds here.\n"
+    assert cli("tour", "next", "--yes") == (0, told, "") and len(asked) == 5
 
 
 def test_a_tokenizer_is_opened_from_a_file_or_fetched_by_its_name(

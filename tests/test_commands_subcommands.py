@@ -15,6 +15,7 @@ from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.reading import list_page
 from firsthand.runs.feed import Ended
 from firsthand.stats.paired import PairedDifference
+from firsthand.worlds import players
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -159,6 +160,24 @@ def test_the_steps_of_a_run_are_told_but_not_attempts_that_had_ended(
         "R is running, 1 attempt done; Ctrl-C stops watching, not the run", "[x] 5", "more", "[x] 8", "more",
         "R is done; `firsthand show R` prints its leaderboard",
     ]  # fmt: skip
+
+
+def test_eight_games_are_played_at_once_and_kept_in_the_order_of_their_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[str] = []
+    most: list[int] = []
+
+    async def played(benchmark: str, task: str, player: str, seed: int) -> str:
+        running.append(task)
+        most.append(len(running))
+        for _ in range(ord("z") - ord(task)):  # the first tasks take longest
+            await asyncio.sleep(0)
+        running.remove(task)
+        return f"{benchmark} {task} {player} {seed}"
+
+    monkeypatch.setattr(players, "play", played)
+    by_player: Any = play._by_player
+    found = asyncio.run(by_player("b", list("abcdefghijkl"), "random", 7))
+    assert found == [f"b {task} random 7" for task in "abcdefghijkl"] and max(most) == 8
 
 
 def test_the_correction_of_pairs_is_told_where_there_are_several(capsys: pytest.CaptureFixture[str]) -> None:
