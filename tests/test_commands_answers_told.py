@@ -24,6 +24,7 @@ from firsthand.hub import fetch_model
 from firsthand.message import system
 from firsthand.reading import tour_progress
 from firsthand.reading.tour_steps import tour_step
+from firsthand.retrieval.answers import rag_model
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.runs import store
 from firsthand.safety.undo import roll_back
@@ -182,7 +183,9 @@ def test_a_chat_at_a_terminal_tells_what_it_searched_for_and_goes_on_after_ctrl_
     prompts: list[Any] = []
     monkeypatch.setattr(chatting, "questions", lambda prompt: prompts.append(prompt and prompt()) or iter(lines))
     config = rag_chat.Config(index, rag_ask.AnswerFlags(model="scripted:s.json"))
-    assert rag_chat.run(config) == 0 and prompts == ["> "]
+    closed: list[str] = []
+    monkeypatch.setattr(rag_model.RagModel, "close", lambda self: closed.append(self.base.name))
+    assert rag_chat.run(config) == 0 and prompts == ["> "] and closed == ["scripted:s.json"]
     out, err = capsys.readouterr()
     told = err.splitlines()
     assert told[0] == f"scripted:s.json over {index}: ask a question, /help for commands, Ctrl-D to quit"

@@ -80,7 +80,9 @@ def test_items_are_listed_by_owner_and_kind_newest_first(kept: dict[str, str], c
     assert [each["text"][:6] for each in json.loads(cli(*line)[1])["items"]] == ["fact 2", "fact 1", "fact 0"]
 
 
-def test_items_are_shown_and_forgotten_by_id_within_an_owner(kept: dict[str, str], cli: Cli) -> None:
+def test_items_are_shown_and_forgotten_by_id_within_an_owner(
+    kept: dict[str, str], monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
     code, out, _ = cli("memory", "show", "m.db", kept["ann"])
     body = json.loads(out)
     assert code == 0 and list(body) == ["owner", "kind", "id", "text", "provenance", "valid", "stored"]
@@ -101,6 +103,12 @@ def test_items_are_shown_and_forgotten_by_id_within_an_owner(kept: dict[str, str
     assert cli("memory", "forget", "m.db", same, "--owner", "dee")[1] == "forgot 1 item\n"
     assert cli("memory", "show", "m.db", same)[1].count('"owner": "eve"') == 1
     file = ItemFile(Path("m.db"), create=False)
+    told: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(file, "checkpoint", lambda: told.append("checkpoint"))
+        patched.setattr(file, "remove", lambda *given: told.append(given[2]))
+        assert memory._forget(memory.Config("forget", ("m.db", same)), file) == 0
+    assert told == [same, "checkpoint"], "what was deleted is in no log either"
     config = memory.Config("show", ("m.db", same))
     assert [(owner, kind) for owner, kind, _ in memory._named(config, file)] == [("eve", "semantic")]
     with pytest.raises(UnknownName, match="no item 'x'"):

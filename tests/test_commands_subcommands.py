@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.commands import pairwise, papers, rag, rag_status, rag_verify, show, sides, studio, studio_intake
+from firsthand.commands import pairwise, papers, play, rag, rag_status, rag_verify, show, sides, studio, studio_intake
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.reading import list_page
 from firsthand.runs.feed import Ended
