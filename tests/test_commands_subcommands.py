@@ -13,6 +13,7 @@ import pytest
 from firsthand.commands import pairwise, papers, play, rag, rag_status, rag_verify, show, sides, studio, studio_intake
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.reading import list_page
+from firsthand.runs import store
 from firsthand.runs.feed import Ended
 from firsthand.stats.paired import PairedDifference
 from firsthand.worlds import players
@@ -203,3 +204,53 @@ def test_a_file_of_a_flag_is_written_or_refused_with_the_reason(tmp_path: Path) 
     with pytest.raises(ConfigError) as refused:
         sides.write(tmp_path, "x")
     assert str(refused.value) == f"cannot write '{tmp_path}': Is a directory"
+
+
+def test_a_board_has_the_budget_strata_and_reducer_that_are_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Kept:
+        id, status, protocols = "R", "done", {"b": "5-shot"}
+        config: Any = None
+
+        def __enter__(self) -> Kept:
+            return self
+
+        def __exit__(self, *given: object) -> None:
+            asked.append("closed")
+
+        def agents(self) -> dict[str, Any]:
+            return {"bob": {}, "ada": {}}
+
+        def clusters(self, strata: str | None) -> Any:
+            return ("clusters", strata)
+
+    kept = Kept()
+    made = [SimpleNamespace(agent_name=name) for name in ("cy", "ada", "bob", "ada")]
+    monkeypatch.setattr(show.store, "open_run", lambda ref, home: asked.append(ref) or kept)
+    monkeypatch.setattr(show, "own_figures", lambda told, run: "figures")
+    monkeypatch.setattr(show, "attempts_of", lambda run, figures: list(made) if figures == "figures" else [])
+    monkeypatch.setattr(show, "reducers_of", lambda run, reduce: ("reducers", reduce))
+    monkeypatch.setattr(
+        show, "leaderboard", lambda attempts, **more: asked.append(([a.agent_name for a in attempts], more)) or []
+    )
+    budgets = ((1200, 1200.0), ("auto", None), (None, None), ("0.5", None))
+    for config, budget in (({}, None), *(({"equal_budget": given}, budget) for given, budget in budgets)):
+        kept.config = config
+        asked.clear()
+        assert show.main(show.Config("r", strata="level", reduce="max", json=True)) == 0
+        given = {
+            "budget": budget, "clusters": ("clusters", "level"), "figures": "figures", "protocols": {"b": "5-shot"},
+            "reducers": ("reducers", "max"),
+        }  # fmt: skip
+        assert asked == ["r", (["bob", "ada", "ada", "cy"], given), "closed"], "in the order of the run's agents"
+
+
+def test_an_empty_run_is_shown_in_a_sentence(home: Path, cli: Cli) -> None:
+    with store.create(home, {}, "empty") as run:
+        name = run.id
+    code, out, _ = cli("show", name)
+    first, last = out.splitlines()
+    assert code == 0 and first == "No attempt has finished."
+    assert last.startswith(f"{name} is ") and last.endswith(f"; `firsthand runs {name}` lists its attempts")
+    assert cli("show", name, "--json")[:2] == (0, "[]\n")
