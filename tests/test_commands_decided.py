@@ -21,6 +21,7 @@ from firsthand.retrieval.chunking import chunkers
 from firsthand.retrieval.chunking.chunkers import open_chunker
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.retrieval.store.sqlite_index import open_index
+from printed_tables import widen
 
 
 @pytest.fixture(autouse=True)
@@ -234,6 +235,25 @@ def test_answers_to_an_approval_are_kept_with_who_gave_them(
         and sessions.read_answers("{}") == {}
     )
     assert [sessions._short(text) for text in ("a\n  b", "x" * 60, "x" * 61)] == ["a b", "x" * 60, "x" * 59 + "…"]
+
+
+def test_sessions_are_told_turn_by_turn_and_questions_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    widen(monkeypatch, sessions)
+    rows = [SimpleNamespace(id=f"s{n}", owner=f"o{n}", context=f"c{n}") for n in range(2)]
+    turns = [SimpleNamespace(number=3, state="done", prompt="a\nb", answer="yes", error="no"),
+             SimpleNamespace(number=4, state="failed", prompt="c", answer=None, error="gone")]  # fmt: skip
+    pending = [SimpleNamespace(id="apr_1", owner="[b]o", question="[i]pay?\nnow")]
+    store: Any = SimpleNamespace(
+        sessions=lambda: rows, turns=lambda id: turns if id == "s1" else turns[1:], pending=lambda: pending
+    )
+    sessions.print_sessions(store)
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip(" ─")]
+    assert told == [
+        "client session turn state question answer", "o0 c0 4 failed c gone", "o1 c1 3 done a b yes", "o1 c1 4 failed c gone",
+        "1 approval waiting", "apr_1 [b]o", "[i]pay?", "now",
+    ]  # fmt: skip
 
 
 def test_prices_are_of_models_that_are_counted() -> None:

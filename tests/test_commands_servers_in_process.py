@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import io
 import json
-import socket
 import threading
 import time
 import webbrowser
@@ -23,7 +22,6 @@ from firsthand.errors import ConfigError
 from firsthand.providers import local_embedder
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
-from firsthand.serve.http.bounded_protocol import HEADER_BYTES, BoundedProtocol
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.openai.openai_settings import OpenAISettings
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
@@ -132,7 +130,16 @@ def test_a_studio_without_a_browser_or_intake_says_so_by_fewer_lines(
     typed.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr("sys.stdin", typed)
     opened = Opened(monkeypatch)
-    assert opened.run(studio.Config(receive=False, open=False), home, lambda: time.sleep(0.05)) == 0
+    said: list[str] = []
+    say = studio._say
+    monkeypatch.setattr(studio, "_say", lambda text: said.append(text) or say(text))
+
+    def asks() -> None:
+        begun = time.monotonic()
+        while len(said) < 4 and time.monotonic() - begun < 20:
+            time.sleep(0.005)
+
+    assert opened.run(studio.Config(receive=False, open=False), home, asks) == 0
     lines = capsys.readouterr().out.splitlines()
     assert browsed == [] and opened.more["writer"] is None and opened.more["ingest_key"] is None
     port = opened.given[1].port
@@ -196,28 +203,6 @@ def test_the_studio_closes_what_it_received_also_when_its_server_fails() -> None
     assert told == [["socket"], "closed"]
     with pytest.raises(OSError, match="no"):
         studio._run(server, socket, None)
-
-
-def test_the_studios_server_trusts_no_proxy_and_keeps_no_log() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        """Answers nothing."""
-
-    found = studio.server_of(app).config  # type: ignore[arg-type]
-    assert (found.app, found.http, found.ws, found.lifespan) == (app, BoundedProtocol, "none", "on")
-    assert (found.access_log, found.server_header, found.proxy_headers, found.log_level) == (
-        False,
-        False,
-        False,
-        "critical",
-    )
-    assert (found.timeout_graceful_shutdown, found.h11_max_incomplete_event_size, found.loop) == (
-        1,
-        HEADER_BYTES,
-        "asyncio",
-    )
-    listening = studio._listen(0, "127.0.0.1")
-    assert listening.proto == socket.IPPROTO_TCP and listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
-    listening.close()
 
 
 def test_a_browser_is_opened_where_there_is_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from firsthand.commands import studio, studio_transfer
 from firsthand.errors import ConfigError
+from firsthand.serve.http.bounded_protocol import HEADER_BYTES, BoundedProtocol
 from firsthand.studio.studio_store import SqliteStore
 from printed_tables import widen
 from scored_runs import scored_run
@@ -143,3 +145,25 @@ def test_the_store_of_a_studio_is_its_own_or_a_database_or_a_project_of_one(
     config = studio.Config(("account", "add", "ada"), role="admin", database="postgres://x", project="p", home=home)
     assert studio.main(config) == 3
     assert asked == [(home, "postgres://x", "p"), (("add", "ada"), "admin", "store", "p")]
+
+
+def test_the_studios_server_trusts_no_proxy_and_keeps_no_log() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        """Answers nothing."""
+
+    found = studio.server_of(app).config  # type: ignore[arg-type]
+    assert (found.app, found.http, found.ws, found.lifespan) == (app, BoundedProtocol, "none", "on")
+    assert (found.access_log, found.server_header, found.proxy_headers, found.log_level) == (
+        False,
+        False,
+        False,
+        "critical",
+    )
+    assert (found.timeout_graceful_shutdown, found.h11_max_incomplete_event_size, found.loop) == (
+        1,
+        HEADER_BYTES,
+        "asyncio",
+    )
+    listening = studio._listen(0, "127.0.0.1")
+    assert listening.proto == socket.IPPROTO_TCP and listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    listening.close()
