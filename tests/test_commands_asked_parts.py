@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.commands import power, runs, summary, tokens
+from firsthand.commands import power, quickstart, runs, summary, tokens
 from firsthand.errors import ConfigError
 from firsthand.stats.comparison_design import Design
 from printed_tables import widen, words
@@ -142,3 +142,11 @@ def test_texts_are_counted_by_each_model_once(
     assert told[0].endswith("|p199") and told[1:] == [
         "0 characters", "model tokens per word characters per token cost, USD", "m 1,234 1234.00 0.00 0.002468"]  # fmt: skip
     assert math.isclose(tokens._cost(1234, 2.0) or 0, 0.002468)
+
+
+def test_the_quickstart_names_its_model_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quickstart.run, "main", lambda settings: 3)
+    assert quickstart.main(quickstart.Config(model="openai:[b]m", limit=1)) == 3
+    assert "openai:[b]m" in capsys.readouterr().err

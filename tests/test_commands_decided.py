@@ -251,8 +251,8 @@ def test_sessions_are_told_turn_by_turn_and_questions_as_they_are(
     sessions.print_sessions(store)
     told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip(" ─")]
     assert told == [
-        "client session turn state question answer", "o0 c0 4 failed c gone", "o1 c1 3 done a b yes", "o1 c1 4 failed c gone",
-        "1 approval waiting", "apr_1 [b]o", "[i]pay?", "now",
+        "client session turn state question answer", "o0 c0 4 failed c gone", "o1 c1 3 done a b yes",
+        "o1 c1 4 failed c gone", "1 approval waiting", "apr_1 [b]o", "[i]pay?", "now",
     ]  # fmt: skip
 
 
