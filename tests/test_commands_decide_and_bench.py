@@ -114,7 +114,7 @@ def test_what_was_found_is_printed_row_by_row(
     bare = ArmResult("closed book", at(0.25), None, 0.125, 0.0, None, None, None, None, 1234.4, 56.6, 0.0, 0)
     full = ArmResult("RAG", at(0.75), versus, 0.5, 0.625, 0.875, at(0.5), 0.375, 1.25, 9876.0, 3.2, 1.5, 1)
     tuned = replace(full, arm="LoRA", update_s=None, retrieved=None)
-    rag_decide._print([bare, full, tuned], ["One.", "Two."], {"run": "A", "changed": 2, "changed_run": "B"}, 4)
+    rag_decide._print([bare, full, tuned], ["[b]One.", "Two."], {"run": "[b]A", "changed": 2, "changed_run": "B"}, 4)
     out = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in out.splitlines() if line.strip(" ─")]
     assert lines[:4] == [
@@ -125,8 +125,10 @@ def test_what_was_found_is_printed_row_by_row(
         "LoRA 0.75 [0.62, 1.00] +0.50 [+0.25, +0.75] better 0.50 [0.38, 0.75] 0.38 train again 9,876 tokens, 3 s, $1.50 "
         "0.50 0.62",
     ]
-    assert lines[4:6] == ["One.", "Two."] and lines[6].startswith("4 questions, 2 facts changed. Quality: the answer")
-    assert lines[-2:] == ["runs A", "B"]
+    assert lines[4:6] == ["[b]One.", "Two."] and lines[6].startswith(
+        "4 questions, 2 facts changed. Quality: the answer"
+    )
+    assert lines[-2:] == ["runs [b]A", "B"]
     rag_decide._print([bare], [], {"run": "A", "changed": 0}, 4)
     assert capsys.readouterr().out.rstrip().endswith("\nruns      A")
 

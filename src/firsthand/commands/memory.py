@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from firsthand.errors import ConfigError, DataError, FirsthandError, UnknownName, reason_of
 from firsthand.message import Json
+from firsthand.system.option_spec import keywords_of
 from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import print_as_json, print_table
@@ -204,7 +205,8 @@ def _import(config: Config, file: ItemFile) -> int:
         if config.kind is None and kind not in catalog.names("memory"):  # a file's lines run no file that they name
             raise DataError(f"{where}: the kind is {kind!r:.80}: the name of an installed memory was expected")
         if (owner, kind) not in made:
-            memory = catalog.find("memory", kind)(owner=owner)
+            make = catalog.find("memory", kind)
+            memory = make(owner=owner) if "owner" in keywords_of(make) else None
             if not isinstance(memory, StoredMemory):
                 raise ConfigError(
                     f"{where}: the kind {kind} keeps no file: give semantic, episodic or another one that does"

@@ -155,7 +155,9 @@ class Config:
         if self.grpc_port is not None and not 0 <= self.grpc_port < 65536:
             raise ConfigError(f"grpc_port is {self.grpc_port}: give 0 (any free one) to 65535")
         needs = ("grpc_port", "ingest_key", "keep", "keep_size", "cold", "redact", "score", "alert")
-        if not self.receive and (given := next((name for name in needs if getattr(self, name)), None)):
+        if not self.receive and (
+            given := next((name for name in needs if getattr(self, name) not in (None, "", ())), None)
+        ):
             raise ConfigError(f"{given} and no-receive do not go together: it is about received traces")
         for text in self.sae:
             if not Path(parse_spec(text).name).expanduser().is_dir():

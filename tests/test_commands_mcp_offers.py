@@ -1,0 +1,90 @@
+"""What `firsthand mcp` offers by its flags, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from firsthand.commands import mcp
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def test_what_an_mcp_server_offers_follows_its_flags(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    pytest.importorskip("mcp")
+    from firsthand.serve.mcp import agent_offer, benchmark_offer, index_offer
+
+    asked: list[Any] = []
+    monkeypatch.setattr(index_offer, "offer_index", lambda offer, path, only: asked.append((path, only)))
+    monkeypatch.setattr(agent_offer, "offer_agents", lambda offer, agents, record: asked.append((agents, record)))
+    monkeypatch.setattr(benchmark_offer, "offer_benchmarks", lambda offer, names, agents: asked.append((names, agents)))
+    monkeypatch.setattr(mcp, "make_agents_of", lambda config: ["agent"] if config.model else ())
+    record: Any = SimpleNamespace(tasks=None)
+    made = mcp.make_server(mcp.Config(("calculator",), benchmark=("arithmetic",)), record)
+    assert asked == [(("arithmetic",), ())] and made.offer.version == mcp.__version__
+    assert [each.name for each in made.offer.tools] == ["calculator"]
+    asked.clear()
+    mcp.make_server(mcp.Config(index=("a", "b"), model="m", benchmark=("arithmetic",)), record)
+    assert asked == [("a", False), ("b", False), (["agent"], record), (("arithmetic",), ["agent"])]
+    asked.clear()
+    mcp.make_server(mcp.Config(index=("a",)), record)
+    assert asked == [("a", True)]
+
+
+def test_a_server_over_standard_input_ends_with_its_record_closed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mcp")
+    from firsthand.serve.mcp import agent_offer, mcp_transports
+    from firsthand.tools.mcp import remote_tools
+
+    told: list[Any] = []
+    record = SimpleNamespace(close=lambda: told.append("closed"))
+    monkeypatch.setattr(agent_offer, "CallRecord", lambda folder: told.append(folder) or record)
+    monkeypatch.setattr(mcp, "make_server", lambda config, kept: told.append(kept is record) or "made")
+
+    async def serve_stdio(made: Any) -> None:
+        told.append(made)
+        if stops:
+            raise stops[0]
+
+    stops: list[BaseException] = []
+    monkeypatch.setattr(mcp_transports, "serve_stdio", serve_stdio)
+    monkeypatch.setattr(mcp.interruption, "run", asyncio.run)
+    config = mcp.Config(("calculator",), record=tmp_path)
+    assert mcp.main(config) == 0 and told == [tmp_path, True, "made", "closed"]
+    stops.append(KeyboardInterrupt())
+    told.clear()
+    assert mcp.main(config) == 0 and told[-1] == "closed"
+    stops[:] = [OSError("gone")]
+    told.clear()
+    with pytest.raises(OSError, match="gone"):
+        mcp.main(replace(config, record=None))
+    assert told == [None, True, "made", "closed"] and capsys.readouterr().out == ""
+
+    class Source:
+        def __init__(self, declared: Any) -> None:
+            told.append((declared.url, declared.oauth, declared.opening_s))
+            self.tools = ["one", "two"]
+
+        async def open(self) -> None:
+            told.append("open")
+
+        async def close(self) -> None:
+            told.append("close")
+
+    monkeypatch.setattr(remote_tools, "RemoteTools", Source)
+    told.clear()
+    assert mcp.main(mcp.Config(sign_in="https://m.example/mcp")) == 0
+    assert told == [("https://m.example/mcp", True, 330.0), "open", "close"]
+    assert capsys.readouterr().out == "signed in to https://m.example/mcp: 2 tools\n"
