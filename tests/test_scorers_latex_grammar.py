@@ -26,6 +26,14 @@ def written(tree: Any) -> str:
 
 
 RULES = (
+    ("atom", "1" + ",234" * 14, "1" + "234" * 13, 27),
+    ("atom", r"(\sqrt{2}1,234)", "tuple(*(sqrt(2) 1) 234)", 9),
+    ("atom", "0_{1}", "refused", 1),
+    ("sum", "3 cubs", "quantity(3 'cubs')", 2),
+    ("sum", "(2+3) CUBS", "quantity(+(2 3) 'cubs')", 6),
+    ("sum", "(2-3) cubs", "quantity(-(2 3) 'cubs')", 6),
+    ("sum", r"5 \text{percents}", "percent(5)", 2),
+    ("sum", r"5 \text{degree}", "deg(5)", 2),
     ("listed", "1,2 or 3", "or(1 2 3)", 5),
     ("listed", "1; 2, and 3", "list(1 2 3)", 6),
     ("listed", "1, 2, or 3", "or(1 2 3)", 6),
@@ -244,6 +252,7 @@ def test_numbers_are_exact_also_when_their_digits_repeat() -> None:
         (r"1.1666\ldots", "7/6"),
         ("0.121212...", "4/33"),
         (r".25\bar{0}", "1/4"),
+        ("0.12345671234567...", "1234567/9999999"),
         ("1.5e3", "1.5e3"),
         ("1e400", "1e400"),
         ("1e-400", "1e-400"),

@@ -105,6 +105,7 @@ def test_collections_compare_in_order_or_as_sets_by_their_kind() -> None:
         (["tuple", one, two], ["interval", "()", one, two], True),
         (["set", half], ["interval", "[]", half, half], True),
         (["list", one], one, False),
+        (["union", X, X, Y], ["union", X, Y, Y], True),
     ):
         assert equal(left, right)[0] is same, (left, right)
 
@@ -126,10 +127,13 @@ def test_values_say_how_they_were_compared_and_end_at_the_limit_of_work() -> Non
     signs: Tree = X
     for _ in range(5):
         signs = ["pm", signs, n(1)]
-    assert same_trees(signs, n(1)) == (False, "unread")
+    assert same_trees(signs, n(1)) == (False, "unread") and len(_expanded(signs[1])) == 1 + 2**4
+    comparer.left = 3
+    assert comparer.same(["equation", X, n(3)], ["equation", X, n(4)]) is False and comparer.left == 2
     for left, right, same in (
         (["word", "acf"], ["*", ["*", ["var", "A"], ["var", "C"]], ["var", "F"]], True),
         (["word", "x"], n(2), False),
+        (n(2), ["word", "x"], False),
         (["based", "11", "2"], ["based", "11", "3"], False),
         (["+", ["word", "a"], n(1)], ["+", ["word", "a"], n(2)], False),
     ):
@@ -166,6 +170,7 @@ def test_a_named_value_equals_its_value_and_an_equation_its_multiples() -> None:
         (named(["word", "area"], n(2)), named(["word", "size"], n(2)), True),
     ):
         assert equal(left, right)[0] is same, (left, right)
+    assert equal(line, ["equation", ["-", n(0), X], ["-", Y, n(3)]]) == (True, "points")
     assert _same_name(X, X) and not _same_name(X, Y) and _same_name(f_of_x, Y) and _same_name(Y, f_of_x)
     assert _difference(named(X, Y)) == ["-", X, Y] and _difference(["equation", X, ["set", Y]]) == ["-", X, ["set", Y]]
     assert _difference(named(X, ["set", Y])) is None and _difference(named(["word", "a"], Y)) is None
@@ -245,6 +250,7 @@ def test_relations_settle_as_a_name_with_its_value_or_an_equation() -> None:
         (["set", relation(X, n(2))], ["named", X, n(2)]),
         (["set", n(2)], ["set", n(2)]),
         (relation(["tuple", Y, X], ["tuple", n(1), n(2)]), ["named", ["tuple", X, Y], ["tuple", n(2), n(1)]]),
+        (relation(["tuple", Y, X], ["tuple", X, Y, A]), ["named", ["tuple", Y, X], ["tuple", X, Y, A]]),
         (relation(["tuple", Y, X], n(2)), ["named", ["tuple", Y, X], n(2)]),
     ):
         assert _settled(tree) == settled, tree
