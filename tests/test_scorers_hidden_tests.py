@@ -200,7 +200,7 @@ def test_an_attempt_without_a_patch_that_can_be_read_opens_no_workplace() -> Non
 
     for trace, detail in (
         (attempt("no"), {"reason": "there is no patch"}),
-        (attempt(GOOD, diff=" \n"), {"reason": "there is no patch"}),
+        (attempt(GOOD, diff=""), {"reason": "there is no patch"}),
         (attempt(diff="", problem="the folder is gone"), {"reason": "the folder is gone"}),
         (attempt(diff="\0"), {"reason": "the patch has a zero byte: binary content is refused", "applied": False}),
     ):
@@ -225,5 +225,8 @@ def test_workplaces_open_by_image_or_repository_and_pass_their_limits_on(tmp_pat
     assert Path(folder) == Path(pytest.__file__).parent.parent
     secret = {"test_patch": "p", "eval_script": "s", "log_parser": "l"}
     assert HiddenTests.of(Task("t", "?", metadata={"base_commit": 7}, secret=secret)) == HiddenTests("7", "p", "s", "l")
+    assert not HiddenTests.of(
+        Task("t", "?", metadata={"base_commit": "c"}, secret={**secret, "eval_type": "both"})
+    ).fail_only
     only = HiddenTests.of(Task("t", "?", metadata={"base_commit": "c"}, secret={**secret, "eval_type": "fail_only"}))
     assert only == HiddenTests("c", "p", "s", "l", True)

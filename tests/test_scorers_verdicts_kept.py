@@ -100,6 +100,9 @@ def test_judges_pass_every_setting_on_and_are_for_one_kind_of_protocol() -> None
         assert dict(made.agent.options) == {**wanted, **more} and made.agent.name == "judge scripted:echo"
     plain: Any = rubric(judge="scripted:echo")
     assert plain.extra == {"rubric": model_judge.RUBRIC} and plain.settings == {"low": 1, "high": 10}
+    options = {"reasoning": "protocol", "how": "auto", "max_chars": 24_000, "reasoning_tokens": 512}
+    assert dict(plain.agent.options) == options == dict(reference(judge="scripted:echo").agent.options)  # type: ignore[union-attr]
+    assert plain.agent.limits.tokens is None
     default: Any = pairwise(judge="scripted:echo", against="b")
     assert dict(default.agent.options) == {
         "reasoning": "protocol", "how": "auto", "orders": "both", "combine": "mean", "max_chars": 24_000,
