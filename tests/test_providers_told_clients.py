@@ -8,11 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from firsthand.errors import ModelError, TransientError
+from firsthand.errors import ModelError, PromptTooLong, TransientError
 from firsthand.grammar import Grammar
 from firsthand.message import ToolCall, assistant, user
 from firsthand.model import CallDelta, Completion, Delta, Likelihood, Sampling, ToolSpec, Usage
 from firsthand.providers.openai import OpenAIModel
+from firsthand.providers.openai_wire import StreamedAnswer
 from firsthand.system import trace_context
 from told_clients import PLAIN, STREAM, Reply, over, said, streamed
 from told_clients import status as status_of
@@ -53,6 +54,9 @@ def test_an_endpoint_that_gives_fewer_answers_is_asked_again_with_the_next_seeds
     assert [each.message.text for each in asyncio.run(several.complete([user("p")], PLAIN))] == ["a"]
     path, asked, _ = several.client.asked[0]
     assert path == "/chat/completions" and asked["messages"] == [{"role": "user", "content": "p"}]
+    spare = opened(Reply({"choices": [choice("a"), choice("b", 1)]}))
+    fitting = Sampling(max_tokens=5, grammar=Grammar("regex", "a"))
+    assert len(asyncio.run(spare.complete([user("p")], fitting))) == 1, "what was not asked for need not fit"
     unseeded = opened(Reply({"choices": [choice("a")]}), Reply({"choices": [choice("b")]}))
     asyncio.run(unseeded.complete("p", PLAIN, n=2))
     assert unseeded.client.asked[1] == ("/completions", body, {})
@@ -106,7 +110,9 @@ def test_a_stream_of_openais_protocol_is_asked_for_with_its_usage_and_closed() -
     assert told.startswith("openai:m@http://h/v1 answered 'b', which does not fit the regex grammar it was given")
 
 
-def test_faults_of_an_endpoint_keep_their_kind_and_a_missing_model_names_the_others() -> None:
+def test_faults_of_an_endpoint_keep_their_kind_and_a_missing_model_names_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     name = "openai:m@http://h/v1"
     for reply, kind, words in (
         (status(429, {"message": "slow"}), TransientError, "answered 429 (slow): it may pass, try again"),
@@ -134,6 +140,10 @@ def test_faults_of_an_endpoint_keep_their_kind_and_a_missing_model_names_the_oth
     assert said(unlisted.complete("p", PLAIN)) == (
         f"{name} answered 404 (none): check the model's name and the address (most end in /v1)"
     )
+    assert [path for path, *_ in unlisted.client.asked] == ["/completions", "/models"]
+    monkeypatch.setattr("firsthand.providers.openai.CONNECT_TIMEOUT_S", 0.01)
+    stuck = opened(status(404, {"message": "none"}), 5.0)
+    assert said(stuck.complete("p", PLAIN)).startswith(f"{name} answered 404 (none): check the model's name")
     slow = f"{name} gave no answer within 0.01 s: try again, or raise timeout_s"
     assert said(opened(1.0, timeout_s=0.01).complete("p", PLAIN), TransientError) == slow
     assert said(streamed(opened(1.0, timeout_s=0.01), "p"), TransientError) == slow
@@ -159,6 +169,10 @@ def test_an_endpoint_scores_each_continuation_by_a_request_that_echoes() -> None
         "log-probs, as vLLM has: serve the model with it, use a local model, or a pattern that generates"
     )
     assert "answered 503" in said(opened(status(503, {})).score("p", ["a"]), TransientError)
+    long = status(400, {"message": "maximum context length is 9"})
+    assert "shorten the conversation" in said(opened(long).score("p", ["a"]), PromptTooLong)
+    blank = asyncio.run(opened(echoed("p  !", "p", "  ", "!")).score("p", ["  "]))
+    assert blank.likelihoods == (Likelihood("  ", -0.5, 1, False),)
     assert said(opened().score([user("p")], ["a"])).startswith(f"{name} cannot score after a conversation")
 
 
@@ -172,3 +186,23 @@ def test_the_span_of_a_trace_goes_along_with_a_request() -> None:
 
     sent = asyncio.run(asked(opened(Reply({"choices": [choice("a")]}))))
     assert sent == {"options": {"headers": {"traceparent": parent.header}}}
+
+
+def test_a_call_in_a_stream_keeps_its_first_name_and_takes_an_id_that_comes_later() -> None:
+    answer = StreamedAnswer()
+
+    def call(**function: Any) -> list[CallDelta]:
+        id = function.pop("id", None)
+        piece = {"index": 0, "function": function} | ({"id": id} if id else {})
+        answer.add({"choices": [{"delta": {"tool_calls": [piece]}}]})
+        return answer.take_calls()
+
+    assert call(name="add", arguments="{") == [CallDelta(0, "call_0", "add", "{")]
+    assert call(id="x", name="other", arguments='"a":') == [CallDelta(0, arguments='"a":')]
+    assert call(id="x", arguments="1}") == [CallDelta(0, arguments="1}")]
+    assert call(id="y", arguments="") == [], "it has no name yet"
+    assert call(name="sub", arguments="{}") == [CallDelta(1, "y", "sub", "{}")]
+    answer.add({"choices": [{"finish_reason": "stop"}]})
+    whole = answer.completion()
+    assert whole.message.tool_calls == (ToolCall("x", "add", {"a": 1}), ToolCall("y", "sub", {}))
+    assert whole.finish_reason == "tool_calls"

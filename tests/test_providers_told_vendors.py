@@ -13,6 +13,7 @@ from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.message import Text, ToolCall, assistant, system, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.providers.anthropic import AnthropicModel
+from firsthand.providers.endpoint_clients import opened_replies
 from firsthand.providers.google import GoogleModel
 from firsthand.system import trace_context
 from told_clients import PLAIN, STREAM, Reply, over, said, status, streamed
@@ -90,6 +91,17 @@ def test_anthropics_answers_are_requests_of_their_own() -> None:
     ):
         told = said(over(AnthropicModel("m", "http://h", api_key="k3y"), reply).complete([user("p")], PLAIN), kind)
         assert told.startswith(f"{name} {words}"), told
+    for kind_of_error, code in (
+        ("authentication_error", 401), ("not_found_error", 404), ("request_too_large", 413), ("rate_limit_error", 429),
+        ("api_error", 500), ("timeout_error", 504),
+    ):  # fmt: skip
+        reply = Reply({"type": "error", "error": {"type": kind_of_error, "message": "m"}})
+        kind = TransientError if code in (429, 500, 504) else ModelError
+        told = said(over(AnthropicModel("m", "http://h", api_key="k3y"), reply).complete([user("p")], PLAIN), kind)
+        assert told.startswith(f"{name} answered {code} (m)"), told
+    poor = status(400, {"error": {"type": "billing_error", "message": "m"}}, anthropic, httpx2)
+    told = said(over(AnthropicModel("m", "http://h", api_key="k3y"), poor).complete([user("p")], PLAIN))
+    assert told == f"{name} answered 400 (m): the account has no credit left; top it up or use another key"
     bare = AnthropicModel("m", "http://h", api_key="k3y")
     for work, told in (
         (
@@ -172,13 +184,16 @@ class Dumped:
 
 def told_google(*replies: Any, **given: Any) -> Any:
     model = over(GoogleModel("m", "http://h", api_key="k3y", **given), *replies)
-    client = model.client
+    client, model.reply = model.client, Reply()
 
     async def generate(**asked: Any) -> Any:
         return Dumped(await client.answer((asked,)))
 
     async def generate_stream(**asked: Any) -> Any:
         bodies = await client.answer((asked,))
+        opened = opened_replies.get()
+        assert opened is not None
+        opened.append(model.reply)
 
         async def chunks() -> AsyncIterator[Any]:
             for body in bodies:
@@ -219,6 +234,8 @@ def test_googles_answers_have_seeds_of_their_own_and_its_faults_their_kind() -> 
             ModelError,
             "answered 401 (bad): set GOOGLE_",
         ),
+        (api(300, {"message": "m"}), ModelError, "answered 300 (m): check the model's name and the address"),
+        (api(600, {"message": "odd"}), ModelError, "answered 400 (odd): change what it refuses"),
         (api(200, {"message": "odd"}), ModelError, "answered 400 (odd): change what it refuses"),
         (
             google_errors.UnknownApiResponseError("<html>"),
@@ -256,7 +273,9 @@ def test_a_stream_of_googles_is_joined_from_its_chunks() -> None:
         {"candidates": [{"content": {"parts": [{"text": "i"}, call]}}]},
         {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2}},
     ]
-    found = asyncio.run(streamed(told_google(chunks), [user("p")]))
+    model = told_google(chunks)
+    found = asyncio.run(streamed(model, [user("p")]))
+    assert model.reply.closed == 1
     whole = Completion(assistant("Hi", ToolCall("c", "add", {"a": "é"})), "tool_calls", Usage(3, 0, 2))
     assert found == [Delta("H"), Delta("i"), Delta("", call=CallDelta(0, "c", "add", '{"a": "é"}')), Delta("", whole)]
     assert whole.message.parts[0] == Text("Hi")
@@ -268,3 +287,35 @@ def test_a_stream_of_googles_is_joined_from_its_chunks() -> None:
     assert said(streamed(told_google([chunks[0], lost]), [user("p")]), TransientError).startswith(
         f"{name} answered 500 (lost)"
     )
+
+
+def test_clients_follow_no_redirect_and_keep_other_headers_to_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "X-Own: 1\nno header\n X-More : 2")
+    monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
+
+    async def sent(model: Any) -> tuple[Any, list[str]]:
+        client, close = model._open_client()
+        connections = client._client
+        request = connections.build_request("POST", "http://h/x", headers={"x-own": "1", "x-more": "2", "x-other": "3"})
+        for hook in connections.event_hooks["request"]:
+            await hook(request)
+        assert connections.follow_redirects is False and client.max_retries == 0
+        await close()
+        assert connections.is_closed
+        return str(client.base_url), sorted(name for name in request.headers if name.startswith("x-"))
+
+    assert asyncio.run(sent(AnthropicModel("m", "http://h", api_key="k3y"))) == ("http://h", ["x-other"])
+    trusted = AnthropicModel("m", api_key="k3y")
+    assert asyncio.run(sent(trusted)) == ("https://api.anthropic.com", ["x-more", "x-other", "x-own"])
+
+    async def googles() -> None:
+        model = GoogleModel("m", "http://h/", api_key="k3y", timeout_s=7)
+        client, close = model._open_client()
+        options = client._api_client._http_options
+        assert (options.base_url, options.retry_options.attempts) == ("http://h", 1)
+        assert client._api_client.api_key == "k3y" and options.httpx_async_client.follow_redirects is False
+        assert options.httpx_async_client.timeout.read == 7
+        await close()
+        assert options.httpx_client.is_closed and options.httpx_async_client.is_closed
+
+    asyncio.run(googles())

@@ -125,6 +125,7 @@ def test_predictions_and_tests_need_their_secrets_before_any_sandbox() -> None:
         ("    return x\n\ndef g(): pass", prompt + "    return x\n"),
         ("if x:\n    return 1\nreturn 2", prompt + "    if x:\n        return 1\n    return 2"),
         ("```python\ndef f(x): return 2\n```\n```\ndef g(): pass\n```", "import os\ndef f(x): return 2\n"),
+        ("```python\ndef f(x): return 1\n```\n```python\ndef f(x): return 2\n```", "import os\ndef f(x): return 2\n"),
         ("```js\ndef f(x): 1\n```\n```py\nreturn 3\n```", prompt + "    return 3\n"),
         ("async def f(x): return 4", "import os\nasync def f(x): return 4"),
     ):

@@ -187,6 +187,8 @@ def test_a_judgement_of_retrieval_is_a_share_with_its_verdicts_and_its_attempt()
     assert stopped.failure == "the judge gave no verdict: it was stopped by its limit of tokens"
     assert stopped.detail["calls"] == 2 and stopped.unjudged
     assert judged(rag("context_precision", "yes")).value == 1.0
+    none = judged(rag("faithfulness", states, "no", "no", "no"))
+    assert (none.value, none.failure, none.unjudged) == (0.0, None, False)
 
 
 def test_relevance_is_the_mean_cosine_or_says_why_it_could_not_be_computed() -> None:
@@ -244,6 +246,8 @@ def test_a_principle_is_drawn_by_the_task_and_both_orders_decide_the_label() -> 
     assert list(dict.fromkeys(asked)) == said
     other = asyncio.run(label_pair(Scripted(score=score), "May I?", curt, kind, KIND))
     assert (other.a, other.winner, other.detail["orders"]) == ("two", "b", pytest.approx([0.5, 0.25]))
+    even = asyncio.run(label_pair(Scripted(score=lambda prompt, text: -1.0), "May I?", kind, curt, KIND))
+    assert (even.winner, even.detail["probability"]) == ("tie", 0.5)
     with pytest.raises(ConfigError, match=f"^the label of task 7 by {principle.id} failed: gone$"):
         asyncio.run(label_pair(Scripted(error=ModelError("gone")), "May I?", kind, curt, KIND))
 
