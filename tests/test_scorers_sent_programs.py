@@ -11,7 +11,7 @@ import pytest
 from firsthand.errors import DataError
 from firsthand.sandbox.sandbox import Outcome
 from firsthand.scorers import differential, unit_tests
-from firsthand.scorers.assertion import assertion_holds, predicted
+from firsthand.scorers.assertion import assertion_holds, assertion_program, predicted
 from firsthand.scorers.code import LIMITS, answered_code, passes_tests, reason
 from firsthand.task import Task
 from firsthand.trace import Trace
@@ -130,3 +130,14 @@ def test_predictions_and_tests_need_their_secrets_before_any_sandbox() -> None:
         ("async def f(x): return 4", "import os\nasync def f(x): return 4"),
     ):
         assert answered_code(answer, prompt, "f").rstrip() == code.rstrip(), answer
+
+
+def test_an_assertion_is_a_value_of_the_answer_and_a_test_of_ours() -> None:
+    given = "def given():\n    return (\nf(1, b=2)\n)\n"
+    assert assertion_program("f(1, b=2)", "output", "[1, 2]") == (given, "assert ([1, 2]) == given()\n")
+    answer, tests = assertion_program("f(1, b=2)", "input", "[1, 2]")
+    assert tests == "args, named = given()\nassert ([1, 2]) == f(*args, **named)\n"
+    assert answer == f"def f(*args, **named):\n    return [list(args), named]\n{given}"
+    names: dict[str, Any] = {}
+    exec(answer, names)
+    assert names["given"]() == [[1], {"b": 2}]
