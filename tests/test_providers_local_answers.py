@@ -86,9 +86,9 @@ def test_answers_come_by_their_index_with_one_prompt_and_all_that_was_sampled(lo
 def test_a_stream_of_several_answers_gives_each_piece_its_tokens_and_passes_all_on(loaded):
     a, b = loaded.tokenizer.encode("a")[0], loaded.tokenizer.encode("b")[0]
     model = told(
-        loaded, piece(1, [b]),
+        loaded, piece(1, [b], top_logprobs=(((b, -0.3),),)),
         piece(0, [a, b], top_logprobs=(((a, -0.1),), ((b, -0.2),)), finish_reason="stop", waited_s=0.5),
-        piece(1, [a], finish_reason="length", waited_s=0.25),
+        piece(1, [a], top_logprobs=(((b, -0.4),),), finish_reason="length", waited_s=0.25),
     )  # fmt: skip
 
     async def streamed(prompt, **given):
@@ -101,10 +101,10 @@ def test_a_stream_of_several_answers_gives_each_piece_its_tokens_and_passes_all_
     assert [
         (each.text, each.index, each.token_ids, each.logprobs, each.top_logprobs, each.waited_s) for each in found
     ] == [
-        ("b", 1, (b,), (-1.0,), (), None),
+        ("b", 1, (b,), (-1.0,), ((("b", -0.3),),), None),
         ("ab", 0, (a, b), (-1.0, -2.0), tops, None),
         ("", 0, (), (), (), 0.5),
-        ("a", 1, (a,), (-1.0,), (), None),
+        ("a", 1, (a,), (-1.0,), ((("b", -0.4),),), None),
         ("", 1, (), (), (), 0.25),
     ]
     assert [None if each.completion is None else each.completion.usage for each in found] == [
@@ -133,3 +133,22 @@ def test_the_calls_in_a_stream_come_as_calls_and_carry_their_tokens(loaded):
     whole = found[-1].completion
     assert whole.finish_reason == "tool_calls" and [each.arguments for each in whole.message.tool_calls] == [{"a": 1}]
     assert [each.completion is None for each in found[:-1]] == [True] * (len(found) - 1)
+
+
+def test_what_only_began_like_a_call_is_text_once_the_answer_is_over(loaded):
+    ids = loaded.tokenizer.encode("a <tool_c")
+    model = told(loaded, piece(0, ids[:-1]), piece(0, ids[-1:], finish_reason="length"))
+    model.free_calls = True
+    found = asyncio.run(_all(model.stream_many([user("x")], Sampling(max_tokens=99), tools=[ADD])))
+    assert "".join(each.text for each in found) == found[-1].completion.message.text == "a <tool_c"
+    assert found[0].text.strip() == "a" and not any(each.call for each in found)
+
+
+def test_a_stream_tells_its_template_what_it_is_given(loaded):
+    said = ChatTemplate(loaded.tokenizer, "{{ mood }}{% for message in messages %}{{ message.content }}{% endfor %}")
+    model = told(replace(loaded, chat=said), piece(0, [], finish_reason="stop"))
+    asyncio.run(_all(model.stream_many([user("x")], Sampling(), template={"mood": "calm"})))
+    asyncio.run(_all(model.stream_many([user("x")], Sampling())))
+    decode = loaded.tokenizer.decode
+    assert [decode(each.prompt) for each in model._shared.loaded.worker.asked] == ["calmx", "x"]
+    assert asyncio.run(model.tokenize([user("x")], template={"mood": "b"})) == loaded.tokenizer.encode("bx")
