@@ -25,6 +25,7 @@ from firsthand.scorers.function_calls import (
 )
 from firsthand.scorers.match import normalise, same_number
 from firsthand.scorers.patches.patch import _git_section, _hunk, _hunks, _path, _same_path, _unquoted
+from firsthand.stats.rater_agreement import Judged
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Score, Trace
 
@@ -225,9 +226,9 @@ def test_votes_agree_with_a_verdict_and_its_judge_is_told_without_its_rules() ->
     assert human_votes.order_consistency(task, trace).value == 0.0
     assert human_votes.order_consistency(task, attempt("A")).failure == "the pair was not judged in both orders"
     found = human_votes.judged(task, trace)
-    assert found is not None and tuple(found) == ("t", ("A", "A", "B", "tie", "A"), "A", "c", "A", 0.25, False)
+    assert found == Judged("t", ("A", "A", "B", "tie", "A"), "A", "c", "A", 0.25, False)
     ruled = human_votes.judged(task, attempt("tie", events=noted(orders=["A", "A"], first=1.0, by="rule: empty")))
-    assert ruled is not None and tuple(ruled)[2:] == ("tie", "c", "A", None, None)
+    assert ruled == Judged("t", ("A", "A", "B", "tie", "A"), "tie", "c", "A", None, None)
     assert human_votes.judged(task, attempt("none")) is None and human_votes.verdict_of(attempt("[[C]]")) == "tie"
     second = Task("a", "?", metadata={}, secret={"votes": ["B"]})
     tasks = {("b", "t"): task, ("b", "a"): second}
