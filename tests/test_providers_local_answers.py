@@ -1,29 +1,32 @@
 """Answers of a local model over an engine thread that is told its outputs: whole, piece by piece, and with calls."""
 
 import asyncio
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-import adapters_tiny
 from firsthand.engine.core.outputs import Output
+from firsthand.errors import ConfigError
 from firsthand.message import Message, Sampled, Text, user
 from firsthand.model import Completion, Sampling, ToolSpec, Usage
 from firsthand.providers.local import Local
-from firsthand.providers.local_completions import Loaded
+from firsthand.providers.local_completions import Loaded, _is_readable, compile_calls
 from firsthand.system import request_owner
 from firsthand.tokens import pretrained
+from firsthand.tokens.calls.call_grammar import tool_grammar
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from tiny import write_tokenizer
 
 ADD = ToolSpec("add", "Adds.", {"type": "object"})
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("house")
-    adapters_tiny.write_house(folder)
-    tokenizer = pretrained.load(folder / "model")
+    folder = tmp_path_factory.mktemp("model")
+    write_tokenizer(folder)
+    tokenizer = pretrained.load(folder)
     return Loaded(None, tokenizer, ChatTemplate(tokenizer, tokenizer.chat_template), SimpleNamespace())
 
 
@@ -152,3 +155,73 @@ def test_a_stream_tells_its_template_what_it_is_given(loaded):
     decode = loaded.tokenizer.decode
     assert [decode(each.prompt) for each in model._shared.loaded.worker.asked] == ["calmx", "x"]
     assert asyncio.run(model.tokenize([user("x")], template={"mood": "b"})) == loaded.tokenizer.encode("bx")
+
+
+@pytest.mark.parametrize(("reason", "told_reason"), [("length", "length"), ("stop", "tool_calls")])
+def test_an_answer_cut_within_a_call_ends_by_its_length(loaded, reason, told_reason):
+    ids = loaded.tokenizer.encode('<tool_call>\n{"name": "add", "arguments": {"a"\n</tool_call>')
+    model = told(loaded, piece(0, ids, finish_reason=reason))
+    model.free_calls = True
+    (answer,) = asyncio.run(model.complete([user("x")], Sampling(max_tokens=99), tools=[ADD]))
+    (call,) = answer.message.tool_calls
+    assert call.invalid is not None and (answer.finish_reason, answer.message.text) == (told_reason, "")
+
+
+def test_the_longest_mark_of_a_raw_text_counts(loaded):
+    model, end = told(loaded), loaded.tokenizer.token_id("<|im_end|>")
+    found = asyncio.run(model.tokenize_marked("a<|im_end|><b", {"<", "<|im_end|>", "<|im"}))
+    plain = loaded.tokenizer.encode
+    assert found[:2] == [*plain("a"), end] and loaded.tokenizer.decode(found[2:]) == "<b"
+    assert model.token_id("<|im_end|>") == end and model.token_id("none") is None and end in model.end_ids
+    assert model.spell(plain("aé")) == [loaded.tokenizer.token_bytes(each) for each in plain("aé")]
+    assert b"".join(model.spell(plain("aé"))) == "aé".encode()
+
+
+class CheckedGrammars:
+    """Compiles what has none of the forbidden words, and keeps what it was asked."""
+
+    def __init__(self, *forbidden: str) -> None:
+        self.forbidden, self.asked = forbidden, []
+
+    def compile(self, grammar, **given):
+        self.asked.append((grammar.source, given))
+        if any(word in grammar.source for word in self.forbidden):
+            raise ConfigError("no")
+        return ("compiled", grammar.source)
+
+
+COSTLY = ToolSpec("find", "Finds.", {"type": "object", "properties": {"q": {"pattern": "x+y", "maxLength": 3}}})
+BAD = ToolSpec("bad", "Bad.", {"type": "object", "properties": {"unreadable": {"type": "integer"}}})
+
+
+def test_a_schema_that_cannot_be_compiled_allows_any_object_of_its_tool_alone():
+    def source(*tools):
+        return tool_grammar(tools, markup="hermes").source
+
+    loose = replace(BAD, parameters={"type": "object"})
+    grammars = CheckedGrammars()
+    assert compile_calls(grammars, [ADD, BAD], "hermes", owner="me") == ("compiled", source(ADD, BAD))
+    assert grammars.asked == [(source(ADD, BAD), {"forcing": True, "owner": "me"})]
+    partly = CheckedGrammars("unreadable")
+    assert compile_calls(partly, [ADD, BAD], "hermes", False) == ("compiled", source(ADD, loose))
+    assert [each for each, _ in partly.asked] == [source(ADD, BAD), source(ADD), source(BAD), source(ADD, loose)]
+    assert all(given == {"forcing": False, "owner": ""} for _, given in partly.asked)
+    with pytest.raises(ConfigError, match=r"^no$"):
+        compile_calls(CheckedGrammars("add", "bad"), [ADD, BAD], "hermes")
+
+
+def test_once_its_time_is_over_only_a_cheap_tool_is_tried():
+    tried = []
+
+    def compiled(grammar):
+        tried.append(grammar.source)
+        if "unreadable" in grammar.source:
+            raise ConfigError("no")
+
+    over, begun = 0.0, time.monotonic() + 60
+    for tool, ends, readable, count in (
+        (ADD, over, True, 1), (COSTLY, over, False, 0), (COSTLY, begun, True, 1), (BAD, begun, False, 1),
+        (BAD, over, False, 1),
+    ):  # fmt: skip
+        tried.clear()
+        assert (_is_readable(compiled, tool, "hermes", ends), len(tried)) == (readable, count), (tool.name, ends)
