@@ -208,7 +208,9 @@ def test_an_attempt_without_a_patch_that_can_be_read_opens_no_workplace() -> Non
         assert (made.name, made.value, made.detail) == ("resolved", 0.0, detail)
 
 
-def test_workplaces_open_by_image_or_repository_and_pass_their_limits_on(tmp_path: Path) -> None:
+def test_workplaces_open_by_image_or_repository_and_pass_their_limits_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places = TaskWorkplaces(tmp_path, test_s=5)
     assert (places.limits.wall_s, places.limits.cpu_s, places.limits.memory_bytes) == (5, 5, 4 * 2**30)
     assert (places.limits.scratch_bytes, places.limits.output_bytes) == (2**29, 2**25)
@@ -221,6 +223,11 @@ def test_workplaces_open_by_image_or_repository_and_pass_their_limits_on(tmp_pat
     )
     (tmp_path / "calc").mkdir()
     assert places.repository(task) == tmp_path / "calc"
+    TaskWorkplaces(engine="podman").ready(Task("t", "?", metadata={"image": "i"}))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    places.ready(task)
+    with pytest.raises(SandboxError):
+        places.ready(Task("t", "?", metadata={"image": "i"}))
     (folder,) = _with_pytest()
     assert Path(folder) == Path(pytest.__file__).parent.parent
     secret = {"test_patch": "p", "eval_script": "s", "log_parser": "l"}
