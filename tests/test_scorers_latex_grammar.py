@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from firsthand.scorers.mathematics.answer_text import plain, spaceless, text_key
 from firsthand.scorers.mathematics.latex import MAX_DEPTH, _LatexParser, parse
 from firsthand.scorers.mathematics.latex_tokens import (
     LatexToken,
@@ -14,6 +15,9 @@ from firsthand.scorers.mathematics.latex_tokens import (
     tokens,
     words_alone,
 )
+from firsthand.scorers.symbolic import boxed, comparison, minerva, same_answer
+from firsthand.task import Task
+from firsthand.trace import Trace
 
 
 def written(tree: Any) -> str:
@@ -295,3 +299,65 @@ def test_answers_in_words_alone_are_words_choices_or_known_sets() -> None:
     ):
         found = words_alone(text)
         assert (found if found is None else written(found)) == tree, text
+
+
+def test_an_answer_is_written_plainly_before_it_is_read() -> None:
+    for text, written_plainly in (
+        (r" $\boxed{ x \le 2 }.$ ", r"x \le 2"),
+        (r"\$5", r"\dollar 5"),
+        (r"50\%", "50%"),
+        ("√2 · 3²⁰ ≤ 5⁻¹", r"\sqrt{2} * 3^{20} \le 5^{-1}"),
+        ("2½", r"2 1/2"),
+        (r"1,\!234\,567", "1,\\!234567".replace(",\\!", "")),
+        (r"x\,y\;z", "x y z"),
+        (r"\dfrac12 \tfrac{3}{4}", r"\frac12 \frac{3}{4}"),
+        (r"\left( 1, 2 \right]", "( 1, 2 ]"),
+        (r"\bigl( x \Bigr)", "( x )"),
+        (r"90^\circ", r"90\degree"),
+        (r"90^{ \circ }", r"90\degree"),
+        (r"\mathrm{sin} x", "sin x"),
+        (r"\textbf{ Blue } ", r"\text{Blue}"),
+        (r"\text{x = 3}", "x = 3"),
+        (r"\mathbf{v} + \underline{w}", "v + w"),
+        ("The final answer is: 7.", "7"),
+        ("the answer is 7", "7"),
+        ("3...", "3..."),
+        (r"a \leq b \geq c \neq d", r"a \le b \ge c \ne d"),
+        ("a <= b", r"a \le b"),
+        (r"\{\}", r"\emptyset"),
+        (r"(1, 2)\\", "(1, 2)"),
+        (r"\(x\)", "x"),
+        ("A ∪ B ∖ C", r"A \cup B \setminus C"),
+    ):
+        assert plain(text) == written_plainly, text
+    assert spaceless("a b + ( c , 1 2 )") == "a b+(c,1 2)"
+    assert text_key(r"\text{Red  Car} . ") == text_key("red car.") == "red car"
+
+
+def test_answers_are_found_in_a_box_or_after_the_words_and_compared_by_their_method() -> None:
+    def score(scorer: Any, answer: str | None, reference: object) -> tuple[float, dict[str, object]]:
+        found = scorer(
+            Task("t", "?", secret={"answer": reference}), Trace("i", "b", "t", {}, 0, 0, "", 0.0, answer=answer)
+        )
+        assert found.name == scorer.__name__
+        return found.value, dict(found.detail)
+
+    assert score(boxed, r"so \boxed{1} and \boxed{\frac12}", "0.5") == (1.0, {"found": r"\frac12", "by": "numbers"})
+    assert score(boxed, "x+1", "1+x") == (1.0, {"found": "x+1", "by": "points"})
+    assert score(boxed, "x" * 100, "y")[1]["found"] == "x" * 100 and score(boxed, "x" * 101, "y") == (
+        0.0,
+        {"found": None},
+    )
+    assert score(boxed, None, "y") == (0.0, {"found": "", "by": "unread"})
+    said = "Final Answer: The final answer is $5$. I hope it is correct.\nmore"
+    assert score(minerva, f"7 {said}", 5) == (1.0, {"found": " $5$", "by": "text"})
+    assert score(minerva, "Final Answer: The final answer is 6\n5", 5) == (0.0, {"found": " 6", "by": "numbers"})
+    assert score(minerva, "The answer is 5", 5) == (0.0, {"found": None})
+    for answer, reference, same, by in (
+        ("", "", False, "text"), ("(1, 2)", "(1,2)", True, "text"), ("Blue Car?", "blue  car?", True, "unread"),
+        ("???", "!!!", False, "unread"), ("x" * 2001, "x" * 2001 + " ", True, "text"), ("x" * 2001, "x", False, "text"),
+        (" " * 2001, " " * 2001, False, "text"), ("{1,2}", r"\{2,1\}", True, "numbers"),
+        ("[1,2)", "1 <= x < 2", True, "tree"),
+    ):  # fmt: skip
+        assert comparison(answer, reference) == (same, by), answer[:9]
+    assert same_answer("1/2", "0.5") and not same_answer("1/3", "0.33")
