@@ -87,10 +87,10 @@ def test_a_broken_step_is_off_by_one_and_errors_go_by_the_numbers_that_are_left(
         drawn: Any = Draws(draw)
         return sure._verdict(numbers(1, 1), drawn)
 
-    middle = Sim(Errors(sure_if_lost=(0, 0, 0.5), impossible_if_lost=(0, 0, 0.25)))
+    last = Sim(Errors(sure_if_lost=(0, 0, 0.5), impossible_if_lost=(0, 0, 0.25)))
     drawn: list[Any] = [Draws(each) for each in (0.49, 0.5, 0.74, 0.75)]
-    assert [middle._verdict(numbers(1, 1), each) for each in drawn] == ["sure", "impossible", "impossible", "likely"]
-    assert lost(0.9) == "likely"
+    assert [last._verdict(numbers(5), each) for each in drawn] == ["sure", "impossible", "impossible", "likely"]
+    assert [lost(each) for each in (0.49, 0.5, 0.74, 0.75)] == ["sure", "impossible", "impossible", "likely"]
     text = "Input: 4 6\nAnswer: 4 * 5 = 24\nJudge:\nInput: 4 6\nAnswer: 4 * 6 = 24\nJudge:"
     assert sure._judge(text) == "sure" and sure._judge(text.replace("4 * 6", "4 + 6")) == "impossible"
 
