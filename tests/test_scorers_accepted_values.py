@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import math
 from typing import Any
 
 import pytest
 
-from firsthand.errors import DataError
-from firsthand.scorers import choice, human_votes
+from firsthand.errors import ConfigError, DataError
+from firsthand.scorers import choice, human_votes, ranking
+from firsthand.scorers import text as texts
 from firsthand.scorers.function_calls import (
     MAX_BITS,
     MadeCall,
@@ -184,8 +186,6 @@ def test_a_choice_is_the_likeliest_for_its_length_or_over_its_own_probability() 
     ):  # fmt: skip
         assert scorer(task, trace) == Score(scorer.__name__, value, {"chosen": letter, "by": "logprob"})
     assert choice.mc1(task, trace) == Score("mc1", 0.0, {"chosen": "A", "by": "logprob"})
-    import math
-
     shares = [math.exp(each) for each in (-3.0, -4.0, -2.5)]
     assert choice.mc2(task, trace).value == pytest.approx((shares[1] + shares[2]) / sum(shares))
     lone = attempt("(b)", calls=calls[1:])
@@ -247,3 +247,38 @@ def test_numbers_and_words_are_the_same_within_their_rules() -> None:
     ):  # fmt: skip
         assert same_number(left, right) is same, (left, right)
     assert normalise("The  Cat, an É\u0301t\u00e9!") == "cat é\u0301té" and normalise("theatre a") == "theatre"
+
+
+def test_a_text_is_compared_with_its_best_reference_and_corpora_by_place() -> None:
+    task = Task("t", "?", secret={"references": ["the red cat", "a blue dog runs", ""]})
+    found = texts.token_f1(task, attempt("blue dog " + "x" * 300))
+    assert found == Score("token_f1", pytest.approx(2 * 2 / (3 + 3)), {"answer": ("blue dog " + "x" * 300)[:200]})
+    assert texts.token_f1(task, attempt(None)).value == 1.0, "an empty reference is met by an empty answer"
+    long = Task("t", "?", secret={"answer": "w " * texts.MAX_CHARS})
+    assert texts.token_f1(long, attempt("w " * (texts.MAX_CHARS // 2) + "z")).value == 1.0, (
+        "what is beyond the limit is cut"
+    )
+    assert texts._streams([["a", "b"], ["c"], []]) == [["a", "c", None], ["b", None, None]] and texts._streams([]) == []
+
+
+def test_figures_of_metrics_over_documents_are_of_the_ranking_by_its_depth() -> None:
+    marks = {"b": 1, "d": 1, "x": 0, 7: 1}
+    task = Task("t", "?", secret={"judgements": marks})
+    trace = attempt(events=(Event("ranking", 0.0, {"documents": ["a", "b", "c", *map(str, range(6)), "d", "7"]}),))
+    by_name: dict[str, Any] = {each.__name__: each(task, trace) for each in ranking.RANKING_SCORERS}  # type: ignore[attr-defined, operator]
+    assert {name: each.value for name, each in by_name.items() if name not in ("ndcg_at_10", "average_precision")} == {
+        "reciprocal_rank_at_10": 1 / 2, "recall_at_10": pytest.approx(2 / 3), "recall_at_100": 1.0, "precision_at_10": 0.2,
+    }  # fmt: skip
+    assert list(by_name) == [each.name for each in by_name.values()]
+    assert by_name["average_precision"].value == pytest.approx((1 / 2 + 2 / 10 + 3 / 11) / 3)
+    gain, best = 1 / math.log2(3) + 1 / math.log2(11), 1 + 1 / math.log2(3) + 1 / 2
+    assert by_name["ndcg_at_10"].value == pytest.approx(gain / best)
+    assert ranking.recall_at_5(task, trace).value == pytest.approx(1 / 3)
+    two: Any = ranking.ndcg(k=2)
+    assert two(task, trace) == Score("ndcg_at_2", pytest.approx(1 / math.log2(3) / (1 + 1 / math.log2(3))))
+    assert ranking.judgements(task) == {"b": 1, "d": 1, "x": 0, "7": 1}
+    for wrong in ({}, None, [1]):
+        with pytest.raises(ValueError, match=r"^task t has no relevance judgements to score a ranking by$"):
+            ranking.judgements(Task("t", "?", secret={"judgements": wrong}))
+    with pytest.raises(ConfigError, match=r"^k is 0: a ranking is cut after 1 document or more$"):
+        ranking.ndcg(k=0)

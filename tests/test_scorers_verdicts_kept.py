@@ -262,3 +262,12 @@ def test_attempts_pair_up_in_order_within_their_task_and_benchmark() -> None:
         attempt("e", "y", error=Failure("E", "m")), attempt("f", "z"), attempt("v", "2", "s"), attempt("g", "last"),
     ]  # fmt: skip
     assert [(a.id, b.id) for a, b in answer_pairs(traces)] == [("d", "f"), ("u", "v")]
+
+
+def test_what_a_judge_extracted_is_kept_beside_its_verdict() -> None:
+    made: Any = reference(judge="scripted:echo", protocol="hle")
+    said = json.dumps({"extracted_final_answer": "42 m", "reasoning": "same", "correct": "yes", "confidence": 80})
+    judge = judged_by(made, Scripted([said] * 2))
+    found = asyncio.run(judge(Task("t", "Q?", secret={"answer": "42"}), trace("about 42 m")))
+    assert (found.name, found.value, found.failure) == ("hle", 1.0, None)
+    assert (found.detail["answer"], found.detail["confidence"], found.detail["protocol"]) == ("42 m", 0.8, "hle")
