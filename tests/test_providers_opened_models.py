@@ -184,6 +184,23 @@ def test_adapters_are_folders_by_the_name_of_their_agent(tmp_path):
         agents.open_model("m")
 
 
+def test_a_model_of_agents_is_opened_with_an_adapter_for_each(tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed")
+    for name in ("worker", "lead"):
+        (tmp_path / "run" / "adapters" / name).mkdir(parents=True)
+        (tmp_path / "run" / "adapters" / name / agents.CONFIG_FILE).write_text("{}")
+        (tmp_path / "run" / "adapters" / name / "adapter_model.safetensors").write_bytes(b"x")
+    folder = tmp_path / "m@x"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"x")
+    model = agents.open_model(f"{folder}@{tmp_path / 'run'}")
+    assert model.name == f"agents:{folder}@{tmp_path / 'run'}" and model.base.name == str(folder)
+    assert [(name, view.chosen) for name, view in model.views.items()] == [("lead", "lead"), ("worker", "worker")]
+    assert dict(model.base.adapters) == {name: tmp_path / "run" / "adapters" / name for name in ("lead", "worker")}
+    assert model.base._shared.given == ("lead", "worker") and model.base.chosen is None
+
+
 def test_each_branch_is_answered_by_its_agent_who_signs_the_tokens():
     def voice(text):
         sampled = Sampled((1,), (-0.5,)) if text != "plain" else None

@@ -269,3 +269,22 @@ def test_a_prompt_is_keyed_by_its_text():
     assert prompt_text("a") == prompt_text([user("a")]) == "a"
     assert prompt_text([system("a")]) == "[system]\na"
     assert prompt_text([user("a"), assistant("b")]) == "[user]\na\n[assistant]\nb"
+
+
+def test_recordings_are_the_replies_of_an_attempts_generations_by_their_prompt():
+    from firsthand.message import system
+    from firsthand.trace import Call, Node, Trace
+
+    nodes = (
+        Node(None, system("S")), Node(0, user("q")), Node(1, assistant("one")), Node(1, assistant("two")),
+        Node(2, user("more")), Node(4, assistant("three")),
+    )  # fmt: skip
+    calls = (
+        Call(":0", "generate", 1, 0.0, 0.0, "", nodes=(2, 3)), Call(":1", "tool", 2, 0.0, 0.0, "", nodes=(4,)),
+        Call(":2", "generate", 4, 0.0, 0.0, "", nodes=(5,)), Call(":3", "generate", 4, 0.0, 0.0, ""),
+    )  # fmt: skip
+    trace = Trace("i", "b", "t", {}, 0, 0, "", 0.0, nodes=nodes, calls=calls)
+    first = "[system]\nS\n[user]\nq"
+    found = {first: ["one", "two"], f"{first}\n[assistant]\none\n[user]\nmore": ["three"]}
+    assert cassette.recorded([trace]) == found
+    assert cassette.recorded([trace, trace])[first] == ["one", "two", "one", "two"] and cassette.recorded([]) == {}

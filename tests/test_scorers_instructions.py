@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from firsthand.errors import DataError
+from firsthand.scorers import instructions
 from firsthand.scorers.instructions import (
     CONSTRAINED,
     VERIFIERS,
@@ -91,6 +92,8 @@ CASES: dict[str, list[tuple[dict[str, Any], list[str], list[str]]]] = {
     "punctuation:no_comma": [({}, ["a; b"], ["a, b"])],
 }
 
+FIRST, CAPITALS = "length_constraints:nth_paragraph_first_word", "change_case:capital_word_frequency"
+
 
 def test_an_instruction_is_followed_up_to_its_bounds() -> None:
     for instruction, cases in CASES.items():
@@ -172,3 +175,90 @@ def test_an_instruction_that_cannot_be_is_told_with_its_place() -> None:
         with pytest.raises(DataError) as refused:
             check(name, arguments, "row 1")
         assert str(refused.value).startswith(said)
+
+
+def test_each_instruction_holds_at_its_limit_and_not_beyond_it() -> None:
+    three = {"num_paragraphs": 3}
+    for text, instruction, arguments, held in (
+        ("Cats and dogs", "keywords:existence", {"keywords": ["dog", "CAT"]}, True),
+        ("Cats", "keywords:existence", {"keywords": ["cat", "dog"]}, False),
+        ("a A b", "keywords:frequency", {"keyword": "a", "frequency": 2, "relation": "at least"}, True),
+        ("a A b", "keywords:frequency", {"keyword": "a", "frequency": 3, "relation": "at least"}, False),
+        ("a A b", "keywords:frequency", {"keyword": "a", "frequency": 2, "relation": "less than"}, False),
+        ("a A b", "keywords:frequency", {"keyword": "a", "frequency": 3, "relation": "less than"}, True),
+        ("concat", "keywords:forbidden_words", {"forbidden_words": ["cat"]}, True),
+        ("a Cat.", "keywords:forbidden_words", {"forbidden_words": ["dog", "cat"]}, False),
+        ("eEx", "keywords:letter_frequency", {"letter": "E", "let_frequency": 2, "let_relation": "at least"}, True),
+        ("eEx", "keywords:letter_frequency", {"letter": "e", "let_frequency": 2, "let_relation": "less than"}, False),
+        ("One. Two! Three?", "length_constraints:number_sentences", {"num_sentences": 3, "relation": "at least"}, True),
+        (
+            "One. Two! Three?",
+            "length_constraints:number_sentences",
+            {"num_sentences": 3, "relation": "less than"},
+            False,
+        ),
+        (
+            "Dr. A. Smith came. He left",
+            "length_constraints:number_sentences",
+            {"num_sentences": 3, "relation": "less than"},
+            True,
+        ),
+        ("a *** b *** c", "length_constraints:number_paragraphs", three, True),
+        ("a *** *** c", "length_constraints:number_paragraphs", {"num_paragraphs": 2}, False),
+        ("*** a *** b ***", "length_constraints:number_paragraphs", {"num_paragraphs": 2}, True),
+        ("a b-c d", "length_constraints:number_words", {"num_words": 4, "relation": "at least"}, True),
+        ("a b-c d", "length_constraints:number_words", {"num_words": 5, "relation": "at least"}, False),
+        ("x\n\n'Yes', y\n\nz", FIRST, {**three, "nth_paragraph": 2, "first_word": "YES"}, True),
+        ("x\n\ny\n\nYes", FIRST, {**three, "nth_paragraph": 3, "first_word": "yes"}, True),
+        ("x\n\ny\n\nYes", FIRST, {**three, "nth_paragraph": 4, "first_word": "yes"}, False),
+        ("x\n\ny", FIRST, {**three, "nth_paragraph": 1, "first_word": "x"}, False),
+        ("[a] [b", "detectable_content:number_placeholders", {"num_placeholders": 1}, True),
+        ("[a] [b\n]", "detectable_content:number_placeholders", {"num_placeholders": 2}, False),
+        ("[[a]] [b]", "detectable_content:number_placeholders", {"num_placeholders": 2}, True),
+        ("x\np. s. y", "detectable_content:postscript", {"postscript_marker": "P.S."}, True),
+        ("x\nps y", "detectable_content:postscript", {"postscript_marker": "P.S."}, False),
+        ("P.P.S y", "detectable_content:postscript", {"postscript_marker": "P.P.S"}, True),
+        ("* a\n - b\n** c", "detectable_format:number_bullet_lists", {"num_bullets": 2}, True),
+        ("* a\n* b\n- c", "detectable_format:number_bullet_lists", {"num_bullets": 2}, False),
+        ("so My answer is no. ok", "detectable_format:constrained_response", {}, True),
+        ("my answer is no.", "detectable_format:constrained_response", {}, False),
+        ("*a* **b** * *", "detectable_format:number_highlighted_sections", {"num_highlights": 2}, True),
+        ("*a* * *", "detectable_format:number_highlighted_sections", {"num_highlights": 2}, False),
+        (
+            "Part 1 x Part 2 y",
+            "detectable_format:multiple_sections",
+            {"section_spliter": "Part", "num_sections": 2},
+            True,
+        ),
+        (
+            "Part 1 x Part 2 y",
+            "detectable_format:multiple_sections",
+            {"section_spliter": "Part", "num_sections": 3},
+            False,
+        ),
+        ("```json\n{}\n```", "detectable_format:json_format", {}, True),
+        ("[1,]", "detectable_format:json_format", {}, False),
+        ("x\n<<a>>", "detectable_format:title", {}, True),
+        ("<< >>", "detectable_format:title", {}, False),
+        (">> a <<", "detectable_format:title", {}, False),
+        ("a ****** b", "combination:two_responses", {}, True),
+        ("a ****** a", "combination:two_responses", {}, False),
+        ("a ****** b ****** c", "combination:two_responses", {}, False),
+        (" Do it. And so", "combination:repeat_prompt", {"prompt_to_repeat": "do IT. "}, True),
+        ("So do it.", "combination:repeat_prompt", {"prompt_to_repeat": "do it."}, False),
+        ('"It is THE END" ', "startend:end_checker", {"end_phrase": " the end"}, True),
+        ("the end.", "startend:end_checker", {"end_phrase": "the end"}, False),
+        (' "a" ', "startend:quotation", {}, True),
+        ('"', "startend:quotation", {}, False),
+        ('"a', "startend:quotation", {}, False),
+        ("A-B CD ef", CAPITALS, {"capital_frequency": 2, "capital_relation": "at least"}, True),
+        ("A-B CD ef", CAPITALS, {"capital_frequency": 2, "capital_relation": "less than"}, False),
+        ("no stop", "punctuation:no_comma", {}, True),
+        ("a, b", "punctuation:no_comma", {}, False),
+        (" ", "punctuation:no_comma", {}, False),
+        ("a b", "length_constraints:number_words", {"num_words": 2, "relation": "at least", "other": None}, True),
+    ):
+        assert instructions.follows(text, instruction, arguments) is held, (text, instruction)
+    assert instructions.versions("*a*\nb\nc\n") == [
+        "*a*\nb\nc\n", "b\nc", "*a*\nb\nc", "b\nc", "a\nb\nc\n", "b\nc", "a\nb\nc", "b\nc",
+    ]  # fmt: skip

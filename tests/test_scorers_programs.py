@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import signal
+import sys
 import unittest
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from firsthand.sandbox import bubblewrap
 from firsthand.scorers.programs import oracle
 from firsthand.scorers.programs.oracle import compare_outputs
 from firsthand.scorers.programs.unit_runner import (
@@ -225,3 +228,29 @@ def test_each_rule_takes_its_own_outputs_and_no_others() -> None:
     assert [oracle.floats(x) for x in (1.0, 1, [1.0], (1.0, 2.0), [1.0, 1], [], {1.0}, [[1.0]])] == [
         True, False, True, True, False, False, False, False,
     ]  # fmt: skip
+
+
+def test_the_time_that_a_large_output_takes_between_processes_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "checker", raising=False)  # and again after the test
+    monkeypatch.syspath_prepend(str(Path(bubblewrap.__file__).parent / "programs"))
+    times = iter([10.0, 12.5, 20.0, 20.25])
+    monkeypatch.setattr(oracle.time, "perf_counter", lambda: next(times))
+    for small in (list(range(oracle.LARGE - 1)), "x" * 5000, 10**2000, None, {1: 2}):
+        assert oracle.passing_s(small) == 0.0
+    assert oracle.passing_s(list(range(oracle.LARGE))) == 2.5
+    assert oracle.passing_s({at: object() for at in range(oracle.LARGE)}) == 0.25, "what cannot pass takes its time too"
+
+
+def test_a_value_that_is_no_plain_one_is_not_none() -> None:
+    def refuses(said: str) -> Any:
+        def answer(x: int) -> Any:
+            raise TypeError(said)
+
+        return answer
+
+    assert oracle._called(refuses("a match is no plain value"), [1], "not_none") is ...
+    for said, rule in (("a match is no plain value", "equal"), ("other", "not_none")):
+        with pytest.raises(TypeError, match=said):
+            oracle._called(refuses(said), [1], rule)
+    given = [[1]]
+    assert oracle._called(lambda x: x.append(2) or x, given, "equal") == [1, 2] and given == [[1]]

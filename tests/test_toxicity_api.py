@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 
 from firsthand import catalog
 from firsthand.errors import ConfigError, ModelError
-from firsthand.scorers.toxicity_api import toxicity_api
+from firsthand.scorers.toxicity_api import _reason, toxicity_api
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -191,3 +192,21 @@ def test_a_service_that_is_not_there_and_settings_at_their_ends(monkeypatch: pyt
     monkeypatch.setenv("FIRSTHAND_TOXICITY_KEY", "  ")
     with pytest.raises(ConfigError, match="set it to the service's key"):
         toxicity_api()
+
+
+def test_the_reason_of_a_refusal_is_its_message_or_else_its_text() -> None:
+    for body, reason in (
+        ('{"error": {"message": "no key", "code": 3}}', "no key"),
+        ('{"error": {"message": 7}}', "7"),
+        ('{"error": {"code": 3}}', '{"error": {"code": 3}}'),
+        ('{"message": "top"}', '{"message": "top"}'),
+        ('{"error": "plain"}', '{"error": "plain"}'),
+        ('["a list"]', '["a list"]'),
+        ("null", "null"),
+        ("<html>", "<html>"),
+        ("", ""),
+        ("y" * 201, "y" * 200),
+        ('{"error": {"message": "' + "z" * 201 + '"}}', "z" * 200),
+        ("[" * 100_000, "[" * 200),
+    ):
+        assert _reason(httpx.Response(403, text=body)) == reason, body[:40]

@@ -23,13 +23,17 @@ async def assertion_holds(task: Task, trace: Trace) -> Score:
     if secret.get("predict") not in ("input", "output"):
         raise DataError(f"task {task.id} predicts {secret.get('predict')!r}: input or output was expected")
     written = predicted(trace.answer or "", secret["predict"])
-    if secret["predict"] == "output":
-        answer, tests = f"def given():\n    return (\n{written}\n)\n", f"assert ({secret['output']}) == given()\n"
-    else:
-        answer = f"{_ARGUMENTS}def given():\n    return (\n{written}\n)\n"
-        tests = f"args, named = given()\nassert ({secret['output']}) == f(*args, **named)\n"
+    answer, tests = assertion_program(written, secret["predict"], secret["output"])
     outcome = await shared_sandbox().check(answer, tests, setup=secret["code"], names=("given",), limits=LIMITS)
     return Score("assertion_holds", float(outcome.ok), {"predicted": written[:200], **reason(outcome)})
+
+
+def assertion_program(written: str, predict: str, output: str) -> tuple[str, str]:
+    """Return the code that gives the predicted value, and the test of it."""
+    given = f"def given():\n    return (\n{written}\n)\n"
+    if predict == "output":
+        return given, f"assert ({output}) == given()\n"
+    return _ARGUMENTS + given, f"args, named = given()\nassert ({output}) == f(*args, **named)\n"
 
 
 def predicted(text: str, what: str) -> str:

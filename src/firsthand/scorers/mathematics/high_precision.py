@@ -85,8 +85,11 @@ def constant_ratio(left: Tree, right: Tree, *, positive: bool = False) -> bool:
     """Return whether left is a constant multiple of right, not by zero; by a positive one where asked."""
     names, ratios = sorted(variables(left) | variables(right)), []
     math_, draw = Numbers(), Random(2)
-    for _ in range(2 * POINTS):
-        point = {name: math_.fraction(_drawn(draw, 0.3, 2.7)) for name in names}
+    for place in range(3 * POINTS):
+        math_.real_only = (
+            place >= 2 * POINTS
+        )  # then of either sign, and only where all is real: |x| is no multiple of x
+        point = {name: math_.fraction(_drawn(draw, -2.7 if math_.real_only else 0.3, 2.7)) for name in names}
         try:
             a, b = math_.value(left, point), math_.value(right, point)
             if not math_.equal(a, 0) and not math_.equal(b, 0):

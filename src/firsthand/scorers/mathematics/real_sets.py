@@ -9,6 +9,8 @@ from firsthand.scorers.mathematics.latex_tokens import Tree
 
 MAX_PARTS = 40
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
+_TRIED = (-2.5, 5.25, 1000.75, -1000.25)
+"""Points at which a side must lie on the line through its values at 0 and 1: of either sign, since |x| is not x."""
 
 
 class RealSpan(NamedTuple):
@@ -121,6 +123,9 @@ def _inequality(tree: Tree, numbers: Numbers) -> RealSet | None:
     signs, parts = tree[1], tree[2:]
     if len(parts) == 2 and parts[0][0] == "abs" and signs[0] in ("<", "<="):
         signs, parts = signs * 2, [["*", ["num", "-1"], parts[1]], parts[0][1], parts[1]]  # |x| < 3 is -3 < x < 3
+    if len(parts) == 2 and parts[0][0] == "abs" and signs[0] in (">", ">="):  # |x| > 3 is x < -3 or x > 3
+        below = ["relation", [_FLIPPED[signs[0]]], parts[0][1], ["*", ["num", "-1"], parts[1]]]
+        return _read(["or", below, ["relation", signs, parts[0][1], parts[1]]], numbers)
     names = variables(["all", *parts])
     if len(names) != 1 or any(sign not in _FLIPPED for sign in signs) or (("!=" in signs) and len(signs) > 1):
         return None
@@ -128,9 +133,9 @@ def _inequality(tree: Tree, numbers: Numbers) -> RealSet | None:
     infinite = numbers.mp.inf
     low, high = (-infinite, False), (infinite, False)
     for sign, left, right in zip(signs, parts[:-1], parts[1:], strict=True):
-        line = [numbers.value(["-", left, right], {name: numbers.mp.mpf(x)}) for x in (0, 1, 2, 5)]
+        line = [numbers.value(["-", left, right], {name: numbers.mp.mpf(x)}) for x in (0, 1, *_TRIED)]
         slope = line[1] - line[0]
-        if slope == 0 or not all(numbers.equal(line[0] + x * slope, y) for x, y in zip((2, 5), line[2:], strict=True)):
+        if slope == 0 or not all(numbers.equal(line[0] + x * slope, y) for x, y in zip(_TRIED, line[2:], strict=True)):
             return None
         at, sign = -line[0] / slope, sign if slope > 0 else _FLIPPED[sign]
         if sign == "!=":

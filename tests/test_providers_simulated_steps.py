@@ -1,0 +1,153 @@
+"""Single steps of the simulated models: arithmetic of the game of 24, and each turn of the reader of sessions."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from random import Random
+from typing import Any
+
+import pytest
+
+from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
+from firsthand.model import Sampling
+from firsthand.providers.game24_solver import (
+    Move,
+    _number,
+    _solve,
+    _value,
+    _values,
+    makes_24,
+    moves,
+    reachable,
+    solution,
+)
+from firsthand.providers.session_player import _reply, _saved, _summary
+from firsthand.providers.sim import Errors, Sim, _broken, _last, _step
+
+
+def numbers(*given: int) -> tuple[Fraction, ...]:
+    return tuple(map(Fraction, given))
+
+
+def test_two_numbers_have_the_results_of_their_order() -> None:
+    six, three, zero = numbers(6, 3, 0)
+    assert list(_values(six, three, both_orders=True)) == [("+", 9), ("*", 18), ("-", 3), ("/", 2)]
+    assert list(_values(three, six, both_orders=False)) == [("-", -3), ("/", Fraction(1, 2))]
+    assert list(_values(six, zero, both_orders=True)) == [("+", 6), ("*", 0), ("-", 6)]
+    assert [each.text for each in moves(numbers(2, 6, 7))][:5] == [
+        "2 + 6 = 8 (left: 7 8)", "2 * 6 = 12 (left: 7 12)", "2 - 6 = -4 (left: -4 7)", "2 / 6 = 1/3 (left: 1/3 7)",
+        "2 + 7 = 9 (left: 6 9)",
+    ]  # fmt: skip
+    assert len(moves(numbers(2, 6, 7))) == 18 and moves(numbers(5)) == ()
+    assert [_number(each) for each in ("7", "2/3", "1.5", "1/0", "1e3", "x", "9" * 41)] == [
+        7, Fraction(2, 3), Fraction(3, 2), None, None, None, None,
+    ]  # fmt: skip
+
+
+def test_a_solution_uses_every_number_and_there_is_none_where_24_cannot_be_reached() -> None:
+    assert solution(numbers(24)) == "24" and solution(numbers(23)) is None and solution(()) is None
+    assert solution(numbers(4, 6)) == "(4 * 6)" and solution(numbers(3, 72)) == "(72 / 3)"
+    assert solution(numbers(1, 25)) == "(25 - 1)"
+    for given in ((3, 3, 8, 8), (4, 5, 6, 10), (1, 5, 5, 5)):
+        found = solution(numbers(*given))
+        assert found is not None and makes_24(found, numbers(*given)), given
+    assert solution(numbers(1, 1, 1, 1)) is None and not reachable(numbers(*[24] * 7)) and reachable(numbers(24))
+    assert _solve(((Fraction(20), "a"), (Fraction(4), "b"))) == "(a + b)" and _solve(((Fraction(1), "a"),)) is None
+    for expression, given, right in (
+        ("(4 + 8) × 2", (2, 4, 8), True), ("48 ÷ 2", (2, 48), True), ("[26 − 2]", (2, 26), True), ("-2 + 26", (2, 26), True),
+        ("4 * 6", (4, 6, 1), False), ("24", (4, 6), False), ("4 * 6 * 1", (4, 6), False), ("24 / 0", (0, 24), False),
+        ("2 ** 3 * 3", (2, 3, 3), False), ("4 * 6 = 24", (4, 6), False), ("", (), False), ("4 * 5", (4, 5), False),
+        (" 4*6 ", (4, 6), True), ("4 * 6" + " " * 200, (4, 6), True), ("(" * 100 + "24" + ")" * 100, (24,), False),
+    ):  # fmt: skip
+        assert makes_24(expression, numbers(*given)) is right, expression
+    with pytest.raises(ValueError, match="an expression"):
+        _value(__import__("ast").parse("x", mode="eval").body, [])
+
+
+def test_a_broken_step_is_off_by_one_and_errors_go_by_the_numbers_that_are_left() -> None:
+    assert _broken(Move("4 + 8 = 12 (left: 6 12)", numbers(6, 12))) == Move("4 + 8 = 13 (left: 6 13)", numbers(6, 13))
+    assert _broken(Move("6 * 2 = 12 (left: 12 12)", numbers(12, 12))).left == numbers(12, 13)
+    assert _broken(Move("9 - 3 = 6 (left: 6 7)", numbers(6, 7))) == Move("9 - 3 = 7 (left: 7 7)", numbers(7, 7))
+    assert [_step(each) for each in (6, 5, 4, 3, 2, 1, 0)] == [0, 0, 0, 1, 2, 2, 2]
+    assert (
+        _last(r"Input: ([^\n]*)", "Input: 1 2\nx\nInput: 4 3\n") == numbers(3, 4) and _last("Input: (.*)", "none") == ()
+    )
+    sure = Sim(Errors(sure_if_winnable=(0.0, 1.0, 0.0), sure_if_lost=(0, 0.5, 0), impossible_if_lost=(0, 0.25, 0)))
+    assert sure._verdict(numbers(4, 6), Random(1)) == "sure" and sure._verdict(numbers(1, 4, 6), Random(1)) == "likely"
+
+    class Draws:
+        def __init__(self, draw: float) -> None:
+            self.draw = draw
+
+        def random(self) -> float:
+            return self.draw
+
+    def lost(draw: float) -> str:
+        drawn: Any = Draws(draw)
+        return sure._verdict(numbers(1, 1), drawn)
+
+    last = Sim(Errors(sure_if_lost=(0, 0, 0.5), impossible_if_lost=(0, 0, 0.25)))
+    drawn: list[Any] = [Draws(each) for each in (0.49, 0.5, 0.74, 0.75)]
+    assert [last._verdict(numbers(5), each) for each in drawn] == ["sure", "impossible", "impossible", "likely"]
+    assert [lost(each) for each in (0.49, 0.5, 0.74, 0.75)] == ["sure", "impossible", "impossible", "likely"]
+    text = "Input: 4 6\nAnswer: 4 * 5 = 24\nJudge:\nInput: 4 6\nAnswer: 4 * 6 = 24\nJudge:"
+    assert sure._judge(text) == "sure" and sure._judge(text.replace("4 * 6", "4 + 6")) == "impossible"
+
+
+PLAN = "2024-01-02: The pet name of Ann Lee is Rex. The home town of Bob Ray is Oslo now."
+LATER = "2024-03-04: The pet name of Ann Lee is no longer Rex."
+
+
+def reply(*messages: Message, max_tokens: int = 99) -> Any:
+    return _reply(messages, Sampling(max_tokens=max_tokens), 0)
+
+
+def test_the_reader_of_sessions_does_what_its_prompt_ends_with() -> None:
+    found = json.loads(reply(user(f"{PLAN}\n{LATER}\nFacts:")))
+    assert found == [
+        {"subject": "Ann Lee", "attribute": "pet name", "value": "Rex", "withdrawn": False},
+        {"subject": "Bob Ray", "attribute": "home town", "value": "Oslo", "withdrawn": False},
+        {"subject": "Ann Lee", "attribute": "pet name", "value": "Rex", "withdrawn": True},
+    ]
+    lines = [
+        "2024-01-02: The pet name of Ann Lee is Rex.", "2024-01-02: The home town of Bob Ray is Oslo.",
+        "2024-03-04: The pet name of Ann Lee is no longer Rex.",
+    ]  # fmt: skip
+    text = f"{PLAN}\n{LATER}\nSummary:"
+    assert _summary(text, 29) == "\n".join(lines) and _summary(text, 20) == "\n".join(lines[1:])
+    assert [len(each.split()) for each in lines] == [9, 9, 11] and _summary(text, 28) == "\n".join(lines[1:])
+    assert (
+        _summary(text, 10) == "Nothing was stated." == _summary("", 99) and reply(user(text), max_tokens=11) == lines[2]
+    )
+    asks = user("What was the pet name of Ann Lee on 2024-02-01?")
+    assert reply(system(f"{PLAN}\n{LATER}"), asks) == "Rex"
+    assert reply(system(f"{PLAN}\n{LATER}"), user("What is the pet name of Ann Lee?")) == "unknown"
+    assert reply(system("x"), asks) == "unknown" and reply(user("Hello")) == "Noted."
+    core = system("Core memory: the blocks\n" + PLAN)
+    query = {"query": "pet name Ann Lee", "request_heartbeat": True}
+    assert reply(core, asks) == assistant("", ToolCall("search", "archival_memory_search", query))
+    searched = Message("tool", (ToolResult("search", "archival_memory_search", PLAN),))
+    assert reply(core, asks, assistant("", ToolCall("search", "archival_memory_search", query)), searched) == "Rex"
+
+
+def test_the_reader_of_sessions_archives_each_fact_of_the_last_one_once() -> None:
+    session = user(f"[session]\n{PLAN}")
+    saved = _saved([user(f"[old]\n{LATER}"), session])
+    assert saved == assistant(
+        "",
+        *(
+            ToolCall(f"save{number}", "archival_memory_insert", {"content": content, "request_heartbeat": True})
+            for number, content in enumerate(
+                ["2024-01-02: The pet name of Ann Lee is Rex.", "2024-01-02: The home town of Bob Ray is Oslo."]
+            )
+        ),
+    )
+    done = Message("tool", (ToolResult("save0", "archival_memory_insert", "ok"),))
+    assert (
+        _saved([session, assistant("x"), done])
+        == "Noted."
+        == _saved([user("[session] nothing")])
+        == _saved([user("x")])
+    )
+    assert isinstance(_saved([done, session]), Message)

@@ -1,0 +1,208 @@
+"""A model behind OpenAI's protocol over a client that is told what to answer: each request, delta and error in whole."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from firsthand.errors import ModelError, PromptTooLong, TransientError
+from firsthand.grammar import Grammar
+from firsthand.message import ToolCall, assistant, user
+from firsthand.model import CallDelta, Completion, Delta, Likelihood, Sampling, ToolSpec, Usage
+from firsthand.providers.openai import OpenAIModel
+from firsthand.providers.openai_wire import StreamedAnswer
+from firsthand.system import trace_context
+from told_clients import PLAIN, STREAM, Reply, over, said, streamed
+from told_clients import status as status_of
+
+openai = pytest.importorskip("openai", reason="openai is not installed")
+ADD = ToolSpec("add", "Adds.", {"type": "object"})
+
+
+def status(code: int, body: Any) -> Exception:
+    return status_of(code, body, openai, httpx)
+
+
+def opened(*replies: Any, **given: Any) -> Any:
+    return over(OpenAIModel("m", "http://h/v1", api_key="k3y", **given), *replies)
+
+
+def choice(text: str, index: int = 0, **more: Any) -> dict[str, Any]:
+    return {"index": index, "message": {"content": text}, "finish_reason": "stop", **more}
+
+
+def test_an_endpoint_that_gives_fewer_answers_is_asked_again_with_the_next_seeds() -> None:
+    usage = {"prompt_tokens": 4, "completion_tokens": 3}
+    model = opened(
+        Reply({"choices": [choice("b", 1), choice("a")], "usage": usage}),
+        Reply({"choices": [choice("c")], "usage": usage}),
+        Reply({"choices": [choice("d")]}),
+    )
+    found = asyncio.run(model.complete("p", Sampling(max_tokens=5, temperature=0.0, seed=8), n=4))
+    assert [each.message.text for each in found] == ["a", "b", "c", "d"]
+    assert [each.usage for each in found] == [Usage(4, 0, 2), Usage(0, 0, 1), Usage(4, 0, 3), Usage()]
+    body = {"model": "m", "prompt": "p", "max_tokens": 5, "temperature": 0.0}
+    assert model.client.asked == [
+        ("/completions", {**body, "n": 4, "seed": 8}, {}),
+        ("/completions", {**body, "seed": 10}, {}),
+        ("/completions", {**body, "seed": 11}, {}),
+    ]
+    several = opened(Reply({"choices": [choice("a"), choice("b", 1)]}))
+    assert [each.message.text for each in asyncio.run(several.complete([user("p")], PLAIN))] == ["a"]
+    path, asked, _ = several.client.asked[0]
+    assert path == "/chat/completions" and asked["messages"] == [{"role": "user", "content": "p"}]
+    spare = opened(Reply({"choices": [choice("a"), choice("b", 1)]}))
+    fitting = Sampling(max_tokens=5, grammar=Grammar("regex", "a"))
+    assert len(asyncio.run(spare.complete([user("p")], fitting))) == 1, "what was not asked for need not fit"
+    unseeded = opened(Reply({"choices": [choice("a")]}), Reply({"choices": [choice("b")]}))
+    asyncio.run(unseeded.complete("p", PLAIN, n=2))
+    assert unseeded.client.asked[1] == ("/completions", body, {})
+
+
+def test_a_stream_of_openais_protocol_is_asked_for_with_its_usage_and_closed() -> None:
+    parts = [
+        {"choices": [{"index": 0, "delta": {"content": "Hi"}}]},
+        {
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "add", "arguments": ""}}]},
+                }
+            ]
+        },
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+        {"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 1}},
+    ]
+    reply = Reply(*parts, b"[DONE]", b"never read", headers=STREAM)
+    model = opened(reply)
+    found = asyncio.run(streamed(model, [user("p")], tools=[ADD]))
+    whole = Completion(assistant("Hi", ToolCall("c", "add", {})), "tool_calls", Usage(2, 0, 1))
+    assert found == [
+        Delta("Hi"), Delta("", call=CallDelta(0, "c", "add")), Delta("", call=CallDelta(0, arguments="{}")),
+        Delta("", whole),
+    ]  # fmt: skip
+    ((path, body, more),) = model.client.asked
+    assert (path, body["stream"], body["stream_options"], body["tools"]) == (
+        "/chat/completions", True, {"include_usage": True}, [ADD.to_json()],
+    )  # fmt: skip
+    assert more == {"stream": True, "stream_cls": openai.AsyncStream[Any]} and reply.closed == 1
+    broken = Reply(parts[0], headers=STREAM)
+    assert said(streamed(opened(broken), "p"), TransientError) == (
+        "openai:m@http://h/v1 broke off in the middle of an answer: try again"
+    )
+    assert broken.closed == 1
+    wrong = Reply(b"<html>", headers={"content-type": "text/html"})
+    assert said(streamed(opened(wrong), "p")) == (
+        "openai:m@http://h/v1 sent 'text/html' where a stream was expected: ask without streaming"
+    )
+    assert wrong.closed == 1 and "'no content type'" in said(streamed(opened(Reply(b"")), "p"))
+    failed = opened(Reply({"error": {"message": "busy k3y", "code": 503}}, headers=STREAM))
+    assert (
+        said(streamed(failed, "p"), TransientError)
+        == "openai:m@http://h/v1 answered 503 (busy ***): it may pass, try again"
+    )
+    misfit = Reply({"choices": [{"index": 0, "text": "b", "finish_reason": "stop"}]}, headers=STREAM)
+    told = said(streamed(opened(misfit), "p", Sampling(max_tokens=5, grammar=Grammar("regex", "a"))))
+    assert told.startswith("openai:m@http://h/v1 answered 'b', which does not fit the regex grammar it was given")
+
+
+def test_faults_of_an_endpoint_keep_their_kind_and_a_missing_model_names_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "openai:m@http://h/v1"
+    for reply, kind, words in (
+        (status(429, {"message": "slow"}), TransientError, "answered 429 (slow): it may pass, try again"),
+        (
+            status(401, {"message": "bad k3y"}),
+            ModelError,
+            "answered 401 (bad ***): set OPENAI_API_KEY to a key that it takes",
+        ),
+        (Reply(b"[1]"), ModelError, ""),
+        (Reply({"error": {"message": "no"}}), ModelError, "answered 400 (no): change what it refuses"),
+        (Reply({"choices": []}), ModelError, "could not be understood: "),
+        (RuntimeError("odd"), ModelError, "could not be asked (RuntimeError: odd): check its address"),
+    ):
+        told = said(opened(reply).complete("p", PLAIN), kind)
+        assert told.startswith(f"{name} {words}"), told
+    with pytest.raises(TransientError) as raised:
+        asyncio.run(opened(status(429, {})).complete("p", PLAIN))
+    assert raised.value.retry_after_s == 7
+    missing = opened(status(404, {"message": "none"}), Reply({"data": [{"id": "n"}, {"id": "other"}]}))
+    assert said(missing.complete("p", PLAIN)).startswith(f"{name} answered 404 (none): ") and "it has n, other" in said(
+        opened(status(404, {}), Reply({"data": [{"id": "n"}, {"id": "other"}]})).complete("p", PLAIN)
+    )
+    assert [path for path, *_ in missing.client.asked] == ["/completions", "/models"]
+    unlisted = opened(status(404, {"message": "none"}), status(404, {}))
+    assert said(unlisted.complete("p", PLAIN)) == (
+        f"{name} answered 404 (none): check the model's name and the address (most end in /v1)"
+    )
+    assert [path for path, *_ in unlisted.client.asked] == ["/completions", "/models"]
+    monkeypatch.setattr("firsthand.providers.openai.CONNECT_TIMEOUT_S", 0.01)
+    stuck = opened(status(404, {"message": "none"}), 5.0)
+    assert said(stuck.complete("p", PLAIN)).startswith(f"{name} answered 404 (none): check the model's name")
+    slow = f"{name} gave no answer within 0.01 s: try again, or raise timeout_s"
+    assert said(opened(1.0, timeout_s=0.01).complete("p", PLAIN), TransientError) == slow
+    assert said(streamed(opened(1.0, timeout_s=0.01), "p"), TransientError) == slow
+
+
+def test_an_endpoint_scores_each_continuation_by_a_request_that_echoes() -> None:
+    def echoed(text: str, *tokens: str) -> Reply:
+        logprobs = {"tokens": list(tokens), "token_logprobs": [None, *[-0.5 * at for at in range(1, len(tokens))]]}
+        usage = {"prompt_tokens": len(tokens) - 1, "completion_tokens": 1}
+        return Reply({"choices": [{"text": text, "logprobs": logprobs}], "usage": usage})
+
+    model = opened(echoed("pab!", "p", "a", "b", "!"), echoed("pc!", "p", "c", "!"))
+    found = asyncio.run(model.score("p", ["ab", "", "c"]))
+    assert found.likelihoods == (
+        Likelihood("ab", -1.5, 2, False), Likelihood("", 0.0, 0, True), Likelihood("c", -0.5, 1, False),
+    )  # fmt: skip
+    assert found.usage == Usage(5, 0, 2)
+    options = {"model": "m", "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+    assert model.client.asked == [("/completions", {**options, "prompt": each}, {}) for each in ("pab", "pc")]
+    name = "openai:m@http://h/v1"
+    assert said(opened(Reply({"choices": [choice("x")]})).score("p", ["a"])) == (
+        f"{name} cannot score: its reply holds no log-probs of the prompt; scoring needs /completions with echo and "
+        "log-probs, as vLLM has: serve the model with it, use a local model, or a pattern that generates"
+    )
+    assert "answered 503" in said(opened(status(503, {})).score("p", ["a"]), TransientError)
+    long = status(400, {"message": "maximum context length is 9"})
+    assert "shorten the conversation" in said(opened(long).score("p", ["a"]), PromptTooLong)
+    blank = asyncio.run(opened(echoed("p  !", "p", "  ", "!")).score("p", ["  "]))
+    assert blank.likelihoods == (Likelihood("  ", -0.5, 1, False),)
+    assert said(opened().score([user("p")], ["a"])).startswith(f"{name} cannot score after a conversation")
+
+
+def test_the_span_of_a_trace_goes_along_with_a_request() -> None:
+    parent = trace_context.TraceParent(1, 2)
+
+    async def asked(model: Any) -> Any:
+        trace_context.enter(parent)
+        await model.complete([user("p")], Sampling(max_tokens=5))
+        return model.client.asked[0][-1]
+
+    sent = asyncio.run(asked(opened(Reply({"choices": [choice("a")]}))))
+    assert sent == {"options": {"headers": {"traceparent": parent.header}}}
+
+
+def test_a_call_in_a_stream_keeps_its_first_name_and_takes_an_id_that_comes_later() -> None:
+    answer = StreamedAnswer()
+
+    def call(**function: Any) -> list[CallDelta]:
+        id = function.pop("id", None)
+        piece = {"index": 0, "function": function} | ({"id": id} if id else {})
+        answer.add({"choices": [{"delta": {"tool_calls": [piece]}}]})
+        return answer.take_calls()
+
+    assert call(name="add", arguments="{") == [CallDelta(0, "call_0", "add", "{")]
+    assert call(id="x", name="other", arguments='"a":') == [CallDelta(0, arguments='"a":')]
+    assert call(id="x", arguments="1}") == [CallDelta(0, arguments="1}")]
+    assert call(id="y", arguments="") == [], "it has no name yet"
+    assert call(name="sub", arguments="{}") == [CallDelta(1, "y", "sub", "{}")]
+    answer.add({"choices": [{"finish_reason": "stop"}]})
+    whole = answer.completion()
+    assert whole.message.tool_calls == (ToolCall("x", "add", {"a": 1}), ToolCall("y", "sub", {}))
+    assert whole.finish_reason == "tool_calls"

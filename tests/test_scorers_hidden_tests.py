@@ -1,0 +1,239 @@
+"""Hidden tests of a software task: applied in a folder that stands for the workplace, run, and scored to the last detail."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.errors import DataError, SandboxError
+from firsthand.sandbox.repository_workspace import ROOT
+from firsthand.sandbox.sandbox import Outcome
+from firsthand.sandbox.sandbox_limits import RunLimits
+from firsthand.scorers.resolved import (
+    COMMANDS,
+    END,
+    START,
+    HiddenTests,
+    PatchRefused,
+    TaskWorkplaces,
+    _apply,
+    _with_pytest,
+    resolved,
+    run_tests,
+)
+from firsthand.task import Task
+from firsthand.trace import Trace
+from swe_local import BREAKS, GOOD, HEAD, adds, make_record
+
+SCRIPT = f"setup it\n{START}\npytest -rA tests/test_calc.py\n{END}\n"
+
+
+class FolderPlace:
+    """A workplace in a folder of this machine: /testbed and /tmp/work are folders in it."""
+
+    base = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked = folder, list[RunLimits | None]()
+
+    async def shell(
+        self, command: str, *, stdin: str = "", files: Mapping[str, str] | None = None, limits: RunLimits | None = None
+    ) -> Outcome:
+        self.asked.append(limits)
+        work = self.folder / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        for name, text in (files or {}).items():
+            (work / name).write_text(text)
+        line = command.replace("/tmp/work", str(work)).replace(ROOT, str(self.folder / "calc"))
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        ended: Any = "done" if done.returncode == 0 else "error"
+        return Outcome(ended, done.returncode, done.stdout, done.stderr, 0.5, None, None, "bubblewrap")
+
+    async def close(self) -> None: ...
+
+
+class ToldPlace:
+    """A workplace whose commands have outcomes that were written before."""
+
+    base = ""
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self.outcomes, self.asked = list(outcomes), list[Any]()
+
+    async def shell(
+        self, command: str, *, stdin: str = "", files: Mapping[str, str] | None = None, limits: RunLimits | None = None
+    ) -> Outcome:
+        self.asked.append((command, files, limits))
+        return self.outcomes.pop(0)
+
+    async def close(self) -> None: ...
+
+
+def outcome(stdout: str = "", status: int | None = 0, *, stderr: str = "", ended: str = "") -> Outcome:
+    how: Any = ended or ("done" if status == 0 else "error")
+    return Outcome(how, status, stdout, stderr, 1.25, None, None, "bubblewrap")
+
+
+def hidden(record: dict[str, Any]) -> HiddenTests:
+    return HiddenTests(record["base_commit"], record["test_patch"], SCRIPT, "pytest")
+
+
+def test_a_patch_is_applied_with_git_or_patch_and_makes_room_for_the_tests(tmp_path: Path) -> None:
+    record = make_record(tmp_path)
+    tests, place, calc = hidden(record), FolderPlace(tmp_path), tmp_path / "calc"
+    subprocess.run(["git", "reset", "-q", "--hard", record["base_commit"]], cwd=calc, check=True)
+
+    def applied(patch: str, tests: HiddenTests = tests) -> str:
+        subprocess.run("git reset -q --hard; git clean -qfd", shell=True, cwd=calc, check=True)
+        return asyncio.run(_apply(place, patch, tests))
+
+    assert applied(GOOD) == "git apply" and "x / 2" in (calc / "calc/__init__.py").read_text()
+    assert applied("") == "" and place.asked == [COMMANDS] * 2
+    with pytest.raises(PatchRefused, match=r"^the patch does not apply: error: "):
+        applied(GOOD.replace("x // 2", "x // 3"))
+    assert applied(GOOD.replace(" \n \n def", " \n # other\n def")) == "patch --fuzz=5"
+    both = (
+        GOOD
+        + "diff --git a/tests/test_calc.py b/tests/test_calc.py\n--- a/tests/test_calc.py\n+++ b/tests/test_calc.py\n"
+    )
+    both += "@@ -1,2 +1,2 @@\n-from calc import double\n+from calc import *\n \n"
+    assert applied(both) == "git apply" and "import double" in (calc / "tests/test_calc.py").read_text()
+    made = replace(tests, test_patch=adds("tests/test_new.py", "def test_x(): pass"))
+    assert applied(adds("tests/test_new.py", "mine"), made) == "git apply"
+    assert not (calc / "tests/test_new.py").exists(), "a file that the hidden tests make is removed"
+    link = adds("tests/new", "../calc").replace("100644", "120000") + "\\ No newline at end of file\n"
+    with pytest.raises(PatchRefused, match=r"^the patch conflicts with the tests: error: "):
+        applied(link, replace(tests, test_patch=adds("tests/new/test_x.py", "pass")))
+    wrong = tests.test_patch.replace("from calc import double\n", "from other import it\n")
+    with pytest.raises(DataError, match=r"^the test patch does not apply to the commit: error: ") as refused:
+        applied("", replace(tests, test_patch=wrong))
+    assert not isinstance(refused.value, PatchRefused)
+
+
+def test_an_end_of_no_known_status_is_an_error_of_the_sandbox() -> None:
+    tests = HiddenTests("c", BREAKS, SCRIPT, "pytest")
+    with pytest.raises(SandboxError, match=r"^the patch could not be applied \(error\): no room$"):
+        asyncio.run(_apply(ToldPlace(outcome(status=98, stderr=" no room\n")), GOOD, tests))
+    with pytest.raises(SandboxError, match=r"^the patch could not be applied \(timeout\): $"):
+        asyncio.run(_apply(ToldPlace(outcome(status=None, ended="timeout")), GOOD, tests))
+    with pytest.raises(PatchRefused, match=f"^the patch does not apply: {'x' * 500}$"):
+        asyncio.run(_apply(ToldPlace(outcome(status=95, stderr="x" * 501)), GOOD, tests))
+    place = ToldPlace(outcome(" git apply\n"))
+    several = adds("a b.py", "x") + GOOD + HEAD.replace("calc/__init__", "calc/old") + "@@ -1 +0,0 @@\n-x\n"
+    assert asyncio.run(_apply(place, "patch", replace(tests, test_patch=several))) == "git apply"
+    ((command, files, limits),) = place.asked
+    assert files == {"model.patch": "patch", "test.patch": several} and limits == COMMANDS
+    assert "\nrm -rf -- 'a b.py'\ngit checkout -q c -- calc/__init__.py calc/old.py\ngit apply --check " in command
+
+
+def test_tests_run_after_their_setup_with_a_canary_among_them() -> None:
+    patch = adds("tests/test_calc.py", "def test_half(): pass")
+    tests, limits = HiddenTests("c", patch, SCRIPT, "pytest"), RunLimits(wall_s=7)
+
+    class Place(ToldPlace):
+        async def shell(self, command: str, **given: Any) -> Outcome:
+            if "canary.py" in given["files"]:
+                names = [
+                    line.split()[1][:-3] for line in given["files"]["canary.py"].splitlines() if line.startswith("def")
+                ]
+                log = f"PASSED tests/z.py::{names[0]}\nFAILED tests/z.py::{names[1]}\nPASSED tests/test_calc.py::test_half\n"
+                self.outcomes = [outcome(log, 1, stderr="warned")]
+            return await super().shell(command, **given)
+
+    place = Place(outcome("git apply"))
+    run = asyncio.run(run_tests(place, "patch", tests, limits))
+    assert (run.results, run.exit_status, run.ended, run.applied_with, run.doubt, run.wall_s, run.tier) == (
+        {"tests/test_calc.py::test_half": "PASSED"}, 1, "error", "git apply", "", 1.25, "bubblewrap",
+    )  # fmt: skip
+    assert run.log.endswith("test_half\nwarned") and run.log.startswith("PASSED tests/z.py::")
+    (_, first, _), (command, files, given) = place.asked
+    assert first["model.patch"] == "patch" and command == "exec bash /tmp/work/eval.sh" and given == limits
+    lines = files["eval.sh"].split("\n")
+    path = lines[7].split()[-1]
+    assert path.startswith("tests/test_z") and lines == [
+        "exec 3>&1 >/tmp/work/setup.log 2>&1", "setup it", "set +eux", "cd /testbed",
+        'command -v python >/dev/null || python() { python3 "$@"; }',
+        'command -v pytest >/dev/null || pytest() { python3 -m pytest "$@"; }',
+        "[ -d tests ] || { mkdir -p tests; : > tests/__init__.py; }", f"cp /tmp/work/canary.py {path}",
+        "exec >&3 2>&1 3>&-", f"pytest -rA tests/test_calc.py {path}", "",
+    ]  # fmt: skip
+
+
+def test_without_a_patch_or_a_canary_the_exit_status_must_agree_with_the_log() -> None:
+    whole = HiddenTests("c", adds("tests/test_calc.py", "x"), f"a\n{START}\n pytest\n{END}", "pytest")
+    for log, status, ended, doubt in (
+        ("PASSED t.py::a\n", 0, "done", ""),
+        (
+            "PASSED t.py::a\n",
+            2,
+            "error",
+            "the log cannot be trusted: the exit status is 2, and it names no failed test",
+        ),
+        ("PASSED t.py::a\n", None, "timeout", ""),
+    ):
+        place = ToldPlace(outcome(), outcome(log, status, ended=ended))
+        run = asyncio.run(run_tests(place, "", whole, COMMANDS))
+        assert (run.applied_with, run.doubt, run.results) == ("nothing", doubt, {"t.py::a": "PASSED"})
+        (_, files, _), (_, after, _) = place.asked
+        assert (
+            files["model.patch"] == "" and list(after) == ["eval.sh"] and after["eval.sh"].endswith("3>&-\n pytest\n")
+        )
+
+
+def attempt(answer: str = "", **state: Any) -> Trace:
+    return Trace("i", "b", "t", {}, 0, 0, "", 0.0, answer=answer, final_state=state)
+
+
+def test_an_attempt_without_a_patch_that_can_be_read_opens_no_workplace() -> None:
+    score = resolved(TaskWorkplaces(Path("/nowhere")))
+
+    def found(trace: Trace) -> Any:
+        return asyncio.run(score(Task("t", "?"), trace))  # type: ignore[arg-type]
+
+    for trace, detail in (
+        (attempt("no"), {"reason": "there is no patch"}),
+        (attempt(GOOD, diff=""), {"reason": "there is no patch"}),
+        (attempt(diff="", problem="the folder is gone"), {"reason": "the folder is gone"}),
+        (attempt(diff="\0"), {"reason": "the patch has a zero byte: binary content is refused", "applied": False}),
+    ):
+        made = found(trace)
+        assert (made.name, made.value, made.detail) == ("resolved", 0.0, detail)
+
+
+def test_workplaces_open_by_image_or_repository_and_pass_their_limits_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = TaskWorkplaces(tmp_path, test_s=5)
+    assert (places.limits.wall_s, places.limits.cpu_s, places.limits.memory_bytes) == (5, 5, 4 * 2**30)
+    assert (places.limits.scratch_bytes, places.limits.output_bytes) == (2**29, 2**25)
+    assert TaskWorkplaces().limits.wall_s == 1800 and COMMANDS.wall_s == 120
+    task = Task("t", "?", metadata={"repo": "calc", "base_commit": "c"})
+    with pytest.raises(DataError) as refused:
+        asyncio.run(places.open(task))
+    assert (
+        str(refused.value) == f"task t names no image, and its repo 'calc' is not in {str(tmp_path)!r}: clone it there"
+    )
+    (tmp_path / "calc").mkdir()
+    assert places.repository(task) == tmp_path / "calc"
+    TaskWorkplaces(engine="podman").ready(Task("t", "?", metadata={"image": "i"}))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    places.ready(task)
+    with pytest.raises(SandboxError):
+        places.ready(Task("t", "?", metadata={"image": "i"}))
+    (folder,) = _with_pytest()
+    assert Path(folder) == Path(pytest.__file__).parent.parent
+    secret = {"test_patch": "p", "eval_script": "s", "log_parser": "l"}
+    assert HiddenTests.of(Task("t", "?", metadata={"base_commit": 7}, secret=secret)) == HiddenTests("7", "p", "s", "l")
+    assert not HiddenTests.of(
+        Task("t", "?", metadata={"base_commit": "c"}, secret={**secret, "eval_type": "both"})
+    ).fail_only
+    only = HiddenTests.of(Task("t", "?", metadata={"base_commit": "c"}, secret={**secret, "eval_type": "fail_only"}))
+    assert only == HiddenTests("c", "p", "s", "l", True)
