@@ -16,7 +16,6 @@ from firsthand.nn.families import (
     gemma,
     gemma2,
     gpt2,
-    gpt_oss,
     llama,
     mixtral,
     olmo2,
