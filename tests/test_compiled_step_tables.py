@@ -284,6 +284,24 @@ def test_the_tables_of_experts_name_every_layer_s_mlps_and_room_is_made_for_the_
         CompiledExperts(model(), [])
 
 
+def test_blocks_of_8_bits_have_room_for_the_rounded_inputs_of_the_widest_product() -> None:
+    from firsthand.kernels.products.rounded_rows import BLOCK as BLOCK_OF_INPUTS
+    from firsthand.kernels.products.rounded_rows import RECORD
+
+    a = replace(A, intermediate_size=64, experts=replace(EXPERTS, width=32))
+    compiled = CompiledDecoder(pack(model(a), "int8"))  # type: ignore[arg-type]
+    assert (compiled._has_blocks, compiled._has_dense) == (True, False)
+    compiled._make_room(3, 1)
+    assert len(compiled._buffers[2]) == 3 * (64 // BLOCK_OF_INPUTS) * RECORD
+    experts = compiled.experts
+    assert experts is not None and experts._sizes.tolist() == [16, 3, 64, 64, 0, 0]
+    assert len(experts._memory_of(2)[7]) == 2 * 3 * (64 // BLOCK_OF_INPUTS) * RECORD
+    mixed = pack(model(a), "int8")
+    mixed.layers[0].attention.q_proj = nn.Linear(32, 64)  # type: ignore[union-attr]
+    both = CompiledDecoder(mixed)  # type: ignore[arg-type]
+    assert (both._has_blocks, both._has_dense) == (True, True)
+
+
 @pytest.mark.slow
 def test_a_mixture_s_states_are_those_of_its_modules() -> None:
     made = model(replace(A, experts=EXPERTS))

@@ -85,8 +85,8 @@ def test_projections_scores_and_mlps_are_t5_s_or_bart_s() -> None:
         part: ProjectedAttention = filled(ProjectedAttention(a, 7, 2))
         assert [each.bias is None for each in (part.q_proj, part.k_proj, part.v_proj, part.o_proj)] == [a.is_t5] * 4
         keys, values = part.keys_and_values(source)
-        assert torch.equal(keys, part.k_proj(source).reshape(3, 2, width // 2))
-        assert torch.equal(values, part.v_proj(source).reshape(3, 2, width // 2))
+        for found, proj in ((keys, part.k_proj), (values, part.v_proj)):
+            assert torch.equal(found, proj(source).reshape(3, 2, width // 2))
         seen = Seen()
         out = part(x, (keys, values), seen, "terms")  # type: ignore[arg-type]
         q = part.q_proj(x).reshape(5, 2, width // 2)
@@ -145,7 +145,7 @@ def test_a_stack_adds_its_kind_of_positions_around_its_layers() -> None:
     for a in (T5, BART, MARIAN):
         for is_decoder in (False, True):
             stack: LayerStack = filled(LayerStack(a, is_decoder=is_decoder))
-            assert len(stack.layers) == (2 if is_decoder else 1)
+            assert len(stack.layers) == 1 + is_decoder
             assert (stack.buckets is not None, stack.positions is not None) == (a is T5, a is BART)
             y = x
             if stack.positions is not None:
@@ -176,8 +176,7 @@ def test_the_whole_model_scales_embeddings_and_logits_and_its_sources_are_each_l
     ids, lengths = torch.tensor([4, 9, 19, 4]), [3, 1]
     for a in (T5, replace(T5, tie_embeddings=False), BART):
         model: EncoderDecoder = filled(EncoderDecoder(a))
-        places = torch.tensor([0, 1, 2, 0])
-        embedded = model.embed.weight[ids] * (12**0.5 if a is BART else 1.0)
+        places, embedded = torch.tensor([0, 1, 2, 0]), model.embed.weight[ids] * (12**0.5 if a is BART else 1.0)
         hidden = model.encode(ids, lengths)
         assert torch.allclose(hidden, model.encoder(embedded, places, Together(lengths)), atol=1e-5)
         sources = model.sources(hidden, lengths)
@@ -263,8 +262,9 @@ def test_a_saved_model_is_read_back_and_files_may_repeat_the_shared_table(
     a: EncoderDecoderArchitecture, tmp_path: Path
 ) -> None:
     model: EncoderDecoder = filled(EncoderDecoder(a)).to(torch.bfloat16)
-    save_encoder_decoder(model, tmp_path / "m")
-    folder = tmp_path / "m"
+    folder = tmp_path / "new" / "m"
+    for _ in range(2):  # the second takes the place of the first
+        save_encoder_decoder(model, folder)
     assert (
         is_encoder_decoder(folder)
         and not is_encoder_decoder(tmp_path)
@@ -293,7 +293,6 @@ def test_a_saved_model_is_read_back_and_files_may_repeat_the_shared_table(
     again = load_encoder_decoder(folder)
     if a.has_logit_bias:
         assert again.logit_bias is not None and not again.logit_bias.any()
-    assert torch.equal(again.embed.weight, loaded.embed.weight)
     save_file({**state, "model.extra": torch.ones(1)}, folder / "model.safetensors")
     with pytest.raises(ModelFileError) as refused:
         load_encoder_decoder(folder)
