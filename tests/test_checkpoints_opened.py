@@ -20,8 +20,10 @@ from firsthand.nn.architecture import Architecture, ExpertSettings, Rope
 from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.encoder import Encoder
 from firsthand.nn.families.bert import BertArchitecture
+from firsthand.nn.gguf_writer import save_gguf
 from firsthand.nn.packed_format import PackedFormat
 from firsthand.nn.pair_classifier import PairClassifier
+from firsthand.nn.quant import BlockLinear
 from firsthand.nn.weight_names import CLASSIFIER_HEADS, bert_name
 from firsthand.nn.weights import (
     Checkpoint,
@@ -297,3 +299,40 @@ def test_what_is_no_encoder_or_has_another_head_is_refused(tmp_path: Path) -> No
     assert str(refused.value) == (
         f"{tmp_path / 'a.gguf'} is a file: an encoder is read from a folder with config.json and safetensors"
     )
+
+
+@pytest.mark.parametrize("a", [A, MIXED], ids=["llama", "experts"])
+def test_a_gguf_file_s_blocks_are_kept_if_all_can_be_and_nothing_else_was_asked_for(
+    a: Architecture, tmp_path: Path
+) -> None:
+    pytest.importorskip("numba")
+    a = replace(a, hidden_size=32, intermediate_size=64, num_heads=8, tie_embeddings=True)
+    a = a if a.experts is None else replace(a, experts=replace(a.experts, width=32, layers=(False, True)))
+    model, path = initialise(Decoder(a), seed=2, std=0.3), tmp_path / "m.gguf"
+    save_gguf(model, path, dtype="Q8_0")
+    opened = weights.open_checkpoint(path)
+    if opened.layout is not None:
+        opened.layout.needed({name: tuple(each.shape) for name, each in model.named_parameters()})
+    k = "layers.1.attention.k_proj.weight"
+    up = "layers.1.mlp.experts.1.up_proj.weight" if a.experts else "layers.0.mlp.up_proj.weight"
+    norm = "layers.0.attention_norm.weight"
+    assert (opened.path, opened.name_of(k), opened.name_of(norm)) == (
+        path,
+        "blk.1.attn_k.weight",
+        "blk.0.attn_norm.weight",
+    )
+    assert [opened.has_blocks(name) for name in (k, up, "embed.weight", norm)] == [True, True, True, False]
+    for name in (k, up):
+        found = torch.from_numpy(opened.blocks(name).values())
+        assert torch.equal(found, opened.read(name)) and torch.allclose(found, model.get_parameter(name), atol=0.02)
+    kept = weights.load(path, keep_blocks=True)
+    place = up.removesuffix(".weight")
+    assert isinstance(kept.get_submodule(place), BlockLinear) and isinstance(kept.lm_head, BlockLinear)
+    assert not any(type(each) is nn.Linear for each in kept.modules())
+    assert torch.equal(kept.get_submodule(place).weight, opened.read(up))  # type: ignore[arg-type]
+    assert torch.equal(kept.lm_head.weight, kept.embed.weight) and torch.equal(kept.norm.weight, model.norm.weight)
+    for other in (weights.load(path), weights.load(path, keep_blocks=True, dtype=torch.float16)):
+        assert not any(isinstance(each, BlockLinear) for each in other.modules())
+        assert other.lm_head.weight is other.embed.weight
+    save_gguf(model, path, dtype="F16")  # floats are no blocks
+    assert not any(isinstance(each, BlockLinear) for each in weights.load(path, keep_blocks=True).modules())

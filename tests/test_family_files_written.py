@@ -305,3 +305,11 @@ def test_yarn_is_written_with_the_growth_of_attention_that_each_kind_of_file_tak
         "mscale_all_dim": pytest.approx(0.1 / (0.1 * math.log(4)))
     }
     assert (told["first_k_dense_replace"], told["n_shared_experts"], told["topk_method"]) == (1, 3, "greedy")
+    third = replace(a, family="deepseek_v3", ropes=(Rope(500.0),) * 3, attention_scale=0.25)
+    assert deepseek.to_config(third) == {
+        "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "num_key_value_heads": 6, "head_dim": 4,
+        "kv_lora_rank": 24, "q_lora_rank": 40, "qk_nope_head_dim": 12, "qk_rope_head_dim": 4, "v_head_dim": 10,
+        "first_k_dense_replace": 1, "rope_parameters": ROPE, "hidden_act": "silu", "num_nextn_predict_layers": 0,
+        "moe_intermediate_size": 20, "n_routed_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": True,
+        "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1, "n_shared_experts": 3, "topk_method": "greedy",
+    }  # fmt: skip
