@@ -313,3 +313,8 @@ def test_yarn_is_written_with_the_growth_of_attention_that_each_kind_of_file_tak
         "moe_intermediate_size": 20, "n_routed_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": True,
         "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1, "n_shared_experts": 3, "topk_method": "greedy",
     }  # fmt: skip
+    for rope in (Rope(500.0, "linear", 4.0), replace(yarn, factor=1.0)):  # neither stretches the scores
+        plain = replace(third, ropes=(rope,) * 3)
+        assert deepseek.to_config(plain)["rope_parameters"] == rope_to_parameters(rope)
+        assert "rope.scaling.yarn_log_multiplier" not in deepseek.to_gguf(plain)
+    assert deepseek.to_gguf(replace(third, latent=replace(latent, query_rank=0))).get("attention.q_lora_rank") is None
