@@ -34,6 +34,7 @@ from firsthand.nn.families import (
     stablelm,
     starcoder2,
 )
+from firsthand.nn.families.rope_config import rope_from_gguf
 
 SIZES = {
     "block_count": 5, "embedding_length": 48, "feed_forward_length": 90, "attention.head_count": 6,
@@ -311,3 +312,26 @@ def test_a_phi3_file_may_turn_a_part_of_each_head_and_have_divisors_of_two_lengt
         file = written(**{name: [1.0, 2.0, 3.0]})
         with pytest.raises(ModelFileError, match=rf"phi\.gguf: {name} needs 2 values, one for each pair$"):
             long(file)
+
+
+def test_a_gguf_s_rope_is_scaled_as_it_says_and_turns_whole_heads_unless_a_part_is_allowed() -> None:
+    def rope(may_be_partial: bool = False, **given: Any) -> Rope:
+        pairs = {f"x.rope.{key.replace('__', '.')}": value for key, value in given.items()} | {"x.context_length": 300}
+        fields = Fields(pairs, "a.gguf", "x.")
+        return rope_from_gguf(GGUF(Path("a.gguf"), pairs, {}), fields, 8, may_be_partial=may_be_partial)
+
+    assert rope() == Rope() and rope(freq_base=500.0, dimension_count=8) == Rope(500.0)
+    assert rope(scale_linear=2.0) == rope(scaling__factor=2.0, scale_linear=3.0) == Rope(kind="linear", factor=2.0)
+    assert rope(scaling__type="none", scaling__factor=2.0) == rope(scaling__type="yarn") == Rope()
+    grown = 0.1 * math.log(4) + 1
+    yarn = {"scaling__type": "yarn", "scaling__factor": 4.0}
+    assert rope(**yarn) == Rope(10_000.0, "yarn", 4.0, 300, attention_factor=grown)
+    more = {"scaling__attn_factor": 0.5, "scaling__original_context_length": 75, "scaling__yarn_beta_fast": 9.0,
+            "scaling__yarn_beta_slow": 2.0}  # fmt: skip
+    assert rope(**yarn, **more) == Rope(
+        10_000.0, "yarn", 4.0, 75, beta_fast=9.0, beta_slow=2.0, attention_factor=0.5 * grown
+    )
+    with pytest.raises(ModelFileError) as refused:
+        rope(dimension_count=4)
+    assert str(refused.value) == "a.gguf: x.rope.dimension_count is '4': expected 8 (all of each head is turned)"
+    assert rope(True, dimension_count=4, freq_base=500.0) == Rope(500.0)
