@@ -100,7 +100,7 @@ def _chunk(rows_OK: Floats, kind: str) -> Bytes:
     largest = float(np.abs(rows_OK).max())
     if not np.isfinite(largest):
         raise ConfigError("the weights hold values that are no finite numbers: they cannot be quantised")
-    if kind != "F32" and largest > FLOAT16_MAX:
+    if kind not in ("F32", "BF16") and largest > FLOAT16_MAX:
         raise ConfigError(
             f"the weights hold {largest:g}, and scales are float16, which ends at {FLOAT16_MAX:g}: keep F32"
         )
