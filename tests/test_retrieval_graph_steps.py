@@ -15,6 +15,8 @@ from firsthand.errors import ConfigError, LimitExceeded, StoreError, TransientEr
 from firsthand.message import Message, assistant
 from firsthand.model import Completion, Sampling, Usage
 from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument
+from firsthand.retrieval.document import Document
 from firsthand.retrieval.graph.community_reports import CommunityReport, community_data, extracted_report, report_key
 from firsthand.retrieval.graph.graph_build import (
     GraphEstimate,
@@ -59,7 +61,7 @@ GRAPH = KnowledgeGraph(
     (
         Relation("ANN", "BOB", ("met", "wed"), 2.0, ("c1",)),
         Relation("BOB", "CID", ("paid",), 3.5, ("c3",)),
-        Relation("DORA", "DORA", ("saw",), 1.0, ("c4",)),
+        Relation("DORA", "DORA", ("saw herself in the glass of a long window",), 1.0, ("c4",)),
     ),
 )
 TREE = [
@@ -359,20 +361,21 @@ def test_a_build_reads_what_is_new_forgets_what_is_gone_and_tells_all_of_it(
     chunks = {chunk.document: chunk for chunk in leaf_chunks(index)}
     file.keep(chunks["one"], FailedChunk(chunks["one"].id, "one", "why"))
     index.delete(["four"])
+    index.put([IndexedDocument(Document("five", "x"), [Chunk("five", 0, 1, "x")], None)])
     settings = GraphSettings(extraction=ExtractionSettings(gleanings=0))
     model = scripted(
-        lambda said: body() if "from one" in said else told("T") if "entities and relations" in said else "s"
+        lambda said: body() if "from one" in said or "from five" in said else told("T") if "entities and relations" in said else "s"
     )
     kept = asyncio.run(build(file, model, index=index, extraction=settings.extraction).run(False))
     # BOB and CID, DORA and EMIL are left; BOB has one description, so that there is nothing to summarise
-    assert (kept.extracted, kept.reused, kept.removed, kept.without_entities) == (0, 3, 1, 0)
+    assert (kept.extracted, kept.reused, kept.removed, kept.without_entities) == (1, 3, 1, 1)
     assert kept.failed == (FailedChunk(chunks["one"].id, "one", "why"),) and kept.orphans == 0
     assert (kept.entities, kept.relations, kept.communities, kept.summaries_made) == (4, 2, {0: 2}, 0)
-    assert (kept.reports_made, kept.reports_reused, kept.failed_reports, kept.calls) == (2, 0, (), 2)
-    assert kept.usage == Usage(prompt_tokens=200, completion_tokens=2 * len(told("T").split()))
+    assert (kept.reports_made, kept.reports_reused, kept.failed_reports, kept.calls) == (2, 0, (), 3)
+    assert kept.usage == Usage(prompt_tokens=300, completion_tokens=2 * len(told("T").split()) + len(body().split()))
     assert file.texts(["key 0", "key 1", "key 2", "key 4"]) == {}, "reports that nothing names are dropped"
     again = asyncio.run(build(file, model, index=index, extraction=settings.extraction).run(True))
-    assert (again.extracted, again.reused, again.removed, again.without_entities, again.failed) == (1, 2, 0, 1, ())
+    assert (again.extracted, again.reused, again.removed, again.without_entities, again.failed) == (1, 3, 0, 2, ())
     assert (again.reports_made, again.reports_reused, again.calls) == (0, 2, 1)
     assert file.meta("built") == {
         "extractor": "model",
@@ -386,7 +389,7 @@ def test_a_build_reads_what_is_new_forgets_what_is_gone_and_tells_all_of_it(
     state = load_state(file, index)
     assert [report.title for report in (state.reports or {}).values()] == ["T", "T"] and state.unread == 0
     none = asyncio.run(build(file, None, index=index, extractor="noun_phrases").run(True))
-    assert (none.calls, none.usage) == (0, Usage()) and none.reused == 3
+    assert (none.calls, none.usage) == (0, Usage()) and none.reused == 4
 
 
 def test_faults_of_a_graph_are_told_one_by_one(made: tuple[GraphFile, SqliteIndex]) -> None:

@@ -242,32 +242,32 @@ def circle(path: Path, count: int) -> tuple[SqliteIndex, SearchRows]:
 def test_a_side_file_is_written_beside_the_index_and_read_back_if_it_fits(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     path = tmp_path / "a.index"
-    index, rows = circle(path, 80)
+    index, rows = circle(path, 78)
     made = AnnFile.built(path, rows)
-    assert made._lists.nlist == 2 and made._lists.ntotal == made.count == 80 and made._digest == rows.digest(80)
+    assert made._lists.nlist == 2 and made._lists.ntotal == made.count == 78 and made._digest == rows.digest(78)
     raw = ann_path(path).read_bytes()
     assert ann_path(path) == tmp_path / "a.index.ann"
     name, count, digest, checksum = raw[:199].decode().split()
-    assert (name, count, digest) == ("firsthand-ann-1", "80", rows.digest(80)) and raw[199:200] == b"\n"
+    assert (name, count, digest) == ("firsthand-ann-1", "78", rows.digest(78)) and raw[199:200] == b"\n"
     assert checksum == hashlib.sha256(raw[200:]).hexdigest()
     assert sorted(each.name for each in tmp_path.glob("*.ann*")) == ["a.index.ann"]
     read = AnnFile.opened(path, rows)
-    assert read.count == 80 and read.covers(rows) and read.fresh_for(rows)
+    assert read.count == 78 and read.covers(rows) and read.fresh_for(rows)
     query = np.array([1, 0], np.float32)
-    exact = np.argsort(-np.cos(np.arange(80) * 0.03))
+    exact = np.argsort(-np.cos(np.arange(78) * 0.03))
     near = read.nearest(query, 1)
     assert near.dtype == np.int64 and near.tolist() == sorted(near.tolist()) and len(near) == 50
     assert set(exact[:45]) <= set(near.tolist()) and len(read.nearest(query, 15)) == 60
-    assert len(read.nearest(query, 99)) == 80, "the places that faiss leaves empty are no rows"
+    assert len(read.nearest(query, 99)) == 78, "the places that faiss leaves empty are no rows"
     with index._file.reading():
-        assert index.ann_report(queries=5, k=3) == AnnReport(80, 80, 1.0, 5, 3)
-    assert index.ann_report(queries=500, k=79) == AnnReport(80, 80, 1.0, 80, 79)
-    assert index.ann_report(k=80) == AnnReport(0, 80, None, 0, 80) and not index.needs_ann()
+        assert index.ann_report(queries=5, k=3) == AnnReport(78, 78, 1.0, 5, 3)
+    assert index.ann_report(queries=500, k=77) == AnnReport(78, 78, 1.0, 78, 77)
+    assert index.ann_report(k=78) == AnnReport(0, 78, None, 0, 78) and not index.needs_ann()
     for damaged in (
         raw[:-1],
         b"",
         raw.replace(b"ann-1", b"ann-2"),
-        raw.replace(b" 80 ", b" 79 ", 1),
+        raw.replace(b" 78 ", b" 77 ", 1),
         b"\xff" + raw[1:],
     ):
         ann_path(path).write_bytes(damaged)
@@ -284,6 +284,10 @@ def test_a_side_file_is_written_beside_the_index_and_read_back_if_it_fits(tmp_pa
 def test_a_side_file_covers_rows_while_three_quarters_live_and_is_fresh_with_four_fifths(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     index, rows = circle(tmp_path / "a.index", 40)
+    index._search.ann_rows = 41
+    assert not index.needs_ann()
+    index._search.ann_rows = 40
+    assert index.needs_ann(), "40 rows are many, and there is no side file"
     made = AnnFile.built(tmp_path / "a.index", rows)
     assert made._lists.nlist == 1
     rows.alive[:10] = False

@@ -89,6 +89,7 @@ def test_a_document_is_written_to_each_table_with_its_own_numbers() -> None:
         words = chunks_with(connection, Analyzer(), ["fox", "he"], 9)
         assert words == [first, whole] and chunks_with(connection, Analyzer(), ["fox"], 1) == [first]
         assert chunks_with(connection, Analyzer(), ["he", "fox"], 9) == []
+        assert chunks_with(connection, Analyzer(), ["fox", "he", "?"], 9) == [], "only the very last word may be cut"
         row = connection.execute(f"SELECT {rows_of.DOCUMENT_COLUMNS} FROM documents WHERE number = 2").fetchone()
     assert rows_of.read_document(row) == indexed.document
 
@@ -109,6 +110,12 @@ def test_removing_a_document_leaves_the_others_rows_and_the_metas_that_they_shar
             assert connection.execute(f"SELECT rowid FROM terms WHERE terms MATCH '{word}'").fetchall() == left
         assert connection.execute("SELECT removals FROM header").fetchone() == (1,)
         assert connection.execute("SELECT id FROM terms_docsize").fetchall() == [(4,), (5,), (6,)]
+    with file.writing(), file.transaction() as connection:
+        rows_of.remove_document(connection, 2)
+    assert all(
+        rows(file, table) == [] for table in ("documents", "chunks", "vectors_0", "vectors_1", "metas", "fields")
+    )
+    assert rows(file, "terms_docsize") == [] and rows(file, "header", "removals") == [(2,)]
 
 
 def counted(file: IndexFile, indexed: IndexedDocument) -> dict[str, int]:
