@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from firsthand.errors import ConfigError, LimitExceeded, StoreError, TransientError
-from firsthand.message import Message, assistant
-from firsthand.model import Completion, Sampling, Usage
+from firsthand.model import Usage
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument
 from firsthand.retrieval.document import Document
@@ -28,11 +26,10 @@ from firsthand.retrieval.graph.graph_build import (
     estimate,
 )
 from firsthand.retrieval.graph.graph_data import Section, fenced
-from firsthand.retrieval.graph.graph_extraction import ExtractionSettings, FailedChunk, extract, extract_all
+from firsthand.retrieval.graph.graph_extraction import ExtractionSettings, FailedChunk
 from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
 from firsthand.retrieval.graph.graph_model import GraphModel, count_tokens
 from firsthand.retrieval.graph.graph_prompts import (
-    ANY_LEFT,
     CONTINUE,
     extraction_prompt,
     report_prompt,
@@ -41,14 +38,12 @@ from firsthand.retrieval.graph.graph_prompts import (
 from firsthand.retrieval.graph.graph_state import leaf_chunks, load_state, summary_key, text_key, verify_graph
 from firsthand.retrieval.graph.knowledge_graph import (
     Entity,
-    ExtractedEntity,
-    ExtractedRelation,
-    Extraction,
     KnowledgeGraph,
     Relation,
 )
 from firsthand.retrieval.graph.leiden import Community
 from firsthand.retrieval.store.sqlite_index import SqliteIndex
+from graph_endpoint import Endpoint, asked, body, scripted, sizes
 from graph_handmade import COMMUNITIES, TEXTS, handmade, report_of
 
 GRAPH = KnowledgeGraph(
@@ -88,37 +83,9 @@ def made(tmp_path: Path) -> Iterator[tuple[GraphFile, SqliteIndex]]:
     index.close()
 
 
-class Endpoint:
-    """A model that takes no notice of a grammar: an answer costs its words, a prompt 100 tokens."""
-
-    name = "scripted:m"
-
-    def __init__(self, reply: Callable[[Sequence[Message]], str]):
-        self.reply = reply
-        self.asked: list[tuple[Sequence[Message], Sampling]] = []
-
-    async def complete(self, prompt: Sequence[Message], sampling: Sampling, **_: Any) -> list[Completion]:
-        self.asked.append((list(prompt), sampling))
-        text = self.reply(prompt)
-        used = Usage(prompt_tokens=100, completion_tokens=len(text.split()))
-        return [Completion(assistant(text), "stop", used)]
-
-
-def scripted(reply: Callable[[str], Any]) -> Any:
-    return Endpoint(lambda messages: reply(messages[-1].text))
-
-
 def build(file: GraphFile, model: Any, embedder: Any = None, index: Any = None, **settings: Any) -> _Build:
     asked = None if model is None else GraphModel(model)
     return _Build(index, file, GraphSettings(**settings), asked, embedder)
-
-
-def asked(model: Any) -> list[str]:
-    return [prompt[-1].text for prompt, _ in model.asked]
-
-
-def sizes(model: Any) -> list[int]:
-    return [sampling.max_tokens for _, sampling in model.asked]
 
 
 def test_only_what_has_several_descriptions_is_summarised_and_only_once(file: GraphFile) -> None:
@@ -232,72 +199,6 @@ def test_vectors_of_entities_are_computed_where_they_are_missing(file: GraphFile
     assert asyncio.run(build(file, None)._embed(GRAPH)) == []
 
 
-# -- reading chunks --
-
-
-def body(*names: str, types: Sequence[str] = ("person",), **relation: Any) -> str:
-    entities = [{"name": name, "type": kind, "description": f"d{name}"} for name in names for kind in types]
-    relations = [{"source": "A", "target": "B", "description": "r", "strength": 1, **relation}] if relation else []
-    return json.dumps({"entities": entities, "relations": relations})
-
-
-def test_gleanings_go_on_while_some_are_left_and_each_thing_is_kept_once() -> None:
-    chunk = Chunk("d", 0, 3, "abc")
-    replies = iter([body("A", strength=99), "Y", body("B", " ", strength=3, description="s")])
-    first = body("A", types=("person", "odd"), strength=-4)
-    seen: list[list[str]] = []
-
-    def reply(messages: Sequence[Message]) -> str:
-        seen.append([each.text for each in messages])
-        return first if len(seen) == 1 else next(replies)
-
-    model = GraphModel(Endpoint(reply))  # type: ignore[arg-type]
-    settings = ExtractionSettings(("person", "geo"), gleanings=2, max_answer_tokens=77)
-    found = asyncio.run(extract(model, chunk, settings, "<text>"))
-    assert found == Extraction(
-        chunk.id,
-        (ExtractedEntity("A", "person", "dA"), ExtractedEntity("B", "person", "dB")),
-        (ExtractedRelation("A", "B", "r", 1.0), ExtractedRelation("A", "B", "s", 3.0)),
-    )
-    asking = [extraction_prompt(("person", "geo"), "<text>"), first, CONTINUE]
-    second = body("A", strength=99)
-    assert seen == [asking[:1], asking, [*asking, second, ANY_LEFT], [*asking, second, CONTINUE]]
-    assert model.calls == 4
-    assert sizes(model.model) == [77, 77, 8, 77] and model.usage.prompt_tokens == 400
-    for answer, calls in (("N", 3), ("maybe", 3)):
-        script = iter([body("A"), body("B"), answer])
-        model = GraphModel(Endpoint(lambda _, script=script: next(script)))  # type: ignore[misc, arg-type]
-        asyncio.run(extract(model, chunk, settings, "x"))
-        assert model.calls == calls
-    model = GraphModel(Endpoint(lambda _: body("A")))  # type: ignore[arg-type]
-    assert asyncio.run(extract(model, chunk, replace(settings, gleanings=0), "x")).entities[0].name == "A"
-
-
-def test_chunks_that_cannot_be_read_are_kept_with_their_reasons_in_the_order_of_documents() -> None:
-    chunks = [Chunk("z", 0, 1, "a"), Chunk("b", 4, 5, "b"), Chunk("b", 0, 1, "c"), Chunk("a", 0, 1, "d")]
-    marks = {chunk.id: f"<{chunk.text}>" for chunk in chunks}
-    kept: list[Any] = []
-
-    def reply(said: str) -> str:
-        return body("A") if "<b>" in said else "[]" if "<d>" in said else body("A", strength="much")
-
-    model = GraphModel(scripted(reply))
-    settings = ExtractionSettings(gleanings=0)
-    failed = asyncio.run(extract_all(model, chunks, settings, marks, lambda chunk, found: kept.append((chunk, found))))
-    schema = "the answer is not of the schema: ValueError: could not convert string to float: 'much'"
-    expected = [
-        FailedChunk(chunks[3].id, "a", "the answer is '[]': a JSON object was expected"),
-        FailedChunk(chunks[2].id, "b", schema),
-        FailedChunk(chunks[0].id, "z", schema),
-    ]
-    assert failed == expected
-    done = Extraction(chunks[1].id, (ExtractedEntity("A", "person", "dA"),))
-    assert {chunk.id: found for chunk, found in kept} == {**{each.chunk: each for each in expected}, done.chunk: done}
-    capped = GraphModel(scripted(reply), max_tokens=1, concurrency=1)
-    with pytest.raises(LimitExceeded, match=r"^building the graph has used \d+ tokens of at most 1: what is done"):
-        asyncio.run(extract_all(capped, chunks, settings, marks, lambda chunk, found: None))
-
-
 # -- costs, settings, faults --
 
 
@@ -364,7 +265,13 @@ def test_a_build_reads_what_is_new_forgets_what_is_gone_and_tells_all_of_it(
     index.put([IndexedDocument(Document("five", "x"), [Chunk("five", 0, 1, "x")], None)])
     settings = GraphSettings(extraction=ExtractionSettings(gleanings=0))
     model = scripted(
-        lambda said: body() if "from one" in said or "from five" in said else told("T") if "entities and relations" in said else "s"
+        lambda said: (
+            body()
+            if "from one" in said or "from five" in said
+            else told("T")
+            if "entities and relations" in said
+            else "s"
+        )
     )
     kept = asyncio.run(build(file, model, index=index, extraction=settings.extraction).run(False))
     # BOB and CID, DORA and EMIL are left; BOB has one description, so that there is nothing to summarise
