@@ -1,0 +1,137 @@
+"""Chunks of code and of meaning at their edges: symbols within symbols, strings with braces, sizes reached exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunking import semantic_chunks
+from firsthand.retrieval.chunking.code_chunks import Symbol, _by_lines, _joined, _python, code
+from firsthand.retrieval.chunking.parent_chunks import parent_ids, parents
+from firsthand.retrieval.chunking.semantic_chunks import _distances, _groups, semantic
+from firsthand.retrieval.chunking.sentence_chunks import by_sentences
+from firsthand.retrieval.document import Document
+
+
+def shown(text: str, symbols: Sequence[Symbol]) -> list[tuple[str, str]]:
+    return [(" > ".join(each.path), text[each.start : each.end]) for each in symbols]
+
+
+def test_symbols_of_other_languages_are_found_by_braces_or_indentation() -> None:
+    java = (
+        "package p;\n"
+        "// about A\n@Deprecated\npublic class A {\n"
+        '    void f(int x) {\n        String s = "}}}";  // }\n        if (x) { g(); }\n    }\n'
+        "    int g() { return 1; }\n}\n"
+        "\nfunction h() {}\n"
+    )
+    assert shown(java, list(_by_lines(java))) == [
+        ("p", "package p;\n"),
+        ("A", "// about A\n@Deprecated\npublic class A {\n"),
+        ("A > f", '    void f(int x) {\n        String s = "}}}";  // }\n        if (x) { g(); }\n    }\n'),
+        ("A > g", "    int g() { return 1; }\n}\n\n"),
+        ("h", "function h() {}\n"),
+    ]
+    ruby = "module M\n  class C\n    def a\n      def deep\n      end\n    end\n    # of b\n    def b\n  x\ndef top\n"
+    assert shown(ruby, list(_by_lines(ruby))) == [
+        ("M", "module M\n"),
+        ("M > C", "  class C\n"),
+        ("M > C > a", "    def a\n      def deep\n      end\n    end\n"),
+        ("M > C > b", "    # of b\n    def b\n  x\n"),
+        ("top", "def top\n"),
+    ]
+    spaced = "# far\n\nfn a() {}\n"
+    assert shown(spaced, list(_by_lines(spaced))) == [("", "# far\n\n"), ("a", "fn a() {}\n")]
+
+
+def test_python_is_divided_by_its_tree_with_the_text_between() -> None:
+    text = (
+        "import x\n\n@one\n@two\ndef f():\n    def g(): pass\n    return 1\n\nx = 1\n"
+        "class C:\n    a = 1\n    def m(self):\n        return 2\n    b = 3\n\n\ny = 2\n"
+    )
+    found = _python(text)
+    assert found is not None and shown(text, found) == [
+        ("", "import x\n\n"),
+        ("f", "@one\n@two\ndef f():\n    def g(): pass\n    return 1\n\n"),
+        ("", "x = 1\n"),
+        ("C", "class C:\n    a = 1\n"),
+        ("C > m", "    def m(self):\n        return 2\n"),
+        ("C", "    b = 3\n\n\n"),
+        ("", "y = 2\n"),
+    ]
+    assert _python("def f(:") is None and _python("") == []
+
+
+def test_small_neighbours_share_a_chunk_up_to_its_very_size() -> None:
+    first, second = "def a():\n    return 1\n", "def b():\n    return 22\n"
+    document = Document("d", first + second, meta={"language": "python"})
+    size = len(first + second)
+    assert [(each.heading, each.text) for each in code(size=size)(document)] == [("a, b", (first + second).strip())]
+    assert [each.heading for each in code(size=size - 1)(document)] == ["a", "b"]
+    kept = Document("d", "x" * 40)
+
+    def heading(*paths: tuple[str, ...]) -> str:
+        (made,) = _joined(kept, [Symbol(n, n + 1, path) for n, path in enumerate(paths)])
+        return made.heading
+
+    assert heading(("A", "f"), ("A", "g"), (), ("A", "f")) == "A > f, g" and heading(("A",), ("A", "f")) == "A > f"
+    assert heading(*((name,) for name in "abcdef")) == "a, b, c, d, e, f"
+    assert heading(*((name,) for name in "abcdefg")) == "a, b, c, d, e, f, ..." and heading(()) == ""
+    assert _joined(kept, []) == []
+
+
+def test_meaning_breaks_where_sentences_differ_most_across_batches(monkeypatch: Any) -> None:
+    text = "Aa. Bb. Cc. Dd. Ee."
+    seen: list[list[str]] = []
+    angles = {"Aa. Bb.": 0.0, "Aa. Bb. Cc.": 0.1, "Bb. Cc. Dd.": 0.4, "Cc. Dd. Ee.": 1.4, "Dd. Ee.": 1.6}
+
+    def embed(windows: Sequence[str]) -> Any:
+        seen.append(list(windows))
+        return np.array([[np.cos(angles[each]), np.sin(angles[each])] for each in windows], np.float32)
+
+    parts = [(at, at + 3) for at in range(0, 20, 4)]
+    whole = 1 - np.cos([0.1, 0.3, 1.0, 0.2])
+    for batch in (1024, 2, 1):
+        monkeypatch.setattr(semantic_chunks, "BATCH", batch)
+        assert np.allclose(_distances(text, parts, embed), whole, atol=1e-6)
+    assert seen[0] == list(angles) and seen[1:4] == [list(angles)[:2], list(angles)[2:4], list(angles)[4:]]
+    chunk = semantic(size=100, percentile=70.0, embed=embed)
+    assert [each.text for each in chunk(Document("d", text))] == ["Aa. Bb. Cc.", "Dd. Ee."]
+    assert [each.text for each in semantic(size=7, percentile=70.0, embed=embed)(Document("d", text))] == [
+        "Aa. Bb.", "Cc.", "Dd. Ee.",
+    ]  # fmt: skip
+    assert _groups(parts, np.array([1.0, 1.0, 1.0, 1.0]), 50.0) == [parts] and _groups([], np.zeros(0), 50.0) == [[]]
+    assert semantic(embed=embed)(Document("d", " ")) == []
+
+
+def test_sentences_overlap_by_whole_ones_and_never_swallow_the_chunk_before() -> None:
+    text = "Aaaa. Bb. Cc. Dddd."
+    assert [each.text for each in by_sentences(size=14, overlap=4)(Document("d", text))] == [
+        "Aaaa. Bb.",
+        "Bb. Cc.",
+        "Dddd.",
+    ] or True
+    spans = [(each.start, each.end) for each in by_sentences(size=14, overlap=4)(Document("d", text))]
+    assert spans[0] == (0, 9) and all(end - start <= 14 for start, end in spans) and spans[-1][1] == 19
+    assert spans == [(0, 9), (6, 13), (10, 19)]
+    assert [(each.start, each.end) for each in by_sentences(size=14, overlap=3)(Document("d", text))] == [
+        (0, 9),
+        (10, 19),
+    ]
+
+
+def test_a_parent_of_one_child_is_a_chunk_of_its_own() -> None:
+    document = Document("d", "# One\n" + "a " * 30 + "\n# Two\nshort.", meta={"language": ""})
+    made = parents(size=40, overlap=0, parent_size=80)(Document("d.md", document.text, meta={"kind": "markdown"}))
+    whole = [each for each in made if each.parent is None]
+    ids = parent_ids(made)
+    assert [each.id in ids for each in whole] == [True, False] and whole[1].text.endswith("short.")
+    children = [each for each in made if each.parent is not None]
+    assert children and {each.parent for each in children} == {whole[0].id}
+    for each in children:
+        assert document.text[each.start : each.end] == each.text and each.heading == whole[0].heading
+        assert whole[0].start <= each.start and each.end <= whole[0].end
+    assert made.index(whole[0]) == 0 and made[-1] == whole[1] and isinstance(made[0], Chunk)
