@@ -109,18 +109,14 @@ def test_meaning_breaks_where_sentences_differ_most_across_batches(monkeypatch: 
 
 def test_sentences_overlap_by_whole_ones_and_never_swallow_the_chunk_before() -> None:
     text = "Aaaa. Bb. Cc. Dddd."
-    assert [each.text for each in by_sentences(size=14, overlap=4)(Document("d", text))] == [
-        "Aaaa. Bb.",
-        "Bb. Cc.",
-        "Dddd.",
-    ] or True
-    spans = [(each.start, each.end) for each in by_sentences(size=14, overlap=4)(Document("d", text))]
-    assert spans[0] == (0, 9) and all(end - start <= 14 for start, end in spans) and spans[-1][1] == 19
-    assert spans == [(0, 9), (6, 13), (10, 19)]
-    assert [(each.start, each.end) for each in by_sentences(size=14, overlap=3)(Document("d", text))] == [
-        (0, 9),
-        (10, 19),
-    ]
+
+    def spans(text: str, size: int, overlap: int) -> list[tuple[int, int]]:
+        return [(each.start, each.end) for each in by_sentences(size=size, overlap=overlap)(Document("d", text))]
+
+    assert spans(text, 14, 4) == [(0, 9), (6, 19)] and spans(text, 14, 3) == [(0, 9), (10, 19)]
+    assert spans(text, 9, 0) == [(0, 9), (10, 19)] and spans(text, 8, 0) == [(0, 5), (6, 13), (14, 19)]
+    assert spans("Aa. Bbbbbbbbb.", 20, 10) == [(0, 3), (4, 14)], "the overlap would be the whole chunk before"
+    assert spans("", 9, 0) == [] and spans("x" * 21, 10, 0) == [(0, 10), (10, 20), (20, 21)]
 
 
 def test_a_parent_of_one_child_is_a_chunk_of_its_own() -> None:

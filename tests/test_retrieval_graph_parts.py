@@ -45,8 +45,8 @@ from firsthand.retrieval.graph.noun_phrases import (
 
 
 def test_phrases_are_runs_of_capitals_and_of_plain_words_between_stop_words() -> None:
-    assert _phrases_of("Bank of North saw old mill wheels near Ann", False, 3) == [
-        ("Bank of North", NAME), ("old mill wheels", TERM), ("Ann", NAME),
+    assert _phrases_of("Bank of North saw deep mill wheels near Ann", False, 3) == [
+        ("Bank of North", NAME), ("deep mill wheels", TERM), ("Ann", NAME),
     ]  # fmt: skip
     assert _phrases_of("Cattle graze there", True, 3) == [] and _phrases_of("Cattle graze", False, 3) == [
         ("Cattle", NAME)
@@ -213,10 +213,6 @@ def test_reports_are_shuffled_and_packed_into_batches() -> None:
         left -= size
     assert packed(texts, 7) == ["\n\n".join(batch) for batch in expected] and len(expected) > 3
     assert packed(["x" * 99], 3) == ["x" * 10] and packed([], 3) == []
-    assert (
-        sorted("\n".join(global_batches(STATE, 0)).split("# ")) == ["", "R0\ns\n\n", "R1\ns"]
-        or len(global_batches(STATE, 0)) == 1
-    )
     assert (
         sorted(global_batches(STATE, 0)[0].split("\n\n")) == ["# R0\ns", "# R1\ns"]
         and len(global_batches(STATE, 0)) == 1
