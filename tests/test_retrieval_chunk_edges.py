@@ -1,19 +1,27 @@
-"""Chunks of code and of meaning at their edges: symbols within symbols, strings with braces, sizes reached exactly."""
+"""Chunks and orders at their edges: symbols within symbols, strings with braces, sizes reached exactly, odd windows."""
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
+from corpus_tiny import tiny_corpus
+from firsthand.errors import ConfigError
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunking import semantic_chunks
 from firsthand.retrieval.chunking.code_chunks import Symbol, _by_lines, _joined, _python, code
 from firsthand.retrieval.chunking.parent_chunks import parent_ids, parents
 from firsthand.retrieval.chunking.semantic_chunks import _distances, _groups, semantic
 from firsthand.retrieval.chunking.sentence_chunks import by_sentences
+from firsthand.retrieval.chunking.text_spans import sentences
 from firsthand.retrieval.document import Document
+from firsthand.retrieval.retrievers.best_sentence import best_cosines, scaled
+from firsthand.retrieval.retrievers.listwise import by_listwise
 
 
 def shown(text: str, symbols: Sequence[Symbol]) -> list[tuple[str, str]]:
@@ -131,3 +139,45 @@ def test_a_parent_of_one_child_is_a_chunk_of_its_own() -> None:
         assert document.text[each.start : each.end] == each.text and each.heading == whole[0].heading
         assert whole[0].start <= each.start and each.end <= whole[0].end
     assert made.index(whole[0]) == 0 and made[-1] == whole[1] and isinstance(made[0], Chunk)
+
+
+def test_abbreviations_of_any_length_end_no_sentence() -> None:
+    for text in ("It has approx. Five mills.", "Seen in Sept. Ann left.", "By J. Doe. ", "So, e.g. Ann."):
+        assert [*sentences(text, 0, len(text))] == [(0, len(text))], text
+    assert [*sentences("It was nice. Ann left.", 0, 22)] == [(0, 13), (13, 22)]
+    assert [*sentences("Is it? yes! no. and", 0, 19)] == [(0, 7), (7, 12), (12, 19)]
+
+
+def test_windows_of_a_list_move_by_half_and_the_middle_of_an_odd_one_is_read_twice() -> None:
+    seen: list[list[str]] = []
+
+    class Writer:
+        async def write(self, prompt: str, **options: Any) -> list[str]:
+            seen.append(re.findall(r"<passage \d \w+>\n(.*)\n", prompt))
+            assert options == {"temperature": 0.0, "max_tokens": 18}
+            return ["[3] > [1]"]
+
+    score = by_listwise(Writer(), window=3, characters=2)  # type: ignore[arg-type]
+    scores = asyncio.run(score("q", ["aaa", "bb", "cc", "dd", "ee"]))  # type: ignore[arg-type]
+    # cc dd ee becomes ee cc dd; then bb ee cc becomes cc bb ee; then aa cc bb becomes bb aa cc
+    assert seen == [["cc", "dd", "ee"], ["bb", "ee", "cc"], ["aa", "cc", "bb"]]
+    assert scores == [4.0, 5.0, 3.0, 1.0, 2.0]
+    assert asyncio.run(score("q", ["x"])) == [1.0] and len(seen) == 3  # type: ignore[arg-type]
+    for bad in ({"window": 1}, {"characters": 0}):
+        with pytest.raises(ConfigError, match=r": give 2 passages or more, and 1 character$"):
+            by_listwise(Writer(), **bad)  # type: ignore[arg-type]
+
+
+def test_a_blank_text_is_as_far_as_can_be_and_equal_scores_are_whole() -> None:
+    corpus = tiny_corpus({"d": "x"})
+    found = asyncio.run(best_cosines(corpus, "query: fox", ["fox. hen owl.", " \n", "hen owl. fox hen."]))
+    assert found[1] == -1.0 and found[0] > found[2] > 0
+    assert asyncio.run(best_cosines(corpus, "fox", ["", "  "])) == [-1.0, -1.0]
+    many = " ".join(f"Hen {n}." for n in range(100)) + " Fox fox."
+    assert (
+        asyncio.run(best_cosines(corpus, "fox", [many]))[0]
+        < 0.75
+        < asyncio.run(best_cosines(corpus, "fox", ["Fox."]))[0]
+    )
+    assert scaled([3.0, 1.0, 2.0]) == [1.0, 0.0, 0.5] and scaled([2.0, 2.0]) == [1.0, 1.0]
+    assert scaled([1.0, float("inf")]) == [1.0, 1.0]
