@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from firsthand.retrieval.chunking.semantic_chunks import _distances, _groups, se
 from firsthand.retrieval.chunking.sentence_chunks import by_sentences
 from firsthand.retrieval.chunking.text_spans import sentences
 from firsthand.retrieval.document import Document
+from firsthand.retrieval.retriever import Query
 from firsthand.retrieval.retrievers.best_sentence import best_cosines, scaled
 from firsthand.retrieval.retrievers.listwise import by_listwise
+from firsthand.retrieval.retrievers.rewriting import hyde
 
 
 def shown(text: str, symbols: Sequence[Symbol]) -> list[tuple[str, str]]:
@@ -176,8 +179,33 @@ def test_a_blank_text_is_as_far_as_can_be_and_equal_scores_are_whole() -> None:
     many = " ".join(f"Hen {n}." for n in range(100)) + " Fox fox."
     assert (
         asyncio.run(best_cosines(corpus, "fox", [many]))[0]
-        < 0.75
+        < 0.6
         < asyncio.run(best_cosines(corpus, "fox", ["Fox."]))[0]
     )
     assert scaled([3.0, 1.0, 2.0]) == [1.0, 0.0, 0.5] and scaled([2.0, 2.0]) == [1.0, 1.0]
     assert scaled([1.0, float("inf")]) == [1.0, 1.0]
+
+
+def test_made_up_passages_that_cancel_the_question_leave_its_own_vector() -> None:
+    asked: list[Query] = []
+
+    class Writer:
+        async def write(self, prompt: str, **options: Any) -> list[str]:
+            assert prompt == "Write a short passage that answers the question.\n\nQuestion: q\n\nPassage:"
+            assert options == {"n": 1, "temperature": 0.7, "max_tokens": 512, "stop": ("\n\n\n",)}
+            return ["away"]
+
+    class Embedder:
+        name = "two"
+
+        async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+            return [[-0.6, -0.8] if text == "away" else [0.6, 0.8] for text in texts]
+
+    async def retriever(query: Query, k: int) -> list[Any]:
+        asked.append(query)
+        return []
+
+    corpus = replace(tiny_corpus({"d": "x"}), embedder=Embedder())  # type: ignore[arg-type]
+    asyncio.run(hyde(retriever, corpus, Writer(), n=1)(Query("q", {"a": 1}), 3))  # type: ignore[arg-type]
+    assert asked[0].text == "q" and asked[0].where == {"a": 1}
+    assert asked[0].vectors == (pytest.approx((0.6, 0.8)),)
