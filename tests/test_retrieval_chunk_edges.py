@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from firsthand.retrieval.chunking.semantic_chunks import _distances, _groups, se
 from firsthand.retrieval.chunking.sentence_chunks import by_sentences
 from firsthand.retrieval.chunking.text_spans import sentences
 from firsthand.retrieval.document import Document
-from firsthand.retrieval.retriever import Query
+from firsthand.retrieval.retriever import Hit, Query, TrailStep
 from firsthand.retrieval.retrievers.best_sentence import best_cosines, scaled
+from firsthand.retrieval.retrievers.context_windows import _widened
 from firsthand.retrieval.retrievers.listwise import by_listwise
 from firsthand.retrieval.retrievers.rewriting import hyde
 
@@ -209,3 +211,24 @@ def test_made_up_passages_that_cancel_the_question_leave_its_own_vector() -> Non
     asyncio.run(hyde(retriever, corpus, Writer(), n=1)(Query("q", {"a": 1}), 3))  # type: ignore[arg-type]
     assert asked[0].text == "q" and asked[0].where == {"a": 1}
     assert asked[0].vectors == (pytest.approx((0.6, 0.8)),)
+
+
+def test_windows_that_touch_are_one_hit_with_the_score_and_place_of_the_better() -> None:
+    text = "aabbccddeeffgg"
+    chunks = [Chunk("d", at, at + 2, text[at : at + 2]) for at in range(0, 14, 2)]
+    index: Any = SimpleNamespace(chunks=lambda document: chunks, document=lambda document: Document("d", text))
+
+    def widened(*places: int, around: int = 1) -> list[tuple[int, int, str, float]]:
+        hits = [Hit(chunks[place], 9.0 - rank) for rank, place in enumerate(places)]
+        found = _widened(index, hits, around)
+        assert [each.trail for each in found] == [
+            (TrailStep("neighbours", rank, each.score),) for rank, each in enumerate(found, 1)
+        ]
+        return [(each.chunk.start, each.chunk.end, each.chunk.text, each.score) for each in found]
+
+    assert widened(4, 1) == [(0, 12, text[:12], 9.0)] and widened(1, 4) == [(0, 12, text[:12], 9.0)]
+    assert widened(5, 1) == [(8, 14, "eeffgg", 9.0), (0, 6, "aabbcc", 8.0)]
+    assert widened(0, 6, 3) == [(0, 14, text, 9.0)]
+    assert widened(6, around=2) == [(8, 14, "eeffgg", 9.0)] and widened(0, around=99) == [(0, 14, text, 9.0)]
+    between = Hit(Chunk("d", 3, 7, text[3:7]), 1.0)  # no chunk of the index: those that it overlaps are its middle
+    assert [(each.chunk.start, each.chunk.end) for each in _widened(index, [between], 1)] == [(0, 10)]
