@@ -21,12 +21,16 @@ from firsthand.retrieval.chunking.parent_chunks import parent_ids, parents
 from firsthand.retrieval.chunking.semantic_chunks import _distances, _groups, semantic
 from firsthand.retrieval.chunking.sentence_chunks import by_sentences
 from firsthand.retrieval.chunking.text_spans import sentences
+from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Hit, Query, TrailStep
 from firsthand.retrieval.retrievers.best_sentence import best_cosines, scaled
 from firsthand.retrieval.retrievers.context_windows import _widened
+from firsthand.retrieval.retrievers.fusion import fuse
 from firsthand.retrieval.retrievers.listwise import by_listwise
 from firsthand.retrieval.retrievers.rewriting import hyde
+from firsthand.retrieval.retrievers.score_fusion import fuse_scores
+from firsthand.retrieval.retrievers.selection import mmr
 
 
 def shown(text: str, symbols: Sequence[Symbol]) -> list[tuple[str, str]]:
@@ -232,3 +236,35 @@ def test_windows_that_touch_are_one_hit_with_the_score_and_place_of_the_better()
     assert widened(6, around=2) == [(8, 14, "eeffgg", 9.0)] and widened(0, around=99) == [(0, 14, text, 9.0)]
     between = Hit(Chunk("d", 3, 7, text[3:7]), 1.0)  # no chunk of the index: those that it overlaps are its middle
     assert [(each.chunk.start, each.chunk.end) for each in _widened(index, [between], 1)] == [(0, 10)]
+
+
+def test_a_hit_is_as_relevant_as_the_nearest_of_several_query_vectors_makes_it() -> None:
+    index: Any = SimpleNamespace(vectors=lambda ids: np.array([rows[id] for id in ids], np.float32))
+    chunks = {name: Chunk(name, 0, 1, name) for name in "abc"}
+    rows = {chunks["a"].id: [0.6, 0.8], chunks["b"].id: [0.0, 1.0], chunks["c"].id: [0.8, 0.6]}
+    wanted: list[int] = []
+
+    async def retriever(query: Query, k: int) -> list[Hit]:
+        wanted.append(k)
+        return [Hit(each, 1.0) for each in chunks.values()]
+
+    query = Query("q", {}, ((1.0, 0.0), (0.0, 1.0)))
+    found = asyncio.run(mmr(retriever, Corpus(index), balance=1.0, pool=4)(query, 2))  # type: ignore[arg-type]
+    assert [(hit.chunk.document, hit.score) for hit in found] == [("b", 1.0), ("a", pytest.approx(0.8))]
+    assert found[0].trail == (TrailStep("mmr", 1, 1.0),)
+    # then .5 * .8 - .5 * cos(hit, b): a has .8 and c has .6
+    found = asyncio.run(mmr(retriever, Corpus(index), balance=0.5, pool=1)(query, 3))  # type: ignore[arg-type]
+    assert [(hit.chunk.document, pytest.approx(hit.score)) for hit in found] == [("b", 0.5), ("c", 0.1), ("a", -0.08)]
+    assert wanted == [4, 3]
+
+
+def test_each_search_of_a_fusion_is_asked_for_the_pool_or_for_more() -> None:
+    for make in (fuse, fuse_scores):
+        wanted: list[int] = []
+
+        async def retriever(query: Query, k: int, wanted: list[int] = wanted) -> list[Hit]:
+            wanted.append(k)
+            return [Hit(Chunk(str(n), 0, 1, "x"), 9.0 - n) for n in range(k)]
+
+        found = make(retriever, retriever, weights=(1.0, 2.0), pool=3)
+        assert [len(asyncio.run(found(Query("q"), k))) for k in (2, 5)] == [2, 5] and wanted == [3, 3, 5, 5]  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import TrailStep
+from firsthand.retrieval.store import sqlite_index
 from firsthand.retrieval.store.ann_file import AnnFile, AnnReport, ann_path
 from firsthand.retrieval.store.filter_conditions import MAX_VALUES
 from firsthand.retrieval.store.filter_masks import FilterMasks, _among
@@ -188,39 +189,37 @@ def test_filters_pass_rows_that_are_alive_and_are_kept_until_the_rows_change() -
 # -- many keys --
 
 
-@pytest.fixture(scope="module")
-def many() -> SqliteIndex:
-    """A document with 1,001 chunks, a letter each, and 501 documents of one letter beside it."""
-    index = open_index(":memory:", HEADER)
-    text = "".join(chr(0x4E00 + n) for n in range(1001))
+def test_vectors_and_outlines_of_more_keys_than_one_statement_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_index, "_AT_ONCE", 4)
+    many = open_index(":memory:", HEADER)
+    text = "".join(chr(0x4E00 + n) for n in range(9))
+    angles = np.arange(9) / 4
+    rows = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     chunks = [Chunk("big", n, n + 1, each) for n, each in enumerate(text)]
-    angles = np.arange(1001) / 200
-    index.put(
-        [IndexedDocument(Document("big", text), chunks, np.stack([np.cos(angles), np.sin(angles)], 1).astype("f4"))]
-    )
-    index.put([one(f"d{n:03}", f"word{n}", 0.1, n=n) for n in range(501)])
-    return index
-
-
-def test_vectors_and_outlines_of_more_keys_than_one_statement_takes(many: SqliteIndex) -> None:
-    chunks = many.chunks("big")
-    asked = [chunks[n].id for n in (1000, 0, 500, 499, 7, 0)]
-    found = many.vectors([*asked, *(chunk.id for chunk in chunks)])
-    angles = np.concatenate([np.array([1000, 0, 500, 499, 7, 0]), np.arange(1001)]) / 200
-    assert found.shape == (1007, 2) and found.dtype == np.float32
-    assert np.allclose(found, np.stack([np.cos(angles), np.sin(angles)], 1), atol=1e-3)
+    many.put([IndexedDocument(Document("big", text), chunks, rows)])
+    many.put([one(f"d{n}", f"word{n}", 0.1, n=n) for n in range(7)])
+    order = [8, 0, 5, 4, 3, 0, *range(9)]
+    found = many.vectors([chunks[n].id for n in order])
+    assert found.shape == (15, 2) and found.dtype == np.float32 and np.allclose(found, rows[order], atol=1e-3)
     assert many.vectors([]).shape == (0, 2)
-    known = many.known_vectors([*(chunk.text for chunk in chunks), "word3", "unknown"])
-    assert len(known) == 1002 and known["word3"].tolist() == pytest.approx([math.cos(0.1), math.sin(0.1)], abs=1e-3)
+    known = many.known_vectors([*text, "word3", "unknown"])
+    assert len(known) == 10 and known["word3"].tolist() == pytest.approx([math.cos(0.1), math.sin(0.1)], abs=1e-3)
     with pytest.raises(UnknownName, match=r"^no vector of the chunk 'zz' in :memory:$"):
-        many.vectors([asked[0], "zz", "yy"])
-    told = list(many.outlines())
-    assert [each.id for each in told] == ["big", *(f"d{n:03}" for n in range(501))]
+        many.vectors([chunks[0].id, "zz", "yy"])
+    told = list(many.outlines())  # two whole pages, and a third one without a row
+    assert [each.id for each in told] == ["big", *(f"d{n}" for n in range(7))]
     last = told[-1]
-    assert (last.title, last.source, last.meta) == ("Td500", "/d500", {})
-    assert last.sha256 == hashlib.sha256(b"word500").hexdigest() and len(many) == 1502
-    assert many.hashes()["d500"] == last.sha256 and many.title("d499") == "Td499" and many.title("e") is None
-    assert [each.document for each in many.chunks_with(["word7"])][:1] == ["d007"]
+    assert (last.title, last.source, last.meta) == ("Td6", "/d6", {})
+    assert last.sha256 == hashlib.sha256(b"word6").hexdigest() and len(many) == 16
+    assert many.hashes()["d6"] == last.sha256 and many.title("d5") == "Td5" and many.title("e") is None
+    assert [each.document for each in many.chunks_with(["word2"])] == ["d2"]
+    many.delete(["d0"])
+    assert len(list(many.outlines())) == 7
+    with pytest.raises(UnknownName, match=r"^no document 'd0' in :memory:$"):
+        many.document("d0")
+    many.put([one("mill.md", "mill", 0.0)])
+    with pytest.raises(UnknownName, match=r"^no document 'mil\.md' in :memory:; did you mean 'mill\.md'\?$"):
+        many.document("mil.md")
 
 
 # -- the approximate side file --
