@@ -15,6 +15,7 @@ import pytest
 from corpus_tiny import tiny_corpus
 from firsthand.errors import ConfigError
 from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.chunking import semantic_chunks
 from firsthand.retrieval.chunking.code_chunks import Symbol, _by_lines, _joined, _python, code
 from firsthand.retrieval.chunking.parent_chunks import parent_ids, parents
@@ -30,7 +31,9 @@ from firsthand.retrieval.retrievers.fusion import fuse
 from firsthand.retrieval.retrievers.listwise import by_listwise
 from firsthand.retrieval.retrievers.rewriting import hyde
 from firsthand.retrieval.retrievers.score_fusion import fuse_scores
+from firsthand.retrieval.retrievers.searches import dense, hybrid
 from firsthand.retrieval.retrievers.selection import mmr
+from firsthand.retrieval.store.sqlite_index import open_index
 
 
 def shown(text: str, symbols: Sequence[Symbol]) -> list[tuple[str, str]]:
@@ -268,3 +271,18 @@ def test_each_search_of_a_fusion_is_asked_for_the_pool_or_for_more() -> None:
 
         found = make(retriever, retriever, weights=(1.0, 2.0), pool=3)
         assert [len(asyncio.run(found(Query("q"), k))) for k in (2, 5)] == [2, 5] and wanted == [3, 3, 5, 5]  # type: ignore[arg-type]
+
+
+def test_a_hybrid_search_by_several_vectors_takes_each_chunks_best_cosine() -> None:
+    with open_index(":memory:", IndexHeader("two", "f", 2, "whole")) as index:
+        rows = {"a": [1.0, 0.0], "b": [0.6, 0.8], "c": [-1.0, 0.0]}
+        for id, row in rows.items():
+            index.put([IndexedDocument(Document(id, id), [Chunk(id, 0, 1, id)], np.array([row], np.float32))])
+        corpus = Corpus(index, SimpleNamespace(name="two"))  # type: ignore[arg-type]
+        query = Query("c", {}, ((0.0, 1.0), (-1.0, 0.0)))
+        found = asyncio.run(hybrid(corpus)(query, 2))  # type: ignore[arg-type]
+        # by the best cosine c has 1, b .8, a 0; c is the only one of the word
+        assert [(hit.chunk.document, hit.score) for hit in found] == [("c", 2 / 61), ("b", 1 / 62)]
+        best = asyncio.run(dense(corpus)(query, 2))  # type: ignore[arg-type]
+        assert [(hit.chunk.document, pytest.approx(hit.score, abs=1e-3)) for hit in best] == [("c", 1.0), ("b", 0.8)]
+        assert best[1].trail == (TrailStep("dense", 2, best[1].score),)
