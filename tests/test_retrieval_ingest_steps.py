@@ -143,7 +143,7 @@ def test_a_document_waits_unless_its_id_is_another_files(tmp_path: Path) -> None
     assert [each.id for each, _ in work.waiting] == ["b", "c"] and work.tally.notes == [
         ("c", "it has the same text as b")
     ]
-    assert (work.waiting_chunks, work.waiting_chars) == (4, 8)
+    assert (work.waiting_chunks, work.waiting_chars) == (4, 8), "of both that wait"
     work._unchanged(["a"])
     assert work.tally.unchanged == ["a"] and work.texts["s"] == "a" and work.taken["a"] == str(root / "a.txt")
 

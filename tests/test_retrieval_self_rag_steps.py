@@ -14,11 +14,12 @@ import pytest
 from corpus_tiny import tiny_corpus
 from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
-from firsthand.retrieval.rag.self_rag import _Choices, _Common, _reads_tokens, _Tokens
+from firsthand.retrieval.rag.self_rag import _answered, _Choices, _Common, _reads_tokens, _Tokens
 from firsthand.retrieval.reflection.critique import MARKS, Critique, CritiqueWeights
 from firsthand.retrieval.reflection.segment_beam import Segment, SegmentPath
 from firsthand.retrieval.reflection.token_reflections import SegmentReading, SegmentSettings, raw_prompt
 from firsthand.retrieval.retriever import Hit
+from firsthand.task import Task
 
 RETRIEVE = {"[Retrieval]": math.log(0.2), "[Continue to Use Evidence]": math.log(0.1), "[No Retrieval]": math.log(0.5)}
 RELEVANCE = {"[Relevant]": math.log(0.6), "[Irrelevant]": math.log(0.2)}
@@ -162,3 +163,32 @@ def test_the_query_is_the_question_with_the_last_segment_alone() -> None:
     assert len(asyncio.run(common().passages(SegmentPath()))) == 1
     assert _Choices(common())._so_far(PATH) == f"Question: {QUESTION}\nAnswer so far: {PATH.text}"
     assert _Choices(common())._so_far(SegmentPath()) == f"Question: {QUESTION}\nAnswer so far: (nothing)"
+
+
+def test_the_best_path_becomes_an_answer_whose_segments_cite_their_own_passages() -> None:
+    corpus = tiny_corpus(TEXTS)
+    built, burned = corpus.index.chunks("mill")
+    one, two = Hit(built, 1.0), Hit(burned, 2.0)
+
+    def answered(*segments: tuple[str, Hit | None], **about: Any) -> tuple[str, Any]:
+        noted: list[Any] = []
+        ctx: Any = SimpleNamespace(note=lambda kind, **data: noted.append((kind, data)))
+        path = SegmentPath(tuple(Segment(text, 1.0, hit=hit) for text, hit in segments))
+        text = asyncio.run(_answered(Task("t", QUESTION, **about), ctx, corpus, path))
+        ((kind, data),) = noted
+        assert kind == "rag_answer"
+        return text, data
+
+    text, data = answered((" It burned in 1902. ", two), ("The mill was built in 1871.", one), ("Burned in 1902.", two))
+    assert text == "It burned in 1902. [1]\nThe mill was built in 1871. [2]\nBurned in 1902. [1]" == data["text"]
+    assert data["passages"] == [burned.id, built.id] and data["unsupported"] == [] and data["forged"] == 0
+    assert [(each["number"], each["quote"]) for each in data["citations"]] == [(1, burned.text), (2, built.text)]
+    text, data = answered(("The mill was built in 1871.", one), ("Ghosts live there.", None))
+    assert text == "The mill was built in 1871. [1]\nGhosts live there. [unsupported]"
+    assert data["unsupported"] == ["Ghosts live there."]
+    text, data = answered(("In the year 1871.", one), hint="a number")
+    assert text == "1871" == data["text"] and data["passages"] == [built.id] and data["citations"] == []
+    text, data = answered(("From memory.", None))
+    assert text == "From memory." and data["passages"] == [] and data["in_documents"] is True
+    text, data = answered()
+    assert text == "" and data["text"] == "Not in the documents." and data["in_documents"] is False
