@@ -76,14 +76,15 @@ def test_a_docx_is_headings_lists_tables_and_notes_without_deleted_text() -> Non
         + "<w:p><w:del><w:r><w:t>gone</w:t></w:r></w:del><w:moveFrom><w:t>too</w:t></w:moveFrom>"
         + "<w:r><w:t>kept</w:t></w:r></w:p>"
         + f"<w:tbl><w:tr>{cell(p('c1'), p('more'))}{cell(inner)}</w:tr><w:tr>{cell(p(''))}{cell()}</w:tr></w:tbl>"
-        + p("Heading2 by id", "Heading2") + "<w:p><w:r>lost<w:t>end</w:t></w:r></w:p>"
+        + p("Heading2 by id", "Heading2") + p("Mid", "", '<w:outlineLvl w:val="1"/>')
+        + "<w:p><w:r>lost<w:t>end</w:t></w:r></w:p>"
     )  # fmt: skip
     notes = f"<w:footnotes {W}>{p('a note')}</w:footnotes>"
     made = read_docx(written.docx(body, footnotes=notes, endnotes="<broken"), "d.docx", PLAIN)
     pieces = [
         ("1", "# Top\n\n"), ("3", "- a  b\n"), ("4", "###### Deep one\n\n"), ("5", "x\t\ny-z\n\n"), ("6", "kept\n\n"),
         (None, "| c1 more | i1 | i2 |\n"), (None, "\n"),
-        ("12", "## Heading2 by id\n\n"), ("13", "end\n\n"), ("14", "a note\n\n"),
+        ("12", "## Heading2 by id\n\n"), ("13", "## Mid\n\n"), ("14", "end\n\n"), ("15", "a note\n\n"),
     ]  # fmt: skip
     text, marks = "", []
     for number, piece in pieces:
@@ -254,6 +255,7 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_has_its_reason(tmp_pat
         "env/pyvenv.cfg",
         "b.txt",
         "own.txt",
+        "d/q.txt",
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
@@ -286,10 +288,11 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_has_its_reason(tmp_pat
         ("venv/", "generated folders are left out", False),
         ("b/a.md", 6, "markdown", True),
         ("b/z.txt", 7, "text", True),
+        ("d/q.txt", 7, "text", True),
     ]
     assert walked() == everything
     files = [each for each in everything if isinstance(each[-1], bool) and len(each) == 4]
-    assert [each for each in walked(include=("*.txt",), exclude=("b/*",)) if len(each) == 4] == files[:2]
+    assert [each for each in walked(include=("*.txt",), exclude=("b/*", "d/*")) if len(each) == 4] == files[:2]
     assert [each[0] for each in walked(include=("b/*",)) if not str(each[0]).endswith("/")] == ["b/a.md", "b/z.txt"]
     assert [each[0] for each in walked(include=("a.*",)) if len(each) == 4] == ["a.txt", "b/a.md"]
     (alone,) = walk(root / "b" / "a.md", FolderFilter(include=("*.txt",)))

@@ -99,6 +99,7 @@ def test_a_changed_document_leaves_none_of_its_old_chunks() -> None:
         added=("f",), updated=("d",),
         failed=(("g", "'g' comes with no vectors, and its chunks need (1, 2): embed each chunk's indexed_text"),),
     )  # fmt: skip
+    assert len(index.chunks("d")) == 3 and index.document("d").title == "Other" and index.verify() == []
     changed = one("d", "cat", 0.2)
     assert index.put([changed]).updated == ("d",) and index.chunks("d") == list(changed.chunks)
     assert len([each for each in store.records.values() if each.fields.get("of") == _document_id("d")]) == 1
