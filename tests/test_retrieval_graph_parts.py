@@ -197,6 +197,10 @@ def test_entities_are_matched_by_rare_words_and_three_times_by_their_names() -> 
     )
     assert [each.name for each in matched_entities(GRAPH, "far baker", 1)] == ["CID"], "a rare word counts more"
     assert matched_entities(GRAPH, "is a", 9) == []
+    texts = {"XXX": "xxx", "YYY": "red blue shared", "ZZZ": "shared", "WWW": ""}
+    made = KnowledgeGraph(tuple(Entity(name, "", (text,), ()) for name, text in texts.items()), ())
+    # of four entities: 3 ln 5 = 4.83 for the name, 2 ln 5 + ln 3 = 4.32 for three words of a description
+    assert [each.name for each in matched_entities(made, "XXX red blue shared", 9)] == ["XXX", "YYY", "ZZZ"]
 
 
 def test_reports_are_shuffled_and_packed_into_batches() -> None:
