@@ -62,7 +62,7 @@ def rerank_by_sentence(
 
 
 async def best_cosines(corpus: Corpus, query: str, texts: Sequence[str]) -> list[float]:
-    """For each text, the highest cosine of one of its sentences with the query; -1 for a text without a letter."""
+    """For each text, the highest cosine of one of its sentences with the query; -1 for a blank text."""
     spans = [sentences(text)[:MAX_SENTENCES] for text in texts]
     parts = [text[start:end] for text, own in zip(texts, spans, strict=True) for start, end in own]
     if not parts:
