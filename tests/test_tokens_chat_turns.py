@@ -16,6 +16,7 @@ from byte_tokens import (
 )
 from firsthand.errors import PromptTooLong, TemplateError
 from firsthand.message import Message, Sampled, Text, ToolCall
+from firsthand.model import ToolSpec
 from firsthand.tokens.templates import chat_template
 from firsthand.tokens.templates.chat_template import ChatTemplate, _strings
 
@@ -108,3 +109,30 @@ def test_variables_belong_to_the_copy_and_are_part_of_what_is_remembered() -> No
     assert TOKENIZER.decode(plain.encode(turns), skip_special=False) == f"{START}user\nq{END}\n{START}assistant\n"
     with pytest.raises(PromptTooLong):
         ChatTemplate(TOKENIZER, CHATML, max_tokens=10).encode([say("user", "x" * 50)])
+
+
+def test_what_a_template_writes_before_the_end_of_a_turn_is_kept() -> None:
+    bye = ChatTemplate(TOKENIZER, "{% for m in messages %}{{ m.content }} bye<|im_end|>{% endfor %}")
+    turns = [say("user", "q"), say("assistant", "a", sampled=[IDS["a"], 258])]
+    assert bye.encode(turns, reply=False) == [*ids("q bye"), 258, IDS["a"], 258, *ids(" bye"), 258]
+    two = ChatTemplate(
+        TOKENIZER,
+        "{# tools #}{% for m in messages %}{% if m.content %}{{ m.content }}<|im_end|>{% else %}"
+        "{{ m.tool_calls[0].function.arguments | tojson }}<|im_end|>!{% endif %}{% endfor %}",
+    )
+    call = ToolCall("1", "f", {"x": 2})
+    for text, end in (("", 263), ("t", 258)):
+        turns = [say("user", "q"), say("assistant", text, call, sampled=[IDS["z"]])]
+        assert two.encode(turns, reply=False) == [IDS["q"], 258, IDS["z"], end]
+
+
+def test_tools_are_given_to_a_template_that_knows_them_and_written_for_one_that_does_not() -> None:
+    knows = ChatTemplate(TOKENIZER, "{{ tools is none }}{% for t in tools or [] %}{{ t.function.name }}{% endfor %}")
+    spec = ToolSpec("f", "d", {"type": "object", "properties": {}})
+    turns = [say("user", "q"), say("assistant", "a", sampled=[IDS["a"]]), say("user", "r")]
+    assert knows.knows_tools and shown(knows.encode(turns[:1])) == "True"
+    assert shown(knows.encode(turns[:1], (spec,))) == "Falsef"
+    chat = ChatTemplate(TOKENIZER, CHATML)
+    found = shown(chat.encode(turns, (spec,), reply=False))
+    assert found.startswith(f"{START}system:You may call one or more functions")
+    assert found.endswith(f"{START}user:q{END}\n{START}assistant:a{END}\n{START}user:r{END}\n")

@@ -21,6 +21,7 @@ pytest.importorskip("llguidance", reason="needs llguidance: pip install 'firstha
 
 from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar
+from firsthand.tokens.compile_slots import HeldSlot
 from firsthand.tokens.grammar_process import STACK_BYTES, _vocabulary, memory_of, receive, send
 from firsthand.tokens.isolated_grammar import (
     MAX_PROCESSES,
@@ -36,7 +37,9 @@ ON_LINUX = sys.platform == "linux"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[_Server]:
-    made = _Server(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYON_NUM_THREADS", "3")
+        made = _Server(None)
     yield made
     made._control.close()
     made._process.wait(10)
@@ -88,7 +91,7 @@ def test_a_grammars_process_answers_for_each_of_its_matchers_and_forgets_the_dro
     assert made("compute_ff_tokens", handle=0)[0] == [letter["b"]], "the copy went on by itself"
     assert made("try_consume_tokens", [letter["b"], letter["d"], letter["y"]])[0] == 2
     assert made("deep_copy", 8, handle=7, drop=(0,))[1][2] is True, "the copy's text is whole"
-    assert made("compute_bitmask", handle=8, drop=(7, 99))[1][2] is True, "an unknown one is dropped too"
+    assert made("compute_bitmask", handle=8, drop=(99, 7))[1][2] is True, "an unknown one is dropped too"
     with pytest.raises(EOFError):
         made("compute_bitmask", handle=7)
     assert server.reap(made.pid) == 1 and not server.is_gone
@@ -142,11 +145,29 @@ def test_a_server_has_a_session_of_its_own_reads_nothing_and_reaps_what_was_left
     assert server.reap(last.pid) == 0
 
 
+class Slots:
+    """Slots that are always free, and keep who held them."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.slot = HeldSlot("")
+
+    @contextlib.contextmanager
+    def taken(self, owner: str, what: str, most_s: float) -> Iterator[HeldSlot]:
+        self.asked.append((owner, what, most_s))
+        self.slot = HeldSlot(owner)
+        yield self.slot
+
+
 def test_grammars_are_compiled_by_a_new_server_where_theirs_is_gone(server: _Server) -> None:
     processes = GrammarProcesses(None, GrammarLimits(rest_s=50.0))
     processes._server = server
+    slots = Slots()
+    processes._slots = slots  # type: ignore[assignment]
     matcher = processes.compile(Grammar("choice", '["ab", "cd"]'), owner="me")
     assert (matcher._process.what, matcher._process.owner, matcher.num_copies) == ("the choice grammar", "me", 0)
+    assert slots.asked == [("me", "the choice grammar", 20.0)] and slots.slot.end == matcher._process.kill
+    assert matcher._process in processes._running and matcher._process._connection.gettimeout() == 20.0
     assert matcher.consume_token(ord("a")) and matcher._forced == [ord("b")]
     copy = matcher.deep_copy()
     assert (matcher.num_copies, copy._handle, copy._forced) == (1, 1, None) and copy._process is matcher._process
@@ -167,6 +188,7 @@ def test_grammars_are_compiled_by_a_new_server_where_theirs_is_gone(server: _Ser
     )
     assert told.value.retry_after_s is not None and 40 < told.value.retry_after_s <= 50
     assert processes._server is server
+    slots.slot.is_ended = True
     processes._resting["me"] = time.monotonic() - 0.001
     assert processes.compile(Grammar("lark", 'start: "q"'), owner="me", forcing=False).compute_ff_tokens() == []
     assert processes._resting == {}, "a rest that is over is forgotten"

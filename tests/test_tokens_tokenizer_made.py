@@ -123,13 +123,32 @@ def test_a_text_is_too_long_only_beyond_the_context_and_four_bytes_a_token() -> 
     TOKENIZER.check_length("é" * 20, 10)
     with pytest.raises(PromptTooLong):
         TOKENIZER.check_length("é" * 21, 10)
-    TOKENIZER.check_length("x" * 41, 25)  # 41 tokens, less 16 for being cut, are not more than 25
+    TOKENIZER.check_length("x" * 21, 5)  # 21 tokens, less 16 for being cut, are not more than 5
+    with pytest.raises(PromptTooLong):
+        TOKENIZER.check_length("x" * 22, 5)
     TOKENIZER.check_length("ab" * 21, 10)  # 21 tokens, less 16
     with pytest.raises(PromptTooLong):
         TOKENIZER.check_length("ab" * 27, 10)
     with pytest.raises(PromptTooLong, match=r"^the prompt has more than 2 tokens, the model's context: shorten it$"):
         TOKENIZER.encode(f"{END}{END}{END}x", special=True, most=2)
     assert TOKENIZER.encode(f"{END}{END}x", special=True, most=2) == [258, 258, *ids("x")]
+
+
+def test_long_texts_are_remembered_up_to_a_size() -> None:
+    one = made()
+    for size, held in ((256, 0), (257, 1), (16_384, 2), (16_385, 2)):
+        assert len(one.encode("x" * size)) == size and one._remembered.cache_info().currsize == held
+    assert one.encode("x" * 257) == ids("x" * 257) and one._remembered.cache_info().hits == 1
+
+
+def test_a_space_is_put_before_the_first_word_of_a_text_alone() -> None:
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    content = description() | {"pre_tokenizer": space, "decoder": space, "added_tokens": [added(3, END)]}
+    content["model"] = {"type": "BPE", "vocab": {"▁": 0, "a": 1, "b": 2}, "merges": []}
+    one = Tokenizer(content)
+    assert one.encode(f"a{END}b", special=True) == [0, 1, 3, 2] and one.encode(f"{END}b", special=True) == [3, 2]
+    assert one.encode_runs([TextRun("b", False)], continuing=True) == [2] and one.encode("a b") == [0, 1, 0, 2]
+    assert one.strips_leading_space and one.decode([0, 1, 0, 2]) == "a b" and not TOKENIZER.strips_leading_space
 
 
 def test_the_longest_word_at_a_place_is_found_by_one_expression() -> None:

@@ -17,10 +17,17 @@ FENCED = "```tool_code"
 
 
 def parsed(
-    mark: str, *pieces: str, closing: str | None = None, marked: bool = True, code: bool = False, final: bool = True
+    mark: str,
+    *pieces: str,
+    closing: str | None = None,
+    marked: bool = True,
+    code: bool = False,
+    final: bool = True,
+    backtracks: int = 0,
 ) -> tuple[Any, ...]:
     """The calls (a broken one as its text), the deltas, the end as a tuple or `waits`, the rest, the backtracks."""
     source, sink = CallSource(), CallSink()
+    source.backtracks = backtracks
     end_mark = CLOSINGS.get(mark, "") if closing is None else closing
     region = CallRegion(source, sink, mark, end_mark, TOOLS, is_marked=marked, is_code=code)
     outcome: Any = False
@@ -53,6 +60,7 @@ def test_a_marked_region_ends_at_its_mark_or_with_its_calls() -> None:
     for other in ("[TOOL_CALLS]x", "<|python_end|>x"):
         assert parsed(CALL, ADD + other) == (*ADDED, ("", END, False, None, 0), other, 0)
     assert parsed(CALL, f"```json\n{ADD}\n```{END}") == (*ADDED, DONE, "", 0)
+    assert parsed(CALL, f"{ADD}```json") == (*ADDED, ("", END, False, None, 0), "", 0)
     assert parsed("[TOOL_CALLS]", f"[{ADD}, {F}] z") == (*BOTH, (" ", "", False, None, 0), "z", 0)
     both = [(0, "f", ""), (0, None, "{}"), (1, "f", '[{"name": "f"}, 3]')]
     assert parsed("[TOOL_CALLS]", '[{"name": "f"}, 3] z') == (
@@ -83,6 +91,11 @@ def test_a_mark_without_a_call_is_text_and_one_with_a_bracket_is_a_broken_call()
     assert parsed(CALL, " \n") == ([], [], text(CALL, 2), " \n", 1)
     assert parsed(CALL, "just words") == ([], [], text(CALL, 10), "just words", 1)
     assert parsed("[TOOL_CALLS]", "add [1]") == ([], [], text("[TOOL_CALLS]", 7), "add [1]", 1)
+    for backtracks, rest in ((15, "just words"), (16, "")):
+        shown = CALL if rest else f"{CALL}just words"
+        assert parsed(CALL, "just words", backtracks=backtracks) == ([], [], text(shown, 10), rest, 16)
+    for begun in ('["a', "[TOOL_CALLS]x"):
+        assert parsed(CALL, begun)[0] == [("", begun)] and parsed(CALL, begun)[2:] == (DONE, "", 0)
     broken = [("", "just (words")], [(0, "", "just (words")]
     assert parsed(CALL, "just (words ") == (*broken, DONE, "", 0)
     assert parsed("<|python_tag|>", " words ") == ([("", "words")], [(0, "", "words")], DONE, "", 0)
@@ -107,6 +120,9 @@ def test_a_broken_call_ends_at_the_next_mark_even_one_inside_of_its_string(
 ) -> None:
     deltas = [(0, "add", ""), *[(0, None, each) for each in sent]]
     assert parsed(CALL, body) == ([("add", broken)], deltas, DONE, rest, backtracks)
+    if backtracks:
+        assert parsed(CALL, body, backtracks=15)[3:] == (rest, 16)
+        assert parsed(CALL, body, backtracks=16)[3:] == ("", 16), "no text is parsed again without end"
 
 
 def test_closing_brackets_that_are_missing_before_the_mark_are_put_in() -> None:
@@ -126,6 +142,7 @@ def test_an_unmarked_value_is_a_call_or_text_as_a_whole() -> None:
     assert plain(f'{ADD}; {{"x": 2}} z') == (*ADDED, ('; {"x": 2}', "", False, None, 0), " z", 0)
     assert plain('{"x": 2} z') == ([], [], ('{"x": 2}', "", False, None, 0), " z", 0)
     assert plain('{"x": 2', final=False) == ([], [], ('{"x": ', "", False, "a value", 0), "2", 0)
+    assert plain(f'{ADD}; {{"x": 2', final=False) == (*ADDED, ('; {"x": ', "", False, "a value", 0), "2", 0)
     assert plain(f"[{F}, 4] z") == ([], [], (f"[{F}, 4]", "", False, None, 0), " z", 0)
     whole = '{"name": "add", "arguments": {"a": 1} z'
     assert plain(whole) == ([("add", whole)], ADDED[1], DONE, "", 0), "it was meant as a call"
@@ -145,6 +162,7 @@ def test_an_unmarked_list_in_python_holds_calls_of_known_tools() -> None:
     assert code("[g(a=1", final=False)[1] == []
     assert code("[add(1), g(2)] z") == (*ADDED, (", g(", "", False, None, 0), "2)] z", 0)
     assert code("[add(1) , 3] z") == (*ADDED, ("  ", "", False, None, 0), "3] z", 0)
+    assert code("[add(1), [f()]] z") == (*ADDED, (" ", "", False, None, 0), "[f()]] z", 0)
     assert code("[add(x)] z") == ([("add", "[add(x)] z")], [(0, "add", ""), (0, None, '{"x": ')], DONE, "", 0)
     assert code("[g(x)] z") == ([], [], ("[", "", False, None, 4), "g(x)] z", 1)
     assert code("[add(1), g(", final=False) == (*ADDED, "waits", "", 0)
@@ -201,6 +219,7 @@ def drafts(value: CallValue) -> list[tuple[Any, ...]]:
         ('{"name": "f", "arguments": [1, "x"]}', "call", [("f", '[1, "x"]', False, True, True, '[1, "x"]')]),
         ('{"name": "f", "arguments": 7}', "call", [("f", "7", False, True, True, "7")]),
         ('{"name": "f", "arguments": "é{"}', "call", [("f", '"é{"', False, True, True, "é{")]),
+        ('{"function": {"name": "f"}, "arguments": {"a": 1}}', "call", [("f", '{"a": 1}', True, True, True, None)]),
         ('{"name": "f"}', "call", [("f", "{}", True, False, True, None)]),
         ('{"name": "f", "name": "g", "args": {}, "arguments": {"a": 1}}', "call", [("f", "{}", True, True, True, None)]),
         ('{"name": 3, "arguments": {}}', "none", [("", "{}", True, True, True, None)]),
