@@ -372,7 +372,7 @@ def _paths(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Itera
 
 
 def _strftime(now: datetime, form: str) -> str:
-    if len(form) > 100 or re.search(r"%(?!-?[A-Za-z%])", form):
+    if len(form) > 100 or re.search(r"%(?!-?[A-Za-z])", form.replace("%%", "")):
         raise TemplateError("the chat template asks for a date in an unknown format")
     return now.strftime(form)
 

@@ -1,0 +1,114 @@
+"""A search among the tools of an MCP server, its lists of resources and prompts, and a changed tool that is asked about."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
+
+from firsthand.errors import ToolError
+from test_tools_mcp_offered import home, opened, tool
+
+__all__ = ["home"]
+
+
+def pages(part: str, *contents: list[Any]) -> Any:
+    """A list of a server, in pages."""
+
+    async def listed(cursor: str | None = None) -> Any:
+        at = int(cursor or 0)
+        following = str(at + 1) if at + 1 < len(contents) else None
+        return SimpleNamespace(**{part: contents[at], "next_cursor": following})
+
+    return listed
+
+
+@pytest.mark.usefixtures("home")
+def test_a_search_offers_what_it_found_from_then_on() -> None:
+    source, made = opened(
+        tool("read_mail", "Reads <b>mail</b>."), tool("send_mail", "Sends."), tool("clock", "Time."), lazy_above=2
+    )
+    made.changed.add("tools")
+
+    async def main() -> None:
+        await source.refresh()
+        assert source.is_large and source.tools == () and source.version == 1
+        found = await source._search_tools("mails", 0)
+        assert found.startswith("These tools are available now:\ns__read_mail ") and "send" not in found
+        assert found.endswith("\nReads <b>mail</b>.") and ([each.name for each in source.tools], source.version) == (
+            ["s__read_mail"], 2,
+        )  # fmt: skip
+        await source._search_tools("mail", 1)
+        assert source.version == 2, "nothing is new"
+        both = await source._search_tools("mail", 99)
+        assert both.splitlines()[1].startswith("s__read_mail ") and both.splitlines()[3].startswith("s__send_mail ")
+        assert source.version == 3 and len(source.tools) == 2
+        assert await source._search_tools("weather") == "None of the 3 tools fits; try other words."
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("home")
+def test_resources_and_prompts_are_listed_from_every_page() -> None:
+    source, made = opened()
+
+    def thing(**facts: Any) -> SimpleNamespace:
+        return SimpleNamespace(**{"title": None, "name": "n", "description": None, **facts})
+
+    made.client.list_resources = pages(
+        "resources", [thing(uri="a://1", title="T", description="D")], [thing(uri="a://2")]
+    )
+    made.client.list_resource_templates = pages(
+        "resource_templates", [thing(uri_template="a://{x}"), thing(uri_template="b://{y}", description="E")]
+    )
+    arguments = [SimpleNamespace(name="x", required=True), SimpleNamespace(name="y", required=False)]
+    made.client.list_prompts = pages(
+        "prompts", [thing(name="p", arguments=arguments, title="T", description="D")],
+        [thing(name="q", arguments=None, title="T"), thing(name="r", arguments=[])],
+    )  # fmt: skip
+
+    async def broken(cursor: str | None = None) -> Any:
+        raise ToolError("none")
+
+    async def main() -> None:
+        assert await source._list_resources() == (
+            "a://1: T. D\na://2: n.\na://{x} (a template): n\nb://{y} (a template): E"
+        )
+        made.client.list_resource_templates = broken
+        assert await source._list_resources() == "a://1: T. D\na://2: n."
+        assert await source._list_prompts() == "p(x, y?): D\nq(): T\nr():"
+        assert set(made.timeouts) == {7.0}
+        made.client.list_resources, made.client.list_prompts = pages("resources", []), pages("prompts", [])
+        assert await source._list_resources() == "There are none." == await source._list_prompts()
+        capabilities = made.client.server_capabilities
+        assert not await source._has("resources") and not await source._has("prompts")
+        made.client.list_resource_templates = pages("resource_templates", [thing(uri_template="a")])
+        assert await source._has("resources")
+        capabilities.prompts = SimpleNamespace(list_changed=True)
+        assert await source._has("prompts"), "there may be some later"
+        made.client.protocol_version = "2026-07-28"
+        assert not await source._has("prompts")
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("home")
+def test_a_changed_tool_is_not_run_where_nobody_can_be_asked() -> None:
+    source, made = opened(tool("a", "old"))
+    made.changed.add("tools")
+
+    async def main() -> None:
+        await source.refresh()
+        made.listed[0] = tool("a", "new")
+        made.changed.add("tools")
+        with pytest.raises(ToolError, match=r"^s__a changed after it was approved, and nobody can be asked here$"):
+            await source._call("a", {})
+        assert made.called == [] and list(source.changes) == ["a"]
+        with pytest.raises(ToolError, match=r"^MCP server s does not offer 'b' any more$"):
+            await source._call("b", {})
+
+    asyncio.run(main())

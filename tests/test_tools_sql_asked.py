@@ -1,0 +1,97 @@
+"""The request that a process for a statement gets, its limits, and what is told of each way that it can end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.errors import ToolError
+from firsthand.tools import sql as sql_tools
+from firsthand.tools.databases import sql_process
+from firsthand.tools.sql import SqlFile
+
+PROGRAM = """import json, os, sys
+request = json.load(sys.stdin)
+flags = [sys.flags.isolated, sys.flags.no_site, sys.flags.utf8_mode]
+print(json.dumps({"columns": ["a"], "rows": [["x"], ["y"]], "more": False, "count": -1, "request": request,
+                  "set": sorted(set(os.environ) - {"LC_CTYPE"}), "flags": flags}))
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM, encoding="utf-8")
+    monkeypatch.setattr(sql_tools, "_PROGRAM", path)
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> SqlFile:
+    path = tmp_path / "a b.db"
+    path.touch()
+    return SqlFile(path, query_s=2.5)
+
+
+@pytest.mark.usefixtures("program")
+def test_a_process_gets_the_whole_request_and_nothing_of_the_environment(file: SqlFile) -> None:
+    plain = {
+        "path": file.path.as_uri(), "write": False, "rehearse": False, "statement": "SELECT 'é'", "seconds": 2.5,
+        "memory_bytes": 512 << 20, "max_rows": 200, "max_chars": 14_000, "max_cell": 500,
+    }  # fmt: skip
+    reply = file._run("SELECT 'é'")
+    assert (reply["request"], reply["set"], reply["flags"]) == (plain, [], [1, 1, 1])
+    more = file._run("SELECT 'é'", write=True, rehearse=True, max_rows=3, max_chars=40, max_cell=5)["request"]
+    assert more == plain | {"write": True, "rehearse": True, "max_rows": 3, "max_chars": 40, "max_cell": 5}
+    asked = file.reply("S", write=True, max_rows=3, max_cell=7)["request"]
+    assert asked == plain | {"statement": "S", "write": True, "max_rows": 3, "max_chars": 21, "max_cell": 7}
+    assert file.sql_query("Q") == "a\nx\ny" == file.sql_change("C") == file.rehearsed({"statement": "R"})
+
+
+def test_each_end_of_a_process_is_told(program: Path, file: SqlFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_tools, "LEAVE_S", 0.15)
+    slow = "the statement did not end within {} s: ask for less, or join on what is indexed"
+    table = "import json; print(json.dumps({'error': 'no such table: boks', 'tables': ['books', 'x']}))"
+    quick = SqlFile(file.path, query_s=0.05)
+    for made, source, told in (
+        (file, "import os; os.kill(os.getpid(), 24)", slow.format("2.5")),
+        (file, "import os; os.kill(os.getpid(), 9)", "the statement needs more than 512 MiB of memory: ask for less"),
+        (quick, "import time; time.sleep(5)", slow.format("0.05")),
+        (file, table, "no such table 'boks'; did you mean 'books'?"),
+        (file, 'print(\'{"error": "characters"}\')', "the statement holds characters that SQL cannot hold"),
+    ):
+        program.write_text(source, encoding="utf-8")
+        with pytest.raises(ToolError) as raised:
+            made._run("S")
+        assert str(raised.value) == told
+    program.write_text('print(\'{"columns": null, "rows": [], "more": false, "count": 1}\')', encoding="utf-8")
+    assert (file.sql_change("C"), file.rehearsed({"statement": "R"})) == (
+        "done: 1 row changed",
+        "1 row would be changed",
+    )
+    with pytest.raises(ToolError, match=r"^this is no statement that gives rows: write a SELECT$"):
+        file.sql_query("Q")
+    program.write_text('print(\'{"columns": null, "rows": [], "more": false, "count": -1}\')', encoding="utf-8")
+    assert (file.sql_change("C"), file.rehearsed({"statement": "R"})) == ("done", "no row would be changed")
+
+
+def test_the_process_of_a_statement_is_limited_before_it_begins() -> None:
+    source = (
+        "import sys, resource, runpy; sys.modules['p'] = p = type(sys)('p'); p.__name__ = 'p'\n"
+        "exec(open(sys.argv[1], encoding='utf-8').read(), p.__dict__)\n"
+        "def shown(request):\n    if request.get('full'):\n        raise MemoryError\n"
+        "    return [resource.getrlimit(getattr(resource, 'RLIMIT_' + name)) for name in ('CPU', 'AS', 'CORE')]\n"
+        "p.carried_out = shown; p.main()"
+    )
+
+    def answered(**request: Any) -> Any:
+        command = [sys.executable, "-I", "-S", "-c", source, str(Path(sql_process.__file__))]
+        return json.loads(subprocess.run(command, input=json.dumps(request), capture_output=True, text=True).stdout)
+
+    assert answered(seconds=2.5, memory_bytes=400 << 20) == [[3, 4], [400 << 20, 400 << 20], [0, 0]]
+    assert answered(seconds=2.5, memory_bytes=400 << 20, full=True) == {"error": "out of memory"}
