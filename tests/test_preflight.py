@@ -208,6 +208,75 @@ def test_of_several_tasks_that_cannot_be_attempted_the_first_is_told_and_one_tha
             check_ready([agent], [(benchmark, benchmark.tasks(0))])
 
 
+def test_every_agent_is_checked_against_every_benchmark_after_its_scorers_and_environments() -> None:
+    asked: list[Any] = []
+    broken: set[Any] = set()
+
+    def ask(*what: Any) -> None:
+        asked.append(what)
+        if what in broken:
+            raise ConfigError(f"{what} is refused")
+
+    class Ready:
+        def __init__(self, name: str):
+            self.name, self.ready = name, lambda: ask(name)
+
+    class Checked(Scripted):
+        def check_request(self, sampling: Sampling, *, chats: bool = True, scores: bool = False) -> None:
+            ask(self.name, sampling.temperature, chats, scores)
+
+    def agent(name: str, temperature: float, *, follows: bool) -> Agent:
+        @tool(effect="read", name=f"tool_{name}", ready=lambda: ask(f"tool_{name}"))
+        def made() -> str:
+            """Do."""
+            return ""
+
+        @tool(effect="read", name="plain")
+        def plain() -> str:
+            """Do."""
+            return ""
+
+        async def pattern(task: Task, ctx: Context) -> str:
+            return ""
+
+        mine = checked(task=lambda task: ask(name, task.id), follows_protocol=follows)(pattern)
+        return Agent(name, Checked(name=f"scripted_{name}"), mine, {}, (plain, made), Sampling(temperature))
+
+    def check() -> tuple[list[Any], str]:
+        asked.clear()
+        try:
+            check_ready([ada, bob], [(one, tasks), (two, tasks[:1])])
+        except ConfigError as error:
+            return list(asked), str(error)
+        return list(asked), ""
+
+    ada, bob = agent("ada", 0.25, follows=False), agent("bob", 0.5, follows=True)
+    plain_text = Task("1", "?", context="text", scored=Scored(("a", "b")))
+    tasks = [plain_text, Task("2", "?", context="text"), Task("3", "?")]
+    scorers: Any = (lambda *given: None, Ready("scorer"), Ready("last"))
+    one = Benchmark("one", lambda seed: tasks, scorers)
+    two: Any = Benchmark("two", lambda seed: tasks, (), environment=lambda task: Ready(f"place {task.id}"))
+    whole = [
+        ("tool_ada",), ("tool_bob",), ("scorer",), ("last",),
+        ("scripted_ada", 0.25, True, False), ("ada", "1"),
+        ("scripted_bob", 0.5, True, False), ("scripted_bob", 0.5, True, True), ("bob", "1"),
+        ("place 1",),
+        ("scripted_ada", 0.25, True, False), ("ada", "1"),
+        ("scripted_bob", 0.5, True, False), ("scripted_bob", 0.5, True, True), ("bob", "1"),
+    ]  # fmt: skip
+    assert check() == (whole, "")
+    for last in ("tool_bob", "scorer", "last", "place 1"):
+        broken = {(last,)}
+        assert check() == (whole[: whole.index((last,)) + 1], f"{(last,)} is refused")
+    broken = {("ada", "1"), ("scripted_bob", 0.5, True, True)}
+    found, told = check()
+    assert found[4:12] == [
+        *whole[4:6], ("ada", "2"), *whole[6:8], ("scripted_bob", 0.5, False, False), ("bob", "1"), ("place 1",),
+    ] and told == "('ada', '1') is refused", "of the first benchmark another task will do, of the second none"  # fmt: skip
+    broken = {(name, task.id) for name in ("bob",) for task in tasks}
+    assert check() == ([*whole[:9], ("bob", "2"), ("bob", "3")], "('bob', '1') is refused"), "the first is enough"
+
+
 def test_a_task_whose_image_nothing_here_runs_is_refused_before_the_run(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -27,7 +27,9 @@ from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
+from firsthand.runs.feed import step_to_json
 from firsthand.task import Task
+from firsthand.trace import Event
 
 
 def build(settings: Any) -> Worker:
@@ -65,6 +67,28 @@ def test_workers_are_described_and_told_apart():
     assert isinstance(told, TransientError) and str(told) == "wait" and type(error_of("ModelError", "m")) is ModelError
     for name in ("KeyError", "annotations", "Any"):
         assert type(error_of(name, "m")) is RuntimeError and str(error_of(name, "m")) == f"{name}: m"
+
+
+def test_steps_made_while_a_worker_waits_go_before_the_message_that_ends_the_wait():
+    async def work() -> None:
+        worker, body = build({}), {"id": "i", "effect": "e", "request": "r", "reply": {"a": 1}, "kind": "record"}
+        waiting = asyncio.create_task(worker.exchange([], 20))
+        await asyncio.sleep(0)
+        worker.tell("i", Event("note", 1.5, {"n": 1}))
+        assert worker.record("i", "e", "r", {"a": 1}) == 1
+        worker.tell("j", Event("note", 2.5, {"n": 2}))
+        assert await waiting == [
+            {"kind": "step", "id": "i", "step": step_to_json(Event("note", 1.5, {"n": 1}))},
+            {"kind": "step", "id": "j", "step": step_to_json(Event("note", 2.5, {"n": 2}))},
+            {"number": 1, **body},
+        ]
+        assert worker.record("i", "e", "r", {"a": 1}) == 2
+        assert await worker.exchange([]) == [{"number": 2, **body}] and await worker.exchange([], 0) == []
+        worker.tell("i", Event("note", 3.5, {}))
+        assert [each["kind"] for each in await worker.exchange([], 0)] == ["step"]
+        assert await worker.exchange([], 0) == []
+
+    asyncio.run(asyncio.wait_for(work(), 30))
 
 
 def test_records_of_a_worker_are_numbered_and_waited_for():
