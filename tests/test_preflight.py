@@ -19,6 +19,7 @@ from firsthand.errors import ConfigError, SandboxError
 from firsthand.experiment.preflight import check_ready
 from firsthand.loop.pattern_options import checked, tools_needed
 from firsthand.message import ToolCall
+from firsthand.model import Sampling
 from firsthand.patterns.code_act import code_act
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import tot
@@ -240,7 +241,7 @@ def test_every_agent_is_checked_against_every_benchmark_after_its_scorers_and_en
             return ""
 
         mine = checked(task=lambda task: ask(name, task.id), follows_protocol=follows)(pattern)
-        return Agent(name, Checked(name=f"scripted_{name}"), mine, {}, (plain, made), Sampling(temperature))
+        return Agent(name, Checked(name=f"scripted_{name}"), mine, {}, (plain, made), Sampling(temperature=temperature))
 
     def check() -> tuple[list[Any], str]:
         asked.clear()
@@ -251,7 +252,7 @@ def test_every_agent_is_checked_against_every_benchmark_after_its_scorers_and_en
         return list(asked), ""
 
     ada, bob = agent("ada", 0.25, follows=False), agent("bob", 0.5, follows=True)
-    plain_text = Task("1", "?", context="text", scored=Scored(("a", "b")))
+    plain_text = Task("1", "?", context="text", choices=("a", "b"))
     tasks = [plain_text, Task("2", "?", context="text"), Task("3", "?")]
     scorers: Any = (lambda *given: None, Ready("scorer"), Ready("last"))
     one = Benchmark("one", lambda seed: tasks, scorers)
