@@ -175,6 +175,17 @@ def test_the_first_replica_waits_a_while_for_the_others(monkeypatch: pytest.Monk
     with_fleet(work, [[SAME], [None]])
 
 
+def test_the_wait_for_the_others_does_not_begin_before_one_is_ready(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fleets, "OTHERS_S", 0.01)
+    monkeypatch.setattr(fleets, "RETRY_S", (0.05,))
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        assert await fleet.ready() == SAME
+        assert [slot.state for slot in fleet.slots] == ["ready", "starting"] and len(starter.started) == 3
+
+    with_fleet(work, [[Lost("x"), SAME], [None]])
+
+
 def test_the_wait_for_the_others_begins_once_and_not_at_each_change(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fleets, "OTHERS_S", 0.05)
 

@@ -315,6 +315,12 @@ def test_pages_of_which_a_snapshot_forgot_all_or_the_end_do_not_end_what_it_show
     assert [one.id for one in asyncio.run(seen.list())] == sorted(left)
     assert [kept.item.id for kept in memory.all()] == [f"i{n:02}" for n in range(20)]
     assert (seen.get("i03"), seen.get("i08").item.text, memory.get("i03").item.text) == (None, "tea 8", "tea 3")
+    facts = [item(f"f{n}", f"home {n}", subject="a", attribute="b", time=n) for n in (3, 1, 2)]
+    write(memory, *facts)
+    less = memory.snapshot()
+    asyncio.run(less.forget("f3"))
+    assert [kept.item.id for kept in less.with_key(fact_key(facts[0]))] == ["f1", "f2"]
+    assert [kept.item.id for kept in memory.with_key(fact_key(facts[0]))] == ["f1", "f2", "f3"]
     assert list(seen.of_owner("bo").all()) == [] and found(seen, "", 2) == ["i08", "i10"]
 
 

@@ -278,6 +278,67 @@ def test_every_agent_is_checked_against_every_benchmark_after_its_scorers_and_en
     assert check() == ([*whole[:9], ("bob", "2"), ("bob", "3")], "('bob', '1') is refused"), "the first is enough"
 
 
+def test_what_is_missing_is_told_of_the_first_task_and_one_that_can_be_opened_is_enough() -> None:
+    def refuse(*words: object) -> None:
+        raise ConfigError(" ".join(map(str, words)))
+
+    class Place:
+        def __init__(self, id: str):
+            if id != "bare":
+                self.ready = lambda: refuse(id) if id != "good" else None
+
+    class Picky(Scripted):
+        def check_request(self, sampling: Sampling, *, chats: bool = True, scores: bool = False) -> None:
+            if not chats or scores:
+                refuse(chats, scores)
+
+    def named(name: str, ready: Any = None) -> Any:
+        def function() -> str:
+            """Do."""
+            return ""
+
+        return tool(effect="read", name=name, ready=ready)(function)
+
+    seen: list[Task] = []
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        return ""
+
+    def told(agents: list[Agent], *tasks: Task, **more: Any) -> str:
+        try:
+            check_ready(agents, [(Benchmark("b", lambda seed: tasks, (), **more), tasks)])
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    def places(*ids: str) -> str:
+        return told([], *(Task(id, "?") for id in ids), environment=lambda task: Place(task.id))
+
+    assert [places("a", "c"), places("a", "good", "c"), places("bare", "c"), places()] == ["a", "", "", ""]
+    assert places("a", "bare", "c") == ""
+    mine = checked(task=seen.append, tools=("sql",), follows_protocol=True)(pattern)
+    plain, scored = Task("1", "?", context="c"), Task("2", "?", context="c", choices=("a", "b"))
+    led = partial(self_consistency, pattern=mine)
+    for by in (mine, led):
+        picky = Agent("p", Picky(), by, {}, (named("sql"),))
+        assert told([picky], plain, scored) == "False False" and told([picky], scored, plain) == "True True"
+        assert told([picky], plain, Task("3", "?")) == ""
+    led_by_option = Agent("p", Picky(), self_consistency, {"pattern": mine}, (named("sql"),))
+    assert told([led_by_option], plain) == "False False"
+    secret = Task("s", "?", secret={"a": 1})
+    seen.clear()
+    assert told([Agent("p", Scripted(), mine, {}, (named("sql"),))], secret) == ""
+    assert seen == [secret.public()] != [secret]
+    lacking = Agent("l", Scripted(), mine, {}, (named("b"), named("a")))
+    said = "pattern needs the tool 'sql', and the tools are a, b: give it, as in --tools sql"
+    assert told([lacking], secret) == said
+    assert told([Agent("l", Scripted(), mine)], secret) == said.replace("a, b", "none")
+    assert told([lacking], secret, environment=lambda task: Place("good")) == ""
+    assert told([Agent("l", Scripted(), mine, {}, (named("a"), lambda: None))], secret) == "", "a source may bring it"
+    late = named("late", lambda: refuse("late"))
+    assert told([Agent("l", Scripted(), pattern, {}, (named("x", lambda: None), late))]) == "late"
+
+
 def test_a_task_whose_image_nothing_here_runs_is_refused_before_the_run(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -91,6 +91,22 @@ def test_steps_made_while_a_worker_waits_go_before_the_message_that_ends_the_wai
     asyncio.run(asyncio.wait_for(work(), 30))
 
 
+def test_every_attempt_that_runs_is_cancelled_with_its_worker():
+    async def work() -> None:
+        agent, benchmark = Agent("ada", Scripted(["x"], delay_s=60), direct), Benchmark("b", lambda seed: [], ())
+        worker = Worker([agent], [benchmark])
+        places = [Place(agent, benchmark, Task(id, "?"), 0) for id in "tuv"]
+        wrong = {**attempt_message(places[0], 5, []), "agent": "bob", "id": "w"}
+        (failed,) = await worker.exchange([wrong, *(attempt_message(place, 5, []) for place in places)], 20)
+        await asyncio.sleep(0)
+        running = list(worker._running)
+        assert failed["id"] == "w" and len(running) == 3, "the one that failed has gone"
+        await worker.close()
+        assert all(each.cancelled() for each in running) and not worker._running
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
 def test_records_of_a_worker_are_numbered_and_waited_for():
     async def work() -> None:
         worker = build({})

@@ -161,6 +161,7 @@ def test_the_colons_of_a_models_name_are_its_own() -> None:
     spec = parse_spec("x:n=1:judge=openai:llama3@http://localhost:11434/v1:k=2")
     assert spec == Spec("x", {"n": "1", "judge": "openai:llama3@http://localhost:11434/v1", "k": "2"})
     assert parse_spec("x:rerank=cross_encoder:a/b").options == {"rerank": "cross_encoder:a/b"}
+    assert parse_spec("x:n=1:judge=openai: m :k=2").options == {"n": "1", "judge": "openai:m", "k": "2"}
     assert parse_spec("x:model=hf:a/b").options == {"model": "hf:a/b"}
 
 

@@ -174,6 +174,7 @@ def test_answers_are_ranked_without_equal_scores_and_equal_words() -> None:
     assert ranked(one, two) == ([], {"equal score": 1, "nothing to compare with": 1})
     assert ranked(one, three) == ([], {"equal answer": 1, "nothing to compare with": 1})
     assert ranked() == ([], {"nothing to compare with": 0})
+    assert ranked(one, four, examples(attempt("8", "f", 0.5))[0], five) == (["1", "4", "5"], {"equal score": 1})
     again, best = examples(attempt("6", "a", 0.4), attempt("7", "e", 0.3))
     assert ranked(one, four, again, best) == (["1", "4", "7"], {"equal answer": 1})
     assert ranked(one, four, again) == (["1", "4"], {"equal answer": 1})
