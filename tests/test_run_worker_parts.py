@@ -92,17 +92,30 @@ def test_steps_made_while_a_worker_waits_go_before_the_message_that_ends_the_wai
 
 
 def test_every_attempt_that_runs_is_cancelled_with_its_worker():
+    calls: list[str] = []
+
+    class Shared:
+        tools, shared = (), True
+
+        async def open(self) -> None:
+            calls.append("open")
+
+        async def close(self) -> None:
+            calls.append("close")
+
     async def work() -> None:
-        agent, benchmark = Agent("ada", Scripted(["x"], delay_s=60), direct), Benchmark("b", lambda seed: [], ())
+        agent = Agent("ada", Scripted(["x"], delay_s=60), direct, {}, (Shared(),))
+        benchmark = Benchmark("b", lambda seed: [], ())
         worker = Worker([agent], [benchmark])
         places = [Place(agent, benchmark, Task(id, "?"), 0) for id in "tuv"]
         wrong = {**attempt_message(places[0], 5, []), "agent": "bob", "id": "w"}
         (failed,) = await worker.exchange([wrong, *(attempt_message(place, 5, []) for place in places)], 20)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         running = list(worker._running)
         assert failed["id"] == "w" and len(running) == 3, "the one that failed has gone"
+        assert calls == ["open"]
         await worker.close()
-        assert all(each.cancelled() for each in running) and not worker._running
+        assert all(each.cancelled() for each in running) and not worker._running and calls == ["open", "close"]
 
     asyncio.run(asyncio.wait_for(work(), 30))
 
