@@ -91,6 +91,19 @@ def test_csv_has_a_row_for_each_number_with_its_origin() -> None:
     ]  # fmt: skip
 
 
+def test_results_of_one_benchmark_in_two_columns_are_kept_under_their_columns() -> None:
+    exact, loose = BoardResult("m", "quiz", 0.25, metric="exact"), BoardResult("m", "quiz", 0.75, metric="loose")
+    cells = {"quiz (loose)": loose, "quiz (exact)": exact}
+    results = {"quiz (loose)": loose.to_json(), "quiz (exact)": exact.to_json()}
+    unranked = UnrankedModel("m", ("z", "a"), cells).to_json()
+    assert unranked == {"model": "m", "missing": ["z", "a"], "results": results}
+    assert list(unranked["results"]) == ["quiz (loose)", "quiz (exact)"]
+    assert UnrankedModel("n", ()).to_json() == {"model": "n", "missing": [], "results": {}}
+    assert BoardLine("m", 2, 3, 0.5, -math.inf, 0.75, {"p": 1.0}, cells).to_json() == {
+        "model": "m", "rank": [2, 3], "score": 0.5, "interval": [None, 0.75], "parts": {"p": 1.0}, "results": results,
+    }  # fmt: skip
+
+
 def test_json_and_html_hold_the_same_and_other_suffixes_are_refused(tmp_path: Path) -> None:
     write_board(BOARD, tmp_path / "b.json")
     body = json.loads((tmp_path / "b.json").read_text())

@@ -223,6 +223,13 @@ def test_lines_are_in_order_of_score_with_intervals_by_their_degrees() -> None:
         # three errors apart: beyond a normal's 1.96, within the 12.7 of one degree; without any the error is not known
         pair = _lines(["a", "b"], np.array([1.0, 4.0]), np.diag([0.5, 0.5]), degrees, 0.95, [{}, {}])
         assert [(each.rank_low, each.rank_high) for each in pair] == ranks
+    for errors, confidence, ranks in ((1.5, 0.8, [(1, 1), (2, 2)]), (1.5, 0.95, [(1, 2), (1, 2)]),
+                                      (2.2, 0.95, [(1, 1), (2, 2)]), (2.2, 0.99, [(1, 2), (1, 2)])):  # fmt: skip
+        # that many errors apart: a normal's are 1.28 of 80 %, 1.96 of 95 % and 2.58 of 99 %
+        pair = _lines(["a", "b"], np.array([1.0, 2.0]), np.diag([0.5, 0.5]) / errors**2, math.inf, confidence, [{}, {}])
+        assert [(each.model, each.rank_low, each.rank_high) for each in pair] == [
+            (model, *of) for model, of in zip("ba", ranks, strict=True)
+        ]
     none = _lines(["a", "b"], np.array([1.0, 2.0]), np.diag([0.25, 0.25]), 0, 0.9, [{}, {}])
     assert all(math.isnan(each.low) and math.isnan(each.high) for each in none)
     apart = _lines(["a", "b"], np.array([1.0, 2.0]), np.diag([0.01, 0.01]), math.inf, 0.95, [{}, {}], 5.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,32 @@ def test_the_first_replica_waits_a_while_for_the_others(monkeypatch: pytest.Monk
     async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
         assert await fleet.ready() == SAME and fleet.slots[1].state == "starting"
         assert fleet.problem == "its replicas are being started"
+
+    with_fleet(work, [[SAME], [None]])
+
+
+def test_the_wait_for_the_others_does_not_begin_before_one_is_ready(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fleets, "OTHERS_S", 0.01)
+    monkeypatch.setattr(fleets, "RETRY_S", (0.05,))
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        assert await fleet.ready() == SAME
+        assert [slot.state for slot in fleet.slots] == ["ready", "starting"] and len(starter.started) == 3
+
+    with_fleet(work, [[Lost("x"), SAME], [None]])
+
+
+def test_the_wait_for_the_others_begins_once_and_not_at_each_change(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fleets, "OTHERS_S", 0.05)
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        ready = asyncio.create_task(fleet.ready())
+        until_s = time.monotonic() + 2
+        while not ready.done() and time.monotonic() < until_s:
+            fleet._note_change()  # as a third replica does that comes and goes
+            await asyncio.sleep(0.005)
+        assert ready.done() and ready.result() == SAME
+        assert [slot.state for slot in fleet.slots] == ["ready", "starting"]
 
     with_fleet(work, [[SAME], [None]])
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from firsthand.errors import ConfigError
+from firsthand.memories.keeping import stored_memory
 from firsthand.memories.keeping.conversation_window import (
     entries_of,
     is_shown,
@@ -298,6 +299,29 @@ def test_a_file_reads_and_salvages_by_number_time_and_key(tmp_path):
     assert [kept.item for kept in file.salvage("ann", "semantic", lost.append)] == facts and lost == []
     assert [kept.item.id for kept in memory.all()] == ["f2", "f5", "f1", "f4", "f0", "f3"]
     assert memory.with_key(fact_key(facts[0]))[-1].item.id == "f5" and memory.get("f1").number == 2
+
+
+def test_pages_of_which_a_snapshot_forgot_all_or_the_end_do_not_end_what_it_shows(tmp_path, monkeypatch):
+    assert stored_memory._PAGE == 32
+    monkeypatch.setattr(stored_memory, "_PAGE", 1)
+    memory = semantic(str(tmp_path / "m.db"))
+    write(memory, *[item(f"i{n:02}", f"tea {n}", time=100 - n // 2) for n in range(20)])
+    seen = memory.snapshot()
+    for n in (*range(8), 9, 15, 19):
+        asyncio.run(seen.forget(f"i{n:02}"))
+    write(seen, item("i99", "tea", time=95))
+    left = ["i08", "i10", "i11", "i99", "i12", "i13", "i14", "i16", "i17", "i18"]
+    assert [kept.item.id for kept in seen.all()] == left and found(seen, "", 99) == left
+    assert [one.id for one in asyncio.run(seen.list())] == sorted(left)
+    assert [kept.item.id for kept in memory.all()] == [f"i{n:02}" for n in range(20)]
+    assert (seen.get("i03"), seen.get("i08").item.text, memory.get("i03").item.text) == (None, "tea 8", "tea 3")
+    facts = [item(f"f{n}", f"home {n}", subject="a", attribute="b", time=n) for n in (3, 1, 2)]
+    write(memory, *facts)
+    less = memory.snapshot()
+    asyncio.run(less.forget("f3"))
+    assert [kept.item.id for kept in less.with_key(fact_key(facts[0]))] == ["f1", "f2"]
+    assert [kept.item.id for kept in memory.with_key(fact_key(facts[0]))] == ["f1", "f2", "f3"]
+    assert list(seen.of_owner("bo").all()) == [] and found(seen, "", 2) == ["i08", "i10"]
 
 
 class Axes:

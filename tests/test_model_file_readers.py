@@ -58,6 +58,15 @@ def test_a_field_has_its_type_and_range_and_null_is_absent():
     assert fields.text("s") == "text" and fields.text("null", "d") == "d"
     assert refused(fields.text, "zero") == "F: p.zero is '0': expected a string"
     assert fields.choice("s", {"other": 1, "text": 2}) == 2 and fields.choice("null", {"d": 3}, "d") == 3
+    for getter, (key, default, kind) in {
+        fields.integer: ("s", 7, "a whole number from 0 to 2**31"), fields.number: ("true", 0.5, "a finite number"),
+        fields.flag: ("zero", False, "true or false"), fields.text: ("zero", "d", "a string"),
+    }.items():  # fmt: skip
+        assert refused(getter, key, default) == f"F: p.{key} is {str(fields.values['p.' + key])!r}: expected {kind}"
+        assert refused(getter, "none", None) == f"F has no p.none: expected {kind}"
+    assert refused(fields.choice, "zero", {"0": 1}, "0") == "F: p.zero is '0': expected a string"
+    assert refused(fields.choice, "s", {"a": 1, "b": 2}, "a") == "F: p.s is 'text': expected one of a, b"
+    assert refused(fields.choice, "null", {"a": 1}, "b") == "F: p.null is 'b': expected one of a"
     assert refused(fields.choice, "s", {"a": 1, "b": 2}) == "F: p.s is 'text': expected one of a, b"
     assert fields.section("d") == Fields({"a": 1}, "F: p.d") and fields.section("null") == Fields({}, "F: p.null")
     assert refused(fields.section, "l") == "F: p.l is \"['a', 'b']\": expected an object"

@@ -19,6 +19,7 @@ from firsthand.errors import ConfigError, SandboxError
 from firsthand.experiment.preflight import check_ready
 from firsthand.loop.pattern_options import checked, tools_needed
 from firsthand.message import ToolCall
+from firsthand.model import Sampling
 from firsthand.patterns.code_act import code_act
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.patterns.tot import tot
@@ -206,6 +207,136 @@ def test_of_several_tasks_that_cannot_be_attempted_the_first_is_told_and_one_tha
                 check_ready([agent], [(benchmark, benchmark.tasks(0))])
         else:
             check_ready([agent], [(benchmark, benchmark.tasks(0))])
+
+
+def test_every_agent_is_checked_against_every_benchmark_after_its_scorers_and_environments() -> None:
+    asked: list[Any] = []
+    broken: set[Any] = set()
+
+    def ask(*what: Any) -> None:
+        asked.append(what)
+        if what in broken:
+            raise ConfigError(f"{what} is refused")
+
+    class Ready:
+        def __init__(self, name: str):
+            self.name, self.ready = name, lambda: ask(name)
+
+    class Checked(Scripted):
+        def check_request(self, sampling: Sampling, *, chats: bool = True, scores: bool = False) -> None:
+            ask(self.name, sampling.temperature, chats, scores)
+
+    def agent(name: str, temperature: float, *, follows: bool) -> Agent:
+        @tool(effect="read", name=f"tool_{name}", ready=lambda: ask(f"tool_{name}"))
+        def made() -> str:
+            """Do."""
+            return ""
+
+        @tool(effect="read", name="plain")
+        def plain() -> str:
+            """Do."""
+            return ""
+
+        async def pattern(task: Task, ctx: Context) -> str:
+            return ""
+
+        mine = checked(task=lambda task: ask(name, task.id), follows_protocol=follows)(pattern)
+        return Agent(name, Checked(name=f"scripted_{name}"), mine, {}, (plain, made), Sampling(temperature=temperature))
+
+    def check() -> tuple[list[Any], str]:
+        asked.clear()
+        try:
+            check_ready([ada, bob], [(one, tasks), (two, tasks[:1])])
+        except ConfigError as error:
+            return list(asked), str(error)
+        return list(asked), ""
+
+    ada, bob = agent("ada", 0.25, follows=False), agent("bob", 0.5, follows=True)
+    plain_text = Task("1", "?", context="text", choices=("a", "b"))
+    tasks = [plain_text, Task("2", "?", context="text"), Task("3", "?")]
+    scorers: Any = (lambda *given: None, Ready("scorer"), Ready("last"))
+    one = Benchmark("one", lambda seed: tasks, scorers)
+    two: Any = Benchmark("two", lambda seed: tasks, (), environment=lambda task: Ready(f"place {task.id}"))
+    whole = [
+        ("tool_ada",), ("tool_bob",), ("scorer",), ("last",),
+        ("scripted_ada", 0.25, True, False), ("ada", "1"),
+        ("scripted_bob", 0.5, True, False), ("scripted_bob", 0.5, True, True), ("bob", "1"),
+        ("place 1",),
+        ("scripted_ada", 0.25, True, False), ("ada", "1"),
+        ("scripted_bob", 0.5, True, False), ("scripted_bob", 0.5, True, True), ("bob", "1"),
+    ]  # fmt: skip
+    assert check() == (whole, "")
+    for last in ("tool_bob", "scorer", "last", "place 1"):
+        broken = {(last,)}
+        assert check() == (whole[: whole.index((last,)) + 1], f"{(last,)} is refused")
+    broken = {("ada", "1"), ("scripted_bob", 0.5, True, True)}
+    found, told = check()
+    assert found[4:12] == [
+        *whole[4:6], ("ada", "2"), *whole[6:8], ("scripted_bob", 0.5, False, False), ("bob", "1"), ("place 1",),
+    ] and told == "('ada', '1') is refused", "of the first benchmark another task will do, of the second none"  # fmt: skip
+    broken = {(name, task.id) for name in ("bob",) for task in tasks}
+    assert check() == ([*whole[:9], ("bob", "2"), ("bob", "3")], "('bob', '1') is refused"), "the first is enough"
+
+
+def test_what_is_missing_is_told_of_the_first_task_and_one_that_can_be_opened_is_enough() -> None:
+    def refuse(*words: object) -> None:
+        raise ConfigError(" ".join(map(str, words)))
+
+    class Place:
+        def __init__(self, id: str):
+            if id != "bare":
+                self.ready = lambda: refuse(id) if id != "good" else None
+
+    class Picky(Scripted):
+        def check_request(self, sampling: Sampling, *, chats: bool = True, scores: bool = False) -> None:
+            if not chats or scores:
+                refuse(chats, scores)
+
+    def named(name: str, ready: Any = None) -> Any:
+        def function() -> str:
+            """Do."""
+            return ""
+
+        return tool(effect="read", name=name, ready=ready)(function)
+
+    seen: list[Task] = []
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        return ""
+
+    def told(agents: list[Agent], *tasks: Task, **more: Any) -> str:
+        try:
+            check_ready(agents, [(Benchmark("b", lambda seed: tasks, (), **more), tasks)])
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    def places(*ids: str) -> str:
+        return told([], *(Task(id, "?") for id in ids), environment=lambda task: Place(task.id))
+
+    assert [places("a", "c"), places("a", "good", "c"), places("bare", "c"), places()] == ["a", "", "", ""]
+    assert places("a", "bare", "c") == ""
+    mine = checked(task=seen.append, tools=("sql",), follows_protocol=True)(pattern)
+    plain, scored = Task("1", "?", context="c"), Task("2", "?", context="c", choices=("a", "b"))
+    led = partial(self_consistency, pattern=mine)
+    for by in (mine, led):
+        picky = Agent("p", Picky(), by, {}, (named("sql"),))
+        assert told([picky], plain, scored) == "False False" and told([picky], scored, plain) == "True True"
+        assert told([picky], plain, Task("3", "?")) == ""
+    led_by_option = Agent("p", Picky(), self_consistency, {"pattern": mine}, (named("sql"),))
+    assert told([led_by_option], plain) == "False False"
+    secret = Task("s", "?", secret={"a": 1})
+    seen.clear()
+    assert told([Agent("p", Scripted(), mine, {}, (named("sql"),))], secret) == ""
+    assert seen == [secret.public()] != [secret]
+    lacking = Agent("l", Scripted(), mine, {}, (named("b"), named("a")))
+    said = "pattern needs the tool 'sql', and the tools are a, b: give it, as in --tools sql"
+    assert told([lacking], secret) == said
+    assert told([Agent("l", Scripted(), mine)], secret) == said.replace("a, b", "none")
+    assert told([lacking], secret, environment=lambda task: Place("good")) == ""
+    assert told([Agent("l", Scripted(), mine, {}, (named("a"), lambda: None))], secret) == "", "a source may bring it"
+    late = named("late", lambda: refuse("late"))
+    assert told([Agent("l", Scripted(), pattern, {}, (named("x", lambda: None), late))]) == "late"
 
 
 def test_a_task_whose_image_nothing_here_runs_is_refused_before_the_run(

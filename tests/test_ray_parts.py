@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from firsthand import __version__
-from firsthand.cluster.replicas.ray_replicas import RayReplica, ReplicaActor, _expect_room, _own_ray
+from firsthand.cluster.replicas.ray_replicas import RayReplica, RayStarter, ReplicaActor, _expect_room, _own_ray
 from firsthand.cluster.spread import ray_workers
 from firsthand.cluster.spread.ray_workers import (
     LOCAL_STORE_BYTES,
@@ -241,6 +242,31 @@ def test_a_replica_on_ray_begins_sends_and_is_killed_once():
         assert described["same"] == {"firsthand": __version__}
 
     asyncio.run(asyncio.wait_for(work(), 30))
+
+
+def test_a_replica_and_a_cluster_that_are_gone_are_closed_without_an_error():
+    tried: list[Any] = []
+
+    def gone(actor: Any, no_restart: bool) -> None:
+        tried.append((actor, no_restart))
+        raise ConnectionError("the cluster is gone")
+
+    def left(error: Exception) -> None:
+        tried.append(error)
+        raise error
+
+    ray = stand_in()
+    ray.kill = gone
+    replica = RayReplica(ray, "actor", b"settings")
+    replica.close()
+    replica.close()
+    assert tried == [("actor", True)]
+    around = ExitStack()
+    errors = [RayError("x"), ValueError("y")]
+    for error in errors:
+        around.callback(left, error)
+    RayStarter(ray, b"settings", Share(1, 0), around).close()
+    assert tried[1:] == errors[::-1]
 
 
 def test_a_machine_must_have_room_for_a_replica():

@@ -27,7 +27,9 @@ from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
+from firsthand.runs.feed import step_to_json
 from firsthand.task import Task
+from firsthand.trace import Event
 
 
 def build(settings: Any) -> Worker:
@@ -65,6 +67,57 @@ def test_workers_are_described_and_told_apart():
     assert isinstance(told, TransientError) and str(told) == "wait" and type(error_of("ModelError", "m")) is ModelError
     for name in ("KeyError", "annotations", "Any"):
         assert type(error_of(name, "m")) is RuntimeError and str(error_of(name, "m")) == f"{name}: m"
+
+
+def test_steps_made_while_a_worker_waits_go_before_the_message_that_ends_the_wait():
+    async def work() -> None:
+        worker, body = build({}), {"id": "i", "effect": "e", "request": "r", "reply": {"a": 1}, "kind": "record"}
+        waiting = asyncio.create_task(worker.exchange([], 20))
+        await asyncio.sleep(0)
+        worker.tell("i", Event("note", 1.5, {"n": 1}))
+        assert worker.record("i", "e", "r", {"a": 1}) == 1
+        worker.tell("j", Event("note", 2.5, {"n": 2}))
+        assert await waiting == [
+            {"kind": "step", "id": "i", "step": step_to_json(Event("note", 1.5, {"n": 1}))},
+            {"kind": "step", "id": "j", "step": step_to_json(Event("note", 2.5, {"n": 2}))},
+            {"number": 1, **body},
+        ]
+        assert worker.record("i", "e", "r", {"a": 1}) == 2
+        assert await worker.exchange([]) == [{"number": 2, **body}] and await worker.exchange([], 0) == []
+        worker.tell("i", Event("note", 3.5, {}))
+        assert [each["kind"] for each in await worker.exchange([], 0)] == ["step"]
+        assert await worker.exchange([], 0) == []
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
+def test_every_attempt_that_runs_is_cancelled_with_its_worker():
+    calls: list[str] = []
+
+    class Shared:
+        tools, shared = (), True
+
+        async def open(self) -> None:
+            calls.append("open")
+
+        async def close(self) -> None:
+            calls.append("close")
+
+    async def work() -> None:
+        agent = Agent("ada", Scripted(["x"], delay_s=60), direct, {}, (Shared(),))
+        benchmark = Benchmark("b", lambda seed: [], ())
+        worker = Worker([agent], [benchmark])
+        places = [Place(agent, benchmark, Task(id, "?"), 0) for id in "tuv"]
+        wrong = {**attempt_message(places[0], 5, []), "agent": "bob", "id": "w"}
+        (failed,) = await worker.exchange([wrong, *(attempt_message(place, 5, []) for place in places)], 20)
+        await asyncio.sleep(0.01)
+        running = list(worker._running)
+        assert failed["id"] == "w" and len(running) == 3, "the one that failed has gone"
+        assert calls == ["open"]
+        await worker.close()
+        assert all(each.cancelled() for each in running) and not worker._running and calls == ["open", "close"]
+
+    asyncio.run(asyncio.wait_for(work(), 30))
 
 
 def test_records_of_a_worker_are_numbered_and_waited_for():

@@ -114,6 +114,9 @@ def test_the_report_names_its_samples_their_choices_and_how_to_make_it_again() -
     ]  # fmt: skip
     assert 'data-outcome="wrong" data-score="0.25"' in text and 'class="row error"' in text
     assert shell_word("a b'c") == "'a b'\"'\"'c'" and shell_word("plain/x-1") == "plain/x-1"
+    odd = {"$HOME": "'$HOME'", "a;b": "'a;b'", "": "''", "*.txt": "'*.txt'", "it's": "'it'\"'\"'s'", "a\\b": "'a\\b'",
+           "`x`": "'`x`'", "a\nb": "'a\nb'", "~": "'~'", "a=b,c:d@e%f+g_h.i": "a=b,c:d@e%f+g_h.i", " ": "' '"}  # fmt: skip
+    assert {text: shell_word(text) for text in odd} == odd
     scored = trace("x3", benchmark="b", scores=(Score("exact", 0.0), Score("z", 1.0)))
     two = [board(BASE), board(BASE, benchmark="b", metric="z")]
     assert 'data-outcome="right"' in report_html(two, title="t", command="c", machine={}, run_path="r", traces=[scored])

@@ -16,7 +16,7 @@ from firsthand.runs.track import Curve
 from firsthand.show.board import leaderboard
 from firsthand.show.curves import curve_picture, number, sparkline
 from firsthand.show.feature_page import measure_rows, token_text
-from firsthand.show.heatmap import heat, score_cells, shown
+from firsthand.show.heatmap import _drawn, heat, score_cells, shade, shown
 from firsthand.show.line_plot import COLOURS, LinePlot, PlotLine, line_plot, plot_svg
 from firsthand.show.scatter import Rectangle, Tick, _linear_axis, _log_axis, _place, _score_axis, scatter, short
 from firsthand.stats.breakdown import Cell, Grid
@@ -281,6 +281,24 @@ def test_the_cells_of_a_heatmap_and_their_colours() -> None:
     out = io.StringIO()
     Console(file=out, width=80).print(heat(single))
     assert out.getvalue().split("\n")[2].split() == ["depth", "score"]
+
+
+def test_a_score_of_0_has_a_ground_and_the_ink_turns_white_above_step_6() -> None:
+    dark, white = "#1c1b19", "#ffffff"
+    for value, (step, style) in {
+        # step of 9, each part from light (245, 246, 240) to dark (0, 88, 65): step 1 is 245 - 27.2, 246 - 17.6, 240 - 19.4
+        0.0: (0, f"{dark} on #f5f6f0"), 0.05: (0, f"{dark} on #f5f6f0"), 0.06: (1, f"{dark} on #dae4dd"),
+        0.66: (6, f"{dark} on #528d7b"), 0.75: (7, f"{white} on #367b68"), 1.0: (9, f"{white} on #005841"),
+    }.items():  # fmt: skip
+        drawn, one = _drawn(cell(value, 0.25, 0.5, 4, 1)), cell(value, 0, 1, 4)
+        assert (drawn.plain, str(drawn.style), shade(one)) == (f" {value:.2f} \n .25-.50 (4, 1 err) ", style, step)
+    for value, (low, high), plain in (
+        (1.01, (1.0, 2.0), "1.01\n1-2.00 (3)"), (-0.01, (-1.0, 0.0), "-0.01\n-1.00-0 (3)"),
+        (math.nan, (math.nan, 1.0), "nan\nunknown (3)"),
+    ):  # fmt: skip
+        drawn = _drawn(cell(value, low, high, 3))
+        assert (drawn.plain, str(drawn.style), shade(cell(value, low, high, 3))) == (plain, "", None)
+    assert (_drawn(None).plain, str(_drawn(None).style), shade(None)) == ("-\n", "", None)
 
 
 def test_measures_and_tokens_of_a_feature_page() -> None:

@@ -62,6 +62,23 @@ def test_a_session_asks_one_address_and_reads_no_body() -> None:
     assert collector.requests == 1
 
 
+def test_a_status_of_redirects_is_refused_also_where_it_names_no_address() -> None:
+    session = _session()
+    told: dict[int, str] = {}
+    for status in (299, 300, 304, 399, 400):
+        with collecting(status=status) as collector:
+            try:
+                told[status] = str(session.post(collector.url + "/v1/traces", data=b"abc").status_code)
+            except requests.exceptions.InvalidURL as error:
+                told[status] = str(error)
+        assert collector.requests == 1
+    refused = {
+        status: f"the collector answered {status}, a redirect: give the address it leads to"
+        for status in (300, 304, 399)
+    }
+    assert told == {299: "299", **refused, 400: "400"}
+
+
 class Told(SpanExporter):
     """An exporter that ends each request as it was told to."""
 

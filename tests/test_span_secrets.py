@@ -184,14 +184,19 @@ def test_a_span_is_written_the_same_with_and_without_the_fast_encoder(monkeypatc
         span(attributes={"a": "é\n\"", "b": True, "c": -5}), span(attributes={"a": 0.1, "n": None}),
         span(attributes={"a": "\ud800"}), span(attributes={"a": 1 << 70}),
         span(attributes={"a": [1, {"b": 2}]}, events=[{"e": float("nan")}]), span(links=[{}], kind=1),
+        span(attributes={"z": 1, "a": "b", "m": False}, scope="s", kind=3), span(attributes={"b": 1, "a": 0.5}),
         span(attributes={"a": object()}),
     ]  # fmt: skip
     fast = [_dumps(each) for each in spans]
     monkeypatch.setattr(redaction, "_dumps_fast", None)
     assert [_dumps(each) for each in spans] == fast and fast[0] == '{"attributes":{"a":"é\\n\\"","b":true,"c":-5}}'
     assert fast[-1] is None and fast[4] == '{"attributes":{"a":[1,{"b":2}]},"events":[{"e":NaN}]}'
+    assert fast[5:8] == [
+        '{"attributes":{},"links":[{}],"kind":1}', '{"attributes":{"z":1,"a":"b","m":false},"scope":"s","kind":3}',
+        '{"attributes":{"b":1,"a":0.5}}',
+    ], "in the order in which they were sent"  # fmt: skip
     encoder = _fast_encoder()
-    assert encoder is None or encoder({"a": "é"}) == '{"a":"é"}'.encode()
+    assert encoder is None or encoder({"b": "é", "a": [2, 1]}) == '{"b":"é","a":[2,1]}'.encode()
     calls: list[Any] = []
     monkeypatch.setattr(redaction, "_dumps_fast", lambda body: calls.append(body) or b"fast")
     told = [_dumps(each) for each in (spans[0], spans[1], span(events=[{}]), span(links=[{}]))]

@@ -63,6 +63,14 @@ def test_cells_are_of_tasks_that_agree_in_the_keys(run: Run) -> None:
     both = cells(run, ["depth", "length"], benchmark="sums")
     assert [each.values for each in both if each.agent == "bo"] == [("", 10), ("a", 9), ("b", 10)]
     assert both[0].to_json(["depth", "length"])["by"] == {"depth": "", "length": 10}
+    one = Cell("sums", "bo", (10, "a"), Interval(0.25, 0.125, 0.5, 2, "t"), 7, 3)
+    assert one.to_json(("length", "depth")) == {
+        "benchmark": "sums", "agent": "bo", "by": {"length": 10, "depth": "a"}, "score": one.score.to_json(), "attempts": 7,
+        "errors": 3,
+    }  # fmt: skip
+    assert list(one.to_json(("length", "depth"))["by"]) == ["length", "depth"]
+    with pytest.raises(ValueError):
+        one.to_json(["length"])
     assert {each.benchmark for each in cells(run, ["level"])} == {"plain"}
     wide, narrow = cells(run, ["length"], 0.99)[1].score, cells(run, ["length"], 0.5)[1].score
     assert wide.high - wide.low > narrow.high - narrow.low

@@ -154,12 +154,14 @@ def test_a_spec_has_a_name_options_and_inner_patterns() -> None:
     assert parse_spec("work (old)/my.py:f") == Spec("work (old)/my.py:f")
     assert parse_spec("x:a=(1)") == Spec("x", {"a": "(1)"}) and parse_spec("x:a=(") == Spec("x", {"a": "("})
     assert parse_spec("x:a=1\\:2\\:3") == Spec("x", {"a": "1:2:3"})
+    assert parse_spec("x: a-b-c = -1-2 :ab= 3") == Spec("x", {"a_b_c": "-1-2", "ab": "3"})
 
 
 def test_the_colons_of_a_models_name_are_its_own() -> None:
     spec = parse_spec("x:n=1:judge=openai:llama3@http://localhost:11434/v1:k=2")
     assert spec == Spec("x", {"n": "1", "judge": "openai:llama3@http://localhost:11434/v1", "k": "2"})
     assert parse_spec("x:rerank=cross_encoder:a/b").options == {"rerank": "cross_encoder:a/b"}
+    assert parse_spec("x:n=1:judge=openai: m :k=2").options == {"n": "1", "judge": "openai:m", "k": "2"}
     assert parse_spec("x:model=hf:a/b").options == {"model": "hf:a/b"}
 
 
@@ -171,6 +173,9 @@ def test_a_spec_that_is_none_says_what_is_wrong() -> None:
     for text, said in (
         ("x:a=1:b", "'x:a=1:b' has 'b' among its options: key=value was expected"),
         ("x:a=1:top-p=1:top_p=2", "'x:a=1:top-p=1:top_p=2' gives top_p twice: give it once"),
+        ("x:top_p=1:top-p=1", "'x:top_p=1:top-p=1' gives top_p twice: give it once"),
+        ("x:a-b=1:c=2:a-b=1", "'x:a-b=1:c=2:a-b=1' gives a_b twice: give it once"),
+        ("x: a=1:a =", "'x: a=1:a =' gives a twice: give it once"),
         ("a)", f"'a)' {closes}"),
         ("x:a=1)", f"'x:a=1)' {closes}"),
         ("x:a=)(", f"'x:a=)(' {closes}"),
