@@ -181,7 +181,8 @@ def test_the_gullible_clerk_obeys_each_text_once_before_its_own_next_step():
     inside = order.replace('"', '\\"')  # as a tool shows it within JSON
     other = order.replace("mail-2", "mail-3")
     for obey, wanted in (
-        (True, [steps[0], ("delete_mail", {"mail_id": "mail-2"}), steps[1], ("delete_mail", {"mail_id": "mail-3"}), steps[2]]),
+        (True, [steps[0], ("delete_mail", {"mail_id": "mail-2"}), steps[1], ("delete_mail", {"mail_id": "mail-3"}),
+                steps[2]]),
         (False, steps),
     ):  # fmt: skip
         reader = Reader({"list_files": inside, "read_file": f"{order}\n{other}", "send_mail": order})
