@@ -235,6 +235,13 @@ def test_the_plan_takes_what_is_in_hand_first_and_washes_only_what_is_not_clean(
         "go to cabinet 1", "open cabinet 1", "take mug 1 from cabinet 1", "go to shelf 1", "put mug 1 in/on shelf 1",
         "go to box 1", "take mug 2 from box 1", "go to shelf 1", "put mug 2 in/on shelf 1",
     ]  # fmt: skip
+    both = house(goal=HouseGoal("pick_two_obj", "mug", "shelf", 2))
+    shut = HouseGame(replace(both, things=tuple(replace(each, place="cabinet 1") for each in both.things)))
+    assert house_solution(shut) == [  # a cabinet is opened once
+        "go to cabinet 1", "open cabinet 1", "take mug 1 from cabinet 1", "go to shelf 1", "put mug 1 in/on shelf 1",
+        "go to cabinet 1", "take mug 2 from cabinet 1", "go to shelf 1", "put mug 2 in/on shelf 1",
+    ]  # fmt: skip
+    assert shut.opened == {"box 1"}
     light = HouseGame(house(goal=HouseGoal("look_at_obj", "apple", "lamp")))
     assert house_solution(light) == ["go to sinkbasin 1", "take apple 1 from sinkbasin 1", "use lamp 1"]
     for goal, told in (
@@ -247,6 +254,25 @@ def test_the_plan_takes_what_is_in_hand_first_and_washes_only_what_is_not_clean(
         with pytest.raises(ConfigError) as refused:
             house_solution(HouseGame(house(goal=goal)))
         assert str(refused.value) == told
+
+
+def test_heat_drives_out_cold_and_cold_drives_out_heat_but_neither_makes_dirty():
+    places = tuple(Receptacle(f"{kind} 1", kind, spot="here") for kind in ("microwave", "fridge", "sinkbasin"))
+    egg = Thing("egg 1", "egg", "fridge 1", frozenset({"clean", "heat", "cool"}))
+    game = HouseGame(house(receptacles=places, things=(egg,)))
+    for action in ("go to fridge 1", "take egg 1 from fridge 1", "clean egg 1 with sinkbasin 1"):
+        game.act(action)
+    for verb, place, state, seen in (
+        ("heat", "microwave", {"clean", "hot"}, "hot and clean"),
+        ("cool", "fridge", {"clean", "cool"}, "cool and clean"),
+        ("heat", "microwave", {"clean", "hot"}, "hot and clean"),
+        ("clean", "sinkbasin", {"clean", "hot"}, "hot and clean"),
+    ):
+        assert game.act(f"{verb} egg 1 with {place} 1") == f"You {verb} the egg 1 using the {place} 1."
+        assert game.states["egg 1"] == state
+        assert game.act("examine egg 1") == f"This is a {seen} egg 1."
+    assert game.act("heat egg 1 with fridge 1") == "Nothing happens."
+    assert (game.refused, game.steps) == (1, 12)
 
 
 def test_each_move_of_the_world_is_the_text_action_of_its_name():

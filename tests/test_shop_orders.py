@@ -65,10 +65,10 @@ def test_each_page_of_a_shop_shows_its_parts_and_its_clicks():
     product = walked("search[desk lamp]", "click[b0lamp]", "click[BLUE]")
     assert product.chosen == {"color": "blue"}
     assert product.view() == (
-        "Instruction: find a lamp [SEP] Back to Search [SEP] < Prev [SEP] color [SEP] red [SEP] blue (chosen) [SEP] size [SEP] "
-        "small [SEP] red [SEP] Lumo desk lamp [SEP] Price: $25.25 [SEP] Rating: 4.5 [SEP] Description [SEP] Features [SEP] "
-        "Reviews [SEP] Buy Now\nPossible actions: click[Back to Search], click[< Prev], click[red], click[blue], click[small], "
-        "click[Description], click[Features], click[Reviews], click[Buy Now]"
+        "Instruction: find a lamp [SEP] Back to Search [SEP] < Prev [SEP] color [SEP] red [SEP] blue (chosen) [SEP] size "
+        "[SEP] small [SEP] red [SEP] Lumo desk lamp [SEP] Price: $25.25 [SEP] Rating: 4.5 [SEP] Description [SEP] Features "
+        "[SEP] Reviews [SEP] Buy Now\nPossible actions: click[Back to Search], click[< Prev], click[red], click[blue], "
+        "click[small], click[Description], click[Features], click[Reviews], click[Buy Now]"
     )
     for page, parts in (
         ("Description", ["A lamp."]),

@@ -55,7 +55,7 @@ def test_the_proxy_answers_for_open_visits_alone_and_counts_what_it_refuses():
             "HTTP/1.1 303 See Other\nContent-Type: text/html; charset=utf-8\nContent-Length: 0\nCache-Control: no-store\n"
             "Location: /e?x\n\n"
         )
-        assert sent(server.port, f"POST http://{host}/n HTTP/1.1\r\n\r\n") == page
+        assert sent(server.port, f"POST http://{host}/n?no=1 HTTP/1.1\r\n\r\n") == page
         full = "a=" + "b" * (MAX_BODY - 2)
         assert sent(server.port, f"{head}{MAX_BODY}\r\n\r\n{full}".replace("/go", "/big")) == page
         assert one.asked == [
