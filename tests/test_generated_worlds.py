@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -202,6 +203,12 @@ def test_a_graph_has_the_triples_of_version_2_and_each_question_is_answered_by_i
         made += found[:1]
     assert digest(drawn) == "08ca0b36734db2f6"
 
+    twelve = _try(graph, Random(6), "chain", "")
+    assert twelve is not None
+    assert len(twelve.answer) == 12
+    assert _try(graph, Random(10), "chain", "") is None  # 13 are too many to tell
+    assert _try(graph, Random(1106), "both", "") is None  # both parts begin at one entity
+
     async def answered(question: GraphQuestion) -> object:
         task = Task(
             "q", question.question, metadata={"entities": question.entities}, secret={"actions": question.actions}
@@ -223,6 +230,9 @@ def test_the_products_of_a_shop_keep_their_own_values_when_twins_are_drawn(level
     rng = Random(level)
     product = _product(rng, DEPARTMENTS[4], {}, level)
     before = plain(product)
+    single = replace(product, options={"color": ("red",)})
+    assert _twin(rng, single, {}).options == {"color": ("red",)}  # an option keeps one value at least
+    assert _twin(rng, replace(product, options={"color": ("red", "teal", "grey")}), {}).options == {"color": ("red",)}
     twins = [_twin(rng, product, {}) for _ in range(20)]
     assert plain(product) == before
     for twin in twins:

@@ -62,6 +62,12 @@ def test_each_page_of_a_shop_shows_its_parts_and_its_clicks():
     assert second.clickable() == ["Back to Search", "< Prev", *ids[10:]]
     assert second.render().splitlines()[2:4] == ["Page 2 (Total results: 12)", "< Prev"]
     assert walked("search[lamp]", "click[next >]", "click[< prev]").clickable() == results.clickable()
+    again = walked("search[lamp]", "click[next >]", "click[back to search]", "search[lamp]")
+    assert (again.number, again.clickable()) == (0, results.clickable())
+    again.results = again.results[:10]
+    assert again.clickable() == ["Back to Search", *ids[:10]]  # ten fill one page
+    again.results = []
+    assert again.clickable() == ["Back to Search"]
     product = walked("search[desk lamp]", "click[b0lamp]", "click[BLUE]")
     assert product.chosen == {"color": "blue"}
     assert product.view() == (
