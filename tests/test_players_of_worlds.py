@@ -246,7 +246,8 @@ def test_a_command_is_given_in_its_plain_form_and_what_it_shows_is_told(package,
         (" ", "'' (0 characters) is no command: write one, such as take lamp from table, at most 200 characters"),
         ("a" * 201, f"{'a' * 40!r} (201 characters) is no command: write one, such as take lamp from table, at most 200 "
          "characters"),
-        ("a\x07b", "'a\\x07b' (3 characters) is no command: write one, such as take lamp from table, at most 200 characters"),
+        ("a\x07b", "'a\\x07b' (3 characters) is no command: write one, such as take lamp from table, at most 200 "
+         "characters"),
     ):  # fmt: skip
         with pytest.raises(InvalidAction) as refused:
             asyncio.run(world.command(text))

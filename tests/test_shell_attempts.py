@@ -47,7 +47,11 @@ class ListBoxes(SpareBoxes):
 
     def __init__(self, *boxes: ListBox, most: int = 3) -> None:
         super().__init__("/w", LIMITS, most)
-        self.made = list(boxes)
+        self.made, self.refilled = list(boxes), 0
+
+    def refill(self) -> None:
+        self.refilled += 1
+        super().refill()
 
     def _made(self) -> Any:
         if not self.made:
@@ -101,7 +105,10 @@ def test_an_attempt_runs_the_items_scripts_in_order_before_the_first_command():
 
 def test_what_a_command_prints_is_told_cut_at_the_limit_and_with_the_reason_of_its_end():
     async def said(world: ShellWorld) -> list[str]:
-        told = [await world.bash(f"c{number}") for number in range(6)]
+        told = [await world.bash("c0")]
+        assert world.render() == "$ c0\nout\nerr"
+        assert world.boxes.refilled == 1  # type: ignore[attr-defined]
+        told += [await world.bash(f"c{number}") for number in range(1, 6)]
         with pytest.raises(InvalidAction, match="there is no code: write Act: bash"):
             await world.bash(" \n")
         with pytest.raises(InvalidAction, match="the code holds a zero byte"):
