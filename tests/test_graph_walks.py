@@ -55,8 +55,9 @@ def test_a_walk_lists_what_can_follow_after_each_step_and_names_what_is_found():
     assert said("get_neighbors(0, people.pet)") == "Variable #2, which are instances of common.topic"
     assert said("get_attributes(#0)") == "[people.age]"
     assert world.admissible() == [
-        "get_relations(#1)", "get_relations(#2)", "get_neighbors(m.0ann, people.boss)", "get_neighbors(m.0ann, people.friend)",
-        "get_neighbors(#0, people.pet)", "intersection(#0, #1)", "count(#0)", "get_attributes(#1)", "count(#1)",
+        "get_relations(#1)", "get_relations(#2)", "get_neighbors(m.0ann, people.boss)",
+        "get_neighbors(m.0ann, people.friend)", "get_neighbors(#0, people.pet)", "intersection(#0, #1)", "count(#0)",
+        "get_attributes(#1)", "count(#1)",
         "get_attributes(#2)", "count(#2)", "argmax(#0, people.age)", "argmin(#0, people.age)", "Final Answer: #0",
         "Final Answer: #1", "Final Answer: #2",
     ]  # fmt: skip
@@ -83,7 +84,8 @@ def test_a_walk_lists_what_can_follow_after_each_step_and_names_what_is_found():
         ("argmax(#1, people.age)",
          "people.age is no listed attribute of #1; its attributes are not listed yet: get_attributes first"),
         ("argmin(#0, people.pet)", "people.pet is no listed attribute of #0; its attributes are [people.age]"),
-        ("count(#8)", "'#8' is no variable: there are #0 to #7"), ("count(#7)", "#7 is a number: it can only be the final answer"),
+        ("count(#8)", "'#8' is no variable: there are #0 to #7"),
+        ("count(#7)", "#7 is a number: it can only be the final answer"),
         ("get_relations(m.0zoe)", "the graph has no entity m.0zoe: use the question's entities or a variable #n"),
         ("get_neighbors(#1)", "get_neighbors takes 2 arguments, variable and relation: '#1' came"),
         ("count(#1, #2)", "count takes 1 arguments, variable: '#1, #2' came"),
