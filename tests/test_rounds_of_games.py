@@ -49,6 +49,12 @@ def test_each_action_costs_the_fish_that_it_should():
     edge.teams[1][1].hp = 220  # 120 is not below
     edge.act(FishMove(1, "normal", 1))
     assert (edge.passives, edge.teams[0][1].hp) == ([], 400)
+    eel, flame = edge.teams[0][2], edge.teams[0][1]
+    for damage, after in ((199, (199, 200)), (1, (0, 240)), (650, (50, 360))):  # 40 for each 200, the rest is kept
+        edge._damage(eel, None, damage)
+        assert (eel.wound, eel.atk) == after
+    edge._damage(flame, None, 200)
+    assert (flame.wound, flame.atk) == (200, 200)
     twin = edge.copy()
     twin.teams[0][0].hp = 1
     twin.passives.append((0, 0, "x"))
@@ -61,6 +67,12 @@ def test_a_game_is_won_by_the_last_team_alive_or_at_the_limit_by_what_is_left():
         fish.hp = 1
     made.guess(3, "spray")
     assert (made.winner, [fish.dead for fish in made.teams[1]], made.damage_dealt(0)) == (0, [True] * 4, 1600)
+    for turn in (0, 1):  # all are gone at once: the team whose turn it is wins
+        none = game(first=turn)
+        for fish in (*none.teams[0], *none.teams[1]):
+            fish.hp = 0
+        none.no_guess()
+        assert none.winner == turn
     for change, winner in (
         (lambda each: None, 1),
         (lambda each: setattr(each.teams[0][0], "hp", 0), 1),
@@ -296,6 +308,13 @@ def test_an_attempt_counts_rounds_invalid_actions_and_the_longest_loop():
     assert asyncio.run(made.final_state()) == {
         "rounds": 9, "limit": 9, "invalid_actions": 6, "longest_loop": 3, "ended": "full", "result": {"count": 10}
     }  # fmt: skip
+    other = WorldEnvironment(CountWorld(), rounds=9)  # type: ignore[arg-type]
+    assert [asyncio.run(other.act("1")) for _ in range(3)] == ["1", "2", "3"]
+    assert other.longest_loop == 1  # another observation is no loop
+    for _ in range(2):
+        with pytest.raises(InvalidAction):
+            asyncio.run(other.act("x"))
+    assert (other.longest_loop, other.invalid_actions) == (2, 2)
     last = WorldEnvironment(CountWorld(), rounds=1)  # type: ignore[arg-type]
     with pytest.raises(InvalidAction, match=r"^digits\n\[the task is over: rounds\]$"):
         asyncio.run(last.act("x"))
