@@ -129,7 +129,7 @@ def test_two_types_do_not_meet_and_too_many_entities_are_refused(monkeypatch):
 TASKS = """
 from x import Task, Action
 tasks = [
-    Task(annotator="a", user_id="ann_1", instruction="You are Ann.",
+    Task(annotator="a", user_id="ann_1", instruction="You are Ànn.",
          actions=[Action(name="f", kwargs={"a": [1, None]}), Action(name="g", kwargs={})], outputs=["7", 5]),
     Task(user_id="bob", instruction="B", actions=[]),
 ]
@@ -144,8 +144,10 @@ def test_the_tasks_of_a_file_are_read_without_running_it(tmp_path):
         return read_tasks(path)
 
     assert read(TASKS) == [
-        TauTask("ann_1", "You are Ann.", (("f", {"a": [1, None]}), ("g", {})), ("7", "5")), TauTask("bob", "B", (), ())
+        TauTask("ann_1", "You are Ànn.", (("f", {"a": [1, None]}), ("g", {})), ("7", "5")), TauTask("bob", "B", (), ())
     ]  # fmt: skip
+    nested = "def f():\n    return [Task(user_id='u', instruction='i', actions=[])]\nTask(user_id='v', instruction='j', actions=[])"
+    assert [each.user_id for each in read(nested)] == ["u", "v"]  # in the order of the lines
     no_action = ", line 1: an action is no Action(name=..., kwargs=...)"
     for text, told in (
         ("x = 1", " holds no Task(...): a file such as tau-bench's tasks_test.py was expected"),
@@ -181,7 +183,7 @@ def test_a_domain_is_found_in_each_of_its_places_and_its_tables_are_objects_of_r
         domain_folder(tmp_path / "data", "airline")
     data = tmp_path / "data"
     for name in ("orders", "products"):
-        (data / f"{name}.json").write_text(json.dumps({name: {"é": 1}}), encoding="utf-8")
+        (data / f"{name}.json").write_text(json.dumps({name: {"é": 1}}, ensure_ascii=False), encoding="utf-8")
     assert read_tables(tmp_path, "retail") == {
         "users": {}, "orders": {"orders": {"é": 1}}, "products": {"products": {"é": 1}}
     }  # fmt: skip

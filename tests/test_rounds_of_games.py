@@ -259,6 +259,13 @@ def test_questions_are_counted_once_and_points_found_until_none_is_left():
     assert (made.ending, asyncio.run(made.result())["finish_round"]) == ("won", 9)
 
 
+def test_a_question_in_the_words_of_the_story_counts_where_it_finds_a_point():
+    puzzle = Puzzle("A man drinks water.", "He had hiccups.", (), ("He drinks.", "He had hiccups."))
+    made = PuzzleWorld(puzzle, ListHost(Hosted("yes", (0,))), 5)
+    assert asyncio.run(made.ask("Does a man drink?")) == "Yes."
+    assert (made.left, made.counts, made.known) == ([1], {"yes": 1, "no": 0, "irrelevant": 0}, ["Does a man drink?"])
+
+
 class CountWorld:
     """A world that counts."""
 
