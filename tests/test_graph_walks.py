@@ -146,7 +146,8 @@ def test_the_tasks_of_a_file_are_read_without_running_it(tmp_path):
     assert read(TASKS) == [
         TauTask("ann_1", "You are Ànn.", (("f", {"a": [1, None]}), ("g", {})), ("7", "5")), TauTask("bob", "B", (), ())
     ]  # fmt: skip
-    nested = "def f():\n    return [Task(user_id='u', instruction='i', actions=[])]\nTask(user_id='v', instruction='j', actions=[])"
+    given = "instruction='i', actions=[])"
+    nested = f"def f():\n    return [Task(user_id='u', {given}]\nTask(user_id='v', {given}"
     assert [each.user_id for each in read(nested)] == ["u", "v"]  # in the order of the lines
     no_action = ", line 1: an action is no Action(name=..., kwargs=...)"
     for text, told in (
