@@ -86,7 +86,9 @@ def test_a_title_comes_first_and_passages_tell_their_document(tmp_path: Path) ->
         made.find("?! ")
     cows = SearchIndex(folder(tmp_path / "cows", c_md="# cow\n" + "grass " * 90, d_txt="cow cow cow"))
     assert [each.id for each in cows.find("cow", 2)] == ["c.md", "d.txt"]
-    assert [(each.id, each.score) for each in cows.find("Cow", 1)] == [("c.md", 0.0)], "its terms are not among the best"
+    assert [(each.id, each.score) for each in cows.find("Cow", 1)] == [("c.md", 0.0)], (
+        "its terms are not among the best"
+    )
     far = " ".join(f"w{n}" for n in range(63))
     assert made.find(f"{far} eggs") and not made.find(f"{far} w63 eggs"), "64 words of a query are searched"
 
