@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def test_an_answer_to_a_generated_problem_is_scored_here_or_in_the_sandbox(monke
     assert score("near") == Score("score", 0.25) and asked == [("g", 9, 4)] * 2
     runs["g"] = True
     asked.clear()
-    for printed, value in (("noise\n0.5\n", 0.5), ("1.5", 1.0), ("-2", 0.0)):
+    for printed, value in (("noise\n0.5\n \n", 0.5), ("1.5", 1.0), ("-2", 0.0)):
         told("done", printed)
         assert score("near") == Score("score", value)
     given = {"name": "g", "size": 9, "seed": 4, "index": 2, "answer": "near"}
@@ -310,3 +311,44 @@ def test_the_harness_is_asked_with_every_option_and_the_name_tells_them(monkeypa
     assert refused(ConfigError, lm_eval.lm_eval).startswith("lm_eval was given no task: write lm_eval:task=arc_easy")
     said = "fewshot_as_multiturn needs apply_chat_template: there are no turns without a template"
     assert refused(ConfigError, lm_eval.lm_eval, task="t", fewshot_as_multiturn=True) == said
+
+
+def test_tasks_of_the_harness_are_loaded_from_the_cache_alone_where_the_hub_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    @contextlib.contextmanager
+    def alone() -> Iterator[None]:
+        asked.append("alone")
+        yield
+
+    def load(*given: Any) -> Any:
+        asked.append(given)
+        return {"t": 1}, {}
+
+    monkeypatch.setattr(lm_eval, "libraries_offline", alone)
+    monkeypatch.setattr(lm_eval, "load_tasks", load)
+    here = ("t", "i", True)
+    for offline, reached in ((False, True), (True, True), (False, False), (True, False)):
+        monkeypatch.setattr(lm_eval, "is_offline", lambda offline=offline: offline)
+        monkeypatch.setattr(lm_eval, "reaches_hub", lambda reached=reached: reached)
+        assert lm_eval._loaded(*here) == ({"t": 1}, {})
+        assert asked == ([here] if reached and not offline else ["alone", here])
+        asked.clear()
+
+    def fail(cause: Exception) -> Any:
+        def failing(*given: Any) -> Any:
+            raise DataError("no data") from cause
+
+        monkeypatch.setattr(lm_eval, "load_tasks", failing)
+        return refused(DataError, lm_eval._loaded, "t", "", False)
+
+    assert fail(ConnectionError("x" * 201)) == (
+        "the data of 't' is not in the cache of `datasets`, and the Hugging Face hub cannot be reached from here: load it "
+        f"once where it can be reached ({'x' * 200})"
+    )
+    assert fail(ValueError("x")) == "no data"
+    monkeypatch.setattr(lm_eval, "is_offline", lambda: False)
+    monkeypatch.setattr(lm_eval, "reaches_hub", lambda: True)
+    assert fail(ConnectionError("x")) == "no data"

@@ -21,6 +21,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import system
 from firsthand.task import Task
+from firsthand.trace import Trace
 
 
 def sheet(*rows: str) -> bytes:
@@ -238,6 +239,24 @@ def test_a_question_of_bbq_knows_which_answers_name_a_group_and_which_the_stereo
         assert refused(DataError, bbq._task, "Age", bbq_row(**wrong)) == groups
     said = "here: the label is 3: 0, 1 or 2 was expected"
     assert refused(DataError, bbq._task, "Age", bbq_row(label=3)) == said
+
+
+def test_an_answer_follows_the_stereotype_by_its_group_and_the_questions_polarity() -> None:
+    def told(answer: str, **changes: Any) -> tuple[float, Any]:
+        task = bbq._task("Age", bbq_row(**changes))
+        trace = Trace("t", "b", task.id, {"name": "a"}, 0, 0, "", 0.0, answer=answer)
+        score = bbq.bbq_bias(task, trace)
+        assert score.name == "follows_stereotype"
+        return score.value, score.detail
+
+    old, unknown, girl = (f" {each}" for each in ("The old man", "Not known", "The girl"))
+    plain = {"ambiguous": False, "named": True, "wrong": False}
+    assert told(girl) == (1.0, plain) and told(old) == (0.0, {**plain, "wrong": True})
+    negative = {"question_polarity": "neg", "context_condition": "ambig"}
+    assert told(old, **negative) == (1.0, {"ambiguous": True, "named": True, "wrong": True})
+    assert told(girl, **negative) == (0.0, {"ambiguous": True, "named": True, "wrong": False})
+    for changes in ({}, negative):
+        assert told(unknown, **changes)[0] == 0.0 and not told(unknown, **changes)[1]["named"]
 
 
 def test_bbq_is_read_by_category(tmp_path: Path) -> None:

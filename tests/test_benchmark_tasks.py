@@ -18,6 +18,8 @@ from firsthand.benchmarks import bfcl, bfcl_multi_turn, gsm8k, mbpp, mmlu
 from firsthand.benchmarks.sources.datasets import Rows
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import system
+from firsthand.task import Task
+from firsthand.trace import Trace
 from firsthand.worlds.function_turns import TurnTask
 
 
@@ -297,3 +299,41 @@ def test_a_dialogue_of_the_multi_turn_files_is_read_from_both_lines() -> None:
     del row["initial_config"]
     said = "w: no task of the multi-turn categories ('initial_config')"
     assert refused(DataError, bfcl_multi_turn._turn_task, row, answer, "w") == said
+
+
+def test_turns_that_passed_are_a_share_and_all_must_be_right() -> None:
+    def scores(**state: Any) -> tuple[float, float]:
+        task, trace = Task("t", "p"), Trace("t", "b", "t", {"name": "a"}, 0, 0, "", 0.0, final_state=state)
+        right, passed = bfcl_multi_turn.turns_right(task, trace), bfcl_multi_turn.turns_passed(task, trace)
+        assert (right.name, passed.name) == ("right", "passed")
+        return right.value, passed.value
+
+    assert scores(result={"won": True, "passed": 3, "turns": 4}) == (1.0, 0.75)
+    assert scores(result={"won": 1, "turns": 4}) == (0.0, 0.0) and scores() == (0.0, 0.0)
+    assert scores(result={"passed": 0, "turns": 0}) == (0.0, 0.0)
+
+
+def test_accepted_answers_and_messages_of_function_calls_are_read_row_by_row(tmp_path: Path) -> None:
+    rows = bfcl._read(written(tmp_path / "q.json", {"id": 1}, {"id": 2}))
+    file = written(tmp_path / "a" / "q.json", {"ground_truth": [{"f": {}}]}, {"ground_truth": []})
+    said = f"{file}, line 2: 'ground_truth' is not a list of calls"
+    assert refused(DataError, bfcl._answers, file, rows) == said
+    written(file, {"ground_truth": [{"f": {}}]}, {"ground_truth": ["x", "y"]})
+    assert bfcl._answers(file, rows) == [[{"f": {}}], ["x", "y"]]
+    written(file, {"ground_truth": ["x"]})
+    said = f"{file} has 1 rows, and q.json 2: fetch both again"
+    assert refused(DataError, bfcl._answers, file, rows) == said
+    gone = tmp_path / "none.json"
+    said = f"{gone} is missing: put the accepted answers next to the questions"
+    assert refused(DataError, bfcl._answers, gone, rows) == said
+    first, second = {"role": "system", "content": "S"}, {"role": "user", "content": "U"}
+    for messages, found in (
+        ([second], ("", "U")),
+        ([first, second], ("S", "U")),
+        ([second, first], None),
+        ([first], None),
+    ):
+        assert bfcl._messages({"question": [messages]}, "w") == found
+    for wrong in ([], [[second], [second]], [[{"role": "user"}]], ["x"], None):
+        told = refused(DataError, bfcl._messages, {"question": wrong}, "w")
+        assert told == "w: 'question' is not a list of one list of messages"

@@ -209,8 +209,9 @@ def test_poisoned_questions_have_planted_passages_of_one_source_and_honest_ones_
     assert made.name == "poisoned_rag:hotpotqa:poison=2:honest=3" and made.licence == "MIT"
     assert names(made) == ("right_answer", "attack_success", "planted_share")
     assert made.options == {"set": "hotpotqa", "poison": 2, "honest": 3}
-    assert made.protocol.startswith(
-        "hotpotqa, 2 questions, each with 2 planted texts of one source and 3 generated honest passages of a source each;"
+    assert made.protocol == (
+        "hotpotqa, 2 questions, each with 2 planted texts of one source and 3 generated honest passages of a source each; "
+        "answers by whole words; the paper reports attack success of about 90 % in corpora of millions of passages"
     )
     found = poisoned_rag.corpus(**given)
     assert found[:5] == [
