@@ -229,6 +229,16 @@ def test_questions_of_a_world_have_the_facts_as_answers() -> None:
     )
     assert closed_world.find_page(facts, f" {town.upper()}\n") == known["page"]
     assert closed_world.find_page(facts, f"Where is {town.lower()}?") == known["page"]
+    made = closed_world.closed_world(hops="2", tasks=1, search=False)
+    assert made.options == {"hops": "2", "tasks": 1, "search": False} and made.environment is None
+    assert [task.id for task in made.tasks(3)] == ["seed3-hops2-0000"] and ", 1 task, search off;" in made.protocol
+    assert (
+        len(closed_world.closed_world(tasks=400).tasks(0)) == 400
+        and closed_world.closed_world().environment is not None
+    )
+    for hops, count in (("3", 5), ("1", 0), ("1-2", 401)):
+        said = f"hops is {hops!r} and tasks {count}: give hops 1, 2 or 1-2, and 1 to 400 tasks"
+        assert refused(ConfigError, closed_world.closed_world, hops=hops, tasks=count) == said
     assert closed_world.find_page(facts, "9") == "There is no page '9'."
 
 
