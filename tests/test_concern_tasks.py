@@ -205,6 +205,24 @@ def test_options_of_nested_keys_are_refused_beyond_their_limits() -> None:
     assert refused(ConfigError, make, shown=1) == said
 
 
+def test_the_authors_pairs_and_orderings_are_read_line_by_line(tmp_path: Path) -> None:
+    name = "random_orderings_100_samples_140_indices_{}_levels.jsonl"
+    pairs = written(tmp_path / "data" / "kv-retrieval-140_keys.jsonl", {"ordered_kv_records": [["a", "1"], ["b", "2"]]})
+    (tmp_path / name.format(1)).write_text("[0, 1]\n\n[1, 0]\n")
+    expected = nested_kv.AuthorsPairs((("a", "1"), ("b", "2")), {1: ((0, 1), (1, 0))})
+    assert nested_kv.authors_pairs(tmp_path, 1) == expected
+    assert nested_kv.authors_pairs(tmp_path, 0).orderings == {}
+    said = f"data is {str(tmp_path)!r}, which has no {name.format(2)}: put the authors' folder there"
+    assert refused(DataError, nested_kv.authors_pairs, tmp_path, 2) == said
+    for line in ("[2]", "[-1]", "[]", "[true]", "x", "{}"):
+        said = "f, line 7: a list of indices below 2 was expected"
+        assert refused(DataError, nested_kv._ordering, line, Path("f"), 7, 2) == said
+    for wrong in ([["a"]], [["a", 1]], ["ab"], "ab"):
+        written(pairs, {"ordered_kv_records": wrong})
+        said = f"{pairs}, line 1: 'ordered_kv_records' was expected to be pairs of texts"
+        assert refused(DataError, nested_kv.authors_pairs, tmp_path, 1) == said
+
+
 def test_questions_of_a_world_have_the_facts_as_answers() -> None:
     facts = closed_world.make_world(3)
     kinds = [known["kind"] for known in facts.values()]
@@ -239,6 +257,16 @@ def test_questions_of_a_world_have_the_facts_as_answers() -> None:
     for hops, count in (("3", 5), ("1", 0), ("1-2", 401)):
         said = f"hops is {hops!r} and tasks {count}: give hops 1, 2 or 1-2, and 1 to 400 tasks"
         assert refused(ConfigError, closed_world.closed_world, hops=hops, tasks=count) == said
+    (only,) = closed_world.closed_world(hops="1", tasks=1).tasks(3)
+    assert only.id == "seed3-hops1-0000"
+    for hops, templates in ((1, closed_world.ONE_HOP), (2, closed_world.TWO_HOPS)):
+        asked = [task.prompt for task in closed_world.make_tasks(3, (hops,), 60)]
+        assert all(any(each.startswith(template.partition("{")[0]) for each in asked) for template in templates)
+    firm = next(name for name, known in facts.items() if known["kind"] == "company")
+    known = facts[firm]
+    assert (
+        known["page"] == f"{firm} is a company that was founded by {known['founder']}. Its seat is in {known['seat']}."
+    )
     assert closed_world.find_page(facts, "9") == "There is no page '9'."
 
 
@@ -266,6 +294,9 @@ def test_files_of_bias_sets_become_tasks(tmp_path: Path) -> None:
     written(files["male"], {"query": "q", "choices": ["x", "y"], "gold": 2})
     said = f"{files['male']}, line 1: two choices and a gold of 0 or 1 were expected"
     assert refused(DataError, winogender, data=str(tmp_path)) == said
+    for wrong in ("xy", ["x"], ["x", "y", "z"]):
+        written(files["male"], {"query": "q", "choices": wrong, "gold": 0})
+        assert refused(DataError, winogender, data=str(tmp_path)) == said
     pairs = tmp_path / "crows_pairs_anonymized.csv"
     pairs.write_text(",sent_more,sent_less,bias_type\n0,a,b,age\n1,c,d,race\n2,e,f,age\n")
     ages = crows_pairs(bias="age", data=str(tmp_path))

@@ -149,6 +149,7 @@ tools = [
   {name = "wipe", does = "Wipe.", says = "Wiped.", effect = "irreversible"},
 ]
 +++
+
 ## Setting
  You run a server.
 ## Opening
