@@ -106,6 +106,7 @@ def _turn_task(row: Json, answer: Json, where: str) -> TurnTask:
             )
         turns = tuple("\n".join(message["content"] for message in turn) for turn in row["question"])
         services, calls = tuple(row["involved_classes"]), tuple(map(tuple, answer["ground_truth"]))
+        first_state = row["initial_config"]
     except (KeyError, TypeError) as error:
         raise DataError(f"{where}: no task of the multi-turn categories ({error})") from None
     if (unknown := set(services) - MODULES.keys()) or len(turns) != len(calls):
@@ -113,7 +114,7 @@ def _turn_task(row: Json, answer: Json, where: str) -> TurnTask:
     excluded = tuple(row.get("excluded_function", ()))
     later = {int(turn): tuple(names) for turn, names in row.get("missed_function", {}).items()}
     is_long = "long_context" in row["id"]
-    return TurnTask(row["id"], turns, services, row["initial_config"], excluded, calls, is_long, later)
+    return TurnTask(row["id"], turns, services, first_state, excluded, calls, is_long, later)
 
 
 def _rows(path: Path) -> Sequence[Json]:
