@@ -12,6 +12,7 @@ from corpus_tiny import write_index
 from firsthand import model as models
 from firsthand.commands import mcp, rag_ask, rag_serve
 from firsthand.errors import ConfigError
+from firsthand.retrieval.answers import rag_model
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.serve.admission.admission_settings import AdmissionSettings
 from firsthand.serve.http.listen_address import ListenAddress
@@ -38,9 +39,10 @@ def test_an_index_is_served_with_and_without_a_model(
     told: list[Any] = []
     telemetry_told(monkeypatch, told)
     closed = models.close
-    monkeypatch.setattr(
-        models, "close", lambda *given: told.append(given[0] and type(given[0]).__name__) or closed(*given)
-    )
+    for module in (models, rag_model):
+        monkeypatch.setattr(
+            module, "close", lambda *given: told.append(given[0] and type(given[0]).__name__) or closed(*given)
+        )
     for name, model in (("none", "none"), ("own", f"scripted:{tmp_path}/s.json")):
         port, found = free_port(), {}
 

@@ -13,6 +13,7 @@ import pytest
 
 from engine_tiny import VOCAB
 from test_engine_stateful import WEIGHTS, EngineMachine, SchedulerMachine
+from thorough import repetitions
 
 pytestmark = pytest.mark.slow
 
@@ -130,8 +131,10 @@ class EngineLife(LongLife):
 @pytest.mark.parametrize(
     ("life", "num_lives"),
     [
-        (SchedulerLife, 25),
-        pytest.param(EngineLife, 6, marks=pytest.mark.skipif(WEIGHTS != "float16", reason="needs equal rows")),
+        (SchedulerLife, repetitions(25, 12)),
+        pytest.param(
+            EngineLife, repetitions(6, 3), marks=pytest.mark.skipif(WEIGHTS != "float16", reason="needs equal rows")
+        ),
     ],
 )
 def test_memory_is_as_a_plain_allocator_says_over_lives_of_a_thousand_operations(

@@ -17,6 +17,7 @@ from firsthand.runs.run_names import DATABASE
 from firsthand.runs.store import Run, create, list_runs, open_run
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
+from thorough import repetitions
 
 NUM_TRACES = 30
 
@@ -129,7 +130,7 @@ def test_flipped_bytes_are_a_store_error_or_do_no_harm(home: Path, sound: Path, 
 @pytest.mark.slow
 def test_many_flipped_bytes_are_store_errors_or_do_no_harm(home: Path, sound: Path) -> None:
     rng, whole = random.Random(11), sound.read_bytes()
-    for _ in range(1500):
+    for _ in range(repetitions(1500, 500)):
         content = bytearray(whole)
         for _ in range(rng.choice([1, 1, 3, 30])):
             content[rng.randrange(rng.choice([100, 4096, len(content)]))] = rng.randrange(256)
