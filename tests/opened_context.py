@@ -1,10 +1,12 @@
 """Opens a Context over a scripted model, to run one function of a pattern with no attempt around it."""
 
 import asyncio
+import math
 from dataclasses import fields, replace
 
 from firsthand import Agent, Task
 from firsthand.context import Attempt, open_context
+from firsthand.errors import ModelError
 from firsthand.loop.attempt_memory import AttemptMemory
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, enter_branch
@@ -14,6 +16,25 @@ from firsthand.providers.scripted import Scripted
 from firsthand.sampling import Sampling
 
 USUAL = Sampling()
+
+
+def unscored(prompt, continuation):
+    """A score function of a model that gives none."""
+    raise ModelError("no scores here")
+
+
+def raising(error):
+    """A score function that raises."""
+
+    def fails(prompt, continuation):
+        raise error
+
+    return fails
+
+
+def logs(**shares):
+    """A score function: the logarithm of each continuation's share."""
+    return lambda prompt, continuation: math.log(shares[continuation])
 
 
 class Considering(Scripted):

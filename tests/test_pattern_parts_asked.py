@@ -1,6 +1,5 @@
 """Parts of patterns by themselves: each request with all its settings, each note, and what they make of the replies."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -20,21 +19,6 @@ from firsthand.tool import tool
 from opened_context import Opened, asks, branch
 
 ONCE = Retry(attempts=1, first_wait_s=0.0)
-
-
-def unscored(prompt, continuation):
-    raise ModelError("no scores here")
-
-
-def raising(error):
-    def fails(prompt, continuation):
-        raise error
-
-    return fails
-
-
-def logs(**shares):
-    return lambda prompt, continuation: math.log(shares[continuation])
 
 
 # -- probes and system texts --

@@ -18,24 +18,9 @@ from firsthand.patterns.parts.verdicts import (
     _read,
     distribution,
 )  # fmt: skip
-from opened_context import Considering, Opened
+from opened_context import Considering, Opened, logs, raising, unscored
 
 ONCE = Retry(attempts=1, first_wait_s=0.0)
-
-
-def unscored(prompt, continuation):
-    raise ModelError("no scores here")
-
-
-def raising(error):
-    def fails(prompt, continuation):
-        raise error
-
-    return fails
-
-
-def logs(**shares):
-    return lambda prompt, continuation: math.log(shares[continuation])
 
 
 # -- verdicts --

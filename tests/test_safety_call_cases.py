@@ -8,33 +8,14 @@ from typing import Any
 import pytest
 
 from firsthand.declaration import Declaration
-from firsthand.errors import ToolError
 from firsthand.message import Json
-from firsthand.model import ToolSpec
 from firsthand.safety.plans.labelled import Labelled, carried, carrying, flat
 from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds, _earlier, told_to, unmarked, uses
 from firsthand.safety.rules.labels import USER, Label
 from firsthand.safety.rules.policies import POLICIES, Ruling
 from firsthand.safety.rules.witness import Witness, WitnessSource
 from firsthand.tool import Tool
-
-PAYS = Declaration(("to.id", "folder"), recipients=("to",), rate=3, spends=("fee",))
-CHAT = Declaration(trusts=("id", "by"), readers="user")
-
-
-def made(declares: Declaration | None = PAYS, effect: Any = "external", name: str = "pay", **schemas: Json) -> Tool:
-    def validate(given: Json) -> Json:
-        if "wrong" in given:
-            raise ToolError("wrong  of\nno use " + "x" * 99)
-        return {"note": "none", **given}
-
-    properties = schemas or {"to": {}, "folder": {"default": "notes"}, "fee": {"default": 7}, "note": {}}
-    required = [each for each in schemas if each != "opt"]
-    spec = ToolSpec(name, "Pay.", {"properties": properties, "required": required})
-    return Tool(spec, effect, str, validate, declares=declares)
-
-
-PAY = made()
+from paying_tool import CHAT, PAY, PAYS, made
 
 
 def case(arguments: Json, tool: Tool = PAY, words: Sequence[str] = ("Pay Bob",), **more: Any) -> CallCase:

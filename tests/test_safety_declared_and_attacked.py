@@ -13,10 +13,9 @@ import pytest
 from firsthand import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.declaration import Declaration
-from firsthand.errors import ConfigError, ToolError, UnknownName
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.loop.approval import Decision
 from firsthand.message import Json, ToolCall
-from firsthand.model import ToolSpec
 from firsthand.providers.scripted import Scripted
 from firsthand.safety.attacks.attacked_benchmark import AttackedEnvironment, attack, obeyed, word_of
 from firsthand.safety.declared_tests import (
@@ -35,24 +34,7 @@ from firsthand.safety.undoable import undoable
 from firsthand.task import Task
 from firsthand.tool import Tool
 from firsthand.trace import Score
-
-PAYS = Declaration(("to.id", "folder"), recipients=("to",), rate=3, spends=("fee",))
-CHAT = Declaration(trusts=("id", "by"), readers="user")
-
-
-def made(declares: Declaration | None = PAYS, effect: Any = "external", name: str = "pay", **schemas: Json) -> Tool:
-    def validate(given: Json) -> Json:
-        if "wrong" in given:
-            raise ToolError("wrong  of\nno use " + "x" * 99)
-        return {"note": "none", **given}
-
-    properties = schemas or {"to": {}, "folder": {"default": "notes"}, "fee": {"default": 7}, "note": {}}
-    required = [each for each in schemas if each != "opt"]
-    spec = ToolSpec(name, "Pay.", {"properties": properties, "required": required})
-    return Tool(spec, effect, str, validate, declares=declares)
-
-
-PAY = made()
+from paying_tool import CHAT, PAY, PAYS, made
 
 
 async def pattern(task: Task, ctx: Any) -> str:
