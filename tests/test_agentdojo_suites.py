@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("agentdojo")
 
 from firsthand import Agent
-from firsthand.bridges.agentdojo import dojo_suites
+from firsthand.bridges.agentdojo import dojo_suites, dojo_table
 from firsthand.bridges.agentdojo.dojo_adaptive import MARK, adaptive_calls
 from firsthand.bridges.agentdojo.dojo_benchmark import (
     DojoEnvironment,
@@ -35,9 +35,11 @@ from firsthand.bridges.agentdojo.dojo_table import _needs, measured
 from firsthand.bridges.agentdojo.dojo_tools import DECLARED, bound_tools, shapes
 from firsthand.bridges.agentdojo.gullible import gullible
 from firsthand.errors import ConfigError, ToolError
+from firsthand.loop.approval import Approval
 from firsthand.message import ToolCall, ToolResult
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.safety.policy import CallPolicy
 from firsthand.task import Task
 from firsthand.trace import Call, Trace
 
@@ -177,6 +179,26 @@ def test_the_gullible_agent_obeys_what_it_reads_at_once_and_only_once() -> None:
     assert attempt(spoken, answers).answer == suites(V)["slack"].user_tasks[spoken.id[6:]].GROUND_TRUTH_OUTPUT
     lost = asyncio.run(rollout(Agent("g", Scripted([]), gullible), Task("t", "?")))
     assert lost.error is not None and lost.error.message.startswith("gullible solves tasks of the benchmark agentdojo")
+
+
+def test_an_empty_list_of_rules_is_a_guard_without_rules_and_none_is_no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents: list[Agent] = []
+    whole = dojo_table.tallied
+
+    async def told(benchmark: Any, tasks: Any, agent_for: Any, wanted: Any) -> Any:
+        def kept(task: Task, ask: Any) -> Agent:
+            agents.append(agent_for(task, ask))
+            return agents[-1]
+
+        return await whole(benchmark, tasks, kept, wanted)
+
+    monkeypatch.setattr(dojo_table, "tallied", told)
+    for rules in (None, (), [], ["plan_lock", "once_only"]):
+        found = asyncio.run(measured(rules, "none", suite="slack", only=["slack/user_task_0"]))
+        assert (found.tasks, found.solved, found.reached, found.asked) == (1, 1, 0, 0)
+    guards = [each.guard for each in agents]
+    assert guards == [None, CallPolicy(()), CallPolicy(()), CallPolicy(("plan_lock", "once_only"))]
+    assert [each.approval for each in agents] == [Approval({"irreversible": "allow"})] * 4
 
 
 def test_a_guard_is_tallied_with_nobody_there_and_with_a_perfect_human() -> None:

@@ -154,6 +154,10 @@ def test_names_of_a_run_from_elsewhere_are_loaded_if_they_are_installed(home: Pa
             f"the run names the {kind} {text!r}, which may load a file, a server or a model: continue it in the terminal "
             "with `firsthand fork`"
         )
+    left_out = {"benchmark": None, "model": (), "tool": ["none"], "guard": None, "memory": "a/b"}
+    assert refusal(expect_known, "f", left_out) == said.format("f", "memory", "a/b"), (
+        "those after a kind left out count"
+    )
     long = "/" + "x" * 90
     assert refusal(expect_known, "f", {"model": ["smollm2", long]}) == said.format("f", "model", long[:80])
     run = stored(benchmarks=["a"])

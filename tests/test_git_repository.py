@@ -177,6 +177,24 @@ def test_what_is_kept_too_long_goes_with_the_next_commit(
     assert git_repository._size_bytes(tmp_path / "sizes") == 11 + len("deep/f") + folder
 
 
+def test_every_ref_of_a_bundle_is_fetched_not_its_branches_alone(tmp_path: Path) -> None:
+    repo, bundle = tmp_path / "r", tmp_path / "r.bundle"
+    git("init", "--quiet", "--bare", "--template=", str(repo))
+    tree = git("mktree", folder=repo).decode().strip()
+    made = {}
+    for ref in ("heads/main", "tags/v1", "notes/far"):
+        words = ("-c", "user.name=a", "-c", "user.email=a@b")
+        made[ref] = git(*words, "commit-tree", tree, "-m", ref, folder=repo).decode().strip()
+        git("update-ref", f"refs/{ref}", made[ref], folder=repo)
+    git("bundle", "create", "--quiet", str(bundle), "--all", folder=repo)
+    into = git_repository._unbundled(bundle, tmp_path / "whole")
+    assert into == tmp_path / "whole" and len(set(made.values())) == 3
+    told = git("for-each-ref", "--format=%(refname) %(objectname)", folder=into).decode().splitlines()
+    assert told == sorted(f"refs/bundled/{ref} {commit}" for ref, commit in made.items())
+    for commit in made.values():
+        assert git("cat-file", "-t", commit, folder=into) == b"commit\n"
+
+
 def test_those_that_were_not_used_for_longest_go_first_and_only_as_many_as_must(tmp_path: Path) -> None:
     def made(**ages: Any) -> int:
         for name, age in ages.items():

@@ -93,6 +93,18 @@ def test_a_text_is_sampled_as_it_is_with_the_seed_that_was_given_and_an_error_is
     assert slow.calls[0].error == "the time for this part of the attempt is up"
 
 
+def test_a_seed_of_0_that_was_given_is_sent_and_one_that_was_not_is_derived() -> None:
+    assert derive_seed(7, ":3") not in (0, 1)
+    for given, sent in ((0, 0), (1, 1), (None, derive_seed(7, ":3"))):
+        model = Worded(["x"])
+        attempt = attempt_of(model)
+        wanted = Sampling(max_tokens=9, seed=given)
+        within(lambda attempt=attempt, wanted=wanted: sample_answers(open_call(attempt, ":3"), wanted, [], 1, "a b"))
+        asked = replace(wanted, seed=sent)
+        assert [each.sampling for each in model.asked] == [asked]
+        assert attempt.calls[0].request == request_key(model.fingerprint, "a b", asked, (), 1)
+
+
 def test_answers_share_what_a_budget_has_left_and_the_budget_that_cut_them_is_marked() -> None:
     # 3 tokens of prompt; 12 are left above: 9 for 2 answers are 4 for each
     for limit, of_each, mark in ((12, 4, "tokens"), (14, 5, None), (5, 1, "tokens")):

@@ -174,6 +174,53 @@ def test_one_client_is_served_over_standard_input_until_it_closes(monkeypatch: p
     assert logging.getLogger("mcp").level == logging.ERROR
 
 
+@pytest.mark.parametrize("step", ["resume", "serve", "cancel"])
+def test_a_server_is_closed_once_however_its_serving_ends(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
+    made, life = made_server(), list[str]()
+    close = made.close
+
+    def resumed() -> None:
+        life.append("resumed")
+        if step == "resume":
+            raise OSError("no room for the tasks")
+
+    async def ran(*_: Any) -> None:
+        life.append("ran")
+        if step == "serve":
+            raise OSError("the client is gone")
+        await asyncio.sleep(30)
+
+    async def closed() -> None:
+        life.append("closed")
+        await close()
+
+    async def main() -> None:
+        serving = asyncio.create_task(serve_stdio(made))
+        while "ran" not in life and not serving.done():
+            await asyncio.sleep(0)
+        if step == "cancel":
+            serving.cancel()
+        await serving
+
+    made.resume, made.close, made.server.run = resumed, closed, ran  # type: ignore[method-assign, assignment]
+    with pytest.raises((OSError, ExceptionGroup, asyncio.CancelledError)) as ended:
+        asyncio.run(asyncio.wait_for(main(), 10))
+    why = ended.value
+    while isinstance(why, ExceptionGroup):
+        (why,) = why.exceptions
+    assert (
+        repr(why)
+        == {
+            "resume": "OSError('no room for the tasks')",
+            "serve": "OSError('the client is gone')",
+            "cancel": "CancelledError()",
+        }[step]
+    )
+    assert life == (["resumed", "closed"] if step == "resume" else ["resumed", "ran", "closed"])
+
+
 def test_the_door_of_an_agent_keeps_its_tasks_in_the_folder_of_its_run(tmp_path: Path) -> None:
     with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s") as sessions:
         door = session_door(sessions, "127.0.0.1", "Clerks.")

@@ -212,6 +212,23 @@ def test_all_parts_are_done_at_once_and_torch_keeps_its_threads() -> None:
         assert (multiply(0) == 32).all(), name
 
 
+def test_where_torch_has_no_int8_product_the_two_others_are_measured() -> None:
+    names = ["float32_gflop_s", "bfloat16_gflop_s", "int8_gop_s"]
+    assert [name for name, _ in machine_speeds._torch_products(32)] == names
+    with pytest.MonkeyPatch.context() as patch:
+        for error in (RuntimeError, NotImplementedError, AttributeError):
+
+            def lacks(*_: Any, error: type[Exception] = error) -> None:
+                raise error("no int8 here")
+
+            patch.setattr(torch, "_int_mm", lacks)
+            found = machine_speeds._torch_products(24)
+            assert [name for name, _ in found] == names[:2]
+            assert [(product.dtype, bool((product == 24).all())) for product in (way(0) for _, way in found)] == [
+                (torch.float32, True), (torch.bfloat16, True),
+            ]  # fmt: skip
+
+
 def result(**changes: Any) -> BenchResult:
     figures = (
         Measured("prefill 512", "tokens/s", "a | prompt", (700.0, 800.0, 960.0)),

@@ -71,6 +71,10 @@ def test_googles_key_goes_to_its_own_address_or_the_environments(bare):
     )
     assert GoogleModel("m", google)._key == "first" and GoogleModel("m", google).name == f"google:m@{google}"
     assert GoogleModel("m", "http://host/")._key == GoogleModel("m", google.replace("https", "http"))._key == ""
+    given = [GoogleModel("m", url, api_key=" \tgiven\r\n")._key for url in (None, "http://host")]
+    assert given == ["given", "given"], "a key from a file ends with a line"
+    bare.setenv("GOOGLE_API_KEY", " first\n")
+    assert GoogleModel("m")._key == "first" == GoogleModel("m", api_key="")._key
     bare.setenv("GOOGLE_GEMINI_BASE_URL", "http://proxy/")
     assert (GoogleModel("m")._key, GoogleModel("m").fingerprint) == ("first", "google:m@http://proxy")
     for name in ("", "a/../b", "a b", "a//b", "é", "/a"):

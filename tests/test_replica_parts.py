@@ -67,6 +67,7 @@ def test_prompts_pieces_and_errors_travel_as_plain_data():
         prompt_json(told)
     )
     assert text_prompt_of("x") == "x" == prompt_of("x")
+    assert prompt_of(prompt_json(())) == () == prompt_of({"ids": []}), "a prompt of no tokens is a prompt"
     assert delta_json(Delta("")) == {} and delta_of({}) == Delta("")
     call, done = CallDelta(1, "c", "add", '{"a"'), Completion(assistant("a"), "stop", Usage(1, 2, 3))
     whole = Delta("t", done, call, 2, (4, 5), (-0.5, -1.0), ((("é", -0.1),), ()), 0.25)

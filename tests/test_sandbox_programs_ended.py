@@ -41,6 +41,9 @@ def test_a_program_ends_as_an_interpreter_does_whatever_fails_at_its_end() -> No
     waits = "import threading, time\ndef late():\n    time.sleep(0.03)\n    print('thread')\n"
     waits += "threading.Thread(target=late).start()\nprint('main')"
     assert python(waits) == (0, "main\nthread\n", "")
+    assert python(f"import atexit\natexit.register(print, 'last')\n{waits}") == (0, "main\nthread\nlast\n", ""), (
+        "what was registered is called when the threads have ended"
+    )
     assert python("import atexit\natexit.register(lambda: 1 / 0)\nraise SystemExit(5)")[0] == 5
     for code in (
         "sys.stdout = None; print('x')",
