@@ -50,14 +50,14 @@ def open_files() -> int:
 def test_a_container_is_removed_by_its_name_and_leaves_no_descriptor(tmp_path: Path) -> None:
     made = Container(docker=docker(tmp_path), packages=[tmp_path / "x" / ".."])
     assert made.packages == [tmp_path.resolve()]
-    before, threads = open_files(), threading.active_count()
+    before, threads = open_files(), set(threading.enumerate())
     run = SandboxRun("python", "1", RunLimits())
     report = made.run(run)
     assert (report.stdout, report.stderr, report.body["status"], run.socket) == (b"out", b"", 5 << 8, None)
     started, removed = log(tmp_path)
     name = started[started.index("--name") + 1]
     assert removed == ["rm", "--force", name] and name.startswith("firsthand-") and len(name) == 26
-    assert (open_files(), threading.active_count()) == (before, threads)
+    assert open_files() <= before and set(threading.enumerate()) <= threads  # one of another test may have ended
     missing = Container(docker=str(tmp_path / "none"))
     with pytest.raises(SandboxError, match=r"^docker does not start: No such file or directory$"):
         missing.run(run)
