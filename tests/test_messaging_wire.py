@@ -350,7 +350,7 @@ def test_faults_of_nats_are_one_sentence_and_name_no_password(
     before = threading.active_count()
     with pytest.raises(StoreError, match=r"^the NATS server at here:1 failed: nobody is there$"):
         NatsMessaging("nats://me:secret@here:1")
-    assert threading.active_count() == before and nats_messaging.MAX_VERSIONS == 64
+    assert threading.active_count() <= before and nats_messaging.MAX_VERSIONS == 64
 
 
 def test_names_and_records_of_nats_are_coded() -> None:
