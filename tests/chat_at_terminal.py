@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from firsthand.agent import Agent
 from firsthand.commands.chat import Chat, Config
@@ -19,3 +22,10 @@ def talk(model: Any = None, *, terminal: bool = True, **config: Any) -> Chat:
     settings = Config("scripted:x", **config)
     model = model or Scripted(["one", "two", "three", "four"], name="scripted:x")
     return Chat(settings, Agent("chat", model, reply, sampling=Sampling(max_tokens=9)), screen)
+
+
+def use_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder, with a home of its own there; the home."""
+    monkeypatch.setenv("FIRSTHAND_HOME", str(folder / "home"))
+    monkeypatch.chdir(folder)
+    return folder / "home"

@@ -6,21 +6,34 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from firsthand.errors import UnknownName
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt
-from firsthand.retrieval.corpus import Corpus, open_corpus
+from firsthand.retrieval.corpus import Corpus, close_corpora, open_corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Hit
 from firsthand.retrieval.store.sqlite_index import open_index
 
 DIMENSION = 64
+TEXTS = {"mill.md": "The mill was built in 1871.\nIt stands by the river.\n", "b.txt": "River.\n", "c.md": "Oslo.\n"}
+
+
+@contextmanager
+def wide_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in a folder, with a home of its own there and 240 columns; open corpora are closed in the end."""
+    monkeypatch.setenv("FIRSTHAND_HOME", str(folder / "home"))
+    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.chdir(folder)
+    yield
+    close_corpora()
 
 
 def words(text: str) -> list[str]:

@@ -357,7 +357,7 @@ def test_votes_that_count_are_written_in_both_layouts(tmp_path: Path) -> None:
         for one, winner, end in zip(base, ("both_bad", "model_b", "tie"), ends, strict=True)
     ]
     assert vote_rows(run) == arena
-    names = (
+    names = [
         "question_id",
         "model_a",
         "model_b",
@@ -366,7 +366,7 @@ def test_votes_that_count_are_written_in_both_layouts(tmp_path: Path) -> None:
         "winner_tie",
         "judge",
         "timestamp",
-    )
+    ]
     flags = [
         dict(zip(names, (*one, *each, *end), strict=True))
         for one, each, end in zip(base, ((0, 0, 1), (0, 1, 0), (0, 0, 1)), ends, strict=True)

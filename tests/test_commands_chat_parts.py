@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chat_at_terminal import talk
+from chat_at_terminal import talk, use_home
 from firsthand.commands import chat
 from firsthand.commands.chat import Config
 from firsthand.errors import ConfigError, ModelError, StoreError, UnknownName
@@ -22,9 +22,7 @@ from firsthand.system import interruption
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
+    return use_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture

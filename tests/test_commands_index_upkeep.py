@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from corpus_tiny import write_index
+from corpus_tiny import TEXTS, wide_home, write_index
 from firsthand.commands import rag_index, rag_reindex, rag_verify
 from firsthand.errors import MissingExtra
 from firsthand.retrieval import index_settings
@@ -24,16 +24,12 @@ from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.system import interruption
 
 Cli = Callable[..., tuple[int, str, str]]
-TEXTS = {"mill.md": "The mill was built in 1871.\nIt stands by the river.\n", "b.txt": "River.\n", "c.md": "Oslo.\n"}
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "240")
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    close_corpora()
+    with wide_home(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 @pytest.fixture

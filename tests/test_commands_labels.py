@@ -10,22 +10,16 @@ from typing import Any
 
 import pytest
 
-from corpus_tiny import write_index
+from corpus_tiny import TEXTS, wide_home, write_index
 from firsthand.commands import rag_label
 from firsthand.errors import ConfigError, DataError, TransientError
-from firsthand.retrieval.corpus import close_corpora
 from firsthand.retrieval.reflection import critic_labels
-
-TEXTS = {"mill.md": "The mill was built in 1871.\nIt stands by the river.\n", "b.txt": "River.\n", "c.md": "Oslo.\n"}
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "240")
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    close_corpora()
+    with wide_home(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 def test_lines_of_answers_are_pairs_of_texts() -> None:
