@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from corpus_tiny import write_index
 from firsthand.errors import ConfigError
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS
 from firsthand.retrieval.rag.advanced import advanced
@@ -132,10 +133,10 @@ def test_every_stage_of_a_modular_pipeline_stands_in_its_place(index: Path) -> N
         return "What burned in Oslo?" if "general" in said else "1. Oslo" if "different" in said else BURNED
 
     made = play(modular, index, reply, task=TASK, rewrite="step_back", order="mmr", cap="distinct", widen="neighbours",
-                pool=7, k=2, search="lexical")  # fmt: skip
+                pool=70, k=2, search="lexical")  # fmt: skip
     assert made.reads[:4] == [
-        ("lexical", ASK, 50, ["b:0", "a:0", "c:0"]),
-        ("lexical", "What burned in Oslo?", 50, ["c:0", "b:0"]),
+        ("lexical", ASK, 70, ["b:0", "a:0", "c:0"]),
+        ("lexical", "What burned in Oslo?", 70, ["c:0", "b:0"]),
         ("mmr", ASK, 2, ["b:0", "c:0"]),
         ("neighbours", ASK, 2, ["b:0", "c:0"]),
     ]
@@ -202,7 +203,9 @@ def test_a_plain_search_and_one_with_neighbours_rerank_their_pool(index: Path) -
     assert [each[:3] for each in usual.reads] == [("hybrid", ASK, 20), ("neighbours", ASK, 5), ("locate", "", 4)]
 
 
-def test_documents_are_ranked_with_the_first_of_them_reranked_and_the_others_behind(index: Path) -> None:
+def test_documents_are_ranked_with_the_first_of_them_reranked_and_the_others_behind(
+    index: Path, tmp_path: Path
+) -> None:
     def ranked(**options: Any) -> Played:
         return play(retrieve, index, task=TASK, score=preferring("stood"), **options)
 
@@ -218,6 +221,13 @@ def test_documents_are_ranked_with_the_first_of_them_reranked_and_the_others_beh
     assert [(item["text"], item.get("meta", {})) for item in read] == [("", {}), ("", {})]
     assert bare.noted("ranking") == [{"documents": ["b", "a"], "scores": [item["score"] for item in read]}]
     assert ranked().reads[0][:3] == ("hybrid", ASK, 100)
+    lines = write_index(
+        tmp_path / "i", {"m": "mill mill mill here\nmill and a long line of other words\n", "n": "a mill\n"}
+    )
+    twice = play(retrieve, lines, task=TASK, variant="lexical")
+    found = [(item["document"], item["score"]) for item in twice.opened.attempt.calls[0].detail["items"]]
+    assert [id for id, _ in found] == ["m", "n", "m"] and twice.answer == "m\nn"
+    assert twice.noted("ranking") == [{"documents": ["m", "n"], "scores": [found[0][1], found[1][1]]}]
     with pytest.raises(ConfigError, match=r"^variant is 'x': give one of dense, lexical, hybrid, convex"):
         ranked(variant="x")
     with pytest.raises(ConfigError, match=r"^pool is 0"):

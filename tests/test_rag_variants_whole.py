@@ -33,6 +33,8 @@ def test_a_short_answer_is_asked_for_from_the_best_passages_of_each_source(index
     assert made.asked == [(f"{SHORT}{shown('b', 'c')}\n\nQuestion: {ASK}", {"max_tokens": 9})]
     assert made.reads == [("lexical", ASK, 50, ["b:0", "a:0", "c:0"])]
     assert made.notes == [("ranking", {"documents": ["b", "c"], "scores": []})]
+    two = play(short_answer, index, ["x"], task=TASK, search="lexical", k=2, per_source=2)
+    assert two.noted("ranking") == [{"documents": ["b", "a"], "scores": []}]
     plain = play(short_answer, index, ["x"], task=TASK, k=2)
     assert plain.asked == [(f"{SHORT}{shown('b', 'a')}\n\nQuestion: {ASK}", {"max_tokens": 64})]
     assert plain.reads == [("hybrid", ASK, 2, ["b:0", "a:0"])]
@@ -234,3 +236,7 @@ def test_a_recursive_search_asks_for_what_is_missing_until_it_is_done(index: Pat
         assert [each[0] for each in ended.reads].count("lexical") == reads
     stale = play(recursive, index, ["mill", BURNED], task=TASK, k=2, search="lexical", rounds=9)
     assert stale.noted("queries") == [{"queries": [ASK, "mill"]}] and len(stale.asked) == 2
+    first = play(recursive, index, ["Tesk has 12 mill", BURNED], task=TASK, k=2, search="dense", rounds=2, floor=0.5)
+    assert [each[3] for each in first.reads[:2]] == [["b:0", "a:0"], ["e:0", "b:0"]]
+    # the cosine of b is 4 / sqrt(5 * 11) for the question, which counts, and 3 / sqrt(4 * 11) for the second query
+    assert first.noted("rag_answer")[0]["passages"] == ["b:0", "a:0", "e:0"]
