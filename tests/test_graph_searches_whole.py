@@ -14,6 +14,7 @@ import pytest
 
 from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError
 from firsthand.grammar import json_schema
+from firsthand.loop.concurrency import Retry
 from firsthand.model import Completion
 from firsthand.providers.scripted import Scripted
 from firsthand.retrieval import corpus
@@ -73,7 +74,7 @@ def play(
 ) -> tuple[Any, list[Any], Opened]:
     """The answer of graph_rag, or what `work` gives of a GraphSearch; its requests; the attempt."""
     model = Heedless(replies, score=score)
-    opened = Opened(model=model, task=TASK, sampling=Sampling(temperature=0.5))
+    opened = Opened(model=model, task=TASK, sampling=Sampling(temperature=0.5), retry=Retry(attempts=1))
 
     async def inside(ctx: Any) -> Any:
         if work is None:
@@ -201,7 +202,7 @@ def test_drift_asks_reports_first_then_what_follows_and_makes_one_answer(made: t
         (reduce_prompt(ASK, fenced(ASK, [lines])), HEAT),
     ]
     assert answer == "sum" and opened.notes() == []
-    deeper, asked, _ = play(made[0], reply, mode="drift", depth=2)
+    _, asked, _ = play(made[0], reply, mode="drift", depth=2)
     assert [said.rpartition("Question: ")[2] for said, _ in asked] == [ASK, "bob?", "dora?", ASK]
     worthless = by_kind(primer={"answer": "A", "score": 0, "follow_ups": []}, last="x")
     assert play(made[0], worthless, mode="drift")[0] == UNKNOWN
@@ -264,6 +265,18 @@ def test_with_vectors_a_question_is_matched_by_meaning(embedded: tuple[Path, Sql
         "report: The baker",
     ]
     assert [each.text for each in asked] == [report_text(id) for id in (0, 1, 2, 4)]
+
+
+def test_drift_begins_with_the_reports_of_four_times_as_many_entities(embedded: tuple[Path, SqliteIndex]) -> None:
+    ranked = ("BOB: a baker a baker of bread", "EMIL: far", "CID: ", "DORA: rich", "ANN: first")
+    file = GraphFile(graph_path(embedded[0]))
+    file.put_vectors({text_key("entity", text): np.array([1.0, -n], np.float32) for n, text in enumerate(ranked)})
+    file.close()
+    open_corpus(embedded[0], embedder=Pointing(0.0, 1.0))  # type: ignore[arg-type]
+    nearest, _, _ = play(embedded[0], [], work=lambda search: search.nearest_reports("?", 1), level=0)
+    assert [each.label for each in nearest] == [
+        "report: Two far"
+    ]  # two of either; three and five would be two and three
 
 
 def test_a_graph_is_read_again_when_its_file_or_its_index_changed(made: tuple[Path, SqliteIndex]) -> None:
