@@ -159,6 +159,9 @@ def test_a_global_answer_is_made_of_the_points_of_every_batch(made: tuple[Path, 
     for fault in (TransientError("busy"), PromptTooLong("long")):
         with pytest.raises(type(fault)):
             play(made[0], by_kind(points=fault, last="x"), mode="global")
+    once = [TransientError("busy"), {"points": [{"description": "d", "score": 1}]}]
+    with pytest.raises(TransientError):  # it may pass, and is no answer that cannot be read
+        play(made[0], by_kind(points=lambda _: once.pop(0), last="x"), context_tokens=25, mode="global", level=0)
 
 
 def test_fit_reports_are_read_by_rating_and_the_threshold_is_an_option(made: tuple[Path, SqliteIndex]) -> None:
