@@ -207,6 +207,21 @@ def test_drift_asks_reports_first_then_what_follows_and_makes_one_answer(made: t
     assert answer == "sum" and opened.notes() == []
     _, asked, _ = play(made[0], reply, mode="drift", depth=2)
     assert [said.rpartition("Question: ")[2] for said, _ in asked] == [ASK, "bob?", "dora?", ASK]
+    more = {"bob?": ["cid?", "ann?"], "cid?": ["dora?"], "dora?": ["emil?"]}
+    going = by_kind(
+        primer={"answer": "A", "score": 1, "follow_ups": ["bob?"]},
+        follow=lambda question: {"answer": question, "score": 2, "follow_ups": more.get(question, [])},
+        last="x",
+    )
+    _, asked, _ = play(made[0], going, mode="drift")  # three levels by default
+    levels = [said.rpartition("Question: ")[2] for said, _ in asked]
+    assert levels[:2] == [ASK, "bob?"] and sorted(levels[2:4]) == ["ann?", "cid?"] and levels[4:] == ["dora?", ASK]
+    many = by_kind(
+        primer={"answer": "A", "score": 1, "follow_ups": [f"bob {n}" for n in range(22)]},
+        follow={"answer": "B", "score": 2, "follow_ups": []}, last="x",
+    )  # fmt: skip
+    assert len(play(made[0], many, mode="drift")[1]) == 22  # the first, 20 by default, the last
+    assert len(play(made[0], many, mode="drift", follow_ups=3)[1]) == 5
     worthless = by_kind(primer={"answer": "A", "score": 0, "follow_ups": []}, last="x")
     assert play(made[0], worthless, mode="drift")[0] == UNKNOWN
     with pytest.raises(ModelError, match=r"^a step of DRIFT is not of the schema: KeyError: 'score'$"):
