@@ -112,6 +112,13 @@ def test_the_best_answers_are_branches_and_the_paper_weights_are_options(index: 
     assert [each["segment"] for each in long.noted("self_rag_segment")] == [1, 2]
 
 
+def test_a_sentence_that_was_said_before_ends_the_answer(index: Path) -> None:
+    again = play(
+        self_rag, index, replies("One.", "Two.", "One.", "Three."), task=TASK, score=score, retrieval="never", depth=4
+    )
+    assert again.answer == "One. Two." and len(again.noted("self_rag_segment")) == 2
+
+
 def test_options_beyond_their_limits_are_refused_and_the_limits_taken(index: Path) -> None:
     for options, words in (
         ({"threshold": 1.01}, "^threshold is 1.01: it is compared with a probability, so give 0 to 1"),
@@ -121,10 +128,12 @@ def test_options_beyond_their_limits_are_refused_and_the_limits_taken(index: Pat
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=words):
             play(self_rag, index, task=TASK, **options)
-    for threshold, searches in ((0.0, True), (0.74, True), (0.75, False), (1.0, False)):  # .3 of .3 and .1
-        made = play(self_rag, index, replies("One."), task=Task("t", "zebra"), score=score, search="lexical", depth=1,
-                    threshold=threshold)  # fmt: skip
-        assert bool(made.reads) is searches or abs(threshold - 0.75) < 1e-9
+    for threshold, searches in ((0.0, True), (0.49, True), (0.5, False), (1.0, False)):
+        made = play(
+            self_rag, index, replies("One."), task=Task("t", "zebra"), score=lambda prompt, said: -1.0, search="lexical",
+            depth=1, threshold=threshold,
+        )  # fmt: skip
+        assert bool(made.reads) is searches  # yes is as likely as no
 
 
 def test_a_sentences_probability_is_the_geometric_mean_of_its_tokens() -> None:
