@@ -112,6 +112,25 @@ def test_the_best_answers_are_branches_and_the_paper_weights_are_options(index: 
     assert [each["segment"] for each in long.noted("self_rag_segment")] == [1, 2]
 
 
+def test_answers_of_segments_that_score_below_zero_are_combined_as_is_asked(index: Path) -> None:
+    def liking(prompt: str, said: str) -> float:
+        liked = {"relevant": 0.9, "irrelevant": 0.1} if "Oslo town" in prompt else {}
+        return math.log({**SHARES, **liked}.get(said, 0.25))
+
+    def reply(messages: Any, sampling: Any, number: int) -> str:
+        said = messages[-1].text
+        name = "c" if "Oslo town" in said else "b" if "burned\n" in said else "a"
+        return f"It {name}." if "(nothing)" in said else f"More {name}."
+
+    ask: Any = dict(
+        task=TASK, score=liking, search="lexical", retrieval="always", depth=2, k=3, w_rel=-1.0, w_sup=0.0, w_use=0.0
+    )
+    for combine, text, score in (("mean", "It b. More b.", -0.25), ("product", "It b. More c.", -0.25 * -0.4)):
+        made = play(self_rag, index, reply, beam=1, combine=combine, **ask)
+        assert branches(made) == [("answer.0", "done", round(score, 6), text)]
+    assert len(branches(play(self_rag, index, reply, **ask))) == 2  # beams, and the mean, by default
+
+
 def test_a_sentence_that_was_said_before_ends_the_answer(index: Path) -> None:
     again = play(
         self_rag, index, replies("One.", "Two.", "One.", "Three."), task=TASK, score=score, retrieval="never", depth=4
