@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from firsthand.errors import ConfigError, MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader
 from firsthand.retrieval.store.chroma_index import ChromaRecords, open_chroma_index
 from firsthand.retrieval.store.lance_index import LanceRecords, open_lance_index
+from firsthand.retrieval.store.pinecone_index import open_pinecone_index
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, Some
 from index_tiny import lines, unit
+from pinecone_wire import Namespace
 
 TWO = IndexHeader("tiny", "print", 2, "lines")
 TERMS = IndexHeader("", "", 0, "lines")
@@ -100,6 +102,22 @@ def test_an_index_over_an_engine_finds_its_chunks(engine: str, stores: Any) -> N
         open_index(client, "c", TERMS)
     with pytest.raises(StoreError, match=r"has no (collection|table) 'd' \(.*\): give a header to make one$"):
         open_index(client, "d")
+
+
+def test_an_index_in_a_namespace_of_pinecone_is_opened_by_its_name_and_a_missing_package_named() -> None:
+    client = Namespace()
+    with engine_stand_ins.modules(pinecone=ModuleType("pinecone")):
+        index = open_pinecone_index(client, "space", TWO)
+        assert index.put([lines("a", ["the mill\n", "a river\n"], vectors=unit(2, 5, 2))]).failed == ()
+        again = open_pinecone_index(client, "space")
+        assert again.header == TWO and [hit.chunk.text for hit in again.search_terms("river", 5, {})] == ["a river\n"]
+        with pytest.raises(ConfigError, match=r"^Pinecone's namespace 'space' was made with"):
+            open_pinecone_index(client, "space", TERMS)
+        client.points.clear()
+        with pytest.raises(StoreError, match=r"^no index at Pinecone's namespace 'space': give a header to make one$"):
+            open_pinecone_index(client, "space")
+    with engine_stand_ins.modules(pinecone=None), pytest.raises(MissingExtra, match="an index in Pinecone"):
+        open_pinecone_index(client, "space", TWO)
 
 
 def test_chroma_is_asked_page_by_page(stores: Any) -> None:
