@@ -43,7 +43,9 @@ class Critic:
         return [math.log(share) if share else -math.inf for share in found]
 
 
-def labelled(answer: str, shares: dict[str, Any], found: dict[str, list[Hit]], **settings: Any) -> tuple[str, Any, list[Any]]:
+def labelled(
+    answer: str, shares: dict[str, Any], found: dict[str, list[Hit]], **settings: Any
+) -> tuple[str, Any, list[Any]]:
     critic, searched = Critic(shares), []
 
     async def retriever(query: Query, k: int) -> Sequence[Hit]:
@@ -62,7 +64,9 @@ def test_a_sentence_gets_the_relevant_passage_that_supports_it_best() -> None:
         "fully, p&fig": (0.1, 0.6, 0.1), "from 1 to 5": (0.1, 0.1, 0.3, 0.2, 0.3),
     }  # fmt: skip
     sentence = "[Utility:5] Ann did. "
-    text, asked, searched = labelled(sentence, shares, {f"{QUESTION} [Utility:5] Ann did.": [one, two, three]}, k=3, threshold=0.7)
+    text, asked, searched = labelled(
+        sentence, shares, {f"{QUESTION} [Utility:5] Ann did.": [one, two, three]}, k=3, threshold=0.7
+    )
     # plum: (.2 + .05) / .4 = .625; fig: (.1 + .3) / .8 = .5; pear supports it best and is irrelevant
     assert text == "[Retrieval]<paragraph>plum</paragraph>[Relevant][\\Utility:5] Ann did.[Fully supported][Utility:3]"
     assert searched == [(Query(f"{QUESTION} [Utility:5] Ann did."), 3)]
@@ -72,7 +76,9 @@ def test_a_sentence_gets_the_relevant_passage_that_supports_it_best() -> None:
         shown = f"{DATA}{rendered(QUESTION, [each])}\n\n"
         judged += [(f"{shown}{ASKED['relevant']}", ("relevant", "irrelevant")),
                    (f"{shown}{so_far}{ASKED['support']}", ("fully", "partially", "not"))]  # fmt: skip
-    useful = f"Question: {QUESTION}\nAnswer: {sentence}\n\nHow useful is the answer, from 1 to 5? Answer with one digit."
+    useful = (
+        f"Question: {QUESTION}\nAnswer: {sentence}\n\nHow useful is the answer, from 1 to 5? Answer with one digit."
+    )
     assert asked == [(f"{so_far}{ASKED['want']}", ("yes", "no")), *judged, (useful, ("1", "2", "3", "4", "5"))]
     shares["fully, p&fig"] = (0.6, 0.1, 0.1)
     text, _, _ = labelled("Ann did.", shares, {f"{QUESTION} Ann did.": [one, two, three]})
