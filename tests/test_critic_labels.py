@@ -1,4 +1,4 @@
-"""Labels of a critic, whole: what it is asked for each sentence and passage, which passage is taken, and the answer labelled."""
+"""Labels of a critic, whole: what it is asked for each sentence and passage, and which passage is taken."""
 
 from __future__ import annotations
 

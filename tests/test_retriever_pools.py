@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,22 @@ def test_each_retriever_asks_for_its_pool_or_for_as_many_as_are_wanted() -> None
         assert list(asyncio.run(make(Given(()))(Query("mill"), 3))) == [], name
 
 
+def _mmr(hits: Sequence[Hit], corpus: Corpus) -> Retriever:
+    return mmr(Given(hits), corpus, pool=3)
+
+
+def _sentences(hits: Sequence[Hit], corpus: Corpus) -> Retriever:
+    return rerank_by_sentence(Given(hits), corpus)
+
+
+def _encoder(hits: Sequence[Hit], corpus: Corpus) -> Retriever:
+    return _scored(Given(hits), even, corpus, 4)
+
+
+def _brief(corpus: Corpus) -> Retriever:
+    return brief(corpus, "brief", lexical(corpus))
+
+
 def test_a_guard_that_changes_the_query_of_a_read_changes_what_is_found(tmp_path: Path) -> None:
     stored = open_corpus(write_index(tmp_path / "i", LINES))
     names: list[str] = []
@@ -96,10 +113,9 @@ def test_a_guard_that_changes_the_query_of_a_read_changes_what_is_found(tmp_path
         return await act({**arguments, "query": "Oslo"})
 
     for corpus in (tiny_corpus(LINES), stored):
-        given = Given(all_of(corpus))
+        hits = all_of(corpus)
         for make in (
-            dense, lexical, hybrid, convex, lambda c: mmr(given, c, pool=3), lambda c: rerank_by_sentence(given, c),
-            lambda c: _scored(given, even, c, 4), lambda c: brief(c, "brief", lexical(c)),
+            dense, lexical, hybrid, convex, partial(_mmr, hits), partial(_sentences, hits), partial(_encoder, hits), _brief
         ):  # fmt: skip
             plain = asyncio.run(make(corpus)(Query("Oslo"), 4))
             changed = asyncio.run(make(corpus.through(guarded))(Query("mill"), 4))
