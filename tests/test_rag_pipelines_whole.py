@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 
 from corpus_tiny import write_index
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.retrieval import benchmark_corpus
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS
 from firsthand.retrieval.rag.advanced import advanced
 from firsthand.retrieval.rag.hyde import hyde
+from firsthand.retrieval.rag.isolated_rag import isolated_rag
 from firsthand.retrieval.rag.modular import modular
 from firsthand.retrieval.rag.multi_query import multi_query
 from firsthand.retrieval.rag.naive import naive
 from firsthand.retrieval.rag.retrieve import retrieve
+from firsthand.retrieval.rag.short_answer import short_answer
 from firsthand.retrieval.rag.team import team
 from firsthand.task import Task
 from opened_context import branch
@@ -250,3 +253,30 @@ def test_a_plain_answer_has_the_form_of_its_task_and_is_noted_without_citations(
     assert unfound.noted("rag_answer") == [
         {"text": "none", "in_documents": False, "citations": [], "unsupported": [], "forged": 0, "passages": []}
     ]
+
+
+def test_without_an_index_the_tasks_benchmark_is_read_with_the_embedder_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    task = Task("t", ASK, metadata={"corpus": "none_such:size=3"})
+    for embedder in ("", "other"):
+        made = four_passages(_folder(benchmark_corpus.corpus_path("none_such:size=3", embedder)))
+        monkeypatch.setitem(benchmark_corpus._ready, made, "none_such:size=3")
+    for pattern, kind in ((short_answer, "search"), (isolated_rag, "search"), (retrieve, "variant")):
+        for options, read in (({kind: "dense", "embedder": "other"}, "dense"), ({kind: "lexical"}, "lexical")):
+            played = play(pattern, "", lambda *_: "x", task=task, k=1, **options)
+            assert played.reads == [(read, ASK, 1, ["b:0"])]
+        with pytest.raises(
+            UnknownName, match="none_such"
+        ):  # the usual embedder's index is not there, and has to be made
+            play(pattern, "", task=task, **{kind: "dense"})
+        with pytest.raises(
+            ConfigError, match=r"^task t names no corpus: give an index, as in index=PATH, or a benchmark"
+        ):
+            play(pattern, "", task=TASK)
+
+
+def _folder(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

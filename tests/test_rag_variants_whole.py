@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from corpus_tiny import write_index
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS
+from firsthand.retrieval.answers.variant_parts import check_rag
 from firsthand.retrieval.rag.agentic import agentic
 from firsthand.retrieval.rag.isolated_rag import isolated_rag
 from firsthand.retrieval.rag.recursive import recursive
@@ -240,3 +242,22 @@ def test_a_recursive_search_asks_for_what_is_missing_until_it_is_done(index: Pat
     assert [each[3] for each in first.reads[:2]] == [["b:0", "a:0"], ["e:0", "b:0"]]
     # the cosine of b is 4 / sqrt(5 * 11) for the question, which counts, and 3 / sqrt(4 * 11) for the second query
     assert first.noted("rag_answer")[0]["passages"] == ["b:0", "a:0", "e:0"]
+
+
+def test_options_of_a_variant_are_checked_with_the_index_that_they_are_for(index: Path, tmp_path: Path) -> None:
+    words = str(write_index(tmp_path / "w", {"a": "mill"}, vectors=False))
+    for fine in ({"search": "lexical"}, {"search": "hybrid"}, {"search": "convex"}, {"rerank": "listwise"}, {"dry": False},
+                 {"search": None, "beams": 1, "scale": 0.0, "name": "", "floor": -1.0}):  # fmt: skip
+        check_rag(index=words, **fine)
+    check_rag(index=str(index), search="dense", rerank="sentences")
+    for options, told in (
+        ({"search": "dense"}, f"the index of {words} has no vectors: search its terms"),
+        ({"search": "lexical", "rerank": "sentences"}, f"the index of {words} has no vectors: search its terms"),
+        ({"k": 0}, "k is 0"), ({"beams": 0}, "beams is 0"), ({"rerank": "x"}, "rerank is 'x'"),
+        ({"search": "x"}, "search is 'x': dense, lexical, hybrid, convex was expected"),
+        ({"form": "x"}, "form is 'x': cited, quoted, chosen, plain was expected"),
+        ({"unsupported": "x"}, "unsupported is 'x': mark, drop or keep was expected"), ({"index": ""}, "no index at ''"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as error:
+            check_rag(**{"index": words, **options})
+        assert str(error.value).startswith(told)
