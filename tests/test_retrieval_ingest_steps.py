@@ -243,3 +243,15 @@ def test_a_file_whose_items_all_failed_is_not_called_empty_and_one_of_blanks_is(
     assert (
         mark["reader"] == "jsonl:1:" and mark["sha256"] == hashlib.sha256((root / "a.jsonl").read_bytes()).hexdigest()
     )
+
+
+def test_a_folder_is_named_as_it_is_and_not_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = folder(tmp_path / "one", a_txt="1"), folder(tmp_path / "two", b_txt="2")
+    (tmp_path / "link").symlink_to(two)
+    monkeypatch.chdir(one)
+    assert Steps(Path(), tmp_path / "link", tmp_path / "two" / "b.txt").names() == ["one/a.txt", "two/b.txt", "b.txt"]
+    assert Steps(tmp_path / "link").names() == ["b.txt"]
+    with pytest.raises(
+        ConfigError, match=r"^two files would have the id 'two/b\.txt': index their folders one by one, each"
+    ):
+        Steps(two, tmp_path / "link").names()
