@@ -255,3 +255,13 @@ def test_a_folder_is_named_as_it_is_and_not_as_it_was_given(tmp_path: Path, monk
         ConfigError, match=r"^two files would have the id 'two/b\.txt': index their folders one by one, each"
     ):
         Steps(two, tmp_path / "link").names()
+
+
+def test_of_unchanged_copies_the_first_is_the_one_that_later_ones_are_copies_of(tmp_path: Path) -> None:
+    work = Steps(folder(tmp_path / "f"))
+    work.stored = {id: _Stored(sha, f"/{id}", {}) for id, sha in (("a", "s"), ("b", "s"), ("c", "z"))}
+    work.taken["b"] = "/elsewhere"
+    work._unchanged(["a", "b"])
+    work._unchanged(["c"])
+    assert work.texts == {"s": "a", "z": "c"} and work.tally.unchanged == ["a", "b", "c"]
+    assert work.taken == {"a": "/a", "b": "/elsewhere", "c": "/c"}
