@@ -168,3 +168,12 @@ def test_a_title_is_found_whatever_its_blanks_and_files_up_to_the_limit_are_read
     assert said(lambda: SearchIndex(exact / "b.jsonl"), ConfigError) == (
         "'1' cannot be indexed: '1' has 20 bytes of text: split it into parts below 19"
     )
+
+
+def test_several_passages_of_one_document_are_found_and_that_of_its_title_once(tmp_path: Path) -> None:
+    text = f"Mill one. {'x' * 790}. Mill two mill. {'y' * 790}."
+    made = SearchIndex(folder(tmp_path / "docs", a_txt=text, b_txt="Mill.", mill_txt="Rain. mill"))
+    found = made.find("mill", 9)
+    assert found[0].id == "mill.txt" and found[0].text == "Rain. mill"
+    assert sorted(each.id for each in found) == ["a.txt", "a.txt", "b.txt", "mill.txt"]
+    assert len({each.text for each in found}) == 4 and [each.id for each in made.find("mill", 1)] == ["mill.txt"]
