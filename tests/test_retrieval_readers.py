@@ -13,7 +13,7 @@ import written_documents as written
 from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents import zip_parts
-from firsthand.retrieval.documents.docx_reader import read_docx
+from firsthand.retrieval.documents.docx_reader import _Body, _Styles, read_docx
 from firsthand.retrieval.documents.epub_reader import read_epub
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, expect_files, walk
@@ -310,3 +310,26 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_has_its_reason(tmp_pat
     for glob in ("", "/x"):
         with pytest.raises(ConfigError, match=r"is no pattern below the folder: write it as '\*\.md' or 'notes/\*'$"):
             FolderFilter(exclude=(glob,))
+
+
+def test_a_style_is_a_heading_by_its_name_before_its_level_and_a_broken_part_leaves_nothing_open() -> None:
+    styles = _Styles(
+        b"<styles><name val='heading 7'/><style styleId='A'><name val='heading 2'/><outlineLvl val='5'/></style>"
+        b"<style styleId='B'><outlineLvl val='3'/><name val='Body'/></style><style styleId='C'><name val='TITLE'/></style>"
+        b"<style styleId='D'><outlineLvl val='9'/></style><style><name val='heading 1'/></style></styles>"
+    )
+    assert styles.levels == {"A": 2, "B": 4, "C": 1}
+    body = _Body(styles.levels)
+    body.read(b"<d><p><pStyle val='A'/><t>One</t></p><p><pStyle val='Heading3'/><t>Two</t></p></d>")
+    for broken in (b"<d><del><p><t>lost", b"<d><tbl><tr><tc><p><numPr/><t>lost", b"<d><p><outlineLvl val='1'/>"):
+        with pytest.raises(DataError, match="its XML is damaged"):
+            body.read(broken)
+        body.read(b"<d>outside<p><t>plain</t></p><tbl/></d>")
+    assert "".join(body.written) == "## One\n\n### Two\n\n" + "plain\n\n\n" * 3
+    assert [(place.start, place.label) for place in body.places] == [
+        (0, "1"),
+        (8, "2"),
+        (17, "3"),
+        (25, "4"),
+        (33, "5"),
+    ]
