@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents import zip_parts
 from firsthand.retrieval.documents.docx_reader import _Body, _Styles, read_docx
 from firsthand.retrieval.documents.epub_reader import read_epub
-from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
+from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, expect_files, walk
 from firsthand.retrieval.documents.parser_process import (
     content_from_json,
@@ -333,3 +335,27 @@ def test_a_style_is_a_heading_by_its_name_before_its_level_and_a_broken_part_lea
         (25, "4"),
         (33, "5"),
     ]
+
+
+def test_notes_of_a_docx_follow_its_body_footnotes_first_and_a_broken_part_is_a_remark() -> None:
+    def packed(**parts: str) -> bytes:
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w") as archive:
+            for name, text in parts.items():
+                archive.writestr(f"{name.replace('__', '/')}.xml", text)
+        return data.getvalue()
+
+    def words(text: str) -> str:
+        return f"<d><p><t>{text}</t></p></d>"
+
+    whole = {"word__endnotes": words("End."), "word__footnotes": words("Foot."), "word__document": words("Body.")}
+    long = "t" * 3000
+    (document,) = read_docx(
+        packed(**whole, docProps__core=f"<c><title> A  {long}</title><x>no</x></c>"), "n", PLAIN
+    ).documents
+    assert document.text == "Body.\n\nFoot.\n\nEnd.\n\n" and document.title == f"A {long}"[:MAX_TITLE_CHARS]
+    assert document.locations == places((0, "paragraph", "1"), (7, "paragraph", "2"), (14, "paragraph", "3"))
+    broken = read_docx(packed(**whole | {"word__footnotes": "<d>"}, docProps__core="<c>"), "n", PLAIN)
+    assert broken.documents[0].text == "Body.\n\nEnd.\n\n" and broken.documents[0].title == ""
+    (note,) = broken.notes
+    assert note.startswith("its XML is damaged: ")
