@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import io
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -16,9 +18,10 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents import zip_parts
 from firsthand.retrieval.documents.docx_reader import _Body, _Styles, read_docx
-from firsthand.retrieval.documents.epub_reader import read_epub
+from firsthand.retrieval.documents.epub_reader import _Package, read_epub
 from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, expect_files, walk
+from firsthand.retrieval.documents.json_reader import read_json
 from firsthand.retrieval.documents.parser_process import (
     content_from_json,
     content_to_json,
@@ -359,3 +362,19 @@ def test_notes_of_a_docx_follow_its_body_footnotes_first_and_a_broken_part_is_a_
     assert broken.documents[0].text == "Body.\n\nEnd.\n\n" and broken.documents[0].title == ""
     (note,) = broken.notes
     assert note.startswith("its XML is damaged: ")
+
+
+def test_rows_values_and_titles_are_read_to_their_very_limits() -> None:
+    before = csv.field_size_limit()
+    titled = read_table(b"a,title\nx\ny,T\nz,U,w\n", "t.csv", ReadSettings(title_field="title")).documents[0]
+    assert titled.text == "a: x\n\nT\na: y\ntitle: T\n\nU\na: z\ntitle: U\ncolumn 3: w\n\n"
+    assert [place.label for place in titled.locations] == ["1", "2 (T)", "3 (U)"] and csv.field_size_limit() == before
+    body = json.dumps({"text": "x"} | {f"k{n}": n for n in range(2, 42)}).encode()
+    meta = read_json(body, "j.json", PLAIN).documents[0].meta
+    assert meta == {"kind": "record"} | {f"k{n}": n for n in range(2, 41)}  # of forty keys, the text's the first
+    package = _Package(b"<package><metadata><title>One</title><title>Two</title></metadata></package>")
+    assert (package.title, package.chapters()) == ("One", [])
+    for held, kept in ((999, 1001), (1000, 1000)):
+        package.title, package._in_title = "x" * held, True
+        package._add("yy")
+        assert len(package.title) == kept
