@@ -21,6 +21,7 @@ from firsthand.retrieval.documents.docx_reader import _Body, _Styles, read_docx
 from firsthand.retrieval.documents.epub_reader import _Package, read_epub
 from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, expect_files, walk
+from firsthand.retrieval.documents.html_reader import page_text, page_title
 from firsthand.retrieval.documents.json_reader import read_json
 from firsthand.retrieval.documents.parser_process import (
     content_from_json,
@@ -378,3 +379,11 @@ def test_rows_values_and_titles_are_read_to_their_very_limits() -> None:
         package.title, package._in_title = "x" * held, True
         package._add("yy")
         assert len(package.title) == kept
+
+
+def test_a_page_is_told_by_the_lines_of_its_source_and_its_title_looked_for_in_its_beginning() -> None:
+    text, found, dropped = page_text("<p>a</p>\n<p>b</p>\n\n<p>c</p>\n<p>d</p>")
+    lines = [(text[place.start], place.kind, place.label) for place in found]
+    assert lines == [("a", "line", "1"), ("b", "line", "2"), ("c", "line", "4"), ("d", "line", "5")] and dropped == []
+    for before, title in ((2_000, "Its name"), (99_900, "Its name"), (100_000, "")):
+        assert page_title(f"{' ' * before}<TITLE lang=x>Its  name</title>") == title
