@@ -15,6 +15,7 @@ from firsthand.errors import ConfigError
 from firsthand.retrieval.answers.evidence import fence_of
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.retriever import Hit, Query, Retriever, TrailStep
+from firsthand.retrieval.retrievers.fusion import fuse
 from firsthand.retrieval.retrievers.listwise import by_listwise, written_order
 from firsthand.retrieval.retrievers.reranker_names import asks_model, check_reranker, reranked
 from firsthand.retrieval.retrievers.reranking import by_logprob, rerank
@@ -27,6 +28,8 @@ from firsthand.retrieval.retrievers.rewriting import (
     routed,
     step_back,
 )
+from firsthand.retrieval.retrievers.score_fusion import fuse_scores
+from firsthand.retrieval.retrievers.searches import dense
 from firsthand.retrieval.retrievers.selection import above, distinct, marginal_relevance, per_source, where
 
 
@@ -204,8 +207,8 @@ def test_rewritten_queries_are_searched_once_each_and_fused() -> None:
         "temperature": 0.7,
         "max_tokens": 64,
     }
-    with pytest.raises(ConfigError, match=r"^n is 0: have 1 rewriting or more written$"):
-        multi_query(found, few, n=0)
+    with pytest.raises(ConfigError, match=r"^n is -1: have 1 rewriting or more written$"):
+        multi_query(found, few, n=-1)
     asked.clear()
     back = Writer("Fire in general\ntesk")
     hits = asyncio.run(step_back(found, back, constant=1.0)(vector, 1))
@@ -270,8 +273,9 @@ def test_a_floor_is_of_cosines_alone_and_a_filter_adds_to_the_querys_own() -> No
     assert ids(above(hits, 0.5)) == ["a", "b", "c"] and ids(above(hits, None)) == list("abcde")
     assert ids(above(hits, 0)) == ["a", "b", "c", "d"] and above([], 0.5) == []
     found, asked = listed(mill=hits)
+    asyncio.run(where(found, {"year": 3})(QUERY, 2))
     asyncio.run(where(found, {"year": 3, "kind": "x"})(QUERY, 2))
-    assert asked == [Query("mill q", {"kind": "x", "year": 3})]
+    assert asked == [Query("mill q", {"kind": "x", "year": 3})] * 2
     with pytest.raises(ConfigError, match=r"^the filter wants kind 'y' and the query 'x': leave it out of the query$"):
         asyncio.run(where(found, {"kind": "y"})(QUERY, 2))
     rows = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
@@ -279,3 +283,20 @@ def test_a_floor_is_of_cosines_alone_and_a_filter_adds_to_the_querys_own() -> No
     assert marginal_relevance(relevance, rows, 0.5, 9) == [(1, 0.375), (2, 0.125), (0, -0.25)]
     assert marginal_relevance(relevance, rows, 1.0, 2) == [(1, 0.75), (0, 0.5)]
     assert marginal_relevance(relevance[:0], rows[:0], 0.5, 2) == []
+
+
+def test_rankings_are_fused_by_their_best_rank_and_searches_by_several_vectors_are_cut() -> None:
+    a, b, c = (hit(id, score) for id, score in zip("abc", (3.0, 3.0, 3.0), strict=True))
+    first, second = listed(mill=[a, b])[0], listed(mill=[c, b, a])[0]
+    fused = asyncio.run(fuse(first, second, constant=0.0, weights=[1.0, 1.0])(QUERY, 9))
+    assert [(each.chunk.document, each.score) for each in fused] == [("a", pytest.approx(4 / 3)), *(
+        (id, 1.0) for id in ("c", "b"))]  # fmt: skip
+    equal = asyncio.run(fuse_scores(first, second, weights=[0.25, 0.5])(QUERY, 9))
+    assert {each.chunk.document: each.score for each in equal} == {"a": 0.75, "b": 0.75, "c": 0.5}
+    assert [each.chunk.document for each in equal] == ["a", "b", "c"]  # a is the first of the first
+    corpus = tiny_corpus({"a": "mill", "b": "oslo", "c": "river"})
+    both = Query("x", {}, (tuple(embedded("mill").tolist()), tuple(embedded("oslo").tolist())))
+    found = asyncio.run(dense(corpus)(both, 2))
+    assert [(each.chunk.document, each.score) for each in found] == [
+        (id, pytest.approx(1.0)) for id in sorted("ab", key=lambda id: corpus.index.chunks(id)[0].id)
+    ]
