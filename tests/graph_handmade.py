@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document
@@ -50,13 +52,16 @@ def report_text(community: int) -> str:
     return f"# {title}\nabout {title}\n- it is so\n- why: because"
 
 
-def handmade(folder: Path, texts: Sequence[str] = tuple(TEXTS)) -> tuple[Path, SqliteIndex]:
-    """The index at a path, open, with its graph beside it."""
+def handmade(folder: Path, texts: Sequence[str] = tuple(TEXTS), *, dimension: int = 0) -> tuple[Path, SqliteIndex]:
+    """The index at a path, open, with its graph beside it; with a dimension, chunks have vectors."""
     path = folder / "hand.index"
-    index = open_index(path, IndexHeader("", "", 0, "whole"))
-    index.put(
-        [IndexedDocument(Document(id, text), [Chunk(id, 0, len(text), text)], None) for id, text in TEXTS.items()]
+    named = "ones" if dimension else ""
+    index = open_index(path, IndexHeader(named, named, dimension, "whole"))
+    rows = np.eye(1, dimension, dtype=np.float32) if dimension else None
+    receipt = index.put(
+        [IndexedDocument(Document(id, text), [Chunk(id, 0, len(text), text)], rows) for id, text in TEXTS.items()]
     )
+    assert not receipt.failed, receipt.failed
     file = GraphFile(graph_path(path), create=True)
     for chunk in leaf_chunks(index):
         if chunk.document in texts:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
@@ -32,6 +33,41 @@ def passes(metadata: dict[str, Any], wanted: dict[str, Any]) -> bool:
     [(sign, given)] = body.items()
     assert sign != "$in" or given, "Pinecone refuses empty lists"
     return COMPARE[sign](metadata.get(name), given)
+
+
+class Namespace:
+    """Pinecone's data plane as a client object over a dict, with the filters of the server below."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, Any] = {}
+        self.calls: list[tuple[str, int]] = []
+
+    def upsert(self, namespace: str, vectors: list[Any]) -> None:
+        assert namespace == "space"
+        self.calls.append(("upsert", len(vectors)))
+        self.points |= {each["id"]: SimpleNamespace(**each) for each in vectors}
+
+    def delete(self, namespace: str, ids: list[str]) -> None:
+        self.calls.append(("delete", len(ids)))
+        for id in ids:
+            self.points.pop(id, None)
+
+    def fetch(self, namespace: str, ids: list[str]) -> Any:
+        self.calls.append(("fetch", len(ids)))
+        return SimpleNamespace(vectors={id: self.points[id] for id in ids if id in self.points})
+
+    def fetch_by_metadata(self, namespace: str, filter: Any, limit: int, pagination_token: str = "0") -> Any:
+        found = [each for each in self.points.values() if passes(each.metadata, filter)]
+        first = int(pagination_token)
+        page = {each.id: each for each in found[first : first + limit]}
+        more = SimpleNamespace(next=str(first + limit)) if first + limit < len(found) else None
+        return SimpleNamespace(vectors=page, pagination=more)
+
+    def query(self, namespace: str, vector: list[float], top_k: int, filter: Any) -> Any:
+        self.calls.append(("query", top_k))
+        found = [each for each in self.points.values() if passes(each.metadata, filter)]
+        scored = sorted(((float(np.dot(each.values, vector)), each.id) for each in found), reverse=True)
+        return SimpleNamespace(matches=[SimpleNamespace(id=id, score=score) for score, id in scored[:top_k]])
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -17,6 +17,7 @@ from firsthand.retrieval.embedding_tasks import shared_vectors
 from firsthand.retrieval.embedding_tasks.linear_probes import cluster, fit_classifiers
 from firsthand.retrieval.embedding_tasks.shared_vectors import FewShotClassifiers, few_per_label, once, vectors_of
 from firsthand.retrieval.rag import embed
+from firsthand.task import Task
 
 
 class Given:
@@ -142,3 +143,94 @@ def test_one_result_is_shared_under_a_key_and_a_failure_is_not():
     assert found == [[[1, 2], [3, 4]]] * 3 + [[[3, 4], [1, 2]], [[5, 6], [7, 8]]]
     assert model.asked == [["a", "b"], ["a", "b"], ["b", "a"], ["ab", ""]]
     assert asyncio.run(vectors_of(model, ["ab"])).dtype == np.float64  # type: ignore[arg-type]
+
+
+def test_a_class_is_given_by_each_draw_of_examples_and_only_those_are_embedded(monkeypatch: pytest.MonkeyPatch):
+    texts, labels = ["t0", "t1", "t2", "t3", "t4", "t5"], ["q", "p", "q", "p", "q", "p"]
+    rows = {text: [float(n), float(n % 3) - 1] for n, text in enumerate(texts)}
+    shared = {"texts": texts, "labels": labels, "per_label": "1", "draws": 2}
+    for name in ("one", "two"):
+        monkeypatch.setitem(
+            shared_vectors._tables, name, shared | {"labels": labels if name == "one" else labels[::-1]}
+        )
+    model = Given({**rows, "new": [2.6, 0.4]})
+
+    async def asked(*abouts: tuple[str, str]) -> list[Any]:
+        return [
+            json.loads(await embed._classify({"shared": name, "text": "new"}, model, print, None))  # type: ignore[arg-type]
+            for name, print in abouts
+        ]
+
+    found = asyncio.run(asked(("one", "f"), ("one", "f"), ("two", "f"), ("one", "g")))
+
+    def expected(labels: list[str]) -> list[str]:
+        draws = few_per_label(labels, 1, 2, 42)
+        vectors = np.array([rows[text] for text in texts])
+        return fit_classifiers(vectors, labels, draws, seed=42).predict(np.array([2.6, 0.4]))
+
+    one, two = expected(labels), expected(labels[::-1])
+    assert found == [one, one, two, one] and one != two
+
+    def used(labels: list[str]) -> list[str]:
+        places = {place for draw in few_per_label(labels, 1, 2, 42) for place in draw}
+        return [texts[place] for place in sorted(places)]
+
+    fits = [each for each in model.asked if each != ["new"]]
+    assert fits == [used(labels), used(labels[::-1]), used(labels)] and len(fits[0]) < 6
+
+
+def test_a_sample_is_clustered_with_its_repeats(monkeypatch: pytest.MonkeyPatch):
+    rows = {"a": [0.0, 0.0], "b": [9.0, 9.0], "c": [0.1, 0.0], "d": [9.0, 9.1]}
+    monkeypatch.setitem(shared_vectors._tables, "set", {"texts": list(rows)})
+    about = {"shared": "set", "places": [1, 0, 0, 3, 2], "clusters": "2"}
+    found = json.loads(asyncio.run(embed._cluster(about, Given(rows), "f", None)))  # type: ignore[arg-type]
+    assert found == cluster(np.array([rows[name] for name in "baadc"]), 2, seed=42)
+    assert found[0] == found[3] != found[1] == found[2] == found[4]
+
+
+def test_what_tasks_share_is_read_once_for_each_text_of_options(monkeypatch: pytest.MonkeyPatch):
+    read: list[Any] = []
+
+    def shared(*, size: int = 3) -> Any:
+        read.append(size)
+        return {"texts": [str(size)]}
+
+    found = SimpleNamespace(module_attribute=lambda *asked: read.append(asked) or shared)
+    monkeypatch.setattr(shared_vectors, "catalog", found)
+    monkeypatch.setattr(shared_vectors, "_tables", {})
+    made = [shared_vectors.shared_data(spec) for spec in ("set:size=5", "set:size=5", "set")]
+    assert made == [{"texts": ["5"]}, {"texts": ["5"]}, {"texts": ["3"]}] and made[0] is made[1]
+    asked = ("benchmark", "set", "shared")
+    assert read == [asked, 5, asked, 3]
+
+
+def test_an_embedding_task_is_answered_by_its_type_and_others_are_refused(monkeypatch: pytest.MonkeyPatch):
+    model = Given({"a": [3.0, 4.0], "b": [0.0, 2.0], "c": [1.0, 0.0]})
+    model.fingerprint = "f"  # type: ignore[attr-defined]
+    monkeypatch.setitem(shared_vectors._tables, "set", {"texts": ["c", "b"]})
+
+    def answered(about: Any, given: Any = model) -> str:
+        ctx: Any = SimpleNamespace(
+            attempt=SimpleNamespace(agent=SimpleNamespace(model=given, name="words")), note=lambda *_, **data: None
+        )
+        return asyncio.run(embed.embed(Task("t7", "?", metadata={"embedding": about}), ctx))
+
+    assert json.loads(answered({"type": "pair", "texts": ["a", "b"]}))["dot"] == 8.0
+    assert answered({"type": "nearest", "shared": "set", "text": "a"}) == "1"
+    assert json.loads(answered({"type": "rerank", "shared": "set", "query": "a", "candidates": {"x": 0, "y": 1}})) == [
+        "y",
+        "x",
+    ]
+    assert json.loads(answered({"type": "summary", "human": ["b"], "machine": ["a"]})) == [pytest.approx(0.8)]
+    assert json.loads(answered({"type": "cluster", "shared": "set", "places": [0], "clusters": 1})) == [0]
+    kinds = "pair, rerank, nearest, classify, cluster, summary"
+    with pytest.raises(ConfigError, match=f"^task t7 has the embedding type 'x': one of {kinds}$"):
+        answered({"type": "x"})
+    with pytest.raises(ConfigError, match=r"^task t7 has the embedding type None: one of"):
+        answered({})
+    with pytest.raises(ConfigError, match=r"^words answers in words: give an embedder, as in --model embedder:minilm$"):
+        answered({"type": "pair", "texts": ["a", "b"]}, SimpleNamespace())
+    with pytest.raises(
+        ConfigError, match=r"^task t8 is no embedding task: give embed a benchmark such as mteb_stsb, and"
+    ):
+        embed._check_task(Task("t8", "?"))

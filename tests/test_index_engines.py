@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from firsthand.retrieval.store.pinecone_index import MAX_METADATA_BYTES, Pinecon
 from firsthand.retrieval.store.postgres_index import _text, _where
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, RecordStore, Some
 from listed_records import holds
-from pinecone_wire import passes
+from pinecone_wire import Namespace
 
 TWO = IndexHeader("tiny", "print", 2, "lines")
 
@@ -59,41 +58,6 @@ CONDITIONS: list[Condition] = [
     Some((Match("of", ("b",)), Match("kind", ("document",)))),
     Not(Some((Match("of", ("b",)), Range("n_x", None, 1.0)))),
 ]
-
-
-class Namespace:
-    """Pinecone's data plane as a client object over a dict, with the filters of the wire's server."""
-
-    def __init__(self) -> None:
-        self.points: dict[str, Any] = {}
-        self.calls: list[tuple[str, int]] = []
-
-    def upsert(self, namespace: str, vectors: list[Any]) -> None:
-        assert namespace == "space"
-        self.calls.append(("upsert", len(vectors)))
-        self.points |= {each["id"]: SimpleNamespace(**each) for each in vectors}
-
-    def delete(self, namespace: str, ids: list[str]) -> None:
-        self.calls.append(("delete", len(ids)))
-        for id in ids:
-            self.points.pop(id, None)
-
-    def fetch(self, namespace: str, ids: list[str]) -> Any:
-        self.calls.append(("fetch", len(ids)))
-        return SimpleNamespace(vectors={id: self.points[id] for id in ids if id in self.points})
-
-    def fetch_by_metadata(self, namespace: str, filter: Any, limit: int, pagination_token: str = "0") -> Any:
-        found = [each for each in self.points.values() if passes(each.metadata, filter)]
-        first = int(pagination_token)
-        page = {each.id: each for each in found[first : first + limit]}
-        more = SimpleNamespace(next=str(first + limit)) if first + limit < len(found) else None
-        return SimpleNamespace(vectors=page, pagination=more)
-
-    def query(self, namespace: str, vector: list[float], top_k: int, filter: Any) -> Any:
-        self.calls.append(("query", top_k))
-        found = [each for each in self.points.values() if passes(each.metadata, filter)]
-        scored = sorted(((float(np.dot(each.values, vector)), each.id) for each in found), reverse=True)
-        return SimpleNamespace(matches=[SimpleNamespace(id=id, score=score) for score, id in scored[:top_k]])
 
 
 def pinecone(folder: Path) -> RecordStore:

@@ -195,3 +195,73 @@ def test_only_documents_below_the_folders_whose_files_are_gone_are_removed(tmp_p
     work._remove_gone()
     assert work.tally.removed == ["gone", "beside"]
     assert sorted(work.index.hashes()) == ["failed", "here", "kept", "none"]
+
+
+def test_a_file_counts_when_its_last_document_was_read_and_one_that_fails_counts_too(tmp_path: Path) -> None:
+    root = folder(
+        tmp_path / "f", a_jsonl='{"id": 1, "text": "one"}\n{"id": 2, "text": "two"}\n', b_json="{", c_txt="12345"
+    )
+    work = Steps(root)
+    work.store("b.json:1", root / "b.json")
+    work._read_index()
+    files = [(name, work.file(name)) for name in ("a.jsonl", "b.json", "c.txt")]
+    sizes = [file.size_bytes for _, file in files]
+    seen = []
+    for _ in work._reading(files):
+        seen.append((work.at, work.files, work.waiting_bytes, [document.id for document, _ in work.waiting]))
+    one, two, text = "a.jsonl:1", "a.jsonl:2", "c.txt"
+    assert seen == [
+        ("a.jsonl", 1, 0, [one]), ("a.jsonl", 1, 0, [one, two]), ("a.jsonl", 1, sizes[0], [one, two]),
+        ("b.json", 2, sum(sizes[:2]), [one, two]), ("c.txt", 3, sum(sizes[:2]), [one, two, text]),
+        ("c.txt", 3, sum(sizes), [one, two, text]),
+    ]  # fmt: skip
+    ((name, told),) = work.tally.failed
+    assert name == "b.json" and told.startswith("it is no JSON: ")
+    assert told.endswith("; what was read from it before stays in the index")
+    (root / "c.txt").unlink()
+    list(work._reading(files[2:]))
+    assert work.tally.failed[-1] == ("c.txt", "it cannot be read: No such file or directory")
+
+
+def test_a_file_whose_items_all_failed_is_not_called_empty_and_one_of_blanks_is(tmp_path: Path) -> None:
+    root = folder(tmp_path / "f", a_jsonl="{}\n", b_jsonl='{"id": 1, "text": " "}\n', c_txt=" \n")
+    work = Steps(root)
+    for name in ("a.jsonl", "b.jsonl", "c.txt"):
+        assert list(work._read(name, work.file(name))) == []
+    assert [name for name, _ in work.tally.failed] == ["a.jsonl:1"]
+    empty = "it is empty: nothing to index"
+    assert work.tally.notes == [("b.jsonl", empty), ("c.txt", empty)] and work.waiting == []
+    (root / "a.jsonl").write_text('{}\n{"id": 7, "text": "x"}\n')
+    list(work._read("a.jsonl", work.file("a.jsonl")))
+    ((document, _),) = work.waiting
+    mark = document.meta[FILE_META]
+    assert isinstance(mark, dict) and (mark["documents"], mark["failed"], document.source) == (
+        1,
+        1,
+        str(root / "a.jsonl"),
+    )
+    assert (
+        mark["reader"] == "jsonl:1:" and mark["sha256"] == hashlib.sha256((root / "a.jsonl").read_bytes()).hexdigest()
+    )
+
+
+def test_a_folder_is_named_as_it_is_and_not_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = folder(tmp_path / "one", a_txt="1"), folder(tmp_path / "two", b_txt="2")
+    (tmp_path / "link").symlink_to(two)
+    monkeypatch.chdir(one)
+    assert Steps(Path(), tmp_path / "link", tmp_path / "two" / "b.txt").names() == ["one/a.txt", "two/b.txt", "b.txt"]
+    assert Steps(tmp_path / "link").names() == ["b.txt"]
+    with pytest.raises(
+        ConfigError, match=r"^two files would have the id 'two/b\.txt': index their folders one by one, each"
+    ):
+        Steps(two, tmp_path / "link").names()
+
+
+def test_of_unchanged_copies_the_first_is_the_one_that_later_ones_are_copies_of(tmp_path: Path) -> None:
+    work = Steps(folder(tmp_path / "f"))
+    work.stored = {id: _Stored(sha, f"/{id}", {}) for id, sha in (("a", "s"), ("b", "s"), ("c", "z"))}
+    work.taken["b"] = "/elsewhere"
+    work._unchanged(["a", "b"])
+    work._unchanged(["c"])
+    assert work.texts == {"s": "a", "z": "c"} and work.tally.unchanged == ["a", "b", "c"]
+    assert work.taken == {"a": "/a", "b": "/elsewhere", "c": "/c"}

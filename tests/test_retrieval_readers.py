@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
+import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +17,12 @@ import written_documents as written
 from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents import zip_parts
-from firsthand.retrieval.documents.docx_reader import read_docx
-from firsthand.retrieval.documents.epub_reader import read_epub
-from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
+from firsthand.retrieval.documents.docx_reader import _Body, _Styles, read_docx
+from firsthand.retrieval.documents.epub_reader import _Package, read_epub
+from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, expect_files, walk
+from firsthand.retrieval.documents.html_reader import page_text, page_title
+from firsthand.retrieval.documents.json_reader import read_json
 from firsthand.retrieval.documents.parser_process import (
     content_from_json,
     content_to_json,
@@ -310,3 +316,74 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_has_its_reason(tmp_pat
     for glob in ("", "/x"):
         with pytest.raises(ConfigError, match=r"is no pattern below the folder: write it as '\*\.md' or 'notes/\*'$"):
             FolderFilter(exclude=(glob,))
+
+
+def test_a_style_is_a_heading_by_its_name_before_its_level_and_a_broken_part_leaves_nothing_open() -> None:
+    styles = _Styles(
+        b"<styles><name val='heading 7'/><style styleId='A'><name val='heading 2'/><outlineLvl val='5'/></style>"
+        b"<style styleId='B'><outlineLvl val='3'/><name val='Body'/></style><style styleId='C'><name val='TITLE'/></style>"
+        b"<style styleId='D'><outlineLvl val='9'/></style><style><name val='heading 1'/></style></styles>"
+    )
+    assert styles.levels == {"A": 2, "B": 4, "C": 1}
+    body = _Body(styles.levels)
+    body.read(b"<d><p><pStyle val='A'/><t>One</t></p><p><pStyle val='Heading3'/><t>Two</t></p></d>")
+    for broken in (b"<d><del><p><t>lost", b"<d><tbl><tr><tc><p><numPr/><t>lost", b"<d><p><outlineLvl val='1'/>"):
+        with pytest.raises(DataError, match="its XML is damaged"):
+            body.read(broken)
+        body.read(b"<d>outside<p><t>plain</t></p><tbl/></d>")
+    assert "".join(body.written) == "## One\n\n### Two\n\n" + "plain\n\n\n" * 3
+    assert [(place.start, place.label) for place in body.places] == [
+        (0, "1"),
+        (8, "2"),
+        (17, "3"),
+        (25, "4"),
+        (33, "5"),
+    ]
+
+
+def test_notes_of_a_docx_follow_its_body_footnotes_first_and_a_broken_part_is_a_remark() -> None:
+    def packed(**parts: str) -> bytes:
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w") as archive:
+            for name, text in parts.items():
+                archive.writestr(f"{name.replace('__', '/')}.xml", text)
+        return data.getvalue()
+
+    def words(text: str) -> str:
+        return f"<d><p><t>{text}</t></p></d>"
+
+    whole = {"word__endnotes": words("End."), "word__footnotes": words("Foot."), "word__document": words("Body.")}
+    long = "t" * 3000
+    (document,) = read_docx(
+        packed(**whole, docProps__core=f"<c><title> A  {long}</title><x>no</x></c>"), "n", PLAIN
+    ).documents
+    assert document.text == "Body.\n\nFoot.\n\nEnd.\n\n" and document.title == f"A {long}"[:MAX_TITLE_CHARS]
+    assert document.locations == places((0, "paragraph", "1"), (7, "paragraph", "2"), (14, "paragraph", "3"))
+    broken = read_docx(packed(**whole | {"word__footnotes": "<d>"}, docProps__core="<c>"), "n", PLAIN)
+    assert broken.documents[0].text == "Body.\n\nEnd.\n\n" and broken.documents[0].title == ""
+    (note,) = broken.notes
+    assert note.startswith("its XML is damaged: ")
+
+
+def test_rows_values_and_titles_are_read_to_their_very_limits() -> None:
+    before = csv.field_size_limit()
+    titled = read_table(b"a,title\nx\ny,T\nz,U,w\n", "t.csv", ReadSettings(title_field="title")).documents[0]
+    assert titled.text == "a: x\n\nT\na: y\ntitle: T\n\nU\na: z\ntitle: U\ncolumn 3: w\n\n"
+    assert [place.label for place in titled.locations] == ["1", "2 (T)", "3 (U)"] and csv.field_size_limit() == before
+    body = json.dumps({"text": "x"} | {f"k{n}": n for n in range(2, 42)}).encode()
+    meta = read_json(body, "j.json", PLAIN).documents[0].meta
+    assert meta == {"kind": "record"} | {f"k{n}": n for n in range(2, 41)}  # of forty keys, the text's the first
+    package = _Package(b"<package><metadata><title>One</title><title>Two</title></metadata></package>")
+    assert (package.title, package.chapters()) == ("One", [])
+    for held, kept in ((999, 1001), (1000, 1000)):
+        package.title, package._in_title = "x" * held, True
+        package._add("yy")
+        assert len(package.title) == kept
+
+
+def test_a_page_is_told_by_the_lines_of_its_source_and_its_title_looked_for_in_its_beginning() -> None:
+    text, found, dropped = page_text("<p>a</p>\n<p>b</p>\n\n<p>c</p>\n<p>d</p>")
+    lines = [(text[place.start], place.kind, place.label) for place in found]
+    assert lines == [("a", "line", "1"), ("b", "line", "2"), ("c", "line", "4"), ("d", "line", "5")] and dropped == []
+    for before, title in ((2_000, "Its name"), (99_900, "Its name"), (100_000, "")):
+        assert page_title(f"{' ' * before}<TITLE lang=x>Its  name</title>") == title

@@ -11,6 +11,8 @@ import pytest
 from firsthand.errors import ConfigError, ToolError
 from firsthand.retrieval.chunk_index import outlines
 from firsthand.retrieval.corpus import close_corpora
+from firsthand.retrieval.store import document_rows
+from firsthand.retrieval.tools import search as search_module
 from firsthand.retrieval.tools.search import MAX_K, PASSAGE_CHARS, SearchIndex, search, spans, split
 
 
@@ -142,3 +144,36 @@ def test_an_index_in_a_file_follows_its_documents_and_an_index_takes_none(tmp_pa
     )
     assert second.spec.name == "lookup" and second.declares.readers == "user"
     assert asyncio.run(second({"text": "owl"})) == "(result 1 of 1, in c) green owl"
+
+
+def test_a_title_is_found_whatever_its_blanks_and_files_up_to_the_limit_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(
+        tmp_path / "docs", a_jsonl='{"title": "Old Mill", "text": "rain"}\n{"title": "x", "text": "old mill old"}\n'
+    )
+    made = SearchIndex(root / "a.jsonl")
+    assert [each.id for each in made.find(" old\n  MILL ")] == [
+        "1",
+        "2",
+    ]  # the title first, however often others say it
+    exact = folder(tmp_path / "exact", a_txt="12345", b_jsonl='{"text": "more than five bytes"}\n')
+    monkeypatch.setattr(search_module, "MAX_FILE_BYTES", 5)
+    assert len(SearchIndex(exact).index) == 2
+    (exact / "a.txt").write_text("123456")
+    assert said(lambda: SearchIndex(exact), ConfigError) == (
+        f"{str(exact / 'a.txt')!r} has more than 5 bytes: split it, or give it as .jsonl"
+    )
+    monkeypatch.setattr(document_rows, "MAX_TEXT_BYTES", 19)
+    assert said(lambda: SearchIndex(exact / "b.jsonl"), ConfigError) == (
+        "'1' cannot be indexed: '1' has 20 bytes of text: split it into parts below 19"
+    )
+
+
+def test_several_passages_of_one_document_are_found_and_that_of_its_title_once(tmp_path: Path) -> None:
+    text = f"Mill one. {'x' * 790}. Mill two mill. {'y' * 790}."
+    made = SearchIndex(folder(tmp_path / "docs", a_txt=text, b_txt="Mill.", mill_txt="Rain. mill"))
+    found = made.find("mill", 9)
+    assert found[0].id == "mill.txt" and found[0].text == "Rain. mill"
+    assert sorted(each.id for each in found) == ["a.txt", "a.txt", "b.txt", "mill.txt"]
+    assert len({each.text for each in found}) == 4 and [each.id for each in made.find("mill", 1)] == ["mill.txt"]

@@ -121,5 +121,8 @@ def lines_of(text: str) -> list[str]:
 
 
 def distinct_lines(lines: Sequence[str]) -> list[str]:
-    """The lines that differ by more than case and space, in order."""
-    return list({" ".join(line.casefold().split()): line for line in reversed(lines)}.values())[::-1]
+    """The lines that differ by more than case and space, each where it stands first."""
+    found: dict[str, str] = {}
+    for line in lines:
+        found.setdefault(" ".join(line.casefold().split()), line)
+    return list(found.values())
