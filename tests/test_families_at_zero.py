@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from firsthand.nn.families import (
     starcoder2,
 )
 from firsthand.nn.families.rope_config import (
+    _from_divisors,
     config_length,
+    llama3_divisors,
     longest_text,
     mscale,
     rope_divisors,
@@ -248,6 +251,20 @@ def test_a_share_of_each_head_is_turned_and_a_file_has_the_divisors_of_its_kind_
         "rope.scaling.original_context_length": 64, "rope.scaling.attn_factor": 1.5, "rope.scaling.yarn_beta_fast": 9.0,
         "rope.scaling.yarn_beta_slow": 2.0,
     }  # fmt: skip
+
+
+def test_divisors_in_float32_are_those_of_llama_3_up_to_their_rounding() -> None:
+    released = Rope(5e5, "llama3", 8.0, 8192)
+    exact = llama3_divisors(released, 64)
+    assert (len(exact), exact[0], exact[-1]) == (32, 1.0, 8.0) and any(1 < each < 8 for each in exact)
+    stored = tuple(struct.unpack("<32f", struct.pack("<32f", *exact)))
+    assert stored != tuple(exact) and _from_divisors(stored, 5e5, 64) == released
+    for factor, theta in ((1 + 5e-6, 5e5), (1 + 5e-5, 5e5), (1.0, 1e4)):
+        changed = (*stored[:16], stored[16] * factor, *stored[17:])
+        found = _from_divisors(changed, theta, 64)
+        assert found == (released if (factor, theta) == (1 + 5e-6, 5e5) else Rope(theta, "divided", divisors=changed))
+    larger = llama3_divisors(Rope(5e5, "llama3", 32.0, 8192), 64)
+    assert _from_divisors(tuple(larger), 5e5, 64) == Rope(5e5, "llama3", 32.0, 8192)
 
 
 def test_alibi_s_slopes_are_powers_for_any_number_of_heads() -> None:
