@@ -33,7 +33,7 @@ from firsthand.nn.compiled_experts import CompiledExperts, _router_rows, linears
 from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.lora import Adapter, LowRankUpdate
 from firsthand.nn.matrices import ATTENTION, BLOCK
-from firsthand.nn.quant import DenseLinear, pack
+from firsthand.nn.quant import DenseLinear, block_linear, pack
 
 pytest.importorskip("numba")
 A = Architecture(
@@ -285,6 +285,12 @@ def test_the_reason_against_the_compiled_step_names_the_part_or_setting() -> Non
     def double(made: Decoder) -> None:
         made.layers[1].attention.o_proj.double()
 
+    def half_table(made: Decoder) -> None:
+        made.embed.bfloat16()
+
+    def blocks(made: Decoder) -> None:  # 48 is no multiple of the 32 inputs of a block
+        made.layers[0].mlp.gate_proj = block_linear(torch.ones(48, 32), None, "x")
+
     for change, said in (
         (without_mlp, "its layer 1 has an unsupported part: Identity"),
         (other_block, "its layer 1 is a Identity"),
@@ -292,6 +298,8 @@ def test_the_reason_against_the_compiled_step_names_the_part_or_setting() -> Non
         (other_final, "its embedding or final norm is unsupported"),
         (other_linear, "it has an unsupported layer: Identity"),
         (double, "it is not float32 on the CPU"),
+        (half_table, "it is not float32 on the CPU"),
+        (blocks, "its widths (32, 48, 64) are not multiples of 32, or head_dim 16 is not one of 16"),
     ):
         made = model()
         change(made)
