@@ -18,6 +18,7 @@ from firsthand.nn.decoder import _for_products
 from firsthand.nn.encoder import Together
 from firsthand.nn.families.bert import BertArchitecture
 from firsthand.nn.packed_format import PackedFormat, packed_format, packed_shape
+from firsthand.nn.packed_linears import unpack
 from firsthand.nn.pair_classifier import PairClassifier
 
 A = Architecture(
@@ -164,3 +165,62 @@ def test_a_packed_format_has_its_bits_its_group_and_the_offset_of_its_first_vers
     for shape in ((), (3,), (3, 5, 1)):
         with pytest.raises(ModelFileError, match=rf"^a packed matrix has {len(shape)} dimensions: expected 2$"):
             packed_shape(shape, PackedFormat("awq", 4, 8))
+
+
+def whole_numbers(rows: list[list[int]], bits: int) -> Tensor:
+    """Integers of 32 bits that each hold the numbers of a row, the first lowest: rows by one."""
+    found = [sum(value << bits * place for place, value in enumerate(each)) for each in rows]
+    return torch.tensor([value - (1 << 32 if value >= 1 << 31 else 0) for value in found], dtype=torch.int32)
+
+
+@pytest.mark.parametrize(("bits", "group", "zero_offset"), [(2, 10, 1), (2, -1, 0), (8, 3, 1), (8, 4, 0)])
+def test_a_matrix_of_2_or_8_bits_is_unpacked_by_groups_of_which_the_last_may_be_smaller(
+    bits: int, group: int, zero_offset: int
+) -> None:
+    each, top = 32 // bits, 2**bits - 1
+    inputs, outputs = (16, 16) if bits == 2 else (8, 4)
+    groups = {10: 2, -1: 1, 3: 3, 4: 2}[group]
+    codes = [[(5 * k + 3 * o + k * o) % (top + 1) for o in range(outputs)] for k in range(inputs)]
+    codes[each - 1][0] = top  # the sign of an integer is a bit of a code
+    zeros = [
+        [(7 * g + o) % (top + 1) for o in range(outputs)] for g in range(groups)
+    ]  # 0 is stored as the largest in v1
+    scales = torch.tensor([[0.5 + g + 0.25 * o for o in range(outputs)] for g in range(groups)]).half()
+    columns = [[[codes[k][o] for k in range(at, at + each)] for o in range(outputs)] for at in range(0, inputs, each)]
+    stored = [[(zero - zero_offset) & top for zero in row] for row in zeros]
+    tensors = {
+        "qweight": torch.stack([whole_numbers(rows, bits) for rows in columns]),
+        "qzeros": torch.stack([whole_numbers([row[at : at + each] for at in range(0, outputs, each)], bits)
+                               for row in stored]),
+        "scales": scales,
+    }  # fmt: skip
+    of = PackedFormat("gptq", bits, group, zero_offset)
+    size = inputs if group == -1 else group
+    expected = [
+        [(codes[k][o] - zeros[k // size][o]) * float(scales[k // size, o]) for k in range(inputs)]
+        for o in range(outputs)
+    ]
+    found = unpack(tensors.get, of, "w")
+    assert found.tolist() == expected and found.is_contiguous() and found.dtype == torch.float32
+    turned = torch.tensor([(k + 1) % groups for k in range(inputs)], dtype=torch.int32)
+    by_index = unpack((tensors | {"g_idx": turned}).get, of, "w")
+    assert float(by_index[1, 2]) == (codes[2][1] - zeros[3 % groups][1]) * float(scales[3 % groups, 1])
+    for name in tensors:
+        with pytest.raises(ModelFileError) as told:
+            unpack({key: each for key, each in tensors.items() if key != name}.get, of, "w")
+        assert str(told.value) == "w is packed and lacks its qweight, qzeros or scales"
+    shape, of_zeros = (groups, outputs), (groups, outputs // each)
+    for changes in ({"scales": scales[:, :1]}, {"qzeros": torch.cat([tensors["qzeros"]] * 2)}):
+        wrong = tensors | changes
+        with pytest.raises(ModelFileError) as told:
+            unpack(wrong.get, of, "w")
+        assert str(told.value) == (
+            f"w has scales of shape {tuple(wrong['scales'].shape)} and zeros of {tuple(wrong['qzeros'].shape)}: expected "
+            f"{shape} and {of_zeros} for groups of {size}"
+        )
+    for index in (turned + groups, turned - groups, turned[1:]):
+        with pytest.raises(ModelFileError) as told:
+            unpack((tensors | {"g_idx": index}).get, of, "w")
+        assert str(told.value) == (
+            f"w has a g_idx that names groups outside 0 to {groups - 1}, or not one for each input"
+        )
