@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError
 from firsthand.nn.architecture import Architecture, ExpertSettings, Rope
+from firsthand.nn.batched_lora import AdapterSpan, ModuleSpans, pack_adapter
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.blocks.experts import ExpertRouter, MixtureOfExperts
 from firsthand.nn.compiled_experts import mlps_of, why_experts_not_compiled
@@ -168,3 +170,76 @@ def test_adapters_are_attached_by_name_switched_off_for_a_while_and_copied_whole
     for sharded in (Sharded(values), Sharded(Waiting(values))):
         found = whole_tensor(sharded)  # type: ignore[arg-type]
         assert found.tolist() == [0.0, 1.0, 2.0] and not found.requires_grad
+
+
+@torch.no_grad()
+def test_a_chunk_that_wants_no_row_fills_the_cache_and_logits_without_a_cap_are_plain_products() -> None:
+    pytest.importorskip("numba")
+    from firsthand.kernels.attention.kv_pages import Layout, PackedChunk
+    from firsthand.nn.compiled_decoder import Cache, CompiledDecoder
+
+    a = Architecture(
+        "llama", 48, 16, 16, 1, 1, num_kv_heads=1, head_dim=16, max_position=64, norm_eps=1e-5, windows=(None,),
+        ropes=(Rope(),), tie_embeddings=True,
+    )  # fmt: skip
+    model = initialise(Decoder(a), seed=2, std=0.5)
+    compiled = CompiledDecoder(model, threads=3)
+    cache = Cache.empty(a, 3, 16, torch.float32, torch.device("cpu"))
+    ids = [(5 * at + 2) % 48 for at in range(18)]
+    whole = model(torch.tensor(ids), torch.arange(18), Packed([18]))
+    first = compiled.hidden(ids[:17], Layout([PackedChunk(0, 17, [2, 0])], 16), cache, [])
+    assert first.shape == (0, 16)
+    last = compiled.hidden(ids[17:], Layout([PackedChunk(17, 18, [2, 0])], 16), cache, [0])
+    assert torch.allclose(torch.from_numpy(last), whole[17:], atol=1e-4)
+    few, many = whole[:2].numpy(), whole[2:7].numpy()
+    for hidden in (few, many, few):
+        found = compiled.logits(hidden)
+        scores = torch.from_numpy(hidden) @ model.embed.weight.T
+        assert found.values.shape == (len(hidden), 48) and torch.allclose(found.values, scores, atol=1e-4)
+        assert found.best == scores.argmax(1).tolist() and len(found.best) == len(found.normalisers) == len(hidden)
+        assert torch.allclose(torch.from_numpy(found.normalisers), scores.logsumexp(1), atol=1e-4)
+        assert [row.logprob(3) for row in found.rows()] == pytest.approx(scores.log_softmax(1)[:, 3].tolist(), abs=1e-3)
+    assert len(compiled._logits) == 5 * 48
+
+
+@torch.no_grad()
+def test_rows_with_an_adapter_beside_blocks_of_8_bits_have_the_states_of_the_modules() -> None:
+    pytest.importorskip("numba")
+    from firsthand.kernels.attention.kv_pages import Layout, PackedChunk
+    from firsthand.nn.compiled_decoder import Cache, CompiledDecoder
+    from firsthand.nn.quant import pack
+
+    a = Architecture(
+        "llama", 40, 32, 64, 2, 2, num_kv_heads=1, head_dim=16, max_position=64, norm_eps=1e-5, windows=(None, None),
+        ropes=(Rope(), Rope()), tie_embeddings=False, qkv_bias=True,
+    )  # fmt: skip
+    model = initialise(Decoder(a), seed=2, std=0.2)
+    generator = torch.Generator().manual_seed(7)
+    deltas = {
+        f"{name}.weight": LowRankUpdate(
+            0.3 * torch.randn(4, module.in_features, generator=generator),
+            0.3 * torch.randn(module.out_features, 4, generator=generator),
+            1.5,
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.endswith("v_proj")
+    }
+    pack(model, "int8")
+    adapter = Adapter(Path("red"), deltas)
+    tiles, matrices = (pack_adapter(adapter, model, tiles_of=mode) for mode in ("int8", None))  # type: ignore[arg-type]
+    ids, positions, packed = torch.tensor([3, 7, 1, 19, 30, 2]), torch.arange(6), Packed([6])
+    apart, beside = model(ids, positions, packed), ModuleSpans(model)
+    with beside.over([AdapterSpan(2, 5, matrices)]):
+        states = model(ids, positions, packed)
+    with beside.over([AdapterSpan(1, 2, matrices)]):
+        scores = model.logits(states)
+    assert float((states - apart).abs().max()) > 1
+    compiled = CompiledDecoder(model)
+    cache = Cache.empty(a, 1, 16, torch.float32, torch.device("cpu"))
+    layout = Layout([PackedChunk(0, 6, [0])], 16)
+    found = compiled.hidden(ids.tolist(), layout, cache, range(6), spans=[AdapterSpan(2, 5, tiles)])
+    assert float((torch.from_numpy(found) - states).abs().mean()) < 0.02
+    logits = compiled.logits(states.numpy(), [AdapterSpan(1, 2, tiles)])
+    assert float((logits.values - scores).abs().mean()) < 0.02
+    plain = compiled.hidden(ids.tolist(), layout, cache, range(6))
+    assert float((torch.from_numpy(plain) - apart).abs().mean()) < 0.02
