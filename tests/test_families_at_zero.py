@@ -75,6 +75,8 @@ def test_no_heads_and_no_width_are_refused_by_name_in_every_family() -> None:
     usual = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "gemma", "gemma2", "gemma3_text", "gpt_oss",
              "smollm3", "stablelm", "starcoder2", "phi3", "olmo2", "deepseek_v2")  # fmt: skip
     for family in usual:
+        least = read(family, num_key_value_heads=2, **EXPERTS)
+        assert {type(each) for each in (least.head_dim, least.num_kv_heads, least.rotary_dim)} == {int}
         more: dict[str, Any] = {"num_key_value_heads": 2, "head_dim": 8, **EXPERTS}
         assert refused(family, num_attention_heads=0, **more) == sentence.format("num_heads"), family
         del more["head_dim"]
@@ -85,6 +87,8 @@ def test_no_heads_and_no_width_are_refused_by_name_in_every_family() -> None:
     ):  # fmt: skip
         assert refused(family, least, **{heads: 0}) == sentence.format("num_heads")
         assert refused(family, least, **{width: 0}) == sentence.format("hidden_size")
+        whole = read(family, least)
+        assert {type(each) for each in (whole.head_dim, whole.hidden_size, whole.intermediate_size)} == {int}
     for changes, field in (
         ({"d_model": 0}, "hidden_size"), ({"num_heads": 0}, "encoder_heads"), ({"d_kv": 0}, "head_dim"),
     ):  # fmt: skip
