@@ -98,15 +98,15 @@ def test_a_file_that_changes_after_its_header_was_read_is_told(tmp_path: Path) -
 def test_the_highest_rank_of_all_matrices_is_what_may_be_too_high(tmp_path: Path) -> None:
     model = base()
     tensors = {
-        f"{K}.lora_A.weight": torch.ones(3, 32), f"{K}.lora_B.weight": torch.ones(16, 3),
-        f"{Q}.lora_B.weight": torch.ones(32, 5), f"{Q}.lora_A.weight": torch.ones(5, 32),
+        f"{K}.lora_A.weight": torch.ones(5, 32), f"{K}.lora_B.weight": torch.ones(16, 5),
+        f"{Q}.lora_B.weight": torch.ones(32, 3), f"{Q}.lora_A.weight": torch.ones(3, 32),
     }  # fmt: skip
     folder = written(
-        tmp_path / "two", tensors, rank_pattern={"q_proj": 5}, alpha_pattern={"layers.1.self_attn.k_proj": 9}
+        tmp_path / "two", tensors, rank_pattern={"k_proj": 5}, alpha_pattern={"layers.1.self_attn.k_proj": 9}
     )
     file = folder / "adapter_model.safetensors"
     found = read_adapter(folder, model, max_rank=5)
-    ours = {"layers.0.attention.q_proj.weight": (5, 6 / 5), "layers.1.attention.k_proj.weight": (3, 9 / 3)}
+    ours = {"layers.0.attention.q_proj.weight": (3, 6 / 3), "layers.1.attention.k_proj.weight": (5, 9 / 5)}
     assert {name: (len(delta.a), delta.scale) for name, delta in found.deltas.items()} == ours
     for most in (4, 2):
         with pytest.raises(ConfigError) as told:

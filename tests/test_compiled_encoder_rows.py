@@ -155,6 +155,12 @@ def test_rows_of_16_bits_are_multiplied_attended_to_and_passed_through_an_mlp() 
     by.mlp(held, by.pack(up, up_bias), by.pack(down, down_bias), rows, result)
     expected = torch.nn.functional.gelu(x @ up.T + up_bias) @ down.T + down_bias
     near(result.reshape(rows, width), expected, 3e-3)
+    # 32 equal weights may not be longer than 46,336 together, and one alone not larger than 32,767
+    level, alone = torch.full((32, 32), -2.0), torch.zeros(32, 32)
+    alone[:, 5] = 3.0
+    for values, scale in ((level, 2 * 32**0.5 / 46336), (alone, 3 / 32767)):
+        np.testing.assert_allclose(by.pack(values, torch.zeros(32)).scales, scale, rtol=1e-6)
+    assert set(by.pack(level, torch.zeros(32)).numbers.view(np.int16).tolist()) == {-8191}
     zeros = by.pack(torch.zeros(32, 32), torch.ones(32))  # no length to divide by
     assert not zeros.numbers.any() and zeros.bias.tolist() == [1.0] * 32 and np.isfinite(zeros.scales).all()
 

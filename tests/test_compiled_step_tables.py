@@ -143,6 +143,9 @@ def test_rows_with_adapters_have_the_states_and_logits_of_models_with_these_in_t
         step = Layout([PackedChunk(3, 4, [0])], 16)
         more = plain(torch.tensor([*texts[0], 9]), torch.arange(4), Packed([4]))[-1:]
         assert np.allclose(compiled.hidden([9], step, cache, [0]), more, atol=2e-4)
+    later = CompiledDecoder(plain)
+    small, large = (later._adapted([AdapterSpan(0, 1, each)], 4) for each in (green, red))
+    assert (len(small.low), len(large.low), small.lift is large.lift) == (3 * 4 * 16, 3 * 4 * 32, True)
     empty = compiled._adapted([], 5)
     assert (empty.pieces.shape, empty.rank) == ((0, 3), 16) and empty.low is compiled._low
     mixture = CompiledDecoder(model(replace(A, experts=EXPERTS)))

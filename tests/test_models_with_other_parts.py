@@ -199,7 +199,11 @@ def test_a_chunk_that_wants_no_row_fills_the_cache_and_logits_without_a_cap_are_
         assert found.best == scores.argmax(1).tolist() and len(found.best) == len(found.normalisers) == len(hidden)
         assert torch.allclose(torch.from_numpy(found.normalisers), scores.logsumexp(1), atol=1e-4)
         assert [row.logprob(3) for row in found.rows()] == pytest.approx(scores.log_softmax(1)[:, 3].tolist(), abs=1e-3)
-    assert len(compiled._logits) == 5 * 48
+    assert len(compiled._logits) == 5 * 48 and compiled._angles == 1024
+    wide = Cache.empty(a, 65, 16, torch.float32, torch.device("cpu"))
+    for position, angles in ((1023, 1024), (1024, 2048)):
+        compiled.hidden([3], Layout([PackedChunk(position, position + 1, list(range(65)))], 16), wide, [0])
+        assert compiled._angles == angles
 
 
 @torch.no_grad()
