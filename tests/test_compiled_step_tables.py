@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from firsthand.kernels.attention.kv_pages import Layout, PackedChunk
-from firsthand.kernels.step import lora_products
 from firsthand.nn.architecture import Architecture, ExpertSettings, Rope
 from firsthand.nn.batched_lora import AdapterSpan, PackedAdapter, pack_adapter
 from firsthand.nn.blocks.attention import Packed
@@ -105,6 +104,8 @@ def with_adapter(seed: int, rank: int, scale: float, only: str) -> tuple[PackedA
 
 @torch.no_grad()
 def test_rows_with_adapters_have_the_states_and_logits_of_models_with_these_in_their_weights() -> None:
+    from firsthand.kernels.step import lora_products
+
     plain = model()
     red, of_red = with_adapter(5, 20, 1.5, "")  # a rank of more than a tile, and more rows than a piece has
     green, of_green = with_adapter(6, 3, -2.0, "layers.1.")
