@@ -315,6 +315,7 @@ def test_all_but_the_rounded_matrices_is_written_in_float16_with_its_settings(tm
         "quant_method": method, "bits": 4, "group_size": 64, **(own if method == "gptq" else other),
     }  # fmt: skip
     assert config["dtype"] == "float16" and config["hidden_size"] == 64
+    assert (folder / "config.json").read_text() == json.dumps(config, indent=2) + "\n"
     assert set(rounded) == {
         f"layers.{n}.{part}" for n in (0, 1) for part in (
             *(f"attention.{name}_proj" for name in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down")))

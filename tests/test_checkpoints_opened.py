@@ -188,6 +188,7 @@ def test_a_saved_folder_is_opened_and_loaded_with_its_values(a: Architecture, tm
     assert sorted(each.name for each in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert (config["dtype"], config["model_type"], config["eos_token_id"]) == ("bfloat16", a.family, None)
+    assert (tmp_path / "m" / "config.json").read_text() == json.dumps(config, indent=2) + "\n"
     opened = weights.open_checkpoint(tmp_path / "m")
     assert (opened.path, opened.architecture, opened.layout is None) == (tmp_path / "m", a, a is A)
     skeleton = weights.skeleton(opened)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from firsthand.kernels.attention.kv_pages import Layout, PackedChunk
 from firsthand.nn.architecture import Architecture, ExpertSettings, Rope
+from firsthand.nn.batched_lora import AdapterSpan, PackedAdapter, pack_adapter
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.compiled_decoder import (
@@ -28,8 +30,9 @@ from firsthand.nn.compiled_decoder import (
 )
 from firsthand.nn.compiled_experts import CompiledExperts, _router_rows, linears_of, mlps_of, width_of
 from firsthand.nn.decoder import Decoder, initialise
+from firsthand.nn.lora import Adapter, LowRankUpdate
 from firsthand.nn.matrices import ATTENTION, BLOCK
-from firsthand.nn.quant import DenseLinear, pack
+from firsthand.nn.quant import DenseLinear, block_linear, pack
 
 pytest.importorskip("numba")
 A = Architecture(
@@ -80,6 +83,75 @@ def test_states_and_logits_of_two_texts_are_those_of_the_modules_whatever_the_th
         assert np.allclose(compiled.hidden([30], step, cache, [0], near=step_near), more, atol=1e-4)
     with pytest.raises(AssertionError, match="the layout is for other tokens"):
         compiled.hidden(ids[1:], layout, cache, wanted)
+
+
+def with_adapter(seed: int, rank: int, scale: float, only: str) -> tuple[PackedAdapter, Decoder]:
+    """An adapter of the matrices whose names begin so, and the model with it in its weights."""
+    changed, generator = model(), torch.Generator().manual_seed(seed)
+    deltas = {}
+    for name, module in changed.named_modules():
+        if isinstance(module, nn.Linear) and name.startswith(only):
+            sizes = (rank, module.in_features), (module.out_features, rank)
+            deltas[f"{name}.weight"] = LowRankUpdate(
+                *(0.2 * torch.randn(size, generator=generator) for size in sizes), scale
+            )
+    added = Adapter(Path("added"), deltas)
+    with torch.no_grad():
+        for name, parameter in changed.named_parameters():
+            parameter.copy_(added.merged(name, parameter))
+    return pack_adapter(added, changed, tiles_of="float32"), changed
+
+
+@torch.no_grad()
+def test_rows_with_adapters_have_the_states_and_logits_of_models_with_these_in_their_weights() -> None:
+    from firsthand.kernels.step import lora_products
+
+    plain = model()
+    red, of_red = with_adapter(5, 20, 1.5, "")  # a rank of more than a tile, and more rows than a piece has
+    green, of_green = with_adapter(6, 3, -2.0, "layers.1.")
+    lengths, models = [3, 18, 2, 4], [plain, of_red, of_green, plain]
+    texts = [[(7 * at + 5 * length) % 50 for at in range(length)] for length in lengths]
+    ids = [token for text in texts for token in text]
+    wholes = [
+        each(torch.tensor(text), torch.arange(len(text)), Packed([len(text)]))
+        for each, text in zip(models, texts, strict=True)
+    ]
+    states = torch.cat(wholes)
+    assert all(not torch.allclose(states[at], plain(torch.tensor(ids[3:23]), torch.arange(20), Packed([20]))[at - 3],
+                                  atol=0.1) for at in (3, 20))  # fmt: skip
+    wanted = [22, 0, 3, 20, 26]  # green, plain, red twice, plain
+    scores = torch.cat([each.logits(states[[row]]) for each, row in
+                        zip((of_green, plain, of_red, of_red, plain), wanted, strict=True)])  # fmt: skip
+    spans = [AdapterSpan(3, 21, red), AdapterSpan(21, 23, green)]
+    of_head = [AdapterSpan(0, 1, green), AdapterSpan(2, 4, red)]
+    chunks = [PackedChunk(0, length, [2 * at, 2 * at + 1]) for at, length in enumerate(lengths)]
+    for threads in (1, 2):
+        compiled = CompiledDecoder(plain, threads=threads)
+        cache = Cache.empty(A, 8, 16, torch.float32, torch.device("cpu"))
+        found = compiled.hidden(ids, Layout(chunks, 16), cache, wanted, spans=spans)
+        assert np.allclose(found, states[wanted], atol=2e-4)
+        assert (len(compiled._low), len(compiled._lift)) == (3 * 27 * 32, 3 * 27 * lora_products.LIFT)
+        logits = compiled.logits(found, of_head)
+        assert np.allclose(logits.values, scores, atol=2e-4) and logits.best == scores.argmax(1).tolist()
+        assert np.allclose(logits.normalisers, scores.logsumexp(1), atol=2e-4)
+        kept, low = compiled._logits, compiled._low
+        # without the spans the same rows are the plain model's again, in the memory that there is
+        apart = compiled.logits(found[:2])
+        assert np.allclose(apart.values, plain.logits(torch.from_numpy(found[:2])), atol=2e-4)
+        assert compiled._logits is kept and compiled._low is low and len(kept) == 5 * 64
+        assert compiled._adapted([AdapterSpan(0, 1, green)], 27).low is low
+        assert len(compiled._adapted([AdapterSpan(0, 1, green)], 28).lift) == 3 * 28 * lora_products.LIFT
+        step = Layout([PackedChunk(3, 4, [0])], 16)
+        more = plain(torch.tensor([*texts[0], 9]), torch.arange(4), Packed([4]))[-1:]
+        assert np.allclose(compiled.hidden([9], step, cache, [0]), more, atol=2e-4)
+    later = CompiledDecoder(plain)
+    small, large = (later._adapted([AdapterSpan(0, 1, each)], 4) for each in (green, red))
+    assert (len(small.low), len(large.low), small.lift is large.lift) == (3 * 4 * 16, 3 * 4 * 32, True)
+    empty = compiled._adapted([], 5)
+    assert (empty.pieces.shape, empty.rank) == ((0, 3), 16) and empty.low is compiled._low
+    mixture = CompiledDecoder(model(replace(A, experts=EXPERTS)))
+    with pytest.raises(AssertionError, match="rows with adapters go through the modules of a mixture of experts"):
+        mixture.hidden(ids, Layout(chunks, 16), cache, wanted, spans=spans)
 
 
 def test_the_tables_of_a_model_name_its_matrices_norms_and_layers() -> None:
@@ -217,6 +289,12 @@ def test_the_reason_against_the_compiled_step_names_the_part_or_setting() -> Non
     def double(made: Decoder) -> None:
         made.layers[1].attention.o_proj.double()
 
+    def half_table(made: Decoder) -> None:
+        made.embed.bfloat16()
+
+    def blocks(made: Decoder) -> None:  # 48 is no multiple of the 32 inputs of a block
+        made.layers[0].mlp.gate_proj = block_linear(torch.ones(48, 32), None, "x")
+
     for change, said in (
         (without_mlp, "its layer 1 has an unsupported part: Identity"),
         (other_block, "its layer 1 is a Identity"),
@@ -224,6 +302,8 @@ def test_the_reason_against_the_compiled_step_names_the_part_or_setting() -> Non
         (other_final, "its embedding or final norm is unsupported"),
         (other_linear, "it has an unsupported layer: Identity"),
         (double, "it is not float32 on the CPU"),
+        (half_table, "it is not float32 on the CPU"),
+        (blocks, "its widths (32, 48, 64) are not multiples of 32, or head_dim 16 is not one of 16"),
     ):
         made = model()
         change(made)

@@ -277,9 +277,9 @@ def test_a_saved_model_is_read_back_and_files_may_repeat_the_shared_table(
         "is_encoder_decoder": True, "vocab_size": 20, "decoder_start_token_id": a.decoder_start, "eos_token_id": a.end,
         **family.to_config(a), "dtype": "bfloat16",
     }  # fmt: skip
+    assert (folder / "config.json").read_text() == json.dumps(config, indent=2) + "\n"
     loaded = load_encoder_decoder(str(folder))
-    assert loaded.architecture == a
-    assert not loaded.training and loaded.embed.weight.dtype == torch.float32
+    assert loaded.architecture == a and not loaded.training and loaded.embed.weight.dtype == torch.float32
     for (name, one), (_, other) in zip(loaded.named_parameters(), model.named_parameters(), strict=True):
         assert torch.equal(one, other.float()), name
     assert load_encoder_decoder(folder, dtype=torch.float16).embed.weight.dtype == torch.float16

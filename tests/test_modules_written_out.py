@@ -109,6 +109,35 @@ def test_attention_clamps_norms_heads_and_turns_before_the_scores() -> None:
 
 
 @torch.no_grad()
+def test_texts_of_several_lengths_are_causal_within_their_window_in_every_arithmetic() -> None:
+    lengths = [4, 4, 1, 6]
+    own = [text for text, length in enumerate(lengths) for _ in range(length)]
+    q, k, v = numbers(15, 4, 8), numbers(15, 2, 8, seed=1), numbers(15, 2, 8, seed=2)
+    packed = Packed(lengths)
+    assert packed.runs == [(4, 2), (1, 1), (6, 1)]
+    for window in (None, 1, 3, 4, 6, 7):
+        expected = attended(
+            q, k, v, 0.3, lambda i, j, w=window: own[i] == own[j] and j <= i and (w is None or j > i - w)
+        )
+        for terms in (None, ScoreTerms()):
+            assert torch.allclose(packed(2, q, k, v, scale=0.3, window=window, terms=terms), expected, atol=1e-5)
+        halves = [x.bfloat16() for x in (q, k, v)]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = packed(2, *halves, scale=0.3, window=window)
+        assert found.dtype == torch.bfloat16 and torch.allclose(found.float(), expected, atol=0.05)
+    across = packed(0, q, k[:9], v[:9], scale=0.3, window=None, terms=ScoreTerms(source_lengths=(2, 3, 1, 3)))
+    ends = [(0, 2), (2, 5), (5, 6), (6, 9)]
+    sees = lambda i, j: ends[own[i]][0] <= j < ends[own[i]][1]  # noqa: E731
+    assert torch.allclose(across, attended(q, k[:9], v[:9], 0.3, sees), atol=1e-5)
+    for rows in (14, 0):
+        with pytest.raises(ConfigError) as told:
+            packed(2, q[:rows], k[:rows], v[:rows], scale=0.3, window=None)
+        assert str(told.value) == f"{rows} tokens came for lengths that sum to 15"
+    with pytest.raises(ConfigError, match=r"^lengths are \[3, 0\]: every sequence needs 1 token or more$"):
+        Packed([3, 0])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("query_rank", [0, 7])
 def test_latent_attention_is_that_of_the_keys_and_values_that_its_latent_makes(query_rank: int) -> None:
     m = LatentSettings(rank=6, nope_dim=3, rope_dim=4, value_dim=2, query_rank=query_rank)

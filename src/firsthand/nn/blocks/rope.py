@@ -78,7 +78,7 @@ def _wider_base(rope: Rope, exponents_P: Tensor, factor: float) -> Tensor:
     """The frequencies of a larger base (NTK-aware scaling): the longest wavelength grows, the shortest stays."""
     pairs = len(exponents_P)
     theta = rope.theta * factor ** (pairs / max(pairs - 1, 1))
-    return 1.0 / torch.tensor(theta, dtype=torch.float32) ** exponents_P
+    return 1.0 / torch.tensor(theta, dtype=torch.float32, device="cpu") ** exponents_P
 
 
 def _llama3(plain_P: Tensor, rope: Rope) -> Tensor:
