@@ -43,10 +43,7 @@ def page(status: int = 200, body: bytes | Exception = b"{}") -> Any:
         return datasets._page(client, "http://hub/rows", {"offset": "0"}, SOURCE)
 
 
-def test_a_page_of_the_hub_is_an_object_or_an_error_with_advice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+def test_a_page_of_the_hub_is_an_object_or_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     hint = "check the connection, or give data=FOLDER that holds math/sums.jsonl"
     assert page(body=b'{"rows": [1], "x": {}}') == {"rows": [1], "x": {}}
     for status in (401, 403):
@@ -106,7 +103,6 @@ def rows(*numbers: int, total: int = 3) -> dict[str, Any]:
 def test_a_set_is_fetched_page_by_page_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     monkeypatch.setenv("HF_TOKEN", "secret")
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     path = tmp_path / "data" / "math" / "sums.jsonl"
     with hub(rows(5, 6), rows(7)) as (url, asked):
         assert datasets.fetch(SOURCE, url=url) == path
@@ -131,18 +127,12 @@ def test_a_set_is_fetched_page_by_page_once_and_kept(tmp_path: Path, monkeypatch
         )
 
 
-def test_pages_without_rows_of_the_expected_form_are_refused_with_their_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # a client reads no certificates, which takes most of its time
+def test_pages_without_rows_of_the_expected_form_are_refused_with_their_place() -> None:
     no_page = "some/sums: the hub's answer at row {} is not a page of rows; try again later"
     columns = "some/sums on the hub, row {}: {!r}: not the expected columns"
     cases = [
-        ([rows()], no_page.format(0)),
         ([rows(1, 2), rows()], no_page.format(2)),
         ([{"rows": [{"row": {"n": 1}}, {"n": 2}], "num_rows_total": 2}], no_page.format(0)),
-        ([{"rows": {"row": 1}, "num_rows_total": 2}], no_page.format(0)),
-        ([{"rows": [{"row": {"n": 1}}]}], no_page.format(0)),
         ([{"rows": [{"row": {"n": 1}}], "num_rows_total": "2"}], no_page.format(0)),
         ([rows(1, total=31)], no_page.format(0)),
         ([rows(1), {"rows": [{"row": {"m": 1}}], "num_rows_total": 3}], columns.format(1, KeyError("n"))),
