@@ -128,8 +128,8 @@ def test_a_scenario_is_a_task_with_its_tools_and_what_judges_it(tmp_path: Path) 
         ('"no+"', '"no("', "good_text is no regular expression: missing ), unterminated subpattern at position 2"),
         ('effect = "read"', 'effect = "reads"', "the effect of ask is 'reads': give one of read, write, external, "
          "irreversible"),
-        ('says = "Well."\n', "", "a tool is \"{'name': 'ask', 'does': 'Ask.', 'effect': 'read'}\": name, does, says and effect "
-         "were expected"),
+        ('says = "Well."\n', "", "a tool is \"{'name': 'ask', 'does': 'Ask.', 'effect': 'read'}\": name, does, says and "
+         "effect were expected"),
     ],
 )  # fmt: skip
 def test_front_matter_that_cannot_be_is_refused_by_its_file(tmp_path: Path, old: str, new: str, told: str) -> None:
