@@ -83,6 +83,7 @@ def test_a_multi_turn_task_lists_its_functions_of_the_first_turn_service_by_serv
         1,
     )
     native = turns.bfcl_multi_turn(actions="native", data=data)
+    assert (world.actions, native.environment(native.tasks(0)[0]).actions) == ("text", "native")
     assert "100 rounds; state" in native.protocol and native.protocol.endswith("; native actions")
     assert bodies(native.tasks(0))[0]["conversation"][0]["parts"][0]["text"] == turns.NATIVE
     assert refused(ConfigError, turns.bfcl_multi_turn, category="bas") == (
@@ -230,6 +231,7 @@ def test_shell_items_that_run_here_are_asked_and_the_others_are_counted_by_reaso
     )
     (first,) = own.tasks(0)
     assert first.id == "dev-001-dev-00000" and own.environment(first).limit == 2
+    assert (place.actions, own.environment(first).actions) == ("text", "native")
     assert [(each.role, each.text) for each in first.conversation] == [
         ("user", shell.INSTRUCTIONS["native"]),
         ("assistant", "Ok."),
@@ -292,7 +294,7 @@ def test_games_of_fish_are_drawn_for_each_baseline_and_each_order() -> None:
     world.begin()
     assert game.prompt == dcg.RULES.format(form=dcg.FORMS["native"], state=world.opening())
     place = made.environment(game)
-    assert (place.world.setup, place.limit) == (world.setup, 7)
+    assert (place.world.setup, place.limit, place.actions) == (world.setup, 7, "native")
     standard = dcg.agentbench_dcg()
     assert (
         len(standard.tasks(0)) == 20

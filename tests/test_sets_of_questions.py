@@ -169,7 +169,7 @@ def test_passages_are_ranked_among_those_of_other_abstracts(tmp_path: Path) -> N
 
 def test_each_sentence_is_to_be_found_at_its_own_line(tmp_path: Path) -> None:
     folder = tmp_path / "a:b"
-    put(folder / "tatoeba.swh-eng.swh", "moja\n\nmbilí\n\n")
+    put(folder / "tatoeba.swh-eng.swh", " moja\n\nmbilí\t\n\n")
     put(folder / "tatoeba.swh-eng.eng", "one\ntwo\nthree\n")
     made = mteb_tatoeba.mteb_tatoeba(language="swh", data=str(folder))
     assert facts(made) == said(
@@ -182,6 +182,7 @@ def test_each_sentence_is_to_be_found_at_its_own_line(tmp_path: Path) -> None:
         options={"language": "swh"},
     )
     shared = f"mteb_tatoeba:language=swh:data={tmp_path}/a\\:b"
+    assert made.tasks(0)[0].prompt == " moja"
     assert bodies(made.tasks(0))[1:] == [
         {
             "id": "swh-0001",
@@ -190,8 +191,8 @@ def test_each_sentence_is_to_be_found_at_its_own_line(tmp_path: Path) -> None:
         },
         {
             "id": "swh-0002",
-            "prompt": "mbilí",
-            "metadata": {"embedding": {"type": "nearest", "text": "mbilí", "shared": shared}},
+            "prompt": "mbilí\t",
+            "metadata": {"embedding": {"type": "nearest", "text": "mbilí\t", "shared": shared}},
             "secret": {"place": 2},
         },
     ]
