@@ -248,6 +248,8 @@ def test_the_folder_of_shell_items_is_looked_for_in_data_or_else_in_the_environm
     monkeypatch.setenv("FIRSTHAND_DATA", str(tmp_path))
     assert shell._folder("") == shell._folder(str(place)) == shell._folder(str(tmp_path)) == place
     assert shell._folder(str(other)) == other / "os_interaction"
+    missing = str(tmp_path / "a")
+    assert f"is not in {missing}: get it" in refused(DataError, shell._folder, missing)
     (place / "scripts").rmdir()
     told = (
         "AgentBench's folder os_interaction is not in {}: get it from github.com/THUDM/AgentBench and give data=FOLDER"
