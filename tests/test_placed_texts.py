@@ -67,7 +67,7 @@ def test_a_needle_with_its_haystack_fits_its_length() -> None:
     sizes = {size: fixed + len(said_) + size * (len(NOISE) + 1) for size in range(1, 12)}
     for length, size in ((sizes[4], 4), (sizes[5] - 1, 4), (sizes[1], 1), (sizes[9], 9)):
         assert texts.size(length, 3, query) == size
-        for depth, at in ((0, 0), (50, round(size / 2)), (100, size)):
+        for depth, at in ((0, 0), (50, round(size / 2)), (75, (3 * size + 2) // 4), (100, size)):
             context = " ".join([NOISE] * at + [said_] + [NOISE] * (size - at))
             expected = ({"context": context, "key": key}, sizes[size])
             assert texts.fields(NeedleCell(length, 3, depth), query) == expected
