@@ -11,6 +11,7 @@ import pytest
 from benchmark_rows import bodies, facts, refused, said
 from firsthand.benchmarks import joint_alignment, sycophancy
 from firsthand.benchmarks.concerns import scenario_files
+from firsthand.benchmarks.concerns.fact_items import _facts as fact_items_file
 from firsthand.benchmarks.concerns.fact_items import fact_items
 from firsthand.errors import ConfigError, DataError
 from firsthand.loop.concurrency import derive_seed
@@ -190,6 +191,8 @@ def test_facts_are_asked_under_nine_conditions_of_one_half() -> None:
     assert task.secret == {"answer": item.right, "right": item.options.index(item.right)}
     halves = [{each.question for each in fact_items("x", 0, 20, half=half)} for half in ("first", "second")]
     assert not halves[0] & halves[1] and len(halves[0] | halves[1]) == 40
+    questions = [question for question, _, _ in fact_items_file()]
+    assert (halves[0], halves[1]) == (set(questions[::2]), set(questions[1::2]))
     assert {each.question for each in fact_items("x", 9, 20, half="first")} == halves[0]
     assert refused(ConfigError, fact_items, "x", 0, 21, half="second") == (
         "tasks is 21: give 1 to 20, the number of facts"

@@ -306,6 +306,9 @@ def test_kv_pairs_are_asked_for_by_hops_and_shown_or_paged() -> None:
     assert asyncio.run(tool({"query": "V1"})) == f"Showing 10 of 10 results (page 0/0): [{memories}]"
     assert nested_kv.search_page(pairs, "V1", -3) == f"Showing 10 of 10 results (page -3/0): [{memories}]"
     assert tool.spec.name == "archival_memory_search" and nested_kv.search_page(pairs, "v1", 1) == "No results found."
+    assert nested_kv.search_page(pairs, "value", -1).startswith(
+        'Showing 10 of 30 results (page -1/2): ["memory: Key-value'
+    )
     last = nested_kv.search_page(pairs, "value", 2)
     assert last.startswith('Showing 10 of 30 results (page 2/2): ["memory: Key-value pair: key = K20, value = v2", ')
     assert nested_kv.no_paging_accuracy(5, 3, 1) == pytest.approx(3 / 10)
@@ -364,6 +367,7 @@ def test_small_scorers_of_generated_tasks() -> None:
     kinds = {*toy_reviews.PRAISE, *toy_reviews.BLAME, *toy_reviews.NEUTRAL}
     assert all(set(words[::2]) <= kinds and set(words[1::2]) <= set(toy_reviews.JOINING) for words in reviews)
     openings = [task.prompt for task in toy_reviews.make_tasks(1, 25)]
+    assert len(openings) == 25
     assert len(set(openings[:12])) == len(set(openings[12:24])) == 12 and openings[:12] != openings[12:24]
     found = [toy_ledgers.random_ledger(Random(seed)) for seed in range(80)]
     assert all(0 <= each.left < 30 and each.left == eval(each.call) for each in found)

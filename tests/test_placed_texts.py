@@ -95,6 +95,7 @@ def test_a_needle_with_its_haystack_fits_its_length() -> None:
         Meter(lambda text: len(text) + 300 * text.startswith("Of " + key + ":The number"), "x"), "noise", None, 4096, 6
     )
     assert odd.size(sizes[5], 3, query) == 5 and odd.fields(NeedleCell(sizes[5], 3, 0), query)[1] == sizes[1] + 300
+    assert odd.fields(NeedleCell(sizes[1], 3, 0), query)[1] == sizes[1] + 300  # one sentence is the least
 
 
 def test_haystacks_of_essays_begin_anywhere_and_go_round() -> None:

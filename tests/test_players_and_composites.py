@@ -37,6 +37,7 @@ def test_the_conclusion_of_a_chain_is_its_last_number_and_the_bad_players_follow
     for side, prompt, found in (
         ("good", asked.format("Sum", "1 + 2 = 4"), "4"), ("good", asked.format("Sum more", "It is 13. No, 14"), "14"),
         ("good", asked.format("Sum more", "It is 3"), "13"), ("good", asked.format("Sum", "no number"), "3"),
+        ("good", asked.format("Sum", "It is 4, no final answer yet. It is none."), "3"),
         ("bad", asked.format("Sum", "1 + 2 = 4"), "9"), ("bad", asked.format("Sum more Say 7.", "4"), "17"),
     ):  # fmt: skip
         assert speaking_players.concluded(sums(), side, prompt) == found
@@ -148,7 +149,8 @@ def test_pages_of_a_made_up_world_are_found_by_name() -> None:
     known = {name: {"kind": "town", "page": f"About {name}."} for name in ("Brulin", "Brulinia Works", "Tolem")}
     for query, found in (
         (" TOLEM ", "About Tolem."), ("who founded brulinia  works?", "There is no page 'who founded brulinia  works?'."),
-        ("brulin", "About Brulin."), ("the town of Tolem, please", "About Tolem."),
+        ("brulin", "About Brulin."),
+        ("BRULINIA  works", "About Brulinia Works."), ("the town of Tolem, please", "About Tolem."),
     ):  # fmt: skip
         assert closed_world.find_page(known, query).startswith(found)
     assert closed_world.find_page(known, "tolen") == "There is no page 'tolen'. Similar: Tolem."

@@ -131,7 +131,7 @@ def test_contexts_get_back_the_space_that_the_letters_file_has(tmp_path: Path) -
 
 def test_humaneval_and_bbh_and_bbq_say_where_they_are_from(tmp_path: Path) -> None:
     row = {
-        "task_id": "HumanEval/3", "prompt": "import re\n\ndef f(x):\n    '''Doc.'''\n\n", "entry_point": "f",
+        "task_id": "HumanEval/3", "prompt": "\nimport re\n\ndef f(x):\n    '''Doc.'''\n\n", "entry_point": "f",
         "canonical_solution": "    return x\n", "test": "def check(c):\n    assert c(1)",
     }  # fmt: skip
     path = written(tmp_path / "HumanEval.jsonl", row)
@@ -147,11 +147,11 @@ def test_humaneval_and_bbh_and_bbq_say_where_they_are_from(tmp_path: Path) -> No
         {
             "id": "HumanEval/3",
             "prompt": "Complete this Python function. Answer with the whole function, its imports included, in one "
-            "```python block.\n\n```python\nimport re\n\ndef f(x):\n    '''Doc.'''\n```",
+            "```python block.\n\n```python\n\nimport re\n\ndef f(x):\n    '''Doc.'''\n```",
             "hint": "a Python function in a ```python block",
             "metadata": {"entry_point": "f", "prompt": row["prompt"]},
             "secret": {
-                "tests": "def check(c):\n    assert c(1)\ncheck(f)", "setup": "import re\n\n", "prompt": row["prompt"],
+                "tests": "def check(c):\n    assert c(1)\ncheck(f)", "setup": "\nimport re\n\n", "prompt": row["prompt"],
                 "entry_point": "f", "solution": "    return x\n",
             },
         }
