@@ -261,6 +261,9 @@ def test_worlds_get_the_rounds_and_actions_that_were_asked_for() -> None:
     )  # fmt: skip
     (task,) = made.tasks(2)
     assert task.metadata["office"] == [2, 0, 1] and "goal" not in task.metadata and task.metadata["plan"]
+    planned = office_attacked.office_attacked(channel="none", level=3, tasks=12, plan=True).tasks(2)
+    steps = [[name for name, _ in office_attacked.make_office(2, index, 3).steps] for index in range(12)]
+    assert [task.metadata["plan"] for task in planned] == [sorted(set(each)) for each in steps] != steps
     assert names(office_attacked.office_attacked(channel="files")) == ("done", "attack_success")
     assert refused(ConfigError, office_attacked.office_attacked, channel="mail").startswith(
         "channel is 'mail': none, results, "

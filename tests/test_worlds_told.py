@@ -81,7 +81,7 @@ def test_tables_and_puzzles_are_told_with_their_rounds(tmp_path: Path) -> None:
         "en-standard-00", puzzles.RULES.format(story=puzzle.story, how=""), secret={"puzzle": puzzle.to_json()}
     )
     place = made.environment(task)
-    assert (place.limit, place.actions, place.world.puzzle) == (7, "native", puzzle)
+    assert (place.limit, place.actions, place.world.puzzle, place.world.rounds) == (7, "native", puzzle, 7)
     for given in ({"split": "test"}, {"language": "de"}):
         shown = {"split": "standard", "language": "en", **given}
         told = f"split is {shown['split']!r} and language {shown['language']!r}: give dev or standard, and en or zh"
@@ -385,12 +385,13 @@ def test_records_are_read_from_lines_lists_and_packed_lines(tmp_path: Path) -> N
     path = put(tmp_path / "twice.json", [RECORD, second, RECORD])
     told = f"{path}, item 3: the instance_id 'o__r-1' came before, at {path}, item 1"
     assert refused(DataError, swe_tasks.read_records, path, "o") == told
-    other = put(tmp_path / "r.csv", "a")
-    told = f"{other}: a .parquet, .jsonl, .jsonl.gz or .json file was expected"
-    assert refused(DataError, swe_tasks._lines, other) == told
+    told = f"{tmp_path / 'r.csv'}: a .parquet, .jsonl, .jsonl.gz or .json file was expected"
+    assert refused(DataError, swe_tasks._lines, put(tmp_path / "r.csv", "a")) == told
     source = swe_tasks.Source("x/swe.jsonl", 2, "", "d/s", "", "", dict, also=("y.jsonl",))
     put(tmp_path / "d" / "r.jsonl", text)
     assert swe_tasks.find_records(source, str(tmp_path / "d"), "r.jsonl").origin == "data folder, 2 items"
+    put(tmp_path / "d" / "y.jsonl", json.dumps(RECORD))
+    assert swe_tasks.find_records(source, str(tmp_path / "d"), "r.jsonl").origin == "data folder, 1 items"
 
 
 @pytest.fixture(autouse=True)
