@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark_rows import facts, said
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
@@ -157,6 +159,18 @@ def test_our_patterns_are_judged_by_its_scorers(theirs) -> None:
 @needs_inspect
 def test_choices_are_marked_by_the_letter_that_a_pattern_gives() -> None:
     benchmark = catalog.benchmark(f"inspect:task={TASKS}@choosing")
+    version = importlib.metadata.version("inspect-ai")
+    assert facts(benchmark) == said(
+        "inspect:inspect_tasks.py@choosing", "score", f"{TASKS}@choosing, as Inspect has it.",
+        f"Inspect {version}, {TASKS}@choosing", "", figures=True, options={"task": f"{TASKS}@choosing", "args": ""},
+    )  # fmt: skip
+    shots = catalog.benchmark(f"inspect:task={TASKS}@patterned:args=shots=3")
+    assert (shots.name, shots.options["args"]) == ("inspect:inspect_tasks.py@patterned:shots=3", "shots=3")
+    assert shots.protocol == f"Inspect {version}, {TASKS}@patterned; with shots=3" and len(shots.tasks(0)) == 6
+    with pytest.raises(
+        ConfigError, match=r"^inspect was given no task: write inspect:task=FILE\.py@NAME, or inspect:task=ins"
+    ):
+        catalog.benchmark("inspect")
     first = benchmark.tasks(0)[0]
     assert first.choices == ("Lima", "Paris", "Nairobi") and first.secret["target"] == "B" and first.id == "1"
     traces = ours(benchmark, Scripted(["B", "The answer is A", "no idea", "B", "B", "B"]))

@@ -1,6 +1,7 @@
 """The hundred questions over the list and the documentation: gold passages, scores, and the index that is asked."""
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark_rows import facts, said
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
@@ -21,10 +23,11 @@ from firsthand.rollout import rollout
 from firsthand.scorers.document_answers import document_answer, gold_citation
 from firsthand.scorers.ranking import recall_at_5
 from firsthand.task import Task
-from firsthand.trace import Trace
+from firsthand.trace import Score, Trace
 from written_documents import pdf
 
 DOCS = Path(__file__).parent.parent / "docs"
+OURS = "none needed: our own text"
 Cli = Callable[..., tuple[int, str, str]]
 
 
@@ -58,11 +61,43 @@ def benchmark(**options: str) -> Benchmark:
     return made
 
 
-def test_retrieval_asks_those_with_a_passage_and_answers_asks_all() -> None:
+def test_retrieval_asks_those_with_a_passage_and_answers_asks_all(found: list[Document]) -> None:
     ranked, answered = benchmark(), benchmark(measure="answers")
     assert len(ranked.tasks(0)) == 85 and len(answered.tasks(0)) == 100
     assert all(task.secret["judgements"] for task in ranked.tasks(0))
     assert 0 < sum(not task.metadata["answerable"] for task in answered.tasks(0)[:20]) < 20
+    about = "Questions about the reading list and this documentation, with the passages that answer them."
+    over = f"questions of ours over {len(found):,} passages; gold is the passage with the quotation"
+    assert facts(ranked) == said(
+        "reading_questions", "recall_at_5 ndcg_at_10 reciprocal_rank_at_10 recall_at_100", about,
+        f"85 {over}; recall@5, nDCG@10 and MRR@10 as trec_eval", OURS, options={"measure": "retrieval"},
+    )  # fmt: skip
+    assert facts(answered) == said(
+        "reading_questions:measure=answers", "document_answer gold_citation", about,
+        f"100 {over}; an answer is right if it contains a reference, or says that the documents do not answer "
+        f"where they do "
+        "not", OURS, figures=True, options={"measure": "answers"},
+    )  # fmt: skip
+    mixed = sorted(list_questions(), key=lambda each: hashlib.sha256(each.id.encode()).hexdigest())
+    assert [task.id for task in answered.tasks(0)] == [each.id for each in mixed]
+    assert [task.id for task in ranked.tasks(0)] == [each.id for each in mixed if each.is_answerable]
+    for task, each in zip(answered.tasks(0)[:30], mixed, strict=False):
+        gold = task.metadata["documents"]
+        assert task.prompt == each.question and len(gold) == each.is_answerable
+        assert task.metadata == {
+            "corpus": f"reading_questions:docs={DOCS}", "documents": gold, "answerable": each.is_answerable,
+        }  # fmt: skip
+        assert task.secret == {
+            "judgements": dict.fromkeys(gold, 1), "answers": list(each.answers), "document": each.document,
+            "quote": each.quote,
+        }  # fmt: skip
+        assert all(id.startswith(f"{each.document}:") for id in gold)
+    scores = tuple(Score(name, 1.0) for name in ("gold_citation", "refuses_unanswerable", "refuses_answerable"))
+    assert answered.figures is not None
+    told = answered.figures([Trace("t", "b", "q", {}, 0, 0, "", 0.0, scores=scores)])
+    assert [(each.name, each.lower_is_better) for each in told] == [
+        ("gold_citation", False), ("refuses_unanswerable", False), ("refuses_answerable", True),
+    ]  # fmt: skip
     with pytest.raises(ConfigError, match="measure is 'both'"):
         benchmark(measure="both")
 

@@ -52,7 +52,7 @@ def _task(category: str, row: TableRow) -> Task:
     columns = row.columns
     choices = tuple(" " + text_cell(row, f"ans{i}") for i in range(3))
     about, label = columns.get("answer_info"), columns.get("label")
-    groups = [about.get(f"ans{i}") for i in range(3)] if isinstance(about, dict) else []
+    groups = [about.get(f"ans{i}") for i in range(3)] if isinstance(about, dict) else [None]
     target = columns.get("additional_metadata")
     stereotyped = target.get("stereotyped_groups") if isinstance(target, dict) else None
     if not all(isinstance(each, list) and len(each) == 2 for each in groups) or not isinstance(stereotyped, list):
