@@ -12,6 +12,7 @@ from firsthand.errors import ModelError, PromptTooLong, TransientError
 from firsthand.grammar import Grammar
 from firsthand.message import ToolCall, assistant, user
 from firsthand.model import CallDelta, Completion, Delta, Likelihood, Sampling, ToolSpec, Usage
+from firsthand.providers import openai as openai_module
 from firsthand.providers.openai import OpenAIModel
 from firsthand.providers.openai_wire import StreamedAnswer
 from firsthand.system import trace_context
@@ -206,3 +207,34 @@ def test_a_call_in_a_stream_keeps_its_first_name_and_takes_an_id_that_comes_late
     whole = answer.completion()
     assert whole.message.tool_calls == (ToolCall("x", "add", {"a": 1}), ToolCall("y", "sub", {}))
     assert whole.finish_reason == "tool_calls"
+
+
+def test_a_stream_goes_on_over_an_empty_error_and_ends_at_a_real_one() -> None:
+    event = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    model = opened(Reply({"error": None}, {"error": {}} | event, b"[DONE]", headers=STREAM))
+    found = asyncio.run(streamed(model, [user("p")]))
+    assert [each.text for each in found] == ["Hi", ""] and found[1].completion is not None
+    broken = opened(Reply(event, {"error": {"code": 503, "message": "full"}}, headers=STREAM))
+    assert (
+        said(streamed(broken, "p"), TransientError)
+        == "openai:m@http://h/v1 answered 503 (full): it may pass, try again"
+    )
+    whole = opened(Reply({"error": None, "choices": [choice("a")]}))
+    assert asyncio.run(whole.complete("p", PLAIN))[0].message.text == "a"
+
+
+def test_a_model_that_is_not_there_is_told_even_where_the_list_of_models_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = status(404, {"message": "no m"})
+    listed = Reply({"data": [{"id": "n"}, {"id": "other"}]})
+    model = opened(gone, listed)
+    assert said(model.complete("p", PLAIN)).startswith("openai:m@http://h/v1 answered 404 (no m): ")
+    assert said(opened(gone, listed).complete("p", PLAIN)).endswith("it has n, other")
+    assert [path for path, *_ in model.client.asked] == ["/completions", "/models"]
+    advice = "openai:m@http://h/v1 answered 404 (no m): check the model's name and the address (most end in /v1)"
+    monkeypatch.setattr(openai_module, "CONNECT_TIMEOUT_S", 0.02)
+    assert said(opened(gone, 2.0).complete("p", PLAIN)) == advice
+    for reply in (status(404, {}), status(500, {}), Reply(b"no JSON"), Reply({"data": 5})):
+        again = opened(gone, reply)
+        assert said(again.complete([user("p")], PLAIN)) == advice and len(again.client.asked) == 2
