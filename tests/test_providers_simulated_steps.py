@@ -22,7 +22,7 @@ from firsthand.providers.game24_solver import (
     reachable,
     solution,
 )
-from firsthand.providers.session_player import _reply, _saved, _summary
+from firsthand.providers.session_player import _reply, _saved, _summary, answer_to, facts_seen, sentence
 from firsthand.providers.sim import Errors, Sim, _broken, _last, _step
 
 
@@ -151,3 +151,58 @@ def test_the_reader_of_sessions_archives_each_fact_of_the_last_one_once() -> Non
         == _saved([user("x")])
     )
     assert isinstance(_saved([done, session]), Message)
+
+
+HOME = "The home of Ann Lee is {}."
+
+
+def test_the_last_question_is_answered_from_all_that_is_shown_besides_it() -> None:
+    ask = user("What is the home of Ann Lee?")
+    older = user("What is the pet name of Bob Ray?")
+    facts = system("[2024-05-01] " + HOME.format("Oslo") + " " + HOME.format("Rome"))
+    assert reply(facts, older, ask) == "Rome" and reply(facts, ask, older) == "unknown"
+    assert reply(older, ask, user("2024-06-01 " + HOME.format("Bonn"))) == "Bonn", "what comes later is seen too"
+    assert reply(user("2023-01-01 " + HOME.format("Bonn")), facts, ask) == "Rome", "the later day counts, not the place"
+    both = user(HOME.format("Kiel") + " What is the home of Ann Lee?")
+    assert reply(both) == "unknown", "the question's own message tells nothing"
+    day = user("What was the home of Ann Lee on 2024-05-01?")
+    assert reply(facts, day) == "Rome" and reply(facts, user(day.text.replace("05-01", "04-30"))) == "unknown"
+    core = system("Core memory: the blocks")
+    told = Message("tool", (ToolResult("s", "archival_memory_search", "2024-05-02 " + HOME.format("Bern")),))
+    search = {"query": "home Ann Lee", "request_heartbeat": True}
+    call = assistant("", ToolCall("search", "archival_memory_search", search))
+    assert reply(core, told, ask) == call, "a result from before the question is no search for it"
+    assert reply(core, ask, told) == "Bern" == reply(told, ask) and reply(core, older, told, ask, told) == "Bern"
+    assert reply(core, user("[2024-05-02] " + HOME.format("Bern"))) == assistant(
+        "",
+        ToolCall(
+            "save0",
+            "archival_memory_insert",
+            {"content": "2024-05-02: " + HOME.format("Bern"), "request_heartbeat": True},
+        ),
+    )
+
+
+def test_facts_stand_under_the_day_before_them() -> None:
+    text = "\n".join(
+        [
+            HOME.format("Oslo"), "On 2024-01-02 and 2024-01-03 they met.", HOME.format("Rome") + " 2024-09-09",
+            "2024-02-02: " + HOME.format("Bonn") + " 2024-03-03: " + HOME.format("Kiel"),
+            "What was the home of Ann Lee on 2024-07-07?", HOME.format("no longer Kiel").replace(".", " now."),
+        ]
+    )  # fmt: skip
+    assert [(each.date, each.value, each.withdrawn) for each in facts_seen(text)] == [
+        ("", "Oslo", False), ("2024-01-02", "Rome", False), ("2024-02-02", "Bonn", False), ("2024-02-02", "Kiel", False),
+        ("2024-02-02", "Kiel", True),
+    ]  # fmt: skip
+    found = facts_seen(text)
+    assert (
+        answer_to("What is the home of Ann Lee?", found) == "unknown" == answer_to("What is the home of Al Lee?", found)
+    )
+    assert answer_to("What is the home of Ann Lee?", found[:4]) == "Kiel"
+    assert answer_to("What was the home of Ann Lee on 2024-02-01?", found) == "Rome"
+    assert answer_to("What was the home of Ann Lee on 2023-02-01?", found) == "Oslo", (
+        "a fact without a day is before all"
+    )
+    assert answer_to("Where does Ann Lee live?", found) is None
+    assert [sentence(each) for each in found[3:]] == [HOME.format("Kiel"), HOME.format("no longer Kiel")]
