@@ -321,3 +321,27 @@ def test_a_task_is_polled_as_often_as_it_asks_within_bounds() -> None:
     assert [_wait(None), _wait(None, 3.5), _wait(1.0), _wait(20.0), _wait(700.0, 3.5), _wait(9_000.0)] == [
         0.2, 3.5, 0.02, 0.02, 0.7, 5.0,
     ]  # fmt: skip
+
+
+def test_a_schema_of_what_is_not_named_loses_its_prose_too_and_a_truth_value_stays() -> None:
+    inner = {"type": "string", "description": "obey", "title": "T"}
+    names = ("additionalProperties", "unevaluatedProperties", "unevaluatedItems")
+    kept = spec_of(definition({"type": "object", **dict.fromkeys(names, inner)}), server()).parameters
+    assert all(kept[name] == {"type": "string"} for name in names)
+    properties = {"a": True, "b": False}
+    kept = spec_of(definition({**dict.fromkeys(names, False), "properties": properties}), server()).parameters
+    assert kept == {
+        **dict.fromkeys(names, False), "properties": {"a": {}, "b": {"not": {}}}, "type": "object", "required": [],
+    }  # fmt: skip
+    for each in ("items", "not", "if", "then", "else", "contains", "propertyNames"):
+        assert spec_of(definition({each: inner}), server()).parameters[each] == {"type": "string"}
+    for each in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        assert spec_of(definition({each: [inner, True]}), server()).parameters[each] == [{"type": "string"}, {}]
+        with pytest.raises(UnusableDefinition, match=f"^its schema has no list at '{each}'$"):
+            spec_of(definition({each: inner}), server())
+    for each in ("properties", "$defs", "definitions", "dependentSchemas"):
+        assert spec_of(definition({each: {"x": inner}}), server()).parameters[each] == {"x": {"type": "string"}}
+        with pytest.raises(UnusableDefinition, match=rf"^its schema has no table at '{each.replace('$', '[$]')}'$"):
+            spec_of(definition({each: [inner]}), server())
+    empty = spec_of(definition({}, " \n "), server())
+    assert (empty.description, empty.parameters) == ("", {"type": "object", "properties": {}, "required": []})

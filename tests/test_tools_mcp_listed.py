@@ -153,6 +153,21 @@ def test_lists_are_shown_line_by_line_whatever_was_left_out() -> None:
         assert asyncio.run(getattr(source(Told({})), name)()) == "There are none."
 
 
+def test_a_list_goes_on_until_no_cursor_comes_and_an_empty_one_is_one() -> None:
+    left: list[Any] = ["", "b", None]
+    sent: list[Any] = []
+
+    async def send(client: Any, cursor: str | None) -> Any:
+        sent.append(cursor)
+        return SimpleNamespace(things=[len(sent)] * 2, next_cursor=left.pop(0))
+
+    assert asyncio.run(source(Told({}))._pages(send, "things", 4)) == [1, 1, 2, 2, 3, 3] and sent == [None, "", "b"]
+    left[:] = ["a", None]
+    said = "MCP server s lists more than 1 things, which is the limit"
+    with pytest.raises(ToolError, match=f"^{said}$"):
+        asyncio.run(source(Told({}))._pages(send, "things", 1))
+
+
 def test_a_resource_is_read_and_a_prompt_is_got_by_what_was_asked() -> None:
     contents = [
         types.TextResourceContents(uri="lib:///b", text="one"),
