@@ -139,13 +139,10 @@ def test_the_definition_that_another_process_saw_first_stands(tmp_path: Path) ->
     mine, theirs = ApprovedDefinitions(declared, tmp_path), ApprovedDefinitions(declared, tmp_path)
     first, second, other = definition("x", "one"), definition("x", "two"), definition("a", "other")
     assert mine.changes({}) == theirs.changes({}) == {} and not mine.path.exists()
-    assert mine.changes({"x": first}) == {} == theirs.changes({"x": second, "a": other})
     change = {"x": {"description": {"was": "one", "is": "two"}}}
-    assert (
-        theirs.changes({"x": second, "a": other})
-        == change
-        == ApprovedDefinitions(declared, tmp_path).changes({"x": second})
-    )
+    assert mine.changes({"x": first}) == {}
+    assert theirs.changes({"x": second, "a": other}) == change == theirs.changes({"a": other, "x": second})
+    assert ApprovedDefinitions(declared, tmp_path).changes({"x": second}) == change
     kept = json.loads(mine.path.read_text())
     assert kept["server"] == "https://h/mcp" and list(kept["tools"]) == ["a", "x"]
     assert kept["tools"]["x"] == {
