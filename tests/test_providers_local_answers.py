@@ -1,6 +1,7 @@
 """Answers of a local model over an engine thread that is told its outputs: whole, piece by piece, and with calls."""
 
 import asyncio
+import copy
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,10 +10,11 @@ import pytest
 
 from firsthand.engine.core.outputs import Output
 from firsthand.errors import ConfigError
+from firsthand.grammar import Grammar
 from firsthand.message import Message, Sampled, Text, user
 from firsthand.model import Completion, Sampling, ToolSpec, Usage
 from firsthand.providers.local import Local
-from firsthand.providers.local_completions import Loaded, _is_readable, compile_calls
+from firsthand.providers.local_completions import Loaded, SourceFormat, _is_readable, compile_calls, new_request
 from firsthand.system import request_owner
 from firsthand.tokens import pretrained
 from firsthand.tokens.calls.call_grammar import tool_grammar
@@ -225,3 +227,59 @@ def test_once_its_time_is_over_only_a_cheap_tool_is_tried():
     ):  # fmt: skip
         tried.clear()
         assert (_is_readable(compiled, tool, "hermes", ends), len(tried)) == (readable, count), (tool.name, ends)
+
+
+def begun(loaded, prompt, **settings):
+    """The request, an answer of it and the stopper of its engine, and the texts of single tokens."""
+    with_worker = replace(loaded, worker=TellingWorker())
+    request, new = new_request(with_worker, prompt, Sampling(**settings), (), 1, None)
+    return request, new(), request.stopper() if request.stopper else None
+
+
+def test_an_answers_text_is_read_as_its_request_was_asked(loaded):
+    tokenizer = loaded.tokenizer
+    a, b = (tokenizer.encode(each)[0] for each in "ab")
+    end = tokenizer.token_id("<|im_end|>")
+    _, early, engines = begun(loaded, "Hi", stop=("b",), min_tokens=2)
+    assert early.add(piece(0, [b, a, b, a], finish_reason="length"), tokenizer) == "ba" and early.stop.stopped == "b"
+    assert [engines.feed(each) for each in (b, a, b)] == [False, False, True]
+    _, at_once, _ = begun(loaded, "Hi", stop=("b",), min_tokens=0, include_stop_str_in_output=True)
+    assert at_once.add(piece(0, [a, b], finish_reason="stop"), tokenizer) == "ab"
+    _, shown, _ = begun(loaded, "Hi", skip_special_tokens=False)
+    assert shown.add(piece(0, [a, end], finish_reason="length"), tokenizer) == "a<|im_end|>"
+    request, plain, none = begun(loaded, [user("Hi")])
+    assert plain.add(piece(0, [a, end], finish_reason="length"), tokenizer) == "a" and none is None
+    assert request.prompt == tuple(loaded.chat.encode([user("Hi")], ()))
+
+
+def test_an_answer_goes_on_from_plain_text_or_in_a_grammar_and_begins_after_messages(loaded):
+    grammar = Grammar("regex", "a+")
+
+    def continues(prompt, sampling, sources=None):
+        _, new = new_request(replace(loaded, sources=sources), prompt, sampling, (), 1, None)
+        return not new().stop._decoder._strip
+
+    sources = SourceFormat((1,), (2,), (3,))
+    tokenizer = copy.copy(loaded.tokenizer)
+    tokenizer._strips_space = True
+    loaded = replace(loaded, worker=TellingWorker(), tokenizer=tokenizer)
+    for prompt, sampling, form, expected in (
+        ("Hi", Sampling(), None, True), ([5, 6], Sampling(), None, True), ([user("a")], Sampling(), None, False),
+        ([user("a")], Sampling(grammar=grammar), None, True), ("Hi", Sampling(), sources, False),
+        ("Hi", Sampling(grammar=grammar), sources, True),
+    ):  # fmt: skip
+        assert continues(prompt, sampling, form) is expected, (prompt, sampling.grammar, form)
+
+
+def test_the_last_of_several_calls_decides_whether_an_answer_was_cut_within_one(loaded):
+    good = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    bad = '<tool_call>\n{"name": "add", "arguments": {"a"\n</tool_call>'
+    for wire, reason in (
+        (f"{good}\n{bad}", "length"),
+        (f"{bad}\n{good}", "tool_calls"),
+        (f"{good}\n{good}", "tool_calls"),
+    ):
+        model = told(loaded, piece(0, loaded.tokenizer.encode(wire), finish_reason="length"))
+        model.free_calls = True
+        (answer,) = asyncio.run(model.complete([user("x")], Sampling(max_tokens=999), tools=[ADD]))
+        assert len(answer.message.tool_calls) == 2 and answer.finish_reason == reason

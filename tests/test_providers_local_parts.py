@@ -1,6 +1,7 @@
 """The parts of a local model: how texts become tokens and tokens answers, its names, its adapters and its scores."""
 
 import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +20,11 @@ from firsthand.model import Completion, Likelihood, Sampling, ToolSpec, Usage
 from firsthand.providers import local
 from firsthand.providers import local_completions as parts
 from firsthand.providers.local import Local
+from firsthand.providers.local_loading import load_model
 from firsthand.providers.monitored_requests import MonitoredRequest, model_taps
 from firsthand.system import request_owner
 from firsthand.tokens.incremental_decoding import StopStrings
+from tiny import CHATML, write_tokenizer
 
 CONFIG = EngineConfig(kv_memory_bytes=8 << 20, threads=1)
 ADD = ToolSpec("add", "Adds.", {"type": "object"})
@@ -44,6 +47,27 @@ def model(house):
 @pytest.fixture(scope="module")
 def loaded(model):
     return asyncio.run(model._ready())
+
+
+def test_a_folder_is_loaded_with_its_own_tokenizer_template_adapter_and_config(house, loaded, tmp_path):
+    engine, tokenizer = loaded.worker.engine, loaded.tokenizer
+    assert engine.config is CONFIG and loaded.context == engine.architecture.max_position == 512
+    assert tokenizer.vocab_size == engine.architecture.vocab_size and tokenizer.chat_template == CHATML
+    assert (loaded.chat._tokenizer, loaded.chat._max_tokens, loaded.sources) == (tokenizer, 512, None)
+    assert loaded.grammars._tokenizer is tokenizer and loaded.worker.is_alive
+    wrong = tmp_path / "wrong"
+    shutil.copytree(house / "model", wrong)
+    size = write_tokenizer(wrong, specials=["<|more|>"])
+    assert size == tokenizer.vocab_size + 1
+    with pytest.raises(ModelFileError) as raised:
+        load_model(wrong, CONFIG)
+    assert str(raised.value) == (
+        f"{wrong} has {size} tokens in its tokenizer and {size - 1} in its weights: the files are from different models"
+    )
+    with pytest.raises(ModelFileError, match=f"^{tmp_path} has no adapter_config.json"):
+        load_model(house / "model", CONFIG, tmp_path)
+    with pytest.raises(ConfigError, match="cuda:77"):
+        load_model(house / "model", replace(CONFIG, device="cuda:77"))
 
 
 def outputs(ids, *, reason=None, **fields):

@@ -28,7 +28,7 @@ def chunk(text: str, *, append: bool = False) -> StreamResponse:
 
 
 class Client:
-    """Gives its events, or raises the error among them; then waits if it is told to."""
+    """Gives its events, or raises the error among them; waits for a number of seconds, and at the end if it is told to."""
 
     def __init__(self, *events: Any, wait_s: float = 0.0, task: Task | None = None) -> None:
         self.events, self.wait_s, self.task = events, wait_s, task
@@ -39,7 +39,9 @@ class Client:
     async def send_message(self, request: SendMessageRequest) -> Any:
         self.asked.append(request)
         for each in self.events:
-            await asyncio.sleep(0)
+            await asyncio.sleep(each if isinstance(each, float) else 0)
+            if isinstance(each, float):
+                continue
             if isinstance(each, BaseException):
                 raise each
             yield each
@@ -146,3 +148,41 @@ def test_an_answer_that_nobody_waits_for_is_cancelled() -> None:
         return found  # type: ignore[no-any-return]
 
     assert asyncio.run(first()) == Delta("some") and left.cancelled == ["t1"]
+
+
+def test_a_replaced_artifact_is_in_the_answer_and_in_no_piece() -> None:
+    client = Client(chunk("Hel"), 0.01, chunk("Bye"), 0.01, chunk(", all", append=True), status("COMPLETED"))
+    found = streamed(Told(client), "Hi")
+    assert [each.text for each in found] == ["Hel", ""]
+    assert found[-1].completion == Completion(assistant("Bye, all"), "stop", Usage())
+    said = {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": "done"}]}
+    update = {"status": {"state": "TASK_STATE_COMPLETED", "message": said}, "taskId": "t1", "contextId": "c1"}
+    only = Client(status("WORKING"), ParseDict({"statusUpdate": update}, StreamResponse()))
+    assert [each.text for each in streamed(Told(only), "Hi")] == ["done", ""]
+    assert [each.text for each in streamed(Told(Client(status("COMPLETED"))), "Hi")] == [""]
+
+
+def test_an_answer_that_failed_is_told_with_its_state_and_reason() -> None:
+    def failed(state: str, text: str) -> str:
+        said = {"message": {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": text}]}} if text else {}
+        update = {"status": {"state": f"TASK_STATE_{state}", **said}, "taskId": "t1", "contextId": "c1"}
+        client = Client(ParseDict({"statusUpdate": update}, StreamResponse()))
+        agent = Told(client)
+        with pytest.raises(ModelError) as raised:
+            streamed(agent, [user("Hi")])
+        assert type(raised.value) is ModelError and client.cancelled == [] and not agent._threads
+        return str(raised.value)
+
+    assert failed("FAILED", "no money") == "a2a:http://host ended with failed: no money"
+    assert failed("AUTH_REQUIRED", "") == "a2a:http://host ended with auth required: it gives no reason"
+    assert failed("REJECTED", "x" * 501) == f"a2a:http://host ended with rejected: {'x' * 500}..."
+    assert failed("CANCELED", "") == "a2a:http://host ended with canceled: it gives no reason"
+
+
+def test_several_answers_are_tasks_of_their_own() -> None:
+    client = Client(chunk("a"), status("COMPLETED"))
+    found = asyncio.run(Told(client).complete("Hi", Sampling(), n=3))
+    assert found == [Completion(assistant("a"), "stop", Usage())] * 3 and len(client.asked) == 3
+    assert len({each.message.message_id for each in client.asked}) == 3
+    assert asyncio.run(Told(client).complete("Hi", Sampling())) == found[:1]
+    assert asyncio.run(Told(client).complete("Hi", Sampling(), n=0)) == []

@@ -285,3 +285,37 @@ def test_an_agent_takes_no_tools_and_gives_no_scores():
     with pytest.raises(ConfigError, match="gives no log-probs"):
         asyncio.run(HOME.score("Hi", ["a"]))
     assert provider._digest([Message("user", ())]) == provider._digest([user(" ")])
+
+
+def test_requests_carry_the_key_and_ask_for_no_compression_nor_follow_what_leads_elsewhere():
+    async def asked(key: str) -> tuple[httpx.Headers, httpx.Timeout, bool]:
+        async with provider._bounded_client(key, 5.5, "http://peer") as client:
+            request = client.build_request("GET", "http://peer/x")
+            return request.headers, client.timeout, client.follow_redirects
+
+    headers, timeout, follows = asyncio.run(asked("k"))
+    assert (headers["authorization"], headers["accept-encoding"], follows) == ("Bearer k", "identity", False)
+    assert (timeout.connect, timeout.read, timeout.write, timeout.pool) == (10.0, 5.5, 5.5, 5.5)
+    assert "authorization" not in asyncio.run(asked(""))[0]
+
+
+def test_an_agents_address_loses_its_last_strokes_and_its_settings_are_kept():
+    trusted = {"a": b"pem"}
+    agent = RemoteAgent("https://host/a//", key="k", trusted=trusted, timeout_s=2.5, idle_s=0.5)
+    assert (agent._url, agent._key, agent._trusted, agent._timeout_s, agent._idle_s) == (
+        "https://host/a", "k", trusted, 2.5, 0.5,
+    )  # fmt: skip
+    assert (HOME._trusted, HOME._timeout_s, HOME._idle_s) == (None, 600.0, 120.0)
+    with pytest.raises(ConfigError) as raised:
+        RemoteAgent("x" * 121)
+    assert str(raised.value) == f"a2a:{'x' * 120}... has no address: write a2a:http://HOST:PORT"
+
+
+def test_an_answer_is_settled_by_its_last_states_alone():
+    settled = ("COMPLETED", "INPUT_REQUIRED", "FAILED", "REJECTED", "CANCELED", "AUTH_REQUIRED")
+    for state in (*settled, "SUBMITTED", "WORKING", "UNSPECIFIED"):
+        assert taken(status(state)).is_settled == (state in settled), state
+    assert taken(chunk("a", "x")).is_settled is False and _Answer().text == ""
+    both = taken(chunk("b", "two"), chunk("a", "one"), chunk("b", "!", append=True), status("COMPLETED", "said"))
+    assert both.text == "two!\n\none" and both.said == "said" and both.events == 4
+    assert taken(chunk("a", ""), status("COMPLETED", "said")).text == "said"

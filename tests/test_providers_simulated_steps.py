@@ -19,10 +19,11 @@ from firsthand.providers.game24_solver import (
     _values,
     makes_24,
     moves,
+    position,
     reachable,
     solution,
 )
-from firsthand.providers.session_player import _reply, _saved, _summary
+from firsthand.providers.session_player import _reply, _saved, _summary, answer_to, facts_seen, sentence
 from firsthand.providers.sim import Errors, Sim, _broken, _last, _step
 
 
@@ -151,3 +152,138 @@ def test_the_reader_of_sessions_archives_each_fact_of_the_last_one_once() -> Non
         == _saved([user("x")])
     )
     assert isinstance(_saved([done, session]), Message)
+
+
+HOME = "The home of Ann Lee is {}."
+
+
+def test_the_last_question_is_answered_from_all_that_is_shown_besides_it() -> None:
+    ask = user("What is the home of Ann Lee?")
+    older = user("What is the pet name of Bob Ray?")
+    facts = system("[2024-05-01] " + HOME.format("Oslo") + " " + HOME.format("Rome"))
+    assert reply(facts, older, ask) == "Rome" and reply(facts, ask, older) == "unknown"
+    assert reply(older, ask, user("2024-06-01 " + HOME.format("Bonn"))) == "Bonn", "what comes later is seen too"
+    assert reply(user("2023-01-01 " + HOME.format("Bonn")), facts, ask) == "Rome", "the later day counts, not the place"
+    both = user(HOME.format("Kiel") + " What is the home of Ann Lee?")
+    assert reply(both) == "unknown", "the question's own message tells nothing"
+    day = user("What was the home of Ann Lee on 2024-05-01?")
+    assert reply(facts, day) == "Rome" and reply(facts, user(day.text.replace("05-01", "04-30"))) == "unknown"
+    core = system("Core memory: the blocks")
+    told = Message("tool", (ToolResult("s", "archival_memory_search", "2024-05-02 " + HOME.format("Bern")),))
+    search = {"query": "home Ann Lee", "request_heartbeat": True}
+    call = assistant("", ToolCall("search", "archival_memory_search", search))
+    assert reply(core, told, ask) == call, "a result from before the question is no search for it"
+    assert reply(core, ask, told) == "Bern" == reply(told, ask) and reply(core, older, told, ask, told) == "Bern"
+    assert reply(core, user("[2024-05-02] " + HOME.format("Bern"))) == assistant(
+        "",
+        ToolCall(
+            "save0",
+            "archival_memory_insert",
+            {"content": "2024-05-02: " + HOME.format("Bern"), "request_heartbeat": True},
+        ),
+    )
+
+
+def test_facts_stand_under_the_day_before_them() -> None:
+    text = "\n".join(
+        [
+            HOME.format("Oslo"), "On 2024-01-02 and 2024-01-03 they met.", HOME.format("Rome") + " 2024-09-09",
+            "2024-02-02: " + HOME.format("Bonn") + " 2024-03-03: " + HOME.format("Kiel"),
+            "What was the home of Ann Lee on 2024-07-07?", HOME.format("no longer Kiel").replace(".", " now."),
+        ]
+    )  # fmt: skip
+    assert [(each.date, each.value, each.withdrawn) for each in facts_seen(text)] == [
+        ("", "Oslo", False), ("2024-01-02", "Rome", False), ("2024-02-02", "Bonn", False), ("2024-02-02", "Kiel", False),
+        ("2024-02-02", "Kiel", True),
+    ]  # fmt: skip
+    found = facts_seen(text)
+    assert (
+        answer_to("What is the home of Ann Lee?", found) == "unknown" == answer_to("What is the home of Al Lee?", found)
+    )
+    assert answer_to("What is the home of Ann Lee?", found[:4]) == "Kiel"
+    assert answer_to("What was the home of Ann Lee on 2024-02-01?", found) == "Rome"
+    assert answer_to("What was the home of Ann Lee on 2023-02-01?", found) == "Oslo", (
+        "a fact without a day is before all"
+    )
+    assert answer_to("Where does Ann Lee live?", found) is None
+    assert [sentence(each) for each in found[3:]] == [HOME.format("Kiel"), HOME.format("no longer Kiel")]
+
+
+class Draws(Random):
+    """Draws this number again and again; turns lists round, takes the last of them, and the highest whole number."""
+
+    def __init__(self, drawn: float) -> None:
+        super().__init__(0)
+        self.drawn = drawn
+
+    def random(self) -> float:
+        return self.drawn
+
+    def shuffle(self, x: Any) -> None:
+        x.reverse()
+
+    def choice(self, seq: Any) -> Any:
+        return seq[-1]
+
+    def randint(self, a: int, b: int) -> int:
+        assert a == 1
+        return b
+
+
+def test_a_verdict_goes_by_the_rate_of_its_step() -> None:
+    rates = Errors(
+        sure_if_winnable=(0.25, 0.5, 0.75), sure_if_lost=(0.125, 0.25, 0.5), impossible_if_lost=(0.25, 0.125, 0.0625)
+    )
+    sim = Sim(rates)
+
+    def verdicts(numbers: str, *drawn: float) -> list[str]:
+        return [sim._verdict(position(numbers), Draws(each)) for each in drawn]
+
+    for numbers, sure in (("4 6 1", 0.25), ("4 6", 0.5), ("24", 0.75)):
+        assert verdicts(numbers, 0.0, sure - 0.001, sure, 0.999) == ["sure", "sure", "likely", "likely"]
+    for numbers, sure, lost in (("1 1 1", 0.125, 0.375), ("1 1", 0.25, 0.375), ("23", 0.5, 0.5625)):
+        found = verdicts(numbers, sure - 0.001, sure, lost - 0.001, lost)
+        assert found == ["sure", "impossible", "impossible", "likely"], numbers
+
+
+def test_steps_are_proposed_by_what_they_lead_to_and_mistakes_besides() -> None:
+    rates = Errors(propose_winning=(0.9, 0.9, 0.5), propose_losing=(0.8, 0.8, 0.25), legal=(1.0, 1.0, 0.5))
+    sim = Sim(rates)
+
+    def proposed(numbers: str, drawn: float) -> list[str]:
+        return [each.text for each in sim._proposals(position(numbers), Draws(drawn))]
+
+    (won,) = [text for text in proposed("4 6", 0.4) if text.endswith("left: 24)")]
+    assert proposed("4 6", 0.4) == [won.replace("24", "25"), won] and proposed("4 6", 0.5) == []
+    lefts = {text.partition("left: ")[2] for text in proposed("4 6", 0.2)}
+    assert {"24)", "25)", "10)", "11)", "2)", "3)"} <= lefts and len(proposed("4 6", 0.2)) == 2 * (len(lefts) // 2)
+    three = proposed("1 1 1", 0.79)
+    assert three and not any("(left: 1 1 1)" in each for each in three) and proposed("1 1 1", 0.8) == []
+    assert len({each.partition("(")[2] for each in three}) == len(three), "one step for each position"
+
+
+def test_a_line_goes_on_from_the_last_step_and_ends_in_an_expression() -> None:
+    rates = Errors(
+        propose_winning=(1.0, 1.0, 1.0), propose_losing=(0.0, 0.0, 0.0), legal=(1.0, 1.0, 1.0), answer=0.5, distractors=7,
+        direct=0.25, cot=0.75,
+    )  # fmt: skip
+    sim = Sim(rates)
+    examples = "Input: 1 1\nSteps:\n1 + 1 = 2 (left: 2)\nInput: 4 6\nSteps:\n"
+    assert sim._next_line(examples, Draws(0.4)).endswith("= 24 (left: 24)"), "the last input counts"
+    done = examples + "4 * 6 = 24 (left: 24)\n"
+    right = sim._next_line(done, Draws(0.49))
+    assert right.startswith("Answer: ") and right.endswith(" = 24") and makes_24(right[8:-5], position("4 6"))
+    assert sim._next_line(done, Draws(0.5)) == "Answer: 4 + 6 + 7 = 24"
+    assert sim._next_line(examples + "4 + 6 = 10 (left: 10)\n", Draws(0.0)) == "Answer: 4 + 6 + 7 = 24"
+    assert sim._next_line("Input: 1 1\nSteps:\n", Draws(0.5)) == "", "nothing is proposed"
+    wrong = "Answer: 4 + 6 + 7 = 24"
+    assert sim._answer(position("6 4"), False, Draws(0.25)) == wrong == sim._answer(position("6 4"), True, Draws(0.75))
+    for by_steps, drawn in ((False, 0.24), (True, 0.74)):
+        assert sim._answer(position("6 4"), by_steps, Draws(drawn)) in (
+            "Answer: 4 * 6 = 24",
+            "Answer: 6 * 4 = 24",
+            right,
+        )
+    assert sim._expression(position("1 1"), True, Draws(0.0)) == "1 + 1 + 7"
+    judged = "Input: 1 1\nAnswer: 4 * 6 = 24\nInput: 4 6\nAnswer: 1 + 1\nAnswer: 6 * 4 = 9\nJudge:"
+    assert sim._judge(judged) == "sure" and sim._judge(judged.replace("Input: 4 6", "Input: 4 7")) == "impossible"

@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from firsthand.errors import ModelError, PromptTooLong, TransientError
+from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError
 from firsthand.grammar import Grammar
 from firsthand.message import ToolCall, assistant, user
 from firsthand.model import CallDelta, Completion, Delta, Likelihood, Sampling, ToolSpec, Usage
+from firsthand.providers import openai as openai_module
 from firsthand.providers.openai import OpenAIModel
 from firsthand.providers.openai_wire import StreamedAnswer
 from firsthand.system import trace_context
@@ -206,3 +207,117 @@ def test_a_call_in_a_stream_keeps_its_first_name_and_takes_an_id_that_comes_late
     whole = answer.completion()
     assert whole.message.tool_calls == (ToolCall("x", "add", {"a": 1}), ToolCall("y", "sub", {}))
     assert whole.finish_reason == "tool_calls"
+
+
+def test_a_stream_goes_on_over_an_empty_error_and_ends_at_a_real_one() -> None:
+    event = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    model = opened(Reply({"error": None}, {"error": {}} | event, b"[DONE]", headers=STREAM))
+    found = asyncio.run(streamed(model, [user("p")]))
+    assert [each.text for each in found] == ["Hi", ""] and found[1].completion is not None
+    broken = opened(Reply(event, {"error": {"code": 503, "message": "full"}}, headers=STREAM))
+    assert (
+        said(streamed(broken, "p"), TransientError)
+        == "openai:m@http://h/v1 answered 503 (full): it may pass, try again"
+    )
+    whole = opened(Reply({"error": None, "choices": [choice("a")]}))
+    assert asyncio.run(whole.complete("p", PLAIN))[0].message.text == "a"
+
+
+def test_a_model_that_is_not_there_is_told_even_where_the_list_of_models_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = status(404, {"message": "no m"})
+    listed = Reply({"data": [{"id": "n"}, {"id": "other"}]})
+    model = opened(gone, listed)
+    assert said(model.complete("p", PLAIN)).startswith("openai:m@http://h/v1 answered 404 (no m): ")
+    assert said(opened(gone, listed).complete("p", PLAIN)).endswith("it has n, other")
+    assert [path for path, *_ in model.client.asked] == ["/completions", "/models"]
+    advice = "openai:m@http://h/v1 answered 404 (no m): check the model's name and the address (most end in /v1)"
+    monkeypatch.setattr(openai_module, "CONNECT_TIMEOUT_S", 0.02)
+    assert said(opened(gone, 2.0).complete("p", PLAIN)) == advice
+    for reply in (status(404, {}), status(500, {}), Reply(b"no JSON"), Reply({"data": 5})):
+        again = opened(gone, reply)
+        assert said(again.complete([user("p")], PLAIN)) == advice and len(again.client.asked) == 2
+
+
+def test_an_endpoints_address_and_key_are_those_given_or_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    def facts(*given: Any, url: str = "", key: str = "", **more: Any) -> tuple[str, str, str, str, bool]:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        model = OpenAIModel(*given, **more)
+        return model.name, model.fingerprint, model._key, model._base_url, model._official
+
+    own = "https://api.openai.com/v1"
+    assert facts("m", key=" k\n") == ("openai:m", f"openai:m@{own}", "k", own, True)
+    assert facts("m", f" {own}/ ", key="k") == (f"openai:m@{own}", f"openai:m@{own}", "k", own, True)
+    assert facts("m", url="http://u:pw@h:8/v1//") == (
+        "openai:m",
+        "openai:m@http://h:8/v1",
+        "",
+        "http://u:pw@h:8/v1",
+        False,
+    )
+    there = ("openai:a/b@http://h/v1", "openai:a/b@http://h/v1", "k", "http://h/v1", False)
+    assert facts("a/b", "http://h/v1", url="http://x", key="k") == there
+    assert (
+        facts("m", "http://h", api_key=" own ", key="k")[2] == "own"
+        and facts("m", "http://h", api_key="", key="k")[2] == "k"
+    )
+    with pytest.raises(
+        ConfigError, match=r"^OPENAI_API_KEY is not set: export it, or name an endpoint of your own, openai:"
+    ):
+        facts("m", key=" ")
+    with pytest.raises(
+        ConfigError, match=r"^OPENAI_API_KEY has invalid characters: copy it again, without line breaks$"
+    ):
+        facts("m", "http://h", key="a\nb")
+    for bad in ("", "a\nb"):
+        with pytest.raises(ConfigError, match="names no model: give openai:MODEL@BASE_URL, such as openai:llama3@"):
+            facts(bad, key="k")
+    for limits, said_ in (
+        ({"timeout_s": 0.0}, f"timeout_s is 0.0 and max_reply_bytes {64 << 20}: give numbers above 0"),
+        ({"max_reply_bytes": 0}, "timeout_s is 600.0 and max_reply_bytes 0: give numbers above 0"),
+        ({"timeout_s": float("nan")}, f"timeout_s is nan and max_reply_bytes {64 << 20}: give numbers above 0"),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            facts("m", key="k", **limits)
+        assert str(raised.value) == said_
+    secret = OpenAIModel("m", "http://u:p%40w@h/v1", api_key="k3y")
+    assert secret._faults.hide("k3y p%40w p@w p%2540w m") == "*** *** *** *** m"
+
+
+def test_a_likelihood_is_asked_for_by_an_echo_that_is_one_token_longer() -> None:
+    def echo(*tokens: str) -> Reply:
+        logprobs = {
+            "tokens": [*tokens, "z"],
+            "token_logprobs": [None, *(-float(each) for each in range(1, len(tokens) + 1))],
+        }
+        usage = {"prompt_tokens": len(tokens), "completion_tokens": 1}
+        return Reply({"choices": [{"text": "", "logprobs": logprobs}], "usage": usage})
+
+    model = opened(echo("a ", "b", "c"), echo("a ", "d"))
+    found = asyncio.run(model.score("a ", ["bc", "", "d"]))
+    assert found.likelihoods == (
+        Likelihood("bc", -3.0, 2, False), Likelihood("", 0.0, 0, True), Likelihood("d", -1.0, 1, False),
+    )  # fmt: skip
+    assert found.usage == Usage(5, 0, 2)
+    options = {"model": "m", "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+    assert model.client.asked == [("/completions", {**options, "prompt": f"a {each}"}, {}) for each in ("bc", "d")]
+    begin = "openai:m@http://h/v1 cannot score: "
+    end = (
+        "; scoring needs /completions with echo and log-probs, as vLLM has: serve the model with it, use a local model, or "
+        "a pattern that generates"
+    )
+    bare = opened(Reply({"choices": [{"text": "x"}]}))
+    assert said(bare.score("a", ["b"])) == f"{begin}its reply holds no log-probs of the prompt{end}"
+    long = opened(status(400, {"message": "maximum context length"}))
+    assert said(long.score("a", ["b"]), PromptTooLong).startswith("openai:m@http://h/v1 answered 400 (maximum context")
+    full = opened(status(503, {"message": "full"}))
+    assert (
+        said(full.score("a", ["b"]), TransientError)
+        == "openai:m@http://h/v1 answered 503 (full): it may pass, try again"
+    )
+    assert said(opened().score([user("a")], ["b"])) == (
+        "openai:m@http://h/v1 cannot score after a conversation, whose template only the endpoint knows: give the prompt as "
+        "plain text, or use a local model"
+    )

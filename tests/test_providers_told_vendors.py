@@ -319,3 +319,90 @@ def test_clients_follow_no_redirect_and_keep_other_headers_to_themselves(monkeyp
         assert options.httpx_client.is_closed and options.httpx_async_client.is_closed
 
     asyncio.run(googles())
+
+
+def test_keys_go_to_the_makers_own_address_or_to_one_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variables = (
+        "GOOGLE_API_KEY", "GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN",
+        "ANTHROPIC_BASE_URL",
+    )  # fmt: skip
+
+    def facts(kind: Any, *given: Any, env: dict[str, str], **more: Any) -> tuple[str, str, str, str]:
+        for each in variables:
+            monkeypatch.delenv(each, raising=False)
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        model = kind(*given, **more)
+        return model.name, model.fingerprint, model._key, model._base_url
+
+    both = {"GOOGLE_API_KEY": "", "GEMINI_API_KEY": " g2\n"}
+    own = "https://generativelanguage.googleapis.com"
+    named = (f"google:m@{own}", f"google:m@{own}", "g2", own)
+    assert facts(GoogleModel, "m", env=both) == ("google:m", f"google:m@{own}", "g2", own)
+    assert facts(GoogleModel, "m", f" {own}/ ", env={"GOOGLE_API_KEY": "g1", **both, "GEMINI_API_KEY": "g2"}) == named
+    first = facts(GoogleModel, "m", env={"GOOGLE_API_KEY": "g1", "GEMINI_API_KEY": "g2"})
+    assert first[2] == "g1" and facts(GoogleModel, "m", api_key="k ", env=both)[2] == "k"
+    proxy = {**both, "GOOGLE_GEMINI_BASE_URL": "http://me:pw@proxy:8/"}
+    assert facts(GoogleModel, "m", env=proxy) == ("google:m", "google:m@http://proxy:8", "g2", "http://me:pw@proxy:8")
+    away = ("google:m@https://h/x", "google:m@https://h/x", "", "https://h/x")
+    assert facts(GoogleModel, "m", "https://h/x/", env=proxy) == away
+    assert facts(GoogleModel, "m", "https://h", api_key="k", env=both)[2] == "k"
+    with pytest.raises(
+        ConfigError, match="GOOGLE_API_KEY is not set: export it, or name an endpoint of your own, google:"
+    ):
+        facts(GoogleModel, "m", own.replace("https", "http"), env={}) and facts(GoogleModel, "m", env={})
+    for bad in ("", "a b", "a/", "/a", "a..b", "é"):
+        with pytest.raises(ConfigError, match="names no model: give google:MODEL, such as google:gemini-"):
+            facts(GoogleModel, bad, env=both)
+    for limits in ({"timeout_s": 0}, {"max_reply_bytes": 0}, {"timeout_s": -1.0}):
+        for kind in (GoogleModel, AnthropicModel):
+            with pytest.raises(
+                ConfigError, match=r"^timeout_s is -?[\d.]+ and max_reply_bytes \d+: give numbers above 0$"
+            ):
+                facts(kind, "m", env={**both, "ANTHROPIC_API_KEY": "a"}, **limits)
+    site = "https://api.anthropic.com"
+    token = {"ANTHROPIC_AUTH_TOKEN": " t\n"}
+    assert facts(AnthropicModel, "m", env=token) == ("anthropic:m", f"anthropic:m@{site}", "t", site)
+    assert facts(AnthropicModel, "m", f"{site}/v1/", env={"ANTHROPIC_API_KEY": "a", **token})[2:] == ("a", site)
+    assert facts(AnthropicModel, "m", "https://h/v1", env=token) == (
+        "anthropic:m@https://h", "anthropic:m@https://h", "", "https://h",
+    )  # fmt: skip
+    assert facts(AnthropicModel, "m", env={**token, "ANTHROPIC_BASE_URL": "http://p/v1/"})[1:] == (
+        "anthropic:m@http://p", "t", "http://p",
+    )  # fmt: skip
+    assert facts(AnthropicModel, "m", "https://h", api_key=" k", env=token)[2] == "k"
+    assert facts(AnthropicModel, "m", "http://api.anthropic.com", env=token)[2] == "", "not without encryption"
+
+
+def test_the_body_of_an_error_is_read_where_each_vendor_puts_it() -> None:
+    spelled = AnthropicModel("m", "https://h", api_key="k")._spelled
+    assert spelled({"error": {"message": "a"}, "message": "b"}) == {"message": "a"}
+    for body in ({"error": None, "message": "b"}, {"error": "", "message": "b"}, {"message": "b"}, "text", None, [1]):
+        assert spelled(body) == body
+    reported = AnthropicModel("m", "https://h", api_key="k")._reported
+    for kind, status_ in (("rate_limit_error", 429), ("not_found_error", 404), ("overloaded_error", 529), ("new", 400)):
+        assert f"answered {status_} (no)" in str(reported({"error": {"type": kind, "message": "no"}}))
+    assert "answered 400:" in str(reported({"error": "odd"}))
+    google_model = GoogleModel("m", "https://h", api_key="k")
+    errors = google_model._sdk.errors
+
+    def failure(code: Any, body: Any, headers: Any = None) -> str:
+        error = errors.APIError.__new__(errors.APIError)
+        Exception.__init__(error, "x")
+        error.code, error.details = code, body
+        error.response = None if headers is None else type("R", (), {"headers": headers})()
+        found = google_model._failure(error)
+        return f"{type(found).__name__} {found.__dict__.get('retry_after_s')} {found}"
+
+    for code, status_ in ((300, 300), (299, 400), (599, 599), (600, 400), ("404", 400), (True, 400), (404, 404)):
+        assert f"answered {status_} (no)" in failure(code, {"error": {"message": "no"}})
+    key = {"reason": "API_KEY_INVALID"}
+    assert "answered 401" in failure(400, {"error": {"message": "no", "details": [key]}})
+    assert "answered 403" in failure(403, {"error": {"message": "no", "details": [key]}})
+    assert "answered 400" in failure(400, {"message": "no", "details": [{"x": "y" * 4_000}, key]}), "no further"
+    assert "answered 429 (own)" in failure(429, {"message": "own", "error": {}}), "without an error it is the body"
+    assert "answered 400:" in failure(400, None)
+    waits = {"error": {"message": "no", "details": [{"retryDelay": "34s"}]}}
+    assert " 34.0 " in failure(429, waits, {"Retry-After": "7"}) and " 7.0 " in failure(429, {}, {"Retry-After": "7"})

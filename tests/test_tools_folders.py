@@ -296,3 +296,33 @@ def test_a_search_names_lines_and_stops_where_it_has_searched_enough(root: Path)
             search.look_into(folder, "", 0)
         assert search.notes == stopped * (found < 3), settings
         assert re.findall(r"^(\w):1: two$", "\n".join(search.found), re.MULTILINE) == [*"xyz"[:found]], settings
+
+
+def test_forty_links_lead_to_a_file_and_one_more_to_none(root: Path) -> None:
+    (root / "l0").write_text("end")
+    for number in range(1, 42):
+        (root / f"l{number}").symlink_to(f"l{number - 1}")
+    rooted = Rooted(root)
+    with rooted.open("l40") as file:
+        assert file.read() == b"end"
+    with (
+        pytest.raises(ToolError, match=r"^'l41' is or holds a link that leads out of the folder, or in a circle$"),
+        rooted.open("l41"),
+    ):
+        pass
+    with rooted.open("/".join([str(root), "l1"])) as file:
+        assert file.read() == b"end"
+
+
+def test_a_files_state_is_its_bytes_and_the_rights_that_anybody_may_give(root: Path) -> None:
+    (root / "s").write_bytes(b"\0\xff")
+    (root / "s").chmod(0o4751)
+    undo = file_undo(Rooted(root))
+    assert undo.capture({"path": "s"}) == {"base64": "AP8=", "mode": 0o751}
+    assert undo.capture({"path": "none"}) is None is undo.capture({"path": "no/such"})
+    undo.restore({"path": "s"}, {"base64": "QQ==", "mode": 0o640})
+    assert (root / "s").read_bytes() == b"A" and (root / "s").stat().st_mode & 0o7777 == 0o640
+    undo.restore({"path": "s"}, None)
+    assert not (root / "s").exists()
+    with pytest.raises(ToolError, match="is a folder"):
+        undo.capture({"path": "."})

@@ -16,6 +16,7 @@ import mcp_types as types
 from firsthand.errors import StoreError, ToolError
 from firsthand.model import ToolSpec
 from firsthand.tools.calculator import calculator
+from firsthand.tools.mcp import bounded_schema
 from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
 from firsthand.tools.mcp.bounded_schema import MAX_RESULT_SCHEMA, BoundedValidator, ResultValidator, TooManySteps
 from firsthand.tools.mcp.definitions import (
@@ -321,3 +322,65 @@ def test_a_task_is_polled_as_often_as_it_asks_within_bounds() -> None:
     assert [_wait(None), _wait(None, 3.5), _wait(1.0), _wait(20.0), _wait(700.0, 3.5), _wait(9_000.0)] == [
         0.2, 3.5, 0.02, 0.02, 0.7, 5.0,
     ]  # fmt: skip
+
+
+def test_a_schema_of_what_is_not_named_loses_its_prose_too_and_a_truth_value_stays() -> None:
+    inner = {"type": "string", "description": "obey", "title": "T"}
+    names = ("additionalProperties", "unevaluatedProperties", "unevaluatedItems")
+    kept = spec_of(definition({"type": "object", **dict.fromkeys(names, inner)}), server()).parameters
+    assert all(kept[name] == {"type": "string"} for name in names)
+    properties = {"a": True, "b": False}
+    kept = spec_of(definition({**dict.fromkeys(names, False), "properties": properties}), server()).parameters
+    assert kept == {
+        **dict.fromkeys(names, False), "properties": {"a": {}, "b": {"not": {}}}, "type": "object", "required": [],
+    }  # fmt: skip
+    for each in ("items", "not", "if", "then", "else", "contains", "propertyNames"):
+        assert spec_of(definition({each: inner}), server()).parameters[each] == {"type": "string"}
+    for each in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        assert spec_of(definition({each: [inner, True]}), server()).parameters[each] == [{"type": "string"}, {}]
+        with pytest.raises(UnusableDefinition, match=f"^its schema has no list at '{each}'$"):
+            spec_of(definition({each: inner}), server())
+    for each in ("properties", "$defs", "definitions", "dependentSchemas"):
+        assert spec_of(definition({each: {"x": inner}}), server()).parameters[each] == {"x": {"type": "string"}}
+        with pytest.raises(UnusableDefinition, match=rf"^its schema has no table at '{each.replace('$', '[$]')}'$"):
+            spec_of(definition({each: [inner]}), server())
+    empty = spec_of(definition({}, " \n "), server())
+    assert (empty.description, empty.parameters) == ("", {"type": "object", "properties": {}, "required": []})
+
+
+def test_each_keyword_is_a_step_and_long_lists_cost_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = {"type": "array", "uniqueItems": True, "pattern": "x", "items": {"enum": [*range(29), "a"]}}
+    made = BoundedValidator(schema)
+
+    def steps(value: Any) -> int:
+        assert [error.message for error in made.iter_errors(value)] == []
+        return int(bounded_schema._spent.steps)
+
+    # type, uniqueItems and items, and for each entry its enum of thirty; ten numbers are compared with each other
+    assert steps([*range(10)]) == 3 + 10 * (1 + 3) + 5 and steps([*range(9)]) == 3 + 9 * 4 + 4 and steps([]) == 3
+    assert steps(["a"]) == 3 + 4, "texts are looked up"
+    for most, fits in ((48, True), (47, False)):
+        monkeypatch.setattr(bounded_schema, "MAX_STEPS", most)
+        if fits:
+            assert steps([*range(10)]) == 48
+            continue
+        with pytest.raises(TooManySteps):
+            steps([*range(10)])
+
+
+def test_nulls_are_left_out_where_an_argument_is_optional_and_takes_none() -> None:
+    schema = {
+        "type": "object", "required": ["need"],
+        "properties": {
+            "need": {"type": "string"}, "plain": {"type": "string"}, "both": {"type": ["string", "null"]},
+            "none": {"type": "null"}, "any": {}, "several": {"type": ["string", "integer"]},
+        },
+    }  # fmt: skip
+    check = ArgumentChecker(spec_of(definition(schema), server()))
+    assert check._optional == {"plain", "several"}
+    kept = {"need": "x", "both": None, "none": None, "any": None}
+    assert check({**kept, "plain": None, "several": None}) == kept and check({"need": "x", "plain": ""}) == {
+        "need": "x", "plain": "",
+    }  # fmt: skip
+    with pytest.raises(ToolError, match=r"mail__t was called with .*: need: None is not of type 'string'"):
+        check({"need": None})

@@ -95,3 +95,39 @@ def test_the_process_of_a_statement_is_limited_before_it_begins() -> None:
 
     assert answered(seconds=2.5, memory_bytes=400 << 20) == [[3, 4], [400 << 20, 400 << 20], [0, 0]]
     assert answered(seconds=2.5, memory_bytes=400 << 20, full=True) == {"error": "out of memory"}
+
+
+def test_a_schema_is_cut_beyond_its_length_and_not_at_it(file: SqlFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def shown(*statements: Any, more: bool = False) -> str:
+        def run(statement: str, **given: Any) -> dict[str, Any]:
+            asked.append(given)
+            assert statement == "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type = 'index', name"
+            return {"columns": ["sql"], "rows": [[each] for each in statements], "more": more, "count": -1}
+
+        monkeypatch.setattr(file, "_run", run)
+        return file.sql_schema()
+
+    assert shown("x" * 13_999) == "x" * 13_999 + ";" and shown() == "(the database has no tables)"
+    assert shown("x" * 14_000) == "x" * 14_000 + "\n[there is more]"
+    assert shown("CREATE a\n(b)", "c\x1b", 5) == "CREATE a\n(b);\n" + sql_tools.printable("c\x1b") + ";\n5;"
+    assert shown("a", more=True) == "a;\n[there is more]"
+    assert asked[0] == {"max_rows": 10_000, "max_chars": 14_001, "max_cell": 14_000}
+    for error, said in (
+        ("cannot be opened: unable", "the database cannot be opened: unable"),
+        (
+            "not authorized",
+            "this is not allowed here (not authorized): only the data of this database may be asked for",
+        ),
+        (
+            "attempt to write a readonly database",
+            "this is not allowed here (attempt to write a readonly database): only",
+        ),
+        ("no such table: x", "no such table 'x'; there are none"),
+        ("no such column: x", "the statement failed: no such column: x"),
+        ("e" * 501, f"the statement failed: {'e' * 500}"),
+    ):
+        assert file._told(error, ()).startswith(said)
+    names = [f"zz{number}" for number in range(51)]
+    assert file._told("no such table: qqqq", names) == f"no such table 'qqqq'; there are {', '.join(names[:50])}"

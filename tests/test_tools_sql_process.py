@@ -12,7 +12,7 @@ import pytest
 from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tools.databases import sql_undo
-from firsthand.tools.databases.sql_process import carried_out
+from firsthand.tools.databases.sql_process import carried_out, tables
 from firsthand.tools.databases.sql_undo import pages_of, put_back
 from firsthand.tools.sql import SqlFile, _cell, _cut, sql
 
@@ -178,3 +178,31 @@ def test_a_database_is_kept_up_to_its_size_and_put_back_as_it_was(shop: Path, mo
         pages_of(shop)
     with pytest.raises(ToolError, match=r"the database none\.db cannot be kept or put back: unable to open"):
         put_back(shop.parent / "none.db", kept)
+
+
+def test_a_database_that_somebody_holds_is_not_waited_for_without_end(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_undo, "BUSY_S", 0.01)
+    pages = pages_of(shop)
+    said = r"^the database shop\.db cannot be kept or put back: database is locked$"
+    with closing(sqlite3.connect(shop, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ToolError, match=said):
+            put_back(shop, pages)
+        with pytest.raises(ToolError, match=said):
+            pages_of(shop)
+    put_back(shop, pages)
+    assert pages_of(shop) == pages and ids(shop) == [1, 2]
+
+
+def test_the_tables_are_named_though_the_time_of_the_statement_is_over() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for name in ("a", "b"):
+            connection.execute(f"CREATE TABLE {name} (x)")
+        connection.execute("CREATE INDEX i ON a (x)")
+        connection.execute("CREATE VIEW v AS SELECT 1")
+        connection.set_progress_handler(lambda: 1, 1)
+        assert tables(connection) == ["a", "b", "v"]
+        connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+        assert tables(connection) == []

@@ -8,6 +8,7 @@ import ipaddress
 import zlib
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 
@@ -201,8 +202,6 @@ def test_a_connection_goes_to_checked_addresses_alone() -> None:
         return [f"127.0.0.{n}" for n in (5, 4, 3, 2, 1)]
 
     async def work(port: int, rules: Rules) -> Any:
-        import httpcore
-
         backend = PinnedBackend(rules, several)
         with pytest.raises(httpcore.ConnectError):  # the first four are tried, and nobody listens there
             await backend.connect_tcp("h", port, 2.0)
@@ -253,3 +252,36 @@ def test_markup_that_is_broken_or_hides_words_is_passed_over() -> None:
         "<a href=' x '>a</a> b": "a (http://h/d/x) b", "<a href=x>a": "a", "<a name=x>a</a>": "a",
     }  # fmt: skip
     assert {source: to_text(source, "http://h/d/e") for source in links} == links
+
+
+class Lines(httpcore.AsyncNetworkBackend):
+    """Connects to `there` alone, and keeps what it was asked."""
+
+    def __init__(self, there: str) -> None:
+        self.there, self.asked = there, list[Any]()
+
+    async def connect_tcp(self, host: str, *rest: Any, **more: Any) -> Any:
+        self.asked.append((host, *rest))
+        if host != self.there:
+            raise (httpcore.ConnectError if len(self.asked) % 2 else httpcore.ConnectTimeout)(host)
+        return f"a stream to {host}"
+
+
+def test_the_first_four_addresses_of_a_name_are_tried_in_turn() -> None:
+    addresses = [f"93.184.216.{number}" for number in range(1, 6)]
+
+    async def resolver(host: str, port: int) -> list[str]:
+        return addresses
+
+    async def reached(there: str) -> tuple[Any, list[Any]]:
+        inner = Lines(there)
+        backend = PinnedBackend(Rules(), resolver, inner)
+        try:
+            return await backend.connect_tcp("Site.example", 443, 2.5, "10.0.0.1", ["options"]), inner.asked
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            return str(error), inner.asked
+
+    asked = [(each, 443, 2.5, "10.0.0.1", ["options"]) for each in addresses]
+    assert asyncio.run(reached(addresses[0])) == (f"a stream to {addresses[0]}", asked[:1])
+    assert asyncio.run(reached(addresses[3])) == (f"a stream to {addresses[3]}", asked[:4])
+    assert asyncio.run(reached(addresses[4])) == (addresses[3], asked[:4]), "the last fault is told"

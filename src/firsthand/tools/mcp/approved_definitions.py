@@ -33,14 +33,15 @@ class ApprovedDefinitions:
     def changes(self, found: dict[str, ToolDefinition]) -> dict[str, Json]:
         """For each tool that differs from its approved definition, what changed; unknown ones are noted as approved."""
         known = self._read()
-        changed, fresh = {}, {}
-        for name, definition in found.items():
-            if name not in known:
-                fresh[name] = _body(definition)
-            elif known[name]["digest"] != definition.digest:
-                changed[name] = difference(known[name], _body(definition))
+        fresh = {name: _body(definition) for name, definition in found.items() if name not in known}
         if fresh:
             self._write(fresh)
+        known = self._read()  # another process may have seen another definition first
+        changed = {
+            name: difference(known[name], _body(definition))
+            for name, definition in found.items()
+            if known[name]["digest"] != definition.digest
+        }
         for change in changed.values():
             change.pop("digest", None)
         return changed

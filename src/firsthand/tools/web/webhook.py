@@ -43,7 +43,8 @@ async def call_webhook(
             httpcore.TimeoutException,
         ) as error:
             why = f"{type(error).__name__}: {error}"[:200]
-        await asyncio.sleep(FIRST_WAIT_S * 4**number)
+        if number + 1 < TRIES:
+            await asyncio.sleep(FIRST_WAIT_S * 4**number)
     return why
 
 
