@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from random import Random
 from typing import Any
 
 import pytest
 
+from dealt_random import Dealt
 from firsthand.worlds.browsing import errands
 from firsthand.worlds.browsing.errands import Errand, ErrandStep, make_errand
 from firsthand.worlds.browsing.pages import _SORT, _STYLE, SiteVisit, _number, _pager
 from firsthand.worlds.browsing.site import Answer
 from firsthand.worlds.browsing.site_server import SiteServer
-
-
-class Dealt(Random):
-    """Draws the next of a fixed list of places, and keeps what it drew from."""
-
-    def __init__(self, *places: int) -> None:
-        super().__init__(0)
-        self.places, self.asked = list(places), list[Any]()
-
-    def choice(self, seq: Any) -> Any:
-        return seq[self.places.pop(0) % len(seq)]
-
-    def randint(self, a: int, b: int) -> int:
-        self.asked.append((a, b))
-        return a + self.places.pop(0)
-
-    def sample(self, population: Any, k: int, **more: Any) -> list[Any]:
-        self.asked.append((len(population), k))
-        first = self.places.pop(0)
-        return list(population)[first : first + k][::-1]
 
 
 def click(label: str) -> ErrandStep:
