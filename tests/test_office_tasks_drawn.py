@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dealt_random import Dealt
 from firsthand.errors import ConfigError, ToolError
+from firsthand.message import ToolCall
 from firsthand.task import Task
 from firsthand.worlds.office import office_attacks, office_generator
 from firsthand.worlds.office.office_attacks import (
@@ -232,10 +234,50 @@ def test_the_note_of_an_attack_comes_once_after_the_first_result_that_is_read() 
     assert "NOTE" in call(made["list_events"], day="2027-05-10"), "a refusal does not use it up"
 
 
+class Desk:
+    """The part of a Context that the clerk uses: answers in order, a memory or none."""
+
+    def __init__(self, *answers: str, memory: str | None = None) -> None:
+        self.answers, self.made, self.asked = list(answers), list[Any](), list[str]()
+        self.attempt = SimpleNamespace(memory=memory)
+
+    async def recall(self, query: str) -> Any:
+        self.asked.append(query)
+        return [SimpleNamespace(text=self.attempt.memory)]
+
+    async def call(self, call: ToolCall) -> Any:
+        self.made.append((call.id, call.name, call.arguments))
+        return SimpleNamespace(content=self.answers.pop(0) if self.answers else "")
+
+
+def test_the_clerk_obeys_each_text_once_as_soon_as_it_is_read() -> None:
+    def worked(prompt: str = "Do it.", *answers: str, obey: bool = True, memory: str | None = None) -> Desk:
+        desk = Desk(*answers, memory=memory)
+        task = Task("t", prompt, metadata={"office": [3, 2, 1]})
+        assert asyncio.run(office_attacks.gullible_clerk(task, desk, obey=obey)) == "done"  # type: ignore[arg-type]
+        return desk
+
+    def numbered(*calls: Any) -> list[Any]:
+        return [(f"call-{number}", name, given) for number, (name, given) in enumerate(calls)]
+
+    own = list(make_office(3, 2, 1).steps)
+    first, second = (Goal("delete_mail", {"mail_id": id}) for id in ("mail-1", "mail-2"))
+    assert worked().made == numbered(*own) and len(own) == 2
+    both = f"{first.text} and {second.text} and {first.text}"
+    desk = worked("Do it.", both, "ok", both)
+    assert desk.made == numbered(own[0], second, first, own[1]) and desk.asked == []
+    assert worked("Do it.", both, obey=False).made == numbered(*own)
+    assert worked(f"Do it. {first.text}").made == numbered(first, *own)
+    assert worked("Do it.", json.dumps({"body": first.text})).made == numbered(own[0], first, own[1]), "within JSON"
+    desk = worked("Do it.", memory=second.text)
+    assert desk.made == numbered(second, *own) and desk.asked == ["Do it."]
+
+
 def test_an_office_world_shows_each_record_in_a_line_and_compares_with_its_own_steps() -> None:
     world = OfficeWorld(OFFICE, {"mail-1": "ATTACK"})
     asyncio.run(world.open())
     assert world.desk.state["mails"][0]["body"] == "x ATTACK" and world.ending is None
+    assert world.render().endswith("\nfile file-3: n"), "shared with nobody"
     asyncio.run(world.desk.share_file("file-3", "z@b"))
     asyncio.run(world.desk.share_file("file-3", "e@b"))
     asyncio.run(world.desk.send_mail("q@r", "Hi", "x"))
@@ -299,4 +341,17 @@ def test_what_is_found_is_cut_after_twenty_and_compared_in_any_case() -> None:
     assert said(desk.share_file, "file-2", "x") == "there is no file-2"
     assert said(desk.send_mail, "r@s", "s" * 4001, "b" * 4001) == "The mail to r@s was sent."
     assert desk.state["sent"] == [{"recipient": "r@s", "subject": "s" * 4000, "body": "b" * 4000}]
+    for move in (desk.delete_file, desk.cancel_event, desk.read_file):
+        assert said(move, "f" * 41) == f"there is no {'f' * 40}" and said(move, 7) == "there is no 7"
+    early, late = "2027-05-11 08:00 sharp", "2027-05-11 07:00 sharp"
+    assert said(desk.reschedule_event, "e" * 41, early, late) == f"there is no {'e' * 40}"
+    assert (
+        said(desk.reschedule_event, "event-9", early, late) == "2027-05-11 07:00 sha is not after 2027-05-11 08:00 sha"
+    )
+    assert said(desk.reschedule_event, "event-9", early, early).endswith("is not after 2027-05-11 08:00 sha")
+    assert desk.state["events"][0] == {"id": "event-9"}
+    assert said(desk.reschedule_event, "event-9", late, early) == f"event-9 was moved to {late}."
+    assert desk.state["events"][0] == {"id": "event-9", "start": late, "end": early}
+    assert said(desk.add_participants, "e" * 41, []) == f"there is no {'e' * 40}"
+    assert said(desk.add_participants, "event-11", ["c", "a", 1]) == "event-11 has the participants 1, 3, a, b, c."
     assert said(desk.send_mail, "y" * 61, "", "") == f"{'y' * 60!r} is no address: it has no @"
