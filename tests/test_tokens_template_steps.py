@@ -59,6 +59,39 @@ def test_each_turn_call_filter_comparison_and_slice_is_a_step() -> None:
     assert found == counted
 
 
+def test_filters_that_compare_values_take_any_list_and_are_priced_by_its_characters() -> None:
+    given: dict[str, Any] = {"v": [3, 1, 2, 1], "d": {"b": 1, "A": 2}, "t": ("x", "y"), "m": [{"k": "b"}, {"k": "a"}]}
+    shown = {
+        "{{ v | sort }}{{ v | sort(reverse=true) }}": "[1, 1, 2, 3][3, 2, 1, 1]",
+        "{{ d | dictsort }}": "[('A', 2), ('b', 1)]",
+        "{{ v | max }}{{ v | min }}{{ t | max }}{{ d | min }}": "31yA",
+        "{{ v | select('odd') | sort | join('-') }}": "1-1-3",
+        "{{ v | map('string') | max }}": "3", "{{ v | unique | list }}": "[3, 1, 2]", "{{ m | map(attribute='k') | sort }}":
+        "['a', 'b']", "{% for k, g in m | groupby('k') %}{{ k }}{{ g | length }}{% endfor %}": "a1b1",
+        "{{ n | upper }}|{{ v | upper }}|{{ 'ab c' | title }}": "|[3, 1, 2, 1]|Ab C", "{{ n | sort | list }}": "[]",
+        "{{ 'abc' | list }}{{ n | map('upper') | list }}{{ [] | select | list }}": "['a', 'b', 'c'][][]",
+    }  # fmt: skip
+    assert {source: SandboxedTemplate(source).render(given) for source in shown} == shown
+
+    def charged(name: str, *args: Any) -> tuple[int, int]:
+        own = environment()
+        left, steps = own._budget._left, own._budget._steps
+        found = own._before_filter(name, args[0], list(args[1:]))
+        found = list(found) if name in ("map", "unique") else found
+        return left - own._budget._left, steps - own._budget._steps
+
+    values = ["ab", "c"]  # 3 characters; 5 values, its size among them
+    assert charged("sort", values) == (8, 1) and charged("max", iter(values)) == (8, 3), "what is lazy is read first"
+    assert charged("upper", "abc", "de") == (0, 1) and charged("title", "abc") == (16 * 3, 1)
+    assert charged("list", "abc") == (16 * 3, 0) and charged("list", values) == charged("first", values) == (0, 0)
+    assert charged("map", values) == charged("unique", values) == (0, 2) and charged("map", []) == (0, 0)
+    own = environment()
+    for text in ("%5d", "%(a)s", "%"):
+        with pytest.raises(TemplateError) as error:
+            own._format_percent(text, 1)
+        assert str(error.value) == "the chat template formats with widths or names; only %s, %d and %% may"
+
+
 def test_a_template_has_as_many_expressions_as_the_limit_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     from jinja2 import nodes
 
