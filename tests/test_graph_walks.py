@@ -116,6 +116,8 @@ def test_entities_are_offered_by_their_ids_and_long_or_numerous_names_are_cut():
     world._add(variable("a.b", frozenset(f"m.{number:02}" for number in range(11))))
     names = ", ".join(f"m.{number:02}" for number in range(10))
     assert world.render() == f"Who then?\n#0 a.b (11): {names}"
+    assert asyncio.run(world.count(" #0 ")) == "Variable #1, which is a number."
+    assert world.variables.pop() == variable("type.int", frozenset(), 11) and len(world.graph) == 12
     world._attributes["#0"] = world._relations["#0"] = ["x"]
     for made, told in (
         (world.argmax("#0", "y" * 81), f"{'y' * 80} is no listed attribute of #0; its attributes are [x]"),
