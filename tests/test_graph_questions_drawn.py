@@ -129,7 +129,8 @@ def test_two_sets_meet_in_a_question_where_their_intersection_is_smaller_than_bo
         f"Which are {words}?", {"Pam": "p1", "Noir": "g2"},
         (*one, *two, "intersection(#0, #1)", "Final Answer: #2"), ("f2",), "both",
     )  # fmt: skip
-    assert rng.from_[2] == ["f1", "f2"]
+    assert rng.from_[2] == ["f1", "f2"] and {each.object for each in rng.from_[3]} == {"film.film"}
+    assert rng.from_[4] == ["g1", "g2"], "f2 is of both genres"
     undone = (DIRECTED, "film.film.directed_by", "f2", "f1", GENRE, "g2")
     with pytest.raises(StopIteration):
         _try(graph, Wants(*undone, chance=0.4), "chain and hop", "")  # a relation is not followed back at once

@@ -305,6 +305,14 @@ def test_an_office_world_shows_each_record_in_a_line_and_compares_with_its_own_s
     ]  # fmt: skip
 
 
+def test_random_calls_in_an_empty_office_have_a_word() -> None:
+    world = OfficeWorld(OFFICE._replace(state={"mails": [], "events": [], "files": [], "sent": []}))
+    asyncio.run(world.open())
+    assert json.loads(world.random(Dealt(1, 5))) == {"name": "read_mail", "arguments": {"mail_id": "x"}}
+    assert world.render() == "task: Do it." and world.admissible() is world.form is None
+    assert world.read('```\n{"name": "finish", "arguments": {"answer": "a"}}\n```') == ("finish", {"answer": "a"})
+
+
 def test_what_is_found_is_cut_after_twenty_and_compared_in_any_case() -> None:
     rows = [{"n": at} for at in range(21)]
     lines = [json.dumps(each) for each in rows]
