@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from pathlib import Path
@@ -11,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from byte_tokens import ADDED, END, TOKENIZER, added, description, ids, made
+from byte_tokens import END, TOKENIZER, ids, made
 from firsthand.errors import ConfigError, ModelFileError, TransientError
-from firsthand.tokens import isolated_grammar, spm
+from firsthand.tokens import isolated_grammar, pretrained, spm
 from firsthand.tokens.compile_slots import CompileSlots, HeldSlot
 from firsthand.tokens.isolated_grammar import GrammarProcesses, _Server
 from firsthand.tokens.llguidance_grammar import Vocabulary
 from firsthand.tokens.pretrained import _folder_template, _read, load
 from firsthand.tokens.text_growth import _longest
 from firsthand.tokens.token_bytes import byte_reader, strips_leading_space
-from firsthand.tokens.tokenizer import _build, _special_finder, _without_prefix
+from firsthand.tokens.tokenizer import Tokenizer, _build, _special_finder, _without_prefix
 
 
 class Rust:
@@ -58,6 +57,13 @@ def test_a_text_that_the_library_cannot_encode_is_told_by_its_length() -> None:
     one._normalise = lambda text: text * 2
     assert one._encode_plain("é\ud83d\ude42\ud800", True).tolist() == [7, 8]
     assert one._continuing.asked[1] == ("one", 6, False), "a pair is one character, and half a pair another"
+
+
+def test_a_vocabulary_may_be_empty() -> None:
+    decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    one = Tokenizer({"model": {"vocab": {}, "merges": []}, "decoder": decoder})
+    assert (one.vocab_size, one.encode("a"), one.decode([]), one.token_bytes(0)) == (0, [], "", b"")
+    assert (one.eos_id, one.eos_ids, one.special_ids, one.text_of(0)) == (None, frozenset(), frozenset(), "")
 
 
 def test_a_model_of_another_kind_or_a_broken_one_is_refused() -> None:
@@ -149,6 +155,12 @@ def test_files_of_a_folder_that_cannot_be_read_are_named(tmp_path: Path, monkeyp
     monkeypatch.undo()
     with pytest.raises(ModelFileError, match=rf"^{tmp_path} cannot be read: Is a directory$"):
         spm.read_model(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"a": 1}')
+    monkeypatch.setattr(pretrained, "_MAX_TOKENIZER_BYTES", 8)
+    assert _read(tmp_path) == ({"a": 1}, ""), "tokenizer.json comes first, up to its own largest size"
+    monkeypatch.setattr(pretrained, "_MAX_TOKENIZER_BYTES", 7)
+    with pytest.raises(ModelFileError, match=r"tokenizer\.json is larger than 7 bytes"):
+        _read(tmp_path)
     template = tmp_path / "chat_template.jinja"
     template.write_bytes(b"\xff")
     with pytest.raises(ModelFileError, match=rf"^{template} cannot be read as UTF-8 text: "):
@@ -168,8 +180,6 @@ def test_the_vocabulary_of_grammars_counts_marks_of_calls_as_text() -> None:
     assert vocab(b"\xff") == TOKENIZER.encode("\ufffd")
     odd = made(bos_id=None, eos_ids=(258,))
     assert (Vocabulary(odd).bos_token_id, Vocabulary(odd).eos_token_id) == (None, 258)
-    changed = description() | {"added_tokens": [*ADDED[:3], added(260, "", special=True)]}
-    assert changed["added_tokens"][3]["content"] == ""
 
 
 SERVER = """
@@ -185,7 +195,6 @@ control.recv(1) if {waits} else None
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sockets are passed to a child")
 def test_a_server_that_does_not_start_may_be_tried_again_and_one_that_refuses_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
