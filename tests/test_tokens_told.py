@@ -219,6 +219,35 @@ def test_a_server_that_does_not_start_may_be_tried_again_and_one_that_refuses_sa
     assert server._process.wait(10) == 0, "it ends with its socket"
 
 
+def test_a_free_slot_is_for_the_first_of_those_who_hold_fewest() -> None:
+    slots = CompileSlots(4)
+    slots._running[:] = [HeldSlot("a"), HeldSlot("b"), HeldSlot("b")]
+    waiting = [HeldSlot(owner) for owner in ("b", "a", "a", "c", "d")]
+    for count, first in ((1, 0), (2, 1), (3, 1), (4, 3), (5, 3)):
+        slots._waiting[:] = waiting[:count]
+        assert slots._next() is waiting[first]
+    slots._running[:] = [HeldSlot("b")] * 3
+    slots._waiting[:] = waiting[:1]
+    assert slots._next() is None, "one owner leaves a slot to others"
+    slots._waiting[:] = waiting[:2]
+    assert slots._next() is waiting[1]
+    slots._running.append(HeldSlot("a"))
+    assert slots._next() is None and slots._num(slots._running, "b") == 3
+    ended: list[str] = []
+
+    def held(owner: str, age_s: float) -> HeldSlot:
+        slot = HeldSlot(owner, began=time.monotonic() - age_s)
+        slot.end = lambda: ended.append(f"{owner} {age_s}")
+        return slot
+
+    slots._running[:] = [held("b", 1.0), held("c", 5.0), held("b", 4.0), held("b", 6.0)]
+    slots._end_slow("b")
+    slots._end_slow("b")
+    assert ended == ["b 4.0"], "who holds all that one may has to end one of its own, and once"
+    slots._end_slow("a")
+    assert ended == ["b 4.0", "c 5.0"]
+
+
 def test_slots_wait_no_longer_than_they_were_told_and_wake_when_one_comes_free() -> None:
     slots = CompileSlots(2, quick_s=0.0)
     assert (slots._most, CompileSlots(4)._most, CompileSlots(1)._most, CompileSlots(4)._quick_s) == (1, 3, 1, 3.0)
