@@ -180,8 +180,9 @@ def test_metadata_of_a_gguf_is_checked_part_by_part(tmp_path: Path) -> None:
     twice = {**level, f"{g}tokens": ["a", "a"], f"{g}merges": []}
     assert told(gguf_description, twice, "s") == "s: a token occurs twice in the vocabulary"
     assert gguf_description({**level, f"{g}merges": []}, "s")["model"]["merges"] == []
-    vocab = {"a": 0, " b": 1, "a b": 2, "b": 3, "ab": 4, " ": 5, "  b": 6}
+    vocab = {"a": 0, " b": 1, "a b": 2, "b": 3, "ab": 4, " ": 5, "  b": 6, "abb": 7}
     assert _pair("a b", vocab, "s") == ["a", "b"] and _pair("a  b", vocab, "s") == ["a", " b"]
+    assert _pair("ab b", vocab, "s") == ["ab", "b"]
     assert _pair("   b", vocab, "s") == [" ", " b"], "the first part may be a space"
     for merge in ("ab", "a c", "b a", "a ", " b"):
         assert told(_pair, merge, vocab, "s") == f"s: the merge {merge!r} names a token that is not in the vocabulary"
