@@ -10,6 +10,7 @@ import pytest
 
 from dealt_random import Dealt
 from firsthand.worlds.browsing import errands
+from firsthand.worlds.browsing.chromium import PageElement, PageView
 from firsthand.worlds.browsing.errands import Errand, ErrandStep, make_errand
 from firsthand.worlds.browsing.pages import _SORT, _STYLE, SiteVisit, _number, _pager
 from firsthand.worlds.browsing.site import Answer
@@ -221,6 +222,25 @@ def test_the_pages_of_a_shop_and_a_calendar_lead_to_an_order_and_a_booking() -> 
     assert pages[0] == '<p>Page 1 of 3 <a href="/?page=1">Next page</a></p>' and _pager(0, 10) == ""
     texts = (" 12 ", "1001", "12345678", "123456789", "-1", "²", "٣", "", "1.5")
     assert [_number(text) for text in texts] == [12, 1000, 1000, 0, 0, 0, 0, 0, 0] and _number("8", 7) == 7
+
+
+def test_a_visit_reports_the_share_that_is_right_and_repeats_its_last_step() -> None:
+    steps = (click("Go"), ErrandStep("type", "name", "Ann"))
+    made = SiteVisit(Errand("form", 2, "Do this now.", {}, {"a": "1", "b": "2", "c": "3"}, steps))
+    assert made.result() == {"right": False, "sent": {}, "share": 0} and not made.is_done
+    page = PageView(
+        "t", "", tuple(PageElement(at, "x", each, "", ()) for at, each in enumerate(("Name", "GO", "go", "Go")))
+    )
+    assert [made.optimal(page) for _ in range(3)] == ["click[4]", "type[1] Ann", "type[1] Ann"]
+    assert made.random_words(page, Dealt(1)) == "this" and made.random_words(page, Dealt(2)) == "now."
+    made.sent = {"a": "1", "c": "x", "d": "2"}
+    assert made.is_done and made.result() == {"right": False, "sent": made.sent, "share": 1 / 3}
+    made.sent = {"a": "1", "b": "2", "c": "3", "more": ""}
+    assert made.result()["share"] == 1 and not made.is_right
+    made.sent = {"c": "3", "b": "2", "a": "1"}
+    assert made.result() == {"right": True, "sent": made.sent, "share": 1}
+    made.sent = {}
+    assert made.is_done and made.post("/part0", {"a": "1"}) == "/" and "Thank you" in made.get("/", {})
 
 
 class Seen:
