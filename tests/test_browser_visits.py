@@ -363,6 +363,7 @@ def test_answers_are_kept_for_their_number_and_only_while_they_are_waited_for(tm
     with contextlib.closing(DevTools(str(program(tmp_path)), [], {})) as devtools:
         first, second = devtools.send("One", a=1), devtools.send("Two", "s")
         assert (first, second) == (2, 3), "the first was asked at the start"
+        assert all(each.daemon for each in threading.enumerate() if each.name == "chromium")
         assert devtools.wait(second) == {} and devtools._asked == {first}
         assert devtools.wait(first) == {} and devtools._asked == set()
         assert devtools.wait(first, unless=lambda: True) is None

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from firsthand.errors import ConfigError, ModelFileError
+from firsthand.formats.gguf_output import packed_pair
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import ToolSpec
 from firsthand.tokens.gguf_vocab import _list, _pair, adds_bos
 from firsthand.tokens.gguf_vocab import description as gguf_description
+from firsthand.tokens.pretrained import load
 from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
 from firsthand.tokens.spm import Pieces, added_tokens
 from firsthand.tokens.spm import description as spm_description
@@ -30,6 +33,7 @@ from firsthand.tokens.templates.template_variables import check_variables
 from firsthand.tokens.tiktoken_ranks import Encoding, check_ranks
 from firsthand.tokens.tiktoken_ranks import description as rank_description
 from firsthand.tokens.token_bytes import byte_level_bytes
+from firsthand.tokens.vocab_export import vocabulary_metadata
 
 CALL = ToolCall("c1", "f", {"x": "é"})
 BROKEN = ToolCall("c2", "g", {}, "{oops")
@@ -156,7 +160,34 @@ def test_vocabularies_of_each_format_become_the_same_kind_of_description() -> No
     assert byte_level_bytes("Ġé".replace("é", "Ã©")) == " é".encode() and byte_level_bytes("a b") == b"a b"
 
 
-def test_metadata_of_a_gguf_is_checked_part_by_part(tmp_path: Path) -> None:
+def gguf(path: Path, **pairs: Any) -> Path:
+    """A file of metadata without tensors."""
+    body = struct.pack("<4sIQQ", b"GGUF", 3, 0, len(pairs))
+    for key, value in pairs.items():
+        body += struct.pack("<Q", len(key)) + key.encode() + packed_pair(value)
+    path.write_bytes(body)
+    return path
+
+
+def test_a_gguf_is_known_by_its_ending_in_any_case(tmp_path: Path) -> None:
+    held: dict[str, Any] = {
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a", "b", "ab", "<|end|>", "<|x|>"],
+        "tokenizer.ggml.merges": ["a b"], "tokenizer.ggml.token_type": [1, 1, 1, 3, 3], "tokenizer.ggml.eot_token_id": 4,
+        "tokenizer.ggml.eos_token_id": 3, "tokenizer.ggml.bos_token_id": 4, "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.chat_template": "é",
+    }  # fmt: skip
+    path = gguf(tmp_path / "M.GGUF", **held, **{"general.sampling.temp": 0.5, "general.name": "n"})
+    assert vocabulary_metadata(path) == held == vocabulary_metadata(str(path)), "what is no vocabulary is left out"
+    made = load(path)
+    assert (made.encode("ab"), made.bos_id, made.eos_id, made.eos_ids, made.add_bos) == ([2], 4, 3, {3, 4}, True)
+    assert (made.chat_template, made.recommended) == ("é", {"temperature": 0.5})
+    bare = gguf(tmp_path / "bare.gguf", **{"general.name": "n"})
+    with pytest.raises(ModelFileError) as error:
+        vocabulary_metadata(bare)
+    assert str(error.value) == f"{bare} holds no vocabulary (tokenizer.* in its metadata)"
+
+
+def test_metadata_of_a_gguf_is_checked_part_by_part() -> None:
     def told(call: Any, *given: Any) -> str:
         with pytest.raises(ModelFileError) as error:
             call(*given)
