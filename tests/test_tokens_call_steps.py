@@ -151,6 +151,29 @@ def test_a_region_begins_unread_and_its_ends_are_its_own_marks() -> None:
     assert (bare.verdict, bare.is_list, bare.has_other_values, bare._kept) == ("open", False, False, None)
 
 
+def test_the_end_of_a_broken_call_is_looked_for_in_all_but_what_may_be_half_a_mark() -> None:
+    def sought(text: str, *, final: bool = False, mark: str = "<tool_call>", closing: str = END) -> tuple[Any, ...]:
+        source, sink = CallSource(), CallSink()
+        source.add(text)
+        region = CallRegion(source, sink, mark, closing, {}, is_marked=True)
+        region._broken = True
+        outcome = region._seek_end(final)
+        return outcome, source.at, region._looked_back, [call.invalid for call in sink.calls]
+
+    assert sought("(" * 15) == (False, 0, False, []) and sought("(" * 16) == (False, 1, True, [])
+    assert sought("(" * 40) == (False, 25, True, []), "15 characters may be the beginning of a mark"
+    done = RegionEnd()
+    assert sought(f"{'(' * 9}{END}x") == (done, 9 + len(END), True, ["(" * 9])
+    assert sought(f"{'(' * 9}<tool_call>x") == (done, 9, True, ["(" * 9]), "the next call begins there"
+    assert sought(f"( {END}", final=True) == (done, 2 + len(END), True, ["("])
+    assert sought("( x ", final=True) == (done, 4, True, ["( x"])
+    assert sought("(", final=True, mark="m", closing="c") == (done, 1, False, ["("])
+    assert sought("(" * 40, mark="m", closing="c") == (False, 40, False, []), "nothing can end it but the text's end"
+    text, at, _, calls = sought("words", final=True)
+    assert (text, at, calls) == (RegionEnd("<tool_call>", unmarked_from=5), 0, []), "no call after the mark: it is text"
+    assert sought("words", final=True, mark="<|python_tag|>", closing="")[3] == ["words"]
+
+
 @pytest.mark.parametrize(
     ("text", "final", "after", "pieces"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError
-from firsthand.tokens import grammar_process, llguidance_grammar
+from firsthand.errors import ConfigError, TransientError
+from firsthand.grammar import Grammar
+from firsthand.tokens import grammar_process, isolated_grammar, llguidance_grammar
 from firsthand.tokens.grammar_process import STACK_BYTES, ProcessMemory, receive, send
+from firsthand.tokens.isolated_grammar import GrammarLimits, GrammarProcesses
 
 RESOURCE: Any = grammar_process.resource
 LIMITS = {"compile_s": 7.5, "step_s": 0.25, "memory_bytes": 5000}
@@ -150,7 +153,6 @@ def test_a_grammar_is_compiled_and_followed_within_limits_of_its_own(
         ("timer", signal.ITIMER_PROF, 7.5), ("timer", signal.ITIMER_PROF, 0),
         *[("timer", signal.ITIMER_PROF, 0.25), ("timer", signal.ITIMER_PROF, 0)] * 8,
     ]  # fmt: skip
-    assert threading.stack_size() == STACK_BYTES
     with pytest.raises(KeyError):
         served(monkeypatch, Matcher(), call("deep_copy", 8), call("compute_bitmask", handle=8, drop=(8,)))
     assert grammar_process._state(Matcher(error="e" * 2001)) == ["e" * 2000, True, False]
@@ -291,3 +293,108 @@ def test_a_server_loads_its_vocabulary_first_and_ends_with_its_socket(
         assert receive(ours)[0] == {"problem": problem}
     begun = [("signal", signal.SIGINT, signal.SIG_IGN), ("vocabulary", {"a": 1}), "collect", "freeze"]
     assert events == [*begun, *([] if problem else [("one", "vocab")] * 2), ("exit", 0)]
+
+
+class Servers:
+    """Servers in order, each with what its forks give: a reply to the first message, or an error."""
+
+    def __init__(self, *forks: list[Any]) -> None:
+        self.forks, self.made, self.bodies = list(forks), list[Any](), list[Any]()
+
+    def __call__(self, tokenizer: Any) -> Any:
+        forks = self.forks.pop(0)
+        if isinstance(forks, Exception):
+            raise forks
+        server = SimpleNamespace(tokenizer=tokenizer, is_gone=False, left=[], reap=lambda pid: 1)
+        self.made.append(server)
+
+        def fork(body: Any) -> Any:
+            self.bodies.append(body)
+            reply = forks.pop(0)
+            if isinstance(reply, Exception):
+                server.is_gone = isinstance(reply, EOFError)
+                raise reply
+            ours, theirs = socket.socketpair()
+            send(theirs, reply)
+            server.theirs = theirs
+            return 99_999_990 + len(self.bodies), ours
+
+        server.fork = fork
+        return server
+
+
+COMPILED = {"state": ["", False, True], "resident_bytes": 5}
+
+
+def test_a_grammar_is_compiled_by_a_server_that_is_started_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = Servers([COMPILED, OSError("full"), COMPILED, EOFError()], [COMPILED], [])
+    monkeypatch.setattr(isolated_grammar, "_Server", servers)
+    limits = GrammarLimits(1.5, 0.5, 70, 9.0)
+    processes = GrammarProcesses({"a": 1}, limits)
+    found = processes.compile(Grammar("regex", "a+"), flexible=True, forcing=False, owner="me")
+    body = {"kind": "regex", "source": "a+", "flexible": True, "forcing": False, "compile_s": 1.5, "step_s": 0.5,
+            "memory_bytes": 70, "rest_s": 9.0}  # fmt: skip
+    assert servers.bodies == [body] and servers.made[0].tokenizer == {"a": 1}
+    process = found._process
+    assert (process.pid, process.what, process.owner, process._limits) == (
+        99_999_991,
+        "the regex grammar",
+        "me",
+        limits,
+    )
+    assert (found._handle, found.is_accepting(), process._shared_bytes, processes._slots._running) == (0, True, 5, [])
+    assert list(processes._running) == [process]
+    again = processes.compile(Grammar("lark", 'start: "a"'))
+    assert (
+        servers.bodies[1:] == [{**body, "kind": "lark", "source": 'start: "a"', "flexible": False, "forcing": True}] * 2
+    )
+    assert again._process.owner == "" and len(servers.made) == 1, "one that could not fork now is asked again"
+    third = processes.compile(Grammar("regex", "b"))
+    assert (
+        len(servers.made) == 2 and third._process._server is servers.made[1] and servers.bodies[3] == servers.bodies[4]
+    )
+    servers.made[1].is_gone = True
+    servers.forks[:] = [[EOFError()], [OSError()]]
+    with pytest.raises(TransientError) as error:
+        processes.compile(Grammar("regex", "c"))
+    assert str(error.value) == "the regex grammar cannot be compiled now: no process can be started; try again"
+    assert len(servers.made) == 4 and processes._slots._running == [] == processes._slots._waiting
+    servers.made[3].is_gone = True
+    servers.forks[:] = [ConfigError("no end")]
+    with pytest.raises(ConfigError, match=r"^no end$"):
+        processes.compile(Grammar("regex", "c"))
+
+
+def test_a_grammar_that_is_ended_for_others_may_be_tried_again_and_an_invalid_one_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers = Servers([{"invalid": "bad"}, {"failed": "worse"}, {"invalid": "bad"}, COMPILED])
+    monkeypatch.setattr(isolated_grammar, "_Server", servers)
+    processes = GrammarProcesses(None, GrammarLimits(rest_s=30.0))
+    for told in ("bad", "the regex grammar cannot be compiled: worse"):
+        with pytest.raises(ConfigError) as error:
+            processes.compile(Grammar("regex", "a"), owner="me")
+        assert str(error.value) == told and processes._resting == {}
+    taken = processes._slots.taken
+
+    @contextlib.contextmanager
+    def ended(owner: str, what: str, most_s: float) -> Iterator[Any]:
+        with taken(owner, what, most_s) as slot:
+            slot.is_ended = True
+            yield slot
+
+    processes._slots.taken = ended  # type: ignore[method-assign]
+    with pytest.raises(TransientError) as other:
+        processes.compile(Grammar("regex", "a"), owner="me")
+    assert str(other.value) == (
+        "the regex grammar was ended after 3 s of compiling, because others wait: try again later, or make it simpler"
+    )
+    matcher = processes.compile(Grammar("regex", "a"), owner="me")
+    servers.made[0].theirs.close()
+    with pytest.raises(ConfigError, match=r"^the regex grammar needs more than 256 MiB of memory: make it simpler$"):
+        matcher.consume_token(3)
+    assert list(processes._resting) == ["me"] and processes._running and matcher.failure
+    with pytest.raises(
+        TransientError, match=r"^the lark grammar was not compiled, because another one of yours held up"
+    ):
+        processes.compile(Grammar("lark", "x"), owner="me")
