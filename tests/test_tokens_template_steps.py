@@ -291,6 +291,12 @@ def test_the_text_after_a_turn_begins_behind_its_content_or_its_calls() -> None:
     assert ChatTemplate(TOKENIZER, drops)._after_turn(groups, 1, place, [], True) == f"{END}r{END}A", (
         "calls are left out"
     )
+    cuts = (
+        "{% for m in messages %}{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments.place }}{{ m.content[:1] }}"
+        "<|im_end|>X{% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+    )
+    after = ChatTemplate(TOKENIZER, cuts)._after_turn(groups, 1, place, [], False)
+    assert after == f"{END}r{END}", "a piece of the content comes behind the calls"
     shows = ChatTemplate(TOKENIZER, CHATML)
     rest = f"{END}\n{START}user:r{END}\n"
     assert shows._after_turn(groups, 1, place, [], False) == rest, "not from the end of the arguments, but of the turn"
