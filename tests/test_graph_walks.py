@@ -106,6 +106,42 @@ def test_a_walk_lists_what_can_follow_after_each_step_and_names_what_is_found():
         said("count(#0)")
 
 
+def test_entities_are_offered_by_their_ids_and_long_or_numerous_names_are_cut():
+    entities = {"Zed": "m.0bob", "Cy": "m.0ann", "A": "m.0cy"}
+    world = GraphWorld(store(), Task("q", "Who then?", metadata={"entities": entities}, secret={"actions": []}))
+    asyncio.run(world.open())
+    assert world.admissible() == [f"get_relations({each})" for each in ("m.0ann", "m.0bob", "m.0cy")]
+    assert world.render() == "Who then?", "the prompt, where the question does not stand by itself"
+    variable = graph_world.GraphVariable
+    world._add(variable("a.b", frozenset(f"m.{number:02}" for number in range(11))))
+    names = ", ".join(f"m.{number:02}" for number in range(10))
+    assert world.render() == f"Who then?\n#0 a.b (11): {names}"
+    assert asyncio.run(world.count(" #0 ")) == "Variable #1, which is a number."
+    assert world.variables.pop() == variable("type.int", frozenset(), 11) and len(world.graph) == 12
+    world._attributes["#0"] = world._relations["#0"] = ["x"]
+    for made, told in (
+        (world.argmax("#0", "y" * 81), f"{'y' * 80} is no listed attribute of #0; its attributes are [x]"),
+        (world.get_neighbors("#0", "y" * 81), f"{'y' * 80} is no listed relation of #0; its relations are [x]"),
+        (world.count("z" * 41), f"'{'z' * 40}' is no variable: there are #0 to #0"),
+        (world.get_relations("m." + "z" * 41),
+         f"the graph has no entity m.{'z' * 38}: use the question's entities or a variable #n"),
+        (world.count("#1"), "'#1' is no variable: there are #0 to #0"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidAction) as refused:
+            asyncio.run(made)
+        assert str(refused.value) == told
+    world.variables[0] = variable("a.b", frozenset(f"m.{number:04}" for number in range(1001)))
+    asyncio.run(world.final_answer("0"))
+    result = asyncio.run(world.result())
+    assert (len(result["answer"]), result["answer"][-1]) == (1000, "m.0999")
+    assert result["names"] == result["answer"][:20] and world.ending == "answered"
+    with pytest.raises(InvalidAction, match=r"is no action: write one of get_relations, .*, count with its arguments"):
+        world.read("final_answer(#0) now")
+    assert world.read("count ( #0 )") == WorldCall("count", {"variable": "#0"})
+    with pytest.raises(InvalidAction, match=r"^intersection takes 2 arguments, first and second: '#0,' came$"):
+        world.read("intersection(#0, )")
+
+
 def test_two_types_do_not_meet_and_too_many_entities_are_refused(monkeypatch):
     world = GraphWorld(store(), TASK)
     asyncio.run(world.open())

@@ -61,7 +61,10 @@ def test_a_server_starts_once_in_a_folder_of_its_own_and_leaves_nothing(tmp_path
         assert (tmp_path / "starts").read_text() == "x\n"
         server._process.kill()  # type: ignore[union-attr]
         server._process.wait()  # type: ignore[union-attr]
+        monkeypatch.setattr(os, "geteuid", lambda: 1000 if root else 0)
         again = Path(server.socket)  # a server that died is started again, elsewhere
+        for name in ("install", "serve"):
+            assert ("--user=root" in (tmp_path / name).read_text().splitlines()) is not bool(root)
         assert again.parent != folder
         assert not folder.exists()
         assert server.pid not in (None, pid)

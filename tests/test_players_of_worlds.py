@@ -110,7 +110,8 @@ def test_the_player_of_native_calls_gives_the_read_call_and_then_says_that_it_is
 
 
 def test_the_idle_player_acts_never_and_a_person_may_be_told_what_is_wrong():
-    made, trace = played("idle")
+    made, trace = played("idle", seed=6)
+    assert trace.seed == 6
     assert (made.world.tried, made.rounds, trace.agent["name"], trace.answer) == ([], 0, "idle", "")
     answers = iter(["x", "1", "2"])
     made, trace = played(lambda world, messages: next(answers))

@@ -134,9 +134,9 @@ def test_what_a_command_prints_is_told_cut_at_the_limit_and_with_the_reason_of_i
 def judged(item: OsItem, answer: str | None, *answers: Outcome) -> tuple[dict[str, Any], list[Any]]:
     async def end(world: ShellWorld) -> dict[str, Any]:
         if answer is None:
-            assert await world.finish() == "It is finished."
+            assert await world.finish() == "It is finished." and world.ending == "finished"
         else:
-            assert await world.answer_question(answer) == "The answer is taken."
+            assert await world.answer_question(answer) == "The answer is taken." and world.ending == "answered"
         return await world.result()
 
     result, box, _ = ran(item, *answers, do=end)

@@ -106,6 +106,10 @@ def test_a_purchase_ends_the_attempt_with_its_reward_and_nothing_can_be_clicked(
     options = {"size": "small", "color": "blue"}
     assert asyncio.run(world.result()) == {"reward": 1.0, "parts": parts, "bought": "B0LAMP", "options": options}
     assert asyncio.run(walked("search[lamp]").result()) == {"reward": 0.0, "bought": None}
+    asyncio.run(world.open())
+    assert (world.page, world.results, world.number, world.product, world.chosen, world.reward) == (
+        "search", [], 0, None, {}, None,
+    )  # fmt: skip
     dear = ShoppingGoal(LAMP, "", ("oak foot",), {"color": "blue", "size": "small"}, 26.74)  # 20 + 5.25 + 1.5 is 26.75
     assert shopping_reward(dear, LAMP, options)[0] == 3 / 4
     assert shopping_reward(GOAL, LAMP, {"color": "blue"})[:4] == (3 / 4, 1.0, 1.0, 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ import pytest
 
 pytest.importorskip("llguidance", reason="needs llguidance: pip install 'firsthand[grammar]'")
 
+from llguidance import LLMatcher
+
 from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar
 from firsthand.tokens.compile_slots import HeldSlot
@@ -31,6 +34,7 @@ from firsthand.tokens.isolated_grammar import (
     IsolatedMatcher,
     _Server,
 )
+from firsthand.tokens.llguidance_grammar import _translated, byte_vocabulary, matcher_of
 
 ON_LINUX = sys.platform == "linux"
 
@@ -365,3 +369,27 @@ def test_a_server_whose_control_is_gone_says_so_and_a_tokenizer_without_an_end_i
     found, why = _vocabulary({"description": description, "eos_ids": [2]})
     assert (found.vocab_size, found.eos_token, why) == (3, 2, "")
     assert _vocabulary(None)[0].vocab_size >= 256 and _vocabulary(None)[1] == ""
+
+
+def test_each_kind_of_grammar_is_translated_for_llguidance() -> None:
+    def same(kind: Any, source: str, regex: str) -> bool:
+        return json.loads(_translated(Grammar(kind, source), False)) == json.loads(LLMatcher.grammar_from_regex(regex))
+
+    assert same("choice", '["a.b", "c|d"]', r"a\.b|c\|d") and same("regex", "a+", "a+")
+    rule = 'start: "x"'
+    assert _translated(Grammar("lark", rule), False) == LLMatcher.grammar_from_lark(rule)
+    assert rule in _translated(Grammar("gbnf", 'root ::= "x"'), False)
+    strict, loose = (_translated(Grammar("json_schema", '{"type": "null"}'), each) for each in (False, True))
+    assert (
+        '"lenient":false' in strict.replace(" ", "") and '"lenient":true' in loose.replace(" ", "") and strict != loose
+    )
+    for grammar, told in (
+        (Grammar("choice", '["ab"]'), ""), (Grammar("regex", "("), "the regex grammar cannot be used: "),
+        (Grammar("gbnf", "root ::= (("), "the gbnf grammar cannot be used: "),
+    ):  # fmt: skip
+        if told:
+            with pytest.raises(ConfigError, match=f"^{told}"):
+                matcher_of(grammar, byte_vocabulary())
+        else:
+            assert matcher_of(grammar, byte_vocabulary()).compute_ff_tokens() == [97, 98]
+            assert matcher_of(grammar, byte_vocabulary(), forcing=False).compute_ff_tokens() == []

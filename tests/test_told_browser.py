@@ -131,3 +131,23 @@ def test_a_page_is_seen_once_it_has_stopped_loading_and_a_dialog_keeps_the_page_
     browser._dialog = "Sure?"
     browser.answer(False)
     assert browser._dialog is None and told.sent[-1] == ("Page.handleJavaScriptDialog", {"accept": False})
+
+
+def test_only_the_end_of_loading_of_its_own_frame_ends_a_page_s_loading():
+    browser, _ = chromium()
+    browser._loading = browser._started = True
+    for method, frame in (
+        ("Page.frameNavigated", "frame"), ("Page.frameStoppedLoading", "other"), ("Page.frameStartedLoading", "frame"),
+        ("Page.frameStoppedLoading", None), ("Page.loadEventFired", "frame"),
+    ):  # fmt: skip
+        browser._hear(method, {} if frame is None else {"frameId": frame})
+        assert browser._loading, method
+    browser._hear("Page.frameStartedNavigating", {"frameId": "frame", "disposition": "currentTab"})
+    assert (browser._loading, browser._started) == (True, False), "another page begins"
+    browser._hear("Page.frameStartedLoading", {"frameId": "other"})
+    assert not browser._started
+    browser._hear("Page.frameStartedLoading", {"frameId": "frame"})
+    browser._hear("Page.frameStoppedLoading", {"frameId": "frame"})
+    assert (browser._loading, browser._started) == (False, True)
+    browser._hear("Page.javascriptDialogOpening", {})
+    assert browser._dialog == "" and browser._stopped() and not browser._crashed
