@@ -147,6 +147,9 @@ def test_an_encoder_is_measured_whole(
     model.close()
     assert len(set(lengths)) > 1 and attended == pytest.approx(sum(n * n for n in lengths) / sum(lengths))
     assert asked == [("speeds", 1, False), ("speeds", 1, False), ("kept", SLOW)] and found.speeds == SLOW
+    quick = measure_encoder(Config("e", quick=True), path, facts, SMALL)
+    assert threads[1:] == [machine.describe().cores] and asked[3:] == [("speeds", threads[1], False), ("kept", SLOW)]
+    assert quick.quick and [len(each.values) for each in quick.figures] == [1, 1, 1]
 
 
 def test_an_encoder_has_one_kind_of_weights_cache_and_device() -> None:

@@ -238,7 +238,9 @@ def test_a_constitution_beside_principles_that_do_not_apply(
     ]  # fmt: skip
     body = run_json(capsys, "constitution", "--seeds", "1", "--principles", "scope")
     assert body["training"][0]["label_accuracy"] is None and body["training"][0]["reward_accuracy"] == 0.75
-    assert base.asked[-1] == ((0,), {"steps": 700}) and arms.asked[-1][0][2].rounds == 4
+    last = arms.asked[-1][0][2]
+    assert last == constitutional_training.ConstitutionalSettings(principles=last.principles, rounds=4)
+    assert base.asked[-1] == ((0,), {"steps": 700})
 
 
 def test_sycophancy_is_mended_at_a_cost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

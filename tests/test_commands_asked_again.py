@@ -1,0 +1,112 @@
+"""Sessions that go on: a conversation that was loaded, a battle that is asked again, a person without a name."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chat_at_terminal import talk, use_home
+from firsthand.agent import Agent
+from firsthand.arena.blind_battles import fight, prompt_task, vote
+from firsthand.arena.blind_reasks import REASK
+from firsthand.commands import arena, chat
+from firsthand.patterns.reply import reply
+from firsthand.providers.scripted import Scripted
+from firsthand.runs import store
+from firsthand.system import interruption
+from printed_tables import widen, words
+
+
+@pytest.fixture
+def runner() -> Iterator[interruption.Runner]:
+    with interruption.Runner() as made:
+        yield made
+
+
+def test_a_loaded_conversation_goes_on_at_its_end_and_its_new_answers_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runner: interruption.Runner
+) -> None:
+    home = use_home(tmp_path, monkeypatch)
+    first = talk(seed=3)
+    first.ask(runner, "first?")
+    first.save("")
+    run = store.list_runs(home)[0].id
+    assert "-chat" in run, "a conversation without a name is a chat"
+    made = talk(seed=5)
+    capsys.readouterr()
+    made.load(f"{run}  ")
+    assert made.is_saved and capsys.readouterr().err == "on branch main: 2 messages, the last: one\n"
+    made.ask(runner, "second?")
+    assert "one" in capsys.readouterr().out and made.is_saved is False
+    trace = made.dialogue.trace()
+    assert [message.text for message in trace.messages(len(trace.nodes) - 1)] == ["first?", "one", "second?", "one"]
+
+
+def test_nothing_is_read_where_there_is_no_input_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO("piped")
+    closed.close()
+    at_terminal = SimpleNamespace(closed=False, isatty=lambda: True)
+    for given in (None, closed, at_terminal):
+        monkeypatch.setattr(sys, "stdin", given)
+        assert chat.with_input("Why?") == "Why?"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(" a_\r\nb__\n\n"))
+    assert chat.with_input("Why?") == " a_\nb__\n\nWhy?", "the lines as they are, but for their ends"
+
+
+def test_a_session_asks_earlier_battles_again_by_the_chance_of_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    widen(monkeypatch, arena)
+    known = {name: Agent(name, Scripted({"": f"{name} says"}), reply) for name in ("one", "two")}
+    run = store.create(tmp_path, {"arena": {}}, "arena", command=["firsthand"])
+
+    async def earlier() -> None:
+        for number in range(7):
+            battle = await fight(run, known["one"], known["two"], prompt_task(f"Q{number}?"), number=number, seed=0)
+            vote(run, battle, "a", by="human:ada", dwell_s=1)
+
+    asyncio.run(earlier())
+    seed = next(seed for seed in range(99) if [Random(seed).random() < 0.5, drawn(seed, 1) < 0.5] == [False, True])
+    config = arena.Config(("one", "two"), reask=0.5, seed=seed, voter="ada")
+
+    def session(*lines: str) -> tuple[int, list[str]]:
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        votes = asyncio.run(arena._session(config, run, known, None, iter(("P0?", "P1?", "P2?"))))
+        return votes, [line for line in words(capsys.readouterr().out) if line.endswith("?") and line[0] in "PQ"]
+
+    # the first is shown at once; an old one comes before the second, and leaving it ends the session before the second
+    votes, shown = session("t", "q")
+    assert votes == 1 and shown[0] == "P0?" and len(shown) == 2 and shown[1].startswith("Q")
+    assert [bool((each.detail or {}).get(REASK)) for each in run.preferences()] == [False] * 8
+    votes, shown = session("t", "b", "q")
+    assert votes == 1 and [each[0] for each in shown] == ["P", "Q", "P"], "a verdict on an old one is no new vote"
+    again = run.preferences()[-1]
+    assert (again.winner, again.by) == ("b", "human:ada") and (again.detail or {})[REASK]
+    assert len(run.preferences()) == 10
+
+
+def drawn(seed: int, place: int) -> float:
+    """The number of that place that a seed gives."""
+    chance = Random(seed)
+    return [chance.random() for _ in range(place + 1)][place]
+
+
+def test_a_voter_whom_the_system_does_not_know_is_called_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[Any] = [OSError(), KeyError("uid")]
+
+    def getuser() -> str:
+        if failures:
+            raise failures.pop()
+        return "ada"
+
+    monkeypatch.setattr(getpass, "getuser", getuser)
+    assert [arena._user() for _ in range(3)] == ["user", "user", "ada"]
