@@ -163,6 +163,8 @@ def test_lines_that_are_no_items_are_refused_by_number_and_leave_no_file(here: P
         assert code != 0 and err.startswith(f"firsthand: bad.jsonl, line 3: {told}"), err
         assert not list(here.glob("new.db*")), "an import that failed leaves no empty memory"
     assert cli("memory", "import", "m.db", "bad.jsonl", "--kind", "semantic")[0] != 0
+    Path("separated.jsonl").write_text('\r\n{"text": "one\u2028two\u0085three"}\r\n', encoding="utf-8")
+    assert [*memory._lines(Path("separated.jsonl"))] == [(2, {"text": "one\u2028two\u0085three"})]
     Path("ok.jsonl").write_text('{"text": "a", "kind": "semantic"}\n')
     assert [cli("memory", "import", "m.db", name)[0] == 0 for name in ("ok.jsonl", "bad.jsonl")] == [True, False]
     items = json.loads(cli("memory", "list", "m.db", "--json")[1])["items"]

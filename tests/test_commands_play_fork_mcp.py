@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,6 +76,12 @@ def test_the_attempts_of_a_player_are_counted_with_intervals_and_reasons(capsys:
         "1.8 rounds for each task, 8 at most",
         "  wrong end: 2", "  too long: 1", f"  error: {printable('gone' + chr(27))}",
     ]  # fmt: skip
+    named = replace(benchmark, name="doors[red]")
+    scored = attempt(0.5, detail={"reason": "no [key] \x1b"})
+    play._PlayedWorld("idle", [replace(scored, scores=(replace(scored.scores[0], name="won[i]"),))]).print(named, 7, 0.9)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "doors[red], idle player, 1 task, seed 7" and told[1].startswith("won[i] 0.500, 90% interval ")
+    assert told[-1] == "  no [key] \\x1b: 1"
     idle = play._PlayedWorld("idle", traces[4:5])
     idle.print(benchmark, 0, 0.95)
     body = idle.to_json(benchmark, 0, 0.95)
