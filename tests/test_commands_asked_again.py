@@ -110,3 +110,19 @@ def test_a_voter_whom_the_system_does_not_know_is_called_user(monkeypatch: pytes
 
     monkeypatch.setattr(getpass, "getuser", getuser)
     assert [arena._user() for _ in range(3)] == ["user", "user", "ada"]
+
+
+def test_an_earlier_battle_whose_prompt_is_gone_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {name: Agent(name, Scripted({"": f"{name} says"}), reply) for name in ("one", "two")}
+    run = store.create(tmp_path, {"arena": {}}, "arena", command=["firsthand"])
+
+    async def fought() -> None:
+        for number in range(6):
+            battle = await fight(run, known["one"], known["two"], prompt_task(f"Q{number}?"), number=number, seed=0)
+            vote(run, battle, "a", by="human:ada", dwell_s=1)
+
+    asyncio.run(fought())
+    monkeypatch.setattr(type(run), "task", lambda *given: None)
+    assert arena._asked_again(run, "human:ada", Random(1)) is True and capsys.readouterr().out == ""

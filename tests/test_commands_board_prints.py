@@ -236,6 +236,7 @@ def test_a_board_of_a_table_by_the_command_line(home: Path, cli: Cli) -> None:
         ("r.csv --save no/x.results", "the folder of 'no/x.results' does not exist"),
         ("arena r.csv", "r.csv holds no votes: give one file of votes"),
         ("borad", "no board, file or run 'borad'"),
+        ("arena arena", "no file or run 'arena'; `firsthand runs` shows the runs"),
         ("r.csv x.csv", "no file or run 'x.csv'; `firsthand runs` shows the runs"),
         ("helm", "the board helm has no results to read"),
         ("r.csv --adjudicator a", "is no folder of grading sheets"),

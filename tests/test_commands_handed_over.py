@@ -73,7 +73,11 @@ def test_what_happens_to_replicas_is_written_into_the_servers_log(
 def test_a_judges_attempt_is_found_by_the_name_of_its_score_or_the_names_are_told() -> None:
     inner = Trace("j", "judge", "t", {"name": "judge"}, 0, 0, "", 1.0, answer="4 of 5")
     bare = Trace("x", "quiz", "t", {"name": "a"}, 0, 0, "", 1.0, scores=(Score("exact", 1.0, {}),))
-    scores = (Score("exact", 1.0, {}), Score("kind", 0.5, {"trace": inner.to_json()}), Score("odd", 0.5, {"trace": "?"}))
+    scores = (
+        Score("exact", 1.0, {}),
+        Score("kind", 0.5, {"trace": inner.to_json()}),
+        Score("odd", 0.5, {"trace": "?"}),
+    )
     assert show.judgement(replace(bare, scores=scores), "kind") == inner
     for name, trace, known in (
         ("exact", replace(bare, scores=scores), "kind, odd"), ("odd", replace(bare, scores=scores), "kind, odd"),

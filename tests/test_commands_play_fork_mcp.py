@@ -78,7 +78,9 @@ def test_the_attempts_of_a_player_are_counted_with_intervals_and_reasons(capsys:
     ]  # fmt: skip
     named = replace(benchmark, name="doors[red]")
     scored = attempt(0.5, detail={"reason": "no [key] \x1b"})
-    play._PlayedWorld("idle", [replace(scored, scores=(replace(scored.scores[0], name="won[i]"),))]).print(named, 7, 0.9)
+    play._PlayedWorld("idle", [replace(scored, scores=(replace(scored.scores[0], name="won[i]"),))]).print(
+        named, 7, 0.9
+    )
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "doors[red], idle player, 1 task, seed 7" and told[1].startswith("won[i] 0.500, 90% interval ")
     assert told[-1] == "  no [key] \\x1b: 1"

@@ -95,7 +95,9 @@ def test_questions_of_a_decision_are_read_with_their_documents(tmp_path: Path) -
     path.write_text('{"question": "Q1?", "answer": "A1", "document": "a.md"}\n\n{"question": "Q3?", "answer": "A3"}\n'
                     '{"question": "Q4?", "answer": "A4", "document": ["a.md", "b.md"]}\n')  # fmt: skip
     assert rag_decide.read_questions(path) == [question(1, "a.md"), question(3), question(4, "a.md", "b.md")]
-    path.write_text('{"question": "a\u2028b?", "answer": "c"}\r\n{"question": "Q2?", "answer": "A2"}\r\n', encoding="utf-8")
+    path.write_text(
+        '{"question": "a\u2028b?", "answer": "c"}\r\n{"question": "Q2?", "answer": "A2"}\r\n', encoding="utf-8"
+    )
     assert rag_decide.read_questions(path) == [FactQuestion("line-0001", "a\u2028b?", "c", ()), question(2)]
     good = '{"question": "q", "answer": "a"}\n'
     for text, told in (

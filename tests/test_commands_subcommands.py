@@ -45,6 +45,11 @@ def test_words_after_rag_go_to_the_subcommand_that_comes_first(
             rag.dispatch(words)
         out = capsys.readouterr().out
         assert ended.value.code in (0, None) and "subcommands:" in out and "  delete " in out and "  verify " in out
+    Path("c.toml").write_text("")
+    with pytest.raises(ConfigError) as refused:
+        rag.dispatch(["--config=c.toml", "status"])
+    told = "'--config=c.toml' came before a subcommand: it is the first word, as in `firsthand rag index`"
+    assert str(refused.value) == told
     code, _, err = cli("rag", "--documents", "status")
     assert code == 2 and "--documents" in err and len(asked) == 2
     known = rag.subcommands()
