@@ -125,6 +125,9 @@ def test_items_are_exported_to_lines_that_import_reads_again(kept: dict[str, str
     assert cli("memory", "export", "m.db", "--out", "all.jsonl") == (0, "", "exported 4 items\n")
     assert len(Path("all.jsonl").read_text().splitlines()) == 4 and not Path("all.jsonl.part").exists()
     assert cli("memory", "import", "n.db", "all.jsonl") == (0, "imported 4 new items\n", "")
+    assert cli("memory", "import", "p.db", "all.jsonl", "--owner", "")[0] == 0
+    body = json.loads(cli("memory", "list", "p.db", "--json")[1])
+    assert {each["owner"] for each in body["scopes"]} == {""}, "an empty name is a name too: the items are nobody's"
     assert cli("memory", "import", "o.db", "all.jsonl", "--owner", "me")[0] == 0
     body = json.loads(cli("memory", "list", "o.db", "--json")[1])
     assert {(each["owner"], each["kind"]) for each in body["scopes"]} == {("me", "semantic"), ("me", "episodic")}

@@ -118,6 +118,15 @@ def test_an_intake_is_opened_with_its_port_or_says_why_not(
     plain.close()
     assert told[-1] == "intake closed" and capsys.readouterr().err == ""
 
+    def taken(*given: Any) -> Any:
+        raise ConfigError("127.0.0.1:5 cannot be opened")
+
+    monkeypatch.setattr(otlp_grpc, "serve_grpc", taken)
+    del told[:]
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        studio_intake.open_intake(flags, home, is_wide=True)
+    assert told == [(home, 172_800.0), "intake closed"], "where its port is taken nothing stays open"
+
     def held(*given: Any, **more: Any) -> Any:
         raise StoreError("another process receives here")
 

@@ -1,0 +1,121 @@
+"""`firsthand compare` of one run, or of three and more: every two agents, by benchmark, with what was left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.commands import pairwise
+from firsthand.commands.compare_config import Config
+from firsthand.errors import ConfigError, UnknownName
+from firsthand.runs.run_folder import Run
+from printed_tables import widen, words
+from scored_runs import scored_run
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    widen(monkeypatch, pairwise)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    return tmp_path
+
+
+def made(home: Path, name: str, **agents: str) -> str:
+    """A run whose agents got these scores at the tasks a1, a2, b3, b4; x is an attempt that failed."""
+
+    def tries(digits: str) -> dict[str, Any]:
+        return {
+            task: [None if digit == "x" else {"exact": int(digit) / 4, "other": 1.0}]
+            for task, digit in zip(("a1", "a2", "b3", "b4"), digits, strict=True)
+        }
+
+    with scored_run(home, name, {agent: {"sums": tries(digits)} for agent, digits in agents.items()}) as run:
+        return run.id
+
+
+Json = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def compared(capsys: pytest.CaptureFixture[str]) -> Json:
+    def of(*runs: str, **more: Any) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert pairwise.compare_pairwise(Config(runs, json=True, **more)) == 0
+        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+        return found
+
+    return of
+
+
+def test_every_two_agents_of_a_run_are_compared_the_later_with_the_earlier(home: Path, compared: Json) -> None:
+    run = made(home, "r", ada="0004", cy="04x4", bob="4444")
+    found = compared(run)
+    assert [(each["benchmark"], each["score"], each["a"], each["b"]) for each in found] == [
+        ("sums", "exact", "ada", "cy"), ("sums", "exact", "ada", "bob"), ("sums", "exact", "cy", "bob"),
+    ]  # fmt: skip
+    # an attempt that failed counts as 0: ada has 1 of 4, cy 2, bob 4
+    assert [(each["difference"], each["n"]) for each in found] == [(0.25, 4), (0.75, 4), (0.5, 4)]
+    assert [(each["better"], each["worse"], each["same"]) for each in found] == [(1, 0, 3), (3, 0, 1), (2, 0, 2)]
+    dropped = compared(run, errors="drop")
+    # without b3: ada 1 of 3, cy 2 of 3, bob 3 of 3; ada and bob keep all four
+    assert [(round(each["difference"], 3), each["n"]) for each in dropped] == [(0.333, 3), (0.75, 4), (0.333, 3)]
+    assert [round(each["difference"], 3) for each in compared(run, score="other")] == [-0.25, 0.0, 0.25]
+    wide, narrow = (compared(run, confidence=level)[1] for level in ("99%", "80%"))
+    assert wide["low"] < narrow["low"] < 0.75
+    plain, holm = (compared(run, correct=kind)[1]["p_value"] for kind in ("none", "holm"))
+    assert plain < holm, "of three comparisons"
+
+
+def test_agents_of_several_runs_have_the_names_of_their_runs_and_a_run_counts_once(home: Path, compared: Json) -> None:
+    first, second = made(home, "one", ada="0000", bob="0044"), made(home, "two", ada="4444")
+    found = compared(first, second, first)
+    names = [f"{first}/ada", f"{first}/bob", f"{second}/ada"]
+    assert [(each["a"], each["b"], each["difference"]) for each in found] == [
+        (names[0], names[1], 0.5), (names[0], names[2], 1.0), (names[1], names[2], 0.5),
+    ]  # fmt: skip
+    assert [each["a"] for each in compared(first, benchmark="sums")] == ["ada"]
+    with pytest.raises(UnknownName, match=f"no benchmark 'sum'; did you mean 'sums'.* `firsthand show {first}`"):
+        compared(first, benchmark="sum")
+    with pytest.raises(ConfigError) as refused:
+        compared(second)
+    assert str(refused.value) == "the runs have one agent only: name runs with several, whose pairs are compared"
+
+
+def test_one_benchmark_of_several_is_compared_alone(
+    home: Path, compared: Json, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores: Any = {
+        agent: {"sums": {"t": [{"exact": value}], "u": [{"exact": value}]}, "more": {"t": [{"exact": 0.5}]}}
+        for agent, value in (("ada", 1.0), ("bob", 0.0))
+    }
+    with scored_run(home, "r", scores) as run:
+        name = run.id
+    assert [(each["benchmark"], each["difference"], each["n"]) for each in compared(name)] == [
+        ("more", 0.0, 1), ("sums", -1.0, 2)
+    ]  # fmt: skip
+    assert [each["benchmark"] for each in compared(name, benchmark="more")] == ["more"]
+    assert pairwise.compare_pairwise(Config((name,), benchmark="more", confidence="90%")) == 0
+    told = words(capsys.readouterr().out)
+    assert told[0] == "more, exact: all pairs" and told[1].startswith("agent vs. tasks difference (90% CI) p ")
+    assert told[2].startswith("bob ada 1 +0.000 [") and len(told) == 3, "one pair needs no correction"
+
+
+def test_groups_are_those_of_the_first_run_that_has_some(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, three = (
+        scored_run(home, name, {"ada": {"sums": {"t": [{"exact": 1.0}], "u": [{"exact": 0.0}]}}}) for name in "abc"
+    )
+    groups = {one.id: {}, two.id: {"sums": {"t": "g", "u": "g"}}, three.id: {"sums": {"t": "h", "u": "i"}}}
+    monkeypatch.setattr(Run, "clusters", lambda self, strata: groups[self.id] if strata == "s" else None)
+    asked: list[Any] = []
+    monkeypatch.setattr(pairwise, "all_pairs", lambda values, *given: asked.append((values, *given)) or {})
+    runs = [one, two, three]
+    agents: Any = {f"{run.id}/ada": {"t": (1.0,), "u": (0.0,)} for run in runs}
+    config = Config(tuple(run.id for run in runs), strata="s", correct="bh", confidence="90%")
+    assert [place for place, _ in pairwise.on_benchmark(config, runs, "sums", agents, {})] == [("sums", "exact")]
+    assert asked == [(agents, "bh", 0.9, groups[two.id]["sums"])]
+    for run in runs:
+        run.close()
