@@ -21,7 +21,7 @@ from firsthand.experiment.rescore import Rescored
 from firsthand.runs import store
 from firsthand.runs.attempt_summary import summaries_of
 from firsthand.show import live_tree
-from firsthand.trace import Score
+from firsthand.trace import Failure, Score
 from printed_tables import widen, words
 from scored_runs import scored_run
 
@@ -201,6 +201,19 @@ def test_progress_and_the_tree_follow_each_attempt(home: Path, monkeypatch: pyte
         watched = [each for each in told if isinstance(each, str) and each != "heard"]
         assert watched == (["row-00000", "row-00001", "row-00002"] if given.watch else [])
         assert told.count("heard") == 3 * given.watch
+    Path("a.toml").write_text(Path("q.toml").read_text())
+    both = replace(config, benchmarks=("q.toml", "a.toml"), limit=1)
+    experiment = Experiment.from_settings(both.settings(), show_progress=False)
+    told.clear()
+    with experiment.create() as made:
+        asyncio.run(run.attempt(experiment, made, both))
+        assert told[0] == ("q, a", 2, {"shown": True}), "in the order that they are named in"
+    experiment = Experiment.from_settings(config.settings(), show_progress=False)
+    with experiment.create() as made:
+        asyncio.run(run.attempt(experiment, made, config))
+        told.clear()
+        asyncio.run(run.attempt(experiment, made, replace(config, resume=made.id, retry_errors=True)))
+    assert told[2:] == [(3, ""), (3, "direct")], "one is made once more, and no more are done than there are"
     told.clear()
     asyncio.run(run.ready(experiment, None, shown=False))
     assert told[0] == ("loading scripted:s.json", None, {"shown": False})
@@ -265,6 +278,13 @@ def test_failed_attempts_and_scores_are_counted_apart(home: Path, capsys: pytest
     assert capsys.readouterr().err.splitlines() == [
         "firsthand: 2 of 4 attempts failed, the first with ModelError: gone",
         "firsthand: 1 of 4 attempts could not be scored, the first by judge: no verdict",
+    ]
+    unlike = [replace(attempts[1], error=Failure("TimeLimit", "too slow")), *attempts]
+    unlike.append(replace(attempts[2], scores=(later,)))
+    assert run.report_failures(unlike) is True
+    assert capsys.readouterr().err.splitlines() == [
+        "firsthand: 3 of 6 attempts failed, the first with TimeLimit: too slow",
+        "firsthand: 2 of 6 attempts could not be scored, the first by judge: no verdict",
     ]
     assert run.report_failures(summaries_of(attempts[:1])) is False and capsys.readouterr().err == ""
     second = [replace(attempts[0], scores=(Score("x", 1.0), later))]
