@@ -1,17 +1,19 @@
-"""`firsthand compare` of one run, or of three and more: every two agents, by benchmark, with what was left out."""
+"""`firsthand compare`: every two agents of one run, or of three and more; the changed tasks and figures of two."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from firsthand.commands import pairwise
+from firsthand.commands import compare, pairwise, sides
 from firsthand.commands.compare_config import Config
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.runs import pairing
 from firsthand.runs.run_folder import Run
 from printed_tables import widen, words
 from scored_runs import scored_run
@@ -19,7 +21,7 @@ from scored_runs import scored_run
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    widen(monkeypatch, pairwise)
+    widen(monkeypatch, pairwise, compare)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     return tmp_path
 
@@ -119,3 +121,44 @@ def test_groups_are_those_of_the_first_run_that_has_some(home: Path, monkeypatch
     assert asked == [(agents, "bh", 0.9, groups[two.id]["sums"])]
     for run in runs:
         run.close()
+
+
+# -- two runs --
+
+
+def test_changed_tasks_name_the_first_attempt_of_each_side(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def twice(value: float) -> Any:
+        return {"ada": {"sums": {"t": [{"exact": value}, {"exact": value}], "u": [{"exact": 0.5}, {"exact": 0.5}]}}}
+
+    one, two = scored_run(home, "one", twice(1.0)), scored_run(home, "two", twice(0.25))
+    found = pairing.compare(one, two)
+    places = {"a": ("0a1b2c3d4e", "ffffffffff"), "b": ("9z8y7x6w5v", "eeeeeeeeee")}
+    pairs = [
+        replace(pair, a=replace(pair.a, places=places["a"]), b=replace(pair.b, places=places["b"]))
+        for pair in found.pairs
+    ]
+    compare.print_comparison(replace(found, pairs=tuple(pairs)), {}, Config((one.id, two.id)))
+    told = words(capsys.readouterr().out)
+    at = told.index("changed tasks (1)")
+    assert told[at + 1 : at + 3] == ["task a b trace in a trace in b", "sums/t 1 0.25 0a1b2c3d 9z8y7x6w"]
+    one.close(), two.close()
+
+
+def test_figures_of_an_agent_whose_name_has_a_slash_are_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: Any = {"org/ada": {"sums": {"t": [{"exact": 1.0}], "u": [{"exact": 0.0}]}}}
+    one, two = scored_run(home, "one", tries), scored_run(home, "two", tries)
+    asked: list[Any] = []
+
+    def figures(named: Any, benchmark: str, own: Any, **more: Any) -> Any:
+        asked.append((named, benchmark, own, more))
+        return {"both": {"a": "of a", "b": "of b"}, "alone": {"b": "of b"}}
+
+    monkeypatch.setattr(sides, "stored_figures", figures)
+    found = pairing.compare(one, two, agent_a="org/ada", agent_b="org/ada")
+    own: Any = {"sums": len}
+    assert sides.paired_figures(found, "sums", one, two, own, errors=True) == {"both": ("of a", "of b")}
+    both = {"a": {"t", "u"}, "b": {"t", "u"}}
+    assert asked == [
+        ({"a": (one, "org/ada"), "b": (two, "org/ada")}, "sums", own, {"tasks": both, "errors": True})
+    ]  # fmt: skip
+    one.close(), two.close()

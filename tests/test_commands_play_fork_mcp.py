@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from firsthand import catalog
 from firsthand.benchmark import Benchmark
 from firsthand.commands import (
     agent_server,
@@ -27,7 +28,7 @@ from firsthand.commands import (
 )
 from firsthand.commands.rag_ask import AnswerFlags
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.experiment import foreign_settings, named_agents
+from firsthand.experiment import foreign_settings, named_agents, preflight
 from firsthand.message import assistant, user
 from firsthand.model import Usage
 from firsthand.reading import entry_documents, entry_search, reading_list
@@ -107,6 +108,21 @@ def test_tasks_are_the_named_one_or_the_first_ones() -> None:
         chosen(task="s0-9")
     with pytest.raises(UnknownName, match="doors has no task 'kitchen'; the first one is 's0-0'"):
         chosen(task="kitchen")
+
+
+def test_a_world_is_checked_before_anyone_plays(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Any] = []
+
+    def check(agents: Any, benchmarks: Any) -> None:
+        checked.append((agents, [(made.name, [task.id for task in tasks]) for made, tasks in benchmarks]))
+        raise ConfigError("no sandbox")
+
+    monkeypatch.setattr(preflight, "check_ready", check)
+    with pytest.raises(ConfigError, match=r"^no sandbox$"):
+        play.main(play.Config("agentbench_dcg", ("idle",), limit=2, seed=3))
+    [(agents, [(name, ids)])] = checked
+    assert agents == () and name == "agentbench_dcg" and len(ids) == 2
+    assert ids == [task.id for task in catalog.benchmark("agentbench_dcg").tasks(3)[:2]]
 
 
 def test_a_person_types_a_number_or_the_words_of_an_action(monkeypatch: pytest.MonkeyPatch) -> None:
