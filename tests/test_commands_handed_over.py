@@ -39,13 +39,14 @@ def test_a_leaderboard_is_made_of_all_that_is_known_of_its_run(tmp_path: Path, m
     assert made._replace(attempts=[]).boards() == [] and len(asked) == 1
 
 
-@pytest.mark.parametrize("which", ["model", "embedder"])
+@pytest.mark.parametrize("which", ["model", "embedder", "both"])
 def test_what_happens_to_replicas_is_written_into_the_servers_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     fleet: Any = SimpleNamespace(on_event=None, statuses=lambda: [])
-    made: Any = (ReplicatedModel(fleet, "m"), None) if which == "model" else (None, ReplicatedEmbedder(fleet, "e"))
+    made: Any = (ReplicatedModel(fleet, "m"), ReplicatedEmbedder(fleet, "e"))
+    made = {"model": (made[0], None), "embedder": (None, made[1])}.get(which, made)
     told: list[Any] = []
     opened: list[ServerTelemetry] = []
     begin = ServerTelemetry.__init__
@@ -59,15 +60,17 @@ def test_what_happens_to_replicas_is_written_into_the_servers_log(
     monkeypatch.setattr(serve, "close", lambda *parts: told.append(parts))
 
     def served(app: Any, listen: Any, *, on_open: Any) -> None:
-        told.append(listen)
+        told.append((listen, app.models.name))
         assert fleet.on_event == opened[0].log.write
         raise KeyboardInterrupt
 
     monkeypatch.setattr(server, "serve", served)
-    config = serve.Config(**{which: "m"}, replication=serve.ReplicaSettings(1))
+    names = {"model": "one/m.gguf" if made[0] else None, "embedder": "two/e" if made[1] else None}
+    config = serve.Config(**names, replication=serve.ReplicaSettings(1))  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
         serve.main(config)
-    assert told == [config.listen, made], "what was opened is closed, however serving ends"
+    name = serve.public_name("two/e" if which == "embedder" else "one/m.gguf")
+    assert told == [(config.listen, name), made], "what was opened is closed, however serving ends"
 
 
 def test_a_judges_attempt_is_found_by_the_name_of_its_score_or_the_names_are_told() -> None:

@@ -311,6 +311,10 @@ def test_a_report_takes_the_place_of_a_link_and_a_folder_refuses_it(
     assert "sums, more with m, o" in page and settings.command() in page and "protocol of sums" in page
     assert str(made.path) in page and not (made.path / "report.html").is_symlink()
     (made.path / "report.html").unlink()
+    (made.path / "report.html").symlink_to(home / "not there yet")
+    print_run.write_report(made, settings, attempts, boards, {})
+    assert not (home / "not there yet").exists(), "nor is a file made that a link points to"
+    (made.path / "report.html").unlink()
     (made.path / "report.html").mkdir()
     with pytest.raises(StoreError) as refused:
         print_run.write_report(made, settings, attempts, boards, {})

@@ -100,6 +100,11 @@ def test_a_text_comes_from_the_line_a_file_or_standard_input(
 
     (tmp_path / "text.txt").write_text("from a file")
     assert characters(str(tmp_path / "text.txt")) == 11 and characters("no/such file") == 12
+    deep = tmp_path / ("d" * 200) / ("e" * 200)
+    deep.mkdir(parents=True)
+    (deep / "t").write_text("deep")
+    assert 400 < len(str(deep)) < 1000 and characters(str(deep / "t")) == 4
+    assert characters("/" * 1024) == 1024, "no path is as long as that"
     monkeypatch.setattr(sys, "stdin", io.StringIO("piped"))
     assert characters("-") == 5
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")

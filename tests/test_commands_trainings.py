@@ -48,6 +48,7 @@ def own(config, run):
         (run.folder / "checkpoints" / "1").mkdir(parents=True)
         raise KeyboardInterrupt
     if config.text == "wait":
+        (run.folder / "checkpoints").mkdir()
         raise KeyboardInterrupt
     (run.folder / "model").mkdir(exist_ok=True)
     (run.folder / "told.txt").write_text(f"{config.text} {config.loop.steps} {config.tools} {run.is_resumed}")
