@@ -84,6 +84,11 @@ def test_every_line_is_labelled_by_the_critic_or_named(
     data.write_text('{"prompt": "q", "completion": "later"}\n')
     with pytest.raises(TransientError, match="busy"):
         rag_label.run(config)
+    assert not out.exists(), "an empty file would be refused by the next try"
+    data.write_text(f'{rows[0]}\n{{"prompt": "q", "completion": "later"}}\n')
+    with pytest.raises(TransientError, match="busy"):
+        rag_label.run(config)
+    assert out.read_text() == '{"instruction": "q1", "output": "[x]a1é"}\n', "what was labelled is kept"
     out.unlink()
     data.write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"a\.jsonl cannot be read: "):
