@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 import tiny
-from firsthand.commands import bench, gate, mcp, rag_graph, runs, tokens, train
+from firsthand.commands import bench, gate, mcp, rag_graph, runs, sessions, tokens, train
 from firsthand.errors import ConfigError
 from firsthand.hub.inspection import inspect
 from firsthand.measure.workloads import QUICK, WorkloadSizes
 from firsthand.runs import store
+from firsthand.runs.run_names import DATABASE
+from firsthand.serve.agents.session_store import SessionStore
 from firsthand.tokens.pretrained import load
 from firsthand.train import processes, training_run
 from printed_tables import widen, words
@@ -171,3 +173,22 @@ def test_one_token_and_one_call_at_a_time_are_the_least_of_a_graph() -> None:
     with pytest.raises(ConfigError, match=r"^max_tokens is 0 and concurrency 1: give 1 or more of each$"):
         replace(least, max_tokens=0)
     assert json.dumps(rag_graph.Config().types) == '"organization,person,geo,event"'
+
+
+# -- sessions --
+
+
+def test_the_store_of_sessions_is_closed_though_an_answer_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
+    SessionStore(tmp_path, create=True).close()
+    (tmp_path / DATABASE).touch()
+    told: list[str] = []
+    closed = SessionStore.close
+    monkeypatch.setattr(SessionStore, "close", lambda self: told.append("closed") or closed(self))
+    assert cli("sessions", str(tmp_path), "--approve", "apr_none")[0] != 0 and told == ["closed"]
+    assert cli("sessions", str(tmp_path))[0] == 0 and told == ["closed"] * 2
+    assert sessions.read_answers("") is None and sessions.read_answers("null") is None
+    assert sessions.read_answers('{"a": [1]}') == {"a": [1]}
+    with pytest.raises(ConfigError, match=r"answers is ' ': give a JSON object"):
+        sessions.read_answers(" ")
