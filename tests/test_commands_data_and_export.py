@@ -236,6 +236,17 @@ def test_a_whole_run_or_one_attempt_is_sent_with_its_words_or_without(
         capsys.readouterr()
         assert export.main(export.Config(empty.id, otlp=collector.url)) == 0
         assert capsys.readouterr().out == "sent: 0 attempts as 0 spans\n"
+    asked: list[str] = []
+    with monkeypatch.context() as patch, collecting() as collector:
+        patch.setattr(export, "check_collector", asked.append)
+        patch.setenv("OTEL_TRACES_EXPORTER", "console")
+        export.main(export.Config(empty.id, otlp=collector.url))
+        export.main(export.Config(empty.id, otlp="env"))
+        assert asked == [f"{collector.url}/v1/traces"], "an address that is given is asked for spans in any case"
+        patch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+        export.main(export.Config(empty.id, otlp="env"))
+        assert len(asked) == 2
+    del closed[4:]
     with collecting(status=403) as collector, pytest.raises(ConfigError) as refused:
         export.main(export.Config(run.id, otlp=collector.url))
     assert str(refused.value).startswith(

@@ -77,6 +77,8 @@ def test_a_text_is_shown_in_its_pieces_with_counts_and_costs(opened: list[tuple[
     ]  # fmt: skip
     out = cli("tokens", "ab", "--model", "a,b", "--price", "b=0")[1]
     assert words(out)[-2:] == ["a 2 2.00 1.00 not given", "b 1 1.00 2.00 0.000000"]
+    out = cli("tokens", "ab", "--model", "b,a")[1]
+    assert [line.split()[0] for line in words(out)[-2:]] == ["b", "a"], "in the order that they are named in"
     out = cli("tokens", "é" * 101, "--model", "a")[1]
     assert out.splitlines()[0] == "a: " + "|".join(["\\xc3", "\\xa9"] * 100) + " ... 2 more"
     assert words(out)[-2:] == ["model tokens per word characters per token", "a 202 202.00 0.50"]
