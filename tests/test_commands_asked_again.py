@@ -18,10 +18,11 @@ from chat_at_terminal import talk, use_home
 from firsthand.agent import Agent
 from firsthand.arena.blind_battles import fight, prompt_task, vote
 from firsthand.arena.blind_reasks import REASK
-from firsthand.commands import arena, chat
+from firsthand.commands import arena, chat, rag_chat
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
+from firsthand.show.chat_screen import Screen
 from firsthand.system import interruption
 from printed_tables import widen, words
 
@@ -126,3 +127,68 @@ def test_an_earlier_battle_whose_prompt_is_gone_is_not_asked_again(
     asyncio.run(fought())
     monkeypatch.setattr(type(run), "task", lambda *given: None)
     assert arena._asked_again(run, "human:ada", Random(1)) is True and capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home, beside the file of a model's answers."""
+    home = use_home(tmp_path, monkeypatch)
+    Path("s.json").write_text('{"": "yes"}')
+    return home
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, text: str, **more: Any) -> int:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    return chat.main(chat.Config("scripted:s.json", **more))
+
+
+def test_only_the_word_alone_asks_again(
+    scripted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert piped(monkeypatch, "a?\n/retry now\n", keep=False) == 1
+    out, err = capsys.readouterr()
+    assert out.count("yes") == 1 and "no command '/retry'" in err
+    assert piped(monkeypatch, "a?\n/retry\n", keep=False) == 0 and capsys.readouterr().out.count("yes") == 2
+
+
+def test_a_conversation_is_saved_under_an_empty_name_and_the_newest_one_goes_on(
+    scripted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert piped(monkeypatch, "a?\n", save="") == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("saved: firsthand show ")
+    [kept] = store.list_runs(scripted)
+    with store.create(scripted, {"settings": {}}, "later"):
+        pass
+    capsys.readouterr()
+    assert piped(monkeypatch, "/branches\n", load="") == 0, "the newest run is no conversation"
+    assert capsys.readouterr().out == "* main: 2 messages, the last: yes\n"
+    assert [each.id for each in store.list_runs(scripted) if "chat" in each.config] == [kept.id]
+
+
+def test_a_turn_is_kept_as_it_was_asked_though_another_question_was_searched_for(
+    runner: interruption.Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    class Model:
+        async def ask(self, question: str, history: list[tuple[str, str]], *, sampling: Any) -> Any:
+            asked.append((question, list(history), sampling))
+            told = {"text": f"A{len(asked)}", "model": None, "citations": [], "hits": []}
+            return told | ({"question": "When was the mill built?"} if len(asked) == 2 else {})
+
+    made = rag_chat.RagChat.__new__(rag_chat.RagChat)
+    made.screen, made.model, made.sampling = Screen(), Model(), "S"  # type: ignore[assignment]
+    made.screen.is_terminal = True
+    made.history, made.last, made.failed, made.was_asked = [], None, False, False
+    made.run(runner, iter(("The mill?", "And when?", "//why", "/clear", "/show", "Now?", "/quit", "never")))
+    turns = [("The mill?", "A1"), ("And when?", "A2"), ("/why", "A3")]
+    assert asked == [
+        ("The mill?", [], "S"), ("And when?", turns[:1], "S"), ("/why", turns[:2], "S"), ("Now?", [], "S")
+    ]  # fmt: skip
+    assert made.history == [("Now?", "A4")] and made.was_asked and made.failed, "what is forgotten cannot be shown"
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["A1", "A2", "A3", "A4"]
+    assert err.splitlines() == [
+        "searched for: When was the mill built?", "the conversation is forgotten",
+        "firsthand: there is no answer yet whose passages could be shown",
+    ]  # fmt: skip

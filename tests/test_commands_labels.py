@@ -26,6 +26,7 @@ def test_lines_of_answers_are_pairs_of_texts() -> None:
     assert rag_label._pair('{"instruction": "q", "output": "a", "prompt": "p", "completion": "c"}') == ("q", "a")
     assert rag_label._pair('{"instruction": "q", "output": " ", "prompt": "p", "completion": "c"}') == ("p", "c")
     assert rag_label._pair('{"prompt": " p ", "completion": "c"}') == (" p ", "c")
+    assert rag_label._pair('{"instruction": " ", "output": "a", "prompt": "p", "completion": "c"}') == ("p", "c")
     wrong = ['{"instruction": "q"}', '{"instruction": 1, "output": "a"}', '{"prompt": "", "completion": "c"}']
     wrong += ["[1]", "{", "[" * 9999]
     for line in wrong:
