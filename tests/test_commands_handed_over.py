@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,13 +11,18 @@ from typing import Any
 
 import pytest
 
+from corpus_tiny import tiny_corpus
+from firsthand.boards.board_spec import BoardSpec
 from firsthand.cluster.replicas.replicated_model import ReplicatedEmbedder, ReplicatedModel
-from firsthand.commands import serve, show
+from firsthand.commands import agreement, rag_ask, serve, show
+from firsthand.commands import board as board_command
 from firsthand.commands.print_run import Results
 from firsthand.errors import ConfigError
+from firsthand.runs.store import create
 from firsthand.serve.http import server
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.show import board
+from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from scored_runs import scored_run
 
@@ -91,3 +98,63 @@ def test_a_judges_attempt_is_found_by_the_name_of_its_score_or_the_names_are_tol
         assert str(refused.value) == (
             f"the attempt has no judged score {name!r}: it has {known}; `firsthand score` makes them"
         )
+
+
+def test_a_cross_reference_is_made_of_the_results_under_the_same_conditions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    file = tmp_path / "r.csv"
+    rows = [("a", "b1", 0.5, "acc", "p"), ("a", "b1", 0.25, "f1", "p"), ("bo", "b1", 0.75, "acc", "q")]
+    file.write_text("model,benchmark,score,metric,protocol\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    asked: list[Any] = []
+
+    def crossed(*given: Any) -> Any:
+        asked.append(given)
+        raise KeyError
+
+    monkeypatch.setattr(board_command, "_crossed", crossed)
+    config = board_command.Config((str(file),), cross_reference=True, metric=("b1=acc",), protocol=("b1=p",))
+    spec = BoardSpec()
+    with pytest.raises(KeyError):
+        board_command._print_results(config, spec, (str(file),), 0.95)
+    [(results, given, protocols, metrics)] = asked
+    assert (given, protocols, metrics) == (spec, {"b1": "p"}, {"b1": "acc"}) and len(results.results) == 3
+
+
+def test_without_a_model_the_three_best_passages_answer_or_as_many_as_are_asked_for() -> None:
+    corpus = tiny_corpus({f"{n}.md": f"The mill number {n} was built in 187{n}.\n" for n in range(7)}, vectors=False)
+    for k, count in ((None, 3), (1, 1), (5, 5)):
+        body = asyncio.run(
+            rag_ask._extracted("When was the mill built?", corpus, rag_ask.AnswerFlags(model="none", k=k))
+        )
+        assert len(body["hits"]) == count and body["calls"] == 0 and body["model"] is None
+
+
+def test_agreement_is_measured_at_the_confidence_that_is_asked_for_and_told_with_what_has_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    with create(tmp_path, {}, "judged", command=["firsthand"]) as run:
+        run.add_tasks("pairs", [Task("t", "Which?", secret={"votes": ["a", "b"]})])
+        run.add_tasks("sums", [Task("u", "1+1?", secret={"answer": "2"})])
+        for name in ("cy", "bo"):
+            run.add_agent(name, {"name": name})
+    asked: list[Any] = []
+
+    def judged(tasks: Any, traces: Any) -> tuple[list[str], int]:
+        asked.append(sorted(tasks))
+        return ["item"] * len(asked), 2 + len(asked)
+
+    monkeypatch.setattr(agreement, "judged_items", judged)
+    monkeypatch.setattr(
+        agreement,
+        "agreement",
+        lambda items, level: SimpleNamespace(to_json=lambda: {"items": len(items), "level": level}),
+    )
+    assert agreement.main(agreement.Config(run.id, confidence="99%", json=True)) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"benchmark": "pairs", "agent": "cy", "without_verdict": 3, "items": 1, "level": 0.99},
+        {"benchmark": "pairs", "agent": "bo", "without_verdict": 4, "items": 2, "level": 0.99},
+    ]
+    assert asked == [[("pairs", "t"), ("sums", "u")]] * 2, "only of sets that people have voted on"
