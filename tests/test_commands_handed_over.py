@@ -18,8 +18,12 @@ from firsthand.commands import agreement, rag_ask, serve, show
 from firsthand.commands import board as board_command
 from firsthand.commands.print_run import Results
 from firsthand.errors import ConfigError
+from firsthand.model import BASE_MODEL
+from firsthand.providers.scripted import Scripted
 from firsthand.runs.store import create
+from firsthand.serve.admission import api_keys
 from firsthand.serve.http import server
+from firsthand.serve.openai.openai_settings import OpenAISettings
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.show import board
 from firsthand.task import Task
@@ -48,7 +52,7 @@ def test_a_leaderboard_is_made_of_all_that_is_known_of_its_run(tmp_path: Path, m
 
 @pytest.mark.parametrize("which", ["model", "embedder", "both"])
 def test_what_happens_to_replicas_is_written_into_the_servers_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], which: str
 ) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     fleet: Any = SimpleNamespace(on_event=None, statuses=lambda: [])
@@ -68,6 +72,7 @@ def test_what_happens_to_replicas_is_written_into_the_servers_log(
 
     def served(app: Any, listen: Any, *, on_open: Any) -> None:
         told.append((listen, app.models.name))
+        app.models.on_facts(SimpleNamespace(has_template=False))
         assert fleet.on_event == opened[0].log.write
         raise KeyboardInterrupt
 
@@ -77,6 +82,7 @@ def test_what_happens_to_replicas_is_written_into_the_servers_log(
     with pytest.raises(KeyboardInterrupt):
         serve.main(config)
     name = serve.public_name("two/e" if which == "embedder" else "one/m.gguf")
+    assert capsys.readouterr().err == f"firsthand: {BASE_MODEL.format(name=name)}\n"
     assert told == [(config.listen, name), made], "what was opened is closed, however serving ends"
 
 
@@ -158,3 +164,39 @@ def test_agreement_is_measured_at_the_confidence_that_is_asked_for_and_told_with
         {"benchmark": "pairs", "agent": "bo", "without_verdict": 4, "items": 2, "level": 0.99},
     ]
     assert asked == [[("pairs", "t"), ("sums", "u")]] * 2, "only of sets that people have voted on"
+
+
+def test_a_folder_of_adapters_needs_a_model_that_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooted = OpenAISettings(adapter_root=tmp_path)
+    for made in (None, Scripted([])):
+        with pytest.raises(ConfigError) as refused:
+            serve.put_adapters(made, serve.Config("x", openai=rooted))
+        assert str(refused.value) == "x does not run here, so no adapters can be beside it: leave out --adapter"
+        serve.put_adapters(made, serve.Config("x"))
+    put: list[Any] = []
+    able: Any = SimpleNamespace(put_adapter=lambda *given: put.append(given))
+    monkeypatch.setattr(serve, "AdapterCapability", SimpleNamespace)
+    serve.put_adapters(able, serve.Config("x", openai=rooted, adapter=("sql=a=b",), name="y"))
+    assert put == [("sql", "a=b")]
+    for name in ("x", "y"):
+        with pytest.raises(ConfigError, match=f"--adapter is '{name}=a': {name} is the model's own name"):
+            serve.put_adapters(able, serve.Config("x", name="y", adapter=(f"{name}=a",)))
+
+
+def test_keys_that_may_load_adapters_are_checked_before_a_model_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    asked: list[Any] = []
+
+    def check(keys: Any, root: Path | None) -> None:
+        asked.append((len(keys.clients), root))
+        raise ConfigError("no folder of adapters")
+
+    monkeypatch.setattr(api_keys, "check_loaders", check)
+    monkeypatch.setenv("FIRSTHAND_API_KEY", "k" * 32)
+    with pytest.raises(ConfigError, match=r"^no folder of adapters$"):
+        serve.main(serve.Config("no such model", openai=OpenAISettings(adapter_root=tmp_path)))
+    assert asked == [(1, tmp_path)]
+    for text in ("openai:m@http://user:secret@host/v1", "openai:m@http://host/v1", "ollama:m"):
+        assert serve.public_name(text) == "m", "nothing of an address is told"
