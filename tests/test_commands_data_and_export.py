@@ -73,6 +73,8 @@ def test_lines_are_printed_or_written_and_what_was_left_out_is_told(
     with pytest.raises(ConfigError, match=r"^nothing is left to train on: loosen the filters, or name other runs$"):
         data.main(data.Config((a,), min_score=2.0, out="e.jsonl"))
     assert capsys.readouterr().err.startswith("0 lines of sft data") and not Path("e.jsonl").exists()
+    with pytest.raises(ConfigError, match="nothing is left to train on"):
+        data.main(data.Config((a,), min_score=2.0))
     with pytest.raises(StoreError) as refused:
         data.main(data.Config((a,), out="none/e.jsonl"))
     assert str(refused.value) == "none/e.jsonl cannot be written: No such file or directory"

@@ -14,10 +14,11 @@ import pytest
 from corpus_tiny import tiny_corpus
 from firsthand.boards.board_spec import BoardSpec
 from firsthand.cluster.replicas.replicated_model import ReplicatedEmbedder, ReplicatedModel
-from firsthand.commands import agreement, rag_ask, serve, show
+from firsthand.commands import agreement, rag_ask, score, serve, show
 from firsthand.commands import board as board_command
 from firsthand.commands.print_run import Results
 from firsthand.errors import ConfigError
+from firsthand.experiment import rescore
 from firsthand.model import BASE_MODEL
 from firsthand.providers.scripted import Scripted
 from firsthand.runs.store import create
@@ -200,3 +201,27 @@ def test_keys_that_may_load_adapters_are_checked_before_a_model_is_opened(
     assert asked == [(1, tmp_path)]
     for text in ("openai:m@http://user:secret@host/v1", "openai:m@http://host/v1", "ollama:m"):
         assert serve.public_name(text) == "m", "nothing of an address is told"
+
+
+def test_every_setting_of_a_scoring_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    run = scored_run(tmp_path, "made", {"a": {"quiz": {"t": [{"exact": 1.0}]}}})
+    asked: list[Any] = []
+
+    async def rescored(of: Any, scorer: Any, **more: Any) -> Any:
+        asked.append((of.id, more))
+        more["on_score"](SimpleNamespace(agent_name="a", task_id="t"), None)
+        return "found"
+
+    monkeypatch.setattr(rescore, "rescore", rescored)
+    monkeypatch.setattr(score, "report", lambda of, found, config: found != "found")
+    config = score.Config(
+        run.id, ("exact",), as_="own", agent="a", benchmark="quiz", concurrency=3, retry_errors=True, json=True
+    )
+    assert score.main(config) == 0 and score.main(score.Config(run.id, ("exact",), json=True)) == 0
+    told = [{key: value for key, value in more.items() if key != "on_score"} for _, more in asked]
+    assert told == [
+        {"name": "own", "described": "exact", "agent": "a", "benchmark": "quiz", "concurrency": 3, "redo_errors": True},
+        {"name": "", "described": "exact", "agent": None, "benchmark": None, "concurrency": 8, "redo_errors": False},
+    ]
+    run.close()
