@@ -162,3 +162,39 @@ def test_figures_of_an_agent_whose_name_has_a_slash_are_found(home: Path, monkey
         ({"a": (one, "org/ada"), "b": (two, "org/ada")}, "sums", own, {"tasks": both, "errors": True})
     ]  # fmt: skip
     one.close(), two.close()
+
+
+@pytest.mark.parametrize("paired_by", [None, "exact"])
+def test_samples_are_those_of_the_score_that_attempts_are_paired_by(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], paired_by: str | None
+) -> None:
+    runs = [scored_run(home, name, {"ada": {"sums": {"t": [{"exact": 1.0}]}}}) for name in ("one", "two")]
+    ids = tuple(run.id for run in runs)
+    told: list[Any] = []
+
+    def keep(name: str, result: Any = None) -> Any:
+        def kept(*given: Any) -> Any:
+            told.append((name, *(each.id if isinstance(each, Run) else each for each in given)))
+            return result
+
+        return kept
+
+    monkeypatch.setattr(compare, "own_figures", lambda complain, *of: "own")
+    monkeypatch.setattr(compare, "benchmarks_with", lambda score, *of, own: {"sums": paired_by})
+    for name, result in (("compare_all", ["pairs"]), ("differences_of", "differences"), ("write_page", None),
+                         ("print_comparison", None), ("print_samples", None), ("print_flaky", None),
+                         ("flaky", "flaky")):  # fmt: skip
+        monkeypatch.setattr(compare, name, keep(name, result))
+    config = Config(ids, score="bleu", diff=True, flaky=True, html=home / "c.html", limit=7)
+    assert compare.main(config) == 0
+    assert told == [
+        ("compare_all", config, *ids, {"sums": paired_by}), ("write_page", config, ["pairs"], *ids, paired_by),
+        ("differences_of", config, "pairs", *ids, "own"), ("print_comparison", "pairs", "differences", config),
+        ("flaky", "pairs"), ("print_flaky", "flaky", 7), ("print_samples", "pairs", *ids, config, paired_by),
+    ]  # fmt: skip
+    told.clear()
+    assert compare.main(Config(ids)) == 0 and [each[0] for each in told] == [
+        "compare_all", "differences_of", "print_comparison"
+    ]  # fmt: skip
+    for run in runs:
+        run.close()
