@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -198,3 +199,47 @@ def test_samples_are_those_of_the_score_that_attempts_are_paired_by(
     ]  # fmt: skip
     for run in runs:
         run.close()
+
+
+def test_samples_are_printed_up_to_the_limit_and_a_page_has_those_of_every_comparison(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    drawn: list[str] = []
+
+    def samples(comparison: Any, *given: Any) -> Any:
+        asked.append((comparison.b, *given))
+        for number in range(4):
+            drawn.append(f"{comparison.b}{number}")
+            yield drawn[-1]
+
+    monkeypatch.setattr(compare, "samples", samples)
+    monkeypatch.setattr(compare, "terminal_text", lambda sample, width: f"<{sample} {width}>")
+    a: Any = "run a"
+    b: Any = "run b"
+    tasks = {"worse": 1, "better": 2, "same": 3}
+    first, second = (
+        SimpleNamespace(a=f"{name}-", b=name, tasks=lambda change, times=times: [change] * tasks[change] * times)
+        for name, times in (("x", 1), ("y", 10))
+    )
+    more = "there are more: --limit shows them, and --html writes them into a file\n"
+    for limit, told in ((3, f"<x0 240>\n<x1 240>\n<x2 240>\n{more}"), (4, "".join(f"<x{n} 240>\n" for n in range(4)))):
+        compare.print_samples(first, a, b, Config(("r", "s"), only="worse", limit=limit), "exact")  # type: ignore[arg-type]
+        assert capsys.readouterr().out == told
+    assert asked == [("x", a, b, "worse", "exact")] * 2
+    pages: list[Any] = []
+    monkeypatch.setattr(compare, "page", lambda *given: pages.append(given) or "the page é")
+    monkeypatch.setattr(compare, "MAX_SAMPLES", 5)
+    drawn.clear()
+    config = Config(("r", "s"), only="all", html=home / "c.html")
+    compare.write_page(config, [first, second], a, b, None)  # type: ignore[list-item]
+    counts = [("worse", 11), ("better", 22), ("same", 33)]
+    assert pages == [("x vs. x-; y vs. y-", ["x0", "x1", "x2", "x3", "y0", "y1"], counts)], (
+        "one more tells that some are cut"
+    )
+    assert (home / "c.html").read_text(encoding="utf-8") == "the page é" and asked[2:] == [
+        ("x", a, b, "all", None), ("y", a, b, "all", None)
+    ]  # fmt: skip
+    missing = replace(config, html=home / "none" / "c.html")
+    with pytest.raises(ConfigError, match=r"^cannot write '.*/none/c\.html': No such file or directory$"):
+        compare.write_page(missing, [first], a, b, None)  # type: ignore[list-item]

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from corpus_tiny import tiny_corpus
+from firsthand.boards import board_export, result_file
 from firsthand.boards.board_spec import BoardSpec
 from firsthand.cluster.replicas.replicated_model import ReplicatedEmbedder, ReplicatedModel
-from firsthand.commands import agreement, rag_ask, score, serve, show
+from firsthand.commands import agreement, board_of_results, rag_ask, score, serve, show
 from firsthand.commands import board as board_command
 from firsthand.commands.print_run import Results
 from firsthand.errors import ConfigError
@@ -225,3 +226,50 @@ def test_every_setting_of_a_scoring_reaches_it(tmp_path: Path, monkeypatch: pyte
         {"name": "", "described": "exact", "agent": None, "benchmark": None, "concurrency": 8, "redo_errors": False},
     ]
     run.close()
+
+
+def test_a_board_is_followed_written_and_printed_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    file = tmp_path / "r.csv"
+    file.write_text("model,benchmark,score\nann,b1,0.5\nbo,b1,0.25\n")
+    told: list[Any] = []
+
+    def keep(module: Any, name: str) -> None:
+        monkeypatch.setattr(module, name, lambda *given: told.append((name, *given[1:])))
+
+    for name in ("print_board", "print_origins", "print_climbs", "print_cross_reference"):
+        keep(board_of_results, name)
+    keep(board_export, "write_board")
+    monkeypatch.setattr(
+        result_file, "write_result_file", lambda path, results: told.append(("save", path, len(results.results)))
+    )
+    monkeypatch.setattr(
+        board_of_results, "follow", lambda sources, make: told.append(("follow", sources, type(make()).__name__))
+    )
+    monkeypatch.setattr(board_command, "_crossed", lambda *given: SimpleNamespace(to_json=lambda: {"flagged": 0}))
+    sources = (str(file),)
+    spec = BoardSpec()
+
+    def printed(**given: Any) -> list[Any]:
+        told.clear()
+        assert board_command._print_results(board_command.Config(sources, **given), spec, sources, 0.9) == 0
+        return told
+
+    assert printed() == [("print_board",)]
+    whole = printed(
+        export=("a.md", "b.csv"), save="s.results", origins=True, climb="-", cross_reference=True, models=("ann",)
+    )
+    assert whole == [
+        ("write_board", Path("a.md")), ("write_board", Path("b.csv")), ("save", Path("s.results"), 1), ("print_board",),
+        ("print_origins",), ("print_climbs", None), ("print_cross_reference",),
+    ]  # fmt: skip
+    assert printed(climb="c.svg") == [("print_board",), ("print_climbs", Path("c.svg"))]
+    # the board that is watched was printed while it was followed
+    assert printed(watch=True, origins=True) == [("follow", sources, "MadeBoard"), ("print_origins",)]
+    capsys.readouterr()
+    assert printed(json=True, origins=True, cross_reference=True, export=("a.md",)) == [("write_board", Path("a.md"))]
+    body = json.loads(capsys.readouterr().out)
+    assert body["cross_reference"] == {"flagged": 0} and body["confidence"] == 0.9
+    assert printed(json=True) == [] and "cross_reference" not in json.loads(capsys.readouterr().out)
