@@ -19,6 +19,7 @@ from firsthand.agent import Agent
 from firsthand.arena.blind_battles import fight, prompt_task, vote
 from firsthand.arena.blind_reasks import REASK
 from firsthand.commands import arena, chat, rag_chat
+from firsthand.errors import ModelError
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
@@ -192,3 +193,27 @@ def test_a_turn_is_kept_as_it_was_asked_though_another_question_was_searched_for
         "searched for: When was the mill built?", "the conversation is forgotten",
         "firsthand: there is no answer yet whose passages could be shown",
     ]  # fmt: skip
+
+
+def test_only_a_model_that_runs_here_is_loaded_while_the_first_question_is_typed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Any] = []
+
+    class Thread:
+        def __init__(self, *, target: Any, name: str, daemon: bool) -> None:
+            told.append((name, daemon))
+            self.start = target
+
+    def run(work: str) -> None:
+        told.append(work)
+        raise ModelError("no memory")
+
+    monkeypatch.setattr(chat.threading, "Thread", Thread)
+    monkeypatch.setattr(chat.interruption, "run", run)
+    chat.load_in_background(Scripted([]))
+    assert told == []
+    monkeypatch.setattr(chat, "TokenCapability", SimpleNamespace)
+    model: Any = SimpleNamespace(load=lambda: "loading")
+    chat.load_in_background(model)
+    assert told == [("firsthand-load", True), "loading"], "an error is told when a question is asked"

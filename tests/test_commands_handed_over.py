@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,10 @@ from corpus_tiny import tiny_corpus
 from firsthand.boards import board_export, result_file
 from firsthand.boards.board_spec import BoardSpec
 from firsthand.cluster.replicas.replicated_model import ReplicatedEmbedder, ReplicatedModel
-from firsthand.commands import agreement, board_of_results, rag_ask, score, serve, show
+from firsthand.commands import agent_server, agreement, board_of_results, rag_ask, rag_serve, score, serve, show
 from firsthand.commands import board as board_command
 from firsthand.commands.print_run import Results
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, MissingExtra
 from firsthand.experiment import rescore
 from firsthand.model import BASE_MODEL
 from firsthand.providers.scripted import Scripted
@@ -273,3 +274,20 @@ def test_a_board_is_followed_written_and_printed_in_turn(
     body = json.loads(capsys.readouterr().out)
     assert body["cross_reference"] == {"flagged": 0} and body["confidence"] == 0.9
     assert printed(json=True) == [] and "cross_reference" not in json.loads(capsys.readouterr().out)
+
+
+def test_a_server_whose_packages_are_missing_says_which_and_what_installs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "firsthand.serve.http.server", None)
+    given: Any = dict.fromkeys(
+        ("folder", "listen", "key_file", "limits", "admitted", "openai", "recorded", "session_limits", "a2a")
+    )
+    for begin, command in (
+        (lambda: serve.main(serve.Config("m")), "firsthand serve"),
+        (lambda: agent_server.serve_agent(tmp_path / "a.toml", **given), "firsthand serve"),
+        (lambda: rag_serve.run(rag_serve.Config()), "firsthand rag serve"),
+    ):
+        with pytest.raises(MissingExtra) as refused:
+            begin()
+        assert str(refused.value) == str(MissingExtra("firsthand.serve.http.server", "serve", command))
