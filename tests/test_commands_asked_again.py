@@ -217,3 +217,18 @@ def test_only_a_model_that_runs_here_is_loaded_while_the_first_question_is_typed
     model: Any = SimpleNamespace(load=lambda: "loading")
     chat.load_in_background(model)
     assert told == [("firsthand-load", True), "loading"], "an error is told when a question is asked"
+
+
+def test_a_line_is_ended_after_each_answer_though_it_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: interruption.Runner
+) -> None:
+    use_home(tmp_path, monkeypatch)
+    made = talk(Scripted({"a": "yes"}))
+    told: list[str] = []
+    monkeypatch.setattr(made.screen, "end_line", lambda: told.append("ended"))
+    monkeypatch.setattr(made.screen, "fact", told.append)
+    made.ask(runner, "a?")
+    assert told[0] == "ended" and " tokens" in told[1] and len(told) == 2
+    with pytest.raises(ModelError):
+        made.ask(runner, "b?")
+    assert told[2:] == ["ended"], "nothing is told of an answer that did not come"
