@@ -169,15 +169,22 @@ def test_an_agent_that_cannot_be_served_is_refused_before_anything_is_opened(fil
     assert not (tmp_path / "home").exists()
 
 
-def test_a_server_that_cannot_go_on_closes_its_log_and_its_model(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("a2a", "mcp"), [(False, False), (False, True), (True, False)])
+def test_a_server_that_cannot_go_on_closes_its_log_and_its_model(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], a2a: bool, mcp: bool
+) -> None:
     from firsthand.serve.http import server
 
     told: list[Any] = []
 
     def serve(app: Any, address: ListenAddress, *, on_open: Any) -> None:
         told.append(address.port)
+        on_open("http://here")
         raise OSError("in use")
 
+    monkeypatch.setattr(agent_doors, "open_doors", lambda served: [])
+    monkeypatch.setattr(agent_doors, "speaks_a2a", lambda: a2a)
+    monkeypatch.setattr(agent_doors, "speaks_mcp", lambda: mcp)
     monkeypatch.setattr(server, "serve", serve)
     monkeypatch.setattr(model, "close", lambda *models: told.append([each.name for each in models]))
     closed = ServerTelemetry.close
@@ -189,3 +196,7 @@ def test_a_server_that_cannot_go_on_closes_its_log_and_its_model(file: Path, mon
             session_limits=SessionSettings(), a2a=A2ASettings(),
         )  # fmt: skip
     assert told == [4321, "telemetry", ["scripted:s.json"]]
+    also = ", as an A2A agent at http://here" * a2a + ", to MCP clients at http://here/mcp" * mcp
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == f"clerk is served at http://here/v1{also} (Ctrl-C ends it)"
+    assert err == ("" if a2a else f"firsthand: {agent_server.NO_A2A}\n")
