@@ -301,6 +301,7 @@ def test_a_board_of_votes_line_by_line(home: Path, cli: Cli) -> None:
     assert code == 0 and "Every vote is a tie: nothing tells these models apart." in out
     assert board_of_votes._anchor("", 1000.0) == (None, 1000.0) and board_of_votes._anchor("m", 7.0) == ("m", 7.0)
     assert board_of_votes._anchor("a=b=12.5", 7.0) == ("a=b", 12.5)
+    assert board_of_votes._anchor("=5", 7.0) == ("", 5.0)
 
 
 def test_few_voters_are_said_and_one_who_cast_most(home: Path, cli: Cli) -> None:

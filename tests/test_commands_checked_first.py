@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import tiny
-from firsthand.commands import bench, gate, mcp, rag_graph, runs, sessions, tokens, train
+from firsthand.commands import bench, bench_decoder, gate, mcp, rag_graph, runs, sessions, tokens, train
 from firsthand.errors import ConfigError
 from firsthand.hub.inspection import inspect
+from firsthand.measure import agent_workloads, attention_bench, choice_workload, workloads
 from firsthand.measure.workloads import QUICK, WorkloadSizes
 from firsthand.runs import store
 from firsthand.runs.run_names import DATABASE
@@ -156,15 +157,33 @@ def test_a_model_that_tells_no_vocabulary_or_context_is_measured_at_usual_ones(
     asked: list[Any] = []
     real = bench.decoder_workloads
 
-    def workloads(sizes: Any, *, vocab: int, context: int) -> Any:
+    def made(sizes: Any, *, vocab: int, context: int) -> Any:
         asked.append((sizes, vocab, context))
         return real(sizes, vocab=vocab, context=context)
 
-    monkeypatch.setattr(bench, "decoder_workloads", workloads)
+    monkeypatch.setattr(bench, "decoder_workloads", made)
     facts = inspect(tiny.write_model(tmp_path / "d"))
     bench.check_words((), facts, QUICK)
     bench.check_words(("decode",), replace(facts, vocabulary=None, context=None), WorkloadSizes())
     assert asked == [(QUICK, facts.vocabulary, facts.context), (WorkloadSizes(), 32_768, WorkloadSizes().long)]
+
+
+def test_the_workloads_of_a_decoder_have_its_vocabulary_and_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def of(name: str, made: Any) -> Any:
+        return lambda sizes, **more: asked.append((name, sizes, more)) or made
+
+    for module, name, made in (
+        (workloads, "serving", ["s"]), (agent_workloads, "agent_workloads", ["a", "b"]),
+        (attention_bench, "attention_workload", "t"), (choice_workload, "scoring", "c"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, of(name, made))
+    assert bench_decoder.decoder_workloads(QUICK, vocab=50, context=200) == ["s", "a", "b", "t", "c"]
+    assert sorted(asked, key=lambda each: str(each[0])) == [
+        ("agent_workloads", QUICK, {"vocab": 50, "context": 200}), ("attention_workload", QUICK, {}),
+        ("scoring", QUICK, {"vocab": 50}), ("serving", QUICK, {"vocab": 50}),
+    ]  # fmt: skip
 
 
 def test_one_token_and_one_call_at_a_time_are_the_least_of_a_graph() -> None:

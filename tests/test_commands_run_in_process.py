@@ -118,7 +118,9 @@ def test_a_run_is_stopped_by_failures_or_by_a_person_and_says_how_to_go_on(
     assert sorted(home.glob("runs/*")) == before
 
 
-def test_a_resumed_run_has_its_settings_but_for_where_and_how_many_at_once(home: Path, cli: Cli) -> None:
+def test_a_resumed_run_has_its_settings_but_for_where_and_how_many_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
     assert (
         cli("run", "q.toml", "--model", "scripted:s.json", "--seed", "3", "--concurrency", "2", "--name", "n")[0] == 3
     )
@@ -141,6 +143,11 @@ def test_a_resumed_run_has_its_settings_but_for_where_and_how_many_at_once(home:
     path = str(home / "runs" / name)
     assert none is None and (settings.replay, settings.limit, settings.seed, settings.name) == (path, 1, 3, "again")
     assert settings.model == ("scripted:s.json",) and settings.concurrency == 2 and settings.on is None
+    stored = run.stored_settings
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "stored_settings", lambda of: replace(stored(of), on="ray", workers=4))
+        _, settings = run.open_or_configure(run.Config(replay=name))
+        assert (settings.on, settings.workers) == (None, None), "a replay needs no cluster"
     none, settings = run.open_or_configure(run.Config(benchmarks=("b",), seed=5))
     assert none is None and (settings.benchmarks, settings.seed) == (("b",), 5)
     assert run.changed_flags(run.Config(benchmarks=("b",), seed=5, pattern=("direct",))) == {

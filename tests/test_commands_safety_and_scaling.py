@@ -97,6 +97,7 @@ def test_guards_and_questions_in_tables(
         ("office --tasks 0", "tasks is 0"),
         ("office --tasks 10001", "tasks is 10001"),
         ("table --rules nope", "nope"),
+        ("office --rules nope --tasks 0", "nope"),
     ):
         code, _, err = cli("safety", *given.split())
         assert code in (1, 2) and told in err, err
