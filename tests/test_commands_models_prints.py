@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from firsthand.commands import models, models_plan
-from firsthand.commands.models import encoder_expectation, expectation, print_inspection
+from firsthand.commands.models import encoder_expectation, expectation, print_inspection, print_plan
 from firsthand.errors import ConfigError
 from firsthand.hub.encoder_planner import EncoderPlan, ExpectedTexts
 from firsthand.hub.inspection import Inspection
@@ -104,6 +104,12 @@ def test_the_facts_of_a_model_and_its_speeds_here(capsys: pytest.CaptureFixture[
         "The engine's default KV cache of 1.0 GB holds 45,000 tokens of one conversation.",
         "Measured on 2025-01-02 with weights in float32: 40 tokens/s decoding, 400 in prefill; that is 50% of the limit of "
         "memory and 25% of the limit of matrix products.",
+    ]
+    print_plan(replace(plan, is_busy=True, kv_tokens=None, notes=(), expected=None))
+    out = words(capsys.readouterr().out)
+    assert out[1] == "weights in read per token decoding, about 512-token prompt, about" and out[4:] == [
+        f"This machine, {SPEEDS.line()}.",
+        "Nothing has been measured here yet: run `firsthand bench MODEL` to get an estimate.",
     ]
     bare = FACTS | {
         "architecture": None,
