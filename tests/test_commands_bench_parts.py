@@ -118,6 +118,26 @@ def test_a_quick_run_of_a_decoder_measures_once_and_tells_the_share_of_the_memor
     assert by_name["memory's speed reached by decode 1"].values == (pytest.approx(100 * speed / most),)
 
 
+def test_a_decoder_is_loaded_as_the_flags_say_with_a_thread_for_each_core_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def load(path: Path, settings: EngineConfig) -> None:
+        told.append((path, settings))
+        raise KeyError
+
+    monkeypatch.setattr(bench_decoder, "load", load)
+    monkeypatch.setattr(devices, "pick_device", lambda name: {"cpu": "cuda:3", "auto": "cuda:1"}[name])
+    for config in (Config("m"), Config("m", threads=3, weights="int8", kv_cache="float16", device="auto")):
+        with pytest.raises(KeyError):
+            measure_decoder(config, tmp_path, SMALL)
+    assert told == [
+        (tmp_path, EngineConfig(threads=machine.describe().cores, device="cuda:3")),
+        (tmp_path, EngineConfig(threads=3, weights="int8", kv_cache="float16", device="cuda:1")),
+    ]
+
+
 def test_an_encoder_is_measured_whole(
     tmp_path: Path, asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +167,9 @@ def test_an_encoder_is_measured_whole(
     model.close()
     assert len(set(lengths)) > 1 and attended == pytest.approx(sum(n * n for n in lengths) / sum(lengths))
     assert asked == [("speeds", 1, False), ("speeds", 1, False), ("kept", SLOW)] and found.speeds == SLOW
+    quick = measure_encoder(Config("e", quick=True), path, facts, SMALL)
+    assert threads[1:] == [machine.describe().cores] and asked[3:] == [("speeds", threads[1], False), ("kept", SLOW)]
+    assert quick.quick and [len(each.values) for each in quick.figures] == [1, 1, 1]
 
 
 def test_an_encoder_has_one_kind_of_weights_cache_and_device() -> None:

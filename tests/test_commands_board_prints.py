@@ -236,6 +236,7 @@ def test_a_board_of_a_table_by_the_command_line(home: Path, cli: Cli) -> None:
         ("r.csv --save no/x.results", "the folder of 'no/x.results' does not exist"),
         ("arena r.csv", "r.csv holds no votes: give one file of votes"),
         ("borad", "no board, file or run 'borad'"),
+        ("arena arena", "no file or run 'arena'; `firsthand runs` shows the runs"),
         ("r.csv x.csv", "no file or run 'x.csv'; `firsthand runs` shows the runs"),
         ("helm", "the board helm has no results to read"),
         ("r.csv --adjudicator a", "is no folder of grading sheets"),
@@ -300,6 +301,7 @@ def test_a_board_of_votes_line_by_line(home: Path, cli: Cli) -> None:
     assert code == 0 and "Every vote is a tie: nothing tells these models apart." in out
     assert board_of_votes._anchor("", 1000.0) == (None, 1000.0) and board_of_votes._anchor("m", 7.0) == ("m", 7.0)
     assert board_of_votes._anchor("a=b=12.5", 7.0) == ("a=b", 12.5)
+    assert board_of_votes._anchor("=5", 7.0) == ("", 5.0)
 
 
 def test_few_voters_are_said_and_one_who_cast_most(home: Path, cli: Cli) -> None:

@@ -144,8 +144,20 @@ def test_settings_of_a_server_follow_its_flags(tmp_path: Path) -> None:
         and serve.absolute_path(None) is None
     )
     assert serve.absolute_path("smollm2+lora:model") == f"smollm2+lora:{tmp_path}/model"
+    (tmp_path / "v.safetensors").touch()
+    for mark in ("adapter", "lora"):
+        whole = f"model+{mark}:model+steer:v.safetensors@0.5+steer:none@2+monitor:v.safetensors"
+        at = f"{tmp_path}/model"
+        assert serve.absolute_path(whole) == (
+            f"{at}+{mark}:{at}+steer:{tmp_path}/v.safetensors@0.5+steer:none@2+monitor:{tmp_path}/v.safetensors"
+        )
+    assert serve.absolute_path("openai:model@http://h:1/v1") == "openai:model@http://h:1/v1"
     names = ("openai:m@http://x", "hf:org/m", "/a/b/m.gguf/", "a/m+lora:b/c", "other:a/b")
     assert [serve.public_name(each) for each in names] == ["m", "hf:org/m", "m.gguf", "m+lora:c", "b"]
+    names = ("a/m+adapter:b/c/+steer:d/v.safetensors@0.5+monitor:e/w", "m+steer:v@2", "hf:org/m+lora:a/b")
+    assert [serve.public_name(each) for each in names] == [
+        "m+adapter:c+steer:v.safetensors@0.5+monitor:w", "m+steer:v@2", "hf:org/m+lora:a/b",
+    ]  # fmt: skip
     for given, told in (
         ({}, "serve what"),
         ({"sessions": Path()}, "sessions goes with agent"),

@@ -142,6 +142,7 @@ def test_words_are_printed_one_a_line_and_none_where_a_line_makes_no_sense(capsy
     assert completion.print_words("firsthand run --pattern no_such_pattern:x", "") == 0
     assert completion.print_words("firsthand", "") == 0 and capsys.readouterr().out == ""
     assert complete("firsthand completion is") == [] and complete("firsthand completion fi") == ["fish"]
+    assert complete("firsthand completion bash") == ["bash"], "a word that is whole stands there too"
     # what stands before the last of all break characters is left out
     assert complete("firsthand bench --weights=float", "=-") == ["float16", "float32"] and complete(
         "firsthand bench --we", "-"

@@ -58,6 +58,10 @@ def test_items_that_stand_in_a_folder_or_its_index_are_told_with_their_file(
     assert body["corpus"] == "made" and body["evidence"][0]["flagged"] == ["b"]
     assert contamination.main(Config(own, corpus="texts", tests=("n-grams",))) == 0
     assert words(capsys.readouterr().out)[2].startswith("n-grams - - 0 of 2 items")
+    assert contamination.main(Config(own, corpus="texts", tests=("order", "n-grams"))) == 0, (
+        "the one of two that can be"
+    )
+    assert [line.split()[0] for line in words(capsys.readouterr().out)[2:3]] == ["n-grams"]
 
 
 def test_the_overlap_stands_before_the_models_tests_and_models_are_closed_in_any_case(

@@ -73,6 +73,8 @@ def test_lines_are_printed_or_written_and_what_was_left_out_is_told(
     with pytest.raises(ConfigError, match=r"^nothing is left to train on: loosen the filters, or name other runs$"):
         data.main(data.Config((a,), min_score=2.0, out="e.jsonl"))
     assert capsys.readouterr().err.startswith("0 lines of sft data") and not Path("e.jsonl").exists()
+    with pytest.raises(ConfigError, match="nothing is left to train on"):
+        data.main(data.Config((a,), min_score=2.0))
     with pytest.raises(StoreError) as refused:
         data.main(data.Config((a,), out="none/e.jsonl"))
     assert str(refused.value) == "none/e.jsonl cannot be written: No such file or directory"
@@ -236,6 +238,17 @@ def test_a_whole_run_or_one_attempt_is_sent_with_its_words_or_without(
         capsys.readouterr()
         assert export.main(export.Config(empty.id, otlp=collector.url)) == 0
         assert capsys.readouterr().out == "sent: 0 attempts as 0 spans\n"
+    asked: list[str] = []
+    with monkeypatch.context() as patch, collecting() as collector:
+        patch.setattr(export, "check_collector", asked.append)
+        patch.setenv("OTEL_TRACES_EXPORTER", "console")
+        export.main(export.Config(empty.id, otlp=collector.url))
+        export.main(export.Config(empty.id, otlp="env"))
+        assert asked == [f"{collector.url}/v1/traces"], "an address that is given is asked for spans in any case"
+        patch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+        export.main(export.Config(empty.id, otlp="env"))
+        assert len(asked) == 2
+    del closed[4:]
     with collecting(status=403) as collector, pytest.raises(ConfigError) as refused:
         export.main(export.Config(run.id, otlp=collector.url))
     assert str(refused.value).startswith(

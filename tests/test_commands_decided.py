@@ -39,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_documents_are_indexed_without_the_questions_once_for_each_embedder_and_chunker(
-    home: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def indexed(embedder: Any = None, chunker: str = "auto", **more: Any) -> tuple[Path, float, dict[str, str]]:
         config = rag_decide.Config(Path("docs"), Path("docs/q.jsonl"), **more)
@@ -66,6 +66,14 @@ def test_documents_are_indexed_without_the_questions_once_for_each_embedder_and_
     again, _, texts = indexed()
     assert again == path and "bad.docx" not in texts
     assert capsys.readouterr().err.startswith("bad.docx was not indexed: ")
+    whole = rag_decide.Config(Path("docs").absolute(), Path("docs/q.jsonl"))
+    assert asyncio.run(rag_decide._indexed(whole, None, open_chunker("auto")))[0] == path, "the same folder"
+    Path("else", "docs").mkdir(parents=True)
+    Path("else", "docs", "a.md").write_text("Other.\n")
+    with monkeypatch.context() as patch:
+        patch.chdir("else")
+        beside, _, texts = indexed()
+    assert beside != path and texts == {"a.md": "Other.\n"}, "another folder of the same name"
     Path("empty").mkdir()
     for folder, told in (("empty", DataError), ("gone", ConfigError)):
         config = rag_decide.Config(Path(folder), Path("docs/q.jsonl"))

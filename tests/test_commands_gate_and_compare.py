@@ -74,6 +74,9 @@ def test_the_drop_of_a_score_goes_before_that_of_its_benchmark_and_of_all(two: t
     assert {each.benchmark for each in made.flaky} == {"sums"}
     assert gate.make_check(found, "sums", "exact", drops, 0.9).max_drop == 0.02
     assert gate.make_check(found, "words", "exact", drops, 0.9).max_drop == 0.01
+    whole = compare.compare(*two, agent_a="ada", score="exact", error_value=0.0)
+    told = {name: gate.make_check(whole, name, "exact", drops, 0.9).flaky for name in ("sums", "words")}
+    assert all({each.benchmark for each in flaky} == {name} for name, flaky in told.items()), told
     other = compare.compare(*two, agent_a="bob", agent_b="cyd", score="exact")
     made = gate.make_check(other, "sums", "exact", drops, 0.9)
     assert (made.agent, made.baseline, made.candidate, made.worse) == ("cyd vs. bob", 0.0, 0.5, ())

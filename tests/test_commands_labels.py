@@ -26,6 +26,7 @@ def test_lines_of_answers_are_pairs_of_texts() -> None:
     assert rag_label._pair('{"instruction": "q", "output": "a", "prompt": "p", "completion": "c"}') == ("q", "a")
     assert rag_label._pair('{"instruction": "q", "output": " ", "prompt": "p", "completion": "c"}') == ("p", "c")
     assert rag_label._pair('{"prompt": " p ", "completion": "c"}') == (" p ", "c")
+    assert rag_label._pair('{"instruction": " ", "output": "a", "prompt": "p", "completion": "c"}') == ("p", "c")
     wrong = ['{"instruction": "q"}', '{"instruction": 1, "output": "a"}', '{"prompt": "", "completion": "c"}']
     wrong += ["[1]", "{", "[" * 9999]
     for line in wrong:
@@ -84,6 +85,11 @@ def test_every_line_is_labelled_by_the_critic_or_named(
     data.write_text('{"prompt": "q", "completion": "later"}\n')
     with pytest.raises(TransientError, match="busy"):
         rag_label.run(config)
+    assert not out.exists(), "an empty file would be refused by the next try"
+    data.write_text(f'{rows[0]}\n{{"prompt": "q", "completion": "later"}}\n')
+    with pytest.raises(TransientError, match="busy"):
+        rag_label.run(config)
+    assert out.read_text() == '{"instruction": "q1", "output": "[x]a1é"}\n', "what was labelled is kept"
     out.unlink()
     data.write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"a\.jsonl cannot be read: "):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from firsthand.commands import mcp
+from firsthand.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +90,25 @@ def test_a_server_over_standard_input_ends_with_its_record_closed(
     assert mcp.main(mcp.Config(sign_in="https://m.example/mcp")) == 0
     assert told == [("https://m.example/mcp", True, 330.0), "open", "close"]
     assert capsys.readouterr().out == "signed in to https://m.example/mcp: 2 tools\n"
+
+
+def test_the_keys_of_a_server_are_those_of_its_own_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mcp")
+    from firsthand.commands import rag_serve
+    from firsthand.serve.admission import api_keys
+    from firsthand.serve.admission.admission_settings import ClientLimits
+
+    asked: list[Any] = []
+
+    def read(file: Path | None, environment: Any, limits: ClientLimits) -> None:
+        asked.append((file, environment is os.environ, limits))
+        raise ConfigError("bad keys")
+
+    monkeypatch.setattr(api_keys, "read_keys", read)
+    limits, made = ClientLimits(body_bytes=2000), cast(Any, None)
+    config = mcp.Config(("calculator",), http=True, record=Path("record"), keys=Path("keys"), limits=limits)
+    with pytest.raises(ConfigError, match="bad keys"):
+        mcp.serve_http(config, made)
+    with pytest.raises(ConfigError, match="bad keys"):
+        rag_serve.run(rag_serve.Config(Path("index"), keys=Path("keys"), limits=limits))
+    assert asked == [(Path("keys"), True, limits)] * 2

@@ -125,6 +125,9 @@ def test_items_are_exported_to_lines_that_import_reads_again(kept: dict[str, str
     assert cli("memory", "export", "m.db", "--out", "all.jsonl") == (0, "", "exported 4 items\n")
     assert len(Path("all.jsonl").read_text().splitlines()) == 4 and not Path("all.jsonl.part").exists()
     assert cli("memory", "import", "n.db", "all.jsonl") == (0, "imported 4 new items\n", "")
+    assert cli("memory", "import", "p.db", "all.jsonl", "--owner", "")[0] == 0
+    body = json.loads(cli("memory", "list", "p.db", "--json")[1])
+    assert {each["owner"] for each in body["scopes"]} == {""}, "an empty name is a name too: the items are nobody's"
     assert cli("memory", "import", "o.db", "all.jsonl", "--owner", "me")[0] == 0
     body = json.loads(cli("memory", "list", "o.db", "--json")[1])
     assert {(each["owner"], each["kind"]) for each in body["scopes"]} == {("me", "semantic"), ("me", "episodic")}
@@ -163,6 +166,8 @@ def test_lines_that_are_no_items_are_refused_by_number_and_leave_no_file(here: P
         assert code != 0 and err.startswith(f"firsthand: bad.jsonl, line 3: {told}"), err
         assert not list(here.glob("new.db*")), "an import that failed leaves no empty memory"
     assert cli("memory", "import", "m.db", "bad.jsonl", "--kind", "semantic")[0] != 0
+    Path("separated.jsonl").write_text('\r\n{"text": "one\u2028two\u0085three"}\r\n', encoding="utf-8")
+    assert [*memory._lines(Path("separated.jsonl"))] == [(2, {"text": "one\u2028two\u0085three"})]
     Path("ok.jsonl").write_text('{"text": "a", "kind": "semantic"}\n')
     assert [cli("memory", "import", "m.db", name)[0] == 0 for name in ("ok.jsonl", "bad.jsonl")] == [True, False]
     items = json.loads(cli("memory", "list", "m.db", "--json")[1])["items"]

@@ -219,7 +219,8 @@ def test_a_plan_of_training_takes_the_context_that_the_model_has(
         "memory_gb": 50,
     }
     models_plan.print_plan_of("llama-3-8b", **{**given, "train": "", "as_json": False}, context=300, rank=16)
-    assert "training" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "training" not in out and "weights in bfloat16 " in out and "llama-3-8b: serving" in out
     models_plan.print_plan_of("llama-3-8b", **{**given, "train": "full", "as_json": False}, context=300, rank=16)
     assert "training (full), 2 x 300 tokens" in capsys.readouterr().out
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from firsthand.commands import models, models_plan
-from firsthand.commands.models import encoder_expectation, expectation, print_inspection
+from firsthand.commands.models import encoder_expectation, expectation, print_inspection, print_plan
 from firsthand.errors import ConfigError
 from firsthand.hub.encoder_planner import EncoderPlan, ExpectedTexts
 from firsthand.hub.inspection import Inspection
@@ -104,6 +105,12 @@ def test_the_facts_of_a_model_and_its_speeds_here(capsys: pytest.CaptureFixture[
         "Measured on 2025-01-02 with weights in float32: 40 tokens/s decoding, 400 in prefill; that is 50% of the limit of "
         "memory and 25% of the limit of matrix products.",
     ]
+    print_plan(replace(plan, is_busy=True, kv_tokens=None, notes=(), expected=None))
+    out = words(capsys.readouterr().out)
+    assert out[1] == "weights in read per token decoding, about 512-token prompt, about" and out[4:] == [
+        f"This machine, {SPEEDS.line()}.",
+        "Nothing has been measured here yet: run `firsthand bench MODEL` to get an estimate.",
+    ]
     bare = FACTS | {
         "architecture": None,
         "is_encoder": True,
@@ -135,6 +142,14 @@ def test_sentences_on_measured_and_expected_speeds() -> None:
     other = Expected("big", "2025-01-02T03", False, "int8", 0.5, None, 1234.5, None)
     assert expectation(other) == (
         "Expect about 1,234 tokens/s decoding: on 2025-01-02 big, with weights in int8, reached 50% of the limit of memory."
+    )
+    decoding = "1,234 tokens/s decoding: on 2025-01-02 big, with weights in int8, reached 50% of the limit of memory."
+    for share, prefill in ((None, 800.0), (0.25, None)):
+        assert expectation(replace(other, prefill_share=share, prefill=prefill)) == f"Expect about {decoding}"
+    both = replace(other, prefill_share=0.25, prefill=8000.4, is_same=True)
+    assert expectation(both) == (
+        "Measured on 2025-01-02 with weights in int8: 1,234 tokens/s decoding, 8,000 in prefill; that is 50% of the limit "
+        "of memory and 25% of the limit of matrix products."
     )
     assert expectation(None).startswith("Nothing has been measured here yet")
     assert encoder_expectation(ExpectedTexts("e", "2025-01-02T03", True, 0.4, 5000.0, 20.4)) == (

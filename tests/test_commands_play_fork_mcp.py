@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from firsthand import catalog
 from firsthand.benchmark import Benchmark
 from firsthand.commands import (
     agent_server,
@@ -26,7 +28,7 @@ from firsthand.commands import (
 )
 from firsthand.commands.rag_ask import AnswerFlags
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.experiment import foreign_settings, named_agents
+from firsthand.experiment import foreign_settings, named_agents, preflight
 from firsthand.message import assistant, user
 from firsthand.model import Usage
 from firsthand.reading import entry_documents, entry_search, reading_list
@@ -75,6 +77,14 @@ def test_the_attempts_of_a_player_are_counted_with_intervals_and_reasons(capsys:
         "1.8 rounds for each task, 8 at most",
         "  wrong end: 2", "  too long: 1", f"  error: {printable('gone' + chr(27))}",
     ]  # fmt: skip
+    named = replace(benchmark, name="doors[red]")
+    scored = attempt(0.5, detail={"reason": "no [key] \x1b"})
+    play._PlayedWorld("idle", [replace(scored, scores=(replace(scored.scores[0], name="won[i]"),))]).print(
+        named, 7, 0.9
+    )
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "doors[red], idle player, 1 task, seed 7" and told[1].startswith("won[i] 0.500, 90% interval ")
+    assert told[-1] == "  no [key] \\x1b: 1"
     idle = play._PlayedWorld("idle", traces[4:5])
     idle.print(benchmark, 0, 0.95)
     body = idle.to_json(benchmark, 0, 0.95)
@@ -98,6 +108,21 @@ def test_tasks_are_the_named_one_or_the_first_ones() -> None:
         chosen(task="s0-9")
     with pytest.raises(UnknownName, match="doors has no task 'kitchen'; the first one is 's0-0'"):
         chosen(task="kitchen")
+
+
+def test_a_world_is_checked_before_anyone_plays(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Any] = []
+
+    def check(agents: Any, benchmarks: Any) -> None:
+        checked.append((agents, [(made.name, [task.id for task in tasks]) for made, tasks in benchmarks]))
+        raise ConfigError("no sandbox")
+
+    monkeypatch.setattr(preflight, "check_ready", check)
+    with pytest.raises(ConfigError, match=r"^no sandbox$"):
+        play.main(play.Config("agentbench_dcg", ("idle",), limit=2, seed=3))
+    [(agents, [(name, ids)])] = checked
+    assert agents == () and name == "agentbench_dcg" and len(ids) == 2
+    assert ids == [task.id for task in catalog.benchmark("agentbench_dcg").tasks(3)[:2]]
 
 
 def test_a_person_types_a_number_or_the_words_of_an_action(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from os import truncate
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ from corpus_tiny import write_index
 from firsthand.commands import rag_decide
 from firsthand.errors import ConfigError, DataError
 from firsthand.experiment.rag_decision import ArmResult, FactChange, FactQuestion
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
+from firsthand.retrieval.document import Document
+from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
 from printed_tables import widen, words
@@ -52,6 +57,23 @@ def test_an_index_says_what_it_holds(tmp_path: Path, cli: Cli) -> None:
     assert "id title source" not in words(cli("rag", "status", str(path))[1])
     vectors = write_index(tmp_path / "v.index", {"a.md": "One text.\n"}, vectors=True)
     assert "model words, 64 dimensions (words)" in words(cli("rag", "status", str(vectors))[1])
+
+
+def test_kinds_are_counted_the_most_frequent_first_and_sizes_are_in_millions_of_bytes(tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "k.index"
+    index = open_index(path, IndexHeader("", "", 0, "whole", query_prefix="find: ", document_prefix=""))
+    for id, kind, text in (("a.csv", "csv", "one"), ("b.md", "md", "two"), ("c.md", "md", "three")):
+        document = Document(id, text, f"Title {id}", f"/data/{id}", meta={"kind": kind})
+        index.put([IndexedDocument(document, [Chunk(id, 0, len(text), text[:9], meta={"kind": kind})], None)])
+    index.close()
+    truncate(path, 1_350_000)  # what is behind its pages SQLite leaves alone
+    assert words(cli("rag", "status", str(path))[1]) == [
+        "documents 3 (2 md, 1 csv)", "chunks 3", "size 1.4 MB", "model none: terms alone", "chunker whole",
+        "query prefix 'find: '",
+    ]  # fmt: skip
+    body = json.loads(cli("rag", "status", str(path), "--json")[1])
+    assert body["kinds"] == {"csv": 1, "md": 2} and body["header"]["query_prefix"] == "find: "
+    assert {"id": "b.md", "title": "Title b.md", "source": "/data/b.md"} in body["documents"] and len(body) == 6
 
 
 def test_a_graph_of_noun_phrases_is_built_counted_and_checked(tmp_path: Path, cli: Cli) -> None:
@@ -95,6 +117,10 @@ def test_questions_of_a_decision_are_read_with_their_documents(tmp_path: Path) -
     path.write_text('{"question": "Q1?", "answer": "A1", "document": "a.md"}\n\n{"question": "Q3?", "answer": "A3"}\n'
                     '{"question": "Q4?", "answer": "A4", "document": ["a.md", "b.md"]}\n')  # fmt: skip
     assert rag_decide.read_questions(path) == [question(1, "a.md"), question(3), question(4, "a.md", "b.md")]
+    path.write_text(
+        '{"question": "a\u2028b?", "answer": "c"}\r\n{"question": "Q2?", "answer": "A2"}\r\n', encoding="utf-8"
+    )
+    assert rag_decide.read_questions(path) == [FactQuestion("line-0001", "a\u2028b?", "c", ()), question(2)]
     good = '{"question": "q", "answer": "a"}\n'
     for text, told in (
         (good, "has 1 question: intervals need two or more"),

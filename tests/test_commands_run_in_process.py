@@ -21,7 +21,7 @@ from firsthand.experiment.rescore import Rescored
 from firsthand.runs import store
 from firsthand.runs.attempt_summary import summaries_of
 from firsthand.show import live_tree
-from firsthand.trace import Score
+from firsthand.trace import Failure, Score
 from printed_tables import widen, words
 from scored_runs import scored_run
 
@@ -118,7 +118,9 @@ def test_a_run_is_stopped_by_failures_or_by_a_person_and_says_how_to_go_on(
     assert sorted(home.glob("runs/*")) == before
 
 
-def test_a_resumed_run_has_its_settings_but_for_where_and_how_many_at_once(home: Path, cli: Cli) -> None:
+def test_a_resumed_run_has_its_settings_but_for_where_and_how_many_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
     assert (
         cli("run", "q.toml", "--model", "scripted:s.json", "--seed", "3", "--concurrency", "2", "--name", "n")[0] == 3
     )
@@ -141,6 +143,11 @@ def test_a_resumed_run_has_its_settings_but_for_where_and_how_many_at_once(home:
     path = str(home / "runs" / name)
     assert none is None and (settings.replay, settings.limit, settings.seed, settings.name) == (path, 1, 3, "again")
     assert settings.model == ("scripted:s.json",) and settings.concurrency == 2 and settings.on is None
+    stored = run.stored_settings
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "stored_settings", lambda of: replace(stored(of), on="ray", workers=4))
+        _, settings = run.open_or_configure(run.Config(replay=name))
+        assert (settings.on, settings.workers) == (None, None), "a replay needs no cluster"
     none, settings = run.open_or_configure(run.Config(benchmarks=("b",), seed=5))
     assert none is None and (settings.benchmarks, settings.seed) == (("b",), 5)
     assert run.changed_flags(run.Config(benchmarks=("b",), seed=5, pattern=("direct",))) == {
@@ -201,6 +208,19 @@ def test_progress_and_the_tree_follow_each_attempt(home: Path, monkeypatch: pyte
         watched = [each for each in told if isinstance(each, str) and each != "heard"]
         assert watched == (["row-00000", "row-00001", "row-00002"] if given.watch else [])
         assert told.count("heard") == 3 * given.watch
+    Path("a.toml").write_text(Path("q.toml").read_text())
+    both = replace(config, benchmarks=("q.toml", "a.toml"), limit=1)
+    experiment = Experiment.from_settings(both.settings(), show_progress=False)
+    told.clear()
+    with experiment.create() as made:
+        asyncio.run(run.attempt(experiment, made, both))
+        assert told[0] == ("q, a", 2, {"shown": True}), "in the order that they are named in"
+    experiment = Experiment.from_settings(config.settings(), show_progress=False)
+    with experiment.create() as made:
+        asyncio.run(run.attempt(experiment, made, config))
+        told.clear()
+        asyncio.run(run.attempt(experiment, made, replace(config, resume=made.id, retry_errors=True)))
+    assert told[2:] == [(3, ""), (3, "direct")], "one is made once more, and no more are done than there are"
     told.clear()
     asyncio.run(run.ready(experiment, None, shown=False))
     assert told[0] == ("loading scripted:s.json", None, {"shown": False})
@@ -266,6 +286,13 @@ def test_failed_attempts_and_scores_are_counted_apart(home: Path, capsys: pytest
         "firsthand: 2 of 4 attempts failed, the first with ModelError: gone",
         "firsthand: 1 of 4 attempts could not be scored, the first by judge: no verdict",
     ]
+    unlike = [replace(attempts[1], error=Failure("TimeLimit", "too slow")), *attempts]
+    unlike.append(replace(attempts[2], scores=(later,)))
+    assert run.report_failures(unlike) is True
+    assert capsys.readouterr().err.splitlines() == [
+        "firsthand: 3 of 6 attempts failed, the first with TimeLimit: too slow",
+        "firsthand: 2 of 6 attempts could not be scored, the first by judge: no verdict",
+    ]
     assert run.report_failures(summaries_of(attempts[:1])) is False and capsys.readouterr().err == ""
     second = [replace(attempts[0], scores=(Score("x", 1.0), later))]
     assert run.report_failures(second) is False, "only the first score counts"
@@ -290,6 +317,10 @@ def test_a_report_takes_the_place_of_a_link_and_a_folder_refuses_it(
     page = (made.path / "report.html").read_text()
     assert "sums, more with m, o" in page and settings.command() in page and "protocol of sums" in page
     assert str(made.path) in page and not (made.path / "report.html").is_symlink()
+    (made.path / "report.html").unlink()
+    (made.path / "report.html").symlink_to(home / "not there yet")
+    print_run.write_report(made, settings, attempts, boards, {})
+    assert not (home / "not there yet").exists(), "nor is a file made that a link points to"
     (made.path / "report.html").unlink()
     (made.path / "report.html").mkdir()
     with pytest.raises(StoreError) as refused:

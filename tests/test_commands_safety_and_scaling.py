@@ -97,6 +97,7 @@ def test_guards_and_questions_in_tables(
         ("office --tasks 0", "tasks is 0"),
         ("office --tasks 10001", "tasks is 10001"),
         ("table --rules nope", "nope"),
+        ("office --rules nope --tasks 0", "nope"),
     ):
         code, _, err = cli("safety", *given.split())
         assert code in (1, 2) and told in err, err
@@ -109,7 +110,7 @@ def test_guards_and_questions_in_tables(
 def test_a_plan_from_a_law_names_its_compute_and_how_far_it_reaches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
-    laws = [Chinchilla(e=1.0, a=a, b=400.0, alpha=0.5, beta=0.5) for a in (300.0, 400.0, 500.0)]
+    laws = [Chinchilla(e=1.0, a=a, b=900.0, alpha=0.5, beta=0.5) for a in (300.0, 400.0, 500.0)]
     given: list[Any] = []
 
     def fitted(points: ScalingPoints, **options: Any) -> Any:
@@ -123,7 +124,7 @@ def test_a_plan_from_a_law_names_its_compute_and_how_far_it_reaches(
     most = 6 * 2e6 * 1e8
     line = ("scaling", "plan", str(path), "--drop", "1", "--confidence", "90%", "--resamples", "7", "--seed", "3")
     code, out, _ = cli(*line, "--parameters", "4e6", "--tokens", "1e8")
-    low, loss, high = (1 + a / 4e6**0.5 + 400 / 1e8**0.5 for a in np.quantile([300, 400, 500], (0.05, 0.5, 0.95)))
+    low, loss, high = (1 + a / 4e6**0.5 + 900 / 1e8**0.5 for a in np.quantile([300, 400, 500], (0.05, 0.5, 0.95)))
     assert code == 0 and words(out) == [
         "plan",
         "estimate 90% interval",
@@ -149,7 +150,10 @@ def test_a_plan_from_a_law_names_its_compute_and_how_far_it_reaches(
         == f"3.6e+15 FLOPs, {3.6e15 / most:.3g} times the largest compute that was fitted; the interval is that of the "
         "fit, and beyond its points the law itself may not hold"
     )
-    assert [row.split()[0] for row in words(out)[2:5]] == ["parameters", "tokens", "loss"]
+    best = laws[1].optimum(3.6e15)
+    assert [row.split()[:2] for row in words(out)[2:5]] == [
+        [name, f"{getattr(best, name):.4g}"] for name in ("parameters", "tokens", "loss")
+    ]
     assert (
         words(cli(*line, "--flops", str(most))[1])[-1]
         == f"{most:.3g} FLOPs, 1 times the largest compute that was fitted"

@@ -167,3 +167,36 @@ def test_an_agent_that_cannot_be_served_is_refused_before_anything_is_opened(fil
     with pytest.raises(ConfigError, match="names no model"):
         agent_server.serve_agent(file, **given)
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(("a2a", "mcp"), [(False, False), (False, True), (True, False)])
+def test_a_server_that_cannot_go_on_closes_its_log_and_its_model(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], a2a: bool, mcp: bool
+) -> None:
+    from firsthand.serve.http import server
+
+    told: list[Any] = []
+
+    def serve(app: Any, address: ListenAddress, *, on_open: Any) -> None:
+        told.append(address.port)
+        on_open("http://here")
+        raise OSError("in use")
+
+    monkeypatch.setattr(agent_doors, "open_doors", lambda served: [])
+    monkeypatch.setattr(agent_doors, "speaks_a2a", lambda: a2a)
+    monkeypatch.setattr(agent_doors, "speaks_mcp", lambda: mcp)
+    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setattr(model, "close", lambda *models: told.append([each.name for each in models]))
+    closed = ServerTelemetry.close
+    monkeypatch.setattr(ServerTelemetry, "close", lambda self: told.append("telemetry") or closed(self))
+    with pytest.raises(OSError, match=r"^in use$"):
+        agent_server.serve_agent(
+            file, folder=None, listen=ListenAddress(port=4321), key_file=None, limits=ClientLimits(),
+            admitted=AdmissionSettings(), openai=OpenAISettings(), recorded=TelemetrySettings(log="none"),
+            session_limits=SessionSettings(), a2a=A2ASettings(),
+        )  # fmt: skip
+    assert told == [4321, "telemetry", ["scripted:s.json"]]
+    also = ", as an A2A agent at http://here" * a2a + ", to MCP clients at http://here/mcp" * mcp
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == f"clerk is served at http://here/v1{also} (Ctrl-C ends it)"
+    assert err == ("" if a2a else f"firsthand: {agent_server.NO_A2A}\n")

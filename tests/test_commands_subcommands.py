@@ -45,6 +45,11 @@ def test_words_after_rag_go_to_the_subcommand_that_comes_first(
             rag.dispatch(words)
         out = capsys.readouterr().out
         assert ended.value.code in (0, None) and "subcommands:" in out and "  delete " in out and "  verify " in out
+    Path("c.toml").write_text("")
+    with pytest.raises(ConfigError) as refused:
+        rag.dispatch(["--config=c.toml", "status"])
+    told = "'--config=c.toml' came before a subcommand: it is the first word, as in `firsthand rag index`"
+    assert str(refused.value) == told
     code, _, err = cli("rag", "--documents", "status")
     assert code == 2 and "--documents" in err and len(asked) == 2
     known = rag.subcommands()
@@ -112,6 +117,15 @@ def test_an_intake_is_opened_with_its_port_or_says_why_not(
     assert plain is not None and (plain.key, plain.grpc_port) == (None, None)
     plain.close()
     assert told[-1] == "intake closed" and capsys.readouterr().err == ""
+
+    def taken(*given: Any) -> Any:
+        raise ConfigError("127.0.0.1:5 cannot be opened")
+
+    monkeypatch.setattr(otlp_grpc, "serve_grpc", taken)
+    del told[:]
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        studio_intake.open_intake(flags, home, is_wide=True)
+    assert told == [(home, 172_800.0), "intake closed"], "where its port is taken nothing stays open"
 
     def held(*given: Any, **more: Any) -> Any:
         raise StoreError("another process receives here")

@@ -77,6 +77,8 @@ def test_a_text_is_shown_in_its_pieces_with_counts_and_costs(opened: list[tuple[
     ]  # fmt: skip
     out = cli("tokens", "ab", "--model", "a,b", "--price", "b=0")[1]
     assert words(out)[-2:] == ["a 2 2.00 1.00 not given", "b 1 1.00 2.00 0.000000"]
+    out = cli("tokens", "ab", "--model", "b,a")[1]
+    assert [line.split()[0] for line in words(out)[-2:]] == ["b", "a"], "in the order that they are named in"
     out = cli("tokens", "é" * 101, "--model", "a")[1]
     assert out.splitlines()[0] == "a: " + "|".join(["\\xc3", "\\xa9"] * 100) + " ... 2 more"
     assert words(out)[-2:] == ["model tokens per word characters per token", "a 202 202.00 0.50"]
@@ -100,6 +102,11 @@ def test_a_text_comes_from_the_line_a_file_or_standard_input(
 
     (tmp_path / "text.txt").write_text("from a file")
     assert characters(str(tmp_path / "text.txt")) == 11 and characters("no/such file") == 12
+    deep = tmp_path / ("d" * 200) / ("e" * 200)
+    deep.mkdir(parents=True)
+    (deep / "t").write_text("deep")
+    assert 400 < len(str(deep)) < 1000 and characters(str(deep / "t")) == 4
+    assert characters("/" * 1024) == 1024, "no path is as long as that"
     monkeypatch.setattr(sys, "stdin", io.StringIO("piped"))
     assert characters("-") == 5
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")

@@ -38,10 +38,17 @@ def own(config, run):
     """Does nothing."""
     if config.text == "refuse":
         raise DataError("no such text")
+    if config.text == "late":
+        (run.folder / "checkpoints").mkdir()
+        raise DataError("a bad line")
+    if config.text == "measured":
+        run.track.log({"loss": 0.5}, step=1)
+        raise DataError("a bad line")
     if config.text == "stop":
         (run.folder / "checkpoints" / "1").mkdir(parents=True)
         raise KeyboardInterrupt
     if config.text == "wait":
+        (run.folder / "checkpoints").mkdir()
         raise KeyboardInterrupt
     (run.folder / "model").mkdir(exist_ok=True)
     (run.folder / "told.txt").write_text(f"{config.text} {config.loop.steps} {config.tools} {run.is_resumed}")
@@ -67,6 +74,8 @@ def test_a_recipe_gets_its_settings_and_a_mistake_leaves_no_folder(own: str, tmp
     assert code != 0 and "no such text" in err and not Path("new").exists()
     Path("mine").mkdir()
     assert cli("train", own, "refuse", "--out", "mine")[0] != 0 and Path("mine").is_dir()
+    for text in ("late", "measured"):
+        assert cli("train", own, text, "--out", text)[0] != 0 and Path(text).is_dir(), "what it had made is kept"
     code, _, err = cli("train", own, "wait", "--out", "w x")
     again = "\nfirsthand: interrupted: `firsthand train --resume 'w x'` begins again: no checkpoint was written yet\n"
     assert code == 130 and err.endswith(again)

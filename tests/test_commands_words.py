@@ -177,6 +177,8 @@ def test_a_summary_has_a_line_of_words_for_figures_strata_and_clusters(capsys: p
         row(Interval(0.12345, 0.1, 0.15, 2000, "stratified t", 0.01, 4, 0.8), "cy"),
         row(Interval(0.5, 0.25, 0.75, 1999, "clustered t", 0.1, 1, 1.5), "di"),
     ]
+    endless = row(Interval(0.5, 0.25, math.inf, 1, "t"))
+    assert summary._cells(endless)[1] == "0.500\nunknown", "one end alone is no interval"
     cells = [summary._cells(each) for each in rows]
     assert [each[:2] for each in cells] == [
         ["ada", "0.500\n[0.250, 0.750]"], ["bo", "0.500\nunknown"], ["cy", "0.1235\n[0.1000, 0.1500]"],

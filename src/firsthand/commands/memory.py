@@ -222,7 +222,7 @@ def _import(config: Config, file: ItemFile) -> int:
 def _lines(path: Path) -> Iterator[tuple[int, Json]]:
     """The objects of a .jsonl file with their line numbers."""
     try:
-        lines = read_bounded_text(path).splitlines()
+        lines = read_bounded_text(path).split("\n")  # a text in JSON may hold other separators of lines
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
     for number, line in enumerate(lines, 1):

@@ -158,9 +158,13 @@ class _PlayedWorld:
     def print(self, benchmark: Benchmark, seed: int, level: float) -> None:
         body, out = self.to_json(benchmark, seed, level), console()
         name = self.traces[0].scores[0].name if self.traces and self.traces[0].scores else "score"
-        out.print(f"{benchmark.name}, {self.player} player, {count_of(len(self.traces), 'task')}, seed {seed}")
         out.print(
-            f"{name} {body['score']:.3f}, {level:.0%} interval {body['low']:.3f} to {body['high']:.3f} ({body['interval']})"
+            f"{benchmark.name}, {self.player} player, {count_of(len(self.traces), 'task')}, seed {seed}", markup=False
+        )
+        out.print(
+            f"{name} {body['score']:.3f}, {level:.0%} interval {body['low']:.3f} to {body['high']:.3f} "
+            f"({body['interval']})",
+            markup=False,
         )
         out.print(
             f"{self.won} of {count_of(len(self.traces), 'task')} won, {level:.0%} interval {body['won_low']:.1%} to "
@@ -168,7 +172,7 @@ class _PlayedWorld:
         )
         out.print(f"{sum(self.rounds) / max(len(self.rounds), 1):.1f} rounds for each task, {body['longest']} at most")
         for reason, count in self.reasons.most_common():
-            out.print(f"  {reason}: {count}")
+            out.print(f"  {printable(reason)}: {count}", markup=False)
         for error in dict.fromkeys(self.errors):
             out.print(f"  error: {printable(error)}", markup=False)
 
@@ -193,7 +197,7 @@ async def _by_hand(benchmark: Benchmark, tasks: Sequence[Task], seed: int) -> in
         last = next((message.text for message in reversed(trace.messages(len(trace.nodes) - 1))), "")
         out.print(printable(last), markup=False, highlight=False)
         for score in trace.scores:
-            out.print(f"{score.name} {score.value:.3f}")
+            out.print(f"{score.name} {score.value:.3f}", markup=False)
     return 0
 
 

@@ -159,7 +159,7 @@ def read_questions(path: Path) -> list[FactQuestion]:
     try:
         if path.stat().st_size > MAX_QUESTIONS_BYTES:
             raise DataError(f"{path} is larger than {MAX_QUESTIONS_BYTES >> 20} MiB: is it the right file?")
-        lines = read_bounded_text(path).splitlines()
+        lines = read_bounded_text(path).split("\n")  # a text in JSON may hold other separators of lines
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): give a .jsonl file") from None
     except OSError as error:

@@ -51,12 +51,14 @@ class Config:
 
 def run(config: Config) -> int:
     """Label every line and print the counts."""
-    labelled, failed = interruption.run(_label(config))
+    assert config.out is not None
+    try:
+        labelled, failed = interruption.run(_label(config))
+    finally:
+        if config.out.is_file() and not config.out.stat().st_size:  # the next try would refuse it, and training too
+            config.out.unlink()
     for where, reason in failed:
         complain(f"failed: {where}: {reason}")
-    assert config.out is not None
-    if not labelled:  # an empty file would be refused by the next try, and by training
-        config.out.unlink(missing_ok=True)
     told = f"{count_of(labelled, 'answer')} labelled, {len(failed)} failed{f': {config.out}' if labelled else ''}"
     console().print(told, markup=False, soft_wrap=True)
     return 3 if failed else 0

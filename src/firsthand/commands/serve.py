@@ -191,9 +191,16 @@ def absolute_path(name: str | None) -> str | None:
     """A model's name with its paths made absolute, for processes in other folders."""
     if name is None:
         return None
-    base, plus, folder = name.partition("+lora:")
-    whole = [str(Path(part).absolute()) if part and Path(part).exists() else part for part in (base, folder)]
-    return plus.join(whole) if plus else whole[0]
+    pieces = re.split(r"(\+(?:lora|adapter|steer|monitor):)", name)
+    return "".join(piece if number % 2 else _absolute(piece) for number, piece in enumerate(pieces))
+
+
+def _absolute(part: str) -> str:
+    """A path that is there made absolute, FILE@STRENGTH too; any other text unchanged."""
+    file, at, strength = part.rpartition("@")
+    if not Path(part).exists() and file and Path(file).exists():
+        return f"{Path(file).absolute()}{at}{strength}"
+    return str(Path(part).absolute()) if part and Path(part).exists() else part
 
 
 def engine_settings(config: Config) -> dict[str, Any]:
@@ -254,7 +261,7 @@ def public_name(text: str) -> str:
         return rest.partition("@")[0]
     if colon and provider == "hf":
         return text
-    base, *adapters = re.split(r"(?=\+(?:lora|adapter):)", text)
+    base, *adapters = re.split(r"(?=\+(?:lora|adapter|steer|monitor):)", text)
     names = [part.rstrip("/\\").replace("\\", "/").rpartition("/")[2] for part in (base, *adapters)]
     kinds = [part.partition(":")[0] + ":" for part in adapters]
     return names[0] + "".join(kind + name.rpartition(":")[2] for kind, name in zip(kinds, names[1:], strict=True))

@@ -83,7 +83,11 @@ def open_intake(flags: IntakeFlags, home: Path, *, is_wide: bool) -> Receiving |
         return Receiving(intake, key, None, lambda: None)
     from firsthand.ingest.otlp_grpc import serve_grpc
 
-    grpc_port, end_grpc = serve_grpc(intake.writer, flags.grpc_port, key)
+    try:
+        grpc_port, end_grpc = serve_grpc(intake.writer, flags.grpc_port, key)
+    except BaseException:
+        intake.close()  # so that its file may be opened again
+        raise
     return Receiving(intake, key, grpc_port, end_grpc)
 
 
