@@ -254,3 +254,69 @@ def test_a_run_that_was_killed_has_the_time_and_memory_of_its_init(monkeypatch: 
     assert asked and all(each == ({1, os.getppid(), os.getpid()}, 77) for each in asked)
     assert watched(lambda tell: os.write(tell, b"w" * 4_000), 20)["broken"] == "w" * 4_000
     assert watched(lambda tell: None, 20)["broken"] == f"init ended with wait status {3 << 8}"
+
+
+def test_a_workspace_may_hold_its_files_or_those_it_had_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "memory_of", lambda ours, enough: enough)  # exactly the limit: allowed
+    monkeypatch.setattr(worker, "POLL_S", 0.001)
+
+    def watched(most: int, counts: list[int]) -> tuple[str | None, list[int]]:
+        """How a run ended that makes files, or ends by itself with the last count."""
+        job, theirs = socket.socketpair()
+        told, tell = os.pipe()
+        init = os.fork()
+        if init == 0:
+            signal.pause()
+            os._exit(3)
+        left = list(counts)
+
+        def files_in(folder: str) -> int:
+            assert folder == "/kept"
+            found = left.pop(0)
+            if not left:
+                os.write(tell, worker._ENDED.pack(0, 1, 0.5))
+                os.kill(init, signal.SIGKILL)
+            return found
+
+        monkeypatch.setattr(worker, "files_in", files_in)
+        try:
+            limits = {"wall_s": 60, "memory_bytes": 77}
+            report = worker.watch(job, told, init, limits, time.monotonic(), ["/kept", most, [], None])
+        finally:
+            for each in (job, theirs):
+                each.close()
+            os.close(told)
+            os.close(tell)
+        return report["killed"], left
+
+    assert watched(5, [3, 4, 5, 6, 9]) == ("memory", [9]), "at the sixth file"
+    assert watched(5, [8, 8, 7, 8]) == (None, []), "what is too full already may be emptied"
+    assert watched(5, [8, 9, 1]) == ("memory", [1])
+
+
+def test_shared_pages_are_counted_once_where_the_sum_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {
+        ("/proc/12/status", "RssAnon:"): 100, ("/proc/12/smaps_rollup", "Pss_Anon:"): 60,
+        ("/proc/345/status", "RssAnon:"): 50,  # it does not let us look closer
+    }  # fmt: skip
+    asked: list[str] = []
+
+    def fields(path: str, names: tuple[bytes, ...]) -> int:
+        asked.append(path)
+        assert names[1] == (b"RssShmem:" if path.endswith("status") else b"Pss_Shmem:")
+        return said.get((path, names[0].decode()), 0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "fields", fields)
+        patched.setattr(worker.os, "listdir", lambda folder: ["1", "12", "345", "6", "self", "meminfo"])
+        plain = worker.memory_of({1, 6}, 150), worker.memory_of({1, 6}, 149)
+        patched.setattr(worker, "LOOK_CPU_S", -1.0)
+        del asked[:]
+        slow = worker.memory_of({1, 6}, 149)
+    assert plain == (150, 110), "exactly enough is not looked at again"
+    assert slow == 150 and asked == ["/proc/12/status", "/proc/345/status", "/proc/12/smaps_rollup"]
+
+
+def test_a_text_stands_for_bytes_whatever_surrogates_it_has() -> None:
+    assert worker.as_bytes("é\udcff") == b"\xc3\xa9\xff"
+    assert worker.as_bytes("é\ud800\udcff") == b"\xc3\xa9\xed\xa0\x80\xed\xb3\xbf", "one that stands for no byte"
