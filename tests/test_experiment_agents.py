@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from firsthand import Agent, Benchmark, Experiment, Task, catalog
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.experiment.equal_budget import Fitted, Knob, best_value, equalise, free_knob, next_value
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask, open_models, open_tools
 from firsthand.experiment.on_cluster import address_of, build_worker, uses_files
@@ -70,6 +70,8 @@ def test_agents_are_made_for_each_model_and_pattern_with_all_that_settings_say()
 def test_tools_are_opened_once_each_and_rules_are_for_one_of_them() -> None:
     assert [each.name for each in open_tools(("calculator",), ("calculator=ask", "write=deny"))] == ["calculator"]  # type: ignore[union-attr]
     assert open_tools(("none",)) == () == open_tools(())
+    with pytest.raises(UnknownName, match="^no tool 'none';"):
+        open_tools(("none", "calculator"))
     assert refusal(open_tools, ("calculator", "calculator")) == (
         "tools is calculator,calculator, which gives two tools named 'calculator': leave one out"
     )
