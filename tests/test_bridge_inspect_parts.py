@@ -288,6 +288,21 @@ def test_commands_that_only_wait_and_images_of_a_plain_system_are_no_requirement
     assert not any(plain.fullmatch(each) for each in ("pythonic", "me/python", "python:3.12 x", "node"))
 
 
+def test_a_sample_that_asks_for_docker_gets_it_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    kinds = ("docker", "local", "k8s", "firsthand")
+    assert [sample_sandboxes._default_provider(kind) for kind in kinds] == [
+        "firsthand",
+        "firsthand",
+        "k8s",
+        "firsthand",
+    ]
+    (tmp_path / "docker").touch(0o755)
+    assert [sample_sandboxes._default_provider(kind) for kind in kinds] == ["docker", "firsthand", "k8s", "firsthand"]
+
+
 def test_a_sample_takes_its_own_configuration_over_the_tasks_and_docker_only_where_it_is() -> None:
     def layered(whole: Any, own: Any) -> Any:
         found = sample_sandboxes._layered(whole, SimpleNamespace(sandbox=own))

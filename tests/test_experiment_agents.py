@@ -89,6 +89,13 @@ def test_a_rule_for_a_tool_of_a_source_begins_with_the_sources_whole_name() -> N
     assert refusal(open_tools, ("mcp:time", "calculator"), ("times__now=ask",)).startswith("approve names 'times__now'")
 
 
+def test_a_replay_refuses_a_source_before_it_looks_at_the_run() -> None:
+    settings = RunSettings(("arithmetic",), ("scripted:echo",), tools=("calculator", "mcp:time"), replay="nowhere")
+    assert refusal(make_agents, settings) == (
+        "a replay opens nothing, and mcp:time is opened for each attempt: leave it out"
+    )
+
+
 @tool(effect="external")
 def send(text: str) -> str:
     """Send a text."""

@@ -221,6 +221,22 @@ def test_a_source_is_asked_once_and_each_of_its_items_passes_the_guards_by_itsel
     )
 
 
+def test_an_item_that_a_guard_turns_into_an_error_is_withheld_with_its_text_and_the_next_one_is_read() -> None:
+    class Errors:
+        def result(self, view: Any, tool: Tool, result: ToolResult) -> GuardVerdict:
+            assert result.call_id == f"item-{result.content[-1]}"
+            error = replace(result, content=f"{result.content} is broken", is_error=True)
+            return GuardVerdict.replaced("e", error) if result.content < "c" else GuardVerdict.passed("e")
+
+    items = [{"text": "d0", "n": 7}, {"text": "a1"}, {"text": "b2"}, {"text": "c3", "n": 0}]
+    found, _, _, attempt = consulted("q", None, items, effect=":5", guard=Errors())
+    assert found == Consulted([items[0], items[3]], {"query": "q"}, None, 2)
+    assert [event.data for event in attempt.events if event.kind == "withheld"] == [
+        {"tool": "look_up", "item": number, "reason": f"{text} is broken", "effect": ":5"}
+        for number, text in ((1, "a1"), (2, "b2"))
+    ]
+
+
 def test_a_source_that_may_not_be_asked_is_refused_and_the_refusal_is_kept() -> None:
     refusal = "look_up was not run: not that (rule r)"
     found, asked, entries, _ = consulted("no", guard=Marks())
