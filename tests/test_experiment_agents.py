@@ -70,7 +70,7 @@ def test_agents_are_made_for_each_model_and_pattern_with_all_that_settings_say()
 def test_tools_are_opened_once_each_and_rules_are_for_one_of_them() -> None:
     assert [each.name for each in open_tools(("calculator",), ("calculator=ask", "write=deny"))] == ["calculator"]  # type: ignore[union-attr]
     assert open_tools(("none",)) == () == open_tools(())
-    with pytest.raises(UnknownName, match="^no tool 'none';"):
+    with pytest.raises(UnknownName, match=r"^no tool 'none';"):
         open_tools(("none", "calculator"))
     assert refusal(open_tools, ("calculator", "calculator")) == (
         "tools is calculator,calculator, which gives two tools named 'calculator': leave one out"
