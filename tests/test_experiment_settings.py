@@ -97,6 +97,7 @@ def test_a_run_that_names_alone_cannot_make_again_says_how_to_go_on() -> None:
         ({"fork": 1}, "r1 is a fork: `firsthand fork --resume r1` finishes it"),
         ({"chat": 1}, "r1 is a saved conversation: `firsthand chat --load r1` continues it"),
         ({"arena": {"models": ["m", "n"]}}, "r1 is an arena: `firsthand arena m n --continue r1` goes on with it"),
+        ({"arena": None}, "r1 is an arena: `firsthand arena  --continue r1` goes on with it"),
         ({"kind": "train"}, "r1 is a training run: `firsthand train --resume /runs/r1` goes on with it"),
         ({"kind": "track"}, "r1 holds metrics that a program logged: run that program again to go on"),
         ({"agents": ["a", "b"]}, f"r1 has {made}pass the same agents, as in Experiment(agents, ...).resume('r1')"),

@@ -105,6 +105,22 @@ def test_a_seed_of_0_that_was_given_is_sent_and_one_that_was_not_is_derived() ->
         assert attempt.calls[0].request == request_key(model.fingerprint, "a b", asked, (), 1)
 
 
+def test_a_prompt_that_shares_one_id_with_the_last_from_its_node_is_kept_as_the_rest() -> None:
+    attempt = attempt_of(Worded([]))
+    for effect, at, ids in (
+        (":0", 1, (5, 6, 7)),
+        (":1", 1, (5, 9)),
+        (":2", 1, (8,)),
+        (":3", 0, (8, 4)),
+        (":4", 1, None),
+    ):
+        attempt.record_generation(effect, at, 0.0, "k", nodes=(len(attempt.nodes),), ids=ids, specs=[])
+        attempt.add_node(at, assistant("x"))
+    assert [each.prompt for each in attempt.calls] == [
+        PromptIds((5, 6, 7)), PromptIds((9,), 0, 0, 1), PromptIds((8,)), PromptIds((8, 4)), None,
+    ]  # fmt: skip
+
+
 def test_alternatives_that_were_not_asked_for_are_not_recorded() -> None:
     class Generous(Worded):
         async def complete(self, *args: Any, **options: Any) -> list[Completion]:
