@@ -121,6 +121,16 @@ class Told:
         self.closed = True
 
 
+def test_what_an_answer_did_not_cost_and_did_not_write_to_a_cache_is_left_open() -> None:
+    call = ToolCall("1", "look", {}, invalid="{" * 150 + "z" * 60)
+    output = output_to([Completion(assistant("x", call), "stop", Usage(7, 2, 3))], "m")
+    assert output.usage is not None and output.usage.model_dump(exclude_none=True) == {
+        "input_tokens": 5, "input_tokens_cache_read": 2, "output_tokens": 3, "total_tokens": 10,
+    }  # fmt: skip
+    (made,) = output.choices[0].message.tool_calls or ()
+    assert made.parse_error == f"the arguments are not valid JSON: {'{' * 150}{'z' * 50}" and made.arguments == {}
+
+
 def test_a_provider_asks_for_as_many_answers_and_says_what_may_be_tried_again() -> None:
     api = model_api()("scripted:echo")
     api.model = told = Told()
