@@ -320,3 +320,22 @@ def test_shared_pages_are_counted_once_where_the_sum_is_too_much(monkeypatch: py
 def test_a_text_stands_for_bytes_whatever_surrogates_it_has() -> None:
     assert worker.as_bytes("é\udcff") == b"\xc3\xa9\xff"
     assert worker.as_bytes("é\ud800\udcff") == b"\xc3\xa9\xed\xa0\x80\xed\xb3\xbf", "one that stands for no byte"
+
+
+def test_a_run_that_cannot_begin_is_reported_as_broken_and_its_supervisor_ends_well() -> None:
+    def reported(raw: bytes) -> tuple[int, str, str, bytes]:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall(raw)
+            ours.shutdown(socket.SHUT_WR)
+            ended = forked(lambda: worker.supervise({}, theirs.fileno()))
+            return *ended, ours.recv(9999)
+
+    why = "JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+    for raw, broken in (
+        (b"\0\0\0\x01{", why),
+        (b"\0\0\0\x03{}", "EOFError: the caller went away"),
+        (b"\0\0", "EOFError: the caller went away"),
+        (b"", "EOFError: the caller went away"),
+    ):
+        assert reported(raw) == (0, "", "", json.dumps({"broken": broken}).encode())
