@@ -136,8 +136,9 @@ def test_a_verdict_is_a_score_of_its_number_or_one_for_each_of_its_parts() -> No
     assert [found(value) for value in ("C", "I", "P", 2.5, True, [0.25, 1], [])] == [
         [("s", number, True)] for number in (1.0, 0.0, 0.5, 2.5, 1.0, 0.25, 0.0)
     ]
-    parts = found({"a": "C", "b": None, "c": 0.75})
-    assert parts == [("s/a", 1.0, True), ("s/c", 0.75, False)]
+    parts = found({"a": "C", "b": None, "c": 0.75, "d": 0, "e": False})
+    assert parts == [("s/a", 1.0, True), ("s/c", 0.75, False), ("s/d", 0.0, False), ("s/e", 0.0, False)]
+    assert found({"b": None, "z": 0}) == [("s/z", 0.0, True)] and found({}) == []
     [only] = _scores("s", Verdict(value="C", answer="é", explanation="why"))
     assert only.detail["scorer"] == "s" and only.detail["inspect"]["answer"] == "é"
     assert _names([judge("one", None), judge("one", None), judge("two", None)]) == ["one", "one1", "two"]
