@@ -199,6 +199,8 @@ def test_metrics_are_figures_over_the_answered_samples_in_the_order_of_the_datas
     )
     epochs = [[both[0][0], both[1][0]]]
     assert reduced._results(epochs) == {"said[mean] mean": 0.5, "said[max] mean": 1.0}
+    one = InspectScorers(theirs(judge("said", None, mean()), epochs_reducer=_reducers_of("max")), SAMPLES, "", {})
+    assert one._results(epochs) == {"said mean": 1.0}, "a reducer is named beside others alone"
     chosen = _ChosenMetric(lambda rows: {"a": len(rows)}, "a")
     assert chosen([0, 0, 1]) == 3.0 and math.isnan(_ChosenMetric(lambda rows: {}, "a")([0]))
     results = SimpleNamespace(scores=[SimpleNamespace(reducer=each) for each in ("mean", "max", "mean")])
