@@ -238,6 +238,25 @@ def test_the_first_refusal_is_told_and_loads_of_one_name_are_counted() -> None:
     with_fleet(work, [[SAME], [SAME], [SAME]], table)
 
 
+def test_a_replica_that_is_lost_while_it_undoes_a_change_is_not_closed_when_it_is_back() -> None:
+    table = Table()
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        shared = ReplicatedModel(fleet, "team").shared
+        await fleet.ready()
+        table.replies |= {("place 1", "load_adapter"): "other", ("place 0", "undo_adapters"): None,
+                          ("place 1", "undo_adapters"): Lost("while undone")}  # fmt: skip
+        fleet.prepare = None
+        loading = asyncio.create_task(shared.load("b", Path("/b")))
+        await until(lambda: len(starter.started) == 3 and all(slot.state == "ready" for slot in fleet.slots))
+        says(starter.started[0], starter.started[0].sent[-1], "end", value=None)
+        with pytest.raises(ConfigError, match="its files are not the same"):
+            await loading
+        assert [each.is_closed for each in starter.started] == [False, True, False] and shared.known == {}
+
+    with_fleet(work, [[SAME], [SAME]], table)
+
+
 def test_a_new_replica_is_given_every_adapter_and_must_read_the_same_files() -> None:
     table = Table()
 
