@@ -248,7 +248,7 @@ def test_a_replica_that_is_lost_while_it_undoes_a_change_is_not_closed_when_it_i
                           ("place 1", "undo_adapters"): Lost("while undone")}  # fmt: skip
         fleet.prepare = None
         loading = asyncio.create_task(shared.load("b", Path("/b")))
-        await until(lambda: len(starter.started) == 3 and all(slot.state == "ready" for slot in fleet.slots))
+        await until(lambda: len(starter.started) == 3 and methods(starter.started[0])[-1] == "undo_adapters")
         says(starter.started[0], starter.started[0].sent[-1], "end", value=None)
         with pytest.raises(ConfigError, match="its files are not the same"):
             await loading
