@@ -75,20 +75,25 @@ def test_replicas_on_a_cluster_reserve_what_was_asked_for(ray: Any, monkeypatch:
         "neighbours": 2,
     }
     starter.close()
+    half = open_ray(SETTINGS, 2, address="h:1", cpus=1.0, gpus=0.5)
+    assert half.share == Share(1.0, 0.5) and unpack(half.settings)["neighbours"] == 2, (
+        "where GPUs are, for a part of one too"
+    )
+    half.close()
     monkeypatch.setenv("RAY_ADDRESS", "other:1")
     own = open_ray({**SETTINGS, "engine": {"threads": 7, "device": "cpu"}}, 1, address=None, cpus=0.5, gpus=1.0)
     assert ray.asked[-1]["address"] == "other:1" and unpack(own.settings)["engine"] == {"threads": 7, "device": "cpu"}
     own.close()
     with pytest.raises(ConfigError, match=r"^a replica takes 9 CPUs and 0 GPUs, and no machine"):
         open_ray(SETTINGS, 1, address="h:1", cpus=9, gpus=0.0)
-    assert len(ray.shut) == 3 and ray.printing._worker_logs_enabled is True
+    assert len(ray.shut) == 4 and ray.printing._worker_logs_enabled is True
     ray.refuses = RuntimeError("Version mismatch: 2 and 3")
     for address, where in (("h:1", "the Ray cluster at h:1"), ("local", "Ray on this machine")):
         with pytest.raises(
             ConfigError, match=f"^{where} cannot be used: this process has another version of Ray or Python"
         ):
             open_ray(SETTINGS, 1, address=address, cpus=None, gpus=0.0)
-    assert "RAY_AUTH_MODE" not in os.environ and len(ray.shut) == 3
+    assert "RAY_AUTH_MODE" not in os.environ and len(ray.shut) == 4
     monkeypatch.setattr(ray_replicas, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="--replicas"):
         open_ray(SETTINGS, 1, address=None, cpus=None, gpus=0.0)
