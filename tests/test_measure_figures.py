@@ -195,6 +195,20 @@ def test_a_speed_is_that_of_the_best_trial(monkeypatch: pytest.MonkeyPatch) -> N
     assert machine_speeds._numpy_seconds(8, 2) == 3
 
 
+def test_each_thread_that_multiplies_has_one_thread_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    told: list[tuple[bool, int]] = []
+
+    def set_num_threads(count: int) -> None:
+        told.append((threading.current_thread() is threading.main_thread(), count))
+
+    monkeypatch.setattr(torch, "set_num_threads", set_num_threads)
+    machine_speeds.measure_products(2, size=8, trials=1)
+    assert told[0] == (True, 1) and told[-1] == (True, torch.get_num_threads())
+    assert set(told[1:-1]) == {(False, 1)} and len(told) >= 2 + 2, "a pool for one thread, and one for two"
+
+
 def test_all_parts_are_done_at_once_and_torch_keeps_its_threads() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
