@@ -208,7 +208,7 @@ def test_a_cluster_whose_head_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPat
 
 def test_attempts_of_a_lost_worker_are_put_back_or_given_up(tmp_path: Path):
     agent, benchmark = Agent("ada", Scripted(["x"]), direct), Benchmark("b", lambda seed: [], ())
-    every = [Place(agent, benchmark, Task(str(number), "?"), 0) for number in range(5)]
+    every = [Place(agent, benchmark, Task(str(number), "?"), number % 3) for number in range(5)]
     said, traced = list[str](), list[Trace]()
     remote: Any = SimpleNamespace(name="w")
     with create(tmp_path, {}, "r") as run:
@@ -225,7 +225,7 @@ def test_attempts_of_a_lost_worker_are_put_back_or_given_up(tmp_path: Path):
         assert [place.task.id for place in work.waiting] == ["0", "3", "4", "1"], "a suspect waits behind the others"
         assert work.losses == Counter({every[0].id: 1, every[1].id: 2, every[2].id: 4})
         (trace,) = traced
-        assert (trace.task_id, trace.benchmark, trace.epoch, trace.seed, trace.stop_reason) == ("2", "b", 0, 7, "error")
+        assert (trace.task_id, trace.benchmark, trace.epoch, trace.seed, trace.stop_reason) == ("2", "b", 2, 7, "error")
         assert trace.error == Failure(
             "WorkerLost", "4 workers were lost while this attempt was under way, two of them with nothing beside it: see "
             "whether it runs out of memory or ends its process",
@@ -234,6 +234,11 @@ def test_attempts_of_a_lost_worker_are_put_back_or_given_up(tmp_path: Path):
         assert trace.place == every[2].id not in work.missing and trace.agent["name"] == "ada" and trace.duration_s == 0
         work._put_back(remote, {}, "v is gone")
         assert said[-1] == "v is gone"
+        fresh = _Distribution(run, {place.id: place for place in every}, 7, 3, traced.append, said.append)
+        taken: dict[str, Place] = {}
+        fresh._deal(taken)
+        fresh._put_back(remote, taken, "u is gone")
+        assert [place.task.id for place in fresh.waiting] == ["0", "1", "2", "3", "4"], "they go first, in their order"
         one = {every[3].id: every[3]}
         record = {"kind": "record", "id": every[3].id, "number": 9, "effect": "e", "request": "r", "reply": {"a": 1}}
         assert work._take(record, one) == {"kind": "kept", "upto": 9}
