@@ -190,6 +190,12 @@ def test_a_fork_has_the_settings_of_its_parents_agent_and_what_it_changes() -> N
     other = forked_settings(settings, parent("direct", "m9", "unknown"), pattern="react", say="x")
     assert other == replace(own, benchmarks=settings.benchmarks, model=("m1",), pattern=("react",))
     assert forked_settings(settings, parent("direct", "m2"), say="x").pattern == ("reply",)
+    assert forked_settings(settings, parent("direct", "m2"), say="").pattern == ("reply",), "an empty message is one"
+    nothing: Any = {"temperature": 0.0, "tools": (), "system": ""}
+    warm = replace(settings, temperature=0.7, tools=("calculator",), system="be short")
+    assert forked_settings(warm, parent("direct", "m2"), changes=nothing) == replace(
+        own, pattern=("direct",), **nothing
+    )
     assert forked_settings(settings, parent("direct", "m2"), model="m7").model == ("m7",)
     equal = replace(settings, model=("m2",), equal_budget="auto", replay=None)
     assert forked_settings(equal, parent("direct", "m2")).equal_budget is None
