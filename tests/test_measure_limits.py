@@ -18,7 +18,7 @@ from firsthand.errors import ModelError
 from firsthand.measure import machine, machine_speeds
 from firsthand.measure.agent_workloads import answers, likelihoods
 from firsthand.measure.machine_speeds import Speeds, save_speeds
-from firsthand.measure.workloads import KVWaste, raise_errors
+from firsthand.measure.workloads import KVWaste, ServingJob, raise_errors, run
 from firsthand.model import Sampling
 
 SPEEDS = Speeds(2, 20.25, 100.4, 200.6, None, "2026-01-02", 0.5)
@@ -140,6 +140,28 @@ def test_waste_is_what_running_sequences_hold_and_have_not_computed() -> None:
         assert waste.percent == pytest.approx(100 * (held - used) / held)
         waste.look(engine)
         assert (waste.allocated, waste.used) == (2 * held, 2 * used), "the ends of steps are summed"
+
+
+def test_an_answer_that_ends_without_a_token_has_begun_too() -> None:
+    class Steps:
+        """Gives these outputs, step by step, for two prompts."""
+
+        left = [  # noqa: RUF012
+            [Output(4, 0, (), (), True, finish_reason="stop"), Output(5, 0, (7,), (-1.0,), True)],
+            [Output(5, 0, (8, 9), (-1.0, -2.0), True, finish_reason="length")],
+        ]
+
+        def add(self, request: Request) -> None:
+            assert request.sampling.max_tokens == {(1,): 2, (2,): 3}[tuple(request.prompt)]
+
+        has_work = property(lambda self: bool(self.left))
+
+        def step(self) -> list[Output]:
+            return self.left.pop(0)
+
+    engine: Any = Steps()
+    timing = run(engine, ServingJob("", ((1,), (2,)), (2, 3)))
+    assert (timing.output_tokens, timing.decode_tokens) == (3, 2) and 0 < timing.first_s < timing.total_s
 
 
 def test_the_first_error_of_a_step_is_raised() -> None:
