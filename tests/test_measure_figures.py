@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,11 @@ def test_speeds_are_measured_again_after_an_hour_if_they_are_doubtful(
     body = json.loads(path.read_text())
     assert (body["version"], body["speeds"]) == (2, asdict(first)) and body["machine"]["key"] == here.key
     assert [each.name for each in path.parent.iterdir()] == [path.name]
-    now = time.time()
+    now = round(time.time())
+    monkeypatch.setattr(machine_speeds, "time", SimpleNamespace(time=lambda: float(now)))
     for age, at_least, load, is_measured in (
+        (3599, {"read_gb_s": 1e9}, 0.0, False),
+        (3600, {"read_gb_s": 1e9}, 0.0, True),
         (3590, {"read_gb_s": 1e9}, 0.0, False),
         (3610, {"read_gb_s": 1e9}, 0.0, True),
         (3610, {"read_gb_s": 1.0}, 0.0, False),
