@@ -206,6 +206,7 @@ def test_outcomes_of_commands_are_inspects_results_or_its_errors() -> None:
     with pytest.raises(PermissionError, match=r"^sh: 1: \./x: Permission denied$"):
         run(outcome("error", 126, "", "sh: 1: ./x: Permission denied\n"))
     assert run(outcome("error", 126, "", "not found"))[0].returncode == 126
+    assert run(outcome("error", 127, "", "sh: 1: Permission denied: not found"))[0].returncode == 127
     assert run(outcome("error", 1, "", "Permission denied"))[0].returncode == 1
     with pytest.raises(SandboxUserUnsupportedError, match="not as 'root'"):
         run(outcome(), user="root")

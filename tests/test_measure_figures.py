@@ -143,6 +143,7 @@ def test_speeds_are_measured_again_after_an_hour_if_they_are_doubtful(
         assert (len(asked) - before, again.read_gb_s) == ((1, 3.0 + before) if is_measured else (0, 3.0))
         assert machine_speeds.save_speeds(again, home=tmp_path) == again
     assert machine_speeds.speeds(home=tmp_path).threads == here.cores and asked[-1] == here.cores
+    assert machine_speeds.speeds(0, home=tmp_path).threads == here.cores
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     assert save_speeds(Speeds(7, 1.0, 9.0)).float32_gflop_s == 9.0
     assert (tmp_path / "home" / "machine" / f"{here.key}-7.json").is_file()
