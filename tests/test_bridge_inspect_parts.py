@@ -205,6 +205,9 @@ def test_outcomes_of_commands_are_inspects_results_or_its_errors() -> None:
     assert much.value.truncated_output == "err"
     with pytest.raises(PermissionError, match=r"^sh: 1: \./x: Permission denied$"):
         run(outcome("error", 126, "", "sh: 1: ./x: Permission denied\n"))
+    with pytest.raises(PermissionError) as denied:
+        run(outcome("error", 126, "", "a" * 200 + " permission denied " + "b" * 280 + "end\n"))
+    assert str(denied.value) == " permission denied "[2:] + "b" * 280 + "end"
     assert run(outcome("error", 126, "", "not found"))[0].returncode == 126
     assert run(outcome("error", 127, "", "sh: 1: Permission denied: not found"))[0].returncode == 127
     assert run(outcome("error", 1, "", "Permission denied"))[0].returncode == 1

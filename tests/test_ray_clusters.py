@@ -239,6 +239,9 @@ def test_attempts_of_a_lost_worker_are_put_back_or_given_up(tmp_path: Path):
         fresh._deal(taken)
         fresh._put_back(remote, taken, "u is gone")
         assert [place.task.id for place in fresh.waiting] == ["0", "1", "2", "3", "4"], "they go first, in their order"
+        fresh.missing.clear()
+        fresh._put_back(remote, {every[0].id: every[0]}, "t is gone")
+        assert said[-1] == "t is gone", "nothing is left to go to others"
         one = {every[3].id: every[3]}
         record = {"kind": "record", "id": every[3].id, "number": 9, "effect": "e", "request": "r", "reply": {"a": 1}}
         assert work._take(record, one) == {"kind": "kept", "upto": 9}
