@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from firsthand.cluster.spread.run_worker import InProcess, Lost, Worker, about, 
 from firsthand.context import Context
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.loop.approval import Approval
+from firsthand.memories.notes import notes
 from firsthand.message import Json, ToolCall, canonical
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
@@ -315,6 +317,15 @@ def test_nothing_joins_a_suspect_and_a_suspect_joins_nothing(tmp_path: Path, los
             held = {holds.id: holds}
             work._deal(held)
             assert len(held) == (alone if losses == SUSPECT else 4)
+
+
+@pytest.mark.parametrize("lifetime", ["run", "agent"])
+def test_a_memory_that_attempts_share_is_not_spread_over_workers(tmp_path: Path, lifetime: Any) -> None:
+    agent, letters = replace(World().agent(), memory=notes(lifetime=lifetime)), benchmark(1)
+    fleet = Crew(lambda number: None)
+    with create(tmp_path, {}, "spread") as run, pytest.raises(ConfigError, match="the memory of steps is shared"):
+        asyncio.run(distribute(run, [Place(agent, letters, task, 0) for task in letters.tasks(0)], fleet))
+    assert fleet.made == 0
 
 
 def test_what_ended_with_an_error_is_attempted_again_only_if_that_is_asked_for(tmp_path: Path) -> None:
